@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+All networks of one container, up or down.  Hook, commands and wrappers have no other way to a network.
+
+Up is all or nothing: before the first plugin runs, the attachment is on record, and a failure takes down
+whatever was up.  Down knows nothing but the record, for when it comes, configuration, bundle and process may
+be gone; what it cannot take down stays on record, for the next try.
+"""
+
+import os
+
+from cnihook.lean.words import in_words
+from cnihook.linux import flock, netns
+from cnihook.linux.flock import Busy, Lock
+from cnihook.linux.netns import NetNS
+from cnihook.log import Log
+from cnihook.runtime import cache, chain, holder, networks
+from cnihook.runtime.cache import Record
+from cnihook.runtime.networks import Network, Want
+from cnihook.sdk.call import Request
+from cnihook.sdk.undo import Undo
+from cnihook.spec.errors import INVALID_CONFIG, CniError, PoolExhausted, as_cni_error
+from cnihook.spec.names import check_container_id, check_ifname, record_name
+from cnihook.spec.result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_STATE = "/run/cnihook"  # gone with a reboot
+
+
+class Settings:
+    """Where networks and plugins are found."""
+
+    __slots__ = ("conf_folder", "plugin_path")
+
+    def __init__(
+        self, conf_folder: str = networks.DEFAULT_FOLDER, plugin_path: "list[str] | None" = None
+    ) -> None:
+        self.conf_folder = conf_folder
+        self.plugin_path = plugin_path
+
+    @classmethod
+    def from_environment(cls, environment: "Mapping[str, str]") -> "Settings":
+        """NETCONFPATH and CNI_PATH, as every CNI tool reads them; empty is as good as unset."""
+        path = [os.path.abspath(folder) for folder in environment.get("CNI_PATH", "").split(":") if folder]
+        return cls(os.path.abspath(environment.get("NETCONFPATH") or networks.DEFAULT_FOLDER), path or None)
+
+
+class Container:
+    """Whoever is attached: an ID, a namespace, and the process that keeps it."""
+
+    __slots__ = ("id", "netns", "pid")
+
+    def __init__(self, container_id: str, namespace: NetNS, pid: int) -> None:
+        self.id = container_id
+        self.netns = namespace
+        self.pid = pid
+
+
+class Attachment:
+    """One network of one container, up."""
+
+    __slots__ = ("network", "record", "result")
+
+    def __init__(self, network: Network, record: Record, result: Result) -> None:
+        self.network = network
+        self.record = record
+        self.result = result
+
+
+# Which networks
+
+
+def select(
+    wants: "list[Want] | None", settings: Settings, complain: "Callable[[str], None]"
+) -> "list[tuple[Network, str]]":
+    """The networks wanted (None: all there are), each with the ifname asked for or an empty string.
+
+    A file that is malformed is complained of and hides no other network.
+    """
+    found, problems = networks.load_folder(settings.conf_folder)
+    for problem in problems:
+        complain(str(problem))
+    if not found and not problems and wants is None:
+        default = networks.built_in()
+        complain(
+            f"no network configuration in {settings.conf_folder}: "
+            f"using the built-in default network {default.name} (10.88.64.0/20 on bridge cnihook0)"
+        )
+        return [(default, "")]
+    if wants is None:
+        if not found:
+            raise CniError(
+                INVALID_CONFIG,
+                f"no usable network configuration in {settings.conf_folder}",
+                str(problems[0]),
+            )
+        return [(network, "") for network in found]
+
+    by_name = {network.name: network for network in found}
+    by_name.setdefault(networks.built_in().name, networks.built_in())
+    chosen = []
+    for want in wants:
+        network = by_name.get(want.network)
+        if not network:
+            known = ", ".join(sorted(by_name))
+            raise CniError(
+                INVALID_CONFIG,
+                f"no network {want.network!r} in {settings.conf_folder}",
+                f"there are: {known}",
+            )
+        chosen.append((network, want.ifname))
+    return chosen
+
+
+def _name_interfaces(chosen: "list[tuple[Network, str]]", taken: "set[str]") -> "list[tuple[Network, str]]":
+    """Give each network without an ifname the next ethN that nobody has; loopback is always lo."""
+    named: list[tuple[Network, str]] = []
+    taken = taken | {ifname for _network, ifname in chosen}
+    number = 0
+    for network, ifname in chosen:
+        if not ifname and network.is_loopback:
+            ifname = "lo"
+        while not ifname:
+            if f"eth{number}" not in taken:
+                ifname = f"eth{number}"
+            number += 1
+        check_ifname(ifname)
+        if any(ifname == other for _network, other in named):
+            raise CniError(INVALID_CONFIG, f"interface name {ifname} is asked for twice")
+        named.append((network, ifname))
+    return named
+
+
+# Up
+
+
+def up(
+    container: Container, chosen: "list[tuple[Network, str]]", settings: Settings, log: Log
+) -> "list[Attachment]":
+    """Attach a container to networks, all or none.  Returns what came of it, in order.
+
+    Raises CniError, also where the container is on one of the networks already, or OSError.
+    """
+    check_container_id(container.id)
+    for network, ifname in chosen:
+        record_name(network.name, container.id, ifname or "eth000")  # refused now rather than half-way
+        chain.find_plugins(network, settings.plugin_path)
+    if not os.path.isdir(_STATE):  # the first since the machine was booted
+        collect(settings, log)
+    with _lock(container.id, "attach"), Undo() as undo:
+        present = _release_stale(container, settings, log)
+        _refuse_twice(container, chosen, present)
+
+        # Nothing works well without loopback, and not every runtime raises it.
+        sandbox = container.netns.rtnl
+        sandbox.set_link(sandbox.link("lo"), up=True)
+        if not chosen:
+            return []  # and no name: without a record nobody would take it away
+        taken = {record.ifname for record in present} | {link.name for link in sandbox.links()}
+        who = holder.of(container.pid, container.netns)
+        if not present:
+            undo.push(netns.unbind, container.id, container.netns.identity)
+        first = max((record.sequence for record in present), default=-1) + 1
+        records = []
+        half_done: list[Record] = []
+        for sequence, (network, ifname) in enumerate(_name_interfaces(chosen, taken), first):
+            record = Record(
+                network.name,
+                container.id,
+                ifname,
+                config=network.text,
+                netns=netns.named(container.id),
+                holder=who,
+                sequence=sequence,
+                plugin_path=settings.plugin_path,
+            )
+            undo.push(_take_back, record, half_done, settings)
+            record.write()
+            records.append(record)
+        # Only now, since without a record nobody would take the name away again.
+        _name(container, records, log)
+
+        attached = []
+        for (network, _ifname), record in zip(chosen, records, strict=True):
+            try:
+                result = _attach(network, record, settings, log)
+            except BaseException as error:
+                if getattr(error, "__notes__", ()):  # the chain could not undo all that it had done
+                    half_done.append(record)
+                raise
+            attached.append(Attachment(network, record, result))
+        return attached
+
+
+def _release_stale(container: Container, settings: Settings, log: Log) -> "list[Record]":
+    """Detach what an earlier container of this ID left.  Returns the records of the present one."""
+    known = cache.of_container(container.id)
+    # Another namespace: a container that was restarted, or crashed and was started anew.  No result: whoever
+    # began to attach it was killed on the way.  No holder: it is libcni's, and not ours to judge.
+    stale = [
+        record
+        for record in known
+        if record.holder is not None
+        and (record.result is None or not holder.is_in(record.holder, container.netns))
+    ]
+    present = [record for record in known if record not in stale]
+    for record in reversed(stale):
+        log.event(f"releasing {record.network} {record.ifname}, left over from an earlier start")
+        _detach(record, settings, last=not present and record is stale[0])
+    return present
+
+
+def _refuse_twice(
+    container: Container, chosen: "list[tuple[Network, str]]", present: "list[Record]"
+) -> None:
+    on = {record.network: record.ifname for record in present}
+    asked: set[str] = set()
+    for network, _ifname in chosen:
+        if network.name in asked:
+            raise CniError(INVALID_CONFIG, f"network {network.name} is asked for twice")
+        if network.name in on:
+            raise CniError(
+                INVALID_CONFIG,
+                f"container {container.id} is on network {network.name} already, as {on[network.name]}",
+                f"`cnihook detach {container.id} --network {network.name}` takes it off",
+            )
+        asked.add(network.name)
+
+
+def _take_back(record: Record, half_done: "list[Record]", settings: Settings) -> None:
+    if record.result is not None or record in half_done:
+        _detach(record, settings)  # keeps the record if it fails; then gc has the next try
+    else:
+        record.remove()
+
+
+def _attach(network: Network, record: Record, settings: Settings, log: Log) -> Result:
+    """Bring one network up.  Its record, written already, gets the result."""
+    request = Request(record.container_id, record.netns, record.ifname, plugin_path=settings.plugin_path)
+    try:
+        try:
+            result = chain.add(network, request, record.capability_args)
+        except PoolExhausted:
+            if not collect(settings, log):
+                raise
+            result = chain.add(network, request, record.capability_args)
+        with Undo() as undo:
+            undo.push(chain.delete, network, request, record.capability_args, result)
+            record.result = result.to_json(network.version)
+            record.write()
+    finally:
+        request.close()
+    addresses = " ".join(str(ip.net) for ip in result.ips)
+    log.event(f"attached to {network.name} as {record.ifname} {addresses}".rstrip())
+    return result
+
+
+# Down
+
+
+def down(container_id: str, settings: Settings, log: Log, *, network: str = "") -> int:
+    """Detach a container from all that it is on, or from one network, last first.
+
+    Returns how many there were.  Tries all; then raises the first error, the others noted on it.
+    """
+    check_container_id(container_id)
+    with _lock(container_id, "detach"):
+        going = [r for r in cache.of_container(container_id) if network in ("", r.network)]
+        _down(container_id, going, settings, log)
+        return len(going)
+
+
+def _down(container_id: str, going: "list[Record]", settings: Settings, log: Log) -> None:
+    left = len(cache.of_container(container_id))
+    errors: list[CniError] = []
+    for record in reversed(going):
+        try:
+            _detach(record, settings, last=left == 1)
+            left -= 1
+            log.event(f"detached from {record.network}, {record.ifname}")
+        except Exception as error:
+            log.failure(f"detach from {record.network}, {record.ifname}", error)
+            errors.append(as_cni_error(error))
+    cache.discard_unfinished(container_id)
+    if errors:
+        for another in errors[1:]:
+            errors[0].add_note(str(another))
+        errors[0].add_note(f"it stays on record; `cnihook detach {container_id}` and `cnihook gc` try again")
+        raise errors[0]
+
+
+def _detach(record: Record, settings: Settings, *, last: bool = False) -> None:
+    """Take one attachment down by its record, and forget it.  The namespace's name goes with the last."""
+    network = networks.parse(record.config, f"the record {record.path}")
+    request = Request(
+        record.container_id,
+        _living_path(record),
+        record.ifname,
+        args=record.cni_args,
+        plugin_path=_attachers_path(network, record, settings),
+    )
+    try:
+        result = Result.from_json(record.result, network.version) if record.result else None
+    except CniError:
+        result = None  # a damaged result must not keep the rest from being taken down
+    try:
+        chain.delete(network, request, record.capability_args, result)
+    finally:
+        request.close()
+    if last:
+        _unname(record)  # the record outlives the name, for without it nobody would know of that
+    record.remove()
+
+
+# What was left behind
+
+
+def collect(settings: Settings, log: "Log | None" = None, *, dry_run: bool = False) -> "list[Record]":
+    """Detach the containers that are gone without a word: after a crash, a reboot, a hook that never ran.
+
+    Only what this tool has on record with the container's process; attachments of other runtimes are their
+    own business.  Returns what was released, or would be.  What is busy or cannot be released waits for the
+    next time.
+    """
+    gone: dict[str, list[Record]] = {}
+    for record in cache.all_records():
+        if _is_gone(record):
+            gone.setdefault(record.container_id, []).append(record)
+    if not dry_run:
+        for container_id in cache.unfinished():
+            gone.setdefault(container_id, [])
+        flock.clear_abandoned()
+    released: list[Record] = []
+    for container_id, records in gone.items():
+        if dry_run:
+            released += records
+            continue
+        own_log = Log(container_id)
+        try:
+            with _lock(container_id, "gc", timeout=0):
+                records = [
+                    r for r in cache.of_container(container_id) if r.holder and not holder.lives(r.holder)
+                ]
+                if records:
+                    own_log.event("its container is gone")
+                    _down(container_id, records, settings, own_log)
+                cache.discard_unfinished(container_id)
+                released += records
+            own_log.close()
+        except (CniError, OSError) as error:
+            if log and not isinstance(error, Busy):
+                log.event(f"gc of {container_id}: {error}")
+    return released
+
+
+def _is_gone(record: Record) -> bool:
+    return record.holder is not None and not holder.lives(record.holder)
+
+
+def _attachers_path(network: Network, record: Record, settings: Settings) -> "list[str] | None":
+    """Where the plugins are that attached it: those must detach it, whatever CNI_PATH is now."""
+    if record.holder is None:
+        return settings.plugin_path  # libcni's record, which does not say
+    try:
+        chain.find_plugins(network, record.plugin_path)
+        return record.plugin_path
+    except CniError:
+        # They were moved, perhaps to there.
+        return [*(record.plugin_path or ()), *(settings.plugin_path or ())]
+
+
+def _living_path(record: Record) -> str:
+    """A path to the namespace that was attached; empty if it is gone.  libcni's records cannot tell."""
+    if record.holder is None:
+        return record.netns
+    # The name is bound in one mount namespace, which the process that began this may have had to itself.
+    for path in (record.netns, f"/proc/{record.holder.get('pid')}/ns/net"):
+        try:
+            namespace = NetNS.open(path)
+        except OSError:
+            continue
+        try:
+            if holder.is_in(record.holder, namespace):
+                return path
+        finally:
+            namespace.close()
+    return ""
+
+
+# The namespace's name
+
+
+def _name(container: Container, records: "list[Record]", log: Log) -> None:
+    """Bind the namespace to /run/netns/ID: it can be entered by name then, and is there for DEL."""
+    try:
+        netns.bind(container.netns, container.id)
+    except OSError as error:
+        log.event(f"the namespace gets no name in {netns.NAMES}: {in_words(error)}")
+        for record in records:
+            record.netns = container.netns.path
+            record.write()
+
+
+def _unname(record: Record) -> None:
+    if record.holder is not None:
+        netns.unbind(record.container_id, holder.namespace_identity(record.holder))
+
+
+def _lock(container_id: str, purpose: str, timeout: float = 30.0) -> Lock:
+    return Lock(f"container-{container_id}", timeout=timeout, purpose=f"{purpose} {container_id}")

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands have in common: how arguments are read, and how work on networks begins and fails."""
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from cnihook.attach import Settings
+from cnihook.lean import signals
+from cnihook.lean.words import describe
+from cnihook.log import Log, complain
+from cnihook.spec.errors import CniError
+from cnihook.spec.names import check_container_id
+
+_ADMINISTRATORS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where runtimes are, and what plugins call
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse with its errors in one line, as every error of ours is."""
+
+    def __init__(self, command: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=f"cnihook {command}",
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # an abbreviation that is unique today need not be so tomorrow
+        )
+        self._command = command
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{self._command}: {message}; see `cnihook {self._command} --help`")
+        raise SystemExit(2)
+
+    def add_container(self) -> None:
+        self.add_argument(
+            "id",
+            metavar="ID",
+            type=checked(check_container_id),
+            help="the container's, as its runtime knows it",
+        )
+
+    def add_conf_folder(self) -> None:
+        self.add_argument(
+            "--conf-dir",
+            metavar="DIR",
+            type=os.path.abspath,
+            help="network configurations (default: $NETCONFPATH, else /etc/cni/net.d)",
+        )
+
+    def add_plugin_folders(self) -> None:
+        self.add_argument(
+            "--cni-path",
+            metavar="DIR[:DIR]...",
+            help="folders whose plugins go before the built-in ones (default: $CNI_PATH)",
+        )
+
+
+def checked(check: Callable[[str], object]) -> Callable[[str], str]:
+    """For add_argument(type=): the text itself, once `check` has found nothing to refuse in it."""
+
+    def convert(text: str) -> str:
+        try:
+            check(text)
+        except CniError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return convert
+
+
+def settings_of(found: argparse.Namespace) -> Settings:
+    settings = Settings.from_environment(os.environ)
+    if getattr(found, "conf_dir", None):
+        settings.conf_folder = found.conf_dir
+    if found.cni_path:
+        settings.plugin_path = [folder for folder in found.cni_path.split(":") if folder]
+    return settings
+
+
+def work(what: str, function: Callable[[], None]) -> int:
+    """Do what changes networks.  Returns the exit code; a failure, or a signal to end, is a line on stderr.
+
+    A signal raises Interrupted in `function`, so that what it has done so far is undone.
+    """
+    signals.reset()
+    os.umask(0o022)
+    folders = [folder for folder in os.environ.get("PATH", os.defpath).split(":") if folder]
+    folders += [folder for folder in _ADMINISTRATORS if folder not in folders]
+    os.environ["PATH"] = ":".join(folders)
+    try:
+        function()
+        return 0
+    except (Exception, signals.Interrupted) as error:
+        complain(f"{what}: {describe(error)}")
+        return 1
+
+
+@contextmanager
+def failures_in(log: Log, what: str) -> Iterator[None]:
+    """Whatever the block raises is in the container's log, too."""
+    try:
+        yield
+    except BaseException as error:
+        log.failure(what, error)
+        raise

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook attach: networks for a container that runs already."""
+
+import json
+import os
+
+from cnihook import attach
+from cnihook.attach import Attachment, Container
+from cnihook.cli import arguments
+from cnihook.linux.netns import NetNS
+from cnihook.log import Log, complain
+from cnihook.oci import runtimes, wants
+from cnihook.oci.state import State
+from cnihook.spec.errors import INVALID_NETNS, CniError
+
+DESCRIPTION = """\
+Attach a container that runs under runc or crun, as the hook createRuntime does: all of the networks or none.
+
+Prints what came of it as JSON.  For one network that is its CNI result, in the shape of its version; for
+several a list of {"network": NAME, "ifname": IFNAME, "result": RESULT}, in the order of attachment.
+"""
+
+EPILOG = """\
+`cnihook detach ID` takes it off again.  So does the hook poststop, where the container has it; else
+`cnihook gc`, once the container is gone.  Of containers that share a network namespace, attach one.
+"""
+
+
+def main(argv: list[str]) -> int:
+    parser = arguments.Parser("attach", DESCRIPTION, EPILOG)
+    parser.add_container()
+    parser.add_argument(
+        "--network",
+        metavar="NAME[:IFNAME]",
+        action="append",
+        type=arguments.checked(wants.parse_networks),
+        help="a network to attach, repeatable; else the annotation cnihook.networks; else all there are",
+    )
+    parser.add_argument(
+        "--runtime", default="", help="runc, crun or a path (default: the one that knows ID)"
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", default="", help="where it keeps its containers: its own --root"
+    )
+    parser.add_conf_folder()
+    parser.add_plugin_folders()
+    found = parser.parse_args(argv)
+
+    def work() -> None:
+        state = runtimes.find(found.id, found.runtime, found.root)
+        wanted = wants.from_annotations(state.annotations)
+        if found.network is not None:
+            wanted = wants.parse_networks(",".join(found.network))
+        settings = arguments.settings_of(found)
+        log = Log(state.id)
+        with arguments.failures_in(log, "attach"):
+            namespace = _namespace(state)
+            try:
+                chosen = attach.select(wanted, settings, complain)
+                attached = attach.up(Container(state.id, namespace, state.pid), chosen, settings, log)
+            finally:
+                namespace.close()
+        print(_report(attached))
+
+    return arguments.work(f"attach {found.id}", work)
+
+
+def _namespace(state: State) -> NetNS:
+    path = f"/proc/{state.pid}/ns/net"
+    try:
+        namespace = NetNS.open(path)
+    except OSError as error:
+        raise CniError(INVALID_NETNS, f"{path}: {error.strerror}") from None
+    host = NetNS.current()
+    shared = host.identity == namespace.identity
+    host.close()
+    if shared:
+        namespace.close()
+        raise CniError(
+            INVALID_NETNS,
+            "it shares the host's network namespace, which is never configured",
+            f'add {{"type": "network"}} to linux.namespaces in {os.path.join(state.bundle, "config.json")}',
+        )
+    return namespace
+
+
+def _report(attached: list[Attachment]) -> str:
+    results = [
+        {
+            "network": one.network.name,
+            "ifname": one.record.ifname,
+            "result": one.result.to_json(one.network.version),
+        }
+        for one in attached
+    ]
+    return json.dumps(results[0]["result"] if len(results) == 1 else results, indent=4)

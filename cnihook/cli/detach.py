@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook detach: take a container off its networks, and give its addresses back at once."""
+
+from cnihook import attach
+from cnihook.cli import arguments
+from cnihook.log import Log
+from cnihook.runtime import cache
+from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
+from cnihook.spec.names import check_network_name
+
+DESCRIPTION = """\
+Take a container off its networks, last one first, and give its addresses back at once.
+
+Works from the record of what was attached: the container may run or be gone, and so may the configurations.
+"""
+
+
+def main(argv: list[str]) -> int:
+    parser = arguments.Parser("detach", DESCRIPTION)
+    parser.add_container()
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        action="append",
+        default=[],
+        type=arguments.checked(check_network_name),
+        help="a network to take it off, repeatable; else all that it is on",
+    )
+    parser.add_plugin_folders()
+    found = parser.parse_args(argv)
+
+    def work() -> None:
+        on = [record.network for record in cache.of_container(found.id)]
+        if not on:
+            raise CniError(UNKNOWN_CONTAINER, "it is on no network by our record")
+        for network in found.network:
+            if network not in on:
+                raise CniError(UNKNOWN_CONTAINER, f"it is not on {network}", f"it is on {', '.join(on)}")
+        settings = arguments.settings_of(found)
+        log = Log(found.id)
+        with arguments.failures_in(log, "detach"):
+            for network in reversed(found.network or [""]):
+                attach.down(found.id, settings, log, network=network)
+        if not cache.of_container(found.id):
+            log.close()
+
+    return arguments.work(f"detach {found.id}", work)

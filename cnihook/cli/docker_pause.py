@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The pause container: it does nothing but hold the network namespace that the real container then shares.
+
+Its image comes from no registry.  It is one program of 130 bytes, written here, that asks the kernel to
+sleep; on a machine whose language is not spoken here, it is the machine's own static busybox.
+"""
+
+import io
+import json
+import os
+import shutil
+import struct
+import subprocess
+import tarfile
+from typing import Any
+
+from cnihook.lean.words import one_line
+from cnihook.linux.flock import Lock
+
+_IMAGE = "cnihook/pause:1"  # the number goes up when the image changes
+_MARK = "CNIHOOK_PAUSE"  # in its environment, where a process can be told by it from any other
+_TIMEOUT = 120.0  # seconds for one request to the daemon; a busy machine with a slow disk takes some
+
+# Sleep, and should a signal end that, sleep again.
+_CODE = {
+    # mov eax, 34 (pause); syscall; jmp
+    "x86_64": (62, bytes.fromhex("b822000000 0f05 ebf7")),
+    # mov x0..x3, 0; mov x8, 73 (ppoll); svc 0; b
+    "aarch64": (183, bytes.fromhex("000080d2 010080d2 020080d2 030080d2 280980d2 010000d4 faffff17")),
+}
+
+
+class DockerError(Exception):
+    """The docker client or its daemon refused; its words in one line."""
+
+
+class Docker:
+    """The docker client of this machine: it knows where the daemon is, and how to be let in."""
+
+    def __init__(self) -> None:
+        program = shutil.which("docker")
+        if not program:
+            raise DockerError("there is no docker on PATH; Debian has it in docker.io")
+        self.program = program
+
+    def __call__(self, *words: str, stdin: bytes = b"") -> str:
+        """What one command prints.  In a session of its own: Ctrl-C is not meant for it."""
+        try:
+            done = subprocess.run(
+                [self.program, *words],
+                input=stdin,
+                capture_output=True,
+                timeout=_TIMEOUT,
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired:
+            raise DockerError(f"docker {words[0]}: no answer from the daemon in {_TIMEOUT:g} s") from None
+        except OSError as error:
+            raise DockerError(f"{self.program}: {error.strerror}") from None
+        if done.returncode:
+            raise DockerError(_reason(done.stderr.decode(errors="replace")) or f"docker {words[0]} failed")
+        return done.stdout.decode(errors="replace")
+
+
+def _reason(stderr: str) -> str:
+    """Docker's error, without its name before and its advice behind."""
+    text = stderr.strip().removeprefix("docker: ").split("\n\n")[0]
+    return one_line(text.partition("\nSee 'docker")[0])
+
+
+class Pause:
+    """A pause container that runs, as `docker inspect` describes it."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+        self.name: str = facts["Name"].removeprefix("/")
+        self.id: str = facts["Id"]
+        self.pid: int = facts["State"]["Pid"]
+        self.hostname: str = facts["Config"]["Hostname"]
+        self.domain: str = facts["Config"]["Domainname"]
+        # /etc/hosts and /etc/resolv.conf of both containers, as files of the host
+        self.hosts: str = facts["HostsPath"]
+        self.resolv_conf: str = facts["ResolvConfPath"]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process is there, on this machine, and no other that has got its number since."""
+        try:
+            with open(f"/proc/{self.pid}/environ", "rb") as file:
+                return f"{_MARK}={self.name}".encode() in file.read().split(b"\0")
+        except OSError:
+            return False
+
+
+def start(docker: Docker, name: str, options: list[str]) -> Pause:
+    """A new pause container; its network has a loopback and nothing else.  Raises DockerError."""
+    # Removed by the daemon when it ends, also where nobody is left to ask for it.  It needs no privilege.
+    words = ["run", "--detach", "--rm", "--pull=never", "--name", name, "--env", f"{_MARK}={name}"]
+    words += ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    words += ["--log-driver=none", "--stop-signal=KILL", *options, _IMAGE]
+    try:
+        docker(*words)
+    except DockerError:
+        if _has_image(docker):
+            raise
+        make_image(docker)
+        docker(*words)
+    try:
+        made = Pause(json.loads(docker("inspect", "--type=container", name))[0])
+        if not made.is_alive:
+            raise DockerError(
+                "the docker daemon runs its containers elsewhere; docker-run needs one on this machine"
+            )
+        return made
+    except BaseException:
+        remove(docker, name)
+        raise
+
+
+def remove(docker: Docker, name: str) -> None:
+    """Also of one that is gone.  Raises DockerError."""
+    try:
+        docker("rm", "--force", name)
+    except DockerError:  # that one says so depends on docker's version
+        if docker("ps", "--all", "--quiet", "--filter", f"name=^{name}$"):
+            raise
+
+
+def _has_image(docker: Docker) -> bool:
+    try:
+        return bool(docker("image", "inspect", "--format", "{{.Id}}", _IMAGE))
+    except DockerError:
+        return False
+
+
+def make_image(docker: Docker, machine: str = "") -> None:
+    """Once for every daemon, however many ask for it at a time."""
+    program, entry = _program(machine or os.uname().machine)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        info = tarfile.TarInfo(entry[0])
+        info.size, info.mode = len(program), 0o755
+        tar.addfile(info, io.BytesIO(program))
+    with Lock("docker-pause-image", timeout=_TIMEOUT, purpose="docker-run"):
+        if not _has_image(docker):
+            change = f"ENTRYPOINT {json.dumps(entry)}"
+            docker("import", "--change", change, "-", _IMAGE, stdin=archive.getvalue())
+
+
+def _program(machine: str) -> tuple[bytes, list[str]]:
+    """A static program that sleeps, and the words to start it with."""
+    if machine in _CODE:
+        return _elf(*_CODE[machine]), ["/pause"]
+    busybox = shutil.which("busybox")
+    if not busybox:
+        raise DockerError(
+            "there is no busybox to make the pause container from; Debian has it in busybox-static"
+        )
+    with open(busybox, "rb") as file:
+        return file.read(), ["/busybox", "sleep", "2147483647"]
+
+
+def _elf(machine: int, code: bytes) -> bytes:
+    """An executable of one segment: header, program header, code.  elf(5)"""
+    base, start = 0x400000, 64 + 56
+    size = start + len(code)
+    header = struct.pack(
+        "<4sBBBB8xHHIQQQIHHHHHH",
+        b"\x7fELF",
+        2,
+        1,
+        1,
+        0,
+        2,
+        machine,
+        1,
+        base + start,
+        64,
+        0,
+        0,
+        64,
+        56,
+        1,
+        0,
+        0,
+        0,
+    )
+    segment = struct.pack(
+        "<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x10000
+    )  # PT_LOAD, readable, executable
+    return header + segment + code

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `cnihook`: finds the file of the command that is asked for, and imports that one alone."""
+
+import gc
+import os
+import sys
+
+from cnihook.lean.words import describe
+from cnihook.log import complain
+
+# command: what it is for, in the order of --help
+COMMANDS = {
+    "createRuntime": "the OCI hook: attach the container whose state is on stdin",
+    "poststop": "the OCI hook: detach it",
+    "attach": "attach a container that is running already",
+    "detach": "take a container off its networks",
+    "gc": "release what containers that are gone left behind",
+    "logs": "what happened to a container's network",
+}
+_HOOK = ("createRuntime", "poststop")
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: "list[str]") -> int:
+    """Returns the exit code: 0, 1 refused or failed, 2 usage."""
+    command = argv[0] if argv else "--help"
+    if command in ("--help", "-h", "help"):
+        print(_usage(), end="")
+        return 0 if argv else 2
+    if command in ("--version", "version"):
+        from cnihook import __version__
+
+        print(f"cnihook {__version__}")
+        return 0
+    if command not in COMMANDS:
+        complain(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
+        return 2
+    if command in _HOOK:
+        gc.disable()  # nothing in a hook lives for long; the collector's rounds while modules load cost 1 ms
+        from cnihook import hook
+
+        # Past the interpreter's own winding-up, 1 ms in which it frees what the kernel frees anyway; the
+        # hook writes unbuffered.
+        os._exit(hook.main(command, argv[1:]))
+    module = getattr(__import__("cnihook.cli", fromlist=[command]), command)
+    try:
+        code: int = module.main(argv[1:])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read our output has enough of it.  Python's last flush must not complain of that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if os.environ.get("CNIHOOK_DEBUG"):
+            raise
+        complain(f"{command}: {describe(error)}")
+        return 1
+
+
+def _usage() -> str:
+    lines = "".join(f"  {name:<14} {purpose}\n" for name, purpose in COMMANDS.items())
+    return (
+        "usage: cnihook COMMAND [ARGUMENT]...\n\nCNI networks for containers of runc, crun and others.\n\n"
+        f"{lines}\n`cnihook COMMAND --help` says more of each.  Beside it: priv-net-run, docker-run.\n"
+        "NETCONFPATH names the folder of networks (/etc/cni/net.d), CNI_PATH folders of plugins\n"
+        "that go before the built-in ones.\n"
+    )

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The OCI hook: a container's state on stdin, its networks up (createRuntime) or down (poststop).
+
+Which of the two is told by the argument, since runtimes disagree on what `status` is at that time.  Every
+container's start waits for this process, so it imports what is cheap and starts no other.
+"""
+
+import os
+
+from cnihook import attach
+from cnihook.attach import Attachment, Container, Settings
+from cnihook.lean import signals
+from cnihook.lean.words import describe, in_words
+from cnihook.linux.netns import NetNS, NotANamespace
+from cnihook.log import Log, complain
+from cnihook.oci import bundle, state, wants
+from cnihook.oci.bundle import Bundle
+from cnihook.oci.state import State
+from cnihook.runtime.networks import Want
+from cnihook.spec.errors import INTERNAL, INVALID_NETNS, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_STATE_MAX = 16 << 20  # bytes of stdin that are worth reading
+
+HELP = """\
+usage: cnihook createRuntime|poststop [OPTION]... < STATE
+
+The OCI hook.  Register both events in config.json, then `runc run` gives the container its networks:
+
+  "hooks": {
+    "createRuntime": [{"path": "/usr/bin/python3", "timeout": 60,
+                       "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "createRuntime"]}],
+    "poststop":      [{"path": "/usr/bin/python3", "timeout": 60,
+                       "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "poststop"]}]
+  }
+
+  --network NAME[:IFNAME]   a network to attach, repeatable; else the annotation cnihook.networks
+                            (such as mynet,storage:eth1); else all there are
+  --conf-dir DIR            network configurations (default: $NETCONFPATH, else /etc/cni/net.d)
+  --cni-path DIR[:DIR]...   folders whose plugins go before the built-in ones (default: $CNI_PATH)
+"""
+
+
+class UsageError(Exception):
+    """The words of the command are off."""
+
+
+class Options:
+    """The arguments behind the event."""
+
+    def __init__(self, arguments: "list[str]") -> None:
+        self.settings = Settings.from_environment(os.environ)
+        self.wants: list[Want] | None = None
+        pending = list(arguments)
+        while pending:
+            option, equals, value = pending.pop(0).partition("=")
+            if option not in ("--network", "--conf-dir", "--cni-path"):
+                raise UsageError(f"unknown argument {option!r}; see `cnihook --help`")
+            if not equals:
+                if not pending:
+                    raise UsageError(f"{option} needs a value")
+                value = pending.pop(0)
+            if option == "--network":
+                self.wants = [*(self.wants or ()), *wants.parse_networks(value)]
+            elif option == "--conf-dir":
+                self.settings.conf_folder = os.path.abspath(value)
+            else:
+                self.settings.plugin_path = [
+                    os.path.abspath(folder) for folder in value.split(":") if folder
+                ]
+
+
+def main(event: str, arguments: "list[str]") -> int:
+    """Serve one event.  Returns the exit code: 0, 1 failed, 2 usage."""
+    if "--help" in arguments or "-h" in arguments:
+        os.write(1, HELP.encode())
+        return 0
+    what = event
+    log: Log | None = None
+    try:
+        options = Options(arguments)  # first, for its paths may be relative to where we were called
+        _settle_in()
+        found = state.parse(_read_stdin())
+        what = f"{event} of container {found.id}"
+        log = Log(found.id)
+        if event == "createRuntime":
+            _create(found, options, log)
+        else:
+            _poststop(found, options, log)
+        return 0
+    except UsageError as error:
+        complain(f"{event}: {error}")
+        return 2
+    except (Exception, signals.Interrupted) as error:
+        signals.ignore_interrupts()
+        if log:
+            log.failure(event, error)
+        complain(f"{what}: {describe(error)}")
+        return 1
+
+
+def _settle_in() -> None:
+    """Undo what runtimes do to a hook.
+
+    crun blocks all signals and leaves umask 0, podman gives an empty environment, and the working folder is
+    whoever's called the runtime.
+    """
+    signals.reset()
+    os.umask(0o022)
+    os.chdir("/")
+    folders = [folder for folder in os.environ.get("PATH", "").split(":") if os.path.isabs(folder)]
+    os.environ["PATH"] = ":".join(
+        [*folders, *(folder for folder in _SYSTEM_FOLDERS if folder not in folders)]
+    )
+
+
+def _read_stdin() -> bytes:
+    if os.isatty(0):
+        raise CniError(
+            INTERNAL,
+            "stdin is a terminal",
+            "a hook gets the container's state there from its runtime; see `cnihook --help`",
+        )
+    chunks = []
+    size = 0
+    try:
+        while chunk := os.read(0, 1 << 16):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > _STATE_MAX:
+                raise CniError(
+                    INTERNAL, f"container state on stdin: it is longer than {_STATE_MAX >> 20} MiB"
+                )
+    except OSError as error:
+        raise CniError(INTERNAL, f"container state on stdin: {error.strerror}") from None
+    return b"".join(chunks)
+
+
+def _create(found: State, options: Options, log: Log) -> None:
+    runtime = os.getppid()
+    config = bundle.load(found)
+    timeout = config.hook_timeout("createRuntime")
+    if timeout:
+        # The runtime kills without a word when its time is over; ours ends sooner, with time left to undo.
+        signals.set_deadline(max(timeout * 0.6, timeout - 5))
+
+    whose = config.network_namespace
+    if whose == bundle.JOINED:
+        log.event(
+            "left alone: it joins a network namespace by path, which is configured by whoever made that"
+        )
+        return
+    if whose == bundle.HOST:
+        raise _shares_host(found, config.path)
+    namespace = _open_namespace(found)
+    try:
+        host = NetNS.current()
+        shared = host.identity == namespace.identity
+        host.close()
+        if shared:
+            raise _shares_host(found, config.path)
+
+        chosen = attach.select(
+            options.wants if options.wants is not None else wants.from_annotations(found.annotations),
+            options.settings,
+            _both(log),
+        )
+        attached = attach.up(Container(found.id, namespace, found.pid), chosen, options.settings, log)
+        _write_resolv_conf(found, config, attached, log)
+        if os.getppid() != runtime:
+            attach.down(found.id, options.settings, log)
+            raise CniError(
+                INTERNAL, "the container runtime ended before its hook did; all was taken down again"
+            )
+    finally:
+        namespace.close()
+
+
+def _write_resolv_conf(found: State, config: Bundle, attached: "list[Attachment]", log: Log) -> None:
+    """Only where a network names its DNS servers.  Where that fails the container runs all the same."""
+    named = [attachment.result.dns for attachment in attached if attachment.result.dns]
+    if not named:
+        return
+    from cnihook.oci import resolv_conf
+
+    content = resolv_conf.text(named)
+    try:
+        resolv_conf.write(found, config, content)
+        log.event("the networks' name servers are in its /etc/resolv.conf")
+    except OSError as error:
+        log.event(f"the networks' name servers are not in its /etc/resolv.conf: {in_words(error)}")
+
+
+def _both(log: Log) -> "Callable[[str], None]":
+    def say(text: str) -> None:
+        complain(text)
+        log.event(text)
+
+    return say
+
+
+def _open_namespace(found: State) -> NetNS:
+    if not found.pid:
+        raise CniError(
+            INVALID_NETNS,
+            'container state on stdin: "pid" is missing or 0',
+            "register the hook under createRuntime: before that a container has no process",
+        )
+    try:
+        return NetNS.open(f"/proc/{found.pid}/ns/net")
+    except (OSError, NotANamespace) as error:
+        raise CniError(
+            INVALID_NETNS, f"no network namespace of process {found.pid}: {error.strerror}"
+        ) from None
+
+
+def _shares_host(found: State, path: str) -> CniError:
+    return CniError(
+        INVALID_NETNS,
+        f"container {found.id} shares the host's network namespace, which is never configured",
+        f'add {{"type": "network"}} to linux.namespaces in {path or "its config.json"}',
+    )
+
+
+def _poststop(found: State, options: Options, log: Log) -> None:
+    """The record alone counts here: the bundle and net.d may be gone, and the PID may be somebody else's."""
+    if attach.down(found.id, options.settings, log):
+        log.event("all networks released")
+    log.close()

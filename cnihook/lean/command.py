@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Become a command that somebody typed, as a shell would have started it."""
+
+import errno
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+class NotExecutable(Exception):
+    """There is no such command, or it cannot be executed.  `status` is the exit status for that."""
+
+    def __init__(self, message: str, found: bool) -> None:
+        super().__init__(message)
+        self.status = 126 if found else 127
+
+
+def environment() -> "dict[str, str]":
+    """As it was given to this process.  Python may have added LC_CTYPE to os.environ."""
+    with open("/proc/self/environ", "rb") as file:
+        variables = os.fsdecode(file.read()).split("\0")
+    found: dict[str, str] = {}
+    for variable in variables:
+        name, equals, value = variable.partition("=")
+        if equals:
+            found.setdefault(name, value)
+    return found
+
+
+def find(name: str, path: str) -> str:
+    """The file of a command: `name` itself if that is a path, else the first in the folders of `path`."""
+    candidates = [name] if "/" in name else [f"{folder or '.'}/{name}" for folder in path.split(":")]
+    present = [candidate for candidate in candidates if name and os.path.exists(candidate)]
+    for candidate in present:
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+            return candidate
+    if not present:
+        raise NotExecutable(f"{name or repr(name)}: no such command", found=False)
+    why = "it is a folder" if os.path.isdir(present[0]) else "it is not marked as executable"
+    raise NotExecutable(f"{present[0]}: cannot be executed: {why}", found=True)
+
+
+def become(program: str, argv: "list[str]", variables: "dict[str, str]") -> "NoReturn":
+    """Execute it in place of this process."""
+    try:
+        try:
+            os.execve(program, argv, variables)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC or not _is_text(program):
+                raise
+            # A script without #!, which every shell takes for one of its own.
+            os.execve("/bin/sh", ["sh", program, *argv[1:]], variables)
+    except OSError as error:
+        found = error.errno != errno.ENOENT
+        why = error.strerror if found else "the interpreter that it names is not there"
+        raise NotExecutable(f"{program}: cannot be executed: {why}", found) from None
+
+
+def _is_text(path: str) -> bool:
+    with open(path, "rb") as file:
+        return b"\0" not in file.read(80)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+JSON without `import json`, which costs 7 ms for its Python layer and the modules behind it.
+
+The scanner of CPython is in C and can be had alone (0.2 ms).  Text that it refuses is parsed once more
+by json itself: slower, but it says what is wrong and where.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _no_constant(name: str) -> "Any":
+    raise ValueError(f"{name} is no JSON value")  # Python's parser would take NaN and Infinity
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is beyond every number")
+    return value
+
+
+class _Context:
+    """The attributes that the C scanner reads off a json.JSONDecoder."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = staticmethod(_number)
+    parse_int = int
+    parse_constant = staticmethod(_no_constant)
+    memo: "dict[str, str]" = {}
+
+
+def loads(text: str) -> "Any":
+    """The value that `text` holds.  Raises ValueError with the reason, the line and the column."""
+    text = text.strip(" \t\r\n")
+    try:
+        from _json import make_scanner
+
+        value, end = make_scanner(_Context)(text, 0)  # type: ignore[arg-type]  # its attributes are read
+        if end == len(text):
+            return value
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except (ImportError, StopIteration, ValueError, SystemError):
+        pass  # SystemError: CPython 3.11 wants to raise json's own error while json is not loaded
+
+    import json
+
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_number)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def dumps(value: "Any", *, indent: int = 0) -> str:
+    """`value` as ASCII JSON: on one line, or indented as the reference prints results.
+
+    Raises ValueError for a number that JSON has no form for, and for what is nested too deep.
+    """
+    try:
+        return _dump(value, indent, 0)
+    except RecursionError:
+        import json  # goes as deep as loads() does
+
+    try:
+        return json.dumps(value, separators=(",", ":"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _dump(value: "Any", indent: int, level: int) -> str:
+    if value is None or value is True or value is False:
+        return "null" if value is None else "true" if value else "false"
+    if isinstance(value, str):
+        from _json import encode_basestring_ascii
+
+        return encode_basestring_ascii(value)
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ValueError(f"{value} has no form in JSON")
+        return float.__repr__(value)
+
+    if isinstance(value, dict):
+        ends = "{}"
+        colon = ": " if indent else ":"
+        parts = [
+            f"{_dump(str(key), 0, 0)}{colon}{_dump(item, indent, level + 1)}" for key, item in value.items()
+        ]
+    elif isinstance(value, (list, tuple)):
+        ends = "[]"
+        parts = [_dump(item, indent, level + 1) for item in value]
+    else:
+        raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+    if not parts or not indent:
+        return ends[0] + ",".join(parts) + ends[1]
+    inner = "\n" + " " * (indent * (level + 1))
+    return ends[0] + inner + ("," + inner).join(parts) + "\n" + " " * (indent * level) + ends[1]

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Locks between processes, by flock(2): the kernel gives them back however their holder ends."""
+
+import fcntl
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+FOLDER = "/run/cnihook"
+
+
+class Busy(OSError):
+    """Somebody else holds the lock, and has done so for as long as we were willing to wait."""
+
+
+class Lock:
+    """`with Lock("nft"):` is one process at a time.
+
+    The file is there only while somebody holds or wants it.
+    """
+
+    def __init__(self, name: str, *, timeout: float = 30.0, purpose: str = "") -> None:
+        self._path = f"{FOLDER}/{name[:200]}.lock"  # cut, two names may share a lock, which is slow but safe
+        self._timeout = timeout
+        self._purpose = purpose
+        self._fd = -1
+
+    def __enter__(self) -> "Lock":
+        deadline = time.monotonic() + self._timeout
+        pause = 0.001
+        while not self._try():
+            if time.monotonic() >= deadline:
+                raise Busy(f"{self._path}: held by {self._holder()} for more than {self._timeout:g} s")
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+        return self
+
+    def __exit__(
+        self,
+        _kind: "type[BaseException] | None",
+        _error: "BaseException | None",
+        _trace: "TracebackType | None",
+    ) -> None:
+        # The file goes before the lock: whoever waits on it sees in _try() that it is stale.
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass  # somebody cleared the folder
+        finally:
+            os.close(self._fd)
+
+    def _try(self) -> bool:
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:
+            os.makedirs(FOLDER, mode=0o700, exist_ok=True)
+            return self._try()
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The file may have been unlinked, and made anew by another, between our open and our lock.
+            if os.fstat(fd).st_ino == os.stat(self._path).st_ino:
+                os.truncate(fd, 0)
+                os.write(fd, f"process {os.getpid()} ({self._purpose or 'cnihook'})".encode())
+                self._fd, fd = fd, -1
+                return True
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return False
+
+    def _holder(self) -> str:
+        try:
+            with open(self._path) as file:
+                return file.read() or "another process"
+        except OSError:
+            return "another process"
+
+
+def clear_abandoned() -> None:
+    """Remove the files of locks whose holders were killed.  They do no harm but to the eye."""
+    try:
+        names = os.listdir(FOLDER)
+    except OSError:
+        return
+    for name in names:
+        if name.endswith(".lock"):
+            try:
+                with Lock(name.removesuffix(".lock"), timeout=0):
+                    pass  # what was taken is given back with its file
+            except OSError:
+                pass  # it is busy, or no lock at all

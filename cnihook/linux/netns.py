@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network namespaces: hold one by a descriptor, work inside it, give it a name that `ip netns` knows."""
+
+import errno
+import fcntl
+import os
+
+from cnihook.linux import libc
+from cnihook.linux.rtnl import Rtnl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+NAMES = "/run/netns"  # where iproute2 looks
+
+_NS_GET_NSTYPE = 0xB703  # <linux/nsfs.h>
+
+
+class NotANamespace(OSError):
+    """What the path leads to exists, but is no network namespace."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EINVAL, "is no network namespace", path)
+
+    def __str__(self) -> str:
+        return f"{self.filename} is no network namespace"
+
+
+class NetNS:
+    """A network namespace, kept alive by an open descriptor until close()."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path  # how it was found; another process may find something else there later
+        self._rtnl: Rtnl | None = None
+
+    @classmethod
+    def open(cls, path: str) -> "NetNS":
+        """Raises FileNotFoundError, NotANamespace, or another OSError."""
+        # O_NONBLOCK: the path is the caller's word, and opening a FIFO would wait for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if fcntl.ioctl(fd, _NS_GET_NSTYPE) == libc.CLONE_NEWNET:
+                return cls(fd, path)
+        except OSError:
+            pass
+        os.close(fd)
+        raise NotANamespace(path)
+
+    @classmethod
+    def current(cls) -> "NetNS":
+        return cls.open("/proc/thread-self/ns/net")
+
+    @classmethod
+    def create(cls) -> "NetNS":
+        """A new, empty namespace.  It is gone once its descriptor is closed and nobody else holds it."""
+        home = cls.current()
+        try:
+            libc.unshare(libc.CLONE_NEWNET)
+            try:
+                return cls.current()
+            finally:
+                _return_to(home.fd)
+        finally:
+            home.close()
+
+    def close(self) -> None:
+        if self._rtnl:
+            self._rtnl.close()
+            self._rtnl = None
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    @property
+    def identity(self) -> "tuple[int, int]":
+        """(device, inode): the same for every path and descriptor of one namespace, until a reboot."""
+        status = os.fstat(self.fd)
+        return status.st_dev, status.st_ino
+
+    @property
+    def rtnl(self) -> Rtnl:
+        """A netlink socket inside the namespace, opened at first use, good from anywhere."""
+        if not self._rtnl:
+            with self.entered():
+                self._rtnl = Rtnl()
+        return self._rtnl
+
+    def entered(self) -> "_Entered":
+        """`with ns.entered():` runs the block inside.
+
+        For what has no descriptor of its own, such as sysctls.
+
+        The whole process moves, so: one thread only, and no return to the caller in between.
+        """
+        return _Entered(self)
+
+
+class _Entered:
+    def __init__(self, inside: NetNS) -> None:
+        self._inside = inside
+        self._home = -1
+
+    def __enter__(self) -> None:
+        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            libc.setns(self._inside.fd, libc.CLONE_NEWNET)
+        except OSError:
+            os.close(self._home)
+            raise
+
+    def __exit__(
+        self,
+        _kind: "type[BaseException] | None",
+        _error: "BaseException | None",
+        _trace: "TracebackType | None",
+    ) -> None:
+        _return_to(self._home)
+        os.close(self._home)
+
+
+def _return_to(home: int) -> None:
+    try:
+        libc.setns(home, libc.CLONE_NEWNET)
+    except OSError as error:
+        # To go on would configure a container as if it were the host.
+        os.write(2, f"cnihook: cannot return to the host's network namespace: {error}\n".encode())
+        os._exit(1)
+
+
+def named(name: str) -> str:
+    return f"{NAMES}/{name}"
+
+
+def bind(namespace: NetNS, name: str) -> str:
+    """Give the namespace a name and so a life beyond its processes.  Returns the path.
+
+    Raises FileExistsError when the name is taken by another namespace.
+    """
+    path = named(name)
+    os.makedirs(NAMES, mode=0o755, exist_ok=True)
+    _share_names()
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    except FileExistsError:
+        try:
+            holder = NetNS.open(path)
+        except NotANamespace:
+            pass  # an empty file: its mount is gone, or is in another mount namespace
+        else:
+            try:
+                if holder.identity == namespace.identity:
+                    return path
+            finally:
+                holder.close()
+            raise
+    try:
+        libc.mount(f"/proc/self/fd/{namespace.fd}", path, flags=libc.MS_BIND)
+    except OSError:
+        os.unlink(path)
+        raise
+    return path
+
+
+def _share_names() -> None:
+    """Have names, and their end, reach all mount namespaces that know /run/netns, as `ip netns add` does.
+
+    Else an older one sees an empty file at a name, and a younger one keeps a dead namespace alive.
+    """
+    try:
+        libc.mount("none", NAMES, flags=libc.MS_SHARED | libc.MS_REC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        libc.mount(NAMES, NAMES, flags=libc.MS_BIND | libc.MS_REC)  # only a mount can be shared
+        libc.mount("none", NAMES, flags=libc.MS_SHARED | libc.MS_REC)
+
+
+def unbind(name: str, identity: "tuple[int, int]") -> None:
+    """Take the name away, if it is (or no longer is) that of the namespace with this identity."""
+    path = named(name)
+    try:
+        holder = NetNS.open(path)
+    except FileNotFoundError:
+        return
+    except NotANamespace:
+        if os.lstat(path).st_size == 0:  # our own place holder, seen from another mount namespace
+            os.unlink(path)
+        return
+    matches = holder.identity == identity
+    holder.close()  # or the namespace would live on until this process ends
+    if matches:
+        libc.umount(path, libc.MNT_DETACH)
+        os.unlink(path)

@@ -1,0 +1,440 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Links, addresses and routes: what `ip` and `bridge` do, as requests to rtnetlink.
+
+One Rtnl is one socket in one namespace.  <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h> and
+<linux/if_bridge.h> give the names and numbers.
+"""
+
+import errno
+import struct
+from _socket import AF_INET, AF_INET6, AF_UNSPEC
+
+from cnihook.lean.address import Address, IPNet
+from cnihook.linux.netlink import (
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    Netlink,
+    NetlinkError,
+    attr,
+    attributes,
+    nested,
+    read_text,
+    read_u32,
+    text,
+    u8,
+    u16,
+    u32,
+)
+
+# <linux/rtnetlink.h>
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
+RTAX_MTU, RTAX_ADVMSS = 2, 8
+RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 254, 3, 1
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+# <linux/if.h>
+IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
+# <linux/if_link.h>
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 20, 26, 27, 28
+IFLA_PROTINFO, IFLA_TXQLEN, IFLA_EXT_MASK = 12, 13, 29
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_DATA = 1, 2, 5
+IFLA_BR_VLAN_FILTERING = 7
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33  # mode is what `bridge` calls hairpin
+VETH_INFO_PEER = 1
+RTEXT_FILTER_BRVLAN = 2
+IF_OPER_UP = 6
+# <linux/if_bridge.h>
+AF_BRIDGE = 7
+IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 0, 2
+BRIDGE_FLAGS_SELF = 2
+BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 2, 4
+BRIDGE_VLAN_INFO_RANGE_BEGIN, BRIDGE_VLAN_INFO_RANGE_END = 8, 16
+# <linux/if_addr.h>
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
+IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x200
+
+_IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
+_IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
+
+
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
+
+
+def mac_bytes(mac: str) -> bytes:
+    """Raises ValueError unless `mac` is six bytes in hexadecimal with colons between."""
+    parts = mac.split(":")
+    if len(parts) != 6 or not all(len(part) == 2 and _HEXADECIMAL.issuperset(part) for part in parts):
+        raise ValueError(f"{mac!r} is no MAC address")
+    return bytes(int(part, 16) for part in parts)
+
+
+class Link:
+    """One interface as the kernel describes it."""
+
+    __slots__ = (
+        "alias", "flags", "group", "hairpin", "index", "isolated", "kind", "mac", "master", "mtu", "name",
+        "operstate", "peer_index", "txqlen", "vlan_filtering",
+    )  # fmt: skip
+
+    def __init__(self, body: bytes) -> None:
+        _family, _type, self.index, self.flags, _change = _IFINFO.unpack_from(body)
+        found = attributes(body, _IFINFO.size)
+        self.name = read_text(found.get(IFLA_IFNAME))
+        self.mac = found.get(IFLA_ADDRESS, b"").hex(":")
+        self.mtu = read_u32(found.get(IFLA_MTU))
+        self.txqlen = read_u32(found.get(IFLA_TXQLEN))
+        self.master = read_u32(found.get(IFLA_MASTER))  # index of the bridge that it is a port of, or 0
+        self.peer_index = read_u32(found.get(IFLA_LINK))  # of a veth: its other end, in whatever namespace
+        self.alias = read_text(found.get(IFLA_IFALIAS))
+        self.group = read_u32(found.get(IFLA_GROUP))
+        self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
+        info = attributes(found.get(IFLA_LINKINFO, b""))
+        self.kind = read_text(info.get(IFLA_INFO_KIND))
+        data = attributes(info.get(IFLA_INFO_DATA, b"")) if self.kind == "bridge" else {}
+        port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
+        self.vlan_filtering = bool(data.get(IFLA_BR_VLAN_FILTERING, b"\0")[0])
+        self.hairpin = bool(port.get(IFLA_BRPORT_MODE, b"\0")[0])
+        self.isolated = bool(port.get(IFLA_BRPORT_ISOLATED, b"\0")[0])
+
+    @property
+    def is_up(self) -> bool:
+        return bool(self.flags & IFF_UP)
+
+    @property
+    def promiscuous(self) -> bool:
+        return bool(self.flags & IFF_PROMISC)
+
+    @property
+    def allmulti(self) -> bool:
+        return bool(self.flags & IFF_ALLMULTI)
+
+
+class LinkAddress:
+    """An address on a link."""
+
+    __slots__ = ("flags", "index", "net", "scope")
+
+    def __init__(self, body: bytes) -> None:
+        _family, prefix, flags, self.scope, self.index = _IFADDR.unpack_from(body)
+        found = attributes(body, _IFADDR.size)
+        self.flags = read_u32(found.get(IFA_FLAGS)) or flags
+        # IFA_LOCAL is ours; IFA_ADDRESS is the other end's on a point-to-point link.  IPv6 has only the
+        # latter.
+        self.net = IPNet(Address(found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")), prefix)
+
+
+class LinkRoute:
+    """A route.  `dst` is None for a default route."""
+
+    __slots__ = ("dst", "gateway", "index", "kind", "priority", "scope", "table", "version")
+
+    def __init__(self, body: bytes) -> None:
+        family, prefix, _src, _tos, table, _protocol, self.scope, self.kind, _flags = _ROUTE.unpack_from(
+            body
+        )
+        found = attributes(body, _ROUTE.size)
+        self.version = 4 if family == AF_INET else 6
+        self.dst = IPNet(Address(found[RTA_DST]), prefix) if RTA_DST in found else None
+        self.gateway = Address(found[RTA_GATEWAY]) if RTA_GATEWAY in found else None
+        self.index = read_u32(found.get(RTA_OIF))
+        self.priority = read_u32(found.get(RTA_PRIORITY))
+        self.table = read_u32(found.get(RTA_TABLE)) or table
+
+
+class Rtnl(Netlink):
+    """Requests about links, addresses and routes of the namespace that it was opened in."""
+
+    # Links
+
+    def find_link(self, name: str) -> "Link | None":
+        body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name)
+        return self._find(body, f"look up {name}")
+
+    def find_link_by_index(self, index: int) -> "Link | None":
+        return self._find(_IFINFO.pack(AF_UNSPEC, 0, index, 0, 0), f"look up link {index}")
+
+    def _find(self, body: bytes, what: str) -> "Link | None":
+        try:
+            return Link(self.request(RTM_GETLINK, 0, body, what)[0])
+        except NetlinkError as error:
+            # No link can have a name that is too long or holds what a name may not; so there is none.
+            if error.errno in (errno.ENODEV, errno.ERANGE, errno.EINVAL):
+                return None
+            raise
+
+    def link(self, name: str) -> Link:
+        """Raises NetlinkError with ENODEV if there is none."""
+        found = self.find_link(name)
+        if not found:
+            raise NetlinkError(errno.ENODEV, f"look up {name}")
+        return found
+
+    def links(self, master: int = 0) -> "list[Link]":
+        """All links, or the ports of one bridge."""
+        body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0)
+        if master:
+            body += u32(IFLA_MASTER, master)
+        found = [Link(body) for body in self.request(RTM_GETLINK, NLM_F_DUMP, body, "list links")]
+        return [link for link in found if not master or link.master == master]
+
+    def add_link(
+        self,
+        kind: str,
+        name: str,
+        *attrs: bytes,
+        data: "tuple[bytes, ...]" = (),
+        up: bool = False,
+        what: str = "",
+    ) -> None:
+        """Make a link.  `data` is what its kind takes, packed; an existing name is refused with EEXIST."""
+        info = [text(IFLA_INFO_KIND, kind)]
+        if data:
+            info.append(nested(IFLA_INFO_DATA, *data))
+        flags = IFF_UP if up else 0
+        body = _IFINFO.pack(AF_UNSPEC, 0, 0, flags, flags) + text(IFLA_IFNAME, name)
+        body += b"".join(attrs) + nested(IFLA_LINKINFO, *info)
+        self.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what or f"create {kind} {name}")
+
+    def add_bridge(self, name: str, *, mtu: int = 0, vlan_filtering: bool = False, group: int = 0) -> None:
+        """`group` is a number to know links by.  It is set in the moment of creation, unlike an alias."""
+        data = (u8(IFLA_BR_VLAN_FILTERING, 1),) if vlan_filtering else ()
+        attrs = [u32(kind, value) for kind, value in ((IFLA_MTU, mtu), (IFLA_GROUP, group)) if value]
+        self.add_link("bridge", name, *attrs, data=data)
+
+    def set_vlan_filtering(self, bridge: Link) -> None:
+        data = nested(IFLA_INFO_DATA, u8(IFLA_BR_VLAN_FILTERING, 1))
+        body = _IFINFO.pack(AF_UNSPEC, 0, bridge.index, 0, 0) + nested(
+            IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"), data
+        )
+        self.request(RTM_NEWLINK, 0, body, f"switch VLAN filtering on for {bridge.name}")
+
+    def add_veth(
+        self,
+        name: str,
+        peer: str,
+        peer_netns: "int | None" = None,
+        *,
+        mtu: int = 0,
+        peer_mac: str = "",
+        master: int = 0,
+        group: int = 0,
+        up: bool = False,
+    ) -> None:
+        """A veth pair: `name` here, its other end `peer` in the namespace that a descriptor holds.
+
+        One message does what takes `ip` four: the kernel enslaves, moves and raises while it creates.  The
+        peer stays down: at that moment it has no other end yet, and the kernel refuses with ENOTCONN.
+        """
+        both = [u32(IFLA_MTU, mtu)] if mtu else []
+        far = [text(IFLA_IFNAME, peer), *both]
+        if peer_netns is not None:
+            far.append(u32(IFLA_NET_NS_FD, peer_netns))
+        if peer_mac:
+            far.append(attr(IFLA_ADDRESS, mac_bytes(peer_mac)))
+        end = attr(VETH_INFO_PEER, _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + b"".join(far))
+        near = [
+            *both,
+            *(u32(kind, value) for kind, value in ((IFLA_MASTER, master), (IFLA_GROUP, group)) if value),
+        ]
+        self.add_link("veth", name, *near, data=(end,), up=up, what=f"create veth {name} with peer {peer}")
+
+    def set_link(
+        self,
+        link: Link,
+        *,
+        up: "bool | None" = None,
+        promiscuous: "bool | None" = None,
+        allmulti: "bool | None" = None,
+        mtu: "int | None" = None,
+        txqlen: "int | None" = None,
+        mac: "str | None" = None,
+        master: "int | None" = None,
+        alias: "str | None" = None,
+        hairpin: "bool | None" = None,
+        isolated: "bool | None" = None,
+    ) -> None:
+        """Change what is given, in one request.  `hairpin` and `isolated` are of a bridge's port."""
+        flags = change = 0
+        for bit, wanted in ((IFF_UP, up), (IFF_PROMISC, promiscuous), (IFF_ALLMULTI, allmulti)):
+            if wanted is not None:
+                change |= bit
+                flags |= bit if wanted else 0
+        attrs = []
+        if mtu is not None:
+            attrs.append(u32(IFLA_MTU, mtu))
+        if txqlen is not None:
+            attrs.append(u32(IFLA_TXQLEN, txqlen))
+        if mac is not None:
+            attrs.append(attr(IFLA_ADDRESS, mac_bytes(mac)))
+        if master is not None:
+            attrs.append(u32(IFLA_MASTER, master))
+        if alias is not None:
+            attrs.append(attr(IFLA_IFALIAS, alias.encode()[:255]))
+        if attrs or change:
+            body = _IFINFO.pack(AF_UNSPEC, 0, link.index, flags, change) + b"".join(attrs)
+            self.request(RTM_NEWLINK, 0, body, f"configure {link.name}")
+
+        port = []
+        if hairpin is not None:
+            port.append(u8(IFLA_BRPORT_MODE, hairpin))
+        if isolated is not None:
+            port.append(u8(IFLA_BRPORT_ISOLATED, isolated))
+        if port:
+            body = _IFINFO.pack(AF_BRIDGE, 0, link.index, 0, 0) + nested(IFLA_PROTINFO, *port)
+            self.request(RTM_SETLINK, 0, body, f"configure bridge port {link.name}")
+
+    def delete_link(self, link: Link) -> None:
+        """Blocks 15 to 20 ms for a veth, an RCU grace period; a link that is gone already is fine."""
+        body = _IFINFO.pack(AF_UNSPEC, 0, link.index, 0, 0)
+        self._unless_gone(RTM_DELLINK, body, f"delete {link.name}")
+
+    def delete_links(self, links: "list[Link]", group: int) -> None:
+        """Delete several at once, which waits but once: 35 ms for a bridge and its port instead of 60.
+
+        What can be named together is a group; `group` must be the number of no other link.
+        """
+        names = " ".join(link.name for link in links)
+        for link in links:
+            body = _IFINFO.pack(AF_UNSPEC, 0, link.index, 0, 0) + u32(IFLA_GROUP, group)
+            self._unless_gone(RTM_NEWLINK, body, f"group {link.name}")
+        body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(IFLA_GROUP, group)
+        self._unless_gone(RTM_DELLINK, body, f"delete {names}")
+
+    def _unless_gone(self, kind: int, body: bytes, what: str) -> None:
+        """About a link that may go by itself meanwhile, as a veth does with its other end's namespace."""
+        try:
+            self.request(kind, 0, body, what)
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+    # VLANs of a bridge and its ports
+
+    def add_vlan(
+        self,
+        link: Link,
+        first: int,
+        last: int = 0,
+        *,
+        pvid: bool = False,
+        untagged: bool = False,
+        own: bool = False,
+    ) -> None:
+        """Let the VLANs from `first` to `last` through a port; with `own`, through the bridge's own end."""
+        flags = (BRIDGE_VLAN_INFO_PVID if pvid else 0) | (BRIDGE_VLAN_INFO_UNTAGGED if untagged else 0)
+        vlans = [(flags, first)]
+        if last > first:
+            vlans = [
+                (flags | BRIDGE_VLAN_INFO_RANGE_BEGIN, first),
+                (flags | BRIDGE_VLAN_INFO_RANGE_END, last),
+            ]
+        self._vlan(
+            RTM_SETLINK,
+            link,
+            vlans,
+            own,
+            f"add VLAN {first}{f'-{last}' if last > first else ''} to {link.name}",
+        )
+
+    def delete_vlan(self, link: Link, vlan: int) -> None:
+        self._vlan(RTM_DELLINK, link, [(0, vlan)], False, f"delete VLAN {vlan} from {link.name}")
+
+    def _vlan(self, kind: int, link: Link, vlans: "list[tuple[int, int]]", own: bool, what: str) -> None:
+        info = [attr(IFLA_BRIDGE_VLAN_INFO, struct.pack("=HH", flags, vlan)) for flags, vlan in vlans]
+        if own:
+            info.insert(0, u16(IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF))
+        body = _IFINFO.pack(AF_BRIDGE, 0, link.index, 0, 0) + nested(IFLA_AF_SPEC, *info)
+        self.request(kind, 0, body, what)
+
+    def port_vlans(self) -> "dict[int, set[int]]":
+        """The VLANs that each bridge port, and each bridge's own end, lets through, by link index."""
+        body = _IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)
+        found: dict[int, set[int]] = {}
+        for answer in self.request(RTM_GETLINK, NLM_F_DUMP, body, "list the VLANs of bridge ports"):
+            index = _IFINFO.unpack_from(answer)[2]
+            spec = attributes(answer, _IFINFO.size).get(IFLA_AF_SPEC, b"")
+            # A list in which one type recurs; attributes() would keep its last.
+            infos = [spec[at + 4 : at + 8] for at in range(0, len(spec), 8)]
+            found[index] = {struct.unpack("=HH", info)[1] for info in infos if len(info) == 4}
+        return found
+
+    # Addresses
+
+    def addresses(self, link: "Link | None" = None) -> "list[LinkAddress]":
+        body = _IFADDR.pack(AF_UNSPEC, 0, 0, 0, link.index if link else 0)
+        found = [LinkAddress(body) for body in self.request(RTM_GETADDR, NLM_F_DUMP, body, "list addresses")]
+        return [address for address in found if not link or address.index == link.index]
+
+    def add_address(self, link: Link, net: IPNet, *, ifa_flags: int = 0) -> None:
+        """Raises NetlinkError with EEXIST if the link has it.  `ifa_flags` are of IFA_F_*."""
+        extra = u32(IFA_FLAGS, ifa_flags) if ifa_flags else b""
+        self._address(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, link, net, f"add {net} to {link.name}", extra)
+
+    def delete_address(self, link: Link, net: IPNet) -> None:
+        self._address(RTM_DELADDR, 0, link, net, f"delete {net} from {link.name}")
+
+    def _address(self, kind: int, flags: int, link: Link, net: IPNet, what: str, extra: bytes = b"") -> None:
+        body = _IFADDR.pack(net.address.family, net.prefix, 0, RT_SCOPE_UNIVERSE, link.index)
+        body += attr(IFA_LOCAL, net.address) + attr(IFA_ADDRESS, net.address)
+        if net.address.version == 4 and net.prefix < 31:
+            body += attr(IFA_BROADCAST, net.last())
+        self.request(kind, flags, body + extra, what)
+
+    # Routes
+
+    def routes(self, version: int = 0) -> "list[LinkRoute]":
+        family = {4: AF_INET, 6: AF_INET6}.get(version, AF_UNSPEC)
+        body = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        return [LinkRoute(body) for body in self.request(RTM_GETROUTE, NLM_F_DUMP, body, "list routes")]
+
+    def add_route(
+        self,
+        link: Link,
+        dst: IPNet,
+        *,
+        via: "Address | None" = None,
+        priority: int = 0,
+        table: int = RT_TABLE_MAIN,
+        scope: "int | None" = None,
+        mtu: int = 0,
+        advmss: int = 0,
+        source: "Address | None" = None,
+        exclusive: bool = False,
+    ) -> None:
+        """A prefix length of 0 makes it a default route.  Without a gateway the destination is on the link.
+
+        A second next hop for one destination is a legal wish; with `exclusive` it is refused with EEXIST.
+        """
+        if scope is None:
+            scope = RT_SCOPE_UNIVERSE if via or dst.address.version == 6 else RT_SCOPE_LINK
+        body = _ROUTE.pack(
+            dst.address.family,
+            dst.prefix,
+            0,
+            0,
+            table if table < 256 else 0,
+            RTPROT_BOOT,
+            scope,
+            RTN_UNICAST,
+            0,
+        )
+        if dst.prefix:
+            body += attr(RTA_DST, dst.first())
+        if via:
+            body += attr(RTA_GATEWAY, via)
+        if source:
+            body += attr(RTA_PREFSRC, source)
+        body += u32(RTA_OIF, link.index) + u32(RTA_TABLE, table)
+        if priority:
+            body += u32(RTA_PRIORITY, priority)
+        metrics = [u32(kind, value) for kind, value in ((RTAX_MTU, mtu), (RTAX_ADVMSS, advmss)) if value]
+        if metrics:
+            body += nested(RTA_METRICS, *metrics)
+        what = f"add route {dst.network()}{f' via {via}' if via else ''} on {link.name}"
+        self.request(RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0), body, what)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""config.json of a container, for what it says of its network (runtime-spec, "Configuration")."""
+
+import os
+
+from cnihook.lean import fastjson
+from cnihook.oci.state import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+OWN, HOST, JOINED, UNKNOWN = "own", "host", "joined", "unknown"
+
+
+class Bundle:
+    """A container's config.json.  One that cannot be found or read knows nothing, which is no error."""
+
+    def __init__(self, raw: "dict[str, Any]", path: str) -> None:
+        self._raw = raw
+        self.path = path  # empty if none was found
+
+    @property
+    def network_namespace(self) -> str:
+        """Whose network namespace the container is to have: its OWN, the HOST's, one JOINED by path; or
+        UNKNOWN.
+        """
+        if not self.path:
+            return UNKNOWN
+        linux = self._raw.get("linux")
+        namespaces = linux.get("namespaces") if isinstance(linux, dict) else None
+        for namespace in namespaces if isinstance(namespaces, list) else ():
+            if isinstance(namespace, dict) and namespace.get("type") == "network":
+                return JOINED if namespace.get("path") else OWN
+        return HOST
+
+    @property
+    def root(self) -> str:
+        """Path of the root file system; empty if it is not known."""
+        root = self._raw.get("root")
+        path = root.get("path") if isinstance(root, dict) else None
+        if not (self.path and isinstance(path, str) and path):
+            return ""
+        return os.path.normpath(os.path.join(os.path.dirname(self.path), path))
+
+    def hook_timeout(self, event: str) -> int:
+        """Seconds that the runtime gives this hook for `event`; 0 if it sets no limit, or ours is not to be
+        found.
+        """
+        hooks = self._raw.get("hooks")
+        found = []
+        for stage in (event, "prestart"):
+            entries = hooks.get(stage) if isinstance(hooks, dict) else None
+            for entry in entries if isinstance(entries, list) else ():
+                arguments = entry.get("args") if isinstance(entry, dict) else None
+                if (
+                    isinstance(arguments, list)
+                    and event in arguments
+                    and isinstance(entry.get("timeout"), int)
+                ):
+                    found.append(entry["timeout"])
+        return min(found, default=0)
+
+
+def load(state: State) -> Bundle:
+    """The container's config.json: in its bundle, or in the copy that crun keeps (crun may give a wrong
+    bundle).
+    """
+    folders = [state.bundle] if os.path.isabs(state.bundle) else []
+    for run in ("/run", os.environ.get("XDG_RUNTIME_DIR", "")):
+        if os.path.isabs(run):
+            folders.append(f"{run}/crun/{state.id}")
+    for folder in folders:
+        path = os.path.join(folder, "config.json")
+        try:
+            with open(path, "rb") as file:
+                raw = fastjson.loads(file.read().decode())
+        except (OSError, ValueError):
+            continue
+        if isinstance(raw, dict):
+            return Bundle(raw, path)
+    return Bundle({}, "")

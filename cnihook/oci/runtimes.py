@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers that run already, as the command line of their OCI runtime knows them."""
+
+import os
+
+from cnihook.lean import process
+from cnihook.oci import state
+from cnihook.oci.state import State
+from cnihook.spec.errors import INTERNAL, UNKNOWN_CONTAINER, CniError
+from cnihook.spec.names import check_container_id
+
+KNOWN = ("runc", "crun")
+
+_TIMEOUT = 10.0  # seconds; the answer takes milliseconds
+
+
+def find(container_id: str, runtime: str = "", root: str = "") -> State:
+    """Ask `runtime`, or every one that is known, for the state of a container that has a process.
+
+    `root` is the folder where the runtime keeps its containers, if not its usual one.  Raises CniError.
+    """
+    check_container_id(container_id)  # or it could pass for an option of the runtime
+    running = {}
+    refusals = []
+    for name in (runtime,) if runtime else KNOWN:
+        program = _program(name)
+        if not program:
+            refusals.append(f"there is no {name}")
+            continue
+        try:
+            running[name] = _ask(program, container_id, root)
+        except CniError as error:
+            refusals.append(str(error))
+    if len(running) > 1:
+        raise CniError(
+            UNKNOWN_CONTAINER,
+            f"a container of this ID runs under {' and under '.join(running)}",
+            "--runtime says which of them is meant",
+        )
+    if not running:
+        raise CniError(
+            UNKNOWN_CONTAINER,
+            f"no running container of this ID: {', '.join(refusals)}",
+            "--runtime and --root say who knows it, and where that keeps its containers",
+        )
+    (found,) = running.values()
+    return found
+
+
+def _program(name: str) -> str:
+    if "/" in name:
+        return name if os.access(name, os.X_OK) else ""
+    for folder in os.environ.get("PATH", os.defpath).split(":"):
+        if folder and os.access(f"{folder}/{name}", os.X_OK):
+            return f"{folder}/{name}"
+    return ""
+
+
+def _ask(program: str, container_id: str, root: str) -> State:
+    name = os.path.basename(program)
+    argv = [program, *(["--root", root] if root else []), "state", container_id]
+    try:
+        outcome = process.run(program, argv, dict(os.environ), b"", _TIMEOUT)
+    except OSError as error:
+        raise CniError(INTERNAL, f"{program} cannot be executed: {error.strerror}") from None
+    if outcome.timed_out:
+        raise CniError(INTERNAL, f"{name} did not answer within {_TIMEOUT:g} s")
+    if outcome.status != 0:
+        said = " ".join(outcome.stderr.decode(errors="replace").split())
+        said = said.partition(' level=error msg="')[2].removesuffix('"') or said  # as runc's logger writes
+        raise CniError(UNKNOWN_CONTAINER, f"{name} says {said[-300:] or f'exit status {outcome.status}'}")
+    try:
+        found = state.parse(outcome.stdout)
+    except CniError as error:
+        raise CniError(INTERNAL, f"{name} state: {error.msg}") from None
+    if not found.pid:
+        raise CniError(UNKNOWN_CONTAINER, f"under {name} it has stopped")
+    return found

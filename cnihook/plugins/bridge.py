@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+bridge: containers on one Ethernet switch, the bridge, and the host as their router if it is asked to.
+
+One veth pair per container.  The bridge is made for the first and, if it was made here, goes with the last:
+nothing is left behind.  What was made here is known by its link group, whose upper half is _OURS; a
+container's port has its owner's words as its alias.
+"""
+
+import errno
+import os
+import time
+
+from cnihook.linux import sysctl
+from cnihook.linux.flock import Lock
+from cnihook.linux.netlink import NetlinkError
+from cnihook.linux.rtnl import IF_OPER_UP, Link, Rtnl, mac_bytes
+from cnihook.sdk import (
+    DNS,
+    Call,
+    CniError,
+    Interface,
+    IPNet,
+    Result,
+    Route,
+    Undo,
+    interface,
+    invalid_config,
+    ipam,
+    masquerade,
+    spoofcheck,
+    try_each,
+    veth,
+)
+from cnihook.spec.config import NetConf
+from cnihook.spec.errors import INTERNAL
+from cnihook.spec.names import check_ifname
+
+# "cn", the upper half of a link group's number.  Not an alias, for the kernel sets a group in the moment of
+# creation: a process that is killed right after it leaves nothing that is not known.
+_OURS = 0x636E
+_DEFAULT_VLAN = 1  # what a bridge gives every port by itself
+_MAX_VLAN = 4094
+_PORT_WAIT = 1.55  # seconds, as long as the reference waits
+
+
+class Conf:
+    """Every key, checked before anything is changed."""
+
+    def __init__(self, call: Call) -> None:
+        conf = call.conf
+        self.bridge = conf.string("bridge") or "cni0"
+        try:
+            check_ifname(self.bridge)
+        except CniError as error:
+            raise conf.refuse("bridge", f"is wrong: {error.msg}", error.details) from None
+        self.default_gateway = conf.boolean("isDefaultGateway")
+        self.gateway = conf.boolean("isGateway") or self.default_gateway
+        self.force_address = conf.boolean("forceAddress")
+        self.masquerade = masquerade.is_wanted(conf)
+        self.mtu = conf.integer("mtu", default=0, low=0, high=65535)  # 0: the kernel's choice
+        self.hairpin = conf.boolean("hairpinMode")
+        self.promiscuous = conf.boolean("promiscMode")
+        if self.hairpin and self.promiscuous:
+            raise invalid_config("cannot set hairpin mode and promiscuous mode at the same time")
+        self.vlan = conf.integer("vlan", default=0, low=-(1 << 31), high=1 << 31)
+        if not 0 <= self.vlan <= _MAX_VLAN:
+            raise invalid_config(f"invalid VLAN ID {self.vlan} (must be between 0 and {_MAX_VLAN})")
+        self.trunk = [part for item in conf.objects("vlanTrunk") for part in _trunk(item)]
+        self.preserve_default_vlan = conf.boolean("preserveDefaultVlan")
+        self.spoof_check = conf.boolean("macspoofchk")
+        self.dad = conf.boolean("enabledad")
+        self.isolated = conf.boolean("portIsolation")
+        self.interface_down = conf.boolean("disableContainerInterface")
+        self.ipam = ipam.plugin_type(call)
+        if self.ipam and self.interface_down:
+            raise invalid_config("cannot use IPAM when DisableContainerInterface flag is set")
+        self.dns = DNS.given(conf)
+        self.mac = call.runtime_config.string("mac") or call.cni_args.string("mac") or call.arg("MAC")
+        if self.mac:
+            try:
+                mac_bytes(self.mac)
+            except ValueError as error:
+                raise invalid_config(str(error)) from None
+
+    @property
+    def filters_vlans(self) -> bool:
+        return bool(self.vlan or self.trunk)
+
+    @property
+    def vlan_gateway(self) -> str:
+        return f"{self.bridge}.{self.vlan}"
+
+
+def _trunk(item: NetConf) -> "list[tuple[int, int]]":
+    """One entry of vlanTrunk as stretches, (first, last): of its id, of its range, or of both."""
+
+    def vlan(key: str) -> int:
+        value = item.integer(key, default=0, low=-(1 << 31), high=1 << 31)
+        if item.has(key) and not 0 < value <= _MAX_VLAN:
+            why = f"incorrect trunk {key} parameter: {value} is not from 1 to {_MAX_VLAN}"
+            raise item.refuse(key, f"is wrong: {why}")
+        return value
+
+    one, low, high = vlan("id"), vlan("minID"), vlan("maxID")
+    if bool(low) != bool(high):
+        missing = "maxID" if low else "minID"
+        why = f"minID and maxID should be configured simultaneously, {missing} is missing"
+        raise item.refuse(missing, f"is wrong: {why}")
+    if low > high:
+        raise item.refuse("minID", "is wrong: minID is greater than maxID in trunk parameter")
+    return [(first, last) for first, last in ((one, one), (low, high)) if first]
+
+
+# ADD
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    with Undo() as undo:
+        undo.push(_remove_unused, call.host, conf.bridge)
+        # Between here and the port's existence nobody may find the bridge unused and remove it.
+        with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
+            bridge = _ensure_bridge(call, conf)
+            outer, inner = veth.add(call, mtu=conf.mtu, mac=conf.mac, master=bridge.index)
+            undo.push(call.host.delete_link, outer)
+        _set_port(call.host, conf, outer)
+        result = Result()
+        if conf.spoof_check:
+            undo.push(spoofcheck.delete, call)
+            spoofcheck.add(call, outer.name, inner.mac)
+
+        if conf.ipam:
+            result = ipam.add(call)
+            undo.push(ipam.delete, call)
+        result.interfaces = [
+            Interface(bridge.name, bridge.mac),
+            Interface(outer.name, outer.mac),
+            Interface(inner.name, inner.mac, sandbox=call.netns),
+        ]
+        for ip in result.ips:
+            ip.interface = 2
+            if conf.gateway and not ip.gateway:
+                ip.gateway = ip.net.first() + 1
+        if conf.ipam:
+            _set_addresses(call, conf, bridge, inner, result)
+        elif not conf.interface_down:
+            call.sandbox.set_link(inner, up=True)
+        if conf.masquerade and result.ips:
+            undo.push(masquerade.delete, call, [ip.net.address for ip in result.ips])
+            masquerade.add(call, [ip.net for ip in result.ips])
+        if not conf.interface_down:
+            _wait_for_port(call.host, outer)
+        if conf.dns is not None:
+            result.dns = conf.dns
+        return result
+
+
+def _ensure_bridge(call: Call, conf: Conf) -> Link:
+    host = call.host
+    bridge = host.find_link(conf.bridge)
+    if not bridge:
+        try:
+            group = _OURS << 16
+            host.add_bridge(conf.bridge, mtu=conf.mtu, vlan_filtering=conf.filters_vlans, group=group)
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:  # the reference plugin, which does not know our lock, was faster
+                raise
+        bridge = host.link(conf.bridge)
+        # Its MAC set to itself, the bridge keeps it; else it would follow the lowest among its ports'.
+        alias = f"made by cnihook for {call.network}" if _is_ours(bridge) else None
+        host.set_link(bridge, mac=bridge.mac, alias=alias)
+    elif bridge.kind != "bridge":
+        raise CniError(INTERNAL, f'"{conf.bridge}" already exists but is not a bridge')
+    elif conf.filters_vlans and not bridge.vlan_filtering:
+        host.set_vlan_filtering(bridge)
+    if not bridge.is_up or conf.promiscuous:
+        sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_ra", 0)
+        host.set_link(bridge, up=True, promiscuous=True if conf.promiscuous else None)
+    return bridge
+
+
+def _set_port(host: Rtnl, conf: Conf, port: Link) -> None:
+    host.set_link(port, hairpin=conf.hairpin or None, isolated=conf.isolated or None)
+    if not conf.filters_vlans:
+        return
+    if conf.vlan and conf.vlan != _DEFAULT_VLAN and not conf.preserve_default_vlan:
+        host.delete_vlan(port, _DEFAULT_VLAN)
+    for first, last in conf.trunk:
+        host.add_vlan(port, first, last)
+    # Last, for a trunk that has the native VLAN among its own would make it a tagged one.
+    host.add_vlan(port, conf.vlan or _DEFAULT_VLAN, pvid=True, untagged=True)
+
+
+def _set_addresses(call: Call, conf: Conf, bridge: Link, inner: Link, result: Result) -> None:
+    prefix = f"net/ipv6/conf/{call.ifname}"
+    with call.sandbox_ns.entered():
+        if conf.dad:
+            sysctl.write_if_present(f"{prefix}/enhanced_dad", 1)
+        sysctl.write_if_present(f"{prefix}/accept_dad", int(conf.dad))
+        sysctl.write_if_present(f"net/ipv4/conf/{call.ifname}/arp_notify", 1)
+
+    if conf.default_gateway:
+        for version in (4, 6):
+            gateway = next((ip.gateway for ip in result.ips if ip.net.address.version == version), None)
+            default = IPNet.parse("0.0.0.0/0" if version == 4 else "::/0")
+            if gateway and not any(route.dst == default and route.gw for route in result.routes):
+                result.routes.append(Route(default, gateway))
+    interface.configure(call, inner, result)
+
+    if conf.gateway:
+        carrier = bridge
+        if conf.vlan:
+            carrier = _ensure_vlan_gateway(call, conf, bridge)
+            result.interfaces.append(Interface(carrier.name, carrier.mac))
+        for ip in result.ips:
+            if ip.gateway:
+                _ensure_address(call.host, carrier, IPNet(ip.gateway, ip.net.prefix), conf.force_address)
+        interface.forward([ip for ip in result.ips if ip.gateway])
+
+
+def _ensure_address(host: Rtnl, link: Link, wanted: IPNet, force: bool) -> None:
+    """The gateway's address on the bridge.
+
+    Another one in its place is a conflict, unless it is to give way.
+    """
+    for present in host.addresses(link):
+        if present.net == wanted:
+            return
+        if present.net.address.version != wanted.address.version:
+            continue
+        if wanted.address.version == 6 and not present.net.overlaps(wanted):
+            continue  # several IPv6 networks on one link are how IPv6 is
+        if not force:
+            raise CniError(
+                INTERNAL,
+                f'"{link.name}" already has an IP address different from {wanted}',
+                f'it has {present.net}; "forceAddress": true replaces it',
+            )
+        host.delete_address(link, present.net)
+    try:
+        host.add_address(link, wanted)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:  # a container that starts at the same time was faster
+            raise
+
+
+def _ensure_vlan_gateway(call: Call, conf: Conf, bridge: Link) -> Link:
+    """The host's foot in one VLAN: a veth pair, one end a port of the bridge."""
+    host, name = call.host, conf.vlan_gateway
+    with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
+        gateway = host.find_link(name)
+        if not gateway:
+            port_name = next(veth.host_names(call)).replace("veth", "vlgw")
+            host.add_veth(port_name, name, mtu=bridge.mtu, master=bridge.index, group=_OURS << 16, up=True)
+            port = host.link(port_name)
+            host.set_link(port, alias=f"gateway {name}")
+            if not conf.preserve_default_vlan and conf.vlan != _DEFAULT_VLAN:
+                host.delete_vlan(port, _DEFAULT_VLAN)
+            host.add_vlan(port, conf.vlan, pvid=True, untagged=True)
+            gateway = host.link(name)
+        if not gateway.is_up:
+            sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", 0)
+            host.set_link(gateway, up=True)
+    return gateway
+
+
+def _wait_for_port(host: Rtnl, port: Link) -> None:
+    """Until the port forwards, what the container sends is lost, its first ARP request above all."""
+    deadline = time.monotonic() + _PORT_WAIT
+    while (state := host.link(port.name).operstate) != IF_OPER_UP:
+        if time.monotonic() > deadline:
+            raise CniError(INTERNAL, f"bridge port {port.name} in error state: {state}")
+        time.sleep(0.002)
+
+
+# DEL
+
+
+def delete(call: Call) -> None:
+    """The address is given back when the link that has it is gone.
+
+    nftables comes before that link, for both wait for an RCU grace period and so they wait for one together;
+    the link is down by then, so nothing leaves it unmasked.
+    """
+    bridge = call.conf.string("bridge") or "cni0"
+    addresses = [ip.net.address for ip in call.prev_result.ips] if call.prev_result else []
+    try_each(
+        lambda: veth.silence(call),
+        lambda: spoofcheck.delete(call) if call.conf.boolean("macspoofchk") else None,
+        lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,
+        lambda: _remove_port(call, bridge),
+        lambda: ipam.delete(call),
+    )
+
+
+def _remove_port(call: Call, bridge: str) -> None:
+    port = veth.find_host_end(call)
+    if port and not _remove_unused(call.host, bridge, port):
+        # Not under the bridge's lock, so that many may wait at once.
+        call.host.delete_link(port)
+    # If another container's port went meanwhile, its DEL saw ours and left the bridge to us.
+    _remove_unused(call.host, bridge)
+
+
+def _remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
+    """Remove what is unused without the port `last`: gateways of VLANs, and a bridge that was made here.
+
+    If there is such, `last` goes with it in one request, and the answer is True.
+    """
+    with Lock(f"bridge-{name}", purpose="remove what is unused"):
+        bridge = host.find_link(name)
+        if not bridge or bridge.kind != "bridge":
+            return False
+        ports = [port for port in host.links(bridge.index) if not last or port.index != last.index]
+        gateways = [port for port in ports if _is_ours(port)]
+        if len(ports) == len(gateways) and _is_ours(bridge):
+            unused = [*gateways, bridge]
+        else:
+            unused = _unused_gateways(host, ports, gateways)
+        if not unused:
+            return False
+        # A number of ours still: killed half-way through, this leaves a bridge that is known as one of ours.
+        group = _OURS << 16 | int.from_bytes(os.urandom(2), "little") | 1
+        host.delete_links([*([last] if last else []), *unused], group)
+        return True
+
+
+def _unused_gateways(host: Rtnl, ports: "list[Link]", gateways: "list[Link]") -> "list[Link]":
+    """The ports of gateways into VLANs that no other port has any more."""
+    if not gateways:
+        return []
+    vlans = host.port_vlans()
+    used = {vlan for port in ports if port not in gateways for vlan in vlans.get(port.index, ())}
+    unused = []
+    for port in gateways:
+        own = vlans.get(port.index, set())
+        if not used & (own - {_DEFAULT_VLAN} or own):
+            unused.append(port)
+    return unused
+
+
+def _is_ours(link: Link) -> bool:
+    return link.group >> 16 == _OURS
+
+
+# CHECK, GC, STATUS
+
+
+def check(call: Call) -> None:
+    conf = Conf(call)
+    if conf.ipam:
+        ipam.check(call)
+    host = call.host
+    bridge = host.find_link(conf.bridge)
+    if not bridge or bridge.kind != "bridge":
+        raise CniError(INTERNAL, f"bridge {conf.bridge} does not exist")
+    if bridge.promiscuous != conf.promiscuous and conf.promiscuous:
+        raise CniError(INTERNAL, f"bridge {conf.bridge} is not in promiscuous mode")
+    inner = interface.check(call, "veth")
+    outer = veth.check_host_end(call, inner)
+    if outer.master != bridge.index:
+        raise CniError(INTERNAL, f"{outer.name} is no port of bridge {conf.bridge}")
+    if conf.filters_vlans:
+        _check_vlans(conf, outer, host.port_vlans().get(outer.index, set()))
+    if conf.spoof_check and not spoofcheck.is_set(call):
+        raise CniError(INTERNAL, f"{outer.name} is not guarded against false MAC addresses")
+    if conf.masquerade and call.prev_result:
+        for ip in call.prev_result.ips:
+            if not masquerade.is_set(call, ip.net.address):
+                raise CniError(INTERNAL, f"{ip.net.address} is not masqueraded")
+
+
+def _check_vlans(conf: Conf, port: Link, present: "set[int]") -> None:
+    wanted = {conf.vlan or _DEFAULT_VLAN}
+    for first, last in conf.trunk:
+        wanted.update(range(first, last + 1))
+    if missing := sorted(wanted - present):
+        raise CniError(INTERNAL, f"{port.name} has lost VLAN {missing[0]}")
+
+
+def gc(call: Call) -> None:
+    """Remove what attachments to this network left behind that are not on the keep-list."""
+    keep = call.valid_attachments()
+    if keep is None:
+        return
+    owners = {call.owner_of(container_id, ifname) for container_id, ifname in keep}
+    bridge = call.conf.string("bridge") or "cni0"
+    try_each(
+        lambda: veth.gc(call, owners),
+        lambda: spoofcheck.gc(call, owners),
+        lambda: masquerade.gc(call, owners),
+        lambda: ipam.gc(call),
+        lambda: _remove_unused(call.host, bridge),
+    )
+
+
+def status(call: Call) -> None:
+    ipam.status(call)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+ptp: a link of its own between the host and each container, and the host as the router between them.
+
+A veth pair and no bridge.  The container must not look for its neighbours on this link, where none is, so
+its address comes without the route to its subnet, and two others lead there through the host:
+
+    in the container    GATEWAY dev IFNAME, SUBNET via GATEWAY
+    on the host         ADDRESS dev VETH, which has the gateway's address, and that alone
+"""
+
+import errno
+
+from cnihook.linux.netlink import NetlinkError
+from cnihook.linux.rtnl import IFA_F_NODAD, IFA_F_NOPREFIXROUTE, Link
+from cnihook.sdk import (
+    DNS,
+    IP,
+    Address,
+    Call,
+    CniError,
+    Interface,
+    IPNet,
+    Result,
+    Undo,
+    interface,
+    invalid_config,
+    ipam,
+    masquerade,
+    try_each,
+    veth,
+)
+from cnihook.spec.errors import INTERNAL
+
+
+class Conf:
+    """Every key, checked before anything is changed."""
+
+    def __init__(self, call: Call) -> None:
+        conf = call.conf
+        self.masquerade = masquerade.is_wanted(conf)
+        self.mtu = conf.integer("mtu", default=0, low=0, high=65535)  # 0: the kernel's choice
+        if not ipam.plugin_type(call):
+            raise invalid_config(
+                "no plugin name provided: ipam.type is empty or absent",
+                "ptp routes addresses, so it needs some",
+            )
+        self.dns = DNS.given(conf)
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    with Undo() as undo:
+        # The link comes first: some IPAM plugins ask for an address through it.  And since it could be made,
+        # an address that is kept for this interface is in nobody's use, and undoing may release it.
+        outer, inner = veth.add(call, mtu=conf.mtu)
+        # Before ipam.add(), which may fail with some addresses taken; and last when undoing, as in DEL.
+        undo.push(ipam.delete, call)
+        undo.push(call.host.delete_link, outer)
+        result = ipam.add(call)
+        result.interfaces = [
+            Interface(outer.name, outer.mac),
+            Interface(inner.name, inner.mac, sandbox=call.netns),
+        ]
+        for ip in result.ips:
+            ip.interface = 1
+            ip.gateway = ip.gateway or _usual_gateway(ip.net)
+        interface.forward(result.ips)
+        _set_container_end(call, inner, result)
+        _set_host_end(call, outer, result.ips)
+        if conf.masquerade:
+            undo.push(masquerade.delete, call, [ip.net.address for ip in result.ips])
+            masquerade.add(call, [ip.net for ip in result.ips])
+        if conf.dns is not None:
+            result.dns = conf.dns
+        return result
+
+
+def _usual_gateway(net: IPNet) -> Address:
+    """The first address of the subnet, for an address that came without a gateway."""
+    if net.prefix > net.address.bits - 2 or net.address == net.first() + 1:
+        raise CniError(
+            INTERNAL,
+            f"the IPAM plugin has no gateway for {net}",
+            "ptp gives the host that address on the link; name one in ipam",
+        )
+    return net.first() + 1
+
+
+def _container_routes(ips: "list[IP]") -> "dict[tuple[IPNet, Address | None], Address]":
+    """Destination and gateway, each once though two addresses may share them; and the source address."""
+    routes: dict[tuple[IPNet, Address | None], Address] = {}
+    for ip in ips:
+        if ip.gateway:
+            routes.setdefault((ip.gateway.host_net(), None), ip.net.address)
+            if ip.net.prefix < ip.net.address.bits:
+                routes.setdefault((ip.net.network(), ip.gateway), ip.net.address)
+    return routes
+
+
+def _set_container_end(call: Call, inner: Link, result: Result) -> None:
+    # Nobody but the host is on the link, so there is no duplicate to wait for.
+    ifa_flags = IFA_F_NOPREFIXROUTE | IFA_F_NODAD
+    interface.set_addresses(call, inner, result.ips, ifa_flags=ifa_flags)
+    for (dst, gateway), source in _container_routes(result.ips).items():
+        call.sandbox.add_route(inner, dst, via=gateway, source=source)
+    interface.set_routes(call, inner, result.ips, result.routes)
+
+
+def _set_host_end(call: Call, outer: Link, ips: "list[IP]") -> None:
+    for gateway in {ip.gateway for ip in ips if ip.gateway}:
+        call.host.add_address(outer, gateway.host_net(), ifa_flags=IFA_F_NODAD)
+    for ip in ips:
+        address = ip.net.address
+        try:
+            call.host.add_route(outer, address.host_net(), exclusive=True)
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            raise CniError(
+                INTERNAL,
+                f"{address} for {call.ifname} of container {call.container_id} is in use",
+                f"`ip route show {address}` names the link that it is reached by",
+            ) from None
+
+
+def delete(call: Call) -> None:
+    """The address is given back when the link that has it is gone.
+
+    nftables comes before that link, for both wait for an RCU grace period and so they wait for one together;
+    the link is down by then, so nothing leaves it unmasked.
+    """
+    addresses = [ip.net.address for ip in call.prev_result.ips] if call.prev_result else []
+    try_each(
+        lambda: veth.silence(call),
+        lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,
+        lambda: _delete_pair(call),
+        lambda: ipam.delete(call),
+    )
+
+
+def _delete_pair(call: Call) -> None:
+    link = veth.find_host_end(call)
+    if link:
+        call.host.delete_link(link)
+
+
+def check(call: Call) -> None:
+    conf = Conf(call)
+    ipam.check(call)
+    inner = interface.check(call, "veth")
+    outer = veth.check_host_end(call, inner)
+    if not outer.is_up:
+        raise CniError(INTERNAL, f"{outer.name} is down")
+
+    ips = interface.own_ips(call, call.required_prev_result())
+    present = {(r.dst, r.gateway) for r in call.sandbox.routes() if r.index == inner.index}
+    for dst, gateway in _container_routes(ips):
+        if (dst, gateway) not in present:
+            where = f"{call.ifname} of container {call.container_id}"
+            raise CniError(INTERNAL, f"{where}: the route to {dst} is missing")
+    addresses = {address.net for address in call.host.addresses(outer)}
+    routes = {route.dst for route in call.host.routes() if route.index == outer.index}
+    for ip in ips:
+        if ip.gateway and ip.gateway.host_net() not in addresses:
+            raise CniError(INTERNAL, f"{outer.name} does not have address {ip.gateway}")
+        if ip.net.address.host_net() not in routes:
+            raise CniError(INTERNAL, f"{outer.name}: the route to {ip.net.address} is missing")
+        if conf.masquerade and not masquerade.is_set(call, ip.net.address):
+            raise CniError(INTERNAL, f"{ip.net.address} is not masqueraded")
+
+
+def gc(call: Call) -> None:
+    """Remove what attachments to this network left behind that are not on the keep-list."""
+    keep = call.valid_attachments()
+    if keep is None:
+        return
+    owners = {call.owner_of(container_id, ifname) for container_id, ifname in keep}
+    try_each(
+        lambda: veth.gc(call, owners),
+        lambda: masquerade.gc(call, owners),
+        lambda: ipam.gc(call),
+    )
+
+
+def status(call: Call) -> None:
+    Conf(call)
+    ipam.status(call)

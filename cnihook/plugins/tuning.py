@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+tuning: kernel settings (sysctl) of the container's namespace, and MAC address, MTU, queue length and
+receive modes of its interface.
+
+It follows another plugin in a chain.  How things were is kept in a file for DEL, in the reference's own
+form; ours has two keys more: whose network it is, and the settings, which the reference does not put back.
+"""
+
+import errno
+import os
+
+from cnihook.lean import fastjson
+from cnihook.lean.words import describe, in_words
+from cnihook.linux import sysctl
+from cnihook.linux.rtnl import mac_bytes
+from cnihook.log import complain
+from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, try_each
+from cnihook.spec.errors import INTERNAL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_FOLDER = "/run/cni/tuning"
+_ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
+_MAX = (1 << 31) - 1
+
+# What of a link can be tuned: as the file has it, and as Link and set_link() do.
+_ATTRIBUTES = {
+    "mac": "mac",
+    "mtu": "mtu",
+    "txQLen": "txqlen",
+    "promisc": "promiscuous",
+    "allmulti": "allmulti",
+}
+
+
+class Conf:
+    """Every key; one of `args.cni`, which is about this container, goes before that of the network."""
+
+    def __init__(self, call: Call) -> None:
+        conf, args = call.conf, call.cni_args
+
+        def holder(key: str) -> NetConf:
+            return args if args.has(key) else conf
+
+        self.link: dict[str, Any] = {}  # what is to be, by the names that set_link() has for it
+        mac = (
+            args.string("mac") or call.runtime_config.string("mac") or call.arg("MAC") or conf.string("mac")
+        )
+        if mac:
+            try:
+                mac_bytes(mac)
+            except ValueError as error:
+                raise invalid_config(str(error)) from None
+            self.link["mac"] = mac.lower()
+        if mtu := holder("mtu").integer("mtu", default=0, low=0, high=_MAX):
+            self.link["mtu"] = mtu
+        if holder("txQLen").has("txQLen"):  # 0 is a length, and false a wish
+            self.link["txqlen"] = holder("txQLen").integer("txQLen", default=0, low=0, high=_MAX)
+        if holder("promisc").boolean("promisc"):
+            self.link["promiscuous"] = True
+        if holder("allmulti").has("allmulti"):
+            self.link["allmulti"] = holder("allmulti").boolean("allmulti")
+        network, container = (_Sysctls(part.object("sysctl"), call.ifname) for part in (conf, args))
+        self.sysctl_keys = network.keys + container.keys
+        self.sysctls = network.values | container.values
+
+
+class _Sysctls:
+    """The settings of one `sysctl` object: `keys` as they are written there, `values` by their names."""
+
+    def __init__(self, conf: NetConf, ifname: str) -> None:
+        self.keys: list[str] = []
+        self.values: dict[str, str] = {}
+        for key in conf.raw:
+            if not conf.has(key):
+                continue
+            # The name comes in after the dots are gone: those that are its own have to stay.
+            name = sysctl.name_of(key).replace("IFNAME", ifname, 1)
+            parts = name.split("/")
+            if parts[0] != "net" or len(parts) < 2 or "\0" in name or not {"", ".", ".."}.isdisjoint(parts):
+                raise invalid_config(f'invalid net sysctl key: "{key}"', "it is to be one of net.*")
+            if name in self.values:
+                raise invalid_config(f"duplicated sysctl keys are not allowed: {key} is {name} once more")
+            self.keys.append(key)
+            self.values[name] = conf.string(key)
+
+
+def _check_allowed(keys: "list[str]") -> None:
+    """The administrator's word on which settings a network may have; without that file, all of net."""
+    try:
+        with open(_ALLOWLIST) as file:
+            allowed = [line.strip() for line in file if line.strip()]
+    except FileNotFoundError:
+        return
+    import re  # 4 ms, where there is such a file
+
+    for key in keys:
+        try:
+            matches = any(re.search(pattern, key) for pattern in allowed)
+        except re.error as error:
+            what = f"{error.pattern!r} is no regular expression: {error.msg}"
+            raise CniError(INTERNAL, f"{_ALLOWLIST}: {what}") from None
+        if not matches:
+            only = f"Only the following sysctls are allowed: [{' '.join(allowed)}]"
+            raise invalid_config(f"Sysctl {key} is not allowed. {only}", f"{_ALLOWLIST} says so")
+
+
+# ADD
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    if conf.sysctls:
+        _check_allowed(conf.sysctl_keys)
+    result = call.required_prev_result()
+    if not (conf.link or conf.sysctls):
+        return result
+
+    link = call.sandbox.link(call.ifname) if conf.link else None
+    own: dict[str, Any] = {
+        key: getattr(link, name) for key, name in _ATTRIBUTES.items() if name in conf.link
+    }
+    with call.sandbox_ns.entered():
+        settings = {
+            name: {"was": _readable(name), "asked": value, "is": value}
+            for name, value in conf.sysctls.items()
+        }
+    own |= {"network": call.network, "sysctl": settings}
+    path = _path(call)
+    earlier = _load(path)
+
+    with Undo() as undo:
+        undo.push(_put_file_back, path, earlier)
+        _store(path, _merged(own, earlier))
+        undo.push(_restore, call, own)
+        with call.sandbox_ns.entered():
+            for name, value in conf.sysctls.items():
+                _set(name, value)
+                settings[name]["is"] = _readable(name)  # the kernel has words of its own: 1-2 for 1,2
+        if link:
+            call.sandbox.set_link(link, **conf.link)
+        if settings:
+            _store(path, _merged(own, earlier))
+
+    for interface in result.interfaces:
+        if interface.name == call.ifname and interface.sandbox:  # on the host, that name is another's
+            interface.mac = conf.link.get("mac", interface.mac)
+            interface.mtu = conf.link.get("mtu", interface.mtu)
+    return result
+
+
+def _readable(name: str) -> "str | None":
+    try:
+        return sysctl.read(name)
+    except OSError:
+        return None
+
+
+def _set(name: str, value: str) -> None:
+    try:
+        sysctl.write(name, value)
+    except OSError as error:
+        hint = ""
+        if isinstance(error, FileNotFoundError):
+            hint = "is it spelled so?  Where an interface's name has dots, write IFNAME or slashes"
+        raise CniError(INTERNAL, f"set sysctl {name} to {value!r}: {error.strerror}", hint) from None
+
+
+# The file
+
+
+def _folder(call: Call) -> str:
+    return call.conf.string("dataDir") or _FOLDER
+
+
+def _file_name(container_id: str, ifname: str) -> str:
+    return f"{container_id}_{ifname}.json"
+
+
+def _path(call: Call) -> str:
+    return f"{_folder(call)}/{_file_name(call.container_id, call.ifname)}"
+
+
+def _load(path: str) -> "dict[str, Any] | None":
+    """None if there is no such file, or could not be; an empty one for what nobody can read."""
+    try:
+        with open(path) as file:
+            found = fastjson.loads(file.read())
+    except ValueError:
+        return {}
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return None
+        raise
+    return found if isinstance(found, dict) else {}
+
+
+def _merged(own: "dict[str, Any]", earlier: "dict[str, Any] | None") -> "dict[str, Any]":
+    """What is already in the file is of this plugin's first turn in the chain: it knows how things were."""
+    settings = dict(own["sysctl"])
+    for name, setting in _settings(earlier or {}).items():
+        settings[name] = settings.get(name, setting) | {"was": setting["was"]}
+    merged = {**own, **(earlier or {}), "network": own["network"], "sysctl": settings}
+    if not settings:
+        del merged["sysctl"]
+    return merged
+
+
+def _settings(backup: "dict[str, Any]") -> "dict[str, dict[str, str | None]]":
+    """Of each setting its value before, the one that was asked for, and what the kernel made of that."""
+    settings = backup.get("sysctl")
+    if not isinstance(settings, dict):
+        return {}
+    keys = {"was", "asked", "is"}
+    return {name: one for name, one in settings.items() if isinstance(one, dict) and one.keys() >= keys}
+
+
+def _store(path: str, backup: "dict[str, Any]") -> None:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    temporary = f"{path}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "w") as file:
+        file.write(fastjson.dumps(backup, indent=1))
+    os.rename(temporary, path)
+
+
+def _remove(path: str) -> None:
+    for name in (path, f"{path}.new"):
+        try:
+            os.unlink(name)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                raise
+
+
+def _put_file_back(path: str, earlier: "dict[str, Any] | None") -> None:
+    _remove(path)
+    if earlier is not None:
+        _store(path, earlier)
+
+
+# DEL
+
+
+def delete(call: Call) -> None:
+    path = _path(call)
+    backup = _load(path)
+    if backup and call.sandbox_if_alive():
+        try:
+            _restore(call, backup)
+        except Exception as error:
+            # No reason to fail.  The interface is about to go; and a container that can make this go wrong,
+            # by what it does to its own link, must not keep the other plugins of the chain from their DEL.
+            complain(f"tuning: restore {call.ifname} of container {call.container_id}: {describe(error)}")
+    _remove(path)
+
+
+def _restore(call: Call, backup: "dict[str, Any]") -> None:
+    """Put back what there is to put it back to: the link may be gone, and its settings with it."""
+    sandbox = call.sandbox
+    link = sandbox.find_link(call.ifname)
+
+    def restore_link(name: str, value: "Any") -> "Callable[[], None]":
+        return lambda: sandbox.set_link(link, **{name: value}) if link else None
+
+    def restore_settings() -> None:
+        with call.sandbox_ns.entered():
+            for name, setting in reversed(_settings(backup).items()):
+                # Somebody else's setting by now, if it is another: the container's, or that of its other
+                # network, whose DEL came first.
+                if setting["was"] is not None and _readable(name) == setting["is"]:
+                    _set(name, setting["was"])
+
+    try_each(
+        *(restore_link(name, backup[key]) for key, name in _ATTRIBUTES.items() if key in backup),
+        restore_settings,
+    )
+
+
+# CHECK, GC
+
+
+def check(call: Call) -> None:
+    conf = Conf(call)
+    call.required_prev_result()
+    where = f"of container {call.container_id}"
+    if conf.sysctls:
+        settings = _settings(_load(_path(call)) or {})
+        with call.sandbox_ns.entered():
+            for name, wanted in conf.sysctls.items():
+                _check_setting(name, wanted, settings.get(name, {}), where)
+    if not conf.link:
+        return
+    link = call.sandbox.find_link(call.ifname)
+    if not link:
+        raise CniError(INTERNAL, f"{call.ifname} {where} does not exist")
+    for key, name in _ATTRIBUTES.items():
+        now = getattr(link, name)
+        if now != conf.link.get(name, now):
+            raise CniError(INTERNAL, f"{call.ifname} {where} has {key} {now}, not {conf.link[name]}")
+
+
+def _check_setting(name: str, wanted: str, made: "dict[str, str | None]", where: str) -> None:
+    try:
+        now = sysctl.read(name)
+    except FileNotFoundError as error:
+        raise CniError(INTERNAL, f"sysctl {name} {where}: {in_words(error)}") from None
+    except OSError:
+        return  # it can only be written
+    if now.split() == wanted.split():  # the kernel puts tabs between numbers
+        return
+    if not (made and made["asked"] == wanted and made["is"] == now):
+        raise CniError(INTERNAL, f"sysctl {name} {where} is {now!r}, not {wanted!r}")
+
+
+def gc(call: Call) -> None:
+    """Remove the files of attachments to this network that are not on the keep-list.
+
+    The reference's tell no network, so they stay.
+    """
+    keep = call.valid_attachments()
+    if keep is None:
+        return
+    kept = {_file_name(container_id, ifname) for container_id, ifname in keep}
+    folder = _folder(call)
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.endswith(".json") and name not in kept:
+            backup = _load(f"{folder}/{name}")
+            if backup and backup.get("network") == call.network:
+                _remove(f"{folder}/{name}")

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One operation on one network: its plugins in their order, each with the configuration that the
+specification derives.
+"""
+
+from cnihook.runtime.networks import Network
+from cnihook.sdk import invoke
+from cnihook.sdk.call import Request
+from cnihook.spec import version as versions
+from cnihook.spec.config import NetConf, lookup
+from cnihook.spec.errors import INTERNAL, CniError, PoolExhausted, as_cni_error
+from cnihook.spec.names import check_container_id, check_ifname, check_network_name
+from cnihook.spec.result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Capabilities = dict[str, Any]
+
+
+def derive(
+    network: Network, index: int, capability_args: "Capabilities", prev_result: "Result | None"
+) -> "dict[str, Any]":
+    """What plugin `index` gets on its stdin (SPEC.md, "Deriving execution configuration")."""
+    plugin = network.plugins[index]
+    # The runtime's own keys do not reach a plugin, and `capabilities` is a word to the runtime.
+    conf = {key: value for key, value in plugin.items() if not _is_runtimes_own(key)}
+    conf["name"] = network.name
+    conf["cniVersion"] = network.version
+    enabled = lookup(plugin, "capabilities") or {}
+    runtime_config = {key: value for key, value in capability_args.items() if enabled.get(key) is True}
+    if runtime_config:
+        conf["runtimeConfig"] = runtime_config
+    if prev_result is not None:
+        conf["prevResult"] = prev_result.to_json(network.version)
+    return conf
+
+
+def _is_runtimes_own(key: str) -> bool:
+    return key.lower() == "capabilities" or key.startswith("cni.dev/")
+
+
+def find_plugins(network: Network, plugin_path: "list[str] | None") -> None:
+    """CniError unless every plugin that the chain needs is there: half-way is too late to find that out."""
+    for index, plugin in enumerate(network.plugins):
+        conf = NetConf(plugin)
+        try:
+            executable = invoke.find(conf.string("type"), plugin_path)
+            delegate = conf.object("ipam").string("type")
+            if delegate and executable is None:  # an executable finds its own delegates
+                invoke.find(delegate, plugin_path)
+        except CniError as error:
+            raise error.wrapped(network.where(index)) from None
+
+
+def add(network: Network, request: Request, capability_args: "Capabilities") -> Result:
+    """Attach.  If a plugin refuses, the whole chain is taken down again before the error is raised."""
+    check_container_id(request.container_id)
+    check_network_name(network.name)
+    check_ifname(request.ifname)
+    find_plugins(network, request.plugin_path)
+    result: Result | None = None
+    for index in range(len(network.plugins)):
+        try:
+            result = _run("ADD", network, index, request, capability_args, result) or result
+        except BaseException as error:
+            raised = _in_context(error, network, index, "add") if isinstance(error, Exception) else error
+            for another in _delete(network, request, capability_args, result):
+                raised.add_note(f"while undoing: {another}")
+            raise raised from None
+    return result or Result()
+
+
+def delete(
+    network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
+) -> None:
+    """Detach, last plugin first.
+
+    One that fails keeps none of the others from their part; then the first error is raised.
+    """
+    errors = _delete(network, request, capability_args, result)
+    if errors:
+        for another in errors[1:]:
+            errors[0].add_note(str(another))
+        raise errors[0]
+
+
+def _delete(
+    network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
+) -> "list[CniError]":
+    try:
+        knows_prev_result = versions.at_least(network.version, "0.4.0")
+    except ValueError:
+        knows_prev_result = False
+    errors = []
+    for index in reversed(range(len(network.plugins))):
+        try:
+            _run("DEL", network, index, request, capability_args, result if knows_prev_result else None)
+        except Exception as error:
+            errors.append(_in_context(error, network, index, "delete"))
+    return errors
+
+
+def check(
+    network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
+) -> None:
+    """Raise the first difference that a plugin finds between what it set up and what is there."""
+    versions.check_operation("CHECK", network.version)
+    if network.disable_check:
+        return
+    for index in range(len(network.plugins)):
+        try:
+            _run("CHECK", network, index, request, capability_args, result)
+        except Exception as error:
+            raise _in_context(error, network, index, "check") from None
+
+
+def _run(
+    command: str,
+    network: Network,
+    index: int,
+    request: Request,
+    capability_args: "Capabilities",
+    prev: "Result | None",
+) -> "Result | None":
+    conf = NetConf(derive(network, index, capability_args, prev), network.where(index))
+    if command == "ADD":
+        versions.check_supported(network.version)
+    return invoke.run(command, conf.string("type"), conf, request)
+
+
+def _in_context(error: Exception, network: Network, index: int, verb: str) -> CniError:
+    found = as_cni_error(error)
+    plugin_type = network.plugins[index].get("type")
+    context = f'plugin type="{plugin_type}" name="{network.name}" failed ({verb})'
+    kind = type(found) if isinstance(found, PoolExhausted) else CniError
+    wrapped = kind(found.code or INTERNAL, f"{context}: {found.msg}", found.details)
+    for note in getattr(error, "__notes__", ()):
+        wrapped.add_note(note)
+    return wrapped

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks: named lists of plugins, found in files (SPEC.md, "Network configuration format")."""
+
+import os
+
+from cnihook.lean import fastjson
+from cnihook.spec import version as versions
+from cnihook.spec.config import NetConf, json_name, lookup
+from cnihook.spec.errors import CniError, invalid_config
+from cnihook.spec.names import check_network_name, check_plugin_type
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_FOLDER = "/etc/cni/net.d"
+_ENDINGS = (".conflist", ".conf", ".json")
+
+# What serves on a machine where nobody has configured a network.
+BUILT_IN = b"""{
+  "cniVersion": "1.0.0",
+  "name": "cnihook",
+  "plugins": [
+    {
+      "type": "bridge",
+      "bridge": "cnihook0",
+      "isGateway": true,
+      "ipMasq": true,
+      "ipam": {
+        "type": "host-local",
+        "ranges": [[{"subnet": "10.88.64.0/20"}]],
+        "routes": [{"dst": "0.0.0.0/0"}]
+      }
+    }
+  ]
+}"""
+
+
+class Network:
+    """One network configuration, a list of plugins.  A single plugin's file is a list of one."""
+
+    __slots__ = ("disable_check", "disable_gc", "name", "plugins", "raw", "source", "text", "version")
+
+    def __init__(
+        self, raw: "dict[str, Any]", text: bytes, source: str, plugins: "list[dict[str, Any]]", name: str
+    ) -> None:
+        conf = NetConf(raw, source)
+        self.raw = raw
+        self.text = text  # as it stood in its file; the record of an attachment keeps it
+        self.source = source
+        self.name = name
+        self.plugins = plugins
+        self.version = versions.negotiate(raw, source)
+        self.disable_check = conf.loose_boolean("disableCheck")
+        self.disable_gc = conf.loose_boolean("disableGC")
+
+    def where(self, index: int) -> str:
+        """Where one of its plugins stands, for whoever has to mend it."""
+        plugin_type = self.plugins[index].get("type")
+        if "plugins" not in self.raw:
+            return f"{self.source} ({plugin_type})"
+        return f"{self.source}: plugins[{index}] ({plugin_type})"
+
+    @property
+    def is_loopback(self) -> bool:
+        return [plugin.get("type") for plugin in self.plugins] == ["loopback"]
+
+
+class Want:
+    """A network that a container is to be on; without an ifname it gets the next free ethN."""
+
+    __slots__ = ("ifname", "network")
+
+    def __init__(self, network: str, ifname: str = "") -> None:
+        self.network = network
+        self.ifname = ifname
+
+
+def parse(text: bytes, source: str, folder: str = "") -> Network:
+    """A network from the text of its file, a list or a single plugin, told apart by what it holds.
+
+    `folder` is where plugins that are not inlined stand in FOLDER/NAME/*.conf.  Raises CniError that begins
+    with `source`.
+    """
+    try:
+        raw = fastjson.loads(text.decode())
+    except ValueError as error:
+        raise invalid_config(f"{source}: error parsing configuration: {error}") from None
+    if not isinstance(raw, dict):
+        raise invalid_config(f"{source}: a network configuration is an object, not {json_name(raw)}")
+    if "plugins" in raw or not NetConf(raw, source).has("type"):
+        return _parse_list(raw, text, source, folder)
+
+    # A plugin's keys are of any case, unlike a list's own, and null is as good as absent: so Go reads them.
+    plugin = _plugin(raw, source)
+    name = lookup(raw, "name")
+    if name is None and plugin["type"] == "loopback":
+        name = "loopback"  # the way in which 99-loopback.conf has been written since 2016
+    _check_name(name, source)
+    versions_of_it = {
+        "cniVersion": lookup(raw, "cniVersion") or "",
+        "cniVersions": lookup(raw, "cniVersions"),
+    }
+    return Network({**raw, **versions_of_it}, text, source, [plugin], name)
+
+
+def _check_name(name: object, source: str) -> None:
+    if name is None:
+        raise invalid_config(f'{source}: error parsing configuration: no name: the key "name" is missing')
+    if not isinstance(name, str):
+        raise invalid_config(f'{source}: "name" must be a string, not {json_name(name)}')
+    check_network_name(name, source)
+
+
+def _plugin(raw: object, where: str) -> "dict[str, Any]":
+    if not isinstance(raw, dict):
+        raise invalid_config(f"{where}: a plugin's configuration is an object, not {json_name(raw)}")
+    conf = NetConf(raw, where)
+    plugin_type = conf.string("type")
+    if not plugin_type:
+        raise invalid_config(f"{where}: error parsing configuration: missing 'type'")
+    try:
+        check_plugin_type(plugin_type)
+    except CniError as error:
+        raise error.wrapped(where) from None
+    capabilities = conf.object("capabilities")
+    for key in capabilities.raw:
+        capabilities.boolean(key)
+    ipam = conf.object("ipam")
+    if ipam.has("type"):
+        ipam.string("type")
+    conf.object("dns")
+    return raw if raw.get("type") == plugin_type else {**raw, "type": plugin_type}
+
+
+def _parse_list(raw: "dict[str, Any]", text: bytes, source: str, folder: str) -> Network:
+    if "plugins" not in raw and "name" not in raw:
+        raise invalid_config(f'{source}: error parsing configuration: no name, no "type", no "plugins"')
+    if "name" not in raw:
+        raise invalid_config(f"{source}: error parsing configuration list: no name")
+    _check_name(raw["name"], source)
+    inlined_only = NetConf(raw, source).loose_boolean("loadOnlyInlinedPlugins")
+    listed = raw.get("plugins")
+    if listed is None:
+        if inlined_only:
+            raise invalid_config(f"{source}: `loadOnlyInlinedPlugins` is true, and no 'plugins' key")
+        listed = []
+    elif not isinstance(listed, list):
+        raise invalid_config(f"{source}: invalid 'plugins' type: it must be a list, not {json_name(listed)}")
+    elif not listed:
+        raise invalid_config(f"{source}: no plugins in list")
+    plugins = [_plugin(item, f"{source}: plugins[{index}]") for index, item in enumerate(listed)]
+    beside = _not_inlined(f"{folder}/{raw['name']}") if folder and not inlined_only else []
+    if beside:
+        # The record of an attachment must hold all of them, whatever becomes of those files.
+        plugins += beside
+        raw = {**raw, "plugins": plugins, "loadOnlyInlinedPlugins": True}
+        try:
+            text = fastjson.dumps(raw).encode()
+        except ValueError as error:
+            raise invalid_config(f"{source}: error parsing configuration list: {error}") from None
+    if not plugins:
+        raise invalid_config(f'{source}: no plugin configs found: it has neither "type" nor "plugins"')
+    return Network(raw, text, source, plugins, raw["name"])
+
+
+def _not_inlined(folder: str) -> "list[dict[str, Any]]":
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".conf"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise invalid_config(f"{folder}: {error.strerror}") from None
+    found = []
+    for name in names:
+        path = f"{folder}/{name}"
+        try:
+            found.append(_plugin(fastjson.loads(_read(path).decode()), path))
+        except ValueError as error:
+            raise invalid_config(f"{path}: error parsing configuration: {error}") from None
+    return found
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = os.open(
+            path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        )  # a FIFO must hang no container's start
+        try:
+            if os.fstat(fd).st_mode & 0o170000 != 0o100000:  # S_IFREG; /dev/zero would be read for ever
+                raise invalid_config(f"{path}: is no regular file")
+            with open(fd, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise invalid_config(f"{path}: {error.strerror}") from None
+
+
+def load_file(path: str) -> Network:
+    return parse(_read(path), path, os.path.dirname(path))
+
+
+def load_folder(folder: str) -> "tuple[list[Network], list[CniError]]":
+    """Every network of a folder, sorted by file name, and what is wrong with the files that could not be
+    read.
+
+    A folder that does not exist has none.  Of two networks with one name the first counts.
+    """
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(_ENDINGS))
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError as error:
+        return [], [invalid_config(f"{folder}: {error.strerror}")]
+    networks: dict[str, Network] = {}
+    problems = []
+    for name in names:
+        path = f"{folder}/{name}"
+        if os.path.isdir(path):
+            continue
+        try:
+            network = load_file(path)
+            first = networks.setdefault(network.name, network)
+            if first is not network:
+                problem = f"{path}: a network of the name {network.name} is already in {first.source}"
+                problems.append(invalid_config(problem, "this one is not used"))
+        except CniError as error:
+            problems.append(error)
+    return list(networks.values()), problems
+
+
+def built_in() -> Network:
+    return parse(BUILT_IN, "the built-in default")

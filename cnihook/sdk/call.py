@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One operation of one plugin on one attachment: all that the plugin is given, and the namespaces that it
+works in.
+"""
+
+from cnihook.lean.address import Address, IPNet
+from cnihook.linux.netns import NetNS, NotANamespace
+from cnihook.linux.rtnl import Rtnl
+from cnihook.spec.config import NetConf
+from cnihook.spec.errors import INTERNAL, INVALID_ENVIRONMENT, INVALID_NETNS, CniError
+from cnihook.spec.result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_PATH = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+
+_KEEP_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # today's, and the 1.1.0 text's
+_KNOWN_ARGS = frozenset(("IP", "GATEWAY", "MAC", "IgnoreUnknown"))
+
+
+class Request:
+    """One operation on one attachment, the same for every plugin of its chain.
+
+    It owns the namespaces, opened once for all of them: close() it when the chain is done.
+    """
+
+    __slots__ = (
+        "_host", "_sandbox", "args", "cni_path", "container_id", "ifname", "netns", "plugin_path", "timeout",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        container_id: str,
+        netns: str,
+        ifname: str,
+        *,
+        args: str = "",
+        plugin_path: "list[str] | None" = None,
+        cni_path: str = "",
+        timeout: float = 60.0,
+    ) -> None:
+        self.container_id = container_id
+        self.netns = netns  # path; empty on a DEL whose namespace is gone
+        self.ifname = ifname
+        self.args = args  # CNI_ARGS, as it travels
+        self.plugin_path = plugin_path  # folders that go before the built-in plugins; None: there are none
+        # CNI_PATH for executables: as it came, or all folders in which they may look for their delegates.
+        self.cni_path = cni_path or ":".join([*(plugin_path or ()), *DEFAULT_PATH])
+        self.timeout = timeout  # seconds that an executable may take
+        self._host: NetNS | None = None
+        self._sandbox: NetNS | None = None
+
+    def close(self) -> None:
+        for namespace in (self._host, self._sandbox):
+            if namespace:
+                namespace.close()
+        self._host = self._sandbox = None
+
+    @property
+    def host(self) -> NetNS:
+        if not self._host:
+            self._host = NetNS.current()
+        return self._host
+
+    @property
+    def sandbox(self) -> NetNS:
+        if not self._sandbox:
+            try:
+                namespace = NetNS.open(self.netns)
+            except OSError as error:
+                reason = error if isinstance(error, NotANamespace) else f"{self.netns}: {error.strerror}"
+                raise CniError(INTERNAL, f"failed to open netns: {reason}") from None
+            if namespace.identity == self.host.identity:
+                namespace.close()
+                raise CniError(
+                    INVALID_NETNS,
+                    f"{self.netns} is the network namespace of the host",
+                    "the container needs one of its own; the host's is never configured",
+                )
+            self._sandbox = namespace
+        return self._sandbox
+
+
+class Call:
+    """What a plugin's add, delete, check, gc and status are given."""
+
+    __slots__ = ("_prev_result", "command", "conf", "request", "version")
+
+    def __init__(self, command: str, conf: NetConf, request: Request) -> None:
+        self.command = command
+        self.conf = conf
+        self.request = request
+        self.version = conf.string("cniVersion")
+        self._prev_result: Result | None = None
+
+    @property
+    def network(self) -> str:
+        return self.conf.string("name")
+
+    @property
+    def container_id(self) -> str:
+        return self.request.container_id
+
+    @property
+    def ifname(self) -> str:
+        return self.request.ifname
+
+    @property
+    def netns(self) -> str:
+        return self.request.netns
+
+    @property
+    def owner(self) -> str:
+        """Whose something is, as text that fits where the kernel keeps comments (nftables: 127 bytes)."""
+        return self.owner_of(self.container_id, self.ifname)
+
+    def owner_of(self, container_id: str, ifname: str) -> str:
+        # nft has no way to write the one character that an interface's name may hold and its text may not.
+        ifname = ifname.replace('"', "'")
+        return f"{self.owner_prefix}{_shortened(container_id, 70)} {ifname}"
+
+    @property
+    def owner_prefix(self) -> str:
+        """What the owners on this network, and no others, begin with."""
+        return f"{_shortened(self.network, 40)} "
+
+    # Namespaces
+
+    @property
+    def host(self) -> Rtnl:
+        return self.request.host.rtnl
+
+    @property
+    def sandbox_ns(self) -> NetNS:
+        """Raises CniError if it is not there, or is the host's (code 8)."""
+        return self.request.sandbox
+
+    @property
+    def sandbox(self) -> Rtnl:
+        return self.request.sandbox.rtnl
+
+    def sandbox_if_alive(self) -> "Rtnl | None":
+        """For DEL, which must do without: a namespace may be gone, or its path lead elsewhere."""
+        if not self.netns:
+            return None
+        try:
+            return self.sandbox
+        except CniError:
+            return None
+
+    # Configuration
+
+    @property
+    def prev_result(self) -> "Result | None":
+        if self._prev_result is None and self.conf.has("prevResult"):
+            raw = self.conf.object("prevResult").raw
+            self._prev_result = Result.from_json(raw, self.version, "prevResult")
+        return self._prev_result
+
+    def required_prev_result(self) -> Result:
+        found = self.prev_result
+        if found is None:
+            raise CniError(INTERNAL, "Required prevResult missing")
+        return found
+
+    @property
+    def runtime_config(self) -> NetConf:
+        return self.conf.object("runtimeConfig")
+
+    @property
+    def cni_args(self) -> NetConf:
+        """The `args.cni` object of the configuration (CONVENTIONS.md)."""
+        return self.conf.object("args").object("cni")
+
+    def arg(self, name: str) -> str:
+        """The value of one key of CNI_ARGS, or an empty string."""
+        found: dict[str, str] = {}
+        for pair in filter(None, self.request.args.split(";")):
+            key, equals, value = pair.partition("=")
+            if not (key and equals):
+                raise CniError(
+                    INVALID_ENVIRONMENT, f"CNI_ARGS: invalid pair {pair!r}", "it takes KEY=VALUE;KEY=VALUE"
+                )
+            found[key] = value
+        unknown = [key for key in found if key not in _KNOWN_ARGS]
+        if unknown and found.get("IgnoreUnknown", "").lower() not in ("1", "true"):
+            raise CniError(
+                INVALID_ENVIRONMENT,
+                f"CNI_ARGS: unknown args {', '.join(unknown)}",
+                "IgnoreUnknown=1 among them lets plugins pass over what is not theirs",
+            )
+        return found.get(name, "")
+
+    def valid_attachments(self) -> "set[tuple[str, str]] | None":
+        """GC's keep-list: (container ID, ifname) of all that lives; None if there is no list at all."""
+        key = next((key for key in _KEEP_KEYS if self.conf.has(key)), None)
+        if key is None:
+            return None
+        return {(item.string("containerID"), item.string("ifname")) for item in self.conf.objects(key)}
+
+
+def _shortened(name: str, limit: int) -> str:
+    """A name that is too long, cut, with a digest of the whole of it."""
+    if len(name) <= limit:
+        return name
+    from _blake2 import blake2s
+
+    return f"{name[: limit - 20]}...{blake2s(name.encode(), digest_size=8).hexdigest()}"
+
+
+def requested_addresses(texts: "list[Any]", where: str) -> "list[tuple[Address, IPNet | None]]":
+    """Addresses that somebody asks for, each with its network if the prefix was given."""
+    found: list[tuple[Address, IPNet | None]] = []
+    for text in texts:
+        try:
+            if "/" in text:
+                net = IPNet.parse(text)
+                found.append((net.address, net))
+            else:
+                found.append((Address.parse(text), None))
+        except (ValueError, TypeError):
+            raise CniError(INVALID_ENVIRONMENT, f"{where}: {text!r} is no IP address") from None
+    return found

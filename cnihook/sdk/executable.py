@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plugin's module as an executable: the protocol of SPEC.md, "Execution Protocol", around add, delete,
+check and the rest.
+"""
+
+import os
+import sys
+
+from cnihook.lean import fastjson, signals
+from cnihook.sdk import invoke
+from cnihook.sdk.call import Request
+from cnihook.spec import version as versions
+from cnihook.spec.config import NetConf
+from cnihook.spec.errors import (
+    DECODING_FAILURE,
+    INVALID_ENVIRONMENT,
+    IO_FAILURE,
+    CniError,
+    as_cni_error,
+)
+from cnihook.spec.names import check_container_id, check_ifname, check_network_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+# Which variables each operation cannot do without.
+_REQUIRED = {
+    "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
+    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"),
+    "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
+    "GC": ("CNI_PATH",),
+    "STATUS": (),
+}
+_WITH_CONTAINER = ("ADD", "DEL", "CHECK")
+_TIMEOUT = 300.0  # seconds for a delegate; the runtime above has a deadline of its own
+
+
+def main(plugin_type: str) -> None:
+    """Serve one operation and exit: 0, or 1 with the error as JSON on stdout."""
+    command = os.environ.get("CNI_COMMAND", "")
+    if not command:
+        _about(plugin_type)
+        sys.exit(0)
+    signals.reset()
+    version = versions.CURRENT
+    try:
+        if command == "VERSION":
+            output = _version()
+        else:
+            request = _request(command, os.environ)
+            raw = _read_stdin()
+            version = _configured_version(command, raw)
+            output = _serve(plugin_type, command, raw, version, request)
+    except (Exception, signals.Interrupted) as error:
+        _print(as_cni_error(error).to_json(version))
+        sys.exit(1)
+    _print(output)
+    sys.exit(0)
+
+
+def _about(plugin_type: str) -> None:
+    supported = ", ".join(versions.ALL)
+    os.write(
+        2, f"CNI {plugin_type} plugin of cnihook\nCNI protocol versions supported: {supported}\n".encode()
+    )
+
+
+def _version() -> str:
+    return fastjson.dumps({"cniVersion": versions.CURRENT, "supportedVersions": list(versions.ALL)}) + "\n"
+
+
+def _request(command: str, environment: "Mapping[str, str]") -> Request:
+    if command not in _REQUIRED:
+        raise CniError(INVALID_ENVIRONMENT, f"unknown CNI_COMMAND: {command}")
+    container_id = environment.get("CNI_CONTAINERID", "")
+    ifname = environment.get("CNI_IFNAME", "")
+    if command in _WITH_CONTAINER:
+        if container_id:
+            check_container_id(container_id)
+        if ifname:
+            check_ifname(ifname)
+    missing = [name for name in _REQUIRED[command] if not environment.get(name)]
+    if missing:
+        raise CniError(INVALID_ENVIRONMENT, f"required env variables [{','.join(missing)}] missing")
+    return Request(
+        container_id,
+        environment.get("CNI_NETNS", ""),
+        ifname,
+        args=environment.get("CNI_ARGS", ""),
+        plugin_path=[folder for folder in environment.get("CNI_PATH", "").split(":") if folder],
+        cni_path=environment.get("CNI_PATH", ""),
+        timeout=_TIMEOUT,
+    )
+
+
+def _read_stdin() -> "dict[str, Any]":
+    try:
+        chunks = []
+        while chunk := os.read(0, 1 << 16):
+            chunks.append(chunk)
+    except OSError as error:
+        raise CniError(IO_FAILURE, f"error reading from stdin: {error.strerror}") from None
+    try:
+        raw = fastjson.loads(b"".join(chunks).decode())
+    except ValueError as error:
+        raise CniError(DECODING_FAILURE, f"error unmarshalling network config: {error}") from None
+    if not isinstance(raw, dict):
+        raise CniError(DECODING_FAILURE, "error unmarshalling network config: it is no object")
+    return raw
+
+
+def _configured_version(command: str, raw: "dict[str, Any]") -> str:
+    try:
+        version = NetConf(raw).string("cniVersion")
+    except CniError as error:
+        raise CniError(DECODING_FAILURE, f"error decoding config version: {error.msg}") from None
+    check_network_name(NetConf(raw).string("name"))
+    versions.check_operation(command, version)
+    return versions.check_supported(version)
+
+
+def _serve(plugin_type: str, command: str, raw: "dict[str, Any]", version: str, request: Request) -> str:
+    conf = NetConf({**raw, "cniVersion": version}, "")
+    try:
+        result = invoke.run_built_in(plugin_type, command, conf, request)
+    finally:
+        request.close()
+    if result is None:
+        return ""
+    result.check_fits(version)
+    return fastjson.dumps(result.to_json(version), indent=4)
+
+
+def _print(text: str) -> None:
+    data = text.encode()
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except OSError:
+        pass  # the runtime that asked is gone; nobody is left to be told

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container's interface: its addresses and routes set, and compared with what they should be."""
+
+import time
+
+from cnihook.lean.address import Address
+from cnihook.linux import sysctl
+from cnihook.linux.rtnl import IF_OPER_UP, IFA_F_DADFAILED, IFA_F_TENTATIVE, RT_TABLE_MAIN, Link
+from cnihook.sdk.call import Call
+from cnihook.spec.errors import INTERNAL, CniError
+from cnihook.spec.result import IP, Interface, Result, Route
+
+_DAD_TIMEOUT = 5.0  # seconds; the kernel takes one to two for duplicate address detection
+
+
+def own_ips(call: Call, result: Result) -> "list[IP]":
+    """The result's addresses that are of this call's interface."""
+    found = []
+    for ip in result.ips:
+        if ip.interface is None or ip.interface < 0:
+            continue
+        if ip.interface >= len(result.interfaces) or result.interfaces[ip.interface].name != call.ifname:
+            raise CniError(INTERNAL, f"{ip.net}: invalid interface index {ip.interface}")
+        found.append(ip)
+    return found
+
+
+def configure(call: Call, link: Link, result: Result) -> None:
+    """Give the interface its addresses, raise it, wait until they can be used, then set the routes."""
+    ips = own_ips(call, result)
+    set_addresses(call, link, ips)
+    set_routes(call, link, ips, result.routes)
+
+
+def set_addresses(call: Call, link: Link, ips: "list[IP]", *, ifa_flags: int = 0) -> None:
+    """The first half of configure(), for who has routes of his own in between."""
+    sandbox = call.sandbox
+    if any(ip.net.address.version == 6 for ip in ips):
+        with call.sandbox_ns.entered():
+            # Docker and others start containers with IPv6 off.  The addresses shall survive a `link set
+            # down`.
+            sysctl.write_if_present("net/ipv6/conf/lo/disable_ipv6", 0)
+            sysctl.write_if_present(f"net/ipv6/conf/{link.name}/disable_ipv6", 0)
+            sysctl.write_if_present(f"net/ipv6/conf/{link.name}/keep_addr_on_down", 1)
+    for ip in ips:
+        sandbox.add_address(link, ip.net, ifa_flags=ifa_flags)
+    sandbox.set_link(link, up=True)
+    if any(ip.gateway and ip.net.address.version == 6 for ip in ips):
+        _wait_for_addresses(call, link)
+
+
+def set_routes(call: Call, link: Link, ips: "list[IP]", routes: "list[Route]") -> None:
+    """The second half of configure()."""
+    gateways: dict[int, Address] = {}
+    for ip in ips:
+        if ip.gateway:
+            gateways.setdefault(ip.gateway.version, ip.gateway)
+    for route in routes:
+        call.sandbox.add_route(
+            link,
+            route.dst,
+            via=route.gw or gateways.get(route.dst.address.version),
+            priority=route.priority,
+            table=RT_TABLE_MAIN if route.table is None else route.table,
+            scope=route.scope,
+            mtu=route.mtu,
+            advmss=route.advmss,
+        )
+
+
+def _wait_for_addresses(call: Call, link: Link) -> None:
+    deadline = time.monotonic() + _DAD_TIMEOUT
+    while True:
+        found = [address for address in call.sandbox.addresses(link) if address.net.address.version == 6]
+        for address in found:
+            if address.flags & IFA_F_DADFAILED:
+                raise CniError(
+                    INTERNAL,
+                    f"{address.net} on {link.name}: somebody else on the link has this address already",
+                )
+        if not any(
+            address.flags & IFA_F_TENTATIVE and not address.net.address.is_link_local for address in found
+        ):
+            return
+        if time.monotonic() > deadline:
+            if call.sandbox.link(link.name).operstate == IF_OPER_UP:
+                raise CniError(
+                    INTERNAL, f"{link.name}: an IPv6 address is still tentative after {_DAD_TIMEOUT:g} s"
+                )
+            return  # no carrier, so nobody to ask
+        time.sleep(0.02)
+
+
+def forward(ips: "list[IP]") -> None:
+    """Have the host route for these addresses' families."""
+    versions = {ip.net.address.version for ip in ips}
+    if 4 in versions:
+        sysctl.write("net/ipv4/ip_forward", 1)
+    if 6 in versions:
+        sysctl.write_if_present("net/ipv6/conf/all/forwarding", 1)
+
+
+def find_in_result(call: Call, result: Result) -> Interface:
+    """The container's interface among the result's, or a CniError."""
+    for interface in result.interfaces:
+        if interface.sandbox and interface.name == call.ifname:
+            if interface.sandbox != call.netns:
+                paths = f"{interface.sandbox} doesn't match configured netns: {call.netns}"
+                raise CniError(INTERNAL, f"Sandbox in prevResult {paths}")
+            return interface
+    raise CniError(INTERNAL, f"prevResult names no interface {call.ifname} in {call.netns}")
+
+
+def check(call: Call, kind: str) -> Link:
+    """CniError unless the container's interface is as prevResult says: type, MAC, addresses, routes."""
+    result = call.required_prev_result()
+    expected = find_in_result(call, result)
+    sandbox = call.sandbox
+    link = sandbox.find_link(call.ifname)
+    where = f"{call.ifname} of container {call.container_id}"
+    if not link:
+        raise CniError(INTERNAL, f"{where} does not exist")
+    if link.kind != kind:
+        raise CniError(INTERNAL, f"{where} is of type {link.kind or 'unknown'}, not {kind}")
+    if expected.mac and expected.mac.lower() != link.mac:
+        raise CniError(INTERNAL, f"{where} has MAC {link.mac}, not {expected.mac}")
+
+    present = {address.net for address in sandbox.addresses(link)}
+    for ip in own_ips(call, result):
+        if ip.net not in present:
+            raise CniError(INTERNAL, f"{where} does not have address {ip.net}")
+    routes = sandbox.routes()
+    for route in result.routes:
+        wanted = None if route.dst.prefix == 0 else route.dst.network()
+        table = RT_TABLE_MAIN if route.table is None else route.table
+        if not any(
+            (found.dst, found.version, found.table) == (wanted, route.dst.address.version, table)
+            and (not route.gw or found.gateway == route.gw)
+            for found in routes
+        ):
+            raise CniError(INTERNAL, f"{where}: the route to {route.dst} is missing")
+    return link

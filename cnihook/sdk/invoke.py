@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Run one plugin: a built-in one in this process, any other as the executable that the specification describes.
+
+A runtime calls a plugin and a plugin calls its IPAM plugin in the very same way, so this stands below both.
+"""
+
+import errno
+import os
+
+from cnihook.lean import fastjson
+from cnihook.sdk.call import DEFAULT_PATH, Call, Request
+from cnihook.spec.config import NetConf
+from cnihook.spec.errors import INTERNAL, CniError
+from cnihook.spec.names import check_plugin_type
+from cnihook.spec.result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from cnihook.lean.process import Outcome
+
+# What an operation is called in a plugin's module.
+VERBS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
+
+_BUSY_TRIES = 6
+_PLUGINS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "plugins")
+
+
+def find(plugin_type: str, plugin_path: "list[str] | None") -> "str | None":
+    """The executable to run for a type, or None for the built-in plugin.
+
+    An explicit path goes first: who sets CNI_PATH means it.  Then what is built in, then the usual folders.
+    Raises CniError if there is nothing of this type.
+    """
+    check_plugin_type(plugin_type)
+    for folder in plugin_path or ():
+        if folder and os.path.isfile(f"{folder}/{plugin_type}"):
+            return f"{folder}/{plugin_type}"
+    if is_built_in(plugin_type):
+        return None
+    for folder in DEFAULT_PATH:
+        if os.path.isfile(f"{folder}/{plugin_type}"):
+            return f"{folder}/{plugin_type}"
+    searched = " ".join([*(plugin_path or ()), *DEFAULT_PATH])
+    raise CniError(
+        INTERNAL,
+        f'failed to find plugin "{plugin_type}" in path [{searched}]',
+        "install it there, or name its folder in CNI_PATH",
+    )
+
+
+def is_built_in(plugin_type: str) -> bool:
+    return "_" not in plugin_type and os.path.isfile(f"{_PLUGINS}/{plugin_type.replace('-', '_')}.py")
+
+
+def load(plugin_type: str) -> "ModuleType":
+    name = plugin_type.replace("-", "_")
+    module: ModuleType = getattr(__import__("cnihook.plugins", fromlist=[name]), name)
+    return module
+
+
+def run(command: str, plugin_type: str, conf: NetConf, request: Request) -> "Result | None":
+    """One operation of one plugin.  `conf` is all that it gets: name, cniVersion, prevResult and the rest.
+
+    Returns the result of an ADD, None of the others.  Raises CniError, with the plugin's own code and words,
+    or OSError from a built-in one.
+    """
+    executable = find(plugin_type, request.plugin_path)
+    if executable is None:
+        return run_built_in(plugin_type, command, conf, request)
+    output = _run_executable(executable, command, conf, request)
+    if command != "ADD":
+        return None
+    try:
+        value = fastjson.loads(output.decode())
+    except ValueError as error:
+        raise CniError(INTERNAL, f"{executable}: its result is no JSON: {error}") from None
+    return Result.from_json(value, conf.string("cniVersion"), f"the result of {executable}")
+
+
+def run_built_in(plugin_type: str, command: str, conf: NetConf, request: Request) -> "Result | None":
+    """An operation that the plugin does not have succeeds without doing anything."""
+    function = getattr(load(plugin_type), VERBS[command], None)
+    result: Result | None = function(Call(command, conf, request)) if function else None
+    return result
+
+
+def environment(command: str, request: Request) -> "dict[str, str]":
+    """What a plugin finds in its environment: ours, and all six variables of the protocol, set even when
+    empty.
+    """
+    return {
+        **os.environ,
+        "CNI_COMMAND": command,
+        "CNI_CONTAINERID": request.container_id,
+        "CNI_NETNS": request.netns,
+        "CNI_IFNAME": request.ifname,
+        "CNI_ARGS": request.args,
+        "CNI_PATH": request.cni_path,
+    }
+
+
+def _run_executable(executable: str, command: str, conf: NetConf, request: Request) -> bytes:
+    import time
+
+    from cnihook.lean import process  # where all plugins are built in, nobody needs it
+
+    stdin = fastjson.dumps(conf.raw).encode()
+    for attempt in range(1, _BUSY_TRIES + 1):
+        try:
+            outcome = process.run(
+                executable, [executable], environment(command, request), stdin, request.timeout
+            )
+            break
+        except OSError as error:
+            if error.errno == errno.ETXTBSY and attempt < _BUSY_TRIES:  # it is just being installed
+                time.sleep(0.2 * attempt)
+                continue
+            raise CniError(INTERNAL, f"{executable}: cannot be executed: {error.strerror}") from None
+
+    if outcome.timed_out:
+        raise CniError(
+            INTERNAL, f"{executable}: {command} took more than {request.timeout:g} s and was killed"
+        )
+    if outcome.status == 0:
+        if outcome.stderr:
+            _forward(outcome.stderr)
+        return outcome.stdout
+    raise _failure(executable, outcome)
+
+
+def _forward(text: bytes) -> None:
+    try:
+        os.write(2, text)
+    except OSError:
+        pass  # nobody listens
+
+
+def _failure(executable: str, outcome: "Outcome") -> CniError:
+    how = f"exit status {outcome.status}" if outcome.status > 0 else f"killed by signal {-outcome.status}"
+    stderr = " ".join(outcome.stderr.decode(errors="replace").split())[-1000:]
+    stdout = outcome.stdout.decode(errors="replace").strip()
+    if not stdout:
+        why = f'"{stderr}": {how}' if stderr else f"no error message: {how}"
+        return CniError(INTERNAL, f"{executable}: {why}")
+    try:
+        value = fastjson.loads(stdout)
+        if not isinstance(value, dict):
+            raise ValueError("it is no object")
+    except ValueError as error:
+        shown = " ".join(stdout.split())[:200]
+        return CniError(INTERNAL, f"{executable}: {how}, and its error is no JSON ({error}): {shown}")
+    found = CniError.from_json(value)
+    if not found.msg:
+        found.msg = f"{executable}: {how}"
+    if stderr:
+        _forward(outcome.stderr)
+    return found

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The IPAM plugin that a configuration names, called on behalf of an interface plugin."""
+
+from cnihook.sdk import invoke
+from cnihook.sdk.call import Call
+from cnihook.spec.errors import INTERNAL, INVALID_CONFIG, CniError
+from cnihook.spec.result import Result
+
+
+def plugin_type(call: Call) -> str:
+    """The type of the IPAM plugin; empty for an attachment on layer 2, which gets no address."""
+    return call.conf.object("ipam").string("type")
+
+
+def add(call: Call) -> Result:
+    """Raises CniError also if the plugin gives no address, the one thing that it is there for."""
+    result = _delegate("ADD", call)
+    if result is None or not result.ips:
+        _delegate("DEL", call)  # it may keep something in mind all the same
+        raise CniError(INTERNAL, "IPAM plugin returned missing IP config")
+    return result
+
+
+def delete(call: Call) -> None:
+    _delegate("DEL", call)
+
+
+def check(call: Call) -> None:
+    _delegate("CHECK", call)
+
+
+def gc(call: Call) -> None:
+    _delegate("GC", call)
+
+
+def status(call: Call) -> None:
+    _delegate("STATUS", call)
+
+
+def _delegate(command: str, call: Call) -> "Result | None":
+    """The delegate gets the whole configuration; its own part is under `ipam` (SPEC.md, "Delegated
+    plugins").
+    """
+    delegate = plugin_type(call)
+    if not delegate:
+        if command == "ADD":
+            raise CniError(INVALID_CONFIG, "no plugin name provided: ipam.type is empty or absent")
+        return None
+    return invoke.run(command, delegate, call.conf, call.request)

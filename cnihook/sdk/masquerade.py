@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Masquerading (ipMasq): what leaves a container's subnet bears the host's address.
+
+In `table inet cnihook`, one element per container in a map, one chain per network and subnet:
+
+    map masq4 { 10.22.0.5 comment "mynet c1 eth0" : jump masq-mynet-10.22.0.0/16 }
+    chain masq-mynet-10.22.0.0/16 { ip daddr 10.22.0.0/16 return; ip daddr 224.0.0.0/4 return; masquerade }
+
+A chain's content follows from its name.  An ADD looks whether what it relies on is there, and declares all
+of it if any is missing: what somebody flushed is back with the next container.  Whatever the number of
+elements, that takes 0.3 ms.
+"""
+
+from cnihook.lean.address import Address, IPNet
+from cnihook.linux import nft
+from cnihook.linux.flock import Lock
+from cnihook.sdk.call import Call
+from cnihook.spec.config import NetConf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TABLE = "inet cnihook"
+_FAMILY, _NAME = TABLE.split()
+_PREFIX = "masq-"
+_BASE_RULES, _RULES = 2, 3  # in the chain postrouting, and in each chain of a network
+
+_BASE = f"""\
+add table {TABLE}
+add map {TABLE} masq4 {{ type ipv4_addr : verdict ; }}
+add map {TABLE} masq6 {{ type ipv6_addr : verdict ; }}
+add chain {TABLE} postrouting {{ type nat hook postrouting priority srcnat ; }}
+flush chain {TABLE} postrouting
+add rule {TABLE} postrouting ip saddr vmap @masq4
+add rule {TABLE} postrouting ip6 saddr vmap @masq6
+"""
+_BASE_REMOVED = f"""\
+delete chain {TABLE} postrouting
+delete map {TABLE} masq4
+delete map {TABLE} masq6
+"""
+
+
+def _chain(network: str, subnet: IPNet) -> str:
+    if len(network) > 100:  # an identifier has at most 255 characters
+        from _blake2 import blake2s
+
+        network = f"{network[:80]}-{blake2s(network.encode(), digest_size=8).hexdigest()}"
+    return f"{_PREFIX}{network}-{subnet}".replace(":", "_")  # no colon in an identifier of nft
+
+
+def _words(address: Address) -> "tuple[str, str, str]":
+    """nft's word for the protocol, the map, and the multicast range, which is nobody's subnet."""
+    return ("ip", "masq4", "224.0.0.0/4") if address.version == 4 else ("ip6", "masq6", "ff00::/8")
+
+
+def is_wanted(conf: NetConf) -> bool:
+    """ipMasq.  ipMasqBackend must be one of the reference's, and makes no difference here."""
+    backend = conf.string("ipMasqBackend")
+    if backend not in ("", "iptables", "nftables"):
+        raise conf.refuse("ipMasqBackend", f"is wrong: unknown ipmasq backend {backend!r}")
+    return conf.boolean("ipMasq")
+
+
+def add(call: Call, nets: "Iterable[IPNet]") -> None:
+    """Masquerade what these addresses send out of their subnets."""
+    with Lock("nft", purpose=f"masquerade {call.owner}"):
+        present = nft.chains(_FAMILY, _NAME)
+        commands = [_BASE] if present.get("postrouting") != _BASE_RULES else []
+        for net in nets:
+            subnet = net.network()
+            protocol, container, multicast = _words(net.address)
+            chain = _chain(call.network, subnet)
+            if present.get(chain, 0) < _RULES:
+                commands += [
+                    f"add chain {TABLE} {chain}",
+                    f"flush chain {TABLE} {chain}",
+                    f"add rule {TABLE} {chain} {protocol} daddr {subnet} return",
+                    f"add rule {TABLE} {chain} {protocol} daddr {multicast} return",
+                    f"add rule {TABLE} {chain} masquerade",
+                ]
+            if nft.comment_of(_FAMILY, _NAME, container, net.address) is not None:
+                # Left by an owner who is gone, since the address is ours now; "add" would not replace it.
+                commands.append(f"delete element {TABLE} {container} {{ {net.address} }}")
+            element = f'{net.address} comment "{call.owner}" : jump {chain}'
+            commands.append(f"add element {TABLE} {container} {{ {element} }}")
+        nft.run("\n".join(commands), f"masquerade {call.owner}")
+
+
+def delete(call: Call, addresses: "Iterable[Address]") -> None:
+    """Stop it for these addresses, those of them that are still this call's; if none are known, for all that
+    are.
+    """
+    with Lock("nft", purpose=f"masquerade {call.owner}"):
+        ours = [
+            address
+            for address in addresses
+            if nft.comment_of(_FAMILY, _NAME, _words(address)[1], address) == call.owner
+        ]
+        _remove(ours or [address for address, owner in _all() if owner == call.owner])
+
+
+def gc(call: Call, keep: "set[str]") -> None:
+    """Stop it for every owner on this network that is not in `keep`."""
+    with Lock("nft", purpose=f"gc {call.network}"):
+        _remove([a for a, owner in _all() if owner.startswith(call.owner_prefix) and owner not in keep])
+
+
+def is_set(call: Call, address: Address) -> bool:
+    return nft.comment_of(_FAMILY, _NAME, _words(address)[1], address) == call.owner
+
+
+def _all() -> "list[tuple[Address, str]]":
+    return [
+        (Address(key), owner)
+        for container in ("masq4", "masq6")
+        for key, owner in nft.elements(_FAMILY, _NAME, container)
+    ]
+
+
+def _remove(addresses: "list[Address]") -> None:
+    """Remove the elements, and what none needs any more: another's DEL may have been killed in between."""
+    elements = [f"delete element {TABLE} {_words(address)[1]} {{ {address} }}" for address in addresses]
+    if elements:
+        nft.run("\n".join(elements), "stop masquerading")
+    chains = nft.chains(_FAMILY, _NAME)
+    unused = {name for name, uses in chains.items() if name.startswith(_PREFIX) and uses <= _RULES}
+    left = chains.keys() - unused
+    if chains and left <= {"postrouting"}:
+        nft.run(f"delete table {TABLE}", "remove the empty table")
+    elif unused:
+        commands = [f"delete chain {TABLE} {name}" for name in sorted(unused)]
+        if not any(name.startswith(_PREFIX) for name in left):
+            commands.append(_BASE_REMOVED)
+        nft.run("\n".join(commands), "remove what masquerading no longer needs")

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A veth pair between the host and a container, under a name that can be found again without the container.
+
+The host's end is named after its owner, and bears the owner's words as its alias (`ip link` shows them).  So
+a DEL finds it when namespace and result are lost, and knows somebody else's from its own.
+"""
+
+import errno
+
+from cnihook.linux import sysctl
+from cnihook.linux.netlink import NetlinkError
+from cnihook.linux.rtnl import Link
+from cnihook.sdk.call import Call
+from cnihook.spec.errors import INTERNAL, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NAMES = 4  # one in 2^32 is taken by chance; the fourth in a row is not
+
+
+def host_names(call: Call) -> "Iterator[str]":
+    """The names that the host's end may have, the likely one first."""
+    from _blake2 import blake2s
+
+    for salt in range(_NAMES):
+        digest = blake2s(call.owner.encode(), digest_size=4, salt=bytes([salt])).hexdigest()
+        yield f"veth{digest}"
+
+
+def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0) -> "tuple[Link, Link]":
+    """Make the pair: the host's end up, the container's down.  Returns both, the host's first.
+
+    Raises CniError where there is such an interface already, and leaves that as it is.
+    """
+    host, sandbox = call.host, call.sandbox
+    for name in host_names(call):
+        try:
+            host.add_veth(
+                name, call.ifname, call.sandbox_ns.fd, mtu=mtu, peer_mac=mac, master=master, up=True
+            )
+            break
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
+        taken = host.find_link(name)
+        if not taken:
+            raise CniError(
+                INTERNAL,
+                f"{call.ifname} already exists in {call.netns}",
+                "another network of the container has this interface name",
+            )
+        if taken.alias == call.owner:
+            raise CniError(
+                INTERNAL,
+                f"{call.ifname} of container {call.container_id} exists, with {name} on the host",
+                f"`ip link delete {name}` removes it",
+            )
+    else:
+        raise CniError(INTERNAL, f"no free name for the host's end of {call.ifname}")
+    outer = host.link(name)
+    try:
+        host.set_link(outer, alias=call.owner)
+        # A router's advertisement that comes out of a container must not change the host's routes.
+        sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", 0)
+        return outer, sandbox.link(call.ifname)
+    except BaseException:
+        host.delete_link(outer)
+        raise
+
+
+def find_host_end(call: Call) -> "Link | None":
+    """The host's end of this attachment's pair, whoever made it; None if it is gone."""
+    host = call.host
+    for name in host_names(call):
+        link = host.find_link(name)
+        if link and link.alias in (call.owner, ""):  # without one: its maker was killed before it set that
+            return link
+    sandbox = call.sandbox_if_alive()
+    inner = sandbox.find_link(call.ifname) if sandbox else None
+    listed = {i.name for i in call.prev_result.interfaces if not i.sandbox} if call.prev_result else set()
+    if inner:
+        if inner.kind != "veth":
+            return None
+        # Its number is one of the host's only if the other end is there: the way back must lead here.
+        outer = host.find_link_by_index(inner.peer_index)
+        if outer and outer.kind == "veth" and outer.peer_index == inner.index and not outer.alias:
+            return outer if not listed or outer.name in listed else None
+        return None
+    for name in listed:
+        link = host.find_link(name)
+        if link and link.kind == "veth" and not link.alias:
+            return link
+    return None
+
+
+def check_host_end(call: Call, inner: Link) -> Link:
+    """The host's end of `inner`, the container's.  CniError if it is gone."""
+    outer = call.host.find_link_by_index(inner.peer_index)
+    if not outer or outer.kind != "veth" or outer.peer_index != inner.index:
+        raise CniError(INTERNAL, f"the host's end of {call.ifname} of container {call.container_id} is gone")
+    return outer
+
+
+def silence(call: Call) -> None:
+    """Take the pair down: from here on nothing comes out of the container.
+
+    Costs nothing, where deleting it waits.
+    """
+    link = find_host_end(call)
+    if not link:
+        return
+    try:
+        call.host.set_link(link, up=False)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:  # it went at this moment, with the container's namespace
+            raise
+
+
+def gc(call: Call, keep: "set[str]") -> None:
+    """Remove the pairs of every owner on this network that is not in `keep`."""
+    for link in call.host.links():
+        if link.kind == "veth" and link.alias.startswith(call.owner_prefix) and link.alias not in keep:
+            call.host.delete_link(link)

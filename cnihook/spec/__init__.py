@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CNI specification as types: configurations, results, errors, versions, names.
+
+Touches no file, no kernel.
+"""

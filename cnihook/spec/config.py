@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The typed reader of a plugin's configuration: every key with its type, default and range, and errors that
+name it.
+"""
+
+from cnihook.lean.address import Address, IPNet
+from cnihook.spec.errors import INVALID_CONFIG, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Sequence
+    from typing import Any
+
+_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+}
+
+
+def json_name(value: object) -> str:
+    """What a JSON author calls the type of this value."""
+    return _NAMES.get(type(value), "null")
+
+
+def lookup(raw: "dict[str, Any]", key: str) -> "Any":
+    """raw[key], or the last key that differs in case only: Go takes both, so configurations rely on it."""
+    if key in raw:
+        return raw[key]
+    folded = key.lower()
+    found = None
+    for name, value in raw.items():
+        if name.lower() == folded:
+            found = value
+    return found
+
+
+class NetConf:
+    """One JSON object of a configuration.
+
+    A key that is absent or null has its default.  Every reader raises CniError with code 7 for a value that
+    is not what it must be; `where` leads the reader of that to the place: "web.conflist: plugins[1]
+    (portmap)".
+    """
+
+    __slots__ = ("raw", "where")
+
+    def __init__(self, raw: "dict[str, Any]", where: str = "") -> None:
+        self.raw = raw
+        self.where = where
+
+    def refuse(self, key: str, problem: str, details: str = "") -> CniError:
+        prefix = f"{self.where}: " if self.where else ""
+        shown = key if key.isprintable() else repr(key)[1:-1]
+        return CniError(INVALID_CONFIG, f'{prefix}"{shown}" {problem}', details)
+
+    def has(self, key: str) -> bool:
+        return lookup(self.raw, key) is not None
+
+    def _typed(self, key: str, kind: type, default: "Any") -> "Any":
+        value = lookup(self.raw, key)
+        if value is None:
+            return default
+        if type(value) is not kind:  # not isinstance: true is an int to Python, not to JSON
+            raise self.refuse(key, f"must be {_NAMES[kind]}, not {json_name(value)}")
+        return value
+
+    def string(self, key: str, *, default: str = "", choices: "Sequence[str]" = ()) -> str:
+        value: str = self._typed(key, str, default)
+        if choices and value not in choices:
+            raise self.refuse(key, f"must be one of {', '.join(choices)}, not {value!r}")
+        return value
+
+    def boolean(self, key: str, *, default: bool = False) -> bool:
+        value: bool = self._typed(key, bool, default)
+        return value
+
+    def loose_boolean(self, key: str) -> bool:
+        """true, false, or either as a string: version 0.4.0 of the specification had disableCheck so."""
+        value = lookup(self.raw, key)
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        raise self.refuse(key, f"must be true or false, not {value!r}")
+
+    def integer(self, key: str, *, default: int, low: int, high: int) -> int:
+        value: int = self._typed(key, int, default)
+        if not low <= value <= high:
+            raise self.refuse(key, f"must be between {low} and {high}, not {value}")
+        return value
+
+    def object(self, key: str) -> "NetConf":
+        """The object under `key`; an empty one if there is none."""
+        return NetConf(self._typed(key, dict, {}), f"{self.where}: {key}" if self.where else key)
+
+    def objects(self, key: str) -> "builtins.list[NetConf]":
+        found = []
+        for index, item in enumerate(self._typed(key, list, [])):
+            if not isinstance(item, dict):
+                raise self.refuse(f"{key}[{index}]", f"must be an object, not {json_name(item)}")
+            found.append(NetConf(item, f"{self.where}: {key}[{index}]" if self.where else f"{key}[{index}]"))
+        return found
+
+    def list(self, key: str) -> "builtins.list[Any]":
+        value: builtins.list[Any] = self._typed(key, list, [])
+        return value
+
+    def strings(self, key: str) -> "builtins.list[str]":
+        values = self.list(key)
+        for index, value in enumerate(values):
+            if not isinstance(value, str):
+                raise self.refuse(f"{key}[{index}]", f"must be a string, not {json_name(value)}")
+        return values
+
+    def address(self, key: str) -> "Address | None":
+        value = self.string(key)
+        try:
+            return Address.parse(value) if value else None
+        except ValueError as error:
+            raise self.refuse(key, f"is wrong: {error}") from None
+
+    def network(self, key: str) -> "IPNet | None":
+        value = self.string(key)
+        try:
+            return IPNet.parse(value) if value else None
+        except ValueError as error:
+            raise self.refuse(key, f"is wrong: {error}") from None

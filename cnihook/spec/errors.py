@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CNI errors and their codes (SPEC.md, "Error"; 8 and 999 are the reference implementation's)."""
+
+from cnihook.lean import fastjson
+from cnihook.lean.words import in_words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+INCOMPATIBLE_VERSION = 1
+UNSUPPORTED_FIELD = 2
+UNKNOWN_CONTAINER = 3
+INVALID_ENVIRONMENT = 4
+IO_FAILURE = 5
+DECODING_FAILURE = 6
+INVALID_CONFIG = 7
+INVALID_NETNS = 8
+TRY_AGAIN_LATER = 11
+PLUGIN_NOT_AVAILABLE = 50
+LIMITED_CONNECTIVITY = 51
+INTERNAL = 999
+
+
+class CniError(Exception):
+    """`msg`: what was tried, on what, why.  `details`: what the reader can do about it.  Each one line."""
+
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
+        super().__init__(msg)
+        self.code = code
+        self.msg = msg
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.msg}; {self.details}" if self.details else self.msg
+
+    def wrapped(self, context: str) -> "CniError":
+        """The same error, code kept, with where it happened put in front."""
+        return CniError(self.code, f"{context}: {self.msg}", self.details)
+
+    def to_json(self, version: str) -> str:
+        """What a plugin prints on stdout."""
+        fields: dict[str, Any] = {"cniVersion": version, "code": self.code, "msg": self.msg}
+        if self.details:
+            fields["details"] = self.details
+        return fastjson.dumps(fields, indent=4)
+
+    @classmethod
+    def from_json(cls, value: "dict[str, Any]") -> "CniError":
+        """From what a plugin printed.  Fields that are missing or of another type count as empty."""
+        code, msg, details = value.get("code"), value.get("msg"), value.get("details")
+        return cls(
+            code if type(code) is int else 0,
+            msg if isinstance(msg, str) else "",
+            details if isinstance(details, str) else "",
+        )
+
+
+class PoolExhausted(CniError):
+    """No address is left.
+
+    A class of its own, since stale leases may be released and the ADD tried again.
+    """
+
+
+def invalid_config(msg: str, details: str = "") -> CniError:
+    return CniError(INVALID_CONFIG, msg, details)
+
+
+def as_cni_error(error: BaseException) -> CniError:
+    """Whatever went wrong, as the error that leaves a plugin."""
+    if isinstance(error, CniError):
+        return error
+    return CniError(INTERNAL, in_words(error))

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Versions of the CNI specification: which there are, how they compare, which of a list's is used."""
+
+from cnihook.spec.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
+
+ALL = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+CURRENT = ALL[-1]
+OLDEST = ALL[0]  # what a configuration without a version is
+
+# The first version that knows an operation, as the reference's plugin skeleton has it.
+SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
+def parse(version: str) -> "tuple[int, int, int]":
+    """(1, 0, 0) for "1.0.0", "1.0" and "1"; (0, 1, 0) for "".  Raises ValueError."""
+    if version == "":
+        version = OLDEST
+    parts = version.split(".")
+    if len(parts) > 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise ValueError(f"{version!r} is no version: it takes one to three numbers with dots between")
+    numbers = [int(part) for part in parts] + [0, 0]
+    return numbers[0], numbers[1], numbers[2]
+
+
+def at_least(version: str, other: str) -> bool:
+    return parse(version) >= parse(other)
+
+
+def check_supported(version: str, supported: "Sequence[str]" = ALL) -> str:
+    """`version`, or the oldest for an empty one.  Membership is exact: "1.0" is not "1.0.0"."""
+    version = version or OLDEST
+    if version not in supported:
+        listed = " ".join(f'"{known}"' for known in supported)
+        raise CniError(
+            INCOMPATIBLE_VERSION,
+            "incompatible CNI versions",
+            f'config is "{version}", plugin supports [{listed}]',
+        )
+    return version
+
+
+def check_operation(command: str, version: str) -> None:
+    """Refuse an operation that the configuration's version does not have."""
+    since = SINCE.get(command)
+    try:
+        too_old = since is not None and not at_least(version, since)
+    except ValueError as error:
+        raise CniError(DECODING_FAILURE, f"cniVersion: {error}") from None
+    if too_old:
+        raise CniError(
+            INCOMPATIBLE_VERSION,
+            f"config version does not allow {command}",
+            f'it is "{version}", {since} or later is needed',
+        )
+
+
+def negotiate(raw: "dict[str, Any]", where: str) -> str:
+    """The version of a network: the highest that we know of its cniVersions and its cniVersion, else the
+    latter as it is.
+    """
+    version = raw.get("cniVersion", "")
+    if not isinstance(version, str):
+        raise CniError(INVALID_CONFIG, f'{where}: "cniVersion" must be a string, not {version!r}')
+    offered = raw.get("cniVersions")
+    if offered is None:
+        return version
+    if not isinstance(offered, list):
+        raise CniError(INVALID_CONFIG, f'{where}: "cniVersions" must be a list of versions')
+    candidates = []
+    for index, entry in enumerate([*offered, *([version] if version else [])]):
+        try:
+            if not isinstance(entry, str) or not entry:
+                raise ValueError(f"{entry!r} is no version")
+            if parse(entry) <= parse(CURRENT):
+                candidates.append(entry)
+        except ValueError as error:
+            key = f"cniVersions[{index}]" if index < len(offered) else "cniVersion"
+            raise CniError(INVALID_CONFIG, f'{where}: "{key}": {error}') from None
+    return max(candidates, key=parse, default=version)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures and markers of all tests.  What they are made of is in tests/support/."""
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.skip import need, need_root
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """A throw-away host; after the test it must be as it was before."""
+    implementation = (
+        request.getfixturevalue("implementation") if "implementation" in request.fixturenames else None
+    )
+    with Host(implementation) as made:
+        yield made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """The leak check is part of the test: one that is known to fail may be known to leak."""
+    result = yield
+    made = pyfuncitem.funcargs.get("host")
+    if isinstance(made, Host):
+        made.delete_attachments()
+        made.check_leaks()
+    return result
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        need(*marker.args)
+    if item.get_closest_marker("root"):
+        need_root()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the reference is known to do otherwise must fail: once it no longer does, the mark has to go."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call is None or call.params.get("implementation") != "reference":
+            continue
+        for marker in item.iter_markers("known_difference"):
+            reason, run = marker.args[0], marker.kwargs.get("run", True)
+            item.add_marker(pytest.mark.xfail(reason=reason, run=run, strict=True))

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook attach, detach, gc and logs, on containers that real runtimes run."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import traffic
+from tests.support.host import Host
+from tests.support.oci import (
+    CNIHOOK,
+    LOOPBACK,
+    MYNET,
+    NET_D,
+    RESULTS,
+    Running,
+    Runtime,
+    bridge,
+    calls,
+    configure,
+    external,
+    last_pid,
+    leases,
+    wait_for,
+)
+
+NO_HOOKS: dict[str, Any] = {}
+
+
+@pytest.fixture
+def container(host: Host, runtime: Runtime) -> Iterator[Running]:
+    """A container that runs without a network, and without a hook that would care."""
+    configure(host, MYNET)
+    yield runtime.run("c1", hooks=NO_HOOKS)
+
+
+def cnihook(host: Host, *argv: str) -> subprocess.CompletedProcess[str]:
+    done = host.run(CNIHOOK, *argv, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def succeeds(host: Host, *argv: str) -> str:
+    done = cnihook(host, *argv)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def refused(host: Host, *argv: str, status: int = 1) -> str:
+    """The one line that says why."""
+    done = cnihook(host, *argv)
+    assert done.returncode == status, done
+    assert done.stdout == "" and done.stderr.count("\n") == 1, done
+    assert done.stderr.startswith(f"cnihook: {argv[0]}")
+    return done.stderr
+
+
+# attach
+
+
+def test_running_container_gets_a_network_and_gives_it_back(host: Host, container: Running) -> None:
+    """The result is CNI's, in the shape of its configuration's version; the address is free at once."""
+    result = json.loads(succeeds(host, "attach", "c1"))
+
+    assert result == {
+        "cniVersion": "0.2.0",
+        "ip4": {"ip": "10.22.0.2/16", "gateway": "10.22.0.1", "routes": [{"dst": "0.0.0.0/0"}]},
+        "dns": {},
+    }
+    assert traffic.connect(container, host, "10.22.0.1") == "10.22.0.2"
+    assert succeeds(host, "detach", "c1") == ""
+    assert leases(host) == host.listdir(RESULTS) == []
+    assert container.links() == {"lo"}
+
+
+def test_several_networks_are_a_list_in_their_order(host: Host, container: Running) -> None:
+    configure(
+        host, **{"20-other.conflist": json.dumps(bridge("other", "10.23.0.0/24")), "99-lo.conf": LOOPBACK}
+    )
+
+    found = json.loads(succeeds(host, "attach", "c1"))
+
+    assert [(one["network"], one["ifname"]) for one in found] == [
+        ("mynet", "eth0"), ("other", "eth1"), ("loopback", "lo"),
+    ]  # fmt: skip
+    assert found[1]["result"]["cniVersion"] == "1.0.0"
+    assert found[1]["result"]["interfaces"][2]["sandbox"] == "/run/netns/c1"
+    succeeds(host, "detach", "c1")
+
+
+def test_networks_come_and_go_one_by_one(host: Host, container: Running) -> None:
+    """Each gets an interface that no other has, and a freed one is used again."""
+    configure(host, **{"20-other.conflist": json.dumps(bridge("other", "10.23.0.0/24"))})
+
+    succeeds(host, "attach", "c1", "--network", "other")
+    succeeds(host, "attach", "c1", "--network=mynet:net5")
+    assert container.links() == {"lo", "eth0", "net5"}
+    assert refused(host, "attach", "c1", "--network", "other").startswith(
+        "cnihook: attach c1: container c1 is on network other already, as eth0"
+    )
+    succeeds(host, "detach", "c1", "--network", "other")
+    assert container.links() == {"lo", "net5"}
+    assert leases(host, "other") == [] and leases(host) == ["10.22.0.2"]
+    succeeds(host, "attach", "c1", "--network", "other")
+    assert container.links() == {"lo", "eth0", "net5"}
+    succeeds(host, "detach", "c1", "--network", "other", "--network", "mynet")
+    assert container.links() == {"lo"}
+    host.leaves("file /run/cnihook/log/c1")  # there was a failure
+
+
+def test_annotation_chooses_unless_networks_are_named(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET, bridge("other", "10.23.0.0/24"))
+    container = runtime.run("c1", hooks=NO_HOOKS, annotations={"cnihook.networks": "other:net7"})
+
+    succeeds(host, "attach", "c1")
+    assert container.links() == {"lo", "net7"}
+    succeeds(host, "attach", "c1", "--network", "mynet")
+    assert container.links() == {"lo", "net7", "eth0"}
+    succeeds(host, "detach", "c1")
+
+
+def test_poststop_takes_down_what_was_attached_later(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET, bridge("other", "10.23.0.0/24"))
+    runtime.run("c1", "--network", "mynet")
+    succeeds(host, "attach", "c1", "--network", "other")
+    assert host.listdir(RESULTS) == ["mynet-c1-eth0", "other-c1-eth1"]
+
+    runtime.delete("c1")
+
+    assert host.listdir(RESULTS) == []
+
+
+def test_failing_network_takes_those_before_it_down(host: Host, container: Running) -> None:
+    path = external(
+        host, "refuses", """[ $CNI_COMMAND = DEL ] || { echo '{"msg": "the moon is full"}'; exit 1; }"""
+    )
+    second = bridge("second", "10.23.0.0/24")
+    second["plugins"].append({"type": "refuses"})
+    configure(host, MYNET, second)
+
+    assert "the moon is full" in refused(host, "attach", "c1", "--cni-path", path)
+    assert container.links() == {"lo"}
+    assert leases(host) == leases(host, "second") == host.listdir(RESULTS) == []
+    assert "the moon is full" in succeeds(host, "logs", "c1")
+    host.leaves("file /run/cnihook/log/c1")
+
+
+def test_sigterm_takes_back_what_was_done(host: Host, container: Running) -> None:
+    path = external(host, "slow", "[ $CNI_COMMAND = DEL ] || sleep 60")
+    second = bridge("second", "10.23.0.0/24")
+    second["plugins"].append({"type": "slow"})
+    configure(host, MYNET, second)
+
+    with host.popen(CNIHOOK, "attach", "c1", "--cni-path", path) as process:
+        wait_for(lambda: calls(host) == ["slow ADD"], "the slow plugin")
+        process.terminate()
+        _, said = process.communicate(timeout=10)
+
+    assert process.returncode == 1
+    assert "interrupted by signal 15" in said and said.count("\n") == 1
+    assert not host.exists(f"/proc/{last_pid(host)}")
+    assert container.links() == {"lo"}
+    host.leaves("file /run/cnihook/log/c1")
+
+
+# Which container
+
+
+def test_container_that_nobody_knows_is_refused(host: Host, container: Running) -> None:
+    said = refused(host, "attach", "c2")
+
+    assert "no running container of this ID: runc says " in said and "crun says " in said
+    assert "no network" in refused(host, "detach", "c2")
+
+
+def test_container_that_has_stopped_is_refused(host: Host, container: Running, runtime: Runtime) -> None:
+    container.kill()
+
+    assert "stopped" in refused(host, "attach", "c1", "--runtime", runtime.name)
+
+
+def test_container_in_the_namespace_of_the_host_is_refused(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET)
+    runtime.run("c1", hooks=NO_HOOKS, network=None)
+
+    said = refused(host, "attach", "c1")
+    assert "shares the host's network namespace" in said
+    assert 'add {"type": "network"} to linux.namespaces in ' in said
+    host.leaves("file /run/cnihook/log/c1")
+
+
+def test_one_id_under_two_runtimes_needs_a_word_more(
+    host: Host, container: Running, runtime: Runtime, rootfs: Path
+) -> None:
+    other = Runtime(host, "crun" if runtime.name == "runc" else "runc", rootfs)
+    twin = other.run("c1", hooks=NO_HOOKS)
+
+    assert "--runtime says which of them is meant" in refused(host, "attach", "c1")
+    succeeds(host, "attach", "c1", "--runtime", other.name)
+    assert twin.links() == {"lo", "eth0"}
+    assert container.links() == {"lo"}
+    succeeds(host, "detach", "c1")
+    other.delete_all()
+    other.close()
+
+
+def test_runtime_may_keep_its_containers_elsewhere(host: Host, runtime: Runtime) -> None:
+    """As under every engine."""
+    configure(host, MYNET)
+    runtime.bundle("c1", hooks=NO_HOOKS)
+    runtime.root = "/run/.host/root"
+    container = runtime.started("c1", runtime.start("c1"))
+
+    assert "--root" in refused(host, "attach", "c1")
+    program = host.run("sh", "-c", f"command -v {runtime.name}").stdout.strip()
+    succeeds(host, "attach", "c1", "--root", runtime.root, "--runtime", program)
+    assert container.address == "10.22.0.2"
+    succeeds(host, "detach", "c1")
+
+
+@pytest.mark.parametrize(
+    "runtime_name", ["nosuch", "/nosuch", "/etc/passwd", "/usr/bin/false", "/usr/bin/true"]
+)
+def test_runtime_that_is_none_is_refused(host: Host, runtime_name: str) -> None:
+    assert "no running container of this ID" in refused(host, "attach", "c1", "--runtime", runtime_name)
+
+
+# gc
+
+
+def test_gc_releases_what_was_left_behind(host: Host, container: Running, runtime: Runtime) -> None:
+    """And only that; --dry-run only says so."""
+    other = runtime.run("c2")
+    succeeds(host, "attach", "c1")
+    container.kill()
+    runtime.delete("c1")
+
+    assert succeeds(host, "gc", "--dry-run") == "would release c1: mynet eth0 10.22.0.3/16\n"
+    assert sorted(leases(host)) == ["10.22.0.2", "10.22.0.3"]
+    assert succeeds(host, "gc") == "released c1: mynet eth0 10.22.0.3/16\n"
+    assert leases(host) == ["10.22.0.2"]
+    assert succeeds(host, "gc") == ""
+    assert other.address == "10.22.0.2"
+
+
+def test_gc_goes_on_where_one_cannot_be_released(host: Host, runtime: Runtime) -> None:
+    """What failed is told, stays on record, and is tried again."""
+    path = external(
+        host,
+        "stubborn",
+        "[ $CNI_COMMAND = ADD ] || [ -e /run/.host/go ] || exit 1; [ $CNI_COMMAND = DEL ] || prev",
+    )
+    odd = bridge("odd", "10.23.0.0/24")
+    odd["plugins"].append({"type": "stubborn"})
+    configure(host, MYNET, odd)
+    for name, network in (("c1", "odd"), ("c2", "mynet")):
+        container = runtime.run(name, hooks=NO_HOOKS)
+        succeeds(host, "attach", name, "--network", network, "--cni-path", path)
+        container.kill()
+        runtime.delete(name)
+
+    done = cnihook(host, "gc")
+    assert done.returncode == 1
+    assert done.stdout == "released c2: mynet eth0 10.22.0.2/16\n"
+    assert (
+        done.stderr.count("\n") == 1 and 'plugin type="stubborn" name="odd" failed (delete)' in done.stderr
+    )
+    assert host.listdir(RESULTS) == ["odd-c1-eth0"]
+    host.write("/run/.host/go", "")
+    assert succeeds(host, "gc").startswith("released c1: odd eth0")
+    host.leaves("file /run/cnihook/log/c1")
+
+
+def test_detach_needs_no_runtime_and_no_container(host: Host, container: Running, runtime: Runtime) -> None:
+    succeeds(host, "attach", "c1")
+    runtime.delete("c1")
+    host.run("rm", f"{NET_D}/10-net.conflist")
+
+    succeeds(host, "detach", "c1")
+    assert leases(host) == host.listdir(RESULTS) == []
+
+
+# logs
+
+
+def test_logs_tell_what_happened(host: Host, runtime: Runtime) -> None:
+    """crun throws away what a hook prints, and runc what a hook prints that succeeds."""
+    configure(host, MYNET)
+    runtime.run("c1")
+    runtime.run("c2")
+
+    assert "attached to mynet as eth0 10.22.0.2/16" in succeeds(host, "logs", "c1")
+    lines = succeeds(host, "logs").splitlines()
+    assert [line.split()[1] for line in lines] == ["c1", "c2"]
+    runtime.delete("c1")
+    assert "nothing is on record of container c1; there is something of c2" in refused(host, "logs", "c1")
+
+
+def test_log_of_a_failure_outlives_its_container(host: Host, runtime: Runtime) -> None:
+    configure(host, '{"name": "mynet", "type": "nosuch"}')
+    with pytest.raises(AssertionError):
+        runtime.run("c1")
+
+    assert 'failed to find plugin "nosuch"' in succeeds(host, "logs", "c1")
+    host.leaves("file /run/cnihook/log/c1")
+
+
+# The words of the commands
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "attach",
+        "attach c1 c2",
+        "attach ../c1",
+        "attach c1 --network",
+        "attach c1 --network ../x",
+        "attach c1 --network a:b:c",
+        "attach c1 --netw mynet",
+        "detach",
+        "detach c1 --network mynet:eth0",
+        "detach -x",
+        "gc c1",
+        "gc --dry",
+        "logs a/b",
+        "logs c1 c2",
+    ],
+)
+def test_wrong_words_are_a_usage_error(host: Host, words: str) -> None:
+    said = refused(host, *words.split(), status=2)
+
+    assert said.endswith(f"; see `cnihook {words.split()[0]} --help`\n")
+
+
+@pytest.mark.parametrize("command", ["attach", "detach", "gc", "logs"])
+def test_help_says_what_the_command_is_for(host: Host, command: str) -> None:
+    text = succeeds(host, command, "--help")
+
+    assert text.startswith(f"usage: cnihook {command} ")
+    assert max(map(len, text.splitlines())) <= 110

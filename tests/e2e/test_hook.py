@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of runc and crun, networked by the hook that their config.json names."""
+
+import json
+import signal
+
+import pytest
+
+from tests.support import traffic
+from tests.support.cni import REFERENCE, reference
+from tests.support.facts import Facts
+from tests.support.host import Host, Outside
+from tests.support.namespace import Failed
+from tests.support.oci import (
+    CNIHOOK,
+    LOOPBACK,
+    MYNET,
+    NET_D,
+    PASS_ON,
+    RESULTS,
+    Runtime,
+    bridge,
+    call_hook,
+    calls,
+    configure,
+    external,
+    hook,
+    last_pid,
+    leases,
+    wait_for,
+)
+
+
+def test_containers_reach_each_other_the_gateway_and_the_world(host: Host, runtime: Runtime) -> None:
+    """What a network is for.  The world knows no way to a container, so it must see the host's address."""
+    configure(host, MYNET)
+    outside = host.outside()
+    first, second = runtime.run("c1"), runtime.run("c2")
+
+    assert [first.address, second.address] == ["10.22.0.2", "10.22.0.3"]
+    first.exec("ping", "-c1", "-W1", second.address)
+    first.exec("ping", "-c1", "-W1", "10.22.0.1")
+    assert traffic.connect(first, second, second.address) == first.address
+    assert traffic.connect(first, host, "10.22.0.1") == first.address
+    assert traffic.connect(first, outside, Outside.ADDRESS) == Outside.HOST
+
+
+def test_both_families_reach_the_world(host: Host, runtime: Runtime) -> None:
+    both = {
+        "type": "host-local",
+        "ranges": [[{"subnet": "10.22.0.0/24"}], [{"subnet": "fd00:22::/64"}]],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+    }
+    configure(host, bridge("mynet", "", ipMasq=True, ipam=both))
+    outside = host.outside()
+    container = runtime.run()
+
+    assert traffic.connect(container, outside, Outside.ADDRESS) == Outside.HOST
+    assert traffic.connect(container, outside, Outside.ADDRESS6) == Outside.HOST6
+
+
+def test_program_finds_its_network_when_it_starts_and_takes_it_along(host: Host, runtime: Runtime) -> None:
+    """In the foreground, as one tries it first: the end of the program is what takes the network down."""
+    configure(host, MYNET)
+    bundle = runtime.bundle("c1", command=("ip", "-4", "-o", "addr"))
+
+    shown = runtime.call("run", "--bundle", str(bundle), "c1").stdout
+
+    assert "inet 10.22.0.2/16" in shown and "inet 127.0.0.1/8" in shown
+    assert leases(host) == host.listdir(RESULTS) == []
+
+
+def test_network_is_there_before_the_program_starts(host: Host, runtime: Runtime) -> None:
+    """`create` makes it; `start` may never come."""
+    configure(host, MYNET)
+    runtime.create("c1")
+
+    assert runtime.state("c1")["status"] == "created"
+    assert leases(host) == ["10.22.0.2"]
+    runtime.delete("c1")
+    assert leases(host) == host.listdir(RESULTS) == []
+
+
+def test_all_networks_of_the_folder_are_attached_in_order(host: Host, runtime: Runtime) -> None:
+    """The two files that have served every user since 2016, one of them without a name, and one more."""
+    files = {"10-mynet.conf": MYNET, "99-loopback.conf": LOOPBACK}
+    configure(host, **files, **{"20-other.conflist": json.dumps(bridge("other", "10.23.0.0/24"))})
+    container = runtime.run()
+
+    assert container.addresses("eth0") == ["10.22.0.2/16"]
+    assert container.addresses("eth1") == ["10.23.0.2/24"]
+    assert container.addresses("lo") == ["127.0.0.1/8", "::1/128"]
+    assert container.links() == {"lo", "eth0", "eth1"}
+    assert host.listdir(RESULTS) == ["loopback-c1-lo", "mynet-c1-eth0", "other-c1-eth1"]
+
+
+def test_without_any_configuration_the_default_network_serves(host: Host, runtime: Runtime) -> None:
+    container = runtime.run()
+
+    container.exec("ping", "-c1", "-W1", "10.88.64.1")
+    assert "using the built-in default network" in host.run(CNIHOOK, "logs", "c1").stdout
+
+
+def test_ten_containers_started_at_once_get_ten_addresses(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET)
+    names = [f"c{number}" for number in range(10)]
+    for name in names:
+        runtime.bundle(name)
+
+    starting = {name: runtime.start(name) for name in names}
+    running = [runtime.started(name, process) for name, process in starting.items()]
+
+    assert len({container.address for container in running}) == 10
+    assert len(leases(host)) == 10
+    runtime.delete_at_once(names)
+    assert leases(host) == host.listdir(RESULTS) == []
+
+
+def test_containers_come_while_others_go(host: Host, runtime: Runtime) -> None:
+    """The last one takes the bridge and the table along, just when the next one needs them."""
+    configure(host, MYNET)
+    outside = host.outside()
+    last = runtime.run("c0")
+    for number in range(1, 6):
+        name = f"c{number}"
+        runtime.bundle(name)
+        starting = runtime.start(name)
+        runtime.delete_at_once([f"c{number - 1}"])
+        last = runtime.started(name, starting)
+        assert leases(host) == [last.address]
+        assert traffic.connect(last, outside, Outside.ADDRESS) == Outside.HOST
+
+
+REFUSE = """if [ $CNI_COMMAND = ADD ]; then echo '{"code": 100, "msg": "the moon is full"}'; exit 1; fi"""
+
+
+def test_failing_second_network_takes_the_first_down_again(host: Host, runtime: Runtime) -> None:
+    """All or nothing, in the hook itself: crun runs no poststop when a createRuntime hook has failed."""
+    path = external(host, "refuses", REFUSE)
+    second = bridge("second", "10.23.0.0/24")
+    second["plugins"].append({"type": "refuses"})
+    configure(host, MYNET, second)
+
+    with pytest.raises(Failed) as refusal:
+        runtime.run("c1", "--cni-path", path)
+
+    assert not runtime.knows("c1")
+    assert calls(host) == ["refuses ADD", "refuses DEL"]
+    assert leases(host) == leases(host, "second") == host.listdir(RESULTS) == []
+    assert "the moon is full" in host.run(CNIHOOK, "logs", "c1").stdout
+    if runtime.name == "runc":  # crun throws away what its hooks print
+        assert "failed (add): the moon is full" in refusal.value.stderr
+    host.leaves("file /run/cnihook/log/c1")
+
+
+@pytest.mark.parametrize("how", ["environment", "argument"])
+def test_reference_plugins_serve_where_a_path_names_them(host: Host, runtime: Runtime, how: str) -> None:
+    """An explicit path goes before what is built in; and the outside of the container is the same."""
+    host.leaves(*reference().leaves)
+    outside = host.outside()
+    configure(host, MYNET, LOOPBACK)
+    if how == "environment":
+        first, second = (runtime.run(name, env={"CNI_PATH": str(REFERENCE)}) for name in ("c1", "c2"))
+    else:
+        first, second = (runtime.run(name, "--cni-path", str(REFERENCE)) for name in ("c1", "c2"))
+
+    assert "CNI-" in host.run("iptables", "-t", "nat", "-S").stdout, (
+        "the chains that only the reference makes"
+    )
+    first.exec("ping", "-c1", "-W1", "10.22.0.1")
+    assert traffic.connect(first, second, second.address) == first.address
+    assert traffic.connect(first, outside, Outside.ADDRESS) == Outside.HOST
+
+
+def test_external_and_built_in_plugins_share_a_chain(host: Host, runtime: Runtime) -> None:
+    """Each gets the result of the one before, whoever that is; an IPAM plugin is found in the same way."""
+    path = external(host, "outer", PASS_ON)
+    address = {"type": "static", "addresses": [{"address": "10.24.0.5/24", "gateway": "10.24.0.1"}]}
+    before = {"type": "bridge", "bridge": "br0", "isGateway": True, "ipam": address}
+    host.write("/run/.host/reference/ptp", f"#!/bin/sh\nexec {REFERENCE}/ptp\n", 0o755)
+    ptp = {"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.25.0.0/24"}}
+    configure(
+        host,
+        {
+            "cniVersion": "0.4.0",
+            "name": "inner",
+            "plugins": [before, {"type": "outer"}, {"type": "loopback"}],
+        },
+        {"cniVersion": "0.3.1", "name": "around", "plugins": [ptp, {"type": "outer"}, {"type": "loopback"}]},
+    )
+    container = runtime.run("c1", "--cni-path", f"{path}:/run/.host/reference")
+
+    assert container.addresses("eth0") == ["10.24.0.5/24"]
+    assert container.addresses("eth1") == ["10.25.0.2/24"]
+    container.exec("ping", "-c1", "-W1", "10.24.0.1")
+    container.exec("ping", "-c1", "-W1", "10.25.0.1")
+    runtime.delete("c1")
+    assert calls(host) == ["outer ADD", "outer ADD", "outer DEL", "outer DEL"]
+
+
+def test_record_holds_what_the_container_got(host: Host, runtime: Runtime) -> None:
+    """libcni's format, so that its users can read it too."""
+    configure(host, MYNET)
+    container = runtime.run()
+
+    record = json.loads(host.read(f"{RESULTS}/mynet-c1-eth0"))
+    assert record["kind"] == "cniCacheV1"
+    assert record["containerId"] == "c1"
+    assert record["netns"] == "/run/netns/c1"
+    assert record["result"]["ip4"]["ip"] == f"{container.address}/16"
+
+
+def test_namespace_has_the_containers_name(host: Host, runtime: Runtime) -> None:
+    """`ip netns exec ID tcpdump` is how a network is looked into."""
+    configure(host, MYNET)
+    runtime.run()
+
+    assert "10.22.0.2" in host.run("ip", "netns", "exec", "c1", "ip", "addr").stdout
+
+
+def test_hook_arguments_and_annotation_choose_networks(host: Host, runtime: Runtime) -> None:
+    """Arguments go before the annotation, and that before all that there are."""
+    configure(host, MYNET, bridge("other", "10.23.0.0/24"))
+    annotation = {"cnihook.networks": "other:net7"}
+
+    by_annotation = runtime.run("c1", annotations=annotation)
+    by_argument = runtime.run("c2", "--network", "mynet:mine", annotations=annotation)
+
+    assert by_annotation.links() == {"lo", "net7"}
+    assert by_argument.links() == {"lo", "mine"}
+
+
+# Namespaces that are not the container's own
+
+
+def test_container_in_the_namespace_of_the_host_is_refused(host: Host, runtime: Runtime) -> None:
+    """Or the host itself would get the container's address, routes and firewall."""
+    configure(host, MYNET)
+
+    with pytest.raises(Failed) as refusal:
+        runtime.run("c1", network=None)
+
+    assert not runtime.knows("c1")
+    said = host.run(CNIHOOK, "logs", "c1").stdout
+    assert "shares the host's network namespace" in said
+    assert 'add {"type": "network"} to linux.namespaces in ' in said
+    if runtime.name == "runc":
+        assert "shares the host's network namespace" in refusal.value.stderr
+    host.leaves("file /run/cnihook/log/c1")
+
+
+def test_container_that_joins_the_namespace_of_the_host_by_path_is_left_alone(
+    host: Host, runtime: Runtime
+) -> None:
+    configure(host, MYNET)
+
+    assert runtime.run("c1", network={"type": "network", "path": "/proc/1/ns/net"}).links() == host.links()
+
+
+def test_joined_namespace_is_left_alone(host: Host, runtime: Runtime) -> None:
+    """It is configured by whoever made it: an engine, or the hook of the container that has it."""
+    configure(host, MYNET)
+    first = runtime.run("c1")
+    second = runtime.run("c2", network={"type": "network", "path": "/run/netns/c1"})
+
+    assert second.address == first.address
+    runtime.delete("c2")
+    assert first.links() == {"lo", "eth0"}
+    assert host.listdir(RESULTS) == ["mynet-c1-eth0"]
+
+
+# The end
+
+
+def test_poststop_needs_no_configuration(host: Host, runtime: Runtime) -> None:
+    """Networks are edited and removed while containers run, and what was attached has to go all the same."""
+    configure(host, MYNET, bridge("other", "10.23.0.0/24"))
+    runtime.run()
+    for name in host.listdir(NET_D):
+        host.run("rm", f"{NET_D}/{name}")
+    (runtime.folder("c1") / "config.json").write_text("{}")
+
+    runtime.delete("c1")
+
+    assert host.listdir(RESULTS) == []
+
+
+def test_poststop_needs_no_bundle(host: Host, runtime: Runtime) -> None:
+    """runc runs the hook all the same; crun cannot, and gc does it."""
+    configure(host, MYNET)
+    runtime.run()
+    runtime.remove_bundle("c1")
+
+    for _attempt in range(20):
+        try:
+            runtime.delete("c1")
+            break
+        except Failed as error:
+            # crun writes to the hook that it could not start, and dies if that has ended already.
+            if (runtime.name, error.status) != ("crun", -signal.SIGPIPE):
+                raise
+
+    if runtime.name == "crun":
+        assert leases(host) == ["10.22.0.2"]
+        assert host.run(CNIHOOK, "gc").stdout == "released c1: mynet eth0 10.22.0.2/16\n"
+    assert leases(host) == host.listdir(RESULTS) == []
+
+
+def test_poststop_can_come_twice(host: Host, runtime: Runtime) -> None:
+    """Podman calls it at the stop and its runtime at the removal."""
+    configure(host, MYNET)
+    runtime.run()
+    stopped = {"ociVersion": "1.0.2", "id": "c1", "status": "stopped", "bundle": "/nowhere"}
+
+    assert call_hook(host, "poststop", stopped).returncode == 0
+    assert host.listdir(RESULTS) == []
+    assert call_hook(host, "poststop", stopped).returncode == 0
+    runtime.delete("c1")
+
+
+def test_killed_container_leaves_nothing(host: Host, runtime: Runtime) -> None:
+    """Its namespace may be gone before poststop comes."""
+    configure(host, MYNET)
+    runtime.run().kill()
+
+    runtime.delete("c1")
+
+    assert leases(host) == host.listdir(RESULTS) == []
+
+
+def test_container_started_anew_under_its_old_name(host: Host, runtime: Runtime) -> None:
+    """Without poststop, as after a crash of the runtime: what was left under the name is released first."""
+    configure(host, MYNET, bridge("other", "10.23.0.0/24"))
+    only_start = {"createRuntime": [hook("createRuntime")]}
+    runtime.run("c1", hooks=only_start).kill()
+    runtime.delete("c1")
+    assert leases(host) == ["10.22.0.2"]
+
+    again = runtime.run("c1", "--network", "mynet")
+
+    assert leases(host) == [again.address]
+    assert leases(host, "other") == []
+    assert host.listdir(RESULTS) == ["mynet-c1-eth0"]
+    again.exec("ping", "-c1", "-W1", "10.22.0.1")
+
+
+# A start that does not come to its end
+
+SLOW = "if [ $CNI_COMMAND = ADD ]; then sleep 60; fi"
+
+
+def with_slow_network(host: Host) -> str:
+    second = bridge("second", "10.23.0.0/24")
+    second["plugins"].append({"type": "slow"})
+    configure(host, MYNET, second)
+    return external(host, "slow", SLOW)
+
+
+def test_killed_createruntime_is_cleared_away(host: Host, runtime: Runtime) -> None:
+    """By whatever ends processes.  runc runs poststop then; crun does not, and gc has to find it."""
+    path = with_slow_network(host)
+    runtime.bundle("c1", "--cni-path", path)
+    starting = runtime.start("c1")
+    wait_for(lambda: calls(host) == ["slow ADD"], "the slow plugin")
+    plugin = last_pid(host)
+    hook_process = host.read(f"/proc/{plugin}/status").partition("PPid:")[2].split()[0]
+
+    host.run("kill", "-9", hook_process)
+    with pytest.raises(Failed):
+        runtime.started("c1", starting)
+    host.run("kill", "-9", "--", f"-{plugin}")  # its whole group, which nobody is left to end
+
+    if runtime.name == "crun":
+        assert host.listdir(RESULTS) == ["mynet-c1-eth0", "second-c1-eth1"]
+        assert "released c1: mynet eth0 10.22.0.2/16\n" in host.run(CNIHOOK, "gc").stdout
+    assert leases(host) == leases(host, "second") == host.listdir(RESULTS) == []
+
+
+def test_hook_is_done_before_the_runtime_loses_patience(host: Host, runtime: Runtime) -> None:
+    """The runtime would kill it without a word, half-way; crun would never call poststop either."""
+    path = with_slow_network(host)
+
+    with pytest.raises(Failed) as refusal:
+        runtime.run("c1", "--cni-path", path, timeout=2)
+
+    said = host.run(CNIHOOK, "logs", "c1").stdout
+    assert "the time allowed for it is over" in said
+    if runtime.name == "runc":
+        assert "the time allowed for it is over" in refusal.value.stderr
+    assert leases(host) == leases(host, "second") == host.listdir(RESULTS) == []
+    host.leaves("file /run/cnihook/log/c1")
+
+
+def test_background_child_of_a_plugin_hangs_nobody(host: Host, runtime: Runtime) -> None:
+    """A helper that a plugin leaves running holds stdout and stderr; runc waits for both to be closed."""
+    path = external(host, "helper", f"sleep 60 &\necho $! > /run/.host/helper\n{PASS_ON}")
+    second = bridge("second", "10.23.0.0/24")
+    second["plugins"].append({"type": "helper"})
+    configure(host, second)
+
+    runtime.run("c1", "--cni-path", path)
+    host.run("kill", "-9", host.read("/run/.host/helper").strip())
+    runtime.delete("c1")
+    host.run("kill", "-9", host.read("/run/.host/helper").strip())
+
+
+def test_nothing_is_needed_of_the_environment(host: Host, runtime: Runtime) -> None:
+    """Podman's poststop has an empty one; plugins must find their programs, and nft its library."""
+    outside = host.outside()
+    path = external(host, "outer", f'[ -n "$PATH" ] && command -v nft > /dev/null || exit 9\n{PASS_ON}')
+    network = bridge("mynet", "10.22.0.0/16", ipMasq=True)
+    network["plugins"][0]["ipam"]["routes"] = [{"dst": "0.0.0.0/0"}]
+    network["plugins"].append({"type": "outer"})
+    configure(host, network)
+
+    container = runtime.run("c1", "--cni-path", path, env={})
+
+    assert traffic.connect(container, outside, Outside.ADDRESS) == Outside.HOST
+    runtime.delete("c1")
+    assert calls(host) == ["outer ADD", "outer DEL"]
+
+
+def test_hostile_python_variables_change_nothing(host: Host, runtime: Runtime) -> None:
+    """Runtimes hand their environment down; who can set PYTHONPATH there must not run code in the hook."""
+    configure(host, MYNET)
+    host.write("/run/.host/evil/os.py", "raise SystemExit('taken over')\n")
+    variables = {"PYTHONPATH": "/run/.host/evil", "PYTHONHOME": "/run/.host/evil", "PYTHONINSPECT": "1"}
+
+    assert runtime.run("c1", env=variables).address == "10.22.0.2"
+
+
+def test_facts_see_what_is_attached(host: Host, runtime: Runtime) -> None:
+    """The leak check of all these tests is worth as much as what it can see."""
+    configure(host, MYNET)
+    runtime.run()
+
+    now: Facts = host.facts()
+    new = "\n".join(now.lines - host.before.lines)
+    for part in (
+        "link cni0",
+        "10.22.0.1/16",
+        "cnihook",
+        "mynet-c1-eth0",
+        "networks/mynet/10.22.0.2",
+        "mount /run/netns",
+    ):
+        assert part in new, part

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SIGKILL at every moment of the hook: whoever comes next finds what it left, and clears it away."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.facts import compare
+from tests.support.host import Container, Host
+from tests.support.oci import CNIHOOK, MYNET, call_hook, configure, wait_for
+
+HOOK = ("/usr/bin/python3", "-IS", CNIHOOK)
+
+pytestmark = pytest.mark.needs("strace")
+
+
+@pytest.fixture
+def container(host: Host) -> Iterator[Container]:
+    configure(host, MYNET)
+    yield host.container("c1", process=True)
+
+
+def state_of(container: Container) -> dict[str, Any]:
+    return {"ociVersion": "1.0", "id": container.name, "pid": container.pid, "bundle": "/nowhere"}
+
+
+def step(number: int) -> int:
+    """Each of the first eight moments, then every third."""
+    return 1 if number < 8 else 3
+
+
+def killed(host: Host, container: Container, event: str, syscall: str, number: int) -> bool:
+    """Run the hook, and kill it at its so many-th call; False if it did not come that far."""
+    inject = f"inject={syscall}:signal=KILL:when={number}"
+    strace = ("strace", "-qq", "-o", "/dev/null", "-e", f"trace={syscall}", "-e", inject)
+    done = host.run(*strace, *HOOK, event, input=json.dumps(state_of(container)), check=False)
+    assert done.returncode in (0, -9, 137), done
+    return done.returncode != 0
+
+
+def clear_away(host: Host, container: Container, release: str) -> Container:
+    """By poststop; or the container ends without, and gc comes, or the next container of its name does."""
+    if release != "poststop":
+        container.destroy()
+        wait_for(lambda: not host.exists(f"/proc/{container.pid}"), "the end of the container")
+        if release == "gc":
+            assert host.run(CNIHOOK, "gc").stderr == ""
+        container = host.container("c1", process=True)
+    if release == "createRuntime":
+        assert call_hook(host, "createRuntime", state_of(container)).returncode == 0
+        assert container.addresses("eth0")
+    if release != "gc":
+        assert call_hook(host, "poststop", state_of(container)).returncode == 0
+    host.run("rm", "-f", "/run/cnihook/log/c1")
+    compare(host.before, host.facts, host.stay)
+    return container
+
+
+@pytest.mark.parametrize("release", ["poststop", "gc", "createRuntime"])
+@pytest.mark.parametrize("syscall", ["sendto", "sendmsg", "rename", "mount", "fsync", "write", "unlink"])
+def test_createruntime_killed_anywhere_is_cleared_away(
+    host: Host, container: Container, syscall: str, release: str
+) -> None:
+    """Before the first, the second, … the last call that changes something."""
+    number = 1
+    while killed(host, container, "createRuntime", syscall, number):
+        container = clear_away(host, container, release)
+        number += step(number)
+    assert number > 1, "it was never killed"
+    assert call_hook(host, "poststop", state_of(container)).returncode == 0
+
+
+@pytest.mark.parametrize("release", ["poststop", "gc", "createRuntime"])
+@pytest.mark.parametrize("syscall", ["sendto", "unlink", "umount2", "write"])
+def test_poststop_killed_anywhere_is_finished_by_the_next(
+    host: Host, container: Container, syscall: str, release: str
+) -> None:
+    """Nobody may call poststop again, so gc and the next container of that name finish it too."""
+    number = 1
+    while True:
+        assert call_hook(host, "createRuntime", state_of(container)).returncode == 0
+        if not killed(host, container, "poststop", syscall, number):
+            break
+        container = clear_away(host, container, release)
+        number += step(number)
+    assert number > 1, "it was never killed"

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pip makes of the project, in an environment that has nothing else."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.host import Host
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the commands.  Built from a copy, since building leaves its traces beside the source."""
+    folder = tmp_path_factory.mktemp("install")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, source)
+    shutil.copytree(CHECKOUT / "cnihook", source / "cnihook", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    pip = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, str(source)], check=True)
+    return folder / "venv" / "bin"
+
+
+@pytest.mark.parametrize("command", ["cnihook", "priv-net-run", "docker-run"])
+def test_commands_are_there_and_say_what_they_are_for(installed: Path, command: str) -> None:
+    """Without the dependencies even: none of these commands needs them to start."""
+    done = subprocess.run(
+        [installed / command, "--help"], capture_output=True, text=True, cwd="/", check=True
+    )
+
+    assert done.stdout.startswith(f"usage: {command} ") and done.stderr == ""
+
+
+def test_plugins_come_along(host: Host, installed: Path) -> None:
+    """They are imported by name, which no tool that gathers modules could see."""
+    shown = host.run(str(installed / "priv-net-run"), "ip", "-4", "-o", "addr").stdout
+
+    assert "eth0" in shown and "inet 10.88.64.2/20" in shown

@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: Apache-2.0
+"""priv-net-run as a job: at the terminal, under signals, killed.  Whatever ends it, nothing is left."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.namespace import Process, end
+from tests.support.oci import (
+    LOOPBACK,
+    MYNET,
+    PASS_ON,
+    RESULTS,
+    bridge,
+    calls,
+    configure,
+    external,
+    leases,
+    wait_for,
+)
+from tests.support.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_D, CTRL_Z, Terminal
+
+RUN = str(CHECKOUT / "scripts" / "priv-net-run")
+FOR_EVER = "exec sleep 2147483647"
+
+
+@pytest.fixture
+def mynet(host: Host) -> Host:
+    configure(host, **{"10-mynet.conf": MYNET, "99-loopback.conf": LOOPBACK})
+    return host
+
+
+@pytest.fixture
+def terminal(mynet: Host) -> Iterator[Terminal]:
+    with Terminal(mynet) as made:
+        yield made
+
+
+def start(host: Host, script: str, *, first: str = ":") -> Process:
+    """A run whose command prints `up` and goes on; it has done the first when this returns."""
+    running = host.popen(RUN, "sh", "-c", f"{first}; echo up; {script}")
+    assert running.stdout
+    assert running.stdout.readline() == "up\n"
+    return running
+
+
+def ended(process: Process) -> int:
+    """Its exit status; it has to come soon, and without a word."""
+    _, stderr = process.communicate(timeout=20)
+    assert stderr == ""
+    return process.returncode
+
+
+def processes(host: Host) -> dict[int, str]:
+    """All of the throw-away host: command lines by PID, as seen outside."""
+    space = os.readlink(f"/proc/{host.holder}/ns/pid")
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(entry / "ns/pid") == space:
+                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ").strip()
+        except OSError:
+            pass
+    return found
+
+
+def nothing_left(host: Host) -> bool:
+    return not leases(host) and not host.listdir(RESULTS) and not host.listdir("/run/netns")
+
+
+# At the terminal
+
+
+def test_command_has_the_terminal(terminal: Terminal) -> None:
+    terminal.type(f"tty; {RUN} tty\n")
+
+    first = terminal.wait_for(r"(/dev/pts/\d+)\s")[1]
+    assert terminal.wait_for(r"(/dev/pts/\d+)\s")[1] == first
+
+
+def test_ctrl_c_ends_the_command_and_the_network(terminal: Terminal, mynet: Host) -> None:
+    terminal.type(f"{RUN} sh -c 'echo u''p; {FOR_EVER}'\n")
+    terminal.wait_for("up")
+    terminal.type(CTRL_C)
+
+    assert terminal.status() == 130
+    assert nothing_left(mynet)
+
+
+def test_ctrl_c_ends_the_callers_loop(terminal: Terminal) -> None:
+    """A shell leaves its loop if the program has died of the signal, and goes on if it has exited."""
+    terminal.type(f"for i in 1 2 3; do {RUN} sh -c 'echo u''p; {FOR_EVER}'; done; echo after''wards\n")
+    terminal.wait_for("up")
+    terminal.type(CTRL_C)
+
+    assert terminal.status() == 130
+
+
+LATE = """\
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from cnihook.lean.job import Job
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's handler would swallow it just before the exec
+pid = os.fork()
+if not pid:
+    os.execvp("sleep", ["sleep", "2147483647"])
+job = Job(pid)
+job.begin()
+print("u" + "p", flush=True)
+time.sleep(0.5)
+status = job.wait()
+job.end_as_it_did()
+sys.exit(status)
+"""
+
+
+def test_ctrl_c_counts_before_anybody_waits(terminal: Terminal, mynet: Host) -> None:
+    """On a busy machine the command is there to be interrupted before its stand-in looks for signals."""
+    mynet.write("/run/late.py", LATE)
+    mynet.leaves("file /run/late.py")
+    terminal.type(f"for i in 1 2 3; do /usr/bin/python3 -IS /run/late.py {CHECKOUT}; done\n")
+    terminal.wait_for("up")
+    terminal.type(CTRL_C)
+
+    assert terminal.status() == 130
+
+
+def test_ctrl_c_is_the_commands_to_refuse(terminal: Terminal) -> None:
+    terminal.type(
+        f"{RUN} bash -c 'trap \"echo hand''led; exit 9\" INT; echo u''p; while :; do sleep 0.05; done'\n"
+    )
+    terminal.wait_for("up")
+    terminal.type(CTRL_C)
+
+    terminal.wait_for("handled")
+    assert terminal.status() == 9
+
+
+def test_quit_key_ends_the_command_and_the_network(terminal: Terminal, mynet: Host) -> None:
+    terminal.type(f"ulimit -c 0; {RUN} sh -c 'echo u''p; {FOR_EVER}'\n")
+    terminal.wait_for("up")
+    terminal.type(CTRL_BACKSLASH)
+
+    assert terminal.status() == 131
+    assert nothing_left(mynet)
+
+
+def test_ctrl_z_stops_the_job_and_fg_continues_it(terminal: Terminal) -> None:
+    terminal.type(f"{RUN} bash -c 'echo u''p; read line; echo got $line; exit 6'\n")
+    terminal.wait_for("up")
+    terminal.type(CTRL_Z)
+    terminal.wait_for(r"Stopped")
+    terminal.type("jobs -l; echo in''between\n")
+    terminal.wait_for(r"Stopped.*")
+    terminal.wait_for("inbetween")
+    terminal.type("fg\n")
+    terminal.wait_for("read line")
+    terminal.type("words\n")
+
+    terminal.wait_for("got words")
+    assert terminal.status() == 6
+
+
+def test_job_in_the_background_and_back(terminal: Terminal, mynet: Host) -> None:
+    """It stops when it reads from the terminal there, and the shell sees that."""
+    terminal.type(f"{RUN} bash -c 'echo u''p; read line; echo got $line'&\n")
+    terminal.wait_for("up")
+    terminal.type("\n")
+    wait_for(
+        lambda: "T" in [state(pid) for pid, words in processes(mynet).items() if RUN in words], "its stop"
+    )
+    terminal.type("fg\nwords\n")
+
+    terminal.wait_for("got words")
+    assert terminal.status() == 0
+
+
+def test_killed_in_the_background(terminal: Terminal, mynet: Host) -> None:
+    terminal.type(f"{RUN} sh -c 'echo u''p; {FOR_EVER}' &\n")
+    terminal.wait_for("up")
+    terminal.type("kill %1; wait %1; (exit $?)\n")
+
+    terminal.wait_for("Exit 143")
+    assert terminal.status() == 143
+    assert nothing_left(mynet)
+
+
+def test_change_of_the_windows_size_reaches_the_command(terminal: Terminal) -> None:
+    script = 'trap "stty size; exit" WINCH; echo u""p; while :; do sleep 0.05; done'
+    terminal.type(f"{RUN} bash -c '{script}'\n")
+    terminal.wait_for("up")
+    terminal.resize(30, 120)
+
+    terminal.wait_for(r"30 120")
+
+
+def test_shell_inside_has_job_control_of_its_own(terminal: Terminal) -> None:
+    """It takes the terminal for its jobs, stops itself, is continued, and gives the terminal back."""
+    terminal.type(f"PS1='in''ner> ' {RUN} bash --norc --noprofile --noediting -i\n")
+    terminal.wait_for("inner> ")
+    terminal.type("cat\n")
+    terminal.type("echoed\n")
+    terminal.wait_for("echoed\\s+echoed")
+    terminal.type(CTRL_Z)
+    terminal.wait_for("Stopped +cat")
+    terminal.type("fg\n")
+    terminal.type(CTRL_D)
+    terminal.wait_for("inner> ")
+    terminal.type("suspend\n")
+    terminal.wait_for("Stopped.*")
+    terminal.wait_for("ready> ")
+    terminal.type("fg\n")
+    terminal.wait_for("bash")
+    terminal.type("echo in''side; exit 4\n")
+    terminal.wait_for("inside")
+
+    assert terminal.status() == 4
+
+
+def test_ctrl_c_while_it_attaches(terminal: Terminal, mynet: Host) -> None:
+    folder = slow_plugin(mynet)
+    terminal.type(f"{RUN} --cni-path {folder} touch /run/.host/ran\n")
+    wait_for(lambda: calls(mynet), "the plugin's start")
+    terminal.type(CTRL_C)
+
+    terminal.wait_for("priv-net-run: interrupted")
+    assert terminal.status() == 130
+    assert nothing_left(mynet) and not mynet.exists("/run/.host/ran")
+
+
+def test_terminal_that_is_closed_ends_the_command_and_the_network(terminal: Terminal, mynet: Host) -> None:
+    terminal.type(f"{RUN} sh -c 'echo u''p; {FOR_EVER}'\n")
+    terminal.wait_for("up")
+    terminal.hang_up()
+
+    wait_for(lambda: nothing_left(mynet) and "cni0" not in mynet.links(), "the end of the network")
+
+
+# Signals
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "KILL"])
+def test_timeout_ends_it(mynet: Host, name: str) -> None:
+    """timeout(1) signals the process that it knows, and then all of the group: the command may get two."""
+    done = mynet.run("timeout", "-s", name, "0.5", RUN, "sh", "-c", FOR_EVER, check=False)
+
+    assert done.returncode == (-9 if name == "KILL" else 124)  # with KILL, timeout kills itself too
+    wait_for(lambda: nothing_left(mynet) and "cni0" not in mynet.links(), "the end of the network")
+
+
+@pytest.mark.parametrize("name", ["TERM", "HUP", "INT", "QUIT", "USR1", "ALRM"])
+def test_signal_to_it_alone_reaches_the_command(mynet: Host, name: str) -> None:
+    """As a service manager or `kill` sends it, who know of no other process."""
+    number = getattr(signal, f"SIG{name}")
+    running = start(mynet, f"ulimit -c 0; {FOR_EVER}")
+    os.kill(running.inside, number)
+
+    assert ended(running) == 128 + number
+    assert nothing_left(mynet)
+
+
+def test_command_may_handle_the_signal_and_go_on(mynet: Host) -> None:
+    running = start(mynet, "while :; do sleep 0.05; done", first="trap 'echo handled; exit 3' TERM")
+    os.kill(running.inside, signal.SIGTERM)
+
+    stdout, _ = running.communicate(timeout=20)
+    assert (stdout, running.returncode) == ("handled\n", 3)
+
+
+def test_signal_of_the_command_to_its_group_comes_once(mynet: Host) -> None:
+    """Passed on to the command, its own signal would end what had just got ready for it."""
+    script = "trap 'trap - TERM; echo first' TERM; kill -TERM 0; sleep 0.2; echo alive"
+
+    done = mynet.run("setsid", "--wait", RUN, "sh", "-c", script)
+    assert done.stdout == "first\nalive\n"
+
+
+def test_stop_and_continue_by_signals(mynet: Host) -> None:
+    """Its caller sees it stop when the command does; SIGCONT to it alone continues both."""
+    running = start(mynet, FOR_EVER)
+    itself, command = running.inside, children(running)[0]
+    os.kill(command, signal.SIGSTOP)
+    wait_for(lambda: state(itself) == "T", "its stop")
+    os.kill(itself, signal.SIGCONT)
+    wait_for(lambda: state(command) == "S", "the command's going on")
+
+    os.kill(running.inside, signal.SIGTERM)
+    os.kill(running.pid, signal.SIGCONT)  # nsenter, which has stopped with it
+    assert ended(running) == 143
+
+
+def children(process: Process) -> list[int]:
+    """The command's process and the guardian, in this order."""
+    inside = process.inside
+    return [int(pid) for pid in Path(f"/proc/{inside}/task/{inside}/children").read_text().split()]
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_stop_that_nobody_would_end(mynet: Host) -> None:
+    """In a session without a shell the kernel lets nobody stop for the terminal's sake; nor may we."""
+    script = "import os, signal; os.setpgid(0, 0); os.kill(0, signal.SIGTSTP); print('goes on')"
+
+    done = mynet.run("setsid", RUN, "/usr/bin/python3", "-IS", "-c", script, timeout=20)
+    assert done.stdout == "goes on\n"
+
+
+def test_caller_that_ignores_the_end_of_children(mynet: Host) -> None:
+    """The kernel keeps no exit status then, unless one asks for it."""
+    ignore = "import os, sys, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    ignore += "os.execv(sys.argv[1], sys.argv[1:])"
+    argv = ("/usr/bin/python3", "-IS", "-c", ignore, RUN, "sh", "-c", "exit 7")
+
+    assert mynet.run(*argv, check=False).returncode == 7
+
+
+# Killed
+
+
+def test_killed_command_leaves_nothing(mynet: Host) -> None:
+    running = start(mynet, FOR_EVER)
+    os.kill(children(running)[0], signal.SIGKILL)
+
+    assert ended(running) == 137
+    assert nothing_left(mynet)
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["alone", "with its group"])
+def test_killed_itself_it_leaves_nothing(mynet: Host, group: bool) -> None:
+    """Nobody can catch SIGKILL; another process has to notice.  The command, now without a network, ends."""
+    running = mynet.popen("setsid", RUN, "sh", "-c", f"echo up; {FOR_EVER}")
+    assert running.stdout
+    assert running.stdout.readline() == "up\n"
+    if group:
+        os.killpg(running.inside, signal.SIGKILL)
+    else:
+        os.kill(running.inside, signal.SIGKILL)
+    running.wait(20)
+
+    wait_for(lambda: nothing_left(mynet) and "cni0" not in mynet.links(), "the guardian's work")
+    wait_for(lambda: len(processes(mynet)) == 1, "the end of all processes")
+    end(running)
+
+
+def test_killed_while_it_attaches_it_leaves_nothing(mynet: Host) -> None:
+    """In the middle of a plugin, which works on for a moment: what it then makes has to go as well."""
+    folder = slow_plugin(mynet)
+    running = mynet.popen(RUN, "--cni-path", folder, "true")
+    wait_for(lambda: calls(mynet), "the plugin's start")
+    os.kill(running.inside, signal.SIGKILL)
+    running.wait(20)
+    mynet.write("/run/.host/go", "")
+
+    wait_for(lambda: nothing_left(mynet) and "cni0" not in mynet.links(), "the guardian's work")
+    assert calls(mynet) == ["slow ADD", "slow DEL"]
+    end(running)
+
+
+def slow_plugin(host: Host) -> str:
+    """A second plugin for mynet whose ADD waits for /run/.host/go.  Returns its folder."""
+    add = f"while ! test -e /run/.host/go; do sleep 0.02; done; {PASS_ON}"
+    folder = external(host, "slow", f"if [ $CNI_COMMAND = ADD ]; then {add}; fi")
+    network = bridge("mynet", "10.22.0.0/16", bridge="cni0")
+    network["plugins"].append({"type": "slow"})
+    configure(host, **{"10-mynet.conf": LOOPBACK, "11-mynet.conflist": json.dumps(network)})
+    return folder
+
+
+def test_guardian_holds_nothing_of_the_callers(mynet: Host) -> None:
+    """It may outlive us for a moment, and a reader of our output shall not have to wait for that."""
+    running = start(mynet, FOR_EVER)
+    guardian = children(running)[1]
+
+    files = {os.readlink(path) for path in Path(f"/proc/{guardian}/fd").iterdir()}
+    assert {path for path in files if not path.startswith(("pipe:", "net:", "anon_inode:"))} == {"/dev/null"}
+    assert len([path for path in files if path.startswith("pipe:")]) == 1
+    assert os.getsid(guardian) == guardian and os.getsid(running.inside) != guardian
+    os.kill(running.inside, signal.SIGTERM)
+    assert ended(running) == 143
+    assert not Path(f"/proc/{guardian}").exists()
+
+
+def test_signals_to_all_of_a_service_do_not_end_the_guardian(mynet: Host) -> None:
+    """A service manager sends SIGTERM to every process; the network is taken down all the same."""
+    running = start(mynet, FOR_EVER)
+    for pid in (*children(running), running.inside):
+        os.kill(pid, signal.SIGTERM)
+
+    assert ended(running) == 143
+    assert nothing_left(mynet)

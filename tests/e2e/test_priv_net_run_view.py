@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""priv-net-run: what the command finds.  All as outside, but for the network and what names it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.oci import LOOPBACK, MYNET, bridge, configure
+
+RUN = str(CHECKOUT / "scripts" / "priv-net-run")
+
+
+@pytest.fixture
+def mynet(host: Host) -> Host:
+    configure(host, **{"10-mynet.conf": MYNET, "99-loopback.conf": LOOPBACK})
+    return host
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PATH": "/usr/sbin:/usr/bin"},
+        {
+            "PATH": "/usr/sbin:/usr/bin",
+            "LC_ALL": "C",
+            "ODD": "\udcff\n=",
+            "EMPTY": "",
+            "PYTHONPATH": "/nowhere",
+        },
+    ],
+    ids=["sparse", "odd"],
+)
+def test_environment_is_the_callers(mynet: Host, env: dict[str, str]) -> None:
+    """Not one variable more, of those that an interpreter sets for itself."""
+    assert mynet.run(RUN, "env", "-0", env=env).stdout == mynet.run("env", "-0", env=env).stdout
+
+
+def test_working_folder_umask_and_signals_are_the_callers(mynet: Host) -> None:
+    """Python ignores SIGPIPE; whoever's command ran so would wait for ever in a pipeline."""
+    show = "pwd; umask; grep -E '^(SigIgn|SigBlk|SigPnd|ShdPnd)' /proc/self/status"
+    before = "umask 027; trap '' INT USR1; cd /usr; "
+
+    outside = mynet.run("sh", "-c", f'{before} sh -c "{show}"').stdout
+    inside = mynet.run("sh", "-c", f'{before} {RUN} sh -c "{show}"').stdout
+    assert inside == outside and outside.startswith("/usr\n0027\n")
+
+
+def test_arguments_pass_unchanged(mynet: Host) -> None:
+    odd = ["", "a b", "*", "--network", "'", "\udcff", "--"]
+
+    assert mynet.run(RUN, "printf", "%s\\n", *odd).stdout.split("\n")[:-1] == odd
+
+
+def test_files_that_are_open_or_closed_stay_so(mynet: Host) -> None:
+    """Else a closed stdin would be a socket of ours, and an inherited file lost."""
+    show = "for fd in 0 1 2 3 4 5 6 7 8 9; do test -e /proc/self/fd/$fd && echo $fd; done >&7"
+    script = "exec 7>&1 <&- >&- 9</etc/passwd; "
+
+    outside = mynet.run("sh", "-c", f"{script} sh -c '{show}'").stdout
+    assert mynet.run("sh", "-c", f"{script} {RUN} sh -c '{show}'").stdout == outside
+    assert outside.split()[-2:] == ["7", "9"] and "0" not in outside
+
+
+def test_pipes_end_with_the_command(mynet: Host) -> None:
+    """Neither side of a pipeline may wait for a copy of its end that we hold."""
+    assert mynet.run("sh", "-c", f"printf 'a\\nb\\n' | {RUN} cat | cat").stdout == "a\nb\n"
+    assert mynet.run("sh", "-c", f"yes | {RUN} head -n 2; echo $?").stdout == "y\ny\n0\n"
+
+
+def test_output_closed_by_the_command_is_closed(mynet: Host) -> None:
+    """Although the command runs on: its reader must see the end now."""
+    command = "echo last; exec >&-; echo $$ > /run/.host/pid; exec sleep 2147483647"
+    running = mynet.popen(
+        "sh", "-c", f"{RUN} sh -c '{command}' | (cat; echo end; kill $(cat /run/.host/pid))"
+    )
+
+    assert running.communicate(timeout=20) == ("last\nend\n", "")
+
+
+def test_sys_shows_the_private_namespace_and_keeps_its_mounts(mynet: Host) -> None:
+    """A new sysfs alone would take the cgroups away, and with them half of what looks at them."""
+    mynet.run("mount", "-t", "tmpfs", "tmpfs", "/sys/fs/fuse")
+    mynet.run("mkdir", "/sys/fs/fuse/inner")
+    mynet.run("mount", "-t", "tmpfs", "tmpfs", "/sys/fs/fuse/inner")
+    show = "grep -o ' /sys[^ ]*' /proc/self/mountinfo | sort; ls /sys/fs/cgroup; echo; ls /sys/class/net"
+
+    outside = mynet.run("sh", "-c", show).stdout
+    inside = mynet.run(RUN, "sh", "-c", show).stdout
+    mynet.run("umount", "/sys/fs/fuse/inner", "/sys/fs/fuse")
+    mynet.leaves("dir /run/mount")  # mount's own
+
+    assert "/sys/fs/fuse/inner" in outside and "/sys/fs/cgroup" in outside
+    assert inside.partition("\n\n")[0] == outside.partition("\n\n")[0]
+    assert inside.partition("\n\n")[2] == "eth0\nlo\n"
+
+
+def test_read_only_sys_stays_read_only(mynet: Host) -> None:
+    """Who made it so, such as a container's runtime, had a reason."""
+    show = "grep ' /sys ' /proc/self/mounts; ls /sys/class/net"
+    script = f'mount -o remount,bind,ro /sys && exec {RUN} sh -c "{show}"'
+
+    lines = mynet.run("unshare", "--mount", "sh", "-c", script).stdout.splitlines()
+    mynet.leaves("dir /run/mount")  # mount's own
+    assert lines[0].split()[3].startswith("ro") and lines[1:] == ["eth0", "lo"]
+
+
+def test_works_in_a_user_namespace(host: Host) -> None:
+    """An ordinary user's root: mounts that came with the namespace are locked, and cannot be taken off."""
+    script = (
+        f"mount -t tmpfs t /run && mount -t tmpfs t /var/lib/cni && {RUN} ls /sys/class/net /sys/fs/cgroup"
+    )
+
+    done = host.run("unshare", "-Urmn", "sh", "-c", script)
+    host.leaves("dir /run/mount")  # mount's own
+    assert done.stdout.startswith("/sys/class/net:\neth0\nlo\n\n/sys/fs/cgroup:\n")
+    assert len(done.stdout.split()) > 5
+
+
+DNS = {
+    "nameservers": ["10.1.0.1"],
+    "domain": "one.test",
+    "search": ["a.test", "b.test"],
+    "options": ["ndots:2"],
+}
+
+
+def test_name_servers_of_the_networks(host: Host) -> None:
+    """Those of all networks, in their order; the host's own file is as before, for others and afterwards."""
+    configure(
+        host,
+        bridge("one", "10.1.0.0/24", dns=DNS),
+        bridge("two", "10.2.0.0/24", dns={"nameservers": ["10.2.0.1", "10.1.0.1"], "search": ["b.test"]}),
+    )
+    host.write("/etc/resolv.conf", "nameserver 192.0.2.1\n")
+    host.leaves("file /etc/resolv.conf")
+
+    script = "cat /etc/resolv.conf; cat /proc/1/root/etc/resolv.conf; stat -c %a /etc/resolv.conf"
+    done = host.run("sh", "-c", f"umask 077; exec {RUN} sh -c '{script}'")
+    assert done.stdout.splitlines() == [
+        "domain one.test",
+        "search a.test b.test",
+        "nameserver 10.1.0.1",
+        "nameserver 10.2.0.1",
+        "options ndots:2",
+        "nameserver 192.0.2.1",
+        "644",
+    ]
+    assert host.read("/etc/resolv.conf") == "nameserver 192.0.2.1\n"
+
+
+def test_resolv_conf_that_is_a_link_to_a_link(host: Host) -> None:
+    """As systemd-resolved and resolvconf make it; every name of the file must lead to the same."""
+    configure(host, bridge("one", "10.1.0.0/24", dns=DNS))
+    host.write("/run/.host/real/resolv.conf", "nameserver 192.0.2.1\n")
+    host.run("ln", "-s", "/run/.host/real/resolv.conf", "/run/.host/link")
+    host.run("ln", "-sf", "../run/.host/link", "/etc/resolv.conf")
+    host.leaves("file /etc/resolv.conf")
+
+    done = host.run(RUN, "cat", "/etc/resolv.conf", "/run/.host/real/resolv.conf")
+    assert done.stdout.count("nameserver 10.1.0.1\n") == 2 and "192.0.2.1" not in done.stdout
+    assert host.read("/run/.host/real/resolv.conf") == "nameserver 192.0.2.1\n"
+
+
+def test_without_dns_of_a_network_resolv_conf_is_the_hosts(mynet: Host) -> None:
+    mynet.write("/etc/resolv.conf", "nameserver 192.0.2.1\n")
+    mynet.leaves("file /etc/resolv.conf")
+
+    done = mynet.run(RUN, "sh", "-c", "cat /etc/resolv.conf; grep resolv.conf /proc/self/mountinfo; :")
+    assert done.stdout == "nameserver 192.0.2.1\n"
+
+
+def test_search_domains_alone_keep_the_hosts_servers(host: Host) -> None:
+    """A file without any server means a server on the loopback, where nobody is."""
+    configure(host, bridge("one", "10.1.0.0/24", dns={"search": ["a.test"]}))
+    host.write("/etc/resolv.conf", "# comment\nnameserver 192.0.2.1\noptions edns0\n")
+    host.leaves("file /etc/resolv.conf")
+
+    assert host.run(RUN, "cat", "/etc/resolv.conf").stdout == "search a.test\nnameserver 192.0.2.1\n"
+
+
+def test_stub_on_the_hosts_loopback_is_passed_by(mynet: Host) -> None:
+    """systemd-resolved listens at 127.0.0.53 of the host, which is not that of the command."""
+    mynet.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
+    mynet.write("/run/systemd/resolve/resolv.conf", "nameserver 192.0.2.7\nsearch here\n")
+    mynet.leaves("file /etc/resolv.conf", "* /run/systemd*")
+
+    assert mynet.run(RUN, "cat", "/etc/resolv.conf").stdout == "nameserver 192.0.2.7\nsearch here\n"
+
+
+def test_missing_resolv_conf_is_said_and_nothing_is_written(host: Host) -> None:
+    configure(host, bridge("one", "10.1.0.0/24", dns=DNS))
+    host.run("rm", "-f", "/etc/resolv.conf")
+    host.leaves("file /etc/resolv.conf")
+
+    done = host.run(RUN, "echo", "ran")
+    assert done.stdout == "ran\n"
+    assert "/etc/resolv.conf" in done.stderr and done.stderr.count("\n") == 1
+    assert not Path(f"{host.root}/etc/resolv.conf").exists()

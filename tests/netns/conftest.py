@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plugins, held to the CNI protocol: every test runs against ours and against the reference."""
+
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from tests.support import cni
+from tests.support.host import Container, Host
+
+
+@pytest.fixture(scope="session")
+def implementations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, cni.Implementation]:
+    return {"builtin": cni.builtin(tmp_path_factory.mktemp("plugins")), "reference": cni.reference()}
+
+
+@pytest.fixture(autouse=True, params=["builtin", "reference"])
+def implementation(
+    request: pytest.FixtureRequest, implementations: dict[str, cni.Implementation]
+) -> cni.Implementation:
+    return implementations[cast(str, request.param)]
+
+
+@pytest.fixture
+def container(host: Host) -> Iterator[Container]:
+    yield host.container()

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bridge: CHECK finds what is no longer as ADD made it; GC and STATUS reach its IPAM plugin."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import SPEC_1_1
+from tests.support.bridge import add, leased, network
+from tests.support.cni import CniFailure, with_previous_result
+from tests.support.host import Container, Host, Outside
+from tests.support.traffic import connect
+
+SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
+CONF = network(SUBNET, SUBNET6, isDefaultGateway=True)
+MASQUERADED = network(SUBNET, SUBNET6, version="1.1.0", isDefaultGateway=True, ipMasq=True)
+
+
+@pytest.fixture
+def attached(host: Host, container: Container) -> Any:
+    """The configuration of an attached container, with its result."""
+    return with_previous_result(CONF, host.cni("ADD", CONF, container))
+
+
+def test_check_accepts_what_add_made(host: Host, container: Container, attached: Any) -> None:
+    assert host.cni("CHECK", attached, container) is None
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
+def test_check_reads_the_result_of_its_version(host: Host, container: Container, version: str) -> None:
+    conf = CONF | {"cniVersion": version}
+    result = host.cni("ADD", conf, container)
+
+    host.cni("CHECK", with_previous_result(conf, result), container)
+
+
+def test_check_accepts_routes_of_a_later_plugin(host: Host, container: Container, attached: Any) -> None:
+    container.run("ip", "route", "add", "192.0.2.0/24", "via", "10.9.0.9")
+
+    host.cni("CHECK", attached, container)
+
+
+@pytest.mark.known_difference("asks an IPAM plugin without a name, and fails")
+def test_check_accepts_a_network_without_addresses(host: Host, container: Container) -> None:
+    conf = network()
+    result = host.cni("ADD", conf, container)
+
+    host.cni("CHECK", with_previous_result(conf, result), container)
+
+
+def delete_link(_: Host, container: Container) -> None:
+    container.run("ip", "link", "del", "eth0")
+
+
+def delete_address(_: Host, container: Container) -> None:
+    container.run("ip", "address", "del", "10.9.0.2/24", "dev", "eth0")
+
+
+def delete_address6(_: Host, container: Container) -> None:
+    container.run("ip", "address", "del", "2001:db8:9::2/64", "dev", "eth0")
+
+
+def delete_route(_: Host, container: Container) -> None:
+    container.run("ip", "route", "del", "default")
+
+
+def change_mac(_: Host, container: Container) -> None:
+    container.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:55")
+
+
+def take_off_the_bridge(host: Host, container: Container) -> None:
+    (port,) = [name for name in host.links() if name.startswith("veth")]
+    host.run("ip", "link", "set", port, "nomaster")
+
+
+def delete_bridge(host: Host, container: Container) -> None:
+    host.run("ip", "link", "del", "cni0")
+
+
+def delete_lease(host: Host, container: Container) -> None:
+    for address in leased(host):
+        host.run("rm", f"/var/lib/cni/networks/net1/{address}")
+
+
+def replace_by_another(host: Host, container: Container) -> None:
+    delete_link(host, container)
+    container.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "0hte")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        delete_link,
+        delete_address,
+        delete_address6,
+        delete_route,
+        change_mac,
+        take_off_the_bridge,
+        delete_bridge,
+        delete_lease,
+        replace_by_another,
+    ],
+)
+def test_check_finds(
+    host: Host, container: Container, attached: Any, damage: Callable[[Host, Container], None]
+) -> None:
+    damage(host, container)
+
+    with pytest.raises(CniFailure):
+        host.cni("CHECK", attached, container)
+    container.run("ip", "link", "del", "eth0", check=False)  # where it is not the plugin's any more
+
+
+def test_check_wants_the_result(host: Host, container: Container, attached: Any) -> None:
+    with pytest.raises(CniFailure, match="prevResult"):
+        host.cni("CHECK", CONF, container)
+
+
+def test_check_wants_the_result_of_this_container(host: Host, container: Container, attached: Any) -> None:
+    other, _ = add(host, CONF)
+
+    with pytest.raises(CniFailure):
+        host.cni("CHECK", attached, other)
+
+
+def valid(*containers: Container) -> Any:
+    return [{"containerID": container.name, "ifname": "eth0"} for container in containers]
+
+
+@SPEC_1_1
+def test_gc_keeps_what_is_valid_and_frees_the_rest(host: Host) -> None:
+    """Also the rules of a container that has gone without a DEL."""
+    outside = host.outside()
+    conf = MASQUERADED
+    (lives, _), (gone, _) = (add(host, conf) for _ in range(2))
+    gone.destroy()
+
+    host.cni("GC", conf | {"cni.dev/valid-attachments": valid(lives)})
+
+    assert leased(host) == ["10.9.0.2", "2001:db8:9::2"]
+    assert connect(lives, outside, Outside.ADDRESS) == Outside.HOST
+    host.cni("DEL", conf, lives)
+    host.attachments.clear()  # the leak check now shows whether GC was as good as a DEL
+
+
+@SPEC_1_1
+def test_gc_of_one_network_leaves_the_others(host: Host) -> None:
+    outside = host.outside()
+    one = network(SUBNET, version="1.1.0", isDefaultGateway=True, ipMasq=True)
+    other = network(
+        "10.8.0.0/24", name="other", bridge="br2", version="1.1.0", isDefaultGateway=True, ipMasq=True
+    )
+    add(host, one)
+    lives, _ = add(host, other)
+
+    host.cni("GC", one | {"cni.dev/valid-attachments": []})
+
+    assert leased(host) == []
+    assert leased(host, "/var/lib/cni/networks/other") == ["10.8.0.2"]
+    assert connect(lives, outside, Outside.ADDRESS) == Outside.HOST
+
+
+@SPEC_1_1
+def test_gc_without_a_list_changes_nothing(host: Host) -> None:
+    outside = host.outside()
+    conf = MASQUERADED
+    lives, _ = add(host, conf)
+
+    host.cni("GC", conf)
+
+    assert connect(lives, outside, Outside.ADDRESS) == Outside.HOST
+
+
+@SPEC_1_1
+def test_status_is_good_where_an_add_would_be(host: Host) -> None:
+    assert host.cni("STATUS", network(SUBNET, version="1.1.0")) is None
+    assert host.cni("STATUS", network(version="1.1.0")) is None
+
+
+@SPEC_1_1
+def test_status_passes_on_what_ipam_says(host: Host) -> None:
+    conf = network("10.9.0.0/30", version="1.1.0")
+    add(host, conf)
+
+    with pytest.raises(CniFailure, match=r"10\.9\.0\.") as failure:
+        host.cni("STATUS", conf)
+    assert failure.value.code == 50
+
+
+@SPEC_1_1
+def test_status_wants_an_ipam_plugin_that_is_there(host: Host) -> None:
+    with pytest.raises(CniFailure, match="no-such-ipam"):
+        host.cni("STATUS", network(version="1.1.0", ipam={"type": "no-such-ipam"}))
+
+
+def test_check_of_an_old_version_is_refused(host: Host, container: Container) -> None:
+    """It came with 0.4.0."""
+    conf = CONF | {"cniVersion": "0.3.1"}
+    host.cni("ADD", conf, container)
+
+    with pytest.raises(CniFailure) as failure:
+        host.cni("CHECK", conf, container)
+    assert failure.value.code == 1

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bridge: which configurations are refused, and before anything has changed."""
+
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import LEAKS_LINK, OLD_KEYS
+from tests.support.bridge import add, leased, network
+from tests.support.cni import CniFailure
+from tests.support.host import Container, Host
+
+SUBNET = "10.9.0.0/24"
+WRONG: list[Any] = [
+    pytest.param({"hairpinMode": True, "promiscMode": True}, "hairpin", id="hairpin and promiscuous"),
+    pytest.param({"vlan": 4095}, "4095", id="vlan too high"),
+    pytest.param({"vlan": -1}, "-1", id="vlan negative"),
+    pytest.param({"vlan": "5"}, "vlan", id="vlan is a string"),
+    pytest.param({"vlanTrunk": [{"minID": 5}]}, "maxID", marks=OLD_KEYS, id="trunk without an end"),
+    pytest.param({"vlanTrunk": [{"maxID": 5}]}, "minID", marks=OLD_KEYS, id="trunk without a start"),
+    pytest.param(
+        {"vlanTrunk": [{"minID": 9, "maxID": 5}]}, "minID", marks=OLD_KEYS, id="trunk that ends first"
+    ),
+    pytest.param({"vlanTrunk": [{"id": 4095}]}, "trunk", marks=OLD_KEYS, id="trunk too high"),
+    pytest.param({"vlanTrunk": [{"id": 0}]}, "trunk", marks=OLD_KEYS, id="trunk zero"),
+    pytest.param(
+        {"disableContainerInterface": True}, "IPAM", marks=OLD_KEYS, id="addresses for what is down"
+    ),
+    pytest.param({"mtu": "1500"}, "mtu", id="mtu is a string"),
+    pytest.param({"isGateway": "yes"}, "isGateway", id="isGateway is a string"),
+    pytest.param({"bridge": 5}, "bridge", id="bridge is a number"),
+    pytest.param({"ipam": "host-local"}, "ipam", id="ipam is a string"),
+    pytest.param({"dns": {"nameservers": "192.0.2.1"}}, "nameservers", id="nameservers is a string"),
+    pytest.param({"ipMasqBackend": "pf", "ipMasq": True}, "pf", marks=OLD_KEYS, id="no such backend"),
+    pytest.param(
+        {"runtimeConfig": {"mac": "02:11"}},
+        "02:11",
+        id="mac too short",
+    ),
+    pytest.param({"args": {"cni": {"mac": "not a mac"}}}, "not a mac", id="mac that is none"),
+]
+
+
+@pytest.mark.parametrize(("keys", "named"), WRONG)
+def test_configuration_is_refused_by_the_name_of_the_key(
+    host: Host, container: Container, keys: dict[str, Any], named: str
+) -> None:
+    conf = network(SUBNET)
+    conf.update(keys)
+
+    with pytest.raises(CniFailure) as failure:
+        host.cni("ADD", conf, container)
+
+    assert named.lower() in f"{failure.value.msg} {failure.value.details}".lower()
+    assert host.links() - {"cni0"} == {"lo"} and container.links() == {"lo"}
+    assert leased(host) == []
+
+
+@pytest.mark.known_difference("the bridge is made before the rest is looked at, and stays")
+def test_refused_configuration_makes_no_bridge(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure):
+        host.cni("ADD", network(SUBNET) | {"runtimeConfig": {"mac": "nonsense"}}, container)
+
+    assert host.links() == {"lo"}
+
+
+def test_keys_are_found_in_any_case(host: Host, container: Container) -> None:
+    """As they are by every plugin written in Go, and so in configurations that exist."""
+    conf = network(SUBNET) | {"isgateway": True, "HairPinMode": True, "MTU": 1400}
+
+    result = host.cni("ADD", conf, container)
+
+    assert host.addresses("cni0") == ["10.9.0.1/24"]
+    assert container.link("eth0")["mtu"] == 1400
+    link = host.link(result["interfaces"][1]["name"])
+    assert link["linkinfo"]["info_slave_data"]["hairpin"]
+
+
+def test_keys_that_are_unknown_are_ignored(host: Host, container: Container) -> None:
+    conf = network(SUBNET) | {"io.example.key": {"a": [1]}, "labels": None, "capabilities": {"mac": True}}
+
+    assert host.cni("ADD", conf, container)["ips"][0]["address"] == "10.9.0.2/24"
+
+
+def test_null_means_not_set(host: Host, container: Container) -> None:
+    conf = network(SUBNET)
+    conf.update(dict.fromkeys(("isGateway", "mtu", "vlan", "hairpinMode", "dns", "runtimeConfig", "args")))
+
+    assert host.cni("ADD", conf, container)["ips"][0]["address"] == "10.9.0.2/24"
+    assert host.addresses("cni0") == []
+
+
+def test_bridge_name_that_the_kernel_cannot_take_is_named(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure, match="a-name-of-17-chars"):
+        host.cni("ADD", network(SUBNET, bridge="a-name-of-17-chars"), container)
+
+
+def test_mtu_that_the_kernel_cannot_take_is_refused(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure):
+        host.cni("ADD", network(SUBNET, mtu=10), container)
+
+    assert container.links() == {"lo"}
+
+
+@pytest.mark.parametrize(("args", "named"), [("MAC=zz", "zz"), ("WHATEVER=1", "WHATEVER"), ("MAC", "MAC")])
+def test_arguments_that_cannot_be_understood_are_refused(
+    host: Host, container: Container, args: str, named: str
+) -> None:
+    with pytest.raises(CniFailure, match=named):
+        host.cni("ADD", network(), container, CNI_ARGS=args)
+    assert container.links() == {"lo"}
+
+
+def test_unknown_arguments_can_be_allowed(host: Host, container: Container) -> None:
+    """As Kubernetes does, which sends a pod's names to every plugin."""
+    host.cni("ADD", network(), container, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAME=web-1")
+
+    assert "eth0" in container.links()
+
+
+@LEAKS_LINK
+def test_number_as_a_requested_address_is_refused(host: Host, container: Container) -> None:
+    conf = network(SUBNET) | {"runtimeConfig": {"ips": [7]}}
+
+    with pytest.raises(CniFailure):
+        add(host, conf, container)
+    assert leased(host) == []

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bridge: DEL takes all away, however little it is told and however much of it has gone already.
+
+The leak check after each test does most of the asserting here.
+"""
+
+import pytest
+
+from tests.support.bridge import add, leased, network
+from tests.support.cni import with_previous_result
+from tests.support.host import Container, Host, Outside
+from tests.support.traffic import connect
+
+SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
+ALL = network(SUBNET, SUBNET6, isDefaultGateway=True, ipMasq=True, macspoofchk=True)
+LEAKS_RULES = pytest.mark.known_difference("without a namespace to read addresses from, its rules stay")
+
+
+def test_del_undoes_all_of_add(host: Host) -> None:
+    one, result = add(host, ALL)
+
+    assert host.cni("DEL", with_previous_result(ALL, result), one) is None
+
+    assert one.links() == {"lo"}
+    assert leased(host) == []
+    assert not any(link.startswith("veth") for link in host.links())
+
+
+def test_del_can_be_repeated(host: Host) -> None:
+    one, result = add(host, ALL)
+
+    for _ in range(3):
+        host.cni("DEL", with_previous_result(ALL, result), one)
+
+
+def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+    host.cni("DEL", ALL, container)
+
+
+def test_del_needs_no_previous_result(host: Host) -> None:
+    """The runtime may have lost its record, and before 0.4.0 there is none."""
+    one, _ = add(host, ALL)
+
+    host.cni("DEL", ALL, one)
+
+
+@LEAKS_RULES
+@pytest.mark.parametrize("with_result", [True, False], ids=["result", "no result"])
+def test_del_after_the_namespace_has_gone(host: Host, with_result: bool) -> None:
+    one, result = add(host, ALL)
+    one.destroy()
+
+    host.cni("DEL", with_previous_result(ALL, result if with_result else None), one)
+
+    assert leased(host) == []
+
+
+@LEAKS_RULES
+@pytest.mark.parametrize("with_result", [True, False], ids=["result", "no result"])
+def test_del_without_a_namespace(host: Host, with_result: bool) -> None:
+    """As a runtime that does not know it any more asks for it; the container may well live on."""
+    one, result = add(host, ALL)
+    one.destroy()
+
+    host.cni("DEL", with_previous_result(ALL, result if with_result else None), one, CNI_NETNS="")
+
+    assert leased(host) == []
+
+
+@pytest.mark.known_difference("without CNI_NETNS it does not look for the host's end")
+def test_del_without_a_namespace_that_still_lives_takes_the_link(host: Host) -> None:
+    """The host's end is within reach; a container that keeps its link would use an address that is free."""
+    one, result = add(host, ALL)
+
+    host.cni("DEL", with_previous_result(ALL, result), one, CNI_NETNS="")
+
+    assert "eth0" not in one.links()
+
+
+@pytest.mark.known_difference("takes any file system but nsfs and proc for an error")
+def test_del_with_a_file_that_is_no_namespace(host: Host, container: Container) -> None:
+    """What is left where a bind mount was: an empty file."""
+    _, result = add(host, ALL, container)
+    container.destroy()
+    host.write(container.path, "")
+    host.leaves(f"file {container.path}")
+
+    host.cni("DEL", with_previous_result(ALL, result), container)
+
+    assert leased(host) == []
+
+
+def test_del_after_the_link_has_gone(host: Host) -> None:
+    conf = network(SUBNET)
+    one, result = add(host, conf)
+    one.run("ip", "link", "del", "eth0")
+
+    host.cni("DEL", with_previous_result(conf, result), one)
+
+    assert leased(host) == []
+
+
+@pytest.mark.known_difference("reads the addresses off the link, and leaks the rules where it has gone")
+def test_del_after_the_link_has_gone_with_masquerade(host: Host) -> None:
+    one, result = add(host, ALL)
+    one.run("ip", "link", "del", "eth0")
+
+    host.cni("DEL", with_previous_result(ALL, result), one)
+
+
+def test_del_after_the_bridge_has_gone(host: Host) -> None:
+    one, result = add(host, ALL)
+    host.run("ip", "link", "del", "cni0")
+
+    host.cni("DEL", with_previous_result(ALL, result), one)
+
+    assert one.links() == {"lo"} and leased(host) == []
+
+
+@pytest.mark.known_difference("wants the chains that it deletes to be there")
+def test_del_after_the_rules_have_gone(host: Host) -> None:
+    """Somebody ran `nft flush ruleset`, as reloading a firewall does."""
+    one, result = add(host, ALL)
+    host.run("nft", "flush", "ruleset")
+
+    host.cni("DEL", with_previous_result(ALL, result), one)
+
+
+@pytest.mark.known_difference("both interfaces share a chain, which DEL cannot delete and reports")
+def test_del_leaves_the_other_interface_of_a_container(host: Host, container: Container) -> None:
+    """With its masquerade."""
+    outside = host.outside()
+    conf = network(SUBNET, isGateway=True, ipMasq=True)
+    add(host, conf | {"isDefaultGateway": True}, container, "eth0")
+    _, second = add(host, conf, container, "eth1")
+
+    host.cni("DEL", with_previous_result(conf, second), container, "eth1")
+
+    assert container.links() == {"lo", "eth0"} and leased(host) == ["10.9.0.2"]
+    assert connect(container, outside, Outside.ADDRESS) == Outside.HOST
+
+
+def test_bridge_lives_as_long_as_it_has_a_port(host: Host) -> None:
+    conf = network(SUBNET, isGateway=True)
+    (one, first), (two, _) = (add(host, conf) for _ in range(2))
+
+    host.cni("DEL", with_previous_result(conf, first), one)
+
+    assert "cni0" in host.links()
+    assert connect(host, two, "10.9.0.3") == "10.9.0.1"
+
+
+@pytest.mark.known_difference("no bridge is ever taken away")
+def test_bridge_goes_with_its_last_port(host: Host) -> None:
+    conf = network(SUBNET, isGateway=True)
+    both = [add(host, conf) for _ in range(2)]
+
+    for one, result in both:
+        host.cni("DEL", with_previous_result(conf, result), one)
+
+    assert "cni0" not in host.links()
+
+
+@pytest.mark.known_difference("no bridge is ever taken away")
+def test_bridge_goes_with_its_last_port_though_the_namespace_has_gone(host: Host) -> None:
+    conf = network(SUBNET, isGateway=True)
+    one, result = add(host, conf)
+    one.destroy()
+
+    host.cni("DEL", with_previous_result(conf, result), one)
+
+    assert "cni0" not in host.links()
+
+
+def test_bridge_of_the_administrator_stays(host: Host) -> None:
+    host.run("ip", "link", "add", "mybr", "type", "bridge")
+    host.run("ip", "address", "add", "10.9.0.1/24", "dev", "mybr")
+    host.leaves("* mybr *")
+    conf = network(SUBNET, bridge="mybr", isGateway=True)
+    one, result = add(host, conf)
+
+    host.cni("DEL", with_previous_result(conf, result), one)
+
+    assert host.addresses("mybr") == ["10.9.0.1/24"]
+
+
+def test_bridge_with_a_port_of_someone_else_stays(host: Host) -> None:
+    conf = network(SUBNET, isGateway=True)
+    one, result = add(host, conf)
+    host.run("ip", "link", "add", "other", "type", "veth", "peer", "name", "rehto")
+    host.run("ip", "link", "set", "other", "master", "cni0")
+    host.leaves("* cni0 *", "* other *", "* rehto *", "link other *", "link rehto *")
+
+    host.cni("DEL", with_previous_result(conf, result), one)
+
+    assert host.link("other")["master"] == "cni0"

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""host-local: which address an ADD leases, and when it is free again."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import SPEC_1_1
+from tests.support import cni
+from tests.support.cni import CniFailure
+from tests.support.host import Host
+from tests.support.ipam import add, delete, leased, network, request
+
+
+def fill(host: Host, conf: Any, count: int) -> list[str]:
+    return [address for number in range(count) for address in add(host, conf, f"fill{number}")]
+
+
+def test_result_holds_address_gateway_and_routes(host: Host) -> None:
+    """All that an interface plugin needs, and no interface: that is the plugin's own part."""
+    conf = network("10.9.0.0/24", routes=[{"dst": "0.0.0.0/0"}, {"dst": "192.0.2.0/24", "gw": "10.9.0.9"}])
+
+    assert request(host, "ADD", conf) == {
+        "cniVersion": "1.0.0",
+        "ips": [{"address": "10.9.0.2/24", "gateway": "10.9.0.1"}],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "192.0.2.0/24", "gw": "10.9.0.9"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("version", "result"),
+    [
+        pytest.param(
+            "1.1.0",
+            {"ips": [{"address": "10.9.0.2/24", "gateway": "10.9.0.1"}], "routes": [{"dst": "0.0.0.0/0"}]},
+            marks=SPEC_1_1,
+        ),
+        *(
+            (
+                version,
+                {
+                    "ips": [{"version": "4", "address": "10.9.0.2/24", "gateway": "10.9.0.1"}],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "dns": {},
+                },
+            )
+            for version in ("0.4.0", "0.3.1", "0.3.0")
+        ),
+        *(
+            (
+                version,
+                {
+                    "ip4": {"ip": "10.9.0.2/24", "gateway": "10.9.0.1", "routes": [{"dst": "0.0.0.0/0"}]},
+                    "dns": {},
+                },
+            )
+            for version in ("0.2.0", "0.1.0")
+        ),
+    ],
+)
+def test_result_has_the_shape_of_its_version(host: Host, version: str, result: dict[str, Any]) -> None:
+    conf = network("10.9.0.0/24", version=version, routes=[{"dst": "0.0.0.0/0"}])
+
+    assert request(host, "ADD", conf) == {"cniVersion": version} | result
+
+
+@SPEC_1_1
+def test_routes_keep_what_1_1_added_to_them(host: Host) -> None:
+    route = {"dst": "192.0.2.0/24", "mtu": 1400, "advmss": 1360, "priority": 7, "table": 0, "scope": 0}
+
+    assert request(host, "ADD", network("10.9.0.0/24", version="1.1.0", routes=[route]))["routes"] == [route]
+
+
+def test_addresses_are_leased_in_order(host: Host) -> None:
+    """The first one is the gateway's and is never leased."""
+    assert fill(host, network("10.9.0.0/24"), 3) == ["10.9.0.2", "10.9.0.3", "10.9.0.4"]
+
+
+def test_freed_address_is_not_leased_again_at_once(host: Host) -> None:
+    """Neighbours may still have its old owner's MAC address in their tables."""
+    conf = network("10.9.0.0/24")
+    fill(host, conf, 2)
+    delete(host, conf, "fill1")
+
+    assert add(host, conf) == ["10.9.0.4"]
+
+
+def test_search_starts_again_at_the_beginning(host: Host) -> None:
+    conf = network("10.9.0.0/29")  # .2 to .6
+    fill(host, conf, 5)
+    delete(host, conf, "fill1")
+
+    assert add(host, conf) == ["10.9.0.3"]
+
+
+def test_last_lease_alone_may_be_leased_again(host: Host) -> None:
+    """A range of one address serves one container after the other."""
+    conf = network("10.9.0.0/30")
+
+    assert add(host, conf, "a") == ["10.9.0.2"]
+    delete(host, conf, "a")
+    assert add(host, conf, "b") == ["10.9.0.2"]
+
+
+def test_exhausted_range_is_an_error_that_names_it(host: Host) -> None:
+    conf = network("10.9.0.0/30")
+    add(host, conf, "a")
+
+    with pytest.raises(CniFailure, match=r"10\.9\.0\.1-10\.9\.0\.2"):
+        add(host, conf, "b")
+
+
+def test_start_and_end_are_part_of_the_range(host: Host) -> None:
+    conf = network({"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.20", "rangeEnd": "10.9.0.21"})
+
+    assert fill(host, conf, 2) == ["10.9.0.20", "10.9.0.21"]
+    with pytest.raises(CniFailure):
+        add(host, conf)
+
+
+def test_gateway_elsewhere_frees_the_first_address(host: Host) -> None:
+    result = request(host, "ADD", network({"subnet": "10.9.0.0/24", "gateway": "10.9.0.254"}))
+
+    assert result["ips"] == [{"address": "10.9.0.1/24", "gateway": "10.9.0.254"}]
+
+
+def test_gateway_within_the_range_is_skipped(host: Host) -> None:
+    conf = network({"subnet": "10.9.0.0/29", "gateway": "10.9.0.3"})
+
+    assert fill(host, conf, 5) == ["10.9.0.1", "10.9.0.2", "10.9.0.4", "10.9.0.5", "10.9.0.6"]
+
+
+def test_gateway_may_be_outside_of_the_subnet(host: Host) -> None:
+    result = request(host, "ADD", network({"subnet": "10.9.0.0/24", "gateway": "10.1.1.1"}))
+
+    assert result["ips"] == [{"address": "10.9.0.1/24", "gateway": "10.1.1.1"}]
+
+
+def test_network_address_is_leased_only_on_demand(host: Host) -> None:
+    conf = network({"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.0"})
+
+    assert fill(host, conf, 2) == ["10.9.0.0", "10.9.0.2"]
+
+
+def test_broadcast_address_is_not_leased(host: Host) -> None:
+    assert fill(host, network("10.9.0.0/29"), 5)[-1] == "10.9.0.6"
+
+
+def test_ipv6_has_no_broadcast_address(host: Host) -> None:
+    conf = network("2001:db8::/126")
+
+    assert fill(host, conf, 2) == ["2001:db8::2", "2001:db8::3"]
+
+
+def test_one_range_after_the_other_in_a_set(host: Host) -> None:
+    """Together they are one pool, and the search goes round over all of them."""
+    conf = network(["10.9.0.0/30", "10.9.1.0/30", "10.9.2.0/30"])
+
+    assert fill(host, conf, 3) == ["10.9.0.2", "10.9.1.2", "10.9.2.2"]
+    delete(host, conf, "fill0")
+    delete(host, conf, "fill1")
+    assert add(host, conf, "x") == ["10.9.0.2"]
+    assert add(host, conf, "y") == ["10.9.1.2"]
+
+
+def test_each_set_gives_an_address_with_its_own_gateway(host: Host) -> None:
+    conf = network("10.9.0.0/24", {"subnet": "10.8.0.0/16", "gateway": "10.8.255.254"}, "2001:db8::/64")
+
+    assert request(host, "ADD", conf)["ips"] == [
+        {"address": "10.9.0.2/24", "gateway": "10.9.0.1"},
+        {"address": "10.8.0.1/16", "gateway": "10.8.255.254"},
+        {"address": "2001:db8::2/64", "gateway": "2001:db8::1"},
+    ]
+
+
+def test_subnet_of_the_old_form_is_the_first_set(host: Host) -> None:
+    conf = network("10.8.0.0/24", subnet="10.9.0.0/24", rangeStart="10.9.0.7", gateway="10.9.0.99")
+
+    assert request(host, "ADD", conf)["ips"] == [
+        {"address": "10.9.0.7/24", "gateway": "10.9.0.99"},
+        {"address": "10.8.0.2/24", "gateway": "10.8.0.1"},
+    ]
+
+
+def test_capability_ip_ranges_comes_before_all(host: Host) -> None:
+    conf = network("10.9.0.0/24", subnet="10.8.0.0/24")
+    conf["runtimeConfig"] = {"ipRanges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "2001:db8::/64"}]]}
+
+    assert add(host, conf) == ["10.7.0.2", "2001:db8::2", "10.8.0.2", "10.9.0.2"]
+
+
+def test_capability_ip_ranges_alone_is_enough(host: Host) -> None:
+    conf = network() | {"runtimeConfig": {"ipRanges": [[{"subnet": "10.7.0.0/24"}]]}}
+
+    assert add(host, conf) == ["10.7.0.2"]
+
+
+def test_old_versions_take_one_address_per_family(host: Host) -> None:
+    """Their results have no place for a second one."""
+    assert add_ip46(host, network("10.9.0.0/24", "2001:db8::/64", version="0.2.0")) == [
+        "10.9.0.2",
+        "2001:db8::2",
+    ]
+
+    with pytest.raises(CniFailure, match="0.2.0"):
+        request(host, "ADD", network("10.9.0.0/24", "10.8.0.0/24", version="0.2.0"), "c2")
+
+
+def add_ip46(host: Host, conf: Any) -> list[str]:
+    result = request(host, "ADD", conf)
+    return [result[key]["ip"].partition("/")[0] for key in ("ip4", "ip6")]
+
+
+REQUESTS: list[Any] = [
+    pytest.param({}, {"CNI_ARGS": "IP=10.9.0.77"}, id="CNI_ARGS"),
+    pytest.param(
+        {}, {"CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAME=x;IP=10.9.0.77"}, id="CNI_ARGS among others"
+    ),
+    pytest.param({"args": {"cni": {"ips": ["10.9.0.77"]}}}, {}, id="args.cni"),
+    pytest.param({"runtimeConfig": {"ips": ["10.9.0.77"]}}, {}, id="runtimeConfig"),
+    pytest.param({"runtimeConfig": {"ips": ["10.9.0.77/16"]}}, {}, id="runtimeConfig with a prefix"),
+    pytest.param(
+        {"runtimeConfig": {"ips": ["10.9.0.77"]}, "args": {"cni": {"ips": ["10.9.0.77"]}}},
+        {},
+        id="two that say the same",
+    ),
+]
+
+
+@pytest.mark.parametrize(("keys", "env"), REQUESTS)
+def test_requested_address_is_leased(host: Host, keys: dict[str, Any], env: dict[str, str]) -> None:
+    """With the prefix of its subnet, whatever the request says."""
+    result = request(host, "ADD", network("10.9.0.0/24") | keys, **env)
+
+    assert result["ips"] == [{"address": "10.9.0.77/24", "gateway": "10.9.0.1"}]
+
+
+def test_requests_find_their_sets(host: Host) -> None:
+    """One address of each set, in the order of the sets; a set without a request chooses itself."""
+    conf = network("10.9.0.0/24", "10.8.0.0/24", "2001:db8::/64")
+    conf["runtimeConfig"] = {"ips": ["2001:db8::7", "10.9.0.7"]}
+
+    assert add(host, conf) == ["10.9.0.7", "10.8.0.2", "2001:db8::7"]
+
+
+def test_requested_address_that_is_taken_is_refused(host: Host) -> None:
+    conf = network("10.9.0.0/24") | {"runtimeConfig": {"ips": ["10.9.0.77"]}}
+    add(host, conf, "a")
+
+    with pytest.raises(CniFailure, match="10.9.0.77"):
+        add(host, conf, "b")
+
+
+def test_requested_gateway_is_refused(host: Host) -> None:
+    conf = network("10.9.0.0/24") | {"runtimeConfig": {"ips": ["10.9.0.1"]}}
+
+    with pytest.raises(CniFailure, match="10.9.0.1"):
+        add(host, conf)
+
+
+def test_requested_address_outside_of_all_ranges_is_refused(host: Host) -> None:
+    """And what has been leased for the ranges is free again."""
+    conf = network("10.9.0.0/24", "10.8.0.0/24") | {"runtimeConfig": {"ips": ["10.9.0.5", "192.0.2.1"]}}
+
+    with pytest.raises(CniFailure, match="192.0.2.1"):
+        add(host, conf)
+    assert leased(host) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ("IP=10.9.0.300", "10.9.0.300"),
+        ("IP=nonsense", "nonsense"),
+        ("UNKNOWN=1", "UNKNOWN"),
+        ("IP", "IP"),
+    ],
+)
+def test_arguments_that_cannot_be_understood_are_refused(host: Host, args: str, named: str) -> None:
+    with pytest.raises(CniFailure, match=named):
+        add(host, network("10.9.0.0/24"), CNI_ARGS=args)
+    assert leased(host) == []
+
+
+def test_owner_gets_no_second_address_of_a_set(host: Host) -> None:
+    """A runtime that repeats an ADD without a DEL has lost track; two leases would be one too many."""
+    conf = network("10.9.0.0/24")
+    add(host, conf, "c1", "eth0")
+
+    with pytest.raises(CniFailure, match="c1"):
+        add(host, conf, "c1", "eth0")
+    assert add(host, conf, "c1", "eth1") == ["10.9.0.3"]
+
+
+def test_failed_second_set_frees_the_first(host: Host) -> None:
+    conf = network("10.9.0.0/24", "10.8.0.0/30")
+    add(host, conf, "a")
+
+    with pytest.raises(CniFailure):
+        add(host, conf, "b")
+    assert leased(host) == ["10.8.0.2", "10.9.0.2"]
+
+
+def test_networks_do_not_see_each_other(host: Host) -> None:
+    assert add(host, network("10.9.0.0/24", name="a")) == ["10.9.0.2"]
+    assert add(host, network("10.9.0.0/24", name="b")) == ["10.9.0.2"]
+
+
+def test_del_frees_all_addresses_of_this_interface_only(host: Host) -> None:
+    conf = network("10.9.0.0/24", "2001:db8::/64")
+    add(host, conf, "c1", "eth0")
+    add(host, conf, "c1", "eth1")
+    add(host, conf, "c11", "eth0")
+
+    delete(host, conf, "c1", "eth0")
+
+    assert leased(host) == ["10.9.0.3", "10.9.0.4", "2001:db8::3", "2001:db8::4"]
+
+
+def test_del_succeeds_twice_and_for_the_unknown(host: Host) -> None:
+    conf = network("10.9.0.0/24")
+    delete(host, conf, "never-seen")
+    add(host, conf)
+
+    delete(host, conf)
+    delete(host, conf)
+
+
+def test_del_needs_no_namespace(host: Host) -> None:
+    conf = network("10.9.0.0/24")
+    add(host, conf)
+
+    delete(host, conf, CNI_NETNS="")
+
+    assert leased(host) == []
+
+
+@pytest.mark.known_difference("wants valid ranges for DEL too, so an edited configuration leaks its leases")
+def test_del_frees_though_the_ranges_are_no_longer_valid(host: Host) -> None:
+    """The administrator may have edited the network while the container ran."""
+    add(host, network("10.9.0.0/24"))
+
+    delete(host, network({"subnet": "10.9.0.0/24", "rangeStart": "10.1.0.1"}))
+
+    assert leased(host) == []
+
+
+def test_del_frees_though_the_ranges_have_changed(host: Host) -> None:
+    add(host, network("10.9.0.0/24", "10.8.0.0/24"))
+
+    delete(host, network("10.7.0.0/24"))
+
+    assert leased(host) == []
+
+
+def test_check_finds_the_lease_or_fails(host: Host) -> None:
+    conf = network("10.9.0.0/24")
+    result = request(host, "ADD", conf)
+    with_result = cni.with_previous_result(conf, result)
+
+    request(host, "CHECK", with_result)
+    with pytest.raises(CniFailure):
+        request(host, "CHECK", with_result, "c1", "eth1")
+    delete(host, conf)
+    with pytest.raises(CniFailure, match="c1"):
+        request(host, "CHECK", with_result)
+
+
+def test_ten_at_once_get_ten_addresses(host: Host) -> None:
+    conf = network("10.9.0.0/24")
+    assert host.implementation
+    env = {"CNI_COMMAND": "ADD", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
+    program = host.implementation.program("host-local")
+
+    running = [host.popen(program, env=env | {"CNI_CONTAINERID": f"c{i}"}, stdin=-1) for i in range(10)]
+    answers = [process.communicate(json.dumps(conf), 20)[0] for process in running]
+
+    addresses = {json.loads(answer)["ips"][0]["address"] for answer in answers}
+    assert addresses == {f"10.9.0.{i}/24" for i in range(2, 12)}
+    for i in range(10):
+        delete(host, conf, f"c{i}")

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""host-local: what it refuses in its configuration, always by the name of what is wrong, and DNS."""
+
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import SPEC_1_1
+from tests.support.cni import CniFailure
+from tests.support.host import Host
+from tests.support.ipam import add, leased, network, request
+
+
+def range_(**keys: str) -> dict[str, str]:
+    return {"subnet": "10.9.0.0/24"} | keys
+
+
+WRONG: list[Any] = [
+    pytest.param({"ranges": []}, "range", id="no range"),
+    pytest.param({"ranges": [[]]}, "range set 0", id="empty set"),
+    pytest.param({"ranges": [["10.9.0.0/24"], []]}, "range", id="range is a string"),
+    pytest.param(
+        {"ranges": [[{"rangeStart": "10.9.0.1"}]]},
+        "subnet",
+        id="no subnet",
+        marks=pytest.mark.known_difference("says `IP <nil> not v4 nor v6`, which names no key"),
+    ),
+    pytest.param({"subnet": "10.9.0.0/31"}, "10.9.0.0/31", id="31 bits"),
+    pytest.param({"subnet": "10.9.0.0/32"}, "10.9.0.0/32", id="32 bits"),
+    pytest.param({"subnet": "2001:db8::/127"}, "2001:db8::/127", id="127 bits"),
+    pytest.param({"subnet": "10.9.0.1/24"}, "10.9.0.0", id="host bits set"),
+    pytest.param({"subnet": "2001:db8::1/64"}, "2001:db8::", id="host bits set, IPv6"),
+    pytest.param({"subnet": "10.9.0.0"}, "10.9.0.0", id="subnet without a prefix"),
+    pytest.param({"subnet": "10.9.0.0/33"}, "10.9.0.0/33", id="33 bits"),
+    pytest.param({"subnet": "10.9.0/24"}, "10.9.0/24", id="three numbers"),
+    pytest.param({"subnet": 7}, "subnet|ipam", id="subnet is a number"),
+    pytest.param({"ranges": [[range_(rangeStart="10.8.0.1")]]}, "10.8.0.1", id="start outside"),
+    pytest.param({"ranges": [[range_(rangeEnd="10.9.1.1")]]}, "10.9.1.1", id="end outside"),
+    pytest.param(
+        {"ranges": [[range_(rangeStart="10.9.0.9", rangeEnd="10.9.0.8")]]},
+        "10.9.0.8|10.9.0.9",
+        id="end before start",
+    ),
+    pytest.param({"ranges": [[range_(rangeStart="10.9.0.x")]]}, "10.9.0.x", id="start is no address"),
+    pytest.param(
+        {"ranges": [[range_(rangeStart="2001:db8::1")]]}, "2001:db8::1", id="start of the other family"
+    ),
+    pytest.param({"ranges": [[range_(gateway="10.9.0.256")]]}, "10.9.0.256", id="gateway is no address"),
+    pytest.param(
+        {"ranges": [[range_(), {"subnet": "2001:db8::/64"}]]}, "famil", id="families mixed in a set"
+    ),
+    pytest.param({"ranges": [[range_(), range_()]]}, "overlap", id="overlap within a set"),
+    pytest.param({"ranges": [[range_()], [{"subnet": "10.9.0.128/25"}]]}, "overlap", id="overlap of sets"),
+    pytest.param(
+        {"subnet": "10.9.0.0/24", "ranges": [[range_()]]}, "overlap", id="overlap of old and new form"
+    ),
+    pytest.param(
+        {"subnet": "10.9.0.0/24", "routes": [{"dst": "10.1.0.0/99"}]}, "10.1.0.0/99", id="route to nowhere"
+    ),
+    pytest.param(
+        {"subnet": "10.9.0.0/24", "routes": [{"dst": "0.0.0.0/0", "gw": "me"}]},
+        "me",
+        id="route through nobody",
+    ),
+    pytest.param(
+        {"subnet": "10.9.0.0/24", "routes": {"dst": "0.0.0.0/0"}}, "routes", id="routes is an object"
+    ),
+    pytest.param(
+        {"subnet": "10.9.0.0/24", "resolvConf": "/etc/no-such"}, "/etc/no-such", id="no resolvConf"
+    ),
+]
+
+
+@pytest.mark.parametrize(("ipam", "named"), WRONG)
+def test_configuration_is_refused_and_nothing_leased(host: Host, ipam: dict[str, Any], named: str) -> None:
+    with pytest.raises(CniFailure) as refused:
+        add(host, network(**ipam))
+
+    assert named_in(refused.value, named)
+    assert leased(host) == []
+
+
+def named_in(failure: CniFailure, named: str) -> bool:
+    return any(word in f"{failure.msg} {failure.details}" for word in named.split("|"))
+
+
+def test_configuration_without_ipam_is_refused(host: Host) -> None:
+    conf = network("10.9.0.0/24")
+    del conf["ipam"]
+
+    with pytest.raises(CniFailure, match="ipam"):
+        add(host, conf)
+
+
+def test_ranges_of_one_subnet_may_lie_side_by_side(host: Host) -> None:
+    """Only what can be leased twice is an overlap."""
+    low = range_(rangeStart="10.9.0.10", rangeEnd="10.9.0.19")
+    high = range_(rangeStart="10.9.0.20", rangeEnd="10.9.0.29")
+
+    assert add(host, network([low], [high])) == ["10.9.0.10", "10.9.0.20"]
+
+
+def test_capability_ip_ranges_is_held_to_the_same_rules(host: Host) -> None:
+    conf = network("10.9.0.0/24") | {"runtimeConfig": {"ipRanges": [[{"subnet": "10.7.0.1/24"}]]}}
+
+    with pytest.raises(CniFailure, match="10.7.0.0"):
+        add(host, conf)
+
+
+def test_keys_are_found_in_any_case_and_unknown_ones_ignored(host: Host) -> None:
+    """As they are by every plugin written in Go, and so in configurations that exist."""
+    conf = network() | {"Unknown": 1}
+    conf["IPAM"] = conf.pop("ipam") | {"SubNet": "10.9.0.0/24", "rangestart": "10.9.0.5", "other": []}
+
+    assert add(host, conf) == ["10.9.0.5"]
+
+
+def test_null_means_not_set(host: Host) -> None:
+    conf = network(subnet="10.9.0.0/24", ranges=None, rangeStart=None, routes=None, resolvConf=None)
+
+    assert request(host, "ADD", conf)["ips"] == [{"address": "10.9.0.2/24", "gateway": "10.9.0.1"}]
+
+
+def test_resolv_conf_becomes_dns(host: Host) -> None:
+    host.write(
+        "/run/resolv.conf",
+        """\
+# a comment
+; another
+nameserver 192.0.2.53
+nameserver 2001:db8::53
+domain example.net
+search example.net
+search lab.example.net home.example.net
+options ndots:2 rotate
+options edns0
+sortlist 10.0.0.0
+""",
+    )
+    host.leaves("file /run/resolv.conf")
+
+    result = request(host, "ADD", network("10.9.0.0/24", resolvConf="/run/resolv.conf"))
+
+    assert result["dns"] == {
+        "nameservers": ["192.0.2.53", "2001:db8::53"],
+        "domain": "example.net",
+        "search": ["example.net", "lab.example.net", "home.example.net"],
+        "options": ["ndots:2", "rotate", "edns0"],
+    }
+
+
+def test_nothing_is_read_from_the_hosts_own_resolv_conf(host: Host) -> None:
+    host.write("/run/resolv.conf", "nameserver 192.0.2.53\n")
+    host.run("mount", "-n", "--bind", "/run/resolv.conf", "/etc/resolv.conf")
+    host.leaves("file /run/resolv.conf", "mount /etc/resolv.conf")
+
+    assert "dns" not in request(host, "ADD", network("10.9.0.0/24"))
+
+
+@SPEC_1_1
+def test_status_of_a_network_with_free_addresses_is_good(host: Host) -> None:
+    assert request(host, "STATUS", network("10.9.0.0/24", version="1.1.0")) is None
+
+
+@SPEC_1_1
+def test_status_of_an_exhausted_network_says_that_add_would_fail(host: Host) -> None:
+    """Code 50: no container can be attached; those that are keep what they have."""
+    conf = network("10.9.0.0/24", "10.8.0.0/30", version="1.1.0")
+    add(host, conf)
+
+    with pytest.raises(CniFailure, match=r"10\.8\.0\.") as failure:
+        request(host, "STATUS", conf)
+    assert failure.value.code == 50

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""host-local: the files that it shares with every other host-local on the machine, to the byte."""
+
+import fcntl
+import json
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import SPEC_1_1
+from tests.support import cni
+from tests.support.cni import CniFailure
+from tests.support.host import Host
+from tests.support.ipam import LEASES, add, delete, leased, network, request
+
+CONF = network("10.9.0.0/24")
+
+
+def mode(host: Host, path: str) -> int:
+    return stat.S_IMODE(os.stat(host.root / path.lstrip("/")).st_mode)
+
+
+@pytest.fixture(params=["builtin", "reference"])
+def other(
+    request: pytest.FixtureRequest, implementations: dict[str, cni.Implementation]
+) -> cni.Implementation:
+    return implementations[str(request.param)]
+
+
+def test_lease_is_a_file_with_its_owner(host: Host) -> None:
+    """CR LF between the two, nothing behind them: the files are compared as a whole."""
+    add(host, CONF, "c1", "eth0")
+
+    assert host.read(f"{LEASES}/10.9.0.2") == "c1\r\neth0"
+
+
+@pytest.mark.known_difference("before 1.4.0 everybody could read them")
+def test_leases_are_for_the_administrator_to_read(host: Host) -> None:
+    add(host, CONF)
+
+    assert mode(host, f"{LEASES}/10.9.0.2") == mode(host, f"{LEASES}/last_reserved_ip.0") == 0o600
+
+
+def test_ipv6_lease_has_the_shortest_name(host: Host) -> None:
+    """The name is the key: a second spelling would be a second lease of one address."""
+    start = {"subnet": "2001:0db8:0:0:0:0:0:0/64", "rangeStart": "2001:DB8:0:0::00ab"}
+    add(host, network(start))
+
+    assert leased(host) == ["2001:db8::ab"]
+
+
+def test_last_address_of_each_set_is_remembered(host: Host) -> None:
+    add(host, network("10.9.0.0/24", "2001:db8::/64"))
+
+    assert host.read(f"{LEASES}/last_reserved_ip.0") == "10.9.0.2"
+    assert host.read(f"{LEASES}/last_reserved_ip.1") == "2001:db8::2"
+
+
+def test_folder_is_open_to_readers(host: Host) -> None:
+    add(host, CONF)
+
+    assert mode(host, LEASES) == 0o755
+
+
+def test_nothing_else_is_at_the_top_of_the_folder(host: Host) -> None:
+    """Administrators and other programs list it, and take each name for an address."""
+    add(host, CONF)
+
+    visible = [name for name in host.listdir(LEASES) if not name.startswith(".")]
+    assert visible == ["10.9.0.2", "last_reserved_ip.0", "lock"]
+
+
+def test_data_dir_moves_all_of_it(host: Host) -> None:
+    add(host, network("10.9.0.0/24", dataDir="/run/leases"))
+    host.leaves("dir /run/leases", "dir /run/leases/net1*", "file /run/leases/net1/l*")
+
+    assert "10.9.0.2" in host.listdir("/run/leases/net1")
+    assert not host.exists(LEASES)
+
+
+def test_space_around_the_container_id_is_not_kept(host: Host) -> None:
+    host.write(f"{LEASES}/10.9.0.2", "c1\r\neth0\n")
+
+    delete(host, CONF, "c1", "eth0")
+
+    assert leased(host) == []
+
+
+def test_last_reserved_address_decides_where_the_search_starts(host: Host) -> None:
+    host.write(f"{LEASES}/last_reserved_ip.0", "10.9.0.99")
+
+    assert add(host, CONF) == ["10.9.0.100"]
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "192.0.2.7", "10.9.0.255"])
+def test_last_reserved_address_that_makes_no_sense_is_no_obstacle(host: Host, content: str) -> None:
+    """A crash, or an edited range."""
+    host.write(f"{LEASES}/last_reserved_ip.0", content)
+
+    assert add(host, CONF) == ["10.9.0.2"]
+
+
+def test_lease_of_someone_else_is_respected(host: Host) -> None:
+    host.write(f"{LEASES}/10.9.0.2", "another\r\neth0")
+    host.leaves(f"file {LEASES}/10.9.0.2")
+
+    assert add(host, CONF) == ["10.9.0.3"]
+
+
+def test_lease_without_an_interface_is_freed_with_its_container(host: Host) -> None:
+    """So they were written before interfaces were part of them."""
+    host.write(f"{LEASES}/10.9.0.7", "c1")
+
+    delete(host, CONF, "c1", "eth0")
+
+    assert leased(host) == []
+
+
+def test_lease_without_an_interface_counts_for_check(host: Host) -> None:
+    host.write(f"{LEASES}/10.9.0.7", "c1")
+    host.leaves(f"file {LEASES}/10.9.0.7")
+    result = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.7/24"}]}
+
+    request(host, "CHECK", cni.with_previous_result(CONF, result))
+
+
+@pytest.mark.known_difference("an empty lease, as a crash leaves it, is taken for ever")
+def test_empty_lease_is_nobodys(host: Host) -> None:
+    host.write(f"{LEASES}/10.9.0.2", "")
+
+    assert add(host, CONF) == ["10.9.0.2"]
+
+
+def test_files_that_are_no_leases_are_left_alone(host: Host) -> None:
+    host.write(f"{LEASES}/README", "c2")
+    host.write(f"{LEASES}/10.9.0.2.bak", "c2\r\neth0x")
+    host.leaves(f"file {LEASES}/README", f"file {LEASES}/10.9.0.2.bak")
+
+    assert add(host, CONF) == ["10.9.0.2"]
+    delete(host, CONF)
+
+
+def test_lock_is_held_by_flock(host: Host) -> None:
+    """All who use the folder wait for it, and a lock of fcntl(2) would be none to them."""
+    add(host, CONF, "first")
+    assert host.implementation
+    env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/x", "CNI_IFNAME": "eth0"}
+    program = host.implementation.program("host-local")
+
+    with open(host.root / LEASES.lstrip("/") / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = host.popen(program, env=env | {"CNI_PATH": "/nowhere"}, stdin=-1)
+        assert process.stdin
+        process.stdin.write(json.dumps(CONF))
+        process.stdin.close()
+        with pytest.raises(TimeoutError):
+            wait_for(host, f"{LEASES}/10.9.0.3", seconds=0.15)
+    assert process.wait(10) == 0
+    assert leased(host) == ["10.9.0.2", "10.9.0.3"]
+    delete(host, CONF)
+
+
+def wait_for(host: Host, path: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not host.exists(path):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.01)
+
+
+def test_killed_while_it_waits_leaves_nothing_locked(host: Host) -> None:
+    add(host, CONF, "first")
+    assert host.implementation
+    env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/x", "CNI_IFNAME": "eth0"}
+    with open(host.root / LEASES.lstrip("/") / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = host.popen(
+            host.implementation.program("host-local"), env=env | {"CNI_PATH": "/nowhere"}, stdin=-1
+        )
+        assert process.stdin
+        process.stdin.write(json.dumps(CONF))
+        process.stdin.close()
+        process.send_signal(signal.SIGKILL)
+        process.wait(5)
+
+    assert add(host, CONF) == ["10.9.0.3"]
+
+
+def test_each_frees_what_the_other_leased(host: Host, other: cni.Implementation) -> None:
+    """A machine that changes from one to the other keeps its containers."""
+    conf = network("10.9.0.0/24", "2001:db8::/64")
+    add(host, conf, "c1")
+    mine, host.implementation = host.implementation, other
+    assert add(host, conf, "c2") == ["10.9.0.3", "2001:db8::3"]
+
+    delete(host, conf, "c1")
+    assert leased(host) == ["10.9.0.3", "2001:db8::3"]
+    host.implementation = mine
+    delete(host, conf, "c2")
+    assert leased(host) == []
+
+    assert add(host, conf, "c3") == ["10.9.0.4", "2001:db8::4"]
+
+
+def test_owner_of_the_others_lease_gets_no_second_one(host: Host, other: cni.Implementation) -> None:
+    add(host, CONF, "c1")
+    mine, host.implementation = host.implementation, other
+
+    with pytest.raises(CniFailure, match="c1"):
+        add(host, CONF, "c1")
+    host.implementation = mine
+
+
+def test_check_finds_what_the_other_leased(host: Host, other: cni.Implementation) -> None:
+    result = request(host, "ADD", CONF)
+    mine, host.implementation = host.implementation, other
+
+    request(host, "CHECK", cni.with_previous_result(CONF, result))
+    host.implementation = mine
+
+
+CONF_1_1 = network("10.9.0.0/24", version="1.1.0")
+
+
+def valid(*attachments: tuple[str, str]) -> Any:
+    return [{"containerID": owner, "ifname": ifname} for owner, ifname in attachments]
+
+
+@SPEC_1_1
+def test_gc_frees_all_but_what_is_valid(host: Host) -> None:
+    for owner, ifname in (("c1", "eth0"), ("c1", "eth1"), ("c2", "eth0")):
+        add(host, CONF_1_1, owner, ifname)
+
+    request(host, "GC", CONF_1_1 | {"cni.dev/valid-attachments": valid(("c1", "eth1"))})
+
+    assert leased(host) == ["10.9.0.3"]
+    assert host.exists(f"{LEASES}/lock") and host.exists(f"{LEASES}/last_reserved_ip.0")
+
+
+@SPEC_1_1
+def test_gc_with_an_empty_list_frees_all_of_this_network(host: Host) -> None:
+    add(host, CONF_1_1)
+    add(host, CONF_1_1 | {"name": "another"})
+
+    request(host, "GC", CONF_1_1 | {"cni.dev/valid-attachments": []})
+
+    assert leased(host) == []
+    assert leased(host, "/var/lib/cni/networks/another") == ["10.9.0.2"]
+
+
+@SPEC_1_1
+@pytest.mark.parametrize("keys", [{}, {"cni.dev/valid-attachments": None}], ids=["absent", "null"])
+def test_gc_without_a_list_frees_nothing(host: Host, keys: dict[str, Any]) -> None:
+    """Nobody has said what is valid; to free everything would hand out addresses that are in use."""
+    add(host, CONF_1_1)
+
+    request(host, "GC", CONF_1_1 | keys)
+
+    assert leased(host) == ["10.9.0.2"]
+
+
+@SPEC_1_1
+def test_gc_reads_the_key_of_the_first_1_1(host: Host) -> None:
+    add(host, CONF_1_1)
+
+    request(host, "GC", CONF_1_1 | {"cni.dev/attachments": []})
+
+    assert leased(host) == []
+
+
+@SPEC_1_1
+def test_gc_keeps_a_lease_without_interface_while_its_container_is_valid(host: Host) -> None:
+    host.write(f"{LEASES}/10.9.0.7", "c1")
+    host.write(f"{LEASES}/10.9.0.8", "c2")
+    host.leaves(f"file {LEASES}/10.9.0.7")
+
+    request(host, "GC", CONF_1_1 | {"cni.dev/valid-attachments": valid(("c1", "eth9"))})
+
+    assert leased(host) == ["10.9.0.7"]
+
+
+@SPEC_1_1
+def test_gc_leaves_files_that_are_no_leases(host: Host) -> None:
+    host.write(f"{LEASES}/README", "c2")
+    host.leaves(f"file {LEASES}/README")
+
+    request(host, "GC", CONF_1_1 | {"cni.dev/valid-attachments": []})
+
+    assert Path(f"{host.root}{LEASES}/README").exists()

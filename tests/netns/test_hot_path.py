@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every container's start pays for: the modules that the hot path imports, and no process besides.
+
+Counted, not timed: a busy machine changes no count.  The clock belongs in scripts/bench.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import cni
+from tests.support.host import Container, Host
+from tests.support.namespace import Namespace
+from tests.support.oci import LOOPBACK, MYNET, NET_D
+
+PYTHON = "/usr/bin/python3"
+SCRIPTS = cni.CHECKOUT / "scripts"
+
+# Each of these is under 0.5 ms.  What the list keeps out, in ms on CPython 3.11: dataclasses 13.7, logging
+# 11.2, subprocess 9.7, argparse 8, typing 7.6, socket 7.4, json 7.1, re 4.1, signal 3.6, ipaddress 2.9, enum
+# 2.6, ctypes 2.3.
+CHEAP = {
+    *(
+        "_blake2",
+        "_ctypes",
+        "_json",
+        "_posixsubprocess",
+        "_signal",
+        "_socket",
+        "_struct",
+        "binascii",
+        "errno",
+    ),
+    *("fcntl", "gc", "select", "struct", "time"),
+}
+
+# Run in front of a launcher: notes each module that was not there yet, whoever asks for it and however.
+# Nothing does without os; of its 2 ms most goes to what it imports itself.
+WATCH = """\
+import os, sys
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+class Watch:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        os.write(log, name.encode() + b"\\n")
+sys.meta_path.insert(0, Watch)
+del sys.argv[0:2]
+with open(sys.argv[0]) as file:
+    code = compile(file.read(), sys.argv[0], "exec")
+exec(code, {"__name__": "__main__", "__file__": sys.argv[0]})
+"""
+
+
+@pytest.fixture
+def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
+    """Only ours: the reference is not written in Python."""
+    return implementations["builtin"]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def sandbox(host: Host) -> Container:
+    """A container of a runtime, and two networks for it."""
+    host.write(f"{NET_D}/10-mynet.conf", MYNET)
+    host.write(f"{NET_D}/99-loopback.conf", LOOPBACK)
+    host.leaves(f"file {NET_D}/*")
+    return host.container(process=True)
+
+
+@pytest.fixture
+def state(sandbox: Container, tmp_path: Path) -> str:
+    bundle = {
+        "ociVersion": "1.0.2",
+        "linux": {"namespaces": [{"type": "network"}]},
+        "root": {"path": "rootfs"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(bundle))
+    return json.dumps(
+        {
+            "ociVersion": "1.0.2",
+            "id": "c1",
+            "status": "creating",
+            "pid": sandbox.pid,
+            "bundle": str(tmp_path),
+        }
+    )
+
+
+def imports(
+    where: Namespace, log: Path, program: Path | str, *arguments: str, **options: str | dict[str, str]
+) -> set[str]:
+    """The modules, other than our own, that a Python program imports."""
+    where.run(PYTHON, "-ISc", WATCH, str(log), str(program), *arguments, **options)  # type: ignore[arg-type]
+    seen = set(log.read_text().split())
+    log.unlink()
+    assert any(name.startswith("cnihook") for name in seen), "the watch sees nothing"
+    return {name for name in seen if name.partition(".")[0] != "cnihook"}
+
+
+def expect_cheap(modules: set[str]) -> None:
+    dear = {module: f"{cost(module):.1f} ms" for module in modules - CHEAP}
+    assert not dear
+
+
+def cost(module: str) -> float:
+    command = [PYTHON, "-IS", "-X", "importtime", "-c", f"import {module}"]
+    report = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+    found = re.search(r"\|\s+(\d+) \|", report[-1]) if report else None
+    return int(found[1]) / 1000 if found else 0
+
+
+def starts(where: Namespace, log: Path, *argv: str, **options: str | dict[str, str]) -> list[str]:
+    """The processes that a program starts, by the system calls that do it."""
+    calls = "fork,vfork,clone,clone3,execve,execveat"
+    where.run("strace", "-fqq", f"--trace={calls}", f"--output={log}", *argv, **options)  # type: ignore[arg-type]
+    own, *others = log.read_text().splitlines()
+    assert "execve(" in own
+    return others
+
+
+def test_watch_sees_what_is_imported(host: Host, log: Path, tmp_path: Path) -> None:
+    """In a function, through importlib, from a package, in C: the test of the tests below."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import sys; sys.path.insert(0, {str(cni.CHECKOUT)!r}); import cnihook\n"
+        "def later():\n  import _json\n"
+        "later(); import importlib; importlib.import_module('email.errors'); import os\n"
+    )
+
+    found = imports(host, log, program)
+    assert {"_json", "importlib", "email", "email.errors"} <= found and "os" not in found
+
+
+def test_create_runtime_imports_only_what_is_cheap(host: Host, log: Path, state: str) -> None:
+    found = imports(host, log, SCRIPTS / "cnihook", "createRuntime", input=state)
+    host.run(PYTHON, "-IS", str(SCRIPTS / "cnihook"), "poststop", input=state)
+
+    expect_cheap(found)
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
+def test_poststop_imports_only_what_is_cheap(
+    host: Host, log: Path, sandbox: Container, state: str, alive: bool
+) -> None:
+    host.run(PYTHON, "-IS", str(SCRIPTS / "cnihook"), "createRuntime", input=state)
+    if not alive:
+        sandbox.destroy()
+
+    expect_cheap(imports(host, log, SCRIPTS / "cnihook", "poststop", input=state))
+
+
+def test_hook_starts_no_process(host: Host, log: Path, state: str) -> None:
+    hook = (PYTHON, "-IS", str(SCRIPTS / "cnihook"))
+
+    assert starts(host, log, *hook, "createRuntime", input=state) == []
+    assert starts(host, log, *hook, "poststop", input=state) == []
+
+
+def test_priv_net_run_imports_only_what_is_cheap(host: Host, log: Path, sandbox: Container) -> None:
+    expect_cheap(imports(host, log, SCRIPTS / "priv-net-run", "true"))
+
+
+CONF = {
+    "cniVersion": "1.0.0",
+    "name": "net1",
+    "isDefaultGateway": True,
+    "ipMasq": True,
+    "macspoofchk": True,
+    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "2001:db8:9::/64"}]]},
+}
+
+
+def requests(host: Host, container: Container) -> Iterator[dict[str, str]]:
+    for command in ("ADD", "DEL"):
+        yield {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": "c1",
+            "CNI_NETNS": container.path,
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": "/nowhere",  # so that the IPAM plugin is the one that is built in
+        }
+
+
+@pytest.mark.parametrize("plugin", ["bridge", "host-local", "loopback", "ptp", "static"])
+def test_plugin_imports_only_what_is_cheap(
+    host: Host, container: Container, implementation: cni.Implementation, log: Path, plugin: str
+) -> None:
+    conf = json.dumps(CONF | {"type": plugin})
+    found = [
+        imports(host, log, implementation.program(plugin), input=conf, env=env)
+        for env in requests(host, container)
+    ]
+
+    expect_cheap(set.union(*found))
+
+
+@pytest.mark.parametrize("plugin", ["bridge", "host-local", "loopback", "ptp", "static"])
+def test_plugin_starts_no_process(
+    host: Host, container: Container, implementation: cni.Implementation, log: Path, plugin: str
+) -> None:
+    conf = json.dumps(CONF | {"type": plugin})
+    for env in requests(host, container):
+        assert starts(host, log, implementation.program(plugin), input=conf, env=env) == []
+
+
+def test_all_that_is_allowed_is_there() -> None:
+    """A name that this Python does not have would allow nothing, and hide a slip of the pen."""
+    for module in CHEAP:
+        __import__(module)
+    assert sys.version_info >= (3, 11)

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""linux.netns and linux.sysctl: namespaces made, held, entered and named, beside `ip netns`.
+
+The code under test moves its whole process, and mounts: so it runs as a program of the throw-away host.
+"""
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+
+PREAMBLE = f"""\
+import errno, os, sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+from cnihook.lean import fastjson
+from cnihook.linux import netns, sysctl
+from cnihook.linux.netns import NetNS, NotANamespace
+
+def kind(function, *arguments):
+    try:
+        function(*arguments)
+    except OSError as error:
+        return type(error).__name__
+    return "nothing"
+
+def here():
+    namespace = NetNS.current()
+    try:
+        return list(namespace.identity)
+    finally:
+        namespace.close()
+
+found = {{}}
+before = sorted(os.listdir("/proc/self/fd"))
+"""
+FINISH = """
+assert sorted(os.listdir("/proc/self/fd")) == before, "a descriptor is left open"
+print(fastjson.dumps(found))
+"""
+
+
+@pytest.fixture(autouse=True)
+def implementation() -> None:
+    """No plugin takes part: one run is enough."""
+
+
+def run(host: Host, code: str, *argv: str) -> Any:
+    """Run it as a program of the host.  It fills `found`, and has to close what it opens."""
+    return json.loads(host.run("/usr/bin/python3", "-IS", "-c", PREAMBLE + code + FINISH, *argv).stdout)
+
+
+def named(host: Host) -> list[str]:
+    return sorted(line.split()[0] for line in host.run("ip", "netns", "list").stdout.splitlines())
+
+
+def test_a_namespace_is_made_and_left_again(host: Host) -> None:
+    found = run(
+        host,
+        """
+home = here()
+made = NetNS.create()
+found["links"] = [link.name for link in made.rtnl.links()]
+found["other"] = list(made.identity) != home
+found["back"] = here() == home
+made.close()
+made.close()
+""",
+    )
+
+    assert found == {"links": ["lo"], "other": True, "back": True}
+
+
+def test_inside_and_out_again(host: Host) -> None:
+    """Also when the block fails."""
+    found = run(
+        host,
+        """
+home = here()
+made = NetNS.create()
+sysctl.write("net/ipv4/conf/lo/forwarding", 0)
+with made.entered():
+    found["inside"] = here() == list(made.identity)
+    sysctl.write("net/ipv4/conf/lo/forwarding", 1)
+    found["lo inside"] = sysctl.read("net/ipv4/conf/lo/forwarding")
+found["lo outside"] = sysctl.read("net/ipv4/conf/lo/forwarding")
+try:
+    with made.entered():
+        raise KeyError
+except KeyError:
+    found["back"] = here() == home
+made.close()
+""",
+    )
+
+    assert found == {"inside": True, "lo inside": "1", "lo outside": "0", "back": True}
+
+
+def test_one_namespace_has_one_identity(host: Host) -> None:
+    container = host.container(process=True)
+    named_one = host.container("other")
+    found = run(
+        host,
+        """
+one, again, other = (NetNS.open(path) for path in (sys.argv[1], sys.argv[1], sys.argv[2]))
+found["same"] = one.identity == again.identity
+found["bound"] = kind(netns.bind, one, "bound")
+bound = NetNS.open(netns.named("bound"))
+found["by another path"] = bound.identity == one.identity
+found["other"] = one.identity != other.identity
+netns.unbind("bound", one.identity)
+for namespace in (one, again, other, bound):
+    namespace.close()
+""",
+        container.path,
+        named_one.path,
+    )
+
+    assert found == {"same": True, "bound": "nothing", "by another path": True, "other": True}
+
+
+def test_what_is_no_network_namespace_is_refused(host: Host) -> None:
+    """At once: opening a FIFO would wait for ever."""
+    host.write("/run/file", "")
+    os.mkfifo(host.root / "run/fifo")
+    host.leaves("file /run/file", "*/run/fifo")
+    paths = [
+        "/run/file",
+        "/run/fifo",
+        "/run",
+        "/dev/null",
+        "/proc/self/ns/mnt",
+        "/proc/self/ns/user",
+        "/proc/self/status",
+    ]
+
+    found = run(
+        host,
+        """
+for path in sys.argv[1:]:
+    found[path] = kind(NetNS.open, path)
+found["words"] = str(NotANamespace("/run/file"))
+""",
+        *paths,
+        "/run/none",
+        "",
+    )
+
+    assert found == {
+        **dict.fromkeys(paths, "NotANamespace"),
+        "/run/none": "FileNotFoundError",
+        "": "FileNotFoundError",
+        "words": "/run/file is no network namespace",
+    }
+
+
+def test_a_name_keeps_a_namespace_alive(host: Host) -> None:
+    found = run(
+        host,
+        """
+made = NetNS.create()
+made.rtnl.add_bridge("br0")
+found["path"] = netns.bind(made, "c1")
+found["again"] = netns.bind(made, "c1")
+made.close()
+""",
+    )
+
+    assert found == {"path": "/run/netns/c1", "again": "/run/netns/c1"}
+    assert named(host) == ["c1"]
+    links = json.loads(host.run("ip", "-n", "c1", "-j", "link").stdout)
+    assert [link["ifname"] for link in links] == ["lo", "br0"]
+
+    run(
+        host,
+        """
+bound = NetNS.open("/run/netns/c1")
+identity = bound.identity
+bound.close()
+netns.unbind("c1", identity)
+netns.unbind("c1", identity)
+""",
+    )
+    assert named(host) == [] and not host.exists("/run/netns/c1")
+
+
+def test_a_name_that_another_has_is_refused_and_stays_the_others(host: Host) -> None:
+    container = host.container("c1")
+    found = run(
+        host,
+        """
+made = NetNS.create()
+found["bind"] = kind(netns.bind, made, "c1")
+found["unbind"] = kind(netns.unbind, "c1", made.identity)
+found["unknown"] = kind(netns.unbind, "c1", (0, 0))
+made.close()
+""",
+    )
+
+    assert found == {"bind": "FileExistsError", "unbind": "nothing", "unknown": "nothing"}
+    assert named(host) == ["c1"] and container.links() == {"lo"}
+
+
+def test_an_empty_file_is_no_name_yet(host: Host) -> None:
+    """What a crash between two steps leaves, or a mount that another mount namespace does not see."""
+    host.write("/run/netns/c1", "")
+    found = run(
+        host,
+        """
+made = NetNS.create()
+found["bind"] = netns.bind(made, "c1")
+netns.unbind("c1", made.identity)
+open("/run/netns/c2", "w").close()
+netns.unbind("c2", made.identity)
+made.close()
+""",
+    )
+
+    assert found == {"bind": "/run/netns/c1"}
+    assert host.listdir("/run/netns") == []
+
+
+def test_a_file_that_is_none_of_ours_is_left_alone(host: Host) -> None:
+    host.write("/run/netns/notes", "content")
+    host.leaves("*/run/netns/notes")
+
+    run(host, 'netns.unbind("notes", (0, 0))')
+
+    assert host.read("/run/netns/notes") == "content"
+
+
+def test_a_name_is_taken_away_while_somebody_is_inside(host: Host) -> None:
+    """A shell in `ip netns exec` must not keep a container's name."""
+    run(
+        host,
+        """
+made = NetNS.create()
+netns.bind(made, "c1")
+made.close()
+""",
+    )
+    inside = host.popen("ip", "netns", "exec", "c1", "sh", "-c", "echo; exec sleep 60")
+    assert inside.stdout
+    inside.stdout.readline()
+    run(
+        host,
+        """
+bound = NetNS.open("/run/netns/c1")
+identity = bound.identity
+bound.close()
+netns.unbind("c1", identity)
+""",
+    )
+    inside.kill()
+    inside.communicate()
+
+    assert named(host) == []
+
+
+def test_settings_are_written_where_they_differ(host: Host) -> None:
+    found = run(
+        host,
+        """
+sysctl.write("net/ipv4/ip_forward", "0")
+found["off"] = sysctl.read("net/ipv4/ip_forward")
+sysctl.write("net/ipv4/ip_forward", 1)
+found["on"] = sysctl.read("net/ipv4/ip_forward")
+found["missing"] = kind(sysctl.write, "net/ipv4/conf/none/forwarding", 1)
+found["read"] = kind(sysctl.read, "net/ipv4/conf/none/forwarding")
+found["if present"] = kind(sysctl.write_if_present, "net/ipv4/conf/none/forwarding", 1)
+found["refused"] = kind(sysctl.write, "net/ipv4/ip_forward", "nonsense")
+""",
+    )
+
+    assert found == {
+        "off": "0",
+        "on": "1",
+        "missing": "FileNotFoundError",
+        "read": "FileNotFoundError",
+        "if present": "nothing",
+        "refused": "OSError",
+    }
+
+
+def test_what_is_right_already_is_not_written(host: Host) -> None:
+    """A container's /proc/sys may be read-only, and that is no reason to fail."""
+    host.run("mount", "--bind", "/proc/sys", "/proc/sys")
+    host.run("mount", "-o", "remount,ro,bind", "/proc/sys")
+    host.leaves("mount /proc/sys", "dir /run/mount")  # the latter is mount(8)'s own
+
+    found = run(
+        host,
+        """
+now = sysctl.read("net/ipv4/ip_forward")
+found["same"] = kind(sysctl.write, "net/ipv4/ip_forward", now)
+found["other"] = kind(sysctl.write, "net/ipv4/ip_forward", 1 - int(now))
+""",
+    )
+
+    assert found == {"same": "nothing", "other": "OSError"}

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""linux.nft: transactions, and the questions asked of the kernel directly, beside `nft -j`."""
+
+import ipaddress
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+from cnihook.linux import nft
+from cnihook.linux.nft import NftError
+from tests.support.host import Host
+
+T = TypeVar("T")
+
+TABLE = """\
+add table inet t
+add map inet t m4 { type ipv4_addr : verdict ; }
+add map inet t m6 { type ipv6_addr : verdict ; }
+add set inet t ports { type inet_proto . inet_service ; }
+add chain inet t base { type filter hook forward priority filter ; }
+add chain inet t one
+add chain inet t two
+add rule inet t one ip daddr 10.0.0.0/8 return
+add rule inet t one counter
+add rule inet t base ip saddr vmap @m4
+add table ip other
+add chain ip other one
+"""
+
+
+@pytest.fixture(autouse=True)
+def implementation() -> None:
+    """No plugin takes part: one run is enough."""
+
+
+@pytest.fixture(autouse=True)
+def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A context and a socket belong to the namespace that they were made in."""
+    host.leaves("nft: *")
+    monkeypatch.setattr(nft, "_backend", None)
+    monkeypatch.setattr(nft, "_socket", None)
+    yield
+    if nft._socket:
+        nft._socket.close()
+
+
+@pytest.fixture(params=["library", "program"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """libnftables, and the nft program where the library is missing."""
+    if request.param == "program":
+
+        def missing() -> None:
+            raise OSError("libnftables.so.1: cannot open shared object file")
+
+        monkeypatch.setattr(nft, "_Libnftables", missing)
+        monkeypatch.setenv("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+    return str(request.param)
+
+
+def run(host: Host, commands: str) -> None:
+    host.inside(lambda: nft.run(commands, "test"))
+
+
+def ruleset(host: Host) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(host.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
+    return found
+
+
+def packed(text: str) -> bytes:
+    return ipaddress.ip_address(text).packed
+
+
+def ask(host: Host, question: Callable[[], T]) -> T:
+    return host.inside(question)
+
+
+def comment(host: Host, address: str, container: str = "m4") -> str | None:
+    return ask(host, lambda: nft.comment_of("inet", "t", container, packed(address)))
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_transaction_is_done(host: Host) -> None:
+    run(host, TABLE)
+
+    assert {item["table"]["name"] for item in ruleset(host) if "table" in item} == {"t", "other"}
+    assert host.nft().count("chain ") == 4
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_transaction_that_is_refused_changes_nothing_and_says_why(host: Host) -> None:
+    run(host, TABLE)
+    before = host.nft()
+
+    for commands, words in [
+        ("add table inet new\ndelete chain inet t none", "No such file"),
+        ("add table inet new\nadd nonsense", "syntax error"),
+        (
+            "add table inet new\ndelete chain inet t two; delete chain inet t three",
+            "No such",
+        ),
+    ]:
+        with pytest.raises(NftError) as refused:
+            run(host, commands)
+        assert refused.value.strerror
+        assert refused.value.strerror.startswith("test: ") and words in refused.value.strerror
+        assert "\n" not in refused.value.strerror
+    assert host.nft() == before
+
+
+@pytest.mark.usefixtures("backend")
+def test_transactions_of_any_size(host: Host) -> None:
+    elements = ", ".join(f"10.1.{number >> 8}.{number & 255} : drop" for number in range(3000))
+
+    run(host, TABLE + f"add element inet t m4 {{ {elements} }}")
+
+    assert len(ask(host, lambda: nft.elements("inet", "t", "m4"))) == 3000
+
+
+def test_without_library_and_program_it_says_what_is_missing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise OSError("libnftables.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(nft, "_Libnftables", missing)
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    with pytest.raises(NftError, match="neither libnftables.so.1 nor the nft program is installed"):
+        run(host, "add table inet t")
+
+
+def test_chains_and_how_often_each_is_used(host: Host) -> None:
+    """Its rules and the jumps to it; of this table, not of one beside it."""
+    run(
+        host,
+        TABLE
+        + """\
+add element inet t m4 { 10.1.2.3 : jump one, 10.1.2.4 : jump one, 10.1.2.5 : jump two }
+add rule inet t base jump two
+""",
+    )
+
+    assert ask(host, lambda: nft.chains("inet", "t")) == {"base": 2, "one": 4, "two": 2}
+    assert ask(host, lambda: nft.chains("ip", "other")) == {"one": 0}
+    assert ask(host, lambda: nft.chains("inet", "none")) == {}
+    shown = {
+        item["chain"]["name"] for item in ruleset(host) if "chain" in item and item["chain"]["table"] == "t"
+    }
+    assert shown == {"base", "one", "two"}
+
+
+COMMENTS = ["mynet c1 eth0", "x", "\u00fc \u4e2d", "c" * 127]
+
+
+def test_elements_with_their_comments(host: Host) -> None:
+    run(host, TABLE)
+    for number, text in enumerate(COMMENTS):
+        run(host, f'add element inet t m4 {{ 10.1.2.{number} comment "{text}" : jump one }}')
+        run(host, f'add element inet t m6 {{ 2001:db8::{number} comment "{text}" : drop }}')
+    run(host, "add element inet t m4 { 10.1.2.99 : drop }")
+
+    found = dict(ask(host, lambda: nft.elements("inet", "t", "m4")))
+    assert found == {
+        **{packed(f"10.1.2.{number}"): text for number, text in enumerate(COMMENTS)},
+        packed("10.1.2.99"): "",
+    }
+    found = dict(ask(host, lambda: nft.elements("inet", "t", "m6")))
+    assert found == {packed(f"2001:db8::{number}"): text for number, text in enumerate(COMMENTS)}
+
+
+def test_elements_are_nfts(host: Host) -> None:
+    run(host, TABLE)
+    elements = ", ".join(f'10.1.{n >> 8}.{n & 255} comment "c{n}" : jump one' for n in range(1500))
+    run(host, f"add element inet t m4 {{ {elements} }}")
+    (shown,) = [item["map"]["elem"] for item in ruleset(host) if item.get("map", {}).get("name") == "m4"]
+
+    assert sorted(ask(host, lambda: nft.elements("inet", "t", "m4"))) == sorted(
+        (packed(key["elem"]["val"]), key["elem"]["comment"]) for key, _verdict in shown
+    )
+
+
+def test_keys_of_several_parts(host: Host) -> None:
+    """Each part fills whole words of four bytes."""
+    run(host, TABLE + 'add element inet t ports { tcp . 8080 comment "web" }')
+
+    assert ask(host, lambda: nft.elements("inet", "t", "ports")) == [
+        (bytes((6, 0, 0, 0, 31, 144, 0, 0)), "web")
+    ]
+
+
+def test_one_element_is_looked_up(host: Host) -> None:
+    run(host, TABLE)
+    run(host, 'add element inet t m4 { 10.1.2.3 comment "mynet c1 eth0" : jump one, 10.1.2.4 : jump one }')
+    run(host, 'add element inet t m6 { 2001:db8::3 comment "mynet c1 eth0" : jump one }')
+
+    assert comment(host, "10.1.2.3") == "mynet c1 eth0"
+    assert comment(host, "10.1.2.4") == ""
+    assert comment(host, "10.1.2.5") is None
+    assert comment(host, "2001:db8::3", "m6") == "mynet c1 eth0"
+    assert comment(host, "2001:db8::4", "m6") is None
+
+
+def test_what_does_not_exist_has_no_elements(host: Host) -> None:
+    """The first ADD after boot asks before there is a table."""
+    assert comment(host, "10.1.2.3") is None
+    assert ask(host, lambda: nft.elements("inet", "t", "m4")) == []
+    assert ask(host, lambda: nft.chains("inet", "t")) == {}
+    run(host, TABLE)
+    assert comment(host, "10.1.2.3", "none") is None
+    assert ask(host, lambda: nft.elements("inet", "t", "none")) == []
+    assert ask(host, lambda: nft.elements("inet", "t", "m4")) == []
+
+
+def test_families_are_told_apart(host: Host) -> None:
+    run(
+        host,
+        """\
+add table bridge t
+add set bridge t guarded { type ifname ; }
+add element bridge t guarded { "veth1" comment "mynet c1 eth0" }
+""",
+    )
+
+    ((key, text),) = ask(host, lambda: nft.elements("bridge", "t", "guarded"))
+    assert (key.rstrip(b"\0"), text) == (b"veth1", "mynet c1 eth0")
+    assert ask(host, lambda: nft.elements("inet", "t", "guarded")) == []

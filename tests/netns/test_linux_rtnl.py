@@ -1,0 +1,455 @@
+# SPDX-License-Identifier: Apache-2.0
+"""linux.rtnl in a namespace of its own: what it sets pyroute2 must see, and it what pyroute2 sees."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from pyroute2 import IPRoute
+
+from cnihook.lean.address import Address, IPNet
+from cnihook.linux.netlink import NetlinkError
+from cnihook.linux.rtnl import IF_OPER_UP, RT_SCOPE_LINK, Link, Rtnl
+from tests.support.host import Host
+
+T = TypeVar("T")
+NET = IPNet.parse("10.1.2.3/24")
+NET6 = IPNet.parse("2001:db8::3/64")
+
+
+@pytest.fixture(autouse=True)
+def implementation() -> None:
+    """No plugin takes part: one run is enough."""
+
+
+@pytest.fixture
+def rtnl(host: Host) -> Iterator[Rtnl]:
+    """A connection to the kernel in the throw-away host, whose links die with it."""
+    host.leaves("*")
+    made = host.inside(Rtnl)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def eth0(rtnl: Rtnl) -> Link:
+    """One end of a pair, up, the other end beside it."""
+    rtnl.add_veth("eth0", "eth1", up=True)
+    rtnl.set_link(rtnl.link("eth1"), up=True)
+    return rtnl.link("eth0")
+
+
+def witness(host: Host, look: Callable[[Any], T]) -> T:
+    """What pyroute2 sees in there."""
+
+    def ask() -> T:
+        with IPRoute() as ip:
+            return look(ip)
+
+    return host.inside(ask)
+
+
+def seen(host: Host, name: str) -> Any:
+    """A link as pyroute2 sees it."""
+    (found,) = witness(host, lambda ip: list(ip.get_links(ifname=name)))
+    return found
+
+
+def routes_of(host: Host, family: int, **match: Any) -> list[dict[str, Any]]:
+    """Routes that are not the kernel's own (protocol 2)."""
+    found = witness(host, lambda ip: list(ip.get_routes(family=family, **match)))
+    return [dict(route["attrs"]) | dict(route) for route in found if route["proto"] != 2]
+
+
+def refusal(act: Callable[[], object]) -> NetlinkError:
+    with pytest.raises(NetlinkError) as refused:
+        act()
+    return refused.value
+
+
+# Links
+
+
+def test_a_bridge(host: Host, rtnl: Rtnl) -> None:
+    rtnl.add_bridge("br0", mtu=1400, group=4711)
+
+    found = seen(host, "br0")
+    assert found.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "bridge"
+    assert (found.get_attr("IFLA_MTU"), found.get_attr("IFLA_GROUP")) == (1400, 4711)
+    own = rtnl.link("br0")
+    assert (own.kind, own.mtu, own.group, own.is_up, own.vlan_filtering) == (
+        "bridge",
+        1400,
+        4711,
+        False,
+        False,
+    )
+
+
+def test_a_pair_across_namespaces(host: Host, rtnl: Rtnl) -> None:
+    """Enslaved, up, with its MTU and its MAC address, by the one request that makes it."""
+    container = host.container()
+    namespace = os.open(f"{host.root}{container.path}", os.O_RDONLY)
+    inside = container.inside(Rtnl)
+    rtnl.add_bridge("br0")
+    bridge = rtnl.link("br0")
+    try:
+        rtnl.add_veth(
+            "veth1", "eth0", namespace, mtu=1400, peer_mac="02:00:00:00:00:07", master=bridge.index,
+            up=True, group=7,
+        )  # fmt: skip
+        outer, inner = rtnl.link("veth1"), inside.link("eth0")
+    finally:
+        os.close(namespace)
+        inside.close()
+
+    assert (outer.kind, outer.mtu, outer.master, outer.is_up, outer.group) == (
+        "veth",
+        1400,
+        bridge.index,
+        True,
+        7,
+    )
+    assert (inner.kind, inner.mtu, inner.mac, inner.is_up) == ("veth", 1400, "02:00:00:00:00:07", False)
+    assert (outer.peer_index, inner.peer_index) == (inner.index, outer.index)
+    assert container.link("eth0")["address"] == "02:00:00:00:00:07"
+    assert host.link("veth1")["master"] == "br0"
+
+
+def test_a_name_that_is_taken_is_refused(rtnl: Rtnl) -> None:
+    rtnl.add_bridge("br0")
+
+    error = refusal(lambda: rtnl.add_bridge("br0"))
+    assert (error.errno, str(error)) == (errno.EEXIST, "create bridge br0: File exists")
+    assert refusal(lambda: rtnl.add_veth("veth1", "br0")).errno == errno.EEXIST
+    assert rtnl.find_link("veth1") is None, "half a pair is none"
+
+
+def test_a_refusal_has_the_kernels_own_words(rtnl: Rtnl, eth0: Link) -> None:
+    """Extended acknowledgements: the errno alone says `Invalid argument`."""
+    error = refusal(lambda: rtnl.set_link(eth0, mtu=10))
+    assert str(error) == "configure eth0: Invalid argument (mtu less than device minimum)"
+
+
+def test_what_is_not_there_is_none(rtnl: Rtnl) -> None:
+    assert rtnl.find_link("eth0") is None
+    assert rtnl.find_link_by_index(4711) is None
+    assert refusal(lambda: rtnl.link("eth0")).errno == errno.ENODEV
+
+
+@pytest.mark.parametrize(
+    ("change", "attribute", "value"),
+    [
+        ({"mtu": 1300}, "IFLA_MTU", 1300),
+        ({"mac": "02:00:00:00:00:09"}, "IFLA_ADDRESS", "02:00:00:00:00:09"),
+        ({"alias": "mynet c1 eth0 \u00fc"}, "IFLA_IFALIAS", "mynet c1 eth0 \u00fc"),
+        ({"alias": "x" * 300}, "IFLA_IFALIAS", "x" * 255),
+    ],
+)
+def test_a_link_is_changed(
+    host: Host, rtnl: Rtnl, eth0: Link, change: dict[str, Any], attribute: str, value: Any
+) -> None:
+    rtnl.set_link(eth0, **change)
+
+    assert seen(host, "eth0").get_attr(attribute) == value
+    ((name, _),) = change.items()
+    assert getattr(rtnl.link("eth0"), name) == value
+
+
+def test_up_and_promiscuous_are_switched_one_by_one(rtnl: Rtnl, eth0: Link) -> None:
+    def state() -> tuple[bool, bool]:
+        now = rtnl.link("eth0")
+        return now.is_up, now.promiscuous
+
+    assert state() == (True, False)
+    rtnl.set_link(eth0, promiscuous=True)
+    assert state() == (True, True)
+    rtnl.set_link(eth0, up=False)
+    assert state() == (False, True)
+    rtnl.set_link(eth0, up=True, promiscuous=False)
+    assert state() == (True, False)
+    assert rtnl.link("eth0").operstate == IF_OPER_UP
+
+
+def test_a_port_of_a_bridge(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+    rtnl.add_bridge("br0")
+    bridge = rtnl.link("br0")
+
+    rtnl.set_link(eth0, master=bridge.index, hairpin=True, isolated=True)
+
+    port = seen(host, "eth0").get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
+    assert (port.get_attr("IFLA_BRPORT_MODE"), port.get_attr("IFLA_BRPORT_ISOLATED")) == (1, 1)
+    own = rtnl.link("eth0")
+    assert (own.master, own.hairpin, own.isolated) == (bridge.index, True, True)
+    assert [link.name for link in rtnl.links(bridge.index)] == ["eth0"]
+
+    rtnl.set_link(eth0, hairpin=False, isolated=False)
+    own = rtnl.link("eth0")
+    assert (own.hairpin, own.isolated) == (False, False)
+    rtnl.set_link(eth0, master=0)
+    assert rtnl.links(bridge.index) == []
+
+
+def test_deleted_twice_is_deleted(rtnl: Rtnl, eth0: Link) -> None:
+    rtnl.delete_link(eth0)
+    rtnl.delete_link(eth0)
+
+    assert [link.name for link in rtnl.links()] == ["lo"]
+
+
+def test_several_are_deleted_at_once_and_no_other(rtnl: Rtnl, eth0: Link) -> None:
+    for name in ("br0", "br1", "br2"):
+        rtnl.add_bridge(name)
+
+    rtnl.delete_links([rtnl.link("br0"), rtnl.link("br2"), eth0], 4711)
+
+    assert [link.name for link in rtnl.links()] == ["lo", "br1"]
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_links_that_went_by_themselves_are_deleted_all_the_same(rtnl: Rtnl, eth0: Link, gone: int) -> None:
+    """A veth goes when the kernel is done with its other end's namespace, at any moment of a DEL."""
+    rtnl.add_bridge("br0")
+    bridge = rtnl.link("br0")
+    for link in (eth0, bridge)[:gone]:
+        rtnl.delete_link(link)
+
+    rtnl.delete_links([eth0, bridge], 4711)
+
+    assert [link.name for link in rtnl.links()] == ["lo"]
+
+
+def test_links_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+    """A dump of more than one packet holds."""
+    for number in range(40):
+        rtnl.add_bridge(f"br{number}")
+    found = {
+        link["index"]: (
+            link.get_attr("IFLA_IFNAME"),
+            link.get_attr("IFLA_MTU"),
+            link.get_attr("IFLA_ADDRESS"),
+            bool(link["flags"] & 1),
+            link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
+            link.get_attr("IFLA_LINK") or 0,
+        )
+        for link in witness(host, lambda ip: list(ip.get_links()))
+    }
+
+    assert len(found) == 43
+    assert found == {
+        link.index: (link.name, link.mtu, link.mac, link.is_up, link.kind, link.peer_index)
+        for link in rtnl.links()
+    }
+
+
+# Addresses
+
+
+def test_addresses_of_both_families(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+    for net in (NET, NET6, IPNet.parse("10.9.0.0/31"), IPNet.parse("10.8.0.1/32")):
+        rtnl.add_address(eth0, net)
+
+    found = {
+        address.get_attr("IFA_ADDRESS"): (
+            address["prefixlen"],
+            address.get_attr("IFA_BROADCAST"),
+            address["scope"],
+        )
+        for address in witness(host, lambda ip: list(ip.get_addr(index=eth0.index)))
+        if address["scope"] != RT_SCOPE_LINK
+    }
+    assert found == {
+        "10.1.2.3": (24, "10.1.2.255", 0),
+        "10.9.0.0": (31, None, 0),
+        "10.8.0.1": (32, None, 0),
+        "2001:db8::3": (64, None, 0),
+    }
+
+
+def test_addresses_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+    """Those that IPv6 makes itself and an address with another's at the far end included."""
+    rtnl.add_address(eth0, NET)
+    rtnl.add_address(eth0, NET6)
+    host.run("ip", "address", "add", "10.5.0.1", "peer", "10.5.0.2/32", "dev", "eth1")
+
+    found = sorted(
+        (
+            address["index"],
+            address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"),
+            address["prefixlen"],
+            address["scope"],
+        )
+        for address in witness(host, lambda ip: list(ip.get_addr()))
+    )
+
+    assert len(found) >= 7
+    assert found == sorted(
+        (address.index, str(address.net.address), address.net.prefix, address.scope)
+        for address in rtnl.addresses()
+    )
+    assert {address.index for address in rtnl.addresses(eth0)} == {eth0.index}
+
+
+def test_an_address_that_is_there_is_refused_and_can_be_deleted(rtnl: Rtnl, eth0: Link) -> None:
+    rtnl.add_address(eth0, NET)
+
+    error = refusal(lambda: rtnl.add_address(eth0, NET))
+    assert error.errno == errno.EEXIST and str(error).startswith("add 10.1.2.3/24 to eth0: ")
+    rtnl.delete_address(eth0, NET)
+    assert NET not in [address.net for address in rtnl.addresses(eth0)]
+    assert refusal(lambda: rtnl.delete_address(eth0, NET)).errno == errno.EADDRNOTAVAIL
+
+
+# Routes
+
+
+def test_routes_with_everything(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+    rtnl.add_address(eth0, NET)
+    rtnl.add_route(
+        eth0, IPNet.parse("10.7.7.7/16"), via=Address.parse("10.1.2.1"), priority=7, table=1000, mtu=1300,
+        advmss=1200, source=NET.address,
+    )  # fmt: skip
+
+    (route,) = routes_of(host, 2, table=1000)
+    assert (route["RTA_DST"], route["dst_len"], route["scope"]) == ("10.7.0.0", 16, 0)
+    assert (route["RTA_GATEWAY"], route["RTA_PREFSRC"]) == ("10.1.2.1", "10.1.2.3")
+    assert (route["RTA_PRIORITY"], route["RTA_TABLE"], route["RTA_OIF"]) == (7, 1000, eth0.index)
+    assert dict(route["RTA_METRICS"]["attrs"]) == {"RTAX_MTU": 1300, "RTAX_ADVMSS": 1200}
+    own = next(found for found in rtnl.routes(4) if found.table == 1000)
+    assert (own.dst, own.gateway, own.priority) == (IPNet.parse("10.7.0.0/16"), Address.parse("10.1.2.1"), 7)
+    assert (own.index, own.scope, own.version) == (eth0.index, 0, 4)
+
+
+def test_routes_of_ipv6_with_everything(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+    rtnl.add_address(eth0, NET6)
+    rtnl.add_route(
+        eth0, IPNet.parse("2001:db8:7::7/48"), via=Address.parse("2001:db8::1"), priority=7, table=1000,
+        mtu=1300, advmss=1220,
+    )  # fmt: skip
+
+    (route,) = routes_of(host, 10, table=1000)
+    assert (route["RTA_DST"], route["dst_len"]) == ("2001:db8:7::", 48)
+    assert (route["RTA_GATEWAY"], route["RTA_PRIORITY"]) == ("2001:db8::1", 7)
+    assert dict(route["RTA_METRICS"]["attrs"]) == {"RTAX_MTU": 1300, "RTAX_ADVMSS": 1220}
+    own = next(found for found in rtnl.routes(6) if found.table == 1000)
+    assert (own.dst, own.gateway, own.version) == (
+        IPNet.parse("2001:db8:7::/48"), Address.parse("2001:db8::1"), 6
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("default", "net", "gateway"),
+    [("0.0.0.0/0", "10.1.2.3/24", "10.1.2.1"), ("::/0", "2001:db8::3/64", "2001:db8::1")],
+)
+def test_default_routes(host: Host, rtnl: Rtnl, eth0: Link, default: str, net: str, gateway: str) -> None:
+    via = Address.parse(gateway)
+    rtnl.add_address(eth0, IPNet.parse(net))
+    rtnl.add_route(eth0, IPNet.parse(default), via=via)
+
+    (own,) = [route for route in rtnl.routes(via.version) if route.dst is None and route.table == 254]
+    assert (own.gateway, own.index) == (via, eth0.index)
+    shown = [route for route in host.routes(via.version) if route[0] == "default"]
+    assert shown == [("default", gateway, "eth0")]
+
+
+def test_a_destination_on_the_link(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+    """Without a gateway, and for IPv4 with the scope that says so."""
+    rtnl.add_route(eth0, IPNet.parse("10.7.0.0/16"))
+    rtnl.add_route(eth0, IPNet.parse("2001:db8:7::/48"))
+
+    (four,) = routes_of(host, 2)
+    assert (four["RTA_DST"], four["scope"], four.get("RTA_GATEWAY")) == ("10.7.0.0", RT_SCOPE_LINK, None)
+    assert ("2001:db8:7::/48", None, "eth0") in host.routes(6)
+
+
+def test_a_second_way_to_one_destination(rtnl: Rtnl, eth0: Link) -> None:
+    rtnl.add_address(eth0, NET)
+    there = IPNet.parse("10.7.0.0/16")
+    for gateway in ("10.1.2.1", "10.1.2.2"):
+        rtnl.add_route(eth0, there, via=Address.parse(gateway))
+
+    found = [str(route.gateway) for route in rtnl.routes(4) if route.dst == there]
+    assert sorted(found) == ["10.1.2.1", "10.1.2.2"]
+    again = refusal(lambda: rtnl.add_route(eth0, there, via=Address.parse("10.1.2.1")))
+    assert str(again) == "add route 10.7.0.0/16 via 10.1.2.1 on eth0: File exists"
+
+
+def test_a_gateway_that_nobody_reaches_is_refused_in_words(rtnl: Rtnl, eth0: Link) -> None:
+    error = refusal(lambda: rtnl.add_route(eth0, IPNet.parse("0.0.0.0/0"), via=Address.parse("10.1.2.1")))
+
+    assert str(error).startswith("add route 0.0.0.0/0 via 10.1.2.1 on eth0: ")
+    assert "Nexthop has invalid gateway" in str(error)
+
+
+def test_routes_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+    rtnl.add_address(eth0, NET)
+    rtnl.add_address(eth0, NET6)
+    host.run("ip", "route", "add", "blackhole", "10.66.0.0/16", "table", "300")
+    for family, version in ((2, 4), (10, 6)):
+        found = sorted(
+            (
+                str(route.get_attr("RTA_DST")),
+                route["dst_len"] if route.get_attr("RTA_DST") else 0,
+                str(route.get_attr("RTA_GATEWAY")),
+                route.get_attr("RTA_OIF") or 0,
+                route.get_attr("RTA_TABLE"),
+                route.get_attr("RTA_PRIORITY") or 0,
+                route["scope"],
+                route["type"],
+            )
+            for route in witness(host, lambda ip, family=family: list(ip.get_routes(family=family)))  # type: ignore[misc]
+        )
+        assert found and found == sorted(
+            (
+                str(route.dst.address if route.dst else None),
+                route.dst.prefix if route.dst else 0,
+                str(route.gateway),
+                route.index,
+                route.table,
+                route.priority,
+                route.scope,
+                route.kind,
+            )
+            for route in rtnl.routes(version)
+        )
+
+
+# The conversation
+
+
+def test_what_an_exception_left_unread_is_no_answer_to_the_next(rtnl: Rtnl, eth0: Link) -> None:
+    """A deadline's signal may come between question and answer."""
+
+    class Interrupted(Exception):
+        pass
+
+    class Once:
+        def __init__(self, socket: Any) -> None:
+            self.socket = socket
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.socket, name)
+
+        def recv(self, size: int) -> bytes:
+            rtnl._socket = self.socket
+            raise Interrupted
+
+    rtnl._socket = Once(rtnl._socket)  # type: ignore[assignment]
+    with pytest.raises(Interrupted):
+        rtnl.links()
+
+    assert rtnl.link("lo").name == "lo"
+    assert [link.name for link in rtnl.links()] == ["lo", "eth1", "eth0"]
+
+
+def test_a_socket_stays_in_its_namespace(host: Host) -> None:
+    container = host.container()
+    rtnl = container.inside(Rtnl)
+    rtnl.add_bridge("br0")
+
+    assert container.links() == {"lo", "br0"}
+    assert host.links() == {"lo"}
+    rtnl.delete_link(rtnl.link("br0"))
+    rtnl.close()

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol around every plugin: environment, standard input and output, versions, errors."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import SPEC_1_1
+from tests.support.cni import VERSIONS, CniFailure
+from tests.support.host import Container, Host
+
+IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}
+CONF: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net1", "ipam": IPAM}
+PLUGINS = ["bridge", "host-local", "loopback"]
+NO_CHECKS = pytest.mark.known_difference(
+    "plugins 1.1.1 do not hold GC and STATUS to anything: they know neither"
+)
+
+
+@pytest.fixture(params=PLUGINS)
+def conf(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return CONF | {"type": request.param}
+
+
+def run(host: Host, conf: Any, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Call a plugin with exactly this environment."""
+    assert host.implementation
+    program = host.implementation.program(conf["type"])
+    return host.run(program, input=json.dumps(conf), env=env, check=False)
+
+
+def variables(host: Host, container: Container, command: str = "ADD") -> dict[str, str]:
+    assert host.implementation
+    return {
+        "CNI_COMMAND": command,
+        "CNI_CONTAINERID": "c1",
+        "CNI_NETNS": container.path,
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(host.implementation.folder),
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+
+
+def error(answer: subprocess.CompletedProcess[str]) -> Any:
+    """The error, which is all that is on stdout."""
+    assert answer.returncode == 1
+    return json.loads(answer.stdout)
+
+
+def test_started_by_hand_it_says_what_it_is(host: Host, conf: Any) -> None:
+    """On stderr: stdout is for a runtime, which there is none of."""
+    answer = run(host, conf, {})
+
+    assert (answer.returncode, answer.stdout) == (0, "")
+    assert conf["type"] in answer.stderr and "0.4.0" in answer.stderr
+
+
+def test_version_lists_all_that_is_spoken(host: Host, conf: Any) -> None:
+    answer = run(host, conf, {"CNI_COMMAND": "VERSION"})
+
+    assert answer.returncode == 0
+    assert set(VERSIONS) - {"1.1.0"} <= set(json.loads(answer.stdout)["supportedVersions"])
+
+
+@SPEC_1_1
+def test_version_is_1_1(host: Host, conf: Any) -> None:
+    answer = json.loads(run(host, conf, {"CNI_COMMAND": "VERSION"}).stdout)
+
+    assert answer == {"cniVersion": "1.1.0", "supportedVersions": VERSIONS}
+
+
+@pytest.mark.parametrize("missing", ["CNI_NETNS", "CNI_IFNAME", "CNI_PATH"])
+def test_add_names_the_variable_that_is_missing(
+    host: Host, container: Container, conf: Any, missing: str
+) -> None:
+    env = variables(host, container)
+    del env[missing]
+
+    answer = error(run(host, conf, env))
+    assert answer["code"] == 4 and missing in answer["msg"] + answer.get("details", "")
+
+
+def test_all_that_is_missing_is_named_at_once(host: Host, container: Container, conf: Any) -> None:
+    env = variables(host, container) | {"CNI_NETNS": "", "CNI_IFNAME": ""}
+
+    answer = error(run(host, conf, env))
+    assert answer["code"] == 4
+    assert "CNI_NETNS" in answer["msg"] and "CNI_IFNAME" in answer["msg"]
+
+
+def test_unknown_command_is_named(host: Host, container: Container, conf: Any) -> None:
+    answer = error(run(host, conf, variables(host, container, "EXPLODE")))
+
+    assert answer["code"] == 4 and "EXPLODE" in answer["msg"]
+
+
+BAD_IDS = ["../../etc/x", "a/b", ".hidden", "-a", "a b", "a\nb", "a\n", "é", "a;b", "$(id)"]
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK"])
+@pytest.mark.parametrize("container_id", BAD_IDS)
+def test_container_id_that_could_mean_something_else_is_refused(
+    host: Host, container: Container, command: str, container_id: str
+) -> None:
+    """It becomes part of file names and of the names of rules."""
+    env = variables(host, container, command) | {"CNI_CONTAINERID": container_id}
+
+    answer = error(run(host, CONF | {"type": "bridge"}, env))
+    assert answer["code"] == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["a-name-of-16char", "a/b", "a:b", "a b", "a\tb", ".", "..", "eth0\n", "éééééééé"]
+)
+def test_interface_name_that_no_link_can_have_is_refused(
+    host: Host, container: Container, name: str
+) -> None:
+    env = variables(host, container) | {"CNI_IFNAME": name}
+
+    assert error(run(host, CONF | {"type": "bridge"}, env))["code"] == 4
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".a", "a b", "a\n", "", None])
+def test_network_name_that_could_mean_something_else_is_refused(
+    host: Host, container: Container, conf: Any, name: str | None
+) -> None:
+    assert error(run(host, conf | {"name": name}, variables(host, container)))["code"] == 7
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "7", "null", '{"name":"x"} trailing', "\ufeff{}", '{"a":NaN}']
+)
+def test_input_that_is_no_json_object_is_refused(
+    host: Host, container: Container, conf: Any, text: str
+) -> None:
+    assert host.implementation
+    program = host.implementation.program(conf["type"])
+
+    answer = error(host.run(program, input=text, env=variables(host, container), check=False))
+    assert answer["code"] in (6, 7)
+
+
+@pytest.mark.parametrize("version", ["0.5.0", "2.0.0", "1.0", "1"])
+def test_version_that_is_not_spoken_is_refused(
+    host: Host, container: Container, conf: Any, version: str
+) -> None:
+    """Compared letter by letter: nobody knows what a 1.0 that is not 1.0.0 means."""
+    answer = error(run(host, conf | {"cniVersion": version}, variables(host, container)))
+
+    assert answer["code"] == 1
+    assert version in answer["msg"] + answer["details"] and "1.0.0" in answer["msg"] + answer["details"]
+
+
+def test_version_that_is_no_text_is_refused(host: Host, container: Container, conf: Any) -> None:
+    assert error(run(host, conf | {"cniVersion": 1}, variables(host, container)))["code"] == 6
+
+
+@pytest.mark.known_difference("its library omits the version of an error")
+def test_error_says_its_version(host: Host, container: Container, conf: Any) -> None:
+    answer = error(run(host, conf | {"cniVersion": "0.3.1", "name": "a/b"}, variables(host, container)))
+
+    assert answer["cniVersion"] in VERSIONS
+
+
+@NO_CHECKS
+@pytest.mark.parametrize("command", ["GC", "STATUS"])
+def test_what_came_with_1_1_is_refused_before(
+    host: Host, container: Container, conf: Any, command: str
+) -> None:
+    assert error(run(host, conf, variables(host, container, command)))["code"] == 1
+
+
+@SPEC_1_1
+@pytest.mark.parametrize("command", ["GC", "STATUS"])
+def test_what_came_with_1_1_needs_no_container(
+    host: Host, container: Container, conf: Any, command: str
+) -> None:
+    env = variables(host, container, command)
+    for name in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"):
+        env[name] = ""
+
+    answer = run(host, conf | {"cniVersion": "1.1.0"}, env)
+    assert (answer.returncode, answer.stdout) == (0, "")
+
+
+def test_result_is_printed_for_people(host: Host, container: Container, conf: Any) -> None:
+    """A key on each line, four spaces, no line break at the end."""
+    answer = run(host, conf, variables(host, container))
+
+    assert answer.stdout == json.dumps(json.loads(answer.stdout), indent=4)
+    run(host, conf, variables(host, container, "DEL"))
+
+
+def test_del_prints_nothing(host: Host, container: Container, conf: Any) -> None:
+    answer = run(host, conf, variables(host, container, "DEL"))
+
+    assert (answer.returncode, answer.stdout) == (0, "")
+
+
+def test_everything_works_without_a_path_or_a_home(host: Host, container: Container, conf: Any) -> None:
+    """Some runtimes start their hooks, and so plugins, with an environment that is all but empty."""
+    env = variables(host, container)
+    env.pop("PATH")
+
+    assert run(host, conf, env).returncode == 0
+    assert run(host, conf, env | {"CNI_COMMAND": "DEL"}).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL"])
+def test_previous_result_that_makes_no_sense_is_told(host: Host, container: Container, command: str) -> None:
+    """An ADD needs it; a DEL does without and goes on."""
+    conf = CONF | {"type": "loopback", "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "x"}]}}
+    answer = run(host, conf, variables(host, container, command))
+
+    if command == "ADD":
+        assert "x" in error(answer)["msg"]
+    else:
+        assert answer.returncode == 0
+
+
+def test_other_descriptors_and_signals_do_not_matter(host: Host, container: Container, conf: Any) -> None:
+    """A runtime may have everything blocked, and a directory that is gone."""
+    assert host.implementation
+    program = host.implementation.program(conf["type"])
+    script = f"mkdir /run/gone; cd /run/gone; rmdir /run/gone; umask 0; exec {program}"
+    env = variables(host, container)
+    blocked = ["env", "--block-signal", "sh", "-c", script]
+
+    assert host.run(*blocked, input=json.dumps(conf), env=env, check=False).returncode == 0
+    assert host.run(*blocked, input=json.dumps(conf), env=env | {"CNI_COMMAND": "DEL"}).returncode == 0
+
+
+def test_failure_is_raised_as_such(host: Host, container: Container) -> None:
+    """The harness itself: an error of a plugin cannot pass for a result."""
+    with pytest.raises(CniFailure) as failure:
+        host.cni("ADD", CONF | {"type": "loopback", "name": "a/b"}, container)
+    assert failure.value.code == 7

@@ -1,0 +1,499 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ptp: the link and the routes that an ADD makes, what can talk through them, and how all of it goes."""
+
+import json
+import re
+import socket
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import LEAKS_LINK, OLD_KEYS, SPEC_1_1
+from tests.support.bridge import add, address, leased
+from tests.support.bridge import network as bridge_network
+from tests.support.cni import CniFailure, with_previous_result
+from tests.support.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.traffic import connect, reaches, source_seen
+
+SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
+DEFAULT = {"dst": "0.0.0.0/0"}
+LEAKS_RULES = pytest.mark.known_difference("without an address to read off the link, its rules stay")
+NO_GATEWAY = pytest.mark.known_difference("asks the kernel for a route by way of no gateway, and fails")
+
+
+def network(*subnets: str, **keys: Any) -> dict[str, Any]:
+    return bridge_network(*subnets, **{"type": "ptp", "bridge": None} | keys)
+
+
+def static(*addresses: dict[str, str], **keys: Any) -> dict[str, Any]:
+    return network(ipam={"type": "static", "addresses": list(addresses)}, **keys)
+
+
+ROUTED = network(SUBNET, ipam={"routes": [DEFAULT]})
+MASQUERADED = ROUTED | {"ipMasq": True}
+BOTH = network(SUBNET, SUBNET6, ipMasq=True, ipam={"routes": [DEFAULT, {"dst": "::/0"}]})
+
+
+def host_end(host: Host, result: Any) -> Any:
+    return host.link(result["interfaces"][0]["name"])
+
+
+@pytest.fixture
+def quick(container: Container) -> Container:
+    """A container for which the reference need not wait two seconds, to see if IPv6 addresses are unique."""
+    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    return container
+
+
+def expect_nothing_of(host: Host, container: Container) -> None:
+    assert container.links() == {"lo"}
+    assert leased(host) == []
+    assert not any(link.startswith("veth") for link in host.links())
+
+
+@pytest.mark.parametrize("version", ["1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
+def test_result_tells_both_ends_and_the_address(host: Host, container: Container, version: str) -> None:
+    result = host.cni("ADD", network(SUBNET, version=version, ipam={"routes": [DEFAULT]}), container)
+
+    outer, inner = result["interfaces"]
+    assert re.fullmatch("veth[0-9a-f]{8}", outer["name"])
+    assert outer == {"name": outer["name"], "mac": host.link(outer["name"])["address"]}
+    assert inner == {"name": "eth0", "mac": container.link("eth0")["address"], "sandbox": container.path}
+    assert result == {
+        "cniVersion": version,
+        "interfaces": [outer, inner],
+        "ips": [{"interface": 1, "address": "10.9.0.2/24", "gateway": "10.9.0.1"}],
+        "routes": [DEFAULT],
+    }
+
+
+@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0"])
+def test_result_of_0_3_has_the_family_of_the_address(host: Host, container: Container, version: str) -> None:
+    result = host.cni("ADD", network(SUBNET, version=version), container)
+
+    assert result["cniVersion"] == version and len(result["interfaces"]) == 2 and result["dns"] == {}
+    assert [(ip["version"], ip["interface"]) for ip in result["ips"]] == [("4", 1)]
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_result_of_0_2_knows_addresses_only(host: Host, container: Container, version: str) -> None:
+    assert host.cni("ADD", network(SUBNET, version=version), container) == {
+        "cniVersion": version,
+        "ip4": {"ip": "10.9.0.2/24", "gateway": "10.9.0.1"},
+        "dns": {},
+    }
+
+
+def test_subnet_is_reached_by_the_gateway_alone(host: Host, quick: Container) -> None:
+    """Its neighbours are not on this link, so the container must not look for them there."""
+    host.cni("ADD", network(SUBNET, SUBNET6), quick)
+
+    assert quick.addresses("eth0") == ["10.9.0.2/24", "2001:db8:9::2/64"]
+    assert sorted(quick.routes(4)) == [
+        ("10.9.0.0/24", "10.9.0.1", "eth0"),
+        ("10.9.0.1", None, "eth0"),
+    ]
+    assert sorted(route for route in quick.routes(6) if route[0] != "ff00::/8") == [
+        ("2001:db8:9::/64", "2001:db8:9::1", "eth0"),
+        ("2001:db8:9::1", None, "eth0"),
+    ]
+    assert {route["prefsrc"] for route in quick.ip("-4", "route")} == {"10.9.0.2"}
+
+
+def test_host_has_the_gateways_address_and_a_route_to_the_container(host: Host, quick: Container) -> None:
+    result = host.cni("ADD", network(SUBNET, SUBNET6), quick)
+
+    link = host_end(host, result)
+    name = link["ifname"]
+    assert "UP" in link["flags"] and link["linkinfo"]["info_kind"] == "veth"
+    assert host.addresses(name) == ["10.9.0.1/32", "2001:db8:9::1/128"]
+    assert host.routes(4) == [("10.9.0.2", None, name)]
+    assert ("2001:db8:9::2", None, name) in host.routes(6)
+
+
+def test_ipam_routes_go_through_their_own_or_the_hosts_gateway(host: Host, container: Container) -> None:
+    routes = [DEFAULT, {"dst": "192.0.2.0/24", "gw": "10.9.0.1"}]
+    host.cni("ADD", network(SUBNET, ipam={"routes": routes}), container)
+
+    assert {("default", "10.9.0.1", "eth0"), ("192.0.2.0/24", "10.9.0.1", "eth0")} < set(container.routes())
+
+
+def test_host_becomes_a_router(host: Host, quick: Container) -> None:
+    """And for those families alone in which it has containers."""
+    assert host.sysctl("net/ipv4/ip_forward") == host.sysctl("net/ipv6/conf/all/forwarding") == "0"
+    add(host, network(SUBNET))
+    assert (host.sysctl("net/ipv4/ip_forward"), host.sysctl("net/ipv6/conf/all/forwarding")) == ("1", "0")
+    add(host, network(SUBNET6, name="net6"), quick)
+    assert host.sysctl("net/ipv6/conf/all/forwarding") == "1"
+
+
+@NO_GATEWAY
+def test_gateway_defaults_to_the_first_address(host: Host, container: Container) -> None:
+    result = host.cni("ADD", static({"address": "10.9.0.77/24"}), container)
+
+    assert result["ips"] == [{"interface": 1, "address": "10.9.0.77/24", "gateway": "10.9.0.1"}]
+    assert connect(container, host, "10.9.0.1") == "10.9.0.77"
+
+
+@NO_GATEWAY
+@pytest.mark.parametrize("net", ["10.9.0.1/24", "10.9.0.7/32", "2001:db8:9::7/128"])
+def test_address_that_leaves_no_room_for_a_gateway_is_refused(
+    host: Host, container: Container, net: str
+) -> None:
+    with pytest.raises(CniFailure, match="gateway"):
+        host.cni("ADD", static({"address": net}), container)
+    expect_nothing_of(host, container)
+
+
+@pytest.mark.known_difference("sets the way to the gateway once for each, which the kernel refuses")
+def test_two_addresses_may_share_a_gateway(host: Host, container: Container) -> None:
+    addresses = [{"address": f"10.9.0.{last}/24", "gateway": "10.9.0.1"} for last in (5, 6)]
+    host.cni("ADD", static(*addresses), container)
+
+    assert container.addresses("eth0") == ["10.9.0.5/24", "10.9.0.6/24"]
+    for last in (5, 6):
+        assert connect(host, container, f"10.9.0.{last}") == "10.9.0.1"
+
+
+@pytest.mark.known_difference("deletes a subnet's route that a single address does not have, and fails")
+def test_gateway_may_be_out_of_the_subnet(host: Host, container: Container) -> None:
+    """A single address, as clouds give it, and a gateway that every container shares."""
+    host.cni("ADD", static({"address": "10.9.0.7/32", "gateway": "169.254.1.1"}), container)
+
+    assert connect(container, host, "169.254.1.1") == "10.9.0.7"
+
+
+def test_dns_of_the_network_goes_before_that_of_ipam(host: Host) -> None:
+    own, ipam = {"nameservers": ["192.0.2.53"]}, {"domain": "x.test"}
+    conf = static({"address": "10.9.0.7/24", "gateway": "10.9.0.1"}, dns=own)
+    conf["ipam"]["dns"] = ipam
+    assert add(host, conf)[1]["dns"] == own
+
+    conf = static({"address": "10.9.0.8/24", "gateway": "10.9.0.1"}, name="net2")
+    conf["ipam"]["dns"] = ipam
+    assert add(host, conf)[1]["dns"] == ipam
+
+
+def test_mtu_holds_for_both_ends(host: Host, container: Container) -> None:
+    """What is of that size passes, and not a byte more."""
+    result = host.cni("ADD", network(SUBNET, mtu=1400), container)
+    assert [host_end(host, result)["mtu"], container.link("eth0")["mtu"]] == [1400, 1400]
+
+    size = 1400 - 20 - 8  # without the headers of IP and UDP
+    mtu_discover, do = 10, 2  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+    with container.socket(socket.SOCK_DGRAM) as ours, host.socket(socket.SOCK_DGRAM) as theirs:
+        theirs.bind(("", 0))
+        ours.setsockopt(socket.IPPROTO_IP, mtu_discover, do)
+        there = ("10.9.0.1", theirs.getsockname()[1])
+        ours.sendto(bytes(size), there)
+        assert len(theirs.recv(2000)) == size
+        with pytest.raises(OSError, match="Message too long"):
+            ours.sendto(bytes(size + 1), there)
+
+
+def test_containers_reach_the_host_and_each_other_through_it(host: Host) -> None:
+    """In both families side by side, and at once."""
+    (one, first), (two, second) = (add(host, network(SUBNET, SUBNET6)) for _ in range(2))
+
+    for family, gateway in enumerate(["10.9.0.1", "2001:db8:9::1"]):
+        assert connect(one, host, gateway) == address(first, family)
+        assert connect(host, one, address(first, family)) == gateway
+        assert connect(one, two, address(second, family)) == address(first, family)
+        assert connect(two, one, address(first, family)) == address(second, family)
+
+
+@pytest.mark.known_difference("leaves it to the detection of duplicates, on a link without neighbours")
+def test_ipv6_addresses_can_be_used_at_once(host: Host, container: Container) -> None:
+    """On both ends, whatever the host has set for its other links."""
+    host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
+    result = host.cni("ADD", network(SUBNET6), container)
+
+    for link in (host_end(host, result), container.link("eth0")):
+        (found,) = [item for item in link["addr_info"] if item["scope"] == "global"]
+        assert "tentative" not in found
+
+
+def test_masqueraded_container_reaches_the_outside(host: Host, quick: Container) -> None:
+    """Which has no route to it, and sees the host."""
+    outside = host.outside()
+    add(host, BOTH, quick)
+
+    assert connect(quick, outside, Outside.ADDRESS) == Outside.HOST
+    assert connect(quick, outside, Outside.ADDRESS6) == Outside.HOST6
+
+
+def test_without_masquerade_the_outside_sees_the_container(host: Host) -> None:
+    outside = host.outside()
+    one, result = add(host, ROUTED)
+
+    assert source_seen(one, outside, Outside.ADDRESS) == address(result)
+    assert not reaches(one, outside, Outside.ADDRESS)
+
+
+def test_nothing_is_masqueraded_within_the_subnet(host: Host) -> None:
+    (one, first), (two, second) = (add(host, MASQUERADED) for _ in range(2))
+
+    assert connect(one, two, address(second)) == address(first)
+
+
+@pytest.mark.known_difference("gives it to both, and the host reaches whichever was the last")
+def test_address_of_another_container_is_refused(host: Host) -> None:
+    """The host has one way to an address, and it stays with the container that has it."""
+    conf = static({"address": "10.9.0.7/24", "gateway": "10.9.0.1"})
+    one, _ = add(host, conf)
+    two = host.container()
+
+    with pytest.raises(CniFailure, match="10.9.0.7"):
+        host.cni("ADD", conf, two)
+
+    assert two.links() == {"lo"}
+    assert connect(host, one, "10.9.0.7") == "10.9.0.1"
+
+
+WRONG = [
+    pytest.param({"ipam": None}, "", "", id="no ipam"),
+    pytest.param({"ipam": {"type": "no-such-ipam"}}, "no-such-ipam", "", id="no such ipam"),
+    pytest.param({"mtu": "1500"}, "mtu", "", id="mtu is a string"),
+    pytest.param({"mtu": 10}, "", "", id="mtu that the kernel refuses"),
+    pytest.param({"ipMasq": "yes"}, "ipMasq", "", id="ipMasq is a string"),
+    pytest.param({"ipMasqBackend": "pf", "ipMasq": True}, "pf", "", marks=OLD_KEYS, id="no such backend"),
+    pytest.param({"dns": {"nameservers": "192.0.2.1"}}, "nameservers", "", id="nameservers is a string"),
+    pytest.param({}, "/run/netns/none", "/run/netns/none", id="no such namespace"),
+]
+
+
+@pytest.mark.parametrize(("keys", "named", "netns"), WRONG)
+def test_add_that_fails_leaves_nothing(
+    host: Host, container: Container, keys: dict[str, Any], named: str, netns: str
+) -> None:
+    with pytest.raises(CniFailure) as failure:
+        host.cni("ADD", network(SUBNET) | keys, container, CNI_NETNS=netns or container.path)
+
+    assert named in f"{failure.value.msg} {failure.value.details}"
+    expect_nothing_of(host, container)
+
+
+@LEAKS_LINK
+def test_add_with_a_route_that_the_kernel_refuses_leaves_nothing(host: Host, container: Container) -> None:
+    """Late: links, addresses and the other routes are there by then."""
+    routes = [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}]
+    with pytest.raises(CniFailure):
+        host.cni("ADD", network(SUBNET, ipMasq=True, ipam={"routes": routes}), container)
+    expect_nothing_of(host, container)
+
+
+@pytest.mark.known_difference("1.1.1 puts the container's interface into the host")
+def test_add_to_the_hosts_own_namespace_is_refused(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure) as failure:
+        host.cni("ADD", MASQUERADED, container, CNI_NETNS="/proc/1/ns/net")
+
+    assert failure.value.code == 8
+    expect_nothing_of(host, container)
+
+
+def test_second_add_leaves_the_first_as_it_was(host: Host, container: Container) -> None:
+    add(host, network(SUBNET), container)
+
+    with pytest.raises(CniFailure):
+        host.cni("ADD", network(SUBNET), container)
+
+    assert leased(host) == ["10.9.0.2"]
+    assert connect(host, container, "10.9.0.2") == "10.9.0.1"
+
+
+@pytest.mark.known_difference("releases the address of an ADD that failed only if it got that far itself")
+@pytest.mark.parametrize(
+    "answer",
+    [{"cniVersion": "1.0.0"}, {"cniVersion": "1.0.0", "code": 11, "msg": "busy"}],
+    ids=["no address", "refusal"],
+)
+def test_ipam_plugin_that_fails_is_told_to_release(
+    host: Host, container: Container, answer: dict[str, Any]
+) -> None:
+    """What it may have kept all the same (SPEC.md, "Delegated plugins"); and its code is the answer."""
+    assert host.implementation
+    script = f"echo $CNI_COMMAND >> /run/asked; echo '{json.dumps(answer)}'; exit {int('code' in answer)}"
+    host.write("/run/plugins/fake", f"#!/bin/sh\n{script}\n", mode=0o755)
+    host.leaves("dir /run/plugins", "file /run/plugins/fake", "file /run/asked")
+
+    with pytest.raises(CniFailure) as failure:
+        host.cni("ADD", network(ipam={"type": "fake"}), container, CNI_PATH="/run/plugins")
+
+    assert failure.value.code == answer.get("code", 999)
+    asked = host.read("/run/asked").split()
+    assert asked[0] == "ADD" and asked[-1] == "DEL"
+    expect_nothing_of(host, container)
+
+
+def test_del_undoes_all_of_add_and_can_be_repeated(host: Host, quick: Container) -> None:
+    result = host.cni("ADD", BOTH, quick)
+
+    for _ in range(3):
+        assert host.cni("DEL", with_previous_result(BOTH, result), quick) is None
+
+    expect_nothing_of(host, quick)
+    assert host.routes() == []
+
+
+def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+    host.cni("DEL", MASQUERADED, container)
+
+
+def test_del_needs_no_previous_result(host: Host) -> None:
+    one, _ = add(host, MASQUERADED)
+
+    host.cni("DEL", MASQUERADED, one)
+
+    expect_nothing_of(host, one)
+
+
+@LEAKS_RULES
+@pytest.mark.parametrize("netns", [None, ""], ids=["path", "no path"])
+@pytest.mark.parametrize("with_result", [True, False], ids=["result", "no result"])
+def test_del_after_the_namespace_has_gone(host: Host, with_result: bool, netns: str | None) -> None:
+    one, result = add(host, MASQUERADED)
+    one.destroy()
+
+    path = one.path if netns is None else netns
+    host.cni("DEL", with_previous_result(MASQUERADED, result if with_result else None), one, CNI_NETNS=path)
+
+    assert leased(host) == []
+
+
+@pytest.mark.known_difference("without CNI_NETNS it does not look for the host's end")
+def test_del_without_a_namespace_that_still_lives_takes_the_link(host: Host) -> None:
+    one, result = add(host, ROUTED)
+
+    host.cni("DEL", with_previous_result(ROUTED, result), one, CNI_NETNS="")
+
+    expect_nothing_of(host, one)
+
+
+@LEAKS_RULES
+def test_del_after_the_link_has_gone(host: Host) -> None:
+    one, result = add(host, MASQUERADED)
+    one.run("ip", "link", "del", "eth0")
+
+    host.cni("DEL", with_previous_result(MASQUERADED, result), one)
+
+    assert leased(host) == []
+
+
+def links_that_ipam_sees(host: Host) -> dict[str, bool]:
+    """For each operation, whether an IPAM plugin finds the host's end of the link."""
+    answer = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.7/24", "gateway": "10.9.0.1"}]}
+    script = f"ip link > /run/seen.$CNI_COMMAND; echo '{json.dumps(answer)}'"
+    host.write("/run/plugins/fake", f"#!/bin/sh\n{script}\n", mode=0o755)
+    host.leaves("dir /run/plugins", "file /run/plugins/fake", "file /run/seen.*")
+    conf = network(ipam={"type": "fake"})
+    one, result = add(host, conf, CNI_PATH="/run/plugins")
+
+    host.cni("DEL", with_previous_result(conf, result), one, CNI_PATH="/run/plugins")
+
+    name = result["interfaces"][0]["name"]
+    return {command: name in host.read(f"/run/seen.{command}") for command in ("ADD", "DEL")}
+
+
+@pytest.mark.known_difference("makes the link when it has the address")
+def test_link_is_there_when_the_address_is_asked_for(host: Host) -> None:
+    """As a plugin needs it that asks a server on the other side, by DHCP for one."""
+    assert links_that_ipam_sees(host)["ADD"]
+
+
+@pytest.mark.known_difference("releases the address while it is still in use")
+def test_address_is_released_when_its_link_is_gone(host: Host) -> None:
+    """Else the next container could get it, with this one still there."""
+    assert not links_that_ipam_sees(host)["DEL"]
+
+
+def test_del_of_one_leaves_the_others(host: Host) -> None:
+    """They have the same gateway, each on a link of its own, and the same chains of the firewall."""
+    outside = host.outside()
+    (one, first), (two, _) = (add(host, MASQUERADED) for _ in range(2))
+
+    host.cni("DEL", with_previous_result(MASQUERADED, first), one)
+
+    assert leased(host) == ["10.9.0.3"]
+    assert connect(two, host, "10.9.0.1") == "10.9.0.3"
+    assert connect(two, outside, Outside.ADDRESS) == Outside.HOST
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
+def test_check_accepts_what_add_made(host: Host, container: Container, version: str) -> None:
+    conf = MASQUERADED | {"cniVersion": version}
+    result = host.cni("ADD", conf, container)
+
+    assert host.cni("CHECK", with_previous_result(conf, result), container) is None
+
+
+HOSTS = pytest.mark.known_difference("its CHECK does not look at the host")
+DAMAGES = {
+    "link": "ip -n c1 link del eth0",
+    "MAC": "ip -n c1 link set eth0 address 02:00:00:00:00:55",
+    "address": "ip -n c1 address del 10.9.0.2/24 dev eth0",
+    "default route": "ip -n c1 route del default",
+    "subnet's route": "ip -n c1 route del 10.9.0.0/24",
+    "lease": "rm /var/lib/cni/networks/net1/10.*",
+    "host's route": "ip route del 10.9.0.2",
+    "host's address": "ip address del 10.9.0.1/32 dev $(ip -o route show 10.9.0.2 | cut -d' ' -f3)",
+    "masquerade": "nft flush ruleset",
+    "host's end down": "ip link set $(ip -o route show 10.9.0.2 | cut -d' ' -f3) down",
+}
+ON_THE_HOST = {"host's route", "host's address", "masquerade", "host's end down"}
+
+
+@pytest.mark.parametrize(
+    "damage", [pytest.param(key, marks=[HOSTS] if key in ON_THE_HOST else []) for key in DAMAGES]
+)
+def test_check_finds(host: Host, container: Container, damage: str) -> None:
+    conf = MASQUERADED if damage == "masquerade" else ROUTED
+    attached = with_previous_result(conf, host.cni("ADD", conf, container))
+    host.run("sh", "-c", DAMAGES[damage])
+
+    with pytest.raises(CniFailure):
+        host.cni("CHECK", attached, container)
+
+
+def test_check_wants_the_result(host: Host, container: Container) -> None:
+    host.cni("ADD", ROUTED, container)
+
+    with pytest.raises(CniFailure, match="prevResult"):
+        host.cni("CHECK", ROUTED, container)
+
+
+@SPEC_1_1
+def test_gc_keeps_what_is_valid_and_frees_the_rest(host: Host) -> None:
+    """Links of containers that live on, rules of one that is gone, and every lease."""
+    outside = host.outside()
+    conf = MASQUERADED | {"cniVersion": "1.1.0"}
+    (lives, _), (forgotten, _), (gone, _) = (add(host, conf) for _ in range(3))
+    gone.destroy()
+
+    valid = [{"containerID": lives.name, "ifname": "eth0"}]
+    host.cni("GC", conf | {"cni.dev/valid-attachments": valid})
+
+    assert forgotten.links() == {"lo"} and leased(host) == ["10.9.0.2"]
+    assert connect(lives, outside, Outside.ADDRESS) == Outside.HOST
+    host.cni("DEL", conf, lives)
+    host.attachments.clear()  # the leak check now shows whether GC was as good as a DEL
+
+
+@SPEC_1_1
+def test_gc_without_a_list_changes_nothing(host: Host) -> None:
+    conf = ROUTED | {"cniVersion": "1.1.0"}
+    one, result = add(host, conf)
+
+    host.cni("GC", conf)
+
+    assert connect(host, one, address(result)) == "10.9.0.1"
+
+
+@SPEC_1_1
+def test_status_is_what_ipam_says(host: Host) -> None:
+    conf = network("10.9.0.0/30", version="1.1.0")
+    assert host.cni("STATUS", conf) is None
+    add(host, conf)
+
+    with pytest.raises(CniFailure, match=r"10\.9\.0\.") as failure:
+        host.cni("STATUS", conf)
+    assert failure.value.code == 50

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""static: which addresses a container gets, and with which gateways."""
+
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import SPEC_1_1
+from tests.support.cni import CniFailure, with_previous_result
+from tests.support.host import Container, Host
+
+CONFIGURED = {"address": "10.9.0.5/24", "gateway": "10.9.0.1"}
+CONFIGURED6 = {"address": "2001:db8:9::5/64", "gateway": "2001:db8:9::1"}
+ASKED = pytest.mark.known_difference("an address that is asked for never has a gateway")
+ARGUMENT = pytest.mark.known_difference("GATEWAY is for the addresses of CNI_ARGS alone")
+PASSES = pytest.mark.known_difference("its CHECK looks at the gateways of addresses that are there only")
+
+
+def network(*addresses: Any, version: str = "1.0.0", **ipam: Any) -> dict[str, Any]:
+    """A configuration as an interface plugin passes it on; a text is short for an address by itself."""
+    items = [{"address": item} if isinstance(item, str) else item for item in addresses]
+    ipam = {"type": "static", **({"addresses": items} if items else {}), **ipam}
+    return {"cniVersion": version, "name": "net1", "type": "anything", "ipam": ipam}
+
+
+def request(host: Host, command: str, conf: Any, **env: str) -> Any:
+    env = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1"} | env
+    return host.cni(command, conf, None, "eth0", "static", **env)
+
+
+def ips(host: Host, conf: Any, args: str = "") -> list[Any]:
+    found: list[Any] = request(host, "ADD", conf, CNI_ARGS=args)["ips"]
+    return found
+
+
+def test_result_is_what_the_configuration_says(host: Host) -> None:
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": "192.0.2.0/24", "gw": "10.9.0.9"}]
+    dns = {"nameservers": ["192.0.2.53"], "domain": "x.test", "search": ["y.test"], "options": ["ndots:2"]}
+
+    assert request(host, "ADD", network(CONFIGURED, CONFIGURED6, routes=routes, dns=dns)) == {
+        "cniVersion": "1.0.0",
+        "ips": [CONFIGURED, CONFIGURED6],
+        "routes": routes,
+        "dns": dns,
+    }
+
+
+@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0"])
+def test_result_of_0_3_has_the_family_of_each_address(host: Host, version: str) -> None:
+    assert request(host, "ADD", network(CONFIGURED, CONFIGURED6, version=version)) == {
+        "cniVersion": version,
+        "ips": [{"version": "4"} | CONFIGURED, {"version": "6"} | CONFIGURED6],
+        "dns": {},
+    }
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_result_of_0_2_has_one_address_of_each_family(host: Host, version: str) -> None:
+    assert request(host, "ADD", network(CONFIGURED, CONFIGURED6, version=version)) == {
+        "cniVersion": version,
+        "ip4": {"ip": "10.9.0.5/24", "gateway": "10.9.0.1"},
+        "ip6": {"ip": "2001:db8:9::5/64", "gateway": "2001:db8:9::1"},
+        "dns": {},
+    }
+
+
+def test_second_address_of_a_family_is_refused_before_0_3(host: Host) -> None:
+    """There is no place for it in the result, and the container would have what nobody is told of."""
+    with pytest.raises(CniFailure, match="0.2.0"):
+        request(host, "ADD", network("10.9.0.5/24", "10.8.0.5/24", version="0.2.0"))
+
+
+@SPEC_1_1
+def test_routes_keep_what_1_1_added_to_them(host: Host) -> None:
+    route = {"dst": "192.0.2.0/24", "mtu": 1400, "advmss": 1360, "priority": 7, "table": 0, "scope": 0}
+
+    assert request(host, "ADD", network(CONFIGURED, version="1.1.0", routes=[route]))["routes"] == [route]
+
+
+def test_addresses_of_cni_args_join_the_configured_ones(host: Host) -> None:
+    found = ips(host, network(CONFIGURED), "IP=10.8.0.7/24,2001:db8:8::7/64")
+
+    assert [ip["address"] for ip in found] == ["10.9.0.5/24", "10.8.0.7/24", "2001:db8:8::7/64"]
+
+
+def test_gateway_of_cni_args_goes_to_the_address_whose_subnet_it_is_in(host: Host) -> None:
+    args = "IP=10.8.0.7/24,2001:db8:8::7/64;GATEWAY=2001:db8:8::1,10.8.0.1"
+
+    assert ips(host, network(), args) == [
+        {"address": "10.8.0.7/24", "gateway": "10.8.0.1"},
+        {"address": "2001:db8:8::7/64", "gateway": "2001:db8:8::1"},
+    ]
+
+
+@ARGUMENT
+def test_gateway_of_cni_args_is_for_configured_addresses_too(host: Host) -> None:
+    """Over the configured one: who starts the container knows better than the network's author."""
+    args = "GATEWAY=10.9.0.254"
+
+    assert ips(host, network(CONFIGURED), args) == [{"address": "10.9.0.5/24", "gateway": "10.9.0.254"}]
+    assert ips(host, network("10.9.0.5/24"), args) == [{"address": "10.9.0.5/24", "gateway": "10.9.0.254"}]
+
+
+ARGS = {"args": {"cni": {"ips": ["10.8.0.7/24"]}}}
+CAPABILITY = {"runtimeConfig": {"ips": ["10.7.0.7/24", "2001:db8:7::7/64"]}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "args", "addresses"),
+    [
+        pytest.param(ARGS, "", ["10.8.0.7/24"], id="args.cni before configured"),
+        pytest.param(ARGS, "IP=10.6.0.7/24", ["10.8.0.7/24"], id="args.cni before CNI_ARGS"),
+        pytest.param(CAPABILITY, "", ["10.7.0.7/24", "2001:db8:7::7/64"], id="capability before configured"),
+        pytest.param(
+            CAPABILITY | ARGS,
+            "IP=10.6.0.7/24",
+            ["10.7.0.7/24", "2001:db8:7::7/64"],
+            id="capability before all",
+        ),
+    ],
+)
+def test_addresses_that_are_asked_for_replace_the_others(
+    host: Host, keys: dict[str, Any], args: str, addresses: list[str]
+) -> None:
+    assert ips(host, network(CONFIGURED) | keys, args) == [{"address": address} for address in addresses]
+
+
+@ASKED
+@pytest.mark.parametrize(
+    "keys",
+    [{"args": {"cni": {"ips": ["10.9.0.7/24"]}}}, {"runtimeConfig": {"ips": ["10.9.0.7/24"]}}],
+    ids=["args.cni", "capability"],
+)
+def test_address_that_is_asked_for_has_the_gateway_of_its_subnet(host: Host, keys: dict[str, Any]) -> None:
+    """Neither way of asking has a place for a gateway, and without one there is no default route."""
+    assert ips(host, network(CONFIGURED) | keys) == [{"address": "10.9.0.7/24", "gateway": "10.9.0.1"}]
+
+
+@ASKED
+def test_gateway_of_cni_args_is_for_addresses_that_are_asked_for(host: Host) -> None:
+    conf = network() | {"runtimeConfig": {"ips": ["10.8.0.7/24"]}}
+
+    assert ips(host, conf, "GATEWAY=10.8.0.9") == [{"address": "10.8.0.7/24", "gateway": "10.8.0.9"}]
+
+
+@pytest.mark.known_difference("names it twice, and the interface plugin fails where the kernel refuses it")
+def test_address_that_is_asked_for_and_configured_is_given_once(host: Host) -> None:
+    assert ips(host, network(CONFIGURED), "IP=10.9.0.5/24") == [CONFIGURED]
+
+
+@pytest.mark.parametrize(
+    ("keys", "args", "named"),
+    [
+        pytest.param({"runtimeConfig": {"ips": ["10.9.0.7"]}}, "", "10.9.0.7", id="capability"),
+        pytest.param({"args": {"cni": {"ips": ["10.9.0.7"]}}}, "", "10.9.0.7", id="args.cni"),
+        pytest.param({"runtimeConfig": {"ips": [7]}}, "", "ips", id="number"),
+        pytest.param({}, "IP=10.9.0.7", "10.9.0.7", id="CNI_ARGS"),
+        pytest.param({}, "IP=10.9.0.7/24,nonsense", "nonsense", id="second of CNI_ARGS"),
+        pytest.param({}, "IP=10.9.0.7/24;GATEWAY=nonsense", "nonsense", id="gateway"),
+        pytest.param({}, "WHATEVER=1", "WHATEVER", id="unknown argument"),
+    ],
+)
+def test_request_that_cannot_be_understood_is_refused(
+    host: Host, keys: dict[str, Any], args: str, named: str
+) -> None:
+    with pytest.raises(CniFailure) as failure:
+        ips(host, network(CONFIGURED) | keys, args)
+    assert named in f"{failure.value.msg} {failure.value.details}"
+
+
+@pytest.mark.parametrize(
+    ("conf", "named"),
+    [
+        pytest.param(network("10.9.0.5"), "10.9.0.5", id="no prefix"),
+        pytest.param(network("10.9.0.5/33"), "10.9.0.5/33", id="prefix too long"),
+        pytest.param(network({"address": "10.9.0.5/24", "gateway": "x"}), "x", id="gateway"),
+        pytest.param(network(addresses="10.9.0.5/24"), "addresses", id="no list"),
+        pytest.param(network(CONFIGURED, routes=[{"dst": "x"}]), "x", id="route"),
+        pytest.param(network(CONFIGURED) | {"ipam": None}, "ipam", id="no ipam"),
+    ],
+)
+def test_configuration_that_is_wrong_is_refused(host: Host, conf: Any, named: str) -> None:
+    with pytest.raises(CniFailure) as failure:
+        request(host, "ADD", conf)
+    assert named in f"{failure.value.msg} {failure.value.details}"
+
+
+def test_keys_are_found_in_any_case_and_null_means_not_set(host: Host) -> None:
+    conf = network() | {"runtimeConfig": {"IPs": None}, "args": None}
+    conf["IPAM"] = conf.pop("ipam") | {"Addresses": [{"ADDRESS": "10.9.0.5/24", "gateway": None}]}
+
+    assert ips(host, conf) == [{"address": "10.9.0.5/24"}]
+
+
+def test_arguments_of_others_can_be_allowed(host: Host) -> None:
+    assert ips(host, network(CONFIGURED), "IgnoreUnknown=1;K8S_POD_NAME=web-1") == [CONFIGURED]
+
+
+def test_del_succeeds_whatever_it_is_given(host: Host) -> None:
+    """There is nothing to give back, so a configuration that was broken since must not be in the way."""
+    for conf in (network(CONFIGURED), network(), network("nonsense")):
+        for _ in range(2):
+            assert request(host, "DEL", conf, CNI_NETNS="") is None
+
+
+def checked(conf: dict[str, Any], *given: Any) -> dict[str, Any]:
+    """`conf` as it comes with CHECK, after an ADD that gave a container these addresses."""
+    return with_previous_result(conf, {"cniVersion": conf["cniVersion"], "ips": list(given)})  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
+def test_check_accepts_what_add_gave(host: Host, version: str) -> None:
+    conf = network(CONFIGURED, CONFIGURED6, version=version)
+    result = request(host, "ADD", conf)
+
+    assert request(host, "CHECK", with_previous_result(conf, result)) is None
+
+
+def test_check_accepts_a_gateway_that_the_interface_plugin_chose(host: Host) -> None:
+    request(host, "CHECK", checked(network("10.9.0.5/24"), CONFIGURED))
+
+
+def test_check_finds_another_gateway(host: Host) -> None:
+    with pytest.raises(CniFailure, match="10.9.0.5"):
+        request(host, "CHECK", checked(network(CONFIGURED), CONFIGURED | {"gateway": "10.9.0.9"}))
+
+
+@PASSES
+def test_check_finds_a_missing_address(host: Host) -> None:
+    with pytest.raises(CniFailure, match="10.9.0.5"):
+        request(host, "CHECK", checked(network(CONFIGURED, CONFIGURED6), CONFIGURED6))
+
+
+@PASSES
+def test_check_finds_a_missing_address_that_was_asked_for(host: Host) -> None:
+    conf = network(CONFIGURED) | {"runtimeConfig": {"ips": ["10.9.0.7/24"]}}
+
+    with pytest.raises(CniFailure, match="10.9.0.7"):
+        request(host, "CHECK", checked(conf, CONFIGURED))
+
+
+def test_check_wants_the_result(host: Host) -> None:
+    with pytest.raises(CniFailure, match="prevResult"):
+        request(host, "CHECK", network(CONFIGURED))
+
+
+@SPEC_1_1
+def test_gc_and_status_of_a_good_configuration_succeed(host: Host) -> None:
+    conf = network(CONFIGURED, version="1.1.0")
+
+    assert request(host, "GC", conf | {"cni.dev/valid-attachments": []}) is None
+    assert request(host, "STATUS", conf) is None
+
+
+@SPEC_1_1
+def test_status_of_a_wrong_configuration_says_that_add_would_fail(host: Host) -> None:
+    with pytest.raises(CniFailure, match="nonsense"):
+        request(host, "STATUS", network("nonsense", version="1.1.0"))
+
+
+def test_interface_plugin_gives_the_container_what_static_says(host: Host, container: Container) -> None:
+    routes = [{"dst": "0.0.0.0/0"}]
+    conf = network(CONFIGURED, CONFIGURED6, routes=routes) | {"type": "bridge"}
+
+    host.cni("ADD", conf, container)
+
+    assert container.addresses("eth0") == ["10.9.0.5/24", "2001:db8:9::5/64"]
+    assert ("default", "10.9.0.1", "eth0") in container.routes()

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tuning: settings of the container's namespace and attributes of its interface, until DEL puts them back.
+
+The leak check after each test sees whether the interface has its own MAC address, MTU and modes again.
+"""
+
+import json
+import stat
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import OLD_KEYS, SPEC_1_1
+from tests.support import cni
+from tests.support.cni import CniFailure
+from tests.support.host import Container, Host
+from tests.support.tuning import (
+    ALL,
+    FILE,
+    FILES,
+    MAC,
+    OWN_MAC,
+    SOMAXCONN,
+    add,
+    conf,
+    made_by_another,
+    state,
+    untuned,
+)
+
+ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
+
+NOT_PUT_BACK = pytest.mark.known_difference("settings stay as they were set")
+PANICS = pytest.mark.known_difference("panics where the network has no sysctl of its own")
+NO_ALLOWLIST = pytest.mark.known_difference("plugins 1.1.1 have no allowlist yet")
+
+
+@pytest.fixture
+def container(host: Host) -> Container:
+    return untuned(host)
+
+
+# Settings
+
+
+@pytest.mark.parametrize("key", ["net.core.somaxconn", "net/core/somaxconn"])
+def test_setting_is_of_the_container_alone(host: Host, container: Container, key: str) -> None:
+    before = host.sysctl(SOMAXCONN)
+
+    add(host, container, conf(sysctl={key: "77"}))
+
+    assert container.sysctl(SOMAXCONN) == "77"
+    assert host.sysctl(SOMAXCONN) == before
+
+
+@NOT_PUT_BACK
+def test_del_puts_settings_back(host: Host, container: Container) -> None:
+    """Where the namespace lives on, the next network must find it as this one did."""
+    before = container.sysctl(SOMAXCONN)
+    sent = add(host, container, conf(sysctl={"net.core.somaxconn": "77"}))
+
+    host.cni("DEL", sent, container)
+
+    assert container.sysctl(SOMAXCONN) == before
+
+
+def test_del_leaves_a_setting_that_changed_since(host: Host, container: Container) -> None:
+    """It is somebody else's by then."""
+    sent = add(host, container, conf(sysctl={"net.core.somaxconn": "77"}))
+    container.run("sh", "-c", f"echo 78 > /proc/sys/{SOMAXCONN}")
+
+    host.cni("DEL", sent, container)
+
+    assert container.sysctl(SOMAXCONN) == "78"
+
+
+@NOT_PUT_BACK
+def test_del_puts_an_empty_list_back(host: Host, container: Container) -> None:
+    """The kernel empties it for an empty line, and takes no notice of nothing."""
+    sent = add(host, container, conf(sysctl={"net.ipv4.ip_local_reserved_ports": "8080,8081"}))
+    assert container.sysctl("net/ipv4/ip_local_reserved_ports") == "8080-8081"
+
+    host.cni("DEL", sent, container)
+
+    assert container.sysctl("net/ipv4/ip_local_reserved_ports") == ""
+
+
+def test_ifname_stands_for_the_interface(host: Host, container: Container) -> None:
+    add(host, container, conf(sysctl={"net.ipv4.conf.IFNAME.arp_notify": "1"}))
+
+    assert container.sysctl("net/ipv4/conf/eth0/arp_notify") == "1"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "net.ipv4.conf.IFNAME.arp_notify",
+        "net/ipv4/conf/IFNAME/arp_notify",
+        "net/ipv4/conf/eth0.100/arp_notify",
+        "net.ipv4.conf.eth0/100.arp_notify",
+    ],
+)
+@pytest.mark.known_difference("takes every dot for a slash, also those of the name")
+def test_interface_may_have_a_dot_in_its_name(host: Host, container: Container, key: str) -> None:
+    """As interfaces of VLANs do."""
+    made_by_another(host, container, "eth0.100")
+
+    add(host, container, conf(sysctl={key: "1"}), "eth0.100")
+
+    assert container.sysctl("net/ipv4/conf/eth0.100/arp_notify") == "1"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "kernel.domainname",
+        "net/../kernel/domainname",
+        "net.ipv4.//.//.kernel.domainname",
+        "network.x",
+        "net",
+    ],
+)
+def test_setting_that_is_not_of_the_network_is_refused(host: Host, container: Container, key: str) -> None:
+    """It would be the whole machine's."""
+    with pytest.raises(CniFailure):
+        add(host, container, conf(sysctl={key: "nonsense"}))
+
+    assert host.sysctl("kernel/domainname") != "nonsense"
+
+
+def test_setting_that_the_kernel_does_not_have_is_named(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure, match="net/ipv4/no_such_thing"):
+        add(host, container, conf(sysctl={"net.ipv4.no_such_thing": "1"}))
+
+
+@pytest.mark.known_difference("sets the one and then the other, in any order")
+def test_two_spellings_of_one_setting_are_refused(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure, match="duplicated sysctl keys"):
+        add(host, container, conf(sysctl={"net.core.somaxconn": "77", "net/core/somaxconn": "78"}))
+
+
+def test_setting_that_cannot_be_read_is_set(host: Host, container: Container) -> None:
+    add(host, container, conf(sysctl={"net.ipv6.conf.IFNAME.stable_secret": "2001:db8::1"}))
+
+    assert container.sysctl("net/ipv6/conf/eth0/stable_secret").endswith(":0001")
+
+
+# The allowlist
+
+
+def allow(host: Host, *lines: str) -> None:
+    host.write(ALLOWLIST, "\n".join(lines))
+    host.leaves("dir /etc/cni/tuning", f"file {ALLOWLIST}")
+
+
+@pytest.mark.parametrize("line", [r"^net\.core\.somaxconn$", "somax", "[a-z.]+"])
+def test_allowlist_lets_through_what_matches_a_line(host: Host, container: Container, line: str) -> None:
+    allow(host, "", "nothing", line)
+
+    add(host, container, conf(sysctl={"net.core.somaxconn": "77"}))
+
+    assert container.sysctl(SOMAXCONN) == "77"
+
+
+@NO_ALLOWLIST
+@pytest.mark.parametrize("where", ["network", "container"])
+def test_allowlist_keeps_out_what_is_not_on_it(host: Host, container: Container, where: str) -> None:
+    """Whether the network or one container asks for it."""
+    allow(host, r"^net\.ipv4\.")
+    sysctl = {"sysctl": {"net.core.somaxconn": "77"}}
+    before = container.sysctl(SOMAXCONN)
+
+    with pytest.raises(CniFailure, match="net.core.somaxconn is not allowed"):
+        add(host, container, conf(**(sysctl if where == "network" else {"args": {"cni": sysctl}})))
+
+    assert container.sysctl(SOMAXCONN) == before
+
+
+@NO_ALLOWLIST
+def test_allowlist_that_is_no_regular_expression_allows_nothing(host: Host, container: Container) -> None:
+    allow(host, "net.(")
+
+    with pytest.raises(CniFailure):
+        add(host, container, conf(sysctl={"net.core.somaxconn": "77"}))
+
+
+# The interface
+
+WISHES = [
+    {"mac": MAC},
+    {"mtu": 1400},
+    {"promisc": True},
+    {"allmulti": True},
+    pytest.param({"txQLen": 42}, marks=OLD_KEYS),
+]
+
+
+@pytest.mark.parametrize("wish", [*WISHES, ALL])
+def test_interface_is_changed_until_del(host: Host, container: Container, wish: dict[str, Any]) -> None:
+    before = state(container)
+
+    sent = add(host, container, conf(**wish))
+    assert state(container) == before | wish
+
+    host.cni("DEL", sent, container)
+    assert state(container) == before
+
+
+@pytest.mark.parametrize(
+    "wish", [{"allmulti": False}, pytest.param({"txQLen": 0}, marks=OLD_KEYS)], ids=["allmulti", "txQLen"]
+)
+def test_off_and_none_are_wishes_too(host: Host, container: Container, wish: dict[str, Any]) -> None:
+    container.run("ip", "link", "set", "eth0", "allmulticast", "on")
+    host.before = host.facts()
+
+    add(host, container, conf(**wish))
+
+    assert state(container) == state(container) | wish
+
+
+def test_an_empty_wish_changes_nothing(host: Host, container: Container) -> None:
+    before = state(container)
+
+    add(host, container, conf(mac="", mtu=0, promisc=False, sysctl={}))
+
+    assert state(container) == before
+    assert not host.exists(FILE)
+
+
+@pytest.mark.parametrize(
+    ("wish", "word"),
+    [
+        ({"mac": "nonsense"}, "nonsense"),
+        ({"mtu": "1400"}, "mtu"),
+        ({"promisc": 1}, "promisc"),
+        ({"sysctl": {"net.core.somaxconn": 77}}, "somaxconn"),
+        ({"sysctl": ["net.core.somaxconn=77"]}, "sysctl"),
+        ({"args": {"cni": {"allmulti": "yes"}}}, "allmulti"),
+    ],
+)
+@pytest.mark.known_difference("has one code for all that it cannot do")
+def test_wish_that_makes_no_sense_is_named(
+    host: Host, container: Container, wish: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(CniFailure, match=word) as failure:
+        add(host, container, conf(**wish))
+
+    assert failure.value.code == 7
+
+
+def mac(number: int) -> str:
+    return f"02:00:00:00:00:{number:02x}"
+
+
+@pytest.mark.parametrize("given", [0b0001, 0b0011, 0b0111, 0b1111])
+def test_mac_is_that_of_who_knows_the_container_best(host: Host, container: Container, given: int) -> None:
+    """The network's, CNI_ARGS', the capability's, that of args.cni: each goes before the last."""
+    keys: dict[str, Any] = {"mac": mac(0x10)}
+    env = {}
+    if given & 0b0010:
+        env = {"CNI_ARGS": f"MAC={mac(0x11)}"}
+    if given & 0b0100:
+        keys["runtimeConfig"] = {"mac": mac(0x12)}
+    if given & 0b1000:
+        keys["args"] = {"cni": {"mac": mac(0x13)}}
+
+    add(host, container, conf(**keys), **env)
+
+    assert state(container)["mac"] == mac(0x10 + given.bit_length() - 1)
+
+
+@pytest.mark.parametrize("own", [pytest.param({}, marks=PANICS), {"net.ipv4.ip_default_ttl": "60"}])
+def test_args_of_the_container_go_before_the_networks(
+    host: Host, container: Container, own: dict[str, str]
+) -> None:
+    network: dict[str, Any] = {
+        "mtu": 1300,
+        "promisc": True,
+        "allmulti": False,
+        **({"sysctl": own} if own else {}),
+    }
+    args = {"mtu": 1350, "promisc": False, "allmulti": True, "sysctl": {"net.core.somaxconn": "77"}}
+
+    add(host, container, conf(**network, args={"cni": args}))
+
+    assert state(container) == state(container) | {"mtu": 1350, "promisc": False, "allmulti": True}
+    assert container.sysctl(SOMAXCONN) == "77"
+    assert not own or container.sysctl("net/ipv4/ip_default_ttl") == "60"
+
+
+# The result
+
+
+def test_result_is_passed_on_with_the_new_mac(host: Host, container: Container) -> None:
+    sent = add(host, container, conf(mac=MAC))
+
+    assert sent["prevResult"] == {
+        "cniVersion": "1.0.0",
+        "interfaces": [
+            {"name": "veth1", "mac": "02:00:00:00:00:02"},
+            {"name": "eth0", "mac": MAC, "sandbox": container.path},
+        ],
+        "ips": [{"address": "10.9.0.2/24"}],
+    }
+
+
+@SPEC_1_1
+def test_result_has_the_new_mtu(host: Host, container: Container) -> None:
+    sent = add(host, container, conf("1.1.0", mtu=1400))
+
+    assert [interface.get("mtu") for interface in sent["prevResult"]["interfaces"]] == [None, 1400]
+
+
+@pytest.mark.known_difference("goes by the name alone")
+def test_interface_of_the_host_keeps_its_mac_in_the_result(host: Host, container: Container) -> None:
+    """The host may have an eth0, too."""
+    interfaces = [{"name": "eth0", "mac": OWN_MAC}, {"name": "eth0", "sandbox": container.path}]
+    previous = {"cniVersion": "1.0.0", "interfaces": interfaces}
+
+    sent = add(host, container, conf(mac=MAC, prevResult=previous))
+
+    assert [interface["mac"] for interface in sent["prevResult"]["interfaces"]] == [OWN_MAC, MAC]
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK"])
+def test_what_follows_nobody_is_refused(host: Host, container: Container, command: str) -> None:
+    with pytest.raises(CniFailure, match="Required prevResult missing"):
+        host.cni(command, conf(mtu=1400), container)
+
+
+# The file
+
+
+def test_file_has_what_was_before(host: Host, container: Container) -> None:
+    add(host, container, conf(**ALL, dataDir="/run/mine"))
+    host.leaves("dir /run/mine")
+
+    before = json.loads(host.read("/run/mine/c1_eth0.json"))
+
+    assert before == before | {"mac": OWN_MAC, "mtu": 1500, "promisc": False, "allmulti": False}
+    path = host.root / "run/mine/c1_eth0.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.known_difference("a folder that only root's privileges open")
+def test_folder_of_the_files_is_its_owners(host: Host, container: Container) -> None:
+    add(host, container, conf(mtu=1400))
+
+    assert stat.S_IMODE((host.root / FILES.lstrip("/")).stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("other", ["builtin", "reference"])
+def test_the_other_plugin_can_restore_it(
+    host: Host, container: Container, implementations: dict[str, cni.Implementation], other: str
+) -> None:
+    """A host may change from one to the other while containers run."""
+    before = state(container)
+    add(host, container, conf(**ALL, sysctl={"net.core.somaxconn": "77"}))
+
+    host.implementation = implementations[other]
+    host.delete_attachments()
+
+    assert state(container) == before
+    assert not host.exists(FILE)
+
+
+@pytest.mark.known_difference("the second file takes the place of the first")
+def test_two_in_one_chain_are_both_undone(host: Host, container: Container) -> None:
+    before = state(container)
+    first = conf(mtu=1400, promisc=True)
+    second = conf(mtu=1300, mac=MAC)
+    for one in (first, second):
+        add(host, container, one)
+
+    for one in (second, first):
+        host.cni("DEL", one, container)
+
+    assert state(container) == before

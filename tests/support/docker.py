@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A docker daemon of its own inside a throw-away host: up in 0.3 s, and nothing of it outside."""
+
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.namespace import Process, base_environment, end
+from tests.support.oci import wait_for
+from tests.support.skip import need
+
+DOCKER_RUN = str(CHECKOUT / "scripts" / "docker-run")
+IMAGE = "busybox"
+
+
+class Docker:
+    """The daemon, its client, and docker-run.  `folder` has their files, out of the leak check's sight."""
+
+    def __init__(self, host: Host, folder: Path, rootfs: Path) -> None:
+        need("docker", "dockerd", "containerd", "runc", "tar")
+        self.host = host
+        self.folder = folder
+        self.env = base_environment()
+        self.env |= {"DOCKER_HOST": f"unix://{folder}/socket", "DOCKER_CONFIG": str(folder)}
+        # The machine's cgroups are shared by all tests that run at the time.
+        self._cgroup = f"cnihook-{uuid.uuid4().hex[:12]}"
+        self._daemon = self._start()
+        # No registry can be reached, and none is needed.
+        host.run("sh", "-c", f"tar -C {rootfs} -c . | docker import - {IMAGE}", env=self.env)
+
+    def _start(self) -> Process:
+        with open(self.folder / "log", "ab") as log:
+            daemon = self.host.popen(
+                "dockerd", f"--cgroup-parent=/{self._cgroup}", "--live-restore",
+                "--storage-driver=vfs", "--bridge=none", "--iptables=false",
+                f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec",
+                f"--pidfile={self.folder}/pid", f"--host=unix://{self.folder}/socket",
+                stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        wait_for((self.folder / "socket").exists, "the daemon's socket")
+        wait_for(lambda: self("version", check=False).returncode == 0, "the daemon")
+        return daemon
+
+    def close(self) -> None:
+        self.stop()
+        for path in Path("/sys/fs/cgroup").glob(f"*/{self._cgroup}"):
+            path.rmdir()
+
+    def stop(self) -> None:
+        """End the daemon; containers go on, for that is what live-restore is for."""
+        self.host.run("kill", str(self._daemon.inside_pid))
+        self._daemon.wait(10)
+        end(self._daemon)
+
+    def restart(self) -> None:
+        self._daemon = self._start()
+
+    def __call__(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.host.run("docker", *words, env=self.env, check=check)
+
+    def run(self, *words: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """docker-run to its end.  Whatever it is given, no traceback."""
+        done = self.host.run(DOCKER_RUN, *words, env=self.env, check=check, **options)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def popen(self, *words: str, **options: Any) -> Process:
+        return self.host.popen(DOCKER_RUN, *words, env=self.env, **options)
+
+    def containers(self) -> list[str]:
+        """The names of all that there are, also of those that have ended."""
+        return self("ps", "--all", "--format", "{{.Names}}").stdout.split()
+
+    def state(self, name: str) -> str:
+        return self("inspect", "--format", "{{.State.Status}}", name, check=False).stdout.strip()
+
+    def wait_until_running(self, name: str) -> None:
+        wait_for(lambda: self.state(name) == "running", f"container {name}")
+
+    def wait_until_left(self) -> None:
+        """Until no keeper is at work any more."""
+        wait_for(lambda: not self.keepers(), "the end of the keeper")
+
+    def keepers(self) -> list[int]:
+        """Processes of docker-run, by their PIDs outside."""
+        space = os.readlink(f"/proc/{self.host.holder}/ns/pid")
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(entry / "ns/pid") == space and DOCKER_RUN.encode() in (
+                    entry / "cmdline"
+                ).read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:
+                pass
+        return found
+
+
+class Terminal:
+    """A program on a terminal of its own, and somebody who types."""
+
+    def __init__(self, docker: Docker, *words: str) -> None:
+        self._ours, theirs = pty.openpty()
+        argv = ("setsid", "--ctty", DOCKER_RUN, *words)
+        self.process = docker.host.popen(*argv, env=docker.env, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        self.output = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def expect(self, pattern: str, timeout: float = 10) -> None:
+        """Read until the output shows it; what was read before is gone."""
+        deadline = time.monotonic() + timeout
+        while not (found := re.search(pattern, self.output)):
+            left = deadline - time.monotonic()
+            assert left > 0, f"no {pattern!r} in {self.output!r}"
+            if select.select([self._ours], [], [], left)[0]:
+                try:
+                    self.output += os.read(self._ours, 65536).decode(errors="replace")
+                except OSError:  # its last user has closed it
+                    assert re.search(pattern, self.output), f"no {pattern!r} in {self.output!r}"
+        self.output = self.output[found.end() :]
+
+    def status(self) -> int:
+        code = self.process.wait(20)
+        os.close(self._ours)
+        end(self.process)
+        return code

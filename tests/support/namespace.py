@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs and sockets inside the namespaces of a throw-away host."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from tests.support.skip import SEARCH
+
+T = TypeVar("T")
+
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Failed(AssertionError):
+    """A program that had to succeed did not; what it wrote is in the message."""
+
+    def __init__(self, argv: Sequence[str], status: int, stdout: str, stderr: str) -> None:
+        super().__init__(f"{' '.join(argv)}: exit {status}\n{stdout}{stderr}".rstrip())
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class Process(subprocess.Popen[str]):
+    """A program inside.  Signals go to it, not to the nsenter that started it and passes on its status."""
+
+    def send_signal(self, signum: int) -> None:
+        if self.poll() is None:
+            os.kill(self.inside, signum)
+
+    @property
+    def inside(self) -> int:
+        """Its PID, as seen outside of the throw-away host."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and self.poll() is None:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            if children:
+                return int(children[0])
+            time.sleep(0.001)
+        raise ProcessLookupError(f"{self.args!r} has ended")
+
+    @property
+    def inside_pid(self) -> int:
+        """Its PID, as programs in the throw-away host see it."""
+        return pid_inside(self.inside)
+
+
+def pid_inside(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("NSpid:")]
+    return int(line.split()[-1])
+
+
+class Namespace:
+    """A network namespace of a throw-away host, with that host's files and processes."""
+
+    def __init__(self, holder: int, net: str, name: str) -> None:
+        self.name = name
+        self.root = Path(f"/proc/{holder}/root")  # the host's files, from outside
+        self.net_outside = net
+        self._nsenter = ["nsenter", f"--target={holder}", "--mount", "--pid", f"--net={net}"]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def popen(
+        self,
+        *argv: str,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        stdin: int | IO[Any] | None = subprocess.DEVNULL,
+        stdout: int | IO[Any] | None = subprocess.PIPE,
+        stderr: int | IO[Any] | None = subprocess.PIPE,
+        **options: Any,
+    ) -> Process:
+        """Start a program.  `env` is all of its environment; without it, that is base_environment()."""
+        return Process(
+            [*self._nsenter, f"--wdns={cwd}", "--", *argv],
+            env=dict(base_environment() if env is None else env),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+            errors="surrogateescape",
+            **options,
+        )
+
+    def run(
+        self,
+        *argv: str,
+        input: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        check: bool = True,
+        timeout: float = 30,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end.  With `check`, any exit but 0 fails the test and shows the output."""
+        stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
+        with self.popen(*argv, env=env, cwd=cwd, stdin=stdin) as process:
+            try:
+                stdout, stderr = process.communicate(input, timeout)
+            except BaseException:
+                process.kill()
+                raise
+        if check and process.returncode != 0:
+            raise Failed(argv, process.returncode, stdout, stderr)
+        return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+
+    def ip(self, *argv: str) -> Any:
+        """What `ip -j ARGV` says, parsed; None where it has nothing to say."""
+        text = self.run("ip", "-j", *argv).stdout
+        return json.loads(text) if text.strip() else None
+
+    def link(self, name: str) -> Any:
+        """One link with everything that the kernel tells about it."""
+        (link,) = self.ip("-d", "addr", "show", "dev", name)
+        return link
+
+    def links(self) -> set[str]:
+        return {link["ifname"] for link in self.ip("link")}
+
+    def addresses(self, name: str) -> list[str]:
+        """The addresses of one link, as CIDR, without those that IPv6 makes itself."""
+        return [
+            f"{address['local']}/{address['prefixlen']}"
+            for address in self.link(name)["addr_info"]
+            if address["scope"] != "link"
+        ]
+
+    def routes(self, family: int = 4) -> list[tuple[str, str | None, str]]:
+        """The main table: destination, gateway, link."""
+        return [
+            (route["dst"], route.get("gateway"), route["dev"])
+            for route in self.ip(f"-{family}", "route")
+            if not route["dst"].startswith("fe80:")
+        ]
+
+    def sysctl(self, key: str) -> str:
+        return self.run("cat", f"/proc/sys/{key}").stdout.strip()
+
+    def inside(self, function: Callable[[], T]) -> T:
+        """Call a function in this network namespace, in a thread that ends with it.
+
+        A socket that it makes stays in the namespace; files and processes are those outside.
+        """
+        outcome: list[T] = []
+        problem: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                net = os.open(self.net_outside, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    if _libc.setns(net, CLONE_NEWNET) < 0:
+                        raise OSError(ctypes.get_errno(), "setns", self.net_outside)
+                finally:
+                    os.close(net)
+                outcome.append(function())
+            except BaseException as error:
+                problem.append(error)
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        if problem:
+            raise problem[0]
+        return outcome[0]
+
+    def socket(
+        self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET, protocol: int = 0
+    ) -> socket.socket:
+        """A socket of this namespace, for the test itself to talk through; each operation may take 2 s."""
+        made = self.inside(lambda: socket.socket(family, kind, protocol))
+        made.settimeout(2)
+        return made
+
+    def write(self, path: str, content: str, mode: int = 0o644) -> None:
+        """Write a file of the throw-away host, and the folders above it."""
+        place = self.root / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(content, newline="")
+        place.chmod(mode)
+
+    def read(self, path: str) -> str:
+        return (self.root / path.lstrip("/")).read_bytes().decode()
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(self.root / path.lstrip("/"))
+
+    def listdir(self, path: str) -> list[str]:
+        """The names in a folder of the throw-away host, sorted; none where there is no such folder."""
+        place = self.root / path.lstrip("/")
+        return sorted(os.listdir(place)) if place.is_dir() else []
+
+
+def base_environment() -> dict[str, str]:
+    """Ours, with the administrator's programs on PATH, without what speaks of networks or of this Python."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("CNI_", "PYTHON", "PYTEST_", "CNIHOOK_"))
+        and key not in ("NETCONFPATH", "CAP_ARGS")
+    }
+    return kept | {"PATH": SEARCH}
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Kill a process of ours and wait until it is gone."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream:
+            stream.close()

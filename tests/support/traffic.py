@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real traffic between the namespaces of a test: connections, datagrams, and bare Ethernet frames."""
+
+import socket
+import time
+
+from tests.support.namespace import Namespace
+
+EXPERIMENTAL = 0x88B5  # the EtherType that is free for anybody's use
+
+
+def family_of(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def connect(client: Namespace, server: Namespace, address: str, timeout: float = 2) -> str:
+    """Exchange a word over TCP; returns whom the server sees.  Raises OSError where that does not work."""
+    family = family_of(address)
+    with server.socket(family=family) as listener, client.socket(family=family) as ours:
+        listener.bind(("", 0))
+        listener.listen()
+        ours.settimeout(timeout)
+        ours.connect((address, listener.getsockname()[1]))
+        theirs, peer = listener.accept()
+        with theirs:
+            theirs.settimeout(timeout)
+            ours.sendall(b"ping")
+            assert theirs.recv(16) == b"ping"
+            theirs.sendall(b"pong")
+            assert ours.recv(16) == b"pong"
+        return str(peer[0])
+
+
+def reaches(client: Namespace, server: Namespace, address: str) -> bool:
+    """For what must not work, too; a refusal shows itself by silence, for which 0.3 s are enough in here."""
+    try:
+        connect(client, server, address, timeout=0.3)
+    except OSError:
+        return False
+    return True
+
+
+def source_seen(client: Namespace, server: Namespace, address: str) -> str:
+    """Whose datagram arrives; needs no way back."""
+    family = family_of(address)
+    with (
+        server.socket(socket.SOCK_DGRAM, family) as theirs,
+        client.socket(socket.SOCK_DGRAM, family) as ours,
+    ):
+        theirs.bind(("", 0))
+        ours.sendto(b"ping", (address, theirs.getsockname()[1]))
+        return str(theirs.recvfrom(16)[1][0])
+
+
+def packet_socket(namespace: Namespace, link: str) -> socket.socket:
+    made = namespace.socket(socket.SOCK_RAW, socket.AF_PACKET, socket.htons(EXPERIMENTAL))
+    made.bind((link, EXPERIMENTAL))
+    made.settimeout(0.1)
+    return made
+
+
+def frame(source: str, destination: str) -> bytes:
+    addresses = bytes.fromhex((destination + source).replace(":", ""))
+    return addresses + EXPERIMENTAL.to_bytes(2, "big") + b"cnihook".ljust(46, b"\0")
+
+
+def arrives(receiver: socket.socket) -> bool:
+    """Whether a frame comes in; those that it sends itself are not meant.
+
+    A frame has gone all its way through bridge and veth before send() returns.
+    """
+    outgoing = 4
+    deadline = time.monotonic() + 0.1
+    while time.monotonic() < deadline:
+        try:
+            _, address = receiver.recvfrom(2048)
+        except TimeoutError:
+            return False
+        if address[2] != outgoing:
+            return True
+    return False

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Code of the package in a process of its own, for what only shows between processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.cni import CHECKOUT
+
+PREAMBLE = f"""\
+import os, sys, time
+sys.path.insert(0, {str(CHECKOUT)!r})
+from cnihook.linux import flock
+from cnihook.runtime import cache
+flock.FOLDER = sys.argv[1] + "/run"
+cache.FOLDER = sys.argv[1] + "/results"
+"""
+
+
+def start(state: Path, code: str, *argv: str, **options: Any) -> "subprocess.Popen[str]":
+    """Run `code` with the folders of this test; what it prints can be read from the process."""
+    return subprocess.Popen(
+        [sys.executable, "-IS", "-c", PREAMBLE + code, str(state), *argv],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    """What it printed; it has to have ended well, within seconds."""
+    stdout, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (0, "")
+    return stdout
+
+
+def line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()

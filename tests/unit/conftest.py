@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests without privilege, without a network and without a kernel's state: seconds for all of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from cnihook import log
+from cnihook.linux import flock
+from cnihook.runtime import cache
+
+# No deadline: the machine is shared.  A fixture that gives a folder is not made anew for each example.
+settings.register_profile(
+    "unit",
+    deadline=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("unit")
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where records, locks and logs go: never the machine's own folders."""
+    monkeypatch.setattr(cache, "FOLDER", str(tmp_path / "results"))
+    monkeypatch.setattr(flock, "FOLDER", str(tmp_path / "run"))
+    monkeypatch.setattr(log, "FOLDER", str(tmp_path / "run" / "log"))
+    yield tmp_path

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plugins of a few lines of shell that write down what they are called with."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cnihook.runtime import networks
+from cnihook.sdk.call import Request
+
+SCRIPT = """\
+#!/bin/sh
+set -- {calls}/*
+n=$(printf %03d $#)
+echo "${{0##*/}} $CNI_COMMAND" > {calls}/$n
+env | grep ^CNI_ | sort > {calls}.env.$n
+cat > {calls}.stdin.$n
+case $CNI_COMMAND in
+{cases}
+esac
+"""
+
+
+class Plugins:
+    """A folder of stand-ins, and the calls that they had, in order."""
+
+    def __init__(self, state: Path) -> None:
+        self.folder = state / "plugins"
+        self._calls = state / "calls"
+        for path in (self.folder, self._calls):
+            path.mkdir()
+        (self._calls / "000").touch()  # so that there is always something for the shell's * to find
+
+    def make(self, name: str, **on: str) -> Path:
+        """`on` is the shell that serves a command.  Unless told, ADD prints a result that says whose."""
+        on.setdefault("ADD", answer({"cniVersion": "1.0.0", "dns": {"domain": name}}))
+        cases = "\n".join(f"{command}) {shell};;" for command, shell in on.items())
+        return self.write(name, SCRIPT.format(calls=self._calls, cases=cases))
+
+    def write(self, name: str, script: str) -> Path:
+        path = self.folder / name
+        path.write_text(script)
+        path.chmod(0o755)
+        return path
+
+    @property
+    def calls(self) -> list[str]:
+        """`bridge ADD`, `portmap ADD`, ..."""
+        return [(self._calls / name).read_text().strip() for name in sorted(os.listdir(self._calls))[1:]]
+
+    def stdin(self, index: int) -> Any:
+        """The configuration that the call got."""
+        return json.loads(self._of(index, "stdin"))
+
+    def environment(self, index: int) -> dict[str, str]:
+        """The variables of the protocol that it got."""
+        return dict(line.split("=", 1) for line in self._of(index, "env").splitlines())
+
+    def _of(self, index: int, what: str) -> str:
+        numbers = sorted(os.listdir(self._calls))[1:]
+        return self._calls.with_name(f"calls.{what}.{numbers[index]}").read_text()
+
+    def request(self, timeout: float = 20, args: str = "") -> Request:
+        return Request(
+            "c1", "/run/netns/c1", "eth0", args=args, plugin_path=[str(self.folder)], timeout=timeout
+        )
+
+
+def answer(value: Any) -> str:
+    """The shell that prints a value; none of ours holds a single quote."""
+    return f"printf %s '{json.dumps(value)}'"
+
+
+def refuse(code: int, msg: str, **more: Any) -> str:
+    return answer({"cniVersion": "1.0.0", "code": code, "msg": msg, **more}) + "; exit 1"
+
+
+def network(*plugins: Any, version: str = "1.0.0", **keys: Any) -> networks.Network:
+    """A network of plugins; a type alone is short for a plugin."""
+    raw = {
+        "cniVersion": version,
+        "name": "mynet",
+        "plugins": [{"type": plugin} if isinstance(plugin, str) else plugin for plugin in plugins],
+        **keys,
+    }
+    return networks.parse(json.dumps(raw).encode(), "10-mynet.conflist")

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""oci.bundle and oci.state: what a runtime tells of a container, and what can be wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnihook.oci import bundle, state
+from cnihook.oci.bundle import HOST, JOINED, OWN, UNKNOWN
+from cnihook.oci.state import State
+from cnihook.spec.errors import CniError
+
+STATE = {
+    "ociVersion": "1.0.2",
+    "id": "c1",
+    "status": "creating",
+    "pid": 4711,
+    "bundle": "/bundle",
+    "annotations": {"cnihook.networks": "mynet"},
+}
+
+
+def read(value: Any) -> State:
+    return state.parse(value if isinstance(value, bytes) else json.dumps(value).encode())
+
+
+def test_state_of_every_runtime() -> None:
+    """runc says creating, crun created and a version that is none; neither matters."""
+    for change in ({}, {"status": "created", "ociVersion": "1.0"}, {"status": "stopped"}, {"new": [1]}):
+        found = read({**STATE, **change})
+        assert (found.id, found.pid, found.bundle) == ("c1", 4711, "/bundle")
+        assert found.annotations == {"cnihook.networks": "mynet"}
+
+
+def test_state_of_a_container_that_is_gone() -> None:
+    for change in ({"pid": 0}, {"pid": None}, {"annotations": None}, {"bundle": None}):
+        assert read({**STATE, **change}).id == "c1"
+    assert read({"id": "c1"}).pid == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (b"", "empty"),
+        (b" \n", "empty"),
+        (b"{", "no JSON"),
+        (json.dumps(STATE).encode()[:-5], "no JSON"),
+        (b"\xff", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        ([], "object"),
+        (["c1"], "object"),
+        ("c1", "object"),
+        (None, "object"),
+        ({}, "id"),
+        ({**STATE, "id": ""}, "id"),
+        ({**STATE, "id": 7}, "id"),
+        ({**STATE, "id": "../../etc/x"}, "id"),
+        ({**STATE, "id": "x" * 300}, "id"),
+        ({**STATE, "id": "c1\n"}, "id"),
+        ({**STATE, "pid": "4711"}, "pid"),
+        ({**STATE, "pid": -1}, "pid"),
+        ({**STATE, "pid": 1.5}, "pid"),
+        ({**STATE, "pid": 2**40}, "pid"),
+        ({**STATE, "pid": True}, "pid"),
+        ({**STATE, "bundle": 7}, "bundle"),
+        ({**STATE, "annotations": []}, "annotations"),
+    ],
+)
+def test_state_that_is_wrong_is_refused_in_one_line(value: Any, words: str) -> None:
+    with pytest.raises(CniError) as refused:
+        read(value)
+
+    assert refused.value.msg.startswith("container state on stdin: ") and words in refused.value.msg
+    assert len(str(refused.value).splitlines()) == 1 and len(str(refused.value)) < 400
+
+
+@given(st.binary(max_size=40))
+def test_any_state_is_one_or_a_refusal(text: bytes) -> None:
+    with pytest.raises(CniError):
+        read(text)
+
+
+# config.json
+
+
+def config(folder: Path, value: Any) -> bundle.Bundle:
+    text = value if isinstance(value, bytes) else json.dumps(value).encode()
+    (folder / "config.json").write_bytes(text)
+    return bundle.load(State("no-such-container", 1, str(folder), {}))
+
+
+def namespaces(*found: Any) -> dict[str, Any]:
+    return {"linux": {"namespaces": list(found)}}
+
+
+@pytest.mark.parametrize(
+    ("value", "whose"),
+    [
+        (namespaces({"type": "mount"}, {"type": "network"}), OWN),
+        (namespaces({"type": "network", "path": ""}), OWN),
+        (namespaces({"type": "network", "path": "/proc/1/ns/net"}), JOINED),
+        (namespaces({"type": "mount"}), HOST),
+        (namespaces(), HOST),
+        ({"linux": {}}, HOST),
+        ({}, HOST),
+        ({"linux": []}, HOST),
+        ({"linux": {"namespaces": {}}}, HOST),
+        (namespaces("network", None, 7, {"type": "network"}), OWN),
+        (b"", UNKNOWN),
+        (b"{", UNKNOWN),
+        (b"[]", UNKNOWN),
+        (b"\xff", UNKNOWN),
+        (b"[" * 100_000, UNKNOWN),
+    ],
+)
+def test_whose_network_namespace(tmp_path: Path, value: Any, whose: str) -> None:
+    assert config(tmp_path, value).network_namespace == whose
+
+
+def test_a_bundle_that_is_not_there_knows_nothing(tmp_path: Path) -> None:
+    """At poststop it may be gone, and crun gives its own working folder for it."""
+    for path in (str(tmp_path), "/no/such/bundle", "", "relative"):
+        found = bundle.load(State("no-such-container", 1, path, {}))
+        assert (found.network_namespace, found.path, found.hook_timeout("poststop")) == (UNKNOWN, "", 0)
+
+
+def test_the_copy_that_crun_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    kept = tmp_path / "crun" / "no-such-container"
+    kept.mkdir(parents=True)
+    (kept / "config.json").write_text(json.dumps(namespaces({"type": "network"})))
+
+    found = bundle.load(State("no-such-container", 1, "/", {}))
+
+    assert (found.network_namespace, found.path) == (OWN, str(kept / "config.json"))
+
+
+def hook(event: str = "createRuntime", **keys: Any) -> dict[str, Any]:
+    return {"path": "/usr/bin/python3", "args": ["python3", "-IS", "/x/cnihook", event], **keys}
+
+
+@pytest.mark.parametrize(
+    ("hooks", "seconds"),
+    [
+        ({"createRuntime": [hook(timeout=60)]}, 60),
+        ({"createRuntime": [hook()]}, 0),
+        ({"createRuntime": [{"path": "/other", "timeout": 1}, hook(timeout=60)]}, 60),
+        ({"createRuntime": [hook(timeout=60), hook(timeout=30)]}, 30),
+        ({"prestart": [hook(timeout=20)]}, 20),
+        ({"poststop": [hook("poststop", timeout=5)]}, 0),
+        ({"createRuntime": [hook(timeout="60")]}, 0),
+        ({"createRuntime": {}}, 0),
+        ({"createRuntime": ["x", None, {"args": {}}]}, 0),
+        ([], 0),
+        (None, 0),
+    ],
+)
+def test_time_that_the_runtime_gives(tmp_path: Path, hooks: Any, seconds: int) -> None:
+    assert config(tmp_path, {"hooks": hooks}).hook_timeout("createRuntime") == seconds

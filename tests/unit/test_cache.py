@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""runtime.cache: libcni's own files, read and written, whole or not at all."""
+
+import base64
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnihook.runtime import cache
+from cnihook.runtime.cache import Record
+from cnihook.spec.errors import CniError
+from tests.unit import child
+
+CONFIG = b'{"cniVersion":"1.0.0","name":"mynet","plugins":[{"type":"bridge"}]}\n'
+RESULT = {"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.3/24"}]}
+
+# As libcni 1.1 wrote it, one line.
+LIBCNIS = (
+    '{"kind":"cniCacheV1","containerId":"c1","config":"CONFIG","ifName":"eth0","networkName":"mynet",'
+    '"netns":"/run/netns/c1","cniArgs":[["IgnoreUnknown","1"],["K8S_POD_NAME","a=b"]],'
+    '"capabilityArgs":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]},'
+    '"result":{"cniVersion":"1.0.0","ips":[{"address":"10.1.2.3/24"}]}}'
+).replace("CONFIG", base64.b64encode(CONFIG).decode())
+
+
+def record(network: str = "mynet", container_id: str = "c1", ifname: str = "eth0", **fields: Any) -> Record:
+    return Record(network, container_id, ifname, config=CONFIG, **fields)
+
+
+def plant(state: Path, name: str, content: str | bytes) -> Path:
+    """A file among the records that we did not write."""
+    path = state / "results" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def names(state: Path) -> list[str]:
+    return sorted(os.listdir(state / "results"))
+
+
+def test_written_as_libcni_writes_it(state: Path) -> None:
+    record(
+        netns="/run/netns/c1",
+        cni_args="IgnoreUnknown=1;K8S_POD_NAME=a=b",
+        capability_args={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]},
+        result=RESULT,
+    ).write()
+
+    assert names(state) == ["mynet-c1-eth0"]
+    assert json.loads((state / "results" / "mynet-c1-eth0").read_text()) == json.loads(LIBCNIS)
+
+
+def test_what_is_empty_is_left_out(state: Path) -> None:
+    record().write()
+
+    assert json.loads((state / "results" / "mynet-c1-eth0").read_text()).keys() == {
+        "kind", "containerId", "config", "ifName", "networkName"
+    }  # fmt: skip
+
+
+def test_libcnis_record_is_read(state: Path) -> None:
+    plant(state, "mynet-c1-eth0", LIBCNIS)
+
+    found = cache.find("mynet", "c1", "eth0")
+    assert found
+    assert (found.config, found.netns, found.result) == (CONFIG, "/run/netns/c1", RESULT)
+    assert found.cni_args == "IgnoreUnknown=1;K8S_POD_NAME=a=b"
+    assert found.capability_args["portMappings"][0]["hostPort"] == 8080
+    assert (found.holder, found.sequence) == (None, 0), "nobody knows whose it is"
+    assert [one.ifname for one in cache.of_container("c1")] == ["eth0"]
+
+
+JSON = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
+
+
+@settings(max_examples=40)  # each of them waits for the disk
+@given(
+    st.binary(max_size=50), st.text(max_size=10), st.none() | JSON, JSON, st.none() | JSON, st.integers(0, 9)
+)
+def test_what_is_written_is_read_back(
+    config: bytes, netns: str, result: Any, capabilities: Any, holder: Any, sequence: int
+) -> None:
+    Record(
+        "mynet", "c1", "eth0", config=config, netns=netns, result=result, capability_args=capabilities,
+        holder=holder, sequence=sequence,
+    ).write()  # fmt: skip
+
+    found = cache.find("mynet", "c1", "eth0")
+    assert found
+    assert (found.config, found.netns, found.result) == (config, netns, result)
+    assert (found.capability_args, found.cni_args) == (capabilities, "")
+    if holder is None:
+        assert (found.holder, found.sequence) == (None, 0)
+    else:
+        assert found.holder == {key: value for key, value in holder.items() if key != "sequence"}
+        assert found.sequence == sequence
+
+
+def test_only_root_can_read(state: Path) -> None:
+    """CNI_ARGS and configurations may hold secrets."""
+    umask = os.umask(0)
+    try:
+        record().write()
+    finally:
+        os.umask(umask)
+
+    assert (state / "results").stat().st_mode & 0o777 == 0o700
+    assert (state / "results" / "mynet-c1-eth0").stat().st_mode & 0o777 == 0o600
+
+
+BROKEN = {
+    "empty": "",
+    "truncated": LIBCNIS[:100],
+    "no UTF-8": b"\xff\xfe{}",
+    "zeros": b"\0" * 512,
+    "a list": "[]",
+    "null": "null",
+    "a bare result, as libcni wrote until 0.8": json.dumps(RESULT),
+    "another kind": LIBCNIS.replace("cniCacheV1", "cniCacheV2"),
+    "no kind": LIBCNIS.replace('"kind"', '"kin"'),
+    "no container": LIBCNIS.replace('"containerId"', '"id"'),
+    "empty ifname": LIBCNIS.replace('"eth0"', '""'),
+    "network is a number": LIBCNIS.replace('"networkName":"mynet"', '"networkName":7'),
+    "config is a number": LIBCNIS.replace('"config":"', '"config":7,"c":"'),
+    "config is no base64": LIBCNIS.replace('"config":"', '"config":"\u00fc'),
+    "args are a number": LIBCNIS.replace('"cniArgs":', '"cniArgs":7,"a":'),
+    "args are no pairs": LIBCNIS.replace('"cniArgs":', '"cniArgs":[["a"],["b","c","d"]],"a":'),
+    "nested for ever": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_record_is_none_and_hides_no_other(state: Path, content: str | bytes) -> None:
+    """Such is what a crash of the machine leaves (an empty file), and it must not stop a DEL."""
+    broken = plant(state, "mynet-c1-eth0", content)
+    record("other", "c1", "eth1").write()
+
+    assert cache.find("mynet", "c1", "eth0") is None
+    assert [one.network for one in cache.of_container("c1")] == ["other"]
+    assert [one.network for one in cache.all_records()] == ["other"]
+    assert cache.damaged() == [str(broken)]
+
+
+@pytest.mark.parametrize(
+    "changed", ['"netns":7,"n"', '"result":[],"r"', '"capabilityArgs":"x","c"', '"cnihook":[],"z"']
+)
+def test_one_wrong_field_costs_no_more_than_itself(state: Path, changed: str) -> None:
+    """With the configuration and the identity there, the attachment can still be taken down."""
+    key = changed[1:].partition('"')[0]
+    text = (
+        LIBCNIS.replace(f'"{key}"', changed) if f'"{key}"' in LIBCNIS else LIBCNIS[:-1] + f",{changed}:1}}"
+    )
+    plant(state, "mynet-c1-eth0", text)
+
+    found = cache.find("mynet", "c1", "eth0")
+    assert found and found.config == CONFIG
+
+
+def test_unknown_keys_are_passed_over(state: Path) -> None:
+    plant(state, "mynet-c1-eth0", LIBCNIS.replace('{"kind"', '{"future":{"a":[1]},"kind"'))
+
+    assert cache.find("mynet", "c1", "eth0")
+
+
+def test_there_may_be_no_record_and_no_folder() -> None:
+    assert cache.find("mynet", "c1", "eth0") is None
+    assert cache.of_container("c1") == cache.all_records() == []
+    assert cache.damaged() == []
+    record().remove()
+
+
+def test_names_that_collide_are_told_apart() -> None:
+    """Network a-b with container c, and network a with container b-c, have one file name between them."""
+    record("a-b", "c").write()
+
+    assert cache.find("a-b", "c", "eth0")
+    assert cache.find("a", "b-c", "eth0") is None
+    assert cache.of_container("b-c") == []
+    assert [one.network for one in cache.of_container("c")] == ["a-b"]
+
+
+def test_a_record_does_not_replace_another_attachments() -> None:
+    """The first one could never be taken down again."""
+    record("a-b", "c").write()
+
+    with pytest.raises(CniError, match="a-b"):
+        record("a", "b-c").write()
+    assert cache.find("a-b", "c", "eth0")
+
+
+def test_records_of_a_container_are_its_own() -> None:
+    for network, container_id, ifname in [
+        ("n", "c", "eth0"), ("n", "c1", "eth0"), ("n", "xc", "eth0"), ("c", "x", "eth0"), ("n", "x", "c"),
+        ("n-c-n", "x", "eth0"),
+    ]:  # fmt: skip
+        record(network, container_id, ifname).write()
+
+    assert [(one.network, one.container_id, one.ifname) for one in cache.of_container("c")] == [
+        ("n", "c", "eth0")
+    ]
+
+
+def test_records_come_in_the_order_of_attachment() -> None:
+    for sequence, network in enumerate(["z", "m", "a"]):
+        record(network, ifname=f"eth{sequence}", holder={"pid": 1}, sequence=sequence).write()
+
+    assert [one.network for one in cache.of_container("c1")] == ["z", "m", "a"]
+
+
+def test_a_copy_is_no_second_attachment(state: Path) -> None:
+    plant(state, "mynet-c1-eth0.bak", LIBCNIS)
+    plant(state, "backup-c1-eth0", LIBCNIS)
+    plant(state, "mynet-c1-eth0", LIBCNIS)
+
+    assert len(cache.of_container("c1")) == len(cache.all_records()) == 1
+
+
+def test_a_record_cannot_speak_for_a_file_elsewhere(state: Path) -> None:
+    """What a damaged record says becomes the path that is removed."""
+    plant(state, "mynet-c1-eth0", LIBCNIS.replace('"networkName":"mynet"', '"networkName":"../../mynet"'))
+
+    assert cache.all_records() == cache.of_container("c1") == []
+    assert cache.find("mynet", "c1", "eth0") is None
+
+
+def test_replaced_in_one_step(state: Path) -> None:
+    """Whoever reads meanwhile sees the old or the new one."""
+    record().write()
+    before = (state / "results" / "mynet-c1-eth0").stat().st_ino
+    record(result=RESULT).write()
+
+    assert (state / "results" / "mynet-c1-eth0").stat().st_ino != before
+    assert names(state) == ["mynet-c1-eth0"]
+
+
+def test_a_write_that_fails_leaves_the_old_record(state: Path) -> None:
+    record(result=RESULT).write()
+
+    with pytest.raises(TypeError):
+        record(result={"a": b"no JSON"}).write()
+
+    assert names(state) == ["mynet-c1-eth0"]
+    assert (found := cache.find("mynet", "c1", "eth0")) and found.result == RESULT
+
+
+def test_a_full_disk_leaves_the_old_record(state: Path) -> None:
+    """The limit on a file's size stands for the disk: the kernel writes a part and then refuses."""
+    record(result=RESULT).write()
+    code = """\
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    cache.Record("mynet", "c1", "eth0", config=b"x" * 20000).write()
+except OSError as error:
+    print("refused")
+"""
+    assert child.finish(child.start(state, code)) == "refused\n"
+
+    assert names(state) == ["mynet-c1-eth0"]
+    assert (found := cache.find("mynet", "c1", "eth0")) and found.result == RESULT
+
+
+def test_a_writer_that_is_killed_leaves_records_that_can_be_read(state: Path) -> None:
+    code = """\
+print("on", flush=True)
+while True:
+    cache.Record("mynet", "c1", "eth0", config=b"x" * 100_000).write()
+"""
+    record(result=RESULT).write()
+    writer = child.start(state, code)
+    child.line(writer)
+    for _ in range(50):
+        assert cache.find("mynet", "c1", "eth0")
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+
+    assert cache.find("mynet", "c1", "eth0")
+    assert len(cache.all_records()) == 1
+    assert cache.damaged() == []
+
+
+def test_a_name_that_is_too_long_is_refused_before_anything_is_written(state: Path) -> None:
+    with pytest.raises(CniError, match="too long"):
+        record("n" * 200, "c" * 200).write()
+
+    assert not (state / "results").exists() or names(state) == []

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sdk.call: what a plugin learns from its call, short of namespaces."""
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnihook.sdk import Call, CniError, NetConf
+from cnihook.sdk.call import Request, requested_addresses
+from cnihook.spec.names import check_ifname
+
+IDENTIFIERS = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,254}", fullmatch=True)
+
+
+def is_ifname(name: str) -> bool:
+    try:
+        check_ifname(name)
+    except CniError:
+        return False
+    return True
+
+
+IFNAMES = st.text(min_size=1, max_size=15).filter(is_ifname)
+
+
+def make(
+    container_id: str = "c1",
+    ifname: str = "eth0",
+    cni_args: str = "",
+    network: str = "mynet",
+    keys: "dict[str, Any] | None" = None,
+) -> Call:
+    conf = NetConf({"cniVersion": "1.0.0", "name": network, "type": "x", **(keys or {})}, "10-a.conf")
+    return Call("ADD", conf, Request(container_id, "/run/netns/c1", ifname, args=cni_args))
+
+
+@pytest.mark.parametrize(
+    ("args", "name", "value"),
+    [
+        ("", "IP", ""),
+        ("IP=10.1.2.3", "IP", "10.1.2.3"),
+        ("IP=10.1.2.3", "MAC", ""),
+        ("MAC=02:00:00:00:00:01;IP=10.1.2.3,10.1.2.4", "IP", "10.1.2.3,10.1.2.4"),
+        ("IP=;MAC=x", "IP", ""),
+        (";;IP=10.1.2.3;", "IP", "10.1.2.3"),
+        ("IP=a;IP=b", "IP", "b"),
+        ("IgnoreUnknown=1;K8S_POD_NAME=web=1;IP=10.1.2.3", "IP", "10.1.2.3"),
+        ("IgnoreUnknown=true;X=1", "IP", ""),
+        ("X=1;IgnoreUnknown=True", "IP", ""),
+    ],
+)
+def test_arguments(args: str, name: str, value: str) -> None:
+    assert make(cni_args=args).arg(name) == value
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("IP", "IP"),
+        ("=x", "=x"),
+        ("IP=1;x", "x"),
+        ("X=1", "X"),
+        ("IgnoreUnknown=0;X=1", "X"),
+        ("ip=10.1.2.3", "ip"),
+    ],
+)
+def test_arguments_that_are_wrong_are_refused(args: str, words: str) -> None:
+    with pytest.raises(CniError, match="CNI_ARGS") as refused:
+        make(cni_args=args).arg("IP")
+
+    assert refused.value.code == 4 and words in refused.value.msg
+
+
+def test_the_keep_list_of_gc_tells_nothing_from_nobody() -> None:
+    """No list is no order to collect; an empty one is an order to collect all."""
+    assert make().valid_attachments() is None
+    assert make(keys={"cni.dev/valid-attachments": None}).valid_attachments() is None
+    assert make(keys={"cni.dev/valid-attachments": []}).valid_attachments() == set()
+    kept = [{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "eth1"}]
+    expected = {("c1", "eth0"), ("c2", "eth1")}
+    for key in ("cni.dev/valid-attachments", "cni.dev/attachments"):
+        assert make(keys={key: kept}).valid_attachments() == expected
+    both = {"cni.dev/attachments": [], "cni.dev/valid-attachments": kept}
+    assert make(keys=both).valid_attachments() == expected
+
+
+@pytest.mark.parametrize("kept", [{}, "c1", ["c1"], [{"containerID": 7, "ifname": "eth0"}], [None]])
+def test_a_keep_list_that_is_wrong_is_refused(kept: Any) -> None:
+    """And nothing collected."""
+    with pytest.raises(CniError):
+        make(keys={"cni.dev/valid-attachments": kept}).valid_attachments()
+
+
+def test_prev_result_is_read_in_the_version_of_the_configuration() -> None:
+    assert make().prev_result is None
+    assert make(keys={"prevResult": None}).prev_result is None
+    call = make(keys={"prevResult": {"ips": [{"address": "10.1.2.3/24"}]}})
+    assert call.prev_result and call.prev_result is call.prev_result
+    assert [str(ip.net) for ip in call.required_prev_result().ips] == ["10.1.2.3/24"]
+    with pytest.raises(CniError, match="Required prevResult missing"):
+        make().required_prev_result()
+
+
+@pytest.mark.parametrize("prev", [[], "x", {"cniVersion": "9.0.0"}, {"ips": [{}]}])
+def test_prev_result_that_is_wrong_is_refused(prev: Any) -> None:
+    with pytest.raises(CniError, match="prevResult"):
+        make(keys={"prevResult": prev}).required_prev_result()
+
+
+def test_what_the_runtime_adds() -> None:
+    own = {"mac": "02:00:00:00:00:01"}
+    call = make(keys={"runtimeConfig": own, "args": {"cni": {"ips": ["10.1.2.3"]}, "other": 1}})
+
+    assert call.runtime_config.string("mac") == "02:00:00:00:00:01"
+    assert call.cni_args.strings("ips") == ["10.1.2.3"]
+    assert make().runtime_config.raw == make().cni_args.raw == {}
+
+
+@given(IDENTIFIERS, IDENTIFIERS, IFNAMES)
+def test_an_owner_fits_a_comment(network: str, container_id: str, ifname: str) -> None:
+    """nftables keeps 127 bytes, and an alias of a link 255."""
+    call = make(container_id, ifname, network=network)
+
+    assert len(call.owner.encode()) <= 127
+    assert call.owner.startswith(call.owner_prefix)
+    assert call.owner.count(" ") == 2
+
+
+def test_owners_are_told_apart() -> None:
+    """Their parts cannot be mixed up, and names that begin alike for long are two."""
+    long = "x" * 200
+    owners = [
+        make(container_id, ifname, network=network).owner
+        for network in ("a", "a-b", long + "1", long + "2")
+        for container_id in ("b-c", "c", long + "1", long + "2")
+        for ifname in ("eth0", "eth1")
+    ]
+
+    assert len(set(owners)) == len(owners)
+    prefixes = [make(network=network).owner_prefix for network in ("a", "a-b", long + "1", long + "2")]
+    for prefix in prefixes:
+        assert sum(owner.startswith(prefix) for owner in owners) == 8
+
+
+@pytest.mark.parametrize("ifname", ['a"b', '"'])
+def test_an_owner_has_no_quotes(ifname: str) -> None:
+    """It stands between quotes in what nft is told."""
+    assert '"' not in make(ifname=ifname).owner
+
+
+def test_requested_addresses() -> None:
+    found = requested_addresses(["10.1.2.3", "10.1.2.4/24", "2001:db8::1"], "ips")
+
+    assert [(str(address), net and str(net)) for address, net in found] == [
+        ("10.1.2.3", None),
+        ("10.1.2.4", "10.1.2.4/24"),
+        ("2001:db8::1", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "10.1.2", "10.1.2.3/33", "10.1.2.3/", " 10.1.2.3", 7, None, ["/"], {}]
+)
+def test_requested_addresses_that_are_wrong_are_refused_by_place(text: Any) -> None:
+    with pytest.raises(CniError) as refused:
+        requested_addresses(["10.1.2.3", text], "runtimeConfig: ips")
+
+    assert refused.value.msg.startswith("runtimeConfig: ips: ") and repr(text) in refused.value.msg
+
+
+def test_owner_does_not_depend_on_chance() -> None:
+    """A DEL in another process has to find what ADD made."""
+    random.seed(1)
+    name = "".join(random.choice("abc") for _ in range(200))
+
+    assert make(name).owner == make(name).owner
+    assert make(name).owner_of(name, "eth0") == make(name).owner

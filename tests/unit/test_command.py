@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""lean.command: a command is found and started as a shell would."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cnihook.lean import command
+from cnihook.lean.command import NotExecutable
+from tests.unit import child
+
+
+def script(path: Path, text: str = "#!/bin/sh\necho ran\n", mode: int = 0o755) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_the_first_that_can_be_executed_counts(tmp_path: Path) -> None:
+    """One that cannot is stepped over, as is a folder."""
+    script(tmp_path / "a" / "tool", mode=0o644)
+    (tmp_path / "b" / "tool").mkdir(parents=True)
+    wanted = script(tmp_path / "c" / "tool")
+    script(tmp_path / "d" / "tool")
+
+    path = ":".join(str(tmp_path / folder) for folder in ("none", "a", "b", "c", "d"))
+    assert command.find("tool", path) == str(wanted)
+
+
+def test_a_path_is_not_searched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = script(tmp_path / "a" / "tool")
+    monkeypatch.chdir(tmp_path)
+
+    assert command.find(str(wanted), "/nowhere") == str(wanted)
+    assert command.find("a/tool", "/nowhere") == "a/tool"
+    assert command.find("./a/tool", "") == "./a/tool"
+
+
+def test_an_empty_part_of_the_path_is_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(tmp_path / "tool")
+    monkeypatch.chdir(tmp_path)
+
+    assert os.path.samefile(command.find("tool", "/nowhere::/other"), tmp_path / "tool")
+
+
+@pytest.mark.parametrize("name", ["none", "", "/no/such/tool", "a b\nc"])
+def test_what_is_not_there_is_127(name: str) -> None:
+    with pytest.raises(NotExecutable) as refused:
+        command.find(name, "/bin:/usr/bin")
+    assert refused.value.status == 127
+    assert (name or "''") in str(refused.value)
+
+
+def test_what_is_there_but_no_command_is_126(tmp_path: Path) -> None:
+    script(tmp_path / "a" / "tool", mode=0o644)
+    (tmp_path / "b").mkdir()
+
+    for name, words in [("tool", "not marked as executable"), (str(tmp_path / "b"), "a folder")]:
+        with pytest.raises(NotExecutable, match=words) as refused:
+            command.find(name, str(tmp_path / "a"))
+        assert refused.value.status == 126
+
+
+BECOME = """\
+from cnihook.lean import command
+try:
+    command.become(sys.argv[2], sys.argv[2:], {"A": "1"})
+except command.NotExecutable as error:
+    print(error.status, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ('#!/bin/sh\necho "$A $1 ${HOME-none}"\n', "1 x y none\n"),
+        ('echo "$A $1"\n', "1 x y\n"),  # a script without #!, which every shell takes for its own
+        ("", ""),
+    ],
+)
+def test_a_process_becomes_the_command(state: Path, text: str, printed: str) -> None:
+    tool = script(state / "tool", text)
+
+    assert child.finish(child.start(state, BECOME, str(tool), "x y")) == printed
+
+
+def test_what_cannot_be_started_is_said_by_its_status(state: Path) -> None:
+    lost = script(state / "lost", "#!/no/such/shell\n")
+    (state / "folder").mkdir()
+
+    assert child.finish(child.start(state, BECOME, str(lost))).startswith(f"127 {lost}: ")
+    assert child.finish(child.start(state, BECOME, str(state / "folder"))).startswith("126 ")
+
+
+def test_environment_is_the_callers(state: Path) -> None:
+    """Not what Python or we added to it; a value may be no UTF-8."""
+    code = """\
+from cnihook.lean import command
+os.environ["ADDED"] = "1"
+found = command.environment()
+print(sorted(found.items()) == [("A", "x=y"), ("B", "\\udcff")])
+"""
+    assert child.finish(child.start(state, code, env={b"A": b"x=y", b"B": b"\xff"})) == "True\n"

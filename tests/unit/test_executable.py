@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sdk.executable: a plugin's module as an executable, by the protocol, through a real process.
+
+loopback and host-local serve as the module: all of this comes before they act, or needs no privilege.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cni import CHECKOUT, LAUNCHER, VERSIONS
+
+GOOD = {
+    "CNI_CONTAINERID": "c1",
+    "CNI_NETNS": "/no/such/netns",
+    "CNI_IFNAME": "lo",
+    "CNI_PATH": "/opt/cni/bin",
+}
+CONF = {"cniVersion": "1.0.0", "name": "mynet", "type": "loopback"}
+
+
+class Answer:
+    def __init__(self, done: "subprocess.CompletedProcess[bytes]") -> None:
+        self.status = done.returncode
+        self.stdout = done.stdout.decode()
+        self.stderr = done.stderr.decode()
+        assert "Traceback" not in self.stderr, self.stderr
+
+    def error(self) -> dict[str, Any]:
+        """The error that it refused with; nothing may stand beside it on stdout, and exit 1."""
+        assert self.status == 1, (self.status, self.stdout, self.stderr)
+        found: dict[str, Any] = json.loads(self.stdout)
+        assert found.keys() - {"details"} == {"cniVersion", "code", "msg"}
+        assert "\n" not in found["msg"] and found["msg"]
+        return found
+
+
+def call(
+    env: dict[str, str], conf: Any = CONF, plugin: str = "loopback", stdin: int | None = None
+) -> Answer:
+    """One request: `env` is the whole environment, `conf` what it reads unless there is a `stdin`."""
+    text = conf if isinstance(conf, bytes) else json.dumps(conf).encode()
+    code = LAUNCHER.format(checkout=str(CHECKOUT), plugin=plugin)
+    return Answer(
+        subprocess.run(
+            [sys.executable, "-IS", "-c", code],
+            env=env,
+            stdin=stdin,
+            input=text if stdin is None else None,
+            capture_output=True,
+            timeout=20,
+        )
+    )
+
+
+def request(command: str, conf: Any = CONF, without: str = "", **env: str) -> Answer:
+    variables = {"CNI_COMMAND": command, **GOOD, **env}
+    for name in without.split():
+        del variables[name]
+    return call(variables, conf)
+
+
+def ipam(state: Path, command: str, **conf: Any) -> Answer:
+    """host-local leases in a folder of the test."""
+    data = {"type": "host-local", "subnet": "10.9.0.0/24", "dataDir": str(state / "leases")}
+    return call({"CNI_COMMAND": command, **GOOD}, {**CONF, "ipam": data, **conf}, "host-local")
+
+
+# Without a request
+
+
+@pytest.mark.parametrize("env", [{}, {"CNI_COMMAND": ""}])
+def test_without_a_command_it_says_what_it_is(env: dict[str, str]) -> None:
+    """On stderr, for a person; a runtime that sends no command gets nothing it could take for a result."""
+    answer = call(env)
+
+    assert (answer.status, answer.stdout) == (0, "")
+    assert "loopback" in answer.stderr and all(version in answer.stderr for version in VERSIONS)
+
+
+def test_version_is_told_without_reading() -> None:
+    """A pipe that nobody ever closes must not keep it."""
+    read, write = os.pipe()
+    try:
+        answer = call({"CNI_COMMAND": "VERSION"}, stdin=read)
+    finally:
+        os.close(read)
+        os.close(write)
+
+    assert (answer.status, answer.stderr) == (0, "")
+    assert answer.stdout.endswith("\n") and answer.stdout.count("\n") == 1
+    assert json.loads(answer.stdout) == {"cniVersion": "1.1.0", "supportedVersions": VERSIONS}
+
+
+@pytest.mark.parametrize("conf", [b"", b"{", {"cniVersion": "9.9.9"}, {"cniVersion": "0.1.0"}])
+def test_version_is_told_whatever_is_sent(conf: Any) -> None:
+    assert json.loads(call({"CNI_COMMAND": "VERSION"}, conf).stdout)["supportedVersions"] == VERSIONS
+
+
+# Environment
+
+REQUIRED = [
+    ("ADD", "CNI_CONTAINERID CNI_NETNS CNI_IFNAME CNI_PATH"),
+    ("DEL", "CNI_CONTAINERID CNI_IFNAME CNI_PATH"),
+    ("CHECK", "CNI_CONTAINERID CNI_NETNS CNI_IFNAME CNI_PATH"),
+    ("GC", "CNI_PATH"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(command, name) for command, names in REQUIRED for name in names.split()]
+)
+def test_a_variable_that_is_missing_is_named(command: str, name: str) -> None:
+    """Empty is as good as missing."""
+    error = request(command, **{name: ""}).error()
+
+    assert (error["code"], error["msg"]) == (4, f"required env variables [{name}] missing")
+
+
+@pytest.mark.parametrize(("command", "names"), REQUIRED)
+def test_all_variables_that_are_missing_are_named_at_once(command: str, names: str) -> None:
+    error = call({"CNI_COMMAND": command}).error()
+
+    assert error["code"] == 4
+    assert error["msg"] == f"required env variables [{','.join(names.split())}] missing"
+
+
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [("DEL", "CNI_NETNS"), ("STATUS", " ".join(GOOD)), ("GC", "CNI_CONTAINERID CNI_NETNS CNI_IFNAME")],
+)
+def test_variables_that_are_not_needed_may_be_missing(command: str, without: str) -> None:
+    answer = request(command, {**CONF, "cniVersion": "1.1.0"}, without)
+
+    assert (answer.status, answer.stdout, answer.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CNI_CONTAINERID", "../../etc/x"),
+        ("CNI_CONTAINERID", "c1\n"),
+        ("CNI_CONTAINERID", "-c1"),
+        ("CNI_CONTAINERID", "c 1"),
+        ("CNI_CONTAINERID", "\u00fc"),
+        ("CNI_CONTAINERID", os.fsdecode(b"\xff")),
+        ("CNI_IFNAME", "a" * 16),
+        ("CNI_IFNAME", "a/b"),
+        ("CNI_IFNAME", "a:b"),
+        ("CNI_IFNAME", "a b"),
+        ("CNI_IFNAME", "."),
+        ("CNI_IFNAME", ".."),
+        ("CNI_IFNAME", "lo\n"),
+        ("CNI_IFNAME", os.fsdecode(b"eth\xff")),
+    ],
+)
+def test_a_variable_that_is_wrong_is_refused(name: str, value: str) -> None:
+    assert request("ADD", **{name: value}).error()["code"] == 4
+
+
+@pytest.mark.parametrize("command", ["DEL", "CHECK", "GC", "STATUS"])
+def test_every_operation_looks_at_what_it_is_given(command: str) -> None:
+    conf = {**CONF, "cniVersion": "1.1.0"}
+
+    assert request(command, b"{").error()["code"] == 6
+    assert request(command, {**conf, "name": "../x"}).error()["code"] == 7
+    if command in ("DEL", "CHECK"):
+        assert request(command, conf, CNI_CONTAINERID="../x").error()["code"] == 4
+        assert request(command, conf, CNI_IFNAME="a/b").error()["code"] == 4
+
+
+def test_a_wrong_variable_goes_before_a_missing_one() -> None:
+    error = request("ADD", without="CNI_NETNS CNI_PATH", CNI_CONTAINERID="a/b").error()
+
+    assert error["code"] == 4 and "container ID" in error["msg"]
+
+
+@pytest.mark.parametrize("command", ["add", "Add", "UPDATE", "ADD ", "VERSION2", "\u00fc"])
+def test_an_unknown_command_is_refused(command: str) -> None:
+    error = request(command).error()
+
+    assert error["code"] == 4 and error["msg"].startswith("unknown CNI_COMMAND: ")
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [b"", b" ", b"{", b"null", b"[]", b'"x"', b"{}{}", b"\xff", b"\xef\xbb\xbf{}", b"[" * 100_000, b"\0"],
+)
+def test_what_is_no_configuration_is_refused(conf: bytes) -> None:
+    assert request("ADD", conf).error()["code"] == 6
+
+
+@pytest.mark.parametrize("name", [None, "", "../x", "a b", "x\n", "-x", "x" * 256])
+def test_the_networks_name_is_looked_at(name: str | None) -> None:
+    error = request("ADD", {**CONF, "cniVersion": "1.1.0", "name": name}).error()
+
+    assert error["code"] == 7 and "network name" in error["msg"]
+
+
+def test_the_networks_name_is_a_string() -> None:
+    assert request("ADD", {**CONF, "name": 7}).error()["code"] in (6, 7)
+
+
+@pytest.mark.parametrize(
+    ("version", "code"),
+    [("1.0", 1), ("2.0.0", 1), ("0.5.0", 1), ("1.2.0", 1), (1, 6), ([], 6), (True, 6)],
+)
+def test_a_version_that_is_wrong_is_refused(version: Any, code: int) -> None:
+    error = request("ADD", {**CONF, "cniVersion": version}).error()
+
+    assert error["code"] == code
+    if code == 1:
+        assert error["msg"] == "incompatible CNI versions"
+        assert f'config is "{version}"' in error["details"] and '"1.1.0"' in error["details"]
+
+
+@pytest.mark.parametrize("command", ["CHECK", "GC", "STATUS"])
+def test_a_version_that_is_none_is_a_matter_of_decoding(command: str) -> None:
+    assert request(command, {**CONF, "cniVersion": "latest"}).error()["code"] == 6
+
+
+@pytest.mark.parametrize(
+    ("command", "allowed"), [("CHECK", VERSIONS[4:]), ("GC", VERSIONS[6:]), ("STATUS", VERSIONS[6:])]
+)
+def test_operations_begin_with_a_version(command: str, allowed: list[str]) -> None:
+    for version in ["", *VERSIONS]:
+        answer = request(command, {**CONF, "cniVersion": version})
+        if version in allowed:
+            assert "does not allow" not in answer.stdout
+        else:
+            error = answer.error()
+            assert (error["code"], error["msg"]) == (1, f"config version does not allow {command}")
+
+
+def test_an_error_bears_the_version_of_the_configuration() -> None:
+    """Or where there was none yet, ours."""
+    assert request("ADD", {**CONF, "cniVersion": "0.4.0"}).error()["cniVersion"] == "0.4.0"
+    assert request("ADD", b"{").error()["cniVersion"] == "1.1.0"
+
+
+# Service
+
+
+def test_result_is_in_the_shape_that_was_asked_for(state: Path) -> None:
+    shapes: dict[str, Any] = {}
+    for version in ["", *VERSIONS]:
+        answer = ipam(state, "ADD", cniVersion=version)
+        assert (answer.status, answer.stderr) == (0, "")
+        assert answer.stdout.startswith('{\n    "cniVersion": "') and not answer.stdout.endswith("\n")
+        shapes[version] = json.loads(answer.stdout)
+        deleted = ipam(state, "DEL", cniVersion=version)
+        assert (deleted.status, deleted.stdout, deleted.stderr) == (0, "", "")
+
+    assert {version: shape["cniVersion"] for version, shape in shapes.items()} == {
+        "": "0.1.0", **{version: version for version in VERSIONS}
+    }  # fmt: skip
+    assert shapes[""].keys() == shapes["0.2.0"].keys() == {"cniVersion", "ip4", "dns"}
+    assert shapes["0.4.0"]["ips"][0]["version"] == "4"
+    assert "version" not in shapes["1.0.0"]["ips"][0]
+
+
+def test_what_a_plugin_refuses_has_its_own_code(state: Path) -> None:
+    error = ipam(state, "ADD", ipam={"type": "host-local"}).error()
+
+    assert error["code"] == 7 and "range" in error["msg"]
+
+
+def test_an_error_of_the_system_is_an_internal_one(state: Path) -> None:
+    (state / "leases").write_text("no folder")
+
+    error = ipam(state, "ADD").error()
+    assert error["code"] == 999 and str(state / "leases") in error["msg"]
+
+
+def test_a_namespace_that_is_none_is_named() -> None:
+    for path in ("/no/such/netns", "/etc/passwd", "/dev/null", "/"):
+        error = request("ADD", CNI_NETNS=path).error()
+        assert path in error["msg"] and "Errno" not in error["msg"]
+
+
+def test_the_hosts_own_namespace_is_never_configured() -> None:
+    """Before anything is done; the reference's skeleton looks after the plugin has acted."""
+    for path in ("/proc/self/ns/net", f"/proc/{os.getpid()}/ns/net"):
+        error = request("ADD", CNI_NETNS=path).error()
+        assert error["code"] == 8 and path in error["msg"]
+
+
+def test_delete_without_a_namespace_succeeds() -> None:
+    for env in ({"CNI_NETNS": ""}, {"CNI_NETNS": "/no/such/netns"}, {"CNI_NETNS": "/proc/self/ns/net"}):
+        answer = request("DEL", **env)
+        assert (answer.status, answer.stdout, answer.stderr) == (0, "", "")
+
+
+def test_nobody_there_to_read_the_answer_is_no_traceback() -> None:
+    """The runtime was killed meanwhile."""
+    read, write = os.pipe()
+    os.close(read)
+    code = LAUNCHER.format(checkout=str(CHECKOUT), plugin="loopback")
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", code],
+        env={"CNI_COMMAND": "VERSION"},
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=20,
+    )
+    os.close(write)
+
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""lean.fastjson, with json of the standard library as its witness."""
+
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cnihook.lean import fastjson
+from tests.support.cni import CHECKOUT
+
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+TEXTS = st.text(st.characters(codec=None), max_size=20)  # lone surrogates too: JSON can name them
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXTS, inner, max_size=5),
+    max_leaves=20,
+)
+# Text that is nearly JSON: that is where two parsers differ.
+NEARLY = st.text("{}[]:,\"\\'/ \t\n\r\x0b\xa0\ufefftruefalsnNaIiy0123456789.eE+-#", max_size=30)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal, and of the same types: 1, 1.0 and True are one to Python and three things to JSON."""
+    return repr(left) == repr(right)
+
+
+def strictly(text: str) -> Any:
+    """What json takes, less NaN and Infinity, which no other parser takes."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@given(VALUES)
+def test_any_value_is_read_as_json_reads_it(value: Any) -> None:
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
+        assert same(fastjson.loads(text), json.loads(text))
+
+
+@given(NEARLY | st.text(max_size=30))
+@example("")
+@example("  ")
+@example("nul")
+@example("[1,]")
+@example('{"a":1,}')
+@example('{"a" 1}')
+@example("{'a':1}")
+@example("1 2")
+@example("01")
+@example("-")
+@example("1.")
+@example(".5")
+@example("+1")
+@example("NaN")
+@example("[Infinity]")
+@example("-Infinity")
+@example('"\n"')
+@example('"\\x"')
+@example('"\\u12"')
+@example('"\\ud800"')
+@example('"\\ud83d\\ude00"')
+@example("\ufeff{}")
+@example("\xa01")
+@example('{"a":1,"a":2}')
+@example("[" * 50 + "]" * 50)
+@example("1" * 5000)
+def test_any_text_means_what_it_means_to_json(text: str) -> None:
+    try:
+        expected = strictly(text)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"."):
+            fastjson.loads(text)
+    else:
+        assert same(fastjson.loads(text), expected)
+
+
+def test_error_says_where() -> None:
+    """A person has to find the place in a file."""
+    with pytest.raises(ValueError, match="line 3 column 3"):
+        fastjson.loads('{\n  "type": "bridge"\n  "mtu": 1\n}')
+
+
+def test_depth_is_an_error_and_no_crash() -> None:
+    for text in ("[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000):
+        with pytest.raises(ValueError, match=r"."):
+            fastjson.loads(text)
+
+
+@pytest.mark.parametrize("text", ["{", "[1,]", "NaN", "1 2", "", '{"a":"\\ud800"', "[" * 100_000])
+def test_error_is_the_same_while_json_is_not_loaded(text: str) -> None:
+    """The C scanner looks for json's own exception; CPython 3.11 fails otherwise without json."""
+    script = f"""\
+import sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+from cnihook.lean import fastjson
+assert fastjson.loads('{{"a": [1, 2.5, "x", null, true]}}') == {{"a": [1, 2.5, "x", None, True]}}
+assert "json" not in sys.modules
+try:
+    fastjson.loads(sys.stdin.read())
+except ValueError as error:
+    print("refused", error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", script], input=text, capture_output=True, text=True, timeout=30
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("refused ")
+
+
+@given(VALUES)
+def test_what_is_written_is_read_back(value: Any) -> None:
+    assert same(fastjson.loads(fastjson.dumps(value)), value)
+
+
+@given(VALUES)
+def test_written_as_json_writes_it(value: Any) -> None:
+    """Pretty, it is what the reference prints; plain, it is one line of ASCII."""
+    assert fastjson.dumps(value, indent=4) == json.dumps(value, indent=4)
+    plain = fastjson.dumps(value)
+    assert plain == json.dumps(value, separators=(",", ":"))
+    assert plain.isascii() and "\n" not in plain
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, [math.nan], {"a": math.inf}])
+def test_what_json_cannot_hold_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="no form in JSON"):
+        fastjson.dumps(value)
+
+
+@pytest.mark.parametrize("value", [b"x", {1, 2}, object(), [b""]])
+def test_other_types_are_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="no form in JSON"):
+        fastjson.dumps(value)
+
+
+@pytest.mark.parametrize("text", ["1e999", "[-1e999]", '{"a": 1e400}'])
+def test_a_number_beyond_all_numbers_is_refused(text: str) -> None:
+    """Read as infinity it could not be written again, for a plugin or a record.  Go refuses it, too."""
+    with pytest.raises(ValueError, match=r"."):
+        fastjson.loads(text)
+
+
+def test_depth_is_an_error_and_no_crash_when_written_too() -> None:
+    """What can be read cannot always be written again; whoever writes is ready for a ValueError."""
+    for depth in range(50, 3000, 150):
+        try:
+            value = fastjson.loads("[" * depth + "]" * depth)
+        except ValueError:
+            continue
+        try:
+            assert len(fastjson.dumps(value)) == 2 * depth
+        except ValueError:
+            assert depth > 200

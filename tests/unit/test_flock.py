@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""linux.flock: one process at a time, and no lock that outlives its holder."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cnihook.linux.flock import Busy, Lock, clear_abandoned
+from tests.unit import child
+
+HOLD = """\
+with flock.Lock("nft", purpose="attach c1"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(state: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that holds the lock until it is written to, or killed."""
+    process = child.start(state, HOLD)
+    assert child.line(process) == "held"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def files(state: Path) -> list[str]:
+    return sorted(os.listdir(state / "run"))
+
+
+def test_lock_makes_its_folder_and_takes_its_file_along(state: Path) -> None:
+    with Lock("nft"):
+        assert files(state) == ["nft.lock"]
+        assert (state / "run").stat().st_mode & 0o777 == 0o700
+        assert (state / "run" / "nft.lock").stat().st_mode & 0o777 == 0o600
+    assert files(state) == []
+
+
+def test_lock_is_given_back_when_its_block_fails(state: Path) -> None:
+    with pytest.raises(KeyError), Lock("nft"):
+        raise KeyError
+
+    with Lock("nft", timeout=0):
+        pass
+
+
+def test_other_names_are_other_locks(holder: object) -> None:
+    with Lock("container-c1", timeout=0):
+        pass
+
+
+def test_deadline_names_the_holder(holder: "subprocess.Popen[str]", state: Path) -> None:
+    """Whoever waits in vain has to learn for whom."""
+    started = time.monotonic()
+    with pytest.raises(Busy) as busy, Lock("nft", timeout=0.2):
+        pytest.fail("two hold one lock")
+
+    assert 0.2 <= time.monotonic() - started < 2
+    assert f"process {holder.pid} (attach c1)" in str(busy.value)
+    assert str(state / "run" / "nft.lock") in str(busy.value)
+    assert "0.2 s" in str(busy.value)
+    assert files(state) == ["nft.lock"], "it is the holder's"
+
+
+def test_no_time_means_one_try(holder: object) -> None:
+    started = time.monotonic()
+    with pytest.raises(Busy), Lock("nft", timeout=0):
+        pytest.fail("two hold one lock")
+    assert time.monotonic() - started < 1
+
+
+def test_no_time_means_one_try_even_without_the_folder() -> None:
+    """After boot the first work is to collect what is left over, without waiting for anybody."""
+    with Lock("nft", timeout=0):
+        pass
+
+
+def test_waiting_ends_when_the_holder_gives_it_back(holder: "subprocess.Popen[str]", state: Path) -> None:
+    assert holder.stdin
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+
+    with Lock("nft", timeout=10):
+        assert files(state) == ["nft.lock"]
+    assert files(state) == []
+
+
+def test_lock_of_a_killed_holder_is_free(holder: "subprocess.Popen[str]", state: Path) -> None:
+    """Its file is still there, and is no lock."""
+    holder.send_signal(signal.SIGKILL)
+    holder.wait(10)
+    assert files(state) == ["nft.lock"]
+
+    with Lock("nft", timeout=0):
+        pass
+    assert files(state) == []
+
+
+def test_lock_is_not_inherited_by_what_the_holder_starts(state: Path) -> None:
+    """A plugin may leave a process running; with the lock's descriptor it would hold the lock for ever."""
+    code = """\
+import subprocess
+with flock.Lock("nft"):
+    left = subprocess.Popen(["sleep", "60"], close_fds=False, stdin=-3, stdout=-3, stderr=-3)
+print(left.pid)
+"""
+    left = int(child.finish(child.start(state, code)))
+    try:
+        with Lock("nft", timeout=0):
+            pass
+    finally:
+        os.kill(left, signal.SIGKILL)
+
+
+def test_many_processes_take_turns(state: Path) -> None:
+    """The file comes and goes with each of them: a lock on a file that was unlinked excludes nobody."""
+    counter = state / "counter"
+    counter.write_text("0")
+    code = """\
+for _ in range(40):
+    with flock.Lock("nft"):
+        with open(sys.argv[2]) as file:
+            seen = int(file.read())
+        if os.path.exists(sys.argv[2] + ".busy"):
+            print("two at a time")
+        os.close(os.open(sys.argv[2] + ".busy", os.O_CREAT))
+        time.sleep(0.0002)
+        with open(sys.argv[2], "w") as file:
+            file.write(str(seen + 1))
+        os.unlink(sys.argv[2] + ".busy")
+"""
+    processes = [child.start(state, code, str(counter)) for _ in range(4)]
+
+    assert [child.finish(process) for process in processes] == [""] * 4
+    assert counter.read_text() == "160"
+    assert files(state) == []
+
+
+def test_a_very_long_name_is_a_lock(state: Path) -> None:
+    with Lock("container-" + "c" * 255, timeout=1):
+        assert len(files(state)) == 1
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(state: Path) -> None:
+    """Truncating what it leads to would be the end of somebody's file."""
+    (state / "run").mkdir()
+    (state / "precious").write_text("content")
+    (state / "run" / "nft.lock").symlink_to(state / "precious")
+
+    with pytest.raises(OSError), Lock("nft", timeout=0):
+        pass
+    assert (state / "precious").read_text() == "content"
+
+
+def test_a_lock_whose_file_somebody_removed_is_given_back_without_a_word(state: Path) -> None:
+    """`rm -r /run/cnihook` is what an administrator does; the work under the lock was done all the same."""
+    with Lock("nft"):
+        (state / "run" / "nft.lock").unlink()
+
+
+def test_files_of_the_killed_are_cleared_and_of_the_living_not(
+    holder: "subprocess.Popen[str]", state: Path
+) -> None:
+    (state / "run" / "container-c1.lock").write_text("process 4711 (attach c1)")
+    (state / "run" / "notes").touch()
+
+    clear_abandoned()
+    assert files(state) == ["nft.lock", "notes"]
+
+    holder.kill()
+    holder.wait(10)
+    clear_abandoned()
+    assert files(state) == ["notes"]
+
+
+def test_there_may_be_no_lock_to_clear(state: Path) -> None:
+    clear_abandoned()
+
+    assert not (state / "run").exists()

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The house rules that a program can check: who may import whom, style, types, licence, size."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.skip import need
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PACKAGE = CHECKOUT / "cnihook"
+SPDX = "# SPDX-License-Identifier: Apache-2.0"
+
+# From the top down.  A part may import what stands on a line below its own, and itself.  Nobody imports a
+# plugin: those are loaded by their names, when they are called.
+LAYERS = [
+    {"cli"},
+    {"hook"},
+    {"attach"},
+    {"oci"},
+    {"runtime"},
+    {"plugins"},
+    {"sdk"},
+    {"spec", "linux", "log"},
+    {"lean"},
+]
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+DEPENDENCIES = {"psutil", "pyroute2"}
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def scripts() -> Iterator[Path]:
+    """Every program of the checkout that is not a Python module."""
+    for folder in ("scripts", ".ci", "oci-examples", "tests"):
+        for path in sorted((CHECKOUT / folder).rglob("*")):
+            if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts:
+                with path.open("rb") as file:
+                    if path.suffix == ".sh" or file.read(2) == b"#!":
+                        yield path
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(CHECKOUT))
+
+
+def imports(path: Path, text: str | None = None) -> Iterator[tuple[int, str]]:
+    """Line and full name of all that a file imports, inside functions and for type checking too."""
+    for node in ast.walk(ast.parse(text or path.read_text(), name(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                package = path.relative_to(CHECKOUT).with_suffix("").parts[: -node.level]
+                module = ".".join([*package, *filter(None, [module])])
+            if module == "cnihook":  # from cnihook import attach
+                for alias in node.names:
+                    yield node.lineno, f"cnihook.{alias.name}"
+            else:
+                yield node.lineno, module
+
+
+def part_of(path: Path) -> str:
+    """`runtime` for cnihook/runtime/chain.py, `hook` for cnihook/hook.py."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def may_import(part: str, other: str) -> bool:
+    if other == "__version__":
+        return True
+    if "plugins" in (other, part) and part == other:
+        return False
+    return other != "plugins" and (part == other or LEVEL[part] < LEVEL[other])
+
+
+def test_every_part_has_its_place() -> None:
+    """A new folder or module at the top has to be given a level, or nothing would hold it."""
+    parts = {part_of(path) for path in sources()} - {"__init__"}
+
+    assert parts <= set(LEVEL)
+
+
+@pytest.mark.parametrize("path", sources(), ids=name)
+def test_imports_point_down(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":
+        assert list(imports(path)) == [], "every start of a container would pay for it"
+        return
+
+    wrong = []
+    for line, module in imports(path):
+        top, _, rest = module.partition(".")
+        if top == "cnihook":
+            if not may_import(part_of(path), rest.partition(".")[0]):
+                wrong.append(f"{name(path)}:{line}: {part_of(path)} may not import {module}")
+        elif top not in sys.stdlib_module_names | DEPENDENCIES | {"_typeshed"}:
+            wrong.append(f"{name(path)}:{line}: {module} is neither ours, Python's nor a dependency")
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", list(scripts()), ids=name)
+def test_launchers_only_launch(path: Path) -> None:
+    """What runs from a checkout is what pip installs: a launcher holds nothing of its own."""
+    if "python" not in path.read_text().partition("\n")[0]:
+        return
+
+    parts = [module.split(".")[1] for _, module in imports(path) if module.startswith("cnihook.")]
+    assert set(parts) <= {"cli", "hook"} and len(parts) <= 1
+
+
+def test_every_form_of_import_is_seen() -> None:
+    """The rules above are worth as much as this reader is."""
+    path = PACKAGE / "runtime" / "imaginary.py"
+    text = """\
+import os, cnihook.cli
+from cnihook import attach
+from cnihook.plugins.bridge import add
+from . import chain
+from .chain import add
+from .. import hook
+def later():
+    from ..oci import state
+"""
+    expected = [
+        (1, "os"),
+        (1, "cnihook.cli"),
+        (2, "cnihook.attach"),
+        (3, "cnihook.plugins.bridge"),
+        (4, "cnihook.runtime"),
+        (5, "cnihook.runtime.chain"),
+        (6, "cnihook.hook"),
+        (8, "cnihook.oci"),
+    ]
+
+    assert list(imports(path, text)) == expected
+
+
+def run(*argv: str) -> None:
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=600)
+    if done.returncode != 0:
+        pytest.fail(f"{' '.join(argv)}\n{done.stdout}{done.stderr}", pytrace=False)
+
+
+def test_ruff_finds_nothing() -> None:
+    run(sys.executable, "-m", "ruff", "check", "--quiet", ".")
+
+
+def test_formatting_is_ruffs() -> None:
+    """So that nobody discusses it, and no change hides among reformatted lines."""
+    run(sys.executable, "-m", "ruff", "format", "--check", "--quiet", "--diff", ".")
+
+
+def test_types_are_complete_and_right() -> None:
+    run(sys.executable, "-m", "mypy")
+
+
+def test_shellcheck_finds_nothing() -> None:
+    need("shellcheck")
+    shell = [name(path) for path in scripts() if "python" not in path.read_text().partition("\n")[0]]
+
+    run("shellcheck", *shell)
+
+
+def test_every_source_names_its_licence() -> None:
+    files = [*sources(), *(CHECKOUT / "tests").rglob("*.py"), *scripts(), CHECKOUT / "pyproject.toml"]
+
+    assert [name(path) for path in files if SPDX not in path.read_text().splitlines()[:2]] == []
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    files = [*sources(), *(CHECKOUT / "tests").rglob("*.py"), *scripts()]
+
+    too_long = {name(path): len(path.read_text().splitlines()) for path in files}
+    assert {path: lines for path, lines in too_long.items() if lines > 500} == {}

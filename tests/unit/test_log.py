@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""log: what happened to each container, one line per event, and never a reason to stop."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from cnihook import log
+from cnihook.lean.words import describe, one_line
+from cnihook.log import Log, complain
+from cnihook.spec.errors import CniError
+
+LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} +\d+\.\d ms  (.*)")
+
+
+def events(container_id: str) -> list[str]:
+    found = []
+    for line in Log(container_id).read().splitlines():
+        match = LINE.fullmatch(line)
+        assert match, line
+        found.append(match[1])
+    return found
+
+
+def test_events_are_lines_in_order() -> None:
+    own = Log("c1")
+    own.event("attached to mynet")
+    own.event("attached to other")
+    Log("c1").event("detached")
+    Log("c2").event("attached to mynet")
+
+    assert events("c1") == ["attached to mynet", "attached to other", "detached"]
+    assert events("c2") == ["attached to mynet"]
+    assert log.names() == ["c1", "c2"]
+
+
+def test_an_event_is_one_line_whatever_is_in_it() -> None:
+    Log("c1").event("a\nb\r\n c\x0b\x85\u2028d \udcff")
+
+    assert events("c1") == ["a b c d ?"]
+
+
+def test_failure_tells_the_notes_too() -> None:
+    error = CniError(7, "no such\nnetwork", "there are: a, b")
+    error.add_note("while undoing: stuck")
+    Log("c1").failure("createRuntime", error)
+
+    assert events("c1") == ["createRuntime failed: no such network; there are: a, b; while undoing: stuck"]
+
+
+def test_an_error_without_words_has_its_name() -> None:
+    assert describe(KeyError()) == "KeyError"
+    assert describe(ValueError(" a \n b ")) == "a b"
+    assert one_line("\ta\n\n b ") == "a b"
+
+
+def test_only_root_and_its_group_can_read(state: Path) -> None:
+    umask = os.umask(0)
+    try:
+        Log("c1").event("x")
+    finally:
+        os.umask(umask)
+
+    assert (state / "run" / "log" / "c1").stat().st_mode & 0o777 == 0o640
+    assert (state / "run" / "log").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_container_that_ends_well_takes_its_log_along(state: Path) -> None:
+    for name in ("c1", "c2"):
+        Log(name).event("attached to mynet")
+    Log("c1").close()
+    assert log.names() == ["c2"]
+
+    Log("c2").close()
+    assert not (state / "run" / "log").exists(), "and the last one the folder"
+
+
+def test_a_container_that_failed_leaves_its_log() -> None:
+    own = Log("c1")
+    own.failure("createRuntime", ValueError("why"))
+    own.close()
+
+    assert events("c1") == ["createRuntime failed: why"]
+
+
+def test_there_may_be_no_log() -> None:
+    Log("c1").close()
+    assert log.names() == []
+    with pytest.raises(FileNotFoundError):
+        Log("c1").read()
+
+
+def test_of_failures_the_newest_hundred_stay(state: Path) -> None:
+    for number in range(105):
+        Log(f"c{number}").event("x")
+        os.utime(state / "run" / "log" / f"c{number}", (number, number))
+    Log("last").failure("createRuntime", ValueError("why"))
+
+    kept = log.names()
+    assert len(kept) == 100
+    assert {"last", "c104", "c6"} <= set(kept) and not {"c0", "c5"} & set(kept)
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(state: Path) -> None:
+    (state / "run").write_text("no folder")
+
+    own = Log("c1")
+    own.event("x")
+    own.failure("createRuntime", ValueError("why"))
+    own.close()
+    assert log.names() == []
+
+
+def test_a_link_in_the_place_of_a_log_is_not_followed(state: Path) -> None:
+    (state / "run" / "log").mkdir(parents=True)
+    (state / "precious").write_text("content")
+    (state / "run" / "log" / "c1").symlink_to(state / "precious")
+
+    Log("c1").event("x")
+
+    assert (state / "precious").read_text() == "content"
+
+
+def test_complaint_is_one_line_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    complain("no network\nof that name \udcff")
+
+    assert capfd.readouterr() == ("", "cnihook: no network of that name ?\n")
+
+
+def test_complaint_to_nobody_is_no_error() -> None:
+    """crun may close our stderr."""
+    saved = os.dup(2)
+    os.close(2)
+    try:
+        complain("anybody?")
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""lean.process: one program, run to its end, whatever it does with its streams and its children."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cnihook.lean import process
+from cnihook.lean.process import Outcome
+from tests.unit import child
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A short grace, and a look at what is left open."""
+    monkeypatch.setattr(process, "_GRACE", 0.3)
+    before = sorted(os.listdir("/proc/self/fd"))
+    children = psutil.Process().children()  # what other tests keep, a daemon for example
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert set(psutil.Process().children()) <= set(children)
+
+
+def sh(script: str, stdin: bytes = b"", timeout: float = 20) -> Outcome:
+    return process.run("/bin/sh", ["sh", "-c", script], dict(os.environ), stdin, timeout)
+
+
+def python(script: str, stdin: bytes = b"", timeout: float = 20) -> Outcome:
+    return process.run("/usr/bin/python3", ["python3", "-IS", "-c", script], {}, stdin, timeout)
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; what has ended may lie about as a zombie until somebody looks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def gone(path: Path) -> bool:
+    """Whether the process whose number is in the file ends within a moment."""
+    pid = int(path.read_text())
+    deadline = time.monotonic() + 2
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return not alive(pid)
+
+
+def test_streams_and_status() -> None:
+    outcome = sh("cat; echo problem >&2; exit 7", b"input")
+
+    assert (outcome.status, outcome.stdout, outcome.stderr, outcome.timed_out) == (
+        7, b"input", b"problem\n", False
+    )  # fmt: skip
+
+
+def test_death_by_a_signal_is_negative() -> None:
+    assert sh("kill -9 $$").status == -9
+
+
+def test_arguments_and_environment_are_what_is_given() -> None:
+    outcome = process.run(
+        "/bin/sh", ["sh", "-c", 'echo "$1 $A $B"', "x", "a  b"], {"A": "1", "B": "\u00fc"}, b"", 5
+    )
+
+    assert outcome.stdout.decode() == "a  b 1 \u00fc\n"
+
+
+def test_a_program_that_is_missing_is_an_oserror() -> None:
+    with pytest.raises(FileNotFoundError):
+        process.run("/no/such/program", ["x"], {}, b"", 5)
+
+
+@pytest.mark.parametrize("script", ["true", "exec <&-; sleep 0.05", "head -c 1 > /dev/null"])
+def test_a_program_need_not_read(script: str) -> None:
+    """A plugin that fails early has read nothing: no broken pipe then, neither for us nor for it."""
+    outcome = sh(script, b"x" * (1 << 20))
+
+    assert (outcome.status, outcome.stderr) == (0, b"")
+
+
+def test_much_in_and_much_out_at_once() -> None:
+    """It writes before it reads, and more than a pipe holds: who first wrote all would wait for ever."""
+    outcome = python(
+        "import sys; sys.stdout.write('o' * 3000000); sys.stderr.write('e' * 2000000);"
+        "sys.stdout.write(str(len(sys.stdin.read())))",
+        b"i" * 3_000_000,
+    )
+
+    assert outcome.status == 0
+    assert outcome.stdout == b"o" * 3_000_000 + b"3000000"
+    assert outcome.stderr == b"e" * 2_000_000
+
+
+def test_output_may_be_closed_early() -> None:
+    assert sh("exec >&- 2>&-; sleep 0.1; exit 4").status == 4
+
+
+def test_a_child_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
+    """It holds the output open, perhaps for ever; the program itself has ended."""
+    started = time.monotonic()
+    outcome = sh(f"echo result; sleep 60 & echo $! > {tmp_path}/pid")
+
+    assert time.monotonic() - started < 5
+    assert (outcome.status, outcome.stdout) == (0, b"result\n")
+    pid = int((tmp_path / "pid").read_text())
+    assert alive(pid), "a plugin may start a daemon"
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_child_in_the_background_may_hold_the_input_open(tmp_path: Path) -> None:
+    """With more in it than anybody will ever read."""
+    script = f"""\
+import os, time
+if os.fork() == 0:
+    os.close(1), os.close(2)
+    with open({str(tmp_path / "pid")!r}, "w") as file:
+        file.write(str(os.getpid()))
+    os.execv("/bin/sleep", ["sleep", "10"])
+while not os.path.exists({str(tmp_path / "pid")!r}):
+    time.sleep(0.005)
+os.write(1, b"x" * 60000)
+"""
+    try:
+        outcome = python(script, b"i" * 1_000_000)
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert (outcome.status, outcome.stdout) == (0, b"x" * 60000)
+
+
+def test_time_over_ends_the_whole_group(tmp_path: Path) -> None:
+    """What a plugin started for itself must not go on working when the runtime undoes all."""
+    started = time.monotonic()
+    outcome = sh(f"echo begun; sleep 60 & echo $! > {tmp_path}/pid; wait", timeout=0.8)
+
+    assert time.monotonic() - started < 5
+    assert outcome.timed_out
+    assert (outcome.status, outcome.stdout) == (-15, b"begun\n")
+    assert gone(tmp_path / "pid")
+
+
+def test_time_over_lets_it_clean_up(tmp_path: Path) -> None:
+    outcome = sh("trap 'echo cleaned; exit 0' TERM; while :; do sleep 0.01; done", timeout=0.8)
+
+    assert (outcome.timed_out, outcome.status, outcome.stdout) == (True, 0, b"cleaned\n")
+
+
+def test_time_over_ends_what_does_not_listen(tmp_path: Path) -> None:
+    outcome = sh(f"trap '' TERM; (sleep 60; sleep 60) & echo $! > {tmp_path}/pid; wait; wait", timeout=0.8)
+
+    assert (outcome.timed_out, outcome.status) == (True, -9)
+    assert gone(tmp_path / "pid")
+
+
+def test_time_over_while_it_does_not_read() -> None:
+    assert sh("sleep 60", b"x" * (1 << 20), timeout=0.2).timed_out
+
+
+def test_an_endless_writer_ends_with_the_time() -> None:
+    outcome = sh("exec head -c 100000000 /dev/zero; sleep 60", timeout=20)
+    assert (outcome.status, len(outcome.stdout)) == (0, 100_000_000)
+
+    assert sh("while :; do echo x; sleep 0.001; done", timeout=0.2).timed_out
+
+
+def test_an_interrupt_takes_the_program_along(tmp_path: Path) -> None:
+    """From its first moment on, and nothing stays open: the undo that follows must not race with it.
+
+    In a process of its own, since Python calls a handler at once where another thread gets the signal.
+    """
+    code = """\
+from cnihook.lean import process, signals
+signals.reset()
+before = sorted(os.listdir("/proc/self/fd"))
+script = "sleep 60 & echo $! > $0/pid; echo $$ > $0/shell; kill -TERM $PPID; wait"
+for _ in range(10):
+    signals.reset()
+    try:
+        process.run("/bin/sh", ["sh", "-c", script, sys.argv[1]], {"PATH": "/bin:/usr/bin"}, b"", 10)
+    except signals.Interrupted:
+        print("interrupted", sorted(os.listdir("/proc/self/fd")) == before)
+"""
+    found = child.finish(child.start(tmp_path, code))
+
+    assert found == "interrupted True\n" * 10
+    assert gone(tmp_path / "pid") and gone(tmp_path / "shell")
+
+
+def test_it_is_in_a_group_of_its_own_and_no_signal_is_ignored_in_it() -> None:
+    """Ctrl-C is for us to handle, and a pipeline of the plugin's ends by SIGPIPE as everywhere."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        outcome = sh("echo $$; cut -d' ' -f5 /proc/$$/stat; exec grep -E 'SigBlk|SigIgn' /proc/self/status")
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+
+    pid, group, *masks = outcome.stdout.decode().splitlines()
+    assert pid == group
+    # The real-time signals that the C library keeps for itself begin at 32.
+    assert [int(mask.split()[1], 16) & 0x7FFFFFFF for mask in masks] == [0, 0]
+
+
+def test_it_has_none_of_our_files(tmp_path: Path) -> None:
+    """A lock or a namespace of ours would live on in what it leaves running."""
+    ours = [int(name) for name in os.listdir("/proc/self/fd")]
+    inherited = {fd for fd in ours if os.path.exists(f"/proc/self/fd/{fd}") and os.get_inheritable(fd)}
+    private = os.open(tmp_path, os.O_RDONLY)
+
+    outcome = sh("exec ls /proc/self/fd")
+
+    os.close(private)
+    found = {int(name) for name in outcome.stdout.split()} - inherited - {0, 1, 2}
+    assert len(found) == 1, "the folder that ls reads"
+
+
+def test_streams_of_ours_that_are_closed_do_not_matter(tmp_path: Path) -> None:
+    """A hook may have no stdin; the pipes are then where the program's streams have to be."""
+    code = """\
+from cnihook.lean import process
+for stream in (0, 1, 2):
+    os.close(stream)
+outcome = process.run("/bin/sh", ["sh", "-c", "cat; echo e >&2"], {}, b"in", 10)
+with open(sys.argv[2], "wb") as file:
+    file.write(outcome.stdout + outcome.stderr)
+"""
+    child.finish(child.start(tmp_path, code, str(tmp_path / "seen")))
+
+    assert (tmp_path / "seen").read_bytes() == b"ine\n"

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""plugins.host_local: which addresses a range holds, and in which order they are tried."""
+
+import ipaddress
+from itertools import islice
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnihook.lean.address import Address
+from cnihook.plugins.host_local import Range, RangeSet
+from cnihook.spec.config import NetConf
+from cnihook.spec.errors import CniError
+
+ROOTS = ["10.9.0.0", "192.168.255.0", "2001:db8::", "fd00:0:0:ff00::"]
+
+
+def make(subnet: str, **keys: str) -> Range:
+    return Range(NetConf({"subnet": subnet, **keys}, "ipam"))
+
+
+@st.composite
+def ranges(draw: st.DrawFn, number: int = 0, root: str | None = None) -> Range:
+    """A range of a subnet with 2 to 6 bits, the `number`th beside others."""
+    base = ipaddress.ip_address(root or draw(st.sampled_from(ROOTS))) + (number << 6)
+    prefix = base.max_prefixlen - draw(st.integers(2, 6))
+    net = ipaddress.ip_network((base, prefix))
+    start, end = sorted(
+        draw(st.tuples(st.integers(0, net.num_addresses - 1), st.integers(0, net.num_addresses - 1)))
+    )
+    keys: dict[str, str] = {}
+    if draw(st.booleans()):
+        keys |= {"rangeStart": str(net[start]), "rangeEnd": str(net[end])}
+    if draw(st.booleans()):
+        keys["gateway"] = str(net[draw(st.integers(0, net.num_addresses - 1))])
+    return make(str(net), **keys)
+
+
+@st.composite
+def sets(draw: st.DrawFn) -> RangeSet:
+    root = draw(st.sampled_from(ROOTS))
+    count = draw(st.integers(1, 3))
+    return RangeSet(0, [draw(ranges(number, root)) for number in range(count)])
+
+
+def members(one: RangeSet) -> list[Address]:
+    """By counting, in the order of the ranges."""
+    found = []
+    for part in one.ranges:
+        low, high = (int.from_bytes(end, "big") for end in (part.start, part.end))
+        numbers = (value.to_bytes(len(part.start), "big") for value in range(low, high + 1))
+        found += [Address(number) for number in numbers if number != part.gateway]
+    return found
+
+
+@given(sets())
+def test_every_address_once_in_order_and_no_gateway(one: RangeSet) -> None:
+    assert [address for address, _part in one.candidates(None)] == members(one)
+
+
+@given(sets(), st.data())
+def test_the_search_goes_on_behind_the_last_one_and_round(one: RangeSet, data: st.DataObject) -> None:
+    """So that an address that was given back rests as long as possible."""
+    everything = members(one)
+    if not everything:
+        return
+    last = data.draw(st.sampled_from(everything))
+    behind = everything.index(last) + 1
+
+    assert [address for address, _part in one.candidates(last)] == everything[behind:] + everything[:behind]
+
+
+@given(sets(), st.data())
+def test_the_last_one_may_be_a_gateway_by_now(one: RangeSet, data: st.DataObject) -> None:
+    """A configuration is edited, its files stay."""
+    part = data.draw(st.sampled_from(one.ranges))
+    low, high = (int.from_bytes(end, "big") for end in (part.start, part.end))
+    last = Address(data.draw(st.integers(low, high)).to_bytes(len(part.start), "big"))
+
+    found = [address for address, _part in one.candidates(last)]
+
+    assert sorted(found) == sorted(members(one)) and len(set(found)) == len(found)
+
+
+@given(sets(), st.sampled_from(["10.8.0.1", "255.255.255.255", "::1", "ffff::"]))
+def test_a_last_one_from_elsewhere_starts_from_the_beginning(one: RangeSet, last: str) -> None:
+    assert [address for address, _part in one.candidates(Address.parse(last))] == members(one)
+
+
+@given(sets())
+def test_each_comes_with_its_range(one: RangeSet) -> None:
+    """Prefix and gateway of the lease are that range's."""
+    for address, part in one.candidates(None):
+        assert part in one.ranges and address in part and address in part.subnet
+        assert one.range_of(address) is part
+
+
+@given(ranges())
+def test_size_is_what_can_be_leased(part: Range) -> None:
+    assert part.size() == len(members(RangeSet(0, [part])))
+
+
+def test_a_large_range_is_not_counted_through() -> None:
+    """A /64 holds more than can be listed."""
+    one = RangeSet(0, [make("2001:db8::/64")])
+
+    assert [str(address) for address, _part in islice(one.candidates(None), 2)] == [
+        "2001:db8::2",
+        "2001:db8::3",
+    ]
+    last = Address.parse("2001:db8::ffff:ffff:ffff:ffff")
+    assert [str(address) for address, _part in islice(one.candidates(last), 1)] == ["2001:db8::2"]
+    assert one.ranges[0].size() == 2**64 - 2
+
+
+@pytest.mark.parametrize(
+    ("subnet", "keys", "text", "gateway"),
+    [
+        ("10.9.0.0/24", {}, "10.9.0.1-10.9.0.254", "10.9.0.1"),
+        ("10.9.0.0/30", {}, "10.9.0.1-10.9.0.2", "10.9.0.1"),
+        ("2001:db8::/126", {}, "2001:db8::1-2001:db8::3", "2001:db8::1"),
+        ("10.9.0.0/24", {"rangeStart": "10.9.0.0"}, "10.9.0.0-10.9.0.254", "10.9.0.1"),
+        ("10.9.0.0/24", {"rangeEnd": "10.9.0.255"}, "10.9.0.1-10.9.0.255", "10.9.0.1"),
+        ("10.9.0.0/24", {"gateway": "10.9.0.254"}, "10.9.0.1-10.9.0.254", "10.9.0.254"),
+        ("10.9.0.0/24", {"gateway": "192.0.2.1"}, "10.9.0.1-10.9.0.254", "192.0.2.1"),
+        ("10.9.0.0/24", {"rangeStart": "10.9.0.7", "rangeEnd": "10.9.0.7"}, "10.9.0.7-10.9.0.7", "10.9.0.1"),
+        ("0.0.0.0/0", {}, "0.0.0.1-255.255.255.254", "0.0.0.1"),
+    ],
+)
+def test_defaults_of_a_range(subnet: str, keys: dict[str, str], text: str, gateway: str) -> None:
+    """First and last address of an IPv4 subnet have other meanings; IPv6 knows no broadcast."""
+    part = make(subnet, **keys)
+
+    assert (str(part), str(part.gateway)) == (text, gateway)
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({}, '"subnet"'),
+        ({"subnet": "10.9.0.0"}, "10.9.0.0"),
+        ({"subnet": "10.9.0.0/31"}, "too small"),
+        ({"subnet": "2001:db8::/127"}, "too small"),
+        ({"subnet": "10.9.0.1/24"}, "host bits"),
+        ({"subnet": "10.9.0.0/24", "rangeStart": "10.8.0.1"}, "10.8.0.1"),
+        ({"subnet": "10.9.0.0/24", "rangeEnd": "10.9.1.0"}, "10.9.1.0"),
+        ({"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.9", "rangeEnd": "10.9.0.8"}, "10.9.0.8"),
+        ({"subnet": "10.9.0.0/24", "rangeStart": "::1"}, "::1"),
+        ({"subnet": "10.9.0.0/24", "gateway": "x"}, '"gateway"'),
+    ],
+)
+def test_a_range_that_is_wrong_is_refused_by_its_words(conf: Any, words: str) -> None:
+    with pytest.raises(CniError) as refused:
+        Range(NetConf(conf, "ipam: ranges[0]"))
+
+    assert refused.value.code == 7
+    assert refused.value.msg.startswith("ipam: ranges[0]: ") and words in refused.value.msg

@@ -1,0 +1,226 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""
+Run one command as root under Debian's own kernel, whatever kernel this machine has.
+
+    tests/vm/boot.py ip link add d0 type dummy      its output comes out here, its exit status is ours
+
+QEMU starts the kernel on an overlay of this machine's root: the command finds every file at its usual
+path, has the working directory and the environment of its caller, and nothing that it writes lasts.
+The processor is emulated, at a tenth of its speed; VM_ACCEL=kvm uses the real one.
+
+The kernel is fetched by apt-get into ~/.cache/cnihook-vm (or $VM_CACHE) and never installed.
+Remove that folder to get a newer one.
+
+Exit status: the command's; 125 if this machine lacks what it takes, 126 if the guest died.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import lzma
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+CACHE = Path(os.environ.get("VM_CACHE") or Path.home() / ".cache/cnihook-vm")
+# Not kvm wherever /dev/kvm opens: there are clouds where it does, and where a guest then never starts.
+ACCEL = os.environ.get("VM_ACCEL") or "tcg"
+LIMIT = 600  # seconds for the command: a guest that hangs must not outlive the one who waits for it
+
+# What it takes to reach the machine's root.  Whatever else is needed the kernel loads by itself from there.
+MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
+
+INIT = r"""
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+for module in /modules/*; do insmod $module; done
+
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288,cache=loose,ro root /low
+mount -t tmpfs over /over
+mkdir /over/upper /over/work
+mount -t overlay -o lowerdir=/low,upperdir=/over/upper,workdir=/over/work root /new
+
+mkdir -p /new/lib/modules
+mount -o bind "/low$ROOT/lib/modules" /new/lib/modules
+mount -t tmpfs run /new/run
+for folder in proc sys dev; do mount --move /$folder /new/$folder; done
+mkdir /new/dev/pts /new/dev/shm
+mount -t devpts pts /new/dev/pts
+mount -t tmpfs shm /new/dev/shm
+ln -s /proc/self/fd /new/dev/fd
+mount -t cgroup2 cgroup /new/sys/fs/cgroup
+
+cp /bin/busybox /job /new/run
+exec switch_root /new /bin/sh /run/job
+"""
+
+JOB = r"""
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+modprobe tun  # the one that is asked for by its device, which is not there before
+ip link set lo up
+cd "$1"
+shift
+timeout -s KILL "$LIMIT" env -i "$@" < /dev/null > /dev/vport0p1 2>&1
+echo $? > /dev/vport0p2
+/run/busybox poweroff -f
+"""
+
+
+class BootError(Exception):
+    """This machine lacks what it takes; says what."""
+
+
+class GuestDied(Exception):
+    """The command's exit status cannot be known."""
+
+
+def main() -> NoReturn:
+    if len(sys.argv) < 2:
+        sys.exit("usage: boot.py COMMAND [ARGUMENT]...")
+    signal.signal(signal.SIGTERM, exit_on_signal)  # through the `finally` that ends QEMU
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except BootError as error:
+        print(f"boot.py: {error}", file=sys.stderr)
+        sys.exit(125)
+    except GuestDied as error:
+        print(f"boot.py: {error}", file=sys.stderr)
+        sys.exit(126)
+
+
+def exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def run(command: list[str]) -> int:
+    """The exit status of a command that ran under the other kernel; its output goes where ours does."""
+    qemu = shutil.which("qemu-system-x86_64")
+    if qemu is None:
+        raise BootError("qemu-system-x86_64 is missing; apt-get install qemu-system-x86")
+    root = kernel()
+    with tempfile.TemporaryDirectory(prefix="cnihook-vm-") as folder:
+        console, status = Path(folder, "console"), Path(folder, "status")
+        Path(folder, "initramfs").write_bytes(initramfs(root, command))
+        machine = [
+            *("setpriv", "--pdeathsig", "KILL"),  # whoever kills us kills it
+            *(qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+            # One processor: a second one makes emulation dearer by a third, and one thing runs at a time.
+            *("-accel", ACCEL, "-cpu", "max", "-smp", "1", "-m", "1024"),
+            *("-kernel", str(next(root.glob("boot/vmlinuz-*"))), "-initrd", f"{folder}/initramfs"),
+            # tsc: any other clock is a device, and reading the time a system call.
+            *("-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc"),
+            *("-serial", f"file:{console}"),
+            # The command's output is not the console's: that is slow, and the kernel talks there.  The first
+            # virtio device, so that its ports are vport0p1 and vport0p2.
+            *("-device", "virtio-serial-pci"),
+            *("-chardev", "stdio,id=output,signal=off", "-device", "virtserialport,nr=1,chardev=output"),
+            *("-chardev", f"file,id=status,path={status}", "-device", "virtserialport,nr=2,chardev=status"),
+            *("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"),
+            *("-device", "virtio-9p-pci,fsdev=root,mount_tag=root"),
+        ]
+        # A pipe that nobody writes to: at the end of its input QEMU would close its output as well.
+        process = subprocess.Popen(machine, stdin=subprocess.PIPE)
+        try:
+            process.wait(LIMIT + 60)
+        except subprocess.TimeoutExpired:
+            pass  # it hangs outside of the command, which has a limit of its own
+        finally:
+            process.kill()
+            process.wait()
+        try:
+            return int(status.read_text())
+        except (OSError, ValueError):
+            tail = console.read_text(errors="replace")[-4000:] if console.exists() else ""
+            raise GuestDied(f"no exit status came from the guest; its console:\n{tail}") from None
+
+
+def kernel() -> Path:
+    """Where Debian's newest kernel is unpacked, and a busybox that needs no libraries beside it."""
+    root = CACHE / "root"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "lock", "w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if root.exists():
+            return root
+        # Lists of packages of our own: the machine's may be old or missing, and are root's to renew.
+        for name in ("lists/partial", "cache/archives/partial"):
+            Path(folder, name).mkdir(parents=True)
+        options = [
+            f"-oDir::State::Lists={folder}/lists",
+            f"-oDir::Cache={folder}/cache",
+            "-oAPT::Sandbox::User=",
+        ]
+        output("apt-get", *options, "-oAPT::Update::Error-Mode=any", "update")
+        depends = output("apt-cache", *options, "depends", "linux-image-amd64")
+        image = next(line.split()[1] for line in depends.splitlines() if "Depends:" in line)
+        output("apt-get", *options, "download", image, "busybox-static", cwd=folder)
+        for package in Path(folder).glob("*.deb"):
+            output("dpkg", "-x", str(package), f"{folder}/root")
+        for name in ("bin", "lib"):  # from Debian 13 on packages have them below /usr only
+            if not Path(folder, "root", name).exists():
+                Path(folder, "root", name).symlink_to(f"usr/{name}")
+        output("depmod", "-b", f"{folder}/root", image.removeprefix("linux-image-"))
+        os.rename(f"{folder}/root", root)
+    return root
+
+
+def initramfs(root: Path, command: list[str]) -> bytes:
+    """What the kernel starts with: enough to mount the machine's root and run the command there."""
+    (release,) = os.listdir(root / "lib/modules")
+    insmods = output("modprobe", "-ad", str(root), "-S", release, "--show-depends", *MODULES)
+    modules = dict.fromkeys(line.split()[1] for line in insmods.splitlines() if line.startswith("insmod"))
+    job = ["set", "--", os.getcwd(), *(f"{name}={value}" for name, value in os.environ.items()), *command]
+    files = {f"modules/{n:02}.ko": module(Path(path)) for n, path in enumerate(modules)}
+    files["bin/busybox"] = (root / "bin/busybox").read_bytes()
+    files["init"] = f"#!/bin/busybox sh\nROOT={shlex.quote(str(root))}\n{INIT}".encode()
+    files["job"] = f"LIMIT={LIMIT}\n{shlex.join(job)}\n{JOB}".encode()
+    return b"".join(
+        [
+            *(
+                entry(name, 0o40755)
+                for name in ("bin", "modules", "proc", "sys", "dev", "low", "over", "new")
+            ),
+            *(entry(name, 0o100755, content) for name, content in files.items()),
+            entry("TRAILER!!!", 0),
+        ]
+    )
+
+
+def module(path: Path) -> bytes:
+    content = path.read_bytes()
+    return lzma.decompress(content) if path.suffix == ".xz" else content
+
+
+def entry(name: str, mode: int, content: bytes = b"") -> bytes:
+    """One file of a cpio archive in the format "newc"."""
+    numbers = (0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+    header = ("070701" + "".join(f"{number:08x}" for number in numbers) + name).encode() + b"\0"
+    return b"".join(part + bytes(-len(part) % 4) for part in (header, content))
+
+
+def output(*command: str, cwd: str | None = None) -> str:
+    """What a program of this machine prints."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # where depmod is, also for users
+    try:
+        return subprocess.run(
+            command, cwd=cwd, env={**os.environ, "PATH": path}, check=True, capture_output=True, text=True
+        ).stdout
+    except FileNotFoundError:
+        raise BootError(f"{command[0]} is missing") from None
+    except subprocess.CalledProcessError as error:
+        tried = " ".join(word for word in command if not word.startswith("-"))
+        raise BootError(f"{tried}: {'; '.join(error.stderr.splitlines())}") from None
+
+
+if __name__ == "__main__":
+    main()

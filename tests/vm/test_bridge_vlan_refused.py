@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bridge: VLANs that are none.  What is refused before anything is made needs no other kernel."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.cni import CniFailure
+from tests.support.host import Container, Host
+
+CONF = {"cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "br0"}
+
+
+def refuse(host: Host, container: Container, keys: dict[str, Any], problem: str) -> None:
+    with pytest.raises(CniFailure, match=problem):
+        host.cni("ADD", CONF | keys, container)
+
+    assert host.links() == container.links() == {"lo"}
+
+
+@pytest.mark.parametrize("vlan", [-1, 4095, 65637])
+def test_vlan_is_from_0_to_4094(host: Host, container: Container, vlan: int) -> None:
+    """65637 is 100 in the 16 bits that the kernel would be told."""
+    refuse(host, container, {"vlan": vlan}, rf"invalid VLAN ID {vlan} \(must be between 0 and 4094\)")
+
+
+@pytest.mark.known_difference("plugins 1.1.1 do not know vlanTrunk", run=False)
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"id": 0}, "incorrect trunk id parameter"),
+        ({"id": 4095}, "incorrect trunk id parameter"),
+        ({"id": -1}, "incorrect trunk id parameter"),
+        ({"minID": 0, "maxID": 5}, "incorrect trunk minID parameter"),
+        ({"minID": 4095, "maxID": 4095}, "incorrect trunk minID parameter"),
+        ({"minID": 5, "maxID": 4095}, "incorrect trunk maxID parameter"),
+        ({"minID": 5}, "minID and maxID should be configured simultaneously, maxID is missing"),
+        ({"maxID": 5}, "minID and maxID should be configured simultaneously, minID is missing"),
+        ({"minID": 6, "maxID": 5}, "minID is greater than maxID in trunk parameter"),
+        ({"id": "5"}, "integer"),
+        (5, "object"),
+    ],
+)
+def test_trunk_is_of_ids_and_ranges(host: Host, container: Container, entry: Any, problem: str) -> None:
+    """A good entry before the bad one does not help it."""
+    refuse(host, container, {"vlanTrunk": [{"id": 7}, entry]}, problem)
+
+
+@pytest.mark.known_difference("plugins 1.1.1 do not know vlanTrunk", run=False)
+def test_trunk_is_a_list(host: Host, container: Container) -> None:
+    refuse(host, container, {"vlanTrunk": {"id": 7}}, "vlanTrunk")
