@@ -256,10 +256,16 @@ class Rtnl(Netlink):
         mac: "str | None" = None,
         master: "int | None" = None,
         alias: "str | None" = None,
+        name: str = "",
+        netns: "int | None" = None,
         hairpin: "bool | None" = None,
         isolated: "bool | None" = None,
     ) -> None:
-        """Change what is given, in one request.  `hairpin` and `isolated` are of a bridge's port."""
+        """Change what is given, in one request.  `hairpin` and `isolated` are of a bridge's port.
+
+        `netns` is the descriptor of another namespace, into which the link goes, under `name` if that is
+        given too.  There it is down, and has lost its addresses.
+        """
         flags = change = 0
         for bit, wanted in ((IFF_UP, up), (IFF_PROMISC, promiscuous), (IFF_ALLMULTI, allmulti)):
             if wanted is not None:
@@ -276,6 +282,10 @@ class Rtnl(Netlink):
             attrs.append(u32(IFLA_MASTER, master))
         if alias is not None:
             attrs.append(attr(IFLA_IFALIAS, alias.encode()[:255]))
+        if name:
+            attrs.append(text(IFLA_IFNAME, name))
+        if netns is not None:
+            attrs.append(u32(IFLA_NET_NS_FD, netns))
         if attrs or change:
             body = _IFINFO.pack(AF_UNSPEC, 0, link.index, flags, change) + b"".join(attrs)
             self.request(RTM_NEWLINK, 0, body, f"configure {link.name}")

@@ -15,15 +15,16 @@ elements, that takes 0.3 ms.
 from cnihook.lean.address import Address, IPNet
 from cnihook.linux import nft
 from cnihook.linux.flock import Lock
+from cnihook.sdk import table
 from cnihook.sdk.call import Call
+from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
 from cnihook.spec.config import NetConf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TABLE = "inet cnihook"
-_FAMILY, _NAME = TABLE.split()
+_BASE_CHAIN = "postrouting"
 _PREFIX = "masq-"
 _BASE_RULES, _RULES = 2, 3  # in the chain postrouting, and in each chain of a network
 
@@ -35,11 +36,6 @@ add chain {TABLE} postrouting {{ type nat hook postrouting priority srcnat ; }}
 flush chain {TABLE} postrouting
 add rule {TABLE} postrouting ip saddr vmap @masq4
 add rule {TABLE} postrouting ip6 saddr vmap @masq6
-"""
-_BASE_REMOVED = f"""\
-delete chain {TABLE} postrouting
-delete map {TABLE} masq4
-delete map {TABLE} masq6
 """
 
 
@@ -66,9 +62,9 @@ def is_wanted(conf: NetConf) -> bool:
 
 def add(call: Call, nets: "Iterable[IPNet]") -> None:
     """Masquerade what these addresses send out of their subnets."""
-    with Lock("nft", purpose=f"masquerade {call.owner}"):
-        present = nft.chains(_FAMILY, _NAME)
-        commands = [_BASE] if present.get("postrouting") != _BASE_RULES else []
+    with Lock(LOCK, purpose=f"masquerade {call.owner}"):
+        present = table.chains()
+        commands = [_BASE] if present.get(_BASE_CHAIN) != _BASE_RULES else []
         for net in nets:
             subnet = net.network()
             protocol, container, multicast = _words(net.address)
@@ -81,7 +77,7 @@ def add(call: Call, nets: "Iterable[IPNet]") -> None:
                     f"add rule {TABLE} {chain} {protocol} daddr {multicast} return",
                     f"add rule {TABLE} {chain} masquerade",
                 ]
-            if nft.comment_of(_FAMILY, _NAME, container, net.address) is not None:
+            if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
                 # Left by an owner who is gone, since the address is ours now; "add" would not replace it.
                 commands.append(f"delete element {TABLE} {container} {{ {net.address} }}")
             element = f'{net.address} comment "{call.owner}" : jump {chain}'
@@ -93,30 +89,30 @@ def delete(call: Call, addresses: "Iterable[Address]") -> None:
     """Stop it for these addresses, those of them that are still this call's; if none are known, for all that
     are.
     """
-    with Lock("nft", purpose=f"masquerade {call.owner}"):
+    with Lock(LOCK, purpose=f"masquerade {call.owner}"):
         ours = [
             address
             for address in addresses
-            if nft.comment_of(_FAMILY, _NAME, _words(address)[1], address) == call.owner
+            if nft.comment_of(FAMILY, NAME, _words(address)[1], address) == call.owner
         ]
         _remove(ours or [address for address, owner in _all() if owner == call.owner])
 
 
 def gc(call: Call, keep: "set[str]") -> None:
     """Stop it for every owner on this network that is not in `keep`."""
-    with Lock("nft", purpose=f"gc {call.network}"):
+    with Lock(LOCK, purpose=f"gc {call.network}"):
         _remove([a for a, owner in _all() if owner.startswith(call.owner_prefix) and owner not in keep])
 
 
 def is_set(call: Call, address: Address) -> bool:
-    return nft.comment_of(_FAMILY, _NAME, _words(address)[1], address) == call.owner
+    return nft.comment_of(FAMILY, NAME, _words(address)[1], address) == call.owner
 
 
 def _all() -> "list[tuple[Address, str]]":
     return [
         (Address(key), owner)
         for container in ("masq4", "masq6")
-        for key, owner in nft.elements(_FAMILY, _NAME, container)
+        for key, owner in nft.elements(FAMILY, NAME, container)
     ]
 
 
@@ -125,13 +121,10 @@ def _remove(addresses: "list[Address]") -> None:
     elements = [f"delete element {TABLE} {_words(address)[1]} {{ {address} }}" for address in addresses]
     if elements:
         nft.run("\n".join(elements), "stop masquerading")
-    chains = nft.chains(_FAMILY, _NAME)
-    unused = {name for name, uses in chains.items() if name.startswith(_PREFIX) and uses <= _RULES}
-    left = chains.keys() - unused
-    if chains and left <= {"postrouting"}:
-        nft.run(f"delete table {TABLE}", "remove the empty table")
-    elif unused:
-        commands = [f"delete chain {TABLE} {name}" for name in sorted(unused)]
-        if not any(name.startswith(_PREFIX) for name in left):
-            commands.append(_BASE_REMOVED)
-        nft.run("\n".join(commands), "remove what masquerading no longer needs")
+    chains = table.chains()
+    ours = [name for name in chains if name.startswith(_PREFIX)]
+    unused = [name for name in ours if chains[name] <= _RULES]
+    if unused == ours:
+        table.remove(chains, [_BASE_CHAIN, *unused], ["map masq4", "map masq6"])
+    else:
+        table.remove(chains, unused)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+`table inet cnihook`, which masquerading, published ports and the firewall share.
+
+Each of them has chains of its own, and sets or maps that lead there.  An ADD declares what it relies on, if
+any of that is missing, and adds elements; so what somebody flushed is back with the next container.  A DEL
+removes elements, and then what nothing needs any more: the table goes with the last chain in it.
+"""
+
+from cnihook.linux import nft
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FAMILY, NAME = "inet", "cnihook"
+TABLE = f"{FAMILY} {NAME}"
+LOCK = "nft"  # what is looked at must still be so when the transaction is made
+
+
+def chains() -> "dict[str, int]":
+    """The chains by name, each with its use count: its rules, and the jumps to it."""
+    return nft.chains(FAMILY, NAME)
+
+
+def remove(present: "dict[str, int]", unused: "Sequence[str]", objects: "Sequence[str]" = ()) -> None:
+    """Remove chains that nothing leads to any more but one that stands before them here; and then `objects`,
+    such as "map masq4", which only these chains refer to.
+
+    Under the lock; `present` is what chains() says.
+    """
+    gone = [name for name in unused if name in present]
+    if not gone:
+        return
+    if len(gone) == len(present):
+        nft.run(f"delete table {TABLE}", "remove the empty table")
+        return
+    commands = [f"delete chain {TABLE} {name}" for name in gone]
+    for thing in objects:
+        kind, name = thing.split()
+        commands.append(f"delete {kind} {TABLE} {name}")
+    nft.run("\n".join(commands), "remove what nothing needs any more")
