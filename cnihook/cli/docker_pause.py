@@ -99,13 +99,11 @@ def start(docker: Docker, name: str, options: list[str]) -> Pause:
     words = ["run", "--detach", "--rm", "--pull=never", "--name", name, "--env", f"{_MARK}={name}"]
     words += ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     words += ["--log-driver=none", "--stop-signal=KILL", *options, _IMAGE]
-    try:
-        docker(*words)
-    except DockerError:
-        if _has_image(docker):
-            raise
+    # Not only once it is missed: another, who makes it at that moment, would leave us with a refusal that no
+    # longer has a reason.
+    if not _has_image(docker):
         make_image(docker)
-        docker(*words)
+    docker(*words)
     try:
         made = Pause(json.loads(docker("inspect", "--type=container", name))[0])
         if not made.is_alive:

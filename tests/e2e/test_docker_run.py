@@ -431,6 +431,7 @@ def test_many_at_once_share_one_image(docker: Docker, host: Host) -> None:
     running = [docker.popen("--rm", IMAGE, "ip", "-o", "addr", "show", "eth0") for _ in range(4)]
     outputs = [process.communicate(timeout=30) for process in running]
 
+    assert all(stdout for stdout, _ in outputs), outputs
     assert len({stdout.split()[3] for stdout, _ in outputs}) == 4, outputs
     assert docker("images", "--quiet", "--filter", "dangling=true").stdout == ""
     gone(docker, host)
