@@ -62,9 +62,8 @@ class Lock:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The file may have been unlinked, and made anew by another, between our open and our lock.
             if os.fstat(fd).st_ino == os.stat(self._path).st_ino:
-                os.truncate(fd, 0)
-                os.write(fd, f"process {os.getpid()} ({self._purpose or 'cnihook'})".encode())
                 self._fd, fd = fd, -1
+                self._sign()
                 return True
         except (BlockingIOError, FileNotFoundError):
             pass
@@ -72,6 +71,14 @@ class Lock:
             if fd >= 0:
                 os.close(fd)
         return False
+
+    def _sign(self) -> None:
+        """For whoever waits too long; a full disk is no reason not to have the lock."""
+        try:
+            os.truncate(self._fd, 0)
+            os.write(self._fd, f"process {os.getpid()} ({self._purpose or 'cnihook'})".encode())
+        except OSError:
+            pass
 
     def _holder(self) -> str:
         try:

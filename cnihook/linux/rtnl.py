@@ -304,6 +304,12 @@ class Rtnl(Netlink):
         body = _IFINFO.pack(AF_UNSPEC, 0, link.index, 0, 0)
         self._unless_gone(RTM_DELLINK, body, f"delete {link.name}")
 
+    def delete_link_named(self, name: str) -> None:
+        """As delete_link(), where nothing but the name is known."""
+        self._unless_gone(
+            RTM_DELLINK, _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name), f"delete {name}"
+        )
+
     def delete_links(self, links: "list[Link]", group: int) -> None:
         """Delete several at once, which waits but once: 35 ms for a bridge and its port instead of 60.
 

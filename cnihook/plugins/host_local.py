@@ -19,7 +19,7 @@ import fcntl
 import os
 
 from cnihook.lean.address import Address, IPNet
-from cnihook.sdk import DNS, IP, Call, CniError, NetConf, Result, Route, invalid_config
+from cnihook.sdk import DNS, IP, Call, CniError, NetConf, Result, Route, Undo, invalid_config
 from cnihook.sdk.call import requested_addresses
 from cnihook.spec import version
 from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhausted
@@ -207,21 +207,21 @@ class Store:
             if os.stat(path).st_size:
                 return False
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, self._owner.encode())
-        except OSError as error:  # the disk is full: an empty lease would be nobody's
-            os.unlink(path)
-            raise OSError(error.errno, error.strerror, path) from None
-        finally:
-            os.close(fd)
-        self._remember(address)
-        last = f"{self.folder}/{_LAST_RESERVED}{set_index}"
-        try:
-            with open(last, "w", opener=_private) as file:
-                file.write(str(address))
-        except OSError as error:
-            self.release([address])
-            raise OSError(error.errno, error.strerror, last) from None
+        with Undo() as undo:
+            undo.push(self.release, [address])
+            try:
+                os.write(fd, self._owner.encode())
+            except OSError as error:  # the disk is full: an empty lease would be nobody's
+                raise OSError(error.errno, error.strerror, path) from None
+            finally:
+                os.close(fd)
+            self._remember(address)
+            last = f"{self.folder}/{_LAST_RESERVED}{set_index}"
+            try:
+                with open(last, "w", opener=_private) as file:
+                    file.write(str(address))
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, last) from None
         return True
 
     def last_reserved(self, set_index: int) -> "Address | None":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """loopback: raises `lo`, whatever interface name the runtime gives."""
 
-from cnihook.sdk import IP, Call, CniError, Interface, Result
+from cnihook.sdk import IP, Call, CniError, Interface, Result, Undo
 from cnihook.spec.errors import INTERNAL
 
 _LO = "lo"
@@ -18,14 +18,17 @@ def add(call: Call) -> Result:
         raise CniError(
             INTERNAL, f"{_LO} in {call.netns} has an address that is no loopback address: {foreign[0]}"
         )
-    sandbox.set_link(lo, up=True)
-    if prev_result:
-        return prev_result
-    result = Result([Interface(_LO, lo.mac, sandbox=call.netns)])
-    for version in (4, 6):
-        nets = [a.net for a in sandbox.addresses(lo) if a.net.address.version == version]
-        result.ips += [IP(net, interface=0) for net in nets[:1]]
-    return result
+    with Undo() as undo:
+        if not lo.is_up:
+            undo.push(lambda: sandbox.set_link(lo, up=False))
+        sandbox.set_link(lo, up=True)
+        if prev_result:
+            return prev_result
+        result = Result([Interface(_LO, lo.mac, sandbox=call.netns)])
+        for version in (4, 6):
+            nets = [a.net for a in sandbox.addresses(lo) if a.net.address.version == version]
+            result.ips += [IP(net, interface=0) for net in nets[:1]]
+        return result
 
 
 def delete(call: Call) -> None:

@@ -12,6 +12,7 @@ from cnihook.linux import sysctl
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import Link
 from cnihook.sdk.call import Call
+from cnihook.sdk.undo import Undo
 from cnihook.spec.errors import INTERNAL, CniError
 
 TYPE_CHECKING = False
@@ -60,15 +61,13 @@ def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0) -> "tuple[L
             )
     else:
         raise CniError(INTERNAL, f"no free name for the host's end of {call.ifname}")
-    outer = host.link(name)
-    try:
+    with Undo() as undo:
+        undo.push(host.delete_link_named, name)
+        outer = host.link(name)
         host.set_link(outer, alias=call.owner)
         # A router's advertisement that comes out of a container must not change the host's routes.
         sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", 0)
         return outer, sandbox.link(call.ifname)
-    except BaseException:
-        host.delete_link(outer)
-        raise
 
 
 def find_host_end(call: Call) -> "Link | None":

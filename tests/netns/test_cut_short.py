@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every built-in plugin's ADD, failed at each of its steps in turn, leaves the machine as it was.
+
+A step is a request to the kernel, or a file that is made, changed or removed.  The failure comes in place of
+the step; what the plugin does then is its own affair, and no DEL follows.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import cni
+from tests.support.cni import with_previous_result
+from tests.support.host import Container, Host
+
+# In front of the plugin: counts its steps, and fails the one whose number is given.
+CUT = """\
+import errno, os, sys
+checkout, plugin, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+sys.path.insert(0, checkout)
+from cnihook.linux import libc, netlink, nft
+from cnihook.sdk import executable
+
+steps = 0
+def step(what):
+    global steps
+    steps += 1
+    if steps == number:
+        os.write(2, f"cut short at {what}\\n".encode())
+        raise OSError(errno.EIO, f"cut short at step {number}", what)
+
+def stepwise(owner, name):
+    original = getattr(owner, name)
+    def replacement(*arguments, **options):
+        # The way back to the host's namespace must not fail; where it does, the process ends at once.
+        if sys._getframe(1).f_code.co_name != "_return_to":
+            step(f"{name} {arguments[1:] or arguments}"[:200])
+        return original(*arguments, **options)
+    setattr(owner, name, replacement)
+
+stepwise(netlink.Netlink, "request")
+stepwise(nft, "run")
+for name in ("setns", "unshare", "mount", "umount"):
+    stepwise(libc, name)
+
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.truncate", "os.chmod"}
+# os.open() tells flags; where a descriptor is opened anew for reading, nothing changes.
+def audit(event, arguments):
+    if event in CHANGES:
+        step(f"{event} {arguments[0]}")
+    elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        step(f"open {arguments[0]} to write")
+sys.addaudithook(audit)
+executable.main(plugin)
+"""
+
+
+@pytest.fixture
+def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
+    """Only ours: nobody can get in between the steps of the reference."""
+    return implementations["builtin"]
+
+
+CONF = {"cniVersion": "1.0.0", "name": "net1"}
+IPAM = {
+    "type": "host-local",
+    "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "2001:db8:9::/64"}]],
+}
+PLUGINS: dict[str, dict[str, Any]] = {
+    "bridge": {
+        "isDefaultGateway": True,
+        "ipMasq": True,
+        "macspoofchk": True,
+        "hairpinMode": True,
+        "ipam": IPAM,
+    },
+    "host-local": {"ipam": IPAM},
+    "loopback": {},
+    "ptp": {"ipMasq": True, "ipam": IPAM},
+    "static": {"ipam": {"type": "static", "addresses": [{"address": "10.9.0.2/24"}]}},
+}
+CHAINED: dict[str, dict[str, Any]] = {
+    "tuning": {
+        "mac": "02:00:00:00:00:99",
+        "mtu": 1400,
+        "promisc": True,
+        "sysctl": {"net.core.somaxconn": "99"},
+    },
+}
+
+
+def cut_short(host: Host, container: Container, conf: dict[str, Any], number: int) -> tuple[int, str]:
+    """An ADD whose step of this number fails.  Returns its exit status, and which step that was, if any."""
+    assert host.implementation
+    env = cni.Attachment(conf, container, "eth0", conf["type"], {}).environment(
+        "ADD", host.implementation.folder
+    )
+    program = ["/usr/bin/python3", "-BISc", CUT, str(cni.CHECKOUT), conf["type"], str(number)]
+    done = host.run(*program, input=json.dumps(conf), env=env, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 0 or json.loads(done.stdout)["msg"], "an error says what is wrong"
+    return done.returncode, " ".join([done.stderr, done.stdout])
+
+
+def fail_at_each_step(host: Host, container: Container, conf: dict[str, Any]) -> int:
+    """Returns how many steps there are."""
+    number = 0
+    while True:
+        number += 1
+        status, step = cut_short(host, container, conf, number)
+        if status == 0:
+            host.cni("DEL", conf, container)
+        try:
+            host.check_leaks()
+        except pytest.fail.Exception as failure:
+            pytest.fail(f"{conf['type']}: {step}: {failure}", pytrace=False)
+        if "cut short" not in step:
+            assert status == 0
+            return number - 1
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_nothing_is_left_at_whatever_step_an_add_fails(
+    host: Host, container: Container, plugin: str
+) -> None:
+    steps = fail_at_each_step(host, container, CONF | {"type": plugin} | PLUGINS[plugin])
+
+    assert steps >= (0 if plugin == "static" else 3)
+
+
+@pytest.mark.parametrize("plugin", CHAINED)
+def test_nothing_of_a_chained_plugin_is_left_at_whatever_step_it_fails(
+    host: Host, container: Container, plugin: str
+) -> None:
+    """What the plugin before it made stays as that one made it."""
+    host.leaves("dir /run/cni", "dir /run/cni/*")
+    before = CONF | {"type": "bridge", "isGateway": True, "ipam": IPAM}
+    conf = with_previous_result(
+        CONF | {"type": plugin} | CHAINED[plugin], host.cni("ADD", before, container)
+    )
+    pristine, host.before = host.before, host.facts()
+
+    steps = fail_at_each_step(host, container, conf)
+
+    assert steps >= 3
+    host.before = pristine
+
+
+def test_the_cut_is_where_it_is_said_to_be(host: Host, container: Container, tmp_path: Path) -> None:
+    """The test of the tests: the first step of a bridge fails, and the error tells of it."""
+    conf = CONF | {"type": "bridge"} | PLUGINS["bridge"]
+
+    status, step = cut_short(host, container, conf, 1)
+
+    assert status == 1 and step.startswith("cut short at ")
