@@ -55,13 +55,22 @@ def set_routes(call: Call, link: Link, ips: "list[IP]", routes: "list[Route]") -
     for ip in ips:
         if ip.gateway:
             gateways.setdefault(ip.gateway.version, ip.gateway)
+    done = set()
     for route in routes:
+        via = route.gw or gateways.get(route.dst.address.version)
+        table = RT_TABLE_MAIN if route.table is None else route.table
+        # The same once more, which the kernel would refuse, comes about where one says what another implies:
+        # a default route of ipam, and isDefaultGateway.
+        key = (route.dst.network(), via, table, route.priority)
+        if key in done:
+            continue
+        done.add(key)
         call.sandbox.add_route(
             link,
             route.dst,
-            via=route.gw or gateways.get(route.dst.address.version),
+            via=via,
             priority=route.priority,
-            table=RT_TABLE_MAIN if route.table is None else route.table,
+            table=table,
             scope=route.scope,
             mtu=route.mtu,
             advmss=route.advmss,

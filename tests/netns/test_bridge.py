@@ -179,6 +179,17 @@ def test_default_gateway_is_route_and_gateway_in_one(host: Host, container: Cont
     ]
 
 
+@pytest.mark.known_difference("asks the kernel for the same route twice, and fails")
+def test_default_gateway_may_be_said_twice(host: Host, container: Container) -> None:
+    """By isDefaultGateway, and by a route of ipam that goes the same way without naming it."""
+    conf = network(SUBNET, isDefaultGateway=True, ipam={"routes": [{"dst": "0.0.0.0/0"}]})
+    host.cni("ADD", conf, container)
+
+    assert [route for route in container.routes() if route[0] == "default"] == [
+        ("default", "10.9.0.1", "eth0")
+    ]
+
+
 def test_default_gateway_respects_a_default_route_that_is_there(host: Host, container: Container) -> None:
     routes = [{"dst": "0.0.0.0/0", "gw": "10.9.0.254"}]
     result = host.cni("ADD", network(SUBNET, isDefaultGateway=True, ipam={"routes": routes}), container)
