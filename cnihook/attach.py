@@ -14,10 +14,9 @@ from cnihook.linux import flock, netns
 from cnihook.linux.flock import Busy, Lock
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
-from cnihook.runtime import cache, chain, holder, networks
+from cnihook.runtime import attachment, cache, chain, holder, networks
 from cnihook.runtime.cache import Record
 from cnihook.runtime.networks import Network, Want
-from cnihook.sdk.call import Request
 from cnihook.sdk.undo import Undo
 from cnihook.spec.errors import INVALID_CONFIG, CniError, PoolExhausted, as_cni_error
 from cnihook.spec.names import check_container_id, check_ifname, record_name
@@ -239,20 +238,12 @@ def _take_back(record: Record, half_done: "list[Record]", settings: Settings) ->
 
 def _attach(network: Network, record: Record, settings: Settings, log: Log) -> Result:
     """Bring one network up.  Its record, written already, gets the result."""
-    request = Request(record.container_id, record.netns, record.ifname, plugin_path=settings.plugin_path)
     try:
-        try:
-            result = chain.add(network, request, record.capability_args)
-        except PoolExhausted:
-            if not collect(settings, log):
-                raise
-            result = chain.add(network, request, record.capability_args)
-        with Undo() as undo:
-            undo.push(chain.delete, network, request, record.capability_args, result)
-            record.result = result.to_json(network.version)
-            record.write()
-    finally:
-        request.close()
+        result = attachment.up(network, record)
+    except PoolExhausted:
+        if not collect(settings, log):
+            raise
+        result = attachment.up(network, record)
     addresses = " ".join(str(ip.net) for ip in result.ips)
     log.event(f"attached to {network.name} as {record.ifname} {addresses}".rstrip())
     return result
@@ -294,22 +285,7 @@ def _down(container_id: str, going: "list[Record]", settings: Settings, log: Log
 
 def _detach(record: Record, settings: Settings, *, last: bool = False) -> None:
     """Take one attachment down by its record, and forget it.  The namespace's name goes with the last."""
-    network = networks.parse(record.config, f"the record {record.path}")
-    request = Request(
-        record.container_id,
-        _living_path(record),
-        record.ifname,
-        args=record.cni_args,
-        plugin_path=_attachers_path(network, record, settings),
-    )
-    try:
-        result = Result.from_json(record.result, network.version) if record.result else None
-    except CniError:
-        result = None  # a damaged result must not keep the rest from being taken down
-    try:
-        chain.delete(network, request, record.capability_args, result)
-    finally:
-        request.close()
+    attachment.down(record, settings.plugin_path)
     if last:
         _unname(record)  # the record outlives the name, for without it nobody would know of that
     record.remove()
@@ -327,7 +303,7 @@ def collect(settings: Settings, log: "Log | None" = None, *, dry_run: bool = Fal
     """
     gone: dict[str, list[Record]] = {}
     for record in cache.all_records():
-        if _is_gone(record):
+        if record.holder is not None and attachment.is_gone(record):
             gone.setdefault(record.container_id, []).append(record)
     if not dry_run:
         for container_id in cache.unfinished():
@@ -341,9 +317,7 @@ def collect(settings: Settings, log: "Log | None" = None, *, dry_run: bool = Fal
         own_log = Log(container_id)
         try:
             with _lock(container_id, "gc", timeout=0):
-                records = [
-                    r for r in cache.of_container(container_id) if r.holder and not holder.lives(r.holder)
-                ]
+                records = [r for r in cache.of_container(container_id) if r.holder and attachment.is_gone(r)]
                 if records:
                     own_log.event("its container is gone")
                     _down(container_id, records, settings, own_log)
@@ -354,40 +328,6 @@ def collect(settings: Settings, log: "Log | None" = None, *, dry_run: bool = Fal
             if log and not isinstance(error, Busy):
                 log.event(f"gc of {container_id}: {error}")
     return released
-
-
-def _is_gone(record: Record) -> bool:
-    return record.holder is not None and not holder.lives(record.holder)
-
-
-def _attachers_path(network: Network, record: Record, settings: Settings) -> "list[str] | None":
-    """Where the plugins are that attached it: those must detach it, whatever CNI_PATH is now."""
-    if record.holder is None:
-        return settings.plugin_path  # libcni's record, which does not say
-    try:
-        chain.find_plugins(network, record.plugin_path)
-        return record.plugin_path
-    except CniError:
-        # They were moved, perhaps to there.
-        return [*(record.plugin_path or ()), *(settings.plugin_path or ())]
-
-
-def _living_path(record: Record) -> str:
-    """A path to the namespace that was attached; empty if it is gone.  libcni's records cannot tell."""
-    if record.holder is None:
-        return record.netns
-    # The name is bound in one mount namespace, which the process that began this may have had to itself.
-    for path in (record.netns, f"/proc/{record.holder.get('pid')}/ns/net"):
-        try:
-            namespace = NetNS.open(path)
-        except OSError:
-            continue
-        try:
-            if holder.is_in(record.holder, namespace):
-                return path
-        finally:
-            namespace.close()
-    return ""
 
 
 # The namespace's name

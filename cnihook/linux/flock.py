@@ -17,15 +17,16 @@ class Busy(OSError):
 
 
 class Lock:
-    """`with Lock("nft"):` is one process at a time.
+    """`with Lock("nft"):` is one process at a time; with `shared`, any number of them, but none without.
 
     The file is there only while somebody holds or wants it.
     """
 
-    def __init__(self, name: str, *, timeout: float = 30.0, purpose: str = "") -> None:
+    def __init__(self, name: str, *, timeout: float = 30.0, purpose: str = "", shared: bool = False) -> None:
         self._path = f"{FOLDER}/{name[:200]}.lock"  # cut, two names may share a lock, which is slow but safe
         self._timeout = timeout
         self._purpose = purpose
+        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._fd = -1
 
     def __enter__(self) -> "Lock":
@@ -46,9 +47,11 @@ class Lock:
     ) -> None:
         # The file goes before the lock: whoever waits on it sees in _try() that it is stale.
         try:
+            if self._kind == fcntl.LOCK_SH:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused: others have it still
             os.unlink(self._path)
-        except FileNotFoundError:
-            pass  # somebody cleared the folder
+        except (BlockingIOError, FileNotFoundError):
+            pass  # FileNotFoundError: somebody cleared the folder
         finally:
             os.close(self._fd)
 
@@ -59,7 +62,7 @@ class Lock:
             os.makedirs(FOLDER, mode=0o700, exist_ok=True)
             return self._try()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, self._kind | fcntl.LOCK_NB)
             # The file may have been unlinked, and made anew by another, between our open and our lock.
             if os.fstat(fd).st_ino == os.stat(self._path).st_ino:
                 self._fd, fd = fd, -1

@@ -26,8 +26,8 @@ class Record:
     """One attachment."""
 
     __slots__ = (
-        "capability_args", "cni_args", "config", "container_id", "holder", "ifname", "netns", "network",
-        "plugin_path", "result", "sequence",
+        "capability_args", "cni_args", "config", "container_id", "folder", "holder", "ifname", "netns",
+        "network", "plugin_path", "result", "sequence",
     )  # fmt: skip
 
     def __init__(
@@ -44,7 +44,9 @@ class Record:
         holder: "dict[str, Any] | None" = None,
         sequence: int = 0,
         plugin_path: "list[str] | None" = None,
+        folder: str = "",
     ) -> None:
+        self.folder = folder or FOLDER
         self.network = network
         self.container_id = container_id
         self.ifname = ifname
@@ -53,9 +55,7 @@ class Record:
         self.cni_args = cni_args
         self.capability_args = capability_args or {}
         self.result = result
-        self.holder = (
-            holder  # boot, pid, start, netns: see attach.Container; None where libcni wrote the record
-        )
+        self.holder = holder  # see runtime.holder; None where libcni wrote the record
         self.plugin_path = plugin_path  # folders that went before the built-in plugins, and must again
         self.sequence = sequence  # in which order the container's attachments were made
 
@@ -65,7 +65,7 @@ class Record:
 
     @property
     def path(self) -> str:
-        return f"{FOLDER}/{record_name(self.network, self.container_id, self.ifname)}"
+        return f"{self.folder}/{record_name(self.network, self.container_id, self.ifname)}"
 
     def write(self) -> None:
         """Whole or not at all, and on the disk before this returns."""
@@ -96,8 +96,8 @@ class Record:
                 f" another's, {theirs}: {path}",
                 "one of them needs another name",
             )
-        os.makedirs(FOLDER, mode=0o700, exist_ok=True)
-        temporary = _temporary(self.container_id)
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        temporary = _temporary(self.container_id, self.folder)
         try:
             fd = os.open(
                 temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
@@ -108,7 +108,7 @@ class Record:
                 os.fsync(fd)
             os.rename(temporary, path)
         except BaseException as error:
-            discard_unfinished(self.container_id)
+            discard_unfinished(self.container_id, self.folder)
             if (
                 isinstance(error, OSError) and not error.filename
             ):  # a full disk is met by write(), which names no file
@@ -122,22 +122,24 @@ class Record:
             pass
 
 
-def _temporary(container_id: str) -> str:
+def _temporary(container_id: str, folder: str) -> str:
     """Where a record is written before it gets its name; whoever writes holds the container's lock."""
-    return f"{FOLDER}/.{container_id[:200]}.new"
+    return f"{folder}/.{container_id[:200]}.new"
 
 
-def discard_unfinished(container_id: str) -> None:
+def discard_unfinished(container_id: str, folder: str = "") -> None:
     """Remove a record whose writer was killed before it was whole.  Under the container's lock only."""
     try:
-        os.unlink(_temporary(container_id))
+        os.unlink(_temporary(container_id, folder or FOLDER))
     except OSError:
         pass
 
 
-def unfinished() -> "list[str]":
+def unfinished(folder: str = "") -> "list[str]":
     """The containers of which there is such a one."""
-    return [name[1:-4] for name in _names() if name.startswith(".") and name.endswith(".new")]
+    return [
+        name[1:-4] for name in _names(folder or FOLDER) if name.startswith(".") and name.endswith(".new")
+    ]
 
 
 def read(path: str) -> "Record | None":
@@ -179,49 +181,56 @@ def read(path: str) -> "Record | None":
         holder=holder,
         sequence=sequence if isinstance(sequence, int) else 0,
         plugin_path=list(map(str, plugin_path)) if isinstance(plugin_path, list) else None,
+        folder=os.path.dirname(path),
     )
 
 
-def find(network: str, container_id: str, ifname: str) -> "Record | None":
+def find(network: str, container_id: str, ifname: str, folder: str = "") -> "Record | None":
     """The record of one attachment.
 
     Its identity is looked at: a-b/c and a/b-c have one file name between them.
     """
-    found = read(f"{FOLDER}/{record_name(network, container_id, ifname)}")
+    found = read(f"{folder or FOLDER}/{record_name(network, container_id, ifname)}")
     if found and found.identity == (network, container_id, ifname):
         return found
     return None
 
 
-def of_container(container_id: str) -> "list[Record]":
+def of_container(container_id: str, folder: str = "") -> "list[Record]":
     """All attachments of one container, in the order in which they were made."""
-    return [record for record in _read_all(f"-{container_id}-") if record.container_id == container_id]
+    found = _read_all(f"-{container_id}-", folder or FOLDER)
+    return [record for record in found if record.container_id == container_id]
 
 
-def all_records() -> "list[Record]":
-    return _read_all("")
+def of_network(network: str, folder: str = "") -> "list[Record]":
+    """All attachments to one network."""
+    found = _read_all(f"{network}-", folder or FOLDER)
+    return [record for record in found if record.network == network]
 
 
-def damaged() -> "list[str]":
+def all_records(folder: str = "") -> "list[Record]":
+    return _read_all("", folder or FOLDER)
+
+
+def damaged(folder: str = "") -> "list[str]":
     """Paths of files that are no records, such as a crash of the machine leaves."""
-    return [
-        f"{FOLDER}/{name}" for name in _names() if not name.startswith(".") and not read(f"{FOLDER}/{name}")
-    ]
+    paths = [f"{folder or FOLDER}/{name}" for name in _names(folder or FOLDER) if not name.startswith(".")]
+    return [path for path in paths if not read(path)]
 
 
-def _names() -> "list[str]":
+def _names(folder: str) -> "list[str]":
     try:
-        return sorted(os.listdir(FOLDER))
+        return sorted(os.listdir(folder))
     except FileNotFoundError:
         return []
 
 
-def _read_all(part: str) -> "list[Record]":
+def _read_all(part: str, folder: str) -> "list[Record]":
     found = []
-    for name in _names():
+    for name in _names(folder):
         if part in name and not name.startswith("."):
-            record = read(f"{FOLDER}/{name}")
+            record = read(f"{folder}/{name}")
             # The name must be the one that the content gives: a copy beside it is no second attachment.
-            if record and record.path == f"{FOLDER}/{name}":
+            if record and record.path == f"{folder}/{name}":
                 found.append(record)
     return sorted(found, key=lambda record: record.sequence)

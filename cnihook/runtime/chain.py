@@ -14,6 +14,7 @@ from cnihook.spec.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     Capabilities = dict[str, Any]
@@ -79,11 +80,7 @@ def delete(
 
     One that fails keeps none of the others from their part; then the first error is raised.
     """
-    errors = _delete(network, request, capability_args, result)
-    if errors:
-        for another in errors[1:]:
-            errors[0].add_note(str(another))
-        raise errors[0]
+    raise_all(_delete(network, request, capability_args, result))
 
 
 def _delete(
@@ -114,6 +111,78 @@ def check(
             _run("CHECK", network, index, request, capability_args, result)
         except Exception as error:
             raise _in_context(error, network, index, "check") from None
+
+
+def gc(network: Network, keep: "Iterable[tuple[str, str]]", request: Request) -> None:
+    """Have every plugin release what no attachment in `keep`, (container ID, ifname), has.  SPEC.md, "GC".
+
+    One that fails keeps none of the others from their part; then the first error is raised.  Networks whose
+    version is below 1.1.0 have nothing of the kind, nor have those with disableGC.
+    """
+    if network.disable_gc or not _knows(network, "GC"):
+        return
+    attachments = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(keep)]
+    errors: list[CniError] = []
+    for index in range(len(network.plugins)):
+        # The name that the text of 1.1.0 has, and the one that plugins of that version read.
+        extra = {"cni.dev/valid-attachments": attachments, "cni.dev/attachments": attachments}
+        conf = NetConf(derive(network, index, {}, None) | extra, network.where(index))
+        try:
+            invoke.run("GC", conf.string("type"), conf, request)
+        except Exception as error:
+            errors.append(_in_context(error, network, index, "gc"))
+    raise_all(errors)
+
+
+def status(network: Network, request: Request) -> None:
+    """Raise the error of the first plugin that is not ready to ADD, its code kept: 50 or 51 by SPEC.md.
+
+    Networks whose version is below 1.1.0 cannot be asked, and are taken to be ready.
+    """
+    if not _knows(network, "STATUS"):
+        return
+    for index in range(len(network.plugins)):
+        try:
+            _run("STATUS", network, index, request, {}, None)
+        except Exception as error:
+            raise _in_context(error, network, index, "status") from None
+
+
+def validate(network: Network, plugin_path: "list[str] | None") -> "list[str]":
+    """The capabilities that the network's plugins can be given, each once, in their order.
+
+    Raises CniError, with all that is wrong in its notes, where a plugin is missing or does not speak the
+    network's version.
+    """
+    errors: list[CniError] = []
+    capabilities: dict[str, None] = {}
+    version = network.version or versions.OLDEST
+    for index, plugin in enumerate(network.plugins):
+        conf = NetConf(plugin, network.where(index))
+        plugin_type = conf.string("type")
+        try:
+            versions.check_supported(version, invoke.supported_versions(plugin_type, plugin_path))
+        except CniError as error:
+            errors.append(error.wrapped(network.where(index)))
+        enabled = conf.object("capabilities").raw
+        capabilities.update((name, None) for name, wanted in enabled.items() if wanted is True)
+    raise_all(errors)
+    return list(capabilities)
+
+
+def _knows(network: Network, command: str) -> bool:
+    try:
+        return versions.at_least(network.version, versions.SINCE[command])
+    except ValueError:
+        return False
+
+
+def raise_all(errors: "list[CniError]") -> None:
+    """The first, with the others as its notes."""
+    if errors:
+        for another in errors[1:]:
+            errors[0].add_note(str(another))
+        raise errors[0]
 
 
 def _run(

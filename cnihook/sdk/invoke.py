@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
+    from typing import Any
 
     from cnihook.lean.process import Outcome
 
@@ -95,6 +96,32 @@ def run_built_in(plugin_type: str, command: str, conf: NetConf, request: Request
     function = getattr(load(plugin_type), VERBS[command], None)
     result: Result | None = function(Call(command, conf, request)) if function else None
     return result
+
+
+def supported_versions(plugin_type: str, plugin_path: "list[str] | None") -> "Sequence[str]":
+    """The versions that any plugin, built in or not, says it speaks (SPEC.md, "VERSION").  Raises CniError.
+
+    One that does not know that question is as old as the specification itself.
+    """
+    executable = find(plugin_type, plugin_path)
+    if executable is None:
+        return versions_of(plugin_type)
+    dummy = Request("", "dummy", "dummy", plugin_path=plugin_path, cni_path="dummy", timeout=10.0)
+    conf = NetConf({"cniVersion": versions.CURRENT})
+    try:
+        answer: Any = fastjson.loads(_run_executable(executable, "VERSION", conf, dummy).decode())
+    except CniError as error:
+        if error.msg == "unknown CNI_COMMAND: VERSION":  # in these words, as the reference has it
+            return versions.ALL[:1]
+        raise
+    except ValueError as error:
+        raise CniError(INTERNAL, f"{executable}: decoding version info: {error}") from None
+    listed = answer.get("supportedVersions") if isinstance(answer, dict) else None
+    if isinstance(listed, list) and all(isinstance(version, str) for version in listed):
+        return [str(version) for version in listed]
+    if isinstance(answer, dict) and listed is None and answer.get("cniVersion") == "0.2.0":
+        return versions.ALL[:2]
+    raise CniError(INTERNAL, f"{executable}: decoding version info: missing field supportedVersions")
 
 
 def environment(command: str, request: Request) -> "dict[str, str]":

@@ -23,6 +23,10 @@ class Undo:
     def push(self, function: "Callable[..., object]", *arguments: object) -> None:
         self._stack.append((function, arguments))
 
+    def forget(self) -> None:
+        """What was pushed so far stays as it is, whatever happens."""
+        self._stack.clear()
+
     def __exit__(
         self,
         _kind: "type[BaseException] | None",

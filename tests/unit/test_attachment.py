@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""attach: what is on record agrees with what is attached, whichever way one attachment ends.
-
-Attaching a real container is a matter of tests/netns and tests/e2e; this is the part
-between plugins and records.
-"""
+"""runtime.attachment: what is on record agrees with what is attached, whichever way one attachment ends."""
 
 import signal
 from collections.abc import Iterator
@@ -11,11 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cnihook import attach
-from cnihook.attach import Settings
 from cnihook.lean.signals import Interrupted
-from cnihook.log import Log
-from cnihook.runtime import cache
+from cnihook.runtime import attachment, cache
 from cnihook.runtime.cache import Record
 from cnihook.runtime.networks import Network
 from cnihook.spec.errors import CniError
@@ -30,10 +23,18 @@ def plugins(state: Path) -> Plugins:
 
 
 def up(plugins: Plugins, wanted: Network) -> None:
-    """As attach.up() does it for each of its networks, on whose word the record stays or goes."""
-    record = Record(wanted.name, "c1", "eth0", config=wanted.text, netns="/run/netns/c1", holder={"pid": 1})
+    """As whoever attaches does it, on whose word the record stays or goes."""
+    record = Record(
+        wanted.name,
+        "c1",
+        "eth0",
+        config=wanted.text,
+        netns="/run/netns/c1",
+        holder={"pid": 1},
+        plugin_path=[str(plugins.folder)],
+    )
     record.write()
-    attach._attach(wanted, record, Settings(plugin_path=[str(plugins.folder)]), Log("c1"))
+    attachment.up(wanted, record)
 
 
 def notes(error: BaseException) -> list[str]:

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+One attachment, up or down, in step with its record: what is attached is on record, at every moment.
+
+The record is there, without a result, before the first plugin runs, and holds the result when the last has
+run.  Down needs nothing but the record: by then configuration, namespace and process may be gone.
+"""
+
+from cnihook.linux.flock import Lock
+from cnihook.linux.netns import NetNS
+from cnihook.runtime import chain, holder, networks
+from cnihook.runtime.cache import Record
+from cnihook.runtime.networks import Network
+from cnihook.sdk.call import Request
+from cnihook.sdk.undo import Undo
+from cnihook.spec.errors import CniError
+from cnihook.spec.result import Result
+
+TIMEOUT = 60.0  # seconds that one executable may take
+
+
+def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
+    """Run the network's chain.  `record`, written already, gets the result.
+
+    What a failing chain did is undone; what could not be undone is noted on the error.  Raises CniError, or
+    OSError where the record cannot be written.
+    """
+    request = Request(
+        record.container_id,
+        record.netns,
+        record.ifname,
+        args=record.cni_args,
+        plugin_path=record.plugin_path,
+        timeout=timeout,
+    )
+    try:
+        with in_use(network.name, record):
+            result = chain.add(network, request, record.capability_args)
+            with Undo() as undo:
+                undo.push(chain.delete, network, request, record.capability_args, result)
+                record.result = result.to_json(network.version)
+                record.write()
+        return result
+    finally:
+        request.close()
+
+
+def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> None:
+    """Run the chain that the record holds, backward.  Forgetting the record is the caller's affair.
+
+    `plugin_path` serves where the record does not say where the plugins are, or they are there no more.
+    Every plugin has its turn; then the first error is raised.
+    """
+    network, request = _restore(record, plugin_path, timeout)
+    try:
+        with in_use(network.name, record):
+            chain.delete(network, request, record.capability_args, result_of(network, record))
+    finally:
+        request.close()
+
+
+def check(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> None:
+    """Have every plugin compare what is there with what it set up.  Raises the first difference."""
+    network, request = _restore(record, plugin_path, timeout)
+    try:
+        with in_use(network.name, record):
+            chain.check(network, request, record.capability_args, result_of(network, record))
+    finally:
+        request.close()
+
+
+def in_use(network: str, record: Record) -> Lock:
+    """While a plugin collects garbage on a network, nobody may be on the way up or down (SPEC.md, "GC")."""
+    purpose = f"container {record.container_id} on network {network}"
+    return Lock(f"network-{network}", purpose=purpose, shared=True)
+
+
+def _restore(record: Record, plugin_path: "list[str] | None", timeout: float) -> "tuple[Network, Request]":
+    network = networks.parse(record.config, f"the record {record.path}")
+    return network, Request(
+        record.container_id,
+        living_path(record),
+        record.ifname,
+        args=record.cni_args,
+        plugin_path=_attachers_path(network, record, plugin_path),
+        timeout=timeout,
+    )
+
+
+def result_of(network: Network, record: Record) -> "Result | None":
+    """None too for what cannot be read: a damaged result must not keep the rest from being taken down."""
+    try:
+        return Result.from_json(record.result, network.version) if record.result else None
+    except CniError:
+        return None
+
+
+def _attachers_path(network: Network, record: Record, plugin_path: "list[str] | None") -> "list[str] | None":
+    """Where the plugins are that attached it: those must detach it, whatever CNI_PATH is now."""
+    if record.holder is None:
+        return plugin_path  # libcni's record, which does not say
+    try:
+        chain.find_plugins(network, record.plugin_path)
+        return record.plugin_path
+    except CniError:
+        # They were moved, perhaps to there.
+        return [*(record.plugin_path or ()), *(plugin_path or ())]
+
+
+def living_path(record: Record) -> str:
+    """A path to the namespace that was attached; empty if it is gone.  libcni's records cannot tell."""
+    if record.holder is None:
+        return record.netns
+    # The name is bound in one mount namespace, which the process that began this may have had to itself.
+    for path in (record.netns, f"/proc/{record.holder.get('pid')}/ns/net"):
+        try:
+            namespace = NetNS.open(path)
+        except OSError:
+            continue
+        try:
+            if holder.is_in(record.holder, namespace):
+                return path
+        finally:
+            namespace.close()
+    return ""
+
+
+def is_gone(record: Record) -> bool:
+    """Whether nobody has the attachment any more: its process has ended or, where none was named, its
+    namespace.  libcni's records cannot tell of either, but for a namespace that is not there.
+    """
+    if record.holder is not None and record.holder.get("pid"):
+        return not holder.lives(record.holder)
+    if record.holder is not None:
+        return not living_path(record)
+    try:
+        NetNS.open(record.netns).close()
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The CNI runtime for programs that embed it: what libcni is to Go, with what libcni leaves to its users.
+
+    from cnihook.runtime.cni import CNI
+
+    cni = CNI()
+    network = cni.network("mynet")
+    result = cni.add(network, "c1", "/run/netns/c1")
+    print(result.ips[0].net)
+    cni.delete(network, "c1")
+
+Beyond libcni: an attachment is on record before its first plugin runs; an ADD that fails is undone; one
+operation at a time on a container, and garbage collection while nothing else goes on on its network; a DEL
+goes on past a plugin that fails.  Errors are CniError, with the code that the plugin gave, or OSError.
+"""
+
+from cnihook.lean.words import describe
+from cnihook.linux.flock import Lock
+from cnihook.linux.netns import NetNS
+from cnihook.runtime import attachment, cache, chain, holder, networks
+from cnihook.runtime.cache import Record
+from cnihook.runtime.networks import Network
+from cnihook.sdk import invoke
+from cnihook.sdk.call import Request
+from cnihook.sdk.undo import Undo
+from cnihook.spec.errors import INTERNAL, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError, as_cni_error
+from cnihook.spec.names import check_container_id, check_ifname, record_name
+from cnihook.spec.result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+
+class NetworkNotFound(CniError):
+    """No configuration has this name; `problems` are the files of the folder that could not be read."""
+
+    def __init__(self, name: str, folder: str, known: "list[str]", problems: "list[CniError]") -> None:
+        hint = f"there are: {', '.join(known)}" if known else "there is none"
+        if problems:
+            hint += f"; not readable: {'; '.join(map(str, problems))}"
+        super().__init__(INVALID_CONFIG, f"no network {name!r} in {folder}", hint)
+        self.problems = problems
+
+
+class CNI:
+    """Networks, plugins and records of one machine.
+
+    `plugin_path`: folders whose plugins go before the built-in ones.  `timeout`: seconds that one plugin may
+    take, each DEL anew.  `lock_timeout`: seconds to wait for who else works on a container or network.
+    """
+
+    def __init__(
+        self,
+        conf_folder: str = networks.DEFAULT_FOLDER,
+        plugin_path: "list[str] | None" = None,
+        *,
+        cache_folder: str = "",
+        timeout: float = attachment.TIMEOUT,
+        lock_timeout: float = 30.0,
+    ) -> None:
+        self.conf_folder = conf_folder
+        self.plugin_path = plugin_path
+        self.cache_folder = cache_folder or cache.FOLDER
+        self.timeout = timeout
+        self.lock_timeout = lock_timeout
+
+    # Networks
+
+    def networks(self) -> "tuple[list[Network], list[CniError]]":
+        """All networks of the folder by their file names, and what is wrong with each file that is not one.
+
+        SPEC.md, "Section 1: Network configuration format".
+        """
+        return networks.load_folder(self.conf_folder)
+
+    def network(self, name: str) -> Network:
+        """One network by its name.  Raises NetworkNotFound."""
+        found, problems = self.networks()
+        for network in found:
+            if network.name == name:
+                return network
+        if not found and not problems and name == networks.built_in().name:
+            return networks.built_in()
+        raise NetworkNotFound(name, self.conf_folder, [network.name for network in found], problems)
+
+    def validate(self, network: Network) -> "list[str]":
+        """The capabilities that its plugins take.
+
+        Raises CniError where a plugin is missing or does not speak the network's version; the notes on it
+        are what else is wrong.
+        """
+        return chain.validate(network, self.plugin_path)
+
+    def versions(self, plugin_type: str) -> "Sequence[str]":
+        """The versions of the specification that a plugin speaks.  SPEC.md, "VERSION"."""
+        return invoke.supported_versions(plugin_type, self.plugin_path)
+
+    # One attachment
+
+    def add(
+        self,
+        network: Network,
+        container_id: str,
+        netns: str,
+        ifname: str = "eth0",
+        *,
+        args: str = "",
+        capability_args: "Mapping[str, Any] | None" = None,
+        pid: int = 0,
+    ) -> Result:
+        """Attach the namespace at the path `netns`.  All of it or nothing.
+
+        `args` is CNI_ARGS (KEY=VALUE;KEY=VALUE); of `capability_args`, each plugin gets what its
+        `capabilities` name.  `pid`: the process that has the namespace, whose end makes the attachment a
+        stale one; without it that is the end of the namespace.  SPEC.md, "ADD".
+        """
+        check_container_id(container_id)
+        check_ifname(ifname)
+        record_name(network.name, container_id, ifname)
+        chain.find_plugins(network, self.plugin_path)
+        who = self._holder(netns, pid)
+        with self._lock(container_id, "add"), Undo() as undo:
+            self._refuse_twice(network, container_id, ifname)
+            record = Record(
+                network.name,
+                container_id,
+                ifname,
+                config=network.text,
+                netns=netns,
+                cni_args=args,
+                capability_args=dict(capability_args or {}),
+                holder=who,
+                sequence=1 + max((r.sequence for r in self.attachments(container_id)), default=-1),
+                plugin_path=self.plugin_path,
+                folder=self.cache_folder,
+            )
+            undo.push(record.remove)
+            record.write()
+            try:
+                return attachment.up(network, record, timeout=self.timeout)
+            except BaseException as error:
+                if getattr(error, "__notes__", ()):  # not all could be undone: a DEL may be tried again
+                    undo.forget()
+                raise
+
+    def _holder(self, netns: str, pid: int) -> "dict[str, Any]":
+        try:
+            namespace = NetNS.open(netns)
+        except OSError as error:
+            raise CniError(INTERNAL, f"failed to open netns: {describe(error)}") from None
+        try:
+            return holder.of(pid, namespace)
+        finally:
+            namespace.close()
+
+    def _refuse_twice(self, network: Network, container_id: str, ifname: str) -> None:
+        """An attachment is to be made once.  What a container that is gone had is taken down first."""
+        for record in self.attachments(container_id):
+            if record.ifname != ifname:
+                continue
+            if record.result is not None and not attachment.is_gone(record):
+                raise CniError(
+                    INVALID_CONFIG,
+                    f"container {container_id} has {ifname} already, on network {record.network}",
+                    "DEL it first, or give another interface name",
+                )
+            attachment.down(record, self.plugin_path, timeout=self.timeout)
+            record.remove()
+
+    def delete(
+        self,
+        network: "Network | str",
+        container_id: str,
+        ifname: str = "eth0",
+        *,
+        netns: str = "",
+        args: str = "",
+        capability_args: "Mapping[str, Any] | None" = None,
+    ) -> None:
+        """Detach.  By the record, if there is one; else, where a Network is given, by what the caller says.
+
+        Every plugin has its turn; then the first error is raised, the others noted on it, and the record
+        stays for another try.  Without anything to detach it succeeds.  SPEC.md, "DEL".
+        """
+        check_container_id(container_id)
+        check_ifname(ifname)
+        name = network if isinstance(network, str) else network.name
+        with self._lock(container_id, "delete"):
+            record = cache.find(name, container_id, ifname, self.cache_folder)
+            if record is not None:
+                attachment.down(record, self.plugin_path, timeout=self.timeout)
+                record.remove()
+            elif isinstance(network, Network):
+                # Whoever attached it keeps no record, or has lost it.
+                request = Request(
+                    container_id,
+                    netns,
+                    ifname,
+                    args=args,
+                    plugin_path=self.plugin_path,
+                    timeout=self.timeout,
+                )
+                try:
+                    chain.delete(network, request, dict(capability_args or {}), None)
+                finally:
+                    request.close()
+            cache.discard_unfinished(container_id, self.cache_folder)
+
+    def check(self, network: "Network | str", container_id: str, ifname: str = "eth0") -> None:
+        """Raise CniError if anything is not as it was set up.  SPEC.md, "CHECK"."""
+        name = network if isinstance(network, str) else network.name
+        with self._lock(container_id, "check"):
+            record = cache.find(name, container_id, ifname, self.cache_folder)
+            if record is None:
+                raise CniError(
+                    UNKNOWN_CONTAINER, f"container {container_id} is not on network {name} with {ifname}"
+                )
+            attachment.check(record, self.plugin_path, timeout=self.timeout)
+
+    # What is on record
+
+    def attachments(self, container_id: str = "") -> "list[Record]":
+        """What is attached, of one container in the order of attachment, or of all."""
+        if container_id:
+            return cache.of_container(container_id, self.cache_folder)
+        return cache.all_records(self.cache_folder)
+
+    def result(self, network: "Network | str", container_id: str, ifname: str = "eth0") -> "Result | None":
+        """What an ADD came to; None if there is no record of it."""
+        name = network if isinstance(network, str) else network.name
+        record = cache.find(name, container_id, ifname, self.cache_folder)
+        if record is None:
+            return None
+        return attachment.result_of(networks.parse(record.config, record.path), record)
+
+    # A whole network
+
+    def status(self, network: Network) -> None:
+        """Raise CniError, code 50 or 51, if an ADD could not be served now.  SPEC.md, "STATUS"."""
+        request = Request("", "", "", plugin_path=self.plugin_path, timeout=self.timeout)
+        try:
+            chain.status(network, request)
+        finally:
+            request.close()
+
+    def stale(self, network: str, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
+        """The attachments to a network that gc() would take down."""
+        kept = None if keep is None else set(keep)
+        return [
+            record
+            for record in cache.of_network(network, self.cache_folder)
+            if (
+                attachment.is_gone(record)
+                if kept is None
+                else (record.container_id, record.ifname) not in kept
+            )
+        ]
+
+    def gc(self, network: Network, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
+        """Take down what nobody has any more, and have the plugins release what they keep besides.
+
+        `keep`: the (container ID, ifname) that live; None: all whose namespace or process does.  Returns
+        what was taken down.  Goes on past what fails; then raises the first error.  SPEC.md, "GC".
+        """
+        if network.disable_gc:
+            return []
+        kept = None if keep is None else set(keep)
+        errors: list[CniError] = []
+        released: list[Record] = []
+        for record in self.stale(network.name, kept):
+            try:
+                with self._lock(record.container_id, "gc"):
+                    attachment.down(record, self.plugin_path, timeout=self.timeout)
+                    record.remove()
+                released.append(record)
+            except Exception as error:
+                errors.append(as_cni_error(error))
+        with Lock(f"network-{network.name}", timeout=self.lock_timeout, purpose=f"gc {network.name}"):
+            # Looked at under the lock: what has come since is not to be taken for garbage.
+            present = {
+                (record.container_id, record.ifname)
+                for record in cache.of_network(network.name, self.cache_folder)
+            }
+            request = Request("", "", "", plugin_path=self.plugin_path, timeout=self.timeout)
+            try:
+                chain.gc(network, present | (kept or set()), request)
+            except CniError as error:
+                errors.append(error)
+            finally:
+                request.close()
+        chain.raise_all(errors)
+        return released
+
+    def _lock(self, container_id: str, purpose: str) -> Lock:
+        return Lock(
+            f"container-{container_id}", timeout=self.lock_timeout, purpose=f"{purpose} {container_id}"
+        )
