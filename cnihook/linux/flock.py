@@ -78,17 +78,22 @@ class Lock:
     def _sign(self) -> None:
         """For whoever waits too long; a full disk is no reason not to have the lock."""
         try:
-            os.truncate(self._fd, 0)
-            os.write(self._fd, f"process {os.getpid()} ({self._purpose or 'cnihook'})".encode())
+            if self._kind == fcntl.LOCK_EX:
+                os.truncate(self._fd, 0)
+            os.lseek(self._fd, 0, os.SEEK_END)
+            os.write(self._fd, f"process {os.getpid()} ({self._purpose or 'cnihook'})\n".encode())
         except OSError:
             pass
 
     def _holder(self) -> str:
+        """Those who signed and are still there; of a shared lock that may be one who has let go of it."""
         try:
             with open(self._path) as file:
-                return file.read() or "another process"
+                signed = file.read().splitlines()
         except OSError:
-            return "another process"
+            signed = []
+        alive = [line for line in signed if os.path.exists(f"/proc/{''.join(line.split()[1:2])}")]
+        return ", ".join(alive) or "another process"
 
 
 def clear_abandoned() -> None:

@@ -183,3 +183,20 @@ def test_there_may_be_no_lock_to_clear(state: Path) -> None:
     clear_abandoned()
 
     assert not (state / "run").exists()
+
+
+def test_a_shared_lock_is_held_by_any_number(state: Path) -> None:
+    """And its file goes with the last of them."""
+    with Lock("net", shared=True, timeout=0):
+        with Lock("net", shared=True, timeout=0):
+            assert files(state) == ["net.lock"]
+        assert files(state) == ["net.lock"]
+        with pytest.raises(Busy), Lock("net", timeout=0):
+            pytest.fail("exclusive beside a shared one")
+    assert files(state) == []
+
+
+def test_a_shared_lock_waits_for_an_exclusive_one(state: Path) -> None:
+    with Lock("net", purpose="gc net"), pytest.raises(Busy, match="gc net"):
+        with Lock("net", shared=True, timeout=0):
+            pytest.fail("shared beside an exclusive one")

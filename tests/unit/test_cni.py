@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""runtime.cni: the library, with plugins that write down what they are given."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnihook.linux.flock import Busy, Lock
+from cnihook.runtime import cache
+from cnihook.runtime.cni import CNI, NetworkNotFound
+from cnihook.runtime.networks import Network
+from cnihook.spec.errors import CniError
+from tests.unit.standins import Plugins, answer, network, refuse
+
+RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.3/24"}]}
+OWN = "/proc/self/ns/net"  # a namespace that is there for as long as the test
+
+
+@pytest.fixture
+def plugins(state: Path) -> Plugins:
+    made = Plugins(state)
+    for name in ("one", "two"):
+        made.make(name, ADD=answer(RESULT))
+    return made
+
+
+@pytest.fixture
+def cni(plugins: Plugins, state: Path) -> CNI:
+    return CNI(str(state / "net.d"), [str(plugins.folder)], lock_timeout=0.2)
+
+
+NET = network("one", "two", version="1.1.0")
+
+
+def write(state: Path, name: str, content: Any) -> None:
+    (state / "net.d").mkdir(exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content)
+    (state / "net.d" / name).write_text(text)
+
+
+# Networks
+
+
+def test_a_network_is_found_by_its_name_past_files_that_are_none(cni: CNI, state: Path) -> None:
+    write(state, "10-broken.conf", "{")
+    write(state, "20-net.conflist", {"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "one"}]})
+
+    assert cni.network("mynet").source.endswith("20-net.conflist")
+    found, problems = cni.networks()
+    assert [each.name for each in found] == ["mynet"] and "10-broken.conf" in str(problems[0])
+
+
+def test_a_network_that_is_not_there_is_told_with_those_that_are(cni: CNI, state: Path) -> None:
+    write(state, "10-broken.conf", "{")
+    write(state, "20-net.conflist", {"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "one"}]})
+
+    with pytest.raises(NetworkNotFound, match="other.*mynet.*10-broken.conf") as failed:
+        cni.network("other")
+    assert len(failed.value.problems) == 1
+
+
+def test_validation_returns_what_the_plugins_can_be_given(cni: CNI, plugins: Plugins) -> None:
+    for name in ("one", "two"):
+        plugins.make(name, VERSION=answer({"cniVersion": "1.1.0", "supportedVersions": ["1.0.0", "1.1.0"]}))
+    one = {"type": "one", "capabilities": {"ips": True, "mac": False}}
+    two = {"type": "two", "capabilities": {"portMappings": True, "ips": True}}
+
+    assert cni.validate(network(one, two)) == ["ips", "portMappings"]
+    assert plugins.calls == ["one VERSION", "two VERSION"]
+    assert plugins.environment(0)["CNI_CONTAINERID"] == ""
+
+
+def test_validation_tells_all_that_is_wrong(cni: CNI, plugins: Plugins) -> None:
+    plugins.make("one", VERSION=answer({"cniVersion": "0.4.0", "supportedVersions": ["0.4.0"]}))
+
+    with pytest.raises(CniError, match="incompatible CNI versions") as failed:
+        cni.validate(network("one", "nowhere"))
+    assert failed.value.code == 1
+    (note,) = failed.value.__notes__
+    assert 'failed to find plugin "nowhere"' in note and "plugins[1]" in note
+
+
+@pytest.mark.parametrize(
+    ("answered", "versions"),
+    [
+        (answer({"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0"]}), ["0.4.0", "1.0.0"]),
+        (answer({"cniVersion": "0.2.0"}), ["0.1.0", "0.2.0"]),
+        (refuse(4, "unknown CNI_COMMAND: VERSION"), ["0.1.0"]),
+    ],
+)
+def test_versions_are_read_as_old_plugins_tell_them(
+    cni: CNI, plugins: Plugins, answered: str, versions: list[str]
+) -> None:
+    plugins.make("one", VERSION=answered)
+
+    assert list(cni.versions("one")) == versions
+
+
+@pytest.mark.parametrize(
+    "answered", ["true", "echo log line", answer([]), answer({"cniVersion": "1.0.0"}), refuse(7, "no")]
+)
+def test_a_plugin_that_cannot_tell_its_versions_is_an_error(
+    cni: CNI, plugins: Plugins, answered: str
+) -> None:
+    plugins.make("one", VERSION=answered)
+
+    with pytest.raises(CniError):
+        cni.versions("one")
+
+
+def test_versions_of_what_is_built_in_are_its_own(cni: CNI) -> None:
+    assert "1.1.0" in cni.versions("bridge")
+
+
+# One attachment
+
+
+def test_an_attachment_is_on_record_before_its_first_plugin_runs(cni: CNI, plugins: Plugins) -> None:
+    """Whoever is killed in the middle leaves something to clean up by."""
+    plugins.make("one", ADD=f"cat {cache.FOLDER}/mynet-c1-eth0 >&2; {answer(RESULT)}")
+
+    result = cni.add(NET, "c1", OWN)
+
+    assert str(result.ips[0].net) == "10.1.2.3/24"
+    (record,) = cni.attachments("c1")
+    assert (record.network, record.ifname, record.netns) == ("mynet", "eth0", OWN)
+    assert cni.result("mynet", "c1") is not None
+    assert cni.result("mynet", "c2") is None
+
+
+def test_arguments_and_capabilities_reach_the_plugins_and_are_there_for_their_del(
+    cni: CNI, plugins: Plugins
+) -> None:
+    wanted = network({"type": "one", "capabilities": {"ips": True}})
+    cni.add(wanted, "c1", OWN, "data0", args="IP=10.1.2.3", capability_args={"ips": ["10.1.2.3"]})
+    cni.delete("mynet", "c1", "data0")
+
+    assert plugins.calls == ["one ADD", "one DEL"]
+    for call in (0, 1):
+        assert plugins.environment(call)["CNI_ARGS"] == "IP=10.1.2.3"
+        assert plugins.environment(call)["CNI_IFNAME"] == "data0"
+        assert plugins.stdin(call)["runtimeConfig"] == {"ips": ["10.1.2.3"]}
+    assert cni.attachments() == []
+
+
+def test_a_failed_add_leaves_no_record(cni: CNI, plugins: Plugins) -> None:
+    plugins.make("two", ADD=refuse(11, "later"))
+
+    with pytest.raises(CniError, match="later") as failed:
+        cni.add(NET, "c1", OWN)
+    assert failed.value.code == 11
+    assert cni.attachments() == []
+
+
+def test_an_add_that_could_not_be_undone_stays_on_record(cni: CNI, plugins: Plugins) -> None:
+    plugins.make("two", ADD=refuse(7, "no"), DEL=refuse(999, "stuck"))
+    with pytest.raises(CniError, match="no"):
+        cni.add(NET, "c1", OWN)
+    assert len(cni.attachments("c1")) == 1
+
+    plugins.make("two")
+    cni.delete("mynet", "c1")
+    assert cni.attachments() == []
+
+
+def test_an_interface_is_added_once(cni: CNI, plugins: Plugins) -> None:
+    cni.add(NET, "c1", OWN)
+
+    with pytest.raises(CniError, match="c1 has eth0 already, on network mynet"):
+        cni.add(NET, "c1", OWN)
+    assert plugins.calls == ["one ADD", "two ADD"]
+    cni.add(network("one", name="other"), "c1", OWN, "eth1")
+    assert [record.ifname for record in cni.attachments("c1")] == ["eth0", "eth1"]
+
+
+def test_what_an_add_that_was_killed_left_is_taken_down_first(cni: CNI, plugins: Plugins) -> None:
+    cni.add(NET, "c1", OWN)
+    (record,) = cni.attachments("c1")
+    record.result = None
+    record.write()
+
+    cni.add(NET, "c1", OWN)
+    assert plugins.calls[2:] == ["two DEL", "one DEL", "one ADD", "two ADD"]
+
+
+@pytest.mark.parametrize("netns", ["/nowhere", "/etc/hostname", ""])
+def test_no_plugin_runs_for_a_namespace_that_is_none(cni: CNI, plugins: Plugins, netns: str) -> None:
+    with pytest.raises(CniError, match="failed to open netns"):
+        cni.add(NET, "c1", netns)
+    assert plugins.calls == [] and cni.attachments() == []
+
+
+def test_a_delete_without_a_record_succeeds(cni: CNI, plugins: Plugins) -> None:
+    cni.delete("mynet", "c1")
+    assert plugins.calls == []
+
+
+def test_a_delete_without_a_record_asks_the_plugins_of_a_network_that_is_given(
+    cni: CNI, plugins: Plugins
+) -> None:
+    """Whoever attached it may keep no record, or have lost it."""
+    cni.delete(NET, "c1", netns="/run/netns/gone")
+
+    assert plugins.calls == ["two DEL", "one DEL"]
+    assert plugins.environment(0)["CNI_NETNS"] == "/run/netns/gone"
+    assert "prevResult" not in plugins.stdin(0)
+
+
+def test_a_delete_that_fails_goes_on_and_can_be_repeated(cni: CNI, plugins: Plugins) -> None:
+    cni.add(NET, "c1", OWN)
+    plugins.make("two", DEL=refuse(999, "stuck"))
+
+    with pytest.raises(CniError, match="stuck"):
+        cni.delete("mynet", "c1")
+    assert plugins.calls[2:] == ["two DEL", "one DEL"]
+
+    plugins.make("two")
+    cni.delete("mynet", "c1")
+    assert cni.attachments() == []
+
+
+def test_check_needs_a_record(cni: CNI, plugins: Plugins) -> None:
+    with pytest.raises(CniError, match="c1 is not on network mynet") as failed:
+        cni.check("mynet", "c1")
+    assert failed.value.code == 3
+
+    cni.add(NET, "c1", OWN)
+    cni.check("mynet", "c1")
+    assert plugins.calls[2:] == ["one CHECK", "two CHECK"]
+    assert plugins.stdin(2)["prevResult"]["ips"] == [{"address": "10.1.2.3/24"}]
+
+
+def test_records_may_have_a_folder_of_their_own(plugins: Plugins, state: Path) -> None:
+    own = CNI(str(state / "net.d"), [str(plugins.folder)], cache_folder=str(state / "own"))
+    own.add(NET, "c1", OWN)
+
+    assert os.listdir(state / "own") == ["mynet-c1-eth0"]
+    assert cache.all_records() == []
+    own.delete(NET, "c1")
+    assert os.listdir(state / "own") == []
+
+
+def test_one_operation_at_a_time_on_a_container(cni: CNI, plugins: Plugins) -> None:
+    """Whoever waits in vain is told for whom."""
+    with Lock("container-c1", purpose="attach c1"):
+        for operation in (lambda: cni.add(NET, "c1", OWN), lambda: cni.delete("mynet", "c1")):
+            with pytest.raises(Busy, match="attach c1"):
+                operation()
+        cni.add(NET, "c2", OWN)
+
+
+# A whole network
+
+
+def test_status_is_the_first_plugins_that_is_not_ready(cni: CNI, plugins: Plugins) -> None:
+    cni.status(NET)
+    assert plugins.calls == ["one STATUS", "two STATUS"]
+
+    plugins.make("one", STATUS=refuse(50, "not ready"))
+    with pytest.raises(CniError, match="not ready") as failed:
+        cni.status(NET)
+    assert failed.value.code == 50
+
+
+def test_below_1_1_0_there_is_no_status_and_no_gc(cni: CNI, plugins: Plugins) -> None:
+    old = network("one", version="1.0.0")
+    cni.status(old)
+    cni.gc(old)
+    assert plugins.calls == []
+
+
+def gc_list(plugins: Plugins, index: int) -> Any:
+    conf = plugins.stdin(index)
+    assert conf["cni.dev/attachments"] == conf["cni.dev/valid-attachments"], "both names of the key"
+    return conf["cni.dev/valid-attachments"]
+
+
+def test_gc_keeps_what_lives(cni: CNI, plugins: Plugins) -> None:
+    cni.add(NET, "c1", OWN)
+
+    assert cni.gc(NET) == []
+    assert plugins.calls[2:] == ["one GC", "two GC"]
+    assert gc_list(plugins, 2) == [{"containerID": "c1", "ifname": "eth0"}]
+    assert "runtimeConfig" not in plugins.stdin(2) and "prevResult" not in plugins.stdin(2)
+
+
+def test_gc_takes_down_what_nobody_has_any_more(cni: CNI, plugins: Plugins) -> None:
+    cni.add(NET, "c1", OWN)
+    cni.add(NET, "c2", OWN)
+    (record,) = cni.attachments("c1")
+    record.netns = "/run/netns/gone"
+    record.holder = {"boot": "an earlier one", "pid": 0, "netns": [0, 0]}
+    record.write()
+
+    assert [each.container_id for each in cni.gc(NET)] == ["c1"]
+    assert plugins.calls[4:] == ["two DEL", "one DEL", "one GC", "two GC"]
+    assert gc_list(plugins, 6) == [{"containerID": "c2", "ifname": "eth0"}]
+
+
+def test_gc_takes_an_explicit_list_at_its_word(cni: CNI, plugins: Plugins) -> None:
+    """Also one of nothing; and who is on it without a record is kept by the plugins."""
+    cni.add(NET, "c1", OWN)
+
+    cni.gc(NET, [("c9", "eth0")])
+    assert cni.attachments() == []
+    assert gc_list(plugins, 4) == [{"containerID": "c9", "ifname": "eth0"}]
+    cni.gc(NET, [])
+    assert gc_list(plugins, 6) == []
+
+
+def test_gc_leaves_other_networks_alone(cni: CNI, plugins: Plugins) -> None:
+    cni.add(network("one", name="mynet-2"), "c1", OWN)
+
+    cni.gc(NET, [])
+    assert len(cni.attachments()) == 1
+
+
+def test_gc_goes_on_past_what_fails(cni: CNI, plugins: Plugins) -> None:
+    cni.add(NET, "c1", OWN)
+    plugins.make("one", GC=refuse(999, "broken"), DEL=refuse(999, "stuck"))
+
+    with pytest.raises(CniError, match="stuck") as failed:
+        cni.gc(NET, [])
+    assert plugins.calls[2:] == ["two DEL", "one DEL", "one GC", "two GC"]
+    (note,) = failed.value.__notes__
+    assert "broken" in note
+    assert gc_list(plugins, 4) == [{"containerID": "c1", "ifname": "eth0"}], "it is attached still"
+
+
+def test_gc_can_be_switched_off(cni: CNI, plugins: Plugins) -> None:
+    off: Network = network("one", version="1.1.0", disableGC=True)
+    cni.add(off, "c1", OWN)
+
+    assert cni.gc(off, []) == []
+    assert plugins.calls == ["one ADD"] and len(cni.attachments()) == 1
+
+
+def test_gc_waits_until_nobody_is_on_the_way_up_or_down(cni: CNI, plugins: Plugins) -> None:
+    with Lock("network-mynet", shared=True, purpose="container c1 on network mynet"):
+        cni.add(NET, "c2", OWN)
+        with pytest.raises(Busy, match="container c1"):
+            cni.gc(NET)
