@@ -7,6 +7,7 @@ import os
 from cnihook import attach
 from cnihook.attach import Attachment, Container
 from cnihook.cli import arguments
+from cnihook.cli.arguments import Parser
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log, complain
 from cnihook.oci import runtimes, wants
@@ -26,25 +27,27 @@ EPILOG = """\
 """
 
 
-def main(argv: list[str]) -> int:
-    parser = arguments.Parser("attach", DESCRIPTION, EPILOG)
-    parser.add_container()
-    parser.add_argument(
+def parser() -> Parser:
+    made = Parser("attach", DESCRIPTION, EPILOG)
+    made.add_container()
+    made.add_argument(
         "--network",
         metavar="NAME[:IFNAME]",
         action="append",
         type=arguments.checked(wants.parse_networks),
         help="a network to attach, repeatable; else the annotation cnihook.networks; else all there are",
     )
-    parser.add_argument(
-        "--runtime", default="", help="runc, crun or a path (default: the one that knows ID)"
-    )
-    parser.add_argument(
+    made.add_argument("--runtime", default="", help="runc, crun or a path (default: the one that knows ID)")
+    made.add_argument(
         "--root", metavar="DIR", default="", help="where it keeps its containers: its own --root"
     )
-    parser.add_conf_folder()
-    parser.add_plugin_folders()
-    found = parser.parse_args(argv)
+    made.add_conf_folder()
+    made.add_plugin_folders()
+    return made
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
 
     def work() -> None:
         state = runtimes.find(found.id, found.runtime, found.root)

@@ -3,6 +3,7 @@
 
 from cnihook import attach
 from cnihook.cli import arguments
+from cnihook.cli.arguments import Parser
 from cnihook.log import Log
 from cnihook.runtime import cache
 from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
@@ -15,10 +16,10 @@ Works from the record of what was attached: the container may run or be gone, an
 """
 
 
-def main(argv: list[str]) -> int:
-    parser = arguments.Parser("detach", DESCRIPTION)
-    parser.add_container()
-    parser.add_argument(
+def parser() -> Parser:
+    made = Parser("detach", DESCRIPTION)
+    made.add_container()
+    made.add_argument(
         "--network",
         metavar="NAME",
         action="append",
@@ -26,8 +27,12 @@ def main(argv: list[str]) -> int:
         type=arguments.checked(check_network_name),
         help="a network to take it off, repeatable; else all that it is on",
     )
-    parser.add_plugin_folders()
-    found = parser.parse_args(argv)
+    made.add_plugin_folders()
+    return made
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
 
     def work() -> None:
         on = [record.network for record in cache.of_container(found.id)]

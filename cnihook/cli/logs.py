@@ -3,6 +3,7 @@
 
 from cnihook import log
 from cnihook.cli import arguments
+from cnihook.cli.arguments import Parser
 from cnihook.log import Log
 from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.spec.names import check_container_id
@@ -15,10 +16,14 @@ that are gone there is only what failed.
 """
 
 
+def parser() -> Parser:
+    made = Parser("logs", DESCRIPTION)
+    made.add_argument("id", metavar="ID", nargs="?", type=arguments.checked(check_container_id))
+    return made
+
+
 def main(argv: list[str]) -> int:
-    parser = arguments.Parser("logs", DESCRIPTION)
-    parser.add_argument("id", metavar="ID", nargs="?", type=arguments.checked(check_container_id))
-    found = parser.parse_args(argv)
+    found = parser().parse_args(argv)
     if found.id:
         print(_read(found.id), end="")
         return 0

@@ -8,6 +8,10 @@ import sys
 from cnihook.lean.words import describe
 from cnihook.log import complain
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
 # command: what it is for, in the order of --help
 COMMANDS = {
     "createRuntime": "the OCI hook: attach the container whose state is on stdin",
@@ -16,8 +20,18 @@ COMMANDS = {
     "detach": "take a container off its networks",
     "gc": "release what containers that are gone left behind",
     "logs": "what happened to a container's network",
+    "add": "attach a network namespace to one network, as cnitool does",
+    "del": "take it off again",
+    "check": "compare what is there with what was set up",
+    "status": "whether a network can take another container",
+    "list": "the networks there are, and what serves them",
+    "validate": "every problem of network configurations",
+    "plan": "what each plugin would be given; nothing is run",
+    "install-plugins": "the built-in plugins as executables, for other runtimes",
+    "completion": "completion of all this for bash, zsh or fish",
 }
-_HOOK = ("createRuntime", "poststop")
+_FILES = {"del": "delete"}  # whose name is a word of Python
+HOOK = ("createRuntime", "poststop")
 
 
 def main() -> None:
@@ -38,14 +52,14 @@ def run(argv: "list[str]") -> int:
     if command not in COMMANDS:
         complain(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
         return 2
-    if command in _HOOK:
+    if command in HOOK:
         gc.disable()  # nothing in a hook lives for long; the collector's rounds while modules load cost 1 ms
         from cnihook import hook
 
         # Past the interpreter's own winding-up, 1 ms in which it frees what the kernel frees anyway; the
         # hook writes unbuffered.
         os._exit(hook.main(command, argv[1:]))
-    module = getattr(__import__("cnihook.cli", fromlist=[command]), command)
+    module = load(command)
     try:
         code: int = module.main(argv[1:])
         sys.stdout.flush()
@@ -63,8 +77,15 @@ def run(argv: "list[str]") -> int:
         return 1
 
 
+def load(command: str) -> "ModuleType":
+    """The file of a command: its `parser()` and its `main(argv)`."""
+    name = _FILES.get(command, command.replace("-", "_"))
+    module: ModuleType = getattr(__import__("cnihook.cli", fromlist=[name]), name)
+    return module
+
+
 def _usage() -> str:
-    lines = "".join(f"  {name:<14} {purpose}\n" for name, purpose in COMMANDS.items())
+    lines = "".join(f"  {name:<15} {purpose}\n" for name, purpose in COMMANDS.items())
     return (
         "usage: cnihook COMMAND [ARGUMENT]...\n\nCNI networks for containers of runc, crun and others.\n\n"
         f"{lines}\n`cnihook COMMAND --help` says more of each.  Beside it: priv-net-run, docker-run.\n"

@@ -61,8 +61,6 @@ class Conf:
         self.mtu = conf.integer("mtu", default=0, low=0, high=65535)  # 0: the kernel's choice
         self.hairpin = conf.boolean("hairpinMode")
         self.promiscuous = conf.boolean("promiscMode")
-        if self.hairpin and self.promiscuous:
-            raise invalid_config("cannot set hairpin mode and promiscuous mode at the same time")
         self.vlan = conf.integer("vlan", default=0, low=-(1 << 31), high=1 << 31)
         if not 0 <= self.vlan <= _MAX_VLAN:
             raise invalid_config(f"invalid VLAN ID {self.vlan} (must be between 0 and {_MAX_VLAN})")
@@ -73,9 +71,11 @@ class Conf:
         self.isolated = conf.boolean("portIsolation")
         self.interface_down = conf.boolean("disableContainerInterface")
         self.ipam = ipam.plugin_type(call)
+        self.dns = DNS.given(conf)
+        if self.hairpin and self.promiscuous:
+            raise invalid_config("cannot set hairpin mode and promiscuous mode at the same time")
         if self.ipam and self.interface_down:
             raise invalid_config("cannot use IPAM when DisableContainerInterface flag is set")
-        self.dns = DNS.given(conf)
         self.mac = call.runtime_config.string("mac") or call.cni_args.string("mac") or call.arg("MAC")
         if self.mac:
             try:

@@ -134,6 +134,12 @@ def gc(network: Network, keep: "Iterable[tuple[str, str]]", request: Request) ->
     raise_all(errors)
 
 
+def keep_list(keep: "Iterable[tuple[str, str]]") -> "dict[str, Any]":
+    """What GC adds to a plugin's configuration, under today's name and that of the text of 1.1.0."""
+    attachments = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(keep)]
+    return {"cni.dev/valid-attachments": attachments, "cni.dev/attachments": attachments}
+
+
 def status(network: Network, request: Request) -> None:
     """Raise the error of the first plugin that is not ready to ADD, its code kept: 50 or 51 by SPEC.md.
 

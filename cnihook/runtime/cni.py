@@ -259,6 +259,14 @@ class CNI:
             )
         ]
 
+    def living(self, network: str) -> "set[tuple[str, str]]":
+        """The (container ID, ifname) that gc() would have the plugins keep."""
+        gone = {(record.container_id, record.ifname) for record in self.stale(network)}
+        return self._on(network) - gone
+
+    def _on(self, network: str) -> "set[tuple[str, str]]":
+        return {(r.container_id, r.ifname) for r in cache.of_network(network, self.cache_folder)}
+
     def gc(self, network: Network, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
         """Take down what nobody has any more, and have the plugins release what they keep besides.
 
@@ -280,10 +288,7 @@ class CNI:
                 errors.append(as_cni_error(error))
         with Lock(f"network-{network.name}", timeout=self.lock_timeout, purpose=f"gc {network.name}"):
             # Looked at under the lock: what has come since is not to be taken for garbage.
-            present = {
-                (record.container_id, record.ifname)
-                for record in cache.of_network(network.name, self.cache_folder)
-            }
+            present = self._on(network.name)
             request = Request("", "", "", plugin_path=self.plugin_path, timeout=self.timeout)
             try:
                 chain.gc(network, present | (kept or set()), request)

@@ -88,6 +88,11 @@ def parse(text: bytes, source: str, folder: str = "") -> Network:
         raise invalid_config(f"{source}: error parsing configuration: {error}") from None
     if not isinstance(raw, dict):
         raise invalid_config(f"{source}: a network configuration is an object, not {json_name(raw)}")
+    return from_raw(raw, text, source, folder)
+
+
+def from_raw(raw: "dict[str, Any]", text: bytes, source: str, folder: str = "") -> Network:
+    """As parse(), where the text has been read already."""
     if "plugins" in raw or not NetConf(raw, source).has("type"):
         return _parse_list(raw, text, source, folder)
 
@@ -175,13 +180,14 @@ def _not_inlined(folder: str) -> "list[dict[str, Any]]":
     for name in names:
         path = f"{folder}/{name}"
         try:
-            found.append(_plugin(fastjson.loads(_read(path).decode()), path))
+            found.append(_plugin(fastjson.loads(read_file(path).decode()), path))
         except ValueError as error:
             raise invalid_config(f"{path}: error parsing configuration: {error}") from None
     return found
 
 
-def _read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """Raises CniError, also for what is no regular file."""
     try:
         fd = os.open(
             path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -198,7 +204,18 @@ def _read(path: str) -> bytes:
 
 
 def load_file(path: str) -> Network:
-    return parse(_read(path), path, os.path.dirname(path))
+    return parse(read_file(path), path, os.path.dirname(path))
+
+
+def file_names(folder: str) -> "list[str]":
+    """The paths of a folder's configurations, sorted.  A folder that does not exist has none."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(_ENDINGS))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise invalid_config(f"{folder}: {error.strerror}") from None
+    return [path for name in names if not os.path.isdir(path := f"{folder}/{name}")]
 
 
 def load_folder(folder: str) -> "tuple[list[Network], list[CniError]]":
@@ -207,18 +224,13 @@ def load_folder(folder: str) -> "tuple[list[Network], list[CniError]]":
 
     A folder that does not exist has none.  Of two networks with one name the first counts.
     """
-    try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(_ENDINGS))
-    except (FileNotFoundError, NotADirectoryError):
-        return [], []
-    except OSError as error:
-        return [], [invalid_config(f"{folder}: {error.strerror}")]
     networks: dict[str, Network] = {}
     problems = []
-    for name in names:
-        path = f"{folder}/{name}"
-        if os.path.isdir(path):
-            continue
+    try:
+        paths = file_names(folder)
+    except CniError as error:
+        return [], [error]
+    for path in paths:
         try:
             network = load_file(path)
             first = networks.setdefault(network.name, network)

@@ -58,6 +58,11 @@ def is_built_in(plugin_type: str) -> bool:
     return "_" not in plugin_type and os.path.isfile(f"{_PLUGINS}/{plugin_type.replace('-', '_')}.py")
 
 
+def built_in_types() -> "list[str]":
+    names = [name.removesuffix(".py") for name in os.listdir(_PLUGINS) if name.endswith(".py")]
+    return sorted(name.replace("_", "-") for name in names if name != "__init__")
+
+
 def load(plugin_type: str) -> "ModuleType":
     name = plugin_type.replace("-", "_")
     module: ModuleType = getattr(__import__("cnihook.plugins", fromlist=[name]), name)
@@ -124,12 +129,9 @@ def supported_versions(plugin_type: str, plugin_path: "list[str] | None") -> "Se
     raise CniError(INTERNAL, f"{executable}: decoding version info: missing field supportedVersions")
 
 
-def environment(command: str, request: Request) -> "dict[str, str]":
-    """What a plugin finds in its environment: ours, and all six variables of the protocol, set even when
-    empty.
-    """
+def protocol_variables(command: str, request: Request) -> "dict[str, str]":
+    """All six variables of the protocol, set even when empty: what is inherited must not show through."""
     return {
-        **os.environ,
         "CNI_COMMAND": command,
         "CNI_CONTAINERID": request.container_id,
         "CNI_NETNS": request.netns,
@@ -137,6 +139,11 @@ def environment(command: str, request: Request) -> "dict[str, str]":
         "CNI_ARGS": request.args,
         "CNI_PATH": request.cni_path,
     }
+
+
+def environment(command: str, request: Request) -> "dict[str, str]":
+    """What a plugin finds in its environment: ours, and the variables of the protocol."""
+    return {**os.environ, **protocol_variables(command, request)}
 
 
 def _run_executable(executable: str, command: str, conf: NetConf, request: Request) -> bytes:

@@ -4,7 +4,7 @@ name it.
 """
 
 from cnihook.lean.address import Address, IPNet
-from cnihook.spec.errors import INVALID_CONFIG, CniError
+from cnihook.spec.errors import CniError, KeyRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class NetConf:
     def refuse(self, key: str, problem: str, details: str = "") -> CniError:
         prefix = f"{self.where}: " if self.where else ""
         shown = key if key.isprintable() else repr(key)[1:-1]
-        return CniError(INVALID_CONFIG, f'{prefix}"{shown}" {problem}', details)
+        return KeyRefused(f'{prefix}"{shown}" {problem}', details, self.raw, key)
 
     def has(self, key: str) -> bool:
         return lookup(self.raw, key) is not None

@@ -56,6 +56,15 @@ class CniError(Exception):
         )
 
 
+class KeyRefused(CniError):
+    """A configuration's key is not what it must be: `key` of the JSON object `raw`."""
+
+    def __init__(self, msg: str, details: str, raw: "dict[str, Any]", key: str) -> None:
+        super().__init__(INVALID_CONFIG, msg, details)
+        self.raw = raw
+        self.key = key
+
+
 class PoolExhausted(CniError):
     """No address is left.
 

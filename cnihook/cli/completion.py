@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook completion: what a shell needs to complete the commands and their options."""
+
+import argparse
+from collections.abc import Iterator
+
+from cnihook.cli import main as commands
+from cnihook.cli.arguments import Parser
+
+DESCRIPTION = """\
+Print what a shell needs to complete `cnihook`, its commands and their options, and names of networks:
+
+  bash   eval "$(cnihook completion bash)"                        in ~/.bashrc
+  zsh    eval "$(cnihook completion zsh)"                         in ~/.zshrc, behind compinit
+  fish   cnihook completion fish | source                         in ~/.config/fish/config.fish
+"""
+
+_BASH = """\
+_cnihook() {{
+  local word=${{COMP_WORDS[COMP_CWORD]}} words=
+  if (( COMP_CWORD == 1 )); then
+    words="{commands}"
+  else
+    case ${{COMP_WORDS[1]}} in
+{cases}
+    esac
+    case ${{COMP_WORDS[1]}} in
+      {with_network})
+        [[ $word == -* ]] || words="$words $(cnihook list 2> /dev/null | grep -o '^[^ ]*')" ;;
+    esac
+  fi
+  mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+  [[ $word == -* || ${{#COMPREPLY[@]}} -gt 0 ]] || mapfile -t COMPREPLY < <(compgen -f -- "$word")
+}}
+complete -F _cnihook cnihook
+"""
+
+_ZSH = """\
+_cnihook() {{
+  local -a words
+  if (( CURRENT == 2 )); then
+    words=(
+{commands}
+    )
+    _describe command words
+    return
+  fi
+  case $words[2] in *) ;; esac
+  local command=${{${{(z)BUFFER}}[2]}}
+  case $command in
+{cases}
+  esac
+  case $command in
+    {with_network}) compadd -- ${{(f)"$(cnihook list 2> /dev/null | grep -o '^[^ ]*')"}} ;;
+    *) _files ;;
+  esac
+}}
+compdef _cnihook cnihook
+"""
+
+_WITH_NETWORK = ("add", "del", "check", "gc", "status", "plan")
+
+
+def parser() -> Parser:
+    made = Parser("completion", DESCRIPTION)
+    made.add_argument("shell", choices=["bash", "zsh", "fish"])
+    return made
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
+    print({"bash": _bash, "zsh": _zsh, "fish": _fish}[found.shell](), end="")
+    return 0
+
+
+def _options(command: str) -> Iterator[tuple[str, str]]:
+    """(option, what for), of the long ones."""
+    if command in commands.HOOK:
+        yield "--network", "a network to attach"
+        yield "--conf-dir", "network configurations"
+        yield "--cni-path", "folders whose plugins go before the built-in ones"
+        return
+    for action in commands.load(command).parser()._actions:
+        for option in action.option_strings:
+            if option.startswith("--"):
+                yield option, "" if action.help in (None, argparse.SUPPRESS) else str(action.help)
+
+
+def _bash() -> str:
+    cases = [
+        f'      {command}) words="{" ".join(option for option, _ in _options(command))}" ;;'
+        for command in commands.COMMANDS
+    ]
+    return _BASH.format(
+        commands=" ".join(commands.COMMANDS), cases="\n".join(cases), with_network="|".join(_WITH_NETWORK)
+    )
+
+
+def _zsh() -> str:
+    def quoted(word: str, text: str) -> str:
+        return "'" + f"{word}:{text}".replace("'", "'\\''") + "'"
+
+    described = [f"      {quoted(name, purpose)}" for name, purpose in commands.COMMANDS.items()]
+    cases = [
+        f"    {command}) compadd -- {' '.join(option for option, _ in _options(command))} ;;"
+        for command in commands.COMMANDS
+    ]
+    return _ZSH.format(
+        commands="\n".join(described), cases="\n".join(cases), with_network="|".join(_WITH_NETWORK)
+    )
+
+
+def _fish() -> str:
+    def quoted(text: str) -> str:
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+    lines = ["complete -c cnihook -f"]
+    for name, purpose in commands.COMMANDS.items():
+        lines.append(f"complete -c cnihook -n __fish_use_subcommand -a {name} -d {quoted(purpose)}")
+    for name in commands.COMMANDS:
+        for option, purpose in _options(name):
+            condition = quoted(f"__fish_seen_subcommand_from {name}")
+            lines.append(
+                f"complete -c cnihook -n {condition} -l {option.removeprefix('--')} -d {quoted(purpose)}"
+            )
+    networks = quoted("(cnihook list 2> /dev/null | string match -r '^[^ ]+')")
+    for name in _WITH_NETWORK:
+        condition = quoted(f"__fish_seen_subcommand_from {name}")
+        lines.append(f"complete -c cnihook -n {condition} -a {networks}")
+    return "\n".join(lines) + "\n"

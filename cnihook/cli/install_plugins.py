@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook install-plugins: the built-in plugins as executables, for any other CNI runtime."""
+
+import os
+import sys
+
+from cnihook.cli import arguments
+from cnihook.cli.arguments import Parser
+from cnihook.lean.words import in_words
+from cnihook.sdk import invoke
+from cnihook.spec.errors import IO_FAILURE, CniError
+
+DESCRIPTION = """\
+Put an executable of each built-in plugin into DIR, for podman, containerd, CRI-O, or whatever else calls CNI
+plugins.  Each is a launcher of a few lines that leads to this installation.
+"""
+
+EPILOG = """\
+A file in DIR that is somebody else's is left alone, and told; --force replaces it.  --remove takes the
+launchers out again, and only those.
+"""
+
+_MARK = "# A built-in plugin of cnihook; `cnihook install-plugins --remove` takes it away."
+_LAUNCHER = """\
+#!{python} -IS
+{mark}
+import sys
+sys.path.insert(0, {folder!r})
+from cnihook.sdk.executable import main
+main({plugin!r})
+"""
+
+
+def parser() -> Parser:
+    made = Parser("install-plugins", DESCRIPTION, EPILOG)
+    made.add_argument("folder", metavar="DIR", type=os.path.abspath)
+    made.add_argument(
+        "--plugin", metavar="TYPE", action="append", help="only this one, repeatable (default: all)"
+    )
+    which = made.add_mutually_exclusive_group()
+    which.add_argument("--force", action="store_true", help="replace files that are somebody else's")
+    which.add_argument("--remove", action="store_true", help="take them out of DIR again")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    made = parser()
+    found = made.parse_args(argv)
+    built_in = invoke.built_in_types()
+    for plugin in found.plugin or ():
+        if plugin not in built_in:
+            made.error(f"no built-in plugin {plugin!r}; there are: {', '.join(built_in)}")
+    wanted = found.plugin or built_in
+
+    def work() -> None:
+        if found.remove:
+            for plugin in wanted:
+                _remove(f"{found.folder}/{plugin}")
+        else:
+            _install(found.folder, wanted, force=found.force)
+
+    return arguments.work("install-plugins", work)
+
+
+def _install(folder: str, plugins: list[str], *, force: bool) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise CniError(IO_FAILURE, in_words(error)) from None
+    foreign = [p for p in plugins if os.path.lexists(f"{folder}/{p}") and not _is_ours(f"{folder}/{p}")]
+    for plugin in plugins:
+        if plugin not in foreign or force:
+            _write(f"{folder}/{plugin}", plugin)
+    if foreign and not force:
+        raise CniError(
+            IO_FAILURE,
+            f"in {folder} there is somebody else's {', '.join(foreign)}, left as it is",
+            "--force replaces it; or take another folder",
+        )
+
+
+def _write(path: str, plugin: str) -> None:
+    """Whole or not at all: a runtime may be about to call it."""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    temporary = f"{path}.new"
+    with open(temporary, "w") as file:
+        file.write(_LAUNCHER.format(python=_python(), mark=_MARK, folder=package, plugin=plugin))
+        os.fchmod(file.fileno(), 0o755)
+    os.rename(temporary, path)
+
+
+def _python() -> str:
+    """The interpreter itself, since a shim in front of it costs every container's start."""
+    return os.path.realpath(sys.executable)
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return _MARK in file.read(1000)
+    except OSError:
+        return False
+
+
+def _remove(path: str) -> None:
+    if _is_ours(path):
+        os.unlink(path)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook list: the networks there are, and which plugin serves each of their parts."""
+
+import json
+from typing import Any
+
+from cnihook.cli import arguments
+from cnihook.cli.arguments import Parser
+from cnihook.log import complain
+from cnihook.runtime import networks
+from cnihook.runtime.networks import Network
+from cnihook.sdk import invoke
+from cnihook.spec.config import NetConf
+from cnihook.spec.errors import CniError
+
+DESCRIPTION = """\
+List the networks of /etc/cni/net.d (or $NETCONFPATH) with their plugins, and what serves each: the built-in
+plugin, or an executable.  A file that is no network is told on stderr, and makes the exit code 1.
+"""
+
+
+def parser() -> Parser:
+    made = Parser("list", DESCRIPTION)
+    made.add_argument("--json", action="store_true", help="all of it as JSON, the problems too")
+    made.add_conf_folder()
+    made.add_plugin_folders()
+    return made
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
+    settings = arguments.settings_of(found)
+    present, problems = networks.load_folder(settings.conf_folder)
+    default = not present and not problems
+    if default:
+        present = [networks.built_in()]
+    described = [_describe(network, settings.plugin_path) for network in present]
+    if found.json:
+        print(json.dumps({"networks": described, "problems": [str(each) for each in problems]}, indent=4))
+        return 1 if problems else 0
+    if default:
+        complain(f"no network configuration in {settings.conf_folder}: this is the built-in default")
+    for each in described:
+        print(f"{each['name']}  {each['cniVersion'] or '0.1.0'}  {each['file']}")
+        for plugin in each["plugins"]:
+            print(f"    {plugin['type']}: {plugin['served_by']}")
+    for problem in problems:
+        complain(str(problem))
+    return 1 if problems else 0
+
+
+def _describe(network: Network, plugin_path: "list[str] | None") -> dict[str, Any]:
+    plugins = []
+    for plugin in network.plugins:
+        conf = NetConf(plugin)
+        for plugin_type in (conf.string("type"), conf.object("ipam").string("type")):
+            if plugin_type:
+                plugins.append({"type": plugin_type, "served_by": served_by(plugin_type, plugin_path)})
+    return {
+        "name": network.name,
+        "cniVersion": network.version,
+        "file": network.source,
+        "plugins": plugins,
+    }
+
+
+def served_by(plugin_type: str, plugin_path: "list[str] | None") -> str:
+    try:
+        return invoke.find(plugin_type, plugin_path) or "built in"
+    except CniError:
+        return "missing"

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook validate: every problem of network configurations, in one go."""
+
+import copy
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from cnihook.cli import arguments
+from cnihook.cli.arguments import Parser
+from cnihook.lean import fastjson
+from cnihook.runtime import chain, networks
+from cnihook.runtime.networks import Network
+from cnihook.sdk import invoke
+from cnihook.sdk.call import Call, Request
+from cnihook.spec import version as versions
+from cnihook.spec.config import NetConf, json_name, lookup
+from cnihook.spec.errors import CniError, KeyRefused, invalid_config
+
+DESCRIPTION = """\
+Look for all that is wrong with network configurations: the file, the key, the reason.  Of built-in plugins
+every key is looked at, of others whether they are there and speak the network's version.
+"""
+
+_TRIES = 100  # a file with more problems than that has no need to be told of all
+
+
+def parser() -> Parser:
+    made = Parser("validate", DESCRIPTION, "Exit code: 0 nothing found, 1 something, 2 usage.")
+    made.add_argument("files", metavar="FILE", nargs="*", help="(default: all of the folder of networks)")
+    made.add_argument("--json", action="store_true", help="the problems as a list of JSON objects")
+    made.add_conf_folder()
+    made.add_plugin_folders()
+    return made
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
+    settings = arguments.settings_of(found)
+    files = found.files or networks.file_names(settings.conf_folder)
+    problems = [problem for path in files for problem in _problems(path, settings.plugin_path)]
+    if found.json:
+        print(json.dumps(problems, indent=4))
+    else:
+        for problem in problems:
+            print("; ".join(filter(None, [problem["problem"], problem["hint"]])))
+        if not problems:
+            print(f"{len(files)} {'file' if len(files) == 1 else 'files'}: nothing found")
+    return 1 if problems else 0
+
+
+def _problems(path: str, plugin_path: "list[str] | None") -> list[dict[str, str]]:
+    return [
+        {
+            "file": path,
+            "key": error.key if isinstance(error, KeyRefused) else "",
+            "problem": error.msg if error.msg.startswith(path) else f"{path}: {error.msg}",
+            "hint": error.details,
+        }
+        for error in _errors(path, plugin_path)
+    ]
+
+
+def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
+    try:
+        text = networks.read_file(path)
+        raw: Any = fastjson.loads(text.decode())
+        if not isinstance(raw, dict):
+            raise invalid_config(f"{path}: a network configuration is an object, not {json_name(raw)}")
+    except CniError as error:
+        return [error]
+    except ValueError as error:
+        return [invalid_config(f"{path}: error parsing configuration: {error}")]
+
+    errors, network = _each(lambda: networks.from_raw(raw, text, path, os.path.dirname(path)))
+    if not isinstance(network, Network):
+        return errors
+    for index in range(len(network.plugins)):
+        errors += _errors_of_plugin(network, index, plugin_path)
+    return errors
+
+
+def _errors_of_plugin(network: Network, index: int, plugin_path: "list[str] | None") -> list[CniError]:
+    where = network.where(index)
+    conf = NetConf(copy.deepcopy(chain.derive(network, index, {}, None)), where)
+    request = Request("validate", "", "eth0", plugin_path=plugin_path)
+    errors: list[CniError] = []
+    for plugin_type in (conf.string("type"), conf.object("ipam").string("type")):
+        if not plugin_type:
+            continue
+        try:
+            supported = invoke.supported_versions(plugin_type, plugin_path)
+            versions.check_supported(network.version, supported)
+            if invoke.find(plugin_type, plugin_path) is None:
+                refused, _ = _each(partial(_read_conf, plugin_type, conf, request))
+                errors += [e if e.msg.startswith(network.source) else e.wrapped(where) for e in refused]
+        except CniError as error:
+            errors.append(error.wrapped(where))
+    request.close()
+    return errors
+
+
+def _read_conf(plugin_type: str, conf: NetConf, request: Request) -> None:
+    """All that a built-in plugin reads of its configuration, before it does anything."""
+    reader = getattr(invoke.load(plugin_type), "Conf", None)
+    if reader:
+        reader(Call("ADD", conf, request))
+
+
+def _each(read: Callable[[], Any]) -> tuple[list[CniError], Any]:
+    """Read until nothing is refused any more: each key that was is taken out, to get at the next.
+
+    Returns all that was refused, and what came of the reading, if anything did.
+    """
+    errors: list[CniError] = []
+    for _ in range(_TRIES):
+        try:
+            return errors, read()
+        except KeyRefused as error:
+            if any(str(error) == str(known) for known in errors):
+                break
+            errors.append(error)
+            if lookup(error.raw, error.key) is None:  # it is missing, or is part of something else
+                break
+            for name in [name for name in error.raw if name.lower() == error.key.lower()]:
+                del error.raw[name]
+        except CniError as error:
+            errors.append(error)
+            break
+    return errors, None
