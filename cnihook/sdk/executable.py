@@ -23,6 +23,7 @@ from cnihook.spec.names import check_container_id, check_ifname, check_network_n
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
     from typing import Any
 
 # Which variables each operation cannot do without.
@@ -37,22 +38,26 @@ _WITH_CONTAINER = ("ADD", "DEL", "CHECK")
 _TIMEOUT = 300.0  # seconds for a delegate; the runtime above has a deadline of its own
 
 
-def main(plugin_type: str) -> None:
-    """Serve one operation and exit: 0, or 1 with the error as JSON on stdout."""
+def main(built_in: str = "") -> None:
+    """Serve one operation and exit: 0, or 1 with the error as JSON on stdout.
+
+    The plugin is the module that runs as the program, or else the built-in one of this type.
+    """
+    plugin = invoke.load(built_in) if built_in else sys.modules["__main__"]
     command = os.environ.get("CNI_COMMAND", "")
     if not command:
-        _about(plugin_type)
+        _about(built_in or os.path.basename(sys.argv[0]), plugin)
         sys.exit(0)
     signals.reset()
     version = versions.CURRENT
     try:
         if command == "VERSION":
-            output = _version(plugin_type)
+            output = _version(plugin)
         else:
             request = _request(command, os.environ)
             raw = _read_stdin()
-            version = _configured_version(plugin_type, command, raw)
-            output = _serve(plugin_type, command, raw, version, request)
+            version = _configured_version(plugin, command, raw)
+            output = _serve(plugin, command, raw, version, request)
     except (Exception, signals.Interrupted) as error:
         _print(as_cni_error(error).to_json(version))
         sys.exit(1)
@@ -60,15 +65,13 @@ def main(plugin_type: str) -> None:
     sys.exit(0)
 
 
-def _about(plugin_type: str) -> None:
-    supported = ", ".join(invoke.versions_of(plugin_type))
-    os.write(
-        2, f"CNI {plugin_type} plugin of cnihook\nCNI protocol versions supported: {supported}\n".encode()
-    )
+def _about(name: str, plugin: "ModuleType") -> None:
+    supported = ", ".join(invoke.versions_of(plugin))
+    os.write(2, f"CNI {name} plugin of cnihook\nCNI protocol versions supported: {supported}\n".encode())
 
 
-def _version(plugin_type: str) -> str:
-    supported = list(invoke.versions_of(plugin_type))
+def _version(plugin: "ModuleType") -> str:
+    supported = list(invoke.versions_of(plugin))
     return fastjson.dumps({"cniVersion": versions.CURRENT, "supportedVersions": supported}) + "\n"
 
 
@@ -112,20 +115,20 @@ def _read_stdin() -> "dict[str, Any]":
     return raw
 
 
-def _configured_version(plugin_type: str, command: str, raw: "dict[str, Any]") -> str:
+def _configured_version(plugin: "ModuleType", command: str, raw: "dict[str, Any]") -> str:
     try:
         version = NetConf(raw).string("cniVersion")
     except CniError as error:
         raise CniError(DECODING_FAILURE, f"error decoding config version: {error.msg}") from None
     check_network_name(NetConf(raw).string("name"))
     versions.check_operation(command, version)
-    return versions.check_supported(version, invoke.versions_of(plugin_type))
+    return versions.check_supported(version, invoke.versions_of(plugin))
 
 
-def _serve(plugin_type: str, command: str, raw: "dict[str, Any]", version: str, request: Request) -> str:
+def _serve(plugin: "ModuleType", command: str, raw: "dict[str, Any]", version: str, request: Request) -> str:
     conf = NetConf({**raw, "cniVersion": version}, "")
     try:
-        result = invoke.run_built_in(plugin_type, command, conf, request)
+        result = invoke.run_module(plugin, command, conf, request)
     finally:
         request.close()
     if result is None:

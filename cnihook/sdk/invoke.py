@@ -69,9 +69,9 @@ def load(plugin_type: str) -> "ModuleType":
     return module
 
 
-def versions_of(plugin_type: str) -> "Sequence[str]":
-    """The versions of the specification that a built-in plugin speaks: its VERSIONS, or else all."""
-    found: Sequence[str] = getattr(load(plugin_type), "VERSIONS", versions.ALL)
+def versions_of(module: "ModuleType") -> "Sequence[str]":
+    """The versions of the specification that a plugin's module speaks: its VERSIONS, or else all."""
+    found: Sequence[str] = getattr(module, "VERSIONS", versions.ALL)
     return found
 
 
@@ -83,7 +83,7 @@ def run(command: str, plugin_type: str, conf: NetConf, request: Request) -> "Res
     """
     executable = find(plugin_type, request.plugin_path)
     if executable is None:
-        return run_built_in(plugin_type, command, conf, request)
+        return run_module(load(plugin_type), command, conf, request)
     output = _run_executable(executable, command, conf, request)
     if command != "ADD":
         return None
@@ -94,11 +94,11 @@ def run(command: str, plugin_type: str, conf: NetConf, request: Request) -> "Res
     return Result.from_json(value, conf.string("cniVersion"), f"the result of {executable}")
 
 
-def run_built_in(plugin_type: str, command: str, conf: NetConf, request: Request) -> "Result | None":
+def run_module(module: "ModuleType", command: str, conf: NetConf, request: Request) -> "Result | None":
     """An operation that the plugin does not have succeeds without doing anything."""
     if command == "ADD":  # where that was refused, DEL has nothing to do, and should not fail
-        versions.check_supported(conf.string("cniVersion"), versions_of(plugin_type))
-    function = getattr(load(plugin_type), VERBS[command], None)
+        versions.check_supported(conf.string("cniVersion"), versions_of(module))
+    function = getattr(module, VERBS[command], None)
     result: Result | None = function(Call(command, conf, request)) if function else None
     return result
 
@@ -110,7 +110,7 @@ def supported_versions(plugin_type: str, plugin_path: "list[str] | None") -> "Se
     """
     executable = find(plugin_type, plugin_path)
     if executable is None:
-        return versions_of(plugin_type)
+        return versions_of(load(plugin_type))
     dummy = Request("", "dummy", "dummy", plugin_path=plugin_path, cni_path="dummy", timeout=10.0)
     conf = NetConf({"cniVersion": versions.CURRENT})
     try:

@@ -117,11 +117,11 @@ def test_a_built_in_plugin_may_not_speak_every_version(monkeypatch: pytest.Monke
     request = Request("c1", "", "lo")
 
     with pytest.raises(CniError, match="incompatible CNI versions") as refused:
-        invoke.run_built_in("loopback", "ADD", conf(), request)
+        invoke.run_module(invoke.load("loopback"), "ADD", conf(), request)
     assert refused.value.code == INCOMPATIBLE_VERSION
     assert '"1.0.0", plugin supports ["1.1.0"]' in refused.value.details
 
-    assert invoke.run_built_in("loopback", "DEL", conf(), request) is None
+    assert invoke.run_module(invoke.load("loopback"), "DEL", conf(), request) is None
 
 
 # What it is given

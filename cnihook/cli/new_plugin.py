@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook new-plugin: a plugin project that works, to be made into one's own."""
+
+import argparse
+import os
+import shutil
+
+from cnihook.cli import arguments
+from cnihook.cli.arguments import Parser
+from cnihook.sdk import invoke
+from cnihook.spec.errors import INVALID_CONFIG, CniError
+
+DESCRIPTION = """\
+Write a plugin project into a new folder NAME: the plugin, its tests (which pass), a network that uses it,
+and a README that says how to run all three.  The plugin is a chained one, and does something small and real.
+"""
+
+_PLACEHOLDER = "myplugin"
+_TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(invoke.__file__)), "template")
+
+
+def parser() -> Parser:
+    made = Parser("new-plugin", DESCRIPTION)
+    made.add_argument("name", metavar="NAME", type=_name, help="the plugin's type, such as mytype")
+    made.add_argument("--dir", metavar="DIR", help="the folder to write to (default: NAME, in this one)")
+    return made
+
+
+def _name(text: str) -> str:
+    """What can be a CNI type, a file and, since a test is named after it, a Python module."""
+    if not (text.isascii() and text.isidentifier() and text == text.lower()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} cannot be the name: lower-case letters, digits and _, a letter first"
+        )
+    if invoke.is_built_in(text):
+        raise argparse.ArgumentTypeError(f"there is a built-in plugin {text}, which would go first")
+    return text
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
+    folder = os.path.abspath(found.dir or found.name)
+
+    def work() -> None:
+        if os.path.exists(folder) and os.listdir(folder):
+            raise CniError(INVALID_CONFIG, f"{folder} is not empty", "--dir names another folder")
+        os.makedirs(folder, exist_ok=True)
+        for name in sorted(os.listdir(_TEMPLATE)):
+            if not name.startswith("__"):
+                _copy(
+                    f"{_TEMPLATE}/{name}", f"{folder}/{name.replace(_PLACEHOLDER, found.name)}", found.name
+                )
+        print(f"{folder}: {', '.join(sorted(os.listdir(folder)))}; README.md says how to go on")
+
+    return arguments.work(f"new-plugin {found.name}", work)
+
+
+def _copy(source: str, target: str, name: str) -> None:
+    with open(source) as file:
+        text = file.read()
+    with open(target, "w") as file:
+        # A bridge's name has 15 characters at the most, which a plugin's name may exceed.
+        file.write(text.replace(f"{_PLACEHOLDER}0", f"{name[:14]}0").replace(_PLACEHOLDER, name))
+    shutil.copymode(source, target)

@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""
+announce: a CNI plugin that tells other programs which addresses a container has.
+
+It follows another plugin in a chain.  For each attachment it writes a file:
+
+    FOLDER/NETWORK/CONTAINERID-IFNAME        an address per line
+
+Replace this with what your plugin is for.  The five functions are all that there is to a plugin; each gets a
+Call, and raises CniError, or lets an OSError pass, where it fails.
+"""
+
+import os
+
+from cnihook.sdk import Call, CniError, Result, Undo
+from cnihook.sdk.executable import main
+from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
+
+FOLDER = "/run/announce"
+
+
+class Conf:
+    """Every key of the configuration, read and refused in one place, before anything is changed."""
+
+    def __init__(self, call: Call) -> None:
+        folder = call.conf.string("folder", default=FOLDER)  # refused by name if it is no string
+        if not os.path.isabs(folder):
+            raise call.conf.refuse("folder", f"must be an absolute path, not {folder!r}")
+        self.folder = f"{folder}/{call.network}"
+        self.path = f"{self.folder}/{_file_name(call.container_id, call.ifname)}"
+
+
+def _file_name(container_id: str, ifname: str) -> str:
+    return f"{container_id}-{ifname}"
+
+
+def add(call: Call) -> Result:
+    """ADD: returns the result of the plugins before, changed or not."""
+    conf = Conf(call)
+    result = call.required_prev_result()
+    with Undo() as undo:  # whatever goes wrong in here, nothing of it stays
+        os.makedirs(conf.folder, exist_ok=True)
+        undo.push(_remove, conf.path)
+        with open(conf.path, "w") as file:
+            file.writelines(f"{line}\n" for line in _lines(result))
+        return result
+
+
+def _lines(result: Result) -> list[str]:
+    return [str(ip.net.address) for ip in result.ips]
+
+
+def delete(call: Call) -> None:
+    """DEL: succeeds whatever is missing by now, and twice; call.prev_result may be None."""
+    _remove(Conf(call).path)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def check(call: Call) -> None:
+    """CHECK: raises CniError if anything is not as ADD left it."""
+    path = Conf(call).path
+    try:
+        with open(path) as file:
+            written = file.read().splitlines()
+    except FileNotFoundError:
+        raise CniError(INTERNAL, f"{path} is missing", "DEL and ADD make it anew") from None
+    if written != _lines(call.required_prev_result()):
+        raise CniError(INTERNAL, f"{path} tells other addresses than the container has")
+
+
+def gc(call: Call) -> None:
+    """GC: releases what belongs to no attachment on the list of those that are alive."""
+    keep = call.valid_attachments()
+    folder = Conf(call).folder
+    if keep is None or not os.path.isdir(folder):
+        return
+    kept = {_file_name(container_id, ifname) for container_id, ifname in keep}
+    for name in os.listdir(folder):
+        if name not in kept:
+            _remove(f"{folder}/{name}")
+
+
+def status(call: Call) -> None:
+    """STATUS: raises CniError, code 50, if an ADD could not be served now."""
+    folder = os.path.dirname(Conf(call).folder)
+    if os.path.exists(folder) and not os.access(folder, os.W_OK):
+        raise CniError(PLUGIN_NOT_AVAILABLE, f"{folder} cannot be written to")
+
+
+if __name__ == "__main__":
+    main()

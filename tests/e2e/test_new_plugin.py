@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook new-plugin: from nothing to a chained plugin that works, by its own README."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.namespace import base_environment
+
+CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")
+EXAMPLE = CHECKOUT / "oci-examples" / "own-plugin"
+
+
+def make(*words: str, cwd: Path, status: int = 0) -> str:
+    done = subprocess.run([CNIHOOK, "new-plugin", *words], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def environment() -> dict[str, str]:
+    """As for who works in a checkout: its programs on PATH, its package where Python looks."""
+    path = f"{Path(sys.executable).parent}:{CHECKOUT / 'scripts'}:{base_environment()['PATH']}"
+    return base_environment() | {"PYTHONPATH": str(CHECKOUT), "PATH": path}
+
+
+def test_its_tests_pass(tmp_path: Path) -> None:
+    make("mytype", cwd=tmp_path)
+    project = tmp_path / "mytype"
+    assert sorted(os.listdir(project)) == ["10-mytype.conflist", "README.md", "mytype.py", "test_mytype.py"]
+    assert not any("myplugin" in (project / name).read_text() for name in os.listdir(project))
+
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(argv, cwd=project, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout
+
+
+@pytest.mark.root
+def test_its_readme_is_true_to_the_letter(host: Host, tmp_path: Path) -> None:
+    """Every command in it, as it stands there."""
+    make("mytype", cwd=tmp_path)
+    text = (tmp_path / "mytype" / "README.md").read_text()
+    commands = [line.partition("  #")[0].strip() for line in re.findall(r"^    (.+)$", text, re.MULTILINE)]
+    assert [command.split()[0] for command in commands] == ["python3", "mkdir", "cnihook", "priv-net-run"]
+
+    host.leaves("dir /run/mytype", "dir /run/mytype/*")
+    outputs = [
+        host.run("sh", "-c", command, cwd=str(tmp_path / "mytype"), env=environment()).stdout
+        for command in commands
+    ]
+
+    assert outputs[2] == "1 file: nothing found\n"
+    assert re.fullmatch(r"/run/mytype/mytype-net/priv-\w+-eth0:10\.213\.77\.2\n", outputs[3])
+
+
+def test_a_name_that_can_be_none_is_refused(tmp_path: Path) -> None:
+    for name, why in (
+        ("bridge", "built-in"),
+        ("My-Type", "lower-case"),
+        ("../x", "lower-case"),
+        ("", "lower"),
+    ):
+        assert why in make(name, cwd=tmp_path, status=2)
+    assert os.listdir(tmp_path) == []
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mytype").mkdir()
+    (tmp_path / "mytype" / "precious").touch()
+
+    assert "is not empty" in make("mytype", cwd=tmp_path, status=1)
+    make("mytype", "--dir", "other", cwd=tmp_path)
+    assert len(os.listdir(tmp_path / "other")) == 4 and os.listdir(tmp_path / "mytype") == ["precious"]
+
+
+def test_the_example_is_what_is_made(tmp_path: Path) -> None:
+    """But for what its README says was changed."""
+    make("announce", "--dir", "made", cwd=tmp_path)
+
+    for name in ("announce.py", "test_announce.py"):
+        assert (EXAMPLE / name).read_text() == (tmp_path / "made" / name).read_text()
