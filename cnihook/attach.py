@@ -16,7 +16,8 @@ from cnihook.linux.netns import NetNS
 from cnihook.log import Log
 from cnihook.runtime import attachment, cache, chain, holder, networks
 from cnihook.runtime.cache import Record
-from cnihook.runtime.networks import Network, Want
+from cnihook.runtime.networks import Network
+from cnihook.runtime.wants import Served, Want, Wants, serve
 from cnihook.sdk.undo import Undo
 from cnihook.spec.errors import INVALID_CONFIG, CniError, PoolExhausted, as_cni_error
 from cnihook.spec.names import check_container_id, check_ifname, record_name
@@ -72,81 +73,77 @@ class Attachment:
 # Which networks
 
 
-def select(
-    wants: "list[Want] | None", settings: Settings, complain: "Callable[[str], None]"
-) -> "list[tuple[Network, str]]":
-    """The networks wanted (None: all there are), each with the ifname asked for or an empty string.
+def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") -> "list[Served]":
+    """The networks wanted, or all there are, each with what its plugins are to be told.
 
-    A file that is malformed is complained of and hides no other network.
+    A file that is malformed is complained of and hides no other network.  Raises CniError for a network that
+    is not there, and for a want that no plugin can serve.
     """
     found, problems = networks.load_folder(settings.conf_folder)
     for problem in problems:
         complain(str(problem))
-    if not found and not problems and wants is None:
+    chosen: list[tuple[Network, Want]] = []
+    if wants.networks is not None:
+        by_name = {network.name: network for network in found}
+        by_name.setdefault(networks.built_in().name, networks.built_in())
+        for want in wants.networks:
+            network = by_name.get(want.network)
+            if not network:
+                raise CniError(
+                    INVALID_CONFIG,
+                    f"no network {want.network!r} in {settings.conf_folder}",
+                    f"there are: {', '.join(sorted(by_name))}",
+                )
+            chosen.append((network, want))
+    elif found:
+        chosen = [(network, Want(network.name)) for network in found]
+    elif problems:
+        raise CniError(
+            INVALID_CONFIG, f"no usable network configuration in {settings.conf_folder}", str(problems[0])
+        )
+    else:
         default = networks.built_in()
         complain(
             f"no network configuration in {settings.conf_folder}: "
             f"using the built-in default network {default.name} (10.88.64.0/20 on bridge cnihook0)"
         )
-        return [(default, "")]
-    if wants is None:
-        if not found:
-            raise CniError(
-                INVALID_CONFIG,
-                f"no usable network configuration in {settings.conf_folder}",
-                str(problems[0]),
-            )
-        return [(network, "") for network in found]
-
-    by_name = {network.name: network for network in found}
-    by_name.setdefault(networks.built_in().name, networks.built_in())
-    chosen = []
-    for want in wants:
-        network = by_name.get(want.network)
-        if not network:
-            known = ", ".join(sorted(by_name))
-            raise CniError(
-                INVALID_CONFIG,
-                f"no network {want.network!r} in {settings.conf_folder}",
-                f"there are: {known}",
-            )
-        chosen.append((network, want.ifname))
-    return chosen
+        chosen = [(default, Want(default.name))]
+    return serve(chosen, wants.common)
 
 
-def _name_interfaces(chosen: "list[tuple[Network, str]]", taken: "set[str]") -> "list[tuple[Network, str]]":
+def _name_interfaces(chosen: "list[Served]", taken: "set[str]") -> "list[str]":
     """Give each network without an ifname the next ethN that nobody has; loopback is always lo."""
-    named: list[tuple[Network, str]] = []
-    taken = taken | {ifname for _network, ifname in chosen}
+    named: list[str] = []
+    taken = taken | {served.ifname for served in chosen}
     number = 0
-    for network, ifname in chosen:
-        if not ifname and network.is_loopback:
+    for served in chosen:
+        ifname = served.ifname
+        if not ifname and served.network.is_loopback:
             ifname = "lo"
         while not ifname:
             if f"eth{number}" not in taken:
                 ifname = f"eth{number}"
             number += 1
         check_ifname(ifname)
-        if any(ifname == other for _network, other in named):
+        if ifname in named:
             raise CniError(INVALID_CONFIG, f"interface name {ifname} is asked for twice")
-        named.append((network, ifname))
+        named.append(ifname)
     return named
 
 
 # Up
 
 
-def up(
-    container: Container, chosen: "list[tuple[Network, str]]", settings: Settings, log: Log
-) -> "list[Attachment]":
+def up(container: Container, chosen: "list[Served]", settings: Settings, log: Log) -> "list[Attachment]":
     """Attach a container to networks, all or none.  Returns what came of it, in order.
 
     Raises CniError, also where the container is on one of the networks already, or OSError.
     """
     check_container_id(container.id)
-    for network, ifname in chosen:
-        record_name(network.name, container.id, ifname or "eth000")  # refused now rather than half-way
-        chain.find_plugins(network, settings.plugin_path)
+    for served in chosen:
+        # Refused now rather than half-way.
+        record_name(served.network.name, container.id, served.ifname or "eth000")
+        chain.find_plugins(served.network, settings.plugin_path)
     if not os.path.isdir(_STATE):  # the first since the machine was booted
         collect(settings, log)
     with _lock(container.id, "attach"), Undo() as undo:
@@ -165,13 +162,16 @@ def up(
         first = max((record.sequence for record in present), default=-1) + 1
         records = []
         half_done: list[Record] = []
-        for sequence, (network, ifname) in enumerate(_name_interfaces(chosen, taken), first):
+        names = _name_interfaces(chosen, taken)
+        for sequence, (served, ifname) in enumerate(zip(chosen, names, strict=True), first):
             record = Record(
-                network.name,
+                served.network.name,
                 container.id,
                 ifname,
-                config=network.text,
+                config=served.network.text,
                 netns=netns.named(container.id),
+                cni_args=served.cni_args,
+                capability_args=served.capability_args,
                 holder=who,
                 sequence=sequence,
                 plugin_path=settings.plugin_path,
@@ -183,14 +183,14 @@ def up(
         _name(container, records, log)
 
         attached = []
-        for (network, _ifname), record in zip(chosen, records, strict=True):
+        for served, record in zip(chosen, records, strict=True):
             try:
-                result = _attach(network, record, settings, log)
+                result = _attach(served.network, record, settings, log)
             except BaseException as error:
                 if getattr(error, "__notes__", ()):  # the chain could not undo all that it had done
                     half_done.append(record)
                 raise
-            attached.append(Attachment(network, record, result))
+            attached.append(Attachment(served.network, record, result))
         return attached
 
 
@@ -212,12 +212,10 @@ def _release_stale(container: Container, settings: Settings, log: Log) -> "list[
     return present
 
 
-def _refuse_twice(
-    container: Container, chosen: "list[tuple[Network, str]]", present: "list[Record]"
-) -> None:
+def _refuse_twice(container: Container, chosen: "list[Served]", present: "list[Record]") -> None:
     on = {record.network: record.ifname for record in present}
     asked: set[str] = set()
-    for network, _ifname in chosen:
+    for network in (served.network for served in chosen):
         if network.name in asked:
             raise CniError(INVALID_CONFIG, f"network {network.name} is asked for twice")
         if network.name in on:

@@ -17,7 +17,7 @@ from cnihook.log import Log, complain
 from cnihook.oci import bundle, state, wants
 from cnihook.oci.bundle import Bundle
 from cnihook.oci.state import State
-from cnihook.runtime.networks import Want
+from cnihook.runtime.wants import Wants
 from cnihook.spec.errors import INTERNAL, INVALID_NETNS, CniError
 
 TYPE_CHECKING = False
@@ -41,6 +41,9 @@ The OCI hook.  Register both events in config.json, then `runc run` gives the co
 
   --network NAME[:IFNAME]   a network to attach, repeatable; else the annotation cnihook.networks
                             (such as mynet,storage:eth1); else all there are
+  --publish, --ip, --mac-address, --bandwidth, --dns, --add-host, ...
+                            what else it wants, as annotations cnihook.publish, ... say it, too;
+                            `cnihook attach --help` has them all
   --conf-dir DIR            network configurations (default: $NETCONFPATH, else /etc/cni/net.d)
   --cni-path DIR[:DIR]...   folders whose plugins go before the built-in ones (default: $CNI_PATH)
 """
@@ -55,18 +58,19 @@ class Options:
 
     def __init__(self, arguments: "list[str]") -> None:
         self.settings = Settings.from_environment(os.environ)
-        self.wants: list[Want] | None = None
+        self.wants = Wants()  # by flags; what they say goes before the annotations
         pending = list(arguments)
         while pending:
             option, equals, value = pending.pop(0).partition("=")
-            if option not in ("--network", "--conf-dir", "--cni-path"):
+            word = wants.word_of(option)
+            if not word and option not in ("--conf-dir", "--cni-path"):
                 raise UsageError(f"unknown argument {option!r}; see `cnihook --help`")
-            if not equals:
+            if not equals and not (word and not word.value):
                 if not pending:
                     raise UsageError(f"{option} needs a value")
                 value = pending.pop(0)
-            if option == "--network":
-                self.wants = [*(self.wants or ()), *wants.parse_networks(value)]
+            if word:
+                word.add(self.wants, value)
             elif option == "--conf-dir":
                 self.settings.conf_folder = os.path.abspath(value)
             else:
@@ -165,11 +169,8 @@ def _create(found: State, options: Options, log: Log) -> None:
         if shared:
             raise _shares_host(found, config.path)
 
-        chosen = attach.select(
-            options.wants if options.wants is not None else wants.from_annotations(found.annotations),
-            options.settings,
-            _both(log),
-        )
+        wanted = options.wants.over(wants.from_annotations(found.annotations))
+        chosen = attach.select(wanted, options.settings, _both(log))
         attached = attach.up(Container(found.id, namespace, found.pid), chosen, options.settings, log)
         _write_resolv_conf(found, config, attached, log)
         if os.getppid() != runtime:

@@ -5,12 +5,14 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cnihook.attach import Settings
 from cnihook.lean import signals
 from cnihook.lean.words import describe
 from cnihook.log import Log, complain
+from cnihook.oci import wants as words
+from cnihook.runtime.wants import Wants
 from cnihook.spec.errors import CniError
 from cnihook.spec.names import check_container_id
 
@@ -42,6 +44,26 @@ class Parser(argparse.ArgumentParser):
             help="the container's, as its runtime knows it",
         )
 
+    def add_wants(self) -> None:
+        """The vocabulary of oci.wants, as options; together they become `wants` of what is parsed."""
+        group = self.add_argument_group("what the container wants, in place of its annotations cnihook.*")
+        self.set_defaults(wants=Wants())
+        for name, word in words.WORDS.items():
+            short = ["-p"] if name == "publish" else []
+            group.add_argument(
+                *short,
+                f"--{name}",
+                metavar=word.value or None,
+                nargs=None if word.value else 0,
+                action=_AddWant,
+                help=word.purpose.replace("%", "%%"),
+            )
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        if "wants" in self._defaults:
+            self.set_defaults(wants=Wants())  # not the one of an earlier parsing
+        return super().parse_args(*arguments, **options)
+
     def add_conf_folder(self) -> None:
         self.add_argument(
             "--conf-dir",
@@ -56,6 +78,22 @@ class Parser(argparse.ArgumentParser):
             metavar="DIR[:DIR]...",
             help="folders whose plugins go before the built-in ones (default: $CNI_PATH)",
         )
+
+
+class _AddWant(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option: str | None = None,
+    ) -> None:
+        word = words.word_of(option or "")
+        assert word
+        try:
+            word.add(namespace.wants, values if word.value else "")
+        except CniError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
 
 
 def checked(check: Callable[[str], object]) -> Callable[[str], str]:

@@ -30,17 +30,11 @@ EPILOG = """\
 def parser() -> Parser:
     made = Parser("attach", DESCRIPTION, EPILOG)
     made.add_container()
-    made.add_argument(
-        "--network",
-        metavar="NAME[:IFNAME]",
-        action="append",
-        type=arguments.checked(wants.parse_networks),
-        help="a network to attach, repeatable; else the annotation cnihook.networks; else all there are",
-    )
     made.add_argument("--runtime", default="", help="runc, crun or a path (default: the one that knows ID)")
     made.add_argument(
         "--root", metavar="DIR", default="", help="where it keeps its containers: its own --root"
     )
+    made.add_wants()
     made.add_conf_folder()
     made.add_plugin_folders()
     return made
@@ -51,9 +45,7 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         state = runtimes.find(found.id, found.runtime, found.root)
-        wanted = wants.from_annotations(state.annotations)
-        if found.network is not None:
-            wanted = wants.parse_networks(",".join(found.network))
+        wanted = found.wants.over(wants.from_annotations(state.annotations))
         settings = arguments.settings_of(found)
         log = Log(state.id)
         with arguments.failures_in(log, "attach"):

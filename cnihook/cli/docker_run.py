@@ -24,7 +24,7 @@ from cnihook.linux import libc
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
 from cnihook.oci import wants
-from cnihook.runtime.networks import Network
+from cnihook.runtime.wants import Served, Wants
 
 _FAILED = 125  # as docker run says that the container is not to blame
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # for plugins: they call programs of the administrator
@@ -80,13 +80,15 @@ def _main(argv: list[str]) -> int:
         os.execv(docker.program, ["docker", "run", *argv])
     if os.geteuid() != 0:
         raise Refused("networks need root", "try `sudo docker-run ...`")
-    wanted = None if plan.networks is None else [wants.parse_network(network) for network in plan.networks]
+    wanted = Wants()
+    for network in plan.networks or ():
+        wants.WORDS["network"].add(wanted, network)
     settings = Settings.from_environment(os.environ)
     chosen = attach.select(wanted, settings, _complain)
     return _run(docker, plan, chosen, settings)
 
 
-def _run(docker: Docker, plan: Plan, chosen: list[tuple[Network, str]], settings: Settings) -> int:
+def _run(docker: Docker, plan: Plan, chosen: list[Served], settings: Settings) -> int:
     client = _Client()
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
     signals.raise_on_interrupts()
@@ -158,7 +160,7 @@ class _Client:
             self._job.end_as_it_did()
 
 
-def _attach(pause: Pause, chosen: list[tuple[Network, str]], settings: Settings) -> list[Attachment]:
+def _attach(pause: Pause, chosen: list[Served], settings: Settings) -> list[Attachment]:
     namespace = NetNS.open(f"/proc/{pause.pid}/ns/net")
     try:
         return attach.up(Container(pause.id, namespace, pause.pid), chosen, settings, Log(pause.id))

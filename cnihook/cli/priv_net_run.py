@@ -43,6 +43,12 @@ ended it; 125 if it got no network, 126 if it cannot be executed, 127 if there i
   priv-net-run --network mynet --network storage:data0 sh
 """
 
+# Those of oci.wants, which is imported while the command's process makes its namespace; and where to look.
+_WITH_VALUE = (
+    "--network", "--ip", "--ip6", "--mac-address", "--publish", "-p", "--bandwidth", "--dns", "--dns-search",
+    "--dns-option", "--hostname", "--add-host", "--network-alias", "--route", "--conf-dir", "--cni-path",
+)  # fmt: skip
+_SWITCHES = ("--no-default-route",)
 _FAILED = 125
 _READY = b"."  # from the command's process: its network namespace is there
 _GO = b"go\n"  # to it; then the text of its resolv.conf, empty for the one that it has
@@ -85,7 +91,7 @@ class Options:
 
     def __init__(self, argv: "list[str]") -> None:
         self.answer = ""  # to --help or --version
-        self.networks: list[str] | None = None
+        self.wants: list[tuple[str, str]] = []  # option and value, understood later
         self.conf_folder = ""
         self.plugin_path: list[str] | None = None
         pending = list(argv)
@@ -101,14 +107,14 @@ class Options:
 
                 self.answer = f"priv-net-run {__version__}\n"
                 return
-            if option not in ("--network", "--conf-dir", "--cni-path"):
+            if option not in _WITH_VALUE + _SWITCHES:
                 raise Refused(f"unknown option {option!r}; see `priv-net-run --help`")
-            if not equals:
+            if not equals and option in _WITH_VALUE:
                 if not pending:
                     raise Refused(f"{option} needs a value; see `priv-net-run --help`")
                 value = pending.pop(0)
-            if option == "--network":
-                self.networks = [*(self.networks or ()), value]
+            if option not in ("--conf-dir", "--cni-path"):
+                self.wants.append((option, value))
             elif option == "--conf-dir":
                 self.conf_folder = value
             else:
@@ -244,17 +250,18 @@ def _on_networks(options: Options, process: _CommandProcess) -> int:
     from cnihook.linux.netns import NetNS
     from cnihook.log import Log
     from cnihook.oci import resolv_conf, wants
+    from cnihook.runtime.wants import Wants
 
     settings = _settings(options)
     os.umask(0o022)
     os.chdir("/")
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
-    wanted = options.networks
-    chosen = attach.select(
-        None if wanted is None else [want for text in wanted for want in wants.parse_networks(text)],
-        settings,
-        _complain,
-    )
+    wanted = Wants()
+    for option, value in options.wants:
+        word = wants.word_of(option)
+        assert word
+        word.add(wanted, value)
+    chosen = attach.select(wanted, settings, _complain)
     if not process.is_ready():
         return _FAILED
     container = attach.Container(

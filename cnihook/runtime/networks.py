@@ -66,16 +66,6 @@ class Network:
         return [plugin.get("type") for plugin in self.plugins] == ["loopback"]
 
 
-class Want:
-    """A network that a container is to be on; without an ifname it gets the next free ethN."""
-
-    __slots__ = ("ifname", "network")
-
-    def __init__(self, network: str, ifname: str = "") -> None:
-        self.network = network
-        self.ifname = ifname
-
-
 def parse(text: bytes, source: str, folder: str = "") -> Network:
     """A network from the text of its file, a list or a single plugin, told apart by what it holds.
 

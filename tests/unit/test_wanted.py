@@ -8,14 +8,17 @@ import pytest
 
 from cnihook.attach import Settings, _name_interfaces, select
 from cnihook.oci import wants
-from cnihook.runtime.networks import DEFAULT_FOLDER, Want
+from cnihook.runtime.networks import DEFAULT_FOLDER
+from cnihook.runtime.wants import Served, Want, Wants
 from cnihook.spec.errors import CniError
 from tests.unit.standins import network
 from tests.unit.test_networks import LOOPBACK, MYNET, single
 
 
-def pairs(found: "list[Want] | None") -> list[tuple[str, str]] | None:
-    return None if found is None else [(want.network, want.ifname) for want in found]
+def pairs(found: Wants) -> list[tuple[str, str]] | None:
+    if found.networks is None:
+        return None
+    return [(want.network, want.ifname) for want in found.networks]
 
 
 @pytest.mark.parametrize(
@@ -36,8 +39,15 @@ def test_words_of_an_annotation(text: str, meant: list[tuple[str, str]]) -> None
 
 
 def test_a_container_that_says_nothing() -> None:
-    assert wants.from_annotations({}) is None
-    assert wants.from_annotations({"cnihook.network": "mynet"}) is None
+    assert pairs(wants.from_annotations({})) is None
+    assert pairs(wants.from_annotations({"other.network": "mynet"})) is None
+
+
+def test_an_annotation_that_is_misspelled_is_not_passed_over() -> None:
+    with pytest.raises(
+        CniError, match="annotation cnihook.network='mynet': unknown word: there are cnihook.n"
+    ):
+        wants.from_annotations({"cnihook.network": "mynet"})
 
 
 @pytest.mark.parametrize(
@@ -76,8 +86,8 @@ def folder(tmp_path: Path) -> Path:
 def chosen(folder: Path, wanted: "list[Want] | None") -> tuple[list[tuple[str, str]], list[str]]:
     """Network and ifname of each, and the complaints."""
     complaints: list[str] = []
-    found = select(wanted, Settings(str(folder)), complaints.append)
-    return [(network.name, ifname) for network, ifname in found], complaints
+    found = select(Wants(wanted), Settings(str(folder)), complaints.append)
+    return [(served.network.name, served.ifname) for served in found], complaints
 
 
 def test_all_there_are_unless_told(folder: Path) -> None:
@@ -110,8 +120,8 @@ def test_the_default_can_be_wanted_by_name_and_be_replaced(folder: Path) -> None
     assert chosen(folder, [Want("cnihook")])[0] == [("cnihook", "")]
 
     (folder / "20-own.conf").write_text(json.dumps(single(name="cnihook", type="own")))
-    found = select([Want("cnihook")], Settings(str(folder)), print)
-    assert [plugin["type"] for network, _ in found for plugin in network.plugins] == ["own"]
+    found = select(Wants([Want("cnihook")]), Settings(str(folder)), print)
+    assert [plugin["type"] for served in found for plugin in served.network.plugins] == ["own"]
 
 
 def test_a_malformed_file_is_complained_of_and_hides_no_other(folder: Path) -> None:
@@ -153,8 +163,8 @@ def test_folders_from_the_environment() -> None:
 
 def names(*wanted: tuple[str, str], taken: "set[str] | None" = None) -> list[str]:
     """Of networks given as (type, ifname)."""
-    asked = [(network(kind), ifname) for kind, ifname in wanted]
-    return [ifname for _network, ifname in _name_interfaces(asked, taken or {"lo"})]
+    asked = [Served(network(kind), ifname) for kind, ifname in wanted]
+    return _name_interfaces(asked, taken or {"lo"})
 
 
 def test_networks_count_from_eth0_and_loopback_does_not_count() -> None:

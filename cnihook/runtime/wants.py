@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a container wants of its networks beyond being on them, and how a network's plugins are told.
+
+By a capability of the network, where one of its plugins has it (CONVENTIONS.md); else by CNI_ARGS, which the
+reference's IPAM and interface plugins have always known; routes by the configuration itself.  What nobody in
+the chain can serve is an error: silence would be a container without the port that it was promised.
+"""
+
+from cnihook.lean import fastjson
+from cnihook.lean.address import Address, IPNet
+from cnihook.runtime import networks
+from cnihook.runtime.networks import Network
+from cnihook.spec.config import NetConf, lookup
+from cnihook.spec.errors import INVALID_CONFIG, CniError
+from cnihook.spec.result import DNS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Who knows IP= and MAC= in CNI_ARGS, and who takes routes from his configuration.
+_TAKE_IP = ("host-local", "static")
+_TAKE_MAC = ("bridge", "macvlan", "tap", "tuning")
+
+
+class Port:
+    """A published port: one of `first` to `last` on the host, leading to one of the container.
+
+    Any free one where that is 0 to 0.  `host_ip` is empty for all of the host's addresses.
+    """
+
+    __slots__ = ("container", "first", "host_ip", "last", "protocol")
+
+    def __init__(self, container: int, first: int, last: int, protocol: str, host_ip: str) -> None:
+        self.container = container
+        self.first = first
+        self.last = last
+        self.protocol = protocol
+        self.host_ip = host_ip
+
+    def mapping(self) -> "dict[str, Any]":
+        """As the capability portMappings has it, with the number that is free now."""
+        number = self.first if self.first == self.last and self.first else self._free()
+        found: dict[str, Any] = {
+            "hostPort": number,
+            "containerPort": self.container,
+            "protocol": self.protocol,
+        }
+        if self.host_ip:
+            found["hostIP"] = self.host_ip
+        return found
+
+    def _free(self) -> int:
+        for number in range(self.first, self.last + 1):
+            if bound := _bindable(number, self.protocol, self.host_ip):
+                return bound
+        raise CniError(
+            INVALID_CONFIG, f"no free port from {self.first} to {self.last}/{self.protocol} on the host"
+        )
+
+
+def _bindable(number: int, protocol: str, host_ip: str) -> int:
+    """The port, or one of the kernel's choice for 0; 0 if it is in use."""
+    import _socket
+
+    family = _socket.AF_INET6 if ":" in host_ip else _socket.AF_INET
+    kind = _socket.SOCK_DGRAM if protocol == "udp" else _socket.SOCK_STREAM
+    probe = _socket.socket(family, kind | _socket.SOCK_CLOEXEC, 0)
+    try:
+        probe.bind((host_ip or "0.0.0.0", number))
+        port: int = probe.getsockname()[1]
+        return port
+    except OSError:
+        return 0
+    finally:
+        probe.close()
+
+
+class Want:
+    """A network that a container is to be on, and what is to be so there.
+
+    Without an ifname it gets the next free ethN.  `ips` are addresses, with a prefix or without.  Each of
+    `routes` is (destination, gateway or None).  `cni_args` are further pairs of CNI_ARGS.
+    """
+
+    __slots__ = (
+        "aliases", "bandwidth", "cni_args", "ifname", "ips", "mac", "network", "no_default_route", "ports",
+        "routes",
+    )  # fmt: skip
+
+    def __init__(self, network: str, ifname: str = "") -> None:
+        self.network = network
+        self.ifname = ifname
+        self.ips: list[str] = []
+        self.mac = ""
+        self.ports: list[Port] = []
+        self.bandwidth: dict[str, int] = {}
+        self.aliases: list[str] = []
+        self.routes: list[tuple[IPNet, Address | None]] = []
+        self.no_default_route = False
+        self.cni_args: list[str] = []
+
+
+class Wants:
+    """All that a container wants.  `networks` is None for all there are.
+
+    `common` is what was said of no network in particular; `hosts` are (name, address), the address
+    `host-gateway` being that of the host on the container's first network.
+    """
+
+    __slots__ = ("common", "dns", "hostname", "hosts", "networks")
+
+    def __init__(self, wanted: "list[Want] | None" = None) -> None:
+        self.networks = wanted
+        self.common = Want("")
+        self.dns = DNS()
+        self.hostname = ""
+        self.hosts: list[tuple[str, str]] = []
+
+    def over(self, other: "Wants") -> "Wants":
+        """These wants, and where they say nothing of a thing, the other's."""
+        made = Wants(other.networks if self.networks is None else self.networks)
+        for into, first, second in (
+            (made, self, other),
+            (made.common, self.common, other.common),
+            (made.dns, self.dns, other.dns),
+        ):
+            for name in type(into).__slots__:
+                if name not in ("networks", "common", "dns"):
+                    setattr(into, name, getattr(first, name) or getattr(second, name))
+        return made
+
+
+class Served:
+    """A network with all that its plugins are to be told of one container's wants."""
+
+    __slots__ = ("capability_args", "cni_args", "ifname", "network")
+
+    def __init__(self, network: Network, ifname: str = "") -> None:
+        self.network = network
+        self.ifname = ifname
+        self.capability_args: dict[str, Any] = {}
+        self.cni_args = ""
+
+
+def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
+    """Raises CniError for what nobody can serve."""
+    served = [_serve_own(network, want) for network, want in chosen]
+    real = [one for one in served if not one.network.is_loopback]
+    if common.ips or common.mac:
+        what = f"address {common.ips[0]}" if common.ips else f"MAC address {common.mac}"
+        if len(real) != 1:
+            raise CniError(
+                INVALID_CONFIG,
+                f"{what}: the container is on {len(real)} networks",
+                "NETWORK:ip=ADDRESS,mac=ADDRESS says for which",
+            )
+        _give_addresses(real[0], common.ips, common.mac)
+    if common.ports:
+        _give_first(real, "portMappings", [port.mapping() for port in common.ports], "a port to publish")
+    if common.bandwidth:
+        _give_first(real, "bandwidth", common.bandwidth, "a limit on bandwidth")
+    if common.aliases:
+        for one in real:
+            if "aliases" in _capabilities(one.network):
+                one.capability_args["aliases"] = common.aliases
+    if common.routes:
+        if not real:
+            raise CniError(INVALID_CONFIG, "a route: the container is on no network")
+        real[0].network = _with_routes(real[0].network, common)
+    for one in real:
+        if common.no_default_route:
+            one.network = _without_default_route(one.network)
+    return served
+
+
+def _serve_own(network: Network, want: Want) -> Served:
+    served = Served(network, want.ifname)
+    served.cni_args = ";".join(want.cni_args)
+    if want.ips or want.mac:
+        _give_addresses(served, want.ips, want.mac)
+    if want.ports:
+        _give(served, "portMappings", [port.mapping() for port in want.ports], "a port to publish")
+    if want.bandwidth:
+        _give(served, "bandwidth", want.bandwidth, "a limit on bandwidth")
+    if want.aliases and "aliases" in _capabilities(network):
+        served.capability_args["aliases"] = want.aliases
+    if want.routes:
+        served.network = _with_routes(network, want)
+    if want.no_default_route:
+        served.network = _without_default_route(served.network)
+    return served
+
+
+def _capabilities(network: Network) -> "set[str]":
+    found: set[str] = set()
+    for plugin in network.plugins:
+        enabled = lookup(plugin, "capabilities") or {}
+        found.update(name for name, wanted in enabled.items() if wanted is True)
+    return found
+
+
+def _give(served: Served, capability: str, value: "Any", what: str) -> None:
+    if capability not in _capabilities(served.network):
+        raise _nobody_takes(served.network, capability, what)
+    served.capability_args[capability] = value
+
+
+def _give_first(real: "list[Served]", capability: str, value: "Any", what: str) -> None:
+    """To the first network that takes it: a port can be published but once."""
+    for one in real:
+        if capability in _capabilities(one.network):
+            one.capability_args[capability] = value
+            return
+    if not real:
+        raise CniError(INVALID_CONFIG, f"{what}: the container is on no network")
+    raise _nobody_takes(real[0].network, capability, what)
+
+
+_SERVES = {"portMappings": "portmap", "bandwidth": "bandwidth", "ips": "static", "mac": "tuning"}
+
+
+def _nobody_takes(network: Network, capability: str, what: str) -> CniError:
+    plugin = f'{{"type": "{_SERVES[capability]}", "capabilities": {{"{capability}": true}}}}'
+    return CniError(
+        INVALID_CONFIG,
+        f"network {network.name} ({network.source}): none of its plugins takes {what}",
+        f"add {plugin} to its plugins",
+    )
+
+
+def _give_addresses(served: Served, ips: "list[str]", mac: str) -> None:
+    network = served.network
+    capabilities = _capabilities(network)
+    args = [served.cni_args] if served.cni_args else []
+    if ips:
+        if "ips" in capabilities:
+            served.capability_args["ips"] = ips
+        elif any(_ipam_type(plugin) in _TAKE_IP for plugin in network.plugins):
+            args.append(f"IP={','.join(ips)}")
+        else:
+            raise _nobody_takes(network, "ips", "an address of one's choice")
+    if mac:
+        if "mac" in capabilities:
+            served.capability_args["mac"] = mac
+        elif any(plugin.get("type") in _TAKE_MAC for plugin in network.plugins):
+            args.append(f"MAC={mac}")
+        else:
+            raise _nobody_takes(network, "mac", "a MAC address")
+    if args and "IgnoreUnknown=1" not in served.cni_args:
+        args.insert(0, "IgnoreUnknown=1")  # one plugin's pair is another's unknown
+    served.cni_args = ";".join(args)
+
+
+def _ipam_type(plugin: "dict[str, Any]") -> str:
+    return NetConf(plugin).object("ipam").string("type")
+
+
+def _with_routes(network: Network, want: Want) -> Network:
+    added = [{"dst": str(dst), **({"gw": str(gateway)} if gateway else {})} for dst, gateway in want.routes]
+
+    def change(ipam: "dict[str, Any]") -> "dict[str, Any]":
+        return {**ipam, "routes": [*(lookup(ipam, "routes") or []), *added]}
+
+    return _rewritten(network, change, "a route")
+
+
+def _without_default_route(network: Network) -> Network:
+    def change(ipam: "dict[str, Any]") -> "dict[str, Any]":
+        kept = [
+            route
+            for route in NetConf(ipam).objects("routes")
+            if not str(route.raw.get("dst", "")).endswith("/0")
+        ]
+        return {**ipam, "routes": [route.raw for route in kept]}
+
+    return _rewritten(network, change, "to have no default route")
+
+
+def _rewritten(network: Network, change: "Any", what: str) -> Network:
+    """The network with another `ipam`; the record of the attachment will hold that, so DEL has it, too."""
+    plugins = []
+    done = False
+    for plugin in network.plugins:
+        if _ipam_type(plugin) in _TAKE_IP:
+            done = True
+            plugin = {key: value for key, value in plugin.items() if key.lower() != "ipam"} | {
+                "ipam": change(NetConf(plugin).object("ipam").raw)
+            }
+            default = [key for key in plugin if key.lower() == "isdefaultgateway" and plugin[key] is True]
+            if default and what == "to have no default route":
+                plugin = {key: value for key, value in plugin.items() if key not in default}
+                plugin["isGateway"] = True
+        plugins.append(plugin)
+    if not done:
+        raise CniError(
+            INVALID_CONFIG,
+            f"network {network.name} ({network.source}): none of its plugins takes {what}",
+            f"the IPAM plugins {' and '.join(_TAKE_IP)} do",
+        )
+    raw = {"cniVersion": network.version, "name": network.name, "plugins": plugins}
+    raw |= {key: network.raw[key] for key in ("disableCheck", "disableGC") if key in network.raw}
+    return networks.from_raw(raw, fastjson.dumps(raw).encode(), network.source)
