@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cnihook.log import Log
 
 HELP = """\
-usage: priv-net-run [--network NAME[:IFNAME]]... [--conf-dir DIR] [--cni-path DIR[:DIR]...] [--] COMMAND...
+usage: priv-net-run [OPTION]... [--] COMMAND...
 
 Run a command in a private network namespace, attached to networks from CNI.  It has the terminal, the
 signals, the files and the environment that it would have without.  When it has ended, nothing of its

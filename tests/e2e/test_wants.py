@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container wants, seen from inside and on the wire; by annotations, by arguments, for a command."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.namespace import Failed
+from tests.support.oci import CNIHOOK, Runtime, bridge, configure, leases
+
+RUN = str(CHECKOUT / "scripts" / "priv-net-run")
+DEFAULT = {"dst": "0.0.0.0/0"}
+
+
+@pytest.fixture
+def networks(host: Host) -> None:
+    def network(name: str, subnet: str) -> dict[str, Any]:
+        made = bridge(name, subnet)
+        made["plugins"][0]["ipam"]["routes"] = [DEFAULT]
+        return made
+
+    configure(host, network("front", "10.1.0.0/24"), network("back", "10.2.0.0/24"))
+
+
+@pytest.mark.usefixtures("networks")
+def test_annotations_name_address_and_mac_of_each_network(runtime: Runtime) -> None:
+    wanted = "front:ip=10.1.0.77,mac=02:00:00:00:00:77 back:ifname=data0,ip=10.2.0.9"
+    container = runtime.run(annotations={"cnihook.networks": wanted})
+
+    assert container.addresses("eth0") == ["10.1.0.77/24"]
+    assert container.link("eth0")["address"] == "02:00:00:00:00:77"
+    assert container.addresses("data0") == ["10.2.0.9/24"]
+
+
+@pytest.mark.usefixtures("networks")
+def test_arguments_of_the_hook_go_before_annotations(runtime: Runtime) -> None:
+    annotations = {"cnihook.networks": "front", "cnihook.ip": "10.1.0.5"}
+    container = runtime.run("c1", "--ip", "10.1.0.6", annotations=annotations)
+
+    assert container.addresses("eth0") == ["10.1.0.6/24"]
+
+
+@pytest.mark.usefixtures("networks")
+def test_the_working_groups_annotation_is_understood(runtime: Runtime) -> None:
+    item = {"name": "back", "interface": "net1", "ips": ["10.2.0.7/24"]}
+    container = runtime.run(annotations={"k8s.v1.cni.cncf.io/networks": json.dumps([item])})
+
+    assert container.addresses("net1") == ["10.2.0.7/24"]
+
+
+@pytest.mark.usefixtures("networks")
+def test_routes_are_the_containers_wish(runtime: Runtime) -> None:
+    annotations = {
+        "cnihook.networks": "front",
+        "cnihook.route": "192.0.2.0/24=10.1.0.9,198.51.100.0/24",
+        "cnihook.no-default-route": "true",
+    }
+    container = runtime.run(annotations=annotations)
+
+    assert sorted(container.routes()) == [
+        ("10.1.0.0/24", None, "eth0"),
+        ("192.0.2.0/24", "10.1.0.9", "eth0"),
+        ("198.51.100.0/24", "10.1.0.1", "eth0"),
+    ]
+
+
+@pytest.mark.usefixtures("networks")
+@pytest.mark.parametrize(
+    ("annotations", "told"),
+    [
+        ({"cnihook.networks": "front", "cnihook.ip": "10.9.9.9"}, "10.9.9.9"),
+        ({"cnihook.networks": "front", "cnihook.publish": "8080:80"}, "portmap"),
+        ({"cnihook.ip": "10.1.0.5"}, "on 2 networks"),
+        ({"cnihook.mac-address": "01:00:00:00:00:01"}, "multicast"),
+        ({"cnihook.publish": "70000:80"}, "from 1 to 65535"),
+        ({"cnihook.netwrks": "front"}, "unknown word"),
+    ],
+)
+def test_a_wish_that_nobody_grants_refuses_the_container(
+    runtime: Runtime, host: Host, annotations: dict[str, str], told: str
+) -> None:
+    with pytest.raises(Failed) as failed:
+        runtime.run(annotations=annotations)
+
+    if runtime.name == "runc":  # crun shows nothing of a hook's output
+        assert told in failed.value.stderr
+    assert told in host.run(CNIHOOK, "logs", "c1").stdout
+    assert leases(host, "front") == leases(host, "back") == []
+    host.leaves("file /run/cnihook/log/c1")
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_running_container_is_attached_as_it_is_asked_for(runtime: Runtime, host: Host) -> None:
+    container = runtime.run(annotations={"cnihook.networks": ""})
+    words = ("--network", "front:mac=02:00:00:00:00:01", "--ip", "10.1.0.99", "--no-default-route")
+    host.run(CNIHOOK, "attach", "c1", *words)
+
+    assert container.addresses("eth0") == ["10.1.0.99/24"]
+    assert container.routes() == [("10.1.0.0/24", None, "eth0")]
+    host.run(CNIHOOK, "detach", "c1")
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_command_gets_what_it_asks_for(host: Host) -> None:
+    words = ("--network", "front", "--ip=10.1.0.50", "--mac-address", "02:00:00:00:00:50")
+    done = host.run(RUN, *words, "ip", "-j", "addr", "show", "eth0")
+
+    (link,) = json.loads(done.stdout)
+    assert link["address"] == "02:00:00:00:00:50"
+    assert link["addr_info"][0]["local"] == "10.1.0.50"
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_command_is_told_what_cannot_be(host: Host) -> None:
+    for words in (("--ip", "x"), ("--publish", "0:80"), ("--ip", "10.1.0.5"), ("--network", "none")):
+        done = host.run(RUN, *words, "true", check=False)
+        assert (done.returncode, done.stdout) == (125, "")
+        assert done.stderr.startswith("priv-net-run: ") and done.stderr.count("\n") == 1
