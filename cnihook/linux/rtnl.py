@@ -78,8 +78,8 @@ class Link:
     """One interface as the kernel describes it."""
 
     __slots__ = (
-        "alias", "flags", "group", "hairpin", "index", "isolated", "kind", "mac", "master", "mtu", "name",
-        "operstate", "peer_index", "txqlen", "vlan_filtering",
+        "alias", "flags", "group", "hairpin", "index", "info_data", "isolated", "kind", "mac", "master",
+        "mtu", "name", "operstate", "peer_index", "txqlen", "vlan_filtering",
     )  # fmt: skip
 
     def __init__(self, body: bytes) -> None:
@@ -90,13 +90,15 @@ class Link:
         self.mtu = read_u32(found.get(IFLA_MTU))
         self.txqlen = read_u32(found.get(IFLA_TXQLEN))
         self.master = read_u32(found.get(IFLA_MASTER))  # index of the bridge that it is a port of, or 0
-        self.peer_index = read_u32(found.get(IFLA_LINK))  # of a veth: its other end, in whatever namespace
+        # Of a veth its other end, of a macvlan what it is made upon; in whatever namespace that is.
+        self.peer_index = read_u32(found.get(IFLA_LINK))
         self.alias = read_text(found.get(IFLA_IFALIAS))
         self.group = read_u32(found.get(IFLA_GROUP))
         self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
         info = attributes(found.get(IFLA_LINKINFO, b""))
         self.kind = read_text(info.get(IFLA_INFO_KIND))
-        data = attributes(info.get(IFLA_INFO_DATA, b"")) if self.kind == "bridge" else {}
+        self.info_data = info.get(IFLA_INFO_DATA, b"")  # packed; what it means is the kind's own
+        data = attributes(self.info_data) if self.kind == "bridge" else {}
         port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
         self.vlan_filtering = bool(data.get(IFLA_BR_VLAN_FILTERING, b"\0")[0])
         self.hairpin = bool(port.get(IFLA_BRPORT_MODE, b"\0")[0])

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Links that stand upon another link, their master: macvlan, ipvlan and VLAN.
+
+The two may be in different namespaces, and still no frame takes a step in between.  <linux/if_link.h> has
+the numbers.
+"""
+
+import struct
+
+from cnihook.linux.netlink import attr, attributes, read_u32, u16, u32
+from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_LINK, IFLA_MTU, IFLA_NET_NS_FD, Link, Rtnl, mac_bytes
+
+IFLA_MACVLAN_MODE, IFLA_MACVLAN_BC_QUEUE_LEN = 1, 7
+IFLA_IPVLAN_MODE = 1
+IFLA_VLAN_ID = 1
+
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+
+
+def add(
+    rtnl: Rtnl,
+    kind: str,
+    name: str,
+    master: Link,
+    netns: int,
+    data: "tuple[bytes, ...]",
+    *,
+    mtu: int = 0,
+    mac: str = "",
+) -> None:
+    """Make a link upon `master`, in the namespace that a descriptor holds.
+
+    `data` is what macvlan(), ipvlan() or vlan() gives.  The name must be free in that namespace and also in
+    the master's, which `rtnl` is in: there the kernel looks first, and refuses with EEXIST.
+    """
+    attrs = [u32(IFLA_LINK, master.index), u32(IFLA_NET_NS_FD, netns)]
+    if mtu:
+        attrs.append(u32(IFLA_MTU, mtu))
+    if mac:
+        attrs.append(attr(IFLA_ADDRESS, mac_bytes(mac)))
+    rtnl.add_link(kind, name, *attrs, data=data, what=f"create {kind} on {master.name}")
+
+
+def macvlan(mode: str, bc_queue_len: int = 0) -> "tuple[bytes, ...]":
+    """A queue length of 0 is the kernel's choice."""
+    queue = (u32(IFLA_MACVLAN_BC_QUEUE_LEN, bc_queue_len),) if bc_queue_len else ()
+    return (u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode]), *queue)
+
+
+def ipvlan(mode: str) -> "tuple[bytes, ...]":
+    """The mode is the master's in truth: that of the last link made on it is the mode of all."""
+    return (u16(IFLA_IPVLAN_MODE, IPVLAN_MODES[mode]),)
+
+
+def vlan(vlan_id: int) -> "tuple[bytes, ...]":
+    return (u16(IFLA_VLAN_ID, vlan_id),)
+
+
+def macvlan_mode(link: Link) -> str:
+    number = read_u32(attributes(link.info_data).get(IFLA_MACVLAN_MODE))
+    return next((name for name, mode in MACVLAN_MODES.items() if mode == number), "unknown")
+
+
+def ipvlan_mode(link: Link) -> str:
+    number = _read_u16(attributes(link.info_data).get(IFLA_IPVLAN_MODE))
+    return next((name for name, mode in IPVLAN_MODES.items() if mode == number), "unknown")
+
+
+def vlan_id(link: Link) -> int:
+    return _read_u16(attributes(link.info_data).get(IFLA_VLAN_ID))
+
+
+def _read_u16(data: "bytes | None") -> int:
+    return int(struct.unpack_from("=H", data)[0]) if data else 0

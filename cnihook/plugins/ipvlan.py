@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+ipvlan: an interface that shares the MAC address of a host's interface, the master; the IP address tells
+whose a packet is.
+
+For networks that let each port have one MAC address.  Mode `l2` is as macvlan otherwise; in `l3` and `l3s`
+the host's side of it routes, so there is neither ARP nor broadcast, and others need a route that leads to
+the host.  The last link made on a master sets the mode of all that are on it.
+
+Chained, it stands upon the single interface of prevResult and takes its addresses.
+"""
+
+from cnihook.linux import stacked
+from cnihook.sdk import Call, CniError, Result, invalid_config, ipam, sublink
+from cnihook.spec.errors import INTERNAL
+
+_KIND = "ipvlan"
+
+
+class Conf(sublink.Conf):
+    """Every key, checked before anything is changed."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        self.mode = sublink.mode_of(call.conf, stacked.IPVLAN_MODES, "l2")
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    previous = call.prev_result
+    given = previous if previous and previous.ips else None
+    if not (given or conf.ipam):
+        raise invalid_config(
+            "no plugin name provided: ipam.type is empty or absent",
+            "ipvlan tells packets apart by their addresses, so it needs some",
+        )
+    if previous and not conf.master:
+        conf.master = _single_interface(previous)
+    master = sublink.find_master(call, conf)
+    return sublink.add(call, conf, master, _KIND, stacked.ipvlan(conf.mode), given=given)
+
+
+def _single_interface(previous: Result) -> str:
+    if len(previous.interfaces) != 1 or not previous.interfaces[0].name:
+        raise CniError(
+            INTERNAL,
+            "chained master failure. PrevResult lacks a single named interface",
+            '"master" names the interface to use',
+        )
+    return previous.interfaces[0].name
+
+
+def delete(call: Call) -> None:
+    sublink.delete(call, _KIND)
+
+
+def check(call: Call) -> None:
+    conf = Conf(call)
+    link = sublink.check(call, conf, _KIND)
+    sublink.expect(call, "mode", stacked.ipvlan_mode(link), conf.mode)
+
+
+def gc(call: Call) -> None:
+    """Nothing is kept here: a link goes with its namespace."""
+    ipam.gc(call)
+
+
+def status(call: Call) -> None:
+    sublink.status(call, Conf(call))

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+macvlan: an interface with a MAC address of its own on the network of a host's interface, the master.
+
+To everybody on that network the container is one more machine; the host forwards nothing and needs no
+address.  Containers on one master reach each other in mode `bridge`.  The host itself is out of their reach,
+as what it sends by the master is never given to them.
+"""
+
+from cnihook.linux import stacked
+from cnihook.linux.rtnl import mac_bytes
+from cnihook.sdk import Call, Result, invalid_config, ipam, sublink
+
+_KIND = "macvlan"
+
+
+class Conf(sublink.Conf):
+    """Every key, checked before anything is changed."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        conf = call.conf
+        self.mode = sublink.mode_of(conf, stacked.MACVLAN_MODES, "bridge")
+        self.bc_queue_len = conf.integer("bcqueuelen", default=0, low=0, high=0xFFFFFFFF)
+        self.mac = (
+            call.runtime_config.string("mac")
+            or call.cni_args.string("mac")
+            or call.arg("MAC")
+            or conf.string("mac")
+        )
+        if self.mac:
+            try:
+                mac_bytes(self.mac)
+            except ValueError as error:
+                raise invalid_config(str(error)) from None
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    data = stacked.macvlan(conf.mode, conf.bc_queue_len)
+    return sublink.add(call, conf, sublink.find_master(call, conf), _KIND, data, mac=conf.mac)
+
+
+def delete(call: Call) -> None:
+    sublink.delete(call, _KIND)
+
+
+def check(call: Call) -> None:
+    conf = Conf(call)
+    link = sublink.check(call, conf, _KIND)
+    sublink.expect(call, "mode", stacked.macvlan_mode(link), conf.mode)
+
+
+def gc(call: Call) -> None:
+    """Nothing is kept here: a link goes with its namespace."""
+    ipam.gc(call)
+
+
+def status(call: Call) -> None:
+    sublink.status(call, Conf(call))

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+vlan: one VLAN of a host's interface, the master, untagged in the container.
+
+The kernel has each VLAN of a master once, so there is one container for each.
+"""
+
+from cnihook.linux import stacked
+from cnihook.sdk import Call, CniError, Result, invalid_config, ipam, sublink
+from cnihook.spec.errors import INTERNAL
+
+_KIND = "vlan"
+_MAX_VLAN = 4094
+
+
+class Conf(sublink.Conf):
+    """Every key, checked before anything is changed."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        if not self.master:
+            raise invalid_config(
+                '"master" field is required. It specifies the host interface name to create the VLAN for.'
+            )
+        self.vlan_id = call.conf.integer("vlanId", default=0, low=-(1 << 31), high=1 << 31)
+        if not 0 <= self.vlan_id <= _MAX_VLAN:
+            raise invalid_config(f"invalid VLAN ID {self.vlan_id} (must be between 0 and {_MAX_VLAN})")
+        if not self.ipam:
+            raise invalid_config("no plugin name provided: ipam.type is empty or absent")
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    master = sublink.find_master(call, conf)
+    if not master.is_up:
+        raise CniError(
+            INTERNAL,
+            f"master {master.name} is down, so its VLAN {conf.vlan_id} cannot be raised",
+            f"`ip link set {master.name} up`",
+        )
+    return sublink.add(call, conf, master, _KIND, stacked.vlan(conf.vlan_id))
+
+
+def delete(call: Call) -> None:
+    sublink.delete(call, _KIND)
+
+
+def check(call: Call) -> None:
+    conf = Conf(call)
+    link = sublink.check(call, conf, _KIND)
+    sublink.expect(call, "VLAN", stacked.vlan_id(link), conf.vlan_id)
+
+
+def gc(call: Call) -> None:
+    """Nothing is kept here: a link goes with its namespace."""
+    ipam.gc(call)
+
+
+def status(call: Call) -> None:
+    sublink.status(call, Conf(call))
