@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""linux.stacked: what it asks of the kernel, read by pyroute2; and what it reads out of an answer."""
+
+import struct
+from typing import Any
+
+import pytest
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from cnihook.linux import stacked
+from cnihook.linux.rtnl import Link
+from tests.netns.test_linux_messages import CREATE, EXCL, NEWLINK, link, one
+
+
+@pytest.fixture(autouse=True)
+def implementation() -> None:
+    """No plugin takes part: one run is enough."""
+
+
+KINDS: list[tuple[str, tuple[bytes, ...], dict[str, Any]]] = [
+    ("macvlan", stacked.macvlan("bridge"), {"IFLA_MACVLAN_MODE": "bridge"}),
+    ("macvlan", stacked.macvlan("private"), {"IFLA_MACVLAN_MODE": "private"}),
+    ("macvlan", stacked.macvlan("vepa"), {"IFLA_MACVLAN_MODE": "vepa"}),
+    ("macvlan", stacked.macvlan("passthru"), {"IFLA_MACVLAN_MODE": "passthru"}),
+    ("ipvlan", stacked.ipvlan("l2"), {}),  # it is number 0
+    ("ipvlan", stacked.ipvlan("l3"), {"IFLA_IPVLAN_MODE": 1}),
+    ("ipvlan", stacked.ipvlan("l3s"), {"IFLA_IPVLAN_MODE": 2}),
+    ("vlan", stacked.vlan(100), {"IFLA_VLAN_ID": 100}),
+    ("vlan", stacked.vlan(4094), {"IFLA_VLAN_ID": 4094}),
+]
+
+
+@pytest.mark.parametrize(("kind", "data", "meaning"), KINDS)
+def test_a_link_is_made_upon_another(kind: str, data: tuple[bytes, ...], meaning: dict[str, Any]) -> None:
+    message, flags, content = one(lambda rtnl: stacked.add(rtnl, kind, "x0", link(7), 9, data))
+
+    info = content.pop("IFLA_LINKINFO")
+    assert (message, flags) == (NEWLINK, CREATE | EXCL)
+    assert content == {"IFLA_IFNAME": "x0", "IFLA_LINK": 7, "IFLA_NET_NS_FD": 9}
+    assert info["IFLA_INFO_KIND"] == kind
+    found = info["IFLA_INFO_DATA"]
+    assert {key: value for key, value in found.items() if value} == meaning
+
+
+def test_mtu_and_mac_are_asked_for_where_they_are_wanted() -> None:
+    content = one(
+        lambda rtnl: stacked.add(
+            rtnl, "macvlan", "x0", link(7), 9, stacked.macvlan("bridge"), mtu=1400, mac="02:00:00:00:00:01"
+        )
+    )[2]
+
+    assert (content["IFLA_MTU"], content["IFLA_ADDRESS"]) == (1400, "02:00:00:00:00:01")
+
+
+def test_queue_length_of_a_macvlan() -> None:
+    """pyroute2 has no name for it: type 7, as in <linux/if_link.h>."""
+    assert stacked.macvlan("bridge", 4000)[1] == struct.pack("=HHI", 8, 7, 4000)
+
+
+def described(kind: str, data: tuple[bytes, ...]) -> Link:
+    """A link as the kernel would describe it."""
+    info = ifinfmsg()
+    info["index"] = 5
+    info["attrs"] = [("IFLA_IFNAME", "x0"), ("IFLA_LINK", 7)]
+    info.encode()
+    body = bytes(info.data)[16:]
+    kind_text = kind.encode() + b"\0"
+    attrs = struct.pack("=HH", 4 + len(kind_text), 1) + kind_text + bytes(-len(kind_text) % 4)
+    packed = b"".join(data)
+    attrs += struct.pack("=HH", 4 + len(packed), 2) + packed
+    return Link(body + struct.pack("=HH", 4 + len(attrs), 18) + attrs)
+
+
+def test_what_a_link_is_can_be_read_back() -> None:
+    assert [
+        stacked.macvlan_mode(described("macvlan", stacked.macvlan(mode))) for mode in stacked.MACVLAN_MODES
+    ] == ["private", "vepa", "bridge", "passthru"]
+    assert [
+        stacked.ipvlan_mode(described("ipvlan", stacked.ipvlan(mode))) for mode in stacked.IPVLAN_MODES
+    ] == ["l2", "l3", "l3s"]
+    assert stacked.vlan_id(described("vlan", stacked.vlan(4094))) == 4094
+    assert described("vlan", stacked.vlan(1)).peer_index == 7
+
+
+def test_mode_that_has_no_name_here_is_unknown() -> None:
+    """A macvlan may be in mode `source`, by somebody else's hand."""
+    assert stacked.macvlan_mode(described("macvlan", (struct.pack("=HHI", 8, 1, 16),))) == "unknown"
+    assert stacked.ipvlan_mode(described("ipvlan", (struct.pack("=HHI", 6, 1, 77),))) == "unknown"

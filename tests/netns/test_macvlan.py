@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""macvlan: the interface that an ADD makes, what it stands upon, and what can talk through it."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import OLD_KEYS, SPEC_1_1
+from tests.support import sublink
+from tests.support.bridge import add, address, leased
+from tests.support.cni import CniFailure, with_previous_result
+from tests.support.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.sublink import FIRST, SUBNET, SUBNET6
+from tests.support.traffic import arrives, connect, frame, packet_socket, reaches
+
+network = partial(sublink.network, "macvlan")
+static = partial(sublink.static, "macvlan")
+
+
+@pytest.fixture
+def outside(host: Host) -> Outside:
+    return host.outside()
+
+
+@pytest.fixture
+def master(outside: Outside, host: Host) -> Any:
+    return host.link("up0")
+
+
+def of(container: Container, ifname: str = "eth0") -> Any:
+    """What a container's macvlan is."""
+    return container.link(ifname)["linkinfo"]["info_data"]
+
+
+@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
+def test_result_tells_the_interface_and_its_address(
+    host: Host, container: Container, outside: Outside, version: str
+) -> None:
+    result = host.cni("ADD", network(version=version), container)
+
+    link = container.link("eth0")
+    marked = {"version": "4"} if version < "1" else {}
+    assert result == {
+        "cniVersion": version,
+        "interfaces": [{"name": "eth0", "mac": link["address"], "sandbox": container.path}],
+        "ips": [marked | {"interface": 0, "address": f"{FIRST}/24", "gateway": Outside.ADDRESS}],
+        **({"dns": {}} if version < "1" else {}),
+    }
+    assert link["linkinfo"]["info_kind"] == "macvlan"
+    assert container.addresses("eth0") == [f"{FIRST}/24"]
+
+
+def test_result_of_0_2_knows_addresses_only(host: Host, container: Container, outside: Outside) -> None:
+    assert host.cni("ADD", network(version="0.2.0"), container) == {
+        "cniVersion": "0.2.0",
+        "ip4": {"ip": f"{FIRST}/24", "gateway": Outside.ADDRESS},
+        "dns": {},
+    }
+
+
+# Traffic
+
+
+def test_containers_reach_each_other_and_a_machine_beyond_the_uplink(host: Host, outside: Outside) -> None:
+    """As machines of that network, each under its own address, in both families."""
+    conf = network(SUBNET, SUBNET6)
+    made = [host.container() for _ in range(2)]
+    for container in made:
+        container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    (one, first), (two, second) = (add(host, conf, container) for container in made)
+
+    for family, beyond in enumerate([Outside.ADDRESS, Outside.ADDRESS6]):
+        assert connect(one, two, address(second, family)) == address(first, family)
+        assert connect(two, outside, beyond) == address(second, family)
+        assert connect(outside, one, address(first, family)) == beyond
+
+
+@pytest.mark.parametrize("mode", ["private", "vepa"])
+def test_other_modes_keep_containers_apart(host: Host, outside: Outside, mode: str) -> None:
+    """The switch of `vepa` would have to send it back, and here there is none."""
+    (one, first), (two, _) = (add(host, network(mode=mode)) for _ in range(2))
+
+    assert of(one)["mode"] == mode
+    assert not reaches(two, one, address(first))
+    for container in (one, two):
+        assert connect(container, outside, Outside.ADDRESS)
+
+
+def test_passthru_gives_one_container_all_of_the_master(host: Host, master: Any, outside: Outside) -> None:
+    one, _ = add(host, network(mode="passthru"))
+
+    assert container_mac(one) == master["address"]
+    assert connect(outside, one, FIRST) == Outside.ADDRESS
+
+    two = host.container()
+    with pytest.raises(CniFailure):
+        host.cni("ADD", network(mode="passthru"), two)
+    assert two.links() == {"lo"} and leased(host) == [FIRST]
+
+
+def container_mac(container: Container) -> str:
+    return str(container.link("eth0")["address"])
+
+
+def test_without_ipam_there_is_layer_2(host: Host, container: Container, outside: Outside) -> None:
+    """The link is up, frames pass, and whoever wants an address may ask for it."""
+    result = host.cni("ADD", network(ipam=None), container)
+
+    assert "ips" not in result
+    assert "UP" in container.link("eth0")["flags"] and container.addresses("eth0") == []
+    with packet_socket(outside, "up0") as receiver, packet_socket(container, "eth0") as sender:
+        sender.send(frame(container_mac(container), outside.link("up0")["address"]))
+        assert arrives(receiver)
+
+
+def test_neighbours_learn_where_an_address_has_moved_to(host: Host, outside: Outside) -> None:
+    """At once, and without a word of the container's: the next one that gets an address is found."""
+    one, _ = add(host, static(f"{FIRST}/24"))
+    assert connect(outside, one, FIRST)
+    host.cni("DEL", static(f"{FIRST}/24"), one)
+
+    two, _ = add(host, static(f"{FIRST}/24"))
+
+    (neighbour,) = outside.ip("neighbour", "show", FIRST)
+    assert neighbour["lladdr"] == container_mac(two)
+    assert connect(outside, two, FIRST) == Outside.ADDRESS
+
+
+def test_default_route_is_what_ipam_says(host: Host, container: Container, outside: Outside) -> None:
+    ipam = {"type": "host-local", "ranges": [[SUBNET]], "routes": [{"dst": "0.0.0.0/0"}]}
+    host.cni("ADD", network(ipam=ipam), container)
+    outside.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+
+    assert ("default", Outside.ADDRESS, "eth0") in container.routes()
+    assert connect(container, outside, "192.0.2.1") == FIRST
+
+
+# The master
+
+
+def test_master_is_the_interface_of_the_default_route(host: Host, container: Container, master: Any) -> None:
+    host.cni("ADD", network(master=None), container)
+
+    assert container.link("eth0")["link_index"] == master["ifindex"]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("ip route add default dev second metric 10", "up0"),
+        ("ip route replace default via 198.51.100.2 metric 20; ip route del default metric 0; "
+         "ip route add default dev second metric 10", "second"),
+        ("ip route del default; ip -6 route add default dev second metric 1", "second"),
+        ("ip route del default; ip -6 route add default dev second metric 2000", "up0"),
+        ("ip route del default; ip -6 route flush default; ip route add default dev second table 9; "
+         "ip -6 route add default dev second", "second"),
+    ],
+    ids=["first", "lower metric", "IPv6", "lower IPv6 metric", "main table"],
+)  # fmt: skip
+def test_of_several_default_routes_the_one_that_is_used_tells_the_master(
+    host: Host, container: Container, outside: Outside, command: str, expected: str
+) -> None:
+    """That of IPv4 if there is one."""
+    host.run("sh", "-ec", f"ip link add second type bridge; ip link set second up; {command}")
+    host.leaves("* second *", "route second*")
+
+    host.cni("ADD", network(master=None), container)
+
+    assert container.link("eth0")["link_index"] == host.link(expected)["ifindex"]
+    host.cni("DEL", network(master=None), container)
+
+
+@pytest.mark.known_difference("takes an unreachable default route for one")
+def test_without_a_default_route_a_master_has_to_be_named(
+    host: Host, container: Container, outside: Outside
+) -> None:
+    host.run(
+        "sh", "-c", "ip route del default; ip -6 route del default; ip -6 route add unreachable default"
+    )
+    host.leaves("route lo unreachable default *")
+
+    with pytest.raises(CniFailure, match="no default route interface found"):
+        host.cni("ADD", network(master=None), container)
+    assert leased(host) == [] and container.links() == {"lo"}
+
+
+@OLD_KEYS
+@pytest.mark.parametrize("named", [True, False], ids=["named", "of the default route"])
+def test_master_may_be_in_the_container(host: Host, container: Container, named: bool) -> None:
+    """Where an earlier network has put it; and the host's interface of that name is another."""
+    host.run("ip", "link", "add", "in0", "type", "veth", "peer", "name", "in0", "netns", "c1")
+    host.leaves("in c1: link in0 *", "in c1: * in0 *", "link in0 *")
+    container.run("sh", "-c", "ip link set in0 up; ip route add default dev in0")
+    conf = network(master="in0" if named else None, linkInContainer=True)
+
+    result = host.cni("ADD", conf, container)
+
+    link = container.link("eth0")
+    assert link["link"] == "in0"
+    host.cni("CHECK", with_previous_result(conf, result), container)
+    host.cni("DEL", conf, container)
+    assert container.links() == {"lo", "in0"}
+
+
+def test_names_of_the_hosts_own_interfaces_are_no_obstacle(
+    host: Host, container: Container, outside: Outside
+) -> None:
+    host.run("ip", "link", "add", "eth0", "type", "bridge")
+    host.leaves("link eth0 bridge *")
+    before = host.link("eth0")
+
+    host.cni("ADD", network(), container)
+    host.cni("DEL", network(), container)
+
+    assert host.link("eth0") == before
+
+
+def test_two_networks_of_a_container_may_share_a_master(
+    host: Host, container: Container, outside: Outside
+) -> None:
+    other = static("198.51.100.99/24", name="net2")
+    host.cni("ADD", network(), container)
+    host.cni("ADD", other, container, "net1")
+
+    host.cni("DEL", network(), container)
+
+    assert container.links() == {"lo", "net1"}
+    assert connect(outside, container, "198.51.100.99")
+
+
+# What else the configuration says
+
+MACS = {
+    "mac": {"mac": "02:00:00:00:00:01"},
+    "CNI_ARGS": {"CNI_ARGS": "IgnoreUnknown=1;MAC=02:00:00:00:00:02"},
+    "args.cni": {"args": {"cni": {"mac": "02:00:00:00:00:03"}}},
+    "runtimeConfig": {"runtimeConfig": {"mac": "02:00:00:00:00:04"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["mac"], 1),
+        (["mac", "CNI_ARGS"], 2),
+        pytest.param(
+            ["mac", "CNI_ARGS", "args.cni"], 3, marks=pytest.mark.known_difference("does not look there")
+        ),
+        (["mac", "CNI_ARGS", "runtimeConfig"], 4),
+    ],
+)
+def test_mac_address_is_the_one_asked_for_nearest_to_the_container(
+    host: Host, container: Container, outside: Outside, given: list[str], expected: int
+) -> None:
+    conf = network()
+    env = {}
+    for where in given:
+        (env if where == "CNI_ARGS" else conf).update(MACS[where])
+    result = host.cni("ADD", conf, container, **env)
+
+    mac = f"02:00:00:00:00:0{expected}"
+    assert container_mac(container) == result["interfaces"][0]["mac"] == mac
+    assert connect(outside, container, FIRST)
+
+
+@pytest.mark.parametrize(("mtu", "expected"), [(None, 1500), (0, 1500), (1400, 1400), (1500, 1500)])
+def test_mtu_is_up_to_that_of_the_master(
+    host: Host, container: Container, outside: Outside, mtu: int | None, expected: int
+) -> None:
+    host.cni("ADD", network(mtu=mtu), container)
+
+    assert container.link("eth0")["mtu"] == expected
+
+
+@OLD_KEYS
+def test_length_of_the_broadcast_queue(host: Host, container: Container, outside: Outside) -> None:
+    host.cni("ADD", network(bcqueuelen=4000), container)
+
+    assert of(container)["bcqueuelen"] == 4000
+
+
+@pytest.mark.known_difference("drops the DNS of the IPAM plugin")
+def test_dns_of_ipam_is_told_unless_the_network_has_its_own(host: Host, outside: Outside) -> None:
+    own, ipam = {"nameservers": ["192.0.2.53"]}, {"domain": "x.test"}
+    assert add(host, static(f"{FIRST}/24", ipam={"dns": ipam}))[1]["dns"] == ipam
+    assert add(host, static("198.51.100.11/24", ipam={"dns": ipam}, dns=own))[1]["dns"] == own
+    assert "dns" not in add(host, static("198.51.100.12/24", ipam={"dns": ipam}, dns={"search": []}))[1]
+
+
+# CHECK, GC, STATUS
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
+def test_check_accepts_what_add_made(
+    host: Host, container: Container, outside: Outside, version: str
+) -> None:
+    conf = network(version=version, mode="vepa", mtu=1400)
+    result = host.cni("ADD", conf, container)
+
+    assert host.cni("CHECK", with_previous_result(conf, result), container) is None
+
+
+@pytest.mark.known_difference("wants a master to be named, or a default route")
+def test_check_needs_no_default_route(host: Host, container: Container, outside: Outside) -> None:
+    """It may have gone to another link since, for what that is worth."""
+    conf = network(master=None)
+    result = host.cni("ADD", conf, container)
+    host.run("sh", "-c", "ip route del default; ip -6 route del default")
+
+    assert host.cni("CHECK", with_previous_result(conf, result), container) is None
+
+
+MTU = pytest.mark.known_difference("does not look at the MTU")
+DAMAGES = {
+    "link": "ip -n c1 link del eth0",
+    "kind": "ip -n c1 link del eth0; ip -n c1 link add eth0 type bridge",
+    "MAC": "ip -n c1 link set eth0 address 02:00:00:00:00:55",
+    "address": f"ip -n c1 address del {FIRST}/24 dev eth0",
+    "lease": "rm /var/lib/cni/networks/net1/198*",
+    "mode": "ip -n c1 link set eth0 type macvlan mode private",
+    "mtu": "ip -n c1 link set eth0 mtu 1300",
+}
+
+
+@pytest.mark.parametrize("damage", [pytest.param(key, marks=MTU if key == "mtu" else ()) for key in DAMAGES])
+def test_check_notices_what_is_missing(
+    host: Host, container: Container, outside: Outside, damage: str
+) -> None:
+    conf = network(mtu=1400)
+    attached = with_previous_result(conf, host.cni("ADD", conf, container))
+    host.leaves("in c1: link eth0 bridge *")
+    host.run("sh", "-c", DAMAGES[damage])
+
+    with pytest.raises(CniFailure):
+        host.cni("CHECK", attached, container)
+
+
+@pytest.mark.known_difference("only wants the master to be there")
+def test_check_notices_another_master(host: Host, container: Container, outside: Outside) -> None:
+    host.run("ip", "link", "add", "second", "type", "bridge")
+    host.leaves("link second *")
+    result = host.cni("ADD", network(), container)
+
+    with pytest.raises(CniFailure):
+        host.cni("CHECK", with_previous_result(network(master="second"), result), container)
+
+
+def test_check_wants_the_result(host: Host, container: Container, outside: Outside) -> None:
+    host.cni("ADD", network(), container)
+
+    with pytest.raises(CniFailure, match="prevResult"):
+        host.cni("CHECK", network(), container)
+
+
+@SPEC_1_1
+def test_gc_frees_the_leases_of_those_that_are_gone(host: Host, outside: Outside) -> None:
+    conf = network(version="1.1.0")
+    (lives, _), (gone, _) = (add(host, conf) for _ in range(2))
+    gone.destroy()
+
+    host.cni("GC", conf | {"cni.dev/valid-attachments": [{"containerID": lives.name, "ifname": "eth0"}]})
+
+    assert leased(host) == [FIRST]
+    assert connect(outside, lives, FIRST)
+
+
+@SPEC_1_1
+@pytest.mark.parametrize(
+    ("keys", "code"),
+    [
+        ({"mode": "x"}, 7),
+        ({"master": "up9"}, 50),
+        ({"ipam": {"type": "host-local", "ranges": [[{"subnet": "198.51.100.0/30"}]]}}, 50),
+    ],
+    ids=["configuration", "master", "ipam"],
+)
+def test_status_says_if_an_add_must_fail(
+    host: Host, container: Container, outside: Outside, keys: dict[str, Any], code: int
+) -> None:
+    assert host.cni("STATUS", network(version="1.1.0")) is None
+    assert host.cni("STATUS", network(version="1.1.0", master="in0", linkInContainer=True)) is None
+    conf = network(version="1.1.0") | keys
+    if "ipam" in keys:
+        add(host, conf)
+
+    with pytest.raises(CniFailure) as failure:
+        host.cni("STATUS", conf)
+    assert failure.value.code == code

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""macvlan: an ADD that fails leaves nothing, and a DEL needs nothing, of all that may be gone by then."""
+
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import LEAKS_LINK, OLD_KEYS
+from tests.support import sublink
+from tests.support.bridge import add, leased
+from tests.support.cni import CniFailure, with_previous_result
+from tests.support.host import Container, Host, Outside
+from tests.support.sublink import FIRST, SUBNET
+from tests.support.traffic import connect
+
+network = partial(sublink.network, "macvlan")
+static = partial(sublink.static, "macvlan")
+
+NEEDS_MASTER = pytest.mark.known_difference("wants the default route again, to delete what stands upon it")
+
+
+@pytest.fixture(autouse=True)
+def outside(host: Host) -> Outside:
+    return host.outside()
+
+
+def expect_nothing_of(host: Host, container: Container) -> None:
+    assert container.links() == {"lo"}
+    assert leased(host) == []
+
+
+# An ADD that fails
+
+
+UNREACHABLE = {
+    "type": "host-local",
+    "ranges": [[SUBNET]],
+    "routes": [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}],
+}
+NAMELESS = pytest.mark.known_difference("does not say what it did not find")
+
+WRONG = [
+    pytest.param({"master": "up9"}, "up9", marks=NAMELESS, id="no such master"),
+    pytest.param({"master": 5}, "master", id="master is a number"),
+    pytest.param({"mode": "bridged"}, "mode", id="no such mode"),
+    pytest.param({"mode": 4}, "mode", id="mode is a number"),
+    pytest.param({"mtu": 1501}, "master MTU(1500)", id="mtu above the master's"),
+    pytest.param({"mtu": -1}, "-1", id="mtu below 0"),
+    pytest.param({"mtu": 20}, "", id="mtu that the kernel refuses"),
+    pytest.param({"mac": "02:00"}, "02:00", id="mac is none"),
+    pytest.param({"mac": "01:00:5e:00:00:01"}, "", id="mac is of a group"),
+    pytest.param({"bcqueuelen": -1}, "bcqueuelen", marks=OLD_KEYS, id="bcqueuelen below 0"),
+    pytest.param({"linkInContainer": "yes"}, "linkInContainer", marks=OLD_KEYS, id="linkInContainer"),
+    pytest.param({"linkInContainer": True}, "up0", marks=OLD_KEYS, id="master is not in the container"),
+    pytest.param({"dns": {"nameservers": "192.0.2.1"}}, "nameservers", id="nameservers is a string"),
+    pytest.param({"ipam": {"type": "no-such-ipam"}}, "no-such-ipam", marks=LEAKS_LINK, id="no such ipam"),
+    pytest.param({"ipam": UNREACHABLE}, "203.0.113.1", marks=LEAKS_LINK, id="route that the kernel refuses"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "named"), WRONG)
+def test_add_that_fails_leaves_nothing(
+    host: Host, container: Container, keys: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(CniFailure) as failure:
+        host.cni("ADD", network() | keys, container)
+
+    assert named in f"{failure.value.msg} {failure.value.details}"
+    expect_nothing_of(host, container)
+
+
+def test_master_that_is_a_bridges_port_is_refused(host: Host, container: Container) -> None:
+    """With a hint: the kernel says no more than that it is busy."""
+    host.run("sh", "-c", "ip link add br0 type bridge; ip link set up0 master br0")
+    host.leaves("link br0 *")
+
+    with pytest.raises(CniFailure, match="busy"):
+        host.cni("ADD", network(), container)
+    expect_nothing_of(host, container)
+
+
+def test_add_to_a_namespace_that_does_not_exist(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure, match="/run/netns/none"):
+        host.cni("ADD", network(), container, CNI_NETNS="/run/netns/none")
+    expect_nothing_of(host, container)
+
+
+@pytest.mark.known_difference("1.1.1 puts the container's interface into the host")
+def test_add_to_the_hosts_own_namespace_is_refused(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure) as failure:
+        host.cni("ADD", network(), container, CNI_NETNS="/proc/1/ns/net")
+
+    assert failure.value.code == 8
+    assert host.links() == {"lo", "up0"} and leased(host) == []
+
+
+def test_second_add_is_refused_and_leaves_the_first_as_it_was(
+    host: Host, container: Container, outside: Outside
+) -> None:
+    add(host, network(), container)
+
+    with pytest.raises(CniFailure, match="eth0"):
+        host.cni("ADD", network(), container)
+
+    assert container.links() == {"lo", "eth0"} and leased(host) == [FIRST]
+    assert connect(outside, container, FIRST) == Outside.ADDRESS
+
+
+def test_interface_of_another_network_is_left_alone(host: Host, container: Container) -> None:
+    container.run("ip", "link", "add", "eth0", "type", "bridge")
+    before = container.link("eth0")
+
+    with pytest.raises(CniFailure, match="eth0"):
+        host.cni("ADD", network(), container)
+
+    assert container.link("eth0") == before
+    container.run("ip", "link", "del", "eth0")
+    expect_nothing_of(host, container)
+
+
+@pytest.mark.known_difference("leaves the link, and tells the IPAM plugin nothing")
+@pytest.mark.parametrize(
+    "answer",
+    [{"cniVersion": "1.0.0"}, {"cniVersion": "1.0.0", "code": 11, "msg": "busy"}],
+    ids=["no address", "refusal"],
+)
+def test_ipam_plugin_that_fails_is_told_to_release(
+    host: Host, container: Container, answer: dict[str, Any]
+) -> None:
+    fake_ipam(host, f"echo '{json.dumps(answer)}'; exit {int('code' in answer)}")
+
+    with pytest.raises(CniFailure) as failure:
+        host.cni("ADD", network(ipam={"type": "fake"}), container, CNI_PATH="/run/plugins")
+
+    assert failure.value.code == answer.get("code", 999)
+    asked = host.read("/run/asked").split()
+    assert asked[0] == "ADD" and asked[-1] == "DEL"
+    expect_nothing_of(host, container)
+
+
+def fake_ipam(host: Host, script: str) -> None:
+    host.write("/run/plugins/fake", f"#!/bin/sh\necho $CNI_COMMAND >> /run/asked\n{script}\n", mode=0o755)
+    host.leaves("dir /run/plugins", "file /run/plugins/fake", "file /run/asked", "file /run/seen.*")
+
+
+# The moments of a link and its address
+
+
+def links_that_ipam_sees(host: Host) -> dict[str, str]:
+    """For each operation, the container's links while the IPAM plugin is asked."""
+    answer = {"cniVersion": "1.0.0", "ips": [{"address": f"{FIRST}/24"}]}
+    fake_ipam(host, f"ip -n c1 link > /run/seen.$CNI_COMMAND; echo '{json.dumps(answer)}'")
+    conf = network(ipam={"type": "fake"})
+    one, result = add(host, conf, CNI_PATH="/run/plugins")
+    host.cni("DEL", with_previous_result(conf, result), one, CNI_PATH="/run/plugins")
+    return {command: host.read(f"/run/seen.{command}") for command in ("ADD", "DEL")}
+
+
+def test_link_is_there_when_the_address_is_asked_for(host: Host) -> None:
+    """As a plugin needs it that asks a server on the other side, by DHCP for one."""
+    assert "eth0" in links_that_ipam_sees(host)["ADD"]
+
+
+@pytest.mark.known_difference("releases the address while it is still in use")
+def test_address_is_released_when_its_link_is_gone(host: Host) -> None:
+    assert "eth0" not in links_that_ipam_sees(host)["DEL"]
+
+
+# DEL
+
+
+def test_del_undoes_all_of_add_and_can_be_repeated(host: Host, container: Container) -> None:
+    result = host.cni("ADD", network(), container)
+
+    for _ in range(3):
+        assert host.cni("DEL", with_previous_result(network(), result), container) is None
+    expect_nothing_of(host, container)
+
+
+def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+    host.cni("DEL", network(), container)
+
+
+@NEEDS_MASTER
+@pytest.mark.parametrize("alive", [True, False], ids=["alive", "gone"])
+def test_del_needs_no_default_route(host: Host, alive: bool) -> None:
+    conf = network(master=None)
+    one, result = add(host, conf)
+    host.run("sh", "-c", "ip route del default; ip -6 route del default")
+    if not alive:
+        one.destroy()
+
+    host.cni("DEL", with_previous_result(conf, result), one)
+
+    assert leased(host) == []
+    assert not alive or one.links() == {"lo"}
+
+
+@NEEDS_MASTER
+def test_del_after_the_master_has_gone(host: Host) -> None:
+    """And the container's link with it."""
+    one, _ = add(host, network(master=None))
+    host.run("ip", "link", "del", "up0")
+
+    host.cni("DEL", network(master=None), one)
+
+    expect_nothing_of(host, one)
+
+
+READS_ALL = pytest.mark.known_difference("wants all of the configuration to be as for ADD")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param({"mode": "bridged", "mtu": "x"}, marks=READS_ALL, id="values"),
+        pytest.param({"mtu": 9000, "master": "up9"}, marks=READS_ALL, id="master"),
+        pytest.param({"prevResult": {"ips": [{"address": "x"}], "interfaces": 5}}, id="result"),
+        pytest.param({"prevResult": "nothing"}, marks=READS_ALL, id="no result at all"),
+    ],
+)
+def test_del_reads_no_more_of_the_configuration_than_it_needs(
+    host: Host, container: Container, keys: dict[str, Any]
+) -> None:
+    """It may have been edited since, or damaged."""
+    host.cni("ADD", network(), container)
+
+    host.cni("DEL", network() | keys, container)
+
+    expect_nothing_of(host, container)
+
+
+@pytest.mark.parametrize("with_result", [True, False], ids=["result", "no result"])
+@pytest.mark.parametrize("netns", [None, ""], ids=["path", "no path"])
+def test_del_after_the_namespace_has_gone(host: Host, with_result: bool, netns: str | None) -> None:
+    one, result = add(host, network())
+    one.destroy()
+
+    path = one.path if netns is None else netns
+    host.cni("DEL", with_previous_result(network(), result if with_result else None), one, CNI_NETNS=path)
+
+    assert leased(host) == []
+
+
+def test_del_after_the_link_has_gone(host: Host, container: Container) -> None:
+    host.cni("ADD", network(), container)
+    container.run("ip", "link", "del", "eth0")
+
+    host.cni("DEL", network(), container)
+
+    expect_nothing_of(host, container)
+
+
+def test_del_on_layer_2_needs_no_ipam(host: Host, container: Container) -> None:
+    host.cni("ADD", network(ipam=None), container)
+
+    host.cni("DEL", network(ipam={}), container)
+
+    expect_nothing_of(host, container)
+
+
+def test_del_of_one_leaves_the_others(host: Host, outside: Outside) -> None:
+    (one, _), (two, _) = (add(host, network()) for _ in range(2))
+
+    host.cni("DEL", network(), one)
+
+    assert leased(host) == ["198.51.100.11"]
+    assert connect(outside, two, "198.51.100.11")
+
+
+@pytest.mark.known_difference("deletes whatever has the interface's name")
+def test_del_leaves_a_link_of_another_kind(host: Host, container: Container) -> None:
+    """That another has put in the place of ours."""
+    host.cni("ADD", network(), container)
+    container.run("sh", "-c", "ip link del eth0; ip link add eth0 type bridge")
+
+    host.cni("DEL", network(), container)
+
+    assert container.links() == {"lo", "eth0"} and leased(host) == []
+    container.run("ip", "link", "del", "eth0")
+
+
+@pytest.mark.known_difference("deletes whatever has the interface's name")
+def test_del_leaves_another_containers_link(host: Host, outside: Outside) -> None:
+    """To whose namespace a path may lead by now that was built of a process's number."""
+    (one, _), (two, _) = (add(host, network()) for _ in range(2))
+
+    host.cni("DEL", network(), one, CNI_NETNS=two.path)
+
+    assert connect(outside, two, "198.51.100.11")
+    assert leased(host) == ["198.51.100.11"]
+    one.run("ip", "link", "del", "eth0")
+
+
+@pytest.mark.known_difference("does not find it")
+def test_del_finds_a_link_that_the_container_has_renamed(host: Host, container: Container) -> None:
+    """The address is not released while it is in use."""
+    host.cni("ADD", network(), container)
+    container.run("ip", "link", "set", "eth0", "down", "name", "uplink0")
+
+    host.cni("DEL", network(), container)
+
+    expect_nothing_of(host, container)
+
+
+def test_del_of_a_passthru_gives_the_master_back(host: Host, container: Container, outside: Outside) -> None:
+    mac = host.link("up0")["address"]
+    host.cni("ADD", network(mode="passthru"), container)
+
+    host.cni("DEL", network(mode="passthru"), container)
+
+    assert host.link("up0")["address"] == mac and host.link("up0")["promiscuity"] == 0
+    assert connect(outside, host, Outside.HOST) == Outside.ADDRESS
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.known_difference("takes so many system calls that this would go on for minutes", run=False)
+@pytest.mark.parametrize("ending", ["DEL", "ADD"])
+def test_add_that_is_killed_anywhere_is_cleared_away(host: Host, container: Container, ending: str) -> None:
+    """By its DEL, which runtimes call then; nor is it in the way of another ADD."""
+    assert host.implementation
+    conf = network()
+    environment = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": container.name,
+        "CNI_NETNS": container.path,
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": "/nowhere",
+    }
+    program = host.implementation.program("macvlan")
+    number = 0
+    while True:
+        number += 1
+        inject = f"inject=sendto:signal=KILL:when={number}"
+        strace = ("strace", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", inject)
+        done = host.run(*strace, program, input=json.dumps(conf), env=environment, check=False)
+        if done.returncode == 0:
+            break
+        host.leaves("file /var/lib/cni/networks/net1/lock")
+        if ending == "ADD" and "eth0" not in container.links():
+            host.cni("ADD", conf, container)
+        host.cni("DEL", conf, container)
+        expect_nothing_of(host, container)
+    assert number > 5
+    host.cni("DEL", conf, container)
