@@ -54,7 +54,7 @@ def find_master(call: Call, conf: Conf) -> Link:
     master = rtnl.find_link(conf.master) if conf.master else _default_route_link(rtnl)
     if master:
         return master
-    where = call.netns if conf.in_container else "on the host"
+    where = f"in {call.netns}" if conf.in_container else "on the host"
     if conf.master:
         raise CniError(
             INTERNAL,

@@ -231,7 +231,7 @@ def test_two_networks_of_a_container_may_share_a_master(
 
 # What else the configuration says
 
-MACS = {
+MACS: dict[str, dict[str, Any]] = {
     "mac": {"mac": "02:00:00:00:00:01"},
     "CNI_ARGS": {"CNI_ARGS": "IgnoreUnknown=1;MAC=02:00:00:00:00:02"},
     "args.cni": {"args": {"cni": {"mac": "02:00:00:00:00:03"}}},
@@ -254,7 +254,7 @@ def test_mac_address_is_the_one_asked_for_nearest_to_the_container(
     host: Host, container: Container, outside: Outside, given: list[str], expected: int
 ) -> None:
     conf = network()
-    env = {}
+    env: dict[str, str] = {}
     for where in given:
         (env if where == "CNI_ARGS" else conf).update(MACS[where])
     result = host.cni("ADD", conf, container, **env)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ipvlan: containers that share the MAC address of the host's uplink."""
+
+from functools import partial
+
+import pytest
+
+from tests.netns.differences import OLD_KEYS
+from tests.support import sublink
+from tests.support.bridge import add, address, leased
+from tests.support.cni import CniFailure, with_previous_result
+from tests.support.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.sublink import FIRST, SUBNET, SUBNET6
+from tests.support.traffic import connect
+
+network = partial(sublink.network, "ipvlan")
+static = partial(sublink.static, "ipvlan")
+
+
+@pytest.fixture(autouse=True)
+def outside(host: Host) -> Outside:
+    return host.outside()
+
+
+def mode(container: Container) -> str:
+    return str(container.link("eth0")["linkinfo"]["info_data"]["mode"])
+
+
+def test_containers_reach_each_other_and_a_machine_beyond_the_uplink(host: Host, outside: Outside) -> None:
+    """All under one MAC address, the uplink's, in both families."""
+    conf = network(SUBNET, SUBNET6)
+    made = [host.container() for _ in range(2)]
+    for container in made:
+        container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    (one, first), (two, second) = (add(host, conf, container) for container in made)
+
+    mac = host.link("up0")["address"]
+    assert first["interfaces"] == [{"name": "eth0", "mac": mac, "sandbox": one.path}]
+    assert [ip["interface"] for ip in first["ips"]] == [0, 0]
+    assert mode(one) == "l2" and two.link("eth0")["address"] == mac
+    for family, beyond in enumerate([Outside.ADDRESS, Outside.ADDRESS6]):
+        assert connect(one, two, address(second, family)) == address(first, family)
+        assert connect(outside, one, address(first, family)) == beyond
+        assert connect(two, outside, beyond) == address(second, family)
+
+
+def test_mode_l3_routes_between_subnets(host: Host, outside: Outside) -> None:
+    """There is no ARP for the containers' addresses: the network needs a route to them."""
+    l3 = partial(static, mode="l3", ipam={"routes": [{"dst": "0.0.0.0/0"}]})
+    one, _ = add(host, l3("10.50.0.2/24"))
+    two, _ = add(host, l3("10.60.0.2/24"))
+    outside.run("ip", "route", "add", "10.0.0.0/8", "via", Outside.HOST)
+
+    assert mode(one) == "l3"
+    assert connect(one, two, "10.60.0.2") == "10.50.0.2"
+    assert connect(one, outside, Outside.ADDRESS) == "10.50.0.2"
+    assert connect(outside, two, "10.60.0.2") == Outside.ADDRESS
+
+
+@OLD_KEYS
+def test_master_may_be_in_the_container(host: Host, outside: Outside, container: Container) -> None:
+    uplink = sublink.network("macvlan", ipam=None, name="uplink")
+    host.cni("ADD", uplink, container, "in0")
+    conf = network(master="in0", linkInContainer=True)
+
+    host.cni("ADD", conf, container)
+
+    assert container.link("eth0")["link"] == "in0"
+    assert connect(container, outside, Outside.ADDRESS) == FIRST
+    host.cni("DEL", uplink, container, "in0")
+
+
+def test_chained_it_takes_interface_and_addresses_of_what_came_before(
+    host: Host, outside: Outside, container: Container
+) -> None:
+    """An empty `ipam` is enough then, also for CHECK and DEL."""
+    ip = {"address": "198.51.100.77/24", "gateway": Outside.ADDRESS}
+    previous = {
+        "cniVersion": "1.0.0",
+        "interfaces": [{"name": "up0"}],
+        "ips": [ip],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    conf = network(master=None, ipam={}, prevResult=previous)
+
+    result = host.cni("ADD", conf, container)
+
+    mac = container.link("eth0")["address"]
+    assert result["interfaces"] == [{"name": "eth0", "mac": mac, "sandbox": container.path}]
+    assert result["ips"] == [ip | {"interface": 0}]
+    assert ("default", Outside.ADDRESS, "eth0") in container.routes()
+    assert connect(container, outside, Outside.ADDRESS) == "198.51.100.77"
+
+
+@pytest.mark.known_difference("asks for a master, which the configuration does not name")
+def test_check_of_a_chained_one_needs_no_master(host: Host, container: Container) -> None:
+    previous = {
+        "cniVersion": "1.0.0",
+        "interfaces": [{"name": "up0"}],
+        "ips": [{"address": "198.51.100.77/24"}],
+    }
+    conf = network(master=None, ipam={})
+    result = host.cni("ADD", conf | {"prevResult": previous}, container)
+
+    host.cni("CHECK", with_previous_result(conf, result), container)
+
+
+@pytest.mark.known_difference("leaves the link (plugins issue 560)")
+def test_add_that_fails_leaves_nothing(host: Host, container: Container) -> None:
+    """At the last step: link, address and lease are there by then."""
+    conf = network()
+    conf["ipam"]["routes"] = [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}]
+
+    with pytest.raises(CniFailure):
+        host.cni("ADD", conf, container)
+
+    assert container.links() == {"lo"} and leased(host) == []
+
+
+def test_master_of_a_macvlan_is_refused(host: Host, container: Container) -> None:
+    """The kernel has an interface carry one of the two kinds, and says no more than that it is busy."""
+    one, _ = add(host, sublink.network("macvlan", name="other"))
+
+    with pytest.raises(CniFailure, match="busy"):
+        host.cni("ADD", network(), container)
+
+    assert container.links() == {"lo"} and leased(host) == []
+
+
+@pytest.mark.known_difference("wants default route and result again, to delete what it made")
+def test_del_needs_neither_default_route_nor_result(host: Host, container: Container) -> None:
+    conf = network(master=None)
+    host.cni("ADD", conf, container)
+    assert container.link("eth0")["link_index"] == host.link("up0")["ifindex"]
+    host.run("sh", "-ec", "ip route del default; ip -6 route del default")
+
+    for _ in range(2):
+        host.cni("DEL", conf | {"prevResult": {"ips": 5}}, container)
+
+    assert container.links() == {"lo"} and leased(host) == []
+
+
+def test_check_compares_the_mode(host: Host, container: Container) -> None:
+    conf = network(mode="l3s")
+    attached = with_previous_result(conf, host.cni("ADD", conf, container))
+    host.cni("CHECK", attached, container)
+
+    container.run("ip", "link", "set", "eth0", "type", "ipvlan", "mode", "l2")
+    with pytest.raises(CniFailure):
+        host.cni("CHECK", attached, container)
