@@ -296,9 +296,12 @@ def test_del_leaves_another_containers_link(host: Host, outside: Outside) -> Non
 
 @pytest.mark.known_difference("does not find it")
 def test_del_finds_a_link_that_the_container_has_renamed(host: Host, container: Container) -> None:
-    """The address is not released while it is in use."""
+    """The address is not released while it is in use, neither then nor by an ADD that comes before."""
     host.cni("ADD", network(), container)
     container.run("ip", "link", "set", "eth0", "down", "name", "uplink0")
+    with pytest.raises(CniFailure, match="exists"):
+        host.cni("ADD", network(), container)
+    assert container.links() == {"lo", "uplink0"} and leased(host) == [FIRST]
 
     host.cni("DEL", network(), container)
 
@@ -317,9 +320,12 @@ def test_del_of_a_passthru_gives_the_master_back(host: Host, container: Containe
 
 @pytest.mark.needs("strace")
 @pytest.mark.known_difference("takes so many system calls that this would go on for minutes", run=False)
-@pytest.mark.parametrize("ending", ["DEL", "ADD"])
-def test_add_that_is_killed_anywhere_is_cleared_away(host: Host, container: Container, ending: str) -> None:
-    """By its DEL, which runtimes call then; nor is it in the way of another ADD."""
+@pytest.mark.parametrize("taken", [False, True], ids=["name is free", "host has the name"])
+def test_add_that_is_killed_anywhere_is_cleared_away(host: Host, container: Container, taken: bool) -> None:
+    """By its DEL, also while the link still has the name that it is made under if the host has its own."""
+    if taken:
+        host.run("ip", "link", "add", "eth0", "type", "bridge")
+        host.leaves("link eth0 bridge *")
     assert host.implementation
     conf = network()
     environment = {
@@ -339,8 +345,6 @@ def test_add_that_is_killed_anywhere_is_cleared_away(host: Host, container: Cont
         if done.returncode == 0:
             break
         host.leaves("file /var/lib/cni/networks/net1/lock")
-        if ending == "ADD" and "eth0" not in container.links():
-            host.cni("ADD", conf, container)
         host.cni("DEL", conf, container)
         expect_nothing_of(host, container)
     assert number > 5

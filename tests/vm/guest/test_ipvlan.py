@@ -5,12 +5,11 @@ from functools import partial
 
 import pytest
 
-from tests.netns.differences import OLD_KEYS
 from tests.support import sublink
 from tests.support.bridge import add, address, leased
 from tests.support.cni import CniFailure, with_previous_result
 from tests.support.host import ACCEPT_DAD, Container, Host, Outside
-from tests.support.sublink import FIRST, SUBNET, SUBNET6
+from tests.support.sublink import SUBNET, SUBNET6
 from tests.support.traffic import connect
 
 network = partial(sublink.network, "ipvlan")
@@ -55,19 +54,6 @@ def test_mode_l3_routes_between_subnets(host: Host, outside: Outside) -> None:
     assert connect(one, two, "10.60.0.2") == "10.50.0.2"
     assert connect(one, outside, Outside.ADDRESS) == "10.50.0.2"
     assert connect(outside, two, "10.60.0.2") == Outside.ADDRESS
-
-
-@OLD_KEYS
-def test_master_may_be_in_the_container(host: Host, outside: Outside, container: Container) -> None:
-    uplink = sublink.network("macvlan", ipam=None, name="uplink")
-    host.cni("ADD", uplink, container, "in0")
-    conf = network(master="in0", linkInContainer=True)
-
-    host.cni("ADD", conf, container)
-
-    assert container.link("eth0")["link"] == "in0"
-    assert connect(container, outside, Outside.ADDRESS) == FIRST
-    host.cni("DEL", uplink, container, "in0")
 
 
 def test_chained_it_takes_interface_and_addresses_of_what_came_before(
