@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Traffic control: limit what a link sends, and lead what it receives to another link.  What `tc` does.
+
+<linux/rtnetlink.h>, <linux/pkt_sched.h>, <linux/pkt_cls.h> and <linux/tc_act/tc_mirred.h> give the names and
+numbers.
+"""
+
+import errno
+import struct
+from _socket import AF_UNSPEC, htons
+
+from cnihook.linux.netlink import (
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NetlinkError,
+    attr,
+    attributes,
+    nested,
+    read_text,
+    text,
+    u32,
+)
+from cnihook.linux.rtnl import Link, Rtnl
+
+# <linux/rtnetlink.h>
+RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
+RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
+TCA_KIND, TCA_OPTIONS = 1, 2
+# <linux/pkt_sched.h>
+TC_H_ROOT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
+TC_LINKLAYER_ETHERNET = 1
+TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST = 1, 4, 6
+# <linux/pkt_cls.h>
+TCA_U32_SEL, TCA_U32_ACT, TC_U32_TERMINAL = 5, 7, 1
+TCA_ACT_KIND, TCA_ACT_OPTIONS = 1, 2
+TC_ACT_STOLEN = 4
+# <linux/tc_act/tc_mirred.h>
+TCA_MIRRED_PARMS, TCA_EGRESS_REDIR = 2, 1
+# <linux/if_ether.h>
+ETH_P_ALL = 3
+
+TBF_HANDLE = 1 << 16  # 1: in the words of `tc`
+INGRESS_HANDLE = 0xFFFF0000  # ffff:, and the kernel takes no other
+UNKNOWN = -1  # among ingress_targets()
+
+_U32_MAX = 0xFFFFFFFF
+_PRIORITY = 1
+
+_TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
+_RATE = struct.Struct("=BBHhHI")  # cell log, link layer, overhead, cell alignment, least size, rate
+_TBF = struct.Struct("=12s12sIII")  # rate, peak rate, limit, buffer, MTU
+_SELECTOR = struct.Struct("=BBBBHHhhI")  # flags, offset shift, keys, 0, offset mask and four of no use here
+_KEY = struct.Struct("=IIii")  # mask, value, offset, offset mask
+_MIRRED = struct.Struct("=IIiiiiI")  # index, capabilities, action, references, binds, direction, link
+
+
+class Tbf:
+    """A token bucket filter, in the kernel's terms: a limit on what a link sends."""
+
+    __slots__ = ("buffer", "burst", "limit", "rate")
+
+    def __init__(self, rate: int, limit: int, buffer: "int | None", burst: int = 0) -> None:
+        self.rate = rate  # bytes per second
+        self.limit = limit  # bytes that may wait; what comes on top of them is dropped
+        # How long a full bucket lasts at this rate, in ticks of the kernel's clock; None if 32 bits cannot
+        # tell that.
+        self.buffer = buffer
+        self.burst = burst  # bytes in a full bucket, which the kernel does not tell again
+
+    @classmethod
+    def of(cls, rate: int, burst: int, latency: int) -> "Tbf":
+        """`latency` is in microseconds: as long as a packet may wait for."""
+        ticks = _ticks(burst * 1_000_000 // rate)
+        limit = min(rate * latency // 1_000_000 + burst, _U32_MAX)
+        return cls(rate, limit, ticks if 0 < ticks <= _U32_MAX else None, burst)
+
+
+def _ticks(microseconds: int) -> int:
+    with open("/proc/net/psched") as file:
+        nanoseconds, in_a_tick = (int(word, 16) for word in file.read().split()[:2])
+    return microseconds * nanoseconds // in_a_tick
+
+
+def add_tbf(rtnl: Rtnl, link: Link, tbf: Tbf) -> None:
+    """Raises NetlinkError with EEXIST if the link has a qdisc that somebody gave it."""
+    rate = _RATE.pack(0, TC_LINKLAYER_ETHERNET, 0, 0, 0, min(tbf.rate, _U32_MAX))
+    options = [attr(TCA_TBF_PARMS, _TBF.pack(rate, bytes(_RATE.size), tbf.limit, tbf.buffer or 0, 0))]
+    if tbf.rate > _U32_MAX:
+        options.append(attr(TCA_TBF_RATE64, struct.pack("=Q", tbf.rate)))
+    if tbf.buffer is None:
+        options.append(u32(TCA_TBF_BURST, tbf.burst))
+    body = _TCMSG.pack(AF_UNSPEC, link.index, TBF_HANDLE, TC_H_ROOT, 0)
+    body += text(TCA_KIND, "tbf") + nested(TCA_OPTIONS, *options)
+    what = f"limit {link.name} to {tbf.rate} bytes per second"
+    rtnl.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body, what)
+
+
+def delete_tbf(rtnl: Rtnl, link: Link) -> None:
+    """If it is there.  A qdisc of another kind or with another handle stays."""
+    _delete(rtnl, link, "tbf", TBF_HANDLE, TC_H_ROOT)
+
+
+def find_tbf(rtnl: Rtnl, link: Link) -> "Tbf | None":
+    body = _TCMSG.pack(AF_UNSPEC, link.index, 0, 0, 0)
+    for answer in rtnl.request(RTM_GETQDISC, NLM_F_DUMP, body, "list qdiscs"):
+        _family, index, _handle, parent, _info = _TCMSG.unpack_from(answer)
+        if index != link.index or parent != TC_H_ROOT:
+            continue  # the kernel lists those of all links
+        found = attributes(answer, _TCMSG.size)
+        if read_text(found.get(TCA_KIND)) == "tbf":
+            options = attributes(found[TCA_OPTIONS])
+            speed, _peak, limit, buffer, _mtu = _TBF.unpack_from(options[TCA_TBF_PARMS])
+            rate = _RATE.unpack(speed)[-1]
+            if TCA_TBF_RATE64 in options:
+                rate = struct.unpack("=Q", options[TCA_TBF_RATE64])[0]
+            return Tbf(rate, limit, buffer)
+    return None
+
+
+def redirect_ingress(rtnl: Rtnl, link: Link, target: Link) -> None:
+    """Lead all that the link receives to another link, as if it were to be sent there.
+
+    Raises NetlinkError with EEXIST if somebody has a qdisc for what it receives.
+    """
+    what = f"lead what {link.name} receives to {target.name}"
+    body = _TCMSG.pack(AF_UNSPEC, link.index, INGRESS_HANDLE, TC_H_INGRESS, 0) + text(TCA_KIND, "ingress")
+    rtnl.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body, what)
+
+    # Of the filters that take every packet this is the one that every kernel has; "matchall" is younger.
+    selector = _SELECTOR.pack(TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0, 0) + _KEY.pack(0, 0, 0, 0)
+    parameters = _MIRRED.pack(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, target.index)
+    action = nested(
+        1, text(TCA_ACT_KIND, "mirred"), nested(TCA_ACT_OPTIONS, attr(TCA_MIRRED_PARMS, parameters))
+    )
+    body = _TCMSG.pack(AF_UNSPEC, link.index, 0, INGRESS_HANDLE, _PRIORITY << 16 | htons(ETH_P_ALL))
+    body += text(TCA_KIND, "u32")
+    body += nested(TCA_OPTIONS, attr(TCA_U32_SEL, selector), nested(TCA_U32_ACT, action))
+    rtnl.request(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, body, what)
+
+
+def delete_ingress(rtnl: Rtnl, link: Link) -> None:
+    """Receive as usual again.  All filters go, whoever set them."""
+    _delete(rtnl, link, "ingress", INGRESS_HANDLE, TC_H_INGRESS)
+
+
+def ingress_targets(rtnl: Rtnl, link: Link) -> "set[int]":
+    """Where filters lead what the link receives: indexes of links, 0 for one that is gone; UNKNOWN for a
+    filter that does something else.
+    """
+    targets = set()
+    body = _TCMSG.pack(AF_UNSPEC, link.index, 0, INGRESS_HANDLE, 0)
+    for answer in rtnl.request(RTM_GETTFILTER, NLM_F_DUMP, body, f"list the filters of {link.name}"):
+        handle = _TCMSG.unpack_from(answer)[2]
+        found = attributes(answer, _TCMSG.size)
+        if read_text(found.get(TCA_KIND)) != "u32":
+            targets.add(UNKNOWN)
+        elif handle & 0xFFF:  # else it is a table of filters
+            options = attributes(found[TCA_OPTIONS])
+            actions = attributes(options.get(TCA_U32_ACT, b"")).values()
+            targets |= {_target(attributes(action)) for action in actions} or {UNKNOWN}
+    return targets
+
+
+def _target(action: "dict[int, bytes]") -> int:
+    if read_text(action.get(TCA_ACT_KIND)) != "mirred":
+        return UNKNOWN
+    parameters = attributes(action[TCA_ACT_OPTIONS])[TCA_MIRRED_PARMS]
+    _index, _capabilities, _action, _references, _binds, direction, target = _MIRRED.unpack_from(parameters)
+    return int(target) if direction == TCA_EGRESS_REDIR else UNKNOWN
+
+
+def _delete(rtnl: Rtnl, link: Link, kind: str, handle: int, parent: int) -> None:
+    body = _TCMSG.pack(AF_UNSPEC, link.index, handle, parent, 0) + text(TCA_KIND, kind)
+    try:
+        rtnl.request(RTM_DELQDISC, 0, body, f"remove {kind} from {link.name}")
+    except NetlinkError as error:
+        # The link is gone; it has none; it has one of another kind or handle, or the kernel's own.
+        if error.errno not in (errno.ENODEV, errno.ENOENT, errno.EINVAL):
+            raise
