@@ -2,9 +2,9 @@
 """
 bandwidth: limits on what the container's interface receives (ingress) and on what it sends (egress).
 
-It follows another plugin in a chain.  A link delays what it sends, by a token bucket filter (tbf).  What it
-receives it cannot delay; so that is led through an ifb, a link with such a filter and with no other use, which
-gives it back as if it had just been received.
+It follows another plugin in a chain.  A link delays what it sends, by a token bucket filter (tbf).  It has
+no way to delay what it receives; so that is led through an ifb, a link with such a filter and with no
+other use, which gives it back as if it had just been received.
 
 Of a veth pair, the host's end bears both, out of the container's reach:
 

@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bandwidth: how fast a container can receive and send, where the limits are, and what of them is left."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support import bridge
+from tests.support.bandwidth import (
+    CONTAINER,
+    EGRESS,
+    EGRESS_TBF,
+    HOST,
+    INGRESS,
+    INGRESS_TBF,
+    add,
+    addressed,
+    conf,
+    ifb_name,
+    ifbs,
+    limits,
+    linked,
+    outer_of,
+    pair,
+    previous,
+    qdiscs,
+    speed,
+)
+from tests.support.cni import Attachment, CniFailure, with_previous_result
+from tests.support.host import Container, Host, Outside
+from tests.support.traffic import connect
+
+BOTH = INGRESS | EGRESS
+IFB = ifb_name("c1")
+
+VETH_ONLY = pytest.mark.known_difference("limits veth pairs only")
+PANICS = pytest.mark.known_difference("panics")
+ONE_CODE = pytest.mark.known_difference("has one code for all that it cannot do")
+ONE_NAME = pytest.mark.known_difference("two attachments of a container to a network have one name")
+NO_UNDO = pytest.mark.known_difference("an ADD that fails leaves what it made until then")
+
+
+@pytest.fixture
+def container(host: Host) -> Container:
+    return linked(host)
+
+
+OUTER = "vc1eth0"
+
+
+# The limits
+
+
+def test_container_receives_no_faster_than_ingress(host: Host, container: Container) -> None:
+    addressed(host, container)
+    add(host, container, conf(**INGRESS))
+
+    assert 0.9 < speed(host, container, CONTAINER, *INGRESS.values()) < 1.1
+
+
+def test_container_sends_no_faster_than_egress(host: Host, container: Container) -> None:
+    addressed(host, container)
+    add(host, container, conf(**EGRESS))
+
+    assert 0.9 < speed(container, host, HOST, *EGRESS.values()) < 1.1
+
+
+def test_each_direction_has_its_own_limit(host: Host, container: Container) -> None:
+    addressed(host, container)
+    add(host, container, conf(**BOTH))
+
+    assert 0.9 < speed(host, container, CONTAINER, *INGRESS.values()) < 1.1
+    assert 0.9 < speed(container, host, HOST, *EGRESS.values()) < 1.1
+    assert connect(host, container, CONTAINER) == HOST
+
+
+def test_limits_are_on_the_host(host: Host, container: Container) -> None:
+    """Where the container cannot lift them: in bytes, of which a packet waits for the rest at most 25 ms."""
+    add(host, container, conf(**BOTH))
+
+    assert limits(host) == {OUTER: INGRESS_TBF, IFB: EGRESS_TBF}
+    assert qdiscs(host) == {f"tbf on {OUTER}", f"ingress on {OUTER}", f"tbf on {IFB}"}
+    assert qdiscs(container) == set()
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [(INGRESS, {f"tbf on {OUTER}"}), (EGRESS, {f"ingress on {OUTER}", f"tbf on {IFB}"})],
+    ids=["ingress", "egress"],
+)
+def test_direction_without_a_limit_is_left_alone(
+    host: Host, container: Container, keys: dict[str, int], expected: set[str]
+) -> None:
+    add(host, container, conf(**keys))
+
+    assert qdiscs(host) == expected
+
+
+@pytest.mark.known_difference("a burst that lasts for more than 274 s overflows, here to 61 bytes")
+def test_burst_may_be_far_above_the_rate(host: Host, container: Container) -> None:
+    """Kubernetes knows no burst, and runtimes fill in one of gigabits."""
+    addressed(host, container)
+    long = 34_359_800 * 8
+    sent = add(
+        host,
+        container,
+        conf(ingressRate=1_000_000, ingressBurst=long, egressRate=1_000_000, egressBurst=long),
+    )
+
+    assert connect(container, host, HOST) == CONTAINER
+    host.cni("CHECK", sent, container)
+
+
+@pytest.mark.known_difference("what may wait overflows")
+def test_largest_burst(host: Host, container: Container) -> None:
+    sent = add(host, container, conf(ingressRate=8_000_000_000, ingressBurst=(0xFFFFFFFF * 8) - 1))
+
+    assert limits(host)[OUTER]["rate"] == 1_000_000_000
+    assert "lat" in limits(host)[OUTER]
+    host.cni("CHECK", sent, container)
+
+
+def test_rate_may_have_more_than_32_bits(host: Host, container: Container) -> None:
+    sent = add(host, container, conf(ingressRate=4_000_000_000_000, ingressBurst=80_000_000))
+
+    assert limits(host)[OUTER]["rate"] == 500_000_000_000
+    host.cni("CHECK", sent, container)
+
+
+@pytest.mark.known_difference("says nothing")
+def test_burst_that_holds_no_packet_is_complained_of(host: Host, container: Container) -> None:
+    """The kernel drops what is larger than the burst: such a link is slow, and then it hangs."""
+    assert host.implementation
+    sent = conf(egressRate=8000, egressBurst=8000, prevResult=previous(container))
+    attachment = Attachment(sent, container, "eth0", "bandwidth", {})
+    host.attachments.append(attachment)
+
+    answer = host.run(
+        host.implementation.program("bandwidth"),
+        input=json.dumps(sent),
+        env=attachment.environment("ADD", host.implementation.folder),
+    )
+
+    assert "1000 bytes" in answer.stderr and "1514" in answer.stderr
+
+
+# The configuration
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"runtimeConfig": {"bandwidth": INGRESS}},
+        {"RuntimeConfig": {"bandWidth": {key.upper(): value for key, value in INGRESS.items()}}},
+        {key.lower(): value for key, value in INGRESS.items()},
+        INGRESS | {"runtimeConfig": {"bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 80_000}}},
+        INGRESS | {"runtimeConfig": {"bandwidth": EGRESS}},
+    ],
+    ids=["of the runtime", "in any case", "of the network", "both", "not a mixture"],
+)
+def test_limits_of_the_network_go_before_those_of_the_runtime(
+    host: Host, container: Container, keys: dict[str, Any]
+) -> None:
+    add(host, container, conf(**keys))
+
+    assert limits(host) == {OUTER: INGRESS_TBF}
+
+
+NONE: list[dict[str, Any]] = [
+    {},
+    {"ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": 0},
+    {"ingressRate": 0, "runtimeConfig": {"bandwidth": INGRESS}},
+    {"runtimeConfig": {}},
+    {"runtimeConfig": {"bandwidth": {}}},
+    {"runtimeConfig": {"bandwidth": {"ingressRate": 0, "ingressBurst": 0}}},
+]
+
+
+@pytest.mark.parametrize("keys", NONE)
+def test_without_a_limit_the_result_is_passed_on(
+    host: Host, container: Container, keys: dict[str, Any]
+) -> None:
+    """Whatever there is to be limited: nobody looks."""
+    sent = conf(**keys, prevResult={"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}]})
+
+    assert host.cni("ADD", sent, container) == sent["prevResult"]
+    assert qdiscs(host) == set()
+
+
+@PANICS
+def test_without_a_limit_there_is_nothing_to_check(host: Host, container: Container) -> None:
+    host.cni("CHECK", add(host, container, conf()), container)
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [pytest.param("ADD", {}, marks=PANICS), ("ADD", INGRESS), ("CHECK", INGRESS)],
+    ids=["ADD without a limit", "ADD", "CHECK"],
+)
+def test_what_follows_nobody_is_refused(
+    host: Host, container: Container, command: str, keys: dict[str, int]
+) -> None:
+    with pytest.raises(CniFailure, match="chained plugin"):
+        host.cni(command, conf(**keys), container)
+
+
+WRONG = [
+    ({"ingressRate": 8000}, "if rate is set, burst must also be set"),
+    ({"egressRate": 8000}, "if rate is set, burst must also be set"),
+    ({"ingressRate": 8000, "ingressBurst": 0}, "if rate is set, burst must also be set"),
+    ({"ingressBurst": 8000}, "if burst is set, rate must also be set"),
+    (INGRESS | {"egressBurst": 8000}, "if burst is set, rate must also be set"),
+    ({"runtimeConfig": {"bandwidth": {"egressBurst": 8}}}, "if burst is set, rate must also be set"),
+    ({"ingressRate": 8000, "ingressBurst": 0xFFFFFFFF * 8}, "burst cannot be more than 4GB"),
+    ({"egressRate": 8000, "egressBurst": 1 << 63}, "burst cannot be more than 4GB"),
+    ({"ingressRate": -1, "ingressBurst": 8000}, "ingressRate"),
+    ({"ingressRate": "1M", "ingressBurst": 8000}, "ingressRate"),
+    ({"ingressRate": 1e6 + 0.5, "ingressBurst": 8000}, "ingressRate"),
+    ({"ingressRate": 1 << 64, "ingressBurst": 8000}, "ingressRate"),
+    ({"runtimeConfig": {"bandwidth": [8000]}}, "bandwidth"),
+]
+
+
+@pytest.mark.parametrize(("keys", "words"), WRONG)
+def test_limit_that_makes_no_sense_is_refused(
+    host: Host, container: Container, keys: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(CniFailure, match=words):
+        add(host, container, conf(**keys))
+
+    assert qdiscs(host) == set()
+
+
+@ONE_CODE
+@pytest.mark.parametrize("keys", [WRONG[0][0], WRONG[6][0], WRONG[-1][0]])
+def test_its_code_is_that_of_a_wrong_configuration(
+    host: Host, container: Container, keys: dict[str, Any]
+) -> None:
+    with pytest.raises(CniFailure, match="Rate|Burst|bandwidth") as failure:
+        add(host, container, conf(**keys))
+
+    assert failure.value.code == 7
+
+
+@pytest.mark.known_difference("leaves it to the kernel to find out")
+@pytest.mark.parametrize("key", ["ingressRate", "ingressBurst"])
+def test_limit_of_less_than_a_byte_is_refused(host: Host, container: Container, key: str) -> None:
+    with pytest.raises(CniFailure, match=key):
+        add(host, container, conf(**INGRESS | {key: 7}))
+
+
+# The result
+
+
+@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0"])
+def test_result_names_the_ifb_too(host: Host, container: Container, version: str) -> None:
+    sent = conf(version, **EGRESS, prevResult=previous(container, version=version))
+    result = host.cni("ADD", sent, container)
+
+    mac = host.link(IFB)["address"]
+    assert result["cniVersion"] == version
+    assert result["interfaces"] == [*sent["prevResult"]["interfaces"], {"name": IFB, "mac": mac}]
+
+
+def test_result_of_ingress_is_passed_on(host: Host, container: Container) -> None:
+    sent = conf(**INGRESS, prevResult=previous(container))
+
+    assert host.cni("ADD", sent, container) == sent["prevResult"]
+
+
+def test_ifb_has_the_mtu_of_the_link(host: Host, container: Container) -> None:
+    host.run("ip", "link", "set", OUTER, "mtu", "1400")
+    host.before = host.facts()
+
+    add(host, container, conf(**EGRESS))
+
+    assert host.link(IFB)["mtu"] == 1400
+    assert "UP" in host.link(IFB)["flags"]
+
+
+# What there is to be limited
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "words"),
+    [([], "no interfaces provided"), ([{"name": "other"}], "no veth peer")],
+    ids=["none", "another"],
+)
+def test_link_that_the_result_does_not_name_is_refused(
+    host: Host, container: Container, interfaces: list[Any], words: str
+) -> None:
+    """Who knows whose it is."""
+    result = {"cniVersion": "1.0.0", "interfaces": interfaces}
+    with pytest.raises(CniFailure, match=words):
+        add(host, container, conf(**BOTH, prevResult=result))
+
+    assert qdiscs(host) == set()
+
+
+@pytest.mark.known_difference("goes by the number alone, and limits another")
+def test_pair_whose_other_end_is_elsewhere_is_refused(host: Host, container: Container) -> None:
+    """Its number may be that of a link of the host, and is not, for that."""
+    other = host.container()
+    index = host.link(OUTER)["ifindex"]
+    container.run(*f"ip link add eth1 type veth peer name far index {index} netns {other.name}".split())
+    host.before = host.facts()
+    result = previous(container)
+    result["interfaces"][1]["name"] = "eth1"
+
+    with pytest.raises(CniFailure):
+        host.cni("ADD", conf(**BOTH, prevResult=result), container, "eth1")
+
+    assert qdiscs(host) == set()
+
+
+def test_interface_that_does_not_exist_is_named(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure, match="eth7"):
+        add(host, container, conf(**BOTH), "eth7")
+
+
+def macvlan(host: Host) -> tuple[Container, Outside]:
+    """A container on the host's uplink, without a link to the host."""
+    outside = host.outside()
+    made = host.container()
+    host.run(*f"ip link add link up0 name eth0 netns {made.name} type macvlan mode bridge".split())
+    made.run("ip", "link", "set", "eth0", "up")
+    made.run("ip", "address", "add", "198.51.100.9/24", "dev", "eth0")
+    host.before = host.facts()
+    return made, outside
+
+
+@VETH_ONLY
+def test_macvlan_is_limited_in_the_container(host: Host) -> None:
+    """plugins#413, #656: the host has no end of it, so what it sends is limited where it is."""
+    container, outside = macvlan(host)
+    sent = add(host, container, conf(**BOTH))
+
+    assert limits(container) == {"eth0": EGRESS_TBF, IFB: INGRESS_TBF}
+    assert qdiscs(host) == set()
+    ifb = {"name": IFB, "mac": container.link(IFB)["address"], "sandbox": container.path}
+    assert sent["prevResult"]["interfaces"][2:] == [ifb]
+    assert 0.9 < speed(container, outside, Outside.ADDRESS, *EGRESS.values()) < 1.1
+    assert 0.9 < speed(outside, container, "198.51.100.9", *INGRESS.values()) < 1.1
+
+    host.cni("CHECK", sent, container)
+    for _ in range(2):
+        host.cni("DEL", sent, container)
+    assert qdiscs(container) == set()
+    assert connect(container, outside, Outside.ADDRESS) == "198.51.100.9"
+
+
+@VETH_ONLY
+@pytest.mark.parametrize("kind", ["tuntap add eth0 mode tap", "link add eth0 type bridge"])
+def test_any_interface_without_an_end_on_the_host_is_limited(host: Host, kind: str) -> None:
+    container = host.container()
+    container.run("ip", *kind.split())
+    host.before = host.facts()
+    sent = add(host, container, conf(**BOTH))
+
+    assert limits(container) == {"eth0": EGRESS_TBF, IFB: INGRESS_TBF}
+    host.cni("CHECK", sent, container)
+
+
+@VETH_ONLY
+@pytest.mark.parametrize("broken", ["namespace", "link", "result"])
+def test_del_of_a_macvlan(host: Host, broken: str) -> None:
+    container, _outside = macvlan(host)
+    sent = add(host, container, conf(**BOTH))
+    if broken == "namespace":
+        container.destroy()
+    elif broken == "link":
+        container.run("ip", "link", "del", "eth0")
+        host.before = host.before.without("in c1: link eth0").without("in c1: address eth0")
+        host.before = host.before.without("in c1: route eth0")
+    else:
+        del sent["prevResult"]
+
+    host.cni("DEL", sent, container)
+
+
+# A chain
+
+
+def test_container_of_a_bridge_is_limited(host: Host) -> None:
+    network = bridge.network("10.9.0.0/24", isGateway=True)
+    container, result = bridge.add(host, network)
+    sent = conf(**BOTH, prevResult=result)
+    limited = host.cni("ADD", sent, container)
+
+    outer = result["interfaces"][1]["name"]
+    assert limits(host) == {outer: INGRESS_TBF, IFB: EGRESS_TBF}
+    assert connect(container, host, "10.9.0.1") == bridge.address(limited)
+
+    host.cni("DEL", with_previous_result(conf(**BOTH), limited), container)
+    assert ifbs(host) == set()
+
+
+@ONE_NAME
+def test_container_with_two_interfaces_on_a_network(host: Host, container: Container) -> None:
+    pair(host, container, "eth1")
+    first = add(host, container, conf(**BOTH))
+    second = add(host, container, conf(**EGRESS), "eth1")
+    other = second["prevResult"]["interfaces"][2]["name"]
+    assert ifbs(host) == {IFB, other}
+    for sent, ifname in ((first, "eth0"), (second, "eth1")):
+        host.cni("CHECK", sent, container, ifname)
+
+    host.cni("DEL", first, container)
+
+    assert qdiscs(host) == {f"tbf on {other}", f"ingress on {outer_of(container, 'eth1')}"}
+    host.cni("CHECK", second, container, "eth1")
+
+
+# An ADD that fails, and one after it
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        pytest.param("root handle 1: pfifo", id="root"),
+        pytest.param("root handle 7: tbf rate 1mbit burst 10kb latency 1ms", id="limit"),
+        pytest.param("ingress", id="ingress", marks=NO_UNDO),
+        pytest.param("clsact", id="clsact", marks=NO_UNDO),
+    ],
+)
+def test_qdisc_of_somebody_else_stays(host: Host, container: Container, own: str) -> None:
+    """The limits find no room beside it, and that is what the error says.  Nothing is left of them."""
+    host.run(*f"tc qdisc add dev {OUTER} {own}".split())
+    if own == "ingress":
+        rule = "protocol all prio 9 u32 match u32 0 0 action mirred ingress redirect dev lo"
+        host.run(*f"tc filter add dev {OUTER} ingress {rule}".split())
+    before = qdiscs(host)
+
+    with pytest.raises(CniFailure):
+        add(host, container, conf(**BOTH))
+    assert qdiscs(host) == before
+
+    host.cni("DEL", conf(**BOTH, prevResult=previous(container)), container)
+    assert qdiscs(host) == before
+
+
+@pytest.mark.known_difference('"file exists", of whatever it is')
+def test_qdisc_that_is_in_the_way_is_named(host: Host, container: Container) -> None:
+    host.run(*f"tc qdisc add dev {OUTER} ingress".split())
+    rule = "protocol all prio 9 u32 match u32 0 0 action mirred ingress redirect dev lo"
+    host.run(*f"tc filter add dev {OUTER} ingress {rule}".split())
+
+    with pytest.raises(CniFailure, match=f"{OUTER} has a qdisc already") as failure:
+        add(host, container, conf(**BOTH))
+
+    assert failure.value.details == f"`tc qdisc show dev {OUTER}` shows it"
+
+
+@pytest.mark.known_difference("what an earlier ADD left is in its way")
+@pytest.mark.parametrize("left", ["all", "ifb", "half an ifb", "qdiscs", "filter without ifb"])
+def test_add_after_one_that_was_killed(host: Host, container: Container, left: str) -> None:
+    add(host, container, conf(**EGRESS, ingressRate=8000, ingressBurst=80_000))
+    if left in ("ifb", "half an ifb"):
+        host.run("ip", "link", "del", OUTER)
+        pair(host, container)
+        host.before = host.before.without(f"link {IFB}")
+    if left == "half an ifb":
+        host.run("ip", "link", "set", IFB, "down", "alias", "")
+    if left == "filter without ifb":
+        host.run("ip", "link", "del", IFB)
+    if left == "qdiscs":
+        host.run("tc", "filter", "del", "dev", OUTER, "ingress")
+        host.run("ip", "link", "del", IFB)
+
+    sent = add(host, container, conf(**BOTH))
+
+    assert limits(host) == {OUTER: INGRESS_TBF, IFB: EGRESS_TBF}
+    host.cni("CHECK", sent, container)
