@@ -24,6 +24,7 @@ from tests.support.bandwidth import (
 )
 from tests.support.cni import CniFailure
 from tests.support.host import Container, Host
+from tests.support.oci import wait_for
 from tests.support.traffic import connect
 
 BOTH = INGRESS | EGRESS
@@ -39,6 +40,13 @@ NOT_SEEN = pytest.mark.known_difference("does not notice it")
 @pytest.fixture
 def container(host: Host) -> Container:
     return linked(host)
+
+
+def destroy(host: Host, container: Container) -> None:
+    """The namespace goes, and its link; which on a busy machine takes the kernel a second."""
+    container.destroy()
+    host.before = host.before.without(f"link {OUTER}")
+    wait_for(lambda: OUTER not in host.links(), f"{OUTER} to go")
 
 
 # DEL
@@ -68,8 +76,7 @@ def test_del_after_the_namespace_has_gone(
     host: Host, container: Container, netns: str, with_result: bool
 ) -> None:
     sent = add(host, container, conf(**BOTH))
-    container.destroy()
-    host.before = host.before.without(f"link {OUTER}")
+    destroy(host, container)
     if not with_result:
         del sent["prevResult"]
 
@@ -94,8 +101,7 @@ def test_del_with_a_result_that_nobody_can_read(
 ) -> None:
     add(host, container, conf(**BOTH))
     if not alive:
-        container.destroy()
-        host.before = host.before.without(f"link {OUTER}")
+        destroy(host, container)
 
     host.cni("DEL", conf(**BOTH, prevResult=result), container)
 
@@ -182,8 +188,7 @@ def test_the_other_plugin_can_check_and_delete(
     host.implementation = other
     host.cni("CHECK", sent, container)
     if broken in ("namespace", "both"):
-        container.destroy()
-        host.before = host.before.without(f"link {OUTER}")
+        destroy(host, container)
     if broken in ("result", "both"):
         del sent["prevResult"]
 
