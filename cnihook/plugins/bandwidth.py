@@ -114,7 +114,7 @@ def _names(call: Call) -> "tuple[str, str]":
 
 def _mac(call: Call) -> str:
     """A MAC address to know our ifb by.  Unlike an alias it is set in the moment of creation."""
-    return b"\2".hex() + ":" + _digest(call)[:5].hex(":")
+    return f"02:{_digest(call)[:5].hex(':')}"
 
 
 def _digest(call: Call) -> bytes:
@@ -243,13 +243,13 @@ def _take_back_inside(call: Call) -> None:
 
 
 def _take_back(call: Call, rtnl: Rtnl, link: "Link | None") -> None:
-    """What is this attachment's, and that alone: a qdisc of somebody else stays, and so does his filter."""
+    """What is this attachment's, and that alone: a qdisc of somebody else stays."""
     targets = tc.ingress_targets(rtnl, link) if link else None
     ifbs = _own_ifbs(call, rtnl, targets)
 
     def unlimit() -> None:
         if link and targets is not None:
-            if targets <= {0, *(ifb.index for ifb in ifbs)}:
+            if not targets or targets & {0, *(ifb.index for ifb in ifbs)}:
                 tc.delete_ingress(rtnl, link)  # before the ifb: what is led to one that is gone, is lost
             tc.delete_tbf(rtnl, link)
 

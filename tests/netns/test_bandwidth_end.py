@@ -70,6 +70,20 @@ def test_del_of_the_limits_alone_leaves_a_link_without(
     assert connect(container, host, HOST) == CONTAINER
 
 
+@LEAVES_QDISCS
+def test_del_takes_a_filter_along_that_somebody_set_beside_ours(host: Host, container: Container) -> None:
+    """The qdisc is ours, and what the container sends must not be lost."""
+    addressed(host, container)
+    sent = add(host, container, conf(**BOTH))
+    rule = "protocol all prio 9 u32 match u32 0 0 action mirred ingress redirect dev lo"
+    host.run(*f"tc filter add dev {OUTER} ingress {rule}".split())
+
+    host.cni("DEL", sent, container)
+
+    assert qdiscs(host) == set()
+    assert connect(container, host, HOST) == CONTAINER
+
+
 @pytest.mark.parametrize("netns", ["/run/netns/c1", ""], ids=["path", "no path"])
 @pytest.mark.parametrize("with_result", [True, False], ids=["result", "no result"])
 def test_del_after_the_namespace_has_gone(
@@ -117,7 +131,7 @@ def test_del_with_limits_that_make_no_sense_any_more(host: Host, container: Cont
     assert qdiscs(host) == set()
 
 
-@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0"])
+@pytest.mark.parametrize("version", ["0.3.0", "1.0.0"])
 def test_del_can_be_repeated(host: Host, container: Container, version: str) -> None:
     """Before 0.4.0 it gets no result."""
     sent = add(host, container, conf(version, **BOTH))
@@ -223,8 +237,11 @@ def test_del_leaves_what_the_reference_made_for_another_interface(
 # CHECK
 
 
-@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
-@pytest.mark.parametrize("limits", [BOTH, INGRESS, EGRESS], ids=["both", "ingress", "egress"])
+@pytest.mark.parametrize(
+    ("version", "limits"),
+    [("0.4.0", BOTH), ("1.0.0", INGRESS), ("1.0.0", EGRESS), pytest.param("1.1.0", BOTH, marks=SPEC_1_1)],
+    ids=["0.4.0", "ingress", "egress", "1.1.0"],
+)
 def test_check_accepts_what_add_made(
     host: Host, container: Container, version: str, limits: dict[str, int]
 ) -> None:

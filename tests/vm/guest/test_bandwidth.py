@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bandwidth on a kernel that has ipvlan and matchall, and whose queues are modules."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.bandwidth import (
+    EGRESS,
+    EGRESS_TBF,
+    INGRESS,
+    INGRESS_TBF,
+    add,
+    addressed,
+    conf,
+    ifb_name,
+    limits,
+    linked,
+    outer_of,
+    previous,
+    qdiscs,
+)
+from tests.support.cni import CniFailure
+from tests.support.host import Container, Host, Outside
+from tests.support.namespace import Namespace
+from tests.support.traffic import connect
+
+BOTH = INGRESS | EGRESS
+IFB = ifb_name("c1")
+
+
+def passed(namespace: Namespace) -> dict[str, int]:
+    """The packets that each limit has let through."""
+    found: list[Any] = json.loads(namespace.run("tc", "-s", "-j", "qdisc", "show").stdout)
+    return {qdisc["dev"]: qdisc["packets"] for qdisc in found if qdisc["kind"] == "tbf"}
+
+
+def test_pair_is_limited_on_the_host(host: Host) -> None:
+    container = addressed(host, linked(host))
+    sent = add(host, container, conf(**BOTH))
+
+    outer = outer_of(container)
+    assert limits(host) == {outer: INGRESS_TBF, IFB: EGRESS_TBF}
+    before = passed(host)
+    connect(container, host, "10.9.0.1")
+    assert all(passed(host)[dev] > before[dev] for dev in (outer, IFB))
+    host.cni("CHECK", sent, container)
+
+
+@pytest.mark.known_difference("limits veth pairs only")
+@pytest.mark.parametrize(("mode", "address"), [("l2", "198.51.100.9"), ("l3", "10.9.0.9")])
+def test_ipvlan_is_limited_in_the_container(host: Host, mode: str, address: str) -> None:
+    outside = host.outside()
+    container = host.container()
+    host.run(*f"ip link add link up0 name eth0 netns {container.name} type ipvlan mode {mode}".split())
+    container.run("ip", "link", "set", "eth0", "up")
+    container.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+    if mode == "l3":  # where nobody answers for the container's address
+        container.run("ip", "route", "add", "default", "dev", "eth0")
+        outside.run("ip", "route", "add", address, "via", Outside.HOST)
+    host.before = host.facts()
+
+    sent = add(host, container, conf(**BOTH))
+
+    assert limits(container) == {"eth0": EGRESS_TBF, IFB: INGRESS_TBF}
+    before = passed(container)
+    assert connect(container, outside, Outside.ADDRESS) == address
+    assert all(passed(container)[dev] > before[dev] for dev in ("eth0", IFB))
+    host.cni("CHECK", sent, container)
+    host.cni("DEL", sent, container)
+    assert qdiscs(container) == set()
+    assert connect(container, outside, Outside.ADDRESS) == address
+
+
+@pytest.mark.known_difference("an ADD that fails leaves what it made until then")
+def test_filter_of_another_kind_stays(host: Host) -> None:
+    container: Container = linked(host)
+    outer = outer_of(container)
+    host.run(*f"tc qdisc add dev {outer} ingress".split())
+    host.run(*f"tc filter add dev {outer} ingress matchall action pass".split())
+
+    with pytest.raises(CniFailure):
+        add(host, container, conf(**BOTH))
+    host.cni("DEL", conf(**BOTH, prevResult=previous(container)), container)
+
+    assert qdiscs(host) == {f"ingress on {outer}"}
+    assert "matchall" in host.run("tc", "filter", "show", "dev", outer, "ingress").stdout
