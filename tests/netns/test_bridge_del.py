@@ -4,6 +4,8 @@
 The leak check after each test does most of the asserting here.
 """
 
+from typing import Any
+
 import pytest
 
 from tests.support.bridge import add, leased, network
@@ -42,6 +44,17 @@ def test_del_needs_no_previous_result(host: Host) -> None:
     one, _ = add(host, ALL)
 
     host.cni("DEL", ALL, one)
+
+
+@pytest.mark.known_difference("a result that it cannot read fails its DEL")
+@pytest.mark.parametrize(
+    "damaged", [{"cniVersion": "9.9.9"}, {"ips": [{"address": "x"}]}, {"ips": 7}, "text"]
+)
+def test_del_bears_a_previous_result_that_is_none(host: Host, damaged: Any) -> None:
+    one, _ = add(host, ALL)
+
+    host.cni("DEL", ALL | {"prevResult": damaged}, one)
+    assert leased(host) == [] and one.links() == {"lo"}
 
 
 @LEAKS_RULES

@@ -37,6 +37,7 @@ CHEAP = {
         "errno",
     ),
     *("fcntl", "gc", "select", "struct", "time"),
+    "_sha2" if sys.version_info >= (3, 12) else "_sha512",
 }
 
 # Run in front of a launcher: notes each module that was not there yet, whoever asks for it and however.
