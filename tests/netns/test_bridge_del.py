@@ -46,10 +46,7 @@ def test_del_needs_no_previous_result(host: Host) -> None:
     host.cni("DEL", ALL, one)
 
 
-@pytest.mark.known_difference("a result that it cannot read fails its DEL")
-@pytest.mark.parametrize(
-    "damaged", [{"cniVersion": "9.9.9"}, {"ips": [{"address": "x"}]}, {"ips": 7}, "text"]
-)
+@pytest.mark.parametrize("damaged", [{"cniVersion": "9.9.9"}, {"ips": [{"address": "x"}]}, {"ips": 7}])
 def test_del_bears_a_previous_result_that_is_none(host: Host, damaged: Any) -> None:
     one, _ = add(host, ALL)
 
