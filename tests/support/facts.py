@@ -30,8 +30,8 @@ STAYS = [
 COLLECT = """\
 cut="$1"; shift
 show() {
-  printf 'address show\\nroute show table all\\n' | ip "$@" -d -j -batch -
-  ip "$@" -6 -j route show table all
+  printf 'address show\\nroute show table all\\nrule show\\n' | ip "$@" -d -j -batch -
+  printf 'route show table all\\nrule show\\n' | ip "$@" -6 -j -batch -
 }
 show
 for name; do echo "$cut"; show -n "$name"; done
@@ -130,9 +130,10 @@ def _files(root: Path, place: str, shown_as: str, leave_out: set[str]) -> Iterat
 def _network(text: str, leave_out: Container[str] = ()) -> tuple[list[str], set[str]]:
     links: list[Any] = []
     routes: list[Any] = []
+    rules: list[Any] = []
     for document in _documents(text):
         for item in document:
-            (links if "ifname" in item else routes).append(item)
+            (links if "ifname" in item else rules if "priority" in item else routes).append(item)
 
     lines = []
     masters = {link.get("master") for link in links}
@@ -159,6 +160,9 @@ def _network(text: str, leave_out: Container[str] = ()) -> tuple[list[str], set[
         words = [route.get("dev", "-"), route.get("type", ""), str(route["dst"])]
         words += [f"{key} {route[key]}" for key in ("gateway", "table", "metric") if key in route]
         lines.append(f"route {' '.join(filter(None, words))}")
+    for rule in rules:
+        if rule["src"] != "all":  # those are the kernel's own; one comes with the first VRF, and stays
+            lines.append(f"rule {rule['priority']} from {rule['src']} table {rule.get('table')}")
     return lines, bridges
 
 

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+sbr (source based routing): what is sent from an address leaves by the interface that has it.
+
+For containers in more than one network, of which each has a way to everywhere; the table main has only one.
+It follows another plugin in a chain, and gives each address of its interface a table of its own, with the
+routes that were made for it in main:
+
+    rule                from ADDRESS lookup TABLE
+    in TABLE            SUBNET dev IFNAME, default via GATEWAY, and so on
+    in main             none of these, so that they concern nobody else
+"""
+
+from cnihook.linux import routes, rules, vrf
+from cnihook.linux.flock import Lock
+from cnihook.linux.routes import RTPROT_RA, WholeRoute
+from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
+from cnihook.sdk import IP, Address, Call, CniError, IPNet, Result, Undo, invalid_config
+from cnihook.spec.errors import INTERNAL
+
+_FIRST_TABLE = 100
+_THE_KERNELS = {253, 254, 255}  # default, main, local
+_DEFAULT = {4: IPNet.parse("0.0.0.0/0"), 6: IPNet.parse("::/0")}
+
+
+class Conf:
+    """Every key, checked before anything is changed."""
+
+    def __init__(self, call: Call) -> None:
+        conf = call.conf
+        # Somebody else sees to what is in this table; rules that lead there are all that is asked for.
+        self.table = conf.integer("table", default=0, low=1, high=0xFFFFFFFF) if conf.has("table") else None
+        self.source_hints = conf.boolean("addSourceHints")
+        self.gateways: dict[int, Address] = {}  # by IP version
+        given = conf.strings("gateways")
+        if len(given) > 2:
+            raise invalid_config(
+                "gateways list cannot contain more than 2 entries (one IPv4, one IPv6)",
+                f"it has {len(given)}",
+            )
+        for text in given:
+            try:
+                gateway = Address.parse(text)
+            except ValueError:
+                raise invalid_config(f"invalid static gateway IP address: {text}") from None
+            version = gateway.version
+            if version in self.gateways:
+                both = f"{self.gateways[version]} and {gateway}"
+                raise invalid_config(f"gateways list contains multiple IPv{version} addresses: {both}")
+            self.gateways[version] = gateway
+
+
+def _own_ips(call: Call, result: Result) -> "list[IP]":
+    """Those of this interface, and those of which nobody says whose they are."""
+
+    def is_anothers(ip: IP) -> bool:
+        known = ip.interface is not None and 0 <= ip.interface < len(result.interfaces)
+        return known and result.interfaces[ip.interface or 0].name != call.ifname
+
+    return [ip for ip in result.ips if not is_anothers(ip)]
+
+
+def _required(call: Call) -> "tuple[Result, list[IP]]":
+    result = call.prev_result
+    if result is None:
+        raise CniError(INTERNAL, "This plugin must be called as chained plugin", "there is no prevResult")
+    ips = _own_ips(call, result)
+    if not ips:
+        raise CniError(INTERNAL, f"No IP addresses supplied on interface: {call.ifname}")
+    return result, ips
+
+
+def _lock(call: Call) -> Lock:
+    """One at a time in a namespace, for a table that is found free must still be so when it is filled."""
+    return Lock(f"netns-{call.sandbox_ns.identity[1]}", purpose=f"sbr {call.owner}")
+
+
+# ADD
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    result, ips = _required(call)
+    sandbox = call.sandbox
+    link = sandbox.link(call.ifname)
+    with _lock(call), Undo() as undo:
+        present = rules.listed(sandbox)
+        # Not before the rule of VRFs, to which the kernel gives a low number: what is in one stays in it.
+        priority = max((rule.priority + 1 for rule in present if rule.l3mdev), default=0)
+        if conf.table is not None:
+            for ip in ips:
+                _add_rule(sandbox, ip, conf.table, priority, undo)
+            return result
+
+        everything = routes.listed(sandbox)
+        home = vrf.tables(sandbox).get(link.master, RT_TABLE_MAIN) if link.master else RT_TABLE_MAIN
+        own = [route for route in everything if _is_to_move(route, link, home)]
+        used = {rule.table for rule in present} | {route.table for route in everything} | _THE_KERNELS
+        for ip in ips:
+            table = _FIRST_TABLE
+            while table in used:
+                table += 1
+            used.add(table)
+            # The rule first: by it, DEL would find the table of an ADD that was killed half-way.
+            _add_rule(sandbox, ip, table, priority, undo)
+            undo.push(_clear, sandbox, link.index, table)
+            _fill(sandbox, conf, link, ip, table, _routes_of(ip, ips, own))
+        if home == RT_TABLE_MAIN:
+            _take_out_of_main(sandbox, conf, ips, own, undo)
+    return result
+
+
+def _add_rule(sandbox: Rtnl, ip: IP, table: int, priority: int, undo: Undo) -> None:
+    rules.add(sandbox, ip.net.address, table, priority)
+    undo.push(_delete_rules, sandbox, ip.net.address, table)
+
+
+def _delete_rules(sandbox: Rtnl, source: Address, table: int) -> None:
+    for rule in rules.listed(sandbox):
+        if (rule.source, rule.table) == (source, table):
+            rules.delete(sandbox, rule)
+
+
+def _is_to_move(route: WholeRoute, link: Link, home: int) -> bool:
+    """What routers advertise they say again and again, and fe80::/10 is each link's own: both stay."""
+    if (route.index, route.table, route.kind) != (link.index, home, RTN_UNICAST):
+        return False
+    return route.protocol != RTPROT_RA and not (route.dst and route.dst.address.is_link_local)
+
+
+def _routes_of(ip: IP, ips: "list[IP]", own: "list[WholeRoute]") -> "list[WholeRoute]":
+    """The routes that are of use to this address: its own, and those that are not another address's own."""
+
+    def is_of(route: WholeRoute, other: IP) -> bool:
+        if route.gateway and route.gateway == other.gateway:
+            return True
+        return any(address in other.net for address in (route.source, route.gateway) if address)
+
+    return [
+        route
+        for route in own
+        if route.version == ip.net.address.version
+        and (is_of(route, ip) or not any(is_of(route, other) for other in ips))
+    ]
+
+
+def _fill(sandbox: Rtnl, conf: Conf, link: Link, ip: IP, table: int, own: "list[WholeRoute]") -> None:
+    version = ip.net.address.version
+    static = conf.gateways.get(version)
+    if static:
+        own = [route for route in own if route.dst]
+    for route in own:
+        if route.is_direct:  # first, for the others' gateways are reached by these
+            routes.put(sandbox, route.in_table(table))
+    gateway = static or ip.gateway
+    if gateway and all(route.dst for route in own):
+        sandbox.add_route(link, _DEFAULT[version], via=gateway, table=table)
+    for route in own:
+        if not route.is_direct:
+            routes.put(sandbox, route.in_table(table))
+
+
+def _take_out_of_main(
+    sandbox: Rtnl, conf: Conf, ips: "list[IP]", own: "list[WholeRoute]", undo: Undo
+) -> None:
+    """With source hints what is on the link stays, and a subnet is reached from the address in it."""
+    hints: dict[IPNet | None, Address] = {}
+    for ip in ips if conf.source_hints else ():
+        hints.setdefault(ip.net.network(), ip.net.address)
+    for route in sorted(own, key=lambda route: route.is_direct):
+        hint = hints.pop(route.dst, None)
+        if conf.source_hints and route.is_direct and hint in (None, route.source):
+            continue
+        undo.push(routes.put, sandbox, route)
+        routes.delete(sandbox, route)
+        if hint:
+            hinted = route.with_source(hint)
+            undo.push(routes.delete, sandbox, hinted)
+            routes.put(sandbox, hinted)
+
+
+def _clear(sandbox: Rtnl, index: int, table: int) -> None:
+    """Delete the routes over one link from a table."""
+    for route in routes.listed(sandbox):
+        if (route.index, route.table) == (index, table):
+            routes.delete(sandbox, route)
+
+
+# DEL
+
+
+def delete(call: Call) -> None:
+    """What the table had is not put back into main: the interface is about to go."""
+    sandbox = call.sandbox_if_alive()
+    if not sandbox:
+        return
+    table = call.conf.integer("table", default=0, low=0, high=0xFFFFFFFF)
+    with _lock(call):
+        link = sandbox.find_link(call.ifname)
+        sources = _sources(call, link)
+        index = link.index if link else 0
+        for rule in rules.listed(sandbox):
+            if rule.source not in sources:
+                continue
+            if table:
+                if rule.table == table:
+                    rules.delete(sandbox, rule)
+            elif _may_be_ours(rule.table) and not _is_of_another_link(sandbox, rule.table, index):
+                _clear(sandbox, index, rule.table)
+                rules.delete(sandbox, rule)
+
+
+def _sources(call: Call, link: "Link | None") -> "set[Address]":
+    """The addresses of this attachment, as ADD was given them; where that is lost, those of the link."""
+    try:
+        result = call.prev_result
+    except CniError:
+        result = None
+    if result and (ips := _own_ips(call, result)):
+        return {ip.net.address for ip in ips}
+    return {address.net.address for address in call.sandbox.addresses(link)} if link else set()
+
+
+def _may_be_ours(table: int) -> bool:
+    return table >= _FIRST_TABLE and table not in _THE_KERNELS
+
+
+def _is_of_another_link(sandbox: Rtnl, table: int, index: int) -> bool:
+    """Two networks may give a container the same address; then each has a rule for it."""
+    return any(route.table == table and route.index not in (0, index) for route in routes.listed(sandbox))
+
+
+# CHECK, STATUS
+
+
+def check(call: Call) -> None:
+    conf = Conf(call)
+    _, ips = _required(call)
+    sandbox = call.sandbox
+    link = sandbox.link(call.ifname)
+    present = rules.listed(sandbox)
+    own = [route for route in routes.listed(sandbox) if route.index == link.index]
+    for ip in ips:
+        address = ip.net.address
+        where = f"{call.ifname} of container {call.container_id}"
+        tables = {
+            rule.table
+            for rule in present
+            if rule.source == address and rule.table == (conf.table or rule.table)
+        }
+        if not tables:
+            raise CniError(INTERNAL, f"{where}: the rule for source {address} is missing")
+        if conf.table or not (ip.gateway or address.version in conf.gateways):
+            continue
+        defaults = [route for route in own if not route.dst and route.version == address.version]
+        if not any(route.table in tables for route in defaults):
+            raise CniError(INTERNAL, f"{where}: the default route for source {address} is missing")
+
+
+def status(call: Call) -> None:
+    Conf(call)

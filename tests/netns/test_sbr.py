@@ -1,0 +1,528 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sbr: several networks in one container, each with a default route, and all of use.
+
+The leak check after each test sees the rules and the tables that are left.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import OLD_KEYS, SPEC_1_1
+from tests.support import cni
+from tests.support.cni import VERSIONS, CniFailure, with_previous_result
+from tests.support.host import ACCEPT_DAD, Container, Host
+from tests.support.routing import FAR, FAR6, Chain, address, attach, far_machine, network, router, subnet
+from tests.support.traffic import connect, source_seen
+
+SBR = {"type": "sbr"}
+FILTERED = ("fe80:", "ff00:")  # what every link has by itself
+ECMP = pytest.mark.known_difference("passes over IPv6 routes that the kernel shows with two next hops")
+PARTS = pytest.mark.known_difference("leaves out what it does not know, or loses such a route altogether")
+LINK = pytest.mark.known_difference("1.1.1 fails where the link is gone")
+FAILED = pytest.mark.known_difference("an ADD that fails leaves rules and routes as they are by then")
+
+
+@pytest.fixture
+def container(host: Host) -> Container:
+    return quick(host)
+
+
+def quick(host: Host) -> Container:
+    """A container for which the reference need not wait two seconds, to see if IPv6 addresses are unique."""
+    made = host.container()
+    made.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    return made
+
+
+def shown(container: Container, *words: str) -> list[Any]:
+    """What `ip` says in both families; a table that nobody uses has nothing, which it calls an error."""
+    answers = [container.run("ip", f"-{v}", "-j", *words, check=False) for v in (4, 6)]
+    texts = [answer.stdout for answer in answers if answer.returncode == 0]
+    return [item for text in texts if text.strip() for item in json.loads(text)]
+
+
+def rules(container: Container) -> dict[str, list[str]]:
+    """Addresses, and the tables that are looked in for what these send."""
+    found: dict[str, list[str]] = {}
+    for rule in shown(container, "rule"):
+        if rule["src"] != "all":
+            found.setdefault(rule["src"], []).append(rule["table"])
+    return found
+
+
+def table(container: Container, name: str) -> set[tuple[str, str | None, str]]:
+    """Destination, gateway and link of the routes in a table."""
+    found = [route for route in shown(container, "route", "show", "table", name)]
+    return {
+        (route["dst"], hop.get("gateway"), hop["dev"])
+        for route in found
+        for hop in route.get("nexthops", [route])
+        if not route["dst"].startswith(FILTERED)
+    }
+
+
+def all_of(container: Container) -> list[Any]:
+    """Rules and routes, to be compared."""
+    routes = shown(container, "route", "show", "table", "all")
+    return [
+        *shown(container, "rule"),
+        *(route for route in routes if not route["dst"].startswith(FILTERED)),
+    ]
+
+
+def routed(number: int, version: int = 4, ifname: str = "eth0") -> set[tuple[str, str | None, str]]:
+    """What a network's interface has in its table."""
+    return {
+        (subnet(number, version), None, ifname),
+        ("default", router(number, version), ifname),
+    }
+
+
+def static(number: int, *addresses: str, **keys: Any) -> dict[str, Any]:
+    """A network whose container has these addresses, and the routes that are given as `routes`."""
+    routes = keys.pop("routes", [])
+    ipam = {"type": "static", "addresses": [{"address": text} for text in addresses], "routes": routes}
+    return network(number, ipam=ipam) | keys
+
+
+# Traffic
+
+
+@pytest.mark.parametrize(("version", "far"), [(4, FAR), (6, FAR6)])
+def test_reply_leaves_by_the_interface_that_was_asked(
+    host: Host, container: Container, version: int, far: str
+) -> None:
+    """Two machines that have one and the same address, each behind the router of another network."""
+    machines = [far_machine(host, number) for number in (1, 2)]
+    attach(host, container, "eth0", network(1, version), SBR)
+    attach(host, container, "eth1", network(2, version), SBR)
+
+    for number, machine in enumerate(machines, start=1):
+        assert connect(machine, container, address(number, version)) == far
+
+
+@pytest.mark.parametrize("version", [4, pytest.param(6, marks=ECMP)])
+def test_network_without_it_stays_the_way_to_everywhere(
+    host: Host, container: Container, version: int
+) -> None:
+    """For whoever does not say from which address: the first network is as if it were the only one."""
+    first, second = (far_machine(host, number) for number in (1, 2))
+    attach(host, container, "eth0", network(1, version))
+    before = table(container, "main")
+    attach(host, container, "eth1", network(2, version), SBR)
+
+    assert table(container, "main") == before
+    far = FAR if version == 4 else FAR6
+    assert source_seen(container, first, far) == address(1, version)
+    assert connect(second, container, address(2, version)) == far
+
+
+# Rules, tables, routes
+
+
+@pytest.mark.parametrize("version", [*VERSIONS[:-1], pytest.param("1.1.0", marks=SPEC_1_1)])
+def test_result_is_passed_on_as_it_came(host: Host, container: Container, version: str) -> None:
+    chain = attach(host, container, "eth0", network(1, version=version))
+    before = chain.result
+
+    assert chain.then(SBR).result == before
+
+
+def test_each_address_has_a_rule_and_a_table(host: Host, container: Container) -> None:
+    attach(host, container, "eth0", network(1, 4, 6), SBR)
+
+    found = rules(container)
+    assert found.keys() == {address(1), address(1, 6)}
+    for version in (4, 6):
+        ((own,)) = found[address(1, version)]
+        assert int(own) >= 100
+        assert table(container, own) >= routed(1, version)
+    assert table(container, "main") == set()
+
+
+def test_each_address_has_what_is_of_its_subnet(host: Host, container: Container) -> None:
+    """And the routes that are of no subnet."""
+    routes = [
+        {"dst": "192.0.2.0/24", "gw": "10.1.0.1"},
+        {"dst": "198.51.100.0/24", "gw": "10.1.1.1"},
+        {"dst": "203.0.113.0/24"},
+    ]
+    attach(host, container, "eth0", static(1, "10.1.0.2/24", "10.1.1.2/24", routes=routes), SBR)
+
+    found = rules(container)
+    (first,), (second,) = found["10.1.0.2"], found["10.1.1.2"]
+    assert table(container, first) == {
+        ("10.1.0.0/24", None, "eth0"),
+        ("192.0.2.0/24", "10.1.0.1", "eth0"),
+        ("203.0.113.0/24", None, "eth0"),
+    }
+    assert table(container, second) == {
+        ("10.1.1.0/24", None, "eth0"),
+        ("198.51.100.0/24", "10.1.1.1", "eth0"),
+        ("203.0.113.0/24", None, "eth0"),
+    }
+
+
+WHOLE = {
+    "10.77.0.0/16 via 10.1.0.1 dev eth0 src 10.1.0.2 metric 50 mtu 1300 advmss 1200": 4,
+    "10.77.0.0/16 via 10.9.9.9 dev eth0 onlink": 4,
+    "10.77.0.0/16 nexthop via 10.1.0.5 dev eth0 weight 3 nexthop via 10.1.0.6 dev eth0": 4,
+    "2001:db8:77::/48 via 2001:db8:1::1 dev eth0 metric 50 mtu 1300 pref high": 6,
+    "2001:db8:77::/48 via fe80::1 dev eth0": 6,
+}
+
+
+@pytest.mark.parametrize(
+    "route", [pytest.param(key, marks=[] if "metric 50 mtu 1300 adv" in key else [PARTS]) for key in WHOLE]
+)
+def test_route_is_moved_whole(host: Host, container: Container, route: str) -> None:
+    """With metrics, preferred source and next hops, so that it works in its table as it would in main."""
+    version = WHOLE[route]
+    chain = attach(host, container, "eth0", network(1, 4, 6))
+    container.run("ip", f"-{version}", "route", "add", *route.split())
+    destination = route.split()[0]
+    (before,) = container.ip(f"-{version}", "route", "show", destination)
+
+    chain.then(SBR)
+
+    ((own,)) = rules(container)[address(1, version)]
+    (after,) = container.ip(f"-{version}", "route", "show", destination, "table", own)
+    assert after == before
+    assert not container.ip(f"-{version}", "route", "show", destination)
+
+
+def test_table_that_somebody_uses_is_not_taken(host: Host, container: Container) -> None:
+    chain = attach(host, container, "eth0", network(1))
+    container.run("ip", "rule", "add", "from", "192.0.2.9", "lookup", "100")
+
+    chain.then(SBR)
+
+    assert rules(container)[address(1)] == ["101"]
+    container.run("ip", "rule", "del", "from", "192.0.2.9", "lookup", "100")
+
+
+@pytest.mark.known_difference("looks for routes in main alone")
+def test_table_that_has_routes_is_not_taken(host: Host, container: Container) -> None:
+    """Though nothing leads there yet."""
+    chain = attach(host, container, "eth0", network(1))
+    container.run("ip", "route", "add", "blackhole", "192.0.2.0/24", "table", "100")
+
+    chain.then(SBR)
+
+    assert rules(container)[address(1)] == ["101"]
+    container.run("ip", "route", "del", "blackhole", "192.0.2.0/24", "table", "100")
+
+
+def test_networks_that_are_added_at_once_have_tables_of_their_own(host: Host, container: Container) -> None:
+    chains = [attach(host, container, f"eth{number}", network(number)) for number in range(1, 5)]
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda chain: chain.then(SBR), chains))
+
+    found = [own for tables in rules(container).values() for own in tables]
+    assert len(found) == len(set(found)) == 4
+    for number in range(1, 5):
+        ((own,)) = rules(container)[address(number)]
+        assert table(container, own) == routed(number, ifname=f"eth{number}")
+
+
+# Keys
+
+
+@OLD_KEYS
+def test_table_of_somebody_else_gets_rules_only(host: Host, container: Container) -> None:
+    chain = attach(host, container, "eth0", network(1, 4, 6))
+    before = table(container, "main")
+
+    chain.then(SBR | {"table": 1000})
+
+    assert rules(container) == {address(1): ["1000"], address(1, 6): ["1000"]}
+    assert table(container, "1000") == set()
+    assert table(container, "main") == before
+    chain.check()
+    container.run("ip", "rule", "add", "from", address(1), "lookup", "1001")
+    chain.delete()
+    assert rules(container) == {address(1): ["1001"]}
+    container.run("ip", "rule", "del", "from", address(1), "lookup", "1001")
+
+
+@OLD_KEYS
+def test_static_gateways_go_before_all_others(host: Host, container: Container) -> None:
+    """Those of the addresses, and a default route that was there; else why name one."""
+    gateways = ["10.1.0.254", "2001:db8:1::fe"]
+    chain = attach(host, container, "eth0", network(1, 4, 6), SBR | {"gateways": gateways})
+
+    for version, gateway in ((4, gateways[0]), (6, gateways[1])):
+        ((own,)) = rules(container)[address(1, version)]
+        defaults = {found for found in table(container, own) if found[0] == "default"}
+        assert defaults == {("default", gateway, "eth0")}
+    chain.check()
+
+
+@OLD_KEYS
+def test_source_hints_keep_the_subnets_in_main(host: Host, container: Container) -> None:
+    """For who does not say from which address: neighbours are reached directly, and from the right one."""
+    attach(host, container, "eth0", network(1, 4, 6), SBR | {"addSourceHints": True})
+
+    assert table(container, "main") == {(subnet(1), None, "eth0"), (subnet(1, 6), None, "eth0")}
+    sources = {route["dst"]: route.get("prefsrc") for route in shown(container, "route")}
+    assert (sources[subnet(1)], sources[subnet(1, 6)]) == (address(1), address(1, 6))
+    for version in (4, 6):
+        ((own,)) = rules(container)[address(1, version)]
+        assert routed(1, version) <= table(container, own)
+
+
+WRONG = [
+    ({"gateways": ["10.1.0.1", "10.1.0.3"]}, "multiple IPv4 addresses: 10.1.0.1 and 10.1.0.3"),
+    ({"gateways": ["fd00::1", "fd00::2"]}, "multiple IPv6 addresses: fd00::1 and fd00::2"),
+    ({"gateways": ["10.1.0.1", "fd00::1", "fd00::2"]}, "cannot contain more than 2 entries"),
+    ({"gateways": ["here"]}, "invalid static gateway IP address: here"),
+    ({"gateways": "10.1.0.1"}, "gateways"),
+    ({"table": "100"}, "table"),
+    ({"table": -1}, "table"),
+    ({"addSourceHints": "yes"}, "addSourceHints"),
+]
+
+
+@OLD_KEYS
+@pytest.mark.parametrize(("keys", "message"), WRONG)
+def test_wrong_key_is_refused_before_anything_is_changed(
+    host: Host, container: Container, keys: dict[str, Any], message: str
+) -> None:
+    chain = attach(host, container, "eth0", network(1))
+    before = all_of(container)
+
+    with pytest.raises(CniFailure) as failure:
+        chain.then(SBR | keys)
+
+    assert message in failure.value.msg
+    assert all_of(container) == before
+
+
+def test_it_must_follow_another_plugin(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure, match="This plugin must be called as chained plugin"):
+        attach(host, container, "eth0", network(1) | SBR)
+
+
+def test_result_without_addresses_is_refused(host: Host, container: Container) -> None:
+    chain = attach(host, container, "eth0", network(1, ipam={}))
+
+    with pytest.raises(CniFailure, match="No IP addresses supplied on interface: eth0"):
+        chain.then(SBR)
+
+
+@pytest.mark.known_difference("takes the interface's routes away all the same")
+def test_result_without_addresses_of_the_interface_is_refused(host: Host, container: Container) -> None:
+    chain = attach(host, container, "eth0", network(1))
+    before = all_of(container)
+    for interface in chain.result["interfaces"]:
+        interface["name"] = "other"
+
+    with pytest.raises(CniFailure, match="No IP addresses supplied on interface: eth0"):
+        chain.then(SBR)
+
+    assert all_of(container) == before
+    chain.result = None
+
+
+@pytest.mark.known_difference("it logs what it does")
+def test_it_is_silent(host: Host, container: Container) -> None:
+    """What a plugin says on stderr is for when it fails."""
+    chain = attach(host, container, "eth0", network(1))
+    conf = chain.shared | SBR | {"prevResult": chain.result}
+    attachment = cni.Attachment(conf, container, "eth0", "sbr", {})
+    assert host.implementation
+
+    for command in ("ADD", "DEL"):
+        environment = attachment.environment(command, host.implementation.folder)
+        program = host.implementation.program("sbr")
+        assert host.run(program, input=json.dumps(conf), env=environment).stderr == ""
+
+
+# A failing ADD
+
+
+@FAILED
+@pytest.mark.parametrize("hints", [False, True])
+def test_add_that_fails_leaves_all_as_it_was(host: Host, container: Container, hints: bool) -> None:
+    """Late: the first address has its table by then."""
+    chain = attach(host, container, "eth0", network(1, 4, 6))
+    before = all_of(container)
+
+    with pytest.raises(CniFailure, match="2001:db8:dead::1"):
+        chain.then(SBR | {"gateways": ["2001:db8:dead::1"], "addSourceHints": hints})
+
+    assert all_of(container) == before
+
+
+@FAILED
+def test_add_that_fails_at_its_end_puts_routes_back_into_main(host: Host, container: Container) -> None:
+    """An address that is not there can be no source, as the last step shows."""
+    chain = attach(host, container, "eth0", network(1, 4, 6))
+    before = all_of(container)
+    true = json.dumps(chain.result)
+    chain.result["ips"][1]["address"] = "2001:db8:1::99/64"
+
+    with pytest.raises(CniFailure, match="2001:db8:1::/64"):
+        chain.then(SBR | {"addSourceHints": True})
+
+    assert all_of(container) == before
+    chain.result = json.loads(true)
+
+
+# DEL
+
+
+@LINK
+def test_del_undoes_all_of_add_and_can_be_repeated(host: Host, container: Container) -> None:
+    chain = attach(host, container, "eth0", network(1, 4, 6), SBR)
+
+    for _ in range(2):
+        chain.delete()
+
+    assert rules(container) == {}
+
+
+def without_previous_result(chain: Chain) -> None:
+    chain.result = None
+
+
+def without_link(chain: Chain) -> None:
+    chain.container.run("ip", "link", "del", "eth0")
+
+
+@pytest.mark.known_difference("fails where the link is gone, and leaves the tables as they are")
+@pytest.mark.parametrize("loss", [without_previous_result, without_link])
+def test_del_finds_its_rules_by_what_is_left(host: Host, container: Container, loss: Any) -> None:
+    chain = attach(host, container, "eth0", network(1, 4, 6), SBR)
+    loss(chain)
+
+    conf = with_previous_result(chain.confs[1], chain.result)
+    host.cni("DEL", conf, container)
+
+    assert rules(container) == {}
+    assert table(container, "100") == table(container, "101") == set()
+
+
+DAMAGED = pytest.mark.known_difference("fails where the result cannot be read")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param([], id="no addresses"),
+        pytest.param([{"address": 7}], id="damaged", marks=DAMAGED),
+    ],
+)
+def test_del_takes_any_previous_result(host: Host, container: Container, loss: Any) -> None:
+    chain = attach(host, container, "eth0", network(1), SBR)
+
+    host.cni("DEL", chain.confs[1] | {"prevResult": chain.result | {"ips": loss}}, container)
+
+
+@pytest.mark.known_difference("cannot do without a namespace, and makes a file in the place of one")
+@pytest.mark.parametrize("path", ["", "/run/netns/gone"])
+def test_del_needs_no_namespace(host: Host, container: Container, path: str) -> None:
+    chain = attach(host, container, "eth0", network(1), SBR)
+    container.destroy()
+
+    chain.delete(CNI_NETNS=path)
+
+    assert not path or not host.exists(path)
+
+
+def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+    attach(host, container, "eth0", network(1))
+
+    host.cni("DEL", network(1) | SBR, container)
+
+
+def test_del_of_one_leaves_the_others(host: Host, container: Container) -> None:
+    machine = far_machine(host, 1)
+    attach(host, container, "eth0", network(1), SBR)
+    chain = attach(host, container, "eth1", network(2), SBR)
+
+    chain.delete()
+
+    assert rules(container).keys() == {address(1)}
+    assert connect(machine, container, address(1)) == FAR
+
+
+@pytest.mark.known_difference("takes the rules of all who have the address")
+@pytest.mark.parametrize("gone", [False, True], ids=["link", "no link"])
+def test_del_leaves_another_network_that_gave_the_same_address(
+    host: Host, container: Container, gone: bool
+) -> None:
+    attach(host, container, "eth0", network(1), SBR)
+    same = network(2, ipam=network(1)["ipam"])
+    chain = attach(host, container, "eth1", same, SBR)
+    first = min(rules(container)[address(1)])
+    if gone:
+        container.run("ip", "link", "del", "eth1")
+
+    chain.delete()
+
+    assert rules(container) == {address(1): [first]}
+    assert table(container, first) == routed(1)
+
+
+# CHECK, STATUS
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
+@pytest.mark.known_difference("the bridge's own CHECK looks for the routes in main")
+def test_check_of_the_whole_chain_accepts_what_add_made(
+    host: Host, container: Container, version: str
+) -> None:
+    chains = [
+        attach(host, container, f"eth{number}", network(number, 4, 6, version=version), SBR)
+        for number in (1, 2)
+    ]
+
+    for chain in chains:
+        chain.check()
+
+
+def test_check_of_two_networks_with_a_default_route_each(host: Host, container: Container) -> None:
+    """Without sbr: of IPv6 the kernel makes one route with two next hops."""
+    chains = [attach(host, container, f"eth{number}", network(number, 4, 6)) for number in (1, 2)]
+
+    for chain in chains:
+        chain.check()
+
+
+@pytest.mark.known_difference("its CHECK looks at nothing")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "ip rule del from 10.1.0.2",
+        "ip -6 rule del from 2001:db8:1::2",
+        "ip route del default table 100",
+        "ip -6 route del default table 101",
+        "ip link set eth0 down",
+        "ip link del eth0",
+    ],
+)
+def test_check_finds(host: Host, container: Container, damage: str) -> None:
+    chain = attach(host, container, "eth0", network(1, 4, 6), SBR)
+    container.run(*damage.split())
+
+    with pytest.raises(CniFailure, match="eth0"):
+        host.cni("CHECK", with_previous_result(chain.confs[1], chain.result), container)
+
+
+@pytest.mark.known_difference("its CHECK looks at nothing")
+def test_check_wants_the_result(host: Host, container: Container) -> None:
+    with pytest.raises(CniFailure, match="chained"):
+        host.cni("CHECK", network(1) | SBR, container)
+
+
+@SPEC_1_1
+def test_status_is_whether_the_configuration_is_right(host: Host) -> None:
+    assert host.cni("STATUS", network(1, version="1.1.0") | SBR) is None
+
+    with pytest.raises(CniFailure, match="gateways"):
+        host.cni("STATUS", network(1, version="1.1.0") | SBR | {"gateways": [1]})
