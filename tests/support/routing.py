@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers in two networks, each with a router that leads everywhere; and chains that sort out which."""
 
+import json
 from typing import Any
 
 from tests.support.cni import with_previous_result
@@ -8,6 +9,8 @@ from tests.support.host import ACCEPT_DAD, Container, Host
 
 # The same machine for both networks, were it one: what is sent to it tells which router it took.
 FAR, FAR6 = "192.0.2.1", "2001:db8:ffff::1"
+
+FILTERED = ("fe80:", "ff00:")  # what every link has by itself
 
 
 def subnet(number: int, version: int = 4) -> str:
@@ -102,3 +105,54 @@ def attach(host: Host, container: Container, ifname: str, *confs: dict[str, Any]
     for conf in confs:
         made.then(conf)
     return made
+
+
+def quick(host: Host) -> Container:
+    """A container for which the reference need not wait two seconds, to see if IPv6 addresses are unique."""
+    made = host.container()
+    made.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    return made
+
+
+def shown(container: Container, *words: str) -> list[Any]:
+    """What `ip` says in both families; a table that nobody uses has nothing, which it calls an error."""
+    answers = [container.run("ip", f"-{v}", "-j", *words, check=False) for v in (4, 6)]
+    texts = [answer.stdout for answer in answers if answer.returncode == 0]
+    return [item for text in texts if text.strip() for item in json.loads(text)]
+
+
+def rules(container: Container) -> dict[str, list[str]]:
+    """Addresses, and the tables that are looked in for what these send."""
+    found: dict[str, list[str]] = {}
+    for rule in shown(container, "rule"):
+        if rule["src"] != "all":
+            found.setdefault(rule["src"], []).append(rule["table"])
+    return found
+
+
+def table(container: Container, name: str) -> set[tuple[str, str | None, str]]:
+    """Destination, gateway and link of the routes in a table."""
+    found = [route for route in shown(container, "route", "show", "table", name)]
+    return {
+        (route["dst"], hop.get("gateway"), hop["dev"])
+        for route in found
+        for hop in route.get("nexthops", [route])
+        if not route["dst"].startswith(FILTERED)
+    }
+
+
+def all_of(container: Container) -> list[Any]:
+    """Rules and routes, to be compared."""
+    routes = shown(container, "route", "show", "table", "all")
+    return [
+        *shown(container, "rule"),
+        *(route for route in routes if not route["dst"].startswith(FILTERED)),
+    ]
+
+
+def routed(number: int, version: int = 4, ifname: str = "eth0") -> set[tuple[str, str | None, str]]:
+    """What a network's interface has in its table."""
+    return {
+        (subnet(number, version), None, ifname),
+        ("default", router(number, version), ifname),
+    }
