@@ -76,8 +76,9 @@ class WholeRoute:
         header = (family, prefix, src, tos, table if table < 256 else 0, *rest)
         return WholeRoute(header, {**self._attrs, RTA_TABLE: struct.pack("=I", table)})
 
-    def with_source(self, source: Address) -> "WholeRoute":
-        return WholeRoute(self._header, {**self._attrs, RTA_PREFSRC: source})
+    def with_source(self, source: "Address | None") -> "WholeRoute":
+        attrs = {kind: data for kind, data in self._attrs.items() if kind != RTA_PREFSRC}
+        return WholeRoute(self._header, {**attrs, RTA_PREFSRC: source} if source else attrs)
 
     def __bytes__(self) -> bytes:
         packed = [

@@ -104,7 +104,12 @@ def add(call: Call) -> Result:
             # The rule first: by it, DEL would find the table of an ADD that was killed half-way.
             _add_rule(sandbox, ip, table, priority, undo)
             undo.push(_clear, sandbox, link.index, table)
-            _fill(sandbox, conf, link, ip, table, _routes_of(ip, ips, own))
+            wanted = _routes_of(ip, ips, own)
+            if (
+                home != RT_TABLE_MAIN
+            ):  # what is in a VRF the kernel takes as a source in that VRF's table alone
+                wanted = [route.with_source(None) for route in wanted]
+            _fill(sandbox, conf, link, ip, table, wanted)
         if home == RT_TABLE_MAIN:
             _take_out_of_main(sandbox, conf, ips, own, undo)
     return result

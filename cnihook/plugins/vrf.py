@@ -24,7 +24,7 @@ from cnihook.linux.rtnl import (
     Link,
     Rtnl,
 )
-from cnihook.sdk import Call, CniError, Result, Undo, interface, invalid_config
+from cnihook.sdk import Call, CniError, Result, Undo, interface, invalid_config, try_each
 from cnihook.spec import version
 from cnihook.spec.errors import INTERNAL
 from cnihook.spec.names import check_ifname
@@ -123,9 +123,13 @@ class _Belongings:
         sandbox.set_link(link, master=master)
         if link.operstate == IF_OPER_UP:
             _wait(lambda: sandbox.link(link.name).operstate == IF_OPER_UP)
-        self._restore_addresses()
-        for route in sorted(self._routes, key=lambda route: not route.is_direct):
-            routes.put(sandbox, route.in_table(table) if route.table == RT_TABLE_MAIN else route)
+        # First those on the link, for the others' gateways are reached by them.  And all that can be set:
+        # this is also how an ADD that failed is undone.
+        moved = sorted(self._routes, key=lambda route: not route.is_direct)
+        try_each(
+            self._restore_addresses,
+            *(lambda r=route: routes.put(sandbox, _as_for(r, table)) for route in moved),
+        )
 
     def _restore_addresses(self) -> None:
         """Those that the kernel has kept, too: it looks for duplicates again, and they could not be used
@@ -141,6 +145,16 @@ class _Belongings:
         wanted = {address.net.address.host_net() for address in self._addresses}
         if link.is_up and wanted:
             _wait(lambda: wanted <= {route.dst for route in _own_addresses(sandbox, link)})
+
+
+def _as_for(route: WholeRoute, table: int) -> WholeRoute:
+    """What a route is for an interface whose own table is this.
+
+    A source that is in a VRF's table the kernel takes in that table alone.
+    """
+    if route.table == RT_TABLE_MAIN:
+        return route.in_table(table)
+    return route if table == RT_TABLE_MAIN else route.with_source(None)
 
 
 def _own_addresses(sandbox: Rtnl, link: Link) -> "list[WholeRoute]":

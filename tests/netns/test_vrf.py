@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vrf: what it refuses, and DEL where there is nothing.  What it does is in tests/vm/guest/test_vrf.py."""
+
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import SPEC_1_1
+from tests.support.cni import CniFailure, with_previous_result
+from tests.support.host import Container, Host
+from tests.support.routing import all_of, attach, network
+
+BLUE = {"type": "vrf", "vrfname": "blue"}
+NO_VRF = "ip link add blue type bridge"
+WRONG = [
+    ("true", {"vrfname": None}, "configuration is expected to have a valid vrf name"),
+    ("true", {"vrfname": ""}, "configuration is expected to have a valid vrf name"),
+    ("true", {"vrfname": ["blue"]}, "vrf"),
+    ("true", {"vrfname": "with/slash"}, ""),
+    ("true", {"vrfname": "longer-than-a-link's"}, ""),
+    ("true", {"table": -1}, "table"),
+    ("true", {"table": "7"}, "table"),
+    ("true", {"prevResult": None}, "prevResult"),
+    (NO_VRF, {}, "Netlink blue is not a VRF"),
+]
+
+
+@pytest.mark.parametrize(("before", "keys", "message"), WRONG)
+def test_what_cannot_be_is_refused_and_changes_nothing(
+    host: Host, container: Container, before: str, keys: dict[str, Any], message: str
+) -> None:
+    chain = attach(host, container, "eth0", network(1))
+    container.run(*before.split())
+    unchanged = container.links(), all_of(container)
+
+    with pytest.raises(CniFailure) as failure:
+        host.cni("ADD", chain.shared | BLUE | {"prevResult": chain.result} | keys, container)
+
+    assert message in failure.value.msg
+    assert (container.links(), all_of(container)) == unchanged
+    container.run("ip", "link", "del", "blue", check=False)
+
+
+@pytest.mark.known_difference("makes the VRF before it looks at the interface")
+@pytest.mark.parametrize(
+    ("ifname", "message"), [("eth0", "interface eth0 has already a master set: other"), ("eth7", "eth7")]
+)
+def test_interface_that_cannot_be_put_in_is_refused(
+    host: Host, container: Container, ifname: str, message: str
+) -> None:
+    chain = attach(host, container, "eth0", network(1))
+    container.run("ip", "link", "add", "other", "type", "bridge")
+    container.run("ip", "link", "set", "eth0", "master", "other")
+
+    with pytest.raises(CniFailure, match=message):
+        host.cni("ADD", chain.shared | BLUE | {"prevResult": chain.result}, container, ifname)
+
+    container.run("ip", "link", "del", "other")
+
+
+def test_del_where_there_is_no_vrf_succeeds(host: Host, container: Container) -> None:
+    chain = attach(host, container, "eth0", network(1))
+    sent = with_previous_result(chain.shared | BLUE, chain.result)
+
+    host.cni("DEL", sent, container)
+    host.cni("DEL", sent, container, CNI_NETNS="/run/netns/gone")
+    host.cni("DEL", sent, container, CNI_NETNS="")
+
+
+@pytest.mark.known_difference("fails")
+def test_del_after_an_add_that_was_refused_succeeds(host: Host, container: Container) -> None:
+    """By whatever: for a name that is missing or another link's, for a path that leads to no namespace."""
+    conf = network(1) | BLUE
+    container.run(*NO_VRF.split())
+
+    host.cni("DEL", conf, container)
+    assert "blue" in container.links()
+    host.cni("DEL", conf | {"vrfname": ""}, container)
+    host.cni("DEL", conf, container, CNI_NETNS="/proc/self/status")
+    container.run("ip", "link", "del", "blue")
+
+
+@SPEC_1_1
+def test_status_is_whether_the_configuration_is_right(host: Host) -> None:
+    assert host.cni("STATUS", network(1, version="1.1.0") | BLUE) is None
+
+    with pytest.raises(CniFailure, match="vrf name"):
+        host.cni("STATUS", network(1, version="1.1.0") | BLUE | {"vrfname": None})
