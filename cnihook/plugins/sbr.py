@@ -85,7 +85,7 @@ def add(call: Call) -> Result:
     link = sandbox.link(call.ifname)
     with _lock(call), Undo() as undo:
         present = rules.listed(sandbox)
-        # Not before the rule of VRFs, to which the kernel gives a low number: what is in one stays in it.
+        # After the rule of VRFs, before which the kernel would put it: what one of them sends stays in it.
         priority = max((rule.priority + 1 for rule in present if rule.l3mdev), default=0)
         if conf.table is not None:
             for ip in ips:
@@ -105,9 +105,8 @@ def add(call: Call) -> Result:
             _add_rule(sandbox, ip, table, priority, undo)
             undo.push(_clear, sandbox, link.index, table)
             wanted = _routes_of(ip, ips, own)
-            if (
-                home != RT_TABLE_MAIN
-            ):  # what is in a VRF the kernel takes as a source in that VRF's table alone
+            if home != RT_TABLE_MAIN:
+                # The kernel takes a source that is in a VRF in that VRF's table alone.
                 wanted = [route.with_source(None) for route in wanted]
             _fill(sandbox, conf, link, ip, table, wanted)
         if home == RT_TABLE_MAIN:
