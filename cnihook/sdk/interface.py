@@ -120,8 +120,10 @@ def find_in_result(call: Call, result: Result) -> Interface:
     raise CniError(INTERNAL, f"prevResult names no interface {call.ifname} in {call.netns}")
 
 
-def check(call: Call, kind: str) -> Link:
-    """CniError unless the container's interface is as prevResult says: type, MAC, addresses, routes."""
+def check(call: Call, kind: "str | None") -> Link:
+    """CniError unless the container's interface is as prevResult says: type (None: any will do), MAC,
+    addresses, routes.
+    """
     result = call.required_prev_result()
     expected = find_in_result(call, result)
     sandbox = call.sandbox
@@ -129,7 +131,7 @@ def check(call: Call, kind: str) -> Link:
     where = f"{call.ifname} of container {call.container_id}"
     if not link:
         raise CniError(INTERNAL, f"{where} does not exist")
-    if link.kind != kind:
+    if kind is not None and link.kind != kind:
         raise CniError(INTERNAL, f"{where} is of type {link.kind or 'unknown'}, not {kind}")
     if expected.mac and expected.mac.lower() != link.mac:
         raise CniError(INTERNAL, f"{where} has MAC {link.mac}, not {expected.mac}")

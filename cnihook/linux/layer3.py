@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The addresses and routes of one link, kept to be set once more: a link that changes its namespace loses
+them.
+
+As `ip address save` and `ip route save` do it: what the kernel listed is sent back to it.
+"""
+
+import errno
+import struct
+
+from cnihook.linux.netlink import (
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_REPLACE,
+    NetlinkError,
+    attributes,
+    read_u32,
+    u32,
+)
+from cnihook.linux.rtnl import (
+    RTA_GATEWAY,
+    RTA_OIF,
+    RTM_GETADDR,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWROUTE,
+    Link,
+    Rtnl,
+)
+
+# <linux/rtnetlink.h>
+RTPROT_KERNEL, RTNH_F_ONLINK, RTA_VIA = 2, 4, 18
+
+_IFADDR, _ROUTE = 8, 12  # sizes of struct ifaddrmsg and struct rtmsg
+_INDEX, _PROTOCOL, _FLAGS = 4, 5, 8  # offsets in them
+
+
+class Layer3:
+    """What a link has now."""
+
+    def __init__(self, rtnl: Rtnl, link: Link) -> None:
+        listed = rtnl.request(RTM_GETADDR, NLM_F_DUMP, bytes(_IFADDR), f"list addresses of {link.name}")
+        self._addresses = [
+            body for body in listed if struct.unpack_from("=I", body, _INDEX)[0] == link.index
+        ]
+        listed = rtnl.request(RTM_GETROUTE, NLM_F_DUMP, bytes(_ROUTE), f"list routes of {link.name}")
+        self._routes = [
+            body
+            for body in listed
+            # The kernel's own come back with the address that they belong to.
+            if body[_PROTOCOL] != RTPROT_KERNEL
+            and read_u32(attributes(body, _ROUTE).get(RTA_OIF)) == link.index
+        ]
+        # A gateway is only taken if there is a route to it.
+        self._routes.sort(key=lambda body: not {RTA_GATEWAY, RTA_VIA}.isdisjoint(attributes(body, _ROUTE)))
+
+    def restore(self, rtnl: Rtnl, link: Link) -> None:
+        """Set all of it on `link`, which is up, leaving alone what is there.  Tries all, then raises the
+        first NetlinkError.
+        """
+        requests = [(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, _address(a, link)) for a in self._addresses]
+        requests += [(RTM_NEWROUTE, NLM_F_CREATE, _route(route, link)) for route in self._routes]
+        first: NetlinkError | None = None
+        for kind, flags, body in requests:
+            what = "an address" if kind == RTM_NEWADDR else "a route"
+            try:
+                rtnl.request(kind, flags, body, f"give {link.name} {what} back")
+            except NetlinkError as error:
+                if error.errno != errno.EEXIST:
+                    first = first or error
+        if first:
+            raise first
+
+
+def _address(body: bytes, link: Link) -> bytes:
+    return body[:_INDEX] + struct.pack("=I", link.index) + body[_INDEX + 4 :]
+
+
+def _route(body: bytes, link: Link) -> bytes:
+    """As it was listed, without what the kernel told of its state, on the link's present index."""
+    flags = struct.unpack_from("=I", body, _FLAGS)[0] & RTNH_F_ONLINK
+    offset = _ROUTE
+    while offset < len(body):
+        length, kind = struct.unpack_from("=HH", body, offset)
+        if kind == RTA_OIF:
+            body = body[:offset] + u32(RTA_OIF, link.index) + body[offset + length :]
+        offset += (length + 3) & ~3
+    return body[:_FLAGS] + struct.pack("=I", flags) + body[_ROUTE:]

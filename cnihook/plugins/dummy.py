@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+dummy: an interface that swallows what is sent to it, for addresses that the container has to itself.
+"""
+
+from cnihook.sdk import (
+    DNS,
+    Call,
+    CniError,
+    Interface,
+    Result,
+    Undo,
+    inside,
+    interface,
+    invalid_config,
+    ipam,
+    try_each,
+)
+from cnihook.spec.errors import INTERNAL
+
+KIND = "dummy"
+
+
+class Conf:
+    def __init__(self, call: Call) -> None:
+        if not ipam.plugin_type(call):
+            raise invalid_config(
+                "dummy interface requires an IPAM configuration", "ipam.type is empty or absent"
+            )
+        self.dns = DNS.given(call.conf)
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    inside.refuse_taken(call)
+    sandbox = call.sandbox
+    with Undo() as undo:
+        sandbox.add_link(KIND, call.ifname)
+        # Before ipam.add(), which may fail with some addresses taken; and last when undoing, as in DEL.
+        undo.push(ipam.delete, call)
+        undo.push(inside.delete, call, KIND)
+        link = sandbox.link(call.ifname)
+        sandbox.set_link(link, alias=call.owner)
+
+        result = ipam.add(call)
+        result.interfaces = [Interface(link.name, link.mac, sandbox=call.netns)]
+        for ip in result.ips:
+            ip.interface = 0
+        interface.configure(call, link, result)
+        if conf.dns is not None:
+            result.dns = conf.dns
+        return result
+
+
+def delete(call: Call) -> None:
+    """The address is given back when the link that has it is gone."""
+    try_each(lambda: inside.delete(call, KIND), lambda: ipam.delete(call))
+
+
+def check(call: Call) -> None:
+    Conf(call)
+    ipam.check(call)
+    if not interface.check(call, KIND).is_up:
+        raise CniError(INTERNAL, f"{call.ifname} of container {call.container_id} is down")
+
+
+def gc(call: Call) -> None:
+    ipam.gc(call)
+
+
+def status(call: Call) -> None:
+    Conf(call)
+    ipam.status(call)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+tap: an interface whose other end is a program in the container, such as a virtual machine's monitor.
+
+It stays when that program ends, or has not begun.  With `owner` or `group` one may attach to it that has no
+privilege; with `bridge` it is a port of a bridge that the container has already.
+"""
+
+from cnihook.linux import selinux, sysctl, tuntap
+from cnihook.linux.rtnl import IFA_F_NODAD, Link, mac_bytes
+from cnihook.sdk import (
+    DNS,
+    Call,
+    CniError,
+    Interface,
+    Result,
+    Undo,
+    inside,
+    interface,
+    invalid_config,
+    ipam,
+    try_each,
+)
+from cnihook.spec.errors import INTERNAL
+
+KIND = "tun"  # the kernel's word for both, tun and tap
+_MAX_MTU = 65535
+_MAX_ID = (1 << 32) - 2  # the highest number of 32 bits is nobody's
+
+
+class Conf:
+    """Every key, checked before anything is changed."""
+
+    def __init__(self, call: Call) -> None:
+        conf = call.conf
+        self.multi_queue = conf.boolean("multiQueue")
+        self.mtu = conf.integer("mtu", default=0, low=0, high=_MAX_MTU)  # 0: the kernel's choice
+        self.owner = conf.integer("owner", default=0, low=0, high=_MAX_ID) if conf.has("owner") else None
+        self.group = conf.integer("group", default=0, low=0, high=_MAX_ID) if conf.has("group") else None
+        self.bridge = conf.string("bridge")
+        self.ipam = ipam.plugin_type(call)
+        if not self.ipam:
+            Result().check_fits(call.version)
+        self.dns = DNS.given(conf)
+        self.mac = (
+            call.runtime_config.string("mac")
+            or call.cni_args.string("mac")
+            or call.arg("MAC")
+            or conf.string("mac")
+        )
+        if self.mac:
+            try:
+                mac_bytes(self.mac)
+            except ValueError as error:
+                raise invalid_config(str(error)) from None
+        self.selinux_context = conf.string("selinuxContext")
+        if self.selinux_context and not selinux.is_enabled():
+            why = "is set, and SELinux is not enabled on this host"
+            raise conf.refuse("selinuxContext", why, "leave the key out here")
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    inside.refuse_taken(call)
+    bridge = _bridge(call, conf)
+    sandbox = call.sandbox
+    with Undo() as undo:
+        _create(call, conf)
+        # Before ipam.add(), which may fail with some addresses taken; and last when undoing, as in DEL.
+        undo.push(ipam.delete, call)
+        undo.push(inside.delete, call, KIND)
+        link = sandbox.link(call.ifname)
+        sandbox.set_link(
+            link,
+            alias=call.owner,
+            mtu=conf.mtu or None,
+            mac=conf.mac or None,
+            master=bridge.index if bridge else None,
+            up=True,
+        )
+        result = ipam.add(call) if conf.ipam else Result()
+        result.interfaces = [Interface(link.name, conf.mac.lower() or link.mac, sandbox=call.netns)]
+        for ip in result.ips:
+            ip.interface = 0
+        if conf.ipam:
+            with call.sandbox_ns.entered():
+                sysctl.write_if_present(f"net/ipv4/conf/{call.ifname}/arp_notify", 1)
+            # Nobody is at the other end yet who could have the same address, nor to say so.
+            interface.set_addresses(call, link, result.ips, ifa_flags=IFA_F_NODAD)
+            interface.set_routes(call, link, result.ips, result.routes)
+        if conf.dns is not None:
+            result.dns = conf.dns
+        return result
+
+
+def _bridge(call: Call, conf: Conf) -> "Link | None":
+    if not conf.bridge:
+        return None
+    found = call.sandbox.find_link(conf.bridge)
+    if not found:
+        raise CniError(
+            INTERNAL,
+            f"failed to find bridge interface {conf.bridge} in {call.netns}",
+            "the bridge is to be in the container, made by a plugin before this one",
+        )
+    if found.kind != "bridge":
+        raise CniError(INTERNAL, f"link {conf.bridge} in {call.netns} is not a bridge")
+    return found
+
+
+def _create(call: Call, conf: Conf) -> None:
+    try:
+        with call.sandbox_ns.entered():
+            if conf.selinux_context:
+                tuntap.add_tap_in_context(
+                    conf.selinux_context,
+                    call.ifname,
+                    multi_queue=conf.multi_queue,
+                    owner=conf.owner,
+                    group=conf.group,
+                )
+            else:
+                tuntap.add_tap(call.ifname, multi_queue=conf.multi_queue, owner=conf.owner, group=conf.group)
+    except FileNotFoundError as error:
+        hint = "`modprobe tun` makes it" if error.filename == tuntap.DEVICE else "install iproute2"
+        raise CniError(INTERNAL, f"create tap {call.ifname}: there is no {error.filename}", hint) from None
+
+
+def delete(call: Call) -> None:
+    """The address is given back when the link that has it is gone."""
+    try_each(lambda: inside.delete(call, KIND), lambda: ipam.delete(call))
+
+
+def check(call: Call) -> None:
+    conf = Conf(call)
+    if conf.ipam:
+        ipam.check(call)
+    link = interface.check(call, KIND)
+    where = f"{call.ifname} of container {call.container_id}"
+    if not link.is_up:
+        raise CniError(INTERNAL, f"{where} is down")
+    if conf.mtu and link.mtu != conf.mtu:
+        raise CniError(INTERNAL, f"{where} has MTU {link.mtu}, not {conf.mtu}")
+    bridge = _bridge(call, conf)
+    if bridge and link.master != bridge.index:
+        raise CniError(INTERNAL, f"{where} is no port of bridge {conf.bridge}")
+
+
+def gc(call: Call) -> None:
+    ipam.gc(call)
+
+
+def status(call: Call) -> None:
+    Conf(call)
+    ipam.status(call)

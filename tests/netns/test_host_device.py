@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""host-device: what an ADD makes of an interface of the host's.
+
+That DEL brings it home as it was is part of each test: the leak check compares its name, state, MAC, MTU and
+modes.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import SPEC_1_1
+from tests.support.cni import CniFailure
+from tests.support.host import Container, Host
+from tests.support.hostdev import DEVICE, FAR_ADDRESS, IPAM, MAC, NEAR_ADDRESS, conf, plug
+from tests.support.ipam import leased
+from tests.support.traffic import connect
+
+LEFT_DOWN = pytest.mark.known_difference("the device is left down on the host")
+STAYS_INSIDE = pytest.mark.known_difference("the device stays in the container that failed to get it")
+
+
+def test_device_is_in_the_container_with_the_name_that_was_asked_for(
+    host: Host, container: Container
+) -> None:
+    """The leak check cannot be had from the reference, which leaves the device down."""
+    plug(host, f"link set {DEVICE} down")
+
+    result = host.cni("ADD", conf(), container)
+
+    assert result == {
+        "cniVersion": "1.0.0",
+        "interfaces": [{"name": "eth0", "mac": MAC, "sandbox": container.path}],
+    }
+    assert "UP" in container.link("eth0")["flags"]
+    assert DEVICE not in host.links()
+
+
+@LEFT_DOWN
+def test_device_comes_home_in_the_state_it_was_in(host: Host, container: Container) -> None:
+    plug(host)
+    host.cni("ADD", conf(), container)
+
+    host.cni("DEL", conf(), container)
+
+    assert "UP" in host.link(DEVICE)["flags"]
+
+
+@LEFT_DOWN
+def test_traffic_goes_through_it(host: Host, container: Container) -> None:
+    plug(host)
+    result = host.cni("ADD", conf(ipam=IPAM), container)
+
+    assert result["ips"] == [{"interface": 0, "address": f"{NEAR_ADDRESS}/24", "gateway": FAR_ADDRESS}]
+    assert connect(container, host, FAR_ADDRESS) == NEAR_ADDRESS
+    host.cni("CHECK", conf(ipam=IPAM, prevResult=result), container)
+
+
+@LEFT_DOWN
+def test_routes_of_ipam_are_set(host: Host, container: Container) -> None:
+    plug(host)
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": "192.0.2.0/24", "gw": "10.9.0.9"}]
+
+    result = host.cni("ADD", conf(ipam=IPAM | {"routes": routes}), container)
+
+    assert result["routes"] == routes
+    assert {("default", FAR_ADDRESS, "eth0"), ("192.0.2.0/24", "10.9.0.9", "eth0")} < set(container.routes())
+
+
+@pytest.mark.parametrize("hwaddr", [MAC, MAC.upper(), MAC.replace(":", "-")])
+def test_device_is_found_by_its_hardware_address(host: Host, container: Container, hwaddr: str) -> None:
+    plug(host, f"link set {DEVICE} address 02:00:00:00:00:aa", f"link set {DEVICE} down")
+    hwaddr = hwaddr.replace("11", "aa")
+
+    host.cni("ADD", conf(device=None, hwaddr=hwaddr), container)
+
+    assert container.link("eth0")["ifalias"] == DEVICE
+
+
+@pytest.mark.known_difference("the address of IPAM's dns is dropped")
+def test_dns_of_ipam_is_kept_unless_the_network_has_its_own(host: Host, container: Container) -> None:
+    host.write("/etc/resolv.d", "nameserver 192.0.2.53\n")
+    plug(host, f"link set {DEVICE} down")
+    own = {"nameservers": ["192.0.2.99"]}
+    ipam = IPAM | {"resolvConf": "/etc/resolv.d"}
+
+    assert host.cni("ADD", conf(ipam=ipam), container)["dns"] == {"nameservers": ["192.0.2.53"]}
+    host.cni("DEL", conf(ipam=ipam), container)
+    assert host.cni("ADD", conf(ipam=ipam, dns=own), container)["dns"] == own
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"device": None}, 'specify either "device", "hwaddr", "kernelpath" or "pciBusID"'),
+        ({"device": "absent0"}, "failed to find host device"),
+        ({"device": None, "hwaddr": "02:00:00:00:00"}, "02:00:00:00:00"),
+        ({"device": None, "hwaddr": "02:00:00:00:00:99"}, "failed to find host device"),
+        (
+            {"device": None, "kernelpath": "/sys/class/net/dev0"},
+            "absolute and begin with /sys/devices/",
+        ),
+        ({"device": None, "kernelpath": "/sys/devices/virtual/none"}, "failed to find"),
+        ({"device": None, "pciBusID": "0000:99:99.9"}, "0000:99:99.9"),
+        ({"device": None, "pciBusID": "../../../devices/virtual"}, ""),
+    ],
+)
+def test_device_that_cannot_be_is_refused(
+    host: Host, container: Container, keys: dict[str, Any], message: str
+) -> None:
+    plug(host)
+
+    with pytest.raises(CniFailure) as caught:
+        host.cni("ADD", conf(**keys), container)
+
+    assert message in caught.value.msg
+
+
+@pytest.mark.known_difference("plugins 1.1.1 take any deviceID for a PCI address, and `device` all the same")
+def test_device_id_that_is_none_is_refused(host: Host, container: Container) -> None:
+    """The runtime has promised this device to the container: another one is not what it asked for."""
+    plug(host)
+
+    with pytest.raises(CniFailure, match="runtime config DeviceID 0000:99:99.9 not found or unsupported"):
+        host.cni("ADD", conf(runtimeConfig={"deviceID": "0000:99:99.9"}), container)
+
+
+@pytest.mark.parametrize("name", ["lo", "br0"])
+def test_device_that_no_namespace_gives_away_stays(host: Host, container: Container, name: str) -> None:
+    plug(host, "link add br0 type bridge", "link set br0 up")
+
+    with pytest.raises(CniFailure) as caught:
+        host.cni("ADD", conf(device=name, ipam=IPAM), container)
+
+    assert "nvalid argument" in str(caught.value)
+
+
+@pytest.mark.known_difference("the words are those of the place where it was looked for")
+def test_device_that_a_container_has_is_said_to_be_there(host: Host, container: Container) -> None:
+    plug(host, f"link set {DEVICE} down")
+    host.cni("ADD", conf(), container)
+
+    with pytest.raises(CniFailure) as caught:
+        host.cni("ADD", conf(), host.container())
+
+    assert caught.value.details == f"container c1 has {DEVICE} as eth0"
+
+
+@STAYS_INSIDE
+def test_name_that_the_container_has_already_is_refused(host: Host, container: Container) -> None:
+    plug(host, f"address add 10.8.0.1/24 dev {DEVICE}")
+    container.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+    host.before = host.facts()
+
+    with pytest.raises(CniFailure, match="eth0 already exists"):
+        host.cni("ADD", conf(), container)
+
+
+@pytest.mark.known_difference("it moves first, under the name that is taken")
+def test_container_may_have_a_link_with_the_name_that_the_device_has_on_the_host(
+    host: Host, container: Container
+) -> None:
+    """Both directions: neither way may it be looked at under a name that another one has."""
+    plug(host)
+    container.run("ip", "link", "add", DEVICE, "type", "veth", "peer", "name", "far1")
+    host.before = host.facts()
+
+    host.cni("ADD", conf(), container)
+    assert container.link("eth0")["address"] == MAC
+
+    host.cni("DEL", conf(), container)
+    assert host.link(DEVICE)["address"] == MAC
+
+
+@pytest.mark.known_difference("it finds out when the device has been moved")
+def test_version_without_room_for_the_result_is_refused_at_once(host: Host, container: Container) -> None:
+    """Before 0.3.0 a result is its addresses, and without IPAM there are none."""
+    plug(host)
+
+    with pytest.raises(CniFailure, match="no valid IP addresses"):
+        host.cni("ADD", conf("0.2.0"), container)
+
+
+# A failing ADD
+
+
+@STAYS_INSIDE
+def test_failing_ipam_brings_the_device_home(host: Host, container: Container) -> None:
+    plug(host)
+    host.leaves("dir /var/lib/cni/networks/*")
+
+    with pytest.raises(CniFailure):
+        host.cni("ADD", conf(ipam={"type": "host-local", "ranges": []}), container)
+
+    assert "eth0" not in container.links()
+
+
+@STAYS_INSIDE
+def test_failed_add_restores_the_addresses_and_routes_of_the_host(host: Host, container: Container) -> None:
+    """A wrong word in a configuration must not cut the host off."""
+    plug(
+        host,
+        f"link set {DEVICE} alias uplink",
+        f"address add 10.8.0.1/24 dev {DEVICE}",
+        f"address add 2001:db8:8::1/64 dev {DEVICE} nodad",
+        f"route add default via 10.8.0.254 dev {DEVICE} metric 7",
+        f"route add 10.8.0.254 dev {DEVICE}",
+        f"route add 192.0.2.0/24 via 10.8.0.254 dev {DEVICE} table 77",
+        f"route add 2001:db8:1::/48 via 2001:db8:8::2 dev {DEVICE}",
+    )
+    unreachable = {"dst": "192.0.2.0/24", "gw": "203.0.113.1"}
+
+    with pytest.raises(CniFailure, match="192.0.2.0/24"):
+        host.cni("ADD", conf(ipam=IPAM | {"routes": [unreachable]}), container)
+
+    assert host.link(DEVICE)["ifalias"] == "uplink"
+    assert leased(host) == []
+
+
+@SPEC_1_1
+def test_status_is_that_of_ipam(host: Host) -> None:
+    plug(host)
+
+    host.cni("STATUS", conf("1.1.0", ipam=IPAM))
+    with pytest.raises(CniFailure, match="specify either"):
+        host.cni("STATUS", conf("1.1.0", device=None))
+
+
+# CHECK
+
+
+@LEFT_DOWN
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("link set eth0 name eth9", "eth0"),
+        ("link set eth0 address 02:00:00:00:00:99", "02:00:00:00:00:99"),
+        (f"address del {NEAR_ADDRESS}/24 dev eth0", NEAR_ADDRESS),
+    ],
+)
+def test_check_notices_what_has_changed(host: Host, container: Container, change: str, message: str) -> None:
+    plug(host)
+    result = host.cni("ADD", conf(ipam=IPAM), container)
+    sent = conf(ipam=IPAM, prevResult=result)
+    host.cni("CHECK", sent, container)
+
+    container.run("ip", *change.split())
+
+    with pytest.raises(CniFailure, match=message):
+        host.cni("CHECK", sent, container)
+
+
+def test_check_needs_the_result(host: Host, container: Container) -> None:
+    plug(host, f"link set {DEVICE} down")
+    host.cni("ADD", conf(), container)
+
+    with pytest.raises(CniFailure, match="prevResult missing"):
+        host.cni("CHECK", conf(), container)
