@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""host-device: the device comes home, whatever has happened to it, to its namespace, or to its name.
+
+The leak check after each test compares the host with what it was when the device was plugged in.
+"""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import SPEC_1_1
+from tests.support import cni
+from tests.support.cni import CniFailure, with_previous_result
+from tests.support.host import Container, Host
+from tests.support.hostdev import DEVICE, FAR, IPAM, MAC, conf, plug
+from tests.support.ipam import leased
+
+NOT_RESTORED = pytest.mark.known_difference("of what the device was, only its name comes back")
+FAILS = pytest.mark.known_difference("DEL fails, and the addresses stay leased")
+
+FILES = "/run/cnihook/host-device"
+
+
+def without_device(host: Host) -> None:
+    """The leak check is to find the host without the device and its far end: they ended with a namespace."""
+    for name in (DEVICE, FAR):
+        for part in ("link", "address", "route"):
+            host.before = host.before.without(f"{part} {name} ")
+
+
+def stderr_of_del(host: Host, conf: Any, container: Container) -> str:
+    """What a DEL that succeeds has to say to people."""
+    assert host.implementation
+    attachment = cni.Attachment(conf, container, "eth0", conf["type"], {})
+    answer = host.run(
+        host.implementation.program("host-device"),
+        input=json.dumps(conf),
+        env=attachment.environment("DEL", host.implementation.folder),
+    )
+    host.attachments = []
+    return answer.stderr
+
+
+# As it was
+
+
+@NOT_RESTORED
+@pytest.mark.parametrize(
+    "change",
+    [
+        "link set eth0 address 02:00:00:00:00:99",
+        "link set eth0 mtu 1400",
+        "link set eth0 promisc on",
+        "link set eth0 allmulticast on",
+        "link set eth0 alias another",
+        "link set eth0 down",
+    ],
+)
+def test_what_the_container_changed_is_changed_back(host: Host, container: Container, change: str) -> None:
+    plug(host, f"link set {DEVICE} mtu 1480 txqueuelen 77")
+    host.cni("ADD", conf(), container)
+
+    container.run("ip", *change.split())
+    container.run("ip", "link", "set", "eth0", "txqueuelen", "78")
+
+    host.cni("DEL", conf(), container)
+    assert host.link(DEVICE)["txqlen"] == 77
+
+
+@NOT_RESTORED
+def test_modes_of_the_device_are_set_again(host: Host, container: Container) -> None:
+    plug(host, f"link set {DEVICE} promisc on", f"link set {DEVICE} alias uplink")
+    host.cni("ADD", conf(), container)
+    container.run("ip", "link", "set", "eth0", "promisc", "off")
+
+    host.cni("DEL", conf(), container)
+
+    assert host.link(DEVICE)["ifalias"] == "uplink"
+
+
+@NOT_RESTORED
+def test_port_of_a_bridge_is_one_again(host: Host, container: Container) -> None:
+    plug(host, "link add br0 type bridge", "link set br0 up", f"link set {DEVICE} master br0")
+    host.cni("ADD", conf(), container)
+
+    host.cni("DEL", conf(), container)
+
+
+def test_device_that_was_down_stays_down(host: Host, container: Container) -> None:
+    plug(host, f"link set {DEVICE} down")
+    host.cni("ADD", conf(), container)
+
+    host.cni("DEL", conf(), container)
+
+    assert "UP" not in host.link(DEVICE)["flags"]
+
+
+@pytest.mark.known_difference("a tap is left down")
+def test_tap_is_a_device_like_any_other(host: Host, container: Container) -> None:
+    plug(host, "tuntap add tap0 mode tap", "link set tap0 up")
+    host.cni("ADD", conf(device="tap0"), container)
+    assert container.link("eth0")["linkinfo"]["info_kind"] == "tun"
+
+    host.cni("DEL", conf(device="tap0"), container)
+
+    assert "UP" in host.link("tap0")["flags"]
+
+
+# With less than all that a DEL may have
+
+
+@FAILS
+def test_del_twice(host: Host, container: Container) -> None:
+    plug(host, f"link set {DEVICE} down")
+    host.cni("ADD", conf(ipam=IPAM), container)
+
+    host.cni("DEL", conf(ipam=IPAM), container)
+    host.cni("DEL", conf(ipam=IPAM), container)
+
+    assert leased(host) == []
+
+
+def test_del_without_the_result(host: Host, container: Container) -> None:
+    plug(host, f"link set {DEVICE} down")
+    host.cni("ADD", conf(ipam=IPAM), container)
+
+    host.cni("DEL", conf(ipam=IPAM), container)
+
+    assert leased(host) == []
+
+
+@pytest.mark.known_difference("without a namespace it does nothing, and says that all is well")
+def test_del_without_the_namespace_brings_home_and_releases(host: Host, container: Container) -> None:
+    """The runtime may know no path any more, where the namespace is alive all the same."""
+    plug(host)
+    host.cni("ADD", conf(ipam=IPAM), container)
+
+    host.cni("DEL", conf(ipam=IPAM), container, CNI_NETNS="")
+
+    assert DEVICE in host.links()
+    assert leased(host) == []
+
+
+@FAILS
+def test_del_after_the_namespace_is_gone(host: Host, container: Container) -> None:
+    """It took the device with it, as it does with all that is no hardware; that is told, not failed for."""
+    plug(host)
+    host.cni("ADD", conf(ipam=IPAM), container)
+    container.destroy()
+    without_device(host)
+
+    said = stderr_of_del(host, conf(ipam=IPAM), container)
+
+    assert re.search(f"{DEVICE}.* eth0 of container c1, is gone", said)
+    assert leased(host) == []
+
+
+@FAILS
+def test_del_where_the_path_leads_to_another_container(host: Host, container: Container) -> None:
+    """A path with a process's number in it is used again.  What that container has is not ours."""
+    plug(host)
+    host.cni("ADD", conf(ipam=IPAM), container)
+    other = host.container()
+    other.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+    host.before = host.before.plus(line for line in host.facts().lines if line.startswith("in c2: "))
+
+    host.cni("DEL", conf(ipam=IPAM), container, CNI_NETNS=other.path)
+
+    assert DEVICE in host.links()
+    assert other.links() == {"lo", "eth0", "eth1"}
+
+
+@FAILS
+def test_del_of_a_device_that_the_container_has_deleted(host: Host, container: Container) -> None:
+    plug(host)
+    host.cni("ADD", conf(ipam=IPAM), container)
+    container.run("ip", "link", "del", "eth0")
+    without_device(host)
+
+    host.cni("DEL", conf(ipam=IPAM), container)
+
+    assert leased(host) == []
+
+
+@pytest.mark.known_difference("it looks for a device by the name that the container has changed")
+@pytest.mark.parametrize(
+    "change",
+    ["name eth7", "name eth7 alias none-of-its-own", "name eth7 address 02:00:00:00:00:99"],
+)
+def test_device_that_the_container_renamed_comes_home(host: Host, container: Container, change: str) -> None:
+    plug(host)
+    host.cni("ADD", conf(), container)
+    container.run("ip", "link", "set", "eth0", "down")
+    container.run("ip", "link", "set", "eth0", *change.split())
+
+    host.cni("DEL", conf(), container)
+
+
+@pytest.mark.known_difference("the device stays in the container, and DEL fails until the name is free")
+def test_device_comes_home_under_another_name_if_its_own_is_taken(host: Host, container: Container) -> None:
+    """A container is gone for good after its DEL: what then is in there is lost."""
+    plug(host)
+    host.cni("ADD", conf(), container)
+    host.run("ip", "link", "add", DEVICE, "type", "bridge")
+
+    said = stderr_of_del(host, conf(), container)
+
+    assert f"{DEVICE} is home from container c1 as dev101" in said
+    assert host.link("dev101")["address"] == MAC
+    host.run("ip", "link", "del", DEVICE)
+    host.run("ip", "link", "set", "dev101", "down")
+    host.run("ip", "link", "set", "dev101", "name", DEVICE)
+    host.run("ip", "link", "set", DEVICE, "up")
+
+
+def test_late_del_leaves_what_another_network_has_taken(host: Host, container: Container) -> None:
+    plug(host, f"link set {DEVICE} down")
+    host.cni("ADD", conf(), container)
+    host.cni("DEL", conf(), container)
+    host.cni("ADD", conf(name="net2"), container, "eth1")
+
+    try:
+        host.cni("DEL", conf(), container)
+    except CniFailure:
+        pass  # the reference finds nothing, and takes that for a failure
+
+    assert container.link("eth1")["ifalias"] == DEVICE
+
+
+@pytest.mark.known_difference("an ADD after a crash finds that its device is gone")
+def test_add_of_a_container_that_ended_without_del(host: Host, container: Container) -> None:
+    """The first one's namespace is still there, and nobody uses it."""
+    plug(host)
+    host.cni("ADD", conf(), container, CNI_CONTAINERID="same")
+    host.attachments = []
+    again = host.container()
+
+    host.cni("ADD", conf(), again, CNI_CONTAINERID="same")
+
+    assert again.link("eth0")["address"] == MAC
+    assert container.links() == {"lo"}
+
+
+# Each gives back what the other took
+
+
+def other(host: Host, implementations: dict[str, cni.Implementation]) -> cni.Implementation:
+    assert host.implementation
+    return implementations["reference" if host.implementation.name == "builtin" else "builtin"]
+
+
+@pytest.mark.parametrize("change", ["name eth0", "name eth7"])
+def test_device_that_the_other_implementation_took_comes_home(
+    host: Host,
+    container: Container,
+    implementations: dict[str, cni.Implementation],
+    change: str,
+) -> None:
+    """An upgrade between ADD and DEL.  The reference knows the device by its name only."""
+    plug(host, f"link set {DEVICE} down")
+    attachment = cni.Attachment(conf(), container, "eth0", "host-device", {})
+    result = cni.call(host, other(host, implementations), "ADD", attachment)
+    reference = host.implementation and host.implementation.name == "reference"
+    if reference:
+        host.leaves(f"file {FILES}/*", f"dir {FILES}")
+    elif change != "name eth0":
+        container.run("ip", "link", "set", "eth0", "down")
+        container.run("ip", "link", "set", "eth0", *change.split())
+
+    host.cni("DEL", with_previous_result(conf(), result), container)
+
+    assert host.link(DEVICE)["address"] == MAC
+
+
+# GC
+
+
+@SPEC_1_1
+def test_gc_brings_home_what_is_not_on_the_list(host: Host) -> None:
+    kept, gone = host.container(), host.container()
+    plug(host, "link add dev1 type veth peer name far1", "link set dev1 up")
+    host.cni("ADD", conf("1.1.0"), gone)
+    host.cni("ADD", conf("1.1.0", device="dev1"), kept)
+    keep = [{"containerID": "c1", "ifname": "eth0"}]
+
+    host.cni("GC", conf("1.1.0") | {"cni.dev/valid-attachments": keep, "name": "other"})
+    assert DEVICE not in host.links()
+    host.cni("GC", conf("1.1.0"))
+    assert DEVICE not in host.links()
+
+    host.cni("GC", conf("1.1.0") | {"cni.dev/valid-attachments": keep})
+    assert DEVICE in host.links()
+    assert kept.link("eth0")["ifalias"] == "dev1"
