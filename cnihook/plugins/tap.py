@@ -2,8 +2,8 @@
 """
 tap: an interface whose other end is a program in the container, such as a virtual machine's monitor.
 
-It stays when that program ends, or has not begun.  With `owner` or `group` one may attach to it that has no
-privilege; with `bridge` it is a port of a bridge that the container has already.
+It is there before that program begins and after it ends.  `owner` and `group` say whose programs may attach,
+without them all that can open /dev/net/tun; `bridge` is one that is in the container already.
 """
 
 from cnihook.linux import selinux, sysctl, tuntap

@@ -2,9 +2,8 @@
 """
 A device of the host's that a container has: how it was at home, on file until it is there again.
 
-Its name there is in the alias of the device, too, as with the reference: each gives back what the other has
-taken.
-That has room for nothing else and is the container's to change; the file is from before the move.
+Its name there is in its alias, too, as with the reference plugin: each gives back what the other has taken.
+An alias has room for nothing else, and is the container's to change; the file is from before the move.
 """
 
 import errno
