@@ -77,6 +77,19 @@ def test_device_is_found_by_its_hardware_address(host: Host, container: Containe
     assert container.link("eth0")["ifalias"] == DEVICE
 
 
+@pytest.mark.known_difference("plugins 1.1.1 know devices on a PCI bus only")
+def test_device_id_may_be_one_on_the_auxiliary_bus(host: Host, container: Container) -> None:
+    """As a part of a network card is that has been split.  /sys is a stand-in: no test machine has such."""
+    plug(host, f"link set {DEVICE} down")
+    host.run("busybox", "mount", "-t", "tmpfs", "tmpfs", "/sys/bus")
+    host.run("mkdir", "-p", f"/sys/bus/auxiliary/devices/mlx5_core.sf.4/net/{DEVICE}")
+
+    host.cni("ADD", conf(device=None, runtimeConfig={"deviceID": "mlx5_core.sf.4"}), container)
+    host.run("busybox", "umount", "/sys/bus")
+
+    assert container.link("eth0")["ifalias"] == DEVICE
+
+
 @pytest.mark.known_difference("the address of IPAM's dns is dropped")
 def test_dns_of_ipam_is_kept_unless_the_network_has_its_own(host: Host, container: Container) -> None:
     host.write("/etc/resolv.d", "nameserver 192.0.2.53\n")
