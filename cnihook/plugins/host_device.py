@@ -189,8 +189,11 @@ def _release(call: Call) -> None:
 
 def _taken_by_reference(call: Call, sandbox: Rtnl) -> "Taken | None":
     """What the reference plugin took: of that there is its name, in the alias, and no more."""
-    result = call.prev_result
-    macs = {i.mac.lower() for i in result.interfaces if i.sandbox and i.mac} if result else set()
+    try:
+        result = call.prev_result or Result()
+    except CniError:
+        result = Result()  # a damaged one is no reason to leave the device behind
+    macs = {one.mac.lower() for one in result.interfaces if one.sandbox and one.mac}
     device = call.conf.string("device")
     ours = {one.name for one in taken.everything() if one.container_id == call.container_id}
     links = [link for link in sandbox.links() if link.alias not in ours and _is_ifname(link.alias)]

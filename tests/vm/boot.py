@@ -128,8 +128,8 @@ def run(command: list[str]) -> int:
             *("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"),
             *("-device", "virtio-9p-pci,fsdev=root,mount_tag=root"),
             # Two network cards and a cable between them, which cost nothing until their drivers are loaded.
-            *("-netdev", "hubport,id=end0,hubid=0", "-netdev", "hubport,id=end1,hubid=0"),
-            *("-device", "e1000,netdev=end0,addr=0x10,romfile="),
+            *("-netdev", cable(folder, "end0", "end1"), "-device", "e1000,netdev=end0,addr=0x10,romfile="),
+            *("-netdev", cable(folder, "end1", "end0")),
             *("-device", "virtio-net-pci,netdev=end1,addr=0x11,romfile="),
         ]
         # A pipe that nobody writes to: at the end of its input QEMU would close its output as well.
@@ -146,6 +146,12 @@ def run(command: list[str]) -> int:
         except (OSError, ValueError):
             tail = console.read_text(errors="replace")[-4000:] if console.exists() else ""
             raise GuestDied(f"no exit status came from the guest; its console:\n{tail}") from None
+
+
+def cable(folder: str, end: str, other: str) -> str:
+    """One end of a network cable, as QEMU takes it."""
+    ends = f"local.path={folder}/{end},remote.type=unix,remote.path={folder}/{other}"
+    return f"dgram,id={end},local.type=unix,{ends}"
 
 
 def kernel() -> Path:
