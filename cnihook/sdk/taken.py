@@ -145,6 +145,7 @@ class Taken:
             while not home and time.monotonic() < deadline:
                 time.sleep(0.02)
                 home = self._find_home(call.host)
+        home = home or self._find_astray(call.host)
         return self._restored(call.host, home) if home else None
 
     def _sandbox(self, call: Call) -> "NetNS | None":
@@ -179,6 +180,11 @@ class Taken:
         return only(link for link in links if self.name in (link.name, link.alias)) or only(
             link for link in links if link.mac == mac
         )
+
+    def _find_astray(self, host: Rtnl) -> "Link | None":
+        """The device on the host under the container's name: somebody has moved it by hand."""
+        own = (self.kind, self.attributes.get("mac"), self.name)
+        return only(link for link in host.links() if (link.kind, link.mac, link.alias) == own)
 
     def _restored(self, host: Rtnl, link: Link) -> Link:
         """With all that it had.  What fails of that is told; the device is home, so nothing has failed."""

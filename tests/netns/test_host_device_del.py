@@ -215,6 +215,20 @@ def test_device_comes_home_under_another_name_if_its_own_is_taken(host: Host, co
     host.run("ip", "link", "set", DEVICE, "up")
 
 
+@FAILS
+@pytest.mark.parametrize("name", [DEVICE, "eth0"])
+def test_device_that_somebody_has_moved_home_by_hand(host: Host, container: Container, name: str) -> None:
+    """Or an ADD that was killed before it moved anything; or a DEL, half-way."""
+    plug(host)
+    host.cni("ADD", conf(ipam=IPAM), container)
+    container.run("ip", "link", "set", "eth0", "down")
+    container.run("ip", "link", "set", "eth0", "netns", "1", "name", name)
+
+    host.cni("DEL", conf(ipam=IPAM), container)
+
+    assert leased(host) == []
+
+
 def test_late_del_leaves_what_another_network_has_taken(host: Host, container: Container) -> None:
     plug(host, f"link set {DEVICE} down")
     host.cni("ADD", conf(), container)
