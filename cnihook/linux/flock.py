@@ -45,7 +45,7 @@ class Lock:
         _error: "BaseException | None",
         _trace: "TracebackType | None",
     ) -> None:
-        # The file goes before the lock: whoever waits on it sees in _try() that it is stale.  One that cannot
+        # The file goes before the lock: whoever waits on it sees in _try() that it is stale.  One that can't
         # go does no harm, and the work is done: nothing here is a reason to fail.
         try:
             if self._kind == fcntl.LOCK_SH:

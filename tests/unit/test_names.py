@@ -91,10 +91,16 @@ def test_error_shows_the_name_but_not_a_page_of_it(check: Callable[[str], None])
 
 @pytest.mark.parametrize(
     "name",
-    ["a", "eth0", "eth0.100", "veth1a2b3c4d", "-", "...", "a" * 15, "\u00fc" * 7, "a@b", "%d", "\u0416"],
+    ["a", "eth0", "eth0.100", "veth1a2b3c4d", "-", "...", "a" * 15, "\u00fc" * 7, "a@b", "\u0416"],
 )
 def test_interface_names_that_the_kernel_takes(name: str) -> None:
     assert accepts(check_ifname, name)
+
+
+@pytest.mark.parametrize("name", ["%d", "tap%d", "a%b"])
+def test_a_pattern_is_no_interface_name(name: str) -> None:
+    """The kernel would make another name of it, or refuse it; nobody would find the interface again."""
+    assert not accepts(check_ifname, name)
 
 
 @pytest.mark.parametrize(
