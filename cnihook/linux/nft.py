@@ -38,10 +38,11 @@ if TYPE_CHECKING:
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-_GETCHAIN, _GETSETELEM = _SUBSYSTEM | 4, _SUBSYSTEM | 13
+_GETCHAIN, _GETRULE, _GETSETELEM = _SUBSYSTEM | 4, _SUBSYSTEM | 7, _SUBSYSTEM | 13
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_USE = 1, 3, 6
+_RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 1, 2, 3, 7
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
-_ELEM_KEY, _ELEM_USERDATA, _DATA_VALUE = 1, 6, 1
+_ELEM_KEY, _ELEM_DATA, _ELEM_USERDATA, _DATA_VALUE = 1, 2, 6, 1
 _UDATA_COMMENT = 0  # libnftnl's number for it
 
 
@@ -115,8 +116,29 @@ def chains(family: str, table: str) -> "dict[str, int]":
     return found
 
 
+def rules(family: str, table: str, chain: str) -> "list[tuple[int, str]]":
+    """(handle, comment) of every rule of a chain, in order; none if it does not exist."""
+    body = text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
+    found = []
+    for answer in _ask(_GETRULE, NLM_F_DUMP, family, body, f"list the rules of chain {chain}"):
+        rule = attributes(answer, 4)
+        if read_text(rule.get(_RULE_TABLE)) == table and read_text(rule.get(_RULE_CHAIN)) == chain:
+            handle = struct.unpack(">Q", rule[_RULE_HANDLE])[0]
+            found.append((handle, _comment(rule.get(_RULE_USERDATA, b""))))
+    return found
+
+
 def comment_of(family: str, table: str, container: str, key: bytes) -> "str | None":
     """The comment of one element of a set or map; empty if it has none, None if there is no such element."""
+    found = entry_of(family, table, container, key)
+    return found[1] if found else None
+
+
+def entry_of(family: str, table: str, container: str, key: bytes) -> "tuple[bytes, str] | None":
+    """(value, comment) of one element of a map; None if there is no such element.
+
+    Each part of a key or value that has several fills whole words of four bytes.
+    """
     elem = nested(_LIST_ELEM, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
     body = text(_LIST_TABLE, table) + text(_LIST_SET, container) + nested(_LIST_ELEMENTS, elem)
     try:
@@ -125,16 +147,19 @@ def comment_of(family: str, table: str, container: str, key: bytes) -> "str | No
         if error.errno == errno.ENOENT:
             return None
         raise
-    return next((comment for _key, comment in _elements(answer)), None)
+    return next(((value, comment) for _key, value, comment in _elements(answer)), None)
 
 
 def elements(family: str, table: str, container: str) -> "list[tuple[bytes, str]]":
     """(key, comment) of every element of a set or map; none if it does not exist."""
+    return [(key, comment) for key, _value, comment in entries(family, table, container)]
+
+
+def entries(family: str, table: str, container: str) -> "list[tuple[bytes, bytes, str]]":
+    """(key, value, comment) of every element of a map; none if it does not exist.  A verdict is no value."""
     body = text(_LIST_TABLE, table) + text(_LIST_SET, container)
     try:
-        return list(
-            _elements(_ask(_GETSETELEM, NLM_F_DUMP, family, body, f"list the elements of {container}"))
-        )
+        return _elements(_ask(_GETSETELEM, NLM_F_DUMP, family, body, f"list the elements of {container}"))
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return []
@@ -148,7 +173,7 @@ def _ask(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[by
     return _socket.request(kind, flags, struct.pack("=BBH", FAMILIES[family], 0, 0) + body, what)
 
 
-def _elements(bodies: "list[bytes]") -> "list[tuple[bytes, str]]":
+def _elements(bodies: "list[bytes]") -> "list[tuple[bytes, bytes, str]]":
     found = []
     for body in bodies:
         data = attributes(body, 4).get(_LIST_ELEMENTS, b"")
@@ -157,7 +182,8 @@ def _elements(bodies: "list[bytes]") -> "list[tuple[bytes, str]]":
             length = struct.unpack_from("=H", data, offset)[0]
             elem = attributes(data[offset + 4 : offset + length])
             key = attributes(elem.get(_ELEM_KEY, b"")).get(_DATA_VALUE, b"")
-            found.append((key, _comment(elem.get(_ELEM_USERDATA, b""))))
+            value = attributes(elem.get(_ELEM_DATA, b"")).get(_DATA_VALUE, b"")
+            found.append((key, value, _comment(elem.get(_ELEM_USERDATA, b""))))
             offset += (length + 3) & ~3
     return found
 

@@ -72,6 +72,10 @@ class PoolExhausted(CniError):
     """
 
 
+class PortTaken(PoolExhausted):
+    """A port of the host is another container's, which may be gone just as well."""
+
+
 def invalid_config(msg: str, details: str = "") -> CniError:
     return CniError(INVALID_CONFIG, msg, details)
 

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Flows that the kernel keeps track of: what `conntrack -L` and `conntrack -D` do, as requests to ctnetlink.
+
+A flow remembers how its first packet was translated, and for none that follows are the rules asked again.
+Of UDP it lives as long as packets come; so one that is older than a rule, or than a rule's end, has to be
+forgotten.
+
+<linux/netfilter/nfnetlink_conntrack.h> has the messages.
+"""
+
+import errno
+import struct
+
+from cnihook.lean.address import Address
+from cnihook.linux.netlink import (
+    NETLINK_NETFILTER,
+    NLM_F_DUMP,
+    Netlink,
+    NetlinkError,
+    attr,
+    attributes,
+    nested,
+    u8,
+    u32,
+)
+
+UDP = 17  # IPPROTO_UDP
+
+_SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
+_GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
+_TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
+_IP_SOURCE, _IP_DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
+_PROTO_NUM, _PROTO_SOURCE_PORT, _PROTO_PORT = 1, 2, 3
+_FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
+_MATCH_PROTO_NUM, _MATCH_PORT = 1 << 3, 1 << 5
+_FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
+
+_socket: "Netlink | None" = None  # kept, since closing it may have to wait, as linux.nft has it
+
+
+class Flow:
+    """What its first packet was sent to, and who answers."""
+
+    __slots__ = ("answerer", "answerer_port", "destination", "identity", "port", "version")
+
+    def __init__(self, body: bytes, version: int) -> None:
+        found = attributes(body, 4)
+        self.version = version
+        self.destination, self.port = _end(found[_TUPLE_ORIG], _IP_DESTINATION[version], _PROTO_PORT)
+        self.answerer, self.answerer_port = _end(
+            found[_TUPLE_REPLY], _IP_SOURCE[version], _PROTO_SOURCE_PORT
+        )
+        # With its number, a flow that another has replaced meanwhile is left alone.
+        self.identity = b"".join(attr(kind, found[kind]) for kind in (_ID, _ZONE) if kind in found)
+        self.identity += nested(_TUPLE_ORIG, found[_TUPLE_ORIG])
+
+
+def _end(part: bytes, address: int, port: int) -> "tuple[Address, int]":
+    found = attributes(part)
+    protocol = attributes(found.get(_TUPLE_PROTO, b""))
+    number = struct.unpack(">H", protocol.get(port, b"\0\0"))[0]
+    return Address(attributes(found.get(_TUPLE_IP, b"")).get(address, b"")), number
+
+
+def flows(version: int, ports: "set[int]") -> "list[Flow]":
+    """The flows of UDP whose first packet was sent to one of these ports.
+
+    The kernel picks them, since there may be a million others: those of one port, or for several those of
+    UDP.  Before 5.8 it cannot, and sends all of them.
+    """
+    protocol = [u8(_PROTO_NUM, UDP)]
+    flags = _MATCH_PROTO_NUM
+    if len(ports) == 1:
+        protocol.append(attr(_PROTO_PORT, struct.pack(">H", *ports)))
+        flags |= _MATCH_PORT
+    body = nested(_TUPLE_ORIG, nested(_TUPLE_PROTO, *protocol)) + nested(
+        _FILTER, u32(_FILTER_ORIG_FLAGS, flags), u32(_FILTER_REPLY_FLAGS, 0)
+    )
+    answer = _ask(_GET, NLM_F_DUMP, version, body, "list the flows of UDP")
+    return [flow for flow in (Flow(body, version) for body in answer if _is_udp(body)) if flow.port in ports]
+
+
+def _is_udp(body: bytes) -> bool:
+    protocol = attributes(attributes(attributes(body, 4)[_TUPLE_ORIG]).get(_TUPLE_PROTO, b""))
+    return protocol.get(_PROTO_NUM) == bytes([UDP])
+
+
+def delete(flow: Flow) -> None:
+    """One that is gone by now is fine."""
+    try:
+        _ask(_DELETE, 0, flow.version, flow.identity, f"forget the flow to {flow.destination} {flow.port}")
+    except NetlinkError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def _ask(kind: int, flags: int, version: int, body: bytes, what: str) -> "list[bytes]":
+    global _socket
+    if not _socket:
+        _socket = Netlink(NETLINK_NETFILTER)
+    return _socket.request(kind, flags, struct.pack("=BBH", _FAMILY[version], 0, 0) + body, what)

@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Published ports: what comes in for a port of the host goes to a container.
+
+In `table inet cnihook`, one element per port, in a map for each IP version; and one per container, which
+says whose connections to it need the host's address, since the answers would not come back through the host:
+
+    map ports4    { tcp . 8080 comment "mynet c1 eth0" : 10.22.0.5 . 80 }
+    map ports4-at { 192.0.2.1 . tcp . 8443 comment "mynet c1 eth0" : 10.22.0.5 . 443 }  (one host address)
+    map ports-to4 { 10.22.0.5 comment "mynet c1 eth0" : jump ports-from-10.22.0.0/16 }
+
+A key exists once, so a port that is taken shows itself, with its owner.  As with bind(2), and so with
+Docker, one that is published on all addresses is taken on each.  `ports4-held` has the ports that are
+published on single ones: else to publish one on all addresses would take a look at every element.
+
+Ports under conditions are in maps of their own, one for each wording, whose rules these conditions precede.
+An ADD looks its own ports up, and declares what all ports rely on if any of that is missing.  Whatever the
+number of ports, that costs the same.
+"""
+
+from cnihook.lean.address import Address, IPNet
+from cnihook.linux import nft, sysctl
+from cnihook.linux.flock import Lock
+from cnihook.sdk import table
+from cnihook.sdk.call import Call
+from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
+from cnihook.spec.errors import INTERNAL, CniError, PortTaken
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    Target = tuple[Address, int]
+
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+_PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+
+# Whose connections to a container are masqueraded: its own and its subnet's, anybody's, or nobody's.
+SUBNET, ANY, NONE = "subnet", "any", "none"
+
+_FROM, _WHEN = "ports-from-", "ports-when-"
+_TO = ("ports-to4", "ports-to6")
+_LOCALNET = "ports-localnet"  # the links of which we have set route_localnet
+_FIRST = "ports"
+
+# The chains that every port relies on, in an order in which they can be removed, each with its use count.
+_USES = {
+    "ports-prerouting": 1,
+    "ports-output": 2,
+    "ports-postrouting": 2,
+    "ports-guard": 2,
+    "ports": 7,
+    "ports-conditional": 1,  # and a rule for each wording of conditions
+}
+
+
+def _base() -> "Iterator[str]":
+    yield f"add table {TABLE}"
+    for version in (4, 6):
+        yield from _Maps(version).declaration()
+        yield f"add map {TABLE} ports-to{version} {{ type ipv{version}_addr : verdict ; }}"
+    yield f"add set {TABLE} {_LOCALNET} {{ type ifname ; }}"
+    for chain in ("ports", "ports-conditional"):
+        yield f"add chain {TABLE} {chain}"
+    for chain, hook in {
+        "ports-guard": "filter hook prerouting priority raw",
+        "ports-prerouting": "nat hook prerouting priority dstnat",
+        "ports-output": "nat hook output priority -100",
+        "ports-postrouting": "nat hook postrouting priority srcnat",
+    }.items():
+        yield f"add chain {TABLE} {chain} {{ type {hook} ; }}"
+    for chain in _USES:
+        if chain != "ports-conditional":
+            yield f"flush chain {TABLE} {chain}"
+    # route_localnet opens a link to packets for 127.0.0.1 that come from outside, as well as to our own.
+    yield f'add rule {TABLE} ports-guard iif != "lo" ip daddr 127.0.0.0/8 drop'
+    yield f'add rule {TABLE} ports-guard iif != "lo" ip saddr 127.0.0.0/8 drop'
+    yield f"add rule {TABLE} ports-prerouting fib daddr type local jump ports"
+    # The kernel lets no answer to ::1 in, so what goes there is left to processes of the host.
+    yield f"add rule {TABLE} ports-output ip6 daddr ::1 return"
+    yield f"add rule {TABLE} ports-output fib daddr type local jump ports"
+    yield f"add rule {TABLE} ports jump ports-conditional"
+    for version in (4, 6):
+        for rule in _Maps(version).rules():
+            yield f"add rule {TABLE} ports {rule}"
+    yield f"add rule {TABLE} ports-postrouting ct status dnat ip daddr vmap @ports-to4"
+    yield f"add rule {TABLE} ports-postrouting ct status dnat ip6 daddr vmap @ports-to6"
+
+
+class Port:
+    """A port of the host, in one IP version.  Without an `address` it is that of every address."""
+
+    __slots__ = ("address", "number", "protocol", "version")
+
+    def __init__(self, version: int, protocol: str, number: int, address: "Address | None" = None) -> None:
+        self.version = version
+        self.protocol = protocol
+        self.number = number
+        self.address = address
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Port) and (self.version, self.key) == (other.version, other.key)
+
+    def __hash__(self) -> int:
+        return hash((self.version, self.key))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.protocol}{f' of {self.address}' if self.address else ''}"
+
+    @property
+    def everywhere(self) -> bytes:
+        """The key where addresses are not told apart.  Each part fills whole words of four bytes."""
+        return bytes((PROTOCOLS[self.protocol], 0, 0, 0)) + self.number.to_bytes(2, "big") + bytes(2)
+
+    @property
+    def key(self) -> bytes:
+        return bytes(self.address or b"") + self.everywhere
+
+    @property
+    def text(self) -> str:
+        """The key as nft writes it."""
+        return f"{f'{self.address} . ' if self.address else ''}{self.protocol} . {self.number}"
+
+
+class Element:
+    """A published port as it stands in its map."""
+
+    __slots__ = ("maps", "owner", "port", "target")
+
+    def __init__(self, maps: "_Maps", key: bytes, value: bytes, owner: str) -> None:
+        protocol, number = _PROTOCOL_NAMES[key[-8]], int.from_bytes(key[-4:-2], "big")
+        self.maps = maps
+        self.port = Port(maps.version, protocol, number, Address(key[:-8]) if len(key) > 8 else None)
+        self.target = Address(value[:-4]), int.from_bytes(value[-4:-2], "big")
+        self.owner = owner
+
+
+class _Maps:
+    """The maps of one IP version, of all ports under the same conditions, or under none."""
+
+    def __init__(self, version: int, conditions: str = "", digest: str = "") -> None:
+        if conditions:
+            from _blake2 import blake2s
+
+            digest = blake2s(f"ipv{version} {conditions}".encode(), digest_size=4).hexdigest()
+        suffix = f"-{digest}" if digest else ""
+        self.version = version
+        self.conditions = conditions
+        self.chain = f"{_WHEN}ipv{version}{suffix}" if digest else _FIRST
+        self.is_conditional = bool(digest)
+        self.everywhere = f"ports{version}{suffix}"
+        self.at = f"ports{version}-at{suffix}"
+        self.held = f"ports{version}-held{suffix}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Maps) and self.everywhere == other.everywhere
+
+    def __hash__(self) -> int:
+        return hash(self.everywhere)
+
+    def of(self, port: Port) -> str:
+        return self.at if port.address else self.everywhere
+
+    def find(self, port: Port) -> "Element | None":
+        found = nft.entry_of(FAMILY, NAME, self.of(port), port.key)
+        return Element(self, port.key, *found) if found else None
+
+    def elements(self) -> "list[Element]":
+        return [
+            Element(self, key, value, owner)
+            for container in (self.everywhere, self.at)
+            for key, value, owner in nft.entries(FAMILY, NAME, container)
+            if key[-8] in _PROTOCOL_NAMES
+        ]
+
+    @property
+    def objects(self) -> "list[str]":
+        return [f"map {self.everywhere}", f"map {self.at}", f"set {self.held}"]
+
+    def declaration(self) -> "Iterator[str]":
+        port, address = "inet_proto . inet_service", f"ipv{self.version}_addr"
+        yield f"add map {TABLE} {self.everywhere} {{ type {port} : {address} . inet_service ; }}"
+        yield f"add map {TABLE} {self.at} {{ type {address} . {port} : {address} . inet_service ; }}"
+        yield f"add set {TABLE} {self.held} {{ type {port} ; }}"
+
+    def rules(self) -> "Iterator[str]":
+        protocol, port = "ip" if self.version == 4 else "ip6", "meta l4proto . th dport"
+        yield f"dnat {protocol} to {protocol} daddr . {port} map @{self.at}"
+        yield f"meta nfproto ipv{self.version} dnat {protocol} to {port} map @{self.everywhere}"
+
+    def under_conditions(self) -> "Iterator[str]":
+        yield from self.declaration()
+        yield f"add chain {TABLE} {self.chain}"
+        yield f"flush chain {TABLE} {self.chain}"
+        for rule in self.rules():
+            yield f"add rule {TABLE} {self.chain} {rule}"
+        rule = f'meta nfproto ipv{self.version} {self.conditions} jump {self.chain} comment "{self.chain}"'
+        yield f"add rule {TABLE} ports-conditional {rule}"
+
+
+_MAPS = [_Maps(4), _Maps(6)]
+
+
+def _conditional(chains: "Iterable[str]") -> "list[_Maps]":
+    found = []
+    for chain in chains:
+        if chain.startswith(_WHEN):
+            version, _, digest = chain.removeprefix(f"{_WHEN}ipv").partition("-")
+            found.append(_Maps(int(version), digest=digest))
+    return found
+
+
+def _maps_for(conditions: "Mapping[int, str]") -> "dict[int, _Maps]":
+    return {version: _Maps(version, conditions.get(version, "")) for version in (4, 6)}
+
+
+# ADD
+
+
+def add(
+    call: Call,
+    ports: "Mapping[Port, Target]",
+    nets: "list[IPNet]",
+    *,
+    conditions: "Mapping[int, str]",
+    masquerade: str = SUBNET,
+    localnet: str = "",
+) -> None:
+    """Publish ports of a container, whose addresses with their subnets are `nets`, or raise PortTaken.
+
+    `conditions` are nft's matches, by IP version.  `localnet` is the host's link to the container, which is
+    to let pass what the host itself sends to 127.0.0.1.
+    """
+    maps = _maps_for(conditions)
+    with Lock(LOCK, purpose=f"publish ports of {call.owner}"):
+        if _are_own(call, ports, maps):
+            _remove(*_owned(lambda owner: owner == call.owner))  # of an ADD that no DEL followed
+        present = table.chains()
+        commands: list[str] = []
+        if not _is_whole(present):
+            commands += _base()
+        for one in {maps[port.version] for port in ports}:
+            if one.conditions and one.chain not in present:
+                commands += one.under_conditions()
+        for port, (address, number) in ports.items():
+            one = maps[port.version]
+            element = f'{port.text} comment "{call.owner}" : {address} . {number}'
+            commands.append(f"add element {TABLE} {one.of(port)} {{ {element} }}")
+            if port.address:
+                commands.append(f"add element {TABLE} {one.held} {{ {port.protocol} . {port.number} }}")
+        for net in nets:
+            commands += _masquerading(call, net, masquerade, present)
+        opens = localnet and sysctl.read(_route_localnet(localnet)) == "0"
+        if opens:
+            commands.append(f'add element {TABLE} {_LOCALNET} {{ "{localnet}" }}')
+        nft.run("\n".join(commands), f"publish ports of {call.owner}")
+        if opens:  # not before the guard stands
+            sysctl.write(_route_localnet(localnet), 1)
+
+
+def _is_whole(present: "Mapping[str, int]") -> bool:
+    """Whether all that ports rely on is there; somebody may have flushed it."""
+    return all(
+        present.get(chain, 0) == uses or (chain == "ports-conditional" and present.get(chain, 0) > uses)
+        for chain, uses in _USES.items()
+    )
+
+
+def _are_own(call: Call, ports: "Iterable[Port]", maps: "Mapping[int, _Maps]") -> bool:
+    """Whether any of these ports is published for this very attachment already.
+
+    PortTaken if one is for another.
+    """
+    found = False
+    for port in ports:
+        one = maps[port.version]
+        owner = nft.comment_of(FAMILY, NAME, one.everywhere, port.everywhere)
+        if owner is None and port.address:
+            owner = nft.comment_of(FAMILY, NAME, one.at, port.key)
+        elif owner is None:
+            owner = _holder(one, port)
+        if owner is not None and owner != call.owner:
+            raise PortTaken(INTERNAL, f"host port {port} is taken: {_described(owner)}", _HINT)
+        found = found or owner is not None
+    return found
+
+
+_HINT = "publish another, or end that container; `cnihook gc` frees the ports of containers that are gone"
+
+
+def _holder(maps: _Maps, port: Port) -> "str | None":
+    """Who has a port on one of the host's addresses."""
+    if nft.comment_of(FAMILY, NAME, maps.held, port.everywhere) is None:
+        return None
+    held = nft.elements(FAMILY, NAME, maps.at)
+    return next((owner for key, owner in held if key.endswith(port.everywhere)), None)
+
+
+def _described(owner: str) -> str:
+    words = owner.split(" ")
+    if len(words) != 3:
+        return f"{owner!r} has it" if owner else f"it is in table {TABLE} already"
+    return "container {1} has it, on network {0} by {2}".format(*words)
+
+
+def _rules_from(protocol: str, whose: str) -> "list[str]":
+    """Those of the chain for connections to containers; `whose` are masqueraded."""
+    if whose in (ANY, NONE):
+        return ["masquerade"] if whose == ANY else []
+    rules = [f"{protocol} saddr {whose} masquerade"]
+    return [*rules, "ip saddr 127.0.0.0/8 masquerade"] if protocol == "ip" else rules
+
+
+def _masquerading(call: Call, net: IPNet, whose: str, present: "dict[str, int]") -> "Iterator[str]":
+    whose = str(net.network()) if whose == SUBNET else whose
+    chain = f"{_FROM}{whose}".replace(":", "_")  # no colon in an identifier of nft
+    rules = _rules_from("ip" if net.address.version == 4 else "ip6", whose)
+    if present.get(chain, -1) < len(rules):
+        yield f"add chain {TABLE} {chain}"
+        yield f"flush chain {TABLE} {chain}"
+        for rule in rules:
+            yield f"add rule {TABLE} {chain} {rule}"
+        present[chain] = len(rules)
+    container = f"ports-to{net.address.version}"
+    if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
+        # Left by an owner who is gone, since the address is ours now; "add" would not replace it.
+        yield f"delete element {TABLE} {container} {{ {net.address} }}"
+    element = f'{net.address} comment "{call.owner}" : jump {chain}'
+    yield f"add element {TABLE} {container} {{ {element} }}"
+
+
+def _route_localnet(link: str) -> str:
+    return f"net/ipv4/conf/{link}/route_localnet"
+
+
+# DEL, GC
+
+
+def delete(call: Call, ports: "Iterable[Port]", conditions: "Mapping[int, str]") -> "list[Element]":
+    """Unpublish what is this attachment's, and return it.
+
+    `ports` is where to look; if any of them is not its own, or there are none, everywhere.
+    """
+    if _FIRST not in table.chains():
+        return []
+    maps = _maps_for(conditions)
+    with Lock(LOCK, purpose=f"unpublish ports of {call.owner}"):
+        found = [maps[port.version].find(port) for port in ports]
+        own = [element for element in found if element and element.owner == call.owner]
+        if own and len(own) == len(found):
+            addresses = [
+                address
+                for address in {element.target[0] for element in own}
+                if nft.comment_of(FAMILY, NAME, f"ports-to{address.version}", address) == call.owner
+            ]
+        else:
+            own, addresses = _owned(lambda owner: owner == call.owner)
+        _remove(own, addresses)
+    return own
+
+
+def gc(call: Call, keep: "set[str]") -> "list[Element]":
+    """Unpublish what is of owners on this network that are not in `keep`, and return it."""
+    if _FIRST not in table.chains():
+        return []
+    with Lock(LOCK, purpose=f"gc {call.network}"):
+        stale, addresses = _owned(lambda owner: owner.startswith(call.owner_prefix) and owner not in keep)
+        _remove(stale, addresses)
+    return stale
+
+
+def _owned(chosen: "Callable[[str], bool]") -> "tuple[list[Element], list[Address]]":
+    """All ports, and addresses of containers, whose owner is chosen."""
+    maps = [*_MAPS, *_conditional(table.chains())]
+    ports = [element for one in maps for element in one.elements() if chosen(element.owner)]
+    addresses = [
+        Address(key)
+        for container in _TO
+        for key, owner in nft.elements(FAMILY, NAME, container)
+        if chosen(owner)
+    ]
+    return ports, addresses
+
+
+def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
+    """Remove elements, and what none needs any more: another's DEL may have been killed in between."""
+    commands = [
+        f"delete element {TABLE} {element.maps.of(element.port)} {{ {element.port.text} }}"
+        for element in ports
+    ]
+    commands += [f"delete element {TABLE} ports-to{one.version} {{ {one} }}" for one in addresses]
+    for maps in {element.maps for element in ports}:
+        gone = {element.port for element in ports if element.maps == maps}
+        if any(port.address for port in gone) or maps.is_conditional:
+            commands += _no_longer_needed(maps, gone)
+    if commands:
+        nft.run("\n".join(commands), "unpublish ports")
+
+    chains = table.chains()
+    ours = [name for name in chains if name.startswith(_FROM)]
+    unused = [name for name in ours if chains[name] <= _rule_count(name)]
+    if unused != ours:
+        table.remove(chains, unused)
+        return
+    for key, _owner in nft.elements(FAMILY, NAME, _LOCALNET):
+        link = key.partition(b"\0")[0].decode(errors="replace")
+        sysctl.write_if_present(_route_localnet(link), 0)  # the guard goes now
+    conditional = _conditional(chains)
+    objects = [thing for maps in (*_MAPS, *conditional) for thing in maps.objects]
+    table.remove(
+        chains,
+        [*_USES, *(maps.chain for maps in conditional), *unused],
+        [*objects, *(f"map {name}" for name in _TO), f"set {_LOCALNET}"],
+    )
+
+
+def _rule_count(chain: str) -> int:
+    whose = chain.removeprefix(_FROM)
+    return len(_rules_from("ip6" if "_" in whose else "ip", whose))
+
+
+def _no_longer_needed(maps: _Maps, gone: "set[Port]") -> "Iterator[str]":
+    """What goes with the last port on a single address, and with the last under the same conditions."""
+    left = {element.port for element in maps.elements()} - gone
+    if maps.is_conditional and not left:
+        for handle, comment in nft.rules(FAMILY, NAME, "ports-conditional"):
+            if comment == maps.chain:
+                yield f"delete rule {TABLE} ports-conditional handle {handle}"
+        yield f"delete chain {TABLE} {maps.chain}"
+        for thing in maps.objects:
+            yield f"delete {thing.replace(' ', f' {TABLE} ')}"
+        return
+    held = {port.everywhere for port in left if port.address}
+    for port in {Port(port.version, port.protocol, port.number) for port in gone if port.address}:
+        if port.everywhere not in held and nft.comment_of(FAMILY, NAME, maps.held, port.key) is not None:
+            yield f"delete element {TABLE} {maps.held} {{ {port.text} }}"
+
+
+# CHECK
+
+
+def check(
+    call: Call,
+    ports: "Mapping[Port, Target]",
+    nets: "list[IPNet]",
+    *,
+    conditions: "Mapping[int, str]",
+) -> None:
+    """CniError unless the ports are published, and lead where they should."""
+    maps = _maps_for(conditions)
+    present = table.chains()
+    if not _is_whole(present):
+        raise CniError(INTERNAL, f"a part of table {TABLE} is missing", "the next ADD restores it")
+    for port, target in ports.items():
+        one = maps[port.version]
+        found = one.find(port)
+        if not found or (one.conditions and one.chain not in present):
+            raise CniError(INTERNAL, f"host port {port} is not published")
+        if (found.owner, found.target) != (call.owner, target):
+            raise CniError(INTERNAL, f"host port {port} leads elsewhere: {_described(found.owner)}")
+    for net in nets:
+        owner = nft.comment_of(FAMILY, NAME, f"ports-to{net.address.version}", net.address)
+        if owner != call.owner:
+            raise CniError(INTERNAL, f"connections to {net.address} from its own subnet are not masqueraded")

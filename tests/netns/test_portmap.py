@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""portmap: who reaches a container by a port of the host, and whom the container sees."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import OLD_KEYS
+from tests.support.bridge import address
+from tests.support.cni import CniFailure
+from tests.support.host import Container, Host, Outside
+from tests.support.ports import (
+    GATEWAY,
+    GATEWAY6,
+    SUBNET,
+    SUBNET6,
+    attach,
+    conf,
+    mapping,
+    publish,
+    published,
+    reached,
+    seen,
+)
+
+BOTH = (SUBNET, SUBNET6)
+DOCKER_PORT = """\
+iptables -t nat -A DOCKER -p tcp -m tcp --dport {port} -j DNAT --to-destination {address}:80
+"""
+DOCKER = """\
+iptables -t nat -N DOCKER
+iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+iptables -t nat -A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
+iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+""" + DOCKER_PORT.replace("{port}", "9090")
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(
+    ("there", "source"), [(Outside.HOST, Outside.ADDRESS), (Outside.HOST6, Outside.ADDRESS6)]
+)
+def test_outside_reaches_the_container(host: Host, protocol: str, there: str, source: str) -> None:
+    """And is seen as it is."""
+    outside = host.outside()
+    container = published(host, mapping(8080, 80, protocol), subnets=BOTH)
+
+    assert seen(outside, container, there, 8080, udp=protocol == "udp") == source
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("own", [GATEWAY, "127.0.0.1", "127.8.9.10", GATEWAY6])
+def test_host_reaches_it_by_its_own_addresses(host: Host, protocol: str, own: str) -> None:
+    container = published(host, mapping(8080, 80, protocol), subnets=BOTH)
+
+    source = seen(host, container, own, 8080, udp=protocol == "udp")
+
+    assert source == (GATEWAY6 if ":" in own else GATEWAY)
+
+
+@pytest.mark.parametrize("there", [Outside.HOST, Outside.HOST6])
+def test_container_reaches_itself_and_its_siblings_by_the_host(host: Host, there: str) -> None:
+    """The answers have to come back through the host, so it puts its own address in.
+
+    Where the kernel shows nftables what a bridge forwards (bridge-nf-call-iptables), a container reaches
+    itself only if the bridge sends frames back to where they came from.
+    """
+    host.outside()
+    container, result = attach(host, *BOTH, hairpinMode=True)
+    publish(host, container, result, conf(mapping(8080)))
+    sibling, _ = attach(host, *BOTH)
+
+    for client in (container, sibling):
+        assert seen(client, container, there, 8080) == (GATEWAY6 if ":" in there else GATEWAY)
+
+
+def test_without_snat_addresses_stay_as_they_are(host: Host) -> None:
+    """So neither the subnet nor 127.0.0.1 gets an answer."""
+    outside = host.outside()
+    container = published(host, mapping(8080), snat=False)
+
+    assert seen(outside, container, Outside.HOST, 8080) == Outside.ADDRESS
+    assert not reached(container, container, Outside.HOST, 8080)
+    assert not reached(host, container, "127.0.0.1", 8080)
+    assert host.sysctl("net/ipv4/conf/cni0/route_localnet") == "0"
+
+
+@OLD_KEYS
+def test_masq_all_shows_the_container_nobody_but_the_host(host: Host) -> None:
+    outside = host.outside()
+    container = published(host, mapping(8080), subnets=BOTH, masqAll=True)
+
+    assert seen(outside, container, Outside.HOST, 8080) == GATEWAY
+    assert seen(outside, container, Outside.HOST6, 8080) == GATEWAY6
+    assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
+
+
+def test_many_ports_of_one_container(host: Host) -> None:
+    outside = host.outside()
+    ports = [mapping(8000 + number, 80 + number) for number in range(20)]
+    container = published(host, *ports, mapping(8000, 53, "udp"))
+
+    for number in (0, 14, 15, 19):
+        assert seen(outside, container, Outside.HOST, 8000 + number, 80 + number)
+    assert seen(outside, container, Outside.HOST, 8000, 53, udp=True)
+    assert not reached(outside, container, Outside.HOST, 8020, 100)
+
+
+def test_sctp_is_published(host: Host) -> None:
+    """By rule, which is all that can be seen where the kernel has no sockets for it."""
+    published(host, mapping(9, 9, "sctp"))
+
+    assert "sctp" in host.nft()
+
+
+def test_capital_letters_name_a_protocol_too(host: Host) -> None:
+    container = published(host, mapping(8080, 80, "TCP"))
+
+    assert seen(host, container, GATEWAY, 8080) == GATEWAY
+
+
+# Addresses of the host
+
+
+def test_host_address_is_the_only_one(host: Host) -> None:
+    outside = host.outside()
+    host.run("ip", "address", "add", "198.51.100.3/24", "dev", "up0")
+    host.before = host.facts()
+    container = published(host, mapping(8080, ip="198.51.100.3"), mapping(8081, ip="127.0.0.1"))
+
+    assert seen(outside, container, "198.51.100.3", 8080) == Outside.ADDRESS
+    assert not reached(outside, container, Outside.HOST, 8080)
+    assert not reached(host, container, "127.0.0.1", 8080)
+    assert seen(host, container, "127.0.0.1", 8081) == GATEWAY
+    assert not reached(outside, container, Outside.HOST, 8081)
+
+
+@pytest.mark.parametrize(
+    ("ip", "reached4", "reached6"),
+    [("", True, True), ("0.0.0.0", True, False), ("::", False, True), (Outside.HOST6, False, True)],
+)
+def test_host_address_says_which_ip_version(host: Host, ip: str, reached4: bool, reached6: bool) -> None:
+    """What is of another than the container's is passed over, and no address stands for both."""
+    outside = host.outside()
+    container = published(host, mapping(8080, ip=ip), subnets=BOTH)
+
+    assert reached(outside, container, Outside.HOST, 8080) == reached4
+    assert reached(outside, container, Outside.HOST6, 8080) == reached6
+
+
+@pytest.mark.known_difference("has a rule, which leads into an empty chain")
+def test_address_of_the_other_ip_version_alone_publishes_nothing(host: Host) -> None:
+    published(host, mapping(8080, ip="2001:db8::1"))
+
+    assert "8080" not in host.nft()
+
+
+@pytest.mark.known_difference("makes rules that never match; so the whole port is lost")
+def test_process_of_the_host_keeps_the_port_of_ipv6s_loopback(host: Host) -> None:
+    """The kernel would let no answer in, so what goes to ::1 is not the container's."""
+    published(host, mapping(8080, 8080), subnets=BOTH)
+
+    assert seen(host, host, "::1", 8080, 8080) == "::1"
+
+
+# What route_localnet would open
+
+
+@pytest.mark.known_difference("lets anyone on the link in (plugins#729)")
+def test_loopback_stays_closed_to_the_link(host: Host) -> None:
+    """What 127.0.0.1 needs to reach a container must not lead containers to 127.0.0.1."""
+    container = published(host, mapping(8080))
+    assert host.sysctl("net/ipv4/conf/cni0/route_localnet") == "1"
+    container.run(
+        "sh",
+        "-c",
+        "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip route flush table local dev lo;"
+        f" ip route add 127.0.0.0/8 via {GATEWAY} src 10.9.0.2",
+    )
+
+    with host.socket(socket.SOCK_DGRAM) as listener, container.socket(socket.SOCK_DGRAM) as ours:
+        listener.bind(("127.0.0.1", 0))
+        listener.settimeout(0.2)
+        ours.bind(("10.9.0.2", 0))
+        ours.sendto(b"let me in", listener.getsockname())
+        with pytest.raises(TimeoutError):
+            listener.recv(16)
+
+
+@pytest.mark.known_difference("leaves it on")
+def test_route_localnet_is_as_before_when_no_port_is_left(host: Host) -> None:
+    """The bridge may live on, with containers that have no ports, or as somebody else's."""
+    stays, _ = attach(host)
+    container, result = attach(host)
+    sent = publish(host, container, result, conf(mapping(8080)))
+
+    host.cni("DEL", sent, container)
+
+    assert host.sysctl("net/ipv4/conf/cni0/route_localnet") == "0"
+    assert stays.links() == {"lo", "eth0"}
+
+
+# Beside others
+
+
+def test_dockers_ports_and_ours_live_side_by_side(host: Host) -> None:
+    """Docker's rules as Docker writes them, before ours and after."""
+    host.leaves("nft: table ip nat*")
+    outside = host.outside()
+    theirs, result = attach(host)
+    host.run("sh", "-ec", DOCKER.format(address=address(result)))
+    container = published(host, mapping(8080))
+    host.run("sh", "-ec", DOCKER_PORT.format(port=9091, address=address(result)))
+
+    assert seen(outside, container, Outside.HOST, 8080) == Outside.ADDRESS
+    for port in (9090, 9091):
+        assert seen(outside, theirs, Outside.HOST, port) == Outside.ADDRESS
+    assert seen(host, theirs, Outside.HOST, 9090)
+
+
+def test_nothing_published_touches_nothing(host: Host) -> None:
+    """Most containers publish nothing, and must not pay for it."""
+    container, result = attach(host)
+    before = host.nft()
+
+    assert host.cni("ADD", conf() | {"prevResult": result}, container) == result
+    assert host.nft() == before
+
+
+@pytest.mark.parametrize("sent", [conf(), conf(mapping(8080))])
+def test_portmap_must_follow_another_plugin(host: Host, container: Container, sent: Any) -> None:
+    with pytest.raises(CniFailure, match="must be called as chained plugin"):
+        host.cni("ADD", sent, container)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers with published ports, and traffic through these."""
+
+import socket
+from typing import Any
+
+from tests.support import bridge
+from tests.support.cni import with_previous_result
+from tests.support.host import ACCEPT_DAD, Container, Host
+from tests.support.namespace import Namespace
+from tests.support.traffic import family_of
+
+SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
+GATEWAY, GATEWAY6 = "10.9.0.1", "2001:db8:9::1"
+DEFAULT, DEFAULT6 = {"dst": "0.0.0.0/0"}, {"dst": "::/0"}
+
+# The chains of iptables that the reference makes once and keeps, and what they share with its `bridge`.
+REFERENCE_KEEPS = [
+    f"nft: table {family} nat / chain {chain}*"
+    for family in ("ip", "ip6")
+    for chain in ("CNI-HOSTPORT-", "PREROUTING", "OUTPUT", "POSTROUTING")
+]
+
+
+def network(*subnets: str, **keys: Any) -> dict[str, Any]:
+    """The first of the chain: a bridge whose containers reach the world."""
+    routes = [DEFAULT, DEFAULT6][: len(subnets)]
+    made: dict[str, Any] = {"isGateway": True, "ipMasq": True, "ipam": {"routes": routes}}
+    return bridge.network(*subnets, **made | keys)
+
+
+def mapping(host: int, container: int = 80, protocol: str = "tcp", ip: str | None = None) -> dict[str, Any]:
+    made = {"hostPort": host, "containerPort": container, "protocol": protocol}
+    return made if ip is None else made | {"hostIP": ip}
+
+
+def conf(*mappings: Any, version: str = "1.0.0", name: str = "net1", **keys: Any) -> dict[str, Any]:
+    made = {"cniVersion": version, "name": name, "type": "portmap", "capabilities": {"portMappings": True}}
+    if mappings:
+        made["runtimeConfig"] = {"portMappings": list(mappings)}
+    return made | keys
+
+
+def attach(
+    host: Host, *subnets: str, container: Container | None = None, **keys: Any
+) -> tuple[Container, Any]:
+    """A container on the bridge; and the result."""
+    container = container or host.container()
+    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")  # or the reference waits for two seconds
+    if host.implementation and host.implementation.name == "reference":
+        host.leaves(*REFERENCE_KEEPS)
+    return bridge.add(host, network(*(subnets or (SUBNET,)), **keys), container)
+
+
+def publish(host: Host, container: Container, result: Any, sent: Any) -> Any:
+    """ADD behind the bridge.  Returns what DEL and CHECK are sent: with the result."""
+    return with_previous_result(sent, host.cni("ADD", sent | {"prevResult": result}, container))
+
+
+def published(host: Host, *mappings: Any, subnets: tuple[str, ...] = (SUBNET,), **keys: Any) -> Container:
+    """A container on the bridge, with these ports published."""
+    container, result = attach(host, *subnets)
+    publish(host, container, result, conf(*mappings, **keys))
+    return container
+
+
+def seen(
+    client: Namespace,
+    server: Namespace,
+    address: str,
+    port: int,
+    target: int = 80,
+    *,
+    udp: bool = False,
+    timeout: float = 2,
+) -> str:
+    """Talk to a port of the host; returns whom the server sees.  Raises OSError where that does not work."""
+    kind, family = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM, family_of(address)
+    with server.socket(kind, family) as listener, client.socket(kind, family) as ours:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("", target))
+        listener.settimeout(timeout)
+        ours.settimeout(timeout)
+        if udp:
+            ours.connect((address, port))
+            ours.send(b"ping")
+            word, peer = listener.recvfrom(16)
+            listener.sendto(b"pong", peer)
+        else:
+            listener.listen()
+            ours.connect((address, port))
+            theirs, peer = listener.accept()
+            with theirs:
+                theirs.settimeout(timeout)
+                ours.sendall(b"ping")
+                word = theirs.recv(16)
+                theirs.sendall(b"pong")
+                assert ours.recv(16) == b"pong"
+                return str(peer[0])
+        assert word == b"ping" and ours.recv(16) == b"pong"
+        return str(peer[0])
+
+
+def reached(client: Namespace, server: Namespace, address: str, port: int, target: int = 80) -> bool:
+    """For what must not work, too; a refusal shows itself by silence, for which 0.3 s are enough in here."""
+    try:
+        seen(client, server, address, port, target, timeout=0.3)
+    except OSError:
+        return False
+    return True
