@@ -91,13 +91,12 @@ def _translated(conf: NetConf, key: str, words: "list[str]", protocol: str) -> s
             found.append(f'iifname {operator}"{_interface(conf, key, value)}"')
             continue
         nets = [_net(conf, key, part, protocol) for part in value.split(",")]
-        nets = [net for net in nets if net]  # all there are is no condition
-        field = "saddr" if option == "-s" else "daddr"
-        if nets:
+        if "" not in nets:
+            field = "saddr" if option == "-s" else "daddr"
             shown = nets[0] if len(nets) == 1 else f"{{ {', '.join(nets)} }}"
             found.append(f"{protocol} {field} {operator}{shown}")
         elif negated:
-            raise conf.refuse(key, f"is wrong: nothing is not of {value}")
+            raise conf.refuse(key, f"is wrong: no packet is not of {value}")
     return " ".join(found)
 
 
@@ -109,6 +108,7 @@ def _interface(conf: NetConf, key: str, name: str) -> str:
 
 
 def _net(conf: NetConf, key: str, text: str, protocol: str) -> str:
+    """Empty for that of all addresses, which is no condition."""
     host, slash, mask = text.partition("/")
     try:
         address = Address.parse(host)

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""portmap: what is refused, and what a configuration may say about the way to a port."""
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import OLD_KEYS, SPEC_1_1
+from tests.support import cni
+from tests.support.cni import CniFailure
+from tests.support.host import Host, Outside
+from tests.support.ports import (
+    GATEWAY,
+    SUBNET,
+    SUBNET6,
+    attach,
+    conf,
+    mapping,
+    publish,
+    published,
+    reached,
+    seen,
+)
+
+TAKES_IT = pytest.mark.known_difference(
+    "whoever comes last gets the port, or the first keeps it: no word of it"
+)
+ONE_CODE = pytest.mark.known_difference("has one code for all that it cannot do")
+BOTH = (SUBNET, SUBNET6)
+
+
+def refused(host: Host, *requests: Any) -> list[CniFailure]:
+    """What is said to each.  Nothing may be there afterwards: neither ports nor what leads to them."""
+    container, result = attach(host, *BOTH)
+    before = host.nft()
+    errors = []
+    for sent in requests:
+        with pytest.raises(CniFailure) as failure:
+            publish(host, container, result, sent)
+        errors.append(failure.value)
+    assert host.nft() == before
+    return errors
+
+
+# Ports
+
+
+WRONG = [
+    (mapping(0), "Invalid host port number: 0"),
+    (mapping(-1), "Invalid host port number: -1"),
+    (mapping(65536), "Invalid host port number: 65536"),
+    (mapping(80, 0), "Invalid container port number: 0"),
+    (mapping(80, 65536), "Invalid container port number: 65536"),
+    ({"hostPort": "80", "containerPort": 80, "protocol": "tcp"}, "hostPort"),
+    ({"hostPort": 8080, "containerPort": 80}, "protocol"),
+    (mapping(80, 80, "icmp"), "icmp"),
+    (mapping(80, ip="localhost"), "localhost"),
+    (mapping(80, ip="::1"), "::1"),
+]
+
+
+@ONE_CODE
+def test_mapping_that_makes_no_sense_is_named(host: Host) -> None:
+    for (wrong, word), error in zip(
+        WRONG, refused(host, *(conf(mapping(8080), wrong) for wrong, _ in WRONG)), strict=True
+    ):
+        assert error.code == 7, wrong
+        assert word in error.msg
+
+
+@pytest.mark.known_difference("the first wins, and the other is never reached")
+def test_port_that_is_to_lead_to_two_is_refused(host: Host) -> None:
+    contradictions = [
+        [mapping(8080, 80), mapping(8080, 81)],
+        [mapping(8080, 80), mapping(8080, 81, ip="127.0.0.1")],
+        [mapping(8080, 80, ip="127.0.0.1"), mapping(8080, 81, ip="0.0.0.0")],
+    ]
+    for error in refused(host, *(conf(*mappings) for mappings in contradictions)):
+        assert "8080/tcp" in error.msg
+
+
+def test_what_is_said_twice_is_said_once(host: Host) -> None:
+    twice = [mapping(8080), mapping(8080), mapping(8080, ip="127.0.0.1"), mapping(8080, 53, "udp")]
+    container = published(host, *twice)
+
+    for own in (GATEWAY, "127.0.0.1"):
+        assert seen(host, container, own, 8080) == GATEWAY
+        assert seen(host, container, own, 8080, 53, udp=True) == GATEWAY
+
+
+CONFLICTS = [
+    (mapping(8080), mapping(8080, 81)),
+    (mapping(8081, 53, "udp"), mapping(8081, 53, "udp")),
+    (mapping(8082, ip=Outside.HOST), mapping(8082, ip=Outside.HOST)),
+    (mapping(8083), mapping(8083, ip=Outside.HOST)),
+    (mapping(8084, ip=Outside.HOST), mapping(8084)),
+    (mapping(8085, ip=Outside.HOST6), mapping(8085, ip="::")),
+]
+NO_CONFLICTS = [
+    (mapping(8080), mapping(8081)),
+    (mapping(8082, 80), mapping(8082, 80, "udp")),
+    (mapping(8083, ip=Outside.HOST), mapping(8083, ip="127.0.0.1")),
+    (mapping(8084, ip="0.0.0.0"), mapping(8084, ip="::")),
+]
+
+
+@TAKES_IT
+def test_port_of_another_container_is_refused(host: Host) -> None:
+    """With its name.  All addresses include each, as for bind(2); Docker has it so, too."""
+    published(host, *(first for first, _ in CONFLICTS), subnets=BOTH)
+
+    errors = refused(host, *(conf(mapping(9000), second, name="net2") for _, second in CONFLICTS))
+
+    for (first, _), error in zip(CONFLICTS, errors, strict=True):
+        assert f"{first['hostPort']}/{first['protocol']}" in error.msg
+        assert "container c1" in error.msg and "network net1" in error.msg
+
+
+def test_different_ports_are_no_conflict(host: Host) -> None:
+    published(host, *(first for first, _ in NO_CONFLICTS), subnets=BOTH)
+    published(host, *(second for _, second in NO_CONFLICTS), subnets=BOTH)
+
+
+def test_port_is_free_again_after_del(host: Host) -> None:
+    """One that was held on two of the host's addresses only when both are."""
+    ends = []
+    for ip in ("127.0.0.1", "127.0.0.2"):
+        container, result = attach(host)
+        ends.append((publish(host, container, result, conf(mapping(8080, ip=ip))), container))
+    host.cni("DEL", *ends[0])
+    if host.implementation and host.implementation.name == "builtin":
+        assert "c2" in refused(host, conf(mapping(8080)))[0].msg
+    host.cni("DEL", *ends[1])
+
+    container = published(host, mapping(8080))
+
+    assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
+
+
+def test_add_after_an_add_without_del_replaces_it(host: Host) -> None:
+    """As after a crash of the runtime, which begins anew."""
+    container, result = attach(host)
+    for target in (80, 81):
+        publish(host, container, result, conf(mapping(8080, target), mapping(9000 + target)))
+
+    assert seen(host, container, GATEWAY, 8080, 80 if "CNI-DN" in host.nft() else 81) == GATEWAY
+
+
+# Processes of the host
+
+
+@pytest.mark.parametrize(("protocol", "own"), [("tcp", "::"), ("udp", "127.0.0.1")])
+@pytest.mark.known_difference("says nothing")
+def test_port_that_a_process_listens_on_is_a_warning(host: Host, protocol: str, own: str) -> None:
+    """And no error, for what is published may be meant to take its place."""
+    container, result = attach(host)
+    family = socket.AF_INET6 if ":" in own else socket.AF_INET
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    with host.socket(kind, family) as listener:
+        listener.bind((own, 8080))
+        if protocol == "tcp":
+            listener.listen()
+        stderr = add_and_read(host, container, result, conf(mapping(8081), mapping(8080, 80, protocol)))
+
+    assert len(stderr.splitlines()) == 1 and f"8080/{protocol}" in stderr
+
+
+def test_port_that_nobody_listens_on_is_none(host: Host) -> None:
+    container, result = attach(host)
+    with host.socket() as listener, host.socket(socket.SOCK_DGRAM) as other:
+        listener.bind(("127.0.0.1", 8080))
+        listener.listen()
+        other.bind(("", 8081))
+        assert not add_and_read(host, container, result, conf(mapping(8081), mapping(8080, ip=GATEWAY)))
+
+
+def add_and_read(host: Host, container: Any, result: Any, sent: Any) -> str:
+    """ADD; returns what it says on stderr."""
+    assert host.implementation
+    sent = sent | {"prevResult": result}
+    attachment = cni.Attachment(sent, container, "eth0", "portmap", {})
+    host.attachments.append(attachment)
+    program, folder = host.implementation.program("portmap"), host.implementation.folder
+    done = host.run(program, input=json.dumps(sent), env=attachment.environment("ADD", folder))
+    attachment.result = result
+    return done.stderr
+
+
+# Keys
+
+
+WRONG_KEYS: list[tuple[dict[str, Any], str]] = [
+    ({"markMasqBit": 32}, "Bit must be between 0 and 31"),
+    ({"markMasqBit": -1}, "Bit must be between 0 and 31"),
+    ({"markMasqBit": 5, "externalSetMarkChain": "KUBE-MARK-MASQ"}, "externalSetMarkChain"),
+    ({"snat": "no"}, "snat"),
+    ({"conditionsV4": "-s 192.0.2.0/24"}, "conditionsV4"),
+]
+WRONG_NEW_KEYS: list[tuple[dict[str, Any], str]] = [
+    ({"masqAll": 1}, "masqAll"),
+    ({"backend": "pf"}, "unrecognized backend"),
+    ({"backend": "nftables", "conditionsV4": ["-s", "192.0.2.0/24"]}, "conditionsV4"),
+    ({"backend": "iptables", "conditionsV6": ["ip6 saddr fd00::/8"]}, "conditionsV6"),
+    ({"backend": "nftables", "externalSetMarkChain": "X"}, "externalSetMarkChain"),
+]
+
+
+@pytest.mark.parametrize(
+    "wrong", [WRONG_KEYS, pytest.param(WRONG_NEW_KEYS, marks=OLD_KEYS)], ids=["old", "new"]
+)
+def test_key_that_makes_no_sense_is_named(host: Host, wrong: list[tuple[dict[str, Any], str]]) -> None:
+    """Also where nothing is published, so that it shows before somebody wants a port."""
+    for mappings in ([], [mapping(8080)]):
+        errors = refused(host, *(conf(*mappings, **keys) for keys, _ in wrong))
+        for (_, word), error in zip(wrong, errors, strict=True):
+            assert word in error.msg
+
+
+def test_ways_to_do_it_make_no_difference(host: Host) -> None:
+    ways: list[dict[str, Any]] = [{"markMasqBit": 31}, {"backend": "iptables"}, {"backend": "nftables"}]
+    containers = [published(host, mapping(8000 + i), **keys) for i, keys in enumerate(ways)]
+
+    for i, container in enumerate(containers):
+        assert seen(host, container, "127.0.0.1", 8000 + i) == GATEWAY
+
+
+def test_chain_for_marks_of_somebody_else_is_not_needed(host: Host) -> None:
+    """What it would mark for its owner to masquerade is masqueraded all the same."""
+    host.leaves("nft: table ip nat*")
+    host.run(
+        "sh",
+        "-ec",
+        "iptables -t nat -N KUBE-MARK-MASQ; iptables -t nat -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000;"
+        " iptables -t nat -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE",
+    )
+    container = published(host, mapping(8080), externalSetMarkChain="KUBE-MARK-MASQ")
+
+    assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
+
+
+# Conditions
+
+IPTABLES = [
+    (["-s", "198.51.100.0/24"], True),
+    (["-s", "192.0.2.0/24"], False),
+    (["!", "-s", "198.51.100.2"], False),
+    (["!", "-d", "192.0.2.0/24"], True),
+    (["--source", "198.51.100.2/255.255.255.255", "-i", "up+"], True),
+    (["--src", "0.0.0.0/0", "!", "-i", "up0"], False),
+    (["-d", "192.0.2.1,198.51.100.1"], True),
+]
+NFT = [
+    (["ip", "saddr", "198.51.100.0/24"], True),
+    (["ip saddr != { 198.51.100.2, 192.0.2.1 }"], False),
+    (['iifname "up*"', "tcp sport 1024-65535"], True),
+    (["meta", "mark", "&", "0x1", "==", "0x1"], False),
+]
+
+
+@pytest.mark.parametrize("cases", [IPTABLES, pytest.param(NFT, marks=OLD_KEYS)], ids=["iptables", "nft"])
+def test_conditions_are_to_be_met(host: Host, cases: list[tuple[list[str], bool]]) -> None:
+    """In the language of iptables or that of nft."""
+    outside = host.outside()
+    container, result = attach(host)
+
+    for conditions, expected in cases:
+        sent = publish(host, container, result, conf(mapping(8080), conditionsV4=conditions))
+        assert reached(outside, container, Outside.HOST, 8080) == expected, conditions
+        host.cni("DEL", sent, container)
+
+
+def test_conditions_of_ipv6_are_its_own(host: Host) -> None:
+    outside = host.outside()
+    conditions = {"conditionsV4": ["-s", "192.0.2.1"], "conditionsV6": ["-s", "2001:db8:100::/64"]}
+    container = published(host, mapping(8080), subnets=BOTH, **conditions)
+
+    assert seen(outside, container, Outside.HOST6, 8080) == Outside.ADDRESS6
+    assert not reached(outside, container, Outside.HOST, 8080)
+
+
+def test_conditions_are_of_one_network(host: Host) -> None:
+    """Those of another neither lose nor replace them, and one port may lead two ways."""
+    outside = host.outside()
+    near = published(host, mapping(8080), conditionsV4=["!", "-s", Outside.ADDRESS], name="net1")
+    far = published(host, mapping(8080), conditionsV4=["-s", Outside.ADDRESS], name="net2")
+    free = published(host, mapping(8081), name="net3")
+
+    assert seen(outside, far, Outside.HOST, 8080) == Outside.ADDRESS
+    assert seen(host, near, GATEWAY, 8080) == GATEWAY
+    assert seen(outside, free, Outside.HOST, 8081) == Outside.ADDRESS
+
+
+@TAKES_IT
+def test_port_is_taken_under_the_same_conditions(host: Host) -> None:
+    conditions = ["-s", "198.51.100.0/24"]
+    published(host, mapping(8080), conditionsV4=conditions)
+
+    assert "c1" in refused(host, conf(mapping(8080), conditionsV4=conditions))[0].msg
+
+
+@pytest.mark.known_difference("hands it to iptables, whose options decide as well as ask")
+def test_condition_is_nothing_but_a_condition(host: Host) -> None:
+    """Whoever writes it is asked which packets, not what else to do: see the unit tests for more of them."""
+    tricks = [
+        ["-s", "192.0.2.1", "-j", "ACCEPT"],
+        ["ip saddr 192.0.2.1; add table inet evil; #"],
+        ["ip saddr 192.0.2.1\nadd table inet evil"],
+        ["ip saddr 192.0.2.1 accept"],
+        ["ip saddr nonsense"],
+    ]
+    requests = [
+        conf(mapping(8080)) | {f"conditionsV{version}": words} for words in tricks for version in (4, 6)
+    ]
+
+    refused(host, *requests)
+
+    assert "evil" not in host.nft()
+
+
+# Versions
+
+
+@pytest.mark.parametrize("version", ["0.3.1", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
+def test_result_is_passed_on(host: Host, version: str) -> None:
+    container, result = attach(host, version=version)
+
+    sent = conf(mapping(8080), version=version) | {"prevResult": result}
+    assert host.cni("ADD", sent, container) == result
