@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # <net/tcp_states.h>; a socket of UDP that has no peer is in the state that TCP calls closed.
 _LISTENS = {"tcp": b"0A", "udp": b"07"}
 
+_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:1.2.3.4, of an IPv6 socket, is 1.2.3.4
+
 
 def listeners(protocol: str, ports: "set[int]") -> "list[tuple[Address, int]]":
     """(address, port) of every socket of tcp or udp that listens on one of these ports."""
@@ -56,4 +58,4 @@ def _address(text: str) -> Address:
     """Words of four bytes, each printed as a number of this machine."""
     words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
     packed = struct.pack(f"={len(words)}I", *words)
-    return Address.parse(str(Address(packed)))  # so that ::ffff:1.2.3.4 is 1.2.3.4
+    return Address(packed.removeprefix(_MAPPED))

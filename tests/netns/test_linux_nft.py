@@ -226,3 +226,36 @@ add element bridge t guarded { "veth1" comment "mynet c1 eth0" }
     ((key, text),) = ask(host, lambda: nft.elements("bridge", "t", "guarded"))
     assert (key.rstrip(b"\0"), text) == (b"veth1", "mynet c1 eth0")
     assert ask(host, lambda: nft.elements("inet", "t", "guarded")) == []
+
+
+def test_entries_of_a_map_have_their_values(host: Host) -> None:
+    """A verdict is none."""
+    commands = """\
+add map inet t ports6 { type inet_proto . inet_service : ipv6_addr . inet_service ; }
+add element inet t ports6 { tcp . 8080 comment "web" : 2001:db8::1 . 80, udp . 53 : 2001:db8::2 . 5353 }
+add element inet t m4 { 10.1.2.3 comment "x" : jump one }
+"""
+    run(host, TABLE + commands)
+    tcp, udp = bytes((6, 0, 0, 0, 31, 144, 0, 0)), bytes((17, 0, 0, 0, 0, 53, 0, 0))
+    web = packed("2001:db8::1") + bytes((0, 80, 0, 0))
+
+    assert sorted(ask(host, lambda: nft.entries("inet", "t", "ports6"))) == [
+        (tcp, web, "web"),
+        (udp, packed("2001:db8::2") + bytes((20, 233, 0, 0)), ""),
+    ]
+    assert ask(host, lambda: nft.entry_of("inet", "t", "ports6", tcp)) == (web, "web")
+    assert ask(host, lambda: nft.entry_of("inet", "t", "ports6", tcp[:5] + bytes(3))) is None
+    assert ask(host, lambda: nft.entries("inet", "t", "m4")) == [(packed("10.1.2.3"), b"", "x")]
+
+
+def test_rules_and_their_comments(host: Host) -> None:
+    """Of one chain of one table, in order, by the numbers that "delete rule" takes."""
+    run(host, TABLE + 'add rule inet t one drop comment "mine"\nadd rule ip other one drop comment "theirs"')
+
+    found = ask(host, lambda: nft.rules("inet", "t", "one"))
+
+    assert [comment for _, comment in found] == ["", "", "mine"]
+    run(host, f"delete rule inet t one handle {found[2][0]}")
+    assert ask(host, lambda: nft.rules("inet", "t", "one")) == found[:2]
+    assert ask(host, lambda: nft.rules("inet", "t", "none")) == []
+    assert ask(host, lambda: nft.rules("inet", "none", "one")) == []

@@ -192,8 +192,8 @@ def add_and_read(host: Host, container: Any, result: Any, sent: Any) -> str:
 
 
 WRONG_KEYS: list[tuple[dict[str, Any], str]] = [
-    ({"markMasqBit": 32}, "Bit must be between 0 and 31"),
-    ({"markMasqBit": -1}, "Bit must be between 0 and 31"),
+    ({"markMasqBit": 32}, "must be between 0 and 31"),
+    ({"markMasqBit": -1}, "must be between 0 and 31"),
     ({"markMasqBit": 5, "externalSetMarkChain": "KUBE-MARK-MASQ"}, "externalSetMarkChain"),
     ({"snat": "no"}, "snat"),
     ({"conditionsV4": "-s 192.0.2.0/24"}, "conditionsV4"),

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""linux.conntrack and what else portmap asks of the kernel, beside `conntrack`, pyroute2, `ip` and `ss`."""
+
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
+
+from cnihook.lean.address import Address
+from cnihook.linux import conntrack
+from cnihook.linux.nexthop import link_towards
+from cnihook.linux.rtnl import Rtnl
+from tests.support.cni import CHECKOUT
+from tests.support.host import Container, Host
+
+ADDRESSES = {4: ("10.9.0.1", "10.9.0.2"), 6: ("2001:db8:9::1", "2001:db8:9::2")}
+DUMP = 0x300
+
+
+@pytest.fixture(autouse=True)
+def implementation() -> None:
+    """No plugin takes part: one run is enough."""
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The socket belongs to the namespace that it was made in."""
+    monkeypatch.setattr(conntrack, "_socket", None)
+    yield
+    if conntrack._socket:
+        conntrack._socket.close()
+
+
+@pytest.fixture
+def peer(host: Host) -> Container:
+    """On the other end of a link; the host keeps track of what passes."""
+    made = host.container()
+    host.run("ip", *"link add v1 type veth peer name eth0 netns c1".split())
+    for where, link, index in ((host, "v1", 0), (made, "eth0", 1)):
+        for own in ADDRESSES.values():
+            where.run(
+                "ip",
+                "address",
+                "add",
+                own[index] + ("/24" if "." in own[index] else "/64"),
+                "dev",
+                link,
+                "nodad",
+            )
+        where.run("ip", "link", "set", link, "up")
+    host.run(
+        "nft",
+        "add table inet t; add chain inet t c { type filter hook output priority 0; };"
+        " add rule inet t c ct state new",
+    )
+    host.before = host.facts()
+    return made
+
+
+def begin(host: Host, version: int, port: int, kind: int = socket.SOCK_DGRAM) -> None:
+    with host.socket(kind, socket.AF_INET if version == 4 else socket.AF_INET6) as ours:
+        ours.setblocking(False)
+        if kind == socket.SOCK_DGRAM:
+            ours.sendto(b"ping", (ADDRESSES[version][1], port))
+        else:
+            ours.connect_ex((ADDRESSES[version][1], port))
+
+
+def listed(host: Host, version: int) -> list[tuple[str, int]]:
+    """Protocol and port of every flow, as the program of that name has them."""
+    shown = host.run("conntrack", "-L", "-f", f"ipv{version}").stdout
+    return sorted(
+        (line.split()[0], int(re.findall("dport=([0-9]+)", line)[0])) for line in shown.splitlines()
+    )
+
+
+@pytest.mark.needs("conntrack")
+@pytest.mark.parametrize("version", [4, 6])
+def test_flows_of_udp_are_found_by_their_ports_and_deleted(
+    host: Host, peer: Container, version: int
+) -> None:
+    """And no others: of the other IP version, of TCP, to other ports."""
+    for port in (53, 54, 55):
+        for each in (4, 6):
+            begin(host, each, port)
+    with peer.socket(socket.SOCK_STREAM, socket.AF_INET6) as server:
+        server.bind(("", 53))
+        server.listen()
+        begin(host, version, 53, socket.SOCK_STREAM)
+    other = listed(host, 10 - version)
+
+    (found,) = host.inside(lambda: conntrack.flows(version, {53}))
+    assert (found.version, str(found.destination), found.port) == (version, ADDRESSES[version][1], 53)
+    assert (str(found.answerer), found.answerer_port) == (ADDRESSES[version][1], 53)
+    several = host.inside(lambda: conntrack.flows(version, {54, 55, 99}))
+    assert sorted(flow.port for flow in several) == [54, 55]
+
+    for flow in (found, several[0], several[0]):  # twice: it may go by itself meanwhile
+        host.inside(lambda flow=flow: conntrack.delete(flow))  # type: ignore[misc]
+    assert listed(host, version) == [("tcp", 53), ("udp", several[1].port)]
+    assert listed(host, 10 - version) == other
+
+
+@pytest.mark.needs("conntrack")
+def test_flow_that_another_has_replaced_is_left_alone(host: Host, peer: Container) -> None:
+    """It has the same ends, but is not the one that was found."""
+    with host.socket(socket.SOCK_DGRAM) as ours:
+        ours.bind(("", 4000))
+        ours.sendto(b"ping", (ADDRESSES[4][1], 53))
+        (old,) = host.inside(lambda: conntrack.flows(4, {53}))
+        host.run("conntrack", "-F")
+        ours.sendto(b"ping", (ADDRESSES[4][1], 53))
+
+        host.inside(lambda: conntrack.delete(old))
+
+    assert listed(host, 4) == [("udp", 53)]
+
+
+def test_messages_are_those_of_ctnetlink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pyroute2 reads them, which others wrote from the same headers."""
+    caught: list[tuple[int, int, bytes]] = []
+
+    class Caught:
+        def request(self, kind: int, flags: int, body: bytes, what: str) -> list[bytes]:
+            assert what, "an error must be able to say what was asked"
+            caught.append((kind, flags, body))
+            return []
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(conntrack, "_socket", Caught())
+    conntrack.flows(4, {53})
+    conntrack.flows(6, {53, 54})
+
+    one, several = caught
+    assert (one[0], one[1]) == (0x101, DUMP)
+    message = read(one)
+    assert message["nfgen_family"] == socket.AF_INET
+    protocol = message.get_attr("CTA_TUPLE_ORIG").get_attr("CTA_TUPLE_PROTO")
+    assert (protocol.get_attr("CTA_PROTO_NUM"), protocol.get_attr("CTA_PROTO_DST_PORT")) == (17, 53)
+    message = read(several)
+    assert message["nfgen_family"] == socket.AF_INET6
+    protocol = message.get_attr("CTA_TUPLE_ORIG").get_attr("CTA_TUPLE_PROTO")
+    assert (protocol.get_attr("CTA_PROTO_NUM"), protocol.get_attr("CTA_PROTO_DST_PORT")) == (17, None)
+
+
+def read(request: tuple[int, int, bytes]) -> Any:
+    kind, flags, body = request
+    message = nfct_msg(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
+    message.decode()
+    return message
+
+
+# Where a packet would go
+
+
+def test_link_towards_an_address(host: Host, peer: Container) -> None:
+    """None where there is no way, and none out of this host."""
+
+    def name(address: str) -> str | None:
+        def ask() -> str | None:
+            rtnl = Rtnl()
+            link = link_towards(rtnl, Address.parse(address))
+            rtnl.close()
+            return link.name if link else None
+
+        return host.inside(ask)
+
+    assert name("10.9.0.2") == name("2001:db8:9::77") == "v1"
+    assert name("10.9.0.1") is None and name("127.0.0.1") is None
+    assert name("192.0.2.1") is None
+    host.run("ip", "route", "add", "blackhole", "192.0.2.0/24")
+    assert name("192.0.2.1") is None
+    host.run("ip", "route", "del", "blackhole", "192.0.2.0/24")
+
+
+# Who listens
+
+
+def test_listeners_are_found_by_their_ports(host: Host) -> None:
+    """And neither who talks, nor who listens elsewhere, nor who has but bound a port."""
+    wanted = {7000, 7001, 7002, 7003, 7004}
+    with ExitStack() as stack:
+
+        def made(kind: int, family: int, own: str, port: int) -> socket.socket:
+            one = stack.enter_context(host.socket(kind, family))
+            one.bind((own, port))
+            return one
+
+        tcp, udp, v4, v6 = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.AF_INET, socket.AF_INET6
+        for family, own, port in ((v4, "127.0.0.1", 7000), (v6, "::", 7001), (v6, "::ffff:127.0.0.1", 7002)):
+            made(tcp, family, own, port).listen()
+            made(udp, family, own, port)
+        made(tcp, v4, "", 7005).listen()
+        made(tcp, v4, "", 7003)
+        talks = made(tcp, v4, "127.0.0.1", 7004)
+        talks.connect(("127.0.0.1", 7005))
+        made(udp, v4, "127.0.0.1", 7004).connect(("127.0.0.1", 7000))
+
+        # /proc/net is that of the namespace of the thread that looks.
+        for protocol in ("tcp", "udp"):
+            found = host.run(
+                *("/usr/bin/python3", "-IS", "-c", PROGRAM, protocol, *map(str, sorted(wanted)))
+            ).stdout
+            assert found == "127.0.0.1 7000\n127.0.0.1 7002\n:: 7001\n", protocol
+
+
+PROGRAM = f"""\
+import sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+from cnihook.linux.listeners import listeners
+found = listeners(sys.argv[1], set(map(int, sys.argv[2:])))
+for line in sorted(f"{{address}} {{port}}" for address, port in found):
+    print(line)
+"""

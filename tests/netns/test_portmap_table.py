@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""portmap: the table of nftables that it shares with others, and what an ADD and a DEL look at in there."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support import cni
+from tests.support.cni import CniFailure
+from tests.support.host import Container, Host
+from tests.support.ports import (
+    GATEWAY,
+    SUBNET,
+    SUBNET6,
+    attach,
+    conf,
+    mapping,
+    network,
+    publish,
+    published,
+    seen,
+)
+
+BOTH = (SUBNET, SUBNET6)
+TABLE = "inet cnihook"
+
+
+@pytest.fixture
+def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
+    """The reference has tables of its own."""
+    return implementations["builtin"]
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"runtimeConfig": {"portMappings": [mapping(9000)]}},
+        {"runtimeConfig": {"portMappings": [mapping(8080), mapping(9000)]}},
+        {"runtimeConfig": {"portMappings": "nonsense"}},
+        {"markMasqBit": 99},
+        {"conditionsV4": ["-s", "192.0.2.1"]},
+        {"conditionsV4": ["; drop"]},
+        {"prevResult": {"cniVersion": "1.0.0", "ips": "damaged"}},
+        {"prevResult": {"cniVersion": "9.9.9"}},
+    ],
+)
+def test_del_finds_its_ports_whatever_it_is_told(host: Host, edited: dict[str, Any]) -> None:
+    container, result = attach(host)
+    sent = publish(host, container, result, conf(mapping(8080), mapping(8081), conditionsV6=["-i", "up0"]))
+
+    host.cni("DEL", sent | edited, container)
+
+    assert "ports" not in host.nft()
+
+
+def test_late_del_leaves_the_port_and_the_address_of_who_has_them_now(host: Host) -> None:
+    """As when a runtime that was killed cleans up after its container, long after another took its place."""
+    container, result = attach(host)
+    sent = publish(host, container, result, conf(mapping(8080)))
+    host.run("nft", "delete", "element", *TABLE.split(), "ports4", "{ tcp . 8080 }")
+    successor = sent | {"name": "net2"}
+    host.cni("ADD", successor, container)
+
+    host.cni("DEL", sent, container)
+
+    assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
+    host.cni("CHECK", successor, container)
+
+
+@pytest.mark.parametrize("chain", ["ports-guard", "ports-output", "ports", "ports-conditional"])
+def test_a_chain_that_somebody_emptied_is_whole_with_the_next_add(host: Host, chain: str) -> None:
+    first = published(host, mapping(8080))
+    whole = host.nft()
+    host.run("nft", "flush", "chain", *TABLE.split(), chain)
+    container, result = attach(host)
+    sent = publish(host, container, result, conf(mapping(8081)))
+
+    assert seen(host, first, "127.0.0.1", 8080) == GATEWAY
+    host.cni("DEL", sent, container)
+    host.cni("DEL", network(SUBNET) | {"prevResult": result}, container, plugin="bridge")
+    assert sorted(host.nft().splitlines()) == sorted(whole.splitlines())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "flush ruleset",
+        f"delete element {TABLE} ports4 {{ tcp . 8080 }}",
+        f"delete element {TABLE} ports6 {{ tcp . 8080 }}",
+        f"delete element {TABLE} ports-to4 {{ 10.9.0.2 }}",
+        f"flush chain {TABLE} ports",
+        f"flush chain {TABLE} ports-postrouting",
+        f"flush chain {TABLE} ports-guard",
+        f"delete element {TABLE} ports4 {{ tcp . 8080 }};"
+        f" add element {TABLE} ports4 {{ tcp . 8080 : 10.9.0.9 . 80 }}",
+    ],
+)
+def test_check_finds(host: Host, damage: str) -> None:
+    container, result = attach(host, *BOTH)
+    sent = publish(host, container, result, conf(mapping(8080)))
+    host.run("nft", damage)
+    if "10.9.0.9" in damage:  # nobody's, so nobody removes it
+        host.leaves("nft: *")
+
+    with pytest.raises(CniFailure):
+        host.cni("CHECK", sent, container)
+
+
+def test_table_reads_well_with_ten_containers(host: Host) -> None:
+    """An element for each port and one for each container; the rules are those of the first."""
+    published(host, mapping(8080), mapping(5353, 53, "udp"))
+    before = host.nft()
+    for n in range(1, 10):
+        published(host, mapping(8080 + n), mapping(5353 + n, 53, "udp"))
+    lines = [line.strip() for line in host.nft().splitlines()]
+
+    def others(lines: list[str]) -> list[str]:
+        return [line.strip() for line in lines if "comment" not in line]
+
+    assert others(lines) == others(before.splitlines())
+    elements = {
+        element.removesuffix(" }")
+        for line in lines
+        if "comment" in line
+        for element in line.removeprefix("elements = { ").rstrip(",").split(", ")
+    }
+    assert {
+        'tcp . 8085 comment "net1 c6 eth0" : 10.9.0.7 . 80',
+        'udp . 5358 comment "net1 c6 eth0" : 10.9.0.7 . 53',
+        '10.9.0.7 comment "net1 c6 eth0" : jump ports-from-10.9.0.0/24',
+    } < elements
+
+
+@pytest.mark.needs("strace")
+def test_a_thousand_ports_of_others_cost_nothing(host: Host) -> None:
+    """Counted, not timed: an ADD says and hears the same words among them as without."""
+    published(host, mapping(8080), mapping(8081, ip="127.0.0.1"))
+    container, result = attach(host)
+    sent = conf(mapping(9000), mapping(9001, 53, "udp"), mapping(9002, ip="127.0.0.1")) | {
+        "prevResult": result
+    }
+    host.leaves("file /run/strace")
+    alone = traced(host, "ADD", container, sent)
+    host.cni("DEL", sent, container)
+    for protocol in ("tcp", "udp"):
+        many = ", ".join(f'{protocol} . {10000 + n} comment "x" : 10.9.0.2 . 80' for n in range(1000))
+        single = ", ".join(f"127.0.0.1 . {protocol} . {20000 + n} : 10.9.0.2 . 80" for n in range(1000))
+        commands = [
+            f"add element {TABLE} ports4 {{ {many} }}",
+            f"add element {TABLE} ports4-at {{ {single} }}",
+        ]
+        host.run("nft", "-f", "-", input="\n".join(commands))
+
+    assert traced(host, "ADD", container, sent) == alone
+    host.cni("DEL", sent, container)
+
+
+def traced(host: Host, command: str, container: Container, sent: Any) -> tuple[int, int]:
+    """How many messages it sends, and how many bytes it hears."""
+    assert host.implementation
+    attachment = cni.Attachment(sent, container, "eth0", "portmap", {})
+    host.run(
+        *("strace", "-f", "-qq", "-o", "/run/strace", "-e", "trace=sendto,sendmsg,recvfrom,recvmsg"),
+        host.implementation.program("portmap"),
+        input=json.dumps(sent),
+        env=attachment.environment(command, host.implementation.folder),
+    )
+    lines = host.read("/run/strace").splitlines()
+    sizes = [int(line.rsplit("= ", 1)[1].split()[0]) for line in lines if " = " in line]
+    return len(lines), sum(size for size in sizes if size > 0)
