@@ -29,7 +29,7 @@ UDP = 17  # IPPROTO_UDP
 
 _SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
-_TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_TUPLE_ORIG, _TUPLE_REPLY, _ZONE, _FILTER = 1, 2, 18, 25
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_SOURCE, _IP_DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
 _PROTO_NUM, _PROTO_SOURCE_PORT, _PROTO_PORT = 1, 2, 3
@@ -52,9 +52,9 @@ class Flow:
         self.answerer, self.answerer_port = _end(
             found[_TUPLE_REPLY], _IP_SOURCE[version], _PROTO_SOURCE_PORT
         )
-        # With its number, a flow that another has replaced meanwhile is left alone.
-        self.identity = b"".join(attr(kind, found[kind]) for kind in (_ID, _ZONE) if kind in found)
-        self.identity += nested(_TUPLE_ORIG, found[_TUPLE_ORIG])
+        self.identity = nested(_TUPLE_ORIG, found[_TUPLE_ORIG])
+        if _ZONE in found:
+            self.identity += attr(_ZONE, found[_ZONE])
 
 
 def _end(part: bytes, address: int, port: int) -> "tuple[Address, int]":

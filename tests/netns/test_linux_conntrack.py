@@ -106,21 +106,6 @@ def test_flows_of_udp_are_found_by_their_ports_and_deleted(
     assert listed(host, 10 - version) == other
 
 
-@pytest.mark.needs("conntrack")
-def test_flow_that_another_has_replaced_is_left_alone(host: Host, peer: Container) -> None:
-    """It has the same ends, but is not the one that was found."""
-    with host.socket(socket.SOCK_DGRAM) as ours:
-        ours.bind(("", 4000))
-        ours.sendto(b"ping", (ADDRESSES[4][1], 53))
-        (old,) = host.inside(lambda: conntrack.flows(4, {53}))
-        host.run("conntrack", "-F")
-        ours.sendto(b"ping", (ADDRESSES[4][1], 53))
-
-        host.inside(lambda: conntrack.delete(old))
-
-    assert listed(host, 4) == [("udp", 53)]
-
-
 def test_messages_are_those_of_ctnetlink(monkeypatch: pytest.MonkeyPatch) -> None:
     """As pyroute2 reads them, which others wrote from the same headers."""
     caught: list[tuple[int, int, bytes]] = []
