@@ -18,6 +18,8 @@ An ADD looks its own ports up, and declares what all ports rely on if any of tha
 number of ports, that costs the same.
 """
 
+import errno
+
 from cnihook.lean.address import Address, IPNet
 from cnihook.linux import nft, sysctl
 from cnihook.linux.flock import Lock
@@ -52,6 +54,7 @@ _USES = {
     "ports": 7,
     "ports-conditional": 1,  # and a rule for each wording of conditions
 }
+_WHEN_USES = 3  # of each wording's chain: two rules, and that rule
 
 
 def _base() -> "Iterator[str]":
@@ -240,7 +243,7 @@ def add(
         if not _is_whole(present):
             commands += _base()
         for one in {maps[port.version] for port in ports}:
-            if one.conditions and one.chain not in present:
+            if one.is_conditional and present.get(one.chain, 0) < _WHEN_USES:
                 commands += one.under_conditions()
         for port, (address, number) in ports.items():
             one = maps[port.version]
@@ -341,7 +344,7 @@ def delete(call: Call, ports: "Iterable[Port]", conditions: "Mapping[int, str]")
 
     `ports` is where to look; if any of them is not its own, or there are none, everywhere.
     """
-    if _FIRST not in table.chains():
+    if not _are_there():
         return []
     maps = _maps_for(conditions)
     with Lock(LOCK, purpose=f"unpublish ports of {call.owner}"):
@@ -361,12 +364,22 @@ def delete(call: Call, ports: "Iterable[Port]", conditions: "Mapping[int, str]")
 
 def gc(call: Call, keep: "set[str]") -> "list[Element]":
     """Unpublish what is of owners on this network that are not in `keep`, and return it."""
-    if _FIRST not in table.chains():
+    if not _are_there():
         return []
     with Lock(LOCK, purpose=f"gc {call.network}"):
         stale, addresses = _owned(lambda owner: owner.startswith(call.owner_prefix) and owner not in keep)
         _remove(stale, addresses)
     return stale
+
+
+def _are_there() -> bool:
+    """Whether any port is published at all; a kernel without nftables must not keep a DEL from its end."""
+    try:
+        return _FIRST in table.chains()
+    except OSError as error:
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
+            return False
+        raise
 
 
 def _owned(chosen: "Callable[[str], bool]") -> "tuple[list[Element], list[Address]]":
@@ -454,7 +467,7 @@ def check(
     for port, target in ports.items():
         one = maps[port.version]
         found = one.find(port)
-        if not found or (one.conditions and one.chain not in present):
+        if not found or (one.is_conditional and present.get(one.chain, 0) < _WHEN_USES):
             raise CniError(INTERNAL, f"host port {port} is not published")
         if (found.owner, found.target) != (call.owner, target):
             raise CniError(INTERNAL, f"host port {port} leads elsewhere: {_described(found.owner)}")

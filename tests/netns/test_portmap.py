@@ -43,7 +43,7 @@ def test_outside_reaches_the_container(host: Host, protocol: str) -> None:
     container = published(host, mapping(8080, 80, protocol), subnets=BOTH)
 
     for there, source in ((Outside.HOST, Outside.ADDRESS), (Outside.HOST6, Outside.ADDRESS6)):
-        assert seen(outside, container, there, 8080, udp=protocol == "udp") == source
+        assert seen(outside, container, there, 8080, protocol=protocol) == source
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -51,7 +51,7 @@ def test_host_reaches_it_by_its_own_addresses(host: Host, protocol: str) -> None
     container = published(host, mapping(8080, 80, protocol), subnets=BOTH)
 
     for own in (GATEWAY, "127.0.0.1", "127.8.9.10", GATEWAY6):
-        source = seen(host, container, own, 8080, udp=protocol == "udp")
+        source = seen(host, container, own, 8080, protocol=protocol)
         assert source == (GATEWAY6 if ":" in own else GATEWAY)
 
 
@@ -92,6 +92,17 @@ def test_masq_all_shows_the_container_nobody_but_the_host(host: Host) -> None:
     assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
 
 
+def test_container_of_ptp_is_reached_as_one_of_a_bridge(host: Host) -> None:
+    outside = host.outside()
+    container, result = attach(host, *BOTH, type="ptp", bridge=None, isGateway=None)
+    publish(host, container, result, conf(mapping(8080)))
+
+    assert seen(outside, container, Outside.HOST, 8080) == Outside.ADDRESS
+    assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
+    for there, gateway in ((Outside.HOST, GATEWAY), (Outside.HOST6, GATEWAY6)):
+        assert seen(container, container, there, 8080) == gateway
+
+
 def test_many_ports_of_one_container(host: Host) -> None:
     outside = host.outside()
     ports = [mapping(8000 + number, 80 + number) for number in range(20)]
@@ -99,7 +110,7 @@ def test_many_ports_of_one_container(host: Host) -> None:
 
     for number in (0, 14, 15, 19):
         assert seen(outside, container, Outside.HOST, 8000 + number, 80 + number)
-    assert seen(outside, container, Outside.HOST, 8000, 53, udp=True)
+    assert seen(outside, container, Outside.HOST, 8000, 53, protocol="udp")
     assert not reached(outside, container, Outside.HOST, 8020, 100)
 
 

@@ -87,7 +87,7 @@ def test_what_is_said_twice_is_said_once(host: Host) -> None:
 
     for own in (GATEWAY, "127.0.0.1"):
         assert seen(host, container, own, 8080) == GATEWAY
-        assert seen(host, container, own, 8080, 53, udp=True) == GATEWAY
+        assert seen(host, container, own, 8080, 53, protocol="udp") == GATEWAY
 
 
 CONFLICTS = [

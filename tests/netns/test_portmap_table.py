@@ -132,6 +132,64 @@ def test_table_reads_well_with_ten_containers(host: Host) -> None:
     } < elements
 
 
+def test_last_port_under_conditions_takes_their_rules_along(host: Host) -> None:
+    published(host, mapping(8080, ip="127.0.0.1"))
+    (one, result), (two, other) = (attach(host) for _ in range(2))
+    before = host.nft()
+    conditions: dict[str, Any] = {"conditionsV4": ["-s", "127.0.0.1"]}
+    first = publish(host, one, result, conf(mapping(8081), **conditions))
+    among = host.nft()
+    second = publish(host, two, other, conf(mapping(8082, ip="127.0.0.1"), **conditions))
+
+    host.cni("DEL", second, two)
+    assert host.nft() == among
+    assert seen(host, one, "127.0.0.1", 8081) == GATEWAY
+    host.cni("DEL", first, one)
+    assert host.nft() == before
+
+
+def test_a_rule_of_conditions_that_somebody_removed_is_back(host: Host) -> None:
+    conditions: dict[str, Any] = {"conditionsV4": ["-s", "127.0.0.1"]}
+    container = published(host, mapping(8080), **conditions)
+    host.run("nft", "flush", "chain", *TABLE.split(), "ports-conditional")
+    published(host, mapping(8081), **conditions)
+
+    assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
+    assert host.nft().count("jump ports-when-ipv4") == 1
+
+
+def test_many_at_once(host: Host) -> None:
+    """Each under the lock, so that what one looks at is still so when it acts (plugins#418)."""
+    attached = [attach(host) for _ in range(6)]
+    before = host.nft()
+    requests = [
+        (container, conf(mapping(8000 + n), mapping(8000 + n, 53, "udp")) | {"prevResult": result})
+        for n, (container, result) in enumerate(attached)
+    ]
+
+    at_once(host, "ADD", requests)
+    for n, (container, _) in enumerate(requests):
+        assert seen(host, container, "127.0.0.1", 8000 + n) == GATEWAY
+    at_once(host, "DEL", requests)
+    assert host.nft() == before
+
+
+def at_once(host: Host, command: str, requests: list[tuple[Container, Any]]) -> None:
+    assert host.implementation
+    processes = []
+    for container, sent in requests:
+        environment = cni.Attachment(sent, container, "eth0", "portmap", {}).environment(
+            command, host.implementation.folder
+        )
+        host.write(f"/run/sent-{container.name}", json.dumps(sent))
+        host.leaves(f"file /run/sent-{container.name}")
+        program = f"exec {host.implementation.program('portmap')} < /run/sent-{container.name}"
+        processes.append(host.popen("sh", "-c", program, env=environment))
+    for process in processes:
+        stdout, stderr = process.communicate(timeout=20)
+        assert process.returncode == 0, stdout + stderr
+
+
 @pytest.mark.needs("strace")
 def test_a_thousand_ports_of_others_cost_nothing(host: Host) -> None:
     """Counted, not timed: an ADD says and hears the same words among them as without."""

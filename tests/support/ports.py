@@ -71,17 +71,18 @@ def seen(
     port: int,
     target: int = 80,
     *,
-    udp: bool = False,
+    protocol: str = "tcp",
     timeout: float = 2,
 ) -> str:
     """Talk to a port of the host; returns whom the server sees.  Raises OSError where that does not work."""
-    kind, family = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM, family_of(address)
-    with server.socket(kind, family) as listener, client.socket(kind, family) as ours:
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    how = kind, family_of(address), socket.IPPROTO_SCTP if protocol == "sctp" else 0
+    with server.socket(*how) as listener, client.socket(*how) as ours:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("", target))
         listener.settimeout(timeout)
         ours.settimeout(timeout)
-        if udp:
+        if protocol == "udp":
             ours.connect((address, port))
             ours.send(b"ping")
             word, peer = listener.recvfrom(16)
