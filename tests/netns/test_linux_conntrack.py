@@ -9,10 +9,12 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from pyroute2.netlink.diag import inet_diag_req
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 
 from cnihook.lean.address import Address
 from cnihook.linux import conntrack
+from cnihook.linux.listeners import listeners
 from cnihook.linux.nexthop import link_towards
 from cnihook.linux.rtnl import Rtnl
 from tests.support.cni import CHECKOUT
@@ -140,6 +142,36 @@ def read(request: tuple[int, int, bytes]) -> Any:
     message = nfct_msg(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
     message.decode()
     return message
+
+
+def test_questions_for_listeners_are_those_of_sock_diag(monkeypatch: pytest.MonkeyPatch) -> None:
+    caught: list[tuple[int, int, bytes]] = []
+
+    class Caught:
+        def __init__(self, protocol: int) -> None:
+            assert protocol == 4
+
+        def request(self, kind: int, flags: int, body: bytes, what: str) -> list[bytes]:
+            caught.append((kind, flags, body))
+            return []
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("cnihook.linux.listeners.Netlink", Caught)
+    listeners("tcp", {7000})
+    listeners("udp", set(range(7000, 7100)))
+
+    found = []
+    for kind, flags, body in caught:
+        message = inet_diag_req(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
+        message.decode()
+        keys = ("sdiag_family", "sdiag_protocol", "idiag_states", "idiag_sport", "idiag_dport")
+        found.append((kind, flags, *(message[key] for key in keys)))
+    assert found == [
+        *((20, DUMP, family, 6, 1 << 10, 7000, 0) for family in (socket.AF_INET, socket.AF_INET6)),
+        *((20, DUMP, family, 17, 1 << 7, 0, 0) for family in (socket.AF_INET, socket.AF_INET6)),
+    ]
 
 
 # Where a packet would go
