@@ -68,9 +68,8 @@ class Conf:
         if conf.has("markMasqBit") and conf.string("externalSetMarkChain"):
             raise invalid_config("Cannot specify externalSetMarkChain and markMasqBit")
         self.snat = conf.boolean("snat", default=True)
-        self.masquerade = ports.ANY if conf.boolean("masqAll") else ports.SUBNET
-        if not self.snat:
-            self.masquerade = ports.NONE
+        everybody = conf.boolean("masqAll")
+        self.masquerade = ports.NONE if not self.snat else ports.ANY if everybody else ports.SUBNET
         self.conditions = self._conditions(conf)
         _check_backend(conf)
         self.mappings = [Mapping(item) for item in call.runtime_config.objects("portMappings")]
@@ -183,18 +182,18 @@ def _warn_of_listeners(wanted: "dict[Port, Target]") -> None:
     """A process that listens on a port hears nothing any more; no error, since that may be what is meant."""
     from cnihook.linux.listeners import listeners
 
+    taken = set()  # by their names, for one port may be published in two IP versions
     for protocol in ("tcp", "udp"):
         ours = [port for port in wanted if port.protocol == protocol]
-        if not ours:
-            continue
-        found = listeners(protocol, {port.number for port in ours})
+        found = listeners(protocol, {port.number for port in ours}) if ours else []
         for port in ours:
-            if any(
-                number == port.number
-                and (not port.address or address in (port.address, bytes(len(address))))
-                for address, number in found
-            ):
-                complain(f"portmap: a process of the host listens on port {port}, which the container gets")
+            for address, number in found:
+                if number == port.number and (
+                    not port.address or address.is_unspecified or address == port.address
+                ):
+                    taken.add(str(port))
+    for name in sorted(taken):
+        complain(f"portmap: a process of the host listens on port {name}, which the container gets")
 
 
 # Flows of UDP

@@ -155,7 +155,7 @@ def test_add_after_an_add_without_del_replaces_it(host: Host) -> None:
 @pytest.mark.known_difference("says nothing")
 def test_port_that_a_process_listens_on_is_a_warning(host: Host, protocol: str, own: str) -> None:
     """And no error, for what is published may be meant to take its place."""
-    container, result = attach(host)
+    container, result = attach(host, *BOTH)
     family = socket.AF_INET6 if ":" in own else socket.AF_INET
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     with host.socket(kind, family) as listener:
