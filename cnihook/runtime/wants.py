@@ -53,7 +53,8 @@ class Port:
 
     def _free(self) -> int:
         for number in range(self.first, self.last + 1):
-            if bound := _bindable(number, self.protocol, self.host_ip):
+            bound = _bindable(number, self.protocol, self.host_ip)
+            if bound and not _is_published(bound, self.protocol, self.host_ip):
                 return bound
         raise CniError(
             INVALID_CONFIG, f"no free port from {self.first} to {self.last}/{self.protocol} on the host"
@@ -75,6 +76,18 @@ def _bindable(number: int, protocol: str, host_ip: str) -> int:
         return 0
     finally:
         probe.close()
+
+
+def _is_published(number: int, protocol: str, host_ip: str) -> bool:
+    """By another container: no process of the host has it then."""
+    from cnihook.sdk import ports
+
+    address = Address.parse(host_ip) if host_ip else None
+    versions = (address.version,) if address else (4, 6)
+    try:
+        return any(ports.is_published(ports.Port(v, protocol, number, address)) for v in versions)
+    except OSError:
+        return False  # who may not look will not publish either
 
 
 class Want:

@@ -288,6 +288,16 @@ def _are_own(call: Call, ports: "Iterable[Port]", maps: "Mapping[int, _Maps]") -
     return found
 
 
+def is_published(port: Port) -> bool:
+    """Whether an ADD of it, without conditions, would be refused now."""
+    maps = _MAPS[port.version == 6]
+    if nft.comment_of(FAMILY, NAME, maps.everywhere, port.everywhere) is not None:
+        return True
+    if port.address:
+        return nft.comment_of(FAMILY, NAME, maps.at, port.key) is not None
+    return nft.comment_of(FAMILY, NAME, maps.held, port.everywhere) is not None
+
+
 _HINT = "publish another, or end that container; `cnihook gc` frees the ports of containers that are gone"
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -170,14 +171,50 @@ def test_priv_net_run_imports_only_what_is_cheap(host: Host, log: Path, sandbox:
     expect_cheap(imports(host, log, SCRIPTS / "priv-net-run", "true"))
 
 
-CONF = {
-    "cniVersion": "1.0.0",
-    "name": "net1",
-    "isDefaultGateway": True,
-    "ipMasq": True,
-    "macspoofchk": True,
-    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "2001:db8:9::/64"}]]},
+IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "2001:db8:9::/64"}]]}
+CONF: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net1", "ipam": IPAM}
+PLUGINS: dict[str, dict[str, Any]] = {
+    "bridge": {"isDefaultGateway": True, "ipMasq": True, "macspoofchk": True},
+    "host-device": {"device": "dev0"},
+    "host-local": {},
+    "loopback": {},
+    "macvlan": {"master": "up0"},
+    "ptp": {"ipMasq": True},
+    "static": {"ipam": {"type": "static", "addresses": [{"address": "10.9.0.2/24"}]}},
+    "tap": {},
 }
+CHAINED: dict[str, dict[str, Any]] = {
+    "bandwidth": {"ingressRate": 10**7, "ingressBurst": 10**6, "egressRate": 10**7, "egressBurst": 10**6},
+    "portmap": {
+        "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
+    },
+    "sbr": {},
+    "tuning": {"mtu": 1400, "sysctl": {"net.core.somaxconn": "99"}},
+}
+
+
+@pytest.fixture(params=[*PLUGINS, *CHAINED])
+def plugin(request: pytest.FixtureRequest) -> str:
+    return cast(str, request.param)
+
+
+@pytest.fixture
+def conf(host: Host, container: Container, plugin: str) -> str:
+    """What the plugin gets on its stdin; all that it needs is there."""
+    if plugin in PLUGINS:
+        conf = CONF | {"type": plugin} | PLUGINS[plugin]
+        if "master" in conf:
+            host.outside()
+        if "device" in conf:
+            host.run(*"ip link add dev0 type veth peer name ved0".split())
+            host.before = host.facts()
+        return json.dumps(conf)
+    before = CONF | {"type": "bridge", "isGateway": True}
+    host.leaves("dir /run/cni", "dir /run/cni/*")
+    result = host.cni("ADD", before, container)
+    return json.dumps(
+        {"cniVersion": "1.0.0", "name": "net1", "type": plugin, "prevResult": result} | CHAINED[plugin]
+    )
 
 
 def requests(host: Host, container: Container) -> Iterator[dict[str, str]]:
@@ -191,11 +228,9 @@ def requests(host: Host, container: Container) -> Iterator[dict[str, str]]:
         }
 
 
-@pytest.mark.parametrize("plugin", ["bridge", "host-local", "loopback", "ptp", "static"])
 def test_plugin_imports_only_what_is_cheap(
-    host: Host, container: Container, implementation: cni.Implementation, log: Path, plugin: str
+    host: Host, container: Container, implementation: cni.Implementation, log: Path, plugin: str, conf: str
 ) -> None:
-    conf = json.dumps(CONF | {"type": plugin})
     found = [
         imports(host, log, implementation.program(plugin), input=conf, env=env)
         for env in requests(host, container)
@@ -204,11 +239,9 @@ def test_plugin_imports_only_what_is_cheap(
     expect_cheap(set.union(*found))
 
 
-@pytest.mark.parametrize("plugin", ["bridge", "host-local", "loopback", "ptp", "static"])
 def test_plugin_starts_no_process(
-    host: Host, container: Container, implementation: cni.Implementation, log: Path, plugin: str
+    host: Host, container: Container, implementation: cni.Implementation, log: Path, plugin: str, conf: str
 ) -> None:
-    conf = json.dumps(CONF | {"type": plugin})
     for env in requests(host, container):
         assert starts(host, log, implementation.program(plugin), input=conf, env=env) == []
 
