@@ -76,14 +76,24 @@ PLUGINS: dict[str, dict[str, Any]] = {
         "hairpinMode": True,
         "ipam": IPAM,
     },
+    "host-device": {"device": "dev0", "ipam": IPAM},
     "host-local": {"ipam": IPAM},
     "macvlan": {"master": "up0", "ipam": IPAM},
     "loopback": {},
     "ptp": {"ipMasq": True, "ipam": IPAM},
+    "tap": {"mac": "02:00:00:00:00:99", "owner": 7, "group": 7, "ipam": IPAM},
     "static": {"ipam": {"type": "static", "addresses": [{"address": "10.9.0.2/24"}]}},
 }
 CHAINED: dict[str, dict[str, Any]] = {
     "bandwidth": {"ingressRate": 10**7, "ingressBurst": 10**6, "egressRate": 10**7, "egressBurst": 10**6},
+    "portmap": {
+        "runtimeConfig": {
+            "portMappings": [
+                {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+                {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "127.0.0.1"},
+            ]
+        }
+    },
     "sbr": {},
     "tuning": {
         "mac": "02:00:00:00:00:99",
@@ -130,7 +140,9 @@ def test_nothing_is_left_at_whatever_step_an_add_fails(
 ) -> None:
     if "master" in PLUGINS[plugin]:
         host.outside()
-        host.before = host.facts()
+    if "device" in PLUGINS[plugin]:
+        host.run(*"ip link add dev0 type veth peer name ved0".split())
+    host.before = host.facts()
 
     steps = fail_at_each_step(host, container, CONF | {"type": plugin} | PLUGINS[plugin])
 
