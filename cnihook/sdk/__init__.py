@@ -4,7 +4,8 @@ What a plugin is written with.
 
 A plugin is a module with `add(call) -> Result`, `delete(call)`, and as it sees fit `check(call)`, `gc(call,
 keep)` and `status(call)`.  It gets a Call, and raises CniError or OSError.  The same module is an executable
-for any other CNI runtime through cnihook.sdk.executable.main().
+for any other CNI runtime through cnihook.sdk.executable.main().  One that does not speak every version of
+the specification lists those that it does in VERSIONS.
 """
 
 from cnihook.lean.address import Address, IPNet

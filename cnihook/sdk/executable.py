@@ -47,11 +47,11 @@ def main(plugin_type: str) -> None:
     version = versions.CURRENT
     try:
         if command == "VERSION":
-            output = _version()
+            output = _version(plugin_type)
         else:
             request = _request(command, os.environ)
             raw = _read_stdin()
-            version = _configured_version(command, raw)
+            version = _configured_version(plugin_type, command, raw)
             output = _serve(plugin_type, command, raw, version, request)
     except (Exception, signals.Interrupted) as error:
         _print(as_cni_error(error).to_json(version))
@@ -61,14 +61,15 @@ def main(plugin_type: str) -> None:
 
 
 def _about(plugin_type: str) -> None:
-    supported = ", ".join(versions.ALL)
+    supported = ", ".join(invoke.versions_of(plugin_type))
     os.write(
         2, f"CNI {plugin_type} plugin of cnihook\nCNI protocol versions supported: {supported}\n".encode()
     )
 
 
-def _version() -> str:
-    return fastjson.dumps({"cniVersion": versions.CURRENT, "supportedVersions": list(versions.ALL)}) + "\n"
+def _version(plugin_type: str) -> str:
+    supported = list(invoke.versions_of(plugin_type))
+    return fastjson.dumps({"cniVersion": versions.CURRENT, "supportedVersions": supported}) + "\n"
 
 
 def _request(command: str, environment: "Mapping[str, str]") -> Request:
@@ -111,14 +112,14 @@ def _read_stdin() -> "dict[str, Any]":
     return raw
 
 
-def _configured_version(command: str, raw: "dict[str, Any]") -> str:
+def _configured_version(plugin_type: str, command: str, raw: "dict[str, Any]") -> str:
     try:
         version = NetConf(raw).string("cniVersion")
     except CniError as error:
         raise CniError(DECODING_FAILURE, f"error decoding config version: {error.msg}") from None
     check_network_name(NetConf(raw).string("name"))
     versions.check_operation(command, version)
-    return versions.check_supported(version)
+    return versions.check_supported(version, invoke.versions_of(plugin_type))
 
 
 def _serve(plugin_type: str, command: str, raw: "dict[str, Any]", version: str, request: Request) -> str:

@@ -10,6 +10,7 @@ import os
 
 from cnihook.lean import fastjson
 from cnihook.sdk.call import DEFAULT_PATH, Call, Request
+from cnihook.spec import version as versions
 from cnihook.spec.config import NetConf
 from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.names import check_plugin_type
@@ -17,6 +18,7 @@ from cnihook.spec.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
     from cnihook.lean.process import Outcome
@@ -61,6 +63,12 @@ def load(plugin_type: str) -> "ModuleType":
     return module
 
 
+def versions_of(plugin_type: str) -> "Sequence[str]":
+    """The versions of the specification that a built-in plugin speaks: its VERSIONS, or else all."""
+    found: Sequence[str] = getattr(load(plugin_type), "VERSIONS", versions.ALL)
+    return found
+
+
 def run(command: str, plugin_type: str, conf: NetConf, request: Request) -> "Result | None":
     """One operation of one plugin.  `conf` is all that it gets: name, cniVersion, prevResult and the rest.
 
@@ -82,6 +90,8 @@ def run(command: str, plugin_type: str, conf: NetConf, request: Request) -> "Res
 
 def run_built_in(plugin_type: str, command: str, conf: NetConf, request: Request) -> "Result | None":
     """An operation that the plugin does not have succeeds without doing anything."""
+    if command == "ADD":  # where that was refused, DEL has nothing to do, and should not fail
+        versions.check_supported(conf.string("cniVersion"), versions_of(plugin_type))
     function = getattr(load(plugin_type), VERBS[command], None)
     result: Result | None = function(Call(command, conf, request)) if function else None
     return result

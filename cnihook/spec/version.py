@@ -27,6 +27,11 @@ def parse(version: str) -> "tuple[int, int, int]":
     return numbers[0], numbers[1], numbers[2]
 
 
+def since(oldest: str) -> "tuple[str, ...]":
+    """All versions from this one on."""
+    return ALL[ALL.index(oldest) :]
+
+
 def at_least(version: str, other: str) -> bool:
     return parse(version) >= parse(other)
 

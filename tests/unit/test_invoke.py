@@ -14,7 +14,7 @@ from cnihook.lean import process
 from cnihook.sdk import call, invoke
 from cnihook.sdk.call import Request
 from cnihook.spec.config import NetConf
-from cnihook.spec.errors import INTERNAL, CniError
+from cnihook.spec.errors import INCOMPATIBLE_VERSION, INTERNAL, CniError
 from cnihook.spec.result import Result
 from tests.unit.standins import Plugins, answer, refuse
 
@@ -108,6 +108,20 @@ def test_what_is_built_in_is_loaded_by_its_type() -> None:
         assert invoke.is_built_in(plugin_type)
         module = invoke.load(plugin_type)
         assert callable(module.add) and callable(module.delete) and callable(module.check)
+
+
+def test_a_built_in_plugin_may_not_speak_every_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ADD is refused in this process as its executable refuses it; the DEL that follows does not fail."""
+    loopback = invoke.load("loopback")
+    monkeypatch.setattr(loopback, "VERSIONS", ("1.1.0",), raising=False)
+    request = Request("c1", "", "lo")
+
+    with pytest.raises(CniError, match="incompatible CNI versions") as refused:
+        invoke.run_built_in("loopback", "ADD", conf(), request)
+    assert refused.value.code == INCOMPATIBLE_VERSION
+    assert '"1.0.0", plugin supports ["1.1.0"]' in refused.value.details
+
+    assert invoke.run_built_in("loopback", "DEL", conf(), request) is None
 
 
 # What it is given

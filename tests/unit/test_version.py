@@ -106,6 +106,11 @@ def test_support_is_exact() -> None:
         assert version in refused.value.details and '"0.4.0"' in refused.value.details
 
 
+def test_a_plugin_may_begin_with_a_later_version() -> None:
+    assert versions.since("0.4.0") == ("0.4.0", "1.0.0", "1.1.0")
+    assert versions.since("0.1.0") == versions.ALL
+
+
 @pytest.mark.parametrize(
     ("command", "since"),
     [("ADD", ""), ("DEL", ""), ("VERSION", ""), ("CHECK", "0.4.0"), ("GC", "1.1.0"), ("STATUS", "1.1.0")],
