@@ -148,6 +148,11 @@ class NftFilter:
         """drop or accept; empty for a chain that somebody made, None if there is no such chain."""
         return nft.chain_policy(self._family, TABLE, chain)
 
+    def add_forward(self) -> None:
+        """The chain FORWARD, which iptables-nft makes when it has a rule or a policy for it, and keeps."""
+        chain = "FORWARD { type filter hook forward priority filter ; policy accept ; }"
+        nft.run(f"add chain {self._family} {TABLE} {chain}", f"add chain FORWARD for {self.name}")
+
     def rules(self, chain: str) -> "list[Rule]":
         body = text(_RULE_TABLE, TABLE) + text(_RULE_CHAIN, chain)
         what = f"list the rules of chain {chain} of table {self._family} {TABLE}"
@@ -263,6 +268,9 @@ class LegacyFilter:
             if words[:2] == ["-N", chain]:
                 return ""
         return None
+
+    def add_forward(self) -> None:
+        """The chain FORWARD is always there."""
 
     def rules(self, chain: str) -> "list[Rule]":
         found = []

@@ -68,6 +68,8 @@ def add(table: "Filter", admin: str, end: "str | IPNet", comment: str) -> None:
         edits.accept(CHAIN, Match(end, incoming=True, known=True), comment)
     if table.policy(admin) is not None and not any(rule.target == admin for rule in present):
         edits.jump(CHAIN, admin, _ADMIN_COMMENT)
+    if table.policy("FORWARD") is None:  # the administrator's chain is the first that there is
+        table.add_forward()
     places = [place for place in _PLACES if table.policy(place) is not None]
     if not any(rule.target == CHAIN for place in places for rule in table.rules(place)):
         edits.jump(places[0], CHAIN, _COMMENT)

@@ -106,6 +106,13 @@ def like_docker(host: Host) -> None:
         host.run("iptables", *words.split())
 
 
+def leave_to_reference(host: Host) -> None:
+    """What the reference never removes; the tests that look for it are marked LEAVES_RULES."""
+    assert host.implementation
+    if host.implementation.name == "reference":
+        host.leaves("nft: table ip filter*", "nft: table ip6 filter*")
+
+
 def rules(host: Host, chain: str, program: str = "iptables") -> list[str]:
     """The rules of a chain as iptables lists them; none where there is no such chain."""
     listed = host.run(program, "-S").stdout.splitlines()
