@@ -90,7 +90,7 @@ def delete(comment: str) -> None:
     """Remove the rules with this comment, and the chain if it holds no others."""
     for version in (4, 6):
         for table in xtables.filters(version):
-            if table.policy(CHAIN) is not None:
+            if table.policy(CHAIN) == "":  # a chain with a hook is not the one that we jump to
                 _delete(table, comment)
 
 

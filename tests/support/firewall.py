@@ -66,8 +66,11 @@ def routed_outside(host: Host) -> Outside:
     return outside
 
 
-def publish(host: Host, port: int, address: str) -> None:
-    """Send what comes to a port of this host on to a container, by a DNAT of the test's own."""
+def publish(host: Host, port: int, address: str, *, masquerade: bool = False) -> None:
+    """Send what comes to a port of this host on to a container, by a DNAT of the test's own.
+
+    Masqueraded if it may come from a neighbour of the container, so that the answer comes back this way.
+    """
     family = "ip6" if ":" in address else "ip"
     host.run(
         "nft",
@@ -77,6 +80,8 @@ def publish(host: Host, port: int, address: str) -> None:
 add table inet publish
 add chain inet publish prerouting {{ type nat hook prerouting priority dstnat ; }}
 add rule inet publish prerouting fib daddr type local tcp dport {port} dnat {family} to {address}
+add chain inet publish postrouting {{ type nat hook postrouting priority srcnat ; }}
+{"add rule inet publish postrouting ct status dnat masquerade" if masquerade else ""}
 """,
     )
     host.leaves("nft: table inet publish*")
@@ -86,7 +91,7 @@ def drop_forwarded(host: Host, programs: str = "iptables ip6tables") -> None:
     """As an administrator does it, or Docker when it switches on forwarding."""
     for program in programs.split():
         host.run(program, "-P", "FORWARD", "DROP")
-    # Whose counters change with all that is forwarded: what of it a plugin leaves, tests look for themselves.
+    # Their counters change with all that is forwarded; what a plugin leaves there, tests look for it.
     host.leaves("nft: table ip filter*", "nft: table ip6 filter*", "file /run/xtables.lock")
 
 
