@@ -11,16 +11,16 @@ from tests.support.cni import CniFailure, with_previous_result
 from tests.support.firewall import (
     NET,
     NET6,
-    Attached,
     attach,
     conf,
     drop_forwarded,
+    gc_conf,
     leave_to_reference,
     rules,
 )
 from tests.support.host import Container, Host
 
-POLICY = {"ingressPolicy": "same-bridge"}
+POLICY: dict[str, Any] = {"ingressPolicy": "same-bridge"}
 
 
 @pytest.fixture(autouse=True)
@@ -143,24 +143,20 @@ def test_failing_add_leaves_nothing(host: Host) -> None:
     assert host.nft() == before
 
 
-def keep_list(*attached: Attached) -> list[dict[str, str]]:
-    return [{"containerID": each.container.name, "ifname": "eth0"} for each in attached]
-
-
 @SPEC_1_1
 def test_gc_removes_what_is_not_on_the_list(host: Host) -> None:
     """Of this network, and of no other."""
     one, two = (attach(host, NET, NET6, version="1.1.0", **POLICY) for _ in range(2))
     other = attach(host, "10.8.0.0/24", link="cni1", name="net2", version="1.1.0", **POLICY)
 
-    host.cni("GC", conf("1.1.0", **{"cni.dev/valid-attachments": keep_list(two)}), plugin="firewall")
+    host.cni("GC", gc_conf(two), plugin="firewall")
 
     with pytest.raises(CniFailure, match="not in force"):
         one.check()
     two.check()
     other.check()
 
-    host.cni("GC", conf("1.1.0", **{"cni.dev/valid-attachments": []}), plugin="firewall")
+    host.cni("GC", gc_conf(), plugin="firewall")
     assert len(rules(host, "CNI-FORWARD")) == 2
     with pytest.raises(CniFailure):
         two.check()

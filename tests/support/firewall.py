@@ -16,6 +16,12 @@ def conf(version: str = "1.0.0", name: str = "net1", **keys: Any) -> dict[str, A
     return {key: value for key, value in raw.items() if value is not None}
 
 
+def gc_conf(*attached: "Attached") -> dict[str, Any]:
+    """For GC, with the list of what is to be kept."""
+    keep = [{"containerID": each.container.name, "ifname": "eth0"} for each in attached]
+    return conf("1.1.0") | {"cni.dev/valid-attachments": keep}
+
+
 class Attached:
     """A container on a bridge that has the firewall plugin after it in its chain."""
 
