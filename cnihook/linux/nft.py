@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES, in the upper half of each message's type
-_GETCHAIN, _GETSETELEM = SUBSYSTEM | 4, SUBSYSTEM | 13
+_GETCHAIN, _GETRULE, _GETSETELEM = SUBSYSTEM | 4, SUBSYSTEM | 7, SUBSYSTEM | 13
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_POLICY, _CHAIN_USE = 1, 3, 5, 6
+_RULE_TABLE, _RULE_CHAIN = 1, 2
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
 _ELEM_KEY, _ELEM_USERDATA, _DATA_VALUE = 1, 6, 1
 _UDATA_COMMENT = 0  # libnftnl's number for it
@@ -106,7 +107,7 @@ def run(commands: str, what: str) -> None:
 def chains(family: str, table: str) -> "dict[str, int]":
     """The chains of a table, each with its use count: its rules, and the jumps to it."""
     found = {}
-    for body in ask(_GETCHAIN, NLM_F_DUMP, family, b"", f"list the chains of table {family} {table}"):
+    for body in _ask(_GETCHAIN, NLM_F_DUMP, family, b"", f"list the chains of table {family} {table}"):
         chain = attributes(body, 4)
         if read_text(chain.get(_CHAIN_TABLE)) == table:
             found[read_text(chain.get(_CHAIN_NAME))] = struct.unpack(">I", chain.get(_CHAIN_USE, bytes(4)))[
@@ -119,7 +120,7 @@ def chain_policy(family: str, table: str, chain: str) -> "str | None":
     """drop or accept; empty for a chain that no hook calls, None if there is no such chain."""
     body = text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)
     try:
-        (answer,) = ask(_GETCHAIN, 0, family, body, f"look up chain {chain} of table {family} {table}")
+        (answer,) = _ask(_GETCHAIN, 0, family, body, f"look up chain {chain} of table {family} {table}")
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return None
@@ -128,12 +129,24 @@ def chain_policy(family: str, table: str, chain: str) -> "str | None":
     return "" if policy is None else "accept" if any(policy) else "drop"
 
 
+def rules(family: str, table: str, chain: str) -> "list[dict[int, bytes]]":
+    """The rules of a chain, each as its attributes; none if there is no such chain."""
+    body = text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
+    try:
+        answers = _ask(_GETRULE, NLM_F_DUMP, family, body, f"list the rules of {family} {table} {chain}")
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:
+            return []
+        raise
+    return [attributes(answer, 4) for answer in answers]
+
+
 def comment_of(family: str, table: str, container: str, key: bytes) -> "str | None":
     """The comment of one element of a set or map; empty if it has none, None if there is no such element."""
     elem = nested(_LIST_ELEM, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
     body = text(_LIST_TABLE, table) + text(_LIST_SET, container) + nested(_LIST_ELEMENTS, elem)
     try:
-        answer = ask(_GETSETELEM, 0, family, body, f"look up an element of {container}")
+        answer = _ask(_GETSETELEM, 0, family, body, f"look up an element of {container}")
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return None
@@ -146,7 +159,7 @@ def elements(family: str, table: str, container: str) -> "list[tuple[bytes, str]
     body = text(_LIST_TABLE, table) + text(_LIST_SET, container)
     try:
         return list(
-            _elements(ask(_GETSETELEM, NLM_F_DUMP, family, body, f"list the elements of {container}"))
+            _elements(_ask(_GETSETELEM, NLM_F_DUMP, family, body, f"list the elements of {container}"))
         )
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
@@ -154,7 +167,7 @@ def elements(family: str, table: str, container: str) -> "list[tuple[bytes, str]
         raise
 
 
-def ask(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[bytes]":
+def _ask(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[bytes]":
     """One question to the kernel.  `body` is what follows the header that all of them have."""
     return _open_socket().request(kind, flags, _header(family) + body, what)
 

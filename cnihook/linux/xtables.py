@@ -19,9 +19,7 @@ from cnihook.linux import nft
 from cnihook.linux.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
-    NLM_F_DUMP,
     NLM_F_EXCL,
-    NetlinkError,
     attr,
     attributes,
     nested,
@@ -39,7 +37,7 @@ CHAIN_NAME_MAX = 28  # <linux/netfilter/x_tables.h> XT_EXTENSION_MAXNAMELEN less
 
 # <linux/netfilter/nf_tables.h>
 _NEWCHAIN, _DELCHAIN = nft.SUBSYSTEM | 3, nft.SUBSYSTEM | 5
-_NEWRULE, _GETRULE, _DELRULE = nft.SUBSYSTEM | 6, nft.SUBSYSTEM | 7, nft.SUBSYSTEM | 8
+_NEWRULE, _DELRULE = nft.SUBSYSTEM | 6, nft.SUBSYSTEM | 8
 _CHAIN_TABLE, _CHAIN_NAME = 1, 3
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 1, 2, 3, 4, 7
 _LIST_ELEM, _EXPR_NAME, _EXPR_DATA = 1, 1, 2
@@ -154,15 +152,7 @@ class NftFilter:
         nft.run(f"add chain {self._family} {TABLE} {chain}", f"add chain FORWARD for {self.name}")
 
     def rules(self, chain: str) -> "list[Rule]":
-        body = text(_RULE_TABLE, TABLE) + text(_RULE_CHAIN, chain)
-        what = f"list the rules of chain {chain} of table {self._family} {TABLE}"
-        try:
-            answers = nft.ask(_GETRULE, NLM_F_DUMP, self._family, body, what)
-        except NetlinkError as error:
-            if error.errno == errno.ENOENT:
-                return []
-            raise
-        return [_read_rule(attributes(answer, 4)) for answer in answers]
+        return [_read_rule(rule) for rule in nft.rules(self._family, TABLE, chain)]
 
     def change(self, edits: Edits, what: str) -> None:
         messages = []
@@ -317,7 +307,7 @@ def filters(version: int) -> "Sequence[NftFilter | LegacyFilter]":
     """Those that this host has, of one IP version."""
     found: list[NftFilter | LegacyFilter] = [NftFilter(version)]
     try:
-        with open("/proc/net/ip_tables_names" if version == 4 else "/proc/net/ip6_tables_names") as file:
+        with open(f"/proc/thread-self/net/{'ip' if version == 4 else 'ip6'}_tables_names") as file:
             if TABLE in file.read().split():
                 found.append(LegacyFilter(version))
     except OSError:

@@ -23,11 +23,10 @@ from cnihook.linux.flock import Lock
 from cnihook.sdk import accept, table
 from cnihook.sdk.call import Call
 from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
-from cnihook.sdk.undo import try_each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
 POLICIES = ("same-bridge", "isolated")
 
@@ -66,8 +65,7 @@ def join(call: Call, chains: "Sequence[str]") -> None:
     present = table.chains()
     commands = [_DECLARE_MEMBERS]
     policies = sorted({chain for chain in [*present, *chains] if chain.startswith(_POLICIES)})
-    intact = all(present.get(chain, 0) > len(_rules(chain)) for chain in policies)
-    if policies and not (intact and present[_BASE_CHAIN] == len(policies)):
+    if not _are_intact(policies):
         commands += _declared(policies)
     for chain in chains:
         commands.append(f"add chain {TABLE} {chain}")
@@ -78,12 +76,8 @@ def join(call: Call, chains: "Sequence[str]") -> None:
 
 def is_set(call: Call, chain: str) -> bool:
     """Whether this attachment is known to want it; and of a policy, whether it is in force."""
-    if not _is_member(call.owner, chain):
-        return False
-    present = table.chains()
-    policies = [name for name in present if name.startswith(_POLICIES)]
-    return not chain.startswith(_POLICIES) or (
-        present.get(_BASE_CHAIN) == len(policies) and present[chain] > len(_rules(chain)) + 1
+    return _is_member(call.owner, chain) and _are_intact(
+        [name for name in table.chains() if name.startswith(_POLICIES)]
     )
 
 
@@ -138,6 +132,14 @@ def _rules(chain: str) -> "list[str]":
     return [*own, f"oifname @{_BRIDGES} drop"]
 
 
+def _are_intact(policies: "Sequence[str]") -> bool:
+    """Whether the chains of policies, all that there are, and the ways to them are as they were made."""
+    return not policies or (
+        len(nft.rules(FAMILY, NAME, _BASE_CHAIN)) == len(policies)
+        and all(len(nft.rules(FAMILY, NAME, chain)) == len(_rules(chain)) for chain in policies)
+    )
+
+
 def _declared(policies: "Iterable[str]") -> "list[str]":
     """The chains of the policies, and the ways to them."""
     commands = [_DECLARE_POLICIES]
@@ -159,34 +161,34 @@ def _remove(members: "list[str]") -> None:
     if elements:
         nft.run("\n".join(elements), "remove members of what is forwarded")
     present = table.chains()
-    accepted = [name for name in present if name.startswith(_ACCEPT)]
-    unused = [name for name in accepted if present[name] == 0]
     policies = [name for name in present if name.startswith(_POLICIES)]
-    wanted = [name for name in policies if present[name] > len(_rules(name)) + 1]
+    if not _are_intact(policies):  # somebody has flushed them, and so they count too little
+        nft.run("\n".join(_declared(policies)), "restore the policies of bridges")
+        present = table.chains()
+    accepted = [name for name in present if name.startswith(_ACCEPT)]
     done: list[str] = []
+    try:
+        for chain in accepted:
+            if present[chain] == 0:
+                accept.delete(accept_comment(chain))
+                done.append(chain)
+    finally:
+        wanted = [name for name in policies if present[name] > len(_rules(name)) + 1]
+        _remove_chains(done, policies, wanted, last=len(done) == len(accepted))
 
-    def remove_accepting(chain: str) -> "Callable[[], None]":
-        def remove() -> None:
-            accept.delete(accept_comment(chain))
-            done.append(chain)
 
-        return remove
-
-    def remove_chains() -> None:
-        if wanted and len(wanted) < len(policies):
-            gone = [name for name in policies if name not in wanted]
-            commands = _declared(wanted)
-            for bridge in {_bridge(name) for name in gone} - {_bridge(name) for name in wanted}:
-                commands.append(f'delete element {TABLE} {_BRIDGES} {{ "{bridge}" }}')
-            commands += [f"delete chain {TABLE} {name}" for name in gone]
-            nft.run("\n".join(commands), "remove the policy of a bridge")
-        objects = []
-        chains = list(done)
-        if not wanted:
-            chains += [_BASE_CHAIN, *policies]
-            objects = [f"set {_BRIDGES}"] if policies else []
-        if len(done) == len(accepted) and not wanted:
-            objects.append(f"map {_MEMBERS}")
-        table.remove(table.chains(), chains, objects)
-
-    try_each(*(remove_accepting(chain) for chain in unused), remove_chains)
+def _remove_chains(unused: "list[str]", policies: "list[str]", wanted: "list[str]", *, last: bool) -> None:
+    """Remove the unused chains and the policies that are not wanted.  `last`: no other than wanted stay."""
+    if not wanted:
+        objects = [f"set {_BRIDGES}"] if policies else []
+        objects += [f"map {_MEMBERS}"] if last else []
+        table.remove(table.chains(), [_BASE_CHAIN, *policies, *unused], objects)
+        return
+    gone = [name for name in policies if name not in wanted]
+    if gone:
+        commands = _declared(wanted)
+        for bridge in {_bridge(name) for name in gone} - {_bridge(name) for name in wanted}:
+            commands.append(f'delete element {TABLE} {_BRIDGES} {{ "{bridge}" }}')
+        commands += [f"delete chain {TABLE} {name}" for name in gone]
+        nft.run("\n".join(commands), "remove the policy of a bridge")
+    table.remove(table.chains(), unused)

@@ -189,6 +189,16 @@ def test_flushed_chains_are_filled_again(host: Host) -> None:
     assert not reach(one, other) and not reach(other, one)
 
 
+def test_del_bears_that_chains_were_flushed(host: Host) -> None:
+    """And a neighbour's policy is not taken for one that nobody needs."""
+    one, two = (attach(host, NET, NET6, ingressPolicy="same-bridge") for _ in range(2))
+    for line in host.run("nft", "list", "tables").stdout.splitlines():
+        host.run("nft", "flush", *line.split())
+
+    one.delete()
+    two.delete()
+
+
 @pytest.mark.parametrize("policy", ["same-bridge", ISOLATED])
 @pytest.mark.known_difference("the policy is not looked at")
 def test_check_sees_that_the_policy_is_gone(host: Host, policy: str) -> None:
