@@ -47,7 +47,7 @@ class Conf:
     def __init__(self, call: Call) -> None:
         conf = call.conf
         self.backend = conf.string("backend")  # what is neither of the two leaves the choice to us
-        self.zone = conf.string("firewalldZone") or "trusted"
+        self.zone = _zone(call)
         self.admin = conf.string("iptablesAdminChainName") or "CNI-ADMIN"
         if (
             not _LETTERS.issuperset(self.admin)
@@ -70,6 +70,10 @@ class Conf:
         if self.backend == "firewalld":
             why = 'it is what "backend" asks for; start it, or leave "backend" out'
             raise CniError(code, f"firewalld does not run: {error}", why) from None
+
+
+def _zone(call: Call) -> str:
+    return call.conf.string("firewalldZone") or "trusted"
 
 
 def _prev_result(call: Call) -> Result:
@@ -128,10 +132,12 @@ def _to_accept(call: Call, conf: Conf, result: Result) -> "list[_Accepted]":
     bridge = _bridge(call, result)
     if bridge:
         return [_Accepted(call, bridge.name, tables)]
-    return [
-        _Accepted(call, subnet, [table for table in tables if table.version == subnet.address.version])
-        for subnet in {ip.net.network() for ip in result.ips}
-    ]
+    found = []
+    for subnet in {ip.net.network() for ip in result.ips}:
+        own = [table for table in tables if table.version == subnet.address.version]
+        if own:
+            found.append(_Accepted(call, subnet, own))
+    return found
 
 
 def add(call: Call) -> Result:
@@ -174,12 +180,14 @@ def _join_zone(call: Call, conf: Conf, result: Result, undo: Undo) -> None:
 
 def delete(call: Call) -> None:
     """A port stays isolated: it is about to go, and may be so by the wish of another plugin."""
-    conf = call.conf
-    addresses = [ip.net.address for ip in call.prev_result.ips] if call.prev_result else []
-    try_each(
-        lambda: forward.delete(call),
-        lambda: zone.delete(call, conf.string("firewalldZone") or "trusted", addresses),
-    )
+    try_each(lambda: forward.delete(call), lambda: _leave_zone(call))
+
+
+def _leave_zone(call: Call) -> None:
+    addresses = []
+    if call.prev_result and call.conf.string("backend") != "iptables":
+        addresses = [ip.net.address for ip in call.prev_result.ips]
+    zone.delete(call, _zone(call), addresses)
 
 
 def check(call: Call) -> None:
@@ -216,7 +224,7 @@ def gc(call: Call) -> None:
     owners = {call.owner_of(container_id, ifname) for container_id, ifname in keep}
     try_each(
         lambda: forward.gc(call, owners),
-        lambda: zone.gc(call, call.conf.string("firewalldZone") or "trusted", owners),
+        lambda: zone.gc(call, _zone(call), owners),
     )
 
 

@@ -83,23 +83,24 @@ def is_set(call: Call, chain: str) -> bool:
 
 def delete(call: Call) -> None:
     """This attachment wants nothing more.  What nobody wants goes with it."""
+    if not _our_chains():
+        return
     with Lock(LOCK, purpose=f"stop forwarding for {call.owner}"):
-        chains = _our_chains()
-        if chains:
-            _remove([_key(call.owner, chain) for chain in chains if _is_member(call.owner, chain)])
+        _remove([_key(call.owner, chain) for chain in _our_chains() if _is_member(call.owner, chain)])
 
 
 def gc(call: Call, keep: "set[str]") -> None:
     """The same for every owner on this network that is not in `keep`."""
+    if not _our_chains():
+        return
     with Lock(LOCK, purpose=f"gc {call.network}"):
-        if _our_chains():
-            _remove(
-                [
-                    key.partition(b"\0")[0].decode()
-                    for key, owner in nft.elements(FAMILY, NAME, _MEMBERS)
-                    if owner.startswith(call.owner_prefix) and owner not in keep
-                ]
-            )
+        _remove(
+            [
+                key.partition(b"\0")[0].decode()
+                for key, owner in nft.elements(FAMILY, NAME, _MEMBERS)
+                if owner.startswith(call.owner_prefix) and owner not in keep
+            ]
+        )
 
 
 def _key(owner: str, chain: str) -> str:

@@ -58,14 +58,16 @@ def delete(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
 
     What is on record for nobody may be the work of the reference plugin.
     """
-    if not addresses:
-        addresses = [address for address, owner in _all() if owner == call.owner]
-    _delete(zone, [address for address in addresses if _owner(address) in (None, call.owner)])
+    owners = {a: _owner(a) for a in addresses} if addresses else _all()
+    wanted = (call.owner, None)
+    _delete(zone, {address: owner for address, owner in owners.items() if owner in wanted})
 
 
 def gc(call: Call, zone: str, keep: "set[str]") -> None:
     """The addresses of every owner on this network that is not in `keep`."""
-    _delete(zone, [a for a, owner in _all() if owner.startswith(call.owner_prefix) and owner not in keep])
+    _delete(
+        zone, {a: o for a, o in _all().items() if o and o.startswith(call.owner_prefix) and o not in keep}
+    )
 
 
 def missing(zone: str, addresses: "Sequence[Address]") -> "list[Address]":
@@ -82,28 +84,31 @@ def _owner(address: Address) -> "str | None":
     return nft.comment_of(FAMILY, NAME, _map(address), address)
 
 
-def _all() -> "list[tuple[Address, str]]":
-    return [
-        (Address(key), owner)
+def _all() -> "dict[Address, str | None]":
+    return {
+        Address(key): owner
         for name in ("firewalld4", "firewalld6")
         for key, owner in nft.elements(FAMILY, NAME, name)
-    ]
+    }
 
 
-def _delete(zone: str, addresses: "list[Address]") -> None:
-    if not addresses:
+def _delete(zone: str, owners: "dict[Address, str | None]") -> None:
+    """Remove these addresses, as long as they are these owners'; None is for those of which we know none."""
+    if not owners:
         return
     try:
         with Firewalld() as firewalld:
-            for address in addresses:
+            for address in owners:
                 firewalld.remove_source(zone, address)
     except NoService:
         pass  # it does not run, and so has forgotten them
+    if not any(owners.values()):
+        return
     with Lock(LOCK, purpose="remove addresses of a zone"):
         elements = [
             f"delete element {TABLE} {_map(address)} {{ {address} }}"
-            for address in addresses
-            if _owner(address) is not None
+            for address, owner in owners.items()
+            if owner is not None and _owner(address) == owner
         ]
         if elements:
             nft.run("\n".join(elements), "forget addresses of a zone")

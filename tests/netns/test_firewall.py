@@ -82,36 +82,34 @@ def test_without_a_previous_plugin_it_refuses(host: Host, container: Container) 
         assert refused.value.msg == "missing prevResult from earlier plugin"
 
 
-@pytest.mark.parametrize("version", ["", "0.1.0", "0.2.0", "0.3.0", "0.3.1"])
-def test_versions_before_0_4_0_are_refused(host: Host, container: Container, version: str) -> None:
-    with pytest.raises(CniFailure) as refused:
-        host.cni("ADD", conf(version), container)
+def test_versions_before_0_4_0_are_refused(host: Host, container: Container) -> None:
+    for version in ("", "0.1.0", "0.2.0", "0.3.0", "0.3.1"):
+        with pytest.raises(CniFailure) as refused:
+            host.cni("ADD", conf(version), container)
 
-    assert (refused.value.code, refused.value.msg) == (1, "incompatible CNI versions")
-    assert '"0.4.0" "1.0.0"' in refused.value.details and "0.3" not in refused.value.details.split("[")[1]
+        assert (refused.value.code, refused.value.msg) == (1, "incompatible CNI versions")
+        assert 'supports ["0.4.0" "1.0.0"' in refused.value.details
 
 
-@pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
-def test_versions_from_0_4_0_on_are_served(host: Host, container: Container, version: str) -> None:
-    container, result = bridge.add(host, bridge.network(NET, version=version), container)
+def test_versions_from_0_4_0_on_are_served(host: Host, container: Container) -> None:
+    result = bridge.add(host, bridge.network(NET, version="0.4.0"), container)[1]
 
-    assert host.cni("ADD", with_previous_result(conf(version), result), container) == result
+    assert host.cni("ADD", with_previous_result(conf("0.4.0"), result), container) == result
 
 
 # A policy of iptables to drop what is forwarded
 
 
-@pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
-def test_traffic_passes_where_forwarding_is_dropped(host: Host, drop: str, family: int) -> None:
+def test_traffic_passes_where_forwarding_is_dropped(host: Host, drop: str) -> None:
     """Container and world, container and container on another network: whoever is behind the plugin."""
     outside = routed_outside(host)
     one = attach(host, NET, NET6)
     other = attach(host, "10.8.0.0/24", "2001:db8:9:1::/64", link="cni1", name="net2")
-    there = (Outside.ADDRESS, Outside.ADDRESS6)[family]
 
-    assert connect(one.container, outside, there) == one.address(family)
-    assert connect(one.container, other.container, other.address(family)) == one.address(family)
-    assert connect(other.container, one.container, one.address(family)) == other.address(family)
+    for family, there in enumerate((Outside.ADDRESS, Outside.ADDRESS6)):
+        assert connect(one.container, outside, there) == one.address(family)
+        assert connect(one.container, other.container, other.address(family)) == one.address(family)
+        assert connect(other.container, one.container, one.address(family)) == other.address(family)
 
 
 def test_world_does_not_begin_where_forwarding_is_dropped(host: Host) -> None:
@@ -210,17 +208,15 @@ def test_docker_has_a_place_for_others(host: Host) -> None:
     assert "CNI-FORWARD" in rules(host, "DOCKER-USER")[0]
 
 
-@pytest.mark.parametrize("saved", [False, True], ids=["as made", "saved and restored"])
 @LEAVES_RULES
-def test_last_del_leaves_iptables_as_it_was(host: Host, drop: str, saved: bool) -> None:
+def test_last_del_leaves_iptables_as_it_was(host: Host, drop: str) -> None:
     """Also where somebody has saved and restored the rules meanwhile, as services do at boot."""
     suffix = "-legacy" if drop == "legacy" else ""
     before = [host.run(f"{program}{suffix}", "-S").stdout for program in ("iptables", "ip6tables")]
     one, two = attach(host, NET, NET6), attach(host, NET, NET6)
     other = attach(host, "10.8.0.0/24", link="cni1", name="net2")
-    if saved:
-        rules_v4 = host.run(f"iptables{suffix}-save", "-t", "filter").stdout
-        host.run(f"iptables{suffix}-restore", input=rules_v4)
+    saved = host.run(f"iptables{suffix}-save", "-t", "filter").stdout  # and IPv6's are as they were made
+    host.run(f"iptables{suffix}-restore", input=saved)
 
     for attached in (one, other, two):
         assert attached is not two or len(rules(host, "CNI-FORWARD", f"iptables{suffix}")) == 2
@@ -309,8 +305,11 @@ def admin_drops(host: Host, address: str, chain: str = "CNI-ADMIN") -> None:
     host.leaves("nft: table ip filter*")
 
 
-@pytest.mark.parametrize("keys", [{}, {"iptablesAdminChainName": "MINE"}], ids=["default", "named"])
-@pytest.mark.parametrize("dropped", [False, True], ids=["accept", "drop"])
+@pytest.mark.parametrize(
+    ("dropped", "keys"),
+    [(False, {}), (True, {}), (True, {"iptablesAdminChainName": "MINE"})],
+    ids=["accept", "drop", "named"],
+)
 def test_administrator_comes_first(host: Host, dropped: bool, keys: dict[str, Any]) -> None:
     """Whatever the policy: a rule in that chain keeps one container from the world, not its neighbour."""
     if dropped:
@@ -360,12 +359,10 @@ def test_administrators_chain_stays_as_it_is(host: Host) -> None:
 
 
 @pytest.mark.known_difference("it passes on what iptables makes of it, or leaves a loop")
-@pytest.mark.parametrize("name", ["a b", "-x", "CNI-FORWARD", "FORWARD", "x" * 29, "!x"])
-def test_name_that_cannot_be_a_chain_is_refused_by_its_key(
-    host: Host, container: Container, name: str
-) -> None:
-    container, result = bridge.add(host, bridge.network(NET), container)
+def test_name_that_cannot_be_a_chain_is_refused_by_its_key(host: Host, container: Container) -> None:
+    sent = with_previous_result(conf(), {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}]})
 
-    with pytest.raises(CniFailure, match="iptablesAdminChainName") as refused:
-        host.cni("ADD", with_previous_result(conf(iptablesAdminChainName=name), result), container)
-    assert refused.value.code == 7
+    for name in ("a b", "-x", "CNI-FORWARD", "FORWARD", "x" * 29, "!x"):
+        with pytest.raises(CniFailure, match="iptablesAdminChainName") as refused:
+            host.cni("ADD", sent | {"iptablesAdminChainName": name}, container)
+        assert refused.value.code == 7

@@ -42,12 +42,10 @@ def state(host: Host) -> tuple[str, ...]:
     "keep,env",
     [
         ("prevResult", {}),
-        ("", {}),
-        ("prevResult", {"CNI_NETNS": ""}),
         ("", {"CNI_NETNS": ""}),
         ("", {"CNI_NETNS": "/run/netns/gone"}),
     ],
-    ids=["as ever", "no prevResult", "no netns", "neither", "netns gone"],
+    ids=["as ever", "neither prevResult nor netns", "netns gone"],
 )
 def test_del_leaves_nothing_and_can_be_repeated(host: Host, keep: str, env: dict[str, str]) -> None:
     """The owner is all that it has to know."""
