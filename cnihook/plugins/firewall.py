@@ -9,8 +9,9 @@ rule is needed to let through what nobody stops.  What may stand there, and what
     iptables: policy DROP of chain FORWARD, which Docker sets     two rules for each network, see sdk.accept
     firewalld, if it runs, or "backend" says so                   the container's addresses join a zone
 
-Chains of nftables that somebody else has made and that drop cannot be known for what they are: such a
-firewall has to let the network through itself.
+CHECK looks whether that is so now: a policy that came after ADD is found.  Chains of nftables that
+somebody else has made and that drop cannot be known for what they are: such a firewall has to let the
+network through itself.
 
 `ingressPolicy` is of a bridge.  With "same-bridge" its containers and those of other bridges with a policy
 do not reach each other, by way of the host; with "isolated" not even those of the same bridge do: their

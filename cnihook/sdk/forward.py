@@ -47,9 +47,8 @@ flush chain {TABLE} {_BASE_CHAIN}
 
 def accept_chain(call: Call, end: "str | IPNet") -> str:
     """What stands for the rules in iptables that this bridge or subnet of the network needs."""
-    return f"{_ACCEPT}{call.owner_prefix.strip()}/{end}".replace(
-        ":", "_"
-    )  # no colon in an identifier of nft
+    text = str(end).replace(":", "_")  # no colon in an identifier of nft
+    return f"{_ACCEPT}{call.owner_prefix.strip()}/{text}"
 
 
 def accept_comment(chain: str) -> str:
@@ -138,7 +137,12 @@ def _are_intact(policies: "Sequence[str]") -> bool:
     return not policies or (
         len(nft.rules(FAMILY, NAME, _BASE_CHAIN)) == len(policies)
         and all(len(nft.rules(FAMILY, NAME, chain)) == len(_rules(chain)) for chain in policies)
+        and all(_is_listed(_bridge(chain)) for chain in policies)
     )
+
+
+def _is_listed(bridge: str) -> bool:
+    return nft.comment_of(FAMILY, NAME, _BRIDGES, bridge.encode().ljust(16, b"\0")) is not None
 
 
 def _declared(policies: "Iterable[str]") -> "list[str]":
