@@ -18,6 +18,7 @@ NLM_F_DUMP = 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE, NLMSG_OVERRUN = 1, 2, 3, 4
+NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17  # <linux/netfilter/nfnetlink.h>
 NLA_F_NESTED = 0x8000
 _NLA_TYPE_MASK = 0x3FFF
 _NLMSGERR_ATTR_MSG = 1
@@ -115,6 +116,23 @@ class Netlink:
             if not interrupted:
                 break
         return bodies  # a dump that changed under every try is used as it is: each part of it was true
+
+    def transaction(self, subsystem: int, messages: "list[tuple[int, int, bytes]]", what: str) -> None:
+        """Send (type, flags, body) of several requests to nfnetlink, which does all of them or none."""
+        self._sequence += 1
+        # All have one number: so _answer() sees the answer to any of them, and a refusal of the whole.
+        edge = bytes(2) + struct.pack(">H", subsystem)
+        packet = b"".join(
+            _HEADER.pack(_HEADER.size + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0) + body
+            for kind, flags, body in [
+                (NFNL_MSG_BATCH_BEGIN, 0, edge),
+                *((kind, flags | NLM_F_ACK, body) for kind, flags, body in messages),
+                (NFNL_MSG_BATCH_END, 0, edge),
+            ]
+        )
+        self._socket.send(packet)
+        for _message in messages:
+            self._answer(what)
 
     def _answer(self, what: str) -> "tuple[list[bytes], bool]":
         bodies: list[bytes] = []

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 
-_SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-_GETCHAIN, _GETRULE, _GETSETELEM = _SUBSYSTEM | 4, _SUBSYSTEM | 7, _SUBSYSTEM | 13
-_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_USE = 1, 3, 6
+SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES, in the upper half of each message's type
+_GETCHAIN, _GETRULE, _GETSETELEM = SUBSYSTEM | 4, SUBSYSTEM | 7, SUBSYSTEM | 13
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_POLICY, _CHAIN_USE = 1, 3, 5, 6
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 1, 2, 3, 7
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
 _ELEM_KEY, _ELEM_DATA, _ELEM_USERDATA, _DATA_VALUE = 1, 2, 6, 1
@@ -116,16 +116,42 @@ def chains(family: str, table: str) -> "dict[str, int]":
     return found
 
 
-def rules(family: str, table: str, chain: str) -> "list[tuple[int, str]]":
-    """(handle, comment) of every rule of a chain, in order; none if it does not exist."""
+def chain_policy(family: str, table: str, chain: str) -> "str | None":
+    """drop or accept; empty for a chain that no hook calls, None if there is no such chain."""
+    body = text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)
+    try:
+        (answer,) = _ask(_GETCHAIN, 0, family, body, f"look up chain {chain} of table {family} {table}")
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    policy = attributes(answer, 4).get(_CHAIN_POLICY)
+    return "" if policy is None else "accept" if any(policy) else "drop"
+
+
+def rules(family: str, table: str, chain: str) -> "list[dict[int, bytes]]":
+    """The rules of a chain in order, each as its attributes; none if there is no such chain."""
     body = text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
-    found = []
-    for answer in _ask(_GETRULE, NLM_F_DUMP, family, body, f"list the rules of chain {chain}"):
-        rule = attributes(answer, 4)
-        if read_text(rule.get(_RULE_TABLE)) == table and read_text(rule.get(_RULE_CHAIN)) == chain:
-            handle = struct.unpack(">Q", rule[_RULE_HANDLE])[0]
-            found.append((handle, _comment(rule.get(_RULE_USERDATA, b""))))
-    return found
+    try:
+        answers = _ask(_GETRULE, NLM_F_DUMP, family, body, f"list the rules of {family} {table} {chain}")
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:
+            return []
+        raise
+    found = [attributes(answer, 4) for answer in answers]
+    return [  # older kernels list those of all chains
+        rule
+        for rule in found
+        if read_text(rule.get(_RULE_TABLE)) == table and read_text(rule.get(_RULE_CHAIN)) == chain
+    ]
+
+
+def commented_rules(family: str, table: str, chain: str) -> "list[tuple[int, str]]":
+    """(handle, comment) of every rule of a chain."""
+    return [
+        (struct.unpack(">Q", rule[_RULE_HANDLE])[0], read_comment(rule.get(_RULE_USERDATA, b"")))
+        for rule in rules(family, table, chain)
+    ]
 
 
 def comment_of(family: str, table: str, container: str, key: bytes) -> "str | None":
@@ -167,28 +193,58 @@ def entries(family: str, table: str, container: str) -> "list[tuple[bytes, bytes
 
 
 def _ask(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[bytes]":
+    """One question to the kernel.  `body` is what follows the header that all of them have."""
+    return _open_socket().request(kind, flags, _header(family) + body, what)
+
+
+def change(family: str, messages: "list[tuple[int, int, bytes]]", what: str) -> None:
+    """Messages (type, flags, body) that are all done or none, for what libnftables has no words for."""
+    header = _header(family)
+    _open_socket().transaction(
+        SUBSYSTEM >> 8, [(kind, flags, header + body) for kind, flags, body in messages], what
+    )
+
+
+def _open_socket() -> Netlink:
     global _socket
     if not _socket:
         _socket = Netlink(NETLINK_NETFILTER)
-    return _socket.request(kind, flags, struct.pack("=BBH", FAMILIES[family], 0, 0) + body, what)
+    return _socket
+
+
+def _header(family: str) -> bytes:
+    return struct.pack("=BBH", FAMILIES[family], 0, 0)
 
 
 def _elements(bodies: "list[bytes]") -> "list[tuple[bytes, bytes, str]]":
     found = []
     for body in bodies:
-        data = attributes(body, 4).get(_LIST_ELEMENTS, b"")
-        offset = 0
-        while offset + 4 <= len(data):  # a list: every attribute in it has the same type
-            length = struct.unpack_from("=H", data, offset)[0]
-            elem = attributes(data[offset + 4 : offset + length])
+        for elem in listed(attributes(body, 4).get(_LIST_ELEMENTS, b"")):
             key = attributes(elem.get(_ELEM_KEY, b"")).get(_DATA_VALUE, b"")
             value = attributes(elem.get(_ELEM_DATA, b"")).get(_DATA_VALUE, b"")
-            found.append((key, value, _comment(elem.get(_ELEM_USERDATA, b""))))
-            offset += (length + 3) & ~3
+            found.append((key, value, read_comment(elem.get(_ELEM_USERDATA, b""))))
     return found
 
 
-def _comment(userdata: bytes) -> str:
+def listed(data: bytes) -> "list[dict[int, bytes]]":
+    """A list: the attributes in it, all of one type, each as the attributes that it has."""
+    found, offset = [], 0
+    while offset + 4 <= len(data):
+        length = struct.unpack_from("=H", data, offset)[0]
+        if length < 4:
+            break
+        found.append(attributes(data[offset + 4 : offset + length]))
+        offset += (length + 3) & ~3
+    return found
+
+
+def comment(value: str) -> bytes:
+    """A comment as userdata, where libnftables and iptables look for it."""
+    data = value.encode()[:253] + b"\0"
+    return bytes((_UDATA_COMMENT, len(data))) + data
+
+
+def read_comment(userdata: bytes) -> str:
     offset = 0
     while offset + 2 <= len(userdata):
         kind, length = userdata[offset], userdata[offset + 1]

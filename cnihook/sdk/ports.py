@@ -446,7 +446,7 @@ def _no_longer_needed(maps: _Maps, gone: "set[Port]") -> "Iterator[str]":
     """What goes with the last port on a single address, and with the last under the same conditions."""
     left = {element.port for element in maps.elements()} - gone
     if maps.is_conditional and not left:
-        for handle, comment in nft.rules(FAMILY, NAME, "ports-conditional"):
+        for handle, comment in nft.commented_rules(FAMILY, NAME, "ports-conditional"):
             if comment == maps.chain:
                 yield f"delete rule {TABLE} ports-conditional handle {handle}"
         yield f"delete chain {TABLE} {maps.chain}"

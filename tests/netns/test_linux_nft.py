@@ -252,10 +252,10 @@ def test_rules_and_their_comments(host: Host) -> None:
     """Of one chain of one table, in order, by the numbers that "delete rule" takes."""
     run(host, TABLE + 'add rule inet t one drop comment "mine"\nadd rule ip other one drop comment "theirs"')
 
-    found = ask(host, lambda: nft.rules("inet", "t", "one"))
+    found = ask(host, lambda: nft.commented_rules("inet", "t", "one"))
 
     assert [comment for _, comment in found] == ["", "", "mine"]
     run(host, f"delete rule inet t one handle {found[2][0]}")
-    assert ask(host, lambda: nft.rules("inet", "t", "one")) == found[:2]
-    assert ask(host, lambda: nft.rules("inet", "t", "none")) == []
-    assert ask(host, lambda: nft.rules("inet", "none", "one")) == []
+    assert ask(host, lambda: nft.commented_rules("inet", "t", "one")) == found[:2]
+    assert ask(host, lambda: nft.commented_rules("inet", "t", "none")) == []
+    assert ask(host, lambda: nft.commented_rules("inet", "none", "one")) == []

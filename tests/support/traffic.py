@@ -13,11 +13,14 @@ def family_of(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def connect(client: Namespace, server: Namespace, address: str, timeout: float = 2) -> str:
-    """Exchange a word over TCP; returns whom the server sees.  Raises OSError where that does not work."""
+def connect(client: Namespace, server: Namespace, address: str, timeout: float = 2, *, port: int = 0) -> str:
+    """Exchange a word over TCP; returns whom the server sees.  Raises OSError where that does not work.
+
+    The port is any one, unless one is given, such as a host's that is passed on as it is.
+    """
     family = family_of(address)
     with server.socket(family=family) as listener, client.socket(family=family) as ours:
-        listener.bind(("", 0))
+        listener.bind(("", port))
         listener.listen()
         ours.settimeout(timeout)
         ours.connect((address, listener.getsockname()[1]))
@@ -31,10 +34,10 @@ def connect(client: Namespace, server: Namespace, address: str, timeout: float =
         return str(peer[0])
 
 
-def reaches(client: Namespace, server: Namespace, address: str) -> bool:
+def reaches(client: Namespace, server: Namespace, address: str, *, port: int = 0) -> bool:
     """For what must not work, too; a refusal shows itself by silence, for which 0.3 s are enough in here."""
     try:
-        connect(client, server, address, timeout=0.3)
+        connect(client, server, address, timeout=0.3, port=port)
     except OSError:
         return False
     return True

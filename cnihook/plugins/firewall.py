@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+firewall: a network's traffic passes the host's firewall, and containers of different bridges are kept
+apart if that is wished for.
+
+It follows another plugin in a chain.  Where nothing on the host stands in the way, it does nothing: no
+rule is needed to let through what nobody stops.  What may stand there, and what is then done:
+
+    iptables: policy DROP of chain FORWARD, which Docker sets     two rules for each network, see sdk.accept
+    firewalld, if it runs, or "backend" says so                   the container's addresses join a zone
+
+CHECK looks whether that is so now: a policy that came after ADD is found.  Chains of nftables that
+somebody else has made and that drop cannot be known for what they are: such a firewall has to let the
+network through itself.
+
+`ingressPolicy` is of a bridge.  With "same-bridge" its containers and those of other bridges with a policy
+do not reach each other, by way of the host; with "isolated" not even those of the same bridge do: their
+ports are isolated from each other on it, which needs no filter to see what the bridge carries.  An uplink
+of the bridge, and a container there of a network without this policy, is no isolated port.  See
+sdk.forward.
+
+The administrator comes first.  If iptables has a chain CNI-ADMIN (`iptablesAdminChainName`), made by
+`iptables -N CNI-ADMIN` for example, all that is forwarded goes through it before it meets a rule of ours,
+from the next ADD on; what it drops is dropped, what it accepts is accepted.  It is the administrator's
+alone: nobody else makes, fills or removes it.  With nftables, a table of one's own with a base chain of
+type filter does the same at any time, but for this: what such a chain accepts, others may drop.
+"""
+
+from cnihook.lean.address import IPNet
+from cnihook.linux.dbus import NoService
+from cnihook.linux.flock import Lock
+from cnihook.linux.rtnl import Link
+from cnihook.linux.xtables import CHAIN_NAME_MAX
+from cnihook.sdk import Call, CniError, Result, Undo, accept, forward, invalid_config, try_each, zone
+from cnihook.sdk.table import LOCK
+from cnihook.spec import version as versions
+from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
+
+VERSIONS = versions.since("0.4.0")
+
+# Of a chain in iptables, and of a bridge whose name is to be a part of an identifier in nftables.
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+class Conf:
+    """Every key, checked before anything is changed."""
+
+    def __init__(self, call: Call) -> None:
+        conf = call.conf
+        self.backend = conf.string("backend")  # what is neither of the two leaves the choice to us
+        self.zone = _zone(call)
+        self.admin = conf.string("iptablesAdminChainName") or "CNI-ADMIN"
+        if (
+            not _LETTERS.issuperset(self.admin)
+            or self.admin[0] == "-"
+            or len(self.admin) > CHAIN_NAME_MAX
+            or self.admin in accept.RESERVED
+        ):
+            raise conf.refuse("iptablesAdminChainName", f"is wrong: {self.admin!r} cannot be such a chain")
+        self.policy = conf.string("ingressPolicy") or "open"
+        if self.policy not in ("open", *forward.POLICIES):
+            known = ", ".join(("open", *forward.POLICIES))
+            raise invalid_config(f'unknown ingress policy: "{self.policy}"', f"there are {known}")
+
+    @property
+    def may_use_firewalld(self) -> bool:
+        return self.backend != "iptables"
+
+    def bear(self, error: NoService, code: int = INTERNAL) -> None:
+        """Without firewalld it goes on, unless that was asked for."""
+        if self.backend == "firewalld":
+            why = 'it is what "backend" asks for; start it, or leave "backend" out'
+            raise CniError(code, f"firewalld does not run: {error}", why) from None
+
+
+def _zone(call: Call) -> str:
+    return call.conf.string("firewalldZone") or "trusted"
+
+
+def _prev_result(call: Call) -> Result:
+    if call.prev_result is None:
+        raise CniError(
+            INTERNAL,
+            "missing prevResult from earlier plugin",
+            "firewall has to come after a plugin that makes the interface",
+        )
+    return call.prev_result
+
+
+def _bridge(call: Call, result: Result) -> "Link | None":
+    """The bridge that the container is attached to, which the bridge plugin puts first in its result."""
+    if not result.interfaces or result.interfaces[0].sandbox:
+        return None
+    link = call.host.find_link(result.interfaces[0].name)
+    return link if link and link.kind == "bridge" and _LETTERS.issuperset(link.name) else None
+
+
+def _guarded_bridge(call: Call, conf: Conf, result: Result) -> Link:
+    bridge = _bridge(call, result)
+    if not bridge:
+        raise CniError(
+            INTERNAL,
+            f'ingress policy "{conf.policy}" needs a bridge, and the first interface of prevResult is none',
+            'make sure to chain "firewall" plugin with "bridge"',
+        )
+    return bridge
+
+
+def _port(call: Call, result: Result, bridge: Link) -> Link:
+    for interface in result.interfaces:
+        link = None if interface.sandbox else call.host.find_link(interface.name)
+        if link and link.master == bridge.index:
+            return link
+    raise CniError(
+        INTERNAL, f"prevResult names no port of {bridge.name} that leads to container {call.container_id}"
+    )
+
+
+class _Accepted:
+    """A bridge, or a subnet where there is none, and the tables of iptables that have to let it through."""
+
+    def __init__(self, call: Call, end: "str | IPNet", tables: "list[accept.Filter]") -> None:
+        self.end = end
+        self.tables = tables
+        self.chain = forward.accept_chain(call, end)
+        self.comment = forward.accept_comment(self.chain)
+
+
+def _to_accept(call: Call, conf: Conf, result: Result) -> "list[_Accepted]":
+    tables = accept.obstacles((ip.net.address.version for ip in result.ips), conf.admin)
+    if not tables:
+        return []
+    bridge = _bridge(call, result)
+    if bridge:
+        return [_Accepted(call, bridge.name, tables)]
+    found = []
+    for subnet in {ip.net.network() for ip in result.ips}:
+        own = [table for table in tables if table.version == subnet.address.version]
+        if own:
+            found.append(_Accepted(call, subnet, own))
+    return found
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    result = _prev_result(call)
+    bridge = _guarded_bridge(call, conf, result) if conf.policy != "open" else None
+    port = _port(call, result, bridge) if bridge and conf.policy == "isolated" else None
+    accepted = _to_accept(call, conf, result)
+    with Undo() as undo:
+        if conf.may_use_firewalld:
+            _join_zone(call, conf, result, undo)
+        if accepted or bridge:
+            undo.push(forward.delete, call)
+            with Lock(LOCK, purpose=f"let {call.owner} through"):
+                chains = [each.chain for each in accepted]
+                if bridge:
+                    chains.append(forward.policy_chain(conf.policy, bridge.name))
+                forward.join(call, chains)
+                for each in accepted:
+                    for table in each.tables:
+                        accept.add(table, conf.admin, each.end, each.comment)
+        if port and not port.isolated:
+            undo.push(_isolate, call, port, False)
+            _isolate(call, port, True)
+    return result
+
+
+def _isolate(call: Call, port: Link, isolated: bool) -> None:
+    call.host.set_link(port, isolated=isolated)
+
+
+def _join_zone(call: Call, conf: Conf, result: Result, undo: Undo) -> None:
+    addresses = [ip.net.address for ip in result.ips]
+    undo.push(zone.delete, call, conf.zone, addresses)
+    try:
+        zone.add(call, conf.zone, addresses)
+    except NoService as error:
+        conf.bear(error)
+
+
+def delete(call: Call) -> None:
+    """A port stays isolated: it is about to go, and may be so by the wish of another plugin."""
+    try_each(lambda: forward.delete(call), lambda: _leave_zone(call))
+
+
+def _leave_zone(call: Call) -> None:
+    addresses = []
+    if call.prev_result and call.conf.string("backend") != "iptables":
+        addresses = [ip.net.address for ip in call.prev_result.ips]
+    zone.delete(call, _zone(call), addresses)
+
+
+def check(call: Call) -> None:
+    conf = Conf(call)
+    result = _prev_result(call)
+    where = f"{call.ifname} of container {call.container_id}"
+    for each in _to_accept(call, conf, result):
+        for table in each.tables:
+            if not accept.is_set(table, conf.admin, each.comment):
+                raise CniError(
+                    INTERNAL, f"{table.name} does not let {each.end} through, the network of {where}"
+                )
+    if conf.may_use_firewalld:
+        try:
+            missing = zone.missing(conf.zone, [ip.net.address for ip in result.ips])
+        except NoService as error:
+            conf.bear(error)
+        else:
+            if missing:
+                raise CniError(INTERNAL, f"{missing[0]} is not in zone {conf.zone} of firewalld")
+    if conf.policy != "open":
+        bridge = _guarded_bridge(call, conf, result)
+        if not forward.is_set(call, forward.policy_chain(conf.policy, bridge.name)):
+            raise CniError(INTERNAL, f'ingress policy "{conf.policy}" is not in force for {where}')
+        if conf.policy == "isolated" and not _port(call, result, bridge).isolated:
+            raise CniError(INTERNAL, f"the port of {where} is not isolated")
+
+
+def gc(call: Call) -> None:
+    """Remove what attachments to this network left behind that are not on the keep-list."""
+    keep = call.valid_attachments()
+    if keep is None:
+        return
+    owners = {call.owner_of(container_id, ifname) for container_id, ifname in keep}
+    try_each(
+        lambda: forward.gc(call, owners),
+        lambda: zone.gc(call, _zone(call), owners),
+    )
+
+
+def status(call: Call) -> None:
+    conf = Conf(call)
+    try:
+        zone.missing(conf.zone, [])
+    except NoService as error:
+        conf.bear(error, PLUGIN_NOT_AVAILABLE)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What is set up once for many attachments that want it, and how many still do.
+
+In `table inet cnihook`, a chain stands for each such thing, and an element per attachment leads to it.  No
+packet takes that way: it makes the kernel count, so the last one is known however many there are.
+
+    map forward-members { "5f0c6a9be3d211" comment "mynet c1 eth0" : jump forward-isolated/cni0 }
+
+There are two kinds.  `forward-accept-mynet/cni0` is empty, and says that iptables has rules for that
+network (see accept).  A bridge whose containers are kept from those of others has a chain with its policy,
+which what is forwarded from it does go through:
+
+    set forward-bridges { "cni0", "cni1" }
+    chain forward { iifname "cni0" jump forward-isolated/cni0; iifname "cni1" jump forward-same-bridge/cni1 }
+    chain forward-isolated/cni0 { oifname @forward-bridges drop }
+    chain forward-same-bridge/cni1 { oifname "cni1" return; oifname @forward-bridges drop }
+"""
+
+from cnihook.lean.address import IPNet
+from cnihook.linux import nft
+from cnihook.linux.flock import Lock
+from cnihook.sdk import accept, table
+from cnihook.sdk.call import Call
+from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+POLICIES = ("same-bridge", "isolated")
+
+_BASE_CHAIN, _MEMBERS, _BRIDGES = "forward", "forward-members", "forward-bridges"
+_ACCEPT = "forward-accept-"
+_POLICIES = tuple(f"forward-{policy}/" for policy in POLICIES)
+
+_DECLARE_MEMBERS = f"""\
+add table {TABLE}
+add map {TABLE} {_MEMBERS} {{ type ifname : verdict ; }}
+"""
+_DECLARE_POLICIES = f"""\
+add set {TABLE} {_BRIDGES} {{ type ifname ; }}
+add chain {TABLE} {_BASE_CHAIN} {{ type filter hook forward priority filter ; }}
+flush chain {TABLE} {_BASE_CHAIN}
+"""
+
+
+def accept_chain(call: Call, end: "str | IPNet") -> str:
+    """What stands for the rules in iptables that this bridge or subnet of the network needs."""
+    text = str(end).replace(":", "_")  # no colon in an identifier of nft
+    return f"{_ACCEPT}{call.owner_prefix.strip()}/{text}"
+
+
+def accept_comment(chain: str) -> str:
+    return f"cnihook: {chain.removeprefix(_ACCEPT).replace('/', ' ', 1)}"
+
+
+def policy_chain(policy: str, bridge: str) -> str:
+    return f"forward-{policy}/{bridge}"
+
+
+def join(call: Call, chains: "Sequence[str]") -> None:
+    """This attachment wants them.  Under the lock."""
+    present = table.chains()
+    commands = [_DECLARE_MEMBERS]
+    policies = sorted({chain for chain in [*present, *chains] if chain.startswith(_POLICIES)})
+    if not _are_intact(policies):
+        commands += _declared(policies)
+    for chain in chains:
+        commands.append(f"add chain {TABLE} {chain}")
+        element = f'"{_key(call.owner, chain)}" comment "{call.owner}" : jump {chain}'
+        commands.append(f"add element {TABLE} {_MEMBERS} {{ {element} }}")
+    nft.run("\n".join(commands), f"set up forwarding for {call.owner}")
+
+
+def is_set(call: Call, chain: str) -> bool:
+    """Whether this attachment is known to want it; and of a policy, whether it is in force."""
+    return _is_member(call.owner, chain) and _are_intact(
+        [name for name in table.chains() if name.startswith(_POLICIES)]
+    )
+
+
+def delete(call: Call) -> None:
+    """This attachment wants nothing more.  What nobody wants goes with it."""
+    if not _our_chains():
+        return
+    with Lock(LOCK, purpose=f"stop forwarding for {call.owner}"):
+        _remove([_key(call.owner, chain) for chain in _our_chains() if _is_member(call.owner, chain)])
+
+
+def gc(call: Call, keep: "set[str]") -> None:
+    """The same for every owner on this network that is not in `keep`."""
+    if not _our_chains():
+        return
+    with Lock(LOCK, purpose=f"gc {call.network}"):
+        _remove(
+            [
+                key.partition(b"\0")[0].decode()
+                for key, owner in nft.elements(FAMILY, NAME, _MEMBERS)
+                if owner.startswith(call.owner_prefix) and owner not in keep
+            ]
+        )
+
+
+def _key(owner: str, chain: str) -> str:
+    """The name of one's wish for one thing: so it is found without a search, and without a prevResult."""
+    from _blake2 import blake2s
+
+    return blake2s(f"{owner}\n{chain}".encode(), digest_size=7).hexdigest()
+
+
+def _is_member(owner: str, chain: str) -> bool:
+    key = _key(owner, chain).encode().ljust(16, b"\0")
+    return nft.comment_of(FAMILY, NAME, _MEMBERS, key) == owner
+
+
+def _our_chains() -> "dict[str, int]":
+    return {name: use for name, use in table.chains().items() if name.startswith((_ACCEPT, *_POLICIES))}
+
+
+def _bridge(chain: str) -> str:
+    return chain.partition("/")[2]
+
+
+def _rules(chain: str) -> "list[str]":
+    """What is in the chain of a policy."""
+    own = (
+        [f'oifname "{_bridge(chain)}" return']
+        if chain == policy_chain("same-bridge", _bridge(chain))
+        else []
+    )
+    return [*own, f"oifname @{_BRIDGES} drop"]
+
+
+def _are_intact(policies: "Sequence[str]") -> bool:
+    """Whether the chains of policies, all that there are, and the ways to them are as they were made."""
+    return not policies or (
+        len(nft.rules(FAMILY, NAME, _BASE_CHAIN)) == len(policies)
+        and all(len(nft.rules(FAMILY, NAME, chain)) == len(_rules(chain)) for chain in policies)
+        and all(_is_listed(_bridge(chain)) for chain in policies)
+    )
+
+
+def _is_listed(bridge: str) -> bool:
+    return nft.comment_of(FAMILY, NAME, _BRIDGES, bridge.encode().ljust(16, b"\0")) is not None
+
+
+def _declared(policies: "Iterable[str]") -> "list[str]":
+    """The chains of the policies, and the ways to them."""
+    commands = [_DECLARE_POLICIES]
+    for chain in policies:
+        bridge = _bridge(chain)
+        commands += [
+            f'add element {TABLE} {_BRIDGES} {{ "{bridge}" }}',
+            f"add chain {TABLE} {chain}",
+            f"flush chain {TABLE} {chain}",
+            *(f"add rule {TABLE} {chain} {rule}" for rule in _rules(chain)),
+            f'add rule {TABLE} {_BASE_CHAIN} iifname "{bridge}" jump {chain}',
+        ]
+    return commands
+
+
+def _remove(members: "list[str]") -> None:
+    """Remove the elements, and what none needs any more: another's DEL may have been killed in between."""
+    elements = [f'delete element {TABLE} {_MEMBERS} {{ "{key}" }}' for key in members]
+    if elements:
+        nft.run("\n".join(elements), "remove members of what is forwarded")
+    present = table.chains()
+    policies = [name for name in present if name.startswith(_POLICIES)]
+    if not _are_intact(policies):  # somebody has flushed them, and so they count too little
+        nft.run("\n".join(_declared(policies)), "restore the policies of bridges")
+        present = table.chains()
+    accepted = [name for name in present if name.startswith(_ACCEPT)]
+    done: list[str] = []
+    try:
+        for chain in accepted:
+            if present[chain] == 0:
+                accept.delete(accept_comment(chain))
+                done.append(chain)
+    finally:
+        wanted = [name for name in policies if present[name] > len(_rules(name)) + 1]
+        _remove_chains(done, policies, wanted, last=len(done) == len(accepted))
+
+
+def _remove_chains(unused: "list[str]", policies: "list[str]", wanted: "list[str]", *, last: bool) -> None:
+    """Remove the unused chains and the policies that are not wanted.  `last`: no other than wanted stay."""
+    if not wanted:
+        objects = [f"set {_BRIDGES}"] if policies else []
+        objects += [f"map {_MEMBERS}"] if last else []
+        table.remove(table.chains(), [_BASE_CHAIN, *policies, *unused], objects)
+        return
+    gone = [name for name in policies if name not in wanted]
+    if gone:
+        commands = _declared(wanted)
+        for bridge in {_bridge(name) for name in gone} - {_bridge(name) for name in wanted}:
+            commands.append(f'delete element {TABLE} {_BRIDGES} {{ "{bridge}" }}')
+        commands += [f"delete chain {TABLE} {name}" for name in gone]
+        nft.run("\n".join(commands), "remove the policy of a bridge")
+    table.remove(table.chains(), unused)

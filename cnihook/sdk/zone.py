@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Containers' addresses in a zone of firewalld.
+
+firewalld knows whose none of them is.  So `table inet cnihook` has it: a late DEL must not take away what
+another container, that has the address by now, relies on.
+
+    map firewalld4 { 10.22.0.5 comment "mynet c1 eth0" : jump firewalld }
+
+The chain is empty, and no packet enters it; it counts the elements.
+"""
+
+from cnihook.lean.address import Address
+from cnihook.linux import nft
+from cnihook.linux.dbus import NoService
+from cnihook.linux.firewalld import Firewalld
+from cnihook.linux.flock import Lock
+from cnihook.sdk import table
+from cnihook.sdk.call import Call
+from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CHAIN = "firewalld"
+_DECLARE = f"""\
+add table {TABLE}
+add map {TABLE} firewalld4 {{ type ipv4_addr : verdict ; }}
+add map {TABLE} firewalld6 {{ type ipv6_addr : verdict ; }}
+add chain {TABLE} {_CHAIN}
+"""
+
+
+def add(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
+    """Raises NoService where firewalld does not run, before anything is changed."""
+    with Firewalld() as firewalld:
+        if addresses:
+            _record(call, addresses)
+        for address in addresses:
+            firewalld.add_source(zone, address)
+
+
+def _record(call: Call, addresses: "Sequence[Address]") -> None:
+    with Lock(LOCK, purpose=f"zone of {call.owner}"):
+        commands = [_DECLARE]
+        for address in addresses:
+            if _owner(address) is not None:
+                # Left by an owner who is gone, since the address is ours now.
+                commands.append(f"delete element {TABLE} {_map(address)} {{ {address} }}")
+            element = f'{address} comment "{call.owner}" : jump {_CHAIN}'
+            commands.append(f"add element {TABLE} {_map(address)} {{ {element} }}")
+        nft.run("\n".join(commands), f"note the addresses of {call.owner}")
+
+
+def delete(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
+    """Those of the addresses that no other attachment has by now; if none are known, those on record.
+
+    What is on record for nobody may be the work of the reference plugin.
+    """
+    owners = {a: _owner(a) for a in addresses} if addresses else _all()
+    wanted = (call.owner, None)
+    _delete(zone, {address: owner for address, owner in owners.items() if owner in wanted})
+
+
+def gc(call: Call, zone: str, keep: "set[str]") -> None:
+    """The addresses of every owner on this network that is not in `keep`."""
+    _delete(
+        zone, {a: o for a, o in _all().items() if o and o.startswith(call.owner_prefix) and o not in keep}
+    )
+
+
+def missing(zone: str, addresses: "Sequence[Address]") -> "list[Address]":
+    """Those that are not in the zone.  Raises NoService."""
+    with Firewalld() as firewalld:
+        return [address for address in addresses if not firewalld.has_source(zone, address)]
+
+
+def _map(address: Address) -> str:
+    return f"firewalld{address.version}"
+
+
+def _owner(address: Address) -> "str | None":
+    return nft.comment_of(FAMILY, NAME, _map(address), address)
+
+
+def _all() -> "dict[Address, str | None]":
+    return {
+        Address(key): owner
+        for name in ("firewalld4", "firewalld6")
+        for key, owner in nft.elements(FAMILY, NAME, name)
+    }
+
+
+def _delete(zone: str, owners: "dict[Address, str | None]") -> None:
+    """Remove these addresses, as long as they are these owners'; None is for those of which we know none."""
+    if not owners:
+        return
+    try:
+        with Firewalld() as firewalld:
+            for address in owners:
+                firewalld.remove_source(zone, address)
+    except NoService:
+        pass  # it does not run, and so has forgotten them
+    if not any(owners.values()):
+        return
+    with Lock(LOCK, purpose="remove addresses of a zone"):
+        elements = [
+            f"delete element {TABLE} {_map(address)} {{ {address} }}"
+            for address, owner in owners.items()
+            if owner is not None and _owner(address) == owner
+        ]
+        if elements:
+            nft.run("\n".join(elements), "forget addresses of a zone")
+        chains = table.chains()
+        if chains.get(_CHAIN) == 0:
+            table.remove(chains, [_CHAIN], ["map firewalld4", "map firewalld6"])

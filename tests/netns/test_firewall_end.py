@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""firewall: DEL, GC and ADDs that fail, all of which must leave what is another's."""
+
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import LEAVES_RULES, SPEC_1_1
+from tests.support import bridge
+from tests.support.cni import CniFailure, with_previous_result
+from tests.support.firewall import (
+    NET,
+    NET6,
+    attach,
+    conf,
+    drop_forwarded,
+    gc_conf,
+    leave_to_reference,
+    rules,
+)
+from tests.support.host import Container, Host
+
+POLICY: dict[str, Any] = {"ingressPolicy": "same-bridge"}
+
+
+@pytest.fixture(autouse=True)
+def dropping(host: Host) -> None:
+    """With a policy to drop, and one of the bridge, there is all that can be left behind."""
+    drop_forwarded(host)
+    leave_to_reference(host)
+
+
+def state(host: Host) -> tuple[str, ...]:
+    """All that the plugin may have set up."""
+    tables = host.run("nft", "list", "table", "inet", "cnihook", check=False).stdout
+    listed = (host.run(program, "-S").stdout for program in ("iptables", "ip6tables"))
+    return (tables, *listed)
+
+
+@LEAVES_RULES
+@pytest.mark.parametrize(
+    "keep,env",
+    [
+        ("prevResult", {}),
+        ("", {"CNI_NETNS": ""}),
+        ("", {"CNI_NETNS": "/run/netns/gone"}),
+    ],
+    ids=["as ever", "neither prevResult nor netns", "netns gone"],
+)
+def test_del_leaves_nothing_and_can_be_repeated(host: Host, keep: str, env: dict[str, str]) -> None:
+    """The owner is all that it has to know."""
+    before = state(host)
+    attached = attach(host, NET, NET6, **POLICY)
+
+    for _ in range(2):
+        attached.delete(keep=keep, **env)
+        assert state(host) == before
+
+
+@LEAVES_RULES
+def test_del_needs_neither_namespace_nor_links(host: Host) -> None:
+    before = state(host)
+    attached = attach(host, NET, NET6, **POLICY)
+    attached.container.destroy()
+    host.run("ip", "link", "delete", "cni0")
+
+    attached.delete()
+
+    assert state(host) == before
+
+
+@pytest.mark.known_difference("what ADD refuses fails DEL, too")
+@pytest.mark.parametrize(
+    "keys",
+    [{"ingressPolicy": "closed"}, {"backend": "firewalld"}],
+    ids=["policy", "firewalld"],
+)
+def test_del_does_not_fail_over_what_add_refuses(
+    host: Host, container: Container, keys: dict[str, Any]
+) -> None:
+    """The DEL that follows must not keep the rest of the chain from theirs."""
+    result = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}]}
+    sent = with_previous_result(conf(**keys), result)
+    with pytest.raises(CniFailure):
+        host.cni("ADD", sent, container)
+
+    host.cni("DEL", sent, container)
+
+
+@pytest.mark.known_difference("rules go by the address alone")
+def test_late_del_does_not_touch_who_has_the_address_now(host: Host) -> None:
+    """A runtime that comes late with its DEL, when the address has long been leased again."""
+    new = attach(host, **POLICY)
+    before = state(host)
+
+    host.cni("DEL", new.sent, host.container("late"))
+
+    assert state(host) == before
+    new.check()
+
+
+@LEAVES_RULES
+def test_two_interfaces_of_a_container_are_two_owners(host: Host) -> None:
+    before = state(host)
+    one = attach(host, **POLICY)
+    result = host.cni("ADD", bridge.network(NET, isDefaultGateway=False), one.container, "eth1")
+    sent = with_previous_result(conf(**POLICY), result)
+    host.cni("ADD", sent, one.container, "eth1")
+
+    one.delete()
+    host.cni("CHECK", sent, one.container, "eth1")
+    host.cni("DEL", sent, one.container, "eth1")
+
+    assert state(host) == before
+
+
+@LEAVES_RULES
+def test_what_is_done_twice_is_done_once(host: Host) -> None:
+    """A runtime that was killed does not know how far it came."""
+    before = state(host)
+    one = attach(host, NET, NET6, **POLICY)
+    after = state(host)
+
+    host.cni("ADD", one.sent, one.container)
+    assert state(host) == after
+
+    one.delete()
+    assert state(host) == before
+
+
+def test_failing_add_leaves_nothing(host: Host) -> None:
+    """The last of its steps fails: whoever has a chain of this name, nothing can jump to it."""
+    hook = "{ type filter hook output priority 5 ; }"
+    for family in ("ip", "ip6"):
+        host.run("nft", f"add chain {family} filter CNI-FORWARD {hook}")
+    before = host.nft()
+
+    with pytest.raises(CniFailure):
+        attach(host, NET, NET6, **POLICY)
+
+    assert host.nft() == before
+
+
+@SPEC_1_1
+def test_gc_removes_what_is_not_on_the_list(host: Host) -> None:
+    """Of this network, and of no other."""
+    one, two = (attach(host, NET, NET6, version="1.1.0", **POLICY) for _ in range(2))
+    other = attach(host, "10.8.0.0/24", link="cni1", name="net2", version="1.1.0", **POLICY)
+
+    host.cni("GC", gc_conf(two), plugin="firewall")
+
+    with pytest.raises(CniFailure, match="not in force"):
+        one.check()
+    two.check()
+    other.check()
+
+    host.cni("GC", gc_conf(), plugin="firewall")
+    assert len(rules(host, "CNI-FORWARD")) == 2
+    with pytest.raises(CniFailure):
+        two.check()
+    other.check()
+
+
+@SPEC_1_1
+def test_gc_without_a_list_removes_nothing(host: Host) -> None:
+    attach(host, version="1.1.0", **POLICY)
+    before = state(host)
+
+    host.cni("GC", conf("1.1.0"), plugin="firewall")
+
+    assert state(host) == before
+
+
+@SPEC_1_1
+def test_status(host: Host) -> None:
+    host.cni("STATUS", conf("1.1.0"), plugin="firewall")
+    with pytest.raises(CniFailure, match="firewalld does not run") as failed:
+        host.cni("STATUS", conf("1.1.0", backend="firewalld"), plugin="firewall")
+    assert failed.value.code == 50

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""firewall: a host that firewalld guards.  It is the real one, on a bus of its own."""
+
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import SPEC_1_1
+from tests.support import bridge
+from tests.support.cni import CniFailure, with_previous_result
+from tests.support.firewall import NET, NET6, attach, conf, gc_conf, leave_to_reference, routed_outside
+from tests.support.firewalld import Firewalld, start_bus
+from tests.support.host import Container, Host, Outside
+from tests.support.traffic import connect, reaches
+
+
+@pytest.fixture
+def firewalld(host: Host) -> Firewalld:
+    return Firewalld(host)
+
+
+@pytest.fixture(autouse=True)
+def leave(host: Host) -> None:
+    leave_to_reference(host)
+
+
+@pytest.mark.parametrize("backend", [None, "firewalld"])
+def test_addresses_are_in_the_zone_until_del(host: Host, backend: str | None) -> None:
+    """firewalld is asked wherever it runs, unless the backend is another."""
+    firewalld = Firewalld(host)
+    one, two = (attach(host, NET, NET6, backend=backend) for _ in range(2))
+
+    assert set(firewalld.sources()) == {f"{one.address(0)}/32", f"{one.address(1)}/128"} | {
+        f"{two.address(0)}/32",
+        f"{two.address(1)}/128",
+    }
+
+    for _ in range(2):
+        one.delete()
+        assert set(firewalld.sources()) == {f"{two.address(0)}/32", f"{two.address(1)}/128"}
+
+
+def test_traffic_passes_firewalld(host: Host, firewalld: Firewalld) -> None:
+    """Which rejects what is forwarded for somebody that it does not know."""
+    outside = routed_outside(host)
+    one = attach(host, NET, NET6)
+    assert connect(one.container, outside, Outside.ADDRESS) == one.address(0)
+    assert connect(one.container, outside, Outside.ADDRESS6) == one.address(1)
+
+    one.delete()
+    assert not reaches(one.container, outside, Outside.ADDRESS)
+
+
+def test_zone_may_be_another(host: Host, firewalld: Firewalld) -> None:
+    one = attach(host, firewalldZone="internal")
+    one.check()
+
+    assert firewalld.sources() == []
+    assert firewalld.sources("internal") == [f"{one.address()}/32"]
+
+
+def test_other_backend_leaves_firewalld_alone(host: Host, firewalld: Firewalld) -> None:
+    attach(host, backend="iptables").check()
+
+    assert firewalld.sources() == []
+
+
+def test_backend_that_is_none_leaves_the_choice_to_the_plugin(host: Host, firewalld: Firewalld) -> None:
+    attach(host, backend="anything").check()
+
+    assert firewalld.sources() == ["10.9.0.2/32"]
+
+
+def test_source_that_is_there_already_is_fine(host: Host, firewalld: Firewalld) -> None:
+    firewalld.add_source("trusted", "10.9.0.2/32")
+
+    assert attach(host).address() == "10.9.0.2"
+
+
+def test_refusal_of_firewalld_is_told(host: Host, firewalld: Firewalld) -> None:
+    with pytest.raises(CniFailure, match="INVALID_ZONE.*nowhere") as failed:
+        attach(host, NET, NET6, firewalldZone="nowhere")
+
+    assert failed.value.code == 999
+
+
+@pytest.mark.known_difference("the first address stays where the second is refused")
+def test_failing_add_leaves_no_address_in_the_zone(host: Host, firewalld: Firewalld) -> None:
+    firewalld.add_source("internal", "2001:db8:9::2/128")
+
+    with pytest.raises(CniFailure, match="2001:db8:9::2"):
+        attach(host, NET, NET6)
+
+    assert firewalld.sources() == []
+    assert firewalld.sources("internal") == ["2001:db8:9::2/128"]
+
+
+@pytest.mark.known_difference("the answer to the question is not looked at")
+def test_check_sees_that_an_address_has_left_the_zone(host: Host, firewalld: Firewalld) -> None:
+    """A reload does that."""
+    one = attach(host)
+    one.check()
+    firewalld.reload()
+
+    with pytest.raises(CniFailure, match="10.9.0.2 is not in zone trusted"):
+        one.check()
+
+
+@pytest.mark.known_difference("it removes what is another's by now")
+def test_late_del_does_not_touch_who_has_the_address_now(host: Host, firewalld: Firewalld) -> None:
+    one = attach(host)
+
+    host.cni("DEL", one.sent, host.container("late"))
+
+    assert firewalld.sources() == [f"{one.address()}/32"]
+
+
+@pytest.mark.known_difference("without prevResult the address stays")
+def test_del_needs_no_prev_result(host: Host, firewalld: Firewalld) -> None:
+    attach(host, NET, NET6).delete(keep="", CNI_NETNS="")
+
+    assert firewalld.sources() == []
+
+
+def test_what_the_other_implementation_added_is_removed(host: Host, firewalld: Firewalld) -> None:
+    container, result = bridge.add(host, bridge.network(NET, isDefaultGateway=True))
+    firewalld.add_source("trusted", "10.9.0.2/32")
+
+    host.cni("DEL", with_previous_result(conf(), result), container)
+
+    assert firewalld.sources() == []
+
+
+def test_del_bears_that_firewalld_has_gone(host: Host, firewalld: Firewalld) -> None:
+    """It has forgotten the address, so there is nothing to do."""
+    one = attach(host, backend="firewalld")
+    firewalld.stop()
+
+    one.delete()
+
+
+@SPEC_1_1
+def test_gc_and_status(host: Host, firewalld: Firewalld) -> None:
+    one, two = (attach(host, version="1.1.0") for _ in range(2))
+    host.cni("STATUS", conf("1.1.0", backend="firewalld"), plugin="firewall")
+    host.cni("GC", gc_conf(two), plugin="firewall")
+
+    assert firewalld.sources() == [f"{two.address()}/32"]
+    one.delete()
+
+
+@pytest.mark.parametrize("bus", [False, True], ids=["no bus", "a bus without it"])
+def test_firewalld_that_is_asked_for_and_does_not_run(host: Host, container: Container, bus: bool) -> None:
+    if bus:
+        start_bus(host)
+    container, result = bridge.add(host, bridge.network(NET), container)
+    sent: Any = with_previous_result(conf(backend="firewalld"), result)
+
+    with pytest.raises(CniFailure) as failed:
+        host.cni("ADD", sent, container)
+    assert failed.value.code == 999
+    host.cni("ADD", sent | {"backend": ""}, container)
+
+
+@pytest.mark.known_difference("it says what the bus says")
+def test_error_says_that_firewalld_does_not_run(host: Host, container: Container) -> None:
+    sent = with_previous_result(conf(backend="firewalld"), {"cniVersion": "1.0.0"})
+
+    with pytest.raises(CniFailure, match="firewalld does not run") as failed:
+        host.cni("ADD", sent, container)
+    assert "start it" in failed.value.details

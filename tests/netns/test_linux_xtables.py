@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""linux.xtables: rules for iptables, as iptables itself reads them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from cnihook.lean.address import IPNet
+from cnihook.linux import nft, xtables
+from cnihook.linux.netlink import NetlinkError
+from cnihook.linux.xtables import Edits, LegacyFilter, Match, NftFilter
+from tests.support.host import Host
+from tests.support.skip import skip_or_fail
+
+T = TypeVar("T")
+Filter = NftFilter | LegacyFilter
+KINDS: dict[str, Callable[[int], Filter]] = {"nft": NftFilter, "legacy": LegacyFilter}
+
+
+@pytest.fixture(autouse=True)
+def implementation() -> None:
+    """No plugin takes part: one run is enough."""
+
+
+@pytest.fixture(autouse=True)
+def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A socket belongs to the namespace that it was made in."""
+    host.leaves("nft: *", "file /run/xtables.lock")
+    monkeypatch.setattr(nft, "_backend", None)
+    monkeypatch.setattr(nft, "_socket", None)
+    yield
+    if nft._socket:
+        nft._socket.close()
+
+
+class Tables:
+    """The filter table of one kind and one IP version, read and changed by us and by iptables."""
+
+    def __init__(self, host: Host, kind: str, version: int) -> None:
+        self.host = host
+        self.program = f"{'iptables' if version == 4 else 'ip6tables'}-{kind}"
+        if host.run(self.program, "-P", "FORWARD", "DROP", check=False).returncode:
+            skip_or_fail(f"this kernel has no tables for {self.program}")
+        self.ours: Filter = KINDS[kind](version)
+
+    def do(self, function: "Callable[[Filter], T]") -> T:
+        return self.host.inside(lambda: function(self.ours))
+
+    def change(self, *edits: "Callable[[Edits], None]") -> None:
+        collected = Edits()
+        for edit in edits:
+            edit(collected)
+        self.do(lambda table: table.change(collected, "test"))
+
+    def iptables(self, *words: str, check: bool = True) -> list[str]:
+        """What it lists, or an empty list where it fails and may."""
+        done = self.host.run(self.program, *words, check=check)
+        return done.stdout.splitlines()
+
+
+@pytest.fixture(params=["nft 4", "nft 6", "legacy 4", "legacy 6"])
+def tables(
+    request: pytest.FixtureRequest, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Tables:
+    kind, version = request.param.split()
+    # Where the test itself starts the program, in the host's network namespace, it sees the machine's files.
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "lock"))
+    return Tables(host, kind, int(version))
+
+
+def ends(tables: Tables) -> list[str | IPNet]:
+    nets = {
+        4: ["10.9.0.0/24", "10.16.0.0/12", "10.9.0.2/32"],
+        6: ["2001:db8::/61", "2001:db8::/64", "::1/128"],
+    }
+    return ["cni0", "a", "fifteen-letters", *map(IPNet.parse, nets[tables.ours.version])]
+
+
+def test_rules_are_iptables_own(tables: Tables) -> None:
+    """It lists them as those of its own making, finds them, and can save and restore them."""
+    for chain in ("ours", "theirs"):
+        tables.iptables("-N", chain)
+    matches = [
+        Match(end, incoming=incoming, known=known)
+        for end in ends(tables)
+        for incoming, known in ((False, False), (True, False), (True, True))
+    ]
+    for match in matches:
+        own = [*match.words().split(), "-m", "comment", "--comment", "cnihook: a b", "-j", "ACCEPT"]
+        tables.iptables("-A", "theirs", *own)
+    tables.change(*(lambda edits, m=match: edits.accept("ours", m, "cnihook: a b") for match in matches))
+
+    def listed(chain: str) -> list[str]:
+        return [line.replace(chain, "X") for line in tables.iptables("-S", chain)]
+
+    assert listed("ours") == listed("theirs") and len(listed("ours")) == 1 + len(matches)
+    for match in matches:
+        own = [*match.words().split(), "-m", "comment", "--comment", "cnihook: a b", "-j", "ACCEPT"]
+        tables.iptables("-C", "ours", *own)
+    saved = tables.host.run(f"{tables.program}-save").stdout
+    tables.host.run(f"{tables.program}-restore", input=saved)
+    assert listed("ours") == listed("theirs")
+
+
+def test_what_is_there_is_read(tables: Tables) -> None:
+    """Whoever made it, and whatever it is besides."""
+    tables.iptables("-N", "one")
+    tables.iptables("-A", "FORWARD", "-m", "comment", "--comment", "two words", "-j", "one")
+    tables.iptables(
+        "-A", "FORWARD", "-p", "tcp", "--dport", "80", "-m", "comment", "--comment", "x", "-j", "DROP"
+    )
+    tables.change(
+        lambda edits: edits.jump("FORWARD", "one", "ours, first"),
+        lambda edits: edits.accept("one", Match("cni0", incoming=True, known=True), "ours"),
+    )
+
+    assert [(r.comment, r.target) for r in tables.do(lambda t: t.rules("FORWARD"))][:2] == [
+        ("ours, first", "one"),
+        ("two words", "one"),
+    ]
+    assert [r.comment for r in tables.do(lambda t: t.rules("FORWARD"))][2] == "x"
+    assert [r.comment for r in tables.do(lambda t: t.rules("one"))] == ["ours"]
+    assert tables.do(lambda t: t.rules("none")) == []
+
+
+def test_policies(tables: Tables) -> None:
+    tables.iptables("-N", "one")
+
+    for chain, policy in (("FORWARD", "drop"), ("one", ""), ("none", None)):
+        assert tables.do(lambda table, c=chain: table.policy(c)) == policy  # type: ignore[misc]
+    tables.iptables("-P", "FORWARD", "ACCEPT")
+    fresh = KINDS[tables.program.rpartition("-")[2]](tables.ours.version)
+    assert tables.host.inside(lambda: fresh.policy("FORWARD")) == "accept"
+
+
+def test_chains_come_and_go_with_their_rules(tables: Tables) -> None:
+    before = tables.iptables("-S")
+    tables.change(
+        lambda edits: edits.add_chain("one"),
+        lambda edits: edits.accept("one", Match("cni0", incoming=False), "ours"),
+        lambda edits: edits.jump("FORWARD", "one", "ours"),
+    )
+    (jump,) = tables.do(lambda table: table.rules("FORWARD"))
+    (rule,) = tables.do(lambda table: table.rules("one"))
+
+    tables.change(
+        lambda edits: edits.delete_chain("one"),
+        lambda edits: edits.delete_rule("one", rule),
+        lambda edits: edits.delete_rule("FORWARD", jump),
+    )
+
+    assert tables.iptables("-S") == before
+
+
+def test_all_is_done_or_nothing(tables: Tables) -> None:
+    """And what was refused does not confuse the next question."""
+    before = tables.iptables("-S")
+
+    with pytest.raises((NetlinkError, OSError)) as refused:
+        tables.change(
+            lambda edits: edits.add_chain("one"),
+            lambda edits: edits.jump("FORWARD", "one", "ours"),
+            lambda edits: edits.jump("FORWARD", "none", "ours"),
+            lambda edits: edits.jump("FORWARD", "one", "ours"),
+        )
+    assert "test" in str(refused.value)
+
+    assert tables.iptables("-S") == before
+    assert tables.do(lambda table: table.policy("FORWARD")) == "drop"
+
+
+def test_only_what_a_host_has_is_looked_at(host: Host) -> None:
+    """A look must not make tables that are not there."""
+    before = host.nft()
+    assert [type(table) for table in host.inside(lambda: xtables.filters(4))] == [NftFilter]
+    assert host.inside(lambda: xtables.filters(4)[0].policy("FORWARD")) is None
+    assert host.nft() == before
+
+    if host.run("iptables-legacy", "-S", check=False).returncode == 0:
+        kinds = [
+            [type(table) for table in host.inside(lambda v=version: xtables.filters(v))]  # type: ignore[misc]
+            for version in (4, 6)
+        ]
+        assert kinds == [[NftFilter, LegacyFilter], [NftFilter]]
