@@ -16,6 +16,7 @@ COMMANDS = {
     "detach": "take a container off its networks",
     "gc": "release what containers that are gone left behind",
     "logs": "what happened to a container's network",
+    "dhcp-keeper": "keep the leases of the plugin dhcp; starts and ends by itself",
 }
 _HOOK = ("createRuntime", "poststop")
 
@@ -45,7 +46,8 @@ def run(argv: "list[str]") -> int:
         # Past the interpreter's own winding-up, 1 ms in which it frees what the kernel frees anyway; the
         # hook writes unbuffered.
         os._exit(hook.main(command, argv[1:]))
-    module = getattr(__import__("cnihook.cli", fromlist=[command]), command)
+    name = command.replace("-", "_")
+    module = getattr(__import__("cnihook.cli", fromlist=[name]), name)
     try:
         code: int = module.main(argv[1:])
         sys.stdout.flush()

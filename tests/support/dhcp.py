@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network with a DHCP server on it, a real one, and the keepers of leases that a test starts or ends."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Container, Host
+from tests.support.namespace import Process
+
+SOCKET = "/run/cni/dhcp.sock"
+LEASES = f"{SOCKET}.leases"
+KEEPER = ("/usr/bin/python3", "-IS", str(CHECKOUT / "scripts" / "cnihook"), "dhcp-keeper")
+CONF = {
+    "cniVersion": "1.0.0",
+    "name": "net1",
+    "type": "bridge",
+    "bridge": "cni0",
+    "ipam": {"type": "dhcp"},
+}
+
+
+def network(*, version: str = "1.0.0", **ipam: Any) -> dict[str, Any]:
+    return CONF | {"cniVersion": version, "ipam": {"type": "dhcp"} | ipam}
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 15) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.01)
+    return found
+
+
+class Lan:
+    """A bridge that was there before, and behind it a machine that runs dnsmasq."""
+
+    ADDRESS = "10.9.0.1"
+
+    def __init__(self, host: Host, folder: Path) -> None:
+        self.host = host
+        self.folder = folder
+        self.machine = host.container("lan")
+        host.run(
+            "ip",
+            "-batch",
+            "-",
+            input="""\
+link add cni0 type bridge
+link set cni0 up
+link add lan0 type veth peer name eth0 netns lan
+link set lan0 master cni0 up
+""",
+        )
+        self.machine.run("ip", "-batch", "-", input="link set eth0 up\naddress add 10.9.0.1/24 dev eth0\n")
+        self.server: Process | None = None
+        wait_for(lambda: host.link("lan0")["operstate"] == "UP", "the machine's port is up")
+
+    def serve(self, *options: str, range: str = "10.9.0.10,10.9.0.99,255.255.255.0,2m") -> None:
+        """Start dnsmasq, or start it anew with other options; its leases are kept."""
+        self.stop()
+        self.log.write_text("")
+        self.server = self.machine.popen(
+            "dnsmasq",
+            *("--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--port=0", "--keep-in-foreground"),
+            *("--interface=eth0", "--bind-interfaces", "--user=root", "--pid-file=", "--no-ping"),
+            *("--log-dhcp", f"--log-facility={self.log}", f"--dhcp-leasefile={self.folder / 'leases'}"),
+            *(f"--dhcp-range={range}", "--dhcp-authoritative", *options),
+        )
+        wait_for(lambda: "DHCP, IP range" in self.log.read_text(), "dnsmasq serves")
+
+    def stop(self) -> None:
+        if self.server:
+            self.server.terminate()
+            self.server.wait(10)
+            for stream in (self.server.stdout, self.server.stderr):
+                assert stream
+                stream.close()
+            self.server = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def seen(self, pattern: str) -> int:
+        """How often something stands in the server's log."""
+        return len(re.findall(pattern, self.log.read_text()))
+
+    def wait_until_seen(self, pattern: str, times: int = 1) -> None:
+        wait_for(lambda: self.seen(pattern) >= times, f"{pattern!r} {times} times in the server's log")
+
+    def leases(self) -> dict[str, tuple[str, str, str]]:
+        """MAC, host name and client ID by address."""
+        lines = (self.folder / "leases").read_text().splitlines()
+        fields = [line.split() for line in lines]
+        return {field[2]: (field[1], field[3], field[4]) for field in fields}
+
+
+def keepers(host: Host) -> list[int]:
+    """The keepers that run in a throw-away host, as its PIDs."""
+    found = []
+    for line in host.run("ps", "-e", "-o", "pid=,args=").stdout.splitlines():
+        pid, _, command = line.strip().partition(" ")
+        if "dhcp-keeper" in command:
+            found.append(int(pid))
+    return found
+
+
+def end_keeper(host: Host, signal: str = "KILL") -> None:
+    (pid,) = keepers(host)
+    host.run("kill", f"-{signal}", str(pid))
+    wait_for(lambda: not keepers(host), "the keeper has ended")
+
+
+def start_keeper(host: Host, *options: str) -> Process:
+    started = host.popen(*KEEPER, *options)
+    wait_for(lambda: host.exists(SOCKET), "the keeper listens")
+    return started
+
+
+def lease_files(host: Host) -> list[str]:
+    return host.listdir(LEASES)
+
+
+def dns(result: Any) -> Any:
+    return result.get("dns", {})
+
+
+def address(result: Any) -> str:
+    return str(result["ips"][0]["address"]).partition("/")[0]
+
+
+def client_id(container: Container, network: str = "net1", ifname: str = "eth0") -> str:
+    """As dnsmasq writes it."""
+    return (b"\0" + f"{container.name}/{network}/{ifname}".encode())[:255].hex(":")
+
+
+def reference_daemon(host: Host) -> None:
+    """What the reference plugin has to have beside it."""
+    os.makedirs(host.root / "run/cni", exist_ok=True)
+    host.popen("/usr/lib/cni/dhcp", "daemon")
+    wait_for(lambda: host.exists(SOCKET), "the reference's daemon listens")
