@@ -25,7 +25,15 @@ CONF = {
 
 
 def network(*, version: str = "1.0.0", **ipam: Any) -> dict[str, Any]:
+    """For the bridge plugin; or, a link being there, for the plugin dhcp alone."""
     return CONF | {"cniVersion": version, "ipam": {"type": "dhcp"} | ipam}
+
+
+def request(
+    host: Host, command: str, conf: Any, container: Container | None, ifname: str = "eth0", **env: str
+) -> Any:
+    """To the plugin dhcp, without an interface plugin around it."""
+    return host.cni(command, conf, container, ifname, "dhcp", **env)
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = 15) -> Any:
@@ -60,6 +68,12 @@ link set lan0 master cni0 up
         self.server: Process | None = None
         wait_for(lambda: host.link("lan0")["operstate"] == "UP", "the machine's port is up")
 
+    def __enter__(self) -> "Lan":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
     def serve(self, *options: str, range: str = "10.9.0.10,10.9.0.99,255.255.255.0,2m") -> None:
         """Start dnsmasq, or start it anew with other options; its leases are kept."""
         self.stop()
@@ -72,6 +86,23 @@ link set lan0 master cni0 up
             *(f"--dhcp-range={range}", "--dhcp-authoritative", *options),
         )
         wait_for(lambda: "DHCP, IP range" in self.log.read_text(), "dnsmasq serves")
+
+    def plug(self, container: Container, ifname: str = "eth0") -> Container:
+        """Give a container a link to the network, as an interface plugin does before it calls dhcp."""
+        port = f"p-{container.name}-{ifname}"[-15:]
+        self.host.run(
+            "ip",
+            "-batch",
+            "-",
+            input=f"""\
+link add {port} type veth peer name {ifname} netns {container.name}
+link set {port} master cni0 up
+""",
+        )
+        container.ip("link", "set", ifname, "up")
+        wait_for(lambda: self.host.link(port)["operstate"] == "UP", f"{port} is up")
+        self.host.before = self.host.facts()
+        return container
 
     def stop(self) -> None:
         if self.server:
@@ -144,3 +175,9 @@ def reference_daemon(host: Host) -> None:
     os.makedirs(host.root / "run/cni", exist_ok=True)
     host.popen("/usr/lib/cni/dhcp", "daemon")
     wait_for(lambda: host.exists(SOCKET), "the reference's daemon listens")
+
+
+def leave_keeper(host: Host) -> None:
+    """The keeper that the plugin starts, and the server, outlive the last DEL of a test by a moment."""
+    files = (f"file {SOCKET}", "dir /run/cni", f"dir {LEASES}")
+    host.leaves("process *dhcp-keeper*", "process dnsmasq *", *files)
