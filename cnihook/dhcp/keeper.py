@@ -230,8 +230,8 @@ class Keeper:
                 if now() >= kept.expires_at:
                     _lose(kept, namespace, link, error)
                     return
-                until = kept.rebind_at if now() < kept.rebind_at else kept.expires_at
-                wake_at = min(until, now() + max((until - now()) / 2, _AGAIN))
+                stage = _next_stage(kept)
+                wake_at = min(stage, now() + max((stage - now()) / 2, _AGAIN))
             except Refused as error:
                 _lose(kept, namespace, link, error)
                 return
@@ -241,7 +241,7 @@ class Keeper:
     async def _renew(self, kept: Lease, namespace: NetNS, link: Link) -> None:
         channel = Channel(namespace, link)
         try:
-            await Client(kept, channel, link).extend(_PATIENCE)
+            await Client(kept, channel, link).extend(min(_PATIENCE, _next_stage(kept) - now()))
         except Refused as refusal:
             # A server that has forgotten its leases says no as well, and gives the same address to who asks.
             try:
@@ -251,6 +251,11 @@ class Keeper:
         finally:
             channel.close()
         kept.write()
+
+
+def _next_stage(kept: Lease) -> float:
+    """Until when it is asked as it is now: T2, then the lease's end."""
+    return kept.rebind_at if now() < kept.rebind_at else kept.expires_at
 
 
 def _lose(kept: Lease, namespace: NetNS, link: Link, reason: Exception) -> None:

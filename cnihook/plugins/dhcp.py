@@ -33,6 +33,7 @@ _CODES = {
 _PARAMETERS = [
     message.SUBNET_MASK, message.CLASSLESS_ROUTES, message.ROUTERS, message.STATIC_ROUTES,
     message.NAME_SERVERS, message.DOMAIN_NAME, message.DOMAIN_SEARCH,
+    message.RENEWAL_TIME, message.REBINDING_TIME,
 ]  # fmt: skip
 # What a message is made of, and not for a configuration to say.
 _RESERVED = {

@@ -219,11 +219,11 @@ def test_options_that_are_wrong_are_refused(host: Host, lan: Lan, container: Con
 
 def test_lease_is_renewed(host: Host, lan: Lan, container: Container) -> None:
     """Long before it ends; a short T1 makes it visible."""
-    lan.serve("--dhcp-option=58,1")
-    result = request(host, "ADD", network(), container)
+    lan.serve("--dhcp-option=58,3")
+    result = request(host, "ADD", network(request=[{"option": "58"}]), container)
 
-    lan.wait_until_seen(rf"DHCPACK\(eth0\) {address(result)}", 3)
-    assert list(lan.leases()) == [address(result)]
+    lan.wait_until_seen(rf"DHCPACK\(eth0\) {address(result)}", 2)
+    dhcp.wait_for(lambda: list(lan.leases()) == [address(result)], "the server has that lease")
 
 
 def test_check_finds_the_lease(host: Host, lan: Lan, container: Container) -> None:
@@ -285,12 +285,14 @@ def test_two_interfaces_of_one_container_have_leases_of_their_own(
     assert request(host, "CHECK", network() | {"prevResult": results[1]}, container, "eth1") is None
 
 
-def test_restarted_container_gets_its_address_again(host: Host, lan: Lan) -> None:
-    """After a crash, and no DEL.  Namespace and MAC address are new; the client ID is what counts."""
-    crashed = lan.plug(host.container("c"))
+@pytest.mark.known_difference("keeps the dead namespace open, and the link in it", run=False)
+def test_container_that_crashed_is_gone_and_gets_its_address_again(host: Host, lan: Lan) -> None:
+    """There was no DEL.  The next start has another MAC address; the client ID is what counts."""
     lan.serve()
-    first = request(host, "ADD", network(), crashed)
+    crashed = host.container("c")
+    first = host.cni("ADD", network(), crashed)
+    port = first["interfaces"][1]["name"]
     crashed.destroy()
-    dhcp.wait_for(lambda: "p-c-eth0" not in host.links(), "the namespace is gone")
+    dhcp.wait_for(lambda: port not in host.links(), "the link went with its namespace")
 
-    assert request(host, "ADD", network(), lan.plug(host.container("c")))["ips"] == first["ips"]
+    assert host.cni("ADD", network(), host.container("c"))["ips"] == first["ips"]

@@ -3,6 +3,7 @@
 
 import os
 import re
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,7 @@ class Lan:
             "-batch",
             "-",
             input="""\
-link add cni0 type bridge
+link add cni0 address 02:00:00:00:00:01 type bridge
 link set cni0 up
 link add lan0 type veth peer name eth0 netns lan
 link set lan0 master cni0 up
@@ -74,7 +75,12 @@ link set lan0 master cni0 up
     def __exit__(self, *_error: object) -> None:
         self.stop()
 
-    def serve(self, *options: str, range: str = "10.9.0.10,10.9.0.99,255.255.255.0,2m") -> None:
+    def serve(
+        self,
+        *options: str,
+        range: str = "10.9.0.10,10.9.0.99,255.255.255.0,2m",
+        authoritative: bool = True,
+    ) -> None:
         """Start dnsmasq, or start it anew with other options; its leases are kept."""
         self.stop()
         self.log.write_text("")
@@ -83,7 +89,7 @@ link set lan0 master cni0 up
             *("--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--port=0", "--keep-in-foreground"),
             *("--interface=eth0", "--bind-interfaces", "--user=root", "--pid-file=", "--no-ping"),
             *("--log-dhcp", f"--log-facility={self.log}", f"--dhcp-leasefile={self.folder / 'leases'}"),
-            *(f"--dhcp-range={range}", "--dhcp-authoritative", *options),
+            *(f"--dhcp-range={range}", *["--dhcp-authoritative"][: int(authoritative)], *options),
         )
         wait_for(lambda: "DHCP, IP range" in self.log.read_text(), "dnsmasq serves")
 
@@ -103,6 +109,13 @@ link set {port} master cni0 up
         wait_for(lambda: self.host.link(port)["operstate"] == "UP", f"{port} is up")
         self.host.before = self.host.facts()
         return container
+
+    def crash(self, container: Container) -> None:
+        """Let a container end that was plugged in."""
+        container.destroy()
+        port = f"p-{container.name}-eth0"
+        wait_for(lambda: port not in self.host.links(), f"{port} is gone")
+        self.host.before = self.host.before.without(f"link {port} ")
 
     def stop(self) -> None:
         if self.server:
@@ -170,11 +183,19 @@ def client_id(container: Container, network: str = "net1", ifname: str = "eth0")
     return (b"\0" + f"{container.name}/{network}/{ifname}".encode())[:255].hex(":")
 
 
-def reference_daemon(host: Host) -> None:
+def reference_daemon(host: Host) -> Process:
     """What the reference plugin has to have beside it."""
     os.makedirs(host.root / "run/cni", exist_ok=True)
-    host.popen("/usr/lib/cni/dhcp", "daemon")
+    daemon = host.popen("/usr/lib/cni/dhcp", "daemon")
     wait_for(lambda: host.exists(SOCKET), "the reference's daemon listens")
+    return daemon
+
+
+def frame(destination: str, payload: bytes) -> bytes:
+    """An Ethernet frame to a DHCP client, from nobody in particular."""
+    udp = struct.pack("!HHHH", 67, 68, 8 + len(payload), 0) + payload
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, bytes(4), b"\xff" * 4)
+    return bytes.fromhex(destination.replace(":", "")) + b"\2" * 6 + b"\x08\0" + ip + udp
 
 
 def leave_keeper(host: Host) -> None:
