@@ -7,10 +7,12 @@ has been nothing to keep and nobody to serve for a while; who needs it next star
 """
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import socket
+import stat
 
 from cnihook.dhcp import lease
 from cnihook.dhcp.client import Client, NoAnswer, Refused
@@ -32,6 +34,7 @@ LINGER = 2.0  # seconds after the last lease
 _LONGEST = 1 << 16  # bytes of a request
 _PATIENCE = 10.0  # seconds for a request to arrive, and for a server to answer to a renewal
 _AGAIN = 60.0  # seconds between two tries to renew, at least (RFC 2131, 4.4.5); and two looks at a namespace
+_ETHERNET_MAC = 17  # characters
 _CARRIER = 1.5  # seconds; the kernel takes up to one to tell a link's neighbours that it is up
 
 
@@ -157,6 +160,8 @@ class Keeper:
             link = namespace.rtnl.find_link(owner[2])
             if not link:
                 raise Failure(f"{fresh} does not exist; dhcp asks through it, so it must be made first")
+            if len(link.mac) != _ETHERNET_MAC:
+                raise Failure(f"{fresh} is no Ethernet link")
             fresh.claim(namespace, link)
             if owner in self._kept:
                 kept = self._kept[owner][0]
@@ -221,16 +226,17 @@ class Keeper:
                 kept.forget()
                 return
             namespace, link = found
+            # Until when it is asked as it is now: T2, then the lease's end.
+            stage = kept.rebind_at if now() < kept.rebind_at else kept.expires_at
             try:
                 if now() < wake_at:
                     continue
-                await self._renew(kept, namespace, link)
+                await _renew(kept, namespace, link, min(stage - now(), _PATIENCE))
                 wake_at = kept.renew_at
             except (NoAnswer, OSError) as error:
                 if now() >= kept.expires_at:
                     _lose(kept, namespace, link, error)
                     return
-                stage = _next_stage(kept)
                 wake_at = min(stage, now() + max((stage - now()) / 2, _AGAIN))
             except Refused as error:
                 _lose(kept, namespace, link, error)
@@ -238,24 +244,20 @@ class Keeper:
             finally:
                 namespace.close()
 
-    async def _renew(self, kept: Lease, namespace: NetNS, link: Link) -> None:
-        channel = Channel(namespace, link)
+
+async def _renew(kept: Lease, namespace: NetNS, link: Link, timeout: float) -> None:
+    channel = Channel(namespace, link)
+    try:
+        await Client(kept, channel, link).extend(timeout)
+    except Refused as refusal:
+        # A server that has forgotten its leases says no as well, and gives the same address to who asks.
         try:
-            await Client(kept, channel, link).extend(min(_PATIENCE, _next_stage(kept) - now()))
-        except Refused as refusal:
-            # A server that has forgotten its leases says no as well, and gives the same address to who asks.
-            try:
-                await Client(kept, channel, link).obtain(_PATIENCE, only=kept.address)
-            except (NoAnswer, Refused):
-                raise refusal from None
-        finally:
-            channel.close()
-        kept.write()
-
-
-def _next_stage(kept: Lease) -> float:
-    """Until when it is asked as it is now: T2, then the lease's end."""
-    return kept.rebind_at if now() < kept.rebind_at else kept.expires_at
+            await Client(kept, channel, link).obtain(_PATIENCE, only=kept.address)
+        except (NoAnswer, Refused):
+            raise refusal from None
+    finally:
+        channel.close()
+    kept.write()
 
 
 def _lose(kept: Lease, namespace: NetNS, link: Link, reason: Exception) -> None:
@@ -301,6 +303,8 @@ def listen(path: str) -> "socket.socket | None":
         except FileNotFoundError:
             pass
         except ConnectionRefusedError:
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise FileExistsError(errno.EEXIST, "is no socket", path) from None
             os.unlink(path)  # a keeper's that was killed
         os.umask(0o177)
         listener.bind(path)

@@ -195,7 +195,7 @@ def _dns_names(value: bytes) -> "Iterator[str]":
     while at < len(value):
         labels = []
         end = 0  # where the next name begins, once a pointer has led elsewhere
-        place = at
+        place = start = at
         while length := value[place]:
             if length < 64:
                 label = value[place + 1 : place + 1 + length]
@@ -206,9 +206,9 @@ def _dns_names(value: bytes) -> "Iterator[str]":
             else:
                 pointer = (length & 0x3F) << 8 | value[place + 1]
                 end = end or place + 2
-                if pointer >= place:  # back only, else it may go round for ever
+                if pointer >= start:  # back only, or it may go round for ever
                     raise IndexError
-                place = pointer
+                place = start = pointer
         yield ".".join(labels)
         at = end or place + 1
 
