@@ -66,6 +66,8 @@ class Client:
                 raise Refused(f"the DHCP server {server} offers {offer.offered} instead")
             asked = now()
             choice: dict[int, bytes] = {message.REQUESTED_ADDRESS: offer.offered, message.SERVER: server}
+            # A server writes its lease down before it confirms, which may take longer than an offer.
+            until = min(max(until, asked + 2), deadline)
             answer, sender = await self._ask(message.REQUEST, choice, _VERDICTS, until)
             if not answer:
                 problem = NoAnswer(
@@ -145,7 +147,11 @@ class Client:
 
 
 def _pauses() -> "Iterator[float]":
-    """Seconds until the next try: two, more or less, four times; then four, doubling."""
+    """Seconds until the next try: two, more or less, four times; then four, doubling.
+
+    Before that two short ones: a new port of a bridge may be up and yet for a moment not forward.
+    """
+    yield from (0.1, 0.4)
     for _try in range(4):
         yield random.uniform(1, 3)
     pause = 4.0

@@ -31,6 +31,7 @@ Owner = tuple[str, str, str]  # network, container ID, ifname
 _SO_NETNS_COOKIE = 71  # <asm-generic/socket.h>, from Linux 5.14 on
 _SOL_SOCKET = 1
 _DEFAULT_TIME = 3600  # seconds, for a server that does not say, as in the reference
+_DRAFT = ".new"
 _LEAST_TIME = 2  # so that a server cannot make us ask without a pause
 
 
@@ -213,7 +214,7 @@ class Lease:
             "since": self.since,
         }
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        draft = f"{self.path}.new"
+        draft = self.path + _DRAFT
         with open(draft, "w", opener=_private) as file:
             file.write(fastjson.dumps(fields, indent=4) + "\n")
         os.replace(draft, self.path)
@@ -238,7 +239,10 @@ class Lease:
             names = sorted(os.listdir(folder))
         except FileNotFoundError:
             return []
-        found = [cls._read(folder, f"{folder}/{name}") for name in names]
+        for name in names:
+            if name.endswith(_DRAFT):  # whoever wrote it was killed
+                _unlink(f"{folder}/{name}")
+        found = [cls._read(folder, f"{folder}/{name}") for name in names if not name.endswith(_DRAFT)]
         return [lease for lease in found if lease]
 
     @classmethod

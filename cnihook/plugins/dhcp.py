@@ -103,11 +103,13 @@ def add(call: Call) -> Result:
         "options": to_json(conf.provided),
         "parameters": conf.parameters,
     }
-    granted = _ask(conf.socket, request)
     try:
-        return _result(granted, conf.priority)
-    except BaseException:
-        delete(call)
+        return _result(_ask(conf.socket, request), conf.priority)
+    except BaseException as error:
+        try:
+            delete(call)
+        except OSError as another:
+            error.add_note(f"while undoing: {another}")
         raise
 
 

@@ -255,6 +255,35 @@ def test_status_tells_whether_a_keeper_can_be_had(host: Host, lan: Lan) -> None:
     assert failure.value.code == 50
 
 
+def test_damaged_file_is_no_lease(host: Host, lan: Lan, container: Container) -> None:
+    """Nor is a draft, or another boot's.  They are cleared away, and hide no lease."""
+    lan.serve(SHORT)
+    result = request(host, "ADD", network(), container)
+    dhcp.end_keeper(host)
+    (name,) = dhcp.lease_files(host)
+    kept = host.read(f"{LEASES}/{name}")
+    host.write(f"{LEASES}/{name}.new", kept)
+    host.write(f"{LEASES}/0", kept.replace('"boot": "', '"boot": "0'))
+    host.write(f"{LEASES}/1", kept[:100])
+    host.write(f"{LEASES}/2", "")
+
+    request(host, "CHECK", network() | {"prevResult": result}, container)
+
+    assert dhcp.lease_files(host) == [name]
+
+
+def test_command_gets_its_address_and_gives_it_back(host: Host, lan: Lan) -> None:
+    """All the way: network file, chain, bridge, keeper, resolv.conf; and back with nobody left waiting."""
+    lan.serve("--dhcp-option=6,192.0.2.53")
+    host.write("/etc/cni/net.d/10-lan.conf", json.dumps(network()))
+    host.leaves("file /etc/cni/net.d/*")
+    script = "ip -4 -br addr show eth0; cat /etc/resolv.conf; ping -c1 -W5 10.9.0.1"
+    output = host.run(str(cni.CHECKOUT / "scripts" / "priv-net-run"), "sh", "-c", script).stdout
+
+    assert "10.9.0." in output and "nameserver 192.0.2.53" in output and " 0% packet loss" in output
+    lan.wait_until_seen("DHCPRELEASE")
+
+
 # Passed on by systemd: descriptor 3 is the socket.
 ACTIVATE = """\
 import os, socket, sys
