@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.netns.test_hot_path import expect_cheap, imports
 from tests.support import cni, dhcp, traffic
 from tests.support.cni import CniFailure
 from tests.support.dhcp import KEEPER, LEASES, SOCKET, Lan, address, keepers, network, request, wait_for
@@ -255,6 +256,25 @@ def test_status_tells_whether_a_keeper_can_be_had(host: Host, lan: Lan) -> None:
     assert failure.value.code == 50
 
 
+@pytest.mark.parametrize(
+    "keys", [{"type": "bridge"}, {"type": "macvlan", "master": "cni0"}], ids=["bridge", "macvlan"]
+)
+def test_interface_plugins_of_others_can_use_it(
+    host: Host, lan: Lan, implementations: dict[str, cni.Implementation], keys: dict[str, str]
+) -> None:
+    """The reference's, with this plugin as an executable on their path."""
+    lan.serve()
+    ours = str(implementations["builtin"].folder)
+    host.implementation = implementations["reference"]
+    container = host.container()
+    result = host.cni("ADD", network() | keys, container, CNI_PATH=ours)
+
+    assert container.addresses("eth0") == [f"{address(result)}/24"]
+    assert len(keepers(host)) == 1
+    host.cni("DEL", network() | keys | {"prevResult": result}, container, CNI_PATH=ours)
+    assert not host.exists(LEASES)
+
+
 def test_damaged_file_is_no_lease(host: Host, lan: Lan, container: Container) -> None:
     """Nor is a draft, or another boot's.  They are cleared away, and hide no lease."""
     lan.serve(SHORT)
@@ -282,6 +302,21 @@ def test_command_gets_its_address_and_gives_it_back(host: Host, lan: Lan) -> Non
 
     assert "10.9.0." in output and "nameserver 192.0.2.53" in output and " 0% packet loss" in output
     lan.wait_until_seen("DHCPRELEASE")
+
+
+def test_plugin_imports_only_what_is_cheap(
+    host: Host, lan: Lan, container: Container, tmp_path: Path
+) -> None:
+    """Every container's start pays for it; what the keeper needs is paid for once."""
+    lan.serve()
+    assert host.implementation
+    program = host.implementation.program("dhcp")
+    for command in ("ADD", "DEL"):
+        environment = cni.Attachment(network(), container, "eth0", "dhcp", {}).environment(
+            command, Path("/x")
+        )
+        found = imports(host, tmp_path / "imports", program, input=json.dumps(network()), env=environment)
+        expect_cheap(found)
 
 
 # Passed on by systemd: descriptor 3 is the socket.
