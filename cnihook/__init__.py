@@ -11,6 +11,7 @@ The house, from the top down; a folder uses only what stands below it:
     runtime/    the runtime side of CNI: find networks, run their plugins, remember what is attached
     plugins/    one file per plugin type; run by name
     sdk/        what a plugin is written with, and how a plugin, built in or executable, is called
+    dhcp/       a DHCP client, and the process that keeps its leases
     spec/       the CNI specification as types
     linux/      links, addresses, routes, nftables, namespaces, by the kernel's own interfaces
     lean/       parts of the standard library at a price that a container's start can bear

@@ -29,6 +29,7 @@ COMMANDS = {
     "plan": "what each plugin would be given; nothing is run",
     "install-plugins": "the built-in plugins as executables, for other runtimes",
     "new-plugin": "a plugin project that works, to be made into one's own",
+    "dhcp-keeper": "keep the leases of the plugin dhcp; starts and ends by itself",
     "completion": "completion of all this for bash, zsh or fish",
 }
 _FILES = {"del": "delete"}  # whose name is a word of Python

@@ -286,6 +286,7 @@ def delete(call: Call) -> None:
     bridge = call.conf.string("bridge") or "cni0"
     addresses = [ip.net.address for ip in call.prev_result.ips] if call.prev_result else []
     try_each(
+        lambda: ipam.delete_through_link(call),
         lambda: veth.silence(call),
         lambda: spoofcheck.delete(call) if call.conf.boolean("macspoofchk") else None,
         lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,

@@ -177,7 +177,11 @@ def _take_back(call: Call, own: Taken, layer3: Layer3) -> None:
 
 def delete(call: Call) -> None:
     """The address is given back when the device that has it is home."""
-    try_each(lambda: _release(call), lambda: ipam.delete(call))
+    try_each(
+        lambda: ipam.delete_through_link(call),
+        lambda: _release(call),
+        lambda: ipam.delete(call),
+    )
 
 
 def _release(call: Call) -> None:

@@ -5,7 +5,14 @@ import time
 
 from cnihook.lean.address import Address
 from cnihook.linux import sysctl
-from cnihook.linux.rtnl import IF_OPER_UP, IFA_F_DADFAILED, IFA_F_TENTATIVE, RT_TABLE_MAIN, Link
+from cnihook.linux.rtnl import (
+    IF_OPER_UP,
+    IFA_F_DADFAILED,
+    IFA_F_TENTATIVE,
+    RT_SCOPE_LINK,
+    RT_TABLE_MAIN,
+    Link,
+)
 from cnihook.sdk.call import Call
 from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.result import IP, Interface, Result, Route
@@ -57,7 +64,8 @@ def set_routes(call: Call, link: Link, ips: "list[IP]", routes: "list[Route]") -
             gateways.setdefault(ip.gateway.version, ip.gateway)
     done = set()
     for route in routes:
-        via = route.gw or gateways.get(route.dst.address.version)
+        on_link = route.scope == RT_SCOPE_LINK  # by that it has no gateway
+        via = route.gw or (None if on_link else gateways.get(route.dst.address.version))
         table = RT_TABLE_MAIN if route.table is None else route.table
         # The same once more, which the kernel would refuse, comes about where one says what another implies:
         # a default route of ipam, and isDefaultGateway.

@@ -22,7 +22,16 @@ def add(call: Call) -> Result:
 
 
 def delete(call: Call) -> None:
+    """For when the link is gone: an address that is still set somewhere is nobody else's yet."""
     _delegate("DEL", call)
+
+
+def delete_through_link(call: Call) -> None:
+    """For before the link is taken down: the one plugin that gives an address back by a message has its DEL
+    now.  Without that its server would keep the address from others until the lease ends.
+    """
+    if plugin_type(call) == "dhcp":
+        _delegate("DEL", call)
 
 
 def check(call: Call) -> None:

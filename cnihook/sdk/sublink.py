@@ -180,7 +180,11 @@ def _hint(code: "int | None", kind: str, master: Link) -> str:
 
 def delete(call: Call, kind: str) -> None:
     """Needs neither the master nor a result; the address is given back when the link that has it is gone."""
-    try_each(lambda: _delete_links(call, kind), lambda: ipam.delete(call))
+    try_each(
+        lambda: ipam.delete_through_link(call),
+        lambda: _delete_links(call, kind),
+        lambda: ipam.delete(call),
+    )
 
 
 def _delete_links(call: Call, kind: str) -> None:

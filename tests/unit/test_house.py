@@ -25,6 +25,7 @@ LAYERS = [
     {"runtime"},
     {"plugins"},
     {"sdk"},
+    {"dhcp"},
     {"spec", "linux", "log"},
     {"lean"},
 ]

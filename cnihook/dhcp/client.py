@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The client's part of RFC 2131: ask for an address, later for more time.
+
+pyroute2 has a DHCP client, too (from 0.9; Debian 12 has 0.7).  It does not serve here: of the options that
+a configuration provides it drops those that it has no name for, one malformed message from anybody on the
+link ends its receiver for good, and it works on the network namespace of its process, so on one container.
+"""
+
+import asyncio
+import os
+import random
+
+from cnihook.dhcp import message
+from cnihook.dhcp.lease import Lease, now
+from cnihook.dhcp.message import NOBODY, Message
+from cnihook.dhcp.wire import BROADCAST_MAC, EVERYBODY, Channel
+from cnihook.lean.address import Address
+from cnihook.linux.rtnl import Link, mac_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MAX_SIZE = (1500).to_bytes(
+    2, "big"
+)  # of a reply; without a word servers keep to 576, and leave options out
+_VERDICTS = (message.ACK, message.NAK)
+
+
+class NoAnswer(Exception):
+    """Nobody has answered in the time that was given."""
+
+
+class Refused(Exception):
+    """A server has said no, to this address or to this client."""
+
+
+class Client:
+    """One conversation about one lease, over a channel that is closed by whoever has opened it."""
+
+    def __init__(self, lease: Lease, channel: Channel, link: Link) -> None:
+        self._lease = lease
+        self._channel = channel
+        self._mac = mac_bytes(link.mac)
+        self._xid = os.urandom(4)
+        self._began = now()
+
+    async def obtain(self, timeout: float, *, only: "Address | None" = None) -> None:
+        """Ask for an address; with `only`, for that one and no other.
+
+        Raises NoAnswer or Refused, which say how far it came.
+        """
+        deadline = now() + timeout
+        wanted: dict[int, bytes] = {message.REQUESTED_ADDRESS: only} if only else {}
+        problem: Exception = NoAnswer("no DHCP server answers")
+        for pause in _pauses():
+            if now() >= deadline:
+                raise problem
+            until = min(now() + pause, deadline)
+            offer, _sender = await self._ask(message.DISCOVER, wanted, (message.OFFER,), until)
+            server = offer.server if offer else None
+            if not offer or not server:
+                continue
+            if only and offer.offered != only:
+                raise Refused(f"the DHCP server {server} offers {offer.offered} instead")
+            asked = now()
+            choice: dict[int, bytes] = {message.REQUESTED_ADDRESS: offer.offered, message.SERVER: server}
+            # A server writes its lease down before it confirms, which may take longer than an offer.
+            until = min(max(until, asked + 2), deadline)
+            answer, sender = await self._ask(message.REQUEST, choice, _VERDICTS, until)
+            if not answer:
+                problem = NoAnswer(
+                    f"the DHCP server {server} offers {offer.offered}, but does not confirm it"
+                )
+            elif answer.kind == message.NAK:
+                problem = Refused(_no(answer))
+                await asyncio.sleep(max(until - now(), 0))
+            else:
+                self._lease.grant(answer, server, sender, asked)
+                return
+
+    async def extend(self, timeout: float) -> None:
+        """Ask for more time: the server that granted the lease, from T2 on any.  NoAnswer or Refused."""
+        lease = self._lease
+        asked = now()
+        rebinding = asked >= lease.rebind_at
+        answer, sender = await self._ask(
+            message.REQUEST,
+            {},
+            _VERDICTS,
+            asked + timeout,
+            current=lease.address,
+            destination=EVERYBODY if rebinding else lease.server,
+            mac=BROADCAST_MAC if rebinding else lease.server_mac,
+        )
+        if not answer:
+            raise NoAnswer("no DHCP server answers")
+        if answer.kind == message.NAK:
+            raise Refused(_no(answer))
+        if answer.offered != lease.address:
+            raise Refused(f"the DHCP server {answer.server or lease.server} gives {answer.offered} instead")
+        lease.grant(answer, answer.server or lease.server, sender, asked)
+
+    async def _ask(
+        self,
+        kind: int,
+        options: "dict[int, bytes]",
+        answers: "tuple[int, ...]",
+        until: float,
+        *,
+        current: Address = NOBODY,
+        destination: Address = EVERYBODY,
+        mac: bytes = BROADCAST_MAC,
+    ) -> "tuple[Message | None, bytes]":
+        """Send one message.  Its answer and the MAC address that came from, or None when it is too late."""
+        own = {
+            message.MESSAGE_TYPE: bytes((kind,)),
+            **options,
+            message.MAX_SIZE: _MAX_SIZE,
+            message.PARAMETERS: bytes(self._lease.parameters),
+        }
+        request = Message(
+            self._xid,
+            self._mac,
+            {**self._lease.options, **own},
+            current=current,
+            seconds=int(now() - self._began),
+        )
+        try:
+            async with asyncio.timeout(until - now()):
+                self._channel.send(request, current, destination, mac)
+                while True:
+                    await self._channel.readable()
+                    while received := self._channel.receive():
+                        answer, sender = received
+                        if self._is_ours(answer) and answer.kind in answers:
+                            return answer, sender
+        except TimeoutError:
+            pass
+        except OSError:  # the link is down, or gone
+            await asyncio.sleep(max(until - now(), 0))
+        return None, b""
+
+    def _is_ours(self, answer: Message) -> bool:
+        return answer.from_server and answer.xid == self._xid and answer.mac == self._mac
+
+
+def _pauses() -> "Iterator[float]":
+    """Seconds until the next try: two, more or less, four times; then four, doubling.
+
+    Before that two short ones: a new port of a bridge may be up and yet for a moment not forward.
+    """
+    yield from (0.1, 0.4)
+    for _try in range(4):
+        yield random.uniform(1, 3)
+    pause = 4.0
+    while True:
+        yield pause
+        pause *= 2
+
+
+def _no(answer: Message) -> str:
+    why = answer.options.get(message.ERROR, b"").decode("ascii", errors="replace")
+    return f"the DHCP server {answer.server or ''} refuses{': ' if why else ''}{why}"

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A lease: whose it is, what was granted until when, and its file.
+
+The file is the truth: it is there, whole, from before the container hears of its address until that is given
+back.  A keeper that was killed leaves it to the next one; where there is no keeper, whoever gives the lease
+back does so by the file alone.
+
+Whose it is says the namespace, opened by its path and compared.  Nobody holds it open in between, for that
+would keep it, and the links in it, alive beyond its container.
+"""
+
+import os
+import struct
+import time
+
+from cnihook.dhcp import message
+from cnihook.dhcp.message import Message
+from cnihook.lean import fastjson
+from cnihook.lean.address import Address
+from cnihook.linux.netns import NetNS
+from cnihook.linux.rtnl import mac_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cnihook.dhcp.wire import Channel
+    from cnihook.linux.rtnl import Link
+
+Owner = tuple[str, str, str]  # network, container ID, ifname
+
+_SO_NETNS_COOKIE = 71  # <asm-generic/socket.h>, from Linux 5.14 on
+_SOL_SOCKET = 1
+_DEFAULT_TIME = 3600  # seconds, for a server that does not say, as in the reference
+_DRAFT = ".new"
+_LEAST_TIME = 2  # so that a server cannot make us ask without a pause
+
+
+def folder_of(socket_path: str) -> str:
+    """Where the keeper that listens there has its leases."""
+    return f"{socket_path}.leases"
+
+
+def now() -> float:
+    """Seconds since boot, suspended ones too: nobody sets this clock, and all processes share it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def identity(namespace: NetNS) -> "list[int]":
+    """What no other namespace has until a reboot.  The number of a dead one is given to the next at once."""
+    import _socket
+
+    with namespace.entered():
+        probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        cookie = struct.unpack("=Q", probe.getsockopt(_SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0]
+    except OSError:
+        cookie = 0
+    finally:
+        probe.close()
+    return [*namespace.identity, cookie]
+
+
+class Lease:
+    __slots__ = (
+        "address", "boot", "folder", "granted", "identity", "index", "netns", "options", "owner",
+        "parameters", "server", "server_mac", "since",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        folder: str,
+        owner: Owner,
+        netns: str,
+        *,
+        options: "dict[int, bytes]",
+        parameters: "list[int]",
+    ) -> None:
+        self.folder = folder
+        self.owner = owner
+        self.netns = netns  # path
+        self.identity: list[int] = []  # of the namespace
+        self.index = 0  # of the link, which may be renamed
+        self.boot = _boot_id()
+        self.options = options  # that each message of ours has
+        self.parameters = parameters  # codes of the options that the server is asked for
+        # What the server has granted
+        self.address = message.NOBODY
+        self.server = message.NOBODY
+        self.server_mac = b""  # of the server, or of the router that relays for it
+        self.granted: dict[int, bytes] = {}
+        self.since = 0.0
+
+    def __str__(self) -> str:
+        _network, container_id, ifname = self.owner
+        return f"{ifname} of container {container_id}"
+
+    # The namespace
+
+    def claim(self, namespace: NetNS, link: "Link") -> None:
+        """This is where it belongs."""
+        self.identity = identity(namespace)
+        self.index = link.index
+
+    def find(self) -> "tuple[NetNS, Link] | None":
+        """The namespace, open, and the link; None if either is gone, whatever else may be in their place."""
+        try:
+            namespace = NetNS.open(self.netns)
+        except OSError:
+            return None
+        try:
+            if identity(namespace) == self.identity:
+                link = namespace.rtnl.find_link_by_index(self.index)
+                if link:
+                    return namespace, link
+        except OSError:
+            pass  # it ends at this moment
+        namespace.close()
+        return None
+
+    # Time, of the clock that now() reads
+
+    @property
+    def renew_at(self) -> float:
+        """T1: from here on the server is asked for more time."""
+        return self.since + self._times()[0]
+
+    @property
+    def rebind_at(self) -> float:
+        """T2: from here on any server is."""
+        return self.since + self._times()[1]
+
+    @property
+    def expires_at(self) -> float:
+        return self.since + self._times()[2]
+
+    def _times(self) -> "tuple[float, float, float]":
+        def given(code: int, default: float) -> float:
+            value = message.seconds(self.granted, code)
+            return default if value is None else float("inf") if value == message.FOREVER else value
+
+        whole = max(given(message.LEASE_TIME, _DEFAULT_TIME), _LEAST_TIME)
+        rebind = given(message.REBINDING_TIME, whole * 0.85)
+        if not 0 < rebind <= whole:
+            rebind = whole * 0.85
+        renew = given(message.RENEWAL_TIME, whole * 0.5)
+        if not 0 < renew <= rebind:
+            renew = min(whole * 0.5, rebind)
+        return renew, rebind, whole
+
+    # What is said about it
+
+    def grant(self, reply: Message, server: Address, mac: bytes, since: float) -> None:
+        """A server has confirmed it.  Time counts from when it was asked (RFC 2131, 4.4.1)."""
+        self.address = reply.offered
+        self.server = server
+        self.server_mac = mac
+        self.granted = reply.options
+        self.since = since
+
+    def release(self) -> None:
+        """Give it back, if there is a way to its server still; and forget it in any case."""
+        from cnihook.dhcp.wire import Channel  # a plugin needs it where no keeper is
+
+        try:
+            found = self.find() if self.server_mac else None
+            if found:
+                namespace, link = found
+                try:
+                    channel = Channel(namespace, link)
+                    try:
+                        self._say_goodbye(channel, mac_bytes(link.mac))
+                    finally:
+                        channel.close()
+                finally:
+                    namespace.close()
+        except OSError:
+            pass  # the link is down, or went at this moment: the server will see that nobody renews
+        finally:
+            self.forget()
+
+    def _say_goodbye(self, channel: "Channel", mac: bytes) -> None:
+        options = {
+            message.MESSAGE_TYPE: bytes((message.RELEASE,)),
+            message.SERVER: self.server,
+            message.CLIENT_ID: self.options.get(message.CLIENT_ID, b""),
+        }
+        goodbye = Message(os.urandom(4), mac, options, current=self.address)
+        channel.send(goodbye, self.address, self.server, self.server_mac)
+
+    # The file
+
+    @property
+    def path(self) -> str:
+        return _path(self.folder, self.owner)
+
+    @property
+    def is_on_record(self) -> bool:
+        return os.path.exists(self.path)
+
+    def write(self) -> None:
+        """Whole or not at all."""
+        fields = {
+            "owner": list(self.owner),
+            "netns": self.netns,
+            "identity": self.identity,
+            "index": self.index,
+            "boot": self.boot,
+            "options": to_json(self.options),
+            "parameters": self.parameters,
+            "address": str(self.address),
+            "server": str(self.server),
+            "serverMac": self.server_mac.hex(),
+            "granted": to_json(self.granted),
+            "since": self.since,
+        }
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        draft = self.path + _DRAFT
+        with open(draft, "w", opener=_private) as file:
+            file.write(fastjson.dumps(fields, indent=4) + "\n")
+        os.replace(draft, self.path)
+
+    def forget(self) -> None:
+        _unlink(self.path)
+        try:
+            os.rmdir(self.folder)  # the last one takes the folder along
+        except OSError:
+            pass
+
+    @classmethod
+    def load(cls, folder: str, owner: Owner) -> "Lease | None":
+        try:
+            return cls._read(folder, _path(folder, owner))
+        except FileNotFoundError:
+            return None
+
+    @classmethod
+    def load_all(cls, folder: str) -> "list[Lease]":
+        try:
+            names = sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return []
+        for name in names:
+            if name.endswith(_DRAFT):  # whoever wrote it was killed
+                _unlink(f"{folder}/{name}")
+        found = [cls._read(folder, f"{folder}/{name}") for name in names if not name.endswith(_DRAFT)]
+        return [lease for lease in found if lease]
+
+    @classmethod
+    def _read(cls, folder: str, path: str) -> "Lease | None":
+        """None for what is no lease of this boot.  Then the file goes: nobody can use it any more."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                fields = fastjson.loads(file.read())
+            if fields["boot"] != _boot_id():
+                raise ValueError
+            network, container_id, ifname = fields["owner"]
+            lease = cls(
+                folder,
+                (network, container_id, ifname),
+                fields["netns"],
+                options=from_json(fields["options"]),
+                parameters=fields["parameters"],
+            )
+            lease.identity = fields["identity"]
+            lease.index = fields["index"]
+            lease.address = Address.parse(fields["address"])
+            lease.server = Address.parse(fields["server"])
+            lease.server_mac = bytes.fromhex(fields["serverMac"])
+            lease.granted = from_json(fields["granted"])
+            lease.since = fields["since"]
+            return lease
+        except (ValueError, KeyError, TypeError):
+            _unlink(path)
+            return None
+
+
+def to_json(options: "dict[int, bytes]") -> "dict[str, str]":
+    return {str(code): value.hex() for code, value in options.items()}
+
+
+def from_json(options: "dict[str, str]") -> "dict[int, bytes]":
+    return {int(code): bytes.fromhex(value) for code, value in options.items()}
+
+
+def _path(folder: str, owner: Owner) -> str:
+    from _blake2 import blake2s
+
+    # The three together may be longer than a file's name; what they are stands in the file.
+    return f"{folder}/{blake2s('/'.join(owner).encode(), digest_size=16).hexdigest()}"
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+dhcp: the address that a DHCP server on the container's network grants.
+
+The request goes out through the container's own link, so an interface plugin that makes it first (bridge,
+macvlan) can use this one.  What is granted has to be renewed while the container lives: that is the keeper's
+work (cnihook/dhcp), a process that this plugin starts where none listens.
+
+A lease that cannot be renewed in time is lost, for the address may be somebody else's from then on: the
+link is taken down, the reason is in the container's log, and CHECK fails.
+"""
+
+from cnihook.dhcp import ask, message
+from cnihook.dhcp.ask import Denied, NoKeeper, Stranger
+from cnihook.dhcp.lease import Lease, folder_of, from_json, to_json
+from cnihook.linux.rtnl import RT_SCOPE_LINK
+from cnihook.sdk import DNS, IP, Address, Call, CniError, IPNet, NetConf, Result, Route, try_each
+from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, TRY_AGAIN_LATER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_CODES = {
+    "subnet-mask": message.SUBNET_MASK,
+    "routers": message.ROUTERS,
+    "host-name": message.HOST_NAME,
+    "vendor-class-identifier": message.VENDOR_CLASS,
+    "dhcp-client-identifier": message.CLIENT_ID,
+    "user-class": message.USER_CLASS,
+}
+# Classless routes before routers: a server short of room leaves out what comes last (RFC 3442).
+_PARAMETERS = [
+    message.SUBNET_MASK, message.CLASSLESS_ROUTES, message.ROUTERS, message.STATIC_ROUTES,
+    message.NAME_SERVERS, message.DOMAIN_NAME, message.DOMAIN_SEARCH,
+    message.RENEWAL_TIME, message.REBINDING_TIME,
+]  # fmt: skip
+# What a message is made of, and not for a configuration to say.
+_RESERVED = {
+    message.PAD, message.REQUESTED_ADDRESS, message.OVERLOAD, message.MESSAGE_TYPE, message.SERVER,
+    message.PARAMETERS, message.MAX_SIZE, message.END,
+}  # fmt: skip
+_LONGEST = 255  # bytes of an option
+
+
+class Conf:
+    """Every key, checked before anything is asked for."""
+
+    def __init__(self, call: Call) -> None:
+        ipam = call.conf.object("ipam")
+        self.socket = socket_path(ipam)
+        self.priority = ipam.integer("priority", default=0, low=0, high=0xFFFFFFFF)
+        self.provided = {message.CLIENT_ID: _client_id(call)}
+        arguments = dict(pair.split("=", 1) for pair in call.request.args.split(";") if "=" in pair)
+        for item in ipam.objects("provide"):
+            code = _code(item)
+            if code in _RESERVED:
+                raise item.refuse("option", f"is wrong: option {code} is the client's own")
+            argument = item.string("fromArg")
+            for key, value in ("value", item.string("value")), ("fromArg", arguments.get(argument, "")):
+                if len(value.encode(errors="surrogateescape")) > _LONGEST:
+                    raise item.refuse(key, f"is too long: an option has at most {_LONGEST} bytes")
+                if value:
+                    self.provided[code] = value.encode(errors="surrogateescape")
+        requested = ipam.objects("request")
+        skip_default = any(item.boolean("skipDefault") for item in requested)
+        self.parameters = [] if skip_default else list(_PARAMETERS)
+        self.parameters += [code for item in requested if (code := _code(item)) not in self.parameters]
+
+
+def socket_path(ipam: NetConf) -> str:
+    path = ipam.string("daemonSocketPath") or ask.SOCKET
+    if not ask.is_path(path):
+        raise ipam.refuse("daemonSocketPath", f"is wrong: {path!r} is no absolute path of at most 107 bytes")
+    return path
+
+
+def _code(item: NetConf) -> int:
+    name = item.string("option")
+    if name in _CODES:
+        return _CODES[name]
+    if name.isascii() and name.isdigit() and int(name) <= 255:
+        return int(name)
+    known = ", ".join(_CODES)
+    raise item.refuse("option", f"is wrong: {name!r} is no DHCP option", f"there are 0 to 255, {known}")
+
+
+def _client_id(call: Call) -> bytes:
+    """Known by this the container, and not its MAC address, has the lease; type 0 is a name (RFC 2132)."""
+    return b"\0" + "/".join((call.container_id, call.network, call.ifname)).encode()[:254]
+
+
+def _owner(call: Call) -> "tuple[str, str, str]":
+    return call.network, call.container_id, call.ifname
+
+
+def add(call: Call) -> Result:
+    conf = Conf(call)
+    request = {
+        "do": "obtain",
+        "owner": _owner(call),
+        "netns": call.sandbox_ns.path,
+        "options": to_json(conf.provided),
+        "parameters": conf.parameters,
+    }
+    try:
+        return _result(_ask(conf.socket, request), conf.priority)
+    except BaseException as error:
+        try:
+            delete(call)
+        except OSError as another:
+            error.add_note(f"while undoing: {another}")
+        raise
+
+
+def _ask(path: str, request: "dict[str, Any]") -> "dict[str, Any]":
+    """The keeper's answer; one is started if there is none."""
+    try:
+        return ask.ask(path, request, start=True)
+    except Denied as error:
+        code = TRY_AGAIN_LATER if error.later else INTERNAL
+        raise CniError(code, f"dhcp: {error}") from None
+    except Stranger as error:
+        help = 'stop it, or name another socket for this network in ipam: "daemonSocketPath"'
+        raise CniError(INTERNAL, f"dhcp: {error}", help) from None
+    except NoKeeper as error:
+        raise CniError(INTERNAL, f"dhcp: {error}") from None
+
+
+def _result(granted: "dict[str, Any]", priority: int) -> Result:
+    options = from_json(granted["options"])
+    address = Address.parse(granted["address"])
+    prefix = message.prefix_length(options.get(message.SUBNET_MASK, b""))
+    if prefix is None:
+        raise CniError(
+            INTERNAL,
+            f"dhcp: the DHCP server {granted['server']} grants {address} without a subnet mask (option 1)",
+            '"skipDefault" in ipam.request leaves it out, unless option 1 is among those that are requested',
+        )
+    router = next(iter(message.addresses(options.get(message.ROUTERS, b""))), None)
+    return Result(
+        ips=[IP(IPNet(address, prefix), router)],
+        routes=_routes(options, router, priority),
+        dns=DNS(
+            [str(server) for server in message.addresses(options.get(message.NAME_SERVERS, b""))],
+            message.domain_name(options.get(message.DOMAIN_NAME, b"")),
+            message.domain_search(options.get(message.DOMAIN_SEARCH, b"")),
+        ),
+    )
+
+
+def _routes(options: "dict[int, bytes]", router: "Address | None", priority: int) -> "list[Route]":
+    found = message.classless_routes(options.get(message.CLASSLESS_ROUTES, b""))
+    if not found:  # else the other two do not count (RFC 3442)
+        found = message.static_routes(options.get(message.STATIC_ROUTES, b""))
+        if router:
+            found.append((IPNet.parse("0.0.0.0/0"), router))
+    return [
+        Route(dst, priority=priority, scope=RT_SCOPE_LINK)
+        if gw.is_unspecified  # who is on the link itself
+        else Route(dst, gw, priority=priority)
+        for dst, gw in found
+    ]
+
+
+def delete(call: Call) -> None:
+    """Needs neither keeper nor namespace: the server will see by itself that nobody renews any more."""
+    path = socket_path(call.conf.object("ipam"))
+    try:
+        ask.ask(path, {"do": "release", "owner": _owner(call)}, start=False)
+    except (NoKeeper, Denied):
+        lease = Lease.load(folder_of(path), _owner(call))
+        if lease:
+            lease.release()
+
+
+def check(call: Call) -> None:
+    """The lease is kept, and renewed from here on if its keeper was killed."""
+    conf = Conf(call)
+    kept = Address.parse(_ask(conf.socket, {"do": "show", "owner": _owner(call)})["address"])
+    given = [ip.net.address for ip in call.required_prev_result().ips]
+    if kept not in given:
+        raise CniError(
+            INTERNAL, f"dhcp: the lease is for {kept}, which is not among the container's addresses"
+        )
+
+
+def gc(call: Call) -> None:
+    keep = call.valid_attachments()
+    if keep is None:
+        return
+    path = socket_path(call.conf.object("ipam"))
+    try:
+        request = {"do": "gc", "network": call.network, "keep": [list(attachment) for attachment in keep]}
+        ask.ask(path, request, start=False)
+    except (NoKeeper, Denied):
+        leases = Lease.load_all(folder_of(path))
+        stale = [one for one in leases if one.owner[0] == call.network and one.owner[1:] not in keep]
+        try_each(*(lease.release for lease in stale))
+
+
+def status(call: Call) -> None:
+    conf = Conf(call)
+    try:
+        _ask(conf.socket, {"do": "status"})
+    except CniError as error:
+        raise CniError(PLUGIN_NOT_AVAILABLE, error.msg, error.details) from None

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""dhcp: the address that a server on the container's network grants, with a real dnsmasq as that server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns.differences import OLD_KEYS
+from tests.support import cni, dhcp, traffic
+from tests.support.cni import CniFailure
+from tests.support.dhcp import Lan, address, client_id, network, request
+from tests.support.host import Container, Host
+
+pytestmark = pytest.mark.needs("dnsmasq")
+
+NO_DNS = pytest.mark.known_difference("name servers and domains that DHCP grants are not in the result")
+
+
+@pytest.fixture
+def lan(host: Host, implementation: cni.Implementation, tmp_path: Path) -> Iterator[Lan]:
+    """The network, and for the reference its daemon."""
+    made = Lan(host, tmp_path)
+    if implementation.name == "reference":
+        dhcp.reference_daemon(host)
+    host.before = host.facts()
+    dhcp.leave_keeper(host)
+    with made:
+        yield made
+
+
+@pytest.fixture
+def container(host: Host, lan: Lan) -> Container:
+    """With a link already, so that the plugin dhcp can be called by itself."""
+    return lan.plug(host.container())
+
+
+def test_container_on_a_bridge_gets_an_address_and_uses_it(host: Host, lan: Lan) -> None:
+    """The link is up for the question already, and has all that makes it useful after the answer."""
+    lan.serve()
+    container = host.container()
+    result = host.cni("ADD", network(), container)
+
+    assert result["ips"] == [{"interface": 2, "address": f"{address(result)}/24", "gateway": lan.ADDRESS}]
+    assert container.addresses("eth0") == [f"{address(result)}/24"]
+    assert ("default", lan.ADDRESS, "eth0") in container.routes()
+    assert traffic.connect(container, lan.machine, lan.ADDRESS) == address(result)
+
+
+def test_result_holds_address_gateway_and_default_route(host: Host, lan: Lan, container: Container) -> None:
+    lan.serve()
+    result = request(host, "ADD", network(), container)
+
+    assert result == {
+        "cniVersion": "1.0.0",
+        "ips": [{"address": f"{address(result)}/24", "gateway": lan.ADDRESS}],
+        "routes": [{"dst": "0.0.0.0/0", "gw": lan.ADDRESS}],
+    }
+
+
+def test_link_that_is_down_is_raised(host: Host, lan: Lan, container: Container) -> None:
+    """Not every interface plugin does that before it calls for an address."""
+    container.run("ip", "link", "set", "eth0", "down")
+    lan.serve()
+    request(host, "ADD", network(), container)
+
+    assert "UP" in container.link("eth0")["flags"]
+
+
+def test_link_that_is_missing_is_an_error(host: Host, lan: Lan) -> None:
+    lan.serve()
+
+    with pytest.raises(CniFailure, match="eth0"):
+        request(host, "ADD", network(), host.container())
+
+
+def test_server_knows_the_container_by_its_names(host: Host, lan: Lan) -> None:
+    """Not by its MAC address, which the next start of the same container does not have any more."""
+    container = lan.plug(host.container("x" * 200))
+    lan.serve()
+    request(host, "ADD", network() | {"name": "n" * 60}, container)
+
+    assert {found[2] for found in lan.leases().values()} == {client_id(container, "n" * 60)}
+
+
+@NO_DNS
+def test_name_servers_and_domains_are_in_the_result(host: Host, lan: Lan, container: Container) -> None:
+    servers = "--dhcp-option=6,10.9.0.1,192.0.2.53"
+    lan.serve(servers, "--domain=lan.example", "--dhcp-option=119,a.example,b.a.example")
+
+    assert request(host, "ADD", network(), container)["dns"] == {
+        "nameservers": ["10.9.0.1", "192.0.2.53"],
+        "domain": "lan.example",
+        "search": ["a.example", "b.a.example"],
+    }
+
+
+def test_configured_dns_goes_before_the_servers(host: Host, lan: Lan) -> None:
+    lan.serve("--dhcp-option=6,10.9.0.1")
+    dns = {"nameservers": ["192.0.2.9"]}
+
+    assert host.cni("ADD", network() | {"dns": dns}, host.container())["dns"] == dns
+
+
+def test_classless_routes_replace_the_router(host: Host, lan: Lan, container: Container) -> None:
+    """RFC 3442: who gets option 121 takes no notice of option 3, not even for want of a default route."""
+    lan.serve("--dhcp-option=121,192.0.2.0/24,10.9.0.7,198.51.100.128/25,10.9.0.8")
+
+    assert request(host, "ADD", network(request=[{"option": "121"}]), container)["routes"] == [
+        {"dst": "192.0.2.0/24", "gw": "10.9.0.7"},
+        {"dst": "198.51.100.128/25", "gw": "10.9.0.8"},
+    ]
+
+
+@pytest.mark.known_difference("does not ask for them, unless the configuration does")
+def test_classless_routes_are_asked_for(host: Host, lan: Lan, container: Container) -> None:
+    """As every other machine on such a network does."""
+    lan.serve("--dhcp-option=121,192.0.2.0/24,10.9.0.7")
+
+    routes = request(host, "ADD", network(), container)["routes"]
+    assert routes == [{"dst": "192.0.2.0/24", "gw": "10.9.0.7"}]
+
+
+@pytest.mark.known_difference("has 0.0.0.0 for a gateway")
+def test_classless_route_without_a_router_is_on_the_link(host: Host, lan: Lan) -> None:
+    lan.serve("--dhcp-option=121,192.0.2.0/24,0.0.0.0,198.51.100.0/24,10.9.0.1")
+    container = host.container()
+    conf = network(version="1.1.0", request=[{"option": "121"}])
+
+    assert host.cni("ADD", conf, container)["routes"] == [
+        {"dst": "192.0.2.0/24", "scope": 253},
+        {"dst": "198.51.100.0/24", "gw": "10.9.0.1"},
+    ]
+    assert ("192.0.2.0/24", None, "eth0") in container.routes()
+
+
+def test_static_routes_come_beside_the_router(host: Host, lan: Lan, container: Container) -> None:
+    """Option 33 knows no prefix lengths: that of 172.16.0.0 is that of its class, 16."""
+    lan.serve("--dhcp-option=33,172.16.0.0,10.9.0.7")
+
+    assert request(host, "ADD", network(request=[{"option": "33"}]), container)["routes"] == [
+        {"dst": "172.16.0.0/16", "gw": "10.9.0.7"},
+        {"dst": "0.0.0.0/0", "gw": "10.9.0.1"},
+    ]
+
+
+@OLD_KEYS
+def test_priority_is_every_routes_metric(host: Host, lan: Lan, container: Container) -> None:
+    lan.serve("--dhcp-option=33,172.16.0.0,10.9.0.7")
+    result = request(host, "ADD", network(version="1.1.0", priority=77), container)
+
+    assert [route["priority"] for route in result["routes"]] == [77, 77]
+
+
+@pytest.mark.parametrize(
+    ("provide", "args", "seen"),
+    [
+        ({"option": "host-name", "value": "web1"}, "", "client provides name: web1\n"),
+        ({"option": "12", "value": "web1"}, "", "client provides name: web1\n"),
+        ({"option": "host-name", "fromArg": "POD"}, "POD=pod7;X=y", "client provides name: pod7\n"),
+        ({"option": "host-name", "value": "a", "fromArg": "POD"}, "POD=b", "client provides name: b\n"),
+        ({"option": "host-name", "value": "a", "fromArg": "POD"}, "", "client provides name: a\n"),
+        ({"option": "vendor-class-identifier", "value": "cni/1"}, "", "vendor class: cni/1\n"),
+        ({"option": "user-class", "value": "\x04blue"}, "", "user class: blue\n"),
+    ],
+    ids=["name", "number", "argument", "argument first", "no argument", "vendor class", "user class"],
+)
+def test_options_are_provided(
+    host: Host, lan: Lan, container: Container, provide: Any, args: str, seen: str
+) -> None:
+    lan.serve()
+    request(host, "ADD", network(provide=[provide]), container, CNI_ARGS=f"IgnoreUnknown=1;{args}")
+
+    assert lan.seen(seen)
+
+
+def test_provided_client_id_is_taken_as_it_is(host: Host, lan: Lan, container: Container) -> None:
+    lan.serve()
+    provide = [{"option": "dhcp-client-identifier", "value": "abc"}]
+    request(host, "ADD", network(provide=provide), container)
+
+    assert [found[2] for found in lan.leases().values()] == ["61:62:63"]
+
+
+def test_requested_options_are_asked_for(host: Host, lan: Lan, container: Container) -> None:
+    lan.serve()
+    request(host, "ADD", network(request=[{"option": "42"}, {"option": "routers"}]), container)
+
+    assert lan.seen(r"requested options:.*\b42:ntp-server")
+
+
+def test_default_request_can_be_left_out(host: Host, lan: Lan, container: Container) -> None:
+    """Then there is no router, no name server."""
+    lan.serve("--dhcp-option=6,10.9.0.1")
+    conf = network(request=[{"option": "subnet-mask", "skipDefault": True}])
+    result = request(host, "ADD", conf, container)
+
+    assert result == {"cniVersion": "1.0.0", "ips": [{"address": f"{address(result)}/24"}]}
+
+
+@pytest.mark.parametrize(
+    "ipam",
+    [
+        {"provide": [{"option": "no-such-option", "value": "x"}]},
+        {"provide": [{"option": "256", "value": "x"}]},
+        {"provide": [{"option": "host-name", "value": "x" * 256}]},
+        {"request": [{"option": "-1"}]},
+    ],
+    ids=["unknown", "number", "too long", "requested"],
+)
+def test_options_that_are_wrong_are_refused(host: Host, lan: Lan, container: Container, ipam: Any) -> None:
+    lan.serve()
+    with pytest.raises(CniFailure):
+        request(host, "ADD", network(**ipam), container)
+
+    assert not lan.seen("DHCPDISCOVER")
+
+
+def test_lease_is_renewed(host: Host, lan: Lan, container: Container) -> None:
+    """Long before it ends; a short T1 makes it visible."""
+    lan.serve("--dhcp-option=58,3")
+    result = request(host, "ADD", network(request=[{"option": "58"}]), container)
+
+    lan.wait_until_seen(rf"DHCPACK\(eth0\) {address(result)}", 2)
+    dhcp.wait_for(lambda: list(lan.leases()) == [address(result)], "the server has that lease")
+
+
+def test_check_finds_the_lease(host: Host, lan: Lan, container: Container) -> None:
+    lan.serve()
+    result = request(host, "ADD", network(), container)
+
+    assert request(host, "CHECK", network() | {"prevResult": result}, container) is None
+    assert list(lan.leases()) == [address(result)]
+
+
+def test_del_gives_the_address_back(host: Host, lan: Lan, container: Container) -> None:
+    lan.serve()
+    result = request(host, "ADD", network(), container)
+    request(host, "DEL", network() | {"prevResult": result}, container)
+
+    lan.wait_until_seen(rf"DHCPRELEASE\(eth0\) {address(result)}")
+    dhcp.wait_for(lambda: lan.leases() == {}, "the server has no lease")
+
+
+@pytest.mark.known_difference("takes down the link first, through which it would have to be", run=False)
+def test_del_on_a_bridge_gives_the_address_back(host: Host, lan: Lan) -> None:
+    """While there is a link that the message can take."""
+    lan.serve()
+    container = host.container()
+    result = host.cni("ADD", network(), container)
+    host.cni("DEL", network() | {"prevResult": result}, container)
+
+    lan.wait_until_seen(rf"DHCPRELEASE\(eth0\) {address(result)}")
+
+
+def test_del_can_be_repeated(host: Host, lan: Lan, container: Container) -> None:
+    lan.serve()
+    result = request(host, "ADD", network(), container)
+    for _time in range(2):
+        request(host, "DEL", network() | {"prevResult": result}, container)
+    request(host, "DEL", network(), host.container("never-seen"))
+
+
+@pytest.mark.parametrize("netns", ["", "/run/netns/gone"], ids=["empty", "gone"])
+def test_del_needs_no_namespace(host: Host, lan: Lan, netns: str) -> None:
+    lan.serve()
+    container = host.container()
+    result = host.cni("ADD", network(), container)
+    container.destroy()
+
+    host.cni("DEL", network() | {"prevResult": result}, container, CNI_NETNS=netns)
+
+
+def test_two_interfaces_of_one_container_have_leases_of_their_own(
+    host: Host, lan: Lan, container: Container
+) -> None:
+    lan.plug(container, "eth1")
+    lan.serve()
+    results = [request(host, "ADD", network(), container, f"eth{i}") for i in range(2)]
+    assert {address(result) for result in results} == set(lan.leases())
+
+    request(host, "DEL", network() | {"prevResult": results[0]}, container, "eth0")
+
+    assert request(host, "CHECK", network() | {"prevResult": results[1]}, container, "eth1") is None
+
+
+@pytest.mark.known_difference("keeps the dead namespace open, and the link in it", run=False)
+def test_container_that_crashed_is_gone_and_gets_its_address_again(host: Host, lan: Lan) -> None:
+    """There was no DEL.  The next start has another MAC address; the client ID is what counts."""
+    lan.serve()
+    crashed = host.container("c")
+    first = host.cni("ADD", network(), crashed)
+    port = first["interfaces"][1]["name"]
+    crashed.destroy()
+    dhcp.wait_for(lambda: port not in host.links(), "the link went with its namespace")
+
+    assert host.cni("ADD", network(), host.container("c"))["ips"] == first["ips"]

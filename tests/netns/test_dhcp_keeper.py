@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keeper of the plugin dhcp: how it starts and ends, and what becomes of the leases meanwhile."""
+
+import json
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns.test_hot_path import expect_cheap, imports
+from tests.support import cni, dhcp, traffic
+from tests.support.cni import CniFailure
+from tests.support.dhcp import KEEPER, LEASES, SOCKET, Lan, address, keepers, network, request, wait_for
+from tests.support.host import Container, Host
+
+pytestmark = pytest.mark.needs("dnsmasq")
+
+SHORT = "--dhcp-option=58,3"  # T1, so that a test need not wait for a minute until a lease is renewed
+
+
+@pytest.fixture
+def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
+    """Only ours: the reference's daemon is another program."""
+    return implementations["builtin"]
+
+
+@pytest.fixture
+def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
+    with Lan(host, tmp_path) as made:
+        host.before = host.facts()
+        dhcp.leave_keeper(host)
+        yield made
+
+
+@pytest.fixture
+def container(host: Host, lan: Lan) -> Container:
+    """With a link already, so that the plugin dhcp can be called by itself."""
+    return lan.plug(host.container())
+
+
+def test_keeper_starts_with_the_first_lease_and_ends_after_the_last(
+    host: Host, lan: Lan, container: Container
+) -> None:
+    lan.serve()
+    containers = [container, lan.plug(host.container())]
+    for each in containers:
+        request(host, "ADD", network(), each)
+    assert len(keepers(host)) == 1 and len(dhcp.lease_files(host)) == 2
+
+    request(host, "DEL", network(), containers[0])
+    assert len(keepers(host)) == 1 and len(dhcp.lease_files(host)) == 1
+
+    request(host, "DEL", network(), containers[1])
+    wait_for(lambda: not keepers(host), "the keeper ends")
+    assert not host.exists(SOCKET) and not host.exists(LEASES)
+
+
+def test_keeper_lets_go_of_all_that_its_starter_had(host: Host, lan: Lan, container: Container) -> None:
+    """A runtime waits for the end of whatever its hook's output goes to, or of a pipe that it passed on."""
+    lan.serve()
+    read, write = os.pipe()
+    environment = cni.Attachment(network(), container, "eth0", "dhcp", {}).environment("ADD", Path("/x"))
+    assert host.implementation
+    program = host.implementation.program("dhcp")
+    with host.popen(program, env=environment, stdin=-1, pass_fds=[write]) as plugin:
+        os.close(write)
+        stdout, _stderr = plugin.communicate(json.dumps(network()), 20)  # until all ends of it are closed
+    with open(read, "rb") as pipe:
+        assert pipe.read() == b""
+
+    assert json.loads(stdout)["ips"]
+    (pid,) = keepers(host)
+    own = host.run("sh", "-c", f"readlink /proc/{pid}/fd/*; readlink /proc/{pid}/cwd").stdout.splitlines()
+    assert own[:3] == ["/dev/null"] * 3 and own[-1] == "/"
+    request(host, "DEL", network(), container)
+
+
+def test_socket_is_roots_alone(host: Host, lan: Lan, container: Container) -> None:
+    lan.serve()
+    request(host, "ADD", network(), container)
+
+    modes = {path: stat.S_IMODE(os.stat(host.root / path[1:]).st_mode) for path in (SOCKET, LEASES)}
+    assert modes == {SOCKET: 0o600, LEASES: 0o700}
+    assert {os.stat(host.root / LEASES[1:] / name).st_mode & 0o777 for name in dhcp.lease_files(host)} == {
+        0o600
+    }
+
+
+def test_lease_outlives_a_keeper_that_was_killed(host: Host, lan: Lan, container: Container) -> None:
+    """The next request, whatever it is, starts another, and that goes on where the first one was stopped."""
+    lan.serve(SHORT)
+    result = request(host, "ADD", network(), container)
+    dhcp.end_keeper(host)
+    before = lan.seen("DHCPACK")
+
+    request(host, "CHECK", network() | {"prevResult": result}, container)
+
+    lan.wait_until_seen("DHCPACK", before + 1)
+    wait_for(lambda: list(lan.leases()) == [address(result)], "the server has that lease")
+
+
+def test_del_gives_the_address_back_without_a_keeper(host: Host, lan: Lan, container: Container) -> None:
+    lan.serve()
+    result = request(host, "ADD", network(), container)
+    dhcp.end_keeper(host)
+
+    for _time in range(2):
+        request(host, "DEL", network() | {"prevResult": result}, container)
+
+    lan.wait_until_seen(rf"DHCPRELEASE\(eth0\) {address(result)}")
+    assert keepers(host) == [] and not host.exists(LEASES)
+
+
+def test_del_forgets_a_lease_whose_namespace_went_without_a_keeper(host: Host, lan: Lan) -> None:
+    lan.serve()
+    container = lan.plug(host.container("c"))
+    request(host, "ADD", network(), container)
+    dhcp.end_keeper(host)
+    lan.crash(container)
+
+    request(host, "DEL", network(), container, CNI_NETNS="")
+
+    assert not host.exists(LEASES)
+
+
+def test_lease_is_never_renewed_for_another_namespace_at_the_same_path(host: Host, lan: Lan) -> None:
+    """The path is the runtime's and may be used again.  The lease ends, and with the last one the keeper."""
+    lan.serve(SHORT)
+    first = host.container("c")
+    request(host, "ADD", network(), lan.plug(first))
+    lan.crash(first)
+    host.container("c")
+
+    wait_for(lambda: not keepers(host), "the keeper ends")
+    assert not host.exists(LEASES) and lan.seen("DHCPACK") == 1
+
+
+def test_gc_gives_back_what_is_not_on_the_keep_list(host: Host, lan: Lan, container: Container) -> None:
+    others = [lan.plug(host.container()) for _ in range(2)]
+    lan.serve()
+    kept = request(host, "ADD", network(), container)
+    request(host, "ADD", network(), others[0])
+    other = request(host, "ADD", network() | {"name": "net2"}, others[1])
+
+    keep = [{"containerID": container.name, "ifname": "eth0"}]
+    conf = network(version="1.1.0")
+    request(host, "GC", conf | {"cni.dev/valid-attachments": keep}, None)
+
+    lan.wait_until_seen("DHCPRELEASE")
+    wait_for(lambda: len(lan.leases()) == 2, "the server has two leases")
+    assert set(lan.leases()) == {address(kept), address(other)}
+
+    dhcp.end_keeper(host)
+    request(host, "GC", conf | {"cni.dev/valid-attachments": []}, None)
+    wait_for(lambda: set(lan.leases()) == {address(other)}, "the server has the other network's lease")
+
+
+def test_address_that_is_refused_is_used_no_more(host: Host, lan: Lan) -> None:
+    """Somebody else may have it by now.  CHECK tells whoever looks after the container."""
+    lan.serve(SHORT)
+    container = host.container()
+    result = host.cni("ADD", network(), container)
+    lan.serve(SHORT, range="10.9.0.200,10.9.0.220,255.255.255.0,2m")
+
+    wait_for(lambda: "UP" not in container.link("eth0")["flags"], "the link is down")
+    with pytest.raises(CniFailure, match="no lease"):
+        host.cni("CHECK", network() | {"prevResult": result}, container)
+    log = host.read(f"/run/cnihook/log/{container.name}")
+    assert address(result) in log and "eth0 is down now" in log
+    host.leaves("file /run/cnihook/log/*")
+
+
+def test_no_server_is_an_error_that_says_so(host: Host, lan: Lan) -> None:
+    """After a time that is shorter than a hook's; and nothing is left, neither the link nor a lease."""
+    keeper = dhcp.start_keeper(host, "--timeout", "1", "--linger", "60")
+    container = host.container()
+    with pytest.raises(CniFailure, match="eth0 of container c2: no DHCP server answers") as failure:
+        host.cni("ADD", network(), container)
+
+    assert failure.value.code == 11
+    assert container.links() == {"lo"}
+    keeper.terminate()
+    assert keeper.wait(10) == 0
+    assert not host.exists(LEASES)
+
+
+def test_request_that_is_called_off_leaves_no_lease(host: Host, lan: Lan, container: Container) -> None:
+    """A runtime's patience may end before ours."""
+    assert host.implementation
+    environment = cni.Attachment(network(), container, "eth0", "dhcp", {}).environment("ADD", Path("/x"))
+    with host.popen(host.implementation.program("dhcp"), env=environment, stdin=-1) as plugin:
+        assert plugin.stdin
+        plugin.stdin.write(json.dumps(network()))
+        plugin.stdin.close()
+        plugin.stdin = None
+        wait_for(lambda: keepers(host), "the keeper asks")
+        plugin.send_signal(signal.SIGTERM)
+        stdout, _stderr = plugin.communicate(timeout=20)
+    assert "interrupted by signal 15" in json.loads(stdout)["msg"]
+
+    wait_for(lambda: not keepers(host), "the keeper ends")
+    assert not host.exists(LEASES)
+
+
+def test_answer_of_the_references_daemon_is_understood_as_such(
+    host: Host, lan: Lan, container: Container
+) -> None:
+    """Both have the same socket by default, and speak another language.  DEL has nothing to do then."""
+    daemon = dhcp.reference_daemon(host)
+    with pytest.raises(CniFailure, match="is the reference plugins' daemon; stop it"):
+        request(host, "ADD", network(), container)
+    request(host, "DEL", network(), container)
+
+    daemon.terminate()
+
+
+def test_socket_can_be_elsewhere(host: Host, lan: Lan, container: Container) -> None:
+    lan.serve()
+    conf = network(daemonSocketPath="/run/other/d.sock")
+    request(host, "ADD", conf, container)
+
+    assert host.exists("/run/other/d.sock") and not host.exists(SOCKET)
+    request(host, "DEL", conf, container)
+    host.leaves("file /run/other/d.sock", "dir /run/other")
+
+
+@pytest.mark.parametrize(
+    "ipam",
+    [
+        {"daemonSocketPath": "relative"},
+        {"daemonSocketPath": "/run/" + "x" * 120},
+        {"daemonSocketPath": 1},
+        {"priority": -1},
+        {"provide": [{"option": "53", "value": "x"}]},
+        {"provide": {"option": "12"}},
+        {"request": ["12"]},
+    ],
+)
+def test_configuration_that_is_wrong_is_refused(host: Host, ipam: Any) -> None:
+    with pytest.raises(CniFailure) as failure:
+        request(host, "ADD", network(**ipam), host.container())
+
+    assert failure.value.code == 7 and str(failure.value.msg).count(next(iter(ipam)))
+    assert keepers(host) == []
+
+
+def test_status_tells_whether_a_keeper_can_be_had(host: Host, lan: Lan) -> None:
+    request(host, "STATUS", network(version="1.1.0"), None)
+
+    with pytest.raises(CniFailure, match="/proc/nowhere") as failure:
+        request(host, "STATUS", network(version="1.1.0", daemonSocketPath="/proc/nowhere/d.sock"), None)
+    assert failure.value.code == 50
+
+
+@pytest.mark.parametrize(
+    "keys", [{"type": "bridge"}, {"type": "macvlan", "master": "cni0"}], ids=["bridge", "macvlan"]
+)
+def test_interface_plugins_of_others_can_use_it(
+    host: Host, lan: Lan, implementations: dict[str, cni.Implementation], keys: dict[str, str]
+) -> None:
+    """The reference's, with this plugin as an executable on their path."""
+    lan.serve()
+    ours = str(implementations["builtin"].folder)
+    host.implementation = implementations["reference"]
+    container = host.container()
+    result = host.cni("ADD", network() | keys, container, CNI_PATH=ours)
+
+    assert container.addresses("eth0") == [f"{address(result)}/24"]
+    assert len(keepers(host)) == 1
+    host.cni("DEL", network() | keys | {"prevResult": result}, container, CNI_PATH=ours)
+    assert not host.exists(LEASES)
+
+
+def test_damaged_file_is_no_lease(host: Host, lan: Lan, container: Container) -> None:
+    """Nor is a draft, or another boot's.  They are cleared away, and hide no lease."""
+    lan.serve(SHORT)
+    result = request(host, "ADD", network(), container)
+    dhcp.end_keeper(host)
+    (name,) = dhcp.lease_files(host)
+    kept = host.read(f"{LEASES}/{name}")
+    host.write(f"{LEASES}/{name}.new", kept)
+    host.write(f"{LEASES}/0", kept.replace('"boot": "', '"boot": "0'))
+    host.write(f"{LEASES}/1", kept[:100])
+    host.write(f"{LEASES}/2", "")
+
+    request(host, "CHECK", network() | {"prevResult": result}, container)
+
+    assert dhcp.lease_files(host) == [name]
+
+
+def test_command_gets_its_address_and_gives_it_back(host: Host, lan: Lan) -> None:
+    """All the way: network file, chain, bridge, keeper, resolv.conf; and back with nobody left waiting."""
+    lan.serve("--dhcp-option=6,192.0.2.53")
+    host.write("/etc/cni/net.d/10-lan.conf", json.dumps(network()))
+    host.leaves("file /etc/cni/net.d/*")
+    script = "ip -4 -br addr show eth0; cat /etc/resolv.conf; ping -c1 -W5 10.9.0.1"
+    output = host.run(str(cni.CHECKOUT / "scripts" / "priv-net-run"), "sh", "-c", script).stdout
+
+    assert "10.9.0." in output and "nameserver 192.0.2.53" in output and " 0% packet loss" in output
+    lan.wait_until_seen("DHCPRELEASE")
+
+
+def test_plugin_imports_only_what_is_cheap(
+    host: Host, lan: Lan, container: Container, tmp_path: Path
+) -> None:
+    """Every container's start pays for it; what the keeper needs is paid for once."""
+    lan.serve()
+    assert host.implementation
+    program = host.implementation.program("dhcp")
+    for command in ("ADD", "DEL"):
+        environment = cni.Attachment(network(), container, "eth0", "dhcp", {}).environment(
+            command, Path("/x")
+        )
+        found = imports(host, tmp_path / "imports", program, input=json.dumps(network()), env=environment)
+        expect_cheap(found)
+
+
+# Passed on by systemd: descriptor 3 is the socket.
+ACTIVATE = """\
+import os, socket, sys
+path, *command = sys.argv[1:]
+os.makedirs(os.path.dirname(path), exist_ok=True)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen()
+print(flush=True)
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(command[0], command)
+"""
+
+
+def test_systemd_may_hold_the_socket(host: Host, lan: Lan, container: Container) -> None:
+    """The keeper serves on it, ends when it has nothing to do, and leaves the socket to who made it."""
+    lan.serve()
+    keeper = host.popen(KEEPER[0], "-c", ACTIVATE, SOCKET, *KEEPER, "--linger", "3")
+    assert keeper.stdout
+    keeper.stdout.readline()
+
+    request(host, "ADD", network(), container)
+    assert keepers(host) == [keeper.inside_pid]
+    request(host, "DEL", network(), container)
+
+    assert keeper.wait(20) == 0
+    assert host.exists(SOCKET)
+
+
+def test_ten_at_once_get_ten_addresses_from_one_keeper(host: Host, lan: Lan) -> None:
+    """Who comes while the keeper starts waits for that one."""
+    containers = [lan.plug(host.container()) for _ in range(10)]
+    lan.serve(SHORT)
+    assert host.implementation
+    program = host.implementation.program("dhcp")
+    running = []
+    for container in containers:
+        attachment = cni.Attachment(network(), container, "eth0", "dhcp", {})
+        host.attachments.append(attachment)
+        running.append(host.popen(program, env=attachment.environment("ADD", Path("/x")), stdin=-1))
+    answers = [json.loads(process.communicate(json.dumps(network()), 30)[0]) for process in running]
+
+    given = {address(answer) for answer in answers}
+    assert len(given) == 10 and len(keepers(host)) == 1
+    lan.wait_until_seen("DHCPACK", 20)
+    wait_for(lambda: set(lan.leases()) == given, "the server has ten leases")
+
+
+def test_strangers_frames_do_not_disturb(host: Host, lan: Lan) -> None:
+    """Any neighbour can send them; the next question is asked and answered as ever."""
+    lan.serve(SHORT)
+    container = host.container()
+    result = host.cni("ADD", network(), container)
+    hardware = container.link("eth0")["address"]
+    with traffic.packet_socket(lan.machine, "eth0") as neighbour:
+        for payload in (b"", b"\x02", b"\x02\x01\x06" + bytes(233) + b"\x63\x82\x53\x63" + b"\x35\xff"):
+            neighbour.send(dhcp.frame(hardware, payload))
+        before = lan.seen("DHCPACK")
+        while lan.seen("DHCPACK") < before + 1:
+            neighbour.send(dhcp.frame(hardware, b"\x02\x01\x06" + bytes(233) + b"\x63\x82\x53\x63\xff"))
+
+    assert host.cni("CHECK", network() | {"prevResult": result}, container) is None
