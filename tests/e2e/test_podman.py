@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Podman, whose libcni was not written here, with our plugins in the place of the reference's."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.oci import LEAVES, make_rootfs
+from tests.support.podman import FOR_EVER, IMAGE, Podman, install_plugins
+
+pytestmark = [pytest.mark.needs("podman"), pytest.mark.root, pytest.mark.xdist_group("podman")]
+
+NETWORK = "net1"
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rootfs(tmp_path_factory.mktemp("podman") / "rootfs")
+
+
+@pytest.fixture
+def podman(host: Host, rootfs: Path) -> Iterator[Podman]:
+    made = Podman(host, rootfs, [install_plugins(host)])
+    host.leaves(*LEAVES, "file /etc/cni/net.d/*", "dir /run/libpod*", "file /run/libpod*", "dir /run/cni*")
+    host.leaves("dir /var/lib/containers*", "file /var/lib/containers/*")
+    host.leaves("dir /run/containers*", "file /run/containers*", "file /run/xtables.lock", "dir /run/lock*")
+    host.leaves("file /etc/cni/net.d/cni.lock", "dir /etc/containers*", "dir /run/netns", "mount /run/netns")
+    made("network", "create", NETWORK)
+    yield made
+    made.close()
+
+
+def ping(podman: Podman, name: str, address: str) -> None:
+    podman("exec", name, "ping", "-c1", "-W2", address)
+
+
+def test_a_container_reaches_the_gateway_and_another(podman: Podman, host: Host) -> None:
+    for name in ("one", "two"):
+        podman.run("-d", "--name", name, "--network", NETWORK, IMAGE, *FOR_EVER)
+
+    address = podman.address("two", NETWORK)
+    ping(podman, "one", address)
+    ping(podman, "one", "10.89.0.1")
+    podman("rm", "-f", "-t", "0", "one", "two")
+
+
+def test_published_ports_lead_to_the_container(podman: Podman, host: Host) -> None:
+    """From the host, by its address and by loopback, from outside, and no longer once it is gone."""
+    outside = host.outside()
+    serve = ("nc", "-ll", "-p", "80", "-e", "echo", "hello")
+    podman.run("-d", "--name", "web", "--network", NETWORK, "-p", "8080:80", IMAGE, *serve)
+
+    for client, address in ((host, "127.0.0.1"), (host, outside.HOST), (outside, outside.HOST)):
+        done = client.run("busybox", "nc", "-w", "3", address, "8080", check=False)
+        assert done.stdout == "hello\n", (client, address, done)
+    podman("rm", "-f", "-t", "0", "web")
+    assert "8080" not in host.nft()
+
+
+def test_a_taken_port_is_refused_in_words_that_podman_shows(podman: Podman) -> None:
+    podman.run("-d", "--name", "web", "--network", NETWORK, "-p", "8080:80", IMAGE, *FOR_EVER)
+
+    done = podman.run("--name", "other", "--network", NETWORK, "-p", "8080:81", IMAGE, "true", check=False)
+    assert done.returncode != 0 and "8080" in done.stderr
+    podman("rm", "-f", "-t", "0", "web", "other")
+
+
+def test_addresses_of_ones_choice_and_ipv6(podman: Podman, host: Host) -> None:
+    podman("network", "create", "--ipv6", "--subnet", "fd00:77::/64", "--subnet", "10.77.0.0/24", "dual")
+    podman.run("-d", "--name", "one", "--network", "dual:ip=10.77.0.9,ip6=fd00:77::9", IMAGE, *FOR_EVER)
+    podman.run("-d", "--name", "two", "--network", "dual", IMAGE, *FOR_EVER)
+
+    assert podman.address("one", "dual") == "10.77.0.9"
+    assert podman.address("one", "dual", "GlobalIPv6Address") == "fd00:77::9"
+    for address in ("10.77.0.9", "fd00:77::9"):
+        ping(podman, "two", address)
+    podman("rm", "-f", "-t", "0", "one", "two")
+
+
+def test_ten_at_once_get_ten_addresses(podman: Podman, host: Host) -> None:
+    script = " & ".join(
+        f'"$@" run -d --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --name c{n} --network {NETWORK} '
+        f"{IMAGE} {' '.join(FOR_EVER)} > /dev/null"
+        for n in range(10)
+    )
+    host.run("sh", "-c", f"{script} & wait", "sh", *podman._argv, env=podman.env, timeout=120)
+
+    addresses = {podman.address(f"c{n}", NETWORK) for n in range(10)}
+    assert len(addresses) == 10 and all(re.fullmatch(r"10\.89\.0\.\d+", each) for each in addresses)
+    podman("rm", "--all", "--force", "--time", "0", timeout=120)
+
+
+def test_a_network_can_be_left_and_joined_while_it_runs(podman: Podman, host: Host) -> None:
+    podman.run("-d", "--name", "one", "--network", NETWORK, IMAGE, *FOR_EVER)
+    podman("network", "create", "net2")
+    podman("network", "connect", "net2", "one")
+    assert podman.address("one", "net2").startswith("10.89.1.")
+
+    podman("network", "disconnect", NETWORK, "one")
+    shown = podman("exec", "one", "ip", "-o", "addr").stdout
+    assert "10.89.1." in shown and "10.89.0." not in shown
+    podman("rm", "-f", "-t", "0", "one")
