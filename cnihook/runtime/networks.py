@@ -26,12 +26,16 @@ BUILT_IN = b"""{
       "bridge": "cnihook0",
       "isGateway": true,
       "ipMasq": true,
+      "capabilities": {"ips": true, "mac": true},
       "ipam": {
         "type": "host-local",
         "ranges": [[{"subnet": "10.88.64.0/20"}]],
         "routes": [{"dst": "0.0.0.0/0"}]
       }
-    }
+    },
+    {"type": "portmap", "capabilities": {"portMappings": true}},
+    {"type": "bandwidth", "capabilities": {"bandwidth": true}},
+    {"type": "firewall"}
   ]
 }"""
 
