@@ -74,7 +74,7 @@ def test_a_list() -> None:
 def test_the_built_in_default() -> None:
     default = networks.built_in()
 
-    assert (default.name, types(default)) == ("cnihook", ["bridge"])
+    assert (default.name, types(default)) == ("cnihook", ["bridge", "portmap", "bandwidth", "firewall"])
     assert parse(default.text).plugins == default.plugins
 
 
