@@ -92,8 +92,8 @@ def test_what_podman_attached_is_taken_down_by_its_record(host: Host, tmp_path: 
 @pytest.mark.root
 @pytest.mark.xdist_group("podman")
 def test_what_our_plugins_attached_under_podman_the_reference_takes_down(host: Host, tmp_path: Path) -> None:
-    """A network without masquerading: else the reference's DEL complains of rules that it would have made, and
-    podman's record stays, though all the rest has gone.
+    """A network without masquerading: else the reference's DEL complains of rules that it would have made,
+    and podman's record stays, though all the rest has gone.
     """
     podman = Podman(host, make_rootfs(tmp_path / "rootfs"), [install_plugins(host)])
     for line in ("dir /run/*", "file /run/*", "mount /run/netns", "dir /var/lib/containers*", "dir /etc/*"):
