@@ -33,7 +33,7 @@ from typing import NoReturn
 CACHE = Path(os.environ.get("VM_CACHE") or Path.home() / ".cache/cnihook-vm")
 # Not kvm wherever /dev/kvm opens: there are clouds where it does, and where a guest then never starts.
 ACCEL = os.environ.get("VM_ACCEL") or "tcg"
-LIMIT = 600  # seconds for the command: a guest that hangs must not outlive the one who waits for it
+LIMIT = 1200  # seconds for the command: a guest that hangs must not outlive the one who waits for it
 
 # What it takes to reach the machine's root.  Whatever else is needed the kernel loads by itself from there.
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
