@@ -15,6 +15,7 @@ COMMANDS = {
     "attach": "attach a container that is running already",
     "detach": "take a container off its networks",
     "gc": "release what containers that are gone left behind",
+    "conformance": "hold any CNI plugin or runtime to the specification",
     "logs": "what happened to a container's network",
 }
 _HOOK = ("createRuntime", "poststop")

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook conformance: hold any plugin, or any runtime, to the CNI specification."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from cnihook.cli import arguments
+from cnihook.conformance import plugin_checks, runtime_checks
+from cnihook.conformance.case import Subject
+from cnihook.conformance.check import Check, Register
+from cnihook.conformance.profiles import CHAINED, KNOWN, Profile, given, read_conf
+from cnihook.conformance.report import Report, listing
+from cnihook.conformance.run import NotRun, Progress, run_plugins, try_host
+from cnihook.conformance.runtime import run_runtime
+from cnihook.log import complain
+
+DESCRIPTION = """\
+Black-box checks of the CNI protocol, against plugins in any language, or against a runtime.
+
+Each check runs in a throw-away host, namespaces of its own; nothing is left on this machine.  Plugins of the
+reference's names are known; any other needs a configuration that works for it.  The exit code is 0 if all
+promises are kept, 1 if one is broken, 2 if nothing could be checked.
+"""
+EPILOG = """\
+examples:
+  cnihook conformance /opt/cni/bin
+  cnihook conformance ./my-plugin --config my-net.conflist --check del-twice
+  cnihook conformance --runtime cnitool
+
+A runtime is called as COMMAND add|del|check|gc|status NETWORK NETNS, with NETCONFPATH, CNI_PATH, CNI_ARGS,
+CAP_ARGS and CNI_IFNAME in its environment.
+"""
+
+
+def main(argv: list[str]) -> int:
+    parser = arguments.Parser("conformance", DESCRIPTION, EPILOG)
+    parser.add_argument("plugins", metavar="EXECUTABLE|DIR", nargs="*", help="plugins, or folders of them")
+    parser.add_argument("--runtime", metavar="COMMAND", help="check this runtime instead")
+    parser.add_argument(
+        "--config", metavar="FILE", action="append", default=[], help="a plugin's configuration, or a list"
+    )
+    parser.add_argument(
+        "--chained",
+        action="store_true",
+        help="the plugin comes after another (default: found out by trying)",
+    )
+    parser.add_argument("--check", metavar="NAME", action="append", default=[], help="only this; repeatable")
+    parser.add_argument("--list", action="store_true", help="print all checks, and where they are from")
+    parser.add_argument("--json", metavar="FILE", help="write the results as JSON; - is stdout")
+    parser.add_argument("--junit", metavar="FILE", help="write the results as JUnit XML; - is stdout")
+    found = parser.parse_args(argv)
+    if found.runtime is not None and found.plugins:
+        parser.error("--runtime goes without plugins")
+    try:
+        if found.list:
+            _list(found)
+            return 0
+        if found.runtime is None and not found.plugins:
+            parser.error("it takes an EXECUTABLE, a DIR or --runtime COMMAND")
+        if found.runtime is not None:
+            checks = _chosen(runtime_checks.checks, found.check)
+            try_host()
+            outcomes = run_runtime(found.runtime, checks, _progress())
+        else:
+            checks = _chosen(plugin_checks.checks, found.check)
+            subjects = _subjects(found)
+            try_host()
+            outcomes = run_plugins(subjects, checks, _progress())
+    except (NotRun, ValueError) as error:
+        _clear()
+        complain(f"conformance: {error}")
+        return 2
+    _clear()
+    return _report(Report(outcomes, colour=_colour(), width=_width()), found)
+
+
+def _list(found: argparse.Namespace) -> None:
+    for title, register in (("Plugins", plugin_checks.checks), ("Runtimes", runtime_checks.checks)):
+        known = [name for name in found.check if name in register.checks]
+        if known or not found.check:
+            print(f"{title}\n\n{listing(_chosen(register, known))}")
+
+
+def _chosen(register: Register, names: Sequence[str]) -> "list[Check]":
+    unknown = [name for name in names if name not in register.checks]
+    if unknown:
+        raise ValueError(f"no check {unknown[0]!r}; --list prints all that there are")
+    return [check for name, check in register.checks.items() if not names or name in names]
+
+
+def _subjects(found: argparse.Namespace) -> "list[Subject]":
+    configured = {}
+    for path in found.config:
+        configured.update(read_conf(path))
+    executables = [executable for path in found.plugins for executable in _executables(path)]
+    only = next(iter(configured.values())) if len(configured) == len(executables) == 1 else None
+    subjects = []
+    for executable in executables:
+        name = os.path.basename(executable)
+        conf = configured.get(name, only)
+        profile: Profile | None = KNOWN.get(name)
+        if conf is not None:
+            profile = given({**conf, "type": name}, CHAINED if found.chained else "")
+        path = ":".join(filter(None, (os.path.dirname(executable), os.environ.get("CNI_PATH"))))
+        subjects.append(Subject(name, executable, profile, path))
+    return subjects
+
+
+def _executables(path: str) -> "list[str]":
+    path = os.path.abspath(path)
+    if os.path.isdir(path):
+        inside = [f"{path}/{name}" for name in sorted(os.listdir(path)) if not name.startswith(".")]
+        found = [one for one in inside if os.path.isfile(one) and os.access(one, os.X_OK)]
+        if not found:
+            raise ValueError(f"{path}: no executable in this folder")
+        return found
+    if not os.path.isfile(path) or not os.access(path, os.X_OK):
+        raise ValueError(f"{path}: {'is no executable' if os.path.exists(path) else 'no such file'}")
+    return [path]
+
+
+def _report(report: Report, found: argparse.Namespace) -> int:
+    if "-" not in (found.json, found.junit):
+        print(report.text())
+    for path, text in ((found.json, report.json), (found.junit, report.junit)):
+        if path == "-":
+            print(text(), end="")
+        elif path:
+            try:
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(text())
+            except OSError as error:
+                complain(f"conformance: {path}: {error.strerror}")
+                return 2
+    return 1 if report.failed else 0
+
+
+def _progress() -> Progress:
+    if not sys.stderr.isatty():
+        return lambda done, total, name: None
+    width = _width() - 1
+
+    def show(done: int, total: int, name: str) -> None:
+        sys.stderr.write(f"\r{f'{done}/{total} {name}'[:width]:<{width}}")
+        sys.stderr.flush()
+
+    return show
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
+
+
+def _colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _width() -> int:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            return os.get_terminal_size(stream.fileno()).columns
+        except (OSError, ValueError):
+            pass
+    return 80
