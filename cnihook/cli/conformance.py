@@ -12,7 +12,7 @@ from cnihook.conformance.case import Subject
 from cnihook.conformance.check import Check, Register
 from cnihook.conformance.profiles import CHAINED, KNOWN, Profile, given, read_conf
 from cnihook.conformance.report import Report, listing
-from cnihook.conformance.run import NotRun, Progress, run_plugins, try_host
+from cnihook.conformance.run import NotRun, Progress, run_pairs, try_host
 from cnihook.conformance.runtime import run_runtime
 from cnihook.log import complain
 
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
             checks = _chosen(plugin_checks.checks, found.check)
             subjects = _subjects(found)
             try_host()
-            outcomes = run_plugins(subjects, checks, _progress())
+            outcomes = run_pairs([(one, check) for one in subjects for check in checks], _progress())
     except (NotRun, ValueError) as error:
         _clear()
         complain(f"conformance: {error}")

@@ -183,12 +183,12 @@ class Case:
         conf: "Mapping[str, Any] | bytes",
         container: Container | None = None,
         *,
-        pause: float = 0.0,
+        in_parts: bool = False,
         **env: Any,
     ) -> Answer:
         stdin = conf if isinstance(conf, bytes) else json.dumps(conf).encode()
         answer = plugin.call(
-            self.subject.executable, self.variables(command, container, **env), stdin, pause=pause
+            self.subject.executable, self.variables(command, container, **env), stdin, in_parts=in_parts
         )
         self.answers.append(answer)
         return answer

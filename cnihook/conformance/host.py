@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from cnihook.lean.words import describe
 from cnihook.linux import libc, mounts, netns
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
@@ -25,12 +26,10 @@ _EMPTY = ("/etc/cni", "/var/lib/cni")
 _SYSCTLS = {"net/ipv4/ip_forward": "0", "net/ipv6/conf/default/accept_dad": "0"}
 
 
-class NoHost(Exception):
-    """This process may not make namespaces, or this kernel does not."""
-
-
-def run_in_host(function: Callable[[], None], shown: Iterable[str]) -> int:
-    """Call `function` as the first process of a new throw-away host.  Returns the exit status.
+def run_in_host(
+    function: Callable[[], None], failed: Callable[[str], None], shown: Iterable[str] = ()
+) -> None:
+    """Call `function` as the first process of a new throw-away host, or `failed` where none can be made.
 
     `shown` are folders that must be there although they may stand where the host is empty.  For a process
     that does nothing else: it moves into the new namespaces as well.
@@ -39,20 +38,24 @@ def run_in_host(function: Callable[[], None], shown: Iterable[str]) -> int:
     try:
         libc.unshare(_CLONE_NEWPID | libc.CLONE_NEWNS | libc.CLONE_NEWNET)
     except OSError as error:
-        raise NoHost(f"cannot make namespaces: {error.strerror}") from None
+        failed(f"cannot make namespaces: {error.strerror}")
+        return
     first = os.fork()
-    if not first:
-        status = 1
+    if first:
+        os.waitpid(first, 0)
+        return
+    status = 1
+    try:
+        libc.set_parent_death_signal(signal.SIGKILL)
         try:
-            libc.set_parent_death_signal(signal.SIGKILL)
             _furnish(kept)
+        except OSError as error:
+            failed(f"cannot furnish a throw-away host: {describe(error)}")
+        else:
             function()
             status = 0
-        except OSError as error:
-            os.write(2, f"no throw-away host: {error}\n".encode())
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+    finally:
+        os._exit(status)
 
 
 def _furnish(kept: "dict[str, int]") -> None:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One request to a plugin's executable, and what came back."""
 
+import fcntl
 import json
 import os
 import re
 import subprocess
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,8 +131,8 @@ def finish(process: "subprocess.Popen[bytes]", variables: Mapping[str, str], std
     return answer
 
 
-def call(executable: str, variables: Mapping[str, str], stdin: bytes, *, pause: float = 0.0) -> Answer:
-    """With `pause`, the second half of the configuration comes that much later."""
+def call(executable: str, variables: Mapping[str, str], stdin: bytes, *, in_parts: bool = False) -> Answer:
+    """With `in_parts`, the second half of the configuration comes when the first has been read."""
     if stdin is CLOSED:
         closing = ["/bin/sh", "-c", 'exec "$0" <&-', executable]
         process = subprocess.Popen(
@@ -139,18 +141,28 @@ def call(executable: str, variables: Mapping[str, str], stdin: bytes, *, pause: 
         return finish(process, variables, stdin)
     process = start(executable, variables)
     rest = stdin
-    if pause and process.stdin:
+    if in_parts and process.stdin:
         half = len(stdin) // 2
         try:
             process.stdin.write(stdin[:half])
             process.stdin.flush()
-            time.sleep(pause)
+            _wait_until_read(process)
             rest = stdin[half:]
         except BrokenPipeError:
             rest = b""
     answer = finish(process, variables, rest)
     answer.stdin = stdin
     return answer
+
+
+def _wait_until_read(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin
+    deadline = time.monotonic() + TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        unread = fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))
+        if not any(unread):
+            return
+        time.sleep(0.005)
 
 
 def cut(text: str, limit: int = _SHOWN) -> str:

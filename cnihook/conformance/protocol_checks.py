@@ -159,7 +159,7 @@ def stdin_absent(case: Case) -> None:
 def stdin_late(case: Case) -> None:
     case.require()
     container = case.container()
-    answer = case.call("ADD", case.conf(container), container, pause=0.1)
+    answer = case.call("ADD", case.conf(container), container, in_parts=True)
     case.keep(container, answer, "ADD whose configuration came late")
 
 

@@ -6,14 +6,14 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cnihook.conformance import case as cases
 from cnihook.conformance.case import Case, Subject
 from cnihook.conformance.check import FAIL, NOTE, OK, SKIP, Broken, Check, Outcome, Skipped
-from cnihook.conformance.host import NoHost, run_in_host
+from cnihook.conformance.host import run_in_host
 from cnihook.lean.words import describe
 from cnihook.linux import libc
 from cnihook.spec import version as versions
@@ -21,6 +21,8 @@ from cnihook.spec import version as versions
 _LIMIT = 180.0  # seconds for one check
 # A check waits for the kernel (a namespace is born or ends under locks and RCU) more than it computes.
 _JOBS = 4 * (os.cpu_count() or 2)
+
+_WORKS = "works"
 
 Progress = Callable[[int, int, str], None]
 
@@ -44,39 +46,38 @@ class NotRun(Exception):
 def try_host() -> None:
     """Raises NotRun if there can be no throw-away host."""
     answers: list[Any] = []
-    _run_all([_Task("", lambda: "works", (), lambda answer, _: answers.append(answer))], lambda *_: None)
-    if answers != ["works"]:
-        raise NotRun(
-            "no throw-away host can be made here: it takes root, or a user namespace: "
-            "`unshare -Urmn cnihook conformance ...`"
-        )
+    _run_all([_Task("", lambda: _WORKS, (), lambda answer, _: answers.append(answer))], lambda *_: None)
+    if answers != [_WORKS]:
+        hint = "it takes root, or a user namespace: `unshare -Urmn cnihook conformance ...`"
+        raise NotRun(f"{answers[0]}; {hint}")
 
 
-def run_plugins(subjects: Sequence[Subject], checks: Iterable[Check], progress: Progress) -> "list[Outcome]":
-    """Every check on every plugin, in their order."""
+def run_pairs(pairs: Sequence[tuple[Subject, Check]], progress: Progress) -> "list[Outcome]":
+    """Each check on its plugin, after a first look at every plugin (see case.probe())."""
+    subjects = list({id(subject): subject for subject, _ in pairs}.values())
+    looks = [_Task(one.name, _look(one), _shown(one), _keep_look(one)) for one in subjects]
+    _run_all(looks, lambda done, total, name: progress(done, total, f"{name}: a first look"))
+    return run_checks([work_of(*pair) for pair in pairs], progress)
 
-    def probed(subject: Subject) -> Callable[[Any, float], None]:
-        def keep(found: Any, _: float) -> None:
-            if not isinstance(found, dict):
-                raise NotRun(f"{subject.name}: the first look at it ended: {found}")
-            subject.versions = found["versions"]
-            subject.problem, subject.unable = found["problem"], found["unable"]
-            if subject.profile and found["kind"]:
-                subject.profile.kind = found["kind"]
 
-        return keep
+def work_of(subject: Subject, check: Check) -> "Work":
+    return subject.name, check, _not_for(check, subject), _case_of(subject), _shown(subject)
 
-    def look(subject: Subject) -> Callable[[], Any]:
-        return lambda: cases.probe(subject)
 
-    looks = [_Task(one.name, look(one), _shown(one), probed(one)) for one in subjects]
-    _run_all(looks, lambda done, total, name: progress(0, 0, f"{name}: a first look"))
-    work = []
-    for subject in subjects:
-        for check in checks:
-            why = _not_for(check, subject)
-            work.append((subject.name, check, why, _case_of(subject), _shown(subject)))
-    return run_checks(work, progress)
+def _look(subject: Subject) -> Callable[[], Any]:
+    return lambda: cases.probe(subject)
+
+
+def _keep_look(subject: Subject) -> Callable[[Any, float], None]:
+    def keep(found: Any, _: float) -> None:
+        if not isinstance(found, dict):
+            raise NotRun(f"{subject.name}: the first look at it: {found}")
+        subject.versions = found["versions"]
+        subject.problem, subject.unable = found["problem"], found["unable"]
+        if subject.profile and found["kind"]:
+            subject.profile.kind = found["kind"]
+
+    return keep
 
 
 def _case_of(subject: Subject) -> Callable[[], Any]:
@@ -189,17 +190,14 @@ def _start(task: _Task) -> int:
     if task.pid:
         os.close(writer)
         return reader
-    status = 1
     try:
         libc.set_parent_death_signal(signal.SIGKILL)
         if os.getppid() == parent:
             os.close(reader)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            status = run_in_host(lambda: _tell(writer, task.function()), task.shown)
-    except NoHost as error:
-        os.write(2, f"cnihook: conformance: {error}\n".encode())
+            run_in_host(lambda: _tell(writer, task.function()), lambda why: _tell(writer, why), task.shown)
     finally:
-        os._exit(status & 0xFF)
+        os._exit(0)
 
 
 def _tell(writer: int, answer: Any) -> None:

@@ -100,7 +100,8 @@ def run(command: str, network: Any, plugin: Any, variables: Any, **extra: Any) -
         raise Refused("its result is no JSON") from None
     if RULE != "result-version":
         result.setdefault("cniVersion", version_of(network))
-    if result.get("cniVersion", "") < "1.0.0" <= version_of(network) and RULE != "result-converted":
+    stated = result.get("cniVersion")
+    if stated and stated < "1.0.0" <= version_of(network) and RULE != "result-converted":
         for ip in result["ips"]:
             ip.pop("version", None)
         result["cniVersion"] = version_of(network)
