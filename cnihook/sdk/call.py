@@ -154,9 +154,14 @@ class Call:
 
     @property
     def prev_result(self) -> "Result | None":
+        """Raises CniError for one that makes no sense; a DEL has to do without it."""
         if self._prev_result is None and self.conf.has("prevResult"):
-            raw = self.conf.object("prevResult").raw
-            self._prev_result = Result.from_json(raw, self.version, "prevResult")
+            try:
+                raw = self.conf.object("prevResult").raw
+                self._prev_result = Result.from_json(raw, self.version, "prevResult")
+            except CniError:
+                if self.command != "DEL":
+                    raise
         return self._prev_result
 
     def required_prev_result(self) -> Result:
