@@ -16,6 +16,8 @@ from cnihook.conformance.run import NotRun, Progress, run_pairs, try_host
 from cnihook.conformance.runtime import run_runtime
 from cnihook.log import complain
 
+_WIDTH = 80  # where no terminal says how wide it is
+
 DESCRIPTION = """\
 Black-box checks of the CNI protocol, against plugins in any language, or against a runtime.
 
@@ -161,7 +163,7 @@ def _colour() -> bool:
 def _width() -> int:
     for stream in (sys.stdout, sys.stderr):
         try:
-            return os.get_terminal_size(stream.fileno()).columns
+            return os.get_terminal_size(stream.fileno()).columns or _WIDTH
         except (OSError, ValueError):
             pass
-    return 80
+    return _WIDTH

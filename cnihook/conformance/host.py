@@ -34,7 +34,6 @@ def run_in_host(
     `shown` are folders that must be there although they may stand where the host is empty.  For a process
     that does nothing else: it moves into the new namespaces as well.
     """
-    kept = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in shown if os.path.isdir(path)}
     try:
         libc.unshare(_CLONE_NEWPID | libc.CLONE_NEWNS | libc.CLONE_NEWNET)
     except OSError as error:
@@ -48,7 +47,7 @@ def run_in_host(
     try:
         libc.set_parent_death_signal(signal.SIGKILL)
         try:
-            _furnish(kept)
+            _furnish(shown)
         except OSError as error:
             failed(f"cannot furnish a throw-away host: {describe(error)}")
         else:
@@ -58,8 +57,10 @@ def run_in_host(
         os._exit(status)
 
 
-def _furnish(kept: "dict[str, int]") -> None:
+def _furnish(shown: Iterable[str]) -> None:
     libc.mount("none", "/", flags=libc.MS_PRIVATE | libc.MS_REC)
+    # Opened here: a mount of another mount namespace cannot be bound.
+    kept = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in shown if os.path.isdir(path)}
     libc.mount("proc", "/proc", "proc", _HIDING)
     libc.mount("tmpfs", "/run", "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=755")
     for number, place in enumerate(("/etc", "/var/lib")):

@@ -151,6 +151,7 @@ def _judge(check: Check, make: Callable[[], Any]) -> Callable[[], Any]:
 
 def _run_all(tasks: Sequence[_Task], progress: Progress) -> None:
     waiting = list(reversed(tasks))
+    done = 0
     with selectors.DefaultSelector() as selector:
         running: dict[int, _Task] = {}
         try:
@@ -160,7 +161,7 @@ def _run_all(tasks: Sequence[_Task], progress: Progress) -> None:
                     reader = _start(task)
                     running[reader] = task
                     selector.register(reader, selectors.EVENT_READ)
-                    progress(len(tasks) - len(waiting) - len(running), len(tasks), task.name)
+                    progress(done, len(tasks), task.name)
                 for key, _ in selector.select(1.0):
                     reader = key.fd
                     task = running[reader]
@@ -171,6 +172,8 @@ def _run_all(tasks: Sequence[_Task], progress: Progress) -> None:
                     os.close(reader)
                     del running[reader]
                     _finish(task)
+                    done += 1
+                    progress(done, len(tasks), task.name)
                 for task in running.values():
                     if time.monotonic() - task.started > _LIMIT and not task.problem:
                         task.problem = f"not done within {_LIMIT:g} s"
