@@ -36,31 +36,36 @@ CAP_ARGS and CNI_IFNAME in its environment.
 """
 
 
-def main(argv: list[str]) -> int:
-    parser = arguments.Parser("conformance", DESCRIPTION, EPILOG)
-    parser.add_argument("plugins", metavar="EXECUTABLE|DIR", nargs="*", help="plugins, or folders of them")
-    parser.add_argument("--runtime", metavar="COMMAND", help="check this runtime instead")
-    parser.add_argument(
+def parser() -> arguments.Parser:
+    made = arguments.Parser("conformance", DESCRIPTION, EPILOG)
+    made.add_argument("plugins", metavar="EXECUTABLE|DIR", nargs="*", help="plugins, or folders of them")
+    made.add_argument("--runtime", metavar="COMMAND", help="check this runtime instead")
+    made.add_argument(
         "--config", metavar="FILE", action="append", default=[], help="a plugin's configuration, or a list"
     )
-    parser.add_argument(
+    made.add_argument(
         "--chained",
         action="store_true",
         help="the plugin comes after another (default: found out by trying)",
     )
-    parser.add_argument("--check", metavar="NAME", action="append", default=[], help="only this; repeatable")
-    parser.add_argument("--list", action="store_true", help="print all checks, and where they are from")
-    parser.add_argument("--json", metavar="FILE", help="write the results as JSON; - is stdout")
-    parser.add_argument("--junit", metavar="FILE", help="write the results as JUnit XML; - is stdout")
-    found = parser.parse_args(argv)
+    made.add_argument("--check", metavar="NAME", action="append", default=[], help="only this; repeatable")
+    made.add_argument("--list", action="store_true", help="print all checks, and where they are from")
+    made.add_argument("--json", metavar="FILE", help="write the results as JSON; - is stdout")
+    made.add_argument("--junit", metavar="FILE", help="write the results as JUnit XML; - is stdout")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    usage = parser()
+    found = usage.parse_args(argv)
     if found.runtime is not None and found.plugins:
-        parser.error("--runtime goes without plugins")
+        usage.error("--runtime goes without plugins")
     try:
         if found.list:
             _list(found)
             return 0
         if found.runtime is None and not found.plugins:
-            parser.error("it takes an EXECUTABLE, a DIR or --runtime COMMAND")
+            usage.error("it takes an EXECUTABLE, a DIR or --runtime COMMAND")
         if found.runtime is not None:
             checks = _chosen(runtime_checks.checks, found.check)
             try_host()
@@ -136,6 +141,9 @@ def _report(report: Report, found: argparse.Namespace) -> int:
             except OSError as error:
                 complain(f"conformance: {path}: {error.strerror}")
                 return 2
+    if not report.tried:
+        complain("conformance: nothing could be tried")
+        return 2
     return 1 if report.failed else 0
 
 

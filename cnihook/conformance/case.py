@@ -11,7 +11,7 @@ from cnihook.conformance import host, plugin
 from cnihook.conformance.check import Broken, Skipped
 from cnihook.conformance.host import Container
 from cnihook.conformance.plugin import Answer
-from cnihook.conformance.profiles import CHAINED, INTERFACE, IPAM, STAND_IN, Profile
+from cnihook.conformance.profiles import CHAINED, INTERFACE, IPAM, LOOPBACK, STAND_IN, Profile
 from cnihook.conformance.standin import StandIns
 from cnihook.lean.address import Address, IPNet
 from cnihook.linux.netns import NetNS
@@ -175,7 +175,7 @@ class Case:
         return {key: value for key, value in found.items() if value is not None}
 
     def ifname(self, container: Container) -> str:
-        return "lo" if self.kind == "loopback" else container.ifname
+        return "lo" if self.kind == LOOPBACK else container.ifname
 
     def call(
         self,

@@ -54,15 +54,12 @@ class _Stale:
         case.need_operation("GC")
         case.require()
         self.case = case
-        # What stays of any container, such as a bridge or a lock, is the network's.
-        extra = dict(case.profile.gc_conf)
-        first = self._add(extra)
-        case.delete(first, conf=case.later(first, **extra))
-        self.extra = extra
+        self.extra = dict(case.profile.gc_conf)
         network = _facts()
-        self.living = self._add(extra)
+        self.living = self._add()
+        # What both have in common, such as a bridge or a lock, the first one brings.
         self.of_living = _facts() - network
-        self.gone = self._add(extra)
+        self.gone = self._add()
         links = host.links()
         self.gone.destroy()
         self._settle(links)
@@ -70,9 +67,9 @@ class _Stale:
         if not self.of_gone:
             raise Skipped("a container whose namespace is gone leaves nothing on the host")
 
-    def _add(self, extra: "dict[str, object]") -> Container:
+    def _add(self) -> Container:
         container = self.case.container()
-        self.case.add(container, **extra)
+        self.case.add(container, **self.extra)
         return container
 
     @staticmethod

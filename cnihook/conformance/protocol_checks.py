@@ -87,7 +87,11 @@ def ifname(case: Case) -> None:
     _refused(case, "DEL", CNI_IFNAME="a/b").expect_error("DEL for interface 'a/b'", [4])
 
 
-@check("network-name", "a network name of other characters, or none, is refused with code 7", "1 Key types")
+@check(
+    "network-name",
+    "a network name of other characters, or none, is refused with code 7",
+    "1 Configuration format",
+)
 def network_name(case: Case) -> None:
     for bad in ("../x", "a\n", ""):
         conf = case.conf(name=bad)
@@ -163,7 +167,11 @@ def stdin_late(case: Case) -> None:
     case.keep(container, answer, "ADD whose configuration came late")
 
 
-@check("stdin-huge", "args of a megabyte that are none of its business do not disturb it", "1 Key types")
+@check(
+    "stdin-huge",
+    "args of a megabyte that are none of its business do not disturb it",
+    "1 Plugin configuration objects",
+)
 def stdin_huge(case: Case) -> None:
     case.require()
     container = case.container()
@@ -174,7 +182,12 @@ def stdin_huge(case: Case) -> None:
 _UNKNOWN: dict[str, Any] = {"org.example/key": {"a": [1]}, "somethingElse": True}
 
 
-@check("unknown-keys", "keys that it does not know are passed over", "1 Key types", must=False)
+@check(
+    "unknown-keys",
+    "keys that it does not know are passed over",
+    "1 Plugin configuration objects",
+    must=False,
+)
 def unknown_keys(case: Case) -> None:
     case.require()
     container = case.container()

@@ -29,6 +29,10 @@ class Report:
     def failed(self) -> bool:
         return any(outcome.mark == FAIL for outcome in self._outcomes)
 
+    @property
+    def tried(self) -> bool:
+        return any(outcome.mark != SKIP for outcome in self._outcomes)
+
     def text(self) -> str:
         parts = [self._table(group) for group in self._groups()]
         parts += [

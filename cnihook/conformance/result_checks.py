@@ -8,7 +8,9 @@ from cnihook.conformance import host, shapes
 from cnihook.conformance.case import Case
 from cnihook.conformance.check import Broken, Skipped
 from cnihook.conformance.check import plugin_check as check
+from cnihook.conformance.profiles import STAND_IN
 from cnihook.spec import version as versions
+from cnihook.spec.result import Result
 
 _ADD = "5 ADD Success"
 
@@ -145,7 +147,7 @@ def result_addresses(case: Case) -> None:
         raise Skipped("the result has no addresses")
     if missing := set(told) - set(container.addresses(container.ifname)):
         raise Broken(f"{container.ifname} does not have {', '.join(sorted(missing))}")
-    if case.profile.delegates and case.profile.conf.get("ipam") == {"type": "conformance-ipam"}:
+    if case.profile.delegates and case.profile.conf.get("ipam") == {"type": STAND_IN}:
         wanted = [str(ip.net) for ip in case.addresses(container)]
         if told != wanted:
             raise Broken(f"the IPAM plugin gave {wanted}, the result has {told}")
@@ -185,7 +187,7 @@ def result_dns(case: Case) -> None:
 
 
 def _need_stand_in(case: Case) -> None:
-    if case.profile.conf.get("ipam") != {"type": "conformance-ipam"}:
+    if case.profile.conf.get("ipam") != {"type": STAND_IN}:
         raise Skipped("its IPAM plugin is its own")
 
 
@@ -243,7 +245,7 @@ def add_other_ifname(case: Case) -> None:
     if case.profile.own(1) != case.profile.own(2):
         raise Skipped("its configuration is good for one interface")
     case.add(container)
-    case.ipam.answer("conformance-ipam", "ADD", _another(case), container_id=container.id)
+    case.ipam.answer(STAND_IN, "ADD", _another(case), container_id=container.id)
     answer = case.call("ADD", case.conf(container), container, CNI_IFNAME="eth1")
     answer.expect_success("ADD for eth1, after that for eth0")
     case.delete(container, "DEL of eth1", CNI_IFNAME="eth1")
@@ -256,6 +258,4 @@ def _another(case: Case) -> "dict[str, Any]":
     ips = case.addresses(container)
     for ip in ips:
         ip.net.address = ip.net.address + 100
-    from cnihook.spec.result import Result
-
     return Result(None, ips).to_json(case.version)

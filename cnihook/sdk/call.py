@@ -154,7 +154,7 @@ class Call:
 
     @property
     def prev_result(self) -> "Result | None":
-        """Raises CniError for one that is none.  To a DEL that is the same as not to have it (SPEC.md, "DEL")."""
+        """Raises CniError for one that is none.  To a DEL that is as good as not to have it."""
         if self._prev_result is None and self.conf.has("prevResult"):
             try:
                 raw = self.conf.object("prevResult").raw

@@ -89,7 +89,7 @@ REFERENCE_NOTES = {
 }
 
 
-# What sbr moves out of the main table it does not move back: the interface goes in the same DEL of its chain.
+# What sbr moves out of the main table it does not move back: the interface goes in the chain's same DEL.
 OUR_NOTES = {("sbr", "del-undoes")}
 
 
@@ -272,6 +272,14 @@ def test_unknown_plugin_without_configuration_is_held_to_the_protocol(small: Pat
 
     assert outcomes(done) == {"container-id": "passed", "version-alone": "passed", "add": "skipped"}
     assert "--config" in done.stdout
+
+
+@pytest.mark.root
+def test_nothing_tried_is_no_success(small: Path) -> None:
+    done = conformance(str(small), "--check", "add")
+
+    assert (done.returncode, done.stderr) == (2, "cnihook: conformance: nothing could be tried\n")
+    assert "unheard-of: add: no configuration is known for it" in done.stdout
 
 
 @pytest.mark.root
