@@ -84,10 +84,11 @@ def main(argv: list[str]) -> int:
 
 
 def _list(found: argparse.Namespace) -> None:
-    for title, register in (("Plugins", plugin_checks.checks), ("Runtimes", runtime_checks.checks)):
+    for of, register in (("plugins", plugin_checks.checks), ("runtimes", runtime_checks.checks)):
         known = [name for name in found.check if name in register.checks]
         if known or not found.check:
-            print(f"{title}\n\n{listing(_chosen(register, known))}")
+            print(f"Checks of {of}, each with the section of SPEC.md that it rests on:\n")
+            print(listing(_chosen(register, known)))
 
 
 def _chosen(register: Register, names: Sequence[str]) -> "list[Check]":

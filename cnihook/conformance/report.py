@@ -207,12 +207,10 @@ def _item(name: str, text: str, width: int) -> str:
 
 
 def listing(checks: Iterable[Check], width: int = 80) -> str:
-    """All checks with what they promise and where the specification says so."""
+    """All checks with where the specification says so, and what they promise."""
     parts = []
     for check in checks:
         level = "" if check.must else "; advice"
-        text = f"{check.promise}  [{check.section}{level}]"
-        parts.append(
-            f"{check.name}\n" + textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ")
-        )
-    return "\n".join(parts) + "\n"
+        promise = textwrap.fill(check.promise, width, initial_indent="    ", subsequent_indent="    ")
+        parts.append(f"{check.name}  [{check.section}{level}]\n{promise}\n")
+    return "".join(parts)

@@ -326,8 +326,8 @@ def test_list_names_every_check_and_its_section() -> None:
     done = conformance("--list")
 
     assert done.returncode == 0
-    assert "del-twice\n    a second DEL succeeds  [2 DEL]\n" in done.stdout
-    assert "Runtimes" in done.stdout and "[3 Deleting an attachment" in done.stdout
+    assert "\ndel-twice  [2 DEL]\n    a second DEL succeeds\n" in done.stdout
+    assert "\ndel-past-failure  [3 Deleting an attachment; advice]\n" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
 
 
