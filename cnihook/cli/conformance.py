@@ -102,7 +102,8 @@ def _subjects(found: argparse.Namespace) -> "list[Subject]":
     configured = {}
     for path in found.config:
         configured.update(read_conf(path))
-    executables = [executable for path in found.plugins for executable in _executables(path)]
+    executables = list(dict.fromkeys(one for path in found.plugins for one in _executables(path)))
+    names = [os.path.basename(executable) for executable in executables]
     only = next(iter(configured.values())) if len(configured) == len(executables) == 1 else None
     subjects = []
     for executable in executables:
@@ -112,7 +113,8 @@ def _subjects(found: argparse.Namespace) -> "list[Subject]":
         if conf is not None:
             profile = given({**conf, "type": name}, CHAINED if found.chained else "")
         path = ":".join(filter(None, (os.path.dirname(executable), os.environ.get("CNI_PATH"))))
-        subjects.append(Subject(name, executable, profile, path))
+        label = executable if names.count(name) > 1 else name
+        subjects.append(Subject(name, executable, profile, path, label=label))
     return subjects
 
 

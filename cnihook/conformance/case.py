@@ -36,6 +36,7 @@ class Subject:
     versions: Sequence[str] = versions.ALL
     problem: str = ""  # why ADD does not work with it
     unable: str = ""  # why ADD cannot work here
+    label: str = ""  # in reports, where its name alone is another's too
 
     @property
     def latest(self) -> str:

@@ -91,6 +91,21 @@ def delete_link_gone(case: Case) -> None:
     case.delete(container, f"DEL with {container.ifname} gone")
 
 
+@check(
+    "del-host-links-gone",
+    "DEL succeeds when the host's links are gone: its own ones, a bridge, a master",
+    _DEL,
+    kinds=("interface", "chained"),
+)
+def delete_host_links_gone(case: Case) -> None:
+    container = case.added()
+    with host.host() as rtnl:
+        for name in {link.name for link in rtnl.links()} - {"lo"}:
+            if rtnl.find_link(name):  # one end of a veth pair takes the other along
+                rtnl.delete_link_named(name)
+    case.delete(container, "DEL with nothing but lo on the host")
+
+
 @check("del-no-prev-result", "DEL succeeds without prevResult", _DEL)
 def delete_no_prev_result(case: Case) -> None:
     container = case.added()

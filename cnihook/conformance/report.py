@@ -67,7 +67,9 @@ class Report:
         lines = []
         for index, subject in enumerate(subjects):
             bars = "".join("|".ljust(_CELL) for _ in range(index))
-            lines.append(" " * self._left + bars + subject)
+            room = self._width - self._left - len(bars)
+            shown = subject if len(subject) <= room else f"...{subject[3 - room :]}"
+            lines.append(" " * self._left + bars + shown)
         for check in self._checks:
             cells = []
             for subject in subjects:

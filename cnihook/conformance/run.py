@@ -61,7 +61,8 @@ def run_pairs(pairs: Sequence[tuple[Subject, Check]], progress: Progress) -> "li
 
 
 def work_of(subject: Subject, check: Check) -> "Work":
-    return subject.name, check, _not_for(check, subject), _case_of(subject), _shown(subject)
+    label = subject.label or subject.name
+    return label, check, _not_for(check, subject), _case_of(subject), _shown(subject)
 
 
 def _look(subject: Subject) -> Callable[[], Any]:

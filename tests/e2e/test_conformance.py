@@ -75,8 +75,9 @@ REFERENCE_FAILS = {
     "check-route": {"bridge", "host-device", "ipvlan", "macvlan", "ptp", "vlan"},
     "del-empty-netns": {"sbr"},
     "del-failed-add": {"host-device", "sbr"},
-    "del-link-gone": {"host-device", "sbr"},
-    "del-netns-gone": {"host-device", "ipvlan", "sbr", "vlan"},
+    "del-host-links-gone": {"host-device", "ipvlan", "macvlan", "sbr", "vlan"},
+    "del-link-gone": {"host-device", "sbr", "vrf"},
+    "del-netns-gone": {"host-device", "sbr"},
     "del-never-added": {"dhcp", "host-device", "sbr"},
     "del-twice": {"host-device"},
     "delegate-del-no-netns": {"host-device"},
@@ -84,7 +85,7 @@ REFERENCE_FAILS = {
     "result-0.4.0": {"loopback"},
 }
 REFERENCE_NOTES = {
-    "delegate-refuses-clean": {"bridge", "host-device", "ipvlan", "macvlan"},
+    "delegate-refuses-clean": {"bridge", "host-device", "ipvlan", "macvlan", "vlan"},
     "result-dns": {"bridge", "host-device", "ipvlan", "macvlan", "vlan"},
 }
 
@@ -272,6 +273,20 @@ def test_unknown_plugin_without_configuration_is_held_to_the_protocol(small: Pat
 
     assert outcomes(done) == {"container-id": "passed", "version-alone": "passed", "add": "skipped"}
     assert "--config" in done.stdout
+
+
+@pytest.mark.root
+def test_two_of_one_name_are_told_apart(tmp_path: Path, small: Path) -> None:
+    """Such as a plugin and the same one before a change."""
+    other = tmp_path / "other" / small.name
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+
+    done = conformance(str(small), str(other), str(small), "--check", "version-lists", "--json", "-")
+
+    found = [(one["subject"], one["outcome"]) for one in json.loads(done.stdout)["results"]]
+    assert found == [(str(small), "passed"), (str(other), "failed")]
 
 
 @pytest.mark.root

@@ -256,6 +256,8 @@ class Plugin:
         if RULE == "del-others":
             for other in Path("/run/netns").iterdir():
                 ip("-n", other.name, "link", "del", IFNAME, check=False)
+        if RULE == "del-host-links-gone" and len(ip("link")) == 1:
+            raise Refused(100, "the host has no links")
         gone = not NETNS or not Path(NETNS).exists()
         if gone and NETNS and RULE in ("del-netns-gone", "del-failed-add"):
             raise Refused(100, f"{NETNS} is gone")
