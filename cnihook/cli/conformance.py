@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cnihook.cli import arguments
 from cnihook.conformance import plugin_checks, runtime_checks
 from cnihook.conformance.case import Subject
-from cnihook.conformance.check import Check, Register
+from cnihook.conformance.check import Check, Outcome, Register
 from cnihook.conformance.profiles import CHAINED, KNOWN, Profile, given, read_conf
 from cnihook.conformance.report import Report, listing
 from cnihook.conformance.run import NotRun, Progress, run_pairs, try_host
@@ -60,27 +60,30 @@ def main(argv: list[str]) -> int:
     found = usage.parse_args(argv)
     if found.runtime is not None and found.plugins:
         usage.error("--runtime goes without plugins")
+    if found.runtime is None and not found.plugins and not found.list:
+        usage.error("it takes an EXECUTABLE, a DIR or --runtime COMMAND")
     try:
         if found.list:
             _list(found)
             return 0
-        if found.runtime is None and not found.plugins:
-            usage.error("it takes an EXECUTABLE, a DIR or --runtime COMMAND")
+        return _report(Report(_outcomes(found), colour=_colour(), width=_width()), found)
+    except (NotRun, ValueError) as error:
+        complain(f"conformance: {error}")
+        return 2
+
+
+def _outcomes(found: argparse.Namespace) -> "list[Outcome]":
+    try:
         if found.runtime is not None:
             checks = _chosen(runtime_checks.checks, found.check)
             try_host()
-            outcomes = run_runtime(found.runtime, checks, _progress())
-        else:
-            checks = _chosen(plugin_checks.checks, found.check)
-            subjects = _subjects(found)
-            try_host()
-            outcomes = run_pairs([(one, check) for one in subjects for check in checks], _progress())
-    except (NotRun, ValueError) as error:
+            return run_runtime(found.runtime, checks, _progress())
+        checks = _chosen(plugin_checks.checks, found.check)
+        subjects = _subjects(found)
+        try_host()
+        return run_pairs([(one, check) for one in subjects for check in checks], _progress())
+    finally:
         _clear()
-        complain(f"conformance: {error}")
-        return 2
-    _clear()
-    return _report(Report(outcomes, colour=_colour(), width=_width()), found)
 
 
 def _list(found: argparse.Namespace) -> None:
