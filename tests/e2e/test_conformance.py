@@ -75,7 +75,7 @@ REFERENCE_FAILS = {
     "check-route": {"bridge", "host-device", "ipvlan", "macvlan", "ptp", "vlan"},
     "del-empty-netns": {"sbr"},
     "del-failed-add": {"host-device", "sbr"},
-    "del-host-links-gone": {"host-device", "ipvlan", "macvlan", "sbr", "vlan"},
+    "del-host-links-gone": {"host-device", "macvlan", "sbr", "vlan", "vrf"},
     "del-link-gone": {"host-device", "sbr", "vrf"},
     "del-netns-gone": {"host-device", "sbr"},
     "del-never-added": {"dhcp", "host-device", "sbr"},
