@@ -19,6 +19,7 @@ COMMANDS = {
     "attach": "attach a container that is running already",
     "detach": "take a container off its networks",
     "gc": "release what containers that are gone left behind",
+    "conformance": "hold any CNI plugin or runtime to the specification",
     "logs": "what happened to a container's network",
     "add": "attach a network namespace to one network, as cnitool does",
     "del": "take it off again",

@@ -110,6 +110,14 @@ def test_prev_result_that_is_wrong_is_refused(prev: Any) -> None:
         make(keys={"prevResult": prev}).required_prev_result()
 
 
+@pytest.mark.parametrize("prev", [[], "x", {"cniVersion": "9.0.0"}, {"ips": [{}]}])
+def test_del_does_without_a_prev_result_that_is_wrong(prev: Any) -> None:
+    """It may come from a record that a crash has damaged; what can be freed without it must be."""
+    conf = NetConf({"cniVersion": "1.0.0", "name": "mynet", "type": "x", "prevResult": prev})
+
+    assert Call("DEL", conf, Request("c1", "", "eth0")).prev_result is None
+
+
 def test_what_the_runtime_adds() -> None:
     own = {"mac": "02:00:00:00:00:01"}
     call = make(keys={"runtimeConfig": own, "args": {"cni": {"ips": ["10.1.2.3"]}, "other": 1}})

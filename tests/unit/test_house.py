@@ -21,7 +21,7 @@ LAYERS = [
     {"cli"},
     {"hook"},
     {"attach"},
-    {"oci"},
+    {"oci", "conformance"},
     {"runtime"},
     {"plugins"},
     {"sdk"},

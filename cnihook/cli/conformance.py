@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook conformance: hold any plugin, or any runtime, to the CNI specification."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from cnihook.cli import arguments
+from cnihook.conformance import plugin_checks, runtime_checks
+from cnihook.conformance.case import Subject
+from cnihook.conformance.check import Check, Outcome, Register
+from cnihook.conformance.profiles import CHAINED, KNOWN, Profile, given, read_conf
+from cnihook.conformance.report import Report, listing
+from cnihook.conformance.run import NotRun, Progress, run_pairs, try_host
+from cnihook.conformance.runtime import run_runtime
+from cnihook.log import complain
+
+_WIDTH = 80  # where no terminal says how wide it is
+
+DESCRIPTION = """\
+Black-box checks of the CNI protocol, against plugins in any language, or against a runtime.
+
+Each check runs in a throw-away host, namespaces of its own; nothing is left on this machine.  Plugins of the
+reference's names are known; any other needs a configuration that works for it.  The exit code is 0 if all
+promises are kept, 1 if one is broken, 2 if nothing could be checked.
+"""
+EPILOG = """\
+examples:
+  cnihook conformance /opt/cni/bin
+  cnihook conformance ./my-plugin --config my-net.conflist --check del-twice
+  cnihook conformance --runtime cnitool
+
+A runtime is called as COMMAND add|del|check|gc|status NETWORK NETNS, with NETCONFPATH, CNI_PATH, CNI_ARGS,
+CAP_ARGS and CNI_IFNAME in its environment.
+"""
+
+
+def parser() -> arguments.Parser:
+    made = arguments.Parser("conformance", DESCRIPTION, EPILOG)
+    made.add_argument("plugins", metavar="EXECUTABLE|DIR", nargs="*", help="plugins, or folders of them")
+    made.add_argument("--runtime", metavar="COMMAND", help="check this runtime instead")
+    made.add_argument(
+        "--config", metavar="FILE", action="append", default=[], help="a plugin's configuration, or a list"
+    )
+    made.add_argument(
+        "--chained",
+        action="store_true",
+        help="the plugin comes after another (default: found out by trying)",
+    )
+    made.add_argument("--check", metavar="NAME", action="append", default=[], help="only this; repeatable")
+    made.add_argument("--list", action="store_true", help="print all checks, and where they are from")
+    made.add_argument("--json", metavar="FILE", help="write the results as JSON; - is stdout")
+    made.add_argument("--junit", metavar="FILE", help="write the results as JUnit XML; - is stdout")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    usage = parser()
+    found = usage.parse_args(argv)
+    if found.runtime is not None and found.plugins:
+        usage.error("--runtime goes without plugins")
+    if found.runtime is None and not found.plugins and not found.list:
+        usage.error("it takes an EXECUTABLE, a DIR or --runtime COMMAND")
+    try:
+        if found.list:
+            _list(found)
+            return 0
+        return _report(Report(_outcomes(found), colour=_colour(), width=_width()), found)
+    except (NotRun, ValueError) as error:
+        complain(f"conformance: {error}")
+        return 2
+
+
+def _outcomes(found: argparse.Namespace) -> "list[Outcome]":
+    try:
+        if found.runtime is not None:
+            checks = _chosen(runtime_checks.checks, found.check)
+            try_host()
+            return run_runtime(found.runtime, checks, _progress())
+        checks = _chosen(plugin_checks.checks, found.check)
+        subjects = _subjects(found)
+        try_host()
+        return run_pairs([(one, check) for one in subjects for check in checks], _progress())
+    finally:
+        _clear()
+
+
+def _list(found: argparse.Namespace) -> None:
+    for of, register in (("plugins", plugin_checks.checks), ("runtimes", runtime_checks.checks)):
+        known = [name for name in found.check if name in register.checks]
+        if known or not found.check:
+            print(f"Checks of {of}, each with the section of SPEC.md that it rests on:\n")
+            print(listing(_chosen(register, known)))
+
+
+def _chosen(register: Register, names: Sequence[str]) -> "list[Check]":
+    unknown = [name for name in names if name not in register.checks]
+    if unknown:
+        raise ValueError(f"no check {unknown[0]!r}; --list prints all that there are")
+    return [check for name, check in register.checks.items() if not names or name in names]
+
+
+def _subjects(found: argparse.Namespace) -> "list[Subject]":
+    configured = {}
+    for path in found.config:
+        configured.update(read_conf(path))
+    executables = list(dict.fromkeys(one for path in found.plugins for one in _executables(path)))
+    names = [os.path.basename(executable) for executable in executables]
+    only = next(iter(configured.values())) if len(configured) == len(executables) == 1 else None
+    subjects = []
+    for executable in executables:
+        name = os.path.basename(executable)
+        conf = configured.get(name, only)
+        profile: Profile | None = KNOWN.get(name)
+        if conf is not None:
+            profile = given({**conf, "type": name}, CHAINED if found.chained else "")
+        path = ":".join(filter(None, (os.path.dirname(executable), os.environ.get("CNI_PATH"))))
+        label = executable if names.count(name) > 1 else name
+        subjects.append(Subject(name, executable, profile, path, label=label))
+    return subjects
+
+
+def _executables(path: str) -> "list[str]":
+    path = os.path.abspath(path)
+    if os.path.isdir(path):
+        inside = [f"{path}/{name}" for name in sorted(os.listdir(path)) if not name.startswith(".")]
+        found = [one for one in inside if os.path.isfile(one) and os.access(one, os.X_OK)]
+        if not found:
+            raise ValueError(f"{path}: no executable in this folder")
+        return found
+    if not os.path.isfile(path) or not os.access(path, os.X_OK):
+        raise ValueError(f"{path}: {'is no executable' if os.path.exists(path) else 'no such file'}")
+    return [path]
+
+
+def _report(report: Report, found: argparse.Namespace) -> int:
+    if "-" not in (found.json, found.junit):
+        print(report.text())
+    for path, text in ((found.json, report.json), (found.junit, report.junit)):
+        if path == "-":
+            print(text(), end="")
+        elif path:
+            try:
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(text())
+            except OSError as error:
+                complain(f"conformance: {path}: {error.strerror}")
+                return 2
+    if not report.tried:
+        complain("conformance: nothing could be tried")
+        return 2
+    return 1 if report.failed else 0
+
+
+def _progress() -> Progress:
+    if not sys.stderr.isatty():
+        return lambda done, total, name: None
+    width = _width() - 1
+
+    def show(done: int, total: int, name: str) -> None:
+        sys.stderr.write(f"\r{f'{done}/{total} {name}'[:width]:<{width}}")
+        sys.stderr.flush()
+
+    return show
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
+
+
+def _colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _width() -> int:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            return os.get_terminal_size(stream.fileno()).columns or _WIDTH
+        except (OSError, ValueError):
+            pass
+    return _WIDTH

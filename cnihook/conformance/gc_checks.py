@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GC with every form of its list, and STATUS."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+
+from cnihook.conformance import host
+from cnihook.conformance.case import FOLDER, Case
+from cnihook.conformance.check import Broken, Skipped
+from cnihook.conformance.check import plugin_check as check
+from cnihook.conformance.host import Container
+from cnihook.conformance.plugin import environment
+
+_GC = "2 GC"
+
+
+def _facts() -> "set[str]":
+    """What plugins leave on a host: interfaces, files, rules."""
+    found = {f"interface {name}" for name in host.links()}
+    found |= {f"file {path}" for path in host.files(without=[str(FOLDER)])}
+    return found | set(_rules())
+
+
+def _rules() -> "Iterator[str]":
+    """Every object of the ruleset, and every element of its sets, without what counts and numbers them."""
+    try:
+        listed = subprocess.run(["nft", "-j", "list", "ruleset"], capture_output=True, env=environment({}))
+        objects = json.loads(listed.stdout)["nftables"]
+    except (OSError, ValueError):
+        return  # no nft, so nothing is seen of it
+    for one in objects:
+        for kind, content in one.items():
+            if kind == "metainfo":
+                continue
+            content.pop("handle", None)
+            elements = content.pop("elem", [])
+            place = " ".join(str(content.get(key, "")) for key in ("family", "table", "chain", "name"))
+            for element in elements:
+                yield f"{kind} {place}: {json.dumps(element)}"
+            yield f"{kind} {_uncounted(json.dumps(content))}"
+
+
+def _uncounted(text: str) -> str:
+    return re.sub(r'"(packets|bytes)": \d+', r'"\1": 0', text)
+
+
+class _Stale:
+    """Two containers on one network, one of them gone, and what that one has left on the host."""
+
+    def __init__(self, case: Case) -> None:
+        case.need_operation("GC")
+        case.require()
+        self.case = case
+        self.extra = dict(case.profile.gc_conf)
+        network = _facts()
+        self.living = self._add()
+        # What both have in common, such as a bridge or a lock, the first one brings.
+        self.of_living = _facts() - network
+        self.gone = self._add()
+        links = host.links()
+        self.gone.destroy()
+        self._settle(links)
+        self.of_gone = _facts() - network - self.of_living
+        if not self.of_gone:
+            raise Skipped("a container whose namespace is gone leaves nothing on the host")
+
+    def _add(self) -> Container:
+        container = self.case.container()
+        self.case.add(container, **self.extra)
+        return container
+
+    @staticmethod
+    def _settle(links: "set[str]") -> None:
+        """The kernel takes the interfaces of a namespace away some time after it has ended."""
+        deadline = time.monotonic() + 1
+        while host.links() == links and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def expect(self, what: str, *, living: bool, gone: bool) -> None:
+        now = _facts()
+        for which, facts, stays in (
+            ("the living", self.of_living, living),
+            ("the gone", self.of_gone, gone),
+        ):
+            if stays and (lost := facts - now):
+                raise Broken(f"{what}: {which} container has lost {_list(lost)}")
+            if not stays and (left := facts & now):
+                raise Broken(f"{what}: of {which} container there is still {_list(left)}")
+
+    def gc(self, *kept: Container, **more: object) -> None:
+        conf = {**self.case.conf(self.living, chained=False), **self.extra}
+        self.case.gc(*kept, conf=conf, **more)
+
+
+def _list(facts: "set[str]") -> str:
+    return "; ".join(sorted(facts)[:3])
+
+
+@check(
+    "gc",
+    "GC removes what is of a container that is not listed, and keeps what is listed",
+    _GC,
+    since="1.1.0",
+)
+def gc(case: Case) -> None:
+    stale = _Stale(case)
+    stale.gc(stale.living, stale.gone)
+    stale.expect("GC that lists both", living=True, gone=True)
+    stale.gc(stale.living)
+    stale.expect("GC that lists the living one", living=True, gone=False)
+
+
+@check("gc-empty-list", "an empty list means all", _GC, since="1.1.0")
+def gc_empty(case: Case) -> None:
+    stale = _Stale(case)
+    stale.living.destroy()
+    stale.gc()
+    now = _facts()
+    if left := stale.of_gone & now:
+        raise Broken(f"GC with an empty list: there is still {_list(left)}")
+
+
+@check("gc-no-list", "without a list, or with null for it, GC removes nothing", _GC, since="1.1.0")
+def gc_no_list(case: Case) -> None:
+    stale = _Stale(case)
+    conf = {**case.conf(stale.living, chained=False), **stale.extra}
+    for what, keys in (
+        ("GC without a list", {}),
+        ("GC with null", {"cni.dev/valid-attachments": None, "cni.dev/attachments": None}),
+    ):
+        case.call("GC", {**conf, **keys})  # which it may refuse
+        stale.expect(what, living=True, gone=True)
+
+
+@check(
+    "gc-ifname",
+    "the list is of interfaces: another one of the same container is not listed",
+    _GC,
+    since="1.1.0",
+)
+def gc_ifname(case: Case) -> None:
+    stale = _Stale(case)
+    listed = [
+        {"containerID": stale.living.id, "ifname": case.ifname(stale.living)},
+        {"containerID": stale.gone.id, "ifname": "other0"},
+    ]
+    stale.gc(keys={"cni.dev/valid-attachments": listed, "cni.dev/attachments": listed})
+    stale.expect("GC that lists another interface of the gone container", living=True, gone=False)
+
+
+@check("gc-other-network", "GC of one network touches nothing of another's", _GC, since="1.1.0")
+def gc_other_network(case: Case) -> None:
+    stale = _Stale(case)
+    stale.extra["name"] = "another"
+    stale.gc()
+    stale.expect("GC of another network", living=True, gone=True)
+
+
+@check(
+    "gc-old-key",
+    "the list under its key of the first 1.1.0, cni.dev/attachments, is a list, too",
+    _GC,
+    since="1.1.0",
+    must=False,
+)
+def gc_old_key(case: Case) -> None:
+    stale = _Stale(case)
+    listed = [{"containerID": stale.living.id, "ifname": case.ifname(stale.living)}]
+    stale.gc(keys={"cni.dev/attachments": listed})
+    stale.expect("GC with cni.dev/attachments", living=True, gone=False)
+
+
+@check("gc-twice", "GC can be repeated, and works where there is nothing", _GC, since="1.1.0")
+def gc_twice(case: Case) -> None:
+    case.require()
+    case.need_operation("GC")
+    case.container()
+    case.gc()
+    case.added()
+    case.gc()
+    case.gc()
+
+
+@check("status", "STATUS succeeds where ADD works, or has code 50 or 51", "2 STATUS", since="1.1.0")
+def status(case: Case) -> None:
+    case.require()
+    case.need_operation("STATUS")
+    case.container()
+    answer = case.call("STATUS", case.conf(case.containers[0], chained=False))
+    if answer.status != 0:
+        answer.expect_error("STATUS", [50, 51])
+        raise Skipped(f"it says that it is not available: {answer.error().get('msg')}")

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request to a plugin's executable, and what came back."""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnihook.conformance.check import Broken
+
+TIMEOUT = 20.0  # seconds: whoever takes longer hangs
+_ADMINISTRATORS = "/usr/local/sbin:/usr/sbin:/sbin"
+_SHOWN = 1500  # characters of what was sent or came
+# What speaks of networks, or of the Python that runs this suite and not the plugin.
+_OURS = re.compile(r"CNI_|PYTHON|CNIHOOK_|NETCONFPATH$|CAP_ARGS$")
+
+CLOSED = b"<closed>"  # as standard input: no descriptor 0 at all
+
+
+@dataclass
+class Answer:
+    command: str
+    variables: "dict[str, str]"  # those of CNI
+    stdin: bytes
+    status: int = 0
+    stdout: str = ""
+    stderr: str = ""
+    timed_out: bool = field(default=False)
+
+    @property
+    def sent(self) -> str:
+        variables = " ".join(f"{key}={value!r}" for key, value in self.variables.items())
+        return f"{variables}\nstdin: {cut(self.stdin.decode(errors='replace'))}"
+
+    @property
+    def came(self) -> str:
+        how = f"nothing within {TIMEOUT:g} s" if self.timed_out else f"exit {self.status}"
+        return f"{how}\nstdout: {cut(self.stdout)}\nstderr: {cut(self.stderr)}"
+
+    def expect_success(self, what: str) -> None:
+        if self.timed_out:
+            raise Broken(f"{what}: no answer within {TIMEOUT:g} s")
+        if self.status != 0:
+            raise Broken(f"{what}: refused with exit {self.status}: {self._reason()}")
+
+    def _reason(self) -> str:
+        try:
+            error = self.error()
+        except Broken:
+            return cut(self.stdout or self.stderr, 200)
+        return f"code {error.get('code')}: {error.get('msg')} {error.get('details', '')}".rstrip()
+
+    def result(self, what: str = "ADD") -> "dict[str, Any]":
+        """What a successful ADD printed; of log lines before it only `add-only-json` complains."""
+        self.expect_success(what)
+        start = re.search(r"^\s*\{", self.stdout, re.MULTILINE)
+        try:
+            found, _ = json.JSONDecoder().raw_decode(self.stdout[start.start() :].lstrip() if start else "")
+        except ValueError as error:
+            raise Broken(f"{what}: its result is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Broken(f"{what}: its result is no JSON object")
+        return found
+
+    def error(self) -> "dict[str, Any]":
+        """The error, which must be all that is on stdout."""
+        try:
+            found = json.loads(self.stdout)
+        except ValueError as error:
+            raise Broken(f"{self.command}: the error on stdout is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Broken(f"{self.command}: the error on stdout is no JSON object")
+        return found
+
+    def expect_error(self, what: str, codes: Sequence[int] = (), names: Sequence[str] = ()) -> None:
+        """The request was refused, with one of these codes, and the error says these words."""
+        if self.timed_out:
+            raise Broken(f"{what}: no answer within {TIMEOUT:g} s")
+        if self.status == 0:
+            raise Broken(f"{what}: was not refused: exit 0")
+        if self.status < 0:
+            raise Broken(f"{what}: killed by signal {-self.status}")
+        error = self.error()
+        code = error.get("code")
+        if not isinstance(code, int) or isinstance(code, bool) or not isinstance(error.get("msg"), str):
+            raise Broken(f'{what}: an error needs "code", a number, and "msg", a text')
+        if codes and code not in codes:
+            wanted = " or ".join(str(code) for code in codes)
+            raise Broken(f"{what}: refused with code {code} ({error['msg']}), expected {wanted}")
+        said = f"{error['msg']} {error.get('details', '')}"
+        missing = [word for word in names if word not in said]
+        if missing:
+            raise Broken(f"{what}: the error does not name {', '.join(missing)}: {said.strip()}")
+
+
+def environment(variables: Mapping[str, str]) -> "dict[str, str]":
+    kept = {key: value for key, value in os.environ.items() if not _OURS.match(key)}
+    path = f"{kept.get('PATH', os.defpath)}:{_ADMINISTRATORS}"
+    return {**kept, "PATH": path, **variables}
+
+
+def start(
+    executable: str, variables: Mapping[str, str], *, stdin: int = subprocess.PIPE
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [executable],
+        env=environment(variables),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+    )
+
+
+def finish(process: "subprocess.Popen[bytes]", variables: Mapping[str, str], stdin: bytes) -> Answer:
+    answer = Answer(variables.get("CNI_COMMAND", ""), dict(variables), stdin)
+    try:
+        stdout, stderr = process.communicate(stdin if process.stdin else None, TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        stdout, stderr = process.communicate()
+        answer.timed_out = True
+    answer.status = process.returncode
+    answer.stdout, answer.stderr = stdout.decode(errors="replace"), stderr.decode(errors="replace")
+    return answer
+
+
+def call(executable: str, variables: Mapping[str, str], stdin: bytes, *, in_parts: bool = False) -> Answer:
+    """With `in_parts`, the second half of the configuration comes when the first has been read."""
+    if stdin is CLOSED:
+        closing = ["/bin/sh", "-c", 'exec "$0" <&-', executable]
+        process = subprocess.Popen(
+            closing, env=environment(variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
+        )
+        return finish(process, variables, stdin)
+    process = start(executable, variables)
+    rest = stdin
+    if in_parts and process.stdin:
+        half = len(stdin) // 2
+        try:
+            process.stdin.write(stdin[:half])
+            process.stdin.flush()
+            _wait_until_read(process)
+            rest = stdin[half:]
+        except BrokenPipeError:
+            rest = b""
+    answer = finish(process, variables, rest)
+    answer.stdin = stdin
+    return answer
+
+
+def _wait_until_read(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin
+    deadline = time.monotonic() + TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        unread = fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))
+        if not any(unread):
+            return
+        time.sleep(0.005)
+
+
+def cut(text: str, limit: int = _SHOWN) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Environment, standard input and output, versions and errors: what is the same for every plugin."""
+
+import json
+from typing import Any
+
+from cnihook.conformance.case import Case
+from cnihook.conformance.check import Broken, Skipped
+from cnihook.conformance.check import plugin_check as check
+from cnihook.conformance.plugin import CLOSED, Answer, call
+from cnihook.spec import version as versions
+
+_COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
+_PARAMETERS = "2 Parameters"
+_CODES = "5 Error"
+
+
+def _commands(case: Case) -> "list[str]":
+    """The operations that the plugin's latest version has."""
+    return [c for c in _COMMANDS if versions.at_least(case.version, versions.SINCE.get(c, "0.1.0"))]
+
+
+def _refused(case: Case, command: str, conf: Any = None, **env: Any) -> Answer:
+    """A request with something wrong.  Its namespace is not there, should it be carried out after all."""
+    container = {
+        "CNI_CONTAINERID": "container-1",
+        "CNI_NETNS": "/run/netns/nowhere",
+        "CNI_IFNAME": "eth0",
+    }
+    if command in ("GC", "STATUS"):
+        container = dict.fromkeys(container, "")
+    conf = case.conf() if conf is None else conf
+    return case.call(command, conf, None, **{**container, **env})
+
+
+@check("about", "started by hand, it prints nothing that looks like a result", _PARAMETERS)
+def about(case: Case) -> None:
+    answer = case.call("", case.conf(), CNI_COMMAND=None)
+    if answer.status == 0:
+        if answer.stdout.strip():
+            raise Broken("without CNI_COMMAND it prints on stdout, which is for a runtime")
+    else:
+        answer.expect_error("without CNI_COMMAND", [4])
+
+
+@check("unknown-command", "an operation that there is not is refused with code 4, by its name", _CODES)
+def unknown_command(case: Case) -> None:
+    _refused(case, "EXPLODE").expect_error("CNI_COMMAND=EXPLODE", [4], ["EXPLODE"])
+    _refused(case, "add").expect_error("CNI_COMMAND=add", [4], ["add"])
+
+
+def _missing(command: str, *names: str) -> None:
+    @check(
+        f"env-{command.lower()}",
+        f"{command} without {', '.join(names)} is refused with code 4",
+        _PARAMETERS,
+        since=versions.SINCE.get(command, ""),
+    )
+    def env(case: Case) -> None:
+        for name in names:
+            codes = [3, 4] if name == "CNI_CONTAINERID" else [4]
+            answer = _refused(case, command, **{name: None})
+            answer.expect_error(f"{command} without {name}", codes, [] if 3 in codes else [name])
+        answer = _refused(case, command, **{names[-1]: ""})
+        answer.expect_error(f"{command} with {names[-1]} empty", [4], [names[-1]])
+
+
+_missing("ADD", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME")
+_missing("DEL", "CNI_CONTAINERID", "CNI_IFNAME")
+_missing("CHECK", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME")
+_missing("GC", "CNI_PATH")
+
+
+@check(
+    "container-id", "a container ID of other characters is refused with code 4", "3 Attachment Parameters"
+)
+def container_id(case: Case) -> None:
+    for bad in ("../../etc/x", "a b", "a\n", "é"):
+        _refused(case, "ADD", CNI_CONTAINERID=bad).expect_error(f"ADD for container {bad!r}", [4])
+    _refused(case, "DEL", CNI_CONTAINERID="a/b").expect_error("DEL for container 'a/b'", [4])
+
+
+@check("ifname", "an interface name that Linux does not allow is refused with code 4", "2 Parameters")
+def ifname(case: Case) -> None:
+    for bad in ("a-name-of-16char", "a:b", "..", "eth0\n", "é" * 8):
+        _refused(case, "ADD", CNI_IFNAME=bad).expect_error(f"ADD for interface {bad!r}", [4])
+    _refused(case, "DEL", CNI_IFNAME="a/b").expect_error("DEL for interface 'a/b'", [4])
+
+
+@check(
+    "network-name",
+    "a network name of other characters, or none, is refused with code 7",
+    "1 Configuration format",
+)
+def network_name(case: Case) -> None:
+    for bad in ("../x", "a\n", ""):
+        conf = case.conf(name=bad)
+        _refused(case, "ADD", conf).expect_error(f"ADD to network {bad!r}", [7])
+    for command in _commands(case)[1:]:
+        conf = case.conf(name="a/b")
+        _refused(case, command, conf).expect_error(f"{command} of network 'a/b'", [7])
+
+
+@check("version-lists", "VERSION prints cniVersion and all that it supports", "5 VERSION Success")
+def version_lists(case: Case) -> None:
+    _versions(case.call("VERSION", b'{"cniVersion": "1.0.0"}'))
+
+
+@check("version-alone", "VERSION needs neither a configuration nor any other variable", "2 VERSION")
+def version_alone(case: Case) -> None:
+    usual = _versions(case.call("VERSION", b'{"cniVersion": "1.0.0"}'))
+    for stdin, what in ((b"", "empty stdin"), (CLOSED, "stdin closed")):
+        variables = {"CNI_COMMAND": "VERSION"}
+        answer = call(case.subject.executable, variables, stdin)
+        case.answers.append(answer)
+        if _versions(answer) != usual:
+            raise Broken(f"with {what}, VERSION says something else")
+
+
+def _versions(answer: Answer) -> "list[str]":
+    answer.expect_success("VERSION")
+    try:
+        found = json.loads(answer.stdout)
+    except ValueError as error:
+        raise Broken(f"VERSION prints no JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("cniVersion"), str):
+        raise Broken('VERSION prints no "cniVersion"')
+    listed = found.get("supportedVersions")
+    if not isinstance(listed, list) or not listed or not all(isinstance(one, str) for one in listed):
+        raise Broken('VERSION prints no "supportedVersions"')
+    return listed
+
+
+@check(
+    "error-json", "an error is JSON alone on stdout, with a code and a message, and exit is not 0", _CODES
+)
+def error_json(case: Case) -> None:
+    for command in ("ADD", "DEL"):
+        answer = _refused(case, command, case.conf(name="a/b"))
+        answer.expect_error(f"{command} of network 'a/b'")
+
+
+@check("error-version", "an error says the cniVersion in which it is written", _CODES, must=False)
+def error_version(case: Case) -> None:
+    error = _refused(case, "ADD", case.conf(name="a/b")).error()
+    if not isinstance(error.get("cniVersion"), str):
+        raise Broken('the error has no "cniVersion"')
+
+
+@check("stdin-broken", "a configuration that is no JSON object is refused, with code 6 or 7", _CODES)
+def stdin_broken(case: Case) -> None:
+    for text in (b"", b"{", b"[]", b"null", b'{"name":"x"} trailing'):
+        answer = _refused(case, "ADD", text)
+        answer.expect_error(f"ADD with {text!r} on stdin", [5, 6, 7])
+
+
+@check("stdin-absent", "without any stdin it fails, and does not wait for ever", _CODES)
+def stdin_absent(case: Case) -> None:
+    _refused(case, "ADD", CLOSED).expect_error("ADD with stdin closed", [5, 6, 7])
+
+
+@check("stdin-late", "a configuration that comes in two parts, late, is read to its end", "2 Overview")
+def stdin_late(case: Case) -> None:
+    case.require()
+    container = case.container()
+    answer = case.call("ADD", case.conf(container), container, in_parts=True)
+    case.keep(container, answer, "ADD whose configuration came late")
+
+
+@check(
+    "stdin-huge",
+    "args of a megabyte that are none of its business do not disturb it",
+    "1 Plugin configuration objects",
+)
+def stdin_huge(case: Case) -> None:
+    case.require()
+    container = case.container()
+    conf = case.conf(container, args={"org.example": {"labels": ["x" * 1000] * 1000}})
+    case.keep(container, case.call("ADD", conf, container), "ADD with large args")
+
+
+_UNKNOWN: dict[str, Any] = {"org.example/key": {"a": [1]}, "somethingElse": True}
+
+
+@check(
+    "unknown-keys",
+    "keys that it does not know are passed over",
+    "1 Plugin configuration objects",
+    must=False,
+)
+def unknown_keys(case: Case) -> None:
+    case.require()
+    container = case.container()
+    conf = case.conf(container, **_UNKNOWN)
+    case.keep(container, case.call("ADD", conf, container), "ADD with unknown keys")
+
+
+@check(
+    "key-case", "keys are taken in any case, as the reference's are; no rule of the text", "none", must=False
+)
+def key_case(case: Case) -> None:
+    case.require()
+    container = case.container()
+    conf = case.conf(container)
+    conf["NAME"] = conf.pop("name")
+    case.keep(container, case.call("ADD", conf, container), 'ADD with "NAME" for "name"')
+
+
+@check("version-unknown", "a cniVersion that it does not support is refused with code 1", _CODES)
+def version_unknown(case: Case) -> None:
+    for command, bad in (("ADD", "9.9.9"), ("ADD", "0.0.1"), ("DEL", "9.9.9")):
+        answer = _refused(case, command, case.conf(cniVersion=bad))
+        answer.expect_error(f"{command} with cniVersion {bad}", [1])
+    answer = _refused(case, "ADD", case.conf(cniVersion=1))
+    answer.expect_error("ADD with a number as cniVersion", [1, 6, 7])
+
+
+@check("version-missing", "without a cniVersion it is 0.1.0, as it was then, or refused with code 1", _CODES)
+def version_missing(case: Case) -> None:
+    case.require()
+    case.version = "0.1.0"
+    container = case.container()
+    conf = case.conf(container, cniVersion=None)
+    answer = case.call("ADD", conf, container)
+    if answer.status == 0 and "0.1.0" in case.subject.versions:
+        result = case.keep(container, answer)
+        if result.get("cniVersion") not in ("0.1.0", "", None):
+            raise Broken(f"its result is of version {result['cniVersion']}")
+    elif "0.1.0" not in case.subject.versions:
+        answer.expect_error("ADD without cniVersion", [1])
+    elif case.kind == "chained":
+        answer.expect_error("ADD without cniVersion and without prevResult")
+    else:
+        answer.expect_success("ADD without cniVersion")
+
+
+@check(
+    "operation-version",
+    "an operation that the configuration's version does not have is refused",
+    "2 CNI operations",
+)
+def operation_version(case: Case) -> None:
+    refused = 0
+    for command, since in versions.SINCE.items():
+        older = [
+            one for one in case.subject.versions if one in versions.ALL and not versions.at_least(one, since)
+        ]
+        if older:
+            refused += 1
+            answer = _refused(case, command, case.conf(cniVersion=older[-1]))
+            # Code 3 or 4: a plugin from before that operation does not know it.
+            answer.expect_error(f"{command} with cniVersion {older[-1]}", [1, 3, 4])
+    if not refused:
+        raise Skipped("all versions that it supports have all operations")
+
+
+@check(
+    "netns-missing",
+    "ADD into a namespace that is not there is refused, and nothing is left",
+    "2 ADD",
+    kinds=("interface", "loopback", "chained"),
+)
+def netns_missing(case: Case) -> None:
+    case.require()
+    container = case.container()
+    conf = case.conf(container)
+    answer = case.call("ADD", conf, container, CNI_NETNS="/run/netns/nowhere")
+    if case.kind != "chained" or answer.status != 0:  # some work on the host alone
+        answer.expect_error("ADD into /run/netns/nowhere")
+
+
+@check(
+    "cni-args", "CNI_ARGS that are others' do not disturb it, if IgnoreUnknown is among them", "2 Parameters"
+)
+def cni_args(case: Case) -> None:
+    case.require()
+    container = case.container()
+    args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod-1"
+    answer = case.call("ADD", case.conf(container), container, CNI_ARGS=args)
+    case.keep(container, answer, f"ADD with CNI_ARGS={args}")
+    case.delete(container, CNI_ARGS=args)
+
+
+@check("names-longest", "the longest names that are allowed work", "2 Parameters")
+def names_longest(case: Case) -> None:
+    container = case.container(container_id="0" + "a" * 56 + "B_.-9.-", ifname="abcdefghijklm.9")
+    case.add(container)
+    case.delete(container)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suite finds what a runtime does wrong: a small one breaks one rule after the other."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cnihook.conformance import runtime_checks
+from cnihook.conformance.check import FAIL, NOTE, OK, Outcome
+from cnihook.conformance.run import NotRun, run_checks
+from cnihook.conformance.runtime import RuntimeCase, run_runtime
+from tests.support.skip import need_root
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SMALL = CHECKOUT / "tests" / "support" / "small_runtime.py"
+COMMAND = ["/usr/bin/env", "BROKEN={rule}", "/usr/bin/python3", "-IS", str(SMALL)]
+CHECKS = runtime_checks.checks.checks
+
+pytestmark = pytest.mark.xdist_group("conformance-runtime")
+
+
+@pytest.fixture(scope="module")
+def broken() -> dict[str, Outcome]:
+    """What each check says of the runtime that breaks it."""
+    need_root()
+    work = []
+    for rule, check in CHECKS.items():
+        command = [word.format(rule=rule) for word in COMMAND]
+        work.append((rule, check, "", lambda command=command: RuntimeCase(command), [str(SMALL.parent)]))
+    return {outcome.check.name: outcome for outcome in run_checks(work, lambda *_: None)}
+
+
+@pytest.fixture
+def no_cni_in_environment() -> Iterator[None]:
+    """What the caller has set must not reach the runtime under test."""
+    os.environ["CNI_ARGS"] = "FOREIGN=1"
+    yield
+    del os.environ["CNI_ARGS"]
+
+
+@pytest.mark.parametrize("rule", CHECKS)
+def test_broken_rule_is_found(broken: dict[str, Outcome], rule: str) -> None:
+    outcome = broken[rule]
+
+    assert outcome.mark == (FAIL if outcome.check.must else NOTE), outcome
+    assert outcome.why and not outcome.why.startswith("unexpected"), outcome.why
+
+
+def test_sound_runtime_breaks_no_rule(no_cni_in_environment: None) -> None:
+    need_root()
+    command = " ".join(word.format(rule="") for word in COMMAND)
+
+    outcomes = run_runtime(command, list(CHECKS.values()), lambda *_: None)
+
+    assert [f"{one.check.name}: {one.why}\n{one.came}" for one in outcomes if one.mark != OK] == []
+    assert {outcome.subject for outcome in outcomes} == {"small_runtime.py"}
+
+
+def test_failure_says_what_was_run_and_what_the_plugins_got(broken: dict[str, Outcome]) -> None:
+    outcome = broken["del-order"]
+
+    assert outcome.why == "DEL went to first, second, third, not to third, second, first"
+    assert "small_runtime.py del net /run/netns/ns1" in outcome.sent
+    assert "second got DEL: {" in outcome.came
+
+
+def test_runtime_that_is_not_there_is_told() -> None:
+    with pytest.raises(NotRun, match="there-is-no-such-runtime"):
+        run_runtime("there-is-no-such-runtime --flag", list(CHECKS.values()), lambda *_: None)
