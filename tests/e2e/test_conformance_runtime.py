@@ -11,6 +11,7 @@ from cnihook.conformance import runtime_checks
 from cnihook.conformance.check import FAIL, NOTE, OK, Outcome
 from cnihook.conformance.run import NotRun, run_checks
 from cnihook.conformance.runtime import RuntimeCase, run_runtime
+from tests.support.cni import CHECKOUT
 from tests.support.skip import need_root
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,14 @@ def test_sound_runtime_breaks_no_rule(no_cni_in_environment: None) -> None:
 
     assert [f"{one.check.name}: {one.why}\n{one.came}" for one in outcomes if one.mark != OK] == []
     assert {outcome.subject for outcome in outcomes} == {"small_runtime.py"}
+
+
+def test_our_own_commands_break_no_rule(no_cni_in_environment: None) -> None:
+    need_root()
+
+    outcomes = run_runtime(str(CHECKOUT / "scripts" / "cnihook"), list(CHECKS.values()), lambda *_: None)
+
+    assert [f"{one.check.name}: {one.why}\n{one.came}" for one in outcomes if one.mark != OK] == []
 
 
 def test_failure_says_what_was_run_and_what_the_plugins_got(broken: dict[str, Outcome]) -> None:
