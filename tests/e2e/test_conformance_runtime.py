@@ -3,7 +3,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from cnihook.conformance.runtime import RuntimeCase, run_runtime
 from tests.support.cni import CHECKOUT
 from tests.support.skip import need_root
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SMALL = CHECKOUT / "tests" / "support" / "small_runtime.py"
 COMMAND = ["/usr/bin/env", "BROKEN={rule}", "/usr/bin/python3", "-IS", str(SMALL)]
 CHECKS = runtime_checks.checks.checks
