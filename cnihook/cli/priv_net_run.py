@@ -6,6 +6,9 @@ Three processes.  The one that was called attaches the networks, stands in for t
 runs, and takes the networks down after it.  The command's process is made first, before the one that was
 called changes anything about itself, and waits in its network namespace.  The guardian sleeps, in a session
 of its own, until the one that was called has ended without taking anything down, by SIGKILL; then it does.
+
+What a plain run has no use for is in modules of its own, imported only where it is asked for: priv_user,
+priv_extras, rootless.
 """
 
 import _signal
@@ -13,50 +16,19 @@ import gc
 import os
 import sys
 
+from cnihook.cli.priv_command import CommandProcess
+from cnihook.cli.priv_options import Options, Refused
 from cnihook.lean import command, signals
-from cnihook.lean.job import Job
-from cnihook.linux import libc, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from cnihook.attach import Container, Settings
+    from cnihook.cli.priv_command import User
+    from cnihook.cli.priv_extras import Extras
     from cnihook.log import Log
 
-HELP = """\
-usage: priv-net-run [OPTION]... [--] COMMAND...
-
-Run a command in a private network namespace, attached to networks from CNI.  It has the terminal, the
-signals, the files and the environment that it would have without.  When it has ended, nothing of its
-network is left.
-
-  --network NAME[:IFNAME]   a network to attach, repeatable (default: all there are, as eth0, eth1, ...)
-  --conf-dir DIR            network configurations (default: $NETCONFPATH, else /etc/cni/net.d)
-  --cni-path DIR[:DIR]...   folders whose plugins go before the built-in ones (default: $CNI_PATH)
-  --help, --version
-
-Where no network is configured, a built-in one serves.  Exit status: the command's own; 128+n if signal n
-ended it; 125 if it got no network, 126 if it cannot be executed, 127 if there is no such command.
-
-  priv-net-run ip addr
-  priv-net-run --network mynet --network storage:data0 sh
-"""
-
-# Those of oci.wants, which is imported while the command's process makes its namespace; and where to look.
-_WITH_VALUE = (
-    "--network", "--ip", "--ip6", "--mac-address", "--publish", "-p", "--bandwidth", "--dns", "--dns-search",
-    "--dns-option", "--hostname", "--add-host", "--network-alias", "--route", "--conf-dir", "--cni-path",
-)  # fmt: skip
-_SWITCHES = ("--no-default-route",)
 _FAILED = 125
-_READY = b"."  # from the command's process: its network namespace is there
-_GO = b"go\n"  # to it; then the text of its resolv.conf, empty for the one that it has
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/bin:/bin"  # where plugins find iptables and the like
-
-
-class Refused(Exception):
-    """What was asked for cannot be done."""
 
 
 def main() -> None:
@@ -72,7 +44,7 @@ def run(argv: "list[str]") -> int:
         if options.answer:
             os.write(1, options.answer.encode())
             return 0
-        return _run(options)
+        return _delete(options) if options.delete else _run(options)
     except command.NotExecutable as error:
         _complain(str(error))
         return error.status
@@ -86,44 +58,6 @@ def run(argv: "list[str]") -> int:
         return _FAILED
 
 
-class Options:
-    """The words of the command line.  Those from the first that is no option on are the command."""
-
-    def __init__(self, argv: "list[str]") -> None:
-        self.answer = ""  # to --help or --version
-        self.wants: list[tuple[str, str]] = []  # option and value, understood later
-        self.conf_folder = ""
-        self.plugin_path: list[str] | None = None
-        pending = list(argv)
-        while pending and pending[0].startswith("-"):
-            option, equals, value = pending.pop(0).partition("=")
-            if option == "--":
-                break
-            if option in ("--help", "-h"):
-                self.answer = HELP
-                return
-            if option == "--version":
-                from cnihook import __version__
-
-                self.answer = f"priv-net-run {__version__}\n"
-                return
-            if option not in _WITH_VALUE + _SWITCHES:
-                raise Refused(f"unknown option {option!r}; see `priv-net-run --help`")
-            if not equals and option in _WITH_VALUE:
-                if not pending:
-                    raise Refused(f"{option} needs a value; see `priv-net-run --help`")
-                value = pending.pop(0)
-            if option not in ("--conf-dir", "--cni-path"):
-                self.wants.append((option, value))
-            elif option == "--conf-dir":
-                self.conf_folder = value
-            else:
-                self.plugin_path = value.split(":")
-        self.command = pending
-        if not self.command:
-            raise Refused("no command given; see `priv-net-run --help`")
-
-
 def _complain(text: str) -> None:
     from cnihook.lean.words import one_line
 
@@ -135,115 +69,55 @@ def _complain(text: str) -> None:
 
 def _run(options: Options) -> int:
     variables = command.environment()
+    user = _user(options, variables)
+    variables.update(options.variables)
     # First, so that a typing error costs nothing.
     program = command.find(options.command[0], variables.get("PATH", os.defpath))
+    outside = None
     if os.geteuid():
-        raise Refused("only root can make network namespaces and connect them; try `sudo priv-net-run ...`")
-    process = _CommandProcess(program, options.command, variables)
+        from cnihook.cli import rootless
+
+        rootless.check(options)
+    extras = _extras(options, variables)
+    if os.geteuid():
+        user = None if options.root else rootless.Caller()
+        outside = rootless.Outside()
+    joined = extras.joined if extras else None
+    process = CommandProcess(program, options.command, variables, _complain, user=user, namespace=joined)
     try:
+        if outside:
+            outside.hide_state()
         signals.raise_on_interrupts()
-        status = _on_networks(options, process)
+        status = _on_networks(options, process, extras)
     finally:
         process.end()
+        if outside:
+            outside.end()
     process.job.end_as_it_did()
     return status
 
 
-class _CommandProcess:
-    """The process that becomes the command: in its own network namespace at once, then waiting for run()."""
+def _user(options: Options, variables: "dict[str, str]") -> "User | None":
+    """Whom the command runs as, if not as this process; `variables` get to know him."""
+    if options.root or os.geteuid() or not (options.user or "SUDO_UID" in variables):
+        return None
+    from cnihook.cli import priv_user
 
-    def __init__(self, program: str, argv: "list[str]", variables: "dict[str, str]") -> None:
-        closed = _fill_standard_streams()
-        self._ready, ready = os.pipe()
-        go, self._go = os.pipe()
-        self.pid = os.fork()
-        if not self.pid:
-            os.close(self._go)  # or it would not see our end
-            _become(program, argv, variables, ready, go, closed)
-        os.close(ready)
-        os.close(go)
-        self.pidfd = os.pidfd_open(self.pid)
-        self.job = Job(self.pid)
-        self._ended = False
-
-    def is_ready(self) -> bool:
-        """Wait until its namespace is there.  False: it has ended instead, and has said why."""
-        return bool(os.read(self._ready, 1))
-
-    def run(self, resolv_conf: str) -> int:
-        """Let it become the command, and stand in for it until it has ended.  Returns the exit status."""
-        self.job.begin()
-        try:
-            os.write(self._go, _GO + os.fsencode(resolv_conf))
-        except BrokenPipeError:
-            pass  # it has ended, as its status will tell
-        os.close(self._go)
-        # Who reads what the command writes, or the other way round, shall not have to wait for our end too.
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        status = self.job.wait()
-        self._ended = True
-        return status
-
-    def end(self) -> None:
-        """Kill it, unless it has ended."""
-        if not self._ended:
-            os.kill(self.pid, signals.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self._ended = True
+    user = priv_user.parse(options.user) if options.user else priv_user.who_called_sudo(variables)
+    if user:
+        variables.update(user.variables)
+    return user
 
 
-def _fill_standard_streams() -> "list[int]":
-    """Put /dev/null where stdin, stdout or stderr is closed: a file of ours would be taken for it."""
-    closed = []
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            closed.append(os.open(os.devnull, os.O_RDWR))  # the lowest number that is free: this one
-    return closed
+def _extras(options: Options, variables: "dict[str, str]") -> "Extras | None":
+    if not (options.netns or options.timeout or options.pcap or options.json):
+        return None
+    from cnihook.cli.priv_extras import Extras
+
+    return Extras(options, variables)
 
 
-def _become(
-    program: str, argv: "list[str]", variables: "dict[str, str]", ready: int, go: int, closed: "list[int]"
-) -> "NoReturn":
-    """All that the command's process does before it is the command."""
-    status = _FAILED
-    try:
-        libc.unshare(libc.CLONE_NEWNET)
-        os.write(ready, _READY)
-        said = b""
-        while chunk := os.read(go, 1 << 16):
-            said += chunk
-        if said.startswith(_GO):  # else whoever was to say it has ended
-            # Not before: the host's mounts, which this copies, have the new namespace's name by now.
-            mounts.make_private()
-            mounts.renew_sys()
-            if said != _GO:
-                _set_resolv_conf(os.fsdecode(said.removeprefix(_GO)))
-            for fd in closed:
-                os.close(fd)
-            command.become(program, argv, variables)
-    except command.NotExecutable as error:
-        _complain(str(error))
-        status = error.status
-    except OSError as error:
-        on = f" on {error.filename}" if error.filename else ""
-        _complain(f"no namespaces for the command: {error.strerror}{on}")
-    finally:
-        os._exit(status)
-
-
-def _set_resolv_conf(text: str) -> None:
-    path = "/etc/resolv.conf"
-    try:
-        mounts.replace_file(path, text)
-    except OSError as error:
-        _complain(f"the networks' name servers cannot be used: {path}: {error.strerror}")
-
-
-def _on_networks(options: Options, process: _CommandProcess) -> int:
+def _on_networks(options: Options, process: CommandProcess, extras: "Extras | None") -> int:
     """Attach the networks, run the command, take them down whatever happens.  Returns the exit status."""
     # Imported while the command's process makes its namespace.
     from cnihook import attach
@@ -261,25 +135,57 @@ def _on_networks(options: Options, process: _CommandProcess) -> int:
         word = wants.word_of(option)
         assert word
         word.add(wanted, value)
+    if extras and extras.joined and wanted.networks is None:
+        wanted.networks = []  # those that are there
     chosen = attach.select(wanted, settings, _complain)
     if not process.is_ready():
         return _FAILED
+    kept = extras.kept if extras else ""
     container = attach.Container(
-        f"priv-{os.urandom(6).hex()}", NetNS.open(f"/proc/{process.pid}/ns/net"), os.getpid()
+        kept or f"priv-{os.urandom(6).hex()}",
+        NetNS.open(f"/proc/{process.pid}/ns/net"),
+        0 if kept else os.getpid(),  # what is kept has no process whose end would be its own
     )
+    if extras:
+        extras.begin(container)
     log = Log(container.id)
     guardian = _Guardian(container, settings, log, process.pidfd)
+    stays = False
+    status = None
     try:
         attached = attach.up(container, chosen, settings, log)
         named = [attachment.result.dns for attachment in attached if attachment.result.dns]
-        status = process.run(resolv_conf.text(named) or resolv_conf.instead_of_stub())
+        limit = None
+        if extras:
+            named += extras.servers()
+            limit = extras.start(container, process.pid, attached)
+        if kept:
+            stays = True
+            guardian.dismiss()
+        status = process.run(resolv_conf.text(named) or resolv_conf.instead_of_stub(), limit=limit)
+        if extras:
+            status = extras.status(status)
     finally:
         signals.ignore_interrupts()
-        problem = _take_down(container, settings, log)
-        guardian.dismiss()
+        problem = extras.end(status) if extras else ""
+        if not stays:
+            problem = _take_down(container, settings, log) or problem
+            guardian.dismiss()
     if problem:  # else an error is on its way that tells more
         _complain(problem)
     return status
+
+
+def _delete(options: Options) -> int:
+    if os.geteuid():
+        raise Refused("only root can do that; try `sudo priv-net-run ...`")
+    from cnihook.cli import priv_netns
+
+    signals.raise_on_interrupts()
+    settings = _settings(options)
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
+    priv_netns.delete(options.netns, settings)
+    return 0
 
 
 def _settings(options: Options) -> "Settings":
@@ -323,7 +229,9 @@ class _Guardian:
         try:
             signals.ignore_interrupts()
             os.close(self._held)
-            _let_go_of_all_but(end, command, container.netns.fd)
+            from cnihook.lean import apart  # the caller goes on meanwhile
+
+            apart.leave_caller(end, command, container.netns.fd)
             os.read(end, 1)  # nobody writes: this is the end of the last who could
             try:
                 _signal.pidfd_send_signal(command, signals.SIGKILL)
@@ -336,17 +244,3 @@ class _Guardian:
     def dismiss(self) -> None:
         os.kill(self._pid, signals.SIGKILL)
         os.waitpid(self._pid, 0)
-
-
-def _let_go_of_all_but(*kept: int) -> None:
-    """Leave the caller's session and terminal, and close the files that it gave us."""
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in range(3):
-        os.dup2(null, fd)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in kept:
-            try:
-                os.close(int(name))
-            except OSError:
-                pass  # the one by which the list was read

@@ -10,6 +10,18 @@ on.  When the command stops, this process stops too, or the shell would not know
 import _signal
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Limit(Protocol):
+        """How long the command may take, and what is done then."""
+
+        def remaining(self) -> float: ...
+
+        def act(self) -> None: ...
+
+
 # Those that tell of a process's own fault would come from ours.
 _OWN = {
     _signal.SIGABRT,
@@ -37,12 +49,12 @@ class Job:
         """From here on every signal is the command's, and waits for wait() to read it."""
         _signal.pthread_sigmask(_signal.SIG_BLOCK, self._taken)
 
-    def wait(self) -> int:
+    def wait(self, limit: "Limit | None" = None) -> int:
         """Until the command has ended.  Returns its exit status; 128+n if signal n ended it."""
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
             if not pid:
-                self._pass_on(_signal.sigwaitinfo(self._taken))
+                self._next_signal(limit)
             elif os.WIFSTOPPED(status):
                 self._stop(os.WSTOPSIG(status))
             elif os.WIFSIGNALED(status):
@@ -54,6 +66,14 @@ class Job:
             else:
                 self._typed_interrupt = False
                 return os.WEXITSTATUS(status)
+
+    def _next_signal(self, limit: "Limit | None") -> None:
+        if not limit:
+            self._pass_on(_signal.sigwaitinfo(self._taken))
+        elif info := _signal.sigtimedwait(self._taken, limit.remaining()):
+            self._pass_on(info)
+        else:
+            limit.act()
 
     def _pass_on(self, info: "_signal.struct_siginfo") -> None:
         from_kernel = info.si_code > 0

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process of the command that `priv-net-run` runs: a fork, until it executes the command."""
+
+import os
+
+from cnihook.lean import command, signals
+from cnihook.lean.job import Job
+from cnihook.linux import libc, mounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, Protocol
+
+    from cnihook.lean.job import Limit
+    from cnihook.linux.netns import NetNS
+
+    class User(Protocol):
+        """Whom the command runs as; see priv_user and rootless."""
+
+        def become(self) -> None: ...
+
+
+_FAILED = 125
+_READY = b"."  # from the command's process: it is in its network namespace
+_GO = b"go"  # to it; then the texts of its resolv.conf and hosts, empty for the host's, and its host name
+
+
+class CommandProcess:
+    """The process that becomes the command: in its network namespace at once, then waiting for run().
+
+    The namespace is a new one, or one that exists; the command's user is ours, or another.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        argv: "list[str]",
+        variables: "dict[str, str]",
+        complain: "Callable[[str], None]",
+        *,
+        user: "User | None" = None,
+        namespace: "NetNS | None" = None,
+    ) -> None:
+        self._program = program
+        self._argv = argv
+        self._variables = variables
+        self._complain = complain
+        self._user = user
+        self._namespace = namespace
+        closed = _fill_standard_streams()
+        self._ready, ready = os.pipe()
+        go, self._go = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self._go)  # or it would not see our end
+            self._become(ready, go, closed)
+        os.close(ready)
+        os.close(go)
+        self.pidfd = os.pidfd_open(self.pid)
+        self.job = Job(self.pid)
+        self._ended = False
+
+    def is_ready(self) -> bool:
+        """Wait until it is in its namespace.  False: it has ended instead, and has said why."""
+        return bool(os.read(self._ready, 1))
+
+    def run(self, *view: str, limit: "Limit | None" = None) -> int:
+        """Let it become the command, and stand in for it until it has ended.  Returns the exit status."""
+        self.job.begin()
+        try:
+            data = b"\0".join([_GO, *map(os.fsencode, view)])
+            while data:
+                data = data[os.write(self._go, data) :]
+        except BrokenPipeError:
+            pass  # it has ended, as its status will tell
+        os.close(self._go)
+        # Who reads what the command writes, or the other way round, shall not have to wait for our end too.
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        status = self.job.wait(limit)
+        self._ended = True
+        return status
+
+    def end(self) -> None:
+        """Kill it, unless it has ended."""
+        if not self._ended:
+            os.kill(self.pid, signals.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._ended = True
+
+    def _become(self, ready: int, go: int, closed: "list[int]") -> "NoReturn":
+        """All that the command's process does before it is the command."""
+        status = _FAILED
+        try:
+            if self._namespace:
+                libc.setns(self._namespace.fd, libc.CLONE_NEWNET)
+            else:
+                libc.unshare(libc.CLONE_NEWNET)
+            os.write(ready, _READY)
+            said = b""
+            while chunk := os.read(go, 1 << 16):
+                said += chunk
+            if said.startswith(_GO):  # else whoever was to say it has ended
+                # Not before: the host's mounts, which this copies, have the new namespace's name by now.
+                mounts.make_private()
+                mounts.renew_sys()
+                self._set_names(*map(os.fsdecode, said.split(b"\0")[1:]))
+                if self._user:
+                    if not self._namespace:
+                        _let_everybody_ping()
+                    self._user.become()
+                for fd in closed:
+                    os.close(fd)
+                command.become(self._program, self._argv, self._variables)
+        except command.NotExecutable as error:
+            self._complain(str(error))
+            status = error.status
+        except OSError as error:
+            on = f" on {error.filename}" if error.filename else ""
+            self._complain(f"no namespaces for the command: {error.strerror}{on}")
+        finally:
+            os._exit(status)
+
+    def _set_names(self, resolv_conf: str = "", hosts: str = "", hostname: str = "") -> None:
+        for path, text in (("/etc/resolv.conf", resolv_conf), ("/etc/hosts", hosts)):
+            if text:
+                try:
+                    mounts.replace_file(path, text)
+                except OSError as error:
+                    self._complain(f"the networks' names cannot be used: {path}: {error.strerror}")
+        if hostname:
+            from _socket import sethostname
+
+            libc.unshare(libc.CLONE_NEWUTS)
+            sethostname(hostname)
+
+
+def _fill_standard_streams() -> "list[int]":
+    """Put /dev/null where stdin, stdout or stderr is closed: a file of ours would be taken for it."""
+    closed = []
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            closed.append(os.open(os.devnull, os.O_RDWR))  # the lowest number that is free: this one
+    return closed
+
+
+def _let_everybody_ping() -> None:
+    """Without root, ping(8) takes a socket that new namespaces grant nobody, and hosts mostly all."""
+    for groups in ("0 2147483647", "0 0"):  # all; all there are in the user namespace of an ordinary user
+        try:
+            with open("/proc/sys/net/ipv4/ping_group_range", "w") as file:
+                file.write(groups)
+            return
+        except OSError:
+            pass  # then ping needs its file capability, as it does without this

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `priv-net-run` does beside running a command on networks; imported only where it is asked to."""
+
+import os
+
+from cnihook.cli.priv_options import Options, Refused
+from cnihook.linux.netns import NetNS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cnihook.attach import Attachment, Container
+    from cnihook.cli.priv_netns import Named
+    from cnihook.cli.priv_report import Report
+    from cnihook.cli.priv_timeout import Limit
+    from cnihook.linux.pcap import Capture
+    from cnihook.spec.result import DNS
+
+
+class Extras:
+    """--netns, --json, --pcap and --timeout of one run, told of its course.
+
+    Made before anything else is done: what cannot be is refused at no cost, and paths are the caller's.
+    """
+
+    def __init__(self, options: Options, variables: "Mapping[str, str]") -> None:
+        self._named: Named | None = None
+        self._report: Report | None = None
+        self._capture: Capture | None = None
+        self._limit: Limit | None = None
+        self._pcap = -1
+        self._timeout = options.timeout
+        if options.netns:
+            from cnihook.cli import priv_netns
+
+            self._named = priv_netns.Named(options.netns)
+        if options.json:
+            from cnihook.cli import priv_report
+
+            number = options.json.isdecimal()
+            self._report = priv_report.Report(
+                _taken(options.json) if number else _created(options.json, variables)
+            )
+        if options.pcap:
+            self._pcap = _created(options.pcap, variables)
+
+    @property
+    def joined(self) -> "NetNS | None":
+        """The namespace that exists and is the command's."""
+        return self._named.joined if self._named else None
+
+    @property
+    def kept(self) -> str:
+        """The name under which the namespace stays; empty if it does not."""
+        return self._named.name if self._named and not self.joined else ""
+
+    def servers(self) -> "list[DNS]":
+        """The name servers of networks that a joined namespace is on already."""
+        return self._named.servers() if self._named and self.joined else []
+
+    def begin(self, container: "Container") -> None:
+        """Its namespace is there, and nothing attached yet."""
+        if self._pcap >= 0:
+            from cnihook.linux import pcap
+
+            self._capture = pcap.Capture(container.netns, self._pcap)
+        if self._named and not self.joined:
+            self._named.keep(container.netns)
+
+    def start(self, container: "Container", command: int, attached: "list[Attachment]") -> "Limit | None":
+        """Its networks are up, and the command begins.  Returns how long it may take."""
+        if self._report:
+            self._report.networks_are_up(container.id, command, attached)
+        if self._timeout:
+            from cnihook.cli import priv_timeout
+
+            # A namespace that is joined is that of others, too.
+            self._limit = priv_timeout.Limit(
+                self._timeout, command, None if self.joined else container.netns.identity
+            )
+        return self._limit
+
+    def status(self, status: int) -> int:
+        """The exit status, now that the command has ended with `status`."""
+        if self._limit and self._limit.is_over:
+            from cnihook.cli.priv_timeout import STATUS
+
+            return STATUS
+        return status
+
+    def end(self, status: "int | None") -> str:
+        """Its networks are still there; `status` is None if it never ran.  Returns what went wrong."""
+        problems = []
+        if self._capture and (problem := self._capture.finish()):
+            problems.append(f"--pcap: {problem}")
+        if self._report and status is not None:
+            try:
+                self._report.command_ended(status)
+            except OSError as error:
+                problems.append(str(error.strerror))
+        return "; ".join(problems)
+
+
+def _taken(number: str) -> int:
+    """A descriptor of the caller's, which the command does not get: its reader sees the end with ours."""
+    try:
+        # Those of the standard streams are the command's as well, and closed here while it runs.
+        fd = os.dup(int(number))
+    except (OSError, OverflowError):
+        raise Refused(f"--json {number}: there is no open descriptor of this number") from None
+    if int(number) > 2:
+        os.close(int(number))
+    return fd
+
+
+def _created(path: str, variables: "Mapping[str, str]") -> int:
+    """A file to be written, which belongs to who called: under sudo that is not root."""
+    new = not os.path.lexists(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    uid, gid = variables.get("SUDO_UID", ""), variables.get("SUDO_GID", "")
+    if new and uid.isdecimal() and gid.isdecimal() and not os.geteuid():
+        os.fchown(fd, int(uid), int(gid))
+    return fd

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+`priv-net-run` for an ordinary user: it is root in namespaces of its own, and pasta or slirp4netns stands in
+for the uplink that no user may have.
+
+The networks are attached in there as root attaches them on the host, so that every plugin works; what they
+make goes with the last process.  The outer namespaces:
+
+    user       the caller is root, and nobody else exists
+    network    plays the host: bridges, rules; a tap device leads out
+    mount      for the command, the host's; for us, with folders for state that we can write to
+"""
+
+import os
+import time
+
+from cnihook.cli.priv_options import Options, Refused
+from cnihook.lean import apart, command, signals
+from cnihook.lean.words import one_line
+from cnihook.linux import libc
+
+TUN = "/dev/net/tun"
+_NAMESPACES = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWNET
+_PATIENCE = 10.0  # seconds
+_STATE = ("/run", "/var/lib/cni")
+_FOR_RESOLVERS = "systemd"  # of /run: the name servers behind systemd-resolved's own
+
+_APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"  # Ubuntu's
+# Why the kernel may refuse, and what an administrator can do.
+_SWITCHES = (
+    ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
+    ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=10000"),
+    (_APPARMOR, "1", f"sysctl {_APPARMOR.replace('/', '.')}=0"),
+)  # fmt: skip
+
+
+class Caller:
+    """The command's user by default: who called, as himself; what is root's in here is not his."""
+
+    def __init__(self) -> None:
+        self._uid, self._gid = os.geteuid(), os.getegid()
+
+    def become(self) -> None:
+        libc.unshare(libc.CLONE_NEWUSER)
+        _map(self._uid, 0, self._gid, 0)
+
+
+class Outside:
+    """The process that connects us, until end() or the end of this process, however that comes."""
+
+    def __init__(self) -> None:
+        """Become root of an ordinary user's namespaces, and connect the one of networks; after check()."""
+        tool = _tool()
+        self._messages = os.memfd_create("messages")  # a pipe, once full, would stop it
+        alive, self._alive = os.pipe()
+        go, self._go = os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            try:
+                apart.leave_caller(alive, go, self._messages)
+                _keep_connected(tool, alive, go, self._messages)
+            finally:
+                os._exit(0)
+        os.close(alive)
+        os.close(go)
+        uid, gid = os.geteuid(), os.getegid()
+        try:
+            libc.unshare(_NAMESPACES)
+            _map(0, uid, 0, gid)
+            # The host's mounts appear in here, ours nowhere else.
+            libc.mount("none", "/", flags=libc.MS_SLAVE | libc.MS_REC)
+        except OSError as error:
+            self.end()
+            raise _refusal([f"user namespaces ({one_line(error.strerror or '')}{_remedy()})"]) from None
+        os.write(self._go, b".")
+        os.close(self._go)
+        self._wait(tool[0])
+
+    def _wait(self, name: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not has_default_route():
+            ended, _ = os.waitpid(self._pid, os.WNOHANG)
+            if ended:
+                self._pid = 0
+            if ended or time.monotonic() > deadline:
+                said = os.pread(self._messages, 1 << 16, 0).decode(errors="replace").strip()
+                self.end()
+                what = "has ended" if ended else f"is not ready after {_PATIENCE:g} s"
+                raise Refused(one_line(f"no way out: {name} {what}: {said or 'it does not say why'}"))
+            time.sleep(0.002)
+
+    def hide_state(self) -> None:
+        """Give us folders to keep state in.  Once the command's process is there, which has the host's."""
+        libc.unshare(libc.CLONE_NEWNS)
+        run = os.open("/run", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for folder in _STATE:
+            if not os.path.isdir(folder):
+                # It cannot be made in root's folder: then that one goes, for us.
+                _cover(os.path.dirname(folder))
+                os.mkdir(folder)
+            _cover(folder)
+        if os.path.isdir(f"/proc/self/fd/{run}/{_FOR_RESOLVERS}"):
+            os.mkdir(f"/run/{_FOR_RESOLVERS}")
+            source = f"/proc/self/fd/{run}/{_FOR_RESOLVERS}"
+            libc.mount(source, f"/run/{_FOR_RESOLVERS}", flags=libc.MS_BIND | libc.MS_REC)
+        os.close(run)
+
+    def end(self) -> None:
+        os.close(self._alive)
+        os.close(self._messages)
+        if self._pid:
+            os.waitpid(self._pid, 0)
+
+
+def check(options: Options) -> None:
+    """Raises Refused if it cannot be, with all that is missing, and how to have it."""
+    for option, wanted in (("--user", options.user), ("--netns", options.netns)):
+        if wanted:
+            raise Refused(f"{option} takes root; try `sudo priv-net-run ...`")
+    if any(option in ("--publish", "-p") for option, _ in options.wants):
+        raise Refused("--publish takes root: nobody reaches the ports of an ordinary user's namespace")
+    missing = []
+    for path, closed, remedy in _SWITCHES:
+        if _read(f"/proc/sys/{path}") == closed:
+            missing.append(f"user namespaces (`{remedy}`)")
+    try:
+        # Looked at before, since pasta, where it cannot open it, would wait for ever.
+        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        missing.append(f"{TUN} ({error.strerror}; `modprobe tun`, `chmod 666 {TUN}`)")
+    tool = _tool()
+    if not tool:
+        missing.append("pasta (package passt) or slirp4netns (package slirp4netns)")
+    elif tool[0] == "pasta" and not has_default_route():
+        missing.append("slirp4netns (package slirp4netns; pasta would need a default route)")
+    if missing:
+        raise _refusal(missing)
+
+
+def _refusal(missing: "list[str]") -> Refused:
+    return Refused(f"without root it takes {' and '.join(missing)}; or try `sudo priv-net-run ...`")
+
+
+def _remedy() -> str:
+    for path, closed, remedy in _SWITCHES:
+        if _read(f"/proc/sys/{path}") == closed:
+            return f"; `{remedy}`"
+    return ""
+
+
+def _tool() -> "list[str]":
+    """What connects a namespace: its name, its file, its arguments.  Empty if there is none."""
+    us = os.getpid()
+    of_ours = f"/proc/{us}/ns"
+    pasta = ["--config-net", "--foreground", "--quiet", *"-t none -u none -T none -U none".split()]
+    # Neither may lead to the host's loopback, which a private network does not reach either.
+    pasta += ["--no-map-gw", "--netns", f"{of_ours}/net", "--userns", f"{of_ours}/user"]
+    slirp = ["--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path"]
+    slirp += [f"--userns-path={of_ours}/user", f"{of_ours}/net", "tap0"]
+    found = []
+    for name, arguments in (("pasta", pasta), ("slirp4netns", slirp)):
+        try:
+            program = command.find(name, f"{os.environ.get('PATH', os.defpath)}:/usr/bin:/usr/local/bin")
+        except command.NotExecutable:
+            continue
+        # pasta copies the host's address and route, IPv6 too; without a default route it does not start.
+        if name == "slirp4netns" or has_default_route():
+            return [name, program, *arguments]
+        found = [name]
+    return found
+
+
+def _keep_connected(tool: "list[str]", alive: int, go: int, messages: int) -> None:
+    """Run it from the moment of `go` until nobody is at the other end of `alive`."""
+    if not os.read(go, 1):
+        return
+    name, program, *arguments = tool
+    pid = os.fork()
+    if not pid:
+        try:
+            os.dup2(messages, 1)
+            os.dup2(messages, 2)
+            signals.take_back_pythons()
+            os.execv(program, [name, *arguments])
+        finally:
+            os._exit(127)
+    import select
+
+    pidfd = os.pidfd_open(pid)
+    waiting = select.poll()
+    waiting.register(alive, 0)
+    waiting.register(pidfd, select.POLLIN)
+    waiting.poll()
+    os.kill(pid, signals.SIGKILL)  # pasta takes no other while it starts; it keeps nothing
+    os.waitpid(pid, 0)
+
+
+def has_default_route() -> bool:
+    """Whether this network namespace has a way out."""
+    with open("/proc/thread-self/net/route") as file:
+        if any(line.split()[1:2] == ["00000000"] for line in file):
+            return True
+    routes = _read("/proc/thread-self/net/ipv6_route").splitlines()
+    return any(line.startswith(f"{'0' * 32} 00 ") and not line.endswith(" lo") for line in routes)
+
+
+def _map(uid: int, outer_uid: int, gid: int, outer_gid: int) -> None:
+    """The one user and the one group that there are in this process's new user namespace."""
+    for name, text in (
+        ("setgroups", "deny"),  # or the kernel would not take the second
+        ("gid_map", f"{gid} {outer_gid} 1"),
+        ("uid_map", f"{uid} {outer_uid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def _cover(folder: str) -> None:
+    libc.mount("tmpfs", folder, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=755")
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Write down the packets of a network namespace, as `tcpdump -i any -w FILE` would inside it.
+
+One packet socket hears all interfaces, those too that come later.  The file is pcapng with frames as they
+are on Ethernet, so that whoever reads it gets MAC addresses, VLANs and the interfaces' names.
+"""
+
+import os
+import select
+import struct
+import time
+from _socket import AF_PACKET, SO_RCVBUF, SOCK_RAW, SOL_SOCKET, socket
+
+from cnihook.lean import apart, signals
+from cnihook.linux.netns import NetNS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+# <linux/if_ether.h>, <linux/if_arp.h>
+_ETH_P_ALL, _ETH_P_8021Q = 3, 0x8100
+_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
+# <linux/if_packet.h>
+_SOL_PACKET, _PACKET_STATISTICS, _PACKET_AUXDATA = 263, 6, 8
+_TO_US, _BROADCAST, _MULTICAST, _OTHERHOST, _OUTGOING = 0, 1, 2, 3, 4
+_VLAN_VALID, _VLAN_TPID_VALID = 1 << 4, 1 << 6
+# <asm-generic/socket.h>
+_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
+_MSG_TRUNC, _MSG_DONTWAIT = 0x20, 0x40
+
+_QUEUE = 64 << 20  # bytes that wait in the kernel while we are busy
+_LONGEST = 256 << 10  # of what an interface passes on at once, many packets in one; also pcapng's snaplen
+_ANCILLARY = 256
+
+
+class Capture:
+    """A process of its own that writes packets until finish(), or until this one has ended."""
+
+    def __init__(self, namespace: NetNS, file: int) -> None:
+        """From here on nothing is missed, though it be written later.  `file` is left to that process."""
+        with namespace.entered():
+            heard = socket(AF_PACKET, SOCK_RAW, _ETH_P_ALL << 8)  # in network order
+        heard.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        heard.setsockopt(SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        try:
+            heard.setsockopt(SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE)
+        except PermissionError:  # the root of an ordinary user's namespace gets what the system allows
+            heard.setsockopt(SOL_SOCKET, SO_RCVBUF, _QUEUE)
+        end, self._end = os.pipe()
+        self._said, said = os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            try:
+                signals.ignore_interrupts()
+                apart.leave_caller(heard.fileno(), file, end, said)
+                os.write(said, _record(heard, file, end).encode())
+            finally:
+                os._exit(0)
+        heard.close()
+        for fd in (file, end, said):
+            os.close(fd)
+
+    def finish(self) -> str:
+        """Have it write what has come in by now, and end.  Returns what went wrong, in words."""
+        os.close(self._end)
+        problem = b""
+        while chunk := os.read(self._said, 4096):
+            problem += chunk
+        os.close(self._said)
+        os.waitpid(self._pid, 0)
+        return problem.decode()
+
+
+def _record(heard: socket, file: int, end: int) -> str:
+    waiting = select.poll()
+    waiting.register(heard.fileno(), select.POLLIN)
+    waiting.register(end, 0)  # its other end is closed
+    until = 0
+    try:
+        with open(file, "wb", buffering=1 << 20) as opened:
+            written = Writer(opened)
+            while not until:
+                if any(fd == end for fd, _ in waiting.poll()):
+                    until = time.time_ns()
+                while written.take(heard, until):
+                    pass
+                opened.flush()  # for who looks at it meanwhile
+            lost = struct.unpack("II", heard.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1]
+            written.statistics(lost)
+    except OSError as error:
+        return error.strerror or str(error)
+    return f"{lost} packets came faster than they could be written down" if lost else ""
+
+
+class Writer:
+    """A pcapng file of one section (draft-ietf-opsawg-pcapng).  Numbers are in this machine's order."""
+
+    def __init__(self, file: "BinaryIO") -> None:
+        self._file = file
+        self._interfaces: dict[str, int] = {}
+        self._buffer = memoryview(bytearray(_LONGEST))
+        self._block(0x0A0D0D0A, struct.pack("=IHHq", 0x1A2B3C4D, 1, 0, -1))
+
+    def take(self, heard: socket, until: int = 0) -> bool:
+        """Write the next packet.  False if there is none, or none before the time `until` in ns."""
+        try:
+            length, ancillary, _, (ifname, protocol, kind, hardware, _) = heard.recvmsg_into(
+                [self._buffer], _ANCILLARY, _MSG_TRUNC | _MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            return False
+        stamp, tag = _read_ancillary(ancillary)
+        if until and stamp > until:
+            return False
+        if hardware == _ARPHRD_LOOPBACK and kind == _OUTGOING:
+            return True  # it comes again, from the other side
+        frame = self._buffer[: min(length, _LONGEST)]
+        if hardware not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK):
+            head = bytes(12) + struct.pack("!H", protocol)  # a tunnel, whose frames have no addresses
+        else:
+            head = bytes(frame[:12]) + tag if tag else b""
+            frame = frame[12:] if tag else frame
+        self.packet(ifname, stamp, kind, head, frame, length + len(head) - (12 if tag else 0))
+        return True
+
+    def packet(
+        self, ifname: str, stamp: int, kind: int, head: bytes, frame: "bytes | memoryview", length: int
+    ) -> None:
+        """One packet: `head` and `frame` together, of `length` before it was cut; `kind` is the kernel's."""
+        taken = len(head) + len(frame)
+        fields = struct.pack(
+            "=IIIII", self._interface(ifname), stamp >> 32, stamp & 0xFFFFFFFF, taken, length
+        )
+        direction = 2 if kind == _OUTGOING else 1
+        received = {_TO_US: 1, _MULTICAST: 2, _BROADCAST: 3, _OTHERHOST: 4}.get(kind, 0)
+        flags = _option(2, struct.pack("=I", direction | received << 2))
+        self._block(6, fields, head, frame, bytes(-taken % 4), flags, _option(0))
+
+    def statistics(self, lost: int) -> None:
+        """How many packets are missing, of which the kernel does not say on which interface they came."""
+        if self._interfaces:
+            now = time.time_ns()
+            fields = struct.pack("=III", 0, now >> 32, now & 0xFFFFFFFF)
+            self._block(5, fields, _option(5, struct.pack("=Q", lost)), _option(0))
+
+    def _interface(self, ifname: str) -> int:
+        number = self._interfaces.get(ifname)
+        if number is None:
+            number = self._interfaces[ifname] = len(self._interfaces)
+            fields = struct.pack("=HHI", 1, 0, _LONGEST)  # LINKTYPE_ETHERNET
+            named = _option(2, ifname.encode()) if ifname else b""
+            self._block(1, fields, named, _option(9, b"\x09"), _option(0))  # times are in ns
+        return number
+
+    def _block(self, kind: int, *parts: "bytes | memoryview") -> None:
+        total = struct.pack("=I", 12 + sum(map(len, parts)))
+        self._file.write(b"".join([struct.pack("=I", kind), total, *parts, total]))
+
+
+def _option(code: int, value: bytes = b"") -> bytes:
+    return struct.pack("=HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def _read_ancillary(messages: "list[tuple[int, int, bytes]]") -> "tuple[int, bytes]":
+    """When the packet came, in ns since 1970; and its VLAN tag, which the kernel has taken out."""
+    stamp, tag = 0, b""
+    for level, kind, data in messages:
+        if (level, kind) == (SOL_SOCKET, _SO_TIMESTAMPNS):
+            seconds, rest = struct.unpack("ll", data)
+            stamp = seconds * 10**9 + rest
+        elif (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
+            status, _, _, _, _, tci, tpid = struct.unpack("=IIIHHHH", data)
+            if status & _VLAN_VALID:
+                tag = struct.pack("!HH", tpid if status & _VLAN_TPID_VALID else _ETH_P_8021Q, tci)
+    return stamp or time.time_ns(), tag
