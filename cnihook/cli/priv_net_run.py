@@ -153,7 +153,9 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
     stays = False
     status = None
     try:
-        attached = attach.up(container, chosen, settings, log)
+        # A namespace that somebody else has made is left as it is, down to its lo.
+        joined = extras is not None and extras.joined
+        attached = attach.up(container, chosen, settings, log) if chosen or not joined else []
         named = [attachment.result.dns for attachment in attached if attachment.result.dns]
         limit = None
         if extras:

@@ -53,16 +53,14 @@ class Outside:
         tool = _tool()
         self._messages = os.memfd_create("messages")  # a pipe, once full, would stop it
         alive, self._alive = os.pipe()
-        go, self._go = os.pipe()
         self._pid = os.fork()
         if not self._pid:
             try:
-                apart.leave_caller(alive, go, self._messages)
-                _keep_connected(tool, alive, go, self._messages)
+                apart.leave_caller(alive, self._messages)
+                _keep_connected(tool, alive, self._messages)
             finally:
                 os._exit(0)
         os.close(alive)
-        os.close(go)
         uid, gid = os.geteuid(), os.getegid()
         try:
             libc.unshare(_NAMESPACES)
@@ -72,8 +70,7 @@ class Outside:
         except OSError as error:
             self.end()
             raise _refusal([f"user namespaces ({one_line(error.strerror or '')}{_remedy()})"]) from None
-        os.write(self._go, b".")
-        os.close(self._go)
+        os.write(self._alive, b".")
         self._wait(tool[0])
 
     def _wait(self, name: str) -> None:
@@ -127,7 +124,8 @@ def check(options: Options) -> None:
         # Looked at before, since pasta, where it cannot open it, would wait for ever.
         os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        missing.append(f"{TUN} ({error.strerror}; `modprobe tun`, `chmod 666 {TUN}`)")
+        remedy = "modprobe tun" if isinstance(error, FileNotFoundError) else f"chmod 666 {TUN}"
+        missing.append(f"{TUN} ({error.strerror}; `{remedy}`)")
     tool = _tool()
     if not tool:
         missing.append("pasta (package passt) or slirp4netns (package slirp4netns)")
@@ -170,9 +168,9 @@ def _tool() -> "list[str]":
     return found
 
 
-def _keep_connected(tool: "list[str]", alive: int, go: int, messages: int) -> None:
-    """Run it from the moment of `go` until nobody is at the other end of `alive`."""
-    if not os.read(go, 1):
+def _keep_connected(tool: "list[str]", alive: int, messages: int) -> None:
+    """Run it from the first byte that comes by `alive` until nobody is at its other end."""
+    if not os.read(alive, 1):
         return
     name, program, *arguments = tool
     pid = os.fork()

@@ -203,11 +203,11 @@ class Namespace:
 
 
 def base_environment() -> dict[str, str]:
-    """Ours, with the administrator's programs on PATH, without what speaks of networks or of this Python."""
+    """Ours, with the administrator's programs on PATH, less what speaks of networks, sudo, this Python."""
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("CNI_", "PYTHON", "PYTEST_", "CNIHOOK_"))
+        if not key.startswith(("CNI_", "PYTHON", "PYTEST_", "CNIHOOK_", "SUDO_"))
         and key not in ("NETCONFPATH", "CAP_ARGS")
     }
     return kept | {"PATH": SEARCH}

@@ -1,0 +1,448 @@
+# SPDX-License-Identifier: Apache-2.0
+"""priv-net-run: whose command it is, how long it may take, what is written down, namespaces that stay."""
+
+import json
+import os
+import signal
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.namespace import base_environment
+from tests.support.oci import (
+    CNIHOOK,
+    LOOPBACK,
+    MYNET,
+    NET_D,
+    PASS_ON,
+    RESULTS,
+    bridge,
+    configure,
+    external,
+    leases,
+    wait_for,
+)
+
+RUN = str(CHECKOUT / "scripts" / "priv-net-run")
+FOR_EVER = "exec sleep 2147483647"
+WHO = 'echo "$(id -u) $(id -g) $(id -G)"; echo "$HOME $USER $LOGNAME"; grep CapEff /proc/self/status'
+NO_CAPABILITIES = "CapEff:\t0000000000000000"
+
+
+@pytest.fixture
+def mynet(host: Host) -> Host:
+    configure(host, **{"10-mynet.conf": MYNET, "99-loopback.conf": LOOPBACK})
+    return host
+
+
+@pytest.fixture
+def user(mynet: Host) -> Host:
+    """A host with an ordinary user, `somebody`, who is in another group as well."""
+    for name, line in (
+        ("passwd", "somebody:x:4321:4322::/home/somebody:/bin/sh"),
+        ("group", "somebody:x:4322:\nfriends:x:4400:somebody"),
+    ):
+        mynet.write(f"/etc/{name}", f"{mynet.read(f'/etc/{name}')}{line}\n")
+        mynet.leaves(f"file /etc/{name}")
+    return mynet
+
+
+def sudo(**variables: str) -> dict[str, str]:
+    """The environment of a command of sudo's."""
+    called = {"SUDO_UID": "4321", "SUDO_GID": "4322", "SUDO_USER": "somebody", "SUDO_COMMAND": RUN}
+    return base_environment() | {"HOME": "/root", "USER": "root", "LOGNAME": "root"} | called | variables
+
+
+def addresses(host: Host, *options: str) -> dict[str, list[str]]:
+    """Of each interface that a command sees."""
+    return {
+        link["ifname"]: [f"{known['local']}" for known in link["addr_info"] if known["scope"] != "link"]
+        for link in json.loads(host.run(RUN, *options, "ip", "-j", "addr").stdout)
+    }
+
+
+def refused(host: Host, *argv: str, env: dict[str, str] | None = None) -> str:
+    """The one line of a run that must not come to its command."""
+    done = host.run(RUN, *argv, env=env, check=False)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("priv-net-run: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+# Whose command it is
+
+
+def test_under_sudo_the_command_is_the_callers(user: Host) -> None:
+    """Root makes the network; nobody has asked for a command with root's rights."""
+    done = user.run(RUN, "sh", "-c", WHO, env=sudo())
+
+    assert done.stdout.splitlines() == [
+        "4321 4322 4322 4400",
+        "/home/somebody somebody somebody",
+        NO_CAPABILITIES,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "env"),
+    [(["--root"], {}), (["--user", "root"], {}), ([], {"SUDO_UID": "0", "SUDO_GID": "0"})],
+    ids=["--root", "--user root", "sudo of root"],
+)
+def test_root_stays_root_where_that_is_meant(user: Host, options: list[str], env: dict[str, str]) -> None:
+    done = user.run(RUN, *options, "sh", "-c", WHO, env=sudo(**env))
+
+    assert done.stdout.splitlines()[:2] == ["0 0 0", "/root root root"]
+    assert NO_CAPABILITIES not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("who", "seen"),
+    [
+        ("somebody", ["4321 4322 4322 4400", "/home/somebody somebody somebody"]),
+        ("4321", ["4321 4322 4322 4400", "/home/somebody somebody somebody"]),
+        ("somebody:friends", ["4321 4400 4400", "/home/somebody somebody somebody"]),
+        ("somebody:17", ["4321 17 17", "/home/somebody somebody somebody"]),
+        ("98765:17", ["98765 17 17", "/ 98765 98765"]),
+    ],
+)
+def test_another_user(user: Host, who: str, seen: list[str]) -> None:
+    done = user.run(RUN, "--user", who, "sh", "-c", WHO, env=sudo())
+
+    assert done.stdout.splitlines() == [*seen, NO_CAPABILITIES]
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "told"),
+    [
+        (["--user", "nobody-at-all"], {}, "nobody-at-all"),
+        (["--user", "98765"], {}, "98765:GID"),
+        (["--user", "somebody:no-such-group"], {}, "no-such-group"),
+        (["--user", "somebody", "--root"], {}, "--root"),
+        ([], {"SUDO_UID": "x"}, "SUDO_UID"),
+        ([], {"SUDO_UID": "98765", "SUDO_GID": ""}, "98765"),
+    ],
+)
+def test_a_user_who_cannot_be_is_refused(
+    user: Host, options: list[str], env: dict[str, str], told: str
+) -> None:
+    assert told in refused(user, *options, "true", env=sudo(**env))
+
+
+def test_without_root_one_can_still_ping(user: Host) -> None:
+    """A new namespace lets nobody have the socket for that, where ping has no capability of its own."""
+    script = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)"
+    user.run(RUN, "--user", "somebody", "/usr/bin/python3", "-IS", "-c", script)
+
+
+def test_networks_of_a_users_command_are_taken_down_as_ever(user: Host) -> None:
+    running = user.popen(RUN, "sh", "-c", f"echo up; {FOR_EVER}", env=sudo())
+    assert running.stdout
+    assert running.stdout.readline() == "up\n"
+    os.kill(running.inside, signal.SIGTERM)
+
+    assert running.communicate(timeout=20) == ("", "")
+    assert running.returncode == 143
+    assert leases(user) == [] and user.listdir(RESULTS) == []
+
+
+def test_variables_are_added_and_replaced(user: Host) -> None:
+    """Last, so that they go before what the user brings along; the command is looked for by the new PATH."""
+    user.write("/run/.host/bin/hello", '#!/bin/sh\necho "$A-$HOME"\n', 0o755)
+    options = ("--env", "A=x=y z", "--env=HOME=/elsewhere", "--env", "PATH=/run/.host/bin:/bin")
+
+    assert user.run(RUN, *options, "hello", env=sudo()).stdout == "x=y z-/elsewhere\n"
+    assert "KEY=VALUE" in refused(user, "--env", "A", "true")
+
+
+# How long it may take
+
+
+def test_time_that_is_over_ends_the_command_and_what_it_has_started(mynet: Host) -> None:
+    """A shell that is ended alone would leave its children behind, in a network that is taken down."""
+    script = "sleep 2147483647 & sleep 2147483647; echo never"
+
+    done = mynet.run(RUN, "--timeout", "0.3", "sh", "-c", script, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (124, "", "")
+    assert leases(mynet) == []
+
+
+def test_time_that_is_over_may_be_used_to_put_things_in_order(mynet: Host) -> None:
+    script = "trap 'echo put in order; exit 3' TERM; echo up; while :; do sleep 0.05; done"
+
+    done = mynet.run(RUN, "--timeout", "0.5", "bash", "-c", script, check=False)
+    assert (done.returncode, done.stdout) == (124, "up\nput in order\n")
+
+
+def test_who_does_not_heed_the_time_is_killed(mynet: Host) -> None:
+    script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(2147483647)"
+    argv = ("/usr/bin/python3", "-IS", "-c", script)
+
+    assert mynet.run(RUN, "--timeout", "0.3", *argv, check=False).returncode == 124
+
+
+def test_who_is_in_time_is_left_alone(mynet: Host) -> None:
+    assert mynet.run(RUN, "--timeout", "600", "sh", "-c", "exit 5", check=False).returncode == 5
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", ""])
+def test_time_is_a_number_of_seconds(mynet: Host, text: str) -> None:
+    assert "--timeout" in refused(mynet, "--timeout", text, "true")
+
+
+# What is written down
+
+
+def packets(host: Host, path: str, *words: str) -> list[str]:
+    return host.run("tcpdump", "-n", "-r", path, *words).stdout.splitlines()
+
+
+@pytest.mark.needs("tcpdump")
+def test_every_packet_is_written_down_from_the_first_on(mynet: Host) -> None:
+    """The kernel looks for another with its address before any command runs: that is the first."""
+    capture = "/run/.host/ping.pcapng"
+    mynet.run(RUN, "--pcap", capture, "ping", "-c5", "-i0.05", "10.22.0.1")
+
+    assert len(packets(mynet, capture, "icmp[icmptype] == icmp-echo")) == 5
+    assert len(packets(mynet, capture, "icmp[icmptype] == icmp-echoreply")) == 5
+    assert len(packets(mynet, capture, "arp and src host 10.22.0.2 and dst host 10.22.0.1")) == 1
+
+
+@pytest.mark.needs("tcpdump")
+def test_what_a_command_sends_at_its_end_is_written_down(mynet: Host) -> None:
+    script = """\
+import socket
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for number in range(2000):
+    sender.sendto(b"last", ("127.0.0.1", 9))
+    sender.sendto(b"last", ("10.22.0.1", 9))
+"""
+    capture = "/run/.host/end.pcapng"
+    done = mynet.run(RUN, "--pcap", capture, "/usr/bin/python3", "-IS", "-c", script)
+
+    assert done.stderr == ""
+    assert len(packets(mynet, capture, "udp and dst host 10.22.0.1 and dst port 9")) == 2000
+    assert len(packets(mynet, capture, "udp and dst host 127.0.0.1 and dst port 9")) == 2000
+
+
+@pytest.mark.needs("tcpdump")
+def test_capture_of_a_killed_run_can_be_read(mynet: Host) -> None:
+    capture = "/run/.host/killed.pcapng"
+    script = f"ping -qc2 -i0.05 10.22.0.1 > /dev/null; echo up; {FOR_EVER}"
+    running = mynet.popen(RUN, "--pcap", capture, "sh", "-c", script)
+    assert running.stdout
+    assert running.stdout.readline() == "up\n"
+    os.kill(running.inside, signal.SIGKILL)
+    running.communicate(timeout=20)
+
+    wait_for(lambda: len(packets(mynet, capture, "icmp")) == 4, "the packets")
+    wait_for(lambda: leases(mynet) == [], "the guardian's work")
+
+
+def test_capture_belongs_to_who_called_sudo(user: Host) -> None:
+    user.run(RUN, "--pcap", "x.pcapng", "true", cwd="/run/.host", env=sudo())
+
+    assert user.run("stat", "-c", "%u %g", "/run/.host/x.pcapng").stdout == "4321 4322\n"
+
+
+def test_capture_that_cannot_be_written_is_said_before_anything_is_done(mynet: Host) -> None:
+    line = refused(mynet, "--pcap", "/no/such/folder/x", "touch", "/run/.host/ran")
+
+    assert "/no/such/folder/x" in line and not mynet.exists("/run/.host/ran")
+
+
+def test_capture_on_a_full_disk_is_said_and_the_command_goes_on(mynet: Host) -> None:
+    done = mynet.run(RUN, "--pcap", "/dev/full", "sh", "-c", "ping -qc1 10.22.0.1 > /dev/null; echo ran")
+
+    assert done.stdout == "ran\n"
+    assert "No space left" in done.stderr and done.stderr.count("\n") == 1
+
+
+def lines(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("where", ["a descriptor", "stdout", "a file"])
+def test_what_came_of_it_as_json(mynet: Host, where: str) -> None:
+    """A line before the command runs, and one after."""
+    file = "/run/.host/report"
+    words = {"a descriptor": f"--json 7 7> {file}", "stdout": "--json 1", "a file": f"--json {file}"}[where]
+    script = f"{RUN} {words} sh -c 'ls -l /proc/self/fd/7; exit 3' > /run/.host/stdout 2> /run/.host/stderr"
+    assert mynet.run("sh", "-c", script, check=False).returncode == 3
+
+    up, ended = lines(mynet.read("/run/.host/stdout" if where == "stdout" else file))
+    assert [(one["network"], one["ifname"], one["addresses"]) for one in up["networks"]] == [
+        ("mynet", "eth0", ["10.22.0.2/16"]),
+        ("loopback", "lo", ["127.0.0.1/8", "::1/128"]),
+    ]
+    assert up["networks"][0]["result"]["ip4"]["gateway"] == "10.22.0.1"
+    assert up["id"].startswith("priv-") and up["netns"] == f"/proc/{up['pid']}/ns/net"
+    assert ended == {"status": 3}
+    assert "No such file" in mynet.read("/run/.host/stderr"), "the descriptor is ours, not the command's"
+
+
+def test_json_tells_the_commands_own_process(mynet: Host) -> None:
+    report = "/run/.host/report"
+    done = mynet.run(RUN, "--json", report, "sh", "-c", f"echo $$; cat {report}")
+
+    pid, line = done.stdout.splitlines()
+    assert json.loads(line)["pid"] == int(pid)
+
+
+@pytest.mark.parametrize("number", ["77", "99999999999999999999"])
+def test_json_to_a_descriptor_that_is_not_open(mynet: Host, number: str) -> None:
+    assert number in refused(mynet, "--json", number, "true")
+
+
+def test_nothing_runs_unreported(mynet: Host) -> None:
+    line = refused(mynet, "--json", "/dev/full", "touch", "/run/.host/ran")
+
+    assert "--json" in line and not mynet.exists("/run/.host/ran")
+    assert leases(mynet) == []
+
+
+# Namespaces that stay
+
+
+def test_new_namespace_stays_with_its_networks_and_is_joined(mynet: Host) -> None:
+    first = addresses(mynet, "--netns", "lab")
+    assert first["eth0"] == ["10.22.0.2"]
+
+    assert addresses(mynet, "--netns", "lab") == first
+    mynet.run("ip", "netns", "exec", "lab", "ping", "-c1", "-W2", "10.22.0.1")
+    mynet.run(CNIHOOK, "gc")
+    assert leases(mynet) == ["10.22.0.2"], "it lives, though no process does"
+    mynet.run(RUN, "--netns", "lab", "--delete")
+    assert (leases(mynet), mynet.listdir(RESULTS), mynet.listdir("/run/netns")) == ([], [], [])
+
+
+def test_namespace_that_was_kept_is_detached_like_a_container(mynet: Host) -> None:
+    mynet.run(RUN, "--netns", "lab", "true")
+    mynet.run(CNIHOOK, "detach", "lab")
+
+    assert (leases(mynet), mynet.listdir("/run/netns")) == ([], [])
+
+
+def test_name_that_ip_netns_knows_is_joined_and_stays_as_it_was(mynet: Host) -> None:
+    made = mynet.container("made")
+
+    assert addresses(mynet, "--netns", "made") == {"lo": []}
+    assert addresses(mynet, "--netns", made.path) == {"lo": []}
+
+
+def test_networks_named_for_a_namespace_that_exists_are_there_until_the_command_ends(mynet: Host) -> None:
+    configure(mynet, bridge("extra", "10.9.0.0/24"))
+    mynet.run(RUN, "--netns", "lab", "--network", "mynet", "true")
+
+    with_both = addresses(mynet, "--netns", "lab", "--network", "extra")
+    assert (with_both["eth0"], with_both["eth1"]) == (["10.22.0.2"], ["10.9.0.2"])
+    assert set(addresses(mynet, "--netns", "lab")) == {"lo", "eth0"}
+    assert leases(mynet, "extra") == []
+    mynet.run(RUN, "--netns", "lab", "--delete")
+
+
+def test_name_servers_of_a_kept_namespace_are_those_of_its_networks(host: Host) -> None:
+    configure(host, bridge("one", "10.1.0.0/24", dns={"nameservers": ["10.1.0.1"]}))
+    host.write("/etc/resolv.conf", "nameserver 192.0.2.1\n")
+    host.leaves("file /etc/resolv.conf")
+
+    for _ in range(2):
+        done = host.run(RUN, "--netns", "lab", "cat", "/etc/resolv.conf")
+        assert done.stdout == "nameserver 10.1.0.1\n"
+    host.run(RUN, "--netns", "lab", "--delete")
+
+
+def test_time_of_a_command_in_a_joined_namespace_ends_nobody_else(mynet: Host) -> None:
+    mynet.run(RUN, "--netns", "lab", "true")
+    other = mynet.popen(RUN, "--netns", "lab", "cat", stdin=subprocess.PIPE)
+    wait_for(lambda: "cat" in mynet.run("ps", "-eo", "args").stdout.splitlines(), "the other")
+
+    done = mynet.run(RUN, "--netns", "lab", "--timeout", "0.2", "sh", "-c", FOR_EVER, check=False)
+    assert done.returncode == 124
+    assert other.communicate("alive", timeout=20) == ("alive", "")
+    mynet.run(RUN, "--netns", "lab", "--delete")
+
+
+def test_failing_network_leaves_no_name(host: Host) -> None:
+    folder = external(host, "refuses", 'test $CNI_COMMAND = DEL || { echo "is broken" >&2; exit 1; }')
+    failing = {"cniVersion": "1.0.0", "name": "two", "plugins": [{"type": "refuses"}]}
+    configure(host, bridge("one", "10.1.0.0/24"), failing)
+
+    assert "is broken" in refused(host, "--netns", "lab", "--cni-path", folder, "true")
+    assert (leases(host, "one"), host.listdir("/run/netns"), host.listdir(RESULTS)) == ([], [], [])
+
+
+def test_two_that_make_one_name_at_once_share_it_or_one_is_told(host: Host) -> None:
+    """Never does one take away the other's networks, as of an earlier container of that ID."""
+    wait = f"test $CNI_COMMAND = DEL || until test -e /run/.host/go; do sleep 0.02; done; {PASS_ON}"
+    folder = external(host, "slow", wait)
+    network = bridge("one", "10.1.0.0/24")
+    network["plugins"].append({"type": "slow"})
+    configure(host, network)
+    first = host.popen(RUN, "--netns", "lab", "--cni-path", folder, "cat", stdin=subprocess.PIPE)
+    wait_for(lambda: leases(host, "one"), "the first's address")
+
+    second = host.run(RUN, "--netns", "lab", "true", check=False)
+    assert second.returncode == 0, "it has joined"
+    host.write("/run/.host/go", "")
+    assert first.communicate("alive", timeout=20) == ("alive", "")
+    assert leases(host, "one") == ["10.1.0.2"]
+    host.run(RUN, "--netns", "lab", "--delete", "--cni-path", folder)
+
+
+def test_killed_run_leaves_a_kept_namespace_as_it_is(mynet: Host) -> None:
+    """It is nobody's any more, like the command that runs on in it."""
+    running = mynet.popen(RUN, "--netns", "lab", "sh", "-c", f"echo $$; {FOR_EVER}")
+    assert running.stdout
+    pid = running.stdout.readline().strip()
+    os.kill(running.inside, signal.SIGKILL)
+    running.wait(20)
+
+    assert addresses(mynet, "--netns", "lab")["eth0"] == ["10.22.0.2"]
+    mynet.run("kill", pid)
+    mynet.run(RUN, "--netns", "lab", "--delete")
+    running.communicate()
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--netns", "/run/no-such-file", "true"], "/run/no-such-file"),
+        (["--netns", "/etc/passwd", "true"], "no network namespace"),
+        (["--netns", "a b", "true"], "a b"),
+        (["--netns", "..", "true"], ".."),
+        (["--netns", "/proc/1/ns/net", "true"], "without"),
+        (["--netns", "", "true"], "--netns"),
+        (["--netns", "made", "--ip", "10.22.0.9", "true"], "10.22.0.9"),
+        (["--delete"], "--netns"),
+        (["--netns", "made", "--delete", "true"], "--delete"),
+        (["--netns", "made", "--delete"], "ip netns delete made"),
+        (["--netns", "nobody", "--delete"], "nobody"),
+        (["--netns", "/run/netns/made", "--delete"], "/run/netns/made"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_namespaces_that_cannot_be_had(mynet: Host, argv: list[str], told: str) -> None:
+    mynet.container("made")
+
+    assert told in refused(mynet, *argv)
+
+
+def test_container_that_runs_is_joined_but_not_deleted(mynet: Host) -> None:
+    running = mynet.popen(RUN, "sh", "-c", "ip netns identify $$; cat", stdin=subprocess.PIPE)
+    assert running.stdout
+    name = running.stdout.readline().strip()
+
+    assert addresses(mynet, "--netns", name)["eth0"] == ["10.22.0.2"]
+    assert "runs" in refused(mynet, "--netns", name, "--delete")
+    assert running.communicate("alive", timeout=20) == ("alive", "")
+
+
+def test_network_configuration_may_be_gone_when_a_kept_namespace_ends(mynet: Host) -> None:
+    mynet.run(RUN, "--netns", "lab", "true")
+    mynet.run("rm", f"{NET_D}/10-mynet.conf")
+    mynet.run(RUN, "--netns", "lab", "--delete")
+
+    assert leases(mynet) == []

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""priv-net-run for an ordinary user: networks in namespaces of his own, and a way out without root."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host, Outside
+from tests.support.namespace import Process, base_environment
+from tests.support.oci import LOOPBACK, MYNET, RESULTS, bridge, configure, wait_for
+from tests.support.skip import need, skip_or_fail
+
+RUN = str(CHECKOUT / "scripts" / "priv-net-run")
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+FOR_EVER = "exec sleep 2147483647"
+TUN = "/dev/net/tun"
+GATEWAY = "10.22.0.1"
+
+
+@pytest.fixture
+def mynet(host: Host) -> Host:
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        skip_or_fail("takes the machine's own root, who may be any user")
+    configure(host, **{"10-mynet.conf": MYNET, "99-loopback.conf": LOOPBACK})
+    return host
+
+
+@pytest.fixture
+def open_tun(mynet: Host) -> Host:
+    """A host whose device for taps is everybody's, as distributions have it."""
+    need("pasta", "slirp4netns")
+    mynet.run("mknod", "-m", "666", "/run/.host/tun", "c", "10", "200")
+    mynet.run("mount", "--bind", "/run/.host/tun", TUN)
+    mynet.leaves(f"mount {TUN}", "dir /run/mount")
+    return mynet
+
+
+@pytest.fixture(params=["pasta", "slirp4netns"])
+def user(request: pytest.FixtureRequest, open_tun: Host) -> Iterator[Host]:
+    """A host with an uplink, and one program for the way out."""
+    open_tun.outside()
+    other = {"pasta": "slirp4netns", "slirp4netns": "pasta"}[request.param]
+    hide(open_tun, f"/usr/bin/{other}")
+    yield open_tun
+    assert [line for line in processes(open_tun) if "pasta" in line or "slirp" in line] == []
+
+
+def hide(host: Host, program: str) -> None:
+    """Have a program not be there: not executable, and so not found."""
+    host.write("/run/.host/hidden", "")
+    host.run("mount", "--bind", "/run/.host/hidden", program)
+    host.leaves(f"mount {os.path.realpath(program)}", "dir /run/mount")
+
+
+def processes(host: Host) -> list[str]:
+    return host.run("ps", "-eo", "args", "--no-headers").stdout.splitlines()
+
+
+def start(host: Host, script: str) -> Process:
+    running = host.popen(*NOBODY, RUN, "sh", "-c", f"echo up; {script}")
+    assert running.stdout
+    assert running.stdout.readline() == "up\n"
+    return running
+
+
+def refused(host: Host, *argv: str) -> str:
+    done = host.run(*NOBODY, RUN, *argv, check=False)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("priv-net-run: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_command_is_on_the_networks_of_the_folder(user: Host) -> None:
+    done = user.run(*NOBODY, RUN, "ip", "-j", "addr")
+
+    assert done.stderr == ""
+    assert {
+        link["ifname"]: [known["local"] for known in link["addr_info"] if known["scope"] != "link"]
+        for link in json.loads(done.stdout)
+    } == {"lo": ["127.0.0.1", "::1"], "eth0": ["10.22.0.2"]}
+    assert user.listdir(RESULTS) == []
+    assert "cni0" not in user.links(), "what is the user's is seen by nobody else"
+
+
+def test_gateway_answers(user: Host) -> None:
+    user.run(*NOBODY, RUN, "ping", "-c1", "-W2", GATEWAY)
+
+
+def test_outside_is_reached_by_the_hosts_address(user: Host) -> None:
+    script = "import socket; print(socket.create_connection(('198.51.100.2', 7777), 5).recv(16).decode())"
+    listen = "import socket; s = socket.create_server(('198.51.100.2', 7777)); print('up', flush=True)"
+    listen += "; c, peer = s.accept(); c.sendall(peer[0].encode())"
+    python = ("/usr/bin/python3", "-IS", "-c")
+    outside = Outside(user, Outside.NAME, f"/run/netns/{Outside.NAME}")
+    with outside.popen(*python, listen) as server:
+        assert server.stdout and server.stdout.readline() == "up\n"
+        assert user.run(*NOBODY, RUN, *python, script).stdout == f"{Outside.HOST}\n"
+
+
+def test_hosts_loopback_is_not_reached(user: Host) -> None:
+    """By whatever address the program on the way out may give it."""
+    script = """\
+import socket
+for address in ("127.0.0.1", "198.51.100.2", "10.0.2.2", "10.22.0.1"):
+    try:
+        socket.create_connection((address, 7778), 1)
+        print(address)
+    except OSError:
+        pass
+"""
+    listen = "import socket, time; s = socket.create_server(('127.0.0.1', 7778)); print('up', flush=True)"
+    listen += "; time.sleep(60)"
+    python = ("/usr/bin/python3", "-IS", "-c")
+    server = user.popen(*python, listen)
+    assert server.stdout and server.stdout.readline() == "up\n"
+
+    assert user.run(*NOBODY, RUN, *python, script).stdout == ""
+    server.terminate()
+    server.communicate()
+
+
+def test_command_is_the_users_and_finds_all_as_without(user: Host) -> None:
+    """User, environment, folder, files in /run; and not a capability."""
+    user.write("/run/mine/file", "x\n")
+    user.leaves("dir /run/mine", "file /run/mine/file")
+    show = "id -u; id -g; pwd; env | sort; cat /run/mine/file; grep Cap /proc/self/status; umask"
+    env = base_environment() | {"A": "b"}
+
+    inside = user.run(*NOBODY, RUN, "sh", "-c", show, cwd="/usr", env=env)
+    outside = user.run(*NOBODY, "sh", "-c", show, cwd="/usr", env=env)
+    without_bounds = [line for line in inside.stdout.splitlines() if "CapBnd" not in line]
+    assert without_bounds == [line for line in outside.stdout.splitlines() if "CapBnd" not in line]
+
+
+def test_root_of_the_namespace_where_that_is_asked_for(user: Host) -> None:
+    done = user.run(
+        *NOBODY, RUN, "--root", "sh", "-c", "id -u; ip link set eth0 mtu 1400; cat /sys/class/net/eth0/mtu"
+    )
+
+    assert done.stdout == "0\n1400\n"
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("kill -TERM $$", 143), ("no-such", 127)])
+def test_exit_status_is_the_commands(user: Host, script: str, status: int) -> None:
+    assert user.run(*NOBODY, RUN, "sh", "-c", script, check=False).returncode == status
+
+
+def test_signals_reach_the_command(user: Host) -> None:
+    running = start(user, FOR_EVER)
+    os.kill(running.inside, signal.SIGTERM)
+
+    assert running.communicate(timeout=20) == ("", "")
+    assert running.returncode == 143
+
+
+def test_killed_it_leaves_no_process(user: Host) -> None:
+    running = start(user, FOR_EVER)
+    os.kill(running.inside, signal.SIGKILL)
+    running.communicate(timeout=20)
+
+    wait_for(lambda: len(processes(user)) == 2, "the end of all")  # the host's own, and ps
+
+
+def test_capture_time_limit_and_json(user: Host) -> None:
+    user.run("mkdir", "-m", "777", "/run/.host/out")
+    options = ("--pcap", "/run/.host/out/c", "--json", "/run/.host/out/j", "--timeout", "0.5")
+    script = f"ping -qc2 -i0.05 {GATEWAY} > /dev/null; {FOR_EVER}"
+
+    assert user.run(*NOBODY, RUN, *options, "sh", "-c", script, check=False).returncode == 124
+    assert json.loads(user.read("/run/.host/out/j").splitlines()[1]) == {"status": 124}
+    assert user.run("stat", "-c", "%u", "/run/.host/out/c").stdout == "65534\n"
+    need("tcpdump")
+    assert len(user.run("tcpdump", "-nr", "/run/.host/out/c", "icmp").stdout.splitlines()) == 4
+
+
+def test_several_networks_and_name_servers(open_tun: Host) -> None:
+    dns = {"nameservers": ["10.1.0.1"]}
+    configure(open_tun, bridge("one", "10.1.0.0/24", dns=dns), bridge("two", "10.2.0.0/24"))
+    options = ("--network", "two", "--network", "one:data0")
+
+    done = open_tun.run(*NOBODY, RUN, *options, "sh", "-c", "ls /sys/class/net; cat /etc/resolv.conf")
+    assert done.stdout == "data0\neth0\nlo\nnameserver 10.1.0.1\n"
+
+
+def test_stub_on_the_hosts_loopback_is_passed_by(open_tun: Host) -> None:
+    """Its servers are told in /run, which is a folder of our own by then."""
+    open_tun.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
+    open_tun.write("/run/systemd/resolve/resolv.conf", "nameserver 192.0.2.7\n")
+    open_tun.leaves("file /etc/resolv.conf", "* /run/systemd*")
+
+    assert open_tun.run(*NOBODY, RUN, "cat", "/etc/resolv.conf").stdout == "nameserver 192.0.2.7\n"
+
+
+def test_host_without_a_folder_for_state(open_tun: Host) -> None:
+    """Where no CNI was ever used, and only root could make it."""
+    script = f"mount -t tmpfs t /var/lib && exec {' '.join(NOBODY)} {RUN} ls /sys/class/net"
+
+    assert open_tun.run("unshare", "--mount", "sh", "-c", script).stdout == "eth0\nlo\n"
+
+
+def test_two_at_once_know_nothing_of_each_other(user: Host) -> None:
+    started = [start(user, "cat /sys/class/net/eth0/operstate; hostname -I; sleep 0.2") for _ in range(2)]
+
+    assert [process.communicate(timeout=20)[0].split()[1] for process in started] == ["10.22.0.2"] * 2
+
+
+# Where it cannot be
+
+
+def test_without_a_default_route_it_is_slirp4netns(open_tun: Host) -> None:
+    """pasta copies the host's, and does not start where there is none."""
+    open_tun.run(*NOBODY, RUN, "ping", "-c1", "-W2", GATEWAY)
+
+    hide(open_tun, "/usr/bin/slirp4netns")
+    assert "slirp4netns" in refused(open_tun, "true")
+
+
+def test_device_that_cannot_be_opened_is_named(mynet: Host) -> None:
+    """pasta would wait for ever, and ignore all signals but SIGKILL."""
+    mynet.write("/run/.host/tun", "", 0o600)
+    mynet.run("mount", "--bind", "/run/.host/tun", TUN)
+    mynet.leaves(f"mount {TUN}", "dir /run/mount")
+
+    line = refused(mynet, "true")
+    assert f"chmod 666 {TUN}" in line and "sudo" in line
+
+
+def test_all_that_is_missing_is_named_at_once(open_tun: Host) -> None:
+    hide(open_tun, "/usr/bin/pasta")
+    hide(open_tun, "/usr/bin/slirp4netns")
+    open_tun.run("chmod", "600", "/run/.host/tun")
+
+    line = refused(open_tun, "true")
+    assert TUN in line and "passt" in line and "package slirp4netns" in line
+
+
+def test_kernel_that_is_set_to_grant_no_namespaces_is_named(open_tun: Host) -> None:
+    open_tun.write("/run/.host/switch", "0\n")
+    switch = "/proc/sys/user/max_user_namespaces"
+    script = f"mount --bind /run/.host/switch {switch} && exec {' '.join(NOBODY)} {RUN} true"
+
+    done = open_tun.run("unshare", "--mount", "sh", "-c", script, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+    assert "sysctl user.max_user_namespaces=" in done.stderr
+
+
+def test_kernel_that_refuses_namespaces_is_quoted(open_tun: Host) -> None:
+    """Such as to everybody in a chroot."""
+    open_tun.run("mkdir", "/run/.host/root")
+    into = f"chroot /run/.host/root {' '.join(NOBODY)} {RUN} true"
+
+    done = open_tun.run(
+        "unshare", "--mount", "sh", "-c", f"mount --rbind / /run/.host/root && exec {into}", check=False
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+    assert "user namespaces (Operation not permitted)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--user", "root", "true"], "--user"),
+        (["--netns", "lab", "true"], "--netns"),
+        (["--netns", "lab", "--delete"], "root"),
+        (["--publish", "8080:80", "true"], "--publish"),
+        (["--network", "nowhere", "true"], "nowhere"),
+        (["--pcap", "/etc/x", "true"], "/etc/x"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_takes_root_says_so(open_tun: Host, argv: list[str], told: str) -> None:
+    assert told in refused(open_tun, *argv)
+
+
+def test_program_that_fails_is_quoted(open_tun: Host) -> None:
+    open_tun.write("/run/.host/bin/slirp4netns", "#!/bin/sh\necho it is Friday >&2\nexit 1\n", 0o755)
+    env = base_environment() | {"PATH": f"/run/.host/bin:{base_environment()['PATH']}"}
+
+    done = open_tun.run(*NOBODY, RUN, "true", env=env, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+    assert "slirp4netns has ended: it is Friday" in done.stderr
