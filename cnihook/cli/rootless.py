@@ -25,13 +25,9 @@ _PATIENCE = 10.0  # seconds
 _STATE = ("/run", "/var/lib/cni")
 _FOR_RESOLVERS = "systemd"  # of /run: the name servers behind systemd-resolved's own
 
-_APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"  # Ubuntu's
-# Why the kernel may refuse, and what an administrator can do.
-_SWITCHES = (
-    ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
-    ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=10000"),
-    (_APPARMOR, "1", f"sysctl {_APPARMOR.replace('/', '.')}=0"),
-)  # fmt: skip
+# What an administrator may have set: the setting, by which value it forbids, by which it allows.
+_SWITCHES = (("kernel/unprivileged_userns_clone", "0", "1"), ("user/max_user_namespaces", "0", "10000"))
+_APPARMOR = ("kernel/apparmor_restrict_unprivileged_userns", "1", "0")  # but for programs with a profile
 
 
 class Caller:
@@ -69,7 +65,8 @@ class Outside:
             libc.mount("none", "/", flags=libc.MS_SLAVE | libc.MS_REC)
         except OSError as error:
             self.end()
-            raise _refusal([f"user namespaces ({one_line(error.strerror or '')}{_remedy()})"]) from None
+            hint = _if_forbidden(_APPARMOR)
+            raise _refusal([f"user namespaces ({error.strerror}{hint and '; ' + hint})"]) from None
         os.write(self._alive, b".")
         self._wait(tool[0])
 
@@ -117,9 +114,9 @@ def check(options: Options) -> None:
     if any(option in ("--publish", "-p") for option, _ in options.wants):
         raise Refused("--publish takes root: nobody reaches the ports of an ordinary user's namespace")
     missing = []
-    for path, closed, remedy in _SWITCHES:
-        if _read(f"/proc/sys/{path}") == closed:
-            missing.append(f"user namespaces (`{remedy}`)")
+    for switch in _SWITCHES:
+        if hint := _if_forbidden(switch):
+            missing.append(f"user namespaces ({hint})")
     try:
         # Looked at before, since pasta, where it cannot open it, would wait for ever.
         os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
@@ -139,17 +136,17 @@ def _refusal(missing: "list[str]") -> Refused:
     return Refused(f"without root it takes {' and '.join(missing)}; or try `sudo priv-net-run ...`")
 
 
-def _remedy() -> str:
-    for path, closed, remedy in _SWITCHES:
-        if _read(f"/proc/sys/{path}") == closed:
-            return f"; `{remedy}`"
-    return ""
+def _if_forbidden(switch: "tuple[str, str, str]") -> str:
+    """How to allow it; empty where this setting does not forbid it."""
+    path, forbidding, allowing = switch
+    if _read(f"/proc/sys/{path}") != forbidding:
+        return ""
+    return f"`sysctl {path.replace('/', '.')}={allowing}`"
 
 
 def _tool() -> "list[str]":
     """What connects a namespace: its name, its file, its arguments.  Empty if there is none."""
-    us = os.getpid()
-    of_ours = f"/proc/{us}/ns"
+    of_ours = f"/proc/{os.getpid()}/ns"
     pasta = ["--config-net", "--foreground", "--quiet", *"-t none -u none -T none -U none".split()]
     # Neither may lead to the host's loopback, which a private network does not reach either.
     pasta += ["--no-map-gw", "--netns", f"{of_ours}/net", "--userns", f"{of_ours}/user"]
@@ -196,8 +193,10 @@ def _keep_connected(tool: "list[str]", alive: int, messages: int) -> None:
 def has_default_route() -> bool:
     """Whether this network namespace has a way out."""
     with open("/proc/thread-self/net/route") as file:
-        if any(line.split()[1:2] == ["00000000"] for line in file):
-            return True
+        for line in file:
+            fields = line.split()
+            if fields[1] == fields[7] == "00000000":  # destination, and its mask
+                return True
     routes = _read("/proc/thread-self/net/ipv6_route").splitlines()
     return any(line.startswith(f"{'0' * 32} 00 ") and not line.endswith(" lo") for line in routes)
 
