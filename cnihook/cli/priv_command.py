@@ -3,6 +3,7 @@
 
 import os
 
+from cnihook.cli.priv_options import Refused
 from cnihook.lean import command, signals
 from cnihook.lean.job import Job
 from cnihook.linux import libc, mounts
@@ -117,6 +118,8 @@ class CommandProcess:
         except command.NotExecutable as error:
             self._complain(str(error))
             status = error.status
+        except Refused as error:
+            self._complain(str(error))
         except OSError as error:
             on = f" on {error.filename}" if error.filename else ""
             self._complain(f"no namespaces for the command: {error.strerror}{on}")

@@ -13,10 +13,10 @@ networks:
   --network NAME[:IFNAME]     a network to attach, repeatable (default: all there are, as eth0, eth1, ...)
   --conf-dir DIR              network configurations (default: $NETCONFPATH, else /etc/cni/net.d)
   --cni-path DIR[:DIR]...     folders whose plugins go before the built-in ones (default: $CNI_PATH)
-  --netns NAME                a namespace that stays, with its networks, until `--netns NAME --delete` or
-                              `cnihook detach NAME`.  If there is one of this name, made so, by `ip netns`
-                              or of a container, the command joins it: it finds the networks that are
-                              there, and those of --network until it ends.  Or a path, to join.
+  --netns NAME|PATH           NAME is new: the namespace and its networks stay when the command has ended,
+                              until `priv-net-run --netns NAME --delete` or `cnihook detach NAME`.
+                              There is one (kept so, a container's, by `ip netns`): the command joins it
+                              and its networks; those of --network are added until the command ends
 
 what is wanted of them:
   --ip ADDRESS                an IPv4 address

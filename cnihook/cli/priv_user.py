@@ -28,13 +28,13 @@ class User:
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name}
 
     def become(self) -> None:
-        """For this process, and for good: root's capabilities go with the number."""
+        """For this process, and for good: root's capabilities go with the number.  Raises Refused."""
         try:
             os.setgroups(self.groups)
             os.setresgid(self.gid, self.gid, self.gid)
             os.setresuid(self.uid, self.uid, self.uid)
         except OSError as error:
-            raise OSError(error.errno, f"it cannot run as {self.name}: {error.strerror}") from None
+            raise Refused(f"the command cannot run as {self.name}: {error.strerror}") from None
 
 
 def who_called_sudo(variables: "Mapping[str, str]") -> "User | None":

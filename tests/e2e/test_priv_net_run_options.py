@@ -157,6 +157,16 @@ def test_variables_are_added_and_replaced(user: Host) -> None:
     assert "KEY=VALUE" in refused(user, "--env", "A", "true")
 
 
+def test_user_whom_the_kernel_does_not_know_here(host: Host) -> None:
+    """In a user namespace with root alone."""
+    script = f"mount -t tmpfs t /run && mount -t tmpfs t /var/lib/cni && {RUN} --user 4321:4322 true"
+
+    done = host.run("unshare", "-Urmn", "sh", "-c", script, check=False)
+    host.leaves("dir /run/mount")  # mount's own
+    assert done.returncode == 125
+    assert done.stderr.splitlines()[-1].startswith("priv-net-run: the command cannot run as 4321: ")
+
+
 # How long it may take
 
 
@@ -390,6 +400,22 @@ def test_two_that_make_one_name_at_once_share_it_or_one_is_told(host: Host) -> N
     assert first.communicate("alive", timeout=20) == ("alive", "")
     assert leases(host, "one") == ["10.1.0.2"]
     host.run(RUN, "--netns", "lab", "--delete", "--cni-path", folder)
+
+
+def test_name_that_another_takes_at_the_last_moment_stays_his(mynet: Host) -> None:
+    script = """\
+import subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from cnihook.cli.priv_netns import Named
+from cnihook.linux.netns import NetNS
+named = Named("lab")
+assert not named.joined
+subprocess.run(["ip", "netns", "add", "lab"], check=True)
+named.keep(NetNS.create())
+"""
+    done = mynet.run("/usr/bin/python3", "-IS", "-c", script, str(CHECKOUT), check=False)
+    assert "Refused" in done.stderr
+    mynet.run("ip", "netns", "del", "lab")
 
 
 def test_killed_run_leaves_a_kept_namespace_as_it_is(mynet: Host) -> None:
