@@ -111,6 +111,7 @@ def check(options: Options) -> None:
     for option, wanted in (("--user", options.user), ("--netns", options.netns)):
         if wanted:
             raise Refused(f"{option} takes root; try `sudo priv-net-run ...`")
+    # By pasta of 2023 only the host itself would reach them, on its loopback.
     if any(option in ("--publish", "-p") for option, _ in options.wants):
         raise Refused("--publish takes root: nobody reaches the ports of an ordinary user's namespace")
     missing = []
