@@ -78,7 +78,7 @@ def _run(options: Options) -> int:
         from cnihook.cli import rootless
 
         rootless.check(options)
-    extras = _extras(options, variables)
+    extras = _extras(options, variables)  # in between, for its files are the caller's to open
     if os.geteuid():
         user = None if options.root else rootless.Caller()
         outside = rootless.Outside()
