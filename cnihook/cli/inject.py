@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook inject: the hook into a bundle's config.json, with what the container wants of its networks."""
+
+import difflib
+import json
+import os
+import shutil
+import sys
+
+from cnihook.cli import arguments
+from cnihook.cli.arguments import Parser
+from cnihook.lean.splice import Document
+from cnihook.lean.words import in_words
+from cnihook.oci import inject, resolv_conf, wants
+from cnihook.spec.errors import IO_FAILURE, CniError
+
+DESCRIPTION = """\
+Prepare the bundle of a container, so that `runc run` or `crun run` gives it its networks: in its config.json
+
+  the hook at createRuntime and poststop; a network namespace, where it has none of its own;
+  an annotation for each option below; mounts of files of its own at /etc/resolv.conf, /etc/hosts and
+  /etc/hostname, unless something is mounted there.  They are in BUNDLE/cnihook, and go with the bundle.
+
+All else of config.json stays as it is, and a second time changes nothing.
+"""
+
+EPILOG = """\
+--remove takes all of that out again.  For it, config.json as it was is kept in BUNDLE/cnihook.
+"""
+
+
+def parser() -> Parser:
+    made = Parser("inject", DESCRIPTION, EPILOG)
+    made.add_argument("bundle", metavar="BUNDLE", help="the folder with config.json")
+    made.add_argument("--remove", action="store_true", help="take it out again")
+    made.add_argument("--dry-run", action="store_true", help="print the difference, and change nothing")
+    made.add_wants()
+    made.add_conf_folder()
+    made.add_plugin_folders()
+    return made
+
+
+def main(argv: list[str]) -> int:
+    made = parser()
+    found = made.parse_args(argv)
+    if found.remove and found.said:
+        made.error(f"--remove goes with no --{found.said[0][0]}: it takes out all")
+    environment = dict(os.environ)
+    environment |= {"NETCONFPATH": found.conf_dir} if found.conf_dir else {}
+    environment |= {"CNI_PATH": found.cni_path} if found.cni_path else {}
+
+    def work() -> None:
+        bundle = _Bundle(found.bundle)
+        before = bundle.config.text
+        if found.remove:
+            bundle.withdraw()
+        else:
+            bundle.prepare(wants.to_annotations(found.said), environment)
+        if found.dry_run:
+            sys.stdout.writelines(_difference(before, bundle.config.text, bundle.path))
+        elif found.remove:
+            bundle.write_withdrawn(before)
+        else:
+            bundle.write_prepared(before)
+
+    return arguments.work(f"inject {found.bundle}", work)
+
+
+class _Bundle:
+    """A bundle whose config.json is changed here, and on disk once it is complete."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = os.path.join(folder, "config.json")
+        self.own = os.path.join(folder, "cnihook")
+        self.kept = os.path.join(self.own, "config.json")
+        self.files = {f"/etc/{name}": f"cnihook/{name}" for name in inject.ETC}
+        try:
+            self.config = inject.read(self.path)
+        except OSError as error:
+            raise CniError(IO_FAILURE, in_words(error), "BUNDLE is the folder with config.json") from None
+
+    @property
+    def _is_prepared(self) -> bool:
+        return any(
+            inject.is_ours(entry, stage)
+            for stage in inject.STAGES
+            for entry in self.config.get("hooks", stage) or ()
+        )
+
+    def prepare(self, annotations: dict[str, str], environment: dict[str, str]) -> None:
+        self.was_prepared = os.path.exists(self.kept) and self._is_prepared
+        inject.add_hooks(self.config, environment)
+        inject.add_namespace(self.config)
+        inject.add_annotations(self.config, annotations)
+        inject.add_mounts(
+            self.config, {path: source for path, source in self.files.items() if self._fits(path)}
+        )
+
+    def _fits(self, destination: str) -> bool:
+        """Whether the runtime will find something to mount it on, or can make it."""
+        root = self.config.get("root", "path")
+        root = os.path.join(os.path.dirname(self.path), root if isinstance(root, str) else "rootfs")
+        target = nearest = root + destination
+        while not os.path.lexists(nearest) and nearest != root:
+            nearest = os.path.dirname(nearest)
+        return nearest == target or not os.path.isdir(root) or os.access(nearest, os.W_OK)
+
+    def write_prepared(self, before: str) -> None:
+        os.makedirs(self.own, exist_ok=True)
+        if not self.was_prepared:
+            _write_new(self.kept, before)
+        hostname = self.config.get("hostname")
+        texts = {
+            "resolv.conf": resolv_conf.instead_of_stub() or resolv_conf.read(resolv_conf.HOST),
+            "hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+            "hostname": f"{hostname}\n" if isinstance(hostname, str) and hostname else "",
+        }
+        for name, text in texts.items():
+            path = os.path.join(self.own, name)
+            if not os.path.exists(path):
+                _write_new(path, text)
+        if self.config.text != before:
+            inject.write(self.path, self.config.text, durable=True)
+
+    def withdraw(self) -> None:
+        original = inject.read(self.kept) if os.path.exists(self.kept) else Document("{}")
+        inject.remove(self.config, original, self.files, wants.PREFIX)
+
+    def write_withdrawn(self, before: str) -> None:
+        if self.config.text != before:
+            inject.write(self.path, self.config.text, durable=True)
+        shutil.rmtree(self.own, ignore_errors=True)
+
+
+def _write_new(path: str, text: str) -> None:
+    """Readable by all: the container's user need not be root, and a user namespace has another root."""
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+        os.fchmod(file.fileno(), 0o644)
+
+
+def _difference(before: str, after: str, path: str) -> list[str]:
+    if before == after:
+        return []
+    if "\n" not in before.strip():  # all on one line, where nobody would see the difference
+        before, after = (json.dumps(json.loads(text), indent=2) + "\n" for text in (before, after))
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True), after.splitlines(keepends=True), path, f"{path} (new)"
+    )
+    return [line if line.endswith("\n") else f"{line}\n" for line in lines]
