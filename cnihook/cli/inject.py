@@ -123,7 +123,10 @@ class _Bundle:
             inject.write(self.path, self.config.text, durable=True)
 
     def withdraw(self) -> None:
-        original = inject.read(self.kept) if os.path.exists(self.kept) else Document("{}")
+        if os.path.exists(self.kept):
+            original = inject.read(self.kept)
+        else:  # whatever is ours goes all the same, but nobody knows whose the namespace is
+            original = Document(json.dumps({"linux": self.config.get("linux")}))
         inject.remove(self.config, original, self.files, wants.PREFIX)
 
     def write_withdrawn(self, before: str) -> None:
