@@ -18,15 +18,17 @@ DEFAULT = "/usr/share/containers/oci/hooks.d"
 OVERRIDE = "/etc/containers/oci/hooks.d"
 
 DESCRIPTION = f"""\
-Put two files (oci-hooks(5)) into DIR, by which podman and CRI-O run the hook for each container that has an
-annotation {wants.PREFIX}* or {wants.MULTUS}:
+Put two files into DIR, by which podman and CRI-O run the hook for every container with an annotation
+{wants.PREFIX}* or {wants.MULTUS}; see oci-hooks(5).
+
 
   podman run --network none --annotation {wants.NETWORKS}=mynet IMAGE
 """
 
 EPILOG = f"""\
-podman reads {DEFAULT} as root; rootless it reads none but --hooks-dir.  Remove the files before cnihook
-itself: while they name a program that is not there, these engines start no container at all.
+As root podman reads {DEFAULT} unasked; rootless, what --hooks-dir names.
+Remove the files before cnihook itself: while they name a program that is not there, these engines start
+no container at all.
 """
 
 

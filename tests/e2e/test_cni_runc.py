@@ -235,20 +235,15 @@ def test_a_container_that_cannot_get_the_hook_is_not_made(
 # The token
 
 
-def sealed(host: Host, annotations: dict[str, str]) -> str:
-    script = (
-        "import sys, json; sys.path.insert(0, sys.argv[1]); from cnihook.oci import token\n"
-        "print(token.seal(json.loads(sys.argv[2])))"
-    )
+def sealed(host: Host, *options: str) -> str:
     host.leaves("dir /var/lib/cnihook", "file /var/lib/cnihook/key")
-    made = host.run("/usr/bin/python3", "-ISc", script, str(CHECKOUT), json.dumps(annotations))
-    return f"{token.VARIABLE}={made.stdout.strip()}"
+    return host.run(CNIHOOK, "token", *options).stdout.strip()
 
 
 def test_a_token_in_the_environment_becomes_annotations(
     host: Host, stand_in: dict[str, str], bundle: Path
 ) -> None:
-    variable = sealed(host, {"cnihook.networks": "mynet:eth3", "cnihook.publish": "80:80"})
+    variable = sealed(host, "--network", "mynet:eth3", "--publish", "80:80")
     written(bundle, config(annotations=None, process={"env": ["PATH=/bin", variable, "A=b"]}))
 
     assert start(host, stand_in, CNI_RUNC, "create", "-b", str(bundle), "c1")[0] == 7
@@ -260,7 +255,7 @@ def test_a_token_in_the_environment_becomes_annotations(
 
 def test_an_image_cannot_ask_for_networks(host: Host, stand_in: dict[str, str], bundle: Path) -> None:
     """Its variables are its maker's, who has no seal of this machine.  The container runs all the same."""
-    genuine = sealed(host, {"cnihook.networks": "mynet"})
+    genuine = sealed(host, "--network", "mynet")
     body, _, seal = genuine.partition("=")[2].partition(".")
     forged = [f"{token.VARIABLE}={text}" for text in ("x", "", body, f"{body}.", f"{body[:-4]}AAAA.{seal}")]
     before = written(bundle, config(annotations=None, process={"env": forged}))
@@ -270,6 +265,14 @@ def test_an_image_cannot_ask_for_networks(host: Host, stand_in: dict[str, str], 
     assert (bundle / "config.json").read_text() == before
     assert "no seal of this machine" in host.run(CNIHOOK, "logs", "c1").stdout
     host.leaves("file /run/cnihook/log/c1")
+
+
+def test_a_token_that_wants_nothing_or_what_cannot_be_is_refused(host: Host) -> None:
+    for options, told in ((), "nothing is wanted"), (("--ip", "x"), "'x'"):
+        done = host.run(CNIHOOK, "token", *options, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("cnihook: token: ") and told in done.stderr
+    assert not host.exists("/var/lib/cnihook")
 
 
 # With real runtimes

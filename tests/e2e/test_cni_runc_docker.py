@@ -11,24 +11,19 @@ import pytest
 from tests.support.cni import CHECKOUT
 from tests.support.docker import IMAGE, Docker
 from tests.support.host import Host
-from tests.support.oci import FOR_EVER, MYNET, NET_D, RESULTS, kill, leases, make_rootfs, wait_for
+from tests.support.oci import CNIHOOK, FOR_EVER, MYNET, NET_D, RESULTS, kill, leases, make_rootfs, wait_for
 
 pytestmark = pytest.mark.xdist_group("docker")
-
-SEAL = """\
-import sys, json
-sys.path.insert(0, sys.argv[1])
-from cnihook.oci import token
-print(token.VARIABLE + "=" + token.seal(json.loads(sys.argv[2])))
-"""
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     folder = tmp_path_factory.mktemp("docker")
     with Host() as host:
-        runtime = f"--add-runtime=cni={CHECKOUT / 'scripts' / 'cni-runc'}"
-        made = Docker(host, folder, make_rootfs(folder / "rootfs"), runtime)
+        runtimes = {"cni": {"path": str(CHECKOUT / "scripts" / "cni-runc")}}
+        (folder / "daemon.json").write_text(json.dumps({"runtimes": runtimes}))
+        options = (f"--config-file={folder}/daemon.json",)
+        made = Docker(host, folder, make_rootfs(folder / "rootfs"), *options)
         yield made
         made.close()
 
@@ -54,9 +49,9 @@ def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
 
 def asking(host: Host, **words: str) -> tuple[str, ...]:
     """The options of a container that asks for this."""
-    annotations = {f"cnihook.{word}": text for word, text in words.items()}
-    done = host.run("/usr/bin/python3", "-ISc", SEAL, str(CHECKOUT), json.dumps(annotations))
-    return ("--runtime", "cni", "--network", "none", "--env", done.stdout.strip())
+    options = [word for name, text in words.items() for word in (f"--{name}", text)]
+    variable = host.run(CNIHOOK, "token", *options).stdout.strip()
+    return ("--runtime", "cni", "--network", "none", "--env", variable)
 
 
 def pid(docker: Docker, name: str) -> int:
@@ -73,7 +68,7 @@ def attached(host: Host) -> list[str]:
 
 
 def test_network_is_up_before_the_first_instruction(docker: Docker, host: Host) -> None:
-    done = docker("run", "--rm", *asking(host, networks="mynet"), IMAGE, "ip", "-4", "-o", "addr")
+    done = docker("run", "--rm", *asking(host, network="mynet"), IMAGE, "ip", "-4", "-o", "addr")
 
     assert "eth0    inet 10.22.0.2/16" in done.stdout
     assert attached(host) == []
@@ -83,7 +78,7 @@ def test_what_it_wants_is_not_in_its_environment(docker: Docker, host: Host) -> 
     done = docker(
         "run",
         "--rm",
-        *asking(host, networks="mynet:net5", ip="10.22.0.55"),
+        *asking(host, network="mynet:net5", ip="10.22.0.55"),
         IMAGE,
         "sh",
         "-c",
@@ -95,7 +90,7 @@ def test_what_it_wants_is_not_in_its_environment(docker: Docker, host: Host) -> 
 
 
 def test_detached_exec_and_stop(docker: Docker, host: Host) -> None:
-    docker("run", "--detach", "--name", "c1", *asking(host, networks="mynet"), IMAGE, *FOR_EVER)
+    docker("run", "--detach", "--name", "c1", *asking(host, network="mynet"), IMAGE, *FOR_EVER)
 
     assert "inet 10.22.0.2/16" in address(docker, "c1")
     host.run("ping", "-c1", "-W1", "10.22.0.2")
@@ -108,7 +103,7 @@ def test_detached_exec_and_stop(docker: Docker, host: Host) -> None:
 
 def test_a_restart_is_a_new_attachment_of_the_same_container(docker: Docker, host: Host) -> None:
     """The ID stays, the process and its namespace do not; the old attachment is gone, its address free."""
-    docker("run", "--detach", "--name", "c1", *asking(host, networks="mynet"), IMAGE, *FOR_EVER)
+    docker("run", "--detach", "--name", "c1", *asking(host, network="mynet"), IMAGE, *FOR_EVER)
     before, (record, lease) = pid(docker, "c1"), attached(host)
 
     docker("restart", "--time", "0", "c1")
@@ -123,7 +118,7 @@ def test_a_restart_is_a_new_attachment_of_the_same_container(docker: Docker, hos
 
 def test_docker_restarts_what_has_died_with_its_network(docker: Docker, host: Host) -> None:
     options = ("--detach", "--restart", "always", "--name", "c1")
-    docker("run", *options, *asking(host, networks="mynet"), IMAGE, *FOR_EVER)
+    docker("run", *options, *asking(host, network="mynet"), IMAGE, *FOR_EVER)
     before = pid(docker, "c1")
 
     kill(host, before)
@@ -150,7 +145,7 @@ def test_what_does_not_ask_is_dockers_own(docker: Docker, host: Host) -> None:
 
 def test_a_failure_is_shown_by_docker(docker: Docker, host: Host) -> None:
     """The hook's own: no such network."""
-    done = docker("run", "--rm", *asking(host, networks="nonet"), IMAGE, "true", check=False)
+    done = docker("run", "--rm", *asking(host, network="nonet"), IMAGE, "true", check=False)
 
     assert done.returncode != 0 and "no network 'nonet'" in done.stderr
     assert attached(host) == []
@@ -159,7 +154,7 @@ def test_a_failure_is_shown_by_docker(docker: Docker, host: Host) -> None:
 
 def test_a_failure_of_the_wrapper_is_shown_by_docker(docker: Docker, host: Host) -> None:
     """By way of the log that the daemon names."""
-    wish = asking(host, networks="mynet")
+    wish = asking(host, network="mynet")
     key = host.root / "var/lib/cnihook/key"
     kept = key.read_bytes()
     key.write_bytes(b"")
@@ -169,3 +164,18 @@ def test_a_failure_of_the_wrapper_is_shown_by_docker(docker: Docker, host: Host)
         key.write_bytes(kept)
 
     assert done.returncode != 0 and "cni-runc: /var/lib/cnihook/key: it is damaged" in done.stderr
+
+
+def test_containerd_alone_needs_no_token(docker: Docker, host: Host) -> None:
+    """It hands on annotations.  The one here was started by the docker daemon."""
+    containerd = ("ctr", "--address", str(docker.folder / "exec/containerd/containerd.sock"), "run", "--rm")
+    runtime = ("--runc-binary", str(CHECKOUT / "scripts" / "cni-runc"), "--cgroup", "")
+    rootfs = ("--rootfs", str(docker.folder / "rootfs"))
+    show = ("c1", "/bin/ip", "-4", "-o", "addr")
+
+    asks = host.run(*containerd, *runtime, "--annotation", "cnihook.networks=mynet", *rootfs, *show)
+    does_not = host.run(*containerd, *runtime, *rootfs, *show)
+
+    assert "eth0    inet 10.22.0.2/16" in asks.stdout
+    assert "eth0" not in does_not.stdout
+    assert attached(host) == []

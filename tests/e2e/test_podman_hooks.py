@@ -133,6 +133,24 @@ def test_networks_and_plugins_are_found_where_install_was_told(host: Host, podma
     assert "inet 10.22.0.2/16" in run(podman, "--rm", *words, *SHOW)
 
 
+def test_podman_reads_the_default_folder_unasked(host: Host, podman: Podman) -> None:
+    """On a copy of what the machine has there."""
+    share = "/usr/share/containers"
+    host.run("sh", "-c", f"cp -r {share} /run/.host/share; mount --bind /run/.host/share {share}")
+    host.run(CNIHOOK, "hooks.d", "install")
+    try:
+        shown = podman.run("--rm", *ASKING, *SHOW).stdout
+        assert "eth0    inet 10.22.0.2/16" in shown
+
+        host.write(f"/etc/containers/oci/hooks.d/{FILES[0]}", "{}")
+        masked = host.run(CNIHOOK, "hooks.d", "install").stderr
+        assert masked.count("\n") == 1 and f"/etc/containers/oci/hooks.d/{FILES[0]}" in masked
+    finally:
+        host.run("umount", share)
+    host.leaves("dir /run/mount", "* /etc/containers*")
+    assert released(host)
+
+
 def test_cni_runc_does_the_same_without_any_files(host: Host, podman: Podman) -> None:
     runtime = ("--runtime", str(CHECKOUT / "scripts" / "cni-runc"))
     shown = podman(*runtime, "run", "--rm", *LIMITS, *ASKING, *SHOW).stdout
