@@ -122,6 +122,16 @@ def settings_of(found: argparse.Namespace) -> Settings:
     return settings
 
 
+def environment_of(found: argparse.Namespace) -> dict[str, str]:
+    """The environment, with what the options say in the place of its NETCONFPATH and CNI_PATH."""
+    environment = dict(os.environ)
+    if found.conf_dir:
+        environment["NETCONFPATH"] = found.conf_dir
+    if found.cni_path:
+        environment["CNI_PATH"] = found.cni_path
+    return environment
+
+
 def work(what: str, function: Callable[[], None]) -> int:
     """Do what changes networks.  Returns the exit code; a failure, or a signal to end, is a line on stderr.
 

@@ -45,14 +45,11 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     found = parser().parse_args(argv)
-    environment = dict(os.environ)
-    environment |= {"NETCONFPATH": found.conf_dir} if found.conf_dir else {}
-    environment |= {"CNI_PATH": found.cni_path} if found.cni_path else {}
 
     def work() -> None:
         try:
             if found.action == "install":
-                _install(found.dir, environment)
+                _install(found.dir, arguments.environment_of(found))
             else:
                 _remove(found.dir)
         except OSError as error:

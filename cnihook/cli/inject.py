@@ -4,7 +4,6 @@
 import difflib
 import json
 import os
-import shutil
 import sys
 
 from cnihook.cli import arguments
@@ -45,9 +44,6 @@ def main(argv: list[str]) -> int:
     found = made.parse_args(argv)
     if found.remove and found.said:
         made.error(f"--remove goes with no --{found.said[0][0]}: it takes out all")
-    environment = dict(os.environ)
-    environment |= {"NETCONFPATH": found.conf_dir} if found.conf_dir else {}
-    environment |= {"CNI_PATH": found.cni_path} if found.cni_path else {}
 
     def work() -> None:
         bundle = _Bundle(found.bundle)
@@ -55,7 +51,7 @@ def main(argv: list[str]) -> int:
         if found.remove:
             bundle.withdraw()
         else:
-            bundle.prepare(wants.to_annotations(found.said), environment)
+            bundle.prepare(wants.to_annotations(found.said), arguments.environment_of(found))
         if found.dry_run:
             sys.stdout.writelines(_difference(before, bundle.config.text, bundle.path))
         elif found.remove:
@@ -78,17 +74,9 @@ class _Bundle:
             self.config = inject.read(self.path)
         except OSError as error:
             raise CniError(IO_FAILURE, in_words(error), "BUNDLE is the folder with config.json") from None
-
-    @property
-    def _is_prepared(self) -> bool:
-        return any(
-            inject.is_ours(entry, stage)
-            for stage in inject.STAGES
-            for entry in self.config.get("hooks", stage) or ()
-        )
+        self.was_prepared = inject.has_hooks(self.config) and os.path.exists(self.kept)
 
     def prepare(self, annotations: dict[str, str], environment: dict[str, str]) -> None:
-        self.was_prepared = os.path.exists(self.kept) and self._is_prepared
         inject.add_hooks(self.config, environment)
         inject.add_namespace(self.config)
         inject.add_annotations(self.config, annotations)
@@ -100,6 +88,7 @@ class _Bundle:
         """Whether the runtime will find something to mount it on, or can make it."""
         root = self.config.get("root", "path")
         root = os.path.join(os.path.dirname(self.path), root if isinstance(root, str) else "rootfs")
+        root = os.path.normpath(root)
         target = nearest = root + destination
         while not os.path.lexists(nearest) and nearest != root:
             nearest = os.path.dirname(nearest)
@@ -108,7 +97,7 @@ class _Bundle:
     def write_prepared(self, before: str) -> None:
         os.makedirs(self.own, exist_ok=True)
         if not self.was_prepared:
-            _write_new(self.kept, before)
+            _write_new(self.kept, before, like=self.path)
         hostname = self.config.get("hostname")
         texts = {
             "resolv.conf": resolv_conf.instead_of_stub() or resolv_conf.read(resolv_conf.HOST),
@@ -132,14 +121,27 @@ class _Bundle:
     def write_withdrawn(self, before: str) -> None:
         if self.config.text != before:
             inject.write(self.path, self.config.text, durable=True)
-        shutil.rmtree(self.own, ignore_errors=True)
+        for name in (*inject.ETC, "config.json"):  # and no more: it could be somebody's folder of that name
+            if os.path.lexists(f"{self.own}/{name}"):
+                os.unlink(f"{self.own}/{name}")
+        try:
+            os.rmdir(self.own)
+        except OSError:
+            pass
 
 
-def _write_new(path: str, text: str) -> None:
-    """Readable by all: the container's user need not be root, and a user namespace has another root."""
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+def _write_new(path: str, text: str, *, like: str = "") -> None:
+    """With the mode and owner of another file; or readable by all, whoever the container's user may be."""
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", opener=_open_private) as file:
         file.write(text)
-        os.fchmod(file.fileno(), 0o644)
+        if like:
+            status = os.stat(like)
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(file.fileno(), status.st_mode & 0o777 if like else 0o644)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _difference(before: str, after: str, path: str) -> list[str]:

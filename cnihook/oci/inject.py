@@ -77,6 +77,12 @@ def _is_written_here(entry: "dict[str, Any]", stage: str) -> bool:
     return set(entry) == {"path", "args", "env", "timeout"} and entry["args"][-1] == stage
 
 
+def has_hooks(config: Document) -> bool:
+    return any(
+        is_ours(entry, stage) for stage in STAGES for _, entry in _last_first(config.get("hooks", stage))
+    )
+
+
 def add_hooks(config: Document, environment: "Mapping[str, str]") -> None:
     """At the end of each stage: where a later hook fails, crun would never call ours to take down again.
 
@@ -225,8 +231,8 @@ def write(path: str, text: str, *, durable: bool = False) -> None:
     """
     path = os.path.realpath(path)
     temporary = f"{path}.cnihook-{os.getpid()}"
-    status = os.stat(path)
     try:
+        status = os.stat(path)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with open(fd, "wb") as file:
             file.write(text.encode())
@@ -236,9 +242,11 @@ def write(path: str, text: str, *, durable: bool = False) -> None:
                 file.flush()
                 os.fsync(fd)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         try:
             os.unlink(temporary)
         except OSError:
             pass
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, path) from None
         raise

@@ -108,11 +108,20 @@ def test_removed_is_as_before_byte_for_byte(host: Host, bundle: Path) -> None:
         "cnihook.networks": "mynet",
         "cnihook.publish": "8080:80,9090:90",
     }
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    for file in (path, bundle / "cnihook" / "config.json"):  # there may be secrets in it
+        assert stat.S_IMODE(file.stat().st_mode) == 0o640
     inject(host, str(bundle), "--remove")
     assert path.read_bytes() == before and os.listdir(bundle) == ["config.json"]
     inject(host, str(bundle), "--remove")
     assert path.read_bytes() == before
+
+
+def test_what_somebody_has_in_a_folder_of_that_name_stays(host: Host, bundle: Path) -> None:
+    (bundle / "cnihook" / "src").mkdir(parents=True)
+    inject(host, str(bundle))
+    inject(host, str(bundle), "--remove")
+
+    assert os.listdir(bundle / "cnihook") == ["src"]
 
 
 def test_what_the_container_wants_can_be_changed(host: Host, bundle: Path) -> None:
@@ -186,7 +195,8 @@ def test_what_cannot_be_is_told_in_one_line(host: Host, bundle: Path, tmp_path: 
 
 def test_a_read_only_root_gets_no_mounts_that_could_not_be_made(host: Host, bundle: Path) -> None:
     """The runtime makes what it mounts on; where it cannot, it would refuse the container."""
-    rootfs = bundle / "rootfs"
+    path, rootfs = bundle / "config.json", bundle / "rootfs"
+    path.write_text(path.read_text().replace('"rootfs"', '"./rootfs/"'))
     (rootfs / "etc").mkdir(parents=True)
     (rootfs / "etc" / "hosts").touch()
     host.run("mount", "--bind", "--options", "ro", str(rootfs), str(rootfs))
@@ -194,5 +204,5 @@ def test_a_read_only_root_gets_no_mounts_that_could_not_be_made(host: Host, bund
     host.run("umount", str(rootfs))
     host.leaves("dir /run/mount")
 
-    mounts = json.loads((bundle / "config.json").read_text())["mounts"]
+    mounts = json.loads(path.read_text())["mounts"]
     assert [m["destination"] for m in mounts if m["destination"].startswith("/etc")] == ["/etc/hosts"]
