@@ -77,7 +77,7 @@ class _Bundle:
         self.was_prepared = inject.has_hooks(self.config) and os.path.exists(self.kept)
 
     def prepare(self, annotations: dict[str, str], environment: dict[str, str]) -> None:
-        inject.add_hooks(self.config, environment)
+        inject.add_hooks(self.config, environment, renew=True)
         inject.add_namespace(self.config)
         inject.add_annotations(self.config, annotations)
         inject.add_mounts(

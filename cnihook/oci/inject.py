@@ -74,7 +74,14 @@ def is_ours(entry: "Any", stage: str) -> bool:
 
 def _is_written_here(entry: "dict[str, Any]", stage: str) -> bool:
     """Nothing in it is anybody's own doing, so that it may be replaced."""
-    return set(entry) == {"path", "args", "env", "timeout"} and entry["args"][-1] == stage
+    made = hook(stage, {})
+    return (
+        entry.keys() == made.keys()
+        and entry["args"][-1] == stage
+        and entry["timeout"] == made["timeout"]
+        and isinstance(entry["env"], list)
+        and entry["env"][:1] == made["env"]
+    )
 
 
 def has_hooks(config: Document) -> bool:
@@ -83,10 +90,11 @@ def has_hooks(config: Document) -> bool:
     )
 
 
-def add_hooks(config: Document, environment: "Mapping[str, str]") -> None:
+def add_hooks(config: Document, environment: "Mapping[str, str]", *, renew: bool = False) -> None:
     """At the end of each stage: where a later hook fails, crun would never call ours to take down again.
 
-    A hook that somebody registered by hand, with arguments of its own, is left as it is.
+    Where there is one of ours already, that will do; with `renew` it is written anew, unless somebody has
+    registered it by hand.
     """
     for stage in STAGES:
         made = hook(stage, environment)
@@ -95,7 +103,7 @@ def add_hooks(config: Document, environment: "Mapping[str, str]") -> None:
         if not ours:
             config.append(made, "hooks", stage)
         for number in ours:
-            if entries[number] != made and _is_written_here(entries[number], stage):
+            if renew and entries[number] != made and _is_written_here(entries[number], stage):
                 config.set(made, "hooks", stage, number)
 
 

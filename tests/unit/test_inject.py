@@ -21,7 +21,7 @@ BY_HAND = {"path": "/opt/cnihook/scripts/cnihook", "args": ["cnihook", "createRu
 
 
 def prepared(config: Document, **annotations: str) -> Document:
-    inject.add_hooks(config, {})
+    inject.add_hooks(config, {}, renew=True)
     inject.add_namespace(config)
     inject.add_annotations(config, {f"{PREFIX}{name}": text for name, text in annotations.items()})
     inject.add_mounts(config, FILES)
@@ -76,18 +76,22 @@ def test_our_hooks_come_last_and_say_all_that_they_need() -> None:
 
 
 def test_a_hook_registered_by_hand_is_not_doubled_and_keeps_its_arguments() -> None:
-    config = document(CONFIGS["by hand"])
-    inject.add_hooks(config, {})
+    own_environment = inject.hook("poststop", {}) | {"env": ["NETCONFPATH=/own"]}
+    config = document({"hooks": {"createRuntime": [BY_HAND], "poststop": [own_environment]}})
+    inject.add_hooks(config, {}, renew=True)
 
-    assert config.get("hooks", "createRuntime") == [BY_HAND]
+    assert config.get("hooks") == {"createRuntime": [BY_HAND], "poststop": [own_environment]}
 
 
 def test_a_hook_of_another_installation_is_replaced() -> None:
     """One that moved would leave a hook behind that nobody can start, and no container either."""
     moved = {"path": "/usr/bin/python3", "args": ["python3", "-IS", "/old/scripts/cnihook", "poststop"]}
-    config = document({"hooks": {"poststop": [moved | {"env": [], "timeout": 60}]}})
+    made = inject.hook("poststop", {"NETCONFPATH": "/there"})
+    config = document({"hooks": {"poststop": [made | moved]}})
     inject.add_hooks(config, {})
+    assert config.get("hooks", "poststop") == [made | moved], "cni-runc takes what there is"
 
+    inject.add_hooks(config, {}, renew=True)
     assert config.get("hooks", "poststop") == [inject.hook("poststop", {})]
 
 
