@@ -17,8 +17,9 @@ DESCRIPTION = """\
 Prepare the bundle of a container, so that `runc run` or `crun run` gives it its networks: in its config.json
 
   the hook at createRuntime and poststop; a network namespace, where it has none of its own;
-  an annotation for each option below; mounts of files of its own at /etc/resolv.conf, /etc/hosts and
-  /etc/hostname, unless something is mounted there.  They are in BUNDLE/cnihook, and go with the bundle.
+  an annotation for each option below, and the host name if that is one of them; mounts of files of its own
+  at /etc/resolv.conf, /etc/hosts and /etc/hostname, unless something is mounted there.  These are in
+  BUNDLE/cnihook, and go with the bundle.
 
 All else of config.json stays as it is, and a second time changes nothing.
 """
@@ -80,6 +81,8 @@ class _Bundle:
         inject.add_hooks(self.config, environment, renew=True)
         inject.add_namespace(self.config)
         inject.add_annotations(self.config, annotations)
+        if hostname := annotations.get(f"{wants.PREFIX}hostname"):
+            inject.set_hostname(self.config, hostname)
         inject.add_mounts(
             self.config, {path: source for path, source in self.files.items() if self._fits(path)}
         )
@@ -114,8 +117,9 @@ class _Bundle:
     def withdraw(self) -> None:
         if os.path.exists(self.kept):
             original = inject.read(self.kept)
-        else:  # whatever is ours goes all the same, but nobody knows whose the namespace is
-            original = Document(json.dumps({"linux": self.config.get("linux")}))
+        else:  # what is surely ours goes; whose the namespace or the host name is, nobody knows
+            kept = {key: self.config.get(key) for key in ("linux", "hostname")}
+            original = Document(json.dumps(kept))
         inject.remove(self.config, original, self.files, wants.PREFIX)
 
     def write_withdrawn(self, before: str) -> None:

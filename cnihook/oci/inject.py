@@ -131,6 +131,14 @@ def add_annotations(config: Document, annotations: "Mapping[str, str]") -> None:
             config.set(text, "annotations", name)
 
 
+def set_hostname(config: Document, name: str) -> None:
+    """Where the container can have one of its own.  A hook cannot: the runtime sets it after that."""
+    namespaces = config.get("linux", "namespaces") or []
+    if any(isinstance(n, dict) and n.get("type") == "uts" and not n.get("path") for n in namespaces):
+        if config.get("hostname") != name:
+            config.set(name, "hostname")
+
+
 def add_mounts(config: Document, files: "Mapping[str, str]") -> None:
     """Bind each file, by its path in the container, unless something is mounted there already."""
     for destination, source in files.items():
@@ -169,6 +177,13 @@ def remove(config: Document, original: Document, files: "Mapping[str, str]", pre
             if (mount.get("destination"), mount.get("source")) in files.items():
                 config.remove("mounts", number)
     _as_before(config, original, "mounts")
+
+    hostname = config.get("hostname")
+    if hostname is not None and hostname == config.get("annotations", f"{prefix}hostname"):
+        if original.get("hostname") is None:
+            config.remove("hostname")
+        elif original.get("hostname") != hostname:
+            config.set(original.get("hostname"), "hostname")
 
     for name in config.get("annotations") or {}:
         before = original.get("annotations", name)

@@ -47,6 +47,18 @@ def test_a_prepared_bundle_has_its_network(host: Host, runtime: Runtime, prepare
     assert leases(host) == host.listdir(RESULTS) == []
 
 
+def test_its_host_name_is_the_one_asked_for(host: Host, runtime: Runtime, prepared: Path) -> None:
+    """The runtime sets that of config.json after the hook, so config.json has to say it."""
+    before = (prepared / "config.json").read_bytes()
+    inject(host, str(prepared), "--hostname", "web")
+    container = runtime.started("c1", runtime.start("c1"))
+
+    assert container.exec("cat", "/proc/sys/kernel/hostname") == "web\n"
+    runtime.delete("c1")
+    inject(host, str(prepared), "--remove")
+    assert (prepared / "config.json").read_bytes() == before
+
+
 def test_files_of_its_own_are_in_etc_and_go_with_the_bundle(
     host: Host, runtime: Runtime, prepared: Path
 ) -> None:

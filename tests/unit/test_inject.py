@@ -118,6 +118,18 @@ def test_what_changed_since_is_kept_when_ours_is_taken_out() -> None:
     }
 
 
+def test_a_host_name_needs_a_namespace_for_it() -> None:
+    """Else it would be the machine's own, and runc refuses that."""
+    for namespaces, expected in (
+        ([], None),
+        ([{"type": "uts", "path": "/x"}], None),
+        ([{"type": "uts"}], "a"),
+    ):
+        config = document({"linux": {"namespaces": namespaces}})
+        inject.set_hostname(config, "a")
+        assert config.get("hostname") == expected
+
+
 @pytest.mark.parametrize(
     ("config", "told"),
     [
