@@ -166,6 +166,10 @@ def test_hook_starts_no_process(host: Host, log: Path, state: str) -> None:
     assert starts(host, log, *hook, "poststop", input=state) == []
 
 
+def test_priv_net_run_imports_only_what_is_cheap(host: Host, log: Path, sandbox: Container) -> None:
+    expect_cheap(imports(host, log, SCRIPTS / "priv-net-run", "true"))
+
+
 STAND_IN = "#!/bin/sh\nexit 0\n"
 
 
@@ -186,10 +190,6 @@ def test_cni_runc_imports_only_what_is_cheap_and_starts_no_process(
     expect_cheap(imports(host, log, words[0], "state", "c1", env=env))
     (becomes,) = starts(host, log, *words, env=env)
     assert 'execve("/run/.host/bin/runc"' in becomes
-
-
-def test_priv_net_run_imports_only_what_is_cheap(host: Host, log: Path, sandbox: Container) -> None:
-    expect_cheap(imports(host, log, SCRIPTS / "priv-net-run", "true"))
 
 
 CONF = {
