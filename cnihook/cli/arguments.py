@@ -45,9 +45,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_wants(self) -> None:
-        """The vocabulary of oci.wants, as options; together they become `wants` of what is parsed."""
+        """The vocabulary of oci.wants, as options; together they become `wants` of what is parsed, and one
+        by one, as (word, text), `said`.
+        """
         group = self.add_argument_group("what the container wants, in place of its annotations cnihook.*")
-        self.set_defaults(wants=Wants())
+        self.set_defaults(wants=Wants(), said=[])
         for name, word in words.WORDS.items():
             short = ["-p"] if name == "publish" else []
             group.add_argument(
@@ -61,7 +63,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, *arguments: Any, **options: Any) -> Any:
         if "wants" in self._defaults:
-            self.set_defaults(wants=Wants())  # not the one of an earlier parsing
+            self.set_defaults(wants=Wants(), said=[])  # not the one of an earlier parsing
         return super().parse_args(*arguments, **options)
 
     def add_conf_folder(self) -> None:
@@ -90,8 +92,10 @@ class _AddWant(argparse.Action):
     ) -> None:
         word = words.word_of(option or "")
         assert word
+        text = values if word.value else ""
         try:
-            word.add(namespace.wants, values if word.value else "")
+            word.add(namespace.wants, text)
+            namespace.said.append((self.dest.replace("_", "-"), text))
         except CniError as error:
             raise argparse.ArgumentError(self, str(error)) from None
 
@@ -116,6 +120,16 @@ def settings_of(found: argparse.Namespace) -> Settings:
     if found.cni_path:
         settings.plugin_path = [folder for folder in found.cni_path.split(":") if folder]
     return settings
+
+
+def environment_of(found: argparse.Namespace) -> dict[str, str]:
+    """The environment, with what the options say in the place of its NETCONFPATH and CNI_PATH."""
+    environment = dict(os.environ)
+    if found.conf_dir:
+        environment["NETCONFPATH"] = found.conf_dir
+    if found.cni_path:
+        environment["CNI_PATH"] = found.cni_path
+    return environment
 
 
 def work(what: str, function: Callable[[], None]) -> int:

@@ -80,9 +80,7 @@ def _main(argv: list[str]) -> int:
         os.execv(docker.program, ["docker", "run", *argv])
     if os.geteuid() != 0:
         raise Refused("networks need root", "try `sudo docker-run ...`")
-    wanted = Wants()
-    for network in plan.networks or ():
-        wants.WORDS["network"].add(wanted, network)
+    wanted = Wants(None if plan.networks is None else [wants.parse_network(name) for name in plan.networks])
     settings = Settings.from_environment(os.environ)
     chosen = attach.select(wanted, settings, _complain)
     return _run(docker, plan, chosen, settings)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 COMMANDS = {
     "createRuntime": "the OCI hook: attach the container whose state is on stdin",
     "poststop": "the OCI hook: detach it",
+    "inject": "the hook into a bundle's config.json, or out again",
+    "hooks.d": "the hook for podman and CRI-O, by annotation",
+    "token": "what a container wants, for docker's environment of it",
     "attach": "attach a container that is running already",
     "detach": "take a container off its networks",
     "gc": "release what containers that are gone left behind",
@@ -33,7 +36,7 @@ COMMANDS = {
     "dhcp-keeper": "keep the leases of the plugin dhcp; starts and ends by itself",
     "completion": "completion of all this for bash, zsh or fish",
 }
-_FILES = {"del": "delete"}  # whose name is a word of Python
+_FILES = {"del": "delete", "hooks.d": "hooks_d"}  # those whose name Python has no use for
 HOOK = ("createRuntime", "poststop")
 
 

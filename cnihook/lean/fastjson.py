@@ -56,6 +56,18 @@ def loads(text: str) -> "Any":
         raise ValueError("nested too deep") from None
 
 
+def scan(text: str, at: int) -> "tuple[Any, int]":
+    """The value that begins at this place, and where it ends, in a text that loads() has found good."""
+    try:
+        from _json import make_scanner
+    except ImportError:
+        import json
+
+        return json.JSONDecoder(parse_float=_number).raw_decode(text, at)
+    found: tuple[Any, int] = make_scanner(_Context)(text, at)  # type: ignore[arg-type]
+    return found
+
+
 def dumps(value: "Any", *, indent: int = 0) -> str:
     """`value` as ASCII JSON: on one line, or indented as the reference prints results.
 

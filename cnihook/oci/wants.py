@@ -66,8 +66,12 @@ def parse_network(text: str) -> Want:
 
 def parse_networks(text: str) -> "list[Want]":
     """A list with commas between; with spaces where a network has options.  An empty text is no network."""
+    return [parse_network(part) for part in _split_networks(text)]
+
+
+def _split_networks(text: str) -> "list[str]":
     parts = text.split() if "=" in text else text.split(",")
-    return [parse_network(part) for part in parts if part.strip()]
+    return [part.strip() for part in parts if part.strip()]
 
 
 def parse_ip(text: str, version: int = 0) -> str:
@@ -258,8 +262,12 @@ class Word:
 
 WORDS = {
     "network": Word(_add_networks, "NAME[:IFNAME]", "a network to attach, repeatable"),
-    "ip": Word(lambda w, t: w.common.ips.append(parse_ip(t, 4)), "ADDRESS", "its IPv4 address"),
-    "ip6": Word(lambda w, t: w.common.ips.append(parse_ip(t, 6)), "ADDRESS", "its IPv6 address"),
+    "ip": Word(
+        lambda w, t: w.common.ips.append(parse_ip(t, 4)), "ADDRESS", "its IPv4 address", several=True
+    ),
+    "ip6": Word(
+        lambda w, t: w.common.ips.append(parse_ip(t, 6)), "ADDRESS", "its IPv6 address", several=True
+    ),
     "mac-address": Word(_set_mac, "ADDRESS", "its MAC address"),
     "publish": Word(
         lambda w, t: w.common.ports.extend(parse_ports(t)),
@@ -351,3 +359,25 @@ def _add_annotation(wants: Wants, name: str, text: str) -> None:
     for value in values:
         if value.strip() or not WORDS[word].several:
             WORDS[word].add(wants, value.strip())
+
+
+def to_annotations(said: "list[tuple[str, str]]") -> "dict[str, str]":
+    """Annotations that mean what options of these words mean.  Raises CniError, as their parsing would.
+
+    For who cannot hand over the options themselves: the container starts later, or by another program.
+    """
+    texts: dict[str, list[str]] = {}
+    for word, text in said:
+        WORDS[word].add(Wants(), text)
+        if WORDS[word].several and "," in text:
+            raise refuse(f"--{word} {shown(text)}", "an annotation takes the comma for the end of a value")
+        texts.setdefault(word, []).append(text if WORDS[word].value else "true")
+    found = {}
+    for word, values in texts.items():
+        if word == "network":
+            names = [name for value in values for name in _split_networks(value)]
+            found[NETWORKS] = (" " if any("=" in name for name in names) else ",").join(names)
+        else:
+            joined = WORDS[word].several or word == "bandwidth"
+            found[f"{PREFIX}{word}"] = ",".join(values) if joined else values[-1]
+    return found

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pip makes of the project, in an environment that has nothing else."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
+from tests.support.oci import LEAVES, MYNET, Runtime, configure, make_rootfs
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -36,6 +38,30 @@ def test_commands_are_there_and_say_what_they_are_for(installed: Path, command: 
     )
 
     assert done.stdout.startswith(f"usage: {command} ") and done.stderr == ""
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_runtimes_with_networks_are_there(host: Host, installed: Path, runtime: str) -> None:
+    host.leaves(*LEAVES)
+    said = host.run(str(installed / f"cni-{runtime}"), "--version").stdout
+
+    assert said == host.run(runtime, "--version").stdout
+
+
+def test_its_hook_needs_nothing_of_the_environment_that_it_was_installed_in(
+    host: Host, runtime: Runtime, installed: Path, tmp_path: Path
+) -> None:
+    """A bare interpreter runs it, and does not look for packages."""
+    configure(host, MYNET)
+    runtime.rootfs = make_rootfs(tmp_path / "rootfs")
+    bundle = runtime.bundle("c1", hooks={})
+    host.run(str(installed / "cnihook"), "inject", str(bundle))
+    (entry,) = json.loads((bundle / "config.json").read_text())["hooks"]["poststop"]
+    container = runtime.started("c1", runtime.start("c1"))
+
+    assert entry["path"] == "/usr/bin/python3" and entry["args"][:2] == ["python3", "-IS"]
+    assert entry["args"][2].startswith(str(installed.parent))
+    assert container.addresses("eth0") == ["10.22.0.2/16"]
 
 
 def test_plugins_come_along(host: Host, installed: Path) -> None:

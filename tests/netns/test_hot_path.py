@@ -251,3 +251,25 @@ def test_all_that_is_allowed_is_there() -> None:
     for module in CHEAP:
         __import__(module)
     assert sys.version_info >= (3, 11)
+
+
+STAND_IN = "#!/bin/sh\nexit 0\n"
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["asks", "does not ask"])
+def test_cni_runc_imports_only_what_is_cheap_and_starts_no_process(
+    host: Host, log: Path, tmp_path: Path, asks: bool
+) -> None:
+    """As an engine's default runtime it is at every container's start, and at every other call as well."""
+    config = {"linux": {"namespaces": [{"type": "network"}]}, "process": {"env": ["CNIHOOK_WANTS=x.y"]}}
+    config |= {"annotations": {"cnihook.networks": "mynet"}} if asks else {}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    host.write("/run/.host/bin/runc", STAND_IN, 0o755)
+    env = {"PATH": "/run/.host/bin:/usr/bin:/bin"}
+    words = (str(SCRIPTS / "cni-runc"), "create", "--bundle", str(tmp_path), "c1")
+    host.leaves("file /run/cnihook/log/c1")
+
+    expect_cheap(imports(host, log, *words, env=env))
+    expect_cheap(imports(host, log, words[0], "state", "c1", env=env))
+    (becomes,) = starts(host, log, *words, env=env)
+    assert 'execve("/run/.host/bin/runc"' in becomes

@@ -22,12 +22,16 @@ IMAGE = "busybox"
 
 
 class Docker:
-    """The daemon, its client, and docker-run.  `folder` has their files, out of the leak check's sight."""
+    """The daemon, its client, and docker-run.  `folder` has their files, out of the leak check's sight.
 
-    def __init__(self, host: Host, folder: Path, rootfs: Path) -> None:
+    `options` are the daemon's, beside those that it needs to live in a throw-away host.
+    """
+
+    def __init__(self, host: Host, folder: Path, rootfs: Path, *options: str) -> None:
         need("docker", "dockerd", "containerd", "runc", "tar")
         self.host = host
         self.folder = folder
+        self._options = options
         self.env = base_environment()
         self.env |= {"DOCKER_HOST": f"unix://{folder}/socket", "DOCKER_CONFIG": str(folder)}
         # The machine's cgroups are shared by all tests that run at the time.
@@ -42,7 +46,7 @@ class Docker:
                 "dockerd", f"--cgroup-parent=/{self._cgroup}", "--live-restore",
                 "--storage-driver=vfs", "--bridge=none", "--iptables=false",
                 f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec",
-                f"--pidfile={self.folder}/pid", f"--host=unix://{self.folder}/socket",
+                f"--pidfile={self.folder}/pid", f"--host=unix://{self.folder}/socket", *self._options,
                 stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         wait_for((self.folder / "socket").exists, "the daemon's socket")

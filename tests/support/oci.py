@@ -195,6 +195,7 @@ class Runtime:
             skip_or_fail("container runtimes make cgroups, which takes the machine's own root")
         self.host = host
         self.name = name
+        self.program = name  # or one that passes for it
         self.rootfs = rootfs
         self.root = ""  # where it keeps its containers, if not where it usually does
         self._folder = tempfile.TemporaryDirectory(prefix="cnihook-bundles-")
@@ -334,4 +335,4 @@ class Runtime:
 
     @property
     def _argv(self) -> list[str]:
-        return [self.name, *(["--root", self.root] if self.root else [])]
+        return [self.program, *(["--root", self.root] if self.root else [])]

@@ -18,6 +18,7 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0"
 # From the top down.  A part may import what stands on a line below its own, and itself.  Nobody imports a
 # plugin: those are loaded by their names, when they are called.
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"hook"},
     {"attach"},

@@ -355,3 +355,61 @@ def test_a_free_port_is_one_that_can_be_bound() -> None:
         with pytest.raises(CniError, match=f"no free port from {number} to {number}"):
             Port(80, number, number, "tcp", "")._free()
     assert Port(80, 0, 0, "udp", "127.0.0.1").mapping()["hostPort"] > 1023
+
+
+# Options as annotations
+
+SAID = [
+    ("network", "mynet:eth1"),
+    ("network", "other:ip=10.0.0.9,mac=02:00:00:00:00:01"),
+    ("ip6", "fd00::2"),
+    ("ip6", "fd00::3"),
+    ("publish", "80"),
+    ("publish", "127.0.0.1:8080:80/udp"),
+    ("bandwidth", "in=1M"),
+    ("bandwidth", "out=2M,out-burst=3M"),
+    ("hostname", "one"),
+    ("hostname", "two"),
+    ("add-host", "db:10.0.0.1"),
+    ("route", "10.9.0.0/16 via 10.0.0.1"),
+    ("no-default-route", ""),
+]
+
+
+def as_said(said: list[tuple[str, str]]) -> Wants:
+    wanted = Wants()
+    for word, text in said:
+        wants.WORDS[word].add(wanted, text)
+    return wanted
+
+
+def compare(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    slots = getattr(type(one), "__slots__", None)
+    if isinstance(one, list):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            compare(left, right)
+    elif isinstance(one, (Wants, Want, Port)) and slots:
+        for name in slots:
+            compare(getattr(one, name), getattr(other, name))
+    else:
+        assert str(one) == str(other) if slots else one == other
+
+
+@pytest.mark.parametrize(
+    "said", [SAID, SAID[:1], [("network", "a,b"), ("network", "c:ip=10.0.0.1")], [("network", "")], []]
+)
+def test_options_become_annotations_that_mean_the_same(said: list[tuple[str, str]]) -> None:
+    """They travel so to a container that another program starts later."""
+    annotations = wants.to_annotations(said)
+
+    found = wants.from_annotations(annotations)
+    for name in ("networks", "common", "hostname", "hosts"):
+        compare(getattr(found, name), getattr(as_said(said), name))
+
+
+@pytest.mark.parametrize("said", [("ip", "x"), ("dns-option", "a,b")])
+def test_an_option_that_is_no_annotation_is_refused(said: tuple[str, str]) -> None:
+    with pytest.raises(CniError):
+        wants.to_annotations([said])

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook inject: the hook into a bundle's config.json, with what the container wants of its networks."""
+
+import difflib
+import json
+import os
+import sys
+
+from cnihook.cli import arguments
+from cnihook.cli.arguments import Parser
+from cnihook.lean.splice import Document
+from cnihook.lean.words import in_words
+from cnihook.oci import inject, resolv_conf, wants
+from cnihook.spec.errors import IO_FAILURE, CniError
+
+DESCRIPTION = """\
+Prepare the bundle of a container, so that `runc run` or `crun run` gives it its networks: in its config.json
+
+  the hook at createRuntime and poststop; a network namespace, where it has none of its own;
+  an annotation for each option below, and the host name if that is one of them; mounts of files of its own
+  at /etc/resolv.conf, /etc/hosts and /etc/hostname, unless something is mounted there.  These are in
+  BUNDLE/cnihook, and go with the bundle.
+
+All else of config.json stays as it is, and a second time changes nothing.
+"""
+
+EPILOG = """\
+--remove takes all of that out again.  For it, config.json as it was is kept in BUNDLE/cnihook.
+"""
+
+
+def parser() -> Parser:
+    made = Parser("inject", DESCRIPTION, EPILOG)
+    made.add_argument("bundle", metavar="BUNDLE", help="the folder with config.json")
+    made.add_argument("--remove", action="store_true", help="take it out again")
+    made.add_argument("--dry-run", action="store_true", help="print the difference, and change nothing")
+    made.add_wants()
+    made.add_conf_folder()
+    made.add_plugin_folders()
+    return made
+
+
+def main(argv: list[str]) -> int:
+    made = parser()
+    found = made.parse_args(argv)
+    if found.remove and found.said:
+        made.error(f"--remove goes with no --{found.said[0][0]}: it takes out all")
+
+    def work() -> None:
+        bundle = _Bundle(found.bundle)
+        before = bundle.config.text
+        if found.remove:
+            bundle.withdraw()
+        else:
+            bundle.prepare(wants.to_annotations(found.said), arguments.environment_of(found))
+        if found.dry_run:
+            sys.stdout.writelines(_difference(before, bundle.config.text, bundle.path))
+        elif found.remove:
+            bundle.write_withdrawn(before)
+        else:
+            bundle.write_prepared(before)
+
+    return arguments.work(f"inject {found.bundle}", work)
+
+
+class _Bundle:
+    """A bundle whose config.json is changed here, and on disk once it is complete."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = os.path.join(folder, "config.json")
+        self.own = os.path.join(folder, "cnihook")
+        self.kept = os.path.join(self.own, "config.json")
+        self.files = {f"/etc/{name}": f"cnihook/{name}" for name in inject.ETC}
+        try:
+            self.config = inject.read(self.path)
+        except OSError as error:
+            raise CniError(IO_FAILURE, in_words(error), "BUNDLE is the folder with config.json") from None
+        self.was_prepared = inject.has_hooks(self.config) and os.path.exists(self.kept)
+
+    def prepare(self, annotations: dict[str, str], environment: dict[str, str]) -> None:
+        inject.add_hooks(self.config, environment, renew=True)
+        inject.add_namespace(self.config)
+        inject.add_annotations(self.config, annotations)
+        if hostname := annotations.get(f"{wants.PREFIX}hostname"):
+            inject.set_hostname(self.config, hostname)
+        inject.add_mounts(
+            self.config, {path: source for path, source in self.files.items() if self._fits(path)}
+        )
+
+    def _fits(self, destination: str) -> bool:
+        """Whether the runtime will find something to mount it on, or can make it."""
+        root = self.config.get("root", "path")
+        root = os.path.join(os.path.dirname(self.path), root if isinstance(root, str) else "rootfs")
+        root = os.path.normpath(root)
+        target = nearest = root + destination
+        while not os.path.lexists(nearest) and nearest != root:
+            nearest = os.path.dirname(nearest)
+        return nearest == target or not os.path.isdir(root) or os.access(nearest, os.W_OK)
+
+    def write_prepared(self, before: str) -> None:
+        os.makedirs(self.own, exist_ok=True)
+        if not self.was_prepared:
+            _write_new(self.kept, before, like=self.path)
+        hostname = self.config.get("hostname")
+        texts = {
+            "resolv.conf": resolv_conf.instead_of_stub() or resolv_conf.read(resolv_conf.HOST),
+            "hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+            "hostname": f"{hostname}\n" if isinstance(hostname, str) and hostname else "",
+        }
+        for name, text in texts.items():
+            path = os.path.join(self.own, name)
+            if not os.path.exists(path):
+                _write_new(path, text)
+        if self.config.text != before:
+            inject.write(self.path, self.config.text, durable=True)
+
+    def withdraw(self) -> None:
+        if os.path.exists(self.kept):
+            original = inject.read(self.kept)
+        else:  # what is surely ours goes; whose the namespace or the host name is, nobody knows
+            kept = {key: self.config.get(key) for key in ("linux", "hostname")}
+            original = Document(json.dumps(kept))
+        inject.remove(self.config, original, self.files, wants.PREFIX)
+
+    def write_withdrawn(self, before: str) -> None:
+        if self.config.text != before:
+            inject.write(self.path, self.config.text, durable=True)
+        for name in (*inject.ETC, "config.json"):  # and no more: it could be somebody's folder of that name
+            if os.path.lexists(f"{self.own}/{name}"):
+                os.unlink(f"{self.own}/{name}")
+        try:
+            os.rmdir(self.own)
+        except OSError:
+            pass
+
+
+def _write_new(path: str, text: str, *, like: str = "") -> None:
+    """With the mode and owner of another file; or readable by all, whoever the container's user may be."""
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", opener=_open_private) as file:
+        file.write(text)
+        if like:
+            status = os.stat(like)
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(file.fileno(), status.st_mode & 0o777 if like else 0o644)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _difference(before: str, after: str, path: str) -> list[str]:
+    if before == after:
+        return []
+    if "\n" not in before.strip():  # all on one line, where nobody would see the difference
+        before, after = (json.dumps(json.loads(text), indent=2) + "\n" for text in (before, after))
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True), after.splitlines(keepends=True), path, f"{path} (new)"
+    )
+    return [line if line.endswith("\n") else f"{line}\n" for line in lines]

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Our hook, put into a container's config.json and taken out again; all else of that file stays as it is.
+
+For `cnihook inject`, which prepares a bundle once, and for cni-runc, which does it at a container's start.
+"""
+
+import os
+import sys
+
+from cnihook.lean.splice import Document
+from cnihook.oci.bundle import HOST, JOINED, Bundle
+from cnihook.spec.errors import DECODING_FAILURE, CniError, invalid_config
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+STAGES = ("createRuntime", "poststop")
+ETC = ("resolv.conf", "hosts", "hostname")
+
+_TIMEOUT = 60  # seconds; a plugin that waits for others, such as dhcp, may need many of them
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+# The hook
+
+
+def hook(stage: str, environment: "Mapping[str, str]") -> "dict[str, Any]":
+    """The entry for a stage.  Which networks and plugins it finds is as in `environment`.
+
+    Its own environment is written out: without, it would be whatever the runtime happens to have, secrets
+    and all, and with podman nothing at poststop.
+    """
+    variables = [f"PATH={_PATH}"]
+    if environment.get("NETCONFPATH"):
+        variables.append(f"NETCONFPATH={os.path.abspath(environment['NETCONFPATH'])}")
+    folders = [os.path.abspath(folder) for folder in environment.get("CNI_PATH", "").split(":") if folder]
+    if folders:
+        variables.append(f"CNI_PATH={':'.join(folders)}")
+    return {
+        "path": _python(),
+        "args": ["python3", "-IS", launcher(), stage],
+        "env": variables,
+        "timeout": _TIMEOUT,
+    }
+
+
+def launcher() -> str:
+    """The file that a bare Python runs as the command cnihook of this installation."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    checkout = f"{os.path.dirname(package)}/scripts/cnihook"
+    return checkout if os.path.exists(checkout) else f"{package}/__main__.py"
+
+
+def _python() -> str:
+    """This interpreter, not a shim in front of it; by the name that outlives an upgrade."""
+    path = os.path.realpath(sys.executable)
+    return "/usr/bin/python3" if os.path.realpath("/usr/bin/python3") == path else path
+
+
+def is_ours(entry: "Any", stage: str) -> bool:
+    """Whether this is our hook for the stage: as written here, of another installation, or by hand."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("args"), list) or stage not in entry["args"]:
+        return False
+    words = [entry.get("path"), *entry["args"][: entry["args"].index(stage)]]
+    return any(
+        isinstance(word, str)
+        and (os.path.basename(word) == "cnihook" or word.endswith("/cnihook/__main__.py"))
+        for word in words
+    )
+
+
+def _is_written_here(entry: "dict[str, Any]", stage: str) -> bool:
+    """Nothing in it is anybody's own doing, so that it may be replaced."""
+    made = hook(stage, {})
+    return (
+        entry.keys() == made.keys()
+        and entry["args"][-1] == stage
+        and entry["timeout"] == made["timeout"]
+        and isinstance(entry["env"], list)
+        and entry["env"][:1] == made["env"]
+    )
+
+
+def has_hooks(config: Document) -> bool:
+    return any(
+        is_ours(entry, stage) for stage in STAGES for _, entry in _last_first(config.get("hooks", stage))
+    )
+
+
+def add_hooks(config: Document, environment: "Mapping[str, str]", *, renew: bool = False) -> None:
+    """At the end of each stage: where a later hook fails, crun would never call ours to take down again.
+
+    Where there is one of ours already, that will do; with `renew` it is written anew, unless somebody has
+    registered it by hand.
+    """
+    for stage in STAGES:
+        made = hook(stage, environment)
+        entries = _ensure(config, [], "hooks", stage)
+        ours = [number for number, entry in enumerate(entries) if is_ours(entry, stage)]
+        if not ours:
+            config.append(made, "hooks", stage)
+        for number in ours:
+            if renew and entries[number] != made and _is_written_here(entries[number], stage):
+                config.set(made, "hooks", stage, number)
+
+
+# What goes with it
+
+
+def add_namespace(config: Document) -> None:
+    """A network namespace of the container's own.  Raises CniError if it is to join somebody else's."""
+    _ensure(config, [], "linux", "namespaces")
+    whose = Bundle(config.get(), "config.json").network_namespace
+    if whose == JOINED:
+        raise invalid_config(
+            "linux.namespaces has the container join a network namespace by path",
+            "such a one is left alone by the hook; remove that path to have a network of its own",
+        )
+    if whose == HOST:
+        config.append({"type": "network"}, "linux", "namespaces")
+
+
+def add_annotations(config: Document, annotations: "Mapping[str, str]") -> None:
+    if annotations:
+        _ensure(config, {}, "annotations")
+    for name, text in annotations.items():
+        if config.get("annotations", name) != text:
+            config.set(text, "annotations", name)
+
+
+def set_hostname(config: Document, name: str) -> None:
+    """Where the container can have one of its own.  A hook cannot: the runtime sets it after that."""
+    namespaces = config.get("linux", "namespaces") or []
+    if any(isinstance(n, dict) and n.get("type") == "uts" and not n.get("path") for n in namespaces):
+        if config.get("hostname") != name:
+            config.set(name, "hostname")
+
+
+def add_mounts(config: Document, files: "Mapping[str, str]") -> None:
+    """Bind each file, by its path in the container, unless something is mounted there already."""
+    for destination, source in files.items():
+        mounts = _ensure(config, [], "mounts")
+        taken = [mount.get("destination") for mount in mounts if isinstance(mount, dict)]
+        if destination not in map(_normal, taken):
+            made = {
+                "destination": destination,
+                "type": "bind",
+                "source": source,
+                "options": ["bind", "rprivate"],
+            }
+            config.append(made, "mounts")
+
+
+def _normal(path: "Any") -> str:
+    return os.path.normpath(path) if isinstance(path, str) else ""
+
+
+# And out again
+
+
+def remove(config: Document, original: Document, files: "Mapping[str, str]", prefix: str) -> None:
+    """Take all of that out of a config.json that was `original` before."""
+    for stage in STAGES:
+        own = original.get("hooks", stage) or []
+        for number, entry in _last_first(config.get("hooks", stage)):
+            if is_ours(entry, stage) and entry not in own:
+                config.remove("hooks", stage, number)
+        _as_before(config, original, "hooks", stage)
+    _as_before(config, original, "hooks")
+
+    own = original.get("mounts") or []
+    for number, mount in _last_first(config.get("mounts")):
+        if isinstance(mount, dict) and mount not in own:
+            if (mount.get("destination"), mount.get("source")) in files.items():
+                config.remove("mounts", number)
+    _as_before(config, original, "mounts")
+
+    hostname = config.get("hostname")
+    if hostname is not None and hostname == config.get("annotations", f"{prefix}hostname"):
+        if original.get("hostname") is None:
+            config.remove("hostname")
+        elif original.get("hostname") != hostname:
+            config.set(original.get("hostname"), "hostname")
+
+    for name in config.get("annotations") or {}:
+        before = original.get("annotations", name)
+        if not name.startswith(prefix) or before == config.get("annotations", name):
+            continue
+        if before is None:
+            config.remove("annotations", name)
+        else:
+            config.set(before, "annotations", name)
+    _as_before(config, original, "annotations")
+
+    if Bundle(original.get(), "config.json").network_namespace == HOST:
+        namespaces = config.get("linux", "namespaces") or []
+        if {"type": "network"} in namespaces:
+            config.remove("linux", "namespaces", namespaces.index({"type": "network"}))
+        _as_before(config, original, "linux", "namespaces")
+        _as_before(config, original, "linux")
+
+
+def _last_first(value: "Any") -> "list[tuple[int, Any]]":
+    """The items of a list, each with its number, in the order in which they can be removed."""
+    return list(enumerate(value))[::-1] if isinstance(value, list) else []
+
+
+def _as_before(config: Document, original: Document, *path: str) -> None:
+    """Where an object or list is empty that was not there, or was null, it goes."""
+    *above, key = path
+    container = config.get(*above)
+    if not isinstance(container, dict) or container.get(key) not in ({}, []):
+        return
+    held = original.get(*above)
+    if not isinstance(held, dict) or key not in held:
+        config.remove(*path)
+    elif held[key] is None:
+        config.set(None, *path)
+
+
+def _ensure(config: Document, empty: "Any", *path: str) -> "Any":
+    """The object or list there, made where there is none.  Raises CniError where there is something else."""
+    for length in range(1, len(path) + 1):
+        wanted = empty if length == len(path) else {}
+        found = config.get(*path[:length])
+        if found is None:
+            config.set(wanted, *path[:length])
+        elif type(found) is not type(wanted):
+            kind = "an object" if wanted == {} else "a list"
+            raise invalid_config(f"{'.'.join(path[:length])} must be {kind}")
+    return config.get(*path)
+
+
+# The file
+
+
+def read(path: str) -> Document:
+    """Raises CniError or OSError."""
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        return Document(data.decode())
+    except ValueError as error:
+        raise CniError(DECODING_FAILURE, f"{path}: {error}") from None
+
+
+def write(path: str, text: str, *, durable: bool = False) -> None:
+    """Whole or not at all, with the mode and the owner that it had; durable: even if the power fails.
+
+    Raises OSError.
+    """
+    path = os.path.realpath(path)
+    temporary = f"{path}.cnihook-{os.getpid()}"
+    try:
+        status = os.stat(path)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with open(fd, "wb") as file:
+            file.write(text.encode())
+            os.fchown(fd, status.st_uid, status.st_gid)
+            os.fchmod(fd, status.st_mode & 0o7777)
+            if durable:
+                file.flush()
+                os.fsync(fd)
+        os.replace(temporary, path)
+    except BaseException as error:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, path) from None
+        raise

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cni-runc under a real docker daemon, which knows nothing of hooks."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.docker import IMAGE, Docker
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, FOR_EVER, MYNET, NET_D, RESULTS, kill, leases, make_rootfs, wait_for
+
+pytestmark = pytest.mark.xdist_group("docker")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    folder = tmp_path_factory.mktemp("docker")
+    with Host() as host:
+        runtimes = {"cni": {"path": str(CHECKOUT / "scripts" / "cni-runc")}}
+        (folder / "daemon.json").write_text(json.dumps({"runtimes": runtimes}))
+        options = (f"--config-file={folder}/daemon.json",)
+        made = Docker(host, folder, make_rootfs(folder / "rootfs"), *options)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def host(daemon: Docker) -> Host:
+    host = daemon.host
+    shutil.rmtree(host.root / "var/lib/cni/networks", ignore_errors=True)
+    host.write(f"{NET_D}/10-mynet.conf", MYNET)
+    host.stay = ["dir /run/containerd*", "file /run/containerd*", f"file {NET_D}/*", "* /var/lib/cnihook*"]
+    host.before = host.facts()
+    return host
+
+
+@pytest.fixture
+def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
+    yield daemon
+    if left := daemon.containers():
+        daemon("rm", "--force", *left)
+    for name in host.listdir(NET_D):
+        (host.root / NET_D.lstrip("/") / name).unlink()
+
+
+def asking(host: Host, **words: str) -> tuple[str, ...]:
+    """The options of a container that asks for this."""
+    options = [word for name, text in words.items() for word in (f"--{name}", text)]
+    variable = host.run(CNIHOOK, "token", *options).stdout.strip()
+    return ("--runtime", "cni", "--network", "none", "--env", variable)
+
+
+def pid(docker: Docker, name: str) -> int:
+    return int(docker("inspect", "--format", "{{.State.Pid}}", name).stdout)
+
+
+def address(docker: Docker, name: str) -> Any:
+    return docker("exec", name, "ip", "-4", "-o", "addr", "show", "eth0").stdout
+
+
+def attached(host: Host) -> list[str]:
+    """The container IDs on record, and the leases."""
+    return host.listdir(RESULTS) + leases(host)
+
+
+def test_network_is_up_before_the_first_instruction(docker: Docker, host: Host) -> None:
+    done = docker("run", "--rm", *asking(host, network="mynet"), IMAGE, "ip", "-4", "-o", "addr")
+
+    assert "eth0    inet 10.22.0.2/16" in done.stdout
+    assert attached(host) == []
+
+
+def test_what_it_wants_is_not_in_its_environment(docker: Docker, host: Host) -> None:
+    done = docker(
+        "run",
+        "--rm",
+        *asking(host, network="mynet:net5", ip="10.22.0.55"),
+        IMAGE,
+        "sh",
+        "-c",
+        "set; ip -o addr",
+    )
+
+    assert "CNIHOOK" not in done.stdout
+    assert "net5    inet 10.22.0.55/16" in done.stdout
+
+
+def test_detached_exec_and_stop(docker: Docker, host: Host) -> None:
+    docker("run", "--detach", "--name", "c1", *asking(host, network="mynet"), IMAGE, *FOR_EVER)
+
+    assert "inet 10.22.0.2/16" in address(docker, "c1")
+    host.run("ping", "-c1", "-W1", "10.22.0.2")
+    docker("stop", "--time", "0", "c1")
+    assert attached(host) == host.listdir("/run/netns") == []
+    docker("start", "c1")
+    assert "inet 10.22.0.3/16" in address(docker, "c1")
+    docker("rm", "--force", "c1")
+
+
+def test_a_restart_is_a_new_attachment_of_the_same_container(docker: Docker, host: Host) -> None:
+    """The ID stays, the process and its namespace do not; the old attachment is gone, its address free."""
+    docker("run", "--detach", "--name", "c1", *asking(host, network="mynet"), IMAGE, *FOR_EVER)
+    before, (record, lease) = pid(docker, "c1"), attached(host)
+
+    docker("restart", "--time", "0", "c1")
+
+    assert pid(docker, "c1") != before
+    after, new_lease = attached(host)
+    assert (after, lease, new_lease) == (record, "10.22.0.2", "10.22.0.3")
+    assert "inet 10.22.0.3/16" in address(docker, "c1")
+    host.run("ping", "-c1", "-W1", "10.22.0.3")
+    docker("rm", "--force", "c1")
+
+
+def test_docker_restarts_what_has_died_with_its_network(docker: Docker, host: Host) -> None:
+    options = ("--detach", "--restart", "always", "--name", "c1")
+    docker("run", *options, *asking(host, network="mynet"), IMAGE, *FOR_EVER)
+    before = pid(docker, "c1")
+
+    kill(host, before)
+    wait_for(lambda: pid(docker, "c1") not in (0, before), "the restart")
+
+    wait_for(lambda: docker.state("c1") == "running", "the container")
+    assert len(attached(host)) == 2
+    assert "inet 10.22.0.3/16" in address(docker, "c1")
+    docker("rm", "--force", "c1")
+
+
+def test_all_networks_of_the_folder_by_an_empty_wish(docker: Docker, host: Host) -> None:
+    """No network is named: all there are.  An annotation has to be there, or it would not be asking."""
+    done = docker("run", "--rm", *asking(host, hostname="web"), IMAGE, "ip", "-4", "-o", "addr")
+
+    assert "eth0    inet 10.22.0.2/16" in done.stdout
+
+
+def test_what_does_not_ask_is_dockers_own(docker: Docker, host: Host) -> None:
+    done = docker("run", "--rm", "--runtime", "cni", "--network", "none", IMAGE, "ip", "-o", "addr")
+
+    assert "eth0" not in done.stdout
+
+
+def test_a_failure_is_shown_by_docker(docker: Docker, host: Host) -> None:
+    """The hook's own: no such network."""
+    done = docker("run", "--rm", *asking(host, network="nonet"), IMAGE, "true", check=False)
+
+    assert done.returncode != 0 and "no network 'nonet'" in done.stderr
+    assert attached(host) == []
+    host.leaves("file /run/cnihook/log/*")
+
+
+def test_a_failure_of_the_wrapper_is_shown_by_docker(docker: Docker, host: Host) -> None:
+    """By way of the log that the daemon names."""
+    wish = asking(host, network="mynet")
+    key = host.root / "var/lib/cnihook/key"
+    kept = key.read_bytes()
+    key.write_bytes(b"")
+    try:
+        done = docker("run", "--rm", *wish, IMAGE, "true", check=False)
+    finally:
+        key.write_bytes(kept)
+
+    assert done.returncode != 0 and "cni-runc: /var/lib/cnihook/key: it is damaged" in done.stderr
+
+
+def test_containerd_alone_needs_no_token(docker: Docker, host: Host) -> None:
+    """It hands on annotations.  The one here was started by the docker daemon."""
+    containerd = ("ctr", "--address", str(docker.folder / "exec/containerd/containerd.sock"), "run", "--rm")
+    runtime = ("--runc-binary", str(CHECKOUT / "scripts" / "cni-runc"), "--cgroup", "")
+    rootfs = ("--rootfs", str(docker.folder / "rootfs"))
+    show = ("c1", "/bin/ip", "-4", "-o", "addr")
+
+    asks = host.run(*containerd, *runtime, "--annotation", "cnihook.networks=mynet", *rootfs, *show)
+    does_not = host.run(*containerd, *runtime, *rootfs, *show)
+
+    assert "eth0    inet 10.22.0.2/16" in asks.stdout
+    assert "eth0" not in does_not.stdout
+    assert attached(host) == []

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Podman with the hook: by the files of `cnihook hooks.d`, and by cni-runc."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cnihook.cli import hooks_d
+from cnihook.oci import inject
+from cnihook.spec.errors import CniError
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, LEAVES, MYNET, RESULTS, configure, hook, leases, make_rootfs, wait_for
+from tests.support.podman import FOR_EVER, IMAGE, LIMITS, Podman
+
+pytestmark = [pytest.mark.needs("podman"), pytest.mark.root, pytest.mark.xdist_group("podman")]
+
+HOOKS = "/run/.host/hooks.d"
+FILES = ["90-cnihook-createRuntime.json", "90-cnihook-poststop.json"]
+SHOW = (IMAGE, "ip", "-4", "-o", "addr")
+ASKING = ("--network", "none", "--annotation", "cnihook.networks=mynet")
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rootfs(tmp_path_factory.mktemp("podman") / "rootfs")
+
+
+@pytest.fixture
+def podman(host: Host, rootfs: Path) -> Iterator[Podman]:
+    configure(host, MYNET)
+    made = Podman(host, rootfs, ["/usr/lib/cni"])
+    host.leaves(*LEAVES, "dir /run/libpod*", "file /run/libpod*", "dir /run/cni*", "dir /run/lock*")
+    host.leaves("dir /run/containers*", "file /run/containers*", "dir /etc/containers*")
+    host.leaves(
+        "file /etc/cni/net.d/cni.lock", "dir /run/netns", "mount /run/netns", "* /var/lib/containers*"
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def installed(host: Host, podman: Podman) -> Podman:
+    hooks(host, "install")
+    return podman
+
+
+def hooks(host: Host, action: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = host.run(CNIHOOK, "hooks.d", action, "--dir", HOOKS, *words, check=check)
+    assert done.stdout == "" and "Traceback" not in done.stderr
+    return done
+
+
+def run(podman: Podman, *words: str) -> str:
+    return podman("--hooks-dir", HOOKS, "run", *LIMITS, *words).stdout
+
+
+def released(host: Host) -> bool:
+    return leases(host) == host.listdir(RESULTS) == []
+
+
+# Podman
+
+
+def test_a_container_with_an_annotation_gets_its_network(host: Host, installed: Podman) -> None:
+    """And gives it back: podman itself runs the hook at poststop, with the environment written there."""
+    shown = run(installed, "--rm", *ASKING, "--annotation", "cnihook.ip=10.22.0.9", *SHOW)
+
+    assert "eth0    inet 10.22.0.9/16" in shown
+    assert released(host)
+
+
+def test_the_working_groups_annotation_is_one_as_well(host: Host, installed: Podman) -> None:
+    annotation = "k8s.v1.cni.cncf.io/networks=mynet@net1"
+    shown = run(installed, "--rm", "--network", "none", "--annotation", annotation, *SHOW)
+
+    assert "net1    inet 10.22.0.2/16" in shown
+
+
+def test_no_other_container_runs_the_hook(host: Host, installed: Podman) -> None:
+    """Neither one without annotations, nor one whose annotations only look like it."""
+    for words in ((), ("--annotation", "xcnihook.networks=mynet"), ("--annotation", "a=cnihook.networks")):
+        shown = run(installed, "--rm", "--network", "none", *words, *SHOW)
+        assert "eth0" not in shown
+    assert not host.exists("/run/cnihook")
+
+
+def test_stop_releases_and_start_attaches_anew(host: Host, installed: Podman) -> None:
+    run(installed, "--detach", "--name", "one", *ASKING, IMAGE, *FOR_EVER)
+
+    assert leases(host) == ["10.22.0.2"]
+    assert "inet 10.22.0.2/16" in installed("exec", "one", "ip", "-o", "addr").stdout
+    installed("--hooks-dir", HOOKS, "stop", "--time", "0", "one")
+    assert released(host)
+    installed("--hooks-dir", HOOKS, "start", "one")
+    assert leases(host) == ["10.22.0.3"]
+    installed("rm", "--force", "--time", "0", "one")
+    assert released(host)
+
+
+def test_one_that_ends_by_itself_is_released(host: Host, installed: Podman) -> None:
+    run(installed, "--detach", "--name", "one", *ASKING, IMAGE, "true")
+
+    wait_for(lambda: released(host), "the hook at poststop")
+    installed("rm", "one")
+
+
+def test_a_failure_is_shown_by_podman(host: Host, installed: Podman) -> None:
+    words = ("--network", "none", "--annotation", "cnihook.networks=nonet")
+    done = installed("--hooks-dir", HOOKS, "run", "--rm", *LIMITS, *words, IMAGE, "true", check=False)
+
+    assert done.returncode != 0 and "no network 'nonet'" in done.stderr
+    assert released(host)
+    host.leaves("file /run/cnihook/log/*")
+
+
+def test_removed_nobody_runs_it_any_more(host: Host, installed: Podman) -> None:
+    hooks(host, "remove")
+
+    assert host.listdir(HOOKS) == []
+    assert "eth0" not in run(installed, "--rm", *ASKING, *SHOW)
+
+
+def test_networks_and_plugins_are_found_where_install_was_told(host: Host, podman: Podman) -> None:
+    host.write("/run/.host/net.d/10-other.conf", MYNET.replace("mynet", "other"))
+    hooks(host, "install", "--conf-dir", "/run/.host/net.d")
+
+    words = ("--network", "none", "--annotation", "cnihook.networks=other")
+    assert "inet 10.22.0.2/16" in run(podman, "--rm", *words, *SHOW)
+
+
+def test_podman_reads_the_default_folder_unasked(host: Host, podman: Podman) -> None:
+    """On a copy of what the machine has there."""
+    share = "/usr/share/containers"
+    host.run("sh", "-c", f"cp -r {share} /run/.host/share; mount --bind /run/.host/share {share}")
+    host.run(CNIHOOK, "hooks.d", "install")
+    try:
+        shown = podman.run("--rm", *ASKING, *SHOW).stdout
+        assert "eth0    inet 10.22.0.2/16" in shown
+
+        host.write(f"/etc/containers/oci/hooks.d/{FILES[0]}", "{}")
+        masked = host.run(CNIHOOK, "hooks.d", "install").stderr
+        assert masked.count("\n") == 1 and f"/etc/containers/oci/hooks.d/{FILES[0]}" in masked
+    finally:
+        host.run("umount", share)
+    host.leaves("dir /run/mount", "* /etc/containers*")
+    assert released(host)
+
+
+def test_cni_runc_does_the_same_without_any_files(host: Host, podman: Podman) -> None:
+    runtime = ("--runtime", str(CHECKOUT / "scripts" / "cni-runc"))
+    shown = podman(*runtime, "run", "--rm", *LIMITS, *ASKING, *SHOW).stdout
+
+    assert "eth0    inet 10.22.0.2/16" in shown
+    assert released(host)
+
+
+def test_both_at_once_attach_once(host: Host, installed: Podman) -> None:
+    runtime = ("--runtime", str(CHECKOUT / "scripts" / "cni-runc"), "--hooks-dir", HOOKS)
+    shown = installed(*runtime, "run", "--rm", *LIMITS, *ASKING, *SHOW).stdout
+
+    assert shown.count(" inet 10.22.") == 1
+    assert released(host)
+
+
+# The files alone
+
+
+def test_the_files_say_what_the_engines_need(host: Host) -> None:
+    hooks(host, "install")
+
+    assert host.listdir(HOOKS) == FILES
+    for name, stage in zip(FILES, ("createRuntime", "poststop"), strict=True):
+        content = json.loads(host.read(f"{HOOKS}/{name}"))
+        assert set(content) == {"version", "hook", "when", "stages"}
+        assert content["version"] == "1.0.0" and content["stages"] == [stage]
+        assert content["hook"]["args"][-1] == stage
+        assert os.access(content["hook"]["path"], os.X_OK)
+        assert (host.root / HOOKS.lstrip("/") / name).stat().st_mode & 0o777 == 0o644
+
+
+def test_twice_is_once_and_what_another_installation_wrote_is_replaced(host: Host) -> None:
+    hooks(host, "install")
+    once = [host.read(f"{HOOKS}/{name}") for name in FILES]
+    moved = json.loads(once[0])
+    moved["hook"]["args"][2] = "/gone/scripts/cnihook"
+    host.write(f"{HOOKS}/{FILES[0]}", json.dumps(moved))
+
+    hooks(host, "install")
+    assert [host.read(f"{HOOKS}/{name}") for name in FILES] == once
+    hooks(host, "remove")
+    hooks(host, "remove")
+    assert host.listdir(HOOKS) == []
+
+
+@pytest.mark.parametrize("content", ['{"version": "1.0.0", "hook": {"path": "/usr/bin/true"}}', "{", ""])
+def test_a_file_of_somebody_else_is_left_alone(host: Host, content: str) -> None:
+    host.write(f"{HOOKS}/{FILES[1]}", content)
+
+    for action in ("install", "remove"):
+        done = hooks(host, action, check=False)
+        assert done.returncode == 1 and "somebody else's" in done.stderr and done.stderr.count("\n") == 1
+    assert host.listdir(HOOKS) == [FILES[1]] and host.read(f"{HOOKS}/{FILES[1]}") == content
+
+
+@pytest.mark.parametrize("text", ["raise SystemExit('half of it is missing')", None], ids=["broken", "gone"])
+def test_a_hook_that_cannot_be_started_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    """Its file would have the engine refuse every container, those without annotations as well."""
+    program = tmp_path / "cnihook"
+    if text:
+        program.write_text(text)
+    monkeypatch.setattr(inject, "launcher", lambda: str(program))
+
+    with pytest.raises(CniError, match=f"{program} --version fails: .*(missing|No such file)"):
+        hooks_d._install(str(tmp_path / "hooks.d"), {})
+    assert not (tmp_path / "hooks.d").exists()
+
+
+def test_files_that_turn_out_to_be_bad_are_taken_out_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks_d, "_content", lambda stage, _environment: {"hook": {}, "stages": stage})
+
+    with pytest.raises(CniError, match="it is removed again"):
+        hooks_d._install(str(tmp_path), {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_takes_down_is_written_first_and_removed_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it is cut short, nobody is attached whom no hook would detach."""
+    seen: list[list[str]] = []
+
+    def watched(function: str) -> None:
+        original = getattr(os, function)
+
+        def watch(path: str, *arguments: str) -> None:
+            original(path, *arguments)
+            seen.append(sorted(name for name in os.listdir(tmp_path) if name.endswith(".json")))
+
+        monkeypatch.setattr(os, function, watch)
+
+    watched("replace")
+    watched("unlink")
+    hooks_d._install(str(tmp_path), {})
+    hooks_d._remove(str(tmp_path))
+
+    assert seen == [[FILES[1]], FILES, [FILES[1]], []]
+
+
+def test_hooks_by_hand_are_known_as_ours(host: Host) -> None:
+    content = {
+        "version": "1.0.0",
+        "hook": hook("poststop"),
+        "when": {"always": True},
+        "stages": ["poststop"],
+    }
+    host.write(f"{HOOKS}/{FILES[1]}", json.dumps(content))
+
+    hooks(host, "install")
+    assert "annotations" in json.loads(host.read(f"{HOOKS}/{FILES[1]}"))["when"]

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""lean.splice: a JSON text changed in places, all else of it left byte for byte."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnihook.lean.splice import Document
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(st.text(max_size=3), VALUES, max_size=4)
+LAYOUTS: list[dict[str, Any]] = [
+    {},
+    {"separators": (",", ":")},
+    {"indent": 2},
+    {"indent": "\t"},
+    {"indent": 1, "ensure_ascii": False},
+]
+layouts = st.sampled_from(LAYOUTS)
+
+# What Python has no value for, or another form.
+AWKWARD = """{
+\t"big": 123456789012345678901234567890, "small": -0, "exact": 1.10, "power": 1E2, "escaped": "\\u003c\\/",
+\t"twice": 1, "twice": 2,
+\t"list": [ 1,2 , 3 ],
+\t"object": {"a":1}
+}
+"""
+
+
+@given(OBJECTS, st.text(), VALUES, layouts)
+def test_what_is_put_in_is_there_and_gone_again(
+    before: dict[str, Any], key: str, value: Any, layout: dict[str, Any]
+) -> None:
+    text = json.dumps(before, **layout)
+    document = Document(text)
+
+    document.set(value, key)
+    assert json.loads(document.text) == {**before, key: value} == document.get()
+    document.remove(key)
+    if key not in before:
+        assert document.text == text
+    assert document.get() == {name: held for name, held in before.items() if name != key}
+
+
+@given(st.lists(VALUES, max_size=5), VALUES, layouts)
+def test_a_list_grows_and_shrinks(before: list[Any], value: Any, layout: dict[str, Any]) -> None:
+    text = json.dumps({"x": {"y": before}, "z": 1}, **layout)
+    document = Document(text)
+
+    document.append(value, "x", "y")
+    assert document.get("x", "y") == [*before, value]
+    document.remove("x", "y", len(before))
+    assert document.text == text
+    while document.get("x", "y"):
+        document.remove("x", "y", 0)
+    assert json.loads(document.text) == {"x": {"y": []}, "z": 1}
+
+
+@pytest.mark.parametrize("indent", [2, "\t", None])
+def test_the_new_is_laid_out_as_the_old(indent: Any) -> None:
+    """As json itself would have written the whole, so that a diff shows what is new and nothing else."""
+    before = {"a": {"list": [{"k": 1}]}}
+    separators = None if indent else (",", ":")
+    document = Document(json.dumps(before, indent=indent, separators=separators))
+
+    document.set({}, "b")
+    document.set(["x", {"y": []}], "b", "c")
+    document.append({"k": 2}, "a", "list")
+    document.set({"k": [3]}, "a", "list", 0)
+
+    after = {"a": {"list": [{"k": [3]}, {"k": 2}]}, "b": {"c": ["x", {"y": []}]}}
+    if indent:
+        assert document.text == json.dumps(after, indent=indent)
+    assert json.loads(document.text) == after
+
+
+def test_what_is_not_changed_keeps_its_form() -> None:
+    document = Document(AWKWARD)
+
+    document.set("new", "object", "b")
+    document.append(4, "list")
+    document.set(3, "twice")
+
+    lines = AWKWARD.splitlines()
+    assert document.text.splitlines()[:2] == lines[:2]
+    assert document.text.splitlines()[2:] == [
+        '\t"twice": 1, "twice": 3,',
+        '\t"list": [ 1,2 , 3, 4 ],',
+        '\t"object": {"a":1,"b": "new"}',
+        "}",
+    ]
+
+
+def test_of_a_key_that_is_there_twice_the_last_counts() -> None:
+    document = Document('{"a": {"x": 1}, "a": {"y": 2}}')
+    document.set(3, "a", "z")
+
+    assert document.get("a") == {"y": 2, "z": 3}
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"a": 1} x', '{"a": NaN}', "\ufeff{}", '{"a" 1}'])
+def test_what_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        Document(text)
+
+
+def test_what_is_not_there_is_none() -> None:
+    document = Document('{"a": [1, {"b": null}]}')
+
+    assert document.get("a", 1, "b") is document.get("a", 5) is document.get("x", "y") is None
+    assert document.get("a", "b") is document.get("a", 0, "c") is None
+    assert document.get("a", 0) == 1
