@@ -21,8 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from cnihook.attach import Container, Settings
+    from cnihook.attach import Attachment, Container, Settings
     from cnihook.log import Log
+    from cnihook.runtime.wants import Wants
 
 HELP = """\
 usage: priv-net-run [OPTION]... [--] COMMAND...
@@ -51,7 +52,7 @@ _WITH_VALUE = (
 _SWITCHES = ("--no-default-route",)
 _FAILED = 125
 _READY = b"."  # from the command's process: its network namespace is there
-_GO = b"go\n"  # to it; then the text of its resolv.conf, empty for the one that it has
+_GO = b"go"  # to it; then the texts of its resolv.conf and hosts, empty for the host's, and its host name
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/bin:/bin"  # where plugins find iptables and the like
 
 
@@ -170,11 +171,13 @@ class _CommandProcess:
         """Wait until its namespace is there.  False: it has ended instead, and has said why."""
         return bool(os.read(self._ready, 1))
 
-    def run(self, resolv_conf: str) -> int:
+    def run(self, *view: str) -> int:
         """Let it become the command, and stand in for it until it has ended.  Returns the exit status."""
         self.job.begin()
         try:
-            os.write(self._go, _GO + os.fsencode(resolv_conf))
+            data = b"\0".join([_GO, *map(os.fsencode, view)])
+            while data:
+                data = data[os.write(self._go, data) :]
         except BrokenPipeError:
             pass  # it has ended, as its status will tell
         os.close(self._go)
@@ -220,8 +223,7 @@ def _become(
             # Not before: the host's mounts, which this copies, have the new namespace's name by now.
             mounts.make_private()
             mounts.renew_sys()
-            if said != _GO:
-                _set_resolv_conf(os.fsdecode(said.removeprefix(_GO)))
+            _set_names(*map(os.fsdecode, said.split(b"\0")[1:]))
             for fd in closed:
                 os.close(fd)
             command.become(program, argv, variables)
@@ -235,12 +237,18 @@ def _become(
         os._exit(status)
 
 
-def _set_resolv_conf(text: str) -> None:
-    path = "/etc/resolv.conf"
-    try:
-        mounts.replace_file(path, text)
-    except OSError as error:
-        _complain(f"the networks' name servers cannot be used: {path}: {error.strerror}")
+def _set_names(resolv_conf: str, hosts: str, hostname: str) -> None:
+    for path, text in (("/etc/resolv.conf", resolv_conf), ("/etc/hosts", hosts)):
+        if text:
+            try:
+                mounts.replace_file(path, text)
+            except OSError as error:
+                _complain(f"the networks' names cannot be used: {path}: {error.strerror}")
+    if hostname:
+        from _socket import sethostname
+
+        libc.unshare(libc.CLONE_NEWUTS)
+        sethostname(hostname)
 
 
 def _on_networks(options: Options, process: _CommandProcess) -> int:
@@ -272,7 +280,8 @@ def _on_networks(options: Options, process: _CommandProcess) -> int:
     try:
         attached = attach.up(container, chosen, settings, log)
         named = [attachment.result.dns for attachment in attached if attachment.result.dns]
-        status = process.run(resolv_conf.text(named) or resolv_conf.instead_of_stub())
+        servers = resolv_conf.text(named, wanted.dns) or resolv_conf.instead_of_stub()
+        status = process.run(servers, _hosts(container, wanted, attached, log), wanted.hostname)
     finally:
         signals.ignore_interrupts()
         problem = _take_down(container, settings, log)
@@ -280,6 +289,27 @@ def _on_networks(options: Options, process: _CommandProcess) -> int:
     if problem:  # else an error is on its way that tells more
         _complain(problem)
     return status
+
+
+def _hosts(container: "Container", wanted: "Wants", attached: "list[Attachment]", log: "Log") -> str:
+    """The text of the command's /etc/hosts; empty where the host's will do.
+
+    It is not told of containers that come while it runs; they are told of it, if it has a name.
+    """
+    if not (wanted.hosts or wanted.hostname) and not any(
+        wanted.aliases_on(one.network.name) or os.path.isdir(f"/run/cnihook/names/{one.network.name}")
+        for one in attached
+    ):
+        return ""
+    from cnihook.oci import names, resolv_conf
+
+    results = [(one.record, one.result) for one in attached]
+    try:
+        lines = names.join(container.id, None, names.host_names(wanted.hostname), wanted, results, log)
+    except OSError as error:
+        _complain(f"the names on its networks are not known: {error}")
+        return ""
+    return resolv_conf.read("/etc/hosts") + lines if lines else ""
 
 
 def _settings(options: Options) -> "Settings":

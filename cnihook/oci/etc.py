@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A container's /etc/hosts, resolv.conf and hostname: read and written in place, never outside of it.
+
+In place, since the file may be a mount, or open.  And with care: what is below the container's root belongs
+to whoever made the image, or runs in it by now, so no link there is followed.
+"""
+
+import os
+
+from cnihook.oci.bundle import Bundle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOSTS_OWN = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/run/systemd/resolve/resolv.conf")
+_MOST = 4 << 20  # bytes; a file that is longer is not for people, nor for resolvers
+_PLAIN = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class File:
+    """The file `name`, a path such as etc/hosts, below the folder `base`, which alone is trusted.
+
+    Every method raises OSError with the reason where there is no such place, or it is the host's own file.
+    """
+
+    __slots__ = ("base", "name")
+
+    def __init__(self, base: str, name: str) -> None:
+        self.base = base
+        self.name = name
+
+    @classmethod
+    def at(cls, path: str) -> "File":
+        """A file whose whole path is trusted."""
+        return cls(os.path.dirname(path), os.path.basename(path))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, File) and (self.base, self.name) == (other.base, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self.base, self.name))
+
+    def __str__(self) -> str:
+        return f"{self.base}/{self.name}"
+
+    def read(self) -> "str | None":
+        """None where it is missing, though there is a place for it."""
+        try:
+            fd = self._open(os.O_RDONLY)
+        except FileNotFoundError:
+            if not os.path.isdir(self.base):
+                raise
+            return None
+        try:
+            return _text(fd)
+        finally:
+            os.close(fd)
+
+    def write(self, text: str) -> None:
+        """Put `text` in the place of what it holds; make it where it is missing."""
+        fd = self._open(os.O_WRONLY | os.O_CREAT)
+        try:
+            # Over the old text and then shorter, not the other way round: no reader finds it empty.
+            data = os.fsencode(text)
+            _write(fd, data)
+            os.ftruncate(fd, len(data))
+        finally:
+            os.close(fd)
+
+    def append(self, text: str) -> None:
+        """Add lines to a file that is there."""
+        fd = self._open(os.O_RDWR | os.O_APPEND)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                text = f"\n{text}"
+            _write(fd, os.fsencode(text))
+        finally:
+            os.close(fd)
+
+    def is_same(self, other: "File") -> bool:
+        """Whether both lead to one file that is there."""
+        found = []
+        for file in (self, other):
+            try:
+                fd = file._open(os.O_PATH)
+            except OSError:
+                return False
+            found.append(os.fstat(fd))
+            os.close(fd)
+        return os.path.samestat(*found)
+
+    def _open(self, flags: int) -> int:
+        *above, name = self.name.split("/")
+        folder = os.open(self.base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in above:
+                inner = os.open(part, os.O_PATH | os.O_DIRECTORY | _PLAIN, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            # Looked at before it is opened, since opening alone may do something: wait at a FIFO, copy up a
+            # file of an overlay.  And after it, since what runs in the container may be quick.
+            try:
+                _check(os.stat(name, dir_fd=folder, follow_symlinks=False))
+            except FileNotFoundError:
+                if not flags & os.O_CREAT:
+                    raise
+            fd = os.open(name, flags | os.O_NONBLOCK | _PLAIN, 0o644, dir_fd=folder)
+        finally:
+            os.close(folder)
+        try:
+            _check(os.fstat(fd))
+            return fd
+        except OSError:
+            os.close(fd)
+            raise
+
+
+def _check(status: os.stat_result) -> None:
+    if status.st_mode & 0o170000 != 0o100000:  # S_IFREG
+        raise OSError(22, "it is no regular file")
+    if status.st_nlink > 1:
+        raise OSError(31, "it has another name, where it would change, too")
+    for path in HOSTS_OWN:
+        try:
+            same = os.path.samestat(status, os.stat(path))
+        except OSError:
+            continue
+        if same:
+            raise OSError(16, f"it is the host's own {path}, mounted there")
+
+
+def _text(fd: int) -> str:
+    size = os.fstat(fd).st_size
+    if size > _MOST:
+        raise OSError(27, f"it is longer than {_MOST >> 20} MiB")
+    return os.fsdecode(os.pread(fd, size, 0))
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+# Of a container
+
+
+class Etc:
+    """Where the files of one container are, as it sees them or will.  Raises OSError where nobody knows."""
+
+    def __init__(self, pid: int, config: Bundle) -> None:
+        self._config = config
+        # In the container's mounts, which are there already, though its root may be the host's until
+        # pivot_root.
+        self._root = f"/proc/{pid}/root"
+        if os.path.samestat(os.stat(self._root), os.stat("/")):
+            if not config.root:
+                raise FileNotFoundError(2, "the container's root file system is not known")
+            self._root += config.root
+
+    def file(self, name: str) -> File:
+        return File(self._root, f"etc/{name}")
+
+    def on_host(self, name: str) -> "File | None":
+        """The same file for who has nothing but the host's mounts; None if it cannot be seen there.
+
+        That way leads past all that the container may mount later, such as a file system that never answers.
+        """
+        here = self.file(name)
+        for candidate in self._candidates(f"/etc/{name}"):
+            if candidate.is_same(here):
+                return candidate
+        return None
+
+    def _candidates(self, path: str) -> "Iterator[File]":
+        for destination, source in reversed(self._config.mounts):
+            if destination == path:
+                yield File.at(source)
+            elif f"{path}/".startswith(f"{destination.rstrip('/')}/"):
+                yield File(source, path[len(destination.rstrip("/")) + 1 :])
+        if self._config.root:
+            yield File(self._config.root, path[1:])
