@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HOSTS_OWN = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/run/systemd/resolve/resolv.conf")
 _MOST = 4 << 20  # bytes; a file that is longer is not for people, nor for resolvers
+_own: "dict[tuple[int, int], str]" = {}  # (device, inode) of each of these, once looked up
 _PLAIN = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -54,7 +55,7 @@ class File:
                 raise
             return None
         try:
-            return _text(fd)
+            return os.fsdecode(_content(fd))
         finally:
             os.close(fd)
 
@@ -62,10 +63,7 @@ class File:
         """Put `text` in the place of what it holds; make it where it is missing."""
         fd = self._open(os.O_WRONLY | os.O_CREAT)
         try:
-            # Over the old text and then shorter, not the other way round: no reader finds it empty.
-            data = os.fsencode(text)
-            _write(fd, data)
-            os.ftruncate(fd, len(data))
+            _replace(fd, os.fsencode(text), 0)
         finally:
             os.close(fd)
 
@@ -77,6 +75,28 @@ class File:
             if size and os.pread(fd, 1, size - 1) != b"\n":
                 text = f"\n{text}"
             _write(fd, os.fsencode(text))
+        finally:
+            os.close(fd)
+
+    def remove_lines(self, ending: str, having: str = "") -> None:
+        """Take the lines away that end so, and have `having` in them."""
+        # Without a look at the other lines, since a thousand files of a thousand lines may lose one each.
+        end, mark = os.fsencode(f"{ending}\n"), os.fsencode(having)
+        fd = self._open(os.O_RDWR)
+        try:
+            old = _content(fd)
+            kept: list[bytes] = []
+            done = 0
+            at = old.find(end)
+            while at >= 0:
+                after = at + len(end)
+                start = old.rfind(b"\n", 0, at) + 1
+                if mark in old[start:after]:
+                    kept.append(old[done:start])
+                    done = after
+                at = old.find(end, after)
+            if kept:
+                _replace(fd, b"".join([*kept[1:], old[done:]]), len(kept[0]))
         finally:
             os.close(fd)
 
@@ -112,10 +132,10 @@ class File:
             os.close(folder)
         try:
             _check(os.fstat(fd))
-            return fd
         except OSError:
             os.close(fd)
             raise
+        return fd
 
 
 def _check(status: os.stat_result) -> None:
@@ -123,20 +143,31 @@ def _check(status: os.stat_result) -> None:
         raise OSError(22, "it is no regular file")
     if status.st_nlink > 1:
         raise OSError(31, "it has another name, where it would change, too")
-    for path in HOSTS_OWN:
-        try:
-            same = os.path.samestat(status, os.stat(path))
-        except OSError:
-            continue
-        if same:
-            raise OSError(16, f"it is the host's own {path}, mounted there")
+    if not _own:
+        for path in HOSTS_OWN:
+            try:
+                found = os.stat(path)
+            except OSError:
+                continue
+            _own[found.st_dev, found.st_ino] = path
+    if (status.st_dev, status.st_ino) in _own:
+        path = _own[status.st_dev, status.st_ino]
+        raise OSError(16, f"it is the host's own {path}, mounted there")
 
 
-def _text(fd: int) -> str:
+def _content(fd: int) -> bytes:
     size = os.fstat(fd).st_size
     if size > _MOST:
         raise OSError(27, f"it is longer than {_MOST >> 20} MiB")
-    return os.fsdecode(os.pread(fd, size, 0))
+    return os.pread(fd, size, 0)
+
+
+def _replace(fd: int, data: bytes, offset: int) -> None:
+    """What a file holds from `offset` on."""
+    # Over the old text and then shorter, not the other way round: no reader finds it empty.
+    os.lseek(fd, offset, os.SEEK_SET)
+    _write(fd, data)
+    os.ftruncate(fd, offset + len(data))
 
 
 def _write(fd: int, data: bytes) -> None:
@@ -155,10 +186,12 @@ class Etc:
         # In the container's mounts, which are there already, though its root may be the host's until
         # pivot_root.
         self._root = f"/proc/{pid}/root"
+        self.is_begun = True
         if os.path.samestat(os.stat(self._root), os.stat("/")):
             if not config.root:
                 raise FileNotFoundError(2, "the container's root file system is not known")
             self._root += config.root
+            self.is_begun = False
 
     def file(self, name: str) -> File:
         return File(self._root, f"etc/{name}")

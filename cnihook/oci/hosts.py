@@ -17,10 +17,6 @@ from cnihook.runtime import cache
 from cnihook.spec.errors import CniError
 from cnihook.spec.names import record_name
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 FOLDER = "/run/cnihook/names"
 LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _TAG = "# cnihook: "
@@ -73,10 +69,11 @@ class Entry:
     def read(cls, network: str, container_id: str) -> "Entry | None":
         """None if there is none; one without names or file if its writer was killed on the way."""
         try:
-            with open(f"{FOLDER}/{network}/{container_id}", "rb") as file:
-                text = os.fsdecode(file.read())
+            fd = os.open(f"{FOLDER}/{network}/{container_id}", os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        text = os.fsdecode(os.read(fd, 1 << 16))
+        os.close(fd)
         ifname, place, names, addresses = [*text.split("\n"), "", "", "", ""][:4]
         base, tab, name = place.partition("\t")
         return cls(
@@ -170,7 +167,7 @@ def without_ours(file: File, own: "list[Entry]") -> str:
 
 
 def _lock(container_id: str) -> Lock:
-    return Lock("names", timeout=10, purpose=f"names of {container_id}")
+    return Lock("names", timeout=5, purpose=f"names of {container_id}")
 
 
 def _listed(folder: str) -> "list[str]":
@@ -212,12 +209,13 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
     for other in others:
         if other.file and other.file not in done:
             done.append(other.file)
-            _filter(other.file, lambda tag: tag != entry.tag)
+            _forget(other.file, entry.tag)
     if entry.file:
         left = [known for known in _of_container(entry.container_id) if known.network != entry.network]
-        whole = "" if left else f"{_TAG}{entry.container_id}"
-        above = "\n" if entry.file in done else f" on {entry.network}"  # another has it, and stays
-        _filter(entry.file, lambda tag: tag == "" or (tag != whole and not tag.endswith(above)))
+        if not left:
+            _forget(entry.file, f"{_TAG}{entry.container_id}")
+        if entry.file not in done:  # else another has it, too, and stays
+            _forget(entry.file, f" on {entry.network}")
     # Last, for without it nobody would know of the lines.
     for remove, path in (
         (os.unlink, entry.path),
@@ -230,15 +228,12 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
             break  # others are in the folder
 
 
-def _filter(file: File, is_kept: "Callable[[str], bool]") -> None:
-    """Take lines of ours out of a file; whatever is wrong with it, it is its container's affair."""
+def _forget(file: File, ending: str) -> None:
+    """Take our lines that end so out of a file."""
     try:
-        old = file.read() or ""
-        new = "".join(line for line in old.splitlines(keepends=True) if is_kept(_tag(line)))
-        if new != old:
-            file.write(new)
+        file.remove_lines(ending, having=_TAG)
     except OSError:
-        pass
+        pass  # whatever is wrong with it is its container's affair
 
 
 def _tag(line: str) -> str:

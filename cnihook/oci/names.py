@@ -158,6 +158,9 @@ def _set_hostname(pid: int, etc: Etc, config: Bundle, name: str, log: Log) -> No
     if config.uts_namespace != OWN:
         log.event(f"its host name is not {name}: it has no UTS namespace of its own")
         return
+    if config.hostname not in ("", name) and not etc.is_begun:
+        log.event(f"its host name is not {name}: its runtime will set the one of {config.path}")
+        return
     from cnihook.linux import uts
 
     try:
