@@ -101,25 +101,37 @@ class File:
             os.close(fd)
 
     def is_same(self, other: "File") -> bool:
-        """Whether both lead to one file that is there."""
-        found = []
-        for file in (self, other):
-            try:
-                fd = file._open(os.O_PATH)
-            except OSError:
-                return False
-            found.append(os.fstat(fd))
-            os.close(fd)
-        return os.path.samestat(*found)
+        """Whether both lead to one place: to the same file, or where both are missing to the same folder."""
+        try:
+            return self._identity() == other._identity()
+        except OSError:
+            return False
 
-    def _open(self, flags: int) -> int:
+    def _identity(self) -> "tuple[int, int, bool]":
+        folder, name = self._folder()
+        try:
+            status, is_there = os.stat(name, dir_fd=folder, follow_symlinks=False), True
+        except FileNotFoundError:
+            status, is_there = os.fstat(folder), False
+        finally:
+            os.close(folder)
+        return status.st_dev, status.st_ino, is_there
+
+    def _folder(self) -> "tuple[int, str]":
+        """An open descriptor of the file's folder, and its name there."""
         *above, name = self.name.split("/")
         folder = os.open(self.base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for part in above:
+        for part in above:
+            try:
                 inner = os.open(part, os.O_PATH | os.O_DIRECTORY | _PLAIN, dir_fd=folder)
+            finally:
                 os.close(folder)
-                folder = inner
+            folder = inner
+        return folder, name
+
+    def _open(self, flags: int) -> int:
+        folder, name = self._folder()
+        try:
             # Looked at before it is opened, since opening alone may do something: wait at a FIFO, copy up a
             # file of an overlay.  And after it, since what runs in the container may be quick.
             try:
@@ -194,18 +206,19 @@ class Etc:
             self.is_begun = False
 
     def file(self, name: str) -> File:
-        return File(self._root, f"etc/{name}")
+        """By its path on the host, if it can be seen there.
 
-    def on_host(self, name: str) -> "File | None":
-        """The same file for who has nothing but the host's mounts; None if it cannot be seen there.
-
-        That way leads past all that the container may mount later, such as a file system that never answers.
+        That is good whatever becomes of the process, may be written where the container may not, and leads
+        past all that it may mount later, such as a file system that never answers.
         """
-        here = self.file(name)
+        here = File(self._root, f"etc/{name}")
         for candidate in self._candidates(f"/etc/{name}"):
             if candidate.is_same(here):
                 return candidate
-        return None
+        return here
+
+    def is_on_host(self, file: File) -> bool:
+        return file.base != self._root
 
     def _candidates(self, path: str) -> "Iterator[File]":
         for destination, source in reversed(self._config.mounts):

@@ -128,16 +128,15 @@ def _set_hosts(
     container_id: str, etc: Etc, config: Bundle, wanted: Wants, attached: "Attached", log: Log
 ) -> None:
     file = etc.file("hosts")
-    seen: File | None = None
     problem = ""
     try:
-        # As a test, before anybody relies on it; and it has to be there to be looked for.
+        # As a test, before anybody relies on it.
         if file.read() is None:
             file.write(hosts.LOCALHOST)
         file.append("")
-        seen = etc.on_host("hosts")
     except OSError as error:
         problem = in_words(error)
+    seen = file if etc.is_on_host(file) and not problem else None
     names = [*host_names(wanted.hostname), *host_names(config.hostname), container_id]
     try:
         text = join(container_id, seen, names, wanted, attached, log)

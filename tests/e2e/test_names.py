@@ -12,7 +12,6 @@ from tests.support.host import Host
 from tests.support.namespace import Failed
 from tests.support.oci import (
     CNIHOOK,
-    RESULTS,
     Running,
     Runtime,
     bridge,
@@ -23,12 +22,13 @@ from tests.support.oci import (
 
 NAMES = "/run/cnihook/names"
 LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+FILES = ("hosts", "hostname", "resolv.conf")
 Start = Callable[..., Running]
 
 
 @pytest.fixture
 def start(host: Host, runtime: Runtime, tmp_path: Path) -> Start:
-    """Start a container with a root file system of its own, and `etc` in it; on front, if nothing is said."""
+    """Start a container with a root file system, and `etc` in it, of its own; on front by default."""
     configure(host, bridge("front", "10.1.0.0/24"), bridge("back", "10.2.0.0/24"))
 
     def run(
@@ -146,7 +146,7 @@ def test_names_of_a_killed_container_go_later(host: Host, runtime: Runtime, star
         third = start("three", hooks={})
         state = {"id": "two", "pid": third.pid, "bundle": str(runtime.folder("three"))}
         assert call_hook(host, "createRuntime", state, "--network", "front").returncode == 0
-        assert pings(one, "two") == third.address and hosts(one).count("\ttwo") == 0
+        assert pings(one, "two") == third.address
         assert hosts(one).count("two on front") == 1
         call_hook(host, "poststop", state)
     runtime.delete("two")
@@ -156,15 +156,13 @@ def test_names_without_a_record_are_swept(host: Host, start: Start) -> None:
     """Another runtime has collected the attachment, or we were killed between the two."""
     one = start("one")
     start("two")
-    host.run("rm", f"{RESULTS}/front-two-eth0")
+    host.run(CNIHOOK, "gc", "front", "--keep", "one")
+    host.run("ip", "netns", "del", "two")
 
     three = start("three")
     assert knows(one, "three")
     assert "two on" not in hosts(one) and "two on" not in hosts(three)
     assert host.listdir(f"{NAMES}/front") == ["one", "three"]
-    host.run("rm", "/var/lib/cni/networks/front/10.1.0.3", "/run/cnihook/log/two")
-    host.run("umount", "/run/netns/two")
-    host.run("rm", "/run/netns/two")
 
 
 def test_failing_start_leaves_no_name(host: Host, runtime: Runtime, start: Start) -> None:
@@ -198,7 +196,7 @@ def test_added_host_without_a_network(start: Start) -> None:
     one = start("one", "--network", "", "--add-host", "db:192.0.2.1", "--add-host", "up:host-gateway")
 
     assert hosts(one) == f"{LOCALHOST}192.0.2.1\tdb\t# cnihook: one\n"
-    assert "no host up" in one.host.run(CNIHOOK, "logs", "one").stdout
+    assert "no host up" in one.log
 
 
 def test_both_families(host: Host, start: Start) -> None:
@@ -234,14 +232,14 @@ def test_what_the_image_says_stays(runtime: Runtime, start: Start) -> None:
 
 def test_shared_root_file_system(host: Host, runtime: Runtime, start: Start) -> None:
     """One file for two: each finds what it needs for as long as it is there, and no line is there twice."""
-    start("one", "--network", "front", "--network", "back")
+    one = start("one", "--network", "front", "--network", "back")
     rootfs = runtime.rootfs
     two = runtime.run("two", "--network", "front")
     three = start("three", "--network", "back")
     assert runtime.rootfs != rootfs
 
     assert hosts(two) == (rootfs / "etc" / "hosts").read_text()
-    assert pings(two, "one") == "10.1.0.2" and pings(three, "one") == "10.2.0.2"
+    assert knows(three, "one") and knows(one, "three")
     lines = hosts(two).splitlines()
     assert len(lines) == len(set(lines)) == 6 and "10.2.0.3\tthree\t# cnihook: three on back" in lines
     runtime.delete("one")
@@ -258,35 +256,32 @@ def test_lines_that_nobody_took_away_are_not_believed(start: Start) -> None:
     assert os.path.exists(f"{one.host.root}/etc/passwd")
 
 
-@pytest.mark.parametrize("name", ["hosts", "hostname", "resolv.conf"])
 @pytest.mark.parametrize("kind", ["link", "hard link", "FIFO", "folder", "link of the folder"])
-def test_hostile_image_leads_nowhere(
-    host: Host, runtime: Runtime, tmp_path: Path, kind: str, name: str
-) -> None:
+def test_hostile_image_leads_nowhere(host: Host, runtime: Runtime, tmp_path: Path, kind: str) -> None:
     """Root writes, and the image is somebody's: not one byte outside of it, and the container runs."""
     configure(host, bridge("front", "10.1.0.0/24", dns={"nameservers": ["192.0.2.1"]}))
     outside = tmp_path / "outside"
     outside.mkdir()
-    for file in ("hosts", "hostname", "resolv.conf"):
-        (outside / file).write_text("of the host\n")
     runtime.rootfs = make_rootfs(tmp_path / "rootfs")
     etc = runtime.rootfs / "etc"
-    if kind == "link":
-        (etc / name).symlink_to(outside / name)
-    elif kind == "hard link":
-        (etc / name).hardlink_to(outside / name)
-    elif kind == "FIFO":
-        os.mkfifo(etc / name)
-    elif kind == "folder":
-        (etc / name).mkdir()
-    else:
+    for name in FILES:
+        (outside / name).write_text("of the host\n")
+        if kind == "link":
+            (etc / name).symlink_to(outside / name)
+        elif kind == "hard link":
+            (etc / name).hardlink_to(outside / name)
+        elif kind == "FIFO":
+            os.mkfifo(etc / name)
+        elif kind == "folder":
+            (etc / name).mkdir()
+    if kind == "link of the folder":
         etc.rmdir()
         etc.symlink_to(outside)
 
-    runtime.run("c1", "--hostname", "web", "--add-host", "db:192.0.2.2")
+    container = runtime.run("c1", "--hostname", "web", "--add-host", "db:192.0.2.2")
 
-    assert [(outside / file).read_text() for file in os.listdir(outside)] == ["of the host\n"] * 3
-    assert f"not in its /etc/{name}: " in host.run(CNIHOOK, "logs", "c1").stdout
+    assert [(outside / name).read_text() for name in os.listdir(outside)] == ["of the host\n"] * 3
+    assert all(f"not in its /etc/{name}: " in container.log for name in FILES)
 
 
 @pytest.mark.parametrize("change", ["link", "FIFO", "hard link"])
@@ -308,26 +303,25 @@ def test_hostile_container_leads_the_others_nowhere(
 
     two = start("two")
     assert pings(two, "one") == "10.1.0.2"
+    assert "somebody on its networks is not told of it" in two.log
     runtime.delete("two")
     assert outside.read_text() == "of the host # cnihook: two on front\n"
-    assert "somebody on its networks is not told of it" in two.log
 
 
 def test_the_hosts_own_files_stay(host: Host, runtime: Runtime, tmp_path: Path) -> None:
     """Mounted into the container, as many do; ours are never the only ones to have them."""
     configure(host, bridge("front", "10.1.0.0/24", dns={"nameservers": ["192.0.2.1"]}))
-    names = ("hosts", "hostname", "resolv.conf")
-    for name in names:
+    for name in FILES:
         host.write(f"/etc/{name}", f"the host's {name}\n")
     host.leaves("file /etc/*")
     runtime.rootfs = make_rootfs(tmp_path / "rootfs")
     runtime.bundle("c1", "--hostname", "web")
-    runtime.mount("c1", *((f"/etc/{name}", f"/etc/{name}") for name in names))
+    runtime.mount("c1", *((f"/etc/{name}", f"/etc/{name}") for name in FILES))
 
     container = runtime.started("c1", runtime.start("c1"))
-    for name in names:
+    for name in FILES:
         assert container.exec("cat", f"/etc/{name}") == host.read(f"/etc/{name}") == f"the host's {name}\n"
-        assert f"not in its /etc/{name}: it is the host's own" in host.run(CNIHOOK, "logs", "c1").stdout
+        assert f"not in its /etc/{name}: it is the host's own" in container.log
 
 
 def test_mounted_hosts_file_is_told_of_others(
@@ -360,7 +354,7 @@ def test_file_that_the_host_cannot_see_is_written_once(
     container = runtime.started("c1", runtime.start("c1"))
 
     assert pings(container, "one") == "10.1.0.2" and pings(one, "c1") == "10.1.0.3"
-    assert "will not be told" in host.run(CNIHOOK, "logs", "c1").stdout
+    assert "will not be told" in container.log
 
 
 def test_host_name_where_config_json_has_none(start: Start) -> None:
@@ -370,9 +364,9 @@ def test_host_name_where_config_json_has_none(start: Start) -> None:
     assert hosts(one).endswith("10.1.0.2\tweb one\t# cnihook: one on front\n")
 
 
-def test_host_name_that_its_runtime_sets_is_told(host: Host, start: Start) -> None:
+def test_host_name_that_its_runtime_sets_is_told(start: Start) -> None:
     """After the hook, and so with the last word: said, not passed over."""
     one = start("one", "--hostname", "web")
 
     assert one.exec("busybox", "hostname") == "container\n" and knows(one, "web")
-    assert "its host name is not web: its runtime will set" in host.run(CNIHOOK, "logs", "one").stdout
+    assert "its host name is not web: its runtime will set" in one.log
