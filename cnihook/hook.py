@@ -174,11 +174,13 @@ def _create(found: State, options: Options, log: Log) -> None:
         attached = attach.up(Container(found.id, namespace, found.pid), chosen, options.settings, log)
         with Undo() as undo:
             undo.push(attach.down, found.id, options.settings, log)
-            if config.path:  # else nobody knows where its files are
+            if config.path:
                 from cnihook.oci import names
 
                 results = [(one.record, one.result) for one in attached]
                 names.give(found.id, found.pid, config, wanted, results, log)
+            elif wanted.dns or wanted.hosts or wanted.hostname:
+                log.event("it gets no names and no name servers: its config.json is not to be found")
             if os.getppid() != runtime:
                 raise CniError(
                     INTERNAL, "the container runtime ended before its hook did; all was taken down again"

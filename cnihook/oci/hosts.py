@@ -116,11 +116,11 @@ def join(
             others = _entries(entry.network, but=container_id)
             if entry.names or file:
                 entry.write()
-            told = [file]
+            told = {file}
             for other in others:
                 text += other.lines(reader=entry)
                 if other.file and other.file not in told:
-                    told.append(other.file)
+                    told.add(other.file)
                     _tell(other.file, entry.lines(reader=other), problems)
         if file:
             file.write(old + text)
@@ -205,10 +205,10 @@ def _tell(file: File, lines: str, problems: "list[str]") -> None:
 
 def _remove(entry: Entry, others: "list[Entry]") -> None:
     """Take its lines out of the others' files, and what it knows of the network out of its own."""
-    done: list[File] = []
+    done: set[File] = set()
     for other in others:
         if other.file and other.file not in done:
-            done.append(other.file)
+            done.add(other.file)
             _forget(other.file, entry.tag)
     if entry.file:
         left = [known for known in _of_container(entry.container_id) if known.network != entry.network]

@@ -19,10 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Attached = list[tuple[Record, Result]]
 
+# The first line of a resolv.conf of ours says whose servers are in it.
 _OURS = "# cnihook: "
-_AS_ASKED = f"{_OURS}as asked for\n"
-_OF_NETWORKS = f"{_OURS}of the networks\n"
-_OF_HOST = f"{_OURS}of the host\n"
+_AS_ASKED, _OF_NETWORKS, _OF_HOST = "as asked for", "of the networks", "of the host"
 
 
 def give(
@@ -60,22 +59,20 @@ def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_n
     try:
         old = file.read() or ""
         if asked:
-            new = _AS_ASKED + resolv_conf.text(said, asked)
-        elif old.startswith(_AS_ASKED) and not is_new:
+            whose, text = _AS_ASKED, resolv_conf.text(said, asked)
+        elif old.startswith(f"{_OURS}{_AS_ASKED}\n") and not is_new:
             return
         elif any(said):
-            new = _OF_NETWORKS + resolv_conf.text(said)
+            whose, text = _OF_NETWORKS, resolv_conf.text(said)
         elif old.strip() and not old.startswith(_OURS):
             return
         else:
-            text = resolv_conf.of_host()
-            if not text:
-                log.event("no name servers: those of the host can be asked by the host alone")
-                return
-            new = _OF_HOST + text
-        if new != old:
-            file.write(new)
-        log.event(f"name servers in its /etc/resolv.conf: {new.partition(chr(10))[0][len(_OURS) :]}")
+            whose, text = _OF_HOST, resolv_conf.of_host()
+        if not text:
+            log.event("it gets no name servers: those of the host can be asked by the host alone")
+            return
+        file.write(f"{_OURS}{whose}\n{text}")
+        log.event(f"name servers {whose} are in its /etc/resolv.conf")
     except OSError as error:
         log.event(f"name servers are not in its /etc/resolv.conf: {in_words(error)}")
 

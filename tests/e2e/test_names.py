@@ -94,6 +94,25 @@ def test_names_go_with_their_container(host: Host, runtime: Runtime, start: Star
     assert not host.exists(NAMES)
 
 
+def test_many_at_once_miss_nobody(host: Host, runtime: Runtime, tmp_path: Path) -> None:
+    """They write to one another's files, and are not to lose a line."""
+    configure(host, bridge("front", "10.1.0.0/24"))
+    ids = [f"c{number}" for number in range(6)]
+    for container_id in ids:
+        runtime.rootfs = make_rootfs(tmp_path / container_id)
+        runtime.bundle(container_id)
+    starting = [(container_id, runtime.start(container_id)) for container_id in ids]
+    containers = [runtime.started(*one) for one in starting]
+
+    for container in containers:
+        known = {line.partition("# cnihook: ")[2] for line in hosts(container).splitlines()[2:]}
+        assert known == {f"{container_id} on front" for container_id in ids}
+    runtime.delete_at_once(ids[1:])
+    assert (
+        hosts(containers[0]) == f"{LOCALHOST}{containers[0].address}\tcontainer c0\t# cnihook: c0 on front\n"
+    )
+
+
 def test_names_are_known_on_their_network_alone(start: Start) -> None:
     both = start("both", "--network", "front", "--network", "back:alias=inner")
     front = start("fore", "--network", "front")
