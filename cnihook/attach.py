@@ -283,10 +283,22 @@ def _down(container_id: str, going: "list[Record]", settings: Settings, log: Log
 
 def _detach(record: Record, settings: Settings, *, last: bool = False) -> None:
     """Take one attachment down by its record, and forget it.  The namespace's name goes with the last."""
+    _forget_names(record)
     attachment.down(record, settings.plugin_path)
     if last:
         _unname(record)  # the record outlives the name, for without it nobody would know of that
     record.remove()
+
+
+def _forget_names(record: Record) -> None:
+    """Nobody shall look for it any more.  What cannot be done now is done by whoever looks there next."""
+    if os.path.exists(f"{_STATE}/names/{record.network}/{record.container_id}"):
+        from cnihook.oci import hosts  # few come here, and would pay for it
+
+        try:
+            hosts.leave(record.network, record.container_id)
+        except OSError as error:
+            Log(record.container_id).event(f"its names stay on {record.network}: {in_words(error)}")
 
 
 # What was left behind
@@ -325,6 +337,14 @@ def collect(settings: Settings, log: "Log | None" = None, *, dry_run: bool = Fal
         except (CniError, OSError) as error:
             if log and not isinstance(error, Busy):
                 log.event(f"gc of {container_id}: {error}")
+    if not dry_run and os.path.isdir(f"{_STATE}/names"):
+        from cnihook.oci import hosts
+
+        try:
+            hosts.sweep()
+        except OSError as error:
+            if log and not isinstance(error, Busy):
+                log.event(f"gc of names: {in_words(error)}")
     return released
 
 

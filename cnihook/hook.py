@@ -9,15 +9,15 @@ container's start waits for this process, so it imports what is cheap and starts
 import os
 
 from cnihook import attach
-from cnihook.attach import Attachment, Container, Settings
+from cnihook.attach import Container, Settings
 from cnihook.lean import signals
-from cnihook.lean.words import describe, in_words
+from cnihook.lean.words import describe
 from cnihook.linux.netns import NetNS, NotANamespace
 from cnihook.log import Log, complain
 from cnihook.oci import bundle, state, wants
-from cnihook.oci.bundle import Bundle
 from cnihook.oci.state import State
 from cnihook.runtime.wants import Wants
+from cnihook.sdk.undo import Undo
 from cnihook.spec.errors import INTERNAL, INVALID_NETNS, CniError
 
 TYPE_CHECKING = False
@@ -172,29 +172,21 @@ def _create(found: State, options: Options, log: Log) -> None:
         wanted = options.wants.over(wants.from_annotations(found.annotations))
         chosen = attach.select(wanted, options.settings, _both(log))
         attached = attach.up(Container(found.id, namespace, found.pid), chosen, options.settings, log)
-        _write_resolv_conf(found, config, attached, log)
-        if os.getppid() != runtime:
-            attach.down(found.id, options.settings, log)
-            raise CniError(
-                INTERNAL, "the container runtime ended before its hook did; all was taken down again"
-            )
+        with Undo() as undo:
+            undo.push(attach.down, found.id, options.settings, log)
+            if config.path:
+                from cnihook.oci import names
+
+                results = [(one.record, one.result) for one in attached]
+                names.give(found.id, found.pid, config, wanted, results, log)
+            elif wanted.dns or wanted.hosts or wanted.hostname:
+                log.event("it gets no names and no name servers: its config.json is not to be found")
+            if os.getppid() != runtime:
+                raise CniError(
+                    INTERNAL, "the container runtime ended before its hook did; all was taken down again"
+                )
     finally:
         namespace.close()
-
-
-def _write_resolv_conf(found: State, config: Bundle, attached: "list[Attachment]", log: Log) -> None:
-    """Only where a network names its DNS servers.  Where that fails the container runs all the same."""
-    named = [attachment.result.dns for attachment in attached if attachment.result.dns]
-    if not named:
-        return
-    from cnihook.oci import resolv_conf
-
-    content = resolv_conf.text(named)
-    try:
-        resolv_conf.write(found, config, content)
-        log.event("the networks' name servers are in its /etc/resolv.conf")
-    except OSError as error:
-        log.event(f"the networks' name servers are not in its /etc/resolv.conf: {in_words(error)}")
 
 
 def _both(log: Log) -> "Callable[[str], None]":

@@ -5,13 +5,16 @@ import json
 import os
 
 from cnihook import attach
-from cnihook.attach import Attachment, Container
+from cnihook.attach import Attachment, Container, Settings
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log, complain
-from cnihook.oci import runtimes, wants
+from cnihook.oci import bundle, names, runtimes, wants
 from cnihook.oci.state import State
+from cnihook.runtime import attachment, cache, networks
+from cnihook.runtime.wants import Wants
+from cnihook.sdk.undo import Undo
 from cnihook.spec.errors import INVALID_NETNS, CniError
 
 DESCRIPTION = """\
@@ -55,6 +58,10 @@ def main(argv: list[str]) -> int:
                 attached = attach.up(Container(state.id, namespace, state.pid), chosen, settings, log)
             finally:
                 namespace.close()
+            with Undo() as undo:
+                for one in attached:
+                    undo.push(_take_off, state.id, one.network.name, settings, log)
+                _give_names(state, wanted, attached, log)
         print(_report(attached))
 
     return arguments.work(f"attach {found.id}", work)
@@ -77,6 +84,26 @@ def _namespace(state: State) -> NetNS:
             f'add {{"type": "network"}} to linux.namespaces in {os.path.join(state.bundle, "config.json")}',
         )
     return namespace
+
+
+def _take_off(container_id: str, network: str, settings: Settings, log: Log) -> None:
+    attach.down(container_id, settings, log, network=network)
+
+
+def _give_names(state: State, wanted: Wants, attached: list[Attachment], log: Log) -> None:
+    new = [one.record.path for one in attached]
+    others = [record for record in cache.of_container(state.id) if record.path not in new]
+    earlier = []
+    for record in others:
+        try:
+            network = networks.parse(record.config, record.path)
+        except CniError:
+            continue  # it may be another's, and damaged
+        result = attachment.result_of(network, record)
+        earlier += [result.dns] if result else []
+    results = [(one.record, one.result) for one in attached]
+    config = bundle.load(state)
+    names.give(state.id, state.pid, config, wanted, results, log, earlier if others else None)
 
 
 def _report(attached: list[Attachment]) -> str:

@@ -22,10 +22,11 @@ from cnihook.lean import command, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cnihook.attach import Container, Settings
+    from cnihook.attach import Attachment, Container, Settings
     from cnihook.cli.priv_command import User
     from cnihook.cli.priv_extras import Extras
     from cnihook.log import Log
+    from cnihook.runtime.wants import Wants
 
 _FAILED = 125
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/bin:/bin"  # where plugins find iptables and the like
@@ -164,7 +165,9 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
         if kept:
             stays = True
             guardian.dismiss()
-        status = process.run(resolv_conf.text(named) or resolv_conf.instead_of_stub(), limit=limit)
+        servers = resolv_conf.text(named, wanted.dns) or resolv_conf.instead_of_stub()
+        hosts = _hosts(container, wanted, attached, log)
+        status = process.run(servers, hosts, wanted.hostname, limit=limit)
         if extras:
             status = extras.status(status)
     finally:
@@ -188,6 +191,27 @@ def _delete(options: Options) -> int:
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
     priv_netns.delete(options.netns, settings)
     return 0
+
+
+def _hosts(container: "Container", wanted: "Wants", attached: "list[Attachment]", log: "Log") -> str:
+    """The text of the command's /etc/hosts; empty where the host's will do.
+
+    It is not told of containers that come while it runs; they are told of it, if it has a name.
+    """
+    if not (wanted.hosts or wanted.hostname) and not any(
+        wanted.aliases_on(one.network.name) or os.path.isdir(f"/run/cnihook/names/{one.network.name}")
+        for one in attached
+    ):
+        return ""
+    from cnihook.oci import names, resolv_conf
+
+    results = [(one.record, one.result) for one in attached]
+    try:
+        lines = names.join(container.id, None, names.host_names(wanted.hostname), wanted, results, log)
+    except OSError as error:
+        _complain(f"the names on its networks are not known: {error}")
+        return ""
+    return resolv_conf.read("/etc/hosts") + lines if lines else ""
 
 
 def _settings(options: Options) -> "Settings":

@@ -25,14 +25,42 @@ class Bundle:
         """Whose network namespace the container is to have: its OWN, the HOST's, one JOINED by path; or
         UNKNOWN.
         """
+        return self._namespace("network")
+
+    @property
+    def uts_namespace(self) -> str:
+        """The same of the namespace that holds the host name."""
+        return self._namespace("uts")
+
+    def _namespace(self, kind: str) -> str:
         if not self.path:
             return UNKNOWN
         linux = self._raw.get("linux")
         namespaces = linux.get("namespaces") if isinstance(linux, dict) else None
         for namespace in namespaces if isinstance(namespaces, list) else ():
-            if isinstance(namespace, dict) and namespace.get("type") == "network":
+            if isinstance(namespace, dict) and namespace.get("type") == kind:
                 return JOINED if namespace.get("path") else OWN
         return HOST
+
+    @property
+    def hostname(self) -> str:
+        """The host name that the runtime gives it; empty for none."""
+        name = self._raw.get("hostname")
+        return name if isinstance(name, str) else ""
+
+    @property
+    def mounts(self) -> "list[tuple[str, str]]":
+        """(path in the container, source), in their order; a source that is no path leads nowhere."""
+        mounts = self._raw.get("mounts")
+        found = []
+        for mount in mounts if isinstance(mounts, list) else ():
+            destination, source = (
+                (mount.get("destination"), mount.get("source")) if isinstance(mount, dict) else (None, None)
+            )
+            if isinstance(destination, str) and isinstance(source, str) and source:
+                path = os.path.normpath(os.path.join(os.path.dirname(self.path), source))
+                found.append((os.path.normpath(destination), path))
+        return found
 
     @property
     def root(self) -> str:

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""resolv.conf(5) for who is on networks that name their DNS servers, and its place in a container."""
+"""The text of resolv.conf(5): what was asked for, else what the networks say, else what serves the host."""
 
-import os
-
-from cnihook.oci.bundle import Bundle
-from cnihook.oci.state import State
 from cnihook.spec.result import DNS
 
 HOST = "/etc/resolv.conf"
 WITHOUT_STUB = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's own at 127.0.0.53
 
 
-def text(networks: "list[DNS]") -> str:
+def text(networks: "list[DNS]", asked: "DNS | None" = None) -> str:
     """What resolv.conf is to say: all that the networks say, each thing once; empty if that is nothing.
 
-    Networks that give a search list but no server leave the host's servers, but for those on its loopback.
+    What was asked for goes in the place of that, kind by kind: servers, search list, options; the domain `.`
+    is an empty search list.  Without a server, those of the host stay, but for those that only it can ask.
     """
     servers: dict[str, None] = {}
     search: dict[str, None] = {}
@@ -26,33 +23,52 @@ def text(networks: "list[DNS]") -> str:
         search.update((word, None) for value in dns.search for word in value.split())
         options.update((word, None) for value in dns.options for word in value.split())
         domain = domain or "".join(dns.domain.split()[:1])
-    if not (servers or search or options or domain):
+    if asked:
+        servers = dict.fromkeys(asked.nameservers) or servers
+        options = dict.fromkeys(asked.options) or options
+        if asked.search:
+            search, domain = dict.fromkeys(name for name in asked.search if name != "."), ""
+    if not (servers or search or options or domain or asked):
         return ""
     lines = [f"domain {domain}"] if domain else []
     lines += [f"search {' '.join(search)}"] if search else []
     lines += [f"nameserver {server}" for server in servers or host_servers()]
     lines += [f"options {' '.join(options)}"] if options else []
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)
+
+
+def of_host() -> str:
+    """The host's own for who does not share its loopback; empty if it names no server for others."""
+    lines = [line for line in read(_path()).splitlines() if line[:1] not in ("#", ";", "")]
+    kept = [line for line in lines if not _is_local(line)]
+    return "".join(f"{line}\n" for line in kept) if any(map(_server, kept)) else ""
 
 
 def host_servers() -> "list[str]":
-    servers = _nameservers(HOST)
-    return _nameservers(WITHOUT_STUB) if only_on_loopback(servers) else servers
-
-
-def only_on_loopback(servers: "list[str]") -> bool:
-    """Whether the host alone can ask these servers."""
-    return bool(servers) and all(server.startswith("127.") or server == "::1" for server in servers)
+    lines = read(_path()).splitlines()
+    return [_server(line) for line in lines if _server(line) and not _is_local(line)]
 
 
 def instead_of_stub() -> str:
     """The whole file for who does not share the host's loopback, where all servers are there; else empty."""
-    return read(WITHOUT_STUB) if only_on_loopback(_nameservers(HOST)) else ""
+    return read(WITHOUT_STUB) if _path() == WITHOUT_STUB else ""
 
 
-def _nameservers(path: str) -> "list[str]":
-    lines = [line.split() for line in read(path).splitlines()]
-    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+def _path() -> str:
+    """Of the file that names real servers: the host's, unless all of its are on the loopback."""
+    lines = [line for line in read(HOST).splitlines() if _server(line)]
+    return WITHOUT_STUB if lines and all(map(_is_local, lines)) else HOST
+
+
+def _server(line: str) -> str:
+    words = line.split()
+    return words[1] if len(words) > 1 and words[0] == "nameserver" else ""
+
+
+def _is_local(line: str) -> bool:
+    """Whether the line names a server that the host alone can ask: on its loopback, or behind its link."""
+    server = _server(line)
+    return server.startswith("127.") or server in ("::1", "::", "0.0.0.0") or "%" in server
 
 
 def read(path: str) -> str:
@@ -61,43 +77,3 @@ def read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
-
-
-def write(found: State, config: Bundle, content: str) -> None:
-    """Write it into a container that is being created, in place, as the container will see it.
-
-    No link in its root file system is followed, for that belongs to whoever made the image.  Raises OSError
-    with the reason where there is no such place, or it is the host's own file.
-    """
-    # In the container's mounts, which are there already, though its root may be the host's until pivot_root.
-    root = f"/proc/{found.pid}/root"
-    if os.path.samestat(os.stat(root), os.stat("/")):
-        if not config.root:
-            raise FileNotFoundError(2, "the container's root file system is not known")
-        root += config.root
-    opened = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
-    try:
-        plain = os.O_NOFOLLOW | os.O_CLOEXEC
-        opened.append(os.open("etc", os.O_PATH | os.O_DIRECTORY | plain, dir_fd=opened[-1]))
-        # Looked at before it is opened, since opening alone may do something: wait at a FIFO, copy up a file
-        # of an overlay.  And after it, since somebody else's container may share the image.
-        try:
-            _check(os.stat("resolv.conf", dir_fd=opened[-1], follow_symlinks=False))
-        except FileNotFoundError:
-            pass
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | plain
-        opened.append(os.open("resolv.conf", flags, 0o644, dir_fd=opened[-1]))
-        _check(os.fstat(opened[-1]))
-        os.ftruncate(opened[-1], 0)
-        os.write(opened[-1], os.fsencode(content))
-    finally:
-        for fd in opened:
-            os.close(fd)
-
-
-def _check(status: os.stat_result) -> None:
-    if status.st_mode & 0o170000 != 0o100000:  # S_IFREG
-        raise OSError(22, "it is no regular file")
-    for path in (HOST, WITHOUT_STUB):
-        if os.path.exists(path) and os.path.samestat(status, os.stat(path)):
-            raise OSError(16, f"it is the host's own {path}, mounted there")

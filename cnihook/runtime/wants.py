@@ -131,6 +131,10 @@ class Wants:
         self.hostname = ""
         self.hosts: list[tuple[str, str]] = []
 
+    def aliases_on(self, network: str) -> "list[str]":
+        own = [alias for want in self.networks or () if want.network == network for alias in want.aliases]
+        return [*own, *self.common.aliases]
+
     def over(self, other: "Wants") -> "Wants":
         """These wants, and where they say nothing of a thing, the other's."""
         made = Wants(other.networks if self.networks is None else self.networks)

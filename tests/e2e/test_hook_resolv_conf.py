@@ -11,7 +11,13 @@ from tests.support.host import Host
 from tests.support.oci import Runtime, bridge, configure, make_rootfs
 
 DNS = {"nameservers": ["10.22.0.53", "192.0.2.53"], "search": ["example.test"], "options": ["ndots:2"]}
-TEXT = "search example.test\nnameserver 10.22.0.53\nnameserver 192.0.2.53\noptions ndots:2\n"
+TEXT = """\
+# cnihook: of the networks
+search example.test
+nameserver 10.22.0.53
+nameserver 192.0.2.53
+options ndots:2
+"""
 
 
 @pytest.fixture

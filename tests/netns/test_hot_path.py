@@ -86,6 +86,7 @@ def state(sandbox: Container, tmp_path: Path) -> str:
         "root": {"path": "rootfs"},
     }
     (tmp_path / "config.json").write_text(json.dumps(bundle))
+    (tmp_path / "rootfs" / "etc").mkdir(parents=True)
     return json.dumps(
         {
             "ociVersion": "1.0.2",
@@ -165,6 +166,23 @@ def test_hook_starts_no_process(host: Host, log: Path, state: str) -> None:
 
     assert starts(host, log, *hook, "createRuntime", input=state) == []
     assert starts(host, log, *hook, "poststop", input=state) == []
+
+
+NAMES = ("--dns", "192.0.2.1", "--add-host", "up:host-gateway", "--hostname", "web", "--network-alias", "db")
+
+
+def test_names_take_no_process_and_only_what_is_cheap(host: Host, log: Path, state: str) -> None:
+    """Of a container that is told of others, and of a command."""
+    hook = str(SCRIPTS / "cnihook")
+    host.run(PYTHON, "-IS", hook, "createRuntime", *NAMES, input=state)
+    other = json.dumps(json.loads(state) | {"id": "c2", "pid": host.container(process=True).pid})
+
+    expect_cheap(imports(host, log, SCRIPTS / "priv-net-run", *NAMES, "true"))
+    expect_cheap(imports(host, log, hook, "createRuntime", *NAMES, input=other))
+    expect_cheap(imports(host, log, hook, "poststop", input=other))
+    assert starts(host, log, PYTHON, "-IS", hook, "createRuntime", *NAMES, input=other) == []
+    assert starts(host, log, PYTHON, "-IS", hook, "poststop", input=other) == []
+    host.run(PYTHON, "-IS", hook, "poststop", input=state)
 
 
 def test_priv_net_run_imports_only_what_is_cheap(host: Host, log: Path, sandbox: Container) -> None:

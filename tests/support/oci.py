@@ -164,6 +164,12 @@ class Running(Namespace):
         return self.runtime.call("exec", self.id, *argv).stdout
 
     @property
+    def log(self) -> str:
+        """What our log says of it."""
+        path = f"/run/cnihook/log/{self.id}"
+        return self.host.read(path) if self.host.exists(path) else ""
+
+    @property
     def address(self) -> str:
         """Its first address on eth0."""
         return self.addresses("eth0")[0].partition("/")[0]
@@ -221,6 +227,7 @@ class Runtime:
         hooks: Any = None,
         annotations: dict[str, str] | None = None,
         network: dict[str, str] | None = {"type": "network"},  # noqa: B006
+        hostname: str = "container",
         **hook_options: Any,
     ) -> Path:
         """The folder of a container with the hook at both ends; `arguments` are the hook's own.
@@ -243,7 +250,7 @@ class Runtime:
                 "capabilities": {kind: CAPABILITIES for kind in ("bounding", "effective", "permitted")},
             },
             "root": {"path": str(self.rootfs), "readonly": True},
-            "hostname": "container",
+            "hostname": hostname,
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},
                 # Of its own: the runtime makes files in it, and ten containers share the root file system.
@@ -266,6 +273,17 @@ class Runtime:
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config))
         return folder
+
+    def config(self, container_id: str) -> Any:
+        return json.loads((self.folder(container_id) / "config.json").read_text())
+
+    def mount(self, container_id: str, *mounts: tuple[str, str]) -> None:
+        """Add mounts, (path in the container, source), to what bundle() made; tmpfs is a source, too."""
+        config = self.config(container_id)
+        for path, source in mounts:
+            kind = {"type": "tmpfs"} if source == "tmpfs" else {"type": "bind", "options": ["bind"]}
+            config["mounts"].append({"destination": path, "source": source, **kind})
+        (self.folder(container_id) / "config.json").write_text(json.dumps(config))
 
     def folder(self, container_id: str) -> Path:
         """The container's bundle."""

@@ -139,6 +139,32 @@ def test_the_copy_that_crun_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (found.network_namespace, found.path) == (OWN, str(kept / "config.json"))
 
 
+def test_whose_uts_namespace_and_which_host_name(tmp_path: Path) -> None:
+    value = namespaces({"type": "uts"}, {"type": "network", "path": "/x"}) | {"hostname": "web"}
+
+    found = config(tmp_path, value)
+    assert (found.uts_namespace, found.network_namespace, found.hostname) == (OWN, JOINED, "web")
+    assert config(tmp_path, {"hostname": 7}).hostname == config(tmp_path, {}).hostname == ""
+    assert config(tmp_path, {}).uts_namespace == HOST
+
+
+def test_mounts(tmp_path: Path) -> None:
+    """A relative source is meant from the bundle; what makes no sense is the runtime's to refuse."""
+    mounts = [
+        {"destination": "/etc/hosts", "source": "/x/hosts", "type": "bind"},
+        {"destination": "/data/../etc/", "source": "etc"},
+        {"destination": "/proc"},
+        {"destination": 7, "source": "/x"},
+        "x",
+    ]
+
+    assert config(tmp_path, {"mounts": mounts}).mounts == [
+        ("/etc/hosts", "/x/hosts"),
+        ("/etc", f"{tmp_path}/etc"),
+    ]
+    assert config(tmp_path, {"mounts": {}}).mounts == config(tmp_path, {}).mounts == []
+
+
 def hook(event: str = "createRuntime", **keys: Any) -> dict[str, Any]:
     return {"path": "/usr/bin/python3", "args": ["python3", "-IS", "/x/cnihook", event], **keys}
 

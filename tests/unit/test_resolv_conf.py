@@ -63,6 +63,47 @@ def test_a_server_that_all_can_ask_needs_no_replacement(host: Path) -> None:
     assert resolv_conf.text([DNS(options=["rotate"])]) == "options rotate\n"
 
 
+SAID = DNS(["10.1.0.53"], "a.example", ["x.example"], ["ndots:2"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (DNS(["192.0.2.1"]), "domain a.example\nsearch x.example\nnameserver 192.0.2.1\noptions ndots:2\n"),
+        (DNS(search=["y.example"]), "search y.example\nnameserver 10.1.0.53\noptions ndots:2\n"),
+        (DNS(search=["."]), "nameserver 10.1.0.53\noptions ndots:2\n"),
+        (
+            DNS(options=["rotate"]),
+            "domain a.example\nsearch x.example\nnameserver 10.1.0.53\noptions rotate\n",
+        ),
+        (DNS(["::1", "::1"], search=["y"], options=["a"]), "search y\nnameserver ::1\noptions a\n"),
+    ],
+)
+def test_what_was_asked_for_goes_before_it_kind_by_kind(asked: DNS, expected: str) -> None:
+    assert resolv_conf.text([SAID], asked) == expected
+
+
+def test_what_was_asked_for_alone_has_the_hosts_servers() -> None:
+    assert resolv_conf.text([], DNS(search=["y"])) == "search y\nnameserver 192.0.2.53\n"
+
+
+@pytest.mark.parametrize(
+    ("of_host", "expected"),
+    [
+        ("# mine\n; old\n\nsearch a\nnameserver 192.0.2.1\n", "search a\nnameserver 192.0.2.1\n"),
+        ("nameserver 127.0.0.1\nnameserver 192.0.2.1", "nameserver 192.0.2.1\n"),
+        ("nameserver fe80::1%eth0\nnameserver 2001:db8::1\n", "nameserver 2001:db8::1\n"),
+        ("nameserver 127.0.0.53\nsearch a\n", "nameserver 192.0.2.54\nsearch example.org\n"),
+        ("search a\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_hosts_for_who_does_not_share_its_loopback(host: Path, of_host: str, expected: str) -> None:
+    (host / "resolv.conf").write_text(of_host)
+
+    assert resolv_conf.of_host() == expected
+
+
 @pytest.mark.parametrize(
     ("dns", "lines"),
     [

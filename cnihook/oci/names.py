@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container calls others, and what they call it: its resolv.conf, hosts and hostname.
+
+None of it is worth a container's start: what cannot be done is an event in its log.
+"""
+
+from cnihook.lean.words import in_words
+from cnihook.log import Log
+from cnihook.oci import hosts, resolv_conf, wants
+from cnihook.oci.bundle import OWN, Bundle
+from cnihook.oci.etc import Etc, File
+from cnihook.oci.hosts import Entry
+from cnihook.runtime.cache import Record
+from cnihook.runtime.wants import Wants
+from cnihook.spec.errors import CniError
+from cnihook.spec.result import DNS, Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Attached = list[tuple[Record, Result]]
+
+# The first line of a resolv.conf of ours says whose servers are in it.
+_OURS = "# cnihook: "
+_AS_ASKED, _OF_NETWORKS, _OF_HOST = "as asked for", "of the networks", "of the host"
+
+
+def give(
+    container_id: str,
+    pid: int,
+    config: Bundle,
+    wanted: Wants,
+    attached: "Attached",
+    log: Log,
+    earlier: "list[DNS] | None" = None,
+) -> None:
+    """Have a container know those on the networks that it was attached to, and be known to them.
+
+    `earlier` is what other networks say that it is on; None for a container that is new.
+    """
+    try:
+        etc = Etc(pid, config)
+    except OSError as error:
+        log.event(f"it gets no names and no name servers: {in_words(error)}")
+        return
+    said = [*(earlier or ()), *(result.dns for _, result in attached)]
+    if attached or wanted.dns:
+        set_resolv_conf(etc.file("resolv.conf"), said, wanted.dns, log, is_new=earlier is None)
+    if attached or wanted.hosts:
+        _set_hosts(container_id, etc, config, wanted, attached, log)
+    if wanted.hostname:
+        _set_hostname(pid, etc, config, wanted.hostname, log)
+
+
+def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_new: bool = True) -> None:
+    """What was asked for, else what the networks say; else the host's, if the container has none of its own.
+
+    A container that is not new keeps what was asked for at its start.
+    """
+    try:
+        old = file.read() or ""
+        if asked:
+            whose, text = _AS_ASKED, resolv_conf.text(said, asked)
+        elif old.startswith(f"{_OURS}{_AS_ASKED}\n") and not is_new:
+            return
+        elif any(said):
+            whose, text = _OF_NETWORKS, resolv_conf.text(said)
+        elif old.strip() and not old.startswith(_OURS):
+            return
+        else:
+            whose, text = _OF_HOST, resolv_conf.of_host()
+        if not text:
+            log.event("it gets no name servers: those of the host can be asked by the host alone")
+            return
+        file.write(f"{_OURS}{whose}\n{text}")
+        log.event(f"name servers {whose} are in its /etc/resolv.conf")
+    except OSError as error:
+        log.event(f"name servers are not in its /etc/resolv.conf: {in_words(error)}")
+
+
+def join(
+    container_id: str,
+    file: "File | None",
+    called: "list[str]",
+    wanted: Wants,
+    attached: "Attached",
+    log: Log,
+) -> str:
+    """Tell it and those on its networks of each other.  `file` is its hosts file, by a path on the host.
+
+    It is `called` so besides its aliases; where it has no name at all, nobody is told of it.  Returns the
+    lines of its file.  Raises OSError with what keeps that from being written.
+    """
+    own = []
+    for record, result in attached:
+        addresses = [str(ip.net.address) for ip in result.ips if not ip.net.address.is_loopback]
+        names = dict.fromkeys([*called, *wanted.aliases_on(record.network)])
+        if addresses:
+            own.append(Entry(record.network, container_id, record.ifname, addresses, list(names), file))
+    gateways = [str(ip.gateway) for _, result in attached for ip in result.ips if ip.gateway]
+    further = []
+    for name, address in wanted.hosts:
+        if address != "host-gateway":
+            further.append((name, address))
+        elif gateways:
+            further.append((name, gateways[0]))
+        else:
+            log.event(f"no host {name} in its /etc/hosts: none of its networks has a gateway")
+    problems: list[str] = []
+    text = hosts.join(container_id, own, further, file, problems)
+    for problem in problems:
+        log.event(f"somebody on its networks is not told of it: {problem}")
+    return text
+
+
+def host_names(name: str) -> "list[str]":
+    """A host name and its first label; nothing for what cannot stand in a hosts file."""
+    try:
+        wants.parse_host_name(name)
+    except CniError:
+        return []
+    return list(dict.fromkeys([name, name.partition(".")[0]]))
+
+
+def _set_hosts(
+    container_id: str, etc: Etc, config: Bundle, wanted: Wants, attached: "Attached", log: Log
+) -> None:
+    file = etc.file("hosts")
+    problem = ""
+    try:
+        # As a test, before anybody relies on it.
+        if file.read() is None:
+            file.write(hosts.LOCALHOST)
+        file.append("")
+    except OSError as error:
+        problem = in_words(error)
+    seen = file if etc.is_on_host(file) and not problem else None
+    names = [*host_names(wanted.hostname), *host_names(config.hostname), container_id]
+    try:
+        text = join(container_id, seen, names, wanted, attached, log)
+        if not problem and not seen:
+            file.write(hosts.without_ours(file, []) + text)
+            log.event("its /etc/hosts cannot be seen from the host, and will not be told of others to come")
+    except OSError as error:
+        problem = in_words(error)
+    if problem:
+        log.event(f"names are not in its /etc/hosts: {problem}")
+
+
+def _set_hostname(pid: int, etc: Etc, config: Bundle, name: str, log: Log) -> None:
+    try:
+        etc.file("hostname").write(f"{name}\n")
+    except OSError as error:
+        log.event(f"its name {name} is not in its /etc/hostname: {in_words(error)}")
+    if config.uts_namespace != OWN:
+        log.event(f"its host name is not {name}: it has no UTS namespace of its own")
+        return
+    if config.hostname not in ("", name) and not etc.is_begun:
+        log.event(f"its host name is not {name}: its runtime will set the one of {config.path}")
+        return
+    from cnihook.linux import uts
+
+    try:
+        uts.set_hostname(pid, name)
+    except OSError as error:
+        log.event(f"its host name is not {name}: {in_words(error)}")

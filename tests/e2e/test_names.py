@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers that find each other by name: by ID, host name and alias, as they come and go."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.namespace import Failed
+from tests.support.oci import (
+    CNIHOOK,
+    Running,
+    Runtime,
+    bridge,
+    call_hook,
+    configure,
+    make_rootfs,
+)
+
+NAMES = "/run/cnihook/names"
+LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+FILES = ("hosts", "hostname", "resolv.conf")
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(host: Host, runtime: Runtime, tmp_path: Path) -> Start:
+    """Start a container with a root file system, and `etc` in it, of its own; on front by default."""
+    configure(host, bridge("front", "10.1.0.0/24"), bridge("back", "10.2.0.0/24"))
+
+    def run(
+        container_id: str, *arguments: str, etc: dict[str, str] | None = None, **options: Any
+    ) -> Running:
+        runtime.rootfs = tmp_path / container_id / "rootfs"
+        if not runtime.rootfs.exists():
+            make_rootfs(runtime.rootfs)
+        for name, text in (etc or {}).items():
+            (runtime.rootfs / "etc" / name).write_text(text)
+        if "--network" not in arguments and not options.keys() & {"annotations", "hooks"}:
+            arguments = ("--network", "front", *arguments)
+        return runtime.run(container_id, *arguments, **options)
+
+    return run
+
+
+def hosts(container: Running) -> str:
+    return container.exec("cat", "/etc/hosts")
+
+
+def pings(container: Running, name: str) -> str:
+    """The address that a name has for it, and that answers."""
+    return container.exec("ping", "-c1", "-W2", name).partition("(")[2].partition(")")[0]
+
+
+def knows(container: Running, name: str) -> bool:
+    try:
+        return bool(pings(container, name))
+    except Failed as failed:
+        assert "bad address" in failed.stdout + failed.stderr
+        return False
+
+
+def test_containers_reach_each_other_by_id_host_name_and_alias(start: Start) -> None:
+    """Whoever came first, and each itself; under its own name another of the same name is not met."""
+    one = start("one", "--hostname", "web.example.test", "--network-alias", "www")
+    two = start("two", "--network", "front:alias=db")
+
+    for name in ("one", "web.example.test", "web", "www"):
+        assert pings(two, name) == pings(one, name) == one.address
+    for name in ("two", "db"):
+        assert pings(two, name) == pings(one, name) == two.address
+    assert pings(one, "container") == one.address and pings(two, "container") == two.address  # config.json's
+
+
+def test_names_go_with_their_container(host: Host, runtime: Runtime, start: Start) -> None:
+    """And leave the others' files as they were before; one that comes again has its new address."""
+    one = start("one")
+    before = hosts(one)
+    two = start("two")
+    assert pings(one, "two") == two.address
+    start("three")
+
+    runtime.delete("two")
+    assert not knows(one, "two") and knows(one, "three")
+    runtime.delete("three")
+    assert hosts(one) == before
+    two = start("two")
+    assert pings(one, "two") == two.address == "10.1.0.5"
+    runtime.delete("two")
+    runtime.delete("one")
+    assert not host.exists(NAMES)
+
+
+def test_many_at_once_miss_nobody(host: Host, runtime: Runtime, tmp_path: Path) -> None:
+    """They write to one another's files, and are not to lose a line."""
+    configure(host, bridge("front", "10.1.0.0/24"))
+    ids = [f"c{number}" for number in range(6)]
+    for container_id in ids:
+        runtime.rootfs = make_rootfs(tmp_path / container_id)
+        runtime.bundle(container_id)
+    starting = [(container_id, runtime.start(container_id)) for container_id in ids]
+    containers = [runtime.started(*one) for one in starting]
+
+    for container in containers:
+        known = {line.partition("# cnihook: ")[2] for line in hosts(container).splitlines()[2:]}
+        assert known == {f"{container_id} on front" for container_id in ids}
+    runtime.delete_at_once(ids[1:])
+    assert (
+        hosts(containers[0]) == f"{LOCALHOST}{containers[0].address}\tcontainer c0\t# cnihook: c0 on front\n"
+    )
+
+
+def test_names_are_known_on_their_network_alone(start: Start) -> None:
+    both = start("both", "--network", "front", "--network", "back:alias=inner")
+    front = start("fore", "--network", "front")
+    back = start("aft", "--network", "back")
+
+    assert pings(front, "both") == "10.1.0.2" and pings(back, "both") == pings(back, "inner") == "10.2.0.2"
+    assert pings(both, "fore") == "10.1.0.3" and pings(both, "aft") == "10.2.0.3"
+    assert not knows(front, "inner") and not knows(front, "aft") and not knows(back, "fore")
+
+
+def test_running_container_learns_names_as_it_is_attached(host: Host, start: Start) -> None:
+    one = start("one", "--network", "front", "--add-host", "db:10.9.9.9")
+    two = start("two", "--network", "back")
+    first = hosts(one)
+
+    host.run(CNIHOOK, "attach", "one", "--network", "back", "--network-alias", "late")
+    assert pings(one, "two") == "10.2.0.2" and pings(two, "late") == "10.2.0.3"
+    assert knows(one, "container") and "10.9.9.9\tdb" in hosts(one)
+    host.run(CNIHOOK, "detach", "one", "--network", "back")
+    assert not knows(one, "two") and not knows(two, "late")
+    assert hosts(one) == first
+    host.run(CNIHOOK, "detach", "one")
+    assert hosts(one) == LOCALHOST
+
+
+def test_container_without_hook_is_named_as_it_is_attached(host: Host, start: Start) -> None:
+    """It runs: nobody but us gives it its host name, whatever its config.json says."""
+    one = start("one", hooks={})
+    two = start("two")
+
+    host.run(CNIHOOK, "attach", "one", "--network", "front", "--hostname", "web")
+    assert pings(one, "two") == "10.1.0.2" and pings(two, "web") == "10.1.0.3"
+    assert one.exec("busybox", "hostname") == one.exec("cat", "/etc/hostname") == "web\n"
+    assert host.run("busybox", "hostname").stdout != "web\n"
+    host.run(CNIHOOK, "detach", "one")
+
+
+@pytest.mark.parametrize("end", ["gc", "restart"])
+def test_names_of_a_killed_container_go_later(host: Host, runtime: Runtime, start: Start, end: str) -> None:
+    """Without a poststop: by gc, or as the same ID comes again."""
+    one = start("one")
+    start("two").kill()
+    assert "two" in hosts(one)
+
+    if end == "gc":
+        host.run(CNIHOOK, "gc")
+        assert "two" not in hosts(one) and host.listdir(f"{NAMES}/front") == ["one"]
+    else:
+        # As an engine does that restarts it: a new process for the ID, and no poststop between.
+        third = start("three", hooks={})
+        state = {"id": "two", "pid": third.pid, "bundle": str(runtime.folder("three"))}
+        assert call_hook(host, "createRuntime", state, "--network", "front").returncode == 0
+        assert pings(one, "two") == third.address
+        assert hosts(one).count("two on front") == 1
+        call_hook(host, "poststop", state)
+    runtime.delete("two")
+
+
+def test_names_without_a_record_are_swept(host: Host, start: Start) -> None:
+    """Another runtime has collected the attachment, or we were killed between the two."""
+    one = start("one")
+    start("two")
+    host.run(CNIHOOK, "gc", "front", "--keep", "one")
+    host.run("ip", "netns", "del", "two")
+
+    three = start("three")
+    assert knows(one, "three")
+    assert "two on" not in hosts(one) and "two on" not in hosts(three)
+    assert host.listdir(f"{NAMES}/front") == ["one", "three"]
+
+
+def test_failing_start_leaves_no_name(host: Host, runtime: Runtime, start: Start) -> None:
+    """A later hook fails; crun calls no poststop then, so gc has to."""
+    one = start("one")
+    before = hosts(one)
+    hooks = runtime.config("one")["hooks"]
+    hooks["createRuntime"].append({"path": "/bin/false"})
+    with pytest.raises(Failed):
+        start("two", hooks=hooks)
+
+    host.run(CNIHOOK, "gc")
+    assert hosts(one) == before and host.listdir(f"{NAMES}/front") == ["one"]
+
+
+def test_added_hosts(start: Start) -> None:
+    """Also by annotation; the gateway is the host, and answers."""
+    annotations = {
+        "cnihook.networks": "back",
+        "cnihook.add-host": "db:192.0.2.1,v6:2001:db8::1,up:host-gateway",
+    }
+    one = start("one", annotations=annotations)
+    other = start("two", "--network", "back")
+
+    assert pings(one, "up") == "10.2.0.1"
+    assert "192.0.2.1\tdb" in hosts(one) and "2001:db8::1\tv6" in hosts(one)
+    assert "192.0.2.1" not in hosts(other)
+
+
+def test_added_host_without_a_network(start: Start) -> None:
+    one = start("one", "--network", "", "--add-host", "db:192.0.2.1", "--add-host", "up:host-gateway")
+
+    assert hosts(one) == f"{LOCALHOST}192.0.2.1\tdb\t# cnihook: one\n"
+    assert "no host up" in one.log
+
+
+def test_both_families(host: Host, start: Start) -> None:
+    ranges = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "2001:db8:1::/64"}]]
+    network = bridge("front", "10.1.0.0/24")
+    network["plugins"][0]["ipam"]["ranges"] = ranges
+    start("warm")
+    configure(host, network)
+    one, two = start("one"), start("two")
+
+    assert "2001:db8:1::2\tcontainer one\t" in hosts(one)
+    assert "2001:db8:1::2\tone\t" in hosts(two)
+
+
+# The files
+
+
+def test_what_the_image_says_stays(runtime: Runtime, start: Start) -> None:
+    """In place, and to the byte, once all is over."""
+    text = "127.0.0.1\tlocalhost\n# ours\n192.0.2.9\tthere # on front\n192.0.2.8 last"
+    one = start("one", etc={"hosts": text})
+    path = runtime.rootfs / "etc" / "hosts"
+    inode = path.stat().st_ino
+    start("two")
+
+    assert hosts(one).startswith(
+        f"{text}\n10.1.0.2\tcontainer one\t# cnihook: one on front\n10.1.0.3\ttwo\t"
+    )
+    assert path.stat().st_ino == inode
+    runtime.delete("one")
+    assert path.read_text() == f"{text}\n" and path.stat().st_ino == inode
+
+
+def test_shared_root_file_system(host: Host, runtime: Runtime, start: Start) -> None:
+    """One file for two: each finds what it needs for as long as it is there, and no line is there twice."""
+    one = start("one", "--network", "front", "--network", "back")
+    rootfs = runtime.rootfs
+    two = runtime.run("two", "--network", "front")
+    three = start("three", "--network", "back")
+    assert runtime.rootfs != rootfs
+
+    assert hosts(two) == (rootfs / "etc" / "hosts").read_text()
+    assert knows(three, "one") and knows(one, "three")
+    lines = hosts(two).splitlines()
+    assert len(lines) == len(set(lines)) == 6 and "10.2.0.3\tthree\t# cnihook: three on back" in lines
+    runtime.delete("one")
+    assert hosts(two) == f"{LOCALHOST}10.1.0.3\tcontainer two\t# cnihook: two on front\n"
+
+
+def test_lines_that_nobody_took_away_are_not_believed(start: Start) -> None:
+    """A copy of a root file system that was in use, or a hostile one: its tags lead nowhere."""
+    old = f"{LOCALHOST}10.1.0.9\told\t# cnihook: old on front\n10.0.0.1\tx\t# cnihook: gone\n"
+    hostile = "10.0.0.2\ty\t# cnihook: passwd on ../../../etc\n10.0.0.3\tz\t# cnihook: ../../../etc/passwd\n"
+    one = start("one", etc={"hosts": old + hostile})
+
+    assert hosts(one) == f"{LOCALHOST}10.1.0.2\tcontainer one\t# cnihook: one on front\n"
+    assert os.path.exists(f"{one.host.root}/etc/passwd")
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "FIFO", "folder", "link of the folder"])
+def test_hostile_image_leads_nowhere(host: Host, runtime: Runtime, tmp_path: Path, kind: str) -> None:
+    """Root writes, and the image is somebody's: not one byte outside of it, and the container runs."""
+    configure(host, bridge("front", "10.1.0.0/24", dns={"nameservers": ["192.0.2.1"]}))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    runtime.rootfs = make_rootfs(tmp_path / "rootfs")
+    etc = runtime.rootfs / "etc"
+    for name in FILES:
+        (outside / name).write_text("of the host\n")
+        if kind == "link":
+            (etc / name).symlink_to(outside / name)
+        elif kind == "hard link":
+            (etc / name).hardlink_to(outside / name)
+        elif kind == "FIFO":
+            os.mkfifo(etc / name)
+        elif kind == "folder":
+            (etc / name).mkdir()
+    if kind == "link of the folder":
+        etc.rmdir()
+        etc.symlink_to(outside)
+
+    container = runtime.run("c1", "--hostname", "web", "--add-host", "db:192.0.2.2")
+
+    assert [(outside / name).read_text() for name in os.listdir(outside)] == ["of the host\n"] * 3
+    assert all(f"not in its /etc/{name}: " in container.log for name in FILES)
+
+
+@pytest.mark.parametrize("change", ["link", "FIFO", "hard link"])
+def test_hostile_container_leads_the_others_nowhere(
+    host: Host, runtime: Runtime, start: Start, tmp_path: Path, change: str
+) -> None:
+    """It has it in its hand, what its /etc/hosts is by the time that another comes and goes."""
+    start("one")
+    outside = tmp_path / "outside"
+    outside.write_text("of the host # cnihook: two on front\n")
+    path = runtime.rootfs / "etc" / "hosts"
+    path.unlink()
+    if change == "link":
+        path.symlink_to(outside)
+    elif change == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.hardlink_to(outside)
+
+    two = start("two")
+    assert pings(two, "one") == "10.1.0.2"
+    assert "somebody on its networks is not told of it" in two.log
+    runtime.delete("two")
+    assert outside.read_text() == "of the host # cnihook: two on front\n"
+
+
+def test_the_hosts_own_files_stay(host: Host, runtime: Runtime, tmp_path: Path) -> None:
+    """Mounted into the container, as many do; ours are never the only ones to have them."""
+    configure(host, bridge("front", "10.1.0.0/24", dns={"nameservers": ["192.0.2.1"]}))
+    for name in FILES:
+        host.write(f"/etc/{name}", f"the host's {name}\n")
+    host.leaves("file /etc/*")
+    runtime.rootfs = make_rootfs(tmp_path / "rootfs")
+    runtime.bundle("c1", "--hostname", "web")
+    runtime.mount("c1", *((f"/etc/{name}", f"/etc/{name}") for name in FILES))
+
+    container = runtime.started("c1", runtime.start("c1"))
+    for name in FILES:
+        assert container.exec("cat", f"/etc/{name}") == host.read(f"/etc/{name}") == f"the host's {name}\n"
+        assert f"not in its /etc/{name}: it is the host's own" in container.log
+
+
+def test_mounted_hosts_file_is_told_of_others(
+    host: Host, runtime: Runtime, start: Start, tmp_path: Path
+) -> None:
+    """As engines have it: the file of the image is not the one that counts."""
+    own = tmp_path / "own-hosts"
+    own.write_text("")
+    runtime.rootfs = make_rootfs(tmp_path / "rootfs")
+    (runtime.rootfs / "etc" / "hosts").write_text("of the image\n")
+    rootfs = runtime.rootfs
+    runtime.bundle("c1", "--network", "front")
+    runtime.mount("c1", ("/etc/hosts", str(own)))
+    container = runtime.started("c1", runtime.start("c1"))
+    start("two")
+
+    assert hosts(container) == own.read_text()
+    assert pings(container, "two") == "10.1.0.3"
+    assert (rootfs / "etc" / "hosts").read_text() == "of the image\n"
+
+
+def test_file_that_the_host_cannot_see_is_written_once(
+    host: Host, runtime: Runtime, start: Start, tmp_path: Path
+) -> None:
+    """A tmpfs on /etc is the container's alone; the others know it, and it those that were there before."""
+    one = start("one")
+    runtime.rootfs = make_rootfs(tmp_path / "rootfs")
+    runtime.bundle("c1", "--network", "front")
+    runtime.mount("c1", ("/etc", "tmpfs"))
+    container = runtime.started("c1", runtime.start("c1"))
+
+    assert pings(container, "one") == "10.1.0.2" and pings(one, "c1") == "10.1.0.3"
+    assert "will not be told" in container.log
+
+
+def test_host_name_where_config_json_has_none(start: Start) -> None:
+    one = start("one", "--hostname", "web", hostname="")
+
+    assert one.exec("busybox", "hostname") == one.exec("cat", "/etc/hostname") == "web\n"
+    assert hosts(one).endswith("10.1.0.2\tweb one\t# cnihook: one on front\n")
+
+
+def test_host_name_that_its_runtime_sets_is_told(start: Start) -> None:
+    """After the hook, and so with the last word: said, not passed over."""
+    one = start("one", "--hostname", "web")
+
+    assert one.exec("busybox", "hostname") == "container\n" and knows(one, "web")
+    assert "its host name is not web: its runtime will set" in one.log
