@@ -68,6 +68,8 @@ IPAM = {
     "type": "host-local",
     "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "2001:db8:9::/64"}]],
 }
+# Where the plugin lets the kernel see whether an IPv6 address is unique, each look at that would be a step.
+IPAM4 = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}
 PLUGINS: dict[str, dict[str, Any]] = {
     "bridge": {
         "isDefaultGateway": True,
@@ -76,9 +78,9 @@ PLUGINS: dict[str, dict[str, Any]] = {
         "hairpinMode": True,
         "ipam": IPAM,
     },
-    "host-device": {"device": "dev0", "ipam": IPAM},
+    "host-device": {"device": "dev0", "ipam": IPAM4},
     "host-local": {"ipam": IPAM},
-    "macvlan": {"master": "up0", "ipam": IPAM},
+    "macvlan": {"master": "up0", "ipam": IPAM4},
     "loopback": {},
     "ptp": {"ipMasq": True, "ipam": IPAM},
     "tap": {"mac": "02:00:00:00:00:99", "owner": 7, "group": 7, "ipam": IPAM},
