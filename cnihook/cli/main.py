@@ -19,6 +19,8 @@ COMMANDS = {
     "attach": "attach a container that is running already",
     "detach": "take a container off its networks",
     "gc": "release what containers that are gone left behind",
+    "repair": "put back what was taken from the networks of running containers",
+    "doctor": "what is wrong on this host, and what mends it",
     "logs": "what happened to a container's network",
     "add": "attach a network namespace to one network, as cnitool does",
     "del": "take it off again",
