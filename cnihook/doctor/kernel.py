@@ -110,7 +110,7 @@ def _try(rtnl: Rtnl, feature: str) -> str:
         else:
             rtnl.add_link(feature, f"probe-{feature}"[:15])
     except OSError as error:
-        # Of the kinds that need more than a name (a parent, a number), the refusal tells that they are known.
+        # Some kinds need more than a name (a parent, a number); the refusal tells that they are known.
         if feature not in ("nftables", "tun", "tbf") and error.errno != errno.EOPNOTSUPP:
             return ""
         return describe(error)
@@ -124,9 +124,13 @@ def _in_a_throwaway_namespace(function: Callable[[], dict[str, str]]) -> dict[st
     if pid == 0:
         try:
             libc.unshare(libc.CLONE_NEWNET)
+            nft.reopen()
             os.write(writing, json.dumps([function(), ""]).encode())
         except BaseException as error:
-            os.write(writing, json.dumps([{}, f"a network namespace to try things in: {describe(error)}"]).encode())
+            os.write(
+                writing,
+                json.dumps([{}, f"a network namespace to try things in: {describe(error)}"]).encode(),
+            )
         finally:
             os._exit(0)
     os.close(writing)

@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
 from cnihook.lean import command, process
@@ -29,9 +30,9 @@ def check_forwarding(host: Host) -> Iterator[Finding]:
             yield Finding(
                 "forwarding-off",
                 f"{dotted} is 0",
-                f"the host does not pass on what containers on {', '.join(sorted(set(on)))} send, nor the answers",
+                f"the host passes on nothing from or to containers of {', '.join(sorted(set(on)))}",
                 f"sysctl -w {dotted}=1",
-                fix=lambda name=name: sysctl.write(name, 1),  # type: ignore[misc]
+                fix=partial(sysctl.write, name, 1),
             )
 
 
@@ -52,7 +53,7 @@ def check_policies(host: Host) -> Iterator[Finding]:
             if interface.routes:
                 yield Finding(
                     "forward-drop",
-                    f"{dropping[0]} has policy DROP for FORWARD, and network {network.name} has no rule there",
+                    f"{dropping[0]} has policy DROP for FORWARD, and no rule for network {network.name}",
                     "its containers reach the host, but nobody beyond it",
                     f"add {_FIREWALL} to the plugins in {network.source}, then attach its containers anew",
                 )
@@ -69,7 +70,7 @@ def check_policies(host: Host) -> Iterator[Finding]:
 def _has_version(network: Network, version: int) -> bool:
     """By the look of its configuration: addresses of version 6 have a colon in them."""
     text = network.text.decode(errors="replace")
-    return version == 4 or '::' in text
+    return version == 4 or "::" in text
 
 
 def _forward_rules(version: int) -> list[str]:

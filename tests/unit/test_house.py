@@ -19,6 +19,7 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0"
 # plugin: those are loaded by their names, when they are called.
 LAYERS = [
     {"cli"},
+    {"doctor"},
     {"hook"},
     {"attach"},
     {"oci"},
