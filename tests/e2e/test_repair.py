@@ -2,15 +2,20 @@
 """cnihook repair: traffic flows again, whatever somebody took away from a container that runs."""
 
 import json
+import shlex
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import firewall, traffic
+from tests.support.cni import CHECKOUT
+from tests.support.firewalld import Firewalld
 from tests.support.host import Host, Outside
-from tests.support.oci import CNIHOOK, MYNET, NET_D, RESULTS, bridge, call_hook, configure
+from tests.support.oci import CNIHOOK, MYNET, NET_D, RESULTS, bridge, call_hook, configure, wait_for
+from tests.support.skip import need
 
 PORT = 8080
 WEB: dict[str, Any] = {
@@ -360,3 +365,56 @@ def test_which_one_has_to_be_said(host: Host) -> None:
     assert cnihook(host, "repair", "c1", "--all").returncode == 2
     done = cnihook(host, "repair", "c9")
     assert (done.returncode, done.stderr) == (1, "cnihook: repair c9: it is on no network by our record\n")
+
+
+# Who calls it
+
+
+UNITS = sorted((CHECKOUT / "cnihook" / "doctor").glob("*.[st]*[er]"))
+
+
+def commands(name: str, host: Host) -> list[str]:
+    """What a unit executes, as systemd would take it apart, with the cnihook that is tested."""
+    text = (CHECKOUT / "cnihook" / "doctor" / name).read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    return shlex.split(line.removeprefix("ExecStart=").replace("/usr/local/bin/cnihook", CNIHOOK))
+
+
+def test_units_are_sound(tmp_path: Path) -> None:
+    need("systemd-analyze")
+    assert len(UNITS) == 4
+    for unit in UNITS:
+        (tmp_path / unit.name).write_text(unit.read_text().replace("/usr/local/bin/cnihook", "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in UNITS)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["cnihook-repair.service", "cnihook-gc.service"])
+def test_units_run_commands_that_there_are(host: Host, name: str) -> None:
+    done = host.run(*commands(name, host))
+
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_reload_of_firewalld_is_heard_of_and_mended(host: Host, web: Attached) -> None:
+    """`firewall-cmd --reload` takes containers out of their zone, and systemd does not know of it."""
+    need("busctl")
+    firewalld = Firewalld(host)
+    assert "not in zone trusted" in "".join(repair(host))
+    assert web.works() and firewalld.sources() == ["10.22.0.2/32"]
+    with host.popen(*commands("cnihook-firewalld.service", host)) as listening:
+        try:
+            assert listening.stderr and "Monitoring bus" in listening.stderr.readline()
+            firewalld.reload()
+            wait_for(lambda: firewalld.sources(), "the container's place in its zone")
+            assert web.works()
+        finally:
+            listening.kill()
+    detach(web)
+    firewalld.stop()
