@@ -88,6 +88,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "configurations": _check_configurations,
         "folders of plugins": programs.check_folders,
         "records": leftovers.check_records,
+        "attachments": leftovers.check_attachments,
         "damaged records": leftovers.check_damaged,
         "forwarding": traffic.check_forwarding,
         "firewalls": traffic.check_policies,

@@ -10,13 +10,14 @@ from cnihook import attach, log
 from cnihook.doctor.finding import Finding, Host
 from cnihook.lean.address import Address
 from cnihook.linux import netns, nft
-from cnihook.linux.flock import Lock
+from cnihook.linux.flock import Busy, Lock
 from cnihook.linux.netns import NetNS
-from cnihook.runtime import cache
+from cnihook.runtime import cache, repair
 from cnihook.sdk import table
 from cnihook.sdk.call import Call, Request
 from cnihook.sdk.ports import PROTOCOLS
 from cnihook.spec.config import NetConf
+from cnihook.spec.errors import CniError
 
 _DAMAGED = "/var/lib/cni/damaged"
 _HOOK_FOLDERS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
@@ -35,6 +36,26 @@ def check_records(host: Host) -> Iterator[Finding]:
             "cnihook gc",
             fix=partial(attach.collect, host.settings),
         )
+
+
+def check_attachments(host: Host) -> Iterator[Finding]:
+    """What `cnihook repair` would put back.  Not a fix: it may take a new link for the container."""
+    for one in host.attached:
+        record = one.record
+        try:
+            with repair.container(record.container_id, timeout=0):
+                missing = repair.amiss(record, host.settings.plugin_path)
+        except Busy:
+            continue  # somebody is at work on it, and half-way nothing is as it should be
+        except CniError:
+            continue  # a network of which nobody can tell
+        for words in missing:
+            yield Finding(
+                "attachment-broken",
+                f"container {record.container_id}, {record.network} {record.ifname}: {words}",
+                "somebody has changed what the container's network relies on",
+                f"cnihook repair {record.container_id}",
+            )
 
 
 def check_damaged(_host: Host) -> Iterator[Finding]:

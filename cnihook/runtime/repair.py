@@ -26,9 +26,9 @@ from cnihook.spec.result import Interface, Result
 _WITH_CHECK = "1.0.0"  # any version will do that knows CHECK, and a result with interfaces
 
 
-def container(container_id: str) -> "Lock":
+def container(container_id: str, timeout: float = 30.0) -> Lock:
     """Nobody else may be at work on the container meanwhile."""
-    return Lock(f"container-{container_id}", purpose=f"repair {container_id}")
+    return Lock(f"container-{container_id}", timeout=timeout, purpose=f"repair {container_id}")
 
 
 def records_of(container_id: str) -> "list[Record]":
@@ -56,6 +56,23 @@ def restore_name(record: Record) -> bool:
     return True
 
 
+def amiss(
+    record: Record, plugin_path: "list[str] | None", *, timeout: float = attachment.TIMEOUT
+) -> "list[str]":
+    """What attached() would have to put back.  Raises CniError where that cannot be told."""
+    network, request = attachment.restore(record, plugin_path, timeout)
+    try:
+        if network.disable_check:
+            return []
+        seen = _with_check(network, request)
+        known = _with_interfaces(_result(network, record), record, request)
+        with attachment.in_use(network.name, record):
+            found = chain.differences(seen, request, record.capability_args, known)
+            return [error.msg for _index, error in found]
+    finally:
+        request.close()
+
+
 def attached(
     record: Record, plugin_path: "list[str] | None", *, timeout: float = attachment.TIMEOUT
 ) -> "list[str]":
@@ -65,27 +82,32 @@ def attached(
     """
     network, request = attachment.restore(record, plugin_path, timeout)
     try:
-        result = attachment.result_of(network, record)
-        if result is None:
-            raise CniError(
-                INTERNAL,
-                "there is no result on its record: it was never attached to the end",
-                f"`cnihook detach {record.container_id}`, then attach it again",
-            )
         if network.disable_check:
             return []
+        result = _result(network, record)
         seen = _with_check(network, request)
         known = _with_interfaces(result, record, request)
         with attachment.in_use(network.name, record):
-            amiss = list(chain.differences(seen, request, record.capability_args, known))
-            for index, _error in amiss:
+            found = list(chain.differences(seen, request, record.capability_args, known))
+            for index, _error in found:
                 _try_to_put_back(seen, index, request, record, known)
-            left = amiss and list(chain.differences(seen, request, record.capability_args, known))
+            left = found and list(chain.differences(seen, request, record.capability_args, known))
         if left:
             _attach_anew(network, request, record, result)
-        return [f"{error.msg}{' (attached anew)' if left else ''}" for _index, error in amiss]
+        return [f"{error.msg}{' (attached anew)' if left else ''}" for _index, error in found]
     finally:
         request.close()
+
+
+def _result(network: Network, record: Record) -> Result:
+    result = attachment.result_of(network, record)
+    if result is None:
+        raise CniError(
+            INTERNAL,
+            "there is no result on its record: it was never attached to the end",
+            f"`cnihook detach {record.container_id}`, then attach it again",
+        )
+    return result
 
 
 def _with_check(network: Network, request: Request) -> Network:

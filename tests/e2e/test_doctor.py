@@ -232,6 +232,20 @@ def test_record_of_a_container_that_is_gone(host: Host, attached: Container) -> 
     assert host.listdir(RESULTS) == [] and doctor(host, status=0) == []
 
 
+def test_attachment_from_which_something_was_taken(host: Host, attached: Container) -> None:
+    """--fix leaves that to `cnihook repair`, which may have to make a new link."""
+    host.run("nft", "flush", "ruleset")
+
+    lines = doctor(host, "--fix", status=1)
+
+    assert [line.partition(":")[0] for line in lines] == ["attachment-broken"] * 2
+    assert "container c1, mynet eth0: " in lines[0] and "10.22.0.2 is not masqueraded" in lines[0]
+    assert all(line.endswith("remedy: cnihook repair c1") for line in lines)
+    host.run(CNIHOOK, "repair", "c1")
+    assert doctor(host, status=0) == []
+    detach(host, "c1")
+
+
 def test_damaged_record(host: Host, attached: Container) -> None:
     """It is moved aside: who knows what can be read from it."""
     host.write(f"{RESULTS}/mynet-c9-eth0", '{"kind": "cniCa')

@@ -307,6 +307,75 @@ def test_network_of_a_version_without_check_is_repaired(host: Host, outside: Out
     detach(made)
 
 
+DUAL: dict[str, Any] = {
+    "type": "bridge",
+    "bridge": "cni0",
+    "isDefaultGateway": True,
+    "ipMasq": True,
+    "ipam": {
+        "type": "host-local",
+        "ranges": [[{"subnet": "10.22.0.0/24"}], [{"subnet": "2001:db8:9::/64"}]],
+    },
+}
+STATIC: dict[str, Any] = {
+    "type": "bridge",
+    "bridge": "cni0",
+    "isGateway": True,
+    "capabilities": {"ips": True, "mac": True},
+    "ipam": {"type": "static", "routes": [{"dst": "0.0.0.0/0", "gw": "10.22.0.1"}]},
+}
+MACVLAN: dict[str, Any] = {
+    "type": "macvlan",
+    "master": "up0",
+    "ipam": {"type": "host-local", "subnet": "198.51.100.0/24", "rangeStart": "198.51.100.16"},
+}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "wants"),
+    [(DUAL, {}), (STATIC, {"networks": "web:ip=10.22.0.77/24,mac=02:00:00:00:00:07"}), (MACVLAN, {})],
+    ids=["dual-stack", "static", "macvlan"],
+)
+def test_all_addresses_are_the_same_after_a_new_link(
+    host: Host, outside: Outside, plugin: dict[str, Any], wants: dict[str, str]
+) -> None:
+    configure(host, {"cniVersion": "1.0.0", "name": "web", "plugins": [plugin]})
+    made = Attached(host, outside, "c1", **wants)
+    addresses = made.identity[1]
+    assert len(addresses) == (2 if plugin is DUAL else 1)
+    made.space.run("ip", "link", "del", "eth0")
+
+    assert all("anew" in line for line in repair(host))
+    assert made.link() == made.identity
+    made.space.run("ip", "address", "flush", "dev", "eth0")
+    assert repair(host)
+    assert made.link() == made.identity
+    if plugin is DUAL:
+        assert made.works()
+        assert traffic.connect(made.space, outside, Outside.ADDRESS6) == Outside.HOST6
+    if plugin is MACVLAN:
+        assert traffic.connect(made.space, outside, Outside.ADDRESS) == made.address
+    detach(made)
+
+
+def test_bridges_are_kept_apart_again(host: Host, outside: Outside) -> None:
+    """What a flush opens is closed again, which nobody would notice by missing traffic."""
+    apart = []
+    for name, subnet in (("one", "10.22.0.0/24"), ("two", "10.23.0.0/24")):
+        network = bridge(name, subnet, isDefaultGateway=True)
+        network["plugins"].append({"type": "firewall", "ingressPolicy": "same-bridge"})
+        apart.append(network)
+    configure(host, *apart)
+    one, two = (Attached(host, outside, f"c-{name}", networks=name) for name in ("one", "two"))
+    assert not traffic.reaches(one.space, two.space, two.address)
+    host.run("nft", "flush", "ruleset")
+    assert traffic.reaches(one.space, two.space, two.address)
+
+    assert len(repair(host)) == 2
+    assert not traffic.reaches(one.space, two.space, two.address)
+    detach(one, two)
+
+
 def test_repair_needs_no_configuration(host: Host, web: Attached) -> None:
     """The record has it; what was edited since is for containers to come."""
     host.run("rm", f"{NET_D}/10-net.conflist")
