@@ -54,6 +54,8 @@ def _repair_all(settings: Settings) -> None:
         try:
             _repair(container_id, settings)
         except (CniError, OSError) as error:
+            if all(map(attachment.is_gone, cache.of_container(container_id))):
+                continue  # it has ended just now
             errors.append(CniError(INTERNAL, f"{container_id}: {describe(error)}"))
     _raise(errors)
 

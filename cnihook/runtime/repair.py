@@ -92,9 +92,8 @@ def attached(
             for index, _error in found:
                 _try_to_put_back(seen, index, request, record, known)
             left = found and list(chain.differences(seen, request, record.capability_args, known))
-        if left:
-            _attach_anew(network, request, record, result)
-        return [f"{error.msg}{' (attached anew)' if left else ''}" for _index, error in found]
+        how = f" ({_attach_anew(network, request, record, result)})" if left else ""
+        return [f"{error.msg}{how}" for _index, error in found]
     finally:
         request.close()
 
@@ -148,7 +147,8 @@ def _try_to_put_back(network: Network, index: int, request: Request, record: Rec
         pass  # it takes a new link then, and if that fails, too, its error is the one to tell
 
 
-def _attach_anew(network: Network, request: Request, record: Record, result: Result) -> None:
+def _attach_anew(network: Network, request: Request, record: Record, result: Result) -> str:
+    """Returns that in words, and what is not the same any more."""
     cni_args, capability_args = _same_addresses(network, record, result)
     again = Request(
         record.container_id,
@@ -170,6 +170,8 @@ def _attach_anew(network: Network, request: Request, record: Record, result: Res
                 record.write()
     finally:
         again.close()
+    before, now = (" ".join(str(ip.net) for ip in each.ips) for each in (result, made))
+    return "attached anew" if now == before else f"attached anew, with {now} in place of {before}"
 
 
 def _same_addresses(network: Network, record: Record, result: Result) -> "tuple[str, dict[str, object]]":

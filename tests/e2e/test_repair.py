@@ -2,43 +2,16 @@
 """cnihook repair: traffic flows again, whatever somebody took away from a container that runs."""
 
 import json
-import shlex
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import firewall, traffic
-from tests.support.cni import CHECKOUT
-from tests.support.firewalld import Firewalld
+from tests.support.attached import PORT, WEB, Attached, cnihook, detach, repair
 from tests.support.host import Host, Outside
-from tests.support.oci import CNIHOOK, MYNET, NET_D, RESULTS, bridge, call_hook, configure, wait_for
-from tests.support.skip import need
+from tests.support.oci import CNIHOOK, MYNET, NET_D, RESULTS, bridge, configure, external
 
-PORT = 8080
-WEB: dict[str, Any] = {
-    "cniVersion": "1.0.0",
-    "name": "web",
-    "plugins": [
-        {
-            "type": "bridge",
-            "bridge": "cni0",
-            "isGateway": True,
-            "ipMasq": True,
-            "ipam": {
-                "type": "host-local",
-                "ranges": [[{"subnet": "10.22.0.0/24"}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
-            },
-        },
-        {"type": "portmap", "capabilities": {"portMappings": True}},
-        {"type": "bandwidth", "capabilities": {"bandwidth": True}},
-        {"type": "firewall"},
-        {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}},
-    ],
-}
 PTP: dict[str, Any] = {
     "cniVersion": "1.0.0",
     "name": "ptp",
@@ -56,64 +29,6 @@ PTP: dict[str, Any] = {
 }
 
 
-def cnihook(host: Host, *argv: str) -> subprocess.CompletedProcess[str]:
-    done = host.run(CNIHOOK, *argv, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def repair(host: Host, *argv: str) -> list[str]:
-    """What was amiss.  Once more, and nothing is."""
-    done = cnihook(host, "repair", *(argv or ("--all",)))
-    assert (done.returncode, done.stderr) == (0, "")
-    again = cnihook(host, "repair", *(argv or ("--all",)))
-    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
-    return done.stdout.splitlines()
-
-
-class Attached:
-    """A process with a network namespace of its own, attached as a hook would do it."""
-
-    def __init__(self, host: Host, outside: Outside, name: str, **wants: str) -> None:
-        self.host, self.outside, self.id = host, outside, name
-        self.space = host.container(name, process=True)
-        annotations = {f"cnihook.{word}": value for word, value in wants.items()}
-        state = {"ociVersion": "1.0.2", "id": name, "pid": self.space.pid, "status": "creating"}
-        done = call_hook(host, "createRuntime", state | {"bundle": "/", "annotations": annotations})
-        assert (done.returncode, done.stderr) == (0, "")
-        self.identity = self.link()
-
-    def link(self) -> tuple[str, list[str]]:
-        return self.space.link("eth0")["address"], self.space.addresses("eth0")
-
-    @property
-    def address(self) -> str:
-        return self.identity[1][0].partition("/")[0]
-
-    def reaches_outside(self) -> bool:
-        """And by the host's address, since outside nobody knows a way to its own."""
-        try:
-            return traffic.connect(self.space, self.outside, Outside.ADDRESS, timeout=0.3) == Outside.HOST
-        except OSError:
-            return False
-
-    def is_published(self) -> bool:
-        with self.space.socket() as listener, self.outside.socket() as client:
-            listener.bind(("", 80))
-            listener.listen()
-            client.settimeout(0.3)
-            try:
-                client.connect((Outside.HOST, PORT))
-            except OSError:
-                return False
-        return True
-
-    def works(self) -> bool:
-        """It has the same address and MAC address, and its traffic flows both ways."""
-        assert self.link() == self.identity
-        return self.reaches_outside()
-
-
 @pytest.fixture
 def outside(host: Host) -> Outside:
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
@@ -126,12 +41,6 @@ def web(host: Host, outside: Outside) -> Iterator[Attached]:
     made = Attached(host, outside, "c1", publish=f"{PORT}:80", bandwidth="in=100M,out=100M")
     assert made.works() and made.is_published()
     yield made
-
-
-def detach(*attached: Attached) -> None:
-    for one in attached:
-        assert cnihook(one.host, "detach", one.id).returncode == 0
-        assert not one.host.exists(f"{RESULTS}/web-{one.id}-eth0")
 
 
 def test_nothing_to_repair_is_silence(host: Host, web: Attached) -> None:
@@ -436,54 +345,22 @@ def test_which_one_has_to_be_said(host: Host) -> None:
     assert (done.returncode, done.stderr) == (1, "cnihook: repair c9: it is on no network by our record\n")
 
 
-# Who calls it
+def test_address_that_could_not_be_kept_is_told(host: Host, outside: Outside) -> None:
+    """An IPAM plugin of somebody else's that cannot be asked for one."""
+    script = """if [ $CNI_COMMAND = ADD ]; then
+    calls=$(wc -l < /run/.host/plugins/calls)
+    printf '{"cniVersion": "1.0.0", "ips": [{"address": "10.22.0.%d/24"}]}' $calls
+fi"""
+    path = external(host, "counting", script)
+    conf = {"type": "bridge", "bridge": "cni0", "ipam": {"type": "counting"}}
+    configure(host, {"cniVersion": "1.0.0", "name": "web", "plugins": [conf]})
+    made = Attached(host, outside, "c1", plugins=path)
+    (before,), mac = made.space.addresses("eth0"), made.space.link("eth0")["address"]
+    made.space.run("ip", "link", "del", "eth0")
 
+    lines = repair(host)
 
-UNITS = sorted((CHECKOUT / "cnihook" / "doctor").glob("*.[st]*[er]"))
-
-
-def commands(name: str, host: Host) -> list[str]:
-    """What a unit executes, as systemd would take it apart, with the cnihook that is tested."""
-    text = (CHECKOUT / "cnihook" / "doctor" / name).read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
-    return shlex.split(line.removeprefix("ExecStart=").replace("/usr/local/bin/cnihook", CNIHOOK))
-
-
-def test_units_are_sound(tmp_path: Path) -> None:
-    need("systemd-analyze")
-    assert len(UNITS) == 4
-    for unit in UNITS:
-        (tmp_path / unit.name).write_text(unit.read_text().replace("/usr/local/bin/cnihook", "/bin/true"))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in UNITS)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@pytest.mark.parametrize("name", ["cnihook-repair.service", "cnihook-gc.service"])
-def test_units_run_commands_that_there_are(host: Host, name: str) -> None:
-    done = host.run(*commands(name, host))
-
-    assert (done.stdout, done.stderr) == ("", "")
-
-
-def test_reload_of_firewalld_is_heard_of_and_mended(host: Host, web: Attached) -> None:
-    """`firewall-cmd --reload` takes containers out of their zone, and systemd does not know of it."""
-    need("busctl")
-    firewalld = Firewalld(host)
-    assert "not in zone trusted" in "".join(repair(host))
-    assert web.works() and firewalld.sources() == ["10.22.0.2/32"]
-    with host.popen(*commands("cnihook-firewalld.service", host)) as listening:
-        try:
-            assert listening.stderr and "Monitoring bus" in listening.stderr.readline()
-            firewalld.reload()
-            wait_for(lambda: firewalld.sources(), "the container's place in its zone")
-            assert web.works()
-        finally:
-            listening.kill()
-    detach(web)
-    firewalld.stop()
+    (now,) = made.space.addresses("eth0")
+    assert f"(attached anew, with {now} in place of {before})" in lines[0]
+    assert made.space.link("eth0")["address"] == mac
+    detach(made)
