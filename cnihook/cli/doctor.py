@@ -101,6 +101,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "hooks": leftovers.check_hooks,
     }
     if verbose:
+        checks["libraries"] = programs.check_library
         checks["versions of runtimes"] = programs.check_versions
     return checks
 

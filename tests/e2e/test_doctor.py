@@ -4,6 +4,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -379,6 +380,24 @@ def test_what_the_kernel_lacks_for_a_configured_network(host: Host) -> None:
         remedy = finds(host, "kernel-dummy", "links of the kind dummy cannot be used", "mynet (dummy)")
         assert remedy == "modprobe -a dummy"
     assert host.links() == links
+
+
+def test_missing_library_of_nftables(host: Host) -> None:
+    """The program does its work, slower; without either nothing does it."""
+    paths = list(Path("/usr/lib").glob("*/libnftables.so.1"))
+    if not paths:
+        pytest.skip("there is no libnftables.so.1 to be hidden")
+    configure(host, NET)
+    host.leaves(*LEAVES, "dir /run/mount", "file /run/mount/utab*")
+    host.run("mount", "--bind", "/dev/null", str(paths[0].resolve()))
+    try:
+        remedy = finds(host, "kernel-nftables", "network mynet (bridge)", "network mynet (portmap)")
+        assert remedy == "apt-get install libnftables1"
+        lines = doctor(host, "--verbose", status=1)
+        assert any(line.startswith("note library: ") for line in lines)
+    finally:
+        host.run("umount", str(paths[0].resolve()))
+    assert doctor(host, status=0) == []
 
 
 # What it prints

@@ -10,7 +10,7 @@ import pytest
 from tests.support import firewall, traffic
 from tests.support.attached import PORT, WEB, Attached, cnihook, detach, repair
 from tests.support.host import Host, Outside
-from tests.support.oci import CNIHOOK, MYNET, NET_D, RESULTS, bridge, configure, external
+from tests.support.oci import CNIHOOK, MYNET, NET_D, RESULTS, Runtime, bridge, configure, external
 
 PTP: dict[str, Any] = {
     "cniVersion": "1.0.0",
@@ -364,3 +364,30 @@ fi"""
     assert f"(attached anew, with {now} in place of {before})" in lines[0]
     assert made.space.link("eth0")["address"] == mac
     detach(made)
+
+
+def test_container_of_a_runtime_keeps_running(host: Host, outside: Outside, runtime: Runtime) -> None:
+    configure(host, MYNET)
+    container = runtime.run("c1")
+    address = container.address
+    host.run("nft", "flush", "ruleset")
+    container.run("ip", "link", "del", "eth0")
+
+    assert repair(host, "c1")
+    assert container.address == address and runtime.state("c1")["pid"] == container.pid
+    assert traffic.connect(container, outside, Outside.ADDRESS) == Outside.HOST
+    container.exec("ping", "-c1", "-W1", Outside.ADDRESS)
+
+
+def test_repairs_at_once_do_not_meet(host: Host, web: Attached) -> None:
+    """A firewall's restart may well call for several."""
+    host.run("nft", "flush", "ruleset")
+    web.space.run("ip", "link", "del", "eth0")
+
+    at_once = [host.popen(CNIHOOK, "repair", "--all") for _ in range(4)]
+    told = [process.communicate(timeout=30) for process in at_once]
+
+    assert [process.returncode for process in at_once] == [0] * 4
+    assert sum(bool(stdout) for stdout, _ in told) == 1, "one did it, and the others found nothing to do"
+    assert web.works() and web.is_published()
+    detach(web)
