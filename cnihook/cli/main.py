@@ -22,7 +22,8 @@ COMMANDS = {
     "attach": "attach a container that is running already",
     "detach": "take a container off its networks",
     "gc": "release what containers that are gone left behind",
-    "conformance": "hold any CNI plugin or runtime to the specification",
+    "repair": "put back what was taken from the networks of running containers",
+    "doctor": "what is wrong on this host, and what mends it",
     "logs": "what happened to a container's network",
     "add": "attach a network namespace to one network, as cnitool does",
     "del": "take it off again",
@@ -33,6 +34,7 @@ COMMANDS = {
     "plan": "what each plugin would be given; nothing is run",
     "install-plugins": "the built-in plugins as executables, for other runtimes",
     "new-plugin": "a plugin project that works, to be made into one's own",
+    "conformance": "hold any CNI plugin or runtime to the specification",
     "dhcp-keeper": "keep the leases of the plugin dhcp; starts and ends by itself",
     "completion": "completion of all this for bash, zsh or fish",
 }

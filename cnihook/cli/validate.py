@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     found = parser().parse_args(argv)
     settings = arguments.settings_of(found)
     files = found.files or networks.file_names(settings.conf_folder)
-    problems = [problem for path in files for problem in _problems(path, settings.plugin_path)]
+    problems = [problem for path in files for problem in problems_of(path, settings.plugin_path)]
     if found.json:
         print(json.dumps(problems, indent=4))
     else:
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     return 1 if problems else 0
 
 
-def _problems(path: str, plugin_path: "list[str] | None") -> list[dict[str, str]]:
+def problems_of(path: str, plugin_path: "list[str] | None") -> list[dict[str, str]]:
     return [
         {
             "file": path,

@@ -104,6 +104,12 @@ def run(commands: str, what: str) -> None:
         raise NftError(errno.EIO, f"{what}: {first or 'nftables gave no reason'}")
 
 
+def reopen() -> None:
+    """For who has moved to another network namespace: what is open speaks to the one before."""
+    global _backend, _socket
+    _backend = _socket = None
+
+
 def chains(family: str, table: str) -> "dict[str, int]":
     """The chains of a table, each with its use count: its rules, and the jumps to it."""
     found = {}

@@ -295,6 +295,11 @@ def _check_tbf(rtnl: Rtnl, link: Link, wanted: tc.Tbf) -> None:
             raise CniError(INTERNAL, f"{link.name}: the tbf has {what} {one}, not {other}")
 
 
+def repair(call: Call) -> None:
+    """An ADD takes what is left of an earlier one for its own."""
+    add(call)
+
+
 def gc(call: Call) -> None:
     """Remove the ifbs of every owner on this network that is not on the keep-list.
 

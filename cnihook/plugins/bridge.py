@@ -358,18 +358,35 @@ def check(call: Call) -> None:
         raise CniError(INTERNAL, f"bridge {conf.bridge} does not exist")
     if bridge.promiscuous != conf.promiscuous and conf.promiscuous:
         raise CniError(INTERNAL, f"bridge {conf.bridge} is not in promiscuous mode")
+    if not bridge.is_up:
+        raise CniError(INTERNAL, f"bridge {conf.bridge} is down")
     inner = interface.check(call, "veth")
     outer = veth.check_host_end(call, inner)
     if outer.master != bridge.index:
         raise CniError(INTERNAL, f"{outer.name} is no port of bridge {conf.bridge}")
+    if not outer.is_up:
+        raise CniError(INTERNAL, f"{outer.name} is down")
+    if conf.gateway:
+        _check_gateway(call, conf, bridge)
     if conf.filters_vlans:
         _check_vlans(conf, outer, host.port_vlans().get(outer.index, set()))
     if conf.spoof_check and not spoofcheck.is_set(call):
         raise CniError(INTERNAL, f"{outer.name} is not guarded against false MAC addresses")
     if conf.masquerade and call.prev_result:
         for ip in call.prev_result.ips:
-            if not masquerade.is_set(call, ip.net.address):
+            if not masquerade.is_set(call, ip.net):
                 raise CniError(INTERNAL, f"{ip.net.address} is not masqueraded")
+
+
+def _check_gateway(call: Call, conf: Conf, bridge: Link) -> None:
+    """The addresses that containers have as their gateways, on the link that is to have them."""
+    carrier = call.host.find_link(conf.vlan_gateway) if conf.vlan else bridge
+    if not carrier:
+        raise CniError(INTERNAL, f"{conf.vlan_gateway}, the gateway of VLAN {conf.vlan}, is gone")
+    present = {address.net for address in call.host.addresses(carrier)}
+    for ip in call.required_prev_result().ips:
+        if ip.gateway and IPNet(ip.gateway, ip.net.prefix) not in present:
+            raise CniError(INTERNAL, f"{carrier.name} does not have address {ip.gateway}, the gateway")
 
 
 def _check_vlans(conf: Conf, port: Link, present: "set[int]") -> None:
@@ -378,6 +395,37 @@ def _check_vlans(conf: Conf, port: Link, present: "set[int]") -> None:
         wanted.update(range(first, last + 1))
     if missing := sorted(wanted - present):
         raise CniError(INTERNAL, f"{port.name} has lost VLAN {missing[0]}")
+
+
+def repair(call: Call) -> None:
+    """What is on the host: the bridge's and the port's state, addresses of the gateway, nftables."""
+    conf = Conf(call)
+    result = call.required_prev_result()
+    host = call.host
+    port = veth.find_host_end(call)
+    inner = call.sandbox.find_link(call.ifname)
+    if not (port and inner):
+        return  # a new pair has to be made
+    with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
+        is_new = not host.find_link(conf.bridge)
+        bridge = _ensure_bridge(call, conf)
+        known = next((each for each in result.interfaces if each.name == bridge.name), None)
+        if is_new and known and known.mac and not known.sandbox:
+            host.set_link(bridge, mac=known.mac)  # containers have it in mind as their gateway's
+        host.set_link(port, master=bridge.index, up=True)
+    _set_port(host, conf, port)
+    gateways = [ip for ip in result.ips if ip.gateway] if conf.gateway else []
+    if gateways:
+        carrier = _ensure_vlan_gateway(call, conf, bridge) if conf.vlan else bridge
+        for ip in gateways:
+            if ip.gateway:
+                _ensure_address(host, carrier, IPNet(ip.gateway, ip.net.prefix), conf.force_address)
+        interface.forward(gateways)
+    if conf.spoof_check:
+        spoofcheck.add(call, port.name, inner.mac)
+    if conf.masquerade and result.ips:
+        masquerade.add(call, [ip.net for ip in result.ips])
+    _wait_for_port(host, port)
 
 
 def gc(call: Call) -> None:

@@ -217,6 +217,11 @@ def check(call: Call) -> None:
             raise CniError(INTERNAL, f"the port of {where} is not isolated")
 
 
+def repair(call: Call) -> None:
+    """What is there stays as it is."""
+    add(call)
+
+
 def gc(call: Call) -> None:
     """Remove what attachments to this network left behind that are not on the keep-list."""
     keep = call.valid_attachments()

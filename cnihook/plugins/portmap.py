@@ -269,6 +269,11 @@ def check(call: Call) -> None:
         ports.check(call, wanted, nets, conditions=conf.conditions)
 
 
+def repair(call: Call) -> None:
+    """An ADD takes what is left of an earlier one for its own."""
+    add(call)
+
+
 def gc(call: Call) -> None:
     """Unpublish what attachments to this network left behind that are not on the keep-list."""
     keep = call.valid_attachments()

@@ -166,8 +166,16 @@ def check(call: Call) -> None:
             raise CniError(INTERNAL, f"{outer.name} does not have address {ip.gateway}")
         if ip.net.address.host_net() not in routes:
             raise CniError(INTERNAL, f"{outer.name}: the route to {ip.net.address} is missing")
-        if conf.masquerade and not masquerade.is_set(call, ip.net.address):
+        if conf.masquerade and not masquerade.is_set(call, ip.net):
             raise CniError(INTERNAL, f"{ip.net.address} is not masqueraded")
+
+
+def repair(call: Call) -> None:
+    conf = Conf(call)
+    result = call.required_prev_result()
+    interface.forward(result.ips)
+    if conf.masquerade:
+        masquerade.add(call, [ip.net for ip in result.ips])
 
 
 def gc(call: Call) -> None:

@@ -317,6 +317,11 @@ def _check_setting(name: str, wanted: str, made: "dict[str, str | None]", where:
         raise CniError(INTERNAL, f"sysctl {name} {where} is {now!r}, not {wanted!r}")
 
 
+def repair(call: Call) -> None:
+    """The file keeps what was before the first ADD."""
+    add(call)
+
+
 def gc(call: Call) -> None:
     """Remove the files of attachments to this network that are not on the keep-list.
 

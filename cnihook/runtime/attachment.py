@@ -51,7 +51,7 @@ def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TI
     `plugin_path` serves where the record does not say where the plugins are, or they are there no more.
     Every plugin has its turn; then the first error is raised.
     """
-    network, request = _restore(record, plugin_path, timeout)
+    network, request = restore(record, plugin_path, timeout)
     try:
         with in_use(network.name, record):
             chain.delete(network, request, record.capability_args, result_of(network, record))
@@ -61,7 +61,7 @@ def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TI
 
 def check(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> None:
     """Have every plugin compare what is there with what it set up.  Raises the first difference."""
-    network, request = _restore(record, plugin_path, timeout)
+    network, request = restore(record, plugin_path, timeout)
     try:
         with in_use(network.name, record):
             chain.check(network, request, record.capability_args, result_of(network, record))
@@ -75,7 +75,8 @@ def in_use(network: str, record: Record) -> Lock:
     return Lock(f"network-{network}", purpose=purpose, shared=True)
 
 
-def _restore(record: Record, plugin_path: "list[str] | None", timeout: float) -> "tuple[Network, Request]":
+def restore(record: Record, plugin_path: "list[str] | None", timeout: float) -> "tuple[Network, Request]":
+    """The network as it was attached, and a request to its plugins, for the caller to close."""
     network = networks.parse(record.config, f"the record {record.path}")
     return network, Request(
         record.container_id,

@@ -5,7 +5,7 @@ specification derives.
 
 from cnihook.runtime.networks import Network
 from cnihook.sdk import invoke
-from cnihook.sdk.call import Request
+from cnihook.sdk.call import Call, Request
 from cnihook.spec import version as versions
 from cnihook.spec.config import NetConf, lookup
 from cnihook.spec.errors import INTERNAL, CniError, PoolExhausted, as_cni_error
@@ -14,7 +14,7 @@ from cnihook.spec.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     Capabilities = dict[str, Any]
@@ -106,11 +106,34 @@ def check(
     versions.check_operation("CHECK", network.version)
     if network.disable_check:
         return
+    for _index, error in differences(network, request, capability_args, result):
+        raise error
+
+
+def differences(
+    network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
+) -> "Iterator[tuple[int, CniError]]":
+    """Each plugin's first difference, with the plugin's place in the chain."""
     for index in range(len(network.plugins)):
         try:
             _run("CHECK", network, index, request, capability_args, result)
         except Exception as error:
-            raise _in_context(error, network, index, "check") from None
+            yield index, _in_context(error, network, index, "check")
+
+
+def put_back(
+    network: Network, index: int, request: Request, capability_args: "Capabilities", result: Result
+) -> None:
+    """Have one plugin set up again what it can without a new link; `result` is the whole chain's.
+
+    CNI has no such operation, so it is the built-in plugins' alone; what is not done, CHECK finds.
+    """
+    conf = NetConf(derive(network, index, capability_args, result), network.where(index))
+    plugin_type = conf.string("type")
+    if invoke.find(plugin_type, request.plugin_path) is None:
+        repair = getattr(invoke.load(plugin_type), "repair", None)
+        if repair:
+            repair(Call("ADD", conf, request))
 
 
 def gc(network: Network, keep: "Iterable[tuple[str, str]]", request: Request) -> None:

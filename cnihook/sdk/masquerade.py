@@ -104,8 +104,14 @@ def gc(call: Call, keep: "set[str]") -> None:
         _remove([a for a, owner in _all() if owner.startswith(call.owner_prefix) and owner not in keep])
 
 
-def is_set(call: Call, address: Address) -> bool:
-    return nft.comment_of(FAMILY, NAME, _words(address)[1], address) == call.owner
+def is_set(call: Call, net: IPNet) -> bool:
+    """Whether the address is this call's in its map, and the way from there is as it was made."""
+    present = table.chains()
+    return (
+        nft.comment_of(FAMILY, NAME, _words(net.address)[1], net.address) == call.owner
+        and present.get(_BASE_CHAIN) == _BASE_RULES
+        and present.get(_chain(call.network, net.network()), 0) >= _RULES
+    )
 
 
 def _all() -> "list[tuple[Address, str]]":

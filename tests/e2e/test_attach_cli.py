@@ -325,7 +325,7 @@ def test_log_of_a_failure_outlives_its_container(host: Host, runtime: Runtime) -
         "detach",
         "detach c1 --network mynet:eth0",
         "detach -x",
-        "gc c1",
+        "gc --all",
         "gc --dry",
         "logs a/b",
         "logs c1 c2",

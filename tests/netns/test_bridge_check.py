@@ -112,6 +112,30 @@ def test_check_finds(
     container.run("ip", "link", "del", "eth0", check=False)  # where it is not the plugin's any more
 
 
+@pytest.mark.known_difference("does not look at it")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ip link set cni0 down",
+        "ip link set {port} down",
+        "ip address del 10.9.0.1/24 dev cni0",
+        "nft flush chain inet cnihook postrouting",
+    ],
+)
+def test_check_finds_what_stops_the_traffic_on_the_host(
+    host: Host, container: Container, command: str
+) -> None:
+    """For who repairs by it: else nothing would be amiss, and nothing would work."""
+    conf = MASQUERADED | {"cniVersion": "1.0.0"}
+    sent = with_previous_result(conf, host.cni("ADD", conf, container))
+    (port,) = [name for name in host.links() if name.startswith("veth")]
+    host.cni("CHECK", sent, container)
+    host.run(*command.format(port=port).split(), check=command.startswith("ip"))
+
+    with pytest.raises(CniFailure):
+        host.cni("CHECK", sent, container)
+
+
 def test_check_wants_the_result(host: Host, container: Container, attached: Any) -> None:
     with pytest.raises(CniFailure, match="prevResult"):
         host.cni("CHECK", CONF, container)

@@ -43,6 +43,8 @@ def witness(host: Host) -> tuple[set[Any], set[Any]]:
             }
             routes = set()
             for route in ip.get_routes():
+                if (route["family"], route.get_attr("RTA_TABLE")) == (10, 255):
+                    continue  # the kernel's own, which come once an address is known to be unique
                 attributes = dict(route["attrs"])
                 for unstable in ("RTA_CACHEINFO", "RTA_OIF"):
                     attributes.pop(unstable, None)

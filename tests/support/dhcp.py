@@ -147,7 +147,7 @@ link set {port} master cni0 up
 def keepers(host: Host) -> list[int]:
     """The keepers that run in a throw-away host, as its PIDs."""
     found = []
-    for line in host.run("ps", "-e", "-o", "pid=,args=").stdout.splitlines():
+    for line in host.run("ps", "-ewwo", "pid=,args=").stdout.splitlines():
         pid, _, command = line.strip().partition(" ")
         if "dhcp-keeper" in command:
             found.append(int(pid))

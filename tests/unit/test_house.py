@@ -20,6 +20,7 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0"
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"doctor"},
     {"hook"},
     {"attach"},
     {"oci", "conformance"},

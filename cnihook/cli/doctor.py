@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook doctor: what is wrong on this host, why it matters, and the command that mends it."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from cnihook.cli import arguments, validate
+from cnihook.cli.arguments import Parser
+from cnihook.doctor import addresses, kernel, leftovers, programs, traffic
+from cnihook.doctor.finding import Finding, Host
+from cnihook.lean.words import describe
+from cnihook.log import complain
+from cnihook.runtime import networks
+from cnihook.spec.errors import CniError
+
+DESCRIPTION = """\
+Look for what is wrong with this host's container networks: kernel, nftables, forwarding, other firewalls,
+routes, subnets, leases, records, names, hooks, configurations.  Of each finding: what, why it matters, and
+the command that mends it.  Nothing is changed without --fix.  Says nothing where nothing is wrong.
+"""
+EPILOG = "Exit code: 0 nothing found, 1 something, 2 could not look (or usage)."
+
+Check = Callable[[Host], Iterator[Finding]]
+
+
+def parser() -> Parser:
+    made = Parser("doctor", DESCRIPTION, EPILOG)
+    made.add_argument(
+        "--fix", action="store_true", help="do what cannot hurt, and say so: gc, forwarding, left-over names"
+    )
+    made.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="also what is no fault: traps of runtimes, what the kernel lacks and nobody needs",
+    )
+    made.add_argument("--json", action="store_true", help="the findings as a list of JSON objects")
+    made.add_conf_folder()
+    made.add_plugin_folders()
+    return made
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
+    settings = arguments.settings_of(found)
+    if os.geteuid() != 0:
+        complain("doctor: only root can look at all of it")
+        return 2
+    outcome = 0
+    findings: list[Finding] = []
+
+    def look() -> None:
+        nonlocal outcome
+        findings.clear()
+        outcome = 0
+        host = Host(settings)
+        for name, check in _checks(found.verbose).items():
+            try:
+                findings.extend(check(host))
+            except (OSError, CniError) as error:
+                complain(f"doctor: could not look at {name}: {describe(error)}")
+                outcome = 2
+
+    def work() -> None:
+        look()
+        fixable = [finding for finding in findings if finding.fix]
+        if found.fix and fixable:
+            _fix(fixable)
+            look()
+
+    code = arguments.work("doctor", work)
+    shown = [finding for finding in findings if found.verbose or not finding.note]
+    if found.json:
+        print(json.dumps([finding.to_json() for finding in shown], indent=4))
+    else:
+        _show(shown)
+    if code:
+        return 2
+    return outcome or int(any(not finding.note for finding in findings))
+
+
+def _checks(verbose: bool) -> dict[str, Check]:
+    """By what is looked at."""
+    checks: dict[str, Check] = {
+        "the kernel": lambda host: kernel.check(host, verbose),
+        "configurations": _check_configurations,
+        "folders of plugins": programs.check_folders,
+        "records": leftovers.check_records,
+        "attachments": leftovers.check_attachments,
+        "damaged records": leftovers.check_damaged,
+        "forwarding": traffic.check_forwarding,
+        "firewalls": traffic.check_policies,
+        "routes": traffic.check_ways,
+        "subnets": addresses.check_overlaps,
+        "ranges": addresses.check_ranges,
+        "leases": addresses.check_leases,
+        "names of namespaces": leftovers.check_names,
+        "nftables": leftovers.check_elements,
+        "hooks": leftovers.check_hooks,
+    }
+    if verbose:
+        checks["libraries"] = programs.check_library
+        checks["versions of runtimes"] = programs.check_versions
+    return checks
+
+
+def _check_configurations(host: Host) -> Iterator[Finding]:
+    for path in networks.file_names(host.settings.conf_folder):
+        for problem in validate.problems_of(path, host.settings.plugin_path):
+            yield Finding(
+                "configuration",
+                problem["problem"],
+                "no container gets this network, or not all of it",
+                problem["hint"] or f"edit {path}, then: cnihook validate {path}",
+            )
+
+
+def _fix(findings: list[Finding]) -> None:
+    done = set()
+    for finding in findings:
+        print(f"fixing {finding.kind}: {finding.what}: {finding.remedy}", file=sys.stderr, flush=True)
+        if finding.remedy in done or not finding.fix:
+            continue
+        done.add(finding.remedy)
+        try:
+            finding.fix()
+        except (OSError, CniError) as error:
+            complain(f"doctor: {finding.remedy}: {describe(error)}")
+
+
+def _show(findings: list[Finding]) -> None:
+    """A line for each; on a terminal three, for a person to read."""
+    if not sys.stdout.isatty():
+        for finding in findings:
+            kind = f"note {finding.kind}" if finding.note else finding.kind
+            print(f"{kind}: {finding.what}; {finding.why}; remedy: {finding.remedy}")
+        return
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    red, yellow, bold, plain = ("\033[31m", "\033[33m", "\033[1m", "\033[0m") if colour else ("",) * 4
+    for finding in findings:
+        print(f"{yellow if finding.note else red}{finding.kind}{plain}: {finding.what}")
+        print(f"    why:    {finding.why}")
+        print(f"    remedy: {bold}{finding.remedy}{plain}")

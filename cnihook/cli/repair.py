@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook repair: put back what was taken from the networks of containers that run."""
+
+from cnihook.attach import Settings
+from cnihook.cli import arguments
+from cnihook.cli.arguments import Parser
+from cnihook.lean.words import describe
+from cnihook.linux import netns
+from cnihook.log import Log
+from cnihook.runtime import attachment, cache, repair
+from cnihook.spec.errors import INTERNAL, CniError
+from cnihook.spec.names import check_container_id
+
+DESCRIPTION = """\
+Put back what a reload of the firewall, `nft flush ruleset`, `ip link del` or the like took from containers
+that run.  They keep running, and keep their addresses.
+
+Each attachment is compared with its record, as CHECK does.  What needs no new link is set up again in place;
+else the container gets a new link.  Prints what was amiss, and nothing where all is as it should be.
+"""
+
+
+def parser() -> Parser:
+    made = Parser("repair", DESCRIPTION, "Exit code: 0 all is well now, 1 something is not, 2 usage.")
+    which = made.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "id",
+        metavar="ID",
+        nargs="?",
+        type=arguments.checked(check_container_id),
+        help="the container's, as its runtime knows it",
+    )
+    which.add_argument("--all", action="store_true", help="all containers that run")
+    made.add_plugin_folders()
+    return made
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
+    settings = arguments.settings_of(found)
+    if found.id:
+        return arguments.work(f"repair {found.id}", lambda: _repair(found.id, settings))
+    return arguments.work("repair", lambda: _repair_all(settings))
+
+
+def _repair_all(settings: Settings) -> None:
+    living = {
+        record.container_id
+        for record in cache.all_records()
+        if record.holder is not None and not attachment.is_gone(record)
+    }
+    errors: list[CniError] = []
+    for container_id in sorted(living):
+        try:
+            _repair(container_id, settings)
+        except (CniError, OSError) as error:
+            if all(map(attachment.is_gone, cache.of_container(container_id))):
+                continue  # it has ended just now
+            errors.append(CniError(INTERNAL, f"{container_id}: {describe(error)}"))
+    _raise(errors)
+
+
+def _repair(container_id: str, settings: Settings) -> None:
+    log = Log(container_id)
+    errors: list[CniError] = []
+    with repair.container(container_id):
+        records = repair.records_of(container_id)
+        if repair.restore_name(records[0]):
+            _tell(container_id, f"it had lost its name in {netns.NAMES}", log)
+        for record in records:
+            what = f"{record.network} {record.ifname}"
+            try:
+                for words in repair.attached(record, settings.plugin_path):
+                    _tell(container_id, f"{what}: {words}", log)
+            except (CniError, OSError) as error:
+                log.failure(f"repair of {what}", error)
+                errors.append(CniError(INTERNAL, f"{what}: {describe(error)}"))
+    _raise(errors)
+
+
+def _tell(container_id: str, words: str, log: Log) -> None:
+    log.event(f"repaired: {words}")
+    print(f"repaired {container_id}: {words}", flush=True)
+
+
+def _raise(errors: list[CniError]) -> None:
+    if errors:
+        for another in errors[1:]:
+            errors[0].add_note(str(another))
+        raise errors[0]

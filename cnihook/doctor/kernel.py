@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel lacks that plugins need; tried out in a network namespace that is gone right after."""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+
+from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
+from cnihook.lean.words import describe
+from cnihook.linux import libc, nft, tc
+from cnihook.linux.rtnl import Rtnl
+from cnihook.sdk import invoke
+
+# The kinds of links that a built-in plugin makes, and the modules of the kernel that they are in.
+_LINKS = {
+    "bridge": ("bridge", "veth"),
+    "ptp": ("veth",),
+    "macvlan": ("macvlan",),
+    "ipvlan": ("ipvlan",),
+    "vlan": ("vlan",),
+    "dummy": ("dummy",),
+    "vrf": ("vrf",),
+    "bandwidth": ("ifb",),
+}
+_MODULES = {"vlan": "8021q", "tbf": "sch_tbf", "nftables": "nf_tables nft_masq nft_nat nft_fib_inet"}
+
+_RULES = """\
+add table inet probe
+add map inet probe verdicts { type ipv4_addr : verdict ; }
+add map inet probe ports { type inet_proto . inet_service : ipv4_addr . inet_service ; }
+add chain inet probe postrouting { type nat hook postrouting priority srcnat ; }
+add rule inet probe postrouting ip saddr vmap @verdicts
+add rule inet probe postrouting masquerade
+add chain inet probe ports
+add rule inet probe ports meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports
+add chain inet probe prerouting { type nat hook prerouting priority dstnat ; }
+add rule inet probe prerouting fib daddr type local jump ports
+"""
+
+
+def check(host: Host, everything: bool) -> Iterator[Finding]:
+    """With `everything`, also what the plugins would need that no network has."""
+    users: dict[str, list[str]] = {}
+    for network in host.networks:
+        for plugin in plugins_of(network):
+            for feature in _features(plugin):
+                users.setdefault(feature, []).append(f"network {network.name} ({plugin.type})")
+    features = set(users)
+    if everything:
+        features |= {kind for kinds in _LINKS.values() for kind in kinds} | {"tbf", "tun", "nftables"}
+    for feature, problem in sorted(_missing(sorted(features)).items()):
+        by = users.get(feature)
+        what = f"{_described(feature)} cannot be used: {problem}"
+        if by:
+            yield Finding(f"kernel-{feature}", what, f"needed by {', '.join(by)}", _remedy(feature, problem))
+        else:
+            types = [kind for kind, links in _LINKS.items() if feature in links] or [_other_user(feature)]
+            why = f"no network needs it now; the plugin {types[0]} would"
+            yield Finding(f"kernel-{feature}", what, why, _remedy(feature, problem), note=True)
+
+
+def _features(plugin: Plugin) -> Iterator[str]:
+    if not invoke.is_built_in(plugin.type):
+        return
+    yield from _LINKS.get(plugin.type, ())
+    if plugin.type == "bandwidth":
+        yield "tbf"
+    if plugin.type == "tap":
+        yield "tun"
+    if plugin.type in ("portmap", "firewall") or plugin.is_set("ipMasq", "macspoofchk"):
+        yield "nftables"
+
+
+def _described(feature: str) -> str:
+    return {"nftables": "nftables", "tbf": "the qdisc tbf", "tun": "/dev/net/tun"}.get(
+        feature, f"links of the kind {feature}"
+    )
+
+
+def _other_user(feature: str) -> str:
+    return {"tbf": "bandwidth", "tun": "tap"}.get(feature, "portmap")
+
+
+def _remedy(feature: str, problem: str) -> str:
+    if "libnftables" in problem:
+        return "apt-get install libnftables1"
+    return f"modprobe -a {_MODULES.get(feature, feature)}"
+
+
+def _missing(features: list[str]) -> dict[str, str]:
+    """Those that do not work, and why."""
+
+    def probe() -> dict[str, str]:
+        rtnl = Rtnl()
+        return {feature: problem for feature in features if (problem := _try(rtnl, feature))}
+
+    return _in_a_throwaway_namespace(probe)
+
+
+def _try(rtnl: Rtnl, feature: str) -> str:
+    try:
+        if feature == "nftables":
+            nft.run(_RULES, "nftables")
+        elif feature == "tun":
+            os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+        elif feature == "tbf":
+            rtnl.add_link("ifb", "probe-tbf")
+            tc.add_tbf(rtnl, rtnl.link("probe-tbf"), tc.Tbf.of(125_000, 125_000, 25_000))
+        else:
+            rtnl.add_link(feature, f"probe-{feature}"[:15])
+    except OSError as error:
+        # Some kinds need more than a name (a parent, a number); the refusal tells that they are known.
+        if feature not in ("nftables", "tun", "tbf") and error.errno != errno.EOPNOTSUPP:
+            return ""
+        return describe(error)
+    return ""
+
+
+def _in_a_throwaway_namespace(function: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """In a child process, which takes the namespace with it."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            libc.unshare(libc.CLONE_NEWNET)
+            nft.reopen()
+            os.write(writing, json.dumps([function(), ""]).encode())
+        except BaseException as error:
+            os.write(
+                writing,
+                json.dumps([{}, f"a network namespace to try things in: {describe(error)}"]).encode(),
+            )
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    found, problem = json.loads(text)
+    if problem:
+        raise OSError(errno.EPERM, problem)
+    return {str(key): str(value) for key, value in found.items()}

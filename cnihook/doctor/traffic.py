@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What on the host keeps the traffic of containers from where it is to go."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+
+from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
+from cnihook.lean import command, process
+from cnihook.linux import sysctl, xtables
+from cnihook.linux.nexthop import link_towards
+from cnihook.runtime.networks import Network
+
+_FIREWALL = '{"type": "firewall"}'
+_BRIDGED = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"}
+
+
+def check_forwarding(host: Host) -> Iterator[Finding]:
+    """ADD switches it on, so it is a fault only where somebody has switched it off since."""
+    settings = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+    for version, name in settings.items():
+        on = [
+            one.network.name
+            for one in host.attached
+            if any(plugin.routes for plugin in plugins_of(one.network))
+            and any(ip.net.address.version == version and ip.gateway for ip in one.result.ips)
+        ]
+        if on and _read(name) == "0":
+            dotted = name.replace("/", ".")
+            yield Finding(
+                "forwarding-off",
+                f"{dotted} is 0",
+                f"the host passes on nothing from or to containers of {', '.join(sorted(set(on)))}",
+                f"sysctl -w {dotted}=1",
+                fix=partial(sysctl.write, name, 1),
+            )
+
+
+def check_policies(host: Host) -> Iterator[Finding]:
+    """iptables' FORWARD with policy DROP, which Docker sets, and networks that nobody lets through."""
+    for version in (4, 6):
+        dropping = [table.name for table in xtables.filters(version) if table.policy("FORWARD") == "drop"]
+        if not dropping:
+            continue
+        listed = _forward_rules(version)
+        for network in host.networks:
+            plugins = plugins_of(network)
+            interface = plugins[0]
+            if any(plugin.type == "firewall" for plugin in plugins) or not _has_version(network, version):
+                continue
+            if interface.bridge and _is_accepted(listed, interface.bridge):
+                continue
+            if interface.routes:
+                yield Finding(
+                    "forward-drop",
+                    f"{dropping[0]} has policy DROP for FORWARD, and no rule for network {network.name}",
+                    "its containers reach the host, but nobody beyond it",
+                    f"add {_FIREWALL} to the plugins in {network.source}, then attach its containers anew",
+                )
+            if interface.bridge and _read(_BRIDGED[version]) == "1":
+                name = _BRIDGED[version].replace("/", ".")
+                yield Finding(
+                    "bridged-drop",
+                    f"{name} is 1, and {dropping[0]} has policy DROP for FORWARD",
+                    f"containers on {interface.bridge} (network {network.name}) do not reach each other",
+                    f"sysctl -w {name}=0",
+                )
+
+
+def _has_version(network: Network, version: int) -> bool:
+    """By the look of its configuration: addresses of version 6 have a colon in them."""
+    text = network.text.decode(errors="replace")
+    return version == 4 or "::" in text
+
+
+def _forward_rules(version: int) -> list[str]:
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    name = "iptables" if version == 4 else "ip6tables"
+    try:
+        program = command.find(name, path)
+    except command.NotExecutable:
+        return []
+    done = process.run(program, [name, "-w", "-S"], dict(os.environ), b"", 30.0)
+    return done.stdout.decode(errors="replace").splitlines()
+
+
+def _is_accepted(rules: list[str], bridge: str) -> bool:
+    """Whether somebody has made rules for this bridge in both directions."""
+    accepting = [rule.split() for rule in rules if rule.endswith("-j ACCEPT")]
+    return all(
+        any(rule[i : i + 2] == [way, bridge] for rule in accepting for i in range(len(rule)))
+        for way in ("-i", "-o")
+    )
+
+
+def check_ways(host: Host) -> Iterator[Finding]:
+    """Whether what is for a container goes there, and what it sends is let in."""
+    for one in host.attached:
+        plugin = plugins_of(one.network)[0]
+        if not plugin.routes:
+            continue
+        for ip in one.result.ips:
+            link = link_towards(host.rtnl, ip.net.address)
+            if link and plugin.is_own(link.name, link.kind):
+                continue
+            where = link.name if link else "nowhere"
+            address = ip.net.address
+            why = f"another route goes before that of network {one.network.name}"
+            entry = plugin.bridge
+            if link and entry and _strict(entry):
+                why += f"; and rp_filter is strict on {entry}, so the kernel drops what the container sends"
+            yield Finding(
+                "route-astray",
+                f"{address} of container {one.record.container_id} is reached by {where},"
+                f" not by {entry or 'its own link'}",
+                why,
+                f"ip route get {address}" if link else f"cnihook repair {one.record.container_id}",
+            )
+
+
+def _strict(link: str) -> bool:
+    values = [_read(f"net/ipv4/conf/{name}/rp_filter") for name in ("all", link)]
+    return max(filter(None, values), default="0") == "1"
+
+
+def _read(name: str) -> str:
+    try:
+        return sysctl.read(name)
+    except OSError:
+        return ""
+
+
+def own_links(host: Host, plugin: Plugin) -> set[int]:
+    """The indexes of the host's links that lead to a network's containers."""
+    return {link.index for link in host.rtnl.links() if plugin.is_own(link.name, link.kind, link.alias)}

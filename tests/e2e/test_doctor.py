@@ -1,0 +1,436 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook doctor: finds what somebody broke, and nothing where nothing is broken."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import firewall
+from tests.support.host import Container, Host
+from tests.support.namespace import base_environment
+from tests.support.oci import CNIHOOK, LEAVES, NET_D, NETWORKS, RESULTS, bridge, call_hook, configure
+from tests.support.skip import need
+
+NET = bridge("mynet", "10.22.0.0/24", ipMasq=True)
+NET["cniVersion"] = "1.1.0"
+PORTS = {"type": "portmap", "capabilities": {"portMappings": True}}
+FIREWALL = {"type": "firewall"}
+NET["plugins"] += [PORTS, FIREWALL]
+HOOKS_D = "/etc/containers/oci/hooks.d"
+HOOKS_LEAVE = ("dir /etc/containers*", f"file {HOOKS_D}/*")
+
+
+def doctor(
+    host: Host, *options: str, status: int | None = None, env: dict[str, str] | None = None
+) -> list[str]:
+    """The lines that it prints."""
+    done = run(host, *options, env=env)
+    if status is not None:
+        assert done.returncode == status, done
+    return done.stdout.splitlines()
+
+
+def run(host: Host, *options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    done = host.run(CNIHOOK, "doctor", *options, env=base_environment() | (env or {}), check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def finds(host: Host, kind: str, *words: str) -> str:
+    """The one line of this kind, which has all these words; there is no other fault.  Returns the remedy."""
+    lines = doctor(host, status=1)
+    assert [line.partition(":")[0] for line in lines] == [kind], lines
+    assert all(word in lines[0] for word in words), lines
+    return lines[0].rpartition("; remedy: ")[2]
+
+
+def fixes(host: Host, kind: str) -> None:
+    """What --fix does is said on stderr, and then nothing is wrong any more."""
+    done = run(host, "--fix")
+    assert (done.returncode, done.stdout) == (0, ""), done
+    assert all(line.startswith(f"fixing {kind}: ") for line in done.stderr.splitlines()) and done.stderr
+    assert doctor(host, status=0) == []
+
+
+def attach(host: Host, name: str, **wants: str) -> Container:
+    made = host.container(name, process=True)
+    annotations = {f"cnihook.{word}": value for word, value in wants.items()}
+    state = {"ociVersion": "1.0.2", "id": name, "pid": made.pid, "status": "creating", "bundle": "/"}
+    done = call_hook(host, "createRuntime", state | {"annotations": annotations})
+    assert (done.returncode, done.stderr) == (0, "")
+    return made
+
+
+def detach(host: Host, *names: str) -> None:
+    for name in names:
+        host.run(CNIHOOK, "detach", name)
+
+
+@pytest.fixture
+def attached(host: Host) -> Iterator[Container]:
+    configure(host, NET)
+    yield attach(host, "c1", publish="8080:80")
+
+
+# Nothing is wrong
+
+
+def test_a_host_that_was_just_installed_is_healthy(host: Host) -> None:
+    assert doctor(host, status=0) == []
+    assert json.loads("".join(doctor(host, "--json", status=0))) == []
+
+
+def test_a_host_at_work_is_healthy(host: Host, attached: Container) -> None:
+    """Containers, published ports, a neighbour's network, a namespace and a bridge of somebody else."""
+    host.outside()
+    other = bridge("other", "10.23.0.0/24", ipMasq=True)
+    configure(host, NET, other)
+    attach(host, "c2", networks="other")
+    host.run("ip", "netns", "add", "somebodys")
+    before = host.nft(), host.links()
+
+    assert doctor(host, status=0) == []
+    assert run(host, "--fix").stderr == ""
+    assert (host.nft(), host.links()) == before
+    host.run("ip", "netns", "del", "somebodys")
+    detach(host, "c1", "c2")
+
+
+def test_what_is_no_fault_is_told_to_who_asks(host: Host) -> None:
+    """Such as traps of the runtimes that are installed; the exit code stays 0."""
+    need("runc")
+
+    lines = doctor(host, "--verbose", status=0)
+    host.leaves(*LEAVES)
+
+    assert all(line.startswith("note ") for line in lines)
+    assert doctor(host, status=0) == []
+
+
+# Each thing that may be wrong
+
+
+def test_forwarding_that_was_switched_off(host: Host, attached: Container) -> None:
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+
+    assert finds(host, "forwarding-off", "mynet") == "sysctl -w net.ipv4.ip_forward=1"
+    fixes(host, "forwarding-off")
+    assert host.sysctl("net/ipv4/ip_forward") == "1"
+    detach(host, "c1")
+
+
+def test_policy_that_drops_what_no_rule_lets_through(host: Host) -> None:
+    """Unless the administrator's own rules do.  The plugin firewall is the remedy."""
+    configure(host, bridge("mynet", "10.22.0.0/24"))
+    firewall.drop_forwarded(host)
+    host.run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0")
+
+    assert FIREWALL["type"] in finds(host, "forward-drop", "mynet", "DROP")
+    host.run("iptables", "-A", "FORWARD", "-i", "br-mynet", "-j", "ACCEPT")
+    host.run("iptables", "-A", "FORWARD", "-o", "br-mynet", "-j", "ACCEPT")
+    assert doctor(host, status=0) == []
+    host.run("iptables", "-F", "FORWARD")
+    configure(host, NET)
+    assert doctor(host, status=0) == []
+
+
+def test_bridges_whose_own_traffic_goes_through_that_policy(host: Host) -> None:
+    if not host.exists(f"/proc/sys/{firewall.BRIDGED}"):
+        pytest.skip("the kernel has no br_netfilter")
+    configure(host, bridge("mynet", "10.22.0.0/24", isGateway=False))
+    firewall.drop_forwarded(host, "iptables")
+    host.run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
+
+    remedy = finds(host, "bridged-drop", "br-mynet")
+
+    host.run(*remedy.replace("-w", "-qw").split())
+    assert doctor(host, status=0) == []
+
+
+def test_subnet_of_the_hosts_own_surroundings(host: Host) -> None:
+    configure(host, NET)
+    host.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
+    host.run("ip", "address", "add", "10.22.0.77/16", "dev", "up0")
+    host.run("ip", "link", "set", "up0", "up")
+
+    finds(host, "subnet-overlap", "10.22.0.0/24 of network mynet", "10.22.0.0/16 on up0")
+    host.run("ip", "link", "del", "up0")
+    assert doctor(host, status=0) == []
+
+
+def test_networks_with_one_subnet(host: Host) -> None:
+    configure(host, NET, bridge("other", "10.22.0.0/16"))
+
+    finds(host, "subnet-overlap", "network mynet", "network other")
+
+
+def test_subnet_of_a_network_that_is_bridged_to_its_surroundings_is_meant_so(host: Host) -> None:
+    """The bridge plugin without a gateway: what is routed there is the LAN's own."""
+    configure(host, bridge("lan", "198.51.100.0/24", isGateway=False))
+    host.outside()
+
+    assert doctor(host, status=0) == []
+
+
+def test_way_to_a_container_that_leads_elsewhere(host: Host, attached: Container) -> None:
+    host.run("ip", "link", "add", "tun0", "type", "veth", "peer", "name", "tun1")
+    host.run("ip", "link", "set", "tun0", "up")
+    host.run("ip", "link", "set", "tun1", "up")
+    host.run("ip", "route", "add", "10.22.0.2", "dev", "tun0")
+    host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
+
+    remedy = finds(host, "route-astray", "10.22.0.2 of container c1", "tun0, not by br-mynet", "rp_filter")
+
+    assert remedy == "ip route get 10.22.0.2"
+    host.run("ip", "link", "del", "tun0")
+    assert doctor(host, status=0) == []
+    host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0")
+    detach(host, "c1")
+
+
+def test_range_that_comes_to_its_end(host: Host) -> None:
+    configure(host, bridge("small", "10.22.0.0/29"))
+    names = [f"c{number}" for number in range(1, 6)]
+    for name in names[:4]:
+        attach(host, name)
+    assert doctor(host, status=0) == []
+    attach(host, names[4])
+
+    finds(host, "range-full", "network small: 5 of the 5 addresses of 10.22.0.1-10.22.0.6")
+    detach(host, *names)
+
+
+def test_lease_that_nobody_has(host: Host, attached: Container) -> None:
+    host.write(f"{NETWORKS}/mynet/10.22.0.99", "gone\r\neth0")
+
+    remedy = finds(host, "lease-without-owner", "mynet: 1 lease", "10.22.0.99 (the first is of gone eth0)")
+
+    assert remedy == "cnihook gc mynet"
+    host.run(CNIHOOK, "gc", "mynet")
+    assert doctor(host, status=0) == []
+    detach(host, "c1")
+
+
+def test_lease_of_a_network_that_is_no_more(host: Host) -> None:
+    host.write(f"{NETWORKS}/old/10.22.0.99", "gone\r\neth0")
+
+    remedy = finds(host, "lease-without-owner", "network old")
+
+    host.run(*remedy.split())
+    assert doctor(host, status=0) == []
+    host.leaves(f"dir {NETWORKS}", f"dir {NETWORKS}/old")
+
+
+def test_record_of_a_container_that_is_gone(host: Host, attached: Container) -> None:
+    attached.destroy()
+
+    assert finds(host, "record-without-container", "container c1", "mynet eth0") == "cnihook gc"
+    assert "fixing record-without-container" in run(host, "--fix").stderr
+    assert host.listdir(RESULTS) == [] and doctor(host, status=0) == []
+
+
+def test_attachment_from_which_something_was_taken(host: Host, attached: Container) -> None:
+    """--fix leaves that to `cnihook repair`, which may have to make a new link."""
+    host.run("nft", "flush", "ruleset")
+
+    lines = doctor(host, "--fix", status=1)
+
+    assert [line.partition(":")[0] for line in lines] == ["attachment-broken"] * 2
+    assert "container c1, mynet eth0: " in lines[0] and "10.22.0.2 is not masqueraded" in lines[0]
+    assert all(line.endswith("remedy: cnihook repair c1") for line in lines)
+    host.run(CNIHOOK, "repair", "c1")
+    assert doctor(host, status=0) == []
+    detach(host, "c1")
+
+
+def test_damaged_record(host: Host, attached: Container) -> None:
+    """It is moved aside: who knows what can be read from it."""
+    host.write(f"{RESULTS}/mynet-c9-eth0", '{"kind": "cniCa')
+
+    remedy = finds(host, "record-damaged", f"{RESULTS}/mynet-c9-eth0")
+
+    assert remedy == f"mkdir -p /var/lib/cni/damaged; mv {RESULTS}/mynet-c9-eth0 /var/lib/cni/damaged/"
+    fixes(host, "record-damaged")
+    assert host.read("/var/lib/cni/damaged/mynet-c9-eth0") == '{"kind": "cniCa'
+    assert host.listdir(RESULTS) == ["mynet-c1-eth0"]
+    detach(host, "c1")
+    host.leaves("dir /var/lib/cni/damaged", "file /var/lib/cni/damaged/*")
+
+
+def test_name_of_a_namespace_that_is_left_over(host: Host, attached: Container) -> None:
+    """Known as ours by our log; one that somebody else has added stays."""
+    host.run("ip", "netns", "add", "somebodys")
+    record = host.read(f"{RESULTS}/mynet-c1-eth0")
+    host.run("rm", f"{RESULTS}/mynet-c1-eth0")
+    assert not any(line.startswith("name-left-over") for line in doctor(host, status=1)), "its process lives"
+    host.write(f"{RESULTS}/mynet-c1-eth0", record)
+    attached.destroy()
+    host.run("rm", f"{RESULTS}/mynet-c1-eth0")
+
+    lines = [line for line in doctor(host, status=1) if line.startswith("name-left-over")]
+    assert len(lines) == 1 and lines[0].endswith("remedy: ip netns del c1")
+    assert run(host, "--fix").returncode == 1, "leases and elements of nftables are left, which may hurt"
+    assert host.listdir("/run/netns") == ["somebodys"]
+
+    host.write(f"{RESULTS}/mynet-c1-eth0", record)
+    host.run(CNIHOOK, "gc")
+    host.run("ip", "netns", "del", "somebodys")
+    assert doctor(host, status=0) == []
+
+
+def test_elements_of_nftables_that_nobody_has(host: Host, attached: Container) -> None:
+    """The remedy is the command that removes each."""
+    record = host.read(f"{RESULTS}/mynet-c1-eth0")
+    host.run("rm", f"{RESULTS}/mynet-c1-eth0")
+    host.run("rm", f"{NETWORKS}/mynet/10.22.0.2")
+
+    lines = doctor(host, status=1)
+
+    assert {line.partition(":")[0] for line in lines} == {"element-without-owner"}
+    assert [line.rpartition("element inet cnihook ")[2] for line in lines] == [
+        "masq4 '{ 10.22.0.2 }'",
+        "ports-to4 '{ 10.22.0.2 }'",
+        "ports4 '{ tcp . 8080 }'",
+    ]
+    for line in lines:
+        host.run("sh", "-c", line.rpartition("; remedy: ")[2])
+    assert doctor(host, status=0) == []
+    host.write(f"{RESULTS}/mynet-c1-eth0", record)
+    host.run(CNIHOOK, "detach", "c1")
+
+
+@pytest.mark.parametrize(
+    ("hook", "problem"),
+    [
+        ('{"version": "1.0.0", "hook": {"path": "/opt/gone/hook"}}', "there is no program /opt/gone/hook"),
+        (
+            '{"hook": {"path": "/usr/bin/python3", "args": ["python3", "/opt/gone/cnihook", "poststop"]}}',
+            "there is no /opt/gone/cnihook",
+        ),
+        ('{"version": ', "it cannot be read"),
+        ("[]", "it has no hook.path"),
+    ],
+    ids=["program", "script", "malformed", "other"],
+)
+def test_hook_that_cannot_be_run(host: Host, hook: str, problem: str) -> None:
+    host.write(f"{HOOKS_D}/99-hook.json", hook)
+    host.leaves(*HOOKS_LEAVE)
+
+    remedy = finds(host, "hook-broken", "99-hook.json", problem)
+
+    host.run(*remedy.split())
+    assert doctor(host, status=0) == []
+
+
+def test_hook_that_is_installed_is_fine(host: Host) -> None:
+    hook = {"path": "/usr/bin/python3", "args": ["python3", "-IS", CNIHOOK, "createRuntime"]}
+    host.write(f"{HOOKS_D}/99-cnihook.json", json.dumps({"version": "1.0.0", "hook": hook}))
+    host.leaves(*HOOKS_LEAVE)
+
+    assert doctor(host, status=0) == []
+
+
+def test_malformed_configurations(host: Host) -> None:
+    bad = bridge("bad", "10.23.0.0/24", mtu="big")
+    configure(host, NET, **{"20-bad.conflist": json.dumps(bad), "30-cut.conflist": '{"name": '})
+
+    lines = doctor(host, status=1)
+
+    assert [line.partition(":")[0] for line in lines] == ["configuration"] * 2
+    assert f'{NET_D}/20-bad.conflist: plugins[0] (bridge): "mtu" must be an integer' in lines[0]
+    assert f"{NET_D}/30-cut.conflist" in lines[1]
+
+
+def test_missing_plugin_and_folder(host: Host) -> None:
+    network = bridge("mynet", "10.22.0.0/24")
+    network["plugins"].append({"type": "nowhere"})
+    configure(host, network)
+
+    lines = doctor(host, "--cni-path", "/opt/none", status=1)
+
+    assert [line.partition(":")[0] for line in lines] == ["configuration", "plugin-folder"]
+    assert 'failed to find plugin "nowhere"' in lines[0] and "/opt/none" in lines[1]
+
+
+def test_folder_of_plugins_that_everybody_may_write_to(host: Host) -> None:
+    host.write("/run/plugins/mine", "", 0o755)
+    (host.root / "run/plugins").chmod(0o777)
+
+    (line,) = doctor(host, status=1, env={"CNI_PATH": "/run/plugins"})
+
+    assert line.endswith("remedy: chmod o-w /run/plugins")
+    host.run("rm", "-r", "/run/plugins")
+
+
+def test_what_the_kernel_lacks_for_a_configured_network(host: Host) -> None:
+    """Tried out in a namespace of its own: the host's links stay as they are."""
+    probe = host.run("unshare", "-n", "ip", "link", "add", "x", "type", "dummy", check=False)
+    conf: dict[str, Any] = {"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "dummy"}]}
+    conf["plugins"][0]["ipam"] = {"type": "host-local", "subnet": "10.22.0.0/24"}
+    configure(host, conf)
+    links = host.links()
+
+    if probe.returncode == 0:
+        assert doctor(host, status=0) == []
+    else:
+        remedy = finds(host, "kernel-dummy", "links of the kind dummy cannot be used", "mynet (dummy)")
+        assert remedy == "modprobe -a dummy"
+    assert host.links() == links
+
+
+def test_missing_library_of_nftables(host: Host) -> None:
+    """The program does its work, slower; without either nothing does it."""
+    paths = list(Path("/usr/lib").glob("*/libnftables.so.1"))
+    if not paths:
+        pytest.skip("there is no libnftables.so.1 to be hidden")
+    configure(host, NET)
+    host.leaves(*LEAVES, "dir /run/mount", "file /run/mount/utab*")
+    host.run("mount", "--bind", "/dev/null", str(paths[0].resolve()))
+    try:
+        remedy = finds(host, "kernel-nftables", "network mynet (bridge)", "network mynet (portmap)")
+        assert remedy == "apt-get install libnftables1"
+        lines = doctor(host, "--verbose", status=1)
+        assert any(line.startswith("note library: ") for line in lines)
+    finally:
+        host.run("umount", str(paths[0].resolve()))
+    assert doctor(host, status=0) == []
+
+
+# What it prints
+
+
+def test_findings_are_json_for_programs(host: Host, attached: Container) -> None:
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+
+    (found,) = json.loads("".join(doctor(host, "--json", status=1)))
+
+    assert (found["kind"], found["fixable"], found["note"]) == ("forwarding-off", True, False)
+    assert found["remedy"] == "sysctl -w net.ipv4.ip_forward=1"
+    detach(host, "c1")
+
+
+@pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_terminal_gets_colours_unless_it_wants_none(
+    host: Host, variables: dict[str, str], coloured: bool
+) -> None:
+    need("script")
+    configure(host, **{"10-cut.conflist": "{"})
+
+    done = host.run(
+        "script", "-qec", f"{CNIHOOK} doctor", "/dev/null", check=False,
+        env=base_environment() | {"TERM": "xterm"} | variables,
+    )  # fmt: skip
+
+    assert ("\033[31m" in done.stdout) is coloured
+    assert "    remedy: " in done.stdout and "    why:    " in done.stdout
+
+
+def test_who_may_not_look_is_told(host: Host) -> None:
+    done = host.run("setpriv", "--reuid=65534", "--clear-groups", CNIHOOK, "doctor", check=False)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "cnihook: doctor: only root can look at all of it\n"

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The units of systemd that call `cnihook repair` and `cnihook gc`."""
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.attached import WEB, Attached, detach, repair
+from tests.support.cni import CHECKOUT
+from tests.support.firewalld import Firewalld
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, configure, wait_for
+from tests.support.skip import need
+
+UNITS = sorted((CHECKOUT / "cnihook" / "doctor").glob("*.[st]*[er]"))
+
+
+def commands(name: str, host: Host) -> list[str]:
+    """What a unit executes, as systemd would take it apart, with the cnihook that is tested."""
+    text = (CHECKOUT / "cnihook" / "doctor" / name).read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    return shlex.split(line.removeprefix("ExecStart=").replace("/usr/local/bin/cnihook", CNIHOOK))
+
+
+def test_units_are_sound(tmp_path: Path) -> None:
+    need("systemd-analyze")
+    assert len(UNITS) == 4
+    for unit in UNITS:
+        (tmp_path / unit.name).write_text(unit.read_text().replace("/usr/local/bin/cnihook", "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in UNITS)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["cnihook-repair.service", "cnihook-gc.service"])
+def test_units_run_commands_that_there_are(host: Host, name: str) -> None:
+    done = host.run(*commands(name, host))
+
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_reload_of_firewalld_is_heard_of_and_mended(host: Host) -> None:
+    """`firewall-cmd --reload` takes containers out of their zone, and systemd does not know of it."""
+    need("busctl")
+    configure(host, WEB)
+    host.leaves("dir /run/cni", "dir /run/cni/tuning")
+    web = Attached(host, host.outside(), "c1")
+    firewalld = Firewalld(host)
+    assert "not in zone trusted" in "".join(repair(host))
+    assert web.works() and firewalld.sources() == ["10.22.0.2/32"]
+    with host.popen(*commands("cnihook-firewalld.service", host)) as listening:
+        try:
+            assert listening.stderr and "Monitoring bus" in listening.stderr.readline()
+            firewalld.reload()
+            wait_for(lambda: firewalld.sources(), "the container's place in its zone")
+            assert web.works()
+        finally:
+            listening.kill()
+    detach(web)
+    firewalld.stop()

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers on the network `web`, which has most of what there is to lose, for tests of its repair."""
+
+import subprocess
+from typing import Any
+
+from tests.support import traffic
+from tests.support.host import Host, Outside
+from tests.support.namespace import base_environment
+from tests.support.oci import CNIHOOK, RESULTS, call_hook
+
+PORT = 8080
+WEB: dict[str, Any] = {
+    "cniVersion": "1.0.0",
+    "name": "web",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "cni0",
+            "isGateway": True,
+            "ipMasq": True,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": "10.22.0.0/24"}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        },
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+        {"type": "firewall"},
+        {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}},
+    ],
+}
+
+
+def cnihook(host: Host, *argv: str) -> subprocess.CompletedProcess[str]:
+    done = host.run(CNIHOOK, *argv, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def repair(host: Host, *argv: str) -> list[str]:
+    """What was amiss.  Once more, and nothing is."""
+    done = cnihook(host, "repair", *(argv or ("--all",)))
+    assert (done.returncode, done.stderr) == (0, "")
+    again = cnihook(host, "repair", *(argv or ("--all",)))
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    return done.stdout.splitlines()
+
+
+class Attached:
+    """A process with a network namespace of its own, attached as a hook would do it."""
+
+    def __init__(self, host: Host, outside: Outside, name: str, *, plugins: str = "", **wants: str) -> None:
+        self.host, self.outside, self.id = host, outside, name
+        self.space = host.container(name, process=True)
+        annotations = {f"cnihook.{word}": value for word, value in wants.items()}
+        env = base_environment() | ({"CNI_PATH": plugins} if plugins else {})
+        state = {"ociVersion": "1.0.2", "id": name, "pid": self.space.pid, "status": "creating"}
+        done = call_hook(host, "createRuntime", state | {"bundle": "/", "annotations": annotations}, env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        self.identity = self.link()
+
+    def link(self) -> tuple[str, list[str]]:
+        return self.space.link("eth0")["address"], self.space.addresses("eth0")
+
+    @property
+    def address(self) -> str:
+        return self.identity[1][0].partition("/")[0]
+
+    def reaches_outside(self) -> bool:
+        """And by the host's address, since outside nobody knows a way to its own."""
+        try:
+            return traffic.connect(self.space, self.outside, Outside.ADDRESS, timeout=0.3) == Outside.HOST
+        except OSError:
+            return False
+
+    def is_published(self) -> bool:
+        with self.space.socket() as listener, self.outside.socket() as client:
+            listener.bind(("", 80))
+            listener.listen()
+            client.settimeout(0.3)
+            try:
+                client.connect((Outside.HOST, PORT))
+            except OSError:
+                return False
+        return True
+
+    def works(self) -> bool:
+        """It has the same address and MAC address, and its traffic flows both ways."""
+        assert self.link() == self.identity
+        return self.reaches_outside()
+
+
+def detach(*attached: Attached) -> None:
+    for one in attached:
+        assert cnihook(one.host, "detach", one.id).returncode == 0
+        assert not one.host.exists(f"{RESULTS}/web-{one.id}-eth0")
