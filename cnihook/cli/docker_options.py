@@ -9,7 +9,7 @@ reach docker in their order, so where an option is misjudged, docker itself says
 
 SWITCHES = frozenset(
     "detach disable-content-trust help init interactive no-healthcheck oom-kill-disable privileged"
-    " publish-all quiet read-only rm sig-proxy tty use-api-socket".split()
+    " publish-all quiet read-only rm sig-proxy tty use-api-socket no-default-route".split()
 )
 # The short ones that are switches or mean something to us.
 _LONG = {
@@ -25,20 +25,12 @@ _LONG = {
 
 # Docker refuses these to a container that shares another's network; that other one gives them to both.
 _PAUSES_OWN = frozenset("hostname domainname dns dns-opt dns-option dns-search add-host expose".split())
-_BY_NETWORK = (
-    "addresses come from the network's own configuration: give it an ipam that holds the one you want"
-)
 _BY_NAME = "CNI has no names for containers: give the other's address with --add-host NAME:ADDRESS"
-_BY_ADDRESS = (
-    "ports are not published yet: reach the container at its own address, or use `docker run` itself"
-)
+# Wants that plugins serve: docker is not told of them.
+_OF_NETWORKS = frozenset("publish ip ip6 mac-address bandwidth route no-default-route".split())
 _REFUSED = {
-    "publish": _BY_ADDRESS,
-    "publish-all": _BY_ADDRESS,
-    "ip": _BY_NETWORK,
-    "ip6": _BY_NETWORK,
-    "link-local-ip": _BY_NETWORK,
-    "mac-address": 'give it in the network\'s configuration: "args": {"cni": {"mac": ADDRESS}}',
+    "publish-all": "name each port with --publish",
+    "link-local-ip": "name the address with --ip or --ip6",
     "link": _BY_NAME,
     "network-alias": _BY_NAME,
     "net-alias": _BY_NAME,
@@ -90,12 +82,13 @@ class Plan:
         for option in options:
             _refuse(option)
         self.networks = networks or None  # NAME[:IFNAME] each; None: all that there are
+        self.said = [(option.name, option.value) for option in options if option.name in _OF_NETWORKS]
         self.own_dns = {option.name for option in options if option.name.startswith("dns")}
         self.pause = [word for option in options if option.name in _PAUSES_OWN for word in option.words]
         self.run = [
             word
             for option in options
-            if option.name not in _PAUSES_OWN and option.name != "network"
+            if option.name not in _PAUSES_OWN | _OF_NETWORKS and option.name != "network"
             for word in option.words
         ]
         # Where the daemon keeps containers in a user namespace, the two must agree on which.

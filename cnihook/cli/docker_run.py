@@ -39,7 +39,9 @@ usage: docker-run [--network NAME[:IFNAME]]... [OPTION]... IMAGE [COMMAND [ARG].
                             none of CNI's business: the same as `docker run`
 
 All other options are those of `docker run`, and so is the exit code; 125: the container was not started.
-Not for CNI networks: --publish, --link, --network-alias, --ip, --ip6, --mac-address, --restart always.
+--publish, --ip, --ip6 and --mac-address are served by the networks, and so are these, which docker lacks:
+--bandwidth in=RATE,out=RATE, --route NET[=GATEWAY], --no-default-route.
+Not for CNI networks: --publish-all, --link, --network-alias, --restart always.
 
 A second, small container "cnihook-pause-..." holds the network, and goes when the container has ended.
 `docker restart` works while the container runs; once it has ended, `docker start` finds no network for it.
@@ -81,6 +83,8 @@ def _main(argv: list[str]) -> int:
     if os.geteuid() != 0:
         raise Refused("networks need root", "try `sudo docker-run ...`")
     wanted = Wants(None if plan.networks is None else [wants.parse_network(name) for name in plan.networks])
+    for word, value in plan.said:
+        wants.WORDS[word].add(wanted, value)
     settings = Settings.from_environment(os.environ)
     chosen = attach.select(wanted, settings, _complain)
     return _run(docker, plan, chosen, settings)

@@ -123,6 +123,16 @@ def test_names_are_as_docker_and_the_networks_give_them(docker: Docker, host: Ho
     assert [line for line in from_network if line.startswith("nameserver")] == ["nameserver 10.22.0.1"]
 
 
+def test_address_and_mac_are_the_networks_to_give(docker: Docker, host: Host) -> None:
+    wish = ("--ip", "10.22.0.9", "--mac-address=02:00:00:00:00:09", "--no-default-route")
+
+    done = docker.run("--rm", *wish, IMAGE, "sh", "-c", "ip addr show eth0; ip route")
+
+    assert "inet 10.22.0.9/16" in done.stdout and "02:00:00:00:00:09" in done.stdout
+    assert "default" not in done.stdout.split("inet ")[1]
+    gone(docker, host)
+
+
 def test_words_reach_the_command_as_they_are(docker: Docker, host: Host) -> None:
     words = ["a b", "", "'", '"', "$HOME", "*", "two\nlines", "-p", "--network", "é", "\\"]
 
@@ -307,8 +317,7 @@ def test_failing_network_is_125_and_one_line(docker: Docker, host: Host) -> None
         ["-P"],
         ["--publish=80"],
         ["--link", "db"],
-        ["--ip", "10.22.0.9"],
-        ["--mac-address", "02:00:00:00:00:01"],
+        ["--link-local-ip", "169.254.1.1"],
         ["--restart=always"],
         ["--network", "name=mynet,alias=x"],
         ["--network", "nothing-of-that-name"],
