@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook logs: what happened to a container's network."""
 
+import sys
+
 from cnihook import log
-from cnihook.cli import arguments
+from cnihook.cli import arguments, terminal
 from cnihook.cli.arguments import Parser
 from cnihook.log import Log
 from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
@@ -15,27 +17,27 @@ Without ID, the events of all containers, in the order of time, each with its co
 that are gone there is only what failed.
 """
 
+_PAUSE = 0.2  # seconds between two looks of --follow
+
 
 def parser() -> Parser:
     made = Parser("logs", DESCRIPTION)
     made.add_argument("id", metavar="ID", nargs="?", type=arguments.checked(check_container_id))
+    made.add_argument(
+        "-f", "--follow", action="store_true", help="go on with what happens from now on, until Ctrl-C"
+    )
     return made
 
 
 def main(argv: list[str]) -> int:
     found = parser().parse_args(argv)
-    if found.id:
+    if found.follow:
+        _follow(found.id)
+    elif found.id:
         print(_read(found.id), end="")
-        return 0
-    lines = []
-    for name in log.names():
-        try:
-            lines += [(line, name) for line in Log(name).read().splitlines()]
-        except FileNotFoundError:
-            pass  # its container ended just now
-    for line, name in sorted(lines):  # each begins with its time
-        stamp, _, event = line.partition(" ")
-        print(stamp, name, event.strip())
+    else:
+        for line in _in_order({name: _text(name) for name in log.names()}):
+            print(line)
     return 0
 
 
@@ -49,3 +51,40 @@ def _read(name: str) -> str:
             f"nothing is on record of container {name}",
             f"there is something of {others}" if others else "",
         ) from None
+
+
+def _text(name: str) -> str:
+    try:
+        return Log(name).read()
+    except FileNotFoundError:
+        return ""  # its container ended just now
+
+
+def _in_order(texts: "dict[str, str]") -> "list[str]":
+    """The lines of all, each with its container's ID."""
+    lines = [(line, name) for name, text in texts.items() for line in text.splitlines()]
+    told = []
+    for line, name in sorted(lines):  # each begins with its time
+        stamp, _, event = line.partition(" ")
+        told.append(f"{stamp} {name} {event.strip()}")
+    return told
+
+
+def _follow(only: "str | None") -> None:
+    """Until Ctrl-C, through the end of a log and the beginning of another of the same container."""
+    told: dict[str, str] = {}
+    while True:
+        present = [only] if only else log.names()
+        texts = {name: _text(name) for name in present}
+        fresh = {name: _beyond(told.get(name, ""), text) for name, text in texts.items()}
+        lines = fresh[only].splitlines() if only else _in_order(fresh)
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+        told = texts
+        terminal.wait(_PAUSE)
+
+
+def _beyond(told: str, text: str) -> str:
+    """What of a log's text has not been told, in whole lines; all of it if the log is a new one."""
+    return text.removeprefix(told) if text.startswith(told) else text

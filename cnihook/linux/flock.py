@@ -87,14 +87,22 @@ class Lock:
             pass
 
     def _holder(self) -> str:
-        """Those who signed and are still there; of a shared lock that may be one who has let go of it."""
-        try:
-            with open(self._path) as file:
-                signed = file.read().splitlines()
-        except OSError:
-            signed = []
-        alive = [line for line in signed if os.path.exists(f"/proc/{''.join(line.split()[1:2])}")]
-        return ", ".join(alive) or "another process"
+        return ", ".join(_signed(self._path)) or "another process"
+
+
+def is_held(name: str) -> bool:
+    """Whether one who has signed the lock is still there; found out without taking it, which others feel."""
+    return bool(_signed(Lock(name)._path))
+
+
+def _signed(path: str) -> "list[str]":
+    """Those who signed and are still there; of a shared lock that may be one who has let go of it."""
+    try:
+        with open(path) as file:
+            signed = file.read().splitlines()
+    except OSError:
+        return []
+    return [line for line in signed if os.path.exists(f"/proc/{''.join(line.split()[1:2])}")]
 
 
 def clear_abandoned() -> None:

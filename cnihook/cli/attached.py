@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is attached, as the records have it, for the commands that show it.  Needs nothing but a checkout."""
+
+import os
+import time
+from typing import Any
+
+from cnihook.linux import flock
+from cnihook.log import complain
+from cnihook.runtime import attachment, cache, networks
+from cnihook.runtime.cache import Record
+from cnihook.runtime.networks import Network
+from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
+from cnihook.spec.result import Result
+
+ATTACHED, ATTACHING, DEAD, RETRY = "attached", "attaching", "dead", "retry"
+COLOURS = {ATTACHED: "green", ATTACHING: "cyan", DEAD: "red", RETRY: "yellow"}
+
+STATES = """\
+The states: attached; attaching, at this moment; dead, where the container has ended and nobody detached it,
+which `cnihook gc` does; retry, where its attaching was cut short, which the container's next start takes
+back, or `cnihook detach ID`.
+"""
+
+
+class Attached:
+    """One attachment."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.container = record.container_id
+        self.network = record.network
+        self.ifname = record.ifname
+        pid = (record.holder or {}).get("pid")
+        self.pid = pid if isinstance(pid, int) else 0  # 0: the record names no process
+        self.alive = not attachment.is_gone(record)
+        self.state = _state(record, self.alive)
+        self.since = _written(record)
+        self.conf = _network(record)  # None where the record's configuration cannot be read
+        self.result = _result(record, self.conf)
+        self.addresses = [str(ip.net) for ip in self.result.ips]
+        self.ports = [_port(one) for one in _mappings(record)]
+
+    @property
+    def age(self) -> float:
+        return max(time.time() - self.since, 0)
+
+    def to_json(self) -> "dict[str, Any]":
+        return {
+            "container": self.container,
+            "pid": self.pid or None,
+            "alive": self.alive,
+            "network": self.network,
+            "ifname": self.ifname,
+            "addresses": self.addresses,
+            "ports": self.ports,
+            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.since)),
+            "age": round(self.age),
+            "state": self.state,
+            "netns": self.record.netns or None,
+        }
+
+
+def load() -> "list[Attached]":
+    """All attachments: by container, those of one in their order.  Raises OSError, for want of privilege."""
+    found = [Attached(record) for record in cache.all_records()]
+    return sorted(found, key=lambda one: (one.container, one.record.sequence))
+
+
+def of_container(container_id: str) -> "list[Attached]":
+    """Raises CniError for a container that nothing is on record of."""
+    found = [Attached(record) for record in cache.of_container(container_id)]
+    if not found:
+        others = sorted({record.container_id for record in cache.all_records()})
+        shown = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+        raise CniError(
+            UNKNOWN_CONTAINER,
+            f"no network of container {container_id} is on record",
+            f"there are those of {shown}" if others else "there is none of any container",
+        )
+    return found
+
+
+def complain_of_damaged() -> bool:
+    """A line on stderr for each file that is no record.  Returns whether there is any."""
+    paths = cache.damaged()
+    for path in paths:
+        complain(f"{path}: is damaged, and no record of an attachment")
+    return bool(paths)
+
+
+def span(seconds: float) -> str:
+    """A time in one word: 12s, 5m, 3h, 2d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def _state(record: Record, alive: bool) -> str:
+    if record.result is None:
+        return ATTACHING if alive and flock.is_held(f"container-{record.container_id}") else RETRY
+    return ATTACHED if alive else DEAD
+
+
+def _written(record: Record) -> float:
+    try:
+        return os.stat(record.path).st_mtime
+    except OSError:
+        return time.time()  # it was detached just now
+
+
+def _network(record: Record) -> "Network | None":
+    try:
+        return networks.parse(record.config, record.path)
+    except CniError:
+        return None
+
+
+def _result(record: Record, network: "Network | None") -> Result:
+    try:
+        return Result.from_json(record.result, network.version if network else "")
+    except CniError:
+        return Result()
+
+
+def _mappings(record: Record) -> "list[dict[str, Any]]":
+    found = record.capability_args.get("portMappings")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _port(mapping: "dict[str, Any]") -> str:
+    """As `docker ps` has it: 8080->80/tcp, 127.0.0.1:8080->80/tcp."""
+    host = str(mapping.get("hostIP") or "")
+    if host:
+        host = f"[{host}]:" if ":" in host else f"{host}:"
+    protocol = mapping.get("protocol") or "tcp"
+    return f"{host}{mapping.get('hostPort')}->{mapping.get('containerPort')}/{protocol}"

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a picture of a host's networks shows: ways out, networks, containers, and what leads where."""
+
+import os
+from typing import Any
+
+from cnihook.cli import attached, ranges
+from cnihook.cli.attached import Attached
+from cnihook.lean.address import Address
+from cnihook.runtime import networks
+from cnihook.spec.config import NetConf, lookup
+from cnihook.spec.errors import CniError
+
+NAT, ROUTED, DIRECT, NO_WAY = "NAT", "routed", "direct", "no way out"
+
+_ON_A_LINK = ("macvlan", "ipvlan", "vlan", "host-device")  # which put containers on a link of the host
+
+
+class Uplink:
+    """A link of the host that leads out of it, and the next hops there."""
+
+    def __init__(self, dev: str, gateways: "list[str] | None" = None) -> None:
+        self.dev = dev
+        self.gateways = gateways or []
+
+
+class Network:
+    """`link` is its bridge, or the host's link that its containers are on; `uplinks`: names of the links."""
+
+    def __init__(self, name: str, kind: str = "", link: str = "", out: str = NO_WAY) -> None:
+        self.name = name
+        self.kind = kind
+        self.link = link
+        self.out = out
+        self.subnets: list[str] = []
+        self.gateways: list[str] = []
+        self.uplinks: list[str] = []
+        self.containers = 0
+
+
+class Interface:
+    """A container's place on a network."""
+
+    def __init__(
+        self, network: Network, ifname: str, addresses: "list[str]", ports: "list[str]", state: str
+    ) -> None:
+        self.network = network
+        self.ifname = ifname
+        self.addresses = addresses
+        self.ports = ports
+        self.state = state
+
+
+class Container:
+    def __init__(self, container_id: str, pid: int = 0, age: str = "") -> None:
+        self.id = container_id
+        self.pid = pid
+        self.age = age
+        self.interfaces: list[Interface] = []
+
+    @property
+    def label(self) -> str:
+        """The ID as engines show it: their 64 digits say no more than the first 12."""
+        if len(self.id) == 64 and not self.id.strip("0123456789abcdef"):
+            return self.id[:12]
+        return self.id
+
+    @property
+    def state(self) -> str:
+        """The worst of its interfaces'."""
+        states = [interface.state for interface in self.interfaces]
+        order = (attached.DEAD, attached.RETRY, attached.ATTACHING)
+        return next((state for state in order if state in states), attached.ATTACHED)
+
+
+class Picture:
+    def __init__(
+        self, host: str, uplinks: "list[Uplink]", shown: "list[Network]", containers: "list[Container]"
+    ) -> None:
+        self.host = host
+        self.uplinks = uplinks
+        self.networks = shown
+        self.containers = containers
+
+    @property
+    def title(self) -> str:
+        shown = _count(len(self.networks), "network"), _count(len(self.containers), "container")
+        return f"host {self.host}: {', '.join(shown)}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def take(conf_folder: str) -> Picture:
+    """Of this host, now.  Loopback, which every container has, is left out."""
+    listed = attached.load()
+    uplinks = _default_routes()
+    known: dict[str, Network] = {}
+    for configured in networks.load_folder(conf_folder)[0]:
+        if not configured.is_loopback:
+            known[configured.name] = _network(configured, uplinks)
+    containers: dict[str, Container] = {}
+    for one in listed:
+        if one.conf and one.conf.is_loopback:
+            continue
+        network = known.get(one.network)
+        if not network:
+            network = _network(one.conf, uplinks) if one.conf else Network(one.network)
+            known[one.network] = network
+        container = containers.setdefault(
+            one.container, Container(one.container, one.pid, attached.span(one.age))
+        )
+        container.interfaces.append(_interface(one, network))
+    return Picture(os.uname().nodename, uplinks, list(known.values()), list(containers.values()))
+
+
+def _interface(one: Attached, network: Network) -> Interface:
+    network.containers += 1
+    for ip in one.result.ips:
+        subnet = str(ip.net.network())
+        if subnet not in network.subnets and not network.subnets:
+            network.subnets.append(subnet)
+        if ip.gateway and str(ip.gateway) not in network.gateways:
+            network.gateways.append(str(ip.gateway))
+    addresses = [str(ip.net.address) for ip in one.result.ips]
+    return Interface(network, one.ifname, addresses, one.ports, one.state)
+
+
+def _network(configured: networks.Network, uplinks: "list[Uplink]") -> Network:
+    plugin = configured.plugins[0]
+    conf = NetConf(plugin)
+    kind = str(plugin["type"])
+    made = Network(configured.name, kind)
+    made.subnets = list(dict.fromkeys(str(one.subnet) for one in ranges.of_network(configured)))
+    if kind in _ON_A_LINK:
+        made.link = _text(conf, "master") or _text(conf, "device")
+        if not made.link and uplinks:
+            made.link = uplinks[0].dev  # as those plugins have it
+        made.out = DIRECT
+        made.uplinks = [made.link] if made.link else []
+        if made.link and all(uplink.dev != made.link for uplink in uplinks):
+            uplinks.append(Uplink(made.link))
+        return made
+    if kind == "bridge":
+        made.link = _text(conf, "bridge") or "cni0"
+    if lookup(plugin, "ipMasq") is True:
+        made.out = NAT
+    elif kind == "ptp" or True in (lookup(plugin, "isGateway"), lookup(plugin, "isDefaultGateway")):
+        made.out = ROUTED
+    made.uplinks = [uplink.dev for uplink in uplinks if uplink.gateways] if made.out != NO_WAY else []
+    return made
+
+
+def _text(conf: NetConf, key: str) -> str:
+    try:
+        return conf.string(key)
+    except CniError:
+        return ""
+
+
+def _default_routes() -> "list[Uplink]":
+    """Read where everybody may, and without a package; see proc_net(5)."""
+    found: dict[str, Uplink] = {}
+
+    def add(dev: str, gateway: bytes) -> None:
+        uplink = found.setdefault(dev, Uplink(dev))
+        text = str(Address(gateway)) if any(gateway) else "on link"
+        if text not in uplink.gateways:
+            uplink.gateways.append(text)
+
+    for fields in _lines("/proc/net/route")[1:]:
+        if fields[1] == fields[7] == "00000000" and int(fields[3], 16) & 1:  # RTF_UP
+            add(fields[0], int(fields[2], 16).to_bytes(4, "little"))
+    for fields in _lines("/proc/net/ipv6_route"):
+        if fields[1] == "00" and not fields[0].strip("0") and fields[9] != "lo":
+            add(fields[9], bytes.fromhex(fields[4]))
+    return list(found.values())
+
+
+def _lines(path: str) -> "list[list[str]]":
+    try:
+        with open(path) as file:
+            return [line.split() for line in file]
+    except OSError:
+        return []  # a kernel without IPv6
+
+
+def details(picture: Picture) -> "dict[str, Any]":
+    """All of it, as JSON has it."""
+    return {
+        "host": picture.host,
+        "uplinks": [{"dev": one.dev, "gateways": one.gateways} for one in picture.uplinks],
+        "networks": [
+            {
+                "name": one.name,
+                "kind": one.kind,
+                "link": one.link,
+                "subnets": one.subnets,
+                "gateways": one.gateways,
+                "out": one.out,
+                "uplinks": one.uplinks,
+                "containers": one.containers,
+            }
+            for one in picture.networks
+        ],
+        "containers": [
+            {
+                "container": one.id,
+                "pid": one.pid or None,
+                "age": one.age,
+                "state": one.state,
+                "interfaces": [
+                    {
+                        "network": each.network.name,
+                        "ifname": each.ifname,
+                        "addresses": each.addresses,
+                        "ports": each.ports,
+                        "state": each.state,
+                    }
+                    for each in one.interfaces
+                ],
+            }
+            for one in picture.containers
+        ],
+    }

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook inspect: what is on record of a container, beside what the kernel has of it."""
+
+import base64
+import json
+from typing import Any
+
+from cnihook.cli import attached, needs, terminal
+from cnihook.cli.arguments import Parser
+from cnihook.cli.attached import Attached
+from cnihook.cli.differences import differences
+from cnihook.cli.kernel import View, nft_elements
+from cnihook.lean.words import describe
+from cnihook.linux import sysctl
+from cnihook.linux.netns import NetNS
+from cnihook.runtime import attachment
+from cnihook.spec.config import NetConf
+
+DESCRIPTION = """\
+Show all that is on record of a container's networks, and beside it what the kernel has: links, addresses,
+routes, neighbours, queueing disciplines, elements of `table inet cnihook`, and the settings that tuning
+made.  Where the two differ, a line begins with `!`.
+
+The kernel is asked through pyroute2, not by the code that sets networks up.
+"""
+
+_TUNING = "/run/cni/tuning"
+
+Json = dict[str, Any]
+
+
+def parser() -> Parser:
+    made = Parser("inspect", DESCRIPTION)
+    made.add_container()
+    made.add_argument("--json", action="store_true", help="all of it as JSON")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
+    needs.package("pyroute2", "python3-pyroute2")  # before any work
+    listed = attached.of_container(found.id)
+    host = View("/proc/thread-self/ns/net")
+    inside: dict[str, View | str] = {}
+    reports = [_report(one, host, inside) for one in listed]
+    if found.json:
+        print(json.dumps({"container": found.id, "attachments": reports}, indent=4))
+    else:
+        _show(reports)
+    return 0
+
+
+def _report(one: Attached, host: View, inside: "dict[str, View | str]") -> Json:
+    path = attachment.living_path(one.record)
+    if path and path not in inside:
+        try:
+            inside[path] = View(path)
+        except OSError as error:
+            inside[path] = f"its namespace cannot be looked at: {describe(error)}"
+    view = inside.get(path, "its namespace is gone")
+    kernel: Json = {"host": {name: host.of(name) for name in _on_host(one)}}
+    problem = ""
+    if isinstance(view, View):
+        kernel |= view.of(one.ifname)
+        kernel["sysctls"] = _sysctls(one, path)
+    else:
+        problem = view
+    try:
+        kernel["nft"] = nft_elements(one.network, one.container, one.ifname)
+    except OSError as error:
+        kernel["nft"] = None
+        problem = problem or describe(error)
+    found = [problem] if problem else []
+    return {**_record(one), "kernel": kernel, "differences": found + differences(one, kernel, bool(problem))}
+
+
+def _record(one: Attached) -> Json:
+    record = one.record
+    return {
+        **one.to_json(),
+        "record": {
+            "file": record.path,
+            "config": one.conf.raw if one.conf else base64.b64encode(record.config).decode(),
+            "cni_args": record.cni_args,
+            "capability_args": record.capability_args,
+            "plugin_path": record.plugin_path,
+            "sequence": record.sequence,
+            "holder": record.holder,
+            "result": record.result,
+        },
+    }
+
+
+def _on_host(one: Attached) -> "list[str]":
+    return [interface.name for interface in one.result.interfaces if not interface.sandbox]
+
+
+def _sysctls(one: Attached, path: str) -> "list[Json]":
+    """Settings that tuning keeps a note of, with what they are now."""
+    folders = {
+        NetConf(plugin).string("dataDir") or _TUNING
+        for plugin in (one.conf.plugins if one.conf else [])
+        if plugin.get("type") == "tuning"
+    }
+    found: list[Json] = []
+    namespace = NetNS.open(path)
+    try:
+        for folder in folders:
+            try:
+                with open(f"{folder}/{one.container}_{one.ifname}.json") as file:
+                    settings = json.load(file).get("sysctl", {})
+                with namespace.entered():
+                    found += [
+                        {"name": name, "set": setting["is"], "now": _now(name)}
+                        for name, setting in settings.items()
+                    ]
+            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                continue  # the reference's tuning keeps no note of settings, or it is damaged
+    finally:
+        namespace.close()
+    return found
+
+
+def _now(name: str) -> "str | None":
+    try:
+        return sysctl.read(name)
+    except OSError:
+        return None
+
+
+# Showing
+
+
+def _show(reports: "list[Json]") -> None:
+    style = terminal.style()
+    width = terminal.width()
+
+    def line(text: str, *colours: str) -> None:
+        print(style(terminal.cut(terminal.printable(text), width), *colours))
+
+    for number, report in enumerate(reports):
+        if number:
+            print()
+        line(f"{report['container']}  {report['network']}  {report['ifname']}", "bold")
+        for text in report["differences"]:
+            line(f"! {text}", "red")
+        for part, lines in _parts(report):
+            if lines:
+                line(f"  {part}", "cyan")
+                for text in lines:
+                    line(f"    {text}")
+
+
+def _parts(report: Json) -> "list[tuple[str, list[str]]]":
+    record, kernel = report["record"], report["kernel"]
+    result = record["result"] or {}
+    process = f"process {report['pid']}" if report["pid"] else "no process is named"
+    on_record = [
+        f"{report['state']}, {attached.span(report['age'])}, {process}, "
+        + ("alive" if report["alive"] else "gone"),
+        f"namespace {report['netns'] or 'without a path'}",
+        f"file {record['file']}",
+        *(f"address {address}" for address in report["addresses"]),
+        *(f"route {_route(route)}" for route in result.get("routes") or () if isinstance(route, dict)),
+        *(f"port {port}" for port in report["ports"]),
+        *([f"CNI_ARGS {record['cni_args']}"] if record["cni_args"] else []),
+        *([f"plugins from {':'.join(record['plugin_path'])} first"] if record["plugin_path"] else []),
+    ]
+    parts = [("on record", on_record), ("in the container", _interface(kernel))]
+    parts.append(("settings", [f"{one['name']} = {one['now']}" for one in kernel.get("sysctls") or ()]))
+    for name, view in kernel["host"].items():
+        parts.append((f"on the host, {name}", _interface(view, without_routes=True)))
+    if kernel["nft"] is None:
+        parts.append(("nftables", ["not looked at: there is no nft (`apt-get install nftables`)"]))
+    else:
+        parts.append(("nftables", [_element(one) for one in kernel["nft"]]))
+    return parts
+
+
+def _interface(view: Json, without_routes: bool = False) -> "list[str]":
+    link = view.get("link")
+    if not link:
+        return []
+    words = [link["kind"] or "", link["mac"] or "", f"mtu {link['mtu']}", "up" if link["up"] else "down"]
+    if link["master"]:
+        words.append(f"on {link['master']}")
+    lines = [f"link {link['name']} {' '.join(filter(None, words))}"]
+    lines += [f"address {one['address']}" for one in view["addresses"] if one["scope"] != "link"]
+    if not without_routes:
+        lines += [f"route {_route(one)}" for one in view["routes"] if not one["dst"].startswith("fe80:")]
+    lines += [f"neighbour {one['address']} {one['mac'] or ''} {one['state']}" for one in view["neighbours"]]
+    lines += [f"qdisc {one['kind']}" for one in view["qdiscs"] if one["kind"] != "noqueue"]
+    return lines
+
+
+def _route(route: Json) -> str:
+    via = f" via {route['gw']}" if route.get("gw") else ""
+    table = f" table {route['table']}" if route.get("table") not in (None, 254) else ""
+    return f"{route.get('dst')}{via}{table}"
+
+
+def _element(one: Json) -> str:
+    return f"{one['in']}: {one['key']}" + (f" : {one['to']}" if "to" in one else "")

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook metrics: attachments, leases, failures and durations, as Prometheus reads them."""
+
+import os
+import re
+from collections.abc import Iterable
+
+from cnihook import log
+from cnihook.attach import Settings
+from cnihook.cli import attached, ranges
+from cnihook.cli.arguments import Parser
+from cnihook.log import Log
+from cnihook.runtime import cache, networks
+from cnihook.runtime.networks import Network
+
+DESCRIPTION = """\
+Print metrics in Prometheus' text format, for the textfile collector of its node exporter:
+
+  * * * * *  root  cnihook metrics --output /var/lib/prometheus/node-exporter/cnihook.prom
+
+What is counted in logs is what they hold now: a container that ends without a failure takes its log along.
+So all of these are gauges.
+"""
+
+_ATTACHED = re.compile(r"\S+ +([0-9.]+) ms  attached to (\S+) as ")
+_FAILED = re.compile(r"\S+ +[0-9.]+ ms  (\w+)[^:]* failed: ")
+
+_Samples = Iterable["tuple[dict[str, str], float]"]
+
+
+def parser() -> Parser:
+    made = Parser("metrics", DESCRIPTION)
+    made.add_argument(
+        "--output", metavar="FILE", help="write them to a file, which is never seen half-written"
+    )
+    made.add_conf_folder()
+    return made
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
+    settings = Settings.from_environment(os.environ)
+    text = collect(found.conf_dir or settings.conf_folder)
+    if found.output:
+        _write(found.output, text)
+    else:
+        print(text, end="")
+    return 0
+
+
+def _write(path: str, text: str) -> None:
+    temporary = f"{path}.{os.getpid()}.new"  # which the collector passes over: it reads *.prom
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+        os.rename(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass
+        raise
+
+
+def collect(conf_folder: str) -> str:
+    listed = attached.load()
+    present, problems = networks.load_folder(conf_folder)
+    if not present and not problems:
+        present = [networks.built_in()]
+    known = {network.name: network for network in present}
+    for one in listed:  # of a network whose file is gone there may be containers still
+        if one.conf:
+            known.setdefault(one.network, one.conf)
+
+    states: dict[tuple[str, str], int] = {(name, attached.ATTACHED): 0 for name in known}
+    for one in listed:
+        states[one.network, one.state] = states.get((one.network, one.state), 0) + 1
+    failures, durations = _logged()
+    families = [
+        _family(
+            "cnihook_attachments",
+            "Attachments on record.",
+            (({"network": network, "state": state}, count) for (network, state), count in states.items()),
+        ),
+        *_leases(known.values()),
+        _family(
+            "cnihook_logged_failures",
+            "Failures in the logs there are now, by what failed.",
+            (({"operation": operation}, count) for operation, count in failures.items()),
+        ),
+        _family(
+            "cnihook_attach_seconds",
+            "From the start of a hook until its container was on the network: the longest in the logs.",
+            (({"network": network}, max(times)) for network, times in durations.items()),
+        ),
+        _family(
+            "cnihook_attach_mean_seconds",
+            "The mean of these.",
+            (({"network": network}, sum(times) / len(times)) for network, times in durations.items()),
+        ),
+        _family("cnihook_damaged_records", "Files that are no records.", [({}, len(cache.damaged()))]),
+        _family("cnihook_configuration_problems", "Configuration files of no use.", [({}, len(problems))]),
+    ]
+    return "".join(families)
+
+
+def _leases(known: "Iterable[Network]") -> "list[str]":
+    free, size = {}, {}
+    for network in known:
+        for one in ranges.of_network(network):
+            key = network.name, str(one)
+            free[key] = max(one.size - one.leased, 0)
+            size[key] = one.size
+
+    def samples(counts: "dict[tuple[str, str], int]") -> _Samples:
+        return (({"network": network, "range": name}, count) for (network, name), count in counts.items())
+
+    return [
+        _family("cnihook_leases_free", "Addresses of a range that host-local can lease.", samples(free)),
+        _family("cnihook_leases", "All addresses of a range, leased or free.", samples(size)),
+    ]
+
+
+def _logged() -> "tuple[dict[str, int], dict[str, list[float]]]":
+    """Failures by operation, and seconds by network."""
+    failures: dict[str, int] = {}
+    durations: dict[str, list[float]] = {}
+    for name in log.names():
+        try:
+            lines = Log(name).read().splitlines()
+        except FileNotFoundError:
+            continue  # its container ended just now
+        for line in lines:
+            if failed := _FAILED.match(line):
+                failures[failed[1]] = failures.get(failed[1], 0) + 1
+            elif done := _ATTACHED.match(line):
+                durations.setdefault(done[2], []).append(float(done[1]) / 1000)
+    return failures, durations
+
+
+def _family(name: str, purpose: str, samples: _Samples) -> str:
+    """https://prometheus.io/docs/instrumenting/exposition_formats/, "Text-based format"."""
+    lines = [f"# HELP {name} {purpose}", f"# TYPE {name} gauge"]
+    for labels, value in samples:
+        inside = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+        lines.append(f"{name}{{{inside}}} {value:.12g}" if inside else f"{name} {value:.12g}")
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

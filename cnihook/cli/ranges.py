@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How full the ranges of host-local are, counted in its files; for whoever shows that."""
+
+import os
+from collections.abc import Iterator
+
+from cnihook.lean.address import Address, IPNet
+from cnihook.runtime.networks import Network
+from cnihook.spec.config import NetConf
+from cnihook.spec.errors import CniError
+
+_DATA_DIR = "/var/lib/cni/networks"
+
+
+class Range:
+    """Addresses that can be leased: all from `first` to `last`, but for the gateway."""
+
+    def __init__(self, subnet: IPNet, first: Address, last: Address, gateway: Address) -> None:
+        self.subnet = subnet
+        self.first = first
+        self.last = last
+        inside = first <= gateway <= last
+        self.size = int.from_bytes(last, "big") - int.from_bytes(first, "big") + 1 - inside
+        self.leased = 0
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+def of_network(network: Network) -> "list[Range]":
+    """None where another plugin gives the addresses, or what is configured cannot be understood."""
+    found: list[Range] = []
+    for plugin in network.plugins:
+        try:
+            ipam = NetConf(plugin).object("ipam")
+            if ipam.string("type") != "host-local":
+                continue
+            own = list(_ranges(ipam))
+            folder = f"{ipam.string('dataDir') or _DATA_DIR}/{network.name}"
+        except (CniError, ValueError, OverflowError):
+            continue
+        for address in _leases(folder):
+            for one in own:
+                one.leased += len(address) == len(one.first) and one.first <= address <= one.last
+        found += own
+    return found
+
+
+def _ranges(ipam: NetConf) -> "Iterator[Range]":
+    sets = ipam.raw.get("ranges")
+    listed = (
+        [each for one in sets if isinstance(one, list) for each in one] if isinstance(sets, list) else []
+    )
+    for conf in [ipam, *(NetConf(each) for each in listed if isinstance(each, dict))]:
+        subnet = conf.network("subnet")
+        if not subnet:
+            continue
+        last = subnet.last() + (-1 if subnet.address.version == 4 else 0)
+        yield Range(
+            subnet,
+            conf.address("rangeStart") or subnet.first() + 1,
+            conf.address("rangeEnd") or last,
+            conf.address("gateway") or subnet.first() + 1,
+        )
+
+
+def _leases(folder: str) -> "Iterator[Address]":
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            yield Address.parse(name)
+        except ValueError:
+            pass  # the lock, a last_reserved_ip, a folder

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook stats: what goes through each attachment."""
+
+import argparse
+import json
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cnihook.cli import arguments, attached, table, terminal
+from cnihook.cli.arguments import Parser
+from cnihook.cli.attached import Attached
+from cnihook.cli.table import Cell, Column
+from cnihook.lean.words import describe
+from cnihook.linux.netns import NetNS
+from cnihook.log import complain
+from cnihook.runtime import attachment
+from cnihook.spec.names import check_container_id
+
+DESCRIPTION = """\
+Show the bytes and packets that each attachment has received (RX) and sent (TX), as its container counts
+them, and those that were dropped: on a terminal anew every second, the busiest first, until q or Ctrl-C;
+elsewhere, or with --once, one time.
+"""
+
+EPILOG = """\
+One time means totals, and no rates, unless an --interval is given: that is how long it measures.
+"""
+
+_COUNTERS = ("rx_bytes", "rx_packets", "rx_drops", "tx_bytes", "tx_packets", "tx_drops")
+_PLACES = (0, 1, 3, 8, 9, 11)  # where they stand in a line of /proc/net/dev
+_RATES = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
+
+
+class Sample:
+    """The counters of one attachment at one time."""
+
+    def __init__(self, one: Attached, counters: "dict[str, int]", before: "Sample | None") -> None:
+        self.of = one
+        self.at = time.monotonic()
+        self.counters = counters
+        self.rates: dict[str, float] = {}  # per second; empty where nothing was measured before
+        if before:
+            passed = max(self.at - before.at, 0.001)
+            self.rates = {name: max(counters[name] - before.counters[name], 0) / passed for name in _RATES}
+
+    def to_json(self) -> "dict[str, Any]":
+        fields = {"container": self.of.container, "network": self.of.network, "ifname": self.of.ifname}
+        rates = {f"{name}_per_second": round(rate, 1) for name, rate in self.rates.items()}
+        return fields | self.counters | rates
+
+    @property
+    def busy(self) -> float:
+        return self.rates.get("rx_bytes", 0) + self.rates.get("tx_bytes", 0)
+
+
+def parser() -> Parser:
+    made = Parser("stats", DESCRIPTION, EPILOG)
+    made.add_argument(
+        "id",
+        metavar="ID",
+        nargs="?",
+        type=arguments.checked(check_container_id),
+        help="only this container's",
+    )
+    made.add_argument("--once", action="store_true", help="one time, on a terminal too")
+    made.add_argument("--json", action="store_true", help="as JSON, one time")
+    made.add_argument("--interval", metavar="SECONDS", type=_seconds, help="between two looks (1)")
+    return made
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0.05 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time of 0.05 to 86400 seconds")
+    return value
+
+
+def main(argv: list[str]) -> int:
+    found = parser().parse_args(argv)
+    samples = _look(found.id, {}, complaining=True)
+    if found.json:
+        if found.interval:
+            time.sleep(found.interval)
+            samples = _look(found.id, samples)
+        print(json.dumps([sample.to_json() for sample in samples.values()], indent=4))
+    elif found.once or not terminal.is_terminal():
+        if found.interval:
+            time.sleep(found.interval)
+            samples = _look(found.id, samples)
+        table.show(
+            *_table(list(samples.values()), rates=bool(found.interval), exact=not terminal.is_terminal())
+        )
+    else:
+        _live(found.id, samples, found.interval or 1.0)
+        return 0
+    return 1 if attached.complain_of_damaged() else 0
+
+
+# Looking
+
+_Key = tuple[str, str, str]
+
+
+def _look(
+    container: "str | None", before: "dict[_Key, Sample]", complaining: bool = False
+) -> "dict[_Key, Sample]":
+    """The counters of all that is attached at this time; what goes in between is left out."""
+    # A container that is named has to be there at first; later it may go.
+    listed = attached.of_container(container) if container and complaining else attached.load()
+    samples = {}
+    for one in listed:
+        if container not in (None, one.container) or one.state != attached.ATTACHED:
+            continue
+        try:
+            counters = _counters(one)
+        except OSError as error:
+            if complaining:
+                complain(f"stats: container {one.container}, {one.ifname}: {describe(error)}")
+            continue
+        key = one.record.identity
+        samples[key] = Sample(one, counters, before.get(key))
+    return samples
+
+
+def _counters(one: Attached) -> "dict[str, int]":
+    """As the kernel counts them inside; from there, they are right for every kind of interface."""
+    namespace = NetNS.open(attachment.living_path(one.record))
+    try:
+        with namespace.entered(), open("/proc/thread-self/net/dev") as file:
+            lines = file.read().splitlines()
+    finally:
+        namespace.close()
+    for line in lines:
+        name, _, numbers = line.rpartition(":")
+        if name.strip() == one.ifname:
+            fields = numbers.split()
+            return {counter: int(fields[place]) for counter, place in zip(_COUNTERS, _PLACES, strict=True)}
+    raise FileNotFoundError("it has no such interface any more")
+
+
+# Showing
+
+
+def _table(samples: "list[Sample]", *, rates: bool, exact: bool) -> "tuple[list[Column], list[list[Cell]]]":
+    """`exact`: numbers to count with, rather than to read."""
+    columns = [Column("CONTAINER", low=12), Column("NETWORK", low=8), Column("IFNAME")]
+    columns += [Column(title, right=True) for title in ("RX/s", "TX/s") if rates]
+    titles = ("RX", "PACKETS", "DROPPED", "TX", "PACKETS", "DROPPED")
+    columns += [Column(title, right=True) for title in titles]
+    number = str if exact else amount
+    rows = []
+    for sample in samples:
+        row = [Cell(sample.of.container), Cell(sample.of.network), Cell(sample.of.ifname)]
+        for name in ("rx_bytes", "tx_bytes") if rates else ():
+            rate = sample.rates.get(name)
+            row.append(Cell("" if rate is None else number(round(rate)), "green" if rate else "dim"))
+        for name in _COUNTERS:
+            count = sample.counters[name]
+            row.append(Cell(number(count), "red" if count and name.endswith("drops") else ""))
+        rows.append(row)
+    return columns, rows
+
+
+def amount(number: float) -> str:
+    """At most six characters: 999, 12.3k, 1.2M."""
+    for unit in ("", "k", "M", "G", "T"):
+        if number < 1000 or unit == "T":
+            break
+        number /= 1000
+    return f"{number:.1f}{unit}" if unit and number < 100 else f"{number:.0f}{unit}"
+
+
+def _live(container: "str | None", samples: "dict[_Key, Sample]", interval: float) -> None:
+    with _keys() as keys:
+        while True:
+            sys.stdout.write("\033[H\033[J" + "\n".join(_screen(container, samples)))
+            sys.stdout.flush()
+            if keys.pressed_q(interval):
+                return
+            samples = _look(container, samples)
+
+
+def _screen(container: "str | None", samples: "dict[_Key, Sample]") -> "list[str]":
+    columns, rows = terminal.size()
+    shown = sorted(samples.values(), key=lambda sample: -sample.busy)
+    style = terminal.style()
+    busy = amount(sum(sample.busy for sample in shown))
+    head = f"{len(shown)} attached  {busy}B/s  {time.strftime('%H:%M:%S')}"
+    body = table.render(*_table(shown, rates=True, exact=False), style, columns)
+    if not shown:
+        body = ["nothing is attached" + (f" of container {container}" if container else "")]
+    room = rows - 2
+    if len(body) > room:
+        body = body[: room - 1] + [style("more do not fit on the screen: `cnihook stats --once`", "dim")]
+    return [style(head, "bold"), *body]
+
+
+class _Keys:
+    def __init__(self, reads: bool) -> None:
+        self._reads = reads
+
+    def pressed_q(self, timeout: float) -> bool:
+        if not self._reads:
+            terminal.wait(timeout)
+            return False
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([0], [], [], left)[0]:
+                pressed = os.read(0, 64)
+                if not pressed or b"q" in pressed:  # nothing: the terminal is gone
+                    return True
+        return False
+
+
+@contextmanager
+def _keys() -> "Iterator[_Keys]":
+    """Keys one by one, unseen, on a screen of their own that leaves the one before as it was."""
+    reads = os.isatty(0)
+    before = termios.tcgetattr(0) if reads else None
+    sys.stdout.write("\033[?1049h\033[?25l")
+    try:
+        if reads:
+            tty.setcbreak(0)
+        yield _Keys(reads)
+    finally:
+        sys.stdout.write("\033[?25h\033[?1049l")
+        sys.stdout.flush()
+        if before:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
