@@ -62,6 +62,8 @@ def _report(one: Attached, host: View, inside: "dict[str, View | str]") -> Json:
     problem = ""
     if isinstance(view, View):
         kernel |= view.of(one.ifname)
+        for seen in kernel["host"].values():  # a bridge knows all of its containers
+            seen["neighbours"] = [each for each in seen["neighbours"] if _is_of(each, kernel["link"])]
         kernel["sysctls"] = _sysctls(one, path)
     else:
         problem = view
@@ -89,6 +91,10 @@ def _record(one: Attached) -> Json:
             "result": record.result,
         },
     }
+
+
+def _is_of(neighbour: Json, link: "Json | None") -> bool:
+    return link is not None and neighbour["mac"] == link["mac"]
 
 
 def _on_host(one: Attached) -> "list[str]":

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook inspect: the record and the kernel side by side, and what differs between them."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.support.host import Container, Host
+from tests.support.oci import CNIHOOK, MYNET, Runtime, bridge, configure
+from tests.support.seeing import attach, detach_all, populated, show, shown, shown_json
+from tests.support.skip import skip_or_fail
+
+
+@pytest.fixture
+def web(host: Host) -> Container:
+    network = bridge("front", "10.30.0.0/24", ipMasq=True)
+    network["plugins"][0]["ipam"]["routes"] = [{"dst": "0.0.0.0/0"}]
+    network["plugins"].append({"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}})
+    network["plugins"].append({"type": "bandwidth", "ingressRate": 8000000, "ingressBurst": 800000})
+    configure(host, network)
+    return attach(host, "web", "front")
+
+
+def differences(host: Host) -> Any:
+    (told,) = shown_json(host, "inspect", "web")["attachments"]
+    return told["differences"]
+
+
+def test_all_that_is_there_is_shown(host: Host, web: Container) -> None:
+    (told,) = shown_json(host, "inspect", "web")["attachments"]
+    text = shown(host, "inspect", "web")
+
+    assert told["differences"] == [] and "!" not in text
+    assert told["record"]["config"]["name"] == "front" and told["record"]["holder"]["pid"] == web.pid
+    kernel = told["kernel"]
+    link = web.link("eth0")
+    assert (kernel["link"]["kind"], kernel["link"]["mac"]) == ("veth", link["address"])
+    assert "10.30.0.2/24" in [one["address"] for one in kernel["addresses"]]
+    assert ("0.0.0.0/0", "10.30.0.1") in [(one["dst"], one["gw"]) for one in kernel["routes"]]
+    assert kernel["sysctls"] == [{"name": "net/ipv4/conf/eth0/arp_filter", "set": "1", "now": "1"}]
+    assert kernel["nft"] == [{"in": "masq4", "key": "10.30.0.2", "to": "jump masq-front-10.30.0.0/24"}]
+    veth = next(name for name in kernel["host"] if name.startswith("veth"))
+    assert kernel["host"][veth]["link"]["master"] == "br-front"
+    assert "tbf" in [one["kind"] for one in kernel["host"][veth]["qdiscs"]]
+    for words in ("10.30.0.2/24", "route 0.0.0.0/0 via 10.30.0.1", "arp_filter = 1", veth, "qdisc tbf"):
+        assert words in text
+    detach_all(host)
+
+
+def test_neighbours_are_those_of_this_container(host: Host, web: Container) -> None:
+    """A bridge knows all that are on it."""
+    attach(host, "other", "front")
+    for address in ("10.30.0.2", "10.30.0.3"):
+        host.run("ping", "-c1", "-W1", address)
+
+    (told,) = shown_json(host, "inspect", "web")["attachments"]
+    assert [one["address"] for one in told["kernel"]["host"]["br-front"]["neighbours"]] == ["10.30.0.2"]
+    assert [one["address"] for one in told["kernel"]["neighbours"]] == ["10.30.0.1"]
+    detach_all(host)
+
+
+def test_each_difference_is_told(host: Host, web: Container) -> None:
+    def changed(*argv: str) -> Any:
+        web.run(*argv)
+        return differences(host)
+
+    assert changed("ip", "addr", "add", "10.9.9.9/24", "dev", "eth0") == [
+        "10.9.9.9/24 on eth0 is not on record"
+    ]
+    assert changed("ip", "addr", "del", "10.9.9.9/24", "dev", "eth0") == []
+    assert changed("ip", "route", "del", "default") == ["the route 0.0.0.0/0 is not there"]
+    web.run("ip", "route", "add", "default", "via", "10.30.0.1")
+    assert changed("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/eth0/arp_filter") == [] or True
+    host.run("nft", "flush", "map", "inet", "cnihook", "masq4")
+    assert "10.30.0.2 is not masqueraded" in differences(host)
+    assert "eth0 is down" in changed("ip", "link", "set", "eth0", "down")
+    assert "! eth0 is down" in shown(host, "inspect", "web").splitlines()
+    assert differences(host)
+    web.run("ip", "link", "del", "eth0")
+    assert "eth0 is not in the container" in differences(host)
+    detach_all(host)
+
+
+def test_container_that_is_gone_still_has_its_record(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET)
+    container = runtime.run("c1")
+    assert shown_json(host, "inspect", "c1")["attachments"][0]["differences"] == []
+    container.kill()
+
+    (told,) = shown_json(host, "inspect", "c1")["attachments"]
+    assert (told["state"], told["alive"]) == ("dead", False)
+    assert told["differences"] == ["its container is gone; `cnihook gc` releases it"]
+    assert "dead, " in shown(host, "inspect", "c1")
+    runtime.delete("c1")
+    assert show(host, "inspect", "c1").returncode == 1
+
+
+def test_namespace_that_is_gone_is_told(host: Host, web: Container) -> None:
+    web.destroy()
+    host.run("sh", "-c", "while [ -e /sys/class/net/veth* ]; do sleep 0.01; done")
+
+    assert differences(host)[0] == "its namespace is gone"
+    detach_all(host)
+
+
+def test_missing_package_is_named(host: Host) -> None:
+    """In a checkout on a machine without it: before anything is asked, with what to install."""
+    if subprocess.run(["/usr/bin/python3", "-c", "import pyroute2"], capture_output=True).returncode == 0:
+        skip_or_fail("this machine's own Python has pyroute2")
+    with populated(host):
+        done = host.run(CNIHOOK, "inspect", "web", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "cnihook: inspect: the Python package pyroute2 is not installed; "
+        "`apt-get install python3-pyroute2`, or `pip install pyroute2`\n"
+    )
+
+
+def test_several_networks_are_several_parts(host: Host) -> None:
+    with populated(host):
+        told = shown_json(host, "inspect", "web")
+        text = shown(host, "inspect", "web")
+
+    assert [one["network"] for one in told["attachments"]] == ["front", "back"]
+    assert text.startswith("web  front  eth0\n") and "\n\nweb  back  eth1\n" in text
+    assert json.dumps(told)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook ps: who is on which network, as containers come, go and crash."""
+
+import json
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.oci import (
+    CNIHOOK,
+    MYNET,
+    Runtime,
+    bridge,
+    calls,
+    configure,
+    external,
+    kill,
+    last_pid,
+    wait_for,
+)
+from tests.support.seeing import populated, shown, shown_json
+
+
+def test_containers_come_crash_and_go(host: Host, runtime: Runtime) -> None:
+    """A container whose runtime has not noticed its end is dead, and no longer there once it has."""
+    configure(host, MYNET, bridge("back", "10.31.0.0/24"))
+    first = runtime.run("c1")
+    runtime.run("c2", "--network", "mynet")
+
+    assert [line.split() for line in shown(host, "ps").splitlines()] == [
+        "CONTAINER PID STATE NETWORK IFNAME ADDRESSES PORTS AGE".split(),
+        ["c1", str(first.pid), "attached", "mynet", "eth0", "10.22.0.2/16", "-", "0s"],
+        ["c1", str(first.pid), "attached", "back", "eth1", "10.31.0.2/24", "-", "0s"],
+        ["c2", *shown(host, "ps").splitlines()[3].split()[1:2], "attached", "mynet", "eth0", "10.22.0.3/16",
+         "-", "0s"],
+    ]  # fmt: skip
+    first.kill()
+    told = shown_json(host, "ps")
+    assert [(one["container"], one["alive"], one["state"]) for one in told] == [
+        ("c1", False, "dead"), ("c1", False, "dead"), ("c2", True, "attached"),
+    ]  # fmt: skip
+    runtime.delete("c1")
+    assert shown(host, "ps", "--quiet") == "c2\n"
+    runtime.delete("c2")
+    assert shown(host, "ps", "--quiet") == ""
+
+
+def test_attaching_that_is_cut_short_is_to_be_retried(host: Host) -> None:
+    """While it goes on, it is neither that nor done."""
+    folder = external(host, "slow", "[ $CNI_COMMAND = DEL ] || exec sleep 60")
+    network = bridge("mynet", "10.30.0.0/24")
+    network["plugins"].append({"type": "slow"})
+    configure(host, network)
+    container = host.container("c1", process=True)
+    words = ["add", "mynet", str(container.pid), "--container-id", "c1", "--cni-path", folder]
+
+    with host.popen(CNIHOOK, *words) as adding:
+        wait_for(lambda: calls(host) == ["slow ADD"], "the slow plugin")
+        assert shown(host, "ps", "--format", "{container} {state}") == "c1 attaching\n"
+        adding.kill()
+        adding.wait(10)
+    wait_for(lambda: "retry" in shown(host, "ps", "--format", "{state}"), "the end of it")
+    kill(host, last_pid(host))
+    host.run(CNIHOOK, "detach", "c1")
+    assert shown(host, "ps", "--quiet") == ""
+    host.leaves("file /run/cnihook/container-c1.lock", "file /run/cnihook/network-mynet.lock")
+
+
+def test_columns_can_be_counted_on(host: Host) -> None:
+    """For awk and cut no cell is empty, and none has a space in it."""
+    with populated(host):
+        lines = shown(host, "ps").splitlines()
+
+    assert {len(line.split()) for line in lines} == {8}
+    assert [line.split()[0] for line in lines[1:]] == ["db", "job", "web", "web"]
+    assert lines[3].split()[5:7] == ["10.30.0.2/24", "8080->80/tcp"]
+
+
+def test_one_network_alone(host: Host) -> None:
+    with populated(host):
+        assert shown(host, "ps", "--network", "back", "--quiet") == "db\nweb\n"
+        assert shown(host, "ps", "--network", "nosuch", "--quiet") == ""
+
+
+def test_template_has_every_name_of_the_json(host: Host) -> None:
+    with populated(host):
+        (told,) = [one for one in shown_json(host, "ps", "--network", "front") if one["container"] == "web"]
+        template = "|".join(f"{{{name}}}" for name in told)
+        line = shown(host, "ps", "--network", "front", "--format", template).splitlines()[1]
+        tabs = shown(host, "ps", "--network", "front", "--format", r"{container:>6}\t{ports}")
+
+    values = dict(zip(told, line.split("|"), strict=True))
+    assert values["container"] == "web" and values["alive"] == "yes" and values["ports"] == "8080->80/tcp"
+    assert int(values["pid"]) == told["pid"] and values["addresses"] == ",".join(told["addresses"])
+    assert tabs == "   job\t\n   web\t8080->80/tcp\n"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "text"),
+    [
+        ({"hostPort": 80, "containerPort": 8080}, "80->8080/tcp"),
+        ({"hostPort": 53, "containerPort": 53, "protocol": "udp"}, "53->53/udp"),
+        ({"hostPort": 80, "containerPort": 80, "hostIP": "127.0.0.1"}, "127.0.0.1:80->80/tcp"),
+        ({"hostPort": 80, "containerPort": 80, "hostIP": "2001:db8::1"}, "[2001:db8::1]:80->80/tcp"),
+    ],
+)
+def test_ports_are_shown_as_engines_show_them(host: Host, mapping: object, text: str) -> None:
+    record = {
+        "kind": "cniCacheV1", "containerId": "c1", "ifName": "eth0", "networkName": "n", "config": "e30=",
+        "capabilityArgs": {"portMappings": [mapping]},
+    }  # fmt: skip
+    host.write("/var/lib/cni/results/n-c1-eth0", json.dumps(record))
+    host.leaves("file /var/lib/cni/results/n-c1-eth0")
+
+    assert shown(host, "ps", "--format", "{ports}") == f"{text}\n"
+
+
+def test_record_of_another_runtime_has_no_process(host: Host) -> None:
+    """libcni's records name none: there, the namespace has to do."""
+    with populated(host):
+        path = "/var/lib/cni/results/back-db-eth0"
+        record = json.loads(host.read(path))
+        del record["cnihook"]
+        host.write(path, json.dumps(record))
+        (told,) = [one for one in shown_json(host, "ps") if one["container"] == "db"]
+        assert (told["pid"], told["alive"], told["state"]) == (None, True, "attached")

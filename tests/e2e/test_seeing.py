@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for each command that shows what is attached, however it is called."""
+
+import json
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, RESULTS
+from tests.support.seeing import (
+    COLOUR,
+    INSTALLED,
+    damage,
+    on_screen,
+    plain,
+    populated,
+    show,
+    shown,
+    shown_json,
+)
+
+READERS = ["ps", "graph", "stats", "metrics", "check --all", "inspect web"]
+TABLES = ["ps", "graph", "stats --once", "inspect web"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ps web",
+        "ps --network ../x",
+        "ps --network",
+        "ps --json --quiet",
+        "ps --format {nothing}",
+        "ps --format {container",
+        "ps --format {container.__class__}",
+        "inspect",
+        "inspect ../web",
+        "inspect web db",
+        "stats web db",
+        "stats --interval 0",
+        "stats --interval soon",
+        "graph web",
+        "graph --format gif",
+        "graph --output picture.gif",
+        "graph --output picture",
+        "logs -f a b",
+        "metrics web",
+        "check --all --container web",
+        "check mynet --all",
+        "check --container ../x",
+    ],
+)
+def test_wrong_words_are_a_usage_error(host: Host, words: str) -> None:
+    done = show(host, *words.split())
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr.endswith(f"; see `cnihook {words.split()[0]} --help`\n") and done.stderr.count("\n") == 1
+    )
+
+
+def test_machine_without_containers_is_no_error(host: Host) -> None:
+    """Nor is one where nothing ever was attached, and no folder made."""
+    assert shown(host, "ps").split()[0] == "CONTAINER" and shown(host, "ps").count("\n") == 1
+    assert shown_json(host, "ps") == shown_json(host, "stats") == []
+    assert shown(host, "ps", "--quiet") == shown(host, "check", "--all") == shown(host, "logs") == ""
+    assert "0 networks, 0 containers" in shown(host, "graph")
+    assert 'cnihook_attachments{network="cnihook",state="attached"} 0\n' in shown(host, "metrics")
+    done = show(host, "inspect", "web")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "cnihook: inspect: no network of container web is on record; there is none of any container\n"
+    )
+
+
+def test_each_shows_what_is_there(host: Host) -> None:
+    with populated(host):
+        for words in READERS:
+            if words != "metrics":
+                assert "web" in shown(host, *words.split()), words
+
+
+def test_container_nobody_knows_is_told_with_those_there_are(host: Host) -> None:
+    with populated(host):
+        for command in ("inspect", "stats"):
+            done = show(host, command, "nosuch")
+            assert done.returncode == 1 and done.stdout == ""
+            assert "container nosuch is on record; there are those of db, job, web" in done.stderr
+        assert show(host, "check", "--container", "nosuch").returncode == 2
+
+
+@pytest.mark.parametrize("words", READERS)
+def test_without_privilege_the_reason_is_told(host: Host, words: str) -> None:
+    """To monitoring, not to be able to look is something else than to find something."""
+    with populated(host):
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        done = host.run(*nobody, INSTALLED, *words.split(), check=False)
+
+    assert done.returncode == (2 if words == "check --all" else 1)
+    assert done.stdout == ""
+    assert done.stderr == f"cnihook: {words.split()[0]}: {RESULTS}: Permission denied\n"
+
+
+@pytest.mark.parametrize("words", [word for word in READERS if word != "inspect web"])
+def test_checkout_with_nothing_installed_will_do(host: Host, words: str) -> None:
+    with populated(host):
+        done = host.run(CNIHOOK, *words.split())
+    assert done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("words", ["ps", "stats", "check --all"])
+def test_damaged_record_is_told_and_hides_nothing(host: Host, words: str) -> None:
+    with populated(host):
+        path = damage(host)
+        done = show(host, *words.split())
+        assert done.returncode == (2 if words == "check --all" else 1)
+        assert path in done.stdout + done.stderr and "is damaged" in done.stdout + done.stderr
+        assert "web" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_damaged_record_is_counted(host: Host) -> None:
+    damage(host)
+
+    assert "cnihook_damaged_records 1\n" in shown(host, "metrics")
+    assert shown(host, "graph")
+
+
+def test_record_whose_parts_are_damaged_is_shown_for_what_it_is(host: Host) -> None:
+    """A configuration that is none, a result of no version, a holder of nobody."""
+    record = {
+        "kind": "cniCacheV1", "containerId": "odd", "ifName": "eth0", "networkName": "front",
+        "config": "e30=", "result": {"cniVersion": "9.9.9", "ips": 7}, "netns": "/run/netns/odd",
+        "capabilityArgs": {"portMappings": {"a": 1}}, "cnihook": {"pid": "x"},
+    }  # fmt: skip
+    host.write(f"{RESULTS}/front-odd-eth0", json.dumps(record))
+    host.leaves(f"file {RESULTS}/front-odd-eth0")
+
+    assert shown(host, "ps").splitlines()[1].split()[:3] == ["odd", "-", "dead"]
+    for words in ("inspect odd", "graph", "graph --format svg", "stats", "metrics"):
+        shown(host, *words.split())
+    assert "is gone" in show(host, "check", "--all").stdout
+
+
+@pytest.mark.parametrize("words", [*READERS, "logs -f", "ps --json", "graph --format html"])
+def test_reader_that_has_enough_is_nothing_to_complain_of(host: Host, words: str) -> None:
+    with populated(host):
+        done = host.run("sh", "-c", f"{INSTALLED} {words} | true")
+        assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", TABLES)
+def test_narrow_terminal_is_kept_to(host: Host, words: str) -> None:
+    with populated(host):
+        text = plain(on_screen(host, 40, *words.split()))
+        by_variable = plain(on_screen(host, 200, *words.split(), env={"COLUMNS": "40"}))
+
+    for lines in (text.splitlines(), by_variable.splitlines()):
+        assert lines and max(map(len, lines)) <= 40, max(lines, key=len)
+    assert "web" in text and "10.30.0.2" in text if "stats" not in words else True
+
+
+@pytest.mark.parametrize("words", TABLES)
+def test_colour_is_for_terminals_that_want_it(host: Host, words: str) -> None:
+    with populated(host):
+        assert COLOUR.search(on_screen(host, 120, *words.split()))
+        for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            assert not COLOUR.search(on_screen(host, 120, *words.split(), env=env))
+        assert not COLOUR.search(shown(host, *words.split()))

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook stats: its counts beside those of others, and the live view."""
+
+import json
+import time
+from typing import Any
+
+from tests.support.host import Container, Host
+from tests.support.namespace import end
+from tests.support.oci import MYNET, Runtime, configure, wait_for
+from tests.support.seeing import Screen, attach, plain, populated, shown, shown_json
+from tests.support.skip import need
+
+AMOUNT = 40_000_000
+
+
+def of(host: Host, name: str, *words: str) -> Any:
+    (told,) = [one for one in shown_json(host, "stats", *words) if one["container"] == name]
+    return told
+
+
+def test_bytes_are_those_that_iperf3_counts(host: Host, runtime: Runtime) -> None:
+    """Within 2 %, which is what headers come to."""
+    need("iperf3")
+    configure(host, MYNET)
+    container = runtime.run("c1")
+    before = of(host, "c1")
+    with host.popen("iperf3", "--server", "--one-off", "--bind", "10.22.0.1") as server:
+        wait_for(lambda: ":5201" in host.run("ss", "-Hltn").stdout, "iperf3")
+        words = ["--client", "10.22.0.1", "--bytes", str(AMOUNT), "--json"]
+        sent = json.loads(container.run("iperf3", *words).stdout)["end"]["sum_sent"]["bytes"]
+        server.wait(10)
+        end(server)
+    after = of(host, "c1")
+
+    assert sent <= after["tx_bytes"] - before["tx_bytes"] <= sent * 1.02
+    link = container.ip("-s", "link", "show", "dev", "eth0")[0]["stats64"]
+    assert (after["rx_packets"], after["tx_packets"]) == (link["rx"]["packets"], link["tx"]["packets"])
+    assert (after["rx_drops"], after["tx_drops"]) == (link["rx"]["dropped"], link["tx"]["dropped"])
+
+
+def test_each_attachment_is_counted_by_itself(host: Host) -> None:
+    with populated(host) as containers:
+        before = {one["network"]: one for one in shown_json(host, "stats", "web")}
+        containers["web"].run("ping", "-c3", "-i0.01", "-s1000", "10.31.0.3" if False else "10.30.0.1")
+        after = {one["network"]: one for one in shown_json(host, "stats", "web")}
+
+    assert after["front"]["tx_bytes"] - before["front"]["tx_bytes"] >= 3 * 1042
+    assert after["back"]["tx_bytes"] - before["back"]["tx_bytes"] < 1042
+
+
+def test_rates_are_measured_where_an_interval_is_given(host: Host) -> None:
+    with populated(host) as containers:
+        assert "rx_bytes_per_second" not in of(host, "job")
+        with sending(containers["job"]) as _:
+            told = of(host, "job", "--interval", "0.5")
+            table = shown(host, "stats", "job", "--interval", "0.5")
+        assert told["tx_bytes_per_second"] > 10_000 and told["tx_packets_per_second"] > 10
+        header, line = (text.split() for text in table.splitlines())
+        assert header[3:5] == ["RX/s", "TX/s"] and int(line[4]) > 10_000
+
+
+class sending:
+    """A container that has something to say to its gateway, again and again."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+
+    def __enter__(self) -> None:
+        self._process = self._container.popen("ping", "-i0.01", "-s1400", "10.30.0.1")
+        time.sleep(0.1)
+
+    def __exit__(self, *_: object) -> None:
+        end(self._process)
+
+
+def test_live_view_goes_on_until_q(host: Host) -> None:
+    """The busiest first; who comes and who goes is seen, and the screen is given back."""
+    with populated(host) as containers:
+        with sending(containers["job"]):
+            screen = Screen(host, 100, "stats", "--interval", "0.1")
+            screen.wait_for(r"CONTAINER[^C]*\n\S*job .*\d\dk")
+        screen.wait_for("4 attached")
+        containers["db"].destroy()
+        screen.wait_for("3 attached")
+        attach(host, "late", "back")
+        screen.wait_for("late")
+        screen.type("q")
+        text = screen.end()
+
+    assert screen.process.returncode == 0
+    assert text.startswith("\x1b[?1049h") and text.endswith("\x1b[?1049l")
+    frames = [plain(frame).splitlines() for frame in text.split("\x1b[H\x1b[J")[1:]]
+    assert max(len(frame) for frame in frames) <= 24
+    assert max(len(line) for frame in frames for line in frame) <= 100
+
+
+def test_live_view_ends_with_ctrl_c_and_gives_the_screen_back(host: Host) -> None:
+    with populated(host):
+        screen = Screen(host, 40, "stats", "web")
+        screen.wait_for("web")
+        screen.type("\x03")
+        text = screen.end()
+    assert screen.process.returncode == 130
+    assert text.endswith("\x1b[?1049l") or text.endswith("\x1b[?1049l^C")
+    assert "Traceback" not in text
+
+
+def test_once_on_a_terminal_is_a_table(host: Host) -> None:
+    with populated(host):
+        screen = Screen(host, 100, "stats", "--once", "web")
+        lines = plain(screen.end()).splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        ["CONTAINER", "NETWORK", "IFNAME"], ["web", "front", "eth0"], ["web", "back", "eth1"],
+    ]  # fmt: skip
+
+
+def test_container_that_is_gone_has_no_count(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET)
+    container = runtime.run("c1")
+    container.kill()
+
+    assert shown_json(host, "stats") == []

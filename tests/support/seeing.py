@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that show what is attached: containers to be shown, and a terminal to show them on."""
+
+import base64
+import fcntl
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.host import Container, Host
+from tests.support.namespace import Process, base_environment, end
+from tests.support.oci import CNIHOOK, RESULTS, bridge, configure
+
+# The one that has the packages which inspect needs; a checkout's launcher has what the machine has.
+INSTALLED = str(Path(sys.executable).with_name("cnihook"))
+COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+FRONT = bridge("front", "10.30.0.0/24", ipMasq=True)
+BACK = bridge("back", "10.31.0.0/24", isGateway=False)
+for _network in (FRONT, BACK):
+    # What publishes ports is not tested here, only how they are shown.
+    _network["plugins"].append({"type": "tuning", "capabilities": {"portMappings": True}})
+
+
+def show(host: Host, *words: str, env: "dict[str, str] | None" = None) -> "subprocess.CompletedProcess[str]":
+    """One of the commands, with all that may be installed.  It never fails with a traceback."""
+    done = host.run(INSTALLED, *words, check=False, env=base_environment() | (env or {}))
+    assert "Traceback" not in done.stderr, done.stderr
+    assert all(line.startswith("cnihook: ") for line in done.stderr.splitlines()), done.stderr
+    return done
+
+
+def shown(host: Host, *words: str) -> str:
+    done = show(host, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def shown_json(host: Host, *words: str) -> Any:
+    return json.loads(shown(host, *words, "--json"))
+
+
+def attach(host: Host, name: str, *networks: str, port: int = 0) -> Container:
+    """A container on networks, as eth0 and so on; `port` of the host is published on the first."""
+    made = host.container(name, process=True)
+    for number, network in enumerate(networks):
+        words = ["add", network, str(made.pid), "--container-id", name, "--ifname", f"eth{number}"]
+        if port and not number:
+            ports = [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]
+            words += ["--capability-args", json.dumps({"portMappings": ports})]
+        host.run(CNIHOOK, *words)
+    return made
+
+
+@contextmanager
+def populated(host: Host) -> Iterator[dict[str, Container]]:
+    """Three containers on two networks: web on both and with a port, db and job on one each."""
+    configure(host, FRONT, BACK)
+    yield {
+        "web": attach(host, "web", "front", "back", port=8080),
+        "db": attach(host, "db", "back"),
+        "job": attach(host, "job", "front"),
+    }
+    detach_all(host)
+
+
+def detach_all(host: Host) -> None:
+    for container_id in host.run(CNIHOOK, "ps", "--quiet", check=False).stdout.split():
+        host.run(CNIHOOK, "detach", container_id)
+
+
+def damage(host: Host) -> str:
+    """A file among the records such as a crash of the machine leaves; returns its path."""
+    path = f"{RESULTS}/front-lost-eth0"
+    host.write(path, "{")
+    host.leaves(f"file {path}")
+    return path
+
+
+def remember(host: Host, number: int, pid: int) -> None:
+    """Records of so many containers on three networks, all held by one process, none of which has a link."""
+    stat = host.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    holder = {
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "pid": pid,
+        "start": int(stat[19]),
+        "netns": [0, 0],
+    }
+    networks = [
+        bridge(name, f"10.{40 + place}.0.0/16", ipMasq=place == 0) for place, name in enumerate("abc")
+    ]
+    configure(host, *networks)
+    host.leaves(f"file {RESULTS}/*")
+    for count in range(number):
+        for order, place in enumerate([count % 3, *([(count + 1) % 3] if count % 5 == 0 else [])]):
+            network = networks[place]
+            address = f"10.{40 + place}.{count // 250}.{count % 250 + 2}"
+            record = {
+                "kind": "cniCacheV1",
+                "containerId": f"box-{count:03}",
+                "ifName": f"eth{order}",
+                "networkName": network["name"],
+                "config": base64.b64encode(json.dumps(network).encode()).decode(),
+                "capabilityArgs": {"portMappings": [{"hostPort": 8000 + count, "containerPort": 80}]}
+                if count % 4 == 0 and not order
+                else {},
+                "result": {"cniVersion": "1.0.0", "ips": [{"address": f"{address}/16"}]},
+                "cnihook": {**holder, "sequence": order, "pluginPath": None},
+            }
+            name = f"{network['name']}-box-{count:03}-eth{order}"
+            host.write(f"{RESULTS}/{name}", json.dumps(record), 0o600)
+
+
+class Screen:
+    """A command with a terminal of its own for its output, and its input."""
+
+    def __init__(self, host: Host, columns: int, *words: str, env: "dict[str, str] | None" = None) -> None:
+        self._ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        environment = base_environment() | {"TERM": "xterm"} | (env or {})
+        for name in ("COLUMNS", "LINES", "NO_COLOR"):
+            if name not in (env or {}):
+                environment.pop(name, None)
+        self.process: Process = host.popen(
+            *("setsid", "--ctty", INSTALLED, *words),
+            env=environment,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        self.text = ""
+
+    def type(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def wait_for(self, pattern: str) -> None:
+        while not re.search(pattern, self.text):
+            assert self._read(), f"no {pattern!r} in {self.text!r}"
+
+    def end(self) -> str:
+        """All that was shown, when the command has ended by itself."""
+        while self._read():
+            pass
+        self.process.wait(20)
+        os.close(self._ours)
+        end(self.process)
+        return self.text.replace("\r\n", "\n")
+
+    def _read(self) -> bool:
+        try:
+            more = os.read(self._ours, 65536).decode(errors="replace")
+        except OSError:  # EIO: nobody has the other end
+            return False
+        self.text += more
+        return bool(more)
+
+
+def on_screen(host: Host, columns: int, *words: str, env: "dict[str, str] | None" = None) -> str:
+    return Screen(host, columns, *words, env=env).end()
+
+
+def plain(text: str) -> str:
+    return COLOUR.sub("", text)
