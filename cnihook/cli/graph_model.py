@@ -119,9 +119,10 @@ def _interface(one: Attached, network: Network) -> Interface:
     network.containers += 1
     for ip in one.result.ips:
         subnet = str(ip.net.network())
-        if subnet not in network.subnets and not network.subnets:
+        if not network.subnets:
             network.subnets.append(subnet)
-        if ip.gateway and str(ip.gateway) not in network.gateways:
+        # host-local names a gateway, too, where a bridge is none, and nobody has that address.
+        if network.out != NO_WAY and ip.gateway and str(ip.gateway) not in network.gateways:
             network.gateways.append(str(ip.gateway))
     addresses = [str(ip.net.address) for ip in one.result.ips]
     return Interface(network, one.ifname, addresses, one.ports, one.state)

@@ -89,40 +89,35 @@ def test_container_nobody_knows_is_told_with_those_there_are(host: Host) -> None
         assert show(host, "check", "--container", "nosuch").returncode == 2
 
 
-@pytest.mark.parametrize("words", READERS)
-def test_without_privilege_the_reason_is_told(host: Host, words: str) -> None:
+def test_without_privilege_the_reason_is_told(host: Host) -> None:
     """To monitoring, not to be able to look is something else than to find something."""
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     with populated(host):
-        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        done = host.run(*nobody, INSTALLED, *words.split(), check=False)
+        for words in READERS:
+            done = host.run(*nobody, INSTALLED, *words.split(), check=False)
+            assert done.returncode == (2 if words == "check --all" else 1)
+            assert done.stdout == ""
+            assert done.stderr == f"cnihook: {words.split()[0]}: {RESULTS}: Permission denied\n"
 
-    assert done.returncode == (2 if words == "check --all" else 1)
-    assert done.stdout == ""
-    assert done.stderr == f"cnihook: {words.split()[0]}: {RESULTS}: Permission denied\n"
 
-
-@pytest.mark.parametrize("words", [word for word in READERS if word != "inspect web"])
-def test_checkout_with_nothing_installed_will_do(host: Host, words: str) -> None:
+def test_checkout_with_nothing_installed_will_do(host: Host) -> None:
     with populated(host):
-        done = host.run(CNIHOOK, *words.split())
-    assert done.stdout and done.stderr == ""
+        for words in READERS:
+            if not words.startswith("inspect"):
+                done = host.run(CNIHOOK, *words.split())
+                assert done.stdout and done.stderr == ""
 
 
-@pytest.mark.parametrize("words", ["ps", "stats", "check --all"])
-def test_damaged_record_is_told_and_hides_nothing(host: Host, words: str) -> None:
+def test_damaged_record_is_told_and_hides_nothing(host: Host) -> None:
     with populated(host):
         path = damage(host)
-        done = show(host, *words.split())
-        assert done.returncode == (2 if words == "check --all" else 1)
-        assert path in done.stdout + done.stderr and "is damaged" in done.stdout + done.stderr
-        assert "web" in done.stdout and "Traceback" not in done.stderr
-
-
-def test_damaged_record_is_counted(host: Host) -> None:
-    damage(host)
-
-    assert "cnihook_damaged_records 1\n" in shown(host, "metrics")
-    assert shown(host, "graph")
+        for words in ("ps", "stats", "check --all"):
+            done = show(host, *words.split())
+            assert done.returncode == (2 if words == "check --all" else 1)
+            assert f"{path}: is damaged" in done.stdout + done.stderr
+            assert "web" in done.stdout
+        assert "cnihook_damaged_records 1\n" in shown(host, "metrics")
+        assert "web" in shown(host, "graph")
 
 
 def test_record_whose_parts_are_damaged_is_shown_for_what_it_is(host: Host) -> None:
@@ -141,28 +136,27 @@ def test_record_whose_parts_are_damaged_is_shown_for_what_it_is(host: Host) -> N
     assert "is gone" in show(host, "check", "--all").stdout
 
 
-@pytest.mark.parametrize("words", [*READERS, "logs -f", "ps --json", "graph --format html"])
-def test_reader_that_has_enough_is_nothing_to_complain_of(host: Host, words: str) -> None:
+def test_reader_that_has_enough_is_nothing_to_complain_of(host: Host) -> None:
     with populated(host):
-        done = host.run("sh", "-c", f"{INSTALLED} {words} | true")
-        assert done.stderr == ""
+        for words in (*READERS, "logs -f", "ps --json", "graph --format html"):
+            assert host.run("sh", "-c", f"{INSTALLED} {words} | true").stderr == ""
 
 
-@pytest.mark.parametrize("words", TABLES)
-def test_narrow_terminal_is_kept_to(host: Host, words: str) -> None:
+def test_narrow_terminal_is_kept_to(host: Host) -> None:
+    """And all that matters is still there."""
     with populated(host):
-        text = plain(on_screen(host, 40, *words.split()))
-        by_variable = plain(on_screen(host, 200, *words.split(), env={"COLUMNS": "40"}))
+        for words in TABLES:
+            text = plain(on_screen(host, 40, *words.split()))
+            by_variable = plain(on_screen(host, 200, *words.split(), env={"COLUMNS": "40"}))
+            for lines in (text.splitlines(), by_variable.splitlines()):
+                assert lines and max(map(len, lines)) <= 40, max(lines, key=len)
+            assert "web" in text and ("10.30.0.2" in text or words.startswith("stats"))
 
-    for lines in (text.splitlines(), by_variable.splitlines()):
-        assert lines and max(map(len, lines)) <= 40, max(lines, key=len)
-    assert "web" in text and "10.30.0.2" in text if "stats" not in words else True
 
-
-@pytest.mark.parametrize("words", TABLES)
-def test_colour_is_for_terminals_that_want_it(host: Host, words: str) -> None:
+def test_colour_is_for_terminals_that_want_it(host: Host) -> None:
     with populated(host):
-        assert COLOUR.search(on_screen(host, 120, *words.split()))
-        for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-            assert not COLOUR.search(on_screen(host, 120, *words.split(), env=env))
-        assert not COLOUR.search(shown(host, *words.split()))
+        for words in TABLES:
+            assert COLOUR.search(on_screen(host, 120, *words.split()))
+            for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+                assert not COLOUR.search(on_screen(host, 120, *words.split(), env=env))
+            assert not COLOUR.search(shown(host, *words.split()))

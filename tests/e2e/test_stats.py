@@ -11,7 +11,7 @@ from tests.support.oci import MYNET, Runtime, configure, wait_for
 from tests.support.seeing import Screen, attach, plain, populated, shown, shown_json
 from tests.support.skip import need
 
-AMOUNT = 40_000_000
+AMOUNT = 200_000_000  # of which what is left in a buffer at the end is no great part
 
 
 def of(host: Host, name: str, *words: str) -> Any:
@@ -28,12 +28,14 @@ def test_bytes_are_those_that_iperf3_counts(host: Host, runtime: Runtime) -> Non
     with host.popen("iperf3", "--server", "--one-off", "--bind", "10.22.0.1") as server:
         wait_for(lambda: ":5201" in host.run("ss", "-Hltn").stdout, "iperf3")
         words = ["--client", "10.22.0.1", "--bytes", str(AMOUNT), "--json"]
-        sent = json.loads(container.run("iperf3", *words).stdout)["end"]["sum_sent"]["bytes"]
+        counted = json.loads(container.run("iperf3", *words).stdout)["end"]
         server.wait(10)
         end(server)
     after = of(host, "c1")
 
-    assert sent <= after["tx_bytes"] - before["tx_bytes"] <= sent * 1.02
+    received, sent = (counted[name]["bytes"] for name in ("sum_received", "sum_sent"))
+    assert received >= AMOUNT * 0.98
+    assert received <= after["tx_bytes"] - before["tx_bytes"] <= sent * 1.02
     link = container.ip("-s", "link", "show", "dev", "eth0")[0]["stats64"]
     assert (after["rx_packets"], after["tx_packets"]) == (link["rx"]["packets"], link["tx"]["packets"])
     assert (after["rx_drops"], after["tx_drops"]) == (link["rx"]["dropped"], link["tx"]["dropped"])
@@ -42,7 +44,7 @@ def test_bytes_are_those_that_iperf3_counts(host: Host, runtime: Runtime) -> Non
 def test_each_attachment_is_counted_by_itself(host: Host) -> None:
     with populated(host) as containers:
         before = {one["network"]: one for one in shown_json(host, "stats", "web")}
-        containers["web"].run("ping", "-c3", "-i0.01", "-s1000", "10.31.0.3" if False else "10.30.0.1")
+        containers["web"].run("ping", "-c3", "-i0.01", "-s1000", "10.30.0.1")
         after = {one["network"]: one for one in shown_json(host, "stats", "web")}
 
     assert after["front"]["tx_bytes"] - before["front"]["tx_bytes"] >= 3 * 1042
@@ -79,7 +81,7 @@ def test_live_view_goes_on_until_q(host: Host) -> None:
     with populated(host) as containers:
         with sending(containers["job"]):
             screen = Screen(host, 100, "stats", "--interval", "0.1")
-            screen.wait_for(r"CONTAINER[^C]*\n\S*job .*\d\dk")
+            screen.wait_for(r"CONTAINER[^\n]*\n\s*job ")
         screen.wait_for("4 attached")
         containers["db"].destroy()
         screen.wait_for("3 attached")

@@ -6,10 +6,12 @@ import fcntl
 import json
 import os
 import re
+import select
 import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,13 +144,16 @@ class Screen:
     def type(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
 
-    def wait_for(self, pattern: str) -> None:
-        while not re.search(pattern, self.text):
-            assert self._read(), f"no {pattern!r} in {self.text!r}"
+    def wait_for(self, pattern: str, timeout: float = 20) -> None:
+        """Until the text, less its colours, has this in it."""
+        deadline = time.monotonic() + timeout
+        while not re.search(pattern, plain(self.text)):
+            readable = select.select([self._ours], [], [], max(deadline - time.monotonic(), 0))[0]
+            assert readable and self._read(), f"no {pattern!r} in {self.text[-3000:]!r}"
 
     def end(self) -> str:
         """All that was shown, when the command has ended by itself."""
-        while self._read():
+        while select.select([self._ours], [], [], 20)[0] and self._read():
             pass
         self.process.wait(20)
         os.close(self._ours)

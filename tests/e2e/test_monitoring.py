@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What monitoring reads: cnihook check of many, metrics, and logs that are followed."""
+
+import json
+import re
+
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, LOOPBACK, MYNET, Runtime, bridge, configure, wait_for
+from tests.support.seeing import populated, show, shown
+
+# https://prometheus.io/docs/instrumenting/exposition_formats/
+SAMPLE = re.compile(r'[a-z_:][a-z0-9_:]*(\{([a-z_]+="([^"\\\n]|\\[\\"n])*",?)*\})? [-+0-9.e]+')
+
+
+# check
+
+
+def test_all_well_is_0(host: Host) -> None:
+    with populated(host):
+        assert shown(host, "check", "--all").splitlines() == [
+            "well db back eth0", "well job front eth0", "well web front eth0", "well web back eth1",
+        ]  # fmt: skip
+        assert shown(host, "check", "--container", "db") == "well db back eth0\n"
+
+
+def test_difference_is_1_and_told(host: Host) -> None:
+    with populated(host) as containers:
+        containers["web"].run("ip", "addr", "flush", "dev", "eth1")
+        done = show(host, "check", "--all", "--json")
+        assert show(host, "check", "--container", "db").returncode == 0
+
+    assert done.returncode == 1
+    told = [one for one in json.loads(done.stdout) if one["state"] != "well"]
+    assert [(one["container"], one["network"], one["state"]) for one in told] == [
+        ("web", "back", "different")
+    ]
+    assert "10.31.0.2" in told[0]["why"]
+
+
+def test_container_that_crashed_is_a_difference(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET)
+    container = runtime.run("c1")
+    assert show(host, "check", "--all").returncode == 0
+    container.kill()
+
+    done = show(host, "check", "--all")
+    assert done.returncode == 1
+    assert done.stdout == "different c1 mynet eth0: its container is gone; `cnihook gc` releases it\n"
+
+
+def test_network_older_than_check_is_looked_at_all_the_same(host: Host, runtime: Runtime) -> None:
+    """The networks of most examples are of 0.2.0: for them, the interface and its addresses have to do."""
+    configure(host, MYNET, LOOPBACK)
+    container = runtime.run("c1")
+    assert show(host, "check", "--all").returncode == 0
+    container.run("ip", "addr", "del", "10.22.0.2/16", "dev", "eth0")
+    assert (
+        "different c1 mynet eth0: eth0 has not the address 10.22.0.2/16"
+        in show(host, "check", "--all").stdout
+    )
+    container.run("ip", "link", "del", "eth0")
+    assert "eth0 does not exist" in show(host, "check", "--all").stdout
+
+
+# metrics
+
+
+def test_text_is_of_the_exposition_format(host: Host) -> None:
+    with populated(host):
+        text = shown(host, "metrics")
+
+    seen: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            seen.append(line.split()[2])
+        elif line.startswith("# TYPE "):
+            assert line.split()[2:] == [seen[-1], "gauge"]
+        else:
+            assert SAMPLE.fullmatch(line), line
+            assert re.split("[ {]", line)[0] == seen[-1]
+    assert len(seen) == len(set(seen)) and text.endswith("\n")
+
+
+def test_attachments_and_leases_are_counted(host: Host) -> None:
+    with populated(host):
+        lines = shown(host, "metrics").splitlines()
+
+    assert 'cnihook_attachments{network="front",state="attached"} 2' in lines
+    assert 'cnihook_leases_free{network="front",range="10.30.0.1-10.30.0.254"} 251' in lines
+    assert 'cnihook_leases{network="front",range="10.30.0.1-10.30.0.254"} 253' in lines
+
+
+def test_failures_and_durations_are_those_of_the_logs(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET, bridge("other", "10.23.0.0/24"))
+    runtime.run("c1")
+    host.run(CNIHOOK, "attach", "c1", "--network", "other", check=False)
+
+    text = shown(host, "metrics")
+    assert 'cnihook_logged_failures{operation="attach"} 1\n' in text
+    found = re.search(r'cnihook_attach_seconds\{network="mynet"\} ([0-9.]+)\n', text)
+    assert found and 0 < float(found[1]) < 60
+    host.leaves("file /run/cnihook/log/c1")
+
+
+def test_file_is_written_whole(host: Host) -> None:
+    shown(host, "metrics", "--output", "/run/.host/cnihook.prom")
+
+    assert host.read("/run/.host/cnihook.prom") == shown(host, "metrics")
+    assert [name for name in host.listdir("/run/.host") if "cnihook.prom" in name] == ["cnihook.prom"]
+    assert "/nosuch" in show(host, "metrics", "--output", "/nosuch/cnihook.prom").stderr
+
+
+# logs
+
+
+def test_logs_are_followed_through_ends_and_beginnings(host: Host, runtime: Runtime) -> None:
+    """One is there before the first container, and after the last."""
+
+    def told(name: str) -> int:
+        path = f"/run/.host/{name}"
+        return host.read(path).count("attached to mynet") if host.exists(path) else 0
+
+    configure(host, MYNET)
+    with host.popen("sh", "-c", f"exec {CNIHOOK} logs -f > /run/.host/all") as all_of_them:
+        with host.popen("sh", "-c", f"exec {CNIHOOK} logs --follow c1 > /run/.host/c1") as one:
+            for number in (1, 2):
+                runtime.run("c1")
+                wait_for(lambda: told("c1") == number, "the line of c1")  # noqa: B023
+                runtime.delete("c1")
+            runtime.run("c2")
+            wait_for(lambda: " c2 " in host.read("/run/.host/all"), "the line of c2")
+            one.terminate()
+        all_of_them.terminate()
+    lines = [line.split()[1] for line in host.read("/run/.host/all").splitlines()]
+    assert {"c1", "c2"} <= set(lines)
