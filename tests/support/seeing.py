@@ -148,12 +148,14 @@ class Screen:
         """Until the text, less its colours, has this in it."""
         deadline = time.monotonic() + timeout
         while not re.search(pattern, plain(self.text)):
-            readable = select.select([self._ours], [], [], max(deadline - time.monotonic(), 0))[0]
+            left = deadline - time.monotonic()
+            readable = left > 0 and select.select([self._ours], [], [], left)[0]
             assert readable and self._read(), f"no {pattern!r} in {self.text[-3000:]!r}"
 
     def end(self) -> str:
         """All that was shown, when the command has ended by itself."""
-        while select.select([self._ours], [], [], 20)[0] and self._read():
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and select.select([self._ours], [], [], 20)[0] and self._read():
             pass
         self.process.wait(20)
         os.close(self._ours)
