@@ -18,9 +18,10 @@ line for each network of a container.
 {states}"""
 
 EPILOG = """\
---format takes these names in braces, as in --format '{{container}} {{addresses}}': {names}.
-\\t and \\n are a tab and a new line.  A file among the records that is damaged is told on stderr, and makes
-the exit code 1.
+--format takes names in braces, as in --format '{{container}} {{addresses}}':
+{names}
+In it, \\t and \\n are a tab and a new line.  A file among the records that is damaged is told on stderr, and
+makes the exit code 1.
 """
 
 _NAMES = (

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook inspect: the record and the kernel side by side, and what differs between them."""
 
-import json
 import subprocess
 from typing import Any
 
@@ -124,4 +123,16 @@ def test_several_networks_are_several_parts(host: Host) -> None:
 
     assert [one["network"] for one in told["attachments"]] == ["front", "back"]
     assert text.startswith("web  front  eth0\n") and "\n\nweb  back  eth1\n" in text
-    assert json.dumps(told)
+
+
+def test_port_that_leads_nowhere_any_more_is_told(host: Host) -> None:
+    network = bridge("front", "10.30.0.0/24")
+    network["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
+    configure(host, network)
+    attach(host, "web", "front", port=8080)
+
+    assert differences(host) == []
+    assert "ports4: tcp . 8080 : 10.30.0.2 . 80" in shown(host, "inspect", "web")
+    host.run("nft", "flush", "map", "inet", "cnihook", "ports4")
+    assert differences(host) == ["port 8080 is not published"]
+    detach_all(host)

@@ -11,7 +11,7 @@ from tests.support.oci import MYNET, Runtime, configure, wait_for
 from tests.support.seeing import Screen, attach, plain, populated, shown, shown_json
 from tests.support.skip import need
 
-AMOUNT = 200_000_000  # of which what is left in a buffer at the end is no great part
+AMOUNT = 100_000_000
 
 
 def of(host: Host, name: str, *words: str) -> Any:
@@ -27,18 +27,21 @@ def test_bytes_are_those_that_iperf3_counts(host: Host, runtime: Runtime) -> Non
     before = of(host, "c1")
     with host.popen("iperf3", "--server", "--one-off", "--bind", "10.22.0.1") as server:
         wait_for(lambda: ":5201" in host.run("ss", "-Hltn").stdout, "iperf3")
-        words = ["--client", "10.22.0.1", "--bytes", str(AMOUNT), "--json"]
+        words = ["--client", "10.22.0.1", "--bytes", str(AMOUNT), "--window", "128K", "--json"]
         counted = json.loads(container.run("iperf3", *words).stdout)["end"]
         server.wait(10)
         end(server)
+    iproute = [container.ip("-s", "link", "show", "dev", "eth0")[0]["stats64"]]
     after = of(host, "c1")
+    iproute.append(container.ip("-s", "link", "show", "dev", "eth0")[0]["stats64"])
 
+    # What was in the small window at the end was sent, and perhaps not received.
     received, sent = (counted[name]["bytes"] for name in ("sum_received", "sum_sent"))
-    assert received >= AMOUNT * 0.98
-    assert received <= after["tx_bytes"] - before["tx_bytes"] <= sent * 1.02
-    link = container.ip("-s", "link", "show", "dev", "eth0")[0]["stats64"]
-    assert (after["rx_packets"], after["tx_packets"]) == (link["rx"]["packets"], link["tx"]["packets"])
-    assert (after["rx_drops"], after["tx_drops"]) == (link["rx"]["dropped"], link["tx"]["dropped"])
+    assert AMOUNT * 0.98 <= received <= after["tx_bytes"] - before["tx_bytes"] <= sent * 1.02
+    for way in ("rx", "tx"):
+        for ours, theirs in (("packets", "packets"), ("drops", "dropped"), ("bytes", "bytes")):
+            first, second = (counts[way][theirs] for counts in iproute)
+            assert first <= after[f"{way}_{ours}"] <= second
 
 
 def test_each_attachment_is_counted_by_itself(host: Host) -> None:
