@@ -143,11 +143,11 @@ def _prepare(words: Words) -> None:
 
 
 def _is_asking(config: "Document") -> bool:
-    from cnihook.oci import wants
+    from cnihook.oci import wants, words
 
     annotations = config.get("annotations")
     return isinstance(annotations, dict) and any(
-        name.startswith(wants.PREFIX) or name == wants.MULTUS for name in annotations
+        name.startswith(wants.PREFIX) or name == words.MULTUS for name in annotations
     )
 
 

@@ -23,7 +23,7 @@ from cnihook.lean.words import describe, one_line
 from cnihook.linux import libc
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
-from cnihook.oci import wants
+from cnihook.oci import wants, words
 from cnihook.runtime.wants import Served, Wants
 
 _FAILED = 125  # as docker run says that the container is not to blame
@@ -82,7 +82,7 @@ def _main(argv: list[str]) -> int:
         os.execv(docker.program, ["docker", "run", *argv])
     if os.geteuid() != 0:
         raise Refused("networks need root", "try `sudo docker-run ...`")
-    wanted = Wants(None if plan.networks is None else [wants.parse_network(name) for name in plan.networks])
+    wanted = Wants(None if plan.networks is None else [words.parse_network(name) for name in plan.networks])
     for word, value in plan.said:
         wants.WORDS[word].add(wanted, value)
     settings = Settings.from_environment(os.environ)

@@ -10,7 +10,7 @@ from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.lean.words import in_words, one_line
 from cnihook.log import complain
-from cnihook.oci import inject, wants
+from cnihook.oci import inject, wants, words
 from cnihook.spec.errors import IO_FAILURE, CniError
 
 # Both engines read the first.  Podman takes a file of the same name in the second for it.
@@ -19,7 +19,7 @@ OVERRIDE = "/etc/containers/oci/hooks.d"
 
 DESCRIPTION = f"""\
 Put two files into DIR, by which podman and CRI-O run the hook for every container with an annotation
-{wants.PREFIX}* or {wants.MULTUS}; see oci-hooks(5).
+{wants.PREFIX}* or {words.MULTUS}; see oci-hooks(5).
 
 
   podman run --network none --annotation {wants.NETWORKS}=mynet IMAGE
@@ -65,7 +65,7 @@ def _path(folder: str, stage: str) -> str:
 
 def _content(stage: str, environment: dict[str, str]) -> dict[str, Any]:
     """One file a stage: it has one list of arguments, by which the hook tells the stages apart."""
-    names = (wants.PREFIX.replace(".", r"\."), wants.MULTUS.replace(".", r"\.") + "$")
+    names = (wants.PREFIX.replace(".", r"\."), words.MULTUS.replace(".", r"\.") + "$")
     return {
         "version": "1.0.0",
         "hook": inject.hook(stage, environment),

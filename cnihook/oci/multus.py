@@ -7,7 +7,7 @@ What it calls a NetworkAttachmentDefinition is a network of that name here; its 
 """
 
 from cnihook.lean import fastjson
-from cnihook.oci import wants as words
+from cnihook.oci import words
 from cnihook.runtime.wants import Port, Want
 from cnihook.spec.config import NetConf
 from cnihook.spec.errors import CniError

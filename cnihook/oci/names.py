@@ -6,7 +6,7 @@ None of it is worth a container's start: what cannot be done is an event in its 
 
 from cnihook.lean.words import in_words
 from cnihook.log import Log
-from cnihook.oci import hosts, resolv_conf, wants
+from cnihook.oci import hosts, resolv_conf, words
 from cnihook.oci.bundle import OWN, Bundle
 from cnihook.oci.etc import Etc, File
 from cnihook.oci.hosts import Entry
@@ -115,7 +115,7 @@ def join(
 def host_names(name: str) -> "list[str]":
     """A host name and its first label; nothing for what cannot stand in a hosts file."""
     try:
-        wants.parse_host_name(name)
+        words.parse_host_name(name)
     except CniError:
         return []
     return list(dict.fromkeys([name, name.partition(".")[0]]))

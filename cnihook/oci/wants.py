@@ -6,11 +6,25 @@ A flag `--publish 8080:80` and an annotation `cnihook.publish: 8080:80` mean the
 below.  An annotation holds several values with commas between.
 """
 
-from cnihook.lean.address import Address, IPNet
-from cnihook.lean.words import one_line
-from cnihook.runtime.wants import Port, Want, Wants
-from cnihook.spec.errors import INVALID_CONFIG, CniError
-from cnihook.spec.names import check_ifname, check_network_name, shown
+from cnihook.oci.words import (
+    MULTUS,
+    parse_bandwidth,
+    parse_host,
+    parse_host_name,
+    parse_ip,
+    parse_mac,
+    parse_networks,
+    parse_option,
+    parse_ports,
+    parse_route,
+    parse_server,
+    parse_switch,
+    refuse,
+    split_networks,
+)
+from cnihook.runtime.wants import Wants
+from cnihook.spec.errors import CniError
+from cnihook.spec.names import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,214 +32,6 @@ if TYPE_CHECKING:
 
 PREFIX = "cnihook."
 NETWORKS = f"{PREFIX}networks"
-MULTUS = "k8s.v1.cni.cncf.io/networks"  # the Network Plumbing Working Group's
-
-_PROTOCOLS = ("tcp", "udp", "sctp")
-_LABEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_LEAST_BURST = 120_000  # bits, ten full frames: with less the rate is not reached
-
-
-def refuse(what: str, why: str, hint: str = "") -> CniError:
-    return CniError(INVALID_CONFIG, f"{one_line(what)}: {why}", hint)
-
-
-# Single values
-
-
-def parse_network(text: str) -> Want:
-    """NAME, NAME:IFNAME, or NAME:KEY=VALUE,... of ifname, ip, ip6, mac, alias.  Raises CniError."""
-    name, colon, rest = text.strip().partition(":")
-    check_network_name(name)
-    want = Want(name)
-    if not colon:
-        return want
-    if "=" not in rest:
-        check_ifname(rest)
-        want.ifname = rest
-        return want
-    for option in rest.split(","):
-        key, equals, value = option.strip().partition("=")
-        if not (equals and value):
-            raise refuse(f"network {shown(text)}", f"{option.strip()!r} is no KEY=VALUE")
-        if key in ("ifname", "interface_name"):
-            check_ifname(value)
-            want.ifname = value
-        elif key in ("ip", "ip6"):
-            want.ips.append(parse_ip(value, 6 if key == "ip6" else 0))
-        elif key in ("mac", "mac-address", "mac_address"):
-            want.mac = parse_mac(value)
-        elif key == "alias":
-            want.aliases.append(parse_host_name(value))
-        else:
-            raise refuse(
-                f"network {shown(text)}", f"unknown option {key!r}", "there are ifname, ip, ip6, mac, alias"
-            )
-    return want
-
-
-def parse_networks(text: str) -> "list[Want]":
-    """A list with commas between; with spaces where a network has options.  An empty text is no network."""
-    return [parse_network(part) for part in _split_networks(text)]
-
-
-def _split_networks(text: str) -> "list[str]":
-    parts = text.split() if "=" in text else text.split(",")
-    return [part.strip() for part in parts if part.strip()]
-
-
-def parse_ip(text: str, version: int = 0) -> str:
-    """ADDRESS or ADDRESS/PREFIX, of this version of IP if one is given."""
-    try:
-        address = IPNet.parse(text).address if "/" in text else Address.parse(text)
-    except ValueError as error:
-        raise refuse(f"address {shown(text)}", str(error)) from None
-    if version and address.version != version:
-        raise refuse(f"address {shown(text)}", f"it is no IPv{version} address")
-    if address.is_unspecified or address.is_loopback:
-        raise refuse(f"address {shown(text)}", "no container can have it")
-    return text
-
-
-def parse_mac(text: str) -> str:
-    parts = text.lower().replace("-", ":").split(":")
-    if len(parts) != 6 or not all(len(part) == 2 and set(part) <= set("0123456789abcdef") for part in parts):
-        raise refuse(f"MAC address {shown(text)}", "it takes six bytes, such as 02:00:00:00:00:01")
-    if int(parts[0], 16) & 1:
-        raise refuse(f"MAC address {shown(text)}", "it is a multicast address: its first byte is odd")
-    if not any(int(part, 16) for part in parts):
-        raise refuse(f"MAC address {shown(text)}", "it is all zeros")
-    return ":".join(parts)
-
-
-def parse_host_name(text: str) -> str:
-    """A name by RFC 1123: labels of letters, digits and hyphens, with dots between."""
-    labels = text.removesuffix(".").split(".")
-    if len(text) > 253 or not all(
-        0 < len(label) <= 63 and _LABEL.issuperset(label) and label[0] != "-" and label[-1] != "-"
-        for label in labels
-    ):
-        raise refuse(f"host name {shown(text)}", "it takes letters, digits and hyphens, with dots between")
-    return text.removesuffix(".")
-
-
-def parse_ports(text: str) -> "list[Port]":
-    """Docker's [[ADDRESS:][HOSTPORT]:]CONTAINERPORT[/PROTOCOL], ports being numbers or ranges."""
-    what = f"port {shown(text)}"
-    rest, slash, protocol = text.strip().partition("/")
-    protocol = protocol.lower() if slash else "tcp"
-    if protocol not in _PROTOCOLS:
-        raise refuse(what, f"unknown protocol {protocol!r}", f"there are {', '.join(_PROTOCOLS)}")
-    host_ip = ""
-    if rest.startswith("["):
-        host_ip, bracket, rest = rest[1:].partition("]:")
-        if not bracket:
-            raise refuse(what, "the bracket of its address has no end", "[2001:db8::1]:8080:80")
-    elif rest.count(":") >= 2:
-        host_ip, _, rest = rest.partition(":")
-    if host_ip:
-        try:
-            host_ip = str(Address.parse(host_ip))
-        except ValueError:
-            raise refuse(what, f"{host_ip!r} is no IP address") from None
-    host, colon, container = rest.rpartition(":")
-    inside = _port_range(container, what)
-    outside = _port_range(host, what) if host else range(0)
-    if colon and not host and not host_ip:
-        raise refuse(what, "the host's port is missing before the colon")
-    if not outside:  # any that is free
-        return [Port(number, 0, 0, protocol, host_ip) for number in inside]
-    if len(outside) == len(inside):
-        return [Port(i, o, o, protocol, host_ip) for i, o in zip(inside, outside, strict=True)]
-    if len(inside) == 1:  # one of them
-        return [Port(inside[0], outside[0], outside[-1], protocol, host_ip)]
-    raise refuse(what, f"{len(outside)} ports of the host for {len(inside)} of the container")
-
-
-def _port_range(text: str, what: str) -> range:
-    first, dash, last = text.partition("-")
-    numbers = [first, last] if dash else [first]
-    if not all(number.isascii() and number.isdigit() and len(number) < 6 for number in numbers):
-        raise refuse(what, f"{text!r} is no port", "[[ADDRESS:][HOSTPORT]:]CONTAINERPORT[/PROTOCOL]")
-    if not all(1 <= int(number) <= 65535 for number in numbers):
-        raise refuse(what, "a port is from 1 to 65535")
-    if int(numbers[0]) > int(numbers[-1]):
-        raise refuse(what, f"{text} ends before it begins")
-    return range(int(numbers[0]), int(numbers[-1]) + 1)
-
-
-def parse_bandwidth(text: str) -> "dict[str, int]":
-    """in=RATE,out=RATE in bits a second, as the capability has it; a burst is of a tenth of a second."""
-    found: dict[str, int] = {}
-    what = f"bandwidth {shown(text)}"
-    for part in text.split(","):
-        key, equals, value = part.strip().partition("=")
-        name = {"in": "ingress", "out": "egress", "in-burst": "ingress", "out-burst": "egress"}.get(key)
-        if not (name and equals):
-            raise refuse(what, f"{part.strip()!r}", "it takes in=RATE,out=RATE and in-burst=, out-burst=")
-        found[f"{name}{'Burst' if key.endswith('-burst') else 'Rate'}"] = _bits(value, what)
-    for name in ("ingress", "egress"):
-        if f"{name}Rate" in found:
-            found.setdefault(f"{name}Burst", max(found[f"{name}Rate"] // 10, _LEAST_BURST))
-        elif f"{name}Burst" in found:
-            raise refuse(what, "a burst without a rate")
-    return found
-
-
-def _bits(text: str, what: str) -> int:
-    number, unit = text, ""
-    if text[-1:].isalpha():
-        number, unit = text[:-1], text[-1].lower()
-    if unit not in _UNITS or not (number.isascii() and number.isdigit()) or not int(number):
-        raise refuse(what, f"{text!r} is no rate", "such as 500k, 10M or 1G, in bits a second")
-    return int(number) * _UNITS[unit]
-
-
-def parse_route(text: str) -> "tuple[IPNet, Address | None]":
-    """DESTINATION/PREFIX, or DESTINATION/PREFIX via GATEWAY; `=` will do for ` via `."""
-    dst, _, gateway = text.strip().replace(" via ", "=").partition("=")
-    try:
-        net = IPNet.parse({"default": "0.0.0.0/0"}.get(dst.strip(), dst.strip()))
-        via = Address.parse(gateway.strip()) if gateway else None
-    except ValueError as error:
-        raise refuse(f"route {shown(text)}", str(error), "DESTINATION/PREFIX[=GATEWAY]") from None
-    if via and via.version != net.address.version:
-        raise refuse(f"route {shown(text)}", "destination and gateway are of two versions of IP")
-    return net, via
-
-
-def parse_host(text: str) -> "tuple[str, str]":
-    """NAME:ADDRESS or NAME=ADDRESS; `host-gateway` stands for the host's own on the container's network."""
-    separator = "=" if "=" in text else ":"
-    name, _, address = text.strip().partition(separator)
-    parse_host_name(name)
-    if address != "host-gateway":
-        try:
-            address = str(Address.parse(address.strip("[]")))
-        except ValueError as error:
-            raise refuse(f"host {shown(text)}", str(error), "NAME:ADDRESS, or NAME:host-gateway") from None
-    return name, address
-
-
-def parse_server(text: str) -> str:
-    try:
-        return str(Address.parse(text))
-    except ValueError as error:
-        raise refuse(f"DNS server {shown(text)}", str(error)) from None
-
-
-def parse_option(text: str) -> str:
-    """One option of resolv.conf(5)."""
-    if not text or text.split() != [text] or not text.isprintable():
-        raise refuse(f"DNS option {shown(text)}", "it is one word, such as ndots:2")
-    return text
-
-
-def parse_switch(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0", ""):
-        raise refuse(shown(text), "it is true or false")
-    return text.lower() not in ("false", "0")
-
 
 # The vocabulary
 
@@ -375,7 +181,7 @@ def to_annotations(said: "list[tuple[str, str]]") -> "dict[str, str]":
     found = {}
     for word, values in texts.items():
         if word == "network":
-            names = [name for value in values for name in _split_networks(value)]
+            names = [name for value in values for name in split_networks(value)]
             found[NETWORKS] = (" " if any("=" in name for name in names) else ",").join(names)
         else:
             joined = WORDS[word].several or word == "bandwidth"

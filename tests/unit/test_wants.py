@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.oci import multus, wants
+from cnihook.oci import multus, wants, words
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
 from cnihook.runtime.wants import Port, Served, Want, Wants, serve
@@ -21,7 +21,7 @@ def want(**words: str) -> Wants:
 
 
 def ports(text: str) -> list[tuple[int, int, int, str, str]]:
-    return [(p.container, p.first, p.last, p.protocol, p.host_ip) for p in wants.parse_ports(text)]
+    return [(p.container, p.first, p.last, p.protocol, p.host_ip) for p in words.parse_ports(text)]
 
 
 # Words
@@ -215,7 +215,7 @@ def test_multus_json_form() -> None:
         "default-route": ["10.1.2.1"],
         "cni-args": {"KEY": "value", "ignored": 1},
     }
-    (found,) = wants.from_annotations({wants.MULTUS: json.dumps([item])}).networks or []
+    (found,) = wants.from_annotations({words.MULTUS: json.dumps([item])}).networks or []
 
     assert (found.network, found.ifname, found.mac) == ("front", "data0", "02:00:00:00:00:01")
     assert found.ips == ["10.1.2.3/24", "2001:db8::3/64"]
@@ -228,7 +228,7 @@ def test_multus_json_form() -> None:
 
 
 def test_our_own_annotation_goes_before_multus() -> None:
-    found = wants.from_annotations({"cnihook.networks": "mine", wants.MULTUS: "theirs"})
+    found = wants.from_annotations({"cnihook.networks": "mine", words.MULTUS: "theirs"})
     assert [one.network for one in found.networks or []] == ["mine"]
 
 
