@@ -30,7 +30,6 @@ def server(host: Host) -> Iterator[Process]:
     host.leaves("process dnsmasq *")  # until the test is over
     wait_for(lambda: ":53 " in outside.run("ss", "-Hlun").stdout, "the DNS server")
     yield process
-    process.kill()
     end(process)
 
 

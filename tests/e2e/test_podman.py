@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
-from tests.support.oci import LEAVES, make_rootfs
+from tests.support.oci import LEAVES, make_rootfs, wait_for
 from tests.support.podman import FOR_EVER, IMAGE, Podman, install_plugins
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.root, pytest.mark.xdist_group("podman")]
@@ -52,6 +52,8 @@ def test_published_ports_lead_to_the_container(podman: Podman, host: Host) -> No
     outside = host.outside()
     serve = ("nc", "-ll", "-p", "80", "-e", "echo", "hello")
     podman.run("-d", "--name", "web", "--network", NETWORK, "-p", "8080:80", IMAGE, *serve)
+    ask = ("busybox", "nc", "-w", "3", "127.0.0.1", "8080")
+    wait_for(lambda: host.run(*ask, check=False).stdout, "an answer of the server, once it listens")
 
     for client, address in ((host, "127.0.0.1"), (host, outside.HOST), (outside, outside.HOST)):
         done = client.run("busybox", "nc", "-w", "3", address, "8080", check=False)
