@@ -14,7 +14,7 @@ from cnihook.lean import signals
 from cnihook.lean.words import describe
 from cnihook.linux.netns import NetNS, NotANamespace
 from cnihook.log import Log, complain
-from cnihook.oci import bundle, state, wants
+from cnihook.oci import bundle, state
 from cnihook.oci.state import State
 from cnihook.runtime.wants import Wants
 from cnihook.sdk.undo import Undo
@@ -60,6 +60,10 @@ class Options:
         self.settings = Settings.from_environment(os.environ)
         self.wants = Wants()  # by flags; what they say goes before the annotations
         pending = list(arguments)
+        if not pending:
+            return
+        from cnihook.oci import wants  # what a hook without words need not load
+
         while pending:
             option, equals, value = pending.pop(0).partition("=")
             word = wants.word_of(option)
@@ -169,7 +173,11 @@ def _create(found: State, options: Options, log: Log) -> None:
         if shared:
             raise _shares_host(found, config.path)
 
-        wanted = options.wants.over(wants.from_annotations(found.annotations))
+        wanted = options.wants
+        if found.annotations:
+            from cnihook.oci import wants
+
+            wanted = wanted.over(wants.from_annotations(found.annotations))
         chosen = attach.select(wanted, options.settings, _both(log))
         attached = attach.up(Container(found.id, namespace, found.pid), chosen, options.settings, log)
         with Undo() as undo:
