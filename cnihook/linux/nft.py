@@ -20,6 +20,7 @@ import struct
 from cnihook.lean import ffi
 from cnihook.linux.netlink import (
     NETLINK_NETFILTER,
+    NLM_F_CREATE,
     NLM_F_DUMP,
     Netlink,
     NetlinkError,
@@ -38,11 +39,13 @@ if TYPE_CHECKING:
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES, in the upper half of each message's type
-_GETCHAIN, _GETRULE, _GETSETELEM = SUBSYSTEM | 4, SUBSYSTEM | 7, SUBSYSTEM | 13
+_GETCHAIN, _GETRULE = SUBSYSTEM | 4, SUBSYSTEM | 7
+_NEWSETELEM, _GETSETELEM, _DELSETELEM = SUBSYSTEM | 12, SUBSYSTEM | 13, SUBSYSTEM | 14
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_POLICY, _CHAIN_USE = 1, 3, 5, 6
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 1, 2, 3, 7
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
-_ELEM_KEY, _ELEM_DATA, _ELEM_USERDATA, _DATA_VALUE = 1, 2, 6, 1
+_ELEM_KEY, _ELEM_DATA, _ELEM_USERDATA, _DATA_VALUE, _DATA_VERDICT = 1, 2, 6, 1, 2
+_VERDICT_CODE, _VERDICT_CHAIN, _JUMP = 1, 2, -3
 _UDATA_COMMENT = 0  # libnftnl's number for it
 
 
@@ -171,8 +174,7 @@ def entry_of(family: str, table: str, container: str, key: bytes) -> "tuple[byte
 
     Each part of a key or value that has several fills whole words of four bytes.
     """
-    elem = nested(_LIST_ELEM, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
-    body = text(_LIST_TABLE, table) + text(_LIST_SET, container) + nested(_LIST_ELEMENTS, elem)
+    body = _element(table, container, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
     try:
         answer = _ask(_GETSETELEM, 0, family, body, f"look up an element of {container}")
     except NetlinkError as error:
@@ -198,13 +200,45 @@ def entries(family: str, table: str, container: str) -> "list[tuple[bytes, bytes
         raise
 
 
+def new_element(
+    table: str, container: str, key: bytes, comment: str, *, value: bytes = b"", jump: str = ""
+) -> "tuple[int, int, bytes]":
+    """An element of a set, or of a map that has a value or a chain to jump to, for change()."""
+    elem = nested(_ELEM_KEY, attr(_DATA_VALUE, key))
+    if jump:
+        verdict = attr(_VERDICT_CODE, struct.pack(">i", _JUMP)) + text(_VERDICT_CHAIN, jump)
+        elem += nested(_ELEM_DATA, nested(_DATA_VERDICT, verdict))
+    elif value:
+        elem += nested(_ELEM_DATA, attr(_DATA_VALUE, value))
+    if comment:
+        elem += attr(_ELEM_USERDATA, userdata(comment))
+    return _NEWSETELEM, NLM_F_CREATE, _element(table, container, elem)
+
+
+def old_element(table: str, container: str, key: bytes) -> "tuple[int, int, bytes]":
+    """One to be deleted, for change().  It has to be there, and the next close then waits (see above)."""
+    return _DELSETELEM, 0, _element(table, container, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
+
+
+def _element(table: str, container: str, elem: bytes) -> bytes:
+    return (
+        text(_LIST_TABLE, table)
+        + text(_LIST_SET, container)
+        + nested(_LIST_ELEMENTS, nested(_LIST_ELEM, elem))
+    )
+
+
 def _ask(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[bytes]":
     """One question to the kernel.  `body` is what follows the header that all of them have."""
     return _open_socket().request(kind, flags, _header(family) + body, what)
 
 
 def change(family: str, messages: "list[tuple[int, int, bytes]]", what: str) -> None:
-    """Messages (type, flags, body) that are all done or none, for what libnftables has no words for."""
+    """Do all of the messages (type, flags, body) or none.
+
+    For elements, since libnftables looks at the whole ruleset before it adds one, and for what it has no
+    words for.
+    """
     header = _header(family)
     _open_socket().transaction(
         SUBSYSTEM >> 8, [(kind, flags, header + body) for kind, flags, body in messages], what
@@ -244,9 +278,9 @@ def listed(data: bytes) -> "list[dict[int, bytes]]":
     return found
 
 
-def comment(value: str) -> bytes:
+def userdata(comment: str) -> bytes:
     """A comment as userdata, where libnftables and iptables look for it."""
-    data = value.encode()[:253] + b"\0"
+    data = comment.encode()[:253] + b"\0"
     return bytes((_UDATA_COMMENT, len(data))) + data
 
 

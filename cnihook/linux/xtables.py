@@ -167,7 +167,7 @@ class NftFilter:
             ]
             body = text(_RULE_TABLE, TABLE) + text(_RULE_CHAIN, chain)
             body += nested(_RULE_EXPRESSIONS, *(nested(_LIST_ELEM, each) for each in expressions))
-            body += attr(_RULE_USERDATA, nft.comment(comment))
+            body += attr(_RULE_USERDATA, nft.userdata(comment))
             messages.append((_NEWRULE, NLM_F_CREATE | (NLM_F_APPEND if last else 0), body))
         for chain, rule in edits.old_rules:
             body = text(_RULE_TABLE, TABLE) + text(_RULE_CHAIN, chain) + attr(_RULE_HANDLE, rule.place)

@@ -9,7 +9,7 @@ In `table inet cnihook`, one element per container in a map, one chain per netwo
 
 A chain's content follows from its name.  An ADD looks whether what it relies on is there, and declares all
 of it if any is missing: what somebody flushed is back with the next container.  Whatever the number of
-elements, that takes 0.3 ms.
+elements, that takes 0.2 ms.
 """
 
 from cnihook.lean.address import Address, IPNet
@@ -65,6 +65,7 @@ def add(call: Call, nets: "Iterable[IPNet]") -> None:
     with Lock(LOCK, purpose=f"masquerade {call.owner}"):
         present = table.chains()
         commands = [_BASE] if present.get(_BASE_CHAIN) != _BASE_RULES else []
+        elements = []
         for net in nets:
             subnet = net.network()
             protocol, container, multicast = _words(net.address)
@@ -78,11 +79,13 @@ def add(call: Call, nets: "Iterable[IPNet]") -> None:
                     f"add rule {TABLE} {chain} masquerade",
                 ]
             if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
-                # Left by an owner who is gone, since the address is ours now; "add" would not replace it.
-                commands.append(f"delete element {TABLE} {container} {{ {net.address} }}")
-            element = f'{net.address} comment "{call.owner}" : jump {chain}'
-            commands.append(f"add element {TABLE} {container} {{ {element} }}")
-        nft.run("\n".join(commands), f"masquerade {call.owner}")
+                # Left by an owner who is gone, since the address is ours now; it would not be replaced.
+                elements.append(nft.old_element(NAME, container, net.address))
+            elements.append(nft.new_element(NAME, container, net.address, call.owner, jump=chain))
+        what = f"masquerade {call.owner}"
+        if commands:
+            nft.run("\n".join(commands), what)
+        nft.change(FAMILY, elements, what)
 
 
 def delete(call: Call, addresses: "Iterable[Address]") -> None:
@@ -124,9 +127,9 @@ def _all() -> "list[tuple[Address, str]]":
 
 def _remove(addresses: "list[Address]") -> None:
     """Remove the elements, and what none needs any more: another's DEL may have been killed in between."""
-    elements = [f"delete element {TABLE} {_words(address)[1]} {{ {address} }}" for address in addresses]
-    if elements:
-        nft.run("\n".join(elements), "stop masquerading")
+    if addresses:
+        elements = [nft.old_element(NAME, _words(address)[1], address) for address in addresses]
+        nft.change(FAMILY, elements, "stop masquerading")
     chains = table.chains()
     ours = [name for name in chains if name.startswith(_PREFIX)]
     unused = [name for name in ours if chains[name] <= _RULES]

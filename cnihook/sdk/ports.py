@@ -239,24 +239,32 @@ def add(
         if _are_own(call, ports, maps):
             _remove(*_owned(lambda owner: owner == call.owner))  # of an ADD that no DEL followed
         present = table.chains()
-        commands: list[str] = []
-        if not _is_whole(present):
-            commands += _base()
+        commands = [] if _is_whole(present) else [*_base()]
+        elements = []
         for one in {maps[port.version] for port in ports}:
             if one.is_conditional and present.get(one.chain, 0) < _WHEN_USES:
                 commands += one.under_conditions()
         for port, (address, number) in ports.items():
             one = maps[port.version]
-            element = f'{port.text} comment "{call.owner}" : {address} . {number}'
-            commands.append(f"add element {TABLE} {one.of(port)} {{ {element} }}")
+            value = bytes(address) + number.to_bytes(2, "big") + bytes(2)
+            elements.append(nft.new_element(NAME, one.of(port), port.key, call.owner, value=value))
             if port.address:
-                commands.append(f"add element {TABLE} {one.held} {{ {port.protocol} . {port.number} }}")
+                elements.append(nft.new_element(NAME, one.held, port.everywhere, ""))
         for net in nets:
-            commands += _masquerading(call, net, masquerade, present)
+            chain = _chain_from(net, masquerade)
+            commands += _masquerading(chain, present)
+            container = f"ports-to{net.address.version}"
+            if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
+                # Left by an owner who is gone, since the address is ours now; it would not be replaced.
+                elements.append(nft.old_element(NAME, container, net.address))
+            elements.append(nft.new_element(NAME, container, net.address, call.owner, jump=chain))
         opens = localnet and sysctl.read(_route_localnet(localnet)) == "0"
         if opens:
-            commands.append(f'add element {TABLE} {_LOCALNET} {{ "{localnet}" }}')
-        nft.run("\n".join(commands), f"publish ports of {call.owner}")
+            elements.append(nft.new_element(NAME, _LOCALNET, _ifname(localnet), ""))
+        what = f"publish ports of {call.owner}"
+        if commands:
+            nft.run("\n".join(commands), what)
+        nft.change(FAMILY, elements, what)
         if opens:  # not before the guard stands
             sysctl.write(_route_localnet(localnet), 1)
 
@@ -316,30 +324,35 @@ def _described(owner: str) -> str:
     return "container {1} has it, on network {0} by {2}".format(*words)
 
 
-def _rules_from(protocol: str, whose: str) -> "list[str]":
-    """Those of the chain for connections to containers; `whose` are masqueraded."""
+def _rules_from(chain: str) -> "list[str]":
+    """What is in a chain of connections to containers: its name says whose are masqueraded."""
+    whose = chain.removeprefix(_FROM).replace("_", ":")
     if whose in (ANY, NONE):
         return ["masquerade"] if whose == ANY else []
+    protocol = "ip6" if ":" in whose else "ip"
     rules = [f"{protocol} saddr {whose} masquerade"]
     return [*rules, "ip saddr 127.0.0.0/8 masquerade"] if protocol == "ip" else rules
 
 
-def _masquerading(call: Call, net: IPNet, whose: str, present: "dict[str, int]") -> "Iterator[str]":
+def _chain_from(net: IPNet, whose: str) -> str:
+    """The chain of connections to a container, whose address and subnet that is."""
     whose = str(net.network()) if whose == SUBNET else whose
-    chain = f"{_FROM}{whose}".replace(":", "_")  # no colon in an identifier of nft
-    rules = _rules_from("ip" if net.address.version == 4 else "ip6", whose)
+    return f"{_FROM}{whose}".replace(":", "_")  # no colon in an identifier of nft
+
+
+def _masquerading(chain: str, present: "dict[str, int]") -> "Iterator[str]":
+    rules = _rules_from(chain)
     if present.get(chain, -1) < len(rules):
         yield f"add chain {TABLE} {chain}"
         yield f"flush chain {TABLE} {chain}"
         for rule in rules:
             yield f"add rule {TABLE} {chain} {rule}"
         present[chain] = len(rules)
-    container = f"ports-to{net.address.version}"
-    if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
-        # Left by an owner who is gone, since the address is ours now; "add" would not replace it.
-        yield f"delete element {TABLE} {container} {{ {net.address} }}"
-    element = f'{net.address} comment "{call.owner}" : jump {chain}'
-    yield f"add element {TABLE} {container} {{ {element} }}"
+
+
+def _ifname(link: str) -> bytes:
+    """As a key: 16 bytes (IFNAMSIZ)."""
+    return link.encode().ljust(16, b"\0")
 
 
 def _route_localnet(link: str) -> str:
@@ -407,21 +420,21 @@ def _owned(chosen: "Callable[[str], bool]") -> "tuple[list[Element], list[Addres
 
 def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
     """Remove elements, and what none needs any more: another's DEL may have been killed in between."""
-    commands = [
-        f"delete element {TABLE} {element.maps.of(element.port)} {{ {element.port.text} }}"
-        for element in ports
-    ]
-    commands += [f"delete element {TABLE} ports-to{one.version} {{ {one} }}" for one in addresses]
+    elements = [nft.old_element(NAME, each.maps.of(each.port), each.port.key) for each in ports]
+    elements += [nft.old_element(NAME, f"ports-to{one.version}", one) for one in addresses]
+    commands: list[str] = []
     for maps in {element.maps for element in ports}:
         gone = {element.port for element in ports if element.maps == maps}
         if any(port.address for port in gone) or maps.is_conditional:
             commands += _no_longer_needed(maps, gone)
+    if elements:
+        nft.change(FAMILY, elements, "unpublish ports")
     if commands:
         nft.run("\n".join(commands), "unpublish ports")
 
     chains = table.chains()
     ours = [name for name in chains if name.startswith(_FROM)]
-    unused = [name for name in ours if chains[name] <= _rule_count(name)]
+    unused = [name for name in ours if chains[name] <= len(_rules_from(name))]
     if unused != ours:
         table.remove(chains, unused)
         return
@@ -435,11 +448,6 @@ def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
         [*_USES, *(maps.chain for maps in conditional), *unused],
         [*objects, *(f"map {name}" for name in _TO), f"set {_LOCALNET}"],
     )
-
-
-def _rule_count(chain: str) -> int:
-    whose = chain.removeprefix(_FROM)
-    return len(_rules_from("ip6" if "_" in whose else "ip", whose))
 
 
 def _no_longer_needed(maps: _Maps, gone: "set[Port]") -> "Iterator[str]":

@@ -41,6 +41,7 @@ def stepwise(owner, name):
     setattr(owner, name, replacement)
 
 stepwise(netlink.Netlink, "request")
+stepwise(netlink.Netlink, "transaction")
 stepwise(nft, "run")
 for name in ("setns", "unshare", "mount", "umount"):
     stepwise(libc, name)

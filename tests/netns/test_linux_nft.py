@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """linux.nft: transactions, and the questions asked of the kernel directly, beside `nft -j`."""
 
+import errno
 import ipaddress
 import json
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
+from pyroute2.netlink.nfnetlink.nftsocket import (
+    NFT_MSG_DELSETELEM,
+    NFT_MSG_NEWSETELEM,
+    nft_set_elem_list_msg,
+)
 
 from cnihook.linux import nft
-from cnihook.linux.nft import NftError
+from cnihook.linux.netlink import NLM_F_CREATE
+from cnihook.linux.nft import SUBSYSTEM, NftError
 from tests.support.host import Host
 
 T = TypeVar("T")
@@ -259,3 +267,87 @@ def test_rules_and_their_comments(host: Host) -> None:
     assert ask(host, lambda: nft.commented_rules("inet", "t", "one")) == found[:2]
     assert ask(host, lambda: nft.commented_rules("inet", "t", "none")) == []
     assert ask(host, lambda: nft.commented_rules("inet", "none", "one")) == []
+
+
+MAPS = """\
+add map inet t ports4 { type inet_proto . inet_service : ipv4_addr . inet_service ; }
+add set inet t links { type ifname ; }
+"""
+WEB, WEB_TARGET = bytes((6, 0, 0, 0, 31, 144, 0, 0)), packed("10.1.2.3") + bytes((0, 80, 0, 0))
+
+
+def test_elements_that_are_sent_are_those_that_nft_reads(host: Host) -> None:
+    """Byte for byte what it lists for the same elements of its own making."""
+    run(host, TABLE + MAPS)
+    run(
+        host,
+        """\
+add element inet t m4 { 10.1.2.3 comment "mynet c1 eth0" : jump one }
+add element inet t m6 { 2001:db8::3 comment "mynet c1 eth0" : jump two }
+add element inet t ports { tcp . 8080 }
+add element inet t ports4 { tcp . 8080 comment "mynet c1 eth0" : 10.1.2.3 . 80 }
+add element inet t links { "eth0" }
+""",
+    )
+    expected = host.nft()
+    for name in (
+        "map inet t m4",
+        "map inet t m6",
+        "set inet t ports",
+        "map inet t ports4",
+        "set inet t links",
+    ):
+        run(host, f"flush {name}")
+    assert host.nft() != expected
+
+    owner = "mynet c1 eth0"
+    elements = [
+        nft.new_element("t", "m4", packed("10.1.2.3"), owner, jump="one"),
+        nft.new_element("t", "m6", packed("2001:db8::3"), owner, jump="two"),
+        nft.new_element("t", "ports", WEB, ""),
+        nft.new_element("t", "ports4", WEB, owner, value=WEB_TARGET),
+        nft.new_element("t", "links", b"eth0".ljust(16, b"\0"), ""),
+    ]
+    host.inside(lambda: nft.change("inet", elements, "test"))
+
+    assert host.nft() == expected
+
+
+def test_elements_go_all_or_none(host: Host) -> None:
+    run(host, TABLE + 'add element inet t m4 { 10.1.2.3 comment "old" : jump one, 10.1.2.4 : jump one }')
+    before = host.nft()
+    replaced = [
+        nft.old_element("t", "m4", packed("10.1.2.3")),
+        nft.new_element("t", "m4", packed("10.1.2.3"), "new", jump="two"),
+    ]
+    for refused in (
+        nft.old_element("t", "m4", packed("10.1.2.99")),
+        nft.new_element("t", "m4", packed("10.1.2.98"), "", jump="none"),
+        nft.new_element("t", "none", packed("10.1.2.98"), "", jump="one"),
+    ):
+        with pytest.raises(OSError, match="test") as error:
+            host.inside(lambda last=refused: nft.change("inet", [*replaced, last], "test"))  # type: ignore[misc]
+        assert error.value.errno == errno.ENOENT
+        assert host.nft() == before
+
+    host.inside(lambda: nft.change("inet", replaced, "test"))
+    assert comment(host, "10.1.2.3") == "new"
+    assert ask(host, lambda: nft.chains("inet", "t"))["two"] == 1
+
+
+def test_elements_are_those_of_nf_tables() -> None:
+    """As pyroute2 reads them, which others wrote from the same headers."""
+    kind, flags, body = nft.new_element("t", "m4", packed("10.1.2.3"), "mynet c1 eth0", jump="one")
+    header = struct.pack("=BBH", 1, 0, 0)
+    message = nft_set_elem_list_msg(struct.pack("=IHHII", 20 + len(body), kind, flags, 1, 0) + header + body)
+    message.decode()
+
+    assert (kind & 255, flags) == (NFT_MSG_NEWSETELEM, NLM_F_CREATE)
+    assert message["nfgen_family"] == 1
+    names = ("NFTA_SET_ELEM_LIST_TABLE", "NFTA_SET_ELEM_LIST_SET")
+    assert [message.get_attr(name) for name in names] == ["t", "m4"]
+    (element,) = message.get_attr("NFTA_SET_ELEM_LIST_ELEMENTS")
+    assert element.get_attr("NFTA_SET_ELEM_KEY").get_attr("NFTA_DATA_VALUE") == packed("10.1.2.3")
+    verdict = element.get_attr("NFTA_SET_ELEM_DATA").get_attr("NFTA_DATA_VERDICT")
+    assert verdict.get_attr("NFTA_VERDICT_CHAIN") == "one"
+    assert nft.old_element("t", "m4", b"key!")[:2] == (SUBSYSTEM | NFT_MSG_DELSETELEM, 0)
