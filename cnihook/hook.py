@@ -108,6 +108,8 @@ def main(event: str, arguments: "list[str]") -> int:
         signals.ignore_interrupts()
         if log:
             log.failure(event, error)
+        if os.environ.get("CNIHOOK_DEBUG"):
+            raise
         complain(f"{what}: {describe(error)}")
         return 1
 

@@ -5,8 +5,7 @@ import gc
 import os
 import sys
 
-from cnihook.lean.words import describe
-from cnihook.log import complain
+from cnihook.lean import onefile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,18 +62,22 @@ def run(argv: "list[str]") -> int:
         print(f"cnihook {__version__}")
         return 0
     if command not in COMMANDS:
-        complain(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
+        _complain(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
         return 2
     if command in HOOK:
         gc.disable()  # nothing in a hook lives for long; the collector's rounds while modules load cost 1 ms
+        onefile.use()
         from cnihook import hook
 
+        code: int = hook.main(command, argv[1:])
+        if not code:
+            onefile.keep()
         # Past the interpreter's own winding-up, 1 ms in which it frees what the kernel frees anyway; the
         # hook writes unbuffered.
-        os._exit(hook.main(command, argv[1:]))
+        os._exit(code)
     module = load(command)
     try:
-        code: int = module.main(argv[1:])
+        code = module.main(argv[1:])
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -86,8 +89,16 @@ def run(argv: "list[str]") -> int:
     except Exception as error:
         if os.environ.get("CNIHOOK_DEBUG"):
             raise
-        complain(f"{command}: {describe(error)}")
+        from cnihook.lean.words import describe
+
+        _complain(f"{command}: {describe(error)}")
         return 1
+
+
+def _complain(text: str) -> None:
+    from cnihook.log import complain
+
+    complain(text)
 
 
 def load(command: str) -> "ModuleType":

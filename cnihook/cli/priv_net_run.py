@@ -18,7 +18,7 @@ import sys
 
 from cnihook.cli.priv_command import CommandProcess
 from cnihook.cli.priv_options import Options, Refused
-from cnihook.lean import command, signals
+from cnihook.lean import command, onefile, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,12 +33,15 @@ _SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/bin:/bin"  # where plugins find iptables
 
 
 def main() -> None:
-    os._exit(run(sys.argv[1:]))  # nothing is buffered; to take down a whole interpreter costs 2 ms
+    status = run(sys.argv[1:])
+    onefile.keep()
+    os._exit(status)  # nothing is buffered; to take down a whole interpreter costs 2 ms
 
 
 def run(argv: "list[str]") -> int:
     """Returns the exit status."""
     gc.disable()  # what makes garbage is over when the command begins; until then it costs 1 ms
+    onefile.use()
     try:
         signals.take_back_pythons()
         options = Options(argv)

@@ -168,6 +168,23 @@ def test_hook_starts_no_process(host: Host, log: Path, state: str) -> None:
     assert starts(host, log, *hook, "poststop", input=state) == []
 
 
+def test_hook_has_its_modules_from_one_file(host: Host, log: Path, state: str) -> None:
+    """All but those that come before it, the package itself among them."""
+    hook = (PYTHON, "-IS", str(SCRIPTS / "cnihook"))
+    for _time in range(2):
+        opened = []
+        for event in ("createRuntime", "poststop"):
+            host.run("strace", "-qq", "--trace=openat", f"--output={log}", *hook, event, input=state)
+            opened += re.findall(r"/(cnihook/[^\"]*)/__pycache__/(\w+)\.[^\"]*\.pyc\"", log.read_text())
+
+    assert {f"{folder}/{name}" for folder, name in opened} == {
+        "cnihook/cli/__init__",
+        "cnihook/cli/main",
+        "cnihook/lean/__init__",
+        "cnihook/lean/onefile",
+    }
+
+
 NAMES = ("--dns", "192.0.2.1", "--add-host", "up:host-gateway", "--hostname", "web", "--network-alias", "db")
 
 

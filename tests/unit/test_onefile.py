@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""lean.onefile: modules from one file, by a small package of that name, in processes of their own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cnihook.lean import onefile
+
+MAIN = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+from cnihook.lean import onefile
+onefile.use()
+from cnihook.words import first, second
+import cnihook.words.third
+print(first.VALUE, second.VALUE, cnihook.words.third.__file__.removeprefix(sys.argv[1]))
+print(*sorted(n for n, m in sys.modules.items() if type(m.__loader__).__name__ == "_OneFile"))
+onefile.keep()
+"""
+ALL = "cnihook.words cnihook.words.first cnihook.words.second cnihook.words.third"
+SAID = "1 2 /cnihook/words/third.py"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A package whose modules are imported by MAIN."""
+    lean = tmp_path / "cnihook/lean"
+    words = tmp_path / "cnihook/words"
+    for folder in (lean, words):
+        folder.mkdir(parents=True)
+    for name in ("__init__.py", "lean/__init__.py", "words/__init__.py"):
+        (tmp_path / "cnihook" / name).touch()
+    for name in ("onefile.py", "signals.py"):
+        shutil.copy(Path(onefile.__file__).with_name(name), lean)
+    (words / "first.py").write_text('"""A module."""\nVALUE = 1\n')
+    (words / "second.py").write_text("from cnihook.words.first import VALUE\nVALUE += 1\n")
+    (words / "third.py").write_text("")
+    (tmp_path / "main").write_text(MAIN)
+    return tmp_path
+
+
+def command(tree: Path) -> list[str]:
+    return [sys.executable, "-IS", str(tree / "main"), str(tree)]
+
+
+def run(tree: Path, **environment: str) -> list[str]:
+    """What the package says, and the modules that came from the one file."""
+    done = subprocess.run(command(tree), env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def kept(tree: Path) -> Path:
+    return tree / f"cnihook/__pycache__/onefile.{sys.implementation.cache_tag}"
+
+
+def test_the_second_process_has_all_from_one_file(tree: Path) -> None:
+    assert run(tree) == [SAID, ""]
+    assert run(tree) == [SAID, ALL]
+
+
+def test_it_is_written_once_for_all(tree: Path) -> None:
+    run(tree)
+    before = kept(tree).stat()
+    run(tree)
+    assert kept(tree).stat().st_ino == before.st_ino
+    assert [path.name for path in kept(tree).parent.glob("onefile*")] == [kept(tree).name]
+
+
+def test_a_source_that_has_changed_is_read_anew(tree: Path) -> None:
+    run(tree)
+    source = tree / "cnihook/words/first.py"
+    source.write_text('"""A module."""\nVALUE = 5\n')  # of the same size
+    # Python's own file of it tells times by whole seconds.
+    os.utime(source, (1, 1))
+    assert run(tree) == [SAID.replace("1 2", "5 6"), ALL.replace("cnihook.words.first ", "")]
+    assert run(tree) == [SAID.replace("1 2", "5 6"), ALL]
+
+
+def test_a_module_that_became_a_package_is_found(tree: Path) -> None:
+    run(tree)
+    words = tree / "cnihook/words"
+    (words / "third").mkdir()
+    (words / "third.py").rename(words / "third/__init__.py")
+    for _time in range(2):
+        (said, _modules) = run(tree)
+        assert said == "1 2 /cnihook/words/third/__init__.py"
+
+
+def test_a_module_that_is_gone_is_missed(tree: Path) -> None:
+    run(tree)
+    (tree / "cnihook/words/third.py").unlink()
+    done = subprocess.run(command(tree), capture_output=True, text=True, check=False)
+    assert "No module named 'cnihook.words.third'" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "zeros", "text", "index"])
+def test_a_file_that_is_damaged_is_replaced(tree: Path, damage: str) -> None:
+    run(tree)
+    data = kept(tree).read_bytes()
+    kept(tree).write_bytes(
+        {
+            "empty": b"",
+            "short": data[:-200],
+            "zeros": bytes(len(data)),
+            "text": b"no such thing, but a text of some length\n" * 20,
+            "index": data[:40],
+        }[damage]
+    )
+    assert run(tree)[0] == SAID
+    assert run(tree) == [SAID, ALL]
+
+
+def test_without_line_numbers_it_is_not_for_who_looks_for_a_fault(tree: Path) -> None:
+    run(tree)
+    assert run(tree, CNIHOOK_DEBUG="1") == [SAID, ""]
+
+
+def test_a_folder_that_cannot_be_written_is_borne(tree: Path) -> None:
+    shutil.rmtree(tree / "cnihook/__pycache__", ignore_errors=True)
+    (tree / "cnihook/__pycache__").touch()  # root may write into any folder
+    assert run(tree) == [SAID, ""]
+    assert run(tree) == [SAID, ""]
+
+
+def test_twenty_at_once_write_it_whole(tree: Path) -> None:
+    running = [subprocess.Popen(command(tree), stdout=subprocess.PIPE, text=True) for _ in range(20)]
+    assert {process.communicate()[0].splitlines()[0] for process in running} == {SAID}
+    assert run(tree) == [SAID, ALL]
+    assert len(list(kept(tree).parent.glob("onefile*"))) == 1
