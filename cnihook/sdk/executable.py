@@ -3,10 +3,11 @@
 check and the rest.
 """
 
+import gc
 import os
 import sys
 
-from cnihook.lean import fastjson, signals
+from cnihook.lean import fastjson, onefile, signals
 from cnihook.sdk import invoke
 from cnihook.sdk.call import Request
 from cnihook.spec import version as versions
@@ -43,6 +44,9 @@ def main(built_in: str = "") -> None:
 
     The plugin is the module that runs as the program, or else the built-in one of this type.
     """
+    if built_in:
+        gc.disable()  # as for the hook
+        onefile.use()
     plugin = invoke.load(built_in) if built_in else sys.modules["__main__"]
     command = os.environ.get("CNI_COMMAND", "")
     if not command:
@@ -62,6 +66,9 @@ def main(built_in: str = "") -> None:
         _print(as_cni_error(error).to_json(version))
         sys.exit(1)
     _print(output)
+    if built_in:
+        onefile.keep()
+        os._exit(0)  # past the interpreter's winding-up; what others have written may have to be flushed
     sys.exit(0)
 
 
