@@ -4,8 +4,13 @@ cni-runc: runc, with our hook in each container that asks for networks of CNI.
 
 For engines that know runtimes and no hooks: docker, containerd, nerdctl.  It changes config.json where a
 container is about to be made, and becomes runc (as cni-crun: crun) by execve, so that process, descriptors,
-signals and exit code are the runtime's own.  A container asks by an annotation, or by a token in its
-environment (oci.token); all others, and all other commands, reach the runtime as they are.
+signals and exit code are the runtime's own.  All other containers, and all other commands, reach the
+runtime as they are.
+
+A container asks by annotations.  Docker before 24 has no --annotation; to it the annotation cnihook.NAME is
+`--sysctl net.cnihook.NAME=...`.  Not a variable of its environment: that may be its image's, which shall not
+ask for networks; and a seal on it helps little, for `docker exec` and health checks show it, and images made
+of the container have it.  A sysctl is the word of who starts the container; other runtimes refuse it.
 """
 
 import os
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
 _MAKES = ("create", "run", "restore")  # the commands that make a container, and read its config.json
 _RUNTIMES = ("runc", "crun")
+SYSCTL = "net.cnihook."
 _FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Options that take the next word for their value, of runc and crun alike; without their hyphens, of which Go
@@ -133,7 +139,7 @@ def _prepare(words: Words) -> None:
     if Bundle(config.get(), path).network_namespace != OWN:
         return
     before = config.text
-    annotations = _take_tokens(config, words)
+    annotations = _take_sysctls(config)
     if not annotations and not _is_asking(config):
         return
     inject.add_annotations(config, annotations)
@@ -151,40 +157,15 @@ def _is_asking(config: "Document") -> bool:
     )
 
 
-def _take_tokens(config: "Document", words: Words) -> "dict[str, str]":
-    """What a token among the environment of the container asks for.  The container does not see it."""
-    from cnihook.oci import token
-
-    variables = config.get("process", "env")
+def _take_sysctls(config: "Document") -> "dict[str, str]":
+    """The annotations that came as sysctls.  There are none such, so the runtime does not see them."""
+    sysctls = config.get("linux", "sysctl")
     found: dict[str, str] = {}
-    for number in reversed(range(len(variables) if isinstance(variables, list) else 0)):
-        name, equals, text = str(variables[number]).partition("=")
-        if name != token.VARIABLE or not equals:
-            continue
-        annotations = token.opened(text)
-        if annotations is None:
-            _tell_of_foreign_token(words)
-            continue
-        found = annotations | found
-        config.remove("process", "env", number)
+    for name in list(sysctls) if isinstance(sysctls, dict) else ():
+        if name.startswith(SYSCTL):
+            found[name.removeprefix("net.")] = str(sysctls[name])
+            config.remove("linux", "sysctl", name)
     return found
-
-
-def _tell_of_foreign_token(words: Words) -> None:
-    from cnihook.log import Log
-    from cnihook.oci import token
-    from cnihook.spec.errors import CniError
-    from cnihook.spec.names import check_container_id
-
-    error = CniError(
-        0, f"{token.VARIABLE} in its environment has no seal of this machine: it is passed over"
-    )
-    report(words, "warning", f"cni-runc: {error}")
-    try:
-        check_container_id(words.container_id)
-    except CniError:
-        return  # the runtime will refuse it
-    Log(words.container_id).failure("token", error)
 
 
 def report(words: Words, level: str, text: str) -> None:

@@ -17,7 +17,6 @@ COMMANDS = {
     "poststop": "the OCI hook: detach it",
     "inject": "the hook into a bundle's config.json, or out again",
     "hooks.d": "the hook for podman and CRI-O, by annotation",
-    "token": "what a container wants, for docker's environment of it",
     "attach": "attach a container that is running already",
     "detach": "take a container off its networks",
     "gc": "release what containers that are gone left behind",

@@ -2,6 +2,7 @@
 """cni-runc under a real docker daemon, which knows nothing of hooks."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from tests.support.cni import CHECKOUT
 from tests.support.docker import IMAGE, Docker
 from tests.support.host import Host
-from tests.support.oci import CNIHOOK, FOR_EVER, MYNET, NET_D, RESULTS, kill, leases, make_rootfs, wait_for
+from tests.support.oci import FOR_EVER, MYNET, NET_D, RESULTS, kill, leases, make_rootfs, wait_for
 
 pytestmark = pytest.mark.xdist_group("docker")
 
@@ -33,7 +34,7 @@ def host(daemon: Docker) -> Host:
     host = daemon.host
     shutil.rmtree(host.root / "var/lib/cni/networks", ignore_errors=True)
     host.write(f"{NET_D}/10-mynet.conf", MYNET)
-    host.stay = ["dir /run/containerd*", "file /run/containerd*", f"file {NET_D}/*", "* /var/lib/cnihook*"]
+    host.stay = ["dir /run/containerd*", "file /run/containerd*", f"file {NET_D}/*"]
     host.before = host.facts()
     return host
 
@@ -47,11 +48,10 @@ def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
         (host.root / NET_D.lstrip("/") / name).unlink()
 
 
-def asking(host: Host, **words: str) -> tuple[str, ...]:
+def asking(**words: str) -> tuple[str, ...]:
     """The options of a container that asks for this."""
-    options = [word for name, text in words.items() for word in (f"--{name}", text)]
-    variable = host.run(CNIHOOK, "token", *options).stdout.strip()
-    return ("--runtime", "cni", "--network", "none", "--env", variable)
+    sysctls = [word for name, text in words.items() for word in ("--sysctl", f"net.cnihook.{name}={text}")]
+    return ("--runtime", "cni", "--network", "none", *sysctls)
 
 
 def pid(docker: Docker, name: str) -> int:
@@ -68,29 +68,55 @@ def attached(host: Host) -> list[str]:
 
 
 def test_network_is_up_before_the_first_instruction(docker: Docker, host: Host) -> None:
-    done = docker("run", "--rm", *asking(host, network="mynet"), IMAGE, "ip", "-4", "-o", "addr")
+    done = docker("run", "--rm", *asking(networks="mynet"), IMAGE, "ip", "-4", "-o", "addr")
 
     assert "eth0    inet 10.22.0.2/16" in done.stdout
     assert attached(host) == []
 
 
-def test_what_it_wants_is_not_in_its_environment(docker: Docker, host: Host) -> None:
-    done = docker(
-        "run",
-        "--rm",
-        *asking(host, network="mynet:net5", ip="10.22.0.55"),
-        IMAGE,
-        "sh",
-        "-c",
-        "set; ip -o addr",
+def test_what_it_wants_is_nowhere_to_be_seen_in_it(docker: Docker, host: Host) -> None:
+    """Nor for `docker exec` and health checks, nor in an image of it: who reads it could use it again."""
+    wish = asking(networks="mynet:net5", ip="10.22.0.55")
+    docker("run", "--detach", "--name", "c1", *wish, IMAGE, *FOR_EVER)
+
+    shown = docker("exec", "c1", "sh", "-c", "set; cat /proc/1/environ; ip -o addr").stdout
+    docker("commit", "c1", "copy")
+    copy = docker("run", "--rm", "--runtime", "cni", "--network", "none", "copy", "ip", "-o", "addr")
+    docker("rm", "--force", "c1")
+    docker("rmi", "copy")
+
+    assert "cnihook" not in shown.lower()
+    assert "net5    inet 10.22.0.55/16" in shown
+    assert "net5" not in copy.stdout
+
+
+def test_an_image_cannot_ask_for_networks(docker: Docker, host: Host) -> None:
+    """By nothing that is its own: variables and labels."""
+    words = ("cnihook.networks=mynet", "net.cnihook.networks=mynet", "CNIHOOK_WANTS=mynet")
+    changes = [f"--change={kind} {word}" for word in words for kind in ("ENV", "LABEL")]
+    rootfs = docker.folder / "rootfs"
+    host.run(
+        "sh", "-c", f"tar -C {rootfs} -c . | docker import {shlex.join(changes)} - greedy", env=docker.env
     )
 
-    assert "CNIHOOK" not in done.stdout
-    assert "net5    inet 10.22.0.55/16" in done.stdout
+    done = docker("run", "--rm", "--runtime", "cni", "--network", "none", "greedy", "ip", "-o", "addr")
+    docker("rmi", "greedy")
+
+    assert "inet 127.0.0.1" in done.stdout and "eth0" not in done.stdout
+
+
+def test_another_runtime_refuses_what_asks(docker: Docker, host: Host) -> None:
+    """Rather than to run it without its networks."""
+    wish = asking(networks="mynet")
+
+    done = docker("run", "--rm", *wish, "--runtime", "runc", IMAGE, "echo", "started", check=False)
+
+    assert done.returncode != 0 and done.stdout == ""
+    assert "net/cnihook/networks" in done.stderr
 
 
 def test_detached_exec_and_stop(docker: Docker, host: Host) -> None:
-    docker("run", "--detach", "--name", "c1", *asking(host, network="mynet"), IMAGE, *FOR_EVER)
+    docker("run", "--detach", "--name", "c1", *asking(networks="mynet"), IMAGE, *FOR_EVER)
 
     assert "inet 10.22.0.2/16" in address(docker, "c1")
     host.run("ping", "-c1", "-W1", "10.22.0.2")
@@ -103,7 +129,7 @@ def test_detached_exec_and_stop(docker: Docker, host: Host) -> None:
 
 def test_a_restart_is_a_new_attachment_of_the_same_container(docker: Docker, host: Host) -> None:
     """The ID stays, the process and its namespace do not; the old attachment is gone, its address free."""
-    docker("run", "--detach", "--name", "c1", *asking(host, network="mynet"), IMAGE, *FOR_EVER)
+    docker("run", "--detach", "--name", "c1", *asking(networks="mynet"), IMAGE, *FOR_EVER)
     before, (record, lease) = pid(docker, "c1"), attached(host)
 
     docker("restart", "--time", "0", "c1")
@@ -118,7 +144,7 @@ def test_a_restart_is_a_new_attachment_of_the_same_container(docker: Docker, hos
 
 def test_docker_restarts_what_has_died_with_its_network(docker: Docker, host: Host) -> None:
     options = ("--detach", "--restart", "always", "--name", "c1")
-    docker("run", *options, *asking(host, network="mynet"), IMAGE, *FOR_EVER)
+    docker("run", *options, *asking(networks="mynet"), IMAGE, *FOR_EVER)
     before = pid(docker, "c1")
 
     kill(host, before)
@@ -132,7 +158,7 @@ def test_docker_restarts_what_has_died_with_its_network(docker: Docker, host: Ho
 
 def test_all_networks_of_the_folder_by_an_empty_wish(docker: Docker, host: Host) -> None:
     """No network is named: all there are.  An annotation has to be there, or it would not be asking."""
-    done = docker("run", "--rm", *asking(host, hostname="web"), IMAGE, "ip", "-4", "-o", "addr")
+    done = docker("run", "--rm", *asking(hostname="web"), IMAGE, "ip", "-4", "-o", "addr")
 
     assert "eth0    inet 10.22.0.2/16" in done.stdout
 
@@ -145,28 +171,14 @@ def test_what_does_not_ask_is_dockers_own(docker: Docker, host: Host) -> None:
 
 def test_a_failure_is_shown_by_docker(docker: Docker, host: Host) -> None:
     """The hook's own: no such network."""
-    done = docker("run", "--rm", *asking(host, network="nonet"), IMAGE, "true", check=False)
+    done = docker("run", "--rm", *asking(networks="nonet"), IMAGE, "true", check=False)
 
     assert done.returncode != 0 and "no network 'nonet'" in done.stderr
     assert attached(host) == []
     host.leaves("file /run/cnihook/log/*")
 
 
-def test_a_failure_of_the_wrapper_is_shown_by_docker(docker: Docker, host: Host) -> None:
-    """By way of the log that the daemon names."""
-    wish = asking(host, network="mynet")
-    key = host.root / "var/lib/cnihook/key"
-    kept = key.read_bytes()
-    key.write_bytes(b"")
-    try:
-        done = docker("run", "--rm", *wish, IMAGE, "true", check=False)
-    finally:
-        key.write_bytes(kept)
-
-    assert done.returncode != 0 and "cni-runc: /var/lib/cnihook/key: it is damaged" in done.stderr
-
-
-def test_containerd_alone_needs_no_token(docker: Docker, host: Host) -> None:
+def test_containerd_alone_needs_no_sysctl(docker: Docker, host: Host) -> None:
     """It hands on annotations.  The one here was started by the docker daemon."""
     containerd = ("ctr", "--address", str(docker.folder / "exec/containerd/containerd.sock"), "run", "--rm")
     runtime = ("--runc-binary", str(CHECKOUT / "scripts" / "cni-runc"), "--cgroup", "")
