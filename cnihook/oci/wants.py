@@ -8,6 +8,7 @@ below.  An annotation holds several values with commas between.
 
 from cnihook.oci.words import (
     MULTUS,
+    parse_alias,
     parse_bandwidth,
     parse_host,
     parse_host_name,
@@ -112,7 +113,7 @@ WORDS = {
         several=True,
     ),
     "network-alias": Word(
-        lambda w, t: w.common.aliases.append(parse_host_name(t)),
+        lambda w, t: w.common.aliases.append(parse_alias(t)),
         "NAME",
         "another name for it on its networks, repeatable",
         several=True,

@@ -20,34 +20,54 @@ def refuse(what: str, why: str, hint: str = "") -> CniError:
 
 
 def parse_network(text: str) -> Want:
-    """NAME, NAME:IFNAME, or NAME:KEY=VALUE,... of ifname, ip, ip6, mac, alias.  Raises CniError."""
-    name, colon, rest = text.strip().partition(":")
+    """NAME, NAME:IFNAME, or NAME:KEY=VALUE,... of ifname, ip, ip6, mac, alias; or docker's form of that,
+    name=NAME,KEY=VALUE,...  Raises CniError.
+    """
+    name, options = split_network(text)
     check_network_name(name)
     want = Want(name)
-    if not colon:
-        return want
-    if "=" not in rest:
-        check_ifname(rest)
-        want.ifname = rest
-        return want
-    for option in rest.split(","):
-        key, equals, value = option.strip().partition("=")
-        if not (equals and value):
-            raise refuse(f"network {shown(text)}", f"{option.strip()!r} is no KEY=VALUE")
-        if key in ("ifname", "interface_name"):
+    for key, value in options:
+        if key == "ifname":
             check_ifname(value)
             want.ifname = value
         elif key in ("ip", "ip6"):
             want.ips.append(parse_ip(value, 6 if key == "ip6" else 0))
-        elif key in ("mac", "mac-address", "mac_address"):
+        elif key == "mac":
             want.mac = parse_mac(value)
-        elif key == "alias":
-            want.aliases.append(parse_host_name(value))
         else:
-            raise refuse(
-                f"network {shown(text)}", f"unknown option {key!r}", "there are ifname, ip, ip6, mac, alias"
-            )
+            want.aliases.append(parse_alias(value))
     return want
+
+
+_NETWORK_OPTIONS = ("ifname", "ip", "ip6", "mac", "alias")
+_SAME_OPTION = {"interface_name": "ifname", "mac-address": "mac", "mac_address": "mac"}
+
+
+def split_network(text: str) -> "tuple[str, list[tuple[str, str]]]":
+    """The name and the options in it, as text each."""
+    what = f"network {shown(text)}"
+    name, colon, rest = text.strip().partition(":")
+    is_dockers = "=" in name
+    if is_dockers:
+        name, rest = "", text.strip()
+    elif "=" not in rest:
+        return name, [("ifname", rest)] if colon else []
+    options = []
+    for option in rest.split(","):
+        key, equals, value = option.strip().partition("=")
+        key = key.lower()
+        if not (equals and value):
+            raise refuse(what, f"{option.strip()!r} is no KEY=VALUE")
+        if is_dockers and key == "name":
+            name = value
+            continue
+        key = _SAME_OPTION.get(key, key)
+        if key not in _NETWORK_OPTIONS:
+            raise refuse(what, f"unknown option {key!r}", f"there are {', '.join(_NETWORK_OPTIONS)}")
+        options.append((key, value))
+    if is_dockers and not name:
+        raise refuse(what, "it has no name=NAME")
+    return name, options
 
 
 def parse_networks(text: str) -> "list[Want]":
@@ -92,6 +112,12 @@ def parse_host_name(text: str) -> str:
         for label in labels
     ):
         raise refuse(f"host name {shown(text)}", "it takes letters, digits and hyphens, with dots between")
+    return text.removesuffix(".")
+
+
+def parse_alias(text: str) -> str:
+    """A name that is only looked up: with underscores, too, which many have and no resolver minds."""
+    parse_host_name(text.replace("_", "x"))
     return text.removesuffix(".")
 
 
@@ -184,7 +210,7 @@ def parse_host(text: str) -> "tuple[str, str]":
     """NAME:ADDRESS or NAME=ADDRESS; `host-gateway` stands for the host's own on the container's network."""
     separator = "=" if "=" in text else ":"
     name, _, address = text.strip().partition(separator)
-    parse_host_name(name)
+    parse_alias(name)
     if address != "host-gateway":
         try:
             address = str(Address.parse(address.strip("[]")))

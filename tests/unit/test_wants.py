@@ -127,6 +127,8 @@ def test_mac_addresses(text: str, meant: str) -> None:
         ({"networks": "mynet:ip=x"}, "is no IP address"),
         ({"networks": "mynet:color=red"}, "unknown option 'color'"),
         ({"networks": "mynet:ip="}, "no KEY=VALUE"),
+        ({"networks": "ip=10.1.2.3"}, "no name=NAME"),
+        ({"networks": "name=mynet,gw-priority=1"}, "unknown option 'gw-priority'"),
     ],
 )
 def test_words_that_make_no_sense_are_one_line_that_names_the_annotation(
@@ -176,6 +178,26 @@ def test_networks_may_have_options_of_their_own() -> None:
     assert (front.network, front.ips, front.mac) == ("front", ["10.1.2.3"], "02:00:00:00:00:01")
     assert (front.aliases, back.ifname, back.ips) == (["web"], "data0", ["2001:db8::7"])
     assert (plain.network, plain.ips) == ("plain", [])
+
+
+def test_networks_may_be_said_as_docker_says_them() -> None:
+    first = "name=front,ip=10.1.2.3,mac-address=02:00:00:00:00:01,alias=web"
+    front, back = want(networks=f"{first} ifname=data0,IP6=2001:db8::7,name=back").networks or []
+
+    assert (front.network, front.ips, front.mac) == ("front", ["10.1.2.3"], "02:00:00:00:00:01")
+    assert (front.aliases, back.network, back.ifname, back.ips) == (
+        ["web"],
+        "back",
+        "data0",
+        ["2001:db8::7"],
+    )
+
+
+def test_names_that_are_only_looked_up_may_have_underscores() -> None:
+    found = want(network_alias="my_web", add_host="my_db:10.1.2.3", networks="front:alias=_x")
+
+    assert (found.common.aliases, found.hosts) == (["my_web"], [("my_db", "10.1.2.3")])
+    assert found.aliases_on("front") == ["_x", "my_web"]
 
 
 def test_what_flags_say_goes_before_annotations() -> None:
