@@ -49,6 +49,16 @@ class Bundle:
         return name if isinstance(name, str) else ""
 
     @property
+    def domainname(self) -> str:
+        """Its domain; empty for none.  Engines of before runtime-spec 1.1 say it as a sysctl."""
+        name = self._raw.get("domainname")
+        linux = self._raw.get("linux")
+        sysctls = linux.get("sysctl") if isinstance(linux, dict) else None
+        if not name and isinstance(sysctls, dict):
+            name = sysctls.get("kernel.domainname")
+        return name if isinstance(name, str) else ""
+
+    @property
     def mounts(self) -> "list[tuple[str, str]]":
         """(path in the container, source), in their order; a source that is no path leads nowhere."""
         mounts = self._raw.get("mounts")

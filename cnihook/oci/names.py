@@ -134,7 +134,8 @@ def _set_hosts(
     except OSError as error:
         problem = in_words(error)
     seen = file if etc.is_on_host(file) and not problem else None
-    names = [*host_names(wanted.hostname), *host_names(config.hostname), container_id]
+    full = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
+    names = [*host_names(wanted.hostname), *host_names(full), *host_names(config.hostname), container_id]
     try:
         text = join(container_id, seen, names, wanted, attached, log)
         if not problem and not seen:

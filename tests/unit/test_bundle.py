@@ -148,6 +148,14 @@ def test_whose_uts_namespace_and_which_host_name(tmp_path: Path) -> None:
     assert config(tmp_path, {}).uts_namespace == HOST
 
 
+def test_its_domain_by_either_of_two_ways_to_say_it(tmp_path: Path) -> None:
+    said: list[Any] = [{"domainname": "lan"}, {"linux": {"sysctl": {"kernel.domainname": "lan"}}}]
+    not_said: list[Any] = [{}, {"domainname": 7}, {"linux": []}, {"linux": {"sysctl": None}}]
+
+    assert [config(tmp_path, value).domainname for value in said] == ["lan", "lan"]
+    assert [config(tmp_path, value).domainname for value in not_said] == [""] * 4
+
+
 def test_mounts(tmp_path: Path) -> None:
     """A relative source is meant from the bundle; what makes no sense is the runtime's to refuse."""
     mounts = [
