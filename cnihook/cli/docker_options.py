@@ -7,11 +7,15 @@ table here.  To read `docker run --help` would cost a process each time and buy 
 reach docker in their order, so where an option is misjudged, docker itself says what is wrong.
 """
 
+from cnihook.cli import docker_wants
+from cnihook.cli.docker_wants import Refused
+from cnihook.oci import words
+
 SWITCHES = frozenset(
     "detach disable-content-trust help init interactive no-healthcheck oom-kill-disable privileged"
     " publish-all quiet read-only rm sig-proxy tty use-api-socket no-default-route".split()
 )
-# The short ones that are switches or mean something to us.
+# The short ones that are switches or mean something to us, and docker's old names.
 _LONG = {
     "d": "detach",
     "h": "hostname",
@@ -20,20 +24,17 @@ _LONG = {
     "p": "publish",
     "q": "quiet",
     "t": "tty",
-    "net": "network",  # docker's old name for it
+    "net": "network",
+    "net-alias": "network-alias",
+    "dns-opt": "dns-option",
 }
 
 # Docker refuses these to a container that shares another's network; that other one gives them to both.
-_PAUSES_OWN = frozenset("hostname domainname dns dns-opt dns-option dns-search add-host expose".split())
-_BY_NAME = "CNI has no names for containers: give the other's address with --add-host NAME:ADDRESS"
-# Wants that plugins serve: docker is not told of them.
-_OF_NETWORKS = frozenset("publish ip ip6 mac-address bandwidth route no-default-route".split())
+_NAMING = frozenset("hostname domainname expose".split())
 _REFUSED = {
     "publish-all": "name each port with --publish",
     "link-local-ip": "name the address with --ip or --ip6",
-    "link": _BY_NAME,
-    "network-alias": _BY_NAME,
-    "net-alias": _BY_NAME,
+    "link": "containers on one network find each other by --name, --hostname and --network-alias",
 }
 
 
@@ -52,61 +53,50 @@ class Option:
         return self.value not in ("0", "f", "F", "false", "FALSE", "False")
 
 
-class Refused(Exception):
-    """What was asked for cannot be had: what and why, then what to do."""
-
-    def __str__(self) -> str:
-        return "; ".join(self.args)
-
-
 class Plan:
     """What is to be run, and how."""
 
     def __init__(self, argv: list[str]) -> None:
         options, self.rest = split(argv)  # rest: IMAGE and all that follows
         self.help = any(option.name == "help" and option.is_on for option in options)
-        networks = [option.value for option in options if option.name == "network"]
-        # Networks that are none of CNI's business, and with them the whole command.
-        self.is_dockers = any(name in ("host", "none") or name.startswith("container:") for name in networks)
         if self.help:
             return
+        networks = [_network(option.value) for option in options if option.name == "network"]
+        # Networks that are none of CNI's business, and with them the whole command.
+        dockers = [name for name in networks if name in ("host", "none") or name.startswith("container:")]
+        self.is_dockers = bool(dockers)
+        # Docker's as well, unless CNI has one of this name.
+        self.bridge = networks[0] if networks in (["bridge"], ["default"]) else ""
         if not self.rest or self.rest == ["--"]:
             raise Refused("no IMAGE is given", "see `docker-run --help`")
         if self.is_dockers:
             if len(networks) > 1:
-                raise Refused(
-                    f"--network {' and '.join(networks)}: host, none and container:NAME go with no other"
-                )
+                raise Refused(f"conflicting options: --network {dockers[0]} goes with no other network")
             return
 
         for option in options:
-            _refuse(option)
-        self.networks = networks or None  # NAME[:IFNAME] each; None: all that there are
-        self.said = [(option.name, option.value) for option in options if option.name in _OF_NETWORKS]
-        self.own_dns = {option.name for option in options if option.name.startswith("dns")}
-        self.pause = [word for option in options if option.name in _PAUSES_OWN for word in option.words]
+            if option.name in _REFUSED and option.is_on:
+                raise Refused(f"{option.flag} does not go with CNI networks", _REFUSED[option.name])
+        self.said = docker_wants.said(options)  # (word, text) each, of the vocabulary of oci.wants
+        self.runtime = _last(options, "runtime")
+        self.restart = _last(options, "restart")
+        self.naming = [word for option in options if option.name in _NAMING for word in option.words]
+        # Where the daemon keeps containers in a user namespace, those on one network must agree on which.
+        self.userns = [word for option in options if option.name == "userns" for word in option.words]
         self.run = [
             word
             for option in options
-            if option.name not in _PAUSES_OWN | _OF_NETWORKS and option.name != "network"
+            if option.name not in _NAMING | docker_wants.OPTIONS
             for word in option.words
         ]
-        # Where the daemon keeps containers in a user namespace, the two must agree on which.
-        self.pause += [word for option in options if option.name == "userns" for word in option.words]
 
 
-def _refuse(option: Option) -> None:
-    if option.name in _REFUSED and option.is_on:
-        raise Refused(f"{option.flag} does not go with CNI networks", _REFUSED[option.name])
-    if option.name == "restart" and option.value.partition(":")[0] in ("always", "unless-stopped"):
-        raise Refused(
-            f"--restart {option.value} does not go with CNI networks",
-            "docker would start the container after a reboot, and nobody its network: on-failure works",
-        )
-    if option.name == "network" and "=" in option.value:
-        raise Refused(
-            f"--network {option.value} is docker's form, for docker's networks", "write NAME or NAME:IFNAME"
-        )
+def _network(text: str) -> str:
+    return text if text.startswith("container:") else words.split_network(text)[0]
+
+
+def _last(options: list[Option], name: str) -> str:
+    return next((option.value for option in reversed(options) if option.name == name), "")
 
 
 def split(argv: list[str]) -> tuple[list[Option], list[str]]:

@@ -2,50 +2,63 @@
 """
 docker-run: `docker run` with networks from CNI, against any docker daemon of this machine.
 
-A pause container holds a network namespace, the networks are attached to it, and the container that was
-asked for shares it.  A keeper process takes all of that away when that one has ended (see docker_keeper).
+Where the daemon has the runtime cni-runc, all is docker's own affair (see docker_runtime).  Else a pause
+container holds a network namespace, the networks are attached to it, and the container that was asked for
+shares it.  A keeper process takes all of that away when that one has ended (see docker_keeper).
 """
 
 import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterable
+from typing import NoReturn
 
 from cnihook import attach
-from cnihook.attach import Attachment, Container, Settings
+from cnihook.attach import Container, Settings
+from cnihook.cli import docker_runtime
 from cnihook.cli.docker_keeper import LABEL, Keeper
-from cnihook.cli.docker_options import Plan, Refused
-from cnihook.cli.docker_pause import Docker, Pause
+from cnihook.cli.docker_options import Plan
+from cnihook.cli.docker_pause import Docker, DockerError, Pause
+from cnihook.cli.docker_wants import Refused
 from cnihook.lean import command, signals
 from cnihook.lean.job import Job
-from cnihook.lean.words import describe, one_line
+from cnihook.lean.words import describe, in_words, one_line
 from cnihook.linux import libc
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
-from cnihook.oci import wants, words
+from cnihook.oci import names, wants
+from cnihook.oci.etc import File
+from cnihook.runtime import networks
 from cnihook.runtime.wants import Served, Wants
 
 _FAILED = 125  # as docker run says that the container is not to blame
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # for plugins: they call programs of the administrator
 
 HELP = """\
-usage: docker-run [--network NAME[:IFNAME]]... [OPTION]... IMAGE [COMMAND [ARG]...]
+usage: docker-run [--network NETWORK]... [OPTION]... IMAGE [COMMAND [ARG]...]
 
 `docker run` with networks from CNI: those of /etc/cni/net.d (or $NETCONFPATH), on eth0, eth1, ...
 
   --network NAME[:IFNAME]   a network to attach, repeatable; without it, all that there are
+  --network name=NAME,ip=ADDRESS,ip6=ADDRESS,mac-address=ADDRESS,alias=NAME,ifname=IFNAME
+                            the same with what is to be so on this network
   --network host|none|container:NAME
                             none of CNI's business: the same as `docker run`
 
 All other options are those of `docker run`, and so is the exit code; 125: the container was not started.
---publish, --ip, --ip6 and --mac-address are served by the networks, and so are these, which docker lacks:
+--publish, --ip, --ip6, --mac-address, --network-alias, --dns, --dns-search, --dns-option and --add-host are
+served by the networks, and so are these, which docker lacks:
 --bandwidth in=RATE,out=RATE, --route NET[=GATEWAY], --no-default-route.
-Not for CNI networks: --publish-all, --link, --network-alias, --restart always.
+Not for CNI networks: --publish-all, --link, --link-local-ip.
 
-A second, small container "cnihook-pause-..." holds the network, and goes when the container has ended.
-`docker restart` works while the container runs; once it has ended, `docker start` finds no network for it.
-With --detach, a process of docker-run stays to wait for that end; as a service of systemd, do without.
+If the daemon has the runtime cni-runc (daemon.json: {"runtimes": {"cni": {"path": "/PATH/TO/cni-runc"}}}),
+it runs the container by that, and whatever docker does with containers works: restarts, too.
+
+Else, or with another --runtime, or where $NETCONFPATH or $CNI_PATH is set, a second, small container
+"cnihook-pause-..." holds the network, and goes when the container has ended.  It takes root.
+`docker restart` works while the container runs, --restart always does not; once it has ended, `docker start`
+finds no network.  With --detach, a process of docker-run waits for that end; as a service of systemd, do
+without.
 """
 
 
@@ -78,27 +91,60 @@ def _main(argv: list[str]) -> int:
         os.write(1, HELP.encode())
         return 0
     docker = Docker()
-    if plan.is_dockers:
-        os.execv(docker.program, ["docker", "run", *argv])
-    if os.geteuid() != 0:
-        raise Refused("networks need root", "try `sudo docker-run ...`")
-    wanted = Wants(None if plan.networks is None else [words.parse_network(name) for name in plan.networks])
+    settings = Settings.from_environment(os.environ)
+    if plan.is_dockers or plan.bridge and not _is_there(plan.bridge, settings):
+        _become(docker, ["docker", "run", *argv])
+    wanted = Wants()
     for word, value in plan.said:
         wants.WORDS[word].add(wanted, value)
-    settings = Settings.from_environment(os.environ)
+    runtime = _runtime(docker, plan, settings)
+    # Here even if the hook does it again: an error is one line of ours then.
     chosen = attach.select(wanted, settings, _complain)
-    return _run(docker, plan, chosen, settings)
+    if runtime:
+        _become(docker, docker_runtime.command(runtime, plan))
+    if plan.restart.partition(":")[0] in ("always", "unless-stopped"):
+        raise Refused(
+            f"--restart {plan.restart} does not go with a pause container: after a reboot nobody starts it",
+            "register the runtime cni-runc with the daemon, or use on-failure; see `docker-run --help`",
+        )
+    return _run(docker, plan, wanted, chosen, settings)
 
 
-def _run(docker: Docker, plan: Plan, chosen: list[Served], settings: Settings) -> int:
+def _is_there(network: str, settings: Settings) -> bool:
+    return network in [known.name for known in networks.load_folder(settings.conf_folder)[0]]
+
+
+def _runtime(docker: Docker, plan: Plan, settings: Settings) -> str:
+    """Ours, by the daemon's name for it; empty if it is to be the pause container, which takes root."""
+    found = ""
+    # The hook has the daemon's environment, not ours.
+    if settings.conf_folder == networks.DEFAULT_FOLDER and not settings.plugin_path:
+        try:
+            found = docker_runtime.find(docker, plan.runtime)
+        except DockerError:
+            if os.geteuid() == 0:
+                raise
+    if not found and os.geteuid() != 0:
+        raise Refused("networks need root", "try `sudo docker-run ...`")
+    return found
+
+
+def _become(docker: Docker, words: list[str]) -> NoReturn:
+    os.execve(docker.program, words, command.environment())
+
+
+# By a pause container
+
+
+def _run(docker: Docker, plan: Plan, wanted: Wants, chosen: list[Served], settings: Settings) -> int:
     client = _Client()
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
     signals.raise_on_interrupts()
-    keeper = Keeper(docker, f"cnihook-pause-{secrets.token_hex(6)}", plan.pause, settings)
+    options = [*plan.naming, *plan.userns]
+    keeper = Keeper(docker, f"cnihook-pause-{secrets.token_hex(6)}", options, settings)
     try:
         pause = keeper.pause()
-        attached = _attach(pause, chosen, settings)
-        _write_names(pause, attached, plan.own_dns)
+        _attach(pause, wanted, chosen, settings)
         # Before the other options, so that none of them can take a word of these for its value.
         own = [f"--network=container:{pause.id}", "--label", f"{LABEL}={pause.name}"]
         status = client.run(docker.program, ["docker", "run", *own, *plan.run, *plan.rest])
@@ -162,56 +208,18 @@ class _Client:
             self._job.end_as_it_did()
 
 
-def _attach(pause: Pause, chosen: list[Served], settings: Settings) -> list[Attachment]:
+def _attach(pause: Pause, wanted: Wants, chosen: list[Served], settings: Settings) -> None:
     namespace = NetNS.open(f"/proc/{pause.pid}/ns/net")
+    log = Log(pause.id)
     try:
-        return attach.up(Container(pause.id, namespace, pause.pid), chosen, settings, Log(pause.id))
+        attached = attach.up(Container(pause.id, namespace, pause.pid), chosen, settings, log)
     finally:
         namespace.close()
-
-
-# What docker does for the networks that it makes itself
-
-
-def _write_names(pause: Pause, attached: list[Attachment], own_dns: set[str]) -> None:
-    """The container's name in its /etc/hosts, and the networks' name servers in its /etc/resolv.conf.
-
-    Written in place: the files are mounts, which a new file of the same name would not reach.
-    """
-    names = f"{pause.hostname}.{pause.domain} {pause.hostname}" if pause.domain else pause.hostname
-    real = [each.result for each in attached if not each.network.is_loopback]
+    said = [one.result.dns for one in attached]
+    called = names.host_names(f"{pause.hostname}.{pause.domain}" if pause.domain else pause.hostname)
+    results = [(one.record, one.result) for one in attached]
     try:
-        with open(pause.hosts, "a") as file:
-            file.writelines(f"{ip.net.address}\t{names}\n" for result in real for ip in result.ips)
-        with open(pause.resolv_conf, "r+") as file:
-            old = file.read()
-            new = _resolv_conf(old, attached, own_dns)
-            if new != old:
-                file.seek(0)
-                file.truncate()
-                file.write(new)
+        names.set_resolv_conf(File.at(pause.resolv_conf), said, wanted.dns, log)
+        names.join(pause.id, File.at(pause.hosts), called, wanted, results, log)
     except OSError as error:
-        _complain(f"names of the container: {error.filename}: {error.strerror}")
-
-
-def _resolv_conf(text: str, attached: list[Attachment], own_dns: set[str]) -> str:
-    """`text` with what the networks say in the place of what docker took from the host, kind by kind."""
-    dns = [each.result.dns for each in attached]
-    servers = _once(server for each in dns for server in each.nameservers)
-    domains = _once(name for each in dns for name in (*each.search, each.domain) if name)
-    options = _once(word for each in dns for word in each.options)
-    said = []
-    if servers and "dns" not in own_dns:
-        said += [f"nameserver {server}" for server in servers]
-    if domains and "dns-search" not in own_dns:
-        said.append(f"search {' '.join(domains)}")
-    if options and not own_dns & {"dns-option", "dns-opt"}:
-        said.append(f"options {' '.join(options)}")
-    kinds = {line.partition(" ")[0] for line in said}
-    kept = [line for line in text.splitlines() if line.partition(" ")[0] not in kinds]
-    return "".join(f"{line}\n" for line in (*kept, *said))
-
-
-def _once(words: Iterable[str]) -> list[str]:
-    """Without those that came before, in their order."""
-    return list(dict.fromkeys(words))
+        _complain(f"names of the container: {in_words(error)}")

@@ -8,6 +8,8 @@ import pytest
 
 from cnihook.cli import docker_options
 from cnihook.cli.docker_options import Plan
+from cnihook.cli.docker_wants import Refused
+from cnihook.spec.errors import CniError
 from tests.support.skip import need
 
 
@@ -31,7 +33,7 @@ def test_image_is_the_first_word_that_is_no_option(words: str, run: str) -> None
 
     assert plan.run == run.split()
     assert plan.rest == ["IMAGE", "sh", "-p", "--network", "x", "--"]
-    assert plan.networks is None
+    assert "network" not in dict(plan.said)
 
 
 def test_two_dashes_end_the_options() -> None:
@@ -40,16 +42,88 @@ def test_two_dashes_end_the_options() -> None:
     assert (plan.run, plan.rest) == (["--rm"], ["--", "IMAGE", "-p"])
 
 
-def test_names_go_to_the_pause_container() -> None:
-    words = (
-        "-ith web --dns=192.0.2.1 --dns-search lan --add-host a:10.0.0.1 --rm --network a --net b:eth5 IMAGE"
+def test_each_option_goes_to_who_serves_it() -> None:
+    """Names to whoever has the network first, wants to the networks, all else to the container."""
+    plan = Plan(
+        "-ith web --dns=192.0.2.1 --dns-opt rotate --add-host a:10.0.0.1 --rm --network a --net b:eth5"
+        " --userns host --name my_web --restart always --runtime cni IMAGE".split()
     )
-    plan = Plan(words.split())
 
-    assert plan.pause == "-h web --dns 192.0.2.1 --dns-search lan --add-host a:10.0.0.1".split()
-    assert plan.run == "-i -t --rm".split()
-    assert plan.networks == ["a", "b:eth5"]
-    assert plan.own_dns == {"dns", "dns-search"}
+    assert plan.naming == "-h web".split()
+    assert plan.userns == "--userns host".split()
+    assert plan.run == "-i -t --rm --userns host --name my_web --restart always --runtime cni".split()
+    assert plan.said == [
+        ("network", "a"),
+        ("network", "b:ifname=eth5"),
+        ("dns", "192.0.2.1"),
+        ("dns-option", "rotate"),
+        ("add-host", "a:10.0.0.1"),
+        ("network-alias", "my_web"),
+    ]
+    assert (plan.runtime, plan.restart) == ("cni", "always")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--network name=a", "a"),
+        ("--network a:eth5", "a:ifname=eth5"),
+        (
+            "--network Name=a,IP=10.0.0.9,ip6=fd00::9,mac-address=02:00:00:00:00:09,alias=x,alias=y",
+            "a:ip=10.0.0.9,ip6=fd00::9,mac=02:00:00:00:00:09,alias=x,alias=y",
+        ),
+        ("--network alias=x,name=a", "a:alias=x"),
+        ("--net a --net b --ip 10.0.0.9 --net-alias x", "a:ip=10.0.0.9,alias=x b"),
+        ("--network a:ip=10.0.0.9 --ip6 fd00::9", "a:ip=10.0.0.9,ip6=fd00::9"),
+        ("--ip 10.0.0.9", ""),
+    ],
+)
+def test_networks_in_dockers_words(words: str, said: str) -> None:
+    """As with docker, what is said of no network in particular is of the first."""
+    plan = Plan([*words.split(), "IMAGE"])
+
+    assert [text for word, text in plan.said if word == "network"] == said.split()
+    assert said or plan.said == [("ip", "10.0.0.9")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("8080:80", "8080:80"),
+        ("published=8080,target=80", "8080:80/tcp"),
+        ("target=53,published=127.0.0.1:53,protocol=udp,mode=host", "127.0.0.1:53:53/udp"),
+        ("target=80", "80/tcp"),
+    ],
+)
+def test_ports_in_dockers_words(text: str, said: str) -> None:
+    for words in (["-p", text], [f"--publish={text}"], [f"-p={text}"]):
+        assert Plan([*words, "IMAGE"]).said == [("publish", said)]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--network a:ip=10.0.0.9 --ip 10.0.0.8", "cannot specify both --ip and per-network IPv4 address"),
+        ("--network name=a,alias=x --network-alias y", "both --network-alias and per-network alias"),
+        ("--network name=a,driver-opt=x=y", "unknown option 'driver-opt'; there are ifname, "),
+        ("--network name=a,gw-priority=1", "unknown option 'gw-priority'"),
+        ("--network ip=10.0.0.9", "it has no name=NAME"),
+        ("--network host --network a", "--network host goes with no other network"),
+        ("--network container:x --network a", "--network container:x goes with no other network"),
+        ("-p published=80", "invalid publish opts format"),
+        ("-p target=80,color=red", "invalid publish opts format"),
+        ("--link db", "does not go with CNI networks; containers on one network find each other by"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(words: str, why: str) -> None:
+    with pytest.raises((Refused, CniError), match=re.escape(why)) as refused:
+        Plan([*words.split(), "IMAGE"])
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("network", ["host", "none", "container:x", "name=host"])
+def test_networks_that_are_dockers(network: str) -> None:
+    assert Plan(["--network", network, "-P", "IMAGE"]).is_dockers
 
 
 def test_table_agrees_with_the_docker_that_is_installed() -> None:

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Docker's options that say what a container wants of its networks, in the words that are ours (oci.wants).
+
+They keep docker's meaning: what is said of no network in particular is of the first that is named.
+"""
+
+from cnihook.oci import words
+from cnihook.spec.errors import CniError
+from cnihook.spec.names import check_network_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cnihook.cli.docker_options import Option
+
+# Docker's own of these are not told to docker; it lacks the others.
+OPTIONS = frozenset(
+    "network publish ip ip6 mac-address network-alias dns dns-search dns-option add-host"
+    " bandwidth route no-default-route".split()
+)
+
+# Of one network, by the word for it there; and what docker calls it when it is said twice.
+_OF_A_NETWORK = {
+    "ip": ("ip", "IPv4 address"),
+    "ip6": ("ip6", "IPv6 address"),
+    "mac-address": ("mac", "MAC address"),
+    "network-alias": ("alias", "alias"),
+}
+
+
+class Refused(Exception):
+    """What was asked for cannot be had: what and why, then what to do."""
+
+    def __str__(self) -> str:
+        return "; ".join(self.args)
+
+
+def said(options: "list[Option]") -> list[tuple[str, str]]:
+    """(word, text) for each.  Raises Refused or CniError."""
+    networks = [words.split_network(option.value) for option in options if option.name == "network"]
+    for name, _ in networks:
+        check_network_name(name)
+    own = {key for key, _ in networks[0][1]} if networks else set()
+    found = []
+    for option in options:
+        if option.name == "publish":
+            found.append(("publish", _short_port(option.value)))
+        elif option.name in _OF_A_NETWORK and networks:
+            key, what = _OF_A_NETWORK[option.name]
+            if key in own:
+                raise Refused(
+                    f"conflicting options: cannot specify both --{option.name} and per-network {what}"
+                )
+            networks[0][1].append((key, option.value))
+        elif option.name == "name":
+            found += [("network-alias", name) for name in _as_alias(option.value)]
+        elif option.name in OPTIONS and option.name != "network" and option.is_on:
+            found.append((option.name, option.value))
+    return [*(("network", _joined(*network)) for network in networks), *found]
+
+
+def _joined(name: str, options: list[tuple[str, str]]) -> str:
+    return f"{name}:{','.join(f'{key}={value}' for key, value in options)}" if options else name
+
+
+def _as_alias(name: str) -> list[str]:
+    """The container's name, by which docker's containers find each other, if it can be looked up."""
+    try:
+        return [words.parse_alias(name)]
+    except CniError:
+        return []
+
+
+def _short_port(text: str) -> str:
+    """Docker's published=8080,target=80,protocol=tcp in the form that all others have."""
+    if "=" not in text:
+        return text
+    parts = dict(part.strip().partition("=")[::2] for part in text.split(","))
+    unknown = parts.keys() - {"published", "target", "protocol", "mode"}
+    if unknown or not parts.get("target"):
+        raise Refused(
+            f"invalid publish opts format: {text}", "it takes published=PORT,target=PORT,protocol=PROTOCOL"
+        )
+    host = f"{parts['published']}:" if parts.get("published") else ""
+    return f"{host}{parts['target']}/{parts.get('protocol', 'tcp')}"

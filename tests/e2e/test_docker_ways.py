@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each promise of docker-run in both of its ways: by the runtime cni-runc, and by a pause container."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from tests.support.bandwidth import speed
+from tests.support.cni import CHECKOUT
+from tests.support.docker import DOCKER_RUN, IMAGE, Docker, Terminal
+from tests.support.host import Host, Outside
+from tests.support.namespace import Namespace
+from tests.support.oci import FOR_EVER, NET_D, RESULTS, kill, leases, make_rootfs, wait_for
+from tests.support.ports import reached, seen
+
+pytestmark = pytest.mark.xdist_group("docker")
+
+
+def network(name: str, *subnets: str) -> str:
+    """One that serves every want."""
+    ipam = {
+        "type": "host-local",
+        "ranges": [[{"subnet": subnet}] for subnet in subnets],
+        "routes": [{"dst": "::/0" if ":" in subnet else "0.0.0.0/0"} for subnet in subnets],
+    }
+    plugins = [
+        {"type": "bridge", "bridge": f"br-{name}", "isGateway": True, "ipMasq": True, "ipam": ipam},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+    ]
+    return json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": plugins})
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    folder = tmp_path_factory.mktemp("docker")
+    with Host() as host:
+        runtimes = {"other": {"path": "runc"}, "x-cni": {"path": str(CHECKOUT / "scripts" / "cni-runc")}}
+        (folder / "daemon.json").write_text(json.dumps({"runtimes": runtimes}))
+        options = (f"--config-file={folder}/daemon.json",)
+        made = Docker(host, folder, make_rootfs(folder / "rootfs"), *options)
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def outside(daemon: Docker) -> Outside:
+    return daemon.host.outside()
+
+
+@pytest.fixture
+def host(daemon: Docker, outside: Outside) -> Host:
+    host = daemon.host
+    shutil.rmtree(host.root / "var/lib/cni/networks", ignore_errors=True)
+    host.write(f"{NET_D}/10-front.conflist", network("front", "10.22.0.0/16", "fd00:22::/64"))
+    host.write(f"{NET_D}/20-back.conflist", network("back", "10.23.0.0/16"))
+    host.stay = ["dir /run/containerd*", "file /run/containerd*", f"file {NET_D}/*"]
+    host.before = host.facts()
+    return host
+
+
+@pytest.fixture
+def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
+    yield daemon
+    left = daemon.containers()
+    if left:
+        daemon("rm", "--force", *left)
+    daemon.wait_until_left()
+    for name in host.listdir(NET_D):
+        (host.root / NET_D.lstrip("/") / name).unlink()
+    assert not left, "the test leaves containers"
+    assert attached(host) == []
+    assert host.listdir("/run/netns") == [Outside.NAME]
+
+
+def attached(host: Host) -> list[str]:
+    """The records of attachments, and the leases."""
+    return host.listdir(RESULTS) + leases(host, "front") + leases(host, "back")
+
+
+class Way:
+    """One of the two ways.  The daemon has our runtime, so the other one is had by asking for another."""
+
+    def __init__(self, name: str, docker: Docker) -> None:
+        self.is_runtime = name == "runtime"
+        self.docker = docker
+        self.options = () if self.is_runtime else ("--runtime=runc",)
+
+    def start(self, name: str, *words: str) -> Namespace:
+        """A container that sleeps."""
+        made = self.docker.run(*self.options, "-d", "--name", name, *words, IMAGE, *FOR_EVER).stdout.strip()
+        assert len(made) == 64
+        assert bool(self.docker.keepers()) != self.is_runtime
+        return self.inside(name)
+
+    def inside(self, name: str) -> Namespace:
+        host = self.docker.host
+        return Namespace(host.holder, f"{host.root}/proc/{pid(self.docker, name)}/ns/net", name)
+
+    def exec(self, name: str, *words: str, check: bool = True) -> str:
+        return self.docker("exec", name, *words, check=check).stdout
+
+    def remove(self, *names: str) -> None:
+        self.docker("rm", "--force", *names)
+        self.docker.wait_until_left()
+
+
+@pytest.fixture(params=["runtime", "pause"])
+def way(request: pytest.FixtureRequest, docker: Docker) -> Way:
+    return Way(cast(str, request.param), docker)
+
+
+def pid(docker: Docker, name: str) -> int:
+    return int(docker("inspect", "--format", "{{.State.Pid}}", name).stdout)
+
+
+def test_wants_of_each_network_are_seen_inside(way: Way, host: Host) -> None:
+    """In docker's long form and in ours; what is said of no network in particular is of the first."""
+    inside = way.start(
+        "c1",
+        *("--network", "name=front,ip=10.22.0.9,mac-address=02:00:00:00:00:09"),
+        *("--network", "back:data0", "--ip6", "fd00:22::9"),
+        *("--route", "192.0.2.0/24=10.22.0.7", "--no-default-route"),
+    )
+
+    assert inside.addresses("eth0") == ["10.22.0.9/16", "fd00:22::9/64"]
+    assert inside.link("eth0")["address"] == "02:00:00:00:00:09"
+    assert inside.addresses("data0") == ["10.23.0.2/16"]
+    assert ("192.0.2.0/24", "10.22.0.7", "eth0") in inside.routes()
+    assert not [route for route in (*inside.routes(4), *inside.routes(6)) if route[0] == "default"]
+    host.run("ping", "-c1", "-W2", "10.22.0.9")
+    host.run("ping", "-c1", "-W2", "fd00:22::9")
+    way.remove("c1")
+
+
+def test_published_ports_are_reached_from_outside_and_from_the_host(
+    way: Way, host: Host, outside: Outside
+) -> None:
+    ports = ("-p", "8080:80", "--publish=published=5353,target=53,protocol=udp", "-p127.0.0.1:8443:443")
+    inside = way.start("c1", "--network", "front", *ports)
+
+    assert seen(outside, inside, Outside.HOST, 8080) == Outside.ADDRESS
+    assert seen(outside, inside, Outside.HOST6, 8080) == Outside.ADDRESS6
+    assert seen(outside, inside, Outside.HOST, 5353, 53, protocol="udp") == Outside.ADDRESS
+    assert seen(host, inside, Outside.HOST, 8080)
+    assert seen(host, inside, "127.0.0.1", 8443, 443)
+    assert not reached(outside, inside, Outside.HOST, 8443, 443)
+    way.remove("c1")
+
+
+def test_bandwidth_is_felt(way: Way, host: Host) -> None:
+    inside = way.start("c1", "--network", "front", "--bandwidth", "in=20M,out=40M")
+
+    assert speed(host, inside, "10.22.0.2", 20_000_000, 2_000_000) > 0.8
+    assert speed(inside, host, "10.22.0.1", 40_000_000, 4_000_000) > 0.8
+    way.remove("c1")
+
+
+def test_containers_find_each_other_by_every_name(way: Way, host: Host) -> None:
+    """And no longer once they have ended."""
+    way.start("my_db", "--network", "front", "--hostname", "db1", "--network-alias", "store")
+    names = ("--add-host", "gate:host-gateway", "--add-host", "far=192.0.2.7", "--domainname", "example.org")
+    servers = ("--dns", "192.0.2.53", "--dns-search", "lan", "--dns-option", "ndots:3")
+    way.start("web", "--network", "name=front,alias=www", "-hweb1", *names, *servers)
+
+    for name, address in (
+        *(("my_db", "10.22.0.2"), ("db1", "10.22.0.2"), ("store", "10.22.0.2"), ("gate", "10.22.0.1")),
+        *(("web1", "10.22.0.3"), ("web1.example.org", "10.22.0.3"), ("www", "10.22.0.3")),
+    ):
+        assert f"({address})" in way.exec("web", "ping", "-c1", "-W2", name)
+    for name in ("web", "web1", "www", "web1.example.org"):
+        assert "(10.22.0.3)" in way.exec("my_db", "ping", "-c1", "-W2", name)
+    assert "192.0.2.7\tfar" in way.exec("web", "cat", "/etc/hosts")
+    assert way.exec("web", "cat", "/etc/hostname", "/proc/sys/kernel/hostname") == "web1\nweb1\n"
+    resolv = way.exec("web", "cat", "/etc/resolv.conf").splitlines()
+    assert {"nameserver 192.0.2.53", "search lan", "options ndots:3"} <= set(resolv)
+    assert sum(line.startswith("nameserver") for line in resolv) == 1
+    way.docker("rm", "--force", "my_db")
+    wait_for(lambda: "db1" not in way.exec("web", "cat", "/etc/hosts"), "the end of the other's names")
+    way.remove("web")
+
+
+def test_restarted_by_docker_it_is_networked_again(way: Way, host: Host, outside: Outside) -> None:
+    """By `docker restart`, and because it died: with name and port, and the old attachment is gone."""
+    way.start("other", "--network", "front")
+    way.start("c1", "--network", "front", "-p", "8080:80", "--restart", "on-failure")
+    assert len(attached(host)) == 6, "a record and two leases each"
+    before = pid(way.docker, "c1")
+
+    way.docker("restart", "--time", "0", "c1")
+    assert seen(outside, way.inside("c1"), Outside.HOST, 8080) == Outside.ADDRESS
+    kill(host, pid(way.docker, "c1"))
+    wait_for(lambda: way.docker.state("c1") == "running" and pid(way.docker, "c1"), "the restart")
+
+    inside = way.inside("c1")
+    assert pid(way.docker, "c1") != before
+    assert seen(outside, inside, Outside.HOST, 8080) == Outside.ADDRESS
+    (address,) = [found for found in inside.addresses("eth0") if "." in found]
+    assert f"({address.removesuffix('/16')})" in way.exec("other", "ping", "-c1", "-W2", "c1")
+    assert way.exec("other", "cat", "/etc/hosts").count("c1 ") <= 2, "one line for each version of IP"
+    assert len(attached(host)) == 6
+    way.remove("c1", "other")
+
+
+def test_detach_keys_do_not_cut_the_network(way: Way, host: Host, outside: Outside) -> None:
+    words = (*way.options, "--network", "front", "-p", "8080:80")
+    terminal = Terminal(way.docker, *words, "-it", "--rm", "--name", "c1", IMAGE, "sh")
+    terminal.type("echo up\n")
+    terminal.expect("\nup")
+
+    terminal.type("\x10\x11")
+
+    assert terminal.status() == 0
+    assert seen(outside, way.inside("c1"), Outside.HOST, 8080) == Outside.ADDRESS
+    way.remove("c1")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--network nonet", "docker-run: no network 'nonet' in /etc/cni/net.d; there are: "),
+        ("--ip 10.22.0.9", "docker-run: address 10.22.0.9: the container is on 2 networks; "),
+        ("--network front --ip 10.99.0.9", "10.99.0.9"),
+        ("-p 70000:80", "docker-run: port '70000:80': a port is from 1 to 65535"),
+        ("--network front --dns nonsense", "docker-run: DNS server 'nonsense'"),
+    ],
+)
+def test_failures_are_125_and_say_why(way: Way, host: Host, words: str, told: str) -> None:
+    """One line of ours; of what only the hook can find out, docker's own, for the line is in its message."""
+    done = way.docker.run(*way.options, "--rm", *words.split(), IMAGE, "echo", "started", check=False)
+
+    assert (done.returncode, done.stdout) == (125, "")
+    line, *rest = done.stderr.splitlines()
+    assert told in line and line.startswith(
+        "docker: Error response from daemon: " if rest else "docker-run: "
+    )
+    host.leaves("file /run/cnihook/log/*")
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(("sh", "-c", "exit 7"), 7), (("/bin",), 126), (("nothing-of-that-name",), 127)],
+)
+def test_exit_status_is_docker_runs(docker: Docker, host: Host, words: tuple[str, ...], status: int) -> None:
+    """By the runtime; test_docker_run has the other way."""
+    assert docker.run("--rm", IMAGE, *words, check=False).returncode == status
+
+
+def test_runtime_gives_docker_all_that_it_does(docker: Docker, host: Host) -> None:
+    """With no process of ours: a restart policy that always holds, and an end in between."""
+    way = Way("runtime", docker)
+    way.start("c1", "--network", "front", "--restart", "always")
+
+    docker("stop", "--time", "0", "c1")
+    assert attached(host) == []
+    docker("start", "c1")
+    assert "10.22.0." in way.exec("c1", "ip", "-o", "addr", "show", "eth0")
+    kill(host, pid(docker, "c1"))
+    wait_for(lambda: docker.state("c1") == "running" and pid(docker, "c1"), "the restart")
+    assert "10.22.0." in way.exec("c1", "ip", "-o", "addr", "show", "eth0")
+    way.remove("c1")
+
+
+def test_all_networks_are_the_default(way: Way, host: Host) -> None:
+    """And they are up before the first instruction."""
+    done = way.docker.run(*way.options, "--rm", IMAGE, "ip", "-4", "-o", "addr")
+
+    assert "eth0    inet 10.22.0.2/16" in done.stdout and "eth1    inet 10.23.0.2/16" in done.stdout
+
+
+def test_runtime_is_there_for_users_whom_docker_lets_in(docker: Docker, host: Host) -> None:
+    """Root is the daemon.  The one here has a user's number, and may open the socket."""
+    user = "setpriv --reuid=65534 --clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override"
+    show = ("--network", "front", IMAGE, "ip", "-o", "addr")
+
+    done = host.run(*user.split(), DOCKER_RUN, "--rm", *show, env=docker.env)
+    refused = host.run(*user.split(), DOCKER_RUN, "--runtime=other", *show, env=docker.env, check=False)
+
+    assert "10.22.0.2/16" in done.stdout
+    assert (refused.returncode, refused.stderr) == (
+        125,
+        "docker-run: networks need root; try `sudo docker-run ...`\n",
+    )
+
+
+def test_networks_of_another_folder_take_the_pause_container(docker: Docker, host: Host) -> None:
+    """The hook has the daemon's environment."""
+    host.write("/run/.host/net.d/10-own.conflist", network("own", "10.24.0.0/16"))
+    env = docker.env | {"NETCONFPATH": "/run/.host/net.d"}
+
+    done = host.run(DOCKER_RUN, "--rm", IMAGE, "ip", "-o", "addr", env=env)
+
+    assert "10.24.0.2/16" in done.stdout and "10.22." not in done.stdout
+    shutil.rmtree(host.root / "run/.host/net.d")
+
+
+def test_bridge_is_dockers_unless_cni_has_it(docker: Docker, host: Host) -> None:
+    """The daemon here has no bridge of its own."""
+    show = ("--network", "bridge", IMAGE, "ip", "-o", "addr")
+
+    dockers = docker.run("--rm", *show, check=False)
+    host.write(f"{NET_D}/30-bridge.conflist", network("bridge", "10.25.0.0/16"))
+    ours = docker.run("--rm", *show)
+
+    assert "docker-run" not in dockers.stderr and "eth0" not in dockers.stdout
+    assert "10.25.0.2/16" in ours.stdout

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which runtime of a docker daemon is ours, and what docker is told where one is."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cnihook.cli import docker_runtime
+from cnihook.cli.docker_options import Plan
+from cnihook.cli.docker_pause import Docker
+from tests.support.cni import CHECKOUT
+
+PIPS = """\
+#!/opt/venv/bin/python3
+import sys
+from cnihook.cli.cni_runc import main
+if __name__ == '__main__':
+    sys.exit(main())
+"""
+
+
+class Daemon(Docker):
+    """One that has these runtimes, and is asked for nothing else."""
+
+    def __init__(self, runtimes: object) -> None:
+        self.runtimes = runtimes
+
+    def __call__(self, *words: str, stdin: bytes = b"") -> str:
+        assert words == ("info", "--format", "{{json .Runtimes}}")
+        return json.dumps(self.runtimes)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, text in (("cni-crun", PIPS), ("runc", "\x7fELF"), ("mine", "#!/bin/sh\nexec cni-runc")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    return Daemon(
+        {
+            "a": {"path": str(tmp_path / "gone")},
+            "b": {"path": str(tmp_path / "mine")},
+            "io.containerd.runc.v2": {"path": "runc"},
+            "kata": {"runtimeType": "io.containerd.kata.v2"},
+            "odd": None,
+            "p": {"path": "cni-crun"},
+            "z": {"path": str(CHECKOUT / "scripts" / "cni-runc")},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("", "p"), ("z", "z"), ("p", "p"), ("b", ""), ("kata", ""), ("odd", ""), ("none-such", "")],
+)
+def test_runtime_is_ours_by_what_its_file_starts(daemon: Daemon, wanted: str, found: str) -> None:
+    """Of a checkout or made by pip, whatever its name; where the user names one, that one or none."""
+    assert docker_runtime.find(daemon, wanted) == found
+
+
+def test_daemon_without_runtimes() -> None:
+    assert docker_runtime.find(Daemon(None), "") == docker_runtime.find(Daemon({}), "x") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("-d IMAGE sh", "--network=none --runtime=cni --sysctl net.cnihook.publish= -d IMAGE sh"),
+        (
+            "-h web --net a --ip 10.0.0.9 -p80:80 -p81:81 --runtime other IMAGE",
+            "--network=none --sysctl net.cnihook.networks=a:ip=10.0.0.9"
+            " --sysctl net.cnihook.publish=80:80,81:81 -h web --runtime other IMAGE",
+        ),
+        (
+            "--no-default-route --dns-opt ndots:2 IMAGE --dns x",
+            "--network=none --runtime=cni --sysctl net.cnihook.no-default-route=true"
+            " --sysctl net.cnihook.dns-option=ndots:2 IMAGE --dns x",
+        ),
+        (
+            "--no-default-route=false -p 80 IMAGE",
+            "--network=none --runtime=cni --sysctl net.cnihook.publish=80 IMAGE",
+        ),
+    ],
+)
+def test_docker_is_told_by_sysctls(words: str, told: str) -> None:
+    assert docker_runtime.command("cni", Plan(words.split())) == ["docker", "run", *told.split()]
