@@ -13,6 +13,7 @@ from cnihook.lean.words import in_words
 from cnihook.linux import flock, netns
 from cnihook.linux.flock import Busy, Lock
 from cnihook.linux.netns import NetNS
+from cnihook.linux.traffic import Traffic
 from cnihook.log import Log
 from cnihook.runtime import attachment, cache, chain, holder, networks
 from cnihook.runtime.cache import Record
@@ -267,9 +268,10 @@ def _down(container_id: str, going: "list[Record]", settings: Settings, log: Log
     errors: list[CniError] = []
     for record in reversed(going):
         try:
-            _detach(record, settings, last=left == 1)
+            passed = _detach(record, settings, last=left == 1)
             left -= 1
-            log.event(f"detached from {record.network}, {record.ifname}")
+            told = f": {passed}" if passed else ""
+            log.event(f"detached from {record.network}, {record.ifname}{told}")
         except Exception as error:
             log.failure(f"detach from {record.network}, {record.ifname}", error)
             errors.append(as_cni_error(error))
@@ -281,13 +283,14 @@ def _down(container_id: str, going: "list[Record]", settings: Settings, log: Log
         raise errors[0]
 
 
-def _detach(record: Record, settings: Settings, *, last: bool = False) -> None:
+def _detach(record: Record, settings: Settings, *, last: bool = False) -> "Traffic | None":
     """Take one attachment down by its record, and forget it.  The namespace's name goes with the last."""
     _forget_names(record)
-    attachment.down(record, settings.plugin_path)
+    passed = attachment.down(record, settings.plugin_path)
     if last:
         _unname(record)  # the record outlives the name, for without it nobody would know of that
     record.remove()
+    return passed
 
 
 def _forget_names(record: Record) -> None:

@@ -3,8 +3,8 @@
 What happened to each container's network, one line per event in /run/cnihook/log/ID.
 
 crun throws away what a hook prints, runc shows it only when the hook fails; this is where it can be read
-later.  A container that ends without a failure takes its log along.  The others' stay, the newest hundred of
-them.
+later.  When a container has ended its log goes to /var/log/cnihook, but for one with a failure in it, which
+stays, to be seen.  Of each kind the newest hundred are kept.
 """
 
 import os
@@ -13,6 +13,7 @@ import time
 from cnihook.lean.words import describe, one_line
 
 FOLDER = "/run/cnihook/log"
+FINISHED = "/var/log/cnihook"
 _FAILED = " failed: "
 _KEPT = 100
 
@@ -22,6 +23,7 @@ class Log:
 
     def __init__(self, container_id: str) -> None:
         self._path = f"{FOLDER}/{container_id[:255]}"
+        self._finished = f"{FINISHED}/{container_id[:255]}"
         self._started = time.monotonic()
 
     def event(self, text: str) -> None:
@@ -49,31 +51,72 @@ class Log:
 
     def failure(self, what: str, error: BaseException) -> None:
         self.event(f"{what}{_FAILED}{describe(error)}")
-        _prune()
+        _prune(FOLDER)
 
     def read(self) -> str:
-        """Raises FileNotFoundError if there is none."""
-        with open(self._path, errors="replace") as file:
-            return file.read()
+        """That of a container that has ended if there is no other.  Raises FileNotFoundError."""
+        try:
+            return _text(self._path)
+        except FileNotFoundError:
+            return _text(self._finished)
 
     def close(self) -> None:
-        """The container is gone: so is its log, unless there is a failure in it to be looked into."""
+        """The container is gone."""
         try:
-            if _FAILED not in self.read():
+            text = _text(self._path)
+            if _FAILED not in text:
+                self._keep(text)
                 os.unlink(self._path)
             os.rmdir(FOLDER)  # the last one takes the folder along
         except OSError:
             pass
+
+    def discard(self) -> None:
+        """As close(), for what nobody will ask for by its ID; a failure is kept all the same."""
+        try:
+            if _FAILED not in _text(self._path):
+                os.unlink(self._path)
+            os.rmdir(FOLDER)
+        except OSError:
+            pass
+
+    def _keep(self, text: str) -> None:
+        try:
+            os.makedirs(FINISHED, mode=0o755, exist_ok=True)
+            fd = os.open(self._finished, _FLAGS | os.O_TRUNC, 0o640)
+        except OSError:
+            return
+        try:
+            os.write(fd, text.encode(errors="replace"))
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+        _prune(FINISHED)
 
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def names() -> "list[str]":
+    """Of the containers that live, and of those that have failed."""
+    return _listed(FOLDER)
+
+
+def finished() -> "list[str]":
+    return _listed(FINISHED)
+
+
+def _listed(folder: str) -> "list[str]":
     try:
-        return sorted(os.listdir(FOLDER))
+        return sorted(os.listdir(folder))
     except OSError:
         return []
+
+
+def _text(path: str) -> str:
+    with open(path, errors="replace") as file:
+        return file.read()
 
 
 def complain(text: str) -> None:
@@ -84,19 +127,19 @@ def complain(text: str) -> None:
         pass
 
 
-def _prune() -> None:
-    kept = names()
+def _prune(folder: str) -> None:
+    kept = _listed(folder)
     if len(kept) <= _KEPT:
         return
 
     def age(name: str) -> float:
         try:
-            return os.stat(f"{FOLDER}/{name}").st_mtime
+            return os.stat(f"{folder}/{name}").st_mtime
         except OSError:
             return 0.0
 
     for name in sorted(kept, key=age)[:-_KEPT]:
         try:
-            os.unlink(f"{FOLDER}/{name}")
+            os.unlink(f"{folder}/{name}")
         except OSError:
             pass

@@ -208,5 +208,5 @@ def _clear(docker: Docker, pause: Pause, settings: Settings, report: _Report, lo
                 log.failure(f"removal of the pause container {pause.name}", error)
                 break
             time.sleep(2)
-    log.close()
+    log.discard()
     report.close()

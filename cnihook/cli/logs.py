@@ -13,8 +13,8 @@ from cnihook.spec.names import check_container_id
 DESCRIPTION = """\
 Print what happened to a container's network, a line per event: when, how long after the hook's start, what.
 
-Without ID, the events of all containers, in the order of time, each with its container's ID.  Of containers
-that are gone there is only what failed.
+Without ID, the events of all containers, in the order of time, each with its container's ID.  The logs of
+the last hundred that have ended are kept, with what went through each interface.
 """
 
 _PAUSE = 0.2  # seconds between two looks of --follow
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     elif found.id:
         print(_read(found.id), end="")
     else:
-        for line in _in_order({name: _text(name) for name in log.names()}):
+        for line in _in_order({name: _text(name) for name in _all()}):
             print(line)
     return 0
 
@@ -45,12 +45,16 @@ def _read(name: str) -> str:
     try:
         return Log(name).read()
     except FileNotFoundError:
-        others = ", ".join(log.names())
+        others = ", ".join(_all())
         raise CniError(
             UNKNOWN_CONTAINER,
             f"nothing is on record of container {name}",
             f"there is something of {others}" if others else "",
         ) from None
+
+
+def _all() -> "list[str]":
+    return sorted({*log.names(), *log.finished()})
 
 
 def _text(name: str) -> str:
@@ -74,7 +78,8 @@ def _follow(only: "str | None") -> None:
     """Until Ctrl-C, through the end of a log and the beginning of another of the same container."""
     told: dict[str, str] = {}
     while True:
-        present = [only] if only else log.names()
+        # Those that have ended meanwhile have told the end of it elsewhere.
+        present = [only] if only else sorted({*log.names(), *told})
         texts = {name: _text(name) for name in present}
         fresh = {name: _beyond(told.get(name, ""), text) for name, text in texts.items()}
         lines = fresh[only].splitlines() if only else _in_order(fresh)

@@ -18,8 +18,8 @@ Print metrics in Prometheus' text format, for the textfile collector of its node
 
   * * * * *  root  cnihook metrics --output /var/lib/prometheus/node-exporter/cnihook.prom
 
-What is counted in logs is what they hold now: a container that ends without a failure takes its log along.
-So all of these are gauges.
+What is counted in logs is what they hold now, which is of the containers that run and the last hundred that
+have ended.  So all of these are gauges.
 """
 
 _ATTACHED = re.compile(r"\S+ +([0-9.]+) ms  attached to (\S+) as ")
@@ -125,7 +125,7 @@ def _logged() -> "tuple[dict[str, int], dict[str, list[float]]]":
     """Failures by operation, and seconds by network."""
     failures: dict[str, int] = {}
     durations: dict[str, list[float]] = {}
-    for name in log.names():
+    for name in {*log.names(), *log.finished()}:
         try:
             lines = Log(name).read().splitlines()
         except FileNotFoundError:

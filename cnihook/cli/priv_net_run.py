@@ -240,7 +240,7 @@ def _take_down(container: "Container", settings: "Settings", log: "Log") -> str:
         netns.unbind(container.id, container.netns.identity)
     except Exception as error:
         problem = describe(error)
-    log.close()
+    log.discard()
     return problem
 
 

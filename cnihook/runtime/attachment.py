@@ -6,8 +6,10 @@ The record is there, without a result, before the first plugin runs, and holds t
 run.  Down needs nothing but the record: by then configuration, namespace and process may be gone.
 """
 
+from cnihook.linux import traffic
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
+from cnihook.linux.traffic import Traffic
 from cnihook.runtime import chain, holder, networks
 from cnihook.runtime.cache import Record
 from cnihook.runtime.networks import Network
@@ -45,8 +47,10 @@ def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
         request.close()
 
 
-def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> None:
+def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> "Traffic | None":
     """Run the chain that the record holds, backward.  Forgetting the record is the caller's affair.
+
+    Returns what has gone through the interface, where there still was one.
 
     `plugin_path` serves where the record does not say where the plugins are, or they are there no more.
     Every plugin has its turn; then the first error is raised.
@@ -54,9 +58,18 @@ def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TI
     network, request = restore(record, plugin_path, timeout)
     try:
         with in_use(network.name, record):
+            passed = _passed(request)
             chain.delete(network, request, record.capability_args, result_of(network, record))
+        return passed
     finally:
         request.close()
+
+
+def _passed(request: Request) -> "Traffic | None":
+    try:
+        return traffic.of(request.sandbox.rtnl, request.ifname) if request.netns else None
+    except (CniError, OSError):
+        return None
 
 
 def check(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> None:

@@ -2,6 +2,7 @@
 """cnihook stats: its counts beside those of others, and the live view."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -126,3 +127,47 @@ def test_container_that_is_gone_has_no_count(host: Host, runtime: Runtime) -> No
     container.kill()
 
     assert shown_json(host, "stats") == []
+
+
+def test_totals_of_a_finished_container_are_in_its_log(host: Host, runtime: Runtime) -> None:
+    """By the count of `ip` before its end; the kernel's own goings-on may add a packet."""
+    configure(host, MYNET)
+    container = runtime.run("c1")
+    container.run("ping", "-c5", "-i0.01", "-s1000", "10.22.0.1")
+    before = container.ip("-s", "link", "show", "dev", "eth0")[0]["stats64"]
+    runtime.delete("c1")
+
+    (line,) = [line for line in shown(host, "logs", "c1").splitlines() if "detached from mynet" in line]
+    told = re.search(
+        r"eth0: received (\d+) bytes in (\d+) packets, sent (\d+) in (\d+), dropped (\d+)$", line
+    )
+    assert told
+    for number, (way, unit) in enumerate(
+        (("rx", "bytes"), ("rx", "packets"), ("tx", "bytes"), ("tx", "packets")), 1
+    ):
+        least = before[way][unit]
+        assert least <= int(told[number]) <= least + (500 if unit == "bytes" else 5)
+    assert before["tx"]["bytes"] >= 5 * 1042
+
+
+def test_namespace_that_is_gone_has_no_totals_to_tell(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET)
+    runtime.run("c1")
+    host.run("umount", "/run/netns/c1")
+    runtime.delete("c1")
+
+    assert "detached from mynet, eth0\n" in shown(host, "logs", "c1")
+    host.leaves("dir /run/mount")  # umount's own
+
+
+def test_logs_of_the_last_hundred_are_kept(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET)
+    host.run("mkdir", "-p", "/var/log/cnihook")
+    for number in range(100):
+        host.write(f"/var/log/cnihook/old{number:03}", "long ago\n")
+    host.run("touch", "--date=yesterday", "/var/log/cnihook/old050")
+    runtime.run("c1")
+    runtime.delete("c1")
+
+    kept = host.listdir("/var/log/cnihook")
+    assert len(kept) == 100 and "c1" in kept and "old050" not in kept

@@ -12,6 +12,7 @@ mount -t overlay -o lowerdir=/var/lib,upperdir=/run/.host/lib,workdir=/run/.host
 mkdir -p /etc/cni /var/lib/cni
 mount -t tmpfs tmpfs /etc/cni
 mount -t tmpfs tmpfs /var/lib/cni
+mount -t tmpfs tmpfs /var/log
 mkdir /etc/cni/net.d
 
 # A /sys of this network namespace, without the old one below it: runtimes read the list of mounts.

@@ -28,5 +28,6 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(cache, "FOLDER", str(tmp_path / "results"))
     monkeypatch.setattr(flock, "FOLDER", str(tmp_path / "run"))
     monkeypatch.setattr(log, "FOLDER", str(tmp_path / "run" / "log"))
+    monkeypatch.setattr(log, "FINISHED", str(tmp_path / "finished"))
     monkeypatch.setattr(hosts, "FOLDER", str(tmp_path / "run" / "names"))
     yield tmp_path

@@ -67,14 +67,54 @@ def test_only_root_and_its_group_can_read(state: Path) -> None:
     assert (state / "run" / "log").stat().st_mode & 0o777 == 0o755
 
 
-def test_a_container_that_ends_well_takes_its_log_along(state: Path) -> None:
+def test_log_of_a_container_that_has_ended_well_is_kept_elsewhere(state: Path) -> None:
     for name in ("c1", "c2"):
         Log(name).event("attached to mynet")
     Log("c1").close()
-    assert log.names() == ["c2"]
+    assert (log.names(), log.finished()) == (["c2"], ["c1"])
+    assert events("c1") == ["attached to mynet"]
 
     Log("c2").close()
-    assert not (state / "run" / "log").exists(), "and the last one the folder"
+    assert not (state / "run" / "log").exists(), "and the last one takes the folder along"
+    assert log.finished() == ["c1", "c2"]
+
+
+def test_a_new_start_begins_a_new_log() -> None:
+    for text in ("first", "second"):
+        own = Log("c1")
+        own.event(text)
+        assert events("c1") == [text]
+        own.close()
+    assert events("c1") == ["second"]
+
+
+def test_what_nobody_asks_for_by_its_name_is_not_kept(state: Path) -> None:
+    Log("c1").event("attached to mynet")
+    Log("c1").discard()
+    Log("c2").failure("attach", ValueError("why"))
+    Log("c2").discard()
+
+    assert (log.names(), log.finished()) == (["c2"], [])
+
+
+def test_of_those_that_have_ended_the_newest_hundred_stay(state: Path) -> None:
+    for number in range(100):
+        Log(f"c{number}").event("x")
+        Log(f"c{number}").close()
+        os.utime(state / "finished" / f"c{number}", (number, number))
+    Log("last").event("x")
+    Log("last").close()
+
+    kept = log.finished()
+    assert len(kept) == 100 and "last" in kept and "c0" not in kept
+
+
+def test_where_it_cannot_be_kept_it_goes(state: Path) -> None:
+    (state / "finished").write_text("no folder")
+    Log("c1").event("x")
+    Log("c1").close()
+
+    assert (log.names(), log.finished()) == ([], [])
 
 
 def test_a_container_that_failed_leaves_its_log() -> None:
