@@ -32,22 +32,7 @@ class Log:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
         passed = (time.monotonic() - self._started) * 1000
         line = f"{stamp}.{int(now * 1000) % 1000:03d} {passed:7.1f} ms  {one_line(text)}\n"
-        try:
-            fd = os.open(self._path, _FLAGS, 0o640)
-        except FileNotFoundError:
-            try:
-                os.makedirs(FOLDER, mode=0o755, exist_ok=True)
-                fd = os.open(self._path, _FLAGS, 0o640)
-            except OSError:
-                return
-        except OSError:
-            return
-        try:
-            os.write(fd, line.encode(errors="replace"))
-        except OSError:
-            pass
-        finally:
-            os.close(fd)
+        _write(self._path, line)
 
     def failure(self, what: str, error: BaseException) -> None:
         self.event(f"{what}{_FAILED}{describe(error)}")
@@ -62,37 +47,23 @@ class Log:
 
     def close(self) -> None:
         """The container is gone."""
+        self._end(kept=True)
+
+    def discard(self) -> None:
+        """As close(), for what nobody will ask for by its ID; a failure is kept all the same."""
+        self._end(kept=False)
+
+    def _end(self, *, kept: bool) -> None:
         try:
             text = _text(self._path)
             if _FAILED not in text:
-                self._keep(text)
+                if kept:
+                    _write(self._finished, text, os.O_TRUNC)
+                    _prune(FINISHED)
                 os.unlink(self._path)
             os.rmdir(FOLDER)  # the last one takes the folder along
         except OSError:
             pass
-
-    def discard(self) -> None:
-        """As close(), for what nobody will ask for by its ID; a failure is kept all the same."""
-        try:
-            if _FAILED not in _text(self._path):
-                os.unlink(self._path)
-            os.rmdir(FOLDER)
-        except OSError:
-            pass
-
-    def _keep(self, text: str) -> None:
-        try:
-            os.makedirs(FINISHED, mode=0o755, exist_ok=True)
-            fd = os.open(self._finished, _FLAGS | os.O_TRUNC, 0o640)
-        except OSError:
-            return
-        try:
-            os.write(fd, text.encode(errors="replace"))
-        except OSError:
-            pass
-        finally:
-            os.close(fd)
-        _prune(FINISHED)
 
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -112,6 +83,24 @@ def _listed(folder: str) -> "list[str]":
         return sorted(os.listdir(folder))
     except OSError:
         return []
+
+
+def _write(path: str, text: str, flags: int = 0) -> None:
+    """Add to it, or not if that cannot be."""
+    try:
+        try:
+            fd = os.open(path, _FLAGS | flags, 0o640)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            fd = os.open(path, _FLAGS | flags, 0o640)
+    except OSError:
+        return
+    try:
+        os.write(fd, text.encode(errors="replace"))
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def _text(path: str) -> str:

@@ -3,7 +3,6 @@
 
 import json
 import shlex
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from tests.support.cni import CHECKOUT
 from tests.support.docker import IMAGE, Docker
 from tests.support.host import Host
-from tests.support.oci import FOR_EVER, MYNET, NET_D, RESULTS, kill, leases, make_rootfs, wait_for
+from tests.support.oci import FOR_EVER, MYNET, RESULTS, kill, leases, make_rootfs, wait_for
 
 pytestmark = pytest.mark.xdist_group("docker")
 
@@ -31,21 +30,13 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
 
 @pytest.fixture
 def host(daemon: Docker) -> Host:
-    host = daemon.host
-    shutil.rmtree(host.root / "var/lib/cni/networks", ignore_errors=True)
-    host.write(f"{NET_D}/10-mynet.conf", MYNET)
-    host.stay = ["dir /run/containerd*", "file /run/containerd*", f"file {NET_D}/*"]
-    host.before = host.facts()
-    return host
+    return daemon.begin_test({"10-mynet.conf": MYNET})
 
 
 @pytest.fixture
 def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
     yield daemon
-    if left := daemon.containers():
-        daemon("rm", "--force", *left)
-    for name in host.listdir(NET_D):
-        (host.root / NET_D.lstrip("/") / name).unlink()
+    daemon.end_test()
 
 
 def asking(**words: str) -> tuple[str, ...]:

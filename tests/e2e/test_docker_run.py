@@ -2,7 +2,6 @@
 """docker-run, against a real daemon.  After each test no container, attachment, link or process is left."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,27 +39,13 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
 
 @pytest.fixture
 def host(daemon: Docker) -> Host:
-    """The daemon's host as it is before the test, for the leak check to compare with."""
-    host = daemon.host
-    shutil.rmtree(
-        host.root / "var/lib/cni/networks", ignore_errors=True
-    )  # the first address is the first again
-    host.write(f"{NET_D}/10-mynet.conf", MYNET)
-    host.stay = ["dir /run/containerd*", "file /run/containerd*", f"file {NET_D}/*"]
-    host.before = host.facts()
-    return host
+    return daemon.begin_test({"10-mynet.conf": MYNET})
 
 
 @pytest.fixture
 def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
     yield daemon
-    left = daemon.containers()
-    if left:
-        daemon("rm", "--force", *left)
-    daemon.wait_until_left()
-    for name in host.listdir(NET_D):
-        (host.root / NET_D.lstrip("/") / name).unlink()
-    assert not left, "the test leaves containers"
+    daemon.end_test()
 
 
 def gone(docker: Docker, host: Host) -> None:

@@ -53,25 +53,14 @@ def outside(daemon: Docker) -> Outside:
 
 @pytest.fixture
 def host(daemon: Docker, outside: Outside) -> Host:
-    host = daemon.host
-    shutil.rmtree(host.root / "var/lib/cni/networks", ignore_errors=True)
-    host.write(f"{NET_D}/10-front.conflist", network("front", "10.22.0.0/16", "fd00:22::/64"))
-    host.write(f"{NET_D}/20-back.conflist", network("back", "10.23.0.0/16"))
-    host.stay = ["dir /run/containerd*", "file /run/containerd*", f"file {NET_D}/*"]
-    host.before = host.facts()
-    return host
+    front, back = network("front", "10.22.0.0/16", "fd00:22::/64"), network("back", "10.23.0.0/16")
+    return daemon.begin_test({"10-front.conflist": front, "20-back.conflist": back})
 
 
 @pytest.fixture
 def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
     yield daemon
-    left = daemon.containers()
-    if left:
-        daemon("rm", "--force", *left)
-    daemon.wait_until_left()
-    for name in host.listdir(NET_D):
-        (host.root / NET_D.lstrip("/") / name).unlink()
-    assert not left, "the test leaves containers"
+    daemon.end_test()
     assert attached(host) == []
     assert host.listdir("/run/netns") == [Outside.NAME]
 

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import subprocess
 import time
 import uuid
@@ -14,7 +15,7 @@ from typing import Any
 from tests.support.cni import CHECKOUT
 from tests.support.host import Host
 from tests.support.namespace import Process, base_environment, end
-from tests.support.oci import wait_for
+from tests.support.oci import NET_D, wait_for
 from tests.support.skip import need
 
 DOCKER_RUN = str(CHECKOUT / "scripts" / "docker-run")
@@ -106,6 +107,27 @@ class Docker:
             except OSError:
                 pass
         return found
+
+    def begin_test(self, networks: dict[str, str]) -> Host:
+        """The daemon's host as it is before a test, for the leak check, with these files in net.d."""
+        host = self.host
+        # So that the first address is the first again.
+        shutil.rmtree(host.root / "var/lib/cni/networks", ignore_errors=True)
+        for name, text in networks.items():
+            host.write(f"{NET_D}/{name}", text)
+        host.stay = ["dir /run/containerd*", "file /run/containerd*", f"file {NET_D}/*"]
+        host.before = host.facts()
+        return host
+
+    def end_test(self) -> None:
+        """Put away what the test has left, and say that it has."""
+        left = self.containers()
+        if left:
+            self("rm", "--force", *left)
+        self.wait_until_left()
+        for name in self.host.listdir(NET_D):
+            (self.host.root / NET_D.lstrip("/") / name).unlink()
+        assert not left, "the test leaves containers"
 
 
 class Terminal:
