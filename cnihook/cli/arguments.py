@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -19,6 +20,22 @@ from cnihook.spec.names import check_container_id
 _ADMINISTRATORS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where runtimes are, and what plugins call
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Prose as it was written; where the terminal is too narrow for it, to its width.  Examples stay."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = []
+        for paragraph in super()._fill_text(text, width, indent).split("\n\n"):
+            lines = paragraph.split("\n")
+            if max(map(len, lines)) > width and not any(line.startswith(" ") for line in lines):
+                paragraph = textwrap.fill(paragraph, width, break_on_hyphens=False)
+            filled.append(paragraph)
+        return "\n\n".join(filled)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
 class Parser(argparse.ArgumentParser):
     """Argparse with its errors in one line, as every error of ours is."""
 
@@ -27,7 +44,7 @@ class Parser(argparse.ArgumentParser):
             prog=f"cnihook {command}",
             description=description,
             epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Help,
             allow_abbrev=False,  # an abbreviation that is unique today need not be so tomorrow
         )
         self._command = command

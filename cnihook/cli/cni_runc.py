@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-cni-runc: runc, with our hook in each container that asks for networks of CNI.
+cni-runc: runc, with cnihook's hook in each container that asks for networks of CNI.
 
 For engines that know runtimes and no hooks: docker, containerd, nerdctl.  It changes config.json where a
 container is about to be made, and becomes runc (as cni-crun: crun) by execve, so that process, descriptors,
 signals and exit code are the runtime's own.  All other containers, and all other commands, reach the
 runtime as they are.
 
-A container asks by annotations.  Docker before 24 has no --annotation; to it the annotation cnihook.NAME is
-`--sysctl net.cnihook.NAME=...`.  Not a variable of its environment: that may be its image's, which shall not
-ask for networks; and a seal on it helps little, for `docker exec` and health checks show it, and images made
-of the container have it.  A sysctl is the word of who starts the container; other runtimes refuse it.
+A container asks by annotations `cnihook.*`.  Docker before 24 has no --annotation; to it the annotation
+cnihook.NAME is `--sysctl net.cnihook.NAME=...`, which is the word of who starts the container and never its
+image's.  Other runtimes refuse it.
 """
 
 import os
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 _MAKES = ("create", "run", "restore")  # the commands that make a container, and read its config.json
 _RUNTIMES = ("runc", "crun")
+# Not a variable of the environment, which may be the image's; and a seal on one helps little, for `docker exec`
+# and health checks show it, and images made of the container have it.
 SYSCTL = "net.cnihook."
 _FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

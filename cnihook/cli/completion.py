@@ -63,7 +63,7 @@ _WITH_NETWORK = ("add", "del", "check", "gc", "status", "plan")
 
 def parser() -> Parser:
     made = Parser("completion", DESCRIPTION)
-    made.add_argument("shell", choices=["bash", "zsh", "fish"])
+    made.add_argument("shell", choices=["bash", "zsh", "fish"], help="whose commands to print")
     return made
 
 

@@ -34,7 +34,7 @@ no container at all.
 
 def parser() -> Parser:
     made = Parser("hooks.d", DESCRIPTION, EPILOG)
-    made.add_argument("action", choices=["install", "remove"])
+    made.add_argument("action", choices=["install", "remove"], help="both files")
     made.add_argument(
         "--dir", metavar="DIR", type=os.path.abspath, default=DEFAULT, help=f"default: {DEFAULT}"
     )

@@ -16,10 +16,11 @@ from cnihook.spec.errors import IO_FAILURE, CniError
 DESCRIPTION = """\
 Prepare the bundle of a container, so that `runc run` or `crun run` gives it its networks: in its config.json
 
-  the hook at createRuntime and poststop; a network namespace, where it has none of its own;
-  an annotation for each option below, and the host name if that is one of them; mounts of files of its own
-  at /etc/resolv.conf, /etc/hosts and /etc/hostname, unless something is mounted there.  These are in
-  BUNDLE/cnihook, and go with the bundle.
+  hooks        createRuntime and poststop
+  namespaces   one of networks, where it has none of its own
+  annotations  one for each option below; also the host name, if that is among them
+  mounts       its own /etc/resolv.conf, /etc/hosts and /etc/hostname, unless something is mounted there; the
+               files are in BUNDLE/cnihook, and go with the bundle
 
 All else of config.json stays as it is, and a second time changes nothing.
 """

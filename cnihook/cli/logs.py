@@ -22,7 +22,13 @@ _PAUSE = 0.2  # seconds between two looks of --follow
 
 def parser() -> Parser:
     made = Parser("logs", DESCRIPTION)
-    made.add_argument("id", metavar="ID", nargs="?", type=arguments.checked(check_container_id))
+    made.add_argument(
+        "id",
+        metavar="ID",
+        nargs="?",
+        type=arguments.checked(check_container_id),
+        help="the container's (default: all)",
+    )
     made.add_argument(
         "-f", "--follow", action="store_true", help="go on with what happens from now on, until Ctrl-C"
     )

@@ -40,6 +40,7 @@ COMMANDS = {
     "conformance": "hold any CNI plugin or runtime to the specification",
     "dhcp-keeper": "keep the leases of the plugin dhcp; starts and ends by itself",
     "completion": "completion of all this for bash, zsh or fish",
+    "man": "the manual page of a command; a cookbook; troubleshooting",
 }
 _FILES = {"del": "delete", "hooks.d": "hooks_d"}  # those whose name Python has no use for
 HOOK = ("createRuntime", "poststop")
@@ -53,7 +54,7 @@ def run(argv: "list[str]") -> int:
     """Returns the exit code: 0, 1 refused or failed, 2 usage."""
     command = argv[0] if argv else "--help"
     if command in ("--help", "-h", "help"):
-        print(_usage(), end="")
+        print(usage(), end="")
         return 0 if argv else 2
     if command in ("--version", "version"):
         from cnihook import __version__
@@ -107,8 +108,8 @@ def load(command: str) -> "ModuleType":
     return module
 
 
-def _usage() -> str:
-    lines = "".join(f"  {name:<15} {purpose}\n" for name, purpose in COMMANDS.items())
+def usage() -> str:
+    lines = "".join(f"  {name:<16} {purpose}\n" for name, purpose in COMMANDS.items())
     return (
         "usage: cnihook COMMAND [ARGUMENT]...\n\nCNI networks for containers of runc, crun and others.\n\n"
         f"{lines}\n`cnihook COMMAND --help` says more of each.  Beside it: priv-net-run, docker-run.\n"

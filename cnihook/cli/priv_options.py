@@ -44,6 +44,7 @@ the command:
   --help, --version
 
 Where no network is configured, a built-in one serves.  Without root, pasta or slirp4netns is the way out.
+
 Exit status: the command's own; 128+n if signal n ended it; 124 if its time was over; 125 if it got no
 network, 126 if it cannot be executed, 127 if there is no such command.
 

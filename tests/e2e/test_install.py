@@ -69,3 +69,10 @@ def test_plugins_come_along(host: Host, installed: Path) -> None:
     shown = host.run(str(installed / "priv-net-run"), "ip", "-4", "-o", "addr").stdout
 
     assert "eth0" in shown and "inet 10.88.64.2/20" in shown
+
+
+@pytest.mark.parametrize("page", ["cookbook", "troubleshooting"])
+def test_pages_to_read_come_along(installed: Path, page: str) -> None:
+    done = subprocess.run([installed / "cnihook", "man", page], capture_output=True, text=True, check=True)
+
+    assert f'"CNIHOOK\\-{page.upper()}" 7' in done.stdout
