@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What README.md claims: each feature has a test, each link leads somewhere."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+README = (CHECKOUT / "README.md").read_text()
+PAGES = CHECKOUT / "cnihook" / "pages"
+
+
+def features() -> Iterator[tuple[str, str, str]]:
+    """Feature, whether we have it, the test that says so."""
+    table = README.partition("## Beside its peers\n")[2].partition("\n## ")[0]
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and cells[1] in ("yes", "part", "–"):
+            yield cells[0], cells[1], cells[-1].strip("`")
+
+
+def is_test(name: str) -> bool:
+    file, _, function = name.partition("::")
+    path = CHECKOUT / "tests" / file
+    if not path.is_file() or not path.name.startswith("test_"):
+        return False
+    functions = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    return function in functions if function else any(each.startswith("test_") for each in functions)
+
+
+def test_there_are_features() -> None:
+    assert len(list(features())) > 40
+
+
+@pytest.mark.parametrize(("feature", "have", "test"), list(features()))
+def test_a_feature_that_is_claimed_has_a_test(feature: str, have: str, test: str) -> None:
+    assert is_test(test) if have != "–" else not test
+
+
+@pytest.mark.parametrize(
+    "test", ["", "e2e/test_nothing.py", "e2e/test_hook.py::test_nothing", "support/cni.py"]
+)
+def test_what_is_no_test_is_found(test: str) -> None:
+    """The rule above is worth as much as this reader is."""
+    assert not is_test(test)
+
+
+@pytest.mark.parametrize(
+    "path", [CHECKOUT / "README.md", *sorted(PAGES.glob("*.md"))], ids=lambda path: path.name
+)
+def test_links_lead_to_what_is_there(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
