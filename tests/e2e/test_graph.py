@@ -3,6 +3,8 @@
 
 import json
 import re
+import subprocess
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -106,6 +108,38 @@ def test_page_needs_nothing_from_the_network(host: Host) -> None:
     assert set(re.findall(r"https?://[^\"' ]+", text)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"<(link|img|iframe|script [^>]*src)|@import|url\(", text)
     assert "default-src 'none'" in text
+
+
+@pytest.mark.parametrize("number", [0, 200])
+def test_page_works_in_a_browser(host: Host, tmp_path: Path, number: int) -> None:
+    """Its search leaves what matches, the focus shows details; by a line more that does what readers do."""
+    need("chromium")
+    holder = host.container("holder", process=True)
+    assert holder.pid
+    remember(host, number, holder.pid)
+    reader = """<script>
+        const field = document.getElementById("search");
+        field.value = "box-123";
+        field.dispatchEvent(new Event("input"));
+        for (const card of cards) if (card.dataset.id === "box-123") card.dispatchEvent(new Event("focus"));
+        </script></body>"""
+    page = tmp_path / "page.html"
+    page.write_text(shown(host, "graph", "--format", "html").replace("</body>", reader))
+
+    argv = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}/profile",
+        "--dump-dom",
+    ]
+    done = subprocess.run(["chromium", *argv, str(page)], capture_output=True, text=True, timeout=60)
+
+    assert re.findall(r'<span id="found">([^<]*)', done.stdout) == ["1 of 200" if number else "0 of 0"]
+    assert len(re.findall(r'<g class="[^"]*\baway\b', done.stdout)) == (199 if number else 0)
+    about = done.stdout.partition('<div id="about"')[2].partition("</div>")[0]
+    assert ("<b>box-123</b>" in about and "10.40.0.125" in about) is bool(number)
+    assert "Uncaught" not in done.stderr
 
 
 def test_text_of_a_configuration_stays_text(host: Host) -> None:
