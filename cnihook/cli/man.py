@@ -37,7 +37,7 @@ _PROGRAMS = {
     "cni-runc": "runc, with the hook in each container that asks for networks",
 }
 _GUIDES = {
-    "cookbook": "ten tasks with container networks, step by step",
+    "cookbook": "twelve tasks with container networks, step by step",
     "troubleshooting": "what may be wrong with container networks, by symptom",
 }
 PAGES = ["cnihook", *commands.COMMANDS, *_PROGRAMS, *_GUIDES]

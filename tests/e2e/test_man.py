@@ -42,8 +42,9 @@ def test_every_command_has_a_page_that_reads_well(name: str) -> None:
     title, section = man.file_name(name).rsplit(".", 1)
     assert wide.splitlines()[0].startswith(f"{title.upper()}({section})")
     assert f"{title} - " in wide
-    assert set(OPTION.findall(man.source(name))) <= set(OPTION.findall(wide))
+    assert "<!--" not in wide and "```" not in wide
     if section == "8":  # the guides have output of commands in them
+        assert set(OPTION.findall(man.source(name))) <= set(OPTION.findall(wide))
         assert [line for line in wide.splitlines() if len(line) > 80] == []
         assert [line for line in narrow.splitlines() if len(line) > 40] == []
 

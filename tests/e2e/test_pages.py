@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cookbook and troubleshooting: every command is run as it stands, and prints what the page says."""
+
+import pytest
+
+from tests.support import pages
+from tests.support.host import Host
+from tests.support.pages import Part
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("part", [*pages.parts("cookbook"), *pages.parts("troubleshooting")], ids=repr)
+def test_every_step_does_what_the_page_says(host: Host, part: Part) -> None:
+    """In the end the host is as it was: each part says how to undo what it did."""
+    outputs = pages.run(part, host)
+
+    for step, output in zip(part.steps, outputs, strict=True):
+        if not step.hidden and pages.differs(step.expected, output):
+            expected = "\n".join(step.expected)
+            pytest.fail(f"# {step.command}\n{expected}\n--- but it prints\n{output}", pytrace=False)
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "same"),
+    [
+        ("eth0@if3  UP  fe80::1/64", "eth0@if17 UP fe80::b4ed:fff:fe64:937e/64\n", True),
+        ("a\n...\nd", "a\nb\nc\nd\n", True),
+        ("a\n...", "a\n", True),
+        ("web ...", "web attached\n", True),
+        ("10.22.0.2/24", "10.22.0.3/24\n", False),
+        ("", "one line more\n", False),
+        ("a", "", False),
+    ],
+)
+def test_only_what_differs_from_run_to_run_may_differ(expected: str, output: str, same: bool) -> None:
+    assert pages.differs(expected.splitlines(), output) is not same

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages of cnihook/pages: their commands are run on a throw-away host, their output is compared.
+
+In a page, each `## ` heading begins a part of its own; `## Before you begin` comes before each.  Of a block
+
+    ```console
+    # a command, which may go on behind a \\, or until the end of its << 'EOF'
+    what it prints
+    ...
+    ```
+
+every line of output counts, but `...` stands for any number of lines, and for the rest of a line.  What
+differs from run to run is compared by its kind alone: VOLATILE.  Other blocks are not run.  A comment
+`<!-- run`, then commands, then `-->`, is run and not shown: what brought the machine into the state that the
+part is about.
+"""
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.namespace import base_environment
+from tests.support.oci import LEAVES
+from tests.support.seeing import INSTALLED
+from tests.support.skip import SEARCH, need
+
+PAGES = CHECKOUT / "cnihook" / "pages"
+PLACE = "/run/.host/page"
+SERVE = "/srv"  # where the pages have their bundles: a file system that vanishes with the host
+
+VOLATILE = [
+    ("MAC", r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b"),
+    ("LINK-LOCAL", r"\bfe80::[0-9a-f:]+"),
+    ("VETH", r"\bveth[0-9a-f]+\b"),
+    ("IFB", r"\bbwp[0-9a-f]+\b"),
+    ("@if", r"@if\d+"),
+    ("INDEX: ", r"^\d+: "),
+    ("id ID", r"\bid \d+"),
+    ("ID", r"\bpriv-[0-9a-f]{12}\b"),
+    ("host HOST: ", r"^host \S+: "),
+    ("PID attached", r"\b\d+ +attached\b"),
+    ("pid PID", r"\bpid \d+"),
+    ("CLOCK", r"\b(?:\d{4}-\d\d-\d\d[ T])?\d\d:\d\d:\d\d(?:\.\d+)?(?:[Z+]\S*)?"),
+    ("TIME", r"\b\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?)* ?m?s\b"),
+    (" ", r"[ \t]+"),
+]
+
+# cgroups are the machine's, and shared with whoever runs the same page at this time.
+RUNC = """\
+#!/bin/sh
+for config in {serve}/*/config.json; do
+  [ -e "$config" ] || continue
+  own="\\"cgroupsPath\\": \\"/{unique}-$(basename "$(dirname "$config")")\\","
+  sed -i -e 's|"cgroupsPath": "[^"]*",||' -e "s|\\"linux\\": {{|&$own|" "$config"
+done
+exec {runc} "$@"
+"""
+
+
+class Step:
+    def __init__(self, command: str, hidden: bool) -> None:
+        self.command = command
+        self.hidden = hidden
+        self.expected: list[str] = []
+
+
+class Part:
+    def __init__(self, page: str, title: str) -> None:
+        self.page = page
+        self.title = title
+        self.steps: list[Step] = []
+
+    def __repr__(self) -> str:
+        return f"{self.page}: {self.title}"
+
+
+def parts(page: str) -> list[Part]:
+    """Those that are to be run, each with the steps that come before it."""
+    made: list[Part] = []
+    before: list[Step] = []
+    for section in re.split(r"^## ", (PAGES / f"{page}.md").read_text(), flags=re.M)[1:]:
+        title, _, text = section.partition("\n")
+        part = Part(page, title)
+        part.steps = [*before, *_steps(text)]
+        if title == "Before you begin":
+            before = part.steps
+        else:
+            made.append(part)
+    return made
+
+
+def _steps(text: str) -> Iterator[Step]:
+    blocks = re.finditer(r"^```console\n(.*?)^```$|^<!-- run\n(.*?)^-->$", text, flags=re.M | re.S)
+    for block in blocks:
+        if block[2] is not None:
+            yield Step(block[2], hidden=True)
+            continue
+        step = None
+        lines = block[1].splitlines()[::-1]
+        while lines:
+            line = lines.pop()
+            if not line.startswith("# "):
+                assert step, f"no command before {line!r}"
+                step.expected.append(line)
+                continue
+            command = [line.removeprefix("# ")]
+            if here := re.search(r"<< '?(\w+)'?", command[0]):
+                while command[-1] != here[1]:
+                    command.append(lines.pop())
+            while command[-1].endswith("\\"):
+                command.append(lines.pop())
+            if step:
+                yield step
+            step = Step("\n".join(command), hidden=False)
+        if step:
+            yield step
+
+
+def run(part: Part, host: Host) -> list[str]:
+    """Runs all steps in one shell, as whoever follows the page.  Returns what each has printed."""
+    need("runc", "busybox", "tcpdump", "nft", "dnsmasq")
+    runc = shutil.which("runc", path=SEARCH)
+    unique = f"cnihook-page-{uuid.uuid4().hex[:12]}"
+    host.leaves(
+        *LEAVES, f"mount {SERVE}", "file /etc/cni/net.d/10-front.conflist", "file /etc/cni/net.d/cni.lock"
+    )
+    host.leaves(
+        "* /run/cni", "* /run/cni/dhcp.sock", "process *dhcp-keeper*"
+    )  # which takes 2 s to end by itself
+    host.outside()
+    host.run("busybox", "mount", "-t", "tmpfs", "tmpfs", SERVE)
+    host.write(f"{PLACE}/runc", RUNC.format(serve=SERVE, unique=unique, runc=runc), 0o755)
+    script = ["exec < /dev/null > output 2>&1; cd /srv"]
+    for step in part.steps:
+        script += [f"printf '\\036'\n{step.command.rstrip()}", "printf '\\037%s' $?"]
+    host.write(f"{PLACE}/script", "\n".join(script) + "\n")
+    path = f"{PLACE}:{Path(INSTALLED).parent}:{CHECKOUT}/scripts:{SEARCH}"
+    env = base_environment() | {"PATH": path, "LC_ALL": "C.UTF-8", "COLUMNS": "110", "HOME": "/root"}
+    try:
+        # Not by pipes: what a page leaves running has its output, and would keep them open.
+        host.run("bash", "script", cwd=PLACE, env=env, timeout=60)
+    finally:
+        for version in ("", "*/"):
+            for folder in Path("/sys/fs/cgroup").glob(f"{version}{unique}*"):
+                if not (folder / "cgroup.procs").read_text():
+                    os.rmdir(folder)
+    outputs = []
+    for step, text in zip(part.steps, host.read(f"{PLACE}/output").split("\036")[1:], strict=True):
+        output, _, status = text.rpartition("\037")
+        assert not step.hidden or status == "0", f"{step.command}\n{output}"
+        outputs.append(output)
+    return outputs
+
+
+def differs(expected: list[str], output: str) -> bool:
+    pattern = ""
+    for line in expected:
+        if line.strip() == "...":
+            pattern += r"(?:.*\n)*?"
+            continue
+        shortened = line.endswith("...")
+        pattern += re.escape(settled(line.removesuffix("..."))) + (".*\n" if shortened else "\n")
+    actual = "".join(f"{settled(line)}\n" for line in output.splitlines())
+    return not re.fullmatch(pattern, actual)
+
+
+def settled(line: str) -> str:
+    """Without what differs from run to run."""
+    for kind, pattern in VOLATILE:
+        line = re.sub(pattern, kind, line)
+    return line.strip()
