@@ -180,7 +180,7 @@ def check_hooks(_host: Host) -> Iterator[Finding]:
                 yield Finding(
                     "hook-broken",
                     f"{folder}/{name}: {problem}",
-                    "podman and CRI-O refuse every container that the hook is for, or all of them",
+                    "podman and CRI-O refuse its containers, or all, or start them without it",
                     f"rm {folder}/{name}",
                 )
 
