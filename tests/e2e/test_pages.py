@@ -7,9 +7,16 @@ from tests.support import pages
 from tests.support.host import Host
 from tests.support.pages import Part
 
+PARTS = [
+    pytest.param(
+        part, id=repr(part), marks=[pytest.mark.xdist_group("podman")] if part.has("podman") else []
+    )
+    for part in (*pages.parts("cookbook"), *pages.parts("troubleshooting"))
+]
+
 
 @pytest.mark.root
-@pytest.mark.parametrize("part", [*pages.parts("cookbook"), *pages.parts("troubleshooting")], ids=repr)
+@pytest.mark.parametrize("part", PARTS)
 def test_every_step_does_what_the_page_says(host: Host, part: Part) -> None:
     """In the end the host is as it was: each part says how to undo what it did."""
     outputs = pages.run(part, host)

@@ -192,13 +192,17 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = 10) ->
         time.sleep(0.005)
 
 
+def need_cgroups() -> None:
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        skip_or_fail("container runtimes make cgroups, which takes the machine's own root")
+
+
 class Runtime:
     """One runtime on one throw-away host."""
 
     def __init__(self, host: Host, name: str, rootfs: Path) -> None:
         need(name)
-        if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
-            skip_or_fail("container runtimes make cgroups, which takes the machine's own root")
+        need_cgroups()
         self.host = host
         self.name = name
         self.program = name  # or one that passes for it

@@ -25,12 +25,13 @@ from pathlib import Path
 from tests.support.cni import CHECKOUT
 from tests.support.host import Host
 from tests.support.namespace import base_environment
-from tests.support.oci import LEAVES
+from tests.support.oci import LEAVES, need_cgroups
 from tests.support.seeing import INSTALLED
 from tests.support.skip import SEARCH, need
 
 PAGES = CHECKOUT / "cnihook" / "pages"
 PLACE = "/run/.host/page"
+PROGRAMS = ("runc", "busybox", "ip", "nft", "iptables", "tc", "ss", "ping", "tcpdump", "dnsmasq", "podman")
 SERVE = "/srv"  # where the pages have their bundles: a file system that vanishes with the host
 
 STAYS = [
@@ -58,7 +59,8 @@ VOLATILE = [
     (" ", r"[ \t]+"),
 ]
 
-# cgroups are the machine's, and shared with whoever runs the same page at this time.
+# cgroups are the machine's, and shared with whoever runs the same page at this time.  And runc is back before
+# the web server listens; who types the next command is slower than a script.
 RUNC = """\
 #!/bin/sh
 for config in {serve}/*/config.json; do
@@ -66,7 +68,13 @@ for config in {serve}/*/config.json; do
   own="\\"cgroupsPath\\": \\"/{unique}-$(basename "$(dirname "$config")")\\","
   sed -i -e 's|"cgroupsPath": "[^"]*",||' -e "s|\\"linux\\": {{|&$own|" "$config"
 done
-exec {runc} "$@"
+{runc} "$@" || exit
+[ "$1" = run ] || exit 0
+for container; do :; done
+for _ in $(seq 250); do
+  ! ip netns exec "$container" ss -Hltn | grep -q :80 || break
+  sleep 0.02
+done
 """
 
 
@@ -85,6 +93,9 @@ class Part:
 
     def __repr__(self) -> str:
         return f"{self.page}: {self.title}"
+
+    def has(self, word: str) -> bool:
+        return any(re.search(rf"\b{word}\b", step.command) for step in self.steps)
 
 
 def parts(page: str) -> list[Part]:
@@ -131,7 +142,8 @@ def _steps(text: str) -> Iterator[Step]:
 
 def run(part: Part, host: Host) -> list[str]:
     """Runs all steps in one shell, as whoever follows the page.  Returns what each has printed."""
-    need("runc", "busybox", "tcpdump", "nft", "dnsmasq")
+    need(*(name for name in PROGRAMS if part.has(name)))
+    need_cgroups()
     runc = shutil.which("runc", path=SEARCH)
     unique = f"cnihook-page-{uuid.uuid4().hex[:12]}"
     host.leaves(*LEAVES, *STAYS)
