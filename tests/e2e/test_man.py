@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cnihook.cli import man, roff
-from cnihook.cli.main import COMMANDS
+from cnihook.cli.main import COMMANDS, HOOK, load
 from tests.support.cni import CHECKOUT
 from tests.support.skip import need
 
@@ -56,6 +56,12 @@ def test_page_is_made_of_what_help_says(name: str) -> None:
     told = subprocess.run([program, *words[1:], "--help"], capture_output=True, text=True, check=True).stdout
 
     assert told.split() == man.source(name).split()
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in HOOK])
+def test_every_word_of_a_command_is_explained(command: str) -> None:
+    for action in load(command).parser()._actions:
+        assert action.help, f"{command}: {action.dest}"
 
 
 def test_words_of_the_text_are_no_commands_to_the_formatter() -> None:
