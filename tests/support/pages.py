@@ -59,8 +59,8 @@ VOLATILE = [
     (" ", r"[ \t]+"),
 ]
 
-# cgroups are the machine's, shared with whoever runs the same page at this time.  And runc is back before the
-# web server listens; who types the next command is slower than a script.
+# cgroups are shared with whoever runs the same page at this time.  And runc is back before its web server
+# listens; who types the next command is slower than a script.
 RUNC = """\
 #!/bin/sh
 for config in {serve}/*/config.json; do
