@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _MAKES = ("create", "run", "restore")  # the commands that make a container, and read its config.json
 _RUNTIMES = ("runc", "crun")
-# Not a variable of the environment, which may be the image's; and a seal on one helps little, for `docker exec`
-# and health checks show it, and images made of the container have it.
+# Not a variable of the environment, which may be the image's; and a seal on one helps little, for
+# `docker exec` and health checks show it, and images made of the container have it.
 SYSCTL = "net.cnihook."
 _FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -18,7 +18,6 @@ WORDS = {
     "poststop": "",
     "inject": "/run/.host/bundle",
     "hooks.d": "install --dir /run/.host/hooks.d",
-    "token": "--network mynet",
     "attach": "web",
     "detach": "web",
     "gc": "",
