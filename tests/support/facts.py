@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The leak check: all of a throw-away host that must be as before, as lines that can be compared."""
 
-import json
 import os
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support.see import See
 
 if TYPE_CHECKING:
     from tests.support import host as hosts
@@ -25,20 +26,6 @@ STAYS = [
     "file /var/lib/cni/networks/*/last_reserved_ip.[0-9]*",
     "dir /var/lib/cni/results",
 ]
-
-# One process for all that only programs know, so that a check costs 15 ms and not 40.
-COLLECT = """\
-cut="$1"; shift
-show() {
-  printf 'address show\\nroute show table all\\nrule show\\n' | ip "$@" -d -j -batch -
-  printf 'route show table all\\nrule show\\n' | ip "$@" -6 -j -batch -
-}
-show
-for name; do echo "$cut"; show -n "$name"; done
-echo "$cut"
-nft list ruleset 2> /dev/null
-"""
-CUT = "--8<--"
 
 # Where a host writes, and under which name; of /etc and /var/lib, what is not the machine's own.
 FOLDERS = {
@@ -59,21 +46,20 @@ class Facts:
 
     @classmethod
     def of(cls, host: "hosts.Host", containers: "Sequence[hosts.Container]") -> "Facts":
-        named = [container for container in containers if container.pid is None]
-        script = ["sh", "-c", COLLECT, "collect", CUT, *(container.name for container in named)]
-        own, *inside, nft = host.run(*script).stdout.split(CUT + "\n")
-
-        lines, bridges = _network(own, leave_out={"up0"})  # the uplink that Host.outside() makes
-        for container, text in zip(named, inside, strict=True):
-            lines += [f"in {container.name}: {line}" for line in _network(text)[0]]
-        lines += _nft(nft)
+        seen = host.inside(See)
+        lines = seen.lines(leave_out={"up0"})  # the uplink that Host.outside() makes
+        for container in containers:
+            if container.pid is None:
+                lines += [f"in {container.name}: {line}" for line in _inside(container)]
+        if seen.nftables:
+            lines += _nft(host.run("nft", "list", "ruleset", check=False).stdout)
         ours = {"/run/netns", "/run/netns/outside", *(container.path for container in containers)}
         mounts = Path(f"/proc/{host.holder}/mounts").read_text().splitlines()
         lines += [f"mount {path}" for path in (line.split()[1] for line in mounts) if path not in ours]
         for place, shown_as in FOLDERS.items():
             lines += _files(host.root, place, shown_as, ours)
         lines += _processes(host, {container.pid for container in containers})
-        return cls(lines, bridges)
+        return cls(lines, seen.bridges)
 
     def plus(self, lines: Iterable[str]) -> "Facts":
         return Facts(self.lines.union(lines), self.bridges)
@@ -87,7 +73,7 @@ def compare(before: Facts, now: Callable[[], Facts], stay: Sequence[str]) -> Non
 
     Looks again for a while: the kernel takes down a namespace and its links after the last user has gone.
     """
-    deadline = time.monotonic() + 0.5
+    deadline, pause = time.monotonic() + 0.5, 0.002
     while True:
         after = now()
         allowed = [*STAYS, *stay]
@@ -99,21 +85,17 @@ def compare(before: Facts, now: Callable[[], Facts], stay: Sequence[str]) -> Non
             return
         if time.monotonic() > deadline:
             break
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
     report = [f"+ {line}" for line in sorted(new)] + [f"- {line}" for line in sorted(gone)]
     pytest.fail("the host is not as it was:\n" + "\n".join(report), pytrace=False)
 
 
-def _documents(text: str) -> list[Any]:
-    """All JSON values of a text, one after the other, as `ip -j -batch` prints them."""
-    decoder, position, found = json.JSONDecoder(), 0, []
-    text = text.strip()
-    while position < len(text):
-        value, position = decoder.raw_decode(text, position)
-        found.append(value)
-        while position < len(text) and text[position].isspace():
-            position += 1
-    return found
+def _inside(container: "hosts.Container") -> list[str]:
+    try:
+        return container.inside(See).lines()
+    except OSError:  # the namespace is gone, or has lost its name
+        return []
 
 
 def _files(root: Path, place: str, shown_as: str, leave_out: set[str]) -> Iterator[str]:
@@ -125,45 +107,6 @@ def _files(root: Path, place: str, shown_as: str, leave_out: set[str]) -> Iterat
                     names.remove(name)
                 else:
                     yield f"{kind} {path}"
-
-
-def _network(text: str, leave_out: Container[str] = ()) -> tuple[list[str], set[str]]:
-    links: list[Any] = []
-    routes: list[Any] = []
-    rules: list[Any] = []
-    for document in _documents(text):
-        for item in document:
-            (links if "ifname" in item else rules if "priority" in item else routes).append(item)
-
-    lines = []
-    masters = {link.get("master") for link in links}
-    bridges = set()
-    for link in links:
-        name = link["ifname"]
-        if name in leave_out:
-            continue
-        kind = link.get("linkinfo", {}).get("info_kind", link["link_type"])
-        if kind == "bridge" and name not in masters:
-            bridges.add(name)
-        flags = " ".join(flag.lower() for flag in link["flags"] if flag in ("UP", "PROMISC", "ALLMULTI"))
-        master = f" in {link['master']}" if "master" in link else ""
-        lines.append(f"link {name} {kind} {flags} mtu {link['mtu']} mac {link.get('address')}{master}")
-        for address in link["addr_info"]:
-            if not address["local"].startswith(("fe80:", "127.", "::1")):  # the kernel's own
-                lines.append(f"address {name} {address['local']}/{address['prefixlen']}")
-    for route in routes:
-        # The kernel's own, some of which come and go with IPv6's duplicate address detection.
-        if route["dst"].startswith(("fe80:", "ff00:", "127.", "::1")) or route.get("dev") in leave_out:
-            continue
-        if route.get("type") in ("anycast", "multicast"):
-            continue
-        words = [route.get("dev", "-"), route.get("type", ""), str(route["dst"])]
-        words += [f"{key} {route[key]}" for key in ("gateway", "table", "metric") if key in route]
-        lines.append(f"route {' '.join(filter(None, words))}")
-    for rule in rules:
-        if rule["src"] != "all":  # those are the kernel's own; one comes with the first VRF, and stays
-            lines.append(f"rule {rule['priority']} from {rule['src']} table {rule.get('table')}")
-    return lines, bridges
 
 
 def _nft(text: str) -> list[str]:
@@ -181,20 +124,17 @@ def _nft(text: str) -> list[str]:
 
 def _processes(host: "hosts.Host", ours: set[int | None]) -> list[str]:
     lines = []
-    space = os.readlink(f"/proc/{host.holder}/ns/pid")
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == host.holder:
+    proc = host.root / "proc"  # of the host's own PID namespace, and of those that containers have below it
+    space = os.readlink(proc / "1/ns/pid")
+    for name in os.listdir(proc):
+        if not name.isdigit() or name == "1" or int(name) in ours:
             continue
         try:
-            if os.readlink(entry / "ns/pid") != space:
+            if os.readlink(proc / name / "ns/pid") != space:
                 continue
-            command = (
-                (entry / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
-            )
-            status = (entry / "status").read_text()
+            command = (proc / name / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ")
+            words = command.decode(errors="replace") or (proc / name / "comm").read_text().rstrip()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        pid = int(status.partition("NSpid:")[2].split("\n")[0].split()[-1])
-        if pid not in ours:
-            lines.append(f"process {command or status.split()[1]}")
+        lines.append(f"process {words}")
     return lines

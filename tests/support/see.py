@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network namespace as the kernel tells of it, asked by the thread that is in it.
+
+Every test asks, for its host and for each container, before and after.  By ip and nft it would be three
+processes each time, a third of all that the tests' processors did.
+"""
+
+import socket
+import struct
+import sys
+from collections.abc import Container, Iterator
+from ipaddress import ip_address
+
+ROUTE, NETFILTER = 0, 12  # NETLINK_*
+GETLINK, GETADDR, GETROUTE, GETRULE = 18, 22, 26, 34  # RTM_*
+GETTABLE = 10 << 8 | 1  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETTABLE
+REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+ERROR, DONE = 2, 3  # NLMSG_*
+CLONED = 0x200  # RTM_F_CLONED
+
+HEADERS = {GETLINK: 16, GETADDR: 8, GETROUTE: 12, GETRULE: 12, GETTABLE: 4}  # bytes before the attributes
+FLAGS = ((0x200, "allmulti"), (0x100, "promisc"), (0x1, "up"))
+TYPES = {1: "ether", 772: "loopback"}
+KINDS = " unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat".split(" ")
+TABLES = {253: "default", 254: "main", 255: "local"}
+
+Attributes = dict[int, bytes]
+
+
+class See:
+    """All that there is when it is made."""
+
+    def __init__(self) -> None:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, ROUTE) as netlink:
+            self._links = list(_dump(netlink, GETLINK))
+            self._addresses = list(_dump(netlink, GETADDR))
+            families = (socket.AF_INET, socket.AF_INET6)
+            self._routes = [found for family in families for found in _dump(netlink, GETROUTE, family)]
+            self._rules = [found for family in families for found in _dump(netlink, GETRULE, family)]
+        self.nftables = _has_tables()
+
+        self._names = {_index(header): _text(link[3]) for header, link in self._links}  # IFLA_IFNAME
+
+    @property
+    def bridges(self) -> set[str]:
+        """Those without a port."""
+        ports_of = {_number(link[10]) for _, link in self._links if 10 in link}  # IFLA_MASTER
+        return {
+            self._names[_index(header)]
+            for header, link in self._links
+            if _kind(header, link) == "bridge" and _index(header) not in ports_of
+        }
+
+    def lines(self, leave_out: Container[str] = ()) -> list[str]:
+        """Each link, address, route and rule, but for what the kernel makes by itself."""
+        lines = []
+        for header, link in self._links:
+            name = self._names[_index(header)]
+            if name in leave_out:
+                continue
+            (flags,) = struct.unpack_from("=I", header, 8)
+            words = " ".join(word for flag, word in FLAGS if flags & flag)
+            mac = link[1].hex(":") if link.get(1) else None  # IFLA_ADDRESS
+            master = f" in {self._names.get(_number(link[10]))}" if 10 in link else ""
+            mtu = _number(link[4])
+            lines.append(f"link {name} {_kind(header, link)} {words} mtu {mtu} mac {mac}{master}")
+        for header, address in self._addresses:
+            name = self._names.get(struct.unpack_from("=I", header, 4)[0], "-")
+            local = str(ip_address(address.get(2) or address[1]))  # IFA_LOCAL, or IFA_ADDRESS
+            if name not in leave_out and not local.startswith(("fe80:", "127.", "::1")):
+                lines.append(f"address {name} {local}/{header[1]}")
+        lines += filter(None, (self._route(*found, leave_out) for found in self._routes))
+        for header, rule in self._rules:
+            if header[
+                2
+            ]:  # those from everywhere are the kernel's own; one comes with the first VRF, and stays
+                source = _prefix(rule.get(2), header[2])  # FRA_SRC
+                priority = _number(rule[6]) if 6 in rule else 0  # FRA_PRIORITY
+                lines.append(f"rule {priority} from {source} table {_table(header, rule)}")
+        return lines
+
+    def _route(self, header: bytes, route: Attributes, leave_out: Container[str]) -> str | None:
+        length, kind, flags = header[1], KINDS[header[7]], struct.unpack_from("=I", header, 8)[0]
+        device = self._names.get(_number(route[4]), "-") if 4 in route else "-"  # RTA_OIF
+        destination = _prefix(route.get(1), length) if length else "default"  # RTA_DST
+        # Some of the kernel's own come and go with IPv6's duplicate address detection.
+        if destination.startswith(("fe80:", "ff00:", "127.", "::1")) or device in leave_out:
+            return None
+        if kind in ("anycast", "multicast") or flags & CLONED:
+            return None
+        words = [device, kind, destination]
+        if 5 in route:  # RTA_GATEWAY
+            words.append(f"gateway {ip_address(route[5])}")
+        words.append(f"table {_table(header, route)}")
+        if 6 in route:  # RTA_PRIORITY
+            words.append(f"metric {_number(route[6])}")
+        return f"route {' '.join(words)}"
+
+
+def _dump(netlink: socket.socket, kind: int, family: int = 0) -> Iterator[tuple[bytes, Attributes]]:
+    """The fixed header and the attributes of each."""
+    size = HEADERS[kind]
+    netlink.send(struct.pack("=IHHIIB", 16 + size, kind, REQUEST_DUMP, 1, 0, family) + bytes(size - 1))
+    while True:
+        answer = netlink.recv(1 << 20)
+        at = 0
+        while at < len(answer):
+            length, found = struct.unpack_from("=IH", answer, at)
+            if found == DONE:
+                return
+            if found == ERROR:
+                raise OSError(-struct.unpack_from("=i", answer, at + 16)[0], f"netlink message {kind}")
+            yield answer[at + 16 : at + 16 + size], _attributes(answer[at + 16 + size : at + length])
+            at += length + 3 & ~3
+
+
+def _attributes(message: bytes) -> Attributes:
+    found, at = {}, 0
+    while at + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, at)
+        found[kind & 0x3FFF] = message[at + 4 : at + length]
+        at += max(length + 3 & ~3, 4)
+    return found
+
+
+def _has_tables() -> bool:
+    """Whether there is anything for nft to tell."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as netlink:
+        return any(True for _ in _dump(netlink, GETTABLE))
+
+
+def _kind(header: bytes, link: Attributes) -> str:
+    info = _attributes(link.get(18, b""))  # IFLA_LINKINFO
+    if 1 in info:  # IFLA_INFO_KIND
+        return _text(info[1])
+    (kind,) = struct.unpack_from("=H", header, 2)
+    return TYPES.get(kind, str(kind))
+
+
+def _index(header: bytes) -> int:
+    return int(struct.unpack_from("=i", header, 4)[0])
+
+
+def _table(header: bytes, found: Attributes) -> str:
+    table = _number(found[15]) if 15 in found else header[4]  # RTA_TABLE, FRA_TABLE
+    return TABLES.get(table, str(table))
+
+
+def _prefix(packed: bytes | None, length: int) -> str:
+    address = ip_address(packed or bytes(4))
+    return str(address) if length == address.max_prefixlen else f"{address}/{length}"
+
+
+def _number(packed: bytes) -> int:
+    return int.from_bytes(packed, sys.byteorder)
+
+
+def _text(packed: bytes) -> str:
+    return packed.rstrip(b"\0").decode()
