@@ -58,6 +58,7 @@ class Facts:
         lines += [f"mount {path}" for path in (line.split()[1] for line in mounts) if path not in ours]
         for place, shown_as in FOLDERS.items():
             lines += _files(host.root, place, shown_as, ours)
+        host.starter.reap()
         lines += _processes(host, {container.pid for container in containers})
         return cls(lines, seen.bridges)
 

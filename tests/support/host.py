@@ -2,31 +2,29 @@
 """A throw-away host: what a test may do to a machine, done to namespaces that vanish with the test.
 
 Fresh network, mount and process namespaces.  /run, /etc/cni and /var/lib/cni are empty; what is written to
-the rest of /etc and /var/lib is seen in here alone; every process ends with the host.  It takes 15 ms.
+the rest of /etc and /var/lib is seen in here alone; every process ends with the host.
 """
 
 import os
 import subprocess
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.support import cni
+from tests.support import cni, place
 from tests.support.facts import Facts, compare
-from tests.support.namespace import Namespace, end, pid_inside
+from tests.support.namespace import Namespace, Starter, end, pid_inside
 from tests.support.skip import need, need_root
 
 # All that there is in a new network namespace.
 PRISTINE = "link lo loopback  mtu 65536 mac 00:00:00:00:00:00"
 ACCEPT_DAD = "/proc/sys/net/ipv6/conf/default/accept_dad"
-SETUP = Path(__file__).with_name("host.sh")
 
 
 class Container(Namespace):
     """A network namespace that plays a container; `path` is where programs of the host find it."""
 
     def __init__(self, host: "Host", name: str, path: str, pid: int | None = None) -> None:
-        super().__init__(host.holder, f"{host.root}{path}", name)
+        super().__init__(host.holder, f"{host.root}{path}", name, host.starter)
         self.host = host
         self.path = path
         self.pid = pid  # of the process that holds it, as the host sees it
@@ -44,22 +42,16 @@ class Container(Namespace):
 class Host(Namespace):
     def __init__(self, implementation: "cni.Implementation | None" = None) -> None:
         need_root()
-        need("unshare", "nsenter", "setpriv", "busybox", "ip", "nft")
-        # setpriv: should pytest itself be killed, the host goes with it.
-        unshare = "unshare --net --mount --propagation private --pid --fork --mount-proc --kill-child"
-        self._process = subprocess.Popen(
-            [*f"setpriv --pdeathsig KILL {unshare} busybox sh".split(), str(SETUP)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        need("unshare", "setpriv", "busybox", "ip", "nft")
+        starter = Starter(place.make)
+        self._process = starter.start(
+            place.HOLDER, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert self._process.stdout and self._process.stderr
         if self._process.stdout.readline() != "ready\n":
             raise RuntimeError(f"no throw-away host: {self._process.stderr.read()}")
-        pid = self._process.pid
-        self.holder = int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
-        super().__init__(self.holder, f"/proc/{self.holder}/ns/net", "host")
+        self.holder = self._process.pid
+        super().__init__(self.holder, f"/proc/{self.holder}/ns/net", "host", starter)
 
         self.implementation = implementation
         self.containers: list[Container] = []
@@ -77,6 +69,7 @@ class Host(Namespace):
             os.kill(self.holder, 9)
         except ProcessLookupError:
             pass
+        self.starter.end()
         end(self._process)
 
     def container(self, name: str | None = None, *, process: bool = False) -> Container:

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The place that a throw-away host is: fresh network, mount and process namespaces, and files of its own.
+
+A thread makes it around itself, and a first process holds it.  As a script it would be a score of processes.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+CLONE_FS, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x200, 0x20000, 0x20000000, 0x40000000
+MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 0x1000, 0x2000, 0x4000, 0x40000
+MNT_DETACH = 2
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+
+# The first process.  /proc can be mounted only from within the process namespace.  It goes with the thread
+# that started it, should pytest be killed.  With SIGCHLD ignored the kernel reaps whatever is orphaned.
+HOLD = "mount -t proc proc /proc && echo ready && exec /usr/bin/env --ignore-signal=CHLD sleep 2147483647"
+HOLDER = ["setpriv", "--pdeathsig", "KILL", "busybox", "sh", "-c", HOLD]
+
+
+def make() -> int:
+    """Move this thread into a new place; the first process that it starts is the holder.
+
+    Returns a descriptor of the network namespace.
+    """
+    _call("unshare", CLONE_FS | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET)
+    home = net_of_this_thread()
+    _mount("none", "/", None, MS_REC | MS_PRIVATE)
+
+    # What is written to /etc and /var/lib shows in these overlays alone; the machine's files stay readable.
+    _mount("tmpfs", "/run", "tmpfs")
+    for folder in ("netns", ".host", ".host/etc", ".host/lib", ".host/work1", ".host/work2", ".host/cgroup"):
+        os.mkdir(f"/run/{folder}", 0o755)
+    own = "upperdir=/run/.host"
+    _mount("overlay", "/etc", "overlay", data=f"lowerdir=/etc,{own}/etc,workdir=/run/.host/work1")
+    _mount("overlay", "/var/lib", "overlay", data=f"lowerdir=/var/lib,{own}/lib,workdir=/run/.host/work2")
+    for folder in ("/etc/cni", "/var/lib/cni"):
+        os.makedirs(folder, 0o755, exist_ok=True)
+        _mount("tmpfs", folder, "tmpfs")
+    os.mkdir("/etc/cni/net.d", 0o755)
+
+    # A /sys of this network namespace, without the old one below it: runtimes read the list of mounts.
+    # crun refuses to run where cgroup v1 and v2 are both mounted.  In the namespace of an ordinary user
+    # nothing can be unmounted that came with it, but no runtime is started there either.
+    _mount("/sys/fs/cgroup", "/run/.host/cgroup", None, MS_BIND | MS_REC)
+    _unmount("/sys", MNT_DETACH)
+    _mount("sysfs", "/sys", "sysfs")
+    _mount("/run/.host/cgroup", "/sys/fs/cgroup", None, MS_MOVE)
+    _unmount("/sys/fs/cgroup/unified")
+
+    # As a machine has it that was just installed; a new namespace would have it as this one does.
+    _write("/proc/sys/net/ipv4/ip_forward", "0")
+    # A new address of this host can be used at once, not after a second of duplicate detection.
+    _write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
+        fcntl.ioctl(device, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+    return home
+
+
+def enter(holder: int) -> int:
+    """Move this thread into the place that a process holds, but for its network namespace.
+
+    Returns a descriptor of the network namespace that the thread has then.
+    """
+    home = net_of_this_thread()
+    _call("unshare", CLONE_FS)  # the working directory, or there is no way into a mount namespace
+    kinds = {"pid": CLONE_NEWPID, "mnt": CLONE_NEWNS}
+    spaces = [(open_space(f"/proc/{holder}/ns/{name}"), kind) for name, kind in kinds.items()]
+    for space, kind in spaces:
+        _call("setns", space, kind)
+        os.close(space)
+    return home
+
+
+def enter_net(space: int) -> None:
+    """Move this thread into a network namespace."""
+    _call("setns", space, CLONE_NEWNET)
+
+
+def net_of_this_thread() -> int:
+    return open_space("/proc/thread-self/ns/net")
+
+
+def open_space(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:
+    encoded = (word.encode() if word is not None else None for word in (source, target, kind))
+    _call("mount", *encoded, ctypes.c_ulong(flags), data.encode() if data else None)
+
+
+def _unmount(path: str, flags: int = 0) -> None:
+    if _libc.umount2(path.encode(), flags) < 0 and ctypes.get_errno() not in (
+        *(errno.EINVAL, errno.ENOENT),  # it is none
+        *(errno.EPERM, errno.EBUSY),  # of an ordinary user's namespace
+    ):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+
+
+def _write(path: str, content: str) -> None:
+    with open(path, "w") as file:
+        file.write(content)
+
+
+def _call(name: str, *arguments: object) -> None:
+    if getattr(_libc, name)(*arguments) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
