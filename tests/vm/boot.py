@@ -35,6 +35,9 @@ CACHE = Path(os.environ.get("VM_CACHE") or Path.home() / ".cache/cnihook-vm")
 ACCEL = os.environ.get("VM_ACCEL") or "tcg"
 LIMIT = 1200  # seconds for the command: a guest that hangs must not outlive the one who waits for it
 
+# Any other clock is a device, and reading the time a system call.
+CLOCK = "tsc=reliable clocksource=tsc"
+
 # What it takes to reach the machine's root.  Whatever else is needed the kernel loads by itself from there.
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 
@@ -117,8 +120,8 @@ def run(command: list[str]) -> int:
             # One processor: a second one makes emulation dearer by a third, and one thing runs at a time.
             *("-accel", ACCEL, "-cpu", "max", "-smp", "1", "-m", "1024"),
             *("-kernel", str(next(root.glob("boot/vmlinuz-*"))), "-initrd", f"{folder}/initramfs"),
-            # tsc: any other clock is a device, and reading the time a system call.
-            *("-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc"),
+            # norandmaps: code that is where it was in the process before is not translated again.
+            *("-append", f"console=ttyS0 quiet panic=-1 mitigations=off norandmaps init_on_alloc=0 {CLOCK}"),
             *("-serial", f"file:{console}"),
             # The command's output is not the console's: that is slow, and the kernel talks there.  The first
             # virtio device, so that its ports are vport0p1 and vport0p2.
