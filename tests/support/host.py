@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support import cni, place
 from tests.support.facts import Facts, compare
-from tests.support.namespace import Namespace, Starter, end, pid_inside
+from tests.support.namespace import Namespace, Starter, end
 from tests.support.skip import need, need_root
 
 # All that there is in a new network namespace.
@@ -76,10 +76,9 @@ class Host(Namespace):
         """A new container: a named namespace, or with `process` one that a sleeping process holds."""
         name = name or f"c{len(self.containers) + 1}"
         if process:
-            sleeper = self.popen("unshare", "--net", "sh", "-c", "echo; exec sleep 2147483647")
-            assert sleeper.stdout
-            sleeper.stdout.readline()
-            pid = pid_inside(sleeper.inside)
+            # An orphan, so that it is gone as soon as somebody kills it.
+            sleep = "sleep 2147483647 > /dev/null 2>&1 & echo $!"
+            pid = int(self.run("unshare", "--net", "sh", "-c", sleep).stdout)
             made = Container(self, name, f"/proc/{pid}/ns/net", pid)
         else:
             self.run("ip", "netns", "add", name)
