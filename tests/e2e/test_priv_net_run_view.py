@@ -71,7 +71,7 @@ def test_pipes_end_with_the_command(mynet: Host) -> None:
 
 def test_output_closed_by_the_command_is_closed(mynet: Host) -> None:
     """Although the command runs on: its reader must see the end now."""
-    command = "echo last; exec >&-; echo $$ > /run/.host/pid; exec sleep 2147483647"
+    command = "echo last; echo $$ > /run/.host/pid; exec >&-; exec sleep 2147483647"
     running = mynet.popen(
         "sh", "-c", f"{RUN} sh -c '{command}' | (cat; echo end; kill $(cat /run/.host/pid))"
     )

@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -194,12 +193,12 @@ class Plugin:
         if RULE == "add" or (RULE == "add-after-del" and self.was_here()):
             raise Refused(100, "not today")
         name = namespace()
-        host = "veth-small" if RULE == "parallel" else f"v{secrets.token_hex(4)}"
+        host = "veth-small" if RULE == "parallel" else f"v{os.urandom(4).hex()}"
         if RULE == "add-existing":
             ip("-n", name, "link", "del", IFNAME, check=False)
         ip("link", "add", host, "type", "veth", "peer", "name", IFNAME, "netns", name)
         if RULE == "del-host":
-            ip("link", "add", f"x{secrets.token_hex(4)}", "type", "veth")
+            ip("link", "add", f"x{os.urandom(4).hex()}", "type", "veth")
         try:
             print_result(self.set_up(name, host), self.version)
         except Refused:
