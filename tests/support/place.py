@@ -43,6 +43,7 @@ def make() -> int:
     for folder in ("/etc/cni", "/var/lib/cni"):
         os.makedirs(folder, 0o755, exist_ok=True)
         _mount("tmpfs", folder, "tmpfs")
+    _mount("tmpfs", "/var/log", "tmpfs")
     os.mkdir("/etc/cni/net.d", 0o755)
 
     # A /sys of this network namespace, without the old one below it: runtimes read the list of mounts.
