@@ -13,22 +13,24 @@ import marshal
 import os
 import sys
 from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import MAGIC_NUMBER
+from binascii import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import CodeType, ModuleType
 
-    # size and mtime (ns) of the source, whether it is a package, where its code begins and how long that is
-    Entry = tuple[int, int, bool, int, int]
+    # Size and mtime (ns) of the source, whether it is a package; offset, length and CRC of its code.
+    Entry = tuple[int, int, bool, int, int, int]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ROOT = os.path.dirname(_PACKAGE)
 _FOLDER = f"{_PACKAGE}/__pycache__"
 _PATH = f"{_FOLDER}/onefile.{sys.implementation.cache_tag}"
-_HEAD = 8  # bytes at the beginning, which say how long the index behind them is
-_INDEX_MAX = 1 << 20
-_NONE = (0, 0, False, 0, 0)
+_MARK = b"ONE2" + MAGIC_NUMBER  # the form of the file, and that of the code in it
+_HEAD = len(_MARK) + 8  # what the file begins with: the mark, then length and CRC of the index behind it
+_NONE = (0, 0, False, 0, 0, 0)
 
 _used: "_OneFile | None" = None
 
@@ -39,8 +41,7 @@ def use() -> None:
     if os.environ.get("CNIHOOK_DEBUG"):
         return
     _used = _OneFile()
-    # Behind what is built in and frozen, before the search in folders.
-    sys.meta_path.insert(-1, _used)
+    sys.meta_path.insert(0, _used)
 
 
 def keep() -> None:
@@ -75,12 +76,14 @@ class _OneFile:
         self._index: dict[str, Entry] = {}
         try:
             self._fd = os.open(_PATH, os.O_RDONLY | os.O_CLOEXEC)
-            size = int.from_bytes(os.pread(self._fd, _HEAD, 0), "little")
-            index = marshal.loads(os.pread(self._fd, min(size, _INDEX_MAX), _HEAD))
-            if isinstance(index, dict):
-                self._index = index
-                self._begin = _HEAD + size
-        except (OSError, ValueError, EOFError, TypeError):
+            head = os.pread(self._fd, _HEAD, 0)
+            size, crc = int.from_bytes(head[-8:-4], "little"), int.from_bytes(head[-4:], "little")
+            if head.startswith(_MARK):
+                self._begin = _HEAD
+                index = self._read(0, size, crc)
+                self._begin += size
+                self._index = marshal.loads(index)
+        except (OSError, ValueError, EOFError, TypeError, MemoryError):
             pass
 
     def find_spec(
@@ -88,13 +91,10 @@ class _OneFile:
     ) -> "ModuleSpec | None":
         if not name.startswith("cnihook."):
             return None
-        size, mtime, package, offset, length = self._index.get(name, _NONE)
+        size, mtime, package, offset, length, crc = self._index.get(name, _NONE)
         source = _source(name, package)
         if length and (size, mtime) == _stamp(source):
-            try:
-                code = marshal.loads(self._read(offset, length))
-            except (OSError, ValueError, EOFError, TypeError):
-                code = None
+            code = self._code(offset, length, crc)
             if code:
                 # importlib asks for a loader's two methods, not for its base class, which is not cheap.
                 spec = ModuleSpec(name, self, origin=source, loader_state=code)  # type: ignore[arg-type]
@@ -121,31 +121,44 @@ class _OneFile:
             if not spec:
                 continue
             package = spec.submodule_search_locations is not None
-            stamp = _stamp(
-                _source(name, package)
-            )  # before the code is read: who writes meanwhile makes it stale
+            # Before the code is read: who writes meanwhile makes it stale.
+            stamp = _stamp(_source(name, package))
             code = spec.loader.get_code(name)
             if stamp and code:
                 added[name] = (stamp, package, marshal.dumps(_bare(code)))
         if not added:
             return b""
         kept = {
-            name: ((size, mtime), package, self._read(offset, length))
-            for name, (size, mtime, package, offset, length) in self._index.items()
+            name: ((size, mtime), package, data)
+            for name, (size, mtime, package, offset, length, crc) in self._index.items()
+            if (data := self._read(offset, length, crc))
         }
         modules = {**kept, **added}
         index: dict[str, Entry] = {}
         offset = 0
         for name, (stamp, package, code) in modules.items():
-            index[name] = (*stamp, package, offset, len(code))
+            index[name] = (*stamp, package, offset, len(code), crc32(code))
             offset += len(code)
         head = marshal.dumps(index)
-        return b"".join(
-            [len(head).to_bytes(_HEAD, "little"), head, *(code for _, _, code in modules.values())]
-        )
+        numbers = len(head).to_bytes(4, "little") + crc32(head).to_bytes(4, "little")
+        return b"".join([_MARK, numbers, head, *(code for _, _, code in modules.values())])
 
-    def _read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._fd, length, self._begin + offset)
+    def _code(self, offset: int, length: int, crc: int) -> "CodeType | None":
+        try:
+            return marshal.loads(self._read(offset, length, crc))  # type: ignore[no-any-return]
+        except (ValueError, EOFError, TypeError):
+            return None
+
+    def _read(self, offset: int, length: int, crc: int) -> bytes:
+        """Empty if it is not what was written.
+
+        Where a network lies between, the index may be of the file that was, and this of the one that is.
+        """
+        try:
+            data = os.pread(self._fd, length, self._begin + offset)
+        except OSError:
+            return b""
+        return data if crc32(data) == crc else b""
 
 
 def _source(name: str, package: bool) -> str:

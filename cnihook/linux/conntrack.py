@@ -9,8 +9,8 @@ forgotten.
 <linux/netfilter/nfnetlink_conntrack.h> has the messages.
 """
 
+import _struct as struct
 import errno
-import struct
 
 from cnihook.lean.address import Address
 from cnihook.linux.netlink import (

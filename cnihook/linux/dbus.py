@@ -7,8 +7,8 @@ run is not started by a call.
 """
 
 import _socket
+import _struct as struct
 import os
-import struct
 
 _DEFAULT = "unix:path=/var/run/dbus/system_bus_socket"
 _BUS, _BUS_PATH = "org.freedesktop.DBus", "/org/freedesktop/DBus"

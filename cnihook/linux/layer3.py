@@ -5,8 +5,8 @@ them.
 As `ip address save` and `ip route save` do it: what the kernel listed is sent back to it.
 """
 
+import _struct as struct
 import errno
-import struct
 
 from cnihook.linux.netlink import (
     NLM_F_CREATE,

@@ -8,7 +8,7 @@ where that is empty, 70 ms for 10,000 sockets of UDP.
 <linux/sock_diag.h> and <linux/inet_diag.h> have the messages.
 """
 
-import struct
+import _struct as struct
 from _socket import AF_INET, AF_INET6
 
 from cnihook.lean.address import Address

@@ -7,9 +7,9 @@ the kernel work of attaching a container takes 2.  <linux/netlink.h> has the for
 """
 
 import _socket
+import _struct as struct
 import errno
 import os
-import struct
 
 # <linux/netlink.h>
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12

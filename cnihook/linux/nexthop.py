@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the kernel would send a packet: what `ip route get` shows."""
 
-import struct
+import _struct as struct
 
 from cnihook.lean.address import Address
 from cnihook.linux.netlink import NetlinkError, attr

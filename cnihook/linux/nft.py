@@ -13,9 +13,9 @@ Reading one element through libnftables means reading all of its set (3 ms with 
 itself can be asked for one.  <linux/netfilter/nf_tables.h> has the messages.
 """
 
+import _struct as struct
 import errno
 import os
-import struct
 
 from cnihook.lean import ffi
 from cnihook.linux.netlink import (

@@ -6,9 +6,9 @@ One packet socket hears all interfaces, those too that come later.  The file is 
 are on Ethernet, so that whoever reads it gets MAC addresses, VLANs and the interfaces' names.
 """
 
+import _struct as struct
 import os
 import select
-import struct
 import time
 from _socket import AF_PACKET, SO_RCVBUF, SOCK_RAW, SOL_SOCKET, socket
 

@@ -5,8 +5,8 @@ Routes whole: read with everything that the kernel tells of them, to be set agai
 For who moves routes from one table to another.  Rtnl has what suffices to make one or to look for one.
 """
 
+import _struct as struct
 import errno
-import struct
 from _socket import AF_INET, AF_INET6, AF_UNSPEC
 
 from cnihook.lean.address import Address, IPNet

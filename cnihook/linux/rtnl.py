@@ -6,8 +6,8 @@ One Rtnl is one socket in one namespace.  <linux/rtnetlink.h>, <linux/if_link.h>
 <linux/if_bridge.h> give the names and numbers.
 """
 
+import _struct as struct
 import errno
-import struct
 from _socket import AF_INET, AF_INET6, AF_UNSPEC
 
 from cnihook.lean.address import Address, IPNet

@@ -5,8 +5,8 @@ Policy rules: in which table the kernel looks for a route, as `ip rule` sets the
 <linux/fib_rules.h> gives the names and numbers.
 """
 
+import _struct as struct
 import errno
-import struct
 from _socket import AF_INET, AF_INET6, AF_UNSPEC
 
 from cnihook.lean.address import Address

@@ -6,7 +6,7 @@ The two may be in different namespaces, and still no frame takes a step in betwe
 the numbers.
 """
 
-import struct
+import _struct as struct
 
 from cnihook.linux.netlink import attr, attributes, read_u32, u16, u32
 from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_LINK, IFLA_MTU, IFLA_NET_NS_FD, Link, Rtnl, mac_bytes

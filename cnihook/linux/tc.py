@@ -6,8 +6,8 @@ Traffic control: limit what a link sends, and lead what it receives to another l
 numbers.
 """
 
+import _struct as struct
 import errno
-import struct
 from _socket import AF_UNSPEC, htons
 
 from cnihook.linux.netlink import (

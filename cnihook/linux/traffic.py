@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What has gone through a link, by the kernel's count: <linux/if_link.h>, rtnl_link_stats64."""
 
-import struct
+import _struct as struct
 
 from cnihook.linux.netlink import NetlinkError, attributes, text
 from cnihook.linux.rtnl import IFLA_IFNAME, RTM_GETLINK, Rtnl

@@ -5,10 +5,10 @@ By ioctl, for older kernels let netlink look at one, not make one.  <linux/if_tu
 numbers.
 """
 
+import _struct as struct
 import errno
 import fcntl
 import os
-import struct
 
 from cnihook.linux import selinux
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """VRFs: links whose members' routes are in a table of their own.  <linux/if_link.h> has the numbers."""
 
-import struct
+import _struct as struct
 
 from cnihook.linux.netlink import NLM_F_DUMP, attributes, read_text, read_u32, u32
 from cnihook.linux.rtnl import IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, RTM_GETLINK, Rtnl

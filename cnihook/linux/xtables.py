@@ -10,9 +10,9 @@ has no word for.  The second has no such interface, so the program is started th
 are such tables.
 """
 
+import _struct as struct
 import errno
 import os
-import struct
 
 from cnihook.lean.address import IPNet
 from cnihook.linux import nft

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """lean.onefile: modules from one file, by a small package of that name, in processes of their own."""
 
+import marshal
 import os
 import shutil
 import subprocess
@@ -99,7 +100,7 @@ def test_a_module_that_is_gone_is_missed(tree: Path) -> None:
     assert "No module named 'cnihook.words.third'" in done.stderr
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "zeros", "text", "index"])
+@pytest.mark.parametrize("damage", ["empty", "short", "zeros", "text", "index", "form", "mixed"])
 def test_a_file_that_is_damaged_is_replaced(tree: Path, damage: str) -> None:
     run(tree)
     data = kept(tree).read_bytes()
@@ -110,6 +111,9 @@ def test_a_file_that_is_damaged_is_replaced(tree: Path, damage: str) -> None:
             "zeros": bytes(len(data)),
             "text": b"no such thing, but a text of some length\n" * 20,
             "index": data[:40],
+            "form": data[:3] + b"1" + data[4:],
+            # As a file system with a cache of its own may show it: the beginning of one, then another.
+            "mixed": data[:700] + marshal.dumps(None) * len(data),
         }[damage]
     )
     assert run(tree)[0] == SAID
