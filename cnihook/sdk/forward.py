@@ -62,15 +62,21 @@ def policy_chain(policy: str, bridge: str) -> str:
 def join(call: Call, chains: "Sequence[str]") -> None:
     """This attachment wants them.  Under the lock."""
     present = table.chains()
-    commands = [_DECLARE_MEMBERS]
+    commands = []
     policies = sorted({chain for chain in [*present, *chains] if chain.startswith(_POLICIES)})
     if not _are_intact(policies):
         commands += _declared(policies)
-    for chain in chains:
-        commands.append(f"add chain {TABLE} {chain}")
-        element = f'"{_key(call.owner, chain)}" comment "{call.owner}" : jump {chain}'
-        commands.append(f"add element {TABLE} {_MEMBERS} {{ {element} }}")
-    nft.run("\n".join(commands), f"set up forwarding for {call.owner}")
+    missing = [chain for chain in chains if chain not in present]
+    if missing:
+        commands = [_DECLARE_MEMBERS, *commands, *(f"add chain {TABLE} {chain}" for chain in missing)]
+    what = f"set up forwarding for {call.owner}"
+    if commands:
+        nft.run("\n".join(commands), what)
+    elements = [
+        nft.new_element(NAME, _MEMBERS, _member(_key(call.owner, chain)), call.owner, jump=chain)
+        for chain in chains
+    ]
+    nft.change(FAMILY, elements, what)
 
 
 def is_set(call: Call, chain: str) -> bool:
@@ -110,8 +116,12 @@ def _key(owner: str, chain: str) -> str:
 
 
 def _is_member(owner: str, chain: str) -> bool:
-    key = _key(owner, chain).encode().ljust(16, b"\0")
-    return nft.comment_of(FAMILY, NAME, _MEMBERS, key) == owner
+    return nft.comment_of(FAMILY, NAME, _MEMBERS, _member(_key(owner, chain))) == owner
+
+
+def _member(key: str) -> bytes:
+    """As the map has it: 16 bytes (IFNAMSIZ)."""
+    return key.encode().ljust(16, b"\0")
 
 
 def _our_chains() -> "dict[str, int]":
@@ -162,9 +172,9 @@ def _declared(policies: "Iterable[str]") -> "list[str]":
 
 def _remove(members: "list[str]") -> None:
     """Remove the elements, and what none needs any more: another's DEL may have been killed in between."""
-    elements = [f'delete element {TABLE} {_MEMBERS} {{ "{key}" }}' for key in members]
+    elements = [nft.old_element(NAME, _MEMBERS, _member(key)) for key in members]
     if elements:
-        nft.run("\n".join(elements), "remove members of what is forwarded")
+        nft.change(FAMILY, elements, "remove members of what is forwarded")
     present = table.chains()
     policies = [name for name in present if name.startswith(_POLICIES)]
     if not _are_intact(policies):  # somebody has flushed them, and so they count too little

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TABLE = "bridge cnihook"
 _FAMILY, _NAME = TABLE.split()
+_CHAIN, _RULES = "prerouting", 2
 
 _BASE = f"""\
 add table {TABLE}
@@ -33,13 +34,16 @@ add rule {TABLE} prerouting iifname @guarded drop
 def add(call: Call, port: str, mac: str) -> None:
     """Let through what enters the bridge by this port only if it comes from this MAC address."""
     with Lock("nft", purpose=f"spoof check {call.owner}"):
-        commands = [
-            _BASE,
-            *_removal(lambda name, _owner: name == port),  # the port of a container that is gone
-            f'add element {TABLE} guarded {{ "{port}" comment "{call.owner}" }}',
-            f'add element {TABLE} genuine {{ "{port}" . {mac} comment "{call.owner}" }}',
-        ]
-        nft.run("\n".join(commands), f"guard {port} against false MAC addresses")
+        what = f"guard {port} against false MAC addresses"
+        if nft.chains(_FAMILY, _NAME).get(_CHAIN) != _RULES:
+            nft.run(_BASE, what)
+        name = port.encode().ljust(16, b"\0")  # IFNAMSIZ
+        # Each part of a key fills whole words of four bytes.
+        sender = bytes.fromhex(mac.replace(":", "")) + bytes(2)
+        elements = _removal(lambda name, _owner: name == port)  # the port of a container that is gone
+        elements.append(nft.new_element(_NAME, "guarded", name, call.owner))
+        elements.append(nft.new_element(_NAME, "genuine", name + sender, call.owner))
+        nft.change(_FAMILY, elements, what)
 
 
 def delete(call: Call) -> None:
@@ -57,21 +61,18 @@ def is_set(call: Call) -> bool:
 
 def _delete(chosen: "Callable[[str, str], bool]", purpose: str) -> None:
     with Lock("nft", purpose=f"spoof check {purpose}"):
-        commands = _removal(chosen)
-        if commands:
-            nft.run("\n".join(commands), "remove a guard against false MAC addresses")
+        elements = _removal(chosen)
+        if elements:
+            nft.change(_FAMILY, elements, "remove a guard against false MAC addresses")
         if nft.chains(_FAMILY, _NAME) and not nft.elements(_FAMILY, _NAME, "guarded"):
             nft.run(f"delete table {TABLE}", "remove the empty table")
 
 
-def _removal(chosen: "Callable[[str, str], bool]") -> "list[str]":
-    commands = []
+def _removal(chosen: "Callable[[str, str], bool]") -> "list[tuple[int, int, bytes]]":
+    found = []
     for container in ("guarded", "genuine"):
         for key, owner in nft.elements(_FAMILY, _NAME, container):
-            name = (
-                key[:16].partition(b"\0")[0].decode(errors="replace")
-            )  # IFNAMSIZ bytes, then the MAC address
+            name = key[:16].partition(b"\0")[0].decode(errors="replace")
             if chosen(name, owner):
-                mac = f" . {key[16:22].hex(':')}" if container == "genuine" else ""
-                commands.append(f'delete element {TABLE} {container} {{ "{name}"{mac} }}')
-    return commands
+                found.append(nft.old_element(_NAME, container, key))
+    return found

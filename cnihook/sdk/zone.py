@@ -42,15 +42,17 @@ def add(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
 
 
 def _record(call: Call, addresses: "Sequence[Address]") -> None:
+    what = f"note the addresses of {call.owner}"
     with Lock(LOCK, purpose=f"zone of {call.owner}"):
-        commands = [_DECLARE]
+        if _CHAIN not in table.chains():
+            nft.run(_DECLARE, what)
+        elements = []
         for address in addresses:
             if _owner(address) is not None:
                 # Left by an owner who is gone, since the address is ours now.
-                commands.append(f"delete element {TABLE} {_map(address)} {{ {address} }}")
-            element = f'{address} comment "{call.owner}" : jump {_CHAIN}'
-            commands.append(f"add element {TABLE} {_map(address)} {{ {element} }}")
-        nft.run("\n".join(commands), f"note the addresses of {call.owner}")
+                elements.append(nft.old_element(NAME, _map(address), address))
+            elements.append(nft.new_element(NAME, _map(address), address, call.owner, jump=_CHAIN))
+        nft.change(FAMILY, elements, what)
 
 
 def delete(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
@@ -106,12 +108,12 @@ def _delete(zone: str, owners: "dict[Address, str | None]") -> None:
         return
     with Lock(LOCK, purpose="remove addresses of a zone"):
         elements = [
-            f"delete element {TABLE} {_map(address)} {{ {address} }}"
+            nft.old_element(NAME, _map(address), address)
             for address, owner in owners.items()
             if owner is not None and _owner(address) == owner
         ]
         if elements:
-            nft.run("\n".join(elements), "forget addresses of a zone")
+            nft.change(FAMILY, elements, "forget addresses of a zone")
         chains = table.chains()
         if chains.get(_CHAIN) == 0:
             table.remove(chains, [_CHAIN], ["map firewalld4", "map firewalld6"])
