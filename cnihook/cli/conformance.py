@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cnihook.cli import arguments
+from cnihook.cli import arguments, terminal
 from cnihook.conformance import plugin_checks, runtime_checks
 from cnihook.conformance.case import Subject
 from cnihook.conformance.check import Check, Outcome, Register
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         if found.list:
             _list(found)
             return 0
-        return _report(Report(_outcomes(found), colour=_colour(), width=_width()), found)
+        return _report(Report(_outcomes(found), style=terminal.style(), width=_width()), found)
     except (NotRun, ValueError) as error:
         complain(f"conformance: {error}")
         return 2
@@ -168,10 +168,6 @@ def _progress() -> Progress:
 def _clear() -> None:
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
-
-
-def _colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _width() -> int:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from cnihook.cli import arguments, validate
+from cnihook.cli import arguments, terminal, validate
 from cnihook.cli.arguments import Parser
 from cnihook.doctor import addresses, kernel, leftovers, programs, traffic
 from cnihook.doctor.finding import Finding, Host
@@ -137,9 +137,8 @@ def _show(findings: list[Finding]) -> None:
             kind = f"note {finding.kind}" if finding.note else finding.kind
             print(f"{kind}: {finding.what}; {finding.why}; remedy: {finding.remedy}")
         return
-    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    red, yellow, bold, plain = ("\033[31m", "\033[33m", "\033[1m", "\033[0m") if colour else ("",) * 4
+    style = terminal.style()
     for finding in findings:
-        print(f"{yellow if finding.note else red}{finding.kind}{plain}: {finding.what}")
+        print(f"{style(finding.kind, 'yellow' if finding.note else 'red')}: {finding.what}")
         print(f"    why:    {finding.why}")
-        print(f"    remedy: {bold}{finding.remedy}{plain}")
+        print(f"    remedy: {style(finding.remedy, 'bold')}")

@@ -5,7 +5,6 @@ import argparse
 import json
 import os
 import select
-import sys
 import termios
 import time
 import tty
@@ -93,7 +92,7 @@ def main(argv: list[str]) -> int:
             time.sleep(found.interval)
             samples = _look(found.id, samples)
         print(json.dumps([sample.to_json() for sample in samples.values()], indent=4))
-    elif found.once or not terminal.is_terminal():
+    elif found.once or not terminal.is_terminal() or not terminal.has_rich():
         if found.interval:
             time.sleep(found.interval)
             samples = _look(found.id, samples)
@@ -181,13 +180,23 @@ def amount(number: float) -> str:
 
 
 def _live(container: "str | None", samples: "dict[_Key, Sample]", interval: float) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    def shown() -> Text:
+        return Text.from_ansi("\n".join(_screen(container, samples)), no_wrap=True)
+
+    made = terminal.console(terminal.size()[0], terminal.style().colours)
+    live = Live(shown(), console=made, screen=True, auto_refresh=False)
     with _keys() as keys:
-        while True:
-            sys.stdout.write("\033[H\033[J" + "\n".join(_screen(container, samples)))
-            sys.stdout.flush()
-            if keys.pressed_q(interval):
-                return
-            samples = _look(container, samples)
+        try:
+            live.start(refresh=True)
+            while not keys.pressed_q(interval):
+                samples = _look(container, samples)
+                made.width = terminal.size()[0]
+                live.update(shown(), refresh=True)
+        finally:
+            live.stop()  # `with` would not do so if Ctrl-C came while it starts
 
 
 def _screen(container: "str | None", samples: "dict[_Key, Sample]") -> "list[str]":
@@ -224,16 +233,13 @@ class _Keys:
 
 @contextmanager
 def _keys() -> "Iterator[_Keys]":
-    """Keys one by one, unseen, on a screen of their own that leaves the one before as it was."""
+    """Keys one by one, unseen."""
     reads = os.isatty(0)
     before = termios.tcgetattr(0) if reads else None
-    sys.stdout.write("\033[?1049h\033[?25l")
     try:
         if reads:
             tty.setcbreak(0)
         yield _Keys(reads)
     finally:
-        sys.stdout.write("\033[?25h\033[?1049l")
-        sys.stdout.flush()
         if before:
             termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tables: aligned and coloured on a terminal, and fitted to its width; elsewhere plain, whole and stable.
+Tables: drawn by rich on a terminal, fitted to its width; elsewhere plain, whole and stable.
 
 Elsewhere no cell is empty and none has a space in it, so that awk, cut and grep can count on columns.
 """
 
+import sys
 from collections.abc import Sequence
 
 from cnihook.cli import terminal
@@ -33,31 +34,53 @@ Row = Sequence[Cell]
 
 def render(columns: "Sequence[Column]", rows: "Sequence[Row]", style: Style, width: int) -> "list[str]":
     """The lines.  Too wide a table is cut where it may be; if that does not do, each row becomes a list."""
-    wanted = [
+    widths = [
         max([len(column.title), *(len(row[number].text) for row in rows)])
         for number, column in enumerate(columns)
     ]
-    over = sum(wanted) + len(GAP) * (len(columns) - 1) - width
-    for number in sorted(range(len(columns)), key=lambda number: -wanted[number]):
-        low = max(columns[number].low, len(columns[number].title))
-        if over > 0 and columns[number].low and wanted[number] > low:
-            given = min(over, wanted[number] - low)
-            wanted[number] -= given
-            over -= given
-    if over > 0:
+    least = [
+        min(wanted, max(column.low, len(column.title))) if column.low else wanted
+        for column, wanted in zip(columns, widths, strict=True)
+    ]
+    if sum(least) + len(GAP) * (len(columns) - 1) > width:
         return _as_lists(columns, rows, style, width)
-    head = [Cell(column.title, "bold") for column in columns]
-    return [_line(columns, row, wanted, style) for row in (head, *rows)]
+    if width == sys.maxsize or not terminal.has_rich():
+        head = [Cell(column.title) for column in columns]
+        return [_line(columns, row, widths) for row in (head, *rows)]
+    return _drawn(columns, rows, least, style, width)
 
 
-def _line(columns: "Sequence[Column]", row: Row, widths: "Sequence[int]", style: Style) -> str:
-    cells = []
-    for column, cell, width in zip(columns, row, widths, strict=True):
-        text = cut(cell.text, width)
-        padding = " " * (width - len(text))
-        shown = style(text, cell.colour)
-        cells.append(padding + shown if column.right else shown + padding)
+def _line(columns: "Sequence[Column]", row: Row, widths: "Sequence[int]") -> str:
+    cells = [
+        cell.text.rjust(width) if column.right else cell.text.ljust(width)
+        for column, cell, width in zip(columns, row, widths, strict=True)
+    ]
     return GAP.join(cells).rstrip()
+
+
+def _drawn(
+    columns: "Sequence[Column]", rows: "Sequence[Row]", least: "Sequence[int]", style: Style, width: int
+) -> "list[str]":
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, padding=(0, len(GAP), 0, 0), pad_edge=False, header_style="bold")
+    for column, narrowest in zip(columns, least, strict=True):
+        made.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            min_width=narrowest,
+            # It may be cut in its one word, and what may not be cut has no room to give.
+            no_wrap=not column.low,
+            overflow="ellipsis",
+        )
+    for row in rows:
+        made.add_row(*(Text(cell.text, style=cell.colour) for cell in row))
+    console = terminal.console(width, style.colours)
+    with console.capture() as captured:
+        console.print(made)
+    text = captured.get() if terminal.draws_lines() else captured.get().replace("…", "~")
+    return [line.rstrip() for line in text.splitlines()]
 
 
 def _as_lists(columns: "Sequence[Column]", rows: "Sequence[Row]", style: Style, width: int) -> "list[str]":

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stdout is: a terminal with colours and a width, or something that reads plain text."""
+"""
+What stdout is: a terminal with colours and a width, or something that reads plain text.
+
+What is drawn on a terminal rich draws.  A checkout with nothing installed does without, in plain text.
+"""
 
 import os
 import select
 import shutil
 import sys
 
-_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Style:
@@ -18,15 +24,41 @@ class Style:
     def __call__(self, text: str, *names: str) -> str:
         if not (self.colours and text and any(names)):
             return text
-        return f"\033[{';'.join(_CODES[name] for name in names if name)}m{text}\033[0m"
+        from rich.color import ColorSystem
+        from rich.style import Style as Drawn
+
+        return Drawn.parse(" ".join(names)).render(text, color_system=ColorSystem.STANDARD)
 
 
 def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def has_rich() -> bool:
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def style() -> Style:
-    return Style(is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
+    wanted = is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Style(wanted and has_rich())
+
+
+def console(columns: int, colours: bool) -> "Console":
+    """Rich's, of that width.  What it says of the terminal is what is said here."""
+    from rich.console import Console
+
+    return Console(
+        width=columns,
+        color_system="standard" if colours else None,
+        force_terminal=True,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def size() -> "tuple[int, int]":

@@ -4,22 +4,24 @@
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 from cnihook.conformance.check import FAIL, NOTE, OK, SKIP, Check, Outcome
 
-_COLOURS = {OK: "32", FAIL: "1;31", NOTE: "33", SKIP: "2"}
+Style = Callable[[str, str], str]  # a text and the names of its colours: the text in these colours
+
+_COLOURS = {OK: "green", FAIL: "bold red", NOTE: "yellow", SKIP: "dim"}
 _CELL = 5
 # What XML cannot hold, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Report:
-    def __init__(self, outcomes: Sequence[Outcome], *, colour: bool = False, width: int = 80) -> None:
+    def __init__(self, outcomes: Sequence[Outcome], *, style: Style | None = None, width: int = 80) -> None:
         self._outcomes = outcomes
-        self._colour = colour
+        self._style = style
         self._width = max(width, 80)
         self._subjects = list(dict.fromkeys(outcome.subject for outcome in outcomes))
         self._checks = list({outcome.check.name: outcome.check for outcome in outcomes}.values())
@@ -46,7 +48,7 @@ class Report:
 
     def _marked(self, mark: str, text: str = "") -> str:
         text = text or mark
-        return f"\033[{_COLOURS[mark]}m{text}\033[0m" if self._colour else text
+        return self._style(text, _COLOURS[mark]) if self._style else text
 
     # The table
 

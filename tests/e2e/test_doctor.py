@@ -13,6 +13,7 @@ from tests.support import firewall
 from tests.support.host import Container, Host
 from tests.support.namespace import base_environment
 from tests.support.oci import CNIHOOK, LEAVES, NET_D, NETWORKS, RESULTS, bridge, call_hook, configure
+from tests.support.seeing import INSTALLED
 from tests.support.skip import need
 
 NET = bridge("mynet", "10.22.0.0/24", ipMasq=True)
@@ -421,7 +422,7 @@ def test_a_terminal_gets_colours_unless_it_wants_none(
     configure(host, **{"10-cut.conflist": "{"})
 
     done = host.run(
-        "script", "-qec", f"{CNIHOOK} doctor", "/dev/null", check=False,
+        "script", "-qec", f"{INSTALLED} doctor", "/dev/null", check=False,
         env=base_environment() | {"TERM": "xterm"} | variables,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.support.host import Host
+from tests.support.namespace import base_environment
 from tests.support.oci import CNIHOOK, RESULTS
 from tests.support.seeing import (
     COLOUR,
@@ -18,6 +19,7 @@ from tests.support.seeing import (
     shown,
     shown_json,
 )
+from tests.support.skip import need
 
 READERS = ["ps", "graph", "stats", "metrics", "check --all", "inspect web"]
 TABLES = ["ps", "graph", "stats --once", "inspect web"]
@@ -160,3 +162,17 @@ def test_colour_is_for_terminals_that_want_it(host: Host) -> None:
             for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
                 assert not COLOUR.search(on_screen(host, 120, *words.split(), env=env))
             assert not COLOUR.search(shown(host, *words.split()))
+
+
+def test_terminal_gets_plain_text_where_rich_is_not_installed(host: Host) -> None:
+    """As from a checkout; and stats, which has no live view then, ends."""
+    need("script")
+    with populated(host):
+        for words in ("ps", "stats", "inspect web", "graph"):
+            done = host.run(
+                *("script", "-qec", f"{CNIHOOK} {words}", "/dev/null"),
+                env=base_environment() | {"TERM": "xterm"},
+                check=False,
+            )
+            assert not COLOUR.search(done.stdout)
+            assert "10.30.0.2" in done.stdout or words == "stats" or "pyroute2" in done.stdout

@@ -32,7 +32,7 @@ LAYERS = [
     {"lean"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-DEPENDENCIES = {"psutil", "pyroute2"}
+DEPENDENCIES = {"psutil", "pyroute2", "rich"}
 
 
 def sources() -> list[Path]:
