@@ -19,6 +19,7 @@ import pytest
 from tests.support import cni
 from tests.support.host import Host
 from tests.support.namespace import base_environment, end
+from tests.support.seeing import INSTALLED
 from tests.support.skip import need_root
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -373,7 +374,7 @@ def test_terminal_shows_how_far_it_is(small: Path) -> None:
     """On one line that goes when it is done; what is left is the table, in colour."""
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        [CNIHOOK, "conformance", str(small), "--check", "about", "--check", "version-alone"],
+        [INSTALLED, "conformance", str(small), "--check", "about", "--check", "version-alone"],
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,

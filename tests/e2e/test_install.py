@@ -12,6 +12,8 @@ import pytest
 from tests.support.host import Host
 from tests.support.oci import LEAVES, MYNET, Runtime, configure, make_rootfs
 
+pytestmark = pytest.mark.xdist_group("install")  # pip takes 10 s for it, once
+
 CHECKOUT = Path(__file__).parents[2]
 
 
