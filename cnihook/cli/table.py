@@ -42,9 +42,10 @@ def render(columns: "Sequence[Column]", rows: "Sequence[Row]", style: Style, wid
         min(wanted, max(column.low, len(column.title))) if column.low else wanted
         for column, wanted in zip(columns, widths, strict=True)
     ]
-    if sum(least) + len(GAP) * (len(columns) - 1) > width:
+    drawn = width < sys.maxsize and terminal.has_rich()
+    if sum(least if drawn else widths) + len(GAP) * (len(columns) - 1) > width:
         return _as_lists(columns, rows, style, width)
-    if width == sys.maxsize or not terminal.has_rich():
+    if not drawn:
         head = [Cell(column.title) for column in columns]
         return [_line(columns, row, widths) for row in (head, *rows)]
     return _drawn(columns, rows, least, style, width)
