@@ -68,7 +68,8 @@ def join(call: Call, chains: "Sequence[str]") -> None:
         commands += _declared(policies)
     missing = [chain for chain in chains if chain not in present]
     if missing:
-        commands = [_DECLARE_MEMBERS, *commands, *(f"add chain {TABLE} {chain}" for chain in missing)]
+        accepting = [chain for chain in missing if chain not in policies]
+        commands = [_DECLARE_MEMBERS, *commands, *(f"add chain {TABLE} {chain}" for chain in accepting)]
     what = f"set up forwarding for {call.owner}"
     if commands:
         nft.run("\n".join(commands), what)
