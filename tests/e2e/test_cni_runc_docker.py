@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """cni-runc under a real docker daemon, which knows nothing of hooks."""
 
-import json
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -9,23 +8,19 @@ from typing import Any
 import pytest
 
 from tests.support.cni import CHECKOUT
-from tests.support.docker import IMAGE, Docker
+from tests.support.docker import IMAGE, Docker, daemon_with
 from tests.support.host import Host
-from tests.support.oci import FOR_EVER, MYNET, RESULTS, kill, leases, make_rootfs, wait_for
+from tests.support.oci import FOR_EVER, MYNET, RESULTS, kill, leases, wait_for
 
 pytestmark = pytest.mark.xdist_group("docker")
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    folder = tmp_path_factory.mktemp("docker")
-    with Host() as host:
-        runtimes = {"cni": {"path": str(CHECKOUT / "scripts" / "cni-runc")}}
-        (folder / "daemon.json").write_text(json.dumps({"runtimes": runtimes}))
-        options = (f"--config-file={folder}/daemon.json",)
-        made = Docker(host, folder, make_rootfs(folder / "rootfs"), *options)
+    with daemon_with(
+        tmp_path_factory.mktemp("docker"), {"cni": str(CHECKOUT / "scripts" / "cni-runc")}
+    ) as made:
         yield made
-        made.close()
 
 
 @pytest.fixture

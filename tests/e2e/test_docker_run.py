@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docker import DOCKER_RUN, IMAGE, Docker, Terminal
+from tests.support.docker import DOCKER_RUN, IMAGE, Docker, Terminal, daemon_with
 from tests.support.host import Host
 from tests.support.oci import (
     CNIHOOK,
@@ -19,7 +19,6 @@ from tests.support.oci import (
     bridge,
     external,
     leases,
-    make_rootfs,
     wait_for,
 )
 
@@ -30,11 +29,8 @@ FOR_EVER = ("sleep", "2147483647")
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    folder = tmp_path_factory.mktemp("docker")
-    with Host() as host:
-        made = Docker(host, folder, make_rootfs(folder / "rootfs"))
+    with daemon_with(tmp_path_factory.mktemp("docker"), {}) as made:
         yield made
-        made.close()
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 
 from tests.support.bandwidth import speed
 from tests.support.cni import CHECKOUT
-from tests.support.docker import DOCKER_RUN, IMAGE, Docker, Terminal
+from tests.support.docker import DOCKER_RUN, IMAGE, Docker, Terminal, daemon_with
 from tests.support.host import Host, Outside
 from tests.support.namespace import Namespace
-from tests.support.oci import FOR_EVER, NET_D, RESULTS, kill, leases, make_rootfs, wait_for
+from tests.support.oci import FOR_EVER, NET_D, RESULTS, kill, leases, wait_for
 from tests.support.ports import reached, seen
 
 pytestmark = pytest.mark.xdist_group("docker")
@@ -36,14 +36,10 @@ def network(name: str, *subnets: str) -> str:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    folder = tmp_path_factory.mktemp("docker")
-    with Host() as host:
-        runtimes = {"other": {"path": "runc"}, "x-cni": {"path": str(CHECKOUT / "scripts" / "cni-runc")}}
-        (folder / "daemon.json").write_text(json.dumps({"runtimes": runtimes}))
-        options = (f"--config-file={folder}/daemon.json",)
-        made = Docker(host, folder, make_rootfs(folder / "rootfs"), *options)
+    with daemon_with(
+        tmp_path_factory.mktemp("docker"), {"other": "runc", "x-cni": str(CHECKOUT / "scripts" / "cni-runc")}
+    ) as made:
         yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")

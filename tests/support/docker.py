@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A docker daemon of its own inside a throw-away host: up in 0.3 s, and nothing of it outside."""
 
+import json
 import os
 import pty
 import re
@@ -9,17 +10,30 @@ import shutil
 import subprocess
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.support.cni import CHECKOUT
 from tests.support.host import Host
 from tests.support.namespace import Process, base_environment, end
-from tests.support.oci import NET_D, wait_for
+from tests.support.oci import NET_D, make_rootfs, wait_for
 from tests.support.skip import need
 
 DOCKER_RUN = str(CHECKOUT / "scripts" / "docker-run")
 IMAGE = "busybox"
+
+
+@contextmanager
+def daemon_with(folder: Path, runtimes: dict[str, str]) -> "Iterator[Docker]":
+    """A daemon in a host of its own, that knows these runtimes by name, each with its program."""
+    config = {"runtimes": {name: {"path": path} for name, path in runtimes.items()}}
+    (folder / "daemon.json").write_text(json.dumps(config))
+    with Host() as host:
+        made = Docker(host, folder, make_rootfs(folder / "rootfs"), f"--config-file={folder}/daemon.json")
+        yield made
+        made.close()
 
 
 class Docker:
