@@ -176,17 +176,3 @@ def test_terminal_gets_plain_text_where_rich_is_not_installed(host: Host) -> Non
             )
             assert not COLOUR.search(done.stdout)
             assert "10.30.0.2" in done.stdout or words == "stats" or "pyroute2" in done.stdout
-
-
-def test_narrow_terminal_is_kept_to_without_rich(host: Host) -> None:
-    """60 columns are too few for ps as it is, and enough for what rich would cut."""
-    need("script")
-    with populated(host):
-        for words in TABLES[:3]:
-            done = host.run(
-                *("script", "-qec", f"{CNIHOOK} {words}", "/dev/null"),
-                env=base_environment() | {"TERM": "xterm", "COLUMNS": "60"},
-            )
-            lines = done.stdout.replace("\r", "").splitlines()
-            assert lines and max(map(len, lines)) <= 60
-            assert "web" in done.stdout
