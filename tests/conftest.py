@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures and markers of all tests.  What they are made of is in tests/support/."""
 
-import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.host import Host
 from tests.support.skip import need, need_root
+
+GUEST = Path(__file__).with_name("vm") / "guest"
 
 
 @pytest.fixture
@@ -46,8 +48,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         for marker in item.iter_markers("known_difference"):
             # In a guest, to see once more that it differs would cost a quarter of the time.
-            reason, run = (
-                marker.args[0],
-                marker.kwargs.get("run", True) and "IN_TEST_GUEST" not in os.environ,
-            )
-            item.add_marker(pytest.mark.xfail(reason=reason, run=run, strict=True))
+            run = marker.kwargs.get("run", True) and not item.path.is_relative_to(GUEST)
+            item.add_marker(pytest.mark.xfail(reason=marker.args[0], run=run, strict=True))

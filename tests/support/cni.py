@@ -2,6 +2,7 @@
 """The CNI protocol as a runtime speaks it to a plugin executable, and the plugins that tests speak to."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,12 @@ class Implementation:
             skip_or_fail(f"there is no {self.name} plugin {plugin}: no {program}")
         return str(program)
 
+    def run(
+        self, host: "Host", plugin: str, conf: str, environment: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Send one request; within 20 seconds there is an answer."""
+        return host.run(self.program(plugin), input=conf, env=environment, check=False, timeout=20)
+
 
 def builtin(folder: Path) -> Implementation:
     """The plugins of this checkout, each as an executable of its own in `folder`."""
@@ -115,11 +122,8 @@ def reference() -> Implementation:
 
 def call(host: "Host", plugins: Implementation, command: str, attachment: Attachment) -> Any:
     """Send one request and hold the answer to the protocol: JSON and nothing else on stdout, exit 0 or 1."""
-    program = plugins.program(attachment.plugin)
     conf = attachment.conf if isinstance(attachment.conf, str) else json.dumps(attachment.conf)
-    answer = host.run(
-        program, input=conf, env=attachment.environment(command, plugins.folder), check=False, timeout=20
-    )
+    answer = plugins.run(host, attachment.plugin, conf, attachment.environment(command, plugins.folder))
     assert "Traceback" not in answer.stderr, answer.stderr
     if answer.returncode == 0:
         result = json.loads(answer.stdout) if answer.stdout else None

@@ -137,10 +137,11 @@ class Namespace:
         cwd: str = "/",
         check: bool = True,
         timeout: float = 30,
+        **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end.  With `check`, any exit but 0 fails the test and shows the output."""
         stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
-        with self.popen(*argv, env=env, cwd=cwd, stdin=stdin) as process:
+        with self.popen(*argv, env=env, cwd=cwd, stdin=stdin, **options) as process:
             try:
                 stdout, stderr = process.communicate(input, timeout)
             except BaseException:
