@@ -27,6 +27,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -51,6 +52,7 @@ for module in /modules/*; do insmod $module; done
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288,cache=loose,ro root /low
 mount -t tmpfs over /over
 mkdir /over/upper /over/work
+tar xf "/low$FOLDER/near.tar" -C /over/upper
 mount -t overlay -o lowerdir=/low,upperdir=/over/upper,workdir=/over/work root /new
 
 mkdir -p /new/lib/modules
@@ -77,6 +79,11 @@ timeout -s KILL "$LIMIT" env -i "$@" < /dev/null > /dev/vport0p1 2>&1
 echo $? > /dev/vport0p2
 /run/busybox poweroff -f
 """
+
+
+# Programs that a test starts again and again, of which the guest gets copies: over 9P each start of one is a
+# score of requests, for its libraries and its locale.
+NEAR = ("busybox", "cat", "env", "ip", "nft", "ping", "setpriv", "sh", "sleep", "tc", "unshare")
 
 
 class BootError(Exception):
@@ -113,7 +120,10 @@ def run(command: list[str]) -> int:
     root = kernel()
     with tempfile.TemporaryDirectory(prefix="cnihook-vm-") as folder:
         console, status = Path(folder, "console"), Path(folder, "status")
-        Path(folder, "initramfs").write_bytes(initramfs(root, command))
+        Path(folder, "initramfs").write_bytes(initramfs(root, folder, command))
+        with tarfile.open(f"{folder}/near.tar", "w", dereference=True) as tar:
+            for path in near():
+                tar.add(path)
         machine = [
             *("setpriv", "--pdeathsig", "KILL"),  # whoever kills us kills it
             *(qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
@@ -218,7 +228,23 @@ def kernel() -> Path:
     return root
 
 
-def initramfs(root: Path, command: list[str]) -> bytes:
+def near() -> list[str]:
+    """The programs' files, by paths without a link to a folder: in the overlay such a link would be gone."""
+    programs = [program for program in map(shutil.which, NEAR) if program]
+    libraries = subprocess.run(["ldd", *programs], capture_output=True, text=True).stdout
+    named = {
+        *programs,
+        *(word for word in libraries.split() if word.startswith("/") and not word.endswith(":")),
+        "/etc/ld.so.cache",
+        *map(str, Path("/usr/lib/locale/C.utf8").rglob("*")),
+    }
+    places = {
+        os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)) for path in named
+    }
+    return sorted(place for place in places if os.path.isfile(place))
+
+
+def initramfs(root: Path, folder: str, command: list[str]) -> bytes:
     """What the kernel starts with: enough to mount the machine's root and run the command there."""
     (release,) = os.listdir(root / "lib/modules")
     insmods = output("modprobe", "-ad", str(root), "-S", release, "--show-depends", *MODULES)
@@ -226,7 +252,7 @@ def initramfs(root: Path, command: list[str]) -> bytes:
     job = ["set", "--", os.getcwd(), *(f"{name}={value}" for name, value in os.environ.items()), *command]
     files = {f"modules/{n:02}.ko": module(Path(path)) for n, path in enumerate(modules)}
     files["bin/busybox"] = (root / "bin/busybox").read_bytes()
-    files["init"] = f"#!/bin/busybox sh\nROOT={shlex.quote(str(root))}\n{INIT}".encode()
+    files["init"] = f"#!/bin/busybox sh\nROOT={shlex.quote(str(root))} FOLDER={folder}\n{INIT}".encode()
     files["job"] = f"LIMIT={LIMIT}\n{shlex.join(job)}\n{JOB}".encode()
     return b"".join(
         [
