@@ -54,7 +54,7 @@ class Run:
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Run:
     plugins = tmp_path_factory.mktemp("plugins")
-    cni.builtin(plugins)
+    cni.write_launchers(plugins)
     return Run(tmp_path_factory.mktemp("ours"), str(plugins))
 
 
@@ -249,7 +249,7 @@ def test_unknown_plugin_is_known_by_what_it_does(
     tmp_path: Path, small: Path, keys: dict[str, Any], applies: str
 ) -> None:
     """Its configuration is enough: of which kind it is shows in a first ADD."""
-    cni.builtin(tmp_path)  # for static, beside it
+    cni.write_launchers(tmp_path)  # for static, beside it
 
     done = conformance(str(small), "--config", configuration(tmp_path, **keys), *CHOSEN, "--json", "-")
 
@@ -315,7 +315,7 @@ def test_configuration_with_which_nothing_works_is_one_failure(tmp_path: Path, s
 def test_plugin_where_a_host_is_empty_is_found(host: Host) -> None:
     """/run is empty in the suite's own hosts; what is under test there has to be seen all the same."""
     (host.root / "run/plugins").mkdir()
-    cni.builtin(host.root / "run/plugins")
+    cni.write_launchers(host.root / "run/plugins")
 
     done = host.run(CNIHOOK, "conformance", "/run/plugins/loopback", "--check", "add", timeout=MINUTES)
 

@@ -7,12 +7,13 @@ from typing import cast
 import pytest
 
 from tests.support import cni
+from tests.support.forked import Forked
 from tests.support.host import Container, Host
 
 
 @pytest.fixture(scope="session")
 def implementations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, cni.Implementation]:
-    return {"builtin": cni.builtin(tmp_path_factory.mktemp("plugins")), "reference": cni.reference()}
+    return {"builtin": Forked(tmp_path_factory.mktemp("plugins")), "reference": cni.reference()}
 
 
 @pytest.fixture(autouse=True, params=["builtin", "reference"])

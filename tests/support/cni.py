@@ -73,6 +73,7 @@ class Implementation:
     def __init__(self, name: str, folder: Path, leaves: list[str]) -> None:
         self.name = name
         self.folder = folder
+        self.path = folder  # CNI_PATH
         self.leaves = leaves
 
     def program(self, plugin: str) -> str:
@@ -88,14 +89,13 @@ class Implementation:
         return host.run(self.program(plugin), input=conf, env=environment, check=False, timeout=20)
 
 
-def builtin(folder: Path) -> Implementation:
+def write_launchers(folder: Path) -> None:
     """The plugins of this checkout, each as an executable of its own in `folder`."""
     for module in sorted((CHECKOUT / "cnihook" / "plugins").glob("[a-z]*.py")):
         plugin = module.stem.replace("_", "-")
         launcher = folder / plugin
         launcher.write_text(LAUNCHER.format(checkout=str(CHECKOUT), plugin=plugin))
         launcher.chmod(0o755)
-    return Implementation("builtin", folder, [])
 
 
 def reference() -> Implementation:
@@ -123,7 +123,7 @@ def reference() -> Implementation:
 def call(host: "Host", plugins: Implementation, command: str, attachment: Attachment) -> Any:
     """Send one request and hold the answer to the protocol: JSON and nothing else on stdout, exit 0 or 1."""
     conf = attachment.conf if isinstance(attachment.conf, str) else json.dumps(attachment.conf)
-    answer = plugins.run(host, attachment.plugin, conf, attachment.environment(command, plugins.folder))
+    answer = plugins.run(host, attachment.plugin, conf, attachment.environment(command, plugins.path))
     assert "Traceback" not in answer.stderr, answer.stderr
     if answer.returncode == 0:
         result = json.loads(answer.stdout) if answer.stdout else None

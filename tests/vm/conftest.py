@@ -14,12 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.conftest import container, implementation
-from tests.support import cni
+from tests.netns.conftest import container, implementation, implementations
 from tests.support.skip import skip_or_fail
-from tests.vm.forked import Forked
 
-__all__ = ["container", "implementation"]  # the same fixtures as on any kernel
+__all__ = ["container", "implementation", "implementations"]  # the same fixtures as on any kernel
 
 BOOT = ["setpriv", "--pdeathsig", "TERM", str(Path(__file__).with_name("boot.py"))]
 GUEST = Path(__file__).with_name("guest")
@@ -118,11 +116,6 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if is_for_guest(item):
         item.session.stash[RUN].explain()
-
-
-@pytest.fixture(scope="session")
-def implementations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, cni.Implementation]:
-    return {"builtin": Forked(tmp_path_factory.mktemp("none")), "reference": cni.reference()}
 
 
 class Reporter:
