@@ -81,8 +81,9 @@ def run(argv: "list[str]") -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read our output has enough of it.  Python's last flush must not complain of that.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        from cnihook.cli import terminal
+
+        terminal.read_no_more()
         return 1
     except KeyboardInterrupt:
         return 130

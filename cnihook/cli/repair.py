@@ -2,7 +2,7 @@
 """cnihook repair: put back what was taken from the networks of containers that run."""
 
 from cnihook.attach import Settings
-from cnihook.cli import arguments
+from cnihook.cli import arguments, terminal
 from cnihook.cli.arguments import Parser
 from cnihook.lean.words import describe
 from cnihook.linux import netns
@@ -80,7 +80,10 @@ def _repair(container_id: str, settings: Settings) -> None:
 
 def _tell(container_id: str, words: str, log: Log) -> None:
     log.event(f"repaired: {words}")
-    print(f"repaired {container_id}: {words}", flush=True)
+    try:
+        print(f"repaired {container_id}: {words}", flush=True)
+    except BrokenPipeError:
+        terminal.read_no_more()  # which is no failure to repair what is amiss
 
 
 def _raise(errors: list[CniError]) -> None:

@@ -85,6 +85,13 @@ def wait(seconds: float) -> None:
         raise BrokenPipeError("stdout is closed")
 
 
+def read_no_more() -> None:
+    """Whoever read stdout has enough of it: nothing that is still printed, nor Python's last flush, fails."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
 def printable(text: object) -> str:
     """Without what would move the cursor or break a line: names come out of files that anybody may write."""
     return "".join(each if each.isprintable() else "?" for each in str(text))

@@ -338,6 +338,18 @@ def test_container_that_is_gone_is_gcs_affair(host: Host, web: Attached) -> None
     host.run(CNIHOOK, "gc")
 
 
+def test_all_is_repaired_though_nobody_reads_of_it(host: Host, web: Attached) -> None:
+    host.run("nft", "flush", "ruleset")
+    (port,) = [link["ifname"] for link in host.ip("link", "show", "master", "cni0")]
+    host.run("tc", "qdisc", "del", "dev", port, "root")
+
+    done = host.run("sh", "-c", f"exec {CNIHOOK} repair --all | exec true")
+
+    assert (done.stdout, done.stderr) == ("", "")
+    assert web.is_published() and repair(host) == []
+    detach(web)  # with a failure in it, a log would be kept
+
+
 def test_which_one_has_to_be_said(host: Host) -> None:
     assert cnihook(host, "repair").returncode == 2
     assert cnihook(host, "repair", "c1", "--all").returncode == 2
