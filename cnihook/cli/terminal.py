@@ -86,7 +86,7 @@ def wait(seconds: float) -> None:
 
 
 def read_no_more() -> None:
-    """Whoever read stdout has enough of it: nothing that is still printed, nor Python's last flush, fails."""
+    """Whoever read stdout has enough of it.  What is still printed, by Python's last flush too, is lost."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
