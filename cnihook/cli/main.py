@@ -66,7 +66,7 @@ def run(argv: "list[str]") -> int:
         return 2
     if command in HOOK:
         gc.disable()  # nothing in a hook lives for long; the collector's rounds while modules load cost 1 ms
-        onefile.use()
+        onefile.use(command)
         from cnihook import hook
 
         code: int = hook.main(command, argv[1:])

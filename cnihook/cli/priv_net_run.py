@@ -41,7 +41,7 @@ def main() -> None:
 def run(argv: "list[str]") -> int:
     """Returns the exit status."""
     gc.disable()  # what makes garbage is over when the command begins; until then it costs 1 ms
-    onefile.use()
+    onefile.use("priv-net-run")
     try:
         signals.take_back_pythons()
         options = Options(argv)

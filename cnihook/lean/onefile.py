@@ -2,11 +2,14 @@
 """
 What a container's start imports, from one file instead of from sixty.
 
-Python makes a dozen system calls for each module and unpacks a file of its own, in a hook for fifty of them:
-2.5 of its 20 ms.  So their code is kept together in __pycache__, beside Python's own files and under their
-rule: what is not of the size and time of its source is not used.  Whoever imports what is not there yet adds
-it for the next.  Line numbers are left out, which no start of a container needs; CNIHOOK_DEBUG, which wants
-them to show, does without all this.
+Python makes a dozen system calls for each module and unpacks a file of its own, in a hook for sixty of them:
+4 of its 20 ms.  So each kind of process - a hook's event, a plugin - keeps the code of all that it imports
+together in __pycache__, beside Python's own files and under their rule: what is not of the size and time of
+its source is not used.  A process that imports what is not there yet adds that for the next, in pieces that
+are unpacked whole: the names and constants that modules share are made once then, which is a third of the
+work.  Each plugin begins a piece, with all that is imported for it first, so that nobody has one in vain.
+Line numbers are left out, which no start of a container needs; CNIHOOK_DEBUG, which wants them to show, does
+without all this.
 """
 
 import marshal
@@ -21,26 +24,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import CodeType, ModuleType
 
-    # Size and mtime (ns) of the source, whether it is a package; offset, length and CRC of its code.
-    Entry = tuple[int, int, bool, int, int, int]
+    # Size and mtime (ns) of the source, whether it is a package, and which piece has its code.
+    Entry = tuple[int, int, bool, int]
+    # Length and CRC of each piece, by its offset behind the index.
+    Pieces = list[tuple[int, int, int]]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ROOT = os.path.dirname(_PACKAGE)
 _FOLDER = f"{_PACKAGE}/__pycache__"
-_PATH = f"{_FOLDER}/onefile.{sys.implementation.cache_tag}"
-_MARK = b"ONE2" + MAGIC_NUMBER  # the form of the file, and that of the code in it
+_MARK = b"ONE3" + MAGIC_NUMBER  # the form of the file, and that of the code in it
 _HEAD = len(_MARK) + 8  # what the file begins with: the mark, then length and CRC of the index behind it
-_NONE = (0, 0, False, 0, 0, 0)
+_NONE = (0, 0, False, -1)
+_PLUGINS = "cnihook.plugins."
 
 _used: "_OneFile | None" = None
 
 
-def use() -> None:
-    """Import from it from now on what it has.  Where it is missing, Python's own way does all."""
+def use(kind: str) -> None:
+    """Import from now on what the file for this kind of process has.  Python's own way does the rest."""
     global _used
     if os.environ.get("CNIHOOK_DEBUG"):
         return
-    _used = _OneFile()
+    _used = _OneFile(f"{_FOLDER}/onefile.{kind}.{sys.implementation.cache_tag}")
     sys.meta_path.insert(0, _used)
 
 
@@ -54,13 +59,13 @@ def keep() -> None:
     data = _used.with_missed()
     if not data:
         return
-    temporary = f"{_PATH}.{os.getpid()}"
+    temporary = f"{_used.path}.{os.getpid()}"
     try:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # after a crash of the machine it is the old one or the new one
-        os.rename(temporary, _PATH)
+        os.rename(temporary, _used.path)
     except OSError:
         try:
             os.unlink(temporary)
@@ -71,18 +76,22 @@ def keep() -> None:
 class _OneFile:
     """Finds and loads modules, as importlib asks for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self.path = path
         self.missed: list[str] = []
+        self._found: dict[str, CodeType] = {}
         self._index: dict[str, Entry] = {}
+        self._pieces: Pieces = []
+        self._unpacked: dict[int, dict[str, CodeType]] = {}
         try:
-            self._fd = os.open(_PATH, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             head = os.pread(self._fd, _HEAD, 0)
             size, crc = int.from_bytes(head[-8:-4], "little"), int.from_bytes(head[-4:], "little")
             if head.startswith(_MARK):
                 self._begin = _HEAD
                 index = self._read(0, size, crc)
                 self._begin += size
-                self._index = marshal.loads(index)
+                self._index, self._pieces = marshal.loads(index)
         except (OSError, ValueError, EOFError, TypeError, MemoryError):
             pass
 
@@ -91,11 +100,12 @@ class _OneFile:
     ) -> "ModuleSpec | None":
         if not name.startswith("cnihook."):
             return None
-        size, mtime, package, offset, length, crc = self._index.get(name, _NONE)
+        size, mtime, package, piece = self._index.get(name, _NONE)
         source = _source(name, package)
-        if length and (size, mtime) == _stamp(source):
-            code = self._code(offset, length, crc)
+        if piece >= 0 and (size, mtime) == _stamp(source):
+            code = self._codes(piece).get(name)
             if code:
+                self._found[name] = code
                 # importlib asks for a loader's two methods, not for its base class, which is not cheap.
                 spec = ModuleSpec(name, self, origin=source, loader_state=code)  # type: ignore[arg-type]
                 if package:
@@ -114,40 +124,48 @@ class _OneFile:
         exec(spec.loader_state, module.__dict__)
 
     def with_missed(self) -> bytes:
-        """The whole file, with what was missed and is there now; empty if that is nothing."""
-        added: dict[str, tuple[tuple[int, int], bool, bytes]] = {}
-        for name in self.missed:
+        """The whole file, with what was missed and is there now; empty if that is nothing.
+
+        Where something of it was there, for a source that is no more, all is made anew.
+        """
+        anew = any(name in self._index for name in self.missed)
+        index = {} if anew else dict(self._index)
+        data = [] if anew else [self._read(*piece) for piece in self._pieces]
+        codes: dict[str, CodeType] = {}
+        for name in [*self._found, *self.missed] if anew else self.missed:
             spec = getattr(sys.modules.get(name), "__spec__", None)
             if not spec:
                 continue
             package = spec.submodule_search_locations is not None
             # Before the code is read: who writes meanwhile makes it stale.
-            stamp = _stamp(_source(name, package))
-            code = spec.loader.get_code(name)
+            stamp = self._index[name][:2] if name in self._found else _stamp(_source(name, package))
+            code = self._found.get(name) or spec.loader.get_code(name)
             if stamp and code:
-                added[name] = (stamp, package, marshal.dumps(_bare(code)))
-        if not added:
+                if codes and name.startswith(_PLUGINS):
+                    data.append(marshal.dumps(codes))
+                    codes = {}
+                index[name] = (*stamp, package, len(data))
+                codes[name] = _bare(code)
+        if not codes:
             return b""
-        kept = {
-            name: ((size, mtime), package, data)
-            for name, (size, mtime, package, offset, length, crc) in self._index.items()
-            if (data := self._read(offset, length, crc))
-        }
-        modules = {**kept, **added}
-        index: dict[str, Entry] = {}
+        data.append(marshal.dumps(codes))
+        pieces: Pieces = []
         offset = 0
-        for name, (stamp, package, code) in modules.items():
-            index[name] = (*stamp, package, offset, len(code), crc32(code))
-            offset += len(code)
-        head = marshal.dumps(index)
+        for one in data:
+            pieces.append((offset, len(one), crc32(one)))
+            offset += len(one)
+        head = marshal.dumps((index, pieces))
         numbers = len(head).to_bytes(4, "little") + crc32(head).to_bytes(4, "little")
-        return b"".join([_MARK, numbers, head, *(code for _, _, code in modules.values())])
+        return b"".join([_MARK, numbers, head, *data])
 
-    def _code(self, offset: int, length: int, crc: int) -> "CodeType | None":
-        try:
-            return marshal.loads(self._read(offset, length, crc))  # type: ignore[no-any-return]
-        except (ValueError, EOFError, TypeError):
-            return None
+    def _codes(self, piece: int) -> "dict[str, CodeType]":
+        """The modules of one piece; none if it cannot be read."""
+        if piece not in self._unpacked:
+            try:
+                self._unpacked[piece] = marshal.loads(self._read(*self._pieces[piece]))
+            except (ValueError, EOFError, TypeError):
+                self._unpacked[piece] = {}
+        return self._unpacked[piece]
 
     def _read(self, offset: int, length: int, crc: int) -> bytes:
         """Empty if it is not what was written.

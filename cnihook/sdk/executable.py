@@ -46,7 +46,7 @@ def main(built_in: str = "") -> None:
     """
     if built_in:
         gc.disable()  # as for the hook
-        onefile.use()
+        onefile.use(built_in)
     plugin = invoke.load(built_in) if built_in else sys.modules["__main__"]
     command = os.environ.get("CNI_COMMAND", "")
     if not command:

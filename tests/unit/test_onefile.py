@@ -16,10 +16,12 @@ MAIN = """\
 import sys
 sys.path.insert(0, sys.argv[1])
 from cnihook.lean import onefile
-onefile.use()
+onefile.use(sys.argv[2])
 from cnihook.words import first, second
-import cnihook.words.third
-print(first.VALUE, second.VALUE, cnihook.words.third.__file__.removeprefix(sys.argv[1]))
+if "small" not in sys.argv:
+    import cnihook.words.third
+third = sys.modules.get("cnihook.words.third")
+print(first.VALUE, second.VALUE, third and third.__file__.removeprefix(sys.argv[1]))
 print(*sorted(n for n, m in sys.modules.items() if type(m.__loader__).__name__ == "_OneFile"))
 onefile.keep()
 """
@@ -45,19 +47,21 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(tree: Path) -> list[str]:
-    return [sys.executable, "-IS", str(tree / "main"), str(tree)]
+def command(tree: Path, *words: str) -> list[str]:
+    return [sys.executable, "-IS", str(tree / "main"), str(tree), *(words or ("kind",))]
 
 
-def run(tree: Path, **environment: str) -> list[str]:
+def run(tree: Path, *words: str, **environment: str) -> list[str]:
     """What the package says, and the modules that came from the one file."""
-    done = subprocess.run(command(tree), env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command(tree, *words), env=environment, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
 
 def kept(tree: Path) -> Path:
-    return tree / f"cnihook/__pycache__/onefile.{sys.implementation.cache_tag}"
+    return tree / f"cnihook/__pycache__/onefile.kind.{sys.implementation.cache_tag}"
 
 
 def test_the_second_process_has_all_from_one_file(tree: Path) -> None:
@@ -71,6 +75,20 @@ def test_it_is_written_once_for_all(tree: Path) -> None:
     run(tree)
     assert kept(tree).stat().st_ino == before.st_ino
     assert [path.name for path in kept(tree).parent.glob("onefile*")] == [kept(tree).name]
+
+
+def test_what_only_some_need_is_a_piece_of_its_own(tree: Path) -> None:
+    small = "cnihook.words cnihook.words.first cnihook.words.second"
+    assert run(tree, "kind", "small") == ["1 2 None", ""]
+    assert run(tree) == [SAID, small]
+    assert run(tree) == [SAID, ALL]
+    assert run(tree, "kind", "small") == ["1 2 None", small]
+
+
+def test_each_kind_of_process_has_its_own(tree: Path) -> None:
+    run(tree)
+    assert run(tree, "another") == [SAID, ""]
+    assert run(tree, "another") == run(tree) == [SAID, ALL]
 
 
 def test_a_source_that_has_changed_is_read_anew(tree: Path) -> None:
