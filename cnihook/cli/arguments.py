@@ -23,6 +23,10 @@ _ADMINISTRATORS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where runtimes ar
 class Help(argparse.RawDescriptionHelpFormatter):
     """Prose as it was written; where the terminal is too narrow for it, to its width.  Examples stay."""
 
+    def __init__(self, prog: str, width: int = 0) -> None:
+        # Argparse makes one for each option that is added, and would import shutil to know the width: 5 ms.
+        super().__init__(prog, width=width or _columns() - 2)
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         filled = []
         for paragraph in super()._fill_text(text, width, indent).split("\n\n"):
@@ -34,6 +38,14 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+def _columns() -> int:
+    """As shutil.get_terminal_size() has it."""
+    try:
+        return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(1).columns or 80
+    except (ValueError, OSError):
+        return 80
 
 
 class Parser(argparse.ArgumentParser):

@@ -26,6 +26,8 @@ _LAUNCHER = """\
 {mark}
 import sys
 sys.path.insert(0, {folder!r})
+from cnihook.lean import onefile
+onefile.use({plugin!r})
 from cnihook.sdk.executable import main
 main({plugin!r})
 """

@@ -47,7 +47,17 @@ HOOK = ("createRuntime", "poststop")
 
 
 def main() -> None:
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        code = 1  # whoever read our output has enough of it
+    if not code:
+        onefile.keep()
+    # Past the interpreter's own winding-up, in which it frees what the kernel frees anyway: 1 ms of a hook,
+    # 5 of a command.
+    os._exit(code)
 
 
 def run(argv: "list[str]") -> int:
@@ -64,27 +74,19 @@ def run(argv: "list[str]") -> int:
     if command not in COMMANDS:
         _complain(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
         return 2
-    if command in HOOK:
-        gc.disable()  # nothing in a hook lives for long; the collector's rounds while modules load cost 1 ms
-        onefile.use(command)
+    gc.disable()  # nothing that is loaded is garbage; the collector's rounds meanwhile cost 1 ms
+    onefile.use(command)
+    if command in HOOK:  # in which nothing lives for long
         from cnihook import hook
 
-        code: int = hook.main(command, argv[1:])
-        if not code:
-            onefile.keep()
-        # Past the interpreter's own winding-up, 1 ms in which it frees what the kernel frees anyway; the
-        # hook writes unbuffered.
-        os._exit(code)
+        return hook.main(command, argv[1:])
     module = load(command)
+    gc.enable()
     try:
-        code = module.main(argv[1:])
-        sys.stdout.flush()
+        code: int = module.main(argv[1:])
         return code
     except BrokenPipeError:
-        from cnihook.cli import terminal
-
-        terminal.read_no_more()
-        return 1
+        raise
     except KeyboardInterrupt:
         return 130
     except Exception as error:

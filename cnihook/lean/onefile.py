@@ -41,9 +41,12 @@ _used: "_OneFile | None" = None
 
 
 def use(kind: str) -> None:
-    """Import from now on what the file for this kind of process has.  Python's own way does the rest."""
+    """Import from now on what the file for this kind of process has.  Python's own way does the rest.
+
+    Whoever calls it first decides.
+    """
     global _used
-    if os.environ.get("CNIHOOK_DEBUG"):
+    if _used or os.environ.get("CNIHOOK_DEBUG"):
         return
     _used = _OneFile(f"{_FOLDER}/onefile.{kind}.{sys.implementation.cache_tag}")
     sys.meta_path.insert(0, _used)
