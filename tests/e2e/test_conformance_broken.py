@@ -14,8 +14,8 @@ from cnihook.conformance.run import run_checks, run_pairs, work_of
 from tests.support.skip import need, need_root
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SMALL = CHECKOUT / "tests" / "support" / "small_plugin.py"
-LAUNCHER = "#!/bin/sh\nBROKEN={rule} exec {python} -IS {plugin}\n"
+IMPORT = f"import sys; sys.path.append('{CHECKOUT}/tests/support'); import small_plugin"
+LAUNCHER = f'#!/bin/sh\nBROKEN={{rule}} exec {sys.executable} -IS -c "{IMPORT}"\n'
 
 # One process computes all verdicts, so that they are tried side by side.
 pytestmark = pytest.mark.xdist_group("conformance-broken")
@@ -44,7 +44,7 @@ def kind_for(rule: str) -> str:
 def small_plugin(folder: Path, kind: str, rule: str = "") -> Subject:
     folder.mkdir(parents=True)
     executable = folder / "small"
-    executable.write_text(LAUNCHER.format(rule=rule, python=sys.executable, plugin=SMALL))
+    executable.write_text(LAUNCHER.format(rule=rule))
     executable.chmod(0o755)
     profile = profiles.given(CONFS[kind], kind)
     profile.allocates = kind == profiles.IPAM

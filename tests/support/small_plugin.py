@@ -2,17 +2,22 @@
 """A small CNI plugin; with BROKEN in its environment it breaks the promise of the check of that name.
 
 `role` in its configuration says what it is: an interface plugin (a veth pair), an IPAM plugin, or a chained
-one.  It shares no code with cnihook, so that what the suite says of it is said of the suite alone.
+one.  It shares no code with cnihook, so that what the suite says of it is said of the suite alone.  It is
+started some thousand times: imported, so that it is not compiled each time, and without what few need.
 """
+
+from __future__ import annotations
 
 import fcntl
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 SINCE = {"ADD": "0.1.0", "DEL": "0.1.0", "CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
@@ -159,6 +164,8 @@ def print_result(result: Any, version: str) -> None:
 
 
 def ip(*argv: str, check: bool = True) -> Any:
+    import subprocess
+
     done = subprocess.run(["ip", "-j", *argv], capture_output=True, text=True)
     if check and done.returncode != 0:
         raise Refused(100, f"ip {' '.join(argv)}: {done.stderr.strip()}")
@@ -320,6 +327,8 @@ class Plugin:
             raise Refused(100, f"there is no {delegate}")
         conf = {"ipam": self.conf["ipam"]} if RULE == "delegate-add" else self.conf
         environment = os.environ | {"CNI_COMMAND": command}
+        import subprocess
+
         done = subprocess.run([found], input=json.dumps(conf).encode(), env=environment, capture_output=True)
         if RULE != "delegate-stderr":
             sys.stderr.write(done.stderr.decode())
