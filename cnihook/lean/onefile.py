@@ -3,13 +3,13 @@
 What a container's start imports, from one file instead of from sixty.
 
 Python makes a dozen system calls for each module and unpacks a file of its own, in a hook for sixty of them:
-4 of its 20 ms.  So each kind of process - a hook's event, a plugin - keeps the code of all that it imports
-together in __pycache__, beside Python's own files and under their rule: what is not of the size and time of
-its source is not used.  A process that imports what is not there yet adds that for the next, in pieces that
-are unpacked whole: the names and constants that modules share are made once then, which is a third of the
-work.  Each plugin begins a piece, with all that is imported for it first, so that nobody has one in vain.
-Line numbers are left out, which no start of a container needs; CNIHOOK_DEBUG, which wants them to show, does
-without all this.
+4 of its 20 ms.  So each kind of process - a hook's event, a command, a plugin - keeps the code of all that
+it imports together in __pycache__, beside Python's own files and under their rule: what is not of the size
+and time of its source is not used.  A process that imports what is not there yet adds that for the next, in
+pieces that are unpacked whole: the names and constants that modules share are made once then, which is a
+third of the work.  Each plugin begins a piece, with all that is imported for it first, so that nobody has
+one in vain.  Line numbers are left out, which no start of a container needs; CNIHOOK_DEBUG, which wants them
+to show, does without all this.
 """
 
 import marshal
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     # Size and mtime (ns) of the source, whether it is a package, and which piece has its code.
     Entry = tuple[int, int, bool, int]
-    # Length and CRC of each piece, by its offset behind the index.
+    # Of each piece: offset behind the index, length, CRC.
     Pieces = list[tuple[int, int, int]]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -82,7 +82,7 @@ class _OneFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.missed: list[str] = []
-        self._found: dict[str, CodeType] = {}
+        self._asked: list[str] = []  # all, in the order in which they are imported
         self._index: dict[str, Entry] = {}
         self._pieces: Pieces = []
         self._unpacked: dict[int, dict[str, CodeType]] = {}
@@ -103,12 +103,12 @@ class _OneFile:
     ) -> "ModuleSpec | None":
         if not name.startswith("cnihook."):
             return None
+        self._asked.append(name)
         size, mtime, package, piece = self._index.get(name, _NONE)
         source = _source(name, package)
         if piece >= 0 and (size, mtime) == _stamp(source):
             code = self._codes(piece).get(name)
             if code:
-                self._found[name] = code
                 # importlib asks for a loader's two methods, not for its base class, which is not cheap.
                 spec = ModuleSpec(name, self, origin=source, loader_state=code)  # type: ignore[arg-type]
                 if package:
@@ -126,6 +126,12 @@ class _OneFile:
         module.__file__ = spec.origin
         exec(spec.loader_state, module.__dict__)
 
+    def get_code(self, name: str) -> "CodeType":
+        """That of a module that came from here."""
+        spec = sys.modules[name].__spec__
+        assert spec
+        return spec.loader_state  # type: ignore[no-any-return]
+
     def with_missed(self) -> bytes:
         """The whole file, with what was missed and is there now; empty if that is nothing.
 
@@ -135,14 +141,14 @@ class _OneFile:
         index = {} if anew else dict(self._index)
         data = [] if anew else [self._read(*piece) for piece in self._pieces]
         codes: dict[str, CodeType] = {}
-        for name in [*self._found, *self.missed] if anew else self.missed:
+        for name in self._asked if anew else self.missed:
             spec = getattr(sys.modules.get(name), "__spec__", None)
             if not spec:
                 continue
             package = spec.submodule_search_locations is not None
-            # Before the code is read: who writes meanwhile makes it stale.
-            stamp = self._index[name][:2] if name in self._found else _stamp(_source(name, package))
-            code = self._found.get(name) or spec.loader.get_code(name)
+            # Of the code that is here, or taken before it is read: who writes meanwhile makes it stale.
+            stamp = self._index[name][:2] if spec.loader is self else _stamp(_source(name, package))
+            code = spec.loader.get_code(name)
             if stamp and code:
                 if codes and name.startswith(_PLUGINS):
                     data.append(marshal.dumps(codes))

@@ -85,6 +85,27 @@ def test_what_only_some_need_is_a_piece_of_its_own(tree: Path) -> None:
     assert run(tree, "kind", "small") == ["1 2 None", small]
 
 
+def test_each_plugin_begins_a_piece_after_a_change_as_well(tree: Path) -> None:
+    """All is made anew then, in the order in which it is imported."""
+    plugins = tree / "cnihook/plugins"
+    plugins.mkdir()
+    (plugins / "__init__.py").touch()
+    (plugins / "one.py").write_text("import cnihook.words.second\n")
+    (plugins / "two.py").touch()
+    more = "import cnihook.words.third, cnihook.plugins.one, cnihook.plugins.two\n"
+    (tree / "main").write_text(MAIN.replace("from cnihook.words import", f"{more}from cnihook.words import"))
+    expected = {
+        **dict.fromkeys(["cnihook.words", "cnihook.words.third", "cnihook.plugins"], 0),
+        **dict.fromkeys(["cnihook.plugins.one", "cnihook.words.second", "cnihook.words.first"], 1),
+        "cnihook.plugins.two": 2,
+    }
+    for change in ("", "CHANGED = 1\n"):
+        (tree / "cnihook/words/third.py").write_text(change)
+        run(tree)
+        index = onefile._OneFile(str(kept(tree)))._index
+        assert {name: piece for name, (*_, piece) in index.items() if "lean" not in name} == expected
+
+
 def test_each_kind_of_process_has_its_own(tree: Path) -> None:
     run(tree)
     assert run(tree, "another") == [SAID, ""]
