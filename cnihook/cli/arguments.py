@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from cnihook.attach import Settings
+from cnihook.cli import terminal
 from cnihook.lean import signals
 from cnihook.lean.words import describe
 from cnihook.log import Log, complain
@@ -24,8 +25,8 @@ class Help(argparse.RawDescriptionHelpFormatter):
     """Prose as it was written; where the terminal is too narrow for it, to its width.  Examples stay."""
 
     def __init__(self, prog: str, width: int = 0) -> None:
-        # Argparse makes one for each option that is added, and would import shutil to know the width: 5 ms.
-        super().__init__(prog, width=width or _columns() - 2)
+        # Argparse makes one for each option that is added, and would import shutil to know the width.
+        super().__init__(prog, width=width or terminal.measured()[0] - 2)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         filled = []
@@ -38,14 +39,6 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
-
-
-def _columns() -> int:
-    """As shutil.get_terminal_size() has it."""
-    try:
-        return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(1).columns or 80
-    except (ValueError, OSError):
-        return 80
 
 
 class Parser(argparse.ArgumentParser):
