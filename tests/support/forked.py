@@ -9,7 +9,6 @@ the executables themselves are for tests/netns/test_protocol.py and the suite th
 import os
 import pkgutil
 import subprocess
-import sys
 import traceback
 from functools import partial
 from importlib import import_module
@@ -65,5 +64,4 @@ def serve(plugin: str, environment: dict[str, str]) -> NoReturn:
     except BaseException:
         os.write(2, traceback.format_exc().encode())
     finally:
-        sys.stdout = sys.stderr = None  # pytest's
         os._exit(status)

@@ -325,10 +325,10 @@ class Plugin:
             if quiet or RULE == "delegate-missing" or command != "ADD":
                 return None
             raise Refused(100, f"there is no {delegate}")
-        conf = {"ipam": self.conf["ipam"]} if RULE == "delegate-add" else self.conf
-        environment = os.environ | {"CNI_COMMAND": command}
         import subprocess
 
+        conf = {"ipam": self.conf["ipam"]} if RULE == "delegate-add" else self.conf
+        environment = os.environ | {"CNI_COMMAND": command}
         done = subprocess.run([found], input=json.dumps(conf).encode(), env=environment, capture_output=True)
         if RULE != "delegate-stderr":
             sys.stderr.write(done.stderr.decode())

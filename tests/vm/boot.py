@@ -80,7 +80,6 @@ echo $? > /dev/vport0p2
 /run/busybox poweroff -f
 """
 
-
 # Programs that a test starts again and again, of which the guest gets copies: over 9P each start of one is a
 # score of requests, for its libraries and its locale.
 NEAR = ("busybox", "cat", "env", "ip", "nft", "ping", "setpriv", "sh", "sleep", "tc", "unshare")
@@ -252,7 +251,9 @@ def initramfs(root: Path, folder: str, command: list[str]) -> bytes:
     job = ["set", "--", os.getcwd(), *(f"{name}={value}" for name, value in os.environ.items()), *command]
     files = {f"modules/{n:02}.ko": module(Path(path)) for n, path in enumerate(modules)}
     files["bin/busybox"] = (root / "bin/busybox").read_bytes()
-    files["init"] = f"#!/bin/busybox sh\nROOT={shlex.quote(str(root))} FOLDER={folder}\n{INIT}".encode()
+    files["init"] = (
+        f"#!/bin/busybox sh\nROOT={shlex.quote(str(root))} FOLDER={shlex.quote(folder)}\n{INIT}".encode()
+    )
     files["job"] = f"LIMIT={LIMIT}\n{shlex.join(job)}\n{JOB}".encode()
     return b"".join(
         [

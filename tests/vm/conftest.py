@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import GUEST
 from tests.netns.conftest import container, implementation, implementations
 from tests.support.skip import skip_or_fail
 
 __all__ = ["container", "implementation", "implementations"]  # the same fixtures as on any kernel
 
 BOOT = ["setpriv", "--pdeathsig", "TERM", str(Path(__file__).with_name("boot.py"))]
-GUEST = Path(__file__).with_name("guest")
 IN_GUEST = "IN_TEST_GUEST" in os.environ
 MARK = "\x1e"  # begins a line that is a report; all others are what pytest has to say to people
 
