@@ -47,12 +47,7 @@ HOOK = ("createRuntime", "poststop")
 
 
 def main() -> None:
-    try:
-        code = run(sys.argv[1:])
-        if sys.stdout:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        code = 1  # whoever read our output has enough of it
+    code = run(sys.argv[1:])
     if not code:
         onefile.keep()
     # Past the interpreter's own winding-up, in which it frees what the kernel frees anyway: 1 ms of a hook,
@@ -62,7 +57,29 @@ def main() -> None:
 
 def run(argv: "list[str]") -> int:
     """Returns the exit code: 0, 1 refused or failed, 2 usage."""
-    command = argv[0] if argv else "--help"
+    try:
+        try:
+            code = _run(argv)
+        except SystemExit as end:  # argparse's, behind --help and wrong words
+            code = int(end.code or 0)
+        if sys.stdout:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return 1  # whoever read our output has enough of it
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if os.environ.get("CNIHOOK_DEBUG"):
+            raise
+        from cnihook.lean.words import describe
+
+        _complain(": ".join([*argv[:1], describe(error)]))
+        return 1
+
+
+def _run(argv: "list[str]") -> int:
+    command, *arguments = argv or ["--help"]
     if command in ("--help", "-h", "help"):
         print(usage(), end="")
         return 0 if argv else 2
@@ -79,23 +96,11 @@ def run(argv: "list[str]") -> int:
     if command in HOOK:  # in which nothing lives for long
         from cnihook import hook
 
-        return hook.main(command, argv[1:])
+        return hook.main(command, arguments)
     module = load(command)
     gc.enable()
-    try:
-        code: int = module.main(argv[1:])
-        return code
-    except BrokenPipeError:
-        raise
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        if os.environ.get("CNIHOOK_DEBUG"):
-            raise
-        from cnihook.lean.words import describe
-
-        _complain(f"{command}: {describe(error)}")
-        return 1
+    code: int = module.main(arguments)
+    return code
 
 
 def _complain(text: str) -> None:

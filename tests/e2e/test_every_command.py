@@ -9,7 +9,7 @@ import pytest
 from cnihook.cli import main
 from cnihook.cli.main import COMMANDS, HOOK
 from tests.support.host import Host
-from tests.support.oci import NETWORKS, RESULTS, bridge, configure
+from tests.support.oci import MYNET, NETWORKS, RESULTS, bridge, configure
 from tests.support.seeing import INSTALLED, damage, on_screen, plain
 
 # Words that make sense; those of a new command have to be added here.
@@ -115,6 +115,32 @@ def test_damaged_files_are_told_at_most(host: Host, command: str) -> None:
 
     unread = host.run("sh", "-c", f"{INSTALLED} {command} {WORDS[command]} | true", input=STATE)
     assert all(line.startswith("cnihook: ") for line in unread.stderr.splitlines()), unread.stderr
+
+
+# The exit code of each.
+OUTPUTS = {"--help": 1, "--version": 1, "list": 1, "ps --help": 1, "list --nothing": 2}
+
+
+@pytest.mark.parametrize("words", OUTPUTS)
+def test_a_full_disk_is_told(host: Host, words: str) -> None:
+    configure(host, MYNET)
+    done = host.run("sh", "-c", f"exec {INSTALLED} {words} > /dev/full", check=False)
+
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"cnihook: {words.split()[0]}: ")
+    assert ("No space left on device" in line) is (OUTPUTS[words] == 1)
+    assert done.returncode == OUTPUTS[words]
+
+
+@pytest.mark.parametrize("words", OUTPUTS)
+def test_a_reader_that_is_gone_is_not(host: Host, words: str) -> None:
+    configure(host, MYNET)
+    script = f"{{ sleep 0.1; {INSTALLED} {words}; echo $? >&2; }} | true"
+
+    lines = host.run("sh", "-c", script, check=False).stderr.splitlines()
+
+    assert lines.pop() == str(OUTPUTS[words])
+    assert len(lines) == OUTPUTS[words] - 1  # of wrong words
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in HOOK])
