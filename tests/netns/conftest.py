@@ -12,8 +12,10 @@ from tests.support.host import Container, Host
 
 
 @pytest.fixture(scope="session")
-def implementations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, cni.Implementation]:
-    return {"builtin": Forked(tmp_path_factory.mktemp("plugins")), "reference": cni.reference()}
+def implementations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, cni.Implementation]]:
+    builtin = Forked(tmp_path_factory.mktemp("plugins"))
+    yield {"builtin": builtin, "reference": cni.reference()}
+    builtin.close()
 
 
 @pytest.fixture(autouse=True, params=["builtin", "reference"])

@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The built-in plugins, each call a process that pytest forks.
+"""The built-in plugins, each call a fork of one process that has them in memory.
 
 As an executable, each starts Python and imports what it needs: half of all that a test of a plugin computes,
 and in a guest, on an emulated processor, four fifths.  From reading the request on all is the executable's;
 the executables themselves are for tests/netns/test_protocol.py and the suite that cnihook conformance is.
 """
 
+import json
 import os
-import pkgutil
+import select
+import socket
 import subprocess
-import traceback
-from functools import partial
-from importlib import import_module
+import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-import cnihook
-from cnihook.sdk import executable
-from tests.support.cni import Implementation, write_launchers
+from tests.support import place
+from tests.support.cni import CHECKOUT, Implementation, write_launchers
 
 if TYPE_CHECKING:
     from tests.support.host import Host
 
-PACKAGES = ("lean", "linux", "plugins", "sdk", "spec")
+SECONDS = 20
 
 
 class Forked(Implementation):
@@ -32,36 +32,49 @@ class Forked(Implementation):
         super().__init__("builtin", folder, [])
         self.path = folder / "none"
         write_launchers(folder)
-        for package in PACKAGES:
-            (path,) = cnihook.__path__
-            for module in pkgutil.iter_modules([f"{path}/{package}"], f"cnihook.{package}."):
-                if not module.ispkg:
-                    import_module(module.name)
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            argv = [sys.executable, "-m", "tests.support.forkserver", str(theirs.fileno())]
+            self._server = subprocess.Popen(argv, cwd=CHECKOUT, pass_fds=[theirs.fileno()])
+
+    def close(self) -> None:
+        self._requests.close()
+        self._server.wait(10)
 
     def run(
         self, host: "Host", plugin: str, conf: str, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        return host.run(
-            plugin,
-            input=conf,
-            env=environment,
-            check=False,
-            timeout=20,
-            preexec_fn=partial(serve, plugin, environment),
-        )
+        stdin, stderr = os.memfd_create("stdin"), os.memfd_create("stderr")
+        os.write(stdin, conf.encode())
+        os.lseek(stdin, 0, os.SEEK_SET)
+        (output, stdout), (ended, answer) = os.pipe(), os.pipe()
+        holder = f"/proc/{host.holder}/ns"
+        spaces = [place.open_space(path) for path in (f"{holder}/pid", f"{holder}/mnt", host.net_outside)]
+        try:
+            message = json.dumps([plugin, environment]).encode()
+            socket.send_fds(self._requests, [message], [*spaces, stdin, stdout, stderr, answer])
+        finally:
+            for descriptor in (*spaces, stdin, stdout, answer):
+                os.close(descriptor)
+        try:
+            until = time.monotonic() + SECONDS
+            written, status = read(output, until, plugin), read(ended, until, plugin)
+            os.lseek(stderr, 0, os.SEEK_SET)
+            problem = os.read(stderr, 1 << 20)
+        finally:
+            for descriptor in (stderr, output, ended):
+                os.close(descriptor)
+        return subprocess.CompletedProcess([plugin], int(status), written.decode(), problem.decode())
 
 
-def serve(plugin: str, environment: dict[str, str]) -> NoReturn:
-    """What the child does with its request, in place of executing a program."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the pipe with it that tells the parent of exec
-    os.environ.clear()
-    os.environ.update(environment)
-    status = 1
-    try:
-        executable.main(plugin)
-    except SystemExit as end:
-        status = int(str(end.code or 0))
-    except BaseException:
-        os.write(2, traceback.format_exc().encode())
-    finally:
-        os._exit(status)
+def read(descriptor: int, until: float, plugin: str) -> bytes:
+    """All that is written, to its end."""
+    ready = select.poll()
+    ready.register(descriptor, select.POLLIN)
+    chunks: list[bytes] = []
+    while ready.poll(max(0, until - time.monotonic()) * 1000):
+        chunk = os.read(descriptor, 1 << 16)
+        if not chunk:
+            return b"".join(chunks)
+        chunks.append(chunk)
+    raise subprocess.TimeoutExpired([plugin], SECONDS)

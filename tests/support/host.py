@@ -42,16 +42,16 @@ class Container(Namespace):
 class Host(Namespace):
     def __init__(self, implementation: "cni.Implementation | None" = None) -> None:
         need_root()
-        need("unshare", "setpriv", "busybox", "ip", "nft")
+        need("unshare", "busybox", "ip", "nft")
         starter = Starter(place.make)
         self._process = starter.start(
-            place.HOLDER, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            place.HOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert self._process.stdout and self._process.stderr
         if self._process.stdout.readline() != "ready\n":
             raise RuntimeError(f"no throw-away host: {self._process.stderr.read()}")
-        self.holder = self._process.pid
-        super().__init__(self.holder, f"/proc/{self.holder}/ns/net", "host", starter)
+        holder = self._process.pid
+        super().__init__(holder, f"/proc/{holder}/ns/net", "host", starter)
 
         self.implementation = implementation
         self.containers: list[Container] = []

@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -99,6 +99,7 @@ class Namespace:
 
     def __init__(self, holder: int, net: str, name: str, starter: "Starter | None" = None) -> None:
         self.name = name
+        self.holder = holder
         self.root = Path(f"/proc/{holder}/root")  # the host's files, from outside
         self.net_outside = net
         self.starter = starter or Starter(partial(place.enter, holder))
@@ -238,6 +239,11 @@ class Namespace:
 
 def base_environment() -> dict[str, str]:
     """Ours, with the administrator's programs on PATH, less what speaks of networks, sudo, this Python."""
+    return dict(_environment())
+
+
+@cache  # a score of times in a test
+def _environment() -> dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()

@@ -18,10 +18,10 @@ MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 0x1000, 0x2000, 0x4000, 0x40000
 MNT_DETACH = 2
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
-# The first process.  /proc can be mounted only from within the process namespace.  It goes with the thread
-# that started it, should pytest be killed.  With SIGCHLD ignored the kernel reaps whatever is orphaned.
-HOLD = "mount -t proc proc /proc && echo ready && exec /usr/bin/env --ignore-signal=CHLD sleep 2147483647"
-HOLDER = ["setpriv", "--pdeathsig", "KILL", "busybox", "sh", "-c", HOLD]
+# The first process.  /proc can be mounted only from within the process namespace.  It ends with its input:
+# should pytest be killed, all of the place goes too.  With SIGCHLD ignored the kernel reaps orphans.
+HOLD = "mount -t proc proc /proc && echo ready && exec /usr/bin/env --ignore-signal=CHLD busybox cat"
+HOLDER = ["busybox", "sh", "-c", HOLD]
 
 
 def make() -> int:
@@ -71,12 +71,22 @@ def enter(holder: int) -> int:
     """
     home = net_of_this_thread()
     _call("unshare", CLONE_FS)  # the working directory, or there is no way into a mount namespace
-    kinds = {"pid": CLONE_NEWPID, "mnt": CLONE_NEWNS}
-    spaces = [(open_space(f"/proc/{holder}/ns/{name}"), kind) for name, kind in kinds.items()]
-    for space, kind in spaces:
-        _call("setns", space, kind)
-        os.close(space)
+    processes, files = open_space(f"/proc/{holder}/ns/pid"), open_space(f"/proc/{holder}/ns/mnt")
+    enter_processes(processes)
+    enter_files(files)
+    os.close(processes)
+    os.close(files)
     return home
+
+
+def enter_processes(space: int) -> None:
+    """From now on, let what this thread starts begin in a PID namespace."""
+    _call("setns", space, CLONE_NEWPID)
+
+
+def enter_files(space: int) -> None:
+    """Move this thread into a mount namespace."""
+    _call("setns", space, CLONE_NEWNS)
 
 
 def enter_net(space: int) -> None:
