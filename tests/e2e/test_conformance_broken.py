@@ -14,8 +14,13 @@ from cnihook.conformance.run import run_checks, run_pairs, work_of
 from tests.support.skip import need, need_root
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-IMPORT = f"import sys; sys.path.append('{CHECKOUT}/tests/support'); import small_plugin"
-LAUNCHER = f'#!/bin/sh\nBROKEN={{rule}} exec {sys.executable} -IS -c "{IMPORT}"\n'
+LAUNCHER = f"""\
+#!{sys.executable} -IS
+import os, sys
+os.environ["BROKEN"] = "{{rule}}"
+sys.path.append("{CHECKOUT}/tests/support")
+import small_plugin
+"""
 
 # One process computes all verdicts, so that they are tried side by side.
 pytestmark = pytest.mark.xdist_group("conformance-broken")
