@@ -18,7 +18,7 @@ which what is forwarded from it does go through:
 """
 
 from cnihook.lean.address import IPNet
-from cnihook.linux import nft
+from cnihook.linux import nft, nft_objects
 from cnihook.linux.flock import Lock
 from cnihook.sdk import accept, table
 from cnihook.sdk.call import Call
@@ -34,11 +34,8 @@ _BASE_CHAIN, _MEMBERS, _BRIDGES = "forward", "forward-members", "forward-bridges
 _ACCEPT = "forward-accept-"
 _POLICIES = tuple(f"forward-{policy}/" for policy in POLICIES)
 
-_DECLARE_MEMBERS = f"""\
-add table {TABLE}
-add map {TABLE} {_MEMBERS} {{ type ifname : verdict ; }}
-"""
 _DECLARE_POLICIES = f"""\
+add table {TABLE}
 add set {TABLE} {_BRIDGES} {{ type ifname ; }}
 add chain {TABLE} {_BASE_CHAIN} {{ type filter hook forward priority filter ; }}
 flush chain {TABLE} {_BASE_CHAIN}
@@ -62,22 +59,23 @@ def policy_chain(policy: str, bridge: str) -> str:
 def join(call: Call, chains: "Sequence[str]") -> None:
     """This attachment wants them.  Under the lock."""
     present = table.chains()
-    commands = []
+    what = f"set up forwarding for {call.owner}"
     policies = sorted({chain for chain in [*present, *chains] if chain.startswith(_POLICIES)})
     if not _are_intact(policies):
-        commands += _declared(policies)
+        nft.run("\n".join(_declared(policies)), what)
     missing = [chain for chain in chains if chain not in present]
+    messages = []
     if missing:
-        accepting = [chain for chain in missing if chain not in policies]
-        commands = [_DECLARE_MEMBERS, *commands, *(f"add chain {TABLE} {chain}" for chain in accepting)]
-    what = f"set up forwarding for {call.owner}"
-    if commands:
-        nft.run("\n".join(commands), what)
-    elements = [
+        messages += [
+            nft_objects.table(NAME),
+            nft_objects.verdict_map(NAME, _MEMBERS, nft_objects.IFNAME),
+            *(nft_objects.chain(NAME, chain) for chain in missing if chain not in policies),
+        ]
+    messages += [
         nft.new_element(NAME, _MEMBERS, _member(_key(call.owner, chain)), call.owner, jump=chain)
         for chain in chains
     ]
-    nft.change(FAMILY, elements, what)
+    nft.change(FAMILY, messages, what)
 
 
 def is_set(call: Call, chain: str) -> bool:

@@ -13,30 +13,23 @@ elements, that takes 0.2 ms.
 """
 
 from cnihook.lean.address import Address, IPNet
-from cnihook.linux import nft
+from cnihook.linux import nft, nft_objects
 from cnihook.linux.flock import Lock
 from cnihook.sdk import table
 from cnihook.sdk.call import Call
-from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
+from cnihook.sdk.table import FAMILY, LOCK, NAME
 from cnihook.spec.config import NetConf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cnihook.linux.nft_objects import Message
+
 _BASE_CHAIN = "postrouting"
 _PREFIX = "masq-"
 _BASE_RULES, _RULES = 2, 3  # in the chain postrouting, and in each chain of a network
-
-_BASE = f"""\
-add table {TABLE}
-add map {TABLE} masq4 {{ type ipv4_addr : verdict ; }}
-add map {TABLE} masq6 {{ type ipv6_addr : verdict ; }}
-add chain {TABLE} postrouting {{ type nat hook postrouting priority srcnat ; }}
-flush chain {TABLE} postrouting
-add rule {TABLE} postrouting ip saddr vmap @masq4
-add rule {TABLE} postrouting ip6 saddr vmap @masq6
-"""
+_MULTICAST = {4: IPNet.parse("224.0.0.0/4"), 6: IPNet.parse("ff00::/8")}
 
 
 def _chain(network: str, subnet: IPNet) -> str:
@@ -47,9 +40,36 @@ def _chain(network: str, subnet: IPNet) -> str:
     return f"{_PREFIX}{network}-{subnet}".replace(":", "_")  # no colon in an identifier of nft
 
 
-def _words(address: Address) -> "tuple[str, str, str]":
-    """nft's word for the protocol, the map, and the multicast range, which is nobody's subnet."""
-    return ("ip", "masq4", "224.0.0.0/4") if address.version == 4 else ("ip6", "masq6", "ff00::/8")
+def _map(address: Address) -> str:
+    return f"masq{address.version}"
+
+
+def _base() -> "list[Message]":
+    """The way into the maps."""
+    hook = ("nat", nft_objects.POST_ROUTING, nft_objects.SRCNAT)
+    messages = [
+        nft_objects.table(NAME),
+        nft_objects.verdict_map(NAME, "masq4", nft_objects.IPV4_ADDR),
+        nft_objects.verdict_map(NAME, "masq6", nft_objects.IPV6_ADDR),
+        nft_objects.chain(NAME, _BASE_CHAIN, *hook),
+        nft_objects.flush(NAME, _BASE_CHAIN),
+    ]
+    for version in (4, 6):
+        way = nft_objects.source(version) + nft_objects.vmap(f"masq{version}")
+        messages.append(nft_objects.rule(NAME, _BASE_CHAIN, way))
+    return messages
+
+
+def _network(chain: str, subnet: IPNet) -> "list[Message]":
+    """What does not leave the subnet is left alone, and so is multicast, which is nobody's subnet."""
+    stay = nft_objects.verdict(nft_objects.RETURN)
+    return [
+        nft_objects.chain(NAME, chain),
+        nft_objects.flush(NAME, chain),
+        nft_objects.rule(NAME, chain, nft_objects.destined(subnet) + stay),
+        nft_objects.rule(NAME, chain, nft_objects.destined(_MULTICAST[subnet.address.version]) + stay),
+        nft_objects.rule(NAME, chain, nft_objects.masquerade()),
+    ]
 
 
 def is_wanted(conf: NetConf) -> bool:
@@ -64,28 +84,20 @@ def add(call: Call, nets: "Iterable[IPNet]") -> None:
     """Masquerade what these addresses send out of their subnets."""
     with Lock(LOCK, purpose=f"masquerade {call.owner}"):
         present = table.chains()
-        commands = [_BASE] if present.get(_BASE_CHAIN) != _BASE_RULES else []
+        messages = _base() if present.get(_BASE_CHAIN) != _BASE_RULES else []
         elements = []
         for net in nets:
             subnet = net.network()
-            protocol, container, multicast = _words(net.address)
+            container = _map(net.address)
             chain = _chain(call.network, subnet)
             if present.get(chain, 0) < _RULES:
-                commands += [
-                    f"add chain {TABLE} {chain}",
-                    f"flush chain {TABLE} {chain}",
-                    f"add rule {TABLE} {chain} {protocol} daddr {subnet} return",
-                    f"add rule {TABLE} {chain} {protocol} daddr {multicast} return",
-                    f"add rule {TABLE} {chain} masquerade",
-                ]
+                messages += _network(chain, subnet)
+                present[chain] = _RULES  # two addresses may be of one subnet
             if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
                 # Left by an owner who is gone, since the address is ours now; it would not be replaced.
                 elements.append(nft.old_element(NAME, container, net.address))
             elements.append(nft.new_element(NAME, container, net.address, call.owner, jump=chain))
-        what = f"masquerade {call.owner}"
-        if commands:
-            nft.run("\n".join(commands), what)
-        nft.change(FAMILY, elements, what)
+        nft.change(FAMILY, messages + elements, f"masquerade {call.owner}")
 
 
 def delete(call: Call, addresses: "Iterable[Address]") -> None:
@@ -96,7 +108,7 @@ def delete(call: Call, addresses: "Iterable[Address]") -> None:
         ours = [
             address
             for address in addresses
-            if nft.comment_of(FAMILY, NAME, _words(address)[1], address) == call.owner
+            if nft.comment_of(FAMILY, NAME, _map(address), address) == call.owner
         ]
         _remove(ours or [address for address, owner in _all() if owner == call.owner])
 
@@ -111,7 +123,7 @@ def is_set(call: Call, net: IPNet) -> bool:
     """Whether the address is this call's in its map, and the way from there is as it was made."""
     present = table.chains()
     return (
-        nft.comment_of(FAMILY, NAME, _words(net.address)[1], net.address) == call.owner
+        nft.comment_of(FAMILY, NAME, _map(net.address), net.address) == call.owner
         and present.get(_BASE_CHAIN) == _BASE_RULES
         and present.get(_chain(call.network, net.network()), 0) >= _RULES
     )
@@ -128,7 +140,7 @@ def _all() -> "list[tuple[Address, str]]":
 def _remove(addresses: "list[Address]") -> None:
     """Remove the elements, and what none needs any more: another's DEL may have been killed in between."""
     if addresses:
-        elements = [nft.old_element(NAME, _words(address)[1], address) for address in addresses]
+        elements = [nft.old_element(NAME, _map(address), address) for address in addresses]
         nft.change(FAMILY, elements, "stop masquerading")
     chains = table.chains()
     ours = [name for name in chains if name.startswith(_PREFIX)]

@@ -7,7 +7,7 @@ any of that is missing, and adds elements; so what somebody flushed is back with
 removes elements, and then what nothing needs any more: the table goes with the last chain in it.
 """
 
-from cnihook.linux import nft
+from cnihook.linux import nft, nft_objects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,10 +39,8 @@ def remove(present: "dict[str, int]", unused: "Sequence[str]", objects: "Sequenc
     if not gone:
         return
     if len(gone) == len(present):
-        nft.run(f"delete table {TABLE}", "remove the empty table")
+        nft.change(FAMILY, [nft_objects.delete_table(NAME)], "remove the empty table")
         return
-    commands = [f"delete chain {TABLE} {name}" for name in gone]
-    for thing in objects:
-        kind, name = thing.split()
-        commands.append(f"delete {kind} {TABLE} {name}")
-    nft.run("\n".join(commands), "remove what nothing needs any more")
+    messages = [nft_objects.delete_chain(NAME, name) for name in gone]
+    messages += [nft_objects.delete_set(NAME, thing.split()[1]) for thing in objects]
+    nft.change(FAMILY, messages, "remove what nothing needs any more")

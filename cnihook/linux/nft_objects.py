@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tables, chains, maps and rules as messages for nft.change(), where loading libnftables is a tenth of an ADD.
+
+That is for the first container of a network, which on most machines is the only one, and for its DEL.  What
+is declared rarely, or reads better in nft's own words, goes through nft.run().  `nft list` shows no
+difference.  <linux/netfilter/nf_tables.h> has the messages, and nft's --debug=netlink the expressions.
+"""
+
+import _struct as struct
+
+from cnihook.lean.address import IPNet
+from cnihook.linux.netlink import NLM_F_APPEND, NLM_F_CREATE, attr, nested, text
+from cnihook.linux.nft import SUBSYSTEM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Message = tuple[int, int, bytes]
+
+IPV4_ADDR, IPV6_ADDR, IFNAME = (7, 4), (8, 16), (41, 16)  # libnftables' number for a type, and its length
+RETURN = -5
+POST_ROUTING, SRCNAT = 4, 100  # a hook, and a priority there
+
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN = SUBSYSTEM, SUBSYSTEM | 2, SUBSYSTEM | 3, SUBSYSTEM | 5
+_NEWRULE, _DELRULE, _NEWSET, _DELSET = SUBSYSTEM | 6, SUBSYSTEM | 8, SUBSYSTEM | 9, SUBSYSTEM | 11
+_NAME, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7  # the table is attribute 1 of all
+_HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
+_SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LEN, _SET_DATA_TYPE, _SET_ID = 2, 3, 4, 5, 6, 10
+_MAP, _VERDICTS = 0x8, 0xFFFFFF00
+_RULE_CHAIN, _RULE_EXPRESSIONS, _LIST_ELEM, _EXPR_NAME, _EXPR_DATA = 2, 4, 1, 1, 2
+_DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 1, 2, 1
+_NFPROTO = {4: bytes((2,)), 6: bytes((10,))}
+_SOURCE, _DESTINATION = {4: (12, 4), 6: (8, 16)}, {4: (16, 4), 6: (24, 16)}  # offset and length
+_META_NFPROTO, _NETWORK_HEADER, _REGISTER, _VERDICT_REGISTER = 15, 1, 1, 0
+
+
+def table(name: str) -> "Message":
+    """What is there already stays as it is; so it is with chains and maps."""
+    return _NEWTABLE, NLM_F_CREATE, text(_NAME, name)
+
+
+def delete_table(name: str) -> "Message":
+    return _DELTABLE, 0, text(_NAME, name)
+
+
+def chain(table: str, name: str, kind: str = "", hook: int = 0, priority: int = 0) -> "Message":
+    """With a `kind`, such as "nat", it is one that the kernel's hook calls."""
+    body = text(_NAME, table) + text(_CHAIN_NAME, name)
+    if kind:
+        place = _u32(_HOOK_NUMBER, hook) + attr(_HOOK_PRIORITY, struct.pack(">i", priority))
+        body += nested(_CHAIN_HOOK, place) + text(_CHAIN_TYPE, kind)
+    return _NEWCHAIN, NLM_F_CREATE, body
+
+
+def delete_chain(table: str, name: str) -> "Message":
+    """With the rules in it."""
+    return _DELCHAIN, 0, text(_NAME, table) + text(_CHAIN_NAME, name)
+
+
+def verdict_map(table: str, name: str, key: "tuple[int, int]") -> "Message":
+    """A map from keys of a type, such as IPV4_ADDR, to chains."""
+    kind, length = key
+    return (
+        _NEWSET,
+        NLM_F_CREATE,
+        text(_NAME, table)
+        + text(_SET_NAME, name)
+        + _u32(_SET_FLAGS, _MAP)
+        + _u32(_SET_KEY_TYPE, kind)
+        + _u32(_SET_KEY_LEN, length)
+        + _u32(_SET_DATA_TYPE, _VERDICTS)
+        + _u32(_SET_ID, 1),  # by which rules of the same transaction may name it; ours use its name
+    )
+
+
+def delete_set(table: str, name: str) -> "Message":
+    """Or a map, once no rule refers to it."""
+    return _DELSET, 0, text(_NAME, table) + text(_SET_NAME, name)
+
+
+def flush(table: str, chain: str) -> "Message":
+    return _DELRULE, 0, text(_NAME, table) + text(_RULE_CHAIN, chain)
+
+
+def rule(table: str, chain: str, *expressions: bytes) -> "Message":
+    body = text(_NAME, table) + text(_RULE_CHAIN, chain) + nested(_RULE_EXPRESSIONS, *expressions)
+    return _NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body
+
+
+# What a rule is made of, in its order.
+
+
+def source(version: int) -> bytes:
+    """Load the address that a packet of this IP version comes from, for vmap()."""
+    return _of_version(version) + _load(*_SOURCE[version])
+
+
+def destined(net: IPNet) -> bytes:
+    """Go on with what is for an address of this network."""
+    address, prefix = net.network().address, net.prefix
+    offset, length = _DESTINATION[address.version]
+    whole, rest = divmod(prefix, 8)
+    parts = _of_version(address.version)
+    if rest:
+        mask = ((1 << prefix) - 1 << 8 * length - prefix).to_bytes(length, "big")
+        return parts + _load(offset, length) + _mask(mask) + _equals(address)
+    # Of whole bytes nft compares no others.
+    return parts + _load(offset, whole) + _equals(address[:whole]) if whole else parts
+
+
+def vmap(name: str) -> bytes:
+    """Go where the map says."""
+    return _expression("lookup", text(1, name), _u32(2, _REGISTER), _u32(3, _VERDICT_REGISTER))
+
+
+def verdict(code: int) -> bytes:
+    data = nested(2, nested(_DATA_VERDICT, attr(_VERDICT_CODE, struct.pack(">i", code))))
+    return _expression("immediate", _u32(1, _VERDICT_REGISTER), data)
+
+
+def masquerade() -> bytes:
+    return _expression("masq")
+
+
+def _of_version(version: int) -> bytes:
+    return _expression("meta", _u32(1, _REGISTER), _u32(2, _META_NFPROTO)) + _equals(_NFPROTO[version])
+
+
+def _load(offset: int, length: int) -> bytes:
+    """From the network header."""
+    place = (_REGISTER, _NETWORK_HEADER, offset, length)
+    return _expression("payload", *(_u32(kind, value) for kind, value in enumerate(place, 1)))
+
+
+def _mask(bits: bytes) -> bytes:
+    registers = (_REGISTER, _REGISTER, len(bits))
+    return _expression(
+        "bitwise",
+        *(_u32(kind, value) for kind, value in enumerate(registers, 1)),
+        nested(4, attr(_DATA_VALUE, bits)),
+        nested(5, attr(_DATA_VALUE, bytes(len(bits)))),
+    )
+
+
+def _equals(value: bytes) -> bytes:
+    return _expression("cmp", _u32(1, _REGISTER), _u32(2, 0), nested(3, attr(_DATA_VALUE, value)))
+
+
+def _expression(name: str, *data: bytes) -> bytes:
+    return nested(_LIST_ELEM, text(_EXPR_NAME, name) + nested(_EXPR_DATA, *data))
+
+
+def _u32(kind: int, value: int) -> bytes:
+    return attr(kind, struct.pack(">I", value))

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""linux.nft_objects: what is declared in messages is what nft itself would have declared."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cnihook.lean.address import IPNet
+from cnihook.linux import nft, nft_objects
+from cnihook.linux.netlink import NetlinkError
+from tests.support.host import Host
+
+if TYPE_CHECKING:
+    from cnihook.linux.nft_objects import Message
+
+NETS = [
+    "10.22.0.0/16",
+    "10.22.7.128/25",
+    "10.0.0.0/1",
+    "10.1.1.1/32",
+    "fd00:1::/64",
+    "fd00:1::/61",
+    "fd00::9/128",
+]
+
+WORDS = """\
+add table inet t
+add map inet t m4 { type ipv4_addr : verdict ; }
+add map inet t m6 { type ipv6_addr : verdict ; }
+add map inet t members { type ifname : verdict ; }
+add chain inet t base { type nat hook postrouting priority srcnat ; }
+add chain inet t one
+add rule inet t base ip saddr vmap @m4
+add rule inet t base ip6 saddr vmap @m6
+"""
+WORDS += "".join(f"add rule inet t one {'ip6' if ':' in net else 'ip'} daddr {net} return\n" for net in NETS)
+WORDS += "add rule inet t one masquerade\n"
+
+
+@pytest.fixture(autouse=True)
+def implementation() -> None:
+    """No plugin takes part: one run is enough."""
+
+
+@pytest.fixture(autouse=True)
+def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A socket belongs to the namespace that it was made in."""
+    monkeypatch.setattr(nft, "_socket", None)
+    yield
+    if nft._socket:
+        nft._socket.close()
+
+
+def messages() -> "list[Message]":
+    leave = nft_objects.verdict(nft_objects.RETURN)
+    return [
+        nft_objects.table("t"),
+        nft_objects.verdict_map("t", "m4", nft_objects.IPV4_ADDR),
+        nft_objects.verdict_map("t", "m6", nft_objects.IPV6_ADDR),
+        nft_objects.verdict_map("t", "members", nft_objects.IFNAME),
+        nft_objects.chain("t", "base", "nat", nft_objects.POST_ROUTING, nft_objects.SRCNAT),
+        nft_objects.chain("t", "one"),
+        nft_objects.flush("t", "base"),
+        nft_objects.flush("t", "one"),
+        nft_objects.rule("t", "base", nft_objects.source(4), nft_objects.vmap("m4")),
+        nft_objects.rule("t", "base", nft_objects.source(6), nft_objects.vmap("m6")),
+        *(nft_objects.rule("t", "one", nft_objects.destined(IPNet.parse(net)), leave) for net in NETS),
+        nft_objects.rule("t", "one", nft_objects.masquerade()),
+    ]
+
+
+def change(host: Host, wanted: "Sequence[Message]") -> None:
+    host.inside(lambda: nft.change("inet", list(wanted), "test"))
+
+
+def listing(host: Host) -> str:
+    """As nft writes it, after what the kernel has of it, less the numbers that it gives to rules."""
+    text = host.run("nft", "--debug=netlink", "list", "ruleset").stdout
+    return re.sub(r"^(inet t \w+)( \d+)+ *$", r"\1", text, flags=re.MULTILINE)
+
+
+def test_nft_would_declare_the_same(host: Host) -> None:
+    change(host, messages())
+    ours = listing(host)
+    host.run("nft", "flush", "ruleset")
+    host.run("nft", "-f", "-", input=WORDS)
+
+    assert ours == listing(host)
+    assert ours.count("return") > len(NETS) and "masq" in ours
+    host.run("nft", "flush", "ruleset")
+
+
+@pytest.mark.parametrize("first", ["messages", "words"])
+def test_what_is_there_is_declared_again_without_harm(host: Host, first: str) -> None:
+    if first == "words":
+        host.run("nft", "-f", "-", input=WORDS)
+    else:
+        change(host, messages())
+    before = listing(host)
+
+    change(host, messages())
+
+    assert listing(host) == before
+    host.run("nft", "flush", "ruleset")
+
+
+def test_a_network_of_everything_needs_no_address(host: Host) -> None:
+    rule = nft_objects.rule(
+        "t", "one", nft_objects.destined(IPNet.parse("0.0.0.0/0")), nft_objects.masquerade()
+    )
+    change(host, [*messages(), rule])
+
+    assert "meta nfproto ipv4 masquerade" in host.nft()
+    host.run("nft", "flush", "ruleset")
+
+
+def test_all_can_be_deleted_one_by_one(host: Host) -> None:
+    change(host, messages())
+
+    change(host, [nft_objects.delete_chain("t", name) for name in ("base", "one")])
+    assert "chain" not in host.nft() and "map m4" in host.nft()
+    change(host, [nft_objects.delete_set("t", name) for name in ("m4", "m6", "members")])
+    assert host.nft().split() == ["table", "inet", "t", "{", "}"]
+    change(host, [nft_objects.delete_table("t")])
+    assert host.nft() == ""
+
+
+def test_a_map_in_use_stays_and_so_does_all_else(host: Host) -> None:
+    change(host, messages())
+    before = host.nft()
+
+    with pytest.raises(NetlinkError, match="test: .*busy"):
+        change(host, [nft_objects.delete_chain("t", "one"), nft_objects.delete_set("t", "m4")])
+
+    assert host.nft() == before
+    host.run("nft", "flush", "ruleset")
