@@ -79,6 +79,10 @@ def run(argv: "list[str]") -> int:
 
 
 def _run(argv: "list[str]") -> int:
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        from cnihook.lean import streams
+
+        streams.reopen()
     command, *arguments = argv or ["--help"]
     if command in ("--help", "-h", "help"):
         print(usage(), end="")

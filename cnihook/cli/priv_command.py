@@ -4,7 +4,7 @@
 import os
 
 from cnihook.cli.priv_options import Refused
-from cnihook.lean import command, signals
+from cnihook.lean import command, signals, streams
 from cnihook.lean.job import Job
 from cnihook.linux import libc, mounts
 
@@ -49,7 +49,7 @@ class CommandProcess:
         self._complain = complain
         self._user = user
         self._namespace = namespace
-        closed = _fill_standard_streams()
+        closed = streams.fill()
         self._ready, ready = os.pipe()
         go, self._go = os.pipe()
         self.pid = os.fork()
@@ -138,17 +138,6 @@ class CommandProcess:
 
             libc.unshare(libc.CLONE_NEWUTS)
             sethostname(hostname)
-
-
-def _fill_standard_streams() -> "list[int]":
-    """Put /dev/null where stdin, stdout or stderr is closed: a file of ours would be taken for it."""
-    closed = []
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            closed.append(os.open(os.devnull, os.O_RDWR))  # the lowest number that is free: this one
-    return closed
 
 
 def _let_everybody_ping() -> None:

@@ -143,6 +143,18 @@ def test_a_reader_that_is_gone_is_not(host: Host, words: str) -> None:
     assert len(lines) == OUTPUTS[words] - 1  # of wrong words
 
 
+@pytest.mark.parametrize("words", [*OUTPUTS, "ps", "inspect c1"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_closed_stream_is_as_one_to_nowhere(host: Host, words: str, number: int) -> None:
+    configure(host, MYNET)
+
+    def told(where: str) -> tuple[int, str, str]:
+        done = host.run("sh", "-c", f"exec {INSTALLED} {words} {number}>{where}", check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert told("&-") == told("/dev/null")
+
+
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in HOOK])
 def test_help_keeps_to_a_narrow_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prose and options do; an example, a heading and what cannot be broken may be longer."""
