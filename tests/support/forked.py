@@ -64,6 +64,7 @@ class Forked(Implementation):
         finally:
             for descriptor in (stderr, output, ended):
                 os.close(descriptor)
+        assert status, f"{plugin} could not be started"
         return subprocess.CompletedProcess([plugin], int(status), written.decode(), problem.decode())
 
 

@@ -15,7 +15,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
 import cnihook
 from cnihook.sdk import executable
@@ -28,8 +27,8 @@ def main() -> None:
     """Serve requests until nobody is left who could send one.
 
     A request is a plugin's name and its environment, as JSON, with descriptors: of the PID namespace, the
-    mount namespace and the network namespace to go to, then 0, 1 and 2 of the plugin, and at last a pipe on
-    which its exit status comes as decimal digits once it is gone.
+    mount namespace and the network namespace to go to, then 0, 1 and 2 of the plugin, and at last a pipe.
+    There its exit status comes as decimal digits once it is gone, or nothing, where it could not be started.
     """
     requests = socket.socket(fileno=int(sys.argv[1]))
     load()
@@ -40,22 +39,34 @@ def main() -> None:
     while True:
         for descriptor, _ in ready.poll():
             if descriptor in calls:
-                pid, answer = calls.pop(descriptor)
                 ready.unregister(descriptor)
-                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                os.write(answer, str(status).encode())
-                os.close(answer)
+                finish(*calls.pop(descriptor))
                 os.close(descriptor)
                 continue
             message, passed, *_ = socket.recv_fds(requests, 1 << 20, 7, socket.MSG_CMSG_CLOEXEC)
             if not message:
                 return
             plugin, environment = json.loads(message)
-            pid = start(plugin, environment, passed)
-            for given in passed[:-1]:
-                os.close(given)
-            calls[os.pidfd_open(pid)] = pid, passed[-1]
-            ready.register(list(calls)[-1], select.POLLIN)
+            *given, answer = passed
+            try:
+                pid = start(plugin, environment, given)
+            except OSError:
+                os.close(answer)
+            else:
+                ended = os.pidfd_open(pid)
+                calls[ended] = pid, answer
+                ready.register(ended, select.POLLIN)
+            for one in given:
+                os.close(one)
+
+
+def finish(pid: int, answer: int) -> None:
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    try:
+        os.write(answer, str(status).encode())
+    except BrokenPipeError:
+        pass  # it took too long, and whoever asked has gone on
+    os.close(answer)
 
 
 def load() -> None:
@@ -66,34 +77,34 @@ def load() -> None:
                 import_module(module.name)
 
 
-def start(plugin: str, environment: dict[str, str], passed: Sequence[int]) -> int:
+def start(plugin: str, environment: dict[str, str], given: Sequence[int]) -> int:
     """The PID of a process that serves one call and exits."""
-    processes, files, net, *streams, _ = passed
+    processes, files, net, *streams = given
     place.enter_processes(processes)
     pid = os.fork()
-    if pid == 0:
+    if pid:
+        return pid
+    status = 1
+    try:
         place.enter_files(files)
         place.enter_net(net)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         serve(plugin, environment)
-    return pid
-
-
-def serve(plugin: str, environment: dict[str, str]) -> NoReturn:
-    """From here on, all is as in the plugin's executable once it has imported itself."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    os.environ.clear()
-    os.environ.update(environment)
-    status = 1
-    try:
-        executable.main(plugin)
     except SystemExit as end:
         status = int(str(end.code or 0))
     except BaseException:
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
+
+
+def serve(plugin: str, environment: dict[str, str]) -> None:
+    """From here on, all is as in the plugin's executable once it has imported itself."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.environ.clear()
+    os.environ.update(environment)
+    executable.main(plugin)
 
 
 if __name__ == "__main__":
