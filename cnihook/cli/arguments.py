@@ -6,7 +6,6 @@ import os
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
 
 from cnihook.attach import Settings
 from cnihook.cli import terminal
@@ -17,6 +16,10 @@ from cnihook.oci import wants as words
 from cnihook.runtime.wants import Wants
 from cnihook.spec.errors import CniError
 from cnihook.spec.names import check_container_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _ADMINISTRATORS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where runtimes are, and what plugins call
 
@@ -54,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         )
         self._command = command
 
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str) -> "NoReturn":
         complain(f"{self._command}: {message}; see `cnihook {self._command} --help`")
         raise SystemExit(2)
 
@@ -83,7 +86,7 @@ class Parser(argparse.ArgumentParser):
                 help=word.purpose.replace("%", "%%"),
             )
 
-    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+    def parse_args(self, *arguments: "Any", **options: "Any") -> "Any":
         if "wants" in self._defaults:
             self.set_defaults(wants=Wants(), said=[])  # not the one of an earlier parsing
         return super().parse_args(*arguments, **options)
@@ -109,7 +112,7 @@ class _AddWant(argparse.Action):
         self,
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
-        values: Any,
+        values: "Any",
         option: str | None = None,
     ) -> None:
         word = words.word_of(option or "")

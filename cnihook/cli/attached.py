@@ -3,7 +3,6 @@
 
 import os
 import time
-from typing import Any
 
 from cnihook.linux import flock
 from cnihook.log import complain
@@ -12,6 +11,10 @@ from cnihook.runtime.cache import Record
 from cnihook.runtime.networks import Network
 from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.spec.result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ATTACHED, ATTACHING, DEAD, RETRY = "attached", "attaching", "dead", "retry"
 COLOURS = {ATTACHED: "green", ATTACHING: "cyan", DEAD: "red", RETRY: "yellow"}

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the record of an attachment and the kernel differ, in words."""
 
-from typing import Any
-
 from cnihook.cli import attached
 from cnihook.cli.attached import Attached
 from cnihook.lean.address import Address, IPNet
@@ -10,11 +8,16 @@ from cnihook.sdk import invoke
 from cnihook.spec.config import NetConf
 from cnihook.spec.errors import CniError
 
-Json = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
+
 _RT_TABLE_MAIN = 254
 
 
-def differences(one: Attached, kernel: Json, unseen: bool) -> "list[str]":
+def differences(one: Attached, kernel: "Json", unseen: bool) -> "list[str]":
     """`kernel` is what inspect found; `unseen`: the namespace, or another part, could not be looked at."""
     found = []
     if one.state == attached.DEAD:
@@ -34,7 +37,7 @@ def differences(one: Attached, kernel: Json, unseen: bool) -> "list[str]":
     return found
 
 
-def _inside(one: Attached, kernel: Json) -> "list[str]":
+def _inside(one: Attached, kernel: "Json") -> "list[str]":
     link = kernel["link"]
     if not link:
         return [f"{one.ifname} is not in the container"]
@@ -69,7 +72,7 @@ def _routes(one: Attached, present: "list[Json]") -> "list[str]":
     return found
 
 
-def _on_host(one: Attached, host: Json) -> "list[str]":
+def _on_host(one: Attached, host: "Json") -> "list[str]":
     found = []
     for interface in one.result.interfaces:
         link = host.get(interface.name, {}).get("link")

@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import time
-from typing import NoReturn
 
 from cnihook import attach
 from cnihook.attach import Settings
@@ -21,6 +20,10 @@ from cnihook.cli import docker_pause
 from cnihook.cli.docker_pause import Docker, DockerError, Pause
 from cnihook.lean.words import describe
 from cnihook.log import Log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 LABEL = "cnihook.pause"  # on the real container: the name of its pause container
 
@@ -66,7 +69,7 @@ class Keeper:
 
 def _live(
     docker: Docker, name: str, options: list[str], settings: Settings, orders: int, reports: int
-) -> NoReturn:
+) -> "NoReturn":
     """The keeper's side, from its first breath to its last."""
     try:
         _settle({orders, reports})

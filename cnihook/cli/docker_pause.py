@@ -13,10 +13,13 @@ import shutil
 import struct
 import subprocess
 import tarfile
-from typing import Any
 
 from cnihook.lean.words import one_line
 from cnihook.linux.flock import Lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _IMAGE = "cnihook/pause:1"  # the number goes up when the image changes
 _MARK = "CNIHOOK_PAUSE"  # in its environment, where a process can be told by it from any other
@@ -72,7 +75,7 @@ def _reason(stderr: str) -> str:
 class Pause:
     """A pause container that runs, as `docker inspect` describes it."""
 
-    def __init__(self, facts: dict[str, Any]) -> None:
+    def __init__(self, facts: "dict[str, Any]") -> None:
         self.facts = facts
         self.name: str = facts["Name"].removeprefix("/")
         self.id: str = facts["Id"]

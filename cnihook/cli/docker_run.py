@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import sys
-from typing import NoReturn
 
 from cnihook import attach
 from cnihook.attach import Container, Settings
@@ -30,6 +29,10 @@ from cnihook.oci import names, wants
 from cnihook.oci.etc import File
 from cnihook.runtime import networks
 from cnihook.runtime.wants import Served, Wants
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _FAILED = 125  # as docker run says that the container is not to blame
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # for plugins: they call programs of the administrator
@@ -129,7 +132,7 @@ def _runtime(docker: Docker, plan: Plan, settings: Settings) -> str:
     return found
 
 
-def _become(docker: Docker, words: list[str]) -> NoReturn:
+def _become(docker: Docker, words: list[str]) -> "NoReturn":
     os.execve(docker.program, words, command.environment())
 
 

@@ -2,7 +2,6 @@
 """What a picture of a host's networks shows: ways out, networks, containers, and what leads where."""
 
 import os
-from typing import Any
 
 from cnihook.cli import attached, ranges
 from cnihook.cli.attached import Attached
@@ -10,6 +9,10 @@ from cnihook.lean.address import Address
 from cnihook.runtime import networks
 from cnihook.spec.config import NetConf, lookup
 from cnihook.spec.errors import CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 NAT, ROUTED, DIRECT, NO_WAY = "NAT", "routed", "direct", "no way out"
 

@@ -4,7 +4,6 @@
 import json
 import os
 import subprocess
-from typing import Any
 
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
@@ -12,6 +11,10 @@ from cnihook.lean.words import in_words, one_line
 from cnihook.log import complain
 from cnihook.oci import inject, wants, words
 from cnihook.spec.errors import IO_FAILURE, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Both engines read the first.  Podman takes a file of the same name in the second for it.
 DEFAULT = "/usr/share/containers/oci/hooks.d"
@@ -63,7 +66,7 @@ def _path(folder: str, stage: str) -> str:
     return f"{folder}/90-cnihook-{stage}.json"
 
 
-def _content(stage: str, environment: dict[str, str]) -> dict[str, Any]:
+def _content(stage: str, environment: dict[str, str]) -> "dict[str, Any]":
     """One file a stage: it has one list of arguments, by which the hook tells the stages apart."""
     names = (wants.PREFIX.replace(".", r"\."), words.MULTUS.replace(".", r"\.") + "$")
     return {

@@ -3,7 +3,6 @@
 
 import base64
 import json
-from typing import Any
 
 from cnihook.cli import attached, needs, terminal
 from cnihook.cli.arguments import Parser
@@ -16,6 +15,12 @@ from cnihook.linux.netns import NetNS
 from cnihook.runtime import attachment
 from cnihook.spec.config import NetConf
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
+
 DESCRIPTION = """\
 Show all that is on record of a container's networks, and beside it what the kernel has: links, addresses,
 routes, neighbours, queueing disciplines, elements of `table inet cnihook`, and the settings that tuning
@@ -25,8 +30,6 @@ The kernel is asked through pyroute2, not by the code that sets networks up.
 """
 
 _TUNING = "/run/cni/tuning"
-
-Json = dict[str, Any]
 
 
 def parser() -> Parser:
@@ -50,7 +53,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _report(one: Attached, host: View, inside: "dict[str, View | str]") -> Json:
+def _report(one: Attached, host: View, inside: "dict[str, View | str]") -> "Json":
     path = attachment.living_path(one.record)
     if path and path not in inside:
         try:
@@ -76,7 +79,7 @@ def _report(one: Attached, host: View, inside: "dict[str, View | str]") -> Json:
     return {**_record(one), "kernel": kernel, "differences": found + differences(one, kernel, bool(problem))}
 
 
-def _record(one: Attached) -> Json:
+def _record(one: Attached) -> "Json":
     record = one.record
     return {
         **one.to_json(),
@@ -93,7 +96,7 @@ def _record(one: Attached) -> Json:
     }
 
 
-def _is_of(neighbour: Json, link: "Json | None") -> bool:
+def _is_of(neighbour: "Json", link: "Json | None") -> bool:
     return link is not None and neighbour["mac"] == link["mac"]
 
 
@@ -157,7 +160,7 @@ def _show(reports: "list[Json]") -> None:
                     line(f"    {text}")
 
 
-def _parts(report: Json) -> "list[tuple[str, list[str]]]":
+def _parts(report: "Json") -> "list[tuple[str, list[str]]]":
     record, kernel = report["record"], report["kernel"]
     result = record["result"] or {}
     process = f"process {report['pid']}" if report["pid"] else "no process is named"
@@ -183,7 +186,7 @@ def _parts(report: Json) -> "list[tuple[str, list[str]]]":
     return parts
 
 
-def _interface(view: Json, without_routes: bool = False) -> "list[str]":
+def _interface(view: "Json", without_routes: bool = False) -> "list[str]":
     link = view.get("link")
     if not link:
         return []
@@ -199,11 +202,11 @@ def _interface(view: Json, without_routes: bool = False) -> "list[str]":
     return lines
 
 
-def _route(route: Json) -> str:
+def _route(route: "Json") -> str:
     via = f" via {route['gw']}" if route.get("gw") else ""
     table = f" table {route['table']}" if route.get("table") not in (None, 254) else ""
     return f"{route.get('dst')}{via}{table}"
 
 
-def _element(one: Json) -> str:
+def _element(one: "Json") -> str:
     return f"{one['in']}: {one['key']}" + (f" : {one['to']}" if "to" in one else "")

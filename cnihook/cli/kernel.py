@@ -9,12 +9,17 @@ import json
 import os
 import shutil
 import subprocess
-from typing import Any
 
 from cnihook.cli import needs
 from cnihook.linux.netns import NetNS
 from cnihook.sdk.call import Call, Request
 from cnihook.spec.config import NetConf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
 
 _AF_INET, _AF_INET6 = 2, 10
 _IFF_UP = 1
@@ -23,8 +28,6 @@ _RTN_UNICAST = 1
 _SCOPES = {0: "global", 253: "link", 254: "host"}
 _NUD = {1: "incomplete", 2: "reachable", 4: "stale", 8: "delay", 16: "probe", 32: "failed", 64: "noarp",
         128: "permanent"}  # fmt: skip
-
-Json = dict[str, Any]
 
 
 class View:
@@ -46,14 +49,14 @@ class View:
         finally:
             namespace.close()
 
-    def of(self, dev: str) -> Json:
+    def of(self, dev: str) -> "Json":
         """All there is of one interface."""
         fields: Json = {"link": self.links.get(dev)}
         for name in ("addresses", "routes", "neighbours", "qdiscs"):
             fields[name] = [one for one in getattr(self, name) if one["dev"] == dev]
         return fields
 
-    def _link(self, link: Any) -> Json:
+    def _link(self, link: "Any") -> "Json":
         info = link.get_attr("IFLA_LINKINFO")
         return {
             "name": link.get_attr("IFLA_IFNAME"),
@@ -66,7 +69,7 @@ class View:
             "master": self._names.get(link.get_attr("IFLA_MASTER")),
         }
 
-    def _address(self, one: Any) -> Json:
+    def _address(self, one: "Any") -> "Json":
         address = one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS")
         return {
             "dev": self._names.get(one["index"]),
@@ -74,7 +77,7 @@ class View:
             "scope": _SCOPES.get(one["scope"], str(one["scope"])),
         }
 
-    def _route(self, one: Any) -> Json:
+    def _route(self, one: "Any") -> "Json":
         everything = "0.0.0.0/0" if one["family"] == _AF_INET else "::/0"
         destination = one.get_attr("RTA_DST")
         table = one.get_attr("RTA_TABLE")
@@ -86,7 +89,7 @@ class View:
             "metric": one.get_attr("RTA_PRIORITY"),
         }
 
-    def _neighbour(self, one: Any) -> Json:
+    def _neighbour(self, one: "Any") -> "Json":
         return {
             "dev": self._names.get(one["ifindex"]),
             "address": one.get_attr("NDA_DST"),
@@ -94,16 +97,16 @@ class View:
             "state": _NUD.get(one["state"], str(one["state"])),
         }
 
-    def _qdisc(self, one: Any) -> Json:
+    def _qdisc(self, one: "Any") -> "Json":
         return {"dev": self._names.get(one["index"]), "kind": one.get_attr("TCA_KIND")}
 
 
-def _is_shown(route: Any) -> bool:
+def _is_shown(route: "Any") -> bool:
     """Without what the kernel keeps for itself: its own addresses, multicast."""
     return bool(route["type"] == _RTN_UNICAST and route["table"] != _RT_TABLE_LOCAL)
 
 
-def _is_known(neighbour: Any) -> bool:
+def _is_known(neighbour: "Any") -> bool:
     return neighbour["family"] in (_AF_INET, _AF_INET6) and _NUD.get(neighbour["state"]) != "noarp"
 
 
@@ -136,7 +139,7 @@ def _nft(*words: str) -> "list[Json] | None":
     return [one for one in listed if isinstance(one, dict)]
 
 
-def _owned(item: Json, owner: str) -> "list[Json]":
+def _owned(item: "Json", owner: str) -> "list[Json]":
     found = []
     for kind in ("set", "map"):
         content = item.get(kind) or {}
@@ -152,7 +155,7 @@ def _owned(item: Json, owner: str) -> "list[Json]":
     return found
 
 
-def _words(value: Any) -> str:
+def _words(value: "Any") -> str:
     """An expression of nft's JSON, about as nft writes it."""
     if isinstance(value, list):
         return " . ".join(map(_words, value))

@@ -2,7 +2,6 @@
 """cnihook list: the networks there are, and which plugin serves each of their parts."""
 
 import json
-from typing import Any
 
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
@@ -12,6 +11,10 @@ from cnihook.runtime.networks import Network
 from cnihook.sdk import invoke
 from cnihook.spec.config import NetConf
 from cnihook.spec.errors import CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DESCRIPTION = """\
 List the networks of /etc/cni/net.d (or $NETCONFPATH) with their plugins, and what serves each: the built-in
@@ -49,7 +52,7 @@ def main(argv: list[str]) -> int:
     return 1 if problems else 0
 
 
-def _describe(network: Network, plugin_path: "list[str] | None") -> dict[str, Any]:
+def _describe(network: Network, plugin_path: "list[str] | None") -> "dict[str, Any]":
     plugins = []
     for plugin in network.plugins:
         conf = NetConf(plugin)

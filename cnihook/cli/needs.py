@@ -3,12 +3,15 @@
 
 import importlib
 import sys
-from typing import Any
 
 from cnihook.spec.errors import PLUGIN_NOT_AVAILABLE, CniError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def package(name: str, debian: str) -> Any:
+
+def package(name: str, debian: str) -> "Any":
     """A module that is no part of Python.  CniError that says how to get it, if it is not installed."""
     try:
         return importlib.import_module(name)

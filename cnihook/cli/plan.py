@@ -3,7 +3,6 @@
 
 import json
 import shlex
-from typing import Any
 
 from cnihook.cli import target
 from cnihook.cli.arguments import Parser
@@ -17,6 +16,10 @@ from cnihook.spec.config import NetConf
 from cnihook.spec.errors import CniError
 from cnihook.spec.result import Result
 from cnihook.spec.version import SINCE, at_least
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DESCRIPTION = """\
 Show what each plugin of a network would be given on its stdin and in its environment, in the order in which
@@ -58,7 +61,7 @@ def main(argv: list[str]) -> int:
     return target.run("plan", found, work)
 
 
-def _steps(command: str, network: Network, wanted: Target) -> list[dict[str, Any]]:
+def _steps(command: str, network: Network, wanted: Target) -> "list[dict[str, Any]]":
     if command in ("GC", "STATUS") and not at_least(network.version, SINCE[command]):
         return []
     about_container = command not in ("GC", "STATUS")

@@ -10,7 +10,6 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from cnihook.cli import arguments, attached, table, terminal
 from cnihook.cli.arguments import Parser
@@ -21,6 +20,10 @@ from cnihook.linux.netns import NetNS
 from cnihook.log import complain
 from cnihook.runtime import attachment
 from cnihook.spec.names import check_container_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DESCRIPTION = """\
 Show the bytes and packets that each attachment has received (RX) and sent (TX), as its container counts

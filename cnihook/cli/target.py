@@ -11,7 +11,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from cnihook.attach import Settings
 from cnihook.cli import arguments
@@ -22,6 +21,10 @@ from cnihook.runtime.networks import Network
 from cnihook.spec.errors import INVALID_ENVIRONMENT, CniError, as_cni_error
 from cnihook.spec.names import check_container_id, check_ifname
 from cnihook.spec.version import CURRENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ENVIRONMENT = """\
 NETNS is a path, a name that `ip netns` knows, or the ID of a process.  In the environment: NETCONFPATH,
@@ -135,7 +138,7 @@ class Target:
         return text
 
     @property
-    def capability_args(self) -> dict[str, Any]:
+    def capability_args(self) -> "dict[str, Any]":
         option = self._found.capability_args
         text = option if option is not None else os.environ.get("CAP_ARGS", "")
         where = "--capability-args" if option is not None else "CAP_ARGS"

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
@@ -18,6 +17,10 @@ from cnihook.sdk.call import Call, Request
 from cnihook.spec import version as versions
 from cnihook.spec.config import NetConf, json_name, lookup
 from cnihook.spec.errors import CniError, KeyRefused, invalid_config
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DESCRIPTION = """\
 Look for all that is wrong with network configurations: the file, the key, the reason.  Of built-in plugins
@@ -109,7 +112,7 @@ def _read_conf(plugin_type: str, conf: NetConf, request: Request) -> None:
         reader(Call("ADD", conf, request))
 
 
-def _each(read: Callable[[], Any]) -> tuple[list[CniError], Any]:
+def _each(read: "Callable[[], Any]") -> "tuple[list[CniError], Any]":
     """Read until nothing is refused any more: each key that was is taken out, to get at the next.
 
     Returns all that was refused, and what came of the reading, if anything did.

@@ -4,7 +4,6 @@
 import os
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any
 
 from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
 from cnihook.doctor.traffic import own_links
@@ -16,11 +15,15 @@ from cnihook.sdk import invoke
 from cnihook.spec import version as versions
 from cnihook.spec.errors import CniError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _NEARLY_FULL = 0.9
 _SHOWN = 5
 
 
-def _host_local(plugin: Plugin) -> Any:
+def _host_local(plugin: Plugin) -> "Any":
     """Its IPAM part, read by the plugin that it is for; None for another, or one that is malformed."""
     if plugin.ipam != "host-local":
         return None

@@ -4,7 +4,6 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
 
 from cnihook.attach import Settings
 from cnihook.linux.netns import NetNS
@@ -16,6 +15,10 @@ from cnihook.sdk.call import Call, Request
 from cnihook.spec.config import NetConf
 from cnihook.spec.errors import CniError
 from cnihook.spec.result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Finding:
@@ -41,7 +44,7 @@ class Finding:
         self.fix = fix
         self.note = note
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> "dict[str, Any]":
         fields = {"kind": self.kind, "what": self.what, "why": self.why, "remedy": self.remedy}
         return {**fields, "fixable": self.fix is not None, "note": self.note}
 

@@ -102,7 +102,7 @@ def _dump(netlink: socket.socket, kind: int, family: int = 0) -> Iterator[tuple[
     size = HEADERS[kind]
     netlink.send(struct.pack("=IHHIIB", 16 + size, kind, REQUEST_DUMP, 1, 0, family) + bytes(size - 1))
     while True:
-        answer = netlink.recv(1 << 20)
+        answer = netlink.recv(1 << 16)
         at = 0
         while at < len(answer):
             length, found = struct.unpack_from("=IH", answer, at)
