@@ -34,7 +34,7 @@ class Container(Namespace):
         self.host.containers.remove(self)
         self.host.before = self.host.before.without(f"in {self.name}: ")
         if self.pid is None:
-            self.host.run("ip", "netns", "del", self.name)
+            self.host.starter.delete_net(self.path)
         else:
             self.host.run("kill", "-9", str(self.pid))
 
@@ -81,8 +81,8 @@ class Host(Namespace):
             pid = int(self.run("unshare", "--net", "sh", "-c", sleep).stdout)
             made = Container(self, name, f"/proc/{pid}/ns/net", pid)
         else:
-            self.run("ip", "netns", "add", name)
             made = Container(self, name, f"/run/netns/{name}")
+            self.starter.add_net(made.path)
             self.before = self.before.plus([f"in {name}: {PRISTINE}"])
         self.containers.append(made)
         return made
@@ -92,8 +92,8 @@ class Host(Namespace):
         need("ip")
         # The ends have different indexes: where they are the same, the kernel takes each for a link without
         # a peer, and lets up to a second pass before it calls them operational.
-        self.run("ip", "netns", "add", Outside.NAME)
         made = Outside(self, Outside.NAME, f"/run/netns/{Outside.NAME}")
+        self.starter.add_net(made.path)
         made.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")  # or its first answers wait for a second
         self.run(
             "ip",

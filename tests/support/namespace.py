@@ -60,6 +60,7 @@ class Starter:
         """`move` takes the thread there, and returns its network namespace."""
         self._started: list[Process] = []
         self._thread = ThreadPoolExecutor(1)
+        self._task = self._thread.submit(threading.get_native_id).result()
         self._home = self._thread.submit(move).result()
 
     def start(self, argv: Sequence[str], net: str | None = None, **options: Any) -> Process:
@@ -81,6 +82,19 @@ class Starter:
             return start()
         finally:
             place.enter_net(self._home)  # or that namespace would not end before this thread does
+
+    def add_net(self, path: str) -> None:
+        """What `ip netns add` does, in a quarter of its time."""
+        self._thread.submit(place.make_net).result()
+        made = place.open_space(f"/proc/self/task/{self._task}/ns/net")
+        try:
+            self._thread.submit(place.enter_net, self._home).result()
+            self._thread.submit(place.name_net, made, path).result()
+        finally:
+            os.close(made)
+
+    def delete_net(self, path: str) -> None:
+        self._thread.submit(place.forget_net, path).result()
 
     def reap(self) -> None:
         """Let go of what has ended and nobody has waited for."""
@@ -182,7 +196,7 @@ class Namespace:
         ]
 
     def sysctl(self, key: str) -> str:
-        return self.run("cat", f"/proc/sys/{key}").stdout.strip()
+        return self.inside(Path(f"/proc/sys/{key}").read_text).strip()
 
     def inside(self, function: Callable[[], T]) -> T:
         """Call a function in this network namespace, in a thread that ends with it.

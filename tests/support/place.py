@@ -17,6 +17,8 @@ CLONE_FS, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x200, 0x20000, 0x20000000, 
 MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 0x1000, 0x2000, 0x4000, 0x40000
 MNT_DETACH = 2
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+SYS_OPEN_TREE, SYS_MOVE_MOUNT = 428, 429  # on every architecture
+AT_FDCWD, AT_EMPTY_PATH, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x1000, 1, 4
 
 # The first process.  /proc can be mounted only from within the process namespace.  It ends with its input:
 # should pytest be killed, all of the place goes too.  With SIGCHLD ignored the kernel reaps orphans.
@@ -94,6 +96,28 @@ def enter_net(space: int) -> None:
     _call("setns", space, CLONE_NEWNET)
 
 
+def make_net() -> None:
+    """Move this thread into a new network namespace."""
+    _call("unshare", CLONE_NEWNET)
+
+
+def name_net(space: int, path: str) -> None:
+    """As ip netns add does.  By its descriptor: in a place, /proc knows nothing of this thread."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+    flags = ctypes.c_uint(AT_EMPTY_PATH | OPEN_TREE_CLONE | os.O_CLOEXEC)
+    mount = _call("syscall", SYS_OPEN_TREE, space, b"", flags)
+    try:
+        _call("syscall", SYS_MOVE_MOUNT, mount, b"", AT_FDCWD, path.encode(), MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(mount)
+
+
+def forget_net(path: str) -> None:
+    """As ip netns del does."""
+    _unmount(path, MNT_DETACH)
+    os.unlink(path)
+
+
 def net_of_this_thread() -> int:
     return open_space("/proc/thread-self/ns/net")
 
@@ -120,7 +144,9 @@ def _write(path: str, content: str) -> None:
         file.write(content)
 
 
-def _call(name: str, *arguments: object) -> None:
-    if getattr(_libc, name)(*arguments) < 0:
+def _call(name: str, *arguments: object) -> int:
+    result: int = getattr(_libc, name)(*arguments)
+    if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
