@@ -82,10 +82,11 @@ def _in_order(texts: "dict[str, str]") -> "list[str]":
 
 def _follow(only: "str | None") -> None:
     """Until Ctrl-C, through the end of a log and the beginning of another of the same container."""
-    told: dict[str, str] = {}
+    living = log.names()
+    told = {name: _text(name) for name in log.finished() if name not in living and name != only}
     while True:
-        # Those that have ended meanwhile have told the end of it elsewhere.
-        present = [only] if only else sorted({*log.names(), *told})
+        # Those that have ended, too: one may have come and gone since the last look.
+        present = [only] if only else _all()
         texts = {name: _text(name) for name in present}
         fresh = {name: _beyond(told.get(name, ""), text) for name, text in texts.items()}
         lines = fresh[only].splitlines() if only else _in_order(fresh)

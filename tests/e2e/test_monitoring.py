@@ -5,7 +5,8 @@ import json
 import re
 
 from tests.support.host import Host
-from tests.support.oci import CNIHOOK, LOOPBACK, MYNET, Runtime, bridge, configure, wait_for
+from tests.support.namespace import end
+from tests.support.oci import CNIHOOK, LOOPBACK, MYNET, Runtime, bridge, call_hook, configure, wait_for
 from tests.support.seeing import populated, show, shown
 
 # https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -121,15 +122,47 @@ def test_logs_are_followed_through_ends_and_beginnings(host: Host, runtime: Runt
         return host.read(path).count("attached to mynet") if host.exists(path) else 0
 
     configure(host, MYNET)
-    with host.popen("sh", "-c", f"exec {CNIHOOK} logs -f > /run/.host/all") as all_of_them:
-        with host.popen("sh", "-c", f"exec {CNIHOOK} logs --follow c1 > /run/.host/c1") as one:
-            for number in (1, 2):
-                runtime.run("c1")
-                wait_for(lambda: told("c1") == number, "the line of c1")  # noqa: B023
-                runtime.delete("c1")
-            runtime.run("c2")
-            wait_for(lambda: " c2 " in host.read("/run/.host/all"), "the line of c2")
-            one.terminate()
-        all_of_them.terminate()
+    all_of_them = host.popen("sh", "-c", f"exec {CNIHOOK} logs -f > /run/.host/all")
+    one = host.popen("sh", "-c", f"exec {CNIHOOK} logs --follow c1 > /run/.host/c1")
+    try:
+        for number in (1, 2):
+            runtime.run("c1")
+            wait_for(lambda: told("c1") == number, "the line of c1")  # noqa: B023
+            runtime.delete("c1")
+        runtime.run("c2")
+        wait_for(lambda: " c2 " in host.read("/run/.host/all"), "the line of c2")
+    finally:
+        end(one)
+        end(all_of_them)
     lines = [line.split()[1] for line in host.read("/run/.host/all").splitlines()]
     assert {"c1", "c2"} <= set(lines)
+
+
+def test_containers_that_end_at_once_are_followed_too(host: Host) -> None:
+    """Between two looks one can come and go; one that has gone before is not told of."""
+
+    def call(event: str, name: str, pid: int | None) -> None:
+        state = {"ociVersion": "1.0", "id": name, "pid": pid, "bundle": "/nowhere"}
+        assert call_hook(host, event, state).returncode == 0
+
+    def come_and_go(name: str) -> None:
+        call("createRuntime", name, host.container(name, process=True).pid)
+        call("poststop", name, None)
+
+    names = [f"c{number}" for number in range(5)]
+    configure(host, MYNET)
+    come_and_go("before")
+    call("createRuntime", "stays", host.container("stays", process=True).pid)
+    host.write("/run/.host/all", "")
+    follower = host.popen("sh", "-c", f"exec {CNIHOOK} logs -f > /run/.host/all")
+    try:
+        wait_for(lambda: " stays " in host.read("/run/.host/all"), "its first look")
+        for name in names:
+            come_and_go(name)
+        call("poststop", "stays", None)
+        wait_for(lambda: host.read("/run/.host/all").count(" detached from ") == 6, "the end of each")
+    finally:
+        end(follower)
+    lines = [line.split()[1] for line in host.read("/run/.host/all").splitlines()]
+    told = {name: lines.count(name) for name in lines}
+    assert told == dict.fromkeys([*names, "stays"], lines.count("stays"))
