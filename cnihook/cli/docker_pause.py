@@ -6,13 +6,11 @@ Its image comes from no registry.  It is one program of 130 bytes, written here,
 sleep; on a machine whose language is not spoken here, it is the machine's own static busybox.
 """
 
-import io
 import json
 import os
 import shutil
 import struct
 import subprocess
-import tarfile
 
 from cnihook.lean.words import one_line
 from cnihook.linux.flock import Lock
@@ -137,6 +135,9 @@ def _has_image(docker: Docker) -> bool:
 
 def make_image(docker: Docker, machine: str = "") -> None:
     """Once for every daemon, however many ask for it at a time."""
+    import io
+    import tarfile
+
     program, entry = _program(machine or os.uname().machine)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:

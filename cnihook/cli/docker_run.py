@@ -8,7 +8,6 @@ shares it.  A keeper process takes all of that away when that one has ended (see
 """
 
 import os
-import secrets
 import signal
 import sys
 
@@ -16,10 +15,10 @@ from cnihook import attach
 from cnihook.attach import Container, Settings
 from cnihook.cli import docker_runtime
 from cnihook.cli.docker_keeper import LABEL, Keeper
-from cnihook.cli.docker_options import Plan
+from cnihook.cli.docker_options import Refused
 from cnihook.cli.docker_pause import Docker, DockerError, Pause
-from cnihook.cli.docker_wants import Refused
-from cnihook.lean import command, signals
+from cnihook.cli.docker_plan import Plan
+from cnihook.lean import command, signals, streams
 from cnihook.lean.job import Job
 from cnihook.lean.words import describe, in_words, one_line
 from cnihook.linux import libc
@@ -69,8 +68,7 @@ def main() -> None:
     code = _FAILED
     try:
         signals.take_back_pythons()
-        while os.open(os.devnull, os.O_RDWR) < 2:
-            pass  # a stream that the caller has closed: no pipe of ours shall get its number
+        streams.fill()
         code = _main(sys.argv[1:])
     except signals.Interrupted as error:
         code = 128 + error.signum
@@ -144,7 +142,7 @@ def _run(docker: Docker, plan: Plan, wanted: Wants, chosen: list[Served], settin
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
     signals.raise_on_interrupts()
     options = [*plan.naming, *plan.userns]
-    keeper = Keeper(docker, f"cnihook-pause-{secrets.token_hex(6)}", options, settings)
+    keeper = Keeper(docker, f"cnihook-pause-{os.urandom(6).hex()}", options, settings)
     try:
         pause = keeper.pause()
         _attach(pause, wanted, chosen, settings)

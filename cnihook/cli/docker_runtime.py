@@ -9,8 +9,8 @@ import json
 import shutil
 
 from cnihook.cli.cni_runc import SYSCTL
-from cnihook.cli.docker_options import Plan
 from cnihook.cli.docker_pause import Docker, DockerError
+from cnihook.cli.docker_plan import Plan
 from cnihook.oci import wants
 
 _MARK = b"cnihook.cli.cni_runc"  # in whatever starts cni-runc: of a checkout, or made by pip

@@ -5,13 +5,10 @@ Docker's options that say what a container wants of its networks, in the words t
 They keep docker's meaning: what is said of no network in particular is of the first that is named.
 """
 
+from cnihook.cli.docker_options import Option, Refused
 from cnihook.oci import words
 from cnihook.spec.errors import CniError
 from cnihook.spec.names import check_network_name
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from cnihook.cli.docker_options import Option
 
 # Docker's own of these are not told to docker; it lacks the others.
 OPTIONS = frozenset(
@@ -28,14 +25,7 @@ _OF_A_NETWORK = {
 }
 
 
-class Refused(Exception):
-    """What was asked for cannot be had: what and why, then what to do."""
-
-    def __str__(self) -> str:
-        return "; ".join(self.args)
-
-
-def said(options: "list[Option]") -> list[tuple[str, str]]:
+def said(options: list[Option]) -> list[tuple[str, str]]:
     """(word, text) for each.  Raises Refused or CniError."""
     networks = [words.split_network(option.value) for option in options if option.name == "network"]
     for name, _ in networks:

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from cnihook.cli import docker_options
-from cnihook.cli.docker_options import Plan
-from cnihook.cli.docker_wants import Refused
+from cnihook.cli.docker_options import Refused
+from cnihook.cli.docker_plan import Plan
 from cnihook.spec.errors import CniError
 from tests.support.skip import need
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cnihook.cli import docker_runtime
-from cnihook.cli.docker_options import Plan
 from cnihook.cli.docker_pause import Docker
+from cnihook.cli.docker_plan import Plan
 from tests.support.cni import CHECKOUT
 
 PIPS = """\

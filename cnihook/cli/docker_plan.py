@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `docker-run` is to do: which words are ours, which the container's, which the pause container's."""
+
+from cnihook.cli import docker_wants
+from cnihook.cli.docker_options import Option, Refused, split
+from cnihook.oci import words
+
+# Docker refuses these to a container that shares another's network; that other one gives them to both.
+_NAMING = frozenset("hostname domainname expose".split())
+_REFUSED = {
+    "publish-all": "name each port with --publish",
+    "link-local-ip": "name the address with --ip or --ip6",
+    "link": "containers on one network find each other by --name, --hostname and --network-alias",
+}
+
+
+class Plan:
+    """What is to be run, and how."""
+
+    def __init__(self, argv: list[str]) -> None:
+        options, self.rest = split(argv)  # rest: IMAGE and all that follows
+        self.help = any(option.name == "help" and option.is_on for option in options)
+        if self.help:
+            return
+        networks = [_network(option.value) for option in options if option.name == "network"]
+        # Networks that are none of CNI's business, and with them the whole command.
+        dockers = [name for name in networks if name in ("host", "none") or name.startswith("container:")]
+        self.is_dockers = bool(dockers)
+        # Docker's as well, unless CNI has one of this name.
+        self.bridge = networks[0] if networks in (["bridge"], ["default"]) else ""
+        if not self.rest or self.rest == ["--"]:
+            raise Refused("no IMAGE is given", "see `docker-run --help`")
+        if self.is_dockers:
+            if len(networks) > 1:
+                raise Refused(f"conflicting options: --network {dockers[0]} goes with no other network")
+            return
+
+        for option in options:
+            if option.name in _REFUSED and option.is_on:
+                raise Refused(f"{option.flag} does not go with CNI networks", _REFUSED[option.name])
+        self.said = docker_wants.said(options)  # (word, text) each, of the vocabulary of oci.wants
+        self.runtime = _last(options, "runtime")
+        self.restart = _last(options, "restart")
+        self.naming = [word for option in options if option.name in _NAMING for word in option.words]
+        # Where the daemon keeps containers in a user namespace, those on one network must agree on which.
+        self.userns = [word for option in options if option.name == "userns" for word in option.words]
+        self.run = [
+            word
+            for option in options
+            if option.name not in _NAMING | docker_wants.OPTIONS
+            for word in option.words
+        ]
+
+
+def _network(text: str) -> str:
+    return text if text.startswith("container:") else words.split_network(text)[0]
+
+
+def _last(options: list[Option], name: str) -> str:
+    return next((option.value for option in reversed(options) if option.name == name), "")
