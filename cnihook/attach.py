@@ -20,7 +20,7 @@ from cnihook.runtime.cache import Record
 from cnihook.runtime.networks import Network
 from cnihook.runtime.wants import Served, Want, Wants, serve
 from cnihook.sdk.undo import Undo
-from cnihook.spec.errors import INVALID_CONFIG, CniError, PoolExhausted, as_cni_error
+from cnihook.spec.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError, PoolExhausted, as_cni_error
 from cnihook.spec.names import check_container_id, check_ifname, record_name
 from cnihook.spec.result import Result
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _STATE = "/run/cnihook"  # gone with a reboot
+_DYING = 1.0  # seconds that a container's process may take to end, once it has been killed
 
 
 class Settings:
@@ -69,6 +70,21 @@ class Attachment:
         self.network = network
         self.record = record
         self.result = result
+
+
+class LivesAlready(CniError):
+    """What is on record under this ID is another container's, and that one lives.
+
+    runc and crun know nothing of each other, nor does a runtime of what it keeps under another --root.
+    """
+
+    def __init__(self, record: Record, pid: int) -> None:
+        who = f"process {pid}" if pid else f"the namespace {netns.named(record.container_id)}"
+        super().__init__(
+            INVALID_ENVIRONMENT,
+            f"another container {record.container_id} lives, {who}, and is on network {record.network}",
+            f"give this one another ID; `cnihook detach {record.container_id}` is for the other",
+        )
 
 
 # Which networks
@@ -138,7 +154,7 @@ def _name_interfaces(chosen: "list[Served]", taken: "set[str]") -> "list[str]":
 def up(container: Container, chosen: "list[Served]", settings: Settings, log: Log) -> "list[Attachment]":
     """Attach a container to networks, all or none.  Returns what came of it, in order.
 
-    Raises CniError, also where the container is on one of the networks already, or OSError.
+    Raises CniError, also where the container is on one of the networks already, LivesAlready, or OSError.
     """
     check_container_id(container.id)
     for served in chosen:
@@ -207,10 +223,21 @@ def _release_stale(container: Container, settings: Settings, log: Log) -> "list[
         and (record.result is None or not holder.is_in(record.holder, container.netns))
     ]
     present = [record for record in known if record not in stale]
+    for record in stale:
+        if record.result is not None:
+            _refuse_if_another_lives(record, container.pid)
     for record in reversed(stale):
         log.event(f"releasing {record.network} {record.ifname}, left over from an earlier start")
         _detach(record, settings, last=not present and record is stale[0])
     return present
+
+
+def _refuse_if_another_lives(record: Record, pid: int) -> None:
+    """Raise LivesAlready, unless it is this process that was attached; 0 is none."""
+    if record.holder is None or pid and record.holder.get("pid") == pid:
+        return
+    if not attachment.is_gone(record, patience=_DYING):
+        raise LivesAlready(record, record.holder.get("pid", 0))
 
 
 def _refuse_twice(container: Container, chosen: "list[Served]", present: "list[Record]") -> None:
@@ -251,14 +278,22 @@ def _attach(network: Network, record: Record, settings: Settings, log: Log) -> R
 # Down
 
 
-def down(container_id: str, settings: Settings, log: Log, *, network: str = "") -> int:
+def down(
+    container_id: str, settings: Settings, log: Log, *, network: str = "", ended: "int | None" = None
+) -> int:
     """Detach a container from all that it is on, or from one network, last first.
+
+    `ended`: the process of the container, which has ended; 0 where nobody knows which it was.  LivesAlready
+    is raised then for what belongs to another that lives.
 
     Returns how many there were.  Tries all; then raises the first error, the others noted on it.
     """
     check_container_id(container_id)
     with _lock(container_id, "detach"):
         going = [r for r in cache.of_container(container_id) if network in ("", r.network)]
+        if ended is not None:
+            for record in going:
+                _refuse_if_another_lives(record, ended)
         _down(container_id, going, settings, log)
         return len(going)
 

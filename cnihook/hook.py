@@ -9,7 +9,7 @@ container's start waits for this process, so it imports what is cheap and starts
 import os
 
 from cnihook import attach
-from cnihook.attach import Container, Settings
+from cnihook.attach import Container, LivesAlready, Settings
 from cnihook.lean import signals
 from cnihook.lean.words import describe
 from cnihook.linux.netns import NetNS, NotANamespace
@@ -232,6 +232,10 @@ def _shares_host(found: State, path: str) -> CniError:
 
 def _poststop(found: State, options: Options, log: Log) -> None:
     """The record alone counts here: the bundle and net.d may be gone, and the PID may be somebody else's."""
-    if attach.down(found.id, options.settings, log):
-        log.event("all networks released")
+    try:
+        if attach.down(found.id, options.settings, log, ended=found.pid):
+            log.event("all networks released")
+    except LivesAlready as error:  # this one was refused for it
+        _both(log)(f"nothing is released: {error.msg}")
+        return
     log.close()

@@ -139,12 +139,14 @@ def living_path(record: Record) -> str:
     return ""
 
 
-def is_gone(record: Record) -> bool:
+def is_gone(record: Record, *, patience: float = 0.0) -> bool:
     """Whether nobody has the attachment any more: its process has ended or, where none was named, its
     namespace.  libcni's records cannot tell of either, but for a namespace that is not there.
+
+    `patience`: seconds for a process to end that was killed just now.
     """
     if record.holder is not None and record.holder.get("pid"):
-        return not holder.lives(record.holder)
+        return not holder.lives(record.holder, patience=patience)
     if record.holder is not None:
         return not living_path(record)
     try:

@@ -6,6 +6,8 @@ IDs are given again, process IDs too, and the numbers of namespaces begin anew w
 the process with its start time, and the namespace's device and inode.
 """
 
+import time
+
 from cnihook.linux.netns import NetNS
 
 TYPE_CHECKING = False
@@ -25,12 +27,22 @@ def of(pid: int, namespace: NetNS) -> "Holder":
     }
 
 
-def lives(holder: "Mapping[str, Any]") -> bool:
-    """Whether its process is still that process."""
+def lives(holder: "Mapping[str, Any]", *, patience: float = 0.0) -> bool:
+    """Whether its process is still that process.
+
+    `patience`: seconds for it to end, if somebody has killed it just now.
+    """
     if holder.get("boot") != boot_id():
         return False
     pid = holder.get("pid")
-    return isinstance(pid, int) and pid > 0 and process_start(pid) == holder.get("start") != 0
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    end = time.monotonic() + patience
+    while process_start(pid) == holder.get("start") != 0:
+        if time.monotonic() >= end:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def is_in(holder: "Mapping[str, Any]", namespace: NetNS) -> bool:

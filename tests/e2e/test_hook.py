@@ -3,11 +3,13 @@
 
 import json
 import signal
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tests.support import traffic
-from tests.support.cni import REFERENCE, reference
+from tests.support.cni import CHECKOUT, REFERENCE, reference
 from tests.support.facts import Facts
 from tests.support.host import Host, Outside
 from tests.support.namespace import Failed
@@ -309,7 +311,7 @@ def test_poststop_needs_no_bundle(host: Host, runtime: Runtime) -> None:
 def test_poststop_can_come_twice(host: Host, runtime: Runtime) -> None:
     """Podman calls it at the stop and its runtime at the removal."""
     configure(host, MYNET)
-    runtime.run()
+    runtime.run().kill()
     stopped = {"ociVersion": "1.0.2", "id": "c1", "status": "stopped", "bundle": "/nowhere"}
 
     assert call_hook(host, "poststop", stopped).returncode == 0
@@ -342,6 +344,48 @@ def test_container_started_anew_under_its_old_name(host: Host, runtime: Runtime)
     assert leases(host, "other") == []
     assert host.listdir(RESULTS) == ["mynet-c1-eth0"]
     again.exec("ping", "-c1", "-W1", "10.22.0.1")
+
+
+def test_id_of_a_container_that_lives_elsewhere_is_refused(
+    host: Host, runtime: Runtime, rootfs: Path
+) -> None:
+    """Under another runtime, or another --root of the same: what the first one has, it keeps to its end."""
+    configure(host, MYNET)
+    first = runtime.run("c1")
+    name = "crun" if runtime.name == "runc" else "runc"
+    with closing(Runtime(host, name, rootfs)) as other:
+        with pytest.raises(Failed) as refused:
+            other.run("c1")
+
+        if name == "runc":  # crun does not pass it on
+            assert "give this one another ID" in str(refused.value)
+        assert (
+            f"another container c1 lives, process {first.pid}, and is on network mynet; give this one"
+            in first.log
+        )
+        assert leases(host) == [first.address]
+        first.exec("ping", "-c1", "-W1", "10.22.0.1")
+        assert not other.knows("c1")
+    runtime.delete("c1")
+
+    assert leases(host) == host.listdir(RESULTS) == []
+    host.leaves("file /run/cnihook/log/c1")  # there was a failure in it
+
+
+def test_id_of_a_namespace_that_is_kept_is_refused(host: Host, runtime: Runtime) -> None:
+    configure(host, MYNET)
+    priv_net_run = str(CHECKOUT / "scripts" / "priv-net-run")
+    host.run(priv_net_run, "--netns", "c1", "true")
+
+    with pytest.raises(Failed):
+        runtime.run("c1")
+
+    log = host.read("/run/cnihook/log/c1")
+    assert "another container c1 lives, the namespace /run/netns/c1, and is on network mynet" in log
+    assert leases(host) == ["10.22.0.2"]
+    host.run(priv_net_run, "--netns", "c1", "--delete")
+    assert leases(host) == []
+    host.leaves("file /run/cnihook/log/c1")
 
 
 # A start that does not come to its end

@@ -116,6 +116,7 @@ def test_longest_id_that_makes_a_file_name_works(host: Host, container: Containe
         call_hook(host, "createRuntime", state_of(container, id=name), "--network", "mynet").returncode == 0
     )
     assert host.listdir(RESULTS) == [f"mynet-{name}-eth0"]
+    container.destroy()
     assert call_hook(host, "poststop", {"id": name}).returncode == 0
 
 
@@ -126,7 +127,7 @@ def test_id_too_long_for_a_record_is_refused(host: Host, container: Container) -
     host.leaves(f"file /run/cnihook/log/{name}")
 
 
-def test_odd_but_legal_states_are_served(host: Host, container: Container) -> None:
+def test_odd_but_legal_states_are_served(host: Host) -> None:
     """What crun, Podman, a restore and versions to come put there, or leave out."""
     oddities: list[dict[str, Any]] = [
         {"ociVersion": "1.0", "status": "created", "root": "/somewhere"},
@@ -137,12 +138,15 @@ def test_odd_but_legal_states_are_served(host: Host, container: Container) -> No
         {"bundle": "/dev/null"},
         {"annotations": {"a": 7, "b": None}},
     ]
-    for odd in oddities:
+    configure(host, MYNET)
+    for number, odd in enumerate(oddities):
+        container = host.container(f"c{number}", process=True)
         state = {**state_of(container), **odd}
         assert call_hook(host, "createRuntime", state).returncode == 0, odd
         assert container.addresses("eth0")[0].startswith("10.22.0."), odd
+        container.destroy()
         assert call_hook(host, "poststop", state | {"pid": 0, "status": "stopped"}).returncode == 0, odd
-        assert container.links() == {"lo"}, odd
+        assert leases(host) == host.listdir(RESULTS) == [], odd
 
 
 def test_null_annotations_are_none(host: Host, container: Container) -> None:
@@ -186,7 +190,23 @@ def test_poststop_believes_no_pid(host: Host, container: Container) -> None:
 
     assert call_hook(host, "poststop", state_of(container, id="c2", status="stopped")).returncode == 0
     assert container.addresses("eth0") == ["10.22.0.2/16"]
+    container.destroy()
     assert call_hook(host, "poststop", {"id": "c1", "pid": 1}).returncode == 0
+    assert leases(host) == []
+
+
+def test_poststop_takes_nothing_from_a_container_that_lives(host: Host, container: Container) -> None:
+    """It has ended, so what is on record under its ID is another's; unless that is the process it names."""
+    call_hook(host, "createRuntime", state_of(container))
+    for pid in (None, 0, 1):
+        done = call_hook(host, "poststop", state_of(container, pid=pid, status="stopped"))
+        assert done.returncode == 0
+        assert f"another container c1 lives, process {container.pid}, and is on network mynet" in done.stderr
+        assert container.addresses("eth0") == ["10.22.0.2/16"]
+
+    done = call_hook(host, "poststop", state_of(container, status="stopped"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert container.links() == {"lo"}
 
 
 def test_poststop_of_a_container_that_nobody_knows_succeeds(host: Host) -> None:

@@ -146,20 +146,23 @@ def test_containers_that_end_at_once_are_followed_too(host: Host) -> None:
         assert call_hook(host, event, state).returncode == 0
 
     def come_and_go(name: str) -> None:
-        call("createRuntime", name, host.container(name, process=True).pid)
+        container = host.container(name, process=True)
+        call("createRuntime", name, container.pid)
+        container.destroy()
         call("poststop", name, None)
 
     names = [f"c{number}" for number in range(5)]
     configure(host, MYNET)
     come_and_go("before")
-    call("createRuntime", "stays", host.container("stays", process=True).pid)
+    stays = host.container("stays", process=True)
+    call("createRuntime", "stays", stays.pid)
     host.write("/run/.host/all", "")
     follower = host.popen("sh", "-c", f"exec {CNIHOOK} logs -f > /run/.host/all")
     try:
         wait_for(lambda: " stays " in host.read("/run/.host/all"), "its first look")
         for name in names:
             come_and_go(name)
-        call("poststop", "stays", None)
+        call("poststop", "stays", stays.pid)
         wait_for(lambda: host.read("/run/.host/all").count(" detached from ") == 6, "the end of each")
     finally:
         end(follower)
