@@ -11,7 +11,7 @@ import os
 from cnihook import attach
 from cnihook.attach import Container, LivesAlready, Settings
 from cnihook.lean import signals
-from cnihook.lean.words import describe
+from cnihook.lean.words import explain
 from cnihook.linux.netns import NetNS, NotANamespace
 from cnihook.log import Log, complain
 from cnihook.oci import bundle, state
@@ -110,7 +110,7 @@ def main(event: str, arguments: "list[str]") -> int:
             log.failure(event, error)
         if os.environ.get("CNIHOOK_DEBUG"):
             raise
-        complain(f"{what}: {describe(error)}")
+        complain(f"{what}: {explain(error)}")
         return 1
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from cnihook.attach import Settings
 from cnihook.cli import terminal
 from cnihook.lean import signals
-from cnihook.lean.words import describe
+from cnihook.lean.words import explain
 from cnihook.log import Log, complain
 from cnihook.oci import wants as words
 from cnihook.runtime.wants import Wants
@@ -171,7 +171,7 @@ def work(what: str, function: Callable[[], None]) -> int:
         function()
         return 0
     except (Exception, signals.Interrupted) as error:
-        complain(f"{what}: {describe(error)}")
+        complain(f"{what}: {explain(error)}")
         return 1
 
 

@@ -72,9 +72,9 @@ def run(argv: "list[str]") -> int:
     except Exception as error:
         if os.environ.get("CNIHOOK_DEBUG"):
             raise
-        from cnihook.lean.words import describe
+        from cnihook.lean.words import explain
 
-        _complain(": ".join([*argv[:1], describe(error)]))
+        _complain(": ".join([*argv[:1], explain(error)]))
         return 1
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors in words, for the one line that a person reads."""
 
+import os
+
 
 def in_words(error: BaseException) -> str:
     """What the error says, without Python's own trimmings: of an OSError its file and the kernel's word."""
@@ -16,3 +18,21 @@ def one_line(text: str) -> str:
 def describe(error: BaseException) -> str:
     """An error and the notes on it, in one line."""
     return one_line("; ".join([in_words(error), *getattr(error, "__notes__", ())]))
+
+
+def explain(error: BaseException) -> str:
+    """As describe(), for whoever called; and what it takes, where it was for want of that."""
+    text = describe(error)
+    return f"{text}; only root can do that" if _was_denied(error) and not _is_root() else text
+
+
+def _was_denied(error: "BaseException | None") -> bool:
+    while error and not isinstance(error, PermissionError):
+        error = error.__cause__ or error.__context__  # also where `from None` hides it
+    return error is not None
+
+
+def _is_root() -> bool:
+    """Root of a user namespace is not: what networks are made of is out of its reach."""
+    with open("/proc/self/uid_map") as file:
+        return os.geteuid() == 0 and file.read().split() == ["0", "0", "4294967295"]

@@ -150,6 +150,18 @@ def test_plugins_are_not_born_as_the_hook_was(host: Host) -> None:
     assert int(masks["SigIgn"], 16) & (sigpipe | sigterm) == 0
 
 
+@pytest.mark.parametrize("event", ["createRuntime", "poststop"])
+@pytest.mark.parametrize("becoming", ["", "unshare --map-root-user"], ids=["user", "his root"])
+def test_whoever_is_not_root_is_told_so(host: Host, container: Container, event: str, becoming: str) -> None:
+    """As under a runtime that runs rootless, in a user namespace or not."""
+    host.run("mkdir", "-p", "/run/cnihook", "/var/lib/cni/results")
+    nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups".split()
+    done = call_hook(host, event, state_of(container), launcher=(*nobody, *becoming.split()))
+
+    assert done.returncode == 1
+    assert done.stderr.endswith(": Permission denied; only root can do that\n"), done.stderr
+
+
 def test_closed_stdin_is_refused(host: Host) -> None:
     done = host.run(*launcher(host, "os.close(0)"), *HOOK, "createRuntime", check=False)
 
