@@ -99,7 +99,10 @@ def test_without_privilege_the_reason_is_told(host: Host) -> None:
             done = host.run(*nobody, INSTALLED, *words.split(), check=False)
             assert done.returncode == (2 if words == "check --all" else 1)
             assert done.stdout == ""
-            assert done.stderr == f"cnihook: {words.split()[0]}: {RESULTS}: Permission denied\n"
+            assert (
+                done.stderr
+                == f"cnihook: {words.split()[0]}: {RESULTS}: Permission denied; only root can do that\n"
+            )
 
 
 def test_checkout_with_nothing_installed_will_do(host: Host) -> None:
