@@ -46,7 +46,7 @@ def check_policies(host: Host) -> Iterator[Finding]:
         for network in host.networks:
             plugins = plugins_of(network)
             interface = plugins[0]
-            if any(plugin.type == "firewall" for plugin in plugins) or not _has_version(network, version):
+            if any(plugin.type == "firewall" for plugin in plugins) or not has_version(network, version):
                 continue
             if interface.bridge and _is_accepted(listed, interface.bridge):
                 continue
@@ -67,7 +67,7 @@ def check_policies(host: Host) -> Iterator[Finding]:
                 )
 
 
-def _has_version(network: Network, version: int) -> bool:
+def has_version(network: Network, version: int) -> bool:
     """By the look of its configuration: addresses of version 6 have a colon in them."""
     text = network.text.decode(errors="replace")
     return version == 4 or "::" in text

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Chains of the administrator's own, in nftables, that drop what containers send.
+
+All chains at one hook are run in turn, and a packet is accepted when all of them let it through: what
+iptables or cnihook accepts in theirs does not count in this one.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+
+from cnihook.doctor.finding import Finding, Host, plugins_of
+from cnihook.doctor.traffic import has_version
+from cnihook.lean import command, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_VERSIONS = {"inet": (4, 6), "ip": (4,), "ip6": (6,)}
+
+
+def check_forward_chains(host: Host) -> Iterator[Finding]:
+    """Policy drop at the hook `forward`, and no rule in the table that could let a network out."""
+    for chain in _list("chains", "chain"):
+        family, table, name = chain["family"], chain["table"], chain["name"]
+        if chain.get("hook") != "forward" or chain.get("policy") != "drop" or family not in _VERSIONS:
+            continue
+        if (table, name) == ("filter", "FORWARD") and family != "inet":
+            continue  # iptables', see traffic
+        rules = [rule["expr"] for rule in _list(f"table {family} {table}", "rule")]
+        for network in host.networks:
+            plugin = plugins_of(network)[0]
+            if not (plugin.bridge and plugin.routes):
+                continue
+            if not any(has_version(network, version) for version in _VERSIONS[family]):
+                continue
+            if any(_may_accept(rule, plugin.bridge) for rule in rules):
+                continue
+            where = f"insert rule {family} {table} {name}"
+            yield Finding(
+                "forward-chain",
+                f"chain {name} of nftables' table {family} {table} has policy drop, "
+                f"and no rule that lets network {network.name} out",
+                "its containers reach the host, but nobody beyond it; the plugin firewall cannot help",
+                f'nft \'{where} oifname "{plugin.bridge}" ct status dnat accept;'
+                f' {where} iifname "{plugin.bridge}" accept; {where} ct state established,related accept\','
+                " and the same in the file that this chain comes from",
+            )
+
+
+def _list(what: str, kind: str) -> "list[dict[str, Any]]":
+    """Objects of one kind, as libnftables-json(5) has them; none where there is no nft."""
+    try:
+        program = command.find("nft", f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    except command.NotExecutable:
+        return []
+    done = process.run(program, ["nft", "-j", "list", *what.split()], dict(os.environ), b"", 30.0)
+    listed = json.loads(done.stdout)["nftables"] if done.stdout else []
+    return [each[kind] for each in listed if kind in each]
+
+
+def _may_accept(rule: "list[dict[str, Any]]", bridge: str) -> bool:
+    """Whether it accepts a first packet from that bridge, as far as can be told; in doubt it does.
+
+    A jump is no verdict: the rules of the chain that it leads to are asked on their own.
+    """
+    for expression in rule:
+        match = expression.get("match")
+        if match and not _may_match(match["left"], match["op"], match["right"], bridge):
+            return False
+    return any("accept" in each or _map_accepts(each, bridge) for each in rule)
+
+
+def _map_accepts(expression: "dict[str, Any]", bridge: str) -> bool:
+    verdicts = expression.get("vmap")
+    if not verdicts:
+        return False
+    if not isinstance(verdicts["data"], dict):  # a map with a name, which is listed elsewhere
+        return True
+    return any(
+        "accept" in verdict and _may_match(verdicts["key"], "==", key, bridge)
+        for key, verdict in verdicts["data"]["set"]
+    )
+
+
+def _may_match(left: "Any", op: str, right: "Any", bridge: str) -> bool:
+    values = right["set"] if isinstance(right, dict) and "set" in right else right
+    values = values if isinstance(values, list) else [values]
+    if not isinstance(left, dict) or any(str(value).startswith("@") for value in values):
+        return True
+    if left.get("meta", {}).get("key") in ("iif", "iifname"):
+        return (op == "!=") != any(_names(value, bridge) for value in values)
+    if left.get("ct", {}).get("key") == "state":
+        return (op == "!=") != ("new" in values)
+    return True
+
+
+def _names(value: "Any", bridge: str) -> bool:
+    text = str(value)
+    return bridge.startswith(text[:-1]) if text.endswith("*") else text == bridge
