@@ -260,10 +260,14 @@ class Store:
             except (OSError, ValueError):
                 continue  # the lock, a last_reserved_ip, a folder
 
+    def owner_of(self, address: Address) -> str:
+        """The ID of the container that has a lease."""
+        with open(f"{self.folder}/{address}", newline="") as file:
+            return file.read().partition("\r\n")[0].strip()
+
     def release(self, addresses: "list[Address]") -> None:
-        for (
-            link
-        ) in self._links():  # first: a lease without a link is searched for, a link without a lease misleads
+        # Links first: a lease without a link is searched for, a link without a lease misleads.
+        for link in self._links():
             _unlink(link)
         for address in addresses:
             _unlink(f"{self.folder}/{address}")
@@ -319,7 +323,9 @@ def add(call: Call) -> Result:
                 result.ips.append(IP(IPNet(address, part.subnet.prefix), part.gateway))
             if wanted:
                 raise CniError(
-                    INTERNAL, f"failed to allocate all requested IPs: {' '.join(map(str, wanted))}"
+                    INTERNAL,
+                    f"failed to allocate all requested IPs: {' '.join(map(str, wanted))}",
+                    f"one address of each range set can be had: {'; '.join(map(str, conf.sets))}",
                 )
         except BaseException:
             if got:
@@ -349,7 +355,9 @@ def _allocate(store: Store, one: RangeSet, wanted: "list[Address]", call: Call) 
             raise CniError(INTERNAL, f"{prefix}requested ip {address} is subnet's gateway")
         if not store.reserve(address, one.index):
             raise CniError(
-                INTERNAL, f"{prefix}requested IP address {address} is not available in range set {one}"
+                INTERNAL,
+                f"{prefix}requested IP address {address} is not available in range set {one}",
+                f"container {store.owner_of(address)} has it; `cnihook gc` takes it back if that is gone",
             )
         return address, part
 

@@ -252,6 +252,17 @@ def test_requested_address_that_is_taken_is_refused(host: Host) -> None:
         add(host, conf, "b")
 
 
+@pytest.mark.known_difference("names neither who has the address nor what can be had")
+def test_refused_request_says_what_stands_against_it(host: Host) -> None:
+    conf = network("10.9.0.0/24") | {"runtimeConfig": {"ips": ["10.9.0.77"]}}
+    add(host, conf, "a")
+
+    with pytest.raises(CniFailure, match="container a has it; `cnihook gc`"):
+        add(host, conf, "b")
+    with pytest.raises(CniFailure, match=r"10\.9\.0\.1-10\.9\.0\.254"):
+        add(host, conf | {"runtimeConfig": {"ips": ["10.8.0.1"]}}, "b")
+
+
 def test_requested_gateway_is_refused(host: Host) -> None:
     conf = network("10.9.0.0/24") | {"runtimeConfig": {"ips": ["10.9.0.1"]}}
 
