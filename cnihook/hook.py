@@ -73,6 +73,8 @@ class Options:
                 if not pending:
                     raise UsageError(f"{option} needs a value")
                 value = pending.pop(0)
+            if option == "--conf-dir" and not value:
+                raise UsageError(f"{option} needs a value")
             if word:
                 word.add(self.wants, value)
             elif option == "--conf-dir":

@@ -95,7 +95,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--conf-dir",
             metavar="DIR",
-            type=os.path.abspath,
+            type=path,
             help="network configurations (default: $NETCONFPATH, else /etc/cni/net.d)",
         )
 
@@ -136,6 +136,13 @@ def checked(check: Callable[[str], object]) -> Callable[[str], str]:
         return text
 
     return convert
+
+
+def path(text: str) -> str:
+    """For add_argument(type=): an absolute path.  An empty one is a variable without a value, no folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return os.path.abspath(text)
 
 
 def settings_of(found: argparse.Namespace) -> Settings:

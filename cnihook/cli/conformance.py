@@ -38,7 +38,13 @@ CAP_ARGS and CNI_IFNAME in its environment.
 
 def parser() -> arguments.Parser:
     made = arguments.Parser("conformance", DESCRIPTION, EPILOG)
-    made.add_argument("plugins", metavar="EXECUTABLE|DIR", nargs="*", help="plugins, or folders of them")
+    made.add_argument(
+        "plugins",
+        metavar="EXECUTABLE|DIR",
+        nargs="*",
+        type=arguments.path,
+        help="plugins, or folders of them",
+    )
     made.add_argument("--runtime", metavar="COMMAND", help="check this runtime instead")
     made.add_argument(
         "--config", metavar="FILE", action="append", default=[], help="a plugin's configuration, or a list"
@@ -122,7 +128,6 @@ def _subjects(found: argparse.Namespace) -> "list[Subject]":
 
 
 def _executables(path: str) -> "list[str]":
-    path = os.path.abspath(path)
     if os.path.isdir(path):
         inside = [f"{path}/{name}" for name in sorted(os.listdir(path)) if not name.startswith(".")]
         found = [one for one in inside if os.path.isfile(one) and os.access(one, os.X_OK)]

@@ -39,7 +39,7 @@ def parser() -> Parser:
     made = Parser("hooks.d", DESCRIPTION, EPILOG)
     made.add_argument("action", choices=["install", "remove"], help="both files")
     made.add_argument(
-        "--dir", metavar="DIR", type=os.path.abspath, default=DEFAULT, help=f"default: {DEFAULT}"
+        "--dir", metavar="DIR", type=arguments.path, default=DEFAULT, help=f"default: {DEFAULT}"
     )
     made.add_conf_folder()
     made.add_plugin_folders()

@@ -32,7 +32,7 @@ EPILOG = """\
 
 def parser() -> Parser:
     made = Parser("inject", DESCRIPTION, EPILOG)
-    made.add_argument("bundle", metavar="BUNDLE", help="the folder with config.json")
+    made.add_argument("bundle", metavar="BUNDLE", type=arguments.path, help="the folder with config.json")
     made.add_argument("--remove", action="store_true", help="take it out again")
     made.add_argument("--dry-run", action="store_true", help="print the difference, and change nothing")
     made.add_wants()

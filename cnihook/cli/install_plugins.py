@@ -35,7 +35,7 @@ main({plugin!r})
 
 def parser() -> Parser:
     made = Parser("install-plugins", DESCRIPTION, EPILOG)
-    made.add_argument("folder", metavar="DIR", type=os.path.abspath, help="where to")
+    made.add_argument("folder", metavar="DIR", type=arguments.path, help="where to")
     made.add_argument(
         "--plugin", metavar="TYPE", action="append", help="only this one, repeatable (default: all)"
     )

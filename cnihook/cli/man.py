@@ -49,9 +49,7 @@ def parser() -> Parser:
     made = Parser("man", DESCRIPTION, EPILOG)
     made.add_argument("page", metavar="PAGE", nargs="?", help="a command (default: cnihook itself)")
     for option, purpose in (("--install", "write all pages below DIR"), ("--remove", "remove them again")):
-        made.add_argument(
-            option, metavar="DIR", nargs="?", const=DEFAULT, type=os.path.abspath, help=purpose
-        )
+        made.add_argument(option, metavar="DIR", nargs="?", const=DEFAULT, type=arguments.path, help=purpose)
     return made
 
 

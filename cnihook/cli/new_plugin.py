@@ -22,7 +22,12 @@ _TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(invoke.__file__)), "tem
 def parser() -> Parser:
     made = Parser("new-plugin", DESCRIPTION)
     made.add_argument("name", metavar="NAME", type=_name, help="the plugin's type, such as mytype")
-    made.add_argument("--dir", metavar="DIR", help="the folder to write to (default: NAME, in this one)")
+    made.add_argument(
+        "--dir",
+        metavar="DIR",
+        type=arguments.path,
+        help="the folder to write to (default: NAME, in this one)",
+    )
     return made
 
 
@@ -39,7 +44,7 @@ def _name(text: str) -> str:
 
 def main(argv: list[str]) -> int:
     found = parser().parse_args(argv)
-    folder = os.path.abspath(found.dir or found.name)
+    folder = found.dir or os.path.abspath(found.name)
 
     def work() -> None:
         if os.path.exists(folder) and os.listdir(folder):

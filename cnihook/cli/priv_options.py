@@ -125,9 +125,7 @@ class Options:
             raise Refused(f"unknown option {option!r}; {_SEE}")
 
     def _set(self, option: str, value: str) -> None:
-        if option == "--conf-dir":
-            self.conf_folder = value
-        elif option == "--cni-path":
+        if option == "--cni-path":
             self.plugin_path = value.split(":")
         elif option == "--env":
             name, equals, content = value.partition("=")
@@ -138,6 +136,8 @@ class Options:
             self.timeout = _seconds(value)
         elif not value:
             raise Refused(f"{option}: its value is empty; {_SEE}")
+        elif option == "--conf-dir":
+            self.conf_folder = value
         elif option == "--netns":
             self.netns = value
         elif option == "--user":

@@ -2,7 +2,6 @@
 """cnihook doctor: finds what somebody broke, and nothing where nothing is broken."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support import firewall
-from tests.support.attached import WEB, Attached
+from tests.support.doctor import doctor, finds, fixes, run
 from tests.support.host import Container, Host
 from tests.support.namespace import base_environment
 from tests.support.oci import CNIHOOK, LEAVES, NET_D, NETWORKS, RESULTS, bridge, call_hook, configure
@@ -24,38 +23,6 @@ FIREWALL = {"type": "firewall"}
 NET["plugins"] += [PORTS, FIREWALL]
 HOOKS_D = "/etc/containers/oci/hooks.d"
 HOOKS_LEAVE = ("dir /etc/containers*", f"file {HOOKS_D}/*")
-
-
-def doctor(
-    host: Host, *options: str, status: int | None = None, env: dict[str, str] | None = None
-) -> list[str]:
-    """The lines that it prints."""
-    done = run(host, *options, env=env)
-    if status is not None:
-        assert done.returncode == status, done
-    return done.stdout.splitlines()
-
-
-def run(host: Host, *options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    done = host.run(CNIHOOK, "doctor", *options, env=base_environment() | (env or {}), check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def finds(host: Host, kind: str, *words: str) -> str:
-    """The one line of this kind, which has all these words; there is no other fault.  Returns the remedy."""
-    lines = doctor(host, status=1)
-    assert [line.partition(":")[0] for line in lines] == [kind], lines
-    assert all(word in lines[0] for word in words), lines
-    return lines[0].rpartition("; remedy: ")[2]
-
-
-def fixes(host: Host, kind: str) -> None:
-    """What --fix does is said on stderr, and then nothing is wrong any more."""
-    done = run(host, "--fix")
-    assert (done.returncode, done.stdout) == (0, ""), done
-    assert all(line.startswith(f"fixing {kind}: ") for line in done.stderr.splitlines()) and done.stderr
-    assert doctor(host, status=0) == []
 
 
 def attach(host: Host, name: str, **wants: str) -> Container:
@@ -138,86 +105,6 @@ def test_policy_that_drops_what_no_rule_lets_through(host: Host) -> None:
     host.run("iptables", "-F", "FORWARD")
     configure(host, NET)
     assert doctor(host, status=0) == []
-
-
-CHAIN = (
-    "add table inet own; add chain inet own forward {{ type filter hook forward priority 0; policy {}; }}"
-)
-
-
-def test_chain_of_nftables_that_drops_what_no_rule_lets_through(host: Host) -> None:
-    """The remedy, as it is printed, lets containers out and what is published in."""
-    configure(host, WEB)
-    host.leaves("dir /run/cni", "dir /run/cni/tuning")
-    outside = host.outside()
-    host.run("nft", CHAIN.format("drop"))
-    one = Attached(host, outside, "c1", publish="8080:80")
-    assert not one.reaches_outside()
-
-    remedy = finds(host, "forward-chain", "table inet own", "network web out")
-    host.run("sh", "-c", remedy.partition(", and ")[0])
-
-    assert doctor(host, status=0) == []
-    assert one.reaches_outside() and one.is_published()
-    detach(host, "c1")
-    host.run("nft", "delete table inet own")
-
-
-# Rules that let a network out, or might.
-ACCEPTING = [
-    'iifname "br-mynet" accept',
-    'iifname { "lan0", "br-my*" } counter accept',
-    'iifname != "wan0" accept',
-    "ip saddr 10.0.0.0/8 accept",
-    'oifname "wan0" ct state { new, established } accept',
-    "iifname @inner accept",
-    'iifname vmap { "lan0" : drop, "br-mynet" : accept }',
-    "iifname vmap @verdicts",
-    "jump elsewhere",
-]
-# Rules that do not.
-OTHERS = [
-    "ct state established,related accept",
-    "ct state { established, related } accept",
-    "ct state vmap { invalid : drop, established : accept }",
-    'iifname "lan0" accept',
-    'iifname != { "br-mynet", "wan0" } accept',
-    'iif "lo" accept',
-    'iifname "br-mynet" drop',
-    'iifname vmap { "lan0" : accept, "br-mynet" : drop }',
-    "counter",
-]
-
-
-@pytest.mark.parametrize("rule", [*ACCEPTING, *OTHERS])
-def test_rule_of_such_a_chain(host: Host, rule: str) -> None:
-    """In doubt it lets through: who is told of what is no fault soon listens no more."""
-    configure(host, bridge("mynet", "10.22.0.0/24"))
-    host.run(
-        "nft",
-        f"{CHAIN.format('drop')};"
-        " add chain inet own elsewhere; add rule inet own elsewhere tcp dport 80 accept;"
-        " add set inet own inner { type ifname; }; add map inet own verdicts { type ifname : verdict; };"
-        f" add rule inet own forward {rule}",
-    )
-    if rule in OTHERS:
-        host.run("nft", "delete chain inet own elsewhere")
-        finds(host, "forward-chain", "table inet own", "mynet")
-    else:
-        assert doctor(host, status=0) == []
-    host.run("nft", "delete table inet own")
-
-
-def test_chain_that_accepts_or_is_of_another_hook_is_no_fault(host: Host) -> None:
-    configure(host, bridge("mynet", "10.22.0.0/24"))
-    host.run("nft", CHAIN.format("accept"))
-    host.run("nft", "add chain inet own input { type filter hook input priority 0; policy drop; }")
-    host.run(
-        "nft", "add table ip6 own; add chain ip6 own f { type filter hook forward priority 0; policy drop; }"
-    )
-
-    assert doctor(host, status=0) == []
-    host.run("nft", "delete table inet own; delete table ip6 own")
 
 
 def test_bridges_whose_own_traffic_goes_through_that_policy(host: Host) -> None:

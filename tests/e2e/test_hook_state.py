@@ -300,7 +300,15 @@ def test_container_that_is_on_a_network_is_not_put_on_it_again(host: Host, conta
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--nosuch",), ("mynet",), ("--network",), ("--conf-dir",), ("-n", "mynet"), ("--", "x")],
+    [
+        ("--nosuch",),
+        ("mynet",),
+        ("--network",),
+        ("--conf-dir",),
+        ("--conf-dir", ""),
+        ("-n", "mynet"),
+        ("--", "x"),
+    ],
     ids=" ".join,
 )
 @pytest.mark.parametrize("event", EVENTS)

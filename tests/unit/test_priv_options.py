@@ -76,6 +76,7 @@ def test_last_of_several_counts_but_wants_add_up() -> None:
         ["--env"],
         ["--timeout", "inf", "c"],
         ["--pcap", "", "c"],
+        ["--conf-dir", "", "c"],
         ["--json=", "c"],
         ["--user", "", "c"],
         ["-x", "c"],
