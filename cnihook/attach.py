@@ -163,52 +163,16 @@ def up(container: Container, chosen: "list[Served]", settings: Settings, log: Lo
         chain.find_plugins(served.network, settings.plugin_path)
     if not os.path.isdir(_STATE):  # the first since the machine was booted
         collect(settings, log)
-    with _lock(container.id, "attach"), Undo() as undo:
+    with _lock(container.id, "attach"):
         present = _release_stale(container, settings, log)
         _refuse_twice(container, chosen, present)
-
-        # Nothing works well without loopback, and not every runtime raises it.
-        sandbox = container.netns.rtnl
-        sandbox.set_link(sandbox.link("lo"), up=True)
-        if not chosen:
-            return []  # and no name: without a record nobody would take it away
-        taken = {record.ifname for record in present} | {link.name for link in sandbox.links()}
-        who = holder.of(container.pid, container.netns)
-        if not present:
-            undo.push(netns.unbind, container.id, container.netns.identity)
-        first = max((record.sequence for record in present), default=-1) + 1
-        records = []
-        half_done: list[Record] = []
-        names = _name_interfaces(chosen, taken)
-        for sequence, (served, ifname) in enumerate(zip(chosen, names, strict=True), first):
-            record = Record(
-                served.network.name,
-                container.id,
-                ifname,
-                config=served.network.text,
-                netns=netns.named(container.id),
-                cni_args=served.cni_args,
-                capability_args=served.capability_args,
-                holder=who,
-                sequence=sequence,
-                plugin_path=settings.plugin_path,
-            )
-            undo.push(_take_back, record, half_done, settings)
-            record.write()
-            records.append(record)
-        # Only now, since without a record nobody would take the name away again.
-        _name(container, records, log)
-
-        attached = []
-        for served, record in zip(chosen, records, strict=True):
-            try:
-                result = _attach(served.network, record, settings, log)
-            except BaseException as error:
-                if getattr(error, "__notes__", ()):  # the chain could not undo all that it had done
-                    half_done.append(record)
-                raise
-            attached.append(Attachment(served.network, record, result))
-        return attached
+        if not any(served.chooses_ports for served in chosen):
+            return _attach_all(container, chosen, present, settings, log)
+        # Whoever chooses next has to see these published.
+        with Lock("free-ports", purpose=f"attach {container.id}"):
+            for served in chosen:
+                served.choose_ports()
+            return _attach_all(container, chosen, present, settings, log)
 
 
 def _release_stale(container: Container, settings: Settings, log: Log) -> "list[Record]":
@@ -253,6 +217,54 @@ def _refuse_twice(container: Container, chosen: "list[Served]", present: "list[R
                 f"`cnihook detach {container.id} --network {network.name}` takes it off",
             )
         asked.add(network.name)
+
+
+def _attach_all(
+    container: Container, chosen: "list[Served]", present: "list[Record]", settings: Settings, log: Log
+) -> "list[Attachment]":
+    with Undo() as undo:
+        # Nothing works well without loopback, and not every runtime raises it.
+        sandbox = container.netns.rtnl
+        sandbox.set_link(sandbox.link("lo"), up=True)
+        if not chosen:
+            return []  # and no name: without a record nobody would take it away
+        taken = {record.ifname for record in present} | {link.name for link in sandbox.links()}
+        who = holder.of(container.pid, container.netns)
+        if not present:
+            undo.push(netns.unbind, container.id, container.netns.identity)
+        first = max((record.sequence for record in present), default=-1) + 1
+        records = []
+        half_done: list[Record] = []
+        names = _name_interfaces(chosen, taken)
+        for sequence, (served, ifname) in enumerate(zip(chosen, names, strict=True), first):
+            record = Record(
+                served.network.name,
+                container.id,
+                ifname,
+                config=served.network.text,
+                netns=netns.named(container.id),
+                cni_args=served.cni_args,
+                capability_args=served.capability_args,
+                holder=who,
+                sequence=sequence,
+                plugin_path=settings.plugin_path,
+            )
+            undo.push(_take_back, record, half_done, settings)
+            record.write()
+            records.append(record)
+        # Only now, since without a record nobody would take the name away again.
+        _name(container, records, log)
+
+        attached = []
+        for served, record in zip(chosen, records, strict=True):
+            try:
+                result = _attach(served.network, record, settings, log)
+            except BaseException as error:
+                if getattr(error, "__notes__", ()):  # the chain could not undo all that it had done
+                    half_done.append(record)
+                raise
+            attached.append(Attachment(served.network, record, result))
+        return attached
 
 
 def _take_back(record: Record, half_done: "list[Record]", settings: Settings) -> None:

@@ -24,6 +24,9 @@ _TAKE_IP = ("host-local", "static")
 _TAKE_MAC = ("bridge", "macvlan", "tap", "tuning")
 
 
+_GUESSES = 100  # of the kernel's at a free port, which knows of no port that is published
+
+
 class Port:
     """A published port: one of `first` to `last` on the host, leading to one of the container.
 
@@ -39,9 +42,12 @@ class Port:
         self.protocol = protocol
         self.host_ip = host_ip
 
-    def mapping(self) -> "dict[str, Any]":
-        """As the capability portMappings has it, with the number that is free now."""
-        number = self.first if self.first == self.last and self.first else self._free()
+    @property
+    def is_fixed(self) -> bool:
+        return self.first == self.last != 0
+
+    def mapping(self, number: int) -> "dict[str, Any]":
+        """As the capability portMappings has it."""
         found: dict[str, Any] = {
             "hostPort": number,
             "containerPort": self.container,
@@ -51,14 +57,29 @@ class Port:
             found["hostIP"] = self.host_ip
         return found
 
-    def _free(self) -> int:
-        for number in range(self.first, self.last + 1):
+    def free(self, taken: "set[tuple[str, int]]") -> int:
+        """A number that nobody has, and that is not `taken`, as (protocol, number)."""
+        numbers = range(self.first, self.last + 1) if self.last else [0] * _GUESSES
+        for number in numbers:
             bound = _bindable(number, self.protocol, self.host_ip)
+            if (self.protocol, bound) in taken:
+                continue
             if bound and not _is_published(bound, self.protocol, self.host_ip):
                 return bound
         raise CniError(
             INVALID_CONFIG, f"no free port from {self.first} to {self.last}/{self.protocol} on the host"
         )
+
+
+def choose(ports: "list[Port]") -> "list[dict[str, Any]]":
+    """Each as the capability portMappings has it, with a number that is free now."""
+    taken = {(port.protocol, port.first) for port in ports if port.is_fixed}
+    mappings = []
+    for port in ports:
+        number = port.first if port.is_fixed else port.free(taken)
+        taken.add((port.protocol, number))
+        mappings.append(port.mapping(number))
+    return mappings
 
 
 def _bindable(number: int, protocol: str, host_ip: str) -> int:
@@ -150,15 +171,28 @@ class Wants:
 
 
 class Served:
-    """A network with all that its plugins are to be told of one container's wants."""
+    """A network with all that its plugins are to be told of one container's wants.
 
-    __slots__ = ("capability_args", "cni_args", "ifname", "network")
+    Of `ports`, those that are any of several are told of once choose_ports() has chosen.
+    """
+
+    __slots__ = ("capability_args", "cni_args", "ifname", "network", "ports")
 
     def __init__(self, network: Network, ifname: str = "") -> None:
         self.network = network
         self.ifname = ifname
         self.capability_args: dict[str, Any] = {}
         self.cni_args = ""
+        self.ports: list[Port] = []
+
+    @property
+    def chooses_ports(self) -> bool:
+        return not all(port.is_fixed for port in self.ports)
+
+    def choose_ports(self) -> None:
+        """Until the plugins have run, somebody else may choose the same.  Raises CniError."""
+        if self.ports:
+            self.capability_args["portMappings"] = choose(self.ports)
 
 
 def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
@@ -175,9 +209,10 @@ def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
             )
         _give_addresses(real[0], common.ips, common.mac)
     if common.ports:
-        _give_first(real, "portMappings", [port.mapping() for port in common.ports], "a port to publish")
+        _first_with(real, "portMappings", "a port to publish").ports += common.ports
     if common.bandwidth:
-        _give_first(real, "bandwidth", common.bandwidth, "a limit on bandwidth")
+        limited = _first_with(real, "bandwidth", "a limit on bandwidth")
+        limited.capability_args["bandwidth"] = common.bandwidth
     if common.aliases:
         for one in real:
             if "aliases" in _capabilities(one.network):
@@ -189,6 +224,9 @@ def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
     for one in real:
         if common.no_default_route:
             one.network = _without_default_route(one.network)
+    for one in served:
+        if not one.chooses_ports:
+            one.choose_ports()
     return served
 
 
@@ -198,9 +236,11 @@ def _serve_own(network: Network, want: Want) -> Served:
     if want.ips or want.mac:
         _give_addresses(served, want.ips, want.mac)
     if want.ports:
-        _give(served, "portMappings", [port.mapping() for port in want.ports], "a port to publish")
+        _first_with([served], "portMappings", "a port to publish").ports += want.ports
     if want.bandwidth:
-        _give(served, "bandwidth", want.bandwidth, "a limit on bandwidth")
+        _first_with([served], "bandwidth", "a limit on bandwidth").capability_args["bandwidth"] = (
+            want.bandwidth
+        )
     if want.aliases and "aliases" in _capabilities(network):
         served.capability_args["aliases"] = want.aliases
     if want.routes:
@@ -218,18 +258,11 @@ def _capabilities(network: Network) -> "set[str]":
     return found
 
 
-def _give(served: Served, capability: str, value: "Any", what: str) -> None:
-    if capability not in _capabilities(served.network):
-        raise _nobody_takes(served.network, capability, what)
-    served.capability_args[capability] = value
-
-
-def _give_first(real: "list[Served]", capability: str, value: "Any", what: str) -> None:
-    """To the first network that takes it: a port can be published but once."""
+def _first_with(real: "list[Served]", capability: str, what: str) -> Served:
+    """The first network that takes it: a port can be published but once."""
     for one in real:
         if capability in _capabilities(one.network):
-            one.capability_args[capability] = value
-            return
+            return one
     if not real:
         raise CniError(INVALID_CONFIG, f"{what}: the container is on no network")
     raise _nobody_takes(real[0].network, capability, what)

@@ -9,7 +9,7 @@ import pytest
 from tests.support.cni import CHECKOUT
 from tests.support.host import Host
 from tests.support.namespace import Failed
-from tests.support.oci import CNIHOOK, Runtime, bridge, configure, leases
+from tests.support.oci import CNIHOOK, RESULTS, Runtime, bridge, configure, leases
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 DEFAULT = {"dst": "0.0.0.0/0"}
@@ -41,6 +41,25 @@ def test_arguments_of_the_hook_go_before_annotations(runtime: Runtime) -> None:
     container = runtime.run("c1", "--ip", "10.1.0.6", annotations=annotations)
 
     assert container.addresses("eth0") == ["10.1.0.6/24"]
+
+
+def test_containers_that_start_at_once_find_different_ports(host: Host, runtime: Runtime) -> None:
+    """Each is to have any of several; which one is free changes while they choose."""
+    network = bridge("web", "10.1.0.0/24")
+    network["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
+    configure(host, network)
+    names = [f"c{number}" for number in range(6)]
+    for name in names:
+        runtime.bundle(name, "--publish", "8000-8005:80")
+
+    starting = {name: runtime.start(name) for name in names}
+    for name, process in starting.items():
+        runtime.started(name, process)
+
+    records = [json.loads(host.read(f"{RESULTS}/web-{name}-eth0")) for name in names]
+    ports = [port["hostPort"] for one in records for port in one["capabilityArgs"]["portMappings"]]
+    assert sorted(ports) == list(range(8000, 8006))
+    runtime.delete_at_once(names)
 
 
 @pytest.mark.usefixtures("networks")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cnihook.oci import multus, wants, words
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
-from cnihook.runtime.wants import Port, Served, Want, Wants, serve
+from cnihook.runtime.wants import Port, Served, Want, Wants, choose, serve
 from cnihook.spec.errors import CniError
 
 
@@ -241,9 +241,7 @@ def test_multus_json_form() -> None:
 
     assert (found.network, found.ifname, found.mac) == ("front", "data0", "02:00:00:00:00:01")
     assert found.ips == ["10.1.2.3/24", "2001:db8::3/64"]
-    assert [port.mapping() for port in found.ports] == [
-        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
-    ]
+    assert choose(found.ports) == [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
     assert found.bandwidth == {"ingressRate": 1000, "ingressBurst": 2000}
     assert [(str(net), str(via)) for net, via in found.routes] == [("0.0.0.0/0", "10.1.2.1")]
     assert found.cni_args == ["KEY=value"]
@@ -373,10 +371,30 @@ def test_a_free_port_is_one_that_can_be_bound() -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         number = taken.getsockname()[1]
-        assert Port(80, number, min(number + 20, 65535), "tcp", "").mapping()["hostPort"] > number
+        assert Port(80, number, min(number + 20, 65535), "tcp", "").free(set()) > number
         with pytest.raises(CniError, match=f"no free port from {number} to {number}"):
-            Port(80, number, number, "tcp", "")._free()
-    assert Port(80, 0, 0, "udp", "127.0.0.1").mapping()["hostPort"] > 1023
+            Port(80, number, number, "tcp", "").free(set())
+    assert Port(80, 0, 0, "udp", "127.0.0.1").free(set()) > 1023
+
+
+def test_ports_of_one_container_are_different_ones() -> None:
+    """Of one protocol; those that are named are not given away."""
+    texts = ["40000-40003:80", "40000-40003:81", "40000:82", "40000-40003:83", "40000-40003:80/udp"]
+    ports = [port for text in texts for port in words.parse_ports(text)]
+
+    chosen = choose(ports)
+    assert [one["hostPort"] for one in chosen] == [40001, 40002, 40000, 40003, 40000]
+    assert [one["containerPort"] for one in chosen] == [80, 81, 82, 83, 80]
+    with pytest.raises(CniError, match="no free port from 40000 to 40003/tcp"):
+        choose([*ports, *words.parse_ports("40000-40003:84")])
+
+
+def test_ports_of_the_container_and_of_a_network_are_published_together() -> None:
+    own = Want("mynet")
+    own.ports = words.parse_ports("8081:81")
+
+    (found,) = served((net(ALL), own), publish="8080:80")
+    assert [one["hostPort"] for one in found.capability_args["portMappings"]] == [8081, 8080]
 
 
 # Options as annotations
