@@ -220,6 +220,28 @@ def test_namespace_has_the_containers_name(host: Host, runtime: Runtime) -> None
     assert "10.22.0.2" in host.run("ip", "netns", "exec", "c1", "ip", "addr").stdout
 
 
+def test_container_in_a_user_namespace_has_its_network(host: Host, runtime: Runtime) -> None:
+    """Its network namespace is owned by that; the hook is outside of it."""
+    configure(host, MYNET)
+    folder = runtime.bundle("c1")
+    config = runtime.config("c1")
+    config["linux"]["namespaces"].append({"type": "user"})
+    mapping = [{"containerID": 0, "hostID": 0, "size": 65536}]  # so that its root may read the bundle
+    config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
+    (folder / "config.json").write_text(json.dumps(config))
+
+    container = runtime.started("c1", runtime.start("c1"))
+
+    assert (
+        host.run("readlink", f"/proc/{container.pid}/ns/user").stdout
+        != host.run("readlink", "/proc/1/ns/user").stdout
+    )
+    assert leases(host) == [container.address]
+    container.exec("ping", "-c1", "-W1", "10.22.0.1")
+    runtime.delete("c1")
+    assert leases(host) == host.listdir(RESULTS) == []
+
+
 def test_hook_arguments_and_annotation_choose_networks(host: Host, runtime: Runtime) -> None:
     """Arguments go before the annotation, and that before all that there are."""
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
