@@ -12,7 +12,7 @@ import os
 
 from cnihook.lean import fastjson
 from cnihook.spec.errors import INVALID_CONFIG, CniError
-from cnihook.spec.names import record_name
+from cnihook.spec.names import is_text, record_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def read(path: str) -> "Record | None":
         return None
     names = [raw.get(key) for key in ("networkName", "containerId", "ifName")]
     network, container_id, ifname = (name if isinstance(name, str) else "" for name in names)
-    if not (network and container_id and ifname):
+    if not (network and container_id and ifname and is_text(f"{network}{container_id}{ifname}")):
         return None
     try:
         config = binascii.a2b_base64(raw.get("config") or "")
@@ -168,13 +168,15 @@ def read(path: str) -> "Record | None":
     holder = an_object("cnihook")
     sequence = holder.pop("sequence", 0) if holder else 0
     plugin_path = holder.pop("pluginPath", None) if holder else None
+    if holder and not isinstance(holder.get("pid"), int):
+        holder["pid"] = 0
     netns = raw.get("netns")
     return Record(
         network,
         container_id,
         ifname,
         config=config,
-        netns=netns if isinstance(netns, str) else "",
+        netns=netns if isinstance(netns, str) and is_text(netns) else "",
         cni_args=";".join(pairs),
         capability_args=an_object("capabilityArgs"),
         result=an_object("result"),

@@ -5,6 +5,7 @@ name it.
 
 from cnihook.lean.address import Address, IPNet
 from cnihook.spec.errors import CniError, KeyRefused
+from cnihook.spec.names import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class NetConf:
 
     def string(self, key: str, *, default: str = "", choices: "Sequence[str]" = ()) -> str:
         value: str = self._typed(key, str, default)
+        if not is_text(value):
+            raise self.refuse(key, f"is no text: {value!r}")
         if choices and value not in choices:
             raise self.refuse(key, f"must be one of {', '.join(choices)}, not {value!r}")
         return value
@@ -115,6 +118,8 @@ class NetConf:
         for index, value in enumerate(values):
             if not isinstance(value, str):
                 raise self.refuse(f"{key}[{index}]", f"must be a string, not {json_name(value)}")
+            if not is_text(value):
+                raise self.refuse(f"{key}[{index}]", f"is no text: {value!r}")
         return values
 
     def address(self, key: str) -> "Address | None":

@@ -95,3 +95,13 @@ def record_name(network: str, container_id: str, ifname: str) -> str:
             f" it makes a file name of {len(name)} characters, and {_FILE_NAME_MAX} are allowed",
         )
     return name
+
+
+def is_text(value: str) -> bool:
+    """JSON can also hold what no path and no name of the kernel's can: a NUL, and halves of characters."""
+    if value.isascii():
+        return "\0" not in value
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False

@@ -3,13 +3,11 @@
 
 import json
 import signal
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from tests.support import traffic
-from tests.support.cni import CHECKOUT, REFERENCE, reference
+from tests.support.cni import REFERENCE, reference
 from tests.support.facts import Facts
 from tests.support.host import Host, Outside
 from tests.support.namespace import Failed
@@ -220,28 +218,6 @@ def test_namespace_has_the_containers_name(host: Host, runtime: Runtime) -> None
     assert "10.22.0.2" in host.run("ip", "netns", "exec", "c1", "ip", "addr").stdout
 
 
-def test_container_in_a_user_namespace_has_its_network(host: Host, runtime: Runtime) -> None:
-    """Its network namespace is owned by that; the hook is outside of it."""
-    configure(host, MYNET)
-    folder = runtime.bundle("c1")
-    config = runtime.config("c1")
-    config["linux"]["namespaces"].append({"type": "user"})
-    mapping = [{"containerID": 0, "hostID": 0, "size": 65536}]  # so that its root may read the bundle
-    config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
-    (folder / "config.json").write_text(json.dumps(config))
-
-    container = runtime.started("c1", runtime.start("c1"))
-
-    assert (
-        host.run("readlink", f"/proc/{container.pid}/ns/user").stdout
-        != host.run("readlink", "/proc/1/ns/user").stdout
-    )
-    assert leases(host) == [container.address]
-    container.exec("ping", "-c1", "-W1", "10.22.0.1")
-    runtime.delete("c1")
-    assert leases(host) == host.listdir(RESULTS) == []
-
-
 def test_hook_arguments_and_annotation_choose_networks(host: Host, runtime: Runtime) -> None:
     """Arguments go before the annotation, and that before all that there are."""
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
@@ -252,45 +228,6 @@ def test_hook_arguments_and_annotation_choose_networks(host: Host, runtime: Runt
 
     assert by_annotation.links() == {"lo", "net7"}
     assert by_argument.links() == {"lo", "mine"}
-
-
-# Namespaces that are not the container's own
-
-
-def test_container_in_the_namespace_of_the_host_is_refused(host: Host, runtime: Runtime) -> None:
-    """Or the host itself would get the container's address, routes and firewall."""
-    configure(host, MYNET)
-
-    with pytest.raises(Failed) as refusal:
-        runtime.run("c1", network=None)
-
-    assert not runtime.knows("c1")
-    said = host.run(CNIHOOK, "logs", "c1").stdout
-    assert "shares the host's network namespace" in said
-    assert 'add {"type": "network"} to linux.namespaces in ' in said
-    if runtime.name == "runc":
-        assert "shares the host's network namespace" in refusal.value.stderr
-    host.leaves("file /run/cnihook/log/c1")
-
-
-def test_container_that_joins_the_namespace_of_the_host_by_path_is_left_alone(
-    host: Host, runtime: Runtime
-) -> None:
-    configure(host, MYNET)
-
-    assert runtime.run("c1", network={"type": "network", "path": "/proc/1/ns/net"}).links() == host.links()
-
-
-def test_joined_namespace_is_left_alone(host: Host, runtime: Runtime) -> None:
-    """It is configured by whoever made it: an engine, or the hook of the container that has it."""
-    configure(host, MYNET)
-    first = runtime.run("c1")
-    second = runtime.run("c2", network={"type": "network", "path": "/run/netns/c1"})
-
-    assert second.address == first.address
-    runtime.delete("c2")
-    assert first.links() == {"lo", "eth0"}
-    assert host.listdir(RESULTS) == ["mynet-c1-eth0"]
 
 
 # The end
@@ -366,48 +303,6 @@ def test_container_started_anew_under_its_old_name(host: Host, runtime: Runtime)
     assert leases(host, "other") == []
     assert host.listdir(RESULTS) == ["mynet-c1-eth0"]
     again.exec("ping", "-c1", "-W1", "10.22.0.1")
-
-
-def test_id_of_a_container_that_lives_elsewhere_is_refused(
-    host: Host, runtime: Runtime, rootfs: Path
-) -> None:
-    """Under another runtime, or another --root of the same: what the first one has, it keeps to its end."""
-    configure(host, MYNET)
-    first = runtime.run("c1")
-    name = "crun" if runtime.name == "runc" else "runc"
-    with closing(Runtime(host, name, rootfs)) as other:
-        with pytest.raises(Failed) as refused:
-            other.run("c1")
-
-        if name == "runc":  # crun does not pass it on
-            assert "give this one another ID" in str(refused.value)
-        assert (
-            f"another container c1 lives, process {first.pid}, and is on network mynet; give this one"
-            in first.log
-        )
-        assert leases(host) == [first.address]
-        first.exec("ping", "-c1", "-W1", "10.22.0.1")
-        assert not other.knows("c1")
-    runtime.delete("c1")
-
-    assert leases(host) == host.listdir(RESULTS) == []
-    host.leaves("file /run/cnihook/log/c1")  # there was a failure in it
-
-
-def test_id_of_a_namespace_that_is_kept_is_refused(host: Host, runtime: Runtime) -> None:
-    configure(host, MYNET)
-    priv_net_run = str(CHECKOUT / "scripts" / "priv-net-run")
-    host.run(priv_net_run, "--netns", "c1", "true")
-
-    with pytest.raises(Failed):
-        runtime.run("c1")
-
-    log = host.read("/run/cnihook/log/c1")
-    assert "another container c1 lives, the namespace /run/netns/c1, and is on network mynet" in log
-    assert leases(host) == ["10.22.0.2"]
-    host.run(priv_net_run, "--netns", "c1", "--delete")
-    assert leases(host) == []
-    host.leaves("file /run/cnihook/log/c1")
 
 
 # A start that does not come to its end

@@ -78,12 +78,12 @@ def test_libcnis_record_is_read(state: Path) -> None:
 
 
 JSON = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
+HOLDERS = st.none() | JSON.map(lambda fields: {**fields, "pid": 7})
+PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10)
 
 
 @settings(max_examples=40)  # each of them waits for the disk
-@given(
-    st.binary(max_size=50), st.text(max_size=10), st.none() | JSON, JSON, st.none() | JSON, st.integers(0, 9)
-)
+@given(st.binary(max_size=50), PATHS, st.none() | JSON, JSON, HOLDERS, st.integers(0, 9))
 def test_what_is_written_is_read_back(
     config: bytes, netns: str, result: Any, capabilities: Any, holder: Any, sequence: int
 ) -> None:
@@ -132,6 +132,8 @@ BROKEN = {
     "config is no base64": LIBCNIS.replace('"config":"', '"config":"\u00fc'),
     "args are a number": LIBCNIS.replace('"cniArgs":', '"cniArgs":7,"a":'),
     "args are no pairs": LIBCNIS.replace('"cniArgs":', '"cniArgs":[["a"],["b","c","d"]],"a":'),
+    "network is half a character": LIBCNIS.replace('"networkName":"mynet"', r'"networkName":"\ud800"'),
+    "ifname has a NUL": LIBCNIS.replace('"eth0"', r'"eth0\u0000"'),
     "nested for ever": "[" * 100_000,
 }
 
@@ -149,7 +151,15 @@ def test_a_broken_record_is_none_and_hides_no_other(state: Path, content: str | 
 
 
 @pytest.mark.parametrize(
-    "changed", ['"netns":7,"n"', '"result":[],"r"', '"capabilityArgs":"x","c"', '"cnihook":[],"z"']
+    "changed",
+    [
+        '"netns":7,"n"',
+        r'"netns":"a\u0000b","n"',
+        '"cnihook":{"pid":"x"},"z"',
+        '"result":[],"r"',
+        '"capabilityArgs":"x","c"',
+        '"cnihook":[],"z"',
+    ],
 )
 def test_one_wrong_field_costs_no_more_than_itself(state: Path, changed: str) -> None:
     """With the configuration and the identity there, the attachment can still be taken down."""

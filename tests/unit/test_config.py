@@ -47,6 +47,16 @@ def test_absent_and_null_have_the_default(reader: str) -> None:
         assert not NetConf(raw).has("key")
 
 
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "\u00fc\0"])
+def test_what_no_name_can_hold_is_refused_by_place_and_key(text: str) -> None:
+    """It would come back from the kernel as "embedded null byte", of nobody knows what."""
+    conf = NetConf({"key": text, "keys": ["x", text]}, WHERE)
+
+    assert refusal(conf, lambda conf: conf.string("key")).msg == f'{WHERE}: "key" is no text: {text!r}'
+    assert refusal(conf, lambda conf: conf.strings("keys")).msg.startswith(f'{WHERE}: "keys[1]" is no text')
+    assert NetConf({"key": "\u00fc"}).string("key") == "\u00fc"
+
+
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_every_other_type_is_refused_by_place_and_key(reader: str, value: Any) -> None:
