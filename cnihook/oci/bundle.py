@@ -5,10 +5,11 @@ import os
 
 from cnihook.lean import fastjson
 from cnihook.oci.state import State
+from cnihook.spec.names import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeGuard
 
 OWN, HOST, JOINED, UNKNOWN = "own", "host", "joined", "unknown"
 
@@ -67,7 +68,7 @@ class Bundle:
             destination, source = (
                 (mount.get("destination"), mount.get("source")) if isinstance(mount, dict) else (None, None)
             )
-            if isinstance(destination, str) and isinstance(source, str) and source:
+            if _is_path(destination) and _is_path(source):
                 path = os.path.normpath(os.path.join(os.path.dirname(self.path), source))
                 found.append((os.path.normpath(destination), path))
         return found
@@ -77,7 +78,7 @@ class Bundle:
         """Path of the root file system; empty if it is not known."""
         root = self._raw.get("root")
         path = root.get("path") if isinstance(root, dict) else None
-        if not (self.path and isinstance(path, str) and path):
+        if not (self.path and _is_path(path)):
             return ""
         return os.path.normpath(os.path.join(os.path.dirname(self.path), path))
 
@@ -98,6 +99,10 @@ class Bundle:
                 ):
                     found.append(entry["timeout"])
         return min(found, default=0)
+
+
+def _is_path(value: "Any") -> "TypeGuard[str]":
+    return isinstance(value, str) and value != "" and is_text(value)
 
 
 def load(state: State) -> Bundle:

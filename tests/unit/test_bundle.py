@@ -163,6 +163,7 @@ def test_mounts(tmp_path: Path) -> None:
         {"destination": "/data/../etc/", "source": "etc"},
         {"destination": "/proc"},
         {"destination": 7, "source": "/x"},
+        {"destination": "/a", "source": "/x\0y"},
         "x",
     ]
 
