@@ -216,6 +216,14 @@ def _open_namespace(found: State) -> NetNS:
             'container state on stdin: "pid" is missing or 0',
             "register the hook under createRuntime: before that a container has no process",
         )
+    if found.pid == 1:
+        # As the container sees it.  Where the host's /proc is still there, 1 is in the host's namespace and
+        # we are in the container's: all would be done the wrong way round.
+        raise CniError(
+            INVALID_NETNS,
+            "process 1 is no container's: the hook runs inside of it",
+            "register the hook under createRuntime, which runs outside",
+        )
     try:
         return NetNS.open(f"/proc/{found.pid}/ns/net")
     except (OSError, NotANamespace) as error:

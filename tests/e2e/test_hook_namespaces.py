@@ -16,6 +16,7 @@ from tests.support.oci import (
     RESULTS,
     Runtime,
     configure,
+    hook,
     leases,
 )
 
@@ -76,6 +77,20 @@ def test_joined_namespace_is_left_alone(host: Host, runtime: Runtime) -> None:
     runtime.delete("c2")
     assert first.links() == {"lo", "eth0"}
     assert host.listdir(RESULTS) == ["mynet-c1-eth0"]
+
+
+def test_hook_of_another_stage_is_told_where_it_belongs(host: Host, runtime: Runtime) -> None:
+    """One of createContainer runs inside the container; runc's is told a PID as that sees it, which is 1:
+    where the host's /proc is still there, that is the host's own namespace.
+    """
+    configure(host, MYNET)
+
+    with pytest.raises(Failed):
+        runtime.run("c1", hooks={"createContainer": [hook("createRuntime")]})
+
+    assert "register the hook under createRuntime" in host.read("/run/cnihook/log/c1")
+    assert leases(host) == []
+    host.leaves("file /run/cnihook/log/c1")
 
 
 # One ID, and two that have it
