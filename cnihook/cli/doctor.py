@@ -113,7 +113,7 @@ def _check_configurations(host: Host) -> Iterator[Finding]:
             yield Finding(
                 "configuration",
                 problem["problem"],
-                "no container gets this network, or not all of it",
+                "no container gets this network, or not as it is meant",
                 problem["hint"] or f"edit {path}, then: cnihook validate {path}",
             )
 

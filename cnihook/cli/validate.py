@@ -2,9 +2,10 @@
 """cnihook validate: every problem of network configurations, in one go."""
 
 import copy
+import difflib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from cnihook.cli import arguments
@@ -14,6 +15,7 @@ from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
 from cnihook.sdk import invoke
 from cnihook.sdk.call import Call, Request
+from cnihook.spec import config
 from cnihook.spec import version as versions
 from cnihook.spec.config import NetConf, json_name, lookup
 from cnihook.spec.errors import CniError, KeyRefused, invalid_config
@@ -22,11 +24,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    # Objects by their id(), each with the keys of it that were asked for.
+    Asked = dict[int, tuple[dict[str, Any], set[str]]]
+
 DESCRIPTION = """\
 Look for all that is wrong with network configurations: the file, the key, the reason.  Of built-in plugins
-every key is looked at, of others whether they are there and speak the network's version.
+every key is looked at, and what may be a misspelled one is told; of others whether they are there and speak
+the network's version.
 """
 
+_KEYS_OF_A_LIST = "cniVersion cniVersions name plugins disableCheck disableGC loadOnlyInlinedPlugins".split()
+_KEYS_OF_ANY_PLUGIN = "cniVersion name type capabilities args ipam dns runtimeConfig prevResult".split()
+_ALIKE = 0.8  # of 1.0, by which a key may be a misspelled one
 _TRIES = 100  # a file with more problems than that has no need to be told of all
 
 
@@ -80,6 +89,8 @@ def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
     errors, network = _each(lambda: networks.from_raw(raw, text, path, os.path.dirname(path)))
     if not isinstance(network, Network):
         return errors
+    if "plugins" in raw:
+        errors += _misspelled({id(raw): (raw, set(_KEYS_OF_A_LIST))}, {id(raw): path})
     for index in range(len(network.plugins)):
         errors += _errors_of_plugin(network, index, plugin_path)
     return errors
@@ -90,26 +101,72 @@ def _errors_of_plugin(network: Network, index: int, plugin_path: "list[str] | No
     conf = NetConf(copy.deepcopy(chain.derive(network, index, {}, None)), where)
     request = Request("validate", "", "eth0", plugin_path=plugin_path)
     errors: list[CniError] = []
+    asked: "Asked" = {id(conf.raw): (conf.raw, set(_KEYS_OF_ANY_PLUGIN))}
+    complete = True  # all that is read is known
     for plugin_type in (conf.string("type"), conf.object("ipam").string("type")):
         if not plugin_type:
             continue
+        read = None
         try:
             supported = invoke.supported_versions(plugin_type, plugin_path)
             versions.check_supported(network.version, supported)
             if invoke.find(plugin_type, plugin_path) is None:
-                refused, _ = _each(partial(_read_conf, plugin_type, conf, request))
+                refused, read = _each(partial(_read_conf, plugin_type, conf, request, asked))
                 errors += [e if e.msg.startswith(network.source) else e.wrapped(where) for e in refused]
         except CniError as error:
             errors.append(error.wrapped(where))
+        complete = complete and bool(read)
     request.close()
-    return errors
+    return errors + _misspelled(asked, dict(_places(conf.raw, where))) if complete else errors
 
 
-def _read_conf(plugin_type: str, conf: NetConf, request: Request) -> None:
-    """All that a built-in plugin reads of its configuration, before it does anything."""
+def _read_conf(plugin_type: str, conf: NetConf, request: Request, asked: "Asked") -> bool:
+    """All that a built-in plugin reads of its configuration, before it does anything.
+
+    `asked` gets to know the keys that are asked for.
+    """
+
+    def watching(raw: "dict[str, Any]", key: str) -> "Any":
+        asked.setdefault(id(raw), (raw, set()))[1].add(key)
+        return lookup(raw, key)
+
     reader = getattr(invoke.load(plugin_type), "Conf", None)
     if reader:
-        reader(Call("ADD", conf, request))
+        config.lookup = watching  # by which NetConf finds every key
+        try:
+            reader(Call("ADD", conf, request))
+        finally:
+            config.lookup = lookup
+    return True
+
+
+def _places(value: "Any", where: str) -> "Iterator[tuple[int, str]]":
+    """Where each object in it stands, by its id()."""
+    if isinstance(value, dict):
+        yield id(value), where
+        for key, inner in value.items():
+            yield from _places(inner, f"{where}: {key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _places(inner, f"{where}[{index}]")
+
+
+def _misspelled(asked: "Asked", places: dict[int, str]) -> list[CniError]:
+    """Keys that nobody asks for, and that look like one that somebody does.
+
+    Any other may be somebody else's, which the specification leaves room for.
+    """
+    errors = []
+    for place, (raw, keys) in asked.items():
+        known = {key.lower(): key for key in keys}
+        for name in raw:
+            alike = difflib.get_close_matches(name.lower(), known, 1, _ALIKE)
+            if alike and name.lower() not in known:
+                conf = NetConf(raw, places.get(place, ""))
+                errors.append(
+                    conf.refuse(name, "is a key that is not read", f'"{known[alike[0]]}" is one that is')
+                )
+    return errors
 
 
 def _each(read: "Callable[[], Any]") -> "tuple[list[CniError], Any]":

@@ -172,6 +172,28 @@ def test_a_file_with_one_problem_is_told_once(folder: Path, content: str, told: 
     assert line.startswith(path) and told in line
 
 
+def test_keys_that_are_misspelled_are_told(folder: Path) -> None:
+    """Nobody reads them, and no plugin complains.  What looks like no key of ours may be somebody else's."""
+    bridge = BRIDGE | {"isGatway": True, "comment": "x", "ipam": {
+        "type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24", "gatway": "10.9.0.9"}]], "x-ours": 1,
+    }}  # fmt: skip
+    portmap = {"type": "portmap", "capabilites": {"portMappings": True}}
+    conf = NETWORK | {"plugins": [bridge, portmap], "disableChek": True}
+    path = write(folder, "10-mynet.conflist", conf)
+
+    told = {
+        line.removeprefix(f"{path}: ") for line in cnihook("validate", path, status=1).stdout.splitlines()
+    }
+
+    assert told == {
+        '"disableChek" is a key that is not read; "disableCheck" is one that is',
+        'plugins[0] (bridge): "isGatway" is a key that is not read; "isGateway" is one that is',
+        'plugins[0] (bridge): ipam: ranges[0][0]: "gatway" is a key that is not read; "gateway" is'
+        " one that is",
+        'plugins[1] (portmap): "capabilites" is a key that is not read; "capabilities" is one that is',
+    }
+
+
 def test_good_files_are_a_line_and_exit_code_0(folder: Path) -> None:
     write(folder, "10-mynet.conflist", NETWORK)
 

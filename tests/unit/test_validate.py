@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook validate: no key of a plugin's own is taken for a misspelled one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnihook.cli import validate
+
+IPAM: dict[str, Any] = {
+    "type": "host-local", "subnet": "10.1.0.0/24", "rangeStart": "10.1.0.5", "rangeEnd": "10.1.0.9",
+    "gateway": "10.1.0.1", "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400, "advmss": 1360}],
+    "ranges": [[{"subnet": "10.2.0.0/24", "rangeStart": "10.2.0.5", "rangeEnd": "10.2.0.9"}]],
+    "resolvConf": "/etc/resolv.conf", "dataDir": "/run/leases",
+}  # fmt: skip
+SUB = {"master": "eth0", "mtu": 1400, "linkInContainer": False, "ipam": IPAM}
+KEYS: dict[str, dict[str, Any]] = {
+    "bridge": {
+        "bridge": "br0", "isGateway": True, "isDefaultGateway": True, "forceAddress": True, "ipMasq": True,
+        "ipMasqBackend": "nftables", "mtu": 1400, "hairpinMode": True, "promiscMode": False, "vlan": 5,
+        "vlanTrunk": [{"minID": 1, "maxID": 9}, {"id": 12}], "preserveDefaultVlan": False,
+        "macspoofchk": True, "enabledad": True, "disableContainerInterface": False, "portIsolation": True,
+        "ipam": IPAM, "dns": {"nameservers": ["10.0.0.1"], "domain": "x", "search": ["y"], "options": ["z"]},
+    },
+    "ptp": {"ipMasq": True, "ipMasqBackend": "iptables", "mtu": 1400, "ipam": IPAM},
+    "macvlan": {**SUB, "mode": "bridge", "mac": "02:00:00:00:00:09", "bcqueuelen": 5},
+    "ipvlan": {**SUB, "mode": "l2"},
+    "vlan": {**SUB, "vlanId": 5},
+    "host-device": {"device": "eth1", "hwaddr": "02:00:00:00:00:09", "kernelpath": "/x", "ipam": IPAM},
+    "tap": {
+        "multiQueue": True, "owner": 1, "group": 1, "selinuxContext": "", "mtu": 1400, "bridge": "br0",
+        "mac": "02:00:00:00:00:09", "ipam": IPAM,
+    },
+    "portmap": {
+        "snat": True, "masqAll": True, "markMasqBit": 13, "externalSetMarkChain": "X", "backend": "nftables",
+        "conditionsV4": ["ip saddr 10.0.0.0/8"], "conditionsV6": ["ip6 saddr fd00::/8"],
+    },
+    "firewall": {
+        "backend": "iptables", "iptablesAdminChainName": "X", "firewalldZone": "trusted",
+        "ingressPolicy": "same-bridge",
+    },
+    "bandwidth": {
+        "ingressRate": 80000, "ingressBurst": 8000, "egressRate": 80000, "egressBurst": 8000,
+        "unshapedSubnets": ["10.0.0.0/8"], "shapedSubnets": [],
+    },
+    "tuning": {
+        "sysctl": {"net.core.somaxconn": "500"}, "mac": "02:00:00:00:00:09", "mtu": 1400, "promisc": True,
+        "allmulti": True, "txQLen": 100, "dataDir": "/run/t",
+    },
+    "sbr": {"table": 100, "addSourceHints": True},
+    "vrf": {"vrfname": "red", "table": 100},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("plugin", KEYS)
+def test_keys_of_a_plugin_are_known_however_few_there_are(tmp_path: Path, plugin: str) -> None:
+    path = tmp_path / "10-x.conf"
+    keys = KEYS[plugin]
+    for names in ([], *([name] for name in keys), list(keys)):
+        own = {name: keys[name] for name in names}
+        path.write_text(json.dumps({"cniVersion": "1.1.0", "name": "x", "type": plugin, **own}))
+        for problem in validate.problems_of(str(path), None):
+            assert "not read" not in problem["problem"], (own, problem)
