@@ -64,6 +64,7 @@ _IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
 
 
+_IPV6_MIN_MTU = 1280  # <linux/ipv6.h>; below it a link has no IPv6 at all
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
@@ -393,7 +394,14 @@ class Rtnl(Netlink):
     def add_address(self, link: Link, net: IPNet, *, ifa_flags: int = 0) -> None:
         """Raises NetlinkError with EEXIST if the link has it.  `ifa_flags` are of IFA_F_*."""
         extra = u32(IFA_FLAGS, ifa_flags) if ifa_flags else b""
-        self._address(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, link, net, f"add {net} to {link.name}", extra)
+        what = f"add {net} to {link.name}"
+        try:
+            self._address(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, link, net, what, extra)
+        except NetlinkError as error:
+            if error.errno != errno.EINVAL or net.address.version != 6 or link.mtu >= _IPV6_MIN_MTU:
+                raise
+            why = f"its MTU is {link.mtu}, and IPv6 takes {_IPV6_MIN_MTU} or more"
+            raise NetlinkError(errno.EINVAL, what, why) from None
 
     def delete_address(self, link: Link, net: IPNet) -> None:
         self._address(RTM_DELADDR, 0, link, net, f"delete {net} from {link.name}")

@@ -292,6 +292,17 @@ def test_addresses_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: 
     assert {address.index for address in rtnl.addresses(eth0)} == {eth0.index}
 
 
+def test_a_link_too_small_for_ipv6_is_told(rtnl: Rtnl) -> None:
+    """The kernel says "Invalid argument", and nothing of why."""
+    rtnl.add_veth("small", "peer", mtu=1279)
+
+    with pytest.raises(
+        NetlinkError, match=r"small: Invalid argument \(its MTU is 1279, and IPv6 takes 1280"
+    ):
+        rtnl.add_address(rtnl.link("small"), NET6)
+    rtnl.add_address(rtnl.link("small"), NET)
+
+
 def test_an_address_that_is_there_is_refused_and_can_be_deleted(rtnl: Rtnl, eth0: Link) -> None:
     rtnl.add_address(eth0, NET)
 
