@@ -2,10 +2,12 @@
 """A fault that was found, and the host that is looked at."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
 from cnihook.attach import Settings
+from cnihook.lean import command, process
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
 from cnihook.runtime import attachment, cache, chain, networks
@@ -94,6 +96,12 @@ def plugins_of(network: Network) -> list[Plugin]:
     return [Plugin(network, index) for index in range(len(network.plugins))]
 
 
+def has_version(network: Network, version: int) -> bool:
+    """By the look of its configuration: addresses of version 6 have a colon in them."""
+    text = network.text.decode(errors="replace")
+    return version == 4 or "::" in text
+
+
 class Attached:
     """An attachment whose container runs."""
 
@@ -101,6 +109,17 @@ class Attached:
         self.record = record
         self.network = network
         self.result = result
+
+
+def printed(name: str, *words: str, timeout: float = 30.0) -> str:
+    """What a program of the host prints; empty where there is none.  Raises OSError if it cannot start."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+    try:
+        program = command.find(name, path)
+    except command.NotExecutable:
+        return ""
+    done = process.run(program, [name, *words], dict(os.environ), b"", timeout)
+    return done.stdout.decode(errors="replace")
 
 
 class Host:

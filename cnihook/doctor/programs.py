@@ -5,8 +5,8 @@ import os
 import re
 from collections.abc import Iterator
 
-from cnihook.doctor.finding import Finding, Host
-from cnihook.lean import command, ffi, process
+from cnihook.doctor.finding import Finding, Host, printed
+from cnihook.lean import ffi
 from cnihook.sdk.call import DEFAULT_PATH
 
 _FIRST = (0, 0, 0)
@@ -96,11 +96,9 @@ def check_versions(_host: Host) -> Iterator[Finding]:
 
 
 def _version(program: str) -> tuple[int, ...] | None:
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
     try:
-        found = command.find(program, path)
-        done = process.run(found, [program, "--version"], dict(os.environ), b"", 10.0)
-    except (command.NotExecutable, OSError):
+        text = printed(program, "--version", timeout=10.0)
+    except OSError:
         return None
-    numbers = re.search(r"(\d+)\.(\d+)\.(\d+)", done.stdout.decode(errors="replace"))
+    numbers = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
     return tuple(int(number) for number in numbers.groups()) if numbers else None

@@ -7,12 +7,10 @@ iptables or cnihook accepts in theirs does not count in this one.
 """
 
 import json
-import os
 from collections.abc import Iterator
 
-from cnihook.doctor.finding import Finding, Host, plugins_of
-from cnihook.doctor.traffic import has_version
-from cnihook.lean import command, process
+from cnihook.doctor.finding import Finding, Host, has_version, plugins_of, printed
+from cnihook.linux import xtables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ def check_forward_chains(host: Host) -> Iterator[Finding]:
         family, table, name = chain["family"], chain["table"], chain["name"]
         if chain.get("hook") != "forward" or chain.get("policy") != "drop" or family not in _VERSIONS:
             continue
-        if (table, name) == ("filter", "FORWARD") and family != "inet":
+        if (table, name) == (xtables.TABLE, "FORWARD") and family != "inet":
             continue  # iptables', see traffic
         rules = [rule["expr"] for rule in _list(f"table {family} {table}", "rule")]
         for network in host.networks:
@@ -52,13 +50,8 @@ def check_forward_chains(host: Host) -> Iterator[Finding]:
 
 def _list(what: str, kind: str) -> "list[dict[str, Any]]":
     """Objects of one kind, as libnftables-json(5) has them; none where there is no nft."""
-    try:
-        program = command.find("nft", f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    except command.NotExecutable:
-        return []
-    done = process.run(program, ["nft", "-j", "list", *what.split()], dict(os.environ), b"", 30.0)
-    listed = json.loads(done.stdout)["nftables"] if done.stdout else []
-    return [each[kind] for each in listed if kind in each]
+    text = printed("nft", "-j", "list", *what.split())
+    return [each[kind] for each in json.loads(text)["nftables"] if kind in each] if text else []
 
 
 def _may_accept(rule: "list[dict[str, Any]]", bridge: str) -> bool:

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What on the host keeps the traffic of containers from where it is to go."""
 
-import os
 from collections.abc import Iterator
 from functools import partial
 
-from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
-from cnihook.lean import command, process
+from cnihook.doctor.finding import Finding, Host, Plugin, has_version, plugins_of, printed
 from cnihook.linux import sysctl, xtables
 from cnihook.linux.nexthop import link_towards
-from cnihook.runtime.networks import Network
 
 _FIREWALL = '{"type": "firewall"}'
 _BRIDGED = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"}
@@ -42,7 +39,7 @@ def check_policies(host: Host) -> Iterator[Finding]:
         dropping = [table.name for table in xtables.filters(version) if table.policy("FORWARD") == "drop"]
         if not dropping:
             continue
-        listed = _forward_rules(version)
+        listed = printed("iptables" if version == 4 else "ip6tables", "-w", "-S").splitlines()
         for network in host.networks:
             plugins = plugins_of(network)
             interface = plugins[0]
@@ -65,23 +62,6 @@ def check_policies(host: Host) -> Iterator[Finding]:
                     f"containers on {interface.bridge} (network {network.name}) do not reach each other",
                     f"sysctl -w {name}=0",
                 )
-
-
-def has_version(network: Network, version: int) -> bool:
-    """By the look of its configuration: addresses of version 6 have a colon in them."""
-    text = network.text.decode(errors="replace")
-    return version == 4 or "::" in text
-
-
-def _forward_rules(version: int) -> list[str]:
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    name = "iptables" if version == 4 else "ip6tables"
-    try:
-        program = command.find(name, path)
-    except command.NotExecutable:
-        return []
-    done = process.run(program, [name, "-w", "-S"], dict(os.environ), b"", 30.0)
-    return done.stdout.decode(errors="replace").splitlines()
 
 
 def _is_accepted(rules: list[str], bridge: str) -> bool:
