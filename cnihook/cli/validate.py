@@ -24,8 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    # Objects by their id(), each with the keys of it that were asked for.
-    Asked = dict[int, tuple[dict[str, Any], set[str]]]
+    # By the id() of an object in a configuration, the keys of it that were asked for.
+    Asked = dict[int, set[str]]
 
 DESCRIPTION = """\
 Look for all that is wrong with network configurations: the file, the key, the reason.  Of built-in plugins
@@ -90,7 +90,7 @@ def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
     if not isinstance(network, Network):
         return errors
     if "plugins" in raw:
-        errors += _misspelled({id(raw): (raw, set(_KEYS_OF_A_LIST))}, {id(raw): path})
+        errors += _misspelled(raw, path, {id(raw): set(_KEYS_OF_A_LIST)})
     for index in range(len(network.plugins)):
         errors += _errors_of_plugin(network, index, plugin_path)
     return errors
@@ -101,7 +101,7 @@ def _errors_of_plugin(network: Network, index: int, plugin_path: "list[str] | No
     conf = NetConf(copy.deepcopy(chain.derive(network, index, {}, None)), where)
     request = Request("validate", "", "eth0", plugin_path=plugin_path)
     errors: list[CniError] = []
-    asked: "Asked" = {id(conf.raw): (conf.raw, set(_KEYS_OF_ANY_PLUGIN))}
+    asked: "Asked" = {id(conf.raw): set(_KEYS_OF_ANY_PLUGIN)}
     complete = True  # all that is read is known
     for plugin_type in (conf.string("type"), conf.object("ipam").string("type")):
         if not plugin_type:
@@ -117,7 +117,9 @@ def _errors_of_plugin(network: Network, index: int, plugin_path: "list[str] | No
             errors.append(error.wrapped(where))
         complete = complete and bool(read)
     request.close()
-    return errors + _misspelled(asked, dict(_places(conf.raw, where))) if complete else errors
+    if complete:
+        errors += _misspelled(conf.raw, where, asked)
+    return errors
 
 
 def _read_conf(plugin_type: str, conf: NetConf, request: Request, asked: "Asked") -> bool:
@@ -127,7 +129,7 @@ def _read_conf(plugin_type: str, conf: NetConf, request: Request, asked: "Asked"
     """
 
     def watching(raw: "dict[str, Any]", key: str) -> "Any":
-        asked.setdefault(id(raw), (raw, set()))[1].add(key)
+        asked.setdefault(id(raw), set()).add(key)
         return lookup(raw, key)
 
     reader = getattr(invoke.load(plugin_type), "Conf", None)
@@ -140,33 +142,23 @@ def _read_conf(plugin_type: str, conf: NetConf, request: Request, asked: "Asked"
     return True
 
 
-def _places(value: "Any", where: str) -> "Iterator[tuple[int, str]]":
-    """Where each object in it stands, by its id()."""
-    if isinstance(value, dict):
-        yield id(value), where
-        for key, inner in value.items():
-            yield from _places(inner, f"{where}: {key}")
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _places(inner, f"{where}[{index}]")
-
-
-def _misspelled(asked: "Asked", places: dict[int, str]) -> list[CniError]:
+def _misspelled(value: "Any", where: str, asked: "Asked") -> "Iterator[CniError]":
     """Keys that nobody asks for, and that look like one that somebody does.
 
     Any other may be somebody else's, which the specification leaves room for.
     """
-    errors = []
-    for place, (raw, keys) in asked.items():
-        known = {key.lower(): key for key in keys}
-        for name in raw:
-            alike = difflib.get_close_matches(name.lower(), known, 1, _ALIKE)
-            if alike and name.lower() not in known:
-                conf = NetConf(raw, places.get(place, ""))
-                errors.append(
-                    conf.refuse(name, "is a key that is not read", f'"{known[alike[0]]}" is one that is')
-                )
-    return errors
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _misspelled(item, f"{where}[{index}]", asked)
+    if not isinstance(value, dict):
+        return
+    known = {key.lower(): key for key in asked.get(id(value), ())}
+    for name, inner in value.items():
+        if name.lower() not in known:
+            for alike in difflib.get_close_matches(name.lower(), known, 1, _ALIKE):
+                hint = f'write "{known[alike]}", if that is meant'
+                yield NetConf(value, where).refuse(name, "is a key that is not read", hint)
+        yield from _misspelled(inner, f"{where}: {name}", asked)
 
 
 def _each(read: "Callable[[], Any]") -> "tuple[list[CniError], Any]":

@@ -186,11 +186,12 @@ def test_keys_that_are_misspelled_are_told(folder: Path) -> None:
     }
 
     assert told == {
-        '"disableChek" is a key that is not read; "disableCheck" is one that is',
-        'plugins[0] (bridge): "isGatway" is a key that is not read; "isGateway" is one that is',
-        'plugins[0] (bridge): ipam: ranges[0][0]: "gatway" is a key that is not read; "gateway" is'
-        " one that is",
-        'plugins[1] (portmap): "capabilites" is a key that is not read; "capabilities" is one that is',
+        '"disableChek" is a key that is not read; write "disableCheck", if that is meant',
+        'plugins[0] (bridge): "isGatway" is a key that is not read; write "isGateway", if that is meant',
+        'plugins[0] (bridge): ipam: ranges[0][0]: "gatway" is a key that is not read; write'
+        ' "gateway", if that is meant',
+        'plugins[1] (portmap): "capabilites" is a key that is not read; write "capabilities", if that'
+        " is meant",
     }
 
 
