@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 # Who knows IP= and MAC= in CNI_ARGS, and who takes routes from his configuration.
 _TAKE_IP = ("host-local", "static")
 _TAKE_MAC = ("bridge", "macvlan", "tap", "tuning")
-
-
 _GUESSES = 100  # of the kernel's at a free port, which knows of no port that is published
 
 
@@ -208,11 +206,7 @@ def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
                 "NETWORK:ip=ADDRESS,mac=ADDRESS says for which",
             )
         _give_addresses(real[0], common.ips, common.mac)
-    if common.ports:
-        _first_with(real, "portMappings", "a port to publish").ports += common.ports
-    if common.bandwidth:
-        limited = _first_with(real, "bandwidth", "a limit on bandwidth")
-        limited.capability_args["bandwidth"] = common.bandwidth
+    _give_first(real, common)
     if common.aliases:
         for one in real:
             if "aliases" in _capabilities(one.network):
@@ -235,12 +229,7 @@ def _serve_own(network: Network, want: Want) -> Served:
     served.cni_args = ";".join(want.cni_args)
     if want.ips or want.mac:
         _give_addresses(served, want.ips, want.mac)
-    if want.ports:
-        _first_with([served], "portMappings", "a port to publish").ports += want.ports
-    if want.bandwidth:
-        _first_with([served], "bandwidth", "a limit on bandwidth").capability_args["bandwidth"] = (
-            want.bandwidth
-        )
+    _give_first([served], want)
     if want.aliases and "aliases" in _capabilities(network):
         served.capability_args["aliases"] = want.aliases
     if want.routes:
@@ -258,8 +247,16 @@ def _capabilities(network: Network) -> "set[str]":
     return found
 
 
+def _give_first(real: "list[Served]", want: Want) -> None:
+    """What is not for each network: a port can be published but once."""
+    if want.ports:
+        _first_with(real, "portMappings", "a port to publish").ports += want.ports
+    if want.bandwidth:
+        limited = _first_with(real, "bandwidth", "a limit on bandwidth")
+        limited.capability_args["bandwidth"] = want.bandwidth
+
+
 def _first_with(real: "list[Served]", capability: str, what: str) -> Served:
-    """The first network that takes it: a port can be published but once."""
     for one in real:
         if capability in _capabilities(one.network):
             return one
