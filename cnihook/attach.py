@@ -198,7 +198,7 @@ def _release_stale(container: Container, settings: Settings, log: Log) -> "list[
 
 def _refuse_if_another_lives(record: Record, pid: int) -> None:
     """Raise LivesAlready, unless it is this process that was attached; 0 is none."""
-    if record.holder is None or pid and record.holder.get("pid") == pid:
+    if record.holder is None or (pid and record.holder.get("pid") == pid):
         return
     if not attachment.is_gone(record, patience=_DYING):
         raise LivesAlready(record, record.holder.get("pid", 0))

@@ -73,11 +73,11 @@ class Options:
                 if not pending:
                     raise UsageError(f"{option} needs a value")
                 value = pending.pop(0)
-            if option == "--conf-dir" and not value:
-                raise UsageError(f"{option} needs a value")
             if word:
                 word.add(self.wants, value)
             elif option == "--conf-dir":
+                if not value:
+                    raise UsageError(f"{option} needs a value")
                 self.settings.conf_folder = os.path.abspath(value)
             else:
                 self.settings.plugin_path = [

@@ -135,7 +135,7 @@ def _has_image(docker: Docker) -> bool:
 
 def make_image(docker: Docker, machine: str = "") -> None:
     """Once for every daemon, however many ask for it at a time."""
-    import io
+    import io  # no other start needs these two
     import tarfile
 
     program, entry = _program(machine or os.uname().machine)

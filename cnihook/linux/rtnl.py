@@ -63,7 +63,6 @@ _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
 
-
 _IPV6_MIN_MTU = 1280  # <linux/ipv6.h>; below it a link has no IPv6 at all
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 

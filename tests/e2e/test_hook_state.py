@@ -82,11 +82,12 @@ def test_state_without_end_is_refused(host: Host) -> None:
     assert "longer than" in refused(host, "createRuntime", " " * (17 << 20))
 
 
+NO_TEXT = ["a\0b", "\ud800"]
 BAD_IDS = [
     "../../etc/x",
     "a/b",
     "a\nb",
-    "a\0b",
+    *NO_TEXT,
     "",
     ".",
     "..",
@@ -96,7 +97,6 @@ BAD_IDS = [
     "$(id)",
     "x;y",
     "a" * 300,
-    "\ud800",
 ]
 
 
@@ -106,7 +106,10 @@ def test_id_that_could_not_be_a_file_name_is_refused(host: Host, event: str, nam
     """It becomes part of paths, of nftables' comments and of plugins' environments."""
     said = refused(host, event, {"id": name, "pid": 1, "bundle": "/"})
 
-    assert '"id" is no text' in said or '"id": ' in said and "container ID" in said
+    if name in NO_TEXT:
+        assert '"id" is no text: ' in said
+    else:
+        assert '"id": ' in said and "container ID" in said
 
 
 def test_longest_id_that_makes_a_file_name_works(host: Host, container: Container) -> None:
