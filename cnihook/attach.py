@@ -163,7 +163,7 @@ def up(container: Container, chosen: "list[Served]", settings: Settings, log: Lo
         chain.find_plugins(served.network, settings.plugin_path)
     if not os.path.isdir(_STATE):  # the first since the machine was booted
         collect(settings, log)
-    with _lock(container.id, "attach"):
+    with log, _lock(container.id, "attach"):
         present = _release_stale(container, settings, log)
         _refuse_twice(container, chosen, present)
         if not any(served.chooses_ports for served in chosen):
@@ -301,7 +301,7 @@ def down(
     Returns how many there were.  Tries all; then raises the first error, the others noted on it.
     """
     check_container_id(container_id)
-    with _lock(container_id, "detach"):
+    with log, _lock(container_id, "detach"):
         going = [r for r in cache.of_container(container_id) if network in ("", r.network)]
         if ended is not None:
             for record in going:
@@ -374,9 +374,9 @@ def collect(settings: Settings, log: "Log | None" = None, *, dry_run: bool = Fal
         if dry_run:
             released += records
             continue
-        own_log = Log(container_id)
+        own_log = Log(container_id, quiet=True)
         try:
-            with _lock(container_id, "gc", timeout=0):
+            with own_log, _lock(container_id, "gc", timeout=0):
                 records = [r for r in cache.of_container(container_id) if r.holder and attachment.is_gone(r)]
                 if records:
                     own_log.event("its container is gone")

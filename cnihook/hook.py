@@ -97,7 +97,7 @@ def main(event: str, arguments: "list[str]") -> int:
         _settle_in()
         found = state.parse(_read_stdin())
         what = f"{event} of container {found.id}"
-        log = Log(found.id)
+        log = Log(found.id, quiet=True)
         if event == "createRuntime":
             _create(found, options, log)
         else:

@@ -12,19 +12,46 @@ import time
 
 from cnihook.lean.words import describe, one_line
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
 FOLDER = "/run/cnihook/log"
 FINISHED = "/var/log/cnihook"
 _FAILED = " failed: "
 _KEPT = 100
 
 
-class Log:
-    """The log of one container.  A log that cannot be written never stops the work that it tells of."""
+_current: "Log | None" = None  # that of the operation which runs now
 
-    def __init__(self, container_id: str) -> None:
+
+class Log:
+    """The log of one container.  A log that cannot be written never stops the operation.
+
+    `with log:` collects what notice() reports; `quiet`: in the log alone, since stderr is not read.
+    """
+
+    def __init__(self, container_id: str, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._outer: list[Log | None] = []
         self._path = f"{FOLDER}/{container_id[:255]}"
         self._finished = f"{FINISHED}/{container_id[:255]}"
         self._started = time.monotonic()
+
+    def __enter__(self) -> "Log":
+        global _current
+        self._outer.append(_current)
+        _current = self
+        return self
+
+    def __exit__(
+        self,
+        _kind: "type[BaseException] | None",
+        _error: "BaseException | None",
+        _trace: "TracebackType | None",
+    ) -> None:
+        global _current
+        _current = self._outer.pop()
 
     def event(self, text: str) -> None:
         """Add a line: when, how long since the start, what."""
@@ -114,6 +141,14 @@ def complain(text: str) -> None:
         os.write(2, f"cnihook: {one_line(text)}\n".encode(errors="replace"))
     except OSError:
         pass
+
+
+def notice(text: str) -> None:
+    """Report what does not stop the operation: in the log of its container, and on stderr."""
+    if _current:
+        _current.event(text)
+    if not (_current and _current.quiet):
+        complain(text)
 
 
 def _prune(folder: str) -> None:

@@ -30,18 +30,24 @@ def read(name: str) -> str:
 
 
 def write(name: str, value: "str | int") -> None:
-    """Set it, unless it is so already: /proc/sys may be read-only, and many settings are right."""
+    """Set it, unless it is so already: /proc/sys may be read-only, and many settings are right.
+
+    Raises OSError with the change as its `filename`.
+    """
     wanted = str(value)
     try:
-        if read(name) == wanted:
+        if read(name).split() == wanted.split():  # the kernel puts tabs between numbers
             return
     except OSError:
         pass  # some cannot be read: ipv4/route/flush never, conf/eth0/stable_secret not before it is set
-    fd = os.open(_path(name), os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, f"{wanted}\n".encode())  # a list is emptied by a line, and not by nothing at all
-    finally:
-        os.close(fd)
+        fd = os.open(_path(name), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, f"{wanted}\n".encode())  # a list is emptied by a line, and not by nothing at all
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"set sysctl {name} to {wanted}") from None
 
 
 def write_if_present(name: str, value: "str | int") -> None:

@@ -11,7 +11,6 @@ import errno
 import os
 import time
 
-from cnihook.linux import sysctl
 from cnihook.linux.flock import Lock
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import IF_OPER_UP, Link, Rtnl, mac_bytes
@@ -28,6 +27,7 @@ from cnihook.sdk import (
     invalid_config,
     ipam,
     masquerade,
+    settings,
     spoofcheck,
     try_each,
     veth,
@@ -175,7 +175,7 @@ def _ensure_bridge(call: Call, conf: Conf) -> Link:
     elif conf.filters_vlans and not bridge.vlan_filtering:
         host.set_vlan_filtering(bridge)
     if not bridge.is_up or conf.promiscuous:
-        sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_ra", 0)
+        settings.prefer(f"net/ipv6/conf/{conf.bridge}/accept_ra", 0)
         host.set_link(bridge, up=True, promiscuous=True if conf.promiscuous else None)
     return bridge
 
@@ -196,9 +196,9 @@ def _set_addresses(call: Call, conf: Conf, bridge: Link, inner: Link, result: Re
     prefix = f"net/ipv6/conf/{call.ifname}"
     with call.sandbox_ns.entered():
         if conf.dad:
-            sysctl.write_if_present(f"{prefix}/enhanced_dad", 1)
-        sysctl.write_if_present(f"{prefix}/accept_dad", int(conf.dad))
-        sysctl.write_if_present(f"net/ipv4/conf/{call.ifname}/arp_notify", 1)
+            settings.prefer(f"{prefix}/enhanced_dad", 1)
+        settings.prefer(f"{prefix}/accept_dad", int(conf.dad))
+        settings.prefer(f"net/ipv4/conf/{call.ifname}/arp_notify", 1)
 
     if conf.default_gateway:
         for version in (4, 6):
@@ -260,7 +260,7 @@ def _ensure_vlan_gateway(call: Call, conf: Conf, bridge: Link) -> Link:
             host.add_vlan(port, conf.vlan, pvid=True, untagged=True)
             gateway = host.link(name)
         if not gateway.is_up:
-            sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", 0)
+            settings.prefer(f"net/ipv6/conf/{name}/accept_ra", 0)
             host.set_link(gateway, up=True)
     return gateway
 

@@ -6,7 +6,7 @@ It is there before that program begins and after it ends.  `owner` and `group` s
 without them all that can open /dev/net/tun; `bridge` is one that is in the container already.
 """
 
-from cnihook.linux import selinux, sysctl, tuntap
+from cnihook.linux import selinux, tuntap
 from cnihook.linux.rtnl import IFA_F_NODAD, Link, mac_bytes
 from cnihook.sdk import (
     DNS,
@@ -19,6 +19,7 @@ from cnihook.sdk import (
     interface,
     invalid_config,
     ipam,
+    settings,
     try_each,
 )
 from cnihook.spec.errors import INTERNAL
@@ -84,7 +85,7 @@ def add(call: Call) -> Result:
             ip.interface = 0
         if conf.ipam:
             with call.sandbox_ns.entered():
-                sysctl.write_if_present(f"net/ipv4/conf/{call.ifname}/arp_notify", 1)
+                settings.prefer(f"net/ipv4/conf/{call.ifname}/arp_notify", 1)
             # Nobody is at the other end yet who could have the same address, nor to say so.
             interface.set_addresses(call, link, result.ips, ifa_flags=IFA_F_NODAD)
             interface.set_routes(call, link, result.ips, result.routes)

@@ -4,6 +4,7 @@
 import time
 
 from cnihook.lean.address import Address
+from cnihook.lean.words import in_words
 from cnihook.linux import sysctl
 from cnihook.linux.rtnl import (
     IF_OPER_UP,
@@ -13,6 +14,7 @@ from cnihook.linux.rtnl import (
     RT_TABLE_MAIN,
     Link,
 )
+from cnihook.sdk import settings
 from cnihook.sdk.call import Call
 from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.result import IP, Interface, Result, Route
@@ -46,9 +48,9 @@ def set_addresses(call: Call, link: Link, ips: "list[IP]", *, ifa_flags: int = 0
         with call.sandbox_ns.entered():
             # Docker and others start containers with IPv6 off.  The addresses shall survive a `link set
             # down`.
-            sysctl.write_if_present("net/ipv6/conf/lo/disable_ipv6", 0)
+            settings.prefer("net/ipv6/conf/lo/disable_ipv6", 0)
             sysctl.write_if_present(f"net/ipv6/conf/{link.name}/disable_ipv6", 0)
-            sysctl.write_if_present(f"net/ipv6/conf/{link.name}/keep_addr_on_down", 1)
+            settings.prefer(f"net/ipv6/conf/{link.name}/keep_addr_on_down", 1)
     for ip in ips:
         sandbox.add_address(link, ip.net, ifa_flags=ifa_flags)
     sandbox.set_link(link, up=True)
@@ -111,10 +113,14 @@ def _wait_for_addresses(call: Call, link: Link) -> None:
 def forward(ips: "list[IP]") -> None:
     """Have the host route for these addresses' families."""
     versions = {ip.net.address.version for ip in ips}
-    if 4 in versions:
-        sysctl.write("net/ipv4/ip_forward", 1)
-    if 6 in versions:
-        sysctl.write_if_present("net/ipv6/conf/all/forwarding", 1)
+    try:
+        if 4 in versions:
+            sysctl.write("net/ipv4/ip_forward", 1)
+        if 6 in versions:
+            sysctl.write_if_present("net/ipv6/conf/all/forwarding", 1)
+    except OSError as error:
+        hint = "without it the host does not route for containers; set it on the host before"
+        raise CniError(INTERNAL, in_words(error), hint) from error
 
 
 def find_in_result(call: Call, result: Result) -> Interface:

@@ -23,7 +23,7 @@ import errno
 from cnihook.lean.address import Address, IPNet
 from cnihook.linux import nft, sysctl
 from cnihook.linux.flock import Lock
-from cnihook.sdk import table
+from cnihook.sdk import settings, table
 from cnihook.sdk.call import Call
 from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
 from cnihook.spec.errors import INTERNAL, CniError, PortTaken
@@ -266,7 +266,9 @@ def add(
             nft.run("\n".join(commands), what)
         nft.change(FAMILY, elements, what)
         if opens:  # not before the guard stands
-            sysctl.write(_route_localnet(localnet), 1)
+            # Without it, ports on all addresses work on all but 127.0.0.1.
+            required = any(port.address and port.address.is_loopback for port in ports)
+            (sysctl.write if required else settings.prefer)(_route_localnet(localnet), 1)
 
 
 def _is_whole(present: "Mapping[str, int]") -> bool:

@@ -8,10 +8,10 @@ container's namespace by now takes nothing there.
 
 import errno
 
-from cnihook.linux import stacked, sysctl
+from cnihook.linux import stacked
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
-from cnihook.sdk import interface, ipam
+from cnihook.sdk import interface, ipam, settings
 from cnihook.sdk.call import Call
 from cnihook.sdk.undo import Undo, try_each
 from cnihook.spec.config import NetConf
@@ -120,8 +120,8 @@ def add(
         link.name = call.ifname
         with call.sandbox_ns.entered():
             # Neighbours that know the address as that of an earlier container shall learn better.
-            sysctl.write_if_present(f"net/ipv4/conf/{link.name}/arp_notify", 1)
-            sysctl.write_if_present(f"net/ipv6/conf/{link.name}/ndisc_notify", 1)
+            settings.prefer(f"net/ipv4/conf/{link.name}/arp_notify", 1)
+            settings.prefer(f"net/ipv6/conf/{link.name}/ndisc_notify", 1)
         # The link is there, for an IPAM plugin that asks through it; and down, as the kernel sends such
         # notice of an address that is there when the link goes up.
         result = given or (ipam.add(call) if conf.ipam else Result())

@@ -8,9 +8,9 @@ a DEL finds it when namespace and result are lost, and knows somebody else's fro
 
 import errno
 
-from cnihook.linux import sysctl
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import Link
+from cnihook.sdk import settings
 from cnihook.sdk.call import Call
 from cnihook.sdk.undo import Undo
 from cnihook.spec.errors import INTERNAL, CniError
@@ -66,7 +66,7 @@ def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0) -> "tuple[L
         outer = host.link(name)
         host.set_link(outer, alias=call.owner)
         # A router's advertisement that comes out of a container must not change the host's routes.
-        sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", 0)
+        settings.prefer(f"net/ipv6/conf/{name}/accept_ra", 0)
         return outer, sandbox.link(call.ifname)
 
 
