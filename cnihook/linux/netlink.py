@@ -22,11 +22,13 @@ NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17  # <linux/netfilter/nfnetlink.
 NLA_F_NESTED = 0x8000
 _NLA_TYPE_MASK = 0x3FFF
 _NLMSGERR_ATTR_MSG = 1
-_SOL_NETLINK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 11, 12
+_SOL_NETLINK, _NETLINK_NO_ENOBUFS, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 5, 11, 12
+_SO_SNDBUF, _SO_SNDBUFFORCE = 7, 32  # <asm-generic/socket.h>
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTR = struct.Struct("=HH")  # length, type
 _DUMP_TRIES = 5
+_SMALL = 16 << 10  # bytes that any socket buffer holds
 
 
 class NetlinkError(OSError):
@@ -118,21 +120,51 @@ class Netlink:
         return bodies  # a dump that changed under every try is used as it is: each part of it was true
 
     def transaction(self, subsystem: int, messages: "list[tuple[int, int, bytes]]", what: str) -> None:
-        """Send (type, flags, body) of several requests to nfnetlink, which does all of them or none."""
+        """Send (type, flags, body) of several requests to nfnetlink, which does all of them or none.
+
+        Too many for one datagram are several, if the caller may not enlarge the buffer of the socket.
+        """
+        if not messages:
+            return
         self._sequence += 1
-        # All have one number: so _answer() sees the answer to any of them, and a refusal of the whole.
+        # All have one number: so _answer() sees the answer to any of them, and a refusal of the whole.  The
+        # kernel answers in order, a refusal in any case: with one acknowledgement, of the last, the first
+        # answer is that of the transaction.  One for each would fill the receive buffer at 300.
         edge = bytes(2) + struct.pack(">H", subsystem)
+        last, last_flags, last_body = messages[-1]
         packet = b"".join(
             _HEADER.pack(_HEADER.size + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0) + body
             for kind, flags, body in [
                 (NFNL_MSG_BATCH_BEGIN, 0, edge),
-                *((kind, flags | NLM_F_ACK, body) for kind, flags, body in messages),
+                *messages[:-1],
+                (last, last_flags | NLM_F_ACK, last_body),
                 (NFNL_MSG_BATCH_END, 0, edge),
             ]
         )
-        self._socket.send(packet)
-        for _message in messages:
+        if self._send(packet, what):
             self._answer(what)
+        else:
+            middle = len(messages) // 2
+            self.transaction(subsystem, messages[:middle], what)
+            self.transaction(subsystem, messages[middle:], what)
+
+    def _send(self, packet: bytes, what: str) -> bool:
+        """False if the packet is larger than the socket's buffer may be."""
+        if len(packet) > _SMALL:
+            # Refusals of all are more than the receive buffer holds; the first of them is enough.
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
+            for option in (_SO_SNDBUF, _SO_SNDBUFFORCE):  # the one of root raises it beyond wmem_max
+                try:
+                    self._socket.setsockopt(_socket.SOL_SOCKET, option, len(packet) + _SMALL)
+                except PermissionError:
+                    pass
+        try:
+            self._socket.send(packet)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                return False
+            raise NetlinkError(error.errno or 0, what) from None
+        return True
 
     def _answer(self, what: str) -> "tuple[list[bytes], bool]":
         bodies: list[bytes] = []

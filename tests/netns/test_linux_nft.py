@@ -15,7 +15,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
     nft_set_elem_list_msg,
 )
 
-from cnihook.linux import nft
+from cnihook.linux import netlink, nft
 from cnihook.linux.netlink import NLM_F_CREATE
 from cnihook.linux.nft import SUBSYSTEM, NftError
 from tests.support.host import Host
@@ -351,3 +351,44 @@ def test_elements_are_those_of_nf_tables() -> None:
     verdict = element.get_attr("NFTA_SET_ELEM_DATA").get_attr("NFTA_DATA_VERDICT")
     assert verdict.get_attr("NFTA_VERDICT_CHAIN") == "one"
     assert nft.old_element("t", "m4", b"key!")[:2] == (SUBSYSTEM | NFT_MSG_DELSETELEM, 0)
+
+
+@pytest.mark.parametrize("may_enlarge", [True, False])
+def test_transaction_of_any_size_is_done(
+    host: Host, monkeypatch: pytest.MonkeyPatch, may_enlarge: bool
+) -> None:
+    """Also where the socket's buffer cannot hold it: then it is several."""
+    run(host, TABLE)
+    if not may_enlarge:
+        monkeypatch.setattr(netlink, "_SO_SNDBUFFORCE", netlink._SO_SNDBUF)
+    keys = [packed("10.0.0.0")[:2] + number.to_bytes(2, "big") for number in range(9000)]
+    elements = [nft.new_element("t", "m4", key, "c" * 60, jump="one") for key in keys]
+
+    ask(host, lambda: nft.change("inet", elements, "test"))
+    assert len(ask(host, lambda: nft.elements("inet", "t", "m4"))) == 9000
+
+    ask(host, lambda: nft.change("inet", [nft.old_element("t", "m4", key) for key in keys], "test"))
+    assert ask(host, lambda: nft.elements("inet", "t", "m4")) == []
+
+
+@pytest.mark.parametrize("place", [0, 2500, 4999])
+def test_large_transaction_that_is_refused_changes_nothing(host: Host, place: int) -> None:
+    run(host, TABLE)
+    elements = [
+        nft.new_element("t", "m4", packed("10.0.0.0")[:2] + number.to_bytes(2, "big"), "", jump="one")
+        for number in range(5000)
+    ]
+    elements[place] = nft.new_element("t", "none", packed("10.0.0.1"), "", jump="one")
+
+    with pytest.raises(OSError, match="test: No such file or directory"):
+        ask(host, lambda: nft.change("inet", elements, "test"))
+    assert ask(host, lambda: nft.elements("inet", "t", "m4")) == []
+
+
+def test_large_transaction_reports_the_first_of_many_refusals(host: Host) -> None:
+    run(host, TABLE)
+    elements = [nft.new_element("t", "none", packed("10.0.0.1"), "", jump="one")] * 5000
+
+    with pytest.raises(OSError, match="test: No such file or directory"):
+        ask(host, lambda: nft.change("inet", elements, "test"))
+    assert ask(host, lambda: nft.comment_of("inet", "t", "m4", packed("10.0.0.1"))) is None

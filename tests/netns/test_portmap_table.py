@@ -190,6 +190,27 @@ def at_once(host: Host, command: str, requests: list[tuple[Container, Any]]) -> 
         assert process.returncode == 0, stdout + stderr
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"ip": GATEWAY}, {"conditionsV4": ["-s", "192.0.2.0/24"]}],
+    ids=["all addresses", "one address", "conditions"],
+)
+def test_two_thousand_ports_are_published_and_removed(host: Host, keys: dict[str, Any]) -> None:
+    """More than socket buffers of the usual size hold."""
+    address, conditions = keys.get("ip"), {key: value for key, value in keys.items() if key != "ip"}
+    container, result = attach(host, *BOTH)
+    sent = conf(*(mapping(10000 + n, ip=address) for n in range(2000)), **conditions)
+    before = host.nft()
+
+    publish(host, container, result, sent)
+    assert host.nft().count(" . 11999 ") >= 1
+    if not conditions:
+        assert seen(host, container, GATEWAY, 11999) == GATEWAY
+    publish(host, container, result, sent)  # once more, over those
+    host.cni("DEL", sent, container)
+    assert host.nft() == before
+
+
 @pytest.mark.needs("strace")
 def test_a_thousand_ports_of_others_cost_nothing(host: Host) -> None:
     """Counted, not timed: an ADD says and hears the same words among them as without."""
