@@ -54,9 +54,12 @@ def _joined(name: str, options: list[tuple[str, str]]) -> str:
 
 
 def _as_alias(name: str) -> list[str]:
-    """The container's name, by which docker's containers find each other, if it can be looked up."""
+    """The container's name, by which docker's containers find each other, if it can be looked up.
+
+    A name with a dot is left out: it is not asked for as an alias, and most networks would reject it.
+    """
     try:
-        return [words.parse_alias(name)]
+        return [] if "." in name else [words.parse_alias(name)]
     except CniError:
         return []
 

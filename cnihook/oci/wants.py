@@ -7,6 +7,7 @@ below.  An annotation holds several values with commas between.
 """
 
 from cnihook.oci.words import (
+    MOST_ALIASES,
     MULTUS,
     parse_alias,
     parse_bandwidth,
@@ -21,6 +22,7 @@ from cnihook.oci.words import (
     parse_server,
     parse_switch,
     refuse,
+    refuse_reserved,
     split_networks,
 )
 from cnihook.runtime.wants import Wants
@@ -30,9 +32,11 @@ from cnihook.spec.names import shown
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
 PREFIX = "cnihook."
 NETWORKS = f"{PREFIX}networks"
+MOST_BYTES = 64 << 10  # of all annotations that are read here, names and values
 
 # The vocabulary
 
@@ -43,6 +47,7 @@ def _add_networks(wants: Wants, text: str) -> None:
 
 def _set_hostname(wants: Wants, text: str) -> None:
     wants.hostname = parse_host_name(text)
+    refuse_reserved(f"host name {shown(text)}", wants.hostname)
 
 
 def _set_mac(wants: Wants, text: str) -> None:
@@ -54,26 +59,60 @@ def _set_no_default_route(wants: Wants, text: str) -> None:
 
 
 class Word:
-    """What one value of a word does, what it takes and is for; whether an annotation may hold several."""
+    """One option: its function, the value it takes, its purpose; whether an annotation may hold several.
 
-    __slots__ = ("add", "purpose", "several", "value")
+    `most` is the number of values that one container may have in the list `held`.
+    """
+
+    __slots__ = ("_add", "_held", "most", "purpose", "several", "value")
 
     def __init__(
-        self, add: "Callable[[Wants, str], object]", value: str, purpose: str, *, several: bool = False
+        self,
+        add: "Callable[[Wants, str], object]",
+        value: str,
+        purpose: str,
+        *,
+        several: bool = False,
+        most: int = 0,
+        held: "Callable[[Wants], list[Any] | None] | None" = None,
     ) -> None:
-        self.add = add
+        self._add = add
+        self._held = held
+        self.most = most
         self.value = value  # empty for a switch
         self.purpose = purpose
         self.several = several
 
+    def add(self, wants: Wants, text: str) -> None:
+        """Read one value.  Raises CniError for a value that makes no sense, and for one too many."""
+        self._add(wants, text)
+        if self._held and len(self._held(wants) or ()) > self.most:
+            raise refuse(shown(text), f"there are more than {self.most}, the most that a container may have")
+
 
 WORDS = {
-    "network": Word(_add_networks, "NAME[:IFNAME]", "a network to attach, repeatable"),
+    "network": Word(
+        _add_networks,
+        "NAME[:IFNAME]",
+        "a network to attach, repeatable",
+        most=256,
+        held=lambda w: w.networks,
+    ),
     "ip": Word(
-        lambda w, t: w.common.ips.append(parse_ip(t, 4)), "ADDRESS", "its IPv4 address", several=True
+        lambda w, t: w.common.ips.append(parse_ip(t, 4)),
+        "ADDRESS",
+        "its IPv4 address",
+        several=True,
+        most=64,
+        held=lambda w: w.common.ips,
     ),
     "ip6": Word(
-        lambda w, t: w.common.ips.append(parse_ip(t, 6)), "ADDRESS", "its IPv6 address", several=True
+        lambda w, t: w.common.ips.append(parse_ip(t, 6)),
+        "ADDRESS",
+        "its IPv6 address",
+        several=True,
+        most=64,
+        held=lambda w: w.common.ips,
     ),
     "mac-address": Word(_set_mac, "ADDRESS", "its MAC address"),
     "publish": Word(
@@ -81,6 +120,8 @@ WORDS = {
         "[[IP:]PORT:]PORT[/PROTOCOL]",
         "a port of the host that leads to one of the container, repeatable",
         several=True,
+        most=1 << 16,
+        held=lambda w: w.common.ports,
     ),
     "bandwidth": Word(
         lambda w, t: w.common.bandwidth.update(parse_bandwidth(t)),
@@ -92,18 +133,24 @@ WORDS = {
         "ADDRESS",
         "a DNS server, repeatable",
         several=True,
+        most=16,
+        held=lambda w: w.dns.nameservers,
     ),
     "dns-search": Word(
         lambda w, t: w.dns.search.append(t if t == "." else parse_host_name(t)),
         "DOMAIN",
         "a domain to search, repeatable",
         several=True,
+        most=32,
+        held=lambda w: w.dns.search,
     ),
     "dns-option": Word(
         lambda w, t: w.dns.options.append(parse_option(t)),
         "OPTION",
         "an option of resolv.conf, repeatable",
         several=True,
+        most=32,
+        held=lambda w: w.dns.options,
     ),
     "hostname": Word(_set_hostname, "NAME", "its host name"),
     "add-host": Word(
@@ -111,18 +158,24 @@ WORDS = {
         "NAME:ADDRESS",
         "an entry of /etc/hosts, repeatable; host-gateway is the host's address",
         several=True,
+        most=256,
+        held=lambda w: w.hosts,
     ),
     "network-alias": Word(
         lambda w, t: w.common.aliases.append(parse_alias(t)),
         "NAME",
         "another name for it on its networks, repeatable",
         several=True,
+        most=MOST_ALIASES,
+        held=lambda w: w.common.aliases,
     ),
     "route": Word(
         lambda w, t: w.common.routes.append(parse_route(t)),
         "NET[=GATEWAY]",
         "a further route, repeatable",
         several=True,
+        most=256,
+        held=lambda w: w.common.routes,
     ),
     "no-default-route": Word(_set_no_default_route, "", "no default route by any network"),
 }
@@ -141,7 +194,16 @@ def word_of(option: str) -> "Word | None":
 def from_annotations(annotations: "Mapping[str, str]") -> Wants:
     """Raises CniError, with the annotation's name, for words that make no sense."""
     wants = Wants()
-    for name, text in annotations.items():
+    # Of cnihook alone: kubectl keeps a whole manifest in an annotation of its own.
+    read = {n: t for n, t in annotations.items() if n.startswith(PREFIX) or n == MULTUS}
+    size = sum(len(name) + len(text) for name, text in read.items())
+    if size > MOST_BYTES:
+        longest = max(read, key=lambda name: len(read[name]))
+        raise refuse(
+            f"annotation {longest}",
+            f"the annotations of cnihook have {size} bytes; {MOST_BYTES} is the most",
+        )
+    for name, text in read.items():
         if name.startswith(PREFIX):
             try:
                 _add_annotation(wants, name, text)
@@ -156,7 +218,7 @@ def from_annotations(annotations: "Mapping[str, str]") -> Wants:
 
 def _add_annotation(wants: Wants, name: str, text: str) -> None:
     if name == NETWORKS:
-        wants.networks = parse_networks(text)
+        WORDS["network"].add(wants, text)
         return
     word = name.removeprefix(PREFIX)
     if word not in WORDS or word == "network":

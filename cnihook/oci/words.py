@@ -3,11 +3,14 @@
 
 from cnihook.lean.address import Address, IPNet
 from cnihook.lean.words import one_line
+from cnihook.oci.reserved import is_reserved
 from cnihook.runtime.wants import Port, Want
 from cnihook.spec.errors import INVALID_CONFIG, CniError
 from cnihook.spec.names import check_ifname, check_network_name, shown
 
 MULTUS = "k8s.v1.cni.cncf.io/networks"  # the Network Plumbing Working Group's
+
+MOST_ALIASES = 64  # of one container on one network
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
@@ -36,6 +39,8 @@ def parse_network(text: str) -> Want:
             want.mac = parse_mac(value)
         else:
             want.aliases.append(parse_alias(value))
+    if len(want.aliases) > MOST_ALIASES:
+        raise refuse(f"network {name}", f"a container may have {MOST_ALIASES} aliases at most")
     return want
 
 
@@ -116,9 +121,22 @@ def parse_host_name(text: str) -> str:
 
 
 def parse_alias(text: str) -> str:
+    """A name that neighbours look up.  Raises CniError for one that has a meaning already."""
+    name = _parse_looked_up(text)
+    refuse_reserved(f"alias {shown(text)}", name)
+    return name
+
+
+def _parse_looked_up(text: str) -> str:
     """A name that is only looked up: with underscores, too, which many have and no resolver minds."""
     parse_host_name(text.replace("_", "x"))
     return text.removesuffix(".")
+
+
+def refuse_reserved(what: str, name: str) -> None:
+    """Raise CniError for a name that means the container itself, or its host, in any container."""
+    if is_reserved(name):
+        raise refuse(what, "the name is reserved: containers call themselves or their host by it")
 
 
 def parse_ports(text: str) -> "list[Port]":
@@ -210,7 +228,7 @@ def parse_host(text: str) -> "tuple[str, str]":
     """NAME:ADDRESS or NAME=ADDRESS; `host-gateway` stands for the host's own on the container's network."""
     separator = "=" if "=" in text else ":"
     name, _, address = text.strip().partition(separator)
-    parse_alias(name)
+    _parse_looked_up(name)  # any, since only the container itself reads it
     if address != "host-gateway":
         try:
             address = str(Address.parse(address.strip("[]")))
