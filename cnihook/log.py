@@ -20,6 +20,7 @@ FOLDER = "/run/cnihook/log"
 FINISHED = "/var/log/cnihook"
 _FAILED = " failed: "
 _KEPT = 100
+_QUOTED_LINES, _QUOTED_LENGTH = 10, 500
 
 
 _current: "Log | None" = None  # that of the operation which runs now
@@ -149,6 +150,18 @@ def notice(text: str) -> None:
         _current.event(text)
     if not (_current and _current.quiet):
         complain(text)
+
+
+def quote(program: str, stderr: bytes) -> None:
+    """Pass on what a program printed on stderr; its last lines are kept in the log of the container."""
+    try:
+        os.write(2, stderr)
+    except OSError:
+        pass  # stderr is closed
+    if _current:
+        for line in stderr.decode(errors="replace").splitlines()[-_QUOTED_LINES:]:
+            if line.strip():
+                _current.event(f"{program} printed: {line[:_QUOTED_LENGTH]}")
 
 
 def _prune(folder: str) -> None:

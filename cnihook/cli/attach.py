@@ -9,7 +9,7 @@ from cnihook.attach import Attachment, Container, Settings
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.linux.netns import NetNS
-from cnihook.log import Log, complain
+from cnihook.log import Log, notice
 from cnihook.oci import bundle, names, runtimes, wants
 from cnihook.oci.state import State
 from cnihook.runtime import attachment, cache, networks
@@ -51,10 +51,10 @@ def main(argv: list[str]) -> int:
         wanted = found.wants.over(wants.from_annotations(state.annotations))
         settings = arguments.settings_of(found)
         log = Log(state.id)
-        with arguments.failures_in(log, "attach"):
+        with arguments.failures_in(log, "attach"), log:
             namespace = _namespace(state)
             try:
-                chosen = attach.select(wanted, settings, complain)
+                chosen = attach.select(wanted, settings, notice)
                 attached = attach.up(Container(state.id, namespace, state.pid), chosen, settings, log)
             finally:
                 namespace.close()

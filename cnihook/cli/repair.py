@@ -63,7 +63,7 @@ def _repair_all(settings: Settings) -> None:
 def _repair(container_id: str, settings: Settings) -> None:
     log = Log(container_id)
     errors: list[CniError] = []
-    with repair.container(container_id):
+    with repair.container(container_id), log:
         records = repair.records_of(container_id)
         if repair.restore_name(records[0]):
             _tell(container_id, f"it had lost its name in {netns.NAMES}", log)

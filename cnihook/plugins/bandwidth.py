@@ -21,7 +21,7 @@ import sys
 from cnihook.linux import tc
 from cnihook.linux.netlink import NetlinkError, attr, u32
 from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_MTU, Link, Rtnl, mac_bytes
-from cnihook.log import complain
+from cnihook.log import notice
 from cnihook.sdk import Call, CniError, Interface, NetConf, Result, Undo, try_each, veth
 from cnihook.spec import version
 from cnihook.spec.errors import INTERNAL
@@ -178,7 +178,7 @@ def add(call: Call) -> Result:
         result.interfaces.append(Interface(ifb.name, ifb.mac, place.netns))
     for tbf in filter(None, (conf.ingress, conf.egress)):
         if tbf.burst < place.link.mtu + _HEADER:
-            complain(
+            notice(
                 f"bandwidth: a burst of {tbf.burst} bytes lets no full packet of {place.link.name} pass, "
                 f"which has {place.link.mtu + _HEADER}"
             )
@@ -236,7 +236,7 @@ def _take_back_inside(call: Call) -> None:
         _take_back(call, sandbox, inner)
     except OSError as error:
         # What a container does to its own links must not keep the other plugins of the chain from their DEL.
-        complain(f"bandwidth: {call.ifname} of container {call.container_id}: {error}")
+        notice(f"bandwidth: {call.ifname} of container {call.container_id}: {error}")
 
 
 def _take_back(call: Call, rtnl: Rtnl, link: "Link | None") -> None:

@@ -5,12 +5,15 @@ portmap: ports of the host that lead to a container (the capability portMappings
 It follows the plugins that made the interface and gave it its addresses.  A port is published for the first
 address of each IP version.  Its target is not only reached from outside, but from the host, also by
 127.0.0.1, and from the container's own subnet, itself included (`snat`).
+
+A port that a process of the host listens on is refused.  With "takeOverPorts": true the container gets it,
+and the log names the process.
 """
 
 from cnihook.lean.address import Address, IPNet
 from cnihook.lean.words import describe
 from cnihook.linux.nexthop import link_towards
-from cnihook.log import complain
+from cnihook.log import notice
 from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, ports, table
 from cnihook.sdk.ports import Port
 from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
@@ -70,6 +73,7 @@ class Conf:
         self.snat = conf.boolean("snat", default=True)
         everybody = conf.boolean("masqAll")
         self.masquerade = ports.NONE if not self.snat else ports.ANY if everybody else ports.SUBNET
+        self.takes_over = conf.boolean("takeOverPorts")
         self.conditions = self._conditions(conf)
         _check_backend(conf)
         self.mappings = [Mapping(item) for item in call.runtime_config.objects("portMappings")]
@@ -142,7 +146,7 @@ def add(call: Call) -> Result:
         return result
     nets = [net for net in nets if any(port.version == net.address.version for port in wanted)]
 
-    _warn_of_listeners(wanted)
+    _respect_listeners(call, conf, wanted)
     with Undo() as undo:
         undo.push(ports.delete, call, wanted, conf.conditions)
         ports.add(
@@ -178,22 +182,18 @@ def _localnet(call: Call, wanted: "dict[Port, Target]") -> str:
     return ""
 
 
-def _warn_of_listeners(wanted: "dict[Port, Target]") -> None:
-    """A process that listens on a port hears nothing any more; no error, since that may be what is meant."""
-    from cnihook.linux.listeners import listeners
+def _respect_listeners(call: Call, conf: Conf, wanted: "dict[Port, Target]") -> None:
+    """Refuse a port that a process of the host listens on.
 
-    taken = set()  # by their names, for one port may be published in two IP versions
-    for protocol in ("tcp", "udp"):
-        ours = [port for port in wanted if port.protocol == protocol]
-        found = listeners(protocol, {port.number for port in ours}) if ours else []
-        for port in ours:
-            for address, number in found:
-                if number == port.number and (
-                    not port.address or address.is_unspecified or address == port.address
-                ):
-                    taken.add(str(port))
-    for name in sorted(taken):
-        complain(f"portmap: a process of the host listens on port {name}, which the container gets")
+    A repair restores what was published before that process came, so it reports it and goes on.
+    """
+    from cnihook.sdk import host_ports  # where no port is published, it is not needed
+
+    if not (conf.takes_over or call.request.is_repair):
+        host_ports.refuse_taken(call, wanted)
+        return
+    for sentence in host_ports.describe_taken(call, wanted):
+        notice(f"portmap: {sentence}")
 
 
 # Flows of UDP
@@ -240,7 +240,7 @@ def _forget_flows(published: "Iterable[Port]", is_meant: "Callable[[Flow], bool]
                 if is_meant(flow):
                     conntrack.delete(flow)
     except OSError as error:
-        complain(f"portmap: forget the flows of UDP to published ports: {describe(error)}")
+        notice(f"portmap: forget the flows of UDP to published ports: {describe(error)}")
 
 
 # DEL, CHECK, GC, STATUS

@@ -14,7 +14,7 @@ from cnihook.lean import fastjson
 from cnihook.lean.words import describe, in_words
 from cnihook.linux import sysctl
 from cnihook.linux.rtnl import mac_bytes
-from cnihook.log import complain
+from cnihook.log import notice
 from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, try_each
 from cnihook.spec.errors import INTERNAL
 
@@ -255,7 +255,7 @@ def delete(call: Call) -> None:
         except Exception as error:
             # No reason to fail.  The interface is about to go; and a container that can make this go wrong,
             # by what it does to its own link, must not keep the other plugins of the chain from their DEL.
-            complain(f"tuning: restore {call.ifname} of container {call.container_id}: {describe(error)}")
+            notice(f"tuning: restore {call.ifname} of container {call.container_id}: {describe(error)}")
     _remove(path)
 
 

@@ -88,7 +88,9 @@ def in_use(network: str, record: Record) -> Lock:
     return Lock(f"network-{network}", purpose=purpose, shared=True)
 
 
-def restore(record: Record, plugin_path: "list[str] | None", timeout: float) -> "tuple[Network, Request]":
+def restore(
+    record: Record, plugin_path: "list[str] | None", timeout: float, *, is_repair: bool = False
+) -> "tuple[Network, Request]":
     """The network as it was attached, and a request to its plugins, for the caller to close."""
     network = networks.parse(record.config, f"the record {record.path}")
     return network, Request(
@@ -98,6 +100,7 @@ def restore(record: Record, plugin_path: "list[str] | None", timeout: float) -> 
         args=record.cni_args,
         plugin_path=_attachers_path(network, record, plugin_path),
         timeout=timeout,
+        is_repair=is_repair,
     )
 
 

@@ -80,7 +80,7 @@ def attached(
 
     Raises CniError where it still is.  The record stays then, and with it the next try.
     """
-    network, request = attachment.restore(record, plugin_path, timeout)
+    network, request = attachment.restore(record, plugin_path, timeout, is_repair=True)
     try:
         if network.disable_check:
             return []
@@ -157,6 +157,7 @@ def _attach_anew(network: Network, request: Request, record: Record, result: Res
         args=cni_args,
         plugin_path=request.plugin_path,
         timeout=request.timeout,
+        is_repair=True,
     )
     try:
         # Nobody else on this network meanwhile, for between DEL and ADD the addresses are anybody's.

@@ -7,6 +7,8 @@ reference's IPAM and interface plugins have always known; routes by the configur
 the chain can serve is an error: silence would be a container without the port that it was promised.
 """
 
+import errno
+
 from cnihook.lean import fastjson
 from cnihook.lean.address import Address, IPNet
 from cnihook.runtime import networks
@@ -84,17 +86,26 @@ def _bindable(number: int, protocol: str, host_ip: str) -> int:
     """The port, or one of the kernel's choice for 0; 0 if it is in use."""
     import _socket
 
-    family = _socket.AF_INET6 if ":" in host_ip else _socket.AF_INET
     kind = _socket.SOCK_DGRAM if protocol == "udp" else _socket.SOCK_STREAM
-    probe = _socket.socket(family, kind | _socket.SOCK_CLOEXEC, 0)
-    try:
-        probe.bind((host_ip or "0.0.0.0", number))
-        port: int = probe.getsockname()[1]
-        return port
-    except OSError:
-        return 0
-    finally:
-        probe.close()
+    # A socket on :: has the port of IPv4 as well, so it meets a process that listens in either.
+    for address in (host_ip,) if host_ip else ("::", "0.0.0.0"):
+        family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+        try:
+            probe = _socket.socket(family, kind | _socket.SOCK_CLOEXEC, 0)
+        except OSError:
+            continue  # a host without IPv6
+        try:
+            if address == "::":
+                probe.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 0)
+            probe.bind((address, number))
+            port: int = probe.getsockname()[1]
+            return port
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL or host_ip:
+                return 0
+        finally:
+            probe.close()
+    return 0
 
 
 def _is_published(number: int, protocol: str, host_ip: str) -> bool:

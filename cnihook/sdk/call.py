@@ -27,7 +27,8 @@ class Request:
     """
 
     __slots__ = (
-        "_host", "_sandbox", "args", "cni_path", "container_id", "ifname", "netns", "plugin_path", "timeout",
+        "_host", "_sandbox", "args", "cni_path", "container_id", "ifname", "is_repair", "netns",
+        "plugin_path", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +41,7 @@ class Request:
         plugin_path: "list[str] | None" = None,
         cni_path: str = "",
         timeout: float = 60.0,
+        is_repair: bool = False,
     ) -> None:
         self.container_id = container_id
         self.netns = netns  # path; empty on a DEL whose namespace is gone
@@ -49,6 +51,8 @@ class Request:
         # CNI_PATH for executables: as it came, or all folders in which they may look for their delegates.
         self.cni_path = cni_path or ":".join([*(plugin_path or ()), *DEFAULT_PATH])
         self.timeout = timeout  # seconds that an executable may take
+        # A DEL and an ADD that give a running container what it had; only built-in plugins can know.
+        self.is_repair = is_repair
         self._host: NetNS | None = None
         self._sandbox: NetNS | None = None
 

@@ -9,6 +9,7 @@ import errno
 import os
 
 from cnihook.lean import fastjson
+from cnihook.log import quote
 from cnihook.sdk.call import DEFAULT_PATH, Call, Request
 from cnihook.spec import version as versions
 from cnihook.spec.config import NetConf
@@ -170,16 +171,9 @@ def _run_executable(executable: str, command: str, conf: NetConf, request: Reque
         )
     if outcome.status == 0:
         if outcome.stderr:
-            _forward(outcome.stderr)
+            quote(os.path.basename(executable), outcome.stderr)
         return outcome.stdout
     raise _failure(executable, outcome)
-
-
-def _forward(text: bytes) -> None:
-    try:
-        os.write(2, text)
-    except OSError:
-        pass  # nobody listens
 
 
 def _failure(executable: str, outcome: "Outcome") -> CniError:
@@ -200,5 +194,5 @@ def _failure(executable: str, outcome: "Outcome") -> CniError:
     if not found.msg:
         found.msg = f"{executable}: {how}"
     if stderr:
-        _forward(outcome.stderr)
+        quote(os.path.basename(executable), outcome.stderr)
     return found

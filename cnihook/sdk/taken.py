@@ -16,7 +16,7 @@ from cnihook.linux import sysfs
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Link, Rtnl
-from cnihook.log import complain
+from cnihook.log import notice
 from cnihook.sdk.call import Call
 
 TYPE_CHECKING = False
@@ -126,7 +126,7 @@ class Taken:
             if self.path:
                 why = f"if there is {self.path}, look for its interface in the namespace of process 1"
             where = f"{self.name}, which was {self.ifname} of container {self.container_id}"
-            complain(f"host-device: {where}, is gone: {why}")
+            notice(f"host-device: {where}, is gone: {why}")
         self.forget()
 
     def give_back(self, call: Call) -> "Link | None":
@@ -190,7 +190,7 @@ class Taken:
         """With all that it had.  What fails of that is told; the device is home, so nothing has failed."""
         if link.name != self.name:
             if host.find_link(self.name):
-                complain(
+                notice(
                     f"host-device: {self.name} is home from container {self.container_id} as {link.name}:"
                     f" there is another {self.name} by now; `ip link set {link.name} name NAME` renames it"
                 )
@@ -212,7 +212,7 @@ class Taken:
             try:
                 host.set_link(link, **change)
             except (OSError, ValueError) as error:
-                complain(f"host-device: restore {', '.join(change)} of {link.name}: {describe(error)}")
+                notice(f"host-device: restore {', '.join(change)} of {link.name}: {describe(error)}")
         return link
 
 

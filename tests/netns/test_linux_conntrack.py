@@ -233,6 +233,6 @@ import sys
 sys.path.insert(0, {str(CHECKOUT)!r})
 from cnihook.linux.listeners import listeners
 found = listeners(sys.argv[1], set(map(int, sys.argv[2:])))
-for line in sorted(f"{{address}} {{port}}" for address, port in found):
+for line in sorted(f"{{one.address}} {{one.port}}" for one in found):
     print(line)
 """

@@ -2,7 +2,6 @@
 """portmap: what is refused, and what a configuration may say about the way to a port."""
 
 import json
-import socket
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from tests.support.ports import (
     SUBNET6,
     attach,
     conf,
+    listening,
     mapping,
     publish,
     published,
@@ -151,29 +151,73 @@ def test_add_after_an_add_without_del_replaces_it(host: Host) -> None:
 # Processes of the host
 
 
-@pytest.mark.parametrize(("protocol", "own"), [("tcp", "::"), ("udp", "127.0.0.1")])
-@pytest.mark.known_difference("says nothing")
-def test_port_that_a_process_listens_on_is_a_warning(host: Host, protocol: str, own: str) -> None:
-    """And no error, for what is published may be meant to take its place."""
+IGNORES_LISTENERS = pytest.mark.known_difference("does not look for processes that listen")
+
+
+OVERLAPS = [
+    ("tcp", "0.0.0.0", False, mapping(8080)),
+    ("tcp", "127.0.0.1", False, mapping(8080)),
+    ("tcp", "::", False, mapping(8080, ip=GATEWAY)),
+    ("tcp", "::", True, mapping(8080)),
+    ("tcp", "::ffff:127.0.0.1", False, mapping(8080, ip="127.0.0.1")),
+    ("udp", "0.0.0.0", False, mapping(8080, 80, "udp", ip=GATEWAY)),
+    ("udp", "::", False, mapping(8080, 80, "udp", ip="0.0.0.0")),
+]
+
+
+@pytest.mark.parametrize(("kind", "own", "only_v6", "wanted"), OVERLAPS)
+@IGNORES_LISTENERS
+def test_port_that_a_process_listens_on_is_refused(
+    host: Host, kind: str, own: str, only_v6: bool, wanted: dict[str, Any]
+) -> None:
+    """The process's clients, and what they send, would go to the container."""
+    with listening(host, kind, own, only_v6=only_v6) as pid:
+        (error,) = refused(host, conf(mapping(8081), wanted))
+
+    assert f"8080/{kind}" in error.msg and f"process {pid} (python3)" in error.msg, error.msg
+    assert "takeOverPorts" in error.details
+
+
+@IGNORES_LISTENERS
+def test_range_with_a_port_that_a_process_listens_on_is_refused(host: Host) -> None:
+    with listening(host):
+        (error,) = refused(host, conf(*(mapping(8000 + i, 80 + i) for i in range(100))))
+
+    assert "8080/tcp" in error.msg
+
+
+APART = [
+    ("tcp", "127.0.0.1", False, mapping(8080, ip=GATEWAY)),
+    ("tcp", "0.0.0.0", False, mapping(8080, 80, "udp")),
+    ("tcp", "0.0.0.0", False, mapping(8080, ip="::")),
+    ("tcp", "::", True, mapping(8080, ip="0.0.0.0")),
+    ("tcp", "::1", False, mapping(8080)),
+]
+
+
+@pytest.mark.parametrize(("kind", "own", "only_v6", "wanted"), APART)
+def test_port_beside_that_of_a_process_is_published(
+    host: Host, kind: str, own: str, only_v6: bool, wanted: dict[str, Any]
+) -> None:
     container, result = attach(host, *BOTH)
-    family = socket.AF_INET6 if ":" in own else socket.AF_INET
-    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-    with host.socket(kind, family) as listener:
-        listener.bind((own, 8080))
-        if protocol == "tcp":
-            listener.listen()
-        stderr = add_and_read(host, container, result, conf(mapping(8081), mapping(8080, 80, protocol)))
-
-    assert len(stderr.splitlines()) == 1 and f"8080/{protocol}" in stderr
+    with listening(host, kind, own, only_v6=only_v6):
+        assert not add_and_read(host, container, result, conf(wanted))
 
 
-def test_port_that_nobody_listens_on_is_none(host: Host) -> None:
+@IGNORES_LISTENERS
+def test_network_may_take_over_the_port_of_a_process(host: Host) -> None:
+    container, result = attach(host, *BOTH)
+    with listening(host) as pid:
+        stderr = add_and_read(host, container, result, conf(mapping(8080), takeOverPorts=True))
+
+    assert f"process {pid} (python3)" in stderr and "8080/tcp" in stderr and len(stderr.splitlines()) == 1
+
+
+def test_port_that_is_bound_and_not_listened_on_is_published(host: Host) -> None:
     container, result = attach(host)
-    with host.socket() as listener, host.socket(socket.SOCK_DGRAM) as other:
-        listener.bind(("127.0.0.1", 8080))
-        listener.listen()
-        other.bind(("", 8081))
-        assert not add_and_read(host, container, result, conf(mapping(8081), mapping(8080, ip=GATEWAY)))
+    with host.socket() as bound:
+        bound.bind(("127.0.0.1", 8080))
+        assert not add_and_read(host, container, result, conf(mapping(8080)))
 
 
 def add_and_read(host: Host, container: Any, result: Any, sent: Any) -> str:

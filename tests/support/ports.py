@@ -2,6 +2,8 @@
 """Containers with published ports, and traffic through these."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.support import bridge
@@ -109,3 +111,33 @@ def reached(client: Namespace, server: Namespace, address: str, port: int, targe
     except OSError:
         return False
     return True
+
+
+# The host's own programs stand in: each sleeps, and has a socket that listens.
+LISTENER = """\
+import os, socket, sys, time
+kind, family, own, only_v6 = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+one = socket.socket(getattr(socket, family), socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+if family == "AF_INET6":
+    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_v6)
+one.bind((own, 8080))
+if kind == "tcp":
+    one.listen()
+print(os.getpid(), flush=True)
+time.sleep(1000)
+"""
+
+
+@contextmanager
+def listening(
+    host: Host, kind: str = "tcp", own: str = "0.0.0.0", *, only_v6: bool = False
+) -> Iterator[int]:
+    """A process of the host that listens on port 8080.  Its PID as the host sees it."""
+    family = "AF_INET6" if ":" in own else "AF_INET"
+    words = ["/usr/bin/python3", "-IS", "-c", LISTENER, kind, family, own, str(int(only_v6))]
+    with host.popen(*words) as process:
+        try:
+            assert process.stdout
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
