@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from cnihook.cli import arguments, terminal, validate
 from cnihook.cli.arguments import Parser
-from cnihook.doctor import addresses, kernel, leftovers, programs, ruleset, traffic
+from cnihook.doctor import addresses, advertisements, kernel, leftovers, programs, ruleset, traffic
 from cnihook.doctor.finding import Finding, Host
 from cnihook.lean.words import describe
 from cnihook.log import complain
@@ -91,6 +91,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "attachments": leftovers.check_attachments,
         "damaged records": leftovers.check_damaged,
         "forwarding": traffic.check_forwarding,
+        "router advertisements": advertisements.check,
         "firewalls": traffic.check_policies,
         "chains of nftables": ruleset.check_forward_chains,
         "routes": traffic.check_ways,

@@ -7,6 +7,7 @@ from functools import partial
 from cnihook.doctor.finding import Finding, Host, Plugin, has_version, plugins_of, printed
 from cnihook.linux import sysctl, xtables
 from cnihook.linux.nexthop import link_towards
+from cnihook.sdk import router
 
 _FIREWALL = '{"type": "firewall"}'
 _BRIDGED = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"}
@@ -14,8 +15,7 @@ _BRIDGED = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-ca
 
 def check_forwarding(host: Host) -> Iterator[Finding]:
     """ADD switches it on, so it is a fault only where somebody has switched it off since."""
-    settings = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
-    for version, name in settings.items():
+    for version, name in router.FORWARDING.items():
         on = [
             one.network.name
             for one in host.attached
@@ -23,13 +23,15 @@ def check_forwarding(host: Host) -> Iterator[Finding]:
             and any(ip.net.address.version == version and ip.gateway for ip in one.result.ips)
         ]
         if on and _read(name) == "0":
-            dotted = name.replace("/", ".")
+            dotted = sysctl.dotted(name)
+            others = router.obeying(host.rtnl) if version == 6 else []
+            before = "".join(f"{sysctl.dotted(router.accept_ra(link))}=2 " for link in others)
             yield Finding(
                 "forwarding-off",
                 f"{dotted} is 0",
                 f"the host passes on nothing from or to containers of {', '.join(sorted(set(on)))}",
-                f"sysctl -w {dotted}=1",
-                fix=partial(sysctl.write, name, 1),
+                f"sysctl -w {before}{dotted}=1",
+                fix=partial(router.enable, host.rtnl, version),
             )
 
 

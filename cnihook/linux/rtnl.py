@@ -34,7 +34,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
-RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 254, 3, 1
+RT_TABLE_MAIN, RTPROT_BOOT, RTPROT_RA, RTN_UNICAST = 254, 3, 9, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 # <linux/if.h>
 IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
@@ -47,7 +47,10 @@ IFLA_BR_VLAN_FILTERING = 7
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33  # mode is what `bridge` calls hairpin
 VETH_INFO_PEER = 1
 RTEXT_FILTER_BRVLAN = 2
+IFLA_INET6_CONF = 2
 IF_OPER_UP = 6
+# <linux/ipv6.h>: places of settings in IFLA_INET6_CONF, four bytes each
+DEVCONF_FORWARDING, DEVCONF_ACCEPT_RA = 0, 3
 # <linux/if_bridge.h>
 AF_BRIDGE = 7
 IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 0, 2
@@ -79,8 +82,8 @@ class Link:
     """One interface as the kernel describes it."""
 
     __slots__ = (
-        "alias", "flags", "group", "hairpin", "index", "info_data", "isolated", "kind", "mac", "master",
-        "mtu", "name", "operstate", "peer_index", "txqlen", "vlan_filtering",
+        "_families", "alias", "flags", "group", "hairpin", "index", "info_data", "isolated", "kind", "mac",
+        "master", "mtu", "name", "operstate", "peer_index", "txqlen", "vlan_filtering",
     )  # fmt: skip
 
     def __init__(self, body: bytes) -> None:
@@ -96,6 +99,7 @@ class Link:
         self.alias = read_text(found.get(IFLA_IFALIAS))
         self.group = read_u32(found.get(IFLA_GROUP))
         self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
+        self._families = found.get(IFLA_AF_SPEC, b"")  # packed, since few need it
         info = attributes(found.get(IFLA_LINKINFO, b""))
         self.kind = read_text(info.get(IFLA_INFO_KIND))
         self.info_data = info.get(IFLA_INFO_DATA, b"")  # packed; what it means is the kind's own
@@ -117,6 +121,19 @@ class Link:
     def allmulti(self) -> bool:
         return bool(self.flags & IFF_ALLMULTI)
 
+    @property
+    def accept_ra(self) -> int:
+        """The IPv6 setting of this name; 0 for a link without IPv6."""
+        return self._ipv6_setting(DEVCONF_ACCEPT_RA)
+
+    @property
+    def forwards_ipv6(self) -> bool:
+        return bool(self._ipv6_setting(DEVCONF_FORWARDING))
+
+    def _ipv6_setting(self, place: int) -> int:
+        settings = attributes(attributes(self._families).get(AF_INET6, b"")).get(IFLA_INET6_CONF, b"")
+        return int(struct.unpack_from("=i", settings, 4 * place)[0]) if len(settings) >= 4 * place + 4 else 0
+
 
 class LinkAddress:
     """An address on a link."""
@@ -135,10 +152,10 @@ class LinkAddress:
 class LinkRoute:
     """A route.  `dst` is None for a default route."""
 
-    __slots__ = ("dst", "gateway", "index", "kind", "priority", "scope", "table", "version")
+    __slots__ = ("dst", "gateway", "index", "kind", "priority", "protocol", "scope", "table", "version")
 
     def __init__(self, body: bytes) -> None:
-        family, prefix, _src, _tos, table, _protocol, self.scope, self.kind, _flags = _ROUTE.unpack_from(
+        family, prefix, _src, _tos, table, self.protocol, self.scope, self.kind, _flags = _ROUTE.unpack_from(
             body
         )
         found = attributes(body, _ROUTE.size)
@@ -204,10 +221,17 @@ class Rtnl(Netlink):
         body += b"".join(attrs) + nested(IFLA_LINKINFO, *info)
         self.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what or f"create {kind} {name}")
 
-    def add_bridge(self, name: str, *, mtu: int = 0, vlan_filtering: bool = False, group: int = 0) -> None:
-        """`group` is a number to know links by.  It is set in the moment of creation, unlike an alias."""
+    def add_bridge(
+        self, name: str, *, mtu: int = 0, vlan_filtering: bool = False, group: int = 0, mac: bytes = b""
+    ) -> None:
+        """`group` is a number to know links by.  It is set in the moment of creation, unlike an alias.
+
+        A bridge that is given a MAC keeps it; else its MAC is the lowest of its ports'.
+        """
         data = (u8(IFLA_BR_VLAN_FILTERING, 1),) if vlan_filtering else ()
         attrs = [u32(kind, value) for kind, value in ((IFLA_MTU, mtu), (IFLA_GROUP, group)) if value]
+        if mac:
+            attrs.append(attr(IFLA_ADDRESS, mac))
         self.add_link("bridge", name, *attrs, data=data)
 
     def set_vlan_filtering(self, bridge: Link) -> None:

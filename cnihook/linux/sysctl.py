@@ -23,6 +23,11 @@ def name_of(key: str) -> str:
     return "/".join(part.replace("/", ".") for part in key.split("."))
 
 
+def dotted(name: str) -> str:
+    """The form that sysctl(8) takes, of a name with slashes."""
+    return ".".join(part.replace(".", "/") for part in name.split("/"))
+
+
 def read(name: str) -> str:
     """The value of `name`, with slashes since an interface's name may hold dots: net/ipv4/ip_forward."""
     with open(_path(name)) as file:

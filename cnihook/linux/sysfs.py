@@ -9,6 +9,15 @@ import os
 _INTERFACES = "/sys/class/net"
 
 
+def has_set_mac(interface: str) -> bool:
+    """True if a program set the MAC of an interface; else it is the kernel's choice, or a bridge port's."""
+    try:
+        with open(f"{_INTERFACES}/{interface}/addr_assign_type") as file:
+            return file.read().strip() == "3"  # NET_ADDR_SET in <linux/netdevice.h>
+    except OSError:
+        return False
+
+
 def device_on(bus: str, name: str) -> str:
     """The folder of a device by its bus (pci, auxiliary) and the name that it has there; empty if none."""
     path = f"/sys/bus/{bus}/devices/{name}"

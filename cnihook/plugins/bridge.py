@@ -3,7 +3,7 @@
 bridge: containers on one Ethernet switch, the bridge, and the host as their router if it is asked to.
 
 One veth pair per container.  The bridge is made for the first and, if it was made here, goes with the last:
-nothing is left behind.  What was made here is known by its link group, whose upper half is _OURS; a
+nothing is left behind.  What was made here is known by its link group, whose upper half is veth.GROUP; a
 container's port has its owner's words as its alias.
 """
 
@@ -11,6 +11,7 @@ import errno
 import os
 import time
 
+from cnihook.linux import sysfs
 from cnihook.linux.flock import Lock
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import IF_OPER_UP, Link, Rtnl, mac_bytes
@@ -27,6 +28,7 @@ from cnihook.sdk import (
     invalid_config,
     ipam,
     masquerade,
+    router,
     settings,
     spoofcheck,
     try_each,
@@ -36,9 +38,6 @@ from cnihook.spec.config import NetConf
 from cnihook.spec.errors import INTERNAL
 from cnihook.spec.names import check_ifname
 
-# "cn", the upper half of a link group's number.  Not an alias, for the kernel sets a group in the moment of
-# creation: a process that is killed right after it leaves nothing that is not known.
-_OURS = 0x636E
 _DEFAULT_VLAN = 1  # what a bridge gives every port by itself
 _MAX_VLAN = 4094
 _PORT_WAIT = 1.55  # seconds, as long as the reference waits
@@ -158,26 +157,36 @@ def add(call: Call) -> Result:
 
 def _ensure_bridge(call: Call, conf: Conf) -> Link:
     host = call.host
-    bridge = host.find_link(conf.bridge)
+    bridge = existing = host.find_link(conf.bridge)
     if not bridge:
         try:
-            group = _OURS << 16
-            host.add_bridge(conf.bridge, mtu=conf.mtu, vlan_filtering=conf.filters_vlans, group=group)
+            group, mac = veth.GROUP << 16, _random_mac()
+            host.add_bridge(
+                conf.bridge, mtu=conf.mtu, vlan_filtering=conf.filters_vlans, group=group, mac=mac
+            )
         except NetlinkError as error:
             if error.errno != errno.EEXIST:  # the reference plugin, which does not know our lock, was faster
                 raise
         bridge = host.link(conf.bridge)
-        # Its MAC set to itself, the bridge keeps it; else it would follow the lowest among its ports'.
-        alias = f"made by cnihook for {call.network}" if _is_ours(bridge) else None
-        host.set_link(bridge, mac=bridge.mac, alias=alias)
+        if _is_ours(bridge):
+            host.set_link(bridge, alias=f"made by cnihook for {call.network}")
     elif bridge.kind != "bridge":
         raise CniError(INTERNAL, f'"{conf.bridge}" already exists but is not a bridge')
     elif conf.filters_vlans and not bridge.vlan_filtering:
         host.set_vlan_filtering(bridge)
-    if not bridge.is_up or conf.promiscuous:
-        settings.prefer(f"net/ipv6/conf/{conf.bridge}/accept_ra", 0)
+    if not _is_ours(bridge) and not sysfs.has_set_mac(bridge.name):
+        # Set to itself, the bridge keeps it; containers have it as their gateway's, and the result names it.
+        host.set_link(bridge, mac=bridge.mac)
+    router.ignore_advertisements(host, bridge, existing)
+    if not bridge.is_up or (conf.promiscuous and not bridge.promiscuous):
         host.set_link(bridge, up=True, promiscuous=True if conf.promiscuous else None)
     return bridge
+
+
+def _random_mac() -> bytes:
+    """A MAC of this host's choice (locally administered), as the kernel would make one."""
+    first, *others = os.urandom(6)
+    return bytes([first & 0xFC | 0x02, *others])
 
 
 def _set_port(host: Rtnl, conf: Conf, port: Link) -> None:
@@ -216,7 +225,7 @@ def _set_addresses(call: Call, conf: Conf, bridge: Link, inner: Link, result: Re
         for ip in result.ips:
             if ip.gateway:
                 _ensure_address(call.host, carrier, IPNet(ip.gateway, ip.net.prefix), conf.force_address)
-        interface.forward([ip for ip in result.ips if ip.gateway])
+        router.forward(call.host, [ip for ip in result.ips if ip.gateway])
 
 
 def _ensure_address(host: Rtnl, link: Link, wanted: IPNet, force: bool) -> None:
@@ -252,15 +261,17 @@ def _ensure_vlan_gateway(call: Call, conf: Conf, bridge: Link) -> Link:
         gateway = host.find_link(name)
         if not gateway:
             port_name = next(veth.host_names(call)).replace("veth", "vlgw")
-            host.add_veth(port_name, name, mtu=bridge.mtu, master=bridge.index, group=_OURS << 16, up=True)
+            host.add_veth(
+                port_name, name, mtu=bridge.mtu, master=bridge.index, group=veth.GROUP << 16, up=True
+            )
             port = host.link(port_name)
             host.set_link(port, alias=f"gateway {name}")
             if not conf.preserve_default_vlan and conf.vlan != _DEFAULT_VLAN:
                 host.delete_vlan(port, _DEFAULT_VLAN)
             host.add_vlan(port, conf.vlan, pvid=True, untagged=True)
             gateway = host.link(name)
+        router.ignore_advertisements(host, gateway, bridge)
         if not gateway.is_up:
-            settings.prefer(f"net/ipv6/conf/{name}/accept_ra", 0)
             host.set_link(gateway, up=True)
     return gateway
 
@@ -322,7 +333,7 @@ def _remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
         if not unused:
             return False
         # A number of ours still: killed half-way through, this leaves a bridge that is known as one of ours.
-        group = _OURS << 16 | int.from_bytes(os.urandom(2), "little") | 1
+        group = veth.GROUP << 16 | int.from_bytes(os.urandom(2), "little") | 1
         host.delete_links([*([last] if last else []), *unused], group)
         return True
 
@@ -342,7 +353,7 @@ def _unused_gateways(host: Rtnl, ports: "list[Link]", gateways: "list[Link]") ->
 
 
 def _is_ours(link: Link) -> bool:
-    return link.group >> 16 == _OURS
+    return link.group >> 16 == veth.GROUP
 
 
 # CHECK, GC, STATUS
@@ -420,7 +431,7 @@ def repair(call: Call) -> None:
         for ip in gateways:
             if ip.gateway:
                 _ensure_address(host, carrier, IPNet(ip.gateway, ip.net.prefix), conf.force_address)
-        interface.forward(gateways)
+        router.forward(host, gateways)
     if conf.spoof_check:
         spoofcheck.add(call, port.name, inner.mac)
     if conf.masquerade and result.ips:

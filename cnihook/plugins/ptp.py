@@ -27,6 +27,7 @@ from cnihook.sdk import (
     invalid_config,
     ipam,
     masquerade,
+    router,
     try_each,
     veth,
 )
@@ -65,7 +66,7 @@ def add(call: Call) -> Result:
         for ip in result.ips:
             ip.interface = 1
             ip.gateway = ip.gateway or _usual_gateway(ip.net)
-        interface.forward(result.ips)
+        router.forward(call.host, result.ips)
         _set_container_end(call, inner, result)
         _set_host_end(call, outer, result.ips)
         if conf.masquerade:
@@ -173,7 +174,7 @@ def check(call: Call) -> None:
 def repair(call: Call) -> None:
     conf = Conf(call)
     result = call.required_prev_result()
-    interface.forward(result.ips)
+    router.forward(call.host, result.ips)
     if conf.masquerade:
         masquerade.add(call, [ip.net for ip in result.ips])
 

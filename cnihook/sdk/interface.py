@@ -4,7 +4,6 @@
 import time
 
 from cnihook.lean.address import Address
-from cnihook.lean.words import in_words
 from cnihook.linux import sysctl
 from cnihook.linux.rtnl import (
     IF_OPER_UP,
@@ -108,19 +107,6 @@ def _wait_for_addresses(call: Call, link: Link) -> None:
                 )
             return  # no carrier, so nobody to ask
         time.sleep(0.02)
-
-
-def forward(ips: "list[IP]") -> None:
-    """Have the host route for these addresses' families."""
-    versions = {ip.net.address.version for ip in ips}
-    try:
-        if 4 in versions:
-            sysctl.write("net/ipv4/ip_forward", 1)
-        if 6 in versions:
-            sysctl.write_if_present("net/ipv6/conf/all/forwarding", 1)
-    except OSError as error:
-        hint = "without it the host does not route for containers; set it on the host before"
-        raise CniError(INTERNAL, in_words(error), hint) from error
 
 
 def find_in_result(call: Call, result: Result) -> Interface:

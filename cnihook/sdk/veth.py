@@ -19,6 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# "cn", the upper half of a link group's number.  Not an alias, because the kernel sets a group in the moment
+# of creation: a process that is killed right after it leaves only what can be recognized.
+GROUP = 0x636E
 _NAMES = 4  # one in 2^32 is taken by chance; the fourth in a row is not
 
 
@@ -39,9 +42,7 @@ def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0) -> "tuple[L
     host, sandbox = call.host, call.sandbox
     for name in host_names(call):
         try:
-            host.add_veth(
-                name, call.ifname, call.sandbox_ns.fd, mtu=mtu, peer_mac=mac, master=master, up=True
-            )
+            host.add_veth(name, call.ifname, call.sandbox_ns.fd, mtu=mtu, peer_mac=mac, master=master)
             break
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
@@ -64,10 +65,16 @@ def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0) -> "tuple[L
     with Undo() as undo:
         undo.push(host.delete_link_named, name)
         outer = host.link(name)
-        host.set_link(outer, alias=call.owner)
-        # A router's advertisement that comes out of a container must not change the host's routes.
+        # A router's advertisement that comes out of a container must not change the host's routes.  First of
+        # all, since a container that runs can send one as soon as the link is up.
         settings.prefer(f"net/ipv6/conf/{name}/accept_ra", 0)
+        host.set_link(outer, alias=call.owner, up=True)
         return outer, sandbox.link(call.ifname)
+
+
+def is_own(link: Link) -> bool:
+    """True for a link of the host that cnihook made: one of its group, or a container's, by its alias."""
+    return link.group >> 16 == GROUP or (link.kind == "veth" and len(link.alias.split(" ")) == 3)
 
 
 def find_host_end(call: Call) -> "Link | None":
