@@ -16,7 +16,39 @@ The house, from the top down; a folder uses only what stands below it:
     linux/      links, addresses, routes, nftables, namespaces, by the kernel's own interfaces
     lean/       parts of the standard library at a price that a container's start can bear
 
-This module imports nothing: every start of a container would pay for it.
+This module imports nothing that Python has not loaded: every start of a container would pay for it.
 """
 
+import os
+import sys
+
 __version__ = "0.1.0"
+
+
+def unsafe_caches() -> "list[str]":
+    """The folders of compiled code which users can write that cannot write the source: 0.03 ms."""
+    unsafe = []
+    try:
+        package = os.path.dirname(os.path.abspath(__file__))
+        source = os.stat(package)
+        for folder in (package, *(entry.path for entry in os.scandir(package) if entry.is_dir())):
+            try:
+                cache = os.stat(f"{folder}/__pycache__")
+            except FileNotFoundError:
+                continue
+            writable = cache.st_mode & 0o022
+            if writable == 0o020 and cache.st_gid == source.st_gid:
+                writable &= ~source.st_mode  # a checkout that a group shares
+            if writable or cache.st_uid not in (0, source.st_uid):
+                unsafe.append(f"{folder}/__pycache__")
+    except OSError:
+        pass  # a package in an archive
+    return unsafe
+
+
+# A program whose own look at cnihook/__pycache__ finds it unsafe sets the prefix before this runs.
+caches_are_safe = not unsafe_caches()
+if not caches_are_safe:
+    sys.pycache_prefix = os.devnull  # neither read nor written
+elif sys.pycache_prefix == os.devnull:
+    sys.pycache_prefix = None

@@ -9,7 +9,14 @@ than pip's own script.
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-from cnihook.cli.main import main
+os.umask(os.umask(0o077) | 0o022)  # before Python makes a folder for compiled code that others could write
+root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+cache = f"{root}/cnihook/__pycache__"
+if os.path.isdir(cache):
+    status = os.stat(cache)
+    if status.st_mode & 0o022 or status.st_uid not in (0, os.stat(root).st_uid):
+        sys.pycache_prefix = os.devnull  # the rest is the package's to look at, in code that is safe
+sys.path.insert(0, root)
+from cnihook.cli.main import main  # noqa: E402
 
 main()

@@ -39,7 +39,9 @@ _VALUES = frozenset(
 )
 
 
-def main() -> "NoReturn":
+def main(umask: "int | None" = None) -> "NoReturn":
+    """`umask`: that of the caller, where it has been changed already."""
+    command.restrict_umask(umask)
     words = Words(sys.argv[1:])
     failure = 1
     try:
@@ -47,6 +49,7 @@ def main() -> "NoReturn":
         if words.command in _MAKES:
             _prepare(words)
         signals.take_back_pythons()
+        command.restore_umask()
         failure = 126
         os.execve(program, [program, *sys.argv[1:]], command.environment())
     except Exception as error:

@@ -64,7 +64,9 @@ without.
 """
 
 
-def main() -> None:
+def main(umask: "int | None" = None) -> None:
+    """`umask`: that of the caller, where it has been changed already."""
+    command.restrict_umask(umask)
     code = _FAILED
     try:
         signals.take_back_pythons()
@@ -131,6 +133,7 @@ def _runtime(docker: Docker, plan: Plan, settings: Settings) -> str:
 
 
 def _become(docker: Docker, words: list[str]) -> "NoReturn":
+    command.restore_umask()
     os.execve(docker.program, words, command.environment())
 
 
@@ -167,7 +170,7 @@ class _Client:
 
     def __init__(self) -> None:
         self._environment = command.environment()
-        self._umask = os.umask(0o022)
+        os.umask(0o022)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._defaults = [
             signum
@@ -194,7 +197,7 @@ class _Client:
                 libc.set_parent_death_signal(signals.SIGKILL)
                 if os.getppid() == parent:
                     self.restore_signals()
-                    os.umask(self._umask)
+                    command.restore_umask()
                     os.execve(program, argv, self._environment)
             except OSError as error:
                 _complain(f"{program}: {error.strerror}")

@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator
 
 from cnihook.cli import arguments, terminal, validate
 from cnihook.cli.arguments import Parser
-from cnihook.doctor import addresses, advertisements, kernel, leftovers, programs, ruleset, traffic
+from cnihook.doctor import (
+    addresses,
+    advertisements,
+    kernel,
+    leftovers,
+    programs,
+    ruleset,
+    traffic,
+    writable,
+)
 from cnihook.doctor.finding import Finding, Host
 from cnihook.lean.words import describe
 from cnihook.log import complain
@@ -87,6 +96,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "the kernel": lambda host: kernel.check(host, verbose),
         "configurations": _check_configurations,
         "folders of plugins": programs.check_folders,
+        "permissions": writable.check,
         "records": leftovers.check_records,
         "attachments": leftovers.check_attachments,
         "damaged records": leftovers.check_damaged,

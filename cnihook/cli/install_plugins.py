@@ -24,7 +24,14 @@ _MARK = "# A built-in plugin of cnihook; `cnihook install-plugins --remove` take
 _LAUNCHER = """\
 #!{python} -IS
 {mark}
+import os
 import sys
+os.umask(os.umask(0o077) | 0o022)
+cache = {folder!r} + "/cnihook/__pycache__"
+if os.path.isdir(cache):
+    status = os.stat(cache)
+    if status.st_mode & 0o022 or status.st_uid not in (0, os.stat({folder!r}).st_uid):
+        sys.pycache_prefix = os.devnull
 sys.path.insert(0, {folder!r})
 from cnihook.lean import onefile
 onefile.use({plugin!r})

@@ -47,6 +47,7 @@ HOOK = ("createRuntime", "poststop")
 
 
 def main() -> None:
+    os.umask(os.umask(0o077) | 0o022)
     code = run(sys.argv[1:])
     if not code:
         onefile.keep()

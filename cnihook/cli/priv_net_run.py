@@ -32,7 +32,9 @@ _FAILED = 125
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/bin:/bin"  # where plugins find iptables and the like
 
 
-def main() -> None:
+def main(umask: "int | None" = None) -> None:
+    """`umask`: that of the caller, where it has been changed already."""
+    command.restrict_umask(umask)
     status = run(sys.argv[1:])
     onefile.keep()
     os._exit(status)  # nothing is buffered; to take down a whole interpreter costs 2 ms

@@ -97,7 +97,10 @@ def _start(path: str) -> None:
     from cnihook.lean import process
 
     program = sys.executable or "/usr/bin/python3"
-    code = f"import sys; sys.path.insert(0, {_CHECKOUT!r}); from cnihook.cli.main import main; main()"
+    code = (
+        "import os, sys; os.umask(os.umask(0o077) | 0o022); sys.pycache_prefix = os.devnull;"
+        f" sys.path.insert(0, {_CHECKOUT!r}); from cnihook.cli.main import main; main()"
+    )
     argv = [program, "-ISc", code, "dhcp-keeper", "--background", "--socket", path]
     try:
         outcome = process.run(program, argv, {"PATH": os.environ.get("PATH", os.defpath)}, b"", _START)

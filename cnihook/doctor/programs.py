@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from cnihook.doctor.finding import Finding, Host, printed
 from cnihook.lean import ffi
-from cnihook.sdk.call import DEFAULT_PATH
 
 _FIRST = (0, 0, 0)
 _NEVER = (1 << 30, 0, 0)
@@ -55,18 +54,6 @@ def check_folders(host: Host) -> Iterator[Finding]:
                 f"{folder} of CNI_PATH is no folder",
                 "plugins that are meant to be there are looked for elsewhere",
                 f"mkdir -p {folder}, or take it out of CNI_PATH",
-            )
-    for folder in dict.fromkeys([*(host.settings.plugin_path or ()), *DEFAULT_PATH]):
-        try:
-            status = os.stat(folder)
-        except OSError:
-            continue
-        if status.st_mode & 0o002 and not status.st_mode & 0o1000:
-            yield Finding(
-                "plugin-folder",
-                f"everybody may write to {folder}",
-                "whoever does has a program of his run by root",
-                f"chmod o-w {folder}",
             )
 
 

@@ -9,6 +9,25 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+_callers_umask = -1
+
+
+def restrict_umask(callers: "int | None" = None) -> None:
+    """Let no other user write the files that this process makes; a command still gets its caller's umask.
+
+    `callers`: what that was, where it has been changed already.
+    """
+    global _callers_umask
+    before = os.umask(0o077)
+    _callers_umask = before if callers is None else callers
+    os.umask(_callers_umask | 0o022)
+
+
+def restore_umask() -> None:
+    if _callers_umask >= 0:
+        os.umask(_callers_umask)
+
+
 class NotExecutable(Exception):
     """There is no such command, or it cannot be executed.  `status` is the exit status for that."""
 
@@ -44,6 +63,7 @@ def find(name: str, path: str) -> str:
 
 def become(program: str, argv: "list[str]", variables: "dict[str, str]") -> "NoReturn":
     """Execute it in place of this process."""
+    restore_umask()
     try:
         try:
             os.execve(program, argv, variables)

@@ -19,6 +19,8 @@ from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import MAGIC_NUMBER
 from binascii import crc32
 
+import cnihook
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,14 +48,23 @@ def use(kind: str) -> None:
     Whoever calls it first decides.
     """
     global _used
-    if _used or os.environ.get("CNIHOOK_DEBUG"):
+    if _used or os.environ.get("CNIHOOK_DEBUG") or not cnihook.caches_are_safe:
         return
     _used = _OneFile(f"{_FOLDER}/onefile.{kind}.{sys.implementation.cache_tag}")
     sys.meta_path.insert(0, _used)
 
 
 def keep() -> None:
-    """Add what this process had to import in Python's own way; the last thing that it does."""
+    """Add what this process had to import in Python's own way; the last thing that it does.
+
+    Compiled code that other users could have written is removed, for the next process to make it again.
+    """
+    if not cnihook.caches_are_safe:
+        from cnihook.lean import bytecode
+
+        for folder in cnihook.unsafe_caches():
+            bytecode.discard(folder)
+        return
     if not _used or not _used.missed or sys.dont_write_bytecode or not os.access(_FOLDER, os.W_OK):
         return
     from cnihook.lean import signals
@@ -87,7 +98,10 @@ class _OneFile:
         self._pieces: Pieces = []
         self._unpacked: dict[int, dict[str, CodeType]] = {}
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            status = os.fstat(self._fd)
+            if status.st_mode & 0o022 or status.st_uid not in (0, os.stat(_PACKAGE).st_uid):
+                return  # others can write it, or wrote it
             head = os.pread(self._fd, _HEAD, 0)
             size, crc = int.from_bytes(head[-8:-4], "little"), int.from_bytes(head[-4:], "little")
             if head.startswith(_MARK):

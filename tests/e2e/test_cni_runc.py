@@ -56,7 +56,7 @@ def seen(host: Host) -> list[str]:
 
 def start(host: Host, env: dict[str, str], *argv: str, cwd: str = "/") -> tuple[int, str, str]:
     """With a descriptor beyond the three, as `--preserve-fds` has, a signal ignored, and a umask."""
-    script = 'echo $$ > /run/.host/pid; trap "" USR1; umask 027; exec 5< /etc/hostname; exec "$@"'
+    script = 'echo $$ > /run/.host/pid; trap "" USR1; umask 002; exec 5< /etc/hostname; exec "$@"'
     done = host.run("bash", "-c", script, "bash", *argv, env=env, cwd=cwd, check=False, input="from stdin")
     return done.returncode, done.stdout, done.stderr
 

@@ -325,14 +325,53 @@ def test_missing_plugin_and_folder(host: Host) -> None:
     assert 'failed to find plugin "nowhere"' in lines[0] and "/opt/none" in lines[1]
 
 
-def test_folder_of_plugins_that_everybody_may_write_to(host: Host) -> None:
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/run/plugins",
+        "/run/plugins/mine",
+        NET_D,
+        f"{NET_D}/10-net.conflist",
+        "/etc/cni",
+        "/etc/cnihook",
+        "/etc/containers/oci/hooks.d",
+        "/etc/containers/oci/hooks.d/cnihook.json",
+        "/var/lib/cni",
+    ],
+)
+def test_code_and_configuration_that_others_can_write(host: Host, path: str, mode: int) -> None:
+    configure(host, bridge("mynet", "10.22.0.0/24"))
     host.write("/run/plugins/mine", "", 0o755)
-    (host.root / "run/plugins").chmod(0o777)
+    for folder in ("/etc/cnihook", "/etc/containers/oci/hooks.d", "/var/lib/cni"):
+        host.run("mkdir", "-p", folder)
+    if path.endswith("cnihook.json"):
+        host.write(path, "{}")
+    env = {"CNI_PATH": "/run/plugins"}
+    assert not [line for line in doctor(host, env=env) if line.startswith("writable")]
+    (host.root / path.lstrip("/")).chmod(mode)
+    if not mode & 0o002:
+        host.run("chgrp", "games", path)
 
-    (line,) = doctor(host, status=1, env={"CNI_PATH": "/run/plugins"})
+    lines = [line for line in doctor(host, env=env) if line.startswith("writable: ")]
+    host.leaves("*")
+    if path in ("/etc/cni", "/var/lib/cni") and mode & 0o1000:
+        assert not lines, "others can replace nothing in such a folder"
+        return
 
-    assert line.endswith("remedy: chmod o-w /run/plugins")
-    host.run("rm", "-r", "/run/plugins")
+    assert lines and all(line.startswith(f"writable: {path}: other users can write it; ") for line in lines)
+    assert f"remedy: chmod go-w {path}" in lines[0]
+    run(host, "--fix", env=env)
+    assert not [line for line in doctor(host, env=env) if line.startswith("writable")]
+
+
+def test_file_of_another_user_in_a_folder_that_root_obeys(host: Host) -> None:
+    configure(host, bridge("mynet", "10.22.0.0/24"))
+    host.run("chown", "nobody", f"{NET_D}/10-net.conflist")
+
+    remedy = finds(host, "writable", f"{NET_D}/10-net.conflist: other users can write it")
+
+    assert remedy.startswith(f"chown 0 {NET_D}/10-net.conflist; ")
 
 
 def test_what_the_kernel_lacks_for_a_configured_network(host: Host) -> None:

@@ -132,8 +132,9 @@ def test_command_is_the_users_and_finds_all_as_without(user: Host) -> None:
     show = "id -u; id -g; pwd; env | sort; cat /run/mine/file; grep Cap /proc/self/status; umask"
     env = base_environment() | {"A": "b"}
 
-    inside = user.run(*NOBODY, RUN, "sh", "-c", show, cwd="/usr", env=env)
-    outside = user.run(*NOBODY, "sh", "-c", show, cwd="/usr", env=env)
+    start = ("sh", "-c", 'umask 002; exec "$@"', "sh", *NOBODY)
+    inside = user.run(*start, RUN, "sh", "-c", show, cwd="/usr", env=env)
+    outside = user.run(*start, "sh", "-c", show, cwd="/usr", env=env)
     without_bounds = [line for line in inside.stdout.splitlines() if "CapBnd" not in line]
     assert without_bounds == [line for line in outside.stdout.splitlines() if "CapBnd" not in line]
 

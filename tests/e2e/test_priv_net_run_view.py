@@ -40,11 +40,11 @@ def test_environment_is_the_callers(mynet: Host, env: dict[str, str]) -> None:
 def test_working_folder_umask_and_signals_are_the_callers(mynet: Host) -> None:
     """Python ignores SIGPIPE; whoever's command ran so would wait for ever in a pipeline."""
     show = "pwd; umask; grep -E '^(SigIgn|SigBlk|SigPnd|ShdPnd)' /proc/self/status"
-    before = "umask 027; trap '' INT USR1; cd /usr; "
+    before = "umask 002; trap '' INT USR1; cd /usr; "
 
     outside = mynet.run("sh", "-c", f'{before} sh -c "{show}"').stdout
     inside = mynet.run("sh", "-c", f'{before} {RUN} sh -c "{show}"').stdout
-    assert inside == outside and outside.startswith("/usr\n0027\n")
+    assert inside == outside and outside.startswith("/usr\n0002\n")
 
 
 def test_arguments_pass_unchanged(mynet: Host) -> None:

@@ -77,7 +77,7 @@ def part_of(path: Path) -> str:
 
 
 def may_import(part: str, other: str) -> bool:
-    if other == "__version__":
+    if other in ("", "__version__"):  # of the package itself
         return True
     if "plugins" in (other, part) and part == other:
         return False
@@ -94,7 +94,8 @@ def test_every_part_has_its_place() -> None:
 @pytest.mark.parametrize("path", sources(), ids=name)
 def test_imports_point_down(path: Path) -> None:
     if path == PACKAGE / "__init__.py":
-        assert list(imports(path)) == [], "every start of a container would pay for it"
+        loaded = {"os", "sys"}  # by Python's own start
+        assert {module for _line, module in imports(path)} <= loaded, "each start would pay for it"
         return
 
     wrong = []

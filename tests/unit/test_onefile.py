@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import cnihook
 from cnihook.lean import onefile
 
 MAIN = """\
@@ -36,9 +37,10 @@ def tree(tmp_path: Path) -> Path:
     words = tmp_path / "cnihook/words"
     for folder in (lean, words):
         folder.mkdir(parents=True)
-    for name in ("__init__.py", "lean/__init__.py", "words/__init__.py"):
+    shutil.copy(cnihook.__file__, tmp_path / "cnihook")
+    for name in ("lean/__init__.py", "words/__init__.py"):
         (tmp_path / "cnihook" / name).touch()
-    for name in ("onefile.py", "signals.py"):
+    for name in ("bytecode.py", "onefile.py", "signals.py"):
         shutil.copy(Path(onefile.__file__).with_name(name), lean)
     (words / "first.py").write_text('"""A module."""\nVALUE = 1\n')
     (words / "second.py").write_text("from cnihook.words.first import VALUE\nVALUE += 1\n")

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiled code: root must not run what another user could have written."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.namespace import base_environment
+
+PYTHON = "/usr/bin/python3"
+PLANTED = "raise SystemExit('planted code runs')\n"
+
+STATE = json.dumps({"ociVersion": "1.0.2", "id": "nobody-c1", "pid": 0, "status": "stopped", "bundle": "/"})
+# Each with its exit code; none attaches anything.
+PROGRAMS = {
+    "cnihook": ["scripts/cnihook", "--version"],
+    "hook": ["scripts/cnihook", "poststop"],
+    "command": ["scripts/cnihook", "list", "--conf-dir", "/nonexistent"],
+    "priv-net-run": ["scripts/priv-net-run", "--help"],
+    "docker-run": ["scripts/docker-run", "--help"],
+    "cni-runc": ["scripts/cni-runc", "--version"],
+    "cni-crun": ["scripts/cni-crun", "--version"],
+    "main": ["cnihook/__main__.py", "--version"],
+    "plugin": ["plugins/bridge"],
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A fresh one, in which nothing has run."""
+    tree = tmp_path / "checkout"
+    tree.mkdir(mode=0o755)
+    for name in ("cnihook", "scripts"):
+        shutil.copytree(CHECKOUT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
+def run(host: Host, checkout: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    """As crun starts a hook, and as a shell starts a command: with a umask that allows everything."""
+    start = ("sh", "-c", 'umask 0; exec "$@"', "sh", PYTHON, "-IS", str(checkout / argv[0]), *argv[1:])
+    env = base_environment() | {"CNI_COMMAND": "VERSION"}
+    return host.run(*start, input=STATE, env=env, check=False)
+
+
+def install_plugins(host: Host, checkout: Path) -> None:
+    run(
+        host, checkout, "scripts/cnihook", "install-plugins", str(checkout / "plugins"), "--plugin", "bridge"
+    )
+    for folder in caches(checkout):
+        shutil.rmtree(folder)
+
+
+def caches(checkout: Path) -> list[Path]:
+    return sorted(checkout.rglob("__pycache__"))
+
+
+def writable_by_others(checkout: Path) -> list[Path]:
+    return [
+        path
+        for folder in caches(checkout)
+        for path in (folder, *folder.iterdir())
+        if path.stat().st_mode & 0o022
+    ]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_nothing_that_a_first_start_makes_can_be_written_by_others(
+    host: Host, checkout: Path, program: str
+) -> None:
+    install_plugins(host, checkout)
+
+    host.leaves("dir /run/crun", "dir /run/runc")
+    for _ in range(2):
+        outcome = run(host, checkout, *PROGRAMS[program])
+        assert "Traceback" not in outcome.stderr, outcome.stderr
+        assert writable_by_others(checkout) == []
+    assert caches(checkout), "Python keeps compiled code"
+
+
+def test_start_by_module_name_leaves_nothing_that_others_can_write(checkout: Path) -> None:
+    """Python imports the package before any of its code runs, with the umask of the caller."""
+    for _ in range(2):
+        outcome = subprocess.run(
+            [PYTHON, "-m", "cnihook", "--version"], cwd=checkout, umask=0, capture_output=True, text=True
+        )
+        assert outcome.returncode == 0, outcome.stderr
+        assert writable_by_others(checkout) == []
+
+
+def plant(checkout: Path, module: str) -> None:
+    """Compiled code that Python takes for that of the source: of its size and time."""
+    source = checkout / "cnihook" / module
+    harmful = checkout / "harmful.py"
+    harmful.write_text(PLANTED)
+    script = (
+        "import importlib._bootstrap_external as b, importlib.util as u, os, sys\n"
+        "source, harmful = sys.argv[1:]\n"
+        "code = compile(open(harmful).read(), source, 'exec')\n"
+        "status = os.stat(source)\n"
+        "path = u.cache_from_source(source)\n"
+        "os.makedirs(os.path.dirname(path), exist_ok=True)\n"
+        "data = b._code_to_timestamp_pyc(code, int(status.st_mtime), status.st_size)\n"
+        "open(path, 'wb').write(data)\n"
+    )
+    subprocess.run([PYTHON, "-IS", "-c", script, str(source), str(harmful)], check=True)
+
+
+MODULES = ["__init__.py", "cli/__init__.py", "cli/main.py", "lean/onefile.py", "log.py", "hook.py"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_planted_code_runs_in_a_safe_folder(host: Host, checkout: Path, module: str) -> None:
+    """The test of the test below."""
+    plant(checkout, module)
+    outcome = run(host, checkout, "scripts/cnihook", "poststop")
+    assert "planted" in outcome.stderr
+
+
+@pytest.mark.parametrize("how", ["everybody", "another group", "another owner"])
+@pytest.mark.parametrize("module", MODULES)
+def test_planted_code_does_not_run(host: Host, checkout: Path, module: str, how: str) -> None:
+    plant(checkout, module)
+    folder = (checkout / "cnihook" / module).with_name("__pycache__")
+    if how == "everybody":
+        folder.chmod(0o777)
+    elif how == "another group":
+        os.chown(folder, 0, 12345)
+        folder.chmod(0o775)
+    else:
+        os.chown(folder, 12345, 0)
+
+    outcome = run(host, checkout, "scripts/cnihook", "poststop")
+
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert not folder.exists(), "it is removed"
+    for _ in range(2):
+        assert run(host, checkout, "scripts/cnihook", "poststop").returncode == 0
+    assert list((checkout / "cnihook/__pycache__").glob("onefile.poststop.*"))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_program_runs_planted_code(host: Host, checkout: Path, program: str) -> None:
+    install_plugins(host, checkout)
+    for module in (
+        "__init__.py",
+        "cli/__init__.py",
+        "lean/__init__.py",
+        "lean/command.py",
+        "sdk/__init__.py",
+    ):
+        plant(checkout, module)
+        (checkout / "cnihook" / module).with_name("__pycache__").chmod(0o777)
+
+    host.leaves("dir /run/crun", "dir /run/runc")
+    outcome = run(host, checkout, *PROGRAMS[program])
+
+    assert "planted" not in outcome.stderr
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_one_file_that_others_can_write_is_not_used(host: Host, checkout: Path) -> None:
+    for _ in range(2):
+        run(host, checkout, "scripts/cnihook", "poststop")
+    (path,) = (checkout / "cnihook/__pycache__").glob("onefile.poststop.*")
+    path.chmod(0o666)
+    before = path.stat().st_ino
+
+    assert run(host, checkout, "scripts/cnihook", "poststop").returncode == 0
+
+    (path,) = (checkout / "cnihook/__pycache__").glob("onefile.poststop.*")
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert path.stat().st_ino != before
+
+
+def test_checkout_that_a_group_shares_keeps_its_compiled_code(host: Host, checkout: Path) -> None:
+    for path in [checkout, *checkout.rglob("*")]:
+        os.chown(path, 12345, 12345)
+        path.chmod(path.stat().st_mode | 0o020)
+    folder = checkout / "cnihook/__pycache__"
+    folder.mkdir()
+    folder.chmod(0o775)
+    os.chown(folder, 12345, 12345)
+
+    for _ in range(2):
+        run(host, checkout, "scripts/cnihook", "poststop")
+
+    assert list(folder.glob("onefile.*"))
