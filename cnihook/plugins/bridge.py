@@ -24,6 +24,7 @@ from cnihook.sdk import (
     Result,
     Route,
     Undo,
+    flows,
     interface,
     invalid_config,
     ipam,
@@ -295,13 +296,14 @@ def delete(call: Call) -> None:
     the link is down by then, so nothing leaves it unmasked.
     """
     bridge = call.conf.string("bridge") or "cni0"
-    addresses = [ip.net.address for ip in call.prev_result.ips] if call.prev_result else []
+    addresses = flows.addresses(call)
     try_each(
         lambda: ipam.delete_through_link(call),
         lambda: veth.silence(call),
         lambda: spoofcheck.delete(call) if call.conf.boolean("macspoofchk") else None,
         lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,
         lambda: _remove_port(call, bridge),
+        lambda: flows.forget_opened(call, addresses),
         lambda: ipam.delete(call),
     )
 

@@ -14,7 +14,7 @@ from cnihook.lean.address import Address, IPNet
 from cnihook.lean.words import describe
 from cnihook.linux.nexthop import link_towards
 from cnihook.log import notice
-from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, ports, table
+from cnihook.sdk import Call, CniError, NetConf, Result, Undo, flows, invalid_config, ports, table
 from cnihook.sdk.ports import Port
 from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
 
@@ -216,11 +216,11 @@ def _forget_flows_to(call: Call, wanted: "dict[Port, Target]") -> None:
 
 
 def _forget_flows_of(gone: "list[Element]") -> None:
-    """Those that a container had: their next packets are for whoever has the port then."""
-    targets = {(element.port.version, element.port.number, *element.target) for element in gone}
-    _forget_flows(
-        [element.port for element in gone],
-        lambda flow: (flow.version, flow.port, flow.answerer, flow.answerer_port) in targets,
+    """Delete the flows that came by these ports, since another container or the host has them next."""
+    targets = {(element.port.number, *element.target) for element in gone}
+    flows.forget_answered(
+        {address for _port, address, _number in targets},
+        lambda flow: (flow.port, flow.answerer, flow.answerer_port) in targets,
     )
 
 
@@ -257,7 +257,9 @@ def delete(call: Call) -> None:
             conditions = conf.conditions
     except CniError:
         pass  # edited since, or damaged: no reason to keep what is ours
-    _forget_flows_of(ports.delete(call, wanted, conditions))
+    gone = ports.delete(call, wanted, conditions)
+    if not call.request.is_repair:
+        _forget_flows_of(gone)
 
 
 def check(call: Call) -> None:

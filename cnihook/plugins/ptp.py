@@ -23,6 +23,7 @@ from cnihook.sdk import (
     IPNet,
     Result,
     Undo,
+    flows,
     interface,
     invalid_config,
     ipam,
@@ -131,11 +132,12 @@ def delete(call: Call) -> None:
     nftables comes before that link, for both wait for an RCU grace period and so they wait for one together;
     the link is down by then, so nothing leaves it unmasked.
     """
-    addresses = [ip.net.address for ip in call.prev_result.ips] if call.prev_result else []
+    addresses = flows.addresses(call)
     try_each(
         lambda: veth.silence(call),
         lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,
         lambda: _delete_pair(call),
+        lambda: flows.forget_opened(call, addresses),
         lambda: ipam.delete(call),
     )
 

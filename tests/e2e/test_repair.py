@@ -403,3 +403,24 @@ def test_repairs_at_once_do_not_meet(host: Host, web: Attached) -> None:
     assert sum(bool(stdout) for stdout, _ in told) == 1, "one did it, and the others found nothing to do"
     assert web.works() and web.is_published()
     detach(web)
+
+
+@pytest.mark.needs("conntrack")
+def test_connection_outlives_a_new_link(host: Host, web: Attached) -> None:
+    """The container keeps its address, so the host keeps the flows that a DEL otherwise ends."""
+    with web.outside.socket() as server, web.space.socket() as client:
+        server.bind((Outside.ADDRESS, 5353))
+        server.listen()
+        client.settimeout(5)
+        client.connect((Outside.ADDRESS, 5353))
+        peer, _ = server.accept()
+        flow = host.run("conntrack", "-L", "-o", "id", "-p", "tcp", "--orig-port-dst", "5353").stdout
+        web.space.run("ip", "link", "del", "eth0")
+        assert repair(host)
+
+        again = host.run("conntrack", "-L", "-o", "id", "-p", "tcp", "--orig-port-dst", "5353").stdout
+        assert flow.split("id=")[1] == again.split("id=")[1]
+        with peer:
+            peer.sendall(b"ping")
+            assert client.recv(16) == b"ping"
+    detach(web)

@@ -91,7 +91,7 @@ def sends_and_arrives(client: Any, listener: socket.socket) -> bool:
 @pytest.mark.needs("conntrack")
 @pytest.mark.parametrize("ip", [None, Outside.HOST], ids=["any", "one"])
 def test_flow_of_udp_from_before_goes_to_the_container(host: Host, ip: str | None) -> None:
-    """One that began when nothing was published, and never pauses: it would go to the host for ever."""
+    """One that began when a process of the host had the port, and never pauses."""
     outside = host.outside()
     container, result = attach(host)
     track(host)
@@ -102,6 +102,7 @@ def test_flow_of_udp_from_before_goes_to_the_container(host: Host, ip: str | Non
         client.connect((Outside.HOST, 5353))
         assert sends_and_arrives(client, old)
         assert flows(host, 5353)
+        old.close()
 
         publish(host, container, result, conf(mapping(5353, 53, "udp", ip=ip)))
 

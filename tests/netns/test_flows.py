@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flows of a container that has gone: what comes for them does not reach the next one with its address."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from tests.support.cni import with_previous_result
+from tests.support.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.ipam import leased
+from tests.support.traffic import family_of
+
+pytestmark = pytest.mark.needs("conntrack")
+
+OUTLIVES = pytest.mark.known_difference("leaves the flows of a container that has gone")
+SUBNETS = {4: "10.9.0.0/24", 6: "fd09::/64"}
+CONTAINER = {4: "10.9.0.2", 6: "fd09::2"}
+SERVER = {4: Outside.ADDRESS, 6: Outside.ADDRESS6}
+
+
+def network(kind: str, version: int, **keys: Any) -> dict[str, Any]:
+    default = {"dst": "0.0.0.0/0" if version == 4 else "::/0"}
+    ipam = {
+        "type": "host-local",
+        "ranges": [[{"subnet": SUBNETS[version], "rangeStart": CONTAINER[version]}]],
+        "routes": [default],
+    }
+    made = {"cniVersion": "1.0.0", "name": "net1", "type": kind, "ipMasq": True, "ipam": ipam}
+    return made | ({"isGateway": True} if kind == "bridge" else {}) | keys
+
+
+def attach(host: Host, conf: dict[str, Any], name: str) -> tuple[Container, dict[str, Any]]:
+    container = host.container(name)
+    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    return container, with_previous_result(conf, host.cni("ADD", conf, container))
+
+
+def flows(host: Host, version: int) -> str:
+    return host.run("conntrack", "-L", "-f", f"ipv{version}", "-s", CONTAINER[version]).stdout
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("kind", ["bridge", "ptp"])
+@OUTLIVES
+def test_late_answer_does_not_reach_the_next_container(host: Host, kind: str, version: int) -> None:
+    outside = host.outside()
+    first, conf = attach(host, network(kind, version), "c1")
+    family = family_of(SERVER[version])
+    with outside.socket(socket.SOCK_DGRAM, family) as server:
+        server.bind((SERVER[version], 5353))
+        server.settimeout(2)
+        with first.socket(socket.SOCK_DGRAM, family) as client:
+            client.bind((CONTAINER[version], 4000))
+            client.sendto(b"question", (SERVER[version], 5353))
+            _, peer = server.recvfrom(16)
+        host.cni("DEL", conf, first)
+        assert not flows(host, version)
+
+        address = CONTAINER[version]
+        for path in leased(host, "/var/lib/cni/networks/net1"):
+            assert address not in path
+        host.run("rm", "-f", "/var/lib/cni/networks/net1/last_reserved_ip.0")
+        second, _ = attach(host, network(kind, version), "c2")
+        with second.socket(socket.SOCK_DGRAM, family) as heir:
+            heir.bind((address, 4000))
+            heir.settimeout(0.2)
+            server.sendto(b"late answer", peer)
+            with pytest.raises(TimeoutError):
+                heir.recv(16)
+
+
+@OUTLIVES
+def test_flows_end_without_a_previous_result(host: Host) -> None:
+    """As runtimes call DEL for a network of version 0.3.1."""
+    host.outside()
+    conf = network("bridge", 4, cniVersion="0.3.1")
+    container = host.container("c1")
+    host.cni("ADD", conf, container)
+    send(container)
+    assert flows(host, 4)
+
+    host.cni("DEL", conf, container)
+    assert not flows(host, 4)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["own", pytest.param("other", marks=pytest.mark.known_difference("fails without a previous result"))],
+)
+def test_flows_of_another_container_stay(host: Host, path: str) -> None:
+    """Also if the path leads to that container's namespace, and no previous result names the addresses."""
+    host.outside()
+    conf = network("bridge", 4)
+    first, _ = attach(host, conf, "c1")
+    second, sent = attach(host, conf, "c2")
+    send(first)
+    before = flows(host, 4)
+    assert before
+
+    if path == "own":
+        host.cni("DEL", sent, second)
+    else:
+        host.cni("DEL", conf, second, CNI_NETNS=first.path)
+    assert flows(host, 4).split("src=")[1:] == before.split("src=")[1:]
+
+
+def send(container: Container) -> None:
+    with container.socket(socket.SOCK_DGRAM) as client:
+        client.sendto(b"ping", (SERVER[4], 5353))
+
+
+@OUTLIVES
+def test_tcp_by_a_published_port_ends_with_the_port(host: Host) -> None:
+    """A SYN with the same ports would enter the next container, which has published nothing."""
+    outside = host.outside()
+    container, sent = attach(host, network("bridge", 4), "c1")
+    mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    conf = {"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "capabilities": {"portMappings": True}}
+    conf |= {"runtimeConfig": {"portMappings": mappings}, "prevResult": sent["prevResult"]}
+    host.cni("ADD", conf, container)
+    with container.socket() as listener, outside.socket() as client:
+        listener.bind(("", 80))
+        listener.listen()
+        client.settimeout(2)
+        client.connect((Outside.HOST, 8080))
+        host.cni("DEL", conf, container)
+
+        assert not host.run("conntrack", "-L", "-p", "tcp", "--orig-port-dst", "8080").stdout
