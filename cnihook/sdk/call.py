@@ -203,11 +203,15 @@ class Call:
         return found.get(name, "")
 
     def valid_attachments(self) -> "set[tuple[str, str]] | None":
-        """GC's keep-list: (container ID, ifname) of all that lives; None if there is no list at all."""
-        key = next((key for key in _KEEP_KEYS if self.conf.has(key)), None)
-        if key is None:
+        """The (container ID, ifname) that GC keeps; None if the caller passes no list.
+
+        null is an empty list: Go's libcni writes it for a nil slice, and omits the key if it has no list.
+        """
+        keys = [key for key in _KEEP_KEYS if self.conf.names(key)]
+        if not keys:
             return None
-        return {(item.string("containerID"), item.string("ifname")) for item in self.conf.objects(key)}
+        items = [item for key in keys for item in self.conf.objects(key)]
+        return {(item.string("containerID"), item.string("ifname")) for item in items}
 
 
 def _shortened(name: str, limit: int) -> str:

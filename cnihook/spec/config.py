@@ -62,6 +62,10 @@ class NetConf:
     def has(self, key: str) -> bool:
         return lookup(self.raw, key) is not None
 
+    def names(self, key: str) -> bool:
+        """True if the key is present, also with null, which Go writes for an empty list."""
+        return key in self.raw or key.lower() in map(str.lower, self.raw)
+
     def _typed(self, key: str, kind: type, default: "Any") -> "Any":
         value = lookup(self.raw, key)
         if value is None:

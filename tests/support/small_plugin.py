@@ -418,7 +418,7 @@ class Ipam(Plugin):
 
     def collect(self) -> None:
         keys = ["cni.dev/valid-attachments", "cni.dev/attachments"]
-        listed = next((self.conf[key] for key in keys if self.conf.get(key) is not None), None)
+        listed = next((self.conf[key] or [] for key in keys if key in self.conf), None)
         if RULE == "gc-old-key":
             listed = self.conf.get(keys[0])
         if RULE == "gc-no-list":

@@ -74,17 +74,19 @@ def test_arguments_that_are_wrong_are_refused(args: str, words: str) -> None:
     assert refused.value.code == 4 and words in refused.value.msg
 
 
-def test_the_keep_list_of_gc_tells_nothing_from_nobody() -> None:
-    """No list is no order to collect; an empty one is an order to collect all."""
+def test_keep_list_of_gc_may_be_absent_empty_or_null() -> None:
+    """An absent key says nothing of what lives.  Go writes null for an empty list."""
     assert make().valid_attachments() is None
-    assert make(keys={"cni.dev/valid-attachments": None}).valid_attachments() is None
-    assert make(keys={"cni.dev/valid-attachments": []}).valid_attachments() == set()
     kept = [{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "eth1"}]
     expected = {("c1", "eth0"), ("c2", "eth1")}
-    for key in ("cni.dev/valid-attachments", "cni.dev/attachments"):
+    for key in ("cni.dev/valid-attachments", "cni.dev/attachments", "CNI.dev/Valid-Attachments"):
+        assert make(keys={key: None}).valid_attachments() == set()
+        assert make(keys={key: []}).valid_attachments() == set()
         assert make(keys={key: kept}).valid_attachments() == expected
-    both = {"cni.dev/attachments": [], "cni.dev/valid-attachments": kept}
-    assert make(keys=both).valid_attachments() == expected
+    empty: list[Any] = [[], None]
+    for other in empty:
+        both = {"cni.dev/attachments": other, "cni.dev/valid-attachments": kept}
+        assert make(keys=both).valid_attachments() == expected
 
 
 @pytest.mark.parametrize("kept", [{}, "c1", ["c1"], [{"containerID": 7, "ifname": "eth0"}], [None]])
