@@ -20,7 +20,7 @@ from cnihook.runtime.cache import Record
 from cnihook.runtime.networks import Network
 from cnihook.runtime.wants import Served, Want, Wants, serve
 from cnihook.sdk.undo import Undo
-from cnihook.spec.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError, PoolExhausted, as_cni_error
+from cnihook.spec.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError, ResourceTaken, as_cni_error
 from cnihook.spec.names import check_container_id, check_ifname, record_name
 from cnihook.spec.result import Result
 
@@ -278,7 +278,7 @@ def _attach(network: Network, record: Record, settings: Settings, log: Log) -> R
     """Bring one network up.  Its record, written already, gets the result."""
     try:
         result = attachment.up(network, record)
-    except PoolExhausted:
+    except ResourceTaken:
         if not collect(settings, log):
             raise
         result = attachment.up(network, record)

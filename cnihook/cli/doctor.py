@@ -108,6 +108,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "subnets": addresses.check_overlaps,
         "ranges": addresses.check_ranges,
         "leases": addresses.check_leases,
+        "files of leases": addresses.check_lease_files,
         "names of namespaces": leftovers.check_names,
         "nftables": leftovers.check_elements,
         "hooks": leftovers.check_hooks,

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How full the ranges of host-local are, counted in its files; for whoever shows that."""
 
-import os
 from collections.abc import Iterator
 
 from cnihook.lean.address import Address, IPNet
 from cnihook.runtime.networks import Network
+from cnihook.sdk import leases
 from cnihook.spec.config import NetConf
 from cnihook.spec.errors import CniError
 
@@ -39,7 +39,7 @@ def of_network(network: Network) -> "list[Range]":
             folder = f"{ipam.string('dataDir') or _DATA_DIR}/{network.name}"
         except (CniError, ValueError, OverflowError):
             continue
-        for address in _leases(folder):
+        for address in leases.addresses(folder):
             for one in own:
                 one.leased += len(address) == len(one.first) and one.first <= address <= one.last
         found += own
@@ -62,15 +62,3 @@ def _ranges(ipam: NetConf) -> "Iterator[Range]":
             conf.address("rangeEnd") or last,
             conf.address("gateway") or subnet.first() + 1,
         )
-
-
-def _leases(folder: str) -> "Iterator[Address]":
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in names:
-        try:
-            yield Address.parse(name)
-        except ValueError:
-            pass  # the lock, a last_reserved_ip, a folder

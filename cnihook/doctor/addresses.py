@@ -11,7 +11,7 @@ from cnihook.lean.address import Address, IPNet
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST
 from cnihook.runtime import cache
 from cnihook.runtime.networks import Network
-from cnihook.sdk import invoke
+from cnihook.sdk import invoke, leases
 from cnihook.spec import version as versions
 from cnihook.spec.errors import CniError
 
@@ -90,7 +90,7 @@ def check_ranges(host: Host) -> Iterator[Finding]:
             conf = _host_local(plugin)
             if not conf:
                 continue
-            leased = [address for address, _owner in _leases(conf.folder)]
+            leased = leases.addresses(conf.folder)
             for one in conf.sets:
                 size = sum(part.size() for part in one.ranges)
                 taken = sum(one.range_of(address) is not None for address in leased)
@@ -99,29 +99,25 @@ def check_ranges(host: Host) -> Iterator[Finding]:
                         "range-full",
                         f"network {network.name}: {taken} of the {size} addresses of {one} are leased",
                         "who comes when all are will be refused",
-                        f"cnihook gc; then a larger range in {network.source}",
+                        f"cnihook gc {network.name}; then a larger range in {network.source}",
                     )
 
 
-def _leases(folder: str) -> list[tuple[Address, str]]:
+def _leases(folder: str) -> "list[tuple[Address, bytes]]":
     """(address, owner) of every lease, without the plugin's lock, which would have to be made."""
     found = []
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return []
-    for name in names:
+    for address in leases.addresses(folder):
         try:
-            address = Address.parse(name)
-            with open(f"{folder}/{name}", newline="") as file:
-                found.append((address, file.read().strip()))
-        except (OSError, ValueError):
-            pass
+            content = leases.read(f"{folder}/{address}")
+        except OSError:
+            continue  # check_lease_files() names it
+        if content is not None:
+            found.append((address, content))
     return sorted(found, key=lambda lease: bytes(lease[0]))
 
 
-def check_leases(host: Host) -> Iterator[Finding]:
-    """Leases whose owner is on no record, neither ours nor libcni's."""
+def _folders(host: Host) -> "dict[str, Network | None]":
+    """The folders with leases, each with its network if that is configured."""
     folders: dict[str, Network | None] = {}
     for network in host.networks:
         for plugin in plugins_of(network):
@@ -130,19 +126,24 @@ def check_leases(host: Host) -> Iterator[Finding]:
     default = invoke.load("host-local").DATA_DIR
     for name in os.listdir(default) if os.path.isdir(default) else ():
         folders.setdefault(f"{default}/{name}", None)
-    for folder, configured in sorted(folders.items()):
-        leases = _leases(folder)
+    return folders
+
+
+def check_leases(host: Host) -> Iterator[Finding]:
+    """Leases whose owner is on no record, neither of cnihook nor of libcni."""
+    for folder, configured in sorted(_folders(host).items()):
+        present = _leases(folder)
         # After the leases, for these are made after their record, and read again, as they go before it.
         owners = set()
         for record in cache.of_network(os.path.basename(folder)):
-            owners |= {f"{record.container_id}\r\n{record.ifname}", record.container_id}
-        stray = [lease for lease in leases if lease[1] not in owners]
+            owners |= {leases.owner(record.container_id, record.ifname), record.container_id.encode()}
+        stray = [lease for lease in present if lease[1] not in owners]
         stray = [lease for lease in stray if lease in _leases(folder)]
         if not stray:
             continue
         addresses = [str(address) for address, _owner in stray]
         shown = " ".join(addresses[:_SHOWN]) + (" ..." if len(addresses) > _SHOWN else "")
-        first = stray[0][1].replace("\r\n", " ") or "nobody"
+        first = stray[0][1].decode(errors="backslashreplace").replace("\r\n", " ") or "no container"
         name = os.path.basename(folder)
         yield Finding(
             "lease-without-owner",
@@ -153,3 +154,22 @@ def check_leases(host: Host) -> Iterator[Finding]:
             if configured and versions.at_least(configured.version or versions.OLDEST, versions.SINCE["GC"])
             else f"rm {' '.join(f'{folder}/{address}' for address in addresses[:_SHOWN])}",
         )
+
+
+def check_lease_files(host: Host) -> Iterator[Finding]:
+    """Files at the place of an address that are not leases, or cannot be read."""
+    for folder in sorted(_folders(host)):
+        for address in sorted(leases.addresses(folder), key=bytes):
+            path = f"{folder}/{address}"
+            try:
+                if leases.read(path) is not None or not os.path.lexists(path):
+                    continue
+                problem = "is not a regular file"
+            except OSError as error:
+                problem = f"cannot be read: {error.strerror}"
+            yield Finding(
+                "lease-damaged",
+                f"network {os.path.basename(folder)}: {path} {problem}",
+                "no container can lease the address, and a DEL that needs the file fails",
+                f"rm -r {path}, once no container has the address",
+            )

@@ -2,36 +2,24 @@
 """
 host-local: addresses from ranges, leased in files on this host.
 
-The files are the reference plugin's, so that either can release what the other leased:
-
-    DATADIR/NETWORK/10.1.2.3              the container's ID, CR LF, the interface's name
-    DATADIR/NETWORK/last_reserved_ip.0    where the search in the first set of ranges goes on
-    DATADIR/NETWORK/lock                  flock(2) for every operation
-
-    DATADIR/NETWORK/.owners/DIGEST.0      ours: a link from an owner to its lease
-
-The links spare us what the reference does at each operation, to read every lease in order to find one
-owner's. It does no harm to them: when it releases an address it removes each file whose content is the
-owner's, and read through the link that is what the link says, too.
+The leases are the reference plugin's files (cnihook.sdk.leases), so that either releases what the other
+leased.
 """
 
-import fcntl
 import os
 
 from cnihook.lean.address import Address, IPNet
-from cnihook.sdk import DNS, IP, Call, CniError, NetConf, Result, Route, Undo, invalid_config
+from cnihook.sdk import DNS, IP, Call, CniError, NetConf, Result, Route, invalid_config, leases
 from cnihook.sdk.call import requested_addresses
+from cnihook.sdk.leases import Store
 from cnihook.spec import version
-from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhausted
+from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhausted, ResourceTaken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 DATA_DIR = "/var/lib/cni/networks"
-_LAST_RESERVED = "last_reserved_ip."
-_OWNERS = ".owners"
 
 
 class Range:
@@ -136,7 +124,9 @@ class Conf:
 
         self.routes = [Route.from_json(item) for item in ipam.objects("routes")]
         self.resolv_conf = ipam.string("resolvConf")
-        self.folder = os.path.join(ipam.string("dataDir") or DATA_DIR, call.network)
+        # A runtime may do its GC only while STATUS is good, so a full range is a matter of ADD unless asked.
+        self.status_when_full = ipam.boolean("statusWhenFull")
+        self.folder = _folder(call)
 
     def _check(self, wanted_version: str) -> None:
         for one in self.sets:
@@ -172,154 +162,21 @@ def _ranges(conf: NetConf, index: int) -> "list[Range]":
     return found
 
 
-class Store:
-    """The leases of one network, locked for the time of a `with` block."""
-
-    def __init__(self, folder: str, container_id: str, ifname: str) -> None:
-        self.folder = folder
-        self._container_id = container_id.strip()
-        self._owner = f"{self._container_id}\r\n{ifname}"
-        self._lock = -1
-
-    def __enter__(self) -> "Store":
-        os.makedirs(self.folder, mode=0o755, exist_ok=True)
-        self._lock = os.open(f"{self.folder}/lock", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        return self
-
-    def __exit__(
-        self,
-        _kind: "type[BaseException] | None",
-        _error: "BaseException | None",
-        _trace: "TracebackType | None",
-    ) -> None:
-        os.close(self._lock)
-
-    def reserve(self, address: Address, set_index: int) -> bool:
-        """Lease it, unless somebody has it."""
-        path = f"{self.folder}/{address}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            fd = os.open(path, flags, 0o600)
-        except FileExistsError:
-            # An empty file is what a crash of the machine made of a lease: nobody writes one while we hold
-            # the lock.
-            if os.stat(path).st_size:
-                return False
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        with Undo() as undo:
-            undo.push(self.release, [address])
-            try:
-                os.write(fd, self._owner.encode())
-            except OSError as error:  # the disk is full: an empty lease would be nobody's
-                raise OSError(error.errno, error.strerror, path) from None
-            finally:
-                os.close(fd)
-            self._remember(address)
-            last = f"{self.folder}/{_LAST_RESERVED}{set_index}"
-            try:
-                with open(last, "w", opener=_private) as file:
-                    file.write(str(address))
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, last) from None
-        return True
-
-    def last_reserved(self, set_index: int) -> "Address | None":
-        try:
-            with open(f"{self.folder}/{_LAST_RESERVED}{set_index}") as file:
-                return Address.parse(file.read().strip())
-        except (OSError, ValueError):
-            return None
-
-    def owned(self) -> "list[Address]":
-        """The owner's leases: by links; or by a search, if some lease (the reference plugin's) has none."""
-        by_link = [name for name in map(_lease_of, self._links()) if self._is_ours(name)]
-        if by_link or self._all_have_links():
-            return [Address.parse(name) for name in by_link]
-        return [address for address, owner in self.leases() if owner in (self._owner, self._container_id)]
-
-    def _all_have_links(self) -> bool:
-        try:
-            links = len(os.listdir(self._owners))
-        except FileNotFoundError:
-            links = 0
-        names = os.listdir(self.folder)
-        own = sum(name in ("lock", _OWNERS) or name.startswith(_LAST_RESERVED) for name in names)
-        return len(names) - own <= links
-
-    def leases(self) -> "Iterator[tuple[Address, str]]":
-        """(address, content) of every lease.
-
-        A content without a line break is an ID alone, as very old ones are.
-        """
-        for name in os.listdir(self.folder):
-            try:
-                address = Address.parse(name)
-                with open(f"{self.folder}/{name}", newline="") as file:
-                    yield address, file.read().strip()
-            except (OSError, ValueError):
-                continue  # the lock, a last_reserved_ip, a folder
-
-    def owner_of(self, address: Address) -> str:
-        """The ID of the container that has a lease."""
-        with open(f"{self.folder}/{address}", newline="") as file:
-            return file.read().partition("\r\n")[0].strip()
-
-    def release(self, addresses: "list[Address]") -> None:
-        # Links first: a lease without a link is searched for, a link without a lease misleads.
-        for link in self._links():
-            _unlink(link)
-        for address in addresses:
-            _unlink(f"{self.folder}/{address}")
-        try:
-            os.rmdir(self._owners)
-        except OSError:
-            pass  # others have links in it
-
-    def release_all(self) -> None:
-        """Whatever the owner has."""
-        owned = self.owned()
-        if not self._links():  # then all were read: remove what a crash made of leases, too
-            owned += [address for address, owner in self.leases() if not owner]
-        self.release(owned)
-
-    @property
-    def _owners(self) -> str:
-        return f"{self.folder}/{_OWNERS}"
-
-    def _link(self, number: int) -> str:
-        from _blake2 import blake2s
-
-        return f"{self._owners}/{blake2s(self._owner.encode(), digest_size=16).hexdigest()}.{number}"
-
-    def _links(self) -> "list[str]":
-        found: list[str] = []
-        while os.path.islink(link := self._link(len(found))):
-            found.append(link)
-        return found
-
-    def _remember(self, address: Address) -> None:
-        os.makedirs(self._owners, mode=0o755, exist_ok=True)
-        os.symlink(f"../{address}", self._link(len(self._links())))
-
-    def _is_ours(self, name: str) -> bool:
-        try:
-            with open(f"{self.folder}/{name}", newline="") as file:
-                return file.read().strip() in (self._owner, self._container_id)
-        except OSError:
-            return False
+def _folder(call: Call) -> str:
+    return os.path.join(call.conf.object("ipam").string("dataDir") or DATA_DIR, call.network)
 
 
 def add(call: Call) -> Result:
     conf = Conf(call)
     wanted = _requested(call)
     result = Result(routes=conf.routes, dns=conf.dns())
-    got: list[Address] = []
+    leased: list[str] = []
     with Store(conf.folder, call.container_id, call.ifname) as store:
+        owned = store.owned()
         try:
             for one in conf.sets:
-                address, part = _allocate(store, one, wanted, call)
-                got.append(address)
+                address, part = _allocate(store, one, wanted, owned, call)
+                leased.append(str(address))
                 result.ips.append(IP(IPNet(address, part.subnet.prefix), part.gateway))
             if wanted:
                 raise CniError(
@@ -328,8 +185,8 @@ def add(call: Call) -> Result:
                     f"one address of each range set can be had: {'; '.join(map(str, conf.sets))}",
                 )
         except BaseException:
-            if got:
-                store.release(got)
+            if leased:
+                store.release(leased)
             raise
     return result
 
@@ -344,7 +201,9 @@ def _requested(call: Call) -> "list[Address]":
     return list(dict.fromkeys(address for address, _net in wanted))
 
 
-def _allocate(store: Store, one: RangeSet, wanted: "list[Address]", call: Call) -> "tuple[Address, Range]":
+def _allocate(
+    store: Store, one: RangeSet, wanted: "list[Address]", owned: "list[Address]", call: Call
+) -> "tuple[Address, Range]":
     prefix = f"failed to allocate for range {one.index}: "
     for address in wanted:
         part = one.range_of(address)
@@ -354,14 +213,11 @@ def _allocate(store: Store, one: RangeSet, wanted: "list[Address]", call: Call) 
         if address == part.gateway:
             raise CniError(INTERNAL, f"{prefix}requested ip {address} is subnet's gateway")
         if not store.reserve(address, one.index):
-            raise CniError(
-                INTERNAL,
-                f"{prefix}requested IP address {address} is not available in range set {one}",
-                f"container {store.owner_of(address)} has it; `cnihook gc` takes it back if that is gone",
-            )
+            msg = f"{prefix}requested IP address {address} is not available in range set {one}"
+            raise ResourceTaken(INTERNAL, msg, _hint_if_taken(store, address, call))
         return address, part
 
-    for address in store.owned():
+    for address in owned:
         if one.range_of(address):
             raise CniError(
                 INTERNAL,
@@ -374,18 +230,32 @@ def _allocate(store: Store, one: RangeSet, wanted: "list[Address]", call: Call) 
     raise PoolExhausted(
         INTERNAL,
         f"{prefix}no IP addresses available in range set: {one}",
-        f"leases are the files in {store.folder}; `cnihook gc` releases those of containers that are gone",
+        f"leases are the files in {store.folder}; {_hint_to_collect(call)}",
     )
 
 
+def _hint_if_taken(store: Store, address: Address, call: Call) -> str:
+    container_id = store.owner_of(address)
+    if container_id:
+        return f"container {container_id} has it; if that is gone, {_hint_to_collect(call)}"
+    path = f"{store.folder}/{address}"
+    return f"{path} is not a lease; {_hint_to_collect(call)}, or `rm -r {path}` does"
+
+
+def _hint_to_collect(call: Call) -> str:
+    """The command that releases what is stale; before 1.1.0 no plugin is asked for that (SPEC.md, "GC")."""
+    command = f"`cnihook gc {call.network}` releases the leases of containers that are gone"
+    if version.at_least(call.version, version.SINCE["GC"]):
+        return command
+    return f"{command} and on record; `cnihook doctor` names the others"
+
+
 def delete(call: Call) -> None:
-    """Needs the folder alone: ranges that were edited since, or are wrong by now, are no reason to keep a
-    lease.
-    """
-    folder = os.path.join(call.conf.object("ipam").string("dataDir") or DATA_DIR, call.network)
-    if os.path.isdir(folder):
+    """Release with the folder alone: the ranges may be edited since, or wrong."""
+    folder = _folder(call)
+    if leases.exists(folder):
         with Store(folder, call.container_id, call.ifname) as store:
-            store.release_all()
+            store.release()
 
 
 def check(call: Call) -> None:
@@ -405,45 +275,25 @@ def check(call: Call) -> None:
 def gc(call: Call) -> None:
     conf = Conf(call)
     keep = call.valid_attachments()
-    if keep is None or not os.path.isdir(conf.folder):
+    if keep is None or not leases.exists(conf.folder):
         return
-    owners = {f"{container_id}\r\n{ifname}" for container_id, ifname in keep}
-    owners |= {container_id for container_id, _ifname in keep}  # as very old leases have it
-    with Store(conf.folder, "", "") as store:
-        stale = [(address, owner) for address, owner in store.leases() if owner not in owners]
-    for address, owner in stale:
-        container_id, _, ifname = owner.partition("\r\n")
-        with Store(conf.folder, container_id, ifname) as store:
-            store.release([address])
+    owners = {leases.owner(container_id, ifname) for container_id, ifname in keep}
+    owners |= {container_id.encode() for container_id, _ifname in keep}  # as very old leases have it
+    with Store(conf.folder) as store:
+        store.release_others(owners)
 
 
 def status(call: Call) -> None:
     conf = Conf(call)
-    leased: list[Address] = []
-    if os.path.isdir(conf.folder):
-        with Store(conf.folder, "", "") as store:
-            leased = [address for address, _owner in store.leases()]
+    if not conf.status_when_full:
+        return
+    leased = leases.addresses(conf.folder)
     for one in conf.sets:
         taken = sum(one.range_of(address) is not None for address in leased)
         if taken >= sum(part.size() for part in one.ranges):
             raise CniError(
                 PLUGIN_NOT_AVAILABLE, f"host-local: no IP addresses available in range set: {one}"
             )
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-def _lease_of(link: str) -> str:
-    return os.path.basename(os.readlink(link))
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def _read_resolv_conf(path: str) -> DNS:

@@ -8,7 +8,7 @@ from cnihook.sdk import invoke
 from cnihook.sdk.call import Call, Request
 from cnihook.spec import version as versions
 from cnihook.spec.config import NetConf, lookup
-from cnihook.spec.errors import INTERNAL, CniError, PoolExhausted, as_cni_error
+from cnihook.spec.errors import INTERNAL, CniError, ResourceTaken, as_cni_error
 from cnihook.spec.names import check_container_id, check_ifname, check_network_name
 from cnihook.spec.result import Result
 
@@ -232,7 +232,7 @@ def _in_context(error: Exception, network: Network, index: int, verb: str) -> Cn
     found = as_cni_error(error)
     plugin_type = network.plugins[index].get("type")
     context = f'plugin type="{plugin_type}" name="{network.name}" failed ({verb})'
-    kind = type(found) if isinstance(found, PoolExhausted) else CniError
+    kind = type(found) if isinstance(found, ResourceTaken) else CniError
     wrapped = kind(found.code or INTERNAL, f"{context}: {found.msg}", found.details)
     for note in getattr(error, "__notes__", ()):
         wrapped.add_note(note)

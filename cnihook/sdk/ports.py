@@ -293,7 +293,7 @@ def _are_own(call: Call, ports: "Iterable[Port]", maps: "Mapping[int, _Maps]") -
         elif owner is None:
             owner = _holder(one, port)
         if owner is not None and owner != call.owner:
-            raise PortTaken(INTERNAL, f"host port {port} is taken: {_described(owner)}", _HINT)
+            raise PortTaken(INTERNAL, f"host port {port} is taken: {_described(owner)}", _hint(owner))
         found = found or owner is not None
     return found
 
@@ -308,7 +308,9 @@ def is_published(port: Port) -> bool:
     return nft.comment_of(FAMILY, NAME, maps.held, port.everywhere) is not None
 
 
-_HINT = "publish another, or end that container; `cnihook gc` frees the ports of containers that are gone"
+def _hint(owner: str) -> str:
+    command = f"cnihook gc {owner.split(' ')[0]}"
+    return f"publish another, or end that container; `{command}` frees the ports of containers that are gone"
 
 
 def _holder(maps: _Maps, port: Port) -> "str | None":

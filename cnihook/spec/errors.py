@@ -65,15 +65,19 @@ class KeyRefused(CniError):
         self.key = key
 
 
-class PoolExhausted(CniError):
-    """No address is left.
+class ResourceTaken(CniError):
+    """Another container has what this one needs.
 
-    A class of its own, since stale leases may be released and the ADD tried again.
+    If that container is gone, ADD may succeed once its attachment is released.
     """
 
 
-class PortTaken(PoolExhausted):
-    """A port of the host is another container's, which may be gone just as well."""
+class PoolExhausted(ResourceTaken):
+    """All addresses of a range are leased."""
+
+
+class PortTaken(ResourceTaken):
+    """A port of the host is published by another container."""
 
 
 def invalid_config(msg: str, details: str = "") -> CniError:

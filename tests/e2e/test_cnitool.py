@@ -178,8 +178,8 @@ def test_errors_as_json_keep_their_code(host: Host, testing: Container) -> None:
         assert told["msg"].startswith(f"{words[0]} {words[1]}: ")
 
 
-def test_status_tells_a_range_that_is_exhausted(host: Host, testing: Container) -> None:
-    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/30"}]]}
+def test_status_reports_exhausted_range_if_asked(host: Host, testing: Container) -> None:
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/30"}]], "statusWhenFull": True}
     configure(host, plugins=[NETWORK["plugins"][0] | {"ipam": ipam}])
     cnihook(host, "status", "mynet")
     cnihook(host, "add", "mynet", "testing")

@@ -194,6 +194,18 @@ def test_lease_of_a_network_that_is_no_more(host: Host) -> None:
     host.leaves(f"dir {NETWORKS}", f"dir {NETWORKS}/old")
 
 
+def test_lease_of_another_kind_of_file(host: Host) -> None:
+    """It keeps an address from every container, and no plugin removes it."""
+    path = f"{NETWORKS}/old/10.22.0.99"
+    host.run("mkdir", "-p", path)
+    host.leaves(f"dir {NETWORKS}", f"dir {NETWORKS}/old")
+
+    remedy = finds(host, "lease-damaged", "network old", f"{path} is not a regular file")
+
+    host.run(*remedy.partition(",")[0].split())
+    assert doctor(host, status=0) == []
+
+
 def test_record_of_a_container_that_is_gone(host: Host, attached: Container) -> None:
     attached.destroy()
 

@@ -257,7 +257,7 @@ def test_refused_request_says_what_stands_against_it(host: Host) -> None:
     conf = network("10.9.0.0/24") | {"runtimeConfig": {"ips": ["10.9.0.77"]}}
     add(host, conf, "a")
 
-    with pytest.raises(CniFailure, match="container a has it; `cnihook gc`"):
+    with pytest.raises(CniFailure, match="container a has it; if that is gone, `cnihook gc net1`"):
         add(host, conf, "b")
     with pytest.raises(CniFailure, match=r"10\.9\.0\.1-10\.9\.0\.254"):
         add(host, conf | {"runtimeConfig": {"ips": ["10.8.0.1"]}}, "b")

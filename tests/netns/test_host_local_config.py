@@ -163,11 +163,25 @@ def test_status_of_a_network_with_free_addresses_is_good(host: Host) -> None:
 
 
 @SPEC_1_1
-def test_status_of_an_exhausted_network_says_that_add_would_fail(host: Host) -> None:
-    """Code 50: no container can be attached; those that are keep what they have."""
-    conf = network("10.9.0.0/24", "10.8.0.0/30", version="1.1.0")
-    add(host, conf)
+def test_status_of_exhausted_network_is_good_unless_asked(host: Host) -> None:
+    """CRI-O does its GC only once STATUS is good, so a range full of stale leases would never be emptied."""
+    sets = "10.9.0.0/24", "10.8.0.0/30"
+    add(host, network(*sets, version="1.1.0"))
 
-    with pytest.raises(CniFailure, match=r"10\.8\.0\.") as failure:
+    assert request(host, "STATUS", network(*sets, version="1.1.0")) is None
+    assert request(host, "STATUS", network(*sets, version="1.1.0", statusWhenFull=False)) is None
+
+
+@SPEC_1_1
+@pytest.mark.parametrize("full", ["10.8.0.0/30", "fd08::/126"])
+def test_status_reports_exhausted_range_if_asked(host: Host, full: str) -> None:
+    """Code 50: no container can be attached; the attached ones keep their addresses."""
+    conf = network("10.9.0.0/24", full, version="1.1.0", statusWhenFull=True)
+    assert request(host, "STATUS", conf) is None
+    add(host, conf)
+    if ":" in full:
+        add(host, conf, "c2")
+
+    with pytest.raises(CniFailure, match=r"10\.8\.0\.|fd08::") as failure:
         request(host, "STATUS", conf)
     assert failure.value.code == 50

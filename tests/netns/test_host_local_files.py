@@ -16,7 +16,7 @@ from tests.netns.differences import SPEC_1_1
 from tests.support import cni
 from tests.support.cni import CniFailure
 from tests.support.host import Host
-from tests.support.ipam import LEASES, add, delete, leased, network, request
+from tests.support.ipam import LEASES, OWNERS, add, delete, leased, network, request
 
 CONF = network("10.9.0.0/24")
 
@@ -107,7 +107,7 @@ def test_last_reserved_address_that_makes_no_sense_is_no_obstacle(host: Host, co
 
 def test_lease_of_someone_else_is_respected(host: Host) -> None:
     host.write(f"{LEASES}/10.9.0.2", "another\r\neth0")
-    host.leaves(f"file {LEASES}/10.9.0.2")
+    host.leaves(f"file {LEASES}/10.9.0.2", *OWNERS)
 
     assert add(host, CONF) == ["10.9.0.3"]
 
@@ -123,7 +123,7 @@ def test_lease_without_an_interface_is_freed_with_its_container(host: Host) -> N
 
 def test_lease_without_an_interface_counts_for_check(host: Host) -> None:
     host.write(f"{LEASES}/10.9.0.7", "c1")
-    host.leaves(f"file {LEASES}/10.9.0.7")
+    host.leaves(f"file {LEASES}/10.9.0.7", *OWNERS)
     result = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.7/24"}]}
 
     request(host, "CHECK", cni.with_previous_result(CONF, result))
@@ -243,23 +243,25 @@ def test_gc_frees_all_but_what_is_valid(host: Host) -> None:
 
 
 @SPEC_1_1
-def test_gc_with_an_empty_list_frees_all_of_this_network(host: Host) -> None:
+@pytest.mark.parametrize("listed", [[], None], ids=["empty", "null"])
+@pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
+def test_gc_with_an_empty_list_frees_all_of_this_network(host: Host, key: str, listed: Any) -> None:
+    """Go's libcni writes null for a slice that is nil."""
     add(host, CONF_1_1)
     add(host, CONF_1_1 | {"name": "another"})
 
-    request(host, "GC", CONF_1_1 | {"cni.dev/valid-attachments": []})
+    request(host, "GC", CONF_1_1 | {key: listed})
 
     assert leased(host) == []
     assert leased(host, "/var/lib/cni/networks/another") == ["10.9.0.2"]
 
 
 @SPEC_1_1
-@pytest.mark.parametrize("keys", [{}, {"cni.dev/valid-attachments": None}], ids=["absent", "null"])
-def test_gc_without_a_list_frees_nothing(host: Host, keys: dict[str, Any]) -> None:
+def test_gc_without_a_list_frees_nothing(host: Host) -> None:
     """Nobody has said what is valid; to free everything would hand out addresses that are in use."""
     add(host, CONF_1_1)
 
-    request(host, "GC", CONF_1_1 | keys)
+    request(host, "GC", CONF_1_1)
 
     assert leased(host) == ["10.9.0.2"]
 
@@ -277,7 +279,7 @@ def test_gc_reads_the_key_of_the_first_1_1(host: Host) -> None:
 def test_gc_keeps_a_lease_without_interface_while_its_container_is_valid(host: Host) -> None:
     host.write(f"{LEASES}/10.9.0.7", "c1")
     host.write(f"{LEASES}/10.9.0.8", "c2")
-    host.leaves(f"file {LEASES}/10.9.0.7")
+    host.leaves(f"file {LEASES}/10.9.0.7", *OWNERS)
 
     request(host, "GC", CONF_1_1 | {"cni.dev/valid-attachments": valid(("c1", "eth9"))})
 

@@ -6,6 +6,7 @@ from typing import Any
 from tests.support.host import Host
 
 LEASES = "/var/lib/cni/networks/net1"
+OWNERS = (f"dir {LEASES}/.owners", f"file {LEASES}/.owners/*")  # the links to leases that stay
 
 
 def network(*sets: Any, version: str = "1.0.0", name: str = "net1", **ipam: Any) -> dict[str, Any]:
