@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.see import See
+from tests.support.see import See, nft_lines
 
 if TYPE_CHECKING:
     from tests.support import host as hosts
@@ -52,7 +52,7 @@ class Facts:
             if container.pid is None:
                 lines += [f"in {container.name}: {line}" for line in _inside(container)]
         if seen.nftables:
-            lines += _nft(host.run("nft", "list", "ruleset", check=False).stdout)
+            lines += nft_lines(host.run("nft", "list", "ruleset", check=False).stdout)
         ours = {"/run/netns", "/run/netns/outside", *(container.path for container in containers)}
         mounts = Path(f"/proc/{host.holder}/mounts").read_text().splitlines()
         lines += [f"mount {path}" for path in (line.split()[1] for line in mounts) if path not in ours]
@@ -108,19 +108,6 @@ def _files(root: Path, place: str, shown_as: str, leave_out: set[str]) -> Iterat
                     names.remove(name)
                 else:
                     yield f"{kind} {path}"
-
-
-def _nft(text: str) -> list[str]:
-    lines, blocks = [], ["nft"]
-    for line in map(str.strip, text.splitlines()):
-        if line == "}":
-            blocks.pop()
-        elif line.endswith("{"):
-            blocks.append(line.removesuffix("{").strip())
-            lines.append(": ".join([blocks[0], " / ".join(blocks[1:])]))
-        elif line:
-            lines.append(f"{blocks[0]}: {' / '.join([*blocks[1:], line])}")
-    return lines
 
 
 def _processes(host: "hosts.Host", ours: set[int | None]) -> list[str]:

@@ -14,7 +14,7 @@ import struct
 _libc = ctypes.CDLL(None, use_errno=True)
 
 CLONE_FS, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x200, 0x20000, 0x20000000, 0x40000000
-MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 0x1000, 0x2000, 0x4000, 0x40000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 0x1, 0x20, 0x1000, 0x2000, 0x4000, 0x40000
 MNT_DETACH = 2
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 SYS_OPEN_TREE, SYS_MOVE_MOUNT = 428, 429  # on every architecture
@@ -61,9 +61,13 @@ def make() -> int:
     _write("/proc/sys/net/ipv4/ip_forward", "0")
     # A new address of this host can be used at once, not after a second of duplicate detection.
     _write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")
+    raise_loopback()
+    return home
+
+
+def raise_loopback() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
         fcntl.ioctl(device, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
-    return home
 
 
 def enter(holder: int) -> int:
@@ -124,6 +128,28 @@ def net_of_this_thread() -> int:
 
 def open_space(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def mount_proc() -> None:
+    """Mount /proc of the PID namespace that this process is the first of."""
+    _mount("proc", "/proc", "proc")
+
+
+def bind(source: str, target: str, *, read_only: bool = False) -> None:
+    """Mount a file or a folder at another place, or at its own."""
+    _mount(source, target, None, MS_BIND)
+    if read_only:
+        _mount("none", target, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
+
+
+def resize(path: str, limits: str) -> None:
+    """Give a tmpfs other limits, such as `size=8k`."""
+    _mount("none", path, None, MS_REMOUNT, limits)
+
+
+def unmount(path: str) -> None:
+    """Unmount what is mounted at a path, if anything is."""
+    _unmount(path, MNT_DETACH)
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:

@@ -157,3 +157,17 @@ def _number(packed: bytes) -> int:
 
 def _text(packed: bytes) -> str:
     return packed.rstrip(b"\0").decode()
+
+
+def nft_lines(text: str) -> list[str]:
+    """Return what `nft list ruleset` prints, each line with the blocks that it is in."""
+    lines, blocks = [], ["nft"]
+    for line in map(str.strip, text.splitlines()):
+        if line == "}":
+            blocks.pop()
+        elif line.endswith("{"):
+            blocks.append(line.removesuffix("{").strip())
+            lines.append(": ".join([blocks[0], " / ".join(blocks[1:])]))
+        elif line:
+            lines.append(f"{blocks[0]}: {' / '.join([*blocks[1:], line])}")
+    return lines

@@ -111,7 +111,7 @@ def test_imports_point_down(path: Path) -> None:
     assert not wrong
 
 
-PROGRAMS = {"bench", "demo", "test"}  # for those who work on this, not part of it
+PROGRAMS = {"bench", "demo", "fuzz", "soak", "test"}  # for those who work on this, not part of it
 
 
 @pytest.mark.parametrize(

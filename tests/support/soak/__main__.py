@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command scripts/soak."""
+
+import argparse
+import os
+import random
+import sys
+import time
+
+from tests.support.skip import need_root
+from tests.support.soak import crew, crowd, damage, disks, matrix, reboot, report, tracer
+from tests.support.soak.crew import Job
+
+DESCRIPTION = """\
+Interrupt cnihook everywhere, and see whether all that it left can be released.  It runs in throw-away hosts,
+so nothing is left on this machine.  Needs root and x86_64.
+"""
+EPILOG = """\
+parts:
+  kill       SIGKILL at each system call that changes something, of each operation
+  error      each system call fails: ENOSPC, EIO, EMFILE, ..., once or for ever
+  damage     each file of state cut at each length, filled with noise, replaced by a FIFO, a folder, a link
+  disks      /var/lib/cni and /run with a few pages or files left
+  reboot     killed, and then the machine is booted again
+  crowd      16 processes start and end containers, some are killed, gc runs beside them
+  exhausted  the same on a range of 6 addresses
+  many       a thousand containers at once
+
+A point that fails prints what is left, and the command that does that point alone.
+Exit code: 0 nothing is wrong, 1 something is, 2 usage.
+"""
+
+
+def main(argv: list[str]) -> int:
+    options = _parser().parse_args(argv)
+    tracer.check_machine()
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+    jobs = [ONE[text.partition("/")[0]].job_of(text) for text in options.point]
+    if not jobs:
+        jobs = [job for part in options.only or PARTS for job in _jobs(part, seed, options)]
+    started = time.monotonic()
+    progress = report.Progress(quiet=options.json)
+    results = crew.work_off(jobs, options.jobs, progress.take)
+    return report.finish(results, seed, time.monotonic() - started, as_json=options.json)
+
+
+def _jobs(part: str, seed: int, options: argparse.Namespace) -> list[Job]:
+    """In full, or with --quick a sample that takes seconds."""
+    quick = options.quick
+    if part in ("kill", "error"):
+        return (
+            matrix.jobs(part, seed, 150, 3.0, 8)
+            if quick
+            else matrix.jobs(part, seed, 150 if part == "kill" else 120)
+        )
+    if part == "damage":
+        return damage.jobs(seed, 10**6, 2, 8.0) if quick else damage.jobs(seed, 10**6, options.jobs)
+    if part == "disks":
+        return disks.jobs(seed, 60, 3.0, 4) if quick else disks.jobs(seed, 60)
+    if part == "reboot":
+        return reboot.jobs(seed, 60, 3.0, 4) if quick else reboot.jobs(seed, 60)
+    return crowd.jobs(part, seed, AMOUNTS[part][quick])
+
+
+PARTS = ("kill", "error", "damage", "disks", "reboot", "crowd", "exhausted", "many")
+ONE = {"kill": matrix, "error": matrix, "damage": damage, "disks": disks, "reboot": reboot}
+AMOUNTS = {"crowd": (8000, 160), "exhausted": (2000, 160), "many": (1000, 40)}  # in full, in a sample
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "soak", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a sample of each part, in under two minutes")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="choose the same sample again (default: another each time)"
+    )
+    parser.add_argument("--only", type=_parts, metavar="PART,...", help="these parts (default: all)")
+    parser.add_argument(
+        "--point", action="append", default=[], metavar="POINT", help="this point alone, repeatable"
+    )
+    cores = os.cpu_count() or 1
+    parser.add_argument(
+        "--jobs", type=int, default=2 * cores, metavar="N", help=f"hosts at once (default: {2 * cores})"
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    return parser
+
+
+def _parts(text: str) -> list[str]:
+    parts = text.split(",")
+    for part in parts:
+        if part not in PARTS:
+            raise argparse.ArgumentTypeError(f"{part!r} is not a part; there are: {', '.join(PARTS)}")
+    return parts
+
+
+if __name__ == "__main__":
+    need_root()
+    sys.exit(main(sys.argv[1:]))

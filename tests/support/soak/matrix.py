@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two matrices: each operation is killed, or one of its system calls fails, wherever that counts."""
+
+import errno
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from tests.support.cni import CHECKOUT
+from tests.support.soak.crew import Entry, Job
+from tests.support.soak.rig import PATIENCE, Box, Problem
+from tests.support.soak.scenarios import SCENARIOS, Scenario, make_rig, release, shape, undisturbed
+from tests.support.soak.tracer import Call, Fault, Outcome
+
+ERRORS = "ENOSPC EIO EDQUOT EMFILE ENFILE EROFS ENOBUFS EINTR ENOMEM EPERM ENOLCK".split()
+SCOPES = ("once", "object", "kind")
+# Reading Python's modules is not the hook's own work.
+IMPORTS = (f"{CHECKOUT}/cnihook", "/usr/lib/python3", "/usr/local/lib/python3")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One fault in one operation; as text it is what `scripts/soak --point` takes."""
+
+    part: str
+    scenario: str
+    fault: Fault
+    release: str
+    neighbours: int
+
+    def __str__(self) -> str:
+        fault = self.fault
+        how = (
+            f"{errno.errorcode[fault.error]}.{fault.scope}"
+            if fault.error
+            else "after"
+            if fault.after
+            else "before"
+        )
+        return f"{self.part}/{self.scenario}/{self.neighbours}/{fault.at}/{how}/{self.release}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Point":
+        part, scenario, neighbours, at, how, way = text.split("/")
+        if part == "kill":
+            fault = Fault(int(at), after=how == "after")
+        else:
+            name, scope = how.split(".")
+            fault = Fault(int(at), getattr(errno, name), scope=scope)
+        return cls(part, scenario, fault, way, int(neighbours))
+
+
+def points(
+    part: str, scenario: Scenario, neighbours: int, trace: list[Call], rng: random.Random
+) -> Iterator[Point]:
+    """Every point of an operation whose calls are `trace`, in an order of the generator's."""
+    chosen: list[tuple[int, Call]] = list(enumerate(trace, 1))
+    if part == "kill":
+        chosen = [(number, call) for number, call in chosen if call.changes]
+        faults = [(Fault(number), way) for number, _ in chosen for way in scenario.releases]
+        # A kill after a call equals a kill before the next one: a few, to check that.
+        last = len(faults) // 16
+        faults += [(Fault(fault.at, after=True), way) for fault, way in rng.sample(faults, last)]
+    else:
+        chosen = [(number, call) for number, call in chosen if not call.target.startswith(IMPORTS)]
+        faults = []
+        for number, _ in chosen:
+            for name in rng.sample(ERRORS, 2):
+                # Python repeats a call that was interrupted, for ever if need be.
+                scope = "once" if name == "EINTR" else rng.choice(SCOPES)
+                fault = Fault(number, getattr(errno, name), scope=scope)
+                faults.append((fault, rng.choice(scenario.releases)))
+    rng.shuffle(faults)
+    for fault, way in faults:
+        yield Point(part, scenario.name, fault, way, neighbours)
+
+
+class Bench:
+    """A host for the points of one operation."""
+
+    def __init__(self, scenario: Scenario, neighbours: int) -> None:
+        self.scenario = scenario
+        self.rig = make_rig(scenario, neighbours)
+        self.outcome, self.shape = undisturbed(self.rig, scenario, record=True)
+        self.rig.check()
+
+    def run(self, point: Point) -> Outcome:
+        """Raises Problem with what is wrong after the fault."""
+        scenario, rig = self.scenario, self.rig
+        box = scenario.prepare(rig)
+        outcome = scenario.traced(rig, box, point.fault, False)
+        try:
+            if outcome.status == 0 and scenario.attaches:
+                self._compare(box)
+            if scenario.attaches or outcome.status != 0 or outcome.stderr:
+                release(rig, box, point.release)
+            rig.end_boxes()
+            rig.check()
+        except Problem as problem:
+            how = "killed" if point.fault.error == 0 else f"exit {outcome.status} {outcome.stderr.strip()}"
+            raise Problem(f"at {outcome.hit}: {how}\n{problem}") from None
+        return outcome
+
+    def _compare(self, box: Box) -> None:
+        """Raise Problem unless the container has all that it has without a fault.
+
+        IPv6 adds some routes only when a link has its carrier, so a difference is looked at again.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while lines := _difference(shape(self.rig, box), self.shape):
+            if time.monotonic() < deadline:
+                time.sleep(0.01)
+                continue
+            raise Problem("exit 0, and not all is set up:\n" + "\n".join(sorted(lines)))
+
+
+def _difference(now: "Counter[str]", before: "Counter[str]") -> list[str]:
+    return [f"+ {line}" for line in now - before] + [f"- {line}" for line in before - now]
+
+
+def jobs(part: str, seed: int, limit: int, seconds: float = 0.0, sample: int = 0) -> list[Job]:
+    """At most `limit` points of each operation, or of a `sample` of them, with and without neighbours."""
+    rng = random.Random(f"{part} {seed}")
+    cases = [(scenario, number) for scenario in SCENARIOS.values() for number in scenario.neighbours]
+    if sample:
+        cases = rng.sample(cases, sample)
+    return [
+        Job(
+            part,
+            f"{part}/{scenario.name}/{number}",
+            _work(part, scenario, number, seed, limit),
+            seconds=seconds,
+        )
+        for scenario, number in cases
+    ]
+
+
+def job_of(text: str) -> Job:
+    """Return the job of one point alone."""
+    point = Point.parse(text)
+
+    def work(job: Job, _start: int) -> Iterator[Entry]:
+        job.point = text
+        bench = Bench(SCENARIOS[point.scenario], point.neighbours)
+        yield _entry(point, bench.run(point))
+
+    return Job(point.part, text, work)
+
+
+def _work(
+    part: str, scenario: Scenario, neighbours: int, seed: int, limit: int
+) -> "Callable[[Job, int], Iterator[Entry]]":
+    def work(job: Job, start: int) -> Iterator[Entry]:
+        job.point = f"{part}/{scenario.name}/{neighbours}, without a fault"
+        bench = Bench(scenario, neighbours)
+        rng = random.Random(f"{seed} {part} {scenario.name} {neighbours}")
+        chosen = list(islice(points(part, scenario, neighbours, bench.outcome.trace, rng), limit))
+        for done, point in enumerate(chosen[start:]):
+            if job.is_over(done):
+                return
+            job.point = str(point)
+            yield _entry(point, bench.run(point))
+
+    return work
+
+
+def _entry(point: Point, outcome: Outcome) -> Entry:
+    missed = {} if outcome.hit else {"missed": True}
+    return {"point": str(point), "seconds": round(outcome.seconds, 3), "status": outcome.status, **missed}

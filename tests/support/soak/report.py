@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The output of a soak: each failure as it comes, and a table of figures at the end."""
+
+import json
+import sys
+import time
+
+from tests.support.soak.crew import Entry, Results
+
+
+class Progress:
+    """Failures at once, and a line every ten seconds on a terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._points = 0
+        self._shown = time.monotonic()
+
+    def take(self, part: str, entry: Entry) -> None:
+        if self._quiet or entry.get("end"):
+            return
+        self._points += entry.get("points", 1)
+        if "problem" in entry:
+            print(
+                f"FAILED {entry['point']}\n{_indented(entry['problem'])}\n  again: {_again(entry['point'])}",
+                flush=True,
+            )
+        elif sys.stderr.isatty() and time.monotonic() - self._shown > 10:
+            self._shown = time.monotonic()
+            print(f"soak: {self._points} points, now {part}", file=sys.stderr)
+
+
+def finish(results: dict[str, Results], seed: int, seconds: float, *, as_json: bool) -> int:
+    """Print the figures.  Returns the exit code."""
+    figures = {part: _figures(one) for part, one in results.items()}
+    failed = sum(len(one.failures) for one in results.values())
+    if as_json:
+        failures = [vars(failure) for one in results.values() for failure in one.failures]
+        print(
+            json.dumps(
+                {"seed": seed, "seconds": round(seconds, 1), "parts": figures, "failures": failures},
+                indent=1,
+            )
+        )
+    else:
+        for part, figure in figures.items():
+            print(f"{part:12}", "  ".join(f"{name} {value}" for name, value in figure.items()))
+        print(f"soak: {'FAILED' if failed else 'ok'}, seed {seed}, {seconds:.0f} s")
+    return 1 if failed else 0
+
+
+def _figures(one: Results) -> dict[str, float]:
+    times = [entry["seconds"] for entry in one.entries if "seconds" in entry]
+    figures = {"points": one.points, "failures": len(one.failures), "work_seconds": round(one.seconds, 1)}
+    if times:
+        figures["longest_call"] = max(times)
+    missed = sum(bool(entry.get("missed")) for entry in one.entries)
+    if missed:
+        figures["missed"] = missed
+    for entry in one.entries:
+        for name, value in entry.get("figures", {}).items():
+            figures[name] = (
+                max(value, figures.get(name, 0))
+                if name.startswith("longest")
+                else value + figures.get(name, 0)
+            )
+    return figures
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _again(point: str) -> str:
+    part, space, rest = point.partition(" ")
+    return f"scripts/soak --only {part} {rest}" if space else f"scripts/soak --point '{point}'"

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A throw-away host whose first process is the caller, where containers and the leak check cost little.
+
+tests/support/host.py keeps a host beside pytest, and starts a program for all that it does inside.  Here a
+process enters a host of its own, and stays: it makes containers by fork(2), traces the hook, and reads the
+state of the kernel by itself.  One host serves some hundred faults, as long as nothing leaks.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NoReturn
+
+from tests.support import place
+from tests.support.cni import CHECKOUT
+from tests.support.soak import state, tracer
+from tests.support.soak.tracer import Fault, Outcome
+
+PYTHON = ("/usr/bin/python3", "-IS")
+CNIHOOK = (*PYTHON, str(CHECKOUT / "scripts" / "cnihook"))
+NET_D = "/etc/cni/net.d"
+BUNDLES = "/run/.host/bundles"
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+LOGS = ("/run/cnihook/log", "/var/log/cnihook")
+SHOWN = 12  # lines of a difference
+PATIENCE = 3.0  # seconds for the kernel to take down the links of a namespace without users
+
+
+class Problem(Exception):
+    """Something that must not be after a fault; its text is a line or more."""
+
+
+def enter(work: Callable[[], None]) -> NoReturn:
+    """Call a function as process 1 of a new throw-away host; then exit, with 1 if it raised."""
+    place.make()
+    pid = os.fork()
+    if pid:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: os.kill(pid, signal.SIGKILL))
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+    place.mount_proc()
+    # A hook that fails imports what others need not; it must not store that beside its sources.
+    place.bind(str(CHECKOUT), str(CHECKOUT), read_only=True)
+    with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
+        file.write("1")
+    work()
+    os._exit(0)
+
+
+class Box:
+    """A process with a network namespace of its own, which stands for a container."""
+
+    def __init__(self, name: str, *, annotations: "dict[str, str] | None" = None, bundle: str = "") -> None:
+        self.id = name
+        self.annotations = annotations or {}
+        self.bundle = bundle or "/nowhere"
+        read, write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                place.make_net()
+                os.close(read)
+                os.write(write, b".")
+                os.closerange(0, 64)
+                os.execv("/bin/sleep", ["sleep", "2147483647"])
+            finally:
+                os._exit(127)
+        os.close(write)
+        os.read(read, 1)
+        os.close(read)
+
+    @property
+    def netns(self) -> str:
+        return f"/proc/{self.pid}/ns/net"
+
+    @property
+    def state(self) -> str:
+        """The text that a runtime writes to the hook's stdin."""
+        fields = {"ociVersion": "1.0.2", "id": self.id, "status": "created", "pid": self.pid}
+        return json.dumps({**fields, "bundle": self.bundle, "annotations": self.annotations})
+
+    def view(self) -> list[str]:
+        """Links, addresses, routes, qdiscs inside."""
+        return state.in_namespace(self.netns, state.kernel)
+
+    def kill(self) -> None:
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+class Rig:
+    """This host, with some networks; all else that is here belongs to one fault."""
+
+    def __init__(self, networks: "Mapping[str, Any]") -> None:
+        for name, network in networks.items():
+            write(f"{NET_D}/{name}.conflist", json.dumps({"cniVersion": "1.0.0", "name": name, **network}))
+        self.networks = networks
+        self.boxes: list[Box] = []
+        self.neighbours: list[Box] = []
+        self.waited = 0.0  # the longest call
+        self._before: frozenset[str] = frozenset()
+
+    # Containers
+
+    def box(self, name: str, **options: Any) -> Box:
+        box = Box(name, **options)
+        self.boxes.append(box)
+        return box
+
+    def bundle(self, name: str, folder: str = BUNDLES, **config: Any) -> str:
+        """A folder with a config.json and a root file system with /etc/hosts, for a container with names."""
+        folder = f"{folder}/{name}"
+        write(f"{folder}/rootfs/etc/hosts", "127.0.0.1\tlocalhost\n")
+        namespaces = [{"type": kind} for kind in ("network", "mount", "uts")]
+        base = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "linux": {"namespaces": namespaces}}
+        write(f"{folder}/config.json", json.dumps({**base, "hostname": name, **config}))
+        return folder
+
+    def end_boxes(self) -> None:
+        """End the containers of the last fault."""
+        for box in self.boxes:
+            box.kill()
+        self.boxes.clear()
+        tracer.reap()
+        for folder in LOGS:
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(BUNDLES, ignore_errors=True)
+
+    # Programs
+
+    def run(
+        self,
+        *argv: str,
+        stdin: str = "",
+        fault: "Fault | None" = None,
+        statuses: Sequence[int] = (1, 2),
+        **options: Any,
+    ) -> Outcome:
+        """Run a program of cnihook to its end.  Raises Problem if it hangs or writes what it must not."""
+        outcome = tracer.run(argv, stdin, ENVIRONMENT, fault, **options)
+        self.waited = max(self.waited, outcome.seconds)
+        what = " ".join(argv[len(PYTHON) :]).replace(f"{CHECKOUT}/scripts/", "")
+        if outcome.hit:
+            what = f"at {outcome.hit}: {what}"
+        if outcome.hung:
+            raise Problem(f"{what} hung for {outcome.seconds:.0f} s\n{outcome.stderr}")
+        if "Traceback" in outcome.stderr or outcome.status not in (0, *statuses, -signal.SIGKILL):
+            raise Problem(f"{what} ended with {outcome.status}\n{outcome.stderr}")
+        if outcome.status in (1, 2) and not (outcome.stderr.strip() or outcome.stdout.strip() or fault):
+            raise Problem(f"{what} exited with {outcome.status} and gave no reason")
+        return outcome
+
+    def hook(self, event: str, box: Box, fault: "Fault | None" = None, **options: Any) -> Outcome:
+        return self.run(*CNIHOOK, event, stdin=box.state, fault=fault, **options)
+
+    def command(self, *arguments: str, **options: Any) -> Outcome:
+        return self.run(*CNIHOOK, *arguments, **options)
+
+    def must(self, outcome: Outcome, what: str) -> Outcome:
+        """Raise Problem unless a program succeeded."""
+        if outcome.status != 0:
+            raise Problem(f"{what} exited with {outcome.status}: {outcome.stderr.strip()}")
+        return outcome
+
+    def attach(self, name: str, **options: Any) -> Box:
+        """A new container, attached; it must succeed."""
+        box = self.box(name, **options)
+        self.must(self.hook("createRuntime", box), f"createRuntime of {name}")
+        return box
+
+    # The leak check
+
+    def settle(self) -> None:
+        """Keep the present state, which check() compares with."""
+        for folder in LOGS:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._before = self.look()
+
+    def look(self) -> frozenset[str]:
+        return state.of_host({box.pid for box in (*self.boxes, *self.neighbours)}) | {
+            f"in {box.id}: {line}" for box in self.neighbours for line in box.view()
+        }
+
+    def check(self, stay: Sequence[str] = ()) -> None:
+        """Raise Problem with every difference from the state that settle() saw.
+
+        `stay`: regular expressions of lines that may be there, too.  The kernel takes down a namespace after
+        its last user has gone, so a difference is looked at again for a while.
+        """
+        deadline, pause = time.monotonic() + PATIENCE, 0.002
+        while True:
+            now = self.look()
+            new = [line for line in now - self._before if not any(re.fullmatch(one, line) for one in stay)]
+            gone = self._before - now
+            if not new and not gone:
+                return
+            if time.monotonic() > deadline:
+                break
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+            tracer.reap()
+        raise Problem("\n".join([*_shortened("+", new), *_shortened("-", gone)]))
+
+
+def _shortened(sign: str, lines: Collection[str]) -> list[str]:
+    """Return the lines that say most, and how many more there are."""
+
+    def rank(line: str) -> int:
+        if line.startswith("nft"):
+            return 1 if "comment" in line else 2
+        return 3 if line.startswith(("sysctl", "qdisc", "route", "dir")) else 0
+
+    ordered = sorted(lines, key=lambda line: (rank(line), line))
+    rest = [f"{sign} and {len(ordered) - SHOWN} lines more"] if len(ordered) > SHOWN else []
+    return [f"{sign} {line}" for line in ordered[:SHOWN]] + rest
+
+
+def write(path: str, text: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        file.write(text)
