@@ -102,18 +102,22 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
     chosen: list[tuple[Network, Want]] = []
     if wants.networks is not None:
         by_name = {network.name: network for network in found}
-        by_name.setdefault(networks.built_in().name, networks.built_in())
+        if not found and not problems:
+            # The operator's networks replace it.  A malformed file is meant to be one of them.
+            by_name[networks.built_in().name] = networks.built_in()
         for want in wants.networks:
             network = by_name.get(want.network)
             if not network:
                 raise CniError(
                     INVALID_CONFIG,
                     f"no network {want.network!r} in {settings.conf_folder}",
-                    f"there are: {', '.join(sorted(by_name))}",
+                    f"there are: {', '.join(sorted(by_name)) or str(problems[0])}",
                 )
+            if wants.guard:
+                wants.guard.check_network(network, wants)
             chosen.append((network, want))
     elif found:
-        chosen = [(network, Want(network.name)) for network in found]
+        chosen = [(network, Want(network.name)) for network in _admitted(found, wants, settings, complain)]
     elif problems:
         raise CniError(
             INVALID_CONFIG, f"no usable network configuration in {settings.conf_folder}", str(problems[0])
@@ -124,8 +128,27 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
             f"no network configuration in {settings.conf_folder}: "
             f"using the built-in default network {default.name} (10.88.64.0/20 on bridge cnihook0)"
         )
-        chosen = [(default, Want(default.name))]
+        chosen = [(one, Want(one.name)) for one in _admitted([default], wants, settings, complain)]
     return serve(chosen, wants.common)
+
+
+def _admitted(
+    found: "list[Network]", wants: Wants, settings: Settings, complain: "Callable[[str], None]"
+) -> "list[Network]":
+    """All networks, where none is named: those alone that the container's annotations may request."""
+    if not wants.guard:
+        return found
+    admitted = [network for network in found if wants.guard.admits(network)]
+    left_out = ", ".join(network.name for network in found if network not in admitted)
+    if not admitted:
+        raise CniError(
+            INVALID_CONFIG,
+            f"annotations may request no network in {settings.conf_folder}: not {left_out}",
+            "--network among the hook's arguments names one",
+        )
+    if left_out:
+        complain(f"not on {left_out}, which annotations may not request")
+    return admitted
 
 
 def _name_interfaces(chosen: "list[Served]", taken: "set[str]") -> "list[str]":

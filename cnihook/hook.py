@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cnihook.runtime.bounds import Bounds
+
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _STATE_MAX = 16 << 20  # bytes of stdin that are worth reading
 
@@ -44,6 +46,9 @@ The OCI hook.  Register both events in config.json, then `runc run` gives the co
   --publish, --ip, --mac-address, --bandwidth, --dns, --add-host, ...
                             what else it wants, as annotations cnihook.publish, ... say it, too;
                             `cnihook attach --help` has them all
+  --allow NAME[,NAME]...    the annotations that may be used, such as networks,publish (default: all);
+  --ports PORT[-PORT][,...] the ports of the host that they may publish; for both see `cnihook man security`
+  --trust-images            also obey annotations that podman before 4.6 may have copied from an image
   --conf-dir DIR            network configurations (default: $NETCONFPATH, else /etc/cni/net.d)
   --cni-path DIR[:DIR]...   folders whose plugins go before the built-in ones (default: $CNI_PATH)
 """
@@ -59,6 +64,7 @@ class Options:
     def __init__(self, arguments: "list[str]") -> None:
         self.settings = Settings.from_environment(os.environ)
         self.wants = Wants()  # by flags; what they say goes before the annotations
+        self.bounds: Bounds | None = None  # on the annotations
         pending = list(arguments)
         if not pending:
             return
@@ -66,8 +72,11 @@ class Options:
 
         while pending:
             option, equals, value = pending.pop(0).partition("=")
+            if option == "--trust-images" and not equals:
+                self._bound(option, "")
+                continue
             word = wants.word_of(option)
-            if not word and option not in ("--conf-dir", "--cni-path"):
+            if not word and option not in ("--conf-dir", "--cni-path", "--allow", "--ports"):
                 raise UsageError(f"unknown argument {option!r}; see `cnihook --help`")
             if not equals and not (word and not word.value):
                 if not pending:
@@ -75,6 +84,8 @@ class Options:
                 value = pending.pop(0)
             if word:
                 word.add(self.wants, value)
+            elif option in ("--allow", "--ports"):
+                self._bound(option, value)
             elif option == "--conf-dir":
                 if not value:
                     raise UsageError(f"{option} needs a value")
@@ -83,6 +94,11 @@ class Options:
                 self.settings.plugin_path = [
                     os.path.abspath(folder) for folder in value.split(":") if folder
                 ]
+
+    def _bound(self, option: str, value: str) -> None:
+        from cnihook.oci import bounds_file
+
+        self.bounds = bounds_file.set_flag(self.bounds, option, value)
 
 
 def main(event: str, arguments: "list[str]") -> int:
@@ -179,9 +195,9 @@ def _create(found: State, options: Options, log: Log) -> None:
 
         wanted = options.wants
         if found.annotations:
-            from cnihook.oci import wants
+            from cnihook.oci import requests
 
-            wanted = wanted.over(wants.from_annotations(found.annotations))
+            wanted = wanted.over(requests.of(found.annotations, runtime, options.bounds))
         chosen = attach.select(wanted, options.settings, _both(log))
         attached = attach.up(Container(found.id, namespace, found.pid), chosen, options.settings, log)
         with Undo() as undo:

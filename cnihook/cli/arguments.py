@@ -12,6 +12,7 @@ from cnihook.cli import terminal
 from cnihook.lean import signals
 from cnihook.lean.words import explain
 from cnihook.log import Log, complain
+from cnihook.oci import bounds_file
 from cnihook.oci import wants as words
 from cnihook.runtime.wants import Wants
 from cnihook.spec.errors import CniError
@@ -86,6 +87,22 @@ class Parser(argparse.ArgumentParser):
                 help=word.purpose.replace("%", "%%"),
             )
 
+    def add_bounds(self) -> None:
+        """Bounds on annotations, which bounds_of() turns into arguments of the hook."""
+        group = self.add_argument_group("bounds on the annotations cnihook.*; see `cnihook man security`")
+        group.add_argument(
+            "--allow",
+            metavar="NAME[,NAME]...",
+            type=checked(lambda text: bounds_file.set_flag(None, "--allow", text)),
+            help="the annotations that may be used, such as networks,publish (default: all)",
+        )
+        group.add_argument(
+            "--ports",
+            metavar="PORT[-PORT][,...]",
+            type=checked(lambda text: bounds_file.set_flag(None, "--ports", text)),
+            help="the ports of the host that they may publish (default: all)",
+        )
+
     def parse_args(self, *arguments: "Any", **options: "Any") -> "Any":
         if "wants" in self._defaults:
             self.set_defaults(wants=Wants(), said=[])  # not the one of an earlier parsing
@@ -152,6 +169,12 @@ def settings_of(found: argparse.Namespace) -> Settings:
     if found.cni_path:
         settings.plugin_path = [folder for folder in found.cni_path.split(":") if folder]
     return settings
+
+
+def bounds_of(found: argparse.Namespace) -> list[str]:
+    """The arguments of the hook that set the same bounds."""
+    values = {name: getattr(found, name) for name in ("allow", "ports")}
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
 def environment_of(found: argparse.Namespace) -> dict[str, str]:

@@ -10,7 +10,7 @@ from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log, notice
-from cnihook.oci import bundle, names, runtimes, wants
+from cnihook.oci import bundle, names, podman, requests, runtimes
 from cnihook.oci.state import State
 from cnihook.runtime import attachment, cache, networks
 from cnihook.runtime.wants import Wants
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         state = runtimes.find(found.id, found.runtime, found.root)
-        wanted = found.wants.over(wants.from_annotations(state.annotations))
+        wanted = found.wants.over(requests.of(state.annotations, podman.parent(state.pid)))
         settings = arguments.settings_of(found)
         log = Log(state.id)
         with arguments.failures_in(log, "attach"), log:

@@ -8,8 +8,10 @@ signals and exit code are the runtime's own.  All other containers, and all othe
 runtime as they are.
 
 A container asks by annotations `cnihook.*`.  Docker before 24 has no --annotation; to it the annotation
-cnihook.NAME is `--sysctl net.cnihook.NAME=...`, which is the word of who starts the container and never its
-image's.  Other runtimes refuse it.
+cnihook.NAME is `--sysctl net.cnihook.NAME=...`, which an image cannot set.  Other runtimes refuse it.
+
+Podman before 4.6 copies an image's annotations into the container.  There these sysctls are the only way,
+unless /etc/cnihook/config.json trusts images.
 """
 
 import os
@@ -131,7 +133,7 @@ def _prepare(words: Words) -> None:
     What makes no sense there is the runtime's to say; a failure of ours is an error, for such a container
     shall not run without its networks.
     """
-    from cnihook.oci import inject
+    from cnihook.oci import inject, podman, requests
     from cnihook.oci.bundle import OWN, Bundle
     from cnihook.spec.errors import CniError
 
@@ -143,22 +145,29 @@ def _prepare(words: Words) -> None:
     if Bundle(config.get(), path).network_namespace != OWN:
         return
     before = config.text
+    own = _annotations(config)
     annotations = _take_sysctls(config)
-    if not annotations and not _is_asking(config):
+    if not annotations and not own:
         return
+    arguments = []
+    if podman.maker(os.getppid()):
+        if own:
+            requests.check_author(own, os.getppid())
+        arguments = ["--trust-images"]  # the hook cannot see where an annotation comes from
     inject.add_annotations(config, annotations)
-    inject.add_hooks(config, os.environ)
+    inject.add_hooks(config, os.environ, arguments)
     if config.text != before:
         inject.write(path, config.text)
 
 
-def _is_asking(config: "Document") -> bool:
-    from cnihook.oci import wants, words
+def _annotations(config: "Document") -> "dict[str, str]":
+    """The annotations that request something."""
+    from cnihook.oci import wants
 
     annotations = config.get("annotations")
-    return isinstance(annotations, dict) and any(
-        name.startswith(wants.PREFIX) or name == words.MULTUS for name in annotations
-    )
+    if not isinstance(annotations, dict):
+        return {}
+    return {name: text for name, text in annotations.items() if wants.is_asking([name])}
 
 
 def _take_sysctls(config: "Document") -> "dict[str, str]":

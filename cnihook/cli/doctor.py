@@ -14,6 +14,7 @@ from cnihook.doctor import (
     kernel,
     leftovers,
     programs,
+    requests,
     ruleset,
     traffic,
     writable,
@@ -26,8 +27,9 @@ from cnihook.spec.errors import CniError
 
 DESCRIPTION = """\
 Look for what is wrong with this host's container networks: kernel, nftables, forwarding, other firewalls,
-routes, subnets, leases, records, names, hooks, configurations.  Of each finding: what, why it matters, and
-the command that mends it.  Nothing is changed without --fix.  Says nothing where nothing is wrong.
+routes, subnets, leases, records, names, hooks, bounds on annotations, configurations.  Each finding says
+what is wrong, why it matters, and the command that corrects it.  Nothing is changed without --fix.  Prints
+nothing where nothing is wrong.
 """
 EPILOG = "Exit code: 0 nothing found, 1 something, 2 could not look (or usage)."
 
@@ -112,6 +114,8 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "names of namespaces": leftovers.check_names,
         "nftables": leftovers.check_elements,
         "hooks": leftovers.check_hooks,
+        "bounds on annotations": requests.check_owner,
+        "annotations of images": requests.check_images,
     }
     if verbose:
         checks["libraries"] = programs.check_library
@@ -120,12 +124,17 @@ def _checks(verbose: bool) -> dict[str, Check]:
 
 
 def _check_configurations(host: Host) -> Iterator[Finding]:
-    for path in networks.file_names(host.settings.conf_folder):
+    files = dict.fromkeys(
+        networks.file_names(host.settings.conf_folder),
+        "no container gets this network, or not as it is meant",
+    )
+    files |= dict.fromkeys(validate.bounds_files(), "no container that has annotations is attached")
+    for path, why in files.items():
         for problem in validate.problems_of(path, host.settings.plugin_path):
             yield Finding(
                 "configuration",
                 problem["problem"],
-                "no container gets this network, or not as it is meant",
+                why,
                 problem["hint"] or f"edit {path}, then: cnihook validate {path}",
             )
 

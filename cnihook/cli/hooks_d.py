@@ -3,13 +3,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.lean.words import in_words, one_line
 from cnihook.log import complain
-from cnihook.oci import inject, wants, words
+from cnihook.oci import inject, podman, wants, words
 from cnihook.spec.errors import IO_FAILURE, CniError
 
 TYPE_CHECKING = False
@@ -30,6 +31,8 @@ Put two files into DIR, by which podman and CRI-O run the hook for every contain
 
 EPILOG = f"""\
 As root podman reads {DEFAULT} unasked; rootless, what --hooks-dir names.
+Podman before 4.6 copies the annotations of an image into the container, so that an image can request
+networks and ports.  There install fails without --trust-images, and so does the hook.
 Remove the files before cnihook itself: while they name a program that is not there, these engines start
 no container at all.
 """
@@ -40,6 +43,10 @@ def parser() -> Parser:
     made.add_argument("action", choices=["install", "remove"], help="both files")
     made.add_argument(
         "--dir", metavar="DIR", type=arguments.path, default=DEFAULT, help=f"default: {DEFAULT}"
+    )
+    made.add_bounds()
+    made.add_argument(
+        "--trust-images", action="store_true", help="also obey annotations that may be an image's"
     )
     made.add_conf_folder()
     made.add_plugin_folders()
@@ -52,7 +59,11 @@ def main(argv: list[str]) -> int:
     def work() -> None:
         try:
             if found.action == "install":
-                _install(found.dir, arguments.environment_of(found))
+                if not found.trust_images:
+                    _check_podman()
+                bounds = arguments.bounds_of(found)
+                bounds += ["--trust-images"] if found.trust_images else []
+                _install(found.dir, arguments.environment_of(found), bounds)
             else:
                 _remove(found.dir)
         except OSError as error:
@@ -66,18 +77,34 @@ def _path(folder: str, stage: str) -> str:
     return f"{folder}/90-cnihook-{stage}.json"
 
 
-def _content(stage: str, environment: dict[str, str]) -> "dict[str, Any]":
+def _content(stage: str, environment: dict[str, str], bounds: list[str]) -> "dict[str, Any]":
     """One file a stage: it has one list of arguments, by which the hook tells the stages apart."""
     names = (wants.PREFIX.replace(".", r"\."), words.MULTUS.replace(".", r"\.") + "$")
     return {
         "version": "1.0.0",
-        "hook": inject.hook(stage, environment),
+        "hook": inject.hook(stage, environment, bounds),
         "when": {"annotations": {f"^({'|'.join(names)})": ".*"}},
         "stages": [stage],
     }
 
 
-def _install(folder: str, environment: dict[str, str]) -> None:
+def _check_podman() -> None:
+    """Raise CniError if this host's podman copies annotations of images, or may do so."""
+    program = shutil.which("podman", path=f"{os.environ.get('PATH', os.defpath)}:/usr/bin:/bin")
+    if not program:
+        return  # CRI-O copies none
+    program = os.path.realpath(program)
+    version = podman.version(program)
+    if version and version >= podman.FIRST_WITHOUT:
+        return
+    raise CniError(
+        IO_FAILURE,
+        podman.reason(version) if version else f"the version of {program} is not known",
+        "use podman 4.6 or newer, or cni-runc; --trust-images installs the hook all the same",
+    )
+
+
+def _install(folder: str, environment: dict[str, str], bounds: "list[str] | None" = None) -> None:
     foreign = [_path(folder, stage) for stage in inject.STAGES if not _is_free(folder, stage)]
     if foreign:
         raise CniError(
@@ -88,7 +115,7 @@ def _install(folder: str, environment: dict[str, str]) -> None:
     # What takes down comes first: nobody shall be attached who would not be detached.
     for stage in reversed(inject.STAGES):
         path = _path(folder, stage)
-        _write(path, json.dumps(_content(stage, environment), indent=2) + "\n")
+        _write(path, json.dumps(_content(stage, environment, bounds or []), indent=2) + "\n")
         problem = _problem(path, stage)
         if problem:
             for written in inject.STAGES:  # one bad file, and the engine starts no container
@@ -141,7 +168,7 @@ def _write(path: str, text: str) -> None:
 def _try_hook(environment: dict[str, str]) -> None:
     """The hook's program can be started, as the engine will."""
     entry = inject.hook("createRuntime", environment)
-    argv = [*entry["args"][:-1], "--version"]
+    argv = [*entry["args"][: entry["args"].index("createRuntime")], "--version"]
     variables = dict(variable.split("=", 1) for variable in entry["env"])
     try:
         done = subprocess.run(

@@ -36,6 +36,7 @@ def parser() -> Parser:
     made.add_argument("--remove", action="store_true", help="take it out again")
     made.add_argument("--dry-run", action="store_true", help="print the difference, and change nothing")
     made.add_wants()
+    made.add_bounds()
     made.add_conf_folder()
     made.add_plugin_folders()
     return made
@@ -44,8 +45,9 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     made = parser()
     found = made.parse_args(argv)
-    if found.remove and found.said:
-        made.error(f"--remove goes with no --{found.said[0][0]}: it takes out all")
+    options = [f"--{name}" for name, _ in found.said] + arguments.bounds_of(found)
+    if found.remove and options:
+        made.error(f"--remove takes out all; it cannot be combined with {options[0]}")
 
     def work() -> None:
         bundle = _Bundle(found.bundle)
@@ -53,7 +55,11 @@ def main(argv: list[str]) -> int:
         if found.remove:
             bundle.withdraw()
         else:
-            bundle.prepare(wants.to_annotations(found.said), arguments.environment_of(found))
+            bundle.prepare(
+                wants.to_annotations(found.said),
+                arguments.environment_of(found),
+                arguments.bounds_of(found),
+            )
         if found.dry_run:
             sys.stdout.writelines(_difference(before, bundle.config.text, bundle.path))
         elif found.remove:
@@ -78,8 +84,8 @@ class _Bundle:
             raise CniError(IO_FAILURE, in_words(error), "BUNDLE is the folder with config.json") from None
         self.was_prepared = inject.has_hooks(self.config) and os.path.exists(self.kept)
 
-    def prepare(self, annotations: dict[str, str], environment: dict[str, str]) -> None:
-        inject.add_hooks(self.config, environment, renew=True)
+    def prepare(self, annotations: dict[str, str], environment: dict[str, str], bounds: list[str]) -> None:
+        inject.add_hooks(self.config, environment, bounds, renew=True)
         inject.add_namespace(self.config)
         inject.add_annotations(self.config, annotations)
         if hostname := annotations.get(f"{wants.PREFIX}hostname"):

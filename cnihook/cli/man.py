@@ -24,7 +24,7 @@ Show the manual page of a command, or write it to a pipe or file, in the languag
   cnihook man ps
   cnihook man ps > cnihook-ps.8
 
-Other pages: priv-net-run, docker-run, cni-runc; cookbook, and troubleshooting by symptom.
+Other pages: priv-net-run, docker-run, cni-runc; cookbook, troubleshooting by symptom, and security.
 """
 EPILOG = f"""\
 --install and --remove go without PAGE; DIR is {DEFAULT} unless said otherwise.  After --install,
@@ -39,6 +39,7 @@ _PROGRAMS = {
 _GUIDES = {
     "cookbook": "twelve tasks with container networks, step by step",
     "troubleshooting": "what may be wrong with container networks, by symptom",
+    "security": "what is promised, to which party, and how requests are bounded",
 }
 PAGES = ["cnihook", *commands.COMMANDS, *_PROGRAMS, *_GUIDES]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

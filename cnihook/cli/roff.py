@@ -138,13 +138,14 @@ def _kept(found: "re.Match[str]") -> str:
     return _SPACE * len(found[0])
 
 
-# Of Markdown: headings, paragraphs, lists with hyphens, blocks between fences
+# Of Markdown: headings, paragraphs, lists with hyphens, tables, blocks between fences
 
 
 def from_markdown(text: str) -> str:
     lines = [".SH DESCRIPTION"]
     text = re.sub(r"<!--.*?-->\n*", "", text, flags=re.S)
     fenced = False
+    header: list[str] = []
     begins = True  # whether what comes next begins a paragraph
     for line in text.split("\n")[1:]:
         if line.startswith("```"):
@@ -153,17 +154,33 @@ def from_markdown(text: str) -> str:
             begins = True
         elif fenced:
             lines.append(escaped(line) or "\\&")
+        elif line.startswith("|"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if begins:
+                header = cells
+            elif set(line) - set("|-: "):
+                lines += _row(header, cells)
+            begins = False
         elif line.startswith("#"):
             lines.append(f"{'.SH' if line.startswith('## ') else '.SS'} {escaped(line.lstrip('# '))}")
             begins = False
         elif not line:
-            begins = not lines[-1].startswith((".SH", ".SS"))
+            begins = True
         else:
             if line.startswith("- "):
                 lines.append(".IP \\(bu 2")
                 line = line[2:]
-            elif begins:
+            elif begins and not lines[-1].startswith((".SH", ".SS")):
                 lines.append(".PP")
             lines.append(_prose(line.strip()))
             begins = False
     return "\n".join(lines) + "\n"
+
+
+def _row(header: list[str], cells: list[str]) -> Iterator[str]:
+    """One row of a table: its first cell, then the others, with their headings if there are several."""
+    yield ".TP"
+    yield _prose(cells[0])
+    several = len(cells) > 2
+    others = [(title, cell) for title, cell in zip(header[1:], cells[1:], strict=True) if cell]
+    yield _prose("; ".join(f"{title}: {cell}" if several else cell for title, cell in others)) or "\\&"

@@ -11,6 +11,7 @@ from functools import partial
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.lean import fastjson
+from cnihook.oci import bounds_file
 from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
 from cnihook.sdk import invoke
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
     Asked = dict[int, set[str]]
 
 DESCRIPTION = """\
-Look for all that is wrong with network configurations: the file, the key, the reason.  Of built-in plugins
-every key is looked at, and what may be a misspelled one is told; of others whether they are there and speak
-the network's version.
+Look for all that is wrong with network configurations, and with the bounds on annotations in
+/etc/cnihook/config.json: the file, the key, the reason.  Every key of built-in plugins is looked at, and
+what may be a misspelled one is reported; other plugins are asked whether they support the network's version.
 """
 
-_KEYS_OF_A_LIST = "cniVersion cniVersions name plugins disableCheck disableGC loadOnlyInlinedPlugins".split()
-_KEYS_OF_ANY_PLUGIN = "cniVersion name type capabilities args ipam dns runtimeConfig prevResult".split()
+_KEYS_OF_A_LIST = (
+    "cniVersion cniVersions name plugins disableCheck disableGC loadOnlyInlinedPlugins cnihook".split()
+)
+_KEYS_OF_ANY_PLUGIN = (
+    "cniVersion name type capabilities args ipam dns runtimeConfig prevResult cnihook".split()
+)
 _ALIKE = 0.8  # of 1.0, by which a key may be a misspelled one
 _TRIES = 100  # a file with more problems than that has no need to be told of all
 
@@ -51,7 +56,7 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     found = parser().parse_args(argv)
     settings = arguments.settings_of(found)
-    files = found.files or networks.file_names(settings.conf_folder)
+    files = found.files or [*networks.file_names(settings.conf_folder), *bounds_files()]
     problems = [problem for path in files for problem in problems_of(path, settings.plugin_path)]
     if found.json:
         print(json.dumps(problems, indent=4))
@@ -61,6 +66,10 @@ def main(argv: list[str]) -> int:
         if not problems:
             print(f"{len(files)} {'file' if len(files) == 1 else 'files'}: nothing found")
     return 1 if problems else 0
+
+
+def bounds_files() -> list[str]:
+    return [bounds_file.PATH] if os.path.lexists(bounds_file.PATH) else []
 
 
 def problems_of(path: str, plugin_path: "list[str] | None") -> list[dict[str, str]]:
@@ -79,6 +88,8 @@ def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
     try:
         text = networks.read_file(path)
         raw: Any = fastjson.loads(text.decode())
+        if path == bounds_file.PATH or (isinstance(raw, dict) and bounds_file.is_bounds(raw)):
+            return _errors_of_bounds(text, path)
         if not isinstance(raw, dict):
             raise invalid_config(f"{path}: a network configuration is an object, not {json_name(raw)}")
     except CniError as error:
@@ -94,6 +105,11 @@ def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
     for index in range(len(network.plugins)):
         errors += _errors_of_plugin(network, index, plugin_path)
     return errors
+
+
+def _errors_of_bounds(text: bytes, path: str) -> list[CniError]:
+    raw = bounds_file.decode(text, path)
+    return _each(lambda: bounds_file.parse(raw, path))[0]
 
 
 def _errors_of_plugin(network: Network, index: int, plugin_path: "list[str] | None") -> list[CniError]:

@@ -12,6 +12,7 @@ from cnihook.lean.address import Address
 from cnihook.linux import netns, nft
 from cnihook.linux.flock import Busy, Lock
 from cnihook.linux.netns import NetNS
+from cnihook.oci import inject
 from cnihook.runtime import cache, repair
 from cnihook.sdk import table
 from cnihook.sdk.call import Call, Request
@@ -19,8 +20,12 @@ from cnihook.sdk.ports import PROTOCOLS
 from cnihook.spec.config import NetConf
 from cnihook.spec.errors import CniError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _DAMAGED = "/var/lib/cni/damaged"
-_HOOK_FOLDERS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
+HOOK_FOLDERS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
@@ -170,7 +175,7 @@ def _key(container: str, key: bytes) -> str:
 
 def check_hooks(_host: Host) -> Iterator[Finding]:
     """Podman and CRI-O start no container at all while one of their hooks cannot be run."""
-    for folder in _HOOK_FOLDERS:
+    for folder in HOOK_FOLDERS:
         try:
             names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
         except OSError:
@@ -183,6 +188,22 @@ def check_hooks(_host: Host) -> Iterator[Finding]:
                     "podman and CRI-O refuse its containers, or all, or start them without it",
                     f"rm {folder}/{name}",
                 )
+
+
+def our_hooks(folder: str) -> "Iterator[tuple[str, dict[str, Any]]]":
+    """(path, hook) of the hook createRuntime in each file of this folder that is readable."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+    except OSError:
+        return
+    for name in names:
+        try:
+            with open(f"{folder}/{name}") as file:
+                hook = json.load(file)["hook"]
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+        if inject.is_ours(hook, "createRuntime"):
+            yield f"{folder}/{name}", hook
 
 
 def _hook_problem(path: str) -> str:

@@ -14,7 +14,7 @@ from cnihook.spec.errors import DECODING_FAILURE, CniError, invalid_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 STAGES = ("createRuntime", "poststop")
@@ -27,8 +27,10 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The hook
 
 
-def hook(stage: str, environment: "Mapping[str, str]") -> "dict[str, Any]":
+def hook(stage: str, environment: "Mapping[str, str]", arguments: "Sequence[str]" = ()) -> "dict[str, Any]":
     """The entry for a stage.  Which networks and plugins it finds is as in `environment`.
+
+    `arguments` are bounds on annotations, which nothing but createRuntime reads.
 
     Its own environment is written out: without, it would be whatever the runtime happens to have, secrets
     and all, and with podman nothing at poststop.
@@ -41,7 +43,7 @@ def hook(stage: str, environment: "Mapping[str, str]") -> "dict[str, Any]":
         variables.append(f"CNI_PATH={':'.join(folders)}")
     return {
         "path": _python(),
-        "args": ["python3", "-IS", launcher(), stage],
+        "args": ["python3", "-IS", launcher(), stage, *(arguments if stage == "createRuntime" else ())],
         "env": variables,
         "timeout": _TIMEOUT,
     }
@@ -77,11 +79,17 @@ def _is_written_here(entry: "dict[str, Any]", stage: str) -> bool:
     made = hook(stage, {})
     return (
         entry.keys() == made.keys()
-        and entry["args"][-1] == stage
+        and _are_bounds(entry["args"][entry["args"].index(stage) + 1 :])
         and entry["timeout"] == made["timeout"]
         and isinstance(entry["env"], list)
         and entry["env"][:1] == made["env"]
     )
+
+
+def _are_bounds(arguments: "list[Any]") -> bool:
+    """True if a hook has no other arguments than those that hook() can write."""
+    names = [each.partition("=")[0] for each in arguments if isinstance(each, str)]
+    return len(names) == len(arguments) and set(names) <= {"--allow", "--ports", "--trust-images"}
 
 
 def has_hooks(config: Document) -> bool:
@@ -90,14 +98,20 @@ def has_hooks(config: Document) -> bool:
     )
 
 
-def add_hooks(config: Document, environment: "Mapping[str, str]", *, renew: bool = False) -> None:
+def add_hooks(
+    config: Document,
+    environment: "Mapping[str, str]",
+    arguments: "Sequence[str]" = (),
+    *,
+    renew: bool = False,
+) -> None:
     """At the end of each stage: where a later hook fails, crun would never call ours to take down again.
 
     Where there is one of ours already, that will do; with `renew` it is written anew, unless somebody has
     registered it by hand.
     """
     for stage in STAGES:
-        made = hook(stage, environment)
+        made = hook(stage, environment, arguments)
         entries = _ensure(config, [], "hooks", stage)
         ours = [number for number, entry in enumerate(entries) if is_ours(entry, stage)]
         if not ours:

@@ -65,5 +65,7 @@ def _parse_item(item: NetConf) -> Want:
         want.routes.append(words.parse_route(f"{everywhere}={via}"))
     for key, value in item.object("cni-args").raw.items():
         if isinstance(value, str):
+            if ";" in key + value or "=" in key:
+                raise words.refuse(f"cni-args {shown(f'{key}={value}')}", "it holds more than one pair")
             want.cni_args.append(f"{key}={value}")
     return want

@@ -31,7 +31,7 @@ from cnihook.spec.names import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 PREFIX = "cnihook."
@@ -182,6 +182,9 @@ WORDS = {
 _ANNOTATION = {f"{PREFIX}{'networks' if word == 'network' else word}": word for word in WORDS}
 
 
+# The names that bounds on annotations know.  The last is a key of the other annotation, and has no option.
+BOUNDED = (*(name.removeprefix(PREFIX) for name in _ANNOTATION), "cni-args")
+
 _SHORT = {"-p": "--publish"}
 
 
@@ -191,11 +194,19 @@ def word_of(option: str) -> "Word | None":
     return WORDS.get(option[2:]) if option.startswith("--") else None
 
 
+def is_asking(annotations: "Iterable[str]") -> bool:
+    """True if one of these is an annotation of this vocabulary."""
+    return any(name.startswith(PREFIX) or name == MULTUS for name in annotations)
+
+
 def from_annotations(annotations: "Mapping[str, str]") -> Wants:
-    """Raises CniError, with the annotation's name, for words that make no sense."""
+    """Raises CniError, with the annotation's name, for words that make no sense.
+
+    They are only read here; oci.requests decides whether they may be requested.
+    """
     wants = Wants()
     # Of cnihook alone: kubectl keeps a whole manifest in an annotation of its own.
-    read = {n: t for n, t in annotations.items() if n.startswith(PREFIX) or n == MULTUS}
+    read = {name: text for name, text in annotations.items() if is_asking([name])}
     size = sum(len(name) + len(text) for name, text in read.items())
     if size > MOST_BYTES:
         longest = max(read, key=lambda name: len(read[name]))

@@ -159,8 +159,8 @@ def parse_ports(text: str) -> "list[Port]":
         except ValueError:
             raise refuse(what, f"{host_ip!r} is no IP address") from None
     host, colon, container = rest.rpartition(":")
-    inside = _port_range(container, what)
-    outside = _port_range(host, what) if host else range(0)
+    inside = parse_port_range(container, what)
+    outside = parse_port_range(host, what) if host else range(0)
     if colon and not host and not host_ip:
         raise refuse(what, "the host's port is missing before the colon")
     if not outside:  # any that is free
@@ -172,11 +172,15 @@ def parse_ports(text: str) -> "list[Port]":
     raise refuse(what, f"{len(outside)} ports of the host for {len(inside)} of the container")
 
 
-def _port_range(text: str, what: str) -> range:
+_PORTS = "[[ADDRESS:][HOSTPORT]:]CONTAINERPORT[/PROTOCOL]"
+
+
+def parse_port_range(text: str, what: str, hint: str = _PORTS) -> range:
+    """PORT or PORT-PORT.  Raises CniError about `what`."""
     first, dash, last = text.partition("-")
     numbers = [first, last] if dash else [first]
     if not all(number.isascii() and number.isdigit() and len(number) < 6 for number in numbers):
-        raise refuse(what, f"{text!r} is no port", "[[ADDRESS:][HOSTPORT]:]CONTAINERPORT[/PROTOCOL]")
+        raise refuse(what, f"{text!r} is no port", hint)
     if not all(1 <= int(number) <= 65535 for number in numbers):
         raise refuse(what, "a port is from 1 to 65535")
     if int(numbers[0]) > int(numbers[-1]):

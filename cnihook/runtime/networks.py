@@ -43,7 +43,10 @@ BUILT_IN = b"""{
 class Network:
     """One network configuration, a list of plugins.  A single plugin's file is a list of one."""
 
-    __slots__ = ("disable_check", "disable_gc", "name", "plugins", "raw", "source", "text", "version")
+    __slots__ = (
+        "disable_check", "disable_gc", "name", "plugins", "raw", "source", "takes_annotations", "text",
+        "version",
+    )  # fmt: skip
 
     def __init__(
         self, raw: "dict[str, Any]", text: bytes, source: str, plugins: "list[dict[str, Any]]", name: str
@@ -57,6 +60,8 @@ class Network:
         self.version = versions.negotiate(raw, source)
         self.disable_check = conf.loose_boolean("disableCheck")
         self.disable_gc = conf.loose_boolean("disableGC")
+        # Whether annotations may request this network, or anything on it.
+        self.takes_annotations = _own_settings(conf).boolean("annotations", default=True)
 
     def where(self, index: int) -> str:
         """Where one of its plugins stands, for whoever has to mend it."""
@@ -68,6 +73,15 @@ class Network:
     @property
     def is_loopback(self) -> bool:
         return [plugin.get("type") for plugin in self.plugins] == ["loopback"]
+
+
+def _own_settings(conf: NetConf) -> NetConf:
+    """The object "cnihook" of a network.  A key that is misspelled or null would leave the network open."""
+    own = conf.object("cnihook")
+    for key, value in own.raw.items():
+        if key.lower() != "annotations" or value is None:
+            raise own.refuse(key, "is null" if value is None else "is unknown", 'it takes "annotations"')
+    return own
 
 
 def parse(text: bytes, source: str, folder: str = "") -> Network:
@@ -149,6 +163,10 @@ def _parse_list(raw: "dict[str, Any]", text: bytes, source: str, folder: str) ->
     elif not listed:
         raise invalid_config(f"{source}: no plugins in list")
     plugins = [_plugin(item, f"{source}: plugins[{index}]") for index, item in enumerate(listed)]
+    for index, plugin in enumerate(plugins):
+        where = NetConf(plugin, f"{source}: plugins[{index}]")
+        if where.has("cnihook"):
+            raise where.refuse("cnihook", "has no effect on a plugin", "put it beside the list's name")
     beside = _not_inlined(f"{folder}/{raw['name']}") if folder and not inlined_only else []
     if beside:
         # The record of an attachment must hold all of them, whatever becomes of those files.

@@ -21,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cnihook.runtime.bounds import Guard
+
 # Who knows IP= and MAC= in CNI_ARGS, and who takes routes from his configuration.
 _TAKE_IP = ("host-local", "static")
 _TAKE_MAC = ("bridge", "macvlan", "tap", "tuning")
@@ -149,10 +151,11 @@ class Wants:
     """All that a container wants.  `networks` is None for all there are.
 
     `common` is what was said of no network in particular; `hosts` are (name, address), the address
-    `host-gateway` being that of the host on the container's first network.
+    `host-gateway` being that of the host on the container's first network.  `guard` is set if a part of this
+    is requested by annotations.
     """
 
-    __slots__ = ("common", "dns", "hostname", "hosts", "networks")
+    __slots__ = ("common", "dns", "guard", "hostname", "hosts", "networks")
 
     def __init__(self, wanted: "list[Want] | None" = None) -> None:
         self.networks = wanted
@@ -160,6 +163,7 @@ class Wants:
         self.dns = DNS()
         self.hostname = ""
         self.hosts: list[tuple[str, str]] = []
+        self.guard: Guard | None = None
 
     def aliases_on(self, network: str) -> "list[str]":
         own = [alias for want in self.networks or () if want.network == network for alias in want.aliases]
@@ -343,9 +347,9 @@ def _rewritten(network: Network, change: "Any", what: str) -> Network:
     for plugin in network.plugins:
         if _ipam_type(plugin) in _TAKE_IP:
             done = True
-            plugin = {key: value for key, value in plugin.items() if key.lower() != "ipam"} | {
-                "ipam": change(NetConf(plugin).object("ipam").raw)
-            }
+            plugin = {
+                key: value for key, value in plugin.items() if key.lower() not in ("ipam", "cnihook")
+            } | {"ipam": change(NetConf(plugin).object("ipam").raw)}
             default = [key for key in plugin if key.lower() == "isdefaultgateway" and plugin[key] is True]
             if default and what == "to have no default route":
                 plugin = {key: value for key, value in plugin.items() if key not in default}
@@ -358,5 +362,5 @@ def _rewritten(network: Network, change: "Any", what: str) -> Network:
             f"the IPAM plugins {' and '.join(_TAKE_IP)} do",
         )
     raw = {"cniVersion": network.version, "name": network.name, "plugins": plugins}
-    raw |= {key: network.raw[key] for key in ("disableCheck", "disableGC") if key in network.raw}
+    raw |= {key: network.raw[key] for key in ("disableCheck", "disableGC", "cnihook") if key in network.raw}
     return networks.from_raw(raw, fastjson.dumps(raw).encode(), network.source)

@@ -308,7 +308,8 @@ def test_hook_that_cannot_be_run(host: Host, hook: str, problem: str) -> None:
 
 
 def test_hook_that_is_installed_is_fine(host: Host) -> None:
-    hook = {"path": "/usr/bin/python3", "args": ["python3", "-IS", CNIHOOK, "createRuntime"]}
+    arguments = ["python3", "-IS", CNIHOOK, "createRuntime", "--trust-images"]
+    hook = {"path": "/usr/bin/python3", "args": arguments}
     host.write(f"{HOOKS_D}/99-cnihook.json", json.dumps({"version": "1.0.0", "hook": hook}))
     host.leaves(*HOOKS_LEAVE)
 

@@ -115,9 +115,12 @@ def test_the_default_serves_where_nothing_is_configured(folder: Path) -> None:
     assert str(folder) in complaint and "cnihook" in complaint
 
 
-def test_the_default_can_be_wanted_by_name_and_be_replaced(folder: Path) -> None:
-    (folder / "10-mynet.conf").write_bytes(MYNET)
+def test_the_default_can_be_wanted_by_name_where_there_is_no_other(folder: Path) -> None:
     assert chosen(folder, [Want("cnihook")])[0] == [("cnihook", "")]
+    for text in (MYNET, b"{"):  # a malformed file is meant to be a network
+        (folder / "10-mynet.conf").write_bytes(text)
+        with pytest.raises(CniError, match="no network 'cnihook'"):
+            chosen(folder, [Want("cnihook")])
 
     (folder / "20-own.conf").write_text(json.dumps(single(name="cnihook", type="own")))
     found = select(Wants([Want("cnihook")]), Settings(str(folder)), print)
@@ -147,7 +150,7 @@ def test_a_network_that_is_not_there_is_named_with_those_that_are(folder: Path) 
     with pytest.raises(CniError) as refused:
         chosen(folder, [Want("mynet"), Want("other")])
     assert "'other'" in refused.value.msg and str(folder) in refused.value.msg
-    assert refused.value.details == "there are: cnihook, mynet"
+    assert refused.value.details == "there are: mynet"
 
 
 def test_folders_from_the_environment() -> None:

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds on what annotations may request: a file that others can change, and images that can request."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+from cnihook.doctor.finding import Finding, Host
+from cnihook.doctor.leftovers import HOOK_FOLDERS, our_hooks
+from cnihook.oci import bounds_file, podman
+
+
+def check_owner(_host: Host) -> Iterator[Finding]:
+    """Find bounds that another user can change or remove."""
+    folder = os.path.dirname(bounds_file.PATH)
+    for path, mode in ((folder, "755"), (bounds_file.PATH, "644")):
+        try:
+            problem = bounds_file.unsafe(os.stat(path))
+        except OSError:
+            continue
+        if problem:
+            yield Finding(
+                "bounds",
+                f"{path}: {problem}",
+                "another user can lift the bounds on annotations; a hook accepts no such file",
+                f"chown root:root {path}; chmod {mode} {path}",
+            )
+
+
+def check_images(_host: Host) -> Iterator[Finding]:
+    """Find a hook for podman's containers, where podman copies annotations of images into them."""
+    hooks = [(path, hook) for folder in HOOK_FOLDERS for path, hook in our_hooks(folder)]
+    path = next((path for path, hook in hooks if "--trust-images" not in hook["args"]), "")
+    program = shutil.which("podman", path=f"{os.environ.get('PATH', os.defpath)}:/usr/bin:/bin")
+    if not path or not program:
+        return
+    version = podman.version(os.path.realpath(program))
+    if version and version >= podman.FIRST_WITHOUT:
+        return
+    yield Finding(
+        "image-annotations",
+        f"{path}: {podman.reason(version) if version else f'the version of {program} is not known'}",
+        "the hook refuses each container of podman that has its annotations",
+        "use podman 4.6 or newer, or: cnihook hooks.d install --trust-images",
+    )

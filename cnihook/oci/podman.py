@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Podman before 4.6.0 copies the annotations of an image's manifest into the container.
+
+There an image can request what the user did not.  No annotation says reliably that podman made a container,
+because an image can overwrite `io.container.manager`.  Its monitor, conmon, is the runtime's parent.
+"""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIRST_WITHOUT = (4, 6)  # podman pull request 18542
+_ANCESTORS = 4  # the runtime, conmon, and wrappers between
+_CACHE = "/run/cnihook/podman"
+_TIMEOUT = 10.0  # seconds for `podman --version`, which takes 0.02
+
+
+def copies_annotations(runtime: int) -> str:
+    """Return the reason why annotations may be an image's; empty if they are not.
+
+    `runtime` is the process of the container runtime, or the parent of the container's process.
+    """
+    program = maker(runtime)
+    if not program:
+        return ""
+    number = version(program)
+    if not number:
+        return f"{program} made the container, and its version is not known"
+    return reason(number) if number < FIRST_WITHOUT else ""
+
+
+def reason(version: "tuple[int, ...]") -> str:
+    number = ".".join(map(str, version))
+    return f"podman {number} copies annotations of the image into the container, so an image can write them"
+
+
+def maker(pid: int) -> str:
+    """Return the podman whose conmon is this process or one above it; empty if there is none."""
+    for ancestor in _ancestors(pid):
+        try:
+            if os.path.basename(os.readlink(f"/proc/{ancestor}/exe")) != "conmon":
+                continue
+            with open(f"/proc/{ancestor}/cmdline", "rb") as file:
+                arguments = file.read().decode(errors="surrogateescape").split("\0")
+        except OSError:
+            continue
+        # CRI-O's conmon has no such option, and no image's annotations either.
+        if "--exit-command" in arguments:
+            return arguments[arguments.index("--exit-command") + 1]
+    return ""
+
+
+def _ancestors(pid: int) -> "Iterator[int]":
+    for _ in range(_ANCESTORS):
+        if pid <= 1:
+            return
+        yield pid
+        pid = parent(pid)
+
+
+def parent(pid: int) -> int:
+    """Return the parent of a process; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def version(program: str) -> "tuple[int, ...]":
+    """Return the version of podman at this path; empty if it is not known.
+
+    Podman is started once for each boot and file.  A program that users other than root can change is not.
+    """
+    try:
+        fd = os.open(program, os.O_PATH | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return ()
+    try:
+        status = os.fstat(fd)
+        if status.st_uid or status.st_mode & 0o022 or not os.path.basename(program).startswith("podman"):
+            return ()
+        identity = f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+        cached = _read_cache().split()
+        if cached[:1] == [identity] and len(cached) == 2:
+            return _parse(cached[1])
+        text = _ask(f"/proc/{os.getpid()}/fd/{fd}")
+    except OSError:
+        return ()
+    finally:
+        os.close(fd)
+    number = _parse(text.rpartition(" ")[2])
+    if number:
+        _write_cache(f"{identity} {'.'.join(map(str, number))}\n")
+    return number
+
+
+def _parse(text: str) -> "tuple[int, ...]":
+    """Return the numbers of 4.3.1 or 5.0.0-rc1; empty if there are fewer than two."""
+    numbers = text.strip().partition("-")[0].split(".")
+    if len(numbers) < 2 or not all(number.isascii() and number.isdigit() for number in numbers):
+        return ()
+    return tuple(map(int, numbers))
+
+
+def _ask(program: str) -> str:
+    from cnihook.lean import process
+
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/"}
+    outcome = process.run(program, ["podman", "--version"], environment, b"", _TIMEOUT)
+    return outcome.stdout.decode(errors="replace").strip() if outcome.status == 0 else ""
+
+
+def _read_cache() -> str:
+    try:
+        with open(_CACHE) as file:
+            return file.read()
+    except (OSError, ValueError):
+        return ""
+
+
+def _write_cache(text: str) -> None:
+    temporary = f"{_CACHE}.{os.getpid()}"
+    try:
+        # The folder is not made here: by its absence the first container after a boot is known.
+        with open(temporary, "w") as file:
+            file.write(text)
+        os.replace(temporary, _CACHE)
+    except OSError:
+        pass  # the next start asks again

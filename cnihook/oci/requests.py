@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The requests of a container's annotations, within bounds and from a trusted author only."""
+
+from cnihook.oci import bounds_file, podman, wants, words
+from cnihook.runtime.bounds import Bounds, Guard
+from cnihook.runtime.wants import Wants
+from cnihook.spec.errors import INVALID_CONFIG, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def of(annotations: "Mapping[str, str]", runtime: int, own: "Bounds | None" = None) -> Wants:
+    """Return what a container's annotations request.
+
+    `runtime` is the process of its runtime, `own` the bounds that the hook's arguments set.  Raises CniError
+    for an annotation that is malformed, not allowed, or possibly an image's.
+    """
+    if not wants.is_asking(annotations):
+        return Wants()
+    bounds = check_author(annotations, runtime, own)
+    request = wants.from_annotations(annotations)
+    source = wants.NETWORKS if wants.NETWORKS in annotations else words.MULTUS
+    request.guard = Guard(request, source, bounds)
+    request.guard.check_options()
+    return request
+
+
+def check_author(
+    annotations: "Mapping[str, str]", runtime: int, own: "Bounds | None" = None
+) -> "list[Bounds]":
+    """Raise CniError if the author of an image may have written these annotations, and is not trusted.
+
+    Returns all bounds that there are.
+    """
+    bounds = [each for each in (bounds_file.load(), own) if each]
+    if not any(each.trust_images for each in bounds) and (why := podman.copies_annotations(runtime)):
+        name = next(name for name in annotations if wants.is_asking([name]))
+        raise CniError(
+            INVALID_CONFIG,
+            f"annotation {name}: {why}",
+            "use podman 4.6 or newer; or cni-runc with --sysctl net.cnihook.NAME=VALUE, which an image "
+            'cannot set; or trust all images: `cnihook hooks.d install --trust-images`, or "annotations": '
+            f'{{"trustImages": true}} in {bounds_file.PATH}',
+        )
+    return bounds
