@@ -29,7 +29,7 @@ from cnihook.sdk import (
     try_each,
 )
 from cnihook.sdk.taken import Taken
-from cnihook.spec.errors import INTERNAL
+from cnihook.spec.errors import INTERNAL, ResourceTaken
 from cnihook.spec.names import check_ifname
 
 TYPE_CHECKING = False
@@ -144,6 +144,7 @@ def _find_device(host: Rtnl, conf: Conf) -> Link:
     if link:
         return link
     hint = ""
+    error_type: type[CniError] = CniError
     for one in taken.everything():
         if (
             one.name == conf.device
@@ -151,7 +152,8 @@ def _find_device(host: Rtnl, conf: Conf) -> Link:
             or (conf.folder and one.path.startswith(os.path.realpath(conf.folder)))
         ):
             hint = f"container {one.container_id} has {one.name} as {one.ifname}"
-    raise CniError(INTERNAL, f"failed to find host device: {conf.what} is no interface of the host", hint)
+            error_type = ResourceTaken
+    raise error_type(INTERNAL, f"failed to find host device: {conf.what} is no interface of the host", hint)
 
 
 def _move_in(call: Call, device: Link) -> None:

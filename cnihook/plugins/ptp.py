@@ -32,7 +32,7 @@ from cnihook.sdk import (
     try_each,
     veth,
 )
-from cnihook.spec.errors import INTERNAL
+from cnihook.spec.errors import INTERNAL, ResourceTaken
 
 
 class Conf:
@@ -119,7 +119,7 @@ def _set_host_end(call: Call, outer: Link, ips: "list[IP]") -> None:
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise
-            raise CniError(
+            raise ResourceTaken(
                 INTERNAL,
                 f"{address} for {call.ifname} of container {call.container_id} is in use",
                 f"`ip route show {address}` names the link that it is reached by",

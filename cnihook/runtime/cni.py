@@ -10,9 +10,10 @@ The CNI runtime for programs that embed it: what libcni is to Go, with what libc
     print(result.ips[0].net)
     cni.delete(network, "c1")
 
-Beyond libcni: an attachment is on record before its first plugin runs; an ADD that fails is undone; one
-operation at a time on a container, and garbage collection while nothing else goes on on its network; a DEL
-goes on past a plugin that fails.  Errors are CniError, with the code that the plugin gave, or OSError.
+Beyond libcni: an attachment is on record before its first plugin runs; an ADD that fails is undone; an ADD
+that finds an address, a port or a device taken releases what containers that are gone have, and tries again;
+one operation at a time on a container, and garbage collection while nothing else goes on on its network; a
+DEL goes on past a plugin that fails.  Errors are CniError, with the code that the plugin gave, or OSError.
 """
 
 from cnihook.lean.words import describe
@@ -24,7 +25,14 @@ from cnihook.runtime.networks import Network
 from cnihook.sdk import invoke
 from cnihook.sdk.call import Request
 from cnihook.sdk.undo import Undo
-from cnihook.spec.errors import INTERNAL, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError, as_cni_error
+from cnihook.spec.errors import (
+    INTERNAL,
+    INVALID_CONFIG,
+    UNKNOWN_CONTAINER,
+    CniError,
+    ResourceTaken,
+    as_cni_error,
+)
 from cnihook.spec.names import check_container_id, check_ifname, record_name
 from cnihook.spec.result import Result
 
@@ -140,11 +148,37 @@ class CNI:
             undo.push(record.remove)
             record.write()
             try:
-                return attachment.up(network, record, timeout=self.timeout)
+                try:
+                    return attachment.up(network, record, timeout=self.timeout)
+                except ResourceTaken:
+                    if not self._release_gone():
+                        raise
+                    return attachment.up(network, record, timeout=self.timeout)
             except BaseException as error:
                 if getattr(error, "__notes__", ()):  # not all could be undone: a DEL may be tried again
                     undo.forget()
                 raise
+
+    def _release_gone(self) -> bool:
+        """Detach what containers that are gone have on any network.  Returns False if there was nothing.
+
+        libcni's records do not say what has ended, and stay.  One that is busy or cannot be detached stays,
+        too: the caller has an error to raise already.
+        """
+        released = False
+        for stale in self.attachments():
+            if stale.holder is None or not attachment.is_gone(stale):
+                continue
+            try:
+                with self._lock(stale.container_id, "gc", timeout=0):
+                    record = cache.find(stale.network, stale.container_id, stale.ifname, self.cache_folder)
+                    if record is not None and record.holder and attachment.is_gone(record):
+                        attachment.down(record, self.plugin_path, timeout=self.timeout)
+                        record.remove()
+                        released = True
+            except (CniError, OSError):
+                continue
+        return released
 
     def _holder(self, netns: str, pid: int) -> "dict[str, Any]":
         try:
@@ -299,7 +333,6 @@ class CNI:
         chain.raise_all(errors)
         return released
 
-    def _lock(self, container_id: str, purpose: str) -> Lock:
-        return Lock(
-            f"container-{container_id}", timeout=self.lock_timeout, purpose=f"{purpose} {container_id}"
-        )
+    def _lock(self, container_id: str, purpose: str, timeout: "float | None" = None) -> Lock:
+        timeout = self.lock_timeout if timeout is None else timeout
+        return Lock(f"container-{container_id}", timeout=timeout, purpose=f"{purpose} {container_id}")

@@ -15,7 +15,7 @@ from cnihook.linux.rtnl import (
 )
 from cnihook.sdk import settings
 from cnihook.sdk.call import Call
-from cnihook.spec.errors import INTERNAL, CniError
+from cnihook.spec.errors import INTERNAL, CniError, ResourceTaken
 from cnihook.spec.result import IP, Interface, Result, Route
 
 _DAD_TIMEOUT = 5.0  # seconds; the kernel takes one to two for duplicate address detection
@@ -92,9 +92,9 @@ def _wait_for_addresses(call: Call, link: Link) -> None:
         found = [address for address in call.sandbox.addresses(link) if address.net.address.version == 6]
         for address in found:
             if address.flags & IFA_F_DADFAILED:
-                raise CniError(
+                raise ResourceTaken(
                     INTERNAL,
-                    f"{address.net} on {link.name}: somebody else on the link has this address already",
+                    f"{address.net} on {link.name}: another host on the link has this address already",
                 )
         if not any(
             address.flags & IFA_F_TENTATIVE and not address.net.address.is_link_local for address in found

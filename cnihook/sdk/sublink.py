@@ -15,7 +15,7 @@ from cnihook.sdk import interface, ipam, settings
 from cnihook.sdk.call import Call
 from cnihook.sdk.undo import Undo, try_each
 from cnihook.spec.config import NetConf
-from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, CniError, invalid_config
+from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, CniError, ResourceTaken, invalid_config
 from cnihook.spec.result import DNS, Interface, Result
 
 TYPE_CHECKING = False
@@ -155,7 +155,10 @@ def _create(call: Call, conf: Conf, master: Link, kind: str, data: "tuple[bytes,
             name = _other_name(call)
             create(name)
     except NetlinkError as error:
-        raise CniError(INTERNAL, str(error), _hint(error.errno, kind, master)) from None
+        # What the link needs of its master, an address or a mode, may be a dead container's.
+        is_taken = error.errno in (errno.EEXIST, errno.EBUSY, errno.EADDRINUSE)
+        error_type = ResourceTaken if is_taken else CniError
+        raise error_type(INTERNAL, str(error), _hint(error.errno, kind, master)) from None
     return call.sandbox.link(name)
 
 

@@ -371,7 +371,7 @@ def test_gc_frees_the_leases_of_those_that_are_gone(host: Host, outside: Outside
     [
         ({"mode": "x"}, 7),
         ({"master": "up9"}, 50),
-        ({"ipam": {"type": "host-local", "ranges": [[{"subnet": "198.51.100.0/30"}]]}}, 50),
+        ({"ipam": {"type": "host-local", "subnet": "198.51.100.0/30", "statusWhenFull": True}}, 50),
     ],
     ids=["configuration", "master", "ipam"],
 )

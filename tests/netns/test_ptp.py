@@ -491,6 +491,7 @@ def test_gc_without_a_list_changes_nothing(host: Host) -> None:
 @SPEC_1_1
 def test_status_is_what_ipam_says(host: Host) -> None:
     conf = network("10.9.0.0/30", version="1.1.0")
+    conf["ipam"]["statusWhenFull"] = True
     assert host.cni("STATUS", conf) is None
     add(host, conf)
 
