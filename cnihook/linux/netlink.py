@@ -63,6 +63,10 @@ def u16(kind: int, value: int) -> bytes:
     return attr(kind, struct.pack("=H", value))
 
 
+def s32(kind: int, value: int) -> bytes:
+    return attr(kind, struct.pack("=i", value))
+
+
 def u32(kind: int, value: int) -> bytes:
     return attr(kind, struct.pack("=I", value))
 

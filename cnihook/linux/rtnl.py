@@ -41,7 +41,7 @@ IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 # <linux/if_link.h>
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 20, 26, 27, 28
-IFLA_PROTINFO, IFLA_TXQLEN, IFLA_EXT_MASK = 12, 13, 29
+IFLA_PROTINFO, IFLA_TXQLEN, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 12, 13, 29, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_DATA = 1, 2, 5
 IFLA_BR_VLAN_FILTERING = 7
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33  # mode is what `bridge` calls hairpin
@@ -83,7 +83,8 @@ class Link:
 
     __slots__ = (
         "_families", "alias", "flags", "group", "hairpin", "index", "info_data", "isolated", "kind", "mac",
-        "master", "mtu", "name", "operstate", "peer_index", "txqlen", "vlan_filtering",
+        "master", "mtu", "name", "operstate", "peer_index", "peer_netns", "txqlen",
+        "vlan_filtering",
     )  # fmt: skip
 
     def __init__(self, body: bytes) -> None:
@@ -96,6 +97,8 @@ class Link:
         self.master = read_u32(found.get(IFLA_MASTER))  # index of the bridge that it is a port of, or 0
         # Of a veth its other end, of a macvlan what it is made upon; in whatever namespace that is.
         self.peer_index = read_u32(found.get(IFLA_LINK))
+        netns = found.get(IFLA_LINK_NETNSID)  # the kernel's number for that namespace; absent: this one
+        self.peer_netns: int | None = struct.unpack("=i", netns)[0] if netns else None
         self.alias = read_text(found.get(IFLA_IFALIAS))
         self.group = read_u32(found.get(IFLA_GROUP))
         self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]

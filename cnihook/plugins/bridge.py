@@ -122,6 +122,11 @@ def add(call: Call) -> Result:
         # Between here and the port's existence nobody may find the bridge unused and remove it.
         with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
             bridge = _ensure_bridge(call, conf)
+            if conf.mac:
+                from cnihook.sdk import mac_address  # few request an address
+
+                vlans = [conf.vlan or _DEFAULT_VLAN] if bridge.vlan_filtering else []
+                mac_address.refuse_taken(call.host, bridge, conf.mac, vlans=vlans)
             outer, inner = veth.add(call, mtu=conf.mtu, mac=conf.mac, master=bridge.index)
             undo.push(call.host.delete_link, outer)
         _set_port(call.host, conf, outer)

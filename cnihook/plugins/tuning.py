@@ -13,7 +13,7 @@ import os
 from cnihook.lean import fastjson
 from cnihook.lean.words import describe, in_words
 from cnihook.linux import sysctl
-from cnihook.linux.rtnl import mac_bytes
+from cnihook.linux.rtnl import Link, mac_bytes
 from cnihook.log import notice
 from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, try_each
 from cnihook.spec.errors import INTERNAL
@@ -142,6 +142,8 @@ def add(call: Call) -> Result:
                 _set(name, value)
                 settings[name]["is"] = _readable(name)  # the kernel has words of its own: 1-2 for 1,2
         if link:
+            if conf.link.get("mac", link.mac) != link.mac:
+                _refuse_taken_mac(call, link, conf.link["mac"])
             call.sandbox.set_link(link, **conf.link)
         if settings:
             _store(path, _merged(own, earlier))
@@ -151,6 +153,19 @@ def add(call: Call) -> Result:
             interface.mac = conf.link.get("mac", interface.mac)
             interface.mtu = conf.link.get("mtu", interface.mtu)
     return result
+
+
+def _refuse_taken_mac(call: Call, link: Link, mac: str) -> None:
+    """Look at the bridge that a veth leads to.  For a macvlan the kernel looks by itself."""
+    port = call.host.find_link_by_index(link.peer_index) if link.kind == "veth" else None
+    if not (port and port.kind == "veth" and port.peer_index == link.index and port.master):
+        return
+    bridge = call.host.find_link_by_index(port.master)
+    if bridge and bridge.kind == "bridge":
+        from cnihook.sdk import mac_address  # few request an address
+
+        vlans = call.host.port_vlans().get(port.index, set()) if bridge.vlan_filtering else set()
+        mac_address.refuse_taken(call.host, bridge, mac, own=port, vlans=vlans)
 
 
 def _readable(name: str) -> "str | None":

@@ -11,7 +11,7 @@ import errno
 from cnihook.linux import stacked
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
-from cnihook.sdk import interface, ipam, settings
+from cnihook.sdk import interface, ipam, mac_address, settings
 from cnihook.sdk.call import Call
 from cnihook.sdk.undo import Undo, try_each
 from cnihook.spec.config import NetConf
@@ -109,6 +109,8 @@ def add(
                 f"{present.name} already exists in {call.netns}",
                 ours if call.owner == present.alias else another,
             )
+    if mac and master.kind == "bridge":
+        mac_address.refuse_taken(_home(call, conf), master, mac)
     with Undo() as undo:
         if not given:
             # As there is no such interface, an address that is kept for it is in nobody's use, and undoing
@@ -128,7 +130,12 @@ def add(
         result.interfaces = [Interface(link.name, link.mac, sandbox=call.netns)]
         for ip in result.ips:
             ip.interface = 0
-        interface.configure(call, link, result)
+        try:
+            interface.configure(call, link, result)
+        except NetlinkError as error:
+            if error.errno != errno.EADDRINUSE:  # the kernel compares the MAC addresses on one master
+                raise
+            raise mac_address.taken(link.mac, f"{master.name} or a container on it has it") from None
         if conf.dns is not None:
             result.dns = conf.dns
         return result

@@ -80,6 +80,10 @@ class PortTaken(ResourceTaken):
     """A port of the host is published by another container."""
 
 
+class MacTaken(PoolExhausted):
+    """A MAC address is another container's on the same bridge, which may be stale as well."""
+
+
 def invalid_config(msg: str, details: str = "") -> CniError:
     return CniError(INVALID_CONFIG, msg, details)
 

@@ -87,6 +87,35 @@ def test_other_modes_keep_containers_apart(host: Host, outside: Outside, mode: s
         assert connect(container, outside, Outside.ADDRESS)
 
 
+@pytest.mark.known_difference("the kernel's error without the address")
+@pytest.mark.parametrize("whose", ["master", "container"])
+def test_mac_of_a_neighbour_is_refused(host: Host, master: Any, whose: str) -> None:
+    one, _ = add(host, network())
+    mac = master["address"] if whose == "master" else container_mac(one)
+
+    two = host.container()
+    with pytest.raises(CniFailure, match=f"MAC address {mac} is taken"):
+        host.cni("ADD", network(mac=mac), two)
+    assert two.links() == {"lo"}
+
+
+@pytest.mark.known_difference("does not compare MAC addresses")
+def test_mac_of_a_neighbour_on_a_bridge_is_refused(host: Host) -> None:
+    """A master that is a bridge: its containers are neighbours, too."""
+    bridge = "02:00:00:00:00:01"
+    host.run("ip", *f"link add br0 address {bridge} up type bridge".split())
+    host.before = host.facts()
+    peer = host.container()
+    host.run("ip", *"link add v1 master br0 type veth peer name eth0 netns".split(), peer.name)
+    mac = peer.link("eth0")["address"]
+
+    with pytest.raises(CniFailure, match=f"MAC address {mac} is taken"):
+        host.cni("ADD", network(master="br0", mac=mac), host.container())
+    with pytest.raises(CniFailure, match=f"MAC address {bridge} is taken"):
+        host.cni("ADD", network(master="br0", mac=bridge), host.container())
+    host.run("ip", "link", "del", "v1")
+
+
 def test_passthru_gives_one_container_all_of_the_master(host: Host, master: Any, outside: Outside) -> None:
     one, _ = add(host, network(mode="passthru"))
 

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which MAC addresses a bridge knows, and the one at the other end of a veth pair.
+
+The forwarding table of a bridge (`bridge fdb`) has the bridge's own address, those of its ports, and what it
+has learned in the last 300 s.  A container that was silent for longer is not in it, but its address is: the
+kernel answers questions about a link in another namespace, if it is named by its number here.
+
+<linux/neighbour.h> has the messages, <linux/if_link.h> IFLA_LINK_NETNSID.
+"""
+
+import _struct as struct
+import errno
+from _socket import AF_UNSPEC
+
+from cnihook.linux.netlink import NetlinkError, attr, s32, u16, u32
+from cnihook.linux.rtnl import AF_BRIDGE, RTM_GETLINK, Link, Rtnl, mac_bytes
+
+_RTM_GETNEIGH = 30
+_NDA_LLADDR, _NDA_VLAN, _NDA_MASTER = 2, 5, 9
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, link, state, flags, type
+_IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
+_IFLA_TARGET_NETNSID = 46
+
+
+def find(rtnl: Rtnl, bridge: Link, mac: str, vlan: int = 0) -> int:
+    """Return the index of the link that leads to this address, 0 if the bridge does not know it.
+
+    The bridge's own index stands for its own address.  Linux before 5.0 cannot tell, and it is 0.
+    """
+    body = _NEIGHBOUR.pack(AF_BRIDGE, 0, 0, 0, 0) + u32(_NDA_MASTER, bridge.index)
+    body += attr(_NDA_LLADDR, mac_bytes(mac))
+    if vlan:
+        body += u16(_NDA_VLAN, vlan)
+    try:
+        answer = rtnl.request(_RTM_GETNEIGH, 0, body, f"look up {mac} on {bridge.name}")[0]
+    except NetlinkError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP):
+            return 0
+        raise
+    index: int = _NEIGHBOUR.unpack_from(answer)[1]
+    return index
+
+
+def other_end(rtnl: Rtnl, end: Link) -> "Link | None":
+    """Return the other end of a veth pair, in whatever namespace it is; None if it cannot be seen."""
+    if end.peer_netns is None:
+        return rtnl.find_link_by_index(end.peer_index)
+    body = _IFINFO.pack(AF_UNSPEC, 0, end.peer_index, 0, 0) + s32(_IFLA_TARGET_NETNSID, end.peer_netns)
+    try:
+        return Link(rtnl.request(RTM_GETLINK, 0, body, f"look up the other end of {end.name}")[0])
+    except NetlinkError as error:
+        if error.errno in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+            return None
+        raise
