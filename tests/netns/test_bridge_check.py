@@ -205,6 +205,7 @@ def test_status_is_good_where_an_add_would_be(host: Host) -> None:
 @SPEC_1_1
 def test_status_passes_on_what_ipam_says(host: Host) -> None:
     conf = network("10.9.0.0/30", version="1.1.0")
+    conf["ipam"]["statusWhenFull"] = True
     add(host, conf)
 
     with pytest.raises(CniFailure, match=r"10\.9\.0\.") as failure:
