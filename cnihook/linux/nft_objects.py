@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     Message = tuple[int, int, bytes]
 
 IPV4_ADDR, IPV6_ADDR, IFNAME = (7, 4), (8, 16), (41, 16)  # libnftables' number for a type, and its length
-RETURN = -5
-POST_ROUTING, SRCNAT = 4, 100  # a hook, and a priority there
+DROP, JUMP, RETURN = 0, -3, -5
+FORWARD, POST_ROUTING, FILTER, SRCNAT = 2, 4, 0, 100  # hooks, and priorities there
 
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN = SUBSYSTEM, SUBSYSTEM | 2, SUBSYSTEM | 3, SUBSYSTEM | 5
 _NEWRULE, _DELRULE, _NEWSET, _DELSET = SUBSYSTEM | 6, SUBSYSTEM | 8, SUBSYSTEM | 9, SUBSYSTEM | 11
@@ -28,7 +28,9 @@ _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LEN, _SET_DATA_TYPE, _SET_ID = 2, 3, 4, 5, 6, 10
 _MAP, _VERDICTS = 0x8, 0xFFFFFF00
 _RULE_CHAIN, _RULE_EXPRESSIONS, _LIST_ELEM, _EXPR_NAME, _EXPR_DATA = 2, 4, 1, 1, 2
-_DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 1, 2, 1
+_DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 1, 2, 1, 2
+_EQUAL, _NOT_EQUAL = 0, 1
+_CT_STATE, _STATE_INVALID = 0, 1
 _NFPROTO = {4: bytes((2,)), 6: bytes((10,))}
 _SOURCE, _DESTINATION = {4: (12, 4), 6: (8, 16)}, {4: (16, 4), 6: (24, 16)}  # offset and length
 _META_NFPROTO, _NETWORK_HEADER, _REGISTER, _VERDICT_REGISTER = 15, 1, 1, 0
@@ -97,15 +99,29 @@ def source(version: int) -> bytes:
 
 def destined(net: IPNet) -> bytes:
     """Go on with what is for an address of this network."""
+    return _of_version(net.address.version) + _within(net, _DESTINATION)
+
+
+def leaving(net: IPNet) -> bytes:
+    """Go on with what an address of this network sends to an address that is not of it."""
+    return _of_version(net.address.version) + _within(net, _SOURCE) + _within(net, _DESTINATION, _NOT_EQUAL)
+
+
+def _within(net: IPNet, field: "dict[int, tuple[int, int]]", operator: int = _EQUAL) -> bytes:
     address, prefix = net.network().address, net.prefix
-    offset, length = _DESTINATION[address.version]
+    offset, length = field[address.version]
     whole, rest = divmod(prefix, 8)
-    parts = _of_version(address.version)
     if rest:
         mask = ((1 << prefix) - 1 << 8 * length - prefix).to_bytes(length, "big")
-        return parts + _load(offset, length) + _mask(mask) + _equals(address)
+        return _load(offset, length) + _mask(mask) + _compare(operator, address)
     # Of whole bytes nft compares no others.
-    return parts + _load(offset, whole) + _equals(address[:whole]) if whole else parts
+    return _load(offset, whole) + _compare(operator, address[:whole]) if whole else b""
+
+
+def invalid() -> bytes:
+    """Go on with what belongs to no connection that conntrack knows, and does not open one."""
+    load = _expression("ct", _u32(1, _REGISTER), _u32(2, _CT_STATE))
+    return load + _mask(struct.pack("=I", _STATE_INVALID)) + _compare(_NOT_EQUAL, bytes(4))
 
 
 def vmap(name: str) -> bytes:
@@ -113,8 +129,10 @@ def vmap(name: str) -> bytes:
     return _expression("lookup", text(1, name), _u32(2, _REGISTER), _u32(3, _VERDICT_REGISTER))
 
 
-def verdict(code: int) -> bytes:
-    data = nested(2, nested(_DATA_VERDICT, attr(_VERDICT_CODE, struct.pack(">i", code))))
+def verdict(code: int, chain: str = "") -> bytes:
+    """`chain` is where a JUMP leads."""
+    target = text(_VERDICT_CHAIN, chain) if chain else b""
+    data = nested(2, nested(_DATA_VERDICT, attr(_VERDICT_CODE, struct.pack(">i", code)), target))
     return _expression("immediate", _u32(1, _VERDICT_REGISTER), data)
 
 
@@ -123,7 +141,8 @@ def masquerade() -> bytes:
 
 
 def _of_version(version: int) -> bytes:
-    return _expression("meta", _u32(1, _REGISTER), _u32(2, _META_NFPROTO)) + _equals(_NFPROTO[version])
+    load = _expression("meta", _u32(1, _REGISTER), _u32(2, _META_NFPROTO))
+    return load + _compare(_EQUAL, _NFPROTO[version])
 
 
 def _load(offset: int, length: int) -> bytes:
@@ -142,8 +161,8 @@ def _mask(bits: bytes) -> bytes:
     )
 
 
-def _equals(value: bytes) -> bytes:
-    return _expression("cmp", _u32(1, _REGISTER), _u32(2, 0), nested(3, attr(_DATA_VALUE, value)))
+def _compare(operator: int, value: bytes) -> bytes:
+    return _expression("cmp", _u32(1, _REGISTER), _u32(2, operator), nested(3, attr(_DATA_VALUE, value)))
 
 
 def _expression(name: str, *data: bytes) -> bytes:

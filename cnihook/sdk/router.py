@@ -52,8 +52,8 @@ def enable(host: Rtnl, version: int) -> None:
                 INTERNAL,
                 f"enable IPv6 forwarding: {in_words(error)}",
                 f"without it {link.name} would ignore router advertisements, and the host would lose the "
-                f"routes that it has from them; `sysctl -w {sysctl.dotted(accept_ra(link))}=2`, or give the "
-                "host static routes and set it to 0",
+                f"routes that it has from them; on the host: `sysctl -w {sysctl.dotted(accept_ra(link))}=2 "
+                f"{sysctl.dotted(FORWARDING[version])}=1`",
             ) from error
     sysctl.write(FORWARDING[version], 1)
 
@@ -71,6 +71,7 @@ def obeying(host: Rtnl) -> "list[Link]":
         and not link.forwards_ipv6
         and (link.master not in links or links[link.master].kind == "vrf")
         and link.name != "lo"
+        and not veth.is_own(link)
     ]
 
 

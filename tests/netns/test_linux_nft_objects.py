@@ -37,6 +37,14 @@ add rule inet t base ip6 saddr vmap @m6
 """
 WORDS += "".join(f"add rule inet t one {'ip6' if ':' in net else 'ip'} daddr {net} return\n" for net in NETS)
 WORDS += "add rule inet t one masquerade\n"
+WORDS += """\
+add chain inet t out { type filter hook forward priority filter ; }
+add chain inet t lost
+add rule inet t out ct state invalid jump lost
+"""
+for net in NETS:
+    ip = "ip6" if ":" in net else "ip"
+    WORDS += f"add rule inet t lost {ip} saddr {net} {ip} daddr != {net} drop\n"
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +62,8 @@ def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def messages() -> "list[Message]":
-    leave = nft_objects.verdict(nft_objects.RETURN)
+    leave, drop = (nft_objects.verdict(code) for code in (nft_objects.RETURN, nft_objects.DROP))
+    nets = [IPNet.parse(net) for net in NETS]
     return [
         nft_objects.table("t"),
         nft_objects.verdict_map("t", "m4", nft_objects.IPV4_ADDR),
@@ -66,8 +75,14 @@ def messages() -> "list[Message]":
         nft_objects.flush("t", "one"),
         nft_objects.rule("t", "base", nft_objects.source(4), nft_objects.vmap("m4")),
         nft_objects.rule("t", "base", nft_objects.source(6), nft_objects.vmap("m6")),
-        *(nft_objects.rule("t", "one", nft_objects.destined(IPNet.parse(net)), leave) for net in NETS),
+        *(nft_objects.rule("t", "one", nft_objects.destined(net), leave) for net in nets),
         nft_objects.rule("t", "one", nft_objects.masquerade()),
+        nft_objects.chain("t", "out", "filter", nft_objects.FORWARD, nft_objects.FILTER),
+        nft_objects.chain("t", "lost"),
+        nft_objects.flush("t", "out"),
+        nft_objects.flush("t", "lost"),
+        nft_objects.rule("t", "out", nft_objects.invalid(), nft_objects.verdict(nft_objects.JUMP, "lost")),
+        *(nft_objects.rule("t", "lost", nft_objects.leaving(net), drop) for net in nets),
     ]
 
 
@@ -119,7 +134,7 @@ def test_a_network_of_everything_needs_no_address(host: Host) -> None:
 def test_all_can_be_deleted_one_by_one(host: Host) -> None:
     change(host, messages())
 
-    change(host, [nft_objects.delete_chain("t", name) for name in ("base", "one")])
+    change(host, [nft_objects.delete_chain("t", name) for name in ("base", "one", "out", "lost")])
     assert "chain" not in host.nft() and "map m4" in host.nft()
     change(host, [nft_objects.delete_set("t", name) for name in ("m4", "m6", "members")])
     assert host.nft().split() == ["table", "inet", "t", "{", "}"]

@@ -2,6 +2,7 @@
 """Real traffic between the namespaces of a test: connections, datagrams, and bare Ethernet frames."""
 
 import socket
+import struct
 import time
 
 from tests.support.namespace import Namespace
@@ -53,6 +54,39 @@ def source_seen(client: Namespace, server: Namespace, address: str) -> str:
         theirs.bind(("", 0))
         ours.sendto(b"ping", (address, theirs.getsockname()[1]))
         return str(theirs.recvfrom(16)[1][0])
+
+
+def sources_of_strays(
+    client: Namespace, server: Namespace, source: str, destination: str, timeout: float = 0.3
+) -> list[str]:
+    """Send two segments of no connection, RST and ACK; return the sources of those that arrive in time."""
+    family = family_of(destination)
+    with (
+        server.socket(socket.SOCK_RAW, family, socket.IPPROTO_TCP) as receiver,
+        client.socket(socket.SOCK_RAW, family, socket.IPPROTO_TCP) as sender,
+    ):
+        receiver.settimeout(timeout)
+        sender.bind((source, 0))
+        for _ in range(2):
+            sender.sendto(_stray(source, destination), (destination, 0))
+        sources: list[str] = []
+        try:
+            while len(sources) < 2:
+                sources.append(str(receiver.recvfrom(100)[1][0]))
+        except TimeoutError:
+            pass
+        return sources
+
+
+def _stray(source: str, destination: str) -> bytes:
+    family = family_of(source)
+    segment = struct.pack("!HHIIBBHHH", 1234, 4321, 7, 7, 5 << 4, 0x14, 512, 0, 0)
+    pseudo = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
+    pseudo += struct.pack("!HH", socket.IPPROTO_TCP, len(segment))  # zeros left out, they add nothing
+    total = sum(struct.unpack(f"!{(len(pseudo) + len(segment)) // 2}H", pseudo + segment))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return segment[:16] + struct.pack("!H", ~total & 0xFFFF) + segment[18:]
 
 
 def packet_socket(namespace: Namespace, link: str) -> socket.socket:
