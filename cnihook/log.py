@@ -132,7 +132,7 @@ def _write(path: str, text: str, flags: int = 0) -> None:
 
 
 def _text(path: str) -> str:
-    with open(path, errors="replace") as file:
+    with open(path, errors="replace", newline="\n") as file:
         return file.read()
 
 
@@ -154,14 +154,14 @@ def notice(text: str) -> None:
 
 def quote(program: str, stderr: bytes) -> None:
     """Pass on what a program printed on stderr; its last lines are kept in the log of the container."""
+    lines = [one_line(line) for line in stderr.decode(errors="replace").split("\n")]
     try:
-        os.write(2, stderr)
+        os.write(2, "\n".join(lines).encode(errors="replace"))
     except OSError:
         pass  # stderr is closed
     if _current:
-        for line in stderr.decode(errors="replace").splitlines()[-_QUOTED_LINES:]:
-            if line.strip():
-                _current.event(f"{program} printed: {line[:_QUOTED_LENGTH]}")
+        for line in list(filter(None, lines))[-_QUOTED_LINES:]:
+            _current.event(f"{program} printed: {line[:_QUOTED_LENGTH]}")
 
 
 def _prune(folder: str) -> None:

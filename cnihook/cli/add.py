@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook add: attach a network namespace to one network, as `cnitool add` does."""
 
-import json
-
-from cnihook.cli import target
+from cnihook.cli import arguments, target
 from cnihook.cli.arguments import Parser
 from cnihook.cli.target import Target
 
@@ -34,6 +32,6 @@ def main(argv: list[str]) -> int:
             capability_args=wanted.capability_args,
             pid=wanted.pid,
         )
-        print(json.dumps(result.to_json(network.version), indent=4))
+        arguments.print_json(result.to_json(network.version))
 
     return target.run("add", found, work)

@@ -2,6 +2,7 @@
 """What the commands have in common: how arguments are read, and how work on networks begins and fails."""
 
 import argparse
+import json
 import os
 import textwrap
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from cnihook.attach import Settings
 from cnihook.cli import terminal
 from cnihook.lean import signals
-from cnihook.lean.words import explain
+from cnihook.lean.words import explain, printable
 from cnihook.log import Log, complain
 from cnihook.oci import bounds_file
 from cnihook.oci import wants as words
@@ -203,6 +204,21 @@ def work(what: str, function: Callable[[], None]) -> int:
     except (Exception, signals.Interrupted) as error:
         complain(f"{what}: {explain(error)}")
         return 1
+
+
+def as_json(value: object, indent: int = 4) -> str:
+    """`value` for programs, in ASCII without control characters: a person may look at it, too."""
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
+
+
+def print_json(value: object) -> None:
+    print(as_json(value))
+
+
+def say(text: str) -> None:
+    """Print lines in which names and messages come from elsewhere."""
+    for line in text.split("\n"):
+        print(printable(line))
 
 
 @contextmanager

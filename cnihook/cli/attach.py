@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook attach: networks for a container that runs already."""
 
-import json
 import os
 
 from cnihook import attach
@@ -115,4 +114,4 @@ def _report(attached: list[Attachment]) -> str:
         }
         for one in attached
     ]
-    return json.dumps(results[0]["result"] if len(results) == 1 else results, indent=4)
+    return arguments.as_json(results[0]["result"] if len(results) == 1 else results)

@@ -2,7 +2,6 @@
 """cnihook check: whether attachments are as they were set up."""
 
 import argparse
-import json
 
 from cnihook.cli import arguments, attached, target
 from cnihook.cli.arguments import Parser
@@ -70,10 +69,10 @@ def _of_many(found: argparse.Namespace) -> int:
             {"record": path, "state": _UNKNOWN, "why": "is damaged"} for path in _damaged(found.container)
         ]
         if found.json:
-            print(json.dumps(reports, indent=4))
+            arguments.print_json(reports)
         else:
             for report in reports:
-                print(_line(report))
+                arguments.say(_line(report))
         states = [report["state"] for report in reports]
         outcome[0] = next((state for state in (_DIFFERENT, _UNKNOWN) if state in states), _WELL)
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook doctor: what is wrong on this host, why it matters, and the command that mends it."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from cnihook.doctor import (
     writable,
 )
 from cnihook.doctor.finding import Finding, Host
-from cnihook.lean.words import describe
+from cnihook.lean.words import describe, printable
 from cnihook.log import complain
 from cnihook.runtime import networks
 from cnihook.spec.errors import CniError
@@ -84,7 +83,7 @@ def main(argv: list[str]) -> int:
     code = arguments.work("doctor", work)
     shown = [finding for finding in findings if found.verbose or not finding.note]
     if found.json:
-        print(json.dumps([finding.to_json() for finding in shown], indent=4))
+        arguments.print_json([finding.to_json() for finding in shown])
     else:
         _show(shown)
     if code:
@@ -142,7 +141,8 @@ def _check_configurations(host: Host) -> Iterator[Finding]:
 def _fix(findings: list[Finding]) -> None:
     done = set()
     for finding in findings:
-        print(f"fixing {finding.kind}: {finding.what}: {finding.remedy}", file=sys.stderr, flush=True)
+        what = printable(f"fixing {finding.kind}: {finding.what}: {finding.remedy}")
+        print(what, file=sys.stderr, flush=True)
         if finding.remedy in done or not finding.fix:
             continue
         done.add(finding.remedy)
@@ -157,10 +157,10 @@ def _show(findings: list[Finding]) -> None:
     if not sys.stdout.isatty():
         for finding in findings:
             kind = f"note {finding.kind}" if finding.note else finding.kind
-            print(f"{kind}: {finding.what}; {finding.why}; remedy: {finding.remedy}")
+            arguments.say(f"{kind}: {finding.what}; {finding.why}; remedy: {finding.remedy}")
         return
     style = terminal.style()
     for finding in findings:
-        print(f"{style(finding.kind, 'yellow' if finding.note else 'red')}: {finding.what}")
-        print(f"    why:    {finding.why}")
-        print(f"    remedy: {style(finding.remedy, 'bold')}")
+        print(f"{style(finding.kind, 'yellow' if finding.note else 'red')}: {printable(finding.what)}")
+        arguments.say(f"    why:    {finding.why}")
+        print(f"    remedy: {style(printable(finding.remedy), 'bold')}")

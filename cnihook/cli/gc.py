@@ -85,7 +85,7 @@ def _of_all(found: argparse.Namespace) -> None:
 def _tell(verb: str, records: list[Record]) -> None:
     for record in records:
         what = f"{record.container_id}: {record.network} {record.ifname} {_addresses(record)}"
-        print(f"{verb} {what}".rstrip())
+        arguments.say(f"{verb} {what}".rstrip())
 
 
 class _Failures(Log):

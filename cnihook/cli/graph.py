@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook graph: a picture of a host's networks."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 
 from cnihook.attach import Settings
-from cnihook.cli import graph_html, graph_svg, graph_text, terminal
+from cnihook.cli import arguments, graph_html, graph_svg, graph_text, terminal
 from cnihook.cli.arguments import Parser
 from cnihook.cli.graph_model import Picture, details, take
 from cnihook.spec.errors import PLUGIN_NOT_AVAILABLE, CniError
@@ -65,7 +64,7 @@ def _drawn(picture: Picture, form: str, *, to_stdout: bool) -> bytes:
         lines = graph_text.tree(picture, style, width, unicode)
         return "".join(f"{line}\n" for line in lines).encode(errors="replace")
     if form == "json":
-        return f"{json.dumps(details(picture), indent=4)}\n".encode()
+        return f"{arguments.as_json(details(picture))}\n".encode()
     draw = {
         "svg": graph_svg.svg, "html": graph_html.html, "dot": graph_text.dot, "mermaid": graph_text.mermaid
     }  # fmt: skip

@@ -10,6 +10,10 @@ from cnihook.cli import graph_svg
 from cnihook.cli.graph_model import Picture, details
 from cnihook.cli.terminal import printable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -129,6 +133,15 @@ document.getElementById("search").addEventListener("input", (event) => search(ev
 """
 
 
+def _printable(value: "Any") -> "Any":
+    """With each text in it as the drawing has it."""
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
+
+
 def html(picture: Picture) -> str:
-    data = json.dumps(details(picture)).replace("<", "\\u003c")  # nothing in it may end the script
+    data = json.dumps(_printable(details(picture))).replace("<", "\\u003c")  # nothing may end the script
     return _PAGE.format(title=escape(printable(picture.title)), svg=graph_svg.svg(picture), data=data)

@@ -9,7 +9,7 @@ import sys
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.lean.splice import Document
-from cnihook.lean.words import in_words
+from cnihook.lean.words import in_words, printable
 from cnihook.oci import inject, resolv_conf, wants
 from cnihook.spec.errors import IO_FAILURE, CniError
 
@@ -163,4 +163,4 @@ def _difference(before: str, after: str, path: str) -> list[str]:
     lines = difflib.unified_diff(
         before.splitlines(keepends=True), after.splitlines(keepends=True), path, f"{path} (new)"
     )
-    return [line if line.endswith("\n") else f"{line}\n" for line in lines]
+    return [f"{printable(line.removesuffix(chr(10)))}\n" for line in lines]

@@ -4,7 +4,7 @@
 import base64
 import json
 
-from cnihook.cli import attached, needs, terminal
+from cnihook.cli import arguments, attached, needs, terminal
 from cnihook.cli.arguments import Parser
 from cnihook.cli.attached import Attached
 from cnihook.cli.differences import differences
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     inside: dict[str, View | str] = {}
     reports = [_report(one, host, inside) for one in listed]
     if found.json:
-        print(json.dumps({"container": found.id, "attachments": reports}, indent=4))
+        arguments.print_json({"container": found.id, "attachments": reports})
     else:
         _show(reports)
     return 0

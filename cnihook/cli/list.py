@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook list: the networks there are, and which plugin serves each of their parts."""
 
-import json
-
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.log import complain
@@ -39,14 +37,14 @@ def main(argv: list[str]) -> int:
         present = [networks.built_in()]
     described = [_describe(network, settings.plugin_path) for network in present]
     if found.json:
-        print(json.dumps({"networks": described, "problems": [str(each) for each in problems]}, indent=4))
+        arguments.print_json({"networks": described, "problems": [str(each) for each in problems]})
         return 1 if problems else 0
     if default:
         complain(f"no network configuration in {settings.conf_folder}: this is the built-in default")
     for each in described:
-        print(f"{each['name']}  {each['cniVersion'] or '0.1.0'}  {each['file']}")
+        arguments.say(f"{each['name']}  {each['cniVersion'] or '0.1.0'}  {each['file']}")
         for plugin in each["plugins"]:
-            print(f"    {plugin['type']}: {plugin['served_by']}")
+            arguments.say(f"    {plugin['type']}: {plugin['served_by']}")
     for problem in problems:
         complain(str(problem))
     return 1 if problems else 0

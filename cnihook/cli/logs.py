@@ -40,10 +40,10 @@ def main(argv: list[str]) -> int:
     if found.follow:
         _follow(found.id)
     elif found.id:
-        print(_read(found.id), end="")
+        arguments.say(_read(found.id).removesuffix("\n"))
     else:
         for line in _in_order({name: _text(name) for name in _all()}):
-            print(line)
+            arguments.say(line)
     return 0
 
 
@@ -72,7 +72,7 @@ def _text(name: str) -> str:
 
 def _in_order(texts: "dict[str, str]") -> "list[str]":
     """The lines of all, each with its container's ID."""
-    lines = [(line, name) for name, text in texts.items() for line in text.splitlines()]
+    lines = [(line, name) for name, text in texts.items() for line in text.split("\n") if line]
     told = []
     for line, name in sorted(lines):  # each begins with its time
         stamp, _, event = line.partition(" ")
@@ -89,9 +89,9 @@ def _follow(only: "str | None") -> None:
         present = [only] if only else _all()
         texts = {name: _text(name) for name in present}
         fresh = {name: _beyond(told.get(name, ""), text) for name, text in texts.items()}
-        lines = fresh[only].splitlines() if only else _in_order(fresh)
+        lines = list(filter(None, fresh[only].split("\n"))) if only else _in_order(fresh)
         for line in lines:
-            print(line)
+            arguments.say(line)
         sys.stdout.flush()
         told = texts
         terminal.wait(_PAUSE)

@@ -9,6 +9,7 @@ from cnihook import log
 from cnihook.attach import Settings
 from cnihook.cli import attached, ranges
 from cnihook.cli.arguments import Parser
+from cnihook.lean.words import printable
 from cnihook.log import Log
 from cnihook.runtime import cache, networks
 from cnihook.runtime.networks import Network
@@ -127,7 +128,7 @@ def _logged() -> "tuple[dict[str, int], dict[str, list[float]]]":
     durations: dict[str, list[float]] = {}
     for name in {*log.names(), *log.finished()}:
         try:
-            lines = Log(name).read().splitlines()
+            lines = Log(name).read().split("\n")
         except FileNotFoundError:
             continue  # its container ended just now
         for line in lines:
@@ -148,4 +149,4 @@ def _family(name: str, purpose: str, samples: _Samples) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return printable(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
                 _copy(
                     f"{_TEMPLATE}/{name}", f"{folder}/{name.replace(_PLACEHOLDER, found.name)}", found.name
                 )
-        print(f"{folder}: {', '.join(sorted(os.listdir(folder)))}; README.md says how to go on")
+        arguments.say(f"{folder}: {', '.join(sorted(os.listdir(folder)))}; README.md says how to go on")
 
     return arguments.work(f"new-plugin {found.name}", work)
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook plan: what each plugin of a network would be given.  Nothing is run."""
 
-import json
 import shlex
 
-from cnihook.cli import target
+from cnihook.cli import arguments, target
 from cnihook.cli.arguments import Parser
 from cnihook.cli.list import served_by
 from cnihook.cli.target import Target
@@ -47,16 +46,17 @@ def main(argv: list[str]) -> int:
         network = wanted.network()
         steps = _steps(found.command, network, wanted)
         if found.json:
-            print(json.dumps(steps, indent=4))
+            arguments.print_json(steps)
             return
         if not steps:
             since = SINCE[found.command]
-            print(f"nothing: {network.name} is of version {network.version}, {found.command} of {since}")
+            version = f"{network.name} is of version {network.version}"
+            arguments.say(f"nothing: {version}, {found.command} of {since}")
         for number, step in enumerate(steps, 1):
-            print(f"{number}. {step['type']} {found.command}, {step['served_by']}")
+            arguments.say(f"{number}. {step['type']} {found.command}, {step['served_by']}")
             for key, value in step["environment"].items():
-                print(f"   {key}={shlex.quote(value)}")
-            print("   stdin: " + json.dumps(step["stdin"], indent=2).replace("\n", "\n   "))
+                arguments.say(f"   {key}={shlex.quote(value)}")
+            arguments.say("   stdin: " + arguments.as_json(step["stdin"], indent=2).replace("\n", "\n   "))
 
     return target.run("plan", found, work)
 

@@ -2,13 +2,13 @@
 """cnihook ps: which containers are on which networks."""
 
 import argparse
-import json
 import string
 
 from cnihook.cli import arguments, attached, table
 from cnihook.cli.arguments import Parser
 from cnihook.cli.attached import Attached
 from cnihook.cli.table import Cell, Column
+from cnihook.lean.words import printable
 from cnihook.spec.names import check_network_name
 
 DESCRIPTION = """\
@@ -70,13 +70,13 @@ def main(argv: list[str]) -> int:
     found = parser().parse_args(argv)
     listed = [one for one in attached.load() if found.network in (None, one.network)]
     if found.json:
-        print(json.dumps([one.to_json() for one in listed], indent=4))
+        arguments.print_json([one.to_json() for one in listed])
     elif found.format is not None:
         for one in listed:
             print(found.format.format_map({name: _word(value) for name, value in one.to_json().items()}))
     elif found.quiet:
         for container in dict.fromkeys(one.container for one in listed):
-            print(container)
+            arguments.say(container)
     else:
         _show(listed)
     return 1 if attached.complain_of_damaged() else 0
@@ -84,10 +84,10 @@ def main(argv: list[str]) -> int:
 
 def _word(value: object) -> str:
     if isinstance(value, list):
-        return ",".join(value)
+        return printable(",".join(value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value is None else str(value)
+    return "" if value is None else printable(str(value))
 
 
 _COLUMNS = (

@@ -4,7 +4,7 @@
 from cnihook.attach import Settings
 from cnihook.cli import arguments, terminal
 from cnihook.cli.arguments import Parser
-from cnihook.lean.words import describe
+from cnihook.lean.words import describe, printable
 from cnihook.linux import netns
 from cnihook.log import Log
 from cnihook.runtime import attachment, cache, repair
@@ -81,7 +81,7 @@ def _repair(container_id: str, settings: Settings) -> None:
 def _tell(container_id: str, words: str, log: Log) -> None:
     log.event(f"repaired: {words}")
     try:
-        print(f"repaired {container_id}: {words}", flush=True)
+        print(printable(f"repaired {container_id}: {words}"), flush=True)
     except BrokenPipeError:
         terminal.read_no_more()  # which is no failure to repair what is amiss
 

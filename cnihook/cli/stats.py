@@ -2,7 +2,6 @@
 """cnihook stats: what goes through each attachment."""
 
 import argparse
-import json
 import os
 import select
 import termios
@@ -94,7 +93,7 @@ def main(argv: list[str]) -> int:
         if found.interval:
             time.sleep(found.interval)
             samples = _look(found.id, samples)
-        print(json.dumps([sample.to_json() for sample in samples.values()], indent=4))
+        arguments.print_json([sample.to_json() for sample in samples.values()])
     elif found.once or not terminal.is_terminal() or not terminal.has_rich():
         if found.interval:
             time.sleep(found.interval)

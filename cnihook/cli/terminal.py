@@ -9,6 +9,8 @@ import os
 import select
 import sys
 
+from cnihook.lean import words
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,8 +109,8 @@ def read_no_more() -> None:
 
 
 def printable(text: object) -> str:
-    """Without what would move the cursor or break a line: names come out of files that anybody may write."""
-    return "".join(each if each.isprintable() else "?" for each in str(text))
+    """With an escape for what would move the cursor or break a line: anybody may name a file."""
+    return words.printable(str(text))
 
 
 def cut(text: str, columns: int) -> str:

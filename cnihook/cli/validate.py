@@ -3,7 +3,6 @@
 
 import copy
 import difflib
-import json
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -59,10 +58,10 @@ def main(argv: list[str]) -> int:
     files = found.files or [*networks.file_names(settings.conf_folder), *bounds_files()]
     problems = [problem for path in files for problem in problems_of(path, settings.plugin_path)]
     if found.json:
-        print(json.dumps(problems, indent=4))
+        arguments.print_json(problems)
     else:
         for problem in problems:
-            print("; ".join(filter(None, [problem["problem"], problem["hint"]])))
+            arguments.say("; ".join(filter(None, [problem["problem"], problem["hint"]])))
         if not problems:
             print(f"{len(files)} {'file' if len(files) == 1 else 'files'}: nothing found")
     return 1 if problems else 0

@@ -2,20 +2,18 @@
 """What came out: a table and the failures for people, JSON and JUnit XML for programs."""
 
 import json
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 from cnihook.conformance.check import FAIL, NOTE, OK, SKIP, Check, Outcome
+from cnihook.lean.words import printable
 
 Style = Callable[[str, str], str]  # a text and the names of its colours: the text in these colours
 
 _COLOURS = {OK: "green", FAIL: "bold red", NOTE: "yellow", SKIP: "dim"}
 _CELL = 5
-# What XML cannot hold, not even escaped.
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Report:
@@ -70,6 +68,7 @@ class Report:
         for index, subject in enumerate(subjects):
             bars = "".join("|".ljust(_CELL) for _ in range(index))
             room = self._width - self._left - len(bars)
+            subject = printable(subject)
             shown = subject if len(subject) <= room else f"...{subject[3 - room :]}"
             lines.append(" " * self._left + bars + shown)
         for check in self._checks:
@@ -94,7 +93,7 @@ class Report:
             if outcome.mark != mark:
                 continue
             lines = [
-                f"{self._marked(mark)} {outcome.subject}: {outcome.check.name}",
+                f"{self._marked(mark)} {printable(outcome.subject)}: {outcome.check.name}",
                 _item(
                     "promise",
                     f"{outcome.check.promise} (specification: {outcome.check.section})",
@@ -117,7 +116,8 @@ class Report:
         lines = []
         for (subject, why), names in reasons.items():
             listed = ", ".join(names) if len(names) < 4 else f"{len(names)} checks"
-            lines.append(textwrap.fill(f"{subject}: {listed}: {why}", self._width, subsequent_indent="    "))
+            line = printable(f"{subject}: {listed}: {why}")
+            lines.append(textwrap.fill(line, self._width, subsequent_indent="    "))
         return "\n".join(["Not tried:", *lines, ""]) if lines else ""
 
     def _summary(self) -> str:
@@ -151,7 +151,8 @@ class Report:
             for outcome in self._outcomes
         ]
         counts = {words[mark]: count for mark, count in self.counts().items()}
-        return json.dumps({"counts": counts, "results": results}, indent=2) + "\n"
+        text = json.dumps({"counts": counts, "results": results}, indent=2)
+        return text.replace("\x7f", "\\u007f") + "\n"
 
     def junit(self) -> str:
         """A test suite for each plugin.  A note is a passed test with something on its standard output."""
@@ -199,12 +200,12 @@ def _totals(outcomes: Sequence[Outcome]) -> "dict[str, str]":
 
 
 def _xml(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", text)
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _item(name: str, text: str, width: int) -> str:
     lines = []
-    for line in text.splitlines() or [""]:
+    for line in map(printable, text.splitlines() or [""]):
         lines += textwrap.wrap(line, width - 11, break_on_hyphens=False) or [""]
     indented = f"\n{'':11}".join(lines)
     return f"  {name + ':':<9}{indented}"

@@ -90,7 +90,8 @@ def _dump(value: "Any", indent: int, level: int) -> str:
     if isinstance(value, str):
         from _json import encode_basestring_ascii
 
-        return encode_basestring_ascii(value)
+        text = encode_basestring_ascii(value)
+        return text.replace("\x7f", "\\u007f") if "\x7f" in text else text  # a control character, too
     if isinstance(value, int):
         return int.__repr__(value)
     if isinstance(value, float):

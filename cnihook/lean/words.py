@@ -12,7 +12,23 @@ def in_words(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    """`text` as one line that only shows what it says: no control of the terminal, no second line."""
+    parts = text.replace("\n", " ").replace("\t", " ").split(" ")
+    return printable(" ".join(filter(None, parts)))
+
+
+def printable(text: str) -> str:
+    """`text` with an escape such as \\x1b for each character that has no glyph.
+
+    These are what moves a cursor, ends a line or turns the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def describe(error: BaseException) -> str:

@@ -69,6 +69,8 @@ def check_ifname(name: str) -> None:
         raise refuse("is . or ..")
     if any(char in "/:\0" or char.isspace() for char in name):
         raise refuse("contains / or : or whitespace characters")
+    if not name.isprintable():
+        raise refuse("has a character that cannot be printed")
     if "%" in name:
         raise refuse("contains %", "to the kernel that is a pattern, of which it makes another name")
 

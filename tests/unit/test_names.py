@@ -115,6 +115,11 @@ def test_interface_names_that_nobody_takes(name: str) -> None:
     assert not accepts(check_ifname, name)
 
 
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a\x7f", "a\x9bb", "a\u202eb", "a\u200bb", "a\U000e0041"])
+def test_interface_name_that_cannot_be_printed_is_refused(name: str) -> None:
+    assert not accepts(check_ifname, name)
+
+
 @given(st.text(max_size=17))
 def test_any_text_is_an_interface_name_or_a_refusal(name: str) -> None:
     allowed = accepts(check_ifname, name)

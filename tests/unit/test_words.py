@@ -41,3 +41,21 @@ def test_root_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "_is_root", lambda: True)
 
     assert words.explain(DENIED) == words.describe(DENIED) == "/x: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain text", "plain text"),
+        ("two\nlines\t and  blanks ", "two lines and blanks"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("a\rb", "a\\rb"),
+        ("\x7f\x9b\x85", "\\x7f\\x9b\\x85"),
+        ("\u202e\u2066\u2028", "\\u202e\\u2066\\u2028"),
+        ("\udcff", "\\udcff"),
+        ("\U000e0041", "\\U000e0041"),
+        ("Grüße, 名前", "Grüße, 名前"),
+    ],
+)
+def test_one_line_shows_what_has_no_glyph(text: str, expected: str) -> None:
+    assert words.one_line(text) == expected
