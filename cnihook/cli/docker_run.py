@@ -54,7 +54,8 @@ served by the networks, and so are these, which docker lacks:
 Not for CNI networks: --publish-all, --link, --link-local-ip.
 
 If the daemon has the runtime cni-runc (daemon.json: {"runtimes": {"cni": {"path": "/PATH/TO/cni-runc"}}}),
-it runs the container by that, and whatever docker does with containers works: restarts, too.
+it runs the container by that, and whatever docker does with containers works: restarts, too.  Options become
+annotations there, so that bounds of /etc/cnihook/config.json apply to them.
 
 Else, or with another --runtime, or where $NETCONFPATH or $CNI_PATH is set, a second, small container
 "cnihook-pause-..." holds the network, and goes when the container has ended.  It takes root.

@@ -106,9 +106,10 @@ class _Entered:
         self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             libc.setns(self._inside.fd, libc.CLONE_NEWNET)
-        except OSError:
+        except OSError as error:
             os.close(self._home)
-            raise
+            why = f"enter the container's network namespace: {error.strerror}"
+            raise OSError(error.errno, why) from None
 
     def __exit__(
         self,

@@ -41,15 +41,13 @@ def maker(pid: int) -> str:
     """Return the podman whose conmon is this process or one above it; empty if there is none."""
     for ancestor in _ancestors(pid):
         try:
-            if os.path.basename(os.readlink(f"/proc/{ancestor}/exe")) != "conmon":
-                continue
             with open(f"/proc/{ancestor}/cmdline", "rb") as file:
                 arguments = file.read().decode(errors="surrogateescape").split("\0")
         except OSError:
             continue
-        # CRI-O's conmon has no such option, and no image's annotations either.
-        if "--exit-command" in arguments:
-            return arguments[arguments.index("--exit-command") + 1]
+        # An option of conmon, whatever its file is called.  CRI-O's conmon does not have it.
+        if "--exit-command" in arguments[:-1]:
+            return arguments[arguments.index("--exit-command") + 1] or "podman"
     return ""
 
 

@@ -163,10 +163,6 @@ def _parse_list(raw: "dict[str, Any]", text: bytes, source: str, folder: str) ->
     elif not listed:
         raise invalid_config(f"{source}: no plugins in list")
     plugins = [_plugin(item, f"{source}: plugins[{index}]") for index, item in enumerate(listed)]
-    for index, plugin in enumerate(plugins):
-        where = NetConf(plugin, f"{source}: plugins[{index}]")
-        if where.has("cnihook"):
-            raise where.refuse("cnihook", "has no effect on a plugin", "put it beside the list's name")
     beside = _not_inlined(f"{folder}/{raw['name']}") if folder and not inlined_only else []
     if beside:
         # The record of an attachment must hold all of them, whatever becomes of those files.
@@ -176,6 +172,10 @@ def _parse_list(raw: "dict[str, Any]", text: bytes, source: str, folder: str) ->
             text = fastjson.dumps(raw).encode()
         except ValueError as error:
             raise invalid_config(f"{source}: error parsing configuration list: {error}") from None
+    for index, plugin in enumerate(plugins):
+        conf = NetConf(plugin, f"{source}: plugins[{index}]")
+        if conf.has("cnihook"):
+            raise conf.refuse("cnihook", "has no effect on a plugin", "put it beside the list's name")
     if not plugins:
         raise invalid_config(f'{source}: no plugin configs found: it has neither "type" nor "plugins"')
     return Network(raw, text, source, plugins, raw["name"])

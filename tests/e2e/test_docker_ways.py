@@ -206,6 +206,7 @@ def test_detach_keys_do_not_cut_the_network(way: Way, host: Host, outside: Outsi
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        ("--network cnihook", "docker-run: no network 'cnihook' in /etc/cni/net.d; there are: back, front"),
         ("--network nonet", "docker-run: no network 'nonet' in /etc/cni/net.d; there are: "),
         ("--ip 10.22.0.9", "docker-run: address 10.22.0.9: the container is on 2 networks; "),
         ("--network front --ip 10.99.0.9", "10.99.0.9"),
@@ -269,6 +270,28 @@ def test_runtime_is_there_for_users_whom_docker_lets_in(docker: Docker, host: Ho
         125,
         "docker-run: networks need root; try `sudo docker-run ...`\n",
     )
+
+
+def test_bounds_apply_to_the_runtime_alone(way: Way, host: Host) -> None:
+    """The runtime gets options as annotations; with a pause container they are flags, which are root's."""
+    text = '{"annotations": {"allow": ["networks", "publish"], "networks": ["front"], "ports": "8000-8999"}}'
+    host.write("/etc/cnihook/config.json", text)
+    host.leaves("file /run/cnihook/log/*")
+    show = (IMAGE, "ip", "-4", "-o", "addr")
+    allowed = ("--network", "front", "-p", "8000:80")
+
+    assert "10.22.0." in way.docker.run(*way.options, "--rm", *allowed, *show).stdout
+    for option, value in (("publish", "22:22"), ("bandwidth", "in=10M")):
+        words = ("--network", "front", f"--{option}", value)
+        done = way.docker.run(*way.options, "--rm", *words, *show, check=False)
+        if way.is_runtime:
+            assert done.returncode == 125 and f"annotation cnihook.{option}=" in done.stderr
+            assert "/etc/cnihook/config.json allows" in done.stderr
+        else:
+            assert "10.22.0." in done.stdout
+    done = way.docker.run(*way.options, "--rm", *show)  # all networks
+    assert ("10.23.0." in done.stdout) is not way.is_runtime
+    shutil.rmtree(host.root / "etc/cnihook")
 
 
 def test_networks_of_another_folder_take_the_pause_container(docker: Docker, host: Host) -> None:

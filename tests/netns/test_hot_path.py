@@ -161,6 +161,24 @@ def test_poststop_imports_only_what_is_cheap(
     expect_cheap(imports(host, log, SCRIPTS / "cnihook", "poststop", input=state))
 
 
+def test_bounds_on_annotations_are_cheap(host: Host, log: Path, state: str) -> None:
+    """The file is opened once, by a container that has annotations; no process is started for it."""
+    host.write("/etc/cnihook/config.json", '{"annotations": {"allow": ["networks"], "ports": "1024-65535"}}')
+    asking = json.dumps(json.loads(state) | {"annotations": {"cnihook.networks": "mynet"}})
+    hook = (PYTHON, "-IS", str(SCRIPTS / "cnihook"))
+
+    expect_cheap(imports(host, log, SCRIPTS / "cnihook", "createRuntime", "--allow=networks", input=asking))
+    host.run(*hook, "poststop", input=asking)
+    assert starts(host, log, *hook, "createRuntime", input=asking) == []
+    host.run(*hook, "poststop", input=asking)
+    for text, times in ((asking, 1), (state, 0)):
+        trace = ("strace", "-qq", "--trace=open,openat", f"--output={log}")
+        host.run(*trace, *hook, "createRuntime", input=text)
+        assert log.read_text().count("/etc/cnihook/config.json") == times
+        host.run(*hook, "poststop", input=text)
+    host.leaves("* /etc/cnihook*")
+
+
 def test_hook_starts_no_process(host: Host, log: Path, state: str) -> None:
     hook = (PYTHON, "-IS", str(SCRIPTS / "cnihook"))
 

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The capabilities that the hook needs, as the page Security lists them: these, and each of them."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.dhcp import Lan, leave_keeper, network
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, RESULTS, configure
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("setpriv")]
+
+ALWAYS = ("net_admin", "sys_admin", "sys_ptrace")
+OWNER = 1000  # a user other than root, to whom the container's files belong
+FULL = {
+    "cniVersion": "1.0.0",
+    "name": "full",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "br-full",
+            "isGateway": True,
+            "ipMasq": True,
+            "macspoofchk": True,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd01::/64"}]],
+                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+            },
+        },
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+        {"type": "firewall"},
+        {"type": "tuning", "sysctl": {"net.ipv4.conf.eth0.arp_filter": "1"}},
+        {"type": "sbr"},
+    ],
+}
+ANNOTATIONS = {
+    "cnihook.publish": "8080:80",
+    "cnihook.bandwidth": "in=10M,out=2M",
+    "cnihook.mac-address": "02:00:00:00:00:01",
+    "cnihook.hostname": "web",
+    "cnihook.dns": "192.0.2.1",
+    "cnihook.add-host": "up:host-gateway",
+}
+
+
+class Limited:
+    """A container, and the hook that runs as root with a few capabilities."""
+
+    def __init__(self, host: Host, folder: Path, owner: int) -> None:
+        self.host = host
+        sleep = "sleep 2147483647 > /dev/null 2>&1 & echo $!"
+        self.pid = int(host.run("unshare", "--net", "--uts", "--mount", "sh", "-c", sleep).stdout)
+        self.etc = folder / "rootfs" / "etc"
+        self.etc.mkdir(parents=True)
+        for path in (*(self.etc / name for name in ("hosts", "resolv.conf", "hostname")), self.etc):
+            if path != self.etc:
+                path.write_text("")
+            path.chmod(0o700)
+            os.chown(path, owner, owner)
+        namespaces = [{"type": "network"}, {"type": "uts"}]
+        config = {"ociVersion": "1.0.2", "linux": {"namespaces": namespaces}, "root": {"path": "rootfs"}}
+        (folder / "config.json").write_text(json.dumps(config))
+        self.state = {"ociVersion": "1.0.2", "id": "c1", "bundle": str(folder), "annotations": ANNOTATIONS}
+        host.leaves("file /run/cnihook/log/*", "dir /run/cni", "dir /run/cni/tuning")
+
+    def hook(self, event: str, *capabilities: str) -> subprocess.CompletedProcess[str]:
+        bounding = ",".join(["-all", *(f"+{name}" for name in capabilities)])
+        state = self.state | {"pid": self.pid if event == "createRuntime" else 0}
+        argv = (
+            "setpriv",
+            "--inh-caps=-all",
+            f"--bounding-set={bounding}",
+            "/usr/bin/python3",
+            "-IS",
+            CNIHOOK,
+        )
+        return self.host.run(*argv, event, input=json.dumps(state), check=False)
+
+    def end(self, *capabilities: str) -> None:
+        self.host.run("kill", "-9", str(self.pid))
+        done = self.hook("poststop", *capabilities)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert self.host.listdir(RESULTS) == []
+
+    @property
+    def has_names(self) -> bool:
+        return (
+            "192.0.2.1" in (self.etc / "resolv.conf").read_text()
+            and "up" in (self.etc / "hosts").read_text()
+        )
+
+
+@pytest.fixture
+def lan(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]:
+    with Lan(host, tmp_path_factory.mktemp("lan")) as made:
+        made.serve()
+        host.before = host.facts()
+        leave_keeper(host)
+        yield made
+
+
+@pytest.mark.parametrize("owner", [0, OWNER])
+def test_hook_works_with_these_capabilities(host: Host, tmp_path: Path, owner: int) -> None:
+    configure(host, FULL)
+    capabilities = (*ALWAYS, "dac_override") if owner else ALWAYS
+    container = Limited(host, tmp_path, owner)
+    done = container.hook("createRuntime", *capabilities)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert container.has_names
+    assert "not in" not in host.run(CNIHOOK, "logs", "c1").stdout
+    container.end(*capabilities)
+
+
+@pytest.mark.parametrize("missing", ALWAYS)
+def test_each_of_them_is_needed(host: Host, tmp_path: Path, missing: str) -> None:
+    """Without it the container does not start, and nothing is left."""
+    configure(host, FULL)
+    container = Limited(host, tmp_path, 0)
+    done = container.hook("createRuntime", *(name for name in ALWAYS if name != missing))
+
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert re.search("not permitted|denied", done.stderr)
+    container.end(*ALWAYS)
+
+
+def test_files_of_other_users_need_one_more(host: Host, tmp_path: Path) -> None:
+    """Without it the container starts, and the log says which names it lacks."""
+    configure(host, FULL)
+    container = Limited(host, tmp_path, OWNER)
+    done = container.hook("createRuntime", *ALWAYS)
+
+    assert done.returncode == 0 and not container.has_names
+    assert "resolv.conf: Permission denied" in host.run(CNIHOOK, "logs", "c1").stdout
+    container.end(*ALWAYS)
+
+
+@pytest.mark.needs("dnsmasq")
+@pytest.mark.parametrize("more", [(), ("net_raw",)], ids=["without", "with"])
+def test_dhcp_needs_one_more(host: Host, lan: Lan, tmp_path: Path, more: tuple[str, ...]) -> None:
+    configure(host, {"cniVersion": "1.0.0", "name": "net1", "plugins": [network()]})
+    container = Limited(host, tmp_path, 0)
+    container.state["annotations"] = {}
+    done = container.hook("createRuntime", *ALWAYS, *more)
+
+    if more:
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert done.returncode == 1 and "not permitted" in done.stderr
+    container.end(*ALWAYS, *more)
+
+
+def test_page_lists_these() -> None:
+    page = (CHECKOUT / "cnihook" / "pages" / "security.md").read_text()
+    listed = re.findall(r"^\| `CAP_(\w+)` \|", page, flags=re.M)
+
+    assert [name.lower() for name in listed] == [*ALWAYS, "dac_override", "net_raw"]
