@@ -39,6 +39,7 @@ from cnihook.spec.config import NetConf
 from cnihook.spec.errors import INTERNAL
 from cnihook.spec.names import check_ifname
 
+_MADE_FOR = "made by cnihook for "  # the alias of a bridge, before the network
 _DEFAULT_VLAN = 1  # what a bridge gives every port by itself
 _MAX_VLAN = 4094
 _PORT_WAIT = 1.55  # seconds, as long as the reference waits
@@ -175,7 +176,7 @@ def _ensure_bridge(call: Call, conf: Conf) -> Link:
                 raise
         bridge = host.link(conf.bridge)
         if _is_ours(bridge):
-            host.set_link(bridge, alias=f"made by cnihook for {call.network}")
+            host.set_link(bridge, alias=f"{_MADE_FOR}{call.network}")
     elif bridge.kind != "bridge":
         raise CniError(INTERNAL, f'"{conf.bridge}" already exists but is not a bridge')
     elif conf.filters_vlans and not bridge.vlan_filtering:
@@ -302,14 +303,17 @@ def delete(call: Call) -> None:
     """
     bridge = call.conf.string("bridge") or "cni0"
     addresses = flows.addresses(call)
+
+    def release() -> None:
+        _remove_port(call, bridge)
+        try_each(lambda: flows.forget_opened(call, addresses), lambda: ipam.delete(call))
+
     try_each(
         lambda: ipam.delete_through_link(call),
         lambda: veth.silence(call),
         lambda: spoofcheck.delete(call) if call.conf.boolean("macspoofchk") else None,
         lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,
-        lambda: _remove_port(call, bridge),
-        lambda: flows.forget_opened(call, addresses),
-        lambda: ipam.delete(call),
+        release,
     )
 
 
@@ -320,6 +324,16 @@ def _remove_port(call: Call, bridge: str) -> None:
         call.host.delete_link(port)
     # If another container's port went meanwhile, its DEL saw ours and left the bridge to us.
     _remove_unused(call.host, bridge)
+    if not port and not call.host.find_link(bridge):
+        _remove_renamed(call)
+
+
+def _remove_renamed(call: Call) -> None:
+    """Remove what is unused on bridges that were made for this network and have got another name."""
+    alias = f"{_MADE_FOR}{call.network}"
+    for link in call.host.links():
+        if link.kind == "bridge" and link.alias == alias:
+            _remove_unused(call.host, link.name)
 
 
 def _remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
@@ -329,6 +343,8 @@ def _remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
     """
     with Lock(f"bridge-{name}", purpose="remove what is unused"):
         bridge = host.find_link(name)
+        if last and last.master and last.master != (bridge.index if bridge else 0):
+            bridge = host.find_link_by_index(last.master)  # renamed since
         if not bridge or bridge.kind != "bridge":
             return False
         ports = [port for port in host.links(bridge.index) if not last or port.index != last.index]
@@ -360,7 +376,8 @@ def _unused_gateways(host: Rtnl, ports: "list[Link]", gateways: "list[Link]") ->
 
 
 def _is_ours(link: Link) -> bool:
-    return link.group >> 16 == veth.GROUP
+    """True if the plugin made it: by its group or, for a bridge, its alias, as users change either."""
+    return link.group >> 16 == veth.GROUP or (link.kind == "bridge" and link.alias.startswith(_MADE_FOR))
 
 
 # CHECK, GC, STATUS
@@ -459,6 +476,7 @@ def gc(call: Call) -> None:
         lambda: masquerade.gc(call, owners),
         lambda: ipam.gc(call),
         lambda: _remove_unused(call.host, bridge),
+        lambda: _remove_renamed(call),
     )
 
 

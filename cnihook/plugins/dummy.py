@@ -14,7 +14,6 @@ from cnihook.sdk import (
     interface,
     invalid_config,
     ipam,
-    try_each,
 )
 from cnihook.spec.errors import INTERNAL
 
@@ -53,8 +52,9 @@ def add(call: Call) -> Result:
 
 
 def delete(call: Call) -> None:
-    """The address is given back when the link that has it is gone."""
-    try_each(lambda: inside.delete(call, KIND), lambda: ipam.delete(call))
+    """Remove the link, then release its address."""
+    inside.delete(call, KIND)
+    ipam.delete(call)
 
 
 def check(call: Call) -> None:

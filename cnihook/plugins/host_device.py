@@ -178,15 +178,16 @@ def _take_back(call: Call, own: Taken, layer3: Layer3) -> None:
 
 
 def delete(call: Call) -> None:
-    """The address is given back when the device that has it is home."""
-    try_each(
-        lambda: ipam.delete_through_link(call),
-        lambda: _release(call),
-        lambda: ipam.delete(call),
-    )
+    """Move the device to the host, then release its address."""
+
+    def release() -> None:
+        _bring_home(call)
+        ipam.delete(call)
+
+    try_each(lambda: ipam.delete_through_link(call), release)
 
 
-def _release(call: Call) -> None:
+def _bring_home(call: Call) -> None:
     if own := taken.find(call):
         own.bring_home(call)
     elif (sandbox := call.sandbox_if_alive()) and (foreign := _taken_by_reference(call, sandbox)):

@@ -133,12 +133,15 @@ def delete(call: Call) -> None:
     the link is down by then, so nothing leaves it unmasked.
     """
     addresses = flows.addresses(call)
+
+    def release() -> None:
+        _delete_pair(call)
+        try_each(lambda: flows.forget_opened(call, addresses), lambda: ipam.delete(call))
+
     try_each(
         lambda: veth.silence(call),
         lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,
-        lambda: _delete_pair(call),
-        lambda: flows.forget_opened(call, addresses),
-        lambda: ipam.delete(call),
+        release,
     )
 
 

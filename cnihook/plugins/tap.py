@@ -20,7 +20,6 @@ from cnihook.sdk import (
     invalid_config,
     ipam,
     settings,
-    try_each,
 )
 from cnihook.spec.errors import INTERNAL
 
@@ -128,8 +127,9 @@ def _create(call: Call, conf: Conf) -> None:
 
 
 def delete(call: Call) -> None:
-    """The address is given back when the link that has it is gone."""
-    try_each(lambda: inside.delete(call, KIND), lambda: ipam.delete(call))
+    """Remove the link, then release its address."""
+    inside.delete(call, KIND)
+    ipam.delete(call)
 
 
 def check(call: Call) -> None:

@@ -130,6 +130,14 @@ class Call:
         """What the owners on this network, and no others, begin with."""
         return f"{_shortened(self.network, 40)} "
 
+    def is_owner(self, text: str) -> bool:
+        """True if the alias of a link can be the owner of an attachment with this interface name.
+
+        Users and tools write aliases, too, so another text says nothing of the owner.
+        """
+        words = text.split(" ")
+        return len(words) == 3 and words[2] == self.owner.split(" ")[2]
+
     # Namespaces
 
     @property
@@ -167,6 +175,14 @@ class Call:
                 if self.command != "DEL":
                     raise
         return self._prev_result
+
+    @property
+    def recorded_mac(self) -> str:
+        """The MAC address of this call's interface in prevResult; empty if that does not say."""
+        for each in self.prev_result.interfaces if self.prev_result else ():
+            if each.sandbox and each.name == self.ifname:
+                return each.mac.lower()
+        return ""
 
     def required_prev_result(self) -> Result:
         found = self.prev_result

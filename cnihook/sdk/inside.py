@@ -2,8 +2,8 @@
 """
 An interface that is made in the container's namespace and nowhere else, and is known there as this call's.
 
-It bears the owner's words as its alias, as the host's end of a veth pair does: a DEL that comes late must
-not take the interface that another network has given the same name since.
+The alias is the owner, as for the host's end of a veth pair: a late DEL must not remove the interface that
+another network has given the same name since.
 """
 
 from cnihook.linux.rtnl import Link
@@ -21,14 +21,26 @@ def refuse_taken(call: Call) -> None:
         )
 
 
-def delete(call: Call, kind: str) -> None:
-    """Remove this call's interface, if it is there: its namespace may be gone, and it may be another's."""
+def delete(call: Call, kind: str, *names: str) -> None:
+    """Remove this call's links.  `names`: others than CNI_IFNAME that its link can have.
+
+    The namespace may be gone, and CNI_IFNAME may be another network's.
+    """
     sandbox = call.sandbox_if_alive()
-    link = sandbox.find_link(call.ifname) if sandbox else None
-    if sandbox and link and is_own(call, link, kind):
-        sandbox.delete_link(link)
+    if not sandbox:
+        return
+    for link in sandbox.links():
+        if link.kind == kind and _is_own(call, link, names):
+            sandbox.delete_link(link)
 
 
-def is_own(call: Call, link: Link, kind: str) -> bool:
-    # Without an alias: made by the reference, or by one of ours that was killed before it set that.
-    return link.kind == kind and link.alias in (call.owner, "")
+def _is_own(call: Call, link: Link, names: "tuple[str, ...]") -> bool:
+    if link.alias == call.owner:
+        return True
+    if link.name != call.ifname and link.name not in names:
+        return False
+    # Without an alias: made by the reference, or by a process that was killed before it set that.
+    if not link.alias:
+        return True
+    # With another alias: one that a user or a tool has written, if the link is the recorded one.
+    return not call.is_owner(link.alias) and call.recorded_mac in ("", link.mac)

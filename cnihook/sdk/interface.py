@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container's interface: its addresses and routes set, and compared with what they should be."""
 
-import errno
 import time
 
 from cnihook.lean.address import Address
 from cnihook.linux import sysctl
-from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import (
     IF_OPER_UP,
     IFA_F_DADFAILED,
@@ -54,13 +52,7 @@ def set_addresses(call: Call, link: Link, ips: "list[IP]", *, ifa_flags: int = 0
             settings.prefer(f"net/ipv6/conf/{link.name}/keep_addr_on_down", 1)
     for ip in ips:
         sandbox.add_address(link, ip.net, ifa_flags=ifa_flags)
-    try:
-        sandbox.set_link(link, up=True)
-    except NetlinkError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        msg = f"set {link.name} up: another link on its master has the MAC address {link.mac}"
-        raise ResourceTaken(INTERNAL, msg, "give each container a MAC address of its own") from None
+    sandbox.set_link(link, up=True)
     if any(ip.gateway and ip.net.address.version == 6 for ip in ips):
         _wait_for_addresses(call, link)
 

@@ -22,8 +22,32 @@ def add(call: Call) -> Result:
 
 
 def delete(call: Call) -> None:
-    """For when the link is gone: an address that is still set somewhere is nobody else's yet."""
+    """Release the addresses, once the link that had them is gone.
+
+    Raises CniError, and releases nothing, if CNI_IFNAME still has one of them: another container would get
+    it, too.
+    """
+    if plugin_type(call):
+        _refuse_if_set(call)
     _delegate("DEL", call)
+
+
+def _refuse_if_set(call: Call) -> None:
+    result = call.prev_result if call.command == "DEL" else None
+    sandbox = call.sandbox_if_alive() if result and result.ips else None
+    if not (result and sandbox):
+        return
+    released = {ip.net.address for ip in result.ips}
+    for present in sandbox.addresses():
+        if present.net.address not in released:
+            continue
+        link = sandbox.find_link_by_index(present.index)
+        if link and link.name == call.ifname and call.recorded_mac in ("", link.mac):
+            raise CniError(
+                INTERNAL,
+                f"{link.name} in {call.netns} still has {present.net}, which stays leased",
+                f"`nsenter --net={call.netns} ip link delete {link.name}`, then a DEL, releases it",
+            )
 
 
 def delete_through_link(call: Call) -> None:

@@ -11,7 +11,7 @@ import errno
 from cnihook.linux import stacked
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
-from cnihook.sdk import interface, ipam, mac_address, settings
+from cnihook.sdk import inside, interface, ipam, mac_address, settings
 from cnihook.sdk.call import Call
 from cnihook.sdk.undo import Undo, try_each
 from cnihook.spec.config import NetConf
@@ -116,7 +116,7 @@ def add(
             # As there is no such interface, an address that is kept for it is in nobody's use, and undoing
             # may release it; when the link is gone, as in DEL.
             undo.push(ipam.delete, call)
-        undo.push(_delete_links, call, kind)
+        undo.push(inside.delete, call, kind, _other_name(call))
         link = _create(call, conf, master, kind, data, mac)
         call.sandbox.set_link(link, name=call.ifname, alias=call.owner)
         link.name = call.ifname
@@ -162,9 +162,8 @@ def _create(call: Call, conf: Conf, master: Link, kind: str, data: "tuple[bytes,
             name = _other_name(call)
             create(name)
     except NetlinkError as error:
-        # What the link needs of its master, an address or a mode, may be a dead container's.
-        is_taken = error.errno in (errno.EEXIST, errno.EBUSY, errno.EADDRINUSE)
-        error_type = ResourceTaken if is_taken else CniError
+        # A dead container's link can have the VLAN, or keep the master from links of another kind.
+        error_type = ResourceTaken if error.errno in (errno.EEXIST, errno.EBUSY) else CniError
         raise error_type(INTERNAL, str(error), _hint(error.errno, kind, master)) from None
     return call.sandbox.link(name)
 
@@ -189,23 +188,13 @@ def _hint(code: "int | None", kind: str, master: Link) -> str:
 
 
 def delete(call: Call, kind: str) -> None:
-    """Needs neither the master nor a result; the address is given back when the link that has it is gone."""
-    try_each(
-        lambda: ipam.delete_through_link(call),
-        lambda: _delete_links(call, kind),
-        lambda: ipam.delete(call),
-    )
+    """Remove the link, then release its address.  The master and a result may be missing."""
 
+    def release() -> None:
+        inside.delete(call, kind, _other_name(call))
+        ipam.delete(call)
 
-def _delete_links(call: Call, kind: str) -> None:
-    sandbox = call.sandbox_if_alive()
-    if not sandbox:
-        return
-    # Without an alias it is the reference plugin's, or its maker was killed.
-    names = (call.ifname, _other_name(call))
-    for link in sandbox.links():
-        if link.kind == kind and (link.alias == call.owner or (not link.alias and link.name in names)):
-            sandbox.delete_link(link)
+    try_each(lambda: ipam.delete_through_link(call), release)
 
 
 def check(call: Call, conf: Conf, kind: str) -> Link:

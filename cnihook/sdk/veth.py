@@ -2,8 +2,8 @@
 """
 A veth pair between the host and a container, under a name that can be found again without the container.
 
-The host's end is named after its owner, and bears the owner's words as its alias (`ip link` shows them).  So
-a DEL finds it when namespace and result are lost, and knows somebody else's from its own.
+The host's end is named after its owner, which is also its alias (`ip link` shows it).  So a DEL finds it
+when namespace and result are lost, and knows another owner's.
 """
 
 import errno
@@ -27,10 +27,14 @@ _NAMES = 4  # one in 2^32 is taken by chance; the fourth in a row is not
 
 def host_names(call: Call) -> "Iterator[str]":
     """The names that the host's end may have, the likely one first."""
+    return _names_of(call.owner)
+
+
+def _names_of(owner: str) -> "Iterator[str]":
     from _blake2 import blake2s
 
     for salt in range(_NAMES):
-        digest = blake2s(call.owner.encode(), digest_size=4, salt=bytes([salt])).hexdigest()
+        digest = blake2s(owner.encode(), digest_size=4, salt=bytes([salt])).hexdigest()
         yield f"veth{digest}"
 
 
@@ -78,11 +82,14 @@ def is_own(link: Link) -> bool:
 
 
 def find_host_end(call: Call) -> "Link | None":
-    """The host's end of this attachment's pair, whoever made it; None if it is gone."""
+    """Return the host's end of this attachment's pair, also of the reference's; None if it is gone.
+
+    Its name says whose it is, or its peer is CNI_IFNAME: the alias may be a text of a user or of a tool.
+    """
     host = call.host
     for name in host_names(call):
         link = host.find_link(name)
-        if link and link.alias in (call.owner, ""):  # without one: its maker was killed before it set that
+        if link and link.kind == "veth" and not _is_of_another(call, link):
             return link
     sandbox = call.sandbox_if_alive()
     inner = sandbox.find_link(call.ifname) if sandbox else None
@@ -92,14 +99,24 @@ def find_host_end(call: Call) -> "Link | None":
             return None
         # Its number is one of the host's only if the other end is there: the way back must lead here.
         outer = host.find_link_by_index(inner.peer_index)
-        if outer and outer.kind == "veth" and outer.peer_index == inner.index and not outer.alias:
-            return outer if not listed or outer.name in listed else None
-        return None
+        if not outer or outer.kind != "veth" or outer.peer_index != inner.index:
+            return None
+        if outer.alias == call.owner:
+            return outer  # under another name
+        is_recorded = not listed or outer.name in listed or inner.mac == call.recorded_mac
+        return outer if is_recorded and not _is_of_another(call, outer) else None
     for name in listed:
         link = host.find_link(name)
-        if link and link.kind == "veth" and not link.alias:
+        if link and link.kind == "veth" and not _is_of_another(call, link):
             return link
     return None
+
+
+def _is_of_another(call: Call, link: Link) -> bool:
+    """True if the alias is the owner of another attachment: it can be one, or the name is made from it."""
+    if link.alias in ("", call.owner):
+        return False
+    return call.is_owner(link.alias) or link.name in _names_of(link.alias)
 
 
 def check_host_end(call: Call, inner: Link) -> Link:

@@ -80,8 +80,8 @@ class PortTaken(ResourceTaken):
     """A port of the host is published by another container."""
 
 
-class MacTaken(PoolExhausted):
-    """A MAC address is another container's on the same bridge, which may be stale as well."""
+class MacTaken(ResourceTaken):
+    """Another container on the same bridge has the MAC address."""
 
 
 def invalid_config(msg: str, details: str = "") -> CniError:
