@@ -254,22 +254,24 @@ class Lease:
             if fields["boot"] != _boot_id():
                 raise ValueError
             network, container_id, ifname = fields["owner"]
+            if not all(isinstance(text, str) for text in (network, container_id, ifname, fields["netns"])):
+                raise TypeError
             lease = cls(
                 folder,
                 (network, container_id, ifname),
                 fields["netns"],
                 options=from_json(fields["options"]),
-                parameters=fields["parameters"],
+                parameters=list(bytes(fields["parameters"])),
             )
-            lease.identity = fields["identity"]
-            lease.index = fields["index"]
+            lease.identity = list(map(int, fields["identity"]))
+            lease.index = int(fields["index"])
             lease.address = Address.parse(fields["address"])
             lease.server = Address.parse(fields["server"])
             lease.server_mac = bytes.fromhex(fields["serverMac"])
             lease.granted = from_json(fields["granted"])
-            lease.since = fields["since"]
+            lease.since = float(fields["since"])
             return lease
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             _unlink(path)
             return None
 
@@ -279,7 +281,7 @@ def to_json(options: "dict[int, bytes]") -> "dict[str, str]":
 
 
 def from_json(options: "dict[str, str]") -> "dict[int, bytes]":
-    return {int(code): bytes.fromhex(value) for code, value in options.items()}
+    return {bytes((int(code),))[0]: bytes.fromhex(value) for code, value in options.items()}
 
 
 def _path(folder: str, owner: Owner) -> str:

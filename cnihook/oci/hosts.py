@@ -163,7 +163,9 @@ def without_ours(file: File, own: "list[Entry]") -> str:
         return not tag or (network in networks if on else container_id in containers)
 
     kept = "".join(line for line in old.splitlines(keepends=True) if stands(_tag(line)))
-    return kept if kept.endswith("\n") or not kept else f"{kept}\n"
+    if not kept.strip():
+        return LOCALHOST
+    return kept if kept.endswith("\n") else f"{kept}\n"
 
 
 def _lock(container_id: str) -> Lock:

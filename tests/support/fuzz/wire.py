@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Targets: what comes from a server or the kernel, in binary."""
+
+import struct
+
+from cnihook.dhcp import message
+from cnihook.dhcp import wire as packets
+from cnihook.dhcp.message import Message
+from cnihook.lean.address import Address
+from cnihook.linux import netlink, nft, rtnl
+from tests.support.fuzz.target import Target, same
+
+ROUTES = bytes((24, 10, 9, 8, 10, 1, 0, 1, 0, 10, 1, 0, 1))
+OFFER = Message(
+    b"abcd",
+    b"\x02\0\0\0\0\1",
+    {
+        message.MESSAGE_TYPE: bytes((message.OFFER,)),
+        message.SERVER: bytes((10, 1, 0, 1)),
+        message.LEASE_TIME: bytes((0, 0, 1, 0)),
+        message.SUBNET_MASK: bytes((255, 255, 255, 0)),
+        message.ROUTERS: bytes((10, 1, 0, 1)),
+        message.STATIC_ROUTES: bytes((10, 9, 0, 0, 10, 1, 0, 1)),
+        message.CLASSLESS_ROUTES: ROUTES,
+        message.DOMAIN_NAME: b"example.com",
+        message.DOMAIN_SEARCH: b"\7example\3com\0\1a\xc0\0",
+    },
+    offered=Address(bytes((10, 1, 0, 5))),
+    from_server=True,
+)
+
+
+def _dhcp(data: bytes) -> None:
+    answer = Message.decode(data)
+    assert answer.kind in range(256)
+    assert answer.server is None or len(answer.server) == 4
+    options = answer.options
+    for value in options.values():
+        message.addresses(value)
+        message.prefix_length(value)
+        message.static_routes(value)
+        message.classless_routes(value)
+        message.domain_name(value)
+        message.domain_search(value)
+    for code in options:
+        message.seconds(options, code)
+    if len(answer.mac) <= 16 and message.PAD not in options and message.END not in options:
+        same(Message.decode(answer.encode()).options, options, "the options of a message")
+
+
+def _packet(data: bytes) -> None:
+    content = packets.payload(data)
+    assert len(content) <= len(data)
+    packets.checksum(data)
+
+
+def _attributes(data: bytes) -> None:
+    """Readers that take any bytes, since a program can put them into an attribute of its own."""
+    for value in netlink.attributes(data).values():
+        netlink.read_text(value)
+    nft.listed(data)
+    nft.read_comment(data)
+    text = netlink.read_text(data)
+    short = text.encode()[:200].decode(errors="ignore")
+    same(nft.read_comment(nft.userdata(short)), short, "a comment")
+
+
+def _links(data: bytes) -> None:
+    """Answers of the kernel: one that is too short raises an error, and no reader runs for ever."""
+    for kind in (rtnl.Link, rtnl.LinkAddress, rtnl.LinkRoute):
+        try:
+            kind(data)
+        except (ValueError, struct.error, IndexError):
+            pass
+
+
+ATTRIBUTES = netlink.text(3, "eth0") + netlink.u32(4, 1500) + netlink.attr(1, b"\2\0\0\0\0\1")
+COMMENT = nft.userdata("full c1 eth0")
+
+TARGETS = (
+    Target("dhcp", _dhcp, (ValueError,), (OFFER.encode(),)),
+    Target("packet", _packet, (ValueError,), (packets.packet(OFFER.encode(), Address(4), Address(4)),)),
+    Target("attributes", _attributes, (), (ATTRIBUTES, netlink.nested(1, ATTRIBUTES), COMMENT)),
+    Target("links", _links, (), (bytes(16) + ATTRIBUTES,)),
+)
