@@ -94,6 +94,7 @@ def main(argv: list[str]) -> int:
 def _checks(verbose: bool) -> dict[str, Check]:
     """By what is looked at."""
     checks: dict[str, Check] = {
+        "the loopback link": traffic.check_loopback,  # the most urgent
         "the kernel": lambda host: kernel.check(host, verbose),
         "configurations": _check_configurations,
         "folders of plugins": programs.check_folders,

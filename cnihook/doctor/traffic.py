@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from cnihook.doctor.finding import Finding, Host, Plugin, has_version, plugins_of, printed
-from cnihook.linux import sysctl, xtables
+from cnihook.linux import nft, sysctl, xtables
 from cnihook.linux.nexthop import link_towards
-from cnihook.sdk import router
+from cnihook.sdk import ports, router, veth
+from cnihook.sdk.loopback import route_localnet
+from cnihook.sdk.table import FAMILY, NAME
 
 _FIREWALL = '{"type": "firewall"}'
 _BRIDGED = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"}
@@ -32,6 +34,24 @@ def check_forwarding(host: Host) -> Iterator[Finding]:
                 f"the host passes on nothing from or to containers of {', '.join(sorted(set(on)))}",
                 f"sysctl -w {before}{dotted}=1",
                 fix=partial(router.enable, host.rtnl, version),
+            )
+
+
+def check_loopback(host: Host) -> Iterator[Finding]:
+    """route_localnet of a link to containers: an earlier version, or the reference's portmap, has set it."""
+    table = nft.chains(FAMILY, NAME)
+    if table.get(ports.GUARD) == ports.USES[ports.GUARD]:
+        return  # it drops what comes from a link for 127.0.0.1
+    bridges = {one.bridge for network in host.networks for one in plugins_of(network)}
+    for link in host.rtnl.links():
+        name = route_localnet(link.name)
+        if (link.name in bridges or veth.is_own(link)) and _read(name) == "1":
+            yield Finding(
+                "loopback-open",
+                f"{sysctl.dotted(name)} is 1, and no rule of cnihook guards it",
+                f"containers on {link.name} reach services on 127.0.0.1 of this host",
+                f"sysctl -w {sysctl.dotted(name)}=0",
+                fix=partial(sysctl.write, name, 0),
             )
 
 

@@ -12,7 +12,6 @@ and the log names the process.
 
 from cnihook.lean.address import Address, IPNet
 from cnihook.lean.words import describe
-from cnihook.linux.nexthop import link_towards
 from cnihook.log import notice
 from cnihook.sdk import Call, CniError, NetConf, Result, Undo, flows, invalid_config, ports, table
 from cnihook.sdk.ports import Port
@@ -155,7 +154,6 @@ def add(call: Call) -> Result:
             nets,
             conditions=conf.conditions,
             masquerade=conf.masquerade,
-            localnet=_localnet(call, wanted) if conf.snat else "",
         )
     _forget_flows_to(call, wanted)
     return result
@@ -171,15 +169,6 @@ def _container_nets(call: Call, result: Result) -> "list[IPNet]":
             continue
         found.setdefault(ip.net.address.version, ip.net)
     return [found[version] for version in sorted(found)]
-
-
-def _localnet(call: Call, wanted: "dict[Port, Target]") -> str:
-    """The host's link to the container, if a port is published on 127.0.0.1."""
-    for port, (address, _number) in wanted.items():
-        if port.version == 4 and (not port.address or port.address.is_loopback):
-            link = link_towards(call.host, address)
-            return link.name if link else ""
-    return ""
 
 
 def _respect_listeners(call: Call, conf: Conf, wanted: "dict[Port, Target]") -> None:

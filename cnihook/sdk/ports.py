@@ -21,9 +21,9 @@ number of ports, that costs the same.
 import errno
 
 from cnihook.lean.address import Address, IPNet
-from cnihook.linux import nft, sysctl
+from cnihook.linux import nft
 from cnihook.linux.flock import Lock
-from cnihook.sdk import settings, table
+from cnihook.sdk import loopback, table
 from cnihook.sdk.call import Call
 from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
 from cnihook.spec.errors import INTERNAL, CniError, PortTaken
@@ -42,19 +42,18 @@ SUBNET, ANY, NONE = "subnet", "any", "none"
 
 _FROM, _WHEN = "ports-from-", "ports-when-"
 _TO = ("ports-to4", "ports-to6")
-_LOCALNET = "ports-localnet"  # the links of which we have set route_localnet
-_FIRST = "ports"
+_FIRST, GUARD = "ports", "ports-guard"
 
 # The chains that every port relies on, in an order in which they can be removed, each with its use count.
-_USES = {
+USES = {
     "ports-prerouting": 1,
     "ports-output": 2,
-    "ports-postrouting": 2,
-    "ports-guard": 2,
-    "ports": 7,
+    "ports-postrouting": 3,
+    GUARD: 2,
+    **loopback.USES,
+    "ports": 9,
     "ports-conditional": 1,  # and a rule for each wording of conditions
 }
-_WHEN_USES = 3  # of each wording's chain: two rules, and that rule
 
 
 def _base() -> "Iterator[str]":
@@ -62,22 +61,22 @@ def _base() -> "Iterator[str]":
     for version in (4, 6):
         yield from _Maps(version).declaration()
         yield f"add map {TABLE} ports-to{version} {{ type ipv{version}_addr : verdict ; }}"
-    yield f"add set {TABLE} {_LOCALNET} {{ type ifname ; }}"
     for chain in ("ports", "ports-conditional"):
         yield f"add chain {TABLE} {chain}"
     for chain, hook in {
-        "ports-guard": "filter hook prerouting priority raw",
+        GUARD: "filter hook prerouting priority raw",
         "ports-prerouting": "nat hook prerouting priority dstnat",
         "ports-output": "nat hook output priority -100",
         "ports-postrouting": "nat hook postrouting priority srcnat",
     }.items():
         yield f"add chain {TABLE} {chain} {{ type {hook} ; }}"
-    for chain in _USES:
-        if chain != "ports-conditional":
+    for chain in USES:
+        if chain != "ports-conditional" and chain not in loopback.USES:
             yield f"flush chain {TABLE} {chain}"
-    # route_localnet opens a link to packets for 127.0.0.1 that come from outside, as well as to our own.
-    yield f'add rule {TABLE} ports-guard iif != "lo" ip daddr 127.0.0.0/8 drop'
-    yield f'add rule {TABLE} ports-guard iif != "lo" ip saddr 127.0.0.0/8 drop'
+    yield from loopback.declaration()
+    # NAT comes before the kernel drops what arrives from outside for 127.0.0.1, and would pass it on.
+    yield f'add rule {TABLE} {GUARD} iif != "lo" ip daddr 127.0.0.0/8 drop'
+    yield f'add rule {TABLE} {GUARD} iif != "lo" ip saddr 127.0.0.0/8 drop'
     yield f"add rule {TABLE} ports-prerouting fib daddr type local jump ports"
     # The kernel lets no answer to ::1 in, so what goes there is left to processes of the host.
     yield f"add rule {TABLE} ports-output ip6 daddr ::1 return"
@@ -88,6 +87,7 @@ def _base() -> "Iterator[str]":
             yield f"add rule {TABLE} ports {rule}"
     yield f"add rule {TABLE} ports-postrouting ct status dnat ip daddr vmap @ports-to4"
     yield f"add rule {TABLE} ports-postrouting ct status dnat ip6 daddr vmap @ports-to6"
+    yield f"add rule {TABLE} ports-postrouting ip saddr {loopback.STAND_IN} drop"
 
 
 class Port:
@@ -177,6 +177,11 @@ class _Maps:
         ]
 
     @property
+    def uses(self) -> int:
+        """The use count of the chain of a wording: its rules, and the rule that leads there."""
+        return len([*self.rules()]) + 1
+
+    @property
     def objects(self) -> "list[str]":
         return [f"map {self.everywhere}", f"map {self.at}", f"set {self.held}"]
 
@@ -188,8 +193,12 @@ class _Maps:
 
     def rules(self) -> "Iterator[str]":
         protocol, port = "ip" if self.version == 4 else "ip6", "meta l4proto . th dport"
+        if self.version == 4:
+            yield loopback.BEFORE_NAT
         yield f"dnat {protocol} to {protocol} daddr . {port} map @{self.at}"
         yield f"meta nfproto ipv{self.version} dnat {protocol} to {port} map @{self.everywhere}"
+        if self.version == 4:
+            yield loopback.AFTER_NAT
 
     def under_conditions(self) -> "Iterator[str]":
         yield from self.declaration()
@@ -227,22 +236,21 @@ def add(
     *,
     conditions: "Mapping[int, str]",
     masquerade: str = SUBNET,
-    localnet: str = "",
 ) -> None:
     """Publish ports of a container, whose addresses with their subnets are `nets`, or raise PortTaken.
 
-    `conditions` are nft's matches, by IP version.  `localnet` is the host's link to the container, which is
-    to let pass what the host itself sends to 127.0.0.1.
+    `conditions` are nft's matches, by IP version.
     """
     maps = _maps_for(conditions)
     with Lock(LOCK, purpose=f"publish ports of {call.owner}"):
         if _are_own(call, ports, maps):
             _remove(*_owned(lambda owner: owner == call.owner))  # of an ADD that no DEL followed
         present = table.chains()
-        commands = [] if _is_whole(present) else [*_base()]
+        is_whole = _is_whole(present)
+        commands = [] if is_whole else [*_base(), *_restored(present)]
         elements = []
         for one in {maps[port.version] for port in ports}:
-            if one.is_conditional and present.get(one.chain, 0) < _WHEN_USES:
+            if one.is_conditional and present.get(one.chain, 0) < one.uses:
                 commands += one.under_conditions()
         for port, (address, number) in ports.items():
             one = maps[port.version]
@@ -258,24 +266,19 @@ def add(
                 # Left by an owner who is gone, since the address is ours now; it would not be replaced.
                 elements.append(nft.old_element(NAME, container, net.address))
             elements.append(nft.new_element(NAME, container, net.address, call.owner, jump=chain))
-        opens = localnet and sysctl.read(_route_localnet(localnet)) == "0"
-        if opens:
-            elements.append(nft.new_element(NAME, _LOCALNET, _ifname(localnet), ""))
         what = f"publish ports of {call.owner}"
         if commands:
             nft.run("\n".join(commands), what)
         nft.change(FAMILY, elements, what)
-        if opens:  # not before the guard stands
-            # Without it, ports on all addresses work on all but 127.0.0.1.
-            required = any(port.address and port.address.is_loopback for port in ports)
-            (sysctl.write if required else settings.prefer)(_route_localnet(localnet), 1)
+        if not is_whole:
+            loopback.close_opened()
 
 
 def _is_whole(present: "Mapping[str, int]") -> bool:
     """Whether all that ports rely on is there; somebody may have flushed it."""
     return all(
         present.get(chain, 0) == uses or (chain == "ports-conditional" and present.get(chain, 0) > uses)
-        for chain, uses in _USES.items()
+        for chain, uses in USES.items()
     )
 
 
@@ -335,7 +338,7 @@ def _rules_from(chain: str) -> "list[str]":
         return ["masquerade"] if whose == ANY else []
     protocol = "ip6" if ":" in whose else "ip"
     rules = [f"{protocol} saddr {whose} masquerade"]
-    return [*rules, "ip saddr 127.0.0.0/8 masquerade"] if protocol == "ip" else rules
+    return [*rules, f"ip saddr {loopback.STAND_IN} masquerade"] if protocol == "ip" else rules
 
 
 def _chain_from(net: IPNet, whose: str) -> str:
@@ -354,13 +357,15 @@ def _masquerading(chain: str, present: "dict[str, int]") -> "Iterator[str]":
         present[chain] = len(rules)
 
 
-def _ifname(link: str) -> bytes:
-    """As a key: 16 bytes (IFNAMSIZ)."""
-    return link.encode().ljust(16, b"\0")
-
-
-def _route_localnet(link: str) -> str:
-    return f"net/ipv4/conf/{link}/route_localnet"
+def _restored(present: "Mapping[str, int]") -> "Iterator[str]":
+    """The chains of other attachments, as this version has them: an earlier one had other rules."""
+    for chain in present:
+        if chain.startswith(_FROM):
+            yield from _masquerading(chain, {})
+    for maps in _conditional(present):
+        yield f"flush chain {TABLE} {maps.chain}"
+        for rule in maps.rules():
+            yield f"add rule {TABLE} {maps.chain} {rule}"
 
 
 # DEL, GC
@@ -442,15 +447,13 @@ def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
     if unused != ours:
         table.remove(chains, unused)
         return
-    for key, _owner in nft.elements(FAMILY, NAME, _LOCALNET):
-        link = key.partition(b"\0")[0].decode(errors="replace")
-        sysctl.write_if_present(_route_localnet(link), 0)  # the guard goes now
+    loopback.close_opened()
     conditional = _conditional(chains)
     objects = [thing for maps in (*_MAPS, *conditional) for thing in maps.objects]
     table.remove(
         chains,
-        [*_USES, *(maps.chain for maps in conditional), *unused],
-        [*objects, *(f"map {name}" for name in _TO), f"set {_LOCALNET}"],
+        [*USES, *(maps.chain for maps in conditional), *unused],
+        [*objects, *(f"map {name}" for name in _TO)],
     )
 
 
@@ -489,7 +492,7 @@ def check(
     for port, target in ports.items():
         one = maps[port.version]
         found = one.find(port)
-        if not found or (one.is_conditional and present.get(one.chain, 0) < _WHEN_USES):
+        if not found or (one.is_conditional and present.get(one.chain, 0) < one.uses):
             raise CniError(INTERNAL, f"host port {port} is not published")
         if (found.owner, found.target) != (call.owner, target):
             raise CniError(INTERNAL, f"host port {port} leads elsewhere: {_described(found.owner)}")

@@ -455,3 +455,20 @@ def test_who_may_not_look_is_told(host: Host) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "cnihook: doctor: only root can look at all of it\n"
+
+
+# The loopback link
+
+
+def test_loopback_that_another_version_or_program_has_opened(host: Host, attached: Container) -> None:
+    host.run("sysctl", "-qw", "net.ipv4.conf.br-mynet.route_localnet=1")
+    assert doctor(host, status=0) == []  # the table of published ports guards it
+    host.run("nft", "flush", "chain", "inet", "cnihook", "ports-guard")
+
+    lines = doctor(host, status=1)
+    assert lines[0].startswith("loopback-open: net.ipv4.conf.br-mynet.route_localnet is 1"), lines
+    assert lines[0].endswith("remedy: sysctl -w net.ipv4.conf.br-mynet.route_localnet=0")
+
+    run(host, "--fix")
+    assert host.sysctl("net/ipv4/conf/br-mynet/route_localnet") == "0"
+    detach(host, "c1")

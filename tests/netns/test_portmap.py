@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """portmap: who reaches a container by a port of the host, and whom the container sees."""
 
-import socket
 from typing import Any
 
 import pytest
@@ -167,43 +166,6 @@ def test_process_of_the_host_keeps_the_port_of_ipv6s_loopback(host: Host) -> Non
     published(host, mapping(8080, 8080), subnets=BOTH)
 
     assert seen(host, host, "::1", 8080, 8080) == "::1"
-
-
-# What route_localnet would open
-
-
-@pytest.mark.known_difference("lets anyone on the link in (plugins#729)")
-def test_loopback_stays_closed_to_the_link(host: Host) -> None:
-    """What 127.0.0.1 needs to reach a container must not lead containers to 127.0.0.1."""
-    container = published(host, mapping(8080))
-    assert host.sysctl("net/ipv4/conf/cni0/route_localnet") == "1"
-    container.run(
-        "sh",
-        "-c",
-        "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip route flush table local dev lo;"
-        f" ip route add 127.0.0.0/8 via {GATEWAY} src 10.9.0.2",
-    )
-
-    with host.socket(socket.SOCK_DGRAM) as listener, container.socket(socket.SOCK_DGRAM) as ours:
-        listener.bind(("127.0.0.1", 0))
-        listener.settimeout(0.2)
-        ours.bind(("10.9.0.2", 0))
-        ours.sendto(b"let me in", listener.getsockname())
-        with pytest.raises(TimeoutError):
-            listener.recv(16)
-
-
-@pytest.mark.known_difference("leaves it on")
-def test_route_localnet_is_as_before_when_no_port_is_left(host: Host) -> None:
-    """The bridge may live on, with containers that have no ports, or as somebody else's."""
-    stays, _ = attach(host)
-    container, result = attach(host)
-    sent = publish(host, container, result, conf(mapping(8080)))
-
-    host.cni("DEL", sent, container)
-
-    assert host.sysctl("net/ipv4/conf/cni0/route_localnet") == "0"
-    assert stays.links() == {"lo", "eth0"}
 
 
 # Beside others
