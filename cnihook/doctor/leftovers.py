@@ -16,7 +16,7 @@ from cnihook.oci import inject
 from cnihook.runtime import cache, repair
 from cnihook.sdk import table
 from cnihook.sdk.call import Call, Request
-from cnihook.sdk.ports import PROTOCOLS
+from cnihook.sdk.port import PROTOCOLS
 from cnihook.spec.config import NetConf
 from cnihook.spec.errors import CniError
 

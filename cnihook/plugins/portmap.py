@@ -14,7 +14,7 @@ from cnihook.lean.address import Address, IPNet
 from cnihook.lean.words import describe
 from cnihook.log import notice
 from cnihook.sdk import Call, CniError, NetConf, Result, Undo, flows, invalid_config, ports, table
-from cnihook.sdk.ports import Port
+from cnihook.sdk.port import PROTOCOLS, Port
 from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
 
 TYPE_CHECKING = False
@@ -35,8 +35,8 @@ class Mapping:
         self.host_port = _port(conf, "hostPort", "host")
         self.container_port = _port(conf, "containerPort", "container")
         self.protocol = conf.string("protocol").lower()
-        if self.protocol not in ports.PROTOCOLS:
-            known = ", ".join(ports.PROTOCOLS)
+        if self.protocol not in PROTOCOLS:
+            known = ", ".join(PROTOCOLS)
             raise conf.refuse("protocol", f"must be one of {known}, not {self.protocol!r}")
         self.address = conf.address("hostIP")
         if self.address and self.address.version == 6 and self.address.is_loopback:

@@ -113,11 +113,12 @@ def _bindable(number: int, protocol: str, host_ip: str) -> int:
 def _is_published(number: int, protocol: str, host_ip: str) -> bool:
     """By another container: no process of the host has it then."""
     from cnihook.sdk import ports
+    from cnihook.sdk.port import Port
 
     address = Address.parse(host_ip) if host_ip else None
     versions = (address.version,) if address else (4, 6)
     try:
-        return any(ports.is_published(ports.Port(v, protocol, number, address)) for v in versions)
+        return any(ports.is_published(Port(v, protocol, number, address)) for v in versions)
     except OSError:
         return False  # who may not look will not publish either
 

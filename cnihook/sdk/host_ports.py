@@ -17,7 +17,7 @@ import os
 from cnihook.linux import listeners
 from cnihook.linux.listeners import Listener
 from cnihook.sdk.call import Call
-from cnihook.sdk.ports import PROTOCOLS, Port
+from cnihook.sdk.port import PROTOCOLS, Port
 from cnihook.spec.errors import INTERNAL, CniError
 
 TYPE_CHECKING = False

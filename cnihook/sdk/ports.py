@@ -25,6 +25,7 @@ from cnihook.linux import nft
 from cnihook.linux.flock import Lock
 from cnihook.sdk import loopback, table
 from cnihook.sdk.call import Call
+from cnihook.sdk.port import PROTOCOLS, Port
 from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
 from cnihook.spec.errors import INTERNAL, CniError, PortTaken
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     Target = tuple[Address, int]
 
-PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 # Whose connections to a container are masqueraded: its own and its subnet's, anybody's, or nobody's.
@@ -88,41 +88,6 @@ def _base() -> "Iterator[str]":
     yield f"add rule {TABLE} ports-postrouting ct status dnat ip daddr vmap @ports-to4"
     yield f"add rule {TABLE} ports-postrouting ct status dnat ip6 daddr vmap @ports-to6"
     yield f"add rule {TABLE} ports-postrouting ip saddr {loopback.STAND_IN} drop"
-
-
-class Port:
-    """A port of the host, in one IP version.  Without an `address` it is that of every address."""
-
-    __slots__ = ("address", "number", "protocol", "version")
-
-    def __init__(self, version: int, protocol: str, number: int, address: "Address | None" = None) -> None:
-        self.version = version
-        self.protocol = protocol
-        self.number = number
-        self.address = address
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Port) and (self.version, self.key) == (other.version, other.key)
-
-    def __hash__(self) -> int:
-        return hash((self.version, self.key))
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.protocol}{f' of {self.address}' if self.address else ''}"
-
-    @property
-    def everywhere(self) -> bytes:
-        """The key where addresses are not told apart.  Each part fills whole words of four bytes."""
-        return bytes((PROTOCOLS[self.protocol], 0, 0, 0)) + self.number.to_bytes(2, "big") + bytes(2)
-
-    @property
-    def key(self) -> bytes:
-        return bytes(self.address or b"") + self.everywhere
-
-    @property
-    def text(self) -> str:
-        """The key as nft writes it."""
-        return f"{f'{self.address} . ' if self.address else ''}{self.protocol} . {self.number}"
 
 
 class Element:
