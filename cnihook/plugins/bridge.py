@@ -89,6 +89,11 @@ class Conf:
         return bool(self.vlan or self.trunk)
 
     @property
+    def is_guarded(self) -> bool:
+        """True if the port is set before it is up, since a container that runs may raise its own end."""
+        return self.isolated or self.spoof_check or self.filters_vlans
+
+    @property
     def vlan_gateway(self) -> str:
         return f"{self.bridge}.{self.vlan}"
 
@@ -128,13 +133,17 @@ def add(call: Call) -> Result:
 
                 vlans = [conf.vlan or _DEFAULT_VLAN] if bridge.vlan_filtering else []
                 mac_address.refuse_taken(call.host, bridge, conf.mac, vlans=vlans)
-            outer, inner = veth.add(call, mtu=conf.mtu, mac=conf.mac, master=bridge.index)
+            outer, inner = veth.add(
+                call, mtu=conf.mtu, mac=conf.mac, master=bridge.index, up=not conf.is_guarded
+            )
             undo.push(call.host.delete_link, outer)
         _set_port(call.host, conf, outer)
         result = Result()
         if conf.spoof_check:
             undo.push(spoofcheck.delete, call)
             spoofcheck.add(call, outer.name, inner.mac)
+        if conf.is_guarded:
+            call.host.set_link(outer, up=True)
 
         if conf.ipam:
             result = ipam.add(call)
@@ -447,8 +456,13 @@ def repair(call: Call) -> None:
         known = next((each for each in result.interfaces if each.name == bridge.name), None)
         if is_new and known and known.mac and not known.sandbox:
             host.set_link(bridge, mac=known.mac)  # containers have it in mind as their gateway's
-        host.set_link(port, master=bridge.index, up=True)
+        if conf.is_guarded and port.master != bridge.index:
+            host.set_link(port, up=False)
+        host.set_link(port, master=bridge.index)
     _set_port(host, conf, port)
+    if conf.spoof_check:
+        spoofcheck.add(call, port.name, inner.mac)
+    host.set_link(port, up=True)
     gateways = [ip for ip in result.ips if ip.gateway] if conf.gateway else []
     if gateways:
         carrier = _ensure_vlan_gateway(call, conf, bridge) if conf.vlan else bridge
@@ -456,8 +470,6 @@ def repair(call: Call) -> None:
             if ip.gateway:
                 _ensure_address(host, carrier, IPNet(ip.gateway, ip.net.prefix), conf.force_address)
         router.forward(host, gateways)
-    if conf.spoof_check:
-        spoofcheck.add(call, port.name, inner.mac)
     if conf.masquerade and result.ips:
         masquerade.add(call, [ip.net for ip in result.ips])
     _wait_for_port(host, port)

@@ -17,7 +17,8 @@ network through itself.
 do not reach each other, by way of the host; with "isolated" not even those of the same bridge do: their
 ports are isolated from each other on it, which needs no filter to see what the bridge carries.  An uplink
 of the bridge, and a container there of a network without this policy, is no isolated port.  See
-sdk.forward.
+sdk.forward.  The policy is in force before the container's link is up and until it is down, with cnihook as
+the runtime.  Other runtimes call this plugin when the bridge plugin has raised the link.
 
 The administrator comes first.  If iptables has a chain CNI-ADMIN (`iptablesAdminChainName`), made by
 `iptables -N CNI-ADMIN` for example, all that is forwarded goes through it before it meets a rule of ours,
@@ -31,10 +32,26 @@ from cnihook.linux.dbus import NoService
 from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link
 from cnihook.linux.xtables import CHAIN_NAME_MAX
-from cnihook.sdk import Call, CniError, Result, Undo, accept, forward, invalid_config, try_each, zone
+from cnihook.sdk import (
+    Call,
+    CniError,
+    NetConf,
+    Result,
+    Undo,
+    accept,
+    forward,
+    invalid_config,
+    try_each,
+    veth,
+    zone,
+)
 from cnihook.sdk.table import LOCK
 from cnihook.spec import version as versions
 from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 VERSIONS = versions.since("0.4.0")
 
@@ -141,6 +158,21 @@ def _to_accept(call: Call, conf: Conf, result: Result) -> "list[_Accepted]":
     return found
 
 
+def guards(conf: NetConf) -> bool:
+    return conf.string("ingressPolicy") not in ("", "open")
+
+
+def prepare(call: Call, first: NetConf) -> "dict[str, Any]":
+    """Put the policy in force before the bridge plugin, the first of the chain, raises the interface."""
+    conf = Conf(call)
+    bridge = first.string("bridge") or "cni0"
+    if first.string("type") != "bridge" or not _LETTERS.issuperset(bridge):
+        return {}  # add() says what is wrong
+    with Lock(LOCK, purpose=f"isolate {call.owner}"):
+        forward.join(call, [forward.policy_chain(conf.policy, bridge)])
+    return {"portIsolation": True} if conf.policy == "isolated" else {}
+
+
 def add(call: Call) -> Result:
     conf = Conf(call)
     result = _prev_result(call)
@@ -155,8 +187,11 @@ def add(call: Call) -> Result:
             with Lock(LOCK, purpose=f"let {call.owner} through"):
                 chains = [each.chain for each in accepted]
                 if bridge:
-                    chains.append(forward.policy_chain(conf.policy, bridge.name))
-                forward.join(call, chains)
+                    policy = forward.policy_chain(conf.policy, bridge.name)
+                    if not forward.is_set(call, policy):  # prepare() has done it, if it was called
+                        chains.append(policy)
+                if chains:
+                    forward.join(call, chains)
                 for each in accepted:
                     for table in each.tables:
                         accept.add(table, conf.admin, each.end, each.comment)
@@ -180,8 +215,16 @@ def _join_zone(call: Call, conf: Conf, result: Result, undo: Undo) -> None:
 
 
 def delete(call: Call) -> None:
-    """A port stays isolated: it is about to go, and may be so by the wish of another plugin."""
-    try_each(lambda: forward.delete(call), lambda: _leave_zone(call))
+    """A port stays isolated: it is about to go, and another plugin may have isolated it.
+
+    Another runtime calls this before the DEL of the bridge plugin.  So the link goes down first.  A DHCP
+    server then keeps the address until its lease ends, since no message can release it.
+    """
+    try_each(
+        lambda: veth.silence(call) if call.conf.string("ingressPolicy") not in ("", "open") else None,
+        lambda: forward.delete(call),
+        lambda: _leave_zone(call),
+    )
 
 
 def _leave_zone(call: Call) -> None:

@@ -62,21 +62,25 @@ def add(network: Network, request: Request, capability_args: "Capabilities") -> 
     check_ifname(request.ifname)
     find_plugins(network, request.plugin_path)
     result: Result | None = None
-    for index in range(len(network.plugins)):
-        try:
-            result = _run("ADD", network, index, request, capability_args, result) or result
-        except BaseException as error:
-            raised = _in_context(error, network, index, "add") if isinstance(error, Exception) else error
-            for another in _delete(network, request, capability_args, result):
-                raised.add_note(f"while undoing: {another}")
-            raise raised from None
+    index = 0
+    try:
+        keys: dict[str, Any] = {}
+        for index in _guards(network, request):
+            keys |= _prepare(network, index, request, capability_args)
+        for index in range(len(network.plugins)):
+            result = _run("ADD", network, index, request, capability_args, result, keys) or result
+    except BaseException as error:
+        raised = _in_context(error, network, index, "add") if isinstance(error, Exception) else error
+        for another in _delete(network, request, capability_args, result):
+            raised.add_note(f"while undoing: {another}")
+        raise raised from None
     return result or Result()
 
 
 def delete(
     network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
 ) -> None:
-    """Detach, last plugin first.
+    """Detach, last plugin first, but those that guard the interface after it has gone.
 
     One that fails keeps none of the others from their part; then the first error is raised.
     """
@@ -91,7 +95,9 @@ def _delete(
     except ValueError:
         knows_prev_result = False
     errors = []
-    for index in reversed(range(len(network.plugins))):
+    guards = _guards(network, request)
+    others = [index for index in range(len(network.plugins)) if index not in guards]
+    for index in (*reversed(others), *reversed(guards)):
         try:
             _run("DEL", network, index, request, capability_args, result if knows_prev_result else None)
         except Exception as error:
@@ -128,12 +134,46 @@ def put_back(
 
     CNI has no such operation, so it is the built-in plugins' alone; what is not done, CHECK finds.
     """
-    conf = NetConf(derive(network, index, capability_args, result), network.where(index))
+    keys: dict[str, Any] = {}
+    for guard in _guards(network, request):
+        keys |= _prepare(network, guard, request, capability_args)
+    derived = derive(network, index, capability_args, result) | (keys if index == 0 else {})
+    conf = NetConf(derived, network.where(index))
     plugin_type = conf.string("type")
     if invoke.find(plugin_type, request.plugin_path) is None:
         repair = getattr(invoke.load(plugin_type), "repair", None)
         if repair:
             repair(Call("ADD", conf, request))
+
+
+def _guards(network: Network, request: Request) -> "list[int]":
+    """The places of built-in plugins that guard the interface from before it is up until after it is down.
+
+    They follow it in the chain, where they would come too late on ADD and go too early on DEL.  So they have
+    `guards(conf)`, which is true if it is asked for, and `prepare(call, first)`, which is called before the
+    first ADD, with the configuration of the first plugin.  It returns keys that the first plugin gets.
+    """
+    places = []
+    for index in range(1, len(network.plugins)):
+        conf = NetConf(network.plugins[index], network.where(index))
+        try:
+            plugin_type = conf.string("type")
+            built_in = invoke.find(plugin_type, request.plugin_path) is None
+            guards = getattr(invoke.load(plugin_type), "guards", None) if built_in else None
+            if guards and guards(conf):
+                places.append(index)
+        except CniError:
+            pass  # a DEL goes on, and an ADD meets it again at its turn
+    return places
+
+
+def _prepare(
+    network: Network, index: int, request: Request, capability_args: "Capabilities"
+) -> "dict[str, Any]":
+    conf = NetConf(derive(network, index, capability_args, None), network.where(index))
+    module = invoke.load(conf.string("type"))
+    keys: dict[str, Any] = module.prepare(Call("ADD", conf, request), NetConf(network.plugins[0]))
+    return keys
 
 
 def gc(network: Network, keep: "Iterable[tuple[str, str]]", request: Request) -> None:
@@ -221,8 +261,12 @@ def _run(
     request: Request,
     capability_args: "Capabilities",
     prev: "Result | None",
+    keys: "dict[str, Any] | None" = None,
 ) -> "Result | None":
-    conf = NetConf(derive(network, index, capability_args, prev), network.where(index))
+    derived = derive(network, index, capability_args, prev)
+    if keys and index == 0:
+        derived |= keys
+    conf = NetConf(derived, network.where(index))
     if command == "ADD":
         versions.check_supported(network.version)
     return invoke.run(command, conf.string("type"), conf, request)

@@ -38,8 +38,8 @@ def _names_of(owner: str) -> "Iterator[str]":
         yield f"veth{digest}"
 
 
-def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0) -> "tuple[Link, Link]":
-    """Make the pair: the host's end up, the container's down.  Returns both, the host's first.
+def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0, up: bool = True) -> "tuple[Link, Link]":
+    """Make the pair: the host's end up if `up` is true, the container's down.  Return both in this order.
 
     Raises CniError where there is such an interface already, and leaves that as it is.
     """
@@ -72,7 +72,7 @@ def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0) -> "tuple[L
         # A router's advertisement that comes out of a container must not change the host's routes.  First of
         # all, since a container that runs can send one as soon as the link is up.
         settings.prefer(f"net/ipv6/conf/{name}/accept_ra", 0)
-        host.set_link(outer, alias=call.owner, up=True)
+        host.set_link(outer, alias=call.owner, up=up)
         return outer, sandbox.link(call.ifname)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import LEAVES_RULES, SPEC_1_1
+from tests.netns.differences import LEAVES_RULES, OLD_KEYS, SPEC_1_1
 from tests.support import bridge
 from tests.support.cni import CniFailure, with_previous_result
 from tests.support.firewall import (
@@ -177,3 +177,14 @@ def test_status(host: Host) -> None:
     with pytest.raises(CniFailure, match="firewalld does not run") as failed:
         host.cni("STATUS", conf("1.1.0", backend="firewalld"), plugin="firewall")
     assert failed.value.code == 50
+
+
+@pytest.mark.parametrize("policy", ["same-bridge", pytest.param("isolated", marks=OLD_KEYS)])
+@pytest.mark.known_difference("ends the policy while the link is up")
+def test_link_is_down_before_the_policy_ends(host: Host, policy: str) -> None:
+    """Runtimes other than cnihook call DEL of this plugin before that of the bridge plugin."""
+    one = attach(host, ingressPolicy=policy)
+    one.delete()
+
+    port = next(each for each in one.result["interfaces"] if each["name"].startswith("veth"))
+    assert "UP" not in host.link(port["name"])["flags"]

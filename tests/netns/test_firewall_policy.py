@@ -158,12 +158,14 @@ def test_policy_lasts_as_long_as_its_containers(host: Host) -> None:
 
 @pytest.mark.known_difference("its chains stay")
 def test_policy_ends_with_the_last_container(host: Host) -> None:
-    """Of the bridge, that is: one that the firewall plugin knows nothing of any more is open."""
+    """A bridge is open again when none of its containers has a policy."""
     one = attach(host, NET, NET6, ingressPolicy="same-bridge")
+    plain = attach(host, NET, NET6)
     other = attach(host, SECOND, SECOND6, link="cni1", name="net2", ingressPolicy="same-bridge")
+    assert not reach(plain, other)
     one.delete()
 
-    assert reach(one, other) and reach(other, one)
+    assert reach(plain, other) and reach(other, plain)
 
 
 def test_flushed_policy_is_back_with_the_next_container(host: Host) -> None:
