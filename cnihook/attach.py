@@ -94,7 +94,7 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
     """The networks wanted, or all there are, each with what its plugins are to be told.
 
     A file that is malformed is complained of and hides no other network.  Raises CniError for a network that
-    is not there, and for a want that no plugin can serve.
+    is not there, for a name that is not free to be requested, and for a want that no plugin can serve.
     """
     found, problems = networks.load_folder(settings.conf_folder)
     for problem in problems:
@@ -129,6 +129,10 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
             f"using the built-in default network {default.name} (10.88.64.0/20 on bridge cnihook0)"
         )
         chosen = [(one, Want(one.name)) for one in _admitted([default], wants, settings, complain)]
+    if wants.hostname or wants.common.aliases or any(want.aliases for _, want in chosen):
+        from cnihook.oci import reserved  # few request a name, and would pay for it
+
+        reserved.check(wants, [network for network, _ in chosen if not network.is_loopback])
     return serve(chosen, wants.common)
 
 

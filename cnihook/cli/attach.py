@@ -102,7 +102,7 @@ def _give_names(state: State, wanted: Wants, attached: list[Attachment], log: Lo
         earlier += [result.dns] if result else []
     results = [(one.record, one.result) for one in attached]
     config = bundle.load(state)
-    names.give(state.id, state.pid, config, wanted, results, log, earlier if others else None)
+    names.give(state.id, state.pid, config, wanted, results, log, earlier if others else None, runs=True)
 
 
 def _report(attached: list[Attachment]) -> str:

@@ -25,7 +25,7 @@ from cnihook.linux import libc
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
 from cnihook.oci import names, wants
-from cnihook.oci.etc import File
+from cnihook.oci.rootfs_file import File
 from cnihook.runtime import networks
 from cnihook.runtime.wants import Served, Wants
 
@@ -223,8 +223,11 @@ def _attach(pause: Pause, wanted: Wants, chosen: list[Served], settings: Setting
     said = [one.result.dns for one in attached]
     called = names.host_names(f"{pause.hostname}.{pause.domain}" if pause.domain else pause.hostname)
     results = [(one.record, one.result) for one in attached]
-    try:
-        names.set_resolv_conf(File.at(pause.resolv_conf), said, wanted.dns, log)
-        names.join(pause.id, File.at(pause.hosts), called, wanted, results, log)
-    except OSError as error:
-        _complain(f"names of the container: {in_words(error)}")
+    for give in (
+        lambda: names.set_resolv_conf(File.at(pause.resolv_conf), said, wanted.dns, log),
+        lambda: names.join(pause.id, File.at(pause.hosts), called, wanted, results, log),
+    ):
+        try:
+            give()
+        except OSError as error:
+            _complain(f"names of the container: {in_words(error)}")

@@ -4,6 +4,7 @@ on.
 """
 
 import os
+from sys import byteorder
 
 from cnihook.lean import ffi
 
@@ -16,12 +17,19 @@ MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 0x1000, 0x2000, 0x40
 MNT_DETACH = 2
 # <sys/prctl.h>
 PR_SET_PDEATHSIG = 1
+# <linux/openat2.h>
+RESOLVE_NO_SYMLINKS = 4
+_SYS_OPENAT2 = 437  # <asm-generic/unistd.h>; the same on every architecture
+# <linux/capability.h>
+_CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ffi.Library(None)
 _setns = _libc.function("setns", ffi.Int, ffi.Int, ffi.Int)
 _unshare = _libc.function("unshare", ffi.Int, ffi.Int)
 _mount = _libc.function("mount", ffi.Int, ffi.CString, ffi.CString, ffi.CString, ffi.ULong, ffi.CString)
 _umount2 = _libc.function("umount2", ffi.Int, ffi.CString, ffi.Int)
+_capset = _libc.function("capset", ffi.Int, ffi.CString, ffi.CString)
+_openat2 = _libc.function("syscall", ffi.Int, ffi.ULong, ffi.Int, ffi.CString, ffi.CString, ffi.ULong)
 _prctl = _libc.function("prctl", ffi.Int, ffi.Int, ffi.ULong, ffi.ULong, ffi.ULong, ffi.ULong)
 
 
@@ -53,4 +61,22 @@ def umount(target: str, flags: int = 0) -> None:
 def set_parent_death_signal(signum: int) -> None:
     """Have the kernel send `signum` to this process when its parent ends."""
     if _prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0) < 0:
+        ffi.raise_errno()
+
+
+def openat2(folder: int, path: str, flags: int, resolve: int) -> int:
+    """Return a descriptor of `path` below the open `folder`, found by the RESOLVE_ rules.
+
+    Raises OSError; ELOOP for a link where no link is allowed.
+    """
+    how = b"".join(number.to_bytes(8, byteorder) for number in (flags | os.O_CLOEXEC, 0, resolve))
+    fd: int = _openat2(_SYS_OPENAT2, folder, os.fsencode(path), how, len(how))
+    if fd < 0:
+        ffi.raise_errno()
+    return fd
+
+
+def drop_capabilities() -> None:
+    """Have none of root's rights beyond those of the user ID, for good."""
+    if _capset(_CAPABILITY_VERSION_3.to_bytes(4, byteorder) + bytes(4), bytes(24)) < 0:
         ffi.raise_errno()

@@ -60,18 +60,23 @@ class Bundle:
         return name if isinstance(name, str) else ""
 
     @property
-    def mounts(self) -> "list[tuple[str, str]]":
-        """(path in the container, source), in their order; a source that is no path leads nowhere."""
+    def mounts(self) -> "list[tuple[str, str, bool]]":
+        """(path in the container, source, is read-only), in their order.
+
+        A source that is not a path, such as `tmpfs`, leads to a place that does not exist.
+        """
         mounts = self._raw.get("mounts")
-        found = []
+        paths = []
         for mount in mounts if isinstance(mounts, list) else ():
             destination, source = (
                 (mount.get("destination"), mount.get("source")) if isinstance(mount, dict) else (None, None)
             )
             if _is_path(destination) and _is_path(source):
                 path = os.path.normpath(os.path.join(os.path.dirname(self.path), source))
-                found.append((os.path.normpath(destination), path))
-        return found
+                options = mount.get("options")
+                modes = [o for o in options if o in ("ro", "rro", "rw")] if isinstance(options, list) else []
+                paths.append((os.path.normpath(destination), path, modes[-1:] not in ([], ["rw"])))
+        return paths
 
     @property
     def root(self) -> str:
@@ -81,6 +86,11 @@ class Bundle:
         if not (self.path and _is_path(path)):
             return ""
         return os.path.normpath(os.path.join(os.path.dirname(self.path), path))
+
+    @property
+    def root_is_readonly(self) -> bool:
+        root = self._raw.get("root")
+        return isinstance(root, dict) and root.get("readonly") is True
 
     def hook_timeout(self, event: str) -> int:
         """Seconds that the runtime gives this hook for `event`; 0 if it sets no limit, or ours is not to be

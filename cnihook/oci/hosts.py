@@ -4,95 +4,28 @@ Who is called what on each network, in the /etc/hosts of all who are on it.
 
 Each line of ours ends with a comment that says whose it is, `# cnihook: c1 on mynet`, so that it can be
 added by one write at the end of a file, and taken away wherever it is by then.  Who is on a network, under
-which names, and has which hosts file, is in /run/cnihook/names/NETWORK/ID; where nobody has one there is
+which names, and has which hosts file, is in its entry (see entries); a network without entries has
 nothing to read.  An entry is good for as long as its attachment is on record, and a line for as long as its
 entry is.
 """
 
 import os
 
+from cnihook.lean.words import in_words
 from cnihook.linux.flock import Lock
-from cnihook.oci.etc import File
-from cnihook.runtime import cache
-from cnihook.spec.errors import CniError
-from cnihook.spec.names import record_name
+from cnihook.log import Log
+from cnihook.oci import entries
+from cnihook.oci.entries import TAG, Entry
+from cnihook.oci.rootfs_file import STALE, File
+from cnihook.spec.errors import INVALID_CONFIG, CniError
 
-FOLDER = "/run/cnihook/names"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-_TAG = "# cnihook: "
-
-
-class Entry:
-    """One container on one network: its names there, and the file that is told of the others', if any."""
-
-    __slots__ = ("addresses", "container_id", "file", "ifname", "names", "network")
-
-    def __init__(
-        self,
-        network: str,
-        container_id: str,
-        ifname: str,
-        addresses: "list[str]",
-        names: "list[str]",
-        file: "File | None",
-    ) -> None:
-        self.network = network
-        self.container_id = container_id
-        self.ifname = ifname
-        self.addresses = addresses
-        self.names = names  # without any, nobody is told of it
-        self.file = file
-
-    @property
-    def path(self) -> str:
-        return f"{FOLDER}/{self.network}/{self.container_id}"
-
-    @property
-    def tag(self) -> str:
-        return f"{_TAG}{self.container_id} on {self.network}"
-
-    def lines(self, reader: "Entry | None" = None) -> str:
-        """Its lines in a hosts file.  A name that the reader has itself means the reader there."""
-        names = [name for name in self.names if not reader or name not in reader.names]
-        if not names:
-            return ""
-        return "".join(f"{address}\t{' '.join(names)}\t{self.tag}\n" for address in self.addresses)
-
-    def write(self) -> None:
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        place = [self.file.base, self.file.name] if self.file else []
-        words = [[self.ifname], place, self.names, self.addresses]
-        with open(self.path, "wb") as file:
-            file.write(os.fsencode("".join("\t".join(part) + "\n" for part in words)))
-
-    @classmethod
-    def read(cls, network: str, container_id: str) -> "Entry | None":
-        """None if there is none; one without names or file if its writer was killed on the way."""
-        try:
-            fd = os.open(f"{FOLDER}/{network}/{container_id}", os.O_RDONLY | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        text = os.fsdecode(os.read(fd, 1 << 16))
-        os.close(fd)
-        ifname, place, names, addresses = [*text.split("\n"), "", "", "", ""][:4]
-        base, tab, name = place.partition("\t")
-        return cls(
-            network,
-            container_id,
-            ifname,
-            addresses.split("\t") if addresses else [],
-            names.split("\t") if names else [],
-            File(base, name) if tab else None,
-        )
-
-    @property
-    def stands(self) -> bool:
-        try:
-            return os.path.lexists(
-                f"{cache.FOLDER}/{record_name(self.network, self.container_id, self.ifname)}"
-            )
-        except CniError:
-            return False
+# What is wrong with a file that will not be itself again: it is gone, or something else is at its path.
+_LOST = (2, 20, 22, 40, STALE)  # ENOENT ENOTDIR EINVAL ELOOP
 
 
 def join(
@@ -100,36 +33,99 @@ def join(
     own: "list[Entry]",
     further: "list[tuple[str, str]]",
     file: "File | None",
-    problems: "list[str]",
+    log: Log,
+    hostname: str = "",
 ) -> str:
     """Put a container's names into the hosts files of those on its networks, and theirs into its own.
 
     `own`, one for each network, have that file, too.  `further` are (name, address) for it alone.  Returns
     the lines that it has, or ought to have where it is None.  What keeps others from being told goes to
-    `problems`; raises OSError with what keeps the own file from being written.
+    their logs and to `log`; raises OSError with what keeps the own file from being written.
+
+    Raises CniError, before anything is changed, if another container has a stronger claim to an alias, or to
+    the `hostname` that was requested.
     """
     with _lock(container_id):
+        if file:
+            file.pin()
         old = without_ours(file, own) if file else ""
-        text = "".join(entry.lines() for entry in own)
-        text += "".join(f"{address}\t{name}\t{_TAG}{container_id}\n" for name, address in further)
-        for entry in own:
-            others = _entries(entry.network, but=container_id)
+        text = ""
+        of_others = ""
+        on_network = [(entry, _entries(entry.network, but=container_id)) for entry in own]
+        for entry, others in on_network:
+            _refuse_claimed(entry, others, hostname)
+        for entry, others in on_network:
+            _settle(entry, others, log)
+            text += entry.lines()
             if entry.names or file:
                 entry.write()
-            told = {file}
+            informed = {file}
             for other in others:
-                text += other.lines(reader=entry)
-                if other.file and other.file not in told:
-                    told.add(other.file)
-                    _tell(other.file, entry.lines(reader=other), problems)
+                of_others += other.lines(reader=entry)
+                lines = entry.lines(reader=other)
+                if lines and other.file and other.file not in informed:
+                    informed.add(other.file)
+                    if problem := _change(other, _appending(lines)):
+                        log.event(f"its names are not in the hosts file of {other.container_id}: {problem}")
+        text += "".join(f"{address}\t{name}\t{TAG}{container_id}\n" for name, address in further)
+        text += of_others
         if file:
             file.write(old + text)
         return text
 
 
+def _refuse_claimed(new: Entry, others: "list[Entry]", hostname: str) -> None:
+    for other in others:
+        for name in new.yielding(other):
+            if name in (*new.aliases, hostname):
+                holder = (
+                    f"the {'ID' if other.rank(name) > 1 else 'host name'} of container {other.container_id}"
+                )
+                raise CniError(INVALID_CONFIG, f"name {name} on network {new.network}: it is {holder}")
+
+
+def _settle(new: Entry, others: "list[Entry]", log: Log) -> None:
+    """Leave each name to the strongest claim, and log what more than one container claims."""
+    network, container_id = new.network, new.container_id
+    for other in others:
+        if lost := new.yielding(other):
+            new.give_up(lost)
+            log.event(f"not known as {', '.join(lost)} on {network}: that is container {other.container_id}")
+        if lost := other.yielding(new):
+            names = ", ".join(lost)
+            event = f"no longer known as {names} on {network}: that is container {container_id}"
+            Log(other.container_id).event(event)
+            other.give_up(lost)
+            other.write()
+            for reader in others:
+                _renew(other, reader)
+    for name in new.all_names:
+        first = next((other for other in others if other.rank(name) >= 0), None)
+        if first:
+            log.event(f"name {name} on {network} leads to container {first.container_id} first")
+            Log(first.container_id).event(
+                f"name {name} on {network} is that of container {container_id}, too"
+            )
+
+
+def _appending(lines: str) -> "Callable[[File], None]":
+    return lambda file: file.append(lines)
+
+
+def _renew(entry: Entry, reader: Entry) -> None:
+    """Write the lines of an entry again in the file of a reader, after a change of its names."""
+    lines = entry.lines(reader=None if reader is entry else reader)
+
+    def change(file: File) -> None:
+        file.remove_lines(entry.tag, having=TAG)
+        file.append(lines)
+
+    _change(reader, change)
+
+
 def leave(network: str, container_id: str) -> None:
     """Take a container's names on one network away, if it has any.  Raises Busy where others take long."""
-    if os.path.exists(f"{FOLDER}/{network}/{container_id}"):
+    if os.path.exists(f"{entries.FOLDER}/{network}/{container_id}"):
         with _lock(container_id):
             entry = Entry.read(network, container_id)
             if entry:
@@ -138,9 +134,9 @@ def leave(network: str, container_id: str) -> None:
 
 def sweep() -> None:
     """Take away the names of all whose attachments are on record no more."""
-    if os.path.isdir(FOLDER):
+    if os.path.isdir(entries.FOLDER):
         with _lock("gc"):
-            for network in _listed(FOLDER):
+            for network in entries.listed(entries.FOLDER):
                 _entries(network)
 
 
@@ -151,15 +147,20 @@ def without_ours(file: File, own: "list[Entry]") -> str:
     old = file.read()
     if not (old and old.strip()):
         return LOCALHOST
-    if _TAG not in old:
+    if TAG not in old:
         return old if old.endswith("\n") else f"{old}\n"
     # What a tag says is the image's word, so it is only compared.
-    having = [entry for network in _listed(FOLDER) for entry in _entries(network) if entry.file == file]
+    having = [
+        entry
+        for network in entries.listed(entries.FOLDER)
+        for entry in _entries(network)
+        if entry.file == file
+    ]
     networks = {entry.network for entry in having} - {entry.network for entry in own}
     containers = {entry.container_id for entry in having}
 
     def stands(tag: str) -> bool:
-        container_id, on, network = tag.removeprefix(_TAG).partition(" on ")
+        container_id, on, network = tag.removeprefix(TAG).partition(" on ")
         return not tag or (network in networks if on else container_id in containers)
 
     kept = "".join(line for line in old.splitlines(keepends=True) if stands(_tag(line)))
@@ -172,37 +173,39 @@ def _lock(container_id: str) -> Lock:
     return Lock("names", timeout=5, purpose=f"names of {container_id}")
 
 
-def _listed(folder: str) -> "list[str]":
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
-
-
 def _entries(network: str, but: str = "") -> "list[Entry]":
-    """All on a network but one; those that do not stand are gone after this."""
-    names = [name for name in _listed(f"{FOLDER}/{network}") if name != but]
-    found = [entry for name in names if (entry := Entry.read(network, name))]
-    standing = [entry for entry in found if entry.stands]
-    if len(standing) < len(found):
+    """Return entries.of_network(), after the removal of those that do not stand."""
+    present = entries.of_network(network, but)
+    standing = [entry for entry in present if entry.stands]
+    if len(standing) < len(present):
         own = Entry.read(network, but) if but else None
-        for entry in found:
+        for entry in present:
             if entry not in standing:
                 _remove(entry, [*standing, *([own] if own else [])])
     return standing
 
 
 def _of_container(container_id: str) -> "list[Entry]":
-    found = [Entry.read(network, container_id) for network in _listed(FOLDER)]
-    return [entry for entry in found if entry and entry.stands]
+    present = [Entry.read(network, container_id) for network in entries.listed(entries.FOLDER)]
+    return [entry for entry in present if entry and entry.stands]
 
 
-def _tell(file: File, lines: str, problems: "list[str]") -> None:
+def _change(holder: Entry, change: "Callable[[File], None]") -> str:
+    """Change the hosts file of an entry.  Returns the reason if that cannot be, which is in its log then."""
+    if not holder.file:
+        return ""
     try:
-        if lines:
-            file.append(lines)
+        change(holder.file)
+        return ""
     except OSError as error:  # it may be gone, as its container soon will be
-        problems.append(f"{file}: {error.strerror}")
+        reason = in_words(error)
+        if holder.stands:
+            lost = ", and it will not be kept up to date" if error.errno in _LOST else ""
+            Log(holder.container_id).event(f"its /etc/hosts is not changed: {reason}{lost}")
+        if error.errno in _LOST:
+            holder.file = None
+            holder.write()
+        return reason
 
 
 def _remove(entry: Entry, others: "list[Entry]") -> None:
@@ -211,18 +214,19 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
     for other in others:
         if other.file and other.file not in done:
             done.add(other.file)
-            _forget(other.file, entry.tag)
+            _forget(other, entry.tag)
     if entry.file:
-        left = [known for known in _of_container(entry.container_id) if known.network != entry.network]
+        is_shared = entry.file in done  # another has it, too, and stays
+        left = [one for one in _of_container(entry.container_id) if one.network != entry.network]
         if not left:
-            _forget(entry.file, f"{_TAG}{entry.container_id}")
-        if entry.file not in done:  # else another has it, too, and stays
-            _forget(entry.file, f" on {entry.network}")
+            _forget(entry, f"{TAG}{entry.container_id}")
+        if not is_shared:
+            _forget(entry, f" on {entry.network}")
     # Last, for without it nobody would know of the lines.
     for remove, path in (
         (os.unlink, entry.path),
         (os.rmdir, os.path.dirname(entry.path)),
-        (os.rmdir, FOLDER),
+        (os.rmdir, entries.FOLDER),
     ):
         try:
             remove(path)
@@ -230,15 +234,12 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
             break  # others are in the folder
 
 
-def _forget(file: File, ending: str) -> None:
-    """Take our lines that end so out of a file."""
-    try:
-        file.remove_lines(ending, having=_TAG)
-    except OSError:
-        pass  # whatever is wrong with it is its container's affair
+def _forget(holder: Entry, ending: str) -> None:
+    """Take our lines that end so out of the file of an entry."""
+    _change(holder, lambda file: file.remove_lines(ending, having=TAG))
 
 
 def _tag(line: str) -> str:
     """The comment that makes a line ours; empty for any other."""
-    start = line.find(_TAG)
+    start = line.find(TAG)
     return line[start:].rstrip("\n") if start >= 0 else ""

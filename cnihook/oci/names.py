@@ -6,10 +6,12 @@ None of it is worth a container's start: what cannot be done is an event in its 
 
 from cnihook.lean.words import in_words
 from cnihook.log import Log
-from cnihook.oci import hosts, resolv_conf, words
+from cnihook.oci import hosts, reserved, resolv_conf, words
 from cnihook.oci.bundle import OWN, Bundle
-from cnihook.oci.etc import Etc, File
-from cnihook.oci.hosts import Entry
+from cnihook.oci.entries import Entry
+from cnihook.oci.etc import Etc
+from cnihook.oci.rootfs_file import File
+from cnihook.runtime import networks
 from cnihook.runtime.cache import Record
 from cnihook.runtime.wants import Wants
 from cnihook.spec.errors import CniError
@@ -32,19 +34,25 @@ def give(
     attached: "Attached",
     log: Log,
     earlier: "list[DNS] | None" = None,
+    *,
+    runs: bool = False,
 ) -> None:
     """Have a container know those on the networks that it was attached to, and be known to them.
 
-    `earlier` is what other networks say that it is on; None for a container that is new.
+    `earlier` is what other networks say that it is on; None for a container that is new.  One that `runs`
+    may have changed what is at the paths of its files.
     """
     try:
-        etc = Etc(pid, config)
+        etc = Etc(container_id, pid, config, runs=runs)
     except OSError as error:
         log.event(f"it gets no names and no name servers: {in_words(error)}")
         return
     said = [*(earlier or ()), *(result.dns for _, result in attached)]
     if attached or wanted.dns:
-        set_resolv_conf(etc.file("resolv.conf"), said, wanted.dns, log, is_new=earlier is None)
+        try:
+            set_resolv_conf(etc.file("resolv.conf"), said, wanted.dns, log, is_new=earlier is None)
+        except OSError as error:
+            log.event(f"name servers are not in its /etc/resolv.conf: {in_words(error)}")
     if attached or wanted.hosts:
         _set_hosts(container_id, etc, config, wanted, attached, log)
     if wanted.hostname:
@@ -54,27 +62,25 @@ def give(
 def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_new: bool = True) -> None:
     """What was asked for, else what the networks say; else the host's, if the container has none of its own.
 
-    A container that is not new keeps what was asked for at its start.
+    A container that is not new keeps what was asked for at its start.  Raises OSError if the file cannot be
+    used.
     """
-    try:
-        old = file.read() or ""
-        if asked:
-            whose, text = _AS_ASKED, resolv_conf.text(said, asked)
-        elif old.startswith(f"{_OURS}{_AS_ASKED}\n") and not is_new:
-            return
-        elif any(said):
-            whose, text = _OF_NETWORKS, resolv_conf.text(said)
-        elif old.strip() and not old.startswith(_OURS):
-            return
-        else:
-            whose, text = _OF_HOST, resolv_conf.of_host()
-        if not text:
-            log.event("it gets no name servers: those of the host can be asked by the host alone")
-            return
-        file.write(f"{_OURS}{whose}\n{text}")
-        log.event(f"name servers {whose} are in its /etc/resolv.conf")
-    except OSError as error:
-        log.event(f"name servers are not in its /etc/resolv.conf: {in_words(error)}")
+    old = file.read() or ""
+    if asked:
+        whose, text = _AS_ASKED, resolv_conf.text(said, asked)
+    elif old.startswith(f"{_OURS}{_AS_ASKED}\n") and not is_new:
+        return
+    elif any(said):
+        whose, text = _OF_NETWORKS, resolv_conf.text(said)
+    elif old.strip() and not old.startswith(_OURS):
+        return
+    else:
+        whose, text = _OF_HOST, resolv_conf.of_host()
+    if not text:
+        log.event("it gets no name servers: those of the host can be asked by the host alone")
+        return
+    file.write(f"{_OURS}{whose}\n{text}")
+    log.event(f"name servers {whose} are in its /etc/resolv.conf")
 
 
 def join(
@@ -91,11 +97,15 @@ def join(
     lines of its file.  Raises OSError with what keeps that from being written.
     """
     own = []
+    of_host = reserved.names_of_host() if called else set()
     for record, result in attached:
         addresses = [str(ip.net.address) for ip in result.ips if not ip.net.address.is_loopback]
-        names = dict.fromkeys([*called, *wanted.aliases_on(record.network)])
         if addresses:
-            own.append(Entry(record.network, container_id, record.ifname, addresses, list(names), file))
+            names, private = _split(called, record, of_host, log)
+            aliases = wanted.aliases_on(record.network)
+            own.append(
+                Entry(record.network, container_id, record.ifname, addresses, names, aliases, file, private)
+            )
     gateways = [str(ip.gateway) for _, result in attached for ip in result.ips if ip.gateway]
     further = []
     for name, address in wanted.hosts:
@@ -105,11 +115,27 @@ def join(
             further.append((name, gateways[0]))
         else:
             log.event(f"no host {name} in its /etc/hosts: none of its networks has a gateway")
-    problems: list[str] = []
-    text = hosts.join(container_id, own, further, file, problems)
-    for problem in problems:
-        log.event(f"somebody on its networks is not told of it: {problem}")
-    return text
+    return hosts.join(container_id, own, further, file, log, wanted.hostname)
+
+
+def _split(
+    called: "list[str]", record: Record, of_host: "set[str]", log: Log
+) -> "tuple[list[str], list[str]]":
+    """Return the names that neighbours on the network of an attachment learn, and those they must not."""
+    names: list[str] = []
+    private: list[str] = []
+    reasons = {}
+    for name in dict.fromkeys(called):
+        if reserved.is_reserved(name):
+            reasons[name] = "it is reserved"
+        elif name.lower() in of_host:
+            reasons[name] = "it is a name of the host"
+        elif "." in name and not networks.parse(record.config, record.path).dotted_aliases:
+            reasons[name] = "it has a dot, which the network does not allow"
+        (private if name in reasons else names).append(name)
+    for name, reason in reasons.items():
+        log.event(f"not known as {name} on {record.network}: {reason}")
+    return names, private
 
 
 def host_names(name: str) -> "list[str]":
@@ -124,21 +150,22 @@ def host_names(name: str) -> "list[str]":
 def _set_hosts(
     container_id: str, etc: Etc, config: Bundle, wanted: Wants, attached: "Attached", log: Log
 ) -> None:
-    file = etc.file("hosts")
+    file = None
     problem = ""
     try:
+        file = etc.file("hosts")
         # As a test, before anybody relies on it.
         if file.read() is None:
             file.write(hosts.LOCALHOST)
-        file.append("")
+        file.pin()
     except OSError as error:
         problem = in_words(error)
-    seen = file if etc.is_on_host(file) and not problem else None
+    seen = file if file and etc.is_on_host(file) and not problem else None
     full = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
     names = [*host_names(wanted.hostname), *host_names(full), *host_names(config.hostname), container_id]
     try:
         text = join(container_id, seen, names, wanted, attached, log)
-        if not problem and not seen:
+        if file and not problem and not seen:
             file.write(hosts.without_ours(file, []) + text)
             log.event("its /etc/hosts cannot be seen from the host, and will not be told of others to come")
     except OSError as error:

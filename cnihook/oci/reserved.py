@@ -9,6 +9,14 @@ Names that no container may have for others, since /etc/hosts is read before DNS
 
 import os
 
+from cnihook.spec.errors import INVALID_CONFIG, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cnihook.runtime.networks import Network
+    from cnihook.runtime.wants import Wants
+
+MOST_ALIASES = 64  # of one container on one network
 HOSTS = "/etc/hosts"
 _ZONES = (
     "localhost",
@@ -51,3 +59,31 @@ def names_of_host() -> "set[str]":
         if address.startswith("127.") or address == "::1" or node in line_names:
             names.update(line_names)
     return names
+
+
+def check(wants: "Wants", networks: "list[Network]") -> None:
+    """Raise CniError for a requested name that the neighbours on these networks must not learn."""
+    of_host = names_of_host()
+    if wants.hostname.lower() in of_host:
+        raise _refuse(f"host name {wants.hostname}", "it is a name of the host")
+    for network in networks:
+        aliases = wants.aliases_on(network.name)
+        if len(aliases) > MOST_ALIASES:
+            raise _refuse(
+                f"network {network.name}",
+                f"{len(aliases)} aliases; a container may have {MOST_ALIASES} at most",
+            )
+        for alias in aliases:
+            if alias.lower() in of_host:
+                raise _refuse(f"alias {alias}", "it is a name of the host")
+            if "." in alias and not network.dotted_aliases:
+                raise _refuse(
+                    f"alias {alias}",
+                    f"network {network.name} ({network.source}) does not allow aliases with a dot,"
+                    " which could hide names of DNS",
+                    '"cnihook": {"dottedAliases": true} beside its name allows them',
+                )
+
+
+def _refuse(what: str, why: str, hint: str = "") -> CniError:
+    return CniError(INVALID_CONFIG, f"{what}: {why}", hint)

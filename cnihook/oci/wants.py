@@ -6,8 +6,8 @@ A flag `--publish 8080:80` and an annotation `cnihook.publish: 8080:80` mean the
 below.  An annotation holds several values with commas between.
 """
 
+from cnihook.oci.reserved import MOST_ALIASES
 from cnihook.oci.words import (
-    MOST_ALIASES,
     MULTUS,
     parse_alias,
     parse_bandwidth,

@@ -3,14 +3,12 @@
 
 from cnihook.lean.address import Address, IPNet
 from cnihook.lean.words import one_line
-from cnihook.oci.reserved import is_reserved
+from cnihook.oci.reserved import MOST_ALIASES, is_reserved
 from cnihook.runtime.wants import Port, Want
 from cnihook.spec.errors import INVALID_CONFIG, CniError
 from cnihook.spec.names import check_ifname, check_network_name, shown
 
 MULTUS = "k8s.v1.cni.cncf.io/networks"  # the Network Plumbing Working Group's
-
-MOST_ALIASES = 64  # of one container on one network
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")

@@ -44,7 +44,8 @@ class Network:
     """One network configuration, a list of plugins.  A single plugin's file is a list of one."""
 
     __slots__ = (
-        "disable_check", "disable_gc", "name", "plugins", "raw", "source", "takes_annotations", "text",
+        "disable_check", "disable_gc", "dotted_aliases", "name", "plugins", "raw", "source",
+        "takes_annotations", "text",
         "version",
     )  # fmt: skip
 
@@ -60,8 +61,11 @@ class Network:
         self.version = versions.negotiate(raw, source)
         self.disable_check = conf.loose_boolean("disableCheck")
         self.disable_gc = conf.loose_boolean("disableGC")
+        own = _own_settings(conf)
         # Whether annotations may request this network, or anything on it.
-        self.takes_annotations = _own_settings(conf).boolean("annotations", default=True)
+        self.takes_annotations = own.boolean("annotations", default=True)
+        # True if neighbours may know a container by a name with a dot, which could hide one of DNS.
+        self.dotted_aliases = own.boolean("dottedAliases", default=False)
 
     def where(self, index: int) -> str:
         """Where one of its plugins stands, for whoever has to mend it."""
@@ -79,8 +83,9 @@ def _own_settings(conf: NetConf) -> NetConf:
     """The object "cnihook" of a network.  A key that is misspelled or null would leave the network open."""
     own = conf.object("cnihook")
     for key, value in own.raw.items():
-        if key.lower() != "annotations" or value is None:
-            raise own.refuse(key, "is null" if value is None else "is unknown", 'it takes "annotations"')
+        if key.lower() not in ("annotations", "dottedaliases") or value is None:
+            problem = "is null" if value is None else "is unknown"
+            raise own.refuse(key, problem, 'it takes "annotations" and "dottedAliases"')
     return own
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from cnihook import log
 from cnihook.linux import flock
-from cnihook.oci import hosts
+from cnihook.oci import entries
 from cnihook.runtime import cache
 
 # No deadline: the machine is shared.  A fixture that gives a folder is not made anew for each example.
@@ -29,5 +29,5 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(flock, "FOLDER", str(tmp_path / "run"))
     monkeypatch.setattr(log, "FOLDER", str(tmp_path / "run" / "log"))
     monkeypatch.setattr(log, "FINISHED", str(tmp_path / "finished"))
-    monkeypatch.setattr(hosts, "FOLDER", str(tmp_path / "run" / "names"))
+    monkeypatch.setattr(entries, "FOLDER", str(tmp_path / "run" / "names"))
     yield tmp_path

@@ -168,8 +168,8 @@ def test_mounts(tmp_path: Path) -> None:
     ]
 
     assert config(tmp_path, {"mounts": mounts}).mounts == [
-        ("/etc/hosts", "/x/hosts"),
-        ("/etc", f"{tmp_path}/etc"),
+        ("/etc/hosts", "/x/hosts", False),
+        ("/etc", f"{tmp_path}/etc", False),
     ]
     assert config(tmp_path, {"mounts": {}}).mounts == config(tmp_path, {}).mounts == []
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """oci.etc: one file, in place.  What a hostile root file system does to it is a matter of tests/e2e."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.oci import etc
+from cnihook.oci import rootfs_file
 from cnihook.oci.bundle import Bundle
-from cnihook.oci.etc import Etc, File
+from cnihook.oci.etc import Etc
+from cnihook.oci.rootfs_file import File
 
 
 @pytest.fixture
@@ -103,8 +105,8 @@ def test_the_hosts_own_file_and_one_with_two_names_are_refused(
     with pytest.raises(OSError, match="another name"):
         file.write("b\n")
     os.unlink(other)
-    monkeypatch.setattr(etc, "_own", {})
-    monkeypatch.setattr(etc, "HOSTS_OWN", ("/nowhere", str(file)))
+    monkeypatch.setattr(rootfs_file, "_own", {})
+    monkeypatch.setattr(rootfs_file, "HOSTS_OWN", ("/nowhere", str(file)))
     with pytest.raises(OSError, match="the host's own"):
         file.read()
 
@@ -119,27 +121,121 @@ def test_a_file_without_an_end_is_not_read(file: File) -> None:
     with pytest.raises(OSError, match="longer than"):
         file.read()
     with pytest.raises(OSError, match="longer than"):
-        file.remove_lines("a")
+        file.append("a\n")
+
+
+def test_lines_go_from_a_file_that_is_too_long(file: File) -> None:
+    """The container may have made it so; its rest is neither read nor moved."""
+    file.write("keep\n1 a # t\n2 b # t\n")
+    os.truncate(str(file), 1 << 40)
+
+    file.remove_lines(" t", having="# ")
+
+    assert os.stat(str(file)).st_size == 1 << 40
+    with open(str(file), "rb") as opened:
+        assert opened.read(21) == b"keep\n#      \n#      \n"
+
+
+def test_file_is_not_made_too_long(file: File) -> None:
+    file.write("x" * ((4 << 20) - 10))
+    with pytest.raises(OSError, match="longer than"):
+        file.append("0123456789\n")
+    file.append("012345678\n"[1:])
+
+    assert len(content(file)) <= 4 << 20
 
 
 def test_one_place_by_two_ways(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     first, second = File(str(tmp_path), "etc/hosts"), File.at(f"{tmp_path}/etc/hosts")
 
-    assert first.is_same(second), "both missing, in one folder"
+    assert first.place() == second.place(), "both missing, in one folder"
     first.write("a")
-    assert first.is_same(second) and first != second
-    assert not first.is_same(File(str(tmp_path), "etc/other")) and not first.is_same(File("/none", "hosts"))
+    assert first.place() == second.place() and first != second
+    assert first.place() != File(str(tmp_path), "etc/other").place()
+    with pytest.raises(FileNotFoundError):
+        File("/none", "hosts").place()
+
+
+def test_file_that_was_written_once_is_that_file(file: File) -> None:
+    """Another one at its path, by an exchange or by a link in the path, is left alone."""
+    file.write("a\n")
+    stored = File(file.base, file.name, file.identity)
+    os.rename(str(file), f"{file}.old")
+    with pytest.raises(FileNotFoundError):
+        stored.write("b\n")
+    Path(str(file)).write_text("other\n")
+
+    for each in (file, stored):
+        for change in (each.pin, lambda each=each: each.append("c\n"), lambda each=each: each.write("d\n")):
+            with pytest.raises(OSError, match="another file is there now"):
+                change()
+    assert content(file) == "other\n"
+
+
+def test_no_part_of_the_path_may_be_a_link(file: File, tmp_path: Path) -> None:
+    file.write("a\n")
+    os.rename(tmp_path / "etc", tmp_path / "real")
+    os.symlink("real", tmp_path / "etc")
+
+    for change in (file.read, file.pin, lambda: file.write("b\n"), lambda: file.remove_lines("a")):
+        with pytest.raises(OSError, match="is a link"):
+            change()
+    assert (tmp_path / "real" / "hosts").read_text() == "a\n"
+    assert File.at(str(file)).read() == "a\n", "a path that is trusted"
+
+
+IN_OPEN, IN_NONBLOCK, RENAME_EXCHANGE = 0x20, 0x800, 2
+
+
+def test_special_file_is_never_opened(file: File, tmp_path: Path) -> None:
+    """Another process exchanges it with a FIFO all the time; the opening of a device may be a command."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    file.write("")
+    special = f"{tmp_path}/fifo"
+    os.mkfifo(special)
+    watch = libc.inotify_init1(IN_NONBLOCK)
+    assert libc.inotify_add_watch(watch, os.fsencode(special), IN_OPEN) > 0
+    exchanging = os.fork()
+    if not exchanging:
+        names = os.fsencode(str(file)), os.fsencode(special)
+        for _ in range(1_000_000):  # ends by itself if the test is killed
+            libc.renameat2(-100, names[0], -100, names[1], RENAME_EXCHANGE)
+        os._exit(0)
+    try:
+        reasons = set()
+        for _ in range(3000):
+            try:
+                File(file.base, file.name).append("a\n")
+            except OSError as error:
+                reasons.add(error.strerror)
+    finally:
+        os.kill(exchanging, 9)
+        os.waitpid(exchanging, 0)
+
+    with pytest.raises(BlockingIOError):
+        os.read(watch, 4096)
+    os.close(watch)
+    assert reasons == {"it is not a regular file"}
+
+
+def test_file_that_no_user_may_write_is_only_read(file: File) -> None:
+    file.write("a\n")
+    os.chmod(str(file), 0o444)
+
+    assert file.read() == "a\n"
+    with pytest.raises(PermissionError, match="its mode"):
+        file.write("b\n")
 
 
 def test_a_container_that_nobody_knows_the_root_of(tmp_path: Path) -> None:
     """This process stands for one before pivot_root."""
     with pytest.raises(FileNotFoundError, match="not known"):
-        Etc(os.getpid(), Bundle({}, ""))
+        Etc("c1", os.getpid(), Bundle({}, ""))
     with pytest.raises(OSError):
-        Etc(1 << 22, Bundle({}, ""))
+        Etc("c1", 1 << 22, Bundle({}, ""))
 
     (tmp_path / "rootfs" / "etc").mkdir(parents=True)
-    found = Etc(os.getpid(), Bundle({"root": {"path": "rootfs"}}, f"{tmp_path}/config.json"))
+    found = Etc("c1", os.getpid(), Bundle({"root": {"path": "rootfs"}}, f"{tmp_path}/config.json"))
     file = found.file("hosts")
     assert str(file) == f"{tmp_path}/rootfs/etc/hosts" and found.is_on_host(file) and not found.is_begun

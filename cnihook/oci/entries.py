@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The names of each container on each network, in /run/cnihook/names/NETWORK/ID.
+
+A name has one holder on a network: the container with this ID, else the first with this host name, else the
+first with this alias.  Later holders of the same kind have it too, behind the first in each hosts file.
+"""
+
+import os
+import time
+
+from cnihook.oci.rootfs_file import File
+from cnihook.runtime import cache
+from cnihook.spec.errors import CniError
+from cnihook.spec.names import record_name
+
+FOLDER = "/run/cnihook/names"
+TAG = "# cnihook: "
+
+
+class Entry:
+    """One container on one network: its names there, and its hosts file, which holds those of others.
+
+    `names` are its ID and host names, which precede `aliases`; `private` ones are in its own file alone.
+    The smaller `joined` is, the older is the entry.
+    """
+
+    __slots__ = (
+        "_claims", "addresses", "aliases", "container_id", "file", "ifname", "joined", "names", "network",
+        "private",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        network: str,
+        container_id: str,
+        ifname: str,
+        addresses: "list[str]",
+        names: "list[str]",
+        aliases: "list[str]",
+        file: "File | None",
+        private: "list[str] | None" = None,
+        joined: int = 0,
+    ) -> None:
+        self.network = network
+        self.container_id = container_id
+        self.ifname = ifname
+        self.addresses = addresses
+        self.names = names
+        self.aliases = aliases
+        self.file = file
+        self.private = private or []
+        self.joined = joined or time.monotonic_ns()
+        self._set_claims()
+
+    def _set_claims(self) -> None:
+        self._claims = {name.lower(): 0 for name in self.aliases}
+        self._claims.update((name.lower(), 2 if name == self.container_id else 1) for name in self.names)
+
+    @property
+    def path(self) -> str:
+        return f"{FOLDER}/{self.network}/{self.container_id}"
+
+    @property
+    def tag(self) -> str:
+        return f"{TAG}{self.container_id} on {self.network}"
+
+    @property
+    def all_names(self) -> "list[str]":
+        """Its names for others; without any, no other container learns of it."""
+        return list(dict.fromkeys([*self.names, *self.aliases]))
+
+    def rank(self, name: str) -> int:
+        """Return how strong its claim to a name is: 2 by ID, 1 by host name, 0 by alias; -1 for none."""
+        return self._claims.get(name.lower(), -1)
+
+    def yielding(self, other: "Entry") -> "list[str]":
+        """The names of this one to which another has the stronger claim."""
+        return [name for name in self.all_names if other.rank(name) > self.rank(name)]
+
+    def give_up(self, names: "list[str]") -> None:
+        """Leave these names to another container; its host names stay in its own file."""
+        self.private += [name for name in self.names if name in names]
+        self.names = [name for name in self.names if name not in names]
+        self.aliases = [name for name in self.aliases if name not in names]
+        self._set_claims()
+
+    def lines(self, reader: "Entry | None" = None) -> str:
+        """Return its lines for a hosts file.  A name that the reader has itself means the reader there."""
+        if reader:
+            names = [name for name in self.all_names if reader.rank(name) < 0]
+        else:
+            names = list(dict.fromkeys([*self.private, *self.all_names]))
+        if not names:
+            return ""
+        return "".join(f"{address}\t{' '.join(names)}\t{self.tag}\n" for address in self.addresses)
+
+    def write(self) -> None:
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        place = [self.file.base, self.file.name, *map(str, self.file.identity or ())] if self.file else []
+        parts = [
+            [self.ifname], place, self.names, self.aliases, self.private, self.addresses, [str(self.joined)]
+        ]  # fmt: skip
+        with open(self.path, "wb") as file:
+            file.write(os.fsencode("".join("\t".join(part) + "\n" for part in parts)))
+
+    @classmethod
+    def read(cls, network: str, container_id: str) -> "Entry | None":
+        """Read an entry, None if it does not exist; one whose writer was killed lacks names or file."""
+        try:
+            fd = os.open(f"{FOLDER}/{network}/{container_id}", os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        data = part = os.read(fd, 1 << 16)
+        while len(part) == 1 << 16:
+            data += (part := os.read(fd, 1 << 16))
+        os.close(fd)
+        lines = [line.split("\t") if line else [] for line in os.fsdecode(data).split("\n")]
+        ifname, place, names, aliases, private, addresses, joined = [*lines, *([[]] * 7)][:7]
+        return cls(
+            network,
+            container_id,
+            "".join(ifname[:1]),
+            addresses,
+            names,
+            aliases,
+            _file_of(place),
+            private,
+            int(joined[0]) if joined and joined[0].isdecimal() else 0,
+        )
+
+    @property
+    def stands(self) -> bool:
+        try:
+            return os.path.lexists(
+                f"{cache.FOLDER}/{record_name(self.network, self.container_id, self.ifname)}"
+            )
+        except CniError:
+            return False
+
+
+def _file_of(place: "list[str]") -> "File | None":
+    """The file of an entry, for as long as it is the one that the entry was written for."""
+    if len(place) != 4 or not (place[2].isdecimal() and place[3].isdecimal()):
+        return None
+    return File(place[0], place[1], (int(place[2]), int(place[3])))
+
+
+def of_network(network: str, but: str) -> "list[Entry]":
+    """All on a network but one, the oldest first."""
+    names = [name for name in listed(f"{FOLDER}/{network}") if name != but]
+    entries = [entry for name in names if (entry := Entry.read(network, name))]
+    return sorted(entries, key=lambda entry: entry.joined)
+
+
+def listed(folder: str) -> "list[str]":
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
