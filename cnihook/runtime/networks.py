@@ -45,8 +45,7 @@ class Network:
 
     __slots__ = (
         "disable_check", "disable_gc", "dotted_aliases", "name", "plugins", "raw", "source",
-        "takes_annotations", "text",
-        "version",
+        "takes_annotations", "text", "version",
     )  # fmt: skip
 
     def __init__(
