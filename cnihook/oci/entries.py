@@ -126,7 +126,7 @@ class Entry:
             aliases,
             _file_of(place),
             private,
-            int(joined[0]) if joined and joined[0].isdecimal() else 0,
+            _number("".join(joined[:1])),
         )
 
     @property
@@ -141,9 +141,13 @@ class Entry:
 
 def _file_of(place: "list[str]") -> "File | None":
     """The file of an entry, for as long as it is the one that the entry was written for."""
-    if len(place) != 4 or not (place[2].isdecimal() and place[3].isdecimal()):
+    if len(place) != 4:
         return None
-    return File(place[0], place[1], (int(place[2]), int(place[3])))
+    return File(place[0], place[1], (_number(place[2]), _number(place[3])))
+
+
+def _number(text: str) -> int:
+    return int(text) if len(text) <= 20 and text.isdecimal() else 0
 
 
 def of_network(network: str, but: str) -> "list[Entry]":

@@ -13,9 +13,9 @@ from cnihook.dhcp import lease
 from cnihook.dhcp.lease import Lease
 from cnihook.dhcp.message import Message
 from cnihook.lean.address import Address
-from cnihook.oci import hosts, names, resolv_conf
-from cnihook.oci.etc import File
-from cnihook.oci.hosts import Entry
+from cnihook.oci import entries, hosts, names, resolv_conf
+from cnihook.oci.entries import Entry
+from cnihook.oci.rootfs_file import File
 from cnihook.plugins import host_local, tuning
 from cnihook.runtime import cache as records
 from cnihook.runtime import networks
@@ -41,7 +41,7 @@ def _scratch(read: Callable[[bytes], None]) -> Callable[[bytes], None]:
     def apart(data: bytes) -> None:
         path = folder()
         places: list[tuple[Any, str, object]] = [
-            (hosts, "FOLDER", f"{path}/names"),
+            (entries, "FOLDER", f"{path}/names"),
             (records, "FOLDER", f"{path}/results"),
             (resolv_conf, "HOST", f"{path}/resolv.conf"),
             (resolv_conf, "WITHOUT_STUB", f"{path}/resolv.conf"),
@@ -126,7 +126,7 @@ def _hosts(data: bytes) -> None:
     """Lines of other programs stay, cnihook's come and go with their container."""
     path = _put("etc/hosts", data)
     file = File(os.path.dirname(path), "hosts")
-    entry = Entry("n", "c9", "eth0", ["10.1.0.9"], ["c9", "db"], None)
+    entry = Entry("n", "c9", "eth0", ["10.1.0.9"], ["c9"], ["db"], None)
     kept = hosts.without_ours(file, [])
     file.write(kept)
     same(hosts.without_ours(file, []), kept, "a hosts file without lines of cnihook")
@@ -144,7 +144,7 @@ def _entry(data: bytes) -> None:
         entry.write()
         again = Entry.read("n", "c1")
         assert again
-        for name in ("ifname", "addresses", "names", "file"):
+        for name in ("ifname", "addresses", "names", "aliases", "private", "file"):
             same(getattr(again, name), getattr(entry, name), name)
 
 
