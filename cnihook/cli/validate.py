@@ -11,7 +11,7 @@ from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.lean import fastjson
 from cnihook.oci import bounds_file
-from cnihook.runtime import chain, networks
+from cnihook.runtime import bounds, chain, networks
 from cnihook.runtime.networks import Network
 from cnihook.sdk import invoke
 from cnihook.sdk.call import Call, Request
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
 
 
 def bounds_files() -> list[str]:
-    return [bounds_file.PATH] if os.path.lexists(bounds_file.PATH) else []
+    return [bounds.FILE] if os.path.lexists(bounds.FILE) else []
 
 
 def problems_of(path: str, plugin_path: "list[str] | None") -> list[dict[str, str]]:
@@ -87,7 +87,7 @@ def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
     try:
         text = networks.read_file(path)
         raw: Any = fastjson.loads(text.decode())
-        if path == bounds_file.PATH or (isinstance(raw, dict) and bounds_file.is_bounds(raw)):
+        if path == bounds.FILE or (isinstance(raw, dict) and bounds_file.is_bounds(raw)):
             return _errors_of_bounds(text, path)
         if not isinstance(raw, dict):
             raise invalid_config(f"{path}: a network configuration is an object, not {json_name(raw)}")

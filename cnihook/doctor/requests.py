@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from cnihook.doctor.finding import Finding, Host
 from cnihook.doctor.leftovers import HOOK_FOLDERS, our_hooks
 from cnihook.oci import bounds_file, podman
+from cnihook.runtime import bounds
 
 
 def check_owner(_host: Host) -> Iterator[Finding]:
     """Find bounds that another user can change or remove."""
-    folder = os.path.dirname(bounds_file.PATH)
-    for path, mode in ((folder, "755"), (bounds_file.PATH, "644")):
+    folder = os.path.dirname(bounds.FILE)
+    for path, mode in ((folder, "755"), (bounds.FILE, "644")):
         try:
             problem = bounds_file.unsafe(os.stat(path))
         except OSError:

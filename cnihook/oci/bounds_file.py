@@ -13,7 +13,7 @@ import os
 
 from cnihook.lean import fastjson
 from cnihook.oci import wants, words
-from cnihook.runtime.bounds import Bounds
+from cnihook.runtime.bounds import FILE, Bounds
 from cnihook.spec.config import NetConf, json_name
 from cnihook.spec.errors import CniError, invalid_config
 from cnihook.spec.names import check_network_name
@@ -22,33 +22,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PATH = "/etc/cnihook/config.json"
 _KEYS = ("allow", "networks", "ports", "trustImages")
 _MAX = 1 << 20  # bytes
 _OTHERS_WRITE = 0o022
 
 
-def load() -> "Bounds | None":
-    """The bounds of the file; None if it does not exist.  Raises CniError."""
-    # One system call for a host without bounds.  A FIFO there must not hold up a container's start.
+def load() -> Bounds:
+    """Read the file.  Raises CniError, also if it does not exist."""
     try:
-        fd = os.open(PATH, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
+        # A FIFO there must not hold up a container's start.
+        fd = os.open(FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise invalid_config(f"{PATH}: {error.strerror}") from None
+        raise invalid_config(f"{FILE}: {error.strerror}") from None
     try:
         status = os.fstat(fd)
         if problem := unsafe(status):
-            raise invalid_config(f"{PATH}: {problem}", f"chown root:root {PATH}; chmod 644 {PATH}")
+            raise invalid_config(f"{FILE}: {problem}", f"chown root:root {FILE}; chmod 644 {FILE}")
         if status.st_mode & 0o170000 != 0o100000:  # S_IFREG
-            raise invalid_config(f"{PATH}: is not a regular file")
+            raise invalid_config(f"{FILE}: is not a regular file")
         text = os.read(fd, _MAX + 1)
     except OSError as error:
-        raise invalid_config(f"{PATH}: {error.strerror}") from None
+        raise invalid_config(f"{FILE}: {error.strerror}") from None
     finally:
         os.close(fd)
-    return parse(decode(text, PATH), PATH)
+    return parse(decode(text, FILE), FILE)
 
 
 def unsafe(status: os.stat_result) -> str:

@@ -40,11 +40,7 @@ def reason(version: "tuple[int, ...]") -> str:
 def maker(pid: int) -> str:
     """Return the podman whose conmon is this process or one above it; empty if there is none."""
     for ancestor in _ancestors(pid):
-        try:
-            with open(f"/proc/{ancestor}/cmdline", "rb") as file:
-                arguments = file.read().decode(errors="surrogateescape").split("\0")
-        except OSError:
-            continue
+        arguments = os.fsdecode(_read(f"/proc/{ancestor}/cmdline")).split("\0")
         # An option of conmon, whatever its file is called.  CRI-O's conmon does not have it.
         if "--exit-command" in arguments[:-1]:
             return arguments[arguments.index("--exit-command") + 1] or "podman"
@@ -61,11 +57,20 @@ def _ancestors(pid: int) -> "Iterator[int]":
 
 def parent(pid: int) -> int:
     """Return the parent of a process; 0 if it is gone."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
+def _read(path: str) -> bytes:
+    """Return the content of a file; empty if it, or its process, does not exist.  Raises OSError."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except OSError:
-        return 0
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return b"".join(iter(lambda: os.read(fd, 1 << 16), b""))
+        finally:
+            os.close(fd)
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def version(program: str) -> "tuple[int, ...]":
@@ -82,7 +87,7 @@ def version(program: str) -> "tuple[int, ...]":
         if status.st_uid or status.st_mode & 0o022 or not os.path.basename(program).startswith("podman"):
             return ()
         identity = f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-        cached = _read_cache().split()
+        cached = _read(_CACHE).decode(errors="replace").split()
         if cached[:1] == [identity] and len(cached) == 2:
             return _parse(cached[1])
         text = _ask(f"/proc/{os.getpid()}/fd/{fd}")
@@ -110,14 +115,6 @@ def _ask(program: str) -> str:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/"}
     outcome = process.run(program, ["podman", "--version"], environment, b"", _TIMEOUT)
     return outcome.stdout.decode(errors="replace").strip() if outcome.status == 0 else ""
-
-
-def _read_cache() -> str:
-    try:
-        with open(_CACHE) as file:
-            return file.read()
-    except (OSError, ValueError):
-        return ""
 
 
 def _write_cache(text: str) -> None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The requests of a container's annotations, within bounds and from a trusted author only."""
 
-from cnihook.oci import bounds_file, podman, wants, words
-from cnihook.runtime.bounds import Bounds, Guard
+import os
+
+from cnihook.oci import podman, wants, words
+from cnihook.runtime.bounds import FILE, Bounds, Guard
 from cnihook.runtime.wants import Wants
 from cnihook.spec.errors import INVALID_CONFIG, CniError
 
@@ -34,7 +36,7 @@ def check_author(
 
     Returns all bounds that there are.
     """
-    bounds = [each for each in (bounds_file.load(), own) if each]
+    bounds = [each for each in (_of_host(), own) if each]
     if not any(each.trust_images for each in bounds) and (why := podman.copies_annotations(runtime)):
         name = next(name for name in annotations if wants.is_asking([name]))
         raise CniError(
@@ -42,6 +44,19 @@ def check_author(
             f"annotation {name}: {why}",
             "use podman 4.6 or newer; or cni-runc with --sysctl net.cnihook.NAME=VALUE, which an image "
             'cannot set; or trust all images: `cnihook hooks.d install --trust-images`, or "annotations": '
-            f'{{"trustImages": true}} in {bounds_file.PATH}',
+            f'{{"trustImages": true}} in {FILE}',
         )
     return bounds
+
+
+def _of_host() -> "Bounds | None":
+    """Return the bounds of this host's file; None if it does not exist, which costs one system call."""
+    try:
+        os.lstat(FILE)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        pass  # load() reports it
+    from cnihook.oci import bounds_file  # which few hosts need
+
+    return bounds_file.load()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Range = tuple[int, int]  # first and last port
 
+FILE = "/etc/cnihook/config.json"  # the bounds of this host; oci.bounds_file reads it
+
 # Pairs of CNI_ARGS that do what an option does.
 _SAME_AS = {"IP": "ip", "MAC": "mac-address", "GATEWAY": "route"}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cnihook.oci import wants
 from tests.support.cni import CHECKOUT
 from tests.support.host import Container, Host
 from tests.support.oci import CNIHOOK, NET_D, RESULTS, Runtime, bridge, call_hook, configure
@@ -93,6 +94,10 @@ OPTIONS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("add-host", "up:192.0.2.1", None),
 ]
 ALL = sorted({option for option, _, _ in OPTIONS})
+
+
+def test_every_option_can_be_bounded() -> None:
+    assert set(ALL) == set(wants.BOUNDED)
 
 
 @pytest.mark.parametrize(("option", "value", "element"), OPTIONS)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds on annotations: nothing that a request can hold is left out."""
+
+from typing import Any
+
+from cnihook.lean.address import IPNet
+from cnihook.oci import bounds_file, wants
+from cnihook.runtime.bounds import Bounds, Guard
+from cnihook.runtime.wants import Port, Want, Wants
+from cnihook.spec.errors import CniError
+
+# For each part of a request, a value, and the option that allows it; None for what is bounded with others.
+OF_A_NETWORK: dict[str, tuple[Any, str | None]] = {
+    "network": ("front", "networks"),
+    "ifname": ("eth5", "networks"),
+    "ips": (["10.1.0.9"], "ip"),
+    "mac": ("02:00:00:00:00:09", "mac-address"),
+    "ports": ([Port(80, 8080, 8080, "tcp", "")], "publish"),
+    "bandwidth": ({"ingressRate": 1}, "bandwidth"),
+    "aliases": (["db"], "network-alias"),
+    "routes": ([(IPNet.parse("192.0.2.0/24"), None)], "route"),
+    "no_default_route": (True, "no-default-route"),
+    "cni_args": (["x=y"], "cni-args"),
+}
+OF_A_CONTAINER: dict[str, tuple[Any, str | None]] = {
+    "networks": ([Want("front")], "networks"),
+    "common": (None, None),
+    "dns": (None, None),
+    "hosts": ([("up", "192.0.2.1")], "add-host"),
+    "hostname": ("web", "hostname"),
+    "guard": (None, None),
+}
+
+
+def refused(request: Wants, allow: set[str]) -> bool:
+    bounds = Bounds("{}")
+    bounds.allow = frozenset(allow)
+    try:
+        Guard(request, wants.NETWORKS, [bounds]).check_options()
+    except CniError:
+        return True
+    return False
+
+
+def test_every_part_of_a_request_is_bounded() -> None:
+    """A part that is added to these classes has to be added to the bounds, and here."""
+    assert set(OF_A_NETWORK) == set(Want.__slots__) and set(OF_A_CONTAINER) == set(Wants.__slots__)
+    everything = set(wants.BOUNDED)
+    for part, (value, option) in OF_A_NETWORK.items():
+        want = Want("front")
+        setattr(want, part, value)
+        request = Wants([want])
+        assert option and not refused(request, {option, "networks"}), part
+        assert refused(request, everything - {option}), part
+        if option != "networks":
+            request = Wants()
+            setattr(request.common, part, value)
+            assert not refused(request, {option}) and refused(request, everything - {option}), part
+    for part, (value, option) in OF_A_CONTAINER.items():
+        if option:
+            request = Wants()
+            setattr(request, part, value)
+            assert not refused(request, {option}) and refused(request, everything - {option}), part
+
+
+def test_ports_are_ranges_with_commas_between() -> None:
+    assert bounds_file.parse_ports("80, 1024-65535,443") == [(80, 80), (1024, 65535), (443, 443)]
