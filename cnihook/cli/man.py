@@ -24,7 +24,8 @@ Show the manual page of a command, or write it to a pipe or file, in the languag
   cnihook man ps
   cnihook man ps > cnihook-ps.8
 
-Other pages: priv-net-run, docker-run, cni-runc; cookbook, troubleshooting by symptom, and security.
+Other pages: priv-net-run, docker-run, cni-runc; cookbook, troubleshooting by symptom, security,
+and host-settings.
 """
 EPILOG = f"""\
 --install and --remove go without PAGE; DIR is {DEFAULT} unless said otherwise.  After --install,
@@ -40,6 +41,7 @@ _GUIDES = {
     "cookbook": "twelve tasks with container networks, step by step",
     "troubleshooting": "what may be wrong with container networks, by symptom",
     "security": "what is promised, to which party, and how requests are bounded",
+    "host-settings": "what is changed on the host, when, and how to undo it",
 }
 PAGES = ["cnihook", *commands.COMMANDS, *_PROGRAMS, *_GUIDES]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -218,11 +218,10 @@ def _set_port(host: Rtnl, conf: Conf, port: Link) -> None:
 
 
 def _set_addresses(call: Call, conf: Conf, bridge: Link, inner: Link, result: Result) -> None:
-    prefix = f"net/ipv6/conf/{call.ifname}"
     with call.sandbox_ns.entered():
         if conf.dad:
-            settings.prefer(f"{prefix}/enhanced_dad", 1)
-        settings.prefer(f"{prefix}/accept_dad", int(conf.dad))
+            settings.prefer(f"net/ipv6/conf/{call.ifname}/enhanced_dad", 1)
+        settings.prefer(f"net/ipv6/conf/{call.ifname}/accept_dad", int(conf.dad))
         settings.prefer(f"net/ipv4/conf/{call.ifname}/arp_notify", 1)
 
     if conf.default_gateway:
