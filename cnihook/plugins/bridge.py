@@ -484,7 +484,7 @@ def gc(call: Call) -> None:
     try_each(
         lambda: veth.gc(call, owners),
         lambda: spoofcheck.gc(call, owners),
-        lambda: masquerade.gc(call, owners),
+        lambda: flows.forget_opened(call, masquerade.gc(call, owners)),
         lambda: ipam.gc(call),
         lambda: _remove_unused(call.host, bridge),
         lambda: _remove_renamed(call),

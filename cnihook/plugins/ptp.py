@@ -192,7 +192,7 @@ def gc(call: Call) -> None:
     owners = {call.owner_of(container_id, ifname) for container_id, ifname in keep}
     try_each(
         lambda: veth.gc(call, owners),
-        lambda: masquerade.gc(call, owners),
+        lambda: flows.forget_opened(call, masquerade.gc(call, owners)),
         lambda: ipam.gc(call),
     )
 

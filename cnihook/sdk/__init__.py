@@ -6,6 +6,9 @@ A plugin is a module with `add(call) -> Result`, `delete(call)`, and as it sees 
 keep)` and `status(call)`.  It gets a Call, and raises CniError or OSError.  The same module is an executable
 for any other CNI runtime through cnihook.sdk.executable.main().  One that does not speak every version of
 the specification lists those that it does in VERSIONS.
+
+A built-in plugin that isolates containers follows the interface plugin, which raises the link.  It may have
+guards(conf) and prepare(call, first) to act before that; see runtime/chain.py.
 """
 
 from cnihook.lean.address import Address, IPNet

@@ -154,10 +154,12 @@ def delete(call: Call, addresses: "Iterable[Address]") -> None:
         _remove(ours or [address for address, owner in _all() if owner == call.owner])
 
 
-def gc(call: Call, keep: "set[str]") -> None:
-    """Stop it for every owner on this network that is not in `keep`."""
+def gc(call: Call, keep: "set[str]") -> "list[Address]":
+    """Stop it for every owner on this network that is not in `keep`, and return their addresses."""
     with Lock(LOCK, purpose=f"gc {call.network}"):
-        _remove([a for a, owner in _all() if owner.startswith(call.owner_prefix) and owner not in keep])
+        stale = [a for a, owner in _all() if owner.startswith(call.owner_prefix) and owner not in keep]
+        _remove(stale)
+    return stale
 
 
 def is_set(call: Call, net: IPNet) -> bool:

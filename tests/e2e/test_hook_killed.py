@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.facts import compare
 from tests.support.host import Container, Host
-from tests.support.oci import CNIHOOK, MYNET, call_hook, configure, wait_for
+from tests.support.oci import CNIHOOK, MYNET, bridge, call_hook, configure, wait_for
 
 HOOK = ("/usr/bin/python3", "-IS", CNIHOOK)
 
@@ -75,6 +75,21 @@ def test_createruntime_killed_anywhere_is_cleared_away(
         number = after(number, release)
     assert number > 1, "it was never killed"
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
+
+
+def test_policy_is_cleared_away_wherever_the_hook_is_killed(host: Host) -> None:
+    """The firewall plugin acts before the first plugin of the chain, and after the last."""
+    isolated = bridge("net1", "10.1.0.0/24")
+    isolated["plugins"].append({"type": "firewall", "ingressPolicy": "isolated"})
+    configure(host, isolated)
+    container = host.container("c1", process=True)
+    number = 1
+    while killed(host, container, "createRuntime", "sendto", number):
+        container = clear_away(host, container, "gc")
+        number += 9
+    assert number > 1 and "isolated" in host.nft()
+    assert killed(host, container, "poststop", "sendto", 5)
+    clear_away(host, container, "gc")
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.netns.differences import SPEC_1_1
 from tests.support.cni import with_previous_result
 from tests.support.host import ACCEPT_DAD, Container, Host, Outside
 from tests.support.ipam import leased
@@ -108,6 +109,19 @@ def test_flows_of_another_container_stay(host: Host, path: str) -> None:
 def send(container: Container) -> None:
     with container.socket(socket.SOCK_DGRAM) as client:
         client.sendto(b"ping", (SERVER[4], 5353))
+
+
+@SPEC_1_1
+@pytest.mark.parametrize("kind", ["bridge", "ptp"])
+def test_gc_ends_the_flows_of_what_it_removes(host: Host, kind: str) -> None:
+    host.outside()
+    conf = network(kind, 4, cniVersion="1.1.0")
+    first, _ = attach(host, conf, "c1")
+    send(first)
+    assert flows(host, 4)
+
+    host.cni("GC", conf | {"cni.dev/valid-attachments": []})
+    assert not flows(host, 4)
 
 
 @OUTLIVES

@@ -213,6 +213,27 @@ def test_network_may_take_over_the_port_of_a_process(host: Host) -> None:
     assert f"process {pid} (python3)" in stderr and "8080/tcp" in stderr and len(stderr.splitlines()) == 1
 
 
+# As nerdctl does before it calls the plugins: a child that only sleeps holds the socket.
+RESERVES = """\
+import socket, subprocess, sys
+one = socket.socket()
+one.bind(("0.0.0.0", 8080))
+one.listen()
+child = subprocess.Popen(["sleep", "1000"], pass_fds=[one.fileno()])
+one.close()
+try:
+    sys.exit(subprocess.run([sys.argv[1]], stdin=sys.stdin).returncode)
+finally:
+    child.kill()
+"""
+
+
+def test_port_that_the_runtime_reserves_by_a_sleeping_child_is_published(host: Host) -> None:
+    container, result = attach(host)
+    stderr = add_and_read(host, container, result, conf(mapping(8080)), "/usr/bin/python3", "-ISc", RESERVES)
+    assert not stderr and "8080" in host.nft()
+
+
 def test_port_that_is_bound_and_not_listened_on_is_published(host: Host) -> None:
     container, result = attach(host)
     with host.socket() as bound:
@@ -220,14 +241,14 @@ def test_port_that_is_bound_and_not_listened_on_is_published(host: Host) -> None
         assert not add_and_read(host, container, result, conf(mapping(8080)))
 
 
-def add_and_read(host: Host, container: Any, result: Any, sent: Any) -> str:
+def add_and_read(host: Host, container: Any, result: Any, sent: Any, *launcher: str) -> str:
     """ADD; returns what it says on stderr."""
     assert host.implementation
     sent = sent | {"prevResult": result}
     attachment = cni.Attachment(sent, container, "eth0", "portmap", {})
     host.attachments.append(attachment)
     program, folder = host.implementation.program("portmap"), host.implementation.folder
-    done = host.run(program, input=json.dumps(sent), env=attachment.environment("ADD", folder))
+    done = host.run(*launcher, program, input=json.dumps(sent), env=attachment.environment("ADD", folder))
     attachment.result = result
     return done.stderr
 
