@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 NAMES = "/run/netns"  # where iproute2 looks
+_PLACE_HOLDER = 0o444  # mode of the file that a namespace is mounted over
 
 _NS_GET_NSTYPE = 0xB703  # <linux/nsfs.h>
 
@@ -148,34 +149,61 @@ def named(name: str) -> str:
     return f"{NAMES}/{name}"
 
 
-def bind(namespace: NetNS, name: str) -> str:
+def bind(namespace: NetNS, name: str, *, again: bool = True) -> str:
     """Give the namespace a name and so a life beyond its processes.  Returns the path.
 
-    Raises FileExistsError when the name is taken by another namespace.
+    Raises FileExistsError if the name is taken: by another namespace, or by anything that is not left over
+    from a bind().  With `again`, the name may be that of this namespace already.
     """
     path = named(name)
     os.makedirs(NAMES, mode=0o755, exist_ok=True)
     _share_names()
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PLACE_HOLDER))
     except FileExistsError:
-        try:
-            holder = NetNS.open(path)
-        except NotANamespace:
-            pass  # an empty file: its mount is gone, or is in another mount namespace
-        else:
-            try:
-                if holder.identity == namespace.identity:
-                    return path
-            finally:
-                holder.close()
-            raise
+        holder = _holder(path)
+        if again and holder == namespace.identity:
+            return path
+        if holder or not _is_place_holder(path):
+            raise FileExistsError(errno.EEXIST, "another program made it", path) from None
     try:
         libc.mount(f"/proc/self/fd/{namespace.fd}", path, flags=libc.MS_BIND)
     except OSError:
         os.unlink(path)
         raise
     return path
+
+
+def _holder(path: str) -> "tuple[int, int] | None":
+    """Return the identity of the namespace that is mounted at a name, None if there is none."""
+    if not _is_regular(path):
+        return None  # a link to a namespace is not a name that bind() gave
+    try:
+        holder = NetNS.open(path)
+    except (FileNotFoundError, NotANamespace):
+        return None
+    identity = holder.identity
+    holder.close()  # or the namespace would live on until this process ends
+    return identity
+
+
+def _is_regular(path: str) -> bool:
+    try:
+        return os.lstat(path).st_mode & 0o170000 == 0o100000  # S_IFREG; also that of a namespace
+    except FileNotFoundError:
+        return False
+
+
+def _is_place_holder(path: str) -> bool:
+    """True if it is the empty file below a name that bind() gave, without the mount.
+
+    A crash leaves one, and a mount that another mount namespace does not see.  `ip netns` makes them with
+    mode 0, and so a name that it gave elsewhere is not taken for one.
+    """
+    status = os.lstat(path)
+    mode = status.st_mode & 0o7777
+    is_of_mode = mode & _PLACE_HOLDER == mode and mode & 0o400  # the umask may have taken a part of it
+    return bool(_is_regular(path) and is_of_mode and status.st_size == 0 and status.st_uid == os.geteuid())
 
 
 def _share_names() -> None:
@@ -193,18 +221,17 @@ def _share_names() -> None:
 
 
 def unbind(name: str, identity: "tuple[int, int]") -> None:
-    """Take the name away, if it is (or no longer is) that of the namespace with this identity."""
+    """Take the name away, if it is (or no longer is) that of the namespace with this identity.
+
+    A file that bind() did not make stays.
+    """
     path = named(name)
-    try:
-        holder = NetNS.open(path)
-    except FileNotFoundError:
+    if not _is_regular(path):
         return
-    except NotANamespace:
-        if os.lstat(path).st_size == 0:  # our own place holder, seen from another mount namespace
-            os.unlink(path)
-        return
-    matches = holder.identity == identity
-    holder.close()  # or the namespace would live on until this process ends
-    if matches:
+    holder = _holder(path)
+    if holder:
+        if holder != identity:
+            return
         libc.umount(path, libc.MNT_DETACH)
+    if _is_place_holder(path):
         os.unlink(path)

@@ -6,6 +6,7 @@ The code under test moves its whole process, and mounts: so it runs as a program
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,9 +21,9 @@ from cnihook.lean import fastjson
 from cnihook.linux import netns, sysctl
 from cnihook.linux.netns import NetNS, NotANamespace
 
-def kind(function, *arguments):
+def kind(function, *arguments, **options):
     try:
-        function(*arguments)
+        function(*arguments, **options)
     except OSError as error:
         return type(error).__name__
     return "nothing"
@@ -206,14 +207,15 @@ made.close()
 
 def test_an_empty_file_is_no_name_yet(host: Host) -> None:
     """What a crash between two steps leaves, or a mount that another mount namespace does not see."""
-    host.write("/run/netns/c1", "")
     found = run(
         host,
         """
+for umask, name in ((0o022, "c1"), (0o077, "c2")):
+    os.umask(umask)
+    os.close(os.open(f"/run/netns/{name}", os.O_CREAT, 0o444))
 made = NetNS.create()
 found["bind"] = netns.bind(made, "c1")
 netns.unbind("c1", made.identity)
-open("/run/netns/c2", "w").close()
 netns.unbind("c2", made.identity)
 made.close()
 """,
@@ -223,13 +225,70 @@ made.close()
     assert host.listdir("/run/netns") == []
 
 
-def test_a_file_that_is_none_of_ours_is_left_alone(host: Host) -> None:
-    host.write("/run/netns/notes", "content")
-    host.leaves("*/run/netns/notes")
+OTHERS = [
+    "text",
+    "empty file",
+    "name of another mount namespace",
+    "link",
+    "link to it",
+    "folder",
+    "FIFO",
+    "device",
+]
 
-    run(host, 'netns.unbind("notes", (0, 0))')
 
-    assert host.read("/run/netns/notes") == "content"
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_another_program_made_is_no_name_and_stays(host: Host, kind: str) -> None:
+    host.write("/run/netns/other", "")
+    path = f"{host.root}/run/netns/c1"
+    make: dict[str, Callable[[], object]] = {
+        "text": lambda: host.write("/run/netns/c1", "text"),
+        "empty file": lambda: host.write("/run/netns/c1", ""),
+        "name of another mount namespace": lambda: host.run(
+            "unshare", "-m", "--propagation", "private", "ip", "netns", "add", "c1",
+        ),
+        "link": lambda: os.symlink("other", path),
+        "link to it": lambda: os.symlink("/proc/1/ns/net", path),
+        "folder": lambda: os.mkdir(path),
+        "FIFO": lambda: os.mkfifo(path),
+        "device": lambda: os.mknod(path, 0o20444, os.makedev(1, 3)),
+    }  # fmt: skip
+    make[kind]()
+    before = os.lstat(path)
+
+    found = run(
+        host,
+        """
+made = NetNS.open("/proc/1/ns/net") if sys.argv[1] == "link to it" else NetNS.create()
+found["bind"] = kind(netns.bind, made, "c1")
+found["unbind"] = kind(netns.unbind, "c1", made.identity)
+found["unknown"] = kind(netns.unbind, "c1", (0, 0))
+made.close()
+""",
+        kind,
+    )
+
+    assert found == {"bind": "FileExistsError", "unbind": "nothing", "unknown": "nothing"}
+    after = os.lstat(path)
+    assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
+    (os.rmdir if kind == "folder" else os.unlink)(path)
+    os.unlink(f"{host.root}/run/netns/other")
+
+
+def test_name_that_ip_netns_attach_gave_is_not_given_twice(host: Host) -> None:
+    container = host.container("c1")
+    found = run(
+        host,
+        """
+same = NetNS.open(sys.argv[1])
+found["first"] = kind(netns.bind, same, "c1", again=False)
+found["again"] = netns.bind(same, "c1")
+same.close()
+""",
+        container.path,
+    )
+
+    assert found == {"first": "FileExistsError", "again": "/run/netns/c1"}
 
 
 def test_a_name_is_taken_away_while_somebody_is_inside(host: Host) -> None:

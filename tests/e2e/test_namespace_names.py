@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is at /run/netns/ID already when a container comes stays, whatever it is; the container starts."""
+
+import os
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, MYNET, call_hook, configure, leases
+
+PRIV_NET_RUN = str(CHECKOUT / "scripts" / "priv-net-run")
+NAME = "/run/netns/c1"
+
+
+def make(host: Host, kind: str) -> None:
+    host.run("mkdir", "-p", "/run/netns")
+    path = f"{host.root}{NAME}"
+    if kind == "text":
+        host.write(NAME, "text\n")
+    elif kind == "empty file":
+        host.write(NAME, "")
+    elif kind == "folder":
+        os.mkdir(path)
+    elif kind == "link":
+        os.symlink("/proc/self/ns/net", path)
+    else:
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize("kind", ["text", "empty file", "folder", "link", "FIFO"])
+def test_file_of_another_program_stays(host: Host, kind: str) -> None:
+    configure(host, MYNET)
+    make(host, kind)
+    before = os.lstat(f"{host.root}{NAME}")
+    container = host.container(process=True)
+    state = {"id": "c1", "pid": container.pid, "bundle": "/nowhere"}
+
+    assert call_hook(host, "createRuntime", state).returncode == 0
+    assert container.links() == {"lo", "eth0"}
+    assert "the namespace gets no name in /run/netns: " in host.read("/run/cnihook/log/c1")
+    host.run(CNIHOOK, "repair", "c1")
+    host.run(CNIHOOK, "doctor", "--fix", check=False)
+    assert call_hook(host, "poststop", state | {"pid": container.pid}).returncode == 0
+
+    after = os.lstat(f"{host.root}{NAME}")
+    assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
+    assert leases(host) == host.listdir("/var/lib/cni/results") == []
+    (os.rmdir if kind == "folder" else os.unlink)(f"{host.root}{NAME}")
+    host.leaves("file /run/cnihook/log/c1")
+
+
+@pytest.mark.parametrize("kind", ["text", "empty file", "folder", "FIFO"])
+def test_priv_net_run_does_not_keep_a_namespace_there(host: Host, kind: str) -> None:
+    configure(host, MYNET)
+    make(host, kind)
+    command = host.run(PRIV_NET_RUN, "--netns", "c1", "true", check=False)
+
+    assert command.returncode != 0 and "namespace" in command.stderr
+    (os.rmdir if kind == "folder" else os.unlink)(f"{host.root}{NAME}")
