@@ -39,19 +39,20 @@ def check_forwarding(host: Host) -> Iterator[Finding]:
 
 def check_loopback(host: Host) -> Iterator[Finding]:
     """route_localnet of a link to containers: an earlier version, or the reference's portmap, has set it."""
-    table = nft.chains(FAMILY, NAME)
-    if table.get(ports.GUARD) == ports.USES[ports.GUARD]:
-        return  # it drops what comes from a link for 127.0.0.1
+    # The guard drops what comes from a link for 127.0.0.1, as long as the table is there.
+    is_guarded = nft.chains(FAMILY, NAME).get(ports.GUARD) == ports.USES[ports.GUARD]
     bridges = {one.bridge for network in host.networks for one in plugins_of(network)}
     for link in host.rtnl.links():
         name = route_localnet(link.name)
         if (link.name in bridges or veth.is_own(link)) and _read(name) == "1":
             yield Finding(
                 "loopback-open",
-                f"{sysctl.dotted(name)} is 1, and no rule of cnihook guards it",
-                f"containers on {link.name} reach services on 127.0.0.1 of this host",
+                f"{sysctl.dotted(name)} is 1, and {'a' if is_guarded else 'no'} rule of cnihook guards it",
+                f"containers on {link.name} reach services on 127.0.0.1 of this host"
+                + (" as soon as the rule is flushed" if is_guarded else ""),
                 f"sysctl -w {sysctl.dotted(name)}=0",
-                fix=partial(sysctl.write, name, 0),
+                fix=None if is_guarded else partial(sysctl.write, name, 0),
+                note=is_guarded,
             )
 
 

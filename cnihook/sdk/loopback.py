@@ -36,7 +36,7 @@ _HOOKS = {
 }
 # Connections that get another source than 127.0.0.1 in the end, so another program's are not harmed.
 _OUTGOING = (
-    f"ct direction original ct status dnat ct status snat ip saddr {LOOPBACK} ip saddr set {STAND_IN}"
+    f"ip saddr {LOOPBACK} ct direction original ct status dnat ct status snat ip saddr set {STAND_IN}"
 )
 _ANSWER = 'iif != "lo" ct direction reply ct status dnat'
 _RULES = {

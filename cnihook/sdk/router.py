@@ -71,7 +71,7 @@ def obeying(host: Rtnl) -> "list[Link]":
         and not link.forwards_ipv6
         and (link.master not in links or links[link.master].kind == "vrf")
         and link.name != "lo"
-        and not veth.is_own(link)
+        and not (link.kind == "veth" and veth.is_own(link))
     ]
 
 
@@ -89,11 +89,16 @@ def has_uplink(host: Rtnl, link: Link, bridge: Link) -> bool:
     """True if a port of the bridge is the way to a router that the host may depend on.
 
     That is a port that cannot be a container's, such as a network card or a VLAN; or one of another program,
-    if the host has learned anything from advertisements on `link`.  Without such a port, it came from a
-    container.
+    if `link` has a default route, or the host has learned anything from advertisements there.  Without such
+    a port, it came from a container.
     """
     others = [port for port in host.links(bridge.index) if not veth.is_own(port)]
-    return any(port.kind not in ("veth", "tun") for port in others) or bool(others and learned(host, link))
+    if any(port.kind not in ("veth", "tun") for port in others):
+        return True
+    return bool(others) and (
+        any(route.dst is None and route.index == link.index for route in host.routes())
+        or learned(host, link)
+    )
 
 
 def learned(host: Rtnl, link: Link) -> bool:

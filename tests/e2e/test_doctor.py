@@ -463,6 +463,8 @@ def test_who_may_not_look_is_told(host: Host) -> None:
 def test_loopback_that_another_version_or_program_has_opened(host: Host, attached: Container) -> None:
     host.run("sysctl", "-qw", "net.ipv4.conf.br-mynet.route_localnet=1")
     assert doctor(host, status=0) == []  # the table of published ports guards it
+    host.leaves("dir /run/crun")  # by `crun --version`
+    assert any(line.startswith("note loopback-open: ") for line in doctor(host, "--verbose"))
     host.run("nft", "flush", "chain", "inet", "cnihook", "ports-guard")
 
     lines = doctor(host, status=1)

@@ -175,6 +175,19 @@ def test_card_in_the_bridge_keeps_its_router(host: Host, container: Container) -
     assert accept_ra(host, "br1") == "1"
 
 
+def test_port_of_the_default_route_keeps_its_router(host: Host, container: Container) -> None:
+    """A host that is a container itself has its uplink by a veth pair, and IPv4 may be up first."""
+    make_bridge(host)
+    Router(host)
+    host.run("ip", "link", "set", "ra0", "master", "br1")
+    host.run("ip", "address", "add", "192.0.2.2/24", "dev", "br1")
+    host.run("ip", "route", "add", "default", "via", "192.0.2.1")
+
+    host.cni("ADD", bridged(SUBNET, bridge="br1", isGateway=False), container)
+
+    assert accept_ra(host, "br1") == "1"
+
+
 def test_other_containers_in_the_bridge_are_no_uplink(host: Host, container: Container) -> None:
     """Ports of another engine, or of this one."""
     make_bridge(host)
