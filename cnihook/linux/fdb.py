@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Which MAC addresses a bridge knows, and the one at the other end of a veth pair.
+Which MAC addresses a bridge knows, and what addresses the other end of a veth pair has.
 
 The forwarding table of a bridge (`bridge fdb`) has the bridge's own address, those of its ports, and what it
 has learned in the last 300 s.  A container that was silent for longer is not in it, but its address is: the
@@ -13,14 +13,16 @@ import _struct as struct
 import errno
 from _socket import AF_UNSPEC
 
-from cnihook.linux.netlink import NetlinkError, attr, s32, u16, u32
-from cnihook.linux.rtnl import AF_BRIDGE, RTM_GETLINK, Link, Rtnl, mac_bytes
+from cnihook.lean.address import Address
+from cnihook.linux.netlink import NLM_F_DUMP, NetlinkError, attr, s32, u16, u32
+from cnihook.linux.rtnl import AF_BRIDGE, RTM_GETADDR, RTM_GETLINK, Link, LinkAddress, Rtnl, mac_bytes
 
 _RTM_GETNEIGH = 30
 _NDA_LLADDR, _NDA_VLAN, _NDA_MASTER = 2, 5, 9
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, link, state, flags, type
 _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
-_IFLA_TARGET_NETNSID = 46
+_IFADDR = struct.Struct("=BxxxI")  # family, link
+_IFLA_TARGET_NETNSID, _IFA_TARGET_NETNSID = 46, 10
 
 
 def find(rtnl: Rtnl, bridge: Link, mac: str, vlan: int = 0) -> int:
@@ -53,3 +55,18 @@ def other_end(rtnl: Rtnl, end: Link) -> "Link | None":
         if error.errno in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
             return None
         raise
+
+
+def addresses_of_other_end(rtnl: Rtnl, end: Link) -> "list[Address]":
+    """Return the IP addresses of the other end of a veth pair; none where they cannot be seen from here."""
+    body = _IFADDR.pack(AF_UNSPEC, end.peer_index)
+    if end.peer_netns is not None:
+        body += s32(_IFA_TARGET_NETNSID, end.peer_netns)
+    try:
+        answer = rtnl.request(RTM_GETADDR, NLM_F_DUMP, body, f"list addresses behind {end.name}")
+    except NetlinkError as error:
+        if error.errno in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+            return []
+        raise
+    present = map(LinkAddress, answer)
+    return [each.net.address for each in present if each.index == end.peer_index]

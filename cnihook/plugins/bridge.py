@@ -129,10 +129,10 @@ def add(call: Call) -> Result:
         with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
             bridge = _ensure_bridge(call, conf)
             if conf.mac:
-                from cnihook.sdk import mac_address  # few request an address
+                from cnihook.sdk import neighbours  # few request an address
 
                 vlans = [conf.vlan or _DEFAULT_VLAN] if bridge.vlan_filtering else []
-                mac_address.refuse_taken(call.host, bridge, conf.mac, vlans=vlans)
+                neighbours.refuse_taken_mac(call.host, bridge, conf.mac, vlans=vlans)
             outer, inner = veth.add(
                 call, mtu=conf.mtu, mac=conf.mac, master=bridge.index, up=not conf.is_guarded
             )
@@ -148,6 +148,11 @@ def add(call: Call) -> Result:
         if conf.ipam:
             result = ipam.add(call)
             undo.push(ipam.delete, call)
+            if conf.ipam == "static" and not conf.filters_vlans:  # it keeps no leases
+                from cnihook.sdk import neighbours
+
+                own = {ip.net.address for ip in result.ips}
+                neighbours.refuse_taken_addresses(call.host, bridge, outer, own)
         result.interfaces = [
             Interface(bridge.name, bridge.mac),
             Interface(outer.name, outer.mac),

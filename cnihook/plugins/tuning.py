@@ -162,10 +162,10 @@ def _refuse_taken_mac(call: Call, link: Link, mac: str) -> None:
         return
     bridge = call.host.find_link_by_index(port.master)
     if bridge and bridge.kind == "bridge":
-        from cnihook.sdk import mac_address  # few request an address
+        from cnihook.sdk import neighbours  # few request an address
 
         vlans = call.host.port_vlans().get(port.index, set()) if bridge.vlan_filtering else set()
-        mac_address.refuse_taken(call.host, bridge, mac, own=port, vlans=vlans)
+        neighbours.refuse_taken_mac(call.host, bridge, mac, own=port, vlans=vlans)
 
 
 def _readable(name: str) -> "str | None":

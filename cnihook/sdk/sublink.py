@@ -11,7 +11,7 @@ import errno
 from cnihook.linux import stacked
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
-from cnihook.sdk import inside, interface, ipam, mac_address, settings
+from cnihook.sdk import inside, interface, ipam, neighbours, settings
 from cnihook.sdk.call import Call
 from cnihook.sdk.undo import Undo, try_each
 from cnihook.spec.config import NetConf
@@ -110,7 +110,7 @@ def add(
                 ours if call.owner == present.alias else another,
             )
     if mac and master.kind == "bridge":
-        mac_address.refuse_taken(_home(call, conf), master, mac)
+        neighbours.refuse_taken_mac(_home(call, conf), master, mac)
     with Undo() as undo:
         if not given:
             # As there is no such interface, an address that is kept for it is in nobody's use, and undoing
@@ -135,7 +135,7 @@ def add(
         except NetlinkError as error:
             if error.errno != errno.EADDRINUSE:  # the kernel compares the MAC addresses on one master
                 raise
-            raise mac_address.taken(link.mac, f"{master.name} or a container on it has it") from None
+            raise neighbours.mac_taken(link.mac, f"{master.name} or a container on it has it") from None
         if conf.dns is not None:
             result.dns = conf.dns
         return result

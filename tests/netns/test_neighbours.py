@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A requested MAC address: refused if a neighbour on the bridge or the bridge itself has it."""
+"""Addresses that a container chooses: refused if a neighbour on the bridge or the bridge itself has them."""
 
 from typing import Any
 
@@ -106,3 +106,26 @@ def test_mac_is_free_again_when_its_container_has_gone(host: Host) -> None:
 def test_mac_of_another_bridge_is_free(host: Host) -> None:
     neighbour, _ = add(host, network("10.1.3.0/24", name="net2", bridge="cni1"))
     add(host, network(SUBNET, runtimeConfig={"mac": mac_of(neighbour)}))
+
+
+@pytest.mark.parametrize("address", ["10.1.2.9/24", "fd00:1::9/64"])
+@pytest.mark.known_difference("does not compare addresses")
+def test_static_address_of_a_neighbour_is_refused(host: Host, address: str) -> None:
+    """static keeps no leases, so the kernel is asked."""
+    conf = network(ipam={"type": "static", "addresses": [{"address": address}]})
+    first, _ = add(host, conf)
+
+    with pytest.raises(CniFailure, match=r"is taken: the container at port .* \(net1 c1 eth0\)"):
+        host.cni("ADD", conf, host.container())
+    first.run("ip", "link", "del", "eth0")
+    add(host, conf)
+
+
+@pytest.mark.known_difference("does not compare addresses")
+def test_static_address_of_the_bridge_is_refused(host: Host) -> None:
+    _, result = add(host, network(SUBNET, isGateway=True))
+    gateway = result["ips"][0]["gateway"]
+    conf = network(ipam={"type": "static", "addresses": [{"address": f"{gateway}/24"}]})
+
+    with pytest.raises(CniFailure, match=f"address {gateway} is taken: bridge cni0"):
+        host.cni("ADD", conf, host.container())
