@@ -8,8 +8,9 @@ container's start waits for this process, so it imports what is cheap and starts
 
 import os
 
-from cnihook import attach
-from cnihook.attach import Container, LivesAlready, Settings
+from cnihook import attach, detach
+from cnihook.attach import Container
+from cnihook.detach import LivesAlready
 from cnihook.lean import signals
 from cnihook.lean.words import explain
 from cnihook.linux.netns import NetNS, NotANamespace
@@ -18,6 +19,7 @@ from cnihook.oci import bundle, state
 from cnihook.oci.state import State
 from cnihook.runtime.wants import Wants
 from cnihook.sdk.undo import Undo
+from cnihook.settings import Settings
 from cnihook.spec.errors import INTERNAL, INVALID_NETNS, CniError
 
 TYPE_CHECKING = False
@@ -201,7 +203,7 @@ def _create(found: State, options: Options, log: Log) -> None:
         chosen = attach.select(wanted, options.settings, _both(log))
         attached = attach.up(Container(found.id, namespace, found.pid), chosen, options.settings, log)
         with Undo() as undo:
-            undo.push(attach.down, found.id, options.settings, log)
+            undo.push(detach.down, found.id, options.settings, log)
             if config.path:
                 from cnihook.oci import names
 
@@ -259,7 +261,7 @@ def _shares_host(found: State, path: str) -> CniError:
 def _poststop(found: State, options: Options, log: Log) -> None:
     """The record alone counts here: the bundle and net.d may be gone, and the PID may be somebody else's."""
     try:
-        if attach.down(found.id, options.settings, log, ended=found.pid):
+        if detach.down(found.id, options.settings, log, ended=found.pid):
             log.event("all networks released")
     except LivesAlready as error:  # this one was refused for it
         _both(log)(f"nothing is released: {error.msg}")

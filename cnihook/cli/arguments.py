@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cnihook.attach import Settings
 from cnihook.cli import terminal
 from cnihook.lean import signals
 from cnihook.lean.words import explain, printable
@@ -16,6 +15,7 @@ from cnihook.log import Log, complain
 from cnihook.oci import bounds_file
 from cnihook.oci import wants as words
 from cnihook.runtime.wants import Wants
+from cnihook.settings import Settings
 from cnihook.spec.errors import CniError
 from cnihook.spec.names import check_container_id
 

@@ -3,8 +3,8 @@
 
 import os
 
-from cnihook import attach
-from cnihook.attach import Attachment, Container, Settings
+from cnihook import attach, detach
+from cnihook.attach import Attachment, Container
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.linux.netns import NetNS
@@ -14,6 +14,7 @@ from cnihook.oci.state import State
 from cnihook.runtime import attachment, cache, networks
 from cnihook.runtime.wants import Wants
 from cnihook.sdk.undo import Undo
+from cnihook.settings import Settings
 from cnihook.spec.errors import INVALID_NETNS, CniError
 
 DESCRIPTION = """\
@@ -86,7 +87,7 @@ def _namespace(state: State) -> NetNS:
 
 
 def _take_off(container_id: str, network: str, settings: Settings, log: Log) -> None:
-    attach.down(container_id, settings, log, network=network)
+    detach.down(container_id, settings, log, network=network)
 
 
 def _give_names(state: State, wanted: Wants, attached: list[Attachment], log: Log) -> None:

@@ -4,6 +4,7 @@
 import os
 import time
 
+from cnihook.lean.words import describe
 from cnihook.linux import flock
 from cnihook.log import complain
 from cnihook.runtime import attachment, cache, networks
@@ -34,9 +35,8 @@ class Attached:
         self.container = record.container_id
         self.network = record.network
         self.ifname = record.ifname
-        pid = (record.holder or {}).get("pid")
-        self.pid = pid if isinstance(pid, int) else 0  # 0: the record names no process
-        self.alive = not attachment.is_gone(record)
+        self.pid = record.process.pid if record.process else 0  # 0: the record names no process
+        self.alive = _is_alive(record)
         self.state = _state(record, self.alive)
         self.since = _written(record)
         self.conf = _network(record)  # None where the record's configuration cannot be read
@@ -86,10 +86,10 @@ def of_container(container_id: str) -> "list[Attached]":
 
 def complain_of_damaged() -> bool:
     """A line on stderr for each file that is no record.  Returns whether there is any."""
-    paths = cache.damaged()
-    for path in paths:
-        complain(f"{path}: is damaged, and no record of an attachment")
-    return bool(paths)
+    damaged = cache.damaged()
+    for one in damaged:
+        complain(str(one))
+    return bool(damaged)
 
 
 def span(seconds: float) -> str:
@@ -98,6 +98,14 @@ def span(seconds: float) -> str:
         if seconds >= length:
             return f"{int(seconds // length)}{unit}"
     return f"{int(seconds)}s"
+
+
+def _is_alive(record: Record) -> bool:
+    try:
+        return not attachment.is_gone(record)
+    except (CniError, OSError) as error:
+        complain(f"container {record.container_id}: {describe(error)}")
+        return True  # as for gc, which takes down nothing of which it cannot tell
 
 
 def _state(record: Record, alive: bool) -> str:

@@ -81,7 +81,7 @@ def _of_many(found: argparse.Namespace) -> int:
 
 
 def _damaged(container: "str | None") -> "list[str]":
-    return [path for path in cache.damaged() if f"-{container or ''}" in path]
+    return [one.path for one in cache.damaged() if f"-{container or ''}" in one.path]
 
 
 def _report(one: Attached, found: argparse.Namespace) -> "dict[str, str]":

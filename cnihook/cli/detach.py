@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook detach: take a container off its networks, and give its addresses back at once."""
 
-from cnihook import attach
+from cnihook import detach
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.log import Log
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         log = Log(found.id)
         with arguments.failures_in(log, "detach"):
             for network in reversed(found.network or [""]):
-                attach.down(found.id, settings, log, network=network)
+                detach.down(found.id, settings, log, network=network)
         if not cache.of_container(found.id):
             log.close()
 

@@ -14,12 +14,12 @@ import select
 import signal
 import time
 
-from cnihook import attach
-from cnihook.attach import Settings
+from cnihook import detach
 from cnihook.cli import docker_pause
 from cnihook.cli.docker_pause import Docker, DockerError, Pause
 from cnihook.lean.words import describe
 from cnihook.log import Log
+from cnihook.settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _wait_for_end(pid: int, net: os.stat_result) -> None:
 
 def _clear(docker: Docker, pause: Pause, settings: Settings, report: _Report, log: Log) -> None:
     try:
-        attach.down(pause.id, settings, log)
+        detach.down(pause.id, settings, log)
     except Exception as error:
         log.failure("detach", error)
         report.say(describe(error))

@@ -12,7 +12,7 @@ import signal
 import sys
 
 from cnihook import attach
-from cnihook.attach import Container, Settings
+from cnihook.attach import Container
 from cnihook.cli import docker_runtime
 from cnihook.cli.docker_keeper import LABEL, Keeper
 from cnihook.cli.docker_options import Refused
@@ -28,6 +28,7 @@ from cnihook.oci import names, wants
 from cnihook.oci.rootfs_file import File
 from cnihook.runtime import networks
 from cnihook.runtime.wants import Served, Wants
+from cnihook.settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

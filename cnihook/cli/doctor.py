@@ -111,7 +111,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "ranges": addresses.check_ranges,
         "leases": addresses.check_leases,
         "files of leases": addresses.check_lease_files,
-        "names of namespaces": leftovers.check_names,
+        "lost records": leftovers.check_lost,
         "nftables": leftovers.check_elements,
         "hooks": leftovers.check_hooks,
         "bounds on annotations": requests.check_owner,

@@ -3,7 +3,7 @@
 
 import argparse
 
-from cnihook import attach
+from cnihook import detach
 from cnihook.cli import arguments, target
 from cnihook.cli.arguments import Parser
 from cnihook.cli.target import Target
@@ -76,7 +76,7 @@ def _of_network(found: argparse.Namespace) -> None:
 def _of_all(found: argparse.Namespace) -> None:
     failures = _Failures()
     settings = arguments.settings_of(found)
-    released = attach.collect(settings, failures, dry_run=found.dry_run)
+    released = detach.collect(settings, failures, dry_run=found.dry_run)
     _tell("would release" if found.dry_run else "released", released)
     if failures.lines:
         raise CniError(INTERNAL, "; ".join(failures.lines))

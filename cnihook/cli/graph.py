@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import sys
 
-from cnihook.attach import Settings
 from cnihook.cli import arguments, graph_html, graph_svg, graph_text, terminal
 from cnihook.cli.arguments import Parser
 from cnihook.cli.graph_model import Picture, details, take
+from cnihook.settings import Settings
 from cnihook.spec.errors import PLUGIN_NOT_AVAILABLE, CniError
 
 DESCRIPTION = """\

@@ -90,7 +90,7 @@ def _record(one: Attached) -> "Json":
             "capability_args": record.capability_args,
             "plugin_path": record.plugin_path,
             "sequence": record.sequence,
-            "holder": record.holder,
+            "holder": record.process.to_json() if record.process else None,
             "result": record.result,
         },
     }

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable
 
 from cnihook import log
-from cnihook.attach import Settings
 from cnihook.cli import attached, ranges
 from cnihook.cli.arguments import Parser
 from cnihook.lean.words import printable
 from cnihook.log import Log
 from cnihook.runtime import cache, networks
 from cnihook.runtime.networks import Network
+from cnihook.settings import Settings
 
 DESCRIPTION = """\
 Print metrics in Prometheus' text format, for the textfile collector of its node exporter:

@@ -22,11 +22,12 @@ from cnihook.lean import command, onefile, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cnihook.attach import Attachment, Container, Settings
+    from cnihook.attach import Attachment, Container
     from cnihook.cli.priv_command import User
     from cnihook.cli.priv_extras import Extras
     from cnihook.log import Log
     from cnihook.runtime.wants import Wants
+    from cnihook.settings import Settings
 
 _FAILED = 125
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/bin:/bin"  # where plugins find iptables and the like
@@ -220,7 +221,7 @@ def _hosts(container: "Container", wanted: "Wants", attached: "list[Attachment]"
 
 
 def _settings(options: Options) -> "Settings":
-    from cnihook.attach import Settings
+    from cnihook.settings import Settings
 
     settings = Settings.from_environment(os.environ)
     settings.conf_folder = os.path.abspath(options.conf_folder or settings.conf_folder)
@@ -231,13 +232,13 @@ def _settings(options: Options) -> "Settings":
 
 def _take_down(container: "Container", settings: "Settings", log: "Log") -> str:
     """Detach from all networks, however far the attaching came.  Returns what went wrong, in words."""
-    from cnihook import attach
+    from cnihook import detach
     from cnihook.lean.words import describe
     from cnihook.linux import netns
 
     problem = ""
     try:
-        attach.down(container.id, settings, log)
+        detach.down(container.id, settings, log)
         # All that is left, maybe, of an attaching whose own undoing was interrupted.
         netns.unbind(container.id, container.netns.identity)
     except Exception as error:

@@ -3,13 +3,13 @@
 
 import os
 
-from cnihook import attach
-from cnihook.attach import Settings
+from cnihook import detach
 from cnihook.cli.priv_options import Refused
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
-from cnihook.runtime import attachment, cache, holder, networks
+from cnihook.runtime import attachment, cache, netns_names, networks
+from cnihook.settings import Settings
 from cnihook.spec.names import check_container_id
 from cnihook.spec.result import DNS
 
@@ -40,7 +40,7 @@ class Named:
     def keep(self, namespace: NetNS) -> None:
         """Give the name to a new namespace, before anything is attached: another may be at that, too."""
         try:
-            netns.bind(namespace, self.name)
+            netns_names.bind(namespace, self.name)
         except FileExistsError:
             raise Refused(f"--netns {self.name}: somebody else has made it just now; try again") from None
 
@@ -49,7 +49,7 @@ class Named:
         assert self.joined
         found = []
         for record in cache.all_records():
-            if record.holder is not None and holder.is_in(record.holder, self.joined):
+            if record.process is not None and record.process.owns(self.joined):
                 result = attachment.result_of(networks.parse(record.config, record.path), record)
                 if result and result.dns:
                     found.append(result.dns)
@@ -70,12 +70,12 @@ def delete(name: str, settings: Settings) -> None:
         raise Refused(f"--netns {name}: {why}")
     _refuse_if_it_runs(name)
     log = Log(name)
-    attach.down(name, settings, log)  # its name goes with the last network
+    detach.down(name, settings, log)  # its name goes with the last network
     log.close()
 
 
 def _refuse_if_it_runs(name: str) -> None:
-    if any(record.holder and holder.lives(record.holder) for record in cache.of_container(name)):
+    if any(record.process and record.process.is_alive() for record in cache.of_container(name)):
         raise Refused(
             f"--netns {name}: that is a container, and it runs; `cnihook detach {name}` is for those"
         )

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook repair: put back what was taken from the networks of containers that run."""
 
-from cnihook.attach import Settings
 from cnihook.cli import arguments, terminal
 from cnihook.cli.arguments import Parser
 from cnihook.lean.words import describe, printable
 from cnihook.linux import netns
 from cnihook.log import Log
 from cnihook.runtime import attachment, cache, repair
+from cnihook.settings import Settings
 from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.names import check_container_id
 
@@ -47,7 +47,7 @@ def _repair_all(settings: Settings) -> None:
     living = {
         record.container_id
         for record in cache.all_records()
-        if record.holder is not None and not attachment.is_gone(record)
+        if record.process is not None and not attachment.is_gone(record)
     }
     errors: list[CniError] = []
     for container_id in sorted(living):

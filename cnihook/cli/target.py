@@ -12,12 +12,12 @@ import os
 import sys
 from collections.abc import Callable
 
-from cnihook.attach import Settings
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.runtime import networks
 from cnihook.runtime.cni import CNI
 from cnihook.runtime.networks import Network
+from cnihook.settings import Settings
 from cnihook.spec.errors import INVALID_ENVIRONMENT, CniError, as_cni_error
 from cnihook.spec.names import check_container_id, check_ifname
 from cnihook.spec.version import CURRENT

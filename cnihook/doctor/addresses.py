@@ -135,8 +135,9 @@ def check_leases(host: Host) -> Iterator[Finding]:
         present = _leases(folder)
         # After the leases, for these are made after their record, and read again, as they go before it.
         owners = set()
-        for record in cache.of_network(os.path.basename(folder)):
-            owners |= {leases.owner(record.container_id, record.ifname), record.container_id.encode()}
+        for network_name, container_id, ifname in cache.identities_on_file():
+            if network_name == os.path.basename(folder):
+                owners |= {leases.owner(container_id, ifname), container_id.encode()}
         stray = [lease for lease in present if lease[1] not in owners]
         stray = [lease for lease in stray if lease in _leases(folder)]
         if not stray:

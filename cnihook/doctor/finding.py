@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from cnihook.attach import Settings
 from cnihook.lean import command, process
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
@@ -14,6 +13,7 @@ from cnihook.runtime import attachment, cache, chain, networks
 from cnihook.runtime.cache import Record
 from cnihook.runtime.networks import Network
 from cnihook.sdk.call import Call, Request
+from cnihook.settings import Settings
 from cnihook.spec.config import NetConf
 from cnihook.spec.errors import CniError
 from cnihook.spec.result import Result
@@ -144,7 +144,7 @@ class Host:
 
     def _attached(self) -> Iterator[Attached]:
         for record in self.records:
-            if record.holder is None or attachment.is_gone(record):
+            if record.process is None or attachment.is_gone(record):
                 continue
             with contextlib.suppress(CniError):
                 network = networks.parse(record.config, record.path)

@@ -6,18 +6,15 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-from cnihook import attach, log
+from cnihook import detach
 from cnihook.doctor.finding import Finding, Host
 from cnihook.lean.address import Address
-from cnihook.linux import netns, nft
-from cnihook.linux.flock import Busy, Lock
-from cnihook.linux.netns import NetNS
+from cnihook.linux import netns
+from cnihook.linux.flock import Busy
 from cnihook.oci import inject
-from cnihook.runtime import cache, repair
+from cnihook.runtime import cache, netns_names, remains, repair
 from cnihook.sdk import table
-from cnihook.sdk.call import Call, Request
 from cnihook.sdk.port import PROTOCOLS
-from cnihook.spec.config import NetConf
 from cnihook.spec.errors import CniError
 
 TYPE_CHECKING = False
@@ -31,7 +28,7 @@ _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 def check_records(host: Host) -> Iterator[Finding]:
     stale: dict[str, list[str]] = {}
-    for record in attach.collect(host.settings, dry_run=True):
+    for record in detach.collect(host.settings, dry_run=True):
         stale.setdefault(record.container_id, []).append(f"{record.network} {record.ifname}")
     for container_id, attachments in stale.items():
         yield Finding(
@@ -39,7 +36,7 @@ def check_records(host: Host) -> Iterator[Finding]:
             f"container {container_id} is gone, and still on record: {', '.join(attachments)}",
             "its addresses and ports stay taken",
             "cnihook gc",
-            fix=partial(attach.collect, host.settings),
+            fix=partial(detach.collect, host.settings),
         )
 
 
@@ -63,91 +60,56 @@ def check_attachments(host: Host) -> Iterator[Finding]:
             )
 
 
-def check_damaged(_host: Host) -> Iterator[Finding]:
-    for path in cache.damaged():
-        yield Finding(
-            "record-damaged",
-            f"{path} is no record of an attachment",
-            "whatever it was of is never detached",
-            f"mkdir -p {_DAMAGED}; mv {path} {_DAMAGED}/",
-            fix=partial(_move_aside, path),
-        )
-
-
-def _move_aside(path: str) -> None:
-    os.makedirs(_DAMAGED, mode=0o700, exist_ok=True)
-    number, target = 1, f"{_DAMAGED}/{os.path.basename(path)}"
-    while os.path.lexists(target):
-        target = f"{_DAMAGED}/{os.path.basename(path)}.{number}"
-        number += 1
-    os.rename(path, target)
-
-
-def check_names(host: Host) -> Iterator[Finding]:
-    """Names of namespaces that are ours by our log, and that no record, and no process, needs."""
-    known = {record.container_id for record in host.records}
-    try:
-        names = sorted(os.listdir(netns.NAMES))
-    except FileNotFoundError:
-        return
-    for name in names:
-        if name in known or name not in log.names() or _is_inhabited(name):
+def check_damaged(host: Host) -> Iterator[Finding]:
+    for one in cache.damaged():
+        if one.is_foreign:
+            yield Finding(
+                "record-damaged",
+                f"{one}; by what is left of it, another runtime wrote it",
+                "cnihook does not release what another runtime attached",
+                f"mkdir -p {_DAMAGED}; mv {one.path} {_DAMAGED}/",
+            )
             continue
         yield Finding(
-            "name-left-over",
-            f"{netns.named(name)} is the name of a namespace of a container that is on no record",
-            "the namespace lives on, and with it its links",
-            f"ip netns del {name}",
-            fix=partial(_remove_name, name),
+            "record-damaged",
+            str(one),
+            "what it was a record of is released by its file name, once no process has it",
+            "cnihook gc",
+            fix=partial(detach.collect, host.settings),
         )
 
 
-def _identity(name: str) -> tuple[int, int]:
-    try:
-        namespace = NetNS.open(netns.named(name))
-    except OSError:
-        return 0, 0
-    try:
-        return namespace.identity
-    finally:
-        namespace.close()
-
-
-def _is_inhabited(name: str) -> bool:
-    _device, inode = _identity(name)
-    wanted = f"net:[{inode}]"
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                if os.readlink(f"/proc/{entry}/ns/net") == wanted:
-                    return True
-            except OSError:
-                pass  # it has ended
-    return False
-
-
-def _remove_name(name: str) -> None:
-    with Lock(f"container-{name}", purpose="doctor"):
-        if not cache.of_container(name) and not _is_inhabited(name):
-            netns.unbind(name, _identity(name))
+def check_lost(host: Host) -> Iterator[Finding]:
+    """What is left of attachments whose record is lost, and the names of their namespaces."""
+    fix = partial(detach.collect, host.settings)
+    for identity in remains.orphans():
+        if remains.is_free(identity):
+            network, container_id, ifname = identity
+            yield Finding(
+                "record-lost",
+                f"{network} {ifname} of container {container_id} is on no record, and not in use",
+                "its addresses and ports stay taken",
+                "cnihook gc",
+                fix=fix,
+            )
+    for container_id in remains.names():
+        if not netns.processes(netns_names.identity_of(container_id)):
+            yield Finding(
+                "name-left-over",
+                f"{netns.named(container_id)} is the name of a namespace whose container is not on record",
+                "the namespace lives on, and with it its links",
+                "cnihook gc",
+                fix=fix,
+            )
 
 
 def check_elements(host: Host) -> Iterator[Finding]:
     """Elements of nftables that are of attachments which are on no record."""
-    present = table.chains()
-    conditional = [name.removeprefix("ports-when-") for name in present if name.startswith("ports-when-")]
-    maps = ["masq4", "masq6", "ports-to4", "ports-to6", "forward-members"]
-    for suffix in ("4", "6", *(each.removeprefix("ipv") for each in conditional)):
-        version, dash, digest = suffix.partition("-")
-        maps += [f"ports{version}{dash}{digest}", f"ports{version}-at{dash}{digest}"]
-    found = [
-        (name, _key(name, key), owner)
-        for name in maps
-        for key, owner in nft.elements(table.FAMILY, table.NAME, name)
-    ]
-    owners = {_owner(record) for record in cache.all_records()}  # after the elements, which come later
+    found = [(name, _key(name, key), owner) for name, key, owner in table.owned()]
+    # After the elements, which come later.  A record that cannot be read is one still.
+    owners = set(map(remains.owner_of, cache.identities_on_file()))
     for name, key, owner in found:
-        if owner in owners or not owner:
+        if owner in owners:
             continue
         yield Finding(
             "element-without-owner",
@@ -157,14 +119,9 @@ def check_elements(host: Host) -> Iterator[Finding]:
         )
 
 
-def _owner(record: cache.Record) -> str:
-    request = Request(record.container_id, "", record.ifname)
-    return Call("GC", NetConf({"name": record.network}), request).owner
-
-
 def _key(container: str, key: bytes) -> str:
     """As nft writes it."""
-    if container.startswith(("masq", "ports-to")):
+    if container.startswith(table.BY_ADDRESS):
         return str(Address(key))
     if container == "forward-members":
         return f'"{key.partition(bytes(1))[0].decode(errors="replace")}"'

@@ -20,6 +20,7 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
+        self.undone = False  # True once what it interrupted has been taken back
 
     def __str__(self) -> str:
         if self.signum == SIGALRM:

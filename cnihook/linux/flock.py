@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Locks between processes, by flock(2): the kernel gives them back however their holder ends."""
 
+import _signal
 import fcntl
 import os
+import struct
 import time
 
 TYPE_CHECKING = False
@@ -31,12 +33,9 @@ class Lock:
 
     def __enter__(self) -> "Lock":
         deadline = time.monotonic() + self._timeout
-        pause = 0.001
-        while not self._try():
+        while not self._try(deadline):
             if time.monotonic() >= deadline:
                 raise Busy(f"{self._path}: held by {self._holder()} for more than {self._timeout:g} s")
-            time.sleep(pause)
-            pause = min(pause * 2, 0.02)
         return self
 
     def __exit__(
@@ -45,31 +44,37 @@ class Lock:
         _error: "BaseException | None",
         _trace: "TracebackType | None",
     ) -> None:
-        # The file goes before the lock: whoever waits on it sees in _try() that it is stale.  One that can't
-        # go does no harm, and the work is done: nothing here is a reason to fail.
+        # The file goes before the lock, unless another process waits for it, which would lose its place in
+        # the queue.  One that stays does no harm, and the work is done: nothing here is a reason to fail.
         try:
             if self._kind == fcntl.LOCK_SH:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused: others have it still
-            os.unlink(self._path)
+            if not _is_wanted(self._fd):
+                os.unlink(self._path)
         except OSError:
             pass
         finally:
             os.close(self._fd)
 
-    def _try(self) -> bool:
+    def _try(self, deadline: float) -> bool:
+        """Take the lock, or wait for it until the deadline.  Return False to be called again."""
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:
             os.makedirs(FOLDER, mode=0o700, exist_ok=True)
-            return self._try()
+            return self._try(deadline)
         try:
-            fcntl.flock(fd, self._kind | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(fd, self._kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not _wait(fd, self._kind, deadline):
+                    return False
             # The file may have been unlinked, and made anew by another, between our open and our lock.
             if os.fstat(fd).st_ino == os.stat(self._path).st_ino:
                 self._fd, fd = fd, -1
                 self._sign()
                 return True
-        except (BlockingIOError, FileNotFoundError):
+        except FileNotFoundError:
             pass
         finally:
             if fd >= 0:
@@ -88,6 +93,86 @@ class Lock:
 
     def _holder(self) -> str:
         return ", ".join(_signed(self._path)) or "another process"
+
+
+# Waiting
+#
+# A blocked flock(2) gets the lock in the order of arrival; a process that asks again and again may never
+# meet the moment in which it is free.  A waiting process has a shared lock of the other kind (fcntl) on the
+# file's first byte, by which the holder sees that the file must stay.
+
+_WANTED = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0)  # struct flock
+_UNWANTED = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+_F_OFD_GETLK, _F_OFD_SETLK = 36, 37  # <asm-generic/fcntl.h>
+_PAUSE = 0.02  # seconds between two tries where no alarm can end a wait
+
+
+class _Late(BaseException):
+    """The alarm that ends a wait."""
+
+
+class _Alarm:
+    """SIGALRM for the time of one wait.  The caller's own handler and timer are put aside, then restored."""
+
+    def __init__(self) -> None:
+        self._handler = _signal.getsignal(_signal.SIGALRM)
+        self._is_armed = False
+        self._started = time.monotonic()
+        _signal.signal(_signal.SIGALRM, self._ring if self._handler is not None else None)
+        self._before = _signal.setitimer(_signal.ITIMER_REAL, 0)
+
+    def _ring(self, _signum: int, _frame: object) -> None:
+        if self._is_armed:
+            raise _Late
+
+    def wait(self, fd: int, kind: int, left: float) -> bool:
+        """Return True with the lock, False if `left` seconds or the caller's timer are over."""
+        left = min(left, self._before[0] or left)
+        try:
+            try:
+                # Again and again: an alarm that comes just before the wait ends nothing.
+                _signal.setitimer(_signal.ITIMER_REAL, left, _PAUSE)
+                self._is_armed = True
+                fcntl.flock(fd, kind)
+                return True
+            finally:
+                self._is_armed = False
+        except _Late:
+            self._is_armed = False
+            return False
+
+    def restore(self) -> None:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, self._handler)
+        value, interval = self._before
+        if value:
+            left = value - (time.monotonic() - self._started)
+            _signal.setitimer(_signal.ITIMER_REAL, max(left, 1e-6), interval)
+
+
+def _is_wanted(fd: int) -> bool:
+    kind: int = struct.unpack_from("h", fcntl.fcntl(fd, _F_OFD_GETLK, _UNWANTED))[0]
+    return kind != fcntl.F_UNLCK
+
+
+def _wait(fd: int, kind: int, deadline: float) -> bool:
+    """Return True with the lock, False if the time is over, or it has to be tried again."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return False
+    try:
+        is_blocked = _signal.SIGALRM in _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+        alarm = None if is_blocked else _Alarm()
+    except (ValueError, TypeError):  # another thread than the main one, or a handler that C code set
+        alarm = None
+    if not alarm:
+        time.sleep(min(_PAUSE, left))
+        return False
+    try:
+        fcntl.fcntl(fd, _F_OFD_SETLK, _WANTED)
+        return alarm.wait(fd, kind, left)
+    finally:
+        alarm.restore()
 
 
 def is_held(name: str) -> bool:

@@ -44,10 +44,20 @@ class NetNS:
         try:
             if fcntl.ioctl(fd, _NS_GET_NSTYPE) == libc.CLONE_NEWNET:
                 return cls(fd, path)
-        except OSError:
-            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                os.close(fd)
+                raise
         os.close(fd)
         raise NotANamespace(path)
+
+    @classmethod
+    def find(cls, path: str) -> "NetNS | None":
+        """Return None if the path leads to nothing, or not to a namespace.  Raise OSError otherwise."""
+        try:
+            return cls.open(path)
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError, NotANamespace):
+            return None
 
     @classmethod
     def current(cls) -> "NetNS":

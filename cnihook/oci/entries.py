@@ -131,12 +131,12 @@ class Entry:
 
     @property
     def stands(self) -> bool:
+        """True while the attachment is on record.  Raise OSError if that cannot be found out."""
         try:
-            return os.path.lexists(
-                f"{cache.FOLDER}/{record_name(self.network, self.container_id, self.ifname)}"
-            )
-        except CniError:
+            os.lstat(f"{cache.FOLDER}/{record_name(self.network, self.container_id, self.ifname)}")
+        except (CniError, FileNotFoundError):
             return False
+        return True
 
 
 def _file_of(place: "list[str]") -> "File | None":

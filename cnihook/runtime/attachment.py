@@ -6,26 +6,26 @@ The record is there, without a result, before the first plugin runs, and holds t
 run.  Down needs nothing but the record: by then configuration, namespace and process may be gone.
 """
 
+from cnihook.lean.signals import Interrupted
 from cnihook.linux import traffic
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
 from cnihook.linux.traffic import Traffic
-from cnihook.runtime import chain, holder, networks
-from cnihook.runtime.cache import Record
+from cnihook.runtime import chain, networks
+from cnihook.runtime.cache import Damaged, Record
 from cnihook.runtime.networks import Network
 from cnihook.sdk.call import Request
-from cnihook.sdk.undo import Undo
-from cnihook.spec.errors import CniError
+from cnihook.spec.errors import AddFailed, CniError, as_cni_error
 from cnihook.spec.result import Result
 
 TIMEOUT = 60.0  # seconds that one executable may take
 
 
 def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
-    """Run the network's chain.  `record`, written already, gets the result.
+    """Run ADD for each plugin of the network and store the result in `record`, which is on disk already.
 
-    What a failing chain did is undone; what could not be undone is noted on the error.  Raises CniError, or
-    OSError where the record cannot be written.
+    `timeout`: seconds for one executable.  Raises AddFailed, after what was done is undone; another CniError
+    or OSError if no plugin has run.
     """
     request = Request(
         record.container_id,
@@ -38,13 +38,33 @@ def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
     try:
         with in_use(network.name, record):
             result = chain.add(network, request, record.capability_args)
-            with Undo() as undo:
-                undo.push(chain.delete, network, request, record.capability_args, result)
+            try:
                 record.result = result.to_json(network.version)
                 record.write()
+            except BaseException as error:
+                record.result = None
+                left = _undo(network, request, record, result)
+                if isinstance(error, Exception):
+                    raise chain.add_failed(as_cni_error(error), left) from None
+                if isinstance(error, Interrupted):
+                    error.undone = not left
+                raise
         return result
     finally:
         request.close()
+
+
+def _undo(network: Network, request: Request, record: Record, result: Result) -> "list[CniError]":
+    try:
+        chain.delete(network, request, record.capability_args, result)
+    except CniError as error:
+        return [error]
+    return []
+
+
+def is_undone(error: BaseException) -> bool:
+    """Return True if up(), which raised this, has left nothing."""
+    return error.undone if isinstance(error, (AddFailed, Interrupted)) else isinstance(error, Exception)
 
 
 def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> "Traffic | None":
@@ -91,8 +111,14 @@ def in_use(network: str, record: Record) -> Lock:
 def restore(
     record: Record, plugin_path: "list[str] | None", timeout: float, *, is_repair: bool = False
 ) -> "tuple[Network, Request]":
-    """The network as it was attached, and a request to its plugins, for the caller to close."""
-    network = networks.parse(record.config, f"the record {record.path}")
+    """The network as it was attached, and a request to its plugins, for the caller to close.
+
+    Raise Damaged if the record holds no configuration.
+    """
+    try:
+        network = networks.parse(record.config, f"the record {record.path}")
+    except CniError as error:
+        raise Damaged(record.path, f"holds no configuration: {error.msg}", record) from None
     return network, Request(
         record.container_id,
         living_path(record),
@@ -114,7 +140,7 @@ def result_of(network: Network, record: Record) -> "Result | None":
 
 def _attachers_path(network: Network, record: Record, plugin_path: "list[str] | None") -> "list[str] | None":
     """Where the plugins are that attached it: those must detach it, whatever CNI_PATH is now."""
-    if record.holder is None:
+    if record.process is None:
         return plugin_path  # libcni's record, which does not say
     try:
         chain.find_plugins(network, record.plugin_path)
@@ -125,35 +151,35 @@ def _attachers_path(network: Network, record: Record, plugin_path: "list[str] | 
 
 
 def living_path(record: Record) -> str:
-    """A path to the namespace that was attached; empty if it is gone.  libcni's records cannot tell."""
-    if record.holder is None:
+    """Return a path to the namespace that was attached, empty if it is gone.  libcni's records cannot tell.
+
+    Raise OSError if that cannot be found out.
+    """
+    if record.process is None:
         return record.netns
     # The name is bound in one mount namespace, which the process that began this may have had to itself.
-    for path in (record.netns, f"/proc/{record.holder.get('pid')}/ns/net"):
-        try:
-            namespace = NetNS.open(path)
-        except OSError:
-            continue
-        try:
-            if holder.is_in(record.holder, namespace):
-                return path
-        finally:
-            namespace.close()
+    for path in (record.netns, f"/proc/{record.process.pid}/ns/net" if record.process.pid else ""):
+        namespace = NetNS.find(path) if path else None
+        if namespace:
+            try:
+                if record.process.owns(namespace):
+                    return path
+            finally:
+                namespace.close()
     return ""
 
 
 def is_gone(record: Record, *, patience: float = 0.0) -> bool:
-    """Whether nobody has the attachment any more: its process has ended or, where none was named, its
-    namespace.  libcni's records cannot tell of either, but for a namespace that is not there.
+    """Return True if the attached process has ended or, without one, its namespace.
 
-    `patience`: seconds for a process to end that was killed just now.
+    libcni's records name no process.  `patience`: seconds for a process to end that was killed just now.
+    Raise CannotTell or OSError if that cannot be found out.
     """
-    if record.holder is not None and record.holder.get("pid"):
-        return not holder.lives(record.holder, patience=patience)
-    if record.holder is not None:
+    if record.process is not None and record.process.pid:
+        return not record.process.is_alive(patience=patience)
+    if record.process is not None:
         return not living_path(record)
-    try:
-        NetNS.open(record.netns).close()
-    except OSError:
-        return True
-    return False
+    namespace = NetNS.find(record.netns) if record.netns else None
+    if namespace:
+        namespace.close()
+    return namespace is None

@@ -8,11 +8,13 @@ container was (boot, process, namespace), without which nobody could tell later 
 """
 
 import binascii
+import errno
 import os
 
 from cnihook.lean import fastjson
-from cnihook.spec.errors import INVALID_CONFIG, CniError
-from cnihook.spec.names import is_text, record_name
+from cnihook.runtime.identity import ProcessIdentity
+from cnihook.spec.errors import INVALID_CONFIG, IO_FAILURE, CniError
+from cnihook.spec.names import check_container_id, check_ifname, check_network_name, is_text, record_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,14 +22,16 @@ if TYPE_CHECKING:
 
 FOLDER = "/var/lib/cni/results"
 KIND = "cniCacheV1"
+_LONGEST = 64 << 20  # bytes; a record of 10,000 published ports has 1 MB
+_NOT_REGULAR = "is not a regular file"
 
 
 class Record:
     """One attachment."""
 
     __slots__ = (
-        "capability_args", "cni_args", "config", "container_id", "folder", "holder", "ifname", "netns",
-        "network", "plugin_path", "result", "sequence",
+        "capability_args", "cni_args", "config", "container_id", "folder", "ifname", "netns", "network",
+        "plugin_path", "process", "result", "sequence",
     )  # fmt: skip
 
     def __init__(
@@ -41,7 +45,7 @@ class Record:
         cni_args: str = "",
         capability_args: "dict[str, Any] | None" = None,
         result: "dict[str, Any] | None" = None,
-        holder: "dict[str, Any] | None" = None,
+        process: "ProcessIdentity | None" = None,
         sequence: int = 0,
         plugin_path: "list[str] | None" = None,
         folder: str = "",
@@ -55,7 +59,7 @@ class Record:
         self.cni_args = cni_args
         self.capability_args = capability_args or {}
         self.result = result
-        self.holder = holder  # see runtime.holder; None where libcni wrote the record
+        self.process = process  # None if libcni wrote the record
         self.plugin_path = plugin_path  # folders that went before the built-in plugins, and must again
         self.sequence = sequence  # in which order the container's attachments were made
 
@@ -69,8 +73,12 @@ class Record:
 
     def write(self) -> None:
         """Whole or not at all, and on the disk before this returns."""
-        fields: dict[str, Any] = {
-            "kind": KIND,
+        fields: dict[str, Any] = {"kind": KIND}
+        if self.process is not None:
+            # First, to be there still if the file is cut short: it says whose record this is.
+            own = {"sequence": self.sequence, "pluginPath": self.plugin_path}
+            fields["cnihook"] = {**self.process.to_json(), **own}
+        fields |= {
             "containerId": self.container_id,
             "config": binascii.b2a_base64(self.config, newline=False).decode(),
             "ifName": self.ifname,
@@ -84,18 +92,8 @@ class Record:
             fields["capabilityArgs"] = self.capability_args
         if self.result is not None:
             fields["result"] = self.result
-        if self.holder is not None:
-            fields["cnihook"] = {**self.holder, "sequence": self.sequence, "pluginPath": self.plugin_path}
         path = self.path
-        other = read(path)
-        if other and other.identity != self.identity:
-            theirs = f"container {other.container_id} on network {other.network}"
-            raise CniError(
-                INVALID_CONFIG,
-                f"container {self.container_id} on network {self.network}: its record would have the name of"
-                f" another's, {theirs}: {path}",
-                "one of them needs another name",
-            )
+        self._refuse_another(path)
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         temporary = _temporary(self.container_id, self.folder)
         try:
@@ -114,6 +112,21 @@ class Record:
             ):  # a full disk is met by write(), which names no file
                 raise OSError(error.errno, error.strerror, path) from None
             raise
+
+    def _refuse_another(self, path: str) -> None:
+        """Raise CniError if the file is the record of another attachment."""
+        try:
+            other = read(path)
+        except Damaged as error:
+            other = error.record if error.is_misnamed else None  # else its own, which this one replaces
+        if other and other.identity != self.identity:
+            theirs = f"container {other.container_id} on network {other.network}"
+            raise CniError(
+                INVALID_CONFIG,
+                f"container {self.container_id} on network {self.network}: its record would have the name of"
+                f" another's, {theirs}: {path}",
+                "one of them needs another name",
+            )
 
     def remove(self) -> None:
         try:
@@ -142,82 +155,220 @@ def unfinished(folder: str = "") -> "list[str]":
     ]
 
 
-def read(path: str) -> "Record | None":
-    """The record in a file; None if there is none, or it is damaged or of another kind."""
+class Damaged(CniError):
+    """A file in the place of a record that is not one: cut short, overwritten, or not a regular file.
+
+    `record` is what is still known of it: the names by the content if they agree with the file name, and the
+    configuration and the process if they can be read.  None: the file name alone is known.  `is_foreign`: it
+    is another runtime's, by what is left of it.
+    """
+
+    def __init__(
+        self, path: str, problem: str, record: "Record | None" = None, *, is_foreign: bool = False
+    ) -> None:
+        super().__init__(IO_FAILURE, f"the record {path} {problem}")
+        self.path = path
+        self.record = record
+        self.is_foreign = is_foreign
+
+    @property
+    def is_misnamed(self) -> bool:
+        """True if it is a whole record of something else, such as a copy."""
+        return self.record is not None and self.record.path != self.path
+
+    def identities(self) -> "list[tuple[str, str, str]]":
+        """Return each (network, container ID, ifname) that has this file name, or the one that is known.
+
+        A file name does not say where the network's name ends: a-b-c-eth0 is a-b/c as well as a/b-c.
+        """
+        if self.record and not self.is_misnamed:
+            return [self.record.identity]
+        return _splits(os.path.basename(self.path))
+
+    def container_ids(self) -> "list[str]":
+        return list(dict.fromkeys(identity[1] for identity in self.identities()))
+
+
+def _splits(name: str) -> "list[tuple[str, str, str]]":
+    parts = name.split("-")
+    splits = [
+        ("-".join(parts[:i]), "-".join(parts[i:j]), "-".join(parts[j:]))
+        for i in range(1, len(parts) - 1)
+        for j in range(i + 1, len(parts))
+    ]
+    return [names for names in splits if are_names(*names)]
+
+
+def are_names(network: str, container_id: str, ifname: str) -> bool:
+    """Return True if these may be the names of an attachment."""
     try:
-        with open(path, "rb") as file:
-            raw = fastjson.loads(file.read().decode())
-    except (OSError, ValueError):
+        check_network_name(network)
+        check_container_id(container_id)
+        check_ifname(ifname)
+    except CniError:
+        return False
+    return True
+
+
+def _content(path: str) -> "bytes | None":
+    """Return what is in the file, None without one.  Raise Damaged if it is not a file, or OSError."""
+    try:
+        # Not blocking: a FIFO would keep this process waiting for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
         return None
-    if not isinstance(raw, dict) or raw.get("kind") != KIND:
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
+            raise Damaged(path, _NOT_REGULAR) from None
+        raise
+    try:
+        status = os.fstat(fd)
+        if status.st_mode & 0o170000 != 0o100000:  # S_IFREG
+            raise Damaged(path, _NOT_REGULAR)
+        if status.st_size > _LONGEST:
+            raise Damaged(path, f"is longer than {_LONGEST >> 20} MiB")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    except OSError as error:  # neither of the two names the file
+        raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        os.close(fd)
+
+
+def read(path: str) -> "Record | None":
+    """Return the record in a file; None if the file does not exist, or is libcni's from before 0.8.
+
+    Raise Damaged if it is not a record, and OSError if it cannot be read, which says nothing about it.
+    """
+    content = _content(path)
+    if content is None:
         return None
+    is_foreign = b'"kind"' in content and b'"cnihook"' not in content
+
+    def damaged(problem: str, record: "Record | None" = None) -> Damaged:
+        return Damaged(path, problem, record, is_foreign=is_foreign)
+
+    try:
+        raw = fastjson.loads(content.decode())
+    except ValueError:
+        raise damaged("is not JSON" if content else "is empty") from None
+    if not isinstance(raw, dict):
+        raise damaged("is not an object")
+    if raw.get("kind") != KIND:
+        if "cnihook" not in raw and "cniVersion" in raw:
+            return None  # a result alone
+        raise damaged(f'is not of kind "{KIND}"')
     names = [raw.get(key) for key in ("networkName", "containerId", "ifName")]
     network, container_id, ifname = (name if isinstance(name, str) else "" for name in names)
-    if not (network and container_id and ifname and is_text(f"{network}{container_id}{ifname}")):
-        return None
+    if not are_names(network, container_id, ifname):
+        raise damaged("does not name its network, container or interface")
+
+    def an_object(key: str) -> "dict[str, Any]":
+        value = raw.get(key)
+        return value if isinstance(value, dict) else {}
+
+    problem = ""
     try:
         config = binascii.a2b_base64(raw.get("config") or "")
-        pairs = [f"{key}={value}" for key, value in raw.get("cniArgs") or ()]
     except (ValueError, TypeError):
-        return None
-
-    def an_object(key: str) -> "dict[str, Any] | None":
-        value = raw.get(key)
-        return value if isinstance(value, dict) else None
-
-    holder = an_object("cnihook")
-    sequence = holder.pop("sequence", 0) if holder else 0
-    plugin_path = holder.pop("pluginPath", None) if holder else None
-    if holder and not isinstance(holder.get("pid"), int):
-        holder["pid"] = 0
-    netns = raw.get("netns")
-    return Record(
+        config, problem = b"", "has a configuration that is not base64"
+    own = an_object("cnihook")
+    process = None
+    if "cnihook" in raw:
+        try:
+            process = ProcessIdentity.from_json(own)
+        except ValueError as error:
+            problem = f"does not say which process it is of: {error}"
+    netns, plugin_path, sequence = raw.get("netns"), own.get("pluginPath"), own.get("sequence")
+    record = Record(
         network,
         container_id,
         ifname,
         config=config,
         netns=netns if isinstance(netns, str) and is_text(netns) else "",
-        cni_args=";".join(pairs),
+        cni_args=_joined(raw.get("cniArgs")),
         capability_args=an_object("capabilityArgs"),
-        result=an_object("result"),
-        holder=holder,
+        result=raw["result"] if isinstance(raw.get("result"), dict) else None,
+        process=process,
         sequence=sequence if isinstance(sequence, int) else 0,
         plugin_path=list(map(str, plugin_path)) if isinstance(plugin_path, list) else None,
         folder=os.path.dirname(path),
     )
+    if record.path != path:
+        problem = f"is of {network} {container_id} {ifname} by its content"
+    if problem:
+        raise damaged(problem, record)
+    return record
+
+
+def _joined(pairs: object) -> str:
+    try:
+        return ";".join(f"{key}={value}" for key, value in pairs or ())  # type: ignore[attr-defined]
+    except (ValueError, TypeError):
+        return ""
 
 
 def find(network: str, container_id: str, ifname: str, folder: str = "") -> "Record | None":
-    """The record of one attachment.
+    """Return the record of one attachment, None without one.  Raise Damaged, or OSError.
 
-    Its identity is looked at: a-b/c and a/b-c have one file name between them.
+    A file of this name may be another's record: a-b/c and a/b-c share one.
     """
-    found = read(f"{folder or FOLDER}/{record_name(network, container_id, ifname)}")
-    if found and found.identity == (network, container_id, ifname):
-        return found
-    return None
+    try:
+        record = read(f"{folder or FOLDER}/{record_name(network, container_id, ifname)}")
+    except Damaged as error:
+        if (network, container_id, ifname) in error.identities():
+            raise
+        return None
+    return record if record and record.identity == (network, container_id, ifname) else None
 
 
-def of_container(container_id: str, folder: str = "") -> "list[Record]":
-    """All attachments of one container, in the order in which they were made."""
-    found = _read_all(f"-{container_id}-", folder or FOLDER)
-    return [record for record in found if record.container_id == container_id]
+def of_container(
+    container_id: str, folder: str = "", damaged: "list[Damaged] | None" = None
+) -> "list[Record]":
+    """Return all attachments of one container, in the order in which they were made.
+
+    Files that are no records, and may be of this container, are added to `damaged`.  Raise OSError if a file
+    cannot be read.
+    """
+    seen: list[Damaged] = []
+    records = _read_all(f"-{container_id}-", folder or FOLDER, seen)
+    if damaged is not None:
+        damaged += [one for one in seen if any(names[1] == container_id for names in one.identities())]
+    return [record for record in records if record.container_id == container_id]
 
 
 def of_network(network: str, folder: str = "") -> "list[Record]":
-    """All attachments to one network."""
-    found = _read_all(f"{network}-", folder or FOLDER)
-    return [record for record in found if record.network == network]
+    """Return all attachments to one network.  Raise OSError if a file cannot be read."""
+    records = _read_all(f"{network}-", folder or FOLDER, [])
+    return [record for record in records if record.network == network]
 
 
-def all_records(folder: str = "") -> "list[Record]":
-    return _read_all("", folder or FOLDER)
+def all_records(
+    folder: str = "", damaged: "list[Damaged] | None" = None, unreadable: "list[OSError] | None" = None
+) -> "list[Record]":
+    """Return all attachments.  Files that are no records are added to `damaged`.
+
+    Raise OSError if a file cannot be read; or add it to `unreadable`, if that is given.
+    """
+    return _read_all("", folder or FOLDER, damaged if damaged is not None else [], unreadable)
 
 
-def damaged(folder: str = "") -> "list[str]":
-    """Paths of files that are no records, such as a crash of the machine leaves."""
-    paths = [f"{folder or FOLDER}/{name}" for name in _names(folder or FOLDER) if not name.startswith(".")]
-    return [path for path in paths if not read(path)]
+def damaged(folder: str = "") -> "list[Damaged]":
+    """Return the files that are no records, such as a crash of the machine leaves."""
+    seen: list[Damaged] = []
+    _read_all("", folder or FOLDER, seen)
+    return seen
+
+
+def identities_on_file(folder: str = "") -> "set[tuple[str, str, str]]":
+    """Return each (network, container ID, ifname) that a file's name may be of, whatever the file holds."""
+    names = _names(folder or FOLDER)
+    return {identity for name in names if not name.startswith(".") for identity in _splits(name)}
+
+
+def names_of(container_id: str, folder: str = "") -> "list[str]":
+    """Return the names of the files that may be records of one container."""
+    return [name for name in _names(folder or FOLDER) if f"-{container_id}-" in name]
 
 
 def _names(folder: str) -> "list[str]":
@@ -227,12 +378,22 @@ def _names(folder: str) -> "list[str]":
         return []
 
 
-def _read_all(part: str, folder: str) -> "list[Record]":
-    found = []
+def _read_all(
+    part: str, folder: str, damaged: "list[Damaged]", unreadable: "list[OSError] | None" = None
+) -> "list[Record]":
+    records = []
     for name in _names(folder):
         if part in name and not name.startswith("."):
-            record = read(f"{folder}/{name}")
-            # The name must be the one that the content gives: a copy beside it is no second attachment.
-            if record and record.path == f"{folder}/{name}":
-                found.append(record)
-    return sorted(found, key=lambda record: record.sequence)
+            try:
+                record = read(f"{folder}/{name}")
+                if record:
+                    records.append(record)
+            except Damaged as error:
+                # A copy beside its original is not an attachment, and does no harm.
+                if not (error.record and error.is_misnamed and os.path.exists(error.record.path)):
+                    damaged.append(error)
+            except OSError as error:
+                if unreadable is None:
+                    raise
+                unreadable.append(error)
+    return sorted(records, key=lambda record: record.sequence)

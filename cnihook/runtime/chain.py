@@ -3,12 +3,13 @@
 specification derives.
 """
 
+from cnihook.lean.signals import Interrupted
 from cnihook.runtime.networks import Network
 from cnihook.sdk import invoke
 from cnihook.sdk.call import Call, Request
 from cnihook.spec import version as versions
 from cnihook.spec.config import NetConf, lookup
-from cnihook.spec.errors import INTERNAL, CniError, ResourceTaken, as_cni_error
+from cnihook.spec.errors import INTERNAL, AddFailed, CniError, ResourceTaken, as_cni_error
 from cnihook.spec.names import check_container_id, check_ifname, check_network_name
 from cnihook.spec.result import Result
 
@@ -56,25 +57,65 @@ def find_plugins(network: Network, plugin_path: "list[str] | None") -> None:
 
 
 def add(network: Network, request: Request, capability_args: "Capabilities") -> Result:
-    """Attach.  If a plugin refuses, the whole chain is taken down again before the error is raised."""
+    """Attach.  If a plugin refuses, the whole chain is taken down again; then AddFailed is raised."""
     check_container_id(request.container_id)
     check_network_name(network.name)
     check_ifname(request.ifname)
     find_plugins(network, request.plugin_path)
     result: Result | None = None
     index = 0
+    guards = _guards(network, request)
     try:
         keys: dict[str, Any] = {}
-        for index in _guards(network, request):
+        for index in guards:
             keys |= _prepare(network, index, request, capability_args)
         for index in range(len(network.plugins)):
             result = _run("ADD", network, index, request, capability_args, result, keys) or result
+    except Exception as error:
+        left = [
+            _in_context(another, network, at, "delete")
+            for at, another in _delete(network, request, capability_args, result)
+            # A plugin behind this one, unless it is a guard, has done nothing that it could have left.
+            if at < index
+            or at in guards
+            or (at == index and not _refuses_alike(network, at, request, error, another))
+        ]
+        raise add_failed(_in_context(error, network, index, "add"), left) from None
     except BaseException as error:
-        raised = _in_context(error, network, index, "add") if isinstance(error, Exception) else error
-        for another in _delete(network, request, capability_args, result):
-            raised.add_note(f"while undoing: {another}")
-        raise raised from None
+        failures = _delete(network, request, capability_args, result)
+        for at, another in failures:
+            error.add_note(f"while undoing: {_in_context(another, network, at, 'delete')}")
+        if isinstance(error, Interrupted):
+            error.undone = not failures
+        raise
     return result or Result()
+
+
+def add_failed(cause: CniError, left: "list[CniError]") -> AddFailed:
+    """Return the error of an ADD that `cause` has ended; `left` are those of the DEL after it."""
+    error = AddFailed(cause, undone=not left)
+    for note in (*getattr(cause, "__notes__", ()), *(f"while undoing: {another}" for another in left)):
+        error.add_note(note)
+    return error
+
+
+def _refuses_alike(
+    network: Network, index: int, request: Request, error: Exception, another: Exception
+) -> bool:
+    """Return True if an executable refuses DEL exactly as it refused ADD, and has made no interface.
+
+    It does not get as far as to do anything then: the reference plugins refuse a configuration so.  What is
+    built in reads a malformed value as absent in a DEL.
+    """
+    added, deleted = as_cni_error(error), as_cni_error(another)
+    if (added.code, added.msg) != (deleted.code, deleted.msg):
+        return False
+    try:
+        if invoke.find(NetConf(network.plugins[index]).string("type"), request.plugin_path) is None:
+            return False
+        return index > 0 or request.sandbox.rtnl.find_link(request.ifname) is None
+    except (CniError, OSError):
+        return False
 
 
 def delete(
@@ -84,25 +125,27 @@ def delete(
 
     One that fails keeps none of the others from their part; then the first error is raised.
     """
-    raise_all(_delete(network, request, capability_args, result))
+    failures = _delete(network, request, capability_args, result)
+    raise_all([_in_context(error, network, index, "delete") for index, error in failures])
 
 
 def _delete(
     network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
-) -> "list[CniError]":
+) -> "list[tuple[int, Exception]]":
+    """Return the plugins that fail, by their index."""
     try:
         knows_prev_result = versions.at_least(network.version, "0.4.0")
     except ValueError:
         knows_prev_result = False
-    errors = []
+    failures: list[tuple[int, Exception]] = []
     guards = _guards(network, request)
     others = [index for index in range(len(network.plugins)) if index not in guards]
     for index in (*reversed(others), *reversed(guards)):
         try:
             _run("DEL", network, index, request, capability_args, result if knows_prev_result else None)
         except Exception as error:
-            errors.append(_in_context(error, network, index, "delete"))
-    return errors
+            failures.append((index, error))
+    return failures
 
 
 def check(
@@ -276,7 +319,7 @@ def _in_context(error: Exception, network: Network, index: int, verb: str) -> Cn
     found = as_cni_error(error)
     plugin_type = network.plugins[index].get("type")
     context = f'plugin type="{plugin_type}" name="{network.name}" failed ({verb})'
-    kind = type(found) if isinstance(found, ResourceTaken) else CniError
+    kind = type(found) if isinstance(found, ResourceTaken) else CniError  # what callers tell apart
     wrapped = kind(found.code or INTERNAL, f"{context}: {found.msg}", found.details)
     for note in getattr(error, "__notes__", ()):
         wrapped.add_note(note)

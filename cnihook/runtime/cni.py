@@ -19,8 +19,9 @@ DEL goes on past a plugin that fails.  Errors are CniError, with the code that t
 from cnihook.lean.words import describe
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
-from cnihook.runtime import attachment, cache, chain, holder, networks
-from cnihook.runtime.cache import Record
+from cnihook.runtime import attachment, cache, chain, networks
+from cnihook.runtime.cache import Damaged, Record
+from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
 from cnihook.sdk import invoke
 from cnihook.sdk.call import Request
@@ -29,6 +30,7 @@ from cnihook.spec.errors import (
     INTERNAL,
     INVALID_CONFIG,
     UNKNOWN_CONTAINER,
+    AddFailed,
     CniError,
     ResourceTaken,
     as_cni_error,
@@ -129,7 +131,7 @@ class CNI:
         check_ifname(ifname)
         record_name(network.name, container_id, ifname)
         chain.find_plugins(network, self.plugin_path)
-        who = self._holder(netns, pid)
+        process = self._process(netns, pid)
         with self._lock(container_id, "add"), Undo() as undo:
             self._refuse_twice(network, container_id, ifname)
             record = Record(
@@ -140,7 +142,7 @@ class CNI:
                 netns=netns,
                 cni_args=args,
                 capability_args=dict(capability_args or {}),
-                holder=who,
+                process=process,
                 sequence=1 + max((r.sequence for r in self.attachments(container_id)), default=-1),
                 plugin_path=self.plugin_path,
                 folder=self.cache_folder,
@@ -150,12 +152,13 @@ class CNI:
             try:
                 try:
                     return attachment.up(network, record, timeout=self.timeout)
-                except ResourceTaken:
-                    if not self._release_gone():
+                except AddFailed as error:
+                    is_taken = isinstance(error.cause, ResourceTaken) and error.undone
+                    if not (is_taken and self._release_gone()):
                         raise
                     return attachment.up(network, record, timeout=self.timeout)
             except BaseException as error:
-                if getattr(error, "__notes__", ()):  # not all could be undone: a DEL may be tried again
+                if not attachment.is_undone(error):  # a DEL may be tried again
                     undo.forget()
                 raise
 
@@ -166,33 +169,37 @@ class CNI:
         too: the caller has an error to raise already.
         """
         released = False
-        for stale in self.attachments():
-            if stale.holder is None or not attachment.is_gone(stale):
-                continue
+        for stale in cache.all_records(self.cache_folder, unreadable=[]):
             try:
+                if stale.process is None or not attachment.is_gone(stale):
+                    continue
                 with self._lock(stale.container_id, "gc", timeout=0):
-                    record = cache.find(stale.network, stale.container_id, stale.ifname, self.cache_folder)
-                    if record is not None and record.holder and attachment.is_gone(record):
-                        attachment.down(record, self.plugin_path, timeout=self.timeout)
-                        record.remove()
+                    record = cache.find(*stale.identity, self.cache_folder)
+                    if record is not None and record.process and attachment.is_gone(record):
+                        self._take_down(record)
                         released = True
             except (CniError, OSError):
                 continue
         return released
 
-    def _holder(self, netns: str, pid: int) -> "dict[str, Any]":
+    def _process(self, netns: str, pid: int) -> ProcessIdentity:
         try:
             namespace = NetNS.open(netns)
         except OSError as error:
             raise CniError(INTERNAL, f"failed to open netns: {describe(error)}") from None
         try:
-            return holder.of(pid, namespace)
+            return ProcessIdentity.capture(pid, namespace)
         finally:
             namespace.close()
 
     def _refuse_twice(self, network: Network, container_id: str, ifname: str) -> None:
         """An attachment is to be made once.  What a container that is gone had is taken down first."""
-        for record in self.attachments(container_id):
+        damaged: list[Damaged] = []
+        records = cache.of_container(container_id, self.cache_folder, damaged)
+        for one in damaged:
+            if any(identity[1:] == (container_id, ifname) for identity in one.identities()):
+                self._release(one)
+        for record in records:
             if record.ifname != ifname:
                 continue
             if record.result is not None and not attachment.is_gone(record):
@@ -201,8 +208,23 @@ class CNI:
                     f"container {container_id} has {ifname} already, on network {record.network}",
                     "DEL it first, or give another interface name",
                 )
+            self._take_down(record)
+
+    def _take_down(self, record: Record) -> None:
+        try:
             attachment.down(record, self.plugin_path, timeout=self.timeout)
-            record.remove()
+        except Damaged:
+            from cnihook.runtime import salvage  # few come here, and would pay for it
+
+            sandbox = attachment.living_path(record)
+            salvage.take_down(record.identity, self.conf_folder, self.plugin_path, sandbox=sandbox)
+        record.remove()
+
+    def _release(self, damaged: Damaged) -> None:
+        """Release what a file was a record of.  Raise CniError if that is in use, or fails."""
+        from cnihook.runtime import salvage
+
+        salvage.release_record(damaged, self.conf_folder, self.plugin_path)
 
     def delete(
         self,
@@ -223,10 +245,13 @@ class CNI:
         check_ifname(ifname)
         name = network if isinstance(network, str) else network.name
         with self._lock(container_id, "delete"):
-            record = cache.find(name, container_id, ifname, self.cache_folder)
+            try:
+                record = cache.find(name, container_id, ifname, self.cache_folder)
+            except Damaged as error:
+                self._release(error)
+                record = None
             if record is not None:
-                attachment.down(record, self.plugin_path, timeout=self.timeout)
-                record.remove()
+                self._take_down(record)
             elif isinstance(network, Network):
                 # Whoever attached it keeps no record, or has lost it.
                 request = Request(
@@ -283,15 +308,33 @@ class CNI:
     def stale(self, network: str, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
         """The attachments to a network that gc() would take down."""
         kept = None if keep is None else set(keep)
-        return [
-            record
-            for record in cache.of_network(network, self.cache_folder)
-            if (
-                attachment.is_gone(record)
-                if kept is None
-                else (record.container_id, record.ifname) not in kept
-            )
-        ]
+        errors: list[CniError] = []
+        stale = self._stale(network, kept, errors)
+        chain.raise_all(errors)
+        return stale
+
+    def _stale(
+        self, network: str, keep: "set[tuple[str, str]] | None", errors: "list[CniError]"
+    ) -> "list[Record]":
+        """As stale(); what cannot be found out is added to `errors`, and the attachment is not stale."""
+        unreadable: list[OSError] = []
+        records = cache.all_records(self.cache_folder, unreadable=unreadable)
+        errors += map(as_cni_error, unreadable)
+        stale = []
+        for record in records:
+            if record.network != network:
+                continue
+            try:
+                if self._is_stale(record, keep):
+                    stale.append(record)
+            except (CniError, OSError) as error:
+                errors.append(as_cni_error(error).wrapped(f"container {record.container_id}"))
+        return stale
+
+    def _is_stale(self, record: Record, keep: "set[tuple[str, str]] | None") -> bool:
+        if keep is None:
+            return attachment.is_gone(record)
+        return (record.container_id, record.ifname) not in keep
 
     def living(self, network: str) -> "set[tuple[str, str]]":
         """The (container ID, ifname) that gc() would have the plugins keep."""
@@ -299,7 +342,9 @@ class CNI:
         return self._on(network) - gone
 
     def _on(self, network: str) -> "set[tuple[str, str]]":
-        return {(r.container_id, r.ifname) for r in cache.of_network(network, self.cache_folder)}
+        """Return the attachments of which there is a file, even one that cannot be read."""
+        files = cache.identities_on_file(self.cache_folder)
+        return {(container_id, ifname) for name, container_id, ifname in files if name == network}
 
     def gc(self, network: Network, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
         """Take down what nobody has any more, and have the plugins release what they keep besides.
@@ -312,14 +357,17 @@ class CNI:
         kept = None if keep is None else set(keep)
         errors: list[CniError] = []
         released: list[Record] = []
-        for record in self.stale(network.name, kept):
+        for record in self._stale(network.name, kept, errors):
             try:
                 with self._lock(record.container_id, "gc"):
-                    attachment.down(record, self.plugin_path, timeout=self.timeout)
-                    record.remove()
-                released.append(record)
+                    # Looked at again under the lock: another container may have the ID by then.
+                    again = cache.find(*record.identity, self.cache_folder)
+                    if again and self._is_stale(again, kept):
+                        self._take_down(again)
+                        released.append(again)
             except Exception as error:
                 errors.append(as_cni_error(error))
+        released += self._gc_damaged(network.name, errors)
         with Lock(f"network-{network.name}", timeout=self.lock_timeout, purpose=f"gc {network.name}"):
             # Looked at under the lock: what has come since is not to be taken for garbage.
             present = self._on(network.name)
@@ -331,6 +379,20 @@ class CNI:
             finally:
                 request.close()
         chain.raise_all(errors)
+        return released
+
+    def _gc_damaged(self, network: str, errors: "list[CniError]") -> "list[Record]":
+        """Release what damaged records were of, unless it is in use.  Errors are added to `errors`."""
+        released = []
+        for one in cache.damaged(self.cache_folder):
+            identity = next((names for names in one.identities() if names[0] == network), None)
+            if identity:
+                try:
+                    with self._lock(identity[1], "gc"):
+                        self._release(one)
+                    released.append(Record(*identity, config=b"", folder=self.cache_folder))
+                except Exception as error:
+                    errors.append(as_cni_error(error))
         return released
 
     def _lock(self, container_id: str, purpose: str, timeout: "float | None" = None) -> Lock:

@@ -33,7 +33,7 @@ def container(container_id: str, timeout: float = 30.0) -> Lock:
 
 def records_of(container_id: str) -> "list[Record]":
     """What can be repaired, in the order in which it was attached.  Raises CniError if that is nothing."""
-    known = [record for record in cache.of_container(container_id) if record.holder is not None]
+    known = [record for record in cache.of_container(container_id) if record.process is not None]
     if not known:
         raise CniError(UNKNOWN_CONTAINER, "it is on no network by our record")
     if attachment.is_gone(known[0]):

@@ -12,7 +12,7 @@ from cnihook.lean import fastjson
 from cnihook.log import quote
 from cnihook.sdk.call import DEFAULT_PATH, Call, Request
 from cnihook.spec import version as versions
-from cnihook.spec.config import NetConf
+from cnihook.spec.config import LenientConf, NetConf
 from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.names import check_plugin_type
 from cnihook.spec.result import Result
@@ -99,6 +99,8 @@ def run_module(module: "ModuleType", command: str, conf: NetConf, request: Reque
     """An operation that the plugin does not have succeeds without doing anything."""
     if command == "ADD":  # where that was refused, DEL has nothing to do, and should not fail
         versions.check_supported(conf.string("cniVersion"), versions_of(module))
+    if command == "DEL":
+        conf = LenientConf(conf.raw, conf.where)
     function = getattr(module, VERBS[command], None)
     result: Result | None = function(Call(command, conf, request)) if function else None
     return result

@@ -11,16 +11,30 @@ from cnihook.linux import nft, nft_objects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 FAMILY, NAME = "inet", "cnihook"
 TABLE = f"{FAMILY} {NAME}"
+BY_ADDRESS = ("masq", "ports-to", "firewalld")  # maps whose keys are addresses of containers
 LOCK = "nft"  # what is looked at must still be so when the transaction is made
 
 
 def chains() -> "dict[str, int]":
     """The chains by name, each with its use count: its rules, and the jumps to it."""
     return nft.chains(FAMILY, NAME)
+
+
+def owned() -> "Iterator[tuple[str, bytes, str]]":
+    """Yield (map, key, owner) for every element that a container has."""
+    conditional = [name.removeprefix("ports-when-") for name in chains() if name.startswith("ports-when-")]
+    maps = ["masq4", "masq6", "ports-to4", "ports-to6", "forward-members", "firewalld4", "firewalld6"]
+    for suffix in ("4", "6", *(each.removeprefix("ipv") for each in conditional)):
+        version, dash, digest = suffix.partition("-")
+        maps += [f"ports{version}{dash}{digest}", f"ports{version}-at{dash}{digest}"]
+    for name in maps:
+        for key, owner in nft.elements(FAMILY, NAME, name):
+            if owner:
+                yield name, key, owner
 
 
 def expect_usable() -> None:

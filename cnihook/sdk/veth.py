@@ -27,10 +27,10 @@ _NAMES = 4  # one in 2^32 is taken by chance; the fourth in a row is not
 
 def host_names(call: Call) -> "Iterator[str]":
     """The names that the host's end may have, the likely one first."""
-    return _names_of(call.owner)
+    return names_for(call.owner)
 
 
-def _names_of(owner: str) -> "Iterator[str]":
+def names_for(owner: str) -> "Iterator[str]":
     from _blake2 import blake2s
 
     for salt in range(_NAMES):
@@ -116,7 +116,7 @@ def _is_of_another(call: Call, link: Link) -> bool:
     """True if the alias is the owner of another attachment: it can be one, or the name is made from it."""
     if link.alias in ("", call.owner):
         return False
-    return call.is_owner(link.alias) or link.name in _names_of(link.alias)
+    return call.is_owner(link.alias) or link.name in names_for(link.alias)
 
 
 def check_host_end(call: Call, inner: Link) -> Link:

@@ -103,14 +103,16 @@ class NetConf:
 
     def object(self, key: str) -> "NetConf":
         """The object under `key`; an empty one if there is none."""
-        return NetConf(self._typed(key, dict, {}), f"{self.where}: {key}" if self.where else key)
+        return type(self)(self._typed(key, dict, {}), f"{self.where}: {key}" if self.where else key)
 
     def objects(self, key: str) -> "builtins.list[NetConf]":
         found = []
         for index, item in enumerate(self._typed(key, list, [])):
             if not isinstance(item, dict):
                 raise self.refuse(f"{key}[{index}]", f"must be an object, not {json_name(item)}")
-            found.append(NetConf(item, f"{self.where}: {key}[{index}]" if self.where else f"{key}[{index}]"))
+            found.append(
+                type(self)(item, f"{self.where}: {key}[{index}]" if self.where else f"{key}[{index}]")
+            )
         return found
 
     def list(self, key: str) -> "builtins.list[Any]":
@@ -139,3 +141,52 @@ class NetConf:
             return IPNet.parse(value) if value else None
         except ValueError as error:
             raise self.refuse(key, f"is wrong: {error}") from None
+
+
+class LenientConf(NetConf):
+    """A configuration as a DEL reads it: a value that is not what it must be counts as absent.
+
+    An ADD that was refused for such a value, and all that went before it, must be undone all the same.
+    """
+
+    __slots__ = ()
+
+    def _typed(self, key: str, kind: type, default: "Any") -> "Any":
+        value = lookup(self.raw, key)
+        return value if type(value) is kind else default
+
+    def string(self, key: str, *, default: str = "", choices: "Sequence[str]" = ()) -> str:
+        try:
+            return super().string(key, default=default, choices=choices)
+        except CniError:
+            return default
+
+    def loose_boolean(self, key: str) -> bool:
+        try:
+            return super().loose_boolean(key)
+        except CniError:
+            return False
+
+    def integer(self, key: str, *, default: int, low: int, high: int) -> int:
+        try:
+            return super().integer(key, default=default, low=low, high=high)
+        except CniError:
+            return default
+
+    def objects(self, key: str) -> "builtins.list[NetConf]":
+        return [type(self)(item, self.where) for item in self.list(key) if isinstance(item, dict)]
+
+    def strings(self, key: str) -> "builtins.list[str]":
+        return [item for item in self.list(key) if isinstance(item, str) and is_text(item)]
+
+    def address(self, key: str) -> "Address | None":
+        try:
+            return super().address(key)
+        except CniError:
+            return None
+
+    def network(self, key: str) -> "IPNet | None":
+        try:
+            return super().network(key)
+        except CniError:
+            return None

@@ -84,6 +84,18 @@ class MacTaken(ResourceTaken):
     """Another container on the same bridge has the MAC address."""
 
 
+class AddFailed(CniError):
+    """The ADD of a network failed, with `cause`, after its plugins had begun.
+
+    `undone` is False if something that they did may be left: then a DEL has to try again.
+    """
+
+    def __init__(self, cause: CniError, *, undone: bool) -> None:
+        super().__init__(cause.code, cause.msg, cause.details)
+        self.cause = cause
+        self.undone = undone
+
+
 def invalid_config(msg: str, details: str = "") -> CniError:
     return CniError(INVALID_CONFIG, msg, details)
 

@@ -104,7 +104,8 @@ def test_damaged_files_are_told_at_most(host: Host, command: str) -> None:
     path = damage(host)
 
     done = call(host, command, *WORDS[command].split())
-    assert host.read(path) == "{"
+    if command != "gc":  # which releases it
+        assert host.read(path) == "{"
     if command in ("ps", "stats", "check", "doctor"):
         assert path in done.stdout + done.stderr
 

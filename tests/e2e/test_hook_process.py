@@ -307,7 +307,7 @@ def test_container_whose_pid_is_somebody_elses_is_gone(host: Host, container: Co
     """PIDs come round again; when its process began tells one from the other."""
     call_hook(host, "createRuntime", state_of(container))
     record = json.loads(host.read(f"{RESULTS}/mynet-c1-eth0"))
-    record["cnihook"]["start"] -= 1
+    record["cnihook"]["start"] -= 2  # a tick less may be the rounding of a time namespace
     host.write(f"{RESULTS}/mynet-c1-eth0", json.dumps(record), 0o600)
 
     assert host.run(CNIHOOK, "gc").stdout == "released c1: mynet eth0 10.22.0.2/16\n"
@@ -376,7 +376,7 @@ def test_attachments_of_other_runtimes_are_left_alone(host: Host, container: Con
     call_hook(host, "createRuntime", state_of(container))
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
     assert host.run(CNIHOOK, "gc").stdout == ""
-    assert host.listdir(RESULTS) == ["damaged-c1-eth0", "theirs-p1-eth0"]
+    assert host.listdir(RESULTS) == ["theirs-p1-eth0"], "the empty one may be of cnihook"
     host.leaves(f"file {RESULTS}/*")
 
 

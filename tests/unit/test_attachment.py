@@ -10,8 +10,9 @@ import pytest
 from cnihook.lean.signals import Interrupted
 from cnihook.runtime import attachment, cache
 from cnihook.runtime.cache import Record
+from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
-from cnihook.spec.errors import CniError
+from cnihook.spec.errors import AddFailed, CniError
 from tests.unit.standins import Plugins, answer, network, refuse
 
 
@@ -30,7 +31,7 @@ def up(plugins: Plugins, wanted: Network) -> None:
         "eth0",
         config=wanted.text,
         netns="/run/netns/c1",
-        holder={"pid": 1},
+        process=ProcessIdentity("boot", 1, 2, (3, 4)),
         plugin_path=[str(plugins.folder)],
     )
     record.write()
@@ -52,17 +53,19 @@ def test_the_result_is_on_record(plugins: Plugins) -> None:
 def test_a_failed_add_that_was_undone_has_no_note(plugins: Plugins) -> None:
     plugins.make("one", ADD=refuse(7, "no"))
 
-    with pytest.raises(CniError, match="no") as failed:
+    with pytest.raises(AddFailed, match="no") as failed:
         up(plugins, network("one"))
     assert plugins.calls == ["one ADD", "one DEL"]
+    assert failed.value.undone and attachment.is_undone(failed.value)
     assert notes(failed.value) == []
 
 
 def test_what_could_not_be_undone_is_noted(plugins: Plugins) -> None:
     plugins.make("one", ADD=refuse(7, "no"), DEL=refuse(999, "stuck"))
 
-    with pytest.raises(CniError, match="no") as failed:
+    with pytest.raises(AddFailed, match="no") as failed:
         up(plugins, network("one"))
+    assert not failed.value.undone and not attachment.is_undone(failed.value)
     (note,) = notes(failed.value)
     assert "stuck" in note
 
@@ -83,9 +86,10 @@ def test_a_result_that_cannot_be_recorded_is_undone(plugins: Plugins, state: Pat
     """The folder of the records is gone: as good as a full disk."""
     plugins.make("one", ADD=f"rm -r {state}/results; touch {state}/results; echo {{}}")
 
-    with pytest.raises(OSError):
+    with pytest.raises(AddFailed) as failed:
         up(plugins, network("one"))
     assert plugins.calls == ["one ADD", "one DEL"]
+    assert failed.value.undone and attachment.is_undone(failed.value)
 
 
 @pytest.fixture
@@ -106,6 +110,7 @@ def test_an_interrupted_add_that_was_undone_has_no_note(plugins: Plugins) -> Non
         up(plugins, network("one"))
     assert plugins.calls == ["one ADD", "one DEL"]
     assert notes(interrupted.value) == []
+    assert attachment.is_undone(interrupted.value)
 
 
 @pytest.mark.usefixtures("alarm")
@@ -114,5 +119,6 @@ def test_what_could_not_be_undone_is_noted_on_an_interrupt(plugins: Plugins) -> 
 
     with pytest.raises(Interrupted) as interrupted:
         up(plugins, network("one"))
+    assert not attachment.is_undone(interrupted.value)
     (note,) = notes(interrupted.value)
     assert "stuck" in note

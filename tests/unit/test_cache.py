@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnihook.runtime import cache
-from cnihook.runtime.cache import Record
+from cnihook.runtime.cache import Damaged, Record
+from cnihook.runtime.identity import ProcessIdentity
 from cnihook.spec.errors import CniError
 from tests.unit import child
 
@@ -73,33 +75,36 @@ def test_libcnis_record_is_read(state: Path) -> None:
     assert (found.config, found.netns, found.result) == (CONFIG, "/run/netns/c1", RESULT)
     assert found.cni_args == "IgnoreUnknown=1;K8S_POD_NAME=a=b"
     assert found.capability_args["portMappings"][0]["hostPort"] == 8080
-    assert (found.holder, found.sequence) == (None, 0), "nobody knows whose it is"
+    assert (found.process, found.sequence) == (None, 0), "nobody knows whose it is"
     assert [one.ifname for one in cache.of_container("c1")] == ["eth0"]
 
 
 JSON = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
-HOLDERS = st.none() | JSON.map(lambda fields: {**fields, "pid": 7})
+NUMBERS = st.integers(0, 2**40)
+PROCESSES = st.none() | st.builds(
+    ProcessIdentity, st.text(max_size=5), NUMBERS, NUMBERS, st.tuples(NUMBERS, NUMBERS), NUMBERS
+)
 PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10)
 
 
 @settings(max_examples=40)  # each of them waits for the disk
-@given(st.binary(max_size=50), PATHS, st.none() | JSON, JSON, HOLDERS, st.integers(0, 9))
+@given(st.binary(max_size=50), PATHS, st.none() | JSON, JSON, PROCESSES, st.integers(0, 9))
 def test_what_is_written_is_read_back(
-    config: bytes, netns: str, result: Any, capabilities: Any, holder: Any, sequence: int
+    config: bytes, netns: str, result: Any, capabilities: Any, process: Any, sequence: int
 ) -> None:
     Record(
         "mynet", "c1", "eth0", config=config, netns=netns, result=result, capability_args=capabilities,
-        holder=holder, sequence=sequence,
+        process=process, sequence=sequence,
     ).write()  # fmt: skip
 
     found = cache.find("mynet", "c1", "eth0")
     assert found
     assert (found.config, found.netns, found.result) == (config, netns, result)
     assert (found.capability_args, found.cni_args) == (capabilities, "")
-    if holder is None:
-        assert (found.holder, found.sequence) == (None, 0)
+    if process is None:
+        assert (found.process, found.sequence) == (None, 0)
     else:
-        assert found.holder == {key: value for key, value in holder.items() if key != "sequence"}
+        assert found.process and found.process.to_json() == process.to_json()
         assert found.sequence == sequence
 
 
@@ -122,7 +127,6 @@ BROKEN = {
     "zeros": b"\0" * 512,
     "a list": "[]",
     "null": "null",
-    "a bare result, as libcni wrote until 0.8": json.dumps(RESULT),
     "another kind": LIBCNIS.replace("cniCacheV1", "cniCacheV2"),
     "no kind": LIBCNIS.replace('"kind"', '"kin"'),
     "no container": LIBCNIS.replace('"containerId"', '"id"'),
@@ -130,24 +134,105 @@ BROKEN = {
     "network is a number": LIBCNIS.replace('"networkName":"mynet"', '"networkName":7'),
     "config is a number": LIBCNIS.replace('"config":"', '"config":7,"c":"'),
     "config is no base64": LIBCNIS.replace('"config":"', '"config":"\u00fc'),
-    "args are a number": LIBCNIS.replace('"cniArgs":', '"cniArgs":7,"a":'),
-    "args are no pairs": LIBCNIS.replace('"cniArgs":', '"cniArgs":[["a"],["b","c","d"]],"a":'),
     "network is half a character": LIBCNIS.replace('"networkName":"mynet"', r'"networkName":"\ud800"'),
     "ifname has a NUL": LIBCNIS.replace('"eth0"', r'"eth0\u0000"'),
     "nested for ever": "[" * 100_000,
+    "process without a number": LIBCNIS.replace('{"kind"', '{"cnihook":{"pid":"x"},"kind"'),
+    "process is a list": LIBCNIS.replace('{"kind"', '{"cnihook":[],"kind"'),
+    "network is a path": LIBCNIS.replace('"networkName":"mynet"', '"networkName":"../../mynet"'),
 }
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_record_is_none_and_hides_no_other(state: Path, content: str | bytes) -> None:
+def test_damaged_record_is_reported_and_hides_no_other(state: Path, content: str | bytes) -> None:
     """Such is what a crash of the machine leaves (an empty file), and it must not stop a DEL."""
     broken = plant(state, "mynet-c1-eth0", content)
     record("other", "c1", "eth1").write()
 
-    assert cache.find("mynet", "c1", "eth0") is None
-    assert [one.network for one in cache.of_container("c1")] == ["other"]
+    with pytest.raises(Damaged):
+        cache.find("mynet", "c1", "eth0")
+    damaged: list[Damaged] = []
+    assert [one.network for one in cache.of_container("c1", damaged=damaged)] == ["other"]
+    assert [one.path for one in damaged] == [str(broken)]
+    assert damaged[0].identities() == [("mynet", "c1", "eth0")]
     assert [one.network for one in cache.all_records()] == ["other"]
-    assert cache.damaged() == [str(broken)]
+    assert [one.path for one in cache.damaged()] == [str(broken)]
+
+
+def test_result_alone_is_not_a_record(state: Path) -> None:
+    """libcni wrote such files before 0.8."""
+    plant(state, "mynet-c1-eth0", json.dumps(RESULT))
+
+    assert cache.find("mynet", "c1", "eth0") is None
+    assert (cache.all_records(), cache.damaged()) == ([], [])
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link", "dangling link", "link to itself", "socket"])
+def test_what_is_not_a_file_is_not_opened(state: Path, kind: str) -> None:
+    """Reading a FIFO would never end."""
+    path = plant(state, "mynet-c1-eth0", "")
+    path.unlink()
+    (state / "elsewhere").write_text(LIBCNIS)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind(str(path))
+    else:
+        target = {"link": state / "elsewhere", "dangling link": state / "nowhere", "link to itself": path}
+        path.symlink_to(target[kind])
+    record("other", "c1", "eth1").write()
+
+    assert [one.network for one in cache.of_container("c1")] == ["other"]
+    (one,) = cache.damaged()
+    assert (one.path, one.record) == (str(path), None)
+    if kind != "folder":
+        record().write()
+        assert cache.find("mynet", "c1", "eth0")
+
+
+def test_record_that_cannot_be_read_is_an_error(state: Path) -> None:
+    """It is not absent: the attachment would be forgotten."""
+    code = """\
+import os, resource
+cache.Record("mynet", "c1", "eth0", config=b"").write()
+held = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 1, held[-1] + 1))
+for look in (
+    lambda: cache.read(f"{cache.FOLDER}/mynet-c1-eth0"),
+    lambda: cache.find("mynet", "c1", "eth0"),
+    lambda: cache.of_container("c1"),
+    lambda: cache.all_records(),
+    lambda: cache.damaged(),
+):
+    try:
+        print(look())
+    except OSError as error:
+        print(error.strerror)
+"""
+    assert child.finish(child.start(state, code)) == "Too many open files\n" * 5
+
+
+def test_another_runtimes_damaged_record_is_known(state: Path) -> None:
+    """Its attachment is not for cnihook to release."""
+    plant(state, "mynet-c1-eth0", LIBCNIS[:-20])
+    boot = ProcessIdentity("boot", 1, 2, (3, 4))
+    record("own", process=boot, result=RESULT).write()
+    path = state / "results" / "own-c1-eth0"
+    path.write_bytes(path.read_bytes()[:80])
+    plant(state, "zeros-c1-eth0", b"\0" * 100)
+
+    assert [one.is_foreign for one in cache.damaged()] == [True, False, False]
+
+
+def test_file_name_gives_every_identity_that_it_may_be_of(state: Path) -> None:
+    plant(state, "a-b-c-eth0", "")
+
+    (one,) = cache.damaged()
+    assert set(one.identities()) == {("a", "b", "c-eth0"), ("a", "b-c", "eth0"), ("a-b", "c", "eth0")}
+    assert cache.identities_on_file() == set(one.identities())
 
 
 @pytest.mark.parametrize(
@@ -155,10 +240,10 @@ def test_a_broken_record_is_none_and_hides_no_other(state: Path, content: str | 
     [
         '"netns":7,"n"',
         r'"netns":"a\u0000b","n"',
-        '"cnihook":{"pid":"x"},"z"',
         '"result":[],"r"',
         '"capabilityArgs":"x","c"',
-        '"cnihook":[],"z"',
+        '"cniArgs":7,"a"',
+        '"cniArgs":[["a"],["b","c","d"]],"a"',
     ],
 )
 def test_one_wrong_field_costs_no_more_than_itself(state: Path, changed: str) -> None:
@@ -219,7 +304,12 @@ def test_records_of_a_container_are_its_own() -> None:
 
 def test_records_come_in_the_order_of_attachment() -> None:
     for sequence, network in enumerate(["z", "m", "a"]):
-        record(network, ifname=f"eth{sequence}", holder={"pid": 1}, sequence=sequence).write()
+        record(
+            network,
+            ifname=f"eth{sequence}",
+            process=ProcessIdentity("boot", 1, 2, (3, 4)),
+            sequence=sequence,
+        ).write()
 
     assert [one.network for one in cache.of_container("c1")] == ["z", "m", "a"]
 
@@ -237,7 +327,7 @@ def test_a_record_cannot_speak_for_a_file_elsewhere(state: Path) -> None:
     plant(state, "mynet-c1-eth0", LIBCNIS.replace('"networkName":"mynet"', '"networkName":"../../mynet"'))
 
     assert cache.all_records() == cache.of_container("c1") == []
-    assert cache.find("mynet", "c1", "eth0") is None
+    assert [one.identities() for one in cache.damaged()] == [[("mynet", "c1", "eth0")]]
 
 
 def test_replaced_in_one_step(state: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from cnihook.linux.flock import Busy, Lock
 from cnihook.runtime import cache
 from cnihook.runtime.cni import CNI, NetworkNotFound
+from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
 from cnihook.spec.errors import CniError
 from tests.unit.standins import Plugins, answer, network, refuse
@@ -292,7 +293,7 @@ def test_gc_takes_down_what_nobody_has_any_more(cni: CNI, plugins: Plugins) -> N
     cni.add(NET, "c2", OWN)
     (record,) = cni.attachments("c1")
     record.netns = "/run/netns/gone"
-    record.holder = {"boot": "an earlier one", "pid": 0, "netns": [0, 0]}
+    record.process = ProcessIdentity("an earlier one", 0, 0, (0, 0))
     record.write()
 
     assert [each.container_id for each in cni.gc(NET)] == ["c1"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,67 @@ def test_a_shared_lock_waits_for_an_exclusive_one(state: Path) -> None:
     with Lock("net", purpose="gc net"), pytest.raises(Busy, match="gc net"):
         with Lock("net", shared=True, timeout=0):
             pytest.fail("shared beside an exclusive one")
+
+
+def test_waiting_processes_get_the_lock_in_their_order(holder: "subprocess.Popen[str]", state: Path) -> None:
+    """Another that asks again and again, at whatever moment, is behind them."""
+    code = """\
+print("waits", flush=True)
+with flock.Lock("nft"):
+    with open(sys.argv[2], "a") as file:
+        file.write(sys.argv[3])
+"""
+    order = state / "order"
+    waiting = []
+    for number in range(5):
+        waiting.append(child.start(state, code, str(order), str(number)))
+        child.line(waiting[-1])
+        wait_until_blocked(waiting[-1].pid)
+    assert holder.stdin
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+
+    assert [child.finish(process) for process in waiting] == [""] * 5
+    assert order.read_text() == "01234"
+    assert files(state) == []
+
+
+def wait_until_blocked(pid: int) -> None:
+    """/proc/locks has a line with -> for each that waits for a flock."""
+    for _ in range(1000):
+        if any(line.split()[1] == "->" and int(line.split()[5]) == pid for line in open("/proc/locks")):
+            return
+        time.sleep(0.01)
+    pytest.fail("it does not wait")
+
+
+def test_alarm_of_the_caller_ends_the_wait_and_is_not_lost(holder: object) -> None:
+    """The hook's own deadline is such an alarm."""
+
+    def ring(_signum: int, _frame: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(InterruptedError), Lock("nft", timeout=30):
+            pytest.fail("two hold one lock")
+        signal.setitimer(signal.ITIMER_REAL, 60)
+        with pytest.raises(Busy), Lock("nft", timeout=0.1):
+            pytest.fail("two hold one lock")
+        assert signal.getsignal(signal.SIGALRM) is ring
+        assert 0 < signal.setitimer(signal.ITIMER_REAL, 0)[0] < 60
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_wait_ends_also_without_an_alarm(holder: object) -> None:
+    """In another thread there is none, nor while the signal is blocked."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    try:
+        with pytest.raises(Busy), Lock("nft", timeout=0.1):
+            pytest.fail("two hold one lock")
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    with ThreadPoolExecutor() as threads, pytest.raises(Busy):
+        threads.submit(Lock("nft", timeout=0.1).__enter__).result(30)

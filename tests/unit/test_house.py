@@ -23,6 +23,8 @@ LAYERS = [
     {"doctor"},
     {"hook"},
     {"attach"},
+    {"detach"},
+    {"settings"},
     {"oci", "conformance"},
     {"runtime"},
     {"plugins"},

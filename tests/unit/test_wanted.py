@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.attach import Settings, _name_interfaces, select
+from cnihook.attach import _name_interfaces, select
 from cnihook.oci import wants
 from cnihook.runtime.networks import DEFAULT_FOLDER
 from cnihook.runtime.wants import Served, Want, Wants
+from cnihook.settings import Settings
 from cnihook.spec.errors import CniError
 from tests.unit.standins import network
 from tests.unit.test_networks import LOOPBACK, MYNET, single

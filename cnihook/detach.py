@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Networks of a container, down; and what containers that are gone have left.
+
+Down knows nothing but the record, for when it comes, configuration, bundle and process may be gone; what it
+cannot take down stays on record, for the next try.  In this order: links, elements and leases, the name of
+the namespace, the record.
+"""
+
+import os
+
+from cnihook.lean.words import describe, in_words
+from cnihook.linux import flock, netns
+from cnihook.linux.flock import Busy, Lock
+from cnihook.linux.traffic import Traffic
+from cnihook.log import Log
+from cnihook.runtime import attachment, cache, netns_names
+from cnihook.runtime.cache import Damaged, Record
+from cnihook.settings import Settings
+from cnihook.spec.errors import INVALID_ENVIRONMENT, CniError, as_cni_error
+from cnihook.spec.names import check_container_id
+
+STATE = "/run/cnihook"  # gone with a reboot
+_DYING = 1.0  # seconds that a container's process may take to end, once it has been killed
+
+
+class LivesAlready(CniError):
+    """What is on record under this ID is another container's, and that one lives.
+
+    runc and crun know nothing of each other, nor does a runtime of what it keeps under another --root.
+    """
+
+    def __init__(self, record: Record, pid: int) -> None:
+        who = f"process {pid}" if pid else f"the namespace {netns.named(record.container_id)}"
+        super().__init__(
+            INVALID_ENVIRONMENT,
+            f"another container {record.container_id} lives, {who}, and is on network {record.network}",
+            f"give this one another ID; `cnihook detach {record.container_id}` is for the other",
+        )
+
+
+def refuse_if_another_lives(record: Record, pid: int) -> None:
+    """Raise LivesAlready, unless it is this process that was attached; 0 is none."""
+    if record.process is None or (pid and record.process.pid == pid):
+        return
+    if not attachment.is_gone(record, patience=_DYING):
+        raise LivesAlready(record, record.process.pid)
+
+
+def down(
+    container_id: str, settings: Settings, log: Log, *, network: str = "", ended: "int | None" = None
+) -> int:
+    """Detach a container from all that it is on, or from one network, last first.
+
+    `ended`: the process of the container, which has ended; 0 where nobody knows which it was.  LivesAlready
+    is raised then for what belongs to another that lives.
+
+    Returns how many there were.  Tries all; then raises the first error, the others noted on it.
+    """
+    check_container_id(container_id)
+    with log, lock(container_id, "detach"):
+        damaged: list[Damaged] = []
+        known = cache.of_container(container_id, damaged=damaged)
+        going = [record for record in known if network in ("", record.network)]
+        if ended is not None:
+            for record in going:
+                refuse_if_another_lives(record, ended)
+        _down(container_id, going, settings, log)
+        if damaged or (not known and netns_names.is_marked(container_id)):
+            return len(going) + release_remains(container_id, damaged, settings, log)
+        return len(going)
+
+
+def _down(container_id: str, going: "list[Record]", settings: Settings, log: Log) -> None:
+    left = len(cache.of_container(container_id))
+    errors: list[CniError] = []
+    for record in reversed(going):
+        try:
+            passed = detach(record, settings, last=left == 1)
+            left -= 1
+            told = f": {passed}" if passed else ""
+            log.event(f"detached from {record.network}, {record.ifname}{told}")
+        except Exception as error:
+            log.failure(f"detach from {record.network}, {record.ifname}", error)
+            errors.append(as_cni_error(error))
+    cache.discard_unfinished(container_id)
+    if errors:
+        for another in errors[1:]:
+            errors[0].add_note(str(another))
+        errors[0].add_note(f"it stays on record; `cnihook detach {container_id}` and `cnihook gc` try again")
+        raise errors[0]
+
+
+def detach(record: Record, settings: Settings, *, last: bool = False) -> "Traffic | None":
+    """Take one attachment down by its record, and forget it.  The namespace's name goes with the last."""
+    passed = take_down(record, settings)
+    if last:
+        unname(record)  # the record outlives the name, for without it nobody would know of that
+    record.remove()
+    return passed
+
+
+def take_down(record: Record, settings: Settings) -> "Traffic | None":
+    _forget_names(record)
+    try:
+        return attachment.down(record, settings.plugin_path)
+    except Damaged:
+        from cnihook.runtime import salvage
+
+        sandbox = attachment.living_path(record)
+        salvage.take_down(record.identity, settings.conf_folder, settings.plugin_path, sandbox=sandbox)
+        return None
+
+
+def release_remains(container_id: str, damaged: "list[Damaged]", settings: Settings, log: Log) -> int:
+    """Release what a container left without a sound record, under its lock.  Returns how many attachments.
+
+    Raise InUse if that is not sure, or the first error; then what tells of it stays.
+    """
+    from cnihook.runtime import salvage  # few come here, and would pay for it
+
+    released = []
+    for one in filter(_is_own, damaged):
+        log.event(f"releasing what is left by its file name: {one.msg}")
+        released += salvage.release_record(one, settings.conf_folder, settings.plugin_path)
+    if not cache.names_of(container_id):
+        released += salvage.release_container(container_id, settings.conf_folder, settings.plugin_path)
+    for network, _id, ifname in released:
+        log.event(f"released what was left on {network}, {ifname}")
+    return len(released)
+
+
+def _forget_names(record: Record) -> None:
+    """Nobody shall look for it any more.  What cannot be done now is done by whoever looks there next."""
+    if os.path.exists(f"{STATE}/names/{record.network}/{record.container_id}"):
+        from cnihook.oci import hosts  # few come here, and would pay for it
+
+        try:
+            hosts.leave(record.network, record.container_id)
+        except OSError as error:
+            Log(record.container_id).event(f"its names stay on {record.network}: {in_words(error)}")
+
+
+def _is_own(damaged: Damaged) -> bool:
+    """Return True unless another runtime wrote the file; of a container with a name by cnihook none did."""
+    return not damaged.is_foreign or any(map(netns_names.is_marked, damaged.container_ids()))
+
+
+# What was left behind
+
+
+def collect(
+    settings: Settings, log: "Log | None" = None, *, dry_run: bool = False, thorough: bool = True
+) -> "list[Record]":
+    """Detach the containers that are gone without a word: after a crash, a reboot, a hook that never ran.
+
+    Only what this tool has on record with the container's process, or what is left of such; attachments of
+    other runtimes are their own business.  Not `thorough`, what has no file is not looked for.
+
+    Returns what was released, or would be.  What is busy waits for the next time, and so does what cannot be
+    released, with an event in `log`.
+    """
+    damaged: list[Damaged] = []
+    unreadable: list[OSError] = []
+    gone: dict[str, list[Record]] = {}
+    for record in cache.all_records(damaged=damaged, unreadable=unreadable):
+        if record.process is not None and _is_gone(record, log):
+            gone.setdefault(record.container_id, []).append(record)
+    for error in unreadable:
+        _tell(log, in_words(error))
+    if not dry_run:
+        for container_id in cache.unfinished():
+            gone.setdefault(container_id, [])
+        flock.clear_abandoned()
+    released: list[Record] = []
+    for container_id, records in gone.items():
+        if dry_run or _release_gone(container_id, settings, log):
+            released += records
+    damaged = [one for one in damaged if _is_own(one)]
+    if (damaged or thorough) and not dry_run:
+        from cnihook.runtime import salvage  # 2 ms to import, and it looks at all links and leases
+
+        for identity in salvage.collect(damaged, settings.conf_folder, settings.plugin_path, log):
+            released.append(Record(*identity, config=b""))
+    if not dry_run and os.path.isdir(f"{STATE}/names"):
+        from cnihook.oci import hosts
+
+        try:
+            hosts.sweep()
+        except OSError as error:
+            if not isinstance(error, Busy):
+                _tell(log, f"gc of names: {in_words(error)}")
+    return released
+
+
+def _is_gone(record: Record, log: "Log | None") -> bool:
+    try:
+        return attachment.is_gone(record)
+    except (CniError, OSError) as error:
+        _tell(log, f"gc of {record.container_id}: {in_words(error)}")
+        return False
+
+
+def _release_gone(container_id: str, settings: Settings, log: "Log | None") -> bool:
+    """Release what a container has on record, if it is gone.  Return False if that cannot be done."""
+    own_log = Log(container_id, quiet=True)
+    try:
+        with own_log, lock(container_id, "gc", timeout=0):
+            records = [r for r in cache.of_container(container_id) if r.process and attachment.is_gone(r)]
+            if records:
+                own_log.event("its container is gone")
+                _down(container_id, records, settings, own_log)
+            cache.discard_unfinished(container_id)
+        own_log.close()
+        return True
+    except (CniError, OSError) as error:
+        if not isinstance(error, Busy):
+            _tell(log, f"gc of {container_id}: {describe(error)}")
+        return False
+
+
+def _tell(log: "Log | None", event: str) -> None:
+    if log:
+        log.event(event)
+
+
+def unname(record: Record) -> None:
+    """Remove the name.  One from an earlier boot cannot exist any more."""
+    process = record.process
+    if process is not None:
+        identity = process.netns_id if process.is_of_this_boot() else (0, 0)
+        netns_names.unbind(record.container_id, identity)
+
+
+def lock(container_id: str, purpose: str, timeout: float = 30.0) -> Lock:
+    return Lock(f"container-{container_id}", timeout=timeout, purpose=f"{purpose} {container_id}")

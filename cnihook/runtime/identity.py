@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The identity of an attached process, as its record stores it: enough to tell it from any other, ever.
+
+Container IDs, process IDs and the inodes of namespaces are used again.  The key `cnihook` of a record has:
+
+    "boot": the boot's random ID       "pid", "start": the process and the time of its start
+    "netns": [device, inode]           "pidNamespace": the inode of the namespace in which "pid" is valid
+"""
+
+import os
+import time
+
+from cnihook.linux.netns import NetNS
+from cnihook.spec.errors import INVALID_ENVIRONMENT, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_TICK = 10_000_000  # nanoseconds of a clock tick in /proc: USER_HZ is 100 on every architecture but Alpha
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_TIME_NAMESPACES = ("time", "time_for_children")
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # <linux/proc_ns.h> PROC_PID_INIT_INO
+
+
+class CannotTell(CniError):
+    """It cannot be found out whether the process of a record runs, so it counts as running."""
+
+    def __init__(self, msg: str, details: str = "") -> None:
+        super().__init__(INVALID_ENVIRONMENT, msg, details)
+
+
+class ProcessIdentity:
+    """`pid` is 0 if no process was named: then the namespace alone is known."""
+
+    __slots__ = ("boot", "netns_id", "pid", "pid_namespace", "start")
+
+    def __init__(
+        self, boot: str, pid: int, start: int, netns_id: "tuple[int, int]", pid_namespace: int = 0
+    ) -> None:
+        self.boot = boot
+        self.pid = pid
+        self.start = start  # clock ticks since boot, in the initial time namespace
+        self.netns_id = netns_id  # device and inode
+        self.pid_namespace = pid_namespace  # 0 if the record is of a version that did not store it
+
+    @classmethod
+    def capture(cls, pid: int, namespace: NetNS) -> "ProcessIdentity":
+        """Raise CniError if the process has ended, CannotTell or OSError if /proc does not show it."""
+        start = process_start(pid) if pid else 0
+        if start is None:
+            raise CniError(INVALID_ENVIRONMENT, f"process {pid} has ended: it cannot be attached")
+        return cls(boot_id(), pid, start, namespace.identity, _pid_namespace())
+
+    @classmethod
+    def from_json(cls, raw: "dict[str, Any]") -> "ProcessIdentity":
+        """Raise ValueError if a value is missing or not of its type."""
+        netns_id = raw.get("netns")
+        if not isinstance(netns_id, list) or len(netns_id) != 2:
+            raise ValueError('"netns" must be a device and an inode')
+        boot, pid_namespace = raw.get("boot"), raw.get("pidNamespace", 0)
+        numbers = [raw.get("pid"), raw.get("start"), *netns_id, pid_namespace]
+        if not isinstance(boot, str) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError('"boot", "pid" or "start" is missing or wrong')
+        return cls(boot, raw["pid"], raw["start"], (netns_id[0], netns_id[1]), pid_namespace)
+
+    def to_json(self) -> "dict[str, Any]":
+        return {
+            "boot": self.boot,
+            "pid": self.pid,
+            "start": self.start,
+            "netns": list(self.netns_id),
+            "pidNamespace": self.pid_namespace,
+        }
+
+    def is_alive(self, *, patience: float = 0.0) -> bool:
+        """Return True while the process runs.  Raise CannotTell or OSError if that cannot be found out.
+
+        `patience`: seconds for the process to end, if it has been killed just now.
+        """
+        if not self.is_of_this_boot() or not self.pid:
+            return False
+        if self.pid_namespace not in (0, _pid_namespace()):
+            return self._is_seen_from_elsewhere()
+        end = time.monotonic() + patience
+        while self._runs():
+            if time.monotonic() >= end:
+                return True
+            time.sleep(0.01)
+        return False
+
+    def _runs(self) -> bool:
+        start = process_start(self.pid)
+        # An offset of a time namespace that is not a whole number of ticks moves the start by up to a tick.
+        # No PID is used again as soon as that.
+        return start is not None and (not self.start or abs(start - self.start) <= 1)
+
+    def _is_seen_from_elsewhere(self) -> bool:
+        """Return True if a process is in the network namespace: the PID says nothing here."""
+        from cnihook.linux import netns
+
+        if netns.processes(self.netns_id):
+            return True
+        if _pid_namespace() == _INITIAL_PID_NAMESPACE:
+            return False  # every process is seen from there
+        raise CannotTell(
+            f"process {self.pid} was attached from another PID namespace, pid:[{self.pid_namespace}]",
+            "run cnihook in that PID namespace, or in the initial one",
+        )
+
+    def is_of_this_boot(self) -> bool:
+        return self.boot == boot_id()
+
+    def owns(self, namespace: NetNS) -> bool:
+        """Return True if the process was attached in this network namespace."""
+        return self.netns_id == namespace.identity and self.is_of_this_boot()
+
+
+def boot_id() -> str:
+    with open(_BOOT_ID) as file:
+        return file.read().strip()
+
+
+def process_start(pid: int) -> "int | None":
+    """Return when a process began (proc_pid_stat(5), field 22), or None if it has ended or is a zombie.
+
+    In clock ticks since boot in the initial time namespace: /proc shows the time of the reader's.  Raise
+    CannotTell if the process exists but /proc hides it, and OSError if /proc cannot be read.
+    """
+    path = f"/proc/{pid}/stat"
+    try:
+        with open(path, "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()  # the name before it may hold anything
+    except (FileNotFoundError, ProcessLookupError):
+        if _exists(pid) and not os.path.exists(path) and _exists(pid):  # twice: it may begin or end just now
+            raise CannotTell(
+                f"{path} is not there, and process {pid} exists",
+                "mount /proc without hidepid, and for this PID namespace",
+            ) from None
+        return None
+    if len(fields) < 20:
+        raise CannotTell(f"{path} holds no start time")
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[19]) - _time_namespace_offset()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _time_namespace_offset() -> int:
+    """Return the ticks that /proc adds to each start time (time_namespaces(7))."""
+    try:
+        with open("/proc/self/timens_offsets", "rb") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return 0  # a kernel without time namespaces
+    for line in lines:
+        name, seconds, nanoseconds = line.split()
+        if name in (b"boottime", b"7") and (seconds, nanoseconds) != (b"0", b"0"):  # CLOCK_BOOTTIME
+            own, of_children = (os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _TIME_NAMESPACES)
+            if own != of_children:  # the file shows the offsets of the children's
+                raise CannotTell("this process is between two time namespaces", "use `unshare --fork`")
+            return (int(seconds) * 1_000_000_000 + int(nanoseconds)) // _TICK
+    return 0
+
+
+def _pid_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The names in /run/netns that attachments have, each with a mark by which it is known as cnihook's.
+
+    /run/netns/ID           the namespace, for `ip netns` and for DEL
+    /run/cnihook/ID.ns      "DEVICE INODE" of that namespace
+
+The mark is older than the name and is removed after it.  So a name whose record is lost is found by its
+mark, and a name that the operator gave with `ip netns add` has none.
+"""
+
+import os
+
+from cnihook.linux import netns
+from cnihook.linux.netns import NetNS
+
+FOLDER = "/run/cnihook"
+_ENDING = ".ns"
+
+
+def bind(namespace: NetNS, container_id: str) -> None:
+    """Give the namespace the container's ID as its name, and the name its mark.
+
+    A name that an earlier container of this ID has left is replaced, unless a process is in its namespace.
+    Raise FileExistsError if another namespace has the name.
+    """
+    identity = namespace.identity
+    if not _mark(container_id, identity, os.O_EXCL):
+        earlier = identity_of(container_id)
+        if earlier != identity:
+            if not netns.processes(earlier):
+                netns.unbind(container_id, earlier)
+            _mark(container_id, identity, os.O_TRUNC)
+    try:
+        netns.bind(namespace, container_id)
+    except OSError:
+        unmark(container_id)
+        raise
+
+
+def _mark(container_id: str, identity: "tuple[int, int]", flags: int) -> bool:
+    """Return False if there is a mark, and `flags` have O_EXCL."""
+    path = _path(container_id)
+    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        os.makedirs(FOLDER, mode=0o700, exist_ok=True)
+        fd = os.open(path, flags, 0o600)
+    except FileExistsError:
+        return False
+    try:
+        os.write(fd, b"%d %d\n" % identity)
+    finally:
+        os.close(fd)
+    return True
+
+
+def unbind(container_id: str, identity: "tuple[int, int]") -> None:
+    """Remove the name if it is that of the namespace with this identity, then the mark."""
+    netns.unbind(container_id, identity)
+    unmark(container_id)
+
+
+def unmark(container_id: str) -> None:
+    """Remove the mark: there is no name, or the operator keeps it."""
+    try:
+        os.unlink(_path(container_id))
+    except FileNotFoundError:
+        pass
+
+
+def is_marked(container_id: str) -> bool:
+    return os.path.lexists(_path(container_id))
+
+
+def marked() -> "list[str]":
+    """Return the IDs of containers whose namespace has, or had, a name given by cnihook."""
+    try:
+        names = os.listdir(FOLDER)
+    except FileNotFoundError:
+        return []
+    return sorted(name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING))
+
+
+def identity_of(container_id: str) -> "tuple[int, int]":
+    """Return what the mark says, (0, 0) if that cannot be read: its writer was killed."""
+    try:
+        with open(_path(container_id), "rb") as file:
+            device, inode = file.read(64).split()
+        return int(device), int(inode)
+    except (FileNotFoundError, ValueError):
+        return 0, 0
+
+
+def _path(container_id: str) -> str:
+    return f"{FOLDER}/{container_id}{_ENDING}"

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Release what is left of attachments without a sound record: its record is damaged, cut short or lost.
+
+It goes by the DEL of its network, if a configuration is known, and of every built-in plugin that keeps
+something on the host: each finds what it made by the names of the attachment.
+"""
+
+import os
+
+from cnihook.lean.words import describe
+from cnihook.linux import netns
+from cnihook.linux.flock import Busy, Lock
+from cnihook.linux.netns import NetNS
+from cnihook.runtime import cache, chain, netns_names, networks, remains
+from cnihook.runtime.cache import Damaged
+from cnihook.runtime.networks import Network
+from cnihook.sdk.call import Request
+from cnihook.spec.errors import IO_FAILURE, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from cnihook.log import Log
+    from cnihook.runtime.remains import Identity
+
+_ASIDE = "/var/lib/cni/damaged"
+_OTHERS = ("macvlan", "ipvlan", "vlan", "tap", "dummy", "firewall", "portmap", "bandwidth", "tuning")
+
+
+def release(identity: "Identity", conf_folder: str, plugin_path: "list[str] | None") -> None:
+    """Release what is left of an attachment.  The caller has the container's lock.
+
+    Raise InUse, or the error of the first plugin that fails.
+    """
+    remains.refuse_if_used(identity)
+    take_down(identity, conf_folder, plugin_path)
+
+
+def take_down(
+    identity: "Identity",
+    conf_folder: str,
+    plugin_path: "list[str] | None",
+    *,
+    config: bytes = b"",
+    sandbox: str = "",
+) -> None:
+    """Remove links, elements and addresses of an attachment, whether or not it is in use.
+
+    `config`: the configuration that it was attached with, if it is known.  `sandbox`: the path to its
+    namespace, if that exists.
+    """
+    network, container_id, ifname = identity
+    request = Request(container_id, sandbox, ifname, plugin_path=plugin_path)
+    builtin = Request(container_id, sandbox, ifname)
+    errors: list[CniError] = []
+    try:
+        for one in _configurations(network, conf_folder, config):
+            try:
+                chain.delete(one, request, {}, None)
+            except CniError as error:
+                errors.append(error)
+        try:
+            chain.delete(_everything(network), builtin, {}, None)
+        except CniError as error:
+            errors.append(error)
+    finally:
+        request.close()
+        builtin.close()
+    chain.raise_all(errors)
+
+
+def _configurations(name: str, conf_folder: str, config: bytes) -> "list[Network]":
+    """Return the configuration of the attachment if it is known, or else the network's as it is now."""
+    if config:
+        try:
+            return [networks.parse(config, "the record")]
+        except CniError:
+            pass
+    return [network for network in networks.load_folder(conf_folder)[0] if network.name == name]
+
+
+def _everything(name: str) -> Network:
+    """Return a network of all plugins that keep something, for a DEL that finds it by its owner."""
+    host = NetNS.current()
+    try:
+        bridges = [link.name for link in host.rtnl.links() if link.kind == "bridge"]
+    finally:
+        host.close()
+    first, *others = bridges or [""]
+    plugins: list[dict[str, Any]] = [{"type": "bridge", "bridge": other} for other in others]
+    plugins += [
+        {"type": "bridge", "bridge": first, "ipMasq": True, "macspoofchk": True} | _ipam("host-local"),
+        {"type": "host-device"} | _ipam("dhcp"),
+        *({"type": plugin_type} for plugin_type in _OTHERS),
+    ]
+    raw = {"cniVersion": "1.0.0", "name": name, "plugins": plugins}
+    return networks.from_raw(raw, b"", f"what is left on {name}")
+
+
+def _ipam(plugin_type: str) -> "dict[str, Any]":
+    return {"ipam": {"type": plugin_type}}
+
+
+def release_record(damaged: Damaged, conf_folder: str, plugin_path: "list[str] | None") -> "list[Identity]":
+    """Release what the file was a record of, then remove it.  The caller has no lock, or the container's.
+
+    Returns what was released.  Raise InUse, or the first error; then the file stays.
+    """
+    known = damaged.record if damaged.record and not damaged.is_misnamed else None
+    if known and known.process and known.process.is_alive():
+        raise remains.InUse(known.identity, f"process {known.process.pid} runs")
+    identities = damaged.identities()
+    for identity in identities:
+        if not (known and known.process):
+            remains.refuse_if_used(identity)
+        take_down(identity, conf_folder, plugin_path, config=known.config if known else b"")
+    for container_id in damaged.container_ids():
+        if not [name for name in cache.names_of(container_id) if name != os.path.basename(damaged.path)]:
+            release_name(container_id)
+    _discard(damaged)
+    return identities
+
+
+def release_name(container_id: str) -> None:
+    """Remove the name of a namespace that no process is in, if cnihook gave it."""
+    if not netns_names.is_marked(container_id):
+        return
+    identity = netns_names.identity_of(container_id)
+    if identity == (0, 0):  # its writer was killed, so the name was not there yet
+        netns_names.unmark(container_id)
+        return
+    for space in remains.spaces():
+        if space.identity == identity and space.pid:
+            raise CniError(IO_FAILURE, f"{netns.named(container_id)} is in use: {space} is in it")
+    netns_names.unbind(container_id, identity)
+
+
+def release_container(
+    container_id: str, conf_folder: str, plugin_path: "list[str] | None"
+) -> "list[Identity]":
+    """Release what is left of a container that is not on record, at last the name of its namespace."""
+    released = [identity for identity in remains.orphans() if identity[1] == container_id]
+    for identity in released:
+        release(identity, conf_folder, plugin_path)
+    release_name(container_id)
+    return released
+
+
+def _discard(damaged: Damaged) -> None:
+    """Remove the file; or move it aside if it is not the wreck of a record, but something else."""
+    status = os.lstat(damaged.path)
+    if status.st_mode & 0o170000 == 0o100000 and not damaged.is_misnamed:  # S_IFREG
+        os.unlink(damaged.path)
+    else:
+        move_aside(damaged.path)
+
+
+def move_aside(path: str) -> str:
+    os.makedirs(_ASIDE, mode=0o700, exist_ok=True)
+    number, target = 1, f"{_ASIDE}/{os.path.basename(path)}"
+    while os.path.lexists(target):
+        target = f"{_ASIDE}/{os.path.basename(path)}.{number}"
+        number += 1
+    os.rename(path, target)
+    return target
+
+
+def collect(
+    damaged: "list[Damaged]", conf_folder: str, plugin_path: "list[str] | None", log: "Log | None"
+) -> "list[Identity]":
+    """Release what is left by these files, and what no file tells of.  Returns what was released.
+
+    What is in use by another runtime's record is left alone; what cannot be released is an event in `log`.
+    """
+    released: list[Identity] = []
+
+    def attempt(container_id: str, work: "Callable[[], list[Identity]]") -> None:
+        try:
+            with Lock(f"container-{container_id}", timeout=0, purpose=f"gc {container_id}"):
+                released.extend(work())
+        except Busy:
+            pass  # another process is at work on it
+        except (CniError, OSError) as error:
+            if log:
+                log.event(f"gc of {container_id}: {describe(error)}")
+
+    for one in damaged:
+        container_id = [*one.container_ids(), os.path.basename(one.path)][0]
+        attempt(container_id, lambda one=one: release_record(one, conf_folder, plugin_path))  # type: ignore[misc]
+    lost = {identity[1] for identity in remains.orphans() if remains.is_free(identity)}
+    for container_id in sorted(lost | set(remains.names())):
+        attempt(
+            container_id,
+            lambda container_id=container_id: release_container(container_id, conf_folder, plugin_path),  # type: ignore[misc]
+        )
+    return released

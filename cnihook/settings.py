@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where networks and plugins are found."""
+
+import os
+
+from cnihook.runtime import networks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Settings:
+    """The folders of networks and of plugins, as environment or options name them."""
+
+    __slots__ = ("conf_folder", "plugin_path")
+
+    def __init__(
+        self, conf_folder: str = networks.DEFAULT_FOLDER, plugin_path: "list[str] | None" = None
+    ) -> None:
+        self.conf_folder = conf_folder
+        self.plugin_path = plugin_path
+
+    @classmethod
+    def from_environment(cls, environment: "Mapping[str, str]") -> "Settings":
+        """NETCONFPATH and CNI_PATH, as every CNI tool reads them; empty is as good as unset."""
+        path = [os.path.abspath(folder) for folder in environment.get("CNI_PATH", "").split(":") if folder]
+        return cls(os.path.abspath(environment.get("NETCONFPATH") or networks.DEFAULT_FOLDER), path or None)
