@@ -5,7 +5,8 @@ from cnihook import detach
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
 from cnihook.log import Log
-from cnihook.runtime import cache
+from cnihook.runtime import cache, netns_names
+from cnihook.runtime.cache import Damaged
 from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.spec.names import check_network_name
 
@@ -35,8 +36,9 @@ def main(argv: list[str]) -> int:
     found = parser().parse_args(argv)
 
     def work() -> None:
-        on = [record.network for record in cache.of_container(found.id)]
-        if not on:
+        damaged: list[Damaged] = []
+        on = [record.network for record in cache.of_container(found.id, damaged=damaged)]
+        if not (on or damaged or netns_names.is_marked(found.id)):
             raise CniError(UNKNOWN_CONTAINER, "it is on no network by our record")
         for network in found.network:
             if network not in on:

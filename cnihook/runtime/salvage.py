@@ -12,6 +12,7 @@ from cnihook.lean.words import describe
 from cnihook.linux import netns
 from cnihook.linux.flock import Busy, Lock
 from cnihook.linux.netns import NetNS
+from cnihook.log import Log
 from cnihook.runtime import cache, chain, netns_names, networks, remains
 from cnihook.runtime.cache import Damaged
 from cnihook.runtime.networks import Network
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from cnihook.log import Log
     from cnihook.runtime.remains import Identity
 
 _ASIDE = "/var/lib/cni/damaged"
@@ -181,6 +181,7 @@ def collect(
         try:
             with Lock(f"container-{container_id}", timeout=0, purpose=f"gc {container_id}"):
                 released.extend(work())
+            Log(container_id).close()
         except Busy:
             pass  # another process is at work on it
         except (CniError, OSError) as error:
