@@ -208,8 +208,11 @@ def add(
     """
     maps = _maps_for(conditions)
     with Lock(LOCK, purpose=f"publish ports of {call.owner}"):
-        if _are_own(call, ports, maps):
+        ports, has_some = _claim(call, ports, maps)
+        if has_some:
             _remove(*_owned(lambda owner: owner == call.owner))  # of an ADD that no DEL followed
+        if not ports:
+            return
         present = table.chains()
         is_whole = _is_whole(present)
         commands = [] if is_whole else [*_base(), *_restored(present)]
@@ -247,23 +250,33 @@ def _is_whole(present: "Mapping[str, int]") -> bool:
     )
 
 
-def _are_own(call: Call, ports: "Iterable[Port]", maps: "Mapping[int, _Maps]") -> bool:
-    """Whether any of these ports is published for this very attachment already.
+def _claim(
+    call: Call, ports: "Mapping[Port, Target]", maps: "Mapping[int, _Maps]"
+) -> "tuple[dict[Port, Target], bool]":
+    """Return the ports that this attachment is to publish, and whether it has published one before.
 
-    PortTaken if one is for another.
+    A port that leads to the container by another of its networks stays there, since podman passes all ports
+    to each network.  Raises PortTaken if another container has one.
     """
-    found = False
-    for port in ports:
+    claimed: dict[Port, Target] = {}
+    has_some = False
+    for port, target in ports.items():
         one = maps[port.version]
         owner = nft.comment_of(FAMILY, NAME, one.everywhere, port.everywhere)
         if owner is None and port.address:
             owner = nft.comment_of(FAMILY, NAME, one.at, port.key)
         elif owner is None:
             owner = _holder(one, port)
-        if owner is not None and owner != call.owner:
+        if owner is None or owner == call.owner:
+            claimed[port] = target
+        elif not _is_same_container(owner, call):
             raise PortTaken(INTERNAL, f"host port {port} is taken: {_described(owner)}", _hint(owner))
-        found = found or owner is not None
-    return found
+        has_some = has_some or owner == call.owner
+    return claimed, has_some
+
+
+def _is_same_container(owner: str, call: Call) -> bool:
+    return owner.split(" ")[1:2] == call.owner.split(" ")[1:2]
 
 
 def is_published(port: Port) -> bool:
@@ -454,14 +467,18 @@ def check(
     present = table.chains()
     if not _is_whole(present):
         raise CniError(INTERNAL, f"a part of table {TABLE} is missing", "the next ADD restores it")
+    versions = set()  # in which this attachment has a port
     for port, target in ports.items():
         one = maps[port.version]
         found = one.find(port)
         if not found or (one.is_conditional and present.get(one.chain, 0) < one.uses):
             raise CniError(INTERNAL, f"host port {port} is not published")
+        if found.owner != call.owner and _is_same_container(found.owner, call):
+            continue  # by another of its networks
         if (found.owner, found.target) != (call.owner, target):
             raise CniError(INTERNAL, f"host port {port} leads elsewhere: {_described(found.owner)}")
-    for net in nets:
+        versions.add(port.version)
+    for net in (net for net in nets if net.address.version in versions):
         owner = nft.comment_of(FAMILY, NAME, f"ports-to{net.address.version}", net.address)
         if owner != call.owner:
             raise CniError(INTERNAL, f"connections to {net.address} from its own subnet are not masqueraded")

@@ -62,6 +62,16 @@ def test_published_ports_lead_to_the_container(podman: Podman, host: Host) -> No
     assert "8080" not in host.nft()
 
 
+def test_port_of_a_container_on_two_networks_is_published_once(podman: Podman, host: Host) -> None:
+    podman("network", "create", "net2")
+    networks = f"{NETWORK},net2"
+    podman.run("-d", "--name", "web", "--network", networks, "-p", "8080:80", IMAGE, *FOR_EVER)
+    assert "8080" in host.nft()
+
+    podman("rm", "-f", "-t", "0", "web")
+    assert "8080" not in host.nft()
+
+
 def test_a_taken_port_is_refused_in_words_that_podman_shows(podman: Podman) -> None:
     podman.run("-d", "--name", "web", "--network", NETWORK, "-p", "8080:80", IMAGE, *FOR_EVER)
 

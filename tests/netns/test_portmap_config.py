@@ -18,6 +18,7 @@ from tests.support.ports import (
     conf,
     listening,
     mapping,
+    network,
     publish,
     published,
     reached,
@@ -137,6 +138,23 @@ def test_port_is_free_again_after_del(host: Host) -> None:
     container = published(host, mapping(8080))
 
     assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
+
+
+@pytest.mark.known_difference("takes the port over, and DEL of either network ends it")
+def test_port_stays_with_the_first_network_of_the_container(host: Host) -> None:
+    """Podman passes all published ports to each network of a container."""
+    container, first = attach(host)
+    sent = publish(host, container, first, conf(mapping(8080)))
+    other = network("10.8.0.0/24", name="net2", bridge="cni1")
+    second = host.cni("ADD", other, container, "eth1")
+    late = conf(mapping(8080), name="net2") | {"prevResult": second}
+    host.cni("ADD", late, container, "eth1")
+    host.cni("CHECK", late, container, "eth1")
+    assert seen(host, container, GATEWAY, 8080) == GATEWAY
+
+    host.cni("DEL", late, container, "eth1")
+    assert seen(host, container, GATEWAY, 8080) == GATEWAY
+    host.cni("CHECK", sent, container)
 
 
 def test_add_after_an_add_without_del_replaces_it(host: Host) -> None:
