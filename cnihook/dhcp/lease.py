@@ -16,7 +16,7 @@ import time
 
 from cnihook.dhcp import message
 from cnihook.dhcp.message import Message
-from cnihook.lean import fastjson
+from cnihook.lean import fastjson, statefile
 from cnihook.lean.address import Address
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import mac_bytes
@@ -228,10 +228,7 @@ class Lease:
 
     @classmethod
     def load(cls, folder: str, owner: Owner) -> "Lease | None":
-        try:
-            return cls._read(folder, _path(folder, owner))
-        except FileNotFoundError:
-            return None
+        return cls._read(folder, _path(folder, owner))
 
     @classmethod
     def load_all(cls, folder: str) -> "list[Lease]":
@@ -249,8 +246,10 @@ class Lease:
     def _read(cls, folder: str, path: str) -> "Lease | None":
         """None for what is no lease of this boot.  Then the file goes: nobody can use it any more."""
         try:
-            with open(path, encoding="utf-8") as file:
-                fields = fastjson.loads(file.read())
+            content = statefile.read(path)
+            if content is None:
+                return None
+            fields = fastjson.loads(content.decode())
             if fields["boot"] != _boot_id():
                 raise ValueError
             network, container_id, ifname = fields["owner"]

@@ -214,7 +214,7 @@ def _forget_flows_of(gone: "list[Element]") -> None:
 
 
 def _forget_flows(published: "Iterable[Port]", is_meant: "Callable[[Flow], bool]") -> None:
-    """Never an error: without conntrack there is nothing to forget."""
+    """Raises OSError: a flow that stays keeps its client from the container."""
     numbers: dict[int, set[int]] = {}
     for port in published:
         if port.protocol == "udp":
@@ -223,13 +223,10 @@ def _forget_flows(published: "Iterable[Port]", is_meant: "Callable[[Flow], bool]
         return
     from cnihook.linux import conntrack
 
-    try:
-        for version, some in numbers.items():
-            for flow in conntrack.flows(version, some):
-                if is_meant(flow):
-                    conntrack.delete(flow)
-    except OSError as error:
-        notice(f"portmap: forget the flows of UDP to published ports: {describe(error)}")
+    for version, some in numbers.items() if conntrack.has_flows() else ():
+        for flow in conntrack.flows(version, some):
+            if is_meant(flow):
+                conntrack.delete(flow)
 
 
 # DEL, CHECK, GC, STATUS

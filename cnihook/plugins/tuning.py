@@ -10,11 +10,10 @@ form; ours has two keys more: whose network it is, and the settings, which the r
 import errno
 import os
 
-from cnihook.lean import fastjson
-from cnihook.lean.words import describe, in_words
+from cnihook.lean import fastjson, statefile
+from cnihook.lean.words import in_words
 from cnihook.linux import sysctl
 from cnihook.linux.rtnl import Link, mac_bytes
-from cnihook.log import notice
 from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, try_each
 from cnihook.spec.errors import INTERNAL
 
@@ -203,15 +202,17 @@ def _path(call: Call) -> str:
 def _load(path: str) -> "dict[str, Any] | None":
     """None if there is no such file, or could not be; an empty one for what nobody can read."""
     try:
-        with open(path) as file:
-            found = fastjson.loads(file.read())
+        content = statefile.read(path)
+        if content is None:
+            return None
+        backup = fastjson.loads(content.decode())
     except ValueError:
         return {}
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
             return None
         raise
-    return found if isinstance(found, dict) else {}
+    return backup if isinstance(backup, dict) else {}
 
 
 def _merged(own: "dict[str, Any]", earlier: "dict[str, Any] | None") -> "dict[str, Any]":
@@ -265,22 +266,29 @@ def delete(call: Call) -> None:
     path = _path(call)
     backup = _load(path)
     if backup and call.sandbox_if_alive():
-        try:
-            _restore(call, backup)
-        except Exception as error:
-            # No reason to fail.  The interface is about to go; and a container that can make this go wrong,
-            # by what it does to its own link, must not keep the other plugins of the chain from their DEL.
-            notice(f"tuning: restore {call.ifname} of container {call.container_id}: {describe(error)}")
+        _restore(call, backup, is_last=True)
     _remove(path)
 
 
-def _restore(call: Call, backup: "dict[str, Any]") -> None:
-    """Put back what there is to put it back to: the link may be gone, and its settings with it."""
+def _restore(call: Call, backup: "dict[str, Any]", *, is_last: bool = False) -> None:
+    """Put back what there is to put it back to: the link may be gone, and its settings with it.
+
+    `is_last`: the link is about to go, so it is not an error that it cannot be changed.  A container can
+    cause that by what it does to its own link.
+    """
     sandbox = call.sandbox
     link = sandbox.find_link(call.ifname)
 
     def restore_link(name: str, value: "Any") -> "Callable[[], None]":
-        return lambda: sandbox.set_link(link, **{name: value}) if link else None
+        def restore() -> None:
+            try:
+                if link:
+                    sandbox.set_link(link, **{name: value})
+            except Exception:  # the file may hold values of any type
+                if not is_last:
+                    raise
+
+        return restore
 
     def restore_settings() -> None:
         with call.sandbox_ns.entered():

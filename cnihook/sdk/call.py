@@ -74,8 +74,7 @@ class Request:
             try:
                 namespace = NetNS.open(self.netns)
             except OSError as error:
-                reason = error if isinstance(error, NotANamespace) else f"{self.netns}: {error.strerror}"
-                raise CniError(INTERNAL, f"failed to open netns: {reason}") from None
+                raise self._unopened(error) from None
             if namespace.identity == self.host.identity:
                 namespace.close()
                 raise CniError(
@@ -85,6 +84,23 @@ class Request:
                 )
             self._sandbox = namespace
         return self._sandbox
+
+    def find_sandbox(self) -> "NetNS | None":
+        """Open it; None if the path leads to no namespace or to the host's.  CniError if unknown."""
+        if not self._sandbox:
+            try:
+                namespace = NetNS.find(self.netns)
+            except OSError as error:
+                raise self._unopened(error) from None
+            if namespace and namespace.identity == self.host.identity:
+                namespace.close()
+                return None
+            self._sandbox = namespace
+        return self._sandbox
+
+    def _unopened(self, error: OSError) -> CniError:
+        reason = error if isinstance(error, NotANamespace) else f"{self.netns}: {error.strerror}"
+        return CniError(INTERNAL, f"failed to open netns: {reason}")
 
 
 class Call:
@@ -154,13 +170,9 @@ class Call:
         return self.request.sandbox.rtnl
 
     def sandbox_if_alive(self) -> "Rtnl | None":
-        """For DEL, which must do without: a namespace may be gone, or its path lead elsewhere."""
-        if not self.netns:
-            return None
-        try:
-            return self.sandbox
-        except CniError:
-            return None
+        """The namespace for DEL; None if it is gone, or its path leads elsewhere."""
+        namespace = self.request.find_sandbox() if self.netns else None
+        return namespace.rtnl if namespace else None
 
     # Configuration
 

@@ -15,6 +15,7 @@ from cnihook.linux import conntrack
 from cnihook.log import notice
 from cnihook.sdk import veth
 from cnihook.sdk.call import Call
+from cnihook.spec.errors import CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ def addresses(call: Call) -> "list[Address]":
     """Return the addresses of the attachment: by the previous result, which DEL may lack, or by its link."""
     if call.prev_result:
         return [ip.net.address for ip in call.prev_result.ips]
-    sandbox = call.sandbox_if_alive()
+    try:
+        sandbox = call.sandbox_if_alive()
+    except CniError:
+        return []  # DEL continues, and fails at a step that needs the namespace
     link = sandbox.find_link(call.ifname) if sandbox else None
     port = veth.find_host_end(call) if link else None
     # The path may lead to the namespace of another container, whose link has another end.

@@ -24,6 +24,7 @@ import fcntl
 import os
 import stat
 
+from cnihook.lean import statefile
 from cnihook.lean.address import Address
 from cnihook.sdk.undo import Undo
 
@@ -37,7 +38,6 @@ _OWNERS = ".owners"
 _MARK = (
     981173106  # seconds, 2001-02-03 04:05:06 UTC: a whole second in the past, which every filesystem keeps
 )
-_SIZE = 4096  # bytes that are read of a lease; the longest that can be written has 272
 
 
 class Store:
@@ -370,18 +370,8 @@ def read(path: str) -> "bytes | None":
 
     Raises OSError, with the path, if it cannot be read.
     """
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    try:
-        return os.read(fd, _SIZE).strip()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
-    finally:
-        os.close(fd)
+    content = statefile.read(path)
+    return None if content is None else content.strip()
 
 
 def is_address(name: str) -> bool:

@@ -10,7 +10,7 @@ import errno
 import os
 import time
 
-from cnihook.lean import fastjson
+from cnihook.lean import fastjson, statefile
 from cnihook.lean.words import describe
 from cnihook.linux import sysfs
 from cnihook.linux.netlink import NetlinkError
@@ -151,13 +151,11 @@ class Taken:
     def _sandbox(self, call: Call) -> "NetNS | None":
         """The namespace that it was moved to, if that can be reached; for the caller to close."""
         for path in (call.netns, self.netns):
-            try:
-                found = NetNS.open(path)
-            except OSError:
-                continue
-            if found.identity == self.namespace:
-                return found
-            found.close()
+            namespace = NetNS.find(path)
+            if namespace and namespace.identity == self.namespace:
+                return namespace
+            if namespace:
+                namespace.close()
         return None
 
     def _find_inside(self, sandbox: Rtnl) -> "Link | None":
@@ -248,7 +246,7 @@ def everything() -> "list[Taken]":
     """What all containers have at the moment."""
     try:
         names = os.listdir(_FOLDER)
-    except OSError:
+    except FileNotFoundError:
         return []
     return [taken for name in names if (taken := _load(name))]
 
@@ -258,9 +256,10 @@ def _file_name(network: str, container_id: str, ifname: str) -> str:
 
 
 def _load(name: str) -> "Taken | None":
-    try:
-        with open(f"{_FOLDER}/{name}") as file:
-            return Taken(**fastjson.loads(file.read()))
-    except (OSError, ValueError, TypeError):
-        # There is none; or whoever wrote it was killed before it was whole, and so before the move.
+    content = statefile.read(f"{_FOLDER}/{name}")
+    if content is None:
         return None
+    try:
+        return Taken(**fastjson.loads(content.decode()))
+    except (ValueError, TypeError):
+        return None  # its writer was killed before it was whole, and so before the move
