@@ -30,6 +30,7 @@ _mount = _libc.function("mount", ffi.Int, ffi.CString, ffi.CString, ffi.CString,
 _umount2 = _libc.function("umount2", ffi.Int, ffi.CString, ffi.Int)
 _capset = _libc.function("capset", ffi.Int, ffi.CString, ffi.CString)
 _openat2 = _libc.function("syscall", ffi.Int, ffi.ULong, ffi.Int, ffi.CString, ffi.CString, ffi.ULong)
+_hows: "dict[tuple[int, int], bytes]" = {}  # struct open_how: flags, mode, resolve
 _prctl = _libc.function("prctl", ffi.Int, ffi.Int, ffi.ULong, ffi.ULong, ffi.ULong, ffi.ULong)
 
 
@@ -69,7 +70,10 @@ def openat2(folder: int, path: str, flags: int, resolve: int) -> int:
 
     Raises OSError; ELOOP for a link where no link is allowed.
     """
-    how = b"".join(number.to_bytes(8, byteorder) for number in (flags | os.O_CLOEXEC, 0, resolve))
+    how = _hows.get((flags, resolve))
+    if not how:
+        how = b"".join(number.to_bytes(8, byteorder) for number in (flags | os.O_CLOEXEC, 0, resolve))
+        _hows[flags, resolve] = how
     fd: int = _openat2(_SYS_OPENAT2, folder, os.fsencode(path), how, len(how))
     if fd < 0:
         ffi.raise_errno()

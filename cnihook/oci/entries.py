@@ -51,11 +51,16 @@ class Entry:
         self.file = file
         self.private = private or []
         self.joined = joined or time.monotonic_ns()
-        self._set_claims()
+        self._claims: dict[str, int] = {}
 
-    def _set_claims(self) -> None:
-        self._claims = {name.lower(): 0 for name in self.aliases}
-        self._claims.update((name.lower(), 2 if name == self.container_id else 1) for name in self.names)
+    @property
+    def claims(self) -> "dict[str, int]":
+        """The strength of its claim to each name in lower case: 2 by ID, 1 by host name, 0 by alias."""
+        if not self._claims:
+            self._claims = {name.lower(): 0 for name in self.aliases}
+            for name in self.names:
+                self._claims[name.lower()] = 2 if name == self.container_id else 1
+        return self._claims
 
     @property
     def path(self) -> str:
@@ -71,8 +76,12 @@ class Entry:
         return list(dict.fromkeys([*self.names, *self.aliases]))
 
     def rank(self, name: str) -> int:
-        """Return how strong its claim to a name is: 2 by ID, 1 by host name, 0 by alias; -1 for none."""
-        return self._claims.get(name.lower(), -1)
+        """Return the strength of its claim to a name, -1 for none."""
+        return self.claims.get(name.lower(), -1)
+
+    def is_rival(self, other: "Entry") -> bool:
+        """True if both claim one name."""
+        return not self.claims.keys().isdisjoint(other.claims)
 
     def yielding(self, other: "Entry") -> "list[str]":
         """The names of this one to which another has the stronger claim."""
@@ -83,14 +92,15 @@ class Entry:
         self.private += [name for name in self.names if name in names]
         self.names = [name for name in self.names if name not in names]
         self.aliases = [name for name in self.aliases if name not in names]
-        self._set_claims()
+        self._claims = {}
 
     def lines(self, reader: "Entry | None" = None) -> str:
         """Return its lines for a hosts file.  A name that the reader has itself means the reader there."""
-        if reader:
-            names = [name for name in self.all_names if reader.rank(name) < 0]
-        else:
-            names = list(dict.fromkeys([*self.private, *self.all_names]))
+        names = self.all_names
+        if not reader:
+            names = list(dict.fromkeys([*self.private, *names]))
+        elif self.is_rival(reader):
+            names = [name for name in names if reader.rank(name) < 0]
         if not names:
             return ""
         return "".join(f"{address}\t{' '.join(names)}\t{self.tag}\n" for address in self.addresses)

@@ -75,7 +75,7 @@ def join(
 
 
 def _refuse_claimed(new: Entry, others: "list[Entry]", hostname: str) -> None:
-    for other in others:
+    for other in filter(new.is_rival, others):
         for name in new.yielding(other):
             if name in (*new.aliases, hostname):
                 holder = (
@@ -87,7 +87,8 @@ def _refuse_claimed(new: Entry, others: "list[Entry]", hostname: str) -> None:
 def _settle(new: Entry, others: "list[Entry]", log: Log) -> None:
     """Leave each name to the strongest claim, and log what more than one container claims."""
     network, container_id = new.network, new.container_id
-    for other in others:
+    rivals = [other for other in others if new.is_rival(other)]
+    for other in rivals:
         if lost := new.yielding(other):
             new.give_up(lost)
             log.event(f"not known as {', '.join(lost)} on {network}: that is container {other.container_id}")
@@ -100,7 +101,7 @@ def _settle(new: Entry, others: "list[Entry]", log: Log) -> None:
             for reader in others:
                 _renew(other, reader)
     for name in new.all_names:
-        first = next((other for other in others if other.rank(name) >= 0), None)
+        first = next((other for other in rivals if other.rank(name) >= 0), None)
         if first:
             log.event(f"name {name} on {network} leads to container {first.container_id} first")
             Log(first.container_id).event(

@@ -19,6 +19,7 @@ HOSTS_OWN = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/run/systemd/re
 _MOST = 4 << 20  # bytes; a file that is longer is not for people, nor for resolvers
 _own: "dict[tuple[int, int], str]" = {}  # (device, inode) of each of these, once looked up
 _PATH = os.O_PATH | os.O_NOFOLLOW
+_NO_FOLDER = -100  # AT_FDCWD
 _WRITES = os.O_WRONLY | os.O_RDWR
 STALE = 116  # ESTALE
 
@@ -99,8 +100,9 @@ class File:
         end, mark = os.fsencode(f"{ending}\n"), os.fsencode(having)
         fd = self._open(os.O_RDWR)
         try:
-            is_long = os.fstat(fd).st_size > _MOST
-            old = os.pread(fd, _MOST, 0)
+            size = os.fstat(fd).st_size
+            is_long = size > _MOST
+            old = os.pread(fd, min(size, _MOST), 0)
             kept: list[bytes] = []
             end_of_last = 0
             at = old.find(end)
@@ -139,6 +141,8 @@ class File:
         return self._resolve(os.path.dirname(self.name) or ".", _PATH | os.O_DIRECTORY)
 
     def _resolve(self, path: str, flags: int) -> int:
+        if self.base == "/":
+            return below(_NO_FOLDER, f"/{path}", flags)
         base = os.open(self.base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             return below(base, path, flags)

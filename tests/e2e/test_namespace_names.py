@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is at /run/netns/ID already when a container comes stays, whatever it is; the container starts."""
+"""Anything at /run/netns/ID that another program made stays, and the container starts without a name."""
 
 import os
 
