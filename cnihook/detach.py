@@ -225,9 +225,10 @@ def _tell(log: "Log | None", event: str) -> None:
 
 
 def unname(record: Record) -> None:
-    """Remove the name.  One from an earlier boot cannot exist any more."""
+    """Remove the name, unless another program gave it.  One from an earlier boot cannot exist any more."""
     process = record.process
-    if process is not None:
+    is_own = record.netns == netns.named(record.container_id) or netns_names.is_marked(record.container_id)
+    if process is not None and is_own:
         identity = process.netns_id if process.is_of_this_boot() else (0, 0)
         netns_names.unbind(record.container_id, identity)
 

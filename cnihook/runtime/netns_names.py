@@ -22,17 +22,19 @@ def bind(namespace: NetNS, container_id: str) -> None:
     """Give the namespace the container's ID as its name, and the name its mark.
 
     A name that an earlier container of this ID has left is replaced, unless a process is in its namespace.
-    Raise FileExistsError if another namespace has the name.
+    Raise FileExistsError if another namespace has the name, or this one by another program.
     """
     identity = namespace.identity
+    is_own = False
     if not _mark(container_id, identity, os.O_EXCL):
         earlier = identity_of(container_id)
-        if earlier != identity:
+        is_own = earlier == identity
+        if not is_own:
             if not netns.processes(earlier):
                 netns.unbind(container_id, earlier)
             _mark(container_id, identity, os.O_TRUNC)
     try:
-        netns.bind(namespace, container_id)
+        netns.bind(namespace, container_id, again=is_own)
     except OSError:
         unmark(container_id)
         raise

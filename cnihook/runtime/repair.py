@@ -11,7 +11,7 @@ be told, the MAC address that are on record.
 from cnihook.linux import netns
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
-from cnihook.runtime import attachment, cache, chain, networks
+from cnihook.runtime import attachment, cache, chain, netns_names, networks
 from cnihook.runtime.cache import Record
 from cnihook.runtime.networks import Network
 from cnihook.runtime.wants import Want, Wants, serve
@@ -50,7 +50,7 @@ def restore_name(record: Record) -> bool:
         return False
     namespace = NetNS.open(path)
     try:
-        netns.bind(namespace, record.container_id)
+        netns_names.bind(namespace, record.container_id)
     finally:
         namespace.close()
     return True

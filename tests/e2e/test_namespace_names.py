@@ -50,6 +50,22 @@ def test_file_of_another_program_stays(host: Host, kind: str) -> None:
     host.leaves("file /run/cnihook/log/c1")
 
 
+def test_name_that_the_operator_gave_stays(host: Host) -> None:
+    """By `ip netns attach`: the container's namespace has it already, so it is not cnihook's to remove."""
+    configure(host, MYNET)
+    container = host.container(process=True)
+    host.run("ip", "netns", "attach", "c1", str(container.pid))
+    state = {"id": "c1", "pid": container.pid, "bundle": "/nowhere"}
+
+    assert call_hook(host, "createRuntime", state).returncode == 0
+    assert "the namespace gets no name" in host.read("/run/cnihook/log/c1")
+    host.run(CNIHOOK, "repair", "c1")
+    assert call_hook(host, "poststop", state).returncode == 0
+    assert host.run("ip", "netns", "pids", "c1").stdout.split() == [str(container.pid)]
+    assert container.links() == {"lo"}
+    host.run("ip", "netns", "del", "c1")
+
+
 @pytest.mark.parametrize("kind", ["text", "empty file", "folder", "FIFO"])
 def test_priv_net_run_does_not_keep_a_namespace_there(host: Host, kind: str) -> None:
     configure(host, MYNET)
