@@ -63,6 +63,14 @@ def test_port_of_a_range_is_one_that_no_process_has(host: Host, own: str, only_v
     assert cnihook(host, "detach", "c1").returncode == 0
 
 
+def test_validate_knows_the_key(host: Host) -> None:
+    plugins = [plugin | {"takeOverPorts": plugin["type"] == "portmap"} for plugin in WEB["plugins"][1:2]]
+    configure(host, WEB | {"plugins": [WEB["plugins"][0], *plugins]})
+    assert cnihook(host, "validate").stdout == "1 file: nothing found\n"
+    configure(host, WEB | {"plugins": [WEB["plugins"][0], plugins[0] | {"takeOverPorts": "yes"}]})
+    assert "takeOverPorts" in cnihook(host, "validate").stdout
+
+
 def test_taking_over_a_port_is_in_the_log(host: Host) -> None:
     """crun, podman and docker discard what a hook prints."""
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
@@ -135,4 +143,7 @@ def test_port_that_podman_holds_for_the_container_is_published(podman: Podman, h
     podman("network", "reload", "web")
     ask = ("busybox", "nc", "-w", "3", "127.0.0.1", "8080")
     wait_for(lambda: host.run(*ask, check=False).stdout == "hello\n", "an answer through the port")
+    podman("network", "create", "net2")
+    podman("network", "connect", "net2", "web")
+    assert host.run(*ask).stdout == "hello\n"
     podman("rm", "-f", "-t", "0", "web")
