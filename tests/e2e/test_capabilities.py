@@ -13,7 +13,7 @@ import pytest
 from tests.support.cni import CHECKOUT
 from tests.support.dhcp import Lan, leave_keeper, network
 from tests.support.host import Host
-from tests.support.oci import CNIHOOK, RESULTS, configure
+from tests.support.oci import CNIHOOK, RESULTS, Runtime, configure
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("setpriv")]
 
@@ -159,8 +159,44 @@ def test_dhcp_needs_one_more(host: Host, lan: Lan, tmp_path: Path, more: tuple[s
     container.end(*ALWAYS, *more)
 
 
+@pytest.mark.parametrize(
+    ("user", "more", "works"),
+    [
+        (0, ("setgid",), True),
+        (0, (), False),
+        (OWNER, ("setuid", "setgid"), True),
+        (OWNER, ("setgid",), False),
+    ],
+)
+def test_attach_needs_two_more(
+    runtime: Runtime, host: Host, tmp_path: Path, user: int, more: tuple[str, ...], works: bool
+) -> None:
+    """By the rights of the container's user its files are written; to become root takes one of the two."""
+    configure(host, FULL)
+    folder = runtime.bundle("c1", hooks={})
+    (tmp_path / "resolv.conf").touch()
+    os.chown(tmp_path / "resolv.conf", user, user)
+    runtime.mount("c1", ("/etc/resolv.conf", str(tmp_path / "resolv.conf")))
+    config = runtime.config("c1")
+    config["process"]["user"] = {"uid": user, "gid": user}
+    (folder / "config.json").write_text(json.dumps(config))
+    runtime.started("c1", runtime.start("c1"))
+    host.leaves("dir /run/cni", "dir /run/cni/tuning", "file /run/cnihook/log/*")
+    # crun itself sends the signal 0 to learn that a container runs.
+    capabilities = ",".join(["-all", *(f"+{name}" for name in (*ALWAYS, "dac_override", "kill", *more))])
+    argv = ("setpriv", "--inh-caps=-all", f"--bounding-set={capabilities}", CNIHOOK)
+    done = host.run(*argv, "attach", "c1", "--dns", "192.0.2.1", check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert ("192.0.2.1" in (tmp_path / "resolv.conf").read_text()) is works
+    assert (
+        "/etc/resolv.conf: Operation not permitted" in host.run(CNIHOOK, "logs", "c1").stdout
+    ) is not works
+    host.run(CNIHOOK, "detach", "c1")
+
+
 def test_page_lists_these() -> None:
     page = (CHECKOUT / "cnihook" / "pages" / "security.md").read_text()
     listed = re.findall(r"^\| `CAP_(\w+)` \|", page, flags=re.M)
 
-    assert [name.lower() for name in listed] == [*ALWAYS, "dac_override", "net_raw"]
+    assert [name.lower() for name in listed] == [*ALWAYS, "dac_override", "net_raw", "setgid", "setuid"]
