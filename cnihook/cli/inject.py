@@ -163,4 +163,6 @@ def _difference(before: str, after: str, path: str) -> list[str]:
     lines = difflib.unified_diff(
         before.splitlines(keepends=True), after.splitlines(keepends=True), path, f"{path} (new)"
     )
-    return [f"{printable(line.removesuffix(chr(10)))}\n" for line in lines]
+    # Tabs are the indentation of many a config.json, from `runc spec` on.
+    shown = ("\t".join(map(printable, line.removesuffix("\n").split("\t"))) for line in lines)
+    return [f"{line}\n" for line in shown]
