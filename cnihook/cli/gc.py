@@ -23,7 +23,9 @@ made them, whose namespace has ended; then its plugins release what belongs to n
 
 def parser() -> Parser:
     made = Parser("gc", DESCRIPTION)
-    made.add_argument("network", metavar="NETWORK", nargs="?", default="", help="(default: all)")
+    made.add_argument(
+        "network", metavar="NETWORK", nargs="?", default="", help="(default: what cnihook attached)"
+    )
     made.add_argument("netns", metavar="NETNS", nargs="?", default="", help="makes no difference")
     made.add_argument("--network-config", metavar="FILE", help="NETWORK's configuration, not from a folder")
     made.add_argument("--dry-run", action="store_true", help="only tell what would be released")
