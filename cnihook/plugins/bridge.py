@@ -194,7 +194,7 @@ def _ensure_bridge(call: Call, conf: Conf) -> Link:
     elif bridge.kind != "bridge":
         raise CniError(INTERNAL, f'"{conf.bridge}" already exists but is not a bridge')
     elif conf.filters_vlans and not bridge.vlan_filtering:
-        host.set_vlan_filtering(bridge)
+        _filter_vlans(host, bridge)
     if not _is_ours(bridge) and not sysfs.has_set_mac(bridge.name):
         # Set to itself, the bridge keeps it; containers have it as their gateway's, and the result names it.
         host.set_link(bridge, mac=bridge.mac)
@@ -202,6 +202,19 @@ def _ensure_bridge(call: Call, conf: Conf) -> Link:
     if not bridge.is_up or (conf.promiscuous and not bridge.promiscuous):
         host.set_link(bridge, up=True, promiscuous=True if conf.promiscuous else None)
     return bridge
+
+
+def _filter_vlans(host: Rtnl, bridge: Link) -> None:
+    """Enable VLAN filtering, by which ports of other programs would lose their tagged frames."""
+    others = " ".join(port.name for port in host.links(bridge.index) if not veth.is_own(port))
+    if others:
+        raise CniError(
+            INTERNAL,
+            f'"{bridge.name}" does not filter VLANs, and has ports of other programs: {others}',
+            "with filtering they lose frames of VLANs that they are not in; if that is right: "
+            f"ip link set {bridge.name} type bridge vlan_filtering 1",
+        )
+    host.set_vlan_filtering(bridge)
 
 
 def _random_mac() -> bytes:

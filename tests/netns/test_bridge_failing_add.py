@@ -196,3 +196,18 @@ def test_ipam_plugin_gets_the_whole_request(host: Host, container: Container) ->
         assert f"CNI_PATH={path}" in asked  # and what the caller may add to it
         assert f"CNI_COMMAND={command}\n" in asked and "CNI_ARGS=IgnoreUnknown=1;A=b\n" in asked
         assert '"own"' in asked and '"labels"' in asked and '"bridge"' in asked
+
+
+@pytest.mark.known_difference("1.1.1 leaves the bridge without filtering, where the VLAN has no effect")
+def test_bridge_with_other_ports_does_not_begin_to_filter_vlans(host: Host, container: Container) -> None:
+    """Filtering would take the tagged frames of these ports."""
+    host.run("ip", "link", "add", "cni0", "type", "bridge")
+    host.run("ip", "link", "add", "vm7", "type", "veth", "peer", "name", "7mv")
+    host.run("ip", "link", "set", "vm7", "master", "cni0")
+
+    with pytest.raises(CniFailure, match="does not filter VLANs, and has ports of other programs: vm7"):
+        host.cni("ADD", network(SUBNET, vlan=100), container)
+
+    for link in ("vm7", "cni0"):
+        host.run("ip", "link", "del", link)
+    expect_nothing_of(host, container)
