@@ -8,10 +8,8 @@ container's port has its owner's words as its alias.
 """
 
 import errno
-import os
 import time
 
-from cnihook.linux import sysfs
 from cnihook.linux.flock import Lock
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import IF_OPER_UP, Link, Rtnl, mac_bytes
@@ -25,6 +23,7 @@ from cnihook.sdk import (
     Route,
     Undo,
     flows,
+    host_bridge,
     interface,
     invalid_config,
     ipam,
@@ -35,12 +34,11 @@ from cnihook.sdk import (
     try_each,
     veth,
 )
+from cnihook.sdk.host_bridge import DEFAULT_VLAN
 from cnihook.spec.config import NetConf
 from cnihook.spec.errors import INTERNAL
 from cnihook.spec.names import check_ifname
 
-_MADE_FOR = "made by cnihook for "  # the alias of a bridge, before the network
-_DEFAULT_VLAN = 1  # what a bridge gives every port by itself
 _MAX_VLAN = 4094
 _PORT_WAIT = 1.55  # seconds, as long as the reference waits
 
@@ -93,6 +91,16 @@ class Conf:
         """True if the port is set before it is up, since a container that runs may raise its own end."""
         return self.isolated or self.spoof_check or self.filters_vlans
 
+    def ensure_bridge(self, call: Call) -> Link:
+        return host_bridge.ensure(
+            call.host,
+            self.bridge,
+            call.network,
+            mtu=self.mtu,
+            filters_vlans=self.filters_vlans,
+            promiscuous=self.promiscuous,
+        )
+
     @property
     def vlan_gateway(self) -> str:
         return f"{self.bridge}.{self.vlan}"
@@ -124,14 +132,14 @@ def _trunk(item: NetConf) -> "list[tuple[int, int]]":
 def add(call: Call) -> Result:
     conf = Conf(call)
     with Undo() as undo:
-        undo.push(_remove_unused, call.host, conf.bridge)
+        undo.push(host_bridge.remove_unused, call.host, conf.bridge)
         # Between here and the port's existence nobody may find the bridge unused and remove it.
         with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
-            bridge = _ensure_bridge(call, conf)
+            bridge = conf.ensure_bridge(call)
             if conf.mac:
                 from cnihook.sdk import neighbours  # few request an address
 
-                vlans = [conf.vlan or _DEFAULT_VLAN] if bridge.vlan_filtering else []
+                vlans = [conf.vlan or DEFAULT_VLAN] if bridge.vlan_filtering else []
                 neighbours.refuse_taken_mac(call.host, bridge, conf.mac, vlans=vlans)
             outer, inner = veth.add(
                 call, mtu=conf.mtu, mac=conf.mac, master=bridge.index, up=not conf.is_guarded
@@ -176,63 +184,16 @@ def add(call: Call) -> Result:
         return result
 
 
-def _ensure_bridge(call: Call, conf: Conf) -> Link:
-    host = call.host
-    bridge = existing = host.find_link(conf.bridge)
-    if not bridge:
-        try:
-            group, mac = veth.GROUP << 16, _random_mac()
-            host.add_bridge(
-                conf.bridge, mtu=conf.mtu, vlan_filtering=conf.filters_vlans, group=group, mac=mac
-            )
-        except NetlinkError as error:
-            if error.errno != errno.EEXIST:  # the reference plugin, which does not know our lock, was faster
-                raise
-        bridge = host.link(conf.bridge)
-        if _is_ours(bridge):
-            host.set_link(bridge, alias=f"{_MADE_FOR}{call.network}")
-    elif bridge.kind != "bridge":
-        raise CniError(INTERNAL, f'"{conf.bridge}" already exists but is not a bridge')
-    elif conf.filters_vlans and not bridge.vlan_filtering:
-        _filter_vlans(host, bridge)
-    if not _is_ours(bridge) and not sysfs.has_set_mac(bridge.name):
-        # Set to itself, the bridge keeps it; containers have it as their gateway's, and the result names it.
-        host.set_link(bridge, mac=bridge.mac)
-    router.ignore_advertisements(host, bridge, existing)
-    if not bridge.is_up or (conf.promiscuous and not bridge.promiscuous):
-        host.set_link(bridge, up=True, promiscuous=True if conf.promiscuous else None)
-    return bridge
-
-
-def _filter_vlans(host: Rtnl, bridge: Link) -> None:
-    """Enable VLAN filtering, by which ports of other programs would lose their tagged frames."""
-    others = " ".join(port.name for port in host.links(bridge.index) if not veth.is_own(port))
-    if others:
-        raise CniError(
-            INTERNAL,
-            f'"{bridge.name}" does not filter VLANs, and has ports of other programs: {others}',
-            "with filtering they lose frames of VLANs that they are not in; if that is right: "
-            f"ip link set {bridge.name} type bridge vlan_filtering 1",
-        )
-    host.set_vlan_filtering(bridge)
-
-
-def _random_mac() -> bytes:
-    """A MAC of this host's choice (locally administered), as the kernel would make one."""
-    first, *others = os.urandom(6)
-    return bytes([first & 0xFC | 0x02, *others])
-
-
 def _set_port(host: Rtnl, conf: Conf, port: Link) -> None:
     host.set_link(port, hairpin=conf.hairpin or None, isolated=conf.isolated or None)
     if not conf.filters_vlans:
         return
-    if conf.vlan and conf.vlan != _DEFAULT_VLAN and not conf.preserve_default_vlan:
-        host.delete_vlan(port, _DEFAULT_VLAN)
+    if conf.vlan and conf.vlan != DEFAULT_VLAN and not conf.preserve_default_vlan:
+        host.delete_vlan(port, DEFAULT_VLAN)
     for first, last in conf.trunk:
         host.add_vlan(port, first, last)
     # Last, for a trunk that has the native VLAN among its own would make it a tagged one.
-    host.add_vlan(port, conf.vlan or _DEFAULT_VLAN, pvid=True, untagged=True)
+    host.add_vlan(port, conf.vlan or DEFAULT_VLAN, pvid=True, untagged=True)
 
 
 def _set_addresses(call: Call, conf: Conf, bridge: Link, inner: Link, result: Result) -> None:
@@ -299,8 +260,8 @@ def _ensure_vlan_gateway(call: Call, conf: Conf, bridge: Link) -> Link:
             )
             port = host.link(port_name)
             host.set_link(port, alias=f"gateway {name}")
-            if not conf.preserve_default_vlan and conf.vlan != _DEFAULT_VLAN:
-                host.delete_vlan(port, _DEFAULT_VLAN)
+            if not conf.preserve_default_vlan and conf.vlan != DEFAULT_VLAN:
+                host.delete_vlan(port, DEFAULT_VLAN)
             host.add_vlan(port, conf.vlan, pvid=True, untagged=True)
             gateway = host.link(name)
         router.ignore_advertisements(host, gateway, bridge)
@@ -345,65 +306,13 @@ def delete(call: Call) -> None:
 
 def _remove_port(call: Call, bridge: str) -> None:
     port = veth.find_host_end(call)
-    if port and not _remove_unused(call.host, bridge, port):
+    if port and not host_bridge.remove_unused(call.host, bridge, port):
         # Not under the bridge's lock, so that many may wait at once.
         call.host.delete_link(port)
     # If another container's port went meanwhile, its DEL saw ours and left the bridge to us.
-    _remove_unused(call.host, bridge)
+    host_bridge.remove_unused(call.host, bridge)
     if not port and not call.host.find_link(bridge):
-        _remove_renamed(call)
-
-
-def _remove_renamed(call: Call) -> None:
-    """Remove what is unused on bridges that were made for this network and have got another name."""
-    alias = f"{_MADE_FOR}{call.network}"
-    for link in call.host.links():
-        if link.kind == "bridge" and link.alias == alias:
-            _remove_unused(call.host, link.name)
-
-
-def _remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
-    """Remove what is unused without the port `last`: gateways of VLANs, and a bridge that was made here.
-
-    If there is such, `last` goes with it in one request, and the answer is True.
-    """
-    with Lock(f"bridge-{name}", purpose="remove what is unused"):
-        bridge = host.find_link(name)
-        if last and last.master and last.master != (bridge.index if bridge else 0):
-            bridge = host.find_link_by_index(last.master)  # renamed since
-        if not bridge or bridge.kind != "bridge":
-            return False
-        ports = [port for port in host.links(bridge.index) if not last or port.index != last.index]
-        gateways = [port for port in ports if _is_ours(port)]
-        if len(ports) == len(gateways) and _is_ours(bridge):
-            unused = [*gateways, bridge]
-        else:
-            unused = _unused_gateways(host, ports, gateways)
-        if not unused:
-            return False
-        # A number of ours still: killed half-way through, this leaves a bridge that is known as one of ours.
-        group = veth.GROUP << 16 | int.from_bytes(os.urandom(2), "little") | 1
-        host.delete_links([*([last] if last else []), *unused], group)
-        return True
-
-
-def _unused_gateways(host: Rtnl, ports: "list[Link]", gateways: "list[Link]") -> "list[Link]":
-    """The ports of gateways into VLANs that no other port has any more."""
-    if not gateways:
-        return []
-    vlans = host.port_vlans()
-    used = {vlan for port in ports if port not in gateways for vlan in vlans.get(port.index, ())}
-    unused = []
-    for port in gateways:
-        own = vlans.get(port.index, set())
-        if not used & (own - {_DEFAULT_VLAN} or own):
-            unused.append(port)
-    return unused
-
-
-def _is_ours(link: Link) -> bool:
-    """True if the plugin made it: by its group or, for a bridge, its alias, as users change either."""
-    return link.group >> 16 == veth.GROUP or (link.kind == "bridge" and link.alias.startswith(_MADE_FOR))
+        host_bridge.remove_renamed(call.host, call.network)
 
 
 # CHECK, GC, STATUS
@@ -451,7 +360,7 @@ def _check_gateway(call: Call, conf: Conf, bridge: Link) -> None:
 
 
 def _check_vlans(conf: Conf, port: Link, present: "set[int]") -> None:
-    wanted = {conf.vlan or _DEFAULT_VLAN}
+    wanted = {conf.vlan or DEFAULT_VLAN}
     for first, last in conf.trunk:
         wanted.update(range(first, last + 1))
     if missing := sorted(wanted - present):
@@ -469,7 +378,7 @@ def repair(call: Call) -> None:
         return  # a new pair has to be made
     with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
         is_new = not host.find_link(conf.bridge)
-        bridge = _ensure_bridge(call, conf)
+        bridge = conf.ensure_bridge(call)
         known = next((each for each in result.interfaces if each.name == bridge.name), None)
         if is_new and known and known.mac and not known.sandbox:
             host.set_link(bridge, mac=known.mac)  # containers have it in mind as their gateway's
@@ -504,8 +413,8 @@ def gc(call: Call) -> None:
         lambda: spoofcheck.gc(call, owners),
         lambda: flows.forget_opened(call, masquerade.gc(call, owners)),
         lambda: ipam.gc(call),
-        lambda: _remove_unused(call.host, bridge),
-        lambda: _remove_renamed(call),
+        lambda: host_bridge.remove_unused(call.host, bridge),
+        lambda: host_bridge.remove_renamed(call.host, call.network),
     )
 
 
