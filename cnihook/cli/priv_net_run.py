@@ -234,13 +234,13 @@ def _take_down(container: "Container", settings: "Settings", log: "Log") -> str:
     """Detach from all networks, however far the attaching came.  Returns what went wrong, in words."""
     from cnihook import detach
     from cnihook.lean.words import describe
-    from cnihook.linux import netns
+    from cnihook.runtime import netns_names
 
     problem = ""
     try:
         detach.down(container.id, settings, log)
         # All that is left, maybe, of an attaching whose own undoing was interrupted.
-        netns.unbind(container.id, container.netns.identity)
+        netns_names.unbind(container.id, container.netns.identity)
     except Exception as error:
         problem = describe(error)
     log.discard()

@@ -9,6 +9,7 @@ The mark is older than the name and is removed after it.  So a name whose record
 mark, and a name that the operator gave with `ip netns add` has none.
 """
 
+import errno
 import os
 
 from cnihook.linux import netns
@@ -30,8 +31,9 @@ def bind(namespace: NetNS, container_id: str) -> None:
         earlier = identity_of(container_id)
         is_own = earlier == identity
         if not is_own:
-            if not netns.processes(earlier):
-                netns.unbind(container_id, earlier)
+            if netns.processes(earlier):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), netns.named(container_id))
+            netns.unbind(container_id, earlier)
             _mark(container_id, identity, os.O_TRUNC)
     try:
         netns.bind(namespace, container_id, again=is_own)

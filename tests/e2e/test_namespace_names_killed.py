@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names in /run/netns: each goes before the last record that tells of it, and an operator's own stays."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.facts import compare
+from tests.support.faults import fault
+from tests.support.host import Container, Host
+from tests.support.oci import CNIHOOK, RESULTS, bridge, call_hook, configure, wait_for
+
+pytestmark = pytest.mark.needs("strace")
+FAILING = {"type": "tuning", "sysctl": {"net.core.nonsense": "1"}}
+KILL = "error=EIO:signal=KILL:when=1"
+
+
+@pytest.fixture
+def container(host: Host) -> Iterator[Container]:
+    good, bad = bridge("good", "10.4.0.0/24"), bridge("bad", "10.5.0.0/24")
+    bad["plugins"].append(FAILING)
+    configure(host, good, bad)
+    host.leaves("file /run/cnihook/log/*", "dir /run/cni*", "sysctl *")
+    yield host.container("f", process=True)
+
+
+def hook(host: Host, event: str, container: Container, *launcher: str, networks: str = "good,bad") -> Any:
+    state = {
+        "ociVersion": "1.0",
+        "id": "f",
+        "pid": container.pid if event == "createRuntime" else 0,
+        "bundle": "/nowhere",
+        "annotations": {"cnihook.networks": networks},
+    }
+    if launcher:  # strace ends as what it runs did
+        argv = (*launcher, "/usr/bin/python3", "-IS", CNIHOOK, event)
+        return host.run(*argv, input=json.dumps(state), check=False)
+    return call_hook(host, event, state)
+
+
+def end(host: Host, container: Container) -> None:
+    container.destroy()
+    wait_for(lambda: not host.exists(f"/proc/{container.pid}"), "the end of the container")
+
+
+@pytest.mark.parametrize("release", ["poststop", "gc", "createRuntime"])
+@pytest.mark.parametrize("syscall", ["umount2", "unlink"])
+@pytest.mark.parametrize("what", [KILL, "error=EIO"], ids=["killed", "failing"])
+def test_name_of_a_failed_start_goes_before_the_last_record(
+    host: Host, container: Container, what: str, syscall: str, release: str
+) -> None:
+    path = "/run/netns/f" if syscall == "unlink" else ""
+    done = hook(host, "createRuntime", container, *fault(syscall, what, path))
+    assert done.returncode != 0
+    assert host.listdir(RESULTS), "the name is there still, and a record has to tell of it"
+    end(host, container)
+    if release == "createRuntime":
+        container = host.container("f", process=True)
+        assert hook(host, "createRuntime", container, networks="good").returncode == 0
+        assert container.addresses("eth0")
+        assert host.run("ip", "netns", "exec", "f", "ip", "link", "show", "eth0").returncode == 0
+        end(host, container)
+    done = host.run(CNIHOOK, "gc", check=False) if release == "gc" else hook(host, "poststop", container)
+    assert done.returncode == 0, done
+    compare(host.before, host.facts, host.stay)
+
+
+@pytest.mark.parametrize("command", ["poststop", "gc"])
+@pytest.mark.parametrize("syscall", ["umount2", "unlink"])
+def test_name_that_cannot_be_removed_keeps_the_record(
+    host: Host, container: Container, syscall: str, command: str
+) -> None:
+    assert hook(host, "createRuntime", container, networks="good").returncode == 0
+    end(host, container)
+
+    failing = fault(syscall, "error=EIO", "/run/netns/f" if syscall == "unlink" else "")
+    if command == "gc":
+        done = host.run(*failing, CNIHOOK, "gc", check=False)
+    else:
+        done = hook(host, "poststop", container, *failing)
+    assert done.returncode == 1 and host.listdir(RESULTS) == ["good-f-eth0"], done
+    assert hook(host, "poststop", container).returncode == 0
+    compare(host.before, host.facts, host.stay)
+
+
+def test_name_without_record_and_log_is_found(host: Host, container: Container) -> None:
+    """Another program has removed the record, and the log has been rotated away."""
+    assert hook(host, "createRuntime", container, networks="good").returncode == 0
+    host.run("cp", f"{RESULTS}/good-f-eth0", "/run/.host/record")
+    end(host, container)
+    assert host.run(*fault("umount2", KILL), CNIHOOK, "gc", check=False).returncode != 0
+    host.run("sh", "-c", f"rm -f {RESULTS}/* /run/cnihook/log/*")
+
+    found = host.run(CNIHOOK, "doctor", check=False).stdout
+    assert "name-left-over: /run/netns/f " in found
+    host.run(CNIHOOK, "doctor", "--fix", check=False)
+    compare(host.before, host.facts, host.stay)
+
+
+def test_operators_own_name_stays(host: Host, container: Container) -> None:
+    """`ip netns add` made it: no process is in it, and no record is of it."""
+    host.run("ip", "netns", "add", "f")
+    for words in (("gc",), ("doctor", "--fix")):
+        host.run(CNIHOOK, *words, check=False)
+        assert host.listdir("/run/netns") == ["f"]
+    assert hook(host, "createRuntime", container, networks="good").returncode == 0
+    end(host, container)
+    assert hook(host, "poststop", container).returncode == 0
+    assert host.listdir("/run/netns") == ["f"]
+    host.run("ip", "netns", "del", "f")
+
+
+@pytest.mark.parametrize("syscall", ["openat", "mount", "rename"])
+def test_killed_priv_net_run_leaves_no_name_that_is_not_found(
+    host: Host, container: Container, syscall: str
+) -> None:
+    """With --netns the namespace has its name before anything is on record."""
+    run = f"{CNIHOOK.rpartition('/')[0]}/priv-net-run"
+    words = ("--netns", "kept", "--network", "good", "--", "true")
+    host.run(
+        *fault(syscall, KILL, "/run/netns/kept" if syscall == "openat" else ""), run, *words, check=False
+    )
+    wait_for(lambda: host.run(CNIHOOK, "gc", check=False) and not host.exists("/run/netns/kept"), "gc")
+    assert not host.exists("/run/cnihook/kept.ns") and host.listdir(RESULTS) == []
