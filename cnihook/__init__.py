@@ -6,7 +6,8 @@ The house, from the top down; a folder uses only what stands below it:
 
     cli/        one file per command
     hook.py     the OCI hook: a container's state on stdin, its networks up or down
-    attach.py   all networks of one container, up (with rollback) or down
+    attach.py   all networks of one container, up (with rollback)
+    detach.py   down; and what containers that are gone have left
     oci/        what OCI runtimes say: the state, config.json, which networks are wanted
     runtime/    the runtime side of CNI: find networks, run their plugins, remember what is attached
     plugins/    one file per plugin type; run by name

@@ -182,7 +182,7 @@ def _release_stale(container: Container, settings: Settings, log: Log) -> "list[
     damaged: list[Damaged] = []
     known = cache.of_container(container.id, damaged=damaged)
     # Another namespace: a container that was restarted, or crashed and was started anew.  No result: whoever
-    # began to attach it was killed on the way.  No process: it is libcni's, and not ours to judge.
+    # began to attach it was killed on the way.  No process: libcni wrote it, and only its user can judge it.
     stale = [
         record
         for record in known

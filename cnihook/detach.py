@@ -2,9 +2,9 @@
 """
 Networks of a container, down; and what containers that are gone have left.
 
-Down knows nothing but the record, for when it comes, configuration, bundle and process may be gone; what it
-cannot take down stays on record, for the next try.  In this order: links, elements and leases, the name of
-the namespace, the record.
+Down uses the record alone, because configuration, bundle and process may be gone by then.  What it cannot
+take down stays on record, for the next try.  It removes, in this order: links, elements and leases, the name
+of the namespace, the record.
 """
 
 import os
@@ -92,10 +92,10 @@ def _down(container_id: str, going: "list[Record]", settings: Settings, log: Log
 
 
 def detach(record: Record, settings: Settings, *, last: bool = False) -> "Traffic | None":
-    """Take one attachment down by its record, and forget it.  The namespace's name goes with the last."""
+    """Take one attachment down and remove its record; before the last, the name of the namespace."""
     passed = take_down(record, settings)
     if last:
-        unname(record)  # the record outlives the name, for without it nobody would know of that
+        unname(record)  # before the record, because without that the name is not found
     record.remove()
     return passed
 
@@ -115,7 +115,7 @@ def take_down(record: Record, settings: Settings) -> "Traffic | None":
 def release_remains(container_id: str, damaged: "list[Damaged]", settings: Settings, log: Log) -> int:
     """Release what a container left without a sound record, under its lock.  Returns how many attachments.
 
-    Raise InUse if that is not sure, or the first error; then what tells of it stays.
+    Raise InUse if it may be in use, or the first error; then the file or the name stays.
     """
     from cnihook.runtime import salvage  # few come here, and would pay for it
 

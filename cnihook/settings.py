@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where networks and plugins are found."""
+"""The folders of networks and of plugins."""
 
 import os
 
@@ -23,6 +23,6 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: "Mapping[str, str]") -> "Settings":
-        """NETCONFPATH and CNI_PATH, as every CNI tool reads them; empty is as good as unset."""
+        """NETCONFPATH and CNI_PATH, as every CNI tool reads them; empty counts as unset."""
         path = [os.path.abspath(folder) for folder in environment.get("CNI_PATH", "").split(":") if folder]
         return cls(os.path.abspath(environment.get("NETCONFPATH") or networks.DEFAULT_FOLDER), path or None)

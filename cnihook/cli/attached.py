@@ -105,7 +105,7 @@ def _is_alive(record: Record) -> bool:
         return not attachment.is_gone(record)
     except (CniError, OSError) as error:
         complain(f"container {record.container_id}: {describe(error)}")
-        return True  # as for gc, which takes down nothing of which it cannot tell
+        return True  # gc keeps it, too
 
 
 def _state(record: Record, alive: bool) -> str:

@@ -15,6 +15,9 @@ from cnihook.spec.names import check_container_id, check_ifname
 DESCRIPTION = """\
 Release the networks of containers that are gone: after a crash, a reboot, a poststop that never ran.
 
+An attachment whose record is damaged or lost is released by the names in the kernel and in leases, once no
+process and no other namespace has it.
+
 Without NETWORK: all that this tool attached, and whose process or namespace has ended; what other CNI
 runtimes attached is never touched.  With NETWORK, as `cnitool gc`: all attachments of that network, whoever
 made them, whose namespace has ended; then its plugins release what belongs to none of those that are left.

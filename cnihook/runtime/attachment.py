@@ -151,7 +151,7 @@ def _attachers_path(network: Network, record: Record, plugin_path: "list[str] | 
 
 
 def living_path(record: Record) -> str:
-    """Return a path to the namespace that was attached, empty if it is gone.  libcni's records cannot tell.
+    """Return a path to the namespace that was attached, empty if it is gone; of libcni's record, its path.
 
     Raise OSError if that cannot be found out.
     """

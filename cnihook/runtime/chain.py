@@ -319,7 +319,7 @@ def _in_context(error: Exception, network: Network, index: int, verb: str) -> Cn
     found = as_cni_error(error)
     plugin_type = network.plugins[index].get("type")
     context = f'plugin type="{plugin_type}" name="{network.name}" failed ({verb})'
-    kind = type(found) if isinstance(found, ResourceTaken) else CniError  # what callers tell apart
+    kind = type(found) if isinstance(found, ResourceTaken) else CniError
     wrapped = kind(found.code or INTERNAL, f"{context}: {found.msg}", found.details)
     for note in getattr(error, "__notes__", ()):
         wrapped.add_note(note)

@@ -316,7 +316,7 @@ class CNI:
     def _stale(
         self, network: str, keep: "set[tuple[str, str]] | None", errors: "list[CniError]"
     ) -> "list[Record]":
-        """As stale(); what cannot be found out is added to `errors`, and the attachment is not stale."""
+        """As stale().  An attachment that cannot be judged is kept, and its error added to `errors`."""
         unreadable: list[OSError] = []
         records = cache.all_records(self.cache_folder, unreadable=unreadable)
         errors += map(as_cni_error, unreadable)

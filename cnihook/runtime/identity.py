@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The identity of an attached process, as its record stores it: enough to tell it from any other, ever.
+The identity of an attached process, as its record stores it: enough to distinguish it from any other, ever.
 
 Container IDs, process IDs and the inodes of namespaces are used again.  The key `cnihook` of a record has:
 
@@ -25,7 +25,7 @@ _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # <linux/proc_ns.h> PROC_PID_INIT_INO
 
 
 class CannotTell(CniError):
-    """It cannot be found out whether the process of a record runs, so it counts as running."""
+    """An error for a process of which it cannot be found out whether it runs; it counts as running."""
 
     def __init__(self, msg: str, details: str = "") -> None:
         super().__init__(INVALID_ENVIRONMENT, msg, details)

@@ -195,7 +195,7 @@ def refuse_if_used(identity: "Identity") -> None:
 
 
 def is_free(identity: "Identity") -> bool:
-    """Return True if the attachment is certainly not in use, whoever made it."""
+    """Return True if the attachment is certainly not in use."""
     container_id = identity[1]
     owner = owner_of(identity)
     is_known = _owners().get(owner) or identity in _leases() or _host_ends(owner)

@@ -171,7 +171,7 @@ def move_aside(path: str) -> str:
 def collect(
     damaged: "list[Damaged]", conf_folder: str, plugin_path: "list[str] | None", log: "Log | None"
 ) -> "list[Identity]":
-    """Release what is left by these files, and what no file tells of.  Returns what was released.
+    """Release what is left by these files, and what is left without a file.  Returns what was released.
 
     What is in use by another runtime's record is left alone; what cannot be released is an event in `log`.
     """

@@ -176,7 +176,7 @@ printf '{"cniVersion":"1.0.0","code":999,"msg":"cannot unmarshal string into fie
 def test_executable_that_refuses_add_and_del_alike_leaves_no_record(
     host: Host, container: Container, place: str, way: str
 ) -> None:
-    """As the reference plugins do with a configuration that they cannot parse."""
+    """The reference plugins do so with a configuration that they cannot parse."""
     folder = external(host, "strict", REFUSE)
     others = [BRIDGE] if place == "behind" else []
     configure(host, [*others, {"type": "strict"}, {"type": "portmap"}])

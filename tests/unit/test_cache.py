@@ -194,7 +194,7 @@ def test_what_is_not_a_file_is_not_opened(state: Path, kind: str) -> None:
 
 
 def test_record_that_cannot_be_read_is_an_error(state: Path) -> None:
-    """It is not absent: the attachment would be forgotten."""
+    """An error is not absence: the attachment would be lost."""
     code = """\
 import os, resource
 cache.Record("mynet", "c1", "eth0", config=b"").write()
@@ -216,7 +216,7 @@ for look in (
 
 
 def test_another_runtimes_damaged_record_is_known(state: Path) -> None:
-    """Its attachment is not for cnihook to release."""
+    """Only that runtime may release its attachment."""
     plant(state, "mynet-c1-eth0", LIBCNIS[:-20])
     boot = ProcessIdentity("boot", 1, 2, (3, 4))
     record("own", process=boot, result=RESULT).write()
