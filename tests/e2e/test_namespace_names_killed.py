@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names in /run/netns: each goes before the last record that tells of it, and an operator's own stays."""
+"""Names in /run/netns: each is removed before the last record, and an operator's own stays."""
 
 import json
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def test_name_of_a_failed_start_goes_before_the_last_record(
     path = "/run/netns/f" if syscall == "unlink" else ""
     done = hook(host, "createRuntime", container, *fault(syscall, what, path))
     assert done.returncode != 0
-    assert host.listdir(RESULTS), "the name is there still, and a record has to tell of it"
+    assert host.listdir(RESULTS), "the name is there still, so its record must be"
     end(host, container)
     if release == "createRuntime":
         container = host.container("f", process=True)
@@ -116,7 +116,7 @@ def test_operators_own_name_stays(host: Host, container: Container) -> None:
 def test_killed_priv_net_run_leaves_no_name_that_is_not_found(
     host: Host, container: Container, syscall: str
 ) -> None:
-    """With --netns the namespace has its name before anything is on record."""
+    """A namespace of --netns has its name before anything is on record."""
     run = f"{CNIHOOK.rpartition('/')[0]}/priv-net-run"
     words = ("--netns", "kept", "--network", "good", "--", "true")
     host.run(
