@@ -110,15 +110,6 @@ def _with_source(address: Address, part: int) -> "list[Flow]":
     return [Flow(body, version) for body in answer if bytes(address) in body]
 
 
-def has_flows() -> bool:
-    """False if the host keeps track of no flow at all, or the kernel has no conntrack."""
-    try:
-        with open("/proc/sys/net/netfilter/nf_conntrack_count", "rb") as file:
-            return file.read().strip() != b"0"
-    except OSError:
-        return False
-
-
 def _is_udp(body: bytes) -> bool:
     protocol = attributes(attributes(attributes(body, 4)[_TUPLE_ORIG]).get(_TUPLE_PROTO, b""))
     return protocol.get(_PROTO_NUM) == bytes([UDP])

@@ -219,11 +219,11 @@ def _forget_flows(published: "Iterable[Port]", is_meant: "Callable[[Flow], bool]
     for port in published:
         if port.protocol == "udp":
             numbers.setdefault(port.version, set()).add(port.number)
-    if not numbers:
+    if not (numbers and flows.has_any()):
         return
     from cnihook.linux import conntrack
 
-    for version, some in numbers.items() if conntrack.has_flows() else ():
+    for version, some in numbers.items():
         for flow in conntrack.flows(version, some):
             if is_meant(flow):
                 conntrack.delete(flow)
