@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import time
+from typing import Any
 
 from tests.support.skip import need_root
 from tests.support.soak import crew, crowd, damage, disks, matrix, reboot, report, tracer
@@ -46,25 +47,20 @@ def main(argv: list[str]) -> int:
 
 def _jobs(part: str, seed: int, options: argparse.Namespace) -> list[Job]:
     """In full, or with --quick a sample that takes seconds."""
-    quick = options.quick
     if part in ("kill", "error"):
-        return (
-            matrix.jobs(part, seed, 150, 3.0, 8)
-            if quick
-            else matrix.jobs(part, seed, 150 if part == "kill" else 120)
-        )
+        limit = {"kill": 150, "error": 120}[part]
+        return matrix.jobs(part, seed, limit, 2.0, 5) if options.quick else matrix.jobs(part, seed, limit)
     if part == "damage":
-        return damage.jobs(seed, 10**6, 2, 8.0) if quick else damage.jobs(seed, 10**6, options.jobs)
-    if part == "disks":
-        return disks.jobs(seed, 60, 3.0, 4) if quick else disks.jobs(seed, 60)
-    if part == "reboot":
-        return reboot.jobs(seed, 60, 3.0, 4) if quick else reboot.jobs(seed, 60)
-    return crowd.jobs(part, seed, AMOUNTS[part][quick])
+        return damage.jobs(seed, ALL, 1, 6.0) if options.quick else damage.jobs(seed, ALL, options.jobs)
+    if part in ("disks", "reboot"):
+        return ONE[part].jobs(seed, 60, 2.0, 2) if options.quick else ONE[part].jobs(seed, 60)
+    return crowd.jobs(part, seed, AMOUNTS[part][options.quick])
 
 
 PARTS = ("kill", "error", "damage", "disks", "reboot", "crowd", "exhausted", "many")
-ONE = {"kill": matrix, "error": matrix, "damage": damage, "disks": disks, "reboot": reboot}
-AMOUNTS = {"crowd": (8000, 160), "exhausted": (2000, 160), "many": (1000, 40)}  # in full, in a sample
+ONE: dict[str, Any] = {"kill": matrix, "error": matrix, "damage": damage, "disks": disks, "reboot": reboot}
+AMOUNTS = {"crowd": (8000, 128), "exhausted": (2000, 96), "many": (1000, 24)}  # in full, in a sample
+ALL = 1 << 30
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -94,7 +94,7 @@ class _Worker:
 
     def kill(self) -> None:
         try:
-            os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
 

@@ -9,7 +9,7 @@ from tests.support.soak.crew import Entry, Results
 
 
 class Progress:
-    """Failures at once, and a line every ten seconds on a terminal."""
+    """Failures at once, and a line every half minute."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -25,7 +25,7 @@ class Progress:
                 f"FAILED {entry['point']}\n{_indented(entry['problem'])}\n  again: {_again(entry['point'])}",
                 flush=True,
             )
-        elif sys.stderr.isatty() and time.monotonic() - self._shown > 10:
+        elif time.monotonic() - self._shown > 30:
             self._shown = time.monotonic()
             print(f"soak: {self._points} points, now {part}", file=sys.stderr)
 

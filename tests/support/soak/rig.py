@@ -36,13 +36,16 @@ class Problem(Exception):
 
 
 def enter(work: Callable[[], None]) -> NoReturn:
-    """Call a function as process 1 of a new throw-away host; then exit, with 1 if it raised."""
+    """Call a function as process 1 of a new throw-away host; then exit, with 1 if it raised.
+
+    The host ends with the process that called this, and that one with its parent.
+    """
+    place.end_with_parent()
     place.make()
     pid = os.fork()
     if pid:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda _number, _frame: os.kill(pid, signal.SIGKILL))
         os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+    place.end_with_parent()
     place.mount_proc()
     # A hook that fails imports what others need not; it must not store that beside its sources.
     place.bind(str(CHECKOUT), str(CHECKOUT), read_only=True)

@@ -32,7 +32,7 @@ from tests.support.soak.syscalls import (
     PRIVATE,
 )
 
-SECONDS = 20.0  # that one call of a program may take
+SECONDS = 45.0  # that one call of a program may take; a lock is waited for 30 s
 
 # linux/ptrace.h
 TRACEME, POKEUSER, CONT, GETREGS, SYSCALL, SETOPTIONS = 0, 6, 7, 12, 24, 0x4200
