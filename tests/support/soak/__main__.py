@@ -53,7 +53,8 @@ def _jobs(part: str, seed: int, options: argparse.Namespace) -> list[Job]:
     if part == "damage":
         return damage.jobs(seed, ALL, 1, 6.0) if options.quick else damage.jobs(seed, ALL, options.jobs)
     if part in ("disks", "reboot"):
-        return ONE[part].jobs(seed, 60, 2.0, 2) if options.quick else ONE[part].jobs(seed, 60)
+        make = disks.jobs if part == "disks" else reboot.jobs
+        return make(seed, 60, 2.0, 2) if options.quick else make(seed, 60)
     return crowd.jobs(part, seed, AMOUNTS[part][options.quick])
 
 
