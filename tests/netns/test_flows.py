@@ -10,6 +10,7 @@ from tests.netns.differences import SPEC_1_1
 from tests.support.cni import with_previous_result
 from tests.support.host import ACCEPT_DAD, Container, Host, Outside
 from tests.support.ipam import leased
+from tests.support.oci import wait_for
 from tests.support.traffic import family_of
 
 pytestmark = pytest.mark.needs("conntrack")
@@ -78,8 +79,7 @@ def test_flows_end_without_a_previous_result(host: Host) -> None:
     conf = network("bridge", 4, cniVersion="0.3.1")
     container = host.container("c1")
     host.cni("ADD", conf, container)
-    send(container)
-    assert flows(host, 4)
+    send(host, container)
 
     host.cni("DEL", conf, container)
     assert not flows(host, 4)
@@ -95,9 +95,8 @@ def test_flows_of_another_container_stay(host: Host, path: str) -> None:
     conf = network("bridge", 4)
     first, _ = attach(host, conf, "c1")
     second, sent = attach(host, conf, "c2")
-    send(first)
+    send(host, first)
     before = flows(host, 4)
-    assert before
 
     if path == "own":
         host.cni("DEL", sent, second)
@@ -106,9 +105,11 @@ def test_flows_of_another_container_stay(host: Host, path: str) -> None:
     assert flows(host, 4).split("src=")[1:] == before.split("src=")[1:]
 
 
-def send(container: Container) -> None:
+def send(host: Host, container: Container) -> None:
+    """Open a flow; the host has it once the container knows the MAC address of its gateway."""
     with container.socket(socket.SOCK_DGRAM) as client:
         client.sendto(b"ping", (SERVER[4], 5353))
+        wait_for(lambda: flows(host, 4), "a flow of the container")
 
 
 @SPEC_1_1
@@ -117,8 +118,7 @@ def test_gc_ends_the_flows_of_what_it_removes(host: Host, kind: str) -> None:
     host.outside()
     conf = network(kind, 4, cniVersion="1.1.0")
     first, _ = attach(host, conf, "c1")
-    send(first)
-    assert flows(host, 4)
+    send(host, first)
 
     host.cni("GC", conf | {"cni.dev/valid-attachments": []})
     assert not flows(host, 4)
