@@ -3,8 +3,8 @@
 nftables: transactions through libnftables, and the few questions that it answers too slowly asked directly.
 
 libnftables in this process costs 2 to 3 ms, loading it and the first transaction, and 0.2 ms for each after
-that; the `nft` program, which serves where the library is missing, costs 2 ms a call.  What the first
-container of a plain network needs is declared without either, by nft_objects.
+that; the `nft` program, which serves where the library is missing, costs 2 ms a call.  Nearly all is
+declared without either, by nft_objects.
 
 Two costs do not show there.  A transaction that the kernel refuses takes it 10 to 20 ms, so nothing here
 finds out by being refused.  And one that removes anything, if only by "flush", or adds a chain that is there
@@ -96,14 +96,27 @@ _backend: "_Libnftables | _Program | None" = None
 _socket: "Netlink | None" = None  # kept, since closing it may have to wait
 
 
+def load() -> None:
+    """Open libnftables, for run(), before an operation changes anything.
+
+    It ends the process (exit code 3) if it cannot have a socket, and later on it opens none.  Raises OSError
+    for the usual reasons of that, such as too many open files.
+    """
+    global _backend
+    if _backend:
+        return
+    Netlink(NETLINK_NETFILTER).close()
+    try:
+        _backend = _Libnftables()
+    except OSError:
+        _backend = _Program()
+    _backend.run("")
+
+
 def run(commands: str, what: str) -> None:
     """Do all of the commands or none.  Raises NftError, with `what` in words as its subject."""
-    global _backend
-    if not _backend:
-        try:
-            _backend = _Libnftables()
-        except OSError:
-            _backend = _Program()
+    load()
+    assert _backend
     reason = _backend.run(commands)
     if reason is not None:
         first = reason.strip().partition("\n")[0].removeprefix("Error: ")

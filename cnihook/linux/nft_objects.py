@@ -2,8 +2,9 @@
 """
 Tables, chains, maps and rules as messages for nft.change(), where loading libnftables is a tenth of an ADD.
 
-That is for the first container of a network, which on most machines is the only one, and for its DEL.  What
-is declared rarely, or reads better in nft's own words, goes through nft.run().  `nft list` shows no
+That is for the first container of a network, which on most machines is the only one, and for its DEL.  And
+libnftables ends the process where it gets no socket, half-way through an operation.  What is left for
+nft.run() is what published ports rely on, their conditions, and the spoof check.  `nft list` shows no
 difference.  <linux/netfilter/nf_tables.h> has the messages, and nft's --debug=netlink the expressions.
 """
 
@@ -26,13 +27,16 @@ _NEWRULE, _DELRULE, _NEWSET, _DELSET = SUBSYSTEM | 6, SUBSYSTEM | 8, SUBSYSTEM |
 _NAME, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7  # the table is attribute 1 of all
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LEN, _SET_DATA_TYPE, _SET_ID = 2, 3, 4, 5, 6, 10
+_SET_USERDATA = 13
+_NATIVE_ORDER = struct.pack("=BBI", 0, 4, 1)  # libnftnl's NFTNL_UDATA_SET_KEYBYTEORDER, of the host
 _MAP, _VERDICTS = 0x8, 0xFFFFFF00
-_RULE_CHAIN, _RULE_EXPRESSIONS, _LIST_ELEM, _EXPR_NAME, _EXPR_DATA = 2, 4, 1, 1, 2
+_RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _LIST_ELEM, _EXPR_NAME, _EXPR_DATA = 2, 3, 4, 1, 1, 2
 _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 1, 2, 1, 2
 _EQUAL, _NOT_EQUAL = 0, 1
 _CT_STATE, _STATE_INVALID = 0, 1
 _NFPROTO = {4: bytes((2,)), 6: bytes((10,))}
 _SOURCE, _DESTINATION = {4: (12, 4), 6: (8, 16)}, {4: (16, 4), 6: (24, 16)}  # offset and length
+_META_IIFNAME, _META_OIFNAME = 6, 7
 _META_NFPROTO, _NETWORK_HEADER, _REGISTER, _VERDICT_REGISTER = 15, 1, 1, 0
 
 
@@ -61,18 +65,28 @@ def delete_chain(table: str, name: str) -> "Message":
 
 def verdict_map(table: str, name: str, key: "tuple[int, int]") -> "Message":
     """A map from keys of a type, such as IPV4_ADDR, to chains."""
+    return _new_set(table, name, _MAP, key, _u32(_SET_DATA_TYPE, _VERDICTS))
+
+
+def _new_set(table: str, name: str, flags: int, key: "tuple[int, int]", data: bytes = b"") -> "Message":
     kind, length = key
+    if key == IFNAME:
+        data += attr(_SET_USERDATA, _NATIVE_ORDER)  # or nft lists its elements as empty
     return (
         _NEWSET,
         NLM_F_CREATE,
         text(_NAME, table)
         + text(_SET_NAME, name)
-        + _u32(_SET_FLAGS, _MAP)
+        + _u32(_SET_FLAGS, flags)
         + _u32(_SET_KEY_TYPE, kind)
         + _u32(_SET_KEY_LEN, length)
-        + _u32(_SET_DATA_TYPE, _VERDICTS)
+        + data
         + _u32(_SET_ID, 1),  # by which rules of the same transaction may name it; ours use its name
     )
+
+
+def value_set(table: str, name: str, key: "tuple[int, int]") -> "Message":
+    return _new_set(table, name, 0, key)
 
 
 def delete_set(table: str, name: str) -> "Message":
@@ -82,6 +96,11 @@ def delete_set(table: str, name: str) -> "Message":
 
 def flush(table: str, chain: str) -> "Message":
     return _DELRULE, 0, text(_NAME, table) + text(_RULE_CHAIN, chain)
+
+
+def delete_rule(table: str, chain: str, handle: int) -> "Message":
+    body = text(_NAME, table) + text(_RULE_CHAIN, chain) + attr(_RULE_HANDLE, struct.pack(">Q", handle))
+    return _DELRULE, 0, body
 
 
 def rule(table: str, chain: str, *expressions: bytes) -> "Message":
@@ -124,6 +143,25 @@ def invalid() -> bytes:
     return load + _mask(struct.pack("=I", _STATE_INVALID)) + _compare(_NOT_EQUAL, bytes(4))
 
 
+def enters_by(name: str) -> bytes:
+    """Go on with what enters by this interface."""
+    return _meta(_META_IIFNAME) + _compare(_EQUAL, interface(name))
+
+
+def leaves_by(name: str) -> bytes:
+    return _meta(_META_OIFNAME) + _compare(_EQUAL, interface(name))
+
+
+def leaves_by_any(names: str) -> bytes:
+    """Go on with what leaves by an interface of this set."""
+    return _meta(_META_OIFNAME) + _expression("lookup", text(1, names), _u32(2, _REGISTER))
+
+
+def interface(name: str) -> bytes:
+    """The name of an interface as a key or value: 16 bytes (IFNAMSIZ)."""
+    return name.encode().ljust(IFNAME[1], b"\0")
+
+
 def vmap(name: str) -> bytes:
     """Go where the map says."""
     return _expression("lookup", text(1, name), _u32(2, _REGISTER), _u32(3, _VERDICT_REGISTER))
@@ -140,9 +178,12 @@ def masquerade() -> bytes:
     return _expression("masq")
 
 
+def _meta(key: int) -> bytes:
+    return _expression("meta", _u32(1, _REGISTER), _u32(2, key))
+
+
 def _of_version(version: int) -> bytes:
-    load = _expression("meta", _u32(1, _REGISTER), _u32(2, _META_NFPROTO))
-    return load + _compare(_EQUAL, _NFPROTO[version])
+    return _meta(_META_NFPROTO) + _compare(_EQUAL, _NFPROTO[version])
 
 
 def _load(offset: int, length: int) -> bytes:

@@ -15,7 +15,7 @@ import errno
 import os
 
 from cnihook.lean.address import IPNet
-from cnihook.linux import nft
+from cnihook.linux import nft, nft_objects
 from cnihook.linux.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
@@ -148,8 +148,8 @@ class NftFilter:
 
     def add_forward(self) -> None:
         """The chain FORWARD, which iptables-nft makes when it has a rule or a policy for it, and keeps."""
-        chain = "FORWARD { type filter hook forward priority filter ; policy accept ; }"
-        nft.run(f"add chain {self._family} {TABLE} {chain}", f"add chain FORWARD for {self.name}")
+        chain = nft_objects.chain(TABLE, "FORWARD", "filter", nft_objects.FORWARD, nft_objects.FILTER)
+        nft.change(self._family, [chain], f"add chain FORWARD for {self.name}")
 
     def rules(self, chain: str) -> "list[Rule]":
         return [_read_rule(rule) for rule in nft.rules(self._family, TABLE, chain)]

@@ -134,6 +134,12 @@ def _check_backend(conf: NetConf) -> None:
 # ADD
 
 
+def acquire(conf: NetConf) -> None:
+    """Open libnftables if ADD will declare anything."""
+    if conf.object("runtimeConfig").has("portMappings"):
+        ports.acquire(conditional=any(conf.has(key) for key in _CONDITIONS.values()))
+
+
 def add(call: Call) -> Result:
     conf = Conf(call)
     result = call.prev_result

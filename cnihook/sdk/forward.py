@@ -22,7 +22,7 @@ from cnihook.linux import nft, nft_objects
 from cnihook.linux.flock import Lock
 from cnihook.sdk import accept, table
 from cnihook.sdk.call import Call
-from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
+from cnihook.sdk.table import FAMILY, LOCK, NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,13 +33,6 @@ POLICIES = ("same-bridge", "isolated")
 _BASE_CHAIN, _MEMBERS, _BRIDGES = "forward", "forward-members", "forward-bridges"
 _ACCEPT = "forward-accept-"
 _POLICIES = tuple(f"forward-{policy}/" for policy in POLICIES)
-
-_DECLARE_POLICIES = f"""\
-add table {TABLE}
-add set {TABLE} {_BRIDGES} {{ type ifname ; }}
-add chain {TABLE} {_BASE_CHAIN} {{ type filter hook forward priority filter ; }}
-flush chain {TABLE} {_BASE_CHAIN}
-"""
 
 
 def accept_chain(call: Call, end: "str | IPNet") -> str:
@@ -62,7 +55,7 @@ def join(call: Call, chains: "Sequence[str]") -> None:
     what = f"set up forwarding for {call.owner}"
     policies = sorted({chain for chain in [*present, *chains] if chain.startswith(_POLICIES)})
     if not _are_intact(policies):
-        nft.run("\n".join(_declared(policies)), what)
+        nft.change(FAMILY, _declared(policies), what)
     missing = [chain for chain in chains if chain not in present]
     messages = []
     if missing:
@@ -131,14 +124,12 @@ def _bridge(chain: str) -> str:
     return chain.partition("/")[2]
 
 
-def _rules(chain: str) -> "list[str]":
-    """What is in the chain of a policy."""
-    own = (
-        [f'oifname "{_bridge(chain)}" return']
-        if chain == policy_chain("same-bridge", _bridge(chain))
-        else []
-    )
-    return [*own, f"oifname @{_BRIDGES} drop"]
+def _rules(chain: str) -> "list[bytes]":
+    """The rules in the chain of a policy, each as its expressions."""
+    others = nft_objects.leaves_by_any(_BRIDGES) + nft_objects.verdict(nft_objects.DROP)
+    if chain != policy_chain("same-bridge", _bridge(chain)):
+        return [others]
+    return [nft_objects.leaves_by(_bridge(chain)) + nft_objects.verdict(nft_objects.RETURN), others]
 
 
 def _are_intact(policies: "Sequence[str]") -> bool:
@@ -151,22 +142,28 @@ def _are_intact(policies: "Sequence[str]") -> bool:
 
 
 def _is_listed(bridge: str) -> bool:
-    return nft.comment_of(FAMILY, NAME, _BRIDGES, bridge.encode().ljust(16, b"\0")) is not None
+    return nft.comment_of(FAMILY, NAME, _BRIDGES, nft_objects.interface(bridge)) is not None
 
 
-def _declared(policies: "Iterable[str]") -> "list[str]":
+def _declared(policies: "Iterable[str]") -> "list[nft_objects.Message]":
     """The chains of the policies, and the ways to them."""
-    commands = [_DECLARE_POLICIES]
+    messages = [
+        nft_objects.table(NAME),
+        nft_objects.value_set(NAME, _BRIDGES, nft_objects.IFNAME),
+        nft_objects.chain(NAME, _BASE_CHAIN, "filter", nft_objects.FORWARD, nft_objects.FILTER),
+        nft_objects.flush(NAME, _BASE_CHAIN),
+    ]
     for chain in policies:
         bridge = _bridge(chain)
-        commands += [
-            f'add element {TABLE} {_BRIDGES} {{ "{bridge}" }}',
-            f"add chain {TABLE} {chain}",
-            f"flush chain {TABLE} {chain}",
-            *(f"add rule {TABLE} {chain} {rule}" for rule in _rules(chain)),
-            f'add rule {TABLE} {_BASE_CHAIN} iifname "{bridge}" jump {chain}',
+        jump = nft_objects.enters_by(bridge) + nft_objects.verdict(nft_objects.JUMP, chain)
+        messages += [
+            nft.new_element(NAME, _BRIDGES, nft_objects.interface(bridge), ""),
+            nft_objects.chain(NAME, chain),
+            nft_objects.flush(NAME, chain),
+            *(nft_objects.rule(NAME, chain, rule) for rule in _rules(chain)),
+            nft_objects.rule(NAME, _BASE_CHAIN, jump),
         ]
-    return commands
+    return messages
 
 
 def _remove(members: "list[str]") -> None:
@@ -177,7 +174,7 @@ def _remove(members: "list[str]") -> None:
     present = table.chains()
     policies = [name for name in present if name.startswith(_POLICIES)]
     if not _are_intact(policies):  # somebody has flushed them, and so they count too little
-        nft.run("\n".join(_declared(policies)), "restore the policies of bridges")
+        nft.change(FAMILY, _declared(policies), "restore the policies of bridges")
         present = table.chains()
     accepted = [name for name in present if name.startswith(_ACCEPT)]
     done: list[str] = []
@@ -200,9 +197,9 @@ def _remove_chains(unused: "list[str]", policies: "list[str]", wanted: "list[str
         return
     gone = [name for name in policies if name not in wanted]
     if gone:
-        commands = _declared(wanted)
+        messages = _declared(wanted)
         for bridge in {_bridge(name) for name in gone} - {_bridge(name) for name in wanted}:
-            commands.append(f'delete element {TABLE} {_BRIDGES} {{ "{bridge}" }}')
-        commands += [f"delete chain {TABLE} {name}" for name in gone]
-        nft.run("\n".join(commands), "remove the policy of a bridge")
+            messages.append(nft.old_element(NAME, _BRIDGES, nft_objects.interface(bridge)))
+        messages += [nft_objects.delete_chain(NAME, name) for name in gone]
+        nft.change(FAMILY, messages, "remove the policy of a bridge")
     table.remove(table.chains(), unused)

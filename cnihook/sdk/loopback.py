@@ -38,7 +38,7 @@ _HOOKS = {
 _OUTGOING = (
     f"ip saddr {LOOPBACK} ct direction original ct status dnat ct status snat ip saddr set {STAND_IN}"
 )
-_ANSWER = 'iif != "lo" ct direction reply ct status dnat'
+_ANSWER = 'iifname != "lo" ct direction reply ct status dnat'
 _RULES = {
     _OUT: _OUTGOING,
     _BACK: f"{_ANSWER} ip daddr {LOOPBACK} ip daddr set ct reply ip daddr",

@@ -21,7 +21,7 @@ number of ports, that costs the same.
 import errno
 
 from cnihook.lean.address import Address, IPNet
-from cnihook.linux import nft
+from cnihook.linux import nft, nft_objects
 from cnihook.linux.flock import Lock
 from cnihook.sdk import loopback, table
 from cnihook.sdk.call import Call
@@ -75,8 +75,8 @@ def _base() -> "Iterator[str]":
             yield f"flush chain {TABLE} {chain}"
     yield from loopback.declaration()
     # NAT comes before the kernel drops what arrives from outside for 127.0.0.1, and would pass it on.
-    yield f'add rule {TABLE} {GUARD} iif != "lo" ip daddr 127.0.0.0/8 drop'
-    yield f'add rule {TABLE} {GUARD} iif != "lo" ip saddr 127.0.0.0/8 drop'
+    yield f'add rule {TABLE} {GUARD} iifname != "lo" ip daddr 127.0.0.0/8 drop'
+    yield f'add rule {TABLE} {GUARD} iifname != "lo" ip saddr 127.0.0.0/8 drop'
     yield f"add rule {TABLE} ports-prerouting fib daddr type local jump ports"
     # The kernel lets no answer to ::1 in, so what goes there is left to processes of the host.
     yield f"add rule {TABLE} ports-output ip6 daddr ::1 return"
@@ -192,6 +192,12 @@ def _maps_for(conditions: "Mapping[int, str]") -> "dict[int, _Maps]":
 
 
 # ADD
+
+
+def acquire(*, conditional: bool) -> None:
+    """Open libnftables, unless all that ports rely on is there; `conditional`: under conditions."""
+    if conditional or not _is_whole(table.chains()):
+        nft.load()
 
 
 def add(
@@ -409,15 +415,11 @@ def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
     """Remove elements, and what none needs any more: another's DEL may have been killed in between."""
     elements = [nft.old_element(NAME, each.maps.of(each.port), each.port.key) for each in ports]
     elements += [nft.old_element(NAME, f"ports-to{one.version}", one) for one in addresses]
-    commands: list[str] = []
     for maps in {element.maps for element in ports}:
         gone = {element.port for element in ports if element.maps == maps}
         if any(port.address for port in gone) or maps.is_conditional:
-            commands += _no_longer_needed(maps, gone)
-    if elements:
-        nft.change(FAMILY, elements, "unpublish ports")
-    if commands:
-        nft.run("\n".join(commands), "unpublish ports")
+            elements += _no_longer_needed(maps, gone)
+    nft.change(FAMILY, elements, "unpublish ports")
 
     chains = table.chains()
     ours = [name for name in chains if name.startswith(_FROM)]
@@ -435,21 +437,21 @@ def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
     )
 
 
-def _no_longer_needed(maps: _Maps, gone: "set[Port]") -> "Iterator[str]":
+def _no_longer_needed(maps: _Maps, gone: "set[Port]") -> "Iterator[nft_objects.Message]":
     """What goes with the last port on a single address, and with the last under the same conditions."""
     left = {element.port for element in maps.elements()} - gone
     if maps.is_conditional and not left:
         for handle, comment in nft.commented_rules(FAMILY, NAME, "ports-conditional"):
             if comment == maps.chain:
-                yield f"delete rule {TABLE} ports-conditional handle {handle}"
-        yield f"delete chain {TABLE} {maps.chain}"
+                yield nft_objects.delete_rule(NAME, "ports-conditional", handle)
+        yield nft_objects.delete_chain(NAME, maps.chain)
         for thing in maps.objects:
-            yield f"delete {thing.replace(' ', f' {TABLE} ')}"
+            yield nft_objects.delete_set(NAME, thing.split()[1])
         return
     held = {port.everywhere for port in left if port.address}
     for port in {Port(port.version, port.protocol, port.number) for port in gone if port.address}:
         if port.everywhere not in held and nft.comment_of(FAMILY, NAME, maps.held, port.key) is not None:
-            yield f"delete element {TABLE} {maps.held} {{ {port.text} }}"
+            yield nft.old_element(NAME, maps.held, port.key)
 
 
 # CHECK

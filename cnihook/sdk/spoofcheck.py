@@ -8,7 +8,7 @@ In `table bridge cnihook`, two rules and two sets serve any number of containers
     set genuine { "veth1a2b3c4d" . aa:bb:cc:dd:ee:ff comment "mynet c1 eth0" }
 """
 
-from cnihook.linux import nft
+from cnihook.linux import nft, nft_objects
 from cnihook.linux.flock import Lock
 from cnihook.sdk.call import Call
 
@@ -31,11 +31,21 @@ add rule {TABLE} prerouting iifname @guarded drop
 """
 
 
+def acquire() -> None:
+    """Open libnftables if add() will declare anything."""
+    if not _is_whole():
+        nft.load()
+
+
+def _is_whole() -> bool:
+    return nft.chains(_FAMILY, _NAME).get(_CHAIN) == _RULES
+
+
 def add(call: Call, port: str, mac: str) -> None:
     """Let through what enters the bridge by this port only if it comes from this MAC address."""
     with Lock("nft", purpose=f"spoof check {call.owner}"):
         what = f"guard {port} against false MAC addresses"
-        if nft.chains(_FAMILY, _NAME).get(_CHAIN) != _RULES:
+        if not _is_whole():
             nft.run(_BASE, what)
         name = port.encode().ljust(16, b"\0")  # IFNAMSIZ
         # Each part of a key fills whole words of four bytes.
@@ -65,7 +75,7 @@ def _delete(chosen: "Callable[[str, str], bool]", purpose: str) -> None:
         if elements:
             nft.change(_FAMILY, elements, "remove a guard against false MAC addresses")
         if nft.chains(_FAMILY, _NAME) and not nft.elements(_FAMILY, _NAME, "guarded"):
-            nft.run(f"delete table {TABLE}", "remove the empty table")
+            nft.change(_FAMILY, [nft_objects.delete_table(_NAME)], "remove the empty table")
 
 
 def _removal(chosen: "Callable[[str, str], bool]") -> "list[tuple[int, int, bytes]]":

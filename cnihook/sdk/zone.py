@@ -11,25 +11,19 @@ The chain is empty, and no packet enters it; it counts the elements.
 """
 
 from cnihook.lean.address import Address
-from cnihook.linux import nft
+from cnihook.linux import nft, nft_objects
 from cnihook.linux.dbus import NoService
 from cnihook.linux.firewalld import Firewalld
 from cnihook.linux.flock import Lock
 from cnihook.sdk import table
 from cnihook.sdk.call import Call
-from cnihook.sdk.table import FAMILY, LOCK, NAME, TABLE
+from cnihook.sdk.table import FAMILY, LOCK, NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _CHAIN = "firewalld"
-_DECLARE = f"""\
-add table {TABLE}
-add map {TABLE} firewalld4 {{ type ipv4_addr : verdict ; }}
-add map {TABLE} firewalld6 {{ type ipv6_addr : verdict ; }}
-add chain {TABLE} {_CHAIN}
-"""
 
 
 def add(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
@@ -44,9 +38,14 @@ def add(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
 def _record(call: Call, addresses: "Sequence[Address]") -> None:
     what = f"note the addresses of {call.owner}"
     with Lock(LOCK, purpose=f"zone of {call.owner}"):
-        if _CHAIN not in table.chains():
-            nft.run(_DECLARE, what)
         elements = []
+        if _CHAIN not in table.chains():
+            elements += [
+                nft_objects.table(NAME),
+                nft_objects.verdict_map(NAME, "firewalld4", nft_objects.IPV4_ADDR),
+                nft_objects.verdict_map(NAME, "firewalld6", nft_objects.IPV6_ADDR),
+                nft_objects.chain(NAME, _CHAIN),
+            ]
         for address in addresses:
             if _owner(address) is not None:
                 # Left by an owner who is gone, since the address is ours now.

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libnftables ends the process where it gets no socket: never half-way through an operation."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, RESULTS, bridge, configure, leases
+
+NOT_USED: dict[str, Any] = {}
+CONDITIONS = {"conditionsV4": ["!", "-s", "192.0.2.0/24"]}
+
+
+def network(spoof_check: bool, conditions: dict[str, Any]) -> dict[str, Any]:
+    made = bridge("mynet", "10.22.0.0/24", ipMasq=True, macspoofchk=spoof_check)
+    made["plugins"] += [
+        {"type": "portmap", "capabilities": {"portMappings": True}} | conditions,
+        {"type": "firewall", "ingressPolicy": "same-bridge"},
+    ]
+    return made
+
+
+def ports(number: int) -> str:
+    return json.dumps({"portMappings": [{"hostPort": number, "containerPort": 80, "protocol": "tcp"}]})
+
+
+def add(host: Host, *launcher: str) -> Any:
+    command = ("/usr/bin/python3", "-IS", CNIHOOK, "add", "mynet", "c1")
+    return host.run(*launcher, *command, "--capability-args", ports(8080), check=False)
+
+
+def sockets(host: Host, path: str) -> list[str]:
+    """The calls that open a socket as libnftables does: without SOCK_CLOEXEC."""
+    return [line for line in host.read(path).splitlines() if "SOCK_CLOEXEC" not in line]
+
+
+@pytest.mark.needs("strace")
+def test_full_chain_does_without_it(host: Host) -> None:
+    configure(host, network(False, NOT_USED))
+    host.container("c1")
+    host.container("c2")
+    host.leaves("file /run/strace")
+    host.run(CNIHOOK, "add", "mynet", "c2", "--capability-args", ports(8081))  # what all ports rely on
+
+    outcome = add(host, "strace", "-qq", "-e", "trace=socket", "-o", "/run/strace")
+    host.run(CNIHOOK, "del", "mynet", "c1")
+
+    host.run(CNIHOOK, "del", "mynet", "c2")
+    assert outcome.returncode == 0, outcome.stderr
+    assert sockets(host, "/run/strace") == []
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize(
+    ("spoof_check", "conditions"),
+    [(False, NOT_USED), (True, NOT_USED), (False, CONDITIONS)],
+    ids=["ports", "spoof check", "conditions"],
+)
+@pytest.mark.parametrize("error", ["ENOBUFS", "EMFILE"])
+def test_its_end_leaves_nothing_behind(
+    host: Host, spoof_check: bool, conditions: dict[str, Any], error: str
+) -> None:
+    configure(host, network(spoof_check, conditions))
+    container = host.container("c1")
+    host.leaves("file /run/strace")
+    assert add(host, "strace", "-qq", "-e", "trace=socket", "-o", "/run/strace").returncode == 0
+    host.run(CNIHOOK, "del", "mynet", "c1")
+    calls = host.read("/run/strace").splitlines()
+    (place,) = [number for number, line in enumerate(calls, 1) if line in sockets(host, "/run/strace")]
+
+    for number in range(1, len(calls) + 1):
+        fault = ("-e", "trace=socket", "-e", f"inject=socket:error={error}:when={number}")
+        outcome = add(host, "strace", "-qq", "-o", "/dev/null", *fault)
+
+        assert (outcome.returncode == 3) is (number == place), (number, outcome.stderr)
+        if outcome.returncode == 0:  # of what is optional
+            host.run(CNIHOOK, "del", "mynet", "c1")
+        assert "eth0" not in container.run("ip", "link").stdout
+        assert leases(host) == []
+        assert host.run("sh", "-c", f"ls {RESULTS} || true").stdout == ""
