@@ -196,9 +196,17 @@ def _release_stale(container: Container, settings: Settings, log: Log) -> "list[
     for record in reversed(stale):
         log.event(f"releasing {record.network} {record.ifname}, left over from an earlier start")
         detach.detach(record, settings, last=not present and record is stale[0])
-    if damaged or (not known and netns_names.is_marked(container.id)):
+    if damaged or (not known and _is_named_by_another(container)):
         detach.release_remains(container.id, damaged, settings, log)
     return present
+
+
+def _is_named_by_another(container: Container) -> bool:
+    """True if the container's ID names another namespace; `priv-net-run --netns` has named this one."""
+    return (
+        netns_names.is_marked(container.id)
+        and netns_names.identity_of(container.id) != container.netns.identity
+    )
 
 
 def _refuse_twice(container: Container, chosen: "list[Served]", present: "list[Record]") -> None:
