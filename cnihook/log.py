@@ -20,6 +20,8 @@ FOLDER = "/run/cnihook/log"
 FINISHED = "/var/log/cnihook"
 _FAILED = " failed: "
 _KEPT = 100
+_LONGEST = 8 << 10  # characters of one event or complaint
+_FULL = 1 << 20  # bytes of a log, to which nothing more is added
 _QUOTED_LINES, _QUOTED_LENGTH = 10, 500
 
 
@@ -59,7 +61,7 @@ class Log:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
         passed = (time.monotonic() - self._started) * 1000
-        line = f"{stamp}.{int(now * 1000) % 1000:03d} {passed:7.1f} ms  {one_line(text)}\n"
+        line = f"{stamp}.{int(now * 1000) % 1000:03d} {passed:7.1f} ms  {_cut(text)}\n"
         _write(self._path, line)
 
     def failure(self, what: str, error: BaseException) -> None:
@@ -124,7 +126,8 @@ def _write(path: str, text: str, flags: int = 0) -> None:
     except OSError:
         return
     try:
-        os.write(fd, text.encode(errors="replace"))
+        if os.fstat(fd).st_size < _FULL:
+            os.write(fd, text.encode(errors="replace"))
     except OSError:
         pass
     finally:
@@ -136,10 +139,17 @@ def _text(path: str) -> str:
         return file.read()
 
 
+def _cut(text: str) -> str:
+    """`text` as one line of bounded length: names and messages in it may be of any size."""
+    line = one_line(text[: 2 * _LONGEST])
+    left_out = len(text) - _LONGEST
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ... ({left_out} characters more)"
+
+
 def complain(text: str) -> None:
     """One line on stderr, whatever becomes of it."""
     try:
-        os.write(2, f"cnihook: {one_line(text)}\n".encode(errors="replace"))
+        os.write(2, f"cnihook: {_cut(text)}\n".encode(errors="replace"))
     except OSError:
         pass
 

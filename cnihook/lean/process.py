@@ -9,19 +9,21 @@ import time
 
 from cnihook.lean.signals import SIGALRM, SIGHUP, SIGINT, SIGTERM
 
+MOST_OUTPUT = 16 << 20  # bytes on stdout and stderr together, and far beyond any result
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 
 
 class Outcome:
     """How a program ended: its exit status (negative: the signal that killed it) and all that it wrote."""
 
-    __slots__ = ("status", "stderr", "stdout", "timed_out")
+    __slots__ = ("status", "stderr", "stdout", "timed_out", "too_long")
 
-    def __init__(self, status: int, stdout: bytes, stderr: bytes, timed_out: bool) -> None:
+    def __init__(self, status: int, stdout: bytes, stderr: bytes, timed_out: bool, too_long: bool) -> None:
         self.status = status
         self.stdout = stdout
         self.stderr = stderr
         self.timed_out = timed_out
+        self.too_long = too_long  # more than MOST_OUTPUT, for which it was killed
 
 
 def run(
@@ -67,6 +69,9 @@ def run(
             _end_group(pid, 15)
             _converse(pid, -1, b"", output, time.monotonic() + _GRACE, mask)
             _end_group(pid, 9)
+        too_long = _size(output) > MOST_OUTPUT
+        if too_long:
+            _end_group(pid, 9)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         reaped = True
     finally:
@@ -75,7 +80,11 @@ def run(
             os.waitpid(pid, 0)
         for end in (our_out, our_err):
             os.close(end)
-    return Outcome(status, b"".join(output[our_out]), b"".join(output[our_err]), timed_out)
+    return Outcome(status, b"".join(output[our_out]), b"".join(output[our_err]), timed_out, too_long)
+
+
+def _size(output: "dict[int, list[bytes]]") -> int:
+    return sum(len(chunk) for chunks in output.values() for chunk in chunks)
 
 
 def _converse(
@@ -86,11 +95,14 @@ def _converse(
     deadline: float,
     mask: "set[int]",
 ) -> bool:
-    """Write and read until the program has ended, with signals by `mask`.  True if the deadline came first.
+    """Write and read until the program has ended, or has written too much, with signals by `mask`.
+
+    Returns True if the deadline came first.
 
     Not until its output is closed: something that it left running in the background may hold that open for
     ever.
     """
+    room = MOST_OUTPUT - _size(output)
     ended = os.pidfd_open(pid)
     poll = select.poll()
     for end in (ended, *output):
@@ -109,6 +121,9 @@ def _converse(
                 if end in output:
                     chunk = os.read(end, 65536)
                     output[end].append(chunk)
+                    room -= len(chunk)
+                    if room < 0:
+                        return False
                     if not chunk:
                         poll.unregister(end)
                 elif end == our_in:

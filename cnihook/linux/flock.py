@@ -76,6 +76,11 @@ class Lock:
                 return True
         except FileNotFoundError:
             pass
+        except OSError as error:
+            if error.errno is None or error.filename:
+                raise
+            # flock(2) and fstat(2) know a descriptor, not its file.
+            raise OSError(error.errno, error.strerror, f"lock {self._path}") from None
         finally:
             if fd >= 0:
                 os.close(fd)

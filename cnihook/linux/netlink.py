@@ -96,8 +96,13 @@ class Netlink:
     """A socket of one netlink family.  It stays in the network namespace that it was made in."""
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
-        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
-        self._socket.bind((0, 0))
+        try:
+            self._socket = _socket.socket(
+                _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol
+            )
+            self._socket.bind((0, 0))
+        except OSError as error:
+            raise NetlinkError(error.errno or 0, "open a netlink socket") from None
         self._sequence = 0
         for option in (_NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             try:
@@ -117,7 +122,10 @@ class Netlink:
             self._sequence += 1
             length = _HEADER.size + len(body)
             message = _HEADER.pack(length, kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0) + body
-            self._socket.send(message)
+            try:
+                self._socket.send(message)
+            except OSError as error:
+                raise NetlinkError(error.errno or 0, what) from None
             bodies, interrupted = self._answer(what)
             if not interrupted:
                 break
@@ -170,11 +178,17 @@ class Netlink:
             raise NetlinkError(error.errno or 0, what) from None
         return True
 
+    def _received(self, what: str) -> bytes:
+        try:
+            return self._socket.recv(1 << 16)
+        except OSError as error:
+            raise NetlinkError(error.errno or 0, what) from None
+
     def _answer(self, what: str) -> "tuple[list[bytes], bool]":
         bodies: list[bytes] = []
         interrupted = False
         while True:
-            packet = self._socket.recv(1 << 16)  # the kernel fills at most 32 KiB of a dump at a time
+            packet = self._received(what)  # the kernel fills at most 32 KiB of a dump at a time
             offset = 0
             while offset + _HEADER.size <= len(packet):
                 length, kind, flags, sequence, _port = _HEADER.unpack_from(packet, offset)

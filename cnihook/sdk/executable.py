@@ -36,6 +36,7 @@ _REQUIRED = {
     "STATUS": (),
 }
 _WITH_CONTAINER = ("ADD", "DEL", "CHECK")
+_MOST_INPUT = 16 << 20  # bytes
 _TIMEOUT = 300.0  # seconds for a delegate; the runtime above has a deadline of its own
 
 
@@ -109,8 +110,12 @@ def _request(command: str, environment: "Mapping[str, str]") -> Request:
 def _read_stdin() -> "dict[str, Any]":
     try:
         chunks = []
+        size = 0
         while chunk := os.read(0, 1 << 16):
             chunks.append(chunk)
+            size += len(chunk)
+            if size > _MOST_INPUT:
+                raise CniError(IO_FAILURE, f"network config on stdin is longer than {_MOST_INPUT >> 20} MiB")
     except OSError as error:
         raise CniError(IO_FAILURE, f"error reading from stdin: {error.strerror}") from None
     try:

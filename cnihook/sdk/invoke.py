@@ -7,6 +7,7 @@ A runtime calls a plugin and a plugin calls its IPAM plugin in the very same way
 
 import errno
 import os
+from _stat import S_ISREG
 
 from cnihook.lean import fastjson
 from cnihook.log import quote
@@ -40,12 +41,12 @@ def find(plugin_type: str, plugin_path: "list[str] | None") -> "str | None":
     """
     check_plugin_type(plugin_type)
     for folder in plugin_path or ():
-        if folder and os.path.isfile(f"{folder}/{plugin_type}"):
+        if folder and _is_file(f"{folder}/{plugin_type}"):
             return f"{folder}/{plugin_type}"
     if is_built_in(plugin_type):
         return None
     for folder in DEFAULT_PATH:
-        if os.path.isfile(f"{folder}/{plugin_type}"):
+        if _is_file(f"{folder}/{plugin_type}"):
             return f"{folder}/{plugin_type}"
     searched = " ".join([*(plugin_path or ()), *DEFAULT_PATH])
     raise CniError(
@@ -56,7 +57,15 @@ def find(plugin_type: str, plugin_path: "list[str] | None") -> "str | None":
 
 
 def is_built_in(plugin_type: str) -> bool:
-    return "_" not in plugin_type and os.path.isfile(f"{_PLUGINS}/{plugin_type.replace('-', '_')}.py")
+    return "_" not in plugin_type and _is_file(f"{_PLUGINS}/{plugin_type.replace('-', '_')}.py")
+
+
+def _is_file(path: str) -> bool:
+    """Raises OSError where that cannot be seen: a plugin would count as missing."""
+    try:
+        return S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def built_in_types() -> "list[str]":
@@ -171,6 +180,9 @@ def _run_executable(executable: str, command: str, conf: NetConf, request: Reque
         raise CniError(
             INTERNAL, f"{executable}: {command} took more than {request.timeout:g} s and was killed"
         )
+    if outcome.too_long:
+        size = process.MOST_OUTPUT >> 20
+        raise CniError(INTERNAL, f"{executable}: {command} printed more than {size} MiB and was killed")
     if outcome.status == 0:
         if outcome.stderr:
             quote(os.path.basename(executable), outcome.stderr)

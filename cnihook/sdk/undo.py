@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Doing all or nothing, and doing as much as can be done."""
 
+from cnihook.lean.words import in_words
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +42,7 @@ class Undo:
             try:
                 function(*arguments)
             except Exception as another:
-                error.add_note(f"while undoing: {another}")
+                error.add_note(f"while undoing: {in_words(another)}")
 
 
 def try_each(*functions: "Callable[[], object]") -> None:
@@ -53,6 +55,6 @@ def try_each(*functions: "Callable[[], object]") -> None:
             if first is None:
                 first = error
             else:
-                first.add_note(str(error))
+                first.add_note(in_words(error))
     if first is not None:
         raise first

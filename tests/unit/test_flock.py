@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """linux.flock: one process at a time, and no lock that outlives its holder."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -265,3 +267,13 @@ def test_wait_ends_also_without_an_alarm(holder: object) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     with ThreadPoolExecutor() as threads, pytest.raises(Busy):
         threads.submit(Lock("nft", timeout=0.1).__enter__).result(30)
+
+
+def test_lock_that_the_kernel_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_fd: int, _kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    with pytest.raises(OSError, match="No locks available.*lock .*/mine.lock"):
+        Lock("mine").__enter__()

@@ -178,3 +178,24 @@ def test_complaint_to_nobody_is_no_error() -> None:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
+
+
+def test_long_event_is_cut() -> None:
+    Log("c1").event("x" * 15_000_000)
+
+    (event,) = events("c1")
+    assert len(event) < 10_000
+    assert event.endswith("x ... (14991808 characters more)")
+
+
+def test_long_complaint_is_cut(capfd: pytest.CaptureFixture[str]) -> None:
+    complain("x" * 1_000_000)
+
+    assert len(capfd.readouterr().err) < 10_000
+
+
+def test_log_stops_growing() -> None:
+    for _ in range(200):
+        Log("c1").event("x" * 8000)
+
+    assert len(Log("c1").read()) < 1_100_000
