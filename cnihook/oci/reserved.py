@@ -4,7 +4,7 @@ Names that no container may have for others, since /etc/hosts is read before DNS
 
     localhost, localhost.localdomain, x.localhost, ip6-loopback      the container itself
     host.docker.internal, host.containers.internal, _gateway         its host, by engines and by systemd
-    the node name, and the names that the host's /etc/hosts gives it  the host
+    the node name, and what /etc/hosts of the host has beside it      the host
 """
 
 import os
@@ -44,8 +44,8 @@ def is_reserved(name: str) -> bool:
 def names_of_host() -> "set[str]":
     """The names of this host, in lower case: its node name, and what its /etc/hosts says of that.
 
-    Lines for a loopback address count whole: Debian has the full name of a host without a fixed address at
-    127.0.1.1.
+    A line with the node name counts whole, and so does one for 127.0.1.1, where Debian has the full name of
+    a host.  The names at 127.0.0.1 do not: services have them there, which a container may be.
     """
     node = os.uname().nodename.lower()
     names = {node, node.partition(".")[0]}
@@ -56,7 +56,7 @@ def names_of_host() -> "set[str]":
         lines = []
     for line in lines:
         address, *line_names = line.partition("#")[0].split() or [""]
-        if address.startswith("127.") or address == "::1" or node in line_names:
+        if address == "127.0.1.1" or node in line_names:
             names.update(line_names)
     return names
 

@@ -21,7 +21,7 @@ def networks(host: Host) -> None:
         bridge("front", "10.1.0.0/24"),
         bridge("wide", "10.2.0.0/24") | {"cnihook": {"dottedAliases": True}},
     )
-    host.write("/etc/hosts", "127.0.1.1 this-host.example.org this-host # local\n192.0.2.1 elsewhere\n")
+    host.write("/etc/hosts", "127.0.1.1 this-host.example.org this-host # local\n127.0.0.1 localhost db\n")
     host.leaves("file /etc/hosts", "file /run/cnihook/log/*")
 
 
@@ -75,15 +75,16 @@ def test_names_with_a_dot_where_the_network_allows_them(
         runtime.rootfs = make_rootfs(tmp_path / container_id)
         return runtime.run(container_id, *options, hostname=f"{container_id}.example.net")
 
-    one = start("one", "--network", "front", "--network", "wide:alias=db.example.org")
+    one = start("one", "--network", "front:alias=db", "--network", "wide:alias=db.example.org")
     two = start("two", "--network", "front")
     three = start("three", "--network", "wide")
 
     own = one.exec("cat", "/etc/hosts")
     assert (
-        "10.1.0.2\tone.example.net one\t" in own and "10.2.0.2\tone.example.net one db.example.org\t" in own
+        "10.1.0.2\tone.example.net one db\t" in own
+        and "10.2.0.2\tone.example.net one db.example.org\t" in own
     )
-    assert "10.1.0.2\tone\t" in two.exec("cat", "/etc/hosts")
+    assert "10.1.0.2\tone db\t" in two.exec("cat", "/etc/hosts")
     assert "10.2.0.2\tone.example.net one db.example.org\t" in three.exec("cat", "/etc/hosts")
     assert "not known as one.example.net on front: it has a dot" in one.log
     assert "on wide" not in three.log.replace("attached", "")
