@@ -75,11 +75,29 @@ class Etc:
     def _candidates(self, path: str) -> "Iterator[File]":
         for destination, source, _ in reversed(self._config.mounts):
             if _is_below(path, destination):
-                file = f"{source}{path[len(destination.rstrip('/')) :]}"
-                # A container that runs may have made a link of a folder that it has a mount of.
-                yield File("/", file[1:]) if self.is_begun else File.at(file)
+                if not (self.is_begun and self._may_exchange(source)):
+                    source = os.path.realpath(source)
+                yield File("/", f"{source}{path[len(destination.rstrip('/')) :]}"[1:])
         if self._rootfs:
             yield File("/", f"{self._rootfs}{path}"[1:])
+
+    def _may_exchange(self, source: str) -> bool:
+        """True if the container has a folder above `source`, where it may put links into the path."""
+        folders = (self._rootfs, *(folder for _, folder, _ in self._config.mounts))
+        held = {_identity(folder) for folder in folders} - {None}
+        while source != "/":
+            source = os.path.dirname(source)
+            if _identity(source) in held:
+                return True
+        return False
+
+
+def _identity(folder: str) -> "tuple[int, int] | None":
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -192,6 +192,46 @@ def test_container_with_a_user_namespace_is_named(host: Host, start: Start) -> N
     assert "10.1.0.3\t" not in one.exec("cat", "/etc/hosts")
 
 
+def test_attach_follows_links_that_the_operator_has_above_a_mount(
+    runtime: Runtime, start: Start, tmp_path: Path
+) -> None:
+    """Such as /var/lib/docker on another disk: the file is found on the host, and kept up to date."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "hosts").write_text("127.0.0.1 localhost\n")
+    one = start("one", ("/etc/hosts", str(tmp_path / "link" / "hosts")), hooks={})
+    attach(one)
+    start("two")
+
+    assert "10.1.0.3\t" in (tmp_path / "disk" / "hosts").read_text()
+    runtime.delete("two")
+    one.host.run(CNIHOOK, "detach", "one")
+
+
+def test_attach_follows_no_link_that_the_container_made(start: Start, tmp_path: Path, volume: Path) -> None:
+    """It has its /etc in a volume, and a file of the host read-only, which it binds over its own."""
+    (volume / "etc").mkdir()
+    (volume / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "hosts").write_text("of the host\n")
+
+    def read_only(config: dict[str, Any]) -> None:
+        config["mounts"][-1]["options"] = ["bind", "ro"]
+        config["process"]["user"] = {"uid": 1000, "gid": 1000}
+
+    one = start("one", ("/etc", str(volume / "etc")), ("/tmp", str(shared)), change=read_only, hooks={})
+    in_mounts(one, "busybox mount -o bind /tmp/hosts /etc/hosts")
+    (volume / "etc").rename(volume / "old")
+    (volume / "etc").symlink_to(shared)
+    log = attach(one)
+
+    assert (shared / "hosts").read_text() == "of the host\n"
+    assert "names are not in its /etc/hosts: " in log
+    one.host.run(CNIHOOK, "detach", "one")
+    assert (shared / "hosts").read_text() == "of the host\n"
+
+
 # Neighbours
 
 
