@@ -16,13 +16,13 @@ NPWG = "k8s.v1.cni.cncf.io/networks"
 
 
 def network(name: str, subnet: str, **keys: Any) -> dict[str, Any]:
-    made = bridge(name, subnet)
-    made["plugins"][0]["capabilities"] = {"ips": True, "mac": True}
-    made["plugins"] += [
+    conf = bridge(name, subnet)
+    conf["plugins"][0]["capabilities"] = {"ips": True, "mac": True}
+    conf["plugins"] += [
         {"type": "portmap", "capabilities": {"portMappings": True}},
         {"type": "bandwidth", "capabilities": {"bandwidth": True}},
     ]
-    return made | keys
+    return conf | keys
 
 
 FRONT = network("front", "10.1.0.0/24")
@@ -46,15 +46,15 @@ class Hook:
     def __call__(self, annotations: dict[str, str], *arguments: str, event: str = "createRuntime") -> str:
         """Returns what it prints where it refuses; empty where it attaches."""
         state = {"id": "c1", "pid": self.container.pid, "bundle": "/", "annotations": annotations}
-        done = call_hook(self.host, event, state | {"ociVersion": "1.0.2"}, *arguments)
-        refused = done.returncode == 1
+        outcome = call_hook(self.host, event, state | {"ociVersion": "1.0.2"}, *arguments)
+        refused = outcome.returncode == 1
         if refused:
-            assert done.stderr.startswith(f"cnihook: {event} of container c1: "), done.stderr
-            assert done.stderr.count("\n") == 1
+            assert outcome.stderr.startswith(f"cnihook: {event} of container c1: "), outcome.stderr
+            assert outcome.stderr.count("\n") == 1
             assert not self.records
         elif event == "createRuntime":
-            assert done.returncode == 0, done.stderr
-        return done.stderr if refused else ""
+            assert outcome.returncode == 0, outcome.stderr
+        return outcome.stderr if refused else ""
 
     @property
     def records(self) -> list[str]:
@@ -243,15 +243,15 @@ def test_single_plugin_can_be_closed_as_well(host: Host, hook: Hook) -> None:
 def test_network_whose_bounds_are_malformed_is_not_used(
     host: Host, hook: Hook, keys: dict[str, Any], plugin: dict[str, Any], problem: str
 ) -> None:
-    made = network("closed", "10.3.0.0/24", **keys)
-    made["plugins"][0] |= plugin
-    host.write(f"{NET_D}/30-closed.conflist", json.dumps(made))
+    conf = network("closed", "10.3.0.0/24", **keys)
+    conf["plugins"][0] |= plugin
+    host.write(f"{NET_D}/30-closed.conflist", json.dumps(conf))
 
     state = {"ociVersion": "1", "id": "c1", "pid": hook.container.pid, "bundle": "/"}
-    done = call_hook(host, "createRuntime", state, "--network", "closed")
-    assert done.returncode == 1 and "no network 'closed'" in done.stderr and problem in done.stderr
-    done = host.run(CNIHOOK, "validate", check=False)
-    assert done.returncode == 1 and problem in done.stdout
+    outcome = call_hook(host, "createRuntime", state, "--network", "closed")
+    assert outcome.returncode == 1 and "no network 'closed'" in outcome.stderr and problem in outcome.stderr
+    outcome = host.run(CNIHOOK, "validate", check=False)
+    assert outcome.returncode == 1 and problem in outcome.stdout
 
 
 # Ports
@@ -339,17 +339,17 @@ def test_malformed_file_refuses_containers_with_annotations(
     refused = hook({"cnihook.networks": "front"})
     assert f"{BOUNDS}: " in refused and problem in refused
     for command in (("validate",), ("validate", BOUNDS), ("doctor",)):
-        done = host.run(CNIHOOK, *command, check=False)
-        assert done.returncode == 1 and problem in done.stdout and BOUNDS in done.stdout, done
+        outcome = host.run(CNIHOOK, *command, check=False)
+        assert outcome.returncode == 1 and problem in outcome.stdout and BOUNDS in outcome.stdout, outcome
 
 
 def test_validate_finds_every_problem_of_the_file(host: Host, hook: Hook) -> None:
     host.write(
         "/run/.host/new.json", '{"annotations": {"allow": ["x"], "ports": "0", "networks": 3, "no": 1}}'
     )
-    done = host.run(CNIHOOK, "validate", "--json", "/run/.host/new.json", check=False)
+    outcome = host.run(CNIHOOK, "validate", "--json", "/run/.host/new.json", check=False)
 
-    assert {each["key"] for each in json.loads(done.stdout)} == {"allow", "ports", "networks", "no"}
+    assert {each["key"] for each in json.loads(outcome.stdout)} == {"allow", "ports", "networks", "no"}
     host.write("/run/.host/new.json", '{"annotations": {"allow": ["dns"], "ports": "80,1024-65535"}}')
     assert "nothing found" in host.run(CNIHOOK, "validate", "/run/.host/new.json").stdout
 
@@ -365,8 +365,8 @@ def test_file_that_others_can_write_refuses(host: Host, hook: Hook, how: str) ->
     host.run("sh", "-c", command)
 
     assert f"{BOUNDS}: " in hook({"cnihook.networks": "front"})
-    done = host.run(CNIHOOK, "doctor", check=False)
-    assert BOUNDS in done.stdout, done
+    outcome = host.run(CNIHOOK, "doctor", check=False)
+    assert BOUNDS in outcome.stdout, outcome
 
 
 def test_doctor_reports_a_folder_that_others_can_write(host: Host, hook: Hook) -> None:
@@ -388,8 +388,12 @@ def test_attach_obeys_bounds_on_annotations(runtime: Runtime, host: Host) -> Non
     runtime.run(hooks={}, annotations={"cnihook.publish": "22:22"})
     runtime.run("c2", hooks={}, annotations={"cnihook.dns": "192.0.2.1"})
 
-    done = host.run(CNIHOOK, "attach", "c1", "--network", "front", check=False)
-    assert done.returncode == 1 and "annotation cnihook.publish" in done.stderr and BOUNDS in done.stderr
+    outcome = host.run(CNIHOOK, "attach", "c1", "--network", "front", check=False)
+    assert (
+        outcome.returncode == 1
+        and "annotation cnihook.publish" in outcome.stderr
+        and BOUNDS in outcome.stderr
+    )
     host.run(CNIHOOK, "attach", "c2", "--network", "back", "--publish", "22:22")
     host.run(CNIHOOK, "detach", "c2")
     host.leaves("file /run/cnihook/log/*")
@@ -429,7 +433,7 @@ def test_built_in_network_is_there_only_where_no_other_is(host: Host, hook: Hook
             ({NPWG: "cnihook"}, ()),
             ({}, ("--network", "cnihook")),
         ):
-            done = call_hook(
+            outcome = call_hook(
                 host,
                 "createRuntime",
                 {
@@ -441,11 +445,11 @@ def test_built_in_network_is_there_only_where_no_other_is(host: Host, hook: Hook
                 },
                 *arguments,
             )
-            assert done.returncode == 1 and "no network 'cnihook'" in done.stderr
+            assert outcome.returncode == 1 and "no network 'cnihook'" in outcome.stderr
         for argv in attempts:
-            done = host.run(*argv, check=False)
-            assert done.returncode and (
-                "no network 'cnihook'" in done.stderr or "no network 'front'" in done.stderr
+            outcome = host.run(*argv, check=False)
+            assert outcome.returncode and (
+                "no network 'cnihook'" in outcome.stderr or "no network 'front'" in outcome.stderr
             )
     host.run("sh", "-c", f"rm {NET_D}/*")
     host.run(*attempts[0])

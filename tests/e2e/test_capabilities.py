@@ -18,7 +18,7 @@ from tests.support.oci import CNIHOOK, RESULTS, Runtime, configure
 pytestmark = [pytest.mark.root, pytest.mark.needs("setpriv")]
 
 ALWAYS = ("net_admin", "sys_admin", "sys_ptrace")
-OWNER = 1000  # a user other than root, to whom the container's files belong
+OWNER = 1000  # a user other than root that owns the container's files
 FULL = {
     "cniVersion": "1.0.0",
     "name": "full",
@@ -87,8 +87,8 @@ class Limited:
 
     def end(self, *capabilities: str) -> None:
         self.host.run("kill", "-9", str(self.pid))
-        done = self.hook("poststop", *capabilities)
-        assert (done.returncode, done.stderr) == (0, "")
+        outcome = self.hook("poststop", *capabilities)
+        assert (outcome.returncode, outcome.stderr) == (0, "")
         assert self.host.listdir(RESULTS) == []
 
     @property
@@ -113,9 +113,9 @@ def test_hook_works_with_these_capabilities(host: Host, tmp_path: Path, owner: i
     configure(host, FULL)
     capabilities = (*ALWAYS, "dac_override") if owner else ALWAYS
     container = Limited(host, tmp_path, owner)
-    done = container.hook("createRuntime", *capabilities)
+    outcome = container.hook("createRuntime", *capabilities)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
     assert container.has_names
     assert "not in" not in host.run(CNIHOOK, "logs", "c1").stdout
     container.end(*capabilities)
@@ -123,23 +123,23 @@ def test_hook_works_with_these_capabilities(host: Host, tmp_path: Path, owner: i
 
 @pytest.mark.parametrize("missing", ALWAYS)
 def test_each_of_them_is_needed(host: Host, tmp_path: Path, missing: str) -> None:
-    """Without it the container does not start, and nothing is left."""
+    """The container does not start without it, and nothing is left."""
     configure(host, FULL)
     container = Limited(host, tmp_path, 0)
-    done = container.hook("createRuntime", *(name for name in ALWAYS if name != missing))
+    outcome = container.hook("createRuntime", *(name for name in ALWAYS if name != missing))
 
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert re.search("not permitted|denied", done.stderr)
+    assert outcome.returncode == 1 and outcome.stderr.count("\n") == 1
+    assert re.search("not permitted|denied", outcome.stderr)
     container.end(*ALWAYS)
 
 
 def test_files_of_other_users_need_one_more(host: Host, tmp_path: Path) -> None:
-    """Without it the container starts, and the log says which names it lacks."""
+    """The container starts without it, and the log says which names it lacks."""
     configure(host, FULL)
     container = Limited(host, tmp_path, OWNER)
-    done = container.hook("createRuntime", *ALWAYS)
+    outcome = container.hook("createRuntime", *ALWAYS)
 
-    assert done.returncode == 0 and not container.has_names
+    assert outcome.returncode == 0 and not container.has_names
     assert "resolv.conf: Permission denied" in host.run(CNIHOOK, "logs", "c1").stdout
     container.end(*ALWAYS)
 
@@ -150,12 +150,12 @@ def test_dhcp_needs_one_more(host: Host, lan: Lan, tmp_path: Path, more: tuple[s
     configure(host, {"cniVersion": "1.0.0", "name": "net1", "plugins": [network()]})
     container = Limited(host, tmp_path, 0)
     container.state["annotations"] = {}
-    done = container.hook("createRuntime", *ALWAYS, *more)
+    outcome = container.hook("createRuntime", *ALWAYS, *more)
 
     if more:
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (outcome.returncode, outcome.stderr) == (0, "")
     else:
-        assert done.returncode == 1 and "not permitted" in done.stderr
+        assert outcome.returncode == 1 and "not permitted" in outcome.stderr
     container.end(*ALWAYS, *more)
 
 
@@ -171,7 +171,7 @@ def test_dhcp_needs_one_more(host: Host, lan: Lan, tmp_path: Path, more: tuple[s
 def test_attach_needs_two_more(
     runtime: Runtime, host: Host, tmp_path: Path, user: int, more: tuple[str, ...], works: bool
 ) -> None:
-    """By the rights of the container's user its files are written; to become root takes one of the two."""
+    """The files are written by the rights of the container's user; for root one of the two is enough."""
     configure(host, FULL)
     folder = runtime.bundle("c1", hooks={})
     (tmp_path / "resolv.conf").touch()
@@ -185,9 +185,9 @@ def test_attach_needs_two_more(
     # crun itself sends the signal 0 to learn that a container runs.
     capabilities = ",".join(["-all", *(f"+{name}" for name in (*ALWAYS, "dac_override", "kill", *more))])
     argv = ("setpriv", "--inh-caps=-all", f"--bounding-set={capabilities}", CNIHOOK)
-    done = host.run(*argv, "attach", "c1", "--dns", "192.0.2.1", check=False)
+    outcome = host.run(*argv, "attach", "c1", "--dns", "192.0.2.1", check=False)
 
-    assert done.returncode == 0, done.stderr
+    assert outcome.returncode == 0, outcome.stderr
     assert ("192.0.2.1" in (tmp_path / "resolv.conf").read_text()) is works
     assert (
         "/etc/resolv.conf: Operation not permitted" in host.run(CNIHOOK, "logs", "c1").stdout

@@ -37,15 +37,15 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def podman(host: Host, rootfs: Path) -> Iterator[Podman]:
     configure(host, MYNET)
-    made = Podman(host, rootfs, ["/usr/lib/cni"])
+    engine = Podman(host, rootfs, ["/usr/lib/cni"])
     host.leaves(*LEAVES, "dir /run/libpod*", "file /run/libpod*", "dir /run/cni*", "dir /run/lock*")
     host.leaves("dir /run/containers*", "file /run/containers*", "dir /etc/containers*")
     host.leaves(
         "file /etc/cni/net.d/cni.lock", "dir /run/netns", "mount /run/netns", "* /var/lib/containers*"
     )
     host.leaves("file /run/cnihook/podman", "file /run/cnihook/log/*", "* /etc/cnihook*")
-    yield made
-    made.close()
+    yield engine
+    engine.close()
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def image(host: Host, podman: Podman) -> str:
     entry |= {"digest": f"sha256:{digest}", "size": len(text)}
     host.write(f"{folder}/blobs/sha256/{digest}", text)
     host.write(f"{folder}/index.json", json.dumps(index))
-    found = podman("pull", "--quiet", f"oci:{folder}").stdout.strip()
+    image_id = podman("pull", "--quiet", f"oci:{folder}").stdout.strip()
     host.run("rm", "-r", "/run/image")
-    return found
+    return image_id
 
 
 def install(host: Host, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -78,16 +78,16 @@ def run(podman: Podman, image: str, *words: str, check: bool = False) -> subproc
     return podman("--hooks-dir", HOOKS, *words, *options, image, "ip", "-4", "-o", "addr", check=check)
 
 
-def refused(host: Host, done: subprocess.CompletedProcess[str]) -> bool:
+def refused(host: Host, outcome: subprocess.CompletedProcess[str]) -> bool:
     left = host.listdir(RESULTS) if host.exists(RESULTS) else []
-    return done.returncode != 0 and "eth0" not in done.stdout and WHY in done.stderr and not left
+    return outcome.returncode != 0 and "eth0" not in outcome.stdout and WHY in outcome.stderr and not left
 
 
 def test_install_refuses_a_podman_that_copies_annotations(host: Host, podman: Podman, image: str) -> None:
-    done = install(host, check=False)
+    outcome = install(host, check=False)
 
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not host.exists(HOOKS)
-    assert "podman 4.3" in done.stderr and WHY in done.stderr and "--trust-images" in done.stderr
+    assert outcome.returncode == 1 and outcome.stderr.count("\n") == 1 and not host.exists(HOOKS)
+    assert "podman 4.3" in outcome.stderr and WHY in outcome.stderr and "--trust-images" in outcome.stderr
     install(host, "--trust-images")
     assert "eth0    inet 10.22." in run(podman, image, check=True).stdout
 
@@ -97,8 +97,8 @@ def test_hook_refuses_where_podman_was_replaced_after_install(
 ) -> None:
     """An older podman may come after install."""
     newer(host, "4.6.0")
-    done = host.run(CNIHOOK, "hooks.d", "install", "--dir", HOOKS, env=newer_first(podman))
-    assert done.stderr == ""
+    outcome = host.run(CNIHOOK, "hooks.d", "install", "--dir", HOOKS, env=newer_first(podman))
+    assert outcome.stderr == ""
 
     for _ in range(2):  # the version is known the second time
         assert refused(host, run(podman, image))
@@ -117,9 +117,9 @@ def test_cni_runc_refuses_annotations(
 
 def test_cni_runc_obeys_sysctls(host: Host, podman: Podman) -> None:
     options = ("run", "--rm", *LIMITS, "--network", "none", "--sysctl", "net.cnihook.networks=mynet")
-    done = podman("--runtime", CNI_RUNC, *options, IMAGE, "ip", "-4", "-o", "addr")
+    outcome = podman("--runtime", CNI_RUNC, *options, IMAGE, "ip", "-4", "-o", "addr")
 
-    assert "eth0    inet 10.22.0.2/16" in done.stdout
+    assert "eth0    inet 10.22.0.2/16" in outcome.stdout
 
 
 def test_file_can_trust_images(host: Host, podman: Podman, image: str) -> None:
@@ -129,8 +129,8 @@ def test_file_can_trust_images(host: Host, podman: Podman, image: str) -> None:
     assert "eth0" in run(podman, image, check=True).stdout
     assert "eth0" in run(podman, image, "--runtime", CNI_RUNC, check=True).stdout
     host.write(BOUNDS, '{"annotations": {"trustImages": true, "allow": ["dns"]}}')
-    done = run(podman, image)
-    assert done.returncode != 0 and '"allow" in' in done.stderr
+    outcome = run(podman, image)
+    assert outcome.returncode != 0 and '"allow" in' in outcome.stderr
 
 
 def test_attach_refuses_annotations_of_an_image(
@@ -141,8 +141,8 @@ def test_attach_refuses_annotations_of_an_image(
     image = request.getfixturevalue("image")  # podman knows it by the name IMAGE, too
     container = podman(*options, image, *FOR_EVER).stdout.strip()
 
-    done = host.run(CNIHOOK, "attach", container, "--network", "mynet", "--publish", "80:80", check=False)
-    assert done.returncode == 1 and WHY in done.stderr and host.listdir(RESULTS) == []
+    outcome = host.run(CNIHOOK, "attach", container, "--network", "mynet", "--publish", "80:80", check=False)
+    assert outcome.returncode == 1 and WHY in outcome.stderr and host.listdir(RESULTS) == []
     host.run(CNIHOOK, "attach", plain, "--network", "mynet")
     host.run(CNIHOOK, "detach", plain)
     podman("rm", "--all", "--force", "--time", "0")
@@ -177,10 +177,10 @@ def test_install_and_doctor_compare_versions(host: Host, podman: Podman, version
     env = newer_first(podman)
     words = ("hooks.d", "install", "--dir", folder)
 
-    done = host.run(CNIHOOK, *words, env=env, check=False)
-    assert (done.returncode == 0) is good
+    outcome = host.run(CNIHOOK, *words, env=env, check=False)
+    assert (outcome.returncode == 0) is good
     if not good:
-        assert "--trust-images" in done.stderr and done.stderr.count("\n") == 1
+        assert "--trust-images" in outcome.stderr and outcome.stderr.count("\n") == 1
     host.run(CNIHOOK, *words, "--trust-images", env=env)
     assert "image-annotations" not in host.run(CNIHOOK, "doctor", env=env, check=False).stdout
     newer(host, "4.6.0")
@@ -193,6 +193,6 @@ def test_install_and_doctor_compare_versions(host: Host, podman: Podman, version
 
 def test_program_that_others_can_change_is_not_started(host: Host, podman: Podman) -> None:
     newer(host, "5.0.0", mode=0o777)
-    done = host.run(CNIHOOK, "hooks.d", "install", "--dir", HOOKS, env=newer_first(podman), check=False)
+    outcome = host.run(CNIHOOK, "hooks.d", "install", "--dir", HOOKS, env=newer_first(podman), check=False)
 
-    assert done.returncode == 1 and "is not known" in done.stderr
+    assert outcome.returncode == 1 and "is not known" in outcome.stderr
