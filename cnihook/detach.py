@@ -66,8 +66,10 @@ def down(
             for record in going:
                 refuse_if_another_lives(record, ended)
         _down(container_id, going, settings, log)
+        damaged = [one for one in damaged if network in ("", *(names[0] for names in one.identities()))]
         if damaged or (not known and netns_names.is_marked(container_id)):
-            return len(going) + release_remains(container_id, damaged, settings, log)
+            sandbox = netns.named(container_id) if ended is None else None
+            return len(going) + release_remains(container_id, damaged, settings, log, sandbox=sandbox)
         return len(going)
 
 
@@ -112,9 +114,17 @@ def take_down(record: Record, settings: Settings) -> "Traffic | None":
         return None
 
 
-def release_remains(container_id: str, damaged: "list[Damaged]", settings: Settings, log: Log) -> int:
+def release_remains(
+    container_id: str,
+    damaged: "list[Damaged]",
+    settings: Settings,
+    log: Log,
+    *,
+    sandbox: "str | None" = None,
+) -> int:
     """Release what a container left without a sound record, under its lock.  Returns how many attachments.
 
+    `sandbox`: the path to its namespace, if what is on file is to be detached though it may be alive.
     Raise InUse if it may be in use, or the first error; then the file or the name stays.
     """
     from cnihook.runtime import salvage  # few come here, and would pay for it
@@ -122,7 +132,7 @@ def release_remains(container_id: str, damaged: "list[Damaged]", settings: Setti
     released = []
     for one in filter(_is_own, damaged):
         log.event(f"releasing what is left by its file name: {one.msg}")
-        released += salvage.release_record(one, settings.conf_folder, settings.plugin_path)
+        released += salvage.release_record(one, settings.conf_folder, settings.plugin_path, sandbox=sandbox)
     if not cache.names_of(container_id):
         released += salvage.release_container(container_id, settings.conf_folder, settings.plugin_path)
     for network, _id, ifname in released:

@@ -8,7 +8,7 @@ from cnihook.lean.words import describe
 from cnihook.linux import flock
 from cnihook.log import complain
 from cnihook.runtime import attachment, cache, networks
-from cnihook.runtime.cache import Record
+from cnihook.runtime.cache import Damaged, Record
 from cnihook.runtime.networks import Network
 from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.spec.result import Result
@@ -66,7 +66,7 @@ class Attached:
 
 def load() -> "list[Attached]":
     """All attachments: by container, those of one in their order.  Raises OSError, for want of privilege."""
-    found = [Attached(record) for record in cache.all_records()]
+    found = [Attached(record) for record in cache.all_records(unreadable=[])]
     return sorted(found, key=lambda one: (one.container, one.record.sequence))
 
 
@@ -86,10 +86,12 @@ def of_container(container_id: str) -> "list[Attached]":
 
 def complain_of_damaged() -> bool:
     """A line on stderr for each file that is no record.  Returns whether there is any."""
-    damaged = cache.damaged()
-    for one in damaged:
-        complain(str(one))
-    return bool(damaged)
+    damaged: list[Damaged] = []
+    unreadable: list[OSError] = []
+    cache.all_records(damaged=damaged, unreadable=unreadable)
+    for error in (*damaged, *unreadable):
+        complain(describe(error))
+    return bool(damaged or unreadable)
 
 
 def span(seconds: float) -> str:

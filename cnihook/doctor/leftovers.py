@@ -12,7 +12,7 @@ from cnihook.lean.address import Address
 from cnihook.linux import netns
 from cnihook.linux.flock import Busy
 from cnihook.oci import inject
-from cnihook.runtime import cache, netns_names, remains, repair
+from cnihook.runtime import cache, remains, repair
 from cnihook.sdk import table
 from cnihook.sdk.port import PROTOCOLS
 from cnihook.spec.errors import CniError
@@ -93,14 +93,13 @@ def check_lost(host: Host) -> Iterator[Finding]:
                 fix=fix,
             )
     for container_id in remains.names():
-        if not netns.processes(netns_names.identity_of(container_id)):
-            yield Finding(
-                "name-left-over",
-                f"{netns.named(container_id)} is the name of a namespace whose container is not on record",
-                "the namespace lives on, and with it its links",
-                "cnihook gc",
-                fix=fix,
-            )
+        yield Finding(
+            "name-left-over",
+            f"{netns.named(container_id)} is the name of a namespace whose container is not on record",
+            "the namespace lives on, and with it its links",
+            "cnihook gc",
+            fix=fix,
+        )
 
 
 def check_elements(host: Host) -> Iterator[Finding]:

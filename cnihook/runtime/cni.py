@@ -221,11 +221,11 @@ class CNI:
             salvage.take_down(record.identity, self.conf_folder, self.plugin_path, sandbox=sandbox)
         record.remove()
 
-    def _release(self, damaged: Damaged) -> None:
-        """Release what a file was a record of.  Raise CniError if that is in use, or fails."""
+    def _release(self, damaged: Damaged, *, sandbox: "str | None" = None) -> None:
+        """Release what a file was a record of, without `sandbox` only if it is not in use."""
         from cnihook.runtime import salvage
 
-        salvage.release_record(damaged, self.conf_folder, self.plugin_path)
+        salvage.release_record(damaged, self.conf_folder, self.plugin_path, sandbox=sandbox)
 
     def delete(
         self,
@@ -249,7 +249,7 @@ class CNI:
             try:
                 record = cache.find(name, container_id, ifname, self.cache_folder)
             except Damaged as error:
-                self._release(error)
+                self._release(error, sandbox=netns)
                 record = None
             if record is not None:
                 self._take_down(record)

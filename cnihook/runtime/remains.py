@@ -69,10 +69,12 @@ def orphans() -> "list[Identity]":
 
 
 def names() -> "list[str]":
-    """Return the containers whose namespace has a name by cnihook, and of which there is no record."""
+    """Return the containers that are not on record, whose namespace has a name by cnihook and no process."""
     marks = netns_names.marked()
     containers = {container_id for _network, container_id, _ifname in cache.identities_on_file()}
-    return [container_id for container_id in marks if container_id not in containers]
+    lost = [container_id for container_id in marks if container_id not in containers]
+    used = {space.identity for space in spaces() if space.pid} if lost else set()
+    return [container_id for container_id in lost if netns_names.identity_of(container_id) not in used]
 
 
 def _owners() -> "dict[str, list[Address]]":

@@ -14,7 +14,7 @@ from cnihook.linux.flock import Busy, Lock
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
 from cnihook.runtime import cache, chain, netns_names, networks, remains
-from cnihook.runtime.cache import Damaged
+from cnihook.runtime.cache import Damaged, Record
 from cnihook.runtime.networks import Network
 from cnihook.sdk.call import Request
 from cnihook.spec.errors import IO_FAILURE, CniError
@@ -104,27 +104,37 @@ def _ipam(plugin_type: str) -> "dict[str, Any]":
     return {"ipam": {"type": plugin_type}}
 
 
-def release_record(damaged: Damaged, conf_folder: str, plugin_path: "list[str] | None") -> "list[Identity]":
-    """Release what the file was a record of, then remove it.  The caller has no lock, or the container's.
+def release_record(
+    damaged: Damaged, conf_folder: str, plugin_path: "list[str] | None", *, sandbox: "str | None" = None
+) -> "list[Identity]":
+    """Release what the file was a record of, then remove it.  The caller has the container's lock.
 
+    `sandbox`: the path to the namespace, or "", if the container is to be detached though it may be alive.
     Returns what was released.  Raise InUse, or the first error; then the file stays.
     """
     known = damaged.record if damaged.record and not damaged.is_misnamed else None
-    if known and known.process and known.process.is_alive():
-        raise remains.InUse(known.identity, f"process {known.process.pid} runs")
     identities = damaged.identities()
+    if sandbox is None:
+        _refuse_if_alive(known, identities)
+    config = known.config if known else b""
     for identity in identities:
-        if not (known and known.process):
-            remains.refuse_if_used(identity)
-        take_down(identity, conf_folder, plugin_path, config=known.config if known else b"")
+        take_down(identity, conf_folder, plugin_path, config=config, sandbox=sandbox or "")
     for container_id in damaged.container_ids():
         if not [name for name in cache.names_of(container_id) if name != os.path.basename(damaged.path)]:
-            release_name(container_id)
+            release_name(container_id, also_if_used=sandbox is not None)
     _discard(damaged)
     return identities
 
 
-def release_name(container_id: str) -> None:
+def _refuse_if_alive(known: "Record | None", identities: "list[Identity]") -> None:
+    if not (known and known.process):
+        for identity in identities:
+            remains.refuse_if_used(identity)
+    elif known.process.is_alive():
+        raise remains.InUse(known.identity, f"process {known.process.pid} runs")
+
+
+def release_name(container_id: str, *, also_if_used: bool = False) -> None:
     """Remove the name of a namespace that no process is in, if cnihook gave it."""
     if not netns_names.is_marked(container_id):
         return
@@ -132,7 +142,7 @@ def release_name(container_id: str) -> None:
     if identity == (0, 0):  # its writer was killed, so the name was not there yet
         netns_names.unmark(container_id)
         return
-    for space in remains.spaces():
+    for space in () if also_if_used else remains.spaces():
         if space.identity == identity and space.pid:
             raise CniError(IO_FAILURE, f"{netns.named(container_id)} is in use: {space} is in it")
     netns_names.unbind(container_id, identity)

@@ -288,3 +288,34 @@ def test_what_is_not_a_file_blocks_no_container(host: Host, container: Container
     assert poststop(host, container).returncode == 0
     assert gc(host).returncode == 0
     compare(host.before, host.facts, host.stay)
+
+
+@pytest.mark.parametrize("kind", ["cut short", "config not JSON", "empty", "pid"])
+@pytest.mark.parametrize("way", ["detach", "del"])
+def test_live_container_with_a_damaged_record_is_detached_on_request(
+    host: Host, container: Container, way: str, kind: str
+) -> None:
+    """The operator says so; gc would wait for its end."""
+    attached(host, container)
+    damage(host, kind)
+    if way == "detach":
+        host.run(CNIHOOK, "detach", "x")
+    else:
+        host.run(CNIHOOK, "del", "full", container.path, "--container-id", "x")
+        assert host.run(CNIHOOK, "gc").stderr == ""
+    assert container.links() == {"lo"}
+    assert host.listdir(RESULTS) == []
+    if way == "detach":
+        compare(host.before, host.facts, host.stay)
+
+
+@pytest.mark.needs("strace")
+def test_record_that_cannot_be_read_hides_no_other(host: Host, container: Container) -> None:
+    attached(host, container)
+    host.write(f"{RESULTS}/full-y-eth0", host.read(RECORD).replace('"x"', '"y"'))
+
+    done = host.run(*fault("openat", "error=EIO", f"{RESULTS}/full-y-eth0"), CNIHOOK, "ps", check=False)
+    assert done.returncode == 1 and "full-y-eth0" in done.stderr and "\nx " in done.stdout, done
+    host.run("rm", f"{RESULTS}/full-y-eth0")
+    end(host, container)
+    assert poststop(host, container).returncode == 0
