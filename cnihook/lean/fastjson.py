@@ -22,6 +22,13 @@ def _number(text: str) -> float:
     return value
 
 
+def _integer(text: str) -> int:
+    """Only called where the scanner has failed: Python's own error names a function of Python."""
+    if len(text) > 4300:  # as many digits as int() takes
+        raise ValueError(f"a number of {len(text)} digits is too long")
+    return int(text)
+
+
 class _Context:
     """The attributes that the C scanner reads off a json.JSONDecoder."""
 
@@ -51,7 +58,7 @@ def loads(text: str) -> "Any":
     import json
 
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_number)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_number, parse_int=_integer)
     except RecursionError:
         raise ValueError("nested too deep") from None
 

@@ -32,7 +32,10 @@ class Bus:
 
     def __init__(self) -> None:
         address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or _DEFAULT
-        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "open a socket for D-Bus") from None
         self._socket.settimeout(_TIMEOUT)
         self._serial = 0
         self._received = b""

@@ -151,7 +151,7 @@ def _return_to(home: int) -> None:
         libc.setns(home, libc.CLONE_NEWNET)
     except OSError as error:
         # To go on would configure a container as if it were the host.
-        os.write(2, f"cnihook: cannot return to the host's network namespace: {error}\n".encode())
+        os.write(2, f"cnihook: cannot return to the host's network namespace: {error.strerror}\n".encode())
         os._exit(1)
 
 

@@ -239,8 +239,11 @@ def _store(path: str, backup: "dict[str, Any]") -> None:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(fd, "w") as file:
-        file.write(fastjson.dumps(backup, indent=1))
+    try:
+        with open(fd, "w") as file:
+            file.write(fastjson.dumps(backup, indent=1))
+    except OSError as error:  # it knows a descriptor, not its file
+        raise OSError(error.errno, error.strerror, temporary) from None
     os.rename(temporary, path)
 
 

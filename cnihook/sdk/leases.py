@@ -64,7 +64,10 @@ class Store:
             os.makedirs(self.folder, mode=0o755, exist_ok=True)
             self._lock = os.open(path, flags, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+            except OSError as error:  # it knows a descriptor, not its file
+                raise OSError(error.errno, error.strerror, f"lock {self.folder}/lock") from None
             self._is_indexed = self._has_marks()
         except BaseException:
             os.close(self._lock)

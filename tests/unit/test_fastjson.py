@@ -160,3 +160,9 @@ def test_depth_is_an_error_and_no_crash_when_written_too() -> None:
             assert len(fastjson.dumps(value)) == 2 * depth
         except ValueError:
             assert depth > 200
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, '{"mtu": ' + "1" * 100_000 + "}"])
+def test_number_of_too_many_digits_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="^a number of [0-9]+ digits is too long$"):
+        fastjson.loads(text)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever the kernel refuses, the hook's error is one line that names what was tried, and on what."""
+
+import re
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, bridge, call_hook, configure, leases
+
+# How the line goes on after the plugin, or the container, that it is about.
+OBJECTS = {
+    "flock": r"lock /\S+: ",
+    "socket": r"open a (netlink )?socket( for D-Bus)?: ",
+    "sendto": r"[a-z][^:]+: ",
+}
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("error", ["ENOLCK", "ENOBUFS"])
+@pytest.mark.parametrize("call", OBJECTS)
+def test_failing_call_is_named(host: Host, call: str, error: str) -> None:
+    network = bridge("mynet", "10.22.0.0/24", ipMasq=True)
+    network["plugins"] += [{"type": "firewall", "ingressPolicy": "same-bridge"}]
+    configure(host, network)
+    container = host.container(process=True)
+    host.leaves("file /run/cnihook/log/*", "file /var/log/cnihook/*")
+
+    for number in range(2, 40, 9 if call == "sendto" else 2):
+        state = {"id": f"c{number}", "pid": container.pid, "bundle": "/nowhere"}
+        fault = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={number}")
+        outcome = call_hook(
+            host, "createRuntime", state, launcher=("strace", "-qq", "-o", "/dev/null", *fault)
+        )
+
+        if outcome.returncode == 0:  # an optional one, or there were not so many
+            host.run(CNIHOOK, "detach", f"c{number}")
+            continue
+        (line,) = outcome.stderr.splitlines()
+        assert re.search(rf"(container c{number}|failed \(add\)): {OBJECTS[call]}", line), line
+        assert not re.search(r"Errno|Traceback|object at 0x", line), line
+        assert leases(host) == []
+        assert "eth0" not in container.run("ip", "link").stdout
