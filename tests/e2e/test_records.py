@@ -320,3 +320,19 @@ def test_record_that_cannot_be_read_hides_no_other(host: Host, container: Contai
     host.run("rm", f"{RESULTS}/full-y-eth0")
     end(host, container)
     assert poststop(host, container).returncode == 0
+
+
+def test_lease_from_an_earlier_boot_without_a_record_is_released(host: Host, container: Container) -> None:
+    """A power cut may have taken the record.  One that another runtime has made since then stays."""
+    folder = "/var/lib/cni/networks/full"
+    for address, time in (("10.2.0.7", "1990-01-01"), ("fd02::7", "1990-01-01"), ("10.2.0.8", "now")):
+        host.write(f"{folder}/{address}", f"{'old' if time != 'now' else 'new'}\r\neth0")
+        host.run("touch", "-d", time, f"{folder}/{address}")
+
+    lost = host.run(CNIHOOK, "doctor", check=False).stdout
+    assert "record-lost: full eth0 of container old" in lost and "container new is" not in lost
+    assert gc(host).stdout == "released old: full eth0\n"
+    assert not host.exists(f"{folder}/10.2.0.7") and not host.exists(f"{folder}/fd02::7")
+    assert host.exists(f"{folder}/10.2.0.8")
+    host.run("rm", "-r", folder)
+    host.leaves("dir /var/lib/cni*")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnihook.lean import fastjson
-from cnihook.spec.config import NetConf, json_name, lookup
+from cnihook.spec.config import LenientConf, NetConf, json_name, lookup
 from cnihook.spec.errors import INVALID_CONFIG, CniError
 
 WHERE = "web.conflist: plugins[1] (portmap)"
@@ -184,3 +184,19 @@ def test_reading_changes_nothing(raw: dict[str, Any]) -> None:
 
     assert fastjson.dumps(raw) == before
     assert not conf.has("no such key")
+
+
+def test_lenient_reader_takes_a_malformed_value_as_absent() -> None:
+    """A DEL must not fail for what its ADD was refused for."""
+    raw = {key: ["x", {"a": 1}, 7] for key in ("s", "b", "i", "o", "a", "n")} | {"l": "x", "f": 1.5}
+    conf = LenientConf(raw | {"deep": {"s": 7}}, "here")
+
+    assert (conf.string("s"), conf.boolean("b"), conf.loose_boolean("b")) == ("", False, False)
+    assert conf.integer("i", default=3, low=0, high=9) == 3
+    assert (conf.object("o").raw, conf.address("a"), conf.network("n")) == ({}, None, None)
+    assert (conf.list("l"), conf.strings("s"), [item.raw for item in conf.objects("s")]) == (
+        [], ["x"], [{"a": 1}]
+    )  # fmt: skip
+    assert conf.object("deep").string("s") == ""
+    assert LenientConf({"a": "1.2.3"}).address("a") is None
+    assert LenientConf({"i": 99}).integer("i", default=3, low=0, high=9) == 3
