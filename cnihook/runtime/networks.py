@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 DEFAULT_FOLDER = "/etc/cni/net.d"
+_LONGEST = 16 << 20  # bytes of a file
 _ENDINGS = (".conflist", ".conf", ".json")
 
 # What serves on a machine where nobody has configured a network.
@@ -212,7 +213,10 @@ def read_file(path: str) -> bytes:
             if os.fstat(fd).st_mode & 0o170000 != 0o100000:  # S_IFREG; /dev/zero would be read for ever
                 raise invalid_config(f"{path}: is no regular file")
             with open(fd, "rb", closefd=False) as file:
-                return file.read()
+                text = file.read(_LONGEST + 1)
+            if len(text) > _LONGEST:
+                raise invalid_config(f"{path}: is longer than {_LONGEST >> 20} MiB")
+            return text
         finally:
             os.close(fd)
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cnihook.runtime import networks
-from cnihook.spec.errors import INVALID_CONFIG
+from cnihook.spec.errors import INVALID_CONFIG, CniError
 from tests.unit import child
 from tests.unit.test_networks import LOOPBACK, MYNET, conflist, single
 
@@ -256,3 +256,12 @@ def test_a_value_that_cannot_be_written_again_hides_no_other(folder: Path) -> No
     beside(folder, "a.conf", b'{"type":"a","x":1e999}')
 
     assert str(folder) in problem(folder)
+
+
+def test_file_of_any_size_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "10-huge.conflist"
+    with path.open("wb") as file:
+        file.truncate(1 << 36)  # with nothing in it
+
+    with pytest.raises(CniError, match="10-huge.conflist: is longer than 16 MiB"):
+        networks.read_file(str(path))
