@@ -8,8 +8,9 @@ The first of these that names any has them all:
     args.cni.ips
     ipam.addresses, and behind them CNI_ARGS IP=ADDRESS/PREFIX,...
 
-Only ipam.addresses have a place for a gateway.  An address that was asked for has that of a configured one
-if it is in its subnet; GATEWAY=ADDRESS,... in CNI_ARGS goes before both.
+Only ipam.addresses have a key for a gateway.  An address that was asked for has that of a configured one
+if it is in its subnet.  GATEWAY=ADDRESS,... in CNI_ARGS goes before that, and is for the addresses of
+CNI_ARGS only, as in the reference: a caller that uses both does not say to which of its addresses it belongs.
 
 Nothing is kept, so nobody is told if two containers have one address.
 """
@@ -35,13 +36,13 @@ class Conf:
             _nets(call.runtime_config.list("ips"), "runtimeConfig.ips", INVALID_CONFIG)
             or _nets(call.cni_args.list("ips"), "args.cni.ips", INVALID_CONFIG)
         )  # fmt: skip
-        wanted = instead or _nets(_items(call.arg("IP")), "CNI_ARGS: IP", INVALID_ENVIRONMENT)
-        requested = [IP(net, _gateway_of(configured, net)) for net in wanted]
+        arguments = _nets(_items(call.arg("IP")), "CNI_ARGS: IP", INVALID_ENVIRONMENT)
+        requested = [IP(net, _gateway_of(configured, net)) for net in instead or arguments]
+        gateways = _gateways(call)
+        if not instead:
+            for ip in requested:
+                ip.gateway = next((each for each in reversed(gateways) if each in ip.net), ip.gateway)
         self.ips = _each_once(requested if instead else configured + requested)
-        for gateway in _gateways(call):
-            for ip in self.ips:
-                if gateway in ip.net:
-                    ip.gateway = gateway
         self.routes = [Route.from_json(item) for item in ipam.objects("routes")]
         self.dns = DNS.from_json(ipam.object("dns"))
 

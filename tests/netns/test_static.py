@@ -12,7 +12,6 @@ from tests.support.host import Container, Host
 CONFIGURED = {"address": "10.9.0.5/24", "gateway": "10.9.0.1"}
 CONFIGURED6 = {"address": "2001:db8:9::5/64", "gateway": "2001:db8:9::1"}
 ASKED = pytest.mark.known_difference("an address that is asked for never has a gateway")
-ARGUMENT = pytest.mark.known_difference("GATEWAY is for the addresses of CNI_ARGS alone")
 PASSES = pytest.mark.known_difference("its CHECK looks at the gateways of addresses that are there only")
 
 
@@ -92,13 +91,21 @@ def test_gateway_of_cni_args_goes_to_the_address_whose_subnet_it_is_in(host: Hos
     ]
 
 
-@ARGUMENT
-def test_gateway_of_cni_args_is_for_configured_addresses_too(host: Host) -> None:
-    """Over the configured one: who starts the container knows better than the network's author."""
-    args = "GATEWAY=10.9.0.254"
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param({}, id="configured"),
+        pytest.param({"args": {"cni": {"ips": ["10.9.0.5/24"]}}}, id="args.cni"),
+        pytest.param({"runtimeConfig": {"ips": ["10.9.0.5/24"]}}, id="capability"),
+    ],
+)
+@pytest.mark.parametrize("more", ["", "IP=10.8.0.7/24;"], ids=["alone", "with IP"])
+def test_gateway_of_cni_args_is_for_no_address_of_another_source(
+    host: Host, keys: dict[str, Any], more: str
+) -> None:
+    args = f"{more}GATEWAY=10.9.0.254"
 
-    assert ips(host, network(CONFIGURED), args) == [{"address": "10.9.0.5/24", "gateway": "10.9.0.254"}]
-    assert ips(host, network("10.9.0.5/24"), args) == [{"address": "10.9.0.5/24", "gateway": "10.9.0.254"}]
+    assert ips(host, network("10.9.0.5/24") | keys, args)[0] == {"address": "10.9.0.5/24"}
 
 
 ARGS = {"args": {"cni": {"ips": ["10.8.0.7/24"]}}}
@@ -137,10 +144,15 @@ def test_address_that_is_asked_for_has_the_gateway_of_its_subnet(host: Host, key
 
 
 @ASKED
-def test_gateway_of_cni_args_is_for_addresses_that_are_asked_for(host: Host) -> None:
-    conf = network() | {"runtimeConfig": {"ips": ["10.8.0.7/24"]}}
+@pytest.mark.parametrize("asked", ["10.9.0.7/24", "2001:db8:9::7/64"])
+def test_gateway_of_cni_args_goes_before_the_configured_one_of_the_subnet(host: Host, asked: str) -> None:
+    """Without GATEWAY, an address of CNI_ARGS has the configured gateway, as any that is asked for."""
+    conf = network(CONFIGURED, CONFIGURED6)
+    gateway = asked.rpartition("7/")[0]
 
-    assert ips(host, conf, "GATEWAY=10.8.0.9") == [{"address": "10.8.0.7/24", "gateway": "10.8.0.9"}]
+    assert ips(host, conf, f"IP={asked}")[-1] == {"address": asked, "gateway": f"{gateway}1"}
+    args = f"IP={asked};GATEWAY={gateway}9"
+    assert ips(host, conf, args)[-1] == {"address": asked, "gateway": f"{gateway}9"}
 
 
 @pytest.mark.known_difference("names it twice, and the interface plugin fails where the kernel refuses it")
