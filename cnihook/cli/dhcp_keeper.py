@@ -34,7 +34,7 @@ def parser() -> Parser:
         metavar="SECONDS",
         type=_seconds,
         default=keeper.TIMEOUT,
-        help="how long to ask for an address (default: %(default)g)",
+        help='time to ask for an address (default: %(default)g); "timeout" in a network\'s ipam replaces it',
     )
     made.add_argument(
         "--linger",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SOCKET = "/run/cni/dhcp.sock"
 
 _LONGEST_PATH = 107  # bytes: <linux/un.h> UNIX_PATH_MAX less the closing zero
-_PATIENCE = 50.0  # seconds for an answer: more than the keeper gives a server, less than a hook has
+PATIENCE = 50.0  # seconds for an answer: more than the keeper gives a server, less than a hook has
 _START = 20.0  # seconds for a keeper to come up on a machine that is busy
 _TRIES = 3
 _CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -42,19 +42,24 @@ def is_path(path: str) -> bool:
     return path.startswith("/") and "\0" not in path and len(os.fsencode(path)) <= _LONGEST_PATH
 
 
-def ask(path: str, request: "dict[str, Any]", *, start: bool) -> "dict[str, Any]":
-    """Send a request to the keeper at `path`.  With `start`, one is started if there is none."""
+def ask(
+    path: str, request: "dict[str, Any]", *, start: bool, patience: float = PATIENCE
+) -> "dict[str, Any]":
+    """Send a request to the keeper at `path`, and wait for `patience` seconds for its answer.
+
+    With `start`, one is started if there is none.
+    """
     problem = NoKeeper(f"no DHCP keeper answers at {path}")
     for _attempt in range(_TRIES):
         try:
-            answer = _exchange(path, fastjson.dumps(request).encode() + b"\n")
+            answer = _exchange(path, fastjson.dumps(request).encode() + b"\n", patience)
         except (FileNotFoundError, ConnectionRefusedError):
             if not start:
                 break
             _start(path)
             continue
         except TimeoutError:
-            raise NoKeeper(f"the DHCP keeper at {path} does not answer in {_PATIENCE:g} s") from None
+            raise NoKeeper(f"the DHCP keeper at {path} does not answer in {patience:g} s") from None
         except (BrokenPipeError, ConnectionResetError):
             continue
         except OSError as error:
@@ -65,10 +70,10 @@ def ask(path: str, request: "dict[str, Any]", *, start: bool) -> "dict[str, Any]
     raise problem
 
 
-def _exchange(path: str, data: bytes) -> bytes:
+def _exchange(path: str, data: bytes, patience: float) -> bytes:
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
-        connection.settimeout(_PATIENCE)
+        connection.settimeout(patience)
         connection.connect(path)
         connection.sendall(data)
         chunks = []

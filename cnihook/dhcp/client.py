@@ -147,9 +147,10 @@ class Client:
 
 
 def _pauses() -> "Iterator[float]":
-    """Seconds until the next try: two, more or less, four times; then four, doubling.
+    """Seconds until the next try: two, more or less, four times; then four; then eight each.
 
-    Before that two short ones: a new port of a bridge may be up and yet for a moment not forward.
+    Before that two short ones: a new port of a bridge may be up and yet for a moment not forward.  Eight at
+    most, because spanning tree opens a new port after 30 seconds, and what is sent before that is lost.
     """
     yield from (0.1, 0.4)
     for _try in range(4):
@@ -157,7 +158,7 @@ def _pauses() -> "Iterator[float]":
     pause = 4.0
     while True:
         yield pause
-        pause *= 2
+        pause = 8.0
 
 
 def _no(answer: Message) -> str:

@@ -14,7 +14,7 @@ import signal
 import socket
 import stat
 
-from cnihook.dhcp import lease
+from cnihook.dhcp import lease, spanning_tree
 from cnihook.dhcp.client import Client, NoAnswer, Refused
 from cnihook.dhcp.lease import Lease, Owner, now
 from cnihook.dhcp.wire import Channel
@@ -28,7 +28,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-TIMEOUT = 30.0  # seconds to get an address in, less than a hook is given
+# Seconds to get an address in: 15 more than spanning tree needs to open a new port, 15 less than a hook is
+# given.  The reference asks for 62.
+TIMEOUT = 45.0
 LINGER = 2.0  # seconds after the last lease
 
 _LONGEST = 1 << 16  # bytes of a request
@@ -168,7 +170,8 @@ class Keeper:
                 if (kept.identity, kept.index) == (fresh.identity, fresh.index):
                     return kept
             await self._release(owner)  # an earlier container's of this ID, or of an ADD that is under way
-            self._asking[owner] = asyncio.ensure_future(self._ask(fresh, namespace, link))
+            timeout = float(request.get("timeout") or self._timeout)
+            self._asking[owner] = asyncio.ensure_future(_ask(fresh, namespace, link, timeout))
             try:
                 await self._asking[owner]
                 fresh.write()
@@ -181,16 +184,6 @@ class Keeper:
             namespace.close()
         self._keep(fresh)
         return fresh
-
-    async def _ask(self, fresh: Lease, namespace: NetNS, link: Link) -> None:
-        await _raise(namespace, link)
-        channel = Channel(namespace, link)
-        try:
-            await Client(fresh, channel, link).obtain(self._timeout)
-        except (NoAnswer, Refused) as error:
-            raise Failure(f"{fresh}: {error} (asked for {self._timeout:g} s)", later=True) from None
-        finally:
-            channel.close()
 
     async def _release(self, owner: Owner) -> None:
         asking = self._asking.pop(owner, None)
@@ -243,6 +236,19 @@ class Keeper:
                 return
             finally:
                 namespace.close()
+
+
+async def _ask(fresh: Lease, namespace: NetNS, link: Link, timeout: float) -> None:
+    await _raise(namespace, link)
+    channel = Channel(namespace, link)
+    try:
+        await Client(fresh, channel, link).obtain(timeout)
+    except (NoAnswer, Refused) as error:
+        reason = spanning_tree.explain(namespace, link) if isinstance(error, NoAnswer) else ""
+        text = f"{fresh}: {error} (asked for {timeout:g} s)"
+        raise Failure(f"{text}; {reason}" if reason else text, later=True) from None
+    finally:
+        channel.close()
 
 
 async def _renew(kept: Lease, namespace: NetNS, link: Link, timeout: float) -> None:

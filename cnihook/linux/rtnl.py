@@ -43,8 +43,8 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE = 1,
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 20, 26, 27, 28
 IFLA_PROTINFO, IFLA_TXQLEN, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 12, 13, 29, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_DATA = 1, 2, 5
-IFLA_BR_VLAN_FILTERING = 7
-IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33  # mode is what `bridge` calls hairpin
+IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING = 1, 5, 7
+IFLA_BRPORT_STATE, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 1, 4, 33  # mode is what `bridge` calls hairpin
 VETH_INFO_PEER = 1
 RTEXT_FILTER_BRVLAN = 2
 IFLA_INET6_CONF = 2
@@ -83,8 +83,8 @@ class Link:
 
     __slots__ = (
         "_families", "alias", "flags", "group", "hairpin", "index", "info_data", "isolated", "kind", "mac",
-        "master", "mtu", "name", "operstate", "peer_index", "peer_netns", "txqlen",
-        "vlan_filtering",
+        "master", "mtu", "name", "operstate", "peer_index", "peer_netns", "port_state",
+        "txqlen", "vlan_filtering",
     )  # fmt: skip
 
     def __init__(self, body: bytes) -> None:
@@ -111,6 +111,7 @@ class Link:
         self.vlan_filtering = bool(data.get(IFLA_BR_VLAN_FILTERING, b"\0")[0])
         self.hairpin = bool(port.get(IFLA_BRPORT_MODE, b"\0")[0])
         self.isolated = bool(port.get(IFLA_BRPORT_ISOLATED, b"\0")[0])
+        self.port_state = port.get(IFLA_BRPORT_STATE, b"\0")[0]  # of spanning tree; 3 is forwarding
 
     @property
     def is_up(self) -> bool:

@@ -49,6 +49,7 @@ class Conf:
     def __init__(self, call: Call) -> None:
         ipam = call.conf.object("ipam")
         self.socket = socket_path(ipam)
+        self.timeout = ipam.integer("timeout", default=0, low=0, high=3600)  # seconds; 0: the keeper's
         self.priority = ipam.integer("priority", default=0, low=0, high=0xFFFFFFFF)
         self.provided = {message.CLIENT_ID: _client_id(call)}
         arguments = dict(pair.split("=", 1) for pair in call.request.args.split(";") if "=" in pair)
@@ -102,9 +103,10 @@ def add(call: Call) -> Result:
         "netns": call.sandbox_ns.path,
         "options": to_json(conf.provided),
         "parameters": conf.parameters,
+        "timeout": conf.timeout,
     }
     try:
-        return _result(_ask(conf.socket, request), conf.priority)
+        return _result(_ask(conf.socket, request, conf.timeout), conf.priority)
     except BaseException as error:
         try:
             delete(call)
@@ -113,10 +115,10 @@ def add(call: Call) -> Result:
         raise
 
 
-def _ask(path: str, request: "dict[str, Any]") -> "dict[str, Any]":
-    """The keeper's answer; one is started if there is none."""
+def _ask(path: str, request: "dict[str, Any]", timeout: int = 0) -> "dict[str, Any]":
+    """Return the keeper's answer; start one if there is none.  `timeout`: its seconds for a server."""
     try:
-        return ask.ask(path, request, start=True)
+        return ask.ask(path, request, start=True, patience=max(ask.PATIENCE, timeout + 5.0))
     except Denied as error:
         code = TRY_AGAIN_LATER if error.later else INTERNAL
         raise CniError(code, f"dhcp: {error}") from None

@@ -10,7 +10,7 @@ The first of these that names any has them all:
 
 Only ipam.addresses have a key for a gateway.  An address that was asked for has that of a configured one
 if it is in its subnet.  GATEWAY=ADDRESS,... in CNI_ARGS goes before that, and is for the addresses of
-CNI_ARGS only, as in the reference: a caller that uses both does not say to which of its addresses it belongs.
+CNI_ARGS only, as in the reference: another caller may have set the other addresses.
 
 Nothing is kept, so nobody is told if two containers have one address.
 """

@@ -188,6 +188,20 @@ def test_no_server_is_an_error_that_says_so(host: Host, lan: Lan) -> None:
     assert not host.exists(LEASES)
 
 
+@pytest.mark.parametrize("kind", ["bridge", "macvlan"])
+def test_error_names_spanning_tree_that_has_not_opened_the_port_yet(host: Host, lan: Lan, kind: str) -> None:
+    """`timeout` of ipam is the time to ask for; the keeper's own is 45 seconds."""
+    dhcp.start_keeper(host, "--linger", "60")
+    host.ip("link", "set", "cni0", "type", "bridge", "stp_state", "1", "forward_delay", "1500")
+    conf = network(timeout=1) | {"type": kind, "master": "cni0"}
+
+    with pytest.raises(CniFailure, match=r"no DHCP server answers \(asked for 1 s\)") as failure:
+        host.cni("ADD", conf, host.container())
+
+    assert "bridge cni0 has spanning tree" in str(failure.value) and "after 30 s" in str(failure.value)
+    assert ("does not forward yet" in str(failure.value)) == (kind == "bridge")
+
+
 def test_request_that_is_called_off_leaves_no_lease(host: Host, lan: Lan, container: Container) -> None:
     """A runtime's patience may end before ours."""
     assert host.implementation

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pauses of the DHCP client, and the limits on its time."""
+
+import random
+from itertools import accumulate, takewhile
+
+import pytest
+
+from cnihook.cli import dhcp_keeper
+from cnihook.dhcp import ask, client, keeper
+from cnihook.oci import inject
+
+SPANNING_TREE = 30.0  # seconds: two forward delays, by the kernel's default
+ANSWER = 5.0  # seconds that a server may take
+STEP = 4.0  # seconds that the link and a busy machine may take before the first try
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_port_that_spanning_tree_opens_is_asked_through_in_time(seed: int) -> None:
+    random.seed(seed)
+    times = list(takewhile(lambda time: time < keeper.TIMEOUT, accumulate(client._pauses())))
+
+    assert any(SPANNING_TREE < time < keeper.TIMEOUT - ANSWER for time in times), times
+
+
+def test_each_limit_is_within_the_next() -> None:
+    assert SPANNING_TREE < keeper.TIMEOUT < ask.PATIENCE - STEP < inject._TIMEOUT - STEP
+    assert dhcp_keeper.parser().parse_args([]).timeout == keeper.TIMEOUT
