@@ -62,6 +62,7 @@ def obeying(host: Rtnl) -> "list[Link]":
     """The links on which router advertisements count only until forwarding is on.
 
     A port of a bridge or bond has none of its own: what arrives there is the master's.  A port of a VRF has.
+    Of the links that cnihook made, only a bridge can lead to a router.
     """
     links = {link.index: link for link in host.links()}
     return [
@@ -71,7 +72,7 @@ def obeying(host: Rtnl) -> "list[Link]":
         and not link.forwards_ipv6
         and (link.master not in links or links[link.master].kind == "vrf")
         and link.name != "lo"
-        and not (link.kind == "veth" and veth.is_own(link))
+        and not (veth.is_own(link) and not (link.kind == "bridge" and has_uplink(host, link, link)))
     ]
 
 
