@@ -103,7 +103,7 @@ def detach(record: Record, settings: Settings, *, last: bool = False) -> "Traffi
 
 
 def take_down(record: Record, settings: Settings) -> "Traffic | None":
-    _forget_names(record)
+    _forget_names(record.network, record.container_id)
     try:
         return attachment.down(record, settings.plugin_path)
     except Damaged:
@@ -136,19 +136,20 @@ def release_remains(
     if not cache.names_of(container_id):
         released += salvage.release_container(container_id, settings.conf_folder, settings.plugin_path)
     for network, _id, ifname in released:
+        _forget_names(network, container_id)
         log.event(f"released what was left on {network}, {ifname}")
     return len(released)
 
 
-def _forget_names(record: Record) -> None:
+def _forget_names(network: str, container_id: str) -> None:
     """Nobody shall look for it any more.  What cannot be done now is done by whoever looks there next."""
-    if os.path.exists(f"{STATE}/names/{record.network}/{record.container_id}"):
+    if os.path.exists(f"{STATE}/names/{network}/{container_id}"):
         from cnihook.oci import hosts  # few come here, and would pay for it
 
         try:
-            hosts.leave(record.network, record.container_id)
+            hosts.leave(network, container_id)
         except OSError as error:
-            Log(record.container_id).event(f"its names stay on {record.network}: {in_words(error)}")
+            Log(container_id).event(f"its names stay on {network}: {in_words(error)}")
 
 
 def _is_own(damaged: Damaged) -> bool:

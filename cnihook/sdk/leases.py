@@ -155,7 +155,8 @@ class Store:
             if names is not None and name not in names:
                 continue
             try:
-                if self._read(name) in (owner, b""):
+                content = self._read(name)
+                if content is not None and _may_be_of(owner, content):
                     _unlink(f"{self.folder}/{name}")
             except OSError as error:
                 errors.append(error)
@@ -217,10 +218,11 @@ class Store:
                     _unlink(f"{self.folder}/{name}")  # the rest of a lease after a crash
                     continue
                 leases[name] = content
-            if content is not None and _is_owner(content):
+            linked = [_digest_of(entry) for entry, target in links.items() if target == name]
+            if content is not None and _is_owner(content) and not self._is_cut(content, linked):
                 digests = [_digest(content)]
             else:  # what links to it is the one trace of its owner
-                digests = [_digest_of(entry) for entry, target in links.items() if target == name]
+                digests = linked
             for digest in digests:
                 number = 0
                 while f"{digest}.{number}" in complete:
@@ -230,6 +232,11 @@ class Store:
         self._is_indexed = not self._unreadable
         self._is_changed = True
         return leases
+
+    def _is_cut(self, content: bytes, linked: "list[str]") -> bool:
+        """True for the beginning of the owner's text, in a lease that a link of the owner leads to."""
+        is_whole = content in (self._owner, self._old_owner)
+        return self._owner.startswith(content) and not is_whole and _digest(self._owner) in linked
 
     # The address that was leased last
 
@@ -391,6 +398,14 @@ def _is_owner(content: bytes) -> bool:
         return content.decode().replace("\r\n", "", 1).isprintable()
     except UnicodeDecodeError:
         return False
+
+
+def _may_be_of(owner: bytes, content: bytes) -> bool:
+    """True for a lease with a link of the owner, unless its content is the text of another owner.
+
+    A crash can leave the beginning of the text, or any bytes.
+    """
+    return owner.startswith(content) or not _is_owner(content)
 
 
 def _digest(owner: bytes) -> str:

@@ -390,3 +390,13 @@ def test_host_name_that_its_runtime_sets_is_told(start: Start) -> None:
 
     assert one.exec("busybox", "hostname") == "container\n" and knows(one, "web")
     assert "its host name is not web: its runtime will set" in one.log
+
+
+def test_damaged_record_is_released_with_its_names(host: Host, start: Start) -> None:
+    web, db = start("web"), start("db")
+    assert "db" in hosts(web)
+    os.truncate(host.root / "var/lib/cni/results/front-db-eth0", 100)
+
+    db.runtime.delete("db")
+
+    assert "db" not in hosts(web) and not host.exists(f"{NAMES}/front/db")

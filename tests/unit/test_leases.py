@@ -279,6 +279,19 @@ def test_damaged_lease_blocks_neither_its_owner_nor_others(folder: Folder, damag
     assert folder.gc({"c2"}) and folder.of("c1") == set() and len(folder.of("c2")) == 2
 
 
+@pytest.mark.parametrize("is_indexed", [True, False])
+@pytest.mark.parametrize("content", [b"c1\r\neth", b"c", b"\271\377"])
+def test_damaged_lease_is_released_with_its_owner(folder: Folder, content: bytes, is_indexed: bool) -> None:
+    """Its link says whose it was, also while the links have to be made again."""
+    folder.add("c1")
+    folder.lease(POOL[0]).write_bytes(content)
+    if not is_indexed:
+        os.utime(folder.path)
+
+    assert folder.delete("c1")
+    assert not folder.lease(POOL[0]).exists() and folder.links() == {}
+
+
 Step = tuple[str, str, int]
 STEPS = st.tuples(
     st.sampled_from(["add", "delete", "gc", "reference add", "reference delete", "link", *DAMAGE]),
