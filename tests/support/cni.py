@@ -2,7 +2,9 @@
 """The CNI protocol as a runtime speaks it to a plugin executable, and the plugins that tests speak to."""
 
 import json
+import os
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
     from tests.support.host import Container, Host
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-REFERENCE = Path("/usr/lib/cni")
+DEBIAN = Path("/usr/lib/cni")
+REFERENCE = Path(os.environ.get("REFERENCE_PLUGINS", DEBIAN))
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 LAUNCHER = """\
@@ -98,6 +101,21 @@ def write_launchers(folder: Path) -> None:
         launcher = folder / plugin
         launcher.write_text(LAUNCHER.format(checkout=str(CHECKOUT), plugin=plugin))
         launcher.chmod(0o755)
+
+
+@cache
+def reference_version() -> str:
+    """Return the version of the reference: Debian's plugins print "unknown", so its package is asked.
+
+    For plugins in another folder, REFERENCE_PLUGINS, the environment has REFERENCE_VERSION too.
+    """
+    if version := os.environ.get("REFERENCE_VERSION"):
+        return version
+    query = ["dpkg-query", "-W", "-f", "${Version}", "containernetworking-plugins"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True).stdout or "1.1.1"
+    except FileNotFoundError:  # not a Debian
+        return "1.1.1"
 
 
 def reference() -> Implementation:
