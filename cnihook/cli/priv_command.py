@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn, Protocol
 
+    from cnihook.cli.priv_view import View
     from cnihook.lean.job import Limit
     from cnihook.linux.netns import NetNS
 
@@ -23,8 +24,15 @@ if TYPE_CHECKING:
 
 
 _FAILED = 125
+# Of the sockets by which programs ask nscd, systemd-resolved and Avahi for names.  Not those of daemons that
+# answer for users first: sssd, winbind, nslcd.
+_RESOLVERS = ("/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon")
 _READY = b"."  # from the command's process: it is in its network namespace
 _GO = b"go"  # to it; then the texts of its resolv.conf and hosts, empty for the host's, and its host name
+
+
+# Variables of systemd that name the process that they are for (sd_listen_fds(3), sd_watchdog_enabled(3)).
+_FOR_PROCESS = ("LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID")
 
 
 class CommandProcess:
@@ -66,11 +74,15 @@ class CommandProcess:
         """Wait until it is in its namespace.  False: it has ended instead, and has said why."""
         return bool(os.read(self._ready, 1))
 
-    def run(self, *view: str, limit: "Limit | None" = None) -> int:
+    def run(
+        self, resolv_conf: str = "", hosts: str = "", hostname: str = "", limit: "Limit | None" = None
+    ) -> int:
         """Let it become the command, and stand in for it until it has ended.  Returns the exit status."""
         self.job.begin()
+        if view := _view(resolv_conf, hosts, f"/proc/{self.pid}/root"):
+            self._watch(view)
         try:
-            data = b"\0".join([_GO, *map(os.fsencode, view)])
+            data = b"\0".join([_GO, *map(os.fsencode, (resolv_conf, hosts, hostname))])
             while data:
                 data = data[os.write(self._go, data) :]
         except BrokenPipeError:
@@ -84,6 +96,14 @@ class CommandProcess:
         self._ended = True
         return status
 
+    def _watch(self, view: "View") -> None:
+        from cnihook.cli.priv_view import Watch
+
+        try:
+            self.job.on_change = Watch(view, self.pid, self._ready, self._complain).renew
+        except OSError:
+            pass  # a kernel without F_NOTIFY, or no descriptors: the files are right until another is there
+
     def end(self) -> None:
         """Kill it, unless it has ended."""
         if not self._ended:
@@ -95,6 +115,7 @@ class CommandProcess:
         """All that the command's process does before it is the command."""
         status = _FAILED
         try:
+            _take_over_variables(self._variables)
             if self._namespace:
                 libc.setns(self._namespace.fd, libc.CLONE_NEWNET)
             else:
@@ -127,17 +148,34 @@ class CommandProcess:
             os._exit(status)
 
     def _set_names(self, resolv_conf: str = "", hosts: str = "", hostname: str = "") -> None:
-        for path, text in (("/etc/resolv.conf", resolv_conf), ("/etc/hosts", hosts)):
-            if text:
-                try:
-                    mounts.replace_file(path, text)
-                except OSError as error:
-                    self._complain(f"the networks' names cannot be used: {path}: {error.strerror}")
+        if view := _view(resolv_conf, hosts):
+            view.put(self._complain)
         if hostname:
             from _socket import sethostname
 
             libc.unshare(libc.CLONE_NEWUTS)
             sethostname(hostname)
+
+
+def _take_over_variables(variables: "dict[str, str]") -> None:
+    """Have variables that name the wrapper, which stands in for this process, name this process."""
+    wrapper = str(os.getppid())
+    if variables.get("LISTEN_PID") == wrapper:
+        variables.pop("LISTEN_PIDFDID", "")  # the same in another way; libsystemd can do without
+    for name in _FOR_PROCESS:
+        if variables.get(name) == wrapper:
+            variables[name] = str(os.getpid())
+
+
+def _view(resolv_conf: str, hosts: str, root: str = "") -> "View | None":
+    """Return the view, None if the host's serves: no text, no daemon.  `root`: where the host is seen."""
+    texts = {"/etc/resolv.conf": resolv_conf, "/etc/hosts": hosts}
+    files = {path: text for path, text in texts.items() if text}
+    if not files and not any(os.path.isdir(f"{root}{folder}") for folder in _RESOLVERS):
+        return None
+    from cnihook.cli.priv_view import View  # a plain run does without
+
+    return View(files, _RESOLVERS)
 
 
 def _let_everybody_ping() -> None:

@@ -45,6 +45,12 @@ the command:
 
 Where no network is configured, a built-in one serves.  Without root, pasta or slirp4netns is the way out.
 
+In a systemd unit, sockets of socket activation are passed to the command.  Type=notify and WatchdogSec=
+need NotifyAccess=all, because the command is not the unit's main process.
+
+The command does not see the sockets of nscd, systemd-resolved and Avahi, which would answer for the host's
+network.  If the host replaces its resolv.conf or hosts, it sees those for some ms, then its own again.
+
 Exit status: the command's own; 128+n if signal n ended it; 124 if its time was over; 125 if it got no
 network, 126 if it cannot be executed, 127 if there is no such command.
 

@@ -12,6 +12,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     class Limit(Protocol):
@@ -42,6 +43,7 @@ class Job:
         self.pid = pid
         self._taken = _signal.valid_signals() - _OWN
         self._typed_interrupt = False
+        self.on_change: Callable[[], None] | None = None  # for SIGIO from the kernel, since begin()
         # A caller may have had it ignored, and then there would be no status to wait for.
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
@@ -79,6 +81,9 @@ class Job:
         from_kernel = info.si_code > 0
         if info.si_signo == _signal.SIGINT and from_kernel:
             self._typed_interrupt = True
+        if info.si_signo == _signal.SIGIO and from_kernel and self.on_change:
+            self.on_change()
+            return
         if info.si_signo == _signal.SIGCHLD or info.si_pid == self.pid:
             return  # the command that signals its own group has its signal already
         # A terminal that hangs up tells the leader of its session alone.

@@ -18,7 +18,7 @@ MNT_DETACH = 2
 # <sys/prctl.h>
 PR_SET_PDEATHSIG = 1
 # <linux/openat2.h>
-RESOLVE_NO_SYMLINKS = 4
+RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 4, 16
 _SYS_OPENAT2 = 437  # <asm-generic/unistd.h>; the same on every architecture
 # <linux/capability.h>
 _CAPABILITY_VERSION_3 = 0x20080522

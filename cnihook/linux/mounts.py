@@ -8,6 +8,8 @@ from cnihook.linux import libc
 
 # A folder that is surely there.  What is mounted on it for a moment shows in this mount namespace alone.
 _SCRATCH = "/proc"
+_OWN_SCRATCH = "/proc/self/task"  # the same, where other processes of the mount namespace are at work
+_TMPFS = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, "size=1m,mode=755"
 
 
 def make_private() -> None:
@@ -65,14 +67,23 @@ def replace_file(path: str, content: str) -> None:
     target = os.path.realpath(path)
     os.stat(target)
     # On a file system of its own, which goes with the last process that sees it, however that ends.
-    libc.mount(
-        "tmpfs", _SCRATCH, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, "size=1m,mode=755"
-    )
+    libc.mount("tmpfs", _OWN_SCRATCH, "tmpfs", *_TMPFS)
     try:
-        copy = f"{_SCRATCH}/{os.path.basename(target)}"
-        with open(copy, "x") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), 0o644)
+        copy = f"{_OWN_SCRATCH}/{os.path.basename(target)}"
+        _write(copy, content)
         libc.mount(copy, target, flags=libc.MS_BIND)
     finally:
-        libc.umount(_SCRATCH, libc.MNT_DETACH)
+        libc.umount(_OWN_SCRATCH, libc.MNT_DETACH)
+
+
+def cover_folder(path: str, files: "dict[str, str]") -> None:
+    """Mount a folder with these files, name: content, on an existing one."""
+    libc.mount("tmpfs", path, "tmpfs", *_TMPFS)
+    for name, content in files.items():
+        _write(f"{path}/{name}", content)
+
+
+def _write(path: str, content: str) -> None:
+    with open(path, "xb") as file:
+        file.write(os.fsencode(content))
+        os.fchmod(file.fileno(), 0o644)

@@ -103,6 +103,23 @@ def test_outside_is_reached_by_the_hosts_address(user: Host) -> None:
         assert user.run(*NOBODY, RUN, *python, script).stdout == f"{Outside.HOST}\n"
 
 
+@pytest.mark.parametrize("folder", ["/etc", "/run/manager"])
+def test_own_resolv_conf_stays_when_the_host_replaces_its(user: Host, folder: str) -> None:
+    """Also behind a link into a folder of /run, which priv-net-run itself does not see."""
+    path = f"{folder}/resolv.conf"
+    user.write(path, "nameserver 192.0.2.1\n")
+    if folder != "/etc":
+        user.run("ln", "-sf", path, "/etc/resolv.conf")
+    user.leaves("file /etc/resolv.conf", "* /run/manager*")
+    script = "for i in $(seq 200); do grep -q 10.9.9.9 /etc/resolv.conf && break; sleep .05; done"
+    script = f"cat /etc/resolv.conf; echo up; read go; {script}; cat /etc/resolv.conf"
+    running = user.popen(*NOBODY, RUN, "--dns=10.9.9.9", "sh", "-c", script, stdin=subprocess.PIPE)
+    assert running.stdout
+    assert [running.stdout.readline() for _ in range(2)] == ["nameserver 10.9.9.9\n", "up\n"]
+    user.run("sh", "-c", f"echo nameserver 192.0.2.2 > {path}.new; mv {path}.new {path}")
+    assert running.communicate("\n", timeout=20) == ("nameserver 10.9.9.9\n", "")
+
+
 def test_hosts_loopback_is_not_reached(user: Host) -> None:
     """By whatever address the program on the way out may give it."""
     script = """\

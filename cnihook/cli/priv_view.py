@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the command of `priv-net-run` finds where names are looked up: its own /etc/resolv.conf and /etc/hosts,
+and none of the sockets by which daemons of the host answer for the host's network.
+
+These are mounts that the command alone sees.  The kernel removes a mount, in every mount namespace, once
+another process renames a file over what it is on, or removes that.  Programs replace resolv.conf so, and a
+daemon that starts again makes a new folder.  So the folders are watched while the command runs, and a
+mount that is lost is made again: for a few milliseconds the command sees what is the host's.
+
+Rejected: a tmpfs of links over all of /etc loses what the command writes there; so does an overlay.  inotify
+takes 8 ms to close and has 128 instances for each user; the kernel's older F_NOTIFY takes 0.01 ms.
+"""
+
+import fcntl
+import os
+
+from cnihook.linux import libc, mounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Identity = tuple[int, int]  # device and inode
+
+_KEPT = ("resolv.conf", "stub-resolv.conf")  # of such a folder: what other programs may read there
+_MOST_LINKS = 8  # from resolv.conf to the file
+_PATIENCE = 10_000  # ms for the command's process to become the command
+_CHANGES = fcntl.DN_MULTISHOT | fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME
+
+
+class View:
+    """`files` are path: text, `folders` those of sockets, which may be missing."""
+
+    def __init__(self, files: "dict[str, str]", folders: "tuple[str, ...]") -> None:
+        self.files = files
+        self.folders = folders
+
+    def put(self, complain: "Callable[[str], None]", lost: "dict[str, Identity] | None" = None) -> None:
+        """Mount it for this process.  With `lost`, only what is the host's again: path, and its identity."""
+        covered = set()
+        for folder in self.folders:
+            if os.path.isdir(folder):
+                covered.add(os.path.realpath(folder))
+                if _is_lost(folder, lost):
+                    self._cover(folder)
+        for path, text in self.files.items():
+            # A file in a folder that is covered was written there.
+            if os.path.dirname(os.path.realpath(path)) not in covered and _is_lost(path, lost):
+                try:
+                    mounts.replace_file(path, text)
+                except OSError as error:
+                    complain(f"the networks' names cannot be used: {path}: {error.strerror}")
+
+    def _cover(self, folder: str) -> None:
+        texts = {}
+        for name in _KEPT:
+            try:
+                with open(f"{folder}/{name}", "rb") as file:
+                    texts[name] = os.fsdecode(file.read())
+            except OSError:
+                continue
+        for path, text in self.files.items():
+            target = os.path.realpath(path)
+            if os.path.dirname(target) == os.path.realpath(folder):
+                texts[os.path.basename(target)] = text
+        mounts.cover_folder(folder, texts)
+
+
+def _is_lost(path: str, lost: "dict[str, Identity] | None") -> bool:
+    if lost is None:
+        return True
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False  # nothing to be mounted on; a later change brings us here again
+    return lost.get(path) == (status.st_dev, status.st_ino)
+
+
+class Watch:
+    """A look at the host's files while the command runs.  Each change of a folder sends SIGIO."""
+
+    def __init__(self, view: View, command: int, ready: int, complain: "Callable[[str], None]") -> None:
+        """`ready` is closed at its other end once the command's process has its mounts."""
+        self._view = view
+        self._command = command
+        self._ready = ready
+        self._complain = complain
+        # The root of the command's process, because this process may have folders of its own in /run.
+        self._root = os.open(f"/proc/{command}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._folders: list[int] = []
+        self._seen: dict[str, Identity] = {}
+        self._look()
+
+    def renew(self) -> None:
+        """Mount again what the command has lost, if that is why the signal came."""
+        before = self._seen
+        self._look()
+        if self._seen == before:
+            return
+        child = os.fork()  # since what enters a mount namespace does not come back as easily
+        if child:
+            os.waitpid(child, 0)
+            return
+        try:
+            self._enter()
+            self._view.put(self._complain, self._seen)
+        except (ProcessLookupError, FileNotFoundError):
+            pass  # the command has ended
+        except OSError as error:
+            self._complain(f"the command has the host's files where names are looked up: {error.strerror}")
+        finally:
+            os._exit(0)
+
+    def _enter(self) -> None:
+        import select
+
+        # Before that it may be in the host's mount namespace, which is not to be changed.
+        waiting = select.poll()
+        waiting.register(self._ready, select.POLLIN)
+        if not waiting.poll(_PATIENCE) or os.read(self._ready, 1):
+            raise ProcessLookupError
+        namespace = os.open(f"/proc/{self._command}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        root = os.open(f"/proc/{self._command}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        libc.setns(namespace, libc.CLONE_NEWNS)
+        os.fchdir(root)
+        os.chroot(".")
+
+    def _look(self) -> None:
+        """Watch all folders that a path leads through, and note which files are at the ends."""
+        for fd in self._folders:
+            os.close(fd)
+        self._folders = []
+        self._seen = {}
+        for path in (*self._view.files, *self._view.folders):
+            for folder, name in self._steps(path):
+                self._folders.append(folder)
+                fcntl.fcntl(folder, fcntl.F_NOTIFY, _CHANGES)
+                try:
+                    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                except OSError:
+                    continue
+                self._seen[path] = status.st_dev, status.st_ino  # in the end, of the file
+
+    def _steps(self, path: str) -> "Iterator[tuple[int, str]]":
+        """(descriptor of its folder, name) of a path, and of each link that it leads to."""
+        for _ in range(_MOST_LINKS):
+            parent, name = os.path.split(path)
+            try:
+                folder = libc.openat2(self._root, parent, os.O_RDONLY | os.O_DIRECTORY, libc.RESOLVE_IN_ROOT)
+            except OSError:
+                return
+            yield folder, name
+            try:
+                target = os.readlink(name, dir_fd=folder)
+            except OSError:
+                return
+            path = os.path.normpath(os.path.join(os.readlink(f"/proc/self/fd/{folder}"), target))
