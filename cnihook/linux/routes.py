@@ -26,6 +26,7 @@ from cnihook.linux.rtnl import (
     RTA_METRICS,
     RTA_OIF,
     RTA_PREFSRC,
+    RTA_PRIORITY,
     RTA_TABLE,
     RTM_DELROUTE,
     RTM_GETROUTE,
@@ -80,6 +81,13 @@ class WholeRoute:
         attrs = {kind: data for kind, data in self._attrs.items() if kind != RTA_PREFSRC}
         return WholeRoute(self._header, {**attrs, RTA_PREFSRC: source} if source else attrs)
 
+    @property
+    def metric(self) -> int:
+        return read_u32(self._attrs.get(RTA_PRIORITY))
+
+    def with_metric(self, metric: int) -> "WholeRoute":
+        return WholeRoute(self._header, {**self._attrs, RTA_PRIORITY: struct.pack("=I", metric)})
+
     def __bytes__(self) -> bytes:
         packed = [
             nested(kind, data) if kind == RTA_METRICS else attr(kind, data)
@@ -100,8 +108,25 @@ def listed(rtnl: Rtnl) -> "list[WholeRoute]":
 
 
 def put(rtnl: Rtnl, route: WholeRoute) -> None:
-    """Set it, behind others to the same destination.  If it is there already, that is fine."""
+    """Set it, behind others to the same destination.  If it is there already, that is fine.
+
+    An IPv6 route becomes a further next hop of one with the same metric; put_behind() avoids that.
+    """
     _request(rtnl, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, route, "set", errno.EEXIST)
+
+
+def put_behind(rtnl: Rtnl, route: WholeRoute) -> None:
+    """Like put(), but with a higher metric than IPv6 routes over other links to the same destination."""
+    if route.version == 6:
+        metrics = [
+            other.metric
+            for other in listed(rtnl)
+            if (other.version, other.dst, other.table) == (6, route.dst, route.table)
+            and other.index != route.index
+        ]
+        if route.metric in metrics:
+            route = route.with_metric(max(metrics) + 1)
+    put(rtnl, route)
 
 
 def delete(rtnl: Rtnl, route: WholeRoute) -> None:

@@ -105,7 +105,7 @@ def _set_container_end(call: Call, inner: Link, result: Result) -> None:
     ifa_flags = IFA_F_NOPREFIXROUTE | IFA_F_NODAD
     interface.set_addresses(call, inner, result.ips, ifa_flags=ifa_flags)
     for (dst, gateway), source in _container_routes(result.ips).items():
-        call.sandbox.add_route(inner, dst, via=gateway, source=source)
+        interface.add_route(call, inner, dst, via=gateway, source=source)
     interface.set_routes(call, inner, result.ips, result.routes)
 
 

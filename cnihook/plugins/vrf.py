@@ -128,7 +128,7 @@ class _Belongings:
         moved = sorted(self._routes, key=lambda route: not route.is_direct)
         try_each(
             self._restore_addresses,
-            *(lambda r=route: routes.put(sandbox, _as_for(r, table)) for route in moved),
+            *(lambda r=route: routes.put_behind(sandbox, _as_for(r, table)) for route in moved),
         )
 
     def _restore_addresses(self) -> None:

@@ -9,9 +9,7 @@ the chain can serve is an error: silence would be a container without the port t
 
 import errno
 
-from cnihook.lean import fastjson
 from cnihook.lean.address import Address, IPNet
-from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
 from cnihook.spec.config import NetConf, lookup
 from cnihook.spec.errors import INVALID_CONFIG, CniError
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from cnihook.runtime.bounds import Guard
 
 # Who knows IP= and MAC= in CNI_ARGS, and who takes routes from his configuration.
-_TAKE_IP = ("host-local", "static")
+TAKE_IP = ("host-local", "static")
 _TAKE_MAC = ("bridge", "macvlan", "tap", "tuning")
 _GUESSES = 100  # of the kernel's at a free port, which knows of no port that is published
 
@@ -227,13 +225,11 @@ def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
         for one in real:
             if "aliases" in _capabilities(one.network):
                 one.capability_args["aliases"] = common.aliases
-    if common.routes:
-        if not real:
-            raise CniError(INVALID_CONFIG, "a route: the container is on no network")
-        real[0].network = _with_routes(real[0].network, common)
-    for one in real:
-        if common.no_default_route:
-            one.network = _without_default_route(one.network)
+    wants = [want for _network, want in chosen]
+    if any(want.routes or want.no_default_route for want in (common, *wants)):
+        from cnihook.runtime import route_requests  # few containers have any
+
+        route_requests.serve(served, wants, common)
     for one in served:
         if not one.chooses_ports:
             one.choose_ports()
@@ -248,10 +244,6 @@ def _serve_own(network: Network, want: Want) -> Served:
     _give_first([served], want)
     if want.aliases and "aliases" in _capabilities(network):
         served.capability_args["aliases"] = want.aliases
-    if want.routes:
-        served.network = _with_routes(network, want)
-    if want.no_default_route:
-        served.network = _without_default_route(served.network)
     return served
 
 
@@ -300,7 +292,7 @@ def _give_addresses(served: Served, ips: "list[str]", mac: str) -> None:
     if ips:
         if "ips" in capabilities:
             served.capability_args["ips"] = ips
-        elif any(_ipam_type(plugin) in _TAKE_IP for plugin in network.plugins):
+        elif any(ipam_type(plugin) in TAKE_IP for plugin in network.plugins):
             args.append(f"IP={','.join(ips)}")
         else:
             raise _nobody_takes(network, "ips", "an address of one's choice")
@@ -316,52 +308,6 @@ def _give_addresses(served: Served, ips: "list[str]", mac: str) -> None:
     served.cni_args = ";".join(args)
 
 
-def _ipam_type(plugin: "dict[str, Any]") -> str:
+def ipam_type(plugin: "dict[str, Any]") -> str:
+    """Return the type of a plugin's IPAM plugin; empty if it has none."""
     return NetConf(plugin).object("ipam").string("type")
-
-
-def _with_routes(network: Network, want: Want) -> Network:
-    added = [{"dst": str(dst), **({"gw": str(gateway)} if gateway else {})} for dst, gateway in want.routes]
-
-    def change(ipam: "dict[str, Any]") -> "dict[str, Any]":
-        return {**ipam, "routes": [*(lookup(ipam, "routes") or []), *added]}
-
-    return _rewritten(network, change, "a route")
-
-
-def _without_default_route(network: Network) -> Network:
-    def change(ipam: "dict[str, Any]") -> "dict[str, Any]":
-        kept = [
-            route
-            for route in NetConf(ipam).objects("routes")
-            if not str(route.raw.get("dst", "")).endswith("/0")
-        ]
-        return {**ipam, "routes": [route.raw for route in kept]}
-
-    return _rewritten(network, change, "to have no default route")
-
-
-def _rewritten(network: Network, change: "Any", what: str) -> Network:
-    """The network with another `ipam`; the record of the attachment will hold that, so DEL has it, too."""
-    plugins = []
-    done = False
-    for plugin in network.plugins:
-        if _ipam_type(plugin) in _TAKE_IP:
-            done = True
-            plugin = {
-                key: value for key, value in plugin.items() if key.lower() not in ("ipam", "cnihook")
-            } | {"ipam": change(NetConf(plugin).object("ipam").raw)}
-            default = [key for key in plugin if key.lower() == "isdefaultgateway" and plugin[key] is True]
-            if default and what == "to have no default route":
-                plugin = {key: value for key, value in plugin.items() if key not in default}
-                plugin["isGateway"] = True
-        plugins.append(plugin)
-    if not done:
-        raise CniError(
-            INVALID_CONFIG,
-            f"network {network.name} ({network.source}): none of its plugins takes {what}",
-            f"the IPAM plugins {' and '.join(_TAKE_IP)} do",
-        )
-    raw = {"cniVersion": network.version, "name": network.name, "plugins": plugins}
-    raw |= {key: network.raw[key] for key in ("disableCheck", "disableGC", "cnihook") if key in network.raw}
-    return networks.from_raw(raw, fastjson.dumps(raw).encode(), network.source)

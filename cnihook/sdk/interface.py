@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container's interface: its addresses and routes set, and compared with what they should be."""
 
+import errno
 import time
 
-from cnihook.lean.address import Address
+from cnihook.lean.address import Address, IPNet
 from cnihook.linux import sysctl
+from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import (
     IF_OPER_UP,
     IFA_F_DADFAILED,
@@ -17,6 +19,10 @@ from cnihook.sdk import settings
 from cnihook.sdk.call import Call
 from cnihook.spec.errors import INTERNAL, CniError, ResourceTaken
 from cnihook.spec.result import IP, Interface, Result, Route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _DAD_TIMEOUT = 5.0  # seconds; the kernel takes one to two for duplicate address detection
 
@@ -74,7 +80,8 @@ def set_routes(call: Call, link: Link, ips: "list[IP]", routes: "list[Route]") -
         if key in done:
             continue
         done.add(key)
-        call.sandbox.add_route(
+        add_route(
+            call,
             link,
             route.dst,
             via=via,
@@ -84,6 +91,36 @@ def set_routes(call: Call, link: Link, ips: "list[IP]", routes: "list[Route]") -
             mtu=route.mtu,
             advmss=route.advmss,
         )
+
+
+def add_route(
+    call: Call, link: Link, dst: IPNet, *, priority: int = 0, table: int = RT_TABLE_MAIN, **others: "Any"
+) -> None:
+    """Set a route of the container, behind that of another link to the same destination.
+
+    The kernel would put an IPv4 route before the other one, and make an IPv6 route its second next hop: then
+    a part of the flows leaves with the address of the wrong network.  So the network that is attached first
+    keeps its route, and that of a later one has a higher metric.  Next hops over one link stay together.
+    """
+    sandbox = call.sandbox
+    try:
+        sandbox.add_route(link, dst, priority=priority, table=table, exclusive=True, **others)
+        return
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+    destination = dst.network() if dst.prefix else None
+    rivals = [
+        route
+        for route in sandbox.routes(dst.address.version)
+        if (route.dst, route.table) == (destination, table)
+    ]
+    own = {route.priority for route in rivals if route.index == link.index}
+    if own:
+        priority = priority if priority in own else min(own)
+    elif rivals:
+        priority = max(route.priority for route in rivals) + 1
+    sandbox.add_route(link, dst, priority=priority, table=table, **others)
 
 
 def _wait_for_addresses(call: Call, link: Link) -> None:

@@ -86,6 +86,30 @@ def test_routes_are_the_containers_wish(runtime: Runtime) -> None:
     ]
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("order", [("inner", "outer"), ("outer", "inner")], ids="first-{0[0]}".format)
+def test_default_route_leads_over_the_network_that_it_is_requested_on(
+    runtime: Runtime, host: Host, order: tuple[str, str], version: int
+) -> None:
+    subnets = {"inner": "10.1.0.0/24", "outer": "10.2.0.0/24"}
+    if version == 6:
+        subnets = {"inner": "fd11::/64", "outer": "fd12::/64"}
+    default = {"dst": "::/0" if version == 6 else "0.0.0.0/0"}
+    networks: list[Any] = [bridge(name, subnet) for name, subnet in subnets.items()]
+    for each in networks:
+        each["plugins"][0]["ipam"]["routes"] = [default]
+    configure(host, *networks)
+    gateway = "fd12::1" if version == 6 else "10.2.0.1"
+    items: list[Any] = [{"name": "inner"}, {"name": "outer", "default-route": [gateway]}]
+    items.sort(key=lambda item: order.index(item["name"]))
+    container = runtime.run(annotations={"k8s.v1.cni.cncf.io/networks": json.dumps(items)})
+
+    listed = json.loads(container.run("ip", f"-{version}", "-j", "route", "show", "default").stdout)
+    assert [(route.get("gateway"), route["dev"]) for route in listed] == [
+        (gateway, f"eth{order.index('outer')}")
+    ]
+
+
 @pytest.mark.usefixtures("networks")
 @pytest.mark.parametrize(
     ("annotations", "told"),

@@ -282,6 +282,19 @@ def test_ipv6_next_hop_leaves_those_over_other_links_alone(host: Host, rtnl: Rtn
     assert [r["gateway"] for r in host.ip("-6", "route", "show", "table", "100")] == ["2001:db8:2::1"]
 
 
+def test_ipv6_route_goes_behind_that_of_another_link(host: Host, rtnl: Rtnl) -> None:
+    """IPv4 has this order by itself.  Two next hops over one link stay together."""
+    for link, gateway in (("eth0", "2001:db8::1"), ("eth1", "2001:db8:2::1"), ("eth1", "2001:db8:2::2")):
+        rtnl.add_route(rtnl.link(link), IPV6_DEFAULT, via=Address.parse(gateway))
+    for link in ("eth0", "eth1"):
+        for route in parts(rtnl, rtnl.link(link).index, 254, ROUTES[-1]):
+            routes.put_behind(rtnl, route.in_table(100))
+
+    first, second = sorted(host.ip("-6", "route", "show", "table", "100"), key=lambda r: int(r["metric"]))
+    assert first["gateway"] == "2001:db8::1"
+    assert [hop["gateway"] for hop in second["nexthops"]] == ["2001:db8:2::1", "2001:db8:2::2"]
+
+
 def test_order_of_routes_to_one_destination_stays(host: Host, rtnl: Rtnl) -> None:
     """The first is used."""
     for last in (1, 2, 3):
