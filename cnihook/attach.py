@@ -20,7 +20,15 @@ from cnihook.runtime.networks import Network
 from cnihook.runtime.wants import Served, Want, Wants, serve
 from cnihook.sdk.undo import Undo
 from cnihook.settings import Settings
-from cnihook.spec.errors import INVALID_CONFIG, AddFailed, CniError, PortTaken, ResourceTaken, as_cni_error
+from cnihook.spec.errors import (
+    INVALID_CONFIG,
+    IO_FAILURE,
+    AddFailed,
+    CniError,
+    PortTaken,
+    ResourceTaken,
+    as_cni_error,
+)
 from cnihook.spec.names import check_container_id, check_ifname, record_name
 from cnihook.spec.result import Result
 
@@ -60,9 +68,13 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
     """The networks wanted, or all there are, each with what its plugins are to be told.
 
     A file that is malformed is complained of and hides no other network.  Raises CniError for a network that
-    is not there, for a name that is not free to be requested, and for a want that no plugin can serve.
+    is not there, or is in a file that cannot be read, for a name that is not free to be requested, and for a
+    want that no plugin can serve.
     """
     found, problems = networks.load_folder(settings.conf_folder)
+    unreadable = next((problem for problem in problems if problem.code == IO_FAILURE), None)
+    if unreadable and wants.networks is None:
+        raise unreadable
     for problem in problems:
         complain(str(problem))
     chosen: list[tuple[Network, Want]] = []
@@ -73,6 +85,8 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
             by_name[networks.built_in().name] = networks.built_in()
         for want in wants.networks:
             network = by_name.get(want.network)
+            if not network and unreadable:
+                raise unreadable
             if not network:
                 raise CniError(
                     INVALID_CONFIG,

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks: named lists of plugins, found in files (SPEC.md, "Network configuration format")."""
 
+import errno
 import os
 
 from cnihook.lean import fastjson
 from cnihook.spec import version as versions
 from cnihook.spec.config import NetConf, json_name, lookup
-from cnihook.spec.errors import CniError, invalid_config
+from cnihook.spec.errors import INVALID_CONFIG, IO_FAILURE, CniError, invalid_config
 from cnihook.spec.names import check_network_name, check_plugin_type
 
 TYPE_CHECKING = False
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_FOLDER = "/etc/cni/net.d"
 _LONGEST = 16 << 20  # bytes of a file
 _ENDINGS = (".conflist", ".conf", ".json")
+# Errors that say something about the file.  Any other, such as EIO or EMFILE, hides what is in it.
+_UNUSABLE = (errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 
 # What serves on a machine where nobody has configured a network.
 BUILT_IN = b"""{
@@ -204,7 +207,7 @@ def _not_inlined(folder: str) -> "list[dict[str, Any]]":
 
 
 def read_file(path: str) -> bytes:
-    """Raises CniError, also for what is no regular file."""
+    """Raises CniError, also for what is no regular file; its code is IO_FAILURE if reading failed."""
     try:
         fd = os.open(
             path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -220,7 +223,8 @@ def read_file(path: str) -> bytes:
         finally:
             os.close(fd)
     except OSError as error:
-        raise invalid_config(f"{path}: {error.strerror}") from None
+        code = INVALID_CONFIG if error.errno in _UNUSABLE else IO_FAILURE
+        raise CniError(code, f"{path}: {error.strerror}") from None
 
 
 def load_file(path: str) -> Network:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.faults import fault
 from tests.support.host import Container, Host
 from tests.support.oci import LOOPBACK, MYNET, NET_D, RESULTS, bridge, call_hook, configure, leases
 
@@ -104,6 +105,27 @@ def test_malformed_file_is_named_and_hides_no_other(host: Host, what: str) -> No
 
     done = call_hook(host, "poststop", state_of(container))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("error", ["EIO", "EMFILE", "ENOMEM"])
+def test_file_that_cannot_be_read_does_not_hide_its_network(host: Host, error: str) -> None:
+    """The container would start without that network, unless it names others."""
+    configure(host, MYNET, bridge("other", "10.23.0.0/24"))
+    container = host.container("c1", process=True)
+    launcher = fault("openat", f"error={error}", f"{NET_D}/11-net.conflist")
+
+    for words in ((), ("--network", "mynet,other")):
+        failed = call_hook(host, "createRuntime", state_of(container), *words, launcher=launcher)
+        assert failed.returncode == 1 and f"{NET_D}/11-net.conflist: " in failed.stderr, failed
+        assert container.links() == {"lo"}
+    succeeded = call_hook(
+        host, "createRuntime", state_of(container), "--network", "mynet", launcher=launcher
+    )
+    assert succeeded.returncode == 0, succeeded
+
+    assert call_hook(host, "poststop", state_of(container)).returncode == 0
+    host.leaves("file /run/cnihook/log/c1")
 
 
 def test_malformed_file_alone_is_refused(host: Host) -> None:

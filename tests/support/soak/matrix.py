@@ -103,8 +103,8 @@ class Bench:
                     rig, box, "gc"
                 )  # names that could not be removed do not fail a poststop; gc removes them
             rig.end_boxes()
-            # The library's own commands leave the files of abandoned locks to gc.
-            rig.check(LOCKS if point.release in LIBRARY else ())
+            # The file of a lock may stay after an error, and after the library's commands, until gc.
+            rig.check(LOCKS if point.fault.error or point.release in LIBRARY else ())
         except Problem as problem:
             how = "killed" if point.fault.error == 0 else f"exit {outcome.status} {outcome.stderr.strip()}"
             raise Problem(f"at {outcome.hit}: {how}\n{problem}") from None

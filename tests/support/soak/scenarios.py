@@ -87,7 +87,7 @@ def shape(rig: Rig, box: Box) -> "Counter[str]":
     """The kernel's state on both sides, without what differs from one container to the next."""
     lines = [*state.kernel(), *(f"in: {line}" for line in box.view())]
     # IPv6 adds the local route of an address some time after the address.
-    return Counter(line for line in _normal(lines) if not re.search(r"^route \S+ local fd", line))
+    return Counter(line for line in _normal(lines) if not re.search(r"^(in: )?route \S+ local fd", line))
 
 
 def _normal(lines: Iterable[str]) -> Iterable[str]:
