@@ -209,15 +209,20 @@ def _hosts(container: "Container", wanted: "Wants", attached: "list[Attachment]"
         for one in attached
     ):
         return ""
-    from cnihook.oci import names, resolv_conf
+    from cnihook.oci import loopback_names, names, resolv_conf
 
+    called = names.host_names(wanted.hostname)
     results = [(one.record, one.result) for one in attached]
     try:
-        lines = names.join(container.id, None, names.host_names(wanted.hostname), wanted, results, log)
+        lines = names.join(container.id, None, called, wanted, results, log)
     except OSError as error:
         _complain(f"the names on its networks are not known: {error}")
         return ""
-    return resolv_conf.read("/etc/hosts") + lines if lines else ""
+    old = resolv_conf.read("/etc/hosts")
+    if any(one.result.ips for one in attached):
+        own = [*called, *(alias for one in attached for alias in wanted.aliases_on(one.network.name))]
+        old = loopback_names.hide(old, own, container.id)
+    return old + lines if lines else ""
 
 
 def _settings(options: Options) -> "Settings":

@@ -26,8 +26,8 @@ class Entry:
     """
 
     __slots__ = (
-        "_claims", "addresses", "aliases", "container_id", "file", "ifname", "joined", "names", "network",
-        "private",
+        "_claims", "addresses", "aliases", "container_id", "file", "hides", "ifname", "joined", "names",
+        "network", "private",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +41,8 @@ class Entry:
         file: "File | None",
         private: "list[str] | None" = None,
         joined: int = 0,
+        *,
+        hides: bool = False,
     ) -> None:
         self.network = network
         self.container_id = container_id
@@ -51,6 +53,7 @@ class Entry:
         self.file = file
         self.private = private or []
         self.joined = joined or time.monotonic_ns()
+        self.hides = hides  # lines of its file; see loopback_names
         self._claims: dict[str, int] = {}
 
     @property
@@ -75,6 +78,11 @@ class Entry:
         """Its names for others; without any, no other container learns of it."""
         return list(dict.fromkeys([*self.names, *self.aliases]))
 
+    @property
+    def own_names(self) -> "list[str]":
+        """All names that are in its own file."""
+        return list(dict.fromkeys([*self.private, *self.all_names]))
+
     def rank(self, name: str) -> int:
         """Return the strength of its claim to a name, -1 for none."""
         return self.claims.get(name.lower(), -1)
@@ -98,7 +106,7 @@ class Entry:
         """Return its lines for a hosts file.  A name that the reader has itself means the reader there."""
         names = self.all_names
         if not reader:
-            names = list(dict.fromkeys([*self.private, *names]))
+            names = self.own_names
         elif self.is_rival(reader):
             names = [name for name in names if reader.rank(name) < 0]
         if not names:
@@ -109,7 +117,8 @@ class Entry:
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         place = [self.file.base, self.file.name, *map(str, self.file.identity or ())] if self.file else []
         parts = [
-            [self.ifname], place, self.names, self.aliases, self.private, self.addresses, [str(self.joined)]
+            [self.ifname], place, self.names, self.aliases, self.private, self.addresses, [str(self.joined)],
+            ["hides"] if self.hides else [],
         ]  # fmt: skip
         with open(self.path, "wb") as file:
             file.write(os.fsencode("".join("\t".join(part) + "\n" for part in parts)))
@@ -126,7 +135,7 @@ class Entry:
             data += (part := os.read(fd, 1 << 16))
         os.close(fd)
         lines = [line.split("\t") if line else [] for line in os.fsdecode(data).split("\n")]
-        ifname, place, names, aliases, private, addresses, joined = [*lines, *([[]] * 7)][:7]
+        ifname, place, names, aliases, private, addresses, joined, hides = [*lines, *([[]] * 8)][:8]
         return cls(
             network,
             container_id,
@@ -137,6 +146,7 @@ class Entry:
             _file_of(place),
             private,
             _number("".join(joined[:1])),
+            hides=bool(hides),
         )
 
     @property

@@ -14,7 +14,7 @@ import os
 from cnihook.lean.words import in_words
 from cnihook.linux.flock import Lock
 from cnihook.log import Log
-from cnihook.oci import entries
+from cnihook.oci import entries, loopback_names
 from cnihook.oci.entries import TAG, Entry
 from cnihook.oci.rootfs_file import STALE, File
 from cnihook.spec.errors import INVALID_CONFIG, CniError
@@ -49,6 +49,8 @@ def join(
         if file:
             file.pin()
         old = without_ours(file, own) if file else ""
+        old = loopback_names.hide(old, (name for entry in own for name in entry.own_names), container_id)
+        hides = loopback_names.has_hidden(old, container_id)
         text = ""
         of_others = ""
         on_network = [(entry, _entries(entry.network, but=container_id)) for entry in own]
@@ -57,6 +59,7 @@ def join(
         for entry, others in on_network:
             _settle(entry, others, log)
             text += entry.lines()
+            entry.hides = hides
             if entry.names or file:
                 entry.write()
             informed = {file}
@@ -221,6 +224,8 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
         left = [one for one in _of_container(entry.container_id) if one.network != entry.network]
         if not left:
             _forget(entry, f"{TAG}{entry.container_id}")
+            if entry.hides:
+                _change(entry, lambda file: _show_hidden(file, entry.container_id))
         if not is_shared:
             _forget(entry, f" on {entry.network}")
     # Last, for without it nobody would know of the lines.
@@ -238,6 +243,12 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
 def _forget(holder: Entry, ending: str) -> None:
     """Take our lines that end so out of the file of an entry."""
     _change(holder, lambda file: file.remove_lines(ending, having=TAG))
+
+
+def _show_hidden(file: File, container_id: str) -> None:
+    text = file.read() or ""
+    if loopback_names.has_hidden(text, container_id):
+        file.write(loopback_names.show(text, container_id))
 
 
 def _tag(line: str) -> str:

@@ -6,7 +6,7 @@ None of it is worth a container's start: what cannot be done is an event in its 
 
 from cnihook.lean.words import in_words
 from cnihook.log import Log
-from cnihook.oci import hosts, reserved, resolv_conf, words
+from cnihook.oci import hosts, loopback_names, reserved, resolv_conf, words
 from cnihook.oci.bundle import OWN, Bundle
 from cnihook.oci.entries import Entry
 from cnihook.oci.etc import Etc
@@ -166,7 +166,10 @@ def _set_hosts(
     try:
         text = join(container_id, seen, names, wanted, attached, log)
         if file and not problem and not seen:
-            file.write(hosts.without_ours(file, []) + text)
+            old = hosts.without_ours(file, [])
+            if any(result.ips for _, result in attached):
+                old = loopback_names.hide(old, names, container_id)
+            file.write(old + text)
             log.event("its /etc/hosts cannot be seen from the host, and will not be told of others to come")
     except OSError as error:
         problem = in_words(error)

@@ -76,6 +76,13 @@ def test_a_container_with_an_annotation_gets_its_network(host: Host, installed: 
     assert released(host)
 
 
+def test_own_host_name_is_the_containers_address(installed: Podman) -> None:
+    """Podman leads it to 127.0.0.1, because it knows of no network."""
+    shown = run(installed, "--rm", *ASKING, "--hostname", "app", IMAGE, "busybox", "hostname", "-i")
+
+    assert shown.split() == ["10.22.0.2"]
+
+
 def test_the_working_groups_annotation_is_one_as_well(host: Host, installed: Podman) -> None:
     annotation = "k8s.v1.cni.cncf.io/networks=mynet@net1"
     shown = run(installed, "--rm", "--network", "none", "--annotation", annotation, *SHOW)

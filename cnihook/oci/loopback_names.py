@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Lines of a hosts file that lead a container's own names to the loopback.
+
+Engines write them for a container without a network, such as podman for `--network none`; 127.0.1.1 is
+Debian's.  A program that binds to its host name, or announces it, is then reached by no other.  A line that
+precedes is not enough: musl and RFC 6724 sort all addresses of a name.  So these lines become comments while
+the container has an address of a network:
+
+    127.0.0.1 localhost app    127.0.0.1 localhost
+                               # hidden by cnihook for c1: 127.0.0.1 app
+"""
+
+from cnihook.oci.reserved import is_reserved
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def hide(text: str, names: "Iterable[str]", container_id: str) -> str:
+    """Return the text without a loopback address for these names, except localhost and the like."""
+    own = {name.lower() for name in names if not is_reserved(name)}
+    lines = []
+    for line in text.splitlines(keepends=True):
+        address, *others = line.partition("#")[0].split() or [""]
+        if address.startswith("127.") or address == "::1":
+            hidden = [name for name in others if name.lower() in own]
+            if hidden:
+                kept = [name for name in others if name not in hidden]
+                line = f"{address}\t{' '.join(kept)}\n" if kept else ""
+                line += f"{_prefix(container_id)}{address}\t{' '.join(hidden)}\n"
+        lines.append(line)
+    return "".join(lines)
+
+
+def show(text: str, container_id: str) -> str:
+    """Return the text with the lines that hide() has hidden."""
+    return text.replace(_prefix(container_id), "")
+
+
+def has_hidden(text: str, container_id: str) -> bool:
+    return _prefix(container_id) in text
+
+
+def _prefix(container_id: str) -> str:
+    return f"# hidden by cnihook for {container_id}: "
