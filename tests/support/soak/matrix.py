@@ -99,9 +99,8 @@ class Bench:
             if scenario.attaches or outcome.status != 0 or outcome.stderr:
                 release(rig, box, point.release)
             elif scenario.named and point.fault.error:
-                release(
-                    rig, box, "gc"
-                )  # names that could not be removed do not fail a poststop; gc removes them
+                # A name that cannot be removed does not fail a poststop; gc removes it.
+                release(rig, box, "gc")
             rig.end_boxes()
             # The file of a lock may stay after an error, and after the library's commands, until gc.
             rig.check(LOCKS if point.fault.error or point.release in LIBRARY else ())
