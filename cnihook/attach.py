@@ -168,7 +168,6 @@ def up(container: Container, chosen: "list[Served]", settings: Settings, log: Lo
         # Refused now rather than half-way.
         record_name(served.network.name, container.id, served.ifname or "eth000")
         chain.find_plugins(served.network, settings.plugin_path)
-        chain.acquire(served.network, served.capability_args, settings.plugin_path)
     if not os.path.isdir(detach.STATE):  # the first since the machine was booted
         detach.collect(settings, log, thorough=False)
     with log, detach.lock(container.id, "attach"):

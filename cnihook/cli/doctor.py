@@ -114,11 +114,11 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "lost records": leftovers.check_lost,
         "nftables": leftovers.check_elements,
         "hooks": leftovers.check_hooks,
+        "programs": programs.check_nft,
         "bounds on annotations": requests.check_owner,
         "annotations of images": requests.check_images,
     }
     if verbose:
-        checks["libraries"] = programs.check_library
         checks["versions of runtimes"] = programs.check_versions
     return checks
 

@@ -111,12 +111,19 @@ class Attached:
         self.result = result
 
 
-def printed(name: str, *words: str, timeout: float = 30.0) -> str:
-    """What a program of the host prints; empty where there is none.  Raises OSError if it cannot start."""
+def find_program(name: str) -> str | None:
+    """Return the path of a program of the host; None if it is not installed."""
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
     try:
-        program = command.find(name, path)
+        return command.find(name, path)
     except command.NotExecutable:
+        return None
+
+
+def printed(name: str, *words: str, timeout: float = 30.0) -> str:
+    """What a program of the host prints; empty where there is none.  Raises OSError if it cannot start."""
+    program = find_program(name)
+    if program is None:
         return ""
     done = process.run(program, [name, *words], dict(os.environ), b"", timeout)
     return done.stdout.decode(errors="replace")

@@ -10,7 +10,8 @@ from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
 from cnihook.lean.words import describe
 from cnihook.linux import libc, nft, tc
 from cnihook.linux.rtnl import Rtnl
-from cnihook.sdk import invoke
+from cnihook.sdk import invoke, port_chains
+from cnihook.sdk.table import FAMILY
 
 # The kinds of links that a built-in plugin makes, and the modules of the kernel that they are in.
 _LINKS = {
@@ -24,19 +25,6 @@ _LINKS = {
     "bandwidth": ("ifb",),
 }
 _MODULES = {"vlan": "8021q", "tbf": "sch_tbf", "nftables": "nf_tables nft_masq nft_nat nft_fib_inet"}
-
-_RULES = """\
-add table inet probe
-add map inet probe verdicts { type ipv4_addr : verdict ; }
-add map inet probe ports { type inet_proto . inet_service : ipv4_addr . inet_service ; }
-add chain inet probe postrouting { type nat hook postrouting priority srcnat ; }
-add rule inet probe postrouting ip saddr vmap @verdicts
-add rule inet probe postrouting masquerade
-add chain inet probe ports
-add rule inet probe ports meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports
-add chain inet probe prerouting { type nat hook prerouting priority dstnat ; }
-add rule inet probe prerouting fib daddr type local jump ports
-"""
 
 
 def check(host: Host, everything: bool) -> Iterator[Finding]:
@@ -53,11 +41,11 @@ def check(host: Host, everything: bool) -> Iterator[Finding]:
         by = users.get(feature)
         what = f"{_described(feature)} cannot be used: {problem}"
         if by:
-            yield Finding(f"kernel-{feature}", what, f"needed by {', '.join(by)}", _remedy(feature, problem))
+            yield Finding(f"kernel-{feature}", what, f"needed by {', '.join(by)}", _remedy(feature))
         else:
             types = [kind for kind, links in _LINKS.items() if feature in links] or [_other_user(feature)]
             why = f"no network needs it now; the plugin {types[0]} would"
-            yield Finding(f"kernel-{feature}", what, why, _remedy(feature, problem), note=True)
+            yield Finding(f"kernel-{feature}", what, why, _remedy(feature), note=True)
 
 
 def _features(plugin: Plugin) -> Iterator[str]:
@@ -82,9 +70,7 @@ def _other_user(feature: str) -> str:
     return {"tbf": "bandwidth", "tun": "tap"}.get(feature, "portmap")
 
 
-def _remedy(feature: str, problem: str) -> str:
-    if "libnftables" in problem:
-        return "apt-get install libnftables1"
+def _remedy(feature: str) -> str:
     return f"modprobe -a {_MODULES.get(feature, feature)}"
 
 
@@ -101,7 +87,7 @@ def _missing(features: list[str]) -> dict[str, str]:
 def _try(rtnl: Rtnl, feature: str) -> str:
     try:
         if feature == "nftables":
-            nft.run(_RULES, "nftables")
+            nft.change(FAMILY, [*port_chains.declaration({})], "nftables")
         elif feature == "tun":
             os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
         elif feature == "tbf":

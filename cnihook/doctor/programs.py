@@ -5,8 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from cnihook.doctor.finding import Finding, Host, printed
-from cnihook.lean import ffi
+from cnihook.doctor.finding import Finding, Host, find_program, plugins_of, printed
 
 _FIRST = (0, 0, 0)
 _NEVER = (1 << 30, 0, 0)
@@ -57,18 +56,17 @@ def check_folders(host: Host) -> Iterator[Finding]:
             )
 
 
-def check_library(_host: Host) -> Iterator[Finding]:
-    """Where the program is missing, too, the plugins that need nftables are told of."""
-    try:
-        ffi.Library("libnftables.so.1")
-    except OSError:
-        yield Finding(
-            "library",
-            "libnftables.so.1 is not installed",
-            "the program nft is started in its place, which takes 2 ms for each change",
-            "apt-get install libnftables1",
-            note=True,
-        )
+def check_nft(host: Host) -> Iterator[Finding]:
+    for network in host.networks:
+        for plugin in plugins_of(network):
+            conditions = [key for key in ("conditionsV4", "conditionsV6") if plugin.conf.has(key)]
+            if plugin.type == "portmap" and conditions and find_program("nft") is None:
+                yield Finding(
+                    "program",
+                    "the program nft is not installed",
+                    f"it reads {conditions[0]} of network {network.name}, whose ports cannot be published",
+                    "apt-get install nftables",
+                )
 
 
 def check_versions(_host: Host) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from functools import partial
 from cnihook.doctor.finding import Finding, Host, Plugin, has_version, plugins_of, printed
 from cnihook.linux import nft, sysctl, xtables
 from cnihook.linux.nexthop import link_towards
-from cnihook.sdk import ports, router, veth
+from cnihook.sdk import port_chains, router, veth
 from cnihook.sdk.loopback import route_localnet
 from cnihook.sdk.table import FAMILY, NAME
 
@@ -40,7 +40,7 @@ def check_forwarding(host: Host) -> Iterator[Finding]:
 def check_loopback(host: Host) -> Iterator[Finding]:
     """route_localnet of a link to containers: an earlier version, or the reference's portmap, has set it."""
     # The guard drops what comes from a link for 127.0.0.1, as long as the table is there.
-    is_guarded = nft.chains(FAMILY, NAME).get(ports.GUARD) == ports.USES[ports.GUARD]
+    is_guarded = nft.chains(FAMILY, NAME).get(port_chains.GUARD) == port_chains.USES[port_chains.GUARD]
     bridges = {one.bridge for network in host.networks for one in plugins_of(network)}
     for link in host.rtnl.links():
         name = route_localnet(link.name)

@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-nftables: transactions through libnftables, and the few questions that it answers too slowly asked directly.
+nftables: transactions and questions in messages to the kernel, and the program nft for text of users.
 
-libnftables in this process costs 2 to 3 ms, loading it and the first transaction, and 0.2 ms for each after
-that; the `nft` program, which serves where the library is missing, costs 2 ms a call.  Nearly all is
-declared without either, by nft_objects.
+libnftables is not used: it ends the process (exit code 3) where it gets no socket, and crashes it where it
+gets no memory, whatever is half done then.  The program costs 2 ms a call, as much as loading the library.
 
-Two costs do not show there.  A transaction that the kernel refuses takes it 10 to 20 ms, so nothing here
+Two costs do not show.  A transaction that the kernel refuses takes it 10 to 20 ms, so nothing here
 finds out by being refused.  And one that removes anything, if only by "flush", or adds a chain that is there
 already, makes the next close of a netfilter socket wait as long, for an RCU grace period, the close at the
 process's end included.  So: look first, declare and remove only what must be, and do it before something
 else that waits anyway.
 
-Reading one element through libnftables means reading all of its set (3 ms with 2,000 of them); the kernel
-itself can be asked for one.  <linux/netfilter/nf_tables.h> has the messages.
+The program reads all of a set to read one element (3 ms with 2,000 of them); the kernel itself can be asked
+for one.  <linux/netfilter/nf_tables.h> has the messages.
 """
 
 import _struct as struct
 import errno
 import os
 
-from cnihook.lean import ffi
 from cnihook.linux.netlink import (
     NETLINK_NETFILTER,
     NLM_F_CREATE,
@@ -34,11 +32,6 @@ from cnihook.linux.netlink import (
     text,
 )
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES, in the upper half of each message's type
@@ -51,82 +44,39 @@ _ELEM_KEY, _ELEM_DATA, _ELEM_USERDATA, _DATA_VALUE, _DATA_VERDICT = 1, 2, 6, 1, 
 _VERDICT_CODE, _VERDICT_CHAIN, _JUMP = 1, 2, -3
 _UDATA_COMMENT = 0  # libnftnl's number for it
 
+_TIMEOUT = 30.0  # seconds for the program
+
 
 class NftError(OSError):
-    """The kernel or libnftables refused a transaction, and nothing of it was done."""
+    """The program nft refused a transaction, and nothing of it was done."""
 
 
-class _Libnftables:
-    def __init__(self) -> None:
-        library = ffi.Library("libnftables.so.1")
-        self._run: Callable[..., Any] = library.function(
-            "nft_run_cmd_from_buffer", ffi.Int, ffi.Pointer, ffi.CString
-        )
-        self._error: Callable[..., Any] = library.function(
-            "nft_ctx_get_error_buffer", ffi.CString, ffi.Pointer
-        )
-        self._context = library.function("nft_ctx_new", ffi.Pointer, ffi.Int)(0)
-        library.function("nft_ctx_buffer_error", ffi.Int, ffi.Pointer)(self._context)
-
-    def run(self, commands: str) -> "str | None":
-        """None if all was done, else the reason."""
-        if self._run(self._context, commands.encode()) == 0:
-            return None
-        return (self._error(self._context) or b"").decode(errors="replace")
-
-
-class _Program:
-    """The nft program, for machines without the library."""
-
-    def __init__(self) -> None:
-        folders = os.environ.get("PATH", os.defpath).split(":")
-        found = [f"{folder}/nft" for folder in folders if os.access(f"{folder}/nft", os.X_OK)]
-        if not found:
-            raise NftError(errno.ENOENT, "neither libnftables.so.1 nor the nft program is installed")
-        self._nft = found[0]
-
-    def run(self, commands: str) -> "str | None":
-        from cnihook.lean import process
-
-        outcome = process.run(self._nft, ["nft", "-f", "-"], dict(os.environ), commands.encode(), 30.0)
-        return None if outcome.status == 0 else outcome.stderr.decode(errors="replace")
-
-
-_backend: "_Libnftables | _Program | None" = None
 _socket: "Netlink | None" = None  # kept, since closing it may have to wait
 
 
-def load() -> None:
-    """Open libnftables, for run(), before an operation changes anything.
-
-    It ends the process (exit code 3) if it cannot have a socket, and later on it opens none.  Raises OSError
-    for the usual reasons of that, such as too many open files.
-    """
-    global _backend
-    if _backend:
-        return
-    Netlink(NETLINK_NETFILTER).close()
-    try:
-        _backend = _Libnftables()
-    except OSError:
-        _backend = _Program()
-    _backend.run("")
-
-
 def run(commands: str, what: str) -> None:
-    """Do all of the commands or none.  Raises NftError, with `what` in words as its subject."""
-    load()
-    assert _backend
-    reason = _backend.run(commands)
-    if reason is not None:
-        first = reason.strip().partition("\n")[0].removeprefix("Error: ")
-        raise NftError(errno.EIO, f"{what}: {first or 'nftables gave no reason'}")
+    """Do all of the commands of nft or none.  Raises NftError, with `what` as its subject."""
+    from cnihook.lean import process
+
+    program = _find_program(what)
+    outcome = process.run(program, ["nft", "-f", "-"], dict(os.environ), commands.encode(), _TIMEOUT)
+    if outcome.status != 0:
+        reason = outcome.stderr.decode(errors="replace").strip().partition("\n")[0].removeprefix("Error: ")
+        raise NftError(errno.EIO, f"{what}: {reason or f'{program} ended with status {outcome.status}'}")
+
+
+def _find_program(what: str) -> str:
+    folders = [*os.environ.get("PATH", os.defpath).split(":"), "/usr/sbin", "/sbin"]
+    for folder in folders:
+        if os.access(f"{folder}/nft", os.X_OK):
+            return f"{folder}/nft"
+    raise NftError(errno.ENOENT, f"{what}: the program nft is not installed")
 
 
 def reopen() -> None:
     """For who has moved to another network namespace: what is open speaks to the one before."""
-    global _backend, _socket
-    _backend = _socket = None
+    global _socket
+    _socket = None
 
 
 def chains(family: str, table: str) -> "dict[str, int]":
@@ -252,8 +202,7 @@ def _ask(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[by
 def change(family: str, messages: "list[tuple[int, int, bytes]]", what: str) -> None:
     """Do all of the messages (type, flags, body) or none.
 
-    For elements, since libnftables looks at the whole ruleset before it adds one, and for what it has no
-    words for.
+    The program nft looks at the whole ruleset before it adds anything.
     """
     header = _header(family)
     _open_socket().transaction(

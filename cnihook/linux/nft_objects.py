@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tables, chains, maps and rules as messages for nft.change(), where loading libnftables is a tenth of an ADD.
+Tables, chains, maps and rules as messages for nft.change().
 
-That is for the first container of a network, which on most machines is the only one, and for its DEL.  And
-libnftables ends the process where it gets no socket, half-way through an operation.  What is left for
-nft.run() is what published ports rely on, their conditions, and the spoof check.  `nft list` shows no
-difference.  <linux/netfilter/nf_tables.h> has the messages, and nft's --debug=netlink the expressions.
+libnftables would write the same, but loading it is a tenth of an ADD, and it ends the process where it gets
+no socket.  `nft list` shows no difference.  <linux/netfilter/nf_tables.h> has the messages, and nft's
+--debug=netlink the expressions.
 """
 
 import _struct as struct
 
-from cnihook.lean.address import IPNet
+from cnihook.lean.address import Address, IPNet
 from cnihook.linux.netlink import NLM_F_APPEND, NLM_F_CREATE, attr, nested, text
 from cnihook.linux.nft import SUBSYSTEM
 
@@ -18,26 +17,36 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Message = tuple[int, int, bytes]
 
-IPV4_ADDR, IPV6_ADDR, IFNAME = (7, 4), (8, 16), (41, 16)  # libnftables' number for a type, and its length
+# libnftables' number for a type, and its length in whole words of four bytes.
+IPV4_ADDR, IPV6_ADDR, IFNAME = (7, 4), (8, 16), (41, 16)
+ETHER_ADDR, INET_PROTO, INET_SERVICE = (9, 8), (12, 4), (13, 4)
 DROP, JUMP, RETURN = 0, -3, -5
-FORWARD, POST_ROUTING, FILTER, SRCNAT = 2, 4, 0, 100  # hooks, and priorities there
+PRE_ROUTING, INPUT, FORWARD, OUTPUT, POST_ROUTING = 0, 1, 2, 3, 4  # hooks
+RAW, DSTNAT, FILTER, SRCNAT = -300, -100, 0, 100  # priorities there
+ORIGINAL, REPLY = 0, 1  # directions of a connection
+SRC_NAT, DST_NAT = 0x10, 0x20  # what conntrack's status says of it
 
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN = SUBSYSTEM, SUBSYSTEM | 2, SUBSYSTEM | 3, SUBSYSTEM | 5
 _NEWRULE, _DELRULE, _NEWSET, _DELSET = SUBSYSTEM | 6, SUBSYSTEM | 8, SUBSYSTEM | 9, SUBSYSTEM | 11
 _NAME, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7  # the table is attribute 1 of all
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LEN, _SET_DATA_TYPE, _SET_ID = 2, 3, 4, 5, 6, 10
-_SET_USERDATA = 13
+_SET_DATA_LEN, _SET_USERDATA = 7, 13
 _NATIVE_ORDER = struct.pack("=BBI", 0, 4, 1)  # libnftnl's NFTNL_UDATA_SET_KEYBYTEORDER, of the host
 _MAP, _VERDICTS = 0x8, 0xFFFFFF00
 _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _LIST_ELEM, _EXPR_NAME, _EXPR_DATA = 2, 3, 4, 1, 1, 2
 _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 1, 2, 1, 2
 _EQUAL, _NOT_EQUAL = 0, 1
-_CT_STATE, _STATE_INVALID = 0, 1
+_CT_STATE, _CT_DIRECTION, _CT_STATUS, _CT_SRC_IP, _CT_DST_IP, _STATE_INVALID = 0, 1, 2, 19, 20, 1
 _NFPROTO = {4: bytes((2,)), 6: bytes((10,))}
 _SOURCE, _DESTINATION = {4: (12, 4), 6: (8, 16)}, {4: (16, 4), 6: (24, 16)}  # offset and length
-_META_IIFNAME, _META_OIFNAME = 6, 7
-_META_NFPROTO, _NETWORK_HEADER, _REGISTER, _VERDICT_REGISTER = 15, 1, 1, 0
+_META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 7, 15, 16
+_LINK_HEADER, _NETWORK_HEADER, _TRANSPORT_HEADER = 0, 1, 2
+_IPV4_CHECKSUM = (1, 10)  # NFT_PAYLOAD_CSUM_INET, and its offset
+_OF_PSEUDO_HEADER = 1  # the checksums of TCP and UDP have the addresses, too
+_FIB_ADDRESS_TYPE, _FIB_DESTINATION, _RTN_LOCAL, _NAT_DNAT = 3, 2, 2, 1
+_VERDICT_REGISTER, _REGISTER = 0, 1
+_WORDS = 8  # the number of the first register of four bytes, with which the one above begins
 
 
 def table(name: str) -> "Message":
@@ -85,8 +94,22 @@ def _new_set(table: str, name: str, flags: int, key: "tuple[int, int]", data: by
     )
 
 
+def concatenated(*types: "tuple[int, int]") -> "tuple[int, int]":
+    """The type of a key or value with several parts."""
+    number = 0
+    for kind, _length in types:
+        number = number << 6 | kind
+    return number, sum(length for _kind, length in types)
+
+
 def value_set(table: str, name: str, key: "tuple[int, int]") -> "Message":
     return _new_set(table, name, 0, key)
+
+
+def value_map(table: str, name: str, key: "tuple[int, int]", value: "tuple[int, int]") -> "Message":
+    """A map from keys to values, both of a type, for dnat()."""
+    kind, length = value
+    return _new_set(table, name, _MAP, key, _u32(_SET_DATA_TYPE, kind) + _u32(_SET_DATA_LEN, length))
 
 
 def delete_set(table: str, name: str) -> "Message":
@@ -116,6 +139,16 @@ def source(version: int) -> bytes:
     return _of_version(version) + _load(*_SOURCE[version])
 
 
+def destination(version: int) -> bytes:
+    """Load the address that a packet of this IP version goes to, for vmap()."""
+    return _of_version(version) + _load(*_DESTINATION[version])
+
+
+def sent_by(net: IPNet) -> bytes:
+    """Go on with what an address of this network sends."""
+    return _of_version(net.address.version) + _within(net, _SOURCE)
+
+
 def destined(net: IPNet) -> bytes:
     """Go on with what is for an address of this network."""
     return _of_version(net.address.version) + _within(net, _DESTINATION)
@@ -137,15 +170,67 @@ def _within(net: IPNet, field: "dict[int, tuple[int, int]]", operator: int = _EQ
     return _load(offset, whole) + _compare(operator, address[:whole]) if whole else b""
 
 
+def destined_to_host() -> bytes:
+    """Go on with what is for an address of this host."""
+    parts = (_REGISTER, _FIB_ADDRESS_TYPE, _FIB_DESTINATION)
+    load = _expression("fib", *(_u32(kind, value) for kind, value in enumerate(parts, 1)))
+    return load + _compare(_EQUAL, struct.pack("=I", _RTN_LOCAL))
+
+
 def invalid() -> bytes:
     """Go on with what belongs to no connection that conntrack knows, and does not open one."""
-    load = _expression("ct", _u32(1, _REGISTER), _u32(2, _CT_STATE))
-    return load + _mask(struct.pack("=I", _STATE_INVALID)) + _compare(_NOT_EQUAL, bytes(4))
+    return _ct(_CT_STATE) + _has_bits(_STATE_INVALID)
+
+
+def is_translated(status: int) -> bytes:
+    """Go on with connections whose source (SRC_NAT) or destination (DST_NAT) is replaced."""
+    return _ct(_CT_STATUS) + _has_bits(status)
+
+
+def of_direction(direction: int) -> bytes:
+    """Go on with what flows in this direction of its connection."""
+    return _ct(_CT_DIRECTION) + _compare(_EQUAL, bytes((direction,)))
+
+
+def opened_from(net: IPNet) -> bytes:
+    """Go on with connections that an IPv4 network of whole bytes has opened."""
+    is_theirs = _compare(_EQUAL, net.network().address[: net.prefix // 8])
+    return _ct(_CT_SRC_IP, ORIGINAL) + is_theirs + _of_version(4)
+
+
+def set_source(address: "Address | None") -> bytes:
+    """Replace the IPv4 source of a packet; None: by the address that has opened the connection."""
+    load = _immediate(address) if address else _ct(_CT_SRC_IP, ORIGINAL)
+    return load + _store(*_SOURCE[4])
+
+
+def set_destination(direction: int) -> bytes:
+    """Replace the IPv4 address that an answer goes to by one that conntrack has.
+
+    The address that the answer is for (REPLY), or that which has opened the connection (ORIGINAL).
+    """
+    load = _ct(_CT_DST_IP if direction == REPLY else _CT_SRC_IP, direction)
+    return load + _store(*_DESTINATION[4])
 
 
 def enters_by(name: str) -> bytes:
     """Go on with what enters by this interface."""
     return _meta(_META_IIFNAME) + _compare(_EQUAL, interface(name))
+
+
+def enters_by_another(name: str) -> bytes:
+    return _meta(_META_IIFNAME) + _compare(_NOT_EQUAL, interface(name))
+
+
+def enters_by_any(names: str) -> bytes:
+    """Go on with what enters by an interface of this set."""
+    return _meta(_META_IIFNAME) + _expression("lookup", text(1, names), _u32(2, _REGISTER))
+
+
+def enters_with_mac(pairs: str) -> bytes:
+    """Go on with what enters by an interface, from a MAC address, that are together in this set."""
+    place = _load(6, 6, _LINK_HEADER, _WORDS + IFNAME[1] // 4)
+    return _meta(_META_IIFNAME) + place + _expression("lookup", text(1, pairs), _u32(2, _REGISTER))
 
 
 def leaves_by(name: str) -> bytes:
@@ -178,18 +263,61 @@ def masquerade() -> bytes:
     return _expression("masq")
 
 
-def _meta(key: int) -> bytes:
-    return _expression("meta", _u32(1, _REGISTER), _u32(2, key))
+def dnat(version: int, targets: str, *, by_address: bool) -> bytes:
+    """Go to the address and port that a map has for a packet's protocol and port.
+
+    `by_address`: of keys that begin with the address that the packet is for.
+    """
+    after = _WORDS + _DESTINATION[version][1] // 4  # the word behind an address in the first register
+    begin = after if by_address else _WORDS
+    return b"".join(
+        [
+            _of_version(version),
+            _load(*_DESTINATION[version]) if by_address else b"",
+            _meta(_META_L4PROTO, begin),
+            _load(2, 2, _TRANSPORT_HEADER, begin + 1),
+            _expression("lookup", text(1, targets), _u32(2, _REGISTER), _u32(3, _REGISTER)),
+            _expression(
+                "nat",
+                _u32(1, _NAT_DNAT),
+                _u32(2, _NFPROTO[version][0]),
+                _u32(3, _REGISTER),
+                _u32(5, after),
+            ),
+        ]
+    )
+
+
+def _meta(key: int, register: int = _REGISTER) -> bytes:
+    return _expression("meta", _u32(1, register), _u32(2, key))
+
+
+def _ct(key: int, direction: "int | None" = None) -> bytes:
+    way = b"" if direction is None else attr(3, bytes((direction,)))
+    return _expression("ct", _u32(1, _REGISTER), _u32(2, key), way)
+
+
+def _immediate(value: bytes) -> bytes:
+    return _expression("immediate", _u32(1, _REGISTER), nested(2, attr(_DATA_VALUE, value)))
 
 
 def _of_version(version: int) -> bytes:
     return _meta(_META_NFPROTO) + _compare(_EQUAL, _NFPROTO[version])
 
 
-def _load(offset: int, length: int) -> bytes:
-    """From the network header."""
-    place = (_REGISTER, _NETWORK_HEADER, offset, length)
+def _load(offset: int, length: int, header: int = _NETWORK_HEADER, register: int = _REGISTER) -> bytes:
+    place = (register, header, offset, length)
     return _expression("payload", *(_u32(kind, value) for kind, value in enumerate(place, 1)))
+
+
+def _store(offset: int, length: int) -> bytes:
+    """To the IPv4 header, with its checksum and that of the protocol above."""
+    place = (_NETWORK_HEADER, offset, length, _REGISTER, *_IPV4_CHECKSUM, _OF_PSEUDO_HEADER)
+    return _expression("payload", *(_u32(kind, value) for kind, value in enumerate(place, 2)))
+
+
+def _has_bits(bits: int) -> bytes:
+    return _mask(struct.pack("=I", bits)) + _compare(_NOT_EQUAL, bytes(4))
 
 
 def _mask(bits: bytes) -> bytes:

@@ -129,12 +129,6 @@ def _trunk(item: NetConf) -> "list[tuple[int, int]]":
 # ADD
 
 
-def acquire(conf: NetConf) -> None:
-    """Open libnftables if ADD will declare anything."""
-    if conf.boolean("macspoofchk"):
-        spoofcheck.acquire()
-
-
 def add(call: Call) -> Result:
     conf = Conf(call)
     with Undo() as undo:

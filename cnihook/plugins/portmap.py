@@ -13,7 +13,18 @@ and the log names the process.
 from cnihook.lean.address import Address, IPNet
 from cnihook.lean.words import describe
 from cnihook.log import notice
-from cnihook.sdk import Call, CniError, NetConf, Result, Undo, flows, invalid_config, ports, table
+from cnihook.sdk import (
+    Call,
+    CniError,
+    NetConf,
+    Result,
+    Undo,
+    flows,
+    invalid_config,
+    port_chains,
+    ports,
+    table,
+)
 from cnihook.sdk.port import PROTOCOLS, Port
 from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
 
@@ -22,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cnihook.linux.conntrack import Flow
-    from cnihook.sdk.ports import Element, Target
+    from cnihook.sdk.port_maps import Element
+    from cnihook.sdk.ports import Target
 
 _BACKENDS = ("iptables", "nftables")
 _CONDITIONS = {4: "conditionsV4", 6: "conditionsV6"}
@@ -71,7 +83,9 @@ class Conf:
             raise invalid_config("Cannot specify externalSetMarkChain and markMasqBit")
         self.snat = conf.boolean("snat", default=True)
         everybody = conf.boolean("masqAll")
-        self.masquerade = ports.NONE if not self.snat else ports.ANY if everybody else ports.SUBNET
+        self.masquerade = (
+            port_chains.NONE if not self.snat else port_chains.ANY if everybody else port_chains.SUBNET
+        )
         self.takes_over = conf.boolean("takeOverPorts")
         self.conditions = self._conditions(conf)
         _check_backend(conf)
@@ -132,12 +146,6 @@ def _check_backend(conf: NetConf) -> None:
 
 
 # ADD
-
-
-def acquire(conf: NetConf) -> None:
-    """Open libnftables if ADD will declare anything."""
-    if conf.object("runtimeConfig").has("portMappings"):
-        ports.acquire(conditional=any(conf.has(key) for key in _CONDITIONS.values()))
 
 
 def add(call: Call) -> Result:
@@ -279,7 +287,7 @@ def gc(call: Call) -> None:
 
 def status(_call: Call) -> None:
     try:
-        table.expect_usable()
+        table.chains()
     except OSError as error:
         raise CniError(
             PLUGIN_NOT_AVAILABLE,

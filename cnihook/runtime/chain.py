@@ -56,16 +56,6 @@ def find_plugins(network: Network, plugin_path: "list[str] | None") -> None:
             raise error.wrapped(network.where(index)) from None
 
 
-def acquire(network: Network, capability_args: "Capabilities", plugin_path: "list[str] | None") -> None:
-    """Have the built-in plugins of an ADD acquire what may fail badly, while nothing is changed."""
-    for index, plugin in enumerate(network.plugins):
-        plugin_type = NetConf(plugin).string("type")
-        if invoke.find(plugin_type, plugin_path) is None:
-            function = getattr(invoke.load(plugin_type), "acquire", None)
-            if function:
-                function(NetConf(derive(network, index, capability_args, None), network.where(index)))
-
-
 def add(network: Network, request: Request, capability_args: "Capabilities") -> Result:
     """Attach.  If a plugin refuses, the whole chain is taken down again; then AddFailed is raised."""
     check_container_id(request.container_id)

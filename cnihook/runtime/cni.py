@@ -131,7 +131,6 @@ class CNI:
         check_ifname(ifname)
         record_name(network.name, container_id, ifname)
         chain.find_plugins(network, self.plugin_path)
-        chain.acquire(network, dict(capability_args or {}), self.plugin_path)
         process = self._process(netns, pid)
         with self._lock(container_id, "add"), Undo() as undo:
             self._refuse_twice(network, container_id, ifname)

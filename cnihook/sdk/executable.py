@@ -139,10 +139,7 @@ def _configured_version(plugin: "ModuleType", command: str, raw: "dict[str, Any]
 
 def _serve(plugin: "ModuleType", command: str, raw: "dict[str, Any]", version: str, request: Request) -> str:
     conf = NetConf({**raw, "cniVersion": version}, "")
-    acquire = getattr(plugin, "acquire", None) if command == "ADD" else None
     try:
-        if acquire:
-            acquire(conf)
         result = invoke.run_module(plugin, command, conf, request)
     finally:
         request.close()

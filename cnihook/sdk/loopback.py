@@ -16,48 +16,66 @@ NAT rules see the first packet of a connection, and conntrack remembers its addr
 the others.  Without the rules nothing is open, and nothing is left behind.
 """
 
-from cnihook.linux import nft, sysctl
-from cnihook.sdk.table import FAMILY, NAME, TABLE
+from cnihook.lean.address import IPNet
+from cnihook.linux import nft, nft_objects, sysctl
+from cnihook.sdk.table import FAMILY, NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOOPBACK = "127.0.0.0/8"
-STAND_IN = "192.0.0.8"  # the dummy address of RFC 7600, which no host has
+LOOPBACK = IPNet.parse("127.0.0.0/8")
+STAND_IN = IPNet.parse("192.0.0.8/32")  # the dummy address of RFC 7600, which no host has
 
 _OUT, _BACK, _IN = "ports-loopback-out", "ports-loopback-back", "ports-loopback-in"
 USES = {_OUT: 1, _BACK: 1, _IN: 1}  # the chains, each with the number of its rules
 
-_HOOKS = {
-    _OUT: "filter hook output priority -150",  # after conntrack, before NAT looks up the route
-    _BACK: "filter hook prerouting priority -99",  # after NAT, before routing
-    _IN: "filter hook input priority 101",  # after NAT
-}
-# Connections that get another source than 127.0.0.1 in the end, so another program's are not harmed.
-_OUTGOING = (
-    f"ip saddr {LOOPBACK} ct direction original ct status dnat ct status snat ip saddr set {STAND_IN}"
-)
-_ANSWER = 'iifname != "lo" ct direction reply ct status dnat'
-_RULES = {
-    _OUT: _OUTGOING,
-    _BACK: f"{_ANSWER} ip daddr {LOOPBACK} ip daddr set ct reply ip daddr",
-    _IN: f"{_ANSWER} ct original ip saddr {LOOPBACK} ip daddr set ct original ip saddr",
+_HOOKS = {  # with priorities
+    _OUT: (nft_objects.OUTPUT, -150),  # after conntrack, before NAT looks up the route
+    _BACK: (nft_objects.PRE_ROUTING, -99),  # after NAT, before routing
+    _IN: (nft_objects.INPUT, 101),  # after NAT
 }
 
-# Around the rules of a NAT chain that send a connection to a container: the route is looked up after these.
-BEFORE_NAT = f"ip saddr {LOOPBACK} ip saddr set {STAND_IN}"
-AFTER_NAT = f"ip saddr {STAND_IN} ip saddr set ct original ip saddr"
+
+def declaration() -> "Iterator[nft_objects.Message]":
+    for chain, hook in _HOOKS.items():
+        yield nft_objects.chain(NAME, chain, "filter", *hook)
+        yield nft_objects.flush(NAME, chain)
+    # Connections that get another source than 127.0.0.1 in the end, so another program's are not harmed.
+    yield nft_objects.rule(
+        NAME,
+        _OUT,
+        nft_objects.sent_by(LOOPBACK),
+        nft_objects.of_direction(nft_objects.ORIGINAL),
+        nft_objects.is_translated(nft_objects.DST_NAT),
+        nft_objects.is_translated(nft_objects.SRC_NAT),
+        nft_objects.set_source(STAND_IN.address),
+    )
+    answer = (
+        nft_objects.enters_by_another("lo"),
+        nft_objects.of_direction(nft_objects.REPLY),
+        nft_objects.is_translated(nft_objects.DST_NAT),
+    )
+    back = nft_objects.destined(LOOPBACK) + nft_objects.set_destination(nft_objects.REPLY)
+    yield nft_objects.rule(NAME, _BACK, *answer, back)
+    into = nft_objects.opened_from(LOOPBACK) + nft_objects.set_destination(nft_objects.ORIGINAL)
+    yield nft_objects.rule(NAME, _IN, *answer, into)
+
+
+def before_nat() -> bytes:
+    """What a rule does before those of a NAT chain that send a connection to a container.
+
+    The route is looked up after these, and after_nat() restores the address.
+    """
+    return nft_objects.sent_by(LOOPBACK) + nft_objects.set_source(STAND_IN.address)
+
+
+def after_nat() -> bytes:
+    return nft_objects.sent_by(STAND_IN) + nft_objects.set_source(None)
+
 
 # Of an earlier version: the links of which it has set route_localnet.
 _OPENED = "ports-localnet"
-
-
-def declaration() -> "Iterator[str]":
-    for chain, hook in _HOOKS.items():
-        yield f"add chain {TABLE} {chain} {{ type {hook} ; }}"
-        yield f"flush chain {TABLE} {chain}"
-        yield f"add rule {TABLE} {chain} {_RULES[chain]}"
 
 
 def close_opened() -> None:
@@ -67,7 +85,8 @@ def close_opened() -> None:
         name = key.partition(b"\0")[0].decode(errors="replace")
         sysctl.write_if_present(route_localnet(name), 0)
     if links:
-        nft.run(f"delete set {TABLE} {_OPENED}", "close what an earlier version has opened")
+        messages = [nft_objects.delete_set(NAME, _OPENED)]
+        nft.change(FAMILY, messages, "close what an earlier version has opened")
 
 
 def route_localnet(link: str) -> str:

@@ -14,27 +14,23 @@ from cnihook.sdk.call import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-TABLE = "bridge cnihook"
-_FAMILY, _NAME = TABLE.split()
+_FAMILY, _NAME = "bridge", "cnihook"
 _CHAIN, _RULES = "prerouting", 2
-
-_BASE = f"""\
-add table {TABLE}
-add set {TABLE} guarded {{ type ifname ; }}
-add set {TABLE} genuine {{ type ifname . ether_addr ; }}
-add chain {TABLE} prerouting {{ type filter hook prerouting priority dstnat ; }}
-flush chain {TABLE} prerouting
-add rule {TABLE} prerouting iifname . ether saddr @genuine return
-add rule {TABLE} prerouting iifname @guarded drop
-"""
+_PRIORITY = -300  # NF_BR_PRI_NAT_DST_BRIDGED of <linux/netfilter_bridge.h>, which nft calls dstnat
 
 
-def acquire() -> None:
-    """Open libnftables if add() will declare anything."""
-    if not _is_whole():
-        nft.load()
+def _declaration() -> "Iterator[nft_objects.Message]":
+    pair = nft_objects.concatenated(nft_objects.IFNAME, nft_objects.ETHER_ADDR)
+    yield nft_objects.table(_NAME)
+    yield nft_objects.value_set(_NAME, "guarded", nft_objects.IFNAME)
+    yield nft_objects.value_set(_NAME, "genuine", pair)
+    yield nft_objects.chain(_NAME, _CHAIN, "filter", nft_objects.PRE_ROUTING, _PRIORITY)
+    yield nft_objects.flush(_NAME, _CHAIN)
+    leave, drop = (nft_objects.verdict(code) for code in (nft_objects.RETURN, nft_objects.DROP))
+    yield nft_objects.rule(_NAME, _CHAIN, nft_objects.enters_with_mac("genuine"), leave)
+    yield nft_objects.rule(_NAME, _CHAIN, nft_objects.enters_by_any("guarded"), drop)
 
 
 def _is_whole() -> bool:
@@ -46,7 +42,7 @@ def add(call: Call, port: str, mac: str) -> None:
     with Lock("nft", purpose=f"spoof check {call.owner}"):
         what = f"guard {port} against false MAC addresses"
         if not _is_whole():
-            nft.run(_BASE, what)
+            nft.change(_FAMILY, [*_declaration()], what)
         name = port.encode().ljust(16, b"\0")  # IFNAMSIZ
         # Each part of a key fills whole words of four bytes.
         sender = bytes.fromhex(mac.replace(":", "")) + bytes(2)

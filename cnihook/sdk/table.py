@@ -37,12 +37,6 @@ def owned() -> "Iterator[tuple[str, bytes, str]]":
                 yield name, key, owner
 
 
-def expect_usable() -> None:
-    """Raises OSError where libnftables and nft are both not installed, or the kernel has no nftables."""
-    nft.run("", "use nftables")
-    chains()
-
-
 def remove(present: "dict[str, int]", unused: "Sequence[str]", objects: "Sequence[str]" = ()) -> None:
     """Remove chains that nothing leads to any more but one that stands before them here; and then `objects`,
     such as "map masq4", which only these chains refer to.

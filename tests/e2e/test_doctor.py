@@ -2,8 +2,9 @@
 """cnihook doctor: finds what somebody broke, and nothing where nothing is broken."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -414,21 +415,22 @@ def test_what_the_kernel_lacks_for_a_configured_network(host: Host) -> None:
     assert host.links() == links
 
 
-def test_missing_library_of_nftables(host: Host) -> None:
-    """The program does its work, slower; without either nothing does it."""
-    paths = list(Path("/usr/lib").glob("*/libnftables.so.1"))
-    if not paths:
-        pytest.skip("there is no libnftables.so.1 to be hidden")
-    configure(host, NET)
+def test_program_that_conditions_need(host: Host) -> None:
+    program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    assert program
+    conf: dict[str, Any] = {"type": "portmap", "capabilities": {"portMappings": True}}
+    network = {**NET, "plugins": [NET["plugins"][0], conf]}
+    configure(host, network)
     host.leaves(*LEAVES, "dir /run/mount", "file /run/mount/utab*")
-    host.run("mount", "--bind", "/dev/null", str(paths[0].resolve()))
+    host.run("mount", "--bind", "/dev/null", os.path.realpath(program))
     try:
-        remedy = finds(host, "kernel-nftables", "network mynet (bridge)", "network mynet (portmap)")
-        assert remedy == "apt-get install libnftables1"
-        lines = doctor(host, "--verbose", status=1)
-        assert any(line.startswith("note library: ") for line in lines)
+        assert doctor(host, status=0) == []
+        conf["conditionsV4"] = ["tcp sport 1"]
+        configure(host, network)
+        remedy = finds(host, "program", "the program nft is not installed", "conditionsV4 of network mynet")
+        assert remedy == "apt-get install nftables"
     finally:
-        host.run("umount", str(paths[0].resolve()))
+        host.run("umount", os.path.realpath(program))
     assert doctor(host, status=0) == []
 
 

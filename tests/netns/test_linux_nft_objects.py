@@ -10,6 +10,7 @@ import pytest
 from cnihook.lean.address import IPNet
 from cnihook.linux import nft, nft_objects
 from cnihook.linux.netlink import NetlinkError
+from cnihook.sdk import port_chains, port_maps, spoofcheck
 from tests.support.host import Host
 
 if TYPE_CHECKING:
@@ -45,6 +46,74 @@ add rule inet t out ct state invalid jump lost
 for net in NETS:
     ip = "ip6" if ":" in net else "ip"
     WORDS += f"add rule inet t lost {ip} saddr {net} {ip} daddr != {net} drop\n"
+
+
+# What published ports rely on, and ports under conditions, less the rule with these.
+PORTS = """\
+add table inet cnihook
+add map inet cnihook ports4 { type inet_proto . inet_service : ipv4_addr . inet_service ; }
+add map inet cnihook ports4-at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }
+add set inet cnihook ports4-held { type inet_proto . inet_service ; }
+add map inet cnihook ports-to4 { type ipv4_addr : verdict ; }
+add map inet cnihook ports6 { type inet_proto . inet_service : ipv6_addr . inet_service ; }
+add map inet cnihook ports6-at { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service ; }
+add set inet cnihook ports6-held { type inet_proto . inet_service ; }
+add map inet cnihook ports-to6 { type ipv6_addr : verdict ; }
+add chain inet cnihook ports
+add chain inet cnihook ports-conditional
+add chain inet cnihook ports-guard { type filter hook prerouting priority raw ; }
+add chain inet cnihook ports-prerouting { type nat hook prerouting priority dstnat ; }
+add chain inet cnihook ports-output { type nat hook output priority -100 ; }
+add chain inet cnihook ports-postrouting { type nat hook postrouting priority srcnat ; }
+add chain inet cnihook ports-loopback-out { type filter hook output priority -150 ; }
+add chain inet cnihook ports-loopback-back { type filter hook prerouting priority -99 ; }
+add chain inet cnihook ports-loopback-in { type filter hook input priority 101 ; }
+add rule inet cnihook ports-loopback-out ip saddr 127.0.0.0/8 ct direction original ct status dnat \
+    ct status snat ip saddr set 192.0.0.8
+add rule inet cnihook ports-loopback-back iifname != "lo" ct direction reply ct status dnat \
+    ip daddr 127.0.0.0/8 ip daddr set ct reply ip daddr
+add rule inet cnihook ports-loopback-in iifname != "lo" ct direction reply ct status dnat \
+    ct original ip saddr 127.0.0.0/8 ip daddr set ct original ip saddr
+add rule inet cnihook ports-guard iifname != "lo" ip daddr 127.0.0.0/8 drop
+add rule inet cnihook ports-guard iifname != "lo" ip saddr 127.0.0.0/8 drop
+add rule inet cnihook ports-prerouting fib daddr type local jump ports
+add rule inet cnihook ports-output ip6 daddr ::1 return
+add rule inet cnihook ports-output fib daddr type local jump ports
+add rule inet cnihook ports jump ports-conditional
+add rule inet cnihook ports ip saddr 127.0.0.0/8 ip saddr set 192.0.0.8
+add rule inet cnihook ports dnat ip to ip daddr . meta l4proto . th dport map @ports4-at
+add rule inet cnihook ports meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports4
+add rule inet cnihook ports ip saddr 192.0.0.8 ip saddr set ct original ip saddr
+add rule inet cnihook ports dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6-at
+add rule inet cnihook ports meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @ports6
+add rule inet cnihook ports-postrouting ct status dnat ip daddr vmap @ports-to4
+add rule inet cnihook ports-postrouting ct status dnat ip6 daddr vmap @ports-to6
+add rule inet cnihook ports-postrouting ip saddr 192.0.0.8 drop
+add map inet cnihook ports6-1234abcd { type inet_proto . inet_service : ipv6_addr . inet_service ; }
+add map inet cnihook ports6-at-1234abcd { type ipv6_addr . inet_proto . inet_service \
+    : ipv6_addr . inet_service ; }
+add set inet cnihook ports6-held-1234abcd { type inet_proto . inet_service ; }
+add chain inet cnihook ports-when-ipv6-1234abcd
+add rule inet cnihook ports-when-ipv6-1234abcd dnat ip6 to ip6 daddr . meta l4proto . th dport \
+    map @ports6-at-1234abcd
+add rule inet cnihook ports-when-ipv6-1234abcd meta nfproto ipv6 dnat ip6 to meta l4proto . th dport \
+    map @ports6-1234abcd
+add chain inet cnihook ports-from-any
+add rule inet cnihook ports-from-any masquerade
+add chain inet cnihook ports-from-10.22.0.0/20
+add rule inet cnihook ports-from-10.22.0.0/20 ip saddr 10.22.0.0/20 masquerade
+add rule inet cnihook ports-from-10.22.0.0/20 ip saddr 192.0.0.8 masquerade
+add chain inet cnihook ports-from-fd00__/64
+add rule inet cnihook ports-from-fd00__/64 ip6 saddr fd00::/64 masquerade
+"""
+SPOOF_CHECK = """\
+add table bridge cnihook
+add set bridge cnihook guarded { type ifname ; }
+add set bridge cnihook genuine { type ifname . ether_addr ; }
+add chain bridge cnihook prerouting { type filter hook prerouting priority dstnat ; }
+add rule bridge cnihook prerouting iifname . ether saddr @genuine return
+add rule bridge cnihook prerouting iifname @guarded drop
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +162,7 @@ def change(host: Host, wanted: "Sequence[Message]") -> None:
 def listing(host: Host) -> str:
     """As nft writes it, after what the kernel has of it, less the numbers that it gives to rules."""
     text = host.run("nft", "--debug=netlink", "list", "ruleset").stdout
-    return re.sub(r"^(inet t \w+)( \d+)+ *$", r"\1", text, flags=re.MULTILINE)
+    return re.sub(r"^((?:inet|bridge) \w+ [\w/.-]+)( \d+)+ *$", r"\1", text, flags=re.MULTILINE)
 
 
 def test_nft_would_declare_the_same(host: Host) -> None:
@@ -104,6 +173,35 @@ def test_nft_would_declare_the_same(host: Host) -> None:
 
     assert ours == listing(host)
     assert ours.count("return") > len(NETS) and "masq" in ours
+    host.run("nft", "flush", "ruleset")
+
+
+def test_published_ports_are_declared_as_nft_would(host: Host) -> None:
+    (maps,) = port_maps.conditional(["ports-when-ipv6-1234abcd"])
+    chains = ("ports-from-any", "ports-from-10.22.0.0/20", "ports-from-fd00__/64")
+    wanted = [*port_chains.declaration({}), *port_chains.under_conditions(maps)]
+    wanted += [message for chain in chains for message in port_chains.masquerading(chain)]
+
+    change(host, wanted)
+    ours = listing(host)
+    host.run("nft", "flush", "ruleset")
+    host.run("nft", "-f", "-", input=PORTS)
+    assert ours == listing(host)
+
+    present = host.inside(lambda: nft.chains("inet", "cnihook"))
+    assert port_chains.is_whole(present)
+    change(host, [*port_chains.declaration(present)])
+    assert sorted(ours.splitlines()) == sorted(listing(host).splitlines())
+    host.run("nft", "flush", "ruleset")
+
+
+def test_spoof_check_is_declared_as_nft_would(host: Host) -> None:
+    host.inside(lambda: nft.change("bridge", [*spoofcheck._declaration()], "test"))
+    ours = listing(host)
+    host.run("nft", "flush", "ruleset")
+    host.run("nft", "-f", "-", input=SPOOF_CHECK)
+
+    assert ours == listing(host)
     host.run("nft", "flush", "ruleset")
 
 

@@ -28,7 +28,6 @@ def implementation() -> None:
 def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A socket belongs to the namespace that it was made in."""
     host.leaves("nft: *", "file /run/xtables.lock")
-    monkeypatch.setattr(nft, "_backend", None)
     monkeypatch.setattr(nft, "_socket", None)
     yield
     if nft._socket:
