@@ -18,7 +18,7 @@ from cnihook.sdk.call import Call, Request
 from cnihook.spec import config
 from cnihook.spec import version as versions
 from cnihook.spec.config import NetConf, json_name, lookup
-from cnihook.spec.errors import CniError, KeyRefused, invalid_config
+from cnihook.spec.errors import CniError, KeyRefused, KeyRepeated, invalid_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Look for all that is wrong with network configurations, and with the bounds on annotations in
 /etc/cnihook/config.json: the file, the key, the reason.  Every key of built-in plugins is looked at, and
-what may be a misspelled one is reported; other plugins are asked whether they support the network's version.
+what may be a misspelled one is reported, as is a key that is there twice; other plugins are asked whether
+they support the network's version.
 """
 
 _KEYS_OF_A_LIST = (
@@ -86,7 +87,7 @@ def problems_of(path: str, plugin_path: "list[str] | None") -> list[dict[str, st
 def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
     try:
         text = networks.read_file(path)
-        raw: Any = fastjson.loads(text.decode())
+        raw: Any = fastjson.loads(text.decode(), marks=True)
         if path == bounds.FILE or (isinstance(raw, dict) and bounds_file.is_bounds(raw)):
             return _errors_of_bounds(text, path)
         if not isinstance(raw, dict):
@@ -96,14 +97,26 @@ def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
     except ValueError as error:
         return [invalid_config(f"{path}: error parsing configuration: {error}")]
 
+    repeated = list(_repeated(raw, path))
     errors, network = _each(lambda: networks.from_raw(raw, text, path, os.path.dirname(path)))
-    if not isinstance(network, Network):
-        return errors
-    if "plugins" in raw:
-        errors += _misspelled(raw, path, {id(raw): set(_KEYS_OF_A_LIST)})
-    for index in range(len(network.plugins)):
-        errors += _errors_of_plugin(network, index, plugin_path)
-    return errors
+    if isinstance(network, Network):
+        if "plugins" in raw:
+            errors += _misspelled(raw, path, {id(raw): set(_KEYS_OF_A_LIST)})
+        for index in range(len(network.plugins)):
+            errors += _errors_of_plugin(network, index, plugin_path)
+    return repeated + [error for error in errors if not isinstance(error, KeyRepeated)]
+
+
+def _repeated(value: "Any", where: str) -> "Iterator[CniError]":
+    """Yield an error for each key that an object has more than once: all but the last have no effect."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _repeated(item, f"{where}[{index}]")
+    elif isinstance(value, dict):
+        for key in fastjson.repeated(value):
+            yield NetConf(value, where).refuse_repeated(key)
+        for key, item in value.items():
+            yield from _repeated(item, f"{where}: {key}")
 
 
 def _errors_of_bounds(text: bytes, path: str) -> list[CniError]:
@@ -167,11 +180,19 @@ def _misspelled(value: "Any", where: str, asked: "Asked") -> "Iterator[CniError]
             yield from _misspelled(item, f"{where}[{index}]", asked)
     if not isinstance(value, dict):
         return
-    known = {key.lower(): key for key in asked.get(id(value), ())}
+    own = asked.get(id(value), set())
+    spelled = {key.lower(): key for key in own}
+    for name in spelled:
+        # The plugin's spelling first, which goes before the others.  Keys of sysctl are all spelled so.
+        spellings = sorted((key for key in value if key.lower() == name), key=lambda key: key not in own)
+        for key in spellings[1:]:
+            if key not in own:
+                hint = "a plugin takes a key in any case; remove one"
+                yield NetConf(value, where).refuse(key, f"is {spellings[0]} once more", hint)
     for name, inner in value.items():
-        if name.lower() not in known:
-            for alike in difflib.get_close_matches(name.lower(), known, 1, _ALIKE):
-                hint = f'write "{known[alike]}", if that is meant'
+        if name.lower() not in spelled:
+            for alike in difflib.get_close_matches(name.lower(), spelled, 1, _ALIKE):
+                hint = f'write "{spelled[alike]}", if that is meant'
                 yield NetConf(value, where).refuse(name, "is a key that is not read", hint)
         yield from _misspelled(inner, f"{where}: {name}", asked)
 

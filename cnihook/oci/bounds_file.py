@@ -61,7 +61,7 @@ def decode(text: bytes, path: str) -> "dict[str, Any]":
     if len(text) > _MAX:
         raise invalid_config(f"{path}: is longer than {_MAX >> 20} MiB")
     try:
-        raw = fastjson.loads(text.decode())
+        raw = fastjson.loads(text.decode(), marks=True)
     except ValueError as error:
         raise invalid_config(f"{path}: error parsing configuration: {error}") from None
     if not isinstance(raw, dict):
@@ -75,7 +75,7 @@ def is_bounds(raw: "dict[str, Any]") -> bool:
 
 
 def parse(raw: "dict[str, Any]", path: str) -> Bounds:
-    """Raises KeyRefused for the first key that is wrong, unknown or null."""
+    """Raises KeyRefused for the first key that is wrong, unknown, null or there twice."""
     file = NetConf(raw, path)
     _check_keys(file, ("annotations",))
     conf = file.object("annotations")
@@ -108,6 +108,8 @@ def set_flag(bounds: "Bounds | None", option: str, value: str) -> Bounds:
 
 
 def _check_keys(conf: NetConf, known: "tuple[str, ...]") -> None:
+    for key in fastjson.repeated(conf.raw):
+        raise conf.refuse_repeated(key)
     for key, value in conf.raw.items():
         if key not in known:
             raise conf.refuse(key, "is not a key of this file", f"there are {', '.join(known)}")

@@ -74,6 +74,9 @@ class _Sysctls:
     def __init__(self, conf: NetConf, ifname: str) -> None:
         self.keys: list[str] = []
         self.values: dict[str, str] = {}
+        for key in fastjson.repeated(conf.raw):
+            if key in conf.raw:
+                raise conf.refuse_repeated(key)
         for key in conf.raw:
             if not conf.has(key):
                 continue

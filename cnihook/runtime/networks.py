@@ -83,8 +83,13 @@ class Network:
 
 
 def _own_settings(conf: NetConf) -> NetConf:
-    """The object "cnihook" of a network.  A key that is misspelled or null would leave the network open."""
+    """The object "cnihook" of a network.
+
+    A key that is misspelled or null, or is there twice, would leave the network open.
+    """
     own = conf.object("cnihook")
+    for key in fastjson.repeated(own.raw):
+        raise own.refuse_repeated(key)
     for key, value in own.raw.items():
         if key.lower() not in ("annotations", "dottedaliases") or value is None:
             problem = "is null" if value is None else "is unknown"
@@ -99,7 +104,7 @@ def parse(text: bytes, source: str, folder: str = "") -> Network:
     with `source`.
     """
     try:
-        raw = fastjson.loads(text.decode())
+        raw = fastjson.loads(text.decode(), marks=True)
     except ValueError as error:
         raise invalid_config(f"{source}: error parsing configuration: {error}") from None
     if not isinstance(raw, dict):
@@ -109,6 +114,8 @@ def parse(text: bytes, source: str, folder: str = "") -> Network:
 
 def from_raw(raw: "dict[str, Any]", text: bytes, source: str, folder: str = "") -> Network:
     """As parse(), where the text has been read already."""
+    if "cnihook" in fastjson.repeated(raw):
+        raise NetConf(raw, source).refuse_repeated("cnihook")
     if "plugins" in raw or not NetConf(raw, source).has("type"):
         return _parse_list(raw, text, source, folder)
 
@@ -200,7 +207,7 @@ def _not_inlined(folder: str) -> "list[dict[str, Any]]":
     for name in names:
         path = f"{folder}/{name}"
         try:
-            found.append(_plugin(fastjson.loads(read_file(path).decode()), path))
+            found.append(_plugin(fastjson.loads(read_file(path).decode(), marks=True), path))
         except ValueError as error:
             raise invalid_config(f"{path}: error parsing configuration: {error}") from None
     return found

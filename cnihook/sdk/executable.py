@@ -119,7 +119,7 @@ def _read_stdin() -> "dict[str, Any]":
     except OSError as error:
         raise CniError(IO_FAILURE, f"error reading from stdin: {error.strerror}") from None
     try:
-        raw = fastjson.loads(b"".join(chunks).decode())
+        raw = fastjson.loads(b"".join(chunks).decode(), marks=True)
     except ValueError as error:
         raise CniError(DECODING_FAILURE, f"error unmarshalling network config: {error}") from None
     if not isinstance(raw, dict):

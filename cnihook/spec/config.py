@@ -4,7 +4,7 @@ name it.
 """
 
 from cnihook.lean.address import Address, IPNet
-from cnihook.spec.errors import CniError, KeyRefused
+from cnihook.spec.errors import CniError, KeyRefused, KeyRepeated
 from cnihook.spec.names import is_text
 
 TYPE_CHECKING = False
@@ -26,6 +26,12 @@ _NAMES = {
 def json_name(value: object) -> str:
     """What a JSON author calls the type of this value."""
     return _NAMES.get(type(value), "null")
+
+
+def is_json(value: object, kind: type) -> bool:
+    """Return True if a value that was read from JSON is of this type."""
+    # not isinstance for others: true is an int to Python, not to JSON
+    return type(value) is kind or (kind is dict and isinstance(value, dict))
 
 
 def lookup(raw: "dict[str, Any]", key: str) -> "Any":
@@ -59,6 +65,10 @@ class NetConf:
         shown = key if key.isprintable() else repr(key)[1:-1]
         return KeyRefused(f'{prefix}"{shown}" {problem}', details, self.raw, key)
 
+    def refuse_repeated(self, key: str) -> CniError:
+        error = self.refuse(key, "is there more than once")
+        return KeyRepeated(error.msg, "remove all but one", self.raw, key)
+
     def has(self, key: str) -> bool:
         return lookup(self.raw, key) is not None
 
@@ -70,7 +80,7 @@ class NetConf:
         value = lookup(self.raw, key)
         if value is None:
             return default
-        if type(value) is not kind:  # not isinstance: true is an int to Python, not to JSON
+        if not is_json(value, kind):
             raise self.refuse(key, f"must be {_NAMES[kind]}, not {json_name(value)}")
         return value
 
@@ -153,7 +163,7 @@ class LenientConf(NetConf):
 
     def _typed(self, key: str, kind: type, default: "Any") -> "Any":
         value = lookup(self.raw, key)
-        return value if type(value) is kind else default
+        return value if is_json(value, kind) else default
 
     def string(self, key: str, *, default: str = "", choices: "Sequence[str]" = ()) -> str:
         try:

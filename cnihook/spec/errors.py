@@ -65,6 +65,10 @@ class KeyRefused(CniError):
         self.key = key
 
 
+class KeyRepeated(KeyRefused):
+    """A JSON object has the key more than once."""
+
+
 class ResourceTaken(CniError):
     """Another container has what this one needs.
 

@@ -6,6 +6,7 @@ The leak check after each test sees whether the interface has its own MAC addres
 
 import json
 import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -376,3 +377,28 @@ def test_two_in_one_chain_are_both_undone(host: Host, container: Container) -> N
         host.cni("DEL", one, container)
 
     assert state(container) == before
+
+
+@OLD_KEYS
+@pytest.mark.parametrize("place", [(), ("args", "cni")], ids=["network", "args.cni"])
+def test_setting_that_is_there_twice_is_refused(
+    host: Host, container: Container, place: tuple[str, ...]
+) -> None:
+    """JSON keeps the last of two; the text that the plugin gets has both."""
+    assert host.implementation
+    keys: Any = {"sysctl": {"net.core.somaxconn": "77", "twin": "78"}}
+    for name in reversed(place):
+        keys = {name: keys}
+    attachment = cni.Attachment(conf(), container, "eth0", "tuning", {})
+    done = host.run(
+        host.implementation.program("tuning"),
+        env=attachment.environment("ADD", Path("/x")),
+        input=json.dumps(conf(**keys)).replace("twin", "net.core.somaxconn"),
+        check=False,
+    )
+
+    assert (
+        done.returncode != 0
+        and '"net.core.somaxconn" is there more than once' in json.loads(done.stdout)["msg"]
+    )
+    assert container.sysctl(SOMAXCONN) not in ("77", "78")

@@ -63,3 +63,67 @@ def test_keys_of_a_plugin_are_known_however_few_there_are(tmp_path: Path, plugin
         path.write_text(json.dumps({"cniVersion": "1.1.0", "name": "x", "type": plugin, **own}))
         for problem in validate.problems_of(str(path), None):
             assert "not read" not in problem["problem"], (own, problem)
+
+
+def problems(path: Path, text: str) -> list[str]:
+    path.write_text(text)
+    return [
+        problem["problem"].removeprefix(f"{path}: ") for problem in validate.problems_of(str(path), None)
+    ]
+
+
+ONCE_MORE = "is there more than once"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            '{"cniVersion":"1.0.0","name":"a","name":"b","type":"bridge","mtu":1,"mtu":1}',
+            [f'"name" {ONCE_MORE}', f'"mtu" {ONCE_MORE}'],
+            id="plugin",
+        ),
+        pytest.param(
+            '{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"loopback"}],"plugins":[{"type":"dummy",'
+            '"ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/24","subnet":"10.1.0.0/24"}]]}}]}',
+            [f'"plugins" {ONCE_MORE}', f'plugins[0]: ipam: ranges[0][0]: "subnet" {ONCE_MORE}'],
+            id="list",
+        ),
+        pytest.param(
+            '{"cniVersion":"1.0.0","name":"a","type":"tuning","sysctl":'
+            '{"net.core.somaxconn":"1","net.core.somaxconn":"2"}}',
+            [f'sysctl: "net.core.somaxconn" {ONCE_MORE}'],
+            id="tuning",
+        ),
+        pytest.param(
+            '{"cniVersion":"1.0.0","name":"a","type":"bridge","args":{"x":{"y":1,"y":2}},"x":{"y":1,"y":2}}',
+            [f'args: x: "y" {ONCE_MORE}', f'x: "y" {ONCE_MORE}'],
+            id="of no plugin's own",
+        ),
+        pytest.param(
+            '{"cniVersion":"1.0.0","name":"a","type":"loopback","cnihook":{"annotations":false},"cnihook":{}}',
+            [f'"cnihook" {ONCE_MORE}'],
+            id="cnihook",
+        ),
+        pytest.param(
+            '{"cniVersion":"1.0.0","name":"a","type":"bridge","isGateway":true,"isgateway":false}',
+            ['(bridge): "isgateway" is isGateway once more'],
+            id="case",
+        ),
+        pytest.param(
+            '{"annotations":{"allow":["ip"],"allow":[]}}', [f'annotations: "allow" {ONCE_MORE}'], id="bounds"
+        ),
+    ],
+)
+def test_key_that_is_there_twice_is_reported_once(tmp_path: Path, text: str, expected: list[str]) -> None:
+    reported = problems(tmp_path / "10-x.conf", text)
+
+    assert [problem.removeprefix(f"{tmp_path}/10-x.conf ") for problem in reported] == expected
+
+
+def test_keys_that_only_differ_in_case_may_be_two_settings(tmp_path: Path) -> None:
+    """In an object whose keys are names, such as sysctl and args."""
+    keys = '"sysctl":{"net.ipv4.conf.a.forwarding":"1","net.ipv4.conf.A.forwarding":"1"}'
+    text = f'{{"cniVersion":"1.0.0","name":"a","type":"tuning",{keys}}}'
+
+    assert problems(tmp_path / "10-x.conf", text) == []
