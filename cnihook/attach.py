@@ -40,14 +40,15 @@ _PORT_TRIES = 32  # for a free port; each that fails means that another containe
 
 
 class Container:
-    """Whoever is attached: an ID, a namespace, and the process that keeps it."""
+    """An ID, a namespace, the process that keeps it, and its host name if it has one."""
 
-    __slots__ = ("id", "netns", "pid")
+    __slots__ = ("hostname", "id", "netns", "pid")
 
-    def __init__(self, container_id: str, namespace: NetNS, pid: int) -> None:
+    def __init__(self, container_id: str, namespace: NetNS, pid: int, hostname: str = "") -> None:
         self.id = container_id
         self.netns = namespace
         self.pid = pid
+        self.hostname = hostname
 
 
 class Attachment:
@@ -164,6 +165,10 @@ def up(container: Container, chosen: "list[Served]", settings: Settings, log: Lo
     Raises CniError, also where the container is on one of the networks already, LivesAlready, or OSError.
     """
     check_container_id(container.id)
+    if container.hostname and any(b"dhcp" in served.network.text for served in chosen):
+        from cnihook.oci import dhcp_name  # few networks have a DHCP server
+
+        dhcp_name.send(chosen, container.hostname)
     for served in chosen:
         # Refused now rather than half-way.
         record_name(served.network.name, container.id, served.ifname or "eth000")

@@ -201,7 +201,8 @@ def _create(found: State, options: Options, log: Log) -> None:
 
             wanted = wanted.over(requests.of(found.annotations, runtime, options.bounds))
         chosen = attach.select(wanted, options.settings, _both(log))
-        attached = attach.up(Container(found.id, namespace, found.pid), chosen, options.settings, log)
+        container = Container(found.id, namespace, found.pid, wanted.hostname or config.hostname)
+        attached = attach.up(container, chosen, options.settings, log)
         with Undo() as undo:
             undo.push(detach.down, found.id, options.settings, log)
             if config.path:

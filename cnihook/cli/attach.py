@@ -10,6 +10,7 @@ from cnihook.cli.arguments import Parser
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log, notice
 from cnihook.oci import bundle, names, podman, requests, runtimes
+from cnihook.oci.bundle import Bundle
 from cnihook.oci.state import State
 from cnihook.runtime import attachment, cache, networks
 from cnihook.runtime.wants import Wants
@@ -51,17 +52,20 @@ def main(argv: list[str]) -> int:
         wanted = found.wants.over(requests.of(state.annotations, podman.parent(state.pid)))
         settings = arguments.settings_of(found)
         log = Log(state.id)
+        config = bundle.load(state)
         with arguments.failures_in(log, "attach"), log:
             namespace = _namespace(state)
             try:
                 chosen = attach.select(wanted, settings, notice)
-                attached = attach.up(Container(state.id, namespace, state.pid), chosen, settings, log)
+                hostname = wanted.hostname or config.hostname
+                container = Container(state.id, namespace, state.pid, hostname)
+                attached = attach.up(container, chosen, settings, log)
             finally:
                 namespace.close()
             with Undo() as undo:
                 for one in attached:
                     undo.push(_take_off, state.id, one.network.name, settings, log)
-                _give_names(state, wanted, attached, log)
+                _give_names(state, config, wanted, attached, log)
         print(_report(attached))
 
     return arguments.work(f"attach {found.id}", work)
@@ -90,7 +94,7 @@ def _take_off(container_id: str, network: str, settings: Settings, log: Log) -> 
     detach.down(container_id, settings, log, network=network)
 
 
-def _give_names(state: State, wanted: Wants, attached: list[Attachment], log: Log) -> None:
+def _give_names(state: State, config: Bundle, wanted: Wants, attached: list[Attachment], log: Log) -> None:
     new = [one.record.path for one in attached]
     others = [record for record in cache.of_container(state.id) if record.path not in new]
     earlier = []
@@ -102,7 +106,6 @@ def _give_names(state: State, wanted: Wants, attached: list[Attachment], log: Lo
         result = attachment.result_of(network, record)
         earlier += [result.dns] if result else []
     results = [(one.record, one.result) for one in attached]
-    config = bundle.load(state)
     names.give(state.id, state.pid, config, wanted, results, log, earlier if others else None, runs=True)
 
 

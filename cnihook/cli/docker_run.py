@@ -218,7 +218,8 @@ def _attach(pause: Pause, wanted: Wants, chosen: list[Served], settings: Setting
     namespace = NetNS.open(f"/proc/{pause.pid}/ns/net")
     log = Log(pause.id)
     try:
-        attached = attach.up(Container(pause.id, namespace, pause.pid), chosen, settings, log)
+        container = Container(pause.id, namespace, pause.pid, pause.hostname)
+        attached = attach.up(container, chosen, settings, log)
     finally:
         namespace.close()
     said = [one.result.dns for one in attached]

@@ -152,6 +152,7 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
         kept or f"priv-{os.urandom(6).hex()}",
         NetNS.open(f"/proc/{process.pid}/ns/net"),
         0 if kept else os.getpid(),  # what is kept has no process whose end would be its own
+        wanted.hostname,
     )
     if extras:
         extras.begin(container)

@@ -60,7 +60,7 @@ def _with_routes(
         kept = [route.raw for route in own if route.has("table") or _destination(route) not in destinations]
         return {**ipam, "routes": [*kept, *added]}
 
-    return _rewritten(network, change, TAKE_IP, "a route")
+    return rewritten(network, change, TAKE_IP, "a route")
 
 
 def _destination(route: NetConf) -> "IPNet | None":
@@ -84,7 +84,7 @@ def _without_default_route(network: Network, versions: "set[int]", types: "tuple
             return {"priority": _BEHIND, **ipam}
         return _drop_default_route(plugin, ipam, versions)
 
-    return _rewritten(network, change, types, "to have no default route")
+    return rewritten(network, change, types, "to have no default route")
 
 
 def _drop_default_route(
@@ -117,7 +117,7 @@ def _ip_versions(ipam: "dict[str, Any]") -> "set[int]":
     return {6 if ":" in text else 4 for text in texts if text}
 
 
-def _rewritten(network: Network, change: "Any", types: "tuple[str, ...]", what: str) -> Network:
+def rewritten(network: Network, change: "Any", types: "tuple[str, ...]", what: str) -> Network:
     """Return the network with another `ipam` for each plugin that has one of these types; empty: any type.
 
     `change` gets a plugin, which it may change, and its `ipam`, of which it returns the new one.  The record
