@@ -102,8 +102,10 @@ def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
     if isinstance(network, Network):
         if "plugins" in raw:
             errors += _misspelled(raw, path, {id(raw): set(_KEYS_OF_A_LIST)})
+        unknown = _unknown_version(network)
+        errors += unknown
         for index in range(len(network.plugins)):
-            errors += _errors_of_plugin(network, index, plugin_path)
+            errors += _errors_of_plugin(network, index, plugin_path, bool(unknown))
     return repeated + [error for error in errors if not isinstance(error, KeyRepeated)]
 
 
@@ -119,30 +121,48 @@ def _repeated(value: "Any", where: str) -> "Iterator[CniError]":
             yield from _repeated(item, f"{where}: {key}")
 
 
+def _unknown_version(network: Network) -> list[CniError]:
+    """An error if no plugin can support the network's version: one for all of them."""
+    try:
+        versions.check_supported(network.version)
+    except CniError as error:
+        hint = f"there are {', '.join(versions.ALL)}"
+        problem = f'is wrong: {error.msg}: "{network.version}" is not a version of the specification'
+        return [NetConf(network.raw, network.source).refuse("cniVersion", problem, hint)]
+    return []
+
+
 def _errors_of_bounds(text: bytes, path: str) -> list[CniError]:
     raw = bounds_file.decode(text, path)
     return _each(lambda: bounds_file.parse(raw, path))[0]
 
 
-def _errors_of_plugin(network: Network, index: int, plugin_path: "list[str] | None") -> list[CniError]:
+def _errors_of_plugin(
+    network: Network, index: int, plugin_path: "list[str] | None", any_version: bool
+) -> list[CniError]:
+    """Return what is wrong with one plugin; with `any_version`, whatever the network's version is."""
     where = network.where(index)
     conf = NetConf(copy.deepcopy(chain.derive(network, index, {}, None)), where)
+    if any_version:
+        conf.raw["cniVersion"] = versions.CURRENT
     request = Request("validate", "", "eth0", plugin_path=plugin_path)
     errors: list[CniError] = []
     asked: "Asked" = {id(conf.raw): set(_KEYS_OF_ANY_PLUGIN)}
     complete = True  # all that is read is known
-    for plugin_type in (conf.string("type"), conf.object("ipam").string("type")):
+    ipam_type = conf.object("ipam").string("type")
+    for plugin_type, place in ((conf.string("type"), where), (ipam_type, f"{where}: ipam ({ipam_type})")):
         if not plugin_type:
             continue
         read = None
         try:
             supported = invoke.supported_versions(plugin_type, plugin_path)
-            versions.check_supported(network.version, supported)
+            if not any_version:
+                versions.check_supported(network.version, supported)
             if invoke.find(plugin_type, plugin_path) is None:
                 refused, read = _each(partial(_read_conf, plugin_type, conf, request, asked))
                 errors += [e if e.msg.startswith(network.source) else e.wrapped(where) for e in refused]
         except CniError as error:
-            errors.append(error.wrapped(where))
+            errors.append(error.wrapped(place))
         complete = complete and bool(read)
     request.close()
     if complete:
@@ -200,15 +220,19 @@ def _misspelled(value: "Any", where: str, asked: "Asked") -> "Iterator[CniError]
 def _each(read: "Callable[[], Any]") -> "tuple[list[CniError], Any]":
     """Read until nothing is refused any more: each key that was is taken out, to get at the next.
 
-    Returns all that was refused, and what came of the reading, if anything did.
+    Returns all that was refused, and what came of the reading, if anything did.  A key that is missing in an
+    object that one was taken out of is not reported, because it may be that one.
     """
     errors: list[CniError] = []
+    changed: set[int] = set()
     for _ in range(_TRIES):
         try:
             return errors, read()
         except KeyRefused as error:
-            if any(str(error) == str(known) for known in errors):
+            is_missing = id(error.raw) in changed and lookup(error.raw, error.key) is None
+            if is_missing or any(str(error) == str(known) for known in errors):
                 break
+            changed.add(id(error.raw))
             errors.append(error)
             if lookup(error.raw, error.key) is None:  # it is missing, or is part of something else
                 break

@@ -13,6 +13,7 @@ from cnihook.sdk import DNS, IP, Call, CniError, NetConf, Result, Route, invalid
 from cnihook.sdk.call import requested_addresses
 from cnihook.sdk.leases import Store
 from cnihook.spec import version
+from cnihook.spec.config import json_name
 from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhausted, ResourceTaken
 
 TYPE_CHECKING = False
@@ -45,8 +46,10 @@ class Range:
         self.end = conf.address("rangeEnd") or (last + -1 if bits == 32 else last)
         if self.start not in subnet:
             raise conf.refuse("rangeStart", f"is wrong: RangeStart {self.start} not in network {subnet}")
-        if self.end not in subnet or self.end < self.start:
+        if self.end not in subnet:
             raise conf.refuse("rangeEnd", f"is wrong: RangeEnd {self.end} not in network {subnet}")
+        if self.end < self.start:
+            raise conf.refuse("rangeEnd", f"is wrong: RangeEnd {self.end} is before RangeStart {self.start}")
 
     def __contains__(self, address: Address) -> bool:
         return len(address) == len(self.start) and self.start <= address <= self.end
@@ -64,9 +67,14 @@ class Range:
 
 
 class RangeSet:
-    """A pool: every set gives a container one address, from whichever of its ranges has one."""
+    """A pool: every set gives a container one address, from whichever of its ranges has one.
 
-    def __init__(self, index: int, ranges: "list[Range]") -> None:
+    `key` is the place of the set in the configuration; `index` counts the sets of all places, as the
+    reference does.
+    """
+
+    def __init__(self, index: int, ranges: "list[Range]", key: str = "") -> None:
+        self.key = key
         self.index = index
         self.ranges = ranges
 
@@ -109,18 +117,16 @@ class Conf:
         if not call.conf.has("ipam"):
             raise invalid_config("IPAM config missing 'ipam' key")
         ipam = call.conf.object("ipam")
-        sets = [_ranges(NetConf({"ranges": item}, "runtimeConfig: ipRanges"), index)
-                for index, item in enumerate(call.runtime_config.list("ipRanges"))]  # fmt: skip
+        sets = _range_sets(call.runtime_config, "ipRanges")
         if ipam.has("subnet"):
-            sets.append([Range(ipam)])
-        sets += [_ranges(NetConf({"ranges": item}, f"{ipam.where}: ranges"), index)
-                 for index, item in enumerate(ipam.list("ranges"))]  # fmt: skip
+            sets.append(("subnet", [Range(ipam)]))
+        sets += _range_sets(ipam, "ranges")
         if not sets:
-            raise invalid_config(
-                f"{ipam.where}: no IP ranges specified", 'ipam takes a "subnet" or "ranges"'
+            raise ipam.refuse(
+                "subnet", "is missing: no IP ranges specified", 'ipam takes a "subnet" or "ranges"'
             )
-        self.sets = [RangeSet(index, ranges) for index, ranges in enumerate(sets)]
-        self._check(call.version)
+        self.sets = [RangeSet(index, ranges, key) for index, (key, ranges) in enumerate(sets)]
+        self._check(call.version, ipam.where)
 
         self.routes = [Route.from_json(item) for item in ipam.objects("routes")]
         self.resolv_conf = ipam.string("resolvConf")
@@ -128,18 +134,20 @@ class Conf:
         self.status_when_full = ipam.boolean("statusWhenFull")
         self.folder = _folder(call)
 
-    def _check(self, wanted_version: str) -> None:
+    def _check(self, wanted_version: str, where: str) -> None:
         for one in self.sets:
+            place = f"{where}: {one.key}: invalid range set {one.index}"
             for i, part in enumerate(one.ranges):
                 if len(part.start) != len(one.ranges[0].start):
-                    raise invalid_config(f"invalid range set {one.index}: mixed address families")
+                    raise invalid_config(f"{place}: mixed address families")
                 for other in one.ranges[:i]:
                     if part.overlaps(other):
                         both = f"subnets {other.subnet} and {part.subnet} overlap"
-                        raise invalid_config(f"invalid range set {one.index}: {both}")
+                        raise invalid_config(f"{place}: {both}")
             for earlier in self.sets[: one.index]:
                 if any(a.overlaps(b) for a in one.ranges for b in earlier.ranges):
-                    raise invalid_config(f"range set {one.index} overlaps with {earlier.index}")
+                    both = f"range set {one.index} overlaps with {earlier.index}"
+                    raise invalid_config(f"{where}: {one.key}: {both}, which is {earlier.key}")
         if not version.at_least(wanted_version, "0.3.0"):
             families = [one.ranges[0].start.version for one in self.sets]
             if len(families) > len(set(families)):
@@ -151,15 +159,18 @@ class Conf:
         return _read_resolv_conf(self.resolv_conf) if self.resolv_conf else DNS()
 
 
-def _ranges(conf: NetConf, index: int) -> "list[Range]":
-    found = []
-    try:
-        found = [Range(item) for item in conf.objects("ranges")]
-    except CniError as error:
-        raise CniError(error.code, f"invalid range set {index}: {error.msg}", error.details) from None
-    if not found:
-        raise invalid_config(f"{conf.where}: invalid range set {index}: empty range set")
-    return found
+def _range_sets(conf: NetConf, key: str) -> "list[tuple[str, list[Range]]]":
+    """Read a list of range sets, each with its place.  A container gets one address of each set."""
+    sets = []
+    for index, items in enumerate(conf.list(key)):
+        place = f"{key}[{index}]"
+        if not isinstance(items, list):
+            problem = f"must be a list of ranges, not {json_name(items)}"
+            raise conf.refuse(place, problem, f'write "{key}": [[{{"subnet": …}}]]')
+        if not items:
+            raise conf.refuse(place, "is an empty range set")
+        sets.append((place, [Range(item) for item in type(conf)({place: items}, conf.where).objects(place)]))
+    return sets
 
 
 def _folder(call: Call) -> str:
@@ -196,9 +207,14 @@ def _requested(call: Call) -> "list[Address]":
 
     CNI_ARGS are passed over where args.cni has them (CONVENTIONS.md).
     """
-    texts = call.cni_args.list("ips") or list(filter(None, call.arg("IP").split(",")))
-    wanted = requested_addresses([*texts, *call.runtime_config.list("ips")], "requested IPs")
-    return list(dict.fromkeys(address for address, _net in wanted))
+    texts = call.cni_args.list("ips")
+    arguments = [] if texts else list(filter(None, call.arg("IP").split(",")))
+    addresses = [
+        *requested_addresses(texts, "args.cni.ips"),
+        *requested_addresses(arguments, "CNI_ARGS: IP"),
+        *requested_addresses(call.runtime_config.list("ips"), "runtimeConfig.ips"),
+    ]
+    return list(dict.fromkeys(address for address, _net in addresses))
 
 
 def _allocate(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Versions of the CNI specification: which there are, how they compare, which of a list's is used."""
 
+from cnihook.spec.config import NetConf, json_name
 from cnihook.spec.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
 
 ALL = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -70,12 +71,12 @@ def negotiate(raw: "dict[str, Any]", where: str) -> str:
     """
     version = raw.get("cniVersion", "")
     if not isinstance(version, str):
-        raise CniError(INVALID_CONFIG, f'{where}: "cniVersion" must be a string, not {version!r}')
+        raise NetConf(raw, where).refuse("cniVersion", f"must be a string, not {json_name(version)}")
     offered = raw.get("cniVersions")
     if offered is None:
         return version
     if not isinstance(offered, list):
-        raise CniError(INVALID_CONFIG, f'{where}: "cniVersions" must be a list of versions')
+        raise NetConf(raw, where).refuse("cniVersions", f"must be a list, not {json_name(offered)}")
     candidates = []
     for index, entry in enumerate([*offered, *([version] if version else [])]):
         try:

@@ -121,6 +121,78 @@ def test_key_that_is_there_twice_is_reported_once(tmp_path: Path, text: str, exp
     assert [problem.removeprefix(f"{tmp_path}/10-x.conf ") for problem in reported] == expected
 
 
+def ipam(**keys: Any) -> dict[str, Any]:
+    return {"type": "bridge", "ipam": {"type": "host-local", **keys}}
+
+
+RANGE = {"subnet": "10.7.0.0/24"}
+A_LIST = "must be a list of ranges, not"
+VERSION = 'incompatible CNI versions: "{}" is not a version of the specification'
+
+
+@pytest.mark.parametrize(
+    ("plugins", "expected"),
+    [
+        ([ipam(ranges=[RANGE])], [f'ipam: "ranges[0]" {A_LIST} an object']),
+        ([ipam(ranges=[[RANGE], "x"])], [f'ipam: "ranges[1]" {A_LIST} a string']),
+        ([ipam(ranges=RANGE)], ['ipam: "ranges" must be a list, not an object']),
+        ([ipam(ranges=[[RANGE, "x"]])], ['ipam: "ranges[0][1]" must be an object, not a string']),
+        ([ipam(ranges=[[RANGE], []])], ['ipam: "ranges[1]" is an empty range set']),
+        ([ipam(subnet="10.8.0.0/24", ranges=[[RANGE], [{"subnet": 7}]])],
+         ['ipam: ranges[1][0]: "subnet" must be a string, not an integer']),
+        ([ipam(subnet="10.7.0.0/24", ranges=[[RANGE]])],
+         ["ipam: ranges[0]: range set 1 overlaps with 0, which is subnet"]),
+        ([ipam(ranges=[[RANGE, RANGE]])],
+         ["ipam: ranges[0]: invalid range set 0: subnets 10.7.0.0/24 and 10.7.0.0/24 overlap"]),
+        ([ipam(**RANGE, rangeStart="10.7.0.9", rangeEnd="10.7.0.3")],
+         ['ipam: "rangeEnd" is wrong: RangeEnd 10.7.0.3 is before RangeStart 10.7.0.9']),
+        ([ipam(subnet="10.7.0")], ['ipam: "subnet" is wrong: \'10.7.0\' is no address in CIDR notation']),
+        ([ipam(**RANGE, routes=[{"dst": 5}])], ['ipam: routes[0]: "dst" must be a string, not an integer']),
+        ([ipam()], ['ipam: "subnet" is missing: no IP ranges specified']),
+        ([{"type": "bridge", "mtu": "x", "vlan": "y"}],
+         ['"mtu" must be an integer, not a string', '"vlan" must be an integer, not a string']),
+        ([{"type": "bridge", "ipam": {"type": "static", "addresses": [{"address": "10.1.0.2"}]}}],
+         ['ipam: addresses[0]: "address" is wrong: \'10.1.0.2\' is no address in CIDR notation']),
+    ],
+)  # fmt: skip
+def test_problem_is_reported_once_where_it_is(
+    tmp_path: Path, plugins: list[dict[str, Any]], expected: list[str]
+) -> None:
+    """A key that is missing because a malformed one does not count is not a problem of its own."""
+    text = json.dumps({"cniVersion": "1.0.0", "name": "a", "plugins": plugins})
+
+    reported = problems(tmp_path / "10-x.conflist", text)
+    assert [problem.removeprefix("plugins[0] (bridge): ") for problem in reported] == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [
+        ("9.9.9", f"is wrong: {VERSION.format('9.9.9')}"),
+        ("1.0", f"is wrong: {VERSION.format('1.0')}"),
+        ("x", f"is wrong: {VERSION.format('x')}"),
+        (1, "must be a string, not an integer"),
+    ],
+)
+def test_version_that_does_not_exist_is_reported_once(tmp_path: Path, version: Any, problem: str) -> None:
+    """Whatever the number of plugins; and the plugins are read all the same."""
+    single = {"cniVersion": version, "name": "a", **ipam(**RANGE)}
+    path = tmp_path / "10-x.conf"
+    assert problems(path, json.dumps(single)) == [f'"cniVersion" {problem}']
+
+    plugins = [ipam(**RANGE), {"type": "portmap"}, {"type": "bridge", "mtu": "x"}]
+    first, *others = problems(path, json.dumps({"cniVersion": version, "name": "a", "plugins": plugins}))
+    assert first == f'"cniVersion" {problem}'
+    assert others == ['plugins[2] (bridge): "mtu" must be an integer, not a string']
+
+
+def test_version_that_a_plugin_does_not_support_is_a_problem_of_that_plugin(tmp_path: Path) -> None:
+    plugins = [ipam(**RANGE), {"type": "firewall"}]
+    text = json.dumps({"cniVersion": "0.3.1", "name": "a", "plugins": plugins})
+
+    assert problems(tmp_path / "10-x.conflist", text) == ["plugins[1] (firewall): incompatible CNI versions"]
+
+
 def test_keys_that_only_differ_in_case_may_be_two_settings(tmp_path: Path) -> None:
     """In an object whose keys are names, such as sysctl and args."""
     keys = '"sysctl":{"net.ipv4.conf.a.forwarding":"1","net.ipv4.conf.A.forwarding":"1"}'
