@@ -7,6 +7,9 @@ container is about to be made, and becomes runc (as cni-crun: crun) by execve, s
 signals and exit code are the runtime's own.  All other containers, and all other commands, reach the
 runtime as they are.
 
+Docker from 26 on writes /etc/hosts between `create` and `start`, after the hook.  So `start` writes the
+names of such a container again if they are missing, before its program runs.
+
 A container asks by annotations `cnihook.*`.  Docker before 24 has no --annotation; to it the annotation
 cnihook.NAME is `--sysctl net.cnihook.NAME=...`, which an image cannot set.  Other runtimes refuse it.
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 _MAKES = ("create", "run", "restore")  # the commands that make a container, and read its config.json
 _RUNTIMES = ("runc", "crun")
+_NAMES = "/run/cnihook/names"  # oci.entries, which need not be imported to look for a file
 # Not a variable of the environment, which may be the image's; and a seal on one helps little, for
 # `docker exec` and health checks show it, and images made of the container have it.
 SYSCTL = "net.cnihook."
@@ -50,6 +54,8 @@ def main(umask: "int | None" = None) -> "NoReturn":
         program = find(os.path.basename(sys.argv[0]).removeprefix("cni-"), os.path.realpath(sys.argv[0]))
         if words.command in _MAKES:
             _prepare(words)
+        elif words.command == "start":
+            _renew_names(words.container_id)
         signals.take_back_pythons()
         command.restore_umask()
         failure = 126
@@ -84,7 +90,7 @@ class Words:
                 self.log_format = value
             elif not name:
                 self.command = value
-        if self.command not in _MAKES:
+        if self.command not in (*_MAKES, "start"):
             return
         while pending:
             name, value = _option(pending, _VALUES)
@@ -158,6 +164,31 @@ def _prepare(words: Words) -> None:
     inject.add_hooks(config, os.environ, arguments)
     if config.text != before:
         inject.write(path, config.text)
+
+
+def _renew_names(container_id: str) -> None:
+    """Write a container's names into its hosts file again, if its engine has replaced them.
+
+    A container starts without its names rather than not at all: what prevents it is an event in its log.
+    """
+    try:
+        networks = os.listdir(_NAMES)
+    except OSError:
+        return
+    if "/" in container_id or not any(
+        os.path.isfile(f"{_NAMES}/{network}/{container_id}") for network in networks
+    ):
+        return
+    from cnihook.lean.words import in_words
+    from cnihook.log import Log
+    from cnihook.oci import hosts
+
+    log = Log(container_id, quiet=True)
+    try:
+        if hosts.renew(container_id):
+            log.event("its names are in /etc/hosts again, which was written after they were set")
+    except OSError as error:
+        log.event(f"names are not in its /etc/hosts: {in_words(error)}")
 
 
 def _annotations(config: "Document") -> "dict[str, str]":

@@ -12,6 +12,7 @@ from cnihook.doctor import (
     advertisements,
     kernel,
     leftovers,
+    names,
     programs,
     requests,
     ruleset,
@@ -38,7 +39,7 @@ Check = Callable[[Host], Iterator[Finding]]
 def parser() -> Parser:
     made = Parser("doctor", DESCRIPTION, EPILOG)
     made.add_argument(
-        "--fix", action="store_true", help="do what cannot hurt, and say so: gc, forwarding, left-over names"
+        "--fix", action="store_true", help="do what cannot hurt, and say so: gc, forwarding, names"
     )
     made.add_argument(
         "-v",
@@ -111,6 +112,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "ranges": addresses.check_ranges,
         "leases": addresses.check_leases,
         "files of leases": addresses.check_lease_files,
+        "names in /etc/hosts": names.check,
         "lost records": leftovers.check_lost,
         "nftables": leftovers.check_elements,
         "hooks": leftovers.check_hooks,

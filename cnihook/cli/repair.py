@@ -6,6 +6,7 @@ from cnihook.cli.arguments import Parser
 from cnihook.lean.words import describe, printable
 from cnihook.linux import netns
 from cnihook.log import Log
+from cnihook.oci import hosts
 from cnihook.runtime import attachment, cache, repair
 from cnihook.settings import Settings
 from cnihook.spec.errors import INTERNAL, CniError
@@ -13,7 +14,8 @@ from cnihook.spec.names import check_container_id
 
 DESCRIPTION = """\
 Put back what a reload of the firewall, `nft flush ruleset`, `ip link del` or the like took from containers
-that run.  They keep running, and keep their addresses.
+that run, and the names that a program removed from their /etc/hosts.  They keep running, and keep their
+addresses.
 
 Each attachment is compared with its record, as CHECK does.  What needs no new link is set up again in place;
 else the container gets a new link.  Prints what was amiss, and nothing where all is as it should be.
@@ -75,6 +77,12 @@ def _repair(container_id: str, settings: Settings) -> None:
             except (CniError, OSError) as error:
                 log.failure(f"repair of {what}", error)
                 errors.append(CniError(INTERNAL, f"{what}: {describe(error)}"))
+        try:
+            if hosts.renew(container_id):
+                _tell(container_id, "its /etc/hosts had lost its names", log)
+        except OSError as error:
+            log.failure("repair of its /etc/hosts", error)
+            errors.append(CniError(INTERNAL, f"/etc/hosts of {container_id}: {describe(error)}"))
     _raise(errors)
 
 

@@ -22,12 +22,13 @@ class Entry:
     """One container on one network: its names there, and its hosts file, which holds those of others.
 
     `names` are its ID and host names, which precede `aliases`; `private` ones are in its own file alone.
-    The smaller `joined` is, the older is the entry.
+    `hosts` are further lines of that file, as "ADDRESS NAME".  The smaller `joined` is, the older is the
+    entry.
     """
 
     __slots__ = (
-        "_claims", "addresses", "aliases", "container_id", "file", "hides", "ifname", "joined", "names",
-        "network", "private",
+        "_claims", "addresses", "aliases", "container_id", "file", "hides", "hosts", "ifname", "joined",
+        "names", "network", "private",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +44,7 @@ class Entry:
         joined: int = 0,
         *,
         hides: bool = False,
+        hosts: "list[str] | None" = None,
     ) -> None:
         self.network = network
         self.container_id = container_id
@@ -54,6 +56,7 @@ class Entry:
         self.private = private or []
         self.joined = joined or time.monotonic_ns()
         self.hides = hides  # lines of its file; see loopback_names
+        self.hosts = hosts or []
         self._claims: dict[str, int] = {}
 
     @property
@@ -119,6 +122,7 @@ class Entry:
         parts = [
             [self.ifname], place, self.names, self.aliases, self.private, self.addresses, [str(self.joined)],
             ["hides"] if self.hides else [],
+            self.hosts,
         ]  # fmt: skip
         with open(self.path, "wb") as file:
             file.write(os.fsencode("".join("\t".join(part) + "\n" for part in parts)))
@@ -135,7 +139,7 @@ class Entry:
             data += (part := os.read(fd, 1 << 16))
         os.close(fd)
         lines = [line.split("\t") if line else [] for line in os.fsdecode(data).split("\n")]
-        ifname, place, names, aliases, private, addresses, joined, hides = [*lines, *([[]] * 8)][:8]
+        ifname, place, names, aliases, private, addresses, joined, hides, hosts = [*lines, *([[]] * 9)][:9]
         return cls(
             network,
             container_id,
@@ -147,6 +151,7 @@ class Entry:
             private,
             _number("".join(joined[:1])),
             hides=bool(hides),
+            hosts=hosts,
         )
 
     @property
@@ -157,6 +162,12 @@ class Entry:
         except (CniError, FileNotFoundError):
             return False
         return True
+
+
+def host_lines(container_id: str, hosts: "list[str]") -> str:
+    """Return lines of `hosts`, each "ADDRESS NAME".  They stay while the container is on any network."""
+    pairs = (host.partition(" ") for host in hosts)
+    return "".join(f"{address}\t{name}\t{TAG}{container_id}\n" for address, _, name in pairs if name)
 
 
 def _file_of(place: "list[str]") -> "File | None":

@@ -48,33 +48,81 @@ def join(
     with _lock(container_id):
         if file:
             file.pin()
-        old = without_ours(file, own) if file else ""
-        old = loopback_names.hide(old, (name for entry in own for name in entry.own_names), container_id)
+        old = _without_own_names(file, own) if file else ""
         hides = loopback_names.has_hidden(old, container_id)
-        text = ""
-        of_others = ""
-        on_network = [(entry, _entries(entry.network, but=container_id)) for entry in own]
+        added = [f"{address} {name}" for name, address in further]
+        if own:
+            own[0].hosts = added
+        on_network = _with_others(own)
         for entry, others in on_network:
             _refuse_claimed(entry, others, hostname)
         for entry, others in on_network:
             _settle(entry, others, log)
-            text += entry.lines()
             entry.hides = hides
             if entry.names or file:
                 entry.write()
             informed = {file}
             for other in others:
-                of_others += other.lines(reader=entry)
                 lines = entry.lines(reader=other)
                 if lines and other.file and other.file not in informed:
                     informed.add(other.file)
                     if problem := _change(other, _appending(lines)):
                         log.event(f"its names are not in the hosts file of {other.container_id}: {problem}")
-        text += "".join(f"{address}\t{name}\t{TAG}{container_id}\n" for name, address in further)
-        text += of_others
+        text = _lines(on_network) if own else entries.host_lines(container_id, added)
         if file:
             file.write(old + text)
         return text
+
+
+def renew(container_id: str) -> bool:
+    """Write a container's names into its own hosts file again, if another program has replaced its content.
+
+    Returns True if they were missing.  Raises OSError if the file cannot be used, Busy after a long wait.
+    """
+    if not incomplete(container_id):
+        return False
+    with _lock(container_id):
+        for file, own in incomplete(container_id).items():
+            old = _without_own_names(file, own)
+            hides = loopback_names.has_hidden(old, container_id)
+            for entry in own:
+                if entry.hides != hides:
+                    entry.hides = hides
+                    entry.write()
+            file.write(old + _lines(_with_others(own)))
+    return True
+
+
+def incomplete(container_id: str) -> "dict[File, list[Entry]]":
+    """Return the hosts files of a container that lack its own names.  Raises OSError as File.read() does."""
+    entries_of: dict[File, list[Entry]] = {}
+    for entry in _of_container(container_id):
+        if entry.file:
+            entries_of.setdefault(entry.file, []).append(entry)
+    return {file: own for file, own in entries_of.items() if not _has_lines(file, own)}
+
+
+def _has_lines(file: File, own: "list[Entry]") -> bool:
+    # Those of others need not be read: a program that replaces the content removes all.
+    lines = set((file.read() or "").splitlines(keepends=True))
+    return lines.issuperset(line for entry in own for line in _own_lines(entry).splitlines(keepends=True))
+
+
+def _own_lines(entry: Entry) -> str:
+    return entry.lines() + entries.host_lines(entry.container_id, entry.hosts)
+
+
+def _with_others(own: "list[Entry]") -> "list[tuple[Entry, list[Entry]]]":
+    """Return each entry of a container with those of the others on its network."""
+    return [(entry, _entries(entry.network, but=entry.container_id)) for entry in own]
+
+
+def _lines(on_network: "list[tuple[Entry, list[Entry]]]") -> str:
+    """Return all lines that the hosts file of a container has by its entries."""
+    own = "".join(entry.lines() for entry, _ in on_network)
+    further = "".join(entries.host_lines(entry.container_id, entry.hosts) for entry, _ in on_network)
+    others = "".join(other.lines(reader=entry) for entry, others in on_network for other in others)
+    return own + further + others
 
 
 def _refuse_claimed(new: Entry, others: "list[Entry]", hostname: str) -> None:
@@ -173,6 +221,16 @@ def without_ours(file: File, own: "list[Entry]") -> str:
     return kept if kept.endswith("\n") else f"{kept}\n"
 
 
+def _without_own_names(file: File, own: "list[Entry]") -> str:
+    """Return without_ours(), also without loopback addresses for the names of the container of `own`."""
+    text = without_ours(file, own)
+    if not own:
+        return text
+    return loopback_names.hide(
+        text, (name for entry in own for name in entry.own_names), own[0].container_id
+    )
+
+
 def _lock(container_id: str) -> Lock:
     return Lock("names", timeout=5, purpose=f"names of {container_id}")
 
@@ -226,6 +284,9 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
             _forget(entry, f"{TAG}{entry.container_id}")
             if entry.hides:
                 _change(entry, lambda file: _show_hidden(file, entry.container_id))
+        elif entry.hosts:
+            left[0].hosts += entry.hosts
+            left[0].write()
         if not is_shared:
             _forget(entry, f" on {entry.network}")
     # Last, for without it nobody would know of the lines.

@@ -115,6 +115,9 @@ def join(
             further.append((name, gateways[0]))
         else:
             log.event(f"no host {name} in its /etc/hosts: none of its networks has a gateway")
+    if further and attached and not own:  # an entry all the same, so that its hosts can be written again
+        record = attached[0][0]
+        own.append(Entry(record.network, container_id, record.ifname, [], [], [], file))
     return hosts.join(container_id, own, further, file, log, wanted.hostname)
 
 

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of containers in /etc/hosts that another program has removed."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from cnihook.doctor.finding import Finding, Host
+from cnihook.oci import hosts
+
+
+def check(host: Host) -> Iterator[Finding]:
+    """Find a container whose hosts file was replaced after its names were written."""
+    for container_id in dict.fromkeys(one.record.container_id for one in host.attached):
+        try:
+            if not hosts.incomplete(container_id):
+                continue
+        except OSError:
+            continue  # the log of the container has the reason, and no repair can help
+        yield Finding(
+            "container-names",
+            f"container {container_id}: /etc/hosts has lost the names that its networks give it",
+            "a program wrote the file after the hook, and the container finds no other by name",
+            f"cnihook repair {container_id}",
+            fix=partial(hosts.renew, container_id),
+        )
