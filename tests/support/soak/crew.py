@@ -30,6 +30,7 @@ class Failure:
     part: str
     point: str
     text: str
+    kind: str  # of Problem
 
 
 @dataclass
@@ -107,9 +108,9 @@ def _do(job: Job, start: int, write: int) -> None:
         for entry in job.work(job, start):
             report(**entry)
     except Problem as problem:
-        report(point=job.point, problem=str(problem))
+        report(point=job.point, problem=str(problem), kind=problem.kind)
     except BaseException:
-        report(point=job.point, problem=f"soak itself: {traceback.format_exc()}")
+        report(point=job.point, problem=f"soak itself: {traceback.format_exc()}", kind="error")
     else:
         report(end=True)
 
@@ -135,10 +136,8 @@ def work_off(jobs: list[Job], at_once: int, take: Callable[[str, Entry], None]) 
                 workers.remove(worker)
                 part.seconds += time.monotonic() - worker.started
                 if not worker.ended:
-                    failure = Failure(
-                        worker.job.part, worker.job.name, "soak itself: the process of the job ended"
-                    )
-                    part.failures.append(failure)
+                    text = "soak itself: the process of the job ended"
+                    part.failures.append(Failure(worker.job.part, worker.job.name, text, "error"))
                 elif worker.next >= 0 and not worker.job.is_over():
                     waiting.insert(0, (worker.job, worker.next))
     finally:
@@ -155,6 +154,6 @@ def _take(worker: _Worker, part: Results, entry: Entry) -> None:
     part.points += entry.get("points", 1)
     if "problem" in entry:
         worker.ended = True
-        part.failures.append(Failure(worker.job.part, entry["point"], entry["problem"]))
+        part.failures.append(Failure(worker.job.part, entry["point"], entry["problem"], entry["kind"]))
     if len(entry) > 1:
         part.entries.append(entry)

@@ -23,7 +23,7 @@ from tests.support.soak.rig import CNIHOOK, ENVIRONMENT, Box, Problem, Rig
 from tests.support.soak.scenarios import FULL, PLAIN, PTP
 
 PROCESSES = 16
-PATIENCE = 120.0  # seconds until a call counts as hung; a lock is waited for 30 s
+PATIENCE = tracer.SECONDS  # until a call counts as hung
 REGISTER = "/run/.host/register"  # a file for each address in use: two processes cannot both create one
 NARROW = {"plugins": [dict(PLAIN["plugins"][0])]}
 NARROW["plugins"][0]["ipam"] = {
@@ -35,6 +35,7 @@ WIDE["plugins"][0]["ipam"] = {
     "type": "host-local",
     "ranges": [[{"subnet": "10.6.0.0/16"}], [{"subnet": "fd06::/64"}]],
 }
+TWICE, HUNG = "is another container's, too", "hung for"
 NO_ADDRESS = "no IP addresses available"
 
 
@@ -108,7 +109,7 @@ class _Member:
                 os.close(os.open(f"{REGISTER}/{address}", os.O_CREAT | os.O_EXCL))
                 claimed.append(address)
             except FileExistsError:
-                self.tally.problems.append(f"{box.id}: {address} is another container's, too")
+                self.tally.problems.append(f"{box.id}: {address} {TWICE}")
         return claimed
 
     def call(self, event: str, stdin: str, *, killed: float = 0.1) -> tuple[int, str]:
@@ -117,7 +118,7 @@ class _Member:
         outcome = tracer.run([*CNIHOOK, event], stdin, ENVIRONMENT, timeout=limit)
         self.tally.calls += 1
         if outcome.hung and limit == PATIENCE:
-            self.tally.problems.append(f"{event} hung for {outcome.seconds:.0f} s")
+            self.tally.problems.append(f"{event} {HUNG} {outcome.seconds:.0f} s")
         elif outcome.hung:
             self.tally.killed += 1
         else:
@@ -158,7 +159,9 @@ def _finish(rig: Rig, tallies: list[Tally], part: str) -> Entry:
     """All containers are gone: gc must release all that is left."""
     problems = [problem for tally in tallies for problem in tally.problems]
     if problems:
-        raise Problem("\n".join(problems[:10]))
+        kind = "duplicate" if any(TWICE in each for each in problems) else "error"
+        kind = "hung" if any(HUNG in each for each in problems) else kind
+        raise Problem("\n".join(problems[:10]), kind)
     outcome = rig.must(rig.command("gc", timeout=PATIENCE), "gc")
     rig.end_boxes()
     rig.check([r"dir /run/cnihook/names.*"])

@@ -75,7 +75,7 @@ class _Bench:
             rig.end_boxes()
             rig.check()
         except Problem as problem:
-            raise Problem(f"exit {outcome.status} {outcome.stderr.strip()}\n{problem}") from None
+            raise problem.after(f"exit {outcome.status} {outcome.stderr.strip()}") from None
 
 
 def limit(folder: str, unit: str, left: int) -> None:

@@ -106,7 +106,7 @@ class Bench:
             rig.check(LOCKS if point.fault.error or point.release in LIBRARY else ())
         except Problem as problem:
             how = "killed" if point.fault.error == 0 else f"exit {outcome.status} {outcome.stderr.strip()}"
-            raise Problem(f"at {outcome.hit}: {how}\n{problem}") from None
+            raise problem.after(f"at {outcome.hit}: {how}") from None
         return outcome
 
     def _compare(self, box: Box) -> None:

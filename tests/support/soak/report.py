@@ -4,8 +4,12 @@
 import json
 import sys
 import time
+from collections import Counter
 
 from tests.support.soak.crew import Entry, Results
+
+# as they are counted at the end
+KINDS = {"leak": "leaks", "duplicate": "duplicate addresses", "hung": "hung calls", "error": "other faults"}
 
 
 class Progress:
@@ -21,10 +25,8 @@ class Progress:
             return
         self._points += entry.get("points", 1)
         if "problem" in entry:
-            print(
-                f"FAILED {entry['point']}\n{_indented(entry['problem'])}\n  again: {_again(entry['point'])}",
-                flush=True,
-            )
+            text = "\n".join(f"  {line}" for line in entry["problem"].splitlines())
+            print(f"FAILED {entry['point']}\n{text}\n  again: {_again(entry['point'])}", flush=True)
         elif time.monotonic() - self._shown > 30:
             self._shown = time.monotonic()
             print(f"soak: {self._points} points, now {part}", file=sys.stderr)
@@ -36,16 +38,14 @@ def finish(results: dict[str, Results], seed: int, seconds: float, *, as_json: b
     failed = sum(len(one.failures) for one in results.values())
     if as_json:
         failures = [vars(failure) for one in results.values() for failure in one.failures]
-        print(
-            json.dumps(
-                {"seed": seed, "seconds": round(seconds, 1), "parts": figures, "failures": failures},
-                indent=1,
-            )
-        )
+        whole = {"seed": seed, "seconds": round(seconds, 1), "parts": figures, "failures": failures}
+        print(json.dumps(whole, indent=1))
     else:
         for part, figure in figures.items():
             print(f"{part:12}", "  ".join(f"{name} {value}" for name, value in figure.items()))
-        print(f"soak: {'FAILED' if failed else 'ok'}, seed {seed}, {seconds:.0f} s")
+        kinds = Counter(failure.kind for one in results.values() for failure in one.failures)
+        counts = [f"{kinds[kind]} {name}" for kind, name in KINDS.items()]
+        print(f"soak: {'FAILED' if failed else 'ok'}: {', '.join(counts)}; seed {seed}, {seconds:.0f} s")
     return 1 if failed else 0
 
 
@@ -59,16 +59,9 @@ def _figures(one: Results) -> dict[str, float]:
         figures["missed"] = missed
     for entry in one.entries:
         for name, value in entry.get("figures", {}).items():
-            figures[name] = (
-                max(value, figures.get(name, 0))
-                if name.startswith("longest")
-                else value + figures.get(name, 0)
-            )
+            before = figures.get(name, 0)
+            figures[name] = max(value, before) if name.startswith("longest") else value + before
     return figures
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
 
 
 def _again(point: str) -> str:

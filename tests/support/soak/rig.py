@@ -34,7 +34,18 @@ PATIENCE = 3.0  # seconds for the kernel to take down the links of a namespace w
 
 
 class Problem(Exception):
-    """Something that must not be after a fault; its text is a line or more."""
+    """Something that must not be after a fault; its text is a line or more.
+
+    `kind`: "leak", "hung", "duplicate" (two containers with one address), or "error" for all else.
+    """
+
+    def __init__(self, text: str, kind: str = "error") -> None:
+        super().__init__(text)
+        self.kind = kind
+
+    def after(self, line: str) -> "Problem":
+        """Return the problem with a line before its text."""
+        return Problem(f"{line}\n{self}", self.kind)
 
 
 def enter(work: Callable[[], None]) -> NoReturn:
@@ -156,7 +167,7 @@ class Rig:
         if outcome.hit:
             what = f"at {outcome.hit}: {what}"
         if outcome.hung:
-            raise Problem(f"{what} hung for {outcome.seconds:.0f} s\n{outcome.stderr}")
+            raise Problem(f"{what} hung for {outcome.seconds:.0f} s\n{outcome.stderr}", "hung")
         if outcome.status == 3 and fault and NO_LIBRARY in outcome.stderr:
             return outcome
         if "Traceback" in outcome.stderr or outcome.status not in (0, *statuses, -signal.SIGKILL):
@@ -199,14 +210,16 @@ class Rig:
     def check(self, stay: Sequence[str] = ()) -> None:
         """Raise Problem with every difference from the state that settle() saw.
 
-        `stay`: regular expressions of lines that may be there, too.  The kernel takes down a namespace after
-        its last user has gone, so a difference is looked at again for a while.
+        `stay`: regular expressions of lines that may differ.  The kernel takes down a namespace after its
+        last user has gone, so a difference is looked at again for a while.
         """
         deadline, pause = time.monotonic() + PATIENCE, 0.002
         while True:
             now = self.look()
-            new = [line for line in now - self._before if not any(re.fullmatch(one, line) for one in stay)]
-            gone = self._before - now
+            new, gone = (
+                [line for line in lines if not any(re.fullmatch(one, line) for one in stay)]
+                for lines in (now - self._before, self._before - now)
+            )
             if not new and not gone:
                 return
             if time.monotonic() > deadline:
@@ -214,7 +227,7 @@ class Rig:
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
             tracer.reap()
-        raise Problem("\n".join([*_shortened("+", new), *_shortened("-", gone)]))
+        raise Problem("\n".join([*_shortened("+", new), *_shortened("-", gone)]), "leak")
 
 
 def _shortened(sign: str, lines: Collection[str]) -> list[str]:

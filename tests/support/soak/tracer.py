@@ -32,7 +32,7 @@ from tests.support.soak.syscalls import (
     PRIVATE,
 )
 
-SECONDS = 45.0  # that one call of a program may take; a lock is waited for 30 s
+SECONDS = 120.0  # that one call of a program may take: a lock is waited for 30 s, and machines are busy
 
 # linux/ptrace.h
 TRACEME, POKEUSER, CONT, GETREGS, SYSCALL, SETOPTIONS = 0, 6, 7, 12, 24, 0x4200
