@@ -1,28 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that keep state in a folder that other programs can write to, too."""
+"""Read a file that another program may have written: anything can be at its path, of any size."""
 
 import os
-import stat
+
+from cnihook.lean import descriptor
+
+_LONGEST = 16 << 20  # bytes
+_REGULAR = 0o100000  # S_IFREG, of S_IFMT
 
 
-def read(path: str) -> "bytes | None":
-    """Return the content of a regular file; None if there is no file, or one of another kind.
+class Unusable(ValueError):
+    """Not a regular file, or longer than is read; the text says which."""
 
-    An open would wait at a FIFO, and some devices act on it.  Raises OSError, with the path, if the file is
-    there and cannot be read.
+
+def content(path: str, *, longest: int = _LONGEST, follow: bool = False) -> "bytes | None":
+    """Return the content of a regular file, None if there is no file; `follow`: also through symbolic links.
+
+    An open would wait at a FIFO, and some devices act on it.  Raises Unusable, or OSError with the path if
+    the file is there and cannot be read.
     """
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        status = os.stat(path, follow_symlinks=follow)
+        if status.st_mode & 0o170000 != _REGULAR:
+            raise Unusable("is not a regular file")
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
-    content = b""
+    data = b""
     try:
-        while part := os.read(fd, 65536):
-            content += part
+        while part := os.read(fd, 65536 if not data else 1 << 20):
+            data += part
+            if len(data) > longest:
+                raise Unusable(f"is longer than {longest >> 20} MiB")
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
     finally:
-        os.close(fd)
-    return content
+        descriptor.close(fd)
+    return data
+
+
+def read(path: str) -> "bytes | None":
+    """The same, and None for what cannot be used."""
+    try:
+        return content(path)
+    except Unusable:
+        return None

@@ -7,6 +7,8 @@ import os
 import struct
 import time
 
+from cnihook.lean import descriptor
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
@@ -54,7 +56,8 @@ class Lock:
         except OSError:
             pass
         finally:
-            os.close(self._fd)
+            if not descriptor.close(self._fd):
+                _unlock(self._fd)
 
     def _try(self, deadline: float) -> bool:
         """Take the lock, or wait for it until the deadline.  Return False to be called again."""
@@ -83,7 +86,7 @@ class Lock:
             raise OSError(error.errno, error.strerror, f"lock {self._path}") from None
         finally:
             if fd >= 0:
-                os.close(fd)
+                descriptor.close(fd)
         return False
 
     def _sign(self) -> None:
@@ -98,6 +101,14 @@ class Lock:
 
     def _holder(self) -> str:
         return ", ".join(_signed(self._path)) or "another process"
+
+
+def _unlock(fd: int) -> None:
+    """Release a lock whose descriptor may still be open, or this process waits for itself."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    except OSError:
+        pass  # it is closed, and the lock with it
 
 
 # Waiting

@@ -11,6 +11,8 @@ import _struct as struct
 import errno
 import os
 
+from cnihook.lean import descriptor
+
 # <linux/netlink.h>
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x2, 0x4, 0x10
@@ -111,7 +113,7 @@ class Netlink:
                 pass  # an older kernel: its errors then come without their reason in words
 
     def close(self) -> None:
-        self._socket.close()
+        descriptor.close(self._socket.detach())
 
     def request(self, kind: int, flags: int, body: bytes, what: str) -> "list[bytes]":
         """Send one request and return the bodies of its answer.

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 
+from cnihook.lean import descriptor
 from cnihook.linux import libc
 from cnihook.linux.rtnl import Rtnl
 
@@ -46,9 +47,9 @@ class NetNS:
                 return cls(fd, path)
         except OSError as error:
             if error.errno not in (errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                os.close(fd)
+                descriptor.close(fd)
                 raise
-        os.close(fd)
+        descriptor.close(fd)
         raise NotANamespace(path)
 
     @classmethod
@@ -81,7 +82,7 @@ class NetNS:
             self._rtnl.close()
             self._rtnl = None
         if self.fd >= 0:
-            os.close(self.fd)
+            descriptor.close(self.fd)
             self.fd = -1
 
     @property
@@ -118,7 +119,7 @@ class _Entered:
         try:
             libc.setns(self._inside.fd, libc.CLONE_NEWNET)
         except OSError as error:
-            os.close(self._home)
+            descriptor.close(self._home)
             why = f"enter the container's network namespace: {error.strerror}"
             raise OSError(error.errno, why) from None
 
@@ -129,7 +130,7 @@ class _Entered:
         _trace: "TracebackType | None",
     ) -> None:
         _return_to(self._home)
-        os.close(self._home)
+        descriptor.close(self._home)
 
 
 def processes(identity: "tuple[int, int]") -> "list[int]":
@@ -169,7 +170,7 @@ def bind(namespace: NetNS, name: str, *, again: bool = True) -> str:
     os.makedirs(NAMES, mode=0o755, exist_ok=True)
     _share_names()
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PLACE_HOLDER))
+        descriptor.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PLACE_HOLDER))
     except FileExistsError:
         holder = _holder(path)
         if again and holder == namespace.identity:

@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """config.json of a container, for what it says of its network (runtime-spec, "Configuration")."""
 
+import errno
 import os
 
-from cnihook.lean import fastjson
+from cnihook.lean import fastjson, statefile
 from cnihook.oci.state import State
+from cnihook.spec.errors import IO_FAILURE, CniError, invalid_config
 from cnihook.spec.names import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeGuard
 
+# Errors of a file that is not there, or is hidden from this user.
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+
 OWN, HOST, JOINED, UNKNOWN = "own", "host", "joined", "unknown"
 
 
 class Bundle:
-    """A container's config.json.  One that cannot be found or read knows nothing, which is no error."""
+    """A container's config.json.  One that cannot be found, or is not JSON, says nothing."""
 
     def __init__(self, raw: "dict[str, Any]", path: str) -> None:
         self._raw = raw
@@ -118,6 +123,8 @@ def _is_path(value: "Any") -> "TypeGuard[str]":
 def load(state: State) -> Bundle:
     """The container's config.json: in its bundle, or in the copy that crun keeps (crun may give a wrong
     bundle).
+
+    Raises CniError if it is there and cannot be read; a user namespace may lack the permission.
     """
     folders = [state.bundle] if os.path.isabs(state.bundle) else []
     for run in ("/run", os.environ.get("XDG_RUNTIME_DIR", "")):
@@ -126,10 +133,16 @@ def load(state: State) -> Bundle:
     for folder in folders:
         path = os.path.join(folder, "config.json")
         try:
-            with open(path, "rb") as file:
-                raw = fastjson.loads(file.read().decode())
-        except (OSError, ValueError):
+            content = statefile.content(path, follow=True)
+            raw = fastjson.loads(content.decode()) if content else None
+        except statefile.Unusable as problem:
+            raise invalid_config(f"{path}: {problem}") from None
+        except ValueError:
             continue
+        except OSError as error:
+            if error.errno in _ABSENT:
+                continue
+            raise CniError(IO_FAILURE, f"{path}: {error.strerror}") from None
         if isinstance(raw, dict):
             return Bundle(raw, path)
     return Bundle({}, "")

@@ -7,7 +7,9 @@ For `cnihook inject`, which prepares a bundle once, and for cni-runc, which does
 
 import os
 import sys
+from errno import ENOENT
 
+from cnihook.lean import statefile
 from cnihook.lean.splice import Document
 from cnihook.oci.bundle import HOST, JOINED, Bundle
 from cnihook.spec.errors import DECODING_FAILURE, CniError, invalid_config
@@ -253,9 +255,10 @@ def _ensure(config: Document, empty: "Any", *path: str) -> "Any":
 
 def read(path: str) -> Document:
     """Raises CniError or OSError."""
-    with open(path, "rb") as file:
-        data = file.read()
     try:
+        data = statefile.content(path, follow=True)
+        if data is None:
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
         return Document(data.decode())
     except ValueError as error:
         raise CniError(DECODING_FAILURE, f"{path}: {error}") from None

@@ -8,10 +8,9 @@ container was (boot, process, namespace), without which nobody could tell later 
 """
 
 import binascii
-import errno
 import os
 
-from cnihook.lean import fastjson
+from cnihook.lean import fastjson, statefile
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.spec.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from cnihook.spec.names import check_container_id, check_ifname, check_network_name, is_text, record_name
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 FOLDER = "/var/lib/cni/results"
 KIND = "cniCacheV1"
 _LONGEST = 64 << 20  # bytes; a record of 10,000 published ports has 1 MB
-_NOT_REGULAR = "is not a regular file"
 
 
 class Record:
@@ -212,37 +210,15 @@ def are_names(network: str, container_id: str, ifname: str) -> bool:
     return True
 
 
-def _content(path: str) -> "bytes | None":
-    """Return what is in the file, None without one.  Raise Damaged if it is not a file, or OSError."""
-    try:
-        # Not blocking: a FIFO would keep this process waiting for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
-            raise Damaged(path, _NOT_REGULAR) from None
-        raise
-    try:
-        status = os.fstat(fd)
-        if status.st_mode & 0o170000 != 0o100000:  # S_IFREG
-            raise Damaged(path, _NOT_REGULAR)
-        if status.st_size > _LONGEST:
-            raise Damaged(path, f"is longer than {_LONGEST >> 20} MiB")
-        with open(fd, "rb", closefd=False) as file:
-            return file.read()
-    except OSError as error:  # neither of the two names the file
-        raise OSError(error.errno, error.strerror, path) from None
-    finally:
-        os.close(fd)
-
-
 def read(path: str) -> "Record | None":
     """Return the record in a file; None if the file does not exist, or is libcni's from before 0.8.
 
     Raise Damaged if it is not a record, and OSError if it cannot be read, which says nothing about it.
     """
-    content = _content(path)
+    try:
+        content = statefile.content(path, longest=_LONGEST)
+    except statefile.Unusable as error:
+        raise Damaged(path, str(error)) from None
     if content is None:
         return None
     is_foreign = b'"kind"' in content and b'"cnihook"' not in content

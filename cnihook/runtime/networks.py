@@ -4,7 +4,7 @@
 import errno
 import os
 
-from cnihook.lean import fastjson
+from cnihook.lean import fastjson, statefile
 from cnihook.spec import version as versions
 from cnihook.spec.config import NetConf, json_name, lookup
 from cnihook.spec.errors import INVALID_CONFIG, IO_FAILURE, CniError, invalid_config
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 DEFAULT_FOLDER = "/etc/cni/net.d"
-_LONGEST = 16 << 20  # bytes of a file
 _ENDINGS = (".conflist", ".conf", ".json")
 # Errors that say something about the file.  Any other, such as EIO or EMFILE, hides what is in it.
 _UNUSABLE = (errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
@@ -214,21 +213,14 @@ def _not_inlined(folder: str) -> "list[dict[str, Any]]":
 
 
 def read_file(path: str) -> bytes:
-    """Raises CniError, also for what is no regular file; its code is IO_FAILURE if reading failed."""
+    """Raises CniError, also for what is not a regular file; its code is IO_FAILURE if reading failed."""
     try:
-        fd = os.open(
-            path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-        )  # a FIFO must hang no container's start
-        try:
-            if os.fstat(fd).st_mode & 0o170000 != 0o100000:  # S_IFREG; /dev/zero would be read for ever
-                raise invalid_config(f"{path}: is no regular file")
-            with open(fd, "rb", closefd=False) as file:
-                text = file.read(_LONGEST + 1)
-            if len(text) > _LONGEST:
-                raise invalid_config(f"{path}: is longer than {_LONGEST >> 20} MiB")
-            return text
-        finally:
-            os.close(fd)
+        text = statefile.content(path, follow=True)
+        if text is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return text
+    except statefile.Unusable as problem:
+        raise invalid_config(f"{path}: {problem}") from None
     except OSError as error:
         code = INVALID_CONFIG if error.errno in _UNUSABLE else IO_FAILURE
         raise CniError(code, f"{path}: {error.strerror}") from None

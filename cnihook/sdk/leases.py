@@ -24,7 +24,7 @@ import fcntl
 import os
 import stat
 
-from cnihook.lean import statefile
+from cnihook.lean import descriptor, statefile
 from cnihook.lean.address import Address
 from cnihook.sdk.undo import Undo
 
@@ -70,7 +70,7 @@ class Store:
                 raise OSError(error.errno, error.strerror, f"lock {self.folder}/lock") from None
             self._is_indexed = self._has_marks()
         except BaseException:
-            os.close(self._lock)
+            descriptor.close(self._lock)
             raise
         return self
 
@@ -84,7 +84,7 @@ class Store:
             if self._is_indexed and self._is_changed:
                 self._set_marks()
         finally:
-            os.close(self._lock)
+            descriptor.close(self._lock)
 
     # One owner's leases
 

@@ -2,6 +2,7 @@
 """oci.bundle and oci.state: what a runtime tells of a container, and what can be wrong with it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,19 @@ def test_mounts(tmp_path: Path) -> None:
         ("/etc", f"{tmp_path}/etc", False),
     ]
     assert config(tmp_path, {"mounts": {}}).mounts == config(tmp_path, {}).mounts == []
+
+
+def test_config_without_end_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b"{")
+    os.truncate(path, 1 << 40)
+    with pytest.raises(CniError, match="config.json: is longer than 16 MiB"):
+        bundle.load(read({**STATE, "bundle": str(tmp_path)}))
+
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CniError, match="config.json: is not a regular file"):
+        bundle.load(read({**STATE, "bundle": str(tmp_path)}))
 
 
 def hook(event: str = "createRuntime", **keys: Any) -> dict[str, Any]:

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""close(2) reports an error after all is done: no reason to fail, and nothing waits for its own lock."""
+
+import pytest
+
+from tests.support.faults import fault
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, MYNET, configure
+
+LOCKS = ("container-c1", "network-mynet", "bridge-cni0", "nft")
+
+
+@pytest.fixture(autouse=True)
+def implementation() -> None:
+    """Only cnihook's own runtime and plugins."""
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("target", ["locks", "namespaces", "lease lock", "sockets"])
+def test_failing_close_is_not_an_error(host: Host, target: str) -> None:
+    """Injected, the descriptor stays open, so a lock is held until it is released by hand."""
+    configure(host, **{"10-mynet.conf": MYNET})
+    container = host.container("c1")
+    paths = {
+        "locks": [f"/run/cnihook/{name}.lock" for name in LOCKS],
+        "namespaces": ["/run/netns/c1", "/proc/thread-self/ns/net"],
+        "lease lock": ["/var/lib/cni/networks/mynet/lock"],
+        "sockets": ["socket:"],
+    }[target]
+
+    for path in paths:
+        launcher = fault("close", "error=EIO", path)
+        for command in ("add", "del"):
+            words = ("timeout", "20", *launcher, "/usr/bin/python3", "-IS", CNIHOOK, command, "mynet", "c1")
+            outcome = host.run(*words, check=False)
+            assert (outcome.returncode, outcome.stderr) == (0, ""), (path, command)
+            assert ("eth0" in container.run("ip", "link").stdout) == (command == "add")
