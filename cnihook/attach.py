@@ -76,8 +76,6 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
     unreadable = next((problem for problem in problems if problem.code == IO_FAILURE), None)
     if unreadable and wants.networks is None:
         raise unreadable
-    for problem in problems:
-        complain(str(problem))
     chosen: list[tuple[Network, Want]] = []
     if wants.networks is not None:
         by_name = {network.name: network for network in found}
@@ -89,10 +87,11 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
             if not network and unreadable:
                 raise unreadable
             if not network:
+                known = [f"there are: {', '.join(sorted(by_name))}"] if by_name else []
                 raise CniError(
                     INVALID_CONFIG,
                     f"no network {want.network!r} in {settings.conf_folder}",
-                    f"there are: {', '.join(sorted(by_name)) or str(problems[0])}",
+                    "; ".join([*known, *map(str, problems)]),
                 )
             if wants.guard:
                 wants.guard.check_network(network, wants)
@@ -101,7 +100,9 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
         chosen = [(network, Want(network.name)) for network in _admitted(found, wants, settings, complain)]
     elif problems:
         raise CniError(
-            INVALID_CONFIG, f"no usable network configuration in {settings.conf_folder}", str(problems[0])
+            INVALID_CONFIG,
+            f"no usable network configuration in {settings.conf_folder}",
+            "; ".join(map(str, problems)),
         )
     else:
         default = networks.built_in()
@@ -114,7 +115,10 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
         from cnihook.oci import reserved  # few request a name, and would pay for it
 
         reserved.check(wants, [network for network, _ in chosen if not network.is_loopback])
-    return serve(chosen, wants.common)
+    served = serve(chosen, wants.common)
+    for problem in problems:
+        complain(str(problem))
+    return served
 
 
 def _admitted(

@@ -201,7 +201,7 @@ def _not_inlined(folder: str) -> "list[dict[str, Any]]":
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise invalid_config(f"{folder}: {error.strerror}") from None
+        raise _unreadable(folder, error) from None
     found = []
     for name in names:
         path = f"{folder}/{name}"
@@ -222,8 +222,12 @@ def read_file(path: str) -> bytes:
     except statefile.Unusable as problem:
         raise invalid_config(f"{path}: {problem}") from None
     except OSError as error:
-        code = INVALID_CONFIG if error.errno in _UNUSABLE else IO_FAILURE
-        raise CniError(code, f"{path}: {error.strerror}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str, error: OSError) -> CniError:
+    code = INVALID_CONFIG if error.errno in _UNUSABLE else IO_FAILURE
+    return CniError(code, f"{path}: {error.strerror}")
 
 
 def load_file(path: str) -> Network:
@@ -237,7 +241,7 @@ def file_names(folder: str) -> "list[str]":
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise invalid_config(f"{folder}: {error.strerror}") from None
+        raise _unreadable(folder, error) from None
     return [path for name in names if not os.path.isdir(path := f"{folder}/{name}")]
 
 

@@ -118,6 +118,7 @@ def test_file_that_cannot_be_read_does_not_hide_its_network(host: Host, error: s
     for words in ((), ("--network", "mynet,other")):
         failed = call_hook(host, "createRuntime", state_of(container), *words, launcher=launcher)
         assert failed.returncode == 1 and f"{NET_D}/11-net.conflist: " in failed.stderr, failed
+        assert failed.stderr.count("\n") == 1, failed
         assert container.links() == {"lo"}
     succeeded = call_hook(
         host, "createRuntime", state_of(container), "--network", "mynet", launcher=launcher
@@ -125,6 +126,22 @@ def test_file_that_cannot_be_read_does_not_hide_its_network(host: Host, error: s
     assert succeeded.returncode == 0, succeeded
 
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
+    host.leaves("file /run/cnihook/log/c1")
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize(("syscall", "path"), [("getdents64", NET_D), ("openat", f"{NET_D}/mynet")])
+def test_folder_that_cannot_be_read_hides_no_network(host: Host, syscall: str, path: str) -> None:
+    """That of all networks, and that of the plugins of one."""
+    configure(host, bridge("mynet", "10.22.0.0/24"))
+    container = host.container("c1", process=True)
+
+    launcher = fault(syscall, "error=EIO", path)
+    for words in ((), ("--network", "mynet")):
+        failed = call_hook(host, "createRuntime", state_of(container), *words, launcher=launcher)
+        assert failed.returncode == 1 and f"{path}: Input/output error" in failed.stderr, failed
+        assert failed.stderr.count("\n") == 1, failed
+        assert container.links() == {"lo"}
     host.leaves("file /run/cnihook/log/c1")
 
 

@@ -2,7 +2,9 @@
 """The two matrices: each operation is killed, or one of its system calls fails, wherever that counts."""
 
 import errno
+import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +19,12 @@ from tests.support.soak.tracer import Call, Fault, Outcome
 
 ERRORS = "ENOSPC EIO EDQUOT EMFILE ENFILE EROFS ENOBUFS EINTR ENOMEM EPERM ENOLCK".split()
 SCOPES = ("once", "object", "kind")
+HOOKS = ("create", "poststop", "two", "two-poststop", "rollback", "restart", "names", "names-poststop")
+UNREADABLE = re.compile(r"\[Errno |Traceback|object at 0x|<(class|built-in) ")
+# A command or a plugin, and then the text of an errno.
+NAMELESS = re.compile(
+    r"^[\w-]+: ([^:]*failed \(\w+\): )?(" + "|".join(os.strerror(getattr(errno, e)) for e in ERRORS) + ")$"
+)
 LOCKS = [r"file /run/cnihook/[^/]+\.lock .*"]
 # Reading Python's modules is not the hook's own work.
 IMPORTS = (f"{CHECKOUT}/cnihook", "/usr/lib/python3", "/usr/local/lib/python3")
@@ -94,6 +102,8 @@ class Bench:
         box = scenario.prepare(rig)
         outcome = scenario.traced(rig, box, point.fault, False)
         try:
+            if point.fault.error:
+                _check_message(scenario, outcome, point.fault)
             if outcome.status == 0 and scenario.attaches:
                 self._compare(box)
             if scenario.attaches or outcome.status != 0 or outcome.stderr:
@@ -117,6 +127,16 @@ class Bench:
                 time.sleep(0.01)
                 continue
             raise Problem("exit 0, and not all is set up:\n" + "\n".join(sorted(lines)))
+
+
+def _check_message(scenario: Scenario, outcome: Outcome, fault: Fault) -> None:
+    """Raise Problem unless a failure is one line that names an object, and success prints nothing."""
+    lines = outcome.stderr.splitlines()
+    if wrong := [line for line in lines if UNREADABLE.search(line) or NAMELESS.search(line)]:
+        raise Problem(f"a message that says too little or too much: {wrong[0]}")
+    is_mute = fault.scope == "kind" and outcome.hit is not None and outcome.hit.name == "write"
+    if scenario.name in HOOKS and not is_mute and len(lines) != (outcome.status != 0):
+        raise Problem(f"exit {outcome.status} with {len(lines)} lines on stderr")
 
 
 def _difference(now: "Counter[str]", before: "Counter[str]") -> list[str]:

@@ -28,8 +28,6 @@ BUNDLES = "/run/.host/bundles"
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 LOGS = ("/run/cnihook/log", "/var/log/cnihook")
 SHOWN = 12  # lines of a difference
-# libnftables ends the process with 3 if it cannot have a socket; cnihook asks it before it changes anything.
-NO_LIBRARY = "Unable to initialize Netlink socket"
 PATIENCE = 3.0  # seconds for the kernel to take down the links of a namespace without users
 
 
@@ -168,8 +166,6 @@ class Rig:
             what = f"at {outcome.hit}: {what}"
         if outcome.hung:
             raise Problem(f"{what} hung for {outcome.seconds:.0f} s\n{outcome.stderr}", "hung")
-        if outcome.status == 3 and fault and NO_LIBRARY in outcome.stderr:
-            return outcome
         if "Traceback" in outcome.stderr or outcome.status not in (0, *statuses, -signal.SIGKILL):
             raise Problem(f"{what} ended with {outcome.status}\n{outcome.stderr}")
         if outcome.status in (1, 2) and not (outcome.stderr.strip() or outcome.stdout.strip() or fault):
