@@ -9,6 +9,7 @@ import pytest
 from tests.support.cni import reference_version
 from tests.support.difference import Difference
 from tests.support.host import Host
+from tests.support.limit import SECONDS, SECONDS_OF_GUEST, kill_children_of_failure, limit
 from tests.support.skip import need, need_root
 
 GUEST = Path(__file__).with_name("vm") / "guest"
@@ -27,12 +28,29 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """The leak check is part of the test: one that is known to fail may be known to leak."""
-    result = yield
+    with kill_children_of_failure():
+        result = yield
     made = pyfuncitem.funcargs.get("host")
     if isinstance(made, Host):
         made.delete_attachments()
         made.check_leaks()
     return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    with limit(_limit_of(item)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    with limit(_limit_of(item)):
+        return (yield)
+
+
+def _limit_of(item: pytest.Item) -> float:
+    return SECONDS_OF_GUEST if item.path.is_relative_to(GUEST.parent) else SECONDS
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,11 +67,14 @@ def pytest_runtest_makereport(
         item.config.option.tbstyle = style
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     for marker in item.iter_markers("needs"):
         need(*marker.args)
     if item.get_closest_marker("root"):
         need_root()
+    with limit(_limit_of(item)):
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

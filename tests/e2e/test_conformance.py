@@ -20,7 +20,7 @@ from tests.support import cni
 from tests.support.host import Host
 from tests.support.namespace import base_environment, end
 from tests.support.seeing import INSTALLED
-from tests.support.skip import need_root
+from tests.support.skip import need_open_checkout, need_root
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")
@@ -328,6 +328,7 @@ def test_ordinary_user_can_run_it_in_a_user_namespace(tmp_path: Path) -> None:
     program = [CNIHOOK, "conformance", str(cni.REFERENCE / "loopback"), "--check", "add"]
     if not Path(program[2]).exists():
         pytest.skip("there is no reference")
+    need_open_checkout()
     drop = "setpriv --reuid 65534 --regid 65534 --clear-groups".split()
 
     inside = subprocess.run([*drop, "unshare", "-Urmn", *program], capture_output=True, text=True)

@@ -28,7 +28,8 @@ def read(text: str, columns: int) -> str:
     """What a reader sees, in a terminal of so many columns; groff has nothing to warn of."""
     argv = ["groff", "-Tutf8", "-man", "-ww", f"-rLL={columns}n", "-P-cbou"]
     done = subprocess.run(argv, input=text, text=True, capture_output=True, check=True)
-    assert [line for line in done.stderr.splitlines() if "can't break line" not in line] == []
+    warnings = [line for line in done.stderr.splitlines() if not re.search("(break|adjust) line", line)]
+    assert warnings == []  # both are of a long word in a narrow terminal, the second by groff 1.23
     return done.stdout
 
 

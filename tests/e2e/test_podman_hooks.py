@@ -33,7 +33,7 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def podman(host: Host, rootfs: Path) -> Iterator[Podman]:
     configure(host, MYNET)
-    made = Podman(host, rootfs, ["/usr/lib/cni"])
+    made = Podman(host, rootfs)
     host.leaves(*LEAVES, "dir /run/libpod*", "file /run/libpod*", "dir /run/cni*", "dir /run/lock*")
     host.leaves("dir /run/containers*", "file /run/containers*", "dir /etc/containers*")
     host.leaves(

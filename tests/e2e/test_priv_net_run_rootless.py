@@ -95,7 +95,7 @@ def test_gateway_answers(user: Host) -> None:
 def test_outside_is_reached_by_the_hosts_address(user: Host) -> None:
     script = "import socket; print(socket.create_connection(('198.51.100.2', 7777), 5).recv(16).decode())"
     listen = "import socket; s = socket.create_server(('198.51.100.2', 7777)); print('up', flush=True)"
-    listen += "; c, peer = s.accept(); c.sendall(peer[0].encode())"
+    listen += "; s.settimeout(20); c, peer = s.accept(); c.sendall(peer[0].encode())"
     python = ("/usr/bin/python3", "-IS", "-c")
     outside = Outside(user, Outside.NAME, f"/run/netns/{Outside.NAME}")
     with outside.popen(*python, listen) as server:

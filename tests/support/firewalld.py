@@ -73,3 +73,5 @@ class Firewalld:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(10)
+        # The table of firewalld 2.3 outlives it: `flags owner,persist`.
+        self._host.run("nft", "delete", "table", "inet", "firewalld", check=False)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, TypeVar
 
 from tests.support import place
-from tests.support.skip import SEARCH
+from tests.support.skip import SEARCH, need_open_checkout
 
 T = TypeVar("T")
 
@@ -30,7 +31,14 @@ class Failed(AssertionError):
 
 
 class Process(subprocess.Popen[str]):
-    """A program inside."""
+    """A program inside.  `with` kills it if the body fails, and waits for its end."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind:
+            self.kill()
+        super().__exit__(kind, error, trace)
 
     @property
     def inside(self) -> int:
@@ -132,6 +140,8 @@ class Namespace:
         **options: Any,
     ) -> Process:
         """Start a program.  `env` is all of its environment; without it, that is base_environment()."""
+        if any(word.startswith("--reuid") for word in argv):
+            need_open_checkout()
         environment = dict(base_environment() if env is None else env)
         return self.starter.start(
             argv,

@@ -3,12 +3,17 @@
 
 import os
 import shutil
+from functools import cache
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 # Where Debian keeps the programs of the administrator, which an ordinary user's PATH leaves out.
 SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def skip_or_fail(reason: str) -> NoReturn:
@@ -22,6 +27,19 @@ def need(*programs: str) -> None:
     missing = [program for program in programs if shutil.which(program, path=SEARCH) is None]
     if missing:
         skip_or_fail(f"not installed: {', '.join(missing)}")
+
+
+@cache
+def closed_folder() -> str:
+    """The folder above the checkout that only its owner can enter, such as a home; empty if none is."""
+    folders = (CHECKOUT, *CHECKOUT.parents)
+    return next((str(folder) for folder in folders if not folder.stat().st_mode & 0o001), "")
+
+
+def need_open_checkout() -> None:
+    """Skip a test that runs programs of the checkout as a user that cannot reach them."""
+    if closed_folder():
+        skip_or_fail(f"other users cannot enter {closed_folder()}; move the checkout")
 
 
 def need_root() -> None:

@@ -193,11 +193,15 @@ for _ in range(10):
 
 def test_it_is_in_a_group_of_its_own_and_no_signal_is_ignored_in_it() -> None:
     """Ctrl-C is for us to handle, and a pipeline of the plugin's ends by SIGPIPE as everywhere."""
+    # A shell without job control starts a program with `&` so that it ignores these two.
+    before = [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGQUIT)]
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:
         outcome = sh("echo $$; cut -d' ' -f5 /proc/$$/stat; exec grep -E 'SigBlk|SigIgn' /proc/self/status")
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+        for number, handler in zip((signal.SIGINT, signal.SIGQUIT), before, strict=True):
+            signal.signal(number, handler)
 
     pid, group, *masks = outcome.stdout.decode().splitlines()
     assert pid == group

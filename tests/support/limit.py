@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The limit of a test: a wait without an end fails the test, and what the test has started is killed."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import psutil
+import pytest
+
+# Seconds for each of setup, call and teardown: the longest call takes 20 on a free machine.
+SECONDS = 300
+SECONDS_OF_GUEST = 1500  # a processor that is emulated, and a boot that the first test waits for
+
+
+@contextlib.contextmanager
+def limit(seconds: float) -> Iterator[None]:
+    """Fail the test, where it is then, if the body takes longer."""
+
+    def fail(number: int, frame: FrameType | None) -> None:
+        pytest.fail(f"not done after {seconds:g} s")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets signals
+        return
+    before = signal.signal(signal.SIGALRM, fail)
+    outer, _interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, outer)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def kill_children_of_failure() -> Iterator[None]:
+    """Kill the processes that the body has started, if it fails."""
+    before = _children()
+    try:
+        yield
+    except BaseException:
+        for pid in _children() - before:
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                for one in [*process.children(recursive=True), process]:
+                    with contextlib.suppress(psutil.Error):
+                        one.kill()
+        raise
+
+
+def _children() -> set[int]:
+    pids: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has ended
+            pids.update(map(int, (task / "children").read_text().split()))
+    return pids
