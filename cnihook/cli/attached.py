@@ -43,6 +43,12 @@ class Attached:
         self.result = _result(record, self.conf)
         self.addresses = [str(ip.net) for ip in self.result.ips]
         self.ports = [_port(one) for one in _mappings(record)]
+        self.pod = _pod(record)  # namespace/name of the Kubernetes pod; empty for none
+
+    @property
+    def shown(self) -> str:
+        """The name for a person to read: the pod's, whose ID is 64 digits, else the ID."""
+        return self.pod or self.container
 
     @property
     def age(self) -> float:
@@ -51,6 +57,7 @@ class Attached:
     def to_json(self) -> "dict[str, Any]":
         return {
             "container": self.container,
+            "pod": self.pod or None,
             "pid": self.pid or None,
             "alive": self.alive,
             "network": self.network,
@@ -135,6 +142,12 @@ def _result(record: Record, network: "Network | None") -> Result:
         return Result.from_json(record.result, network.version if network else "")
     except CniError:
         return Result()
+
+
+def _pod(record: Record) -> str:
+    """Return NAMESPACE/NAME, which CRI-O and containerd pass in CNI_ARGS."""
+    arguments = dict(pair.split("=", 1) for pair in record.cni_args.split(";") if "=" in pair)
+    return "/".join(filter(None, (arguments.get("K8S_POD_NAMESPACE"), arguments.get("K8S_POD_NAME"))))
 
 
 def _mappings(record: Record) -> "list[dict[str, Any]]":

@@ -9,8 +9,10 @@ from cnihook.cli.attached import Attached
 from cnihook.cli.target import Target
 from cnihook.lean.words import describe
 from cnihook.linux.netns import NetNS
-from cnihook.runtime import attachment, cache
+from cnihook.runtime import attachment, cache, foreign
 from cnihook.runtime.cni import CNI
+from cnihook.runtime.foreign import OtherPlugins
+from cnihook.settings import Settings
 from cnihook.spec import version as versions
 from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.names import check_container_id
@@ -21,7 +23,8 @@ nothing if all is as it was; else the first difference, and exit code 1.
 
 With --container or --all, all attachments of one container, or of every container, a line for each.  Made
 for monitoring, the exit code is then 0 if all is well, 1 if anything is different, else 2 if anything could
-not be looked at: for want of privilege, in a record that is damaged.
+not be looked at: without the privilege, in a record that is damaged, or because another runtime attached it,
+with other plugins than those of cnihook or CNI_PATH.
 """
 
 _WELL, _DIFFERENT, _UNKNOWN = "well", "different", "unknown"
@@ -96,16 +99,20 @@ def _difference(one: Attached, found: argparse.Namespace) -> "tuple[str, str]":
     if one.state == attached.RETRY:
         return _DIFFERENT, f"its attaching was cut short; `cnihook detach {one.container}` takes it back"
     if one.state == attached.DEAD:
-        return _DIFFERENT, "its container is gone; `cnihook gc` releases it"
+        network = f" {one.network}" if foreign.is_foreign(one.record) else ""
+        return _DIFFERENT, f"its container is gone; `cnihook gc{network}` releases it"
     if one.conf is None:
         return _UNKNOWN, "its record holds no configuration that could be read"
     settings = arguments.settings_of(found)
     cni = CNI(settings.conf_folder, settings.plugin_path, timeout=found.timeout, lock_timeout=_PATIENCE)
     try:
+        _check_plugins(one, settings)
         if not one.conf.disable_check and versions.at_least(one.conf.version, versions.SINCE["CHECK"]):
             cni.check(one.network, one.container, one.ifname)
         else:
             _look(one)
+    except OtherPlugins as error:
+        return _UNKNOWN, describe(error)
     except CniError as error:
         if cache.find(*one.record.identity) is None:
             return _WELL, ""  # it was detached just now
@@ -113,6 +120,15 @@ def _difference(one: Attached, found: argparse.Namespace) -> "tuple[str, str]":
     except OSError as error:
         return _UNKNOWN, describe(error)
     return _WELL, ""
+
+
+def _check_plugins(one: Attached, settings: Settings) -> None:
+    if foreign.is_foreign(one.record):
+        network, request = attachment.restore(one.record, settings.plugin_path, attachment.TIMEOUT)
+        try:
+            foreign.check_plugins(one.record, network, request, one.result, settings.plugin_path)
+        finally:
+            request.close()
 
 
 def _look(one: Attached) -> None:

@@ -55,8 +55,9 @@ class Interface:
 
 
 class Container:
-    def __init__(self, container_id: str, pid: int = 0, age: str = "") -> None:
+    def __init__(self, container_id: str, pid: int = 0, age: str = "", pod: str = "") -> None:
         self.id = container_id
+        self.pod = pod
         self.pid = pid
         self.age = age
         self.interfaces: list[Interface] = []
@@ -64,6 +65,8 @@ class Container:
     @property
     def label(self) -> str:
         """The ID as engines show it: their 64 digits say no more than the first 12."""
+        if self.pod:
+            return self.pod
         if len(self.id) == 64 and not self.id.strip("0123456789abcdef"):
             return self.id[:12]
         return self.id
@@ -112,7 +115,7 @@ def take(conf_folder: str) -> Picture:
             network = _network(one.conf, uplinks) if one.conf else Network(one.network)
             known[one.network] = network
         container = containers.setdefault(
-            one.container, Container(one.container, one.pid, attached.span(one.age))
+            one.container, Container(one.container, one.pid, attached.span(one.age), one.pod)
         )
         container.interfaces.append(_interface(one, network))
     return Picture(os.uname().nodename, uplinks, list(known.values()), list(containers.values()))

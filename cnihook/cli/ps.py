@@ -13,7 +13,8 @@ from cnihook.spec.names import check_network_name
 
 DESCRIPTION = """\
 List what is attached: container, process, network, interface, addresses, published ports, age and state, a
-line for each network of a container.
+line for each network of a container.  A pod of Kubernetes is listed as NAMESPACE/NAME; -q and --json print
+its ID.
 
 {states}"""
 
@@ -26,6 +27,7 @@ makes the exit code 1.
 
 _NAMES = (
     "container",
+    "pod",
     "pid",
     "alive",
     "network",
@@ -105,7 +107,7 @@ _COLUMNS = (
 def _show(listed: "list[Attached]") -> None:
     rows = [
         [
-            Cell(one.container),
+            Cell(one.shown),
             Cell(one.pid or ""),
             Cell(one.state, attached.COLOURS[one.state]),
             Cell(one.network),

@@ -5,9 +5,10 @@ from cnihook.cli import arguments, terminal
 from cnihook.cli.arguments import Parser
 from cnihook.lean.words import describe, printable
 from cnihook.linux import netns
-from cnihook.log import Log
+from cnihook.log import Log, complain
 from cnihook.oci import hosts
-from cnihook.runtime import attachment, cache, repair
+from cnihook.runtime import attachment, cache, foreign, repair
+from cnihook.runtime.foreign import OtherPlugins
 from cnihook.settings import Settings
 from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.names import check_container_id
@@ -19,6 +20,9 @@ addresses.
 
 Each attachment is compared with its record, as CHECK does.  What needs no new link is set up again in place;
 else the container gets a new link.  Prints what was amiss, and nothing where all is as it should be.
+
+Attachments of another runtime, such as CRI-O, are repaired in place only, and only if the plugins of cnihook
+made them, or CNI_PATH names the plugins that did; others are left alone, with a line on stderr.
 """
 
 
@@ -46,15 +50,11 @@ def main(argv: list[str]) -> int:
 
 
 def _repair_all(settings: Settings) -> None:
-    living = {
-        record.container_id
-        for record in cache.all_records()
-        if record.process is not None and not attachment.is_gone(record)
-    }
+    living = {record.container_id for record in cache.all_records() if not attachment.is_gone(record)}
     errors: list[CniError] = []
     for container_id in sorted(living):
         try:
-            _repair(container_id, settings)
+            _repair(container_id, settings, leave_others=True)
         except (CniError, OSError) as error:
             if all(map(attachment.is_gone, cache.of_container(container_id))):
                 continue  # it has ended just now
@@ -62,7 +62,8 @@ def _repair_all(settings: Settings) -> None:
     _raise(errors)
 
 
-def _repair(container_id: str, settings: Settings) -> None:
+def _repair(container_id: str, settings: Settings, *, leave_others: bool = False) -> None:
+    """`leave_others`: what other plugins attached is reported, and does not fail the repair."""
     log = Log(container_id)
     errors: list[CniError] = []
     with repair.container(container_id), log:
@@ -74,8 +75,13 @@ def _repair(container_id: str, settings: Settings) -> None:
             try:
                 for words in repair.attached(record, settings.plugin_path):
                     _tell(container_id, f"{what}: {words}", log)
+            except OtherPlugins as error:
+                if not leave_others:
+                    raise
+                complain(f"repair: {container_id}: {what}: {error.msg}")
             except (CniError, OSError) as error:
-                log.failure(f"repair of {what}", error)
+                if not foreign.is_foreign(record):  # its log would stay for ever
+                    log.failure(f"repair of {what}", error)
                 errors.append(CniError(INTERNAL, f"{what}: {describe(error)}"))
         try:
             if hosts.renew(container_id):
@@ -83,6 +89,8 @@ def _repair(container_id: str, settings: Settings) -> None:
         except OSError as error:
             log.failure("repair of its /etc/hosts", error)
             errors.append(CniError(INTERNAL, f"/etc/hosts of {container_id}: {describe(error)}"))
+    if all(map(foreign.is_foreign, records)):
+        log.discard()  # no detach by cnihook removes it
     _raise(errors)
 
 

@@ -161,7 +161,7 @@ def _table(samples: "list[Sample]", *, rates: bool, exact: bool) -> "tuple[list[
     number = str if exact else amount
     rows = []
     for sample in samples:
-        row = [Cell(sample.of.container), Cell(sample.of.network), Cell(sample.of.ifname)]
+        row = [Cell(sample.of.shown), Cell(sample.of.network), Cell(sample.of.ifname)]
         for name in ("rx_bytes", "tx_bytes") if rates else ():
             rate = sample.rates.get(name)
             row.append(Cell("" if rate is None else number(round(rate)), "green" if rate else "dim"))

@@ -149,9 +149,14 @@ class Host:
     def attached(self) -> list[Attached]:
         return list(self._attached())
 
-    def _attached(self) -> Iterator[Attached]:
+    @cached_property
+    def attached_by_others(self) -> list[Attached]:
+        """Attachments of other runtimes."""
+        return list(self._attached(foreign=True))
+
+    def _attached(self, *, foreign: bool = False) -> Iterator[Attached]:
         for record in self.records:
-            if record.process is None or attachment.is_gone(record):
+            if (record.process is None) is not foreign or attachment.is_gone(record):
                 continue
             with contextlib.suppress(CniError):
                 network = networks.parse(record.config, record.path)

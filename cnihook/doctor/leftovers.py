@@ -13,6 +13,7 @@ from cnihook.linux import netns
 from cnihook.linux.flock import Busy
 from cnihook.oci import inject
 from cnihook.runtime import cache, remains, repair
+from cnihook.runtime.foreign import OtherPlugins
 from cnihook.sdk import table
 from cnihook.sdk.port import PROTOCOLS
 from cnihook.spec.errors import CniError
@@ -42,13 +43,22 @@ def check_records(host: Host) -> Iterator[Finding]:
 
 def check_attachments(host: Host) -> Iterator[Finding]:
     """What `cnihook repair` would put back.  Not a fix: it may take a new link for the container."""
-    for one in host.attached:
+    for one in (*host.attached, *host.attached_by_others):
         record = one.record
         try:
             with repair.container(record.container_id, timeout=0):
                 missing = repair.amiss(record, host.settings.plugin_path)
         except Busy:
             continue  # somebody is at work on it, and half-way nothing is as it should be
+        except OtherPlugins as error:
+            yield Finding(
+                "attachment-not-checked",
+                f"container {record.container_id}, {record.network} {record.ifname}: {error.msg}",
+                "a fault of it is not found",
+                f"CNI_PATH=FOLDER cnihook check --container {record.container_id}",
+                note=True,
+            )
+            continue
         except CniError:
             continue  # a network of which nobody can tell
         for words in missing:

@@ -11,7 +11,7 @@ be told, the MAC address that are on record.
 from cnihook.linux import netns
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
-from cnihook.runtime import attachment, cache, chain, netns_names, networks
+from cnihook.runtime import attachment, cache, chain, foreign, netns_names, networks
 from cnihook.runtime.cache import Record
 from cnihook.runtime.networks import Network
 from cnihook.runtime.wants import Want, Wants, serve
@@ -33,12 +33,13 @@ def container(container_id: str, timeout: float = 30.0) -> Lock:
 
 def records_of(container_id: str) -> "list[Record]":
     """What can be repaired, in the order in which it was attached.  Raises CniError if that is nothing."""
-    known = [record for record in cache.of_container(container_id) if record.process is not None]
+    known = cache.of_container(container_id)
     if not known:
-        raise CniError(UNKNOWN_CONTAINER, "it is on no network by our record")
-    if attachment.is_gone(known[0]):
-        raise CniError(UNKNOWN_CONTAINER, "it has ended", "`cnihook gc` releases what it had")
-    return known
+        raise CniError(UNKNOWN_CONTAINER, "no network of it is on record")
+    if all(map(attachment.is_gone, known)):
+        network = f" {known[0].network}" if foreign.is_foreign(known[0]) else ""
+        raise CniError(UNKNOWN_CONTAINER, "it has ended", f"`cnihook gc{network}` releases what it had")
+    return [record for record in known if not attachment.is_gone(record)]
 
 
 def restore_name(record: Record) -> bool:
@@ -64,8 +65,10 @@ def amiss(
     try:
         if network.disable_check:
             return []
+        result = _result(network, record)
+        foreign.check_plugins(record, network, request, result, plugin_path)
         seen = _with_check(network, request)
-        known = _with_interfaces(_result(network, record), record, request)
+        known = _with_interfaces(result, record, request)
         with attachment.in_use(network.name, record):
             found = chain.differences(seen, request, record.capability_args, known)
             return [error.msg for _index, error in found]
@@ -85,13 +88,22 @@ def attached(
         if network.disable_check:
             return []
         result = _result(network, record)
+        foreign.check_plugins(record, network, request, result, plugin_path)
         seen = _with_check(network, request)
         known = _with_interfaces(result, record, request)
         with attachment.in_use(network.name, record):
             found = list(chain.differences(seen, request, record.capability_args, known))
+            if found and foreign.is_foreign(record) and not request.sandbox.rtnl.find_link(record.ifname):
+                raise foreign.needs_its_runtime(found)
             for index, _error in found:
                 _try_to_put_back(seen, index, request, record, known)
+            if found and foreign.is_foreign(record) and cache.find(*record.identity) is None:
+                # Its runtime, which does not know the lock of its container, has detached it just now.
+                chain.delete(network, request, record.capability_args, result)
+                return []
             left = found and list(chain.differences(seen, request, record.capability_args, known))
+        if left and foreign.is_foreign(record):
+            raise foreign.needs_its_runtime(left)
         how = f" ({_attach_anew(network, request, record, result)})" if left else ""
         return [f"{error.msg}{how}" for _index, error in found]
     finally:

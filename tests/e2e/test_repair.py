@@ -354,7 +354,7 @@ def test_which_one_has_to_be_said(host: Host) -> None:
     assert cnihook(host, "repair").returncode == 2
     assert cnihook(host, "repair", "c1", "--all").returncode == 2
     done = cnihook(host, "repair", "c9")
-    assert (done.returncode, done.stderr) == (1, "cnihook: repair c9: it is on no network by our record\n")
+    assert (done.returncode, done.stderr) == (1, "cnihook: repair c9: no network of it is on record\n")
 
 
 def test_address_that_could_not_be_kept_is_told(host: Host, outside: Outside) -> None:

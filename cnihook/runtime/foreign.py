@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Attachments of another runtime, such as CRI-O or podman: their records, in libcni's form, name no process.
+
+They can be checked and repaired in place if the plugins of cnihook made them.  The record does not say which
+plugins did, but the kernel does: a link that cnihook made has its owner as alias.
+"""
+
+from cnihook.linux.netns import NetNS
+from cnihook.runtime.cache import Record
+from cnihook.runtime.networks import Network
+from cnihook.sdk.call import Call, Request
+from cnihook.spec.config import NetConf
+from cnihook.spec.errors import INTERNAL, CniError
+from cnihook.spec.result import Result
+
+
+class OtherPlugins(CniError):
+    """An error for an attachment that other plugins made: those of cnihook cannot check it."""
+
+
+def is_foreign(record: Record) -> bool:
+    return record.process is None
+
+
+def check_plugins(
+    record: Record,
+    network: Network,
+    request: Request,
+    result: "Result | None",
+    plugin_path: "list[str] | None",
+) -> None:
+    """Raise OtherPlugins for an attachment of another runtime which these plugins cannot have made."""
+    if not is_foreign(record) or plugin_path or network.is_loopback:
+        return
+    owner = Call("CHECK", NetConf(network.plugins[0] | {"name": network.name}), request).owner
+    aliases = _aliases(request, result)
+    if owner in aliases or not aliases:  # without any link it is broken, whatever made it
+        return
+    raise OtherPlugins(
+        INTERNAL,
+        "not checked: another runtime attached it, and not with the plugins of cnihook",
+        "CNI_PATH names the folder of its plugins",
+    )
+
+
+def needs_its_runtime(differences: "list[tuple[int, CniError]]") -> CniError:
+    """Return the error for what no repair in place corrects."""
+    return CniError(
+        INTERNAL,
+        f"{differences[0][1].msg}: it takes a new link, which only the runtime that attached it can make",
+        "start the container or pod again",
+    )
+
+
+def _aliases(request: Request, result: "Result | None") -> "list[str]":
+    """Return the alias of each link of an attachment, empty for one without."""
+    host = NetNS.current()
+    try:
+        names = [one.name for one in result.interfaces if not one.sandbox] if result else []
+        links = [host.rtnl.find_link(name) for name in names]
+    finally:
+        host.close()
+    inside = request.sandbox.rtnl.find_link(request.ifname)
+    return [link.alias for link in [*links, inside] if link] if inside else []

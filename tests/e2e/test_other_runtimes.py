@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attachments of other runtimes, such as CRI-O: check, repair and doctor agree on them."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.host import Container, Host
+from tests.support.oci import CNIHOOK, RESULTS, bridge, configure
+
+POD = "0ec02c95e0d70f6d0ec02c95e0d70f6d0ec02c95e0d70f6d0ec02c95e0d70f6d"
+ARGS = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-7;K8S_POD_INFRA_CONTAINER_ID={POD}"
+REFERENCE = "/usr/lib/cni"
+BRIDGE = "br-pods"
+NETWORK = bridge("pods", "10.85.0.0/24", isGateway=True, ipMasq=True)
+
+
+def cnihook(host: Host, *words: str) -> subprocess.CompletedProcess[str]:
+    outcome = host.run(CNIHOOK, *words, check=False)
+    assert "Traceback" not in outcome.stderr
+    return outcome
+
+
+def attach(host: Host, container: Container, container_id: str, *words: str) -> None:
+    """Attach as a runtime with libcni does, whose record names no process."""
+    env = ("env", f"CNI_ARGS={ARGS}")
+    host.run(*env, CNIHOOK, "add", "pods", container.path, "--container-id", container_id, *words)
+    (name,) = [name for name in host.listdir(RESULTS) if container_id in name]
+    record = json.loads(host.read(f"{RESULTS}/{name}"))
+    del record["cnihook"]
+    host.write(f"{RESULTS}/{name}", json.dumps(record), 0o600)
+
+
+@pytest.fixture
+def configured(host: Host) -> Host:
+    configure(host, NETWORK)
+    host.leaves("dir /run/crun")  # of a runtime that doctor asks for its version
+    return host
+
+
+@pytest.fixture
+def pods(configured: Host) -> list[Container]:
+    host = configured
+    containers = [host.container(), host.container()]
+    attach(host, containers[0], POD)
+    attach(host, containers[1], "second")
+    return containers
+
+
+def end(host: Host) -> None:
+    """Detach as that runtime does."""
+    cnihook(host, "gc", "pods", "--all")
+    assert host.listdir(RESULTS) == []
+
+
+def findings(host: Host, *words: str) -> list[dict[str, Any]]:
+    listed = json.loads(cnihook(host, "doctor", "--json", *words).stdout)
+    return [one for one in listed if one["kind"].startswith("attachment")]
+
+
+def test_all_agree_that_nothing_is_wrong(host: Host, pods: list[Container]) -> None:
+    checked = cnihook(host, "check", "--all")
+    assert checked.returncode == 0 and checked.stdout.count("well ") == 2
+    assert findings(host, "--verbose") == []
+    repaired = cnihook(host, "repair", "--all")
+    assert (repaired.returncode, repaired.stdout, repaired.stderr) == (0, "", "")
+    end(host)
+
+
+@pytest.mark.parametrize("words", [("--all",), (POD,)], ids=["all", "id"])
+def test_all_agree_on_what_is_missing_and_repair_restores_it(
+    host: Host, pods: list[Container], words: tuple[str, ...]
+) -> None:
+    """A reload of the firewall and a bridge that is down; the runtime's record stays as it was."""
+    (before,) = [host.read(f"{RESULTS}/{name}") for name in host.listdir(RESULTS) if POD in name]
+    host.run("nft", "flush", "ruleset")
+    host.run("ip", "link", "set", BRIDGE, "down")
+
+    checked = cnihook(host, "check", "--all")
+    assert checked.returncode == 1 and checked.stdout.count("different ") == 2
+    broken = findings(host)
+    assert {one["kind"] for one in broken} == {"attachment-broken"}
+    assert {one["remedy"] for one in broken} == {f"cnihook repair {one}" for one in (POD, "second")}
+    repaired = cnihook(host, "repair", *words)
+    assert repaired.returncode == 0 and f"repaired {POD}: pods eth0: " in repaired.stdout
+    if words == (POD,):
+        cnihook(host, "repair", "second")
+
+    assert cnihook(host, "check", "--all").returncode == 0 and findings(host) == []
+    (after,) = [host.read(f"{RESULTS}/{name}") for name in host.listdir(RESULTS) if POD in name]
+    assert after == before
+    end(host)
+
+
+def test_new_link_is_left_to_its_runtime(host: Host, pods: list[Container]) -> None:
+    """The state of the runtime, such as CRI-O's in memory, would not have it."""
+    pods[0].run("ip", "link", "delete", "eth0")
+
+    outcome = cnihook(host, "repair", "--all")
+    assert outcome.returncode == 1 and outcome.stderr.count("\n") == 1
+    assert "only the runtime that attached it" in outcome.stderr and POD in outcome.stderr
+    assert cnihook(host, "check", "--all").returncode == 1
+    assert [one["kind"] for one in findings(host)] == ["attachment-broken"]
+    end(host)
+
+
+def test_attachments_of_other_plugins_are_not_judged(configured: Host) -> None:
+    """The plugins of cnihook would find all of their own missing, and repair would add it."""
+    host = configured
+    attach(host, host.container(), POD, "--cni-path", REFERENCE)
+
+    checked = cnihook(host, "check", "--all")
+    assert checked.returncode == 2 and checked.stdout.startswith(f"unknown {POD} pods eth0: not checked: ")
+    assert findings(host) == []
+    assert [(one["kind"], one["note"]) for one in findings(host, "--verbose")] == [
+        ("attachment-not-checked", True)
+    ]
+    ruleset = host.nft()
+    outcome = cnihook(host, "repair", "--all")
+    assert (outcome.returncode, outcome.stdout) == (0, "") and outcome.stderr.count("\n") == 1
+    assert cnihook(host, "repair", POD).returncode == 1 and host.nft() == ruleset
+
+    assert cnihook(host, "check", "--all", "--cni-path", REFERENCE).returncode == 0
+    assert cnihook(host, "repair", "--all", "--cni-path", REFERENCE).stderr == ""
+    cnihook(host, "gc", "pods", "--all", "--cni-path", REFERENCE)
+    host.leaves("empty bridges", "nft: *", f"link {BRIDGE}*", f"address {BRIDGE}*")
+
+
+def test_suggestion_for_a_pod_that_is_gone_works(host: Host, pods: list[Container]) -> None:
+    pods[0].destroy()
+    checked = cnihook(host, "check", "--container", POD)
+    assert checked.returncode == 1
+    suggestion = checked.stdout.partition("`cnihook ")[2].partition("`")[0].split()
+    assert cnihook(host, *suggestion).returncode == 0
+    assert cnihook(host, "check", "--container", POD).returncode == 2  # nothing is on record
+    end(host)
+
+
+def test_pods_are_shown_by_name(host: Host, pods: list[Container], tmp_path: Path) -> None:
+    lines = cnihook(host, "ps").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["CONTAINER", "shop/web-7", "shop/web-7"]
+    assert cnihook(host, "ps", "-q").stdout.split() == [POD, "second"]
+    assert cnihook(host, "ps", "--format", "{pod} {container}").stdout.splitlines() == [
+        f"shop/web-7 {POD}", "shop/web-7 second",
+    ]  # fmt: skip
+    assert "shop/web-7" in cnihook(host, "graph").stdout
+    end(host)
