@@ -45,7 +45,7 @@ def kill_children_of_failure() -> Iterator[None]:
         for pid in _children() - before:
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
-                for one in [*process.children(recursive=True), process]:
+                for one in [process, *process.children(recursive=True)]:
                     with contextlib.suppress(psutil.Error):
                         one.kill()
         raise
