@@ -186,14 +186,14 @@ def _create(found: State, options: Options, log: Log) -> None:
         )
         return
     if whose == bundle.HOST:
-        raise _shares_host(found, config.path)
+        return _leave_in_host(found, config.path, log)
     namespace = _open_namespace(found)
     try:
         host = NetNS.current()
         shared = host.identity == namespace.identity
         host.close()
         if shared:
-            raise _shares_host(found, config.path)
+            return _leave_in_host(found, config.path, log)
 
         wanted = options.wants
         if found.annotations:
@@ -251,8 +251,15 @@ def _open_namespace(found: State) -> NetNS:
         ) from None
 
 
-def _shares_host(found: State, path: str) -> CniError:
-    return CniError(
+def _leave_in_host(found: State, path: str, log: Log) -> None:
+    """Raise CniError for a container in the host's network namespace, unless it is of a pod.
+
+    A pod with hostNetwork may have annotations of networks, which Multus ignores too.
+    """
+    if found.is_of_pod:
+        log.event("left alone: it is of a pod in the host's network namespace")
+        return
+    raise CniError(
         INVALID_NETNS,
         f"container {found.id} shares the host's network namespace, which is never configured",
         f'add {{"type": "network"}} to linux.namespaces in {path or "its config.json"}',

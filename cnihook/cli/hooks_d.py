@@ -33,6 +33,9 @@ EPILOG = f"""\
 As root podman reads {DEFAULT} unasked; rootless, what --hooks-dir names.
 Podman before 4.6 copies the annotations of an image into the container, so that an image can request
 networks and ports.  There install fails without --trust-images, and so does the hook.
+Under CRI-O they have no effect on pods: the containers of a pod join its network namespace, which CRI-O
+attaches, or share the host's; both are left alone, with a line in their logs.  CRI-O rejects entries of
+allowed_annotations that it does not know, such as those of cnihook.
 Remove the files before cnihook itself: while they name a program that is not there, these engines start
 no container at all.
 """

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# Of Kubernetes' engines, CRI-O and containerd.
+_OF_POD = ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri.container-type")
+
+
 class State:
     """What a hook needs of it.
 
@@ -25,6 +29,13 @@ class State:
         self.pid = pid  # 0 where there is none: after the container's end
         self.bundle = bundle  # not to be trusted: crun gives its own working folder
         self.annotations = annotations
+
+    @property
+    def is_of_pod(self) -> bool:
+        """True for a container that CRI-O or containerd made for a pod of Kubernetes."""
+        # Podman marks the containers of its own pods in the same way.
+        is_podmans = self.annotations.get("io.container.manager") == "libpod"
+        return not is_podmans and not self.annotations.keys().isdisjoint(_OF_POD)
 
 
 def parse(text: bytes) -> State:

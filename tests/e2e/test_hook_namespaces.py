@@ -59,6 +59,41 @@ def test_container_in_the_namespace_of_the_host_is_refused(host: Host, runtime: 
     host.leaves("file /run/cnihook/log/c1")
 
 
+POD = {"io.kubernetes.cri-o.ContainerType": "container"}
+ASKING = {"cnihook.networks": "mynet"}
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        POD | ASKING,
+        POD | {"k8s.v1.cni.cncf.io/networks": "mynet"},
+        POD,
+        {"io.kubernetes.cri.container-type": "sandbox"} | ASKING,
+    ],
+    ids=["cri-o", "multus", "without", "containerd"],
+)
+def test_container_of_a_pod_in_the_namespace_of_the_host_is_left_alone(
+    host: Host, runtime: Runtime, annotations: dict[str, str]
+) -> None:
+    """Multus ignores such annotations too, and the pod must start."""
+    configure(host, MYNET)
+    runtime.run("c1", network=None, annotations=annotations)
+
+    assert "left alone: it is of a pod" in host.run(CNIHOOK, "logs", "c1").stdout
+    assert host.listdir(RESULTS) == []
+    runtime.delete("c1")
+    assert host.listdir("/run/cnihook/log") == []
+
+
+def test_container_of_a_pod_of_podman_is_refused(host: Host, runtime: Runtime) -> None:
+    """Podman marks them too; there its user requests the network."""
+    configure(host, MYNET)
+    with pytest.raises(Failed):
+        runtime.run("c1", network=None, annotations=POD | ASKING | {"io.container.manager": "libpod"})
+    host.leaves("file /run/cnihook/log/c1")
+
+
 def test_container_that_joins_the_namespace_of_the_host_by_path_is_left_alone(
     host: Host, runtime: Runtime
 ) -> None:
