@@ -74,7 +74,7 @@ def add(network: Network, request: Request, capability_args: "Capabilities") -> 
     except Exception as error:
         left = [
             _in_context(another, network, at, "delete")
-            for at, another in _delete(network, request, capability_args, result)
+            for at, another in _delete(network, request, capability_args, result, guards)
             # A plugin behind this one, unless it is a guard, has done nothing that it could have left.
             if at < index
             or at in guards
@@ -82,7 +82,7 @@ def add(network: Network, request: Request, capability_args: "Capabilities") -> 
         ]
         raise add_failed(_in_context(error, network, index, "add"), left) from None
     except BaseException as error:
-        failures = _delete(network, request, capability_args, result)
+        failures = _delete(network, request, capability_args, result, guards)
         for at, another in failures:
             error.add_note(f"while undoing: {_in_context(another, network, at, 'delete')}")
         if isinstance(error, Interrupted):
@@ -125,20 +125,23 @@ def delete(
 
     One that fails keeps none of the others from their part; then the first error is raised.
     """
-    failures = _delete(network, request, capability_args, result)
+    failures = _delete(network, request, capability_args, result, _guards(network, request))
     raise_all([_in_context(error, network, index, "delete") for index, error in failures])
 
 
 def _delete(
-    network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
+    network: Network,
+    request: Request,
+    capability_args: "Capabilities",
+    result: "Result | None",
+    guards: "list[int]",
 ) -> "list[tuple[int, Exception]]":
-    """Return the plugins that fail, by their index."""
+    """Return the plugins that fail, by their index.  Raises nothing else: an ADD would count as undone."""
     try:
         knows_prev_result = versions.at_least(network.version, "0.4.0")
     except ValueError:
         knows_prev_result = False
     failures: list[tuple[int, Exception]] = []
-    guards = _guards(network, request)
     others = [index for index in range(len(network.plugins)) if index not in guards]
     for index in (*reversed(others), *reversed(guards)):
         try:

@@ -75,8 +75,7 @@ def built_in_types() -> "list[str]":
 
 def load(plugin_type: str) -> "ModuleType":
     name = plugin_type.replace("-", "_")
-    module: ModuleType = getattr(__import__("cnihook.plugins", fromlist=[name]), name)
-    return module
+    return __import__(f"cnihook.plugins.{name}", fromlist=["add"])
 
 
 def versions_of(module: "ModuleType") -> "Sequence[str]":

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plugin's file that cannot be looked at for a moment: nothing is lost, whenever that is."""
+
+import pytest
+
+from tests.support.cni import CHECKOUT
+from tests.support.faults import fault
+from tests.support.host import Host
+from tests.support.oci import RESULTS, bridge, call_hook, configure, leases
+
+FIREWALL = f"{CHECKOUT}/cnihook/plugins/firewall.py"
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("sysctl", ["net.core.somaxconn", "net.core.nonsense"], ids=["good", "failing"])
+def test_plugin_that_cannot_be_seen_leaves_nothing_behind(host: Host, sysctl: str) -> None:
+    """Also during a rollback: an ADD that is not undone stays on record."""
+    network = bridge("mynet", "10.22.0.0/24", ipMasq=True)
+    network["plugins"] += [
+        {"type": "firewall", "ingressPolicy": "isolated"},
+        {"type": "tuning", "sysctl": {sysctl: "500"}},
+    ]
+    configure(host, network)
+    container = host.container("c1", process=True)
+    state = {"id": "c1", "pid": container.pid, "bundle": "/nowhere"}
+    host.leaves("file /run/cnihook/log/*", "file /var/log/cnihook/*", "dir /run/cni", "dir /run/cni/tuning")
+
+    failures = 0
+    for number in range(1, 15):
+        launcher = fault("newfstatat", f"error=EIO:when={number}", FIREWALL)
+        outcome = call_hook(host, "createRuntime", state, launcher=launcher)
+        failures += f"{FIREWALL}: Input/output error" in outcome.stderr
+        assert outcome.stderr.count("\n") == (outcome.returncode != 0), outcome.stderr
+
+        assert call_hook(host, "poststop", state).returncode == 0
+        assert leases(host) == []
+        assert host.run("sh", "-c", f"ls {RESULTS} || true").stdout == ""
+        assert "cni0" not in host.links()
+    assert failures > 2
