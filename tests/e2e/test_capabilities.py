@@ -103,7 +103,7 @@ class Limited:
 def lan(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]:
     with Lan(host, tmp_path_factory.mktemp("lan")) as made:
         made.serve()
-        host.before = host.facts()
+        host.save_state()
         leave_keeper(host)
         yield made
 

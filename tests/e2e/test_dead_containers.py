@@ -61,7 +61,7 @@ def prepare(host: Host) -> Callable[[dict[str, Any]], None]:
         if "dev0" in json.dumps(conf):
             host.run(*"ip link add dev0 type veth peer name ved0".split())
             host.run(*"ip link set dev0 up".split())
-            host.before = host.facts()
+            host.save_state()
         configure(host, conf)
 
     return prepare

@@ -78,7 +78,7 @@ def test_what_the_machine_has_stays(host: Host) -> None:
     host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
     host.write("/etc/cni/net.d/10-broken.conflist", "{")
     host.write("/var/lib/cni/networks/theirs/10.213.100.2", "c1\neth0")
-    host.before = host.facts()
+    host.save_state()
 
     done = run(host)
 
@@ -91,7 +91,7 @@ def test_what_the_machine_has_stays(host: Host) -> None:
 def test_containers_reach_each_other_behind_a_firewall_that_drops(host: Host) -> None:
     """As on every machine where Docker runs."""
     host.run("iptables", "-P", "FORWARD", "DROP")
-    host.before = host.facts()
+    host.save_state()
 
     done = run(host)
 
@@ -105,7 +105,7 @@ def test_a_step_that_shows_something_else_fails_the_tour(host: Host) -> None:
         "nft",
         "add table inet block; add chain inet block in { type filter hook input priority 0; policy drop; }",
     )
-    host.before = host.facts()
+    host.save_state()
 
     done = run(host)
 

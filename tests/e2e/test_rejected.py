@@ -65,7 +65,7 @@ def container(host: Host) -> Iterator[Container]:
         f"file {NET_D}/*", "sysctl *", "dir /run/cni*", "file /run/cnihook/log/*", "dir /run/cnihook*"
     )
     host.outside()
-    host.before = host.facts()
+    host.save_state()
     yield host.container("x", process=True)
 
 

@@ -267,7 +267,7 @@ def test_result_of_ingress_is_passed_on(host: Host, container: Container) -> Non
 
 def test_ifb_has_the_mtu_of_the_link(host: Host, container: Container) -> None:
     host.run("ip", "link", "set", OUTER, "mtu", "1400")
-    host.before = host.facts()
+    host.save_state()
 
     add(host, container, conf(**EGRESS))
 
@@ -300,7 +300,7 @@ def test_pair_whose_other_end_is_elsewhere_is_refused(host: Host, container: Con
     other = host.container()
     index = host.link(OUTER)["ifindex"]
     container.run(*f"ip link add eth1 type veth peer name far index {index} netns {other.name}".split())
-    host.before = host.facts()
+    host.save_state()
     result = previous(container)
     result["interfaces"][1]["name"] = "eth1"
 
@@ -322,7 +322,7 @@ def macvlan(host: Host) -> tuple[Container, Outside]:
     host.run(*f"ip link add link up0 name eth0 netns {made.name} type macvlan mode bridge".split())
     made.run("ip", "link", "set", "eth0", "up")
     made.run("ip", "address", "add", "198.51.100.9/24", "dev", "eth0")
-    host.before = host.facts()
+    host.save_state()
     return made, outside
 
 
@@ -351,7 +351,7 @@ def test_macvlan_is_limited_in_the_container(host: Host) -> None:
 def test_any_interface_without_an_end_on_the_host_is_limited(host: Host, kind: str) -> None:
     container = host.container()
     container.run("ip", *kind.split())
-    host.before = host.facts()
+    host.save_state()
     sent = add(host, container, conf(**BOTH))
 
     assert limits(container) == {"eth0": EGRESS_TBF, IFB: INGRESS_TBF}

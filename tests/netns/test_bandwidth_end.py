@@ -180,7 +180,7 @@ def test_del_of_one_container_leaves_the_others(host: Host, container: Container
 @pytest.mark.known_difference("takes whatever has the name")
 def test_link_of_somebody_else_with_that_name_stays(host: Host, container: Container) -> None:
     host.run("ip", "link", "add", IFB, "type", "bridge")
-    host.before = host.facts()
+    host.save_state()
 
     sent = add(host, container, conf(**BOTH))
     host.cni("CHECK", sent, container)

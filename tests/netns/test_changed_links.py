@@ -35,7 +35,7 @@ def attach(host: Host, container: Container, kind: str) -> tuple[dict[str, Any],
     if "dev0" in KINDS[kind].values():
         host.run(*"ip link add dev0 address 02:00:00:00:00:07 type veth peer name ved0".split())
         host.run(*"ip link set dev0 up".split())
-        host.before = host.facts()
+        host.save_state()
     conf = {"cniVersion": "1.0.0", "name": "net1", "type": kind, "ipam": IPAM, **KINDS[kind]}
     return conf, host.cni("ADD", conf, container)
 

@@ -145,7 +145,7 @@ def test_nothing_is_left_at_whatever_step_an_add_fails(
         host.outside()
     if "device" in PLUGINS[plugin]:
         host.run(*"ip link add dev0 type veth peer name ved0".split())
-    host.before = host.facts()
+    host.save_state()
 
     steps = fail_at_each_step(host, container, CONF | {"type": plugin} | PLUGINS[plugin])
 
@@ -162,7 +162,8 @@ def test_nothing_of_a_chained_plugin_is_left_at_whatever_step_it_fails(
     conf = with_previous_result(
         CONF | {"type": plugin} | CHAINED[plugin], host.cni("ADD", before, container)
     )
-    pristine, host.before = host.before, host.facts()
+    pristine = host.before
+    host.save_state()
 
     steps = fail_at_each_step(host, container, conf)
 

@@ -24,7 +24,7 @@ def lan(host: Host, implementation: cni.Implementation, tmp_path: Path) -> Itera
     made = Lan(host, tmp_path)
     if implementation.name == "reference":
         dhcp.reference_daemon(host)
-    host.before = host.facts()
+    host.save_state()
     dhcp.leave_keeper(host)
     with made:
         yield made

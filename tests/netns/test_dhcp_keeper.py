@@ -31,7 +31,7 @@ def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implem
 @pytest.fixture
 def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
     with Lan(host, tmp_path) as made:
-        host.before = host.facts()
+        host.save_state()
         dhcp.leave_keeper(host)
         yield made
 

@@ -166,7 +166,7 @@ def test_device_that_a_container_has_is_said_to_be_there(host: Host, container: 
 def test_name_that_the_container_has_already_is_refused(host: Host, container: Container) -> None:
     plug(host, f"address add 10.8.0.1/24 dev {DEVICE}")
     container.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
-    host.before = host.facts()
+    host.save_state()
 
     with pytest.raises(CniFailure, match="eth0 already exists"):
         host.cni("ADD", conf(), container)
@@ -179,7 +179,7 @@ def test_container_may_have_a_link_with_the_name_that_the_device_has_on_the_host
     """Both directions: neither way may it be looked at under a name that another one has."""
     plug(host)
     container.run("ip", "link", "add", DEVICE, "type", "veth", "peer", "name", "far1")
-    host.before = host.facts()
+    host.save_state()
 
     host.cni("ADD", conf(), container)
     assert container.link("eth0")["address"] == MAC

@@ -261,7 +261,7 @@ def conf(host: Host, container: Container, plugin: str) -> str:
         if "device" in conf:
             host.run(*"ip link add dev0 type veth peer name ved0".split())
             host.run("ip", "link", "set", "ved0", "up")  # or the plugin waits for its carrier
-            host.before = host.facts()
+            host.save_state()
         return json.dumps(conf)
     before = CONF | {"type": "bridge", "isGateway": True}
     host.leaves("dir /run/cni", "dir /run/cni/*")

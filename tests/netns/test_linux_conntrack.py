@@ -60,7 +60,7 @@ def peer(host: Host) -> Container:
         "add table inet t; add chain inet t c { type filter hook output priority 0; };"
         " add rule inet t c ct state new",
     )
-    host.before = host.facts()
+    host.save_state()
     return made
 
 

@@ -104,7 +104,7 @@ def test_mac_of_a_neighbour_on_a_bridge_is_refused(host: Host) -> None:
     """A master that is a bridge: its containers are neighbours, too."""
     bridge = "02:00:00:00:00:01"
     host.run("ip", *f"link add br0 address {bridge} up type bridge".split())
-    host.before = host.facts()
+    host.save_state()
     peer = host.container()
     host.run("ip", *"link add v1 master br0 type veth peer name eth0 netns".split(), peer.name)
     mac = peer.link("eth0")["address"]

@@ -132,7 +132,7 @@ def test_capital_letters_name_a_protocol_too(host: Host) -> None:
 def test_host_address_is_the_only_one(host: Host) -> None:
     outside = host.outside()
     host.run("ip", "address", "add", "198.51.100.3/24", "dev", "up0")
-    host.before = host.facts()
+    host.save_state()
     container = published(host, mapping(8080, ip="198.51.100.3"), mapping(8081, ip="127.0.0.1"))
 
     assert seen(outside, container, "198.51.100.3", 8080) == Outside.ADDRESS

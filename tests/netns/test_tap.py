@@ -191,7 +191,7 @@ def test_owner_and_group_may_attach(
 def test_tap_is_a_port_of_the_containers_bridge(host: Host, container: Container) -> None:
     container.run("ip", "link", "add", "br0", "address", MAC, "type", "bridge")
     container.run("ip", "link", "set", "br0", "up")
-    host.before = host.facts()
+    host.save_state()
 
     result = host.cni("ADD", conf(bridge="br0"), container)
 
@@ -205,7 +205,7 @@ def test_tap_is_a_port_of_the_containers_bridge(host: Host, container: Container
 
 def test_dns_of_ipam_is_kept_unless_the_network_has_its_own(host: Host, container: Container) -> None:
     host.write("/etc/resolv.d", "nameserver 192.0.2.53\n")
-    host.before = host.facts()
+    host.save_state()
     own = {"nameservers": ["192.0.2.99"]}
     ipam = IPAM | {"resolvConf": "/etc/resolv.d"}
 
@@ -250,7 +250,7 @@ def test_context_is_refused_without_selinux(host: Host, container: Container) ->
 
 def test_name_that_the_container_has_already_is_refused(host: Host, container: Container) -> None:
     container.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
-    host.before = host.facts()
+    host.save_state()
 
     with pytest.raises(CniFailure, match="eth0 already exists"):
         host.cni("ADD", conf(), container)
@@ -316,7 +316,7 @@ def test_del_takes_a_tap_that_a_program_still_has_open(host: Host, container: Co
 def test_late_del_leaves_what_another_network_has_made(host: Host, container: Container, link: str) -> None:
     container.run("ip", *link.split())
     container.run("ip", "link", "set", "eth0", "alias", "net2 c1 eth0")
-    host.before = host.facts()
+    host.save_state()
 
     host.cni("DEL", conf(), container)
 

@@ -212,7 +212,7 @@ def test_interface_is_changed_until_del(host: Host, container: Container, wish: 
 )
 def test_off_and_none_are_wishes_too(host: Host, container: Container, wish: dict[str, Any]) -> None:
     container.run("ip", "link", "set", "eth0", "allmulticast", "on")
-    host.before = host.facts()
+    host.save_state()
 
     add(host, container, conf(**wish))
 

@@ -32,7 +32,7 @@ def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implem
 def prepare(host: Host) -> None:
     host.run(*"ip link add dev0 type veth peer name ved0".split())
     host.run(*"ip link set dev0 up".split())
-    host.before = host.facts()
+    host.save_state()
 
 
 def delete(host: Host, container: Container, conf: Any, *before: str) -> subprocess.CompletedProcess[str]:

@@ -38,7 +38,7 @@ def pair(host: Host, container: Container, ifname: str = "eth0") -> str:
     host.run(*f"ip link add {outer} type veth peer name {ifname} netns {container.name}".split())
     host.run("ip", "link", "set", outer, "up")
     container.run("ip", "link", "set", ifname, "up")
-    host.before = host.facts()
+    host.save_state()
     return outer
 
 
@@ -49,7 +49,7 @@ def outer_of(container: Container, ifname: str = "eth0") -> str:
 def addressed(host: Host, container: Container) -> Container:
     host.run("ip", "address", "add", f"{HOST}/24", "dev", outer_of(container))
     container.run("ip", "address", "add", f"{CONTAINER}/24", "dev", "eth0")
-    host.before = host.facts()
+    host.save_state()
     return container
 
 

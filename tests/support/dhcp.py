@@ -4,14 +4,13 @@
 import os
 import re
 import struct
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.support.cni import CHECKOUT
 from tests.support.host import Container, Host
 from tests.support.namespace import Process
+from tests.support.wait import wait_for as wait_for
 
 SOCKET = "/run/cni/dhcp.sock"
 LEASES = f"{SOCKET}.leases"
@@ -35,14 +34,6 @@ def request(
 ) -> Any:
     """To the plugin dhcp, without an interface plugin around it."""
     return host.cni(command, conf, container, ifname, "dhcp", **env)
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 15) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.01)
-    return found
 
 
 class Lan:
@@ -107,7 +98,7 @@ link set {port} master cni0 up
         )
         container.ip("link", "set", ifname, "up")
         wait_for(lambda: self.host.link(port)["operstate"] == "UP", f"{port} is up")
-        self.host.before = self.host.facts()
+        self.host.save_state()
         return container
 
     def crash(self, container: Container) -> None:

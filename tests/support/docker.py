@@ -130,7 +130,7 @@ class Docker:
         for name, text in networks.items():
             host.write(f"{NET_D}/{name}", text)
         host.stay = ["dir /run/containerd*", "file /run/containerd*", f"file {NET_D}/*"]
-        host.before = host.facts()
+        host.save_state()
         return host
 
     def end_test(self) -> None:

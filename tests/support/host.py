@@ -13,7 +13,9 @@ from typing import Any
 from tests.support import cni, place
 from tests.support.facts import Facts, compare
 from tests.support.namespace import Namespace, Starter, end
+from tests.support.see import See
 from tests.support.skip import need, need_root
+from tests.support.wait import wait_for
 
 # All that there is in a new network namespace.
 PRISTINE = "link lo loopback  mtu 65536 mac 00:00:00:00:00:00"
@@ -162,6 +164,16 @@ link set up0 up
     def leaves(self, *patterns: str) -> None:
         """Say what this test means to leave: `fnmatch` patterns of lines that the leak check prints."""
         self.stay += patterns
+
+    def save_state(self) -> None:
+        """Save what the leak check compares with, when the kernel has done what was asked of it."""
+        spaces: list[Namespace] = [self, *(one for one in self.containers if one.pid is None)]
+
+        def pending() -> list[str]:
+            return [f"{space.name}: {line}" for space in spaces for line in space.inside(See).pending]
+
+        wait_for(lambda: not pending(), lambda: f"the kernel comes to rest: {pending()}")
+        self.before = self.facts()
 
     def facts(self) -> Facts:
         return Facts.of(self, self.containers)

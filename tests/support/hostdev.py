@@ -20,7 +20,7 @@ def plug(host: Host, *commands: str) -> None:
         *commands,
     ]
     host.run("ip", "-batch", "-", input="\n".join(batch) + "\n")
-    host.before = host.facts()
+    host.save_state()
 
 
 def conf(version: str = "1.0.0", name: str = "net1", **keys: Any) -> dict[str, Any]:

@@ -5,9 +5,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from tests.support.host import Host
 from tests.support.ipam import leased
 from tests.support.namespace import Failed, Namespace, Process, end
 from tests.support.skip import SEARCH, need, skip_or_fail
+from tests.support.wait import wait_for as wait_for
 
 RUNTIMES = ["runc", "crun"]
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")
@@ -183,13 +182,6 @@ def kill(host: Host, pid: int) -> None:
     """Kill a process of the throw-away host, by its PID there, and wait until it is gone."""
     host.run("kill", "-9", str(pid))
     wait_for(lambda: not host.exists(f"/proc/{pid}"), f"the end of process {pid}")
-
-
-def wait_for(condition: Callable[[], object], what: str, timeout: float = 10) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout:g} s"
-        time.sleep(0.005)
 
 
 def need_cgroups() -> None:

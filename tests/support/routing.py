@@ -65,7 +65,7 @@ address add {router(number, 6)}/128 dev eth0 nodad
 route add {subnet(number)} dev eth0 src {FAR}
 """)  # fmt: skip
     made.run("ip", "-6", "route", "add", subnet(number, 6), "dev", "eth0", "src", FAR6)
-    host.before = host.facts()
+    host.save_state()
     return made
 
 

@@ -20,6 +20,10 @@ CLONED = 0x200  # RTM_F_CLONED
 
 HEADERS = {GETLINK: 16, GETADDR: 8, GETROUTE: 12, GETRULE: 12, GETTABLE: 4}  # bytes before the attributes
 FLAGS = ((0x200, "allmulti"), (0x100, "promisc"), (0x1, "up"))
+IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
+DADFAILED, TENTATIVE = 0x08, 0x40  # IFA_F_*
+UNKNOWN, UP = 0, 6  # IF_OPER_*
+LOCAL = 2  # RTN_LOCAL
 TYPES = {1: "ether", 772: "loopback"}
 KINDS = " unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat".split(" ")
 TABLES = {253: "default", 254: "main", 255: "local"}
@@ -50,6 +54,32 @@ class See:
             for header, link in self._links
             if _kind(header, link) == "bridge" and _index(header) not in ports_of
         }
+
+    @property
+    def pending(self) -> list[str]:
+        """Work that the kernel has yet to do by itself: activate links, detect duplicates, set local routes.
+
+        An address that IPv6 makes itself may take its time, because lines() leaves it out.
+        """
+        ready, pending = set(), []
+        for header, link in self._links:
+            (flags,) = struct.unpack_from("=I", header, 8)
+            state = link[16][0] if 16 in link else UNKNOWN  # IFLA_OPERSTATE
+            if flags & IFF_UP and flags & IFF_LOWER_UP:
+                ready.add(_index(header))
+                if state != UP and (state != UNKNOWN or _kind(header, link) == "veth"):
+                    pending.append(f"link {self._names[_index(header)]} has a carrier and operstate {state}")
+        local = {route.get(1) for header, route in self._routes if header[7] == LOCAL}
+        for header, address in self._addresses:
+            flags = _number(address[8]) if 8 in address else header[2]  # IFA_FLAGS
+            (index,) = struct.unpack_from("=I", header, 4)
+            if len(address[1]) == 4 or ip_address(address[1]).is_link_local or index not in ready:
+                continue
+            if not flags & DADFAILED and (flags & TENTATIVE or address[1] not in local):
+                pending.append(
+                    f"address {ip_address(address[1])} of {self._names[index]} cannot be used yet"
+                )
+        return pending
 
     def lines(self, leave_out: Container[str] = ()) -> list[str]:
         """Each link, address, route and rule, but for what the kernel makes by itself."""

@@ -23,7 +23,7 @@ def untuned(host: Host) -> Container:
 
 def made_by_another(host: Host, container: Container, name: str) -> None:
     container.run(*f"ip link add {name} address {OWN_MAC} type veth peer name x{name}".split())
-    host.before = host.facts()
+    host.save_state()
 
 
 def conf(version: str = "1.0.0", **keys: Any) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def test_ipvlan_is_limited_in_the_container(host: Host, mode: str, address: str)
     if mode == "l3":  # where nobody answers for the container's address
         container.run("ip", "route", "add", "default", "dev", "eth0")
         outside.run("ip", "route", "add", address, "via", Outside.HOST)
-    host.before = host.facts()
+    host.save_state()
 
     sent = add(host, container, conf(**BOTH))
 

@@ -28,7 +28,7 @@ def conf(version: str = "1.0.0", **keys: Any) -> dict[str, Any]:
 def test_container_has_addresses_of_its_own(host: Host, container: Container) -> None:
     routes = [{"dst": "192.0.2.0/24"}]
     host.write("/run/resolv.conf", "nameserver 192.0.2.53\n")
-    host.before = host.facts()
+    host.save_state()
     ipam = {"routes": routes, "resolvConf": "/run/resolv.conf"}
 
     result = host.cni("ADD", conf(ipam=ipam), container)

@@ -50,7 +50,7 @@ def cards(host: Host) -> Iterator[None]:
         found = interface(card)
         subprocess.run(["ip", "link", "set", found, "down"], check=True)
         subprocess.run(["ip", "link", "set", found, "netns", str(host.holder), "name", name], check=True)
-    host.before = host.facts()
+    host.save_state()
     yield
 
 
@@ -92,7 +92,7 @@ def test_traffic_goes_from_card_to_card(host: Host, container: Container) -> Non
     host.run("ip", "address", "add", "10.9.0.1/24", "dev", "nic0")
     host.run("ip", "link", "set", "nic0", "up")
     host.run("ip", "link", "set", "nic1", "up")
-    host.before = host.facts()
+    host.save_state()
 
     host.cni("ADD", conf(device=None, pciBusID=VIRTIO, ipam=IPAM), container)
 

@@ -220,7 +220,7 @@ def test_two_networks_may_give_the_same_address(host: Host, container: Container
     machines = [far_machine(host, number) for number in (1, 2)]
     machines[1].run("ip", "address", "add", f"{router(1)}/32", "dev", "eth0")
     machines[1].run("ip", "route", "add", subnet(1), "dev", "eth0", "src", FAR)
-    host.before = host.facts()
+    host.save_state()
     attach(host, container, "eth0", network(1), BLUE)
     attach(host, container, "eth1", network(2, ipam=network(1)["ipam"]), RED, SBR)
 
