@@ -37,7 +37,7 @@ RTAX_MTU, RTAX_ADVMSS = 2, 8
 RT_TABLE_MAIN, RTPROT_BOOT, RTPROT_RA, RTN_UNICAST = 254, 3, 9, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 # <linux/if.h>
-IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
+IFF_UP, IFF_PROMISC, IFF_ALLMULTI, IFF_LOWER_UP = 0x1, 0x100, 0x200, 0x10000
 # <linux/if_link.h>
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 20, 26, 27, 28
@@ -48,11 +48,11 @@ IFLA_BRPORT_STATE, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 1, 4, 33  # mode is 
 VETH_INFO_PEER = 1
 RTEXT_FILTER_BRVLAN = 2
 IFLA_INET6_CONF = 2
-IF_OPER_UP = 6
+IF_OPER_UNKNOWN, IF_OPER_UP = 0, 6
 # <linux/ipv6.h>: places of settings in IFLA_INET6_CONF, four bytes each
 DEVCONF_FORWARDING, DEVCONF_ACCEPT_RA = 0, 3
 # <linux/if_bridge.h>
-AF_BRIDGE = 7
+AF_BRIDGE, BR_STATE_FORWARDING = 7, 3
 IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 0, 2
 BRIDGE_FLAGS_SELF = 2
 BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 2, 4
@@ -111,11 +111,15 @@ class Link:
         self.vlan_filtering = bool(data.get(IFLA_BR_VLAN_FILTERING, b"\0")[0])
         self.hairpin = bool(port.get(IFLA_BRPORT_MODE, b"\0")[0])
         self.isolated = bool(port.get(IFLA_BRPORT_ISOLATED, b"\0")[0])
-        self.port_state = port.get(IFLA_BRPORT_STATE, b"\0")[0]  # of spanning tree; 3 is forwarding
+        self.port_state = port.get(IFLA_BRPORT_STATE, b"\0")[0]  # BR_STATE_*, of spanning tree
 
     @property
     def is_up(self) -> bool:
         return bool(self.flags & IFF_UP)
+
+    @property
+    def has_carrier(self) -> bool:
+        return bool(self.flags & IFF_LOWER_UP)
 
     @property
     def promiscuous(self) -> bool:

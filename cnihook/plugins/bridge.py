@@ -8,11 +8,10 @@ container's port has its owner's words as its alias.
 """
 
 import errno
-import time
 
 from cnihook.linux.flock import Lock
 from cnihook.linux.netlink import NetlinkError
-from cnihook.linux.rtnl import IF_OPER_UP, Link, Rtnl, mac_bytes
+from cnihook.linux.rtnl import BR_STATE_FORWARDING, IF_OPER_UP, IFA_F_NODAD, Link, Rtnl, mac_bytes
 from cnihook.sdk import (
     DNS,
     Call,
@@ -28,6 +27,7 @@ from cnihook.sdk import (
     invalid_config,
     ipam,
     masquerade,
+    ready,
     router,
     settings,
     spoofcheck,
@@ -40,7 +40,6 @@ from cnihook.spec.errors import INTERNAL
 from cnihook.spec.names import check_ifname
 
 _MAX_VLAN = 4094
-_PORT_WAIT = 1.55  # seconds, as long as the reference waits
 
 
 class Conf:
@@ -170,15 +169,21 @@ def add(call: Call) -> Result:
             ip.interface = 2
             if conf.gateway and not ip.gateway:
                 ip.gateway = ip.net.first() + 1
+        gateway = bridge
         if conf.ipam:
-            _set_addresses(call, conf, bridge, inner, result)
+            _set_addresses(call, conf, inner, result)
+            if conf.gateway:
+                gateway = _set_gateway(call, conf, bridge, result)
         elif not conf.interface_down:
             call.sandbox.set_link(inner, up=True)
         if conf.masquerade and result.ips:
             undo.push(masquerade.delete, call, [ip.net.address for ip in result.ips])
             masquerade.add(call, [ip.net for ip in result.ips])
         if not conf.interface_down:
-            _wait_for_port(call.host, outer)
+            is_forwarding = _wait_for_port(call.host, outer, bridge)
+            interface.wait(call, inner, result.ips)
+            if conf.gateway and is_forwarding:
+                ready.wait_for_addresses(call.host, gateway, _gateway_addresses(result))
         if conf.dns is not None:
             result.dns = conf.dns
         return result
@@ -196,7 +201,7 @@ def _set_port(host: Rtnl, conf: Conf, port: Link) -> None:
     host.add_vlan(port, conf.vlan or DEFAULT_VLAN, pvid=True, untagged=True)
 
 
-def _set_addresses(call: Call, conf: Conf, bridge: Link, inner: Link, result: Result) -> None:
+def _set_addresses(call: Call, conf: Conf, inner: Link, result: Result) -> None:
     with call.sandbox_ns.entered():
         if conf.dad:
             settings.prefer(f"net/ipv6/conf/{call.ifname}/enhanced_dad", 1)
@@ -209,20 +214,35 @@ def _set_addresses(call: Call, conf: Conf, bridge: Link, inner: Link, result: Re
             default = IPNet.parse("0.0.0.0/0" if version == 4 else "::/0")
             if gateway and not any(route.dst == default and route.gw for route in result.routes):
                 result.routes.append(Route(default, gateway))
-    interface.configure(call, inner, result)
-
-    if conf.gateway:
-        carrier = bridge
-        if conf.vlan:
-            carrier = _ensure_vlan_gateway(call, conf, bridge)
-            result.interfaces.append(Interface(carrier.name, carrier.mac))
-        for ip in result.ips:
-            if ip.gateway:
-                _ensure_address(call.host, carrier, IPNet(ip.gateway, ip.net.prefix), conf.force_address)
-        router.forward(call.host, [ip for ip in result.ips if ip.gateway])
+    interface.set_addresses(call, inner, result.ips)
+    interface.set_routes(call, inner, result.ips, result.routes)
 
 
-def _ensure_address(host: Rtnl, link: Link, wanted: IPNet, force: bool) -> None:
+def _set_gateway(call: Call, conf: Conf, bridge: Link, result: Result) -> Link:
+    """Make the host the containers' router; return the link that has its addresses."""
+    gateway = bridge
+    if conf.vlan:
+        gateway = _ensure_vlan_gateway(call, conf, bridge)
+        result.interfaces.append(Interface(gateway.name, gateway.mac))
+    _ensure_addresses(call.host, conf, bridge, gateway, result)
+    router.forward(call.host, [ip for ip in result.ips if ip.gateway])
+    return gateway
+
+
+def _gateway_addresses(result: Result) -> "list[IPNet]":
+    return [IPNet(ip.gateway, ip.net.prefix) for ip in result.ips if ip.gateway]
+
+
+def _ensure_addresses(host: Rtnl, conf: Conf, bridge: Link, gateway: Link, result: Result) -> None:
+    # On a bridge that was made here only containers could have the same address, and one could keep the host
+    # from its own; elsewhere the kernel looks for a duplicate, which takes one to two seconds.
+    ifa_flags = IFA_F_NODAD if host_bridge.is_own(bridge) else 0
+    for net in _gateway_addresses(result):
+        flags = ifa_flags if net.address.version == 6 else 0
+        _ensure_address(host, gateway, net, conf.force_address, flags)
+
+
+def _ensure_address(host: Rtnl, link: Link, wanted: IPNet, force: bool, ifa_flags: int) -> None:
     """The gateway's address on the bridge.
 
     Another one in its place is a conflict, unless it is to give way.
@@ -242,7 +262,7 @@ def _ensure_address(host: Rtnl, link: Link, wanted: IPNet, force: bool) -> None:
             )
         host.delete_address(link, present.net)
     try:
-        host.add_address(link, wanted)
+        host.add_address(link, wanted, ifa_flags=ifa_flags)
     except NetlinkError as error:
         if error.errno != errno.EEXIST:  # a container that starts at the same time was faster
             raise
@@ -267,16 +287,25 @@ def _ensure_vlan_gateway(call: Call, conf: Conf, bridge: Link) -> Link:
         router.ignore_advertisements(host, gateway, bridge)
         if not gateway.is_up:
             host.set_link(gateway, up=True)
+            for end in (host.find_link_by_index(gateway.peer_index), gateway):
+                if end:
+                    ready.wait_for_link(host, end)
     return gateway
 
 
-def _wait_for_port(host: Rtnl, port: Link) -> None:
-    """Until the port forwards, what the container sends is lost, its first ARP request above all."""
-    deadline = time.monotonic() + _PORT_WAIT
-    while (state := host.link(port.name).operstate) != IF_OPER_UP:
-        if time.monotonic() > deadline:
-            raise CniError(INTERNAL, f"bridge port {port.name} in error state: {state}")
-        time.sleep(0.002)
+def _wait_for_port(host: Rtnl, port: Link, bridge: Link) -> bool:
+    """Wait until the port and a new bridge are active.  Return False if spanning tree still blocks the port.
+
+    Before, what the container sends and what the host answers is lost, the first ARP request above all.
+    """
+    port = ready.wait_for_link(host, port)
+    if port.operstate != IF_OPER_UP:
+        raise CniError(INTERNAL, f"bridge port {port.name} in error state: {port.operstate}")
+    if port.port_state != BR_STATE_FORWARDING:
+        return False
+    if bridge.operstate != IF_OPER_UP:  # its first port gives it a carrier
+        ready.wait_for_link(host, bridge)
+    return True
 
 
 # DEL
@@ -391,14 +420,12 @@ def repair(call: Call) -> None:
     host.set_link(port, up=True)
     gateways = [ip for ip in result.ips if ip.gateway] if conf.gateway else []
     if gateways:
-        carrier = _ensure_vlan_gateway(call, conf, bridge) if conf.vlan else bridge
-        for ip in gateways:
-            if ip.gateway:
-                _ensure_address(host, carrier, IPNet(ip.gateway, ip.net.prefix), conf.force_address)
+        gateway = _ensure_vlan_gateway(call, conf, bridge) if conf.vlan else bridge
+        _ensure_addresses(host, conf, bridge, gateway, result)
         router.forward(host, gateways)
     if conf.masquerade and result.ips:
         masquerade.add(call, [ip.net for ip in result.ips])
-    _wait_for_port(host, port)
+    _wait_for_port(host, port, bridge)
 
 
 def gc(call: Call) -> None:

@@ -28,6 +28,7 @@ from cnihook.sdk import (
     invalid_config,
     ipam,
     masquerade,
+    ready,
     router,
     try_each,
     veth,
@@ -73,6 +74,10 @@ def add(call: Call) -> Result:
         if conf.masquerade:
             undo.push(masquerade.delete, call, [ip.net.address for ip in result.ips])
             masquerade.add(call, [ip.net for ip in result.ips])
+        interface.wait(call, inner, result.ips)
+        ready.wait_for_link(call.host, outer)
+        gateways = [ip.gateway.host_net() for ip in result.ips if ip.gateway]
+        ready.wait_for_addresses(call.host, outer, gateways)
         if conf.dns is not None:
             result.dns = conf.dns
         return result

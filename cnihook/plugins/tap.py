@@ -88,6 +88,7 @@ def add(call: Call) -> Result:
             # Nobody is at the other end yet who could have the same address, nor to say so.
             interface.set_addresses(call, link, result.ips, ifa_flags=IFA_F_NODAD)
             interface.set_routes(call, link, result.ips, result.routes)
+            interface.wait(call, link, result.ips)
         if conf.dns is not None:
             result.dns = conf.dns
         return result

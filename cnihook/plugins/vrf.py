@@ -12,8 +12,9 @@ import time
 
 from cnihook.linux import routes, vrf
 from cnihook.linux.flock import Lock
+from cnihook.linux.local_routes import RTN_LOCAL
 from cnihook.linux.netlink import NetlinkError
-from cnihook.linux.routes import RTN_LOCAL, RTPROT_KERNEL, RTPROT_RA, WholeRoute
+from cnihook.linux.routes import RTPROT_KERNEL, RTPROT_RA, WholeRoute
 from cnihook.linux.rtnl import (
     IF_OPER_UP,
     IFA_F_NODAD,

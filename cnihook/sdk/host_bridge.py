@@ -30,13 +30,13 @@ def ensure(host: Rtnl, name: str, network: str, *, mtu: int, filters_vlans: bool
             if error.errno != errno.EEXIST:  # the reference plugin, which does not know our lock, was faster
                 raise
         bridge = host.link(name)
-        if _is_ours(bridge):
+        if is_own(bridge):
             host.set_link(bridge, alias=f"{_MADE_FOR}{network}")
     elif bridge.kind != "bridge":
         raise CniError(INTERNAL, f'"{name}" already exists but is not a bridge')
     elif filters_vlans and not bridge.vlan_filtering:
         _filter_vlans(host, bridge)
-    if not _is_ours(bridge) and not sysfs.has_set_mac(bridge.name):
+    if not is_own(bridge) and not sysfs.has_set_mac(bridge.name):
         # Set to itself, the bridge keeps it; containers have it as their gateway's, and the result names it.
         host.set_link(bridge, mac=bridge.mac)
     router.ignore_advertisements(host, bridge, existing)
@@ -83,8 +83,8 @@ def remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
         if not bridge or bridge.kind != "bridge":
             return False
         ports = [port for port in host.links(bridge.index) if not last or port.index != last.index]
-        gateways = [port for port in ports if _is_ours(port)]
-        if len(ports) == len(gateways) and _is_ours(bridge):
+        gateways = [port for port in ports if is_own(port)]
+        if len(ports) == len(gateways) and is_own(bridge):
             unused = [*gateways, bridge]
         else:
             unused = _unused_gateways(host, ports, gateways)
@@ -110,6 +110,6 @@ def _unused_gateways(host: Rtnl, ports: "list[Link]", gateways: "list[Link]") ->
     return unused
 
 
-def _is_ours(link: Link) -> bool:
+def is_own(link: Link) -> bool:
     """True if the plugin made it: by its group or, for a bridge, its alias, as users change either."""
     return link.group >> 16 == veth.GROUP or (link.kind == "bridge" and link.alias.startswith(_MADE_FOR))

@@ -2,29 +2,19 @@
 """The container's interface: its addresses and routes set, and compared with what they should be."""
 
 import errno
-import time
 
 from cnihook.lean.address import Address, IPNet
 from cnihook.linux import sysctl
 from cnihook.linux.netlink import NetlinkError
-from cnihook.linux.rtnl import (
-    IF_OPER_UP,
-    IFA_F_DADFAILED,
-    IFA_F_TENTATIVE,
-    RT_SCOPE_LINK,
-    RT_TABLE_MAIN,
-    Link,
-)
-from cnihook.sdk import settings
+from cnihook.linux.rtnl import RT_SCOPE_LINK, RT_TABLE_MAIN, Link
+from cnihook.sdk import ready, settings
 from cnihook.sdk.call import Call
-from cnihook.spec.errors import INTERNAL, CniError, ResourceTaken
+from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.result import IP, Interface, Result, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_DAD_TIMEOUT = 5.0  # seconds; the kernel takes one to two for duplicate address detection
 
 
 def own_ips(call: Call, result: Result) -> "list[IP]":
@@ -40,14 +30,21 @@ def own_ips(call: Call, result: Result) -> "list[IP]":
 
 
 def configure(call: Call, link: Link, result: Result) -> None:
-    """Give the interface its addresses, raise it, wait until they can be used, then set the routes."""
+    """Give the interface its addresses and routes, raise it, and wait until it carries traffic."""
     ips = own_ips(call, result)
     set_addresses(call, link, ips)
     set_routes(call, link, ips, result.routes)
+    wait(call, link, ips)
+
+
+def wait(call: Call, link: Link, ips: "list[IP]") -> None:
+    """Wait until the interface and its addresses carry traffic."""
+    ready.wait_for_link(call.sandbox, link)
+    ready.wait_for_addresses(call.sandbox, link, [ip.net for ip in ips])
 
 
 def set_addresses(call: Call, link: Link, ips: "list[IP]", *, ifa_flags: int = 0) -> None:
-    """The first half of configure(), for who has routes of his own in between."""
+    """The first part of configure(), for a plugin that has its own routes or its own link to wait for."""
     sandbox = call.sandbox
     if any(ip.net.address.version == 6 for ip in ips):
         with call.sandbox_ns.entered():
@@ -59,12 +56,10 @@ def set_addresses(call: Call, link: Link, ips: "list[IP]", *, ifa_flags: int = 0
     for ip in ips:
         sandbox.add_address(link, ip.net, ifa_flags=ifa_flags)
     sandbox.set_link(link, up=True)
-    if any(ip.gateway and ip.net.address.version == 6 for ip in ips):
-        _wait_for_addresses(call, link)
 
 
 def set_routes(call: Call, link: Link, ips: "list[IP]", routes: "list[Route]") -> None:
-    """The second half of configure()."""
+    """The second part of configure()."""
     gateways: dict[int, Address] = {}
     for ip in ips:
         if ip.gateway:
@@ -121,29 +116,6 @@ def add_route(
     elif rivals:
         priority = max(route.priority for route in rivals) + 1
     sandbox.add_route(link, dst, priority=priority, table=table, **others)
-
-
-def _wait_for_addresses(call: Call, link: Link) -> None:
-    deadline = time.monotonic() + _DAD_TIMEOUT
-    while True:
-        found = [address for address in call.sandbox.addresses(link) if address.net.address.version == 6]
-        for address in found:
-            if address.flags & IFA_F_DADFAILED:
-                raise ResourceTaken(
-                    INTERNAL,
-                    f"{address.net} on {link.name}: another host on the link has this address already",
-                )
-        if not any(
-            address.flags & IFA_F_TENTATIVE and not address.net.address.is_link_local for address in found
-        ):
-            return
-        if time.monotonic() > deadline:
-            if call.sandbox.link(link.name).operstate == IF_OPER_UP:
-                raise CniError(
-                    INTERNAL, f"{link.name}: an IPv6 address is still tentative after {_DAD_TIMEOUT:g} s"
-                )
-            return  # no carrier, so nobody to ask
-        time.sleep(0.02)
 
 
 def find_in_result(call: Call, result: Result) -> Interface:

@@ -113,7 +113,14 @@ def test_imports_point_down(path: Path) -> None:
     assert not wrong
 
 
-PROGRAMS = {"bench", "demo", "fuzz", "soak", "test"}  # for those who work on this, not part of it
+PROGRAMS = {
+    "bench",
+    "demo",
+    "first-packets",
+    "fuzz",
+    "soak",
+    "test",
+}  # for those who work on this, not part of it
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Wait until a link or an address carries traffic: the kernel does the last steps later, in work queues.
+
+    link            a veth has a carrier as soon as both ends are up; a link then sends nothing, and a bridge
+                    forwards nothing, until linkwatch has activated it
+    IPv6 address    no answer before duplicate address detection has ended, also where it is off, and the
+                    route is set by which the kernel takes the address as its own
+
+On a busy machine that is later than the first packet, which is lost then and sent again after a second.
+Linux 6.8 and later activate a link when it is looked up by itself, not in a dump; so one request is enough
+there.  An older kernel is asked every 2 ms.
+"""
+
+import time
+
+from cnihook.linux.rtnl import IF_OPER_UNKNOWN, IF_OPER_UP, IFA_F_DADFAILED, IFA_F_TENTATIVE, Link, Rtnl
+from cnihook.spec.errors import INTERNAL, CniError, ResourceTaken
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cnihook.lean.address import IPNet
+
+_TIMEOUT = 5.0  # seconds; duplicate address detection takes one to two, linkwatch up to one if it is late
+_INTERVAL = 0.002
+
+
+def wait_for_link(rtnl: Rtnl, link: Link) -> Link:
+    """Wait until a link with a carrier is active; return it as it is then, or after the timeout."""
+    deadline = time.monotonic() + _TIMEOUT
+    while True:
+        current = rtnl.link(link.name)
+        if not current.has_carrier or _is_active(current) or time.monotonic() > deadline:
+            return current
+        time.sleep(_INTERVAL)
+
+
+def _is_active(link: Link) -> bool:
+    # Unknown: its carrier has never changed, so it was activated when it was raised.
+    # A veth may be raised before its other end gives it a carrier.
+    return link.operstate == IF_OPER_UP or (link.operstate == IF_OPER_UNKNOWN and link.kind != "veth")
+
+
+def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
+    """Wait until the link's IPv6 addresses among `nets` can be used; those of IPv4 can be at once.
+
+    Raises ResourceTaken if another host on the link has one, and CniError after the timeout.  Returns after
+    the timeout if the link is not active, because then there is no neighbor that could answer.
+    """
+    pending = [net for net in nets if net.address.version == 6]
+    if not pending:
+        return
+    from cnihook.linux import local_routes  # for IPv6 alone
+
+    deadline = time.monotonic() + _TIMEOUT
+    while pending := [net for net in pending if not local_routes.is_set(rtnl, link, net.address)]:
+        present = {address.net: address.flags for address in rtnl.addresses(link)}
+        for net in pending:
+            if present.get(net, 0) & IFA_F_DADFAILED:
+                raise ResourceTaken(
+                    INTERNAL, f"{net} on {link.name}: another host on the link has this address already"
+                )
+        if time.monotonic() > deadline:
+            if rtnl.link(link.name).operstate == IF_OPER_UP and any(
+                present.get(net, 0) & IFA_F_TENTATIVE for net in pending
+            ):
+                raise CniError(
+                    INTERNAL, f"{link.name}: an IPv6 address is still tentative after {_TIMEOUT:g} s"
+                )
+            return
+        time.sleep(_INTERVAL)

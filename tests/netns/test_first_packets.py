@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ADD returns when the path carries traffic: a packet that is sent at that moment is not lost.
+
+The kernel activates links and IPv6 addresses later than the request that sets them.  scripts/first-packets
+counts what is lost by that on a busy machine.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.support import cni
+from tests.support.bridge import add, network
+from tests.support.cni import CniFailure
+from tests.support.host import ACCEPT_DAD, Container, Host
+from tests.support.see import See
+from tests.support.traffic import connect
+
+SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
+GATEWAY, GATEWAY6 = "10.9.0.1", "2001:db8:9::1"
+ROUTED = network(SUBNET, SUBNET6, isGateway=True)
+
+
+@pytest.fixture
+def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
+    """The built-in plugins: the reference's lose first packets, more or fewer of them by the load."""
+    return implementations["builtin"]
+
+
+@pytest.fixture
+def host(host: Host) -> Host:
+    """A host that looks for duplicates of its IPv6 addresses, as one does by default."""
+    host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
+    return host
+
+
+def pending(*namespaces: Host | Container) -> list[str]:
+    return [line for namespace in namespaces for line in namespace.inside(See).pending]
+
+
+def addressed(plugin: str, **keys: Any) -> dict[str, Any]:
+    return network(SUBNET, SUBNET6, bridge=None) | {"type": plugin, **keys}
+
+
+@pytest.mark.parametrize("key", ["", "enabledad", "portIsolation", "ipMasq"])
+def test_new_bridge_its_gateway_and_the_interface_are_ready(host: Host, key: str) -> None:
+    container, _ = add(host, ROUTED | ({key: True} if key else {}))
+
+    assert not pending(host, container)
+    assert connect(container, host, GATEWAY6) and connect(container, host, GATEWAY)
+
+
+def test_bridge_without_addresses_is_ready(host: Host) -> None:
+    container, _ = add(host, network())
+
+    assert not pending(host, container)
+
+
+def test_both_ends_of_ptp_are_ready(host: Host, container: Container) -> None:
+    host.cni("ADD", addressed("ptp"), container)
+
+    assert not pending(host, container)
+    assert connect(container, host, GATEWAY6) and connect(container, host, GATEWAY)
+
+
+def test_macvlan_is_ready(host: Host, container: Container) -> None:
+    outside = host.outside()
+    host.cni("ADD", addressed("macvlan", master="up0"), container)
+    assert not pending(container)
+
+    outside.run("ip", "address", "add", f"{GATEWAY6}/64", "dev", "up0", "nodad")
+    assert connect(container, outside, GATEWAY6)
+
+
+def test_address_without_a_gateway_is_ready(host: Host, container: Container) -> None:
+    host.outside()
+    ipam = {"type": "static", "addresses": [{"address": "2001:db8:9::7/64"}]}
+    host.cni("ADD", addressed("macvlan", master="up0") | {"ipam": ipam}, container)
+
+    assert not pending(container)
+
+
+def test_tap_has_its_addresses_though_no_program_holds_it(host: Host, container: Container) -> None:
+    host.cni("ADD", addressed("tap"), container)
+
+    local = container.ip("-6", "route", "show", "table", "local")
+    assert "2001:db8:9::2" in {route["dst"] for route in local}
+
+
+def test_gateway_on_a_bridge_of_another_program_is_ready(host: Host, container: Container) -> None:
+    """There the kernel looks for a duplicate, which takes one to two seconds."""
+    host.run("ip", *"link add cni0 up type bridge".split())
+    host.save_state()
+    host.leaves("address cni0 *", "route cni0 *")
+    host.cni("ADD", ROUTED, container)
+
+    assert not pending(host, container)
+
+
+def test_duplicate_of_the_gateway_is_refused(host: Host, container: Container) -> None:
+    """On a bridge of another program, to which a machine with this address is connected."""
+    other = host.container("other")
+    host.run("ip", "-batch", "-", input=f"""\
+link add cni0 up type bridge
+link add port master cni0 up type veth peer name eth0 netns {other.name}
+""")  # fmt: skip
+    other.run("ip", "address", "add", f"{GATEWAY6}/64", "dev", "eth0", "nodad")
+    other.run("ip", "link", "set", "eth0", "up")
+    host.save_state()
+    host.leaves("address cni0 *", "route cni0 *")
+
+    with pytest.raises(
+        CniFailure, match=f"{GATEWAY6}/64 on cni0: another host on the link has this address"
+    ):
+        host.cni("ADD", ROUTED, container)
+
+
+def test_port_that_spanning_tree_blocks_is_not_waited_for(host: Host, container: Container) -> None:
+    """The port is blocked for 30 s by default, as the operator configured it."""
+    host.run("ip", *"link add cni0 up type bridge stp_state 1 forward_delay 1500".split())
+    host.save_state()
+    host.leaves("address cni0 *", "route cni0 *")
+    result = host.cni("ADD", ROUTED, container)
+
+    port = host.link(result["interfaces"][1]["name"])
+    assert port["linkinfo"]["info_slave_data"]["state"] == "listening"
