@@ -64,8 +64,10 @@ def _is_file(path: str) -> bool:
     """Raises OSError where that cannot be seen: a plugin would count as missing."""
     try:
         return S_ISREG(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return False
+        raise
 
 
 def built_in_types() -> "list[str]":
