@@ -16,23 +16,33 @@ SECONDS = 300
 SECONDS_OF_GUEST = 1500  # a processor that is emulated, and a boot that the first test waits for
 
 
+class _Alarm:
+    """A handler of SIGALRM."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        pytest.fail(f"not done after {self._seconds:g} s")
+
+
 @contextlib.contextmanager
 def limit(seconds: float) -> Iterator[None]:
-    """Fail the test, where it is then, if the body takes longer."""
-
-    def fail(number: int, frame: FrameType | None) -> None:
-        pytest.fail(f"not done after {seconds:g} s")
-
-    if threading.current_thread() is not threading.main_thread():
+    """Fail the test, where it is then, if the body takes longer.  A test that uses SIGALRM has no limit."""
+    before = signal.getsignal(signal.SIGALRM)
+    is_free = before is signal.SIG_DFL or isinstance(before, _Alarm)
+    if not is_free or threading.current_thread() is not threading.main_thread():
         yield  # only the main thread gets signals
         return
-    before = signal.signal(signal.SIGALRM, fail)
+    alarm = _Alarm(seconds)
+    signal.signal(signal.SIGALRM, alarm)
     outer, _interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, outer)
-        signal.signal(signal.SIGALRM, before)
+        if signal.getsignal(signal.SIGALRM) is alarm:  # not the handler of a fixture
+            signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from tests.support.host import Host
 from tests.support.namespace import base_environment
 from tests.support.oci import LEAVES, need_cgroups
 from tests.support.seeing import INSTALLED
-from tests.support.skip import SEARCH, need
+from tests.support.skip import SEARCH, need, skip_or_fail
 
 PAGES = CHECKOUT / "cnihook" / "pages"
 PLACE = "/run/.host/page"
@@ -144,6 +144,8 @@ def run(part: Part, host: Host) -> list[str]:
     """Runs all steps in one shell, as whoever follows the page.  Returns what each has printed."""
     need(*(name for name in PROGRAMS if part.has(name)))
     need_cgroups()
+    if CHECKOUT.is_relative_to(SERVE):
+        skip_or_fail(f"the pages use {SERVE}; move the checkout")
     runc = shutil.which("runc", path=SEARCH)
     unique = f"cnihook-page-{uuid.uuid4().hex[:12]}"
     host.leaves(*LEAVES, *STAYS)
