@@ -61,7 +61,8 @@ def check_overlaps(host: Host) -> Iterator[Finding]:
             if not (route.dst and link) or (route.kind, route.table) != (RTN_UNICAST, RT_TABLE_MAIN):
                 continue
             is_to_a_container = link.kind == "veth" and route.dst.prefix == route.dst.address.bits
-            if link.index in own or is_to_a_container or route.dst.address.is_link_local:
+            is_half = route.dst.prefix == 1  # of all addresses: a VPN has two instead of a default route
+            if link.index in own or is_to_a_container or is_half or route.dst.address.is_link_local:
                 continue
             for subnet in sorted(subnets, key=str):
                 if subnet.overlaps(route.dst):

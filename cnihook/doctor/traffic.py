@@ -7,6 +7,7 @@ from functools import partial
 from cnihook.doctor.finding import Finding, Host, Plugin, has_version, plugins_of, printed
 from cnihook.linux import nft, sysctl, xtables
 from cnihook.linux.nexthop import link_towards
+from cnihook.runtime import networks
 from cnihook.sdk import port_chains, router, veth
 from cnihook.sdk.loopback import route_localnet
 from cnihook.sdk.table import FAMILY, NAME
@@ -118,6 +119,36 @@ def check_ways(host: Host) -> Iterator[Finding]:
                 f" not by {entry or 'its own link'}",
                 why,
                 f"ip route get {address}" if link else f"cnihook repair {one.record.container_id}",
+            )
+
+
+def check_hairpins(host: Host) -> Iterator[Finding]:
+    """Containers with published ports on a bridge whose frames go through iptables, without hairpinMode.
+
+    The bridge then translates the port itself, and does not send a frame out by the port that it came from.
+    """
+    for network in host.networks:
+        plugin = plugins_of(network)[0]
+        if not plugin.bridge or plugin.is_set("hairpinMode"):
+            continue
+        mappings = {
+            one.record.container_id: {ip.net.address.version for ip in one.result.ips}
+            for one in host.attached
+            if one.network.name == network.name and one.record.capability_args.get("portMappings")
+        }
+        for version, setting in _BRIDGED.items():
+            publishing = sorted(each for each, versions in mappings.items() if version in versions)
+            if not publishing or _read(setting) != "1":
+                continue
+            dotted = setting.replace("/", ".")
+            # Either is against the other, and a network without a file cannot be changed.
+            by_setting = plugin.is_set("promiscMode") or network.source == networks.BUILT_IN_SOURCE
+            key = f'set "hairpinMode": true for the plugin bridge in {network.source}'
+            yield Finding(
+                "hairpin-off",
+                f"{dotted} is 1, and network {network.name} has no hairpinMode",
+                f"a container gets no answer from its own published ports: {', '.join(publishing)}",
+                f"sysctl -w {dotted}=0" if by_setting else f"{key}, then attach its containers again",
             )
 
 

@@ -19,6 +19,7 @@ _ENDINGS = (".conflist", ".conf", ".json")
 # Errors that say something about the file.  Any other, such as EIO or EMFILE, hides what is in it.
 _UNUSABLE = (errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 
+BUILT_IN_SOURCE = "the built-in default"
 # What serves on a machine where nobody has configured a network.
 BUILT_IN = b"""{
   "cniVersion": "1.0.0",
@@ -270,4 +271,4 @@ def load_folder(folder: str) -> "tuple[list[Network], list[CniError]]":
 
 
 def built_in() -> Network:
-    return parse(BUILT_IN, "the built-in default")
+    return parse(BUILT_IN, BUILT_IN_SOURCE)

@@ -27,7 +27,7 @@ from tests.support.oci import (
 from tests.support.seeing import INSTALLED
 from tests.support.skip import need
 
-NET = bridge("mynet", "10.22.0.0/24", ipMasq=True)
+NET = bridge("mynet", "10.22.0.0/24", ipMasq=True, hairpinMode=True)
 NET["cniVersion"] = "1.1.0"
 PORTS = {"type": "portmap", "capabilities": {"portMappings": True}}
 FIREWALL = {"type": "firewall"}

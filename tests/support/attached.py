@@ -18,6 +18,7 @@ WEB: dict[str, Any] = {
             "type": "bridge",
             "bridge": "cni0",
             "isGateway": True,
+            "hairpinMode": True,
             "ipMasq": True,
             "ipam": {
                 "type": "host-local",

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnihook doctor, where packets are too big for the way out, or cannot go back where they came from."""
+
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_doctor import attach
+from tests.support.doctor import doctor, finds
+from tests.support.firewall import BRIDGED
+from tests.support.host import Host
+from tests.support.oci import CNIHOOK, bridge, configure
+
+SUBNETS = {4: "10.22.0.0/24", 6: "fd22::/64"}
+UPLINKS = {"wan0": "1400", "lan0": "1500"}
+HALVES = {4: ("0.0.0.0/1", "128.0.0.0/1"), 6: ("::/1", "8000::/1")}
+
+
+@pytest.fixture
+def uplinks(host: Host) -> None:
+    """wan0 with an MTU of 1400, and lan0 with 1500; without routes."""
+    for name, mtu in UPLINKS.items():
+        host.run("ip", "link", "add", name, "mtu", mtu, "type", "ifb")
+        host.run("ip", "link", "set", name, "up")
+    host.before = host.facts()
+
+
+def lead(host: Host, version: int, *destinations: str, link: str = "wan0") -> None:
+    for each in destinations:
+        host.run("ip", f"-{version}", "route", "add", each, "dev", link)
+    host.before = host.facts()
+
+
+@pytest.mark.usefixtures("uplinks")
+@pytest.mark.parametrize("kind", ["bridge", "ptp"])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("is_vpn", [False, True], ids=["default route", "VPN"])
+def test_uplink_with_a_lower_mtu_than_the_containers(
+    host: Host, version: int, is_vpn: bool, kind: str
+) -> None:
+    """A VPN leaves the default route as it is, and has a route for each half of all addresses."""
+    network = bridge("mynet", SUBNETS[version])
+    network["plugins"][0]["type"] = kind
+    configure(host, network)
+    if is_vpn:
+        lead(host, version, "default", link="lan0")
+        lead(host, version, *HALVES[version])
+    else:
+        lead(host, version, "default")
+
+    remedy = finds(host, "mtu-too-big", "network mynet have MTU 1500", "wan0", "has 1400")
+    assert '"mtu": 1400' in remedy and "/etc/cni/net.d/10-net.conflist" in remedy
+    network["plugins"][0]["mtu"] = 1400
+    configure(host, network)
+    assert doctor(host, status=0) == []
+
+
+@pytest.mark.usefixtures("uplinks")
+def test_uplink_of_another_ip_version_does_not_count(host: Host) -> None:
+    configure(host, bridge("mynet", SUBNETS[4]))
+    lead(host, 6, "default")
+
+    assert doctor(host, status=0) == []
+
+
+@pytest.mark.usefixtures("uplinks")
+@pytest.mark.parametrize(
+    "plugins",
+    [
+        pytest.param([{"mtu": 1300}], id="lower"),
+        pytest.param([{"mtu": 1500}, {"type": "tuning", "mtu": 1400}], id="tuning"),
+        pytest.param([{"isGateway": False}], id="not routed"),
+    ],
+)
+def test_network_that_does_not_exceed_the_uplink(host: Host, plugins: list[dict[str, Any]]) -> None:
+    network = bridge("mynet", SUBNETS[4])
+    network["plugins"][0] |= plugins[0]
+    network["plugins"] += plugins[1:]
+    configure(host, network)
+    lead(host, 4, "default")
+
+    assert doctor(host, status=0) == []
+
+
+def test_port_of_the_bridge_with_a_lower_mtu(host: Host) -> None:
+    """Such as a tunnel to another machine; a bridge drops what is too big, without a message."""
+    configure(host, bridge("mynet", SUBNETS[4], isGateway=False))
+    host.run("ip", "link", "add", "br-mynet", "type", "bridge")
+    host.run("ip", "link", "add", "vx0", "mtu", "1450", "type", "ifb")
+    host.run("ip", "link", "set", "vx0", "master", "br-mynet")
+
+    assert '"mtu": 1450' in finds(host, "mtu-too-big", "vx0", "has 1450")
+    host.run("ip", "link", "del", "vx0")
+    assert doctor(host, status=0) == []
+    host.run("ip", "link", "del", "br-mynet")
+
+
+SERVE = """
+import socket, threading
+server = socket.create_server(("", 80))
+def answer():
+    connection, _ = server.accept()
+    connection.close()
+threading.Thread(target=answer, daemon=True).start()
+socket.create_connection(("10.22.0.1", 8080), timeout=1).close()
+"""
+
+
+@pytest.mark.parametrize("keys", [{}, {"promiscMode": True}], ids=["plain", "promiscMode"])
+def test_container_that_does_not_reach_its_own_published_port(host: Host, keys: dict[str, Any]) -> None:
+    """Because frames between ports of the bridge go through the rules, too."""
+    if not host.exists(f"/proc/sys/{BRIDGED}"):
+        pytest.skip("the kernel has no br_netfilter")
+    network = bridge("mynet", SUBNETS[4], ipMasq=True, **keys)
+    network["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
+    configure(host, network)
+    container = attach(host, "c1", publish="8080:80")
+
+    host.run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
+    assert container.run("python3", "-c", SERVE, check=False).returncode == 1
+    remedy = finds(host, "hairpin-off", "bridge-nf-call-iptables is 1", "network mynet", "c1")
+    if keys:
+        host.run(*remedy.replace("-w", "-qw").split())
+    else:
+        assert '"hairpinMode": true' in remedy and "/etc/cni/net.d/10-net.conflist" in remedy
+        host.run(CNIHOOK, "detach", "c1")
+        network["plugins"][0]["hairpinMode"] = True
+        configure(host, network)
+        container = attach(host, "c2", publish="8080:80")
+    container.run("python3", "-c", SERVE)
+    assert doctor(host, status=0) == []
+    host.run(CNIHOOK, "detach", "c1" if keys else "c2")
+
+
+def test_container_without_published_ports_needs_no_hairpin(host: Host) -> None:
+    if not host.exists(f"/proc/sys/{BRIDGED}"):
+        pytest.skip("the kernel has no br_netfilter")
+    network = bridge("mynet", SUBNETS[4], ipMasq=True)
+    network["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
+    configure(host, network)
+    attach(host, "c1")
+    host.run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
+
+    assert doctor(host, status=0) == []
+    host.run(CNIHOOK, "detach", "c1")
