@@ -10,6 +10,7 @@ from cnihook.cli.arguments import Parser
 from cnihook.doctor import (
     addresses,
     advertisements,
+    foreign,
     kernel,
     leftovers,
     mtu,
@@ -118,6 +119,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "names in /etc/hosts": names.check,
         "lost records": leftovers.check_lost,
         "nftables": leftovers.check_elements,
+        "rules of the reference plugins": foreign.check,
         "hooks": leftovers.check_hooks,
         "programs": programs.check_nft,
         "bounds on annotations": requests.check_owner,

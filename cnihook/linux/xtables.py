@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The `filter` table of iptables: what it holds, and rules for it that iptables itself can read.
+The tables of iptables, `filter` above all: what they hold, and rules that iptables itself can read.
 
 There are two kinds, and a machine may have both: one is a table of nftables, which iptables-nft, the usual
 one today, keeps in a form of its own; the other, iptables-legacy's, is a part of the kernel of its own.
@@ -14,7 +14,7 @@ import _struct as struct
 import errno
 import os
 
-from cnihook.lean.address import IPNet
+from cnihook.lean.address import Address, IPNet
 from cnihook.linux import nft, nft_objects
 from cnihook.linux.netlink import (
     NLM_F_APPEND,
@@ -55,18 +55,28 @@ _MATCH_NAME, _MATCH_REV, _MATCH_INFO = 1, 2, 3
 _MTINFO3 = struct.Struct("=146x HHHH 14x")  # what to match, what to invert, states, status
 _CONNTRACK_STATE, _ESTABLISHED, _RELATED, _DNAT = 0x1, 0x2, 0x4, 0x80
 
+# Offset and length of a whole address in the header.
+_ADDRESSES = {
+    (struct.pack(">I", offset), struct.pack(">I", length))
+    for offset, length in ((12, 4), (16, 4), (8, 16), (24, 16))
+}
+
 _TIMEOUT = 30.0  # seconds; the program waits for others of its kind
 
 
 class Rule:
-    """A rule that is there: `target` is the chain that it jumps to, `place` what deletes it."""
+    """A rule that is there: `target` is the chain that it jumps to, `place` what deletes it.
 
-    __slots__ = ("comment", "place", "target")
+    `address` is the only source or destination that it is for; None if it names a network or nothing.
+    """
 
-    def __init__(self, comment: str, target: str, place: "Any") -> None:
+    __slots__ = ("address", "comment", "place", "target")
+
+    def __init__(self, comment: str, target: str, place: "Any", address: "Address | None" = None) -> None:
         self.comment = comment
         self.target = target
         self.place = place
+        self.address = address
 
 
 class Match:
@@ -134,17 +144,21 @@ class Edits:
         self.old_chains.append(chain)
 
 
-class NftFilter:
-    """The table that iptables-nft keeps, and whoever else writes to a table of that name."""
+class NftTable:
+    """A table that iptables-nft keeps, or another program under the same name."""
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, table: str = TABLE) -> None:
         self.version = version
+        self.table = table
         self._family = "ip" if version == 4 else "ip6"
         self.name = f"{self._family}tables-nft"
 
     def policy(self, chain: str) -> "str | None":
         """drop or accept; empty for a chain that somebody made, None if there is no such chain."""
-        return nft.chain_policy(self._family, TABLE, chain)
+        return nft.chain_policy(self._family, self.table, chain)
+
+    def chains(self) -> "list[str]":
+        return list(nft.chains(self._family, self.table))
 
     def add_forward(self) -> None:
         """The chain FORWARD, which iptables-nft makes when it has a rule or a policy for it, and keeps."""
@@ -152,12 +166,12 @@ class NftFilter:
         nft.change(self._family, [chain], f"add chain FORWARD for {self.name}")
 
     def rules(self, chain: str) -> "list[Rule]":
-        return [_read_rule(rule) for rule in nft.rules(self._family, TABLE, chain)]
+        return [_read_rule(rule) for rule in nft.rules(self._family, self.table, chain)]
 
     def change(self, edits: Edits, what: str) -> None:
         messages = []
         for chain in edits.new_chains:
-            body = text(_CHAIN_TABLE, TABLE) + text(_CHAIN_NAME, chain)
+            body = text(_CHAIN_TABLE, self.table) + text(_CHAIN_NAME, chain)
             messages.append((_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, body))
         for chain, last, match, target, comment in edits.new_rules:
             expressions = [
@@ -165,15 +179,15 @@ class NftFilter:
                 _expression("counter"),
                 _verdict(target),
             ]
-            body = text(_RULE_TABLE, TABLE) + text(_RULE_CHAIN, chain)
+            body = text(_RULE_TABLE, self.table) + text(_RULE_CHAIN, chain)
             body += nested(_RULE_EXPRESSIONS, *(nested(_LIST_ELEM, each) for each in expressions))
             body += attr(_RULE_USERDATA, nft.userdata(comment))
             messages.append((_NEWRULE, NLM_F_CREATE | (NLM_F_APPEND if last else 0), body))
         for chain, rule in edits.old_rules:
-            body = text(_RULE_TABLE, TABLE) + text(_RULE_CHAIN, chain) + attr(_RULE_HANDLE, rule.place)
+            body = text(_RULE_TABLE, self.table) + text(_RULE_CHAIN, chain) + attr(_RULE_HANDLE, rule.place)
             messages.append((_DELRULE, 0, body))
         for chain in edits.old_chains:
-            messages.append((_DELCHAIN, 0, text(_CHAIN_TABLE, TABLE) + text(_CHAIN_NAME, chain)))
+            messages.append((_DELCHAIN, 0, text(_CHAIN_TABLE, self.table) + text(_CHAIN_NAME, chain)))
         nft.change(self._family, messages, what)
 
 
@@ -225,6 +239,8 @@ def _verdict(target: str) -> bytes:
 def _read_rule(rule: "dict[int, bytes]") -> Rule:
     comment = nft.read_comment(rule.get(_RULE_USERDATA, b""))
     target = ""
+    place: tuple[bytes | None, bytes | None] | None = None
+    address: Address | None = None
     for expression in nft.listed(rule.get(_RULE_EXPRESSIONS, b"")):
         name, data = read_text(expression.get(_EXPR_NAME)), attributes(expression.get(_EXPR_DATA, b""))
         if name == "immediate":
@@ -232,21 +248,28 @@ def _read_rule(rule: "dict[int, bytes]") -> Rule:
             target = read_text(verdict.get(_VERDICT_CHAIN))
         elif name == "match" and read_text(data.get(_MATCH_NAME)) == "comment":
             comment = read_text(data.get(_MATCH_INFO))  # so it comes out of iptables-restore
-    return Rule(comment, target, rule.get(_RULE_HANDLE, b""))
+        elif name == "payload":
+            place = data.get(_PAYLOAD_OFFSET), data.get(_PAYLOAD_LEN)
+        elif name == "bitwise":
+            place = None  # a network, of which the mask is compared
+        elif name == "cmp" and place in _ADDRESSES:
+            address = Address(attributes(data.get(_CMP_DATA, b"")).get(_DATA_VALUE, b""))
+    return Rule(comment, target, rule.get(_RULE_HANDLE, b""), address)
 
 
-class LegacyFilter:
-    """The table of iptables-legacy.  All of it is read once, by `iptables -S`."""
+class LegacyTable:
+    """A table of iptables-legacy.  All of it is read once, by `iptables -S`."""
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, table: str = TABLE) -> None:
         self.version = version
+        self.table = table
         self.name = "iptables-legacy" if version == 4 else "ip6tables-legacy"
         self._program = "iptables" if version == 4 else "ip6tables"
         self._lines: list[str] | None = None
 
     def _listed(self) -> "list[str]":
         if self._lines is None:
-            self._lines = self._run("", ["-w", "-S"], "", "list the rules").splitlines()
+            self._lines = self._run("", ["-w", "-t", self.table, "-S"], "", "list the rules").splitlines()
         return self._lines
 
     def policy(self, chain: str) -> "str | None":
@@ -259,6 +282,9 @@ class LegacyFilter:
                 return ""
         return None
 
+    def chains(self) -> "list[str]":
+        return [line.split()[1] for line in self._listed() if line.startswith(("-P ", "-N "))]
+
     def add_forward(self) -> None:
         """The chain FORWARD is always there."""
 
@@ -269,11 +295,12 @@ class LegacyFilter:
                 spec = line.removeprefix("-A ")
                 _, _, rest = spec.partition(" --comment ")
                 comment = rest[1:].partition('"')[0] if rest.startswith('"') else rest.partition(" ")[0]
-                found.append(Rule(comment, spec.rpartition(" -j ")[2].partition(" ")[0], spec))
+                target = spec.rpartition(" -j ")[2].partition(" ")[0]
+                found.append(Rule(comment, target, spec, _address_in(spec.split())))
         return found
 
     def change(self, edits: Edits, what: str) -> None:
-        lines = [f"*{TABLE}", *(f":{chain} - [0:0]" for chain in edits.new_chains)]
+        lines = [f"*{self.table}", *(f":{chain} - [0:0]" for chain in edits.new_chains)]
         for chain, last, match, target, comment in edits.new_rules:
             words = [match.words()] if match else []
             words += [f'-m comment --comment "{comment}"', f"-j {target or 'ACCEPT'}"]
@@ -303,13 +330,22 @@ def _find_program(*names: str) -> str:
     raise OSError(errno.ENOENT, f"iptables-legacy has rules, but there is no program {names[0]}")
 
 
-def filters(version: int) -> "Sequence[NftFilter | LegacyFilter]":
-    """Those that this host has, of one IP version."""
-    found: list[NftFilter | LegacyFilter] = [NftFilter(version)]
+def _address_in(arguments: "list[str]") -> "Address | None":
+    """Return the only address after -s or -d in a rule of iptables."""
+    for option, value in zip(arguments, arguments[1:], strict=False):
+        if option in ("-s", "-d"):
+            net = IPNet.parse(value)
+            return net.address if net.prefix == net.address.bits else None
+    return None
+
+
+def filters(version: int, table: str = TABLE) -> "Sequence[NftTable | LegacyTable]":
+    """The tables of this name that this host has, of one IP version."""
+    found: list[NftTable | LegacyTable] = [NftTable(version, table)]
     try:
         with open(f"/proc/thread-self/net/{'ip' if version == 4 else 'ip6'}_tables_names") as file:
-            if TABLE in file.read().split():
-                found.append(LegacyFilter(version))
+            if table in file.read().split():
+                found.append(LegacyTable(version, table))
     except OSError:
         pass  # the kernel has no such thing
     return found

@@ -329,8 +329,20 @@ def delete(call: Call) -> None:
         lambda: veth.silence(call),
         lambda: spoofcheck.delete(call) if call.conf.boolean("macspoofchk") else None,
         lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,
+        lambda: _remove_foreign(call),
         release,
     )
+
+
+def _remove_foreign(call: Call) -> None:
+    masquerades, guards = call.conf.boolean("ipMasq"), call.conf.boolean("macspoofchk")
+    if (masquerades or guards) and veth.is_foreign(call):
+        from cnihook.sdk import reference  # few attachments are the reference's
+
+        try_each(
+            lambda: reference.remove_masquerade(call) if masquerades else None,
+            lambda: reference.remove_spoofcheck(call) if guards else None,
+        )
 
 
 def _remove_port(call: Call, bridge: str) -> None:

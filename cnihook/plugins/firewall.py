@@ -224,7 +224,15 @@ def delete(call: Call) -> None:
         lambda: veth.silence(call) if call.conf.string("ingressPolicy") not in ("", "open") else None,
         lambda: forward.delete(call),
         lambda: _leave_zone(call),
+        lambda: _remove_foreign(call),
     )
+
+
+def _remove_foreign(call: Call) -> None:
+    if call.prev_result and veth.is_foreign(call):
+        from cnihook.sdk import reference  # few attachments are the reference's
+
+        reference.remove_accepted({ip.net.address for ip in call.prev_result.ips})
 
 
 def _leave_zone(call: Call) -> None:

@@ -24,6 +24,7 @@ from cnihook.sdk import (
     port_chains,
     ports,
     table,
+    veth,
 )
 from cnihook.sdk.port import PROTOCOLS, Port
 from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
@@ -260,6 +261,11 @@ def delete(call: Call) -> None:
     gone = ports.delete(call, wanted, conditions)
     if not call.request.is_repair:
         _forget_flows_of(gone)
+    if not gone and call.runtime_config.list("portMappings") and veth.is_foreign(call):
+        from cnihook.sdk import reference  # few attachments are the reference's
+
+        reference.remove_ports(call)
+        flows.forget_answered(flows.addresses(call), lambda flow: flow.destination != flow.answerer)
 
 
 def check(call: Call) -> None:

@@ -146,8 +146,16 @@ def delete(call: Call) -> None:
     try_each(
         lambda: veth.silence(call),
         lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,
+        lambda: _remove_foreign(call),
         release,
     )
+
+
+def _remove_foreign(call: Call) -> None:
+    if call.conf.boolean("ipMasq") and veth.is_foreign(call):
+        from cnihook.sdk import reference  # few attachments are the reference's
+
+        reference.remove_masquerade(call)
 
 
 def _delete_pair(call: Call) -> None:

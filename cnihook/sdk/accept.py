@@ -25,9 +25,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cnihook.linux.xtables import LegacyFilter, NftFilter
+    from cnihook.linux.xtables import LegacyTable, NftTable
 
-    Filter = LegacyFilter | NftFilter
+    Filter = LegacyTable | NftTable
 
 CHAIN = "CNI-FORWARD"
 RESERVED = (

@@ -112,6 +112,28 @@ def find_host_end(call: Call) -> "Link | None":
     return None
 
 
+def is_foreign(call: Call) -> bool:
+    """Return False if this attachment's pair was made by cnihook, and on a repair.
+
+    The host's end says it by its name in prevResult, at no cost; without prevResult, by its group.  True
+    without a pair, too: another implementation may have made what else there is.
+    """
+    if call.request.is_repair:
+        return False
+    try:
+        result = call.prev_result
+    except CniError:
+        result = None
+    if result:
+        outer = {interface.name for interface in result.interfaces if not interface.sandbox}
+        return outer.isdisjoint(host_names(call))
+    try:
+        link = find_host_end(call)
+    except CniError:
+        return True
+    return not (link and is_own(link))
+
+
 def _is_of_another(call: Call, link: Link) -> bool:
     """True if the alias is the owner of another attachment: it can be one, or the name is made from it."""
     if link.alias in ("", call.owner):

@@ -10,13 +10,13 @@ import pytest
 from cnihook.lean.address import IPNet
 from cnihook.linux import nft, xtables
 from cnihook.linux.netlink import NetlinkError
-from cnihook.linux.xtables import Edits, LegacyFilter, Match, NftFilter
+from cnihook.linux.xtables import Edits, LegacyTable, Match, NftTable
 from tests.support.host import Host
 from tests.support.skip import skip_or_fail
 
 T = TypeVar("T")
-Filter = NftFilter | LegacyFilter
-KINDS: dict[str, Callable[[int], Filter]] = {"nft": NftFilter, "legacy": LegacyFilter}
+Filter = NftTable | LegacyTable
+KINDS: dict[str, Callable[[int], Filter]] = {"nft": NftTable, "legacy": LegacyTable}
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +173,7 @@ def test_all_is_done_or_nothing(tables: Tables) -> None:
 def test_only_what_a_host_has_is_looked_at(host: Host) -> None:
     """A look must not make tables that are not there."""
     before = host.nft()
-    assert [type(table) for table in host.inside(lambda: xtables.filters(4))] == [NftFilter]
+    assert [type(table) for table in host.inside(lambda: xtables.filters(4))] == [NftTable]
     assert host.inside(lambda: xtables.filters(4)[0].policy("FORWARD")) is None
     assert host.nft() == before
 
@@ -182,4 +182,4 @@ def test_only_what_a_host_has_is_looked_at(host: Host) -> None:
             [type(table) for table in host.inside(lambda v=version: xtables.filters(v))]  # type: ignore[misc]
             for version in (4, 6)
         ]
-        assert kinds == [[NftFilter, LegacyFilter], [NftFilter]]
+        assert kinds == [[NftTable, LegacyTable], [NftTable]]
