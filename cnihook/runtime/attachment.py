@@ -57,8 +57,8 @@ def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
 def _undo(network: Network, request: Request, record: Record, result: Result) -> "list[CniError]":
     try:
         chain.delete(network, request, record.capability_args, result)
-    except CniError as error:
-        return [error]
+    except Exception as error:
+        return [as_cni_error(error)]
     return []
 
 

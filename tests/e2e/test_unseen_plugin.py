@@ -37,3 +37,27 @@ def test_plugin_that_cannot_be_seen_leaves_nothing_behind(host: Host, sysctl: st
         assert host.run("sh", "-c", f"ls {RESULTS} || true").stdout == ""
         assert "cni0" not in host.links()
     assert failures > 2
+
+
+@pytest.mark.needs("strace")
+def test_rollback_of_a_result_that_cannot_be_stored(host: Host) -> None:
+    """The disk is full when all is attached, and then a plugin cannot be seen."""
+    network = bridge("mynet", "10.22.0.0/24")
+    network["plugins"] += [{"type": "firewall", "ingressPolicy": "isolated"}]
+    configure(host, network)
+    container = host.container("c1", process=True)
+    state = {"id": "c1", "pid": container.pid, "bundle": "/nowhere"}
+    host.leaves("file /run/cnihook/log/*", "file /var/log/cnihook/*")
+    paths = ("-P", f"{RESULTS}/.c1.new", "-P", FIREWALL)
+    full = ("-e", "trace=write,newfstatat", "-e", "inject=write:error=ENOSPC:when=2")
+
+    for number in range(1, 13):
+        unseen = ("-e", f"inject=newfstatat:error=EIO:when={number}")
+        launcher = ("strace", "-qq", "-o", "/dev/null", *paths, *full, *unseen)
+        outcome = call_hook(host, "createRuntime", state, launcher=launcher)
+        assert (outcome.returncode, outcome.stderr.count("\n")) == (1, 1), outcome
+
+        assert call_hook(host, "poststop", state).returncode == 0
+        assert leases(host) == []
+        assert host.run("sh", "-c", f"ls {RESULTS} || true").stdout == ""
+        assert "cni0" not in host.links()
