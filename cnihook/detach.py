@@ -135,6 +135,9 @@ def release_remains(
         released += salvage.release_record(one, settings.conf_folder, settings.plugin_path, sandbox=sandbox)
     if not cache.names_of(container_id):
         released += salvage.release_container(container_id, settings.conf_folder, settings.plugin_path)
+        # Another runtime that took down all, by a GC, knows of no names.
+        for network in os.listdir(f"{STATE}/names") if os.path.isdir(f"{STATE}/names") else ():
+            _forget_names(network, container_id)
     for network, _id, ifname in released:
         _forget_names(network, container_id)
         log.event(f"released what was left on {network}, {ifname}")

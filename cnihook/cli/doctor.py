@@ -18,6 +18,7 @@ from cnihook.doctor import (
     programs,
     requests,
     ruleset,
+    sharing,
     traffic,
     writable,
 )
@@ -104,6 +105,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "permissions": writable.check,
         "records": leftovers.check_records,
         "attachments": leftovers.check_attachments,
+        "networks of other runtimes": sharing.check,
         "damaged records": leftovers.check_damaged,
         "forwarding": traffic.check_forwarding,
         "router advertisements": advertisements.check,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.host import Container, Host
-from tests.support.oci import CNIHOOK, RESULTS, bridge, configure
+from tests.support.oci import CNIHOOK, RESULTS, bridge, call_hook, configure
 
 POD = "0ec02c95e0d70f6d0ec02c95e0d70f6d0ec02c95e0d70f6d0ec02c95e0d70f6d"
 ARGS = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-7;K8S_POD_INFRA_CONTAINER_ID={POD}"
@@ -137,6 +137,45 @@ def test_suggestion_for_a_pod_that_is_gone_works(host: Host, pods: list[Containe
     assert cnihook(host, *suggestion).returncode == 0
     assert cnihook(host, "check", "--container", POD).returncode == 2  # nothing is on record
     end(host)
+
+
+@pytest.mark.parametrize("is_disabled", [False, True], ids=["gc", "disableGC"])
+def test_network_of_two_runtimes(host: Host, pods: list[Container], is_disabled: bool) -> None:
+    """GC of the other runtime, with the executables that it calls, releases what it does not list."""
+    plugins = "/run/.host/plugins"
+    host.run(CNIHOOK, "install-plugins", plugins)
+    if is_disabled:
+        configure(host, NETWORK | {"disableGC": True})
+    container = host.container("own", process=True)
+    state = state_of(container)
+    assert call_hook(host, "createRuntime", state).returncode == 0
+
+    shared = [one for one in all_findings(host) if one["kind"] == "network-of-two-runtimes"]
+    assert len(shared) == int(not is_disabled)
+    if shared:
+        assert POD in shared[0]["what"] and "own" in shared[0]["what"]
+        assert "/etc/cni/net.d/10-net.conflist" in shared[0]["remedy"]
+    cnihook(host, "gc", "pods", "--cni-path", plugins, "--keep", POD, "--keep", "second")
+    assert [name for name in host.listdir(RESULTS) if "own" in name] == ["pods-own-eth0"] * int(is_disabled)
+
+    container.destroy()
+    assert call_hook(host, "poststop", state | {"status": "stopped"}).returncode == 0
+    assert "network-of-two-runtimes" not in [one["kind"] for one in all_findings(host)]
+    configure(host, NETWORK)
+    end(host)
+
+
+def state_of(container: Container) -> dict[str, Any]:
+    """Return the state that the hook gets for a container."""
+    bundle = "/run/.host/own"
+    namespaces = {"linux": {"namespaces": [{"type": "network"}]}, "root": {"path": "rootfs"}}
+    container.host.write(f"{bundle}/config.json", json.dumps(namespaces))
+    return {"id": "own", "pid": container.pid, "bundle": bundle, "ociVersion": "1.0.2", "status": "created"}
+
+
+def all_findings(host: Host) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = json.loads(cnihook(host, "doctor", "--json").stdout)
+    return listed
 
 
 def test_pods_are_shown_by_name(host: Host, pods: list[Container], tmp_path: Path) -> None:
