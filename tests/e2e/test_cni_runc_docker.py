@@ -60,6 +60,17 @@ def test_network_is_up_before_the_first_instruction(docker: Docker, host: Host) 
     assert attached(host) == []
 
 
+def test_annotation_requests_the_same(docker: Docker, host: Host) -> None:
+    if "--annotation" not in docker("run", "--help").stdout:
+        pytest.skip("docker has --annotation from version 24 on")
+    runtime = ("--runtime", "cni", "--network", "none")
+
+    done = docker("run", "--rm", *runtime, "--annotation", "cnihook.ip=10.22.0.9", IMAGE, "ip", "-o", "addr")
+
+    assert "eth0    inet 10.22.0.9/16" in done.stdout
+    assert attached(host) == []
+
+
 def test_what_it_wants_is_nowhere_to_be_seen_in_it(docker: Docker, host: Host) -> None:
     """Nor for `docker exec` and health checks, nor in an image of it: who reads it could use it again."""
     wish = asking(networks="mynet:net5", ip="10.22.0.55")

@@ -120,6 +120,7 @@ PROGRAMS = {
     "fuzz",
     "soak",
     "test",
+    "test-on",
 }  # for those who work on this, not part of it
 
 
