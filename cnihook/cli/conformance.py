@@ -22,10 +22,20 @@ DESCRIPTION = """\
 Black-box checks of the CNI protocol, against plugins in any language, or against a runtime.
 
 Each check runs in a throw-away host, namespaces of its own; nothing is left on this machine.  Plugins of the
-reference's names are known; any other needs a configuration that works for it.  The exit code is 0 if all
-promises are kept, 1 if one is broken, 2 if nothing could be checked.
+reference's names are known; any other needs a configuration that works for it.
 """
 EPILOG = """\
+outcomes:
+  ok    the promise is kept
+  FAIL  it is broken, and the specification says "must" or gives the procedure
+  note  it is broken, and the specification says "should" or "may", or has no rule
+  skip  it does not apply, or could not be tried; the table shows -
+
+exit codes:
+  0  no check fails; notes do not count
+  1  a check fails
+  2  nothing could be checked
+
 examples:
   cnihook conformance /opt/cni/bin
   cnihook conformance ./my-plugin --config my-net.conflist --check del-twice

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a check is, and what can come of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,26 @@ class Broken(Exception):
     """The promise was not kept, and why."""
 
 
+class Deviation(Broken):
+    """A "should" or a "may" of the specification was not followed: a note, whatever the check."""
+
+
 class Skipped(Exception):
     """The check says nothing about this plugin, and why."""
 
 
+@contextmanager
+def deviation() -> Iterator[None]:
+    """A part of a check that rests on a "should", in one that rests on a "must"."""
+    try:
+        yield
+    except Broken as error:
+        raise Deviation(str(error)) from None
+
+
 @dataclass(frozen=True)
 class Check:
-    """`section` is where the specification says so, `must` whether it leaves no choice."""
+    """`section` is where the specification says so; `must` is False if it leaves a choice, or is silent."""
 
     name: str
     promise: str
@@ -58,7 +72,9 @@ class Register:
     ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
         """The decorator.  `kinds`: of plugins that it concerns, all if empty; `since`: a version.
 
-        What the specification says one "should" do has must=False: then a broken promise is a note.
+        must=False unless a sentence of the specification says "must", "required" or "shall", or gives the
+        procedure: then a broken promise is a note.  A check that rests on a "must" raises Deviation for
+        those parts of it that are a "should".
         """
 
         def register(function: Callable[[Any], None]) -> Callable[[Any], None]:

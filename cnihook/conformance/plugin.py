@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnihook.conformance.check import Broken
+from cnihook.conformance.check import Broken, Deviation
 
 TIMEOUT = 20.0  # seconds: whoever takes longer hangs
 _ADMINISTRATORS = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -73,13 +73,25 @@ class Answer:
         try:
             found = json.loads(self.stdout)
         except ValueError as error:
-            raise Broken(f"{self.command}: the error on stdout is no JSON: {error}") from None
+            raise Deviation(f"{self.command}: the error on stdout is not JSON: {error}") from None
         if not isinstance(found, dict):
-            raise Broken(f"{self.command}: the error on stdout is no JSON object")
+            raise Deviation(f"{self.command}: the error on stdout is not a JSON object")
         return found
 
+    def looks_like_error(self) -> bool:
+        """True if stdout has the keys of an error."""
+        try:
+            error = json.loads(self.stdout)
+        except ValueError:
+            return False
+        return isinstance(error, dict) and "code" in error and "msg" in error
+
     def expect_error(self, what: str, codes: Sequence[int] = (), names: Sequence[str] = ()) -> None:
-        """The request was refused, with one of these codes, and the error says these words."""
+        """Raise Broken if the request succeeds, crashes the plugin or has no end.
+
+        SPEC.md, "Errors": a plugin must exit with another status than 0, and should print an error.  So an
+        error without JSON, with a code that is not in `codes`, or without one of `names`, is a Deviation.
+        """
         if self.timed_out:
             raise Broken(f"{what}: no answer within {TIMEOUT:g} s")
         if self.status == 0:
@@ -89,14 +101,14 @@ class Answer:
         error = self.error()
         code = error.get("code")
         if not isinstance(code, int) or isinstance(code, bool) or not isinstance(error.get("msg"), str):
-            raise Broken(f'{what}: an error needs "code", a number, and "msg", a text')
+            raise Deviation(f'{what}: an error needs "code", a number, and "msg", a text')
         if codes and code not in codes:
             wanted = " or ".join(str(code) for code in codes)
-            raise Broken(f"{what}: refused with code {code} ({error['msg']}), expected {wanted}")
+            raise Deviation(f"{what}: refused with code {code} ({error['msg']}), expected {wanted}")
         said = f"{error['msg']} {error.get('details', '')}"
         missing = [word for word in names if word not in said]
         if missing:
-            raise Broken(f"{what}: the error does not name {', '.join(missing)}: {said.strip()}")
+            raise Deviation(f"{what}: the error does not name {', '.join(missing)}: {said.strip()}")
 
 
 def environment(variables: Mapping[str, str]) -> "dict[str, str]":

@@ -81,8 +81,9 @@ class Report:
 
     def _legend(self) -> str:
         return (
-            "ok: the promise is kept    FAIL: it is not    -: it does not apply, or could not be tried\n"
-            'note: it is not, and the specification says "should", or nothing\n'
+            "ok: the promise is kept    -: it does not apply, or could not be tried\n"
+            'FAIL: it is broken, and the specification says "must" or gives the procedure\n'
+            'note: it is broken, and the specification says "should" or "may", or has no rule\n'
         )
 
     # What is behind it
@@ -215,7 +216,7 @@ def listing(checks: Iterable[Check], width: int = 80) -> str:
     """All checks with where the specification says so, and what they promise."""
     parts = []
     for check in checks:
-        level = "" if check.must else "; advice"
+        level = "" if check.must else "; note"
         promise = textwrap.fill(check.promise, width, initial_indent="    ", subsequent_indent="    ")
         parts.append(f"{check.name}  [{check.section}{level}]\n{promise}\n")
     return "".join(parts)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cnihook.conformance import case as cases
 from cnihook.conformance.case import Case, Subject
-from cnihook.conformance.check import FAIL, NOTE, OK, SKIP, Broken, Check, Outcome, Skipped
+from cnihook.conformance.check import FAIL, NOTE, OK, SKIP, Broken, Check, Deviation, Outcome, Skipped
 from cnihook.conformance.host import run_in_host
 from cnihook.lean.words import describe
 from cnihook.linux import libc
@@ -135,7 +135,8 @@ def _judge(check: Check, make: Callable[[], Any]) -> Callable[[], Any]:
         except Skipped as reason:
             mark, why = SKIP, str(reason)
         except Broken as error:
-            mark, why = FAIL if check.must else NOTE, str(error)
+            mark = FAIL if check.must and not isinstance(error, Deviation) else NOTE
+            why = str(error)
         except Exception as error:
             # An answer so odd that the check stumbles over it, or a fault of the check.
             mark, why = FAIL, f"unexpected: {type(error).__name__}: {describe(error)}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnihook.conformance.case import FOLDER
-from cnihook.conformance.check import Broken, Check, Outcome
+from cnihook.conformance.check import Broken, Check, Deviation, Outcome
 from cnihook.conformance.host import Container
 from cnihook.conformance.plugin import TIMEOUT, cut, environment
 from cnihook.conformance.run import NotRun, Progress, Work, run_checks
@@ -49,14 +49,13 @@ class Ran:
             raise Broken(f"{what}: exit {self.status}: {cut(self.stderr or self.stdout, 200)}")
 
     def expect_error(self, what: str, *words: str) -> None:
-        """It exits with an error, and says these words, on whichever stream."""
+        """Raise Broken if it exits with 0, Deviation if a word is on neither stream."""
         if self.status == 0:
             raise Broken(f"{what}: exit 0")
         for word in words:
             if word not in self.stdout + self.stderr:
-                raise Broken(
-                    f"{what}: {word!r} is not in what it says: {cut(self.stderr or self.stdout, 200)}"
-                )
+                output = cut(self.stderr or self.stdout, 200)
+                raise Deviation(f"{what}: {word!r} is not in its output: {output}")
 
     def of(self, command: str) -> "list[Call]":
         return [one for one in self.calls if one.command == command]

@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from cnihook.conformance.check import Broken
+from cnihook.conformance.check import Broken, Deviation, deviation
 from cnihook.conformance.check import runtime_check as check
 from cnihook.conformance.check import runtime_check as checks
 from cnihook.conformance.runtime import NETWORK, PLUGINS, RuntimeCase
@@ -13,9 +13,7 @@ from cnihook.conformance.standin import Call
 
 __all__ = ["checks"]
 
-_VARIABLES = (
-    "CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH",
-)  # fmt: skip
+_REQUIRED = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH")  # CNI_ARGS: optional
 _ADD = "3 Adding an attachment"
 _DEL = "3 Deleting an attachment"
 _CHECK = "3 Checking an attachment"
@@ -69,7 +67,7 @@ def name_version(case: RuntimeCase) -> None:
 def variables(case: RuntimeCase) -> None:
     calls = case.works("add").expect_order("ADD", *PLUGINS)
     for call in calls:
-        for name in _VARIABLES:
+        for name in _REQUIRED:
             if name not in call.variables:
                 raise Broken(f"{call.type} gets no {name}")
             _same(call.variables[name], calls[0].variables[name], f"{name} of {call.type}")
@@ -81,6 +79,9 @@ def variables(case: RuntimeCase) -> None:
     _same(mine["CNI_IFNAME"], "eth0", "CNI_IFNAME")
     if str(case.plugins.bin) not in mine["CNI_PATH"].split(":"):
         raise Broken(f"CNI_PATH is {mine['CNI_PATH']!r}")
+    for call in calls:
+        if "CNI_ARGS" not in call.variables:
+            raise Deviation(f"{call.type} gets no CNI_ARGS")
 
 
 @check("ifname-args", "CNI_IFNAME and CNI_ARGS reach the plugins", _ATTACHMENT)
@@ -106,6 +107,7 @@ _CAP_ARGS = json.dumps({"portMappings": _PORTS, "unasked": 1})
     "runtime-config",
     "runtimeConfig has what the plugin declares and the runtime gives; without any it is absent",
     "3 Deriving runtimeConfig",
+    must=False,
 )
 def runtime_config(case: RuntimeCase) -> None:
     case.configure(plugins=_CAPABLE)
@@ -118,9 +120,11 @@ def runtime_config(case: RuntimeCase) -> None:
         for name, wanted in (("first", {"portMappings": _PORTS}), ("second", None), ("third", None)):
             if name not in calls:
                 raise Broken(f"{name} gets no {command}")
-            _same(calls[name].conf.get("runtimeConfig"), wanted, f"{command}: runtimeConfig of {name}")
+            _same(
+                calls[name].conf.get("runtimeConfig") or None, wanted, f"{command}: runtimeConfig of {name}"
+            )
             if wanted is None and "runtimeConfig" in calls[name].conf:
-                raise Broken(f"{command}: runtimeConfig of {name} is there, though empty")
+                raise Deviation(f"{command}: runtimeConfig of {name} is there, though empty")
 
 
 @check("capabilities", "capabilities are the runtime's to read, and no plugin gets them", _DERIVING)
@@ -131,7 +135,7 @@ def capabilities(case: RuntimeCase) -> None:
             raise Broken(f"{call.type} gets capabilities")
 
 
-@check("reserved-keys", "keys cni.dev/ of a file reach no plugin", _DERIVING)
+@check("reserved-keys", "keys cni.dev/ of a file reach no plugin", _DERIVING, must=False)
 def reserved_keys(case: RuntimeCase) -> None:
     case.configure(plugins=[{"cni.dev/attachments": [], "cni.dev/other": 1}, {}, {}])
     for call in case.works("add").expect_order("ADD", *PLUGINS):
@@ -188,7 +192,8 @@ def add_odd_errors(case: RuntimeCase) -> None:
     case.run("add").expect_error("add, after exit 2 and no JSON")
     for text in ("not json", ""):
         case.plugins.answer("second", "ADD", text)
-        case.run("add").expect_error(f"add, after exit 0 and {text!r} on stdout")
+        with deviation():
+            case.run("add").expect_error(f"add, after exit 0 and {text!r} on stdout")
 
 
 @check("stderr", "what a plugin says on stderr comes out on stderr", "2 Overview", must=False)
@@ -198,7 +203,7 @@ def stderr(case: RuntimeCase) -> None:
         raise Broken("it is lost")
 
 
-@check("stdin-unread", "a plugin need not read its configuration", "2 Overview")
+@check("stdin-unread", "a plugin need not read its configuration", "2 Overview", must=False)
 def stdin_unread(case: RuntimeCase) -> None:
     case.configure(plugins=[{"args": {"x": "y" * 300_000}}, {}, {}])
     case.plugins.leave_unread("first")
@@ -273,7 +278,7 @@ def del_prev_result(case: RuntimeCase) -> None:
     _prev_results(case.works("del").expect_order("DEL", *reversed(PLUGINS)), case.result(2))
 
 
-@check("del-same", "del gives the plugins the variables that add gave", _DEL)
+@check("del-same", "del gives the plugins the variables that add gave", _DEL, must=False)
 def del_same(case: RuntimeCase) -> None:
     added = case.works("add", CNI_IFNAME="net7").expect_order("ADD", *PLUGINS)[0]
     for call in case.works("del", CNI_IFNAME="net7").expect_order("DEL", *reversed(PLUGINS)):
@@ -282,7 +287,10 @@ def del_same(case: RuntimeCase) -> None:
 
 
 @check(
-    "del-old-version", "before 0.4.0 no plugin gets a prevResult on del", "0.3.1 Network Configuration Lists"
+    "del-old-version",
+    "before 0.4.0 no plugin gets a prevResult on del",
+    "0.3.1 Network Configuration Lists",
+    must=False,
 )
 def del_old_version(case: RuntimeCase) -> None:
     case.configure(version="0.3.1")
@@ -314,6 +322,7 @@ def del_past_failure(case: RuntimeCase) -> None:
     "del-twice",
     "a second del, or one without add, succeeds, and has no prevResult",
     "3 Lifecycle & Ordering",
+    must=False,
 )
 def del_twice(case: RuntimeCase) -> None:
     for what in ("without add", "a second time"):
@@ -342,14 +351,19 @@ def check_error(case: RuntimeCase) -> None:
     case.run("check").expect_error("check", "address is gone")
 
 
-@check("check-disabled", "with disableCheck, check succeeds and calls nobody", _CHECK)
+@check("check-disabled", "with disableCheck, check succeeds and calls no plugin", _CHECK)
 def check_disabled(case: RuntimeCase) -> None:
     case.configure(disableCheck=True)
     case.works("add")
     case.works("check").expect_order("CHECK")
 
 
-@check("check-old-version", "before 0.4.0 there is no CHECK: check is an error, and calls nobody", "2 CHECK")
+@check(
+    "check-old-version",
+    "before 0.4.0 there is no CHECK: check is an error, and calls no plugin",
+    "2 CHECK",
+    must=False,
+)
 def check_old_version(case: RuntimeCase) -> None:
     case.configure(version="0.3.1")
     case.works("add")
@@ -369,13 +383,13 @@ def _recent(case: RuntimeCase, **keys: Any) -> None:
 def gc(case: RuntimeCase) -> None:
     _recent(case)
     for call in case.works("gc").expect_order("GC", *PLUGINS):
-        for name in _VARIABLES:
-            if name not in call.variables:
-                raise Broken(f"{call.type} gets no {name}")
+        if "CNI_PATH" not in call.variables:  # required for GC, unlike for ADD
+            raise Broken(f"{call.type} gets no CNI_PATH")
         for name in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"):
-            _same(call.variables[name], "", f"{name} of {call.type}")
+            if call.variables.get(name):
+                raise Deviation(f"{name} of {call.type} is {call.variables[name]!r}")
         if "prevResult" in call.conf:
-            raise Broken(f"{call.type} gets a prevResult")
+            raise Deviation(f"{call.type} gets a prevResult")
         _same(call.conf.get("name"), NETWORK, "the name")
 
 
@@ -419,36 +433,54 @@ def gc_error(case: RuntimeCase) -> None:
     ran.expect_order("GC", *PLUGINS)
 
 
-@check("gc-old-version", "before 1.1.0 there is no GC: gc succeeds and no plugin is called with it", _GC)
+@check(
+    "gc-old-version",
+    "before 1.1.0 there is no GC: gc succeeds and no plugin is called with it",
+    _GC,
+    must=False,
+)
 def gc_old_version(case: RuntimeCase) -> None:
     case.works("gc").expect_order("GC")
 
 
-@check("gc-disabled", "with disableGC, gc succeeds and calls nobody", _LIST)
+@check("gc-disabled", "with disableGC, gc succeeds and calls no plugin", _LIST)
 def gc_disabled(case: RuntimeCase) -> None:
     _recent(case, disableGC=True)
-    if case.works("gc").calls:
+    ran = case.run("gc")
+    if ran.calls:
         raise Broken("plugins are called")
+    with deviation():
+        ran.expect_success("gc")
 
 
 # STATUS
 
 
-@check("status", "status calls every plugin in order", "2 STATUS")
+@check("status", "status calls every plugin in order", "2 STATUS", must=False)
 def status(case: RuntimeCase) -> None:
     _recent(case)
     for call in case.works("status").expect_order("STATUS", *PLUGINS):
         _same(call.conf.get("name"), NETWORK, "the name")
 
 
-@check("status-error", "a plugin that is not available makes status an error that says why", "2 STATUS")
+@check(
+    "status-error",
+    "a plugin that is not available makes status an error that says why",
+    "2 STATUS",
+    must=False,
+)
 def status_error(case: RuntimeCase) -> None:
     _recent(case)
     case.plugins.fail("second", "STATUS", 50, "pool is exhausted")
     case.run("status").expect_error("status", "pool is exhausted")
 
 
-@check("status-old-version", "before 1.1.0 there is no STATUS: status succeeds and calls nobody", "2 STATUS")
+@check(
+    "status-old-version",
+    "before 1.1.0 there is no STATUS: status succeeds and calls no plugin",
+    "2 STATUS",
+    must=False,
+)
 def status_old_version(case: RuntimeCase) -> None:
     case.works("status").expect_order("STATUS")
 

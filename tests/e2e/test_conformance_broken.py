@@ -35,7 +35,23 @@ CHECKS = plugin_checks.checks.checks
 RULES = [name for name in CHECKS if name != "ipam-released"]
 # Breaking this is not yet a rule of the text, so the small plugin always does.
 ALWAYS = {"key-case"}
-IPAM_RULES = {"gc", "gc-empty-list", "gc-no-list", "gc-ifname", "gc-other-network", "gc-old-key", "gc-twice"}
+IPAM_RULES = {
+    "gc-keeps",
+    "gc-removes",
+    "gc-empty-list",
+    "gc-no-list",
+    "gc-ifname",
+    "gc-other-network",
+    "gc-old-key",
+    "gc-twice",
+}
+
+
+# What the specification leaves open in checks that rest on a "must": an error without JSON, with a code of
+# the plugin's own, and another configuration for the delegate.
+OPEN = {"error-text", "error-code", "delegate-conf"}
+# With these no ADD works after the first, and nothing would be tried.
+REFUSE_ADD = {"add-after-del", "prev-result-tolerated"}
 
 
 def kind_for(rule: str) -> str:
@@ -65,6 +81,23 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     pairs = [(small_plugin(folder / rule, kind_for(rule), rule), CHECKS[rule]) for rule in RULES]
     outcomes = run_checks([work_of(*pair) for pair in pairs], lambda *_: None)
     return {outcome.check.name: outcome for outcome in outcomes}
+
+
+@pytest.mark.parametrize("error", ["error-text", "error-code"])
+def test_plugin_that_follows_no_should_fails_no_check(tmp_path: Path, error: str) -> None:
+    """All at once, in each of its roles; what a "must" demands it does."""
+    need_root()
+    need("ip", "nft")
+    shoulds = {name for name, check in CHECKS.items() if not check.must}
+    broken = " ".join(sorted((shoulds | OPEN) - {"error-text", "error-code", *REFUSE_ADD} | {error}))
+    subjects = [small_plugin(tmp_path / kind, kind, broken) for kind in CONFS]
+
+    outcomes = run_pairs([(one, check) for one in subjects for check in CHECKS.values()], lambda *_: None)
+
+    failed = [one for one in outcomes if one.mark == FAIL]
+    assert "\n".join(f"{one.check.name}: {one.why}\n{one.sent}\n{one.came}" for one in failed) == ""
+    noted = {one.check.name for one in outcomes if one.mark == NOTE}
+    assert {"del", "gc-removes", "check-link-gone", "delegate-released", "error-json"} <= noted
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 """The suite finds what a runtime does wrong: a small one breaks one rule after the other."""
 
 import os
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -45,6 +46,19 @@ def test_broken_rule_is_found(broken: dict[str, Outcome], rule: str) -> None:
 
     assert outcome.mark == (FAIL if outcome.check.must else NOTE), outcome
     assert outcome.why and not outcome.why.startswith("unexpected"), outcome.why
+
+
+def test_runtime_that_follows_no_should_fails_no_check() -> None:
+    """All at once; what the specification demands it does."""
+    need_root()
+    shoulds = [name for name, check in CHECKS.items() if not check.must]
+    broken = " ".join([*shoulds, "optional-variables", "empty-runtime-config", "message"])
+    command = shlex.join(word.format(rule=broken) for word in COMMAND)
+
+    outcomes = run_runtime(command, list(CHECKS.values()), lambda *_: None)
+
+    assert [f"{one.check.name}: {one.why}\n{one.came}" for one in outcomes if one.mark == FAIL] == []
+    assert {"reserved-keys", "del-twice"} <= {one.check.name for one in outcomes if one.mark == NOTE}
 
 
 def test_sound_runtime_breaks_no_rule(no_cni_in_environment: None) -> None:

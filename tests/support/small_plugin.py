@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small CNI plugin; with BROKEN in its environment it breaks the promise of the check of that name.
+"""A small CNI plugin; with BROKEN in its environment it breaks the promises of the checks of these names.
 
 `role` in its configuration says what it is: an interface plugin (a veth pair), an IPAM plugin, or a chained
 one.  It shares no code with cnihook, so that what the suite says of it is said of the suite alone.  It is
@@ -29,7 +29,7 @@ NEEDS = {
     "STATUS": [],
 }
 KNOWN = {"cniVersion", "name", "type", "role", "ipam", "prevResult", "args"}
-RULE = os.environ.get("BROKEN", "")
+RULES = set(os.environ.get("BROKEN", "").split())
 COMMAND = os.environ.get("CNI_COMMAND", "")
 CONTAINER = os.environ.get("CNI_CONTAINERID", "")
 NETNS = os.environ.get("CNI_NETNS", "")
@@ -47,7 +47,7 @@ class Refused(Exception):
 
 def main() -> None:
     if not COMMAND:
-        print("small plugin", file=sys.stdout if RULE == "about" else sys.stderr)
+        print("small plugin", file=sys.stdout if "about" in RULES else sys.stderr)
         return
     version = "1.1.0"
     try:
@@ -58,7 +58,8 @@ def main() -> None:
         conf = read_conf()
         check_name(conf.get("name", ""))
         version = check_version(conf)
-        if RULE == "unknown-keys" and set(conf) - KNOWN - {"cni.dev/valid-attachments"}:
+        unknown = [key for key in conf if key not in KNOWN and not key.startswith("cni.dev/")]
+        if "unknown-keys" in RULES and unknown:
             raise Refused(7, "unknown keys")
         roles = {"ipam": Ipam, "chained": Chained}
         plugin = roles.get(conf.get("role", ""), Plugin)(conf, version)
@@ -67,38 +68,44 @@ def main() -> None:
         operations[COMMAND]()
     except Refused as error:
         told = {"cniVersion": version, "code": error.code, "msg": str(error)}
-        if RULE == "error-version":
+        if "error-version" in RULES:
             del told["cniVersion"]
+        if "error-code" in RULES:
+            told["code"] = 999
+        if "error-text" in RULES:
+            sys.exit(str(error))
         print(json.dumps(told))
-        sys.exit(0 if RULE == "error-json" else 1)
+        sys.exit(0 if "error-json" in RULES else 1)
 
 
 def show_versions() -> None:
-    if RULE == "version-alone" and not CONTAINER:
+    if "version-alone" in RULES and "CNI_CONTAINERID" not in os.environ:
         raise Refused(4, "CNI_CONTAINERID is missing")
-    supported: Any = "1.1.0" if RULE == "version-lists" else VERSIONS
+    if "version-stdin" in RULES:
+        read_conf()
+    supported: Any = "1.1.0" if "version-lists" in RULES else VERSIONS
     print(json.dumps({"cniVersion": "1.1.0", "supportedVersions": supported}))
 
 
 def check_environment() -> None:
     if COMMAND not in NEEDS:
-        if RULE == "unknown-command":
+        if "unknown-command" in RULES:
             sys.exit(0)
         raise Refused(4, f"unknown CNI_COMMAND {COMMAND}")
     missing = [name for name in NEEDS[COMMAND] if not os.environ.get(name)]
     if missing:
-        if RULE == f"env-{COMMAND.lower()}":
+        if f"env-{COMMAND.lower()}" in RULES:
             sys.exit(0)
         raise Refused(4, f"missing {' '.join(missing)}")
     if COMMAND in ("GC", "STATUS"):
         return
-    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", CONTAINER) and RULE != "container-id":
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", CONTAINER) and "container-id" not in RULES:
         raise Refused(4, "bad CNI_CONTAINERID")
-    if RULE == "names-longest" and len(CONTAINER) > 32:
+    if "names-longest" in RULES and len(CONTAINER) > 32:
         raise Refused(4, "CNI_CONTAINERID is too long")
-    if not good_ifname(IFNAME) and RULE != "ifname":
+    if not good_ifname(IFNAME) and "ifname" not in RULES:
         raise Refused(4, "bad CNI_IFNAME")
-    if RULE == "cni-args" and "K8S" in os.environ.get("CNI_ARGS", ""):
+    if "cni-args" in RULES and "K8S" in os.environ.get("CNI_ARGS", ""):
         raise Refused(4, "unknown key in CNI_ARGS")
 
 
@@ -107,13 +114,13 @@ def good_ifname(name: str) -> bool:
 
 
 def read_conf() -> Any:
-    lenient = RULE in ("stdin-broken", "stdin-absent")
+    lenient = bool(RULES & {"stdin-broken", "stdin-absent"})
     try:
-        if RULE in ("stdin-late", "stdin-huge"):
+        if "stdin-late" in RULES:
             text = os.read(0, 65536)
         else:
             with open(0, "rb", closefd=False) as file:
-                text = file.read()
+                text = file.read(65536 if "stdin-huge" in RULES else -1)
         conf = json.loads(text)
         if not isinstance(conf, dict):
             raise ValueError("it is no object")
@@ -125,27 +132,27 @@ def read_conf() -> Any:
 
 
 def check_name(name: Any) -> None:
-    if RULE != "network-name" and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", str(name)):
+    if "network-name" not in RULES and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", str(name)):
         raise Refused(7, "bad network name")
 
 
 def check_version(conf: Any) -> str:
-    version = conf.get("cniVersion", "1.1.0" if RULE == "version-missing" else "0.1.0")
+    version = conf.get("cniVersion", "1.1.0" if "version-missing" in RULES else "0.1.0")
     if version not in VERSIONS:
-        if RULE == "version-unknown":
+        if "version-unknown" in RULES:
             return "1.1.0"
         raise Refused(1, f"version {version} is not supported")
     if VERSIONS.index(version) < VERSIONS.index(SINCE[COMMAND]):
-        if RULE == "operation-version":
+        if "operation-version" in RULES:
             sys.exit(0)
         raise Refused(1, f"{version} has no {COMMAND}")
     return str(version)
 
 
 def print_result(result: Any, version: str) -> None:
-    if RULE == "add-only-json":
+    if "add-only-json" in RULES:
         print("time=now level=info msg=added")
-    wrong = RULE == f"result-{version}"
+    wrong = f"result-{version}" in RULES
     if version < "0.3.0" and not wrong:
         shaped: Any = {}
         for ip in result["ips"]:
@@ -205,28 +212,28 @@ class Plugin:
         self.conf = conf
         self.version = version
         self.prev = conf.get("prevResult")
-        if RULE == "prev-result-tolerated" and self.prev and COMMAND == "ADD":
+        if "prev-result-tolerated" in RULES and self.prev and COMMAND == "ADD":
             crash()
 
     def add(self) -> None:
-        if RULE == "netns-missing" and not os.path.exists(NETNS):
+        if "netns-missing" in RULES and not os.path.exists(NETNS):
             print_result({"ips": []}, self.version)
             return
-        if RULE == "add" or (RULE == "add-after-del" and self.was_here()):
+        if "add" in RULES or ("add-after-del" in RULES and self.was_here()):
             raise Refused(100, "not today")
         name = namespace()
-        host = "veth-small" if RULE == "parallel" else f"v{os.urandom(4).hex()}"
-        if RULE == "add-existing":
+        host = "veth-small" if "parallel" in RULES else f"v{os.urandom(4).hex()}"
+        if "add-existing" in RULES:
             ip("-n", name, "link", "del", IFNAME, check=False)
         ip("link", "add", host, "type", "veth", "peer", "name", IFNAME, "netns", name)
-        if RULE == "del-host":
+        if "del-host" in RULES:
             ip("link", "add", f"x{os.urandom(4).hex()}", "type", "veth")
         try:
             print_result(self.set_up(name, host), self.version)
         except Refused:
-            if RULE != "delegate-released":
+            if "delegate-released" not in RULES:
                 self.delegate("DEL", quiet=True)
-            if RULE != "delegate-refuses-clean":
+            if "delegate-refuses-clean" not in RULES:
                 ip("link", "del", host)
             raise
 
@@ -252,10 +259,10 @@ class Plugin:
         ip("-n", name, "-batch", "-", stdin="\n".join(lines))
         (outer,) = ip("link", "show", host)
         (inner,) = ip("-n", name, "link", "show", IFNAME)
-        mac = "02:00:00:00:00:99" if RULE == "result-interface" else inner["address"]
-        sandbox = "/somewhere/else" if RULE == "result-sandbox" else NETNS
-        ips = [{**one, "interface": 7 if RULE == "result-indexes" else 1} for one in given["ips"]]
-        if RULE == "result-addresses":
+        mac = "02:00:00:00:00:99" if "result-interface" in RULES else inner["address"]
+        sandbox = "/somewhere/else" if "result-sandbox" in RULES else NETNS
+        ips = [{**one, "interface": 7 if "result-indexes" in RULES else 1} for one in given["ips"]]
+        if "result-addresses" in RULES:
             ips[0]["address"] = "10.77.0.0/24"
         result = given | {
             "interfaces": [
@@ -264,58 +271,59 @@ class Plugin:
             ],
             "ips": ips,
         }
-        if RULE in ("result-routes", "result-dns"):
-            result.pop(RULE.removeprefix("result-"), None)
+        for key in ("routes", "dns"):
+            if f"result-{key}" in RULES:
+                result.pop(key, None)
         return result
 
     def delete(self) -> None:
-        if RULE == "del-no-prev-result" and not self.prev:
+        if "del-no-prev-result" in RULES and not self.prev:
             raise Refused(100, "prevResult is missing")
-        if RULE == "del-bad-prev-result" and self.prev and "/" not in self.prev["ips"][0]["address"]:
+        if "del-bad-prev-result" in RULES and self.prev and "/" not in self.prev["ips"][0]["address"]:
             raise Refused(6, "prevResult is wrong")
-        if RULE == "del-empty-netns" and not NETNS:
+        if "del-empty-netns" in RULES and not NETNS:
             raise Refused(4, "CNI_NETNS is missing")
-        if RULE == "del-others":
+        if "del-others" in RULES:
             for other in os.listdir("/run/netns"):
                 ip("-n", other, "link", "del", IFNAME, check=False)
-        if RULE == "del-host-links-gone" and len(ip("link")) == 1:
+        if "del-host-links-gone" in RULES and len(ip("link")) == 1:
             raise Refused(100, "the host has no links")
         gone = not NETNS or not os.path.exists(NETNS)
-        if gone and NETNS and RULE in ("del-netns-gone", "del-failed-add"):
+        if gone and NETNS and "del-netns-gone" in RULES:
             raise Refused(100, f"{NETNS} is gone")
-        if not gone and RULE != "del":
+        if not gone and "del" not in RULES:
             self.delete_link()
-        if gone and RULE == "delegate-del-no-netns":
+        if gone and "delegate-del-no-netns" in RULES:
             return
-        self.delegate("DEL", quiet=RULE == "delegate-del-error")
-        if RULE == "quiet":
+        self.delegate("DEL", quiet="delegate-del-error" in RULES)
+        if "quiet" in RULES:
             print("{}")
 
     def delete_link(self) -> None:
         name = os.path.basename(NETNS)
-        strict = RULE in ("del-twice", "del-link-gone", "del-never-added")
+        strict = bool(RULES & {"del-twice", "del-link-gone", "del-never-added", "del-failed-add"})
         ip("-n", name, "link", "del", IFNAME, check=strict)
-        if RULE == "add-other-ifname":
+        if "add-other-ifname" in RULES:
             ip("-n", name, "link", "del", "eth0", check=False)
 
     def check(self) -> None:
-        if RULE == "check":
+        if "check" in RULES:
             raise Refused(100, "nothing is as it should be")
         if not self.prev:
-            if RULE == "check-prev-result":
+            if "check-prev-result" in RULES:
                 return
             raise Refused(7, "prevResult is missing")
         interfaces = self.prev.get("interfaces", [])
-        if RULE == "check-later-plugins" and len(interfaces) != 2:
+        if "check-later-plugins" in RULES and len(interfaces) != 2:
             raise Refused(100, "there are strange interfaces")
-        if RULE == "check-route" and any("gw" not in one for one in self.prev.get("routes", [])):
+        if "check-route" in RULES and any("gw" not in one for one in self.prev.get("routes", [])):
             raise Refused(100, "a route is missing")
         links = {one["ifname"]: one for one in ip("-n", namespace(), "address", "show")}
-        if IFNAME not in links and RULE not in ("check-link-gone", "check-not-added"):
+        if IFNAME not in links and not RULES & {"check-link-gone", "check-not-added"}:
             raise Refused(100, f"{IFNAME} is missing")
         found = [one["local"] for one in links.get(IFNAME, {}).get("addr_info", [])]
         for one in self.prev["ips"]:
-            blind = RULE in ("check-address-gone", "check-link-gone", "check-not-added")
+            blind = bool(RULES & {"check-address-gone", "check-link-gone", "check-not-added"})
             if one["address"].split("/")[0] not in found and not blind:
                 raise Refused(100, f"{one['address']} is missing")
         self.delegate("CHECK")
@@ -324,25 +332,26 @@ class Plugin:
         self.delegate("GC")
 
     def status(self) -> None:
-        if RULE == "status":
+        if "status" in RULES:
             raise Refused(100, "no idea")
         self.delegate("STATUS")
 
     def delegate(self, command: str, *, quiet: bool = False) -> Any:
         delegate = self.conf.get("ipam", {}).get("type")
-        if RULE == f"delegate-{command.lower()}" and command != "ADD":
+        if f"delegate-{command.lower()}" in RULES and command != "ADD":
             return None
         folders = os.environ["CNI_PATH"].split(":") if delegate else []
         found = next((f"{one}/{delegate}" for one in folders if os.path.exists(f"{one}/{delegate}")), None)
         if not found:
-            if quiet or RULE == "delegate-missing" or command != "ADD":
+            if quiet or "delegate-missing" in RULES or command != "ADD":
                 return None
             raise Refused(100, f"there is no {delegate}")
-        conf = {"ipam": self.conf["ipam"]} if RULE == "delegate-add" else self.conf
-        status, stdout, stderr = run([found], json.dumps(conf), CNI_COMMAND=command)
-        if RULE != "delegate-stderr":
+        arguments = "" if "delegate-add" in RULES else os.environ.get("CNI_ARGS", "")
+        conf = {"ipam": self.conf["ipam"]} if "delegate-conf" in RULES else self.conf
+        status, stdout, stderr = run([found], json.dumps(conf), CNI_COMMAND=command, CNI_ARGS=arguments)
+        if "delegate-stderr" not in RULES:
             sys.stderr.write(stderr)
-        if status != 0 and not quiet and RULE != "delegate-refuses":
+        if status != 0 and not quiet and ("delegate-refuses" not in RULES or command == "STATUS"):
             error = json.loads(stdout)
             raise Refused(error["code"], error["msg"])
         return json.loads(stdout) if command == "ADD" and status == 0 else None
@@ -353,12 +362,12 @@ class Chained(Plugin):
 
     def add(self) -> None:
         if not self.prev:
-            if RULE == "prev-result-missing":
+            if "prev-result-missing" in RULES:
                 crash()
             raise Refused(7, "prevResult is missing")
-        if not self.sound() and RULE != "prev-result-bad":
+        if not self.sound() and "prev-result-bad" not in RULES:
             raise Refused(6, "prevResult is wrong")
-        if RULE == "prev-result-passed-on":
+        if "prev-result-passed-on" in RULES:
             self.prev.pop("dns", None)
         ip("-n", namespace(), "link", "set", IFNAME, "mtu", "1400")
         print_result(self.prev if isinstance(self.prev, dict) else {}, self.version)
@@ -371,7 +380,7 @@ class Chained(Plugin):
         if NETNS and os.path.exists(NETNS):
             name = os.path.basename(NETNS)
             ip("-n", name, "link", "set", IFNAME, "mtu", "1500", check=False)
-            if RULE == "del-undoes":
+            if "del-undoes" in RULES:
                 ip("-n", name, "link", "del", IFNAME, check=False)
 
     def check(self) -> None:
@@ -400,11 +409,11 @@ class Ipam(Plugin):
             with open(f"{self.folder}/{name}") as file:
                 taken.add(file.read())
         free = (f"10.77.0.{number}/24" for number in range(2, 255))
-        address = next(one for one in free if one not in taken or RULE == "ipam-different")
+        address = next(one for one in free if one not in taken or "ipam-different" in RULES)
         with open(self.mine, "w") as file:
             file.write(address)
         result: Any = {"ips": [{"address": address, "gateway": "10.77.0.1"}]}
-        if RULE == "ipam-abbreviated":
+        if "ipam-abbreviated" in RULES:
             result["interfaces"] = [{"name": IFNAME}]
         print_result(result, self.version)
 
@@ -419,26 +428,28 @@ class Ipam(Plugin):
     def collect(self) -> None:
         keys = ["cni.dev/valid-attachments", "cni.dev/attachments"]
         listed = next((self.conf[key] or [] for key in keys if key in self.conf), None)
-        if RULE == "gc-old-key":
+        if "gc-old-key" in RULES:
             listed = self.conf.get(keys[0])
-        if RULE == "gc-no-list":
+        if "gc-no-list" in RULES:
             listed = listed or []
-        if RULE == "gc-empty-list":
+        if "gc-empty-list" in RULES:
             listed = listed or None
-        if listed is None or RULE == "gc":
+        if "gc-keeps" in RULES:
+            listed = []
+        if listed is None or "gc-removes" in RULES:
             return
         keep = {f"{one['containerID']}+{one['ifname']}" for one in listed}
         ids = {one["containerID"] for one in listed}
         networks = f"{self.root}/networks"
         folders = [self.folder]
-        if RULE == "gc-other-network":
+        if "gc-other-network" in RULES:
             folders = [f"{networks}/{name}" for name in os.listdir(networks)]
         files = [f"{folder}/{name}" for folder in folders for name in os.listdir(folder)]
-        if RULE == "gc-twice" and not files:
+        if "gc-twice" in RULES and not files:
             raise Refused(100, "there is nothing to collect")
         for path in files:
             name = os.path.basename(path)
-            if name not in keep and not (RULE == "gc-ifname" and name.split("+")[0] in ids):
+            if name not in keep and not ("gc-ifname" in RULES and name.split("+")[0] in ids):
                 os.unlink(path)
 
     def status(self) -> None:
