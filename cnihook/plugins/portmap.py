@@ -80,7 +80,7 @@ class Conf:
         # The kernel remembers of each connection that it was translated.  So the marks that the reference
         # puts on packets are needed no more, nor a chain of iptables that somebody else has for that.
         conf.integer("markMasqBit", default=13, low=0, high=31)
-        if conf.has("markMasqBit") and conf.string("externalSetMarkChain"):
+        if conf.string("externalSetMarkChain") and conf.has("markMasqBit"):
             raise invalid_config("Cannot specify externalSetMarkChain and markMasqBit")
         self.snat = conf.boolean("snat", default=True)
         everybody = conf.boolean("masqAll")

@@ -66,6 +66,7 @@ class Conf:
         network, container = (_Sysctls(part.object("sysctl"), call.ifname) for part in (conf, args))
         self.sysctl_keys = network.keys + container.keys
         self.sysctls = network.values | container.values
+        _folder(call)  # "dataDir" is refused here, before anything is changed
 
 
 class _Sysctls:
