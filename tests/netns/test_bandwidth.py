@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.netns.differences import LEAVES_QDISC, ONE_CODE, VETH_ONLY
 from tests.support import bridge
 from tests.support.bandwidth import (
     CONTAINER,
@@ -34,11 +35,16 @@ from tests.support.traffic import connect
 BOTH = INGRESS | EGRESS
 IFB = ifb_name("c1")
 
-VETH_ONLY = pytest.mark.known_difference("limits veth pairs only")
-PANICS = pytest.mark.known_difference("panics")
-ONE_CODE = pytest.mark.known_difference("has one code for all that it cannot do")
-ONE_NAME = pytest.mark.known_difference("two attachments of a container to a network have one name")
-NO_UNDO = pytest.mark.known_difference("an ADD that fails leaves what it made until then")
+PANICS = pytest.mark.known_difference(
+    "panics without a limit or without a previous result",
+    here="the result is passed on, or an error",
+    right="SPEC.md, 2 ADD",
+)
+ONE_NAME = pytest.mark.known_difference(
+    "two attachments of a container to a network have one ifb; the second ADD fails",
+    here="an ifb for each",
+    right="SPEC.md, 3 Attachment Parameters",
+)
 
 
 @pytest.fixture
@@ -97,7 +103,11 @@ def test_direction_without_a_limit_is_left_alone(
     assert qdiscs(host) == expected
 
 
-@pytest.mark.known_difference("a burst that lasts for more than 274 s overflows, here to 61 bytes")
+@pytest.mark.known_difference(
+    "a burst that lasts for more than 274 s overflows, in this test to 61 bytes",
+    here="the burst is as configured",
+    right="cnihook",
+)
 def test_burst_may_be_far_above_the_rate(host: Host, container: Container) -> None:
     """Kubernetes knows no burst, and runtimes fill in one of gigabits."""
     addressed(host, container)
@@ -112,7 +122,11 @@ def test_burst_may_be_far_above_the_rate(host: Host, container: Container) -> No
     host.cni("CHECK", sent, container)
 
 
-@pytest.mark.known_difference("what may wait overflows")
+@pytest.mark.known_difference(
+    "the length of the queue overflows with a large burst",
+    here="the largest queue that the kernel has",
+    right="cnihook",
+)
 def test_largest_burst(host: Host, container: Container) -> None:
     sent = add(host, container, conf(ingressRate=8_000_000_000, ingressBurst=(0xFFFFFFFF * 8) - 1))
 
@@ -128,7 +142,11 @@ def test_rate_may_have_more_than_32_bits(host: Host, container: Container) -> No
     host.cni("CHECK", sent, container)
 
 
-@pytest.mark.known_difference("says nothing")
+@pytest.mark.known_difference(
+    "accepts a burst that holds no packet, and all packets are lost",
+    here="reported on stderr",
+    right="cnihook",
+)
 def test_burst_that_holds_no_packet_is_complained_of(host: Host, container: Container) -> None:
     """The kernel drops what is larger than the burst: such a link is slow, and then it hangs."""
     assert host.implementation
@@ -187,7 +205,9 @@ def test_without_a_limit_the_result_is_passed_on(
     assert qdiscs(host) == set()
 
 
-@PANICS
+@pytest.mark.known_difference(
+    "CHECK panics without a limit", here="succeeds", right="SPEC.md, 2 CHECK", fixed_in="1.9.1"
+)
 def test_without_a_limit_there_is_nothing_to_check(host: Host, container: Container) -> None:
     host.cni("CHECK", add(host, container, conf()), container)
 
@@ -239,7 +259,11 @@ def test_its_code_is_that_of_a_wrong_configuration(
     assert failure.value.code == 7
 
 
-@pytest.mark.known_difference("leaves it to the kernel to find out")
+@pytest.mark.known_difference(
+    "a limit of less than a byte is the kernel's error, without the key",
+    here="refused, with its key",
+    right="either",
+)
 @pytest.mark.parametrize("key", ["ingressRate", "ingressBurst"])
 def test_limit_of_less_than_a_byte_is_refused(host: Host, container: Container, key: str) -> None:
     with pytest.raises(CniFailure, match=key):
@@ -294,7 +318,9 @@ def test_link_that_the_result_does_not_name_is_refused(
     assert qdiscs(host) == set()
 
 
-@pytest.mark.known_difference("goes by the number alone, and limits another")
+@pytest.mark.known_difference(
+    "takes the peer's index without its namespace, and limits another link", here="refused", right="cnihook"
+)
 def test_pair_whose_other_end_is_elsewhere_is_refused(host: Host, container: Container) -> None:
     """Its number may be that of a link of the host, and is not, for that."""
     other = host.container()
@@ -416,8 +442,8 @@ def test_container_with_two_interfaces_on_a_network(host: Host, container: Conta
     [
         pytest.param("root handle 1: pfifo", id="root"),
         pytest.param("root handle 7: tbf rate 1mbit burst 10kb latency 1ms", id="limit"),
-        pytest.param("ingress", id="ingress", marks=NO_UNDO),
-        pytest.param("clsact", id="clsact", marks=NO_UNDO),
+        pytest.param("ingress", id="ingress", marks=LEAVES_QDISC),
+        pytest.param("clsact", id="clsact", marks=LEAVES_QDISC),
     ],
 )
 def test_qdisc_of_somebody_else_stays(host: Host, container: Container, own: str) -> None:
@@ -436,7 +462,9 @@ def test_qdisc_of_somebody_else_stays(host: Host, container: Container, own: str
     assert qdiscs(host) == before
 
 
-@pytest.mark.known_difference('"file exists", of whatever it is')
+@pytest.mark.known_difference(
+    'the error "file exists", without an object', here="the qdisc in the way, by name", right="either"
+)
 def test_qdisc_that_is_in_the_way_is_named(host: Host, container: Container) -> None:
     host.run(*f"tc qdisc add dev {OUTER} ingress".split())
     rule = "protocol all prio 9 u32 match u32 0 0 action mirred ingress redirect dev lo"
@@ -448,7 +476,7 @@ def test_qdisc_that_is_in_the_way_is_named(host: Host, container: Container) -> 
     assert failure.value.details == f"`tc qdisc show dev {OUTER}` shows it"
 
 
-@pytest.mark.known_difference("what an earlier ADD left is in its way")
+@pytest.mark.known_difference("ADD after a killed one fails: file exists", here="succeeds", right="cnihook")
 @pytest.mark.parametrize("left", ["all", "ifb", "half an ifb", "qdiscs", "filter without ifb"])
 def test_add_after_one_that_was_killed(host: Host, container: Container, left: str) -> None:
     add(host, container, conf(**EGRESS, ingressRate=8000, ingressBurst=80_000))

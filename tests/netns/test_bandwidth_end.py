@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import SPEC_1_1
+from tests.netns.differences import NO_GC, SPEC_1_1
 from tests.support import bridge, cni
 from tests.support.bandwidth import (
     CONTAINER,
@@ -32,9 +32,13 @@ IFB = ifb_name("c1")
 OUTER = "vc1eth0"
 
 LEAVES_QDISCS = pytest.mark.known_difference(
-    "takes the ifb alone, and what is led to it is lost from then on"
+    "DEL removes the ifb, and packets redirected to it are lost",
+    here="DEL removes both limits",
+    right="cnihook",
 )
-NOT_SEEN = pytest.mark.known_difference("does not notice it")
+NOT_SEEN = pytest.mark.known_difference(
+    "CHECK finds no missing or changed limit", here="finds them", right="SPEC.md, 2 CHECK"
+)
 
 
 @pytest.fixture
@@ -107,7 +111,9 @@ def test_del_when_the_network_has_no_limits_any_more(host: Host, container: Cont
     assert ifbs(host) == set()
 
 
-@pytest.mark.known_difference("cannot do without a result that it can read")
+@pytest.mark.known_difference(
+    "DEL fails with a damaged previous result", here="succeeds", right="SPEC.md, 2 DEL"
+)
 @pytest.mark.parametrize("alive", [True, False], ids=["alive", "gone"])
 @pytest.mark.parametrize("result", [{"interfaces": 7}, {"cniVersion": "9.9"}], ids=["shape", "version"])
 def test_del_with_a_result_that_nobody_can_read(
@@ -122,7 +128,9 @@ def test_del_with_a_result_that_nobody_can_read(
     assert ifbs(host) == set()
 
 
-@pytest.mark.known_difference("cannot do without a configuration that makes sense")
+@pytest.mark.known_difference(
+    "DEL fails with limits that ADD refuses", here="succeeds", right="SPEC.md, 2 DEL"
+)
 def test_del_with_limits_that_make_no_sense_any_more(host: Host, container: Container) -> None:
     sent = add(host, container, conf(**BOTH))
 
@@ -177,7 +185,9 @@ def test_del_of_one_container_leaves_the_others(host: Host, container: Container
     host.cni("CHECK", sent, second)
 
 
-@pytest.mark.known_difference("takes whatever has the name")
+@pytest.mark.known_difference(
+    "DEL removes any link with the ifb's name", here="removes an ifb only", right="cnihook"
+)
 def test_link_of_somebody_else_with_that_name_stays(host: Host, container: Container) -> None:
     host.run("ip", "link", "add", IFB, "type", "bridge")
     host.save_state()
@@ -211,7 +221,9 @@ def test_the_other_plugin_can_check_and_delete(
     assert ifbs(host) == set()
 
 
-@pytest.mark.known_difference("goes by network and container alone")
+@pytest.mark.known_difference(
+    "DEL of one interface removes the ifb of another", here="leaves it", right="SPEC.md, 2 DEL"
+)
 @pytest.mark.parametrize("with_result", [True, False], ids=["result", "no result"])
 def test_del_leaves_what_the_reference_made_for_another_interface(
     host: Host,
@@ -306,7 +318,7 @@ def test_check_finds_that_the_configuration_has_changed(host: Host, container: C
 # GC
 
 
-@SPEC_1_1
+@NO_GC
 def test_gc_removes_the_ifbs_that_are_not_kept(host: Host) -> None:
     """A DEL that never came leaves them, for they are not in the container."""
     stale, kept = linked(host), linked(host)

@@ -179,7 +179,9 @@ def test_default_gateway_is_route_and_gateway_in_one(host: Host, container: Cont
     ]
 
 
-@pytest.mark.known_difference("asks the kernel for the same route twice, and fails")
+@pytest.mark.known_difference(
+    "a default route in ipam together with isDefaultGateway fails", here="one route", right="cnihook"
+)
 def test_default_gateway_may_be_said_twice(host: Host, container: Container) -> None:
     """By isDefaultGateway, and by a route of ipam that goes the same way without naming it."""
     conf = network(SUBNET, isDefaultGateway=True, ipam={"routes": [{"dst": "0.0.0.0/0"}]})
@@ -214,7 +216,7 @@ def test_routes_go_through_their_own_or_the_first_gateway(host: Host, container:
     assert ("2001:db8:1::/48", "2001:db8:9::1", "eth0") in container.routes(6)
 
 
-@SPEC_1_1
+@pytest.mark.known_difference("ignores mtu and advmss of routes", here="set", right="SPEC.md, 5 Success")
 def test_routes_of_1_1_keep_priority_table_and_sizes(host: Host, container: Container) -> None:
     routes = [
         {"dst": "192.0.2.0/24", "priority": 77, "mtu": 1400, "advmss": 1300},
@@ -410,7 +412,7 @@ def test_container_announces_its_address(host: Host, container: Container) -> No
     assert container.sysctl("net/ipv4/conf/eth0/arp_notify") == "1"
 
 
-NO_MAC_ARGUMENT = pytest.mark.known_difference("bridge 1.1.1 does not know MAC in CNI_ARGS")
+NO_MAC_ARGUMENT = pytest.mark.known_difference("MAC in CNI_ARGS is refused", here="used", right="either")
 MAC = "02:11:22:33:44:55"
 
 
@@ -442,7 +444,12 @@ def test_requested_mac_address_is_the_containers(
     assert container.link("eth0")["address"] == result["interfaces"][2]["mac"] == MAC
 
 
-@pytest.mark.known_difference("bridge 1.1.1 drops the DNS of its IPAM plugin")
+@pytest.mark.known_difference(
+    "drops the DNS of its IPAM plugin",
+    here="kept, unless the network has its own",
+    right="SPEC.md, 5 Success",
+    fixed_in="1.9.1",
+)
 def test_dns_of_the_network_stands_above_that_of_ipam(host: Host) -> None:
     host.write("/run/resolv.conf", "nameserver 192.0.2.53\nsearch example.net\n")
     host.leaves("file /run/resolv.conf")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.netns.differences import LEAVES_HOST_END, LINK_RULES
 from tests.support.bridge import add, leased, network
 from tests.support.cni import with_previous_result
 from tests.support.host import Container, Host, Outside
@@ -15,7 +16,11 @@ from tests.support.traffic import connect
 
 SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 ALL = network(SUBNET, SUBNET6, isDefaultGateway=True, ipMasq=True, macspoofchk=True)
-LEAKS_RULES = pytest.mark.known_difference("without a namespace to read addresses from, its rules stay")
+LEAKS_RULES = pytest.mark.known_difference(
+    "DEL without a namespace leaves the rules of masquerading (plugins#810, #1078)",
+    here="leaves nothing",
+    right="SPEC.md, 2 DEL",
+)
 
 
 def test_del_undoes_all_of_add(host: Host) -> None:
@@ -77,7 +82,7 @@ def test_del_without_a_namespace(host: Host, with_result: bool) -> None:
     assert leased(host) == []
 
 
-@pytest.mark.known_difference("without CNI_NETNS it does not look for the host's end")
+@LEAVES_HOST_END
 def test_del_without_a_namespace_that_still_lives_takes_the_link(host: Host) -> None:
     """The host's end is within reach; a container that keeps its link would use an address that is free."""
     one, result = add(host, ALL)
@@ -87,7 +92,9 @@ def test_del_without_a_namespace_that_still_lives_takes_the_link(host: Host) -> 
     assert "eth0" not in one.links()
 
 
-@pytest.mark.known_difference("takes any file system but nsfs and proc for an error")
+@pytest.mark.known_difference(
+    "DEL fails if CNI_NETNS leads to a file of another kind", here="succeeds", right="SPEC.md, 2 DEL"
+)
 def test_del_with_a_file_that_is_no_namespace(host: Host, container: Container) -> None:
     """What is left where a bind mount was: an empty file."""
     _, result = add(host, ALL, container)
@@ -110,7 +117,7 @@ def test_del_after_the_link_has_gone(host: Host) -> None:
     assert leased(host) == []
 
 
-@pytest.mark.known_difference("reads the addresses off the link, and leaks the rules where it has gone")
+@LINK_RULES
 def test_del_after_the_link_has_gone_with_masquerade(host: Host) -> None:
     one, result = add(host, ALL)
     one.run("ip", "link", "del", "eth0")
@@ -127,7 +134,9 @@ def test_del_after_the_bridge_has_gone(host: Host) -> None:
     assert one.links() == {"lo"} and leased(host) == []
 
 
-@pytest.mark.known_difference("wants the chains that it deletes to be there")
+@pytest.mark.known_difference(
+    "DEL fails if its iptables chains are gone", here="succeeds", right="SPEC.md, 2 DEL"
+)
 def test_del_after_the_rules_have_gone(host: Host) -> None:
     """Somebody ran `nft flush ruleset`, as reloading a firewall does."""
     one, result = add(host, ALL)
@@ -136,7 +145,11 @@ def test_del_after_the_rules_have_gone(host: Host) -> None:
     host.cni("DEL", with_previous_result(ALL, result), one)
 
 
-@pytest.mark.known_difference("both interfaces share a chain, which DEL cannot delete and reports")
+@pytest.mark.known_difference(
+    "two interfaces of a container share a chain, and DEL of one fails",
+    here="an element for each",
+    right="SPEC.md, 2 DEL",
+)
 def test_del_leaves_the_other_interface_of_a_container(host: Host, container: Container) -> None:
     """With its masquerade."""
     outside = host.outside()
@@ -160,7 +173,11 @@ def test_bridge_lives_as_long_as_it_has_a_port(host: Host) -> None:
     assert connect(host, two, "10.9.0.3") == "10.9.0.1"
 
 
-@pytest.mark.known_difference("no bridge is ever taken away")
+@pytest.mark.known_difference(
+    "the bridge stays after the last container (plugins#1175)",
+    here="removed, if the plugin made it",
+    right="either",
+)
 def test_bridge_goes_with_its_last_port(host: Host) -> None:
     conf = network(SUBNET, isGateway=True)
     both = [add(host, conf) for _ in range(2)]
@@ -171,7 +188,11 @@ def test_bridge_goes_with_its_last_port(host: Host) -> None:
     assert "cni0" not in host.links()
 
 
-@pytest.mark.known_difference("no bridge is ever taken away")
+@pytest.mark.known_difference(
+    "the bridge stays after the last container (plugins#1175)",
+    here="removed, if the plugin made it",
+    right="either",
+)
 def test_bridge_goes_with_its_last_port_though_the_namespace_has_gone(host: Host) -> None:
     conf = network(SUBNET, isGateway=True)
     one, result = add(host, conf)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import LEAKS_LINK
+from tests.netns.differences import HOST_NETNS, LEAKS_LINK
 from tests.support.bridge import add, leased, network
 from tests.support.cni import CniFailure
 from tests.support.host import Container, Host
@@ -34,7 +34,7 @@ def test_add_to_a_file_that_is_no_namespace(host: Host, container: Container) ->
     expect_nothing_of(host, container)
 
 
-@pytest.mark.known_difference("1.1.1 puts the container's interface into the host")
+@HOST_NETNS
 def test_add_to_the_hosts_own_namespace_is_refused(host: Host, container: Container) -> None:
     """Code 8: a container that shares the host's network must not have the host reconfigured."""
     with pytest.raises(CniFailure) as failure:
@@ -198,7 +198,11 @@ def test_ipam_plugin_gets_the_whole_request(host: Host, container: Container) ->
         assert '"own"' in asked and '"labels"' in asked and '"bridge"' in asked
 
 
-@pytest.mark.known_difference("1.1.1 leaves the bridge without filtering, where the VLAN has no effect")
+@pytest.mark.known_difference(
+    "a bridge without VLAN filtering stays so, and `vlan` has no effect",
+    here="refused if other programs have ports on it",
+    right="cnihook",
+)
 def test_bridge_with_other_ports_does_not_begin_to_filter_vlans(host: Host, container: Container) -> None:
     """Filtering would take the tagged frames of these ports."""
     host.run("ip", "link", "add", "cni0", "type", "bridge")

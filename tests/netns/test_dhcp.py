@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import OLD_KEYS
 from tests.support import cni, dhcp, traffic
 from tests.support.cni import CniFailure
 from tests.support.dhcp import Lan, address, client_id, network, request
@@ -15,7 +14,11 @@ from tests.support.host import Container, Host
 
 pytestmark = pytest.mark.needs("dnsmasq")
 
-NO_DNS = pytest.mark.known_difference("name servers and domains that DHCP grants are not in the result")
+NO_DNS = pytest.mark.known_difference(
+    "name servers and domains of the DHCP server are not in the result",
+    here="in the result",
+    right="SPEC.md, 5 Success",
+)
 
 
 @pytest.fixture
@@ -113,7 +116,11 @@ def test_classless_routes_replace_the_router(host: Host, lan: Lan, container: Co
     ]
 
 
-@pytest.mark.known_difference("does not ask for them, unless the configuration does")
+@pytest.mark.known_difference(
+    "classless routes are requested only if the configuration says so",
+    here="always requested",
+    right="cnihook",
+)
 def test_classless_routes_are_asked_for(host: Host, lan: Lan, container: Container) -> None:
     """As every other machine on such a network does."""
     lan.serve("--dhcp-option=121,192.0.2.0/24,10.9.0.7")
@@ -122,7 +129,9 @@ def test_classless_routes_are_asked_for(host: Host, lan: Lan, container: Contain
     assert routes == [{"dst": "192.0.2.0/24", "gw": "10.9.0.7"}]
 
 
-@pytest.mark.known_difference("has 0.0.0.0 for a gateway")
+@pytest.mark.known_difference(
+    "a classless route without a router has the gateway 0.0.0.0", here="a route on the link", right="cnihook"
+)
 def test_classless_route_without_a_router_is_on_the_link(host: Host, lan: Lan) -> None:
     lan.serve("--dhcp-option=121,192.0.2.0/24,0.0.0.0,198.51.100.0/24,10.9.0.1")
     container = host.container()
@@ -145,7 +154,9 @@ def test_static_routes_come_beside_the_router(host: Host, lan: Lan, container: C
     ]
 
 
-@OLD_KEYS
+@pytest.mark.known_difference(
+    "not every route has `priority` as its metric", here="every route", right="cnihook"
+)
 def test_priority_is_every_routes_metric(host: Host, lan: Lan, container: Container) -> None:
     lan.serve("--dhcp-option=33,172.16.0.0,10.9.0.7")
     result = request(host, "ADD", network(version="1.1.0", priority=77), container)
@@ -243,7 +254,12 @@ def test_del_gives_the_address_back(host: Host, lan: Lan, container: Container) 
     dhcp.wait_for(lambda: lan.leases() == {}, "the server has no lease")
 
 
-@pytest.mark.known_difference("takes down the link first, through which it would have to be", run=False)
+@pytest.mark.known_difference(
+    "DEL removes the link before it releases the lease, which fails",
+    here="the server gets the release first",
+    right="SPEC.md, 2 DEL",
+    run=False,
+)
 def test_del_on_a_bridge_gives_the_address_back(host: Host, lan: Lan) -> None:
     """While there is a link that the message can take."""
     lan.serve()
@@ -285,7 +301,12 @@ def test_two_interfaces_of_one_container_have_leases_of_their_own(
     assert request(host, "CHECK", network() | {"prevResult": results[1]}, container, "eth1") is None
 
 
-@pytest.mark.known_difference("keeps the dead namespace open, and the link in it", run=False)
+@pytest.mark.known_difference(
+    "the daemon keeps a dead namespace open, and the link in it",
+    here="ends with the container",
+    right="cnihook",
+    run=False,
+)
 def test_container_that_crashed_is_gone_and_gets_its_address_again(host: Host, lan: Lan) -> None:
     """There was no DEL.  The next start has another MAC address; the client ID is what counts."""
     lan.serve()

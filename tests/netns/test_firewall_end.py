@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import LEAVES_RULES, OLD_KEYS, SPEC_1_1
+from tests.netns.differences import LEAVES_RULES, NO_GC, NO_STATUS, OLD_KEYS, SPEC_1_1
 from tests.support import bridge
 from tests.support.cni import CniFailure, with_previous_result
 from tests.support.firewall import (
@@ -69,7 +69,9 @@ def test_del_needs_neither_namespace_nor_links(host: Host) -> None:
     assert state(host) == before
 
 
-@pytest.mark.known_difference("what ADD refuses fails DEL, too")
+@pytest.mark.known_difference(
+    "DEL fails with a configuration that ADD refuses", here="succeeds", right="SPEC.md, 2 DEL"
+)
 @pytest.mark.parametrize(
     "keys",
     [{"ingressPolicy": "closed"}, {"backend": "firewalld"}],
@@ -87,7 +89,9 @@ def test_del_does_not_fail_over_what_add_refuses(
     host.cni("DEL", sent, container)
 
 
-@pytest.mark.known_difference("rules go by the address alone")
+@pytest.mark.known_difference(
+    "a late DEL removes the rules of the address's next owner", here="leaves them", right="SPEC.md, 2 DEL"
+)
 def test_late_del_does_not_touch_who_has_the_address_now(host: Host) -> None:
     """A runtime that comes late with its DEL, when the address has long been leased again."""
     new = attach(host, **POLICY)
@@ -141,7 +145,7 @@ def test_failing_add_leaves_nothing(host: Host) -> None:
     assert host.nft() == before
 
 
-@SPEC_1_1
+@NO_GC
 def test_gc_removes_what_is_not_on_the_list(host: Host) -> None:
     """Of this network, and of no other."""
     one, two = (attach(host, NET, NET6, version="1.1.0", **POLICY) for _ in range(2))
@@ -171,7 +175,7 @@ def test_gc_without_a_list_removes_nothing(host: Host) -> None:
     assert state(host) == before
 
 
-@SPEC_1_1
+@NO_STATUS
 def test_status(host: Host) -> None:
     host.cni("STATUS", conf("1.1.0"), plugin="firewall")
     with pytest.raises(CniFailure, match="firewalld does not run") as failed:
@@ -180,7 +184,9 @@ def test_status(host: Host) -> None:
 
 
 @pytest.mark.parametrize("policy", ["same-bridge", pytest.param("isolated", marks=OLD_KEYS)])
-@pytest.mark.known_difference("ends the policy while the link is up")
+@pytest.mark.known_difference(
+    "DEL ends the policy while the link is up", here="the link is down first", right="cnihook"
+)
 def test_link_is_down_before_the_policy_ends(host: Host, policy: str) -> None:
     """Runtimes other than cnihook call DEL of this plugin before that of the bridge plugin."""
     one = attach(host, ingressPolicy=policy)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import SPEC_1_1
+from tests.netns.differences import NO_GC
 from tests.support import bridge
 from tests.support.cni import CniFailure, with_previous_result
 from tests.support.firewall import NET, NET6, attach, conf, gc_conf, leave_to_reference, routed_outside
@@ -84,7 +84,9 @@ def test_refusal_of_firewalld_is_told(host: Host, firewalld: Firewalld) -> None:
     assert failed.value.code == 999
 
 
-@pytest.mark.known_difference("the first address stays where the second is refused")
+@pytest.mark.known_difference(
+    "an ADD that fails leaves the first address in the zone", here="leaves nothing", right="cnihook"
+)
 def test_failing_add_leaves_no_address_in_the_zone(host: Host, firewalld: Firewalld) -> None:
     firewalld.add_source("internal", "2001:db8:9::2/128")
 
@@ -95,7 +97,9 @@ def test_failing_add_leaves_no_address_in_the_zone(host: Host, firewalld: Firewa
     assert firewalld.sources("internal") == ["2001:db8:9::2/128"]
 
 
-@pytest.mark.known_difference("the answer to the question is not looked at")
+@pytest.mark.known_difference(
+    "CHECK ignores firewalld's answer", here="finds a missing address", right="SPEC.md, 2 CHECK"
+)
 def test_check_sees_that_an_address_has_left_the_zone(host: Host, firewalld: Firewalld) -> None:
     """A reload does that."""
     one = attach(host)
@@ -106,7 +110,9 @@ def test_check_sees_that_an_address_has_left_the_zone(host: Host, firewalld: Fir
         one.check()
 
 
-@pytest.mark.known_difference("it removes what is another's by now")
+@pytest.mark.known_difference(
+    "a late DEL removes the address of its next owner", here="leaves it", right="SPEC.md, 2 DEL"
+)
 def test_late_del_does_not_touch_who_has_the_address_now(host: Host, firewalld: Firewalld) -> None:
     one = attach(host)
 
@@ -115,7 +121,9 @@ def test_late_del_does_not_touch_who_has_the_address_now(host: Host, firewalld: 
     assert firewalld.sources() == [f"{one.address()}/32"]
 
 
-@pytest.mark.known_difference("without prevResult the address stays")
+@pytest.mark.known_difference(
+    "DEL without prevResult leaves the address in the zone", here="leaves nothing", right="SPEC.md, 2 DEL"
+)
 def test_del_needs_no_prev_result(host: Host, firewalld: Firewalld) -> None:
     attach(host, NET, NET6).delete(keep="", CNI_NETNS="")
 
@@ -139,7 +147,7 @@ def test_del_bears_that_firewalld_has_gone(host: Host, firewalld: Firewalld) -> 
     one.delete()
 
 
-@SPEC_1_1
+@NO_GC
 def test_gc_and_status(host: Host, firewalld: Firewalld) -> None:
     one, two = (attach(host, version="1.1.0") for _ in range(2))
     host.cni("STATUS", conf("1.1.0", backend="firewalld"), plugin="firewall")
@@ -162,7 +170,9 @@ def test_firewalld_that_is_asked_for_and_does_not_run(host: Host, container: Con
     host.cni("ADD", sent | {"backend": ""}, container)
 
 
-@pytest.mark.known_difference("it says what the bus says")
+@pytest.mark.known_difference(
+    "the error is the bus's", here="it names firewalld and the command to start it", right="either"
+)
 def test_error_says_that_firewalld_does_not_run(host: Host, container: Container) -> None:
     sent = with_previous_result(conf(backend="firewalld"), {"cniVersion": "1.0.0"})
 

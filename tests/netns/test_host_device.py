@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import SPEC_1_1
+from tests.netns.differences import NO_STATUS
 from tests.support.cni import CniFailure
 from tests.support.host import Container, Host
 from tests.support.hostdev import DEVICE, FAR_ADDRESS, IPAM, MAC, NEAR_ADDRESS, conf, plug
 from tests.support.ipam import leased
 from tests.support.traffic import connect
 
-LEFT_DOWN = pytest.mark.known_difference("the device is left down on the host")
-STAYS_INSIDE = pytest.mark.known_difference("the device stays in the container that failed to get it")
+LEFT_DOWN = pytest.mark.known_difference(
+    "DEL leaves the device down on the host", here="up, as it was", right="SPEC.md, 2 DEL"
+)
+STAYS_INSIDE = pytest.mark.known_difference(
+    "an ADD that fails leaves the device in the container", here="it returns to the host", right="cnihook"
+)
 
 
 def test_device_is_in_the_container_with_the_name_that_was_asked_for(
@@ -77,7 +81,9 @@ def test_device_is_found_by_its_hardware_address(host: Host, container: Containe
     assert container.link("eth0")["ifalias"] == DEVICE
 
 
-@pytest.mark.known_difference("plugins 1.1.1 know devices on a PCI bus only")
+@pytest.mark.known_difference(
+    "deviceID is looked for on the PCI bus only", here="also on the auxiliary bus", right="cnihook"
+)
 def test_device_id_may_be_one_on_the_auxiliary_bus(host: Host, container: Container) -> None:
     """As a part of a network card is that has been split.  /sys is a stand-in: no test machine has such."""
     plug(host, f"link set {DEVICE} down")
@@ -90,7 +96,11 @@ def test_device_id_may_be_one_on_the_auxiliary_bus(host: Host, container: Contai
     assert container.link("eth0")["ifalias"] == DEVICE
 
 
-@pytest.mark.known_difference("the address of IPAM's dns is dropped")
+@pytest.mark.known_difference(
+    "drops the DNS of its IPAM plugin",
+    here="kept, unless the network has its own",
+    right="SPEC.md, 5 Success",
+)
 def test_dns_of_ipam_is_kept_unless_the_network_has_its_own(host: Host, container: Container) -> None:
     host.write("/etc/resolv.d", "nameserver 192.0.2.53\n")
     plug(host, f"link set {DEVICE} down")
@@ -132,7 +142,9 @@ def test_device_that_cannot_be_is_refused(
     assert message in caught.value.msg
 
 
-@pytest.mark.known_difference("plugins 1.1.1 take any deviceID for a PCI address, and `device` all the same")
+@pytest.mark.known_difference(
+    "accepts any deviceID, and uses `device` instead", here="refused", right="cnihook", fixed_in="1.9.1"
+)
 def test_device_id_that_is_none_is_refused(host: Host, container: Container) -> None:
     """The runtime has promised this device to the container: another one is not what it asked for."""
     plug(host)
@@ -151,7 +163,9 @@ def test_device_that_no_namespace_gives_away_stays(host: Host, container: Contai
     assert "nvalid argument" in str(caught.value)
 
 
-@pytest.mark.known_difference("the words are those of the place where it was looked for")
+@pytest.mark.known_difference(
+    'a device in another container is "not found"', here="the error names the container", right="either"
+)
 def test_device_that_a_container_has_is_said_to_be_there(host: Host, container: Container) -> None:
     plug(host, f"link set {DEVICE} down")
     host.cni("ADD", conf(), container)
@@ -172,7 +186,11 @@ def test_name_that_the_container_has_already_is_refused(host: Host, container: C
         host.cni("ADD", conf(), container)
 
 
-@pytest.mark.known_difference("it moves first, under the name that is taken")
+@pytest.mark.known_difference(
+    "moving fails if the container has a link with the device's name on the host",
+    here="the device is renamed on the way",
+    right="cnihook",
+)
 def test_container_may_have_a_link_with_the_name_that_the_device_has_on_the_host(
     host: Host, container: Container
 ) -> None:
@@ -188,7 +206,11 @@ def test_container_may_have_a_link_with_the_name_that_the_device_has_on_the_host
     assert host.link(DEVICE)["address"] == MAC
 
 
-@pytest.mark.known_difference("it finds out when the device has been moved")
+@pytest.mark.known_difference(
+    "a result that the version cannot express is an error after the device is moved",
+    here="refused before",
+    right="cnihook",
+)
 def test_version_without_room_for_the_result_is_refused_at_once(host: Host, container: Container) -> None:
     """Before 0.3.0 a result is its addresses, and without IPAM there are none."""
     plug(host)
@@ -233,7 +255,7 @@ def test_failed_add_restores_the_addresses_and_routes_of_the_host(host: Host, co
     assert leased(host) == []
 
 
-@SPEC_1_1
+@NO_STATUS
 def test_status_is_that_of_ipam(host: Host) -> None:
     plug(host)
 

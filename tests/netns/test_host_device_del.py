@@ -10,15 +10,23 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import SPEC_1_1
+from tests.netns.differences import NO_GC
 from tests.support import cni
 from tests.support.cni import CniFailure, with_previous_result
 from tests.support.host import Container, Host
 from tests.support.hostdev import DEVICE, FAR, IPAM, MAC, conf, plug
 from tests.support.ipam import leased
 
-NOT_RESTORED = pytest.mark.known_difference("of what the device was, only its name comes back")
-FAILS = pytest.mark.known_difference("DEL fails, and the addresses stay leased")
+NOT_RESTORED = pytest.mark.known_difference(
+    "DEL restores the device's name only",
+    here="also MAC, MTU, flags, addresses, routes",
+    right="SPEC.md, 2 DEL",
+)
+FAILS = pytest.mark.known_difference(
+    "DEL fails without the device or namespace, and the lease stays",
+    here="succeeds, and the lease is released",
+    right="SPEC.md, 2 DEL",
+)
 
 FILES = "/run/cnihook/host-device"
 
@@ -97,7 +105,7 @@ def test_device_that_was_down_stays_down(host: Host, container: Container) -> No
     assert "UP" not in host.link(DEVICE)["flags"]
 
 
-@pytest.mark.known_difference("a tap is left down")
+@pytest.mark.known_difference("DEL leaves a tap down", here="up, as it was", right="SPEC.md, 2 DEL")
 def test_tap_is_a_device_like_any_other(host: Host, container: Container) -> None:
     plug(host, "tuntap add tap0 mode tap", "link set tap0 up")
     host.cni("ADD", conf(device="tap0"), container)
@@ -131,7 +139,11 @@ def test_del_without_the_result(host: Host, container: Container) -> None:
     assert leased(host) == []
 
 
-@pytest.mark.known_difference("without a namespace it does nothing, and says that all is well")
+@pytest.mark.known_difference(
+    "DEL without CNI_NETNS does nothing, and succeeds",
+    here="releases the lease and the device",
+    right="SPEC.md, 4 Delegation",
+)
 def test_del_without_the_namespace_brings_home_and_releases(host: Host, container: Container) -> None:
     """The runtime may know no path any more, where the namespace is alive all the same."""
     plug(host)
@@ -184,7 +196,9 @@ def test_del_of_a_device_that_the_container_has_deleted(host: Host, container: C
     assert leased(host) == []
 
 
-@pytest.mark.known_difference("it looks for a device by the name that the container has changed")
+@pytest.mark.known_difference(
+    "DEL fails for a device that the container renamed (plugins#773)", here="found", right="SPEC.md, 2 DEL"
+)
 @pytest.mark.parametrize(
     "change",
     ["name eth7", "name eth7 alias none-of-its-own", "name eth7 address 02:00:00:00:00:99"],
@@ -198,7 +212,11 @@ def test_device_that_the_container_renamed_comes_home(host: Host, container: Con
     host.cni("DEL", conf(), container)
 
 
-@pytest.mark.known_difference("the device stays in the container, and DEL fails until the name is free")
+@pytest.mark.known_difference(
+    "DEL fails while the device's name is taken on the host",
+    here="it returns as `devN`, with a warning",
+    right="SPEC.md, 2 DEL",
+)
 def test_device_comes_home_under_another_name_if_its_own_is_taken(host: Host, container: Container) -> None:
     """A container is gone for good after its DEL: what then is in there is lost."""
     plug(host)
@@ -243,7 +261,9 @@ def test_late_del_leaves_what_another_network_has_taken(host: Host, container: C
     assert container.link("eth1")["ifalias"] == DEVICE
 
 
-@pytest.mark.known_difference("an ADD after a crash finds that its device is gone")
+@pytest.mark.known_difference(
+    "ADD after a crash fails: the device is gone", here="ADD finds it in the dead container", right="cnihook"
+)
 def test_add_of_a_container_that_ended_without_del(host: Host, container: Container) -> None:
     """The first one's namespace is still there, and nobody uses it."""
     plug(host)
@@ -291,7 +311,7 @@ def test_device_that_the_other_implementation_took_comes_home(
 # GC
 
 
-@SPEC_1_1
+@NO_GC
 def test_gc_brings_home_what_is_not_on_the_list(host: Host) -> None:
     kept, gone = host.container(), host.container()
     plug(host, "link add dev1 type veth peer name far1", "link set dev1 up")

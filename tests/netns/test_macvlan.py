@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import OLD_KEYS, SPEC_1_1
+from tests.netns.differences import NO_GC, NO_STATUS, OLD_KEYS, SPEC_1_1
 from tests.support import sublink
 from tests.support.bridge import add, address, leased
 from tests.support.cni import CniFailure, with_previous_result
@@ -87,7 +87,11 @@ def test_other_modes_keep_containers_apart(host: Host, outside: Outside, mode: s
         assert connect(container, outside, Outside.ADDRESS)
 
 
-@pytest.mark.known_difference("the kernel's error without the address")
+@pytest.mark.known_difference(
+    "a MAC address in use is the kernel's error",
+    here="the error names the address and its owner",
+    right="either",
+)
 @pytest.mark.parametrize("whose", ["master", "container"])
 def test_mac_of_a_neighbour_is_refused(host: Host, master: Any, whose: str) -> None:
     one, _ = add(host, network())
@@ -99,7 +103,7 @@ def test_mac_of_a_neighbour_is_refused(host: Host, master: Any, whose: str) -> N
     assert two.links() == {"lo"}
 
 
-@pytest.mark.known_difference("does not compare MAC addresses")
+@pytest.mark.known_difference("accepts the MAC address of a neighbour", here="refused", right="cnihook")
 def test_mac_of_a_neighbour_on_a_bridge_is_refused(host: Host) -> None:
     """A master that is a bridge: its containers are neighbours, too."""
     bridge = "02:00:00:00:00:01"
@@ -200,7 +204,11 @@ def test_of_several_default_routes_the_one_that_is_used_tells_the_master(
     host.cni("DEL", network(master=None), container)
 
 
-@pytest.mark.known_difference("takes an unreachable default route for one")
+@pytest.mark.known_difference(
+    "takes the device of an `unreachable` default route as master",
+    here="only of one that works, lowest metric first",
+    right="cnihook",
+)
 def test_without_a_default_route_a_master_has_to_be_named(
     host: Host, container: Container, outside: Outside
 ) -> None:
@@ -274,7 +282,9 @@ MACS: dict[str, dict[str, Any]] = {
         (["mac"], 1),
         (["mac", "CNI_ARGS"], 2),
         pytest.param(
-            ["mac", "CNI_ARGS", "args.cni"], 3, marks=pytest.mark.known_difference("does not look there")
+            ["mac", "CNI_ARGS", "args.cni"],
+            3,
+            marks=pytest.mark.known_difference("args.cni.mac is not read", here="read", right="either"),
         ),
         (["mac", "CNI_ARGS", "runtimeConfig"], 4),
     ],
@@ -309,7 +319,11 @@ def test_length_of_the_broadcast_queue(host: Host, container: Container, outside
     assert of(container)["bcqueuelen"] == 4000
 
 
-@pytest.mark.known_difference("drops the DNS of the IPAM plugin")
+@pytest.mark.known_difference(
+    "drops the DNS of its IPAM plugin",
+    here="kept, unless the network has its own",
+    right="SPEC.md, 5 Success",
+)
 def test_dns_of_ipam_is_told_unless_the_network_has_its_own(host: Host, outside: Outside) -> None:
     own, ipam = {"nameservers": ["192.0.2.53"]}, {"domain": "x.test"}
     assert add(host, static(f"{FIRST}/24", ipam={"dns": ipam}))[1]["dns"] == ipam
@@ -330,7 +344,9 @@ def test_check_accepts_what_add_made(
     assert host.cni("CHECK", with_previous_result(conf, result), container) is None
 
 
-@pytest.mark.known_difference("wants a master to be named, or a default route")
+@pytest.mark.known_difference(
+    "CHECK fails without a named master or a default route", here="needs neither", right="SPEC.md, 2 CHECK"
+)
 def test_check_needs_no_default_route(host: Host, container: Container, outside: Outside) -> None:
     """It may have gone to another link since, for what that is worth."""
     conf = network(master=None)
@@ -340,7 +356,7 @@ def test_check_needs_no_default_route(host: Host, container: Container, outside:
     assert host.cni("CHECK", with_previous_result(conf, result), container) is None
 
 
-MTU = pytest.mark.known_difference("does not look at the MTU")
+MTU = pytest.mark.known_difference("CHECK accepts another MTU", here="finds it", right="SPEC.md, 2 CHECK")
 DAMAGES = {
     "link": "ip -n c1 link del eth0",
     "kind": "ip -n c1 link del eth0; ip -n c1 link add eth0 type bridge",
@@ -365,7 +381,7 @@ def test_check_notices_what_is_missing(
         host.cni("CHECK", attached, container)
 
 
-@pytest.mark.known_difference("only wants the master to be there")
+@pytest.mark.known_difference("CHECK accepts another master", here="finds it", right="SPEC.md, 2 CHECK")
 def test_check_notices_another_master(host: Host, container: Container, outside: Outside) -> None:
     host.run("ip", "link", "add", "second", "type", "bridge")
     host.leaves("link second *")
@@ -382,7 +398,7 @@ def test_check_wants_the_result(host: Host, container: Container, outside: Outsi
         host.cni("CHECK", network(), container)
 
 
-@SPEC_1_1
+@NO_GC
 def test_gc_frees_the_leases_of_those_that_are_gone(host: Host, outside: Outside) -> None:
     conf = network(version="1.1.0")
     (lives, _), (gone, _) = (add(host, conf) for _ in range(2))
@@ -394,7 +410,7 @@ def test_gc_frees_the_leases_of_those_that_are_gone(host: Host, outside: Outside
     assert connect(outside, lives, FIRST)
 
 
-@SPEC_1_1
+@NO_STATUS
 @pytest.mark.parametrize(
     ("keys", "code"),
     [

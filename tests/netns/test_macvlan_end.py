@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import LEAKS_LINK, OLD_KEYS
+from tests.netns.differences import HOST_NETNS, LEAKS_LINK, OLD_KEYS, RELEASES_EARLY
 from tests.support import sublink
 from tests.support.bridge import add, leased
 from tests.support.cni import CniFailure, with_previous_result
@@ -18,7 +18,12 @@ from tests.support.traffic import connect
 network = partial(sublink.network, "macvlan")
 static = partial(sublink.static, "macvlan")
 
-NEEDS_MASTER = pytest.mark.known_difference("wants the default route again, to delete what stands upon it")
+NEEDS_MASTER = pytest.mark.known_difference(
+    "DEL fails without the default route or master",
+    here="succeeds",
+    right="SPEC.md, 2 DEL",
+    fixed_in="1.9.1",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +44,9 @@ UNREACHABLE = {
     "ranges": [[SUBNET]],
     "routes": [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}],
 }
-NAMELESS = pytest.mark.known_difference("does not say what it did not find")
+NAMELESS = pytest.mark.known_difference(
+    "the error of a missing master does not name it", here="it names the key and the link", right="either"
+)
 
 WRONG = [
     pytest.param({"master": "up9"}, "up9", marks=NAMELESS, id="no such master"),
@@ -53,7 +60,7 @@ WRONG = [
     pytest.param({"mac": "01:00:5e:00:00:01"}, "", id="mac is of a group"),
     pytest.param({"bcqueuelen": -1}, "bcqueuelen", marks=OLD_KEYS, id="bcqueuelen below 0"),
     pytest.param({"linkInContainer": "yes"}, "linkInContainer", marks=OLD_KEYS, id="linkInContainer"),
-    pytest.param({"linkInContainer": True}, "up0", marks=OLD_KEYS, id="master is not in the container"),
+    pytest.param({"linkInContainer": True}, "up0", marks=NAMELESS, id="master is not in the container"),
     pytest.param({"dns": {"nameservers": "192.0.2.1"}}, "nameservers", id="nameservers is a string"),
     pytest.param({"ipam": {"type": "no-such-ipam"}}, "no-such-ipam", marks=LEAKS_LINK, id="no such ipam"),
     pytest.param({"ipam": UNREACHABLE}, "203.0.113.1", marks=LEAKS_LINK, id="route that the kernel refuses"),
@@ -87,7 +94,7 @@ def test_add_to_a_namespace_that_does_not_exist(host: Host, container: Container
     expect_nothing_of(host, container)
 
 
-@pytest.mark.known_difference("1.1.1 puts the container's interface into the host")
+@HOST_NETNS
 def test_add_to_the_hosts_own_namespace_is_refused(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure) as failure:
         host.cni("ADD", network(), container, CNI_NETNS="/proc/1/ns/net")
@@ -120,7 +127,9 @@ def test_interface_of_another_network_is_left_alone(host: Host, container: Conta
     expect_nothing_of(host, container)
 
 
-@pytest.mark.known_difference("leaves the link, and tells the IPAM plugin nothing")
+@pytest.mark.known_difference(
+    "an ADD that fails leaves the link and the lease", here="leaves nothing", right="SPEC.md, 4 Delegation"
+)
 @pytest.mark.parametrize(
     "answer",
     [{"cniVersion": "1.0.0"}, {"cniVersion": "1.0.0", "code": 11, "msg": "busy"}],
@@ -163,7 +172,7 @@ def test_link_is_there_when_the_address_is_asked_for(host: Host) -> None:
     assert "eth0" in links_that_ipam_sees(host)["ADD"]
 
 
-@pytest.mark.known_difference("releases the address while it is still in use")
+@RELEASES_EARLY
 def test_address_is_released_when_its_link_is_gone(host: Host) -> None:
     assert "eth0" not in links_that_ipam_sees(host)["DEL"]
 
@@ -209,7 +218,9 @@ def test_del_after_the_master_has_gone(host: Host) -> None:
     expect_nothing_of(host, one)
 
 
-READS_ALL = pytest.mark.known_difference("wants all of the configuration to be as for ADD")
+READS_ALL = pytest.mark.known_difference(
+    "DEL fails with a configuration that ADD refuses", here="succeeds", right="SPEC.md, 2 DEL"
+)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +281,9 @@ def test_del_of_one_leaves_the_others(host: Host, outside: Outside) -> None:
     assert connect(outside, two, "198.51.100.11")
 
 
-@pytest.mark.known_difference("deletes whatever has the interface's name")
+@pytest.mark.known_difference(
+    "DEL removes any link with the interface's name", here="removes its own", right="cnihook"
+)
 def test_del_leaves_a_link_of_another_kind(host: Host, container: Container) -> None:
     """That another has put in the place of ours."""
     host.cni("ADD", network(), container)
@@ -282,7 +295,9 @@ def test_del_leaves_a_link_of_another_kind(host: Host, container: Container) -> 
     container.run("ip", "link", "del", "eth0")
 
 
-@pytest.mark.known_difference("deletes whatever has the interface's name")
+@pytest.mark.known_difference(
+    "DEL removes any link with the interface's name", here="removes its own", right="cnihook"
+)
 def test_del_leaves_another_containers_link(host: Host, outside: Outside) -> None:
     """To whose namespace a path may lead by now that was built of a process's number."""
     (one, _), (two, _) = (add(host, network()) for _ in range(2))
@@ -294,7 +309,9 @@ def test_del_leaves_another_containers_link(host: Host, outside: Outside) -> Non
     one.run("ip", "link", "del", "eth0")
 
 
-@pytest.mark.known_difference("does not find it")
+@pytest.mark.known_difference(
+    "DEL leaves a link that the container renamed", here="removes it", right="SPEC.md, 2 DEL"
+)
 def test_del_finds_a_link_that_the_container_has_renamed(host: Host, container: Container) -> None:
     """The address is not released while it is in use, neither then nor by an ADD that comes before."""
     host.cni("ADD", network(), container)
@@ -319,7 +336,12 @@ def test_del_of_a_passthru_gives_the_master_back(host: Host, container: Containe
 
 
 @pytest.mark.needs("strace")
-@pytest.mark.known_difference("takes so many system calls that this would go on for minutes", run=False)
+@pytest.mark.known_difference(
+    "not run: so many system calls that the test takes minutes",
+    here="nothing is left, wherever ADD is killed",
+    right="either",
+    run=False,
+)
 @pytest.mark.parametrize("taken", [False, True], ids=["name is free", "host has the name"])
 def test_add_that_is_killed_anywhere_is_cleared_away(host: Host, container: Container, taken: bool) -> None:
     """By its DEL, also while the link still has the name that it is made under if the host has its own."""

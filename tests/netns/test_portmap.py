@@ -153,14 +153,20 @@ def test_host_address_says_which_ip_version(host: Host) -> None:
         assert [reached(outside, container, there, 8000 + i) for i in range(4)] == expected
 
 
-@pytest.mark.known_difference("has a rule, which leads into an empty chain")
+@pytest.mark.known_difference(
+    "a container without an address of the version gets a rule into an empty chain",
+    here="no rule",
+    right="either",
+)
 def test_address_of_the_other_ip_version_alone_publishes_nothing(host: Host) -> None:
     published(host, mapping(8080, ip="2001:db8::1"))
 
     assert "8080" not in host.nft()
 
 
-@pytest.mark.known_difference("makes rules that never match; so the whole port is lost")
+@pytest.mark.known_difference(
+    "a port on ::1 gets rules that never match", here="the host's process keeps it", right="cnihook"
+)
 def test_process_of_the_host_keeps_the_port_of_ipv6s_loopback(host: Host) -> None:
     """The kernel would let no answer in, so what goes to ::1 is not the container's."""
     published(host, mapping(8080, 8080), subnets=BOTH)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import OLD_KEYS, SPEC_1_1
+from tests.netns.differences import OLD_KEYS, ONE_CODE, SPEC_1_1
 from tests.support import cni
 from tests.support.cni import CniFailure
 from tests.support.host import Host, Outside
@@ -26,9 +26,10 @@ from tests.support.ports import (
 )
 
 TAKES_IT = pytest.mark.known_difference(
-    "whoever comes last gets the port, or the first keeps it: no word of it"
+    "a port of another container is accepted, and one of them is never reached",
+    here="refused, with the other's name",
+    right="cnihook",
 )
-ONE_CODE = pytest.mark.known_difference("has one code for all that it cannot do")
 BOTH = (SUBNET, SUBNET6)
 
 
@@ -71,7 +72,9 @@ def test_mapping_that_makes_no_sense_is_named(host: Host) -> None:
         assert word in error.msg
 
 
-@pytest.mark.known_difference("the first wins, and the other is never reached")
+@pytest.mark.known_difference(
+    "two mappings of one port: the first wins, without an error", here="refused", right="cnihook"
+)
 def test_port_that_is_to_lead_to_two_is_refused(host: Host) -> None:
     contradictions = [
         [mapping(8080, 80), mapping(8080, 81)],
@@ -140,7 +143,12 @@ def test_port_is_free_again_after_del(host: Host) -> None:
     assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
 
 
-@pytest.mark.known_difference("takes the port over, and DEL of either network ends it")
+@pytest.mark.known_difference(
+    "the second network of a container takes the port, and DEL of either ends it",
+    here="the first network keeps it",
+    right="SPEC.md, 2 DEL",
+    fixed_in="1.9.1",
+)
 def test_port_stays_with_the_first_network_of_the_container(host: Host) -> None:
     """Podman passes all published ports to each network of a container."""
     container, first = attach(host)
@@ -169,7 +177,11 @@ def test_add_after_an_add_without_del_replaces_it(host: Host) -> None:
 # Processes of the host
 
 
-IGNORES_LISTENERS = pytest.mark.known_difference("does not look for processes that listen")
+IGNORES_LISTENERS = pytest.mark.known_difference(
+    "accepts a port on which a process of the host listens",
+    here='refused, unless "takeOverPorts" is true',
+    right="cnihook",
+)
 
 
 OVERLAPS = [
@@ -342,7 +354,14 @@ NFT = [
 ]
 
 
-@pytest.mark.parametrize("cases", [IPTABLES, pytest.param(NFT, marks=OLD_KEYS)], ids=["iptables", "nft"])
+ANY_CONDITION = pytest.mark.known_difference(
+    "passes a wrong condition on to nftables", here="refused, with its key", right="either"
+)
+
+
+@pytest.mark.parametrize(
+    "cases", [IPTABLES, pytest.param(NFT, marks=ANY_CONDITION)], ids=["iptables", "nft"]
+)
 def test_conditions_are_to_be_met(host: Host, cases: list[tuple[list[str], bool]]) -> None:
     """In the language of iptables or that of nft."""
     outside = host.outside()
@@ -383,7 +402,9 @@ def test_port_is_taken_under_the_same_conditions(host: Host) -> None:
     assert "c1" in refused(host, conf(mapping(8080), conditionsV4=conditions))[0].msg
 
 
-@pytest.mark.known_difference("hands it to iptables, whose options decide as well as ask")
+@pytest.mark.known_difference(
+    "a condition may be any option of iptables", here="a match only", right="cnihook"
+)
 def test_condition_is_nothing_but_a_condition(host: Host) -> None:
     """Whoever writes it is asked which packets, not what else to do: see the unit tests for more of them."""
     tricks = [

@@ -24,9 +24,17 @@ from tests.support.ports import (
 )
 
 LOCALNET = "net/ipv4/conf/cni0/route_localnet"
-SETS_IT = pytest.mark.known_difference("opens the link by route_localnet (plugins#729)")
-ONE_SOURCE = pytest.mark.known_difference("masquerades 127.0.0.1 only")
-OWN_TABLE = pytest.mark.known_difference("has other rules")
+SETS_IT = pytest.mark.known_difference(
+    "ports on 127.0.0.1 need route_localnet, which opens 127.0.0.0/8 (plugins#729)",
+    here="work without it",
+    right="cnihook",
+)
+ONE_SOURCE = pytest.mark.known_difference(
+    "clients reach a port from 127.0.0.1 only", here="from all of 127.0.0.0/8", right="cnihook"
+)
+OWN_TABLE = pytest.mark.known_difference(
+    "has no tables of cnihook's earlier versions", here="completes them", right="either"
+)
 
 
 def send_to_loopback(host: Host, container: Container, address: str = "127.0.0.1") -> bytes:

@@ -8,30 +8,27 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import LEAKS_LINK, OLD_KEYS, SPEC_1_1
+from tests.netns.differences import (
+    BACKEND,
+    HOST_NETNS,
+    KEEPS_LEASE,
+    LEAKS_LINK,
+    LEAVES_HOST_END,
+    LINK_RULES,
+    RELEASES_EARLY,
+    SPEC_1_1,
+    TAKES_ADDRESS,
+    WAITS_FOR_DAD,
+)
 from tests.support.bridge import add, address, leased
-from tests.support.bridge import network as bridge_network
 from tests.support.cni import CniFailure, with_previous_result
 from tests.support.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.ptp import BOTH, DEFAULT, MASQUERADED, ROUTED, SUBNET, SUBNET6, network, static
 from tests.support.traffic import connect, reaches, source_seen
 
-SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
-DEFAULT = {"dst": "0.0.0.0/0"}
-LEAKS_RULES = pytest.mark.known_difference("without an address to read off the link, its rules stay")
-NO_GATEWAY = pytest.mark.known_difference("asks the kernel for a route by way of no gateway, and fails")
-
-
-def network(*subnets: str, **keys: Any) -> dict[str, Any]:
-    return bridge_network(*subnets, **{"type": "ptp", "bridge": None} | keys)
-
-
-def static(*addresses: dict[str, str], **keys: Any) -> dict[str, Any]:
-    return network(ipam={"type": "static", "addresses": list(addresses)}, **keys)
-
-
-ROUTED = network(SUBNET, ipam={"routes": [DEFAULT]})
-MASQUERADED = ROUTED | {"ipMasq": True}
-BOTH = network(SUBNET, SUBNET6, ipMasq=True, ipam={"routes": [DEFAULT, {"dst": "::/0"}]})
+NO_GATEWAY = pytest.mark.known_difference(
+    "ADD fails without a gateway", here="the first address of the subnet", right="cnihook"
+)
 
 
 def host_end(host: Host, result: Any) -> Any:
@@ -145,7 +142,7 @@ def test_address_that_leaves_no_room_for_a_gateway_is_refused(
     expect_nothing_of(host, container)
 
 
-@pytest.mark.known_difference("sets the way to the gateway once for each, which the kernel refuses")
+@pytest.mark.known_difference("ADD fails if two addresses share a gateway", here="works", right="cnihook")
 def test_two_addresses_may_share_a_gateway(host: Host, container: Container) -> None:
     addresses = [{"address": f"10.9.0.{last}/24", "gateway": "10.9.0.1"} for last in (5, 6)]
     host.cni("ADD", static(*addresses), container)
@@ -155,7 +152,9 @@ def test_two_addresses_may_share_a_gateway(host: Host, container: Container) -> 
         assert connect(host, container, f"10.9.0.{last}") == "10.9.0.1"
 
 
-@pytest.mark.known_difference("deletes a subnet's route that a single address does not have, and fails")
+@pytest.mark.known_difference(
+    "ADD fails if the gateway is outside of the subnet", here="works", right="cnihook"
+)
 def test_gateway_may_be_out_of_the_subnet(host: Host, container: Container) -> None:
     """A single address, as clouds give it, and a gateway that every container shares."""
     host.cni("ADD", static({"address": "10.9.0.7/32", "gateway": "169.254.1.1"}), container)
@@ -202,7 +201,7 @@ def test_containers_reach_the_host_and_each_other_through_it(host: Host) -> None
         assert connect(two, one, address(first, family)) == address(second, family)
 
 
-@pytest.mark.known_difference("leaves it to the detection of duplicates, on a link without neighbours")
+@WAITS_FOR_DAD
 def test_ipv6_addresses_can_be_used_at_once(host: Host, container: Container) -> None:
     """On both ends, whatever the host has set for its other links."""
     host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
@@ -236,7 +235,7 @@ def test_nothing_is_masqueraded_within_the_subnet(host: Host) -> None:
     assert connect(one, two, address(second)) == address(first)
 
 
-@pytest.mark.known_difference("gives it to both, and the host reaches whichever was the last")
+@TAKES_ADDRESS
 def test_address_of_another_container_is_refused(host: Host) -> None:
     """The host has one way to an address, and it stays with the container that has it."""
     conf = static({"address": "10.9.0.7/24", "gateway": "10.9.0.1"})
@@ -256,7 +255,7 @@ WRONG = [
     pytest.param({"mtu": "1500"}, "mtu", "", id="mtu is a string"),
     pytest.param({"mtu": 10}, "", "", id="mtu that the kernel refuses"),
     pytest.param({"ipMasq": "yes"}, "ipMasq", "", id="ipMasq is a string"),
-    pytest.param({"ipMasqBackend": "pf", "ipMasq": True}, "pf", "", marks=OLD_KEYS, id="no such backend"),
+    pytest.param({"ipMasqBackend": "pf", "ipMasq": True}, "pf", "", marks=BACKEND, id="no such backend"),
     pytest.param({"dns": {"nameservers": "192.0.2.1"}}, "nameservers", "", id="nameservers is a string"),
     pytest.param({}, "/run/netns/none", "/run/netns/none", id="no such namespace"),
 ]
@@ -282,7 +281,7 @@ def test_add_with_a_route_that_the_kernel_refuses_leaves_nothing(host: Host, con
     expect_nothing_of(host, container)
 
 
-@pytest.mark.known_difference("1.1.1 puts the container's interface into the host")
+@HOST_NETNS
 def test_add_to_the_hosts_own_namespace_is_refused(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure) as failure:
         host.cni("ADD", MASQUERADED, container, CNI_NETNS="/proc/1/ns/net")
@@ -301,7 +300,7 @@ def test_second_add_leaves_the_first_as_it_was(host: Host, container: Container)
     assert connect(host, container, "10.9.0.2") == "10.9.0.1"
 
 
-@pytest.mark.known_difference("releases the address of an ADD that failed only if it got that far itself")
+@KEEPS_LEASE
 @pytest.mark.parametrize(
     "answer",
     [{"cniVersion": "1.0.0"}, {"cniVersion": "1.0.0", "code": 11, "msg": "busy"}],
@@ -347,7 +346,7 @@ def test_del_needs_no_previous_result(host: Host) -> None:
     expect_nothing_of(host, one)
 
 
-@LEAKS_RULES
+@LINK_RULES
 @pytest.mark.parametrize("netns", [None, ""], ids=["path", "no path"])
 @pytest.mark.parametrize("with_result", [True, False], ids=["result", "no result"])
 def test_del_after_the_namespace_has_gone(host: Host, with_result: bool, netns: str | None) -> None:
@@ -360,7 +359,7 @@ def test_del_after_the_namespace_has_gone(host: Host, with_result: bool, netns: 
     assert leased(host) == []
 
 
-@pytest.mark.known_difference("without CNI_NETNS it does not look for the host's end")
+@LEAVES_HOST_END
 def test_del_without_a_namespace_that_still_lives_takes_the_link(host: Host) -> None:
     one, result = add(host, ROUTED)
 
@@ -369,7 +368,7 @@ def test_del_without_a_namespace_that_still_lives_takes_the_link(host: Host) -> 
     expect_nothing_of(host, one)
 
 
-@LEAKS_RULES
+@LINK_RULES
 def test_del_after_the_link_has_gone(host: Host) -> None:
     one, result = add(host, MASQUERADED)
     one.run("ip", "link", "del", "eth0")
@@ -394,13 +393,15 @@ def links_that_ipam_sees(host: Host) -> dict[str, bool]:
     return {command: name in host.read(f"/run/seen.{command}") for command in ("ADD", "DEL")}
 
 
-@pytest.mark.known_difference("makes the link when it has the address")
+@pytest.mark.known_difference(
+    "makes the link after IPAM, so dhcp cannot be used", here="before", right="cnihook"
+)
 def test_link_is_there_when_the_address_is_asked_for(host: Host) -> None:
     """As a plugin needs it that asks a server on the other side, by DHCP for one."""
     assert links_that_ipam_sees(host)["ADD"]
 
 
-@pytest.mark.known_difference("releases the address while it is still in use")
+@RELEASES_EARLY
 def test_address_is_released_when_its_link_is_gone(host: Host) -> None:
     """Else the next container could get it, with this one still there."""
     assert not links_that_ipam_sees(host)["DEL"]
@@ -416,85 +417,3 @@ def test_del_of_one_leaves_the_others(host: Host) -> None:
     assert leased(host) == ["10.9.0.3"]
     assert connect(two, host, "10.9.0.1") == "10.9.0.3"
     assert connect(two, outside, Outside.ADDRESS) == Outside.HOST
-
-
-@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
-def test_check_accepts_what_add_made(host: Host, container: Container, version: str) -> None:
-    conf = MASQUERADED | {"cniVersion": version}
-    result = host.cni("ADD", conf, container)
-
-    assert host.cni("CHECK", with_previous_result(conf, result), container) is None
-
-
-HOSTS = pytest.mark.known_difference("its CHECK does not look at the host")
-DAMAGES = {
-    "link": "ip -n c1 link del eth0",
-    "MAC": "ip -n c1 link set eth0 address 02:00:00:00:00:55",
-    "address": "ip -n c1 address del 10.9.0.2/24 dev eth0",
-    "default route": "ip -n c1 route del default",
-    "subnet's route": "ip -n c1 route del 10.9.0.0/24",
-    "lease": "rm /var/lib/cni/networks/net1/10.*",
-    "host's route": "ip route del 10.9.0.2",
-    "host's address": "ip address del 10.9.0.1/32 dev $(ip -o route show 10.9.0.2 | cut -d' ' -f3)",
-    "masquerade": "nft flush ruleset",
-    "host's end down": "ip link set $(ip -o route show 10.9.0.2 | cut -d' ' -f3) down",
-}
-ON_THE_HOST = {"host's route", "host's address", "masquerade", "host's end down"}
-
-
-@pytest.mark.parametrize(
-    "damage", [pytest.param(key, marks=[HOSTS] if key in ON_THE_HOST else []) for key in DAMAGES]
-)
-def test_check_finds(host: Host, container: Container, damage: str) -> None:
-    conf = MASQUERADED if damage == "masquerade" else ROUTED
-    attached = with_previous_result(conf, host.cni("ADD", conf, container))
-    host.run("sh", "-c", DAMAGES[damage])
-
-    with pytest.raises(CniFailure):
-        host.cni("CHECK", attached, container)
-
-
-def test_check_wants_the_result(host: Host, container: Container) -> None:
-    host.cni("ADD", ROUTED, container)
-
-    with pytest.raises(CniFailure, match="prevResult"):
-        host.cni("CHECK", ROUTED, container)
-
-
-@SPEC_1_1
-def test_gc_keeps_what_is_valid_and_frees_the_rest(host: Host) -> None:
-    """Links of containers that live on, rules of one that is gone, and every lease."""
-    outside = host.outside()
-    conf = MASQUERADED | {"cniVersion": "1.1.0"}
-    (lives, _), (forgotten, _), (gone, _) = (add(host, conf) for _ in range(3))
-    gone.destroy()
-
-    valid = [{"containerID": lives.name, "ifname": "eth0"}]
-    host.cni("GC", conf | {"cni.dev/valid-attachments": valid})
-
-    assert forgotten.links() == {"lo"} and leased(host) == ["10.9.0.2"]
-    assert connect(lives, outside, Outside.ADDRESS) == Outside.HOST
-    host.cni("DEL", conf, lives)
-    host.attachments.clear()  # the leak check now shows whether GC was as good as a DEL
-
-
-@SPEC_1_1
-def test_gc_without_a_list_changes_nothing(host: Host) -> None:
-    conf = ROUTED | {"cniVersion": "1.1.0"}
-    one, result = add(host, conf)
-
-    host.cni("GC", conf)
-
-    assert connect(host, one, address(result)) == "10.9.0.1"
-
-
-@SPEC_1_1
-def test_status_is_what_ipam_says(host: Host) -> None:
-    conf = network("10.9.0.0/30", version="1.1.0")
-    conf["ipam"]["statusWhenFull"] = True
-    assert host.cni("STATUS", conf) is None
-    add(host, conf)
-
-    with pytest.raises(CniFailure, match=r"10\.9\.0\.") as failure:
-        host.cni("STATUS", conf)
-    assert failure.value.code == 50

@@ -32,9 +32,15 @@ from tests.support.routing import (
 from tests.support.traffic import connect, source_seen
 
 SBR = {"type": "sbr"}
-ECMP = pytest.mark.known_difference("passes over IPv6 routes that the kernel shows with two next hops")
-PARTS = pytest.mark.known_difference("leaves out what it does not know, or loses such a route altogether")
-FAILED = pytest.mark.known_difference("an ADD that fails leaves rules and routes as they are by then")
+ECMP = pytest.mark.known_difference(
+    "leaves IPv6 routes with two next hops in main", here="moves them", right="cnihook"
+)
+PARTS = pytest.mark.known_difference(
+    "moved routes lose attributes, or are lost", here="moved whole", right="cnihook"
+)
+FAILED = pytest.mark.known_difference(
+    "an ADD that fails leaves rules and routes half moved", here="as before", right="cnihook"
+)
 
 
 @pytest.fixture
@@ -165,7 +171,7 @@ def test_table_that_somebody_uses_is_not_taken(host: Host, container: Container)
     container.run("ip", "rule", "del", "from", "192.0.2.9", "lookup", "100")
 
 
-@pytest.mark.known_difference("looks for routes in main alone")
+@pytest.mark.known_difference("takes a table that has routes", here="takes a free one", right="cnihook")
 def test_table_that_has_routes_is_not_taken(host: Host, container: Container) -> None:
     """Though nothing leads there yet."""
     chain = attach(host, container, "eth0", network(1))
@@ -210,7 +216,9 @@ def test_table_of_somebody_else_gets_rules_only(host: Host, container: Container
     container.run("ip", "rule", "del", "from", address(1), "lookup", "1001")
 
 
-@OLD_KEYS
+@pytest.mark.known_difference(
+    "does not know gateways and addSourceHints; they came after 1.9.1", here="served", right="cnihook"
+)
 def test_static_gateways_go_before_all_others(host: Host, container: Container) -> None:
     """Those of the addresses, and a default route that was there; else why name one."""
     gateways = ["10.1.0.254", "2001:db8:1::fe"]
@@ -223,7 +231,9 @@ def test_static_gateways_go_before_all_others(host: Host, container: Container) 
     chain.check()
 
 
-@OLD_KEYS
+@pytest.mark.known_difference(
+    "does not know gateways and addSourceHints; they came after 1.9.1", here="served", right="cnihook"
+)
 def test_source_hints_keep_the_subnets_in_main(host: Host, container: Container) -> None:
     """For who does not say from which address: neighbours are reached directly, and from the right one."""
     attach(host, container, "eth0", network(1, 4, 6), SBR | {"addSourceHints": True})
@@ -248,7 +258,9 @@ WRONG = [
 ]
 
 
-@OLD_KEYS
+@pytest.mark.known_difference(
+    "does not know gateways and addSourceHints; they came after 1.9.1", here="served", right="cnihook"
+)
 @pytest.mark.parametrize(("keys", "message"), WRONG)
 def test_wrong_key_is_refused_before_anything_is_changed(
     host: Host, container: Container, keys: dict[str, Any], message: str
@@ -275,7 +287,9 @@ def test_result_without_addresses_is_refused(host: Host, container: Container) -
         chain.then(SBR)
 
 
-@pytest.mark.known_difference("takes the interface's routes away all the same")
+@pytest.mark.known_difference(
+    "a result without addresses of the interface loses its routes", here="refused", right="cnihook"
+)
 def test_result_without_addresses_of_the_interface_is_refused(host: Host, container: Container) -> None:
     chain = attach(host, container, "eth0", network(1))
     before = all_of(container)
@@ -289,7 +303,7 @@ def test_result_without_addresses_of_the_interface_is_refused(host: Host, contai
     chain.result = None
 
 
-@pytest.mark.known_difference("it logs what it does")
+@pytest.mark.known_difference("logs each step on stderr", here="silent", right="either")
 def test_it_is_silent(host: Host, container: Container) -> None:
     """What a plugin says on stderr is for when it fails."""
     chain = attach(host, container, "eth0", network(1))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import SPEC_1_1
+from tests.netns.differences import NO_STATUS, SPEC_1_1
 from tests.support.cni import CniFailure, with_previous_result
 from tests.support.host import Container, Host
 from tests.support.routing import (
@@ -24,7 +24,9 @@ from tests.support.routing import (
 from tests.support.traffic import connect
 
 SBR = {"type": "sbr"}
-LINK = pytest.mark.known_difference("1.1.1 fails where the link is gone")
+LINK = pytest.mark.known_difference(
+    "DEL fails without the link", here="succeeds", right="SPEC.md, 2 DEL", fixed_in="1.9.1"
+)
 
 
 @pytest.fixture
@@ -50,7 +52,9 @@ def without_link(chain: Chain) -> None:
     chain.container.run("ip", "link", "del", "eth0")
 
 
-@pytest.mark.known_difference("fails where the link is gone, and leaves the tables as they are")
+@pytest.mark.known_difference(
+    "DEL without the link leaves rules and tables", here="finds them by what is left", right="SPEC.md, 2 DEL"
+)
 @pytest.mark.parametrize("loss", [without_previous_result, without_link])
 def test_del_finds_its_rules_by_what_is_left(host: Host, container: Container, loss: Any) -> None:
     chain = attach(host, container, "eth0", network(1, 4, 6), SBR)
@@ -63,7 +67,9 @@ def test_del_finds_its_rules_by_what_is_left(host: Host, container: Container, l
     assert table(container, "100") == table(container, "101") == set()
 
 
-DAMAGED = pytest.mark.known_difference("fails where the result cannot be read")
+DAMAGED = pytest.mark.known_difference(
+    "DEL fails with a damaged previous result", here="succeeds", right="SPEC.md, 2 DEL"
+)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +85,9 @@ def test_del_takes_any_previous_result(host: Host, container: Container, loss: A
     host.cni("DEL", chain.confs[1] | {"prevResult": chain.result | {"ips": loss}}, container)
 
 
-@pytest.mark.known_difference("cannot do without a namespace, and makes a file in the place of one")
+@pytest.mark.known_difference(
+    "DEL without a namespace fails, and makes a file at its path", here="succeeds", right="SPEC.md, 2 DEL"
+)
 @pytest.mark.parametrize("path", ["", "/run/netns/gone"])
 def test_del_needs_no_namespace(host: Host, container: Container, path: str) -> None:
     chain = attach(host, container, "eth0", network(1), SBR)
@@ -107,7 +115,11 @@ def test_del_of_one_leaves_the_others(host: Host, container: Container) -> None:
     assert connect(machine, container, address(1)) == FAR
 
 
-@pytest.mark.known_difference("takes the rules of all who have the address")
+@pytest.mark.known_difference(
+    "DEL removes the rules of another network with the same address",
+    here="leaves them",
+    right="SPEC.md, 2 DEL",
+)
 @pytest.mark.parametrize("gone", [False, True], ids=["link", "no link"])
 def test_del_leaves_another_network_that_gave_the_same_address(
     host: Host, container: Container, gone: bool
@@ -129,7 +141,11 @@ def test_del_leaves_another_network_that_gave_the_same_address(
 
 
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
-@pytest.mark.known_difference("the bridge's own CHECK looks for the routes in main")
+@pytest.mark.known_difference(
+    "CHECK of an interface fails after sbr or vrf: it looks in table main only",
+    here="succeeds",
+    right="SPEC.md, 2 CHECK",
+)
 def test_check_of_the_whole_chain_accepts_what_add_made(
     host: Host, container: Container, version: str
 ) -> None:
@@ -154,7 +170,9 @@ def test_check_of_two_networks_with_a_default_route_each(host: Host, container: 
         chain.check()
 
 
-@pytest.mark.known_difference("its CHECK looks at nothing")
+@pytest.mark.known_difference(
+    "CHECK always succeeds", here="finds missing rules and routes", right="SPEC.md, 2 CHECK"
+)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -174,13 +192,15 @@ def test_check_finds(host: Host, container: Container, damage: str) -> None:
         host.cni("CHECK", with_previous_result(chain.confs[1], chain.result), container)
 
 
-@pytest.mark.known_difference("its CHECK looks at nothing")
+@pytest.mark.known_difference(
+    "CHECK always succeeds", here="finds missing rules and routes", right="SPEC.md, 2 CHECK"
+)
 def test_check_wants_the_result(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match="chained"):
         host.cni("CHECK", network(1) | SBR, container)
 
 
-@SPEC_1_1
+@NO_STATUS
 def test_status_is_whether_the_configuration_is_right(host: Host) -> None:
     assert host.cni("STATUS", network(1, version="1.1.0") | SBR) is None
 

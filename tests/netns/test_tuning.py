@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import OLD_KEYS, SPEC_1_1
+from tests.netns.differences import OLD_KEYS, ONE_CODE
 from tests.support import cni
 from tests.support.cni import CniFailure
 from tests.support.host import Container, Host
@@ -31,9 +31,17 @@ from tests.support.tuning import (
 
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 
-NOT_PUT_BACK = pytest.mark.known_difference("settings stay as they were set")
-PANICS = pytest.mark.known_difference("panics where the network has no sysctl of its own")
-NO_ALLOWLIST = pytest.mark.known_difference("plugins 1.1.1 have no allowlist yet")
+NOT_PUT_BACK = pytest.mark.known_difference(
+    "DEL leaves sysctls as they were set (plugins#493)",
+    here="restored, if they were not changed since",
+    right="SPEC.md, 2 DEL",
+)
+PANICS = pytest.mark.known_difference(
+    "args.cni.sysctl panics without a sysctl of the network", here="works", right="SPEC.md, 2 ADD"
+)
+NO_ALLOWLIST = pytest.mark.known_difference(
+    "sysctls of the container pass the allowlist", here="checked as well", right="cnihook"
+)
 
 
 @pytest.fixture
@@ -101,7 +109,7 @@ def test_ifname_stands_for_the_interface(host: Host, container: Container) -> No
         "net.ipv4.conf.eth0/100.arp_notify",
     ],
 )
-@pytest.mark.known_difference("takes every dot for a slash, also those of the name")
+@pytest.mark.known_difference("a dot in the interface's name becomes a slash", here="kept", right="cnihook")
 def test_interface_may_have_a_dot_in_its_name(host: Host, container: Container, key: str) -> None:
     """As interfaces of VLANs do."""
     made_by_another(host, container, "eth0.100")
@@ -134,7 +142,9 @@ def test_setting_that_the_kernel_does_not_have_is_named(host: Host, container: C
         add(host, container, conf(sysctl={"net.ipv4.no_such_thing": "1"}))
 
 
-@pytest.mark.known_difference("sets the one and then the other, in any order")
+@pytest.mark.known_difference(
+    "two spellings of one sysctl are set in any order", here="refused", right="cnihook"
+)
 def test_two_spellings_of_one_setting_are_refused(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match="duplicated sysctl keys"):
         add(host, container, conf(sysctl={"net.core.somaxconn": "77", "net/core/somaxconn": "78"}))
@@ -239,7 +249,7 @@ def test_an_empty_wish_changes_nothing(host: Host, container: Container) -> None
         ({"args": {"cni": {"allmulti": "yes"}}}, "allmulti"),
     ],
 )
-@pytest.mark.known_difference("has one code for all that it cannot do")
+@ONE_CODE
 def test_wish_that_makes_no_sense_is_named(
     host: Host, container: Container, wish: dict[str, Any], word: str
 ) -> None:
@@ -305,14 +315,18 @@ def test_result_is_passed_on_with_the_new_mac(host: Host, container: Container) 
     }
 
 
-@SPEC_1_1
+@pytest.mark.known_difference("the result has no MTU", here="the new one", right="SPEC.md, 5 Success")
 def test_result_has_the_new_mtu(host: Host, container: Container) -> None:
     sent = add(host, container, conf("1.1.0", mtu=1400))
 
     assert [interface.get("mtu") for interface in sent["prevResult"]["interfaces"]] == [None, 1400]
 
 
-@pytest.mark.known_difference("goes by the name alone")
+@pytest.mark.known_difference(
+    "changes the MAC in the result of an interface of the host",
+    here="of the container's only",
+    right="SPEC.md, 5 Success",
+)
 def test_interface_of_the_host_keeps_its_mac_in_the_result(host: Host, container: Container) -> None:
     """The host may have an eth0, too."""
     interfaces = [{"name": "eth0", "mac": OWN_MAC}, {"name": "eth0", "sandbox": container.path}]
@@ -343,7 +357,7 @@ def test_file_has_what_was_before(host: Host, container: Container) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.known_difference("a folder that only root's privileges open")
+@pytest.mark.known_difference("makes its folder with mode 0600", here="0700", right="either")
 def test_folder_of_the_files_is_its_owners(host: Host, container: Container) -> None:
     add(host, container, conf(mtu=1400))
 
@@ -365,7 +379,11 @@ def test_the_other_plugin_can_restore_it(
     assert not host.exists(FILE)
 
 
-@pytest.mark.known_difference("the second file takes the place of the first")
+@pytest.mark.known_difference(
+    "the second tuning of a chain overwrites what the first saved",
+    here="both are undone",
+    right="SPEC.md, 2 DEL",
+)
 def test_two_in_one_chain_are_both_undone(host: Host, container: Container) -> None:
     before = state(container)
     first = conf(mtu=1400, promisc=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.differences import SPEC_1_1
+from tests.netns.differences import NO_STATUS
 from tests.support.cni import CniFailure, with_previous_result
 from tests.support.host import Container, Host
 from tests.support.routing import all_of, attach, network
@@ -41,7 +41,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
     container.run("ip", "link", "del", "blue", check=False)
 
 
-@pytest.mark.known_difference("makes the VRF before it looks at the interface")
+@pytest.mark.known_difference("an ADD that fails leaves the VRF", here="leaves nothing", right="cnihook")
 @pytest.mark.parametrize(
     ("ifname", "message"), [("eth0", "interface eth0 has already a master set: other"), ("eth7", "eth7")]
 )
@@ -67,7 +67,7 @@ def test_del_where_there_is_no_vrf_succeeds(host: Host, container: Container) ->
     host.cni("DEL", sent, container, CNI_NETNS="")
 
 
-@pytest.mark.known_difference("fails")
+@pytest.mark.known_difference("DEL after a refused ADD fails", here="succeeds", right="SPEC.md, 2 DEL")
 def test_del_after_an_add_that_was_refused_succeeds(host: Host, container: Container) -> None:
     """By whatever: for a name that is missing or another link's, for a path that leads to no namespace."""
     conf = network(1) | BLUE
@@ -80,7 +80,7 @@ def test_del_after_an_add_that_was_refused_succeeds(host: Host, container: Conta
     container.run("ip", "link", "del", "blue")
 
 
-@SPEC_1_1
+@NO_STATUS
 def test_status_is_whether_the_configuration_is_right(host: Host) -> None:
     assert host.cni("STATUS", network(1, version="1.1.0") | BLUE) is None
 

@@ -24,7 +24,9 @@ def test_vlan_is_from_0_to_4094(host: Host, container: Container, vlan: int) -> 
     refuse(host, container, {"vlan": vlan}, rf"invalid VLAN ID {vlan} \(must be between 0 and 4094\)")
 
 
-@pytest.mark.known_difference("plugins 1.1.1 do not know vlanTrunk", run=False)
+@pytest.mark.known_difference(
+    "does not know vlanTrunk", here="served", right="cnihook", fixed_in="1.9.1", run=False
+)
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
@@ -46,6 +48,8 @@ def test_trunk_is_of_ids_and_ranges(host: Host, container: Container, entry: Any
     refuse(host, container, {"vlanTrunk": [{"id": 7}, entry]}, problem)
 
 
-@pytest.mark.known_difference("plugins 1.1.1 do not know vlanTrunk", run=False)
+@pytest.mark.known_difference(
+    "does not know vlanTrunk", here="served", right="cnihook", fixed_in="1.9.1", run=False
+)
 def test_trunk_is_a_list(host: Host, container: Container) -> None:
     refuse(host, container, {"vlanTrunk": {"id": 7}}, "vlanTrunk")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.netns.differences import LEAVES_QDISC, VETH_ONLY
 from tests.support.bandwidth import (
     EGRESS,
     EGRESS_TBF,
@@ -48,7 +49,7 @@ def test_pair_is_limited_on_the_host(host: Host) -> None:
     host.cni("CHECK", sent, container)
 
 
-@pytest.mark.known_difference("limits veth pairs only")
+@VETH_ONLY
 @pytest.mark.parametrize(("mode", "address"), [("l2", "198.51.100.9"), ("l3", "10.9.0.9")])
 def test_ipvlan_is_limited_in_the_container(host: Host, mode: str, address: str) -> None:
     outside = host.outside()
@@ -73,7 +74,7 @@ def test_ipvlan_is_limited_in_the_container(host: Host, mode: str, address: str)
     assert connect(container, outside, Outside.ADDRESS) == address
 
 
-@pytest.mark.known_difference("an ADD that fails leaves what it made until then")
+@LEAVES_QDISC
 def test_filter_of_another_kind_stays(host: Host) -> None:
     container: Container = linked(host)
     outer = outer_of(container)

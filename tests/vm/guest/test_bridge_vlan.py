@@ -13,7 +13,9 @@ from tests.support.namespace import Namespace
 
 UNTAGGED = ["PVID", "Egress Untagged"]
 
-NO_TRUNK = pytest.mark.known_difference("plugins 1.1.1 do not know vlanTrunk", run=False)
+NO_TRUNK = pytest.mark.known_difference(
+    "does not know vlanTrunk", here="served", right="cnihook", fixed_in="1.9.1", run=False
+)
 
 
 def network(vlan: int | None = None, *, first: int = 10, **keys: Any) -> dict[str, Any]:
@@ -56,7 +58,9 @@ def test_vlan_is_what_the_port_sends_and_takes_untagged(host: Host, container: C
     assert filters(host)
 
 
-@pytest.mark.known_difference("up to 1.7 the plugins kept the default VLAN on every port")
+@pytest.mark.known_difference(
+    "a port with `vlan` keeps the default VLAN", here="leaves it", right="cnihook", fixed_in="1.8.0"
+)
 def test_port_leaves_the_default_vlan(host: Host, container: Container) -> None:
     """In it the port would get the broadcasts of every container that is in no VLAN."""
     result = host.cni("ADD", network(100), container)
@@ -74,7 +78,11 @@ def test_containers_reach_each_other_in_one_vlan_only(host: Host) -> None:
     assert not reaches(blue, "10.9.0.20")
 
 
-@pytest.mark.known_difference("the reference sets filtering only on a bridge that it makes")
+@pytest.mark.known_difference(
+    "enables VLAN filtering only on a bridge that it makes",
+    here="also on one without ports",
+    right="cnihook",
+)
 def test_bridge_begins_to_filter_for_the_first_vlan(host: Host) -> None:
     """Without, the VLAN of a port is on record and every frame goes everywhere all the same."""
     plain, blue = host.container(), host.container()
@@ -102,7 +110,7 @@ def test_gateway_is_a_link_in_the_vlan(host: Host, container: Container) -> None
     host.cni("CHECK", conf | {"prevResult": result}, container)
 
 
-@pytest.mark.known_difference("the reference never removes a VLAN's gateway")
+@pytest.mark.known_difference("a VLAN's gateway stays", here="removed with its last user", right="either")
 def test_gateway_goes_with_its_last_user(host: Host) -> None:
     """And not before, nor with a user of another VLAN."""
     first, last, red = host.container(), host.container(), host.container()
@@ -174,7 +182,7 @@ def test_native_vlan_stays_untagged_where_the_trunk_has_it_too(host: Host) -> No
     assert vlans(host, result) == {1: UNTAGGED, 2: [], 3: []}
 
 
-@pytest.mark.known_difference("the reference leaves what it made before it failed")
+@pytest.mark.known_difference("an ADD that fails leaves links", here="leaves nothing", right="cnihook")
 def test_failed_add_leaves_nothing(host: Host) -> None:
     """Two gateways on one link are refused when that link is there already, on a bridge that others use."""
     red, blue = host.container(), host.container()
@@ -190,7 +198,7 @@ def test_failed_add_leaves_nothing(host: Host) -> None:
     assert blue.links() == {"lo"}
 
 
-@pytest.mark.known_difference("the reference does not look at VLANs in CHECK")
+@pytest.mark.known_difference("CHECK ignores VLANs", here="finds a lost one", right="SPEC.md, 2 CHECK")
 def test_check_notices_that_a_port_has_lost_its_vlan(host: Host, container: Container) -> None:
     conf = network(100)
     result = host.cni("ADD", conf, container)

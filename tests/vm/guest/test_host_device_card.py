@@ -25,7 +25,9 @@ from tests.support.traffic import connect
 
 E1000, VIRTIO = "0000:00:10.0", "0000:00:11.0"
 DEVICES = Path("/sys/bus/pci/devices")
-LEFT_DOWN = pytest.mark.known_difference("the card is left down")
+LEFT_DOWN = pytest.mark.known_difference(
+    "DEL leaves the card down", here="up, as it was", right="SPEC.md, 2 DEL"
+)
 
 
 def interface(card: str) -> str:
@@ -77,7 +79,9 @@ def test_card_is_found_on_its_bus(host: Host, container: Container, name: str, c
         assert host.link(name)["address"] == mac
 
 
-@pytest.mark.known_difference("`device` wins over the device that the runtime has chosen")
+@pytest.mark.known_difference(
+    "`device` wins over the runtime's deviceID", here="deviceID wins", right="cnihook"
+)
 @pytest.mark.usefixtures("cards")
 def test_runtimes_choice_goes_first(host: Host, container: Container) -> None:
     """Every container of the network would get `device`; this one was promised another."""
@@ -99,7 +103,9 @@ def test_traffic_goes_from_card_to_card(host: Host, container: Container) -> Non
     assert connect(container, host, "10.9.0.1") == "10.9.0.2"
 
 
-@pytest.mark.known_difference("the MAC address stays as the container set it")
+@pytest.mark.known_difference(
+    "DEL leaves the container's MAC address", here="restored", right="SPEC.md, 2 DEL"
+)
 @pytest.mark.usefixtures("cards")
 def test_card_has_its_mac_address_again(host: Host, container: Container) -> None:
     host.cni("ADD", conf(device=None, pciBusID=VIRTIO), container)
@@ -109,7 +115,9 @@ def test_card_has_its_mac_address_again(host: Host, container: Container) -> Non
     host.cni("DEL", conf(device=None, pciBusID=VIRTIO), container)
 
 
-@pytest.mark.known_difference("the card stays in the container that failed to get it")
+@pytest.mark.known_difference(
+    "an ADD that fails leaves the card in the container", here="it returns to the host", right="cnihook"
+)
 @pytest.mark.usefixtures("cards")
 def test_failing_add_brings_the_card_home(host: Host, container: Container) -> None:
     ipam = {"type": "host-local", "ranges": []}
@@ -159,7 +167,11 @@ def test_card_that_a_program_drives_stays_where_it_is(
 # On the machine itself
 
 
-@pytest.mark.known_difference("the card keeps the container's name, and the address stays leased")
+@pytest.mark.known_difference(
+    "after the namespace has ended, the card keeps the container's name, and the lease stays",
+    here="both are restored",
+    right="SPEC.md, 2 DEL",
+)
 @pytest.mark.parametrize("changed", [False, True], ids=["as it was", "changed"])
 def test_card_whose_namespace_ended_gets_its_name_back(
     implementation: cni.Implementation, changed: bool
