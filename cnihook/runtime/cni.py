@@ -17,6 +17,7 @@ DEL goes on past a plugin that fails.  Errors are CniError, with the code that t
 """
 
 from cnihook.lean.words import describe
+from cnihook.linux import flock
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
 from cnihook.runtime import attachment, cache, chain, networks
@@ -378,8 +379,19 @@ class CNI:
                 errors.append(error)
             finally:
                 request.close()
+        self._remove_remains()
         chain.raise_all(errors)
         return released
+
+    def _remove_remains(self) -> None:
+        """Remove the files of locks and unfinished records whose writers were killed."""
+        for container_id in cache.unfinished(self.cache_folder):
+            try:
+                with self._lock(container_id, "gc", timeout=0):
+                    cache.discard_unfinished(container_id, self.cache_folder)
+            except (CniError, OSError):
+                continue  # it is being written
+        flock.clear_abandoned()
 
     def _gc_damaged(self, network: str, errors: "list[CniError]") -> "list[Record]":
         """Release what damaged records were of, unless it is in use.  Errors are added to `errors`."""

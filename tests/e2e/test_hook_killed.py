@@ -106,3 +106,19 @@ def test_poststop_killed_anywhere_is_finished_by_the_next(
         container = clear_away(host, container, release)
         number = after(number, release)
     assert number > 1, "it was never killed"
+
+
+@pytest.mark.parametrize("syscall", ["write", "fsync", "mkdir"])
+def test_gc_of_a_network_removes_files_of_killed_commands(host: Host, syscall: str) -> None:
+    """The lock, and the record that was not whole: an ID may never come again."""
+    configure(host, MYNET)
+    host.container("c1")
+    host.leaves("dir /run/cnihook*")
+    fault = ("-e", f"trace={syscall}", "-e", f"inject={syscall}:signal=KILL:when=1")
+    done = host.run("strace", "-qq", "-o", "/dev/null", *fault, *HOOK, "add", "mynet", "c1", check=False)
+    assert done.returncode in (-9, 137), done
+
+    host.run(*HOOK, "gc", "mynet")
+
+    folders = ("/run/cnihook", "/var/lib/cni/results")
+    assert host.run("find", *folders, "-type", "f", check=False).stdout == ""

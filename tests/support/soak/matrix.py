@@ -14,7 +14,7 @@ from itertools import islice
 from tests.support.cni import CHECKOUT
 from tests.support.soak.crew import Entry, Job
 from tests.support.soak.rig import PATIENCE, Box, Problem
-from tests.support.soak.scenarios import LIBRARY, SCENARIOS, Scenario, make_rig, release, shape, undisturbed
+from tests.support.soak.scenarios import SCENARIOS, Scenario, make_rig, release, shape, undisturbed
 from tests.support.soak.tracer import Call, Fault, Outcome
 
 ERRORS = "ENOSPC EIO EDQUOT EMFILE ENFILE EROFS ENOBUFS EINTR ENOMEM EPERM ENOLCK".split()
@@ -112,8 +112,8 @@ class Bench:
                 # A name that cannot be removed does not fail a poststop; gc removes it.
                 release(rig, box, "gc")
             rig.end_boxes()
-            # The file of a lock may stay after an error, and after the library's commands, until gc.
-            rig.check(LOCKS if point.fault.error or point.release in LIBRARY else ())
+            # The file of a lock may stay after an error, until gc.
+            rig.check(LOCKS if point.fault.error else ())
         except Problem as problem:
             how = "killed" if point.fault.error == 0 else f"exit {outcome.status} {outcome.stderr.strip()}"
             raise problem.after(f"at {outcome.hit}: {how}") from None
