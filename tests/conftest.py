@@ -2,6 +2,7 @@
 """Fixtures and markers of all tests.  What they are made of is in tests/support/."""
 
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.support.difference import Difference
 from tests.support.host import Host
 from tests.support.limit import SECONDS, SECONDS_OF_GUEST, kill_children_of_failure, limit
 from tests.support.skip import need, need_root
+from tests.support.wait import short_patience
 
 GUEST = Path(__file__).with_name("vm") / "guest"
 
@@ -28,13 +30,14 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """The leak check is part of the test: one that is known to fail may be known to leak."""
-    with kill_children_of_failure():
-        result = yield
-    made = pyfuncitem.funcargs.get("host")
-    if isinstance(made, Host):
-        made.delete_attachments()
-        made.check_leaks()
-    return result
+    with short_patience() if pyfuncitem.get_closest_marker("xfail") else nullcontext():
+        with kill_children_of_failure():
+            result = yield
+        made = pyfuncitem.funcargs.get("host")
+        if isinstance(made, Host):
+            made.delete_attachments()
+            made.check_leaks()
+        return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -158,7 +158,7 @@ def test_sigterm_takes_back_what_was_done(host: Host, container: Running) -> Non
     with host.popen(CNIHOOK, "attach", "c1", "--cni-path", path) as process:
         wait_for(lambda: calls(host) == ["slow ADD"], "the slow plugin")
         process.terminate()
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=30)
 
     assert process.returncode == 1
     assert "interrupted by signal 15" in said and said.count("\n") == 1

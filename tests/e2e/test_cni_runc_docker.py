@@ -116,7 +116,7 @@ def test_detached_exec_and_stop(docker: Docker, host: Host) -> None:
     docker("run", "--detach", "--name", "c1", *asking(networks="mynet"), IMAGE, *FOR_EVER)
 
     assert "inet 10.22.0.2/16" in address(docker, "c1")
-    host.run("ping", "-c1", "-W1", "10.22.0.2")
+    host.run("ping", "-c1", "-W30", "10.22.0.2")
     docker("stop", "--time", "0", "c1")
     assert attached(host) == host.listdir("/run/netns") == []
     docker("start", "c1")
@@ -135,7 +135,7 @@ def test_a_restart_is_a_new_attachment_of_the_same_container(docker: Docker, hos
     after, new_lease = attached(host)
     assert (after, lease, new_lease) == (record, "10.22.0.2", "10.22.0.3")
     assert "inet 10.22.0.3/16" in address(docker, "c1")
-    host.run("ping", "-c1", "-W1", "10.22.0.3")
+    host.run("ping", "-c1", "-W30", "10.22.0.3")
     docker("rm", "--force", "c1")
 
 

@@ -110,7 +110,7 @@ def test_a_step_that_shows_something_else_fails_the_tour(host: Host) -> None:
     done = run(host)
 
     assert done.returncode == 1
-    assert done.stderr == "demo: exit code 1 from: runc exec cnihook-demo1 ping -c 1 -W 2 10.213.100.1\n"
+    assert done.stderr == "demo: exit code 1 from: runc exec cnihook-demo1 ping -c 1 -W 5 10.213.100.1\n"
     assert "Another container" not in done.stdout
 
 

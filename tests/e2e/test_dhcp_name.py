@@ -89,4 +89,4 @@ def test_plugin_of_the_reference_sends_it_too(host: Host, runtime: Runtime, lan:
     assert names(lan) == ["container"]
     runtime.delete("c1")
     daemon.terminate()
-    daemon.communicate(timeout=20)
+    daemon.communicate(timeout=30)

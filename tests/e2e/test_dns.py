@@ -52,7 +52,7 @@ def resolv_conf(container: Running) -> str:
 def resolves(container: Running, name: str = "outside.example.test") -> bool:
     """By the server itself, and by what the C library makes of resolv.conf."""
     assert f"Address: {Outside.ADDRESS}" in container.exec("busybox", "nslookup", "outside.example.test")
-    return f"({Outside.ADDRESS})" in container.exec("ping", "-c1", "-W2", name)
+    return f"({Outside.ADDRESS})" in container.exec("ping", "-c1", "-W30", name)
 
 
 @pytest.mark.usefixtures("server", "etc")
@@ -150,10 +150,10 @@ def test_attached_later_it_keeps_what_was_asked_for(host: Host, runtime: Runtime
 @pytest.mark.usefixtures("server")
 def test_a_command_asks_the_networks_server_or_its_own(host: Host) -> None:
     configure(host, network({"nameservers": [Outside.ADDRESS], "search": ["example.test"]}))
-    host.run(RUN, "ping", "-c1", "-W2", "outside")
+    host.run(RUN, "ping", "-c1", "-W30", "outside")
 
     configure(host, network())
-    host.run(RUN, "--dns", Outside.ADDRESS, "--dns-search=example.test", "ping", "-c1", "-W2", "outside")
+    host.run(RUN, "--dns", Outside.ADDRESS, "--dns-search=example.test", "ping", "-c1", "-W30", "outside")
 
 
 def test_a_command_finds_hosts_and_containers_by_name(host: Host, runtime: Runtime, etc: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_command_finds_hosts_and_containers_by_name(host: Host, runtime: Runti
     container = runtime.run("c1", "--network-alias", "db")
     before = host.read("/etc/hosts")
 
-    show = "getent hosts of-the-host db c1 up extra; ping -c1 -W2 c1 > /dev/null && echo reached"
+    show = "getent hosts of-the-host db c1 up extra; ping -c1 -W30 c1 > /dev/null && echo reached"
     done = host.run(RUN, "--add-host", "up:host-gateway", "--add-host=extra:192.0.2.3", "sh", "-c", show)
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         *("192.0.2.1", "10.1.0.2", "10.1.0.2", "10.1.0.1", "192.0.2.3", "reached")
@@ -175,9 +175,9 @@ def test_a_command_finds_hosts_and_containers_by_name(host: Host, runtime: Runti
         *(RUN, "--hostname", "web.example.test", "--network-alias", "www", "sh", "-c", script), stdin=-1
     ) as running:
         wait_for(lambda: "\twww" in (etc / "hosts").read_text().replace(" ", "\t"), "its name")
-        assert "10.1.0.4" in container.exec("ping", "-c1", "-W2", "www")
-        assert "10.1.0.4" in container.exec("ping", "-c1", "-W2", "web")
-        stdout, stderr = running.communicate("\n", timeout=10)
+        assert "10.1.0.4" in container.exec("ping", "-c1", "-W30", "www")
+        assert "10.1.0.4" in container.exec("ping", "-c1", "-W30", "web")
+        stdout, stderr = running.communicate("\n", timeout=30)
     assert (stdout.split(), stderr) == (
         ["web.example.test", "web.example.test", "10.1.0.4", "web.example.test", "web", "www"],
         "",

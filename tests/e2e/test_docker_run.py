@@ -56,7 +56,7 @@ def test_container_is_on_all_networks_of_the_folder(docker: Docker, host: Host) 
     host.write(f"{NET_D}/20-other.conflist", json.dumps(bridge("other", "10.23.0.0/24")))
     host.write(f"{NET_D}/99-loopback.conf", LOOPBACK)
 
-    done = docker.run("--rm", IMAGE, "sh", "-c", "ip -o addr; ip route; ping -c1 -w2 10.22.0.1")
+    done = docker.run("--rm", IMAGE, "sh", "-c", "ip -o addr; ip route; ping -c1 -w30 10.22.0.1")
 
     assert docker.keepers() == [] and docker.containers() == []
     assert "eth0    inet 10.22.0.2/16" in done.stdout
@@ -78,7 +78,7 @@ def test_networks_and_interfaces_can_be_chosen(docker: Docker, host: Host) -> No
         IMAGE,
         "sh",
         "-c",
-        "ip -o addr; ping -c1 -w3 fd00:22::1",
+        "ip -o addr; ping -c1 -w30 fd00:22::1",
     )
 
     assert "net0    inet6 fd00:22::2/64" in done.stdout
@@ -176,7 +176,7 @@ def test_detached_container_keeps_its_network_until_it_ends(docker: Docker, host
 
     assert docker("inspect", "--format", "{{.Id}}", "web").stdout.strip() == container
     assert leases(host) == ["10.22.0.2"]
-    host.run("ping", "-c1", "-W1", "10.22.0.2")
+    host.run("ping", "-c1", "-W30", "10.22.0.2")
     docker("kill", "web")
     gone(docker, host)
 
@@ -190,7 +190,7 @@ def test_detach_keys_leave_the_container_its_network(docker: Docker, host: Host)
 
     assert terminal.status() == 0
     assert docker.state("web") == "running"
-    host.run("ping", "-c1", "-W1", "10.22.0.2")
+    host.run("ping", "-c1", "-W30", "10.22.0.2")
     docker("rm", "--force", "web")
     gone(docker, host)
 
@@ -200,7 +200,7 @@ def test_restarted_container_keeps_its_network(docker: Docker, host: Host) -> No
 
     docker("restart", "--time=0", "web")
 
-    host.run("ping", "-c1", "-W1", "10.22.0.2")
+    host.run("ping", "-c1", "-W30", "10.22.0.2")
     assert docker("exec", "web", "ip", "-o", "addr").stdout.count("10.22.0.2/16") == 1
     docker("rm", "--force", "web")
     gone(docker, host)
@@ -213,12 +213,12 @@ def test_restarted_daemon_costs_no_container_its_network(docker: Docker, host: H
     pid = docker("inspect", "--format", "{{.State.Pid}}", "second").stdout.strip()
 
     docker.stop()
-    host.run("ping", "-c1", "-W1", "10.22.0.2")
+    host.run("ping", "-c1", "-W30", "10.22.0.2")
     host.run("kill", "-9", pid)
     docker.restart()
 
     wait_for(lambda: leases(host) == ["10.22.0.2"], "the end of the second's network")
-    host.run("ping", "-c1", "-W1", "10.22.0.2")
+    host.run("ping", "-c1", "-W30", "10.22.0.2")
     docker("rm", "--force", "first", "second")
     gone(docker, host)
 
@@ -242,7 +242,7 @@ def test_signal_to_docker_run_alone_reaches_the_container(docker: Docker, host: 
 
     process.terminate()
 
-    assert process.wait(10) == 5
+    assert process.wait(30) == 5
     gone(docker, host)
 
 
@@ -252,10 +252,10 @@ def test_killed_docker_run_leaves_the_container_its_network(docker: Docker, host
     docker.wait_until_running("web")
 
     process.kill()
-    process.wait(10)
+    process.wait(30)
 
     wait_for(lambda: len(docker.keepers()) == 1, "the end of docker's client")
-    host.run("ping", "-c1", "-W1", "10.22.0.2")
+    host.run("ping", "-c1", "-W30", "10.22.0.2")
     docker("kill", "web")
     gone(docker, host)
 
@@ -272,7 +272,7 @@ def test_signal_during_add_takes_all_back(docker: Docker, host: Host, signum: in
         wait_for(lambda: host.exists("/run/.host/adding"), "the plugin")
         (host.root / "run/.host/adding").unlink()
         process.send_signal(signum)
-        assert process.wait(10) == (128 + signum if signum != 9 else -9)
+        assert process.wait(30) == (128 + signum if signum != 9 else -9)
     finally:
         del docker.env["CNI_PATH"]
     gone(docker, host)
@@ -396,10 +396,10 @@ def test_closed_streams_and_ignored_signals_are_the_callers_will(docker: Docker,
     docker.wait_until_running("web")
 
     process.send_signal(1)
-    host.run("ping", "-c1", "-W1", "10.22.0.2")
+    host.run("ping", "-c1", "-W30", "10.22.0.2")
     docker("kill", "web")
 
-    assert process.wait(10) == 137
+    assert process.wait(30) == 137
     gone(docker, host)
 
 

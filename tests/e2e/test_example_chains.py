@@ -51,7 +51,7 @@ def test_the_full_chain_publishes_limits_and_tunes(host: Host) -> None:
     qdiscs = json.loads(host.run("tc", "-j", "qdisc").stdout)
     assert sorted(qdisc["dev"][:3] for qdisc in qdiscs if qdisc["kind"] == "tbf") == ["bwp", "vet"]
     running.terminate()
-    running.wait(20)
+    running.wait(30)
 
 
 @pytest.mark.needs("busybox")
@@ -61,7 +61,7 @@ def test_ptp_with_published_ports(host: Host) -> None:
 
     assert answers(outside, outside.HOST, 8081)
     running.terminate()
-    running.wait(20)
+    running.wait(30)
 
 
 @pytest.mark.needs("dnsmasq")
@@ -82,4 +82,4 @@ def test_a_macvlan_gets_its_address_from_the_networks_own_server(host: Host) -> 
     (link,) = json.loads(done.stdout)
     assert re.fullmatch(r"198\.51\.100\.(5\d|60)", link["addr_info"][0]["local"])
     server.terminate()
-    server.wait(10)
+    server.wait(30)

@@ -38,8 +38,8 @@ def test_containers_reach_each_other_the_gateway_and_the_world(host: Host, runti
     first, second = runtime.run("c1"), runtime.run("c2")
 
     assert [first.address, second.address] == ["10.22.0.2", "10.22.0.3"]
-    first.exec("ping", "-c1", "-W1", second.address)
-    first.exec("ping", "-c1", "-W1", "10.22.0.1")
+    first.exec("ping", "-c1", "-W30", second.address)
+    first.exec("ping", "-c1", "-W30", "10.22.0.1")
     assert traffic.connect(first, second, second.address) == first.address
     assert traffic.connect(first, host, "10.22.0.1") == first.address
     assert traffic.connect(first, outside, Outside.ADDRESS) == Outside.HOST
@@ -97,7 +97,7 @@ def test_all_networks_of_the_folder_are_attached_in_order(host: Host, runtime: R
 def test_without_any_configuration_the_default_network_serves(host: Host, runtime: Runtime) -> None:
     container = runtime.run()
 
-    container.exec("ping", "-c1", "-W1", "10.88.64.1")
+    container.exec("ping", "-c1", "-W30", "10.88.64.1")
     assert "using the built-in default network" in host.run(CNIHOOK, "logs", "c1").stdout
 
 
@@ -167,7 +167,7 @@ def test_reference_plugins_serve_where_a_path_names_them(host: Host, runtime: Ru
     assert "CNI-" in host.run("iptables", "-t", "nat", "-S").stdout, (
         "the chains that only the reference makes"
     )
-    first.exec("ping", "-c1", "-W1", "10.22.0.1")
+    first.exec("ping", "-c1", "-W30", "10.22.0.1")
     assert traffic.connect(first, second, second.address) == first.address
     assert traffic.connect(first, outside, Outside.ADDRESS) == Outside.HOST
 
@@ -192,8 +192,8 @@ def test_external_and_built_in_plugins_share_a_chain(host: Host, runtime: Runtim
 
     assert container.addresses("eth0") == ["10.24.0.5/24"]
     assert container.addresses("eth1") == ["10.25.0.2/24"]
-    container.exec("ping", "-c1", "-W1", "10.24.0.1")
-    container.exec("ping", "-c1", "-W1", "10.25.0.1")
+    container.exec("ping", "-c1", "-W30", "10.24.0.1")
+    container.exec("ping", "-c1", "-W30", "10.25.0.1")
     runtime.delete("c1")
     assert calls(host) == ["outer ADD", "outer ADD", "outer DEL", "outer DEL"]
 
@@ -302,7 +302,7 @@ def test_container_started_anew_under_its_old_name(host: Host, runtime: Runtime)
     assert leases(host) == [again.address]
     assert leases(host, "other") == []
     assert host.listdir(RESULTS) == ["mynet-c1-eth0"]
-    again.exec("ping", "-c1", "-W1", "10.22.0.1")
+    again.exec("ping", "-c1", "-W30", "10.22.0.1")
 
 
 # A start that does not come to its end

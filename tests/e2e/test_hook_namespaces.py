@@ -38,7 +38,7 @@ def test_container_in_a_user_namespace_has_its_network(host: Host, runtime: Runt
         != host.run("readlink", "/proc/1/ns/user").stdout
     )
     assert leases(host) == [container.address]
-    container.exec("ping", "-c1", "-W1", "10.22.0.1")
+    container.exec("ping", "-c1", "-W30", "10.22.0.1")
     runtime.delete("c1")
     assert leases(host) == host.listdir(RESULTS) == []
 
@@ -149,7 +149,7 @@ def test_id_of_a_container_that_lives_elsewhere_is_refused(
             in first.log
         )
         assert leases(host) == [first.address]
-        first.exec("ping", "-c1", "-W1", "10.22.0.1")
+        first.exec("ping", "-c1", "-W30", "10.22.0.1")
         assert not other.knows("c1")
     runtime.delete("c1")
 

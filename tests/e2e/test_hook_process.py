@@ -226,7 +226,7 @@ def test_sigterm_takes_back_what_was_done(host: Host, container: Container) -> N
     ) as process:
         wait_for(lambda: calls(host) == ["slow ADD"], "the slow plugin")
         process.terminate()
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=30)
 
     assert process.returncode == 1
     assert "interrupted by signal 15" in said and said.count("\n") == 1
@@ -248,8 +248,8 @@ def test_those_who_clear_away_wait_for_those_who_set_up(host: Host, container: C
             time.sleep(0.2)  # it stands before the lock by then, which shows nowhere
             assert poststop.poll() is None
             host.write("/run/.host/go", "")
-            assert create.communicate(timeout=10) == ("", "")
-            assert poststop.communicate(timeout=10) == ("", "")
+            assert create.communicate(timeout=30) == ("", "")
+            assert poststop.communicate(timeout=30) == ("", "")
 
     assert (create.returncode, poststop.returncode) == (0, 0)
     assert calls(host) == ["slow ADD", "slow DEL"]

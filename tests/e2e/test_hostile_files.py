@@ -149,7 +149,7 @@ def test_attach_writes_only_a_file_of_an_ordinary_file_system(
     assert container.run("cat", "/proc/sys/net/ipv4/ip_default_ttl").stdout == "64\n"
     if kind == "fuse":
         server.kill()
-        server.communicate(timeout=10)
+        server.communicate(timeout=30)
     host.run(CNIHOOK, "detach", "c1")
 
 

@@ -213,7 +213,7 @@ def test_process_that_listens_may_have_any_name(host: Host, container: Container
     )
 
     process.kill()
-    process.wait(10)
+    process.wait(30)
     check("add", outcome.stderr)
 
 

@@ -53,7 +53,7 @@ def test_neighbours_are_those_of_this_container(host: Host, web: Container) -> N
     """A bridge knows all that are on it."""
     attach(host, "other", "front")
     for address in ("10.30.0.2", "10.30.0.3"):
-        host.run("ping", "-c1", "-W1", address)
+        host.run("ping", "-c1", "-W30", address)
 
     (told,) = shown_json(host, "inspect", "web")["attachments"]
     assert [one["address"] for one in told["kernel"]["host"]["br-front"]["neighbours"]] == ["10.30.0.2"]

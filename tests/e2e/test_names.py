@@ -52,7 +52,7 @@ def hosts(container: Running) -> str:
 
 def pings(container: Running, name: str) -> str:
     """The address that a name has for it, and that answers."""
-    return container.exec("ping", "-c1", "-W2", name).partition("(")[2].partition(")")[0]
+    return container.exec("ping", "-c1", "-W30", name).partition("(")[2].partition(")")[0]
 
 
 def knows(container: Running, name: str) -> bool:

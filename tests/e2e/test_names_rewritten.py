@@ -74,7 +74,7 @@ def test_names_are_there_before_the_program_runs(engine: Engine) -> None:
     own = {"10.1.0.2\tcontainer one www", "10.2.0.2\tcontainer one www"}
     assert names(one) == {*own, "192.0.2.7\tfar", "10.1.0.1\tgate", "10.1.0.3\tdb1 two"}
     assert names(two) == {"10.1.0.3\tdb1 container two", "10.1.0.2\tone www"}
-    assert "(10.1.0.2)" in two.exec("ping", "-c1", "-W2", "www")
+    assert "(10.1.0.2)" in two.exec("ping", "-c1", "-W30", "www")
     assert "which was written after they were set" in one.log
 
 
@@ -97,7 +97,7 @@ def test_own_name_is_not_the_loopback(engine: Engine) -> None:
     engine.file("one").write_text(f"{ENGINES}127.0.1.1\tcontainer one\n")
     engine.start("one")
 
-    assert one.exec("ping", "-c1", "-W2", "container").partition("(")[2].startswith("10.1.0.2)")
+    assert one.exec("ping", "-c1", "-W30", "container").partition("(")[2].startswith("10.1.0.2)")
     assert "\n127.0.1.1" not in hosts(one)
     engine.runtime.host.run(CNIHOOK, "detach", "one")
     assert hosts(one) == f"{ENGINES}127.0.1.1\tcontainer one\n"

@@ -34,7 +34,7 @@ def podman(host: Host, rootfs: Path) -> Iterator[Podman]:
 
 
 def ping(podman: Podman, name: str, address: str) -> None:
-    podman("exec", name, "ping", "-c1", "-W2", address)
+    podman("exec", name, "ping", "-c1", "-W30", address)
 
 
 def test_a_container_reaches_the_gateway_and_another(podman: Podman, host: Host) -> None:

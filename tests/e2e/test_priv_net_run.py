@@ -78,7 +78,7 @@ def test_an_empty_folder_means_the_default_network_and_is_said(host: Host) -> No
 def test_command_reaches_the_outside(mynet: Host) -> None:
     mynet.outside()
 
-    mynet.run(RUN, "ping", "-c1", "-W2", Outside.ADDRESS)
+    mynet.run(RUN, "ping", "-c1", "-W30", Outside.ADDRESS)
 
 
 def test_networks_and_interfaces_are_chosen(host: Host) -> None:
@@ -246,7 +246,7 @@ def test_two_at_once_have_addresses_of_their_own(mynet: Host) -> None:
 
     assert sorted(seen) == ["10.22.0.2/16", "10.22.0.3/16"]
     for process in started:
-        assert process.communicate("", timeout=20) == ("", "")
+        assert process.communicate("", timeout=30) == ("", "")
 
 
 def test_namespace_has_a_name_while_it_lasts(mynet: Host) -> None:
@@ -273,9 +273,9 @@ def test_another_users_container_of_the_same_network_is_left_alone(mynet: Host) 
     assert first.stdout and first.stdin
     assert first.stdout.readline() == "up\n"
 
-    mynet.run(RUN, "ping", "-c1", "-W2", "10.22.0.2")
+    mynet.run(RUN, "ping", "-c1", "-W30", "10.22.0.2")
     assert "cni0" in mynet.links()
-    first.communicate("\n", timeout=20)
+    first.communicate("\n", timeout=30)
     assert "cni0" not in mynet.links()
 
 

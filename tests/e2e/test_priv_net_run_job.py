@@ -52,7 +52,7 @@ def start(host: Host, script: str, *, first: str = ":") -> Process:
 
 def ended(process: Process) -> int:
     """Its exit status; it has to come soon, and without a word."""
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=30)
     assert stderr == ""
     return process.returncode
 
@@ -269,7 +269,7 @@ def test_command_may_handle_the_signal_and_go_on(mynet: Host) -> None:
     running = start(mynet, "while :; do sleep 0.05; done", first="trap 'echo handled; exit 3' TERM")
     os.kill(running.inside, signal.SIGTERM)
 
-    stdout, _ = running.communicate(timeout=20)
+    stdout, _ = running.communicate(timeout=30)
     assert (stdout, running.returncode) == ("handled\n", 3)
 
 
@@ -342,7 +342,7 @@ def test_killed_itself_it_leaves_nothing(mynet: Host, group: bool) -> None:
         os.killpg(running.inside, signal.SIGKILL)
     else:
         os.kill(running.inside, signal.SIGKILL)
-    running.wait(20)
+    running.wait(30)
 
     wait_for(lambda: nothing_left(mynet) and "cni0" not in mynet.links(), "the guardian's work")
     wait_for(lambda: len(processes(mynet)) == 1, "the end of all processes")
@@ -355,7 +355,7 @@ def test_killed_while_it_attaches_it_leaves_nothing(mynet: Host) -> None:
     running = mynet.popen(RUN, "--cni-path", folder, "true")
     wait_for(lambda: calls(mynet), "the plugin's start")
     os.kill(running.inside, signal.SIGKILL)
-    running.wait(20)
+    running.wait(30)
     mynet.write("/run/.host/go", "")
 
     wait_for(lambda: nothing_left(mynet) and "cni0" not in mynet.links(), "the guardian's work")

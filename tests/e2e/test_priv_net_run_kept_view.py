@@ -37,7 +37,7 @@ def shell(host: Host, *options: str) -> Iterator[Process]:
     try:
         yield running
     finally:
-        running.communicate(timeout=20)
+        running.communicate(timeout=30)
 
 
 def ask(running: Process, script: str) -> str:
@@ -138,7 +138,7 @@ def test_the_hosts_own_mounts_are_untouched(mynet: Host) -> None:
     for _ in range(3):
         rename_over(mynet)
     mounts = Path(f"/proc/{running.pid}/mountinfo").read_text()
-    running.communicate("\n", timeout=20)
+    running.communicate("\n", timeout=30)
     mynet.leaves("dir /run/mount")  # mount's own
     assert "/run/netns" in mounts and RESOLV_CONF not in mounts and "/task" not in mounts
 

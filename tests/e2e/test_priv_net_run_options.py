@@ -143,7 +143,7 @@ def test_networks_of_a_users_command_are_taken_down_as_ever(user: Host) -> None:
     assert running.stdout.readline() == "up\n"
     os.kill(running.inside, signal.SIGTERM)
 
-    assert running.communicate(timeout=20) == ("", "")
+    assert running.communicate(timeout=30) == ("", "")
     assert running.returncode == 143
     assert leases(user) == [] and user.listdir(RESULTS) == []
 
@@ -217,7 +217,7 @@ def test_every_packet_is_written_down_from_the_first_on(mynet: Host) -> None:
 
     assert len(packets(mynet, capture, "icmp[icmptype] == icmp-echo")) == 5
     assert len(packets(mynet, capture, "icmp[icmptype] == icmp-echoreply")) == 5
-    assert len(packets(mynet, capture, "arp and src host 10.22.0.2 and dst host 10.22.0.1")) == 1
+    assert packets(mynet, capture, "arp and src host 10.22.0.2 and dst host 10.22.0.1")  # once, or again
 
 
 @pytest.mark.needs("tcpdump")
@@ -245,7 +245,7 @@ def test_capture_of_a_killed_run_can_be_read(mynet: Host) -> None:
     assert running.stdout
     assert running.stdout.readline() == "up\n"
     os.kill(running.inside, signal.SIGKILL)
-    running.communicate(timeout=20)
+    running.communicate(timeout=30)
 
     wait_for(lambda: len(packets(mynet, capture, "icmp")) == 4, "the packets")
     wait_for(lambda: leases(mynet) == [], "the guardian's work")
@@ -321,7 +321,7 @@ def test_new_namespace_stays_with_its_networks_and_is_joined(mynet: Host) -> Non
     assert first["eth0"] == ["10.22.0.2"]
 
     assert addresses(mynet, "--netns", "lab") == first
-    mynet.run("ip", "netns", "exec", "lab", "ping", "-c1", "-W2", "10.22.0.1")
+    mynet.run("ip", "netns", "exec", "lab", "ping", "-c1", "-W30", "10.22.0.1")
     mynet.run(CNIHOOK, "gc")
     assert leases(mynet) == ["10.22.0.2"], "it lives, though no process does"
     mynet.run(RUN, "--netns", "lab", "--delete")
@@ -371,7 +371,7 @@ def test_time_of_a_command_in_a_joined_namespace_ends_nobody_else(mynet: Host) -
 
     done = mynet.run(RUN, "--netns", "lab", "--timeout", "0.2", "sh", "-c", FOR_EVER, check=False)
     assert done.returncode == 124
-    assert other.communicate("alive", timeout=20) == ("alive", "")
+    assert other.communicate("alive", timeout=30) == ("alive", "")
     mynet.run(RUN, "--netns", "lab", "--delete")
 
 
@@ -397,7 +397,7 @@ def test_two_that_make_one_name_at_once_share_it_or_one_is_told(host: Host) -> N
     second = host.run(RUN, "--netns", "lab", "true", check=False)
     assert second.returncode == 0, "it has joined"
     host.write("/run/.host/go", "")
-    assert first.communicate("alive", timeout=20) == ("alive", "")
+    assert first.communicate("alive", timeout=30) == ("alive", "")
     assert leases(host, "one") == ["10.1.0.2"]
     host.run(RUN, "--netns", "lab", "--delete", "--cni-path", folder)
 
@@ -424,7 +424,7 @@ def test_killed_run_leaves_a_kept_namespace_as_it_is(mynet: Host) -> None:
     assert running.stdout
     pid = running.stdout.readline().strip()
     os.kill(running.inside, signal.SIGKILL)
-    running.wait(20)
+    running.wait(30)
 
     assert addresses(mynet, "--netns", "lab")["eth0"] == ["10.22.0.2"]
     mynet.run("kill", pid)
@@ -463,7 +463,7 @@ def test_container_that_runs_is_joined_but_not_deleted(mynet: Host) -> None:
 
     assert addresses(mynet, "--netns", name)["eth0"] == ["10.22.0.2"]
     assert "runs" in refused(mynet, "--netns", name, "--delete")
-    assert running.communicate("alive", timeout=20) == ("alive", "")
+    assert running.communicate("alive", timeout=30) == ("alive", "")
 
 
 def test_network_configuration_may_be_gone_when_a_kept_namespace_ends(mynet: Host) -> None:

@@ -30,7 +30,7 @@ def test_socket_activation_reaches_the_command(mynet: Host) -> None:
         assert running.stderr and "Listening" in running.stderr.readline()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(f"{mynet.root}/run/.host/socket")
-            stdout, _ = running.communicate(timeout=20)
+            stdout, _ = running.communicate(timeout=30)
     numbers, descriptor = stdout.splitlines()
     listen_pid, pid, listen_fds = numbers.split()
     assert listen_pid == pid and listen_fds == "1" and descriptor.startswith("socket:")

@@ -76,7 +76,7 @@ def test_output_closed_by_the_command_is_closed(mynet: Host) -> None:
         "sh", "-c", f"{RUN} sh -c '{command}' | (cat; echo end; kill $(cat /run/.host/pid))"
     )
 
-    assert running.communicate(timeout=20) == ("last\nend\n", "")
+    assert running.communicate(timeout=30) == ("last\nend\n", "")
 
 
 def test_sys_shows_the_private_namespace_and_keeps_its_mounts(mynet: Host) -> None:

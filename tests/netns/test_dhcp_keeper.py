@@ -184,7 +184,7 @@ def test_no_server_is_an_error_that_says_so(host: Host, lan: Lan) -> None:
     assert failure.value.code == 11
     assert container.links() == {"lo"}
     keeper.terminate()
-    assert keeper.wait(10) == 0
+    assert keeper.wait(30) == 0
     assert not host.exists(LEASES)
 
 
@@ -213,7 +213,7 @@ def test_request_that_is_called_off_leaves_no_lease(host: Host, lan: Lan, contai
         plugin.stdin = None
         wait_for(lambda: keepers(host), "the keeper asks")
         plugin.send_signal(signal.SIGTERM)
-        stdout, _stderr = plugin.communicate(timeout=20)
+        stdout, _stderr = plugin.communicate(timeout=30)
     assert "interrupted by signal 15" in json.loads(stdout)["msg"]
 
     wait_for(lambda: not keepers(host), "the keeper ends")
@@ -311,7 +311,7 @@ def test_command_gets_its_address_and_gives_it_back(host: Host, lan: Lan) -> Non
     lan.serve("--dhcp-option=6,192.0.2.53")
     host.write("/etc/cni/net.d/10-lan.conf", json.dumps(network()))
     host.leaves("file /etc/cni/net.d/*")
-    script = "ip -4 -br addr show eth0; cat /etc/resolv.conf; ping -c1 -W5 10.9.0.1"
+    script = "ip -4 -br addr show eth0; cat /etc/resolv.conf; ping -c1 -W30 10.9.0.1"
     output = host.run(str(cni.CHECKOUT / "scripts" / "priv-net-run"), "sh", "-c", script).stdout
 
     assert "10.9.0." in output and "nameserver 192.0.2.53" in output and " 0% packet loss" in output
@@ -360,7 +360,7 @@ def test_systemd_may_hold_the_socket(host: Host, lan: Lan, container: Container)
     assert keepers(host) == [keeper.inside_pid]
     request(host, "DEL", network(), container)
 
-    assert keeper.wait(20) == 0
+    assert keeper.wait(30) == 0
     assert host.exists(SOCKET)
 
 

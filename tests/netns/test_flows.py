@@ -12,6 +12,7 @@ from tests.support.host import ACCEPT_DAD, Container, Host, Outside
 from tests.support.ipam import leased
 from tests.support.oci import wait_for
 from tests.support.traffic import family_of
+from tests.support.wait import SILENCE
 
 pytestmark = pytest.mark.needs("conntrack")
 
@@ -55,7 +56,6 @@ def test_late_answer_does_not_reach_the_next_container(host: Host, kind: str, ve
     family = family_of(SERVER[version])
     with outside.socket(socket.SOCK_DGRAM, family) as server:
         server.bind((SERVER[version], 5353))
-        server.settimeout(2)
         with first.socket(socket.SOCK_DGRAM, family) as client:
             client.bind((CONTAINER[version], 4000))
             client.sendto(b"question", (SERVER[version], 5353))
@@ -70,7 +70,7 @@ def test_late_answer_does_not_reach_the_next_container(host: Host, kind: str, ve
         second, _ = attach(host, network(kind, version), "c2")
         with second.socket(socket.SOCK_DGRAM, family) as heir:
             heir.bind((address, 4000))
-            heir.settimeout(0.2)
+            heir.settimeout(SILENCE)
             server.sendto(b"late answer", peer)
             with pytest.raises(TimeoutError):
                 heir.recv(16)
@@ -148,7 +148,6 @@ def test_tcp_by_a_published_port_ends_with_the_port(host: Host) -> None:
     with container.socket() as listener, outside.socket() as client:
         listener.bind(("", 80))
         listener.listen()
-        client.settimeout(2)
         client.connect((Outside.HOST, 8080))
         host.cni("DEL", conf, container)
 

@@ -26,8 +26,8 @@ def test_lo_carries_traffic(host: Host, container: Container) -> None:
     """A new namespace has lo, but down: nothing in the container could reach itself."""
     host.cni("ADD", LOOPBACK, container, "lo")
 
-    container.run("ping", "-c1", "-W1", "127.0.0.1")
-    container.run("ping", "-c1", "-W1", "::1")
+    container.run("ping", "-c1", "-W30", "127.0.0.1")
+    container.run("ping", "-c1", "-W30", "::1")
 
 
 def test_result_names_lo_and_its_addresses(host: Host, container: Container) -> None:

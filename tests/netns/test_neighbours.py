@@ -102,7 +102,7 @@ def test_mac_is_free_again_when_its_container_has_gone(host: Host) -> None:
     conf = network(SUBNET, isGateway=True, runtimeConfig={"mac": "02:00:00:00:00:77"})
     for _round in range(2):
         container, result = add(host, conf)
-        container.run("ping", "-c1", "-W2", result["ips"][0]["gateway"])
+        container.run("ping", "-c1", "-W30", result["ips"][0]["gateway"])
         assert "02:00:00:00:00:77" in host.run("bridge", "fdb", "show", "br", "cni0").stdout
         host.cni("DEL", with_previous_result(conf, result), container)
 

@@ -369,7 +369,7 @@ def test_conditions_are_to_be_met(host: Host, cases: list[tuple[list[str], bool]
 
     for conditions, expected in cases:
         sent = publish(host, container, result, conf(mapping(8080), conditionsV4=conditions))
-        assert reached(outside, container, Outside.HOST, 8080) == expected, conditions
+        assert reached(outside, container, Outside.HOST, 8080, expected=expected) == expected, conditions
         host.cni("DEL", sent, container)
 
 

@@ -3,6 +3,7 @@
 
 import re
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.netns.differences import NO_GC, SPEC_1_1
 from tests.support.host import Container, Host, Outside
 from tests.support.ports import GATEWAY, SUBNET, SUBNET6, attach, conf, mapping, publish, published, seen
+from tests.support.wait import SILENCE, patience
 
 BOTH = (SUBNET, SUBNET6)
 
@@ -86,12 +88,16 @@ def test_what_somebody_flushed_is_back_with_the_next_add(host: Host) -> None:
 
 
 def sends_and_arrives(client: Any, listener: socket.socket) -> bool:
-    client.send(b"ping")
-    listener.settimeout(0.3)
-    try:
-        return listener.recv(16) == b"ping"
-    except TimeoutError:
-        return False
+    """Send datagrams of one flow until one arrives."""
+    listener.settimeout(SILENCE)
+    deadline = time.monotonic() + patience()
+    while time.monotonic() < deadline:
+        client.send(b"ping")
+        try:
+            return listener.recv(16) == b"ping"
+        except TimeoutError:
+            pass
+    return False
 
 
 @pytest.mark.needs("conntrack")

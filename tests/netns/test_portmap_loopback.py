@@ -22,6 +22,7 @@ from tests.support.ports import (
     reached,
     seen,
 )
+from tests.support.wait import SILENCE, patience
 
 LOCALNET = "net/ipv4/conf/cni0/route_localnet"
 SETS_IT = pytest.mark.known_difference(
@@ -47,7 +48,7 @@ def send_to_loopback(host: Host, container: Container, address: str = "127.0.0.1
     )
     with host.socket(socket.SOCK_DGRAM) as listener, container.socket(socket.SOCK_DGRAM) as sender:
         listener.bind((address, 0))
-        listener.settimeout(0.2)
+        listener.settimeout(SILENCE)
         sender.bind(("10.9.0.2", 0))
         sender.sendto(b"let me in", listener.getsockname())
         try:
@@ -102,7 +103,7 @@ def test_much_passes_in_both_directions(host: Host) -> None:
     def answer() -> None:
         peer, _ = listener.accept()
         with peer:
-            peer.settimeout(10)
+            peer.settimeout(patience())
             while data := peer.recv(1 << 16):
                 peer.sendall(data)
 
@@ -115,7 +116,6 @@ def test_much_passes_in_both_directions(host: Host) -> None:
         listener.listen()
         echo = threading.Thread(target=answer)
         echo.start()
-        client.settimeout(10)
         client.connect(("127.0.0.1", 8080))
         writer = threading.Thread(target=send)
         writer.start()
@@ -239,7 +239,7 @@ def test_port_without_snat_does_not_show_a_stand_in(host: Host) -> None:
     container = published(host, mapping(8080), snat=False)
     sent: list[Any] = []
     with container.socket(socket.SOCK_RAW, socket.AF_INET, socket.IPPROTO_TCP) as listener:
-        listener.settimeout(0.3)
+        listener.settimeout(SILENCE)
         assert not reached(host, container, "127.0.0.1", 8080)
         try:
             while True:

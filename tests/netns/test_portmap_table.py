@@ -186,7 +186,7 @@ def at_once(host: Host, command: str, requests: list[tuple[Container, Any]]) -> 
         program = f"exec {host.implementation.program('portmap')} < /run/sent-{container.name}"
         processes.append(host.popen("sh", "-c", program, env=environment))
     for process in processes:
-        stdout, stderr = process.communicate(timeout=20)
+        stdout, stderr = process.communicate(timeout=30)
         assert process.returncode == 0, stdout + stderr
 
 

@@ -15,6 +15,7 @@ from tests.support import cni
 from tests.support.cni import CniFailure
 from tests.support.host import Container, Host
 from tests.support.ipam import leased
+from tests.support.wait import patience
 
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI = 0x2, 0x100, 0x1000
@@ -54,7 +55,7 @@ def attach(container: Container, flags: int = IFF_TAP | IFF_NO_PI) -> int:
 
 def arrives(tun: int, wanted: Callable[[bytes], bool]) -> bool:
     """Whether such a frame is read from the tap; the kernel sends others of its own."""
-    while select.select([tun], [], [], 2)[0]:
+    while select.select([tun], [], [], patience())[0]:
         if wanted(os.read(tun, 65536)):
             return True
     return False

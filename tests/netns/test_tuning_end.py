@@ -250,7 +250,7 @@ def test_interface_of_a_bridge_is_tuned(host: Host) -> None:
     result = host.cni("ADD", tuned | {"prevResult": first}, container)
 
     assert result["interfaces"][2] == {"name": "eth0", "mac": MAC, "sandbox": container.path}
-    container.run("ping", "-c1", "-W1", "10.9.0.1")
+    container.run("ping", "-c1", "-W30", "10.9.0.1")
     for one in (made, tuned):
         host.cni("CHECK", with_previous_result(one, result), container)
     for one in (tuned, made):

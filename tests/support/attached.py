@@ -8,6 +8,7 @@ from tests.support import traffic
 from tests.support.host import Host, Outside
 from tests.support.namespace import base_environment
 from tests.support.oci import CNIHOOK, RESULTS, call_hook
+from tests.support.wait import patience
 
 PORT = 8080
 WEB: dict[str, Any] = {
@@ -69,18 +70,19 @@ class Attached:
     def address(self) -> str:
         return self.identity[1][0].partition("/")[0]
 
-    def reaches_outside(self) -> bool:
+    def reaches_outside(self, *, expected: bool = True) -> bool:
         """And by the host's address, since outside nobody knows a way to its own."""
+        timeout = patience(expected)
         try:
-            return traffic.connect(self.space, self.outside, Outside.ADDRESS, timeout=0.3) == Outside.HOST
+            return traffic.connect(self.space, self.outside, Outside.ADDRESS, timeout) == Outside.HOST
         except OSError:
             return False
 
-    def is_published(self) -> bool:
+    def is_published(self, *, expected: bool = True) -> bool:
         with self.space.socket() as listener, self.outside.socket() as client:
             listener.bind(("", 80))
             listener.listen()
-            client.settimeout(0.3)
+            client.settimeout(patience(expected))
             try:
                 client.connect((Outside.HOST, PORT))
             except OSError:

@@ -91,7 +91,7 @@ class Implementation:
         self, host: "Host", plugin: str, conf: str, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         """Send one request; within 20 seconds there is an answer."""
-        return host.run(self.program(plugin), input=conf, env=environment, check=False, timeout=20)
+        return host.run(self.program(plugin), input=conf, env=environment, check=False, timeout=60)
 
 
 def write_launchers(folder: Path) -> None:

@@ -111,7 +111,7 @@ link set {port} master cni0 up
     def stop(self) -> None:
         if self.server:
             self.server.terminate()
-            self.server.wait(10)
+            self.server.wait(30)
             for stream in (self.server.stdout, self.server.stderr):
                 assert stream
                 stream.close()

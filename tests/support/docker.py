@@ -76,7 +76,7 @@ class Docker:
     def stop(self) -> None:
         """End the daemon; containers go on, for that is what live-restore is for."""
         self.host.run("kill", str(self._daemon.inside_pid))
-        self._daemon.wait(10)
+        self._daemon.wait(30)
         end(self._daemon)
 
     def restart(self) -> None:
@@ -171,7 +171,7 @@ class Terminal:
         self.output = self.output[found.end() :]
 
     def status(self) -> int:
-        code = self.process.wait(20)
+        code = self.process.wait(30)
         os.close(self._ours)
         end(self.process)
         return code

@@ -72,6 +72,6 @@ class Firewalld:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(30)
         # The table of firewalld 2.3 outlives it: `flags owner,persist`.
         self._host.run("nft", "delete", "table", "inet", "firewalld", check=False)

@@ -22,7 +22,7 @@ from tests.support.cni import CHECKOUT, Implementation, write_launchers
 if TYPE_CHECKING:
     from tests.support.host import Host
 
-SECONDS = 20
+SECONDS = 60
 
 
 class Forked(Implementation):
@@ -39,7 +39,7 @@ class Forked(Implementation):
 
     def close(self) -> None:
         self._requests.close()
-        self._server.wait(10)
+        self._server.wait(30)
 
     def run(
         self, host: "Host", plugin: str, conf: str, environment: dict[str, str]

@@ -121,6 +121,9 @@ link set up0 up
 """,
         )
         self.run("ip", "-6", "route", "add", "default", "via", Outside.ADDRESS6)
+        # Until the kernel has seen the carrier, the routes are marked, and pasta cannot copy them: "Couldn't
+        # set IPv4 route(s) in guest: Invalid argument".
+        self._wait_for_rest(made)
         return made
 
     def nft(self) -> str:
@@ -167,13 +170,16 @@ link set up0 up
 
     def save_state(self) -> None:
         """Save what the leak check compares with, when the kernel has done what was asked of it."""
-        spaces: list[Namespace] = [self, *(one for one in self.containers if one.pid is None)]
+        self._wait_for_rest(*(one for one in self.containers if one.pid is None))
+        self.before = self.facts()
+
+    def _wait_for_rest(self, *containers: Container) -> None:
+        spaces: list[Namespace] = [self, *containers]
 
         def pending() -> list[str]:
             return [f"{space.name}: {line}" for space in spaces for line in space.inside(See).pending]
 
         wait_for(lambda: not pending(), lambda: f"the kernel comes to rest: {pending()}")
-        self.before = self.facts()
 
     def facts(self) -> Facts:
         return Facts.of(self, self.containers)

@@ -16,6 +16,7 @@ from typing import IO, Any, TypeVar
 
 from tests.support import place
 from tests.support.skip import SEARCH, need_open_checkout
+from tests.support.wait import patience
 
 T = TypeVar("T")
 
@@ -113,7 +114,7 @@ class Starter:
         self._thread.shutdown()
         os.close(self._home)
         for process in self._started:
-            process.wait(10)
+            process.wait(30)
 
 
 class Namespace:
@@ -161,7 +162,7 @@ class Namespace:
         env: Mapping[str, str] | None = None,
         cwd: str = "/",
         check: bool = True,
-        timeout: float = 30,
+        timeout: float = 60,
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end.  With `check`, any exit but 0 fails the test and shows the output."""
@@ -237,9 +238,9 @@ class Namespace:
     def socket(
         self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET, protocol: int = 0
     ) -> socket.socket:
-        """A socket of this namespace, for the test itself to talk through; each operation may take 2 s."""
+        """A socket of this namespace, for the test itself to talk through; its operations have a limit."""
         made = self.inside(lambda: socket.socket(family, kind, protocol))
-        made.settimeout(2)
+        made.settimeout(patience())
         return made
 
     def write(self, path: str, content: str, mode: int = 0o644) -> None:
@@ -281,7 +282,7 @@ def end(process: subprocess.Popen[Any]) -> None:
     """Kill a process of ours and wait until it is gone."""
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(30)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream:
             stream.close()

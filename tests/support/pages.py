@@ -160,7 +160,7 @@ def run(part: Part, host: Host) -> list[str]:
     env = base_environment() | {"PATH": path, "LC_ALL": "C.UTF-8", "COLUMNS": "110", "HOME": "/root"}
     try:
         # Not by pipes: what a page leaves running has its output, and would keep them open.
-        host.run("bash", "script", cwd=PLACE, env=env, timeout=60)
+        host.run("bash", "script", cwd=PLACE, env=env, timeout=200)
     finally:
         for version in ("", "*/"):
             for folder in Path("/sys/fs/cgroup").glob(f"{version}{unique}*"):

@@ -11,6 +11,7 @@ from tests.support.cni import with_previous_result
 from tests.support.host import ACCEPT_DAD, Container, Host
 from tests.support.namespace import Namespace
 from tests.support.traffic import family_of
+from tests.support.wait import patience
 
 SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 GATEWAY, GATEWAY6 = "10.9.0.1", "2001:db8:9::1"
@@ -74,9 +75,10 @@ def seen(
     target: int = 80,
     *,
     protocol: str = "tcp",
-    timeout: float = 2,
+    timeout: float | None = None,
 ) -> str:
     """Talk to a port of the host; returns whom the server sees.  Raises OSError where that does not work."""
+    timeout = patience() if timeout is None else timeout
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     how = kind, family_of(address), socket.IPPROTO_SCTP if protocol == "sctp" else 0
     with server.socket(*how) as listener, client.socket(*how) as ours:
@@ -104,10 +106,18 @@ def seen(
         return str(peer[0])
 
 
-def reached(client: Namespace, server: Namespace, address: str, port: int, target: int = 80) -> bool:
-    """For what must not work, too; a refusal shows itself by silence, for which 0.3 s are enough in here."""
+def reached(
+    client: Namespace,
+    server: Namespace,
+    address: str,
+    port: int,
+    target: int = 80,
+    *,
+    expected: bool = False,
+) -> bool:
+    """Return True if a connection works.  `expected`: what the test demands, by which it is waited for."""
     try:
-        seen(client, server, address, port, target, timeout=0.3)
+        seen(client, server, address, port, target, timeout=patience(expected))
     except OSError:
         return False
     return True

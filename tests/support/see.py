@@ -24,6 +24,7 @@ IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
 DADFAILED, TENTATIVE = 0x08, 0x40  # IFA_F_*
 UNKNOWN, UP = 0, 6  # IF_OPER_*
 LOCAL = 2  # RTN_LOCAL
+LINKDOWN = 0x10  # RTNH_F_LINKDOWN
 TYPES = {1: "ether", 772: "loopback"}
 KINDS = " unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat".split(" ")
 TABLES = {253: "default", 254: "main", 255: "local"}
@@ -69,6 +70,10 @@ class See:
                 ready.add(_index(header))
                 if state != UP and (state != UNKNOWN or _kind(header, link) == "veth"):
                     pending.append(f"link {self._names[_index(header)]} has a carrier and operstate {state}")
+        for header, route in self._routes:
+            (flags,) = struct.unpack_from("=I", header, 8)
+            if flags & LINKDOWN and 4 in route and _number(route[4]) in ready:
+                pending.append(f"route of {self._names[_number(route[4])]} is marked as without a carrier")
         local = {route.get(1) for header, route in self._routes if header[7] == LOCAL}
         for header, address in self._addresses:
             flags = _number(address[8]) if 8 in address else header[2]  # IFA_FLAGS

@@ -157,7 +157,7 @@ class Screen:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and select.select([self._ours], [], [], 20)[0] and self._read():
             pass
-        self.process.wait(20)
+        self.process.wait(30)
         os.close(self._ours)
         end(self.process)
         return self.text.replace("\r\n", "\n")

@@ -42,7 +42,7 @@ class Terminal:
         if self._ours >= 0:
             if kind is None:
                 self.type("exit\n")
-                self._process.wait(20)
+                self._process.wait(30)
             os.close(self._ours)
         end(self._process)
 

@@ -6,6 +6,7 @@ import struct
 import time
 
 from tests.support.namespace import Namespace
+from tests.support.wait import SILENCE, patience
 
 EXPERIMENTAL = 0x88B5  # the EtherType that is free for anybody's use
 
@@ -14,11 +15,14 @@ def family_of(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def connect(client: Namespace, server: Namespace, address: str, timeout: float = 2, *, port: int = 0) -> str:
+def connect(
+    client: Namespace, server: Namespace, address: str, timeout: float | None = None, *, port: int = 0
+) -> str:
     """Exchange a word over TCP; returns whom the server sees.  Raises OSError where that does not work.
 
     The port is any one, unless one is given, such as a host's that is passed on as it is.
     """
+    timeout = patience() if timeout is None else timeout
     family = family_of(address)
     with server.socket(family=family) as listener, client.socket(family=family) as ours:
         listener.bind(("", port))
@@ -35,10 +39,12 @@ def connect(client: Namespace, server: Namespace, address: str, timeout: float =
         return str(peer[0])
 
 
-def reaches(client: Namespace, server: Namespace, address: str, *, port: int = 0) -> bool:
-    """For what must not work, too; a refusal shows itself by silence, for which 0.3 s are enough in here."""
+def reaches(
+    client: Namespace, server: Namespace, address: str, *, port: int = 0, expected: bool = False
+) -> bool:
+    """Return True if a connection works.  `expected`: what the test demands, by which it is waited for."""
     try:
-        connect(client, server, address, timeout=0.3, port=port)
+        connect(client, server, address, timeout=patience(expected), port=port)
     except OSError:
         return False
     return True
@@ -57,7 +63,7 @@ def source_seen(client: Namespace, server: Namespace, address: str) -> str:
 
 
 def sources_of_strays(
-    client: Namespace, server: Namespace, source: str, destination: str, timeout: float = 0.3
+    client: Namespace, server: Namespace, source: str, destination: str, timeout: float = SILENCE
 ) -> list[str]:
     """Send two segments of no connection, RST and ACK; return the sources of those that arrive in time."""
     family = family_of(destination)
@@ -92,7 +98,6 @@ def _stray(source: str, destination: str) -> bytes:
 def packet_socket(namespace: Namespace, link: str) -> socket.socket:
     made = namespace.socket(socket.SOCK_RAW, socket.AF_PACKET, socket.htons(EXPERIMENTAL))
     made.bind((link, EXPERIMENTAL))
-    made.settimeout(0.1)
     return made
 
 
@@ -101,14 +106,15 @@ def frame(source: str, destination: str) -> bytes:
     return addresses + EXPERIMENTAL.to_bytes(2, "big") + b"cnihook".ljust(46, b"\0")
 
 
-def arrives(receiver: socket.socket) -> bool:
-    """Whether a frame comes in; those that it sends itself are not meant.
+def arrives(receiver: socket.socket, expected: bool = False) -> bool:
+    """Return True if a frame comes in; those that it sends itself are not meant.
 
-    A frame has gone all its way through bridge and veth before send() returns.
+    `expected`: what the test demands, by which the frame is waited for.
     """
     outgoing = 4
-    deadline = time.monotonic() + 0.1
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + patience(expected)
+    while (left := deadline - time.monotonic()) > 0:
+        receiver.settimeout(left)
         try:
             _, address = receiver.recvfrom(2048)
         except TimeoutError:

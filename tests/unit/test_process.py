@@ -45,7 +45,7 @@ def alive(pid: int) -> bool:
 def gone(path: Path) -> bool:
     """Whether the process whose number is in the file ends within a moment."""
     pid = int(path.read_text())
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 30
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.005)
     return not alive(pid)
@@ -106,7 +106,7 @@ def test_a_child_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
     started = time.monotonic()
     outcome = sh(f"echo result; sleep 60 & echo $! > {tmp_path}/pid")
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50  # of the 60 s that the child sleeps
     assert (outcome.status, outcome.stdout) == (0, b"result\n")
     pid = int((tmp_path / "pid").read_text())
     assert alive(pid), "a plugin may start a daemon"
@@ -136,9 +136,9 @@ os.write(1, b"x" * 60000)
 def test_time_over_ends_the_whole_group(tmp_path: Path) -> None:
     """What a plugin started for itself must not go on working when the runtime undoes all."""
     started = time.monotonic()
-    outcome = sh(f"echo begun; sleep 60 & echo $! > {tmp_path}/pid; wait", timeout=0.8)
+    outcome = sh(f"echo begun; sleep 60 & echo $! > {tmp_path}/pid; wait", timeout=2)
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50  # of the 60 s that the child sleeps
     assert outcome.timed_out
     assert (outcome.status, outcome.stdout) == (-15, b"begun\n")
     assert gone(tmp_path / "pid")
@@ -151,7 +151,7 @@ def test_time_over_lets_it_clean_up(tmp_path: Path) -> None:
 
 
 def test_time_over_ends_what_does_not_listen(tmp_path: Path) -> None:
-    outcome = sh(f"trap '' TERM; (sleep 60; sleep 60) & echo $! > {tmp_path}/pid; wait; wait", timeout=0.8)
+    outcome = sh(f"trap '' TERM; (sleep 60; sleep 60) & echo $! > {tmp_path}/pid; wait; wait", timeout=2)
 
     assert (outcome.timed_out, outcome.status) == (True, -9)
     assert gone(tmp_path / "pid")
