@@ -105,6 +105,22 @@ def test_names_are_as_docker_and_the_networks_give_them(docker: Docker, host: Ho
     assert [line for line in from_network if line.startswith("nameserver")] == ["nameserver 10.22.0.1"]
 
 
+def test_host_name_is_sent_to_a_dhcp_server(docker: Docker, host: Host) -> None:
+    """The plugin gets it in its configuration, as the reference's dhcp would."""
+    answer = '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.2/24"}]}'
+    script = f"""printf %s "$stdin" > /run/.host/conf; echo '{answer}'"""
+    docker.env["CNI_PATH"] = external(host, "dhcp", script)
+    network = {"cniVersion": "1.0.0", "name": "lan", "type": "bridge", "ipam": {"type": "dhcp"}}
+    host.write(f"{NET_D}/20-lan.conf", json.dumps(network))
+    try:
+        docker.run("--rm", "--network", "lan", "--hostname", "app", IMAGE, "true")
+        ipam = json.loads(host.read("/run/.host/conf"))["ipam"]
+        assert ipam["provide"] == [{"option": "host-name", "value": "app"}]
+        gone(docker, host)
+    finally:
+        del docker.env["CNI_PATH"]
+
+
 def test_address_and_mac_are_the_networks_to_give(docker: Docker, host: Host) -> None:
     wish = ("--ip", "10.22.0.9", "--mac-address=02:00:00:00:00:09", "--no-default-route")
 

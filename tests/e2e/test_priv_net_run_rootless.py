@@ -120,6 +120,19 @@ def test_own_resolv_conf_stays_when_the_host_replaces_its(user: Host, folder: st
     assert running.communicate("\n", timeout=30) == ("nameserver 10.9.9.9\n", "")
 
 
+@pytest.mark.parametrize("folder", ["/run/nscd", "/run/systemd/resolve"])
+def test_sockets_of_the_hosts_resolvers_are_not_there(user: Host, folder: str) -> None:
+    user.write(f"{folder}/socket", "")  # the folder is what counts
+    user.leaves("* /run/nscd*", "* /run/systemd*")
+    script = f"ls {folder}; echo up; read go; for i in $(seq 200); do test -e {folder}/socket || break; "
+    script += f"sleep .05; done; test -d {folder}; ls {folder}"
+    running = user.popen(*NOBODY, RUN, "sh", "-c", script, stdin=subprocess.PIPE)
+    assert running.stdout and running.stdout.readline() == "up\n"
+    user.run("rm", "-r", folder)
+    user.write(f"{folder}/socket", "")
+    assert running.communicate("\n", timeout=20) == ("", "")
+
+
 def test_hosts_loopback_is_not_reached(user: Host) -> None:
     """By whatever address the program on the way out may give it."""
     script = """\
