@@ -49,7 +49,9 @@ def join(
         if file:
             file.pin()
         old = _without_own_names(file, own) if file else ""
-        hides = loopback_names.has_hidden(old, container_id)
+        hidden = loopback_names.hidden_names(old, container_id)
+        for entry in own:
+            entry.private += [name for name in hidden if name not in entry.own_names]
         added = [f"{address} {name}" for name, address in further]
         if own:
             own[0].hosts = added
@@ -58,7 +60,7 @@ def join(
             _refuse_claimed(entry, others, hostname)
         for entry, others in on_network:
             _settle(entry, others, log)
-            entry.hides = hides
+            entry.hides = bool(hidden)
             if entry.names or file:
                 entry.write()
             informed = {file}
@@ -226,9 +228,9 @@ def _without_own_names(file: File, own: "list[Entry]") -> str:
     text = without_ours(file, own)
     if not own:
         return text
-    return loopback_names.hide(
-        text, (name for entry in own for name in entry.own_names), own[0].container_id
-    )
+    names = [name for entry in own for name in entry.own_names]
+    # Podman has the name that it gives a container beside the host name.
+    return loopback_names.hide(text, names, own[0].container_id, whole=True)
 
 
 def _lock(container_id: str) -> Lock:

@@ -9,6 +9,7 @@ the container has an address of a network:
 
     127.0.0.1 localhost app    127.0.0.1 localhost
                                # hidden by cnihook for c1: 127.0.0.1 app
+    127.0.0.1 app web          # hidden by cnihook for c1: 127.0.0.1 app web
 """
 
 from cnihook.oci.reserved import is_reserved
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def hide(text: str, names: "Iterable[str]", container_id: str) -> str:
-    """Return the text without a loopback address for these names, except localhost and the like."""
+def hide(text: str, names: "Iterable[str]", container_id: str, *, whole: bool = False) -> str:
+    """Return the text without a loopback address for these names, except localhost and the like.
+
+    `whole`: all names of such a line are the container's, unless localhost is there.
+    """
     own = {name.lower() for name in names if not is_reserved(name)}
     lines = []
     for line in text.splitlines(keepends=True):
@@ -27,6 +31,8 @@ def hide(text: str, names: "Iterable[str]", container_id: str) -> str:
         if address.startswith("127.") or address == "::1":
             hidden = [name for name in others if name.lower() in own]
             if hidden:
+                if whole and not any(map(is_reserved, others)):
+                    hidden = others
                 kept = [name for name in others if name not in hidden]
                 line = f"{address}\t{' '.join(kept)}\n" if kept else ""
                 line += f"{_prefix(container_id)}{address}\t{' '.join(hidden)}\n"
@@ -37,6 +43,12 @@ def hide(text: str, names: "Iterable[str]", container_id: str) -> str:
 def show(text: str, container_id: str) -> str:
     """Return the text with the lines that hide() has hidden."""
     return text.replace(_prefix(container_id), "")
+
+
+def hidden_names(text: str, container_id: str) -> "list[str]":
+    prefix = _prefix(container_id)
+    lines = [line.removeprefix(prefix).split() for line in text.splitlines() if line.startswith(prefix)]
+    return list(dict.fromkeys(name for _address, *names in lines for name in names))
 
 
 def has_hidden(text: str, container_id: str) -> bool:

@@ -40,6 +40,8 @@ def test_own_name_is_not_the_loopback(runtime: Runtime, etc: Path, text: str) ->
 
     own = ["10.1.0.2", "fd01::2"]
     assert addresses(container, "container") == own
+    beside = {PODMANS: "web", DEBIANS: "container.example.test"}.get(text, "container")
+    assert addresses(container, beside) == own
     assert container.exec("busybox", "hostname", "-i").split()[0] in own
     assert set(addresses(container, "localhost")) <= {"127.0.0.1", "::1"} != set()
 
@@ -55,6 +57,7 @@ def test_lines_of_the_engine_are_back_without_a_network(
     assert addresses(container, "container") == ["10.2.0.2"]
     host.run(CNIHOOK, "detach", "c1")
     assert addresses(container, "container")[0].startswith("127.")
+    assert text.splitlines()[-1].split() in [line.split() for line in etc.joinpath("hosts").open()]
     assert "cnihook" not in container.exec("cat", "/etc/hosts")
 
     host.run(CNIHOOK, "attach", "c1", "--network", "back")
@@ -82,9 +85,10 @@ def test_lines_of_a_container_without_addresses_stay(host: Host, runtime: Runtim
 def test_own_name_of_a_command_is_not_the_loopback(host: Host) -> None:
     """The host may have the name in its own file, as developers do."""
     configure(host, bridge("front", "10.1.0.0/24"))
-    host.write("/etc/hosts", "127.0.0.1 localhost app\n")
+    host.write("/etc/hosts", "127.0.0.1 localhost\n127.0.0.1 app other\n")
     host.leaves("file /etc/hosts")
-    for number, option in enumerate(("--hostname", "--network-alias"), start=2):
+    for number, option in ((2, "--hostname"), (4, "--network-alias")):
         shown = host.run(RUN, option, "app", "getent", "ahostsv4", "app")
         assert {line.split()[0] for line in shown.stdout.splitlines()} == {f"10.1.0.{number}"}
+        assert host.run(RUN, option, "app", "getent", "ahostsv4", "other").stdout[:9] == "127.0.0.1"
     assert host.run(RUN, "--add-host", "db:10.1.0.9", "getent", "ahostsv4", "app").stdout[:9] == "127.0.0.1"

@@ -78,9 +78,10 @@ def test_a_container_with_an_annotation_gets_its_network(host: Host, installed: 
 
 def test_own_host_name_is_the_containers_address(installed: Podman) -> None:
     """Podman leads it to 127.0.0.1, because it knows of no network."""
-    shown = run(installed, "--rm", *ASKING, "--hostname", "app", IMAGE, "busybox", "hostname", "-i")
+    script = "busybox hostname -i; ping -c1 web"
+    shown = run(installed, "--rm", *ASKING, "--hostname", "app", "--name", "web", IMAGE, "sh", "-c", script)
 
-    assert shown.split() == ["10.22.0.2"]
+    assert shown.startswith("10.22.0.2\nPING web (10.22.0.2)")
 
 
 def test_the_working_groups_annotation_is_one_as_well(host: Host, installed: Podman) -> None:
