@@ -13,6 +13,10 @@ class Unusable(ValueError):
     """Not a regular file, or longer than is read; the text says which."""
 
 
+class NotRegular(Unusable):
+    """A folder, a FIFO, a device, a socket, or a symbolic link."""
+
+
 def content(path: str, *, longest: int = _LONGEST, follow: bool = False) -> "bytes | None":
     """Return the content of a regular file, None if there is no file; `follow`: also through symbolic links.
 
@@ -22,7 +26,7 @@ def content(path: str, *, longest: int = _LONGEST, follow: bool = False) -> "byt
     try:
         status = os.stat(path, follow_symlinks=follow)
         if status.st_mode & 0o170000 != _REGULAR:
-            raise Unusable("is not a regular file")
+            raise NotRegular("is not a regular file")
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except FileNotFoundError:

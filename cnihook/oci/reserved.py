@@ -9,6 +9,7 @@ Names that no container may have for others, since /etc/hosts is read before DNS
 
 import os
 
+from cnihook.oci import resolv_conf
 from cnihook.spec.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
@@ -46,15 +47,12 @@ def names_of_host() -> "set[str]":
 
     A line with the node name counts whole, and so does one for 127.0.1.1, where Debian has the full name of
     a host.  The names at 127.0.0.1 do not: services have them there, which a container may be.
+
+    Raises CniError or OSError if the file cannot be read: a container could take a name of the host.
     """
     node = os.uname().nodename.lower()
     names = {node, node.partition(".")[0]}
-    try:
-        with open(HOSTS, "rb") as file:
-            lines = file.read().decode(errors="surrogateescape").lower().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
+    for line in resolv_conf.read(HOSTS).lower().splitlines():
         address, *line_names = line.partition("#")[0].split() or [""]
         if address == "127.0.1.1" or node in line_names:
             names.update(line_names)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of resolv.conf(5): what was asked for, else what the networks say, else what serves the host."""
 
+from cnihook.lean import statefile
+from cnihook.spec.errors import invalid_config
 from cnihook.spec.result import DNS
 
 HOST = "/etc/resolv.conf"
@@ -72,8 +74,16 @@ def _is_local(line: str) -> bool:
 
 
 def read(path: str) -> str:
+    """Return the text of a file of the host; empty if there is none, or this user may not read it.
+
+    A host may have /dev/null in its place.
+
+    Raises CniError or OSError if it cannot be read.
+    """
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
+        content = statefile.content(path, follow=True) or b""
+    except (PermissionError, statefile.NotRegular):
         return ""
+    except statefile.Unusable as problem:
+        raise invalid_config(f"{path}: {problem}") from None
+    return content.decode(errors="surrogateescape")

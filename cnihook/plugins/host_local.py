@@ -6,8 +6,10 @@ The leases are the reference plugin's files (cnihook.sdk.leases), so that either
 leased.
 """
 
+import errno
 import os
 
+from cnihook.lean import statefile
 from cnihook.lean.address import Address, IPNet
 from cnihook.sdk import DNS, IP, Call, CniError, NetConf, Result, Route, invalid_config, leases
 from cnihook.sdk.call import requested_addresses
@@ -316,11 +318,14 @@ def _read_resolv_conf(path: str) -> DNS:
     """resolv.conf(5); lines add up, `#` and `;` start comments."""
     dns = DNS()
     try:
-        with open(path, errors="replace") as file:
-            lines = file.read().splitlines()
+        content = statefile.content(path, follow=True)
+        if content is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    except statefile.Unusable as problem:
+        raise invalid_config(f'ipam: "resolvConf": {path}: {problem}') from None
     except OSError as error:
         raise invalid_config(f'ipam: "resolvConf": {path}: {error.strerror}') from None
-    for line in lines:
+    for line in content.decode(errors="replace").splitlines():
         fields = line.split()
         if not fields or fields[0][0] in "#;":
             continue

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """oci.resolv_conf: the text that several networks come to.  Where it is put is a matter of tests/e2e."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cnihook.oci import resolv_conf
+from cnihook.spec.errors import CniError
 from cnihook.spec.result import DNS
 
 
@@ -17,6 +19,25 @@ def host(state: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (state / "resolv.conf").write_text("# mine\nnameserver 192.0.2.53\nnameserver\noptions ndots:1\n")
     (state / "without-stub").write_text("nameserver 192.0.2.54\nsearch example.org\n")
     return state
+
+
+def test_file_that_is_missing_or_masked_is_empty(host: Path) -> None:
+    (host / "link").symlink_to("resolv.conf")
+    (host / "masked").symlink_to("/dev/null")
+
+    assert resolv_conf.read(str(host / "link")) == resolv_conf.read(str(host / "resolv.conf")) != ""
+    assert resolv_conf.read(str(host / "masked")) == resolv_conf.read(str(host / "none")) == ""
+
+
+def test_file_that_is_too_long_or_unreadable_is_an_error(host: Path) -> None:
+    """It could hide the names of the host, and its servers."""
+    os.truncate(host / "resolv.conf", 1 << 40)
+    with pytest.raises(CniError, match="resolv.conf: is longer than 16 MiB"):
+        resolv_conf.read(str(host / "resolv.conf"))
+
+    (host / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="loop"):
+        resolv_conf.read(str(host / "loop"))
 
 
 def test_nothing_said_is_no_file() -> None:
