@@ -87,11 +87,11 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
             if not network and unreadable:
                 raise unreadable
             if not network:
-                known = [f"there are: {', '.join(sorted(by_name))}"] if by_name else []
+                others = [f"there are: {', '.join(sorted(by_name))}"] if by_name else []
                 raise CniError(
                     INVALID_CONFIG,
                     f"no network {want.network!r} in {settings.conf_folder}",
-                    "; ".join([*known, *map(str, problems)]),
+                    "; ".join([*others, *map(str, problems)]),
                 )
             if wants.guard:
                 wants.guard.check_network(network, wants)

@@ -10,7 +10,7 @@ _REGULAR = 0o100000  # S_IFREG, of S_IFMT
 
 
 class Unusable(ValueError):
-    """Not a regular file, or longer than is read; the text says which."""
+    """A file that is not regular, or is longer than is read; the text says which."""
 
 
 class NotRegular(Unusable):

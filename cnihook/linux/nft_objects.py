@@ -311,7 +311,7 @@ def _load(offset: int, length: int, header: int = _NETWORK_HEADER, register: int
 
 
 def _store(offset: int, length: int) -> bytes:
-    """To the IPv4 header, with its checksum and that of the protocol above."""
+    """Write to the IPv4 header, and update its checksum and that of the protocol above."""
     place = (_NETWORK_HEADER, offset, length, _REGISTER, *_IPV4_CHECKSUM, _OF_PSEUDO_HEADER)
     return _expression("payload", *(_u32(kind, value) for kind, value in enumerate(place, 2)))
 

@@ -63,7 +63,7 @@ def declaration() -> "Iterator[nft_objects.Message]":
 
 
 def before_nat() -> bytes:
-    """What a rule does before those of a NAT chain that send a connection to a container.
+    """Expressions of a rule before those of a NAT chain that send a connection to a container.
 
     The route is looked up after these, and after_nat() restores the address.
     """

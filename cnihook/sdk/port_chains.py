@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from cnihook.linux.nft_objects import Message
 
-# Whose connections to a container are masqueraded: its own and its subnet's, anybody's, or nobody's.
+# The connections to a container that are masqueraded: those of its subnet, all, or none.
 SUBNET, ANY, NONE = "subnet", "any", "none"
 
 GUARD, FROM = "ports-guard", "ports-from-"

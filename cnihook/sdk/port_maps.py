@@ -56,8 +56,8 @@ class Maps:
         return self.at if port.address else self.everywhere
 
     def find(self, port: Port) -> "Element | None":
-        found = nft.entry_of(FAMILY, NAME, self.of(port), port.key)
-        return Element(self, port.key, *found) if found else None
+        entry = nft.entry_of(FAMILY, NAME, self.of(port), port.key)
+        return Element(self, port.key, *entry) if entry else None
 
     def elements(self) -> "list[Element]":
         return [
@@ -82,12 +82,12 @@ UNCONDITIONAL = [Maps(4), Maps(6)]
 
 def conditional(chains: "Iterable[str]") -> "list[Maps]":
     """The maps of ports under conditions, of which these chains of the table are."""
-    found = []
+    maps = []
     for chain in chains:
         if chain.startswith(_WHEN):
             version, _, digest = chain.removeprefix(f"{_WHEN}ipv").partition("-")
-            found.append(Maps(int(version), digest=digest))
-    return found
+            maps.append(Maps(int(version), digest=digest))
+    return maps
 
 
 def maps_for(conditions: "Mapping[int, str]") -> "dict[int, Maps]":

@@ -132,7 +132,7 @@ def test_file_that_cannot_be_read_does_not_hide_its_network(host: Host, error: s
 @pytest.mark.needs("strace")
 @pytest.mark.parametrize(("syscall", "path"), [("getdents64", NET_D), ("openat", f"{NET_D}/mynet")])
 def test_folder_that_cannot_be_read_hides_no_network(host: Host, syscall: str, path: str) -> None:
-    """That of all networks, and that of the plugins of one."""
+    """The folder of all networks, and the folder of the plugins of one."""
     configure(host, bridge("mynet", "10.22.0.0/24"))
     container = host.container("c1", process=True)
 

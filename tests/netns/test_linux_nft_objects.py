@@ -167,12 +167,12 @@ def listing(host: Host) -> str:
 
 def test_nft_would_declare_the_same(host: Host) -> None:
     change(host, messages())
-    ours = listing(host)
+    declared = listing(host)
     host.run("nft", "flush", "ruleset")
     host.run("nft", "-f", "-", input=WORDS)
 
-    assert ours == listing(host)
-    assert ours.count("return") > len(NETS) and "masq" in ours
+    assert declared == listing(host)
+    assert declared.count("return") > len(NETS) and "masq" in declared
     host.run("nft", "flush", "ruleset")
 
 
@@ -183,25 +183,25 @@ def test_published_ports_are_declared_as_nft_would(host: Host) -> None:
     wanted += [message for chain in chains for message in port_chains.masquerading(chain)]
 
     change(host, wanted)
-    ours = listing(host)
+    declared = listing(host)
     host.run("nft", "flush", "ruleset")
     host.run("nft", "-f", "-", input=PORTS)
-    assert ours == listing(host)
+    assert declared == listing(host)
 
     present = host.inside(lambda: nft.chains("inet", "cnihook"))
     assert port_chains.is_whole(present)
     change(host, [*port_chains.declaration(present)])
-    assert sorted(ours.splitlines()) == sorted(listing(host).splitlines())
+    assert sorted(declared.splitlines()) == sorted(listing(host).splitlines())
     host.run("nft", "flush", "ruleset")
 
 
 def test_spoof_check_is_declared_as_nft_would(host: Host) -> None:
     host.inside(lambda: nft.change("bridge", [*spoofcheck._declaration()], "test"))
-    ours = listing(host)
+    declared = listing(host)
     host.run("nft", "flush", "ruleset")
     host.run("nft", "-f", "-", input=SPOOF_CHECK)
 
-    assert ours == listing(host)
+    assert declared == listing(host)
     host.run("nft", "flush", "ruleset")
 
 

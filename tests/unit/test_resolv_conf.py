@@ -30,7 +30,7 @@ def test_file_that_is_missing_or_masked_is_empty(host: Path) -> None:
 
 
 def test_file_that_is_too_long_or_unreadable_is_an_error(host: Path) -> None:
-    """It could hide the names of the host, and its servers."""
+    """The names of the host could be hidden, and its servers."""
     os.truncate(host / "resolv.conf", 1 << 40)
     with pytest.raises(CniError, match="resolv.conf: is longer than 16 MiB"):
         resolv_conf.read(str(host / "resolv.conf"))
