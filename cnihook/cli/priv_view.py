@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Identity = tuple[int, int]  # device and inode
 
 _KEPT = ("resolv.conf", "stub-resolv.conf")  # of such a folder: what other programs may read there
+_MOST = 1 << 16  # bytes of such a file
 _MOST_LINKS = 8  # from resolv.conf to the file
 _PATIENCE = 10_000  # ms for the command's process to become the command
 _CHANGES = fcntl.DN_MULTISHOT | fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_RENAME
@@ -52,12 +53,26 @@ class View:
                 except OSError as error:
                     complain(f"the networks' names cannot be used: {path}: {error.strerror}")
 
+    @property
+    def kept(self) -> "list[str]":
+        return [f"{folder}/{name}" for folder in self.folders for name in _KEPT]
+
+    def renew_copies(self, texts: "dict[str, str]", host: "dict[str, Identity]") -> None:
+        """Have the files of the folders as the host has them now: path, and text."""
+        own = [os.path.realpath(path) for path in self.files]
+        for path, text in texts.items():
+            folder = os.path.dirname(path)
+            # Only on top of the host's folder, which has another identity.
+            if os.path.realpath(path) not in own and folder in host and not _is_lost(folder, host):
+                with open(path, "wb") as file:
+                    file.write(os.fsencode(text))
+
     def _cover(self, folder: str) -> None:
         texts = {}
         for name in _KEPT:
             try:
                 with open(f"{folder}/{name}", "rb") as file:
-                    texts[name] = os.fsdecode(file.read())
+                    texts[name] = os.fsdecode(file.read(_MOST))
             except OSError:
                 continue
         for path, text in self.files.items():
@@ -95,22 +110,40 @@ class Watch:
     def renew(self) -> None:
         """Mount again what the command has lost, if that is why the signal came."""
         before = self._seen
-        self._look()
-        if self._seen == before:
+        try:
+            self._look()
+            if self._seen == before:
+                return
+            child = os.fork()  # since what enters a mount namespace does not come back as easily
+        except OSError as error:  # the command runs on
+            self._complain(f"the host's files are not watched: {error.strerror}")
             return
-        child = os.fork()  # since what enters a mount namespace does not come back as easily
         if child:
             os.waitpid(child, 0)
             return
         try:
+            texts = self._texts()
             self._enter()
             self._view.put(self._complain, self._seen)
+            self._view.renew_copies(texts, self._seen)
         except (ProcessLookupError, FileNotFoundError):
             pass  # the command has ended
         except OSError as error:
             self._complain(f"the command has the host's files where names are looked up: {error.strerror}")
         finally:
             os._exit(0)
+
+    def _texts(self) -> "dict[str, str]":
+        """Return the host's text of each file that is kept in a folder."""
+        texts = {}
+        for path in self._view.kept:
+            try:
+                fd = libc.openat2(self._root, path, os.O_RDONLY | os.O_NONBLOCK, libc.RESOLVE_IN_ROOT)
+            except OSError:
+                continue
+            with open(fd, "rb") as file:
+                texts[path] = os.fsdecode(file.read(_MOST))
+        return texts
 
     def _enter(self) -> None:
         import select
@@ -132,7 +165,7 @@ class Watch:
             os.close(fd)
         self._folders = []
         self._seen = {}
-        for path in (*self._view.files, *self._view.folders):
+        for path in (*self._view.files, *self._view.folders, *self._view.kept):
             for folder, name in self._steps(path):
                 self._folders.append(folder)
                 fcntl.fcntl(folder, fcntl.F_NOTIFY, _CHANGES)

@@ -215,4 +215,19 @@ def test_files_of_systemd_resolved_are_there(mynet: Host, options: list[str]) ->
         for _twice in range(2):
             assert ask(running, f"cat /etc/resolv.conf; cat {real}; echo .") == expected + OF_HOST
             replace(mynet, stub, "nameserver 127.0.0.53\n# again\n")
-            replace(mynet, real, "nameserver 192.0.2.8\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--dns", "10.9.9.9"]], ids=["plain", "dns"])
+def test_servers_of_systemd_resolved_are_those_of_the_moment(mynet: Host, options: list[str]) -> None:
+    """A laptop that is carried elsewhere has other servers; the command's own stay."""
+    real, new = "/run/systemd/resolve/resolv.conf", "nameserver 192.0.2.8\n"
+    mynet.write(real, OF_HOST)
+    mynet.write("/run/systemd/resolve/io.systemd.Resolve", "")
+    mynet.run("ln", "-sf", f"..{real}", "/etc/resolv.conf")
+
+    with shell(mynet, *options) as running:
+        assert ask(running, "cat /etc/resolv.conf; echo .") == (OF_NETWORK if options else OF_HOST)
+        replace(mynet, real, new)
+        expected = OF_NETWORK if options else new
+        assert ask(running, read("/etc/resolv.conf", expected)) == expected
+        assert ask(running, "ls /run/systemd/resolve; echo .") == "resolv.conf\n"
