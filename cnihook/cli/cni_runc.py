@@ -179,16 +179,9 @@ def _renew_names(container_id: str) -> None:
         os.path.isfile(f"{_NAMES}/{network}/{container_id}") for network in networks
     ):
         return
-    from cnihook.lean.words import in_words
-    from cnihook.log import Log
     from cnihook.oci import hosts
 
-    log = Log(container_id, quiet=True)
-    try:
-        if hosts.renew(container_id):
-            log.event("its names are in /etc/hosts again, which was written after they were set")
-    except OSError as error:
-        log.event(f"names are not in its /etc/hosts: {in_words(error)}")
+    hosts.renew_with_event(container_id)
 
 
 def _annotations(config: "Document") -> "dict[str, str]":

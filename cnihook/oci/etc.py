@@ -19,7 +19,7 @@ class Etc:
 
     def __init__(self, container_id: str, pid: int, config: Bundle, *, runs: bool = False) -> None:
         self._container_id = container_id
-        self._pid = pid
+        self.pid = pid
         self._config = config
         self._rootfs = os.path.realpath(config.root) if config.root else ""
         # In the container's mounts, which are there already, though its root may be the host's until
@@ -44,7 +44,7 @@ class Etc:
         if self.is_begun:
             from cnihook.oci.inside import ContainerFile
 
-            here = ContainerFile(self._pid, path[1:])
+            here = ContainerFile(self.pid, path[1:])
         self._refuse_read_only(path)
         try:
             place = here.place()

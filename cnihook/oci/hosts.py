@@ -95,6 +95,19 @@ def renew(container_id: str) -> bool:
     return True
 
 
+def renew_with_event(container_id: str) -> bool:
+    """Do what renew() does, with an event in the container's log, also if it cannot be done."""
+    log = Log(container_id, quiet=True)
+    try:
+        renewed = renew(container_id)
+    except OSError as error:
+        log.event(f"names are not in its /etc/hosts: {in_words(error)}")
+        return False
+    if renewed:
+        log.event("its names are in /etc/hosts again, which was written after they were set")
+    return renewed
+
+
 def incomplete(container_id: str) -> "dict[File, list[Entry]]":
     """Return the hosts files of a container that lack its own names.  Raises OSError as File.read() does."""
     entries_of: dict[File, list[Entry]] = {}

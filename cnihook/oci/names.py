@@ -153,12 +153,13 @@ def host_names(name: str) -> "list[str]":
 def _set_hosts(
     container_id: str, etc: Etc, config: Bundle, wanted: Wants, attached: "Attached", log: Log
 ) -> None:
-    file = None
+    file = before = None
     problem = ""
     try:
         file = etc.file("hosts")
         # As a test, before anybody relies on it.
-        if file.read() is None:
+        before = file.read()
+        if before is None:
             file.write(hosts.LOCALHOST)
         file.pin()
     except OSError as error:
@@ -174,6 +175,11 @@ def _set_hosts(
                 old = loopback_names.hide(old, names, container_id)
             file.write(old + text)
             log.event("its /etc/hosts cannot be seen from the host, and will not be told of others to come")
+        if seen and before == "" and not etc.is_begun:
+            from cnihook.oci import late_hosts  # few engines mount an empty file
+
+            if late_hosts.is_expected(config):
+                late_hosts.renew_when_written(container_id, etc.pid, seen)
     except OSError as error:
         problem = in_words(error)
     if problem:

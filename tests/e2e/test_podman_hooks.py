@@ -20,6 +20,7 @@ from tests.support.podman import FOR_EVER, IMAGE, LIMITS, Podman
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.root, pytest.mark.xdist_group("podman")]
 
 HOOKS = "/run/.host/hooks.d"
+CNI_RUNC = str(CHECKOUT / "scripts" / "cni-runc")
 FILES = ["90-cnihook-createRuntime.json", "90-cnihook-poststop.json"]
 SHOW = (IMAGE, "ip", "-4", "-o", "addr")
 ASKING = ("--network", "none", "--annotation", "cnihook.networks=mynet")
@@ -82,6 +83,36 @@ def test_own_host_name_is_the_containers_address(installed: Podman) -> None:
     shown = run(installed, "--rm", *ASKING, "--hostname", "app", "--name", "web", IMAGE, "sh", "-c", script)
 
     assert shown.startswith("10.22.0.2\nPING web (10.22.0.2)")
+
+
+@pytest.mark.parametrize("way", ["hook", "cni-runc"])
+def test_containers_find_each_other_by_name(host: Host, installed: Podman, way: str) -> None:
+    """Podman 5 writes /etc/hosts after the hook; what it writes stays."""
+
+    requests = ("networks=mynet", "add-host=far:192.0.2.7", "network-alias=alias-of-")
+
+    def start(name: str, *words: str) -> None:
+        named = ("--detach", "--name", name, "--hostname", name, "--network", "none", *words)
+        named += ("--cap-add", "NET_RAW")  # which ping needs
+        option, prefix = ("--annotation", "cnihook.") if way == "hook" else ("--sysctl", "net.cnihook.")
+        for request in requests:
+            named += (option, f"{prefix}{request}{name if request.endswith('-') else ''}")
+        engine = ["--hooks-dir", HOOKS] if way == "hook" else ["--runtime", CNI_RUNC]
+        installed(*engine, "run", *LIMITS, *named, IMAGE, *FOR_EVER)
+
+    start("one")
+    start("two", "--add-host", "podmans:192.0.2.8")
+
+    def hosts(name: str) -> str:
+        return installed("exec", name, "cat", "/etc/hosts").stdout
+
+    wait_for(lambda: "alias-of-two" in hosts("one") and "alias-of-two" in hosts("two"), "the names")
+    assert "(10.22.0.2)" in installed("exec", "two", "ping", "-c1", "-W2", "alias-of-one").stdout
+    assert "(10.22.0.3)" in installed("exec", "one", "ping", "-c1", "-W2", "two").stdout
+    assert "192.0.2.7\tfar" in hosts("one") and "192.0.2.8" in hosts("two")
+    assert "(10.22.0.3)" in installed("exec", "two", "ping", "-c1", "-W2", "two").stdout
+    installed("--hooks-dir", HOOKS, "rm", "--force", "--time", "0", "one", "two")
+    assert released(host)
 
 
 def test_the_working_groups_annotation_is_one_as_well(host: Host, installed: Podman) -> None:
@@ -162,7 +193,7 @@ def test_podman_reads_the_default_folder_unasked(host: Host, podman: Podman) -> 
 
 
 def test_cni_runc_does_the_same_without_any_files(host: Host, podman: Podman) -> None:
-    runtime = ("--runtime", str(CHECKOUT / "scripts" / "cni-runc"))
+    runtime = ("--runtime", CNI_RUNC)
     asking = ("--network", "none", "--sysctl", "net.cnihook.networks=mynet")
     shown = podman(*runtime, "run", "--rm", *LIMITS, *asking, *SHOW).stdout
 
@@ -173,7 +204,7 @@ def test_cni_runc_does_the_same_without_any_files(host: Host, podman: Podman) ->
 def test_both_at_once_attach_once(host: Host, installed: Podman) -> None:
     host.write("/etc/cnihook/config.json", '{"annotations": {"trustImages": true}}')
     host.leaves("* /etc/cnihook*")
-    runtime = ("--runtime", str(CHECKOUT / "scripts" / "cni-runc"), "--hooks-dir", HOOKS)
+    runtime = ("--runtime", CNI_RUNC, "--hooks-dir", HOOKS)
     shown = installed(*runtime, "run", "--rm", *LIMITS, *ASKING, *SHOW).stdout
 
     assert shown.count(" inet 10.22.") == 1

@@ -36,6 +36,7 @@ SERVE = "/srv"  # where the pages have their bundles: a file system that vanishe
 
 STAYS = [
     f"mount {SERVE}",
+    *("dir /run/lock", "file /run/lock/netavark.lock"),  # podman's
     *("file /etc/cni/net.d/10-front.conflist", "file /etc/cni/net.d/cni.lock"),  # the second is podman's
     *("* /run/cni", "* /run/cni/dhcp.sock", "process *dhcp-keeper*"),  # it ends by itself, in 2 s
     "file /run/cnihook/log/*",  # of a container that failed
@@ -158,6 +159,7 @@ def run(part: Part, host: Host) -> list[str]:
     host.write(f"{PLACE}/script", "\n".join(script) + "\n")
     path = f"{PLACE}:{Path(INSTALLED).parent}:{CHECKOUT}/scripts:{SEARCH}"
     env = base_environment() | {"PATH": path, "LC_ALL": "C.UTF-8", "COLUMNS": "110", "HOME": "/root"}
+    env["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"  # of podman 5, on stderr
     try:
         # Not by pipes: what a page leaves running has its output, and would keep them open.
         host.run("bash", "script", cwd=PLACE, env=env, timeout=200)

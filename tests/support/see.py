@@ -5,6 +5,7 @@ Every test asks, for its host and for each container, before and after.  By ip a
 processes each time, a third of all that the tests' processors did.
 """
 
+import re
 import socket
 import struct
 import sys
@@ -200,8 +201,8 @@ def nft_lines(text: str) -> list[str]:
     for line in map(str.strip, text.splitlines()):
         if line == "}":
             blocks.pop()
-        elif line.endswith("{"):
-            blocks.append(line.removesuffix("{").strip())
+        elif opening := re.fullmatch(r"(.*) \{(?: # progname .*)?", line):  # nft 1.1 names a table's owner
+            blocks.append(opening[1].strip())
             lines.append(": ".join([blocks[0], " / ".join(blocks[1:])]))
         elif line:
             lines.append(f"{blocks[0]}: {' / '.join([*blocks[1:], line])}")

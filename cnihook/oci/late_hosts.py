@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+An engine that writes /etc/hosts after the hook: podman, from version 5 on.
+
+    podman    mounts an empty file    runtime create    writes the file    runtime start
+    hook                              names             names again
+
+Nothing of cnihook is called between the last two.  So a process stays until the engine has closed the file,
+one minute at most, and writes the names again.  That takes it 2 ms, and the runtime takes 20 ms to start; a
+machine under load may let the program begin first.
+With cni-runc, which is called at `start`, the names are always there before the program.
+"""
+
+import os
+import select
+import time
+
+from cnihook.lean import apart
+from cnihook.linux import inotify
+from cnihook.oci import hosts
+from cnihook.oci.bundle import Bundle
+from cnihook.oci.rootfs_file import File
+
+_PATIENCE = 60.0  # seconds
+_GLANCE = 500  # ms between two checks that the container still exists
+
+
+def is_expected(config: Bundle) -> bool:
+    """True if the engine has mounted a file, which is empty, and is going to write it."""
+    if all(destination != "/etc/hosts" for destination, _source, _ in config.mounts):
+        return False
+    from cnihook.oci import podman
+
+    return podman.maker(os.getppid()) != ""
+
+
+def renew_when_written(container_id: str, pid: int, file: File) -> None:
+    """Start a process that writes a container's names again once the engine has written `file`.
+
+    `pid`: a process of the container.  Raises OSError if the file cannot be watched.
+    """
+    watch = inotify.watch(str(file), inotify.IN_CLOSE_WRITE)
+    try:
+        if not os.fork():
+            try:
+                apart.leave_caller(watch)
+                _wait(container_id, pid, watch)
+            finally:
+                os._exit(0)
+    finally:
+        os.close(watch)
+
+
+def _wait(container_id: str, pid: int, watch: int) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    written = select.poll()
+    written.register(watch, select.POLLIN)
+    while time.monotonic() < deadline and os.path.exists(f"/proc/{pid}"):
+        # Another container may have added its names: then nothing is missing.
+        if written.poll(_GLANCE) and os.read(watch, 4096) and hosts.renew_with_event(container_id):
+            return
