@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names in an /etc/hosts that the engine writes after the hook, as docker does from version 26 on."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,53 @@ def test_doctor_finds_names_that_are_lost_and_repair_writes_them(host: Host, eng
     engine.write_hosts("one")
     fixes(host, "container-names")
     assert names(one) == before
+
+
+# What the parent of the runtime is called under podman; see cnihook.oci.podman.
+CONMON = """\
+#!/bin/sh
+exec sh -c 'shift 2; {runtime} "$@"; exit $?' sh --exit-command podman "$@"
+"""
+
+
+@pytest.fixture
+def conmon(host: Host, engine: Engine) -> Engine:
+    """The engine without cni-runc: nothing of cnihook is called at `start`."""
+    host.write("/run/.host/conmon", CONMON.format(runtime=engine.runtime.name), 0o755)
+    engine.runtime.program = "/run/.host/conmon"
+    return engine
+
+
+def create_by_hook(engine: Engine, container_id: str) -> Running:
+    engine.file(container_id).write_text("")
+    engine.runtime.bundle(container_id, "--network", "front", "--add-host", "far:192.0.2.7")
+    engine.runtime.mount(container_id, ("/etc/hosts", str(engine.file(container_id))))
+    return engine.runtime.started(container_id, engine.runtime.start(container_id, "create"))
+
+
+def is_renewed(file: Path) -> bool:
+    return "far" in file.read_text()
+
+
+def test_hook_writes_names_when_podman_has_written(host: Host, conmon: Engine) -> None:
+    one = create_by_hook(conmon, "one")
+    two = create_by_hook(conmon, "two")  # adds its names to the file of the first, which is no reason to end
+    for container_id in ("one", "two"):
+        conmon.write_hosts(container_id)
+        wait_for(partial(is_renewed, conmon.file(container_id)), "the names")
+        conmon.start(container_id)
+
+    expected = {"192.0.2.7\tfar", "10.1.0.2\tcontainer one"}
+    assert names(one) == {*expected, "10.1.0.3\ttwo"}
+    assert names(two) == {"192.0.2.7\tfar", "10.1.0.3\tcontainer two", "10.1.0.2\tone"}
+    wait_for(lambda: "cnihook" not in host.run("ps", "-eo", "args").stdout, "the end of what waits")
+
+
+def test_process_that_waits_ends_with_the_container(host: Host, conmon: Engine) -> None:
+    """Podman may fail before it writes the file."""
+    create_by_hook(conmon, "one")
+    assert "cnihook" in host.run("ps", "-eo", "args").stdout
+
+    conmon.runtime.delete("one")
+
+    wait_for(lambda: "cnihook" not in host.run("ps", "-eo", "args").stdout, "the end of what waits")

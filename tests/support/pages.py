@@ -36,7 +36,7 @@ SERVE = "/srv"  # where the pages have their bundles: a file system that vanishe
 
 STAYS = [
     f"mount {SERVE}",
-    *("dir /run/lock", "file /run/lock/netavark.lock"),  # podman's
+    *("dir /run/lock", "file /run/lock/netavark.lock", "dir /run/containers*"),  # podman's
     *("file /etc/cni/net.d/10-front.conflist", "file /etc/cni/net.d/cni.lock"),  # the second is podman's
     *("* /run/cni", "* /run/cni/dhcp.sock", "process *dhcp-keeper*"),  # it ends by itself, in 2 s
     "file /run/cnihook/log/*",  # of a container that failed
