@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 
 from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
+from cnihook.lean.address import IPNet
 from cnihook.lean.words import describe
-from cnihook.linux import libc, nft, tc
+from cnihook.linux import htb, libc, nft, tc
 from cnihook.linux.rtnl import Rtnl
 from cnihook.sdk import invoke, port_chains
 from cnihook.sdk.table import FAMILY
@@ -24,7 +25,12 @@ _LINKS = {
     "vrf": ("vrf",),
     "bandwidth": ("ifb",),
 }
-_MODULES = {"vlan": "8021q", "tbf": "sch_tbf", "nftables": "nf_tables nft_masq nft_nat nft_fib_inet"}
+_MODULES = {
+    "vlan": "8021q",
+    "tbf": "sch_tbf",
+    "htb": "sch_htb cls_u32",
+    "nftables": "nf_tables nft_masq nft_nat nft_fib_inet",
+}
 
 
 def check(host: Host, everything: bool) -> Iterator[Finding]:
@@ -53,7 +59,8 @@ def _features(plugin: Plugin) -> Iterator[str]:
         return
     yield from _LINKS.get(plugin.type, ())
     if plugin.type == "bandwidth":
-        yield "tbf"
+        by_subnet = any(plugin.conf.has(key) for key in ("unshapedSubnets", "shapedSubnets"))
+        yield "htb" if by_subnet else "tbf"
     if plugin.type == "tap":
         yield "tun"
     if plugin.type in ("portmap", "firewall") or plugin.is_set("ipMasq", "macspoofchk"):
@@ -61,9 +68,12 @@ def _features(plugin: Plugin) -> Iterator[str]:
 
 
 def _described(feature: str) -> str:
-    return {"nftables": "nftables", "tbf": "the qdisc tbf", "tun": "/dev/net/tun"}.get(
-        feature, f"links of the kind {feature}"
-    )
+    return {
+        "nftables": "nftables",
+        "tbf": "the qdisc tbf",
+        "htb": "the qdisc htb",
+        "tun": "/dev/net/tun",
+    }.get(feature, f"links of the kind {feature}")
 
 
 def _other_user(feature: str) -> str:
@@ -93,11 +103,15 @@ def _try(rtnl: Rtnl, feature: str) -> str:
         elif feature == "tbf":
             rtnl.add_link("ifb", "probe-tbf")
             tc.add_tbf(rtnl, rtnl.link("probe-tbf"), tc.Tbf.of(125_000, 125_000, 25_000))
+        elif feature == "htb":
+            rtnl.add_link("ifb", "probe-htb")
+            choice = htb.Choice([IPNet.parse("0.0.0.0/0")], limited=True, by_source=True)
+            htb.add(rtnl, rtnl.link("probe-htb"), tc.Tbf.of(125_000, 125_000, 25_000), choice)
         else:
             rtnl.add_link(feature, f"probe-{feature}"[:15])
     except OSError as error:
         # Some kinds need more than a name (a parent, a number); the refusal tells that they are known.
-        if feature not in ("nftables", "tun", "tbf") and error.errno != errno.EOPNOTSUPP:
+        if feature not in ("nftables", "tun", "tbf", "htb") and error.errno != errno.EOPNOTSUPP:
             return ""
         return describe(error)
     return ""

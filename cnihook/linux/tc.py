@@ -24,6 +24,10 @@ from cnihook.linux.netlink import (
 )
 from cnihook.linux.rtnl import Link, Rtnl
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # <linux/rtnetlink.h>
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
@@ -53,6 +57,7 @@ _RATE = struct.Struct("=BBHhHI")  # cell log, link layer, overhead, cell alignme
 _TBF = struct.Struct("=12s12sIII")  # rate, peak rate, limit, buffer, MTU
 _SELECTOR = struct.Struct("=BBBBHHhhI")  # flags, offset shift, keys, 0, offset mask and four of no use here
 _KEY = struct.Struct("=IIii")  # mask, value, offset, offset mask
+SELECTOR_SIZE, KEY_SIZE = _SELECTOR.size, _KEY.size
 _MIRRED = struct.Struct("=IIiiiiI")  # index, capabilities, action, references, binds, direction, link
 
 
@@ -72,21 +77,49 @@ class Tbf:
     @classmethod
     def of(cls, rate: int, burst: int, latency: int) -> "Tbf":
         """`latency` is in microseconds: as long as a packet may wait for."""
-        ticks = _ticks(burst * 1_000_000 // rate)
+        length = ticks(burst * 1_000_000 // rate)
         limit = min(rate * latency // 1_000_000 + burst, _U32_MAX)
-        return cls(rate, limit, ticks if 0 < ticks <= _U32_MAX else None, burst)
+        return cls(rate, limit, length if 0 < length <= _U32_MAX else None, burst)
 
 
-def _ticks(microseconds: int) -> int:
+def ticks(microseconds: int) -> int:
     with open("/proc/net/psched") as file:
         nanoseconds, in_a_tick = (int(word, 16) for word in file.read().split()[:2])
     return microseconds * nanoseconds // in_a_tick
 
 
+def pack_header(index: int, handle: int, parent: int, info: int = 0) -> bytes:
+    return _TCMSG.pack(AF_UNSPEC, index, handle, parent, info)
+
+
+def pack_rate(rate: int) -> bytes:
+    """Pack bytes a second; a rate of more than 32 bits needs a further attribute."""
+    return _RATE.pack(0, TC_LINKLAYER_ETHERNET, 0, 0, 0, min(rate, _U32_MAX))
+
+
+def unpack_rate(data: bytes) -> int:
+    return int(_RATE.unpack(data)[-1])
+
+
+def pack_selector(keys: int) -> bytes:
+    return _SELECTOR.pack(TC_U32_TERMINAL, 0, keys, 0, 0, 0, 0, 0, 0)
+
+
+def listed(
+    rtnl: Rtnl, link: Link, kind: int, parent: int, what: str
+) -> "Iterator[tuple[int, int, dict[int, bytes]]]":
+    """Yield handle, parent and attributes of a link's qdiscs, classes or filters."""
+    for answer in rtnl.request(kind, NLM_F_DUMP, pack_header(link.index, 0, parent), what):
+        _family, index, handle, above, _info = _TCMSG.unpack_from(answer)
+        if index == link.index:  # the kernel lists the qdiscs of all links
+            yield handle, above, attributes(answer, _TCMSG.size)
+
+
 def add_tbf(rtnl: Rtnl, link: Link, tbf: Tbf) -> None:
     """Raises NetlinkError with EEXIST if the link has a qdisc that somebody gave it."""
-    rate = _RATE.pack(0, TC_LINKLAYER_ETHERNET, 0, 0, 0, min(tbf.rate, _U32_MAX))
-    options = [attr(TCA_TBF_PARMS, _TBF.pack(rate, bytes(_RATE.size), tbf.limit, tbf.buffer or 0, 0))]
+    options = [
+        attr(TCA_TBF_PARMS, _TBF.pack(pack_rate(tbf.rate), bytes(_RATE.size), tbf.limit, tbf.buffer or 0, 0))
+    ]
     if tbf.rate > _U32_MAX:
         options.append(attr(TCA_TBF_RATE64, struct.pack("=Q", tbf.rate)))
     if tbf.buffer is None:
@@ -97,22 +130,19 @@ def add_tbf(rtnl: Rtnl, link: Link, tbf: Tbf) -> None:
     rtnl.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
-def delete_tbf(rtnl: Rtnl, link: Link) -> None:
-    """If it is there.  A qdisc of another kind or with another handle stays."""
-    _delete(rtnl, link, "tbf", TBF_HANDLE, TC_H_ROOT)
+def delete_tbf(rtnl: Rtnl, link: Link) -> bool:
+    """Return False if it is not there.  A qdisc of another kind or with another handle stays."""
+    return delete(rtnl, link, "tbf", TBF_HANDLE, TC_H_ROOT)
 
 
 def find_tbf(rtnl: Rtnl, link: Link) -> "Tbf | None":
-    body = _TCMSG.pack(AF_UNSPEC, link.index, 0, 0, 0)
-    for answer in rtnl.request(RTM_GETQDISC, NLM_F_DUMP, body, "list qdiscs"):
-        _family, index, _handle, parent, _info = _TCMSG.unpack_from(answer)
-        if index != link.index or parent != TC_H_ROOT:
-            continue  # the kernel lists those of all links
-        found = attributes(answer, _TCMSG.size)
+    for _handle, parent, found in listed(rtnl, link, RTM_GETQDISC, 0, "list qdiscs"):
+        if parent != TC_H_ROOT:
+            continue
         if read_text(found.get(TCA_KIND)) == "tbf":
             options = attributes(found[TCA_OPTIONS])
             speed, _peak, limit, buffer, _mtu = _TBF.unpack_from(options[TCA_TBF_PARMS])
-            rate = _RATE.unpack(speed)[-1]
+            rate = unpack_rate(speed)
             if TCA_TBF_RATE64 in options:
                 rate = struct.unpack("=Q", options[TCA_TBF_RATE64])[0]
             return Tbf(rate, limit, buffer)
@@ -129,7 +159,7 @@ def redirect_ingress(rtnl: Rtnl, link: Link, target: Link) -> None:
     rtnl.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
     # Of the filters that take every packet this is the one that every kernel has; "matchall" is younger.
-    selector = _SELECTOR.pack(TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0, 0) + _KEY.pack(0, 0, 0, 0)
+    selector = pack_selector(1) + _KEY.pack(0, 0, 0, 0)
     parameters = _MIRRED.pack(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, target.index)
     action = nested(
         1, text(TCA_ACT_KIND, "mirred"), nested(TCA_ACT_OPTIONS, attr(TCA_MIRRED_PARMS, parameters))
@@ -142,7 +172,7 @@ def redirect_ingress(rtnl: Rtnl, link: Link, target: Link) -> None:
 
 def delete_ingress(rtnl: Rtnl, link: Link) -> None:
     """Receive as usual again.  All filters go, whoever set them."""
-    _delete(rtnl, link, "ingress", INGRESS_HANDLE, TC_H_INGRESS)
+    delete(rtnl, link, "ingress", INGRESS_HANDLE, TC_H_INGRESS)
 
 
 def ingress_targets(rtnl: Rtnl, link: Link) -> "set[int]":
@@ -171,11 +201,14 @@ def _target(action: "dict[int, bytes]") -> int:
     return int(target) if direction == TCA_EGRESS_REDIR else UNKNOWN
 
 
-def _delete(rtnl: Rtnl, link: Link, kind: str, handle: int, parent: int) -> None:
+def delete(rtnl: Rtnl, link: Link, kind: str, handle: int, parent: int) -> bool:
+    """Delete a qdisc; return False if there is none of this kind and handle."""
     body = _TCMSG.pack(AF_UNSPEC, link.index, handle, parent, 0) + text(TCA_KIND, kind)
     try:
         rtnl.request(RTM_DELQDISC, 0, body, f"remove {kind} from {link.name}")
+        return True
     except NetlinkError as error:
         # The link is gone; it has none; it has one of another kind or handle, or the kernel's own.
         if error.errno not in (errno.ENODEV, errno.ENOENT, errno.EINVAL):
             raise
+        return False

@@ -18,13 +18,18 @@ interface itself, and so the other way round.  Who has CAP_NET_ADMIN in there ca
 import errno
 import sys
 
+from cnihook.lean.address import IPNet
 from cnihook.linux import tc
 from cnihook.linux.netlink import NetlinkError, attr, u32
-from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_MTU, Link, Rtnl, mac_bytes
+from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_MTU, IFLA_TXQLEN, Link, Rtnl, mac_bytes
 from cnihook.log import notice
 from cnihook.sdk import Call, CniError, Interface, NetConf, Result, Undo, try_each, veth
 from cnihook.spec import version
 from cnihook.spec.errors import INTERNAL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cnihook.linux.htb import Choice
 
 VERSIONS = version.ALL[2:]  # the results of older ones do not name the link that is to be limited
 
@@ -32,21 +37,72 @@ _LATENCY = 25_000  # microseconds that a packet may wait for
 _MAX_RATE = (1 << 64) - 1
 _MAX_BURST = 0xFFFFFFFF * 8 - 1  # bits, of which the kernel counts the bytes
 _HEADER = 14  # bytes of Ethernet, on top of a link's MTU
+_SUBNETS = ("unshapedSubnets", "shapedSubnets")
 _KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
 
 
 class Conf:
-    """The limits, None where there is none.  What the network says goes before the runtime's wish."""
+    """The limits, None where there is none.  What the network says goes before what the runtime asks for."""
 
     def __init__(self, call: Call) -> None:
-        conf = call.conf
-        if not any(conf.has(key) for key in _KEYS):
-            conf = call.runtime_config.object("bandwidth")
-        self.ingress = _limit(conf, "ingress")
-        self.egress = _limit(conf, "egress")
+        conf, asked = call.conf, call.runtime_config.object("bandwidth")
+        limits = conf if any(conf.has(key) for key in _KEYS) else asked
+        subnets = conf if any(conf.strings(key) for key in _SUBNETS) else asked
+        self.ingress = _limit(limits, subnets, "ingress")
+        self.egress = _limit(limits, subnets, "egress")
 
 
-def _limit(conf: NetConf, direction: str) -> "tc.Tbf | None":
+class Limit:
+    """A limit, on all traffic in one direction or on what `choice` chooses."""
+
+    def __init__(self, tbf: tc.Tbf, choice: "Choice | None") -> None:
+        self.tbf = tbf
+        self.choice = choice
+
+    def add(self, rtnl: Rtnl, link: Link) -> None:
+        if not self.choice:
+            tc.add_tbf(rtnl, link, self.tbf)
+            return
+        from cnihook.linux import htb  # few networks name subnets
+
+        htb.add(rtnl, link, self.tbf, self.choice)
+
+    def check(self, rtnl: Rtnl, link: Link) -> None:
+        """Raise CniError if the link does not have it."""
+        if not self.choice:
+            _check_tbf(rtnl, link, self.tbf)
+            return
+        from cnihook.linux import htb
+
+        if difference := htb.difference(rtnl, link, self.tbf, self.choice):
+            raise CniError(INTERNAL, f"{link.name}: {difference}")
+
+
+def _names_subnets(call: Call) -> bool:
+    places = (call.conf, call.runtime_config.object("bandwidth"))
+    return any(conf.strings(key) for conf in places for key in _SUBNETS)
+
+
+def _choice(conf: NetConf, direction: str) -> "Choice | None":
+    """Read unshapedSubnets and shapedSubnets; both are about the machines that the container talks to."""
+    named = [key for key in _SUBNETS if conf.strings(key)]
+    if not named:
+        return None
+    if len(named) > 1:
+        raise conf.refuse(named[1], f"cannot be set together with {named[0]}", "remove one of them")
+    from cnihook.linux import htb
+
+    subnets = []
+    for index, value in enumerate(conf.strings(named[0])):
+        try:
+            subnets.append(IPNet.parse(value))
+        except ValueError as error:
+            raise conf.refuse(f"{named[0]}[{index}]", f"is wrong: bad subnet: {error}") from None
+    return htb.Choice(subnets, limited=named[0] == "shapedSubnets", by_source=direction == "ingress")
+
+
+def _limit(conf: NetConf, subnets: NetConf, direction: str) -> "Limit | None":
+    choice = _choice(subnets, direction)
     rate_key, burst_key = f"{direction}Rate", f"{direction}Burst"
     rate = conf.integer(rate_key, default=0, low=0, high=_MAX_RATE)
     burst = conf.integer(burst_key, default=0, low=0, high=_MAX_RATE)
@@ -61,7 +117,7 @@ def _limit(conf: NetConf, direction: str) -> "tc.Tbf | None":
     for key, bits in ((rate_key, rate), (burst_key, burst)):
         if bits < 8:
             raise conf.refuse(key, f"is wrong: {bits} bits are less than a byte")
-    return tc.Tbf.of(rate // 8, burst // 8, _LATENCY)
+    return Limit(tc.Tbf.of(rate // 8, burst // 8, _LATENCY), choice)
 
 
 def _required_result(call: Call) -> Result:
@@ -126,7 +182,12 @@ def _add_ifb(call: Call, place: Place) -> Link:
     taken = rtnl.find_link(name)
     if taken and taken.mac != mac:
         name = other_name
-    rtnl.add_link("ifb", name, u32(IFLA_MTU, place.link.mtu), attr(IFLA_ADDRESS, mac_bytes(mac)))
+    attrs = [u32(IFLA_MTU, place.link.mtu), attr(IFLA_ADDRESS, mac_bytes(mac))]
+    if place.received and place.received.choice:
+        from cnihook.linux import htb
+
+        attrs.append(u32(IFLA_TXQLEN, htb.QUEUE))  # the kernel gives an ifb 32, too few for an htb
+    rtnl.add_link("ifb", name, *attrs)
     return rtnl.link(name)
 
 
@@ -176,7 +237,8 @@ def add(call: Call) -> Result:
             ifb = _set_again(call, place)
     if ifb:
         result.interfaces.append(Interface(ifb.name, ifb.mac, place.netns))
-    for tbf in filter(None, (conf.ingress, conf.egress)):
+    for limit in filter(None, (conf.ingress, conf.egress)):
+        tbf = limit.tbf
         if tbf.burst < place.link.mtu + _HEADER:
             notice(
                 f"bandwidth: a burst of {tbf.burst} bytes lets no full packet of {place.link.name} pass, "
@@ -187,11 +249,11 @@ def add(call: Call) -> Result:
 
 def _set(call: Call, place: Place) -> "Link | None":
     if place.sent:
-        tc.add_tbf(place.rtnl, place.link, place.sent)
+        place.sent.add(place.rtnl, place.link)
     if not place.received:
         return None
     ifb = _add_ifb(call, place)
-    tc.add_tbf(place.rtnl, ifb, place.received)
+    place.received.add(place.rtnl, ifb)
     place.rtnl.set_link(ifb, up=True, alias=call.owner)
     tc.redirect_ingress(place.rtnl, place.link, ifb)
     return ifb
@@ -248,7 +310,10 @@ def _take_back(call: Call, rtnl: Rtnl, link: "Link | None") -> None:
         if link and targets is not None:
             if not targets or targets & {0, *(ifb.index for ifb in ifbs)}:
                 tc.delete_ingress(rtnl, link)  # before the ifb: what is led to one that is gone, is lost
-            tc.delete_tbf(rtnl, link)
+            if not tc.delete_tbf(rtnl, link) and _names_subnets(call):
+                from cnihook.linux import htb
+
+                htb.delete(rtnl, link)
 
     def delete_ifbs() -> None:
         for ifb in ifbs:
@@ -267,7 +332,7 @@ def check(call: Call) -> None:
         return
     place = Place(call, conf, result)
     if place.sent:
-        _check_tbf(place.rtnl, place.link, place.sent)
+        place.sent.check(place.rtnl, place.link)
     if place.received:
         targets = tc.ingress_targets(place.rtnl, place.link)
         ifbs = _own_ifbs(call, place.rtnl, targets)
@@ -279,7 +344,7 @@ def check(call: Call) -> None:
             raise CniError(INTERNAL, f"{ifb.name} is down")
         if ifb.index not in targets:
             raise CniError(INTERNAL, f"what {place.link.name} receives is not led to {ifb.name}")
-        _check_tbf(place.rtnl, ifb, place.received)
+        place.received.check(place.rtnl, ifb)
 
 
 def _check_tbf(rtnl: Rtnl, link: Link, wanted: tc.Tbf) -> None:

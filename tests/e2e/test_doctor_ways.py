@@ -143,3 +143,12 @@ def test_container_without_published_ports_needs_no_hairpin(host: Host) -> None:
 
     assert doctor(host, status=0) == []
     host.run(CNIHOOK, "detach", "c1")
+
+
+def test_qdisc_that_subnets_of_a_limit_need_can_be_tried(host: Host) -> None:
+    network = bridge("mynet", SUBNETS[4])
+    limit = {"ingressRate": 800000, "ingressBurst": 800000, "unshapedSubnets": ["10.0.0.0/8"]}
+    network["plugins"].append({"type": "bandwidth", **limit})
+    configure(host, network)
+
+    assert doctor(host, status=0) == []

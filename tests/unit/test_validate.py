@@ -49,7 +49,7 @@ KEYS: dict[str, dict[str, Any]] = {
         "sysctl": {"net.core.somaxconn": "500"}, "mac": "02:00:00:00:00:09", "mtu": 1400, "promisc": True,
         "allmulti": True, "txQLen": 100, "dataDir": "/run/t",
     },
-    "sbr": {"table": 100, "addSourceHints": True},
+    "sbr": {"table": 100, "addSourceHints": True, "gateways": ["10.1.0.1"]},
     "vrf": {"vrfname": "red", "table": 100},
 }  # fmt: skip
 
