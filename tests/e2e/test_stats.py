@@ -72,7 +72,7 @@ def rates(host: Host) -> bool:
 
 
 def table(host: Host) -> list[list[str]]:
-    """The words of the header and of the line."""
+    """Return the columns of the header and of the line."""
     return [line.split() for line in shown(host, "stats", "job", "--interval", "0.5").splitlines()]
 
 
