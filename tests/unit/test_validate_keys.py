@@ -32,7 +32,7 @@ ARGS_MAC = {"cni": {"mac": MAC}}
 SUB = {"master": "eth0", "mtu": 1400, "linkInContainer": False, "ipam": IPAM}
 
 # The tags of the structures into which the plugins of 1.9.1 decode their configuration; sbr's addSourceHints
-# and gateways are of the branch after it.
+# and gateways are of the branch after it, and bandwidth's subnets were in 1.6.0 only.
 SAMPLES: dict[str, dict[str, Any]] = {
     "bridge": {
         "type": "bridge", "bridge": "br0", "isGateway": True, "isDefaultGateway": True, "forceAddress": True,
@@ -85,7 +85,10 @@ SAMPLES: dict[str, dict[str, Any]] = {
     },
     "bandwidth": {
         "type": "bandwidth", "ingressRate": 80000, "ingressBurst": 8000, "egressRate": 80000,
-        "egressBurst": 8000,
+        "egressBurst": 8000, "unshapedSubnets": ["10.0.0.0/8"],
+    },
+    "bandwidth of some subnets": {
+        "type": "bandwidth", "ingressRate": 80000, "ingressBurst": 8000, "shapedSubnets": ["fd00::/8"],
     },
     "tuning": {
         "type": "tuning", "sysctl": {"net.core.somaxconn": "500"}, "mac": MAC, "mtu": 1400, "promisc": True,
