@@ -180,10 +180,9 @@ def add(call: Call) -> Result:
             undo.push(masquerade.delete, call, [ip.net.address for ip in result.ips])
             masquerade.add(call, [ip.net for ip in result.ips])
         if not conf.interface_down:
-            is_forwarding = _wait_for_port(call.host, outer, bridge)
+            addresses = _gateway_addresses(result) if conf.gateway else []
+            _wait_for_path(call.host, outer, bridge, gateway, addresses)
             interface.wait(call, inner, result.ips)
-            if conf.gateway and is_forwarding:
-                ready.wait_for_addresses(call.host, gateway, _gateway_addresses(result))
         if conf.dns is not None:
             result.dns = conf.dns
         return result
@@ -293,8 +292,8 @@ def _ensure_vlan_gateway(call: Call, conf: Conf, bridge: Link) -> Link:
     return gateway
 
 
-def _wait_for_port(host: Rtnl, port: Link, bridge: Link) -> bool:
-    """Wait until the port and a new bridge are active.  Return False if spanning tree still blocks the port.
+def _wait_for_path(host: Rtnl, port: Link, bridge: Link, gateway: Link, addresses: "list[IPNet]") -> None:
+    """Wait until the port, a new bridge and the gateway's addresses carry traffic.
 
     Before, what the container sends and what the host answers is lost, the first ARP request above all.
     """
@@ -302,10 +301,10 @@ def _wait_for_port(host: Rtnl, port: Link, bridge: Link) -> bool:
     if port.operstate != IF_OPER_UP:
         raise CniError(INTERNAL, f"bridge port {port.name} in error state: {port.operstate}")
     if port.port_state != BR_STATE_FORWARDING:
-        return False
+        return  # spanning tree opens it in twice the bridge's forward delay, 30 s by default
     if bridge.operstate != IF_OPER_UP:  # its first port gives it a carrier
         ready.wait_for_link(host, bridge)
-    return True
+    ready.wait_for_addresses(host, gateway, addresses)
 
 
 # DEL
@@ -430,14 +429,15 @@ def repair(call: Call) -> None:
     if conf.spoof_check:
         spoofcheck.add(call, port.name, inner.mac)
     host.set_link(port, up=True)
-    gateways = [ip for ip in result.ips if ip.gateway] if conf.gateway else []
-    if gateways:
+    gateway, addresses = bridge, _gateway_addresses(result) if conf.gateway else []
+    if addresses:
         gateway = _ensure_vlan_gateway(call, conf, bridge) if conf.vlan else bridge
         _ensure_addresses(host, conf, bridge, gateway, result)
-        router.forward(host, gateways)
+        router.forward(host, [ip for ip in result.ips if ip.gateway])
     if conf.masquerade and result.ips:
         masquerade.add(call, [ip.net for ip in result.ips])
-    _wait_for_port(host, port, bridge)
+    _wait_for_path(host, port, bridge, gateway, addresses)
+    ready.wait_for_link(call.sandbox, inner)
 
 
 def gc(call: Call) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from tests.support import firewall, traffic
 from tests.support.attached import PORT, WEB, Attached, cnihook, detach, repair
-from tests.support.host import Host, Outside
+from tests.support.host import ACCEPT_DAD, Host, Outside
 from tests.support.oci import CNIHOOK, MYNET, NET_D, RESULTS, Runtime, bridge, configure, external
+from tests.support.see import See
 
 PTP: dict[str, Any] = {
     "cniVersion": "1.0.0",
@@ -264,6 +265,19 @@ def test_all_addresses_are_the_same_after_a_new_link(
         assert traffic.connect(made.space, outside, Outside.ADDRESS6) == Outside.HOST6
     if plugin is MACVLAN:
         assert traffic.connect(made.space, outside, Outside.ADDRESS) == made.address
+    detach(made)
+
+
+def test_restored_gateway_is_ready_at_once(host: Host, outside: Outside) -> None:
+    """Also where the host looks for duplicates of its IPv6 addresses, as it does by default."""
+    host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
+    configure(host, {"cniVersion": "1.0.0", "name": "web", "plugins": [DUAL]})
+    made = Attached(host, outside, "c1")
+    host.run("ip", "link", "del", "cni0")
+
+    done = cnihook(host, "repair", "--all")
+    assert not [*host.inside(See).pending, *made.space.inside(See).pending]
+    assert done.returncode == 0 and made.works()
     detach(made)
 
 
