@@ -44,6 +44,10 @@ def renew_when_written(container_id: str, pid: int, file: File) -> None:
         if not os.fork():
             try:
                 apart.leave_caller(watch)
+                try:
+                    os.nice(-20)  # before the runtime, where processes wait for a processor
+                except OSError:
+                    pass  # a user may not
                 _wait(container_id, pid, watch)
             finally:
                 os._exit(0)

@@ -141,7 +141,7 @@ class Namespace:
         **options: Any,
     ) -> Process:
         """Start a program.  `env` is all of its environment; without it, that is base_environment()."""
-        if any(word.startswith("--reuid") for word in argv):
+        if any("--reuid" in word for word in argv):
             need_open_checkout()
         environment = dict(base_environment() if env is None else env)
         return self.starter.start(
