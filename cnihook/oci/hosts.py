@@ -49,9 +49,7 @@ def join(
         if file:
             file.pin()
         old = _without_own_names(file, own) if file else ""
-        hidden = loopback_names.hidden_names(old, container_id)
-        for entry in own:
-            entry.private += [name for name in hidden if name not in entry.own_names]
+        _take_hidden(old, own)
         added = [f"{address} {name}" for name, address in further]
         if own:
             own[0].hosts = added
@@ -60,7 +58,6 @@ def join(
             _refuse_claimed(entry, others, hostname)
         for entry, others in on_network:
             _settle(entry, others, log)
-            entry.hides = bool(hidden)
             if entry.names or file:
                 entry.write()
             informed = {file}
@@ -86,13 +83,19 @@ def renew(container_id: str) -> bool:
     with _lock(container_id):
         for file, own in incomplete(container_id).items():
             old = _without_own_names(file, own)
-            hides = loopback_names.has_hidden(old, container_id)
+            _take_hidden(old, own)
             for entry in own:
-                if entry.hides != hides:
-                    entry.hides = hides
-                    entry.write()
+                entry.write()
             file.write(old + _lines(_with_others(own)))
     return True
+
+
+def _take_hidden(text: str, own: "list[Entry]") -> None:
+    """Give the entries of a container the names that lead to its loopback in this text, hidden now."""
+    for entry in own:
+        hidden = loopback_names.hidden_names(text, entry.container_id)
+        entry.hides = bool(hidden)
+        entry.private += [name for name in hidden if name not in entry.own_names]
 
 
 def renew_with_event(container_id: str) -> bool:

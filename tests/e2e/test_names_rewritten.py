@@ -95,13 +95,14 @@ def test_names_of_a_container_that_came_between_create_and_start_are_there(engin
 def test_own_name_is_not_the_loopback(engine: Engine) -> None:
     """Engines write it for a container without a network; it is theirs again after the last network."""
     one = engine.create("one")
-    engine.file("one").write_text(f"{ENGINES}127.0.1.1\tcontainer one\n")
+    engine.file("one").write_text(f"{ENGINES}127.0.1.1\tcontainer web\n")
     engine.start("one")
 
     assert one.exec("ping", "-c1", "-W30", "container").partition("(")[2].startswith("10.1.0.2)")
+    assert "(10.1.0.2)" in one.exec("ping", "-c1", "-W2", "web")
     assert "\n127.0.1.1" not in hosts(one)
     engine.runtime.host.run(CNIHOOK, "detach", "one")
-    assert hosts(one) == f"{ENGINES}127.0.1.1\tcontainer one\n"
+    assert hosts(one) == f"{ENGINES}127.0.1.1\tcontainer web\n"
 
 
 def test_file_that_the_engine_leaves_alone_is_not_written(engine: Engine) -> None:

@@ -79,13 +79,15 @@ def test_a_container_with_an_annotation_gets_its_network(host: Host, installed: 
 
 def test_own_host_name_is_the_containers_address(host: Host, installed: Podman) -> None:
     """Podman leads it to 127.0.0.1, because it knows of no network; version 5 does so after the hook."""
-    run(installed, "--detach", "--name", "one", *ASKING, "--hostname", "app", IMAGE, *FOR_EVER)
+    named = ("--cap-add", "NET_RAW", "--name", "web", "--hostname", "app")
+    run(installed, "--detach", *ASKING, *named, IMAGE, *FOR_EVER)
 
     def addresses() -> list[str]:
-        return installed("exec", "one", "busybox", "hostname", "-i").stdout.split()
+        return installed("exec", "web", "busybox", "hostname", "-i").stdout.split()
 
     wait_for(lambda: addresses() == ["10.22.0.2"], "the address of its name")
-    installed("--hooks-dir", HOOKS, "rm", "--force", "--time", "0", "one")
+    assert "PING web (10.22.0.2)" in installed("exec", "web", "ping", "-c1", "web").stdout
+    installed("--hooks-dir", HOOKS, "rm", "--force", "--time", "0", "web")
     assert released(host)
 
 
