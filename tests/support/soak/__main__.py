@@ -49,7 +49,7 @@ def _jobs(part: str, seed: int, options: argparse.Namespace) -> list[Job]:
     """In full, or with --quick a sample that takes seconds."""
     if part in ("kill", "error"):
         limit = {"kill": 150, "error": 120}[part]
-        return matrix.jobs(part, seed, limit, 2.0, 5) if options.quick else matrix.jobs(part, seed, limit)
+        return matrix.jobs(part, seed, limit, 3.0, 3) if options.quick else matrix.jobs(part, seed, limit)
     if part == "damage":
         return damage.jobs(seed, ALL, 1, 6.0) if options.quick else damage.jobs(seed, ALL, options.jobs)
     if part in ("disks", "reboot"):
