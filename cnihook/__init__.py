@@ -4,18 +4,23 @@ cnihook: CNI networks for containers that runc, crun, podman or docker start, an
 
 The house, from the top down; a folder uses only what stands below it:
 
-    cli/        one file per command
-    hook.py     the OCI hook: a container's state on stdin, its networks up or down
-    attach.py   all networks of one container, up (with rollback)
-    detach.py   down; and what containers that are gone have left
-    oci/        what OCI runtimes say: the state, config.json, which networks are wanted
-    runtime/    the runtime side of CNI: find networks, run their plugins, remember what is attached
-    plugins/    one file per plugin type; run by name
-    sdk/        what a plugin is written with, and how a plugin, built in or executable, is called
-    dhcp/       a DHCP client, and the process that keeps its leases
-    spec/       the CNI specification as types
-    linux/      links, addresses, routes, nftables, namespaces, by the kernel's own interfaces
-    lean/       parts of the standard library at a price that a container's start can bear
+    cli/          one file per command
+    doctor/       findings: what is wrong on a host, and the command that corrects it
+    hook.py       the OCI hook: a container's state on stdin, its networks up or down
+    attach.py     all networks of one container, up (with rollback)
+    detach.py     all networks of one container, down; what containers that are gone have left
+    settings.py   where networks and plugins are found
+    oci/          what OCI runtimes say: the state, config.json, which networks are requested
+    conformance/  black-box checks of plugins and runtimes
+    runtime/      the runtime side of CNI: find networks, run their plugins, keep records
+    plugins/      one file per plugin type; run by name
+    sdk/          what a plugin is written with, and how a plugin, built in or executable, is called
+    dhcp/         a DHCP client, and the process that keeps its leases
+    spec/         the CNI specification as types
+    linux/        links, addresses, routes, nftables, namespaces, by the kernel's own interfaces
+    log.py        one log per container, and messages on stderr
+    lean/         parts of the standard library at a cost that a container's start can bear
+    pages/        documentation that tests run
 
 This module imports nothing that Python has not loaded: every start of a container would pay for it.
 """
