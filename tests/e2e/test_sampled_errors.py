@@ -16,7 +16,8 @@ import sys
 from tests.support.soak import crew, matrix, report
 operation, seed = sys.argv[1], int(sys.argv[2])
 jobs = [job for job in matrix.jobs("error", seed, {POINTS}) if job.name == f"error/{{operation}}/0"]
-results = crew.work_off(jobs, 1, report.Progress(quiet=False).take)
+results = {{}}
+crew.work_off(jobs, 1, results, report.Progress(quiet=False).take)
 sys.exit(report.finish(results, seed, 0, as_json=False) or results["error"].points < {POINTS})
 """
 

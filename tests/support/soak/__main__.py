@@ -28,7 +28,8 @@ parts:
   many       a thousand containers at once
 
 A point that fails prints what is left, and the command that does that point alone.
-Exit code: 0 nothing is wrong, 1 something is, 2 usage.
+Ctrl-C prints the results so far.
+Exit code: 0 nothing is wrong, 1 something is, 2 usage, 130 interrupted.
 """
 
 
@@ -41,7 +42,13 @@ def main(argv: list[str]) -> int:
         jobs = [job for part in options.only or PARTS for job in _jobs(part, seed, options)]
     started = time.monotonic()
     progress = report.Progress(quiet=options.json)
-    results = crew.work_off(jobs, options.jobs, progress.take)
+    results: dict[str, crew.Results] = {}
+    try:
+        crew.work_off(jobs, options.jobs, results, progress.take)
+    except KeyboardInterrupt:
+        print("soak: interrupted; this is what was done", file=sys.stderr)
+        report.finish(results, seed, time.monotonic() - started, as_json=options.json)
+        return 130
     return report.finish(results, seed, time.monotonic() - started, as_json=options.json)
 
 

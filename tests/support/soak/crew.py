@@ -115,9 +115,14 @@ def _do(job: Job, start: int, write: int) -> None:
         report(end=True)
 
 
-def work_off(jobs: list[Job], at_once: int, take: Callable[[str, Entry], None]) -> dict[str, Results]:
-    """Do all jobs, `at_once` of them side by side.  `take` gets the part and each report."""
-    results: dict[str, Results] = {job.part: Results() for job in jobs}
+def work_off(
+    jobs: list[Job], at_once: int, results: dict[str, Results], take: Callable[[str, Entry], None]
+) -> None:
+    """Do all jobs, `at_once` of them side by side.  `take` gets the part and each report.
+
+    `results`, by part, grows with each report, so it holds what is done if Ctrl-C ends the run.
+    """
+    results.update({job.part: Results() for job in jobs})
     waiting = [(job, 0) for job in jobs]
     workers: list[_Worker] = []
     try:
@@ -143,7 +148,6 @@ def work_off(jobs: list[Job], at_once: int, take: Callable[[str, Entry], None]) 
     finally:
         for worker in workers:
             worker.kill()
-    return results
 
 
 def _take(worker: _Worker, part: Results, entry: Entry) -> None:
