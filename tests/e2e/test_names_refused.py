@@ -33,9 +33,12 @@ REFUSED = [
     (("--network-alias", "THIS-HOST"), "a name of the host"),
     (("--network", "wide:alias=this-host.example.org"), "a name of the host"),
     (("--hostname", "this-host"), "a name of the host"),
-    (("--network", "front", "--network-alias", "deb.debian.org"), "does not allow aliases with a dot"),
-    (("--network", "front,wide", "--network-alias", "deb.debian.org"), "does not allow aliases with a dot"),
-    (("--network", "front:alias=deb.debian.org"), '"cnihook": {"dottedAliases": true}'),
+    (("--network", "front", "--network-alias", "updates.example.org"), "does not allow aliases with a dot"),
+    (
+        ("--network", "front,wide", "--network-alias", "updates.example.org"),
+        "does not allow aliases with a dot",
+    ),
+    (("--network", "front:alias=updates.example.org"), '"cnihook": {"dottedAliases": true}'),
 ]
 
 
