@@ -213,15 +213,17 @@ def test_two_thousand_ports_are_published_and_removed(host: Host, keys: dict[str
 
 @pytest.mark.needs("strace")
 def test_a_thousand_ports_of_others_cost_nothing(host: Host) -> None:
-    """Counted, not timed: an ADD says and hears the same words among them as without."""
+    """Counted, not timed: an ADD sends and receives the same messages among them as without.
+
+    The least of three: on a busy machine the host may have a flow of its own, which an ADD then looks at.
+    """
     published(host, mapping(8080), mapping(8081, ip="127.0.0.1"))
     container, result = attach(host)
     sent = conf(mapping(9000), mapping(9001, 53, "udp"), mapping(9002, ip="127.0.0.1")) | {
         "prevResult": result
     }
     host.leaves("file /run/strace")
-    alone = traced(host, "ADD", container, sent)
-    host.cni("DEL", sent, container)
+    alone = least_traced(host, container, sent)
     for protocol in ("tcp", "udp"):
         many = ", ".join(f'{protocol} . {10000 + n} comment "x" : 10.9.0.2 . 80' for n in range(1000))
         single = ", ".join(f"127.0.0.1 . {protocol} . {20000 + n} : 10.9.0.2 . 80" for n in range(1000))
@@ -231,8 +233,16 @@ def test_a_thousand_ports_of_others_cost_nothing(host: Host) -> None:
         ]
         host.run("nft", "-f", "-", input="\n".join(commands))
 
-    assert traced(host, "ADD", container, sent) == alone
-    host.cni("DEL", sent, container)
+    assert least_traced(host, container, sent) == alone
+
+
+def least_traced(host: Host, container: Container, sent: Any) -> tuple[int, int]:
+    """Return the least of three ADDs, each with its DEL."""
+    counts = []
+    for _time in range(3):
+        counts.append(traced(host, "ADD", container, sent))
+        host.cni("DEL", sent, container)
+    return min(counts)
 
 
 def traced(host: Host, command: str, container: Container, sent: Any) -> tuple[int, int]:
