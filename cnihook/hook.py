@@ -8,16 +8,14 @@ container's start waits for this process, so it imports what is cheap and starts
 
 import os
 
-from cnihook import attach, detach
-from cnihook.attach import Container
+from cnihook import detach
 from cnihook.detach import LivesAlready
 from cnihook.lean import signals
 from cnihook.lean.words import explain
 from cnihook.linux.netns import NetNS, NotANamespace
 from cnihook.log import Log, complain
-from cnihook.oci import bundle, state
+from cnihook.oci import state
 from cnihook.oci.state import State
-from cnihook.runtime.wants import Wants
 from cnihook.sdk.undo import Undo
 from cnihook.settings import Settings
 from cnihook.spec.errors import INTERNAL, INVALID_NETNS, CniError
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cnihook.runtime.bounds import Bounds
+    from cnihook.runtime.wants import Wants
 
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _STATE_MAX = 16 << 20  # bytes of stdin that are worth reading
@@ -65,13 +64,15 @@ class Options:
 
     def __init__(self, arguments: "list[str]") -> None:
         self.settings = Settings.from_environment(os.environ)
-        self.wants = Wants()  # by flags; what they say goes before the annotations
+        self.wants: "Wants | None" = None  # by flags; what they say goes before the annotations
         self.bounds: Bounds | None = None  # on the annotations
         pending = list(arguments)
         if not pending:
             return
         from cnihook.oci import wants  # what a hook without words need not load
+        from cnihook.runtime.wants import Wants
 
+        self.wants = Wants()
         while pending:
             option, equals, value = pending.pop(0).partition("=")
             if option == "--trust-images" and not equals:
@@ -172,6 +173,11 @@ def _read_stdin() -> bytes:
 
 
 def _create(found: State, options: Options, log: Log) -> None:
+    # Not above: together they are a tenth of what a poststop would have to load.
+    from cnihook import attach
+    from cnihook.oci import bundle
+    from cnihook.runtime.wants import Wants
+
     runtime = os.getppid()
     config = bundle.load(found)
     timeout = config.hook_timeout("createRuntime")
@@ -195,13 +201,13 @@ def _create(found: State, options: Options, log: Log) -> None:
         if shared:
             return _leave_in_host(found, config.path, log)
 
-        wanted = options.wants
+        wanted = options.wants or Wants()
         if found.annotations:
             from cnihook.oci import requests
 
             wanted = wanted.over(requests.of(found.annotations, runtime, options.bounds))
         chosen = attach.select(wanted, options.settings, _both(log))
-        container = Container(found.id, namespace, found.pid, wanted.hostname or config.hostname)
+        container = attach.Container(found.id, namespace, found.pid, wanted.hostname or config.hostname)
         attached = attach.up(container, chosen, options.settings, log)
         with Undo() as undo:
             undo.push(detach.down, found.id, options.settings, log)

@@ -7,9 +7,11 @@ Python makes a dozen system calls for each module and unpacks a file of its own,
 it imports together in __pycache__, beside Python's own files and under their rule: what is not of the size
 and time of its source is not used.  A process that imports what is not there yet adds that for the next, in
 pieces that are unpacked whole: the names and constants that modules share are made once then, which is a
-third of the work.  Each plugin begins a piece, with all that is imported for it first, so that nobody has
-one in vain.  Line numbers are left out, which no start of a container needs; CNIHOOK_DEBUG, which wants them
-to show, does without all this.
+third of the work.  What is imported later than at the head of a module begins a piece, with all that is
+imported for it, so that nobody has a plugin in vain.  What a module imports while it is loaded comes before
+it, and without importlib, whose work for a module takes longer than that of most.  What only people and type
+checkers read is left out: line numbers, docstrings of functions, annotations.  CNIHOOK_DEBUG, which wants
+those, does without all this.
 """
 
 import marshal
@@ -17,7 +19,6 @@ import os
 import sys
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import MAGIC_NUMBER
-from binascii import crc32
 
 import cnihook
 
@@ -26,18 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import CodeType, ModuleType
 
-    # Size and mtime (ns) of the source, whether it is a package, and which piece has its code.
-    Entry = tuple[int, int, bool, int]
-    # Of each piece: offset behind the index, length, CRC.
-    Pieces = list[tuple[int, int, int]]
+    # Size and mtime (ns) of the source, whether it is a package, which piece has its code, and which modules
+    # it imported when it was loaded.
+    Entry = tuple[int, int, bool, int, tuple[str, ...]]
+    # Of each piece: offset behind the index, length.
+    Pieces = list[tuple[int, int]]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ROOT = os.path.dirname(_PACKAGE)
 _FOLDER = f"{_PACKAGE}/__pycache__"
-_MARK = b"ONE3" + MAGIC_NUMBER  # the form of the file, and that of the code in it
-_HEAD = len(_MARK) + 8  # what the file begins with: the mark, then length and CRC of the index behind it
-_NONE = (0, 0, False, -1)
-_PLUGINS = "cnihook.plugins."
+_MARK = b"ONE4" + MAGIC_NUMBER  # the form of the file, and that of the code in it
+_HEAD = len(_MARK) + 4 + 8  # the mark, the length of the index behind it, and the number of this file
+_NONE: "Entry" = (0, 0, False, -1, ())
+
+_Module = type(sys)
 
 _used: "_OneFile | None" = None
 
@@ -94,6 +97,9 @@ class _OneFile:
         self.path = path
         self.missed: list[str] = []
         self._asked: list[str] = []  # all, in the order in which they are imported
+        self._loading: list[str] = []  # each was imported by the one before it, while that was loaded
+        self._imported: dict[str, list[str]] = {}  # what each of _asked imported
+        self._late: set[str] = set()  # imported while no other was loaded
         self._index: dict[str, Entry] = {}
         self._pieces: Pieces = []
         self._unpacked: dict[int, dict[str, CodeType]] = {}
@@ -103,10 +109,10 @@ class _OneFile:
             if status.st_mode & 0o022 or status.st_uid not in (0, os.stat(_PACKAGE).st_uid):
                 return  # others can write it, or wrote it
             head = os.pread(self._fd, _HEAD, 0)
-            size, crc = int.from_bytes(head[-8:-4], "little"), int.from_bytes(head[-4:], "little")
+            size, self._number = int.from_bytes(head[-12:-8], "little"), head[-8:]
             if head.startswith(_MARK):
                 self._begin = _HEAD
-                index = self._read(0, size, crc)
+                index = self._read(0, size)
                 self._begin += size
                 self._index, self._pieces = marshal.loads(index)
         except (OSError, ValueError, EOFError, TypeError, MemoryError):
@@ -117,19 +123,73 @@ class _OneFile:
     ) -> "ModuleSpec | None":
         if not name.startswith("cnihook."):
             return None
+        self._note(name)
+        spec = self._spec(name)
+        if not spec:
+            self.missed.append(name)
+            return None
+        for imported in self._index[name][4]:
+            self._load(imported)
+        return spec
+
+    def _note(self, name: str) -> None:
+        loading = self._loading
+        while loading and not getattr(
+            getattr(sys.modules.get(loading[-1]), "__spec__", None), "_initializing", False
+        ):
+            loading.pop()
+        if loading:
+            self._imported[loading[-1]].append(name)
+        else:
+            self._late.add(name)
+        loading.append(name)
         self._asked.append(name)
-        size, mtime, package, piece = self._index.get(name, _NONE)
+        self._imported[name] = []
+
+    def _spec(self, name: str) -> "ModuleSpec | None":
+        size, mtime, package, piece, _ = self._index.get(name, _NONE)
         source = _source(name, package)
-        if piece >= 0 and (size, mtime) == _stamp(source):
-            code = self._codes(piece).get(name)
-            if code:
-                # importlib asks for a loader's two methods, not for its base class, which is not cheap.
-                spec = ModuleSpec(name, self, origin=source, loader_state=code)  # type: ignore[arg-type]
-                if package:
-                    spec.submodule_search_locations = [os.path.dirname(source)]
-                return spec
-        self.missed.append(name)
-        return None
+        code = self._codes(piece).get(name) if piece >= 0 and (size, mtime) == _stamp(source) else None
+        if not code:
+            return None
+        # importlib asks for a loader's two methods, not for its base class, which is not cheap.
+        spec = ModuleSpec(name, self, origin=source, loader_state=code)  # type: ignore[arg-type]
+        if package:
+            spec.submodule_search_locations = [os.path.dirname(source)]
+        return spec
+
+    def _load(self, name: str) -> None:
+        """Load a module as importlib would.  One that fails is left to importlib, which has the error."""
+        outer, _, inner = name.rpartition(".")
+        modules = sys.modules
+        if name in modules or outer not in modules:
+            return
+        spec = self._spec(name)
+        if not spec:
+            return
+        self._asked.append(name)
+        self._imported[name] = []
+        for imported in self._index[name][4]:
+            self._load(imported)
+        module = _Module(name)
+        module.__spec__, module.__loader__ = spec, self  # type: ignore[assignment]
+        module.__package__ = outer
+        if spec.submodule_search_locations:
+            module.__package__ = name
+            module.__path__ = spec.submodule_search_locations
+        modules[name] = module
+        spec._initializing = True  # type: ignore[attr-defined]  # who imports it meanwhile is in a circle
+        self._loading.append(name)
+        try:
+            self.exec_module(module)
+            setattr(modules[outer], inner, module)
+        except BaseException as error:
+            del modules[name]
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            spec._initializing = False  # type: ignore[attr-defined]
+            self._loading.pop()
 
     def create_module(self, spec: ModuleSpec) -> None:
         """An ordinary one."""
@@ -153,7 +213,7 @@ class _OneFile:
         """
         anew = any(name in self._index for name in self.missed)
         index = {} if anew else dict(self._index)
-        data = [] if anew else [self._read(*piece) for piece in self._pieces]
+        data = [] if anew else [self._read(*piece)[:-8] for piece in self._pieces]
         codes: dict[str, CodeType] = {}
         for name in self._asked if anew else self.missed:
             spec = getattr(sys.modules.get(name), "__spec__", None)
@@ -161,25 +221,33 @@ class _OneFile:
                 continue
             package = spec.submodule_search_locations is not None
             # Of the code that is here, or taken before it is read: who writes meanwhile makes it stale.
-            stamp = self._index[name][:2] if spec.loader is self else _stamp(_source(name, package))
-            code = spec.loader.get_code(name)
+            stamp: tuple[int, int] | None = (
+                self._index[name][:2] if spec.loader is self else _stamp(_source(name, package))
+            )
+            code = self.get_code(name) if spec.loader is self else _code(_source(name, package))
             if stamp and code:
-                if codes and name.startswith(_PLUGINS):
+                if codes and name in self._late:
                     data.append(marshal.dumps(codes))
                     codes = {}
-                index[name] = (*stamp, package, len(data))
-                codes[name] = _bare(code)
+                index[name] = (*stamp, package, len(data), tuple(self._imports(name)))
+                codes[name] = code
         if not codes:
             return b""
         data.append(marshal.dumps(codes))
+        number = os.urandom(8)
         pieces: Pieces = []
         offset = 0
         for one in data:
-            pieces.append((offset, len(one), crc32(one)))
-            offset += len(one)
-        head = marshal.dumps((index, pieces))
-        numbers = len(head).to_bytes(4, "little") + crc32(head).to_bytes(4, "little")
-        return b"".join([_MARK, numbers, head, *data])
+            pieces.append((offset, len(one) + len(number)))
+            offset += len(one) + len(number)
+        head = marshal.dumps((index, pieces)) + number
+        return b"".join(
+            [_MARK, len(head).to_bytes(4, "little"), number, head, *(one + number for one in data)]
+        )
+
+    def _imports(self, name: str) -> "Sequence[str]":
+        """What this process saw the module import, or else the one before it did."""
+        return self._imported.get(name) or self._index.get(name, _NONE)[4]
 
     def _codes(self, piece: int) -> "dict[str, CodeType]":
         """The modules of one piece; none if it cannot be read."""
@@ -190,16 +258,17 @@ class _OneFile:
                 self._unpacked[piece] = {}
         return self._unpacked[piece]
 
-    def _read(self, offset: int, length: int, crc: int) -> bytes:
-        """Empty if it is not what was written.
+    def _read(self, offset: int, length: int) -> bytes:
+        """Empty if it does not end as it was written.
 
-        Where a network lies between, the index may be of the file that was, and this of the one that is.
+        Where a network lies between, the index may be of the file that was, and this of the one that is.  So
+        each part ends with the file's number.  A checksum would cost 0.25 ms; Python's own files have none.
         """
         try:
             data = os.pread(self._fd, length, self._begin + offset)
         except OSError:
             return b""
-        return data if crc32(data) == crc else b""
+        return data if data.endswith(self._number) else b""
 
 
 def _source(name: str, package: bool) -> str:
@@ -214,9 +283,10 @@ def _stamp(source: str) -> "tuple[int, int] | None":
     return status.st_size, status.st_mtime_ns
 
 
-def _bare(code: "CodeType") -> "CodeType":
-    """Code without what only people read."""
-    constants = [
-        _bare(constant) if hasattr(constant, "co_consts") else constant for constant in code.co_consts
-    ]
-    return code.replace(co_linetable=b"", co_consts=tuple(constants))
+def _code(source: str) -> "CodeType | None":
+    from cnihook.lean import bytecode  # who writes the file, once
+
+    try:
+        return bytecode.compile_bare(source)
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return None

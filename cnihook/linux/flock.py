@@ -2,9 +2,9 @@
 """Locks between processes, by flock(2): the kernel gives them back however their holder ends."""
 
 import _signal
+import _struct as struct
 import fcntl
 import os
-import struct
 import time
 
 from cnihook.lean import descriptor

@@ -321,7 +321,7 @@ def delete(call: Call) -> None:
 
     def release() -> None:
         _remove_port(call, bridge)
-        try_each(lambda: flows.forget_opened(call, addresses), lambda: ipam.delete(call))
+        try_each(lambda: flows.forget(call, addresses), lambda: ipam.delete(call))
 
     try_each(
         lambda: ipam.delete_through_link(call),
@@ -450,7 +450,7 @@ def gc(call: Call) -> None:
     try_each(
         lambda: veth.gc(call, owners),
         lambda: spoofcheck.gc(call, owners),
-        lambda: flows.forget_opened(call, masquerade.gc(call, owners)),
+        lambda: flows.forget(call, masquerade.gc(call, owners)),
         lambda: ipam.gc(call),
         lambda: host_bridge.remove_unused(call.host, bridge),
         lambda: host_bridge.remove_renamed(call.host, call.network),

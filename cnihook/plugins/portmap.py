@@ -219,10 +219,11 @@ def _forget_flows_to(call: Call, wanted: "dict[Port, Target]") -> None:
     _forget_flows(wanted, is_meant)
 
 
-def _forget_flows_of(gone: "list[Element]") -> None:
+def _forget_flows_of(call: Call, gone: "list[Element]") -> None:
     """Delete the flows that came by these ports, since another container or the host has them next."""
     targets = {(element.port.number, *element.target) for element in gone}
-    flows.forget_answered(
+    flows.forget_later(
+        call,
         {address for _port, address, _number in targets},
         lambda flow: (flow.port, flow.answerer, flow.answerer_port) in targets,
     )
@@ -234,7 +235,7 @@ def _forget_flows(published: "Iterable[Port]", is_meant: "Callable[[Flow], bool]
     for port in published:
         if port.protocol == "udp":
             numbers.setdefault(port.version, set()).add(port.number)
-    if not (numbers and flows.has_any()):
+    if not (numbers and flows.count()):
         return
     from cnihook.linux import conntrack
 
@@ -260,12 +261,12 @@ def delete(call: Call) -> None:
         pass  # edited since, or damaged: no reason to keep what is ours
     gone = ports.delete(call, wanted, conditions)
     if not call.request.is_repair:
-        _forget_flows_of(gone)
+        _forget_flows_of(call, gone)
     if not gone and call.runtime_config.list("portMappings") and veth.is_foreign(call):
         from cnihook.sdk import reference  # few attachments are the reference's
 
         reference.remove_ports(call)
-        flows.forget_answered(flows.addresses(call), lambda flow: flow.destination != flow.answerer)
+        flows.forget_later(call, flows.addresses(call), lambda flow: flow.destination != flow.answerer)
 
 
 def check(call: Call) -> None:
@@ -288,7 +289,7 @@ def gc(call: Call) -> None:
     if keep is None:
         return
     owners = {call.owner_of(container_id, ifname) for container_id, ifname in keep}
-    _forget_flows_of(ports.gc(call, owners))
+    _forget_flows_of(call, ports.gc(call, owners))
 
 
 def status(_call: Call) -> None:

@@ -141,7 +141,7 @@ def delete(call: Call) -> None:
 
     def release() -> None:
         _delete_pair(call)
-        try_each(lambda: flows.forget_opened(call, addresses), lambda: ipam.delete(call))
+        try_each(lambda: flows.forget(call, addresses), lambda: ipam.delete(call))
 
     try_each(
         lambda: veth.silence(call),
@@ -205,7 +205,7 @@ def gc(call: Call) -> None:
     owners = {call.owner_of(container_id, ifname) for container_id, ifname in keep}
     try_each(
         lambda: veth.gc(call, owners),
-        lambda: flows.forget_opened(call, masquerade.gc(call, owners)),
+        lambda: flows.forget(call, masquerade.gc(call, owners)),
         lambda: ipam.gc(call),
     )
 

@@ -12,7 +12,12 @@ from cnihook.spec.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeAlias
+
+    from cnihook.linux.conntrack import Flow
+
+    OwedFlows: TypeAlias = tuple[frozenset[Address], Callable[[Flow], bool]]
 
 DEFAULT_PATH = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 
@@ -27,8 +32,8 @@ class Request:
     """
 
     __slots__ = (
-        "_host", "_sandbox", "args", "cni_path", "container_id", "ifname", "is_repair", "netns",
-        "plugin_path", "timeout",
+        "_host", "_owed_flows", "_sandbox", "args", "cni_path", "container_id", "ifname", "is_repair",
+        "netns", "plugin_path", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -53,10 +58,23 @@ class Request:
         self.timeout = timeout  # seconds that an executable may take
         # A DEL and an ADD that give a running container what it had; only built-in plugins can know.
         self.is_repair = is_repair
+        self._owed_flows: list[OwedFlows] = []
         self._host: NetNS | None = None
         self._sandbox: NetNS | None = None
 
+    def owe_flows(self, answerers: "frozenset[Address]", is_meant: "Callable[[Flow], bool]") -> None:
+        """Leave flows to a later plugin of the chain, or to its end: see sdk.flows."""
+        self._owed_flows.append((answerers, is_meant))
+
+    def take_flows(self) -> "list[OwedFlows]":
+        owed, self._owed_flows = self._owed_flows, []
+        return owed
+
     def close(self) -> None:
+        if self._owed_flows:
+            from cnihook.sdk import flows
+
+            flows.settle(self)
         for namespace in (self._host, self._sandbox):
             if namespace:
                 namespace.close()

@@ -6,8 +6,9 @@ Conntrack keeps a flow for minutes, of TCP for days, and translates what belongs
 rules.  So flows are deleted after the container's link and before its address is released.  A flow that
 cannot be deleted is reported, and a DEL goes on.
 
-Where the host has no flow at all, it costs 0.02 ms.  Else there is one dump of conntrack for each address,
-5 ms with the kernel's usual 262,144 buckets, and only plugins that route for a container ask for it.
+Where the host has no flow at all, it costs 0.02 ms.  Else the kernel goes through its whole table, with the
+usual 262,144 buckets for 0.4 ms, or for 5 ms where it has to list the flows.  So all plugins of a chain
+share one walk, and only those that route for a container ask for it.
 """
 
 from cnihook.lean.words import describe
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from cnihook.lean.address import Address
     from cnihook.linux.conntrack import Flow
+    from cnihook.sdk.call import OwedFlows, Request
 
 
 def addresses(call: Call) -> "list[Address]":
@@ -41,36 +43,52 @@ def addresses(call: Call) -> "list[Address]":
     return [address for address in present if not address.is_link_local]
 
 
-def forget_opened(call: Call, sources: "Iterable[Address]") -> None:
-    """Delete the flows that these addresses opened, unless a repair gives the container its address back."""
-    if not call.request.is_repair:
-        _forget(sources, lambda flow: True, opened=True)
+def forget(call: Call, addresses: "Iterable[Address]") -> None:
+    """Delete the flows that these addresses opened or answer, and those that the chain has left to it.
+
+    A repair gives the container its address back, so it deletes none of them.
+    """
+    _forget(frozenset(() if call.request.is_repair else addresses), call.request.take_flows())
 
 
-def forget_answered(answerers: "Iterable[Address]", is_meant: "Callable[[Flow], bool]") -> None:
-    """Delete those that are meant of the flows that these addresses answer."""
-    _forget(answerers, is_meant, opened=False)
+def forget_later(call: Call, answerers: "Iterable[Address]", is_meant: "Callable[[Flow], bool]") -> None:
+    """Have those deleted that are meant of the flows that these addresses answer.
+
+    That is done together with what the chain's other plugins ask for, at the latest when it has ended.
+    """
+    call.request.owe_flows(frozenset(answerers), is_meant)
 
 
-def _forget(addresses: "Iterable[Address]", is_meant: "Callable[[Flow], bool]", *, opened: bool) -> None:
-    if not has_any():
+def settle(request: "Request") -> None:
+    """Delete what plugins of a chain have left for later."""
+    _forget(frozenset(), request.take_flows())
+
+
+def _forget(ended: "frozenset[Address]", owed: "list[OwedFlows]") -> None:
+    if not (ended.union(*(answerers for answerers, _ in owed)) and count()):
         return
     from cnihook.linux import conntrack  # a host without flows need not load it
 
-    find = conntrack.opened_by if opened else conntrack.answered_by
+    def is_ended(flow: "Flow") -> bool:
+        if flow.source in rest or flow.answerer in rest:
+            return True
+        return any(flow.answerer in answerers and is_meant(flow) for answerers, is_meant in owed)
+
     try:
-        for address in addresses:
-            for flow in find(address):
-                if is_meant(flow):
-                    conntrack.delete(flow)
+        rest = frozenset(address for address in ended if not conntrack.delete_of(address))
+        owed = [(answerers - ended, is_meant) for answerers, is_meant in owed]
+        wanted = rest.union(*(answerers for answerers, _ in owed))
+        for flow in conntrack.of(wanted) if wanted else ():
+            if is_ended(flow):
+                conntrack.delete(flow)
     except OSError as error:
         notice(f"flows of a container that has gone stay: {describe(error)}")
 
 
-def has_any() -> bool:
-    """False if the host keeps track of no flow at all, or the kernel has no conntrack."""
+def count() -> int:
+    """Return how many flows the host keeps track of; 0 where the kernel has no conntrack."""
     try:
         with open("/proc/sys/net/netfilter/nf_conntrack_count", "rb") as file:
-            return file.read().strip() != b"0"
+            return int(file.read())
     except OSError:
-        return False
+        return 0

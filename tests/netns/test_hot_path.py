@@ -24,9 +24,10 @@ SCRIPTS = cni.CHECKOUT / "scripts"
 
 # Each of these is under 0.5 ms.  What the list keeps out, in ms on CPython 3.11: dataclasses 13.7, logging
 # 11.2, subprocess 9.7, argparse 8, typing 7.6, socket 7.4, json 7.1, re 4.1, signal 3.6, ipaddress 2.9, enum
-# 2.6, ctypes 2.3.
+# 2.6, ctypes 2.3.  _ast is an exception, for the process that keeps compiled code for all later ones.
 CHEAP = {
     *(
+        "_ast",
         "_blake2",
         "_ctypes",
         "_json",

@@ -236,3 +236,36 @@ found = listeners(sys.argv[1], set(map(int, sys.argv[2:])))
 for line in sorted(f"{{one.address}} {{one.port}}" for one in found):
     print(line)
 """
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_flows_of_an_address_are_found(host: Host, peer: Container, version: int) -> None:
+    """Those that it opened, and those that it answers; none of others, which the host keeps as well."""
+    for each in (4, 6):
+        begin(host, each, 53)
+    own, answers = (Address.parse(text) for text in ADDRESSES[version])
+
+    found = [
+        host.inside(lambda: conntrack.of(frozenset({own}))),
+        host.inside(lambda: conntrack.of(frozenset({answers}))),
+    ]
+    for flows in found:
+        assert {flow.port for flow in flows} >= {53}
+        assert {flow.version for flow in flows} == {version}
+    assert not host.inside(lambda: conntrack.of(frozenset({Address.parse("192.0.2.99")})))
+
+
+@pytest.mark.needs("conntrack")
+def test_kernel_deletes_the_flows_of_an_address_and_no_others(host: Host, peer: Container) -> None:
+    """All others would be gone if it did not take the filter for what it is."""
+    for port in (53, 54):
+        for version in (4, 6):
+            begin(host, version, port)
+    six = listed(host, 6)
+    can = host.inside(lambda: conntrack.delete_of(Address.parse("192.0.2.99")))  # from Linux 6.8 on
+    assert len(listed(host, 4)) == 2
+
+    assert not host.inside(lambda: conntrack.delete_of(Address.parse(ADDRESSES[6][1])))
+    assert host.inside(lambda: conntrack.delete_of(Address.parse(ADDRESSES[4][1]))) == can
+    assert len(listed(host, 4)) == (0 if can else 2)
+    assert listed(host, 6) == six

@@ -87,7 +87,7 @@ def test_what_only_some_need_is_a_piece_of_its_own(tree: Path) -> None:
     assert run(tree, "kind", "small") == ["1 2 None", small]
 
 
-def test_each_plugin_begins_a_piece_after_a_change_as_well(tree: Path) -> None:
+def test_what_no_module_imports_begins_a_piece_after_a_change_as_well(tree: Path) -> None:
     """All is made anew then, in the order in which it is imported."""
     plugins = tree / "cnihook/plugins"
     plugins.mkdir()
@@ -97,15 +97,17 @@ def test_each_plugin_begins_a_piece_after_a_change_as_well(tree: Path) -> None:
     more = "import cnihook.words.third, cnihook.plugins.one, cnihook.plugins.two\n"
     (tree / "main").write_text(MAIN.replace("from cnihook.words import", f"{more}from cnihook.words import"))
     expected = {
-        **dict.fromkeys(["cnihook.words", "cnihook.words.third", "cnihook.plugins"], 0),
-        **dict.fromkeys(["cnihook.plugins.one", "cnihook.words.second", "cnihook.words.first"], 1),
-        "cnihook.plugins.two": 2,
+        "cnihook.words": 0,
+        "cnihook.words.third": 1,
+        "cnihook.plugins": 2,
+        **dict.fromkeys(["cnihook.plugins.one", "cnihook.words.second", "cnihook.words.first"], 3),
+        "cnihook.plugins.two": 4,
     }
     for change in ("", "CHANGED = 1\n"):
         (tree / "cnihook/words/third.py").write_text(change)
         run(tree)
         index = onefile._OneFile(str(kept(tree)))._index
-        assert {name: piece for name, (*_, piece) in index.items() if "lean" not in name} == expected
+        assert {name: piece for name, (_, _, _, piece, _) in index.items() if "lean" not in name} == expected
 
 
 def test_each_kind_of_process_has_its_own(tree: Path) -> None:
@@ -178,3 +180,44 @@ def test_twenty_at_once_write_it_whole(tree: Path) -> None:
     assert {process.communicate()[0].splitlines()[0] for process in running} == {SAID}
     assert run(tree) == [SAID, ALL]
     assert len(list(kept(tree).parent.glob("onefile*"))) == 1
+
+
+def test_what_a_module_imports_is_loaded_with_it(tree: Path) -> None:
+    """In the right order, and whole: with its package, its file and its place in that package."""
+    words = tree / "cnihook/words"
+    (words / "fourth.py").write_text(
+        '"""What is said."""\n'
+        "from cnihook.words import inner, second\n"
+        "from cnihook.words.inner import deep\n"
+        "def say(a: int) -> str:\n"
+        '    """Say it."""\n'
+        "    return f'{a} {second.VALUE} {inner.__package__} {deep.__package__} {deep.__file__[-13:]}'\n"
+    )
+    (words / "inner").mkdir()
+    (words / "inner/__init__.py").write_text("PATH = __path__\n")
+    (words / "inner/deep.py").write_text("from cnihook.words import third\n")
+    (tree / "main").write_text(
+        MAIN.replace(
+            "from cnihook.words import", "import cnihook.words.fourth as it\nfrom cnihook.words import"
+        )
+        + "print(it.say(1), it.__doc__, sys.modules['cnihook.words'].inner.deep.third.__spec__.name)\n"
+    )
+    expected = "1 2 cnihook.words.inner cnihook.words.inner inner/deep.py What is said. cnihook.words.third"
+    assert run(tree)[2] == expected
+    _said, modules, last = run(tree)
+    assert last == expected
+    assert modules == " ".join(
+        sorted([*ALL.split(), *(f"cnihook.words.{n}" for n in ("fourth", "inner", "inner.deep"))])
+    )
+
+
+def test_module_that_cannot_be_loaded_fails_as_it_would_without(tree: Path) -> None:
+    run(tree)
+    (tree / "cnihook/words/first.py").write_text(
+        "import os\nVALUE = 1 + int(os.environ.get('WRONG', '0'))\n"
+    )
+    run(tree)
+    assert run(tree)[1] == ALL
+    failed = subprocess.run(command(tree), env={"WRONG": "x"}, capture_output=True, text=True, check=False)
+    assert "ValueError: invalid literal for int() with base 10: 'x'" in failed.stderr
+    assert run(tree) == [SAID, ALL]
