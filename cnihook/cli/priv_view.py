@@ -64,8 +64,12 @@ class View:
             folder = os.path.dirname(path)
             # Only on top of the host's folder, which has another identity.
             if os.path.realpath(path) not in own and folder in host and not _is_lost(folder, host):
-                with open(path, "wb") as file:
+                # By a rename, because a program that reads at this moment would find an empty file.
+                new = f"{folder}/.{os.path.basename(path)}.new"
+                with open(new, "wb") as file:
                     file.write(os.fsencode(text))
+                os.chmod(new, 0o644)
+                os.rename(new, path)
 
     def _cover(self, folder: str) -> None:
         texts = {}

@@ -77,10 +77,15 @@ def replace_file(path: str, content: str) -> None:
 
 
 def cover_folder(path: str, files: "dict[str, str]") -> None:
-    """Mount a folder with these files, name: content, on an existing one."""
-    libc.mount("tmpfs", path, "tmpfs", *_TMPFS)
-    for name, content in files.items():
-        _write(f"{path}/{name}", content)
+    """Mount a folder with these files, name: content, on an existing one.  Nobody sees it without them."""
+    target = os.path.realpath(path)
+    libc.mount("tmpfs", _OWN_SCRATCH, "tmpfs", *_TMPFS)
+    try:
+        for name, content in files.items():
+            _write(f"{_OWN_SCRATCH}/{name}", content)
+        libc.mount(_OWN_SCRATCH, target, flags=libc.MS_BIND)
+    finally:
+        libc.umount(_OWN_SCRATCH, libc.MNT_DETACH)
 
 
 def _write(path: str, content: str) -> None:

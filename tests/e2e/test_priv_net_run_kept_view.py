@@ -231,3 +231,22 @@ def test_servers_of_systemd_resolved_are_those_of_the_moment(mynet: Host, option
         expected = OF_NETWORK if options else new
         assert ask(running, read("/etc/resolv.conf", expected)) == expected
         assert ask(running, "ls /run/systemd/resolve; echo .") == "resolv.conf\n"
+
+
+def test_no_reader_finds_an_empty_file_of_systemd_resolved(mynet: Host) -> None:
+    """The command's copy is renewed at each change while programs read it."""
+    real = "/run/systemd/resolve/resolv.conf"
+    mynet.write(real, OF_HOST)
+    mynet.write("/run/systemd/resolve/io.systemd.Resolve", "")
+    mynet.run("ln", "-sf", f"..{real}", "/etc/resolv.conf")
+
+    with shell(mynet) as running:
+        assert running.stdin
+        until = 'until read -r a < /etc/resolv.conf; [ "$a" = "nameserver 192.0.2.99" ]'
+        empty = f'n=0; {until}; do [ "$a" ] || n=$((n + 1)); done; echo $n; echo .'
+        assert ask(running, "echo .") == ""
+        running.stdin.write(f"{empty}\n")
+        running.stdin.flush()
+        for number in (*range(2, 40), 99):
+            replace(mynet, real, f"nameserver 192.0.2.{number}\n")
+        assert ask(running, "echo .") == "0\n"
