@@ -11,6 +11,7 @@ from cnihook.lean import descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 FOLDER = "/run/cnihook"
@@ -68,6 +69,8 @@ class Lock:
             return self._try(deadline)
         try:
             try:
+                if self._kind == fcntl.LOCK_SH and _is_wanted(fd, exclusively=True):
+                    _let_pass(fd, deadline)
                 fcntl.flock(fd, self._kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not _wait(fd, self._kind, deadline):
@@ -115,11 +118,12 @@ def _unlock(fd: int) -> None:
 #
 # A blocked flock(2) gets the lock in the order of arrival; a process that asks again and again may never
 # meet the moment in which it is free.  A waiting process has a shared lock of the other kind (fcntl) on the
-# file's first byte, by which the holder sees that the file must stay.
+# file's first byte, by which the holder sees that the file must stay.  Who waits for an exclusive lock has one
+# on the second byte, too.  The kernel gives shared locks to all who come while there are others, so that it
+# would never be its turn; those who come see that byte, and wait until it has its lock.
 
-_WANTED = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0)  # struct flock
-_UNWANTED = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
-_F_OFD_GETLK, _F_OFD_SETLK = 36, 37  # <asm-generic/fcntl.h>
+_FIRST, _SECOND, _BOTH = (0, 1), (1, 1), (0, 2)  # bytes: begin, length
+_F_OFD_GETLK, _F_OFD_SETLK, _F_OFD_SETLKW = 36, 37, 38  # <asm-generic/fcntl.h>
 _PAUSE = 0.02  # seconds between two tries where no alarm can end a wait
 
 
@@ -141,15 +145,15 @@ class _Alarm:
         if self._is_armed:
             raise _Late
 
-    def wait(self, fd: int, kind: int, left: float) -> bool:
-        """Return True with the lock, False if `left` seconds or the caller's timer are over."""
+    def wait(self, take: "Callable[[], object]", left: float) -> bool:
+        """Return True once `take` has the lock, False if `left` seconds or the caller's timer are over."""
         left = min(left, self._before[0] or left)
         try:
             try:
                 # Again and again: an alarm that comes just before the wait ends nothing.
                 _signal.setitimer(_signal.ITIMER_REAL, left, _PAUSE)
                 self._is_armed = True
-                fcntl.flock(fd, kind)
+                take()
                 return True
             finally:
                 self._is_armed = False
@@ -166,13 +170,39 @@ class _Alarm:
             _signal.setitimer(_signal.ITIMER_REAL, max(left, 1e-6), interval)
 
 
-def _is_wanted(fd: int) -> bool:
-    kind: int = struct.unpack_from("h", fcntl.fcntl(fd, _F_OFD_GETLK, _UNWANTED))[0]
+def _record(kind: int, place: "tuple[int, int]") -> bytes:
+    return struct.pack("hhqqi", kind, os.SEEK_SET, *place, 0)  # struct flock
+
+
+def _is_wanted(fd: int, *, exclusively: bool = False) -> bool:
+    asked = _record(fcntl.F_WRLCK, _SECOND if exclusively else _FIRST)
+    kind: int = struct.unpack_from("h", fcntl.fcntl(fd, _F_OFD_GETLK, asked))[0]
     return kind != fcntl.F_UNLCK
+
+
+def _let_pass(fd: int, deadline: float) -> None:
+    """Wait until those who wait for an exclusive lock have had it, or the time is over."""
+
+    def take() -> None:
+        fcntl.fcntl(fd, _F_OFD_SETLKW, _record(fcntl.F_WRLCK, _SECOND))
+
+    if _wait_for(take, deadline):
+        fcntl.fcntl(fd, _F_OFD_SETLK, _record(fcntl.F_UNLCK, _SECOND))
 
 
 def _wait(fd: int, kind: int, deadline: float) -> bool:
     """Return True with the lock, False if the time is over, or it has to be tried again."""
+
+    def take() -> None:
+        wanted = _BOTH if kind == fcntl.LOCK_EX else _FIRST
+        fcntl.fcntl(fd, _F_OFD_SETLK, _record(fcntl.F_RDLCK, wanted))
+        fcntl.flock(fd, kind)
+        fcntl.fcntl(fd, _F_OFD_SETLK, _record(fcntl.F_UNLCK, _SECOND))
+
+    return _wait_for(take, deadline)
+
+
+def _wait_for(take: "Callable[[], object]", deadline: float) -> bool:
     left = deadline - time.monotonic()
     if left <= 0:
         return False
@@ -185,8 +215,7 @@ def _wait(fd: int, kind: int, deadline: float) -> bool:
         time.sleep(min(_PAUSE, left))
         return False
     try:
-        fcntl.fcntl(fd, _F_OFD_SETLK, _WANTED)
-        return alarm.wait(fd, kind, left)
+        return alarm.wait(take, left)
     finally:
         alarm.restore()
 

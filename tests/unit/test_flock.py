@@ -226,6 +226,30 @@ with flock.Lock("nft"):
     assert files(state) == []
 
 
+def test_exclusive_lock_has_its_turn_among_shared_ones(state: Path) -> None:
+    """Containers start all the time, and a gc waits for them."""
+    code = """\
+print("starts", flush=True)
+end = time.monotonic() + 15
+while time.monotonic() < end and not os.path.exists(sys.argv[2]):
+    with flock.Lock("net", shared=True):
+        time.sleep(0.1)
+"""
+    enough = state / "enough"
+    shared = [child.start(state, code, str(enough)) for _ in range(4)]
+    try:
+        for process in shared:
+            child.line(process)
+            time.sleep(0.02)  # so that one has it whenever another lets go
+        for _ in range(3):
+            with Lock("net", timeout=10):
+                pass
+    finally:
+        enough.touch()
+    assert [child.finish(process) for process in shared] == [""] * 4
+    assert files(state) == []
+
+
 def wait_until_blocked(pid: int) -> None:
     """/proc/locks has a line with -> for each that waits for a flock."""
     for _ in range(1000):
