@@ -4,6 +4,7 @@
 import _socket
 import os
 import sys
+import time
 
 from cnihook.lean import fastjson
 from cnihook.lean.words import one_line
@@ -16,6 +17,7 @@ SOCKET = "/run/cni/dhcp.sock"
 
 _LONGEST_PATH = 107  # bytes: <linux/un.h> UNIX_PATH_MAX less the closing zero
 PATIENCE = 50.0  # seconds for an answer: more than the keeper gives a server, less than a hook has
+_MOST = 1 << 20  # bytes of an answer; what listens there may be somebody else
 _START = 20.0  # seconds for a keeper to come up on a machine that is busy
 _TRIES = 3
 _CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -77,8 +79,12 @@ def _exchange(path: str, data: bytes, patience: float) -> bytes:
         connection.connect(path)
         connection.sendall(data)
         chunks = []
-        while chunk := connection.recv(1 << 16):
+        size = 0
+        deadline = time.monotonic() + patience
+        while size < _MOST and (chunk := connection.recv(1 << 16)):
             chunks.append(chunk)
+            size += len(chunk)
+            connection.settimeout(max(deadline - time.monotonic(), 0.001))
         return b"".join(chunks)
     finally:
         connection.close()

@@ -118,9 +118,9 @@ def _unlock(fd: int) -> None:
 #
 # A blocked flock(2) gets the lock in the order of arrival; a process that asks again and again may never
 # meet the moment in which it is free.  A waiting process has a shared lock of the other kind (fcntl) on the
-# file's first byte, by which the holder sees that the file must stay.  Who waits for an exclusive lock has one
-# on the second byte, too.  The kernel gives shared locks to all who come while there are others, so that it
-# would never be its turn; those who come see that byte, and wait until it has its lock.
+# file's first byte, by which the holder sees that the file must stay.  Who waits for an exclusive lock has
+# one on the second byte, too.  The kernel gives shared locks to all who come while there are others, and its
+# turn would never come; they see that byte, and wait until it has its lock.
 
 _FIRST, _SECOND, _BOTH = (0, 1), (1, 1), (0, 2)  # bytes: begin, length
 _F_OFD_GETLK, _F_OFD_SETLK, _F_OFD_SETLKW = 36, 37, 38  # <asm-generic/fcntl.h>

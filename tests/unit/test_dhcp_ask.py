@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""dhcp.ask: what listens at the keeper's path may be somebody else."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from cnihook.dhcp.ask import NoKeeper, Stranger, ask
+
+
+@contextmanager
+def listening(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def once() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                serve(connection)
+
+        thread = threading.Thread(target=once, daemon=True)
+        thread.start()
+        yield str(path)
+        thread.join(10)
+
+
+def test_answer_without_end_is_cut(tmp_path: Path) -> None:
+    def forever(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"x" * 65536)
+
+    with listening(tmp_path / "s", forever) as path, pytest.raises(Stranger, match="no DHCP keeper"):
+        ask(path, {}, start=False)
+
+
+def test_answer_by_drops_takes_no_longer_than_the_patience(tmp_path: Path) -> None:
+    def drops(connection: socket.socket) -> None:
+        for _ in range(100):
+            connection.sendall(b" ")
+            time.sleep(0.05)
+
+    with listening(tmp_path / "s", drops) as path, pytest.raises(NoKeeper, match="does not answer"):
+        ask(path, {}, start=False, patience=0.5)
