@@ -17,7 +17,7 @@ SOCKET = "/run/cni/dhcp.sock"
 
 _LONGEST_PATH = 107  # bytes: <linux/un.h> UNIX_PATH_MAX less the closing zero
 PATIENCE = 50.0  # seconds for an answer: more than the keeper gives a server, less than a hook has
-_MOST = 1 << 20  # bytes of an answer; what listens there may be somebody else
+_MOST = 1 << 20  # bytes of an answer; another program may listen there
 _START = 20.0  # seconds for a keeper to come up on a machine that is busy
 _TRIES = 3
 _CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

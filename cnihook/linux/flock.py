@@ -116,11 +116,11 @@ def _unlock(fd: int) -> None:
 
 # Waiting
 #
-# A blocked flock(2) gets the lock in the order of arrival; a process that asks again and again may never
-# meet the moment in which it is free.  A waiting process has a shared lock of the other kind (fcntl) on the
-# file's first byte, by which the holder sees that the file must stay.  Who waits for an exclusive lock has
-# one on the second byte, too.  The kernel gives shared locks to all who come while there are others, and its
-# turn would never come; they see that byte, and wait until it has its lock.
+# A blocked flock(2) gets the lock in the order of arrival; a process that polls may never find it free.  A
+# waiting process holds a shared lock of the other kind (fcntl) on the file's first byte, which shows the
+# holder that the file must stay.  A process that waits for an exclusive lock holds one on the second byte,
+# too.  The kernel grants shared locks while there are others, so an exclusive lock might never be granted.
+# A process that comes for a shared lock sees that byte and waits until the exclusive lock is granted.
 
 _FIRST, _SECOND, _BOTH = (0, 1), (1, 1), (0, 2)  # bytes: begin, length
 _F_OFD_GETLK, _F_OFD_SETLK, _F_OFD_SETLKW = 36, 37, 38  # <asm-generic/fcntl.h>
@@ -175,13 +175,13 @@ def _record(kind: int, place: "tuple[int, int]") -> bytes:
 
 
 def _is_wanted(fd: int, *, exclusively: bool = False) -> bool:
-    asked = _record(fcntl.F_WRLCK, _SECOND if exclusively else _FIRST)
-    kind: int = struct.unpack_from("h", fcntl.fcntl(fd, _F_OFD_GETLK, asked))[0]
+    query = _record(fcntl.F_WRLCK, _SECOND if exclusively else _FIRST)
+    kind: int = struct.unpack_from("h", fcntl.fcntl(fd, _F_OFD_GETLK, query))[0]
     return kind != fcntl.F_UNLCK
 
 
 def _let_pass(fd: int, deadline: float) -> None:
-    """Wait until those who wait for an exclusive lock have had it, or the time is over."""
+    """Wait until the waiting exclusive locks are granted, or the deadline."""
 
     def take() -> None:
         fcntl.fcntl(fd, _F_OFD_SETLKW, _record(fcntl.F_WRLCK, _SECOND))
@@ -194,8 +194,8 @@ def _wait(fd: int, kind: int, deadline: float) -> bool:
     """Return True with the lock, False if the time is over, or it has to be tried again."""
 
     def take() -> None:
-        wanted = _BOTH if kind == fcntl.LOCK_EX else _FIRST
-        fcntl.fcntl(fd, _F_OFD_SETLK, _record(fcntl.F_RDLCK, wanted))
+        place = _BOTH if kind == fcntl.LOCK_EX else _FIRST
+        fcntl.fcntl(fd, _F_OFD_SETLK, _record(fcntl.F_RDLCK, place))
         fcntl.flock(fd, kind)
         fcntl.fcntl(fd, _F_OFD_SETLK, _record(fcntl.F_UNLCK, _SECOND))
 

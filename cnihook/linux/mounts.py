@@ -77,7 +77,7 @@ def replace_file(path: str, content: str) -> None:
 
 
 def cover_folder(path: str, files: "dict[str, str]") -> None:
-    """Mount a folder with these files, name: content, on an existing one.  Nobody sees it without them."""
+    """Mount a folder with these files, name: content, on an existing one, all at once."""
     target = os.path.realpath(path)
     libc.mount("tmpfs", _OWN_SCRATCH, "tmpfs", *_TMPFS)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dhcp.ask: what listens at the keeper's path may be somebody else."""
+"""dhcp.ask: another program may listen at the keeper's path."""
 
 import socket
 import threading
