@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-cni-runc: runc, with cnihook's hook in each container that asks for networks of CNI.
+cni-runc: runc, with cnihook's hook in each container that requests CNI networks.
 
-For engines that know runtimes and no hooks: docker, containerd, nerdctl.  It changes config.json where a
-container is about to be made, and becomes runc (as cni-crun: crun) by execve, so that process, descriptors,
-signals and exit code are the runtime's own.  All other containers, and all other commands, reach the
-runtime as they are.
+For engines that support other runtimes, but not hooks: docker, containerd, nerdctl.  It changes config.json
+when a container is about to be created.  Then it becomes runc (as cni-crun: crun) by execve, so that
+process, descriptors, signals and exit code are the runtime's own.  All other containers, and all other
+commands, reach the runtime unchanged.
 
-Docker from 26 on writes /etc/hosts between `create` and `start`, after the hook.  So `start` writes the
+Docker 26 and later writes /etc/hosts between `create` and `start`, after the hook.  So `start` writes the
 names of such a container again if they are missing, before its program runs.
 
-A container asks by annotations `cnihook.*`.  Docker before 24 has no --annotation; to it the annotation
-cnihook.NAME is `--sysctl net.cnihook.NAME=...`, which an image cannot set.  Other runtimes refuse it.
+A container requests networks by annotations `cnihook.*`.  Docker before 24 has no --annotation.  There the
+annotation cnihook.NAME is `--sysctl net.cnihook.NAME=...`, which an image cannot set.  Other runtimes reject
+this sysctl.
 
 Podman before 4.6 copies an image's annotations into the container.  There these sysctls are the only way,
 unless /etc/cnihook/config.json trusts images.
@@ -28,16 +29,15 @@ if TYPE_CHECKING:
 
     from cnihook.lean.splice import Document
 
-_MAKES = ("create", "run", "restore")  # the commands that make a container, and read its config.json
+_MAKES = ("create", "run", "restore")  # the commands that create a container, and read its config.json
 _RUNTIMES = ("runc", "crun")
-_NAMES = "/run/cnihook/names"  # oci.entries, which need not be imported to look for a file
-# Not a variable of the environment, which may be the image's; and a seal on one helps little, for
-# `docker exec` and health checks show it, and images made of the container have it.
+_NAMES = "/run/cnihook/names"  # of oci.entries, which is not imported just to look for a file
+# Not an environment variable, because that may come from the image.  A seal on it would help little: `docker
+# exec` and health checks show it, and images made of the container contain it.
 SYSCTL = "net.cnihook."
 _FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Options that take the next word for their value, of runc and crun alike; without their hyphens, of which Go
-# takes one or two.
+# Options of runc and crun that take the next argument as their value.  Without hyphens: Go takes one or two.
 _GLOBAL_VALUES = frozenset("log log-format log-level root rootless criu cgroup-manager".split())
 _VALUES = frozenset(
     "b bundle f config console-socket pid-file pidfd-socket preserve-fds image-path work-path parent-path"
@@ -46,7 +46,7 @@ _VALUES = frozenset(
 
 
 def main(umask: "int | None" = None) -> "NoReturn":
-    """`umask`: that of the caller, where it has been changed already."""
+    """Prepare the container, then become the runtime.  `umask`: the caller's, if it has been changed."""
     command.restrict_umask(umask)
     words = Words(sys.argv[1:])
     failure = 1
@@ -73,7 +73,7 @@ def main(umask: "int | None" = None) -> "NoReturn":
 
 
 class Words:
-    """The arguments of a runtime, as far as they say which container is to be made of what."""
+    """The arguments of a runtime, as far as they name the command, the container and its bundle."""
 
     def __init__(self, argv: "list[str]") -> None:
         self.log = self.log_format = ""
@@ -96,7 +96,7 @@ class Words:
             name, value = _option(pending, _VALUES)
             if name in ("b", "bundle"):
                 self.bundle = value
-            elif name in ("f", "config"):  # crun's: instead of the one in the bundle
+            elif name in ("f", "config"):  # of crun: this file instead of the one in the bundle
                 self.config = value
             elif not name:
                 self.container_id = value
@@ -110,7 +110,7 @@ class Words:
 
 
 def _option(pending: "list[str]", with_value: "frozenset[str]") -> "tuple[str, str]":
-    """Take the next option, and its value if it has one, from the end; no name for what is no option."""
+    """Take the next option and its value from the end of `pending`.  An operand has an empty name."""
     word = pending.pop()
     if not word.startswith("-") or word in ("-", "--"):
         return "", word
@@ -121,23 +121,23 @@ def _option(pending: "list[str]", with_value: "frozenset[str]") -> "tuple[str, s
 
 
 def find(name: str, own: str) -> str:
-    """The runtime of this name, or else any that is known; never this program itself."""
-    wanted = (name,) if name in _RUNTIMES else _RUNTIMES
+    """Return the path of the runtime of this name, or else of any known one; never of this program."""
+    runtimes = (name,) if name in _RUNTIMES else _RUNTIMES
     folders = [folder for folder in os.environ.get("PATH", "").split(":") if folder]
     folders += [folder for folder in _FOLDERS.split(":") if folder not in folders]
-    for runtime in wanted:
+    for runtime in runtimes:
         for folder in folders:
             path = f"{folder}/{runtime}"
             if os.access(path, os.X_OK) and not os.path.isdir(path) and os.path.realpath(path) != own:
                 return path
-    raise FileNotFoundError(2, f"there is no {' and no '.join(wanted)} in {':'.join(folders)}")
+    raise FileNotFoundError(2, f"there is no {' and no '.join(runtimes)} in {':'.join(folders)}")
 
 
 def _prepare(words: Words) -> None:
-    """Add the hook to the config.json of a container that asks for networks.
+    """Add the hook to the config.json of a container that requests networks.
 
-    What makes no sense there is the runtime's to say; a failure of ours is an error, for such a container
-    shall not run without its networks.
+    A malformed config.json is left for the runtime to report.  A failure of cnihook is an error, because
+    such a container must not run without its networks.
     """
     from cnihook.oci import inject, podman, requests
     from cnihook.oci.bundle import OWN, Bundle
@@ -159,7 +159,7 @@ def _prepare(words: Words) -> None:
     if podman.maker(os.getppid()):
         if own:
             requests.check_author(own, os.getppid())
-        arguments = ["--trust-images"]  # the hook cannot see where an annotation comes from
+        arguments = ["--trust-images"]  # the hook cannot see the origin of an annotation
     inject.add_annotations(config, annotations)
     inject.add_hooks(config, os.environ, arguments)
     if config.text != before:
@@ -169,7 +169,7 @@ def _prepare(words: Words) -> None:
 def _renew_names(container_id: str) -> None:
     """Write a container's names into its hosts file again, if its engine has replaced them.
 
-    A container starts without its names rather than not at all: what prevents it is an event in its log.
+    A failure is an event in the container's log, and the container starts without its names.
     """
     try:
         networks = os.listdir(_NAMES)
@@ -185,7 +185,7 @@ def _renew_names(container_id: str) -> None:
 
 
 def _annotations(config: "Document") -> "dict[str, str]":
-    """The annotations that request something."""
+    """Return the annotations that request something."""
     from cnihook.oci import wants
 
     annotations = config.get("annotations")
@@ -195,18 +195,18 @@ def _annotations(config: "Document") -> "dict[str, str]":
 
 
 def _take_sysctls(config: "Document") -> "dict[str, str]":
-    """The annotations that came as sysctls.  There are none such, so the runtime does not see them."""
+    """Remove the sysctls that stand for annotations, which no kernel has, and return the annotations."""
     sysctls = config.get("linux", "sysctl")
-    found: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     for name in list(sysctls) if isinstance(sysctls, dict) else ():
         if name.startswith(SYSCTL):
-            found[name.removeprefix("net.")] = str(sysctls[name])
+            annotations[name.removeprefix("net.")] = str(sysctls[name])
             config.remove("linux", "sysctl", name)
-    return found
+    return annotations
 
 
 def report(words: Words, level: str, text: str) -> None:
-    """To the file that the engine reads the runtime's messages from, in the form that it asked for."""
+    """Append a message to the log file that the engine chose for the runtime, in the chosen format."""
     import time
 
     from cnihook.lean import fastjson
@@ -221,6 +221,6 @@ def report(words: Words, level: str, text: str) -> None:
     try:
         fd = os.open(words.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError:
-        return  # and it is on stderr
+        return  # the message is on stderr, too
     with open(fd, "w") as file:
         file.write(f"{line}\n")

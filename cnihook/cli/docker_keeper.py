@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The keeper of one container's network: a process that outlives docker-run, in whatever way that ends.
+The keeper of one container's network: a process that outlives docker-run, however docker-run ends.
 
-It starts the pause container, so that no signal to docker-run can come between that and its removal.  Once
-docker's client has ended it looks whether the container still runs: --detach, the detach keys, a client that
-was killed.  If so it waits, for the end of a process and not on docker, whose daemon may be restarted.
-Then it detaches the networks and removes the pause container.
+It starts the pause container itself, so that no signal to docker-run can prevent the removal.  Once docker's
+client has ended, it checks if the container still runs: --detach, the detach keys, a client that was killed.
+If so, it waits for the end of the container's process.  It does not wait on docker, because the daemon may
+be restarted.  Then it detaches the networks and removes the pause container.
 """
 
 import json
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 LABEL = "cnihook.pause"  # on the real container: the name of its pause container
 
-_FAREWELL = b"."  # docker-run's last word, unless it was killed
-_SECOND_LOOK = 1.0  # seconds in which `docker restart`, or a start that was under way, shows
-_PATIENCE = 60.0  # seconds for a daemon that does not answer to remove a container
+_FAREWELL = b"."  # docker-run's last message, unless it was killed
+_SECOND_LOOK = 1.0  # seconds until `docker restart`, or a start that was under way, is visible
+_PATIENCE = 60.0  # seconds to repeat a removal while the daemon does not answer
 
 
 class Keeper:
-    """docker-run's side of it.  Whoever makes one calls release() in the end."""
+    """The keeper as docker-run sees it.  The caller has to call release() in the end."""
 
     def __init__(self, docker: Docker, name: str, options: list[str], settings: Settings) -> None:
         order, self._orders = os.pipe()
@@ -54,23 +54,26 @@ class Keeper:
         return Pause(first)
 
     def release(self) -> None:
-        """Docker's client has ended, or never was: the keeper may go to work, and needs nobody for it."""
+        """Let the keeper go on alone: docker's client has ended, or was never started."""
         try:
             os.write(self._orders, _FAREWELL)
         except BrokenPipeError:
-            pass  # it has ended: there was nothing to put away
+            pass  # it has ended: there was nothing to remove
         os.close(self._orders)
 
     def complaints(self) -> list[str]:
-        """Wait until all is put away, or the container goes on without us.  What could not be put away."""
-        # What is left unread of a pause() that was interrupted is JSON, and none of them.
+        """Wait until all is removed, or the container runs on without docker-run.
+
+        Returns what could not be removed, a line each.
+        """
+        # A line that an interrupted pause() did not read is JSON, not a complaint.
         return [line.rstrip("\n") for line in self._lines if line[0] not in '{"']
 
 
 def _live(
     docker: Docker, name: str, options: list[str], settings: Settings, orders: int, reports: int
 ) -> "NoReturn":
-    """The keeper's side, from its first breath to its last."""
+    """Run the keeper process, from its start to its end."""
     try:
         _settle({orders, reports})
         report = _Report(reports)
@@ -93,7 +96,7 @@ def _live(
 
 
 def _settle(ours: set[int]) -> None:
-    """Let go of the terminal, the working folder, and of all files, whose other ends may be waited for."""
+    """Leave the terminal and the working folder, and close all files: a reader may wait for their end."""
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
@@ -104,15 +107,15 @@ def _settle(ours: set[int]) -> None:
             try:
                 os.close(fd)
             except OSError:
-                pass  # that of the listing itself
+                pass  # the descriptor of the listing itself
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody learns how a child ended
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, the status of a child is lost
 
 
 class _Report:
-    """What docker-run is told, while it waits."""
+    """The messages to docker-run, while it waits."""
 
     def __init__(self, end: int) -> None:
         self._end = end
@@ -122,10 +125,10 @@ class _Report:
             try:
                 os.write(self._end, f"{line}\n".encode(errors="replace"))
             except OSError:
-                pass  # nobody is there any more
+                pass  # docker-run has ended
 
     def close(self) -> None:
-        """From here on docker-run waits no longer, and this process is one like any other."""
+        """Let docker-run go on.  After this call, SIGTERM ends this process."""
         if self._end >= 0:
             os.close(self._end)
             self._end = -1
@@ -133,14 +136,14 @@ class _Report:
 
 
 def _outlast(docker: Docker, pause: Pause, net: os.stat_result, report: _Report, *, killed: bool) -> None:
-    """Return once the container has ended for good, or never was."""
+    """Return once the container has ended for good, or if it was never started."""
     look_again = killed
     while True:
         try:
             pid = _pid_of_container(docker, pause)
         except DockerError:
-            # The daemon is away.  Without its live-restore all containers end with it, the pause container
-            # among them.
+            # The daemon is down.  Without live-restore, all containers end with it, including the pause
+            # container.
             report.close()
             if not pause.is_alive:
                 return
@@ -158,14 +161,14 @@ def _outlast(docker: Docker, pause: Pause, net: os.stat_result, report: _Report,
 
 
 def _pid_of_container(docker: Docker, pause: Pause) -> int | None:
-    """The real container's process; 0 while docker restarts it; None if it has ended or is none."""
-    found = docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}={pause.name}").split()
-    if not found:
+    """Return the real container's PID; 0 while docker restarts it; None if there is no such container."""
+    ids = docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}={pause.name}").split()
+    if not ids:
         return None
     try:
-        status, pid = docker("inspect", "--format", "{{.State.Status}} {{.State.Pid}}", found[0]).split()
+        status, pid = docker("inspect", "--format", "{{.State.Status}} {{.State.Pid}}", ids[0]).split()
     except DockerError:
-        if docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"id={found[0]}"):
+        if docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"id={ids[0]}"):
             raise
         return None  # removed just now
     return int(pid) if status in ("running", "paused", "restarting") else None
@@ -178,15 +181,15 @@ def _wait_for_end(pid: int, net: os.stat_result) -> None:
         time.sleep(0.5)  # it has ended, and docker is about to notice, or to start it again
         return
     try:
-        # The number could be another's by now.  Or the container moved to another namespace, all by itself.
+        # The PID may belong to another process now.  Or the container has moved to another namespace itself.
         try:
-            theirs = os.stat(f"/proc/{pid}/ns/net")
+            status = os.stat(f"/proc/{pid}/ns/net")
         except OSError:
-            theirs = None
-        ours = theirs and (theirs.st_dev, theirs.st_ino) == (net.st_dev, net.st_ino)
+            status = None
+        is_container = status and (status.st_dev, status.st_ino) == (net.st_dev, net.st_ino)
         poll = select.poll()
         poll.register(process, select.POLLIN)
-        poll.poll(None if ours else 2000)
+        poll.poll(None if is_container else 2000)
     finally:
         os.close(process)
 

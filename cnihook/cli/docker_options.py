@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Docker's options, told from IMAGE and the words behind it.
+Docker's options, separated from IMAGE and the arguments after it.
 
-To find IMAGE one has to know which options take a value.  Docker has few that take none, and they stand in a
-table here.  To read `docker run --help` would cost a process each time and buy little: all words but our own
-reach docker in their order, so where an option is misjudged, docker itself says what is wrong.
+To find IMAGE, one has to know which options take a value.  Docker has few that take none; these are in a
+table here.  Rejected: reading `docker run --help`, which costs a process each time for little.  All other
+arguments reach docker in their order, so docker itself reports an option that was misjudged here.
 """
 
 SWITCHES = frozenset(
     "detach disable-content-trust help init interactive no-healthcheck oom-kill-disable privileged"
     " publish-all quiet read-only rm sig-proxy tty use-api-socket no-default-route".split()
 )
-# The short ones that are switches or mean something to us, and docker's old names.
+# Short options that are switches or that docker-run reads, and docker's old names.
 _LONG = {
     "d": "detach",
     "h": "hostname",
@@ -27,29 +27,29 @@ _LONG = {
 
 
 class Refused(Exception):
-    """What was asked for cannot be had: what and why, then what to do."""
+    """A request that cannot be met: what and why, then what to do."""
 
     def __str__(self) -> str:
         return "; ".join(self.args)
 
 
 class Option:
-    """One option of `docker run`.  `words`: how to hand it on."""
+    """One option of `docker run`.  `words`: the arguments that pass it on."""
 
     def __init__(self, flag: str, value: str, words: list[str]) -> None:
-        self.flag = flag  # as it was written, for messages
+        self.flag = flag  # as written, for messages
         self.name = _LONG.get(flag.lstrip("-"), flag.lstrip("-"))
         self.value = value
         self.words = words
 
     @property
     def is_on(self) -> bool:
-        """What a switch says, as Go's strconv.ParseBool reads it."""
+        """True unless Go's strconv.ParseBool reads the switch's value as false."""
         return self.value not in ("0", "f", "F", "false", "FALSE", "False")
 
 
 def split(argv: list[str]) -> tuple[list[Option], list[str]]:
-    """The options before IMAGE, and the rest untouched.  Raises Refused where a value is missing."""
+    """Return the options before IMAGE, and the rest unchanged.  Raises Refused if a value is missing."""
     options: list[Option] = []
     pending = list(argv)
     while pending and pending[0].startswith("-") and pending[0] not in ("-", "--"):

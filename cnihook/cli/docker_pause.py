@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The pause container: it does nothing but hold the network namespace that the real container then shares.
+The pause container: it only holds the network namespace that the real container then shares.
 
 Its image comes from no registry.  It is one program of 130 bytes, written here, that asks the kernel to
-sleep; on a machine whose language is not spoken here, it is the machine's own static busybox.
+sleep.  On a machine with another instruction set, it is the machine's own static busybox.
 """
 
 import json
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 _IMAGE = "cnihook/pause:1"  # the number goes up when the image changes
-_MARK = "CNIHOOK_PAUSE"  # in its environment, where a process can be told by it from any other
-_TIMEOUT = 120.0  # seconds for one request to the daemon; a busy machine with a slow disk takes some
+_MARK = "CNIHOOK_PAUSE"  # the environment variable that identifies its process
+_TIMEOUT = 120.0  # seconds for one request to the daemon; a busy machine with a slow disk needs many
 
-# Sleep, and should a signal end that, sleep again.
+# Sleep; if a signal ends that, sleep again.
 _CODE = {
     # mov eax, 34 (pause); syscall; jmp
     "x86_64": (62, bytes.fromhex("b822000000 0f05 ebf7")),
@@ -33,11 +33,11 @@ _CODE = {
 
 
 class DockerError(Exception):
-    """The docker client or its daemon refused; its words in one line."""
+    """An error of the docker client or its daemon, in one line."""
 
 
 class Docker:
-    """The docker client of this machine: it knows where the daemon is, and how to be let in."""
+    """The docker client of this machine: it finds the daemon, and has access to it."""
 
     def __init__(self) -> None:
         program = shutil.which("docker")
@@ -46,9 +46,9 @@ class Docker:
         self.program = program
 
     def __call__(self, *words: str, stdin: bytes = b"") -> str:
-        """What one command prints.  In a session of its own: Ctrl-C is not meant for it."""
+        """Run one command and return its output.  It has its own session: Ctrl-C is not meant for it."""
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 [self.program, *words],
                 input=stdin,
                 capture_output=True,
@@ -59,13 +59,15 @@ class Docker:
             raise DockerError(f"docker {words[0]}: no answer from the daemon in {_TIMEOUT:g} s") from None
         except OSError as error:
             raise DockerError(f"{self.program}: {error.strerror}") from None
-        if done.returncode:
-            raise DockerError(_reason(done.stderr.decode(errors="replace")) or f"docker {words[0]} failed")
-        return done.stdout.decode(errors="replace")
+        if process.returncode:
+            raise DockerError(
+                _reason(process.stderr.decode(errors="replace")) or f"docker {words[0]} failed"
+            )
+        return process.stdout.decode(errors="replace")
 
 
 def _reason(stderr: str) -> str:
-    """Docker's error, without its name before and its advice behind."""
+    """Return docker's error without the name before it and the advice after it."""
     text = stderr.strip().removeprefix("docker: ").split("\n\n")[0]
     return one_line(text.partition("\nSee 'docker")[0])
 
@@ -86,7 +88,7 @@ class Pause:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its process is there, on this machine, and no other that has got its number since."""
+        """True if its process runs on this machine, and its PID is not another process's by reuse."""
         try:
             with open(f"/proc/{self.pid}/environ", "rb") as file:
                 return f"{_MARK}={self.name}".encode() in file.read().split(b"\0")
@@ -95,33 +97,33 @@ class Pause:
 
 
 def start(docker: Docker, name: str, options: list[str]) -> Pause:
-    """A new pause container; its network has a loopback and nothing else.  Raises DockerError."""
-    # Removed by the daemon when it ends, also where nobody is left to ask for it.  It needs no privilege.
+    """Start a pause container, whose network has only a loopback.  Raises DockerError."""
+    # The daemon removes it when it ends, even if no process is left to request that.  It needs no privilege.
     words = ["run", "--detach", "--rm", "--pull=never", "--name", name, "--env", f"{_MARK}={name}"]
     words += ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     words += ["--log-driver=none", "--stop-signal=KILL", *options, _IMAGE]
-    # Not only once it is missed: another, who makes it at that moment, would leave us with a refusal that no
-    # longer has a reason.
+    # Before the start, not after a start that failed: another docker-run may make the image in between, and
+    # the error would have no cause any more.
     if not _has_image(docker):
         make_image(docker)
     docker(*words)
     try:
-        made = Pause(json.loads(docker("inspect", "--type=container", name))[0])
-        if not made.is_alive:
+        pause = Pause(json.loads(docker("inspect", "--type=container", name))[0])
+        if not pause.is_alive:
             raise DockerError(
                 "the docker daemon runs its containers elsewhere; docker-run needs one on this machine"
             )
-        return made
+        return pause
     except BaseException:
         remove(docker, name)
         raise
 
 
 def remove(docker: Docker, name: str) -> None:
-    """Also of one that is gone.  Raises DockerError."""
+    """Remove a pause container, if it is there.  Raises DockerError."""
     try:
         docker("rm", "--force", name)
-    except DockerError:  # that one says so depends on docker's version
+    except DockerError:  # in some versions of docker, also if there is no such container
         if docker("ps", "--all", "--quiet", "--filter", f"name=^{name}$"):
             raise
 
@@ -134,7 +136,7 @@ def _has_image(docker: Docker) -> bool:
 
 
 def make_image(docker: Docker, machine: str = "") -> None:
-    """Once for every daemon, however many ask for it at a time."""
+    """Make the image, once per daemon, even if several processes need it at a time."""
     import io  # no other start needs these two
     import tarfile
 
@@ -151,7 +153,7 @@ def make_image(docker: Docker, machine: str = "") -> None:
 
 
 def _program(machine: str) -> tuple[bytes, list[str]]:
-    """A static program that sleeps, and the words to start it with."""
+    """Return a static program that sleeps, and the command that starts it."""
     if machine in _CODE:
         return _elf(*_CODE[machine]), ["/pause"]
     busybox = shutil.which("busybox")
@@ -164,7 +166,7 @@ def _program(machine: str) -> tuple[bytes, list[str]]:
 
 
 def _elf(machine: int, code: bytes) -> bytes:
-    """An executable of one segment: header, program header, code.  elf(5)"""
+    """Return an executable of one segment: header, program header, code.  elf(5)"""
     base, start = 0x400000, 64 + 56
     size = start + len(code)
     header = struct.pack(

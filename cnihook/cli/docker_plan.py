@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `docker-run` is to do: which words are ours, which the container's, which the pause container's."""
+"""The plan of `docker-run`: which options are for the networks, the container and the pause container."""
 
 from cnihook.cli import docker_wants
 from cnihook.cli.docker_options import Option, Refused, split
 from cnihook.oci import words
 
-# Docker refuses these to a container that shares another's network; that other one gives them to both.
+# Docker rejects these for a container that shares another's network.  The pause container gets them: it
+# shares them with the real container.
 _NAMING = frozenset("hostname domainname expose".split())
 _REFUSED = {
     "publish-all": "name each port with --publish",
@@ -15,7 +16,7 @@ _REFUSED = {
 
 
 class Plan:
-    """What is to be run, and how."""
+    """The options and arguments of one run, by their receiver."""
 
     def __init__(self, argv: list[str]) -> None:
         options, self.rest = split(argv)  # rest: IMAGE and all that follows
@@ -23,26 +24,26 @@ class Plan:
         if self.help:
             return
         networks = [_network(option.value) for option in options if option.name == "network"]
-        # Networks that are none of CNI's business, and with them the whole command.
+        # Docker's own networks.  With one of them, the whole command is left to docker.
         dockers = [name for name in networks if name in ("host", "none") or name.startswith("container:")]
         self.is_dockers = bool(dockers)
-        # Docker's as well, unless CNI has one of this name.
+        # A network of docker's as well, unless there is a CNI network of this name.
         self.bridge = networks[0] if networks in (["bridge"], ["default"]) else ""
         if not self.rest or self.rest == ["--"]:
             raise Refused("no IMAGE is given", "see `docker-run --help`")
         if self.is_dockers:
             if len(networks) > 1:
-                raise Refused(f"conflicting options: --network {dockers[0]} goes with no other network")
+                raise Refused(f"conflicting options: --network {dockers[0]} excludes other networks")
             return
 
         for option in options:
             if option.name in _REFUSED and option.is_on:
-                raise Refused(f"{option.flag} does not go with CNI networks", _REFUSED[option.name])
-        self.said = docker_wants.said(options)  # (word, text) each, of the vocabulary of oci.wants
+                raise Refused(f"{option.flag} is not supported with CNI networks", _REFUSED[option.name])
+        self.said = docker_wants.said(options)  # (option, text) each, of oci.wants
         self.runtime = _last(options, "runtime")
         self.restart = _last(options, "restart")
         self.naming = [word for option in options if option.name in _NAMING for word in option.words]
-        # Where the daemon keeps containers in a user namespace, those on one network must agree on which.
+        # If the daemon runs containers in user namespaces, both containers must have the same one.
         self.userns = [word for option in options if option.name == "userns" for word in option.words]
         self.run = [
             word

@@ -2,9 +2,9 @@
 """
 docker-run: `docker run` with networks from CNI, against any docker daemon of this machine.
 
-Where the daemon has the runtime cni-runc, all is docker's own affair (see docker_runtime).  Else a pause
-container holds a network namespace, the networks are attached to it, and the container that was asked for
-shares it.  A keeper process takes all of that away when that one has ended (see docker_keeper).
+If the daemon has the runtime cni-runc, docker runs the container itself (see docker_runtime).  Otherwise a
+pause container holds a network namespace, the networks are attached to it, and the requested container
+shares it.  A keeper process removes all of that when the requested container has ended (see docker_keeper).
 """
 
 import os
@@ -34,40 +34,42 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-_FAILED = 125  # as docker run says that the container is not to blame
-_SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # for plugins: they call programs of the administrator
+_FAILED = 125  # docker run's code for a container that was not started
+_SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # for plugins, which call programs in these folders
 
 HELP = """\
 usage: docker-run [--network NETWORK]... [OPTION]... IMAGE [COMMAND [ARG]...]
 
-`docker run` with networks from CNI: those of /etc/cni/net.d (or $NETCONFPATH), on eth0, eth1, ...
+Run `docker run` with CNI networks: those of /etc/cni/net.d (or $NETCONFPATH), on eth0, eth1, ...
 
-  --network NAME[:IFNAME]   a network to attach, repeatable; without it, all that there are
+  --network NAME[:IFNAME]   a network to attach (default: all), repeatable
   --network name=NAME,ip=ADDRESS,ip6=ADDRESS,mac-address=ADDRESS,alias=NAME,ifname=IFNAME
-                            the same with what is to be so on this network
+                            the same, with options of this network
   --network host|none|container:NAME
-                            none of CNI's business: the same as `docker run`
+                            a network of docker's: the same as `docker run`
 
-All other options are those of `docker run`, and so is the exit code; 125: the container was not started.
---publish, --ip, --ip6, --mac-address, --network-alias, --dns, --dns-search, --dns-option and --add-host are
-served by the networks, and so are these, which docker lacks:
---bandwidth in=RATE,out=RATE, --route NET[=GATEWAY], --no-default-route.
-Not for CNI networks: --publish-all, --link, --link-local-ip.
+All other options are those of `docker run`.  The networks implement --publish, --ip, --ip6, --mac-address,
+--network-alias, --dns, --dns-search, --dns-option and --add-host.  They also implement options that docker
+lacks: --bandwidth in=RATE,out=RATE, --route NET[=GATEWAY], --no-default-route.
+
+CNI networks do not support --publish-all, --link and --link-local-ip.
+
+The exit code is that of `docker run`; 125: the container was not started.
 
 If the daemon has the runtime cni-runc (daemon.json: {"runtimes": {"cni": {"path": "/PATH/TO/cni-runc"}}}),
-it runs the container by that, and whatever docker does with containers works: restarts, too.  Options become
-annotations there, so that bounds of /etc/cnihook/config.json apply to them.
+docker runs the container with it, and all that docker does with containers works, restarts included.
+Options become annotations there, so the bounds of /etc/cnihook/config.json apply to them.
 
-Else, or with another --runtime, or where $NETCONFPATH or $CNI_PATH is set, a second, small container
-"cnihook-pause-..." holds the network, and goes when the container has ended.  It takes root.
-`docker restart` works while the container runs, --restart always does not; once it has ended, `docker start`
-finds no network.  With --detach, a process of docker-run waits for that end; as a service of systemd, do
-without.
+Otherwise, with another --runtime, or if $NETCONFPATH or $CNI_PATH is set, a second, small container
+"cnihook-pause-..." holds the network until the container has ended.  This requires root.  `docker restart`
+works while the container runs.  --restart always does not work, and once the container has ended, `docker
+start` finds no network.  With --detach, a process of docker-run waits for the end of the container; do not
+use --detach in a systemd service.
 """
 
 
 def main(umask: "int | None" = None) -> None:
-    """`umask`: that of the caller, where it has been changed already."""
+    """Run the command, then exit.  `umask`: the caller's, if it has been changed."""
     command.restrict_umask(umask)
     code = _FAILED
     try:
@@ -99,20 +101,20 @@ def _main(argv: list[str]) -> int:
     settings = Settings.from_environment(os.environ)
     if plan.is_dockers or plan.bridge and not _is_there(plan.bridge, settings):
         _become(docker, ["docker", "run", *argv])
-    wanted = Wants()
+    request = Wants()
     for word, value in plan.said:
-        wants.WORDS[word].add(wanted, value)
+        wants.WORDS[word].add(request, value)
     runtime = _runtime(docker, plan, settings)
-    # Here even if the hook does it again: an error is one line of ours then.
-    chosen = attach.select(wanted, settings, _complain)
+    # Here too, although the hook does it again: then an error is one line of docker-run.
+    chosen = attach.select(request, settings, _complain)
     if runtime:
         _become(docker, docker_runtime.command(runtime, plan))
     if plan.restart.partition(":")[0] in ("always", "unless-stopped"):
         raise Refused(
-            f"--restart {plan.restart} does not go with a pause container: after a reboot nobody starts it",
+            f"--restart {plan.restart} needs cni-runc: docker starts no pause container after a reboot",
             "register the runtime cni-runc with the daemon, or use on-failure; see `docker-run --help`",
         )
-    return _run(docker, plan, wanted, chosen, settings)
+    return _run(docker, plan, request, chosen, settings)
 
 
 def _is_there(network: str, settings: Settings) -> bool:
@@ -120,18 +122,18 @@ def _is_there(network: str, settings: Settings) -> bool:
 
 
 def _runtime(docker: Docker, plan: Plan, settings: Settings) -> str:
-    """Ours, by the daemon's name for it; empty if it is to be the pause container, which takes root."""
-    found = ""
-    # The hook has the daemon's environment, not ours.
+    """Return the daemon's name of cni-runc; empty if a pause container is used, which requires root."""
+    runtime = ""
+    # The hook has the daemon's environment, not that of docker-run.
     if settings.conf_folder == networks.DEFAULT_FOLDER and not settings.plugin_path:
         try:
-            found = docker_runtime.find(docker, plan.runtime)
+            runtime = docker_runtime.find(docker, plan.runtime)
         except DockerError:
             if os.geteuid() == 0:
                 raise
-    if not found and os.geteuid() != 0:
+    if not runtime and os.geteuid() != 0:
         raise Refused("networks need root", "try `sudo docker-run ...`")
-    return found
+    return runtime
 
 
 def _become(docker: Docker, words: list[str]) -> "NoReturn":
@@ -139,10 +141,10 @@ def _become(docker: Docker, words: list[str]) -> "NoReturn":
     os.execve(docker.program, words, command.environment())
 
 
-# By a pause container
+# With a pause container
 
 
-def _run(docker: Docker, plan: Plan, wanted: Wants, chosen: list[Served], settings: Settings) -> int:
+def _run(docker: Docker, plan: Plan, request: Wants, chosen: list[Served], settings: Settings) -> int:
     client = _Client()
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
     signals.raise_on_interrupts()
@@ -150,8 +152,8 @@ def _run(docker: Docker, plan: Plan, wanted: Wants, chosen: list[Served], settin
     keeper = Keeper(docker, f"cnihook-pause-{os.urandom(6).hex()}", options, settings)
     try:
         pause = keeper.pause()
-        _attach(pause, wanted, chosen, settings)
-        # Before the other options, so that none of them can take a word of these for its value.
+        _attach(pause, request, chosen, settings)
+        # Before the other options, so that none of them can take one of these as its value.
         own = [f"--network=container:{pause.id}", "--label", f"{LABEL}={pause.name}"]
         status = client.run(docker.program, ["docker", "run", *own, *plan.run, *plan.rest])
     except Exception as error:
@@ -187,9 +189,9 @@ class _Client:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def run(self, program: str, argv: list[str]) -> int:
-        """Returns its exit status when it has ended.  Signals are kept waiting until restore_signals().
+        """Run it, and return its exit status.  Signals stay blocked until restore_signals().
 
-        If this process is killed, so is the client; the container goes on, as it does without docker-run.
+        If this process is killed, so is the client; the container runs on, as it does without docker-run.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         parent = os.getpid()
@@ -214,7 +216,7 @@ class _Client:
             self._job.end_as_it_did()
 
 
-def _attach(pause: Pause, wanted: Wants, chosen: list[Served], settings: Settings) -> None:
+def _attach(pause: Pause, request: Wants, chosen: list[Served], settings: Settings) -> None:
     namespace = NetNS.open(f"/proc/{pause.pid}/ns/net")
     log = Log(pause.id)
     try:
@@ -222,12 +224,12 @@ def _attach(pause: Pause, wanted: Wants, chosen: list[Served], settings: Setting
         attached = attach.up(container, chosen, settings, log)
     finally:
         namespace.close()
-    said = [one.result.dns for one in attached]
-    called = names.host_names(f"{pause.hostname}.{pause.domain}" if pause.domain else pause.hostname)
+    dns = [one.result.dns for one in attached]
+    hostnames = names.host_names(f"{pause.hostname}.{pause.domain}" if pause.domain else pause.hostname)
     results = [(one.record, one.result) for one in attached]
     for give in (
-        lambda: names.set_resolv_conf(File.at(pause.resolv_conf), said, wanted.dns, log),
-        lambda: names.join(pause.id, File.at(pause.hosts), called, wanted, results, log),
+        lambda: names.set_resolv_conf(File.at(pause.resolv_conf), dns, request.dns, log),
+        lambda: names.join(pause.id, File.at(pause.hosts), hostnames, request, results, log),
     ):
         try:
             give()

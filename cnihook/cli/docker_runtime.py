@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The runtime cni-runc, where the docker daemon has it: docker runs the container itself, and our hook with it.
+The runtime cni-runc, if the docker daemon has it: docker runs the container itself, with cnihook's hook.
 
-Then -d, --restart, detaching and `docker start` are docker's own affair, and no process of ours stays.
+Then docker handles -d, --restart, detaching and `docker start` itself, and no process of cnihook stays.
 """
 
 import json
@@ -13,18 +13,18 @@ from cnihook.cli.docker_pause import Docker, DockerError
 from cnihook.cli.docker_plan import Plan
 from cnihook.oci import wants
 
-_MARK = b"cnihook.cli.cni_runc"  # in whatever starts cni-runc: of a checkout, or made by pip
+_MARK = b"cnihook.cli.cni_runc"  # in every launcher of cni-runc: that of a checkout, or one made by pip
 
 
 def find(docker: Docker, wanted: str) -> str:
-    """The daemon's name for it, which is to be `wanted` if that is given; empty if it has none.
+    """Return the daemon's name of cni-runc; empty if it has none, or another than `wanted`, if given.
 
     Raises DockerError.
     """
     try:
         runtimes = json.loads(docker("info", "--format", "{{json .Runtimes}}")) or {}
     except DockerError:
-        # It says why there is no answer; of 20.10's `docker info` one only learns that there is none.
+        # `docker version` reports why there is no answer; `docker info` of 20.10 only that there is none.
         docker("version", "--format", "{{.Server.Version}}")
         raise
     names = [wanted] if wanted else sorted(runtimes)
@@ -40,15 +40,15 @@ def _is_ours(path: str) -> bool:
 
 
 def command(name: str, plan: Plan) -> list[str]:
-    """What docker is to do.  Raises CniError for what an annotation cannot hold."""
-    # Any annotation asks for all networks that there are; an empty list of ports is the least of them.
+    """Return the command `docker run`.  Raises CniError for a value that an annotation cannot hold."""
+    # Any annotation requests all networks.  An empty list of ports requests nothing else.
     annotations = wants.to_annotations(plan.said) or {f"{wants.PREFIX}publish": ""}
-    # A sysctl rather than --annotation, which docker has from 24 on, for both mean the same to cni-runc.
+    # A sysctl, not --annotation, which docker lacks before 24.  Both mean the same to cni-runc.
     sysctls = [
         word
         for key, text in annotations.items()
         for word in ("--sysctl", f"{SYSCTL}{key.removeprefix(wants.PREFIX)}={text}")
     ]
-    # Before the other options, so that none of them can take a word of these for its value.
+    # Before the other options, so that none of them can take one of these as its value.
     own = ["--network=none", *([] if plan.runtime else [f"--runtime={name}"]), *sysctls]
     return ["docker", "run", *own, *plan.naming, *plan.run, *plan.rest]

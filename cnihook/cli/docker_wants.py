@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Docker's options that say what a container wants of its networks, in the words that are ours (oci.wants).
+Docker's options that request something of the networks, as options of oci.wants.
 
-They keep docker's meaning: what is said of no network in particular is of the first that is named.
+They keep docker's meaning: an option outside --network applies to the first network that is named.
 """
 
 from cnihook.cli.docker_options import Option, Refused
@@ -10,13 +10,13 @@ from cnihook.oci import words
 from cnihook.spec.errors import CniError
 from cnihook.spec.names import check_network_name
 
-# Docker's own of these are not told to docker; it lacks the others.
+# Those that docker has are not passed on to it.  It lacks the others.
 OPTIONS = frozenset(
     "network publish ip ip6 mac-address network-alias dns dns-search dns-option add-host"
     " bandwidth route no-default-route".split()
 )
 
-# Of one network, by the word for it there; and what docker calls it when it is said twice.
+# Options of one network: the key within --network, and docker's term for it in the error for a second value.
 _OF_A_NETWORK = {
     "ip": ("ip", "IPv4 address"),
     "ip6": ("ip6", "IPv6 address"),
@@ -26,15 +26,15 @@ _OF_A_NETWORK = {
 
 
 def said(options: list[Option]) -> list[tuple[str, str]]:
-    """(word, text) for each.  Raises Refused or CniError."""
+    """Return (option, text) for each request.  Raises Refused or CniError."""
     networks = [words.split_network(option.value) for option in options if option.name == "network"]
     for name, _ in networks:
         check_network_name(name)
     own = {key for key, _ in networks[0][1]} if networks else set()
-    found = []
+    requests = []
     for option in options:
         if option.name == "publish":
-            found.append(("publish", _short_port(option.value)))
+            requests.append(("publish", _short_port(option.value)))
         elif option.name in _OF_A_NETWORK and networks:
             key, what = _OF_A_NETWORK[option.name]
             if key in own:
@@ -43,10 +43,10 @@ def said(options: list[Option]) -> list[tuple[str, str]]:
                 )
             networks[0][1].append((key, option.value))
         elif option.name == "name":
-            found += [("network-alias", name) for name in _as_alias(option.value)]
+            requests += [("network-alias", name) for name in _as_alias(option.value)]
         elif option.name in OPTIONS and option.name != "network" and option.is_on:
-            found.append((option.name, option.value))
-    return [*(("network", _joined(*network)) for network in networks), *found]
+            requests.append((option.name, option.value))
+    return [*(("network", _joined(*network)) for network in networks), *requests]
 
 
 def _joined(name: str, options: list[tuple[str, str]]) -> str:
@@ -54,9 +54,9 @@ def _joined(name: str, options: list[tuple[str, str]]) -> str:
 
 
 def _as_alias(name: str) -> list[str]:
-    """The container's name, by which docker's containers find each other, if it can be looked up.
+    """Return the container's name, by which docker's containers find each other, if it can be looked up.
 
-    A name with a dot is left out: it is not asked for as an alias, and most networks would reject it.
+    A name with a dot is left out: it was not requested as an alias, and most networks would reject it.
     """
     try:
         return [] if "." in name else [words.parse_alias(name)]
@@ -65,7 +65,7 @@ def _as_alias(name: str) -> list[str]:
 
 
 def _short_port(text: str) -> str:
-    """Docker's published=8080,target=80,protocol=tcp in the form that all others have."""
+    """Return docker's published=8080,target=80,protocol=tcp in the short form, 8080:80/tcp."""
     if "=" not in text:
         return text
     parts = dict(part.strip().partition("=")[::2] for part in text.split(","))

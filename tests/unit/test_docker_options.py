@@ -108,11 +108,11 @@ def test_ports_in_dockers_words(text: str, said: str) -> None:
         ("--network name=a,driver-opt=x=y", "unknown option 'driver-opt'; there are ifname, "),
         ("--network name=a,gw-priority=1", "unknown option 'gw-priority'"),
         ("--network ip=10.0.0.9", "it has no name=NAME"),
-        ("--network host --network a", "--network host goes with no other network"),
-        ("--network container:x --network a", "--network container:x goes with no other network"),
+        ("--network host --network a", "--network host excludes other networks"),
+        ("--network container:x --network a", "--network container:x excludes other networks"),
         ("-p published=80", "invalid publish opts format"),
         ("-p target=80,color=red", "invalid publish opts format"),
-        ("--link db", "does not go with CNI networks; containers on one network find each other by"),
+        ("--link db", "is not supported with CNI networks; containers on one network find each other by"),
     ],
 )
 def test_what_cannot_be_had_is_one_line(words: str, why: str) -> None:
