@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from cnihook.linux.netns import NetNS
 
     class User(Protocol):
-        """Whom the command runs as; see priv_user and rootless."""
+        """The user of the command; see priv_user and rootless."""
 
         def become(self) -> None: ...
 
 
 _FAILED = 125
-# Of the sockets by which programs ask nscd, systemd-resolved and Avahi for names.  Not those of daemons that
-# answer for users first: sssd, winbind, nslcd.
+# Folders of the sockets by which programs ask nscd, systemd-resolved and Avahi for names.  Those of sssd,
+# winbind and nslcd are not among them: they mainly answer for users.
 _RESOLVERS = ("/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon")
 _READY = b"."  # from the command's process: it is in its network namespace
-_GO = b"go"  # to it; then the texts of its resolv.conf and hosts, empty for the host's, and its host name
+_GO = b"go"  # to it; then the texts of resolv.conf and hosts (empty: the host's file), and its host name
 
 
 # Variables of systemd that name the process that they are for (sd_listen_fds(3), sd_watchdog_enabled(3)).
@@ -36,9 +36,9 @@ _FOR_PROCESS = ("LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID")
 
 
 class CommandProcess:
-    """The process that becomes the command: in its network namespace at once, then waiting for run().
+    """The process that becomes the command.  It enters its network namespace at once, then waits for run().
 
-    The namespace is a new one, or one that exists; the command's user is ours, or another.
+    The namespace is a new one, or an existing one.  The command's user is the caller's, or another.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class CommandProcess:
         go, self._go = os.pipe()
         self.pid = os.fork()
         if not self.pid:
-            os.close(self._go)  # or it would not see our end
+            os.close(self._go)  # otherwise it would not notice the end of this process
             self._become(ready, go, closed)
         os.close(ready)
         os.close(go)
@@ -71,13 +71,13 @@ class CommandProcess:
         self._ended = False
 
     def is_ready(self) -> bool:
-        """Wait until it is in its namespace.  False: it has ended instead, and has said why."""
+        """Wait until it is in its namespace.  Returns False if it has ended instead, with a message."""
         return bool(os.read(self._ready, 1))
 
     def run(
         self, resolv_conf: str = "", hosts: str = "", hostname: str = "", limit: "Limit | None" = None
     ) -> int:
-        """Let it become the command, and stand in for it until it has ended.  Returns the exit status."""
+        """Let it become the command, stand in for it until it has ended, and return the exit status."""
         self.job.begin()
         if view := _view(resolv_conf, hosts, f"/proc/{self.pid}/root"):
             self._watch(view)
@@ -86,9 +86,9 @@ class CommandProcess:
             while data:
                 data = data[os.write(self._go, data) :]
         except BrokenPipeError:
-            pass  # it has ended, as its status will tell
+            pass  # it has ended; wait() returns its status
         os.close(self._go)
-        # Who reads what the command writes, or the other way round, shall not have to wait for our end too.
+        # At the other end of its pipes, a program must not have to wait for the end of this process, too.
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, 0)
         os.dup2(null, 1)
@@ -102,7 +102,7 @@ class CommandProcess:
         try:
             self.job.on_change = Watch(view, self.pid, self._ready, self._complain).renew
         except OSError:
-            pass  # a kernel without F_NOTIFY, or no descriptors: the files are right until another is there
+            pass  # no F_NOTIFY or no descriptors: the files are right until the host replaces one
 
     def end(self) -> None:
         """Kill it, unless it has ended."""
@@ -112,7 +112,7 @@ class CommandProcess:
             self._ended = True
 
     def _become(self, ready: int, go: int, closed: "list[int]") -> "NoReturn":
-        """All that the command's process does before it is the command."""
+        """Do all that the command's process has to do, and become the command."""
         status = _FAILED
         try:
             _take_over_variables(self._variables)
@@ -121,14 +121,14 @@ class CommandProcess:
             else:
                 libc.unshare(libc.CLONE_NEWNET)
             os.write(ready, _READY)
-            said = b""
+            message = b""
             while chunk := os.read(go, 1 << 16):
-                said += chunk
-            if said.startswith(_GO):  # else whoever was to say it has ended
-                # Not before: the host's mounts, which this copies, have the new namespace's name by now.
+                message += chunk
+            if message.startswith(_GO):  # otherwise the parent has ended
+                # Not earlier: the host's mounts, which this copies, only now include the namespace's name.
                 mounts.make_private()
                 mounts.renew_sys()
-                self._set_names(*map(os.fsdecode, said.split(b"\0")[1:]))
+                self._set_names(*map(os.fsdecode, message.split(b"\0")[1:]))
                 if self._user:
                     if not self._namespace:
                         _let_everybody_ping()
@@ -158,29 +158,29 @@ class CommandProcess:
 
 
 def _take_over_variables(variables: "dict[str, str]") -> None:
-    """Have variables that name the wrapper, which stands in for this process, name this process."""
+    """Make variables that name the wrapper, which stands in for this process, name this process."""
     wrapper = str(os.getppid())
     if variables.get("LISTEN_PID") == wrapper:
-        variables.pop("LISTEN_PIDFDID", "")  # the same in another way; libsystemd can do without
+        variables.pop("LISTEN_PIDFDID", "")  # the same in another form; libsystemd works without it
     for name in _FOR_PROCESS:
         if variables.get(name) == wrapper:
             variables[name] = str(os.getpid())
 
 
 def _view(resolv_conf: str, hosts: str, root: str = "") -> "View | None":
-    """Return the view, None if the host's serves: no text, no daemon.  `root`: where the host is seen."""
+    """Return the view; None if none is needed: no text, no daemon.  `root`: the path of the host's root."""
     texts = {"/etc/resolv.conf": resolv_conf, "/etc/hosts": hosts}
     files = {path: text for path, text in texts.items() if text}
     if not files and not any(os.path.isdir(f"{root}{folder}") for folder in _RESOLVERS):
         return None
-    from cnihook.cli.priv_view import View  # a plain run does without
+    from cnihook.cli.priv_view import View  # not needed by a plain run
 
     return View(files, _RESOLVERS)
 
 
 def _let_everybody_ping() -> None:
-    """Without root, ping(8) takes a socket that new namespaces grant nobody, and hosts mostly all."""
-    for groups in ("0 2147483647", "0 0"):  # all; all there are in the user namespace of an ordinary user
+    """Permit the socket of ping(8) without root: new namespaces permit it to no group, most hosts to all."""
+    for groups in ("0 2147483647", "0 0"):  # all groups; the only one of an ordinary user's namespace
         try:
             with open("/proc/sys/net/ipv4/ping_group_range", "w") as file:
                 file.write(groups)

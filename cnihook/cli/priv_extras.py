@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `priv-net-run` does beside running a command on networks; imported only where it is asked to."""
+"""Optional features of `priv-net-run`; imported only if one of them is requested."""
 
 import os
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class Extras:
-    """--netns, --json, --pcap and --timeout of one run, told of its course.
+    """--netns, --json, --pcap and --timeout of one run.  Its methods are called in the course of the run.
 
-    Made before anything else is done: what cannot be is refused at no cost, and paths are the caller's.
+    Created before anything else is done: then an impossible request costs nothing, and paths are the
+    caller's.
     """
 
     def __init__(self, options: Options, variables: "Mapping[str, str]") -> None:
@@ -47,20 +48,20 @@ class Extras:
 
     @property
     def joined(self) -> "NetNS | None":
-        """The namespace that exists and is the command's."""
+        """The existing namespace that the command joins; None if it gets a new one."""
         return self._named.joined if self._named else None
 
     @property
     def kept(self) -> str:
-        """The name under which the namespace stays; empty if it does not."""
+        """The name under which the namespace is kept; empty if it is not kept."""
         return self._named.name if self._named and not self.joined else ""
 
     def servers(self) -> "list[DNS]":
-        """The name servers of networks that a joined namespace is on already."""
+        """Return the name servers of the networks that a joined namespace has already."""
         return self._named.servers() if self._named and self.joined else []
 
     def begin(self, container: "Container") -> None:
-        """Its namespace is there, and nothing attached yet."""
+        """Start the capture and name the namespace, before the first network is attached."""
         if self._pcap >= 0:
             from cnihook.linux import pcap
 
@@ -69,20 +70,20 @@ class Extras:
             self._named.keep(container.netns)
 
     def start(self, container: "Container", command: int, attached: "list[Attachment]") -> "Limit | None":
-        """Its networks are up, and the command begins.  Returns how long it may take."""
+        """Report that the networks are up, and return the command's time limit, which begins now."""
         if self._report:
             self._report.networks_are_up(container.id, command, attached)
         if self._timeout:
             from cnihook.cli import priv_timeout
 
-            # A namespace that is joined is that of others, too.
+            # A joined namespace may have other processes.
             self._limit = priv_timeout.Limit(
                 self._timeout, command, None if self.joined else container.netns.identity
             )
         return self._limit
 
     def status(self, status: int) -> int:
-        """The exit status, now that the command has ended with `status`."""
+        """Return the exit status, after the command has ended with `status`."""
         if self._limit and self._limit.is_over:
             from cnihook.cli.priv_timeout import STATUS
 
@@ -90,7 +91,7 @@ class Extras:
         return status
 
     def end(self, status: "int | None") -> str:
-        """Its networks are still there; `status` is None if it never ran.  Returns what went wrong."""
+        """Finish while the networks exist.  `status`: None if the command did not run.  Returns errors."""
         problems = []
         if self._capture and (problem := self._capture.finish()):
             problems.append(f"--pcap: {problem}")
@@ -103,9 +104,9 @@ class Extras:
 
 
 def _taken(number: str) -> int:
-    """A descriptor of the caller's, which the command does not get: its reader sees the end with ours."""
+    """Return a descriptor of the caller.  The command does not get it: it closes with this process."""
     try:
-        # Those of the standard streams are the command's as well, and closed here while it runs.
+        # The standard streams are the command's as well, and are closed here while it runs.
         fd = os.dup(int(number))
     except (OSError, OverflowError):
         raise Refused(f"--json {number}: there is no open descriptor of this number") from None
@@ -115,7 +116,7 @@ def _taken(number: str) -> int:
 
 
 def _created(path: str, variables: "Mapping[str, str]") -> int:
-    """A file to be written, which belongs to who called: under sudo that is not root."""
+    """Open a file for writing.  A new one belongs to the user that called: under sudo, that is not root."""
     new = not os.path.lexists(path)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     uid, gid = variables.get("SUDO_UID", ""), variables.get("SUDO_GID", "")

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The command `priv-net-run`: run a command in a network namespace of its own, on networks from CNI.
+The command `priv-net-run`: run a command in a network namespace of its own, on CNI networks.
 
-Three processes.  The one that was called attaches the networks, stands in for the command while that
-runs, and takes the networks down after it.  The command's process is made first, before the one that was
-called changes anything about itself, and waits in its network namespace.  The guardian sleeps, in a session
-of its own, until the one that was called has ended without taking anything down, by SIGKILL; then it does.
+There are three processes.  The main process attaches the networks, stands in for the command while that
+runs, and takes the networks down after it.  The command's process is made first, before the main process
+changes anything about itself, and waits in its network namespace.  The guardian sleeps in its own session.
+If SIGKILL ends the main process, the guardian takes the networks down.
 
-What a plain run has no use for is in modules of its own, imported only where it is asked for: priv_user,
-priv_extras, rootless.
+What a plain run does not use is in modules that are imported only if needed: priv_user, priv_extras,
+rootless.
 """
 
 import _signal
@@ -34,16 +34,16 @@ _SYSTEM_FOLDERS = "/usr/sbin:/sbin:/usr/bin:/bin"  # where plugins find iptables
 
 
 def main(umask: "int | None" = None) -> None:
-    """`umask`: that of the caller, where it has been changed already."""
+    """Run the program, then exit.  `umask`: the caller's, if it has been changed."""
     command.restrict_umask(umask)
     status = run(sys.argv[1:])
     onefile.keep()
-    os._exit(status)  # nothing is buffered; to take down a whole interpreter costs 2 ms
+    os._exit(status)  # nothing is buffered; a regular exit of the interpreter costs 2 ms
 
 
 def run(argv: "list[str]") -> int:
-    """Returns the exit status."""
-    gc.disable()  # what makes garbage is over when the command begins; until then it costs 1 ms
+    """Run the program, and return the exit status."""
+    gc.disable()  # there is no garbage after the command has begun; until then collections cost 1 ms
     onefile.use("priv-net-run")
     try:
         signals.take_back_pythons()
@@ -78,14 +78,14 @@ def _run(options: Options) -> int:
     variables = command.environment()
     user = _user(options, variables)
     variables.update(options.variables)
-    # First, so that a typing error costs nothing.
+    # First, so that a misspelled command costs nothing.
     program = command.find(options.command[0], variables.get("PATH", os.defpath))
     outside = None
     if os.geteuid():
         from cnihook.cli import rootless
 
         rootless.check(options)
-    extras = _extras(options, variables)  # in between, for its files are the caller's to open
+    extras = _extras(options, variables)  # before Outside(), because the caller's user has to open its files
     if os.geteuid():
         user = None if options.root else rootless.Caller()
         outside = rootless.Outside()
@@ -105,7 +105,7 @@ def _run(options: Options) -> int:
 
 
 def _user(options: Options, variables: "dict[str, str]") -> "User | None":
-    """Whom the command runs as, if not as this process; `variables` get to know him."""
+    """Return the command's user, if it is not that of this process, and set the user's `variables`."""
     if options.root or os.geteuid() or not (options.user or "SUDO_UID" in variables):
         return None
     from cnihook.cli import priv_user
@@ -137,22 +137,22 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
     os.umask(0o022)
     os.chdir("/")
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
-    wanted = Wants()
+    request = Wants()
     for option, value in options.wants:
         word = wants.word_of(option)
         assert word
-        word.add(wanted, value)
-    if extras and extras.joined and wanted.networks is None:
-        wanted.networks = []  # those that are there
-    chosen = attach.select(wanted, settings, _complain)
+        word.add(request, value)
+    if extras and extras.joined and request.networks is None:
+        request.networks = []  # only the networks that are there
+    chosen = attach.select(request, settings, _complain)
     if not process.is_ready():
         return _FAILED
     kept = extras.kept if extras else ""
     container = attach.Container(
         kept or f"priv-{os.urandom(6).hex()}",
         NetNS.open(f"/proc/{process.pid}/ns/net"),
-        0 if kept else os.getpid(),  # what is kept has no process whose end would be its own
-        wanted.hostname,
+        0 if kept else os.getpid(),  # a kept namespace does not end with a process
+        request.hostname,
     )
     if extras:
         extras.begin(container)
@@ -161,7 +161,7 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
     stays = False
     status = None
     try:
-        # A namespace that somebody else has made is left as it is, down to its lo.
+        # A joined namespace is left as it is, including its lo.
         joined = extras is not None and extras.joined
         attached = attach.up(container, chosen, settings, log) if chosen or not joined else []
         named = [attachment.result.dns for attachment in attached if attachment.result.dns]
@@ -172,9 +172,9 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
         if kept:
             stays = True
             guardian.dismiss()
-        servers = resolv_conf.text(named, wanted.dns) or resolv_conf.instead_of_stub()
-        hosts = _hosts(container, wanted, attached, log)
-        status = process.run(servers, hosts, wanted.hostname, limit=limit)
+        servers = resolv_conf.text(named, request.dns) or resolv_conf.instead_of_stub()
+        hosts = _hosts(container, request, attached, log)
+        status = process.run(servers, hosts, request.hostname, limit=limit)
         if extras:
             status = extras.status(status)
     finally:
@@ -183,7 +183,7 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
         if not stays:
             problem = _take_down(container, settings, log) or problem
             guardian.dismiss()
-    if problem:  # else an error is on its way that tells more
+    if problem:  # otherwise an exception with more details is raised
         _complain(problem)
     return status
 
@@ -200,28 +200,28 @@ def _delete(options: Options) -> int:
     return 0
 
 
-def _hosts(container: "Container", wanted: "Wants", attached: "list[Attachment]", log: "Log") -> str:
-    """The text of the command's /etc/hosts; empty where the host's will do.
+def _hosts(container: "Container", request: "Wants", attached: "list[Attachment]", log: "Log") -> str:
+    """Return the text of the command's /etc/hosts; empty if the host's will do.
 
-    It is not told of containers that come while it runs; they are told of it, if it has a name.
+    Containers that start while the command runs are not added to it.  They get its name, if it has one.
     """
-    if not (wanted.hosts or wanted.hostname) and not any(
-        wanted.aliases_on(one.network.name) or os.path.isdir(f"/run/cnihook/names/{one.network.name}")
+    if not (request.hosts or request.hostname) and not any(
+        request.aliases_on(one.network.name) or os.path.isdir(f"/run/cnihook/names/{one.network.name}")
         for one in attached
     ):
         return ""
     from cnihook.oci import loopback_names, names, resolv_conf
 
-    called = names.host_names(wanted.hostname)
+    hostnames = names.host_names(request.hostname)
     results = [(one.record, one.result) for one in attached]
     try:
-        lines = names.join(container.id, None, called, wanted, results, log)
+        lines = names.join(container.id, None, hostnames, request, results, log)
     except OSError as error:
         _complain(f"the names on its networks are not known: {error}")
         return ""
     old = resolv_conf.read("/etc/hosts")
     if any(one.result.ips for one in attached):
-        own = [*called, *(alias for one in attached for alias in wanted.aliases_on(one.network.name))]
+        own = [*hostnames, *(alias for one in attached for alias in request.aliases_on(one.network.name))]
         old = loopback_names.hide(old, own, container.id)
     return old + lines if lines else ""
 
@@ -237,7 +237,7 @@ def _settings(options: Options) -> "Settings":
 
 
 def _take_down(container: "Container", settings: "Settings", log: "Log") -> str:
-    """Detach from all networks, however far the attaching came.  Returns what went wrong, in words."""
+    """Detach from all networks, also after an incomplete attach.  Returns what went wrong, as text."""
     from cnihook import detach
     from cnihook.lean.words import describe
     from cnihook.runtime import netns_names
@@ -245,7 +245,7 @@ def _take_down(container: "Container", settings: "Settings", log: "Log") -> str:
     problem = ""
     try:
         detach.down(container.id, settings, log)
-        # All that is left, maybe, of an attaching whose own undoing was interrupted.
+        # It may be all that is left of an attach whose rollback was interrupted.
         netns_names.unbind(container.id, container.netns.identity)
     except Exception as error:
         problem = describe(error)
@@ -254,11 +254,11 @@ def _take_down(container: "Container", settings: "Settings", log: "Log") -> str:
 
 
 class _Guardian:
-    """A process that takes down the networks, and the command, once this one has been killed."""
+    """A process that kills the command and takes the networks down if this process is killed."""
 
     def __init__(self, container: "Container", settings: "Settings", log: "Log", command: int) -> None:
         end, self._held = os.pipe()
-        # Plugins that are executables hold it too: whoever kills us leaves them at work for a moment.
+        # Plugins that are executables hold it, too: if this process is killed, they run on for a moment.
         os.set_inheritable(self._held, True)
         self._pid = os.fork()
         if self._pid:
@@ -267,10 +267,10 @@ class _Guardian:
         try:
             signals.ignore_interrupts()
             os.close(self._held)
-            from cnihook.lean import apart  # the caller goes on meanwhile
+            from cnihook.lean import apart  # the parent goes on at the same time
 
             apart.leave_caller(end, command, container.netns.fd)
-            os.read(end, 1)  # nobody writes: this is the end of the last who could
+            os.read(end, 1)  # no process writes to it: this is the end of the last one that could
             try:
                 _signal.pidfd_send_signal(command, signals.SIGKILL)
             except ProcessLookupError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Namespaces of `priv-net-run --netns`: one that exists and is joined, or one that stays under its name."""
+"""Namespaces of `priv-net-run --netns`: an existing one that is joined, or a new one that is kept."""
 
 import os
 
@@ -15,10 +15,10 @@ from cnihook.spec.result import DNS
 
 
 class Named:
-    """What NAME or PATH stands for.  `joined` is the namespace that exists; None if it is to be made.
+    """The namespace of NAME or PATH.  `joined`: the existing namespace; None if a new one is to be made.
 
-    One that is made has its name for a container ID, and no process whose end would be its own: so gc
-    lets it be, and `cnihook detach` takes it off.
+    The name of a new one is also its container ID.  It does not end with a process, so gc leaves it alone,
+    and `cnihook detach` detaches it.
     """
 
     def __init__(self, text: str) -> None:
@@ -34,48 +34,46 @@ class Named:
             return
         own = NetNS.current()
         if own.identity == self.joined.identity:
-            raise Refused(f"--netns {text}: the command would be in it without")
+            raise Refused(f"--netns {text}: the caller is in it already")
         own.close()
 
     def keep(self, namespace: NetNS) -> None:
-        """Give the name to a new namespace, before anything is attached: another may be at that, too."""
+        """Give the name to a new namespace, before anything is attached: another process may do the same."""
         try:
             netns_names.bind(namespace, self.name)
         except FileExistsError:
-            raise Refused(f"--netns {self.name}: somebody else has made it just now; try again") from None
+            raise Refused(f"--netns {self.name}: another process has just made it; try again") from None
 
     def servers(self) -> "list[DNS]":
-        """The name servers of the networks that the joined namespace is on."""
+        """Return the name servers of the networks that the joined namespace has."""
         assert self.joined
-        found = []
+        servers = []
         for record in cache.all_records():
             if record.process is not None and record.process.owns(self.joined):
                 result = attachment.result_of(networks.parse(record.config, record.path), record)
                 if result and result.dns:
-                    found.append(result.dns)
-        return found
+                    servers.append(result.dns)
+        return servers
 
 
 def delete(name: str, settings: Settings) -> None:
-    """Take a namespace that was kept off its networks, and its name away."""
+    """Detach a kept namespace from its networks, and remove its name."""
     if "/" in name:
-        raise Refused(f"--netns {name}: a path is somebody else's namespace")
+        raise Refused(f"--netns {name}: --delete takes a name, not a path")
     check_container_id(name)
     records = cache.of_container(name)
     if not records:
         if os.path.exists(netns.named(name)):
-            why = f"on no network of ours; `ip netns delete {name}` removes it"
+            why = f"cnihook has no network in it; `ip netns delete {name}` removes it"
         else:
             why = f"there is no such namespace in {netns.NAMES}"
         raise Refused(f"--netns {name}: {why}")
     _refuse_if_it_runs(name)
     log = Log(name)
-    detach.down(name, settings, log)  # its name goes with the last network
+    detach.down(name, settings, log)  # removes the name with the last network
     log.close()
 
 
 def _refuse_if_it_runs(name: str) -> None:
     if any(record.process and record.process.is_alive() for record in cache.of_container(name)):
-        raise Refused(
-            f"--netns {name}: that is a container, and it runs; `cnihook detach {name}` is for those"
-        )
+        raise Refused(f"--netns {name}: it is a container that runs; use `cnihook detach {name}`")

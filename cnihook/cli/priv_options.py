@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of `priv-net-run`.  Read by hand: argparse costs 8 ms, and from COMMAND on no word is ours."""
+"""The arguments of `priv-net-run`.  Not by argparse, which costs 8 ms and would read COMMAND's options."""
 
 HELP = """\
 usage: priv-net-run [OPTION]... [--] COMMAND...
        priv-net-run --netns NAME --delete
 
-Run a command in a private network namespace, attached to networks from CNI.  It has the terminal, the
-signals, the files and the environment that it would have without.  When it has ended, nothing of its
-network is left.
+Run a command in a private network namespace, attached to CNI networks.  The command has the terminal, the
+signals, the files and the environment of its caller.  When it has ended, nothing of its network is left.
 
 networks:
-  --network NAME[:IFNAME]     a network to attach, repeatable (default: all there are, as eth0, eth1, ...)
+  --network NAME[:IFNAME]     a network to attach (default: all, as eth0, eth1, ...), repeatable
   --conf-dir DIR              network configurations (default: $NETCONFPATH, else /etc/cni/net.d)
   --cni-path DIR[:DIR]...     folders whose plugins go before the built-in ones (default: $CNI_PATH)
-  --netns NAME|PATH           NAME is new: the namespace and its networks stay when the command has ended,
-                              until `priv-net-run --netns NAME --delete` or `cnihook detach NAME`.
-                              There is one (kept so, a container's, by `ip netns`): the command joins it
-                              and its networks; those of --network are added until the command ends
+  --netns NAME|PATH           a new NAME: the namespace and its networks are kept after the command's end,
+                              until `priv-net-run --netns NAME --delete` or `cnihook detach NAME`;
+                              an existing one (kept so, a container's, of `ip netns`): the command joins
+                              it and its networks; those of --network are added until the command ends
 
-what is wanted of them:
+requests:
   --ip ADDRESS                an IPv4 address
   --ip6 ADDRESS               an IPv6 address
   --mac-address ADDRESS       a MAC address
@@ -30,35 +29,42 @@ what is wanted of them:
   --dns-search DOMAIN         a domain to search, repeatable
   --dns-option OPTION         an option of resolv.conf, repeatable
   --hostname NAME             a host name
-  --add-host NAME:ADDRESS     an entry of /etc/hosts, repeatable; host-gateway is the host's address
+  --add-host NAME:ADDRESS     an entry of /etc/hosts (host-gateway: the host's address), repeatable
   --network-alias NAME        another name on the networks, repeatable
 
 the command:
-  --user NAME|UID[:GROUP]     whom it runs as (default: who called sudo, else the caller)
-  --root                      as root, also under sudo
+  --user NAME|UID[:GROUP]     its user (default: the user that called sudo, else the caller)
+  --root                      run it as root, also under sudo
   --env KEY=VALUE             a variable of its environment, repeatable
-  --timeout SECONDS           what it may take; then SIGTERM, 5 s later SIGKILL, and exit status 124
-  --pcap FILE                 write down every packet, from the first on: pcapng, as `tcpdump -r` reads it
+  --timeout SECONDS           its time limit; then SIGTERM, 5 s later SIGKILL, and exit status 124
+  --pcap FILE                 write every packet from the first one on, as pcapng, for `tcpdump -r`
   --json FD|FILE              write a line of JSON when the networks are up: id, netns, pid, networks, each
-                              with its addresses and CNI result; and at the end one with the status
+                              with its addresses and CNI result; and a line with the status at the end
   --help, --version
 
-Where no network is configured, a built-in one serves.  Without root, pasta or slirp4netns is the way out.
+If no network is configured, a built-in one is used.  Without root, pasta or slirp4netns is the uplink.
 
 In a systemd unit, sockets of socket activation are passed to the command.  Type=notify and WatchdogSec=
 need NotifyAccess=all, because the command is not the unit's main process.
 
 The command does not see the sockets of nscd, systemd-resolved and Avahi, which would answer for the host's
-network.  If the host replaces its resolv.conf or hosts, it sees those for some ms, then its own again.
+network.  If the host replaces its resolv.conf or hosts, the command sees the host's file for some ms, then
+its own again.
 
-Exit status: the command's own; 128+n if signal n ended it; 124 if its time was over; 125 if it got no
-network, 126 if it cannot be executed, 127 if there is no such command.
+The exit status is that of the command, except:
 
+  124    its time was over
+  125    it got no network
+  126    it cannot be executed
+  127    there is no such command
+  128+n  signal n ended it
+
+examples:
   priv-net-run ip addr
   priv-net-run --network mynet --network storage:data0 sh
 """
 
-# Those of oci.wants, which is imported while the command's process makes its namespace.
+# The options of oci.wants, which is imported while the command's process makes its namespace.
 _WANTS = (
     "--network", "--ip", "--ip6", "--mac-address", "--publish", "-p", "--bandwidth", "--dns", "--dns-search",
     "--dns-option", "--hostname", "--add-host", "--network-alias", "--route",
@@ -69,11 +75,11 @@ _SEE = "see `priv-net-run --help`"
 
 
 class Refused(Exception):
-    """What was asked for cannot be done."""
+    """A request that cannot be met."""
 
 
 class Options:
-    """The words of the command line.  Those from the first that is no option on are the command."""
+    """The options of the command line.  All arguments from the first operand on are the command."""
 
     def __init__(self, argv: "list[str]") -> None:
         self.answer = ""  # to --help or --version
@@ -97,10 +103,10 @@ class Options:
             if self.answer:
                 return
         if self.root and self.user:
-            raise Refused("--root and --user go ill together: --root is for --user root")
+            raise Refused("--root and --user cannot be combined: --root means --user root")
         if self.delete:
             if self.command or not self.netns:
-                raise Refused(f"--delete takes --netns NAME, and no command; {_SEE}")
+                raise Refused(f"--delete needs --netns NAME, and takes no command; {_SEE}")
         elif not self.command:
             raise Refused(f"no command given; {_SEE}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What programs read of `priv-net-run --json`: a line when the networks are up, and one at the end."""
+"""The JSON of `priv-net-run --json`: a line when the networks are up, and one at the end."""
 
 import os
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """JSON, a value a line, on a descriptor."""
+    """JSON on a descriptor, one value per line."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def networks_are_up(self, container_id: str, command: int, attached: "list[Attachment]") -> None:
-        """`command` is the process that is about to become the command."""
+        """Report the networks.  `command`: the PID of the process that is about to become the command."""
         networks = [
             {
                 "network": one.network.name,
@@ -27,7 +27,7 @@ class Report:
             }
             for one in attached
         ]
-        netns = f"/proc/{command}/ns/net"  # where everybody finds it who finds the command
+        netns = f"/proc/{command}/ns/net"  # visible to each process that sees the command
         self._write({"id": container_id, "netns": netns, "pid": command, "networks": networks})
 
     def command_ended(self, status: int) -> None:

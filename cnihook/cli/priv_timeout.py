@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command may take, for `priv-net-run --timeout`."""
+"""The time limit of a command, for `priv-net-run --timeout`."""
 
 import _signal
 import os
@@ -8,15 +8,15 @@ import time
 from cnihook.lean.signals import SIGKILL, SIGTERM
 from cnihook.linux import netns
 
-STATUS = 124  # as of timeout(1)
+STATUS = 124  # like timeout(1)
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
 class Limit:
-    """From now on.  When it is over, the command is ended, and all that runs in its namespace.
+    """A time limit from now on.  At its end, the command and all processes of its namespace are ended.
 
-    All, because a shell that is ended leaves what it waits for.  In a namespace that others have, too, it is
-    the command alone.
+    All, because a shell that is ended leaves its children behind.  In a namespace with other processes, only
+    the command is ended.
     """
 
     def __init__(self, seconds: float, command: int, namespace: "tuple[int, int] | None") -> None:
@@ -29,14 +29,14 @@ class Limit:
         return max(self._next - time.monotonic(), 0)
 
     def act(self) -> None:
-        """The time is over: SIGTERM at first, then SIGKILL, again and again."""
+        """End the processes: send SIGTERM at first, then SIGKILL, again and again."""
         signum = SIGKILL if self.is_over else SIGTERM
         self.is_over = True
         self._next = time.monotonic() + _GRACE
-        found = netns.processes(self._namespace) if self._namespace else []
-        for pid in {self._command, *found}:
+        pids = netns.processes(self._namespace) if self._namespace else []
+        for pid in {self._command, *pids}:
             try:
                 os.kill(pid, signum)
-                os.kill(pid, _signal.SIGCONT)  # a process that is stopped would not hear of it
+                os.kill(pid, _signal.SIGCONT)  # a stopped process gets SIGTERM only then
             except ProcessLookupError:
                 pass

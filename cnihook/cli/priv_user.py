@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whom a command of `priv-net-run` runs as, when that is not root: who called sudo, or another."""
+"""The user of a command of `priv-net-run`, if not root: the user that called sudo, or another."""
 
 import os
 import pwd
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class User:
-    """A user with groups, and what the environment says of him."""
+    """A user with groups, and the environment variables that describe the user."""
 
     __slots__ = ("gid", "groups", "home", "name", "uid")
 
@@ -28,7 +28,7 @@ class User:
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name}
 
     def become(self) -> None:
-        """For this process, and for good: root's capabilities go with the number.  Raises Refused."""
+        """Make this process the user's, for good: root's capabilities end with UID 0.  Raises Refused."""
         try:
             os.setgroups(self.groups)
             os.setresgid(self.gid, self.gid, self.gid)
@@ -38,27 +38,27 @@ class User:
 
 
 def who_called_sudo(variables: "Mapping[str, str]") -> "User | None":
-    """None for root, who may call it as well."""
+    """Return the user that called sudo; None if that is root."""
     uid, gid = variables["SUDO_UID"], variables.get("SUDO_GID", "")
     if not (uid.isdecimal() and (gid.isdecimal() or not gid)):
         raise Refused(
-            f"SUDO_UID={uid!r}, SUDO_GID={gid!r}: no numbers; --user NAME or --root says whom to be"
+            f"SUDO_UID={uid!r}, SUDO_GID={gid!r}: not numbers; choose the user by --user NAME or --root"
         )
     return _of_number(int(uid), int(gid) if gid else None) if int(uid) else None
 
 
 def parse(text: str) -> User:
-    """NAME or UID; then :GROUP, a name or a number, which stands for all of the user's groups."""
+    """Return the user of NAME or UID.  :GROUP, a name or a number, replaces all groups of the user."""
     name, colon, group = text.partition(":")
     gid = _group(group) if colon else None
     if name.isdecimal():
         user = _of_number(int(name), gid)
     else:
         try:
-            known = pwd.getpwnam(name)
+            entry = pwd.getpwnam(name)
         except KeyError:
             raise Refused(f"--user {text}: there is no user {name!r}") from None
-        user = _known(known, known.pw_gid if gid is None else gid)
+        user = _known(entry, entry.pw_gid if gid is None else gid)
     if gid is not None:
         user.groups = [gid]
     return user
@@ -66,19 +66,19 @@ def parse(text: str) -> User:
 
 def _of_number(uid: int, gid: "int | None") -> User:
     try:
-        known = pwd.getpwuid(uid)
+        entry = pwd.getpwuid(uid)
     except (KeyError, OverflowError):
         if gid is None:
             raise Refused(
                 f"user {uid} has no name here, and so no group; --user {uid}:GID gives one"
             ) from None
         return User(uid, gid, str(uid), "/", [gid])
-    return _known(known, known.pw_gid if gid is None else gid)
+    return _known(entry, entry.pw_gid if gid is None else gid)
 
 
-def _known(known: pwd.struct_passwd, gid: int) -> User:
-    groups = os.getgrouplist(known.pw_name, gid)
-    return User(known.pw_uid, gid, known.pw_name, known.pw_dir, groups)
+def _known(entry: pwd.struct_passwd, gid: int) -> User:
+    groups = os.getgrouplist(entry.pw_name, gid)
+    return User(entry.pw_uid, gid, entry.pw_name, entry.pw_dir, groups)
 
 
 def _group(text: str) -> int:

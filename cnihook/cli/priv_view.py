@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the command of `priv-net-run` finds where names are looked up: its own /etc/resolv.conf and /etc/hosts,
-and none of the sockets by which daemons of the host answer for the host's network.
+The files that the command of `priv-net-run` uses for names: its own /etc/resolv.conf and /etc/hosts, and
+none of the sockets by which daemons of the host answer for the host's network.
 
-These are mounts that the command alone sees.  The kernel removes a mount, in every mount namespace, once
-another process renames a file over what it is on, or removes that.  Programs replace resolv.conf so, and a
-daemon that starts again makes a new folder.  So the folders are watched while the command runs, and a
-mount that is lost is made again: for a few milliseconds the command sees what is the host's.
+These are mounts that only the command sees.  The kernel removes a mount, in every mount namespace, if
+another process renames a file over its mount point, or removes the mount point.  Programs replace
+resolv.conf so, and a daemon that restarts makes a new folder.  So the folders are watched while the command
+runs, and a lost mount is made again: for a few milliseconds the command sees the host's file.
 
 Rejected: a tmpfs of links over all of /etc loses what the command writes there; so does an overlay.  inotify
 takes 8 ms to close and has 128 instances for each user; the kernel's older F_NOTIFY takes 0.01 ms.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Identity = tuple[int, int]  # device and inode
 
-_KEPT = ("resolv.conf", "stub-resolv.conf")  # of such a folder: what other programs may read there
+_KEPT = ("resolv.conf", "stub-resolv.conf")  # files of such a folder that other programs may read
 _MOST = 1 << 16  # bytes of such a file
 _MOST_LINKS = 8  # from resolv.conf to the file
 _PATIENCE = 10_000  # ms for the command's process to become the command
@@ -31,14 +31,14 @@ _CHANGES = fcntl.DN_MULTISHOT | fcntl.DN_CREATE | fcntl.DN_DELETE | fcntl.DN_REN
 
 
 class View:
-    """`files` are path: text, `folders` those of sockets, which may be missing."""
+    """The mounts.  `files`: path and text.  `folders`: those of sockets, which may be missing."""
 
     def __init__(self, files: "dict[str, str]", folders: "tuple[str, ...]") -> None:
         self.files = files
         self.folders = folders
 
     def put(self, complain: "Callable[[str], None]", lost: "dict[str, Identity] | None" = None) -> None:
-        """Mount it for this process.  With `lost`, only what is the host's again: path, and its identity."""
+        """Mount it for this process.  With `lost`, only where the host's file is visible: path, identity."""
         covered = set()
         for folder in self.folders:
             if os.path.isdir(folder):
@@ -58,11 +58,11 @@ class View:
         return [f"{folder}/{name}" for folder in self.folders for name in _KEPT]
 
     def renew_copies(self, texts: "dict[str, str]", host: "dict[str, Identity]") -> None:
-        """Have the files of the folders as the host has them now: path, and text."""
+        """Write the host's present files of the folders into their copies.  `texts`: path and text."""
         own = [os.path.realpath(path) for path in self.files]
         for path, text in texts.items():
             folder = os.path.dirname(path)
-            # Only on top of the host's folder, which has another identity.
+            # Only into the folder that covers the host's: it has another identity.
             if os.path.realpath(path) not in own and folder in host and not _is_lost(folder, host):
                 # By a rename, because a program that reads at this moment would find an empty file.
                 new = f"{folder}/.{os.path.basename(path)}.new"
@@ -92,15 +92,15 @@ def _is_lost(path: str, lost: "dict[str, Identity] | None") -> bool:
     try:
         status = os.stat(path)
     except OSError:
-        return False  # nothing to be mounted on; a later change brings us here again
+        return False  # there is no mount point; a later change leads here again
     return lost.get(path) == (status.st_dev, status.st_ino)
 
 
 class Watch:
-    """A look at the host's files while the command runs.  Each change of a folder sends SIGIO."""
+    """A watch on the host's files while the command runs.  Each change of a folder sends SIGIO."""
 
     def __init__(self, view: View, command: int, ready: int, complain: "Callable[[str], None]") -> None:
-        """`ready` is closed at its other end once the command's process has its mounts."""
+        """Start to watch.  The other end of `ready` is closed once the command's process has its mounts."""
         self._view = view
         self._command = command
         self._ready = ready
@@ -112,13 +112,13 @@ class Watch:
         self._look()
 
     def renew(self) -> None:
-        """Mount again what the command has lost, if that is why the signal came."""
+        """Mount again what the command has lost, if that caused the signal."""
         before = self._seen
         try:
             self._look()
             if self._seen == before:
                 return
-            child = os.fork()  # since what enters a mount namespace does not come back as easily
+            child = os.fork()  # a process that enters a mount namespace cannot easily leave it
         except OSError as error:  # the command runs on
             self._complain(f"the host's files are not watched: {error.strerror}")
             return
@@ -152,7 +152,7 @@ class Watch:
     def _enter(self) -> None:
         import select
 
-        # Before that it may be in the host's mount namespace, which is not to be changed.
+        # Before that, it may be in the host's mount namespace, which must not be changed.
         waiting = select.poll()
         waiting.register(self._ready, select.POLLIN)
         if not waiting.poll(_PATIENCE) or os.read(self._ready, 1):
@@ -164,7 +164,7 @@ class Watch:
         os.chroot(".")
 
     def _look(self) -> None:
-        """Watch all folders that a path leads through, and note which files are at the ends."""
+        """Watch all folders that a path leads through, and note the identity of each file at an end."""
         for fd in self._folders:
             os.close(fd)
         self._folders = []
@@ -177,10 +177,10 @@ class Watch:
                     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 except OSError:
                     continue
-                self._seen[path] = status.st_dev, status.st_ino  # in the end, of the file
+                self._seen[path] = status.st_dev, status.st_ino  # after the last step: of the file
 
     def _steps(self, path: str) -> "Iterator[tuple[int, str]]":
-        """(descriptor of its folder, name) of a path, and of each link that it leads to."""
+        """Yield (descriptor of the folder, name) of a path, and of each link that it leads to."""
         for _ in range(_MOST_LINKS):
             parent, name = os.path.split(path)
             try:

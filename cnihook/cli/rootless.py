@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-`priv-net-run` for an ordinary user: it is root in namespaces of its own, and pasta or slirp4netns stands in
-for the uplink that no user may have.
+`priv-net-run` for an ordinary user: it is root in namespaces of its own, and pasta or slirp4netns replaces
+the uplink, which needs privilege.
 
-The networks are attached in there as root attaches them on the host, so that every plugin works; what they
-make goes with the last process.  The outer namespaces:
+The networks are attached in there as root attaches them on the host, so that every plugin works.  What they
+make is removed with the last process.  The outer namespaces:
 
-    user       the caller is root, and nobody else exists
-    network    plays the host: bridges, rules; a tap device leads out
-    mount      for the command, the host's; for us, with folders for state that we can write to
+    user       the caller is root, and there is no other user
+    network    plays the host: bridges, rules; a tap device is the uplink
+    mount      for the command, the host's; for this process, with writable folders for state
 """
 
 import os
@@ -23,15 +23,15 @@ TUN = "/dev/net/tun"
 _NAMESPACES = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWNET
 _PATIENCE = 10.0  # seconds
 _STATE = ("/run", "/var/lib/cni")
-_FOR_RESOLVERS = "systemd"  # of /run: the name servers behind systemd-resolved's own
+_FOR_RESOLVERS = "systemd"  # in /run: has the name servers behind systemd-resolved's own
 
-# What an administrator may have set: the setting, by which value it forbids, by which it allows.
+# Settings of an administrator: the path, the forbidding value, an allowing value.
 _SWITCHES = (("kernel/unprivileged_userns_clone", "0", "1"), ("user/max_user_namespaces", "0", "10000"))
-_APPARMOR = ("kernel/apparmor_restrict_unprivileged_userns", "1", "0")  # but for programs with a profile
+_APPARMOR = ("kernel/apparmor_restrict_unprivileged_userns", "1", "0")  # programs with a profile are exempt
 
 
 class Caller:
-    """The command's user by default: who called, as himself; what is root's in here is not his."""
+    """The command's default user: the caller with their own UID, without root's rights in here."""
 
     def __init__(self) -> None:
         self._uid, self._gid = os.geteuid(), os.getegid()
@@ -42,12 +42,12 @@ class Caller:
 
 
 class Outside:
-    """The process that connects us, until end() or the end of this process, however that comes."""
+    """The process that connects this one, until end() or until this process ends in any way."""
 
     def __init__(self) -> None:
-        """Become root of an ordinary user's namespaces, and connect the one of networks; after check()."""
+        """Become root of an ordinary user's namespaces, and connect the network namespace, after check()."""
         tool = _tool()
-        self._messages = os.memfd_create("messages")  # a pipe, once full, would stop it
+        self._messages = os.memfd_create("messages")  # not a pipe: once full, it would stop the process
         alive, self._alive = os.pipe()
         self._pid = os.fork()
         if not self._pid:
@@ -61,7 +61,7 @@ class Outside:
         try:
             libc.unshare(_NAMESPACES)
             _map(0, uid, 0, gid)
-            # The host's mounts appear in here, ours nowhere else.
+            # Mounts of the host appear in here; mounts made in here appear nowhere else.
             libc.mount("none", "/", flags=libc.MS_SLAVE | libc.MS_REC)
         except OSError as error:
             self.end()
@@ -77,19 +77,19 @@ class Outside:
             if ended:
                 self._pid = 0
             if ended or time.monotonic() > deadline:
-                said = os.pread(self._messages, 1 << 16, 0).decode(errors="replace").strip()
+                output = os.pread(self._messages, 1 << 16, 0).decode(errors="replace").strip()
                 self.end()
                 what = "has ended" if ended else f"is not ready after {_PATIENCE:g} s"
-                raise Refused(one_line(f"no way out: {name} {what}: {said or 'it does not say why'}"))
+                raise Refused(one_line(f"no way out: {name} {what}: {output or 'it does not say why'}"))
             time.sleep(0.002)
 
     def hide_state(self) -> None:
-        """Give us folders to keep state in.  Once the command's process is there, which has the host's."""
+        """Mount folders for state.  Call it after the command's process is made, which keeps the host's."""
         libc.unshare(libc.CLONE_NEWNS)
         run = os.open("/run", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for folder in _STATE:
             if not os.path.isdir(folder):
-                # It cannot be made in root's folder: then that one goes, for us.
+                # It cannot be made in root's folder, so that folder is covered for this process.
                 _cover(os.path.dirname(folder))
                 os.mkdir(folder)
             _cover(folder)
@@ -107,19 +107,19 @@ class Outside:
 
 
 def check(options: Options) -> None:
-    """Raises Refused if it cannot be, with all that is missing, and how to have it."""
+    """Raise Refused if it is not possible, with all that is missing, and how to get it."""
     for option, wanted in (("--user", options.user), ("--netns", options.netns)):
         if wanted:
-            raise Refused(f"{option} takes root; try `sudo priv-net-run ...`")
-    # By pasta of 2023 only the host itself would reach them, on its loopback.
+            raise Refused(f"{option} needs root; try `sudo priv-net-run ...`")
+    # With pasta of 2023, only the host itself would reach them, on its loopback.
     if any(option in ("--publish", "-p") for option, _ in options.wants):
-        raise Refused("--publish takes root: nobody reaches the ports of an ordinary user's namespace")
+        raise Refused("--publish needs root: the ports of an ordinary user's namespace cannot be reached")
     missing = []
     for switch in _SWITCHES:
         if hint := _if_forbidden(switch):
             missing.append(f"user namespaces ({hint})")
     try:
-        # Looked at before, since pasta, where it cannot open it, would wait for ever.
+        # Checked first, because pasta would wait for ever if it cannot open it.
         os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         remedy = "modprobe tun" if isinstance(error, FileNotFoundError) else f"chmod 666 {TUN}"
@@ -134,11 +134,11 @@ def check(options: Options) -> None:
 
 
 def _refusal(missing: "list[str]") -> Refused:
-    return Refused(f"without root it takes {' and '.join(missing)}; or try `sudo priv-net-run ...`")
+    return Refused(f"without root, this needs {' and '.join(missing)}; or try `sudo priv-net-run ...`")
 
 
 def _if_forbidden(switch: "tuple[str, str, str]") -> str:
-    """How to allow it; empty where this setting does not forbid it."""
+    """Return the command that allows it; empty if this setting does not forbid it."""
     path, forbidding, allowing = switch
     if _read(f"/proc/sys/{path}") != forbidding:
         return ""
@@ -146,14 +146,14 @@ def _if_forbidden(switch: "tuple[str, str, str]") -> str:
 
 
 def _tool() -> "list[str]":
-    """What connects a namespace: its name, its file, its arguments.  Empty if there is none."""
-    of_ours = f"/proc/{os.getpid()}/ns"
+    """Return the program that connects a namespace: name, file, arguments.  Empty if there is none."""
+    own_namespaces = f"/proc/{os.getpid()}/ns"
     pasta = ["--config-net", "--foreground", "--quiet", *"-t none -u none -T none -U none".split()]
-    # Neither may lead to the host's loopback, which a private network does not reach either.
-    pasta += ["--no-map-gw", "--netns", f"{of_ours}/net", "--userns", f"{of_ours}/user"]
+    # Neither may lead to the host's loopback: a private network does not reach it either.
+    pasta += ["--no-map-gw", "--netns", f"{own_namespaces}/net", "--userns", f"{own_namespaces}/user"]
     slirp = ["--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path"]
-    slirp += [f"--userns-path={of_ours}/user", f"{of_ours}/net", "tap0"]
-    found = []
+    slirp += [f"--userns-path={own_namespaces}/user", f"{own_namespaces}/net", "tap0"]
+    tool = []
     for name, arguments in (("pasta", pasta), ("slirp4netns", slirp)):
         try:
             program = command.find(name, f"{os.environ.get('PATH', os.defpath)}:/usr/bin:/usr/local/bin")
@@ -162,12 +162,12 @@ def _tool() -> "list[str]":
         # pasta copies the host's address and route, IPv6 too; without a default route it does not start.
         if name == "slirp4netns" or has_default_route():
             return [name, program, *arguments]
-        found = [name]
-    return found
+        tool = [name]
+    return tool
 
 
 def _keep_connected(tool: "list[str]", alive: int, messages: int) -> None:
-    """Run it from the first byte that comes by `alive` until nobody is at its other end."""
+    """Run it from the first byte on `alive` until the other end of `alive` is closed."""
     if not os.read(alive, 1):
         return
     name, program, *arguments = tool
@@ -187,12 +187,12 @@ def _keep_connected(tool: "list[str]", alive: int, messages: int) -> None:
     waiting.register(alive, 0)
     waiting.register(pidfd, select.POLLIN)
     waiting.poll()
-    os.kill(pid, signals.SIGKILL)  # pasta takes no other while it starts; it keeps nothing
+    os.kill(pid, signals.SIGKILL)  # pasta ignores other signals while it starts; it has no state
     os.waitpid(pid, 0)
 
 
 def has_default_route() -> bool:
-    """Whether this network namespace has a way out."""
+    """Return True if this network namespace has a default route."""
     with open("/proc/thread-self/net/route") as file:
         for line in file:
             fields = line.split()
@@ -203,9 +203,9 @@ def has_default_route() -> bool:
 
 
 def _map(uid: int, outer_uid: int, gid: int, outer_gid: int) -> None:
-    """The one user and the one group that there are in this process's new user namespace."""
+    """Map the one user and the one group of this process's new user namespace."""
     for name, text in (
-        ("setgroups", "deny"),  # or the kernel would not take the second
+        ("setgroups", "deny"),  # the kernel requires it for gid_map
         ("gid_map", f"{gid} {outer_gid} 1"),
         ("uid_map", f"{uid} {outer_uid} 1"),
     ):
