@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is attached, as the records have it, for the commands that show it.  Needs nothing but a checkout."""
+"""Attachments as the records describe them, for the commands that show them.  No other package is needed."""
 
 import os
 import time
@@ -21,9 +21,11 @@ ATTACHED, ATTACHING, DEAD, RETRY = "attached", "attaching", "dead", "retry"
 COLOURS = {ATTACHED: "green", ATTACHING: "cyan", DEAD: "red", RETRY: "yellow"}
 
 STATES = """\
-The states: attached; attaching, at this moment; dead, where the container has ended and nobody detached it,
-which `cnihook gc` does; retry, where its attaching was cut short, which the container's next start takes
-back, or `cnihook detach ID`.
+states:
+  attached   the attachment is complete
+  attaching  it is being set up at this moment
+  dead       the container has ended without a detach; `cnihook gc` releases it
+  retry      it was interrupted; `cnihook detach ID` or the next start undoes it
 """
 
 
@@ -39,7 +41,7 @@ class Attached:
         self.alive = _is_alive(record)
         self.state = _state(record, self.alive)
         self.since = _written(record)
-        self.conf = _network(record)  # None where the record's configuration cannot be read
+        self.conf = _network(record)  # None if the record's configuration cannot be read
         self.result = _result(record, self.conf)
         self.addresses = [str(ip.net) for ip in self.result.ips]
         self.ports = [_port(one) for one in _mappings(record)]
@@ -47,7 +49,7 @@ class Attached:
 
     @property
     def shown(self) -> str:
-        """The name for a person to read: the pod's, whose ID is 64 digits, else the ID."""
+        """The name to show: the pod's, because a pod's ID is 64 digits; else the container ID."""
         return self.pod or self.container
 
     @property
@@ -72,27 +74,27 @@ class Attached:
 
 
 def load() -> "list[Attached]":
-    """All attachments: by container, those of one in their order.  Raises OSError, for want of privilege."""
-    found = [Attached(record) for record in cache.all_records(unreadable=[])]
-    return sorted(found, key=lambda one: (one.container, one.record.sequence))
+    """Return all attachments, by container and in order of attachment.  Raises OSError without privilege."""
+    attachments = [Attached(record) for record in cache.all_records(unreadable=[])]
+    return sorted(attachments, key=lambda one: (one.container, one.record.sequence))
 
 
 def of_container(container_id: str) -> "list[Attached]":
-    """Raises CniError for a container that nothing is on record of."""
-    found = [Attached(record) for record in cache.of_container(container_id)]
-    if not found:
+    """Return a container's attachments.  Raises CniError if none is on record."""
+    attachments = [Attached(record) for record in cache.of_container(container_id)]
+    if not attachments:
         others = sorted({record.container_id for record in cache.all_records()})
         shown = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
         raise CniError(
             UNKNOWN_CONTAINER,
             f"no network of container {container_id} is on record",
-            f"there are those of {shown}" if others else "there is none of any container",
+            f"containers on record: {shown}" if others else "no container is on record",
         )
-    return found
+    return attachments
 
 
 def complain_of_damaged() -> bool:
-    """A line on stderr for each file that is no record.  Returns whether there is any."""
+    """Print a line on stderr for each file that is not a record.  Return True if there is any."""
     damaged: list[Damaged] = []
     unreadable: list[OSError] = []
     cache.all_records(damaged=damaged, unreadable=unreadable)
@@ -102,7 +104,7 @@ def complain_of_damaged() -> bool:
 
 
 def span(seconds: float) -> str:
-    """A time in one word: 12s, 5m, 3h, 2d."""
+    """Return a duration in its largest unit: 12s, 5m, 3h, 2d."""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:
             return f"{int(seconds // length)}{unit}"
@@ -151,12 +153,12 @@ def _pod(record: Record) -> str:
 
 
 def _mappings(record: Record) -> "list[dict[str, Any]]":
-    found = record.capability_args.get("portMappings")
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    mappings = record.capability_args.get("portMappings")
+    return [one for one in mappings if isinstance(one, dict)] if isinstance(mappings, list) else []
 
 
 def _port(mapping: "dict[str, Any]") -> str:
-    """As `docker ps` has it: 8080->80/tcp, 127.0.0.1:8080->80/tcp."""
+    """Return a published port as `docker ps` prints it: 8080->80/tcp, 127.0.0.1:8080->80/tcp."""
     host = str(mapping.get("hostIP") or "")
     if host:
         host = f"[{host}]:" if ":" in host else f"{host}:"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook check: whether attachments are as they were set up."""
+"""cnihook check: compare attachments with what was set up."""
 
 import argparse
 
@@ -18,60 +18,69 @@ from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.names import check_container_id
 
 DESCRIPTION = """\
-Have every plugin of a network compare what is there with what it set up, as `cnitool check` does.  Says
-nothing if all is as it was; else the first difference, and exit code 1.
+Have every plugin of a network compare the present state with what it set up, as `cnitool check` does.
+Prints nothing if they are equal; otherwise the first difference, with exit code 1.
 
-With --container or --all, all attachments of one container, or of every container, a line for each.  Made
-for monitoring, the exit code is then 0 if all is well, 1 if anything is different, else 2 if anything could
-not be looked at: without the privilege, in a record that is damaged, or because another runtime attached it,
-with other plugins than those of cnihook or CNI_PATH.
+With --container or --all, check all attachments of one container, or of every container.  Prints a line for
+each.  The exit code is for monitoring.
+"""
+
+EPILOG = f"""\
+{target.ENVIRONMENT}
+exit codes with --container or --all:
+  0  no difference
+  1  a difference
+  2  no difference, but not everything could be checked
+
+The causes of code 2: privilege is missing, a record is damaged, or another runtime attached the container
+with plugins that are neither those of cnihook nor in CNI_PATH.
 """
 
 _WELL, _DIFFERENT, _UNKNOWN = "well", "different", "unknown"
 _CODES = {_WELL: 0, _DIFFERENT: 1, _UNKNOWN: 2}
-_PATIENCE = 5.0  # seconds to wait for who is at work on a container
+_PATIENCE = 5.0  # seconds to wait for another operation on the container
 
 
 def parser() -> Parser:
-    made = Parser("check", DESCRIPTION, target.ENVIRONMENT)
-    target.add_arguments(made, namespace="NETNS")
-    target.add_attachment(made)
-    which = made.add_mutually_exclusive_group()
+    parser = Parser("check", DESCRIPTION, EPILOG)
+    target.add_arguments(parser, namespace="NETNS")
+    target.add_attachment(parser)
+    which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--container",
         metavar="ID",
         type=arguments.checked(check_container_id),
-        help="all attachments of this container, from the record",
+        help="check all attachments of this container, from the records",
     )
-    which.add_argument("--all", action="store_true", help="all attachments of all containers")
-    return made
+    which.add_argument("--all", action="store_true", help="check all attachments of all containers")
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    made = parser()
-    found = made.parse_args(argv)
-    if found.container or found.all:
-        if found.network or found.network_config or found.container_id:
-            made.error("--container and --all take neither NETWORK nor --container-id")
-        return _of_many(found)
+    usage = parser()
+    options = usage.parse_args(argv)
+    if options.container or options.all:
+        if options.network or options.network_config or options.container_id:
+            usage.error("--container and --all take neither NETWORK nor --container-id")
+        return _of_many(options)
 
     def work() -> None:
-        wanted = Target(found, needs_namespace=True)
-        wanted.cni.check(wanted.network_or_name(), wanted.container_id, wanted.ifname)
+        operands = Target(options, needs_namespace=True)
+        operands.cni.check(operands.network_or_name(), operands.container_id, operands.ifname)
 
-    return target.run("check", found, work)
+    return target.run("check", options, work)
 
 
-def _of_many(found: argparse.Namespace) -> int:
+def _of_many(options: argparse.Namespace) -> int:
     outcome = [_UNKNOWN]
 
     def work() -> None:
-        listed = attached.of_container(found.container) if found.container else attached.load()
-        reports = [_report(one, found) for one in listed]
+        listed = attached.of_container(options.container) if options.container else attached.load()
+        reports = [_report(one, options) for one in listed]
         reports += [
-            {"record": path, "state": _UNKNOWN, "why": "is damaged"} for path in _damaged(found.container)
+            {"record": path, "state": _UNKNOWN, "why": "is damaged"} for path in _damaged(options.container)
         ]
-        if found.json:
+        if options.json:
             arguments.print_json(reports)
         else:
             for report in reports:
@@ -87,24 +96,24 @@ def _damaged(container: "str | None") -> "list[str]":
     return [one.path for one in cache.damaged() if f"-{container or ''}" in one.path]
 
 
-def _report(one: Attached, found: argparse.Namespace) -> "dict[str, str]":
+def _report(one: Attached, options: argparse.Namespace) -> "dict[str, str]":
     report = {"container": one.container, "network": one.network, "ifname": one.ifname, "state": _WELL}
-    state, why = _difference(one, found)
+    state, why = _difference(one, options)
     return report | ({"state": state, "why": why} if why else {})
 
 
-def _difference(one: Attached, found: argparse.Namespace) -> "tuple[str, str]":
+def _difference(one: Attached, options: argparse.Namespace) -> "tuple[str, str]":
     if one.state == attached.ATTACHING:
         return _WELL, ""
     if one.state == attached.RETRY:
-        return _DIFFERENT, f"its attaching was cut short; `cnihook detach {one.container}` takes it back"
+        return _DIFFERENT, f"its attach was interrupted; `cnihook detach {one.container}` undoes it"
     if one.state == attached.DEAD:
         network = f" {one.network}" if foreign.is_foreign(one.record) else ""
         return _DIFFERENT, f"its container is gone; `cnihook gc{network}` releases it"
     if one.conf is None:
-        return _UNKNOWN, "its record holds no configuration that could be read"
-    settings = arguments.settings_of(found)
-    cni = CNI(settings.conf_folder, settings.plugin_path, timeout=found.timeout, lock_timeout=_PATIENCE)
+        return _UNKNOWN, "its record has no valid configuration"
+    settings = arguments.settings_of(options)
+    cni = CNI(settings.conf_folder, settings.plugin_path, timeout=options.timeout, lock_timeout=_PATIENCE)
     try:
         _check_plugins(one, settings)
         if not one.conf.disable_check and versions.at_least(one.conf.version, versions.SINCE["CHECK"]):
@@ -132,7 +141,7 @@ def _check_plugins(one: Attached, settings: Settings) -> None:
 
 
 def _look(one: Attached) -> None:
-    """What can be said without the plugins, where the network's version knows no CHECK, or it wants none."""
+    """Check the link and its addresses without the plugins, which cannot or must not run CHECK."""
     namespace = NetNS.open(attachment.living_path(one.record))
     try:
         link = namespace.rtnl.find_link(one.ifname)
@@ -143,7 +152,7 @@ def _look(one: Attached) -> None:
         namespace.close()
     for ip in one.result.ips:
         if ip.net not in present:
-            raise CniError(INTERNAL, f"{one.ifname} has not the address {ip.net}")
+            raise CniError(INTERNAL, f"{one.ifname} does not have the address {ip.net}")
 
 
 def _line(report: "dict[str, str]") -> str:

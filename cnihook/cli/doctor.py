@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook doctor: what is wrong on this host, why it matters, and the command that mends it."""
+"""cnihook doctor: report what is wrong on this host, why it matters, and the command that fixes it."""
 
 import os
 import sys
@@ -29,36 +29,43 @@ from cnihook.runtime import networks
 from cnihook.spec.errors import CniError
 
 DESCRIPTION = """\
-Look for what is wrong with this host's container networks: kernel, nftables, forwarding, other firewalls,
+Report what is wrong with this host's container networks: kernel, nftables, forwarding, other firewalls,
 routes, subnets, leases, records, names, hooks, bounds on annotations, configurations.  Each finding says
-what is wrong, why it matters, and the command that corrects it.  Nothing is changed without --fix.  Prints
-nothing where nothing is wrong.
+what is wrong, why it matters, and the command that corrects it.  Prints nothing if nothing is wrong.
+Nothing is changed without --fix.
 """
-EPILOG = "Exit code: 0 nothing found, 1 something, 2 could not look (or usage)."
+EPILOG = """\
+exit codes:
+  0  no finding
+  1  a finding
+  2  something could not be checked, or wrong usage
+"""
 
 Check = Callable[[Host], Iterator[Finding]]
 
 
 def parser() -> Parser:
-    made = Parser("doctor", DESCRIPTION, EPILOG)
-    made.add_argument(
-        "--fix", action="store_true", help="do what cannot hurt, and say so: gc, forwarding, names"
+    parser = Parser("doctor", DESCRIPTION, EPILOG)
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="apply the safe corrections (gc, forwarding, names), and print them",
     )
-    made.add_argument(
+    parser.add_argument(
         "-v",
         "--verbose",
         action="store_true",
-        help="also what is no fault: traps of runtimes, what the kernel lacks and nobody needs",
+        help="report also what is not a fault: pitfalls of runtimes, kernel features that are not in use",
     )
-    made.add_argument("--json", action="store_true", help="the findings as a list of JSON objects")
-    made.add_conf_folder()
-    made.add_plugin_folders()
-    return made
+    parser.add_argument("--json", action="store_true", help="print the findings as a list of JSON objects")
+    parser.add_conf_folder()
+    parser.add_plugin_folders()
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
-    settings = arguments.settings_of(found)
+    options = parser().parse_args(argv)
+    settings = arguments.settings_of(options)
     if os.geteuid() != 0:
         complain("doctor: only root can look at all of it")
         return 2
@@ -70,7 +77,7 @@ def main(argv: list[str]) -> int:
         findings.clear()
         outcome = 0
         host = Host(settings)
-        for name, check in _checks(found.verbose).items():
+        for name, check in _checks(options.verbose).items():
             try:
                 findings.extend(check(host))
             except (OSError, CniError) as error:
@@ -80,13 +87,13 @@ def main(argv: list[str]) -> int:
     def work() -> None:
         look()
         fixable = [finding for finding in findings if finding.fix]
-        if found.fix and fixable:
+        if options.fix and fixable:
             _fix(fixable)
             look()
 
     code = arguments.work("doctor", work)
-    shown = [finding for finding in findings if found.verbose or not finding.note]
-    if found.json:
+    shown = [finding for finding in findings if options.verbose or not finding.note]
+    if options.json:
         arguments.print_json([finding.to_json() for finding in shown])
     else:
         _show(shown)
@@ -96,7 +103,7 @@ def main(argv: list[str]) -> int:
 
 
 def _checks(verbose: bool) -> dict[str, Check]:
-    """By what is looked at."""
+    """Return the checks by their subject."""
     checks: dict[str, Check] = {
         "the loopback link": traffic.check_loopback,  # the most urgent
         "the kernel": lambda host: kernel.check(host, verbose),
@@ -135,7 +142,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
 def _check_configurations(host: Host) -> Iterator[Finding]:
     files = dict.fromkeys(
         networks.file_names(host.settings.conf_folder),
-        "no container gets this network, or not as it is meant",
+        "no container gets this network, or not as intended",
     )
     files |= dict.fromkeys(validate.bounds_files(), "no container that has annotations is attached")
     for path, why in files.items():
@@ -149,13 +156,13 @@ def _check_configurations(host: Host) -> Iterator[Finding]:
 
 
 def _fix(findings: list[Finding]) -> None:
-    done = set()
+    remedies = set()
     for finding in findings:
         what = printable(f"fixing {finding.kind}: {finding.what}: {finding.remedy}")
         print(what, file=sys.stderr, flush=True)
-        if finding.remedy in done or not finding.fix:
+        if finding.remedy in remedies or not finding.fix:
             continue
-        done.add(finding.remedy)
+        remedies.add(finding.remedy)
         try:
             finding.fix()
         except (OSError, CniError) as error:
@@ -163,7 +170,7 @@ def _fix(findings: list[Finding]) -> None:
 
 
 def _show(findings: list[Finding]) -> None:
-    """A line for each; on a terminal three, for a person to read."""
+    """Print a line for each finding; on a terminal three."""
     if not sys.stdout.isatty():
         for finding in findings:
             kind = f"note {finding.kind}" if finding.note else finding.kind

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook graph: a picture of a host's networks."""
+"""cnihook graph: draw the networks of this host."""
 
 import os
 import shutil
@@ -13,9 +13,15 @@ from cnihook.settings import Settings
 from cnihook.spec.errors import PLUGIN_NOT_AVAILABLE, CniError
 
 DESCRIPTION = """\
-Draw the networks of this host: the way out, bridges, containers, addresses, published ports.  A tree in the
-terminal; in a file an SVG, a PNG, an HTML page that needs nothing else (search, details), or what Graphviz
-(DOT) and Mermaid draw, by the file's ending: .svg .png .html .dot .mmd .json .txt
+Draw the networks of this host: uplinks, bridges, containers, addresses, published ports.
+
+Without FILE, prints a tree.  With FILE, its ending chooses the format:
+
+  .svg .png   a drawing
+  .html       one page with search and details, which needs no other file
+  .dot .mmd   the input of Graphviz or Mermaid
+  .json       all values
+  .txt        the tree
 """
 
 _ENDINGS = {
@@ -25,28 +31,28 @@ _ENDINGS = {
 
 
 def parser() -> Parser:
-    made = Parser("graph", DESCRIPTION)
-    made.add_argument("-o", "--output", metavar="FILE", help="write it to a file")
+    parser = Parser("graph", DESCRIPTION)
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to this file")
     forms = list(dict.fromkeys(_ENDINGS.values()))
-    made.add_argument("--format", choices=forms, help="(default: by FILE's ending, else text)")
-    made.add_conf_folder()
-    return made
+    parser.add_argument("--format", choices=forms, help="the format (default: by FILE's ending, else text)")
+    parser.add_conf_folder()
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    made = parser()
-    found = made.parse_args(argv)
-    form = found.format
+    usage = parser()
+    options = usage.parse_args(argv)
+    form = options.format
     if not form:
-        form = _ENDINGS.get(os.path.splitext(found.output)[1].lower()) if found.output else "text"
+        form = _ENDINGS.get(os.path.splitext(options.output)[1].lower()) if options.output else "text"
         if not form:
-            made.error(f"argument --output: {found.output} has none of the endings {' '.join(_ENDINGS)}")
-    if form == "png" and not found.output and terminal.is_terminal():
-        made.error("argument --format: a PNG is nothing to a terminal; --output FILE")
-    picture = take(found.conf_dir or Settings.from_environment(os.environ).conf_folder)
-    content = _drawn(picture, form, to_stdout=not found.output)
-    if found.output:
-        with open(found.output, "wb") as file:
+            usage.error(f"argument --output: {options.output} has none of the endings {' '.join(_ENDINGS)}")
+    if form == "png" and not options.output and terminal.is_terminal():
+        usage.error("argument --format: a PNG cannot be shown in a terminal; use --output FILE")
+    picture = take(options.conf_dir or Settings.from_environment(os.environ).conf_folder)
+    content = _drawn(picture, form, to_stdout=not options.output)
+    if options.output:
+        with open(options.output, "wb") as file:
             file.write(content)
     else:
         sys.stdout.flush()
@@ -77,9 +83,9 @@ def _png(svg: str) -> bytes:
         raise CniError(
             PLUGIN_NOT_AVAILABLE,
             "a PNG needs the program rsvg-convert, which is not installed",
-            "`apt-get install librsvg2-bin`; SVG and HTML need nothing",
+            "`apt-get install librsvg2-bin`; SVG and HTML do not need it",
         )
-    done = subprocess.run([program, "--zoom=2", "--format=png"], input=svg.encode(), capture_output=True)
-    if done.returncode != 0:
-        raise OSError(0, f"rsvg-convert: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
+    process = subprocess.run([program, "--zoom=2", "--format=png"], input=svg.encode(), capture_output=True)
+    if process.returncode != 0:
+        raise OSError(0, f"rsvg-convert: {process.stderr.decode(errors='replace').strip()}")
+    return process.stdout

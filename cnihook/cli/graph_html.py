@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture of networks as one page that needs nothing else: the SVG, a search, details of what is under the
-pointer.
+"""A picture of networks as one page that needs no other file: the SVG, a search, and details of what is
+under the pointer.
 """
 
 import json
@@ -134,7 +134,7 @@ document.getElementById("search").addEventListener("input", (event) => search(ev
 
 
 def _printable(value: "Any") -> "Any":
-    """With each text in it as the drawing has it."""
+    """Return `value` with each text in it as the drawing shows it."""
     if isinstance(value, dict):
         return {key: _printable(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a picture of a host's networks shows: ways out, networks, containers, and what leads where."""
+"""The content of a picture of a host's networks: uplinks, networks, containers, and their connections."""
 
 import os
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NAT, ROUTED, DIRECT, NO_WAY = "NAT", "routed", "direct", "no way out"
 
-_ON_A_LINK = ("macvlan", "ipvlan", "vlan", "host-device")  # which put containers on a link of the host
+_ON_A_LINK = ("macvlan", "ipvlan", "vlan", "host-device")  # they put containers on a link of the host
 
 
 class Uplink:
@@ -28,7 +28,7 @@ class Uplink:
 
 
 class Network:
-    """`link` is its bridge, or the host's link that its containers are on; `uplinks`: names of the links."""
+    """A network.  `link`: its bridge, or the host's link of its containers.  `uplinks`: their names."""
 
     def __init__(self, name: str, kind: str = "", link: str = "", out: str = NO_WAY) -> None:
         self.name = name
@@ -64,7 +64,7 @@ class Container:
 
     @property
     def label(self) -> str:
-        """The ID as engines show it: their 64 digits say no more than the first 12."""
+        """The pod's name, or the ID as engines show it: of 64 digits, the first 12."""
         if self.pod:
             return self.pod
         if len(self.id) == 64 and not self.id.strip("0123456789abcdef"):
@@ -73,7 +73,7 @@ class Container:
 
     @property
     def state(self) -> str:
-        """The worst of its interfaces'."""
+        """The worst state of its interfaces."""
         states = [interface.state for interface in self.interfaces]
         order = (attached.DEAD, attached.RETRY, attached.ATTACHING)
         return next((state for state in order if state in states), attached.ATTACHED)
@@ -99,26 +99,26 @@ def _count(number: int, what: str) -> str:
 
 
 def take(conf_folder: str) -> Picture:
-    """Of this host, now.  Loopback, which every container has, is left out."""
+    """Return a picture of this host, now.  Loopback, which every container has, is left out."""
     listed = attached.load()
     uplinks = _default_routes()
-    known: dict[str, Network] = {}
+    by_name: dict[str, Network] = {}
     for configured in networks.load_folder(conf_folder)[0]:
         if not configured.is_loopback:
-            known[configured.name] = _network(configured, uplinks)
+            by_name[configured.name] = _network(configured, uplinks)
     containers: dict[str, Container] = {}
     for one in listed:
         if one.conf and one.conf.is_loopback:
             continue
-        network = known.get(one.network)
+        network = by_name.get(one.network)
         if not network:
             network = _network(one.conf, uplinks) if one.conf else Network(one.network)
-            known[one.network] = network
+            by_name[one.network] = network
         container = containers.setdefault(
             one.container, Container(one.container, one.pid, attached.span(one.age), one.pod)
         )
         container.interfaces.append(_interface(one, network))
-    return Picture(os.uname().nodename, uplinks, list(known.values()), list(containers.values()))
+    return Picture(os.uname().nodename, uplinks, list(by_name.values()), list(containers.values()))
 
 
 def _interface(one: Attached, network: Network) -> Interface:
@@ -127,7 +127,7 @@ def _interface(one: Attached, network: Network) -> Interface:
         subnet = str(ip.net.network())
         if not network.subnets:
             network.subnets.append(subnet)
-        # host-local names a gateway, too, where a bridge is none, and nobody has that address.
+        # host-local returns a gateway even if the bridge is not one.  Then no interface has that address.
         if network.out != NO_WAY and ip.gateway and str(ip.gateway) not in network.gateways:
             network.gateways.append(str(ip.gateway))
     addresses = [str(ip.net.address) for ip in one.result.ips]
@@ -138,25 +138,25 @@ def _network(configured: networks.Network, uplinks: "list[Uplink]") -> Network:
     plugin = configured.plugins[0]
     conf = NetConf(plugin)
     kind = str(plugin["type"])
-    made = Network(configured.name, kind)
-    made.subnets = list(dict.fromkeys(str(one.subnet) for one in ranges.of_network(configured)))
+    network = Network(configured.name, kind)
+    network.subnets = list(dict.fromkeys(str(one.subnet) for one in ranges.of_network(configured)))
     if kind in _ON_A_LINK:
-        made.link = _text(conf, "master") or _text(conf, "device")
-        if not made.link and uplinks:
-            made.link = uplinks[0].dev  # as those plugins have it
-        made.out = DIRECT
-        made.uplinks = [made.link] if made.link else []
-        if made.link and all(uplink.dev != made.link for uplink in uplinks):
-            uplinks.append(Uplink(made.link))
-        return made
+        network.link = _text(conf, "master") or _text(conf, "device")
+        if not network.link and uplinks:
+            network.link = uplinks[0].dev  # the default of those plugins
+        network.out = DIRECT
+        network.uplinks = [network.link] if network.link else []
+        if network.link and all(uplink.dev != network.link for uplink in uplinks):
+            uplinks.append(Uplink(network.link))
+        return network
     if kind == "bridge":
-        made.link = _text(conf, "bridge") or "cni0"
+        network.link = _text(conf, "bridge") or "cni0"
     if lookup(plugin, "ipMasq") is True:
-        made.out = NAT
+        network.out = NAT
     elif kind == "ptp" or True in (lookup(plugin, "isGateway"), lookup(plugin, "isDefaultGateway")):
-        made.out = ROUTED
-    made.uplinks = [uplink.dev for uplink in uplinks if uplink.gateways] if made.out != NO_WAY else []
-    return made
+        network.out = ROUTED
+    network.uplinks = [uplink.dev for uplink in uplinks if uplink.gateways] if network.out != NO_WAY else []
+    return network
 
 
 def _text(conf: NetConf, key: str) -> str:
@@ -167,11 +167,11 @@ def _text(conf: NetConf, key: str) -> str:
 
 
 def _default_routes() -> "list[Uplink]":
-    """Read where everybody may, and without a package; see proc_net(5)."""
-    found: dict[str, Uplink] = {}
+    """Return the links with a default route.  Reading /proc/net needs no privilege and no package."""
+    uplinks: dict[str, Uplink] = {}
 
     def add(dev: str, gateway: bytes) -> None:
-        uplink = found.setdefault(dev, Uplink(dev))
+        uplink = uplinks.setdefault(dev, Uplink(dev))
         text = str(Address(gateway)) if any(gateway) else "on link"
         if text not in uplink.gateways:
             uplink.gateways.append(text)
@@ -182,7 +182,7 @@ def _default_routes() -> "list[Uplink]":
     for fields in _lines("/proc/net/ipv6_route"):
         if fields[1] == "00" and not fields[0].strip("0") and fields[9] != "lo":
             add(fields[9], bytes.fromhex(fields[4]))
-    return list(found.values())
+    return list(uplinks.values())
 
 
 def _lines(path: str) -> "list[list[str]]":
@@ -194,7 +194,7 @@ def _lines(path: str) -> "list[list[str]]":
 
 
 def details(picture: Picture) -> "dict[str, Any]":
-    """All of it, as JSON has it."""
+    """Return the whole picture, for JSON."""
     return {
         "host": picture.host,
         "uplinks": [{"dev": one.dev, "gateways": one.gateways} for one in picture.uplinks],

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A picture of networks as SVG, by a layout of our own: what leads out on the left, then the networks, one band
-each, then in each band the containers whose first network it is.
+A picture of networks as SVG, with its own layout: uplinks on the left, then the networks, one band each,
+then in each band the containers whose first network it is.
 
-A container on more networks than one has a line to each of the others.  Lines to the same network share a
-lane, as those of a bus do, so that a hundred of them are no more confusing than one.
+A container on several networks has a line to each of the others.  Lines to the same network share a lane,
+like those of a bus, so that a hundred lines are as clear as one.
 """
 
 import math
@@ -27,14 +27,14 @@ _STATES = {
 
 _MARGIN, _HEAD = 20, 54
 _OUT, _NET, _CARD = 172, 196, 208  # widths of the three kinds of boxes
-_LINKS = 92  # between ways out and networks
+_LINKS = 92  # between uplinks and networks
 _LINE, _PAD, _GAP = 15, 9, 10
 _LANE = 4
 _ASPECT = 1.5  # of width to height, about that of a screen
 _MOST_PORTS = 3
-_MANY = 60  # from so many containers on, each gets less room
+_MANY = 60  # from this number of containers on, each gets less room
 _DENSE_CARD = 138
-_LETTER, _BOLD_LETTER = 6.7, 8.3  # widths, about
+_LETTER, _BOLD_LETTER = 6.7, 8.3  # approximate widths
 
 STYLE = """\
 .page{fill:#fff} text{font:11px "DejaVu Sans",Verdana,Arial,sans-serif;fill:#334155}
@@ -46,7 +46,7 @@ STYLE = """\
 
 
 class _Line:
-    """A line of a card; one without an interface goes on with the one before."""
+    """A line of a card.  A line without an interface continues the one before."""
 
     def __init__(self, text: str, interface: "Interface | None" = None) -> None:
         self.text = text
@@ -54,7 +54,7 @@ class _Line:
 
 
 class _Card:
-    """Where there are many, a card has of each interface one address, and of the ports their numbers."""
+    """The box of a container.  A dense one has one address of each interface, and only numbers of ports."""
 
     def __init__(self, container: Container, dense: bool) -> None:
         self.container = container
@@ -105,7 +105,7 @@ def _about(network: Network) -> "list[str]":
 
 
 class _Layout:
-    """Where everything is, with so many cards beside each other."""
+    """The position of everything, with this number of cards side by side."""
 
     def __init__(self, picture: Picture, columns: int) -> None:
         self.bands = [
@@ -175,7 +175,7 @@ def _text(text: str) -> str:
 
 
 def _at(x: int, y: int, text: str, style: str = "", room: int = 0) -> str:
-    """`room`: for so many pixels; the text is cut, and the whole of it shown when pointed at."""
+    """Return a text element.  A text of more than `room` pixels is cut, and shown in full on hover."""
     shown = printable(text)
     whole = ""
     letter = _BOLD_LETTER if style == "name" else _LETTER
@@ -208,7 +208,7 @@ def _band(band: _Band, layout: _Layout) -> str:
 
 
 def _ways_out(picture: Picture, layout: _Layout) -> "tuple[list[str], int]":
-    """The boxes on the left, the lines from them, and how far down they reach."""
+    """Return the boxes on the left with the lines from them, and the height that they need."""
     parts: list[str] = []
     labels: list[str] = []  # in front of all lines
     y = _HEAD
@@ -241,7 +241,7 @@ def _ways_out(picture: Picture, layout: _Layout) -> "tuple[list[str], int]":
 
 
 def _published(picture: Picture, parts: "list[str]", y: int, room: int) -> "tuple[list[str], int]":
-    """The host's ports that lead to containers, as whoever comes from outside meets them."""
+    """Return `parts` with the list of published ports, as a client outside uses them; and the height."""
     ports = [
         (port, container)
         for container in picture.containers
@@ -267,10 +267,12 @@ def _published(picture: Picture, parts: "list[str]", y: int, room: int) -> "tupl
 
 
 def _lines(layout: _Layout) -> "list[str]":
-    """From the containers to their further networks: down a lane beside the card, along one between bands,
-    along the rail beside the networks.
+    """Return the lines from the containers to their further networks.
+
+    A line goes down a lane beside the card, along a lane between bands, and along the rail beside the
+    networks.
     """
-    found: dict[str, None] = {}  # each piece once: lanes are shared
+    parts: dict[str, None] = {}  # each part once, because lanes are shared
     for band in layout.bands:
         for card in band.cards:
             for number, each in enumerate(card.lines):
@@ -288,9 +290,9 @@ def _lines(layout: _Layout) -> "list[str]":
                 points = [(card.x, y), (beside, y), (beside, between), (rail, between), (rail, end)]
                 points.append((layout.net_x + _NET, end))
                 path = " ".join(f"{x},{y}" for x, y in points)
-                found[f'<polyline class="link" stroke="{target.colour}" points="{path}"/>'] = None
-                found[f'<circle cx="{points[-1][0]}" cy="{end}" r="4" fill="{target.colour}"/>'] = None
-    return list(found)
+                parts[f'<polyline class="link" stroke="{target.colour}" points="{path}"/>'] = None
+                parts[f'<circle cx="{points[-1][0]}" cy="{end}" r="4" fill="{target.colour}"/>'] = None
+    return list(parts)
 
 
 def _card(card: _Card, layout: _Layout) -> str:
@@ -299,11 +301,11 @@ def _card(card: _Card, layout: _Layout) -> str:
     about = [container.id, container.state]
     for one in container.interfaces:
         about.append(" ".join([one.network.name, one.ifname, *one.addresses, *one.ports]))
-    told = "\n".join(map(_text, about))
+    title = "\n".join(map(_text, about))
     parts = [
         f'<g class="container {container.state}" data-id="{_text(container.id)}"'
         f' data-search="{_text(" ".join(about))}">',
-        f"<title>{told}</title>",
+        f"<title>{title}</title>",
         f'<rect class="card" x="{x}" y="{y}" width="{card.width}" height="{card.height}" rx="6"/>',
         f'<circle cx="{x + card.width - 12}" cy="{y + _PAD + 6}" r="4" fill="{_STATES[container.state]}"/>',
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture of networks as text: a tree, and what Graphviz and Mermaid draw."""
+"""A picture of networks as text: a tree, and the input of Graphviz and Mermaid."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ _LINES = {True: ("├─ ", "└─ ", "│  ", "   "), False: ("|- ", "`- ", "|
 
 
 def tree(picture: Picture, style: Style, width: int, unicode: bool) -> "list[str]":
-    """Ways out, below each the networks that use it, below those their containers."""
+    """Return the lines of a tree: uplinks, below each its networks, below these their containers."""
     branch = _LINES[unicode]
     roots: list[tuple[str, list[Network]]] = []
     placed: set[str] = set()
@@ -64,7 +64,7 @@ def _of_network(
 
 
 def _branch(branch: "tuple[str, ...]", last: bool) -> "tuple[str, str]":
-    """(what leads to an entry, what stands before those below it)"""
+    """Return the prefix of an entry, and that of the lines below it."""
     return (branch[1], branch[3]) if last else (branch[0], branch[2])
 
 
@@ -80,7 +80,7 @@ def _uplink(uplink: Uplink) -> str:
 
 
 def _about(network: Network) -> "list[str]":
-    """What stands in a network's box, a line each."""
+    """Return the lines of a network's box."""
     gateways = [f"gateway {gateway}" for gateway in network.gateways]
     kind = f"{network.kind} {network.link}".strip()
     return [*filter(None, [network.name, kind]), *network.subnets, *gateways]
@@ -148,7 +148,7 @@ def mermaid(picture: Picture) -> str:
 
 
 def _in_mermaid(words: "list[str]") -> str:
-    """Lines of a label; its entities are those of HTML, with a # in place of the &."""
+    """Return a label of these lines.  Its entities are those of HTML, with # instead of &."""
     escaped = (
         printable(word).replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
         for word in words

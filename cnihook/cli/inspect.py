@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook inspect: what is on record of a container, beside what the kernel has of it."""
+"""cnihook inspect: show a container's records beside the state of the kernel."""
 
 import base64
 import json
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 DESCRIPTION = """\
-Show all that is on record of a container's networks, and beside it what the kernel has: links, addresses,
+Show the records of a container's networks, and beside them the state of the kernel: links, addresses,
 routes, neighbours, queueing disciplines, elements of `table inet cnihook`, and the settings that tuning
-made.  Where the two differ, a line begins with `!`.
+made.  A line that begins with `!` is a difference between the two.
 
-The kernel is asked through pyroute2, not by the code that sets networks up.
+The kernel is read through pyroute2, not by the code that sets networks up.
 """
 
 _TUNING = "/run/cni/tuning"
 
 
 def parser() -> Parser:
-    made = Parser("inspect", DESCRIPTION)
-    made.add_container()
-    made.add_argument("--json", action="store_true", help="all of it as JSON")
-    return made
+    parser = Parser("inspect", DESCRIPTION)
+    parser.add_container()
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
-    needs.package("pyroute2", "python3-pyroute2")  # before any work
-    listed = attached.of_container(found.id)
+    options = parser().parse_args(argv)
+    needs.package("pyroute2", "python3-pyroute2")  # fail before any work
+    listed = attached.of_container(options.id)
     host = View("/proc/thread-self/ns/net")
     inside: dict[str, View | str] = {}
     reports = [_report(one, host, inside) for one in listed]
-    if found.json:
-        arguments.print_json({"container": found.id, "attachments": reports})
+    if options.json:
+        arguments.print_json({"container": options.id, "attachments": reports})
     else:
         _show(reports)
     return 0
@@ -59,13 +59,13 @@ def _report(one: Attached, host: View, inside: "dict[str, View | str]") -> "Json
         try:
             inside[path] = View(path)
         except OSError as error:
-            inside[path] = f"its namespace cannot be looked at: {describe(error)}"
+            inside[path] = f"its namespace cannot be read: {describe(error)}"
     view = inside.get(path, "its namespace is gone")
     kernel: Json = {"host": {name: host.of(name) for name in _on_host(one)}}
     problem = ""
     if isinstance(view, View):
         kernel |= view.of(one.ifname)
-        for seen in kernel["host"].values():  # a bridge knows all of its containers
+        for seen in kernel["host"].values():  # a bridge has the neighbours of all its containers
             seen["neighbours"] = [each for each in seen["neighbours"] if _is_of(each, kernel["link"])]
         kernel["sysctls"] = _sysctls(one, path)
     else:
@@ -75,8 +75,12 @@ def _report(one: Attached, host: View, inside: "dict[str, View | str]") -> "Json
     except OSError as error:
         kernel["nft"] = None
         problem = problem or describe(error)
-    found = [problem] if problem else []
-    return {**_record(one), "kernel": kernel, "differences": found + differences(one, kernel, bool(problem))}
+    problems = [problem] if problem else []
+    return {
+        **_record(one),
+        "kernel": kernel,
+        "differences": problems + differences(one, kernel, bool(problem)),
+    }
 
 
 def _record(one: Attached) -> "Json":
@@ -105,13 +109,13 @@ def _on_host(one: Attached) -> "list[str]":
 
 
 def _sysctls(one: Attached, path: str) -> "list[Json]":
-    """Settings that tuning keeps a note of, with what they are now."""
+    """Return the settings that tuning keeps a note of, with their present values."""
     folders = {
         NetConf(plugin).string("dataDir") or _TUNING
         for plugin in (one.conf.plugins if one.conf else [])
         if plugin.get("type") == "tuning"
     }
-    found: list[Json] = []
+    sysctls: list[Json] = []
     namespace = NetNS.open(path)
     try:
         for folder in folders:
@@ -119,7 +123,7 @@ def _sysctls(one: Attached, path: str) -> "list[Json]":
                 with open(f"{folder}/{one.container}_{one.ifname}.json") as file:
                     settings = json.load(file).get("sysctl", {})
                 with namespace.entered():
-                    found += [
+                    sysctls += [
                         {"name": name, "set": setting["is"], "now": _now(name)}
                         for name, setting in settings.items()
                     ]
@@ -127,7 +131,7 @@ def _sysctls(one: Attached, path: str) -> "list[Json]":
                 continue  # the reference's tuning keeps no note of settings, or it is damaged
     finally:
         namespace.close()
-    return found
+    return sysctls
 
 
 def _now(name: str) -> "str | None":

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the kernel says of a namespace, asked through pyroute2 and nft.
+The kernel's state of a namespace, read through pyroute2 and nft.
 
-Not through our own linux.rtnl: what that gets wrong in setting up, it could get wrong in looking, too.
+Rejected: cnihook.linux.rtnl.  A mistake that it makes in setting up, it could repeat in reading.
 """
 
 import json
@@ -31,7 +31,7 @@ _NUD = {1: "incomplete", 2: "reachable", 4: "stale", 8: "delay", 16: "probe", 32
 
 
 class View:
-    """One namespace at one time: `links` by name, the rest as lists whose every entry has its `dev`."""
+    """One namespace at one time: `links` by name, the rest as lists in which every entry has its `dev`."""
 
     def __init__(self, path: str) -> None:
         pyroute2 = needs.package("pyroute2", "python3-pyroute2")
@@ -50,7 +50,7 @@ class View:
             namespace.close()
 
     def of(self, dev: str) -> "Json":
-        """All there is of one interface."""
+        """Return all that belongs to one interface."""
         fields: Json = {"link": self.links.get(dev)}
         for name in ("addresses", "routes", "neighbours", "qdiscs"):
             fields[name] = [one for one in getattr(self, name) if one["dev"] == dev]
@@ -102,7 +102,7 @@ class View:
 
 
 def _is_shown(route: "Any") -> bool:
-    """Without what the kernel keeps for itself: its own addresses, multicast."""
+    """Return False for routes that the kernel makes itself: to its own addresses, multicast."""
     return bool(route["type"] == _RTN_UNICAST and route["table"] != _RT_TABLE_LOCAL)
 
 
@@ -114,33 +114,33 @@ def _is_known(neighbour: "Any") -> bool:
 
 
 def nft_elements(network: str, container_id: str, ifname: str) -> "list[Json] | None":
-    """What has this owner's comment in the tables `cnihook`; None where there is no program nft to ask."""
+    """Return what has this owner's comment in the tables `cnihook`; None if there is no program nft."""
     owner = Call("CHECK", NetConf({"name": network}), Request(container_id, "", ifname)).owner
     tables = _nft("list", "tables")
     if tables is None:
         return None
-    found = []
+    elements = []
     for table in (one["table"] for one in tables if "table" in one):
         if table["name"] != "cnihook":
             continue
         for item in _nft("list", "table", table["family"], table["name"]) or ():
-            found += _owned(item, owner)
-    return found
+            elements += _owned(item, owner)
+    return elements
 
 
 def _nft(*words: str) -> "list[Json] | None":
     program = shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if not program:
         return None
-    done = subprocess.run([program, "-j", *words], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise OSError(0, f"nft {' '.join(words)}: {done.stderr.strip() or 'it gives no reason'}")
-    listed = json.loads(done.stdout).get("nftables", [])
+    process = subprocess.run([program, "-j", *words], capture_output=True, text=True)
+    if process.returncode != 0:
+        raise OSError(0, f"nft {' '.join(words)}: {process.stderr.strip() or 'it gives no reason'}")
+    listed = json.loads(process.stdout).get("nftables", [])
     return [one for one in listed if isinstance(one, dict)]
 
 
 def _owned(item: "Json", owner: str) -> "list[Json]":
-    found = []
+    elements = []
     for kind in ("set", "map"):
         content = item.get(kind) or {}
         for entry in content.get("elem", ()):
@@ -148,15 +148,15 @@ def _owned(item: "Json", owner: str) -> "list[Json]":
             elem = key.get("elem") if isinstance(key, dict) else None
             if elem and elem.get("comment") == owner:
                 leads = {"to": _words(value)} if kind == "map" else {}
-                found.append({"in": content["name"], "key": _words(elem["val"]), **leads})
+                elements.append({"in": content["name"], "key": _words(elem["val"]), **leads})
     rule = item.get("rule") or {}
     if rule.get("comment") == owner:
-        found.append({"in": rule["chain"], "key": "a rule"})
-    return found
+        elements.append({"in": rule["chain"], "key": "a rule"})
+    return elements
 
 
 def _words(value: "Any") -> str:
-    """An expression of nft's JSON, about as nft writes it."""
+    """Return an expression of nft's JSON as text, about as nft writes it."""
     if isinstance(value, list):
         return " . ".join(map(_words, value))
     if not isinstance(value, dict):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook logs: what happened to a container's network."""
+"""cnihook logs: print what happened to a container's network."""
 
 import sys
 
@@ -11,36 +11,35 @@ from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.spec.names import check_container_id
 
 DESCRIPTION = """\
-Print what happened to a container's network, a line per event: when, how long after the hook's start, what.
+Print what happened to a container's network.  Each event is a line: date and time, time since the hook's
+start, what happened.
 
-Without ID, the events of all containers, in the order of time, each with its container's ID.  The logs of
-the last hundred that have ended are kept, with what went through each interface.
+Without ID, prints the events of all containers by time, each with its container's ID.  The logs of the last
+hundred containers that have ended are kept, with the traffic of each interface.
 """
 
-_PAUSE = 0.2  # seconds between two looks of --follow
+_PAUSE = 0.2  # seconds between two reads of --follow
 
 
 def parser() -> Parser:
-    made = Parser("logs", DESCRIPTION)
-    made.add_argument(
+    parser = Parser("logs", DESCRIPTION)
+    parser.add_argument(
         "id",
         metavar="ID",
         nargs="?",
         type=arguments.checked(check_container_id),
-        help="the container's (default: all)",
+        help="the container's ID (default: all)",
     )
-    made.add_argument(
-        "-f", "--follow", action="store_true", help="go on with what happens from now on, until Ctrl-C"
-    )
-    return made
+    parser.add_argument("-f", "--follow", action="store_true", help="continue with new events, until Ctrl-C")
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
-    if found.follow:
-        _follow(found.id)
-    elif found.id:
-        arguments.say(_read(found.id).removesuffix("\n"))
+    options = parser().parse_args(argv)
+    if options.follow:
+        _follow(options.id)
+    elif options.id:
+        arguments.say(_read(options.id).removesuffix("\n"))
     else:
         for line in _in_order({name: _text(name) for name in _all()}):
             arguments.say(line)
@@ -54,8 +53,8 @@ def _read(name: str) -> str:
         others = ", ".join(_all())
         raise CniError(
             UNKNOWN_CONTAINER,
-            f"nothing is on record of container {name}",
-            f"there is something of {others}" if others else "",
+            f"there is no log of container {name}",
+            f"there are logs of {others}" if others else "",
         ) from None
 
 
@@ -71,32 +70,32 @@ def _text(name: str) -> str:
 
 
 def _in_order(texts: "dict[str, str]") -> "list[str]":
-    """The lines of all, each with its container's ID."""
+    """Return the lines of all logs by time, each with its container's ID."""
     lines = [(line, name) for name, text in texts.items() for line in text.split("\n") if line]
-    told = []
+    events = []
     for line, name in sorted(lines):  # each begins with its time
         stamp, _, event = line.partition(" ")
-        told.append(f"{stamp} {name} {event.strip()}")
-    return told
+        events.append(f"{stamp} {name} {event.strip()}")
+    return events
 
 
 def _follow(only: "str | None") -> None:
-    """Until Ctrl-C, through the end of a log and the beginning of another of the same container."""
+    """Print new events until Ctrl-C, also if one log of a container ends and another begins."""
     living = log.names()
-    told = {name: _text(name) for name in log.finished() if name not in living and name != only}
+    before = {name: _text(name) for name in log.finished() if name not in living and name != only}
     while True:
-        # Those that have ended, too: one may have come and gone since the last look.
+        # Ended ones, too: a container may have started and ended since the last read.
         present = [only] if only else _all()
         texts = {name: _text(name) for name in present}
-        fresh = {name: _beyond(told.get(name, ""), text) for name, text in texts.items()}
+        fresh = {name: _beyond(before.get(name, ""), text) for name, text in texts.items()}
         lines = list(filter(None, fresh[only].split("\n"))) if only else _in_order(fresh)
         for line in lines:
             arguments.say(line)
         sys.stdout.flush()
-        told = texts
+        before = texts
         terminal.wait(_PAUSE)
 
 
-def _beyond(told: str, text: str) -> str:
-    """What of a log's text has not been told, in whole lines; all of it if the log is a new one."""
-    return text.removeprefix(told) if text.startswith(told) else text
+def _beyond(before: str, text: str) -> str:
+    """Return the lines of `text` that are not in `before`; all of them if another log has begun."""
+    return text.removeprefix(before) if text.startswith(before) else text

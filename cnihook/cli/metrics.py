@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook metrics: attachments, leases, failures and durations, as Prometheus reads them."""
+"""cnihook metrics: print attachments, leases, failures and durations for Prometheus."""
 
 import os
 import re
@@ -19,8 +19,8 @@ Print metrics in Prometheus' text format, for the textfile collector of its node
 
   * * * * *  root  cnihook metrics --output /var/lib/prometheus/node-exporter/cnihook.prom
 
-What is counted in logs is what they hold now, which is of the containers that run and the last hundred that
-have ended.  So all of these are gauges.
+All metrics are gauges.  Those that are counted in logs may fall: the logs cover the containers that run, and
+the last hundred that have ended.
 """
 
 _ATTACHED = re.compile(r"\S+ +([0-9.]+) ms  attached to (\S+) as ")
@@ -30,27 +30,27 @@ _Samples = Iterable["tuple[dict[str, str], float]"]
 
 
 def parser() -> Parser:
-    made = Parser("metrics", DESCRIPTION)
-    made.add_argument(
-        "--output", metavar="FILE", help="write them to a file, which is never seen half-written"
+    parser = Parser("metrics", DESCRIPTION)
+    parser.add_argument(
+        "--output", metavar="FILE", help="write them to this file, which is replaced atomically"
     )
-    made.add_conf_folder()
-    return made
+    parser.add_conf_folder()
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
+    options = parser().parse_args(argv)
     settings = Settings.from_environment(os.environ)
-    text = collect(found.conf_dir or settings.conf_folder)
-    if found.output:
-        _write(found.output, text)
+    text = collect(options.conf_dir or settings.conf_folder)
+    if options.output:
+        _write(options.output, text)
     else:
         print(text, end="")
     return 0
 
 
 def _write(path: str, text: str) -> None:
-    temporary = f"{path}.{os.getpid()}.new"  # which the collector passes over: it reads *.prom
+    temporary = f"{path}.{os.getpid()}.new"  # ignored by the collector, which reads *.prom
     try:
         with open(temporary, "w") as file:
             file.write(text)
@@ -68,12 +68,12 @@ def collect(conf_folder: str) -> str:
     present, problems = networks.load_folder(conf_folder)
     if not present and not problems:
         present = [networks.built_in()]
-    known = {network.name: network for network in present}
-    for one in listed:  # of a network whose file is gone there may be containers still
+    by_name = {network.name: network for network in present}
+    for one in listed:  # a network whose file is gone may still have containers
         if one.conf:
-            known.setdefault(one.network, one.conf)
+            by_name.setdefault(one.network, one.conf)
 
-    states: dict[tuple[str, str], int] = {(name, attached.ATTACHED): 0 for name in known}
+    states: dict[tuple[str, str], int] = {(name, attached.ATTACHED): 0 for name in by_name}
     for one in listed:
         states[one.network, one.state] = states.get((one.network, one.state), 0) + 1
     failures, durations = _logged()
@@ -83,24 +83,28 @@ def collect(conf_folder: str) -> str:
             "Attachments on record.",
             (({"network": network, "state": state}, count) for (network, state), count in states.items()),
         ),
-        *_leases(known.values()),
+        *_leases(by_name.values()),
         _family(
             "cnihook_logged_failures",
-            "Failures in the logs there are now, by what failed.",
+            "Failures in the present logs, by what failed.",
             (({"operation": operation}, count) for operation, count in failures.items()),
         ),
         _family(
             "cnihook_attach_seconds",
-            "From the start of a hook until its container was on the network: the longest in the logs.",
+            "Time from the start of a hook to the end of the attachment: the longest in the logs.",
             (({"network": network}, max(times)) for network, times in durations.items()),
         ),
         _family(
             "cnihook_attach_mean_seconds",
-            "The mean of these.",
+            "Time from the start of a hook to the end of the attachment: the mean in the logs.",
             (({"network": network}, sum(times) / len(times)) for network, times in durations.items()),
         ),
-        _family("cnihook_damaged_records", "Files that are no records.", [({}, len(cache.damaged()))]),
-        _family("cnihook_configuration_problems", "Configuration files of no use.", [({}, len(problems))]),
+        _family("cnihook_damaged_records", "Files that are not records.", [({}, len(cache.damaged()))]),
+        _family(
+            "cnihook_configuration_problems",
+            "Configuration files that cannot be used.",
+            [({}, len(problems))],
+        ),
     ]
     return "".join(families)
 
@@ -123,7 +127,7 @@ def _leases(known: "Iterable[Network]") -> "list[str]":
 
 
 def _logged() -> "tuple[dict[str, int], dict[str, list[float]]]":
-    """Failures by operation, and seconds by network."""
+    """Return failures by operation, and durations in seconds by network."""
     failures: dict[str, int] = {}
     durations: dict[str, list[float]] = {}
     for name in {*log.names(), *log.finished()}:
@@ -140,7 +144,7 @@ def _logged() -> "tuple[dict[str, int], dict[str, list[float]]]":
 
 
 def _family(name: str, purpose: str, samples: _Samples) -> str:
-    """https://prometheus.io/docs/instrumenting/exposition_formats/, "Text-based format"."""
+    """Return a metric: https://prometheus.io/docs/instrumenting/exposition_formats/, "Text-based format"."""
     lines = [f"# HELP {name} {purpose}", f"# TYPE {name} gauge"]
     for labels, value in samples:
         inside = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())

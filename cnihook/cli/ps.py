@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook ps: which containers are on which networks."""
+"""cnihook ps: list which containers are on which networks."""
 
 import argparse
 import string
+import textwrap
 
 from cnihook.cli import arguments, attached, table
 from cnihook.cli.arguments import Parser
@@ -12,17 +13,22 @@ from cnihook.lean.words import printable
 from cnihook.spec.names import check_network_name
 
 DESCRIPTION = """\
-List what is attached: container, process, network, interface, addresses, published ports, age and state, a
-line for each network of a container.  A pod of Kubernetes is listed as NAMESPACE/NAME; -q and --json print
+List the attachments: container, process, network, interface, addresses, published ports, age and state.
+Each network of a container has a line.  A pod of Kubernetes is listed as NAMESPACE/NAME; -q and --json print
 its ID.
 
 {states}"""
 
 EPILOG = """\
---format takes names in braces, as in --format '{{container}} {{addresses}}':
+TEMPLATE contains names in braces, as in --format '{{container}} {{addresses}}'.  \\t and \\n are a tab and a
+new line.  The names are:
+
 {names}
-In it, \\t and \\n are a tab and a new line.  A file among the records that is damaged is told on stderr, and
-makes the exit code 1.
+
+exit codes:
+  0  all records could be read
+  1  a record is damaged; it is reported on stderr
+  2  wrong usage
 """
 
 _NAMES = (
@@ -42,19 +48,23 @@ _NAMES = (
 
 
 def parser() -> Parser:
-    epilog = EPILOG.format(names=", ".join(_NAMES))
-    made = Parser("ps", DESCRIPTION.format(states=attached.STATES), epilog)
-    made.add_argument(
+    epilog = EPILOG.format(
+        names=textwrap.fill(", ".join(_NAMES), 76, initial_indent="  ", subsequent_indent="  ")
+    )
+    parser = Parser("ps", DESCRIPTION.format(states=attached.STATES), epilog)
+    parser.add_argument(
         "--network",
         metavar="NAME",
         type=arguments.checked(check_network_name),
-        help="only what is on this one",
+        help="list only this network",
     )
-    form = made.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="all of it as JSON")
-    form.add_argument("--format", metavar="TEMPLATE", type=_template, help="a line of one's own")
-    form.add_argument("-q", "--quiet", action="store_true", help="only the containers' IDs, each once")
-    return made
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print all of it as JSON")
+    form.add_argument(
+        "--format", metavar="TEMPLATE", type=_template, help="print each line by this template"
+    )
+    form.add_argument("-q", "--quiet", action="store_true", help="print only the containers' IDs, each once")
+    return parser
 
 
 def _template(text: str) -> str:
@@ -69,14 +79,14 @@ def _template(text: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
-    listed = [one for one in attached.load() if found.network in (None, one.network)]
-    if found.json:
+    options = parser().parse_args(argv)
+    listed = [one for one in attached.load() if options.network in (None, one.network)]
+    if options.json:
         arguments.print_json([one.to_json() for one in listed])
-    elif found.format is not None:
+    elif options.format is not None:
         for one in listed:
-            print(found.format.format_map({name: _word(value) for name, value in one.to_json().items()}))
-    elif found.quiet:
+            print(options.format.format_map({name: _word(value) for name, value in one.to_json().items()}))
+    elif options.quiet:
         for container in dict.fromkeys(one.container for one in listed):
             arguments.say(container)
     else:

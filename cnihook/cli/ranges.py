@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How full the ranges of host-local are, counted in its files; for whoever shows that."""
+"""The use of host-local's ranges, counted in its files, for the commands that show it."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ _DATA_DIR = "/var/lib/cni/networks"
 
 
 class Range:
-    """Addresses that can be leased: all from `first` to `last`, but for the gateway."""
+    """Addresses that can be leased: all from `first` to `last`, except the gateway."""
 
     def __init__(self, subnet: IPNet, first: Address, last: Address, gateway: Address) -> None:
         self.subnet = subnet
@@ -28,8 +28,8 @@ class Range:
 
 
 def of_network(network: Network) -> "list[Range]":
-    """None where another plugin gives the addresses, or what is configured cannot be understood."""
-    found: list[Range] = []
+    """Return the ranges.  Empty if another plugin assigns addresses, or the configuration is invalid."""
+    ranges: list[Range] = []
     for plugin in network.plugins:
         try:
             ipam = NetConf(plugin).object("ipam")
@@ -42,8 +42,8 @@ def of_network(network: Network) -> "list[Range]":
         for address in leases.addresses(folder):
             for one in own:
                 one.leased += len(address) == len(one.first) and one.first <= address <= one.last
-        found += own
-    return found
+        ranges += own
+    return ranges
 
 
 def _ranges(ipam: NetConf) -> "Iterator[Range]":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook repair: put back what was taken from the networks of containers that run."""
+"""cnihook repair: restore what running containers lost of their networks."""
 
 from cnihook.cli import arguments, terminal
 from cnihook.cli.arguments import Parser
@@ -14,38 +14,44 @@ from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.names import check_container_id
 
 DESCRIPTION = """\
-Put back what a reload of the firewall, `nft flush ruleset`, `ip link del` or the like took from containers
-that run, and the names that a program removed from their /etc/hosts.  They keep running, and keep their
-addresses.
+Restore what running containers lost by a reload of the firewall, `nft flush ruleset`, `ip link del` or the
+like, and the names that a program removed from their /etc/hosts.  The containers keep running, and keep
+their addresses.
 
-Each attachment is compared with its record, as CHECK does.  What needs no new link is set up again in place;
-else the container gets a new link.  Prints what was amiss, and nothing where all is as it should be.
+Each attachment is compared with its record, like CHECK does.  What needs no new link is set up again in
+place; otherwise the container gets a new link.  Prints what was wrong, and nothing if nothing was wrong.
 
 Attachments of another runtime, such as CRI-O, are repaired in place only, and only if the plugins of cnihook
-made them, or CNI_PATH names the plugins that did; others are left alone, with a line on stderr.
+or those in CNI_PATH made them.  Others are left alone, with a line on stderr.
+"""
+EPILOG = """\
+exit codes:
+  0  nothing is wrong any more
+  1  something is still wrong
+  2  wrong usage
 """
 
 
 def parser() -> Parser:
-    made = Parser("repair", DESCRIPTION, "Exit code: 0 all is well now, 1 something is not, 2 usage.")
-    which = made.add_mutually_exclusive_group(required=True)
+    parser = Parser("repair", DESCRIPTION, EPILOG)
+    which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "id",
         metavar="ID",
         nargs="?",
         type=arguments.checked(check_container_id),
-        help="the container's, as its runtime knows it",
+        help="the container's ID in its runtime",
     )
-    which.add_argument("--all", action="store_true", help="all containers that run")
-    made.add_plugin_folders()
-    return made
+    which.add_argument("--all", action="store_true", help="repair all containers that run")
+    parser.add_plugin_folders()
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
-    settings = arguments.settings_of(found)
-    if found.id:
-        return arguments.work(f"repair {found.id}", lambda: _repair(found.id, settings))
+    options = parser().parse_args(argv)
+    settings = arguments.settings_of(options)
+    if options.id:
+        return arguments.work(f"repair {options.id}", lambda: _repair(options.id, settings))
     return arguments.work("repair", lambda: _repair_all(settings))
 
 
@@ -63,7 +69,7 @@ def _repair_all(settings: Settings) -> None:
 
 
 def _repair(container_id: str, settings: Settings, *, leave_others: bool = False) -> None:
-    """`leave_others`: what other plugins attached is reported, and does not fail the repair."""
+    """Repair a container.  `leave_others`: report what other plugins attached, without an error."""
     log = Log(container_id)
     errors: list[CniError] = []
     with repair.container(container_id), log:
@@ -80,7 +86,7 @@ def _repair(container_id: str, settings: Settings, *, leave_others: bool = False
                     raise
                 complain(f"repair: {container_id}: {what}: {error.msg}")
             except (CniError, OSError) as error:
-                if not foreign.is_foreign(record):  # its log would stay for ever
+                if not foreign.is_foreign(record):  # no program would remove its log
                     log.failure(f"repair of {what}", error)
                 errors.append(CniError(INTERNAL, f"{what}: {describe(error)}"))
         try:
@@ -99,7 +105,7 @@ def _tell(container_id: str, words: str, log: Log) -> None:
     try:
         print(printable(f"repaired {container_id}: {words}"), flush=True)
     except BrokenPipeError:
-        terminal.read_no_more()  # which is no failure to repair what is amiss
+        terminal.read_no_more()  # the repair itself has not failed
 
 
 def _raise(errors: list[CniError]) -> None:

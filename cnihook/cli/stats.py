@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook stats: what goes through each attachment."""
+"""cnihook stats: show the traffic of each attachment."""
 
 import argparse
 import os
@@ -26,16 +26,19 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Show the bytes and packets that each attachment has received (RX) and sent (TX), as its container counts
-them, and those that were dropped: on a terminal anew every second, the busiest first, until q or Ctrl-C;
-elsewhere, or with --once, one time.
+them, and the packets that were dropped.
+
+On a terminal, shows them every second, the busiest first, until q or Ctrl-C.  Elsewhere, or with --once,
+prints them once.
 """
 
 EPILOG = """\
-One time means totals, and no rates, unless an --interval is given: that is how long it measures.
+If it is printed once, the table has totals only.  With --interval, the command measures for that time, and
+prints rates, too.
 """
 
 _COUNTERS = ("rx_bytes", "rx_packets", "rx_drops", "tx_bytes", "tx_packets", "tx_drops")
-_PLACES = (0, 1, 3, 8, 9, 11)  # where they stand in a line of /proc/net/dev
+_PLACES = (0, 1, 3, 8, 9, 11)  # their places in a line of /proc/net/dev
 _RATES = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
 
 
@@ -46,10 +49,10 @@ class Sample:
         self.of = one
         self.at = time.monotonic()
         self.counters = counters
-        self.rates: dict[str, float] = {}  # per second; empty where nothing was measured before
+        self.rates: dict[str, float] = {}  # per second; empty in the first measurement
         if before:
-            passed = max(self.at - before.at, 0.001)
-            self.rates = {name: max(counters[name] - before.counters[name], 0) / passed for name in _RATES}
+            elapsed = max(self.at - before.at, 0.001)
+            self.rates = {name: max(counters[name] - before.counters[name], 0) / elapsed for name in _RATES}
 
     def to_json(self) -> "dict[str, Any]":
         fields = {"container": self.of.container, "network": self.of.network, "ifname": self.of.ifname}
@@ -62,18 +65,20 @@ class Sample:
 
 
 def parser() -> Parser:
-    made = Parser("stats", DESCRIPTION, EPILOG)
-    made.add_argument(
+    parser = Parser("stats", DESCRIPTION, EPILOG)
+    parser.add_argument(
         "id",
         metavar="ID",
         nargs="?",
         type=arguments.checked(check_container_id),
-        help="only this container's",
+        help="show only this container",
     )
-    made.add_argument("--once", action="store_true", help="one time, on a terminal too")
-    made.add_argument("--json", action="store_true", help="as JSON, one time")
-    made.add_argument("--interval", metavar="SECONDS", type=_seconds, help="between two looks (1)")
-    return made
+    parser.add_argument("--once", action="store_true", help="print once, also on a terminal")
+    parser.add_argument("--json", action="store_true", help="print once, as JSON")
+    parser.add_argument(
+        "--interval", metavar="SECONDS", type=_seconds, help="time between two measurements (default: 1)"
+    )
+    return parser
 
 
 def _seconds(text: str) -> float:
@@ -82,27 +87,27 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = 0
     if not 0.05 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time of 0.05 to 86400 seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time of 0.05 to 86400 seconds")
     return value
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
-    samples = _look(found.id, {}, complaining=True)
-    if found.json:
-        if found.interval:
-            time.sleep(found.interval)
-            samples = _look(found.id, samples)
+    options = parser().parse_args(argv)
+    samples = _look(options.id, {}, complaining=True)
+    if options.json:
+        if options.interval:
+            time.sleep(options.interval)
+            samples = _look(options.id, samples)
         arguments.print_json([sample.to_json() for sample in samples.values()])
-    elif found.once or not terminal.is_terminal() or not terminal.has_rich():
-        if found.interval:
-            time.sleep(found.interval)
-            samples = _look(found.id, samples)
+    elif options.once or not terminal.is_terminal() or not terminal.has_rich():
+        if options.interval:
+            time.sleep(options.interval)
+            samples = _look(options.id, samples)
         table.show(
-            *_table(list(samples.values()), rates=bool(found.interval), exact=not terminal.is_terminal())
+            *_table(list(samples.values()), rates=bool(options.interval), exact=not terminal.is_terminal())
         )
     else:
-        _live(found.id, samples, found.interval or 1.0)
+        _live(options.id, samples, options.interval or 1.0)
         return 0
     return 1 if attached.complain_of_damaged() else 0
 
@@ -115,8 +120,8 @@ _Key = tuple[str, str, str]
 def _look(
     container: "str | None", before: "dict[_Key, Sample]", complaining: bool = False
 ) -> "dict[_Key, Sample]":
-    """The counters of all that is attached at this time; what goes in between is left out."""
-    # A container that is named has to be there at first; later it may go.
+    """Return the counters of all attachments.  One that ends during the read is left out."""
+    # A named container has to exist at the first read; later it may end.
     listed = attached.of_container(container) if container and complaining else attached.load()
     samples = {}
     for one in listed:
@@ -134,7 +139,7 @@ def _look(
 
 
 def _counters(one: Attached) -> "dict[str, int]":
-    """As the kernel counts them inside; from there, they are right for every kind of interface."""
+    """Return the kernel's counters in the container, where they are right for every kind of interface."""
     namespace = NetNS.open(attachment.living_path(one.record))
     try:
         with namespace.entered(), open("/proc/thread-self/net/dev") as file:
@@ -153,7 +158,7 @@ def _counters(one: Attached) -> "dict[str, int]":
 
 
 def _table(samples: "list[Sample]", *, rates: bool, exact: bool) -> "tuple[list[Column], list[list[Cell]]]":
-    """`exact`: numbers to count with, rather than to read."""
+    """Return columns and rows.  `exact`: exact numbers, for programs; otherwise rounded ones."""
     columns = [Column("CONTAINER", low=12), Column("NETWORK", low=8), Column("IFNAME")]
     columns += [Column(title, right=True) for title in ("RX/s", "TX/s") if rates]
     titles = ("RX", "PACKETS", "DROPPED", "TX", "PACKETS", "DROPPED")
@@ -173,7 +178,7 @@ def _table(samples: "list[Sample]", *, rates: bool, exact: bool) -> "tuple[list[
 
 
 def amount(number: float) -> str:
-    """At most six characters: 999, 12.3k, 1.2M."""
+    """Return a number in at most six characters: 999, 12.3k, 1.2M."""
     for unit in ("", "k", "M", "G", "T"):
         if number < 1000 or unit == "T":
             break
@@ -188,17 +193,17 @@ def _live(container: "str | None", samples: "dict[_Key, Sample]", interval: floa
     def shown() -> Text:
         return Text.from_ansi("\n".join(_screen(container, samples)), no_wrap=True)
 
-    made = terminal.console(terminal.size()[0], terminal.style().colours)
-    live = Live(shown(), console=made, screen=True, auto_refresh=False)
+    console = terminal.console(terminal.size()[0], terminal.style().colours)
+    live = Live(shown(), console=console, screen=True, auto_refresh=False)
     with _keys() as keys:
         try:
             live.start(refresh=True)
             while not keys.pressed_q(interval):
                 samples = _look(container, samples)
-                made.width = terminal.size()[0]
+                console.width = terminal.size()[0]
                 live.update(shown(), refresh=True)
         finally:
-            live.stop()  # `with` would not do so if Ctrl-C came while it starts
+            live.stop()  # `with` would not do so if Ctrl-C arrived during the start
 
 
 def _screen(container: "str | None", samples: "dict[_Key, Sample]") -> "list[str]":
@@ -235,7 +240,7 @@ class _Keys:
 
 @contextmanager
 def _keys() -> "Iterator[_Keys]":
-    """Keys one by one, unseen."""
+    """Read keys one by one, without echo."""
     reads = os.isatty(0)
     before = termios.tcgetattr(0) if reads else None
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tables: drawn by rich on a terminal, fitted to its width; elsewhere plain, whole and stable.
+Tables: drawn by rich on a terminal, fitted to its width; elsewhere plain, complete and stable.
 
-Elsewhere no cell is empty and none has a space in it, so that awk, cut and grep can count on columns.
+Elsewhere, no cell is empty and none contains a space, so that awk, cut and grep can count on columns.
 """
 
 import sys
@@ -15,7 +15,7 @@ GAP = "  "
 
 
 class Column:
-    """`low`: to how many characters its cells may be cut; 0 for not at all.  `right`: numbers."""
+    """A column.  `low`: the length to which a cell may be cut; 0 if it may not be cut.  `right`: numbers."""
 
     def __init__(self, title: str, *, low: int = 0, right: bool = False) -> None:
         self.title = title
@@ -33,7 +33,7 @@ Row = Sequence[Cell]
 
 
 def render(columns: "Sequence[Column]", rows: "Sequence[Row]", style: Style, width: int) -> "list[str]":
-    """The lines.  Too wide a table is cut where it may be; if that does not do, each row becomes a list."""
+    """Return the lines.  Too wide a table is cut if it may be; otherwise each row becomes a list."""
     widths = [
         max([len(column.title), *(len(row[number].text) for row in rows)])
         for number, column in enumerate(columns)
@@ -65,27 +65,27 @@ def _drawn(
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, padding=(0, len(GAP), 0, 0), pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, len(GAP), 0, 0), pad_edge=False, header_style="bold")
     for column, narrowest in zip(columns, least, strict=True):
-        made.add_column(
+        table.add_column(
             column.title,
             justify="right" if column.right else "left",
             min_width=narrowest,
-            # It may be cut in its one word, and what may not be cut has no room to give.
+            # A cell that may be cut has one word, which is cut.  The others keep their width.
             no_wrap=not column.low,
             overflow="ellipsis",
         )
     for row in rows:
-        made.add_row(*(Text(cell.text, style=cell.colour) for cell in row))
+        table.add_row(*(Text(cell.text, style=cell.colour) for cell in row))
     console = terminal.console(width, style.colours)
     with console.capture() as captured:
-        console.print(made)
+        console.print(table)
     text = captured.get() if terminal.draws_lines() else captured.get().replace("…", "~")
     return [line.rstrip() for line in text.splitlines()]
 
 
 def _as_lists(columns: "Sequence[Column]", rows: "Sequence[Row]", style: Style, width: int) -> "list[str]":
-    """For a terminal too narrow for the table: the first cell, and below it the others by name."""
+    """Return lists, for a terminal too narrow for the table: the first cell, below it the others by name."""
     lines = []
     label = max(len(column.title) for column in columns) + len(GAP)
     for row in rows:

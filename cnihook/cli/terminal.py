@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What stdout is: a terminal with colours and a width, or something that reads plain text.
+The properties of stdout: a terminal with colours and a width, or a file or pipe for plain text.
 
-What is drawn on a terminal rich draws.  A checkout with nothing installed does without, in plain text.
+On a terminal, rich draws.  Without rich, as in a checkout with nothing installed, the text is plain.
 """
 
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Style:
-    """Colours, where they are wanted: on a terminal, unless NO_COLOR (https://no-color.org) is set."""
+    """Colours, if they are enabled: on a terminal, unless NO_COLOR (https://no-color.org) is set."""
 
     def __init__(self, colours: bool) -> None:
         self.colours = colours
@@ -44,12 +44,12 @@ def has_rich() -> bool:
 
 
 def style() -> Style:
-    wanted = is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Style(wanted and has_rich())
+    colours = is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Style(colours and has_rich())
 
 
 def console(columns: int, colours: bool) -> "Console":
-    """Rich's, of that width.  What it says of the terminal is what is said here."""
+    """Return rich's console of this width.  Rich does not detect the terminal itself."""
     from rich.console import Console
 
     return Console(
@@ -63,38 +63,38 @@ def console(columns: int, colours: bool) -> "Console":
 
 
 def size() -> "tuple[int, int]":
-    """(columns, rows) of the terminal; COLUMNS and LINES go before what it says itself."""
+    """Return (columns, rows) of the terminal.  COLUMNS and LINES override its own values."""
     columns, rows = measured()
     return max(columns, 20), max(rows, 5)
 
 
 def measured() -> "tuple[int, int]":
-    """As shutil.get_terminal_size(), which takes 5 ms to import: 80 and 24 where nothing is known."""
-    asked = []
+    """Return the same as shutil.get_terminal_size(), which takes 5 ms to import.  The default: (80, 24)."""
+    variables = []
     for variable in ("COLUMNS", "LINES"):
         try:
-            asked.append(max(int(os.environ.get(variable, "")), 0))
+            variables.append(max(int(os.environ.get(variable, "")), 0))
         except ValueError:
-            asked.append(0)
+            variables.append(0)
     try:
-        found = os.get_terminal_size(1)
+        terminal = os.get_terminal_size(1)
     except OSError:
-        found = os.terminal_size((0, 0))
-    return asked[0] or found.columns or 80, asked[1] or found.lines or 24
+        terminal = os.terminal_size((0, 0))
+    return variables[0] or terminal.columns or 80, variables[1] or terminal.lines or 24
 
 
 def width() -> int:
-    """The columns of the terminal; no limit where stdout is none."""
+    """Return the columns of the terminal; no limit if stdout is not a terminal."""
     return size()[0] if is_terminal() else sys.maxsize
 
 
 def draws_lines() -> bool:
-    """Whether stdout takes more than ASCII."""
+    """Return True if stdout takes more than ASCII."""
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def wait(seconds: float) -> None:
-    """Let time pass; BrokenPipeError as soon as nobody reads stdout any more."""
+    """Wait for a time.  Raises BrokenPipeError as soon as the reader of stdout has closed it."""
     poll = select.poll()
     poll.register(1, 0)
     if poll.poll(seconds * 1000):
@@ -102,14 +102,14 @@ def wait(seconds: float) -> None:
 
 
 def read_no_more() -> None:
-    """Whoever read stdout has enough of it.  What is still printed, by Python's last flush too, is lost."""
+    """Discard all further output, by Python's last flush, too, because the reader has closed stdout."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
 
 
 def printable(text: object) -> str:
-    """With an escape for what would move the cursor or break a line: anybody may name a file."""
+    """Return text with escapes for what would move the cursor or break a line, as names of files may."""
     return words.printable(str(text))
 
 

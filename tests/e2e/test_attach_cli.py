@@ -298,9 +298,7 @@ def test_logs_tell_what_happened(host: Host, runtime: Runtime) -> None:
     assert list(dict.fromkeys(line.split()[1] for line in lines)) == ["c1", "c2"]
     runtime.delete("c1")
     assert "detached from mynet, eth0" in succeeds(host, "logs", "c1")
-    assert "nothing is on record of container c3; there is something of c1, c2" in refused(
-        host, "logs", "c3"
-    )
+    assert "there is no log of container c3; there are logs of c1, c2" in refused(host, "logs", "c3")
 
 
 def test_log_of_a_failure_outlives_its_container(host: Host, runtime: Runtime) -> None:

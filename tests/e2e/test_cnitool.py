@@ -238,7 +238,7 @@ def test_an_interface_is_added_once(host: Host, testing: Container) -> None:
         (("add", "mynet", "testing", "-i", "a/b"), "interface name"),
         (("add", "mynet", "testing", "--timeout", "0"), "no time in seconds"),
         (("add", "mynet", "testing", "--cni-args", "a"), "invalid CNI_ARGS pair 'a'"),
-        (("add", "mynet", "testing", "--capability-args", "{"), "--capability-args is no JSON"),
+        (("add", "mynet", "testing", "--capability-args", "{"), "--capability-args is not JSON"),
         (("add", "mynet", "/proc/1/ns/net"), "namespace of the host"),
         (("gc", "--all"), "need a NETWORK"),
         (("add", "--network-config", "/nowhere", "testing"), "/nowhere: No such file"),

@@ -70,7 +70,7 @@ def test_each_difference_is_told(host: Host, web: Container) -> None:
         "10.9.9.9/24 on eth0 is not on record"
     ]
     assert changed("ip", "addr", "del", "10.9.9.9/24", "dev", "eth0") == []
-    assert changed("ip", "route", "del", "default") == ["the route 0.0.0.0/0 is not there"]
+    assert changed("ip", "route", "del", "default") == ["the route 0.0.0.0/0 does not exist"]
     web.run("ip", "route", "add", "default", "via", "10.30.0.1")
     host.run("nft", "flush", "map", "inet", "cnihook", "masq4")
     assert differences(host) == ["10.30.0.2 is not masqueraded"]

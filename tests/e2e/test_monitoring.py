@@ -56,7 +56,7 @@ def test_network_older_than_check_is_looked_at_all_the_same(host: Host, runtime:
     assert show(host, "check", "--all").returncode == 0
     container.run("ip", "addr", "del", "10.22.0.2/16", "dev", "eth0")
     assert (
-        "different c1 mynet eth0: eth0 has not the address 10.22.0.2/16"
+        "different c1 mynet eth0: eth0 does not have the address 10.22.0.2/16"
         in show(host, "check", "--all").stdout
     )
     container.run("ip", "link", "del", "eth0")

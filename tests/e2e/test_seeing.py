@@ -71,7 +71,7 @@ def test_machine_without_containers_is_no_error(host: Host) -> None:
     done = show(host, "inspect", "web")
     assert done.returncode == 1
     assert done.stderr == (
-        "cnihook: inspect: no network of container web is on record; there is none of any container\n"
+        "cnihook: inspect: no network of container web is on record; no container is on record\n"
     )
 
 
@@ -87,7 +87,7 @@ def test_container_nobody_knows_is_told_with_those_there_are(host: Host) -> None
         for command in ("inspect", "stats"):
             done = show(host, command, "nosuch")
             assert done.returncode == 1 and done.stdout == ""
-            assert "container nosuch is on record; there are those of db, job, web" in done.stderr
+            assert "container nosuch is on record; containers on record: db, job, web" in done.stderr
         assert show(host, "check", "--container", "nosuch").returncode == 2
 
 
