@@ -6,32 +6,32 @@ from cnihook.cli.arguments import Parser
 from cnihook.cli.target import Target
 
 DESCRIPTION = """\
-Attach a network namespace to one network, and print the CNI result.  If it fails, nothing of it stays.
+Attach a network namespace to one network, and print the CNI result.  A failed ADD is undone.
 """
 
 
 def parser() -> Parser:
-    made = Parser("add", DESCRIPTION, target.ENVIRONMENT)
-    target.add_arguments(made, namespace="NETNS")
-    target.add_attachment(made)
-    return made
+    parser = Parser("add", DESCRIPTION, target.ENVIRONMENT)
+    target.add_arguments(parser, namespace="NETNS")
+    target.add_attachment(parser)
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
+    options = parser().parse_args(argv)
 
     def work() -> None:
-        wanted = Target(found, needs_namespace=True)
-        network = wanted.network()
-        result = wanted.cni.add(
+        operands = Target(options, needs_namespace=True)
+        network = operands.network()
+        result = operands.cni.add(
             network,
-            wanted.container_id,
-            wanted.netns,
-            wanted.ifname,
-            args=wanted.args,
-            capability_args=wanted.capability_args,
-            pid=wanted.pid,
+            operands.container_id,
+            operands.netns,
+            operands.ifname,
+            args=operands.args,
+            capability_args=operands.capability_args,
+            pid=operands.pid,
         )
         arguments.print_json(result.to_json(network.version))
 
-    return target.run("add", found, work)
+    return target.run("add", options, work)

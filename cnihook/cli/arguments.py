@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands have in common: how arguments are read, and how work on networks begins and fails."""
+"""Shared parts of the commands: parsing of arguments; start and failure of work on networks."""
 
 import argparse
 import json
@@ -23,14 +23,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-_ADMINISTRATORS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where runtimes are, and what plugins call
+_ADMINISTRATORS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # of runtimes, and of what plugins call
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Prose as it was written; where the terminal is too narrow for it, to its width.  Examples stay."""
+    """A formatter that keeps prose as written, and fills it if the terminal is narrower.  Examples stay."""
 
     def __init__(self, prog: str, width: int = 0) -> None:
-        # Argparse makes one for each option that is added, and would import shutil to know the width.
+        # Argparse makes a formatter for each option that is added, and would import shutil for the width.
         super().__init__(prog, width=width or terminal.measured()[0] - 2)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -47,7 +47,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse with its errors in one line, as every error of ours is."""
+    """An argparse parser that prints an error in one line, like every error of cnihook."""
 
     def __init__(self, command: str, description: str, epilog: str = "") -> None:
         super().__init__(
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
             description=description,
             epilog=epilog,
             formatter_class=Help,
-            allow_abbrev=False,  # an abbreviation that is unique today need not be so tomorrow
+            allow_abbrev=False,  # an abbreviation that is unique today may be ambiguous tomorrow
         )
         self._command = command
 
@@ -68,14 +68,15 @@ class Parser(argparse.ArgumentParser):
             "id",
             metavar="ID",
             type=checked(check_container_id),
-            help="the container's, as its runtime knows it",
+            help="the container's ID in its runtime",
         )
 
     def add_wants(self) -> None:
-        """The vocabulary of oci.wants, as options; together they become `wants` of what is parsed, and one
-        by one, as (word, text), `said`.
+        """Add the options of oci.wants.
+
+        The parsed namespace has all of them as `wants`, and each as (option, text) in `said`.
         """
-        group = self.add_argument_group("what the container wants, in place of its annotations cnihook.*")
+        group = self.add_argument_group("requests, as options instead of annotations cnihook.*")
         self.set_defaults(wants=Wants(), said=[])
         for name, word in words.WORDS.items():
             short = ["-p"] if name == "publish" else []
@@ -89,7 +90,7 @@ class Parser(argparse.ArgumentParser):
             )
 
     def add_bounds(self) -> None:
-        """Bounds on annotations, which bounds_of() turns into arguments of the hook."""
+        """Add bounds on annotations.  bounds_of() turns them into arguments of the hook."""
         group = self.add_argument_group("bounds on the annotations cnihook.*; see `cnihook man security`")
         group.add_argument(
             "--allow",
@@ -106,7 +107,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, *arguments: "Any", **options: "Any") -> "Any":
         if "wants" in self._defaults:
-            self.set_defaults(wants=Wants(), said=[])  # not the one of an earlier parsing
+            self.set_defaults(wants=Wants(), said=[])  # not those of an earlier call
         return super().parse_args(*arguments, **options)
 
     def add_conf_folder(self) -> None:
@@ -144,7 +145,7 @@ class _AddWant(argparse.Action):
 
 
 def checked(check: Callable[[str], object]) -> Callable[[str], str]:
-    """For add_argument(type=): the text itself, once `check` has found nothing to refuse in it."""
+    """Return a converter for add_argument(type=): it returns the text itself if `check` accepts it."""
 
     def convert(text: str) -> str:
         try:
@@ -157,41 +158,45 @@ def checked(check: Callable[[str], object]) -> Callable[[str], str]:
 
 
 def path(text: str) -> str:
-    """For add_argument(type=): an absolute path.  An empty one is a variable without a value, no folder."""
+    """Return an absolute path, for add_argument(type=).
+
+    An empty path is rejected: it is a variable without a value, not the current folder.
+    """
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return os.path.abspath(text)
 
 
-def settings_of(found: argparse.Namespace) -> Settings:
+def settings_of(options: argparse.Namespace) -> Settings:
     settings = Settings.from_environment(os.environ)
-    if getattr(found, "conf_dir", None):
-        settings.conf_folder = found.conf_dir
-    if found.cni_path:
-        settings.plugin_path = [folder for folder in found.cni_path.split(":") if folder]
+    if getattr(options, "conf_dir", None):
+        settings.conf_folder = options.conf_dir
+    if options.cni_path:
+        settings.plugin_path = [folder for folder in options.cni_path.split(":") if folder]
     return settings
 
 
-def bounds_of(found: argparse.Namespace) -> list[str]:
-    """The arguments of the hook that set the same bounds."""
-    values = {name: getattr(found, name) for name in ("allow", "ports")}
+def bounds_of(options: argparse.Namespace) -> list[str]:
+    """Return the arguments of the hook that set the same bounds."""
+    values = {name: getattr(options, name) for name in ("allow", "ports")}
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
-def environment_of(found: argparse.Namespace) -> dict[str, str]:
-    """The environment, with what the options say in the place of its NETCONFPATH and CNI_PATH."""
+def environment_of(options: argparse.Namespace) -> dict[str, str]:
+    """Return the environment, with NETCONFPATH and CNI_PATH replaced by the values of their options."""
     environment = dict(os.environ)
-    if found.conf_dir:
-        environment["NETCONFPATH"] = found.conf_dir
-    if found.cni_path:
-        environment["CNI_PATH"] = found.cni_path
+    if options.conf_dir:
+        environment["NETCONFPATH"] = options.conf_dir
+    if options.cni_path:
+        environment["CNI_PATH"] = options.cni_path
     return environment
 
 
 def work(what: str, function: Callable[[], None]) -> int:
-    """Do what changes networks.  Returns the exit code; a failure, or a signal to end, is a line on stderr.
+    """Run `function`, which changes networks, and return the exit code.
 
-    A signal raises Interrupted in `function`, so that what it has done so far is undone.
+    A failure, or a signal to end, is reported in a line on stderr.  A signal raises Interrupted in
+    `function`, so that its steps so far are undone.
     """
     signals.reset()
     os.umask(0o022)
@@ -207,7 +212,7 @@ def work(what: str, function: Callable[[], None]) -> int:
 
 
 def as_json(value: object, indent: int = 4) -> str:
-    """`value` for programs, in ASCII without control characters: a person may look at it, too."""
+    """Return `value` as JSON, in ASCII without control characters, because it may reach a terminal."""
     return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
 
 
@@ -216,14 +221,14 @@ def print_json(value: object) -> None:
 
 
 def say(text: str) -> None:
-    """Print lines in which names and messages come from elsewhere."""
+    """Print lines that contain names and messages from elsewhere, with control characters escaped."""
     for line in text.split("\n"):
         print(printable(line))
 
 
 @contextmanager
 def failures_in(log: Log, what: str) -> Iterator[None]:
-    """Whatever the block raises is in the container's log, too."""
+    """Write any exception of the block to the container's log, and raise it again."""
     try:
         yield
     except BaseException as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook attach: networks for a container that runs already."""
+"""cnihook attach: attach a container that runs already to its networks."""
 
 import os
 
@@ -19,45 +19,49 @@ from cnihook.settings import Settings
 from cnihook.spec.errors import INVALID_NETNS, CniError
 
 DESCRIPTION = """\
-Attach a container that runs under runc or crun, as the hook createRuntime does: all of the networks or none.
+Attach a container that runs under runc or crun to all of its networks or to none, like the hook
+createRuntime.
 
-Prints what came of it as JSON.  For one network that is its CNI result, in the shape of its version; for
-several a list of {"network": NAME, "ifname": IFNAME, "result": RESULT}, in the order of attachment.
+Prints the result as JSON.  For one network, that is its CNI result in the format of the network's version.
+For several, it is a list of {"network": NAME, "ifname": IFNAME, "result": RESULT} in the order of
+attachment.
 """
 
 EPILOG = """\
-`cnihook detach ID` takes it off again.  So does the hook poststop, where the container has it; else
-`cnihook gc`, once the container is gone.  Of containers that share a network namespace, attach one.
+`cnihook detach ID` detaches it.  The hook poststop does so, too, if the container has that hook; otherwise
+`cnihook gc` does, once the container is gone.  If containers share a network namespace, attach only one.
 """
 
 
 def parser() -> Parser:
-    made = Parser("attach", DESCRIPTION, EPILOG)
-    made.add_container()
-    made.add_argument("--runtime", default="", help="runc, crun or a path (default: the one that knows ID)")
-    made.add_argument(
-        "--root", metavar="DIR", default="", help="where it keeps its containers: its own --root"
+    parser = Parser("attach", DESCRIPTION, EPILOG)
+    parser.add_container()
+    parser.add_argument(
+        "--runtime", default="", help="runc, crun or a path (default: the runtime that has ID)"
     )
-    made.add_wants()
-    made.add_conf_folder()
-    made.add_plugin_folders()
-    return made
+    parser.add_argument(
+        "--root", metavar="DIR", default="", help="the runtime's --root, its folder of containers"
+    )
+    parser.add_wants()
+    parser.add_conf_folder()
+    parser.add_plugin_folders()
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
+    options = parser().parse_args(argv)
 
     def work() -> None:
-        state = runtimes.find(found.id, found.runtime, found.root)
-        wanted = found.wants.over(requests.of(state.annotations, podman.parent(state.pid)))
-        settings = arguments.settings_of(found)
+        state = runtimes.find(options.id, options.runtime, options.root)
+        request = options.wants.over(requests.of(state.annotations, podman.parent(state.pid)))
+        settings = arguments.settings_of(options)
         log = Log(state.id)
         config = bundle.load(state)
         with arguments.failures_in(log, "attach"), log:
             namespace = _namespace(state)
             try:
-                chosen = attach.select(wanted, settings, notice)
-                hostname = wanted.hostname or config.hostname
+                chosen = attach.select(request, settings, notice)
+                hostname = request.hostname or config.hostname
                 container = Container(state.id, namespace, state.pid, hostname)
                 attached = attach.up(container, chosen, settings, log)
             finally:
@@ -65,10 +69,10 @@ def main(argv: list[str]) -> int:
             with Undo() as undo:
                 for one in attached:
                     undo.push(_take_off, state.id, one.network.name, settings, log)
-                _give_names(state, config, wanted, attached, log)
+                _give_names(state, config, request, attached, log)
         print(_report(attached))
 
-    return arguments.work(f"attach {found.id}", work)
+    return arguments.work(f"attach {options.id}", work)
 
 
 def _namespace(state: State) -> NetNS:
@@ -94,7 +98,7 @@ def _take_off(container_id: str, network: str, settings: Settings, log: Log) -> 
     detach.down(container_id, settings, log, network=network)
 
 
-def _give_names(state: State, config: Bundle, wanted: Wants, attached: list[Attachment], log: Log) -> None:
+def _give_names(state: State, config: Bundle, request: Wants, attached: list[Attachment], log: Log) -> None:
     new = [one.record.path for one in attached]
     others = [record for record in cache.of_container(state.id) if record.path not in new]
     earlier = []
@@ -102,11 +106,11 @@ def _give_names(state: State, config: Bundle, wanted: Wants, attached: list[Atta
         try:
             network = networks.parse(record.config, record.path)
         except CniError:
-            continue  # it may be another's, and damaged
+            continue  # the record of another runtime may be damaged
         result = attachment.result_of(network, record)
         earlier += [result.dns] if result else []
     results = [(one.record, one.result) for one in attached]
-    names.give(state.id, state.pid, config, wanted, results, log, earlier if others else None, runs=True)
+    names.give(state.id, state.pid, config, request, results, log, earlier if others else None, runs=True)
 
 
 def _report(attached: list[Attachment]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook completion: what a shell needs to complete the commands and their options."""
+"""cnihook completion: scripts that complete the commands and their options in a shell."""
 
 import argparse
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from cnihook.cli import main as commands
 from cnihook.cli.arguments import Parser
 
 DESCRIPTION = """\
-Print what a shell needs to complete `cnihook`, its commands and their options, and names of networks:
+Print the script by which a shell completes the commands of `cnihook`, their options and names of networks:
 
   bash   eval "$(cnihook completion bash)"                        in ~/.bashrc
-  zsh    eval "$(cnihook completion zsh)"                         in ~/.zshrc, behind compinit
+  zsh    eval "$(cnihook completion zsh)"                         in ~/.zshrc, after compinit
   fish   cnihook completion fish | source                         in ~/.config/fish/config.fish
 """
 
@@ -62,19 +62,19 @@ _WITH_NETWORK = ("add", "del", "check", "gc", "status", "plan")
 
 
 def parser() -> Parser:
-    made = Parser("completion", DESCRIPTION)
-    made.add_argument("shell", choices=["bash", "zsh", "fish"], help="whose commands to print")
-    return made
+    parser = Parser("completion", DESCRIPTION)
+    parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell")
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
-    print({"bash": _bash, "zsh": _zsh, "fish": _fish}[found.shell](), end="")
+    options = parser().parse_args(argv)
+    print({"bash": _bash, "zsh": _zsh, "fish": _fish}[options.shell](), end="")
     return 0
 
 
 def _options(command: str) -> Iterator[tuple[str, str]]:
-    """(option, what for), of the long ones."""
+    """Yield (option, purpose) for each long option."""
     if command in commands.HOOK:
         yield "--network", "a network to attach"
         yield "--conf-dir", "network configurations"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook conformance: hold any plugin, or any runtime, to the CNI specification."""
+"""cnihook conformance: check any plugin, or any runtime, against the CNI specification."""
 
 import argparse
 import os
@@ -16,19 +16,19 @@ from cnihook.conformance.run import NotRun, Progress, run_pairs, try_host
 from cnihook.conformance.runtime import run_runtime
 from cnihook.log import complain
 
-_WIDTH = 80  # where no terminal says how wide it is
+_WIDTH = 80  # columns, if no terminal has a width
 
 DESCRIPTION = """\
-Black-box checks of the CNI protocol, against plugins in any language, or against a runtime.
+Run black-box checks of the CNI protocol on plugins in any language, or on a runtime.
 
-Each check runs in a throw-away host, namespaces of its own; nothing is left on this machine.  Plugins of the
-reference's names are known; any other needs a configuration that works for it.
+Each check runs in a throw-away host, which is a set of namespaces; nothing is left on this machine.  A
+plugin with the name of a reference plugin needs no configuration.  Any other needs one that works for it.
 """
 EPILOG = """\
 outcomes:
   ok    the promise is kept
   FAIL  it is broken, and the specification says "must" or gives the procedure
-  note  it is broken, and the specification says "should" or "may", or has no rule
+  note  it is broken, and the specification says "should", "may" or nothing
   skip  it does not apply, or could not be tried; the table shows -
 
 exit codes:
@@ -47,81 +47,89 @@ CAP_ARGS and CNI_IFNAME in its environment.
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser("conformance", DESCRIPTION, EPILOG)
-    made.add_argument(
+    parser = arguments.Parser("conformance", DESCRIPTION, EPILOG)
+    parser.add_argument(
         "plugins",
         metavar="EXECUTABLE|DIR",
         nargs="*",
         type=arguments.path,
-        help="plugins, or folders of them",
+        help="plugins, or folders of plugins",
     )
-    made.add_argument("--runtime", metavar="COMMAND", help="check this runtime instead")
-    made.add_argument(
-        "--config", metavar="FILE", action="append", default=[], help="a plugin's configuration, or a list"
+    parser.add_argument("--runtime", metavar="COMMAND", help="check this runtime instead of plugins")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a plugin's configuration, or a list, repeatable",
     )
-    made.add_argument(
+    parser.add_argument(
         "--chained",
         action="store_true",
-        help="the plugin comes after another (default: found out by trying)",
+        help="run the plugin after another one (default: found out by trying)",
     )
-    made.add_argument("--check", metavar="NAME", action="append", default=[], help="only this; repeatable")
-    made.add_argument("--list", action="store_true", help="print all checks, and where they are from")
-    made.add_argument("--json", metavar="FILE", help="write the results as JSON; - is stdout")
-    made.add_argument("--junit", metavar="FILE", help="write the results as JUnit XML; - is stdout")
-    return made
+    parser.add_argument(
+        "--check", metavar="NAME", action="append", default=[], help="run only this check, repeatable"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print all checks, each with its section of SPEC.md"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the results as JSON; - is stdout")
+    parser.add_argument("--junit", metavar="FILE", help="write the results as JUnit XML; - is stdout")
+    return parser
 
 
 def main(argv: list[str]) -> int:
     usage = parser()
-    found = usage.parse_args(argv)
-    if found.runtime is not None and found.plugins:
-        usage.error("--runtime goes without plugins")
-    if found.runtime is None and not found.plugins and not found.list:
-        usage.error("it takes an EXECUTABLE, a DIR or --runtime COMMAND")
+    options = usage.parse_args(argv)
+    if options.runtime is not None and options.plugins:
+        usage.error("--runtime cannot be combined with plugins")
+    if options.runtime is None and not options.plugins and not options.list:
+        usage.error("EXECUTABLE, DIR or --runtime COMMAND is missing")
     try:
-        if found.list:
-            _list(found)
+        if options.list:
+            _list(options)
             return 0
-        return _report(Report(_outcomes(found), style=terminal.style(), width=_width()), found)
+        return _report(Report(_outcomes(options), style=terminal.style(), width=_width()), options)
     except (NotRun, ValueError) as error:
         complain(f"conformance: {error}")
         return 2
 
 
-def _outcomes(found: argparse.Namespace) -> "list[Outcome]":
+def _outcomes(options: argparse.Namespace) -> "list[Outcome]":
     try:
-        if found.runtime is not None:
-            checks = _chosen(runtime_checks.checks, found.check)
+        if options.runtime is not None:
+            checks = _chosen(runtime_checks.checks, options.check)
             try_host()
-            return run_runtime(found.runtime, checks, _progress())
-        checks = _chosen(plugin_checks.checks, found.check)
-        subjects = _subjects(found)
+            return run_runtime(options.runtime, checks, _progress())
+        checks = _chosen(plugin_checks.checks, options.check)
+        subjects = _subjects(options)
         try_host()
         return run_pairs([(one, check) for one in subjects for check in checks], _progress())
     finally:
         _clear()
 
 
-def _list(found: argparse.Namespace) -> None:
-    for of, register in (("plugins", plugin_checks.checks), ("runtimes", runtime_checks.checks)):
-        known = [name for name in found.check if name in register.checks]
-        if known or not found.check:
-            print(f"Checks of {of}, each with the section of SPEC.md that it rests on:\n")
-            print(listing(_chosen(register, known)))
+def _list(options: argparse.Namespace) -> None:
+    for subject, register in (("plugins", plugin_checks.checks), ("runtimes", runtime_checks.checks)):
+        names = [name for name in options.check if name in register.checks]
+        if names or not options.check:
+            print(f"Checks of {subject}, each with the section of SPEC.md that it is based on:\n")
+            print(listing(_chosen(register, names)))
 
 
 def _chosen(register: Register, names: Sequence[str]) -> "list[Check]":
     unknown = [name for name in names if name not in register.checks]
     if unknown:
-        raise ValueError(f"no check {unknown[0]!r}; --list prints all that there are")
+        raise ValueError(f"no check {unknown[0]!r}; --list prints the names of all checks")
     return [check for name, check in register.checks.items() if not names or name in names]
 
 
-def _subjects(found: argparse.Namespace) -> "list[Subject]":
+def _subjects(options: argparse.Namespace) -> "list[Subject]":
     configured = {}
-    for path in found.config:
+    for path in options.config:
         configured.update(read_conf(path))
-    executables = list(dict.fromkeys(one for path in found.plugins for one in _executables(path)))
+    executables = list(dict.fromkeys(one for path in options.plugins for one in _executables(path)))
     names = [os.path.basename(executable) for executable in executables]
     only = next(iter(configured.values())) if len(configured) == len(executables) == 1 else None
     subjects = []
@@ -130,7 +138,7 @@ def _subjects(found: argparse.Namespace) -> "list[Subject]":
         conf = configured.get(name, only)
         profile: Profile | None = KNOWN.get(name)
         if conf is not None:
-            profile = given({**conf, "type": name}, CHAINED if found.chained else "")
+            profile = given({**conf, "type": name}, CHAINED if options.chained else "")
         path = ":".join(filter(None, (os.path.dirname(executable), os.environ.get("CNI_PATH"))))
         label = executable if names.count(name) > 1 else name
         subjects.append(Subject(name, executable, profile, path, label=label))
@@ -140,19 +148,19 @@ def _subjects(found: argparse.Namespace) -> "list[Subject]":
 def _executables(path: str) -> "list[str]":
     if os.path.isdir(path):
         inside = [f"{path}/{name}" for name in sorted(os.listdir(path)) if not name.startswith(".")]
-        found = [one for one in inside if os.path.isfile(one) and os.access(one, os.X_OK)]
-        if not found:
+        executables = [one for one in inside if os.path.isfile(one) and os.access(one, os.X_OK)]
+        if not executables:
             raise ValueError(f"{path}: no executable in this folder")
-        return found
+        return executables
     if not os.path.isfile(path) or not os.access(path, os.X_OK):
-        raise ValueError(f"{path}: {'is no executable' if os.path.exists(path) else 'no such file'}")
+        raise ValueError(f"{path}: {'not an executable' if os.path.exists(path) else 'no such file'}")
     return [path]
 
 
-def _report(report: Report, found: argparse.Namespace) -> int:
-    if "-" not in (found.json, found.junit):
+def _report(report: Report, options: argparse.Namespace) -> int:
+    if "-" not in (options.json, options.junit):
         print(report.text())
-    for path, text in ((found.json, report.json), (found.junit, report.junit)):
+    for path, text in ((options.json, report.json), (options.junit, report.junit)):
         if path == "-":
             print(text(), end="")
         elif path:

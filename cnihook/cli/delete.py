@@ -1,35 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook del: take a network namespace off one network, as `cnitool del` does."""
+"""cnihook del: detach a network namespace from one network, as `cnitool del` does."""
 
 from cnihook.cli import target
 from cnihook.cli.arguments import Parser
 from cnihook.cli.target import Target
 
 DESCRIPTION = """\
-Take a network namespace off one network.  Works from the record of what was attached, also where
-namespace or configuration are gone; without a record, from the configuration.  Twice is fine.
+Detach a network namespace from one network.  Works from the record of the attachment, even if the namespace
+or the configuration is gone; without a record, from the configuration.  A second `del` succeeds.
 """
 
 
 def parser() -> Parser:
-    made = Parser("del", DESCRIPTION, target.ENVIRONMENT)
-    target.add_arguments(made, namespace="NETNS")
-    target.add_attachment(made)
-    return made
+    parser = Parser("del", DESCRIPTION, target.ENVIRONMENT)
+    target.add_arguments(parser, namespace="NETNS")
+    target.add_attachment(parser)
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
+    options = parser().parse_args(argv)
 
     def work() -> None:
-        wanted = Target(found, needs_namespace=True)
-        wanted.cni.delete(
-            wanted.network_or_name(),
-            wanted.container_id,
-            wanted.ifname,
-            netns=wanted.netns,
-            args=wanted.args,
-            capability_args=wanted.capability_args,
+        operands = Target(options, needs_namespace=True)
+        operands.cni.delete(
+            operands.network_or_name(),
+            operands.container_id,
+            operands.ifname,
+            netns=operands.netns,
+            args=operands.args,
+            capability_args=operands.capability_args,
         )
 
-    return target.run("del", found, work)
+    return target.run("del", options, work)

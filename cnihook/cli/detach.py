@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook detach: take a container off its networks, and give its addresses back at once."""
+"""cnihook detach: detach a container from its networks, and release its addresses at once."""
 
 from cnihook import detach
 from cnihook.cli import arguments
@@ -11,44 +11,45 @@ from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.spec.names import check_network_name
 
 DESCRIPTION = """\
-Take a container off its networks, last one first, and give its addresses back at once.
+Detach a container from its networks, last one first, and release its addresses at once.
 
-Works from the record of what was attached: the container may run or be gone, and so may the configurations.
+Works from the records of the attachments.  The container may run or be gone; the configurations may be gone,
+too.
 """
 
 
 def parser() -> Parser:
-    made = Parser("detach", DESCRIPTION)
-    made.add_container()
-    made.add_argument(
+    parser = Parser("detach", DESCRIPTION)
+    parser.add_container()
+    parser.add_argument(
         "--network",
         metavar="NAME",
         action="append",
         default=[],
         type=arguments.checked(check_network_name),
-        help="a network to take it off, repeatable; else all that it is on",
+        help="a network to detach it from (default: all), repeatable",
     )
-    made.add_plugin_folders()
-    return made
+    parser.add_plugin_folders()
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
+    options = parser().parse_args(argv)
 
     def work() -> None:
         damaged: list[Damaged] = []
-        on = [record.network for record in cache.of_container(found.id, damaged=damaged)]
-        if not (on or damaged or netns_names.is_marked(found.id)):
-            raise CniError(UNKNOWN_CONTAINER, "it is on no network by our record")
-        for network in found.network:
+        on = [record.network for record in cache.of_container(options.id, damaged=damaged)]
+        if not (on or damaged or netns_names.is_marked(options.id)):
+            raise CniError(UNKNOWN_CONTAINER, "no network is on record for it")
+        for network in options.network:
             if network not in on:
                 raise CniError(UNKNOWN_CONTAINER, f"it is not on {network}", f"it is on {', '.join(on)}")
-        settings = arguments.settings_of(found)
-        log = Log(found.id)
+        settings = arguments.settings_of(options)
+        log = Log(options.id)
         with arguments.failures_in(log, "detach"):
-            for network in reversed(found.network or [""]):
-                detach.down(found.id, settings, log, network=network)
-        if not cache.of_container(found.id):
+            for network in reversed(options.network or [""]):
+                detach.down(options.id, settings, log, network=network)
+        if not cache.of_container(options.id):
             log.close()
 
-    return arguments.work(f"detach {found.id}", work)
+    return arguments.work(f"detach {options.id}", work)

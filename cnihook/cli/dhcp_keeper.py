@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook dhcp-keeper: the process that has the leases of the plugin dhcp renewed."""
+"""cnihook dhcp-keeper: the daemon that renews the leases of the plugin dhcp."""
 
 import argparse
 import os
@@ -12,65 +12,65 @@ from cnihook.linux.flock import Busy
 from cnihook.log import complain
 
 DESCRIPTION = """\
-Keep the DHCP leases of containers: obtain, renew, give back.
+Obtain, renew and release the DHCP leases of containers.
 
-The plugin dhcp starts it when it is needed, and it ends by itself; nobody has to run it by hand.  systemd
-may start it too (socket activation), and starts it again should it crash.  Leases outlive it: they are in a
-folder beside its socket, and the next one goes on with them.
+The plugin dhcp starts this daemon when it needs it, and the daemon exits by itself; do not start it by hand.
+systemd may start it, too (socket activation), and restarts it after a crash.  The leases survive: they are
+in a folder beside the socket, and the next daemon continues with them.
 """
 
 
 def parser() -> Parser:
-    made = arguments.Parser("dhcp-keeper", DESCRIPTION)
-    made.add_argument(
+    parser = arguments.Parser("dhcp-keeper", DESCRIPTION)
+    parser.add_argument(
         "--socket",
         metavar="PATH",
         type=_path,
         default=ask.SOCKET,
-        help='where to listen (default: %(default)s); "daemonSocketPath" of a network\'s ipam says the same',
+        help='socket to listen at, as "daemonSocketPath" in a network\'s ipam (default: %(default)s)',
     )
-    made.add_argument(
+    parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
         default=keeper.TIMEOUT,
-        help='time to ask for an address (default: %(default)g); "timeout" in a network\'s ipam replaces it',
+        help='time to ask for an address, unless a network\'s ipam has "timeout" (default: %(default)g)',
     )
-    made.add_argument(
+    parser.add_argument(
         "--linger",
         metavar="SECONDS",
         type=_seconds,
         default=keeper.LINGER,
-        help="how long to stay with nothing to keep (default: %(default)g)",
+        help="time until it exits if it has no lease (default: %(default)g)",
     )
-    made.add_argument(
-        "--background", action="store_true", help="return once it listens, and leave it running"
+    parser.add_argument(
+        "--background", action="store_true", help="run it in the background, and return once it listens"
     )
-    return made
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
+    options = parser().parse_args(argv)
 
     listener = keeper.adopt()
     activated = listener is not None
     if listener is None:
         try:
-            listener = keeper.listen(found.socket)
+            listener = keeper.listen(options.socket)
         except (OSError, Busy) as error:
-            complain(f"dhcp-keeper: listen at {found.socket}: {describe(error)}")
+            complain(f"dhcp-keeper: listen at {options.socket}: {describe(error)}")
             return 1
     if listener is None:
-        if not found.background:
-            complain(f"dhcp-keeper: another one listens at {found.socket} already")
-        return 0 if found.background else 1
-    if found.background and not keeper.into_background(listener):
+        if not options.background:
+            complain(f"dhcp-keeper: another daemon listens at {options.socket} already")
+        return 0 if options.background else 1
+    if options.background and not keeper.into_background(listener):
         return 0
     try:
-        keeper.keep(listener, timeout=found.timeout, linger=found.linger)
+        keeper.keep(listener, timeout=options.timeout, linger=options.linger)
     finally:
         if not activated:
-            os.unlink(found.socket)
+            os.unlink(options.socket)
     return 0
 
 
@@ -88,4 +88,4 @@ def _seconds(text: str) -> float:
             return value
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")

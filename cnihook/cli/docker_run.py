@@ -2,7 +2,7 @@
 """
 docker-run: `docker run` with networks from CNI, against any docker daemon of this machine.
 
-If the daemon has the runtime cni-runc, docker runs the container itself (see docker_runtime).  Otherwise a
+With the runtime cni-runc in the daemon, docker runs the container alone (see docker_runtime).  Without it, a
 pause container holds a network namespace, the networks are attached to it, and the requested container
 shares it.  A keeper process removes all of that when the requested container has ended (see docker_keeper).
 """

@@ -13,39 +13,51 @@ from cnihook.spec.errors import INTERNAL, CniError
 from cnihook.spec.names import check_container_id, check_ifname
 
 DESCRIPTION = """\
-Release the networks of containers that are gone: after a crash, a reboot, a poststop that never ran.
+Release the networks of containers that are gone: after a crash or a reboot, or if poststop did not run.
 
-An attachment whose record is damaged or lost is released by the names in the kernel and in leases, once no
-process and no other namespace has it.
+If a record is damaged or lost, its attachment is found by the names in the kernel and in leases.  It is
+released once no process and no other namespace has it.
 
-Without NETWORK: all that this tool attached, and whose process or namespace has ended; what other CNI
-runtimes attached is never touched.  With NETWORK, as `cnitool gc`: all attachments of that network, whoever
-made them, whose namespace has ended; then its plugins release what belongs to none of those that are left.
+Without NETWORK: all attachments that cnihook made and whose process or namespace has ended.  Attachments of
+other CNI runtimes are never touched.
+
+With NETWORK, like `cnitool gc`: all attachments of that network whose namespace has ended, whichever runtime
+made them.  Then the network's plugins release what belongs to none of the attachments that are left.
 """
 
 
 def parser() -> Parser:
-    made = Parser("gc", DESCRIPTION)
-    made.add_argument(
-        "network", metavar="NETWORK", nargs="?", default="", help="(default: what cnihook attached)"
+    parser = Parser("gc", DESCRIPTION)
+    parser.add_argument(
+        "network",
+        metavar="NETWORK",
+        nargs="?",
+        default="",
+        help="a network (default: all that cnihook attached)",
     )
-    made.add_argument("netns", metavar="NETNS", nargs="?", default="", help="makes no difference")
-    made.add_argument("--network-config", metavar="FILE", help="NETWORK's configuration, not from a folder")
-    made.add_argument("--dry-run", action="store_true", help="only tell what would be released")
-    which = made.add_mutually_exclusive_group()
+    parser.add_argument(
+        "netns", metavar="NETNS", nargs="?", default="", help="no effect; for scripts that call cnitool"
+    )
+    parser.add_argument("--network-config", metavar="FILE", help="the file of NETWORK's configuration")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be released; release nothing"
+    )
+    which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--keep",
         metavar="ID[/IFNAME]",
         action="append",
         type=_kept,
-        help="keep this attachment (eth0), repeatable, and release all others of NETWORK",
+        help="an attachment to keep; all others of NETWORK are released (default IFNAME: eth0), repeatable",
     )
-    which.add_argument("--all", action="store_true", help="keep none of NETWORK, as cnitool does")
-    made.add_argument("--json", action="store_true", help="print an error as JSON, its code kept")
-    made.add_conf_folder()
-    made.add_plugin_folders()
-    made.set_defaults(timeout=60.0)
-    return made
+    which.add_argument(
+        "--all", action="store_true", help="release all attachments of NETWORK, as cnitool does"
+    )
+    parser.add_argument("--json", action="store_true", help="print an error as JSON, with its code")
+    parser.add_conf_folder()
+    parser.add_plugin_folders()
+    parser.set_defaults(timeout=60.0)
+    return parser
 
 
 def _kept(text: str) -> "tuple[str, str]":
@@ -59,30 +71,30 @@ def _kept(text: str) -> "tuple[str, str]":
 
 
 def main(argv: list[str]) -> int:
-    made = parser()
-    found = made.parse_args(argv)
-    if (found.keep or found.all) and not (found.network or found.network_config):
-        made.error("--keep and --all need a NETWORK")
-    if found.network or found.network_config:
-        return target.run("gc", found, lambda: _of_network(found))
-    return target.run("gc", found, lambda: _of_all(found))
+    usage = parser()
+    options = usage.parse_args(argv)
+    if (options.keep or options.all) and not (options.network or options.network_config):
+        usage.error("--keep and --all need a NETWORK")
+    if options.network or options.network_config:
+        return target.run("gc", options, lambda: _of_network(options))
+    return target.run("gc", options, lambda: _of_all(options))
 
 
-def _of_network(found: argparse.Namespace) -> None:
-    wanted = Target(found, needs_namespace=False)
-    network = wanted.network()
-    keep = [] if found.all else found.keep
-    if found.dry_run:
-        _tell("would release", wanted.cni.stale(network.name, keep))
+def _of_network(options: argparse.Namespace) -> None:
+    operands = Target(options, needs_namespace=False)
+    network = operands.network()
+    keep = [] if options.all else options.keep
+    if options.dry_run:
+        _tell("would release", operands.cni.stale(network.name, keep))
     else:
-        _tell("released", wanted.cni.gc(network, keep))
+        _tell("released", operands.cni.gc(network, keep))
 
 
-def _of_all(found: argparse.Namespace) -> None:
+def _of_all(options: argparse.Namespace) -> None:
     failures = _Failures()
-    settings = arguments.settings_of(found)
-    released = detach.collect(settings, failures, dry_run=found.dry_run)
-    _tell("would release" if found.dry_run else "released", released)
+    settings = arguments.settings_of(options)
+    released = detach.collect(settings, failures, dry_run=options.dry_run)
+    _tell("would release" if options.dry_run else "released", released)
     if failures.lines:
         raise CniError(INTERNAL, "; ".join(failures.lines))
 
@@ -94,7 +106,7 @@ def _tell(verb: str, records: list[Record]) -> None:
 
 
 class _Failures(Log):
-    """What could not be released, for whoever asked for it."""
+    """A log that collects what could not be released, for the error message."""
 
     def __init__(self) -> None:
         super().__init__("gc")
@@ -105,9 +117,9 @@ class _Failures(Log):
 
 
 def _addresses(record: Record) -> str:
-    """The addresses in a result of any version: `ips`, or `ip4` and `ip6` before 0.3.0."""
+    """Return the addresses in a result of any version: `ips`, or `ip4` and `ip6` before 0.3.0."""
     result = record.result or {}
     ips = result.get("ips")
-    found = [ip.get("address") for ip in ips if isinstance(ip, dict)] if isinstance(ips, list) else []
-    found += [result[key].get("ip") for key in ("ip4", "ip6") if isinstance(result.get(key), dict)]
-    return " ".join(str(address) for address in found)
+    addresses = [ip.get("address") for ip in ips if isinstance(ip, dict)] if isinstance(ips, list) else []
+    addresses += [result[key].get("ip") for key in ("ip4", "ip6") if isinstance(result.get(key), dict)]
+    return " ".join(str(address) for address in addresses)

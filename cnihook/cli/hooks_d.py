@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook hooks.d: the hook for every container of podman and CRI-O that has an annotation of ours."""
+"""cnihook hooks.d: the hook for every container of podman and CRI-O that has an annotation of cnihook."""
 
 import json
 import os
@@ -17,71 +17,74 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Both engines read the first.  Podman takes a file of the same name in the second for it.
+# Both engines read the first folder.  In podman, a file of the same name in the second one replaces it.
 DEFAULT = "/usr/share/containers/oci/hooks.d"
 OVERRIDE = "/etc/containers/oci/hooks.d"
 
 DESCRIPTION = f"""\
-Put two files into DIR, by which podman and CRI-O run the hook for every container with an annotation
-{wants.PREFIX}* or {words.MULTUS}; see oci-hooks(5).
-
+Install two files in DIR.  With them, podman and CRI-O run the hook for every container that has an
+annotation {wants.PREFIX}* or {words.MULTUS}; see oci-hooks(5).
 
   podman run --network none --annotation {wants.NETWORKS}=mynet IMAGE
 """
 
 EPILOG = f"""\
-As root podman reads {DEFAULT} unasked; rootless, what --hooks-dir names.
+As root, podman reads {DEFAULT} by default.  Rootless podman reads the folder of
+--hooks-dir.
+
 Podman before 4.6 copies the annotations of an image into the container, so that an image can request
-networks and ports.  There install fails without --trust-images, and so does the hook.
-Under CRI-O they have no effect on pods: the containers of a pod join its network namespace, which CRI-O
-attaches, or share the host's; both are left alone, with a line in their logs.  CRI-O rejects entries of
+networks and ports.  There, `install` fails without --trust-images, and so does the hook.
+
+The files have no effect on pods of CRI-O: the containers of a pod join its network namespace, which CRI-O
+attaches, or share the host's.  The hook leaves both alone, and logs a line.  CRI-O rejects entries of
 allowed_annotations that it does not know, such as those of cnihook.
-Remove the files before cnihook itself: while they name a program that is not there, these engines start
-no container at all.
+
+Remove the files before cnihook itself: while they name a program that does not exist, these engines start no
+container at all.
 """
 
 
 def parser() -> Parser:
-    made = Parser("hooks.d", DESCRIPTION, EPILOG)
-    made.add_argument("action", choices=["install", "remove"], help="both files")
-    made.add_argument(
-        "--dir", metavar="DIR", type=arguments.path, default=DEFAULT, help=f"default: {DEFAULT}"
+    parser = Parser("hooks.d", DESCRIPTION, EPILOG)
+    parser.add_argument("action", choices=["install", "remove"], help="install or remove both files")
+    parser.add_argument(
+        "--dir", metavar="DIR", type=arguments.path, default=DEFAULT, help=f"the folder (default: {DEFAULT})"
     )
-    made.add_bounds()
-    made.add_argument(
-        "--trust-images", action="store_true", help="also obey annotations that may be an image's"
+    parser.add_bounds()
+    parser.add_argument(
+        "--trust-images", action="store_true", help="obey also annotations that may come from an image"
     )
-    made.add_conf_folder()
-    made.add_plugin_folders()
-    return made
+    parser.add_conf_folder()
+    parser.add_plugin_folders()
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
+    options = parser().parse_args(argv)
 
     def work() -> None:
         try:
-            if found.action == "install":
-                if not found.trust_images:
+            if options.action == "install":
+                if not options.trust_images:
                     _check_podman()
-                bounds = arguments.bounds_of(found)
-                bounds += ["--trust-images"] if found.trust_images else []
-                _install(found.dir, arguments.environment_of(found), bounds)
+                bounds = arguments.bounds_of(options)
+                bounds += ["--trust-images"] if options.trust_images else []
+                _install(options.dir, arguments.environment_of(options), bounds)
             else:
-                _remove(found.dir)
+                _remove(options.dir)
         except OSError as error:
             raise CniError(IO_FAILURE, in_words(error)) from None
 
-    return arguments.work(f"hooks.d {found.action}", work)
+    return arguments.work(f"hooks.d {options.action}", work)
 
 
 def _path(folder: str, stage: str) -> str:
-    """Named to come last: where a hook behind ours fails, crun never has ours take down again."""
+    """Return a path that sorts last: if a hook after it failed, crun would not run cnihook's poststop."""
     return f"{folder}/90-cnihook-{stage}.json"
 
 
 def _content(stage: str, environment: dict[str, str], bounds: list[str]) -> "dict[str, Any]":
-    """One file a stage: it has one list of arguments, by which the hook tells the stages apart."""
+    """Return the file of one stage.  The hook knows the stage only from its list of arguments."""
     names = (wants.PREFIX.replace(".", r"\."), words.MULTUS.replace(".", r"\.") + "$")
     return {
         "version": "1.0.0",
@@ -111,11 +114,13 @@ def _install(folder: str, environment: dict[str, str], bounds: "list[str] | None
     foreign = [_path(folder, stage) for stage in inject.STAGES if not _is_free(folder, stage)]
     if foreign:
         raise CniError(
-            IO_FAILURE, f"{foreign[0]} is somebody else's, left as it is", "--dir names another folder"
+            IO_FAILURE,
+            f"{foreign[0]} was not written by cnihook, left as it is",
+            "--dir names another folder",
         )
     _try_hook(environment)
     os.makedirs(folder, exist_ok=True)
-    # What takes down comes first: nobody shall be attached who would not be detached.
+    # First poststop: no container may be attached that would not be detached.
     for stage in reversed(inject.STAGES):
         path = _path(folder, stage)
         _write(path, json.dumps(_content(stage, environment, bounds or []), indent=2) + "\n")
@@ -128,19 +133,21 @@ def _install(folder: str, environment: dict[str, str], bounds: "list[str] | None
     for stage in inject.STAGES:
         masking = _path(OVERRIDE, stage)
         if folder == DEFAULT and os.path.lexists(masking):
-            complain(f"hooks.d install: podman takes {masking} in the place of {_path(folder, stage)}")
+            complain(f"hooks.d install: podman uses {masking} instead of {_path(folder, stage)}")
 
 
 def _remove(folder: str) -> None:
     for stage in inject.STAGES:
         if os.path.lexists(_path(folder, stage)):
             if not _is_free(folder, stage):
-                raise CniError(IO_FAILURE, f"{_path(folder, stage)} is somebody else's, left as it is")
+                raise CniError(
+                    IO_FAILURE, f"{_path(folder, stage)} was not written by cnihook, left as it is"
+                )
             os.unlink(_path(folder, stage))
 
 
 def _is_free(folder: str, stage: str) -> bool:
-    """Nothing is there, or what is there is ours."""
+    """Return True if there is no file, or if cnihook wrote it."""
     path = _path(folder, stage)
     if not os.path.lexists(path):
         return True
@@ -153,7 +160,7 @@ def _is_free(folder: str, stage: str) -> bool:
 
 
 def _write(path: str, text: str) -> None:
-    """Whole or not at all: CRI-O reads each file as soon as it is there.  No name in .json until then."""
+    """Write a file atomically: CRI-O reads a name in .json as soon as it exists, but not a temporary one."""
     temporary = f"{path}.new"
     try:
         with open(temporary, "w", encoding="utf-8") as file:
@@ -169,12 +176,12 @@ def _write(path: str, text: str) -> None:
 
 
 def _try_hook(environment: dict[str, str]) -> None:
-    """The hook's program can be started, as the engine will."""
+    """Start the hook's program like the engine.  Raises CniError if that fails."""
     entry = inject.hook("createRuntime", environment)
     argv = [*entry["args"][: entry["args"].index("createRuntime")], "--version"]
     variables = dict(variable.split("=", 1) for variable in entry["env"])
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             argv,
             executable=entry["path"],
             env=variables,
@@ -185,23 +192,23 @@ def _try_hook(environment: dict[str, str]) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CniError(IO_FAILURE, f"{entry['path']} cannot be started: {in_words(error)}") from None
-    if done.returncode != 0:
-        raise CniError(IO_FAILURE, f"{' '.join(argv)} fails: {one_line(done.stderr)}")
+    if process.returncode != 0:
+        raise CniError(IO_FAILURE, f"{' '.join(argv)} fails: {one_line(process.stderr)}")
 
 
 def _problem(path: str, stage: str) -> str:
-    """Why the engines would refuse what is in this file by now; empty if they would not."""
+    """Return why the engines would reject this file as it is now; empty if they would not."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (OSError, ValueError) as error:
         return in_words(error)
     if not isinstance(content, dict) or content.get("stages") != [stage]:
-        return "it is not what was written"
+        return "its content is not what was written"
     program = content["hook"]["path"]
     missing = [file for file in (program, inject.launcher()) if not os.access(file, os.R_OK)]
     if missing:
-        return f"{missing[0]} is not there"
+        return f"{missing[0]} does not exist"
     if not os.access(program, os.X_OK):
         return f"{program} cannot be executed"
     return ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook inject: the hook into a bundle's config.json, with what the container wants of its networks."""
+"""cnihook inject: add the hook to a bundle's config.json, with the container's requests."""
 
 import difflib
 import json
@@ -14,64 +14,65 @@ from cnihook.oci import inject, resolv_conf, wants
 from cnihook.spec.errors import IO_FAILURE, CniError
 
 DESCRIPTION = """\
-Prepare the bundle of a container, so that `runc run` or `crun run` gives it its networks: in its config.json
+Prepare the bundle of a container, so that `runc run` or `crun run` attaches it to its networks.  Adds to
+config.json:
 
   hooks        createRuntime and poststop
-  namespaces   one of networks, where it has none of its own
-  annotations  one for each option below; also the host name, if that is among them
-  mounts       its own /etc/resolv.conf, /etc/hosts and /etc/hostname, unless something is mounted there; the
-               files are in BUNDLE/cnihook, and go with the bundle
+  namespaces   a network namespace, if it has none of its own
+  annotations  one for each option below; also the host name, if it is given
+  mounts       its own /etc/resolv.conf, /etc/hosts and /etc/hostname, unless
+               another mount is there; the files are in BUNDLE/cnihook
 
-All else of config.json stays as it is, and a second time changes nothing.
+All else of config.json stays as it is.  A second `inject` changes nothing.
 """
 
 EPILOG = """\
---remove takes all of that out again.  For it, config.json as it was is kept in BUNDLE/cnihook.
+--remove removes all that was added.  For this, the original config.json is kept in BUNDLE/cnihook.
 """
 
 
 def parser() -> Parser:
-    made = Parser("inject", DESCRIPTION, EPILOG)
-    made.add_argument("bundle", metavar="BUNDLE", type=arguments.path, help="the folder with config.json")
-    made.add_argument("--remove", action="store_true", help="take it out again")
-    made.add_argument("--dry-run", action="store_true", help="print the difference, and change nothing")
-    made.add_wants()
-    made.add_bounds()
-    made.add_conf_folder()
-    made.add_plugin_folders()
-    return made
+    parser = Parser("inject", DESCRIPTION, EPILOG)
+    parser.add_argument("bundle", metavar="BUNDLE", type=arguments.path, help="the folder with config.json")
+    parser.add_argument("--remove", action="store_true", help="remove all that was added")
+    parser.add_argument("--dry-run", action="store_true", help="print the difference, and change nothing")
+    parser.add_wants()
+    parser.add_bounds()
+    parser.add_conf_folder()
+    parser.add_plugin_folders()
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    made = parser()
-    found = made.parse_args(argv)
-    options = [f"--{name}" for name, _ in found.said] + arguments.bounds_of(found)
-    if found.remove and options:
-        made.error(f"--remove takes out all; it cannot be combined with {options[0]}")
+    usage = parser()
+    options = usage.parse_args(argv)
+    flags = [f"--{name}" for name, _ in options.said] + arguments.bounds_of(options)
+    if options.remove and flags:
+        usage.error(f"--remove removes all; it cannot be combined with {flags[0]}")
 
     def work() -> None:
-        bundle = _Bundle(found.bundle)
+        bundle = _Bundle(options.bundle)
         before = bundle.config.text
-        if found.remove:
+        if options.remove:
             bundle.withdraw()
         else:
             bundle.prepare(
-                wants.to_annotations(found.said),
-                arguments.environment_of(found),
-                arguments.bounds_of(found),
+                wants.to_annotations(options.said),
+                arguments.environment_of(options),
+                arguments.bounds_of(options),
             )
-        if found.dry_run:
+        if options.dry_run:
             sys.stdout.writelines(_difference(before, bundle.config.text, bundle.path))
-        elif found.remove:
+        elif options.remove:
             bundle.write_withdrawn(before)
         else:
             bundle.write_prepared(before)
 
-    return arguments.work(f"inject {found.bundle}", work)
+    return arguments.work(f"inject {options.bundle}", work)
 
 
 class _Bundle:
-    """A bundle whose config.json is changed here, and on disk once it is complete."""
+    """A bundle whose config.json is changed in memory, and written when it is complete."""
 
     def __init__(self, folder: str) -> None:
         self.path = os.path.join(folder, "config.json")
@@ -95,7 +96,7 @@ class _Bundle:
         )
 
     def _fits(self, destination: str) -> bool:
-        """Whether the runtime will find something to mount it on, or can make it."""
+        """Return True if the runtime will find a mount point for it, or can make one."""
         root = self.config.get("root", "path")
         root = os.path.join(os.path.dirname(self.path), root if isinstance(root, str) else "rootfs")
         root = os.path.normpath(root)
@@ -124,7 +125,7 @@ class _Bundle:
     def withdraw(self) -> None:
         if os.path.exists(self.kept):
             original = inject.read(self.kept)
-        else:  # what is surely ours goes; whose the namespace or the host name is, nobody knows
+        else:  # remove what is certainly cnihook's; the namespace and the host name may not be
             kept = {key: self.config.get(key) for key in ("linux", "hostname")}
             original = Document(json.dumps(kept))
         inject.remove(self.config, original, self.files, wants.PREFIX)
@@ -132,7 +133,7 @@ class _Bundle:
     def write_withdrawn(self, before: str) -> None:
         if self.config.text != before:
             inject.write(self.path, self.config.text, durable=True)
-        for name in (*inject.ETC, "config.json"):  # and no more: it could be somebody's folder of that name
+        for name in (*inject.ETC, "config.json"):  # only these: it may be another program's folder
             if os.path.lexists(f"{self.own}/{name}"):
                 os.unlink(f"{self.own}/{name}")
         try:
@@ -142,7 +143,7 @@ class _Bundle:
 
 
 def _write_new(path: str, text: str, *, like: str = "") -> None:
-    """With the mode and owner of another file; or readable by all, whoever the container's user may be."""
+    """Write a file with the mode and owner of `like`; without it, readable by all users of a container."""
     with open(path, "w", encoding="utf-8", errors="surrogateescape", opener=_open_private) as file:
         file.write(text)
         if like:
@@ -158,11 +159,11 @@ def _open_private(path: str, flags: int) -> int:
 def _difference(before: str, after: str, path: str) -> list[str]:
     if before == after:
         return []
-    if "\n" not in before.strip():  # all on one line, where nobody would see the difference
+    if "\n" not in before.strip():  # on one line, a difference is hard to see
         before, after = (json.dumps(json.loads(text), indent=2) + "\n" for text in (before, after))
     lines = difflib.unified_diff(
         before.splitlines(keepends=True), after.splitlines(keepends=True), path, f"{path} (new)"
     )
-    # Tabs are the indentation of many a config.json, from `runc spec` on.
+    # Many a config.json is indented with tabs: `runc spec` writes it so.
     shown = ("\t".join(map(printable, line.removesuffix("\n").split("\t"))) for line in lines)
     return [f"{line}\n" for line in shown]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook install-plugins: the built-in plugins as executables, for any other CNI runtime."""
+"""cnihook install-plugins: install the built-in plugins as executables, for other CNI runtimes."""
 
 import os
 import sys
@@ -11,13 +11,13 @@ from cnihook.sdk import invoke
 from cnihook.spec.errors import IO_FAILURE, CniError
 
 DESCRIPTION = """\
-Put an executable of each built-in plugin into DIR, for podman, containerd, CRI-O, or whatever else calls CNI
-plugins.  Each is a launcher of a few lines that leads to this installation.
+Install an executable of each built-in plugin in DIR, for podman, containerd, CRI-O, or another program that
+calls CNI plugins.  Each is a launcher of a few lines that uses this installation.
 """
 
 EPILOG = """\
-A file in DIR that is somebody else's is left alone, and told; --force replaces it.  --remove takes the
-launchers out again, and only those.
+A file in DIR that cnihook did not write is reported and left as it is; --force replaces it.  --remove
+removes only the launchers.
 """
 
 _MARK = "# A built-in plugin of cnihook; `cnihook install-plugins --remove` takes it away."
@@ -41,32 +41,35 @@ main({plugin!r})
 
 
 def parser() -> Parser:
-    made = Parser("install-plugins", DESCRIPTION, EPILOG)
-    made.add_argument("folder", metavar="DIR", type=arguments.path, help="where to")
-    made.add_argument(
-        "--plugin", metavar="TYPE", action="append", help="only this one, repeatable (default: all)"
+    parser = Parser("install-plugins", DESCRIPTION, EPILOG)
+    parser.add_argument("folder", metavar="DIR", type=arguments.path, help="the folder")
+    parser.add_argument(
+        "--plugin",
+        metavar="TYPE",
+        action="append",
+        help="a plugin to install or remove (default: all), repeatable",
     )
-    which = made.add_mutually_exclusive_group()
-    which.add_argument("--force", action="store_true", help="replace files that are somebody else's")
-    which.add_argument("--remove", action="store_true", help="take them out of DIR again")
-    return made
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--force", action="store_true", help="replace files that cnihook did not write")
+    which.add_argument("--remove", action="store_true", help="remove the launchers from DIR")
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    made = parser()
-    found = made.parse_args(argv)
+    usage = parser()
+    options = usage.parse_args(argv)
     built_in = invoke.built_in_types()
-    for plugin in found.plugin or ():
+    for plugin in options.plugin or ():
         if plugin not in built_in:
-            made.error(f"no built-in plugin {plugin!r}; there are: {', '.join(built_in)}")
-    wanted = found.plugin or built_in
+            usage.error(f"no built-in plugin {plugin!r}; there are: {', '.join(built_in)}")
+    plugins = options.plugin or built_in
 
     def work() -> None:
-        if found.remove:
-            for plugin in wanted:
-                _remove(f"{found.folder}/{plugin}")
+        if options.remove:
+            for plugin in plugins:
+                _remove(f"{options.folder}/{plugin}")
         else:
-            _install(found.folder, wanted, force=found.force)
+            _install(options.folder, plugins, force=options.force)
 
     return arguments.work("install-plugins", work)
 
@@ -83,13 +86,13 @@ def _install(folder: str, plugins: list[str], *, force: bool) -> None:
     if foreign and not force:
         raise CniError(
             IO_FAILURE,
-            f"in {folder} there is somebody else's {', '.join(foreign)}, left as it is",
+            f"in {folder}, {', '.join(foreign)} was not written by cnihook, left as it is",
             "--force replaces it; or take another folder",
         )
 
 
 def _write(path: str, plugin: str) -> None:
-    """Whole or not at all: a runtime may be about to call it."""
+    """Write a launcher atomically, because a runtime may be about to call it."""
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     temporary = f"{path}.new"
     with open(temporary, "w") as file:
@@ -99,7 +102,7 @@ def _write(path: str, plugin: str) -> None:
 
 
 def _python() -> str:
-    """The interpreter itself, since a shim in front of it costs every container's start."""
+    """Return the interpreter itself: a shim in front of it would delay every container's start."""
     return os.path.realpath(sys.executable)
 
 

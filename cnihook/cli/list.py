@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook list: the networks there are, and which plugin serves each of their parts."""
+"""cnihook list: list the networks, and which plugin serves each of their parts."""
 
 from cnihook.cli import arguments
 from cnihook.cli.arguments import Parser
@@ -16,27 +16,33 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 List the networks of /etc/cni/net.d (or $NETCONFPATH) with their plugins, and what serves each: the built-in
-plugin, or an executable.  A file that is no network is told on stderr, and makes the exit code 1.
+plugin, or an executable.
+"""
+EPILOG = """\
+exit codes:
+  0  every file is a network
+  1  a file is not a network; it is reported on stderr
+  2  wrong usage
 """
 
 
 def parser() -> Parser:
-    made = Parser("list", DESCRIPTION)
-    made.add_argument("--json", action="store_true", help="all of it as JSON, the problems too")
-    made.add_conf_folder()
-    made.add_plugin_folders()
-    return made
+    parser = Parser("list", DESCRIPTION, EPILOG)
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON, with the problems")
+    parser.add_conf_folder()
+    parser.add_plugin_folders()
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
-    settings = arguments.settings_of(found)
+    options = parser().parse_args(argv)
+    settings = arguments.settings_of(options)
     present, problems = networks.load_folder(settings.conf_folder)
     default = not present and not problems
     if default:
         present = [networks.built_in()]
     described = [_describe(network, settings.plugin_path) for network in present]
-    if found.json:
+    if options.json:
         arguments.print_json({"networks": described, "problems": [str(each) for each in problems]})
         return 1 if problems else 0
     if default:

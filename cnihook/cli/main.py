@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `cnihook`: finds the file of the command that is asked for, and imports that one alone."""
+"""The command `cnihook`: it imports only the file of the command that is requested."""
 
 import gc
 import os
@@ -11,38 +11,38 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
 
-# command: what it is for, in the order of --help
+# command: its purpose, in the order of --help
 COMMANDS = {
-    "createRuntime": "the OCI hook: attach the container whose state is on stdin",
-    "poststop": "the OCI hook: detach it",
-    "inject": "the hook into a bundle's config.json, or out again",
-    "hooks.d": "the hook for podman and CRI-O, by annotation",
+    "createRuntime": "attach the container whose state is on stdin (OCI hook)",
+    "poststop": "detach the container whose state is on stdin (OCI hook)",
+    "inject": "add the hook to a bundle's config.json, or remove it",
+    "hooks.d": "install the hook for podman and CRI-O, by annotation",
     "attach": "attach a container that is running already",
-    "detach": "take a container off its networks",
+    "detach": "detach a container from its networks",
     "gc": "release what containers that are gone left behind",
-    "ps": "which containers are on which networks",
-    "inspect": "all there is of one container, on record and in the kernel",
-    "graph": "a picture of networks, containers, addresses and ports",
-    "stats": "what goes through each attachment",
-    "repair": "put back what was taken from the networks of running containers",
-    "doctor": "what is wrong on this host, and what mends it",
-    "metrics": "what Prometheus is to know",
-    "logs": "what happened to a container's network",
+    "ps": "list which containers are on which networks",
+    "inspect": "show a container's records beside the state of the kernel",
+    "graph": "draw networks, containers, addresses and ports",
+    "stats": "show the traffic of each attachment",
+    "repair": "restore what running containers lost of their networks",
+    "doctor": "report what is wrong on this host, and how to fix it",
+    "metrics": "print metrics for Prometheus",
+    "logs": "print what happened to a container's network",
     "add": "attach a network namespace to one network, as cnitool does",
-    "del": "take it off again",
-    "check": "compare what is there with what was set up",
-    "status": "whether a network can take another container",
-    "list": "the networks there are, and what serves them",
-    "validate": "every problem of network configurations",
-    "plan": "what each plugin would be given; nothing is run",
-    "install-plugins": "the built-in plugins as executables, for other runtimes",
-    "new-plugin": "a plugin project that works, to be made into one's own",
-    "conformance": "hold any CNI plugin or runtime to the specification",
-    "dhcp-keeper": "keep the leases of the plugin dhcp; starts and ends by itself",
-    "completion": "completion of all this for bash, zsh or fish",
-    "man": "the manual page of a command; a cookbook; troubleshooting",
+    "del": "detach a network namespace from one network",
+    "check": "compare attachments with what was set up",
+    "status": "ask a network if it can attach another container",
+    "list": "list the networks, and which plugins serve them",
+    "validate": "report every problem of network configurations",
+    "plan": "show what each plugin would be given; nothing is run",
+    "install-plugins": "install the built-in plugins as executables",
+    "new-plugin": "write a plugin project that works, as a start",
+    "conformance": "check a CNI plugin or runtime against the specification",
+    "dhcp-keeper": "renew DHCP leases; the plugin dhcp starts it",
+    "completion": "print the completion script for bash, zsh or fish",
+    "man": "show the manual page of a command, or a guide",
 }
-_FILES = {"del": "delete", "hooks.d": "hooks_d"}  # those whose name Python has no use for
+_FILES = {"del": "delete", "hooks.d": "hooks_d"}  # commands whose names cannot be names of modules
 HOOK = ("createRuntime", "poststop")
 
 
@@ -51,23 +51,23 @@ def main() -> None:
     code = run(sys.argv[1:])
     if not code:
         onefile.keep()
-    # Past the interpreter's own winding-up, in which it frees what the kernel frees anyway: 1 ms of a hook,
-    # 5 of a command.
+    # Skip the interpreter's shutdown, which frees what the kernel frees anyway: 1 ms of a hook, 5 ms of a
+    # command.
     os._exit(code)
 
 
 def run(argv: "list[str]") -> int:
-    """Returns the exit code: 0, 1 refused or failed, 2 usage."""
+    """Run a command, and return the exit code: 0, 1 rejected or failed, 2 usage."""
     try:
         try:
             code = _run(argv)
-        except SystemExit as end:  # argparse's, behind --help and wrong words
+        except SystemExit as end:  # raised by argparse, after --help or wrong arguments
             code = int(end.code or 0)
         if sys.stdout:
             sys.stdout.flush()
         return code
     except BrokenPipeError:
-        return 1  # whoever read our output has enough of it
+        return 1  # the reader of stdout has closed it
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -96,9 +96,9 @@ def _run(argv: "list[str]") -> int:
     if command not in COMMANDS:
         _complain(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
         return 2
-    gc.disable()  # nothing that is loaded is garbage; the collector's rounds meanwhile cost 1 ms
+    gc.disable()  # nothing that is loaded is garbage; collections during the imports cost 1 ms
     onefile.use(command)
-    if command in HOOK:  # in which nothing lives for long
+    if command in HOOK:  # its objects live for a short time only
         from cnihook import hook
 
         return hook.main(command, arguments)
@@ -115,7 +115,7 @@ def _complain(text: str) -> None:
 
 
 def load(command: str) -> "ModuleType":
-    """The file of a command: its `parser()` and its `main(argv)`."""
+    """Return the module of a command, with its `parser()` and its `main(argv)`."""
     name = _FILES.get(command, command.replace("-", "_"))
     module: ModuleType = getattr(__import__("cnihook.cli", fromlist=[name]), name)
     return module
@@ -125,7 +125,9 @@ def usage() -> str:
     lines = "".join(f"  {name:<16} {purpose}\n" for name, purpose in COMMANDS.items())
     return (
         "usage: cnihook COMMAND [ARGUMENT]...\n\nCNI networks for containers of runc, crun and others.\n\n"
-        f"{lines}\n`cnihook COMMAND --help` says more of each.  Beside it: priv-net-run, docker-run.\n"
-        "NETCONFPATH names the folder of networks (/etc/cni/net.d), CNI_PATH folders of plugins\n"
-        "that go before the built-in ones.\n"
+        f"{lines}\n`cnihook COMMAND --help` describes a command.\n"
+        "Other programs: priv-net-run, docker-run, cni-runc.\n"
+        "\nenvironment:\n"
+        "  NETCONFPATH       folder of networks (default: /etc/cni/net.d)\n"
+        "  CNI_PATH          folders whose plugins go before the built-in ones\n"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook man: the manual pages, made from the same texts as --help."""
+"""cnihook man: show or install the manual pages, which are made from the texts of --help."""
 
 import os
 import re
@@ -19,23 +19,24 @@ from cnihook.spec.errors import IO_FAILURE, CniError
 DEFAULT = "/usr/local/share/man"
 
 DESCRIPTION = """\
-Show the manual page of a command, or write it to a pipe or file, in the language of man(7).
+Show the manual page of a command.  Into a pipe or a file, its source for man(7) is written.
 
   cnihook man ps
   cnihook man ps > cnihook-ps.8
 
-Other pages: priv-net-run, docker-run, cni-runc; cookbook, troubleshooting by symptom, security,
-and host-settings.
+other pages:
+  priv-net-run, docker-run, cni-runc
+  cookbook, troubleshooting, security, host-settings
 """
 EPILOG = f"""\
---install and --remove go without PAGE; DIR is {DEFAULT} unless said otherwise.  After --install,
+--install and --remove take no PAGE.  DIR is {DEFAULT} by default.  After --install,
 `man cnihook-ps` and `man cnihook-cookbook` work.
 """
 
 _PROGRAMS = {
-    "priv-net-run": "a command in a network of its own",
-    "docker-run": "docker run with networks from CNI",
-    "cni-runc": "runc, with the hook in each container that asks for networks",
+    "priv-net-run": "run a command in a network namespace of its own",
+    "docker-run": "run `docker run` with CNI networks",
+    "cni-runc": "run runc, with the hook in containers that request networks",
 }
 _GUIDES = {
     "cookbook": "twelve tasks with container networks, step by step",
@@ -49,25 +50,30 @@ _WIDE = 10_000  # columns: no line of the text is broken, so that man can break 
 
 
 def parser() -> Parser:
-    made = Parser("man", DESCRIPTION, EPILOG)
-    made.add_argument("page", metavar="PAGE", nargs="?", help="a command (default: cnihook itself)")
-    for option, purpose in (("--install", "write all pages below DIR"), ("--remove", "remove them again")):
-        made.add_argument(option, metavar="DIR", nargs="?", const=DEFAULT, type=arguments.path, help=purpose)
-    return made
+    parser = Parser("man", DESCRIPTION, EPILOG)
+    parser.add_argument("page", metavar="PAGE", nargs="?", help="a command (default: cnihook itself)")
+    for option, purpose in (
+        ("--install", "write all pages below DIR"),
+        ("--remove", "remove all pages below DIR"),
+    ):
+        parser.add_argument(
+            option, metavar="DIR", nargs="?", const=DEFAULT, type=arguments.path, help=purpose
+        )
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    made = parser()
-    found = made.parse_args(argv)
-    if sum(map(bool, (found.page, found.install, found.remove))) > 1:
-        made.error("PAGE, --install and --remove go one at a time")
-    if found.install:
-        return arguments.work("man --install", lambda: _install(found.install))
-    if found.remove:
-        return arguments.work("man --remove", lambda: _remove(found.remove))
-    name = (found.page or "cnihook").removeprefix("cnihook-")
+    usage = parser()
+    options = usage.parse_args(argv)
+    if sum(map(bool, (options.page, options.install, options.remove))) > 1:
+        usage.error("PAGE, --install and --remove can be used only one at a time")
+    if options.install:
+        return arguments.work("man --install", lambda: _install(options.install))
+    if options.remove:
+        return arguments.work("man --remove", lambda: _remove(options.remove))
+    name = (options.page or "cnihook").removeprefix("cnihook-")
     if name not in PAGES:
-        made.error(f"no page {found.page!r}; there are: {', '.join(PAGES)}")
+        usage.error(f"no page {options.page!r}; there are: {', '.join(PAGES)}")
     text = page(name)
     if not sys.stdout.isatty():
         print(text, end="")
@@ -80,7 +86,7 @@ def main(argv: list[str]) -> int:
 
 
 def file_name(name: str) -> str:
-    """`cnihook-ps.8`; those for reading are in section 7."""
+    """Return the name of a page's file: `cnihook-ps.8`; guides are in section 7."""
     whole = name if name == "cnihook" or name in _PROGRAMS else f"cnihook-{name}"
     return f"{whole}.{7 if name in _GUIDES else 8}"
 
@@ -95,7 +101,7 @@ def page(name: str) -> str:
 
 
 def source(name: str) -> str:
-    """What the page is made of: the answer to --help, or a file."""
+    """Return the text of a page: the output of --help, or a file."""
     if name in _GUIDES:
         with open(f"{_PACKAGE}/pages/{name}.md", encoding="utf-8") as file:
             return file.read()
@@ -117,14 +123,14 @@ def source(name: str) -> str:
         from cnihook.cli import cni_runc
 
         return f"usage: cni-runc [OPTION]... COMMAND [ARGUMENT]...\n{cni_runc.__doc__}"
-    made = commands.load(name).parser()
-    made.formatter_class = partial(arguments.Help, width=_WIDE)
-    text: str = made.format_help()
+    parser = commands.load(name).parser()
+    parser.formatter_class = partial(arguments.Help, width=_WIDE)
+    text: str = parser.format_help()
     return text
 
 
 def _paths(folder: str) -> Iterator[tuple[str, str]]:
-    """(page, path of its file)."""
+    """Yield (page, path of its file)."""
     for name in PAGES:
         file = file_name(name)
         yield name, f"{folder}/man{file[-1]}/{file}"
@@ -141,7 +147,9 @@ def _is_ours(path: str) -> bool:
 def _install(folder: str) -> None:
     foreign = [path for _, path in _paths(folder) if os.path.lexists(path) and not _is_ours(path)]
     if foreign:
-        raise CniError(IO_FAILURE, f"{foreign[0]} is somebody else's", "another DIR, or remove it")
+        raise CniError(
+            IO_FAILURE, f"{foreign[0]} was not written by cnihook", "choose another DIR, or remove it"
+        )
     try:
         for name, path in _paths(folder):
             os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packages that some commands need and the rest does without: imported by those, when they run."""
+"""Packages that only some commands need, and import when they run."""
 
 import importlib
 import sys
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def package(name: str, debian: str) -> "Any":
-    """A module that is no part of Python.  CniError that says how to get it, if it is not installed."""
+    """Return a module of another package.  Raises CniError with a hint if it is not installed."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
     if sys.flags.no_site:
-        # The launcher of a checkout keeps site-packages out, which cost each start of a hook.
+        # The launcher of a checkout leaves out site-packages, which would delay each start of a hook.
         import site
 
         site.main()

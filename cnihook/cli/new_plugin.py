@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook new-plugin: a plugin project that works, to be made into one's own."""
+"""cnihook new-plugin: write a plugin project that works, as a start for a new plugin."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from cnihook.spec.errors import INVALID_CONFIG, CniError
 
 DESCRIPTION = """\
 Write a plugin project into a new folder NAME: the plugin, its tests (which pass), a network that uses it,
-and a README that says how to run all three.  The plugin is a chained one, and does something small and real.
+and a README that says how to run all three.  The plugin is a chained plugin with a small function.
 """
 
 _PLACEHOLDER = "myplugin"
@@ -20,19 +20,19 @@ _TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(invoke.__file__)), "tem
 
 
 def parser() -> Parser:
-    made = Parser("new-plugin", DESCRIPTION)
-    made.add_argument("name", metavar="NAME", type=_name, help="the plugin's type, such as mytype")
-    made.add_argument(
+    parser = Parser("new-plugin", DESCRIPTION)
+    parser.add_argument("name", metavar="NAME", type=_name, help="the plugin's type, such as mytype")
+    parser.add_argument(
         "--dir",
         metavar="DIR",
         type=arguments.path,
-        help="the folder to write to (default: NAME, in this one)",
+        help="the folder to write to (default: NAME in the current folder)",
     )
-    return made
+    return parser
 
 
 def _name(text: str) -> str:
-    """What can be a CNI type, a file and, since a test is named after it, a Python module."""
+    """Return `text` if it can name a CNI type, a file and, because a test is named after it, a module."""
     if not (text.isascii() and text.isidentifier() and text == text.lower()):
         raise argparse.ArgumentTypeError(
             f"{text!r} cannot be the name: lower-case letters, digits and _, a letter first"
@@ -43,8 +43,8 @@ def _name(text: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
-    folder = found.dir or os.path.abspath(found.name)
+    options = parser().parse_args(argv)
+    folder = options.dir or os.path.abspath(options.name)
 
     def work() -> None:
         if os.path.exists(folder) and os.listdir(folder):
@@ -53,17 +53,19 @@ def main(argv: list[str]) -> int:
         for name in sorted(os.listdir(_TEMPLATE)):
             if not name.startswith("__"):
                 _copy(
-                    f"{_TEMPLATE}/{name}", f"{folder}/{name.replace(_PLACEHOLDER, found.name)}", found.name
+                    f"{_TEMPLATE}/{name}",
+                    f"{folder}/{name.replace(_PLACEHOLDER, options.name)}",
+                    options.name,
                 )
         arguments.say(f"{folder}: {', '.join(sorted(os.listdir(folder)))}; README.md says how to go on")
 
-    return arguments.work(f"new-plugin {found.name}", work)
+    return arguments.work(f"new-plugin {options.name}", work)
 
 
 def _copy(source: str, target: str, name: str) -> None:
     with open(source) as file:
         text = file.read()
     with open(target, "w") as file:
-        # A bridge's name has 15 characters at the most, which a plugin's name may exceed.
+        # The name of a bridge has at most 15 characters; that of a plugin may have more.
         file.write(text.replace(f"{_PLACEHOLDER}0", f"{name[:14]}0").replace(_PLACEHOLDER, name))
     shutil.copymode(source, target)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook plan: what each plugin of a network would be given.  Nothing is run."""
+"""cnihook plan: show what each plugin of a network would be given.  Nothing is run."""
 
 import shlex
 
@@ -21,75 +21,78 @@ if TYPE_CHECKING:
     from typing import Any
 
 DESCRIPTION = """\
-Show what each plugin of a network would be given on its stdin and in its environment, in the order in which
-they would be called.  Nothing is run, nothing is changed.
+Show what each plugin of a network would be given on its stdin and in its environment, in the order of the
+calls.  Nothing is run, nothing is changed.
 """
 
-_RESULT_OF = "the result of {}"  # in the place of a prevResult that only a run can tell
+_RESULT_OF = "the result of {}"  # instead of a prevResult, which only a run would yield
 
 
 def parser() -> Parser:
-    made = Parser("plan", DESCRIPTION, target.ENVIRONMENT)
-    made.add_argument(
-        "--command", choices=["ADD", "DEL", "CHECK", "GC", "STATUS"], default="ADD", help="(ADD)"
+    parser = Parser("plan", DESCRIPTION, target.ENVIRONMENT)
+    parser.add_argument(
+        "--command",
+        choices=["ADD", "DEL", "CHECK", "GC", "STATUS"],
+        default="ADD",
+        help="the operation (default: ADD)",
     )
-    target.add_arguments(made, namespace="[NETNS]")
-    target.add_attachment(made)
-    return made
+    target.add_arguments(parser, namespace="[NETNS]")
+    target.add_attachment(parser)
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
+    options = parser().parse_args(argv)
 
     def work() -> None:
-        wanted = Target(found, needs_namespace=False)
-        network = wanted.network()
-        steps = _steps(found.command, network, wanted)
-        if found.json:
+        operands = Target(options, needs_namespace=False)
+        network = operands.network()
+        steps = _steps(options.command, network, operands)
+        if options.json:
             arguments.print_json(steps)
             return
         if not steps:
-            since = SINCE[found.command]
-            version = f"{network.name} is of version {network.version}"
-            arguments.say(f"nothing: {version}, {found.command} of {since}")
+            since = SINCE[options.command]
+            version = f"{network.name} has version {network.version}"
+            arguments.say(f"nothing: {version}, {options.command} needs {since}")
         for number, step in enumerate(steps, 1):
-            arguments.say(f"{number}. {step['type']} {found.command}, {step['served_by']}")
+            arguments.say(f"{number}. {step['type']} {options.command}, {step['served_by']}")
             for key, value in step["environment"].items():
                 arguments.say(f"   {key}={shlex.quote(value)}")
             arguments.say("   stdin: " + arguments.as_json(step["stdin"], indent=2).replace("\n", "\n   "))
 
-    return target.run("plan", found, work)
+    return target.run("plan", options, work)
 
 
-def _steps(command: str, network: Network, wanted: Target) -> "list[dict[str, Any]]":
+def _steps(command: str, network: Network, operands: Target) -> "list[dict[str, Any]]":
     if command in ("GC", "STATUS") and not at_least(network.version, SINCE[command]):
         return []
     about_container = command not in ("GC", "STATUS")
-    netns = wanted.netns or "/var/run/netns/NETNS"
+    netns = operands.netns or "/var/run/netns/NETNS"
     request = Request(
-        (wanted.container_id if wanted.netns else "CONTAINERID") if about_container else "",
+        (operands.container_id if operands.netns else "CONTAINERID") if about_container else "",
         netns if about_container else "",
-        wanted.ifname if about_container else "",
-        args=wanted.args if about_container else "",
-        plugin_path=wanted.cni.plugin_path,
+        operands.ifname if about_container else "",
+        args=operands.args if about_container else "",
+        plugin_path=operands.cni.plugin_path,
     )
-    known = _known_result(network, wanted)
+    prev_result = _known_result(network, operands)
     order = range(len(network.plugins))
     steps = []
     for index in reversed(order) if command == "DEL" else order:
         plugin_type = NetConf(network.plugins[index]).string("type")
-        conf = chain.derive(network, index, wanted.capability_args if about_container else {}, None)
+        conf = chain.derive(network, index, operands.capability_args if about_container else {}, None)
         if command in ("DEL", "CHECK") and at_least(network.version, "0.4.0"):
-            conf["prevResult"] = known or _RESULT_OF.format("ADD")
+            conf["prevResult"] = prev_result or _RESULT_OF.format("ADD")
         elif command == "ADD" and index:
             conf["prevResult"] = _RESULT_OF.format(network.plugins[index - 1].get("type"))
         elif command == "GC":
-            conf |= chain.keep_list(wanted.cni.living(network.name))
+            conf |= chain.keep_list(operands.cni.living(network.name))
         variables = invoke.protocol_variables(command, request)
         steps.append(
             {
                 "type": plugin_type,
-                "served_by": served_by(plugin_type, wanted.cni.plugin_path),
+                "served_by": served_by(plugin_type, operands.cni.plugin_path),
                 "environment": variables,
                 "stdin": conf,
             }
@@ -97,11 +100,11 @@ def _steps(command: str, network: Network, wanted: Target) -> "list[dict[str, An
     return steps
 
 
-def _known_result(network: Network, wanted: Target) -> "dict[str, Any] | None":
-    """What a DEL would have, where it is on record."""
-    if not wanted.netns:
+def _known_result(network: Network, operands: Target) -> "dict[str, Any] | None":
+    """Return the result that a DEL would be given, if it is on record."""
+    if not operands.netns:
         return None
-    record = cache.find(network.name, wanted.container_id, wanted.ifname, wanted.cni.cache_folder)
+    record = cache.find(network.name, operands.container_id, operands.ifname, operands.cni.cache_folder)
     try:
         result = Result.from_json(record.result, network.version) if record and record.result else None
     except CniError:

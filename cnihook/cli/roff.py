@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Manual pages in the language of man(7), made of texts that there are: --help, or a Markdown file."""
+"""Manual pages in the language of man(7), made from the text of --help or from a Markdown file."""
 
 import re
 from collections.abc import Iterator
 
 MARK = '.\\" A page of cnihook; `cnihook man --remove` takes it away.'
-# An option or the like, and what it is for.  Two spaces behind a full stop are prose.
+# An option or the like, and its purpose.  Two spaces after a full stop are prose.
 _ENTRY = re.compile(r"( +)(\S.*?(?:[^\s.,;:]|\.\.\.))(?: {2,}(\S.*))?")
-_HAND_WRAPPED = 88  # columns; where the next word had room on a line, the break is meant
+_HAND_WRAPPED = 88  # columns; if the next word had room on the line, the break is intended
 _INLINE = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
 _STRONG = re.compile(r"\*\*([^*]+)\*\*")
@@ -22,7 +22,7 @@ def page(name: str, section: int, version: str, purpose: str, body: str, see_als
     return (
         f"{MARK}\n"
         f'.TH "{escaped(name.upper())}" {section} "" "cnihook {version}" "cnihook"\n'
-        ".nh\n.ad l\n"  # neither hyphens nor wide gaps in what may be copied
+        ".nh\n.ad l\n"  # commands are copied from here, so no hyphens and no wide gaps
         f".SH NAME\n{escaped(name)} \\- {_prose(purpose)}\n"
         f"{body}"
         f".SH SEE ALSO\n{_prose(see_also)}\n"
@@ -30,22 +30,22 @@ def page(name: str, section: int, version: str, purpose: str, body: str, see_als
 
 
 def escaped(text: str) -> str:
-    """As it stands, whatever roff might take it for."""
-    text = re.sub(r"\S{25,}", lambda found: re.sub(r"(?<=[/,|:])(?=[\w\[])", _BREAK, found[0]), text)
-    made = "".join(_SPECIAL.get(c, c if c.isascii() else f"\\[u{ord(c):04X}]") for c in text)
-    return f"\\&{made}" if made.startswith(".") else made
+    """Return text that roff prints as it is."""
+    text = re.sub(r"\S{25,}", lambda match: re.sub(r"(?<=[/,|:])(?=[\w\[])", _BREAK, match[0]), text)
+    result = "".join(_SPECIAL.get(c, c if c.isascii() else f"\\[u{ord(c):04X}]") for c in text)
+    return f"\\&{result}" if result.startswith(".") else result
 
 
 def _prose(text: str) -> str:
-    """With what stands in backquotes in bold.  Two spaces behind a full stop become one."""
+    """Return text with backquoted parts in bold, and one space instead of two after a full stop."""
     text = re.sub(r"(?<=[.;:]) {2,}", " ", _STRONG.sub(r"\1", _LINK.sub(r"\1", text)))
-    made = []
+    parts = []
     for number, part in enumerate(_INLINE.split(text)):
-        made.append(f"\\fB{escaped(part)}\\fR" if number % 2 else escaped(part))
-    return "".join(made)
+        parts.append(f"\\fB{escaped(part)}\\fR" if number % 2 else escaped(part))
+    return "".join(parts)
 
 
-# Of --help
+# From --help
 
 
 def from_help(text: str) -> str:
@@ -82,7 +82,7 @@ def _synopsis(block: list[str]) -> Iterator[str]:
 
 
 def _block(block: list[str]) -> Iterator[str]:
-    """Paragraphs, lists of options, and what is indented: examples."""
+    """Yield the lines of a block: paragraphs, lists of options, and indented lines as examples."""
     pending = block[::-1]
     while pending:
         if not pending[-1].startswith(" "):
@@ -90,21 +90,21 @@ def _block(block: list[str]) -> Iterator[str]:
             yield _prose(line)
             if pending and len(f"{line} {pending[-1].split()[0]}") < _HAND_WRAPPED:
                 yield ".br"
-        elif (found := _ENTRY.fullmatch(pending[-1])) and (
-            found[2].startswith("-") or found[3] or _is_deeper(found[1], pending[:-1])
+        elif (match := _ENTRY.fullmatch(pending[-1])) and (
+            match[2].startswith("-") or match[3] or _is_deeper(match[1], pending[:-1])
         ):
-            yield from _entry(found, pending)
+            yield from _entry(match, pending)
         else:
             yield from _example(pending)
 
 
 def _is_deeper(indent: str, pending: list[str]) -> bool:
-    """Whether the next line is that much further in that it belongs to an entry which fills its own."""
+    """Return True if the next line is indented so far that it continues the entry."""
     return bool(pending) and pending[-1].startswith(f"{indent}{' ' * 12}")
 
 
-def _entry(found: "re.Match[str]", pending: list[str]) -> Iterator[str]:
-    indent, name, text = found[1], found[2], found[3] or ""
+def _entry(match: "re.Match[str]", pending: list[str]) -> Iterator[str]:
+    indent, name, text = match[1], match[2], match[3] or ""
     pending.pop()
     while _is_deeper(indent, pending):
         text = f"{text} {pending.pop().strip()}".strip()
@@ -120,7 +120,7 @@ def _entry(found: "re.Match[str]", pending: list[str]) -> Iterator[str]:
 
 
 def _example(pending: list[str]) -> Iterator[str]:
-    """Line by line; one that is too long is wrapped all the same."""
+    """Yield an example, line by line.  A line that is too long is wrapped."""
     first = len(pending[-1]) - len(pending[-1].lstrip())
     yield ".RS 2"
     count = 0
@@ -134,11 +134,11 @@ def _example(pending: list[str]) -> Iterator[str]:
     yield ".RE"
 
 
-def _kept(found: "re.Match[str]") -> str:
-    return _SPACE * len(found[0])
+def _kept(match: "re.Match[str]") -> str:
+    return _SPACE * len(match[0])
 
 
-# Of Markdown: headings, paragraphs, lists with hyphens, tables, blocks between fences
+# From Markdown: headings, paragraphs, lists with hyphens, tables, blocks between fences
 
 
 def from_markdown(text: str) -> str:
@@ -146,7 +146,7 @@ def from_markdown(text: str) -> str:
     text = re.sub(r"<!--.*?-->\n*", "", text, flags=re.S)
     fenced = False
     header: list[str] = []
-    begins = True  # whether what comes next begins a paragraph
+    begins = True  # True if the next line begins a paragraph
     for line in text.split("\n")[1:]:
         if line.startswith("```"):
             fenced = not fenced
@@ -178,7 +178,7 @@ def from_markdown(text: str) -> str:
 
 
 def _row(header: list[str], cells: list[str]) -> Iterator[str]:
-    """One row of a table: its first cell, then the others, with their headings if there are several."""
+    """Yield a row of a table: its first cell, then the others, with their headings if there are several."""
     yield ".TP"
     yield _prose(cells[0])
     several = len(cells) > 2

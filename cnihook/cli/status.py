@@ -1,27 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook status: whether a network can take another container, as `cnitool status` does."""
+"""cnihook status: ask a network if it can attach another container, as `cnitool status` does."""
 
 from cnihook.cli import target
 from cnihook.cli.arguments import Parser
 from cnihook.cli.target import Target
 
 DESCRIPTION = """\
-Ask the plugins of a network whether they are ready to attach another container.  Says nothing if they are;
-else why not, and exit code 1.  With --json, code 50: not available, 51: those attached are in trouble, too.
+Ask the plugins of a network if they are ready to attach another container.  Prints nothing if they are;
+otherwise the reason.
+"""
+EPILOG = f"""\
+{target.ENVIRONMENT}
+exit codes:
+  0  the network is ready
+  1  it is not ready
+  2  wrong usage
+
+codes of an error with --json:
+  50  the network is not available
+  51  the same, and attached containers may have limited connectivity
 """
 
 
 def parser() -> Parser:
-    made = Parser("status", DESCRIPTION, target.ENVIRONMENT)
-    target.add_arguments(made, namespace="[NETNS]")
-    return made
+    parser = Parser("status", DESCRIPTION, EPILOG)
+    target.add_arguments(parser, namespace="[NETNS]")
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
+    options = parser().parse_args(argv)
 
     def work() -> None:
-        wanted = Target(found, needs_namespace=False)
-        wanted.cni.status(wanted.network())
+        operands = Target(options, needs_namespace=False)
+        operands.cni.status(operands.network())
 
-    return target.run("status", found, work)
+    return target.run("status", options, work)

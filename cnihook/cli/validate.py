@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook validate: every problem of network configurations, in one go."""
+"""cnihook validate: report every problem of network configurations."""
 
 import copy
 import difflib
@@ -24,14 +24,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    # By the id() of an object in a configuration, the keys of it that were asked for.
+    # By the id() of an object in a configuration: those of its keys that were read.
     Asked = dict[int, set[str]]
 
 DESCRIPTION = """\
-Look for all that is wrong with network configurations, and with the bounds on annotations in
-/etc/cnihook/config.json: the file, the key, the reason.  Every key of built-in plugins is looked at, and
-what may be a misspelled one is reported, as is a key that is there twice; other plugins are asked whether
-they support the network's version.
+Report every problem of network configurations, and of the bounds on annotations in /etc/cnihook/config.json:
+the file, the key, the reason.  All keys of built-in plugins are checked; a key that may be misspelled, or
+that is there twice, is reported.  Other plugins are asked if they support the network's version.
+"""
+EPILOG = """\
+exit codes:
+  0  no problem
+  1  a problem
+  2  wrong usage
 """
 
 _KEYS_OF_A_LIST = (
@@ -40,25 +45,27 @@ _KEYS_OF_A_LIST = (
 _KEYS_OF_ANY_PLUGIN = (
     "cniVersion name type capabilities args ipam dns runtimeConfig prevResult cnihook".split()
 )
-_ALIKE = 0.8  # of 1.0, by which a key may be a misspelled one
-_TRIES = 100  # a file with more problems than that has no need to be told of all
+_ALIKE = 0.8  # of 1.0, the least similarity to a known key for a misspelling
+_TRIES = 100  # if a file has more problems, not all need to be reported
 
 
 def parser() -> Parser:
-    made = Parser("validate", DESCRIPTION, "Exit code: 0 nothing found, 1 something, 2 usage.")
-    made.add_argument("files", metavar="FILE", nargs="*", help="(default: all of the folder of networks)")
-    made.add_argument("--json", action="store_true", help="the problems as a list of JSON objects")
-    made.add_conf_folder()
-    made.add_plugin_folders()
-    return made
+    parser = Parser("validate", DESCRIPTION, EPILOG)
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="a configuration (default: all of the folder of networks)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the problems as a list of JSON objects")
+    parser.add_conf_folder()
+    parser.add_plugin_folders()
+    return parser
 
 
 def main(argv: list[str]) -> int:
-    found = parser().parse_args(argv)
-    settings = arguments.settings_of(found)
-    files = found.files or [*networks.file_names(settings.conf_folder), *bounds_files()]
+    options = parser().parse_args(argv)
+    settings = arguments.settings_of(options)
+    files = options.files or [*networks.file_names(settings.conf_folder), *bounds_files()]
     problems = [problem for path in files for problem in problems_of(path, settings.plugin_path)]
-    if found.json:
+    if options.json:
         arguments.print_json(problems)
     else:
         for problem in problems:
@@ -122,7 +129,7 @@ def _repeated(value: "Any", where: str) -> "Iterator[CniError]":
 
 
 def _unknown_version(network: Network) -> list[CniError]:
-    """An error if no plugin can support the network's version: one for all of them."""
+    """Return an error if no plugin can support the network's version: one error for all of them."""
     try:
         versions.check_supported(network.version)
     except CniError as error:
@@ -140,15 +147,15 @@ def _errors_of_bounds(text: bytes, path: str) -> list[CniError]:
 def _errors_of_plugin(
     network: Network, index: int, plugin_path: "list[str] | None", any_version: bool
 ) -> list[CniError]:
-    """Return what is wrong with one plugin; with `any_version`, whatever the network's version is."""
+    """Return what is wrong with one plugin.  `any_version`: ignore the network's version."""
     where = network.where(index)
     conf = NetConf(copy.deepcopy(chain.derive(network, index, {}, None)), where)
     if any_version:
         conf.raw["cniVersion"] = versions.CURRENT
     request = Request("validate", "", "eth0", plugin_path=plugin_path)
     errors: list[CniError] = []
-    asked: "Asked" = {id(conf.raw): set(_KEYS_OF_ANY_PLUGIN)}
-    complete = True  # all that is read is known
+    read_keys: "Asked" = {id(conf.raw): set(_KEYS_OF_ANY_PLUGIN)}
+    complete = True  # every key that is read is known
     ipam_type = conf.object("ipam").string("type")
     for plugin_type, place in ((conf.string("type"), where), (ipam_type, f"{where}: ipam ({ipam_type})")):
         if not plugin_type:
@@ -159,30 +166,30 @@ def _errors_of_plugin(
             if not any_version:
                 versions.check_supported(network.version, supported)
             if invoke.find(plugin_type, plugin_path) is None:
-                refused, read = _each(partial(_read_conf, plugin_type, conf, request, asked))
+                refused, read = _each(partial(_read_conf, plugin_type, conf, request, read_keys))
                 errors += [e if e.msg.startswith(network.source) else e.wrapped(where) for e in refused]
         except CniError as error:
             errors.append(error.wrapped(place))
         complete = complete and bool(read)
     request.close()
     if complete:
-        errors += _misspelled(conf.raw, where, asked)
+        errors += _misspelled(conf.raw, where, read_keys)
     return errors
 
 
-def _read_conf(plugin_type: str, conf: NetConf, request: Request, asked: "Asked") -> bool:
-    """All that a built-in plugin reads of its configuration, before it does anything.
+def _read_conf(plugin_type: str, conf: NetConf, request: Request, read_keys: "Asked") -> bool:
+    """Read all that a built-in plugin reads of its configuration before it does anything.
 
-    `asked` gets to know the keys that are asked for.
+    The keys that it reads are added to `read_keys`.
     """
 
     def watching(raw: "dict[str, Any]", key: str) -> "Any":
-        asked.setdefault(id(raw), set()).add(key)
+        read_keys.setdefault(id(raw), set()).add(key)
         return lookup(raw, key)
 
     reader = getattr(invoke.load(plugin_type), "Conf", None)
     if reader:
-        config.lookup = watching  # by which NetConf finds every key
+        config.lookup = watching  # NetConf reads every key by it
         try:
             reader(Call("ADD", conf, request))
         finally:
@@ -190,38 +197,38 @@ def _read_conf(plugin_type: str, conf: NetConf, request: Request, asked: "Asked"
     return True
 
 
-def _misspelled(value: "Any", where: str, asked: "Asked") -> "Iterator[CniError]":
-    """Keys that nobody asks for, and that look like one that somebody does.
+def _misspelled(value: "Any", where: str, read_keys: "Asked") -> "Iterator[CniError]":
+    """Yield an error for each key that no plugin reads, and that resembles one that a plugin reads.
 
-    Any other may be somebody else's, which the specification leaves room for.
+    Any other key may be another program's: the specification permits such keys.
     """
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _misspelled(item, f"{where}[{index}]", asked)
+            yield from _misspelled(item, f"{where}[{index}]", read_keys)
     if not isinstance(value, dict):
         return
-    own = asked.get(id(value), set())
+    own = read_keys.get(id(value), set())
     spelled = {key.lower(): key for key in own}
     for name in spelled:
-        # The plugin's spelling first, which goes before the others.  Keys of sysctl are all spelled so.
+        # The plugin's spelling first, which overrides the others.  Keys of sysctl are all spelled so.
         spellings = sorted((key for key in value if key.lower() == name), key=lambda key: key not in own)
         for key in spellings[1:]:
             if key not in own:
-                hint = "a plugin takes a key in any case; remove one"
+                hint = "plugins ignore the case of a key; remove one"
                 yield NetConf(value, where).refuse(key, f"is {spellings[0]} once more", hint)
     for name, inner in value.items():
         if name.lower() not in spelled:
             for alike in difflib.get_close_matches(name.lower(), spelled, 1, _ALIKE):
                 hint = f'write "{spelled[alike]}", if that is meant'
                 yield NetConf(value, where).refuse(name, "is a key that is not read", hint)
-        yield from _misspelled(inner, f"{where}: {name}", asked)
+        yield from _misspelled(inner, f"{where}: {name}", read_keys)
 
 
 def _each(read: "Callable[[], Any]") -> "tuple[list[CniError], Any]":
-    """Read until nothing is refused any more: each key that was is taken out, to get at the next.
+    """Read until no key is rejected any more.  Each rejected key is removed, to reach the next one.
 
-    Returns all that was refused, and what came of the reading, if anything did.  A key that is missing in an
-    object that one was taken out of is not reported, because it may be that one.
+    Returns all errors, and the result of the last read, if there is one.  A missing key is not reported in
+    an object from which a key was removed, because it may be that one.
     """
     errors: list[CniError] = []
     changed: set[int] = set()

@@ -156,7 +156,7 @@ WORDS = {
     "add-host": Word(
         lambda w, t: w.hosts.append(parse_host(t)),
         "NAME:ADDRESS",
-        "an entry of /etc/hosts, repeatable; host-gateway is the host's address",
+        "an entry of /etc/hosts (host-gateway: the host's address), repeatable",
         several=True,
         most=256,
         held=lambda w: w.hosts,

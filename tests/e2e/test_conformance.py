@@ -377,11 +377,11 @@ def test_list_names_every_check_and_its_section() -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "it takes an EXECUTABLE"),
+        ([], "EXECUTABLE, DIR or --runtime COMMAND is missing"),
         (["/nowhere/bridge"], "/nowhere/bridge: no such file"),
-        (["/etc/passwd"], "is no executable"),
+        (["/etc/passwd"], "not an executable"),
         (["/etc/cron.d/.."], "--check"),
-        (["--runtime", "x", "y"], "--runtime goes without plugins"),
+        (["--runtime", "x", "y"], "--runtime cannot be combined with plugins"),
         (["--runtime", "there-is-no-such-runtime"], "no such program"),
         (["/bin/true", "--config", "/nowhere.conf"], "/nowhere.conf: No such file"),
         (["/bin/true", "--config", "/etc/passwd"], "/etc/passwd: "),
