@@ -9,7 +9,7 @@ Wait until a link or an address carries traffic: the kernel does the last steps 
 
 On a busy machine that is later than the first packet, which is lost then and sent again after a second.
 Linux 6.8 and later activate a link when it is looked up by itself, not in a dump; so one request is enough
-there.  An older kernel is asked every 2 ms.
+there.  An older kernel is asked after 2 ms, then less and less often, at least every 20 ms.
 """
 
 import time
@@ -24,17 +24,19 @@ if TYPE_CHECKING:
     from cnihook.lean.address import IPNet
 
 _TIMEOUT = 5.0  # seconds; duplicate address detection takes one to two, linkwatch up to one if it is late
-_INTERVAL = 0.002
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.02  # seconds
 
 
 def wait_for_link(rtnl: Rtnl, link: Link) -> Link:
     """Wait until a link with a carrier is active; return it as it is then, or after the timeout."""
     deadline = time.monotonic() + _TIMEOUT
+    pause = _FIRST_PAUSE
     while True:
         current = rtnl.link(link.name)
         if not current.has_carrier or _is_active(current) or time.monotonic() > deadline:
             return current
-        time.sleep(_INTERVAL)
+        time.sleep(pause)
+        pause = min(pause * 1.25, _LONGEST_PAUSE)
 
 
 def _is_active(link: Link) -> bool:
@@ -46,8 +48,9 @@ def _is_active(link: Link) -> bool:
 def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
     """Wait until the link's IPv6 addresses among `nets` can be used; those of IPv4 can be at once.
 
-    Raises ResourceTaken if another host on the link has one, and CniError after the timeout.  Returns after
-    the timeout if the link is not active, because then there is no neighbor that could answer.
+    Raises ResourceTaken if another host on the link has one, and CniError after the timeout.  Returns
+    without waiting if a virtual link has no carrier, because its addresses stay tentative until it has
+    one.  A network card may still negotiate, so for a card it returns after the timeout.
     """
     pending = [net for net in nets if net.address.version == 6]
     if not pending:
@@ -55,6 +58,7 @@ def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
     from cnihook.linux import local_routes  # for IPv6 alone
 
     deadline = time.monotonic() + _TIMEOUT
+    pause = _FIRST_PAUSE
     while pending := [net for net in pending if not local_routes.is_set(rtnl, link, net.address)]:
         present = {address.net: address.flags for address in rtnl.addresses(link)}
         for net in pending:
@@ -62,12 +66,16 @@ def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
                 raise ResourceTaken(
                     INTERNAL, f"{net} on {link.name}: another host on the link has this address already"
                 )
+        current = rtnl.link(link.name)
+        if link.kind and not current.has_carrier:
+            return
         if time.monotonic() > deadline:
-            if rtnl.link(link.name).operstate == IF_OPER_UP and any(
+            if current.operstate == IF_OPER_UP and any(
                 present.get(net, 0) & IFA_F_TENTATIVE for net in pending
             ):
                 raise CniError(
                     INTERNAL, f"{link.name}: an IPv6 address is still tentative after {_TIMEOUT:g} s"
                 )
             return
-        time.sleep(_INTERVAL)
+        time.sleep(pause)
+        pause = min(pause * 1.25, _LONGEST_PAUSE)

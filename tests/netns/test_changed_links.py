@@ -161,7 +161,7 @@ def test_bridge_that_was_changed_goes_with_its_last_port(
     if namespace == "gone":
         container.destroy()
         if change == "name br8 alias uplink":
-            host.leaves("link br8*")  # nothing says whose it is
+            host.leaves("link br8*", "address br8*", "route br8*")  # nothing says whose it is
 
     host.cni("DEL", with_previous_result(conf, result), None, CNI_CONTAINERID="c1", CNI_NETNS=container.path)
 

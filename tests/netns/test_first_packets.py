@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from cnihook.lean.address import IPNet
+from cnihook.linux.rtnl import Rtnl
+from cnihook.sdk import ready
 from tests.support import cni
 from tests.support.bridge import add, network
 from tests.support.cni import CniFailure
@@ -124,3 +127,31 @@ def test_port_that_spanning_tree_blocks_is_not_waited_for(host: Host, container:
 
     port = host.link(result["interfaces"][1]["name"])
     assert port["linkinfo"]["info_slave_data"]["state"] == "listening"
+
+
+@pytest.mark.parametrize("kind", ["macvlan", "veth"])
+def test_addresses_of_a_link_without_carrier_are_not_waited_for(
+    host: Host, container: Container, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its IPv6 addresses stay tentative until there is a carrier, which may be never."""
+    host.run("ip", "link", "add", "dev0", "type", "veth", "peer", "name", "ved0")
+    host.run("ip", "link", "set", "dev0", "up")
+    if kind == "veth":
+        link = "dev0"
+    else:
+        host.run("ip", "link", "add", "child0", "link", "dev0", "type", kind)
+        link = "child0"
+    host.run("ip", "address", "add", "2001:db8:9::9/64", "dev", link)
+    host.run("ip", "link", "set", link, "up")
+
+    def wait() -> None:
+        rtnl = Rtnl()
+        ready.wait_for_addresses(rtnl, rtnl.link(link), [IPNet.parse("2001:db8:9::9/64")])
+
+    def sleep(_seconds: float) -> None:
+        raise AssertionError("it waits")
+
+    monkeypatch.setattr("time.sleep", sleep)
+    host.inside(wait)
+    monkeypatch.undo()
+    host.run("ip", "link", "delete", "dev0")
