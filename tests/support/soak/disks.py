@@ -79,12 +79,12 @@ class _Bench:
 
 
 def limit(folder: str, unit: str, left: int) -> None:
-    """Leave so much on a tmpfs."""
+    """Leave so much on a tmpfs; at least one in all, since 0 is no limit."""
     now = os.statvfs(folder)
     if unit == "pages":
-        place.resize(folder, f"size={(now.f_blocks - now.f_bfree + left) * now.f_bsize}")
+        place.resize(folder, f"size={max(now.f_blocks - now.f_bfree + left, 1) * now.f_bsize}")
     else:
-        place.resize(folder, f"nr_inodes={now.f_files - now.f_ffree + left}")
+        place.resize(folder, f"nr_inodes={max(now.f_files - now.f_ffree + left, 1)}")
 
 
 def points(scenario: Scenario, rng: random.Random) -> Iterator[Point]:
