@@ -59,6 +59,8 @@ def down(
     """
     check_container_id(container_id)
     with log, lock(container_id, "detach"):
+        # A hook of this container may have been killed with a lock that this one does not take.
+        flock.clear_abandoned(signed=False)
         damaged: list[Damaged] = []
         known = cache.of_container(container_id, damaged=damaged)
         going = [record for record in known if network in ("", record.network)]

@@ -235,14 +235,14 @@ def _signed(path: str) -> "list[str]":
     return [line for line in signed if os.path.exists(f"/proc/{''.join(line.split()[1:2])}")]
 
 
-def clear_abandoned() -> None:
-    """Remove the files of locks whose holders were killed.  They do no harm but to the eye."""
+def clear_abandoned(*, signed: bool = True) -> None:
+    """Remove lock files whose holders were killed.  Without `signed`, skip what a living process signed."""
     try:
         names = os.listdir(FOLDER)
     except OSError:
         return
     for name in names:
-        if name.endswith(".lock"):
+        if name.endswith(".lock") and (signed or not _signed(f"{FOLDER}/{name}")):
             try:
                 with Lock(name.removesuffix(".lock"), timeout=0):
                     pass  # what was taken is given back with its file

@@ -122,3 +122,16 @@ def test_gc_of_a_network_removes_files_of_killed_commands(host: Host, syscall: s
 
     folders = ("/run/cnihook", "/var/lib/cni/results")
     assert host.run("find", *folders, "-type", "f", check=False).stdout == ""
+
+
+@pytest.mark.parametrize("signature", ["", "process 2147483647 (names of c1)\n"])
+@pytest.mark.parametrize("name", ["names", "netns-4026532000"])
+def test_poststop_removes_a_lock_that_it_does_not_take(
+    host: Host, container: Container, name: str, signature: str
+) -> None:
+    """The hook before it was killed with it: /etc/hosts of containers, routing tables of a namespace."""
+    assert call_hook(host, "createRuntime", state_of(container)).returncode == 0
+    host.write(f"/run/cnihook/{name}.lock", signature)
+
+    assert call_hook(host, "poststop", state_of(container)).returncode == 0
+    assert host.run("ls", "/run/cnihook").stdout == ""

@@ -180,6 +180,18 @@ def test_files_of_the_killed_are_cleared_and_of_the_living_not(
     assert files(state) == ["notes"]
 
 
+def test_lock_without_a_living_signer_is_cleared_and_another_is_not_tried(
+    holder: "subprocess.Popen[str]", state: Path
+) -> None:
+    """A file without a signature is that of a process that was killed before it signed."""
+    (state / "run" / "names.lock").touch()
+    (state / "run" / "container-c1.lock").write_text("process 4711 (attach c1)")
+
+    with Lock("bridge-br0"):
+        clear_abandoned(signed=False)
+        assert files(state) == ["bridge-br0.lock", "nft.lock"]
+
+
 def test_there_may_be_no_lock_to_clear(state: Path) -> None:
     clear_abandoned()
 
