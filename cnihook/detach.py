@@ -68,6 +68,8 @@ def down(
             for record in going:
                 refuse_if_another_lives(record, ended)
         _down(container_id, going, settings, log)
+        if not known:
+            _forget_all_names(container_id)  # a file of another container may have failed at that time
         damaged = [one for one in damaged if network in ("", *(names[0] for names in one.identities()))]
         if damaged or (not known and netns_names.is_marked(container_id)):
             sandbox = netns.named(container_id) if ended is None else None
@@ -138,12 +140,16 @@ def release_remains(
     if not cache.names_of(container_id):
         released += salvage.release_container(container_id, settings.conf_folder, settings.plugin_path)
         # Another runtime that took down all, by a GC, knows of no names.
-        for network in os.listdir(f"{STATE}/names") if os.path.isdir(f"{STATE}/names") else ():
-            _forget_names(network, container_id)
+        _forget_all_names(container_id)
     for network, _id, ifname in released:
         _forget_names(network, container_id)
         log.event(f"released what was left on {network}, {ifname}")
     return len(released)
+
+
+def _forget_all_names(container_id: str) -> None:
+    for network in os.listdir(f"{STATE}/names") if os.path.isdir(f"{STATE}/names") else ():
+        _forget_names(network, container_id)
 
 
 def _forget_names(network: str, container_id: str) -> None:

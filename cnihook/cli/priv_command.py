@@ -72,7 +72,10 @@ class CommandProcess:
 
     def is_ready(self) -> bool:
         """Wait until it is in its namespace.  Returns False if it has ended instead, with a message."""
-        return bool(os.read(self._ready, 1))
+        try:
+            return bool(os.read(self._ready, 1))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "pipe of the command's process") from None
 
     def run(
         self, resolv_conf: str = "", hosts: str = "", hostname: str = "", limit: "Limit | None" = None

@@ -128,11 +128,13 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
     """Attach the networks, run the command, take them down whatever happens.  Returns the exit status."""
     # Imported while the command's process makes its namespace.
     from cnihook import attach
+    from cnihook.linux import netns
     from cnihook.linux.netns import NetNS
     from cnihook.log import Log
     from cnihook.oci import resolv_conf, wants
     from cnihook.runtime.wants import Wants
 
+    netns.status_if_lost = _FAILED
     settings = _settings(options)
     os.umask(0o022)
     os.chdir("/")

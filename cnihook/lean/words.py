@@ -7,8 +7,21 @@ import os
 def in_words(error: BaseException) -> str:
     """What the error says, without Python's own trimmings: of an OSError its file and the kernel's word."""
     if isinstance(error, OSError) and error.strerror and type(error).__str__ is OSError.__str__:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        what = error.filename or _function(error)
+        return f"{what}: {error.strerror}" if what else error.strerror
     return str(error) or type(error).__name__
+
+
+def _function(error: BaseException) -> str:
+    """Return the function of cnihook that made the failing system call, for an error without an object."""
+    name = ""
+    trace = error.__traceback__
+    while trace:
+        code = trace.tb_frame.f_code
+        if trace.tb_frame.f_globals.get("__name__", "").startswith("cnihook."):
+            name = code.co_qualname
+        trace = trace.tb_next
+    return name
 
 
 def one_line(text: str) -> str:

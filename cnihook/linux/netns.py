@@ -88,7 +88,10 @@ class NetNS:
     @property
     def identity(self) -> "tuple[int, int]":
         """(device, inode): the same for every path and descriptor of one namespace, until a reboot."""
-        status = os.fstat(self.fd)
+        try:
+            status = os.fstat(self.fd)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path or "a network namespace") from None
         return status.st_dev, status.st_ino
 
     @property
@@ -147,13 +150,16 @@ def processes(identity: "tuple[int, int]") -> "list[int]":
     return found
 
 
+status_if_lost = 1  # exit status of a process that cannot return to its network namespace
+
+
 def _return_to(home: int) -> None:
     try:
         libc.setns(home, libc.CLONE_NEWNET)
     except OSError as error:
         # To go on would configure a container as if it were the host.
         os.write(2, f"cnihook: cannot return to the host's network namespace: {error.strerror}\n".encode())
-        os._exit(1)
+        os._exit(status_if_lost)
 
 
 def named(name: str) -> str:

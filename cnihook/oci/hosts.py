@@ -289,12 +289,18 @@ def _change(holder: Entry, change: "Callable[[File], None]") -> str:
 
 
 def _remove(entry: Entry, others: "list[Entry]") -> None:
-    """Take its lines out of the others' files, and what it knows of the network out of its own."""
+    """Take its lines out of the others' files, and what it knows of the network out of its own.
+
+    The entry stays if a file of another container cannot be changed now.  Then the next poststop of this
+    container or gc tries again.
+    """
     done: set[File] = set()
+    pending = False
     for other in others:
         if other.file and other.file not in done:
             done.add(other.file)
-            _forget(other, entry.tag)
+            failure = _forget(other, entry.tag)
+            pending = pending or bool(failure and other.file)
     if entry.file:
         is_shared = entry.file in done  # another has it, too, and stays
         left = [one for one in _of_container(entry.container_id) if one.network != entry.network]
@@ -307,7 +313,9 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
             left[0].write()
         if not is_shared:
             _forget(entry, f" on {entry.network}")
-    # Last, for without it nobody would know of the lines.
+    if pending:
+        return
+    # Last, because without the entry no process would know of the lines.
     for remove, path in (
         (os.unlink, entry.path),
         (os.rmdir, os.path.dirname(entry.path)),
@@ -319,9 +327,9 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
             break  # others are in the folder
 
 
-def _forget(holder: Entry, ending: str) -> None:
-    """Take our lines that end so out of the file of an entry."""
-    _change(holder, lambda file: file.remove_lines(ending, having=TAG))
+def _forget(holder: Entry, ending: str) -> str:
+    """Remove cnihook's lines that end so from the file of an entry.  Return the reason if that fails."""
+    return _change(holder, lambda file: file.remove_lines(ending, having=TAG))
 
 
 def _show_hidden(file: File, container_id: str) -> None:

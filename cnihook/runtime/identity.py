@@ -139,6 +139,8 @@ def process_start(pid: int) -> "int | None":
                 "mount /proc without hidepid, and for this PID namespace",
             ) from None
         return None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None  # read(2) does not know the path
     if len(fields) < 20:
         raise CannotTell(f"{path} holds no start time")
     if fields[0] in (b"Z", b"X"):

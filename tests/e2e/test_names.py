@@ -400,3 +400,26 @@ def test_damaged_record_is_released_with_its_names(host: Host, start: Start) -> 
     db.runtime.delete("db")
 
     assert "db" not in hosts(web) and not host.exists(f"{NAMES}/front/db")
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("release", ["poststop", "gc"])
+@pytest.mark.parametrize("call", ["ftruncate", "fstat,newfstatat"])
+def test_name_stays_on_record_while_it_cannot_be_removed_from_a_neighbor(
+    host: Host, start: Start, tmp_path: Path, call: str, release: str
+) -> None:
+    """The disk of the neighbor's file may fail for a moment."""
+    one = start("one")
+    before = hosts(one)
+    start("two")
+    path = str(tmp_path / "one/rootfs/etc/hosts")
+    inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", path, "-e", f"inject={call}:error=EIO"]
+
+    host.run(*inject, "/usr/bin/python3", "-IS", CNIHOOK, "detach", "two")
+    assert hosts(one) != before
+
+    if release == "gc":
+        host.run(CNIHOOK, "gc")
+    else:
+        call_hook(host, "poststop", {"ociVersion": "1.0", "id": "two", "pid": 0, "bundle": "/nowhere"})
+    assert hosts(one) == before

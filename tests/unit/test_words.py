@@ -2,10 +2,13 @@
 """Errors in one line, and what is added where root is what was missing."""
 
 import os
+import re
 
 import pytest
 
 from cnihook.lean import words
+from cnihook.linux import libc
+from cnihook.linux.netns import NetNS
 from cnihook.spec.errors import INTERNAL, CniError
 
 DENIED = PermissionError(13, "Permission denied", "/x")
@@ -59,3 +62,15 @@ def test_root_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_one_line_shows_what_has_no_glyph(text: str, expected: str) -> None:
     assert words.one_line(text) == expected
+
+
+def test_error_without_an_object_names_the_function_that_failed() -> None:
+    """fstat(2), pipe(2) and setns(2) know no file."""
+    with pytest.raises(OSError) as failed:
+        _ = NetNS(10**6, "").identity
+    assert words.in_words(failed.value) == "a network namespace: Bad file descriptor"
+    with pytest.raises(OSError) as failed:
+        libc.setns(10**6, libc.CLONE_NEWNET)
+    failed.value.filename = None
+    assert re.fullmatch(r"\w+: Bad file descriptor", words.in_words(failed.value))
+    assert words.in_words(OSError(28, "No space left on device")) == "No space left on device"

@@ -20,7 +20,7 @@ ID = "c1"
 WAYS = ("poststop", "gc", "createRuntime", "fix")
 KINDS = ("fifo", "folder", "loop", "dangling", "missing", "unreadable", *(f"random.{n}" for n in range(6)))
 # What may stay: doctor keeps what is damaged, for a person to look at.
-STAYS = [r"dir /var/lib/cni/damaged", r"file /var/lib/cni/damaged/.*", r"link /var/lib/cni/damaged/.*"]
+STAYS = [r"dir /var/lib/cni/damaged.*", r"file /var/lib/cni/damaged/.*", r"link /var/lib/cni/damaged/.*"]
 
 WORTHLESS = ("last", "last6", "network-lock", "container-lock", "nft-lock", "log", "netns")
 
@@ -191,7 +191,8 @@ def remove_damage(path: str, target: str) -> None:
 
 
 def _remove(path: str) -> None:
-    place.unmount(path)
+    if not os.path.islink(path):
+        place.unmount(path)
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):

@@ -28,8 +28,8 @@ NAMELESS = re.compile(
 # Lines of the host that concern other containers as well.
 NEIGHBOURS = ("link veth", "qdisc veth", "nft ")
 LOCKS = [r"file /run/cnihook/[^/]+\.lock .*"]
-# Reading Python's modules is not the hook's own work.
-IMPORTS = (f"{CHECKOUT}/cnihook", "/usr/lib/python3", "/usr/local/lib/python3")
+# Reading Python's modules and libraries is not the hook's own work.
+IMPORTS = (f"{CHECKOUT}/cnihook", "/usr/lib/", "/lib/", "/usr/local/lib/python3")
 
 
 @dataclass(frozen=True)
