@@ -7,9 +7,12 @@ later.  When a container has ended its log goes to /var/log/cnihook, but for one
 stays, to be seen.  Of each kind the newest hundred are kept.
 """
 
+import errno
 import os
 import time
+from _stat import S_ISREG
 
+from cnihook.lean import statefile
 from cnihook.lean.words import describe, one_line
 
 TYPE_CHECKING = False
@@ -96,7 +99,8 @@ class Log:
             pass
 
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+# Without O_NONBLOCK an open would wait at a FIFO.
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def names() -> "list[str]":
@@ -126,7 +130,8 @@ def _write(path: str, text: str, flags: int = 0) -> None:
     except OSError:
         return
     try:
-        if os.fstat(fd).st_size < _FULL:
+        status = os.fstat(fd)
+        if S_ISREG(status.st_mode) and status.st_size < _FULL:
             os.write(fd, text.encode(errors="replace"))
     except OSError:
         pass
@@ -135,8 +140,14 @@ def _write(path: str, text: str, flags: int = 0) -> None:
 
 
 def _text(path: str) -> str:
-    with open(path, errors="replace", newline="\n") as file:
-        return file.read()
+    """Raise FileNotFoundError, or another OSError for what cannot be read."""
+    try:
+        data = statefile.content(path)
+    except statefile.Unusable as error:
+        raise OSError(errno.EINVAL, str(error), path) from None
+    if data is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return data.decode(errors="replace")
 
 
 def _cut(text: str) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 FOLDER = "/run/cnihook"
+_LONGEST_SIGNATURES = 1 << 16  # bytes that are read of a lock file
 
 
 class Busy(OSError):
@@ -228,10 +229,16 @@ def is_held(name: str) -> bool:
 def _signed(path: str) -> "list[str]":
     """Those who signed and are still there; of a shared lock that may be one who has let go of it."""
     try:
-        with open(path) as file:
-            signed = file.read().splitlines()
+        # Without O_NONBLOCK it would wait at a FIFO.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return []
+    try:
+        signed = os.read(fd, _LONGEST_SIGNATURES).decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    finally:
+        descriptor.close(fd)
     return [line for line in signed if os.path.exists(f"/proc/{''.join(line.split()[1:2])}")]
 
 

@@ -9,6 +9,7 @@ first with this alias.  Later holders of the same kind have it too, behind the f
 import os
 import time
 
+from cnihook.lean import statefile
 from cnihook.oci.rootfs_file import File
 from cnihook.runtime import cache
 from cnihook.spec.errors import CniError
@@ -124,20 +125,20 @@ class Entry:
             ["hides"] if self.hides else [],
             self.hosts,
         ]  # fmt: skip
-        with open(self.path, "wb") as file:
+        # Without O_NONBLOCK an open would wait at a FIFO.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with open(os.open(self.path, flags, 0o644), "wb") as file:
             file.write(os.fsencode("".join("\t".join(part) + "\n" for part in parts)))
 
     @classmethod
     def read(cls, network: str, container_id: str) -> "Entry | None":
         """Read an entry, None if it does not exist; one whose writer was killed lacks names or file."""
         try:
-            fd = os.open(f"{FOLDER}/{network}/{container_id}", os.O_RDONLY | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
+            data = statefile.read(f"{FOLDER}/{network}/{container_id}")
+        except NotADirectoryError:
             return None
-        data = part = os.read(fd, 1 << 16)
-        while len(part) == 1 << 16:
-            data += (part := os.read(fd, 1 << 16))
-        os.close(fd)
+        if data is None:
+            return None
         lines = [line.split("\t") if line else [] for line in os.fsdecode(data).split("\n")]
         ifname, place, names, aliases, private, addresses, joined, hides, hosts = [*lines, *([[]] * 9)][:9]
         return cls(

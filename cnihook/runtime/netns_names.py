@@ -12,6 +12,7 @@ mark, and a name that the operator gave with `ip netns add` has none.
 import errno
 import os
 
+from cnihook.lean import statefile
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 
@@ -45,7 +46,7 @@ def bind(namespace: NetNS, container_id: str) -> None:
 def _mark(container_id: str, identity: "tuple[int, int]", flags: int) -> bool:
     """Return False if there is a mark, and `flags` have O_EXCL."""
     path = _path(container_id)
-    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         fd = os.open(path, flags, 0o600)
     except FileNotFoundError:
@@ -90,10 +91,9 @@ def marked() -> "list[str]":
 def identity_of(container_id: str) -> "tuple[int, int]":
     """Return what the mark says, (0, 0) if that cannot be read: its writer was killed."""
     try:
-        with open(_path(container_id), "rb") as file:
-            device, inode = file.read(64).split()
+        device, inode = (statefile.read(_path(container_id)) or b"").split()
         return int(device), int(inode)
-    except (FileNotFoundError, ValueError):
+    except ValueError:
         return 0, 0
 
 

@@ -135,3 +135,34 @@ def test_poststop_removes_a_lock_that_it_does_not_take(
 
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
     assert host.run("ls", "/run/cnihook").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/run/cnihook/bridge-cni0.lock", "fifo"),
+        *(
+            (path, kind)
+            for path in ("/run/cnihook/log/c1", "/run/cnihook/c1.ns", "/run/cnihook/names/mynet/c1")
+            for kind in ("fifo", "loop", "folder")
+        ),
+    ],
+)
+def test_state_that_is_not_a_regular_file_stops_no_operation(
+    host: Host, container: Container, path: str, kind: str
+) -> None:
+    """An open would wait at a FIFO.  What can be done is done, in bounded time."""
+    assert call_hook(host, "createRuntime", state_of(container)).returncode == 0
+    make = {"fifo": "mkfifo {0}", "loop": "ln -s {0} {0}", "folder": "mkdir {0}"}[kind].format(path)
+    host.run("sh", "-c", f"mkdir -p $(dirname {path}); rm -f {path}; {make}")
+
+    host.run(CNIHOOK, "logs", "c1", check=False, timeout=20)
+    host.run(CNIHOOK, "gc", check=False, timeout=20)
+    host.run(*HOOK, "poststop", input=json.dumps(state_of(container)), check=False, timeout=20)
+    host.run(CNIHOOK, "gc", check=False, timeout=20)
+    assert not host.exists("/sys/class/net/cni0")
+
+    host.run("rm", "-rf", "/run/cnihook", "/var/lib/cni", "/run/netns/c1", check=False)
+    container = host.container("c2", process=True)
+    assert call_hook(host, "createRuntime", state_of(container)).returncode == 0
+    assert call_hook(host, "poststop", state_of(container)).returncode == 0
