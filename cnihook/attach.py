@@ -25,6 +25,7 @@ from cnihook.spec.errors import (
     IO_FAILURE,
     AddFailed,
     CniError,
+    PoolExhausted,
     PortTaken,
     ResourceTaken,
     as_cni_error,
@@ -36,6 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_PATIENCE = 10.0  # seconds for other processes that release what dead containers have
 _PORT_TRIES = 32  # for a free port; each that fails means that another container got the chosen one
 
 
@@ -317,7 +319,11 @@ def _attach(network: Network, record: Record, settings: Settings, log: Log) -> R
     try:
         result = attachment.up(network, record)
     except AddFailed as error:
-        if not (isinstance(error.cause, ResourceTaken) and error.undone and detach.collect(settings, log)):
+        if not (isinstance(error.cause, ResourceTaken) and error.undone):
+            raise
+        released = detach.collect(settings, log, patience=_PATIENCE)
+        # Another process may have released at this moment what was taken; these two are cheap to try again.
+        if not (released or isinstance(error.cause, (PortTaken, PoolExhausted))):
             raise
         result = attachment.up(network, record)
     addresses = " ".join(str(ip.net) for ip in result.ips)

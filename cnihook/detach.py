@@ -8,6 +8,7 @@ of the namespace, the record.
 """
 
 import os
+import time
 
 from cnihook.lean.words import describe, in_words
 from cnihook.linux import flock, netns
@@ -172,12 +173,19 @@ def _is_own(damaged: Damaged) -> bool:
 
 
 def collect(
-    settings: Settings, log: "Log | None" = None, *, dry_run: bool = False, thorough: bool = True
+    settings: Settings,
+    log: "Log | None" = None,
+    *,
+    dry_run: bool = False,
+    thorough: bool = True,
+    patience: float = 0.0,
 ) -> "list[Record]":
     """Detach the containers that are gone without a word: after a crash, a reboot, a hook that never ran.
 
     Only what this tool has on record with the container's process, or what is left of such; attachments of
     other runtimes are their own business.  Not `thorough`, what has no file is not looked for.
+
+    `patience`: seconds, in all, to wait for other processes that work on such containers.
 
     Returns what was released, or would be.  What is busy waits for the next time, and so does what cannot be
     released, with an event in `log`.
@@ -195,8 +203,10 @@ def collect(
             gone.setdefault(container_id, [])
         flock.clear_abandoned()
     released: list[Record] = []
+    deadline = time.monotonic() + patience
     for container_id, records in gone.items():
-        if dry_run or _release_gone(container_id, settings, log):
+        left = max(deadline - time.monotonic(), 0.0) if patience else 0.0
+        if dry_run or _release_gone(container_id, settings, log, left):
             released += records
     damaged = [one for one in damaged if _is_own(one)]
     if (damaged or thorough) and not dry_run:
@@ -223,11 +233,11 @@ def _is_gone(record: Record, log: "Log | None") -> bool:
         return False
 
 
-def _release_gone(container_id: str, settings: Settings, log: "Log | None") -> bool:
+def _release_gone(container_id: str, settings: Settings, log: "Log | None", timeout: float) -> bool:
     """Release what a container has on record, if it is gone.  Return False if that cannot be done."""
     own_log = Log(container_id, quiet=True)
     try:
-        with own_log, lock(container_id, "gc", timeout=0):
+        with own_log, lock(container_id, "gc", timeout=timeout):
             records = [r for r in cache.of_container(container_id) if r.process and attachment.is_gone(r)]
             if records:
                 own_log.event("its container is gone")

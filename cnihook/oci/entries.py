@@ -8,6 +8,7 @@ first with this alias.  Later holders of the same kind have it too, behind the f
 
 import os
 import time
+from _stat import S_ISDIR, S_ISREG
 
 from cnihook.lean import statefile
 from cnihook.oci.rootfs_file import File
@@ -187,6 +188,21 @@ def of_network(network: str, but: str) -> "list[Entry]":
     names = [name for name in listed(f"{FOLDER}/{network}") if name != but]
     entries = [entry for name in names if (entry := Entry.read(network, name))]
     return sorted(entries, key=lambda entry: entry.joined)
+
+
+def remove_damaged(network: str) -> None:
+    """Remove what is not a regular file in the place of an entry, and folders that are empty then."""
+    folder = f"{FOLDER}/{network}"
+    for name in listed(folder):
+        path = f"{folder}/{name}"
+        mode = os.lstat(path).st_mode
+        if not S_ISREG(mode):
+            (os.rmdir if S_ISDIR(mode) else os.unlink)(path)
+    for empty in (folder, FOLDER):
+        try:
+            os.rmdir(empty)
+        except OSError:
+            break  # in use
 
 
 def listed(folder: str) -> "list[str]":

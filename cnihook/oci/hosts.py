@@ -207,6 +207,7 @@ def sweep() -> None:
     if os.path.isdir(entries.FOLDER):
         with _lock("gc"):
             for network in entries.listed(entries.FOLDER):
+                entries.remove_damaged(network)
                 _entries(network)
 
 

@@ -16,6 +16,8 @@ one operation at a time on a container, and garbage collection while nothing els
 DEL goes on past a plugin that fails.  Errors are CniError, with the code that the plugin gave, or OSError.
 """
 
+import time
+
 from cnihook.lean.words import describe
 from cnihook.linux import flock
 from cnihook.linux.flock import Lock
@@ -33,6 +35,8 @@ from cnihook.spec.errors import (
     UNKNOWN_CONTAINER,
     AddFailed,
     CniError,
+    PoolExhausted,
+    PortTaken,
     ResourceTaken,
     as_cni_error,
 )
@@ -43,6 +47,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
+
+
+_PATIENCE = 10.0  # seconds for other processes that release what dead containers have
 
 
 class NetworkNotFound(CniError):
@@ -154,8 +161,10 @@ class CNI:
                 try:
                     return attachment.up(network, record, timeout=self.timeout)
                 except AddFailed as error:
-                    is_taken = isinstance(error.cause, ResourceTaken) and error.undone
-                    if not (is_taken and self._release_gone()):
+                    if not (isinstance(error.cause, ResourceTaken) and error.undone):
+                        raise
+                    # Another process may have released at this moment what was taken.
+                    if not (self._release_gone() or isinstance(error.cause, (PortTaken, PoolExhausted))):
                         raise
                     return attachment.up(network, record, timeout=self.timeout)
             except BaseException as error:
@@ -166,15 +175,16 @@ class CNI:
     def _release_gone(self) -> bool:
         """Detach what containers that are gone have on any network.  Returns False if there was nothing.
 
-        libcni's records do not say what has ended, and stay.  One that is busy or cannot be detached stays,
-        too: the caller has an error to raise already.
+        libcni's records do not say what has ended, and stay.  One that cannot be detached stays, too, and so
+        does one that another process works on for long: the caller has an error to raise already.
         """
         released = False
+        deadline = time.monotonic() + _PATIENCE
         for stale in cache.all_records(self.cache_folder, unreadable=[]):
             try:
                 if stale.process is None or not attachment.is_gone(stale):
                     continue
-                with self._lock(stale.container_id, "gc", timeout=0):
+                with self._lock(stale.container_id, "gc", timeout=max(deadline - time.monotonic(), 0.0)):
                     record = cache.find(*stale.identity, self.cache_folder)
                     if record is not None and record.process and attachment.is_gone(record):
                         self._take_down(record)

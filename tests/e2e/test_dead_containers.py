@@ -122,3 +122,25 @@ def test_library_releases_what_a_dead_container_holds(host: Host, other: bool) -
     assert [record.startswith(f"{name}-") for record in host.listdir(RESULTS)] == [True]
     assert leases(host) == ([] if other else ["10.22.0.9", "fd22::3"])
     host.run(CNIHOOK, "del", name, living.name)
+
+
+@pytest.mark.parametrize("held", ["port", "range"])
+def test_start_waits_for_a_process_that_works_on_the_dead_container(
+    host: Host, prepare: Callable[[dict[str, Any]], None], held: str
+) -> None:
+    """gc, a poststop or another start may be at it; what the dead container has is free soon after."""
+    conf, annotations = HELD[held]
+    prepare(conf)
+    dead = host.container("dead", process=True)
+    assert call_hook(host, "createRuntime", state_of(dead, annotations)).returncode == 0
+    dead.destroy()
+    wait_for(lambda: not host.exists(f"/proc/{dead.pid}"), "the end of the container")
+    lock = "/run/cnihook/container-dead.lock"
+    with host.popen("flock", lock, "sh", "-c", "echo held; sleep 1") as other:
+        assert other.stdout and other.stdout.readline() == "held\n"
+        heir = host.container("heir", process=True)
+        done = call_hook(host, "createRuntime", state_of(heir, annotations))
+        assert (done.returncode, done.stderr) == (0, "")
+        other.wait(10)
+    assert call_hook(host, "poststop", state_of(heir, annotations)).returncode == 0
+    host.run("rm", "-f", lock)
