@@ -191,7 +191,7 @@ def of_network(network: str, but: str) -> "list[Entry]":
 
 
 def remove_damaged(network: str) -> None:
-    """Remove what is not a regular file in the place of an entry, and folders that are empty then."""
+    """Remove each entry that is not a regular file, and the folders that this leaves empty."""
     folder = f"{FOLDER}/{network}"
     for name in listed(folder):
         path = f"{folder}/{name}"

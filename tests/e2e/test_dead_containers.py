@@ -139,8 +139,8 @@ def test_start_waits_for_a_process_that_works_on_the_dead_container(
     with host.popen("flock", lock, "sh", "-c", "echo held; sleep 1") as other:
         assert other.stdout and other.stdout.readline() == "held\n"
         heir = host.container("heir", process=True)
-        done = call_hook(host, "createRuntime", state_of(heir, annotations))
-        assert (done.returncode, done.stderr) == (0, "")
+        answer = call_hook(host, "createRuntime", state_of(heir, annotations))
+        assert (answer.returncode, answer.stderr) == (0, "")
         other.wait(10)
     assert call_hook(host, "poststop", state_of(heir, annotations)).returncode == 0
     host.run("rm", "-f", lock)

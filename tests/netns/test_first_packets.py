@@ -133,7 +133,7 @@ def test_port_that_spanning_tree_blocks_is_not_waited_for(host: Host, container:
 def test_addresses_of_a_link_without_carrier_are_not_waited_for(
     host: Host, container: Container, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its IPv6 addresses stay tentative until there is a carrier, which may be never."""
+    """The IPv6 addresses stay tentative until the link has a carrier, which may never happen."""
     host.run("ip", "link", "add", "dev0", "type", "veth", "peer", "name", "ved0")
     host.run("ip", "link", "set", "dev0", "up")
     if kind == "veth":

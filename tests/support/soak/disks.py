@@ -79,7 +79,7 @@ class _Bench:
 
 
 def limit(folder: str, unit: str, left: int) -> None:
-    """Leave so much on a tmpfs; at least one in all, since 0 is no limit."""
+    """Leave so much on a tmpfs, and at least one in all because 0 means no limit."""
     now = os.statvfs(folder)
     if unit == "pages":
         place.resize(folder, f"size={max(now.f_blocks - now.f_bfree + left, 1) * now.f_bsize}")
