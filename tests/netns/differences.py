@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Marks for what the reference does otherwise in more than one test; pages/differences.md has all."""
+"""Marks for differences from the reference in more than one test; pages/differences.md has all of them."""
 
 import pytest
 

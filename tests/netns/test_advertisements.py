@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Router advertisements: those that the host lives by stay in force, and containers' are ignored."""
+"""Router advertisements: the host keeps the routes that it depends on; those of containers are ignored."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ SUBNET, SUBNET6 = "10.9.0.0/24", "fd09::/64"
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """The built-in plugins only: the reference's enable forwarding and look at nothing else."""
+    """Return the built-in plugins only: the reference's enable forwarding and check nothing else."""
     return implementations["builtin"]
 
 
@@ -41,7 +41,7 @@ def off(host: Host) -> None:
     host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
 
 
-# What the host lives by
+# Advertisements that the host depends on
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_routes_from_advertisements_stay(host: Host, container: Container, conf:
     assert f"{PREFIX}/64 dev ra0" in host.run("ip", "-6", "route").stdout
 
 
-def test_later_advertisements_count(host: Host, container: Container) -> None:
-    """The link was down when the first container came, as before a cable is plugged in."""
+def test_later_advertisements_are_accepted(host: Host, container: Container) -> None:
+    """The link is down when the first container starts, as before a cable is plugged in."""
     late = Router(host, up=False)
 
     host.cni("ADD", bridged(), container)
@@ -69,7 +69,7 @@ def test_later_advertisements_count(host: Host, container: Container) -> None:
     assert PREFIX[:-1] in host.run("ip", "-6", "addr", "show", "dev", "ra0").stdout
 
 
-def test_routes_learned_while_forwarding_was_off_again_stay(host: Host, container: Container) -> None:
+def test_routes_learned_after_forwarding_was_disabled_stay(host: Host, container: Container) -> None:
     conf = bridged()
     host.cni("ADD", conf, container)
     host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
@@ -80,7 +80,7 @@ def test_routes_learned_while_forwarding_was_off_again_stay(host: Host, containe
     assert forwards(host) and has_default_route(host, "ra0")
 
 
-def test_uplink_that_is_a_port_of_the_containers_bridge(host: Host, container: Container) -> None:
+def test_uplink_may_be_a_port_of_the_containers_bridge(host: Host, container: Container) -> None:
     host.run("ip", "link", "add", "br1", "type", "bridge")
     host.run("ip", "link", "set", "br1", "up")
     host.leaves("link br1 *", "address br1 *", "route br1 *", "route * br1 *")
@@ -105,7 +105,7 @@ def test_other_settings_of_a_link_stay(host: Host, container: Container, value: 
     assert forwards(host) and accept_ra(host, "ra0") == str(value)
 
 
-def test_nothing_changes_where_forwarding_is_on_or_not_needed(host: Host) -> None:
+def test_nothing_changes_if_forwarding_is_on_or_not_needed(host: Host) -> None:
     Router(host)
     host.cni("ADD", bridged(SUBNET), host.container())
     host.cni("ADD", bridged(isGateway=False, bridge="br2"), host.container())
@@ -139,7 +139,7 @@ def test_add_fails_if_the_host_would_lose_its_routes(host: Host, container: Cont
     assert not forwards(host) and has_default_route(host, "ra0.7")
 
 
-# What containers announce
+# Advertisements of containers
 
 
 def make_bridge(host: Host, *commands: str) -> None:
@@ -176,7 +176,7 @@ def test_card_in_the_bridge_keeps_its_router(host: Host, container: Container) -
 
 
 def test_port_of_the_default_route_keeps_its_router(host: Host, container: Container) -> None:
-    """A host that is a container itself has its uplink by a veth pair, and IPv4 may be up first."""
+    """If the host is a container itself, its uplink is a veth pair.  IPv4 may be up first."""
     make_bridge(host)
     Router(host)
     host.run("ip", "link", "set", "ra0", "master", "br1")
@@ -188,8 +188,8 @@ def test_port_of_the_default_route_keeps_its_router(host: Host, container: Conta
     assert accept_ra(host, "br1") == "1"
 
 
-def test_other_containers_in_the_bridge_are_no_uplink(host: Host, container: Container) -> None:
-    """Ports of another engine, or of this one."""
+def test_other_containers_in_the_bridge_are_not_an_uplink(host: Host, container: Container) -> None:
+    """Ports of another engine, or of cnihook."""
     make_bridge(host)
     Router(host)
     host.run("ip", "link", "set", "ra0", "master", "br1")
@@ -199,8 +199,8 @@ def test_other_containers_in_the_bridge_are_no_uplink(host: Host, container: Con
     assert accept_ra(host, "br1") == "0"
 
 
-def test_route_from_a_container_is_no_reason_to_obey(host: Host, container: Container) -> None:
-    """A bridge that an earlier version left as it was, and a container that has made use of it."""
+def test_route_from_a_container_does_not_keep_accept_ra_on(host: Host, container: Container) -> None:
+    """An earlier version left accept_ra of the bridge on, and a container has sent a route."""
     make_bridge(host)
     conf = bridged(SUBNET, bridge="br1")
     host.cni("ADD", conf, container)
@@ -212,7 +212,7 @@ def test_route_from_a_container_is_no_reason_to_obey(host: Host, container: Cont
     assert accept_ra(host, "br1") == "0"
 
 
-def test_host_end_ignores_them_before_it_is_up(host: Host, container: Container) -> None:
+def test_host_end_ignores_advertisements_before_it_is_up(host: Host, container: Container) -> None:
     """The default for new links makes no difference."""
     host.run("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=2")
     result = host.cni("ADD", routed(), container)
@@ -225,7 +225,7 @@ def test_host_end_ignores_them_before_it_is_up(host: Host, container: Container)
 
 
 def test_existing_bridge_keeps_its_mac(host: Host) -> None:
-    """The kernel gives it the lowest of its ports', which changes with these."""
+    """The kernel gives a bridge the lowest MAC of its ports, so it changes with the ports."""
     make_bridge(host)
     conf = bridged(SUBNET, bridge="br1")
     _, result = bridge.add(host, conf)
@@ -242,7 +242,7 @@ def test_existing_bridge_keeps_its_mac(host: Host) -> None:
 
 
 def test_new_bridge_has_its_mac_from_the_start(host: Host, container: Container) -> None:
-    """A process that is killed right after its creation leaves nothing that moves."""
+    """If the process is killed right after it made the bridge, the MAC still cannot change."""
     host.cni("ADD", bridged(SUBNET), container)
 
     mac = host.link("cni0")["address"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bandwidth: how fast a container can receive and send, where the limits are, and what of them is left."""
+"""bandwidth: how fast a container can receive and send, where the limits are, what a failed ADD leaves."""
 
 import json
 from typing import Any
@@ -37,11 +37,11 @@ IFB = ifb_name("c1")
 
 PANICS = pytest.mark.known_difference(
     "panics without a limit or without a previous result",
-    here="the result is passed on, or an error",
+    here="passes the result on, or reports an error",
     right="SPEC.md, 2 ADD",
 )
 ONE_NAME = pytest.mark.known_difference(
-    "two attachments of a container to a network have one ifb; the second ADD fails",
+    "two attachments of a container to a network share one ifb; the second ADD fails",
     here="an ifb for each",
     right="SPEC.md, 3 Attachment Parameters",
 )
@@ -82,7 +82,7 @@ def test_each_direction_has_its_own_limit(host: Host, container: Container) -> N
 
 
 def test_limits_are_on_the_host(host: Host, container: Container) -> None:
-    """Where the container cannot lift them: in bytes, of which a packet waits for the rest at most 25 ms."""
+    """The container cannot remove them there.  Rates are in bytes, and a packet waits 25 ms at most."""
     add(host, container, conf(**BOTH))
 
     assert limits(host) == {OUTER: INGRESS_TBF, IFB: EGRESS_TBF}
@@ -95,7 +95,7 @@ def test_limits_are_on_the_host(host: Host, container: Container) -> None:
     [(INGRESS, {f"tbf on {OUTER}"}), (EGRESS, {f"ingress on {OUTER}", f"tbf on {IFB}"})],
     ids=["ingress", "egress"],
 )
-def test_direction_without_a_limit_is_left_alone(
+def test_direction_without_a_limit_gets_no_qdisc(
     host: Host, container: Container, keys: dict[str, int], expected: set[str]
 ) -> None:
     add(host, container, conf(**keys))
@@ -109,7 +109,7 @@ def test_direction_without_a_limit_is_left_alone(
     right="cnihook",
 )
 def test_burst_may_be_far_above_the_rate(host: Host, container: Container) -> None:
-    """Kubernetes knows no burst, and runtimes fill in one of gigabits."""
+    """Kubernetes has no option for the burst, and runtimes fill in gigabits."""
     addressed(host, container)
     long = 34_359_800 * 8
     sent = add(
@@ -124,7 +124,7 @@ def test_burst_may_be_far_above_the_rate(host: Host, container: Container) -> No
 
 @pytest.mark.known_difference(
     "the length of the queue overflows with a large burst",
-    here="the largest queue that the kernel has",
+    here="the queue has the largest length that the kernel supports",
     right="cnihook",
 )
 def test_largest_burst(host: Host, container: Container) -> None:
@@ -143,12 +143,12 @@ def test_rate_may_have_more_than_32_bits(host: Host, container: Container) -> No
 
 
 @pytest.mark.known_difference(
-    "accepts a burst that holds no packet, and all packets are lost",
-    here="reported on stderr",
+    "accepts a burst smaller than a packet, and all packets are lost",
+    here="warns on stderr",
     right="cnihook",
 )
-def test_burst_that_holds_no_packet_is_complained_of(host: Host, container: Container) -> None:
-    """The kernel drops what is larger than the burst: such a link is slow, and then it hangs."""
+def test_burst_below_a_packet_is_reported_on_stderr(host: Host, container: Container) -> None:
+    """The kernel drops packets larger than the burst: such a link is slow, and then it hangs."""
     assert host.implementation
     sent = conf(egressRate=8000, egressBurst=8000, prevResult=previous(container))
     attachment = Attachment(sent, container, "eth0", "bandwidth", {})
@@ -177,7 +177,7 @@ def test_burst_that_holds_no_packet_is_complained_of(host: Host, container: Cont
     ],
     ids=["of the runtime", "in any case", "of the network", "both", "not a mixture"],
 )
-def test_limits_of_the_network_go_before_those_of_the_runtime(
+def test_limits_of_the_network_override_those_of_the_runtime(
     host: Host, container: Container, keys: dict[str, Any]
 ) -> None:
     add(host, container, conf(**keys))
@@ -198,7 +198,7 @@ NONE: list[dict[str, Any]] = [
 def test_without_a_limit_the_result_is_passed_on(
     host: Host, container: Container, keys: dict[str, Any]
 ) -> None:
-    """Whatever there is to be limited: nobody looks."""
+    """The plugin has no limit to set, so it does not inspect the result."""
     sent = conf(**keys, prevResult={"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}]})
 
     assert host.cni("ADD", sent, container) == sent["prevResult"]
@@ -217,7 +217,7 @@ def test_without_a_limit_there_is_nothing_to_check(host: Host, container: Contai
     [pytest.param("ADD", {}, marks=PANICS), ("ADD", INGRESS), ("CHECK", INGRESS)],
     ids=["ADD without a limit", "ADD", "CHECK"],
 )
-def test_what_follows_nobody_is_refused(
+def test_plugin_without_previous_result_is_refused(
     host: Host, container: Container, command: str, keys: dict[str, int]
 ) -> None:
     with pytest.raises(CniFailure, match="chained plugin"):
@@ -239,7 +239,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("keys", "words"), WRONG)
-def test_limit_that_makes_no_sense_is_refused(
+def test_invalid_limit_is_refused(
     host: Host, container: Container, keys: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(CniFailure, match=words):
@@ -250,9 +250,7 @@ def test_limit_that_makes_no_sense_is_refused(
 
 @ONE_CODE
 @pytest.mark.parametrize("keys", [WRONG[0][0], WRONG[5][0], WRONG[-1][0]])
-def test_its_code_is_that_of_a_wrong_configuration(
-    host: Host, container: Container, keys: dict[str, Any]
-) -> None:
+def test_invalid_limit_has_error_code_7(host: Host, container: Container, keys: dict[str, Any]) -> None:
     with pytest.raises(CniFailure, match="Rate|Burst|bandwidth") as failure:
         add(host, container, conf(**keys))
 
@@ -260,8 +258,8 @@ def test_its_code_is_that_of_a_wrong_configuration(
 
 
 @pytest.mark.known_difference(
-    "a limit of less than a byte is the kernel's error, without the key",
-    here="refused, with its key",
+    "the error of a limit below one byte is the kernel's and does not name the key",
+    here="the error names the key",
     right="either",
 )
 @pytest.mark.parametrize("key", ["ingressRate", "ingressBurst"])
@@ -299,7 +297,7 @@ def test_ifb_has_the_mtu_of_the_link(host: Host, container: Container) -> None:
     assert "UP" in host.link(IFB)["flags"]
 
 
-# What there is to be limited
+# The interface to limit
 
 
 @pytest.mark.parametrize(
@@ -310,7 +308,7 @@ def test_ifb_has_the_mtu_of_the_link(host: Host, container: Container) -> None:
 def test_link_that_the_result_does_not_name_is_refused(
     host: Host, container: Container, interfaces: list[Any], words: str
 ) -> None:
-    """Who knows whose it is."""
+    """The link may belong to another attachment."""
     result = {"cniVersion": "1.0.0", "interfaces": interfaces}
     with pytest.raises(CniFailure, match=words):
         add(host, container, conf(**BOTH, prevResult=result))
@@ -319,10 +317,10 @@ def test_link_that_the_result_does_not_name_is_refused(
 
 
 @pytest.mark.known_difference(
-    "takes the peer's index without its namespace, and limits another link", here="refused", right="cnihook"
+    "uses the peer's index without its namespace, and limits another link", here="refused", right="cnihook"
 )
 def test_pair_whose_other_end_is_elsewhere_is_refused(host: Host, container: Container) -> None:
-    """Its number may be that of a link of the host, and is not, for that."""
+    """The peer's index is in another namespace; on the host, another link has the same index."""
     other = host.container()
     index = host.link(OUTER)["ifindex"]
     container.run(*f"ip link add eth1 type veth peer name far index {index} netns {other.name}".split())
@@ -342,19 +340,19 @@ def test_interface_that_does_not_exist_is_named(host: Host, container: Container
 
 
 def macvlan(host: Host) -> tuple[Container, Outside]:
-    """A container on the host's uplink, without a link to the host."""
+    """Return a container with a macvlan on the host's uplink and no link on the host, and the outside."""
     outside = host.outside()
-    made = host.container()
-    host.run(*f"ip link add link up0 name eth0 netns {made.name} type macvlan mode bridge".split())
-    made.run("ip", "link", "set", "eth0", "up")
-    made.run("ip", "address", "add", "198.51.100.9/24", "dev", "eth0")
+    container = host.container()
+    host.run(*f"ip link add link up0 name eth0 netns {container.name} type macvlan mode bridge".split())
+    container.run("ip", "link", "set", "eth0", "up")
+    container.run("ip", "address", "add", "198.51.100.9/24", "dev", "eth0")
     host.save_state()
-    return made, outside
+    return container, outside
 
 
 @VETH_ONLY
 def test_macvlan_is_limited_in_the_container(host: Host) -> None:
-    """plugins#413, #656: the host has no end of it, so what it sends is limited where it is."""
+    """plugins#413, #656: the host has no end of the link, so the limits are in the container."""
     container, outside = macvlan(host)
     sent = add(host, container, conf(**BOTH))
 
@@ -386,7 +384,7 @@ def test_any_interface_without_an_end_on_the_host_is_limited(host: Host, kind: s
 
 @VETH_ONLY
 @pytest.mark.parametrize("broken", ["namespace", "link", "result"])
-def test_del_of_a_macvlan(host: Host, broken: str) -> None:
+def test_del_of_a_macvlan_succeeds(host: Host, broken: str) -> None:
     container, _outside = macvlan(host)
     sent = add(host, container, conf(**BOTH))
     if broken == "namespace":
@@ -434,7 +432,7 @@ def test_container_with_two_interfaces_on_a_network(host: Host, container: Conta
     host.cni("CHECK", second, container, "eth1")
 
 
-# An ADD that fails, and one after it
+# A failed ADD, and an ADD after it
 
 
 @pytest.mark.parametrize(
@@ -446,8 +444,8 @@ def test_container_with_two_interfaces_on_a_network(host: Host, container: Conta
         pytest.param("clsact", id="clsact", marks=LEAVES_QDISC),
     ],
 )
-def test_qdisc_of_somebody_else_stays(host: Host, container: Container, own: str) -> None:
-    """The limits find no room beside it, and that is what the error says.  Nothing is left of them."""
+def test_foreign_qdisc_stays(host: Host, container: Container, own: str) -> None:
+    """There is no room for the limits beside it.  The error says so, and nothing is left of them."""
     host.run(*f"tc qdisc add dev {OUTER} {own}".split())
     if own == "ingress":
         rule = "protocol all prio 9 u32 match u32 0 0 action mirred ingress redirect dev lo"
@@ -463,9 +461,9 @@ def test_qdisc_of_somebody_else_stays(host: Host, container: Container, own: str
 
 
 @pytest.mark.known_difference(
-    'the error "file exists", without an object', here="the qdisc in the way, by name", right="either"
+    'the error is "file exists" and names no qdisc', here="the error names the qdisc", right="either"
 )
-def test_qdisc_that_is_in_the_way_is_named(host: Host, container: Container) -> None:
+def test_error_names_the_qdisc_that_is_in_the_way(host: Host, container: Container) -> None:
     host.run(*f"tc qdisc add dev {OUTER} ingress".split())
     rule = "protocol all prio 9 u32 match u32 0 0 action mirred ingress redirect dev lo"
     host.run(*f"tc filter add dev {OUTER} ingress {rule}".split())
@@ -476,9 +474,9 @@ def test_qdisc_that_is_in_the_way_is_named(host: Host, container: Container) -> 
     assert failure.value.details == f"`tc qdisc show dev {OUTER}` shows it"
 
 
-@pytest.mark.known_difference("ADD after a killed one fails: file exists", here="succeeds", right="cnihook")
+@pytest.mark.known_difference("ADD fails after a killed ADD: file exists", here="succeeds", right="cnihook")
 @pytest.mark.parametrize("left", ["all", "ifb", "half an ifb", "qdiscs", "filter without ifb"])
-def test_add_after_one_that_was_killed(host: Host, container: Container, left: str) -> None:
+def test_add_succeeds_after_a_killed_add(host: Host, container: Container, left: str) -> None:
     add(host, container, conf(**EGRESS, ingressRate=8000, ingressBurst=80_000))
     if left in ("ifb", "half an ifb"):
         host.run("ip", "link", "del", OUTER)

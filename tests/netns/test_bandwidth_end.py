@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bandwidth: DEL however little is left, CHECK, GC, and the change from one plugin to the other."""
+"""bandwidth: DEL with parts missing, CHECK, GC, and the change from one implementation to the other."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ LEAVES_QDISCS = pytest.mark.known_difference(
     right="cnihook",
 )
 NOT_SEEN = pytest.mark.known_difference(
-    "CHECK finds no missing or changed limit", here="finds them", right="SPEC.md, 2 CHECK"
+    "CHECK does not find a missing or changed limit", here="finds it", right="SPEC.md, 2 CHECK"
 )
 
 
@@ -47,7 +47,7 @@ def container(host: Host) -> Container:
 
 
 def destroy(host: Host, container: Container) -> None:
-    """The namespace goes, and its link; which on a busy machine takes the kernel a second."""
+    """Delete the namespace; wait for its link to go, which takes the kernel a second on a busy machine."""
     container.destroy()
     host.before = host.before.without(f"link {OUTER}")
     wait_for(lambda: OUTER not in host.links(), f"{OUTER} to go")
@@ -58,14 +58,12 @@ def destroy(host: Host, container: Container) -> None:
 
 @LEAVES_QDISCS
 @pytest.mark.parametrize("with_result", [True, False], ids=["result", "no result"])
-def test_del_of_the_limits_alone_leaves_a_link_without(
-    host: Host, container: Container, with_result: bool
-) -> None:
-    """It may live on, and then it has to work."""
+def test_del_leaves_the_link_without_limits(host: Host, container: Container, with_result: bool) -> None:
+    """The link may stay in use, so it has to work."""
     addressed(host, container)
     sent = add(host, container, conf(**BOTH))
     if not with_result:
-        # The name of a pair that we did not make is in the result alone: what is known is its other end.
+        # Only the result names the host end, which another program made.  The plugin knows the other end.
         del sent["prevResult"]
 
     host.cni("DEL", sent, container)
@@ -75,8 +73,8 @@ def test_del_of_the_limits_alone_leaves_a_link_without(
 
 
 @LEAVES_QDISCS
-def test_del_takes_a_filter_along_that_somebody_set_beside_ours(host: Host, container: Container) -> None:
-    """The qdisc is ours, and what the container sends must not be lost."""
+def test_del_removes_a_foreign_filter_with_the_qdisc(host: Host, container: Container) -> None:
+    """The qdisc is the plugin's, and the container's packets must not be lost."""
     addressed(host, container)
     sent = add(host, container, conf(**BOTH))
     rule = "protocol all prio 9 u32 match u32 0 0 action mirred ingress redirect dev lo"
@@ -103,7 +101,7 @@ def test_del_after_the_namespace_has_gone(
     assert ifbs(host) == set()
 
 
-def test_del_when_the_network_has_no_limits_any_more(host: Host, container: Container) -> None:
+def test_del_after_the_network_lost_its_limits(host: Host, container: Container) -> None:
     sent = add(host, container, conf(**BOTH))
 
     host.cni("DEL", conf(prevResult=sent["prevResult"]), container)
@@ -116,7 +114,7 @@ def test_del_when_the_network_has_no_limits_any_more(host: Host, container: Cont
 )
 @pytest.mark.parametrize("alive", [True, False], ids=["alive", "gone"])
 @pytest.mark.parametrize("result", [{"interfaces": 7}, {"cniVersion": "9.9"}], ids=["shape", "version"])
-def test_del_with_a_result_that_nobody_can_read(
+def test_del_succeeds_with_an_unreadable_result(
     host: Host, container: Container, result: Any, alive: bool
 ) -> None:
     add(host, container, conf(**BOTH))
@@ -131,7 +129,7 @@ def test_del_with_a_result_that_nobody_can_read(
 @pytest.mark.known_difference(
     "DEL fails with limits that ADD refuses", here="succeeds", right="SPEC.md, 2 DEL"
 )
-def test_del_with_limits_that_make_no_sense_any_more(host: Host, container: Container) -> None:
+def test_del_succeeds_with_invalid_limits(host: Host, container: Container) -> None:
     sent = add(host, container, conf(**BOTH))
 
     host.cni("DEL", sent | {"egressBurst": 0}, container)
@@ -141,7 +139,7 @@ def test_del_with_limits_that_make_no_sense_any_more(host: Host, container: Cont
 
 @pytest.mark.parametrize("version", ["0.3.0", "1.0.0"])
 def test_del_can_be_repeated(host: Host, container: Container, version: str) -> None:
-    """Before 0.4.0 it gets no result."""
+    """Before 0.4.0, DEL gets no result."""
     sent = add(host, container, conf(version, **BOTH))
 
     for _ in range(2):
@@ -150,7 +148,7 @@ def test_del_can_be_repeated(host: Host, container: Container, version: str) -> 
     assert ifbs(host) == set()
 
 
-def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+def test_del_without_an_add_succeeds(host: Host, container: Container) -> None:
     host.cni("DEL", conf(**BOTH), container)
 
 
@@ -188,7 +186,7 @@ def test_del_of_one_container_leaves_the_others(host: Host, container: Container
 @pytest.mark.known_difference(
     "DEL removes any link with the ifb's name", here="removes an ifb only", right="cnihook"
 )
-def test_link_of_somebody_else_with_that_name_stays(host: Host, container: Container) -> None:
+def test_foreign_link_with_the_name_of_the_ifb_stays(host: Host, container: Container) -> None:
     host.run("ip", "link", "add", IFB, "type", "bridge")
     host.save_state()
 
@@ -206,7 +204,7 @@ def test_link_of_somebody_else_with_that_name_stays(host: Host, container: Conta
 def test_the_other_plugin_can_check_and_delete(
     host: Host, container: Container, implementations: dict[str, cni.Implementation], broken: str
 ) -> None:
-    """A host may change from one to the other while containers run."""
+    """A host may change from one implementation to the other while containers run."""
     sent = add(host, container, conf(**BOTH))
     (other,) = (one for one in implementations.values() if one is not host.implementation)
     host.implementation = other
@@ -260,8 +258,8 @@ def test_check_accepts_what_add_made(
     host.cni("CHECK", add(host, container, conf(version, **limits)), container)
 
 
-def test_check_does_not_mind_other_qdiscs(host: Host, container: Container) -> None:
-    """Below a limit there may be one that says who is served first."""
+def test_check_ignores_other_qdiscs(host: Host, container: Container) -> None:
+    """A qdisc below a limit may set the order in which packets are sent."""
     sent = add(host, container, conf(**BOTH))
     for dev in (OUTER, IFB):
         host.run(*f"tc qdisc add dev {dev} parent 1:1 handle 5: pfifo limit 100".split())
@@ -294,11 +292,11 @@ EGRESS_TBF = "tbf rate 16mbit burst 40000 limit 90000"
         "ifb down", "no redirection", "no filter", "no link",
     ],
 )  # fmt: skip
-def test_check_finds(host: Host, container: Container, damage: str) -> None:
+def test_check_finds_damage(host: Host, container: Container, damage: str) -> None:
     sent = add(host, container, conf(**BOTH))
     host.run(*f"tc qdisc change dev {OUTER} handle 1: root {TBF}".split())
     host.run(*f"tc qdisc change dev {IFB} handle 1: root {EGRESS_TBF}".split())
-    host.cni("CHECK", sent, container)  # the damage is in the difference
+    host.cni("CHECK", sent, container)  # so the error below comes from the damage
 
     host.run(*damage.split())
     if damage.endswith(f"link del {OUTER}"):
@@ -308,7 +306,7 @@ def test_check_finds(host: Host, container: Container, damage: str) -> None:
         host.cni("CHECK", sent, container)
 
 
-def test_check_finds_that_the_configuration_has_changed(host: Host, container: Container) -> None:
+def test_check_finds_a_changed_configuration(host: Host, container: Container) -> None:
     sent = add(host, container, conf(**BOTH))
 
     with pytest.raises(CniFailure, match="(?i)rate"):
@@ -320,7 +318,7 @@ def test_check_finds_that_the_configuration_has_changed(host: Host, container: C
 
 @NO_GC
 def test_gc_removes_the_ifbs_that_are_not_kept(host: Host) -> None:
-    """A DEL that never came leaves them, for they are not in the container."""
+    """The ifbs stay if DEL never ran, because they are not in the container."""
     stale, kept = linked(host), linked(host)
     pair(host, kept, "eth1")
     for container in (stale, kept):
@@ -343,21 +341,21 @@ def test_gc_without_a_list_changes_nothing(host: Host, container: Container) -> 
 
 
 @SPEC_1_1
-def test_status_is_always_good(host: Host) -> None:
+def test_status_always_succeeds(host: Host) -> None:
     host.cni("STATUS", conf("1.1.0"))
 
 
-# What the bridge made
+# A link that bridge made
 
 
 @pytest.mark.parametrize("with_result", [True, False], ids=["result", "no result"])
-def test_del_of_a_chain(host: Host, container: Container, with_result: bool) -> None:
+def test_del_of_a_chain_removes_the_ifb(host: Host, container: Container, with_result: bool) -> None:
     network = bridge.network("10.8.0.0/24", isGateway=True)
-    made, result = bridge.add(host, network)
-    limited = host.cni("ADD", conf(**BOTH, prevResult=result), made)
+    bridged, result = bridge.add(host, network)
+    limited = host.cni("ADD", conf(**BOTH, prevResult=result), bridged)
     previous = {"prevResult": limited} if with_result else {}
 
-    host.cni("DEL", conf(**BOTH, **previous), made)
-    host.cni("DEL", network | previous, made)
+    host.cni("DEL", conf(**BOTH, **previous), bridged)
+    host.cni("DEL", network | previous, bridged)
 
     assert ifbs(host) == set()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bandwidth with unshapedSubnets or shapedSubnets: whose traffic the limits are for."""
+"""bandwidth with unshapedSubnets or shapedSubnets: the traffic that the limits apply to."""
 
 import re
 from typing import Any
@@ -25,8 +25,8 @@ from tests.support.host import Container, Host
 from tests.support.namespace import Namespace
 
 SUBNETS_OF_OTHERS = pytest.mark.known_difference(
-    "shapedSubnets and unshapedSubnets are ignored (1.1.1), or are destinations in both directions",
-    here="they are of the other end",
+    "shapedSubnets and unshapedSubnets are ignored (1.1.1), or mean the destination in both directions",
+    here="they mean the other end",
     right="cnihook",
 )
 BOTH = INGRESS | EGRESS
@@ -47,7 +47,7 @@ def container(host: Host) -> Container:
     container.run("ip", "address", "add", f"{OWN[6]}/64", "dev", "eth0", "nodad")
     container.run("ip", "route", "add", "10.8.0.0/24", "via", FAR[4])
     container.run("ip", "route", "add", "fd08::/64", "via", FAR[6])
-    for version in (4, 6):  # neighbours are known from then on
+    for version in (4, 6):  # from here on, the neighbours are known
         container.run("ping", f"-{version}", "-c1", "-W5", FAR[version])
         container.run("ping", f"-{version}", "-c1", "-W5", NEAR[version])
     host.save_state()
@@ -76,7 +76,7 @@ def classes_of_a_ping(host: Host, version: int, source: str) -> tuple[str, str]:
 @pytest.mark.parametrize("place", ["network", "runtime", "subnets of the network"])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("key", ["unshapedSubnets", "shapedSubnets"])
-def test_subnets_are_of_the_other_end_in_both_directions(
+def test_subnets_mean_the_other_end_in_both_directions(
     host: Host, container: Container, key: str, version: int, place: str
 ) -> None:
     subnets = {key: [SUBNETS[4], SUBNETS[6]]}
@@ -126,7 +126,7 @@ def test_subnet_may_be_all_addresses_of_a_version(host: Host, container: Contain
     ],
 )
 @pytest.mark.parametrize("place", ["network", "runtime"])
-def test_subnets_that_make_no_sense_are_refused(
+def test_invalid_subnets_are_refused(
     host: Host, container: Container, keys: dict[str, Any], words: str, place: str
 ) -> None:
     if place == "runtime":
@@ -145,7 +145,7 @@ def test_empty_lists_limit_everything(host: Host, container: Container, keys: di
 
 
 @SUBNETS_OF_OTHERS
-def test_del_of_the_limits_alone_leaves_the_link_without(host: Host, container: Container) -> None:
+def test_del_leaves_the_link_without_limits(host: Host, container: Container) -> None:
     sent = add(host, container, conf(**BOTH, unshapedSubnets=["10.8.0.0/24"]))
     host.cni("DEL", sent, container)
 
@@ -189,12 +189,12 @@ def test_check_finds_damage_and_repair_undoes_it(
 
     with pytest.raises(CniFailure):
         host.cni("CHECK", sent, container)
-    add(host, container, conf(**BOTH, **{key: [SUBNETS[4], SUBNETS[6]]}))  # which is what a repair does
+    add(host, container, conf(**BOTH, **{key: [SUBNETS[4], SUBNETS[6]]}))  # a repair does the same
     host.cni("CHECK", sent, container)
 
 
 @SUBNETS_OF_OTHERS
-def test_check_finds_that_the_subnets_have_changed(host: Host, container: Container) -> None:
+def test_check_finds_changed_subnets(host: Host, container: Container) -> None:
     sent = add(host, container, conf(**BOTH, unshapedSubnets=["10.8.0.0/24"]))
 
     changes: list[dict[str, Any]] = [

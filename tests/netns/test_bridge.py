@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bridge: the links, addresses, routes and settings that an ADD makes, and what it tells about them."""
+"""bridge: the links, addresses, routes and settings that ADD makes, and its result."""
 
 import re
 from typing import Any
@@ -15,13 +15,13 @@ SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 
 
 @pytest.mark.parametrize("version", ["1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
-def test_result_tells_all_that_was_made(host: Host, container: Container, version: str) -> None:
-    """The bridge, the port, the container's end, and which of them has the address."""
+def test_result_lists_all_that_add_made(host: Host, container: Container, version: str) -> None:
+    """The bridge, the port, the container end, and the interface that has the address."""
     conf = network(SUBNET, version=version, isGateway=True, ipam={"routes": [{"dst": "0.0.0.0/0"}]})
     result = host.cni("ADD", conf, container)
 
     bridge, port, inside = result["interfaces"]
-    for interface in (bridge, port, inside):  # new in 1.1.0, and for the plugin to tell or not
+    for interface in (bridge, port, inside):  # new in 1.1.0, and optional
         assert interface.pop("mtu", 1500) == 1500
     assert bridge == {"name": "cni0", "mac": host.link("cni0")["address"]}
     assert port == {"name": port["name"], "mac": host.link(port["name"])["address"]}
@@ -49,7 +49,7 @@ def test_result_of_0_3_has_the_family_of_each_address(
 
 
 @pytest.mark.parametrize("version", ["0.2.0", "0.1.0"])
-def test_result_of_0_2_knows_addresses_only(host: Host, container: Container, version: str) -> None:
+def test_result_of_0_2_has_addresses_only(host: Host, container: Container, version: str) -> None:
     routes = [{"dst": "0.0.0.0/0"}, {"dst": "2001:db8:1::/64"}]
     conf = network(SUBNET, SUBNET6, version=version, ipam={"routes": routes})
 
@@ -65,7 +65,7 @@ def test_result_of_0_2_knows_addresses_only(host: Host, container: Container, ve
     }
 
 
-def test_configuration_without_a_version_is_of_0_1(host: Host, container: Container) -> None:
+def test_configuration_without_a_version_means_0_1(host: Host, container: Container) -> None:
     conf = network(SUBNET)
     del conf["cniVersion"]
 
@@ -100,7 +100,7 @@ def test_bridge_is_called_cni0_by_default(host: Host, container: Container) -> N
     assert result["interfaces"][0]["name"] == port(host, result)["master"] == "cni0"
 
 
-def test_interface_has_the_name_that_was_asked_for(host: Host, container: Container) -> None:
+def test_interface_has_the_requested_name(host: Host, container: Container) -> None:
     result = host.cni("ADD", network(SUBNET), container, "net0.5")
 
     assert result["interfaces"][2]["name"] == "net0.5"
@@ -115,7 +115,7 @@ def test_second_container_joins_the_same_bridge(host: Host) -> None:
     assert second["ips"][0]["address"] == "10.9.0.3/24"
 
 
-def test_one_container_twice_on_one_network(host: Host, container: Container) -> None:
+def test_container_may_be_twice_on_one_network(host: Host, container: Container) -> None:
     conf = network(SUBNET)
     add(host, conf, container, "eth0")
     add(host, conf, container, "eth1")
@@ -139,7 +139,7 @@ def test_without_is_gateway_the_bridge_has_no_address(host: Host, container: Con
 
 
 def test_gateway_defaults_to_the_first_address(host: Host, container: Container) -> None:
-    """Where the IPAM plugin names none."""
+    """The IPAM plugin returns no gateway."""
     conf = network(isGateway=True, ipam={"type": "static", "addresses": [{"address": "10.9.0.77/24"}]})
     assert host.implementation
     path = f"{host.implementation.folder}:/usr/lib/cni"
@@ -158,7 +158,7 @@ def test_gateway_makes_the_host_a_router(host: Host, container: Container) -> No
     assert host.sysctl("net/ipv4/ip_forward") == host.sysctl("net/ipv6/conf/all/forwarding") == "1"
 
 
-def test_without_gateway_the_host_is_left_as_it_is(host: Host, container: Container) -> None:
+def test_without_gateway_the_host_does_not_become_a_router(host: Host, container: Container) -> None:
     host.run(
         "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding"
     )
@@ -167,7 +167,7 @@ def test_without_gateway_the_host_is_left_as_it_is(host: Host, container: Contai
     assert host.sysctl("net/ipv4/ip_forward") == host.sysctl("net/ipv6/conf/all/forwarding") == "0"
 
 
-def test_default_gateway_is_route_and_gateway_in_one(host: Host, container: Container) -> None:
+def test_default_gateway_sets_gateway_and_route(host: Host, container: Container) -> None:
     result = host.cni("ADD", network(SUBNET, SUBNET6, isDefaultGateway=True), container)
 
     assert host.addresses("cni0") == ["10.9.0.1/24", "2001:db8:9::1/64"]
@@ -180,10 +180,10 @@ def test_default_gateway_is_route_and_gateway_in_one(host: Host, container: Cont
 
 
 @pytest.mark.known_difference(
-    "a default route in ipam together with isDefaultGateway fails", here="one route", right="cnihook"
+    "isDefaultGateway fails if ipam has a default route, too", here="sets one route", right="cnihook"
 )
-def test_default_gateway_may_be_said_twice(host: Host, container: Container) -> None:
-    """By isDefaultGateway, and by a route of ipam that goes the same way without naming it."""
+def test_default_gateway_may_be_configured_twice(host: Host, container: Container) -> None:
+    """isDefaultGateway, and a route of ipam to the same gateway, which the route does not name."""
     conf = network(SUBNET, isDefaultGateway=True, ipam={"routes": [{"dst": "0.0.0.0/0"}]})
     host.cni("ADD", conf, container)
 
@@ -192,7 +192,7 @@ def test_default_gateway_may_be_said_twice(host: Host, container: Container) -> 
     ]
 
 
-def test_default_gateway_respects_a_default_route_that_is_there(host: Host, container: Container) -> None:
+def test_default_gateway_keeps_the_default_route_of_ipam(host: Host, container: Container) -> None:
     routes = [{"dst": "0.0.0.0/0", "gw": "10.9.0.254"}]
     result = host.cni("ADD", network(SUBNET, isDefaultGateway=True, ipam={"routes": routes}), container)
 
@@ -202,8 +202,8 @@ def test_default_gateway_respects_a_default_route_that_is_there(host: Host, cont
     ]
 
 
-def test_routes_go_through_their_own_or_the_first_gateway(host: Host, container: Container) -> None:
-    """A gateway by itself makes no route; a route without one takes the first of its family."""
+def test_route_uses_its_own_or_the_first_gateway(host: Host, container: Container) -> None:
+    """A gateway alone makes no route.  A route without a gateway uses the first of its family."""
     routes = [{"dst": "0.0.0.0/0"}, {"dst": "192.0.2.0/24", "gw": "10.9.0.9"}, {"dst": "2001:db8:1::/48"}]
     host.cni("ADD", network(SUBNET, "10.8.0.0/24", SUBNET6, ipam={"routes": routes}), container)
 
@@ -216,7 +216,9 @@ def test_routes_go_through_their_own_or_the_first_gateway(host: Host, container:
     assert ("2001:db8:1::/48", "2001:db8:9::1", "eth0") in container.routes(6)
 
 
-@pytest.mark.known_difference("ignores mtu and advmss of routes", here="set", right="SPEC.md, 5 Success")
+@pytest.mark.known_difference(
+    "ignores mtu and advmss of routes", here="sets them", right="SPEC.md, 5 Success"
+)
 def test_routes_of_1_1_keep_priority_table_and_sizes(host: Host, container: Container) -> None:
     routes = [
         {"dst": "192.0.2.0/24", "priority": 77, "mtu": 1400, "advmss": 1300},
@@ -229,7 +231,7 @@ def test_routes_of_1_1_keep_priority_table_and_sizes(host: Host, container: Cont
     assert container.ip("route", "show", "table", "123")[0]["dst"] == "198.51.100.0/24"
 
 
-def test_mtu_holds_for_bridge_port_and_container(host: Host, container: Container) -> None:
+def test_mtu_is_set_on_bridge_port_and_container(host: Host, container: Container) -> None:
     result = host.cni("ADD", network(SUBNET, mtu=1400), container)
 
     links = (host.link("cni0"), port(host, result), container.link("eth0"))
@@ -241,7 +243,7 @@ def port_data(host: Host, result: Any) -> Any:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_hairpin_mode_is_the_ports(host: Host, container: Container, wanted: bool) -> None:
+def test_hairpin_mode_is_set_on_the_port(host: Host, container: Container, wanted: bool) -> None:
     result = host.cni("ADD", network(SUBNET, hairpinMode=wanted), container)
 
     assert port_data(host, result)["hairpin"] == wanted
@@ -250,14 +252,14 @@ def test_hairpin_mode_is_the_ports(host: Host, container: Container, wanted: boo
 @pytest.mark.parametrize(
     "wanted", [pytest.param(True, marks=OLD_KEYS), False], ids=["isolated", "not isolated"]
 )
-def test_port_isolation_is_the_ports(host: Host, container: Container, wanted: bool) -> None:
+def test_port_isolation_is_set_on_the_port(host: Host, container: Container, wanted: bool) -> None:
     result = host.cni("ADD", network(SUBNET, portIsolation=wanted), container)
 
     assert port_data(host, result)["isolated"] == wanted
 
 
-def test_promiscuous_mode_is_the_bridges(host: Host) -> None:
-    """It is switched on and never off: another network may share the bridge and want it."""
+def test_promiscuous_mode_is_set_on_the_bridge(host: Host) -> None:
+    """The plugin turns it on and never off: another network may share the bridge and need it."""
     add(host, network(SUBNET))
     assert "PROMISC" not in host.link("cni0")["flags"]
     add(host, network(SUBNET, promiscMode=True))
@@ -267,7 +269,7 @@ def test_promiscuous_mode_is_the_bridges(host: Host) -> None:
 
 
 def test_mac_of_the_bridge_does_not_change_with_its_ports(host: Host) -> None:
-    """By itself it is the lowest of the ports': neighbours would have to learn the gateway's anew."""
+    """The kernel would use the lowest MAC of its ports, and neighbours would have to learn a new one."""
     conf = network(SUBNET, isGateway=True)
     _, result = add(host, conf)
     for _ in range(3):
@@ -286,7 +288,7 @@ def test_bridge_that_exists_is_used_as_it_is(host: Host, container: Container) -
     assert "UP" in host.link("mybr")["flags"]
 
 
-def test_link_that_is_no_bridge_is_refused(host: Host, container: Container) -> None:
+def test_link_that_is_not_a_bridge_is_refused(host: Host, container: Container) -> None:
     host.run("ip", "link", "add", "mybr", "type", "veth", "peer", "name", "rbym")
     host.leaves("link mybr *", "link rbym *")
 
@@ -294,7 +296,7 @@ def test_link_that_is_no_bridge_is_refused(host: Host, container: Container) -> 
         host.cni("ADD", network(SUBNET, bridge="mybr"), container)
 
 
-def test_gateway_that_the_bridge_has_already_is_fine(host: Host, container: Container) -> None:
+def test_bridge_may_have_the_gateway_address_already(host: Host, container: Container) -> None:
     host.run("ip", "link", "add", "mybr", "type", "bridge")
     host.run("ip", "addr", "add", "10.9.0.1/24", "dev", "mybr")
     host.leaves("* mybr *")
@@ -315,7 +317,7 @@ def test_other_address_of_the_bridge_is_refused(host: Host, container: Container
     assert host.addresses("mybr") == ["10.8.0.1/24"]
 
 
-def test_force_address_replaces_it(host: Host, container: Container) -> None:
+def test_force_address_replaces_the_other_address(host: Host, container: Container) -> None:
     host.run("ip", "link", "add", "mybr", "type", "bridge")
     host.run("ip", "addr", "add", "10.8.0.1/24", "dev", "mybr")
     host.leaves("* mybr *")
@@ -352,7 +354,7 @@ def test_ipv6_address_of_an_overlapping_subnet_is_refused_or_replaced(
     assert host.addresses("mybr") == ["2001:db8:9::1/64"]
 
 
-def test_without_ipam_the_container_is_on_the_wire_only(host: Host, container: Container) -> None:
+def test_without_ipam_the_container_has_a_link_without_address(host: Host, container: Container) -> None:
     result = host.cni("ADD", network(), container)
 
     assert "ips" not in result and len(result["interfaces"]) == 3
@@ -363,7 +365,7 @@ def test_without_ipam_the_container_is_on_the_wire_only(host: Host, container: C
 
 @OLD_KEYS
 def test_container_interface_can_stay_down(host: Host, container: Container) -> None:
-    """For a virtual machine that takes it over and must not find it up."""
+    """A virtual machine takes the interface over and must not find it up."""
     host.cni("ADD", network(disableContainerInterface=True), container)
 
     assert "UP" not in container.link("eth0")["flags"]
@@ -377,16 +379,16 @@ def test_ipv6_address_can_be_used_at_once(host: Host, container: Container) -> N
     assert container.sysctl("net/ipv6/conf/eth0/accept_dad") == "0"
 
 
-def test_duplicate_detection_can_be_asked_for(host: Host, container: Container) -> None:
+def test_duplicate_address_detection_can_be_enabled(host: Host, container: Container) -> None:
     host.cni("ADD", network(SUBNET6, enabledad=True), container)
 
     assert container.sysctl("net/ipv6/conf/eth0/accept_dad") == "1"
     assert container.sysctl("net/ipv6/conf/eth0/enhanced_dad") == "1"
     (address,) = [item for item in container.link("eth0")["addr_info"] if item["scope"] == "global"]
-    assert "tentative" not in address, "the result is not given before the address can be used"
+    assert "tentative" not in address, "the plugin returns when the address can be used"
 
 
-def test_ipv6_is_switched_on_where_it_is_needed(host: Host, container: Container) -> None:
+def test_ipv6_is_enabled_if_the_container_needs_it(host: Host, container: Container) -> None:
     """Runtimes start containers with disable_ipv6=1."""
     container.run(
         "sh", "-c", "for f in all default; do echo 1 > /proc/sys/net/ipv6/conf/$f/disable_ipv6; done"
@@ -397,7 +399,7 @@ def test_ipv6_is_switched_on_where_it_is_needed(host: Host, container: Container
     assert container.addresses("eth0") == ["10.9.0.2/24", "2001:db8:9::2/64"]
 
 
-def test_hosts_end_listens_to_no_router(host: Host, container: Container) -> None:
+def test_host_end_ignores_router_advertisements(host: Host, container: Container) -> None:
     """A container could otherwise announce itself as the host's router."""
     result = host.cni("ADD", network(SUBNET), container)
 
@@ -406,7 +408,7 @@ def test_hosts_end_listens_to_no_router(host: Host, container: Container) -> Non
 
 
 def test_container_announces_its_address(host: Host, container: Container) -> None:
-    """So that neighbours forget the MAC address of whoever had it before."""
+    """Neighbours then forget the MAC address of the address's previous owner."""
     host.cni("ADD", network(SUBNET), container)
 
     assert container.sysctl("net/ipv4/conf/eth0/arp_notify") == "1"
@@ -436,7 +438,7 @@ MAC = "02:11:22:33:44:55"
         ),
     ],
 )
-def test_requested_mac_address_is_the_containers(
+def test_container_gets_the_requested_mac_address(
     host: Host, container: Container, keys: dict[str, Any], env: dict[str, str]
 ) -> None:
     result = host.cni("ADD", network(SUBNET) | keys, container, **env)
@@ -450,7 +452,7 @@ def test_requested_mac_address_is_the_containers(
     right="SPEC.md, 5 Success",
     fixed_in="1.9.1",
 )
-def test_dns_of_the_network_stands_above_that_of_ipam(host: Host) -> None:
+def test_dns_of_the_network_overrides_that_of_ipam(host: Host) -> None:
     host.write("/run/resolv.conf", "nameserver 192.0.2.53\nsearch example.net\n")
     host.leaves("file /run/resolv.conf")
     ipam = {"resolvConf": "/run/resolv.conf"}
@@ -463,8 +465,8 @@ def test_dns_of_the_network_stands_above_that_of_ipam(host: Host) -> None:
     assert result["dns"] == dns
 
 
-def test_empty_member_of_dns_counts_as_given(host: Host, container: Container) -> None:
-    """The way to say: none of what IPAM has found on the host."""
+def test_empty_key_of_dns_overrides_ipam(host: Host, container: Container) -> None:
+    """A network with such a key uses nothing of the DNS that IPAM found on the host."""
     host.write("/run/resolv.conf", "nameserver 192.0.2.53\n")
     host.leaves("file /run/resolv.conf")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bridge: CHECK finds what is no longer as ADD made it; GC and STATUS reach its IPAM plugin."""
+"""bridge: CHECK finds what differs from what ADD made; GC and STATUS reach the IPAM plugin."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ MASQUERADED = network(SUBNET, SUBNET6, version="1.1.0", isDefaultGateway=True, i
 
 @pytest.fixture
 def attached(host: Host, container: Container) -> Any:
-    """The configuration of an attached container, with its result."""
+    """Attach the container; return the configuration with the result."""
     return with_previous_result(CONF, host.cni("ADD", CONF, container))
 
 
@@ -42,7 +42,7 @@ def test_check_accepts_routes_of_a_later_plugin(host: Host, container: Container
 
 
 @pytest.mark.known_difference(
-    "CHECK of a network on layer 2 fails: no IPAM plugin", here="succeeds", right="SPEC.md, 2 CHECK"
+    "CHECK fails for a network without an IPAM plugin", here="succeeds", right="SPEC.md, 2 CHECK"
 )
 def test_check_accepts_a_network_without_addresses(host: Host, container: Container) -> None:
     conf = network()
@@ -104,18 +104,18 @@ def replace_by_another(host: Host, container: Container) -> None:
         replace_by_another,
     ],
 )
-def test_check_finds(
+def test_check_finds_damage(
     host: Host, container: Container, attached: Any, damage: Callable[[Host, Container], None]
 ) -> None:
     damage(host, container)
 
     with pytest.raises(CniFailure):
         host.cni("CHECK", attached, container)
-    container.run("ip", "link", "del", "eth0", check=False)  # where it is not the plugin's any more
+    container.run("ip", "link", "del", "eth0", check=False)  # if it is another link now, DEL leaves it
 
 
 @pytest.mark.known_difference(
-    "CHECK misses a bridge or port that is down, a lost gateway, flushed rules",
+    "CHECK does not find a bridge or port that is down, a missing gateway, flushed rules",
     here="finds them",
     right="SPEC.md, 2 CHECK",
 )
@@ -131,7 +131,7 @@ def test_check_finds(
 def test_check_finds_what_stops_the_traffic_on_the_host(
     host: Host, container: Container, command: str
 ) -> None:
-    """For who repairs by it: else nothing would be amiss, and nothing would work."""
+    """A repair starts with CHECK.  Without these it would find no problem, and no packet would pass."""
     conf = MASQUERADED | {"cniVersion": "1.0.0"}
     sent = with_previous_result(conf, host.cni("ADD", conf, container))
     (port,) = [name for name in host.links() if name.startswith("veth")]
@@ -142,12 +142,14 @@ def test_check_finds_what_stops_the_traffic_on_the_host(
         host.cni("CHECK", sent, container)
 
 
-def test_check_wants_the_result(host: Host, container: Container, attached: Any) -> None:
+def test_check_requires_the_result(host: Host, container: Container, attached: Any) -> None:
     with pytest.raises(CniFailure, match="prevResult"):
         host.cni("CHECK", CONF, container)
 
 
-def test_check_wants_the_result_of_this_container(host: Host, container: Container, attached: Any) -> None:
+def test_check_requires_the_result_of_this_container(
+    host: Host, container: Container, attached: Any
+) -> None:
     other, _ = add(host, CONF)
 
     with pytest.raises(CniFailure):
@@ -159,8 +161,8 @@ def valid(*containers: Container) -> Any:
 
 
 @NO_GC
-def test_gc_keeps_what_is_valid_and_frees_the_rest(host: Host) -> None:
-    """Also the rules of a container that has gone without a DEL."""
+def test_gc_keeps_valid_attachments_and_releases_the_rest(host: Host) -> None:
+    """Also the rules of a container that ended without a DEL."""
     outside = host.outside()
     conf = MASQUERADED
     (lives, _), (gone, _) = (add(host, conf) for _ in range(2))
@@ -171,7 +173,7 @@ def test_gc_keeps_what_is_valid_and_frees_the_rest(host: Host) -> None:
     assert leased(host) == ["10.9.0.2", "2001:db8:9::2"]
     assert connect(lives, outside, Outside.ADDRESS) == Outside.HOST
     host.cni("DEL", conf, lives)
-    host.attachments.clear()  # the leak check now shows whether GC was as good as a DEL
+    host.attachments.clear()  # the leak check now shows whether GC removed as much as DEL does
 
 
 @NO_GC
@@ -203,13 +205,13 @@ def test_gc_without_a_list_changes_nothing(host: Host) -> None:
 
 
 @SPEC_1_1
-def test_status_is_good_where_an_add_would_be(host: Host) -> None:
+def test_status_succeeds_if_an_add_would(host: Host) -> None:
     assert host.cni("STATUS", network(SUBNET, version="1.1.0")) is None
     assert host.cni("STATUS", network(version="1.1.0")) is None
 
 
 @NO_STATUS
-def test_status_passes_on_what_ipam_says(host: Host) -> None:
+def test_status_passes_on_the_error_of_ipam(host: Host) -> None:
     conf = network("10.9.0.0/30", version="1.1.0")
     conf["ipam"]["statusWhenFull"] = True
     add(host, conf)
@@ -220,13 +222,13 @@ def test_status_passes_on_what_ipam_says(host: Host) -> None:
 
 
 @SPEC_1_1
-def test_status_wants_an_ipam_plugin_that_is_there(host: Host) -> None:
+def test_status_requires_the_ipam_plugin(host: Host) -> None:
     with pytest.raises(CniFailure, match="no-such-ipam"):
         host.cni("STATUS", network(version="1.1.0", ipam={"type": "no-such-ipam"}))
 
 
 def test_check_of_an_old_version_is_refused(host: Host, container: Container) -> None:
-    """It came with 0.4.0."""
+    """CHECK came with 0.4.0."""
     conf = CONF | {"cniVersion": "0.3.1"}
     host.cni("ADD", conf, container)
 

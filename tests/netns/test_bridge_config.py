@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bridge: which configurations are refused, and before anything has changed."""
+"""bridge: configurations that are refused before anything has changed."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ WRONG: list[Any] = [
     pytest.param({"vlanTrunk": [{"id": 4095}]}, "trunk", marks=OLD_KEYS, id="trunk too high"),
     pytest.param({"vlanTrunk": [{"id": 0}]}, "trunk", marks=OLD_KEYS, id="trunk zero"),
     pytest.param(
-        {"disableContainerInterface": True}, "IPAM", marks=OLD_KEYS, id="addresses for what is down"
+        {"disableContainerInterface": True}, "IPAM", marks=OLD_KEYS, id="addresses, but interface down"
     ),
     pytest.param({"mtu": "1500"}, "mtu", id="mtu is a string"),
     pytest.param({"isGateway": "yes"}, "isGateway", id="isGateway is a string"),
@@ -37,12 +37,12 @@ WRONG: list[Any] = [
         "02:11",
         id="mac too short",
     ),
-    pytest.param({"args": {"cni": {"mac": "not a mac"}}}, "not a mac", id="mac that is none"),
+    pytest.param({"args": {"cni": {"mac": "not a mac"}}}, "not a mac", id="not a mac"),
 ]
 
 
 @pytest.mark.parametrize(("keys", "named"), WRONG)
-def test_configuration_is_refused_by_the_name_of_the_key(
+def test_error_of_a_refused_configuration_names_the_key(
     host: Host, container: Container, keys: dict[str, Any], named: str
 ) -> None:
     conf = network(SUBNET)
@@ -67,7 +67,7 @@ def test_refused_configuration_makes_no_bridge(host: Host, container: Container)
 
 
 def test_keys_are_found_in_any_case(host: Host, container: Container) -> None:
-    """As they are by every plugin written in Go, and so in configurations that exist."""
+    """Every plugin in Go ignores the case of keys, so existing configurations may have any case."""
     conf = network(SUBNET) | {"isgateway": True, "HairPinMode": True, "MTU": 1400}
 
     result = host.cni("ADD", conf, container)
@@ -78,7 +78,7 @@ def test_keys_are_found_in_any_case(host: Host, container: Container) -> None:
     assert link["linkinfo"]["info_slave_data"]["hairpin"]
 
 
-def test_keys_that_are_unknown_are_ignored(host: Host, container: Container) -> None:
+def test_unknown_keys_are_ignored(host: Host, container: Container) -> None:
     conf = network(SUBNET) | {"io.example.key": {"a": [1]}, "labels": None, "capabilities": {"mac": True}}
 
     assert host.cni("ADD", conf, container)["ips"][0]["address"] == "10.9.0.2/24"
@@ -92,12 +92,12 @@ def test_null_means_not_set(host: Host, container: Container) -> None:
     assert host.addresses("cni0") == []
 
 
-def test_bridge_name_that_the_kernel_cannot_take_is_named(host: Host, container: Container) -> None:
+def test_error_names_a_bridge_name_that_is_too_long(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match="a-name-of-17-chars"):
         host.cni("ADD", network(SUBNET, bridge="a-name-of-17-chars"), container)
 
 
-def test_mtu_that_the_kernel_cannot_take_is_refused(host: Host, container: Container) -> None:
+def test_mtu_that_the_kernel_rejects_is_refused(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure):
         host.cni("ADD", network(SUBNET, mtu=10), container)
 
@@ -105,16 +105,14 @@ def test_mtu_that_the_kernel_cannot_take_is_refused(host: Host, container: Conta
 
 
 @pytest.mark.parametrize(("args", "named"), [("MAC=zz", "zz"), ("WHATEVER=1", "WHATEVER"), ("MAC", "MAC")])
-def test_arguments_that_cannot_be_understood_are_refused(
-    host: Host, container: Container, args: str, named: str
-) -> None:
+def test_invalid_cni_args_are_refused(host: Host, container: Container, args: str, named: str) -> None:
     with pytest.raises(CniFailure, match=named):
         host.cni("ADD", network(), container, CNI_ARGS=args)
     assert container.links() == {"lo"}
 
 
-def test_unknown_arguments_can_be_allowed(host: Host, container: Container) -> None:
-    """As Kubernetes does, which sends a pod's names to every plugin."""
+def test_unknown_cni_args_can_be_allowed(host: Host, container: Container) -> None:
+    """Kubernetes does so, because it passes a pod's names to every plugin."""
     host.cni("ADD", network(), container, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAME=web-1")
 
     assert "eth0" in container.links()

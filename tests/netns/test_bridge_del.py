@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bridge: DEL takes all away, however little it is told and however much of it has gone already.
+"""bridge: DEL removes everything, whatever it is given and whatever is missing already.
 
-The leak check after each test does most of the asserting here.
+The leak check after each test makes most of the assertions here.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from tests.support.traffic import connect
 SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 ALL = network(SUBNET, SUBNET6, isDefaultGateway=True, ipMasq=True, macspoofchk=True)
 LEAKS_RULES = pytest.mark.known_difference(
-    "DEL without a namespace leaves the rules of masquerading (plugins#810, #1078)",
+    "DEL without a namespace leaves the masquerading rules (plugins#810, #1078)",
     here="leaves nothing",
     right="SPEC.md, 2 DEL",
 )
@@ -40,19 +40,19 @@ def test_del_can_be_repeated(host: Host) -> None:
         host.cni("DEL", with_previous_result(ALL, result), one)
 
 
-def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+def test_del_without_an_add_succeeds(host: Host, container: Container) -> None:
     host.cni("DEL", ALL, container)
 
 
 def test_del_needs_no_previous_result(host: Host) -> None:
-    """The runtime may have lost its record, and before 0.4.0 there is none."""
+    """The runtime may have lost its record, and before 0.4.0 it passes no result."""
     one, _ = add(host, ALL)
 
     host.cni("DEL", ALL, one)
 
 
 @pytest.mark.parametrize("damaged", [{"cniVersion": "9.9.9"}, {"ips": [{"address": "x"}]}, {"ips": 7}])
-def test_del_bears_a_previous_result_that_is_none(host: Host, damaged: Any) -> None:
+def test_del_accepts_a_malformed_previous_result(host: Host, damaged: Any) -> None:
     one, _ = add(host, ALL)
 
     host.cni("DEL", ALL | {"prevResult": damaged}, one)
@@ -73,7 +73,7 @@ def test_del_after_the_namespace_has_gone(host: Host, with_result: bool) -> None
 @LEAKS_RULES
 @pytest.mark.parametrize("with_result", [True, False], ids=["result", "no result"])
 def test_del_without_a_namespace(host: Host, with_result: bool) -> None:
-    """As a runtime that does not know it any more asks for it; the container may well live on."""
+    """A runtime that no longer knows the namespace passes no path.  The container may still run."""
     one, result = add(host, ALL)
     one.destroy()
 
@@ -83,8 +83,8 @@ def test_del_without_a_namespace(host: Host, with_result: bool) -> None:
 
 
 @LEAVES_HOST_END
-def test_del_without_a_namespace_that_still_lives_takes_the_link(host: Host) -> None:
-    """The host's end is within reach; a container that keeps its link would use an address that is free."""
+def test_del_without_the_path_of_a_live_namespace_removes_the_link(host: Host) -> None:
+    """DEL can reach the host end.  A container that kept its link would use an address that is free."""
     one, result = add(host, ALL)
 
     host.cni("DEL", with_previous_result(ALL, result), one, CNI_NETNS="")
@@ -93,10 +93,10 @@ def test_del_without_a_namespace_that_still_lives_takes_the_link(host: Host) -> 
 
 
 @pytest.mark.known_difference(
-    "DEL fails if CNI_NETNS leads to a file of another kind", here="succeeds", right="SPEC.md, 2 DEL"
+    "DEL fails if CNI_NETNS is a file that is not a namespace", here="succeeds", right="SPEC.md, 2 DEL"
 )
-def test_del_with_a_file_that_is_no_namespace(host: Host, container: Container) -> None:
-    """What is left where a bind mount was: an empty file."""
+def test_del_succeeds_with_a_file_that_is_not_a_namespace(host: Host, container: Container) -> None:
+    """An empty file is left where a bind mount was."""
     _, result = add(host, ALL, container)
     container.destroy()
     host.write(container.path, "")
@@ -138,7 +138,7 @@ def test_del_after_the_bridge_has_gone(host: Host) -> None:
     "DEL fails if its iptables chains are gone", here="succeeds", right="SPEC.md, 2 DEL"
 )
 def test_del_after_the_rules_have_gone(host: Host) -> None:
-    """Somebody ran `nft flush ruleset`, as reloading a firewall does."""
+    """`nft flush ruleset` removes them, for example when a firewall is reloaded."""
     one, result = add(host, ALL)
     host.run("nft", "flush", "ruleset")
 
@@ -147,11 +147,11 @@ def test_del_after_the_rules_have_gone(host: Host) -> None:
 
 @pytest.mark.known_difference(
     "two interfaces of a container share a chain, and DEL of one fails",
-    here="an element for each",
+    here="each interface has its own element",
     right="SPEC.md, 2 DEL",
 )
 def test_del_leaves_the_other_interface_of_a_container(host: Host, container: Container) -> None:
-    """With its masquerade."""
+    """The other interface keeps its masquerade, too."""
     outside = host.outside()
     conf = network(SUBNET, isGateway=True, ipMasq=True)
     add(host, conf | {"isDefaultGateway": True}, container, "eth0")
@@ -163,7 +163,7 @@ def test_del_leaves_the_other_interface_of_a_container(host: Host, container: Co
     assert connect(container, outside, Outside.ADDRESS) == Outside.HOST
 
 
-def test_bridge_lives_as_long_as_it_has_a_port(host: Host) -> None:
+def test_bridge_stays_as_long_as_it_has_a_port(host: Host) -> None:
     conf = network(SUBNET, isGateway=True)
     (one, first), (two, _) = (add(host, conf) for _ in range(2))
 
@@ -178,7 +178,7 @@ def test_bridge_lives_as_long_as_it_has_a_port(host: Host) -> None:
     here="removed, if the plugin made it",
     right="either",
 )
-def test_bridge_goes_with_its_last_port(host: Host) -> None:
+def test_bridge_is_removed_with_its_last_port(host: Host) -> None:
     conf = network(SUBNET, isGateway=True)
     both = [add(host, conf) for _ in range(2)]
 
@@ -193,7 +193,7 @@ def test_bridge_goes_with_its_last_port(host: Host) -> None:
     here="removed, if the plugin made it",
     right="either",
 )
-def test_bridge_goes_with_its_last_port_though_the_namespace_has_gone(host: Host) -> None:
+def test_bridge_is_removed_with_its_last_port_after_the_namespace(host: Host) -> None:
     conf = network(SUBNET, isGateway=True)
     one, result = add(host, conf)
     one.destroy()
@@ -215,7 +215,7 @@ def test_bridge_of_the_administrator_stays(host: Host) -> None:
     assert host.addresses("mybr") == ["10.9.0.1/24"]
 
 
-def test_bridge_with_a_port_of_someone_else_stays(host: Host) -> None:
+def test_bridge_with_a_foreign_port_stays(host: Host) -> None:
     conf = network(SUBNET, isGateway=True)
     one, result = add(host, conf)
     host.run("ip", "link", "add", "other", "type", "veth", "peer", "name", "rehto")

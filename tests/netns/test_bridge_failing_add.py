@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bridge: an ADD that fails leaves the machine as it was, at whatever step it failed."""
+"""bridge: a failed ADD leaves the machine as it was, whichever step fails."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def test_add_to_a_namespace_that_does_not_exist(host: Host, container: Container
     expect_nothing_of(host, container)
 
 
-def test_add_to_a_file_that_is_no_namespace(host: Host, container: Container) -> None:
+def test_add_to_a_file_that_is_not_a_namespace(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match="/etc/hostname"):
         host.cni("ADD", ALL, container, CNI_NETNS="/etc/hostname")
     expect_nothing_of(host, container)
@@ -36,7 +36,7 @@ def test_add_to_a_file_that_is_no_namespace(host: Host, container: Container) ->
 
 @HOST_NETNS
 def test_add_to_the_hosts_own_namespace_is_refused(host: Host, container: Container) -> None:
-    """Code 8: a container that shares the host's network must not have the host reconfigured."""
+    """Code 8: the plugin must not change the host for a container that shares the host's network."""
     with pytest.raises(CniFailure) as failure:
         host.cni("ADD", ALL, container, CNI_NETNS="/proc/1/ns/net")
 
@@ -44,8 +44,8 @@ def test_add_to_the_hosts_own_namespace_is_refused(host: Host, container: Contai
     assert host.links() == {"lo"}
 
 
-def test_add_where_the_interface_exists(host: Host, container: Container) -> None:
-    """It is somebody else's, and stays."""
+def test_add_is_refused_if_the_interface_exists(host: Host, container: Container) -> None:
+    """The interface is another program's, and stays."""
     container.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "0hte")
     before = container.link("eth0")
 
@@ -58,7 +58,7 @@ def test_add_where_the_interface_exists(host: Host, container: Container) -> Non
 
 
 def test_second_add_leaves_the_first_as_it_was(host: Host, container: Container) -> None:
-    """Without a DEL between them it is refused, and the container keeps its network."""
+    """The second ADD is refused without a DEL in between, and the container keeps its network."""
     _, result = add(host, network(SUBNET, isGateway=True), container)
 
     with pytest.raises(CniFailure, match="eth0"):
@@ -93,7 +93,7 @@ def test_add_without_a_free_address_in_the_second_range(host: Host, container: C
 
 @LEAKS_LINK
 def test_add_with_a_route_that_the_kernel_refuses(host: Host, container: Container) -> None:
-    """Late: the links and the address are there by then."""
+    """The kernel refuses it late, when the links and the address exist."""
     conf = network(
         SUBNET, isGateway=True, ipMasq=True, ipam={"routes": [{"dst": "0.0.0.0/0", "gw": "192.0.2.1"}]}
     )
@@ -114,7 +114,7 @@ def test_add_with_a_bridge_that_has_another_address(host: Host, container: Conta
     expect_nothing_of(host, container)
 
 
-def test_failed_add_takes_no_bridge_from_the_others(host: Host, container: Container) -> None:
+def test_failed_add_leaves_the_bridge_of_other_containers(host: Host, container: Container) -> None:
     conf = network("10.9.0.0/30", isGateway=True)
     one, _ = add(host, conf)
     with pytest.raises(CniFailure):
@@ -126,10 +126,10 @@ def test_failed_add_takes_no_bridge_from_the_others(host: Host, container: Conta
 
 @LEAKS_LINK
 @pytest.mark.parametrize("result", [{}, {"cniVersion": "1.0.0", "routes": [{"dst": "0.0.0.0/0"}]}])
-def test_add_with_an_ipam_plugin_that_gives_no_address(
+def test_add_fails_if_the_ipam_plugin_returns_no_address(
     host: Host, container: Container, result: dict[str, Any]
 ) -> None:
-    """It is told to release what it may have kept all the same."""
+    """The IPAM plugin still gets DEL, to release what it may have kept."""
     path = ipam_plugin(host, f"""echo $CNI_COMMAND >> /run/asked; echo '{json.dumps(result)}'""")
 
     with pytest.raises(CniFailure):
@@ -140,7 +140,7 @@ def test_add_with_an_ipam_plugin_that_gives_no_address(
 
 
 def ipam_plugin(host: Host, script: str) -> str:
-    """The CNI_PATH with a plugin called `fake` on it, which runs a shell script."""
+    """Make a plugin `fake` that runs a shell script; return a CNI_PATH that includes it."""
     assert host.implementation
     host.write("/run/plugins/fake", f"#!/bin/sh\n{script}\n", mode=0o755)
     host.leaves("dir /run/plugins", "file /run/plugins/fake", "file /run/asked")
@@ -149,7 +149,7 @@ def ipam_plugin(host: Host, script: str) -> str:
 
 @LEAKS_LINK
 def test_error_of_the_ipam_plugin_keeps_its_code(host: Host, container: Container) -> None:
-    """The runtime decides by it: 11 says try again."""
+    """The runtime acts on it: code 11 means try again."""
     error = {"cniVersion": "1.0.0", "code": 11, "msg": "ipam server is busy"}
     path = ipam_plugin(host, f"echo '{json.dumps(error)}'; exit 1")
 
@@ -163,7 +163,9 @@ def test_error_of_the_ipam_plugin_keeps_its_code(host: Host, container: Containe
     "output", ["", "no JSON", "[]", '{"cniVersion":"9.9.9"}', '{"ips":[{"address":"x"}]}']
 )
 @LEAKS_LINK
-def test_nonsense_from_the_ipam_plugin_is_an_error(host: Host, container: Container, output: str) -> None:
+def test_invalid_output_of_the_ipam_plugin_is_an_error(
+    host: Host, container: Container, output: str
+) -> None:
     path = ipam_plugin(host, f"echo '{output}'")
 
     with pytest.raises(CniFailure):
@@ -172,14 +174,14 @@ def test_nonsense_from_the_ipam_plugin_is_an_error(host: Host, container: Contai
 
 
 @LEAKS_LINK
-def test_ipam_plugin_that_is_not_there_is_named(host: Host, container: Container) -> None:
+def test_error_names_a_missing_ipam_plugin(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match="no-such-ipam"):
         host.cni("ADD", network(ipam={"type": "no-such-ipam"}), container)
     expect_nothing_of(host, container)
 
 
 def test_ipam_plugin_gets_the_whole_request(host: Host, container: Container) -> None:
-    """All of the configuration, and every variable as the caller has it."""
+    """The whole configuration, and every variable as the caller set it."""
     answer = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.7/24"}]}
     script = f"(env; cat) > /run/asked.$CNI_COMMAND; echo '{json.dumps(answer)}'"
     path = ipam_plugin(host, script)
@@ -190,21 +192,23 @@ def test_ipam_plugin_gets_the_whole_request(host: Host, container: Container) ->
     host.cni("DEL", conf, container, "eth7", CNI_PATH=path, CNI_ARGS="IgnoreUnknown=1;A=b")
 
     for command in ("ADD", "DEL"):
-        asked = host.read(f"/run/asked.{command}")
+        request = host.read(f"/run/asked.{command}")
         for line in ("CNI_CONTAINERID=c1", f"CNI_NETNS={container.path}", "CNI_IFNAME=eth7"):
-            assert line in asked.splitlines()
-        assert f"CNI_PATH={path}" in asked  # and what the caller may add to it
-        assert f"CNI_COMMAND={command}\n" in asked and "CNI_ARGS=IgnoreUnknown=1;A=b\n" in asked
-        assert '"own"' in asked and '"labels"' in asked and '"bridge"' in asked
+            assert line in request.splitlines()
+        assert f"CNI_PATH={path}" in request  # the caller may append folders
+        assert f"CNI_COMMAND={command}\n" in request and "CNI_ARGS=IgnoreUnknown=1;A=b\n" in request
+        assert '"own"' in request and '"labels"' in request and '"bridge"' in request
 
 
 @pytest.mark.known_difference(
-    "a bridge without VLAN filtering stays so, and `vlan` has no effect",
+    "does not enable VLAN filtering on an existing bridge, and `vlan` has no effect",
     here="refused if other programs have ports on it",
     right="cnihook",
 )
-def test_bridge_with_other_ports_does_not_begin_to_filter_vlans(host: Host, container: Container) -> None:
-    """Filtering would take the tagged frames of these ports."""
+def test_vlan_filtering_is_not_enabled_on_a_bridge_with_foreign_ports(
+    host: Host, container: Container
+) -> None:
+    """Filtering would drop the tagged frames of these ports."""
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     host.run("ip", "link", "add", "vm7", "type", "veth", "peer", "name", "7mv")
     host.run("ip", "link", "set", "vm7", "master", "cni0")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bridge: what can talk to what, shown by connections, datagrams and frames that do or do not arrive."""
+"""bridge: the traffic that passes, shown by connections, datagrams and frames that do or do not arrive."""
 
 import socket
 import struct
@@ -19,7 +19,7 @@ SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 
 @pytest.mark.parametrize("subnet", [SUBNET, SUBNET6], ids=["IPv4", "IPv6"])
 def test_containers_reach_each_other_and_the_gateway(host: Host, subnet: str) -> None:
-    """And the host reaches them."""
+    """The host reaches them, too."""
     conf = network(subnet, isGateway=True)
     (one, first), (two, second) = (add(host, conf) for _ in range(2))
 
@@ -38,15 +38,15 @@ def test_both_families_work_side_by_side(host: Host) -> None:
 
 
 def test_containers_reach_each_other_without_a_gateway(host: Host) -> None:
-    """The host carries their frames and takes no part itself."""
+    """The host forwards their frames and has no address on the bridge."""
     (one, first), (two, second) = (add(host, network(SUBNET)) for _ in range(2))
 
     assert connect(one, two, address(second)) == address(first)
     assert not reaches(host, two, address(second))
 
 
-def test_containers_without_ipam_share_a_wire(host: Host) -> None:
-    """Whatever they use to find their addresses by themselves."""
+def test_containers_without_ipam_reach_each_other(host: Host) -> None:
+    """The containers choose their addresses themselves, by any protocol."""
     one, two = (add(host, network())[0] for _ in range(2))
     one.run("ip", "address", "add", "192.0.2.1/24", "dev", "eth0")
     two.run("ip", "address", "add", "192.0.2.2/24", "dev", "eth0")
@@ -54,7 +54,7 @@ def test_containers_without_ipam_share_a_wire(host: Host) -> None:
     assert connect(one, two, "192.0.2.2") == "192.0.2.1"
 
 
-def test_networks_on_two_bridges_are_two_wires(host: Host) -> None:
+def test_networks_on_two_bridges_are_separate(host: Host) -> None:
     one, _ = add(host, network(bridge="br1", name="a"))
     two, _ = add(host, network(bridge="br2", name="b"))
     sender, receiver = packet_socket(one, "eth0"), packet_socket(two, "eth0")
@@ -70,14 +70,14 @@ def test_networks_on_two_bridges_are_two_wires(host: Host) -> None:
     ids=["IPv4", "IPv6"],
 )
 def test_masqueraded_container_reaches_the_outside(host: Host, subnet: str, there: str, seen: str) -> None:
-    """Which has no route to it, and sees the host."""
+    """The outside has no route to the container; it sees the host's address."""
     outside = host.outside()
     one, _ = add(host, network(subnet, isDefaultGateway=True, ipMasq=True))
 
     assert connect(one, outside, there) == seen
 
 
-def test_masquerade_serves_both_families_of_a_container(host: Host) -> None:
+def test_masquerade_covers_both_families_of_a_container(host: Host) -> None:
     outside = host.outside()
     one, _ = add(host, network(SUBNET, SUBNET6, isDefaultGateway=True, ipMasq=True))
 
@@ -94,7 +94,7 @@ def test_without_masquerade_the_outside_sees_the_container(host: Host) -> None:
 
 
 def test_nothing_is_masqueraded_within_the_subnet(host: Host) -> None:
-    """Neighbours, and services of the host, see who it is that talks to them."""
+    """Neighbours and services of the host see the container's address."""
     conf = network(SUBNET, isGateway=True, ipMasq=True)
     (one, first), (two, second) = (add(host, conf) for _ in range(2))
 
@@ -103,12 +103,12 @@ def test_nothing_is_masqueraded_within_the_subnet(host: Host) -> None:
 
 
 def test_multicast_is_not_masqueraded(host: Host) -> None:
-    """Those who answer it have to find its sender."""
+    """Receivers that answer have to find its sender."""
     outside = host.outside()
     group = "239.9.9.9"
     conf = network(SUBNET, isDefaultGateway=True, ipMasq=True)
     one, result = add(host, conf)
-    outside.run("ip", "route", "add", "default", "via", Outside.HOST)  # or it drops what it could not answer
+    outside.run("ip", "route", "add", "default", "via", Outside.HOST)  # to be able to answer
 
     with multicast_route(host, address(result), group), outside.socket(socket.SOCK_DGRAM) as receiver:
         receiver.bind(("", 9))
@@ -122,14 +122,14 @@ def test_multicast_is_not_masqueraded(host: Host) -> None:
 
 @contextmanager
 def multicast_route(host: Host, source: str, group: str) -> Iterator[None]:
-    """Make the host forward a group from cni0 to its uplink; as long as the socket is open."""
+    """Make the host forward a group from cni0 to its uplink, as long as the context lasts."""
     init, add_vif, add_route, use_index = 200, 202, 204, 8  # MRT_INIT and on, VIFF_USE_IFINDEX
     with host.socket(socket.SOCK_RAW, protocol=socket.IPPROTO_IGMP) as router:
         router.setsockopt(socket.IPPROTO_IP, init, 1)
         for number, link in enumerate(("cni0", "up0")):
             vif = struct.pack("HBBIiI", number, use_index, 1, 0, host.link(link)["ifindex"], 0)
             router.setsockopt(socket.IPPROTO_IP, add_vif, vif)
-        thresholds = bytes([0, 1]).ljust(32, b"\0")  # in by the first, out by the second
+        thresholds = bytes([0, 1]).ljust(32, b"\0")  # in on the first, out on the second
         addresses = socket.inet_aton(source) + socket.inet_aton(group)
         route = struct.pack("8sH32s4I", addresses, 0, thresholds, 0, 0, 0, 0)
         router.setsockopt(socket.IPPROTO_IP, add_route, route)
@@ -147,7 +147,7 @@ def test_masquerade_of_one_network_does_not_touch_the_other(host: Host) -> None:
 
 
 def test_masquerade_lasts_as_long_as_its_container(host: Host) -> None:
-    """The DEL of a neighbour takes the neighbour's away, and no more."""
+    """DEL of a neighbour removes the neighbour's masquerade only."""
     outside = host.outside()
     conf = network(SUBNET, isDefaultGateway=True, ipMasq=True)
     (one, _), (two, second) = (add(host, conf) for _ in range(2))
@@ -157,8 +157,8 @@ def test_masquerade_lasts_as_long_as_its_container(host: Host) -> None:
     assert connect(one, outside, Outside.ADDRESS) == Outside.HOST
 
 
-def test_late_del_does_not_touch_who_has_the_address_now(host: Host) -> None:
-    """A runtime that comes late with its DEL, when the address has long been leased again."""
+def test_late_del_does_not_touch_the_new_owner_of_the_address(host: Host) -> None:
+    """The runtime sends DEL late, when the address is leased again."""
     outside = host.outside()
     conf = network(SUBNET, isDefaultGateway=True, ipMasq=True)
     conf["ipam"]["ranges"] = [[{"subnet": SUBNET, "rangeStart": "10.9.0.5", "rangeEnd": "10.9.0.5"}]]
@@ -174,7 +174,7 @@ def test_late_del_does_not_touch_who_has_the_address_now(host: Host) -> None:
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_hairpin_sends_frames_back(host: Host, container: Container, wanted: bool) -> None:
-    """A container that reaches itself through an address of the host needs that."""
+    """A container needs this to reach itself through an address of the host."""
     add(host, network(SUBNET, hairpinMode=wanted), container)
 
     with packet_socket(container, "eth0") as own:
@@ -191,7 +191,7 @@ def test_isolated_ports_reach_the_gateway_only(host: Host) -> None:
     assert connect(one, host, first["ips"][0]["gateway"]) == address(first)
 
 
-def test_isolated_port_reaches_those_that_are_not(host: Host) -> None:
+def test_isolated_port_reaches_ports_that_are_not_isolated(host: Host) -> None:
     one, _ = add(host, network(SUBNET, portIsolation=True))
     two, second = add(host, network(SUBNET))
 
@@ -205,7 +205,7 @@ def send_as(sender: Container, receiver: Container, source: str, *, expected: bo
         return arrives(theirs, expected)
 
 
-def test_mac_spoof_check_drops_what_is_not_from_the_containers_mac(host: Host) -> None:
+def test_mac_spoof_check_drops_frames_from_other_macs(host: Host) -> None:
     conf = network(SUBNET, macspoofchk=True)
     (one, first), (two, second) = (add(host, conf) for _ in range(2))
 
@@ -221,7 +221,7 @@ def test_without_mac_spoof_check_any_mac_passes(host: Host) -> None:
     assert send_as(one, two, "02:00:00:00:00:99", expected=True)
 
 
-def test_mac_spoof_check_of_one_lasts_when_another_goes(host: Host) -> None:
+def test_mac_spoof_check_stays_when_another_container_is_deleted(host: Host) -> None:
     conf = network(SUBNET, macspoofchk=True)
     (one, _), (two, _), (gone, third) = (add(host, conf) for _ in range(3))
     host.cni("DEL", with_previous_result(conf, third), gone)
@@ -239,8 +239,8 @@ def test_mac_spoof_check_follows_a_requested_mac(host: Host) -> None:
     assert not send_as(one, two, "02:00:00:00:00:78")
 
 
-def test_mtu_is_what_passes(host: Host) -> None:
-    """And not a byte more."""
+def test_packets_up_to_the_mtu_pass(host: Host) -> None:
+    """A packet that is one byte larger does not."""
     (one, _), (two, second) = (add(host, network(SUBNET, mtu=1400)) for _ in range(2))
     size = 1400 - 20 - 8  # without the headers of IP and UDP
     mtu_discover, do = 10, 2  # IP_MTU_DISCOVER, IP_PMTUDISC_DO

@@ -26,12 +26,12 @@ LABEL = "web server"
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """cnihook's alone: the reference marks no link."""
+    """Return cnihook's plugins only: the reference does not mark links."""
     return implementations["builtin"]
 
 
 def attach(host: Host, container: Container, kind: str) -> tuple[dict[str, Any], Any]:
-    """The configuration and the result."""
+    """Attach the container; return the configuration and the result."""
     if "dev0" in KINDS[kind].values():
         host.run(*"ip link add dev0 address 02:00:00:00:00:07 type veth peer name ved0".split())
         host.run(*"ip link set dev0 up".split())
@@ -95,7 +95,7 @@ def test_del_removes_link_that_was_renamed_in_the_container(
 def test_del_that_leaves_the_interface_fails_and_keeps_its_address(
     host: Host, container: Container, kind: str
 ) -> None:
-    """The link says that it is another network's; its address is this one's all the same."""
+    """The alias names another network, but the address is leased by this network."""
     conf, result = attach(host, container, kind)
     if kind in ("bridge", "ptp"):
         name = host_end(result)
@@ -134,7 +134,7 @@ def test_device_that_cannot_be_found_keeps_its_address(host: Host, container: Co
 def test_late_del_leaves_the_interface_of_another_network(
     host: Host, container: Container, kind: str, labelled: bool
 ) -> None:
-    """net2 has given the name to an interface of its own since, and a user has labelled that."""
+    """net2 has made an interface with the same name since, and a user has labelled it."""
     conf, result = attach(host, container, kind)
     container.run("ip", "link", "delete", "eth0")
     other = conf | {"name": "net2"}
@@ -153,7 +153,7 @@ def test_late_del_leaves_the_interface_of_another_network(
 
 @pytest.mark.parametrize("change", ["group 7", "alias uplink", "name br8", "name br8 alias uplink"])
 @pytest.mark.parametrize("namespace", ["alive", "gone"])
-def test_bridge_that_was_changed_goes_with_its_last_port(
+def test_changed_bridge_is_removed_with_its_last_port(
     host: Host, container: Container, change: str, namespace: str
 ) -> None:
     conf, result = attach(host, container, "bridge")
@@ -161,7 +161,8 @@ def test_bridge_that_was_changed_goes_with_its_last_port(
     if namespace == "gone":
         container.destroy()
         if change == "name br8 alias uplink":
-            host.leaves("link br8*", "address br8*", "route br8*")  # nothing says whose it is
+            # nothing shows that cnihook made it
+            host.leaves("link br8*", "address br8*", "route br8*")
 
     host.cni("DEL", with_previous_result(conf, result), None, CNI_CONTAINERID="c1", CNI_NETNS=container.path)
 

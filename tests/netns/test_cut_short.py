@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every built-in plugin's ADD, failed at each of its steps in turn, leaves the machine as it was.
+"""ADD of every built-in plugin leaves the machine as it was, at whichever step it fails.
 
-A step is a request to the kernel, or a file that is made, changed or removed.  The failure comes in place of
-the step; what the plugin does then is its own affair, and no DEL follows.
+A step is a request to the kernel, or a file that is created, changed or removed.  Each run makes one step
+fail.  The plugin must then clean up by itself, because no DEL follows.
 """
 
 import json
@@ -15,7 +15,7 @@ from tests.support import cni
 from tests.support.cni import with_previous_result
 from tests.support.host import Container, Host
 
-# In front of the plugin: counts its steps, and fails the one whose number is given.
+# Runs in front of the plugin: counts its steps, and makes the step with the given number fail.
 CUT = """\
 import errno, os, sys
 checkout, plugin, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -34,7 +34,7 @@ def step(what):
 def stepwise(owner, name):
     original = getattr(owner, name)
     def replacement(*arguments, **options):
-        # The way back to the host's namespace must not fail; where it does, the process ends at once.
+        # The return to the host's namespace must not fail; if it does, the process ends at once.
         if sys._getframe(1).f_code.co_name != "_return_to":
             step(f"{name} {arguments[1:] or arguments}"[:200])
         return original(*arguments, **options)
@@ -47,9 +47,9 @@ for name in ("setns", "unshare", "mount", "umount"):
     stepwise(libc, name)
 
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.chmod"}
-# os.open() tells flags; where a descriptor is opened anew for reading, nothing changes.
+# os.open() passes flags here; if a descriptor is opened again for reading, nothing changes.
 def audit(event, arguments):
-    if event in CHANGES and not str(arguments[0]).endswith(".lock"):  # which may stay, and does no harm
+    if event in CHANGES and not str(arguments[0]).endswith(".lock"):  # a lock file may stay
         step(f"{event} {arguments[0]}")
     elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
         step(f"open {arguments[0]} to write")
@@ -60,7 +60,7 @@ executable.main(plugin)
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """Only ours: nobody can get in between the steps of the reference."""
+    """Return the built-in plugins only: a test cannot get in between the steps of the reference."""
     return implementations["builtin"]
 
 
@@ -69,7 +69,7 @@ IPAM = {
     "type": "host-local",
     "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "2001:db8:9::/64"}]],
 }
-# Where the plugin lets the kernel see whether an IPv6 address is unique, each look at that would be a step.
+# If the plugin lets the kernel check whether an IPv6 address is unique, each check would be a step.
 IPAM4 = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}
 PLUGINS: dict[str, dict[str, Any]] = {
     "bridge": {
@@ -108,25 +108,25 @@ CHAINED: dict[str, dict[str, Any]] = {
 
 
 def cut_short(host: Host, container: Container, conf: dict[str, Any], number: int) -> tuple[int, str]:
-    """An ADD whose step of this number fails.  Returns its exit status, and which step that was, if any."""
+    """Run an ADD and fail the step of this number.  Return its exit status and its output."""
     assert host.implementation
     env = cni.Attachment(conf, container, "eth0", conf["type"], {}).environment(
         "ADD", host.implementation.folder
     )
     program = ["/usr/bin/python3", "-BISc", CUT, str(cni.CHECKOUT), conf["type"], str(number)]
-    done = host.run(*program, input=json.dumps(conf), env=env, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == 0 or json.loads(done.stdout)["msg"], "an error says what is wrong"
-    return done.returncode, " ".join([done.stderr, done.stdout])
+    answer = host.run(*program, input=json.dumps(conf), env=env, check=False)
+    assert "Traceback" not in answer.stderr, answer.stderr
+    assert answer.returncode == 0 or json.loads(answer.stdout)["msg"], "an error has a message"
+    return answer.returncode, " ".join([answer.stderr, answer.stdout])
 
 
 def fail_at_each_step(host: Host, container: Container, conf: dict[str, Any]) -> int:
-    """Returns how many steps there are."""
+    """Run an ADD for each of its steps, and fail that step; return the number of steps."""
     number = 0
     while True:
         number += 1
         status, step = cut_short(host, container, conf, number)
-        if status == 0:  # there is no such step any more, or one that nothing depends on
+        if status == 0:  # there is no such step, or nothing depends on it
             host.cni("DEL", conf, container)
         if "cut short" not in step:
             assert status == 0
@@ -138,9 +138,7 @@ def fail_at_each_step(host: Host, container: Container, conf: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
-def test_nothing_is_left_at_whatever_step_an_add_fails(
-    host: Host, container: Container, plugin: str
-) -> None:
+def test_add_that_fails_at_any_step_leaves_nothing(host: Host, container: Container, plugin: str) -> None:
     if "master" in PLUGINS[plugin]:
         host.outside()
     if "device" in PLUGINS[plugin]:
@@ -153,10 +151,10 @@ def test_nothing_is_left_at_whatever_step_an_add_fails(
 
 
 @pytest.mark.parametrize("plugin", CHAINED)
-def test_nothing_of_a_chained_plugin_is_left_at_whatever_step_it_fails(
+def test_chained_plugin_that_fails_at_any_step_leaves_nothing(
     host: Host, container: Container, plugin: str
 ) -> None:
-    """What the plugin before it made stays as that one made it."""
+    """The link of the plugin before it stays unchanged."""
     host.leaves("dir /run/cni", "dir /run/cni/*")
     before = CONF | {"type": "bridge", "isGateway": True, "ipam": IPAM}
     conf = with_previous_result(
@@ -171,8 +169,8 @@ def test_nothing_of_a_chained_plugin_is_left_at_whatever_step_it_fails(
     host.before = pristine
 
 
-def test_the_cut_is_where_it_is_said_to_be(host: Host, container: Container, tmp_path: Path) -> None:
-    """The test of the tests: the first step of a bridge fails, and the error tells of it."""
+def test_requested_step_fails(host: Host, container: Container, tmp_path: Path) -> None:
+    """This tests the tests: the first step of a bridge fails, and the error names it."""
     conf = CONF | {"type": "bridge"} | PLUGINS["bridge"]
 
     status, step = cut_short(host, container, conf, 1)
