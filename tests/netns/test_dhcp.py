@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dhcp: the address that a server on the container's network grants, with a real dnsmasq as that server."""
+"""dhcp: the address that a server on the container's network grants.  The server is a real dnsmasq."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,24 +23,24 @@ NO_DNS = pytest.mark.known_difference(
 
 @pytest.fixture
 def lan(host: Host, implementation: cni.Implementation, tmp_path: Path) -> Iterator[Lan]:
-    """The network, and for the reference its daemon."""
-    made = Lan(host, tmp_path)
+    """Return the network.  For the reference, start its daemon, too."""
+    segment = Lan(host, tmp_path)
     if implementation.name == "reference":
         dhcp.reference_daemon(host)
     host.save_state()
     dhcp.leave_keeper(host)
-    with made:
-        yield made
+    with segment:
+        yield segment
 
 
 @pytest.fixture
 def container(host: Host, lan: Lan) -> Container:
-    """With a link already, so that the plugin dhcp can be called by itself."""
+    """Return a container that has a link, so that the plugin dhcp can be called by itself."""
     return lan.plug(host.container())
 
 
 def test_container_on_a_bridge_gets_an_address_and_uses_it(host: Host, lan: Lan) -> None:
-    """The link is up for the question already, and has all that makes it useful after the answer."""
+    """The link is up when the plugin sends its requests, and ready for use when ADD returns."""
     lan.serve()
     container = host.container()
     result = host.cni("ADD", network(), container)
@@ -62,8 +62,8 @@ def test_result_holds_address_gateway_and_default_route(host: Host, lan: Lan, co
     }
 
 
-def test_link_that_is_down_is_raised(host: Host, lan: Lan, container: Container) -> None:
-    """Not every interface plugin does that before it calls for an address."""
+def test_link_that_is_down_is_set_up(host: Host, lan: Lan, container: Container) -> None:
+    """Some interface plugins call for an address before they set the link up."""
     container.run("ip", "link", "set", "eth0", "down")
     lan.serve()
     request(host, "ADD", network(), container)
@@ -71,20 +71,20 @@ def test_link_that_is_down_is_raised(host: Host, lan: Lan, container: Container)
     assert "UP" in container.link("eth0")["flags"]
 
 
-def test_link_that_is_missing_is_an_error(host: Host, lan: Lan) -> None:
+def test_missing_link_is_an_error(host: Host, lan: Lan) -> None:
     lan.serve()
 
     with pytest.raises(CniFailure, match="eth0"):
         request(host, "ADD", network(), host.container())
 
 
-def test_server_knows_the_container_by_its_names(host: Host, lan: Lan) -> None:
-    """Not by its MAC address, which the next start of the same container does not have any more."""
+def test_client_id_is_made_of_container_and_network(host: Host, lan: Lan) -> None:
+    """The MAC address is another one at the next start of the same container."""
     container = lan.plug(host.container("x" * 200))
     lan.serve()
     request(host, "ADD", network() | {"name": "n" * 60}, container)
 
-    assert {found[2] for found in lan.leases().values()} == {client_id(container, "n" * 60)}
+    assert {lease[2] for lease in lan.leases().values()} == {client_id(container, "n" * 60)}
 
 
 @NO_DNS
@@ -99,7 +99,7 @@ def test_name_servers_and_domains_are_in_the_result(host: Host, lan: Lan, contai
     }
 
 
-def test_configured_dns_goes_before_the_servers(host: Host, lan: Lan) -> None:
+def test_configured_dns_overrides_that_of_the_server(host: Host, lan: Lan) -> None:
     lan.serve("--dhcp-option=6,10.9.0.1")
     dns = {"nameservers": ["192.0.2.9"]}
 
@@ -107,7 +107,7 @@ def test_configured_dns_goes_before_the_servers(host: Host, lan: Lan) -> None:
 
 
 def test_classless_routes_replace_the_router(host: Host, lan: Lan, container: Container) -> None:
-    """RFC 3442: who gets option 121 takes no notice of option 3, not even for want of a default route."""
+    """RFC 3442: a client that gets option 121 ignores option 3, even if it then has no default route."""
     lan.serve("--dhcp-option=121,192.0.2.0/24,10.9.0.7,198.51.100.128/25,10.9.0.8")
 
     assert request(host, "ADD", network(request=[{"option": "121"}]), container)["routes"] == [
@@ -121,8 +121,8 @@ def test_classless_routes_replace_the_router(host: Host, lan: Lan, container: Co
     here="always requested",
     right="cnihook",
 )
-def test_classless_routes_are_asked_for(host: Host, lan: Lan, container: Container) -> None:
-    """As every other machine on such a network does."""
+def test_classless_routes_are_requested(host: Host, lan: Lan, container: Container) -> None:
+    """Every other machine on such a network requests them."""
     lan.serve("--dhcp-option=121,192.0.2.0/24,10.9.0.7")
 
     routes = request(host, "ADD", network(), container)["routes"]
@@ -130,7 +130,9 @@ def test_classless_routes_are_asked_for(host: Host, lan: Lan, container: Contain
 
 
 @pytest.mark.known_difference(
-    "a classless route without a router has the gateway 0.0.0.0", here="a route on the link", right="cnihook"
+    "a classless route without a router has the gateway 0.0.0.0",
+    here="it is a route on the link",
+    right="cnihook",
 )
 def test_classless_route_without_a_router_is_on_the_link(host: Host, lan: Lan) -> None:
     lan.serve("--dhcp-option=121,192.0.2.0/24,0.0.0.0,198.51.100.0/24,10.9.0.1")
@@ -144,8 +146,8 @@ def test_classless_route_without_a_router_is_on_the_link(host: Host, lan: Lan) -
     assert ("192.0.2.0/24", None, "eth0") in container.routes()
 
 
-def test_static_routes_come_beside_the_router(host: Host, lan: Lan, container: Container) -> None:
-    """Option 33 knows no prefix lengths: that of 172.16.0.0 is that of its class, 16."""
+def test_static_routes_do_not_replace_the_router(host: Host, lan: Lan, container: Container) -> None:
+    """Option 33 has no prefix lengths.  172.16.0.0 has that of its class, 16."""
     lan.serve("--dhcp-option=33,172.16.0.0,10.9.0.7")
 
     assert request(host, "ADD", network(request=[{"option": "33"}]), container)["routes"] == [
@@ -155,9 +157,9 @@ def test_static_routes_come_beside_the_router(host: Host, lan: Lan, container: C
 
 
 @pytest.mark.known_difference(
-    "not every route has `priority` as its metric", here="every route", right="cnihook"
+    "not every route has `priority` as its metric", here="every route has", right="cnihook"
 )
-def test_priority_is_every_routes_metric(host: Host, lan: Lan, container: Container) -> None:
+def test_priority_is_the_metric_of_every_route(host: Host, lan: Lan, container: Container) -> None:
     lan.serve("--dhcp-option=33,172.16.0.0,10.9.0.7")
     result = request(host, "ADD", network(version="1.1.0", priority=77), container)
 
@@ -186,15 +188,15 @@ def test_options_are_provided(
     assert lan.seen(seen)
 
 
-def test_provided_client_id_is_taken_as_it_is(host: Host, lan: Lan, container: Container) -> None:
+def test_provided_client_id_is_used_unchanged(host: Host, lan: Lan, container: Container) -> None:
     lan.serve()
     provide = [{"option": "dhcp-client-identifier", "value": "abc"}]
     request(host, "ADD", network(provide=provide), container)
 
-    assert [found[2] for found in lan.leases().values()] == ["61:62:63"]
+    assert [lease[2] for lease in lan.leases().values()] == ["61:62:63"]
 
 
-def test_requested_options_are_asked_for(host: Host, lan: Lan, container: Container) -> None:
+def test_configured_options_are_requested(host: Host, lan: Lan, container: Container) -> None:
     lan.serve()
     request(host, "ADD", network(request=[{"option": "42"}, {"option": "routers"}]), container)
 
@@ -202,7 +204,7 @@ def test_requested_options_are_asked_for(host: Host, lan: Lan, container: Contai
 
 
 def test_default_request_can_be_left_out(host: Host, lan: Lan, container: Container) -> None:
-    """Then there is no router, no name server."""
+    """The result then has no router and no name server."""
     lan.serve("--dhcp-option=6,10.9.0.1")
     conf = network(request=[{"option": "subnet-mask", "skipDefault": True}])
     result = request(host, "ADD", conf, container)
@@ -220,7 +222,7 @@ def test_default_request_can_be_left_out(host: Host, lan: Lan, container: Contai
     ],
     ids=["unknown", "number", "too long", "requested"],
 )
-def test_options_that_are_wrong_are_refused(host: Host, lan: Lan, container: Container, ipam: Any) -> None:
+def test_invalid_options_are_refused(host: Host, lan: Lan, container: Container, ipam: Any) -> None:
     lan.serve()
     with pytest.raises(CniFailure):
         request(host, "ADD", network(**ipam), container)
@@ -229,7 +231,7 @@ def test_options_that_are_wrong_are_refused(host: Host, lan: Lan, container: Con
 
 
 def test_lease_is_renewed(host: Host, lan: Lan, container: Container) -> None:
-    """Long before it ends; a short T1 makes it visible."""
+    """The client renews it long before it ends; a short T1 makes that visible."""
     lan.serve("--dhcp-option=58,3")
     result = request(host, "ADD", network(request=[{"option": "58"}]), container)
 
@@ -245,7 +247,7 @@ def test_check_finds_the_lease(host: Host, lan: Lan, container: Container) -> No
     assert list(lan.leases()) == [address(result)]
 
 
-def test_del_gives_the_address_back(host: Host, lan: Lan, container: Container) -> None:
+def test_del_releases_the_address(host: Host, lan: Lan, container: Container) -> None:
     lan.serve()
     result = request(host, "ADD", network(), container)
     request(host, "DEL", network() | {"prevResult": result}, container)
@@ -255,13 +257,13 @@ def test_del_gives_the_address_back(host: Host, lan: Lan, container: Container) 
 
 
 @pytest.mark.known_difference(
-    "DEL removes the link before it releases the lease, which fails",
-    here="the server gets the release first",
+    "DEL removes the link first, and then fails to release the lease",
+    here="the lease is released first",
     right="SPEC.md, 2 DEL",
     run=False,
 )
-def test_del_on_a_bridge_gives_the_address_back(host: Host, lan: Lan) -> None:
-    """While there is a link that the message can take."""
+def test_del_on_a_bridge_releases_the_address(host: Host, lan: Lan) -> None:
+    """The message is sent while the link still exists."""
     lan.serve()
     container = host.container()
     result = host.cni("ADD", network(), container)
@@ -288,7 +290,7 @@ def test_del_needs_no_namespace(host: Host, lan: Lan, netns: str) -> None:
     host.cni("DEL", network() | {"prevResult": result}, container, CNI_NETNS=netns)
 
 
-def test_two_interfaces_of_one_container_have_leases_of_their_own(
+def test_two_interfaces_of_one_container_have_separate_leases(
     host: Host, lan: Lan, container: Container
 ) -> None:
     lan.plug(container, "eth1")
@@ -302,13 +304,13 @@ def test_two_interfaces_of_one_container_have_leases_of_their_own(
 
 
 @pytest.mark.known_difference(
-    "the daemon keeps a dead namespace open, and the link in it",
-    here="ends with the container",
+    "the daemon keeps the namespace of a dead container open, and the link in it",
+    here="both end with the container",
     right="cnihook",
     run=False,
 )
-def test_container_that_crashed_is_gone_and_gets_its_address_again(host: Host, lan: Lan) -> None:
-    """There was no DEL.  The next start has another MAC address; the client ID is what counts."""
+def test_crashed_container_gets_its_address_again(host: Host, lan: Lan) -> None:
+    """There is no DEL.  The next start has another MAC address, but the same client ID."""
     lan.serve()
     crashed = host.container("c")
     first = host.cni("ADD", network(), crashed)

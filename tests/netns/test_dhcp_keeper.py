@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keeper of the plugin dhcp: how it starts and ends, and what becomes of the leases meanwhile."""
+"""cnihook dhcp-keeper: how it starts and ends, and what happens to the leases while it does not run."""
 
 import json
 import os
@@ -24,21 +24,21 @@ SHORT = "--dhcp-option=58,3"  # T1, so that a test need not wait for a minute un
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """Only ours: the reference's daemon is another program."""
+    """Return the built-in plugins only: the reference's daemon is another program."""
     return implementations["builtin"]
 
 
 @pytest.fixture
 def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
-    with Lan(host, tmp_path) as made:
+    with Lan(host, tmp_path) as segment:
         host.save_state()
         dhcp.leave_keeper(host)
-        yield made
+        yield segment
 
 
 @pytest.fixture
 def container(host: Host, lan: Lan) -> Container:
-    """With a link already, so that the plugin dhcp can be called by itself."""
+    """Return a container that has a link, so that the plugin dhcp can be called by itself."""
     return lan.plug(host.container())
 
 
@@ -59,8 +59,10 @@ def test_keeper_starts_with_the_first_lease_and_ends_after_the_last(
     assert not host.exists(SOCKET) and not host.exists(LEASES)
 
 
-def test_keeper_lets_go_of_all_that_its_starter_had(host: Host, lan: Lan, container: Container) -> None:
-    """A runtime waits for the end of whatever its hook's output goes to, or of a pipe that it passed on."""
+def test_keeper_holds_no_descriptor_of_the_process_that_started_it(
+    host: Host, lan: Lan, container: Container
+) -> None:
+    """A runtime waits until every process has closed the hook's output, and any pipe that it passed on."""
     lan.serve()
     read, write = os.pipe()
     environment = cni.Attachment(network(), container, "eth0", "dhcp", {}).environment("ADD", Path("/x"))
@@ -68,7 +70,9 @@ def test_keeper_lets_go_of_all_that_its_starter_had(host: Host, lan: Lan, contai
     program = host.implementation.program("dhcp")
     with host.popen(program, env=environment, stdin=-1, pass_fds=[write]) as plugin:
         os.close(write)
-        stdout, _stderr = plugin.communicate(json.dumps(network()), 20)  # until all ends of it are closed
+        stdout, _stderr = plugin.communicate(
+            json.dumps(network()), 20
+        )  # returns when every writer has closed it
     with open(read, "rb") as pipe:
         assert pipe.read() == b""
 
@@ -79,7 +83,7 @@ def test_keeper_lets_go_of_all_that_its_starter_had(host: Host, lan: Lan, contai
     request(host, "DEL", network(), container)
 
 
-def test_socket_is_roots_alone(host: Host, lan: Lan, container: Container) -> None:
+def test_only_root_can_access_socket_and_leases(host: Host, lan: Lan, container: Container) -> None:
     lan.serve()
     request(host, "ADD", network(), container)
 
@@ -90,8 +94,8 @@ def test_socket_is_roots_alone(host: Host, lan: Lan, container: Container) -> No
     }
 
 
-def test_lease_outlives_a_keeper_that_was_killed(host: Host, lan: Lan, container: Container) -> None:
-    """The next request, whatever it is, starts another, and that goes on where the first one was stopped."""
+def test_lease_survives_a_killed_keeper(host: Host, lan: Lan, container: Container) -> None:
+    """The next request of any kind starts another keeper, which continues where the first one stopped."""
     lan.serve(SHORT)
     result = request(host, "ADD", network(), container)
     dhcp.end_keeper(host)
@@ -103,7 +107,7 @@ def test_lease_outlives_a_keeper_that_was_killed(host: Host, lan: Lan, container
     wait_for(lambda: list(lan.leases()) == [address(result)], "the server has that lease")
 
 
-def test_del_gives_the_address_back_without_a_keeper(host: Host, lan: Lan, container: Container) -> None:
+def test_del_releases_the_address_without_a_keeper(host: Host, lan: Lan, container: Container) -> None:
     lan.serve()
     result = request(host, "ADD", network(), container)
     dhcp.end_keeper(host)
@@ -115,7 +119,7 @@ def test_del_gives_the_address_back_without_a_keeper(host: Host, lan: Lan, conta
     assert keepers(host) == [] and not host.exists(LEASES)
 
 
-def test_del_forgets_a_lease_whose_namespace_went_without_a_keeper(host: Host, lan: Lan) -> None:
+def test_del_removes_a_lease_whose_namespace_ended_without_a_keeper(host: Host, lan: Lan) -> None:
     lan.serve()
     container = lan.plug(host.container("c"))
     request(host, "ADD", network(), container)
@@ -128,7 +132,7 @@ def test_del_forgets_a_lease_whose_namespace_went_without_a_keeper(host: Host, l
 
 
 def test_lease_is_never_renewed_for_another_namespace_at_the_same_path(host: Host, lan: Lan) -> None:
-    """The path is the runtime's and may be used again.  The lease ends, and with the last one the keeper."""
+    """The runtime may use the path again.  The lease ends, and with the last lease the keeper ends."""
     lan.serve(SHORT)
     first = host.container("c")
     request(host, "ADD", network(), lan.plug(first))
@@ -139,7 +143,7 @@ def test_lease_is_never_renewed_for_another_namespace_at_the_same_path(host: Hos
     assert not host.exists(LEASES) and lan.seen("DHCPACK") == 1
 
 
-def test_gc_gives_back_what_is_not_on_the_keep_list(host: Host, lan: Lan, container: Container) -> None:
+def test_gc_releases_leases_that_are_not_on_the_list(host: Host, lan: Lan, container: Container) -> None:
     others = [lan.plug(host.container()) for _ in range(2)]
     lan.serve()
     kept = request(host, "ADD", network(), container)
@@ -159,8 +163,8 @@ def test_gc_gives_back_what_is_not_on_the_keep_list(host: Host, lan: Lan, contai
     wait_for(lambda: set(lan.leases()) == {address(other)}, "the server has the other network's lease")
 
 
-def test_address_that_is_refused_is_used_no_more(host: Host, lan: Lan) -> None:
-    """Somebody else may have it by now.  CHECK tells whoever looks after the container."""
+def test_address_that_the_server_refuses_is_given_up(host: Host, lan: Lan) -> None:
+    """Another machine may have it.  CHECK then reports that the lease is missing."""
     lan.serve(SHORT)
     container = host.container()
     result = host.cni("ADD", network(), container)
@@ -174,8 +178,8 @@ def test_address_that_is_refused_is_used_no_more(host: Host, lan: Lan) -> None:
     host.leaves("file /run/cnihook/log/*")
 
 
-def test_no_server_is_an_error_that_says_so(host: Host, lan: Lan) -> None:
-    """After a time that is shorter than a hook's; and nothing is left, neither the link nor a lease."""
+def test_error_says_that_no_server_answers(host: Host, lan: Lan) -> None:
+    """The error comes earlier than a hook's time limit.  ADD leaves neither the link nor a lease."""
     keeper = dhcp.start_keeper(host, "--timeout", "1", "--linger", "60")
     container = host.container()
     with pytest.raises(CniFailure, match="eth0 of container c2: no DHCP server answers") as failure:
@@ -189,8 +193,8 @@ def test_no_server_is_an_error_that_says_so(host: Host, lan: Lan) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bridge", "macvlan"])
-def test_error_names_spanning_tree_that_has_not_opened_the_port_yet(host: Host, lan: Lan, kind: str) -> None:
-    """`timeout` of ipam is the time to ask for; the keeper's own is 45 seconds."""
+def test_error_names_spanning_tree_that_blocks_the_port(host: Host, lan: Lan, kind: str) -> None:
+    """`timeout` of ipam limits how long the keeper asks; its default is 45 seconds."""
     dhcp.start_keeper(host, "--linger", "60")
     host.ip("link", "set", "cni0", "type", "bridge", "stp_state", "1", "forward_delay", "1500")
     conf = network(timeout=1) | {"type": kind, "master": "cni0"}
@@ -202,8 +206,8 @@ def test_error_names_spanning_tree_that_has_not_opened_the_port_yet(host: Host, 
     assert ("does not forward yet" in str(failure.value)) == (kind == "bridge")
 
 
-def test_request_that_is_called_off_leaves_no_lease(host: Host, lan: Lan, container: Container) -> None:
-    """A runtime's patience may end before ours."""
+def test_interrupted_request_leaves_no_lease(host: Host, lan: Lan, container: Container) -> None:
+    """A runtime may give up before the plugin does."""
     assert host.implementation
     environment = cni.Attachment(network(), container, "eth0", "dhcp", {}).environment("ADD", Path("/x"))
     with host.popen(host.implementation.program("dhcp"), env=environment, stdin=-1) as plugin:
@@ -211,7 +215,7 @@ def test_request_that_is_called_off_leaves_no_lease(host: Host, lan: Lan, contai
         plugin.stdin.write(json.dumps(network()))
         plugin.stdin.close()
         plugin.stdin = None
-        wait_for(lambda: keepers(host), "the keeper asks")
+        wait_for(lambda: keepers(host), "the keeper runs")
         plugin.send_signal(signal.SIGTERM)
         stdout, _stderr = plugin.communicate(timeout=30)
     assert "interrupted by signal 15" in json.loads(stdout)["msg"]
@@ -220,10 +224,8 @@ def test_request_that_is_called_off_leaves_no_lease(host: Host, lan: Lan, contai
     assert not host.exists(LEASES)
 
 
-def test_answer_of_the_references_daemon_is_understood_as_such(
-    host: Host, lan: Lan, container: Container
-) -> None:
-    """Both have the same socket by default, and speak another language.  DEL has nothing to do then."""
+def test_error_names_the_daemon_of_the_reference(host: Host, lan: Lan, container: Container) -> None:
+    """Both daemons have the same socket by default, but another protocol.  DEL has nothing to do then."""
     daemon = dhcp.reference_daemon(host)
     with pytest.raises(CniFailure, match="is the reference plugins' daemon; stop it"):
         request(host, "ADD", network(), container)
@@ -254,7 +256,7 @@ def test_socket_can_be_elsewhere(host: Host, lan: Lan, container: Container) -> 
         {"request": ["12"]},
     ],
 )
-def test_configuration_that_is_wrong_is_refused(host: Host, ipam: Any) -> None:
+def test_invalid_configuration_is_refused(host: Host, ipam: Any) -> None:
     with pytest.raises(CniFailure) as failure:
         request(host, "ADD", network(**ipam), host.container())
 
@@ -262,7 +264,7 @@ def test_configuration_that_is_wrong_is_refused(host: Host, ipam: Any) -> None:
     assert keepers(host) == []
 
 
-def test_status_tells_whether_a_keeper_can_be_had(host: Host, lan: Lan) -> None:
+def test_status_reports_if_no_keeper_can_start(host: Host, lan: Lan) -> None:
     request(host, "STATUS", network(version="1.1.0"), None)
 
     with pytest.raises(CniFailure, match="/proc/nowhere") as failure:
@@ -273,24 +275,24 @@ def test_status_tells_whether_a_keeper_can_be_had(host: Host, lan: Lan) -> None:
 @pytest.mark.parametrize(
     "keys", [{"type": "bridge"}, {"type": "macvlan", "master": "cni0"}], ids=["bridge", "macvlan"]
 )
-def test_interface_plugins_of_others_can_use_it(
+def test_interface_plugins_of_the_reference_can_use_dhcp(
     host: Host, lan: Lan, implementations: dict[str, cni.Implementation], keys: dict[str, str]
 ) -> None:
-    """The reference's, with this plugin as an executable on their path."""
+    """The reference finds this plugin as an executable in CNI_PATH."""
     lan.serve()
-    ours = str(implementations["builtin"].folder)
+    folder = str(implementations["builtin"].folder)
     host.implementation = implementations["reference"]
     container = host.container()
-    result = host.cni("ADD", network() | keys, container, CNI_PATH=ours)
+    result = host.cni("ADD", network() | keys, container, CNI_PATH=folder)
 
     assert container.addresses("eth0") == [f"{address(result)}/24"]
     assert len(keepers(host)) == 1
-    host.cni("DEL", network() | keys | {"prevResult": result}, container, CNI_PATH=ours)
+    host.cni("DEL", network() | keys | {"prevResult": result}, container, CNI_PATH=folder)
     assert not host.exists(LEASES)
 
 
-def test_damaged_file_is_no_lease(host: Host, lan: Lan, container: Container) -> None:
-    """Nor is a draft, or another boot's.  They are cleared away, and hide no lease."""
+def test_damaged_file_is_not_a_lease(host: Host, lan: Lan, container: Container) -> None:
+    """Nor does a partial file count, or a file of another boot.  They are removed, and valid leases stay."""
     lan.serve(SHORT)
     result = request(host, "ADD", network(), container)
     dhcp.end_keeper(host)
@@ -306,8 +308,8 @@ def test_damaged_file_is_no_lease(host: Host, lan: Lan, container: Container) ->
     assert dhcp.lease_files(host) == [name]
 
 
-def test_command_gets_its_address_and_gives_it_back(host: Host, lan: Lan) -> None:
-    """All the way: network file, chain, bridge, keeper, resolv.conf; and back with nobody left waiting."""
+def test_command_gets_an_address_and_releases_it(host: Host, lan: Lan) -> None:
+    """The whole way: network file, chain, bridge, keeper, resolv.conf.  No process is left waiting."""
     lan.serve("--dhcp-option=6,192.0.2.53")
     host.write("/etc/cni/net.d/10-lan.conf", json.dumps(network()))
     host.leaves("file /etc/cni/net.d/*")
@@ -318,10 +320,8 @@ def test_command_gets_its_address_and_gives_it_back(host: Host, lan: Lan) -> Non
     lan.wait_until_seen("DHCPRELEASE")
 
 
-def test_plugin_imports_only_what_is_cheap(
-    host: Host, lan: Lan, container: Container, tmp_path: Path
-) -> None:
-    """Every container's start pays for it; what the keeper needs is paid for once."""
+def test_plugin_has_cheap_imports_only(host: Host, lan: Lan, container: Container, tmp_path: Path) -> None:
+    """Every start of a container pays for the plugin's imports; the keeper's are paid for once."""
     lan.serve()
     assert host.implementation
     program = host.implementation.program("dhcp")
@@ -329,11 +329,11 @@ def test_plugin_imports_only_what_is_cheap(
         environment = cni.Attachment(network(), container, "eth0", "dhcp", {}).environment(
             command, Path("/x")
         )
-        found = imports(host, tmp_path / "imports", program, input=json.dumps(network()), env=environment)
-        expect_cheap(found)
+        modules = imports(host, tmp_path / "imports", program, input=json.dumps(network()), env=environment)
+        expect_cheap(modules)
 
 
-# Passed on by systemd: descriptor 3 is the socket.
+# As systemd passes the socket: as descriptor 3.
 ACTIVATE = """\
 import os, socket, sys
 path, *command = sys.argv[1:]
@@ -350,7 +350,7 @@ os.execv(command[0], command)
 
 
 def test_systemd_may_hold_the_socket(host: Host, lan: Lan, container: Container) -> None:
-    """The keeper serves on it, ends when it has nothing to do, and leaves the socket to who made it."""
+    """The keeper serves on it, ends when it has nothing to do, and leaves the socket to systemd."""
     lan.serve()
     keeper = host.popen(KEEPER[0], "-c", ACTIVATE, SOCKET, *KEEPER, "--linger", "3")
     assert keeper.stdout
@@ -364,8 +364,8 @@ def test_systemd_may_hold_the_socket(host: Host, lan: Lan, container: Container)
     assert host.exists(SOCKET)
 
 
-def test_ten_at_once_get_ten_addresses_from_one_keeper(host: Host, lan: Lan) -> None:
-    """Who comes while the keeper starts waits for that one."""
+def test_ten_requests_at_once_get_ten_addresses_from_one_keeper(host: Host, lan: Lan) -> None:
+    """A request that comes while a keeper starts waits for this keeper."""
     containers = [lan.plug(host.container()) for _ in range(10)]
     lan.serve(SHORT)
     assert host.implementation
@@ -377,14 +377,14 @@ def test_ten_at_once_get_ten_addresses_from_one_keeper(host: Host, lan: Lan) -> 
         running.append(host.popen(program, env=attachment.environment("ADD", Path("/x")), stdin=-1))
     answers = [json.loads(process.communicate(json.dumps(network()), 30)[0]) for process in running]
 
-    given = {address(answer) for answer in answers}
-    assert len(given) == 10 and len(keepers(host)) == 1
+    addresses = {address(answer) for answer in answers}
+    assert len(addresses) == 10 and len(keepers(host)) == 1
     lan.wait_until_seen("DHCPACK", 20)
-    wait_for(lambda: set(lan.leases()) == given, "the server has ten leases")
+    wait_for(lambda: set(lan.leases()) == addresses, "the server has ten leases")
 
 
-def test_strangers_frames_do_not_disturb(host: Host, lan: Lan) -> None:
-    """Any neighbour can send them; the next question is asked and answered as ever."""
+def test_frames_of_a_neighbour_do_not_disturb_the_keeper(host: Host, lan: Lan) -> None:
+    """Any neighbour can send them.  The next renewal is sent and answered as before."""
     lan.serve(SHORT)
     container = host.container()
     result = host.cni("ADD", network(), container)

@@ -2,8 +2,8 @@
 """
 dhcp and the times of a lease: T1, T2 and its end, and a server that refuses.
 
-dnsmasq gives no lease for less than two minutes and answers all that it is asked, so the server here is one
-that does as the test says; it counts in seconds.
+dnsmasq grants no lease shorter than two minutes, and it answers every request.  The server here answers as
+the test says, and its times are seconds.
 """
 
 import socket
@@ -22,22 +22,22 @@ from tests.support.cni import CniFailure
 from tests.support.dhcp import Lan, network, request, wait_for
 from tests.support.host import Container, Host
 
-_IP_PKTINFO = 8  # <linux/in.h>: also tell to whom a datagram was sent
+_IP_PKTINFO = 8  # <linux/in.h>: also report the destination of a datagram
 GIVEN = Address.parse("10.9.0.50")
 
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """Only ours: it is our own reading of RFC 2131 that is looked at."""
+    """Return the built-in plugins only: these tests are about cnihook's implementation of RFC 2131."""
     return implementations["builtin"]
 
 
 @pytest.fixture
 def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
-    with Lan(host, tmp_path) as made:
+    with Lan(host, tmp_path) as segment:
         host.save_state()
         dhcp.leave_keeper(host)
-        yield made
+        yield segment
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def container(host: Host, lan: Lan) -> Container:
 
 
 class Server:
-    """Grants an address.  Who asks later, it or everybody, is answered as `verdict` says, or not (0)."""
+    """A DHCP server that grants an address; `verdict` returns its answer to a renewal or rebinding, or 0."""
 
     def __init__(self, lan: Lan, *, lease: int = 120, t1: int = 1, t2: int = 100) -> None:
         self.address = GIVEN
@@ -82,22 +82,22 @@ class Server:
                 data, ancillary, _flags, _sender = self._socket.recvmsg(2048, 64)
             except TimeoutError:
                 continue
-            asked = Message.decode(data)
-            everybody = ancillary[0][2].endswith(b"\xff" * 4)
+            query = Message.decode(data)
+            is_broadcast = ancillary[0][2].endswith(b"\xff" * 4)
             kind = 0
-            if asked.kind == message.DISCOVER:
+            if query.kind == message.DISCOVER:
                 kind, name = message.OFFER, "discover"
-            elif asked.kind == message.RELEASE:
+            elif query.kind == message.RELEASE:
                 name = "release"
-            elif message.SERVER in asked.options:
+            elif message.SERVER in query.options:
                 kind, name = message.ACK, "request"
             else:
-                name = "rebind" if everybody else "renew"
+                name = "rebind" if is_broadcast else "renew"
                 kind = self.verdict(name)
             self.heard.append(name)
             if kind:
                 options = {message.MESSAGE_TYPE: bytes((kind,))} | self._options
-                answer = Message(asked.xid, asked.mac, options, offered=self.address, from_server=True)
+                answer = Message(query.xid, query.mac, options, offered=self.address, from_server=True)
                 self._socket.sendto(answer.encode(), ("255.255.255.255", 68))
 
 
@@ -105,22 +105,20 @@ def is_up(container: Container) -> bool:
     return "UP" in container.link("eth0")["flags"]
 
 
-def test_server_that_granted_is_asked_from_t1_and_everybody_from_t2(
-    host: Host, lan: Lan, container: Container
-) -> None:
-    """A server that was replaced by another is no reason to lose an address."""
+def test_client_renews_from_t1_and_rebinds_from_t2(host: Host, lan: Lan, container: Container) -> None:
+    """A container must not lose its address if another server replaces the first one."""
     with Server(lan, lease=60, t1=1, t2=4) as server:
         server.verdict = lambda asked: message.ACK if asked == "rebind" else 0
         request(host, "ADD", network(), container)
 
-        wait_for(lambda: server.heard.count("rebind") > 1, "everybody is asked")
+        wait_for(lambda: server.heard.count("rebind") > 1, "every server is asked")
         assert server.heard[:3] == ["discover", "request", "renew"]
         request(host, "DEL", network(), container)
-        wait_for(lambda: server.heard[-1] == "release", "the address is given back")
+        wait_for(lambda: server.heard[-1] == "release", "the address is released")
 
 
-def test_address_whose_lease_is_over_is_used_no_more(host: Host, lan: Lan, container: Container) -> None:
-    """Somebody else may have it from now on."""
+def test_address_of_an_expired_lease_is_given_up(host: Host, lan: Lan, container: Container) -> None:
+    """The server may grant it to another machine from then on."""
     with Server(lan, lease=3, t1=1, t2=2) as server:
         server.verdict = lambda _asked: 0
         result = request(host, "ADD", network(), container)
@@ -133,10 +131,10 @@ def test_address_whose_lease_is_over_is_used_no_more(host: Host, lan: Lan, conta
     host.leaves("file /run/cnihook/log/*")
 
 
-def test_server_that_has_forgotten_the_lease_gives_the_address_again(
+def test_server_that_lost_the_lease_may_grant_the_address_again(
     host: Host, lan: Lan, container: Container
 ) -> None:
-    """It refuses to renew what it does not know; who asks for the same anew may get it."""
+    """A server refuses to renew an unknown lease, but may grant the same address to a new request."""
     with Server(lan, t1=1) as server:
         server.verdict = lambda _asked: message.NAK
         request(host, "ADD", network(), container)
@@ -147,32 +145,30 @@ def test_server_that_has_forgotten_the_lease_gives_the_address_again(
 
 
 @pytest.mark.parametrize("kind", [message.NAK, message.ACK], ids=["refused", "granted"])
-def test_another_address_is_not_taken(host: Host, lan: Lan, container: Container, kind: int) -> None:
-    """The runtime has told others of the first one, and would not learn of another."""
+def test_another_address_is_not_accepted(host: Host, lan: Lan, container: Container, kind: int) -> None:
+    """The runtime has passed on the first address, and would not learn about another one."""
     with Server(lan, t1=1) as server:
         server.verdict = lambda _asked: kind
         request(host, "ADD", network(), container)
         server.address = GIVEN + 1
 
         wait_for(lambda: not is_up(container), "the link is down")
-    wait_for(lambda: not host.exists(dhcp.LEASES), "the lease is forgotten")
+    wait_for(lambda: not host.exists(dhcp.LEASES), "the lease is removed")
     container.ip("link", "set", "eth0", "up")
     host.leaves("file /run/cnihook/log/*")
 
 
-def test_mask_that_is_missing_is_an_error_that_leaves_nothing(
-    host: Host, lan: Lan, container: Container
-) -> None:
+def test_missing_mask_is_an_error_that_leaves_nothing(host: Host, lan: Lan, container: Container) -> None:
     with Server(lan) as server:
         server._options.pop(message.SUBNET_MASK)
         with pytest.raises(CniFailure, match="without a subnet mask"):
             request(host, "ADD", network(), container)
 
-        wait_for(lambda: "release" in server.heard, "the address is given back")
+        wait_for(lambda: "release" in server.heard, "the address is released")
     assert not host.exists(dhcp.LEASES)
 
 
-def test_options_that_are_malformed_count_as_not_given(host: Host, lan: Lan, container: Container) -> None:
+def test_malformed_options_count_as_missing(host: Host, lan: Lan, container: Container) -> None:
     with Server(lan) as server:
         server._options |= {
             message.CLASSLESS_ROUTES: b"\x21\x01",
@@ -189,12 +185,12 @@ def test_options_that_are_malformed_count_as_not_given(host: Host, lan: Lan, con
 
 
 def test_mac_address_may_change_while_the_lease_is_kept(host: Host, lan: Lan, container: Container) -> None:
-    """A plugin behind this one may set another (tuning); the client ID stays."""
+    """A later plugin such as tuning may set another MAC address; the client ID stays the same."""
     with Server(lan, t1=1) as server:
         request(host, "ADD", network(), container)
-        given = container.link("eth0")["address"]
+        original_mac = container.link("eth0")["address"]
         container.ip("link", "set", "eth0", "address", "02:00:00:00:00:50")
 
         wait_for(lambda: server.heard.count("renew") > 1, "it is renewed")
         assert is_up(container)
-    container.ip("link", "set", "eth0", "address", given)  # as it was before the test
+    container.ip("link", "set", "eth0", "address", original_mac)  # as it was before the test

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""firewall: a network's traffic passes what stands in its way on the host, shown by connections."""
+"""firewall: a network's traffic passes the other firewalls of the host, shown by connections."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ DROPS = {"iptables": drop_forwarded, "docker": like_docker, "legacy": legacy}
 
 @pytest.fixture(autouse=True)
 def plain_bridge(host: Host) -> None:
-    """As on a machine that has not loaded br_netfilter."""
+    """Turn off bridge-nf-call-iptables, as on a machine that has not loaded br_netfilter."""
     host.run("sh", "-c", f"echo 0 > /proc/sys/{BRIDGED}")
     leave_to_reference(host)
 
@@ -48,14 +48,14 @@ def plain_bridge(host: Host) -> None:
     params=["iptables", "docker", pytest.param("legacy", marks=NO_LEGACY)],
 )
 def drop(request: pytest.FixtureRequest, host: Host) -> str:
-    """A firewall that drops all that is forwarded, but for what somebody has let through."""
+    """Set up a firewall that drops every forwarded packet that no rule accepts; return its kind."""
     if request.param == "legacy" and host.run("iptables-legacy", "-S", check=False).returncode:
         skip_or_fail("this kernel has no tables for iptables-legacy")
     DROPS[request.param](host)
     return str(request.param)
 
 
-# Nothing stands in the way
+# No other firewall drops the traffic
 
 
 def test_prev_result_is_passed_on(host: Host) -> None:
@@ -65,9 +65,11 @@ def test_prev_result_is_passed_on(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "chains and two rules for each container, with nothing in their way", here="no rule", right="either"
+    "chains and two rules for each container, even if no firewall drops its traffic",
+    here="no rule",
+    right="either",
 )
-def test_where_nothing_stands_in_the_way_nothing_is_set_up(host: Host) -> None:
+def test_no_rule_is_set_if_no_firewall_drops_the_traffic(host: Host) -> None:
     before = host.nft()
 
     attached = attach(host, NET, NET6)
@@ -76,7 +78,7 @@ def test_where_nothing_stands_in_the_way_nothing_is_set_up(host: Host) -> None:
     assert host.nft() == before
 
 
-def test_without_a_previous_plugin_it_refuses(host: Host, container: Container) -> None:
+def test_missing_previous_result_is_an_error(host: Host, container: Container) -> None:
     for command in ("ADD", "CHECK"):
         with pytest.raises(CniFailure) as refused:
             host.cni(command, conf(), container)
@@ -93,7 +95,7 @@ def test_versions_before_0_4_0_are_refused(host: Host, container: Container) -> 
         assert 'supports ["0.4.0" "1.0.0"' in refused.value.details
 
 
-def test_versions_from_0_4_0_on_are_served(host: Host, container: Container) -> None:
+def test_versions_from_0_4_0_on_are_supported(host: Host, container: Container) -> None:
     result = bridge.add(host, bridge.network(NET, version="0.4.0"), container)[1]
 
     assert host.cni("ADD", with_previous_result(conf("0.4.0"), result), container) == result
@@ -102,8 +104,8 @@ def test_versions_from_0_4_0_on_are_served(host: Host, container: Container) -> 
 # A policy of iptables to drop what is forwarded
 
 
-def test_traffic_passes_where_forwarding_is_dropped(host: Host, drop: str) -> None:
-    """Container and world, container and container on another network: whoever is behind the plugin."""
+def test_traffic_passes_if_forwarded_packets_are_dropped(host: Host, drop: str) -> None:
+    """Both with the outside and between containers of two networks."""
     outside = routed_outside(host)
     one = attach(host, NET, NET6)
     other = attach(host, "10.8.0.0/24", "2001:db8:9:1::/64", link="cni1", name="net2")
@@ -114,8 +116,8 @@ def test_traffic_passes_where_forwarding_is_dropped(host: Host, drop: str) -> No
         assert connect(other.container, one.container, one.address(family)) == other.address(family)
 
 
-def test_world_does_not_begin_where_forwarding_is_dropped(host: Host) -> None:
-    """That is what the policy is for."""
+def test_outside_cannot_connect_if_forwarded_packets_are_dropped(host: Host) -> None:
+    """The host's policy is there to prevent this."""
     drop_forwarded(host)
     outside = routed_outside(host)
     one = attach(host, NET, NET6)
@@ -125,10 +127,10 @@ def test_world_does_not_begin_where_forwarding_is_dropped(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "published ports are dropped by a policy of DROP", here="they pass", right="cnihook"
+    "a policy of DROP drops connections to published ports", here="they pass", right="cnihook"
 )
-def test_published_port_is_open_where_forwarding_is_dropped(host: Host) -> None:
-    """Whoever publishes a port wants it to be reached."""
+def test_published_port_is_open_if_forwarded_packets_are_dropped(host: Host) -> None:
+    """A port is published to be reached."""
     drop_forwarded(host)
     outside = routed_outside(host)
     one = attach(host)
@@ -137,8 +139,8 @@ def test_published_port_is_open_where_forwarding_is_dropped(host: Host) -> None:
     assert connect(outside, one.container, Outside.HOST, port=8080) == Outside.ADDRESS
 
 
-def test_bridged_traffic_passes_where_the_bridge_asks_iptables(host: Host) -> None:
-    """Docker loads br_netfilter: then its policy drops what containers of one bridge say to each other."""
+def test_bridged_traffic_passes_with_br_netfilter(host: Host) -> None:
+    """Docker loads br_netfilter, and then its policy also drops packets between containers of one bridge."""
     host.run("sh", "-c", f"echo 1 > /proc/sys/{BRIDGED}")
     drop_forwarded(host)
     one, two = attach(host), attach(host)
@@ -146,10 +148,10 @@ def test_bridged_traffic_passes_where_the_bridge_asks_iptables(host: Host) -> No
     assert connect(one.container, two.container, two.address()) == one.address()
 
 
-def test_network_without_a_bridge_passes_where_forwarding_is_dropped(
+def test_network_without_a_bridge_passes_if_forwarded_packets_are_dropped(
     host: Host, container: Container
 ) -> None:
-    """ptp, for example: what counts then is the subnet."""
+    """ptp, for example: its rules match the subnet."""
     drop_forwarded(host)
     outside = routed_outside(host)
     ranges = {
@@ -187,10 +189,8 @@ def test_rules_do_not_grow_with_containers(host: Host) -> None:
     assert host.run("iptables", "-S").stdout == before
 
 
-@pytest.mark.known_difference(
-    "rules without the name of their network", here="named in a comment", right="either"
-)
-def test_rules_say_whose_they_are_and_iptables_can_save_them(host: Host, drop: str) -> None:
+@pytest.mark.known_difference("rules do not name their network", here="a comment names it", right="either")
+def test_rules_name_their_network_and_iptables_can_save_them(host: Host, drop: str) -> None:
     attach(host, NET, NET6)
     suffix = "-legacy" if drop == "legacy" else ""
 
@@ -207,10 +207,10 @@ def test_rules_say_whose_they_are_and_iptables_can_save_them(host: Host, drop: s
 
 
 @pytest.mark.known_difference(
-    "its chain is before Docker's DOCKER-USER", here="in DOCKER-USER", right="either"
+    "its chain is before Docker's DOCKER-USER", here="its chain is in DOCKER-USER", right="either"
 )
-def test_docker_has_a_place_for_others(host: Host) -> None:
-    """Docker keeps DOCKER-USER in front of its own chains, whenever it starts."""
+def test_rules_are_in_docker_user(host: Host) -> None:
+    """Docker puts DOCKER-USER in front of its own chains each time it starts."""
     like_docker(host)
     before = rules(host, "FORWARD")
 
@@ -222,12 +222,12 @@ def test_docker_has_a_place_for_others(host: Host) -> None:
 
 @LEAVES_RULES
 def test_last_del_leaves_iptables_as_it_was(host: Host, drop: str) -> None:
-    """Also where somebody has saved and restored the rules meanwhile, as services do at boot."""
+    """Even if the rules were saved and restored in between, as services do at boot."""
     suffix = "-legacy" if drop == "legacy" else ""
     before = [host.run(f"{program}{suffix}", "-S").stdout for program in ("iptables", "ip6tables")]
     one, two = attach(host, NET, NET6), attach(host, NET, NET6)
     other = attach(host, "10.8.0.0/24", link="cni1", name="net2")
-    saved = host.run(f"iptables{suffix}-save", "-t", "filter").stdout  # and IPv6's are as they were made
+    saved = host.run(f"iptables{suffix}-save", "-t", "filter").stdout  # those of IPv6 stay as they were made
     host.run(f"iptables{suffix}-restore", input=saved)
 
     for attached in (one, other, two):
@@ -238,7 +238,7 @@ def test_last_del_leaves_iptables_as_it_was(host: Host, drop: str) -> None:
     assert after == before
 
 
-def test_neighbour_is_served_after_a_del(host: Host) -> None:
+def test_traffic_of_a_neighbour_passes_after_del(host: Host) -> None:
     drop_forwarded(host)
     outside = routed_outside(host)
     one, two = attach(host), attach(host)
@@ -249,8 +249,8 @@ def test_neighbour_is_served_after_a_del(host: Host) -> None:
 
 
 @LEAVES_RULES
-def test_rules_of_the_others_are_left_alone(host: Host) -> None:
-    """Another program, the reference plugin for one, may have rules of its own in the same chain."""
+def test_foreign_rules_in_the_chain_stay(host: Host) -> None:
+    """Another program, such as the reference plugin, may have rules in the same chain."""
     drop_forwarded(host)
     host.run("iptables", "-N", "CNI-FORWARD")
     host.run("iptables", "-A", "CNI-FORWARD", "-s", "10.7.0.2/32", "-j", "ACCEPT")
@@ -262,7 +262,7 @@ def test_rules_of_the_others_are_left_alone(host: Host) -> None:
 
 
 def test_flushed_rules_are_back_with_the_next_container(host: Host) -> None:
-    """firewalld and others flush what they do not know."""
+    """firewalld and other programs flush rules that they do not know."""
     drop_forwarded(host)
     outside = routed_outside(host)
     attach(host)
@@ -273,7 +273,7 @@ def test_flushed_rules_are_back_with_the_next_container(host: Host) -> None:
     assert connect(two.container, outside, Outside.ADDRESS) == two.address()
 
 
-def test_check_sees_that_the_rules_are_gone(host: Host, drop: str) -> None:
+def test_check_finds_missing_rules(host: Host, drop: str) -> None:
     one = attach(host, NET, NET6)
     one.check()
     suffix = "-legacy" if drop == "legacy" else ""
@@ -284,8 +284,8 @@ def test_check_sees_that_the_rules_are_gone(host: Host, drop: str) -> None:
     assert failed.value.code == 999
 
 
-def test_check_sees_a_policy_that_came_later(host: Host) -> None:
-    """Docker was started after the container: the network is cut off."""
+def test_check_finds_a_policy_that_came_later(host: Host) -> None:
+    """Docker started after the container, and its policy cuts the network off."""
     one = attach(host)
     one.check()
     drop_forwarded(host)
@@ -295,7 +295,7 @@ def test_check_sees_a_policy_that_came_later(host: Host) -> None:
         one.check()
 
 
-@pytest.mark.known_difference("CHECK makes missing chains", here="changes nothing", right="cnihook")
+@pytest.mark.known_difference("CHECK creates missing chains", here="changes nothing", right="cnihook")
 def test_check_changes_nothing(host: Host) -> None:
     drop_forwarded(host)
     one = attach(host)
@@ -322,8 +322,8 @@ def admin_drops(host: Host, address: str, chain: str = "CNI-ADMIN") -> None:
     [(False, {}), (True, {}), (True, {"iptablesAdminChainName": "MINE"})],
     ids=["accept", "drop", "named"],
 )
-def test_administrator_comes_first(host: Host, dropped: bool, keys: dict[str, Any]) -> None:
-    """Whatever the policy: a rule in that chain keeps one container from the world, not its neighbour."""
+def test_rule_of_the_administrator_comes_first(host: Host, dropped: bool, keys: dict[str, Any]) -> None:
+    """A rule in that chain cuts off one container and not its neighbour, whatever the policy is."""
     if dropped:
         drop_forwarded(host)
     outside = routed_outside(host)
@@ -336,7 +336,7 @@ def test_administrator_comes_first(host: Host, dropped: bool, keys: dict[str, An
     assert connect(two.container, outside, Outside.ADDRESS) == two.address()
 
 
-def test_administrator_opens_what_the_policy_drops(host: Host) -> None:
+def test_rule_of_the_administrator_opens_what_the_policy_drops(host: Host) -> None:
     drop_forwarded(host)
     outside = routed_outside(host)
     host.run("iptables", "-N", "CNI-ADMIN")
@@ -347,7 +347,7 @@ def test_administrator_opens_what_the_policy_drops(host: Host) -> None:
     assert not reaches(outside, two.container, two.address())
 
 
-def test_administrators_chain_that_came_later_is_used_from_the_next_container_on(host: Host) -> None:
+def test_administrators_chain_made_later_is_used_from_the_next_add_on(host: Host) -> None:
     drop_forwarded(host)
     outside = routed_outside(host)
     attach(host)
@@ -371,11 +371,11 @@ def test_administrators_chain_stays_as_it_is(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "a wrong iptablesAdminChainName is iptables' error, or a loop",
-    here="refused, with its key",
+    "the error of a wrong iptablesAdminChainName is that of iptables, or there is a loop of rules",
+    here="refused; the error names the key",
     right="either",
 )
-def test_name_that_cannot_be_a_chain_is_refused_by_its_key(host: Host, container: Container) -> None:
+def test_error_of_an_invalid_chain_name_names_the_key(host: Host, container: Container) -> None:
     sent = with_previous_result(conf(), {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}]})
 
     for name in ("a b", "-x", "CNI-FORWARD", "FORWARD", "x" * 29, "!x"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""firewall: DEL, GC and ADDs that fail, all of which must leave what is another's."""
+"""firewall: DEL, GC and failed ADDs, all of which must leave what belongs to other owners."""
 
 from typing import Any
 
@@ -25,13 +25,13 @@ POLICY: dict[str, Any] = {"ingressPolicy": "same-bridge"}
 
 @pytest.fixture(autouse=True)
 def dropping(host: Host) -> None:
-    """With a policy to drop, and one of the bridge, there is all that can be left behind."""
+    """Drop forwarded packets.  With POLICY, the plugin then sets up everything that it can leave behind."""
     drop_forwarded(host)
     leave_to_reference(host)
 
 
 def state(host: Host) -> tuple[str, ...]:
-    """All that the plugin may have set up."""
+    """Return everything that the plugin may have set up."""
     tables = host.run("nft", "list", "table", "inet", "cnihook", check=False).stdout
     listed = (host.run(program, "-S").stdout for program in ("iptables", "ip6tables"))
     return (tables, *listed)
@@ -45,10 +45,10 @@ def state(host: Host) -> tuple[str, ...]:
         ("", {"CNI_NETNS": ""}),
         ("", {"CNI_NETNS": "/run/netns/gone"}),
     ],
-    ids=["as ever", "neither prevResult nor netns", "netns gone"],
+    ids=["prevResult", "neither prevResult nor netns", "netns gone"],
 )
 def test_del_leaves_nothing_and_can_be_repeated(host: Host, keep: str, env: dict[str, str]) -> None:
-    """The owner is all that it has to know."""
+    """The owner is all that DEL needs."""
     before = state(host)
     attached = attach(host, NET, NET6, **POLICY)
 
@@ -77,10 +77,10 @@ def test_del_needs_neither_namespace_nor_links(host: Host) -> None:
     [{"ingressPolicy": "closed"}, {"backend": "firewalld"}],
     ids=["policy", "firewalld"],
 )
-def test_del_does_not_fail_over_what_add_refuses(
+def test_del_succeeds_with_a_configuration_that_add_refuses(
     host: Host, container: Container, keys: dict[str, Any]
 ) -> None:
-    """The DEL that follows must not keep the rest of the chain from theirs."""
+    """An error would keep the rest of the chain from its DEL."""
     result = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}]}
     sent = with_previous_result(conf(**keys), result)
     with pytest.raises(CniFailure):
@@ -92,8 +92,8 @@ def test_del_does_not_fail_over_what_add_refuses(
 @pytest.mark.known_difference(
     "a late DEL removes the rules of the address's next owner", here="leaves them", right="SPEC.md, 2 DEL"
 )
-def test_late_del_does_not_touch_who_has_the_address_now(host: Host) -> None:
-    """A runtime that comes late with its DEL, when the address has long been leased again."""
+def test_late_del_does_not_touch_the_new_owner_of_the_address(host: Host) -> None:
+    """The runtime sends DEL late, when the address is leased again."""
     new = attach(host, **POLICY)
     before = state(host)
 
@@ -119,7 +119,7 @@ def test_two_interfaces_of_a_container_are_two_owners(host: Host) -> None:
 
 
 @LEAVES_RULES
-def test_what_is_done_twice_is_done_once(host: Host) -> None:
+def test_second_add_changes_nothing(host: Host) -> None:
     """A runtime that was killed does not know how far it came."""
     before = state(host)
     one = attach(host, NET, NET6, **POLICY)
@@ -133,7 +133,7 @@ def test_what_is_done_twice_is_done_once(host: Host) -> None:
 
 
 def test_failing_add_leaves_nothing(host: Host) -> None:
-    """The last of its steps fails: whoever has a chain of this name, nothing can jump to it."""
+    """The last step fails: a base chain has the name, and no rule can jump to it."""
     hook = "{ type filter hook output priority 5 ; }"
     for family in ("ip", "ip6"):
         host.run("nft", f"add chain {family} filter CNI-FORWARD {hook}")
@@ -147,7 +147,7 @@ def test_failing_add_leaves_nothing(host: Host) -> None:
 
 @NO_GC
 def test_gc_removes_what_is_not_on_the_list(host: Host) -> None:
-    """Of this network, and of no other."""
+    """GC removes attachments of this network only."""
     one, two = (attach(host, NET, NET6, version="1.1.0", **POLICY) for _ in range(2))
     other = attach(host, "10.8.0.0/24", link="cni1", name="net2", version="1.1.0", **POLICY)
 
@@ -185,7 +185,7 @@ def test_status(host: Host) -> None:
 
 @pytest.mark.parametrize("policy", ["same-bridge", pytest.param("isolated", marks=OLD_KEYS)])
 @pytest.mark.known_difference(
-    "DEL ends the policy while the link is up", here="the link is down first", right="cnihook"
+    "DEL ends the policy while the link is up", here="sets the link down first", right="cnihook"
 )
 def test_link_is_down_before_the_policy_ends(host: Host, policy: str) -> None:
     """Runtimes other than cnihook call DEL of this plugin before that of the bridge plugin."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""firewall: a host that firewalld guards.  It is the real one, on a bus of its own."""
+"""firewall on a host with firewalld, which is the real one on its own bus."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def leave(host: Host) -> None:
 
 @pytest.mark.parametrize("backend", [None, "firewalld"])
 def test_addresses_are_in_the_zone_until_del(host: Host, backend: str | None) -> None:
-    """firewalld is asked wherever it runs, unless the backend is another."""
+    """The plugin uses firewalld if it runs, unless the backend is another."""
     firewalld = Firewalld(host)
     one, two = (attach(host, NET, NET6, backend=backend) for _ in range(2))
 
@@ -41,7 +41,7 @@ def test_addresses_are_in_the_zone_until_del(host: Host, backend: str | None) ->
 
 
 def test_traffic_passes_firewalld(host: Host, firewalld: Firewalld) -> None:
-    """Which rejects what is forwarded for somebody that it does not know."""
+    """firewalld rejects forwarded packets of addresses that it does not know."""
     outside = routed_outside(host)
     one = attach(host, NET, NET6)
     assert connect(one.container, outside, Outside.ADDRESS) == one.address(0)
@@ -65,19 +65,19 @@ def test_other_backend_leaves_firewalld_alone(host: Host, firewalld: Firewalld) 
     assert firewalld.sources() == []
 
 
-def test_backend_that_is_none_leaves_the_choice_to_the_plugin(host: Host, firewalld: Firewalld) -> None:
+def test_unknown_backend_leaves_the_choice_to_the_plugin(host: Host, firewalld: Firewalld) -> None:
     attach(host, backend="anything").check()
 
     assert firewalld.sources() == ["10.9.0.2/32"]
 
 
-def test_source_that_is_there_already_is_fine(host: Host, firewalld: Firewalld) -> None:
+def test_address_may_be_in_the_zone_already(host: Host, firewalld: Firewalld) -> None:
     firewalld.add_source("trusted", "10.9.0.2/32")
 
     assert attach(host).address() == "10.9.0.2"
 
 
-def test_refusal_of_firewalld_is_told(host: Host, firewalld: Firewalld) -> None:
+def test_error_of_firewalld_is_reported(host: Host, firewalld: Firewalld) -> None:
     with pytest.raises(CniFailure, match="INVALID_ZONE.*nowhere") as failed:
         attach(host, NET, NET6, firewalldZone="nowhere")
 
@@ -100,8 +100,8 @@ def test_failing_add_leaves_no_address_in_the_zone(host: Host, firewalld: Firewa
 @pytest.mark.known_difference(
     "CHECK ignores firewalld's answer", here="finds a missing address", right="SPEC.md, 2 CHECK"
 )
-def test_check_sees_that_an_address_has_left_the_zone(host: Host, firewalld: Firewalld) -> None:
-    """A reload does that."""
+def test_check_finds_an_address_that_is_missing_from_the_zone(host: Host, firewalld: Firewalld) -> None:
+    """A reload of firewalld removes it."""
     one = attach(host)
     one.check()
     firewalld.reload()
@@ -111,9 +111,11 @@ def test_check_sees_that_an_address_has_left_the_zone(host: Host, firewalld: Fir
 
 
 @pytest.mark.known_difference(
-    "a late DEL removes the address of its next owner", here="leaves it", right="SPEC.md, 2 DEL"
+    "a late DEL takes the address of its next owner out of the zone",
+    here="leaves it",
+    right="SPEC.md, 2 DEL",
 )
-def test_late_del_does_not_touch_who_has_the_address_now(host: Host, firewalld: Firewalld) -> None:
+def test_late_del_does_not_touch_the_new_owner_of_the_address(host: Host, firewalld: Firewalld) -> None:
     one = attach(host)
 
     host.cni("DEL", one.sent, host.container("late"))
@@ -130,7 +132,7 @@ def test_del_needs_no_prev_result(host: Host, firewalld: Firewalld) -> None:
     assert firewalld.sources() == []
 
 
-def test_what_the_other_implementation_added_is_removed(host: Host, firewalld: Firewalld) -> None:
+def test_address_of_the_other_implementation_is_removed(host: Host, firewalld: Firewalld) -> None:
     container, result = bridge.add(host, bridge.network(NET, isDefaultGateway=True))
     firewalld.add_source("trusted", "10.9.0.2/32")
 
@@ -139,8 +141,8 @@ def test_what_the_other_implementation_added_is_removed(host: Host, firewalld: F
     assert firewalld.sources() == []
 
 
-def test_del_bears_that_firewalld_has_gone(host: Host, firewalld: Firewalld) -> None:
-    """It has forgotten the address, so there is nothing to do."""
+def test_del_succeeds_after_firewalld_has_stopped(host: Host, firewalld: Firewalld) -> None:
+    """firewalld has lost the address, so there is nothing to do."""
     one = attach(host, backend="firewalld")
     firewalld.stop()
 
@@ -157,8 +159,10 @@ def test_gc_and_status(host: Host, firewalld: Firewalld) -> None:
     one.delete()
 
 
-@pytest.mark.parametrize("bus", [False, True], ids=["no bus", "a bus without it"])
-def test_firewalld_that_is_asked_for_and_does_not_run(host: Host, container: Container, bus: bool) -> None:
+@pytest.mark.parametrize("bus", [False, True], ids=["no bus", "a bus without firewalld"])
+def test_configured_firewalld_that_does_not_run_is_an_error(
+    host: Host, container: Container, bus: bool
+) -> None:
     if bus:
         start_bus(host)
     container, result = bridge.add(host, bridge.network(NET), container)
@@ -171,7 +175,9 @@ def test_firewalld_that_is_asked_for_and_does_not_run(host: Host, container: Con
 
 
 @pytest.mark.known_difference(
-    "the error is the bus's", here="it names firewalld and the command to start it", right="either"
+    "the error of a firewalld that does not run is that of the bus",
+    here="the error names firewalld and the command that starts it",
+    right="either",
 )
 def test_error_says_that_firewalld_does_not_run(host: Host, container: Container) -> None:
     sent = with_previous_result(conf(backend="firewalld"), {"cniVersion": "1.0.0"})

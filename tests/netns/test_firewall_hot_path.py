@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""firewall on the hot path: nothing dear is imported and no process started, also where iptables drops."""
+"""firewall on the hot path: no costly import and no process, also if iptables drops forwarded packets."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.host import Host
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """Only ours: the reference is not written in Python."""
+    """Return the built-in plugins only: the reference is not written in Python."""
     return implementations["builtin"]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""firewall: ingressPolicy, who reaches whom."""
+"""firewall: ingressPolicy, which decides between which containers packets pass."""
 
 import pytest
 
@@ -26,7 +26,7 @@ ISOLATED = pytest.param("isolated", marks=OLD_KEYS)
 
 @pytest.fixture(autouse=True)
 def plain_bridge(host: Host) -> None:
-    """As on a machine that has not loaded br_netfilter: iptables does not see what a bridge carries."""
+    """Turn br_netfilter's settings off, as if it were not loaded: iptables does not see bridged packets."""
     ask_iptables(host, False)
     leave_to_reference(host)
 
@@ -36,7 +36,7 @@ def ask_iptables(host: Host, answer: bool) -> None:
 
 
 def reach(one: Attached, other: Attached, expected: bool = False) -> bool:
-    """In both families, which must agree."""
+    """Return True if `one` reaches `other` in both families, False if in neither."""
     (answer,) = {
         reaches(one.container, other.container, other.address(family), expected=expected)
         for family in (0, 1)
@@ -47,7 +47,7 @@ def reach(one: Attached, other: Attached, expected: bool = False) -> bool:
 @pytest.mark.parametrize("bridged", [False, True], ids=["", "br_netfilter"])
 @pytest.mark.parametrize("policy", [None, "same-bridge", ISOLATED])
 def test_containers_of_one_bridge(host: Host, policy: str | None, bridged: bool) -> None:
-    """Isolation is no matter of whether the bridge asks iptables."""
+    """Isolation does not depend on br_netfilter."""
     ask_iptables(host, bridged)
     one, two = (attach(host, NET, NET6, ingressPolicy=policy) for _ in range(2))
 
@@ -67,7 +67,7 @@ def test_containers_of_one_bridge(host: Host, policy: str | None, bridged: bool)
     ],
 )
 def test_containers_of_two_bridges(host: Host, policy: str, other: str, there: bool, back: bool) -> None:
-    """Between two bridges that both have a policy nothing passes; one that has none is the world."""
+    """No packet passes between two bridges that both have a policy.  A bridge without one is outside."""
     one = attach(host, NET, NET6, ingressPolicy=policy)
     two = attach(host, SECOND, SECOND6, link="cni1", name="net2", ingressPolicy=other)
 
@@ -75,8 +75,8 @@ def test_containers_of_two_bridges(host: Host, policy: str, other: str, there: b
 
 
 @pytest.mark.parametrize("policy", ["same-bridge", ISOLATED])
-def test_world_and_host_are_reached_as_ever(host: Host, policy: str) -> None:
-    """And reach the container: a policy is about other bridges, and about neighbours."""
+def test_policy_does_not_affect_host_and_outside(host: Host, policy: str) -> None:
+    """A policy is about other bridges and neighbours.  Host, outside and container reach each other."""
     outside = routed_outside(host)
     one = attach(host, NET, NET6, ingressPolicy=policy)
 
@@ -100,8 +100,8 @@ def test_published_port_is_reached_from_outside(host: Host, policy: str) -> None
 @pytest.mark.parametrize(
     ("policy", "reached"), [("same-bridge", True), pytest.param("isolated", False, marks=OLD_KEYS)]
 )
-def test_published_port_is_no_way_around_isolation(host: Host, policy: str, reached: bool) -> None:
-    """To the neighbour by way of the host."""
+def test_published_port_does_not_bypass_isolation(host: Host, policy: str, reached: bool) -> None:
+    """A container connects to its neighbour by way of the host."""
     host.outside()
     one, two = (attach(host, ingressPolicy=policy) for _ in range(2))
     publish(host, 8080, two.address(), masquerade=True)
@@ -110,8 +110,8 @@ def test_published_port_is_no_way_around_isolation(host: Host, policy: str, reac
 
 
 @pytest.mark.parametrize("policy", ["same-bridge", ISOLATED])
-def test_policy_and_iptables_that_drops(host: Host, policy: str) -> None:
-    """The way out is open, the way to the other bridge is not."""
+def test_policy_holds_if_iptables_drops_forwarded_packets(host: Host, policy: str) -> None:
+    """The container reaches the outside, but not the other bridge."""
     drop_forwarded(host)
     outside = routed_outside(host)
     one = attach(host, NET, NET6, ingressPolicy=policy)
@@ -123,11 +123,11 @@ def test_policy_and_iptables_that_drops(host: Host, policy: str) -> None:
 
 @pytest.mark.known_difference(
     "isolated containers of one bridge reach each other without br_netfilter",
-    here="kept apart on the bridge itself",
+    here="the bridge itself separates them",
     right="cnihook",
 )
-def test_isolated_ports_share_no_wire(host: Host) -> None:
-    """Not even frames of a protocol that no filter of IP would see, or those that are for all."""
+def test_isolated_ports_do_not_get_each_others_frames(host: Host) -> None:
+    """Neither frames of a protocol that IP filters do not see, nor broadcasts."""
     one, two = (attach(host, ingressPolicy="isolated") for _ in range(2))
     source, destination = (each.container.link("eth0")["address"] for each in (one, two))
 
@@ -139,7 +139,7 @@ def test_isolated_ports_share_no_wire(host: Host) -> None:
 
 @OLD_KEYS
 def test_isolation_wins_on_a_bridge_of_two_networks(host: Host) -> None:
-    """What is routed back to where it came from passes for the one network, but not for the other."""
+    """Packets that return to the bridge they came from pass for one network, but not for the other."""
     host.outside()
     one = attach(host, ingressPolicy="isolated")
     above = {"ipam": {"ranges": [[{"subnet": NET, "rangeStart": "10.9.0.100"}]]}}
@@ -150,7 +150,7 @@ def test_isolation_wins_on_a_bridge_of_two_networks(host: Host) -> None:
 
 
 def test_policy_lasts_as_long_as_its_containers(host: Host) -> None:
-    """A neighbour's DEL takes nothing away; the last one's takes the policy, for that bridge alone."""
+    """DEL of a neighbour removes nothing.  DEL of the last container removes its bridge's policy only."""
     one, two = (attach(host, NET, NET6, ingressPolicy="same-bridge") for _ in range(2))
     other = attach(host, SECOND, SECOND6, link="cni1", name="net2", ingressPolicy="same-bridge")
     third = attach(
@@ -190,10 +190,8 @@ def test_flushed_policy_is_back_with_the_next_container(host: Host) -> None:
 
 
 @pytest.mark.parametrize("what", ["tables", "sets"])
-@pytest.mark.known_difference(
-    "the next ADD does not fill flushed chains", here="fills them", right="cnihook"
-)
-def test_what_was_flushed_is_filled_again(host: Host, what: str) -> None:
+@pytest.mark.known_difference("the next ADD leaves flushed chains empty", here="fills them", right="cnihook")
+def test_flushed_tables_and_sets_are_filled_again(host: Host, what: str) -> None:
     one = attach(host, NET, NET6, ingressPolicy="same-bridge")
     other = attach(host, SECOND, SECOND6, link="cni1", name="net2", ingressPolicy="same-bridge")
     if what == "tables":
@@ -207,8 +205,8 @@ def test_what_was_flushed_is_filled_again(host: Host, what: str) -> None:
     assert not reach(one, other) and not reach(other, one)
 
 
-def test_del_bears_that_chains_were_flushed(host: Host) -> None:
-    """And a neighbour's policy is not taken for one that nobody needs."""
+def test_del_succeeds_after_chains_were_flushed(host: Host) -> None:
+    """The policy of a neighbour does not count as unused then."""
     one, two = (attach(host, NET, NET6, ingressPolicy="same-bridge") for _ in range(2))
     for line in host.run("nft", "list", "tables").stdout.splitlines():
         host.run("nft", "flush", *line.split())
@@ -221,7 +219,7 @@ def test_del_bears_that_chains_were_flushed(host: Host) -> None:
 @pytest.mark.known_difference(
     "CHECK ignores the policy", here="finds missing rules", right="SPEC.md, 2 CHECK"
 )
-def test_check_sees_that_the_policy_is_gone(host: Host, policy: str) -> None:
+def test_check_finds_a_missing_policy(host: Host, policy: str) -> None:
     one = attach(host, ingressPolicy=policy)
     one.check()
     for line in host.run("nft", "list", "tables").stdout.splitlines():
@@ -233,10 +231,10 @@ def test_check_sees_that_the_policy_is_gone(host: Host, policy: str) -> None:
 
 @pytest.mark.known_difference(
     "isolated containers of one bridge reach each other without br_netfilter",
-    here="kept apart on the bridge itself",
+    here="the bridge itself separates them",
     right="cnihook",
 )
-def test_check_sees_a_port_that_is_no_longer_isolated(host: Host) -> None:
+def test_check_finds_a_port_that_lost_its_isolation(host: Host) -> None:
     one = attach(host, ingressPolicy="isolated")
     one.check()
     port = one.result["interfaces"][1]["name"]
@@ -254,13 +252,13 @@ def test_unknown_policy_is_refused(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "a policy accepts any interface in place of a bridge",
-    here="needs a bridge; code 7",
+    "a policy accepts any interface instead of a bridge",
+    here="refused with code 7",
     right="either",
 )
 @pytest.mark.parametrize("interfaces", [None, [], [{"name": "lo"}], [{"name": "gone"}]])
 def test_policy_needs_a_bridge(host: Host, container: Container, interfaces: object) -> None:
-    """It is first in the bridge plugin's result."""
+    """The bridge is the first interface in the bridge plugin's result."""
     container, result = bridge.add(host, bridge.network(NET), container)
     result = {key: value for key, value in result.items() if key != "interfaces"}
     result["ips"] = [{"address": "10.9.0.2/24"}]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """ADD returns when the path carries traffic: a packet that is sent at that moment is not lost.
 
-The kernel activates links and IPv6 addresses later than the request that sets them.  scripts/first-packets
-counts what is lost by that on a busy machine.
+The kernel activates links and IPv6 addresses some time after the request that sets them.
+scripts/first-packets counts the packets that are lost because of this on a busy machine.
 """
 
 from typing import Any
@@ -26,13 +26,13 @@ ROUTED = network(SUBNET, SUBNET6, isGateway=True)
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """The built-in plugins: the reference's lose first packets, more or fewer of them by the load."""
+    """Return the built-in plugins: the reference's lose first packets, more or fewer depending on the load."""
     return implementations["builtin"]
 
 
 @pytest.fixture
 def host(host: Host) -> Host:
-    """A host that looks for duplicates of its IPv6 addresses, as one does by default."""
+    """Return a host that checks its IPv6 addresses for duplicates, as hosts do by default."""
     host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
     return host
 
@@ -83,7 +83,7 @@ def test_address_without_a_gateway_is_ready(host: Host, container: Container) ->
     assert not pending(container)
 
 
-def test_tap_has_its_addresses_though_no_program_holds_it(host: Host, container: Container) -> None:
+def test_tap_has_its_addresses_before_a_program_opens_it(host: Host, container: Container) -> None:
     host.cni("ADD", addressed("tap"), container)
 
     local = container.ip("-6", "route", "show", "table", "local")
@@ -91,7 +91,7 @@ def test_tap_has_its_addresses_though_no_program_holds_it(host: Host, container:
 
 
 def test_gateway_on_a_bridge_of_another_program_is_ready(host: Host, container: Container) -> None:
-    """There the kernel looks for a duplicate, which takes one to two seconds."""
+    """On such a bridge the kernel checks for a duplicate, which takes one to two seconds."""
     host.run("ip", *"link add cni0 up type bridge".split())
     host.save_state()
     host.leaves("address cni0 *", "route cni0 *")
@@ -101,7 +101,7 @@ def test_gateway_on_a_bridge_of_another_program_is_ready(host: Host, container: 
 
 
 def test_duplicate_of_the_gateway_is_refused(host: Host, container: Container) -> None:
-    """On a bridge of another program, to which a machine with this address is connected."""
+    """A machine with this address is connected to a bridge of another program."""
     other = host.container("other")
     host.run("ip", "-batch", "-", input=f"""\
 link add cni0 up type bridge
@@ -118,7 +118,7 @@ link add port master cni0 up type veth peer name eth0 netns {other.name}
         host.cni("ADD", ROUTED, container)
 
 
-def test_port_that_spanning_tree_blocks_is_not_waited_for(host: Host, container: Container) -> None:
+def test_add_does_not_wait_for_a_port_that_spanning_tree_blocks(host: Host, container: Container) -> None:
     """The port is blocked for 30 s by default, as the operator configured it."""
     host.run("ip", *"link add cni0 up type bridge stp_state 1 forward_delay 1500".split())
     host.save_state()

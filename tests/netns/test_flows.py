@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flows of a container that has gone: what comes for them does not reach the next one with its address."""
+"""Flows of a deleted container: packets for them do not reach the next container with its address."""
 
 import re
 import socket
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.needs("conntrack")
 
 OUTLIVES = pytest.mark.known_difference(
     "flows of a deleted container stay, and reach the address's next owner",
-    here="end with DEL",
+    here="DEL ends them",
     right="cnihook",
 )
 SUBNETS = {4: "10.9.0.0/24", 6: "fd09::/64"}
@@ -34,8 +34,8 @@ def network(kind: str, version: int, **keys: Any) -> dict[str, Any]:
         "ranges": [[{"subnet": SUBNETS[version], "rangeStart": CONTAINER[version]}]],
         "routes": [default],
     }
-    made = {"cniVersion": "1.0.0", "name": "net1", "type": kind, "ipMasq": True, "ipam": ipam}
-    return made | ({"isGateway": True} if kind == "bridge" else {}) | keys
+    conf = {"cniVersion": "1.0.0", "name": "net1", "type": kind, "ipMasq": True, "ipam": ipam}
+    return conf | ({"isGateway": True} if kind == "bridge" else {}) | keys
 
 
 def attach(host: Host, conf: dict[str, Any], name: str) -> tuple[Container, dict[str, Any]]:
@@ -79,7 +79,7 @@ def test_late_answer_does_not_reach_the_next_container(host: Host, kind: str, ve
 
 @OUTLIVES
 def test_flows_end_without_a_previous_result(host: Host) -> None:
-    """As runtimes call DEL for a network of version 0.3.1."""
+    """Runtimes pass no result to DEL if the network's version is 0.3.1."""
     host.outside()
     conf = network("bridge", 4, cniVersion="0.3.1")
     container = host.container("c1")
@@ -103,7 +103,7 @@ def test_flows_end_without_a_previous_result(host: Host) -> None:
     ],
 )
 def test_flows_of_another_container_stay(host: Host, path: str) -> None:
-    """Also if the path leads to that container's namespace, and no previous result names the addresses."""
+    """Even if the path is that container's namespace, and no previous result names the addresses."""
     host.outside()
     conf = network("bridge", 4)
     first, _ = attach(host, conf, "c1")
@@ -128,7 +128,7 @@ def send(host: Host, container: Container) -> None:
 
 @NO_GC
 @pytest.mark.parametrize("kind", ["bridge", "ptp"])
-def test_gc_ends_the_flows_of_what_it_removes(host: Host, kind: str) -> None:
+def test_gc_ends_the_flows_of_removed_attachments(host: Host, kind: str) -> None:
     host.outside()
     conf = network(kind, 4, cniVersion="1.1.0")
     first, _ = attach(host, conf, "c1")
@@ -139,8 +139,8 @@ def test_gc_ends_the_flows_of_what_it_removes(host: Host, kind: str) -> None:
 
 
 @OUTLIVES
-def test_tcp_by_a_published_port_ends_with_the_port(host: Host) -> None:
-    """A SYN with the same ports would enter the next container, which has published nothing."""
+def test_tcp_flow_of_a_published_port_ends_with_the_port(host: Host) -> None:
+    """A SYN with the same ports would reach the next container, which publishes no port."""
     outside = host.outside()
     container, sent = attach(host, network("bridge", 4), "c1")
     mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""host-device: what an ADD makes of an interface of the host's.
+"""host-device: what ADD does with an interface of the host.
 
-That DEL brings it home as it was is part of each test: the leak check compares its name, state, MAC, MTU and
-modes.
+Each test also shows that DEL restores it: the leak check compares its name, state, MAC, MTU and modes.
 """
 
 from typing import Any
@@ -17,17 +16,15 @@ from tests.support.ipam import leased
 from tests.support.traffic import connect
 
 LEFT_DOWN = pytest.mark.known_difference(
-    "DEL leaves the device down on the host", here="up, as it was", right="SPEC.md, 2 DEL"
+    "DEL leaves the device down on the host", here="it is up, as before", right="SPEC.md, 2 DEL"
 )
 STAYS_INSIDE = pytest.mark.known_difference(
     "an ADD that fails leaves the device in the container", here="it returns to the host", right="cnihook"
 )
 
 
-def test_device_is_in_the_container_with_the_name_that_was_asked_for(
-    host: Host, container: Container
-) -> None:
-    """The leak check cannot be had from the reference, which leaves the device down."""
+def test_device_is_in_the_container_with_the_requested_name(host: Host, container: Container) -> None:
+    """The device is down before ADD: the reference leaves it down, which the leak check would report."""
     plug(host, f"link set {DEVICE} down")
 
     result = host.cni("ADD", conf(), container)
@@ -41,7 +38,7 @@ def test_device_is_in_the_container_with_the_name_that_was_asked_for(
 
 
 @LEFT_DOWN
-def test_device_comes_home_in_the_state_it_was_in(host: Host, container: Container) -> None:
+def test_del_restores_the_state_of_the_device(host: Host, container: Container) -> None:
     plug(host)
     host.cni("ADD", conf(), container)
 
@@ -51,7 +48,7 @@ def test_device_comes_home_in_the_state_it_was_in(host: Host, container: Contain
 
 
 @LEFT_DOWN
-def test_traffic_goes_through_it(host: Host, container: Container) -> None:
+def test_traffic_passes_through_the_device(host: Host, container: Container) -> None:
     plug(host)
     result = host.cni("ADD", conf(ipam=IPAM), container)
 
@@ -82,10 +79,10 @@ def test_device_is_found_by_its_hardware_address(host: Host, container: Containe
 
 
 @pytest.mark.known_difference(
-    "deviceID is looked for on the PCI bus only", here="also on the auxiliary bus", right="cnihook"
+    "looks for deviceID on the PCI bus only", here="also on the auxiliary bus", right="cnihook"
 )
-def test_device_id_may_be_one_on_the_auxiliary_bus(host: Host, container: Container) -> None:
-    """As a part of a network card is that has been split.  /sys is a stand-in: no test machine has such."""
+def test_device_id_may_be_on_the_auxiliary_bus(host: Host, container: Container) -> None:
+    """Parts of a split network card are there.  /sys is a fake, because no test machine has such a card."""
     plug(host, f"link set {DEVICE} down")
     host.run("busybox", "mount", "-t", "tmpfs", "tmpfs", "/sys/bus")
     host.run("mkdir", "-p", f"/sys/bus/auxiliary/devices/mlx5_core.sf.4/net/{DEVICE}")
@@ -112,7 +109,7 @@ def test_dns_of_ipam_is_kept_unless_the_network_has_its_own(host: Host, containe
     assert host.cni("ADD", conf(ipam=ipam, dns=own), container)["dns"] == own
 
 
-# What is refused
+# Configurations that are refused
 
 
 @pytest.mark.parametrize(
@@ -131,7 +128,7 @@ def test_dns_of_ipam_is_kept_unless_the_network_has_its_own(host: Host, containe
         ({"device": None, "pciBusID": "../../../devices/virtual"}, ""),
     ],
 )
-def test_device_that_cannot_be_is_refused(
+def test_invalid_or_missing_device_is_refused(
     host: Host, container: Container, keys: dict[str, Any], message: str
 ) -> None:
     plug(host)
@@ -145,8 +142,8 @@ def test_device_that_cannot_be_is_refused(
 @pytest.mark.known_difference(
     "accepts any deviceID, and uses `device` instead", here="refused", right="cnihook", fixed_in="1.9.1"
 )
-def test_device_id_that_is_none_is_refused(host: Host, container: Container) -> None:
-    """The runtime has promised this device to the container: another one is not what it asked for."""
+def test_unknown_device_id_is_refused(host: Host, container: Container) -> None:
+    """The runtime has promised this device to the container, so another one is wrong."""
     plug(host)
 
     with pytest.raises(CniFailure, match="runtime config DeviceID 0000:99:99.9 not found or unsupported"):
@@ -154,7 +151,7 @@ def test_device_id_that_is_none_is_refused(host: Host, container: Container) -> 
 
 
 @pytest.mark.parametrize("name", ["lo", "br0"])
-def test_device_that_no_namespace_gives_away_stays(host: Host, container: Container, name: str) -> None:
+def test_device_that_cannot_leave_its_namespace_stays(host: Host, container: Container, name: str) -> None:
     plug(host, "link add br0 type bridge", "link set br0 up")
 
     with pytest.raises(CniFailure) as caught:
@@ -164,9 +161,11 @@ def test_device_that_no_namespace_gives_away_stays(host: Host, container: Contai
 
 
 @pytest.mark.known_difference(
-    'a device in another container is "not found"', here="the error names the container", right="either"
+    'the error for a device in another container is "not found"',
+    here="the error names the container",
+    right="either",
 )
-def test_device_that_a_container_has_is_said_to_be_there(host: Host, container: Container) -> None:
+def test_error_names_the_container_that_has_the_device(host: Host, container: Container) -> None:
     plug(host, f"link set {DEVICE} down")
     host.cni("ADD", conf(), container)
 
@@ -177,7 +176,7 @@ def test_device_that_a_container_has_is_said_to_be_there(host: Host, container: 
 
 
 @STAYS_INSIDE
-def test_name_that_the_container_has_already_is_refused(host: Host, container: Container) -> None:
+def test_interface_name_that_the_container_has_already_is_refused(host: Host, container: Container) -> None:
     plug(host, f"address add 10.8.0.1/24 dev {DEVICE}")
     container.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
     host.save_state()
@@ -191,10 +190,10 @@ def test_name_that_the_container_has_already_is_refused(host: Host, container: C
     here="the device is renamed on the way",
     right="cnihook",
 )
-def test_container_may_have_a_link_with_the_name_that_the_device_has_on_the_host(
+def test_container_may_have_a_link_with_the_devices_name_on_the_host(
     host: Host, container: Container
 ) -> None:
-    """Both directions: neither way may it be looked at under a name that another one has."""
+    """On neither way may the plugin confuse the device with a link that has its name."""
     plug(host)
     container.run("ip", "link", "add", DEVICE, "type", "veth", "peer", "name", "far1")
     host.save_state()
@@ -207,23 +206,23 @@ def test_container_may_have_a_link_with_the_name_that_the_device_has_on_the_host
 
 
 @pytest.mark.known_difference(
-    "a result that the version cannot express is an error after the device is moved",
-    here="refused before",
+    "if the version cannot express the result, the error comes after the device is moved",
+    here="the error comes before",
     right="cnihook",
 )
-def test_version_without_room_for_the_result_is_refused_at_once(host: Host, container: Container) -> None:
-    """Before 0.3.0 a result is its addresses, and without IPAM there are none."""
+def test_version_that_cannot_express_the_result_is_refused_first(host: Host, container: Container) -> None:
+    """Before 0.3.0 a result has addresses only, and without IPAM there are none."""
     plug(host)
 
     with pytest.raises(CniFailure, match="no valid IP addresses"):
         host.cni("ADD", conf("0.2.0"), container)
 
 
-# A failing ADD
+# A failed ADD
 
 
 @STAYS_INSIDE
-def test_failing_ipam_brings_the_device_home(host: Host, container: Container) -> None:
+def test_device_returns_to_the_host_if_ipam_fails(host: Host, container: Container) -> None:
     plug(host)
     host.leaves("dir /var/lib/cni/networks/*")
 
@@ -235,7 +234,7 @@ def test_failing_ipam_brings_the_device_home(host: Host, container: Container) -
 
 @STAYS_INSIDE
 def test_failed_add_restores_the_addresses_and_routes_of_the_host(host: Host, container: Container) -> None:
-    """A wrong word in a configuration must not cut the host off."""
+    """A mistake in a configuration must not cut the host off."""
     plug(
         host,
         f"link set {DEVICE} alias uplink",
@@ -256,7 +255,7 @@ def test_failed_add_restores_the_addresses_and_routes_of_the_host(host: Host, co
 
 
 @NO_STATUS
-def test_status_is_that_of_ipam(host: Host) -> None:
+def test_status_reports_an_invalid_configuration(host: Host) -> None:
     plug(host)
 
     host.cni("STATUS", conf("1.1.0", ipam=IPAM))
@@ -276,7 +275,7 @@ def test_status_is_that_of_ipam(host: Host) -> None:
         (f"address del {NEAR_ADDRESS}/24 dev eth0", NEAR_ADDRESS),
     ],
 )
-def test_check_notices_what_has_changed(host: Host, container: Container, change: str, message: str) -> None:
+def test_check_finds_what_has_changed(host: Host, container: Container, change: str, message: str) -> None:
     plug(host)
     result = host.cni("ADD", conf(ipam=IPAM), container)
     sent = conf(ipam=IPAM, prevResult=result)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""host-device: the device comes home, whatever has happened to it, to its namespace, or to its name.
+"""host-device: DEL returns the device, whatever has happened to it, to its namespace, or to its name.
 
-The leak check after each test compares the host with what it was when the device was plugged in.
+The leak check after each test compares the host with its state when the device was created.
 """
 
 import json
@@ -32,14 +32,14 @@ FILES = "/run/cnihook/host-device"
 
 
 def without_device(host: Host) -> None:
-    """The leak check is to find the host without the device and its far end: they ended with a namespace."""
+    """Make the leak check expect neither the device nor its far end: they ended with a namespace."""
     for name in (DEVICE, FAR):
         for part in ("link", "address", "route"):
             host.before = host.before.without(f"{part} {name} ")
 
 
 def stderr_of_del(host: Host, conf: Any, container: Container) -> str:
-    """What a DEL that succeeds has to say to people."""
+    """Return what a DEL that succeeds prints on stderr."""
     assert host.implementation
     attachment = cni.Attachment(conf, container, "eth0", conf["type"], {})
     answer = host.run(
@@ -51,7 +51,7 @@ def stderr_of_del(host: Host, conf: Any, container: Container) -> str:
     return answer.stderr
 
 
-# As it was
+# The device's state
 
 
 @NOT_RESTORED
@@ -66,7 +66,7 @@ def stderr_of_del(host: Host, conf: Any, container: Container) -> str:
         "link set eth0 down",
     ],
 )
-def test_what_the_container_changed_is_changed_back(host: Host, container: Container, change: str) -> None:
+def test_changes_by_the_container_are_undone(host: Host, container: Container, change: str) -> None:
     plug(host, f"link set {DEVICE} mtu 1480 txqueuelen 77")
     host.cni("ADD", conf(), container)
 
@@ -78,7 +78,7 @@ def test_what_the_container_changed_is_changed_back(host: Host, container: Conta
 
 
 @NOT_RESTORED
-def test_modes_of_the_device_are_set_again(host: Host, container: Container) -> None:
+def test_modes_of_the_device_are_restored(host: Host, container: Container) -> None:
     plug(host, f"link set {DEVICE} promisc on", f"link set {DEVICE} alias uplink")
     host.cni("ADD", conf(), container)
     container.run("ip", "link", "set", "eth0", "promisc", "off")
@@ -89,7 +89,7 @@ def test_modes_of_the_device_are_set_again(host: Host, container: Container) -> 
 
 
 @NOT_RESTORED
-def test_port_of_a_bridge_is_one_again(host: Host, container: Container) -> None:
+def test_device_is_a_port_of_its_bridge_again(host: Host, container: Container) -> None:
     plug(host, "link add br0 type bridge", "link set br0 up", f"link set {DEVICE} master br0")
     host.cni("ADD", conf(), container)
 
@@ -105,8 +105,8 @@ def test_device_that_was_down_stays_down(host: Host, container: Container) -> No
     assert "UP" not in host.link(DEVICE)["flags"]
 
 
-@pytest.mark.known_difference("DEL leaves a tap down", here="up, as it was", right="SPEC.md, 2 DEL")
-def test_tap_is_a_device_like_any_other(host: Host, container: Container) -> None:
+@pytest.mark.known_difference("DEL leaves a tap down", here="it is up, as before", right="SPEC.md, 2 DEL")
+def test_device_may_be_a_tap(host: Host, container: Container) -> None:
     plug(host, "tuntap add tap0 mode tap", "link set tap0 up")
     host.cni("ADD", conf(device="tap0"), container)
     assert container.link("eth0")["linkinfo"]["info_kind"] == "tun"
@@ -116,11 +116,11 @@ def test_tap_is_a_device_like_any_other(host: Host, container: Container) -> Non
     assert "UP" in host.link("tap0")["flags"]
 
 
-# With less than all that a DEL may have
+# DEL with a part of its input or of the device missing
 
 
 @FAILS
-def test_del_twice(host: Host, container: Container) -> None:
+def test_del_can_be_repeated(host: Host, container: Container) -> None:
     plug(host, f"link set {DEVICE} down")
     host.cni("ADD", conf(ipam=IPAM), container)
 
@@ -140,12 +140,14 @@ def test_del_without_the_result(host: Host, container: Container) -> None:
 
 
 @pytest.mark.known_difference(
-    "DEL without CNI_NETNS does nothing, and succeeds",
+    "DEL without CNI_NETNS succeeds, but does nothing",
     here="releases the lease and the device",
     right="SPEC.md, 4 Delegation",
 )
-def test_del_without_the_namespace_brings_home_and_releases(host: Host, container: Container) -> None:
-    """The runtime may know no path any more, where the namespace is alive all the same."""
+def test_del_without_the_path_returns_the_device_and_releases_the_lease(
+    host: Host, container: Container
+) -> None:
+    """The runtime may have lost the path of a namespace that is alive."""
     plug(host)
     host.cni("ADD", conf(ipam=IPAM), container)
 
@@ -157,21 +159,21 @@ def test_del_without_the_namespace_brings_home_and_releases(host: Host, containe
 
 @FAILS
 def test_del_after_the_namespace_is_gone(host: Host, container: Container) -> None:
-    """It took the device with it, as it does with all that is no hardware; that is told, not failed for."""
+    """A namespace that ends deletes every device that is not hardware.  DEL reports this and succeeds."""
     plug(host)
     host.cni("ADD", conf(ipam=IPAM), container)
     container.destroy()
     without_device(host)
 
-    said = stderr_of_del(host, conf(ipam=IPAM), container)
+    stderr = stderr_of_del(host, conf(ipam=IPAM), container)
 
-    assert re.search(f"{DEVICE}.* eth0 of container c1, is gone", said)
+    assert re.search(f"{DEVICE}.* eth0 of container c1, is gone", stderr)
     assert leased(host) == []
 
 
 @FAILS
-def test_del_where_the_path_leads_to_another_container(host: Host, container: Container) -> None:
-    """A path with a process's number in it is used again.  What that container has is not ours."""
+def test_del_with_the_path_of_another_container_leaves_its_links(host: Host, container: Container) -> None:
+    """A path that contains a PID is used again.  The links at the path are not the plugin's then."""
     plug(host)
     host.cni("ADD", conf(ipam=IPAM), container)
     other = host.container()
@@ -197,13 +199,17 @@ def test_del_of_a_device_that_the_container_has_deleted(host: Host, container: C
 
 
 @pytest.mark.known_difference(
-    "DEL fails for a device that the container renamed (plugins#773)", here="found", right="SPEC.md, 2 DEL"
+    "DEL fails for a device that the container renamed (plugins#773)",
+    here="succeeds",
+    right="SPEC.md, 2 DEL",
 )
 @pytest.mark.parametrize(
     "change",
     ["name eth7", "name eth7 alias none-of-its-own", "name eth7 address 02:00:00:00:00:99"],
 )
-def test_device_that_the_container_renamed_comes_home(host: Host, container: Container, change: str) -> None:
+def test_device_that_the_container_renamed_returns_to_the_host(
+    host: Host, container: Container, change: str
+) -> None:
     plug(host)
     host.cni("ADD", conf(), container)
     container.run("ip", "link", "set", "eth0", "down")
@@ -213,19 +219,19 @@ def test_device_that_the_container_renamed_comes_home(host: Host, container: Con
 
 
 @pytest.mark.known_difference(
-    "DEL fails while the device's name is taken on the host",
-    here="it returns as `devN`, with a warning",
+    "DEL fails if another link on the host has the device's name",
+    here="the device returns as `devN`, with a warning",
     right="SPEC.md, 2 DEL",
 )
-def test_device_comes_home_under_another_name_if_its_own_is_taken(host: Host, container: Container) -> None:
-    """A container is gone for good after its DEL: what then is in there is lost."""
+def test_device_returns_with_another_name_if_its_own_is_taken(host: Host, container: Container) -> None:
+    """The namespace ends after DEL, and a device that is still in it would be lost."""
     plug(host)
     host.cni("ADD", conf(), container)
     host.run("ip", "link", "add", DEVICE, "type", "bridge")
 
-    said = stderr_of_del(host, conf(), container)
+    stderr = stderr_of_del(host, conf(), container)
 
-    assert f"{DEVICE} is home from container c1 as dev101" in said
+    assert f"{DEVICE} is home from container c1 as dev101" in stderr
     assert host.link("dev101")["address"] == MAC
     host.run("ip", "link", "del", DEVICE)
     host.run("ip", "link", "set", "dev101", "down")
@@ -235,8 +241,8 @@ def test_device_comes_home_under_another_name_if_its_own_is_taken(host: Host, co
 
 @FAILS
 @pytest.mark.parametrize("name", [DEVICE, "eth0"])
-def test_device_that_somebody_has_moved_home_by_hand(host: Host, container: Container, name: str) -> None:
-    """Or an ADD that was killed before it moved anything; or a DEL, half-way."""
+def test_device_that_was_returned_by_hand_is_restored(host: Host, container: Container, name: str) -> None:
+    """An ADD that was killed before the move, or a DEL that was killed half-way, leaves the same state."""
     plug(host)
     host.cni("ADD", conf(ipam=IPAM), container)
     container.run("ip", "link", "set", "eth0", "down")
@@ -247,7 +253,7 @@ def test_device_that_somebody_has_moved_home_by_hand(host: Host, container: Cont
     assert leased(host) == []
 
 
-def test_late_del_leaves_what_another_network_has_taken(host: Host, container: Container) -> None:
+def test_late_del_leaves_a_device_that_another_network_has_taken(host: Host, container: Container) -> None:
     plug(host, f"link set {DEVICE} down")
     host.cni("ADD", conf(), container)
     host.cni("DEL", conf(), container)
@@ -256,16 +262,16 @@ def test_late_del_leaves_what_another_network_has_taken(host: Host, container: C
     try:
         host.cni("DEL", conf(), container)
     except CniFailure:
-        pass  # the reference finds nothing, and takes that for a failure
+        pass  # the reference does not find the device, and fails
 
     assert container.link("eth1")["ifalias"] == DEVICE
 
 
 @pytest.mark.known_difference(
-    "ADD after a crash fails: the device is gone", here="ADD finds it in the dead container", right="cnihook"
+    "ADD fails after a crash: the device is gone", here="ADD finds it in the dead container", right="cnihook"
 )
 def test_add_of_a_container_that_ended_without_del(host: Host, container: Container) -> None:
-    """The first one's namespace is still there, and nobody uses it."""
+    """The first namespace still exists, and no process uses it."""
     plug(host)
     host.cni("ADD", conf(), container, CNI_CONTAINERID="same")
     host.attachments = []
@@ -277,7 +283,7 @@ def test_add_of_a_container_that_ended_without_del(host: Host, container: Contai
     assert container.links() == {"lo"}
 
 
-# Each gives back what the other took
+# Each implementation returns what the other took
 
 
 def other(host: Host, implementations: dict[str, cni.Implementation]) -> cni.Implementation:
@@ -286,13 +292,13 @@ def other(host: Host, implementations: dict[str, cni.Implementation]) -> cni.Imp
 
 
 @pytest.mark.parametrize("change", ["name eth0", "name eth7"])
-def test_device_that_the_other_implementation_took_comes_home(
+def test_device_that_the_other_implementation_took_returns_to_the_host(
     host: Host,
     container: Container,
     implementations: dict[str, cni.Implementation],
     change: str,
 ) -> None:
-    """An upgrade between ADD and DEL.  The reference knows the device by its name only."""
+    """An upgrade between ADD and DEL.  The reference finds the device by its name only."""
     plug(host, f"link set {DEVICE} down")
     attachment = cni.Attachment(conf(), container, "eth0", "host-device", {})
     result = cni.call(host, other(host, implementations), "ADD", attachment)
@@ -312,7 +318,7 @@ def test_device_that_the_other_implementation_took_comes_home(
 
 
 @NO_GC
-def test_gc_brings_home_what_is_not_on_the_list(host: Host) -> None:
+def test_gc_returns_devices_that_are_not_on_the_list(host: Host) -> None:
     kept, gone = host.container(), host.container()
     plug(host, "link add dev1 type veth peer name far1", "link set dev1 up")
     host.cni("ADD", conf("1.1.0"), gone)
