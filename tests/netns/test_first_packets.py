@@ -26,7 +26,7 @@ ROUTED = network(SUBNET, SUBNET6, isGateway=True)
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """Return the built-in plugins: the reference's lose first packets, more or fewer depending on the load."""
+    """Return the built-in plugins: the reference's lose first packets, how many depends on the load."""
     return implementations["builtin"]
 
 

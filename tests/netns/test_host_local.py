@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""host-local: which address an ADD leases, and when it is free again."""
+"""host-local: the address that an ADD leases, and when it is free again."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ def fill(host: Host, conf: Any, count: int) -> list[str]:
 
 
 def test_result_holds_address_gateway_and_routes(host: Host) -> None:
-    """All that an interface plugin needs, and no interface: that is the plugin's own part."""
+    """The result has all that an interface plugin needs.  That plugin adds the interface itself."""
     conf = network("10.9.0.0/24", routes=[{"dst": "0.0.0.0/0"}, {"dst": "192.0.2.0/24", "gw": "10.9.0.9"}])
 
     assert request(host, "ADD", conf) == {
@@ -66,14 +66,14 @@ def test_result_has_the_shape_of_its_version(host: Host, version: str, result: d
 
 
 @SPEC_1_1
-def test_routes_keep_what_1_1_added_to_them(host: Host) -> None:
+def test_routes_keep_the_keys_of_1_1(host: Host) -> None:
     route = {"dst": "192.0.2.0/24", "mtu": 1400, "advmss": 1360, "priority": 7, "table": 0, "scope": 0}
 
     assert request(host, "ADD", network("10.9.0.0/24", version="1.1.0", routes=[route]))["routes"] == [route]
 
 
 def test_addresses_are_leased_in_order(host: Host) -> None:
-    """The first one is the gateway's and is never leased."""
+    """The first address is the gateway's and is never leased."""
     assert fill(host, network("10.9.0.0/24"), 3) == ["10.9.0.2", "10.9.0.3", "10.9.0.4"]
 
 
@@ -94,8 +94,8 @@ def test_search_starts_again_at_the_beginning(host: Host) -> None:
     assert add(host, conf) == ["10.9.0.3"]
 
 
-def test_last_lease_alone_may_be_leased_again(host: Host) -> None:
-    """A range of one address serves one container after the other."""
+def test_only_address_of_a_range_may_be_leased_again_at_once(host: Host) -> None:
+    """One container after the other can use a range of one address."""
     conf = network("10.9.0.0/30")
 
     assert add(host, conf, "a") == ["10.9.0.2"]
@@ -103,7 +103,7 @@ def test_last_lease_alone_may_be_leased_again(host: Host) -> None:
     assert add(host, conf, "b") == ["10.9.0.2"]
 
 
-def test_exhausted_range_is_an_error_that_names_it(host: Host) -> None:
+def test_error_names_the_exhausted_range(host: Host) -> None:
     conf = network("10.9.0.0/30")
     add(host, conf, "a")
 
@@ -137,7 +137,7 @@ def test_gateway_may_be_outside_of_the_subnet(host: Host) -> None:
     assert result["ips"] == [{"address": "10.9.0.1/24", "gateway": "10.1.1.1"}]
 
 
-def test_network_address_is_leased_only_on_demand(host: Host) -> None:
+def test_network_address_is_leased_only_if_configured(host: Host) -> None:
     conf = network({"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.0"})
 
     assert fill(host, conf, 2) == ["10.9.0.0", "10.9.0.2"]
@@ -153,8 +153,8 @@ def test_ipv6_has_no_broadcast_address(host: Host) -> None:
     assert fill(host, conf, 2) == ["2001:db8::2", "2001:db8::3"]
 
 
-def test_one_range_after_the_other_in_a_set(host: Host) -> None:
-    """Together they are one pool, and the search goes round over all of them."""
+def test_ranges_of_a_set_are_used_one_after_the_other(host: Host) -> None:
+    """The ranges of a set are one pool, and the search goes round through all of them."""
     conf = network(["10.9.0.0/30", "10.9.1.0/30", "10.9.2.0/30"])
 
     assert fill(host, conf, 3) == ["10.9.0.2", "10.9.1.2", "10.9.2.2"]
@@ -183,7 +183,7 @@ def test_subnet_of_the_old_form_is_the_first_set(host: Host) -> None:
     ]
 
 
-def test_capability_ip_ranges_comes_before_all(host: Host) -> None:
+def test_capability_ip_ranges_comes_before_all_other_ranges(host: Host) -> None:
     conf = network("10.9.0.0/24", subnet="10.8.0.0/24")
     conf["runtimeConfig"] = {"ipRanges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "2001:db8::/64"}]]}
 
@@ -196,8 +196,8 @@ def test_capability_ip_ranges_alone_is_enough(host: Host) -> None:
     assert add(host, conf) == ["10.7.0.2"]
 
 
-def test_old_versions_take_one_address_per_family(host: Host) -> None:
-    """Their results have no place for a second one."""
+def test_old_versions_allow_one_address_per_family(host: Host) -> None:
+    """A result of these versions has no place for a second one."""
     assert add_ip46(host, network("10.9.0.0/24", "2001:db8::/64", version="0.2.0")) == [
         "10.9.0.2",
         "2001:db8::2",
@@ -223,28 +223,28 @@ REQUESTS: list[Any] = [
     pytest.param(
         {"runtimeConfig": {"ips": ["10.9.0.77"]}, "args": {"cni": {"ips": ["10.9.0.77"]}}},
         {},
-        id="two that say the same",
+        id="two with the same address",
     ),
 ]
 
 
 @pytest.mark.parametrize(("keys", "env"), REQUESTS)
 def test_requested_address_is_leased(host: Host, keys: dict[str, Any], env: dict[str, str]) -> None:
-    """With the prefix of its subnet, whatever the request says."""
+    """The address gets the prefix of its subnet, whatever the request says."""
     result = request(host, "ADD", network("10.9.0.0/24") | keys, **env)
 
     assert result["ips"] == [{"address": "10.9.0.77/24", "gateway": "10.9.0.1"}]
 
 
-def test_requests_find_their_sets(host: Host) -> None:
-    """One address of each set, in the order of the sets; a set without a request chooses itself."""
+def test_requested_addresses_come_from_their_sets(host: Host) -> None:
+    """One address of each set, in the order of the sets.  A set without a request chooses its own."""
     conf = network("10.9.0.0/24", "10.8.0.0/24", "2001:db8::/64")
     conf["runtimeConfig"] = {"ips": ["2001:db8::7", "10.9.0.7"]}
 
     assert add(host, conf) == ["10.9.0.7", "10.8.0.2", "2001:db8::7"]
 
 
-def test_requested_address_that_is_taken_is_refused(host: Host) -> None:
+def test_requested_address_in_use_is_refused(host: Host) -> None:
     conf = network("10.9.0.0/24") | {"runtimeConfig": {"ips": ["10.9.0.77"]}}
     add(host, conf, "a")
 
@@ -254,10 +254,10 @@ def test_requested_address_that_is_taken_is_refused(host: Host) -> None:
 
 @pytest.mark.known_difference(
     "the error of a refused address names neither its owner nor a free one",
-    here="it names both",
+    here="the error names both",
     right="either",
 )
-def test_refused_request_says_what_stands_against_it(host: Host) -> None:
+def test_error_of_a_refused_address_names_the_reason(host: Host) -> None:
     conf = network("10.9.0.0/24") | {"runtimeConfig": {"ips": ["10.9.0.77"]}}
     add(host, conf, "a")
 
@@ -275,7 +275,7 @@ def test_requested_gateway_is_refused(host: Host) -> None:
 
 
 def test_requested_address_outside_of_all_ranges_is_refused(host: Host) -> None:
-    """And what has been leased for the ranges is free again."""
+    """The addresses that were leased before the error are free again."""
     conf = network("10.9.0.0/24", "10.8.0.0/24") | {"runtimeConfig": {"ips": ["10.9.0.5", "192.0.2.1"]}}
 
     with pytest.raises(CniFailure, match="192.0.2.1"):
@@ -292,14 +292,14 @@ def test_requested_address_outside_of_all_ranges_is_refused(host: Host) -> None:
         ("IP", "IP"),
     ],
 )
-def test_arguments_that_cannot_be_understood_are_refused(host: Host, args: str, named: str) -> None:
+def test_invalid_cni_args_are_refused(host: Host, args: str, named: str) -> None:
     with pytest.raises(CniFailure, match=named):
         add(host, network("10.9.0.0/24"), CNI_ARGS=args)
     assert leased(host) == []
 
 
 def test_owner_gets_no_second_address_of_a_set(host: Host) -> None:
-    """A runtime that repeats an ADD without a DEL has lost track; two leases would be one too many."""
+    """A runtime that repeats ADD without DEL has lost its record.  Two leases would be one too many."""
     conf = network("10.9.0.0/24")
     add(host, conf, "c1", "eth0")
 
@@ -308,7 +308,7 @@ def test_owner_gets_no_second_address_of_a_set(host: Host) -> None:
     assert add(host, conf, "c1", "eth1") == ["10.9.0.3"]
 
 
-def test_failed_second_set_frees_the_first(host: Host) -> None:
+def test_failed_second_set_releases_the_first(host: Host) -> None:
     conf = network("10.9.0.0/24", "10.8.0.0/30")
     add(host, conf, "a")
 
@@ -322,7 +322,7 @@ def test_networks_do_not_see_each_other(host: Host) -> None:
     assert add(host, network("10.9.0.0/24", name="b")) == ["10.9.0.2"]
 
 
-def test_del_frees_all_addresses_of_this_interface_only(host: Host) -> None:
+def test_del_releases_all_addresses_of_this_interface_only(host: Host) -> None:
     conf = network("10.9.0.0/24", "2001:db8::/64")
     add(host, conf, "c1", "eth0")
     add(host, conf, "c1", "eth1")
@@ -333,7 +333,7 @@ def test_del_frees_all_addresses_of_this_interface_only(host: Host) -> None:
     assert leased(host) == ["10.9.0.3", "10.9.0.4", "2001:db8::3", "2001:db8::4"]
 
 
-def test_del_succeeds_twice_and_for_the_unknown(host: Host) -> None:
+def test_del_succeeds_twice_and_for_an_unknown_container(host: Host) -> None:
     conf = network("10.9.0.0/24")
     delete(host, conf, "never-seen")
     add(host, conf)
@@ -356,7 +356,7 @@ def test_del_needs_no_namespace(host: Host) -> None:
     here="releases the lease",
     right="SPEC.md, 2 DEL",
 )
-def test_del_frees_though_the_ranges_are_no_longer_valid(host: Host) -> None:
+def test_del_releases_the_address_if_the_ranges_became_invalid(host: Host) -> None:
     """The administrator may have edited the network while the container ran."""
     add(host, network("10.9.0.0/24"))
 
@@ -365,7 +365,7 @@ def test_del_frees_though_the_ranges_are_no_longer_valid(host: Host) -> None:
     assert leased(host) == []
 
 
-def test_del_frees_though_the_ranges_have_changed(host: Host) -> None:
+def test_del_releases_the_address_if_the_ranges_have_changed(host: Host) -> None:
     add(host, network("10.9.0.0/24", "10.8.0.0/24"))
 
     delete(host, network("10.7.0.0/24"))
@@ -373,7 +373,7 @@ def test_del_frees_though_the_ranges_have_changed(host: Host) -> None:
     assert leased(host) == []
 
 
-def test_check_finds_the_lease_or_fails(host: Host) -> None:
+def test_check_fails_without_a_lease(host: Host) -> None:
     conf = network("10.9.0.0/24")
     result = request(host, "ADD", conf)
     with_result = cni.with_previous_result(conf, result)
@@ -386,7 +386,7 @@ def test_check_finds_the_lease_or_fails(host: Host) -> None:
         request(host, "CHECK", with_result)
 
 
-def test_ten_at_once_get_ten_addresses(host: Host) -> None:
+def test_ten_adds_at_once_get_ten_addresses(host: Host) -> None:
     conf = network("10.9.0.0/24")
     assert host.implementation
     env = {"CNI_COMMAND": "ADD", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""host-local: what it refuses in its configuration, always by the name of what is wrong, and DNS."""
+"""host-local: the configurations that it refuses, with an error that names the wrong part; DNS; STATUS."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ WRONG: list[Any] = [
         "subnet",
         id="no subnet",
         marks=pytest.mark.known_difference(
-            "a missing subnet is the error `IP <nil> not v4 nor v6`",
+            "the error of a missing subnet is `IP <nil> not v4 nor v6`",
             here="the error names the key",
             right="either",
         ),
@@ -45,11 +45,11 @@ WRONG: list[Any] = [
         "10.9.0.8|10.9.0.9",
         id="end before start",
     ),
-    pytest.param({"ranges": [[range_(rangeStart="10.9.0.x")]]}, "10.9.0.x", id="start is no address"),
+    pytest.param({"ranges": [[range_(rangeStart="10.9.0.x")]]}, "10.9.0.x", id="start is not an address"),
     pytest.param(
         {"ranges": [[range_(rangeStart="2001:db8::1")]]}, "2001:db8::1", id="start of the other family"
     ),
-    pytest.param({"ranges": [[range_(gateway="10.9.0.256")]]}, "10.9.0.256", id="gateway is no address"),
+    pytest.param({"ranges": [[range_(gateway="10.9.0.256")]]}, "10.9.0.256", id="gateway is not an address"),
     pytest.param(
         {"ranges": [[range_(), {"subnet": "2001:db8::/64"}]]}, "famil", id="families mixed in a set"
     ),
@@ -59,12 +59,12 @@ WRONG: list[Any] = [
         {"subnet": "10.9.0.0/24", "ranges": [[range_()]]}, "overlap", id="overlap of old and new form"
     ),
     pytest.param(
-        {"subnet": "10.9.0.0/24", "routes": [{"dst": "10.1.0.0/99"}]}, "10.1.0.0/99", id="route to nowhere"
+        {"subnet": "10.9.0.0/24", "routes": [{"dst": "10.1.0.0/99"}]}, "10.1.0.0/99", id="route of 99 bits"
     ),
     pytest.param(
         {"subnet": "10.9.0.0/24", "routes": [{"dst": "0.0.0.0/0", "gw": "me"}]},
         "me",
-        id="route through nobody",
+        id="route by a gateway that is not an address",
     ),
     pytest.param(
         {"subnet": "10.9.0.0/24", "routes": {"dst": "0.0.0.0/0"}}, "routes", id="routes is an object"
@@ -77,7 +77,9 @@ WRONG: list[Any] = [
         "/dev/null",
         id="resolvConf is a device",
         marks=pytest.mark.known_difference(
-            "reads any file, also without end", here="regular files of a limited size", right="cnihook"
+            "reads any file, even one that has no end",
+            here="reads regular files of a limited size only",
+            right="cnihook",
         ),
     ),
 ]
@@ -105,22 +107,22 @@ def test_configuration_without_ipam_is_refused(host: Host) -> None:
 
 
 def test_ranges_of_one_subnet_may_lie_side_by_side(host: Host) -> None:
-    """Only what can be leased twice is an overlap."""
+    """Only ranges that share an address overlap."""
     low = range_(rangeStart="10.9.0.10", rangeEnd="10.9.0.19")
     high = range_(rangeStart="10.9.0.20", rangeEnd="10.9.0.29")
 
     assert add(host, network([low], [high])) == ["10.9.0.10", "10.9.0.20"]
 
 
-def test_capability_ip_ranges_is_held_to_the_same_rules(host: Host) -> None:
+def test_capability_ip_ranges_has_the_same_rules(host: Host) -> None:
     conf = network("10.9.0.0/24") | {"runtimeConfig": {"ipRanges": [[{"subnet": "10.7.0.1/24"}]]}}
 
     with pytest.raises(CniFailure, match="10.7.0.0"):
         add(host, conf)
 
 
-def test_keys_are_found_in_any_case_and_unknown_ones_ignored(host: Host) -> None:
-    """As they are by every plugin written in Go, and so in configurations that exist."""
+def test_keys_are_found_in_any_case_and_unknown_keys_ignored(host: Host) -> None:
+    """Every plugin in Go ignores the case of keys, so existing configurations may have any case."""
     conf = network() | {"Unknown": 1}
     conf["IPAM"] = conf.pop("ipam") | {"SubNet": "10.9.0.0/24", "rangestart": "10.9.0.5", "other": []}
 
@@ -161,7 +163,7 @@ sortlist 10.0.0.0
     }
 
 
-def test_nothing_is_read_from_the_hosts_own_resolv_conf(host: Host) -> None:
+def test_resolv_conf_of_the_host_is_not_read(host: Host) -> None:
     host.write("/run/resolv.conf", "nameserver 192.0.2.53\n")
     host.run("mount", "-n", "--bind", "/run/resolv.conf", "/etc/resolv.conf")
     host.leaves("file /run/resolv.conf", "mount /etc/resolv.conf")
@@ -170,13 +172,13 @@ def test_nothing_is_read_from_the_hosts_own_resolv_conf(host: Host) -> None:
 
 
 @SPEC_1_1
-def test_status_of_a_network_with_free_addresses_is_good(host: Host) -> None:
+def test_status_succeeds_with_free_addresses(host: Host) -> None:
     assert request(host, "STATUS", network("10.9.0.0/24", version="1.1.0")) is None
 
 
 @SPEC_1_1
-def test_status_of_exhausted_network_is_good_unless_asked(host: Host) -> None:
-    """CRI-O does its GC only once STATUS is good, so a range full of stale leases would never be emptied."""
+def test_status_of_exhausted_range_succeeds_by_default(host: Host) -> None:
+    """CRI-O runs GC only after a good STATUS, so a range full of stale leases would never be emptied."""
     sets = "10.9.0.0/24", "10.8.0.0/30"
     add(host, network(*sets, version="1.1.0"))
 
@@ -186,7 +188,7 @@ def test_status_of_exhausted_network_is_good_unless_asked(host: Host) -> None:
 
 @NO_STATUS
 @pytest.mark.parametrize("full", ["10.8.0.0/30", "fd08::/126"])
-def test_status_reports_exhausted_range_if_asked(host: Host, full: str) -> None:
+def test_status_reports_exhausted_range_if_configured(host: Host, full: str) -> None:
     """Code 50: no container can be attached; the attached ones keep their addresses."""
     conf = network("10.9.0.0/24", full, version="1.1.0", statusWhenFull=True)
     assert request(host, "STATUS", conf) is None
@@ -200,7 +202,9 @@ def test_status_reports_exhausted_range_if_asked(host: Host, full: str) -> None:
 
 
 @pytest.mark.known_difference(
-    "the error of a wrong address does not name its source", here="it names the source", right="either"
+    "the error of a wrong address does not name its source",
+    here="the error names the source",
+    right="either",
 )
 @pytest.mark.parametrize(
     ("keys", "args", "place"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""host-local: damaged state, full disks and files that are not leases, met by the executable."""
+"""host-local: damaged state, full disks and files that are not leases, given to the executable."""
 
 import json
 import os
@@ -31,7 +31,7 @@ KINDS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """cnihook's alone: the reference waits for ever at a FIFO."""
+    """Return cnihook's plugins only: the reference waits for ever at a FIFO."""
     return implementations["builtin"]
 
 
@@ -43,7 +43,7 @@ def folder(host: Host) -> Path:
 
 
 def run(host: Host, command: str, *before: str) -> subprocess.CompletedProcess[str]:
-    """One request to the executable, which `before` starts."""
+    """Send one request to the executable, which `before` starts."""
     variables = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
     assert host.implementation
     program = host.implementation.program("host-local")
@@ -57,7 +57,9 @@ def failing(call: str, what: str, path: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FIRST)
-def test_address_of_no_regular_file_is_skipped(host: Host, folder: Path, kind: str, name: str) -> None:
+def test_address_whose_file_is_not_regular_is_skipped(
+    host: Host, folder: Path, kind: str, name: str
+) -> None:
     KINDS[kind](folder / name)
     host.leaves(f"* {LEASES}/{name}*")
 
@@ -68,7 +70,7 @@ def test_address_of_no_regular_file_is_skipped(host: Host, folder: Path, kind: s
     assert os.path.lexists(folder / name)
 
 
-def test_requested_address_of_no_regular_file_is_named(host: Host, folder: Path) -> None:
+def test_error_names_a_requested_address_whose_file_is_not_regular(host: Host, folder: Path) -> None:
     (folder / FIRST[0]).mkdir()
     host.leaves(f"dir {LEASES}/{FIRST[0]}")
 
@@ -81,7 +83,7 @@ def test_requested_address_of_no_regular_file_is_named(host: Host, folder: Path)
 @pytest.mark.parametrize("name", FIRST)
 @pytest.mark.parametrize("call", ["openat", "read"])
 def test_lease_that_cannot_be_read_fails_del_and_stays(host: Host, name: str, call: str) -> None:
-    """The file may be the owner's, so its release is not known; the other lease is released."""
+    """The lease may be the owner's, so DEL cannot succeed.  The other lease is released."""
     add(host, CONF)
 
     answer = run(host, "DEL", *failing(call, "error=EIO", f"{LEASES}/{name}"))
@@ -93,10 +95,10 @@ def test_lease_that_cannot_be_read_fails_del_and_stays(host: Host, name: str, ca
     assert leased(host) == []
 
 
-def test_unreadable_lease_with_a_link_blocks_no_other_owner(host: Host) -> None:
+def test_unreadable_lease_with_a_link_does_not_block_other_owners(host: Host) -> None:
     add(host, CONF, "c2")
     add(host, CONF)
-    host.run("touch", LEASES)  # so that the index is made again
+    host.run("touch", LEASES)  # so that the index is rebuilt
 
     answer = run(host, "DEL", *failing("openat", "error=EIO", f"{LEASES}/{FIRST[0]}"))
 
@@ -104,8 +106,8 @@ def test_unreadable_lease_with_a_link_blocks_no_other_owner(host: Host) -> None:
     assert leased(host) == FIRST
 
 
-def test_unreadable_lease_without_a_link_fails_del_after_all_it_can_do(host: Host) -> None:
-    """The reference can have leased it to this owner."""
+def test_unreadable_lease_without_a_link_fails_del_at_its_end(host: Host) -> None:
+    """The reference may have leased it to this owner."""
     add(host, CONF)
     host.write(f"{LEASES}/10.9.0.9", "c1\r\neth0")
 
@@ -126,7 +128,7 @@ def test_folder_that_cannot_be_read_fails_del(host: Host) -> None:
 
 
 def test_lease_of_any_bytes_is_released_with_its_owner(host: Host, folder: Path) -> None:
-    """A crash can leave any bytes.  The owner's link says whose lease it was."""
+    """A crash can leave any bytes.  The link names the owner."""
     add(host, CONF)
     (folder / FIRST[0]).write_bytes(b"\271\377")
 
@@ -146,7 +148,7 @@ def test_killed_add_is_undone_by_del(host: Host, call: str, number: int) -> None
 
 
 @pytest.mark.parametrize("content", [b"\271\377", b"10.9.0.", *KINDS])
-def test_damaged_hint_is_no_obstacle(host: Host, folder: Path, content: Any) -> None:
+def test_damaged_hint_is_ignored(host: Host, folder: Path, content: Any) -> None:
     path = folder / "last_reserved_ip.0"
     if isinstance(content, str):
         KINDS[content](path)
@@ -158,7 +160,7 @@ def test_damaged_hint_is_no_obstacle(host: Host, folder: Path, content: Any) -> 
 
 
 @pytest.mark.parametrize("kind", ["folder", "loop"])
-def test_lock_of_another_kind_is_named(host: Host, folder: Path, kind: str) -> None:
+def test_error_names_a_lock_of_another_kind(host: Host, folder: Path, kind: str) -> None:
     KINDS[kind](folder / "lock")
     host.leaves(f"* {LEASES}/lock*")
 
@@ -167,7 +169,7 @@ def test_lock_of_another_kind_is_named(host: Host, folder: Path, kind: str) -> N
             request(host, command, CONF)
 
 
-def test_lock_that_is_a_fifo_is_a_lock(host: Host, folder: Path) -> None:
+def test_lock_may_be_a_fifo(host: Host, folder: Path) -> None:
     os.mkfifo(folder / "lock")
     host.leaves(f"* {LEASES}/lock*")
 
@@ -175,7 +177,7 @@ def test_lock_that_is_a_fifo_is_a_lock(host: Host, folder: Path) -> None:
     delete(host, CONF)
 
 
-def test_full_disk_leaves_no_half_lease(host: Host) -> None:
+def test_full_disk_leaves_no_partial_lease(host: Host) -> None:
     host.run("mkdir", "-p", LEASES)
     refused = 0
     for inodes in range(2, 12):

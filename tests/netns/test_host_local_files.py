@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""host-local: the files that it shares with every other host-local on the machine, to the byte."""
+"""host-local: the files that it shares with every other host-local on the machine, byte for byte."""
 
 import fcntl
 import json
@@ -33,7 +33,7 @@ def other(
 
 
 def test_lease_is_a_file_with_its_owner(host: Host) -> None:
-    """CR LF between the two, nothing behind them: the files are compared as a whole."""
+    """CR LF is between the two, and nothing is after them: the files are compared as a whole."""
     add(host, CONF, "c1", "eth0")
 
     assert host.read(f"{LEASES}/10.9.0.2") == "c1\r\neth0"
@@ -42,42 +42,42 @@ def test_lease_is_a_file_with_its_owner(host: Host) -> None:
 @pytest.mark.known_difference(
     "every user of the host can read leases", here="root only", right="cnihook", fixed_in="1.4.0"
 )
-def test_leases_are_for_the_administrator_to_read(host: Host) -> None:
+def test_only_root_can_read_leases(host: Host) -> None:
     add(host, CONF)
 
     assert mode(host, f"{LEASES}/10.9.0.2") == mode(host, f"{LEASES}/last_reserved_ip.0") == 0o600
 
 
 def test_ipv6_lease_has_the_shortest_name(host: Host) -> None:
-    """The name is the key: a second spelling would be a second lease of one address."""
+    """The name is the key: with a second spelling, one address would have two leases."""
     start = {"subnet": "2001:0db8:0:0:0:0:0:0/64", "rangeStart": "2001:DB8:0:0::00ab"}
     add(host, network(start))
 
     assert leased(host) == ["2001:db8::ab"]
 
 
-def test_last_address_of_each_set_is_remembered(host: Host) -> None:
+def test_last_address_of_each_set_is_stored(host: Host) -> None:
     add(host, network("10.9.0.0/24", "2001:db8::/64"))
 
     assert host.read(f"{LEASES}/last_reserved_ip.0") == "10.9.0.2"
     assert host.read(f"{LEASES}/last_reserved_ip.1") == "2001:db8::2"
 
 
-def test_folder_is_open_to_readers(host: Host) -> None:
+def test_every_user_can_list_the_folder(host: Host) -> None:
     add(host, CONF)
 
     assert mode(host, LEASES) == 0o755
 
 
-def test_nothing_else_is_at_the_top_of_the_folder(host: Host) -> None:
-    """Administrators and other programs list it, and take each name for an address."""
+def test_folder_has_no_other_visible_files(host: Host) -> None:
+    """Administrators and other programs list the folder, and take each name for an address."""
     add(host, CONF)
 
     visible = [name for name in host.listdir(LEASES) if not name.startswith(".")]
     assert visible == ["10.9.0.2", "last_reserved_ip.0", "lock"]
 
 
-def test_data_dir_moves_all_of_it(host: Host) -> None:
+def test_data_dir_moves_all_files(host: Host) -> None:
     add(host, network("10.9.0.0/24", dataDir="/run/leases"))
     host.leaves("dir /run/leases", "dir /run/leases/net1*", "file /run/leases/net1/l*")
 
@@ -85,7 +85,7 @@ def test_data_dir_moves_all_of_it(host: Host) -> None:
     assert not host.exists(LEASES)
 
 
-def test_space_around_the_container_id_is_not_kept(host: Host) -> None:
+def test_newline_at_the_end_of_a_lease_is_ignored(host: Host) -> None:
     host.write(f"{LEASES}/10.9.0.2", "c1\r\neth0\n")
 
     delete(host, CONF, "c1", "eth0")
@@ -100,22 +100,22 @@ def test_last_reserved_address_decides_where_the_search_starts(host: Host) -> No
 
 
 @pytest.mark.parametrize("content", ["", "nonsense", "192.0.2.7", "10.9.0.255"])
-def test_last_reserved_address_that_makes_no_sense_is_no_obstacle(host: Host, content: str) -> None:
-    """A crash, or an edited range."""
+def test_invalid_last_reserved_address_is_ignored(host: Host, content: str) -> None:
+    """A crash leaves one, or a change of the range."""
     host.write(f"{LEASES}/last_reserved_ip.0", content)
 
     assert add(host, CONF) == ["10.9.0.2"]
 
 
-def test_lease_of_someone_else_is_respected(host: Host) -> None:
+def test_lease_of_another_owner_is_respected(host: Host) -> None:
     host.write(f"{LEASES}/10.9.0.2", "another\r\neth0")
     host.leaves(f"file {LEASES}/10.9.0.2", *OWNERS)
 
     assert add(host, CONF) == ["10.9.0.3"]
 
 
-def test_lease_without_an_interface_is_freed_with_its_container(host: Host) -> None:
-    """So they were written before interfaces were part of them."""
+def test_lease_without_an_interface_is_released_with_its_container(host: Host) -> None:
+    """Older versions wrote leases without the interface."""
     host.write(f"{LEASES}/10.9.0.7", "c1")
 
     delete(host, CONF, "c1", "eth0")
@@ -132,15 +132,17 @@ def test_lease_without_an_interface_counts_for_check(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "an empty lease, left by a crash, is taken for ever (plugins#498)", here="free", right="cnihook"
+    "an empty lease, left by a crash, is never released (plugins#498)",
+    here="its address is free",
+    right="cnihook",
 )
-def test_empty_lease_is_nobodys(host: Host) -> None:
+def test_address_of_an_empty_lease_is_free(host: Host) -> None:
     host.write(f"{LEASES}/10.9.0.2", "")
 
     assert add(host, CONF) == ["10.9.0.2"]
 
 
-def test_files_that_are_no_leases_are_left_alone(host: Host) -> None:
+def test_files_that_are_not_leases_stay(host: Host) -> None:
     host.write(f"{LEASES}/README", "c2")
     host.write(f"{LEASES}/10.9.0.2.bak", "c2\r\neth0x")
     host.leaves(f"file {LEASES}/README", f"file {LEASES}/10.9.0.2.bak")
@@ -150,7 +152,7 @@ def test_files_that_are_no_leases_are_left_alone(host: Host) -> None:
 
 
 def test_lock_is_held_by_flock(host: Host) -> None:
-    """All who use the folder wait for it, and a lock of fcntl(2) would be none to them."""
+    """Every program that uses the folder waits for flock(2).  A lock of fcntl(2) would not stop it."""
     add(host, CONF, "first")
     assert host.implementation
     env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/x", "CNI_IFNAME": "eth0"}
@@ -177,7 +179,7 @@ def wait_for(host: Host, path: str, seconds: float) -> None:
         time.sleep(0.01)
 
 
-def test_killed_while_it_waits_leaves_nothing_locked(host: Host) -> None:
+def test_add_killed_while_it_waits_leaves_nothing_locked(host: Host) -> None:
     add(host, CONF, "first")
     assert host.implementation
     env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/x", "CNI_IFNAME": "eth0"}
@@ -195,8 +197,8 @@ def test_killed_while_it_waits_leaves_nothing_locked(host: Host) -> None:
     assert add(host, CONF) == ["10.9.0.3"]
 
 
-def test_each_frees_what_the_other_leased(host: Host, other: cni.Implementation) -> None:
-    """A machine that changes from one to the other keeps its containers."""
+def test_each_implementation_releases_leases_of_the_other(host: Host, other: cni.Implementation) -> None:
+    """A machine that changes from one implementation to the other keeps its containers."""
     conf = network("10.9.0.0/24", "2001:db8::/64")
     add(host, conf, "c1")
     mine, host.implementation = host.implementation, other
@@ -211,7 +213,9 @@ def test_each_frees_what_the_other_leased(host: Host, other: cni.Implementation)
     assert add(host, conf, "c3") == ["10.9.0.4", "2001:db8::4"]
 
 
-def test_owner_of_the_others_lease_gets_no_second_one(host: Host, other: cni.Implementation) -> None:
+def test_owner_of_a_lease_of_the_other_implementation_gets_no_second(
+    host: Host, other: cni.Implementation
+) -> None:
     add(host, CONF, "c1")
     mine, host.implementation = host.implementation, other
 
@@ -220,7 +224,7 @@ def test_owner_of_the_others_lease_gets_no_second_one(host: Host, other: cni.Imp
     host.implementation = mine
 
 
-def test_check_finds_what_the_other_leased(host: Host, other: cni.Implementation) -> None:
+def test_check_finds_leases_of_the_other_implementation(host: Host, other: cni.Implementation) -> None:
     result = request(host, "ADD", CONF)
     mine, host.implementation = host.implementation, other
 
@@ -236,7 +240,7 @@ def valid(*attachments: tuple[str, str]) -> Any:
 
 
 @NO_GC
-def test_gc_frees_all_but_what_is_valid(host: Host) -> None:
+def test_gc_releases_all_but_valid_leases(host: Host) -> None:
     for owner, ifname in (("c1", "eth0"), ("c1", "eth1"), ("c2", "eth0")):
         add(host, CONF_1_1, owner, ifname)
 
@@ -249,7 +253,7 @@ def test_gc_frees_all_but_what_is_valid(host: Host) -> None:
 @NO_GC
 @pytest.mark.parametrize("listed", [[], None], ids=["empty", "null"])
 @pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
-def test_gc_with_an_empty_list_frees_all_of_this_network(host: Host, key: str, listed: Any) -> None:
+def test_gc_with_an_empty_list_releases_all_of_this_network(host: Host, key: str, listed: Any) -> None:
     """Go's libcni writes null for a slice that is nil."""
     add(host, CONF_1_1)
     add(host, CONF_1_1 | {"name": "another"})
@@ -261,8 +265,8 @@ def test_gc_with_an_empty_list_frees_all_of_this_network(host: Host, key: str, l
 
 
 @SPEC_1_1
-def test_gc_without_a_list_frees_nothing(host: Host) -> None:
-    """Nobody has said what is valid; to free everything would hand out addresses that are in use."""
+def test_gc_without_a_list_releases_nothing(host: Host) -> None:
+    """The caller has not said what is valid.  Addresses in use must not become free."""
     add(host, CONF_1_1)
 
     request(host, "GC", CONF_1_1)
@@ -291,7 +295,7 @@ def test_gc_keeps_a_lease_without_interface_while_its_container_is_valid(host: H
 
 
 @SPEC_1_1
-def test_gc_leaves_files_that_are_no_leases(host: Host) -> None:
+def test_gc_leaves_files_that_are_not_leases(host: Host) -> None:
     host.write(f"{LEASES}/README", "c2")
     host.leaves(f"file {LEASES}/README")
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every container's start pays for: the modules that the hot path imports, and no process besides.
+"""The cost of every container's start: the modules that the hot path imports.  It starts no process.
 
-Counted, not timed: a busy machine changes no count.  The clock belongs in scripts/bench.
+The tests count instead of measuring time: a busy machine changes no count.  scripts/bench measures time.
 """
 
 import json
@@ -22,9 +22,9 @@ from tests.support.oci import LOOPBACK, MYNET, NET_D
 PYTHON = "/usr/bin/python3"
 SCRIPTS = cni.CHECKOUT / "scripts"
 
-# Each of these is under 0.5 ms.  What the list keeps out, in ms on CPython 3.11: dataclasses 13.7, logging
+# Each of these takes less than 0.5 ms.  The list keeps out, in ms on CPython 3.11: dataclasses 13.7, logging
 # 11.2, subprocess 9.7, argparse 8, typing 7.6, socket 7.4, json 7.1, re 4.1, signal 3.6, ipaddress 2.9, enum
-# 2.6, ctypes 2.3.  _ast is an exception, for the process that keeps compiled code for all later ones.
+# 2.6, ctypes 2.3.  _ast is an exception: one process needs it to store the code for all later ones.
 CHEAP = {
     *(
         "_ast",
@@ -42,8 +42,8 @@ CHEAP = {
     "_sha2" if sys.version_info >= (3, 12) else "_sha512",
 }
 
-# Run in front of a launcher: notes each module that was not there yet, whoever asks for it and however.
-# Nothing does without os; of its 2 ms most goes to what it imports itself.
+# Runs in front of a launcher: logs each module that is not loaded yet, for any kind of import.
+# os is loaded, because every program needs it; most of its 2 ms are for the modules that os imports.
 WATCH = """\
 import os, sys
 log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -61,7 +61,7 @@ exec(code, {"__name__": "__main__", "__file__": sys.argv[0]})
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """Only ours: the reference is not written in Python."""
+    """Return the built-in plugins only: the reference is not written in Python."""
     return implementations["builtin"]
 
 
@@ -72,7 +72,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sandbox(host: Host) -> Container:
-    """A container of a runtime, and two networks for it."""
+    """Return a container of a runtime; write two networks for it."""
     host.write(f"{NET_D}/10-mynet.conf", MYNET)
     host.write(f"{NET_D}/99-loopback.conf", LOOPBACK)
     host.leaves(f"file {NET_D}/*")
@@ -102,7 +102,7 @@ def state(sandbox: Container, tmp_path: Path) -> str:
 def imports(
     where: Namespace, log: Path, program: Path | str, *arguments: str, **options: str | dict[str, str]
 ) -> set[str]:
-    """The modules, other than our own, that a Python program imports."""
+    """Return the modules that a Python program imports, without those of cnihook."""
     where.run(PYTHON, "-ISc", WATCH, str(log), str(program), *arguments, **options)  # type: ignore[arg-type]
     seen = set(log.read_text().split())
     log.unlink()
@@ -118,12 +118,12 @@ def expect_cheap(modules: set[str]) -> None:
 def cost(module: str) -> float:
     command = [PYTHON, "-IS", "-X", "importtime", "-c", f"import {module}"]
     report = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
-    found = re.search(r"\|\s+(\d+) \|", report[-1]) if report else None
-    return int(found[1]) / 1000 if found else 0
+    match = re.search(r"\|\s+(\d+) \|", report[-1]) if report else None
+    return int(match[1]) / 1000 if match else 0
 
 
 def starts(where: Namespace, log: Path, *argv: str, **options: str | dict[str, str]) -> list[str]:
-    """The processes that a program starts, by the system calls that do it."""
+    """Return the system calls with which a program starts processes."""
     calls = "fork,vfork,clone,clone3,execve,execveat"
     where.run("strace", "-fqq", f"--trace={calls}", f"--output={log}", *argv, **options)  # type: ignore[arg-type]
     own, *others = log.read_text().splitlines()
@@ -131,8 +131,8 @@ def starts(where: Namespace, log: Path, *argv: str, **options: str | dict[str, s
     return others
 
 
-def test_watch_sees_what_is_imported(host: Host, log: Path, tmp_path: Path) -> None:
-    """In a function, through importlib, from a package, in C: the test of the tests below."""
+def test_watch_logs_every_import(host: Host, log: Path, tmp_path: Path) -> None:
+    """This tests the tests below: imports in a function, by importlib, from a package, in C."""
     program = tmp_path / "program.py"
     program.write_text(
         f"import sys; sys.path.insert(0, {str(cni.CHECKOUT)!r}); import cnihook\n"
@@ -140,19 +140,19 @@ def test_watch_sees_what_is_imported(host: Host, log: Path, tmp_path: Path) -> N
         "later(); import importlib; importlib.import_module('email.errors'); import os\n"
     )
 
-    found = imports(host, log, program)
-    assert {"_json", "importlib", "email", "email.errors"} <= found and "os" not in found
+    modules = imports(host, log, program)
+    assert {"_json", "importlib", "email", "email.errors"} <= modules and "os" not in modules
 
 
-def test_create_runtime_imports_only_what_is_cheap(host: Host, log: Path, state: str) -> None:
-    found = imports(host, log, SCRIPTS / "cnihook", "createRuntime", input=state)
+def test_create_runtime_has_cheap_imports_only(host: Host, log: Path, state: str) -> None:
+    modules = imports(host, log, SCRIPTS / "cnihook", "createRuntime", input=state)
     host.run(PYTHON, "-IS", str(SCRIPTS / "cnihook"), "poststop", input=state)
 
-    expect_cheap(found)
+    expect_cheap(modules)
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
-def test_poststop_imports_only_what_is_cheap(
+def test_poststop_has_cheap_imports_only(
     host: Host, log: Path, sandbox: Container, state: str, alive: bool
 ) -> None:
     host.run(PYTHON, "-IS", str(SCRIPTS / "cnihook"), "createRuntime", input=state)
@@ -163,7 +163,7 @@ def test_poststop_imports_only_what_is_cheap(
 
 
 def test_bounds_on_annotations_are_cheap(host: Host, log: Path, state: str) -> None:
-    """The file is opened once, by a container that has annotations; no process is started for it."""
+    """A container with annotations opens the file once, and no process is started for it."""
     host.write("/etc/cnihook/config.json", '{"annotations": {"allow": ["networks"], "ports": "1024-65535"}}')
     asking = json.dumps(json.loads(state) | {"annotations": {"cnihook.networks": "mynet"}})
     hook = (PYTHON, "-IS", str(SCRIPTS / "cnihook"))
@@ -187,8 +187,8 @@ def test_hook_starts_no_process(host: Host, log: Path, state: str) -> None:
     assert starts(host, log, *hook, "poststop", input=state) == []
 
 
-def test_hook_has_its_modules_from_one_file(host: Host, log: Path, state: str) -> None:
-    """All but those that come before it, the package itself among them."""
+def test_hook_loads_its_modules_from_one_file(host: Host, log: Path, state: str) -> None:
+    """Except for the modules that run before the file is opened, such as the package itself."""
     hook = (PYTHON, "-IS", str(SCRIPTS / "cnihook"))
     for _time in range(2):
         opened = []
@@ -207,8 +207,8 @@ def test_hook_has_its_modules_from_one_file(host: Host, log: Path, state: str) -
 NAMES = ("--dns", "192.0.2.1", "--add-host", "up:host-gateway", "--hostname", "web", "--network-alias", "db")
 
 
-def test_names_take_no_process_and_only_what_is_cheap(host: Host, log: Path, state: str) -> None:
-    """Of a container that is told of others, and of a command."""
+def test_names_need_no_process_and_cheap_imports_only(host: Host, log: Path, state: str) -> None:
+    """Both for a container that shares a network with another, and for a command."""
     hook = str(SCRIPTS / "cnihook")
     host.run(PYTHON, "-IS", hook, "createRuntime", *NAMES, input=state)
     other = json.dumps(json.loads(state) | {"id": "c2", "pid": host.container(process=True).pid})
@@ -221,7 +221,7 @@ def test_names_take_no_process_and_only_what_is_cheap(host: Host, log: Path, sta
     host.run(PYTHON, "-IS", hook, "poststop", input=state)
 
 
-def test_priv_net_run_imports_only_what_is_cheap(host: Host, log: Path, sandbox: Container) -> None:
+def test_priv_net_run_has_cheap_imports_only(host: Host, log: Path, sandbox: Container) -> None:
     expect_cheap(imports(host, log, SCRIPTS / "priv-net-run", "true"))
 
 
@@ -254,14 +254,14 @@ def plugin(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def conf(host: Host, container: Container, plugin: str) -> str:
-    """What the plugin gets on its stdin; all that it needs is there."""
+    """Return the stdin for the plugin, after setting up all that the plugin needs."""
     if plugin in PLUGINS:
         conf = CONF | {"type": plugin} | PLUGINS[plugin]
         if "master" in conf:
             host.outside()
         if "device" in conf:
             host.run(*"ip link add dev0 type veth peer name ved0".split())
-            host.run("ip", "link", "set", "ved0", "up")  # or the plugin waits for its carrier
+            host.run("ip", "link", "set", "ved0", "up")  # else the plugin waits for a carrier
             host.save_state()
         return json.dumps(conf)
     before = CONF | {"type": "bridge", "isGateway": True}
@@ -279,19 +279,19 @@ def requests(host: Host, container: Container) -> Iterator[dict[str, str]]:
             "CNI_CONTAINERID": "c1",
             "CNI_NETNS": container.path,
             "CNI_IFNAME": "eth0",
-            "CNI_PATH": "/nowhere",  # so that the IPAM plugin is the one that is built in
+            "CNI_PATH": "/nowhere",  # so that the built-in IPAM plugin is used
         }
 
 
-def test_plugin_imports_only_what_is_cheap(
+def test_plugin_has_cheap_imports_only(
     host: Host, container: Container, implementation: cni.Implementation, log: Path, plugin: str, conf: str
 ) -> None:
-    found = [
+    modules = [
         imports(host, log, implementation.program(plugin), input=conf, env=env)
         for env in requests(host, container)
     ]
 
-    expect_cheap(set.union(*found))
+    expect_cheap(set.union(*modules))
 
 
 def test_plugin_starts_no_process(
@@ -301,8 +301,8 @@ def test_plugin_starts_no_process(
         assert starts(host, log, implementation.program(plugin), input=conf, env=env) == []
 
 
-def test_all_that_is_allowed_is_there() -> None:
-    """A name that this Python does not have would allow nothing, and hide a slip of the pen."""
+def test_every_cheap_module_exists() -> None:
+    """A name that this Python does not have would hide a spelling mistake."""
     for module in CHEAP:
         __import__(module)
     assert sys.version_info >= (3, 11)
@@ -312,10 +312,10 @@ STAND_IN = "#!/bin/sh\nexit 0\n"
 
 
 @pytest.mark.parametrize("asks", [True, False], ids=["asks", "does not ask"])
-def test_cni_runc_imports_only_what_is_cheap_and_starts_no_process(
+def test_cni_runc_has_cheap_imports_only_and_starts_no_process(
     host: Host, log: Path, tmp_path: Path, asks: bool
 ) -> None:
-    """As an engine's default runtime it is at every container's start, and at every other call as well."""
+    """An engine's default runtime runs at every container's start, and at every other call as well."""
     config = {"linux": {"namespaces": [{"type": "network"}]}, "process": {"env": ["CNIHOOK_WANTS=x.y"]}}
     config |= {"annotations": {"cnihook.networks": "mynet"}} if asks else {}
     (tmp_path / "config.json").write_text(json.dumps(config))

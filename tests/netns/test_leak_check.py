@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The leak check of all these tests is worth as much as what it can see."""
+"""The leak check after each test finds every kind of leftover."""
 
 import pytest
 
@@ -51,11 +51,11 @@ rule 99 from 10.9.0.0/24 table 100
 
 @pytest.fixture
 def implementation() -> None:
-    """No plugin is run."""
+    """No plugin runs."""
 
 
 def test_every_kind_of_leftover_is_seen(host: Host) -> None:
-    """Of the host, and of a container; files and processes besides."""
+    """Leftovers of the host and of a container, and files and processes."""
     container = host.container()
     host.leaves("*")
     host.run("ip", "-batch", "-", input=MAKE)

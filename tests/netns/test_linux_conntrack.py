@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.conntrack and what else portmap asks of the kernel, beside `conntrack`, pyroute2, `ip` and `ss`."""
+"""linux.conntrack and portmap's other queries, compared with `conntrack`, pyroute2, `ip` and `ss`."""
 
 import re
 import socket
@@ -31,7 +31,7 @@ def implementation() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The socket belongs to the namespace that it was made in."""
+    """Use a new socket, because a socket belongs to the namespace that it was made in."""
     monkeypatch.setattr(conntrack, "_socket", None)
     yield
     if conntrack._socket:
@@ -40,10 +40,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def peer(host: Host) -> Container:
-    """On the other end of a link; the host keeps track of what passes."""
-    made = host.container()
+    """Return a container at the other end of a link.  The host tracks the connections on it."""
+    container = host.container()
     host.run("ip", *"link add v1 type veth peer name eth0 netns c1".split())
-    for where, link, index in ((host, "v1", 0), (made, "eth0", 1)):
+    for where, link, index in ((host, "v1", 0), (container, "eth0", 1)):
         for own in ADDRESSES.values():
             where.run(
                 "ip",
@@ -61,20 +61,20 @@ def peer(host: Host) -> Container:
         " add rule inet t c ct state new",
     )
     host.save_state()
-    return made
+    return container
 
 
 def begin(host: Host, version: int, port: int, kind: int = socket.SOCK_DGRAM) -> None:
-    with host.socket(kind, socket.AF_INET if version == 4 else socket.AF_INET6) as ours:
-        ours.setblocking(False)
+    with host.socket(kind, socket.AF_INET if version == 4 else socket.AF_INET6) as client:
+        client.setblocking(False)
         if kind == socket.SOCK_DGRAM:
-            ours.sendto(b"ping", (ADDRESSES[version][1], port))
+            client.sendto(b"ping", (ADDRESSES[version][1], port))
         else:
-            ours.connect_ex((ADDRESSES[version][1], port))
+            client.connect_ex((ADDRESSES[version][1], port))
 
 
 def listed(host: Host, version: int) -> list[tuple[str, int]]:
-    """Protocol and port of every flow, as the program of that name has them."""
+    """Return protocol and port of every flow, as the program conntrack lists them."""
     shown = host.run("conntrack", "-L", "-f", f"ipv{version}").stdout
     return sorted(
         (line.split()[0], int(re.findall("dport=([0-9]+)", line)[0])) for line in shown.splitlines()
@@ -86,7 +86,7 @@ def listed(host: Host, version: int) -> list[tuple[str, int]]:
 def test_flows_of_udp_are_found_by_their_ports_and_deleted(
     host: Host, peer: Container, version: int
 ) -> None:
-    """And no others: of the other IP version, of TCP, to other ports."""
+    """Flows of the other IP version, of TCP and to other ports stay."""
     for port in (53, 54, 55):
         for each in (4, 6):
             begin(host, each, port)
@@ -96,25 +96,25 @@ def test_flows_of_udp_are_found_by_their_ports_and_deleted(
         begin(host, version, 53, socket.SOCK_STREAM)
     other = listed(host, 10 - version)
 
-    (found,) = host.inside(lambda: conntrack.flows(version, {53}))
-    assert (found.version, str(found.destination), found.port) == (version, ADDRESSES[version][1], 53)
-    assert (str(found.answerer), found.answerer_port) == (ADDRESSES[version][1], 53)
+    (first,) = host.inside(lambda: conntrack.flows(version, {53}))
+    assert (first.version, str(first.destination), first.port) == (version, ADDRESSES[version][1], 53)
+    assert (str(first.answerer), first.answerer_port) == (ADDRESSES[version][1], 53)
     several = host.inside(lambda: conntrack.flows(version, {54, 55, 99}))
     assert sorted(flow.port for flow in several) == [54, 55]
 
-    for flow in (found, several[0], several[0]):  # twice: it may go by itself meanwhile
+    for flow in (first, several[0], several[0]):  # twice: a flow may end by itself in between
         host.inside(lambda flow=flow: conntrack.delete(flow))  # type: ignore[misc]
     assert listed(host, version) == [("tcp", 53), ("udp", several[1].port)]
     assert listed(host, 10 - version) == other
 
 
 def test_messages_are_those_of_ctnetlink(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As pyroute2 reads them, which others wrote from the same headers."""
+    """pyroute2 reads them; its authors used the same headers."""
     caught: list[tuple[int, int, bytes]] = []
 
     class Caught:
         def request(self, kind: int, flags: int, body: bytes, what: str) -> list[bytes]:
-            assert what, "an error must be able to say what was asked"
+            assert what, "an error names the request"
             caught.append((kind, flags, body))
             return []
 
@@ -144,7 +144,7 @@ def read(request: tuple[int, int, bytes]) -> Any:
     return message
 
 
-def test_questions_for_listeners_are_those_of_sock_diag(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_for_listeners_are_those_of_sock_diag(monkeypatch: pytest.MonkeyPatch) -> None:
     caught: list[tuple[int, int, bytes]] = []
 
     class Caught:
@@ -162,23 +162,23 @@ def test_questions_for_listeners_are_those_of_sock_diag(monkeypatch: pytest.Monk
     listeners("tcp", {7000})
     listeners("udp", set(range(7000, 7100)))
 
-    found = []
+    requests = []
     for kind, flags, body in caught:
         message = inet_diag_req(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
         message.decode()
         keys = ("sdiag_family", "sdiag_protocol", "idiag_states", "idiag_sport", "idiag_dport")
-        found.append((kind, flags, *(message[key] for key in keys)))
-    assert found == [
+        requests.append((kind, flags, *(message[key] for key in keys)))
+    assert requests == [
         *((20, DUMP, family, 6, 1 << 10, 7000, 0) for family in (socket.AF_INET, socket.AF_INET6)),
         *((20, DUMP, family, 17, 1 << 7, 0, 0) for family in (socket.AF_INET, socket.AF_INET6)),
     ]
 
 
-# Where a packet would go
+# The link that a packet would take
 
 
 def test_link_towards_an_address(host: Host, peer: Container) -> None:
-    """None where there is no way, and none out of this host."""
+    """There is no link if there is no route, and none for an address of this host."""
 
     def name(address: str) -> str | None:
         def ask() -> str | None:
@@ -197,59 +197,59 @@ def test_link_towards_an_address(host: Host, peer: Container) -> None:
     host.run("ip", "route", "del", "blackhole", "192.0.2.0/24")
 
 
-# Who listens
+# Listening sockets
 
 
 def test_listeners_are_found_by_their_ports(host: Host) -> None:
-    """And neither who talks, nor who listens elsewhere, nor who has but bound a port."""
-    wanted = {7000, 7001, 7002, 7003, 7004}
+    """Connected sockets, those that listen on other ports, and those that are only bound are not found."""
+    ports = {7000, 7001, 7002, 7003, 7004}
     with ExitStack() as stack:
 
-        def made(kind: int, family: int, own: str, port: int) -> socket.socket:
+        def bound_socket(kind: int, family: int, own: str, port: int) -> socket.socket:
             one = stack.enter_context(host.socket(kind, family))
             one.bind((own, port))
             return one
 
         tcp, udp, v4, v6 = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.AF_INET, socket.AF_INET6
         for family, own, port in ((v4, "127.0.0.1", 7000), (v6, "::", 7001), (v6, "::ffff:127.0.0.1", 7002)):
-            made(tcp, family, own, port).listen()
-            made(udp, family, own, port)
-        made(tcp, v4, "", 7005).listen()
-        made(tcp, v4, "", 7003)
-        talks = made(tcp, v4, "127.0.0.1", 7004)
+            bound_socket(tcp, family, own, port).listen()
+            bound_socket(udp, family, own, port)
+        bound_socket(tcp, v4, "", 7005).listen()
+        bound_socket(tcp, v4, "", 7003)
+        talks = bound_socket(tcp, v4, "127.0.0.1", 7004)
         talks.connect(("127.0.0.1", 7005))
-        made(udp, v4, "127.0.0.1", 7004).connect(("127.0.0.1", 7000))
+        bound_socket(udp, v4, "127.0.0.1", 7004).connect(("127.0.0.1", 7000))
 
-        # /proc/net is that of the namespace of the thread that looks.
+        # /proc/net shows the namespace of the thread that reads it.
         for protocol in ("tcp", "udp"):
-            found = host.run(
-                *("/usr/bin/python3", "-IS", "-c", PROGRAM, protocol, *map(str, sorted(wanted)))
+            output = host.run(
+                *("/usr/bin/python3", "-IS", "-c", PROGRAM, protocol, *map(str, sorted(ports)))
             ).stdout
-            assert found == "127.0.0.1 7000\n127.0.0.1 7002\n:: 7001\n", protocol
+            assert output == "127.0.0.1 7000\n127.0.0.1 7002\n:: 7001\n", protocol
 
 
 PROGRAM = f"""\
 import sys
 sys.path.insert(0, {str(CHECKOUT)!r})
 from cnihook.linux.listeners import listeners
-found = listeners(sys.argv[1], set(map(int, sys.argv[2:])))
-for line in sorted(f"{{one.address}} {{one.port}}" for one in found):
+listening = listeners(sys.argv[1], set(map(int, sys.argv[2:])))
+for line in sorted(f"{{one.address}} {{one.port}}" for one in listening):
     print(line)
 """
 
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_flows_of_an_address_are_found(host: Host, peer: Container, version: int) -> None:
-    """Those that it opened, and those that it answers; none of others, which the host keeps as well."""
+    """Flows that the address opened and flows that it answers, and no others that the host keeps."""
     for each in (4, 6):
         begin(host, each, 53)
     own, answers = (Address.parse(text) for text in ADDRESSES[version])
 
-    found = [
+    results = [
         host.inside(lambda: conntrack.of(frozenset({own}))),
         host.inside(lambda: conntrack.of(frozenset({answers}))),
     ]
-    for flows in found:
+    for flows in results:
         assert {flow.port for flow in flows} >= {53}
         assert {flow.version for flow in flows} == {version}
     assert not host.inside(lambda: conntrack.of(frozenset({Address.parse("192.0.2.99")})))
@@ -257,7 +257,7 @@ def test_flows_of_an_address_are_found(host: Host, peer: Container, version: int
 
 @pytest.mark.needs("conntrack")
 def test_kernel_deletes_the_flows_of_an_address_and_no_others(host: Host, peer: Container) -> None:
-    """All others would be gone if it did not take the filter for what it is."""
+    """All others would be deleted, too, if the kernel did not understand the filter."""
     for port in (53, 54):
         for version in (4, 6):
             begin(host, version, port)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.dbus: method calls, to the bus itself, the one service that every bus has."""
+"""linux.dbus: method calls to the bus itself, the one service that every bus has."""
 
 from collections.abc import Iterator
 
@@ -36,12 +36,12 @@ def bus(host: Host, address: str) -> Iterator[Bus]:
 
 def test_answers_are_booleans_and_strings(bus: Bus) -> None:
     assert bus.call(DBUS, PATH, DBUS, "NameHasOwner", DBUS) is True
-    assert bus.call(DBUS, PATH, DBUS, "NameHasOwner", "org.example.Nobody") is False
+    assert bus.call(DBUS, PATH, DBUS, "NameHasOwner", "org.example.Missing") is False
     assert bus.call(DBUS, PATH, DBUS, "GetNameOwner", DBUS) == DBUS
 
 
 def test_strings_of_any_length(bus: Bus) -> None:
-    """All of them begin at a multiple of four, and the header ends at one of eight."""
+    """Every string begins at a multiple of four bytes, and the header ends at a multiple of eight."""
     for length in range(1, 18):
         name = "org.example." + "x" * length
         with pytest.raises(NoService, match=name):
@@ -51,20 +51,20 @@ def test_strings_of_any_length(bus: Bus) -> None:
     assert bus.call(DBUS, PATH, DBUS, "NameHasOwner", DBUS) is True
 
 
-def test_nobody_by_that_name(bus: Bus) -> None:
-    """Nor is a service started for it."""
-    with pytest.raises(NoService, match="org.example.Nobody"):
-        bus.call("org.example.Nobody", "/", "org.example.Nobody", "Do", "it")
+def test_name_without_an_owner_is_an_error(bus: Bus) -> None:
+    """No service is started for it."""
+    with pytest.raises(NoService, match="org.example.Missing"):
+        bus.call("org.example.Missing", "/", "org.example.Missing", "Do", "it")
 
 
-def test_no_bus(host: Host, address: str) -> None:
+def test_missing_bus_is_an_error(host: Host, address: str) -> None:
     with pytest.raises(NoService, match="No such file or directory") as none:
         Bus()
     assert address in str(none.value)
 
 
 @pytest.mark.parametrize("wrong", ["tcp:host=localhost,port=1", "unix:", "nonsense"])
-def test_no_address_of_a_bus(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_address_is_an_error(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", wrong)
 
     with pytest.raises(NoService, match="no unix socket"):

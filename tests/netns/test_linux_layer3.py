@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.layer3 in a namespace of its own: what a link loses on its way out and back, pyroute2 sees again."""
+"""linux.layer3: the addresses and routes that a link loses by a move are restored, as pyroute2 shows."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def implementation() -> None:
 
 
 def witness(host: Host) -> tuple[set[Any], set[Any]]:
-    """The addresses and routes that pyroute2 sees, without what counts seconds."""
+    """Return the addresses and routes that pyroute2 sees, without what counts seconds."""
 
     def ask() -> tuple[set[Any], set[Any]]:
         with IPRoute() as ip:
@@ -44,7 +44,7 @@ def witness(host: Host) -> tuple[set[Any], set[Any]]:
             routes = set()
             for route in ip.get_routes():
                 if (route["family"], route.get_attr("RTA_TABLE")) == (10, 255):
-                    continue  # the kernel's own, which come once an address is known to be unique
+                    continue  # the kernel's own, which appear when an address is known to be unique
                 attributes = dict(route["attrs"])
                 for unstable in ("RTA_CACHEINFO", "RTA_OIF"):
                     attributes.pop(unstable, None)
@@ -58,8 +58,8 @@ def witness(host: Host) -> tuple[set[Any], set[Any]]:
 
 
 @pytest.mark.parametrize("index", [501, 77], ids=["same index", "another index"])
-def test_all_is_there_again(host: Host, container: Container, index: int) -> None:
-    """Also where the index of the link is taken on its way, so that it comes back with another."""
+def test_addresses_and_routes_are_restored(host: Host, container: Container, index: int) -> None:
+    """Even if the index is in use after the move, so that the link returns with another one."""
     host.leaves("*")
     host.run("ip", "link", "add", "eth0", "index", "501", "type", "veth", "peer", "name", "eth1")
     host.run("ip", "link", "set", "eth0", "up")
@@ -82,12 +82,12 @@ def test_all_is_there_again(host: Host, container: Container, index: int) -> Non
     assert (link.index == 501) == (index == 501)
     assert witness(host) == before
     saved.restore(rtnl, link)
-    assert witness(host) == before, "what is there already is left alone"
+    assert witness(host) == before, "a second restore changes nothing"
     for open_one in (rtnl, inside, home, away):
         open_one.close()
 
 
-def test_one_that_cannot_be_set_keeps_none_of_the_others(host: Host) -> None:
+def test_route_that_cannot_be_set_does_not_stop_the_rest(host: Host) -> None:
     host.leaves("*")
     host.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
     host.run("ip", "link", "set", "eth0", "up")

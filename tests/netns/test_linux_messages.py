@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.rtnl: what it asks of the kernel, read by pyroute2, which others wrote from the same headers.
+"""linux.rtnl: its requests to the kernel, as pyroute2 reads them, whose authors used the same headers.
 
-No kernel takes part, so no privilege either: the requests are caught on their way to the socket.
+No kernel takes part, and no privilege is needed: the requests are caught before they reach the socket.
 """
 
 import struct
@@ -35,28 +35,28 @@ def implementation() -> None:
 
 
 class Caught(Rtnl):
-    """A connection to nobody: it keeps the requests."""
+    """An Rtnl without a socket that keeps the requests."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[int, int, bytes]] = []
 
     def request(self, kind: int, flags: int, body: bytes, what: str) -> list[bytes]:
-        assert what, "an error must be able to say what was asked"
+        assert what, "an error names the request"
         self.requests.append((kind, flags, body))
         return []
 
 
 def sent(ask: Callable[[Rtnl], object]) -> list[tuple[int, int, dict[str, Any]]]:
-    """Type, flags and content of all requests, as pyroute2 reads them."""
+    """Return type, flags and content of all requests, as pyroute2 reads them."""
     caught = Caught()
     ask(caught)
-    found = []
+    requests = []
     for kind, flags, body in caught.requests:
         reader = ifinfmsg if kind < NEWADDR else ifaddrmsg if kind < NEWROUTE else rtmsg
         message = reader(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
         message.decode()
-        found.append((kind, flags, plain(message)))
-    return found
+        requests.append((kind, flags, plain(message)))
+    return requests
 
 
 def one(ask: Callable[[Rtnl], object]) -> tuple[int, int, dict[str, Any]]:
@@ -65,24 +65,24 @@ def one(ask: Callable[[Rtnl], object]) -> tuple[int, int, dict[str, Any]]:
 
 
 def plain(message: Any) -> dict[str, Any]:
-    """Fields and attributes by name, what is zero left out; of an attribute that recurs, a list."""
-    found: dict[str, Any] = {
+    """Return fields and attributes by name, without zeros.  An attribute that recurs is a list."""
+    fields: dict[str, Any] = {
         key: value
         for key, value in message.items()
         if value and key not in ("attrs", "header", "state", "__align", "event")
     }
     for name, value, *_flags in message.get("attrs", ()):
         value = plain(value) if isinstance(value, dict) else value
-        if name in found:
-            value = [*(found[name] if isinstance(found[name], list) else [found[name]]), value]
-        found[name] = value
-    return found
+        if name in fields:
+            value = [*(fields[name] if isinstance(fields[name], list) else [fields[name]]), value]
+        fields[name] = value
+    return fields
 
 
 def link(index: int = 5, name: str = "eth0") -> Link:
-    made = Link(struct.pack("=BxHiII", 0, 0, index, 0, 0))
-    made.name = name
-    return made
+    new_link = Link(struct.pack("=BxHiII", 0, 0, index, 0, 0))
+    new_link.name = name
+    return new_link
 
 
 def test_a_bridge_is_made() -> None:
@@ -133,7 +133,7 @@ def test_a_pair_is_made_in_one_request() -> None:
     )
 
 
-def test_a_plain_pair_is_no_more_than_two_names() -> None:
+def test_a_plain_pair_is_made_from_two_names() -> None:
     assert one(lambda rtnl: rtnl.add_veth("a", "b"))[2] == {
         "IFLA_IFNAME": "a",
         "IFLA_LINKINFO": {
@@ -179,17 +179,17 @@ def test_a_port_is_changed(change: dict[str, Any], content: dict[str, Any]) -> N
     )
 
 
-def test_no_change_is_no_request() -> None:
+def test_no_request_without_a_change() -> None:
     assert sent(lambda rtnl: rtnl.set_link(link())) == []
 
 
-def test_a_long_alias_is_cut_to_what_the_kernel_takes() -> None:
+def test_a_long_alias_is_cut_to_255_bytes() -> None:
     alias = one(lambda rtnl: rtnl.set_link(link(), alias="x" * 300))[2]["IFLA_IFALIAS"]
 
     assert len(alias) == 255
 
 
-def test_vlan_filtering_is_switched_on() -> None:
+def test_vlan_filtering_is_enabled() -> None:
     content = one(lambda rtnl: rtnl.set_vlan_filtering(link()))[2]
 
     assert content == {
@@ -242,7 +242,7 @@ def test_a_link_is_deleted() -> None:
 
 
 def test_several_links_are_deleted_by_a_group() -> None:
-    """The last request names nothing but the group: with another attribute it would mean another thing."""
+    """The last request has the group only; with another attribute it would mean another thing."""
     assert sent(lambda rtnl: rtnl.delete_links([link(5), link(6)], 0xFFFFFFF0)) == [
         (NEWLINK, 0, {"index": 5, "IFLA_GROUP": 0xFFFFFFF0}),
         (NEWLINK, 0, {"index": 6, "IFLA_GROUP": 0xFFFFFFF0}),
@@ -250,7 +250,7 @@ def test_several_links_are_deleted_by_a_group() -> None:
     ]
 
 
-def test_lists_are_asked_for() -> None:
+def test_lists_are_requested() -> None:
     assert one(lambda rtnl: rtnl.links()) == (GETLINK, DUMP, {})
     assert one(lambda rtnl: rtnl.links(3)) == (GETLINK, DUMP, {"IFLA_MASTER": 3})
     assert one(lambda rtnl: rtnl.addresses()) == (GETADDR, DUMP, {})
@@ -275,7 +275,7 @@ def packed(text: str) -> bytes:
 @settings(deadline=None)
 @given(nets())
 def test_any_address_is_added(net: IPNet) -> None:
-    """With its broadcast address, as ip(8) and the reference do; a network of two has none."""
+    """The broadcast address is set, as by ip(8) and the reference; a network of two addresses has none."""
     kind, flags, content = one(lambda rtnl: rtnl.add_address(link(), net))
 
     assert (kind, flags) == (NEWADDR, CREATE | EXCL)
@@ -321,7 +321,7 @@ def test_any_route_is_added(
         )
     )  # fmt: skip
 
-    assert (kind, flags) == (NEWROUTE, CREATE), "without EXCL: a second way to one destination is no error"
+    assert (kind, flags) == (NEWROUTE, CREATE), "without EXCL, a second route to one destination is accepted"
     assert content.pop("family") == (INET if version == 4 else INET6)
     assert (content.pop("type"), content.pop("proto")) == (1, 3)  # unicast, boot
     assert content.pop("dst_len", 0) == dst.prefix
@@ -356,7 +356,7 @@ def test_mac_addresses() -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 40), st.binary(max_size=9)), max_size=6))
 def test_attributes_are_unpacked_as_they_were_packed(attrs: list[tuple[int, bytes]]) -> None:
-    """Aligned to four bytes, whatever their length; of one that recurs the last counts."""
+    """Each is aligned to four bytes, whatever its length.  If one recurs, the last one counts."""
     data = b"".join(netlink.attr(kind, value) for kind, value in attrs)
 
     assert len(data) % 4 == 0
@@ -366,5 +366,5 @@ def test_attributes_are_unpacked_as_they_were_packed(attrs: list[tuple[int, byte
 
 @settings(deadline=None)
 @given(st.binary(max_size=40))
-def test_attributes_of_anything_come_to_an_end(data: bytes) -> None:
+def test_parsing_of_any_bytes_ends(data: bytes) -> None:
     assert isinstance(netlink.attributes(data), dict)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.netns and linux.sysctl: namespaces made, held, entered and named, beside `ip netns`.
+"""linux.netns and linux.sysctl: namespaces created, held, entered and named, compared with `ip netns`.
 
-The code under test moves its whole process, and mounts: so it runs as a program of the throw-away host.
+The code under test moves its whole process and mounts, so it runs as a program of the throw-away host.
 """
 
 import json
@@ -50,7 +50,7 @@ def implementation() -> None:
 
 
 def run(host: Host, code: str, *argv: str) -> Any:
-    """Run it as a program of the host.  It fills `found`, and has to close what it opens."""
+    """Run `code` as a program of the host.  It fills `found`, and has to close what it opens."""
     return json.loads(host.run("/usr/bin/python3", "-IS", "-c", PREAMBLE + code + FINISH, *argv).stdout)
 
 
@@ -58,8 +58,8 @@ def named(host: Host) -> list[str]:
     return sorted(line.split()[0] for line in host.run("ip", "netns", "list").stdout.splitlines())
 
 
-def test_a_namespace_is_made_and_left_again(host: Host) -> None:
-    found = run(
+def test_a_namespace_is_created_and_left(host: Host) -> None:
+    report = run(
         host,
         """
 home = here()
@@ -72,12 +72,12 @@ made.close()
 """,
     )
 
-    assert found == {"links": ["lo"], "other": True, "back": True}
+    assert report == {"links": ["lo"], "other": True, "back": True}
 
 
-def test_inside_and_out_again(host: Host) -> None:
-    """Also when the block fails."""
-    found = run(
+def test_a_namespace_is_entered_and_left(host: Host) -> None:
+    """Also if the block fails."""
+    report = run(
         host,
         """
 home = here()
@@ -97,13 +97,13 @@ made.close()
 """,
     )
 
-    assert found == {"inside": True, "lo inside": "1", "lo outside": "0", "back": True}
+    assert report == {"inside": True, "lo inside": "1", "lo outside": "0", "back": True}
 
 
 def test_one_namespace_has_one_identity(host: Host) -> None:
     container = host.container(process=True)
     named_one = host.container("other")
-    found = run(
+    report = run(
         host,
         """
 one, again, other = (NetNS.open(path) for path in (sys.argv[1], sys.argv[1], sys.argv[2]))
@@ -120,11 +120,11 @@ for namespace in (one, again, other, bound):
         named_one.path,
     )
 
-    assert found == {"same": True, "bound": "nothing", "by another path": True, "other": True}
+    assert report == {"same": True, "bound": "nothing", "by another path": True, "other": True}
 
 
-def test_what_is_no_network_namespace_is_refused(host: Host) -> None:
-    """At once: opening a FIFO would wait for ever."""
+def test_other_files_than_network_namespaces_are_refused(host: Host) -> None:
+    """The error comes at once: opening a FIFO would wait for ever."""
     host.write("/run/file", "")
     os.mkfifo(host.root / "run/fifo")
     host.leaves("file /run/file", "*/run/fifo")
@@ -138,7 +138,7 @@ def test_what_is_no_network_namespace_is_refused(host: Host) -> None:
         "/proc/self/status",
     ]
 
-    found = run(
+    report = run(
         host,
         """
 for path in sys.argv[1:]:
@@ -150,7 +150,7 @@ found["words"] = str(NotANamespace("/run/file"))
         "",
     )
 
-    assert found == {
+    assert report == {
         **dict.fromkeys(paths, "NotANamespace"),
         "/run/none": "FileNotFoundError",
         "": "FileNotFoundError",
@@ -159,7 +159,7 @@ found["words"] = str(NotANamespace("/run/file"))
 
 
 def test_a_name_keeps_a_namespace_alive(host: Host) -> None:
-    found = run(
+    report = run(
         host,
         """
 made = NetNS.create()
@@ -170,7 +170,7 @@ made.close()
 """,
     )
 
-    assert found == {"path": "/run/netns/c1", "again": "/run/netns/c1"}
+    assert report == {"path": "/run/netns/c1", "again": "/run/netns/c1"}
     assert named(host) == ["c1"]
     links = json.loads(host.run("ip", "-n", "c1", "-j", "link").stdout)
     assert [link["ifname"] for link in links] == ["lo", "br0"]
@@ -188,9 +188,9 @@ netns.unbind("c1", identity)
     assert named(host) == [] and not host.exists("/run/netns/c1")
 
 
-def test_a_name_that_another_has_is_refused_and_stays_the_others(host: Host) -> None:
+def test_a_name_of_another_namespace_is_refused_and_stays(host: Host) -> None:
     container = host.container("c1")
-    found = run(
+    report = run(
         host,
         """
 made = NetNS.create()
@@ -201,13 +201,13 @@ made.close()
 """,
     )
 
-    assert found == {"bind": "FileExistsError", "unbind": "nothing", "unknown": "nothing"}
+    assert report == {"bind": "FileExistsError", "unbind": "nothing", "unknown": "nothing"}
     assert named(host) == ["c1"] and container.links() == {"lo"}
 
 
-def test_an_empty_file_is_no_name_yet(host: Host) -> None:
-    """What a crash between two steps leaves, or a mount that another mount namespace does not see."""
-    found = run(
+def test_an_empty_file_is_used_as_a_name(host: Host) -> None:
+    """A crash between two steps leaves one, or a mount that another mount namespace does not see."""
+    report = run(
         host,
         """
 for umask, name in ((0o022, "c1"), (0o077, "c2")):
@@ -221,7 +221,7 @@ made.close()
 """,
     )
 
-    assert found == {"bind": "/run/netns/c1"}
+    assert report == {"bind": "/run/netns/c1"}
     assert host.listdir("/run/netns") == []
 
 
@@ -238,7 +238,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_what_another_program_made_is_no_name_and_stays(host: Host, kind: str) -> None:
+def test_a_file_of_another_program_is_refused_and_stays(host: Host, kind: str) -> None:
     host.write("/run/netns/other", "")
     path = f"{host.root}/run/netns/c1"
     make: dict[str, Callable[[], object]] = {
@@ -256,7 +256,7 @@ def test_what_another_program_made_is_no_name_and_stays(host: Host, kind: str) -
     make[kind]()
     before = os.lstat(path)
 
-    found = run(
+    report = run(
         host,
         """
 made = NetNS.open("/proc/1/ns/net") if sys.argv[1] == "link to it" else NetNS.create()
@@ -268,16 +268,16 @@ made.close()
         kind,
     )
 
-    assert found == {"bind": "FileExistsError", "unbind": "nothing", "unknown": "nothing"}
+    assert report == {"bind": "FileExistsError", "unbind": "nothing", "unknown": "nothing"}
     after = os.lstat(path)
     assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
     (os.rmdir if kind == "folder" else os.unlink)(path)
     os.unlink(f"{host.root}/run/netns/other")
 
 
-def test_name_that_ip_netns_attach_gave_is_not_given_twice(host: Host) -> None:
+def test_a_name_from_ip_netns_attach_is_not_used_again(host: Host) -> None:
     container = host.container("c1")
-    found = run(
+    report = run(
         host,
         """
 same = NetNS.open(sys.argv[1])
@@ -288,10 +288,10 @@ same.close()
         container.path,
     )
 
-    assert found == {"first": "FileExistsError", "again": "/run/netns/c1"}
+    assert report == {"first": "FileExistsError", "again": "/run/netns/c1"}
 
 
-def test_a_name_is_taken_away_while_somebody_is_inside(host: Host) -> None:
+def test_a_name_is_removed_while_a_process_is_inside(host: Host) -> None:
     """A shell in `ip netns exec` must not keep a container's name."""
     run(
         host,
@@ -319,8 +319,8 @@ netns.unbind("c1", identity)
     assert named(host) == []
 
 
-def test_settings_are_written_where_they_differ(host: Host) -> None:
-    found = run(
+def test_settings_are_written_if_they_differ(host: Host) -> None:
+    report = run(
         host,
         """
 sysctl.write("net/ipv4/ip_forward", "0")
@@ -334,7 +334,7 @@ found["refused"] = kind(sysctl.write, "net/ipv4/ip_forward", "nonsense")
 """,
     )
 
-    assert found == {
+    assert report == {
         "off": "0",
         "on": "1",
         "missing": "FileNotFoundError",
@@ -344,13 +344,13 @@ found["refused"] = kind(sysctl.write, "net/ipv4/ip_forward", "nonsense")
     }
 
 
-def test_what_is_right_already_is_not_written(host: Host) -> None:
-    """A container's /proc/sys may be read-only, and that is no reason to fail."""
+def test_a_setting_that_is_right_already_is_not_written(host: Host) -> None:
+    """A container's /proc/sys may be read-only, which must not make this fail."""
     host.run("mount", "--bind", "/proc/sys", "/proc/sys")
     host.run("mount", "-o", "remount,ro,bind", "/proc/sys")
     host.leaves("mount /proc/sys", "dir /run/mount")  # the latter is mount(8)'s own
 
-    found = run(
+    report = run(
         host,
         """
 now = sysctl.read("net/ipv4/ip_forward")
@@ -359,4 +359,4 @@ found["other"] = kind(sysctl.write, "net/ipv4/ip_forward", 1 - int(now))
 """,
     )
 
-    assert found == {"same": "nothing", "other": "OSError"}
+    assert report == {"same": "nothing", "other": "OSError"}

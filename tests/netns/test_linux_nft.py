@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.nft: transactions, and the questions asked of the kernel directly, beside `nft -j`."""
+"""linux.nft: transactions, and queries that go to the kernel directly, compared with `nft -j`."""
 
 import errno
 import ipaddress
@@ -45,7 +45,7 @@ def implementation() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A socket belongs to the namespace that it was made in."""
+    """Use a new socket, because a socket belongs to the namespace that it was made in."""
     host.leaves("nft: *")
     monkeypatch.setattr(nft, "_socket", None)
     yield
@@ -58,8 +58,8 @@ def run(host: Host, commands: str) -> None:
 
 
 def ruleset(host: Host) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(host.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
-    return found
+    items: list[dict[str, Any]] = json.loads(host.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
+    return items
 
 
 def packed(text: str) -> bytes:
@@ -74,14 +74,14 @@ def comment(host: Host, address: str, container: str = "m4") -> str | None:
     return ask(host, lambda: nft.comment_of("inet", "t", container, packed(address)))
 
 
-def test_a_transaction_is_done(host: Host) -> None:
+def test_a_transaction_is_executed(host: Host) -> None:
     run(host, TABLE)
 
     assert {item["table"]["name"] for item in ruleset(host) if "table" in item} == {"t", "other"}
     assert host.nft().count("chain ") == 4
 
 
-def test_a_transaction_that_is_refused_changes_nothing_and_says_why(host: Host) -> None:
+def test_a_refused_transaction_changes_nothing_and_names_the_reason(host: Host) -> None:
     run(host, TABLE)
     before = host.nft()
 
@@ -116,8 +116,8 @@ def test_missing_program_is_an_error(host: Host, monkeypatch: pytest.MonkeyPatch
         run(host, "add table inet t")
 
 
-def test_chains_and_how_often_each_is_used(host: Host) -> None:
-    """Its rules and the jumps to it; of this table, not of one beside it."""
+def test_chains_have_their_use_counts(host: Host) -> None:
+    """The count is of its rules and of the jumps to it, in this table only."""
     run(
         host,
         TABLE
@@ -146,16 +146,16 @@ def test_elements_with_their_comments(host: Host) -> None:
         run(host, f'add element inet t m6 {{ 2001:db8::{number} comment "{text}" : drop }}')
     run(host, "add element inet t m4 { 10.1.2.99 : drop }")
 
-    found = dict(ask(host, lambda: nft.elements("inet", "t", "m4")))
-    assert found == {
+    elements = dict(ask(host, lambda: nft.elements("inet", "t", "m4")))
+    assert elements == {
         **{packed(f"10.1.2.{number}"): text for number, text in enumerate(COMMENTS)},
         packed("10.1.2.99"): "",
     }
-    found = dict(ask(host, lambda: nft.elements("inet", "t", "m6")))
-    assert found == {packed(f"2001:db8::{number}"): text for number, text in enumerate(COMMENTS)}
+    elements = dict(ask(host, lambda: nft.elements("inet", "t", "m6")))
+    assert elements == {packed(f"2001:db8::{number}"): text for number, text in enumerate(COMMENTS)}
 
 
-def test_elements_are_nfts(host: Host) -> None:
+def test_elements_are_those_that_nft_lists(host: Host) -> None:
     run(host, TABLE)
     elements = ", ".join(f'10.1.{n >> 8}.{n & 255} comment "c{n}" : jump one' for n in range(1500))
     run(host, f"add element inet t m4 {{ {elements} }}")
@@ -187,8 +187,8 @@ def test_one_element_is_looked_up(host: Host) -> None:
     assert comment(host, "2001:db8::4", "m6") is None
 
 
-def test_what_does_not_exist_has_no_elements(host: Host) -> None:
-    """The first ADD after boot asks before there is a table."""
+def test_missing_tables_and_maps_have_no_elements(host: Host) -> None:
+    """The first ADD after boot asks before the table exists."""
     assert comment(host, "10.1.2.3") is None
     assert ask(host, lambda: nft.elements("inet", "t", "m4")) == []
     assert ask(host, lambda: nft.chains("inet", "t")) == {}
@@ -198,7 +198,7 @@ def test_what_does_not_exist_has_no_elements(host: Host) -> None:
     assert ask(host, lambda: nft.elements("inet", "t", "m4")) == []
 
 
-def test_families_are_told_apart(host: Host) -> None:
+def test_tables_of_two_families_are_separate(host: Host) -> None:
     run(
         host,
         """\
@@ -214,7 +214,7 @@ add element bridge t guarded { "veth1" comment "mynet c1 eth0" }
 
 
 def test_entries_of_a_map_have_their_values(host: Host) -> None:
-    """A verdict is none."""
+    """A verdict counts as no value."""
     commands = """\
 add map inet t ports6 { type inet_proto . inet_service : ipv6_addr . inet_service ; }
 add element inet t ports6 { tcp . 8080 comment "web" : 2001:db8::1 . 80, udp . 53 : 2001:db8::2 . 5353 }
@@ -234,14 +234,14 @@ add element inet t m4 { 10.1.2.3 comment "x" : jump one }
 
 
 def test_rules_and_their_comments(host: Host) -> None:
-    """Of one chain of one table, in order, by the numbers that "delete rule" takes."""
-    run(host, TABLE + 'add rule inet t one drop comment "mine"\nadd rule ip other one drop comment "theirs"')
+    """The rules of one chain of one table, in order, by the numbers that "delete rule" takes."""
+    run(host, TABLE + 'add rule inet t one drop comment "mine"\nadd rule ip other one drop comment "other"')
 
-    found = ask(host, lambda: nft.commented_rules("inet", "t", "one"))
+    rules = ask(host, lambda: nft.commented_rules("inet", "t", "one"))
 
-    assert [comment for _, comment in found] == ["", "", "mine"]
-    run(host, f"delete rule inet t one handle {found[2][0]}")
-    assert ask(host, lambda: nft.commented_rules("inet", "t", "one")) == found[:2]
+    assert [comment for _, comment in rules] == ["", "", "mine"]
+    run(host, f"delete rule inet t one handle {rules[2][0]}")
+    assert ask(host, lambda: nft.commented_rules("inet", "t", "one")) == rules[:2]
     assert ask(host, lambda: nft.commented_rules("inet", "t", "none")) == []
     assert ask(host, lambda: nft.commented_rules("inet", "none", "one")) == []
 
@@ -253,8 +253,8 @@ add set inet t links { type ifname ; }
 WEB, WEB_TARGET = bytes((6, 0, 0, 0, 31, 144, 0, 0)), packed("10.1.2.3") + bytes((0, 80, 0, 0))
 
 
-def test_elements_that_are_sent_are_those_that_nft_reads(host: Host) -> None:
-    """Byte for byte what it lists for the same elements of its own making."""
+def test_sent_elements_are_those_that_nft_would_make(host: Host) -> None:
+    """nft lists exactly the same for elements that it made itself."""
     run(host, TABLE + MAPS)
     run(
         host,
@@ -290,7 +290,7 @@ add element inet t links { "eth0" }
     assert host.nft() == expected
 
 
-def test_elements_go_all_or_none(host: Host) -> None:
+def test_either_all_elements_change_or_none(host: Host) -> None:
     run(host, TABLE + 'add element inet t m4 { 10.1.2.3 comment "old" : jump one, 10.1.2.4 : jump one }')
     before = host.nft()
     replaced = [
@@ -313,7 +313,7 @@ def test_elements_go_all_or_none(host: Host) -> None:
 
 
 def test_elements_are_those_of_nf_tables() -> None:
-    """As pyroute2 reads them, which others wrote from the same headers."""
+    """pyroute2 reads them; its authors used the same headers."""
     kind, flags, body = nft.new_element("t", "m4", packed("10.1.2.3"), "mynet c1 eth0", jump="one")
     header = struct.pack("=BBH", 1, 0, 0)
     message = nft_set_elem_list_msg(struct.pack("=IHHII", 20 + len(body), kind, flags, 1, 0) + header + body)
@@ -331,10 +331,10 @@ def test_elements_are_those_of_nf_tables() -> None:
 
 
 @pytest.mark.parametrize("may_enlarge", [True, False])
-def test_transaction_of_any_size_is_done(
+def test_transaction_of_any_size_is_executed(
     host: Host, monkeypatch: pytest.MonkeyPatch, may_enlarge: bool
 ) -> None:
-    """Also where the socket's buffer cannot hold it: then it is several."""
+    """If the socket's buffer cannot hold it, it is divided into several."""
     run(host, TABLE)
     if not may_enlarge:
         monkeypatch.setattr(netlink, "_SO_SNDBUFFORCE", netlink._SO_SNDBUF)
@@ -362,7 +362,7 @@ def test_large_transaction_that_is_refused_changes_nothing(host: Host, place: in
     assert ask(host, lambda: nft.elements("inet", "t", "m4")) == []
 
 
-def test_large_transaction_reports_the_first_of_many_refusals(host: Host) -> None:
+def test_large_transaction_reports_the_first_of_many_errors(host: Host) -> None:
     run(host, TABLE)
     elements = [nft.new_element("t", "none", packed("10.0.0.1"), "", jump="one")] * 5000
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.nft_objects: what is declared in messages is what nft itself would have declared."""
+"""linux.nft_objects: its messages declare exactly what nft would declare."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ for net in NETS:
     WORDS += f"add rule inet t lost {ip} saddr {net} {ip} daddr != {net} drop\n"
 
 
-# What published ports rely on, and ports under conditions, less the rule with these.
+# The objects for published ports, with and without conditions, but without the rule that has the conditions.
 PORTS = """\
 add table inet cnihook
 add map inet cnihook ports4 { type inet_proto . inet_service : ipv4_addr . inet_service ; }
@@ -123,7 +123,7 @@ def implementation() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A socket belongs to the namespace that it was made in."""
+    """Use a new socket, because a socket belongs to the namespace that it was made in."""
     monkeypatch.setattr(nft, "_socket", None)
     yield
     if nft._socket:
@@ -160,7 +160,7 @@ def change(host: Host, wanted: "Sequence[Message]") -> None:
 
 
 def listing(host: Host) -> str:
-    """As nft writes it, after what the kernel has of it, less the numbers that it gives to rules."""
+    """Return the kernel's form of the ruleset and nft's, without the numbers of rules."""
     text = host.run("nft", "--debug=netlink", "list", "ruleset").stdout
     return re.sub(r"^((?:inet|bridge) \w+ [\w/.-]+)( \d+)+ *$", r"\1", text, flags=re.MULTILINE)
 
@@ -179,10 +179,10 @@ def test_nft_would_declare_the_same(host: Host) -> None:
 def test_published_ports_are_declared_as_nft_would(host: Host) -> None:
     (maps,) = port_maps.conditional(["ports-when-ipv6-1234abcd"])
     chains = ("ports-from-any", "ports-from-10.22.0.0/20", "ports-from-fd00__/64")
-    wanted = [*port_chains.declaration({}), *port_chains.under_conditions(maps)]
-    wanted += [message for chain in chains for message in port_chains.masquerading(chain)]
+    ports = [*port_chains.declaration({}), *port_chains.under_conditions(maps)]
+    ports += [message for chain in chains for message in port_chains.masquerading(chain)]
 
-    change(host, wanted)
+    change(host, ports)
     declared = listing(host)
     host.run("nft", "flush", "ruleset")
     host.run("nft", "-f", "-", input=PORTS)
@@ -206,7 +206,7 @@ def test_spoof_check_is_declared_as_nft_would(host: Host) -> None:
 
 
 @pytest.mark.parametrize("first", ["messages", "words"])
-def test_what_is_there_is_declared_again_without_harm(host: Host, first: str) -> None:
+def test_declaring_again_changes_nothing(host: Host, first: str) -> None:
     if first == "words":
         host.run("nft", "-f", "-", input=WORDS)
     else:
@@ -219,7 +219,7 @@ def test_what_is_there_is_declared_again_without_harm(host: Host, first: str) ->
     host.run("nft", "flush", "ruleset")
 
 
-def test_a_network_of_everything_needs_no_address(host: Host) -> None:
+def test_a_network_of_all_addresses_needs_no_match(host: Host) -> None:
     rule = nft_objects.rule(
         "t", "one", nft_objects.destined(IPNet.parse("0.0.0.0/0")), nft_objects.masquerade()
     )
@@ -229,7 +229,7 @@ def test_a_network_of_everything_needs_no_address(host: Host) -> None:
     host.run("nft", "flush", "ruleset")
 
 
-def test_all_can_be_deleted_one_by_one(host: Host) -> None:
+def test_objects_can_be_deleted_one_by_one(host: Host) -> None:
     change(host, messages())
 
     change(host, [nft_objects.delete_chain("t", name) for name in ("base", "one", "out", "lost")])
@@ -240,7 +240,7 @@ def test_all_can_be_deleted_one_by_one(host: Host) -> None:
     assert host.nft() == ""
 
 
-def test_a_map_in_use_stays_and_so_does_all_else(host: Host) -> None:
+def test_deleting_a_map_in_use_changes_nothing(host: Host) -> None:
     change(host, messages())
     before = host.nft()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.rtnl in a namespace of its own: what it sets pyroute2 must see, and it what pyroute2 sees."""
+"""linux.rtnl in its own namespace: pyroute2 sees what it sets, and it sees what pyroute2 sees."""
 
 import errno
 import os
@@ -26,23 +26,23 @@ def implementation() -> None:
 
 @pytest.fixture
 def rtnl(host: Host) -> Iterator[Rtnl]:
-    """A connection to the kernel in the throw-away host, whose links die with it."""
+    """Return a connection to the kernel in the throw-away host, whose links end with it."""
     host.leaves("*")
-    made = host.inside(Rtnl)
-    yield made
-    made.close()
+    connection = host.inside(Rtnl)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture
 def eth0(rtnl: Rtnl) -> Link:
-    """One end of a pair, up, the other end beside it."""
+    """Return one end of a pair; both ends are up."""
     rtnl.add_veth("eth0", "eth1", up=True)
     rtnl.set_link(rtnl.link("eth1"), up=True)
     return rtnl.link("eth0")
 
 
 def witness(host: Host, look: Callable[[Any], T]) -> T:
-    """What pyroute2 sees in there."""
+    """Return what `look` returns, given a pyroute2 in the host's namespace."""
 
     def ask() -> T:
         with IPRoute() as ip:
@@ -52,15 +52,15 @@ def witness(host: Host, look: Callable[[Any], T]) -> T:
 
 
 def seen(host: Host, name: str) -> Any:
-    """A link as pyroute2 sees it."""
-    (found,) = witness(host, lambda ip: list(ip.get_links(ifname=name)))
-    return found
+    """Return a link as pyroute2 sees it."""
+    (link,) = witness(host, lambda ip: list(ip.get_links(ifname=name)))
+    return link
 
 
 def routes_of(host: Host, family: int, **match: Any) -> list[dict[str, Any]]:
-    """Routes that are not the kernel's own (protocol 2)."""
-    found = witness(host, lambda ip: list(ip.get_routes(family=family, **match)))
-    return [dict(route["attrs"]) | dict(route) for route in found if route["proto"] != 2]
+    """Return the routes that are not the kernel's own (protocol 2)."""
+    routes = witness(host, lambda ip: list(ip.get_routes(family=family, **match)))
+    return [dict(route["attrs"]) | dict(route) for route in routes if route["proto"] != 2]
 
 
 def refusal(act: Callable[[], object]) -> NetlinkError:
@@ -72,12 +72,12 @@ def refusal(act: Callable[[], object]) -> NetlinkError:
 # Links
 
 
-def test_a_bridge(host: Host, rtnl: Rtnl) -> None:
+def test_bridge_has_the_requested_attributes(host: Host, rtnl: Rtnl) -> None:
     rtnl.add_bridge("br0", mtu=1400, group=4711)
 
-    found = seen(host, "br0")
-    assert found.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "bridge"
-    assert (found.get_attr("IFLA_MTU"), found.get_attr("IFLA_GROUP")) == (1400, 4711)
+    link = seen(host, "br0")
+    assert link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "bridge"
+    assert (link.get_attr("IFLA_MTU"), link.get_attr("IFLA_GROUP")) == (1400, 4711)
     own = rtnl.link("br0")
     assert (own.kind, own.mtu, own.group, own.is_up, own.vlan_filtering) == (
         "bridge",
@@ -88,8 +88,8 @@ def test_a_bridge(host: Host, rtnl: Rtnl) -> None:
     )
 
 
-def test_a_pair_across_namespaces(host: Host, rtnl: Rtnl) -> None:
-    """Enslaved, up, with its MTU and its MAC address, by the one request that makes it."""
+def test_pair_is_made_across_namespaces(host: Host, rtnl: Rtnl) -> None:
+    """One request makes it: enslaved, up, with its MTU and its MAC address."""
     container = host.container()
     namespace = os.open(f"{host.root}{container.path}", os.O_RDONLY)
     inside = container.inside(Rtnl)
@@ -118,22 +118,22 @@ def test_a_pair_across_namespaces(host: Host, rtnl: Rtnl) -> None:
     assert host.link("veth1")["master"] == "br0"
 
 
-def test_a_name_that_is_taken_is_refused(rtnl: Rtnl) -> None:
+def test_name_in_use_is_refused(rtnl: Rtnl) -> None:
     rtnl.add_bridge("br0")
 
     error = refusal(lambda: rtnl.add_bridge("br0"))
     assert (error.errno, str(error)) == (errno.EEXIST, "create bridge br0: File exists")
     assert refusal(lambda: rtnl.add_veth("veth1", "br0")).errno == errno.EEXIST
-    assert rtnl.find_link("veth1") is None, "half a pair is none"
+    assert rtnl.find_link("veth1") is None, "no half of a pair is left"
 
 
-def test_a_refusal_has_the_kernels_own_words(rtnl: Rtnl, eth0: Link) -> None:
-    """Extended acknowledgements: the errno alone says `Invalid argument`."""
+def test_error_has_the_text_of_the_kernel(rtnl: Rtnl, eth0: Link) -> None:
+    """Extended acknowledgements carry it; the errno alone is only `Invalid argument`."""
     error = refusal(lambda: rtnl.set_link(eth0, mtu=10))
     assert str(error) == "configure eth0: Invalid argument (mtu less than device minimum)"
 
 
-def test_what_is_not_there_is_none(rtnl: Rtnl) -> None:
+def test_missing_link_is_none(rtnl: Rtnl) -> None:
     assert rtnl.find_link("eth0") is None
     assert rtnl.find_link_by_index(4711) is None
     assert refusal(lambda: rtnl.link("eth0")).errno == errno.ENODEV
@@ -158,7 +158,7 @@ def test_a_link_is_changed(
     assert getattr(rtnl.link("eth0"), name) == value
 
 
-def test_up_and_promiscuous_are_switched_one_by_one(rtnl: Rtnl, eth0: Link) -> None:
+def test_up_and_promiscuous_are_set_separately(rtnl: Rtnl, eth0: Link) -> None:
     def state() -> tuple[bool, bool]:
         now = rtnl.link("eth0")
         return now.is_up, now.promiscuous
@@ -173,7 +173,7 @@ def test_up_and_promiscuous_are_switched_one_by_one(rtnl: Rtnl, eth0: Link) -> N
     assert rtnl.link("eth0").operstate == IF_OPER_UP
 
 
-def test_a_port_of_a_bridge(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+def test_port_of_a_bridge_is_configured(host: Host, rtnl: Rtnl, eth0: Link) -> None:
     rtnl.add_bridge("br0")
     bridge = rtnl.link("br0")
 
@@ -192,14 +192,14 @@ def test_a_port_of_a_bridge(host: Host, rtnl: Rtnl, eth0: Link) -> None:
     assert rtnl.links(bridge.index) == []
 
 
-def test_deleted_twice_is_deleted(rtnl: Rtnl, eth0: Link) -> None:
+def test_link_can_be_deleted_twice(rtnl: Rtnl, eth0: Link) -> None:
     rtnl.delete_link(eth0)
     rtnl.delete_link(eth0)
 
     assert [link.name for link in rtnl.links()] == ["lo"]
 
 
-def test_several_are_deleted_at_once_and_no_other(rtnl: Rtnl, eth0: Link) -> None:
+def test_several_links_are_deleted_at_once_and_no_other(rtnl: Rtnl, eth0: Link) -> None:
     for name in ("br0", "br1", "br2"):
         rtnl.add_bridge(name)
 
@@ -209,8 +209,8 @@ def test_several_are_deleted_at_once_and_no_other(rtnl: Rtnl, eth0: Link) -> Non
 
 
 @pytest.mark.parametrize("gone", [1, 2])
-def test_links_that_went_by_themselves_are_deleted_all_the_same(rtnl: Rtnl, eth0: Link, gone: int) -> None:
-    """A veth goes when the kernel is done with its other end's namespace, at any moment of a DEL."""
+def test_deleting_several_links_succeeds_if_some_are_gone(rtnl: Rtnl, eth0: Link, gone: int) -> None:
+    """The kernel removes a veth after the namespace of its other end, at any moment of a DEL."""
     rtnl.add_bridge("br0")
     bridge = rtnl.link("br0")
     for link in (eth0, bridge)[:gone]:
@@ -222,10 +222,10 @@ def test_links_that_went_by_themselves_are_deleted_all_the_same(rtnl: Rtnl, eth0
 
 
 def test_links_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: Link) -> None:
-    """A dump of more than one packet holds."""
+    """The dump needs more than one packet."""
     for number in range(40):
         rtnl.add_bridge(f"br{number}")
-    found = {
+    expected = {
         link["index"]: (
             link.get_attr("IFLA_IFNAME"),
             link.get_attr("IFLA_MTU"),
@@ -237,8 +237,8 @@ def test_links_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: Link
         for link in witness(host, lambda ip: list(ip.get_links()))
     }
 
-    assert len(found) == 43
-    assert found == {
+    assert len(expected) == 43
+    assert expected == {
         link.index: (link.name, link.mtu, link.mac, link.is_up, link.kind, link.peer_index)
         for link in rtnl.links()
     }
@@ -251,7 +251,7 @@ def test_addresses_of_both_families(host: Host, rtnl: Rtnl, eth0: Link) -> None:
     for net in (NET, NET6, IPNet.parse("10.9.0.0/31"), IPNet.parse("10.8.0.1/32")):
         rtnl.add_address(eth0, net)
 
-    found = {
+    addresses = {
         address.get_attr("IFA_ADDRESS"): (
             address["prefixlen"],
             address.get_attr("IFA_BROADCAST"),
@@ -260,7 +260,7 @@ def test_addresses_of_both_families(host: Host, rtnl: Rtnl, eth0: Link) -> None:
         for address in witness(host, lambda ip: list(ip.get_addr(index=eth0.index)))
         if address["scope"] != RT_SCOPE_LINK
     }
-    assert found == {
+    assert addresses == {
         "10.1.2.3": (24, "10.1.2.255", 0),
         "10.9.0.0": (31, None, 0),
         "10.8.0.1": (32, None, 0),
@@ -269,12 +269,12 @@ def test_addresses_of_both_families(host: Host, rtnl: Rtnl, eth0: Link) -> None:
 
 
 def test_addresses_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: Link) -> None:
-    """Those that IPv6 makes itself and an address with another's at the far end included."""
+    """Also those that IPv6 makes itself, and an address with a peer address."""
     rtnl.add_address(eth0, NET)
     rtnl.add_address(eth0, NET6)
     host.run("ip", "address", "add", "10.5.0.1", "peer", "10.5.0.2/32", "dev", "eth1")
 
-    found = sorted(
+    expected = sorted(
         (
             address["index"],
             address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"),
@@ -284,16 +284,16 @@ def test_addresses_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: 
         for address in witness(host, lambda ip: list(ip.get_addr()))
     )
 
-    assert len(found) >= 7
-    assert found == sorted(
+    assert len(expected) >= 7
+    assert expected == sorted(
         (address.index, str(address.net.address), address.net.prefix, address.scope)
         for address in rtnl.addresses()
     )
     assert {address.index for address in rtnl.addresses(eth0)} == {eth0.index}
 
 
-def test_a_link_too_small_for_ipv6_is_told(rtnl: Rtnl) -> None:
-    """The kernel says "Invalid argument", and nothing of why."""
+def test_error_names_an_mtu_that_is_too_small_for_ipv6(rtnl: Rtnl) -> None:
+    """The kernel's error is "Invalid argument", without a reason."""
     rtnl.add_veth("small", "peer", mtu=1279)
 
     with pytest.raises(
@@ -303,7 +303,7 @@ def test_a_link_too_small_for_ipv6_is_told(rtnl: Rtnl) -> None:
     rtnl.add_address(rtnl.link("small"), NET)
 
 
-def test_an_address_that_is_there_is_refused_and_can_be_deleted(rtnl: Rtnl, eth0: Link) -> None:
+def test_existing_address_is_refused_and_can_be_deleted(rtnl: Rtnl, eth0: Link) -> None:
     rtnl.add_address(eth0, NET)
 
     error = refusal(lambda: rtnl.add_address(eth0, NET))
@@ -316,7 +316,7 @@ def test_an_address_that_is_there_is_refused_and_can_be_deleted(rtnl: Rtnl, eth0
 # Routes
 
 
-def test_routes_with_everything(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+def test_route_with_all_attributes(host: Host, rtnl: Rtnl, eth0: Link) -> None:
     rtnl.add_address(eth0, NET)
     rtnl.add_route(
         eth0, IPNet.parse("10.7.7.7/16"), via=Address.parse("10.1.2.1"), priority=7, table=1000, mtu=1300,
@@ -328,12 +328,12 @@ def test_routes_with_everything(host: Host, rtnl: Rtnl, eth0: Link) -> None:
     assert (route["RTA_GATEWAY"], route["RTA_PREFSRC"]) == ("10.1.2.1", "10.1.2.3")
     assert (route["RTA_PRIORITY"], route["RTA_TABLE"], route["RTA_OIF"]) == (7, 1000, eth0.index)
     assert dict(route["RTA_METRICS"]["attrs"]) == {"RTAX_MTU": 1300, "RTAX_ADVMSS": 1200}
-    own = next(found for found in rtnl.routes(4) if found.table == 1000)
+    own = next(each for each in rtnl.routes(4) if each.table == 1000)
     assert (own.dst, own.gateway, own.priority) == (IPNet.parse("10.7.0.0/16"), Address.parse("10.1.2.1"), 7)
     assert (own.index, own.scope, own.version) == (eth0.index, 0, 4)
 
 
-def test_routes_of_ipv6_with_everything(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+def test_route_of_ipv6_with_all_attributes(host: Host, rtnl: Rtnl, eth0: Link) -> None:
     rtnl.add_address(eth0, NET6)
     rtnl.add_route(
         eth0, IPNet.parse("2001:db8:7::7/48"), via=Address.parse("2001:db8::1"), priority=7, table=1000,
@@ -344,7 +344,7 @@ def test_routes_of_ipv6_with_everything(host: Host, rtnl: Rtnl, eth0: Link) -> N
     assert (route["RTA_DST"], route["dst_len"]) == ("2001:db8:7::", 48)
     assert (route["RTA_GATEWAY"], route["RTA_PRIORITY"]) == ("2001:db8::1", 7)
     assert dict(route["RTA_METRICS"]["attrs"]) == {"RTAX_MTU": 1300, "RTAX_ADVMSS": 1220}
-    own = next(found for found in rtnl.routes(6) if found.table == 1000)
+    own = next(each for each in rtnl.routes(6) if each.table == 1000)
     assert (own.dst, own.gateway, own.version) == (
         IPNet.parse("2001:db8:7::/48"), Address.parse("2001:db8::1"), 6
     )  # fmt: skip
@@ -365,8 +365,8 @@ def test_default_routes(host: Host, rtnl: Rtnl, eth0: Link, default: str, net: s
     assert shown == [("default", gateway, "eth0")]
 
 
-def test_a_destination_on_the_link(host: Host, rtnl: Rtnl, eth0: Link) -> None:
-    """Without a gateway, and for IPv4 with the scope that says so."""
+def test_route_to_a_destination_on_the_link(host: Host, rtnl: Rtnl, eth0: Link) -> None:
+    """The route has no gateway.  For IPv4, its scope is that of a link."""
     rtnl.add_route(eth0, IPNet.parse("10.7.0.0/16"))
     rtnl.add_route(eth0, IPNet.parse("2001:db8:7::/48"))
 
@@ -375,19 +375,19 @@ def test_a_destination_on_the_link(host: Host, rtnl: Rtnl, eth0: Link) -> None:
     assert ("2001:db8:7::/48", None, "eth0") in host.routes(6)
 
 
-def test_a_second_way_to_one_destination(rtnl: Rtnl, eth0: Link) -> None:
+def test_second_route_to_one_destination(rtnl: Rtnl, eth0: Link) -> None:
     rtnl.add_address(eth0, NET)
     there = IPNet.parse("10.7.0.0/16")
     for gateway in ("10.1.2.1", "10.1.2.2"):
         rtnl.add_route(eth0, there, via=Address.parse(gateway))
 
-    found = [str(route.gateway) for route in rtnl.routes(4) if route.dst == there]
-    assert sorted(found) == ["10.1.2.1", "10.1.2.2"]
+    gateways = [str(route.gateway) for route in rtnl.routes(4) if route.dst == there]
+    assert sorted(gateways) == ["10.1.2.1", "10.1.2.2"]
     again = refusal(lambda: rtnl.add_route(eth0, there, via=Address.parse("10.1.2.1")))
     assert str(again) == "add route 10.7.0.0/16 via 10.1.2.1 on eth0: File exists"
 
 
-def test_a_gateway_that_nobody_reaches_is_refused_in_words(rtnl: Rtnl, eth0: Link) -> None:
+def test_error_says_that_a_gateway_cannot_be_reached(rtnl: Rtnl, eth0: Link) -> None:
     error = refusal(lambda: rtnl.add_route(eth0, IPNet.parse("0.0.0.0/0"), via=Address.parse("10.1.2.1")))
 
     assert str(error).startswith("add route 0.0.0.0/0 via 10.1.2.1 on eth0: ")
@@ -399,7 +399,7 @@ def test_routes_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: Lin
     rtnl.add_address(eth0, NET6)
     host.run("ip", "route", "add", "blackhole", "10.66.0.0/16", "table", "300")
     for family, version in ((2, 4), (10, 6)):
-        found = sorted(
+        expected = sorted(
             (
                 str(route.get_attr("RTA_DST")),
                 route["dst_len"] if route.get_attr("RTA_DST") else 0,
@@ -412,7 +412,7 @@ def test_routes_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: Lin
             )
             for route in witness(host, lambda ip, family=family: list(ip.get_routes(family=family)))  # type: ignore[misc]
         )
-        assert found and found == sorted(
+        assert expected and expected == sorted(
             (
                 str(route.dst.address if route.dst else None),
                 route.dst.prefix if route.dst else 0,
@@ -427,11 +427,11 @@ def test_routes_are_seen_as_pyroute2_sees_them(host: Host, rtnl: Rtnl, eth0: Lin
         )
 
 
-# The conversation
+# Requests and answers
 
 
-def test_what_an_exception_left_unread_is_no_answer_to_the_next(rtnl: Rtnl, eth0: Link) -> None:
-    """A deadline's signal may come between question and answer."""
+def test_answer_left_unread_is_not_taken_for_the_next(rtnl: Rtnl, eth0: Link) -> None:
+    """A deadline's signal may come between request and answer."""
 
     class Interrupted(Exception):
         pass
