@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.rules, linux.routes and linux.vrf: what they ask of the kernel, read by pyroute2.
+"""linux.rules, linux.routes and linux.vrf: their requests to the kernel, as pyroute2 reads them.
 
-As in test_linux_messages.py no kernel takes part, but for routes that come from one and go back to it.
+No kernel takes part, as in test_linux_messages.py, except for the routes: these are read and set again.
 """
 
 import struct
@@ -32,20 +32,20 @@ def implementation() -> None:
 
 
 class Caught(Rtnl):
-    """A connection to nobody: it keeps the requests, and gives the answers that it is given."""
+    """An Rtnl without a socket: it keeps the requests and returns the given answers."""
 
     def __init__(self, *answers: bytes) -> None:
         self.requests: list[tuple[int, int, bytes]] = []
         self.answers = list(answers)
 
     def request(self, kind: int, flags: int, body: bytes, what: str) -> list[bytes]:
-        assert what, "an error must be able to say what was asked"
+        assert what, "an error names the request"
         self.requests.append((kind, flags, body))
         return self.answers
 
 
 def one(ask: Callable[[Rtnl], object]) -> tuple[int, int, dict[str, Any]]:
-    """Type, flags and content of the only request, as pyroute2 reads them."""
+    """Return type, flags and content of the only request, as pyroute2 reads them."""
     caught = Caught()
     ask(caught)
     ((kind, flags, body),) = caught.requests
@@ -56,15 +56,15 @@ def one(ask: Callable[[Rtnl], object]) -> tuple[int, int, dict[str, Any]]:
 
 
 def plain(message: Any) -> dict[str, Any]:
-    """Fields and attributes by name, what is zero left out."""
-    found: dict[str, Any] = {
+    """Return fields and attributes by name, without zeros."""
+    fields: dict[str, Any] = {
         key: value
         for key, value in message.items()
         if value and key not in ("attrs", "header", "state", "__align", "event")
     }
     for name, value, *_flags in message.get("attrs", ()):
-        found[name] = plain(value) if isinstance(value, dict) else value
-    return found
+        fields[name] = plain(value) if isinstance(value, dict) else value
+    return fields
 
 
 # Rules
@@ -86,7 +86,7 @@ def test_rule_is_made(address: Address, family: int, bits: int, table: int) -> N
 
 
 def rule(**fields: Any) -> rules.Rule:
-    """A rule as the kernel would show it, packed by pyroute2."""
+    """Return a rule as the kernel would show it, packed by pyroute2."""
     message = fibmsg()
     message["family"], message["action"] = INET, 1
     for key in ("family", "src_len", "dst_len", "tos", "action", "flags", "table"):
@@ -101,11 +101,16 @@ PLAIN = {"src_len": 32, "FRA_SRC": "10.1.2.3", "FRA_TABLE": 300, "FRA_PRIORITY":
 
 
 def test_rule_of_a_source_is_read() -> None:
-    found = rule(**PLAIN)
-    assert (found.source, found.table, found.priority, found.l3mdev) == (V4, 300, 9, False)
+    source_rule = rule(**PLAIN)
+    assert (source_rule.source, source_rule.table, source_rule.priority, source_rule.l3mdev) == (
+        V4,
+        300,
+        9,
+        False,
+    )
 
-    found = rule(family=INET6, src_len=128, table=100, FRA_SRC="2001:db8::3")
-    assert (found.source, found.table) == (V6, 100)
+    source_rule = rule(family=INET6, src_len=128, table=100, FRA_SRC="2001:db8::3")
+    assert (source_rule.source, source_rule.table) == (V6, 100)
 
 
 @pytest.mark.parametrize(
@@ -124,27 +129,27 @@ def test_rule_of_a_source_is_read() -> None:
     ids=lambda more: next(iter(more)),
 )
 def test_rule_with_another_condition_is_not_one_of_a_source(more: dict[str, Any]) -> None:
-    """It is somebody else's, whatever its source."""
+    """Another program made it, whatever its source is."""
     assert rule(**PLAIN | more).source is None
 
 
-def test_rule_of_vrfs_is_known() -> None:
-    found = rule(FRA_L3MDEV=1, FRA_PRIORITY=1000)
+def test_rule_of_vrfs_is_recognized() -> None:
+    vrf_rule = rule(FRA_L3MDEV=1, FRA_PRIORITY=1000)
 
-    assert (found.l3mdev, found.source, found.priority) == (True, None, 1000)
+    assert (vrf_rule.l3mdev, vrf_rule.source, vrf_rule.priority) == (True, None, 1000)
 
 
 def test_rules_are_listed_without_those_of_multicast_routing() -> None:
     caught = Caught(rule(**PLAIN).body, b"\x80" + rule(**PLAIN).body[1:])
 
-    (found,) = rules.listed(caught)
+    (source_rule,) = rules.listed(caught)
 
-    assert found.source == V4
+    assert source_rule.source == V4
     assert caught.requests == [(GETRULE, DUMP, bytes(12))]
 
 
-def test_rule_is_deleted_with_all_that_it_says() -> None:
-    """So that another one with the same source stays."""
+def test_rule_is_deleted_by_all_its_attributes() -> None:
+    """Another rule with the same source then stays."""
     content = one(lambda rtnl: rules.delete(rtnl, rule(**PLAIN)))
 
     assert content == (DELRULE, 0, {"family": INET, "action": 1, **PLAIN})
@@ -184,12 +189,12 @@ def test_tables_of_vrfs_are_read() -> None:
     assert caught.requests == [(GETLINK, DUMP, bytes(16))]
 
 
-# Routes, by a kernel
+# Routes in a kernel
 
 
 @pytest.fixture
 def rtnl(host: Host) -> Iterator[Rtnl]:
-    """A connection to the kernel in the throw-away host, with two links and an address in each family."""
+    """Return a connection to the kernel of a throw-away host, which has two links with IPv4 and IPv6."""
     host.leaves("*")
     host.run("ip", "-batch", "-", input="""\
 link add eth0 type veth peer name eth1
@@ -200,9 +205,9 @@ address add 2001:db8::3/64 dev eth0 nodad
 address add 10.2.2.3/24 dev eth1
 address add 2001:db8:2::3/64 dev eth1 nodad
 """)  # fmt: skip
-    made = host.inside(Rtnl)
-    yield made
-    made.close()
+    connection = host.inside(Rtnl)
+    yield connection
+    connection.close()
 
 
 ROUTES = [
@@ -226,14 +231,14 @@ def version(words: str) -> int:
 
 
 def destination(host: Host, words: str, table: int) -> list[Any]:
-    """What `ip` shows of a destination in a table."""
+    """Return what `ip` shows of a destination in a table."""
     name = words.split()[0]
-    found = host.ip(f"-{version(words)}", "-d", "route", "show", "table", str(table), name)
-    return [{key: value for key, value in route.items() if key != "table"} for route in found or []]
+    output = host.ip(f"-{version(words)}", "-d", "route", "show", "table", str(table), name)
+    return [{key: value for key, value in route.items() if key != "table"} for route in output or []]
 
 
 def parts(rtnl: Rtnl, index: int, table: int, words: str) -> list[routes.WholeRoute]:
-    """The route as it is listed; of IPv6, one for each next hop."""
+    """Return the route as it is listed; IPv6 lists one for each next hop."""
     name = words.split()[0]
     return [
         route
@@ -244,30 +249,30 @@ def parts(rtnl: Rtnl, index: int, table: int, words: str) -> list[routes.WholeRo
 
 
 @pytest.mark.parametrize("words", ROUTES)
-def test_route_goes_into_another_table_and_back_as_it_was(host: Host, rtnl: Rtnl, words: str) -> None:
+def test_route_is_moved_to_another_table_and_back_unchanged(host: Host, rtnl: Rtnl, words: str) -> None:
     table = 1000  # more than a byte
     host.run("ip", f"-{version(words)}", "route", "add", *words.split())
     before = destination(host, words, 254)
-    found = parts(rtnl, rtnl.link("eth0").index, 254, words)
-    assert before and len(found) == (2 if version(words) == 6 and "nexthop" in words else 1)
+    originals = parts(rtnl, rtnl.link("eth0").index, 254, words)
+    assert before and len(originals) == (2 if version(words) == 6 and "nexthop" in words else 1)
 
-    for route in found:
+    for route in originals:
         routes.put(rtnl, route.in_table(table))
-        routes.put(rtnl, route.in_table(table))  # where it is already
+        routes.put(rtnl, route.in_table(table))  # it is there already
         routes.delete(rtnl, route)
-        routes.delete(rtnl, route)  # where it is no more
+        routes.delete(rtnl, route)  # it is gone already
     assert (destination(host, words, table), destination(host, words, 254)) == (before, [])
 
     for route in parts(rtnl, rtnl.link("eth0").index, table, words):
         routes.delete(rtnl, route)
-    for route in found:
+    for route in originals:
         routes.put(rtnl, route)
     assert destination(host, words, 254) == before
     assert not any(route.table == table for route in routes.listed(rtnl))
 
 
-def test_ipv6_next_hop_leaves_those_over_other_links_alone(host: Host, rtnl: Rtnl) -> None:
-    """Two networks' default routes, of which the kernel makes one."""
+def test_ipv6_next_hops_over_other_links_stay(host: Host, rtnl: Rtnl) -> None:
+    """The kernel makes one route of two networks' default routes."""
     for link, gateway in (("eth0", "2001:db8::1"), ("eth1", "2001:db8:2::1")):
         rtnl.add_route(rtnl.link(link), IPV6_DEFAULT, via=Address.parse(gateway))
     (shown,) = host.ip("-6", "route", "show", "default")
@@ -282,7 +287,7 @@ def test_ipv6_next_hop_leaves_those_over_other_links_alone(host: Host, rtnl: Rtn
     assert [r["gateway"] for r in host.ip("-6", "route", "show", "table", "100")] == ["2001:db8:2::1"]
 
 
-def test_ipv6_route_goes_behind_that_of_another_link(host: Host, rtnl: Rtnl) -> None:
+def test_ipv6_route_is_put_behind_that_of_another_link(host: Host, rtnl: Rtnl) -> None:
     """IPv4 has this order by itself.  Two next hops over one link stay together."""
     for link, gateway in (("eth0", "2001:db8::1"), ("eth1", "2001:db8:2::1"), ("eth1", "2001:db8:2::2")):
         rtnl.add_route(rtnl.link(link), IPV6_DEFAULT, via=Address.parse(gateway))
@@ -296,7 +301,7 @@ def test_ipv6_route_goes_behind_that_of_another_link(host: Host, rtnl: Rtnl) -> 
 
 
 def test_order_of_routes_to_one_destination_stays(host: Host, rtnl: Rtnl) -> None:
-    """The first is used."""
+    """The kernel uses the first one."""
     for last in (1, 2, 3):
         host.run("ip", "route", "append", "192.0.2.0/24", "via", f"10.1.2.{last}")
     for route in parts(rtnl, rtnl.link("eth0").index, 254, "192.0.2.0/24"):
@@ -306,27 +311,27 @@ def test_order_of_routes_to_one_destination_stays(host: Host, rtnl: Rtnl) -> Non
     assert [route["gateway"] for route in shown] == ["10.1.2.1", "10.1.2.2", "10.1.2.3"]
 
 
-def test_ipv4_route_over_two_links_is_of_neither(host: Host, rtnl: Rtnl) -> None:
+def test_ipv4_route_over_two_links_belongs_to_neither(host: Host, rtnl: Rtnl) -> None:
     words = "192.0.2.0/24 nexthop via 10.1.2.1 nexthop via 10.2.2.1"
     host.run("ip", "route", "add", *words.split())
 
-    (found,) = parts(rtnl, 0, 254, words)
+    (route,) = parts(rtnl, 0, 254, words)
 
-    assert not found.is_direct and found.gateway is None
+    assert not route.is_direct and route.gateway is None
 
 
-def test_source_comes_and_goes(host: Host, rtnl: Rtnl) -> None:
+def test_source_is_set_and_removed(host: Host, rtnl: Rtnl) -> None:
     host.run("ip", "route", "add", "192.0.2.0/24", "dev", "eth0")
-    (found,) = parts(rtnl, rtnl.link("eth0").index, 254, "192.0.2.0/24")
+    (route,) = parts(rtnl, rtnl.link("eth0").index, 254, "192.0.2.0/24")
 
-    assert found.source is None and found.is_direct
-    assert found.with_source(V4).source == V4
-    assert bytes(found.with_source(V4).with_source(None)) == bytes(found)
+    assert route.source is None and route.is_direct
+    assert route.with_source(V4).source == V4
+    assert bytes(route.with_source(V4).with_source(None)) == bytes(route)
 
 
-def test_errors_say_which_route(host: Host, rtnl: Rtnl) -> None:
+def test_errors_name_the_route(host: Host, rtnl: Rtnl) -> None:
     host.run("ip", "route", "add", "192.0.2.0/24", "dev", "eth0")
-    (found,) = parts(rtnl, rtnl.link("eth0").index, 254, "192.0.2.0/24")
+    (route,) = parts(rtnl, rtnl.link("eth0").index, 254, "192.0.2.0/24")
 
     with pytest.raises(OSError, match=r"set route 192.0.2.0/24 in table 100: .*prefsrc"):
-        routes.put(rtnl, found.in_table(100).with_source(Address.parse("192.0.2.99")))
+        routes.put(rtnl, route.in_table(100).with_source(Address.parse("192.0.2.99")))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.stacked: what it asks of the kernel, read by pyroute2; and what it reads out of an answer."""
+"""linux.stacked: its requests to the kernel, as pyroute2 reads them, and what it reads of an answer."""
 
 import struct
 from typing import Any
@@ -31,18 +31,20 @@ KINDS: list[tuple[str, tuple[bytes, ...], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "data", "meaning"), KINDS)
-def test_a_link_is_made_upon_another(kind: str, data: tuple[bytes, ...], meaning: dict[str, Any]) -> None:
+def test_a_link_is_made_on_a_parent_link(
+    kind: str, data: tuple[bytes, ...], meaning: dict[str, Any]
+) -> None:
     message, flags, content = one(lambda rtnl: stacked.add(rtnl, kind, "x0", link(7), 9, data))
 
     info = content.pop("IFLA_LINKINFO")
     assert (message, flags) == (NEWLINK, CREATE | EXCL)
     assert content == {"IFLA_IFNAME": "x0", "IFLA_LINK": 7, "IFLA_NET_NS_FD": 9}
     assert info["IFLA_INFO_KIND"] == kind
-    found = info["IFLA_INFO_DATA"]
-    assert {key: value for key, value in found.items() if value} == meaning
+    attributes = info["IFLA_INFO_DATA"]
+    assert {key: value for key, value in attributes.items() if value} == meaning
 
 
-def test_mtu_and_mac_are_asked_for_where_they_are_wanted() -> None:
+def test_mtu_and_mac_are_requested_if_given() -> None:
     content = one(
         lambda rtnl: stacked.add(
             rtnl, "macvlan", "x0", link(7), 9, stacked.macvlan("bridge"), mtu=1400, mac="02:00:00:00:00:01"
@@ -58,7 +60,7 @@ def test_queue_length_of_a_macvlan() -> None:
 
 
 def described(kind: str, data: tuple[bytes, ...]) -> Link:
-    """A link as the kernel would describe it."""
+    """Return a link as the kernel would describe it."""
     info = ifinfmsg()
     info["index"] = 5
     info["attrs"] = [("IFLA_IFNAME", "x0"), ("IFLA_LINK", 7)]
@@ -71,7 +73,7 @@ def described(kind: str, data: tuple[bytes, ...]) -> Link:
     return Link(body + struct.pack("=HH", 4 + len(attrs), 18) + attrs)
 
 
-def test_what_a_link_is_can_be_read_back() -> None:
+def test_mode_and_id_of_a_link_are_read() -> None:
     assert [
         stacked.macvlan_mode(described("macvlan", stacked.macvlan(mode))) for mode in stacked.MACVLAN_MODES
     ] == ["private", "vepa", "bridge", "passthru"]
@@ -82,7 +84,7 @@ def test_what_a_link_is_can_be_read_back() -> None:
     assert described("vlan", stacked.vlan(1)).peer_index == 7
 
 
-def test_mode_that_has_no_name_here_is_unknown() -> None:
-    """A macvlan may be in mode `source`, by somebody else's hand."""
+def test_mode_without_a_name_is_unknown() -> None:
+    """Another program may set a macvlan to mode `source`."""
     assert stacked.macvlan_mode(described("macvlan", (struct.pack("=HHI", 8, 1, 16),))) == "unknown"
     assert stacked.ipvlan_mode(described("ipvlan", (struct.pack("=HHI", 6, 1, 77),))) == "unknown"

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.tc: what it asks of the kernel, read by pyroute2; and what it sets in a namespace, seen by that and
-by `tc`.
-"""
+"""linux.tc: its requests, as pyroute2 reads them, and their effect, as pyroute2 and `tc` show it."""
 
 import errno
 import json
@@ -32,21 +30,21 @@ def implementation() -> None:
 
 
 def sent(ask: Callable[[Rtnl, Link], object]) -> list[tuple[int, int, dict[str, Any]]]:
-    """Type, flags and content of all requests about a link, as pyroute2 reads them."""
+    """Return type, flags and content of all requests about a link, as pyroute2 reads them."""
     caught = Caught()
     ask(caught, link(5))
-    found = []
+    requests = []
     for kind, flags, body in caught.requests:
         message = tcmsg(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
         message.decode()
-        found.append((kind, flags, plain(message)))
-    return found
+        requests.append((kind, flags, plain(message)))
+    return requests
 
 
-# What is asked
+# Requests
 
 
-def test_a_limit_is_asked_for() -> None:
+def test_a_limit_is_requested() -> None:
     assert sent(lambda rtnl, link: tc.add_tbf(rtnl, link, USUAL)) == [
         (
             NEWQDISC,
@@ -78,7 +76,7 @@ def test_a_limit_is_asked_for() -> None:
     ],
     ids=["rate of more than 32 bits", "burst of more than 274 s", "burst of less than 1 us"],
 )
-def test_what_the_parameters_have_no_place_for_is_asked_for_apart(
+def test_values_that_the_parameters_cannot_hold_are_sent_separately(
     rate: int, burst: int, parameters: dict[str, int], extra: dict[int, bytes]
 ) -> None:
     caught = Caught()
@@ -87,17 +85,17 @@ def test_what_the_parameters_have_no_place_for_is_asked_for_apart(
     ((_kind, _flags, body),) = caught.requests
     message = tcmsg(struct.pack("=IHHII", 16 + len(body), NEWQDISC, 0, 1, 0) + body)
     message.decode()
-    asked = message.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")
-    assert {key: asked[key] for key in ("rate", "buffer")} == {"buffer": 0} | parameters
-    for kind, data in extra.items():  # which pyroute2 does not know
+    options = message.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")
+    assert {key: options[key] for key in ("rate", "buffer")} == {"buffer": 0} | parameters
+    for kind, data in extra.items():  # pyroute2 does not know these
         assert struct.pack("=HH", 4 + len(data), kind) + data in body
 
 
-def test_what_may_wait_has_no_more_than_32_bits() -> None:
+def test_length_of_the_queue_has_at_most_32_bits() -> None:
     assert tc.Tbf.of(1 << 40, 0xFFFFFFFF, LATENCY).limit == 0xFFFFFFFF
 
 
-def test_all_that_is_received_is_asked_to_be_led_elsewhere() -> None:
+def test_redirection_of_received_packets_is_requested() -> None:
     qdisc, rule = sent(lambda rtnl, received: tc.redirect_ingress(rtnl, received, link(6, "ifb0")))
 
     assert qdisc == (
@@ -112,7 +110,7 @@ def test_all_that_is_received_is_asked_to_be_led_elsewhere() -> None:
         {
             "index": 5,
             "parent": 0xFFFF0000,
-            "info": 0x10300,  # the first, of every protocol
+            "info": 0x10300,  # priority 1, every protocol
             "TCA_KIND": "u32",
             "TCA_OPTIONS": {
                 "TCA_U32_SEL": {"flags": 1, "nkeys": 1, "keys": [every_packet]},
@@ -128,7 +126,7 @@ def test_all_that_is_received_is_asked_to_be_led_elsewhere() -> None:
 
 
 def test_removal_names_the_kind_and_the_handle() -> None:
-    """So that the kernel refuses to remove somebody else's."""
+    """The kernel then refuses to remove a qdisc of another program."""
     assert sent(tc.delete_tbf) == [
         (DELQDISC, 0, {"index": 5, "handle": 0x10000, "parent": 0xFFFFFFFF, "TCA_KIND": "tbf"})
     ]
@@ -137,16 +135,16 @@ def test_removal_names_the_kind_and_the_handle() -> None:
     ]
 
 
-# What is set
+# Effects
 
 
 @pytest.fixture
 def rtnl(host: Host) -> Iterator[Rtnl]:
-    """A connection to the kernel in the throw-away host, whose links die with it."""
+    """Return a connection to the kernel in the throw-away host, whose links end with it."""
     host.leaves("*")
-    made = host.inside(Rtnl)
-    yield made
-    made.close()
+    connection = host.inside(Rtnl)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture
@@ -162,7 +160,7 @@ def ifb0(rtnl: Rtnl) -> Link:
 
 
 def witness(host: Host, look: Callable[[Any], Any]) -> list[dict[str, Any]]:
-    """What pyroute2 sees in there."""
+    """Return the messages that `look` returns, given a pyroute2 in the host's namespace."""
 
     def ask() -> list[dict[str, Any]]:
         with IPRoute() as ip:
@@ -172,12 +170,12 @@ def witness(host: Host, look: Callable[[Any], Any]) -> list[dict[str, Any]]:
 
 
 def shown(host: Host, name: str) -> list[Any]:
-    """The qdiscs of a link as `tc` sees them."""
-    found: list[Any] = json.loads(host.run("tc", "-j", "qdisc", "show", "dev", name).stdout)
-    return found
+    """Return the qdiscs of a link as `tc` sees them."""
+    qdiscs: list[Any] = json.loads(host.run("tc", "-j", "qdisc", "show", "dev", name).stdout)
+    return qdiscs
 
 
-def told(tbf: tc.Tbf | None) -> tuple[int, int, int | None]:
+def values_of(tbf: tc.Tbf | None) -> tuple[int, int, int | None]:
     assert tbf
     return tbf.rate, tbf.limit, tbf.buffer
 
@@ -191,37 +189,42 @@ def test_a_limit_is_set(host: Host, rtnl: Rtnl, eth0: Link) -> None:
     assert [parameters[key] for key in ("rate", "limit", "buffer")] == [2_500_000, 162_500, 625_000]
     (seen,) = shown(host, "eth0")
     assert seen["options"] == {"rate": 2_500_000, "burst": 100_000, "lat": LATENCY}
-    assert told(tc.find_tbf(rtnl, eth0)) == told(USUAL)
+    assert values_of(tc.find_tbf(rtnl, eth0)) == values_of(USUAL)
 
 
-def test_of_each_link_its_own_limit_is_told(rtnl: Rtnl, eth0: Link, ifb0: Link) -> None:
+def test_each_link_has_its_own_limit(rtnl: Rtnl, eth0: Link, ifb0: Link) -> None:
     other = tc.Tbf.of(1_000_000, 50_000, LATENCY)
     tc.add_tbf(rtnl, eth0, USUAL)
     assert tc.find_tbf(rtnl, ifb0) is None
     tc.add_tbf(rtnl, ifb0, other)
 
-    assert [told(tc.find_tbf(rtnl, link)) for link in (eth0, ifb0)] == [told(USUAL), told(other)]
+    assert [values_of(tc.find_tbf(rtnl, link)) for link in (eth0, ifb0)] == [
+        values_of(USUAL),
+        values_of(other),
+    ]
 
 
 def test_a_rate_may_have_more_than_32_bits(host: Host, rtnl: Rtnl, eth0: Link) -> None:
-    wanted = tc.Tbf.of(500_000_000_000, 1_000_000, LATENCY)
-    tc.add_tbf(rtnl, eth0, wanted)
+    tbf = tc.Tbf.of(500_000_000_000, 1_000_000, LATENCY)
+    tc.add_tbf(rtnl, eth0, tbf)
 
     (seen,) = shown(host, "eth0")
     assert seen["options"]["rate"] == 500_000_000_000
-    assert told(tc.find_tbf(rtnl, eth0)) == told(wanted)
+    assert values_of(tc.find_tbf(rtnl, eth0)) == values_of(tbf)
 
 
 @pytest.mark.parametrize(
     ("rate", "burst"), [(1000, 300_000), (1 << 31, 1500), (1, 0xFFFFFFFE), ((1 << 61) - 1, 1)]
 )
-def test_a_burst_that_ticks_cannot_tell_is_taken(rtnl: Rtnl, eth0: Link, rate: int, burst: int) -> None:
-    wanted = tc.Tbf.of(rate, burst, LATENCY)
-    assert wanted.buffer is None
-    tc.add_tbf(rtnl, eth0, wanted)
+def test_a_burst_that_ticks_cannot_express_is_accepted(
+    rtnl: Rtnl, eth0: Link, rate: int, burst: int
+) -> None:
+    tbf = tc.Tbf.of(rate, burst, LATENCY)
+    assert tbf.buffer is None
+    tc.add_tbf(rtnl, eth0, tbf)
 
-    found = tc.find_tbf(rtnl, eth0)
-    assert found and (found.rate, found.limit) == (wanted.rate, wanted.limit)
+    current = tc.find_tbf(rtnl, eth0)
+    assert current and (current.rate, current.limit) == (tbf.rate, tbf.limit)
 
 
 def test_a_limit_is_removed_if_there_is_one(host: Host, rtnl: Rtnl, eth0: Link) -> None:
@@ -236,7 +239,9 @@ def test_a_limit_is_removed_if_there_is_one(host: Host, rtnl: Rtnl, eth0: Link) 
         assert shown(host, "eth0")[0]["kind"] == other.split()[3]
 
 
-def test_what_is_received_is_led_elsewhere_and_back(host: Host, rtnl: Rtnl, eth0: Link, ifb0: Link) -> None:
+def test_redirection_of_received_packets_is_set_and_removed(
+    host: Host, rtnl: Rtnl, eth0: Link, ifb0: Link
+) -> None:
     assert tc.ingress_targets(rtnl, eth0) == set()
     tc.delete_ingress(rtnl, eth0)
     tc.redirect_ingress(rtnl, eth0, ifb0)
@@ -256,7 +261,7 @@ def test_what_is_received_is_led_elsewhere_and_back(host: Host, rtnl: Rtnl, eth0
     tc.redirect_ingress(rtnl, eth0, ifb0)
 
 
-def test_a_target_that_is_gone_is_told(rtnl: Rtnl, eth0: Link, ifb0: Link) -> None:
+def test_a_target_that_is_gone_is_reported(rtnl: Rtnl, eth0: Link, ifb0: Link) -> None:
     tc.redirect_ingress(rtnl, eth0, ifb0)
     rtnl.delete_link(ifb0)
 
@@ -272,16 +277,14 @@ def test_a_target_that_is_gone_is_told(rtnl: Rtnl, eth0: Link, ifb0: Link) -> No
         "bpf bytecode '1,6 0 0 0'",
     ],
 )
-def test_filters_that_do_something_else_are_told(
-    host: Host, rtnl: Rtnl, eth0: Link, ifb0: Link, other: str
-) -> None:
+def test_other_filters_are_reported(host: Host, rtnl: Rtnl, eth0: Link, ifb0: Link, other: str) -> None:
     tc.redirect_ingress(rtnl, eth0, ifb0)
     host.run("sh", "-c", f"tc filter add dev eth0 ingress protocol ip prio 7 {other}")
 
     assert tc.ingress_targets(rtnl, eth0) == {ifb0.index, tc.UNKNOWN}
 
 
-def test_who_comes_second_is_refused(rtnl: Rtnl, eth0: Link, ifb0: Link) -> None:
+def test_second_limit_and_redirection_are_refused(rtnl: Rtnl, eth0: Link, ifb0: Link) -> None:
     tc.add_tbf(rtnl, eth0, USUAL)
     tc.redirect_ingress(rtnl, eth0, ifb0)
 
@@ -294,7 +297,7 @@ def test_who_comes_second_is_refused(rtnl: Rtnl, eth0: Link, ifb0: Link) -> None
 
 
 def test_a_link_that_is_gone_has_nothing_to_remove(rtnl: Rtnl, eth0: Link) -> None:
-    """As at the end of a container, whose links go at any moment."""
+    """The links of a container can disappear at any moment when it ends."""
     rtnl.delete_link(eth0)
 
     tc.delete_tbf(rtnl, eth0)

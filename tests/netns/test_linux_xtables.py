@@ -26,7 +26,7 @@ def implementation() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A socket belongs to the namespace that it was made in."""
+    """Use a new socket, because a socket belongs to the namespace that it was made in."""
     host.leaves("nft: *", "file /run/xtables.lock")
     monkeypatch.setattr(nft, "_socket", None)
     yield
@@ -35,17 +35,17 @@ def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Tables:
-    """The filter table of one kind and one IP version, read and changed by us and by iptables."""
+    """The filter table of one kind and one IP version, which linux.xtables and iptables read and change."""
 
     def __init__(self, host: Host, kind: str, version: int) -> None:
         self.host = host
         self.program = f"{'iptables' if version == 4 else 'ip6tables'}-{kind}"
         if host.run(self.program, "-P", "FORWARD", "DROP", check=False).returncode:
             skip_or_fail(f"this kernel has no tables for {self.program}")
-        self.ours: Filter = KINDS[kind](version)
+        self.table: Filter = KINDS[kind](version)
 
     def do(self, function: "Callable[[Filter], T]") -> T:
-        return self.host.inside(lambda: function(self.ours))
+        return self.host.inside(lambda: function(self.table))
 
     def change(self, *edits: "Callable[[Edits], None]") -> None:
         collected = Edits()
@@ -54,9 +54,9 @@ class Tables:
         self.do(lambda table: table.change(collected, "test"))
 
     def iptables(self, *words: str, check: bool = True) -> list[str]:
-        """What it lists, or an empty list where it fails and may."""
-        done = self.host.run(self.program, *words, check=check)
-        return done.stdout.splitlines()
+        """Return the lines that iptables prints; `check`: iptables must succeed."""
+        answer = self.host.run(self.program, *words, check=check)
+        return answer.stdout.splitlines()
 
 
 @pytest.fixture(params=["nft 4", "nft 6", "legacy 4", "legacy 6"])
@@ -64,7 +64,7 @@ def tables(
     request: pytest.FixtureRequest, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Tables:
     kind, version = request.param.split()
-    # Where the test itself starts the program, in the host's network namespace, it sees the machine's files.
+    # The test starts the program itself, in the host's network namespace only, so it uses the machine's files.
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "lock"))
     return Tables(host, kind, int(version))
 
@@ -74,12 +74,12 @@ def ends(tables: Tables) -> list[str | IPNet]:
         4: ["10.9.0.0/24", "10.16.0.0/12", "10.9.0.2/32"],
         6: ["2001:db8::/61", "2001:db8::/64", "::1/128"],
     }
-    return ["cni0", "a", "fifteen-letters", *map(IPNet.parse, nets[tables.ours.version])]
+    return ["cni0", "a", "fifteen-letters", *map(IPNet.parse, nets[tables.table.version])]
 
 
-def test_rules_are_iptables_own(tables: Tables) -> None:
-    """It lists them as those of its own making, finds them, and can save and restore them."""
-    for chain in ("ours", "theirs"):
+def test_rules_are_those_that_iptables_would_make(tables: Tables) -> None:
+    """iptables lists them like its own, finds them, and can save and restore them."""
+    for chain in ("own", "other"):
         tables.iptables("-N", chain)
     matches = [
         Match(end, incoming=incoming, known=known)
@@ -88,58 +88,58 @@ def test_rules_are_iptables_own(tables: Tables) -> None:
     ]
     for match in matches:
         own = [*match.words().split(), "-m", "comment", "--comment", "cnihook: a b", "-j", "ACCEPT"]
-        tables.iptables("-A", "theirs", *own)
-    tables.change(*(lambda edits, m=match: edits.accept("ours", m, "cnihook: a b") for match in matches))
+        tables.iptables("-A", "other", *own)
+    tables.change(*(lambda edits, m=match: edits.accept("own", m, "cnihook: a b") for match in matches))
 
     def listed(chain: str) -> list[str]:
         return [line.replace(chain, "X") for line in tables.iptables("-S", chain)]
 
-    assert listed("ours") == listed("theirs") and len(listed("ours")) == 1 + len(matches)
+    assert listed("own") == listed("other") and len(listed("own")) == 1 + len(matches)
     for match in matches:
         own = [*match.words().split(), "-m", "comment", "--comment", "cnihook: a b", "-j", "ACCEPT"]
-        tables.iptables("-C", "ours", *own)
+        tables.iptables("-C", "own", *own)
     saved = tables.host.run(f"{tables.program}-save").stdout
     tables.host.run(f"{tables.program}-restore", input=saved)
-    assert listed("ours") == listed("theirs")
+    assert listed("own") == listed("other")
 
 
-def test_what_is_there_is_read(tables: Tables) -> None:
-    """Whoever made it, and whatever it is besides."""
+def test_existing_rules_are_read(tables: Tables) -> None:
+    """Any program may have made them, with any match."""
     tables.iptables("-N", "one")
     tables.iptables("-A", "FORWARD", "-m", "comment", "--comment", "two words", "-j", "one")
     tables.iptables(
         "-A", "FORWARD", "-p", "tcp", "--dport", "80", "-m", "comment", "--comment", "x", "-j", "DROP"
     )
     tables.change(
-        lambda edits: edits.jump("FORWARD", "one", "ours, first"),
-        lambda edits: edits.accept("one", Match("cni0", incoming=True, known=True), "ours"),
+        lambda edits: edits.jump("FORWARD", "one", "own, first"),
+        lambda edits: edits.accept("one", Match("cni0", incoming=True, known=True), "own"),
     )
 
     assert [(r.comment, r.target) for r in tables.do(lambda t: t.rules("FORWARD"))][:2] == [
-        ("ours, first", "one"),
+        ("own, first", "one"),
         ("two words", "one"),
     ]
     assert [r.comment for r in tables.do(lambda t: t.rules("FORWARD"))][2] == "x"
-    assert [r.comment for r in tables.do(lambda t: t.rules("one"))] == ["ours"]
+    assert [r.comment for r in tables.do(lambda t: t.rules("one"))] == ["own"]
     assert tables.do(lambda t: t.rules("none")) == []
 
 
-def test_policies(tables: Tables) -> None:
+def test_policies_are_read(tables: Tables) -> None:
     tables.iptables("-N", "one")
 
     for chain, policy in (("FORWARD", "drop"), ("one", ""), ("none", None)):
         assert tables.do(lambda table, c=chain: table.policy(c)) == policy  # type: ignore[misc]
     tables.iptables("-P", "FORWARD", "ACCEPT")
-    fresh = KINDS[tables.program.rpartition("-")[2]](tables.ours.version)
+    fresh = KINDS[tables.program.rpartition("-")[2]](tables.table.version)
     assert tables.host.inside(lambda: fresh.policy("FORWARD")) == "accept"
 
 
-def test_chains_come_and_go_with_their_rules(tables: Tables) -> None:
+def test_chains_are_made_and_deleted_with_their_rules(tables: Tables) -> None:
     before = tables.iptables("-S")
     tables.change(
         lambda edits: edits.add_chain("one"),
-        lambda edits: edits.accept("one", Match("cni0", incoming=False), "ours"),
-        lambda edits: edits.jump("FORWARD", "one", "ours"),
+        lambda edits: edits.accept("one", Match("cni0", incoming=False), "own"),
+        lambda edits: edits.jump("FORWARD", "one", "own"),
     )
     (jump,) = tables.do(lambda table: table.rules("FORWARD"))
     (rule,) = tables.do(lambda table: table.rules("one"))
@@ -153,16 +153,16 @@ def test_chains_come_and_go_with_their_rules(tables: Tables) -> None:
     assert tables.iptables("-S") == before
 
 
-def test_all_is_done_or_nothing(tables: Tables) -> None:
-    """And what was refused does not confuse the next question."""
+def test_either_all_edits_are_made_or_none(tables: Tables) -> None:
+    """A refused change does not confuse the next query."""
     before = tables.iptables("-S")
 
     with pytest.raises((NetlinkError, OSError)) as refused:
         tables.change(
             lambda edits: edits.add_chain("one"),
-            lambda edits: edits.jump("FORWARD", "one", "ours"),
-            lambda edits: edits.jump("FORWARD", "none", "ours"),
-            lambda edits: edits.jump("FORWARD", "one", "ours"),
+            lambda edits: edits.jump("FORWARD", "one", "own"),
+            lambda edits: edits.jump("FORWARD", "none", "own"),
+            lambda edits: edits.jump("FORWARD", "one", "own"),
         )
     assert "test" in str(refused.value)
 
@@ -170,8 +170,8 @@ def test_all_is_done_or_nothing(tables: Tables) -> None:
     assert tables.do(lambda table: table.policy("FORWARD")) == "drop"
 
 
-def test_only_what_a_host_has_is_looked_at(host: Host) -> None:
-    """A look must not make tables that are not there."""
+def test_only_existing_tables_are_read(host: Host) -> None:
+    """Reading must not make a table that does not exist."""
     before = host.nft()
     assert [type(table) for table in host.inside(lambda: xtables.filters(4))] == [NftTable]
     assert host.inside(lambda: xtables.filters(4)[0].policy("FORWARD")) is None

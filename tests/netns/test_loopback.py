@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""loopback: lo of the container, up."""
+"""loopback: ADD sets lo of the container up, and DEL sets it down."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from tests.support.cni import CniFailure
 from tests.support.host import Container, Host
 
 OWN_SHAPE = pytest.mark.known_difference(
-    "prints the shape of 1.0.0, whatever the version",
-    here="the shape of the version",
+    "prints the result in the format of 1.0.0 for every version",
+    here="prints it in the format of the version",
     right="SPEC.md, 5 Success",
 )
 
@@ -23,7 +23,7 @@ def is_up(container: Container) -> bool:
 
 
 def test_lo_carries_traffic(host: Host, container: Container) -> None:
-    """A new namespace has lo, but down: nothing in the container could reach itself."""
+    """lo of a new namespace is down: nothing in the container could reach itself."""
     host.cni("ADD", LOOPBACK, container, "lo")
 
     container.run("ping", "-c1", "-W30", "127.0.0.1")
@@ -39,7 +39,7 @@ def test_result_names_lo_and_its_addresses(host: Host, container: Container) -> 
 
 
 def test_interface_is_lo_whatever_the_request_says(host: Host, container: Container) -> None:
-    """Runtimes that number interfaces ask for eth0 here too."""
+    """Runtimes that number interfaces request eth0 here, too."""
     result = host.cni("ADD", LOOPBACK, container, "eth0")
 
     assert result["interfaces"][0]["name"] == "lo"
@@ -58,7 +58,7 @@ def test_result_of_an_earlier_plugin_is_passed_on(host: Host, container: Contain
     assert host.cni("ADD", LOOPBACK | {"prevResult": previous}, container, "lo") == previous
 
 
-def test_del_takes_lo_down_and_can_be_repeated(host: Host, container: Container) -> None:
+def test_del_sets_lo_down_and_can_be_repeated(host: Host, container: Container) -> None:
     host.cni("ADD", LOOPBACK, container, "lo")
 
     host.cni("DEL", LOOPBACK, container, "lo")
@@ -68,7 +68,7 @@ def test_del_takes_lo_down_and_can_be_repeated(host: Host, container: Container)
 
 
 def test_del_succeeds_without_a_namespace(host: Host, container: Container) -> None:
-    """It may be gone by then, or the runtime may not know it any more."""
+    """The namespace may be gone, or the runtime may no longer know it."""
     host.cni("ADD", LOOPBACK, container, "lo")
     container.destroy()
 
@@ -76,7 +76,7 @@ def test_del_succeeds_without_a_namespace(host: Host, container: Container) -> N
     host.cni("DEL", LOOPBACK, container, "lo", CNI_NETNS="")
 
 
-def test_check_tells_up_from_down(host: Host, container: Container) -> None:
+def test_check_fails_if_lo_is_down(host: Host, container: Container) -> None:
     result = host.cni("ADD", LOOPBACK, container, "lo")
     conf = LOOPBACK | {"prevResult": result}
 
@@ -88,7 +88,7 @@ def test_check_tells_up_from_down(host: Host, container: Container) -> None:
 
 
 def test_foreign_address_on_lo_is_refused(host: Host, container: Container) -> None:
-    """Whoever put it there did not ask for the plain loopback interface that this plugin promises."""
+    """The address is not part of the plain loopback interface that this plugin promises."""
     container.run("ip", "address", "add", "10.9.0.1/24", "dev", "lo")
 
     with pytest.raises(CniFailure, match="10.9.0.1"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""macvlan: the interface that an ADD makes, what it stands upon, and what can talk through it."""
+"""macvlan: the interface that ADD makes, its parent link, and the traffic that passes through it."""
 
 from functools import partial
 from typing import Any
@@ -29,12 +29,12 @@ def master(outside: Outside, host: Host) -> Any:
 
 
 def of(container: Container, ifname: str = "eth0") -> Any:
-    """What a container's macvlan is."""
+    """Return the attributes of a container's macvlan."""
     return container.link(ifname)["linkinfo"]["info_data"]
 
 
 @pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
-def test_result_tells_the_interface_and_its_address(
+def test_result_has_the_interface_and_its_address(
     host: Host, container: Container, outside: Outside, version: str
 ) -> None:
     result = host.cni("ADD", network(version=version), container)
@@ -51,7 +51,7 @@ def test_result_tells_the_interface_and_its_address(
     assert container.addresses("eth0") == [f"{FIRST}/24"]
 
 
-def test_result_of_0_2_knows_addresses_only(host: Host, container: Container, outside: Outside) -> None:
+def test_result_of_0_2_has_addresses_only(host: Host, container: Container, outside: Outside) -> None:
     assert host.cni("ADD", network(version="0.2.0"), container) == {
         "cniVersion": "0.2.0",
         "ip4": {"ip": f"{FIRST}/24", "gateway": Outside.ADDRESS},
@@ -63,12 +63,12 @@ def test_result_of_0_2_knows_addresses_only(host: Host, container: Container, ou
 
 
 def test_containers_reach_each_other_and_a_machine_beyond_the_uplink(host: Host, outside: Outside) -> None:
-    """As machines of that network, each under its own address, in both families."""
+    """Each is a machine of that network with its own address, in both families."""
     conf = network(SUBNET, SUBNET6)
-    made = [host.container() for _ in range(2)]
-    for container in made:
+    containers = [host.container() for _ in range(2)]
+    for container in containers:
         container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
-    (one, first), (two, second) = (add(host, conf, container) for container in made)
+    (one, first), (two, second) = (add(host, conf, container) for container in containers)
 
     for family, beyond in enumerate([Outside.ADDRESS, Outside.ADDRESS6]):
         assert connect(one, two, address(second, family)) == address(first, family)
@@ -77,8 +77,8 @@ def test_containers_reach_each_other_and_a_machine_beyond_the_uplink(host: Host,
 
 
 @pytest.mark.parametrize("mode", ["private", "vepa"])
-def test_other_modes_keep_containers_apart(host: Host, outside: Outside, mode: str) -> None:
-    """The switch of `vepa` would have to send it back, and here there is none."""
+def test_other_modes_separate_containers(host: Host, outside: Outside, mode: str) -> None:
+    """In mode `vepa` a switch would have to send the frames back, and there is no switch here."""
     (one, first), (two, _) = (add(host, network(mode=mode)) for _ in range(2))
 
     assert of(one)["mode"] == mode
@@ -88,7 +88,7 @@ def test_other_modes_keep_containers_apart(host: Host, outside: Outside, mode: s
 
 
 @pytest.mark.known_difference(
-    "a MAC address in use is the kernel's error",
+    "the error of a MAC address in use is the kernel's",
     here="the error names the address and its owner",
     right="either",
 )
@@ -105,7 +105,7 @@ def test_mac_of_a_neighbour_is_refused(host: Host, master: Any, whose: str) -> N
 
 @pytest.mark.known_difference("accepts the MAC address of a neighbour", here="refused", right="cnihook")
 def test_mac_of_a_neighbour_on_a_bridge_is_refused(host: Host) -> None:
-    """A master that is a bridge: its containers are neighbours, too."""
+    """If the parent link is a bridge, the bridge's containers are neighbours, too."""
     bridge = "02:00:00:00:00:01"
     host.run("ip", *f"link add br0 address {bridge} up type bridge".split())
     host.save_state()
@@ -120,7 +120,7 @@ def test_mac_of_a_neighbour_on_a_bridge_is_refused(host: Host) -> None:
     host.run("ip", "link", "del", "v1")
 
 
-def test_passthru_gives_one_container_all_of_the_master(host: Host, master: Any, outside: Outside) -> None:
+def test_passthru_gives_the_master_to_one_container(host: Host, master: Any, outside: Outside) -> None:
     one, _ = add(host, network(mode="passthru"))
 
     assert container_mac(one) == master["address"]
@@ -136,8 +136,8 @@ def container_mac(container: Container) -> str:
     return str(container.link("eth0")["address"])
 
 
-def test_without_ipam_there_is_layer_2(host: Host, container: Container, outside: Outside) -> None:
-    """The link is up, frames pass, and whoever wants an address may ask for it."""
+def test_without_ipam_the_link_has_no_address(host: Host, container: Container, outside: Outside) -> None:
+    """The link is up and frames pass.  A program in the container may request an address."""
     result = host.cni("ADD", network(ipam=None), container)
 
     assert "ips" not in result
@@ -147,8 +147,8 @@ def test_without_ipam_there_is_layer_2(host: Host, container: Container, outside
         assert arrives(receiver, expected=True)
 
 
-def test_neighbours_learn_where_an_address_has_moved_to(host: Host, outside: Outside) -> None:
-    """At once, and without a word of the container's: the next one that gets an address is found."""
+def test_neighbours_learn_the_new_mac_of_an_address(host: Host, outside: Outside) -> None:
+    """The container need not send a packet: neighbours reach the address's next owner at once."""
     one, _ = add(host, static(f"{FIRST}/24"))
     assert connect(outside, one, FIRST)
     host.cni("DEL", static(f"{FIRST}/24"), one)
@@ -160,7 +160,7 @@ def test_neighbours_learn_where_an_address_has_moved_to(host: Host, outside: Out
     assert connect(outside, two, FIRST) == Outside.ADDRESS
 
 
-def test_default_route_is_what_ipam_says(host: Host, container: Container, outside: Outside) -> None:
+def test_default_route_is_that_of_ipam(host: Host, container: Container, outside: Outside) -> None:
     ipam = {"type": "host-local", "ranges": [[SUBNET]], "routes": [{"dst": "0.0.0.0/0"}]}
     host.cni("ADD", network(ipam=ipam), container)
     outside.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
@@ -169,9 +169,9 @@ def test_default_route_is_what_ipam_says(host: Host, container: Container, outsi
     assert connect(container, outside, "192.0.2.1") == FIRST
 
 
-# The master
+# The parent link (master)
 
-# It was built with a newer library, which gives a default route a destination.
+# Debian 13 built it with a newer library, in which a default route has a destination.
 NO_DEFAULT_ROUTE = pytest.mark.known_difference(
     "the build of Debian 13 finds no default route",
     here="finds it",
@@ -201,10 +201,10 @@ def test_master_is_the_interface_of_the_default_route(host: Host, container: Con
     ],
     ids=["first", "lower metric", "IPv6", "lower IPv6 metric", "main table"],
 )  # fmt: skip
-def test_of_several_default_routes_the_one_that_is_used_tells_the_master(
+def test_master_is_the_link_of_the_default_route_in_use(
     host: Host, container: Container, outside: Outside, command: str, expected: str
 ) -> None:
-    """That of IPv4 if there is one."""
+    """The route of IPv4, if there is one."""
     host.run("sh", "-ec", f"ip link add second type bridge; ip link set second up; {command}")
     host.leaves("* second *", "route second*")
 
@@ -216,7 +216,7 @@ def test_of_several_default_routes_the_one_that_is_used_tells_the_master(
 
 @pytest.mark.known_difference(
     "takes the device of an `unreachable` default route as master",
-    here="only of one that works, lowest metric first",
+    here="uses only a route that works, lowest metric first",
     right="cnihook",
     debian="12",
 )
@@ -236,7 +236,7 @@ def test_without_a_default_route_a_master_has_to_be_named(
 @OLD_KEYS
 @pytest.mark.parametrize("named", [True, False], ids=["named", "of the default route"])
 def test_master_may_be_in_the_container(host: Host, container: Container, named: bool) -> None:
-    """Where an earlier network has put it; and the host's interface of that name is another."""
+    """An earlier network made it there, and the host has another interface of that name."""
     host.run("ip", "link", "add", "in0", "type", "veth", "peer", "name", "in0", "netns", "c1")
     host.leaves("in c1: link in0 *", "in c1: * in0 *", "link in0 *")
     container.run("sh", "-c", "ip link set in0 up; ip route add default dev in0")
@@ -251,7 +251,7 @@ def test_master_may_be_in_the_container(host: Host, container: Container, named:
     assert container.links() == {"lo", "in0"}
 
 
-def test_names_of_the_hosts_own_interfaces_are_no_obstacle(
+def test_host_may_have_an_interface_of_the_same_name(
     host: Host, container: Container, outside: Outside
 ) -> None:
     host.run("ip", "link", "add", "eth0", "type", "bridge")
@@ -277,7 +277,7 @@ def test_two_networks_of_a_container_may_share_a_master(
     assert connect(outside, container, "198.51.100.99")
 
 
-# What else the configuration says
+# Other keys
 
 MACS: dict[str, dict[str, Any]] = {
     "mac": {"mac": "02:00:00:00:00:01"},
@@ -295,12 +295,12 @@ MACS: dict[str, dict[str, Any]] = {
         pytest.param(
             ["mac", "CNI_ARGS", "args.cni"],
             3,
-            marks=pytest.mark.known_difference("args.cni.mac is not read", here="read", right="either"),
+            marks=pytest.mark.known_difference("ignores args.cni.mac", here="uses it", right="either"),
         ),
         (["mac", "CNI_ARGS", "runtimeConfig"], 4),
     ],
 )
-def test_mac_address_is_the_one_asked_for_nearest_to_the_container(
+def test_mac_address_is_that_of_the_most_specific_source(
     host: Host, container: Container, outside: Outside, given: list[str], expected: int
 ) -> None:
     conf = network()
@@ -335,7 +335,7 @@ def test_length_of_the_broadcast_queue(host: Host, container: Container, outside
     here="kept, unless the network has its own",
     right="SPEC.md, 5 Success",
 )
-def test_dns_of_ipam_is_told_unless_the_network_has_its_own(host: Host, outside: Outside) -> None:
+def test_dns_of_ipam_is_returned_unless_the_network_has_its_own(host: Host, outside: Outside) -> None:
     own, ipam = {"nameservers": ["192.0.2.53"]}, {"domain": "x.test"}
     assert add(host, static(f"{FIRST}/24", ipam={"dns": ipam}))[1]["dns"] == ipam
     assert add(host, static("198.51.100.11/24", ipam={"dns": ipam}, dns=own))[1]["dns"] == own
@@ -356,10 +356,12 @@ def test_check_accepts_what_add_made(
 
 
 @pytest.mark.known_difference(
-    "CHECK fails without a named master or a default route", here="needs neither", right="SPEC.md, 2 CHECK"
+    "CHECK fails if there is neither a configured master nor a default route",
+    here="needs neither",
+    right="SPEC.md, 2 CHECK",
 )
 def test_check_needs_no_default_route(host: Host, container: Container, outside: Outside) -> None:
-    """It may have gone to another link since, for what that is worth."""
+    """Another link may have the default route since then, which does not matter."""
     conf = network(master=None)
     result = host.cni("ADD", conf, container)
     host.run("sh", "-c", "ip route del default; ip -6 route del default")
@@ -380,9 +382,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", [pytest.param(key, marks=MTU if key == "mtu" else ()) for key in DAMAGES])
-def test_check_notices_what_is_missing(
-    host: Host, container: Container, outside: Outside, damage: str
-) -> None:
+def test_check_finds_damage(host: Host, container: Container, outside: Outside, damage: str) -> None:
     conf = network(mtu=1400)
     attached = with_previous_result(conf, host.cni("ADD", conf, container))
     host.leaves("in c1: link eth0 bridge *")
@@ -393,7 +393,7 @@ def test_check_notices_what_is_missing(
 
 
 @pytest.mark.known_difference("CHECK accepts another master", here="finds it", right="SPEC.md, 2 CHECK")
-def test_check_notices_another_master(host: Host, container: Container, outside: Outside) -> None:
+def test_check_finds_another_master(host: Host, container: Container, outside: Outside) -> None:
     host.run("ip", "link", "add", "second", "type", "bridge")
     host.leaves("link second *")
     result = host.cni("ADD", network(), container)
@@ -402,7 +402,7 @@ def test_check_notices_another_master(host: Host, container: Container, outside:
         host.cni("CHECK", with_previous_result(network(master="second"), result), container)
 
 
-def test_check_wants_the_result(host: Host, container: Container, outside: Outside) -> None:
+def test_check_requires_the_result(host: Host, container: Container, outside: Outside) -> None:
     host.cni("ADD", network(), container)
 
     with pytest.raises(CniFailure, match="prevResult"):
@@ -410,7 +410,7 @@ def test_check_wants_the_result(host: Host, container: Container, outside: Outsi
 
 
 @NO_GC
-def test_gc_frees_the_leases_of_those_that_are_gone(host: Host, outside: Outside) -> None:
+def test_gc_releases_the_leases_of_containers_that_are_gone(host: Host, outside: Outside) -> None:
     conf = network(version="1.1.0")
     (lives, _), (gone, _) = (add(host, conf) for _ in range(2))
     gone.destroy()
@@ -431,7 +431,7 @@ def test_gc_frees_the_leases_of_those_that_are_gone(host: Host, outside: Outside
     ],
     ids=["configuration", "master", "ipam"],
 )
-def test_status_says_if_an_add_must_fail(
+def test_status_reports_why_an_add_would_fail(
     host: Host, container: Container, outside: Outside, keys: dict[str, Any], code: int
 ) -> None:
     assert host.cni("STATUS", network(version="1.1.0")) is None

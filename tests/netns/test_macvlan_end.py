@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""macvlan: an ADD that fails leaves nothing, and a DEL needs nothing, of all that may be gone by then."""
+"""macvlan: a failed ADD leaves nothing, and DEL succeeds, whatever is gone already."""
 
 import json
 from functools import partial
@@ -45,7 +45,9 @@ UNREACHABLE = {
     "routes": [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}],
 }
 NAMELESS = pytest.mark.known_difference(
-    "the error of a missing master does not name it", here="it names the key and the link", right="either"
+    "the error of a missing master does not name it",
+    here="the error names the key and the link",
+    right="either",
 )
 
 WRONG = [
@@ -56,8 +58,8 @@ WRONG = [
     pytest.param({"mtu": 1501}, "master MTU(1500)", id="mtu above the master's"),
     pytest.param({"mtu": -1}, "-1", id="mtu below 0"),
     pytest.param({"mtu": 20}, "", id="mtu that the kernel refuses"),
-    pytest.param({"mac": "02:00"}, "02:00", id="mac is none"),
-    pytest.param({"mac": "01:00:5e:00:00:01"}, "", id="mac is of a group"),
+    pytest.param({"mac": "02:00"}, "02:00", id="mac too short"),
+    pytest.param({"mac": "01:00:5e:00:00:01"}, "", id="mac of a group"),
     pytest.param({"bcqueuelen": -1}, "bcqueuelen", marks=OLD_KEYS, id="bcqueuelen below 0"),
     pytest.param({"linkInContainer": "yes"}, "linkInContainer", marks=OLD_KEYS, id="linkInContainer"),
     pytest.param({"linkInContainer": True}, "up0", marks=NAMELESS, id="master is not in the container"),
@@ -78,8 +80,8 @@ def test_add_that_fails_leaves_nothing(
     expect_nothing_of(host, container)
 
 
-def test_master_that_is_a_bridges_port_is_refused(host: Host, container: Container) -> None:
-    """With a hint: the kernel says no more than that it is busy."""
+def test_master_that_is_a_port_of_a_bridge_is_refused(host: Host, container: Container) -> None:
+    """The error has a hint, because the kernel's says only that the link is busy."""
     host.run("sh", "-c", "ip link add br0 type bridge; ip link set up0 master br0")
     host.leaves("link br0 *")
 
@@ -115,7 +117,7 @@ def test_second_add_is_refused_and_leaves_the_first_as_it_was(
     assert connect(outside, container, FIRST) == Outside.ADDRESS
 
 
-def test_interface_of_another_network_is_left_alone(host: Host, container: Container) -> None:
+def test_interface_of_another_network_stays(host: Host, container: Container) -> None:
     container.run("ip", "link", "add", "eth0", "type", "bridge")
     before = container.link("eth0")
 
@@ -135,17 +137,15 @@ def test_interface_of_another_network_is_left_alone(host: Host, container: Conta
     [{"cniVersion": "1.0.0"}, {"cniVersion": "1.0.0", "code": 11, "msg": "busy"}],
     ids=["no address", "refusal"],
 )
-def test_ipam_plugin_that_fails_is_told_to_release(
-    host: Host, container: Container, answer: dict[str, Any]
-) -> None:
+def test_ipam_plugin_that_fails_gets_a_del(host: Host, container: Container, answer: dict[str, Any]) -> None:
     fake_ipam(host, f"echo '{json.dumps(answer)}'; exit {int('code' in answer)}")
 
     with pytest.raises(CniFailure) as failure:
         host.cni("ADD", network(ipam={"type": "fake"}), container, CNI_PATH="/run/plugins")
 
     assert failure.value.code == answer.get("code", 999)
-    asked = host.read("/run/asked").split()
-    assert asked[0] == "ADD" and asked[-1] == "DEL"
+    commands = host.read("/run/asked").split()
+    assert commands[0] == "ADD" and commands[-1] == "DEL"
     expect_nothing_of(host, container)
 
 
@@ -154,11 +154,11 @@ def fake_ipam(host: Host, script: str) -> None:
     host.leaves("dir /run/plugins", "file /run/plugins/fake", "file /run/asked", "file /run/seen.*")
 
 
-# The moments of a link and its address
+# The order of link and address
 
 
 def links_that_ipam_sees(host: Host) -> dict[str, str]:
-    """For each operation, the container's links while the IPAM plugin is asked."""
+    """Return, for each operation, the container's links while the IPAM plugin runs."""
     answer = {"cniVersion": "1.0.0", "ips": [{"address": f"{FIRST}/24"}]}
     fake_ipam(host, f"ip -n c1 link > /run/seen.$CNI_COMMAND; echo '{json.dumps(answer)}'")
     conf = network(ipam={"type": "fake"})
@@ -167,13 +167,13 @@ def links_that_ipam_sees(host: Host) -> dict[str, str]:
     return {command: host.read(f"/run/seen.{command}") for command in ("ADD", "DEL")}
 
 
-def test_link_is_there_when_the_address_is_asked_for(host: Host) -> None:
-    """As a plugin needs it that asks a server on the other side, by DHCP for one."""
+def test_link_exists_when_the_address_is_requested(host: Host) -> None:
+    """A plugin such as dhcp asks a server on the other side of the link."""
     assert "eth0" in links_that_ipam_sees(host)["ADD"]
 
 
 @RELEASES_EARLY
-def test_address_is_released_when_its_link_is_gone(host: Host) -> None:
+def test_address_is_released_after_its_link_is_deleted(host: Host) -> None:
     assert "eth0" not in links_that_ipam_sees(host)["DEL"]
 
 
@@ -188,7 +188,7 @@ def test_del_undoes_all_of_add_and_can_be_repeated(host: Host, container: Contai
     expect_nothing_of(host, container)
 
 
-def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+def test_del_without_an_add_succeeds(host: Host, container: Container) -> None:
     host.cni("DEL", network(), container)
 
 
@@ -209,7 +209,7 @@ def test_del_needs_no_default_route(host: Host, alive: bool) -> None:
 
 @NEEDS_MASTER
 def test_del_after_the_master_has_gone(host: Host) -> None:
-    """And the container's link with it."""
+    """The kernel deletes the container's link with it."""
     one, _ = add(host, network(master=None))
     host.run("ip", "link", "del", "up0")
 
@@ -232,10 +232,10 @@ READS_ALL = pytest.mark.known_difference(
         pytest.param({"prevResult": "nothing"}, marks=READS_ALL, id="no result at all"),
     ],
 )
-def test_del_reads_no_more_of_the_configuration_than_it_needs(
+def test_del_ignores_keys_that_it_does_not_need(
     host: Host, container: Container, keys: dict[str, Any]
 ) -> None:
-    """It may have been edited since, or damaged."""
+    """The configuration may have been edited since the ADD, or damaged."""
     host.cni("ADD", network(), container)
 
     host.cni("DEL", network() | keys, container)
@@ -282,10 +282,10 @@ def test_del_of_one_leaves_the_others(host: Host, outside: Outside) -> None:
 
 
 @pytest.mark.known_difference(
-    "DEL removes any link with the interface's name", here="removes its own", right="cnihook"
+    "DEL removes any link with the interface's name", here="removes its own only", right="cnihook"
 )
 def test_del_leaves_a_link_of_another_kind(host: Host, container: Container) -> None:
-    """That another has put in the place of ours."""
+    """Another program has replaced the plugin's link by it."""
     host.cni("ADD", network(), container)
     container.run("sh", "-c", "ip link del eth0; ip link add eth0 type bridge")
 
@@ -296,10 +296,10 @@ def test_del_leaves_a_link_of_another_kind(host: Host, container: Container) -> 
 
 
 @pytest.mark.known_difference(
-    "DEL removes any link with the interface's name", here="removes its own", right="cnihook"
+    "DEL removes any link with the interface's name", here="removes its own only", right="cnihook"
 )
 def test_del_leaves_another_containers_link(host: Host, outside: Outside) -> None:
-    """To whose namespace a path may lead by now that was built of a process's number."""
+    """A path that contains a PID may be that of another container's namespace now."""
     (one, _), (two, _) = (add(host, network()) for _ in range(2))
 
     host.cni("DEL", network(), one, CNI_NETNS=two.path)
@@ -313,7 +313,7 @@ def test_del_leaves_another_containers_link(host: Host, outside: Outside) -> Non
     "DEL leaves a link that the container renamed", here="removes it", right="SPEC.md, 2 DEL"
 )
 def test_del_finds_a_link_that_the_container_has_renamed(host: Host, container: Container) -> None:
-    """The address is not released while it is in use, neither then nor by an ADD that comes before."""
+    """The address is not released while it is in use, neither by DEL nor by an ADD before DEL."""
     host.cni("ADD", network(), container)
     container.run("ip", "link", "set", "eth0", "down", "name", "uplink0")
     with pytest.raises(CniFailure, match="exists"):
@@ -325,7 +325,7 @@ def test_del_finds_a_link_that_the_container_has_renamed(host: Host, container: 
     expect_nothing_of(host, container)
 
 
-def test_del_of_a_passthru_gives_the_master_back(host: Host, container: Container, outside: Outside) -> None:
+def test_del_of_a_passthru_restores_the_master(host: Host, container: Container, outside: Outside) -> None:
     mac = host.link("up0")["address"]
     host.cni("ADD", network(mode="passthru"), container)
 
@@ -337,14 +337,14 @@ def test_del_of_a_passthru_gives_the_master_back(host: Host, container: Containe
 
 @pytest.mark.needs("strace")
 @pytest.mark.known_difference(
-    "not run: so many system calls that the test takes minutes",
-    here="nothing is left, wherever ADD is killed",
+    "not tested: it makes so many system calls that the test takes minutes",
+    here="DEL removes everything, wherever ADD was killed",
     right="either",
     run=False,
 )
 @pytest.mark.parametrize("taken", [False, True], ids=["name is free", "host has the name"])
-def test_add_that_is_killed_anywhere_is_cleared_away(host: Host, container: Container, taken: bool) -> None:
-    """By its DEL, also while the link still has the name that it is made under if the host has its own."""
+def test_del_undoes_an_add_that_was_killed_anywhere(host: Host, container: Container, taken: bool) -> None:
+    """Also while the link has the temporary name that it gets if the host has a link of its name."""
     if taken:
         host.run("ip", "link", "add", "eth0", "type", "bridge")
         host.leaves("link eth0 bridge *")
@@ -363,8 +363,8 @@ def test_add_that_is_killed_anywhere_is_cleared_away(host: Host, container: Cont
         number += 1
         inject = f"inject=sendto:signal=KILL:when={number}"
         strace = ("strace", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", inject)
-        done = host.run(*strace, program, input=json.dumps(conf), env=environment, check=False)
-        if done.returncode == 0:
+        answer = host.run(*strace, program, input=json.dumps(conf), env=environment, check=False)
+        if answer.returncode == 0:
             break
         host.leaves("file /var/lib/cni/networks/net1/lock")
         host.cni("DEL", conf, container)

@@ -18,8 +18,8 @@ VERSIONS = pytest.mark.parametrize(
     ("index", "there"), [(0, Outside.ADDRESS), (1, Outside.ADDRESS6)], ids=["IPv4", "IPv6"]
 )
 OWN_RULES = pytest.mark.known_difference(
-    "iptables rules for each container; `ipMasqBackend` chooses",
-    here="elements in nft maps, whatever the key says",
+    "iptables rules for each container; `ipMasqBackend` selects the backend",
+    here="elements in nft maps, whatever `ipMasqBackend` is",
     right="either",
 )
 
@@ -55,10 +55,8 @@ def test_packet_without_a_connection_does_not_leave(host: Host, kind: str, index
 
 
 @VERSIONS
-def test_packet_without_a_connection_passes_where_nothing_is_masqueraded(
-    host: Host, index: int, there: str
-) -> None:
-    """Beside a network that is masqueraded, and within one."""
+def test_packet_without_a_connection_passes_if_not_masqueraded(host: Host, index: int, there: str) -> None:
+    """Both from a network that is not masqueraded, and within one that is."""
     outside = host.outside()
     (one, first), (two, second) = (add(host, network(), quick(host)) for _ in range(2))
     plain, third = add(host, other(ipMasq=False), quick(host))
@@ -70,7 +68,7 @@ def test_packet_without_a_connection_passes_where_nothing_is_masqueraded(
 
 
 @LEAKS_INVALID
-def test_one_networks_end_leaves_the_others(host: Host) -> None:
+def test_end_of_one_network_leaves_the_others(host: Host) -> None:
     outside = host.outside()
     one, result = add(host, network(), quick(host))
     conf = other()
@@ -83,7 +81,7 @@ def test_one_networks_end_leaves_the_others(host: Host) -> None:
 
 
 @OWN_RULES
-def test_rules_are_as_many_for_one_container_as_for_three(host: Host) -> None:
+def test_rules_do_not_grow_with_containers(host: Host) -> None:
     conf = network()
     add(host, conf, quick(host))
     rules = [line for line in host.nft().splitlines() if "drop" in line or "masquerade" in line]
@@ -100,7 +98,7 @@ DAMAGES = {
     "earlier version": "; ".join(
         f"delete chain inet cnihook masquerade-{c}" for c in ("forward", "invalid")
     ),
-    "way there": "flush chain inet cnihook masquerade-forward",
+    "jump": "flush chain inet cnihook masquerade-forward",
     "rules": "flush chain inet cnihook masquerade-invalid",
 }
 
@@ -108,7 +106,7 @@ DAMAGES = {
 @OWN_RULES
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("of", ["the same network", "another network"])
-def test_rules_that_are_missing_are_found_and_restored(host: Host, damage: str, of: str) -> None:
+def test_missing_rules_are_found_and_restored(host: Host, damage: str, of: str) -> None:
     outside = host.outside()
     conf = network()
     one, result = add(host, conf, quick(host))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses that a container chooses: refused if a neighbour on the bridge or the bridge itself has them."""
+"""Requested addresses: refused if a neighbour on the bridge or the bridge itself has them."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.support.host import Container, Host
 SUBNET = "10.1.2.0/24"
 TAKES_IT = pytest.mark.known_difference(
     "accepts the MAC address of a neighbour on the bridge",
-    here="refused, with the neighbour's port",
+    here="refused; the error names the neighbour's port",
     right="cnihook",
 )
 WAYS: list[Any] = [
@@ -27,7 +27,7 @@ def mac_of(container: Container) -> str:
 
 
 def refused(host: Host, mac: str, conf: dict[str, Any] | None = None, **env: str) -> str:
-    """What is said to a container that requests this address; nothing of it may stay."""
+    """Request this address for a container and return the error; no link may be left."""
     before = host.links()
     with pytest.raises(CniFailure) as failure:
         host.cni("ADD", conf or network(SUBNET, runtimeConfig={"mac": mac}), host.container(), **env)
@@ -39,7 +39,7 @@ def refused(host: Host, mac: str, conf: dict[str, Any] | None = None, **env: str
 @pytest.mark.parametrize("way", WAYS)
 @TAKES_IT
 def test_mac_of_a_silent_neighbour_is_refused(host: Host, way: Any) -> None:
-    """Its link is down, so the bridge has learned nothing of it."""
+    """The neighbour's link is down, so the bridge has not learned its address."""
     neighbour, _ = add(host, network(SUBNET))
     neighbour.run("ip", "link", "set", "eth0", "down")
     host.run("bridge", "fdb", "flush", "dev", "cni0", check=False)
@@ -50,7 +50,7 @@ def test_mac_of_a_silent_neighbour_is_refused(host: Host, way: Any) -> None:
 
 @TAKES_IT
 def test_mac_of_another_network_on_the_bridge_is_refused(host: Host) -> None:
-    """In upper case, too."""
+    """The case of the letters does not matter."""
     neighbour, _ = add(host, network(SUBNET, name="net2"))
 
     refused(host, mac_of(neighbour).upper())
@@ -66,7 +66,7 @@ def test_mac_of_the_bridge_and_its_ports_is_refused(host: Host) -> None:
 
 @TAKES_IT
 def test_mac_that_the_bridge_has_learned_is_refused(host: Host) -> None:
-    """Of a machine behind an uplink."""
+    """A machine behind an uplink has it."""
     add(host, network(SUBNET))
     host.run("ip", *"link add up0 master cni0 up type veth peer name up1".split())
     host.run("ip", "link", "set", "up1", "up")
@@ -96,8 +96,8 @@ def test_tuning_may_set_the_mac_that_the_container_has(host: Host) -> None:
     host.cni("ADD", conf | {"prevResult": result}, container)
 
 
-def test_mac_is_free_again_when_its_container_has_gone(host: Host) -> None:
-    """A container that is started again has the same one; what the bridge has learned goes with its port."""
+def test_mac_is_free_again_after_del(host: Host) -> None:
+    """A container that starts again has the same MAC.  The bridge forgets it with the port."""
     add(host, network(SUBNET, isGateway=True))
     conf = network(SUBNET, isGateway=True, runtimeConfig={"mac": "02:00:00:00:00:77"})
     for _round in range(2):
@@ -115,11 +115,11 @@ def test_mac_of_another_bridge_is_free(host: Host) -> None:
 @pytest.mark.parametrize("address", ["10.1.2.9/24", "fd00:1::9/64"])
 @pytest.mark.known_difference(
     "accepts the IP address of a neighbour on the bridge",
-    here="refused, with the neighbour's port",
+    here="refused; the error names the neighbour's port",
     right="cnihook",
 )
 def test_static_address_of_a_neighbour_is_refused(host: Host, address: str) -> None:
-    """static keeps no leases, so the kernel is asked."""
+    """static keeps no leases, so cnihook asks the kernel."""
     conf = network(ipam={"type": "static", "addresses": [{"address": address}]})
     first, _ = add(host, conf)
 
@@ -131,7 +131,7 @@ def test_static_address_of_a_neighbour_is_refused(host: Host, address: str) -> N
 
 @pytest.mark.known_difference(
     "accepts the IP address of a neighbour on the bridge",
-    here="refused, with the neighbour's port",
+    here="refused; the error names the neighbour's port",
     right="cnihook",
 )
 def test_static_address_of_the_bridge_is_refused(host: Host) -> None:

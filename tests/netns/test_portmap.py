@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""portmap: who reaches a container by a port of the host, and whom the container sees."""
+"""portmap: the clients that reach a container by a port of the host, and the addresses that it sees."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_outside_reaches_the_container(host: Host, protocol: str) -> None:
-    """And is seen as it is."""
+    """The container sees the client's own address."""
     outside = host.outside()
     container = published(host, mapping(8080, 80, protocol), subnets=BOTH)
 
@@ -46,7 +46,7 @@ def test_outside_reaches_the_container(host: Host, protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-def test_host_reaches_it_by_its_own_addresses(host: Host, protocol: str) -> None:
+def test_host_reaches_the_container_by_its_own_addresses(host: Host, protocol: str) -> None:
     container = published(host, mapping(8080, 80, protocol), subnets=BOTH)
 
     for own in (GATEWAY, "127.0.0.1", "127.8.9.10", GATEWAY6):
@@ -55,10 +55,10 @@ def test_host_reaches_it_by_its_own_addresses(host: Host, protocol: str) -> None
 
 
 def test_container_reaches_itself_and_its_siblings_by_the_host(host: Host) -> None:
-    """The answers have to come back through the host, so it puts its own address in.
+    """The answers have to return through the host, so the host replaces the source address by its own.
 
-    Where the kernel shows nftables what a bridge forwards (bridge-nf-call-iptables), a container reaches
-    itself only if the bridge sends frames back to where they came from.
+    If the kernel shows bridged packets to nftables (bridge-nf-call-iptables), a container reaches itself
+    only if the bridge sends frames back to the port that they came from.
     """
     host.outside()
     container, result = attach(host, *BOTH, hairpinMode=True)
@@ -71,7 +71,7 @@ def test_container_reaches_itself_and_its_siblings_by_the_host(host: Host) -> No
 
 
 def test_without_snat_addresses_stay_as_they_are(host: Host) -> None:
-    """So neither the subnet nor 127.0.0.1 gets an answer."""
+    """Neither the subnet nor 127.0.0.1 gets an answer then."""
     outside = host.outside()
     container = published(host, mapping(8080), snat=False)
 
@@ -82,7 +82,7 @@ def test_without_snat_addresses_stay_as_they_are(host: Host) -> None:
 
 
 @OLD_KEYS
-def test_masq_all_shows_the_container_nobody_but_the_host(host: Host) -> None:
+def test_masq_all_shows_the_container_only_the_host(host: Host) -> None:
     outside = host.outside()
     container = published(host, mapping(8080), subnets=BOTH, masqAll=True)
 
@@ -91,7 +91,7 @@ def test_masq_all_shows_the_container_nobody_but_the_host(host: Host) -> None:
     assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
 
 
-def test_container_of_ptp_is_reached_as_one_of_a_bridge(host: Host) -> None:
+def test_container_of_ptp_is_reached_like_that_of_a_bridge(host: Host) -> None:
     outside = host.outside()
     container, result = attach(host, *BOTH, type="ptp", bridge=None, isGateway=None)
     publish(host, container, result, conf(mapping(8080)))
@@ -114,13 +114,13 @@ def test_many_ports_of_one_container(host: Host) -> None:
 
 
 def test_sctp_is_published(host: Host) -> None:
-    """By rule, which is all that can be seen where the kernel has no sockets for it."""
+    """The test checks the rule only, because the kernel may have no SCTP sockets."""
     published(host, mapping(9, 9, "sctp"))
 
     assert "sctp" in host.nft()
 
 
-def test_capital_letters_name_a_protocol_too(host: Host) -> None:
+def test_protocol_may_be_in_capital_letters(host: Host) -> None:
     container = published(host, mapping(8080, 80, "TCP"))
 
     assert seen(host, container, GATEWAY, 8080) == GATEWAY
@@ -142,8 +142,8 @@ def test_host_address_is_the_only_one(host: Host) -> None:
     assert not reached(outside, container, Outside.HOST, 8081)
 
 
-def test_host_address_says_which_ip_version(host: Host) -> None:
-    """What is of another than the container's is passed over, and no address stands for both."""
+def test_host_address_selects_the_ip_version(host: Host) -> None:
+    """A host address of one version publishes the port for this version only; no address means both."""
     outside = host.outside()
     ips = ["", "0.0.0.0", "::", Outside.HOST6]
     ports = [mapping(8000 + i, 80, ip=ip) for i, ip in enumerate(ips)]
@@ -155,46 +155,48 @@ def test_host_address_says_which_ip_version(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "a container without an address of the version gets a rule into an empty chain",
+    "a port for an IP version that the container lacks gets a rule that jumps to an empty chain",
     here="no rule",
     right="either",
 )
-def test_address_of_the_other_ip_version_alone_publishes_nothing(host: Host) -> None:
+def test_address_of_the_other_ip_version_publishes_nothing(host: Host) -> None:
     published(host, mapping(8080, ip="2001:db8::1"))
 
     assert "8080" not in host.nft()
 
 
 @pytest.mark.known_difference(
-    "a port on ::1 gets rules that never match", here="the host's process keeps it", right="cnihook"
+    "a port on ::1 gets rules that never match",
+    here="a process of the host keeps the port",
+    right="cnihook",
 )
-def test_process_of_the_host_keeps_the_port_of_ipv6s_loopback(host: Host) -> None:
-    """The kernel would let no answer in, so what goes to ::1 is not the container's."""
+def test_process_of_the_host_keeps_the_port_on_ipv6_loopback(host: Host) -> None:
+    """The kernel would drop the answers, so packets to ::1 are not for the container."""
     published(host, mapping(8080, 8080), subnets=BOTH)
 
     assert seen(host, host, "::1", 8080, 8080) == "::1"
 
 
-# Beside others
+# Other programs and plugins
 
 
-def test_dockers_ports_and_ours_live_side_by_side(host: Host) -> None:
-    """Docker's rules as Docker writes them, before ours and after."""
+def test_ports_of_docker_and_of_cnihook_work_side_by_side(host: Host) -> None:
+    """Docker's rules are as Docker writes them, before and after those of cnihook."""
     host.leaves("nft: table ip nat*")
     outside = host.outside()
-    theirs, result = attach(host)
+    other, result = attach(host)
     host.run("sh", "-ec", DOCKER.format(address=address(result)))
     container = published(host, mapping(8080))
     host.run("sh", "-ec", DOCKER_PORT.format(port=9091, address=address(result)))
 
     assert seen(outside, container, Outside.HOST, 8080) == Outside.ADDRESS
     for port in (9090, 9091):
-        assert seen(outside, theirs, Outside.HOST, port) == Outside.ADDRESS
-    assert seen(host, theirs, Outside.HOST, 9090)
+        assert seen(outside, other, Outside.HOST, port) == Outside.ADDRESS
+    assert seen(host, other, Outside.HOST, 9090)
 
 
-def test_nothing_published_touches_nothing(host: Host) -> None:
-    """Most containers publish nothing, and must not pay for it."""
+def test_container_without_ports_changes_nothing(host: Host) -> None:
+    """Most containers publish no port, and must not pay for it."""
     container, result = attach(host)
     before = host.nft()
 

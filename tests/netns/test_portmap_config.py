@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""portmap: what is refused, and what a configuration may say about the way to a port."""
+"""portmap: the configurations that are refused, and the keys that change how a port is reached."""
 
 import json
 from typing import Any
@@ -26,15 +26,15 @@ from tests.support.ports import (
 )
 
 TAKES_IT = pytest.mark.known_difference(
-    "a port of another container is accepted, and one of them is never reached",
-    here="refused, with the other's name",
+    "accepts a port of another container, and one of the two is never reached",
+    here="refused; the error names the other container",
     right="cnihook",
 )
 BOTH = (SUBNET, SUBNET6)
 
 
 def refused(host: Host, *requests: Any) -> list[CniFailure]:
-    """What is said to each.  Nothing may be there afterwards: neither ports nor what leads to them."""
+    """Return the error of each request.  No port may be left, and no rule that leads to one."""
     container, result = attach(host, *BOTH)
     before = host.nft()
     errors = []
@@ -64,7 +64,7 @@ WRONG = [
 
 
 @ONE_CODE
-def test_mapping_that_makes_no_sense_is_named(host: Host) -> None:
+def test_error_names_an_invalid_mapping(host: Host) -> None:
     for (wrong, word), error in zip(
         WRONG, refused(host, *(conf(mapping(8080), wrong) for wrong, _ in WRONG)), strict=True
     ):
@@ -73,9 +73,9 @@ def test_mapping_that_makes_no_sense_is_named(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "two mappings of one port: the first wins, without an error", here="refused", right="cnihook"
+    "of two mappings of one port, the first is used, without an error", here="refused", right="cnihook"
 )
-def test_port_that_is_to_lead_to_two_is_refused(host: Host) -> None:
+def test_port_with_two_targets_is_refused(host: Host) -> None:
     contradictions = [
         [mapping(8080, 80), mapping(8080, 81)],
         [mapping(8080, 80), mapping(8080, 81, ip="127.0.0.1")],
@@ -85,7 +85,7 @@ def test_port_that_is_to_lead_to_two_is_refused(host: Host) -> None:
         assert "8080/tcp" in error.msg
 
 
-def test_what_is_said_twice_is_said_once(host: Host) -> None:
+def test_repeated_mapping_is_published_once(host: Host) -> None:
     twice = [mapping(8080), mapping(8080), mapping(8080, ip="127.0.0.1"), mapping(8080, 53, "udp")]
     container = published(host, *twice)
 
@@ -112,7 +112,7 @@ NO_CONFLICTS = [
 
 @TAKES_IT
 def test_port_of_another_container_is_refused(host: Host) -> None:
-    """With its name.  All addresses include each, as for bind(2); Docker has it so, too."""
+    """The error names the container.  All addresses include each one, as for bind(2) and Docker."""
     published(host, *(first for first, _ in CONFLICTS), subnets=BOTH)
 
     errors = refused(host, *(conf(mapping(9000), second, name="net2") for _, second in CONFLICTS))
@@ -122,13 +122,13 @@ def test_port_of_another_container_is_refused(host: Host) -> None:
         assert "container c1" in error.msg and "network net1" in error.msg
 
 
-def test_different_ports_are_no_conflict(host: Host) -> None:
+def test_different_ports_do_not_conflict(host: Host) -> None:
     published(host, *(first for first, _ in NO_CONFLICTS), subnets=BOTH)
     published(host, *(second for _, second in NO_CONFLICTS), subnets=BOTH)
 
 
 def test_port_is_free_again_after_del(host: Host) -> None:
-    """One that was held on two of the host's addresses only when both are."""
+    """A port on two of the host's addresses is free only when both are."""
     ends = []
     for ip in ("127.0.0.1", "127.0.0.2"):
         container, result = attach(host)
@@ -144,7 +144,7 @@ def test_port_is_free_again_after_del(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "the second network of a container takes the port, and DEL of either ends it",
+    "the second network of a container takes the port over, and DEL of either network removes it",
     here="the first network keeps it",
     right="SPEC.md, 2 DEL",
     fixed_in="1.9.1",
@@ -165,8 +165,8 @@ def test_port_stays_with_the_first_network_of_the_container(host: Host) -> None:
     host.cni("CHECK", sent, container)
 
 
-def test_add_after_an_add_without_del_replaces_it(host: Host) -> None:
-    """As after a crash of the runtime, which begins anew."""
+def test_add_replaces_an_add_without_del(host: Host) -> None:
+    """A runtime that crashed begins again with ADD."""
     container, result = attach(host)
     for target in (80, 81):
         publish(host, container, result, conf(mapping(8080, target), mapping(9000 + target)))
@@ -200,7 +200,7 @@ OVERLAPS = [
 def test_port_that_a_process_listens_on_is_refused(
     host: Host, kind: str, own: str, only_v6: bool, wanted: dict[str, Any]
 ) -> None:
-    """The process's clients, and what they send, would go to the container."""
+    """The clients of the process would reach the container."""
     with listening(host, kind, own, only_v6=only_v6) as pid:
         (error,) = refused(host, conf(mapping(8081), wanted))
 
@@ -243,7 +243,7 @@ def test_network_may_take_over_the_port_of_a_process(host: Host) -> None:
     assert f"process {pid} (python3)" in stderr and "8080/tcp" in stderr and len(stderr.splitlines()) == 1
 
 
-# As nerdctl does before it calls the plugins: a child that only sleeps holds the socket.
+# nerdctl does so before it calls the plugins: a child that only sleeps holds the socket.
 RESERVES = """\
 import socket, subprocess, sys
 one = socket.socket()
@@ -272,15 +272,15 @@ def test_port_that_is_bound_and_not_listened_on_is_published(host: Host) -> None
 
 
 def add_and_read(host: Host, container: Any, result: Any, sent: Any, *launcher: str) -> str:
-    """ADD; returns what it says on stderr."""
+    """Run ADD; return what it prints on stderr."""
     assert host.implementation
     sent = sent | {"prevResult": result}
     attachment = cni.Attachment(sent, container, "eth0", "portmap", {})
     host.attachments.append(attachment)
     program, folder = host.implementation.program("portmap"), host.implementation.folder
-    done = host.run(*launcher, program, input=json.dumps(sent), env=attachment.environment("ADD", folder))
+    answer = host.run(*launcher, program, input=json.dumps(sent), env=attachment.environment("ADD", folder))
     attachment.result = result
-    return done.stderr
+    return answer.stderr
 
 
 # Keys
@@ -305,15 +305,15 @@ WRONG_NEW_KEYS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     "wrong", [WRONG_KEYS, pytest.param(WRONG_NEW_KEYS, marks=OLD_KEYS)], ids=["old", "new"]
 )
-def test_key_that_makes_no_sense_is_named(host: Host, wrong: list[tuple[dict[str, Any], str]]) -> None:
-    """Also where nothing is published, so that it shows before somebody wants a port."""
+def test_error_names_an_invalid_key(host: Host, wrong: list[tuple[dict[str, Any], str]]) -> None:
+    """Also if no port is published, so that the mistake shows before a container needs a port."""
     for mappings in ([], [mapping(8080)]):
         errors = refused(host, *(conf(*mappings, **keys) for keys, _ in wrong))
         for (_, word), error in zip(wrong, errors, strict=True):
             assert word in error.msg
 
 
-def test_ways_to_do_it_make_no_difference(host: Host) -> None:
+def test_keys_that_select_the_implementation_make_no_difference(host: Host) -> None:
     ways: list[dict[str, Any]] = [{"markMasqBit": 31}, {"backend": "iptables"}, {"backend": "nftables"}]
     containers = [published(host, mapping(8000 + i), **keys) for i, keys in enumerate(ways)]
 
@@ -321,8 +321,8 @@ def test_ways_to_do_it_make_no_difference(host: Host) -> None:
         assert seen(host, container, "127.0.0.1", 8000 + i) == GATEWAY
 
 
-def test_chain_for_marks_of_somebody_else_is_not_needed(host: Host) -> None:
-    """What it would mark for its owner to masquerade is masqueraded all the same."""
+def test_external_chain_for_marks_is_not_needed(host: Host) -> None:
+    """The packets that it would mark for masquerading are masqueraded without it."""
     host.leaves("nft: table ip nat*")
     host.run(
         "sh",
@@ -355,15 +355,15 @@ NFT = [
 
 
 ANY_CONDITION = pytest.mark.known_difference(
-    "passes a wrong condition on to nftables", here="refused, with its key", right="either"
+    "passes a wrong condition on to nftables", here="refused; the error names the key", right="either"
 )
 
 
 @pytest.mark.parametrize(
     "cases", [IPTABLES, pytest.param(NFT, marks=ANY_CONDITION)], ids=["iptables", "nft"]
 )
-def test_conditions_are_to_be_met(host: Host, cases: list[tuple[list[str], bool]]) -> None:
-    """In the language of iptables or that of nft."""
+def test_port_is_reached_under_its_conditions_only(host: Host, cases: list[tuple[list[str], bool]]) -> None:
+    """A condition is in the language of iptables or in that of nft."""
     outside = host.outside()
     container, result = attach(host)
 
@@ -373,7 +373,7 @@ def test_conditions_are_to_be_met(host: Host, cases: list[tuple[list[str], bool]
         host.cni("DEL", sent, container)
 
 
-def test_conditions_of_ipv6_are_its_own(host: Host) -> None:
+def test_ipv6_has_its_own_conditions(host: Host) -> None:
     outside = host.outside()
     conditions = {"conditionsV4": ["-s", "192.0.2.1"], "conditionsV6": ["-s", "2001:db8:100::/64"]}
     container = published(host, mapping(8080), subnets=BOTH, **conditions)
@@ -382,8 +382,8 @@ def test_conditions_of_ipv6_are_its_own(host: Host) -> None:
     assert not reached(outside, container, Outside.HOST, 8080)
 
 
-def test_conditions_are_of_one_network(host: Host) -> None:
-    """Those of another neither lose nor replace them, and one port may lead two ways."""
+def test_each_network_has_its_own_conditions(host: Host) -> None:
+    """Conditions of another network do not change them, and one port may have two targets."""
     outside = host.outside()
     near = published(host, mapping(8080), conditionsV4=["!", "-s", Outside.ADDRESS], name="net1")
     far = published(host, mapping(8080), conditionsV4=["-s", Outside.ADDRESS], name="net2")
@@ -395,7 +395,7 @@ def test_conditions_are_of_one_network(host: Host) -> None:
 
 
 @TAKES_IT
-def test_port_is_taken_under_the_same_conditions(host: Host) -> None:
+def test_port_in_use_under_the_same_conditions_is_refused(host: Host) -> None:
     conditions = ["-s", "198.51.100.0/24"]
     published(host, mapping(8080), conditionsV4=conditions)
 
@@ -403,10 +403,10 @@ def test_port_is_taken_under_the_same_conditions(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "a condition may be any option of iptables", here="a match only", right="cnihook"
+    "a condition may be any option of iptables", here="a condition is a match only", right="cnihook"
 )
-def test_condition_is_nothing_but_a_condition(host: Host) -> None:
-    """Whoever writes it is asked which packets, not what else to do: see the unit tests for more of them."""
+def test_condition_that_is_more_than_a_match_is_refused(host: Host) -> None:
+    """A condition selects packets and may do nothing else.  The unit tests have more cases."""
     tricks = [
         ["-s", "192.0.2.1", "-j", "ACCEPT"],
         ["ip saddr 192.0.2.1; add table inet evil; #"],

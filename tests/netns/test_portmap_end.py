@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""portmap: DEL however little is left, a flushed ruleset, flows, CHECK, GC, STATUS."""
+"""portmap: DEL with parts missing, a flushed ruleset, flows, CHECK, GC, STATUS."""
 
 import re
 import socket
@@ -31,22 +31,22 @@ def test_del_can_be_repeated(host: Host) -> None:
     assert not before or host.nft() == before
 
 
-def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+def test_del_without_an_add_succeeds(host: Host, container: Container) -> None:
     host.cni("DEL", conf(mapping(8080)), container)
     host.cni("DEL", conf(), container)
 
 
-@pytest.mark.parametrize("told", [["runtimeConfig", "prevResult"], ["prevResult"], []])
+@pytest.mark.parametrize("keys", [["runtimeConfig", "prevResult"], ["prevResult"], []])
 @pytest.mark.known_difference(
     "DEL without mappings leaves the rules", here="leaves nothing", right="SPEC.md, 2 DEL"
 )
-def test_del_needs_nothing_but_names(host: Host, told: list[str]) -> None:
-    """Neither the mappings, nor the result, nor the namespace; what there is tells it where to look."""
+def test_del_needs_only_names(host: Host, keys: list[str]) -> None:
+    """Neither the mappings, nor the result, nor the namespace: the table shows DEL where to look."""
     container, result = attach(host, *BOTH)
     sent = publish(host, container, result, conf(mapping(8080), mapping(53, 53, "udp", ip="127.0.0.1")))
     container.destroy()
 
-    for key in {"runtimeConfig", "prevResult"} - set(told):
+    for key in {"runtimeConfig", "prevResult"} - set(keys):
         del sent[key]
     host.cni("DEL", sent, container, CNI_NETNS="")
 
@@ -67,7 +67,7 @@ def test_del_of_one_leaves_the_other(host: Host) -> None:
     assert seen(host, two, "127.0.0.1", 8082) == GATEWAY
 
 
-# A ruleset that somebody flushed
+# A flushed ruleset
 
 
 @pytest.mark.known_difference(
@@ -75,7 +75,7 @@ def test_del_of_one_leaves_the_other(host: Host) -> None:
     here="succeeds, and the next ADD restores them",
     right="SPEC.md, 2 DEL",
 )
-def test_what_somebody_flushed_is_back_with_the_next_add(host: Host) -> None:
+def test_next_add_restores_a_flushed_ruleset(host: Host) -> None:
     published(host, mapping(8080))
     host.run("nft", "flush", "ruleset")
     container = published(host, mapping(8081))
@@ -102,8 +102,8 @@ def sends_and_arrives(client: Any, listener: socket.socket) -> bool:
 
 @pytest.mark.needs("conntrack")
 @pytest.mark.parametrize("ip", [None, Outside.HOST], ids=["any", "one"])
-def test_flow_of_udp_from_before_goes_to_the_container(host: Host, ip: str | None) -> None:
-    """One that began when a process of the host had the port, and never pauses."""
+def test_earlier_udp_flow_reaches_the_container(host: Host, ip: str | None) -> None:
+    """The flow began when a process of the host had the port, and it never pauses."""
     outside = host.outside()
     container, result = attach(host)
     track(host)
@@ -122,9 +122,11 @@ def test_flow_of_udp_from_before_goes_to_the_container(host: Host, ip: str | Non
 
 
 @pytest.mark.needs("conntrack")
-@pytest.mark.known_difference("DEL leaves the flows of UDP (plugins#1190)", here="they end", right="cnihook")
+@pytest.mark.known_difference(
+    "DEL leaves the flows of UDP (plugins#1190)", here="DEL ends them", right="cnihook"
+)
 def test_flow_of_udp_does_not_outlive_its_port(host: Host) -> None:
-    """The next container to publish the port, or the host, gets what comes in for it."""
+    """Packets for the port reach the next container that publishes it, or the host."""
     outside = host.outside()
     container, result = attach(host)
     udp = socket.SOCK_DGRAM
@@ -143,12 +145,12 @@ def test_flow_of_udp_does_not_outlive_its_port(host: Host) -> None:
 
 @pytest.mark.needs("conntrack")
 @pytest.mark.known_difference(
-    "ADD ends every UDP flow to the port number, also of other hosts",
-    here="only flows to this host's port",
+    "ADD ends every UDP flow to the port number, even those to other hosts",
+    here="ends only flows to this host's port",
     right="cnihook",
 )
-def test_flows_of_others_stay(host: Host) -> None:
-    """To the same port of somebody else, through the host; and those of TCP."""
+def test_other_flows_stay(host: Host) -> None:
+    """Flows through the host to the same port of another machine, and flows of TCP."""
     outside = host.outside()
     container, result = attach(host)
     client, _ = attach(host)
@@ -170,7 +172,7 @@ def test_flows_of_others_stay(host: Host) -> None:
 
 
 def track(host: Host) -> None:
-    """Have the kernel keep track of flows, which it does only where somebody asks what they are."""
+    """Make the kernel track flows, which it does only if a rule needs their state."""
     host.run(
         "nft",
         "add table inet t; add chain inet t c { type filter hook prerouting priority 0; };"
@@ -180,7 +182,7 @@ def track(host: Host) -> None:
 
 
 def flows(host: Host, port: int) -> list[str]:
-    """What does not change of each flow that was begun to a port."""
+    """Return each flow that was opened to a port, without the values that change."""
     listed = [
         host.run("conntrack", "-L", "-p", protocol, "--orig-port-dst", str(port)).stdout
         for protocol in ("tcp", "udp")
@@ -224,8 +226,8 @@ def test_check_accepts_what_add_made(host: Host) -> None:
         ("net", [], [8080, 8081, 8082]),
     ],
 )
-def test_gc_frees_ports_of_what_is_not_kept(host: Host, network: str, keep: Any, left: list[int]) -> None:
-    """Of its own network alone."""
+def test_gc_removes_ports_that_are_not_kept(host: Host, network: str, keep: Any, left: list[int]) -> None:
+    """GC removes ports of its own network only."""
     published(host, mapping(8080), mapping(8081, ip="127.0.0.1"), conditionsV4=["-s", "127.0.0.1"])
     other = published(host, mapping(8082), name="net2")
     lists = {} if keep is None else {"cni.dev/valid-attachments": keep}

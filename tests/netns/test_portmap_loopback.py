@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""portmap: ports on 127.0.0.1 of the host, which stays closed to containers whatever else happens."""
+"""portmap: ports on 127.0.0.1 of the host, which always stays closed to containers."""
 
 import socket
 import threading
@@ -27,14 +27,14 @@ from tests.support.wait import SILENCE, patience
 LOCALNET = "net/ipv4/conf/cni0/route_localnet"
 SETS_IT = pytest.mark.known_difference(
     "ports on 127.0.0.1 need route_localnet, which opens 127.0.0.0/8 (plugins#729)",
-    here="work without it",
+    here="they work without it",
     right="cnihook",
 )
 ONE_SOURCE = pytest.mark.known_difference(
-    "clients reach a port from 127.0.0.1 only", here="from all of 127.0.0.0/8", right="cnihook"
+    "clients reach a port only from 127.0.0.1", here="from all of 127.0.0.0/8", right="cnihook"
 )
 OWN_TABLE = pytest.mark.known_difference(
-    "has no tables of cnihook's earlier versions", here="completes them", right="either"
+    "does not know the tables of cnihook's earlier versions", here="completes them", right="either"
 )
 
 
@@ -61,7 +61,7 @@ def send_to_loopback(host: Host, container: Container, address: str = "127.0.0.1
 @pytest.mark.parametrize("ip", [None, "127.0.0.1"])
 @pytest.mark.parametrize("flush", ["", "nft flush ruleset", "nft delete table inet cnihook"])
 def test_loopback_stays_closed_to_containers(host: Host, ip: str | None, flush: str) -> None:
-    """Also where another program flushes all rules, as each restart of nftables.service does."""
+    """Even if another program flushes all rules, as each restart of nftables.service does."""
     container = published(host, mapping(8080, ip=ip))
     host.run("sh", "-c", flush)
 
@@ -94,8 +94,8 @@ def test_client_may_choose_its_source(host: Host, source: str) -> None:
             assert client.recv(16) == b"pong"
 
 
-def test_much_passes_in_both_directions(host: Host) -> None:
-    """Segments of the loopback link's size, which the way to the container cannot take as they are."""
+def test_large_transfers_pass_in_both_directions(host: Host) -> None:
+    """Segments of the loopback link's size are larger than the container's link accepts."""
     container, result = attach(host, mtu=1400)
     publish(host, container, result, conf(mapping(8080)))
     sent = bytes(range(256)) * 8192
@@ -127,7 +127,7 @@ def test_much_passes_in_both_directions(host: Host) -> None:
     assert received == sent
 
 
-def test_refusal_of_the_container_arrives(host: Host) -> None:
+def test_client_sees_that_the_container_refuses(host: Host) -> None:
     """A reset for TCP, and an ICMP error for UDP."""
     published(host, mapping(8080), mapping(8080, 80, "udp"))
 
@@ -140,7 +140,7 @@ def test_refusal_of_the_container_arrives(host: Host) -> None:
             client.recv(16)
 
 
-def test_ptp_has_it_too(host: Host) -> None:
+def test_container_of_ptp_is_reached_by_127_0_0_1(host: Host) -> None:
     keys = {key: value for key, value in network(SUBNET).items() if key not in ("bridge", "isGateway")}
     container, result = bridge.add(host, keys | {"type": "ptp"})
     if host.implementation and host.implementation.name == "reference":
@@ -150,8 +150,8 @@ def test_ptp_has_it_too(host: Host) -> None:
     assert seen(host, container, "127.0.0.1", 8080) == GATEWAY
 
 
-def test_processes_and_rules_of_the_host_are_left_alone(host: Host) -> None:
-    """A process that is not published, and another program's redirection on the loopback link."""
+def test_processes_and_rules_of_the_host_still_work(host: Host) -> None:
+    """A process with another port, and another program's redirection on the loopback link."""
     published(host, mapping(8080))
     host.run("nft", "add table ip own; add chain ip own out { type nat hook output priority -100 ; }")
     host.run("nft", "add rule ip own out ip daddr 127.0.0.1 tcp dport 7000 redirect to :7001")
@@ -222,7 +222,7 @@ def test_conditions_of_an_earlier_version_are_completed(host: Host) -> None:
 
 
 @OWN_TABLE
-def test_del_sets_back_what_an_earlier_version_has_set(host: Host) -> None:
+def test_del_undoes_what_an_earlier_version_has_set(host: Host) -> None:
     stays, _ = attach(host)
     container, result = attach(host)
     sent = publish(host, container, result, conf(mapping(8080)))
@@ -234,7 +234,7 @@ def test_del_sets_back_what_an_earlier_version_has_set(host: Host) -> None:
     assert stays.links() == {"lo", "eth0"}
 
 
-def test_port_without_snat_does_not_show_a_stand_in(host: Host) -> None:
+def test_port_without_snat_does_not_show_the_substitute_address(host: Host) -> None:
     """A packet that cannot be answered is not sent at all."""
     container = published(host, mapping(8080), snat=False)
     sent: list[Any] = []

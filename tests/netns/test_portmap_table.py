@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""portmap: the table of nftables that it shares with others, and what an ADD and a DEL look at in there."""
+"""portmap: the nftables table that it shares with other plugins, and what ADD and DEL read of it."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ TABLE = "inet cnihook"
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """The reference has tables of its own."""
+    """Return the built-in plugins only: the reference has its own tables."""
     return implementations["builtin"]
 
 
@@ -45,7 +45,7 @@ def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implem
         {"prevResult": {"cniVersion": "9.9.9"}},
     ],
 )
-def test_del_finds_its_ports_whatever_it_is_told(host: Host, edited: dict[str, Any]) -> None:
+def test_del_finds_its_ports_with_any_configuration(host: Host, edited: dict[str, Any]) -> None:
     container, result = attach(host)
     sent = publish(host, container, result, conf(mapping(8080), mapping(8081), conditionsV6=["-i", "up0"]))
 
@@ -54,8 +54,8 @@ def test_del_finds_its_ports_whatever_it_is_told(host: Host, edited: dict[str, A
     assert "ports" not in host.nft()
 
 
-def test_late_del_leaves_the_port_and_the_address_of_who_has_them_now(host: Host) -> None:
-    """As when a runtime that was killed cleans up after its container, long after another took its place."""
+def test_late_del_leaves_port_and_address_of_their_new_owner(host: Host) -> None:
+    """A runtime that was killed may send DEL long after another container got them."""
     container, result = attach(host)
     sent = publish(host, container, result, conf(mapping(8080)))
     host.run("nft", "delete", "element", *TABLE.split(), "ports4", "{ tcp . 8080 }")
@@ -69,7 +69,7 @@ def test_late_del_leaves_the_port_and_the_address_of_who_has_them_now(host: Host
 
 
 @pytest.mark.parametrize("chain", ["ports-guard", "ports-output", "ports", "ports-conditional"])
-def test_a_chain_that_somebody_emptied_is_whole_with_the_next_add(host: Host, chain: str) -> None:
+def test_next_add_fills_an_emptied_chain(host: Host, chain: str) -> None:
     first = published(host, mapping(8080))
     whole = host.nft()
     host.run("nft", "flush", "chain", *TABLE.split(), chain)
@@ -96,19 +96,19 @@ def test_a_chain_that_somebody_emptied_is_whole_with_the_next_add(host: Host, ch
         f" add element {TABLE} ports4 {{ tcp . 8080 : 10.9.0.9 . 80 }}",
     ],
 )
-def test_check_finds(host: Host, damage: str) -> None:
+def test_check_finds_damage(host: Host, damage: str) -> None:
     container, result = attach(host, *BOTH)
     sent = publish(host, container, result, conf(mapping(8080)))
     host.run("nft", damage)
-    if "10.9.0.9" in damage:  # nobody's, so nobody removes it
+    if "10.9.0.9" in damage:  # it has no owner, so no DEL removes it
         host.leaves("nft: *")
 
     with pytest.raises(CniFailure):
         host.cni("CHECK", sent, container)
 
 
-def test_table_reads_well_with_ten_containers(host: Host) -> None:
-    """An element for each port and one for each container; the rules are those of the first."""
+def test_table_of_ten_containers_has_the_rules_of_one(host: Host) -> None:
+    """There is an element for each port and one for each container."""
     published(host, mapping(8080), mapping(5353, 53, "udp"))
     before = host.nft()
     for n in range(1, 10):
@@ -132,7 +132,7 @@ def test_table_reads_well_with_ten_containers(host: Host) -> None:
     } < elements
 
 
-def test_last_port_under_conditions_takes_their_rules_along(host: Host) -> None:
+def test_rules_of_conditions_are_removed_with_their_last_port(host: Host) -> None:
     published(host, mapping(8080, ip="127.0.0.1"))
     (one, result), (two, other) = (attach(host) for _ in range(2))
     before = host.nft()
@@ -148,7 +148,7 @@ def test_last_port_under_conditions_takes_their_rules_along(host: Host) -> None:
     assert host.nft() == before
 
 
-def test_a_rule_of_conditions_that_somebody_removed_is_back(host: Host) -> None:
+def test_next_add_restores_the_rule_of_conditions(host: Host) -> None:
     conditions: dict[str, Any] = {"conditionsV4": ["-s", "127.0.0.1"]}
     container = published(host, mapping(8080), **conditions)
     host.run("nft", "flush", "chain", *TABLE.split(), "ports-conditional")
@@ -158,8 +158,8 @@ def test_a_rule_of_conditions_that_somebody_removed_is_back(host: Host) -> None:
     assert host.nft().count("jump ports-when-ipv4") == 1
 
 
-def test_many_at_once(host: Host) -> None:
-    """Each under the lock, so that what one looks at is still so when it acts (plugins#418)."""
+def test_many_adds_and_dels_run_at_once(host: Host) -> None:
+    """Each holds the lock, so that what it has read is still true when it acts (plugins#418)."""
     attached = [attach(host) for _ in range(6)]
     before = host.nft()
     requests = [
@@ -196,7 +196,7 @@ def at_once(host: Host, command: str, requests: list[tuple[Container, Any]]) -> 
     ids=["all addresses", "one address", "conditions"],
 )
 def test_two_thousand_ports_are_published_and_removed(host: Host, keys: dict[str, Any]) -> None:
-    """More than socket buffers of the usual size hold."""
+    """The messages are larger than socket buffers of the usual size."""
     address, conditions = keys.get("ip"), {key: value for key, value in keys.items() if key != "ip"}
     container, result = attach(host, *BOTH)
     sent = conf(*(mapping(10000 + n, ip=address) for n in range(2000)), **conditions)
@@ -206,16 +206,17 @@ def test_two_thousand_ports_are_published_and_removed(host: Host, keys: dict[str
     assert host.nft().count(" . 11999 ") >= 1
     if not conditions:
         assert seen(host, container, GATEWAY, 11999) == GATEWAY
-    publish(host, container, result, sent)  # once more, over those
+    publish(host, container, result, sent)  # again, over the same ports
     host.cni("DEL", sent, container)
     assert host.nft() == before
 
 
 @pytest.mark.needs("strace")
-def test_a_thousand_ports_of_others_cost_nothing(host: Host) -> None:
-    """Counted, not timed: an ADD sends and receives the same messages among them as without.
+def test_cost_of_add_does_not_grow_with_other_ports(host: Host) -> None:
+    """An ADD sends and receives the same messages with and without a thousand ports of other containers.
 
-    The least of three: on a busy machine the host may have a flow of its own, which an ADD then looks at.
+    They are counted, because a busy machine changes no count.  The least of three counts is used: the host
+    may have a flow of its own, which an ADD then looks at.
     """
     published(host, mapping(8080), mapping(8081, ip="127.0.0.1"))
     container, result = attach(host)
@@ -237,7 +238,7 @@ def test_a_thousand_ports_of_others_cost_nothing(host: Host) -> None:
 
 
 def least_traced(host: Host, container: Container, sent: Any) -> tuple[int, int]:
-    """Return the least of three ADDs, each with its DEL."""
+    """Return the least count of three ADDs, each with its DEL."""
     counts = []
     for _time in range(3):
         counts.append(traced(host, "ADD", container, sent))
@@ -246,7 +247,7 @@ def least_traced(host: Host, container: Container, sent: Any) -> tuple[int, int]
 
 
 def traced(host: Host, command: str, container: Container, sent: Any) -> tuple[int, int]:
-    """How many messages it sends, and how many bytes it hears."""
+    """Return the number of messages that the plugin sends and receives, and of their bytes."""
     assert host.implementation
     attachment = cni.Attachment(sent, container, "eth0", "portmap", {})
     host.run(

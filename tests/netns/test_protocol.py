@@ -15,7 +15,10 @@ IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}
 CONF: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net1", "ipam": IPAM}
 PLUGINS = ["bridge", "host-local", "loopback"]
 NO_CHECKS = pytest.mark.known_difference(
-    "does not know GC and STATUS", here="refused with code 1 before 1.1.0", right="either", fixed_in="1.9.1"
+    "does not know GC and STATUS",
+    here="refuses both with code 1 before 1.1.0",
+    right="either",
+    fixed_in="1.9.1",
 )
 
 
@@ -44,20 +47,20 @@ def variables(host: Host, container: Container, command: str = "ADD") -> dict[st
 
 
 def error(answer: subprocess.CompletedProcess[str]) -> Any:
-    """The error, which is all that is on stdout."""
+    """Return the error, which is all that is on stdout."""
     assert answer.returncode == 1
     return json.loads(answer.stdout)
 
 
-def test_started_by_hand_it_says_what_it_is(host: Host, conf: Any) -> None:
-    """On stderr: stdout is for a runtime, which there is none of."""
+def test_plugin_that_is_started_by_hand_describes_itself(host: Host, conf: Any) -> None:
+    """The description is on stderr: stdout is for a runtime, and there is none."""
     answer = run(host, conf, {})
 
     assert (answer.returncode, answer.stdout) == (0, "")
     assert conf["type"] in answer.stderr and "0.4.0" in answer.stderr
 
 
-def test_version_lists_all_that_is_spoken(host: Host, conf: Any) -> None:
+def test_version_lists_all_supported_versions(host: Host, conf: Any) -> None:
     answer = run(host, conf, {"CNI_COMMAND": "VERSION"})
 
     assert answer.returncode == 0
@@ -72,7 +75,7 @@ def test_version_is_1_1(host: Host, conf: Any) -> None:
 
 
 @pytest.mark.parametrize("missing", ["CNI_NETNS", "CNI_IFNAME", "CNI_PATH"])
-def test_add_names_the_variable_that_is_missing(
+def test_error_of_add_names_the_missing_variable(
     host: Host, container: Container, conf: Any, missing: str
 ) -> None:
     env = variables(host, container)
@@ -82,7 +85,7 @@ def test_add_names_the_variable_that_is_missing(
     assert answer["code"] == 4 and missing in answer["msg"] + answer.get("details", "")
 
 
-def test_all_that_is_missing_is_named_at_once(host: Host, container: Container, conf: Any) -> None:
+def test_error_names_all_missing_variables(host: Host, container: Container, conf: Any) -> None:
     env = variables(host, container) | {"CNI_NETNS": "", "CNI_IFNAME": ""}
 
     answer = error(run(host, conf, env))
@@ -90,7 +93,7 @@ def test_all_that_is_missing_is_named_at_once(host: Host, container: Container, 
     assert "CNI_NETNS" in answer["msg"] and "CNI_IFNAME" in answer["msg"]
 
 
-def test_unknown_command_is_named(host: Host, container: Container, conf: Any) -> None:
+def test_error_names_an_unknown_command(host: Host, container: Container, conf: Any) -> None:
     answer = error(run(host, conf, variables(host, container, "EXPLODE")))
 
     assert answer["code"] == 4 and "EXPLODE" in answer["msg"]
@@ -101,10 +104,10 @@ BAD_IDS = ["../../etc/x", "a/b", ".hidden", "-a", "a b", "a\nb", "a\n", "é", "a
 
 @pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK"])
 @pytest.mark.parametrize("container_id", BAD_IDS)
-def test_container_id_that_could_mean_something_else_is_refused(
+def test_invalid_container_id_is_refused(
     host: Host, container: Container, command: str, container_id: str
 ) -> None:
-    """It becomes part of file names and of the names of rules."""
+    """The ID becomes part of file names and of the names of rules."""
     env = variables(host, container, command) | {"CNI_CONTAINERID": container_id}
 
     answer = error(run(host, CONF | {"type": "bridge"}, env))
@@ -114,16 +117,14 @@ def test_container_id_that_could_mean_something_else_is_refused(
 @pytest.mark.parametrize(
     "name", ["a-name-of-16char", "a/b", "a:b", "a b", "a\tb", ".", "..", "eth0\n", "éééééééé"]
 )
-def test_interface_name_that_no_link_can_have_is_refused(
-    host: Host, container: Container, name: str
-) -> None:
+def test_invalid_interface_name_is_refused(host: Host, container: Container, name: str) -> None:
     env = variables(host, container) | {"CNI_IFNAME": name}
 
     assert error(run(host, CONF | {"type": "bridge"}, env))["code"] == 4
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".a", "a b", "a\n", "", None])
-def test_network_name_that_could_mean_something_else_is_refused(
+def test_invalid_network_name_is_refused(
     host: Host, container: Container, conf: Any, name: str | None
 ) -> None:
     assert error(run(host, conf | {"name": name}, variables(host, container)))["code"] == 7
@@ -132,7 +133,7 @@ def test_network_name_that_could_mean_something_else_is_refused(
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "7", "null", '{"name":"x"} trailing', "\ufeff{}", '{"a":NaN}']
 )
-def test_input_that_is_no_json_object_is_refused(
+def test_input_that_is_not_a_json_object_is_refused(
     host: Host, container: Container, conf: Any, text: str
 ) -> None:
     assert host.implementation
@@ -143,22 +144,20 @@ def test_input_that_is_no_json_object_is_refused(
 
 
 @pytest.mark.parametrize("version", ["0.5.0", "2.0.0", "1.0", "1"])
-def test_version_that_is_not_spoken_is_refused(
-    host: Host, container: Container, conf: Any, version: str
-) -> None:
-    """Compared letter by letter: nobody knows what a 1.0 that is not 1.0.0 means."""
+def test_unsupported_version_is_refused(host: Host, container: Container, conf: Any, version: str) -> None:
+    """Versions are compared as text, because a 1.0 that is not 1.0.0 has no meaning."""
     answer = error(run(host, conf | {"cniVersion": version}, variables(host, container)))
 
     assert answer["code"] == 1
     assert version in answer["msg"] + answer["details"] and "1.0.0" in answer["msg"] + answer["details"]
 
 
-def test_version_that_is_no_text_is_refused(host: Host, container: Container, conf: Any) -> None:
+def test_version_that_is_not_a_string_is_refused(host: Host, container: Container, conf: Any) -> None:
     assert error(run(host, conf | {"cniVersion": 1}, variables(host, container)))["code"] == 6
 
 
-@pytest.mark.known_difference("an error has no cniVersion", here="it has", right="SPEC.md, 5 Error")
-def test_error_says_its_version(host: Host, container: Container, conf: Any) -> None:
+@pytest.mark.known_difference("an error has no cniVersion", here="it has one", right="SPEC.md, 5 Error")
+def test_error_has_its_version(host: Host, container: Container, conf: Any) -> None:
     answer = error(run(host, conf | {"cniVersion": "0.3.1", "name": "a/b"}, variables(host, container)))
 
     assert answer["cniVersion"] in VERSIONS
@@ -166,7 +165,7 @@ def test_error_says_its_version(host: Host, container: Container, conf: Any) -> 
 
 @NO_CHECKS
 @pytest.mark.parametrize("command", ["GC", "STATUS"])
-def test_what_came_with_1_1_is_refused_before(
+def test_commands_of_1_1_are_refused_before_1_1(
     host: Host, container: Container, conf: Any, command: str
 ) -> None:
     assert error(run(host, conf, variables(host, container, command)))["code"] == 1
@@ -174,7 +173,7 @@ def test_what_came_with_1_1_is_refused_before(
 
 @SPEC_1_1
 @pytest.mark.parametrize("command", ["GC", "STATUS"])
-def test_what_came_with_1_1_needs_no_container(
+def test_commands_of_1_1_need_no_container(
     host: Host, container: Container, conf: Any, command: str
 ) -> None:
     env = variables(host, container, command)
@@ -185,8 +184,8 @@ def test_what_came_with_1_1_needs_no_container(
     assert (answer.returncode, answer.stdout) == (0, "")
 
 
-def test_result_is_printed_for_people(host: Host, container: Container, conf: Any) -> None:
-    """A key on each line, four spaces, no line break at the end."""
+def test_result_is_easy_to_read(host: Host, container: Container, conf: Any) -> None:
+    """Each key is on its own line, with four spaces, and there is no line break at the end."""
     answer = run(host, conf, variables(host, container))
 
     assert answer.stdout == json.dumps(json.loads(answer.stdout), indent=4)
@@ -199,8 +198,8 @@ def test_del_prints_nothing(host: Host, container: Container, conf: Any) -> None
     assert (answer.returncode, answer.stdout) == (0, "")
 
 
-def test_everything_works_without_a_path_or_a_home(host: Host, container: Container, conf: Any) -> None:
-    """Some runtimes start their hooks, and so plugins, with an environment that is all but empty."""
+def test_plugins_work_without_path_and_home(host: Host, container: Container, conf: Any) -> None:
+    """Some runtimes start hooks, and so plugins, with an environment that is nearly empty."""
     env = variables(host, container)
     env.pop("PATH")
 
@@ -209,8 +208,8 @@ def test_everything_works_without_a_path_or_a_home(host: Host, container: Contai
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL"])
-def test_previous_result_that_makes_no_sense_is_told(host: Host, container: Container, command: str) -> None:
-    """An ADD needs it; a DEL does without and goes on."""
+def test_invalid_previous_result_is_an_error_of_add(host: Host, container: Container, command: str) -> None:
+    """ADD needs the result; DEL goes on without it."""
     conf = CONF | {"type": "loopback", "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "x"}]}}
     answer = run(host, conf, variables(host, container, command))
 
@@ -221,7 +220,7 @@ def test_previous_result_that_makes_no_sense_is_told(host: Host, container: Cont
 
 
 def test_other_descriptors_and_signals_do_not_matter(host: Host, container: Container, conf: Any) -> None:
-    """A runtime may have everything blocked, and a directory that is gone."""
+    """A runtime may have every signal blocked and its working directory deleted."""
     assert host.implementation
     program = host.implementation.program(conf["type"])
     script = f"mkdir /run/gone; cd /run/gone; rmdir /run/gone; umask 0; exec {program}"
@@ -232,8 +231,8 @@ def test_other_descriptors_and_signals_do_not_matter(host: Host, container: Cont
     assert host.run(*blocked, input=json.dumps(conf), env=env | {"CNI_COMMAND": "DEL"}).returncode == 0
 
 
-def test_failure_is_raised_as_such(host: Host, container: Container) -> None:
-    """The harness itself: an error of a plugin cannot pass for a result."""
+def test_error_of_a_plugin_is_raised(host: Host, container: Container) -> None:
+    """This tests the tests: an error of a plugin cannot pass for a result."""
     with pytest.raises(CniFailure) as failure:
         host.cni("ADD", CONF | {"type": "loopback", "name": "a/b"}, container)
     assert failure.value.code == 7

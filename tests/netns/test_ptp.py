@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ptp: the link and the routes that an ADD makes, what can talk through them, and how all of it goes."""
+"""ptp: the link and the routes that ADD makes, the traffic through them, and how DEL removes them."""
 
 import json
 import re
@@ -27,7 +27,7 @@ from tests.support.ptp import BOTH, DEFAULT, MASQUERADED, ROUTED, SUBNET, SUBNET
 from tests.support.traffic import connect, reaches, source_seen
 
 NO_GATEWAY = pytest.mark.known_difference(
-    "ADD fails without a gateway", here="the first address of the subnet", right="cnihook"
+    "ADD fails without a gateway", here="uses the first address of the subnet", right="cnihook"
 )
 
 
@@ -37,7 +37,7 @@ def host_end(host: Host, result: Any) -> Any:
 
 @pytest.fixture
 def quick(container: Container) -> Container:
-    """A container for which the reference need not wait two seconds, to see if IPv6 addresses are unique."""
+    """Return a container in which the reference does not wait 2 s to see if an IPv6 address is unique."""
     container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
     return container
 
@@ -49,7 +49,7 @@ def expect_nothing_of(host: Host, container: Container) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
-def test_result_tells_both_ends_and_the_address(host: Host, container: Container, version: str) -> None:
+def test_result_has_both_ends_and_the_address(host: Host, container: Container, version: str) -> None:
     result = host.cni("ADD", network(SUBNET, version=version, ipam={"routes": [DEFAULT]}), container)
 
     outer, inner = result["interfaces"]
@@ -73,7 +73,7 @@ def test_result_of_0_3_has_the_family_of_the_address(host: Host, container: Cont
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
-def test_result_of_0_2_knows_addresses_only(host: Host, container: Container, version: str) -> None:
+def test_result_of_0_2_has_addresses_only(host: Host, container: Container, version: str) -> None:
     assert host.cni("ADD", network(SUBNET, version=version), container) == {
         "cniVersion": version,
         "ip4": {"ip": "10.9.0.2/24", "gateway": "10.9.0.1"},
@@ -81,8 +81,8 @@ def test_result_of_0_2_knows_addresses_only(host: Host, container: Container, ve
     }
 
 
-def test_subnet_is_reached_by_the_gateway_alone(host: Host, quick: Container) -> None:
-    """Its neighbours are not on this link, so the container must not look for them there."""
+def test_subnet_is_reached_by_the_gateway_only(host: Host, quick: Container) -> None:
+    """The neighbours are not on this link, so the container must not look for them there."""
     host.cni("ADD", network(SUBNET, SUBNET6), quick)
 
     assert quick.addresses("eth0") == ["10.9.0.2/24", "2001:db8:9::2/64"]
@@ -108,7 +108,7 @@ def test_host_has_the_gateways_address_and_a_route_to_the_container(host: Host, 
     assert ("2001:db8:9::2", None, name) in host.routes(6)
 
 
-def test_ipam_routes_go_through_their_own_or_the_hosts_gateway(host: Host, container: Container) -> None:
+def test_route_of_ipam_uses_its_own_or_the_hosts_gateway(host: Host, container: Container) -> None:
     routes = [DEFAULT, {"dst": "192.0.2.0/24", "gw": "10.9.0.1"}]
     host.cni("ADD", network(SUBNET, ipam={"routes": routes}), container)
 
@@ -116,7 +116,7 @@ def test_ipam_routes_go_through_their_own_or_the_hosts_gateway(host: Host, conta
 
 
 def test_host_becomes_a_router(host: Host, quick: Container) -> None:
-    """And for those families alone in which it has containers."""
+    """Only for the families that its containers have."""
     assert host.sysctl("net/ipv4/ip_forward") == host.sysctl("net/ipv6/conf/all/forwarding") == "0"
     add(host, network(SUBNET))
     assert (host.sysctl("net/ipv4/ip_forward"), host.sysctl("net/ipv6/conf/all/forwarding")) == ("1", "0")
@@ -156,13 +156,13 @@ def test_two_addresses_may_share_a_gateway(host: Host, container: Container) -> 
     "ADD fails if the gateway is outside of the subnet", here="works", right="cnihook"
 )
 def test_gateway_may_be_out_of_the_subnet(host: Host, container: Container) -> None:
-    """A single address, as clouds give it, and a gateway that every container shares."""
+    """Clouds assign a single address, and a gateway that every container shares."""
     host.cni("ADD", static({"address": "10.9.0.7/32", "gateway": "169.254.1.1"}), container)
 
     assert connect(container, host, "169.254.1.1") == "10.9.0.7"
 
 
-def test_dns_of_the_network_goes_before_that_of_ipam(host: Host) -> None:
+def test_dns_of_the_network_overrides_that_of_ipam(host: Host) -> None:
     own, ipam = {"nameservers": ["192.0.2.53"]}, {"domain": "x.test"}
     conf = static({"address": "10.9.0.7/24", "gateway": "10.9.0.1"}, dns=own)
     conf["ipam"]["dns"] = ipam
@@ -173,25 +173,25 @@ def test_dns_of_the_network_goes_before_that_of_ipam(host: Host) -> None:
     assert add(host, conf)[1]["dns"] == ipam
 
 
-def test_mtu_holds_for_both_ends(host: Host, container: Container) -> None:
-    """What is of that size passes, and not a byte more."""
+def test_mtu_is_set_on_both_ends(host: Host, container: Container) -> None:
+    """A packet of that size passes; a packet that is one byte larger does not."""
     result = host.cni("ADD", network(SUBNET, mtu=1400), container)
     assert [host_end(host, result)["mtu"], container.link("eth0")["mtu"]] == [1400, 1400]
 
     size = 1400 - 20 - 8  # without the headers of IP and UDP
     mtu_discover, do = 10, 2  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
-    with container.socket(socket.SOCK_DGRAM) as ours, host.socket(socket.SOCK_DGRAM) as theirs:
-        theirs.bind(("", 0))
-        ours.setsockopt(socket.IPPROTO_IP, mtu_discover, do)
-        there = ("10.9.0.1", theirs.getsockname()[1])
-        ours.sendto(bytes(size), there)
-        assert len(theirs.recv(2000)) == size
+    with container.socket(socket.SOCK_DGRAM) as sender, host.socket(socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("", 0))
+        sender.setsockopt(socket.IPPROTO_IP, mtu_discover, do)
+        there = ("10.9.0.1", receiver.getsockname()[1])
+        sender.sendto(bytes(size), there)
+        assert len(receiver.recv(2000)) == size
         with pytest.raises(OSError, match="Message too long"):
-            ours.sendto(bytes(size + 1), there)
+            sender.sendto(bytes(size + 1), there)
 
 
 def test_containers_reach_the_host_and_each_other_through_it(host: Host) -> None:
-    """In both families side by side, and at once."""
+    """Both families work side by side."""
     (one, first), (two, second) = (add(host, network(SUBNET, SUBNET6)) for _ in range(2))
 
     for family, gateway in enumerate(["10.9.0.1", "2001:db8:9::1"]):
@@ -203,17 +203,17 @@ def test_containers_reach_the_host_and_each_other_through_it(host: Host) -> None
 
 @WAITS_FOR_DAD
 def test_ipv6_addresses_can_be_used_at_once(host: Host, container: Container) -> None:
-    """On both ends, whatever the host has set for its other links."""
+    """On both ends, whatever the host's setting is for other links."""
     host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
     result = host.cni("ADD", network(SUBNET6), container)
 
     for link in (host_end(host, result), container.link("eth0")):
-        (found,) = [item for item in link["addr_info"] if item["scope"] == "global"]
-        assert "tentative" not in found
+        (global_address,) = [item for item in link["addr_info"] if item["scope"] == "global"]
+        assert "tentative" not in global_address
 
 
 def test_masqueraded_container_reaches_the_outside(host: Host, quick: Container) -> None:
-    """Which has no route to it, and sees the host."""
+    """The outside has no route to the container; it sees the host's address."""
     outside = host.outside()
     add(host, BOTH, quick)
 
@@ -237,7 +237,7 @@ def test_nothing_is_masqueraded_within_the_subnet(host: Host) -> None:
 
 @TAKES_ADDRESS
 def test_address_of_another_container_is_refused(host: Host) -> None:
-    """The host has one way to an address, and it stays with the container that has it."""
+    """The host has one route to an address, which stays with the container that has the address."""
     conf = static({"address": "10.9.0.7/24", "gateway": "10.9.0.1"})
     one, _ = add(host, conf)
     two = host.container()
@@ -274,7 +274,7 @@ def test_add_that_fails_leaves_nothing(
 
 @LEAKS_LINK
 def test_add_with_a_route_that_the_kernel_refuses_leaves_nothing(host: Host, container: Container) -> None:
-    """Late: links, addresses and the other routes are there by then."""
+    """The kernel refuses it late, when links, addresses and the other routes exist."""
     routes = [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}]
     with pytest.raises(CniFailure):
         host.cni("ADD", network(SUBNET, ipMasq=True, ipam={"routes": routes}), container)
@@ -306,10 +306,8 @@ def test_second_add_leaves_the_first_as_it_was(host: Host, container: Container)
     [{"cniVersion": "1.0.0"}, {"cniVersion": "1.0.0", "code": 11, "msg": "busy"}],
     ids=["no address", "refusal"],
 )
-def test_ipam_plugin_that_fails_is_told_to_release(
-    host: Host, container: Container, answer: dict[str, Any]
-) -> None:
-    """What it may have kept all the same (SPEC.md, "Delegated plugins"); and its code is the answer."""
+def test_ipam_plugin_that_fails_gets_a_del(host: Host, container: Container, answer: dict[str, Any]) -> None:
+    """The plugin may have kept a lease (SPEC.md, "Delegated plugins").  The error has its code."""
     assert host.implementation
     script = f"echo $CNI_COMMAND >> /run/asked; echo '{json.dumps(answer)}'; exit {int('code' in answer)}"
     host.write("/run/plugins/fake", f"#!/bin/sh\n{script}\n", mode=0o755)
@@ -319,8 +317,8 @@ def test_ipam_plugin_that_fails_is_told_to_release(
         host.cni("ADD", network(ipam={"type": "fake"}), container, CNI_PATH="/run/plugins")
 
     assert failure.value.code == answer.get("code", 999)
-    asked = host.read("/run/asked").split()
-    assert asked[0] == "ADD" and asked[-1] == "DEL"
+    commands = host.read("/run/asked").split()
+    assert commands[0] == "ADD" and commands[-1] == "DEL"
     expect_nothing_of(host, container)
 
 
@@ -334,7 +332,7 @@ def test_del_undoes_all_of_add_and_can_be_repeated(host: Host, quick: Container)
     assert host.routes() == []
 
 
-def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+def test_del_without_an_add_succeeds(host: Host, container: Container) -> None:
     host.cni("DEL", MASQUERADED, container)
 
 
@@ -360,7 +358,7 @@ def test_del_after_the_namespace_has_gone(host: Host, with_result: bool, netns: 
 
 
 @LEAVES_HOST_END
-def test_del_without_a_namespace_that_still_lives_takes_the_link(host: Host) -> None:
+def test_del_without_the_path_of_a_live_namespace_removes_the_link(host: Host) -> None:
     one, result = add(host, ROUTED)
 
     host.cni("DEL", with_previous_result(ROUTED, result), one, CNI_NETNS="")
@@ -379,7 +377,7 @@ def test_del_after_the_link_has_gone(host: Host) -> None:
 
 
 def links_that_ipam_sees(host: Host) -> dict[str, bool]:
-    """For each operation, whether an IPAM plugin finds the host's end of the link."""
+    """Return, for each operation, whether an IPAM plugin finds the host's end of the link."""
     answer = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.7/24", "gateway": "10.9.0.1"}]}
     script = f"ip link > /run/seen.$CNI_COMMAND; echo '{json.dumps(answer)}'"
     host.write("/run/plugins/fake", f"#!/bin/sh\n{script}\n", mode=0o755)
@@ -394,21 +392,21 @@ def links_that_ipam_sees(host: Host) -> dict[str, bool]:
 
 
 @pytest.mark.known_difference(
-    "makes the link after IPAM, so dhcp cannot be used", here="before", right="cnihook"
+    "makes the link after IPAM, so dhcp cannot be used", here="makes it before IPAM", right="cnihook"
 )
-def test_link_is_there_when_the_address_is_asked_for(host: Host) -> None:
-    """As a plugin needs it that asks a server on the other side, by DHCP for one."""
+def test_link_exists_when_the_address_is_requested(host: Host) -> None:
+    """A plugin such as dhcp asks a server on the other side of the link."""
     assert links_that_ipam_sees(host)["ADD"]
 
 
 @RELEASES_EARLY
-def test_address_is_released_when_its_link_is_gone(host: Host) -> None:
-    """Else the next container could get it, with this one still there."""
+def test_address_is_released_after_its_link_is_deleted(host: Host) -> None:
+    """Otherwise another container could get the address while this one still has it."""
     assert not links_that_ipam_sees(host)["DEL"]
 
 
 def test_del_of_one_leaves_the_others(host: Host) -> None:
-    """They have the same gateway, each on a link of its own, and the same chains of the firewall."""
+    """The others have the same gateway, each on its own link, and the same firewall chains."""
     outside = host.outside()
     (one, first), (two, _) = (add(host, MASQUERADED) for _ in range(2))
 

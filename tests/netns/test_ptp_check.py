@@ -40,7 +40,7 @@ ON_THE_HOST = {"host's route", "host's address", "masquerade", "host's end down"
 @pytest.mark.parametrize(
     "damage", [pytest.param(key, marks=[HOSTS] if key in ON_THE_HOST else []) for key in DAMAGES]
 )
-def test_check_finds(host: Host, container: Container, damage: str) -> None:
+def test_check_finds_damage(host: Host, container: Container, damage: str) -> None:
     conf = MASQUERADED if damage == "masquerade" else ROUTED
     attached = with_previous_result(conf, host.cni("ADD", conf, container))
     host.run("sh", "-c", DAMAGES[damage])
@@ -49,7 +49,7 @@ def test_check_finds(host: Host, container: Container, damage: str) -> None:
         host.cni("CHECK", attached, container)
 
 
-def test_check_wants_the_result(host: Host, container: Container) -> None:
+def test_check_requires_the_result(host: Host, container: Container) -> None:
     host.cni("ADD", ROUTED, container)
 
     with pytest.raises(CniFailure, match="prevResult"):
@@ -57,8 +57,8 @@ def test_check_wants_the_result(host: Host, container: Container) -> None:
 
 
 @NO_GC
-def test_gc_keeps_what_is_valid_and_frees_the_rest(host: Host) -> None:
-    """Links of containers that live on, rules of one that is gone, and every lease."""
+def test_gc_keeps_valid_attachments_and_removes_the_rest(host: Host) -> None:
+    """The rest is links of containers that still run, rules of one that is gone, and every lease."""
     outside = host.outside()
     conf = MASQUERADED | {"cniVersion": "1.1.0"}
     (lives, _), (forgotten, _), (gone, _) = (add(host, conf) for _ in range(3))
@@ -70,7 +70,7 @@ def test_gc_keeps_what_is_valid_and_frees_the_rest(host: Host) -> None:
     assert forgotten.links() == {"lo"} and leased(host) == ["10.9.0.2"]
     assert connect(lives, outside, Outside.ADDRESS) == Outside.HOST
     host.cni("DEL", conf, lives)
-    host.attachments.clear()  # the leak check now shows whether GC was as good as a DEL
+    host.attachments.clear()  # the leak check now shows whether GC removed as much as DEL does
 
 
 @SPEC_1_1
@@ -84,7 +84,7 @@ def test_gc_without_a_list_changes_nothing(host: Host) -> None:
 
 
 @NO_STATUS
-def test_status_is_what_ipam_says(host: Host) -> None:
+def test_status_is_that_of_ipam(host: Host) -> None:
     conf = network("10.9.0.0/30", version="1.1.0")
     conf["ipam"]["statusWhenFull"] = True
     assert host.cni("STATUS", conf) is None
