@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plugins, held to the CNI protocol: every test runs against ours and against the reference."""
+"""Tests of the plugins by the CNI protocol: each runs with cnihook's plugins and with the reference's."""
 
 from collections.abc import Iterator
 from typing import cast

@@ -200,9 +200,9 @@ def test_isolated_port_reaches_ports_that_are_not_isolated(host: Host) -> None:
 
 def send_as(sender: Container, receiver: Container, source: str, *, expected: bool = False) -> bool:
     """Return True if a frame that claims to be from `source` arrives."""
-    with packet_socket(sender, "eth0") as ours, packet_socket(receiver, "eth0") as theirs:
-        ours.send(frame(source, receiver.link("eth0")["address"]))
-        return arrives(theirs, expected)
+    with packet_socket(sender, "eth0") as outgoing, packet_socket(receiver, "eth0") as incoming:
+        outgoing.send(frame(source, receiver.link("eth0")["address"]))
+        return arrives(incoming, expected)
 
 
 def test_mac_spoof_check_drops_frames_from_other_macs(host: Host) -> None:
@@ -245,11 +245,11 @@ def test_packets_up_to_the_mtu_pass(host: Host) -> None:
     size = 1400 - 20 - 8  # without the headers of IP and UDP
     mtu_discover, do = 10, 2  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
 
-    with one.socket(socket.SOCK_DGRAM) as ours, two.socket(socket.SOCK_DGRAM) as theirs:
-        theirs.bind(("", 0))
-        ours.setsockopt(socket.IPPROTO_IP, mtu_discover, do)
-        there = (address(second), theirs.getsockname()[1])
-        ours.sendto(bytes(size), there)
-        assert len(theirs.recv(2000)) == size
+    with one.socket(socket.SOCK_DGRAM) as sender, two.socket(socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("", 0))
+        sender.setsockopt(socket.IPPROTO_IP, mtu_discover, do)
+        there = (address(second), receiver.getsockname()[1])
+        sender.sendto(bytes(size), there)
+        assert len(receiver.recv(2000)) == size
         with pytest.raises(OSError, match="Message too long"):
-            ours.sendto(bytes(size + 1), there)
+            sender.sendto(bytes(size + 1), there)

@@ -64,7 +64,7 @@ def tables(
     request: pytest.FixtureRequest, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Tables:
     kind, version = request.param.split()
-    # The test starts the program itself, in the host's network namespace only, so it uses the machine's files.
+    # The test starts the program itself, in the host's network namespace only: it sees the machine's files.
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "lock"))
     return Tables(host, kind, int(version))
 

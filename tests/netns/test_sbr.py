@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sbr: several networks in one container, each with a default route, and all of use: ADD.
+"""sbr ADD: several networks in one container, each with a default route, and all of them usable.
 
-The leak check after each test sees the rules and the tables that are left.
+The leak check after each test finds the rules and the tables that are left.
 """
 
 import json
@@ -33,13 +33,13 @@ from tests.support.traffic import connect, source_seen
 
 SBR = {"type": "sbr"}
 ECMP = pytest.mark.known_difference(
-    "leaves IPv6 routes with two next hops in main", here="moves them", right="cnihook"
+    "leaves IPv6 routes with two next hops in table main", here="moves them", right="cnihook"
 )
 PARTS = pytest.mark.known_difference(
-    "moved routes lose attributes, or are lost", here="moved whole", right="cnihook"
+    "moved routes lose attributes, or are lost", here="they keep every attribute", right="cnihook"
 )
 FAILED = pytest.mark.known_difference(
-    "an ADD that fails leaves rules and routes half moved", here="as before", right="cnihook"
+    "an ADD that fails leaves some rules and routes moved", here="restores all of them", right="cnihook"
 )
 
 
@@ -49,7 +49,7 @@ def container(host: Host) -> Container:
 
 
 def static(number: int, *addresses: str, **keys: Any) -> dict[str, Any]:
-    """A network whose container has these addresses, and the routes that are given as `routes`."""
+    """Return a network whose container has these addresses, and the routes that are given as `routes`."""
     routes = keys.pop("routes", [])
     ipam = {"type": "static", "addresses": [{"address": text} for text in addresses], "routes": routes}
     return network(number, ipam=ipam) | keys
@@ -59,10 +59,10 @@ def static(number: int, *addresses: str, **keys: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("version", "far"), [(4, FAR), (6, FAR6)])
-def test_reply_leaves_by_the_interface_that_was_asked(
+def test_reply_leaves_by_the_interface_of_the_request(
     host: Host, container: Container, version: int, far: str
 ) -> None:
-    """Two machines that have one and the same address, each behind the router of another network."""
+    """Two machines have the same address, each behind the router of another network."""
     machines = [far_machine(host, number) for number in (1, 2)]
     attach(host, container, "eth0", network(1, version), SBR)
     attach(host, container, "eth1", network(2, version), SBR)
@@ -72,10 +72,8 @@ def test_reply_leaves_by_the_interface_that_was_asked(
 
 
 @pytest.mark.parametrize("version", [4, pytest.param(6, marks=ECMP)])
-def test_network_without_it_stays_the_way_to_everywhere(
-    host: Host, container: Container, version: int
-) -> None:
-    """For whoever does not say from which address: the first network is as if it were the only one."""
+def test_network_without_sbr_keeps_the_default_route(host: Host, container: Container, version: int) -> None:
+    """A program that chooses no source address uses the first network, as if it were the only one."""
     first, second = (far_machine(host, number) for number in (1, 2))
     attach(host, container, "eth0", network(1, version))
     before = table(container, "main")
@@ -91,7 +89,7 @@ def test_network_without_it_stays_the_way_to_everywhere(
 
 
 @pytest.mark.parametrize("version", [*VERSIONS[:-1], pytest.param("1.1.0", marks=SPEC_1_1)])
-def test_result_is_passed_on_as_it_came(host: Host, container: Container, version: str) -> None:
+def test_result_is_passed_on_unchanged(host: Host, container: Container, version: str) -> None:
     chain = attach(host, container, "eth0", network(1, version=version))
     before = chain.result
 
@@ -101,17 +99,17 @@ def test_result_is_passed_on_as_it_came(host: Host, container: Container, versio
 def test_each_address_has_a_rule_and_a_table(host: Host, container: Container) -> None:
     attach(host, container, "eth0", network(1, 4, 6), SBR)
 
-    found = rules(container)
-    assert found.keys() == {address(1), address(1, 6)}
+    own_rules = rules(container)
+    assert own_rules.keys() == {address(1), address(1, 6)}
     for version in (4, 6):
-        ((own,)) = found[address(1, version)]
+        ((own,)) = own_rules[address(1, version)]
         assert int(own) >= 100
         assert table(container, own) >= routed(1, version)
     assert table(container, "main") == set()
 
 
-def test_each_address_has_what_is_of_its_subnet(host: Host, container: Container) -> None:
-    """And the routes that are of no subnet."""
+def test_table_of_an_address_has_the_routes_of_its_subnet(host: Host, container: Container) -> None:
+    """And the routes that belong to no subnet."""
     routes = [
         {"dst": "192.0.2.0/24", "gw": "10.1.0.1"},
         {"dst": "198.51.100.0/24", "gw": "10.1.1.1"},
@@ -119,8 +117,8 @@ def test_each_address_has_what_is_of_its_subnet(host: Host, container: Container
     ]
     attach(host, container, "eth0", static(1, "10.1.0.2/24", "10.1.1.2/24", routes=routes), SBR)
 
-    found = rules(container)
-    (first,), (second,) = found["10.1.0.2"], found["10.1.1.2"]
+    own_rules = rules(container)
+    (first,), (second,) = own_rules["10.1.0.2"], own_rules["10.1.1.2"]
     assert table(container, first) == {
         ("10.1.0.0/24", None, "eth0"),
         ("192.0.2.0/24", "10.1.0.1", "eth0"),
@@ -146,7 +144,7 @@ WHOLE = {
     "route", [pytest.param(key, marks=[] if "metric 50 mtu 1300 adv" in key else [PARTS]) for key in WHOLE]
 )
 def test_route_is_moved_whole(host: Host, container: Container, route: str) -> None:
-    """With metrics, preferred source and next hops, so that it works in its table as it would in main."""
+    """The route keeps metrics, preferred source and next hops, and works in its table as in main."""
     version = WHOLE[route]
     chain = attach(host, container, "eth0", network(1, 4, 6))
     container.run("ip", f"-{version}", "route", "add", *route.split())
@@ -161,7 +159,7 @@ def test_route_is_moved_whole(host: Host, container: Container, route: str) -> N
     assert not container.ip(f"-{version}", "route", "show", destination)
 
 
-def test_table_that_somebody_uses_is_not_taken(host: Host, container: Container) -> None:
+def test_table_that_a_rule_uses_is_not_taken(host: Host, container: Container) -> None:
     chain = attach(host, container, "eth0", network(1))
     container.run("ip", "rule", "add", "from", "192.0.2.9", "lookup", "100")
 
@@ -173,7 +171,7 @@ def test_table_that_somebody_uses_is_not_taken(host: Host, container: Container)
 
 @pytest.mark.known_difference("takes a table that has routes", here="takes a free one", right="cnihook")
 def test_table_that_has_routes_is_not_taken(host: Host, container: Container) -> None:
-    """Though nothing leads there yet."""
+    """No rule leads to the table yet."""
     chain = attach(host, container, "eth0", network(1))
     container.run("ip", "route", "add", "blackhole", "192.0.2.0/24", "table", "100")
 
@@ -183,14 +181,14 @@ def test_table_that_has_routes_is_not_taken(host: Host, container: Container) ->
     container.run("ip", "route", "del", "blackhole", "192.0.2.0/24", "table", "100")
 
 
-def test_networks_that_are_added_at_once_have_tables_of_their_own(host: Host, container: Container) -> None:
+def test_networks_that_are_added_at_once_have_separate_tables(host: Host, container: Container) -> None:
     chains = [attach(host, container, f"eth{number}", network(number)) for number in range(1, 5)]
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda chain: chain.then(SBR), chains))
 
-    found = [own for tables in rules(container).values() for own in tables]
-    assert len(found) == len(set(found)) == 4
+    own_tables = [own for tables in rules(container).values() for own in tables]
+    assert len(own_tables) == len(set(own_tables)) == 4
     for number in range(1, 5):
         ((own,)) = rules(container)[address(number)]
         assert table(container, own) == routed(number, ifname=f"eth{number}")
@@ -200,7 +198,7 @@ def test_networks_that_are_added_at_once_have_tables_of_their_own(host: Host, co
 
 
 @OLD_KEYS
-def test_table_of_somebody_else_gets_rules_only(host: Host, container: Container) -> None:
+def test_configured_table_gets_rules_only(host: Host, container: Container) -> None:
     chain = attach(host, container, "eth0", network(1, 4, 6))
     before = table(container, "main")
 
@@ -217,25 +215,25 @@ def test_table_of_somebody_else_gets_rules_only(host: Host, container: Container
 
 
 @pytest.mark.known_difference(
-    "does not know gateways and addSourceHints; they came after 1.9.1", here="served", right="cnihook"
+    "does not know gateways and addSourceHints; they came after 1.9.1", here="supports them", right="cnihook"
 )
-def test_static_gateways_go_before_all_others(host: Host, container: Container) -> None:
-    """Those of the addresses, and a default route that was there; else why name one."""
+def test_configured_gateways_replace_all_others(host: Host, container: Container) -> None:
+    """Both those of the addresses and an existing default route, because otherwise a key has no use."""
     gateways = ["10.1.0.254", "2001:db8:1::fe"]
     chain = attach(host, container, "eth0", network(1, 4, 6), SBR | {"gateways": gateways})
 
     for version, gateway in ((4, gateways[0]), (6, gateways[1])):
         ((own,)) = rules(container)[address(1, version)]
-        defaults = {found for found in table(container, own) if found[0] == "default"}
+        defaults = {route for route in table(container, own) if route[0] == "default"}
         assert defaults == {("default", gateway, "eth0")}
     chain.check()
 
 
 @pytest.mark.known_difference(
-    "does not know gateways and addSourceHints; they came after 1.9.1", here="served", right="cnihook"
+    "does not know gateways and addSourceHints; they came after 1.9.1", here="supports them", right="cnihook"
 )
 def test_source_hints_keep_the_subnets_in_main(host: Host, container: Container) -> None:
-    """For who does not say from which address: neighbours are reached directly, and from the right one."""
+    """A program that chooses no source address reaches neighbours directly, and from the right address."""
     attach(host, container, "eth0", network(1, 4, 6), SBR | {"addSourceHints": True})
 
     assert table(container, "main") == {(subnet(1), None, "eth0"), (subnet(1, 6), None, "eth0")}
@@ -259,10 +257,10 @@ WRONG = [
 
 
 @pytest.mark.known_difference(
-    "does not know gateways and addSourceHints; they came after 1.9.1", here="served", right="cnihook"
+    "does not know gateways and addSourceHints; they came after 1.9.1", here="supports them", right="cnihook"
 )
 @pytest.mark.parametrize(("keys", "message"), WRONG)
-def test_wrong_key_is_refused_before_anything_is_changed(
+def test_wrong_key_is_refused_before_any_change(
     host: Host, container: Container, keys: dict[str, Any], message: str
 ) -> None:
     chain = attach(host, container, "eth0", network(1))
@@ -275,7 +273,7 @@ def test_wrong_key_is_refused_before_anything_is_changed(
     assert all_of(container) == before
 
 
-def test_it_must_follow_another_plugin(host: Host, container: Container) -> None:
+def test_sbr_must_follow_another_plugin(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match="This plugin must be called as chained plugin"):
         attach(host, container, "eth0", network(1) | SBR)
 
@@ -288,7 +286,7 @@ def test_result_without_addresses_is_refused(host: Host, container: Container) -
 
 
 @pytest.mark.known_difference(
-    "a result without addresses of the interface loses its routes", here="refused", right="cnihook"
+    "if the result has no address of the interface, its routes are lost", here="refused", right="cnihook"
 )
 def test_result_without_addresses_of_the_interface_is_refused(host: Host, container: Container) -> None:
     chain = attach(host, container, "eth0", network(1))
@@ -303,9 +301,9 @@ def test_result_without_addresses_of_the_interface_is_refused(host: Host, contai
     chain.result = None
 
 
-@pytest.mark.known_difference("logs each step on stderr", here="silent", right="either")
-def test_it_is_silent(host: Host, container: Container) -> None:
-    """What a plugin says on stderr is for when it fails."""
+@pytest.mark.known_difference("logs each step on stderr", here="prints nothing", right="either")
+def test_sbr_prints_nothing_on_stderr(host: Host, container: Container) -> None:
+    """Output on stderr is for a plugin that fails."""
     chain = attach(host, container, "eth0", network(1))
     conf = chain.shared | SBR | {"prevResult": chain.result}
     attachment = cni.Attachment(conf, container, "eth0", "sbr", {})
@@ -317,13 +315,13 @@ def test_it_is_silent(host: Host, container: Container) -> None:
         assert host.run(program, input=json.dumps(conf), env=environment).stderr == ""
 
 
-# A failing ADD
+# A failed ADD
 
 
 @FAILED
 @pytest.mark.parametrize("hints", [False, True])
-def test_add_that_fails_leaves_all_as_it_was(host: Host, container: Container, hints: bool) -> None:
-    """Late: the first address has its table by then."""
+def test_add_that_fails_changes_nothing(host: Host, container: Container, hints: bool) -> None:
+    """The failure is late, when the first address has its table."""
     chain = attach(host, container, "eth0", network(1, 4, 6))
     before = all_of(container)
 
@@ -334,8 +332,8 @@ def test_add_that_fails_leaves_all_as_it_was(host: Host, container: Container, h
 
 
 @FAILED
-def test_add_that_fails_at_its_end_puts_routes_back_into_main(host: Host, container: Container) -> None:
-    """An address that is not there can be no source, as the last step shows."""
+def test_add_that_fails_at_its_end_moves_routes_back_to_main(host: Host, container: Container) -> None:
+    """The last step fails, because an address that does not exist cannot be a source."""
     chain = attach(host, container, "eth0", network(1, 4, 6))
     before = all_of(container)
     true = json.dumps(chain.result)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sbr: DEL, also where much is lost; and CHECK, of it and of the plugins before it in its chain."""
+"""sbr: DEL with parts missing, and CHECK of sbr and of the plugins before it in its chain."""
 
 from typing import Any
 
@@ -79,14 +79,14 @@ DAMAGED = pytest.mark.known_difference(
         pytest.param([{"address": 7}], id="damaged", marks=DAMAGED),
     ],
 )
-def test_del_takes_any_previous_result(host: Host, container: Container, loss: Any) -> None:
+def test_del_accepts_any_previous_result(host: Host, container: Container, loss: Any) -> None:
     chain = attach(host, container, "eth0", network(1), SBR)
 
     host.cni("DEL", chain.confs[1] | {"prevResult": chain.result | {"ips": loss}}, container)
 
 
 @pytest.mark.known_difference(
-    "DEL without a namespace fails, and makes a file at its path", here="succeeds", right="SPEC.md, 2 DEL"
+    "DEL without a namespace fails, and creates a file at its path", here="succeeds", right="SPEC.md, 2 DEL"
 )
 @pytest.mark.parametrize("path", ["", "/run/netns/gone"])
 def test_del_needs_no_namespace(host: Host, container: Container, path: str) -> None:
@@ -98,7 +98,7 @@ def test_del_needs_no_namespace(host: Host, container: Container, path: str) -> 
     assert not path or not host.exists(path)
 
 
-def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+def test_del_without_an_add_succeeds(host: Host, container: Container) -> None:
     attach(host, container, "eth0", network(1))
 
     host.cni("DEL", network(1) | SBR, container)
@@ -121,7 +121,7 @@ def test_del_of_one_leaves_the_others(host: Host, container: Container) -> None:
     right="SPEC.md, 2 DEL",
 )
 @pytest.mark.parametrize("gone", [False, True], ids=["link", "no link"])
-def test_del_leaves_another_network_that_gave_the_same_address(
+def test_del_leaves_another_network_with_the_same_address(
     host: Host, container: Container, gone: bool
 ) -> None:
     attach(host, container, "eth0", network(1), SBR)
@@ -142,7 +142,7 @@ def test_del_leaves_another_network_that_gave_the_same_address(
 
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
 @pytest.mark.known_difference(
-    "CHECK of an interface fails after sbr or vrf: it looks in table main only",
+    "CHECK of an interface plugin fails after sbr or vrf, because it looks in table main only",
     here="succeeds",
     right="SPEC.md, 2 CHECK",
 )
@@ -159,7 +159,7 @@ def test_check_of_the_whole_chain_accepts_what_add_made(
 
 
 def test_check_of_two_networks_with_a_default_route_each(host: Host, container: Container) -> None:
-    """Without sbr: of IPv6 the kernel makes one route with two next hops."""
+    """There is no sbr, and the kernel makes one route of IPv6 with two next hops."""
     chains = []
     for number in (1, 2):
         conf = network(number, 6)
@@ -184,7 +184,7 @@ def test_check_of_two_networks_with_a_default_route_each(host: Host, container: 
         "ip link del eth0",
     ],
 )
-def test_check_finds(host: Host, container: Container, damage: str) -> None:
+def test_check_finds_damage(host: Host, container: Container, damage: str) -> None:
     chain = attach(host, container, "eth0", network(1, 4, 6), SBR)
     container.run(*damage.split())
 
@@ -195,13 +195,13 @@ def test_check_finds(host: Host, container: Container, damage: str) -> None:
 @pytest.mark.known_difference(
     "CHECK always succeeds", here="finds missing rules and routes", right="SPEC.md, 2 CHECK"
 )
-def test_check_wants_the_result(host: Host, container: Container) -> None:
+def test_check_requires_the_result(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match="chained"):
         host.cni("CHECK", network(1) | SBR, container)
 
 
 @NO_STATUS
-def test_status_is_whether_the_configuration_is_right(host: Host) -> None:
+def test_status_reports_an_invalid_configuration(host: Host) -> None:
     assert host.cni("STATUS", network(1, version="1.1.0") | SBR) is None
 
     with pytest.raises(CniFailure, match="gateways"):

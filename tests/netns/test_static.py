@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""static: which addresses a container gets, and with which gateways."""
+"""static: the addresses that a container gets, and their gateways."""
 
 from typing import Any
 
@@ -12,7 +12,9 @@ from tests.support.host import Container, Host
 CONFIGURED = {"address": "10.9.0.5/24", "gateway": "10.9.0.1"}
 CONFIGURED6 = {"address": "2001:db8:9::5/64", "gateway": "2001:db8:9::1"}
 ASKED = pytest.mark.known_difference(
-    "a requested address has no gateway (plugins#654)", here="the gateway of its subnet", right="cnihook"
+    "a requested address has no gateway (plugins#654)",
+    here="it has the gateway of its subnet",
+    right="cnihook",
 )
 PASSES = pytest.mark.known_difference(
     "CHECK accepts a missing address", here="finds it", right="SPEC.md, 2 CHECK"
@@ -20,7 +22,7 @@ PASSES = pytest.mark.known_difference(
 
 
 def network(*addresses: Any, version: str = "1.0.0", **ipam: Any) -> dict[str, Any]:
-    """A configuration as an interface plugin passes it on; a text is short for an address by itself."""
+    """Return a configuration as an interface plugin passes it on.  A string is an address only."""
     items = [{"address": item} if isinstance(item, str) else item for item in addresses]
     ipam = {"type": "static", **({"addresses": items} if items else {}), **ipam}
     return {"cniVersion": version, "name": "net1", "type": "anything", "ipam": ipam}
@@ -32,8 +34,8 @@ def request(host: Host, command: str, conf: Any, **env: str) -> Any:
 
 
 def ips(host: Host, conf: Any, args: str = "") -> list[Any]:
-    found: list[Any] = request(host, "ADD", conf, CNI_ARGS=args)["ips"]
-    return found
+    addresses: list[Any] = request(host, "ADD", conf, CNI_ARGS=args)["ips"]
+    return addresses
 
 
 def test_result_is_what_the_configuration_says(host: Host) -> None:
@@ -68,25 +70,25 @@ def test_result_of_0_2_has_one_address_of_each_family(host: Host, version: str) 
 
 
 def test_second_address_of_a_family_is_refused_before_0_3(host: Host) -> None:
-    """There is no place for it in the result, and the container would have what nobody is told of."""
+    """The result has no place for it, so the container would have an address that is not in the result."""
     with pytest.raises(CniFailure, match="0.2.0"):
         request(host, "ADD", network("10.9.0.5/24", "10.8.0.5/24", version="0.2.0"))
 
 
 @SPEC_1_1
-def test_routes_keep_what_1_1_added_to_them(host: Host) -> None:
+def test_routes_keep_the_keys_of_1_1(host: Host) -> None:
     route = {"dst": "192.0.2.0/24", "mtu": 1400, "advmss": 1360, "priority": 7, "table": 0, "scope": 0}
 
     assert request(host, "ADD", network(CONFIGURED, version="1.1.0", routes=[route]))["routes"] == [route]
 
 
-def test_addresses_of_cni_args_join_the_configured_ones(host: Host) -> None:
-    found = ips(host, network(CONFIGURED), "IP=10.8.0.7/24,2001:db8:8::7/64")
+def test_addresses_of_cni_args_are_added_to_the_configured_ones(host: Host) -> None:
+    addresses = ips(host, network(CONFIGURED), "IP=10.8.0.7/24,2001:db8:8::7/64")
 
-    assert [ip["address"] for ip in found] == ["10.9.0.5/24", "10.8.0.7/24", "2001:db8:8::7/64"]
+    assert [ip["address"] for ip in addresses] == ["10.9.0.5/24", "10.8.0.7/24", "2001:db8:8::7/64"]
 
 
-def test_gateway_of_cni_args_goes_to_the_address_whose_subnet_it_is_in(host: Host) -> None:
+def test_gateway_of_cni_args_is_for_the_address_in_its_subnet(host: Host) -> None:
     args = "IP=10.8.0.7/24,2001:db8:8::7/64;GATEWAY=2001:db8:8::1,10.8.0.1"
 
     assert ips(host, network(), args) == [
@@ -104,7 +106,7 @@ def test_gateway_of_cni_args_goes_to_the_address_whose_subnet_it_is_in(host: Hos
     ],
 )
 @pytest.mark.parametrize("more", ["", "IP=10.8.0.7/24;"], ids=["alone", "with IP"])
-def test_gateway_of_cni_args_is_for_no_address_of_another_source(
+def test_gateway_of_cni_args_is_not_for_addresses_of_other_sources(
     host: Host, keys: dict[str, Any], more: str
 ) -> None:
     args = f"{more}GATEWAY=10.9.0.254"
@@ -130,7 +132,7 @@ CAPABILITY = {"runtimeConfig": {"ips": ["10.7.0.7/24", "2001:db8:7::7/64"]}}
         ),
     ],
 )
-def test_addresses_that_are_asked_for_replace_the_others(
+def test_requested_addresses_replace_the_others(
     host: Host, keys: dict[str, Any], args: str, addresses: list[str]
 ) -> None:
     assert ips(host, network(CONFIGURED) | keys, args) == [{"address": address} for address in addresses]
@@ -142,15 +144,15 @@ def test_addresses_that_are_asked_for_replace_the_others(
     [{"args": {"cni": {"ips": ["10.9.0.7/24"]}}}, {"runtimeConfig": {"ips": ["10.9.0.7/24"]}}],
     ids=["args.cni", "capability"],
 )
-def test_address_that_is_asked_for_has_the_gateway_of_its_subnet(host: Host, keys: dict[str, Any]) -> None:
-    """Neither way of asking has a place for a gateway, and without one there is no default route."""
+def test_requested_address_has_the_gateway_of_its_subnet(host: Host, keys: dict[str, Any]) -> None:
+    """Neither kind of request has a place for a gateway, and without one there is no default route."""
     assert ips(host, network(CONFIGURED) | keys) == [{"address": "10.9.0.7/24", "gateway": "10.9.0.1"}]
 
 
 @ASKED
 @pytest.mark.parametrize("asked", ["10.9.0.7/24", "2001:db8:9::7/64"])
-def test_gateway_of_cni_args_goes_before_the_configured_one_of_the_subnet(host: Host, asked: str) -> None:
-    """Without GATEWAY, an address of CNI_ARGS has the configured gateway, as any that is asked for."""
+def test_gateway_of_cni_args_replaces_the_configured_one(host: Host, asked: str) -> None:
+    """An address of CNI_ARGS without GATEWAY has the configured gateway, like any requested address."""
     conf = network(CONFIGURED, CONFIGURED6)
     gateway = asked.rpartition("7/")[0]
 
@@ -162,7 +164,7 @@ def test_gateway_of_cni_args_goes_before_the_configured_one_of_the_subnet(host: 
 @pytest.mark.known_difference(
     "an address that is requested and configured is in the result twice", here="once", right="cnihook"
 )
-def test_address_that_is_asked_for_and_configured_is_given_once(host: Host) -> None:
+def test_requested_and_configured_address_is_returned_once(host: Host) -> None:
     assert ips(host, network(CONFIGURED), "IP=10.9.0.5/24") == [CONFIGURED]
 
 
@@ -178,9 +180,7 @@ def test_address_that_is_asked_for_and_configured_is_given_once(host: Host) -> N
         pytest.param({}, "WHATEVER=1", "WHATEVER", id="unknown argument"),
     ],
 )
-def test_request_that_cannot_be_understood_is_refused(
-    host: Host, keys: dict[str, Any], args: str, named: str
-) -> None:
+def test_invalid_request_is_refused(host: Host, keys: dict[str, Any], args: str, named: str) -> None:
     with pytest.raises(CniFailure) as failure:
         ips(host, network(CONFIGURED) | keys, args)
     assert named in f"{failure.value.msg} {failure.value.details}"
@@ -192,12 +192,12 @@ def test_request_that_cannot_be_understood_is_refused(
         pytest.param(network("10.9.0.5"), "10.9.0.5", id="no prefix"),
         pytest.param(network("10.9.0.5/33"), "10.9.0.5/33", id="prefix too long"),
         pytest.param(network({"address": "10.9.0.5/24", "gateway": "x"}), "x", id="gateway"),
-        pytest.param(network(addresses="10.9.0.5/24"), "addresses", id="no list"),
+        pytest.param(network(addresses="10.9.0.5/24"), "addresses", id="not a list"),
         pytest.param(network(CONFIGURED, routes=[{"dst": "x"}]), "x", id="route"),
         pytest.param(network(CONFIGURED) | {"ipam": None}, "ipam", id="no ipam"),
     ],
 )
-def test_configuration_that_is_wrong_is_refused(host: Host, conf: Any, named: str) -> None:
+def test_invalid_configuration_is_refused(host: Host, conf: Any, named: str) -> None:
     with pytest.raises(CniFailure) as failure:
         request(host, "ADD", conf)
     assert named in f"{failure.value.msg} {failure.value.details}"
@@ -210,24 +210,24 @@ def test_keys_are_found_in_any_case_and_null_means_not_set(host: Host) -> None:
     assert ips(host, conf) == [{"address": "10.9.0.5/24"}]
 
 
-def test_arguments_of_others_can_be_allowed(host: Host) -> None:
+def test_unknown_cni_args_can_be_allowed(host: Host) -> None:
     assert ips(host, network(CONFIGURED), "IgnoreUnknown=1;K8S_POD_NAME=web-1") == [CONFIGURED]
 
 
 def test_del_succeeds_whatever_it_is_given(host: Host) -> None:
-    """There is nothing to give back, so a configuration that was broken since must not be in the way."""
+    """There is nothing to release, so a configuration that became invalid must not make DEL fail."""
     for conf in (network(CONFIGURED), network(), network("nonsense")):
         for _ in range(2):
             assert request(host, "DEL", conf, CNI_NETNS="") is None
 
 
 def checked(conf: dict[str, Any], *given: Any) -> dict[str, Any]:
-    """`conf` as it comes with CHECK, after an ADD that gave a container these addresses."""
+    """Return `conf` as it comes with CHECK, after an ADD that returned these addresses."""
     return with_previous_result(conf, {"cniVersion": conf["cniVersion"], "ips": list(given)})  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])
-def test_check_accepts_what_add_gave(host: Host, version: str) -> None:
+def test_check_accepts_the_result_of_add(host: Host, version: str) -> None:
     conf = network(CONFIGURED, CONFIGURED6, version=version)
     result = request(host, "ADD", conf)
 
@@ -250,14 +250,14 @@ def test_check_finds_a_missing_address(host: Host) -> None:
 
 
 @PASSES
-def test_check_finds_a_missing_address_that_was_asked_for(host: Host) -> None:
+def test_check_finds_a_missing_requested_address(host: Host) -> None:
     conf = network(CONFIGURED) | {"runtimeConfig": {"ips": ["10.9.0.7/24"]}}
 
     with pytest.raises(CniFailure, match="10.9.0.7"):
         request(host, "CHECK", checked(conf, CONFIGURED))
 
 
-def test_check_wants_the_result(host: Host) -> None:
+def test_check_requires_the_result(host: Host) -> None:
     with pytest.raises(CniFailure, match="prevResult"):
         request(host, "CHECK", network(CONFIGURED))
 
@@ -271,12 +271,12 @@ def test_gc_and_status_of_a_good_configuration_succeed(host: Host) -> None:
 
 
 @NO_STATUS
-def test_status_of_a_wrong_configuration_says_that_add_would_fail(host: Host) -> None:
+def test_status_reports_an_invalid_configuration(host: Host) -> None:
     with pytest.raises(CniFailure, match="nonsense"):
         request(host, "STATUS", network("nonsense", version="1.1.0"))
 
 
-def test_interface_plugin_gives_the_container_what_static_says(host: Host, container: Container) -> None:
+def test_interface_plugin_sets_the_addresses_of_static(host: Host, container: Container) -> None:
     routes = [{"dst": "0.0.0.0/0"}]
     conf = network(CONFIGURED, CONFIGURED6, routes=routes) | {"type": "bridge"}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tap: an interface whose other end is a program, here the test itself."""
+"""tap: an interface whose other end is a program, which here is the test itself."""
 
 import errno
 import fcntl
@@ -21,7 +21,7 @@ TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI = 0x2, 0x100, 0x1000
 MAC = "02:00:00:00:00:99"
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}
-# As a program of some user that was given the device.
+# Attaches as a program of another user, which has the device open as descriptor 3.
 ATTACH = f"""/usr/bin/python3 -ISc '
 import fcntl, struct
 fcntl.ioctl(3, {TUNSETIFF}, struct.pack("16sH22x", b"eth0", {IFF_TAP | IFF_NO_PI}))'"""
@@ -30,7 +30,7 @@ IPAM6 = {"type": "host-local", "ranges": [[{"subnet": "2001:db8:9::/64"}]]}
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """Only ours: plugins 1.1.1 have no tap yet."""
+    """Return the built-in plugins only: plugins 1.1.1 have no tap yet."""
     return implementations["builtin"]
 
 
@@ -39,7 +39,7 @@ def conf(version: str = "1.0.0", **keys: Any) -> dict[str, Any]:
 
 
 def attach(container: Container, flags: int = IFF_TAP | IFF_NO_PI) -> int:
-    """The other end, as a program gets it; for the caller to close."""
+    """Return the other end, as a program gets it; the caller closes it."""
 
     def work() -> int:
         tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -54,29 +54,29 @@ def attach(container: Container, flags: int = IFF_TAP | IFF_NO_PI) -> int:
 
 
 def arrives(tun: int, wanted: Callable[[bytes], bool]) -> bool:
-    """Whether such a frame is read from the tap; the kernel sends others of its own."""
+    """Return True if such a frame is read from the tap; the kernel sends others of its own."""
     while select.select([tun], [], [], patience())[0]:
         if wanted(os.read(tun, 65536)):
             return True
     return False
 
 
-def test_frames_go_through_it_both_ways(host: Host, container: Container) -> None:
-    """Read by one program, written by it, and seen by a socket in the container."""
+def test_frames_pass_both_ways(host: Host, container: Container) -> None:
+    """A program reads a frame of the container, and writes a frame that the container answers."""
     result = host.cni("ADD", conf(ipam=IPAM), container)
     address = result["ips"][0]["address"].partition("/")[0]
     mac = result["interfaces"][0]["mac"]
 
     tun = attach(container)
     try:
-        with container.socket(2) as ours:  # SOCK_DGRAM
-            ours.sendto(b"out of the container", ("10.9.0.77", 9))
+        with container.socket(2) as client:  # SOCK_DGRAM
+            client.sendto(b"out of the container", ("10.9.0.77", 9))
         assert arrives(tun, lambda data: data[12:14] == b"\x08\x06" and data[38:42] == bytes([10, 9, 0, 77]))
 
         reply = bytes.fromhex((mac + MAC).replace(":", "")) + b"\x08\x06" + bytes.fromhex("0001080006040001")
         sender = bytes.fromhex(MAC.replace(":", "")) + bytes([10, 9, 0, 77])
         target = bytes(6) + bytes(map(int, address.split(".")))
-        os.write(tun, reply + sender + target)  # who has ADDRESS?
+        os.write(tun, reply + sender + target)  # an ARP request for ADDRESS
         assert arrives(tun, lambda data: data[12:14] == b"\x08\x06" and data[20:22] == b"\x00\x02")
     finally:
         os.close(tun)
@@ -107,8 +107,8 @@ def test_addresses_and_routes_are_set(host: Host, container: Container) -> None:
     host.cni("CHECK", conf(ipam=IPAM, prevResult=result), container)
 
 
-def test_ipv6_address_waits_for_nobody(host: Host, container: Container) -> None:
-    """Duplicates are looked for when there is a carrier: without a program at the other end, never."""
+def test_ipv6_address_does_not_wait_for_a_carrier(host: Host, container: Container) -> None:
+    """Duplicate address detection needs a carrier: without a program at the other end, it never starts."""
     container.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/accept_dad")
 
     host.cni("ADD", conf(ipam=IPAM6), container)
@@ -128,10 +128,10 @@ def test_ipv6_address_waits_for_nobody(host: Host, container: Container) -> None
         ({"mac": MAC, "owner": 1000, "group": 1000}, {}, MAC),
     ],
 )
-def test_mac_address(
+def test_mac_address_is_set(
     host: Host, container: Container, keys: dict[str, Any], env: dict[str, str], mac: str
 ) -> None:
-    """The last case is the one in which the reference forgets it."""
+    """The last case is the one in which the reference ignores the address."""
     result = host.cni("ADD", conf(**keys), container, **env)
 
     assert container.link("eth0")["address"] == mac
@@ -139,13 +139,13 @@ def test_mac_address(
     host.cni("CHECK", conf(**keys, prevResult=result), container, **env)
 
 
-def test_mtu(host: Host, container: Container) -> None:
+def test_mtu_is_set(host: Host, container: Container) -> None:
     host.cni("ADD", conf(mtu=9000), container)
 
     assert container.link("eth0")["mtu"] == 9000
 
 
-def test_queues_are_as_many_as_programs_open(host: Host, container: Container) -> None:
+def test_each_program_can_open_its_own_queue(host: Host, container: Container) -> None:
     host.cni("ADD", conf(multiQueue=True), container)
 
     first = attach(container, IFF_TAP | IFF_NO_PI | IFF_MULTI_QUEUE)
@@ -182,14 +182,14 @@ def test_one_queue_is_for_one_program(host: Host, container: Container) -> None:
 def test_owner_and_group_may_attach(
     host: Host, container: Container, keys: dict[str, Any], user: int, group: int, may: bool
 ) -> None:
-    """0 is an owner; without owner and group it is for everybody who can open /dev/net/tun."""
+    """0 is an owner.  Without owner and group, every user with access to /dev/net/tun may attach."""
     host.cni("ADD", conf(**keys), container)
 
     program = f"exec 3<>/dev/net/tun; exec setpriv --regid={group} --clear-groups --reuid={user} {ATTACH}"
     assert (container.run("sh", "-c", program, check=False).returncode == 0) == may
 
 
-def test_tap_is_a_port_of_the_containers_bridge(host: Host, container: Container) -> None:
+def test_tap_may_be_a_port_of_the_containers_bridge(host: Host, container: Container) -> None:
     container.run("ip", "link", "add", "br0", "address", MAC, "type", "bridge")
     container.run("ip", "link", "set", "br0", "up")
     host.save_state()
@@ -215,7 +215,7 @@ def test_dns_of_ipam_is_kept_unless_the_network_has_its_own(host: Host, containe
     assert host.cni("ADD", conf(ipam=ipam, dns=own), container)["dns"] == own
 
 
-# What is refused
+# Configurations that are refused
 
 
 @pytest.mark.parametrize(
@@ -242,14 +242,14 @@ def test_wrong_configuration_changes_nothing(
 
 @pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="SELinux is enabled")
 def test_context_is_refused_without_selinux(host: Host, container: Container) -> None:
-    """And not passed over: whoever asks for it relies on it."""
+    """The plugin does not ignore the key, because a configuration that has it relies on it."""
     with pytest.raises(CniFailure, match='"selinuxContext" is set, and SELinux is not enabled') as caught:
         host.cni("ADD", conf(selinuxContext="system_u:system_r:container_t:s0"), container)
 
     assert caught.value.code == 7
 
 
-def test_name_that_the_container_has_already_is_refused(host: Host, container: Container) -> None:
+def test_interface_name_that_the_container_has_already_is_refused(host: Host, container: Container) -> None:
     container.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
     host.save_state()
 
@@ -272,7 +272,7 @@ def test_failed_add_leaves_nothing(host: Host, container: Container, ipam: Any) 
     assert leased(host) == []
 
 
-def test_without_the_device_of_the_kernels_it_says_what_is_missing(host: Host, container: Container) -> None:
+def test_error_names_the_missing_tun_device(host: Host, container: Container) -> None:
     host.run("busybox", "mount", "-t", "tmpfs", "tmpfs", "/dev/net")
 
     with pytest.raises(CniFailure, match="there is no /dev/net/tun") as caught:
@@ -285,8 +285,8 @@ def test_without_the_device_of_the_kernels_it_says_what_is_missing(host: Host, c
 # DEL
 
 
-def test_del_in_every_broken_situation(host: Host) -> None:
-    """Twice; without the namespace's path; with the namespace gone; with the tap gone."""
+def test_del_succeeds_whatever_is_missing(host: Host) -> None:
+    """DEL runs twice; without the namespace's path; after the namespace has gone; after the tap has gone."""
     first, second, third, fourth = (host.container() for _ in range(4))
     for container in (first, second, third, fourth):
         host.cni("ADD", conf(ipam=IPAM), container)
@@ -303,7 +303,7 @@ def test_del_in_every_broken_situation(host: Host) -> None:
     assert leased(host) == []
 
 
-def test_del_takes_a_tap_that_a_program_still_has_open(host: Host, container: Container) -> None:
+def test_del_removes_a_tap_that_a_program_has_open(host: Host, container: Container) -> None:
     host.cni("ADD", conf(), container)
     tun = attach(container)
     try:
@@ -332,7 +332,7 @@ def test_late_del_leaves_what_another_network_has_made(host: Host, container: Co
         ("address del 10.9.0.2/24 dev eth0", "does not have address"),
     ],
 )
-def test_check_notices_what_has_changed(host: Host, container: Container, change: str, message: str) -> None:
+def test_check_finds_what_has_changed(host: Host, container: Container, change: str, message: str) -> None:
     keys: Any = {"ipam": IPAM, "mtu": 1400}
     result = host.cni("ADD", conf(**keys), container)
 
@@ -342,7 +342,7 @@ def test_check_notices_what_has_changed(host: Host, container: Container, change
         host.cni("CHECK", conf(**keys, prevResult=result), container)
 
 
-def test_status_and_gc_are_those_of_ipam(host: Host, container: Container) -> None:
+def test_status_and_gc_reach_ipam(host: Host, container: Container) -> None:
     host.cni("ADD", conf("1.1.0", ipam=IPAM), container)
 
     host.cni("STATUS", conf("1.1.0", ipam=IPAM))

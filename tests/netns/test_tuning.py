@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tuning: settings of the container's namespace and attributes of its interface, until DEL puts them back.
+"""tuning: settings of the container's namespace and attributes of its interface, until DEL restores them.
 
-The leak check after each test sees whether the interface has its own MAC address, MTU and modes again.
+The leak check after each test shows whether the interface has its own MAC address, MTU and modes again.
 """
 
 import json
@@ -32,15 +32,15 @@ from tests.support.tuning import (
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 
 NOT_PUT_BACK = pytest.mark.known_difference(
-    "DEL leaves sysctls as they were set (plugins#493)",
-    here="restored, if they were not changed since",
+    "DEL leaves sysctls as ADD set them (plugins#493)",
+    here="restores them, if they were not changed since",
     right="SPEC.md, 2 DEL",
 )
 PANICS = pytest.mark.known_difference(
     "args.cni.sysctl panics without a sysctl of the network", here="works", right="SPEC.md, 2 ADD"
 )
 NO_ALLOWLIST = pytest.mark.known_difference(
-    "sysctls of the container pass the allowlist", here="checked as well", right="cnihook"
+    "the allowlist does not apply to sysctls of the container", here="it applies to them", right="cnihook"
 )
 
 
@@ -53,7 +53,7 @@ def container(host: Host) -> Container:
 
 
 @pytest.mark.parametrize("key", ["net.core.somaxconn", "net/core/somaxconn"])
-def test_setting_is_of_the_container_alone(host: Host, container: Container, key: str) -> None:
+def test_setting_changes_in_the_container_only(host: Host, container: Container, key: str) -> None:
     before = host.sysctl(SOMAXCONN)
 
     add(host, container, conf(sysctl={key: "77"}))
@@ -63,8 +63,8 @@ def test_setting_is_of_the_container_alone(host: Host, container: Container, key
 
 
 @NOT_PUT_BACK
-def test_del_puts_settings_back(host: Host, container: Container) -> None:
-    """Where the namespace lives on, the next network must find it as this one did."""
+def test_del_restores_settings(host: Host, container: Container) -> None:
+    """The namespace may stay, and then the next network must find it as this one did."""
     before = container.sysctl(SOMAXCONN)
     sent = add(host, container, conf(sysctl={"net.core.somaxconn": "77"}))
 
@@ -74,7 +74,7 @@ def test_del_puts_settings_back(host: Host, container: Container) -> None:
 
 
 def test_del_leaves_a_setting_that_changed_since(host: Host, container: Container) -> None:
-    """It is somebody else's by then."""
+    """Another program has set it since."""
     sent = add(host, container, conf(sysctl={"net.core.somaxconn": "77"}))
     container.run("sh", "-c", f"echo 78 > /proc/sys/{SOMAXCONN}")
 
@@ -84,8 +84,8 @@ def test_del_leaves_a_setting_that_changed_since(host: Host, container: Containe
 
 
 @NOT_PUT_BACK
-def test_del_puts_an_empty_list_back(host: Host, container: Container) -> None:
-    """The kernel empties it for an empty line, and takes no notice of nothing."""
+def test_del_restores_an_empty_list(host: Host, container: Container) -> None:
+    """The kernel empties the list for an empty line, and ignores a write of zero bytes."""
     sent = add(host, container, conf(sysctl={"net.ipv4.ip_local_reserved_ports": "8080,8081"}))
     assert container.sysctl("net/ipv4/ip_local_reserved_ports") == "8080-8081"
 
@@ -109,9 +109,11 @@ def test_ifname_stands_for_the_interface(host: Host, container: Container) -> No
         "net.ipv4.conf.eth0/100.arp_notify",
     ],
 )
-@pytest.mark.known_difference("a dot in the interface's name becomes a slash", here="kept", right="cnihook")
+@pytest.mark.known_difference(
+    "a dot in the interface's name becomes a slash", here="it stays", right="cnihook"
+)
 def test_interface_may_have_a_dot_in_its_name(host: Host, container: Container, key: str) -> None:
-    """As interfaces of VLANs do."""
+    """Interfaces of VLANs have one."""
     made_by_another(host, container, "eth0.100")
 
     add(host, container, conf(sysctl={key: "1"}), "eth0.100")
@@ -130,20 +132,20 @@ def test_interface_may_have_a_dot_in_its_name(host: Host, container: Container, 
     ],
 )
 def test_setting_that_is_not_of_the_network_is_refused(host: Host, container: Container, key: str) -> None:
-    """It would be the whole machine's."""
+    """The setting would be that of the whole machine."""
     with pytest.raises(CniFailure):
         add(host, container, conf(sysctl={key: "nonsense"}))
 
     assert host.sysctl("kernel/domainname") != "nonsense"
 
 
-def test_setting_that_the_kernel_does_not_have_is_named(host: Host, container: Container) -> None:
+def test_error_names_an_unknown_setting(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match="net/ipv4/no_such_thing"):
         add(host, container, conf(sysctl={"net.ipv4.no_such_thing": "1"}))
 
 
 @pytest.mark.known_difference(
-    "two spellings of one sysctl are set in any order", here="refused", right="cnihook"
+    "sets two spellings of one sysctl in random order", here="refused", right="cnihook"
 )
 def test_two_spellings_of_one_setting_are_refused(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match="duplicated sysctl keys"):
@@ -165,7 +167,7 @@ def allow(host: Host, *lines: str) -> None:
 
 
 @pytest.mark.parametrize("line", [r"^net\.core\.somaxconn$", "somax", "[a-z.]+"])
-def test_allowlist_lets_through_what_matches_a_line(host: Host, container: Container, line: str) -> None:
+def test_allowlist_allows_what_matches_a_line(host: Host, container: Container, line: str) -> None:
     allow(host, "", "nothing", line)
 
     add(host, container, conf(sysctl={"net.core.somaxconn": "77"}))
@@ -175,8 +177,8 @@ def test_allowlist_lets_through_what_matches_a_line(host: Host, container: Conta
 
 @NO_ALLOWLIST
 @pytest.mark.parametrize("where", ["network", "container"])
-def test_allowlist_keeps_out_what_is_not_on_it(host: Host, container: Container, where: str) -> None:
-    """Whether the network or one container asks for it."""
+def test_allowlist_refuses_what_is_not_on_it(host: Host, container: Container, where: str) -> None:
+    """The setting may be the network's or that of one container."""
     allow(host, r"^net\.ipv4\.")
     sysctl = {"sysctl": {"net.core.somaxconn": "77"}}
     before = container.sysctl(SOMAXCONN)
@@ -188,7 +190,7 @@ def test_allowlist_keeps_out_what_is_not_on_it(host: Host, container: Container,
 
 
 @NO_ALLOWLIST
-def test_allowlist_that_is_no_regular_expression_allows_nothing(host: Host, container: Container) -> None:
+def test_allowlist_that_is_not_a_regular_expression_allows_nothing(host: Host, container: Container) -> None:
     allow(host, "net.(")
 
     with pytest.raises(CniFailure):
@@ -197,7 +199,7 @@ def test_allowlist_that_is_no_regular_expression_allows_nothing(host: Host, cont
 
 # The interface
 
-WISHES = [
+CHANGES = [
     {"mac": MAC},
     {"mtu": 1400},
     {"promisc": True},
@@ -206,30 +208,30 @@ WISHES = [
 ]
 
 
-@pytest.mark.parametrize("wish", [*WISHES, ALL])
-def test_interface_is_changed_until_del(host: Host, container: Container, wish: dict[str, Any]) -> None:
+@pytest.mark.parametrize("change", [*CHANGES, ALL])
+def test_interface_is_changed_until_del(host: Host, container: Container, change: dict[str, Any]) -> None:
     before = state(container)
 
-    sent = add(host, container, conf(**wish))
-    assert state(container) == before | wish
+    sent = add(host, container, conf(**change))
+    assert state(container) == before | change
 
     host.cni("DEL", sent, container)
     assert state(container) == before
 
 
 @pytest.mark.parametrize(
-    "wish", [{"allmulti": False}, pytest.param({"txQLen": 0}, marks=OLD_KEYS)], ids=["allmulti", "txQLen"]
+    "change", [{"allmulti": False}, pytest.param({"txQLen": 0}, marks=OLD_KEYS)], ids=["allmulti", "txQLen"]
 )
-def test_off_and_none_are_wishes_too(host: Host, container: Container, wish: dict[str, Any]) -> None:
+def test_false_and_zero_are_set_as_well(host: Host, container: Container, change: dict[str, Any]) -> None:
     container.run("ip", "link", "set", "eth0", "allmulticast", "on")
     host.save_state()
 
-    add(host, container, conf(**wish))
+    add(host, container, conf(**change))
 
-    assert state(container) == state(container) | wish
+    assert state(container) == state(container) | change
 
 
-def test_an_empty_wish_changes_nothing(host: Host, container: Container) -> None:
+def test_empty_values_change_nothing(host: Host, container: Container) -> None:
     before = state(container)
 
     add(host, container, conf(mac="", mtu=0, promisc=False, sysctl={}))
@@ -239,7 +241,7 @@ def test_an_empty_wish_changes_nothing(host: Host, container: Container) -> None
 
 
 @pytest.mark.parametrize(
-    ("wish", "word"),
+    ("change", "word"),
     [
         ({"mac": "nonsense"}, "nonsense"),
         ({"mtu": "1400"}, "mtu"),
@@ -250,11 +252,11 @@ def test_an_empty_wish_changes_nothing(host: Host, container: Container) -> None
     ],
 )
 @ONE_CODE
-def test_wish_that_makes_no_sense_is_named(
-    host: Host, container: Container, wish: dict[str, Any], word: str
+def test_error_names_an_invalid_value(
+    host: Host, container: Container, change: dict[str, Any], word: str
 ) -> None:
     with pytest.raises(CniFailure, match=word) as failure:
-        add(host, container, conf(**wish))
+        add(host, container, conf(**change))
 
     assert failure.value.code == 7
 
@@ -264,8 +266,8 @@ def mac(number: int) -> str:
 
 
 @pytest.mark.parametrize("given", [0b0001, 0b0011, 0b0111, 0b1111])
-def test_mac_is_that_of_who_knows_the_container_best(host: Host, container: Container, given: int) -> None:
-    """The network's, CNI_ARGS', the capability's, that of args.cni: each goes before the last."""
+def test_mac_is_that_of_the_most_specific_source(host: Host, container: Container, given: int) -> None:
+    """The sources are the network, CNI_ARGS, the capability and args.cni; each overrides those before it."""
     keys: dict[str, Any] = {"mac": mac(0x10)}
     env = {}
     if given & 0b0010:
@@ -281,7 +283,7 @@ def test_mac_is_that_of_who_knows_the_container_best(host: Host, container: Cont
 
 
 @pytest.mark.parametrize("own", [pytest.param({}, marks=PANICS), {"net.ipv4.ip_default_ttl": "60"}])
-def test_args_of_the_container_go_before_the_networks(
+def test_args_of_the_container_override_those_of_the_network(
     host: Host, container: Container, own: dict[str, str]
 ) -> None:
     network: dict[str, Any] = {
@@ -315,7 +317,7 @@ def test_result_is_passed_on_with_the_new_mac(host: Host, container: Container) 
     }
 
 
-@pytest.mark.known_difference("the result has no MTU", here="the new one", right="SPEC.md, 5 Success")
+@pytest.mark.known_difference("the result has no MTU", here="it has the new MTU", right="SPEC.md, 5 Success")
 def test_result_has_the_new_mtu(host: Host, container: Container) -> None:
     sent = add(host, container, conf("1.1.0", mtu=1400))
 
@@ -323,8 +325,8 @@ def test_result_has_the_new_mtu(host: Host, container: Container) -> None:
 
 
 @pytest.mark.known_difference(
-    "changes the MAC in the result of an interface of the host",
-    here="of the container's only",
+    "also changes the MAC of an interface of the host in the result",
+    here="changes that of the container's interface only",
     right="SPEC.md, 5 Success",
 )
 def test_interface_of_the_host_keeps_its_mac_in_the_result(host: Host, container: Container) -> None:
@@ -338,7 +340,7 @@ def test_interface_of_the_host_keeps_its_mac_in_the_result(host: Host, container
 
 
 @pytest.mark.parametrize("command", ["ADD", "CHECK"])
-def test_what_follows_nobody_is_refused(host: Host, container: Container, command: str) -> None:
+def test_missing_previous_result_is_an_error(host: Host, container: Container, command: str) -> None:
     with pytest.raises(CniFailure, match="Required prevResult missing"):
         host.cni(command, conf(mtu=1400), container)
 
@@ -346,7 +348,7 @@ def test_what_follows_nobody_is_refused(host: Host, container: Container, comman
 # The file
 
 
-def test_file_has_what_was_before(host: Host, container: Container) -> None:
+def test_file_has_the_values_before_add(host: Host, container: Container) -> None:
     add(host, container, conf(**ALL, dataDir="/run/mine"))
     host.leaves("dir /run/mine")
 
@@ -358,17 +360,17 @@ def test_file_has_what_was_before(host: Host, container: Container) -> None:
 
 
 @pytest.mark.known_difference("makes its folder with mode 0600", here="0700", right="either")
-def test_folder_of_the_files_is_its_owners(host: Host, container: Container) -> None:
+def test_only_root_can_enter_the_folder_of_the_files(host: Host, container: Container) -> None:
     add(host, container, conf(mtu=1400))
 
     assert stat.S_IMODE((host.root / FILES.lstrip("/")).stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("other", ["builtin", "reference"])
-def test_the_other_plugin_can_restore_it(
+def test_the_other_implementation_can_restore_the_values(
     host: Host, container: Container, implementations: dict[str, cni.Implementation], other: str
 ) -> None:
-    """A host may change from one to the other while containers run."""
+    """A host may change from one implementation to the other while containers run."""
     before = state(container)
     add(host, container, conf(**ALL, sysctl={"net.core.somaxconn": "77"}))
 
@@ -381,7 +383,7 @@ def test_the_other_plugin_can_restore_it(
 
 @pytest.mark.known_difference(
     "the second tuning of a chain overwrites what the first saved",
-    here="both are undone",
+    here="DEL undoes both",
     right="SPEC.md, 2 DEL",
 )
 def test_two_in_one_chain_are_both_undone(host: Host, container: Container) -> None:
@@ -399,10 +401,10 @@ def test_two_in_one_chain_are_both_undone(host: Host, container: Container) -> N
 
 @OLD_KEYS
 @pytest.mark.parametrize("place", [(), ("args", "cni")], ids=["network", "args.cni"])
-def test_setting_that_is_there_twice_is_refused(
+def test_setting_that_occurs_twice_is_refused(
     host: Host, container: Container, place: tuple[str, ...]
 ) -> None:
-    """JSON keeps the last of two; the text that the plugin gets has both."""
+    """A JSON parser keeps the last of two, but the text that the plugin gets has both."""
     assert host.implementation
     keys: Any = {"sysctl": {"net.core.somaxconn": "77", "twin": "78"}}
     for name in reversed(place):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tuning: an ADD that fails, DEL however little is left, CHECK, GC, and its place in a chain."""
+"""tuning: a failed ADD, DEL with parts missing, CHECK, GC, and its place in a chain."""
 
 import json
 from typing import Any
@@ -39,7 +39,7 @@ def container(host: Host) -> Container:
 
 @NO_UNDO
 @pytest.mark.parametrize(
-    "wish",
+    "change",
     [
         {"sysctl": {"net.core.somaxconn": "77", "net.ipv4.ip_default_ttl": "nonsense"}},
         {"sysctl": {"net.core.somaxconn": "77"}, "mac": MAC, "mtu": 70000},
@@ -47,14 +47,13 @@ def container(host: Host) -> Container:
     ],
     ids=["sysctl", "mtu", "multicast mac"],
 )
-def test_add_that_fails_changes_nothing(host: Host, container: Container, wish: dict[str, Any]) -> None:
+def test_add_that_fails_changes_nothing(host: Host, container: Container, change: dict[str, Any]) -> None:
     before = container.sysctl(SOMAXCONN), state(container)
 
-    for _ in range(
-        4
-    ):  # the reference begins with any sysctl of its map, one time in eight with the wrong one
+    # The reference begins with any sysctl of its map, one time in eight with the wrong one.
+    for _ in range(4):
         with pytest.raises(CniFailure):
-            add(host, container, conf(**wish))
+            add(host, container, conf(**change))
 
     assert (container.sysctl(SOMAXCONN), state(container)) == before
     assert not host.exists(FILE)
@@ -77,14 +76,14 @@ def test_second_of_a_chain_that_fails_leaves_the_file_of_the_first(host: Host, c
 
 
 def test_del_can_be_repeated_and_needs_no_result(host: Host, container: Container) -> None:
-    wish = conf(**ALL)
-    add(host, container, wish)
+    change = conf(**ALL)
+    add(host, container, change)
 
     for _ in range(2):
-        host.cni("DEL", wish, container)
+        host.cni("DEL", change, container)
 
 
-def test_del_of_what_never_was_succeeds(host: Host, container: Container) -> None:
+def test_del_without_an_add_succeeds(host: Host, container: Container) -> None:
     host.cni("DEL", conf(**ALL), container)
 
 
@@ -117,7 +116,7 @@ def test_del_after_the_namespace_has_gone(host: Host, container: Container, netn
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"mac": "nonsense"}', '{"mac": 1, "sysctl": {"x": 1}}'])
 @pytest.mark.known_difference("DEL leaves a damaged file", here="removes it", right="SPEC.md, 2 DEL")
-def test_del_with_a_file_that_nobody_can_read(host: Host, container: Container, text: str) -> None:
+def test_del_succeeds_with_an_unreadable_file(host: Host, container: Container, text: str) -> None:
     host.write(FILE, text)
 
     host.cni("DEL", conf(), container)
@@ -143,9 +142,11 @@ def test_check_accepts_what_add_made(host: Host, container: Container) -> None:
     ],
 )
 @pytest.mark.known_difference(
-    "CHECK compares sysctls as text: tabs fail", here="as the kernel writes them", right="SPEC.md, 2 CHECK"
+    "CHECK compares sysctls as text, and fails if the kernel writes tabs",
+    here="compares them as the kernel writes them",
+    right="SPEC.md, 2 CHECK",
 )
-def test_check_knows_how_the_kernel_writes_a_setting(
+def test_check_accepts_a_setting_as_the_kernel_writes_it(
     host: Host, container: Container, sysctl: dict[str, str]
 ) -> None:
     sent = add(host, container, conf(sysctl=sysctl))
@@ -156,7 +157,7 @@ def test_check_knows_how_the_kernel_writes_a_setting(
 @pytest.mark.known_difference(
     "CHECK fails for a sysctl with IFNAME", here="succeeds", right="SPEC.md, 2 CHECK", fixed_in="1.9.1"
 )
-def test_check_knows_the_interface(host: Host, container: Container) -> None:
+def test_check_finds_a_changed_setting_of_the_interface(host: Host, container: Container) -> None:
     sent = add(host, container, conf(sysctl={"net.ipv4.conf.IFNAME.arp_notify": "1"}))
     host.cni("CHECK", sent, container)
     container.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/eth0/arp_notify")
@@ -168,7 +169,7 @@ def test_check_knows_the_interface(host: Host, container: Container) -> None:
 @pytest.mark.known_difference(
     "CHECK fails for a MAC address in capital letters", here="succeeds", right="SPEC.md, 2 CHECK"
 )
-def test_check_takes_a_mac_in_capital_letters(host: Host, container: Container) -> None:
+def test_check_accepts_a_mac_in_capital_letters(host: Host, container: Container) -> None:
     sent = add(host, container, conf(mac="02:00:00:00:00:AB"))
 
     host.cni("CHECK", sent, container)
@@ -179,7 +180,7 @@ def test_check_takes_a_mac_in_capital_letters(host: Host, container: Container) 
     here="ignores it",
     right="SPEC.md, 2 CHECK",
 )
-def test_check_leaves_promiscuous_mode_to_who_uses_it(host: Host, container: Container) -> None:
+def test_check_ignores_promiscuous_mode_that_is_not_configured(host: Host, container: Container) -> None:
     """A program in the container may capture packets."""
     sent = add(host, container, conf(mtu=1400))
     container.run("ip", "link", "set", "eth0", "promisc", "on")
@@ -198,7 +199,7 @@ def test_check_leaves_promiscuous_mode_to_who_uses_it(host: Host, container: Con
         "ip link set eth0 name eth9",
     ],
 )
-def test_check_finds(host: Host, container: Container, damage: str) -> None:
+def test_check_finds_damage(host: Host, container: Container, damage: str) -> None:
     sent = add(host, container, conf(**ALL, sysctl={"net.core.somaxconn": "77"}))
     container.run("sh", "-c", damage)
 
@@ -225,7 +226,7 @@ def test_check_finds(host: Host, container: Container, damage: str) -> None:
 def test_gc_removes_files_that_are_not_kept(
     host: Host, container: Container, network: str, keep: Any, left: list[str]
 ) -> None:
-    """Of its own network; and of others that share the folder, which the reference writes, none."""
+    """GC removes files of its own network only.  The reference's files are in the same folder."""
     add(host, container, conf("1.1.0", mtu=1400))
     host.write(f"{FILES}/c2_eth0.json", json.dumps({"mtu": 1500}))
     host.leaves(f"file {FILES}/c2_eth0.json")
@@ -243,16 +244,16 @@ def test_gc_removes_files_that_are_not_kept(
 def test_interface_of_a_bridge_is_tuned(host: Host) -> None:
     container = host.container()
     host.leaves("dir /run/cni", f"dir {FILES}")
-    made = bridge.network("10.9.0.0/24", isGateway=True)
-    _, first = bridge.add(host, made, container)
+    bridged = bridge.network("10.9.0.0/24", isGateway=True)
+    _, first = bridge.add(host, bridged, container)
     tuned = conf(mac=MAC, mtu=1400, sysctl={"net.core.somaxconn": "77"})
 
     result = host.cni("ADD", tuned | {"prevResult": first}, container)
 
     assert result["interfaces"][2] == {"name": "eth0", "mac": MAC, "sandbox": container.path}
     container.run("ping", "-c1", "-W30", "10.9.0.1")
-    for one in (made, tuned):
+    for one in (bridged, tuned):
         host.cni("CHECK", with_previous_result(one, result), container)
-    for one in (tuned, made):
+    for one in (tuned, bridged):
         host.cni("DEL", with_previous_result(one, result), container)
     assert container.links() == {"lo"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container on two networks that lead to the same destinations: the first one wins."""
+"""A container on two networks that lead to the same destinations uses the first network."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from tests.support.host import Container, Host
 from tests.support.routing import network, quick, router
 
 TAKES_OVER = pytest.mark.known_difference(
-    "the default route of a second network replaces the first, or is a next hop beside it",
+    "the default route of a second network replaces that of the first, or becomes its second next hop",
     here="the first network keeps it",
     right="cnihook",
 )
@@ -54,7 +54,7 @@ def test_network_that_is_attached_first_has_the_default_route(host: Host, versio
 
 @TAKES_OVER
 @pytest.mark.parametrize("version", [4, 6])
-def test_further_route_of_the_first_network_goes_first_as_well(host: Host, version: int) -> None:
+def test_other_routes_of_the_first_network_are_preferred_as_well(host: Host, version: int) -> None:
     container = quick(host)
     for number in (1, 2, 3):
         conf = network(number, version)
@@ -68,7 +68,7 @@ def test_further_route_of_the_first_network_goes_first_as_well(host: Host, versi
 
 
 def test_next_hops_of_one_network_stay_together(host: Host) -> None:
-    """Two routers for one destination on one link, which IPv6 shares the flows between."""
+    """Two routers for one destination on one link, and IPv6 distributes the flows to both."""
     container = quick(host)
     conf: dict[str, Any] = network(1, 6)
     conf["ipam"]["routes"] = [{"dst": "::/0"}, {"dst": "::/0", "gw": "2001:db8:1::9"}]

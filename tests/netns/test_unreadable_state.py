@@ -53,7 +53,7 @@ def failing(what: str, path: str) -> list[str]:
 def test_namespace_that_cannot_be_opened_keeps_the_lease(
     host: Host, container: Container, kind: str, recorded: bool, error: str
 ) -> None:
-    """It may hold the interface still, and the address with it."""
+    """The namespace may still hold the interface, and the address with it."""
     prepare(host)
     conf = {"cniVersion": "1.0.0", "name": "net1", "type": kind, "ipam": IPAM, **KINDS[kind]}
     result = host.cni("ADD", conf, container)
@@ -70,8 +70,8 @@ def test_namespace_that_cannot_be_opened_keeps_the_lease(
     assert container.links() == {"lo"} and leased(host) == []
 
 
-def test_file_of_a_moved_device_that_cannot_be_read(host: Host, container: Container) -> None:
-    """It says how the device was, so it is needed once more."""
+def test_unreadable_file_of_a_moved_device_fails_del(host: Host, container: Container) -> None:
+    """The file has the state of the device before ADD, so the next DEL needs it."""
     prepare(host)
     conf = {"cniVersion": "1.0.0", "name": "net1", "type": "host-device", "ipam": IPAM, "device": "dev0"}
     host.cni("ADD", conf, container)
@@ -85,7 +85,7 @@ def test_file_of_a_moved_device_that_cannot_be_read(host: Host, container: Conta
 
 
 @pytest.mark.parametrize("kind", ["host-device", "tuning"])
-def test_fifo_at_the_place_of_state_is_not_waited_at(host: Host, container: Container, kind: str) -> None:
+def test_del_does_not_wait_at_a_fifo(host: Host, container: Container, kind: str) -> None:
     prepare(host)
     before = {"cniVersion": "1.0.0", "name": "net1", "type": "ptp", "ipam": IPAM}
     conf: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net1", "type": kind}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vrf: what it refuses, and DEL where there is nothing.  What it does is in tests/vm/guest/test_vrf.py."""
+"""vrf: the configurations that it refuses, and DEL without a VRF.  See also tests/vm/guest/test_vrf.py."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("before", "keys", "message"), WRONG)
-def test_what_cannot_be_is_refused_and_changes_nothing(
+def test_invalid_configuration_changes_nothing(
     host: Host, container: Container, before: str, keys: dict[str, Any], message: str
 ) -> None:
     chain = attach(host, container, "eth0", network(1))
@@ -45,7 +45,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
 @pytest.mark.parametrize(
     ("ifname", "message"), [("eth0", "interface eth0 has already a master set: other"), ("eth7", "eth7")]
 )
-def test_interface_that_cannot_be_put_in_is_refused(
+def test_interface_that_cannot_join_is_refused(
     host: Host, container: Container, ifname: str, message: str
 ) -> None:
     chain = attach(host, container, "eth0", network(1))
@@ -58,7 +58,7 @@ def test_interface_that_cannot_be_put_in_is_refused(
     container.run("ip", "link", "del", "other")
 
 
-def test_del_where_there_is_no_vrf_succeeds(host: Host, container: Container) -> None:
+def test_del_without_a_vrf_succeeds(host: Host, container: Container) -> None:
     chain = attach(host, container, "eth0", network(1))
     sent = with_previous_result(chain.shared | BLUE, chain.result)
 
@@ -68,8 +68,8 @@ def test_del_where_there_is_no_vrf_succeeds(host: Host, container: Container) ->
 
 
 @pytest.mark.known_difference("DEL after a refused ADD fails", here="succeeds", right="SPEC.md, 2 DEL")
-def test_del_after_an_add_that_was_refused_succeeds(host: Host, container: Container) -> None:
-    """By whatever: for a name that is missing or another link's, for a path that leads to no namespace."""
+def test_del_after_a_refused_add_succeeds(host: Host, container: Container) -> None:
+    """The name may be missing or another link's, and the path may lead to a file that is not a namespace."""
     conf = network(1) | BLUE
     container.run(*NO_VRF.split())
 
@@ -81,7 +81,7 @@ def test_del_after_an_add_that_was_refused_succeeds(host: Host, container: Conta
 
 
 @NO_STATUS
-def test_status_is_whether_the_configuration_is_right(host: Host) -> None:
+def test_status_reports_an_invalid_configuration(host: Host) -> None:
     assert host.cni("STATUS", network(1, version="1.1.0") | BLUE) is None
 
     with pytest.raises(CniFailure, match="vrf name"):
