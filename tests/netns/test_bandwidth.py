@@ -42,7 +42,7 @@ PANICS = pytest.mark.known_difference(
 )
 ONE_NAME = pytest.mark.known_difference(
     "two attachments of a container to a network share one ifb; the second ADD fails",
-    here="an ifb for each",
+    here="each has its own ifb",
     right="SPEC.md, 3 Attachment Parameters",
 )
 
@@ -127,7 +127,7 @@ def test_burst_may_be_far_above_the_rate(host: Host, container: Container) -> No
     here="the queue has the largest length that the kernel supports",
     right="cnihook",
 )
-def test_largest_burst(host: Host, container: Container) -> None:
+def test_largest_burst_is_accepted(host: Host, container: Container) -> None:
     sent = add(host, container, conf(ingressRate=8_000_000_000, ingressBurst=(0xFFFFFFFF * 8) - 1))
 
     assert limits(host)[OUTER]["rate"] == 1_000_000_000
@@ -144,7 +144,7 @@ def test_rate_may_have_more_than_32_bits(host: Host, container: Container) -> No
 
 @pytest.mark.known_difference(
     "accepts a burst smaller than a packet, and all packets are lost",
-    here="warns on stderr",
+    here="accepts it with a warning on stderr",
     right="cnihook",
 )
 def test_burst_below_a_packet_is_reported_on_stderr(host: Host, container: Container) -> None:
@@ -334,7 +334,7 @@ def test_pair_whose_other_end_is_elsewhere_is_refused(host: Host, container: Con
     assert qdiscs(host) == set()
 
 
-def test_interface_that_does_not_exist_is_named(host: Host, container: Container) -> None:
+def test_error_names_a_missing_interface(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match="eth7"):
         add(host, container, conf(**BOTH), "eth7")
 

@@ -414,7 +414,7 @@ def test_container_announces_its_address(host: Host, container: Container) -> No
     assert container.sysctl("net/ipv4/conf/eth0/arp_notify") == "1"
 
 
-NO_MAC_ARGUMENT = pytest.mark.known_difference("MAC in CNI_ARGS is refused", here="used", right="either")
+NO_MAC_ARGUMENT = pytest.mark.known_difference("refuses MAC in CNI_ARGS", here="uses it", right="either")
 MAC = "02:11:22:33:44:55"
 
 
@@ -448,7 +448,7 @@ def test_container_gets_the_requested_mac_address(
 
 @pytest.mark.known_difference(
     "drops the DNS of its IPAM plugin",
-    here="kept, unless the network has its own",
+    here="keeps it, unless the network has its own",
     right="SPEC.md, 5 Success",
     fixed_in="1.9.1",
 )

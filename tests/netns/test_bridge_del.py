@@ -175,7 +175,7 @@ def test_bridge_stays_as_long_as_it_has_a_port(host: Host) -> None:
 
 @pytest.mark.known_difference(
     "the bridge stays after the last container (plugins#1175)",
-    here="removed, if the plugin made it",
+    here="DEL removes it, if the plugin made it",
     right="either",
 )
 def test_bridge_is_removed_with_its_last_port(host: Host) -> None:
@@ -190,7 +190,7 @@ def test_bridge_is_removed_with_its_last_port(host: Host) -> None:
 
 @pytest.mark.known_difference(
     "the bridge stays after the last container (plugins#1175)",
-    here="removed, if the plugin made it",
+    here="DEL removes it, if the plugin made it",
     right="either",
 )
 def test_bridge_is_removed_with_its_last_port_after_the_namespace(host: Host) -> None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.needs("dnsmasq")
 
 NO_DNS = pytest.mark.known_difference(
     "name servers and domains of the DHCP server are not in the result",
-    here="in the result",
+    here="they are in the result",
     right="SPEC.md, 5 Success",
 )
 
@@ -157,7 +157,7 @@ def test_static_routes_do_not_replace_the_router(host: Host, lan: Lan, container
 
 
 @pytest.mark.known_difference(
-    "not every route has `priority` as its metric", here="every route has", right="cnihook"
+    "not every route has `priority` as its metric", here="every route has it", right="cnihook"
 )
 def test_priority_is_the_metric_of_every_route(host: Host, lan: Lan, container: Container) -> None:
     lan.serve("--dhcp-option=33,172.16.0.0,10.9.0.7")

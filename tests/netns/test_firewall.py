@@ -65,8 +65,8 @@ def test_prev_result_is_passed_on(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "chains and two rules for each container, even if no firewall drops its traffic",
-    here="no rule",
+    "makes chains and two rules for each container, even if no firewall drops its traffic",
+    here="makes no rule",
     right="either",
 )
 def test_no_rule_is_set_if_no_firewall_drops_the_traffic(host: Host) -> None:
@@ -101,7 +101,7 @@ def test_versions_from_0_4_0_on_are_supported(host: Host, container: Container) 
     assert host.cni("ADD", with_previous_result(conf("0.4.0"), result), container) == result
 
 
-# A policy of iptables to drop what is forwarded
+# A policy of iptables that drops forwarded packets
 
 
 def test_traffic_passes_if_forwarded_packets_are_dropped(host: Host, drop: str) -> None:
@@ -175,8 +175,8 @@ def test_network_without_a_bridge_passes_if_forwarded_packets_are_dropped(
 
 
 @pytest.mark.known_difference(
-    "two rules for each container",
-    here="two rules for each network, elements for containers",
+    "makes two rules for each container",
+    here="two rules for each network, and elements for containers",
     right="either",
 )
 def test_rules_do_not_grow_with_containers(host: Host) -> None:

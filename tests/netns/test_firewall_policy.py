@@ -165,7 +165,7 @@ def test_policy_lasts_as_long_as_its_containers(host: Host) -> None:
 
 
 @pytest.mark.known_difference(
-    "the policy's chains stay after the last container", here="removed", right="either"
+    "the policy's chains stay after the last container", here="DEL removes them", right="either"
 )
 def test_policy_ends_with_the_last_container(host: Host) -> None:
     """A bridge is open again when none of its containers has a policy."""

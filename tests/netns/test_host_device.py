@@ -95,7 +95,7 @@ def test_device_id_may_be_on_the_auxiliary_bus(host: Host, container: Container)
 
 @pytest.mark.known_difference(
     "drops the DNS of its IPAM plugin",
-    here="kept, unless the network has its own",
+    here="keeps it, unless the network has its own",
     right="SPEC.md, 5 Success",
 )
 def test_dns_of_ipam_is_kept_unless_the_network_has_its_own(host: Host, container: Container) -> None:
@@ -187,7 +187,7 @@ def test_interface_name_that_the_container_has_already_is_refused(host: Host, co
 
 @pytest.mark.known_difference(
     "moving fails if the container has a link with the device's name on the host",
-    here="the device is renamed on the way",
+    here="renames the device for the move",
     right="cnihook",
 )
 def test_container_may_have_a_link_with_the_devices_name_on_the_host(

@@ -332,7 +332,7 @@ def test_length_of_the_broadcast_queue(host: Host, container: Container, outside
 
 @pytest.mark.known_difference(
     "drops the DNS of its IPAM plugin",
-    here="kept, unless the network has its own",
+    here="keeps it, unless the network has its own",
     right="SPEC.md, 5 Success",
 )
 def test_dns_of_ipam_is_returned_unless_the_network_has_its_own(host: Host, outside: Outside) -> None:

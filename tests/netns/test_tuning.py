@@ -37,7 +37,7 @@ NOT_PUT_BACK = pytest.mark.known_difference(
     right="SPEC.md, 2 DEL",
 )
 PANICS = pytest.mark.known_difference(
-    "args.cni.sysctl panics without a sysctl of the network", here="works", right="SPEC.md, 2 ADD"
+    "panics if args.cni has sysctls and the network has none", here="works", right="SPEC.md, 2 ADD"
 )
 NO_ALLOWLIST = pytest.mark.known_difference(
     "the allowlist does not apply to sysctls of the container", here="it applies to them", right="cnihook"
