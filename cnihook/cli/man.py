@@ -41,8 +41,22 @@ _PROGRAMS = {
 _GUIDES = {
     "cookbook": "twelve tasks with container networks, step by step",
     "troubleshooting": "what may be wrong with container networks, by symptom",
+    "networks": "network files, and how plugins are found",
+    "ways-in": "runc, crun, podman, docker, containerd, CRI-O, systemd",
+    "options": "what a container can request",
+    "plugins": "the built-in plugins",
+    "commands": "all commands, by task",
+    "library": "the CNI runtime in a Python program",
+    "plugin-authors": "write a plugin",
+    "conformance-suite": "checks of any plugin and any runtime",
+    "differences": "where the built-in plugins differ from the reference",
+    "peers": "the same features elsewhere",
+    "tested-on": "versions that the tests ran with",
     "security": "what is promised, to which party, and how requests are bounded",
     "host-settings": "what is changed on the host, when, and how to undo it",
+    "design": "how the parts fit, and state on disk",
+    "contributing": "tests and tools",
+    "changes": "versions",
 }
 PAGES = ["cnihook", *commands.COMMANDS, *_PROGRAMS, *_GUIDES]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

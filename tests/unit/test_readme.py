@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What README.md claims: each feature has a test, each link leads somewhere."""
+"""README.md and the pages: size, features with their tests, links."""
 
 import ast
 import re
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cnihook.cli import man
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 README = (CHECKOUT / "README.md").read_text()
 PAGES = CHECKOUT / "cnihook" / "pages"
@@ -15,11 +17,21 @@ PAGES = CHECKOUT / "cnihook" / "pages"
 
 def features() -> Iterator[tuple[str, str, str]]:
     """Feature, whether we have it, the test that says so."""
-    table = README.partition("## Beside its peers\n")[2].partition("\n## ")[0]
-    for line in table.splitlines():
+    for line in (PAGES / "peers.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and cells[1] in ("yes", "part", "–"):
             yield cells[0], cells[1], cells[-1].strip("`")
+
+
+def test_readme_is_read_in_one_sitting() -> None:
+    assert len(README.splitlines()) <= 200
+    assert len(README.split()) <= 1500
+
+
+def test_readme_and_man_list_every_page() -> None:
+    names = {path.stem for path in PAGES.glob("*.md")}
+    assert names == set(re.findall(r"\(cnihook/pages/([\w-]+)\.md\)", README))
+    assert names == set(man._GUIDES)
 
 
 def is_test(name: str) -> bool:

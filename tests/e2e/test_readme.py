@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""README.md: its network, its runc container and its program work as they stand."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.support import pages
+from tests.support.cni import CHECKOUT
+from tests.support.host import Host
+from tests.support.oci import LEAVES, NET_D
+from tests.support.pages import Part, Step
+from tests.support.seeing import INSTALLED
+
+README = (CHECKOUT / "README.md").read_text()
+
+
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def network() -> dict[str, Any]:
+    """The first network that a reader is shown."""
+    shown = section("A network of your own").partition("10-mynet.conflist\n")[2].partition("```")[0]
+    conf: dict[str, Any] = json.loads(shown)
+    return conf
+
+
+@pytest.mark.root
+def test_runc_container_is_started_seen_and_deleted(host: Host) -> None:
+    commands = re.findall("^# (.*)$", section("A runc container in ten lines"), re.MULTILINE)
+    part = Part("README", "a runc container")
+    prepare = [
+        f"mkdir scripts && ln -s {INSTALLED} scripts/cnihook",  # inspect needs pyroute2
+        f"mkdir -p {NET_D} && echo '{json.dumps(network())}' > {NET_D}/10-mynet.conflist",
+    ]
+    part.steps = [Step(command, hidden=True) for command in (*prepare, *commands)]
+    outputs = dict(zip((*prepare, *commands), pages.run(part, host), strict=True))
+
+    assert len(commands) <= 10
+    assert "web" in outputs["scripts/cnihook ps"] and "10.22.0.2/16" in outputs["scripts/cnihook ps"]
+    assert "8080" in outputs["scripts/cnihook inspect web"]
+    host.run("rm", f"{NET_D}/10-mynet.conflist")
+
+
+@pytest.mark.root
+def test_program_attaches_a_namespace_and_detaches_it(host: Host) -> None:
+    (program,) = re.findall("```python\n(.*?)```", section("In a program"), re.DOTALL)
+    host.write(f"{NET_D}/10-mynet.conflist", json.dumps(network()))
+    host.leaves(*LEAVES)
+    container = host.container("c1")
+
+    done = host.run(
+        "/usr/bin/python3", "-c", program, env={"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/sbin:/usr/bin"}
+    )
+
+    assert done.stdout == "10.22.0.2/16\n"
+    assert container.links() == {"lo"}
+    host.run("rm", f"{NET_D}/10-mynet.conflist")
