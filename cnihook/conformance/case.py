@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check of a plugin is given: the plugin, an empty host, and the words to speak to it."""
+"""The argument of each check of a plugin: the plugin, an empty host, and functions that call the plugin."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,25 +27,25 @@ _NO_CONF = "no configuration is known for it: give one with --config"
 
 @dataclass
 class Subject:
-    """A plugin under test.  `versions` and `problem` are what a first look at it showed (see probe())."""
+    """A plugin under test.  probe() finds `versions`, `problem` and `unable` before the checks run."""
 
     name: str
     executable: str
     profile: Profile | None
-    path: str  # CNI_PATH, less the suite's own folder
+    path: str  # CNI_PATH, without the suite's own folder
     versions: Sequence[str] = versions.ALL
     problem: str = ""  # why ADD does not work with it
     unable: str = ""  # why ADD cannot work here
-    label: str = ""  # in reports, where its name alone is another's too
+    label: str = ""  # its name in reports; its path if another plugin has the same name
 
     @property
     def latest(self) -> str:
-        known = [one for one in versions.ALL if one in self.versions]
-        return known[-1] if known else "1.0.0"
+        supported = [one for one in versions.ALL if one in self.versions]
+        return supported[-1] if supported else "1.0.0"
 
 
 class Case:
-    """One check's plugin and host.  What happens between them is kept, for the report of a failure."""
+    """The plugin and the host of one check.  Each call is kept, because the report of a failure shows it."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -71,23 +71,23 @@ class Case:
 
     @property
     def ipam(self) -> StandIns:
-        """The IPAM plugin that interface plugins are given."""
+        """The suite's own IPAM plugin, which interface plugins call."""
         if not self._stand_ins:
             self._stand_ins = StandIns(FOLDER, STAND_IN)
         return self._stand_ins
 
     def require(self) -> None:
-        """Skip the check where an ADD cannot work."""
+        """Skip the check if an ADD cannot work."""
         if self.subject.unable:
             raise Skipped(self.subject.unable)
         if self.subject.problem:
             raise Skipped(f"ADD does not work with this configuration: {self.subject.problem}")
 
     def container(self, container_id: str = "", ifname: str = "eth0") -> Container:
-        """A new container, with all that an ADD of the plugin needs."""
+        """Create a container, and everything that an ADD of the plugin needs."""
         number = len(self.containers) + 1
-        made = Container(number, container_id or f"container-{number}", ifname)
-        self.containers.append(made)
+        container = Container(number, container_id or f"container-{number}", ifname)
+        self.containers.append(container)
         if self.subject.profile:
             with host.host() as rtnl:
                 if not self._prepared:
@@ -95,12 +95,12 @@ class Case:
                     self._prepared = True
                 self.profile.prepare_for(rtnl, number)
             if self.kind == CHAINED:
-                self._wires[number] = self._wire(made)
-            self._tell_ipam(made)
-        return made
+                self._wires[number] = self._wire(container)
+            self._tell_ipam(container)
+        return container
 
     def _wire(self, container: Container) -> Result:
-        """What stands before a chained plugin: an interface with addresses, as ptp or bridge make one."""
+        """Do what a plugin before a chained plugin does: create an interface with addresses, as ptp does."""
         outside = f"host{container.number}"
         addresses = [ip.net for ip in self.addresses(container)]
         namespace = NetNS.open(container.path)
@@ -126,7 +126,7 @@ class Case:
         return Result(interfaces, ips, [Route(IPNet.parse("0.0.0.0/0"))], dns)
 
     def addresses(self, container: Container) -> "list[IP]":
-        """With host bits, which a prefix does not take away."""
+        """Return the container's addresses, with their host bits, which the plugin must keep."""
         last = container.number + 1
         return [
             IP(IPNet.parse(f"10.77.0.{last}/24"), Address.parse(_GATEWAY)),
@@ -143,7 +143,7 @@ class Case:
     def conf(
         self, container: Container | None = None, *, chained: bool = True, **more: Any
     ) -> "dict[str, Any]":
-        """The plugin's configuration, for a container: with its prevResult where one comes before."""
+        """Return the plugin's configuration for a container, with prevResult if a plugin comes before it."""
         conf: dict[str, Any] = {"cniVersion": self.version, "name": NETWORK, "type": self.subject.name}
         if self.subject.profile:
             conf.update(self.profile.conf)
@@ -155,7 +155,7 @@ class Case:
         return {key: value for key, value in conf.items() if value is not None}
 
     def later(self, container: Container, **more: Any) -> "dict[str, Any]":
-        """The configuration of DEL and CHECK: with the result of ADD, from the version on that has it."""
+        """Return the configuration of DEL and CHECK.  From 0.4.0 on it holds the result of ADD."""
         conf = self.conf(container, chained=False)
         if self.version >= "0.4.0" and container.id in self.results:
             conf["prevResult"] = self.results[container.id]
@@ -163,8 +163,8 @@ class Case:
         return {key: value for key, value in conf.items() if value is not None}
 
     def variables(self, command: str, container: Container | None, **env: str | None) -> "dict[str, str]":
-        """Those of the protocol, all of them; `env` replaces some, or takes them away with None."""
-        found: dict[str, str | None] = {
+        """Return all variables of the protocol.  `env` replaces some; None removes a variable."""
+        values: dict[str, str | None] = {
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": container.id if container else "",
             "CNI_NETNS": container.path if container else "",
@@ -173,7 +173,7 @@ class Case:
             "CNI_PATH": f"{FOLDER}/bin:{self.subject.path}",
             **env,
         }
-        return {key: value for key, value in found.items() if value is not None}
+        return {key: value for key, value in values.items() if value is not None}
 
     def ifname(self, container: Container) -> str:
         return "lo" if self.kind == LOOPBACK else container.ifname
@@ -197,7 +197,7 @@ class Case:
     def call_all(
         self, command: str, requests: "Sequence[tuple[Container, Mapping[str, Any]]]"
     ) -> "list[Answer]":
-        """One request for each container, all at once."""
+        """Call the plugin once for each container, all at the same time."""
         started = []
         for container, conf in requests:
             variables = self.variables(command, container)
@@ -213,7 +213,7 @@ class Case:
         return self.keep(container, self.call("ADD", self.conf(container, **more), container))
 
     def keep(self, container: Container, answer: Answer, what: str = "ADD") -> "dict[str, Any]":
-        """The result of an ADD that must have worked."""
+        """Return the result of an ADD, and store it for DEL and CHECK.  Raises Broken if the ADD failed."""
         result = answer.result(what)
         self.results[container.id] = result
         return result
@@ -227,12 +227,12 @@ class Case:
         return self.add(self.container())
 
     def delete(self, container: Container, what: str = "DEL", *, conf: Any = None, **env: Any) -> None:
-        """A DEL, which must succeed."""
+        """Call DEL.  Raises Broken if it fails."""
         conf = self.later(container) if conf is None else conf
         self.call("DEL", conf, container, **env).expect_success(what)
 
     def gc(self, *kept: Container, conf: "Mapping[str, Any] | None" = None, **more: Any) -> Answer:
-        """A GC that must succeed, with a list of these; `more` replaces the list."""
+        """Call GC with a list of these containers.  `more` replaces the list.  Raises Broken if it fails."""
         listed = [{"containerID": one.id, "ifname": self.ifname(one)} for one in kept]
         keys = {"cni.dev/valid-attachments": listed, "cni.dev/attachments": listed}
         conf = self.conf(self.containers[0], chained=False) if conf is None else conf
@@ -244,38 +244,38 @@ class Case:
     # What checks look at
 
     def created(self, container: Container) -> bool:
-        """Whether the interface that was asked for is in the container."""
+        """Return True if the requested interface is in the container."""
         return container.ifname in container.links()
 
     def need_operation(self, command: str) -> None:
         since = versions.SINCE.get(command, "")
         if since and not versions.at_least(self.version, since):
-            raise Skipped(f"{command} came with {since}, and it speaks no later version than {self.version}")
+            raise Skipped(f"{command} came with {since}, and the plugin's latest version is {self.version}")
 
 
 def probe(subject: Subject) -> "dict[str, Any]":
-    """A first look, in a host of its own: the versions that it speaks, its kind, whether ADD works."""
+    """Find the plugin's versions, its kind, and whether ADD works.  Runs in a host of its own."""
     answer = plugin.call(subject.executable, {"CNI_COMMAND": "VERSION"}, b'{"cniVersion": "1.1.0"}')
     try:
         listed = json.loads(answer.stdout)["supportedVersions"]
         subject.versions = [one for one in listed if isinstance(one, str)]
     except (ValueError, KeyError, TypeError):
-        subject.versions = versions.ALL[:-1]  # `version-lists` says what is wrong with it
-    found: dict[str, Any] = {"versions": list(subject.versions), "kind": "", "problem": "", "unable": ""}
+        subject.versions = versions.ALL[:-1]  # the check `version-lists` reports what is wrong
+    facts: dict[str, Any] = {"versions": list(subject.versions), "kind": "", "problem": "", "unable": ""}
     if subject.profile:
         try:
             with host.host() as rtnl:
                 subject.profile.require(rtnl)
-            found["kind"], found["problem"] = _try(subject, subject.profile)
+            facts["kind"], facts["problem"] = _try(subject, subject.profile)
         except Skipped as reason:
-            found["unable"] = str(reason)
+            facts["unable"] = str(reason)
     else:
-        found["unable"] = _NO_CONF
-    return found
+        facts["unable"] = _NO_CONF
+    return facts
 
 
 def _try(subject: Subject, profile: Profile) -> "tuple[str, str]":
-    """The kind with which an ADD works, and what is wrong if it does with none."""
+    """Return the kind with which an ADD works, and the problems if it works with no kind."""
     kinds = [profile.kind] if profile.kind else [INTERFACE, CHAINED]
     problems = []
     case = Case(subject)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check is, and what can come of it."""
+"""Check and Outcome, and the exceptions by which a check ends."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,20 +10,20 @@ OK, FAIL, NOTE, SKIP = "ok", "FAIL", "note", "-"
 
 
 class Broken(Exception):
-    """The promise was not kept, and why."""
+    """The reason why the promise is not kept."""
 
 
 class Deviation(Broken):
-    """A "should" or a "may" of the specification was not followed: a note, whatever the check."""
+    """The plugin does not follow a "should" or a "may" of the specification.  This is always a note."""
 
 
 class Skipped(Exception):
-    """The check says nothing about this plugin, and why."""
+    """The reason why the check does not apply to this plugin, or cannot be tried."""
 
 
 @contextmanager
 def deviation() -> Iterator[None]:
-    """A part of a check that rests on a "should", in one that rests on a "must"."""
+    """Turn Broken into Deviation: this part of a check rests on a "should", the rest on a "must"."""
     try:
         yield
     except Broken as error:
@@ -32,7 +32,10 @@ def deviation() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Check:
-    """`section` is where the specification says so; `must` is False if it leaves a choice, or is silent."""
+    """A promise and the function that tests it.
+
+    `section`: of the specification.  `must` is False if the specification leaves a choice or has no rule.
+    """
 
     name: str
     promise: str
@@ -55,7 +58,7 @@ class Outcome:
 
 
 class Register:
-    """The checks of one sort, in the order in which they are written down."""
+    """The checks of plugins, or those of runtimes, in the order of the source."""
 
     def __init__(self) -> None:
         self.checks: dict[str, Check] = {}
@@ -70,11 +73,12 @@ class Register:
         since: str = "",
         must: bool = True,
     ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-        """The decorator.  `kinds`: of plugins that it concerns, all if empty; `since`: a version.
+        """Return a decorator that registers a check.
 
-        must=False unless a sentence of the specification says "must", "required" or "shall", or gives the
-        procedure: then a broken promise is a note.  A check that rests on a "must" raises Deviation for
-        those parts of it that are a "should".
+        `kinds`: the kinds of plugins that it concerns, all if empty.  `since`: a version.  `must` is True
+        only if a sentence of the specification says "must", "required" or "shall", or gives the procedure.
+        Otherwise a broken promise is a note.  A check that rests on a "must" raises Deviation for those of
+        its parts that are a "should".
         """
 
         def register(function: Callable[[Any], None]) -> Callable[[Any], None]:

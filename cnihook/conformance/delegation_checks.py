@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an interface plugin does with its IPAM plugin, seen from a stand-in for that one."""
+"""Checks of how an interface plugin calls its IPAM plugin.  A stand-in IPAM plugin records the calls."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ from cnihook.spec.result import Result, Route
 _PROTOCOL = "4 Delegated Plugin protocol"
 _PROCEDURE = "4 Delegated plugin execution procedure"
 _KIND = ("interface",)
-# Has it call the stand-in, whatever IPAM plugin its own configuration names.
+# With this key the plugin calls the stand-in, whatever IPAM plugin its own configuration names.
 _WITH_STAND_IN: dict[str, Any] = {"ipam": {"type": STAND_IN}}
 _SAME = ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH")
 
@@ -83,13 +83,15 @@ def delegate_del_no_netns(case: Case) -> None:
             answer = case.call("DEL", conf, container)
         else:
             answer = case.call("DEL", conf, container, CNI_NETNS="")
-        if answer.status != 0 and not _calls(case, "DEL"):  # it should not, and may
+        if answer.status != 0 and not _calls(case, "DEL"):  # the specification says "should"
             raise Deviation(f"DEL with {what}: refused, and the IPAM plugin gets no DEL")
         _call(case, "DEL", f"DEL with {what}")
         case.ipam.forget()
 
 
-@check("delegate-del-error", "an IPAM plugin's error on DEL is told", _PROCEDURE, kinds=_KIND, must=False)
+@check(
+    "delegate-del-error", "an IPAM plugin's error on DEL is reported", _PROCEDURE, kinds=_KIND, must=False
+)
 def delegate_del_error(case: Case) -> None:
     _need_delegate(case)
     container = case.container()
@@ -101,7 +103,7 @@ def delegate_del_error(case: Case) -> None:
 
 @check(
     "delegate-check",
-    "on CHECK the IPAM plugin gets CHECK, and its error is told",
+    "on CHECK the IPAM plugin gets CHECK, and its error is reported",
     _PROCEDURE,
     kinds=_KIND,
     since="0.4.0",
@@ -122,7 +124,7 @@ def delegate_check(case: Case) -> None:
 
 @check(
     "delegate-gc",
-    "on GC the IPAM plugin gets GC with the list, and its error is told",
+    "on GC the IPAM plugin gets GC with the list, and its error is reported",
     "2 GC",
     kinds=_KIND,
     since="1.1.0",
@@ -142,7 +144,7 @@ def delegate_gc(case: Case) -> None:
 
 @check(
     "delegate-status",
-    "on STATUS the IPAM plugin gets STATUS, and its error is told",
+    "on STATUS the IPAM plugin gets STATUS, and its error is reported",
     "2 STATUS",
     kinds=_KIND,
     since="1.1.0",
@@ -159,7 +161,7 @@ def delegate_status(case: Case) -> None:
     )
 
 
-@check("delegate-refuses", "an IPAM plugin's error on ADD is told", _PROCEDURE, kinds=_KIND, must=False)
+@check("delegate-refuses", "an IPAM plugin's error on ADD is reported", _PROCEDURE, kinds=_KIND, must=False)
 def delegate_refuses(case: Case) -> None:
     _need_delegate(case)
     container = case.container()
@@ -197,7 +199,7 @@ def delegate_refuses_clean(case: Case) -> None:
 
 @check(
     "delegate-released",
-    "when ADD fails after the IPAM plugin's, that one gets DEL",
+    "when ADD fails after that of the IPAM plugin, the IPAM plugin gets DEL",
     _PROCEDURE,
     kinds=_KIND,
     must=False,
@@ -205,13 +207,13 @@ def delegate_refuses_clean(case: Case) -> None:
 def delegate_released(case: Case) -> None:
     _need_delegate(case)
     container = case.container()
-    # No neighbour has this gateway, and the kernel takes no route through it.
+    # No interface is in this gateway's subnet, so the kernel rejects a route through it.
     route = Route(IPNet.parse("198.51.100.0/24"), Address.parse("203.0.113.1"))
     result = Result(None, case.addresses(container), [route])
     case.ipam.answer(STAND_IN, "ADD", result.to_json(case.version), container_id=container.id)
     answer = case.call("ADD", case.conf(container, **_WITH_STAND_IN), container)
     if answer.status == 0:
-        raise Skipped("it sets no routes, and nothing else is known to make it fail")
+        raise Skipped("it sets no routes, and the suite has no other way to make it fail")
     _call(case, "DEL", "an ADD that failed on a route")
 
 
@@ -232,7 +234,7 @@ def delegate_missing(case: Case) -> None:
 
 @check(
     "delegate-stderr",
-    "what an IPAM plugin says on stderr comes out on stderr",
+    "what an IPAM plugin prints on stderr is passed on to stderr",
     _PROCEDURE,
     kinds=_KIND,
     must=False,
@@ -241,8 +243,8 @@ def delegate_stderr(case: Case) -> None:
     _need_delegate(case)
     container = case.container()
     result = Result(None, case.addresses(container)).to_json(case.version)
-    case.ipam.answer(STAND_IN, "ADD", result, container_id=container.id, stderr="a word of warning\n")
+    case.ipam.answer(STAND_IN, "ADD", result, container_id=container.id, stderr="a warning on stderr\n")
     answer = case.call("ADD", case.conf(container, **_WITH_STAND_IN), container)
     case.keep(container, answer)
-    if "a word of warning" not in answer.stderr:
-        raise Broken("its stderr is lost")
+    if "a warning on stderr" not in answer.stderr:
+        raise Broken("the IPAM plugin's stderr is lost")

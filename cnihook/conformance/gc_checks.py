@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GC with every form of its list, and STATUS."""
+"""Checks of GC with every form of its list, and of STATUS."""
 
 import json
 import re
@@ -18,19 +18,19 @@ _GC = "2 GC"
 
 
 def _facts() -> "set[str]":
-    """What plugins leave on a host: interfaces, files, rules."""
-    found = {f"interface {name}" for name in host.links()}
-    found |= {f"file {path}" for path in host.files(without=[str(FOLDER)])}
-    return found | set(_rules())
+    """Return all that plugins may leave on a host: interfaces, files, rules."""
+    facts = {f"interface {name}" for name in host.links()}
+    facts |= {f"file {path}" for path in host.files(without=[str(FOLDER)])}
+    return facts | set(_rules())
 
 
 def _rules() -> "Iterator[str]":
-    """Every object of the ruleset, and every element of its sets, without what counts and numbers them."""
+    """Yield every object of the ruleset and every element of its sets, without counters and handles."""
     try:
         listed = subprocess.run(["nft", "-j", "list", "ruleset"], capture_output=True, env=environment({}))
         objects = json.loads(listed.stdout)["nftables"]
     except (OSError, ValueError):
-        return  # no nft, so nothing is seen of it
+        return  # without nft the ruleset cannot be compared
     for one in objects:
         for kind, content in one.items():
             if kind == "metainfo":
@@ -48,7 +48,7 @@ def _uncounted(text: str) -> str:
 
 
 class _Stale:
-    """Two containers on one network, one of them gone, and what that one has left on the host."""
+    """Two containers on one network, one of which is gone, and what the gone one has left on the host."""
 
     def __init__(self, case: Case) -> None:
         case.need_operation("GC")
@@ -57,7 +57,7 @@ class _Stale:
         self.extra = dict(case.profile.gc_conf)
         network = _facts()
         self.living = self._add()
-        # What both have in common, such as a bridge or a lock, the first one brings.
+        # The first container also brings what both have in common, such as a bridge or a lock.
         self.of_living = _facts() - network
         links = host.links()
         self.gone = self._add()
@@ -81,7 +81,7 @@ class _Stale:
             time.sleep(0.01)
 
     def expect(self, what: str, *, living: bool | None = None, gone: bool | None = None) -> None:
-        """Raise Broken unless all of the container is left (True), or nothing (False)."""
+        """Raise Broken unless all of the container's objects are left (True), or none (False)."""
         now = _facts()
         for which, facts, stays in (
             ("the living", self.of_living, living),
@@ -90,7 +90,7 @@ class _Stale:
             if stays and (lost := facts - now):
                 raise Broken(f"{what}: {which} container has lost {_list(lost)}")
             if stays is False and (left := facts & now):
-                raise Broken(f"{what}: of {which} container there is still {_list(left)}")
+                raise Broken(f"{what}: {which} container still has {_list(left)}")
 
     def gc(self, *kept: Container, **more: object) -> None:
         conf = {**self.case.conf(self.living, chained=False), **self.extra}
@@ -101,7 +101,7 @@ def _list(facts: "set[str]") -> str:
     return "; ".join(sorted(facts)[:3])
 
 
-@check("gc-keeps", "GC keeps what is of an attachment on the list", _GC, since="1.1.0")
+@check("gc-keeps", "GC keeps what belongs to an attachment on the list", _GC, since="1.1.0")
 def gc_keeps(case: Case) -> None:
     stale = _Stale(case)
     stale.gc(stale.living, stale.gone)
@@ -110,7 +110,13 @@ def gc_keeps(case: Case) -> None:
     stale.expect("GC that lists the living one", living=True)
 
 
-@check("gc-removes", "GC removes what is of an attachment not on the list", _GC, since="1.1.0", must=False)
+@check(
+    "gc-removes",
+    "GC removes what belongs to an attachment that is not on the list",
+    _GC,
+    since="1.1.0",
+    must=False,
+)
 def gc_removes(case: Case) -> None:
     stale = _Stale(case)
     stale.gc(stale.living)
@@ -119,7 +125,7 @@ def gc_removes(case: Case) -> None:
 
 @check(
     "gc-empty-list",
-    "an empty list means all, and so does null, which Go writes for it",
+    "with an empty list GC removes everything, and so with null, which Go writes for it",
     _GC,
     since="1.1.0",
     must=False,
@@ -130,19 +136,19 @@ def gc_empty(case: Case) -> None:
         stale.living.destroy()
         stale.gc(keys={"cni.dev/valid-attachments": listed, "cni.dev/attachments": listed})
         if left := stale.of_gone & _facts():
-            raise Broken(f"GC with {what}: there is still {_list(left)}")
+            raise Broken(f"GC with {what}: this is left: {_list(left)}")
 
 
 @check("gc-no-list", "without a list GC removes nothing", _GC, since="1.1.0", must=False)
 def gc_no_list(case: Case) -> None:
     stale = _Stale(case)
-    case.call("GC", {**case.conf(stale.living, chained=False), **stale.extra})  # which it may refuse
+    case.call("GC", {**case.conf(stale.living, chained=False), **stale.extra})  # the plugin may reject it
     stale.expect("GC without a list", living=True, gone=True)
 
 
 @check(
     "gc-ifname",
-    "the list is of interfaces: another one of the same container is not listed",
+    "the list names interfaces: another interface of the same container is not listed",
     _GC,
     since="1.1.0",
     must=False,
@@ -157,7 +163,7 @@ def gc_ifname(case: Case) -> None:
     stale.expect("GC that lists another interface of the gone container", living=True, gone=False)
 
 
-@check("gc-other-network", "GC of one network touches nothing of another's", _GC, since="1.1.0")
+@check("gc-other-network", "GC of one network changes nothing of another network", _GC, since="1.1.0")
 def gc_other_network(case: Case) -> None:
     stale = _Stale(case)
     stale.extra["name"] = "another"
@@ -167,7 +173,7 @@ def gc_other_network(case: Case) -> None:
 
 @check(
     "gc-old-key",
-    "the list under its key of the first 1.1.0, cni.dev/attachments, is a list, too",
+    "a list under cni.dev/attachments, its key in the first 1.1.0, is accepted, too",
     _GC,
     since="1.1.0",
     must=False,
@@ -179,7 +185,7 @@ def gc_old_key(case: Case) -> None:
     stale.expect("GC with cni.dev/attachments", living=True, gone=False)
 
 
-@check("gc-twice", "GC can be repeated, and works where there is nothing", _GC, since="1.1.0", must=False)
+@check("gc-twice", "GC can be repeated, and works on an empty host", _GC, since="1.1.0", must=False)
 def gc_twice(case: Case) -> None:
     case.require()
     case.need_operation("GC")
@@ -190,7 +196,7 @@ def gc_twice(case: Case) -> None:
     case.gc()
 
 
-@check("status", "STATUS succeeds where ADD works", "2 STATUS", since="1.1.0")
+@check("status", "STATUS succeeds if ADD works", "2 STATUS", since="1.1.0")
 def status(case: Case) -> None:
     case.require()
     case.need_operation("STATUS")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A throw-away host: namespaces in which a plugin may do what it does, and which end with their first process.
+A throw-away host: network, mount and process namespaces, which end with their first process.
 
-Network, mount and process namespaces of their own.  /run, /etc/cni and /var/lib/cni are empty, what is
-written to the rest of /etc and /var/lib stays in here, and every process that a plugin leaves ends with it.
-All in system calls: 5 ms, so that every check can have a new one.
+/run, /etc/cni and /var/lib/cni are empty.  What a plugin writes to the rest of /etc and /var/lib goes to an
+overlay.  Every process that a plugin leaves behind ends with the host.  The host is made with system calls
+alone, which takes 5 ms, so that every check can have a new one.
 """
 
 import os
@@ -20,19 +20,19 @@ from cnihook.linux.rtnl import Rtnl
 
 _CLONE_NEWPID = 0x20000000  # <sched.h>
 _HIDING = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-# What is empty in here, once /etc and /var/lib are overlaid.
+# These folders are empty in the host.  They are mounted after the overlays on /etc and /var/lib.
 _EMPTY = ("/etc/cni", "/var/lib/cni")
-# What a plugin finds as on a machine that was just installed, not as it is here.
+# These sysctls have the values of a newly installed machine, not those of this machine.
 _SYSCTLS = {"net/ipv4/ip_forward": "0", "net/ipv6/conf/default/accept_dad": "0"}
 
 
 def run_in_host(
     function: Callable[[], None], failed: Callable[[str], None], shown: Iterable[str] = ()
 ) -> None:
-    """Call `function` as the first process of a new throw-away host, or `failed` where none can be made.
+    """Call `function` as the first process of a new throw-away host, or `failed` if none can be made.
 
-    `shown` are folders that must be there although they may stand where the host is empty.  For a process
-    that does nothing else: it moves into the new namespaces as well.
+    `shown`: folders that must be visible, also where the host is empty.  Call this in a process that does
+    nothing else, because it moves into the new namespaces as well.
     """
     try:
         libc.unshare(_CLONE_NEWPID | libc.CLONE_NEWNS | libc.CLONE_NEWNET)
@@ -59,7 +59,7 @@ def run_in_host(
 
 def _furnish(shown: Iterable[str]) -> None:
     libc.mount("none", "/", flags=libc.MS_PRIVATE | libc.MS_REC)
-    # Opened here: a mount of another mount namespace cannot be bound.
+    # Open the folders in the new mount namespace, because the kernel cannot bind a mount of another one.
     kept = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in shown if os.path.isdir(path)}
     libc.mount("proc", "/proc", "proc", _HIDING)
     libc.mount("tmpfs", "/run", "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=755")
@@ -89,7 +89,7 @@ def _furnish(shown: Iterable[str]) -> None:
 
 @contextmanager
 def _rtnl(path: str = "") -> Iterator[Rtnl]:
-    """A netlink socket in a namespace, and nothing of it left after the block."""
+    """Yield a netlink socket in a namespace; close both after the block."""
     namespace = NetNS.open(path) if path else NetNS.current()
     try:
         yield namespace.rtnl
@@ -101,7 +101,7 @@ host = _rtnl
 
 
 class Container:
-    """A network namespace that plays a container, and what has been attached to it."""
+    """A network namespace that stands for a container, with its attachment's ID and interface name."""
 
     def __init__(self, number: int, container_id: str, ifname: str) -> None:
         self.number = number
@@ -128,25 +128,25 @@ class Container:
             return {link.name for link in rtnl.links()}
 
     def addresses(self, ifname: str) -> "list[str]":
-        """As CIDR, without those that IPv6 makes itself."""
+        """Return the interface's addresses as CIDR, without link-local ones, which the kernel adds."""
         with self.inside() as rtnl:
             link = rtnl.find_link(ifname)
-            found = rtnl.addresses(link) if link else []
-            return [str(one.net) for one in found if not one.net.address.is_link_local]
+            listed = rtnl.addresses(link) if link else []
+            return [str(one.net) for one in listed if not one.net.address.is_link_local]
 
 
 def links() -> "set[str]":
-    """Of the host."""
+    """Return the names of the host's links."""
     with _rtnl() as rtnl:
         return {link.name for link in rtnl.links()}
 
 
 def files(places: Sequence[str] = ("/run", "/var/lib/cni"), without: Sequence[str] = ()) -> "set[str]":
-    """Every file and folder that somebody has made in this host."""
+    """Return every file and folder that was created in this host."""
     skipped = ("/run/.host", "/run/netns", *without)
-    found: set[str] = set()
+    paths: set[str] = set()
     for place in places:
         for folder, folders, names in os.walk(place):
             folders[:] = [name for name in folders if f"{folder}/{name}" not in skipped]
-            found.update(f"{folder}/{name}" for name in (*folders, *names))
-    return found
+            paths.update(f"{folder}/{name}" for name in (*folders, *names))
+    return paths

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DEL in every situation, CHECK, and what a chained plugin does with the result before it."""
+"""Checks of DEL in every situation, of CHECK, and of how a chained plugin treats the previous result."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def delete(case: Case) -> None:
 
 @check(
     "del-host",
-    "after DEL no interface of the result is left on the host, but for a bridge",
+    "after DEL no interface of the result is left on the host, except a bridge",
     _DEL,
     kinds=("interface", "chained"),
     must=False,
@@ -93,7 +93,7 @@ def delete_link_gone(case: Case) -> None:
 
 @check(
     "del-host-links-gone",
-    "DEL succeeds when the host's links are gone: its own ones, a bridge, a master",
+    "DEL succeeds when the host's links are gone: the plugin's own, a bridge, a parent link",
     _DEL,
     kinds=("interface", "chained"),
     must=False,
@@ -102,7 +102,7 @@ def delete_host_links_gone(case: Case) -> None:
     container = case.added()
     with host.host() as rtnl:
         for name in {link.name for link in rtnl.links()} - {"lo"}:
-            if rtnl.find_link(name):  # one end of a veth pair takes the other along
+            if rtnl.find_link(name):  # the kernel deletes a veth's peer with it
                 rtnl.delete_link_named(name)
     case.delete(container, "DEL with nothing but lo on the host")
 
@@ -140,7 +140,7 @@ def delete_bad_prev_result(case: Case) -> None:
     case.delete(container, conf=case.later(container, prevResult=bad), what="DEL with a bad prevResult")
 
 
-@check("del-others", "DEL of one container leaves what another has", _DEL)
+@check("del-others", "DEL of one container leaves another container's interface and addresses", _DEL)
 def delete_others(case: Case) -> None:
     one, other = case.added(), case.added()
     before = other.addresses(case.ifname(other))
@@ -167,7 +167,7 @@ def add_after_delete(case: Case) -> None:
 
 @check(
     "del-undoes",
-    "DEL takes the plugin's own work back, so that ADD works again, and leaves the interface",
+    "DEL undoes the plugin's own changes, so that ADD works again, and leaves the interface",
     _DEL,
     kinds=("chained",),
     must=False,
@@ -176,7 +176,7 @@ def delete_undoes(case: Case) -> None:
     container = case.added()
     case.delete(container)
     if not case.created(container):
-        raise Broken(f"DEL has taken {container.ifname} away, which another plugin made")
+        raise Broken(f"DEL has removed {container.ifname}, which another plugin made")
     case.add(container)
 
 
@@ -191,7 +191,7 @@ def check_after_add(case: Case) -> None:
 
 @check(
     "check-route",
-    "CHECK finds a route that has no gateway of its own, and was made with the address's",
+    "CHECK finds a route without a gateway of its own, which ADD made with the address's gateway",
     _CHECK,
     kinds=("interface",),
     since="0.4.0",
@@ -222,7 +222,7 @@ def check_prev_result(case: Case) -> None:
 
 
 @check(
-    "check-later-plugins", "CHECK allows what a later plugin of the chain has added", _CHECK, since="0.4.0"
+    "check-later-plugins", "CHECK accepts what a later plugin of the chain has added", _CHECK, since="0.4.0"
 )
 def check_later_plugins(case: Case) -> None:
     container = case.added()
@@ -291,7 +291,7 @@ def check_not_added(case: Case) -> None:
 
 
 def _keeps(result: Any, before: Any) -> "list[str]":
-    """Which parts of the result before are not in this one."""
+    """Return the parts of the previous result that are not in this one."""
     lost = []
     for key in ("interfaces", "ips", "routes"):
         names = {"interfaces": "name", "ips": "address", "routes": "dst"}
@@ -304,7 +304,7 @@ def _keeps(result: Any, before: Any) -> "list[str]":
 
 @check(
     "prev-result-passed-on",
-    "a chained plugin's result holds that of the plugin before",
+    "a chained plugin's result contains the previous result",
     _CHAINED,
     kinds=("chained",),
 )
@@ -321,7 +321,7 @@ def prev_result_passed_on(case: Case) -> None:
 
 @check(
     "prev-result-missing",
-    "without prevResult, ADD succeeds or says what is missing",
+    "without prevResult, ADD succeeds or reports what is missing",
     "2 ADD",
     kinds=("chained",),
     must=False,
@@ -338,7 +338,7 @@ def prev_result_missing(case: Case) -> None:
 
 @check(
     "prev-result-tolerated",
-    "an interface plugin that is given a prevResult works, or refuses it",
+    "an interface plugin that gets a prevResult works, or rejects it",
     _CHAINED,
     kinds=("interface", "loopback"),
     must=False,
@@ -405,14 +405,17 @@ def _on_host(case: Case, container: Container) -> "list[str]":
 
 
 def _expect_different(case: Case, containers: "list[Container]") -> None:
-    """Raise Broken if two of them have an address that the plugin would not give to one after the other."""
-    given = [str(ip.get("address")) for one in containers for ip in case.results[one.id].get("ips") or []]
-    twice = ", ".join(sorted({one for one in given if given.count(one) > 1}))
+    """Raise if two containers have the same address.
+
+    Raises Deviation if containers that are added one after the other also have it, otherwise Broken.
+    """
+    listed = [str(ip.get("address")) for one in containers for ip in case.results[one.id].get("ips") or []]
+    twice = ", ".join(sorted({one for one in listed if listed.count(one) > 1}))
     if twice:
         one, other = case.added(), case.added()
         if _addresses(case, one) & _addresses(case, other):
-            raise Deviation(f"two containers have address {twice}, at whatever time they are added")
-        raise Broken(f"two containers that are added at once have address {twice}")
+            raise Deviation(f"two containers have address {twice}, also when added one after the other")
+        raise Broken(f"two containers that are added at the same time have address {twice}")
 
 
 # IPAM plugins
@@ -448,7 +451,7 @@ def ipam_different(case: Case) -> None:
 def ipam_released(case: Case) -> None:
     case.require()
     if case.subject.name != "host-local":
-        raise Skipped("how to make its pool small is not known")
+        raise Skipped("the suite has no configuration with a small pool for it")
     conf: dict[str, Any] = {
         "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/30"}]]}
     }  # one address

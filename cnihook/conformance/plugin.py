@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request to a plugin's executable, and what came back."""
+"""One call of a plugin's executable, and its answer."""
 
 import fcntl
 import json
@@ -14,10 +14,10 @@ from typing import Any
 
 from cnihook.conformance.check import Broken, Deviation
 
-TIMEOUT = 20.0  # seconds: whoever takes longer hangs
+TIMEOUT = 20.0  # seconds: a plugin that takes longer counts as hanging
 _ADMINISTRATORS = "/usr/local/sbin:/usr/sbin:/sbin"
-_SHOWN = 1500  # characters of what was sent or came
-# What speaks of networks, or of the Python that runs this suite and not the plugin.
+_SHOWN = 1500  # characters of what was sent or received
+# Variables that a plugin must not inherit: those of CNI and cnihook, and those of the suite's own Python.
 _OURS = re.compile(r"CNI_|PYTHON|CNIHOOK_|NETCONFPATH$|CAP_ARGS$")
 
 CLOSED = b"<closed>"  # as standard input: no descriptor 0 at all
@@ -57,29 +57,32 @@ class Answer:
         return f"code {error.get('code')}: {error.get('msg')} {error.get('details', '')}".rstrip()
 
     def result(self, what: str = "ADD") -> "dict[str, Any]":
-        """What a successful ADD printed; of log lines before it only `add-only-json` complains."""
+        """Return the result of a successful ADD.
+
+        Log lines before it are skipped: only the check `add-only-json` reports them.
+        """
         self.expect_success(what)
         start = re.search(r"^\s*\{", self.stdout, re.MULTILINE)
         try:
-            found, _ = json.JSONDecoder().raw_decode(self.stdout[start.start() :].lstrip() if start else "")
+            result, _ = json.JSONDecoder().raw_decode(self.stdout[start.start() :].lstrip() if start else "")
         except ValueError as error:
-            raise Broken(f"{what}: its result is no JSON: {error}") from None
-        if not isinstance(found, dict):
-            raise Broken(f"{what}: its result is no JSON object")
-        return found
+            raise Broken(f"{what}: the result is not JSON: {error}") from None
+        if not isinstance(result, dict):
+            raise Broken(f"{what}: the result is not a JSON object")
+        return result
 
     def error(self) -> "dict[str, Any]":
-        """The error, which must be all that is on stdout."""
+        """Return the error, which must be the only output on stdout."""
         try:
-            found = json.loads(self.stdout)
+            raw = json.loads(self.stdout)
         except ValueError as error:
             raise Deviation(f"{self.command}: the error on stdout is not JSON: {error}") from None
-        if not isinstance(found, dict):
+        if not isinstance(raw, dict):
             raise Deviation(f"{self.command}: the error on stdout is not a JSON object")
-        return found
+        return raw
 
     def looks_like_error(self) -> bool:
-        """True if stdout has the keys of an error."""
+        """Return True if stdout has the keys of an error."""
         try:
             error = json.loads(self.stdout)
         except ValueError:
@@ -87,10 +90,10 @@ class Answer:
         return isinstance(error, dict) and "code" in error and "msg" in error
 
     def expect_error(self, what: str, codes: Sequence[int] = (), names: Sequence[str] = ()) -> None:
-        """Raise Broken if the request succeeds, crashes the plugin or has no end.
+        """Raise Broken if the call succeeds, crashes the plugin or does not end.
 
-        SPEC.md, "Errors": a plugin must exit with another status than 0, and should print an error.  So an
-        error without JSON, with a code that is not in `codes`, or without one of `names`, is a Deviation.
+        SPEC.md, "Errors": a plugin must exit with a status other than 0, and should print an error.  So an
+        error that is not JSON, has a code that is not in `codes`, or lacks one of `names`, is a Deviation.
         """
         if self.timed_out:
             raise Broken(f"{what}: no answer within {TIMEOUT:g} s")
@@ -101,14 +104,14 @@ class Answer:
         error = self.error()
         code = error.get("code")
         if not isinstance(code, int) or isinstance(code, bool) or not isinstance(error.get("msg"), str):
-            raise Deviation(f'{what}: an error needs "code", a number, and "msg", a text')
+            raise Deviation(f'{what}: the error must have "code", a number, and "msg", a string')
         if codes and code not in codes:
-            wanted = " or ".join(str(code) for code in codes)
-            raise Deviation(f"{what}: refused with code {code} ({error['msg']}), expected {wanted}")
-        said = f"{error['msg']} {error.get('details', '')}"
-        missing = [word for word in names if word not in said]
+            expected = " or ".join(str(code) for code in codes)
+            raise Deviation(f"{what}: refused with code {code} ({error['msg']}), expected {expected}")
+        text = f"{error['msg']} {error.get('details', '')}"
+        missing = [word for word in names if word not in text]
         if missing:
-            raise Deviation(f"{what}: the error does not name {', '.join(missing)}: {said.strip()}")
+            raise Deviation(f"{what}: the error does not name {', '.join(missing)}: {text.strip()}")
 
 
 def environment(variables: Mapping[str, str]) -> "dict[str, str]":
@@ -144,7 +147,7 @@ def finish(process: "subprocess.Popen[bytes]", variables: Mapping[str, str], std
 
 
 def call(executable: str, variables: Mapping[str, str], stdin: bytes, *, in_parts: bool = False) -> Answer:
-    """With `in_parts`, the second half of the configuration comes when the first has been read."""
+    """Call a plugin.  `in_parts`: write the configuration's second half after the first has been read."""
     if stdin is CLOSED:
         closing = ["/bin/sh", "-c", 'exec "$0" <&-', executable]
         process = subprocess.Popen(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How to call a plugin so that it works: its configuration, and what it needs to find on the host.
+Profiles of plugins: for each a configuration with which it works, and what it needs on the host.
 
-Known by its type are the reference's plugins; any other comes with a configuration of its user's.
+The reference's plugins are known by their types.  For any other plugin the user gives the configuration.
 """
 
 import errno
@@ -26,22 +26,22 @@ _PER_CONTAINER = Callable[[int], Mapping[str, Any]]
 
 @dataclass
 class Profile:
-    """`own` gives what is different in each container's configuration, by its number."""
+    """A plugin's kind, configuration and needs.  `own` returns the keys that differ by container number."""
 
     kind: str
     conf: Mapping[str, Any] = field(default_factory=dict)
     own: _PER_CONTAINER = lambda number: {}
     delegates: bool = False
-    allocates: bool = False  # gives each container another address
-    gc_conf: Mapping[str, Any] = field(default_factory=dict)  # with which it leaves more on the host
-    link_kind: str = ""  # that the kernel must know
+    allocates: bool = False  # assigns a different address to each container
+    gc_conf: Mapping[str, Any] = field(default_factory=dict)  # keys with which it leaves more on the host
+    link_kind: str = ""  # the kernel must support this kind of link
     device: str = ""  # a file that the machine must have
-    lacking: str = ""  # what it needs and the suite cannot give
+    lacking: str = ""  # a need of the plugin that the suite cannot meet
     uplink: bool = False
     devices: bool = False
 
     def prepare(self, rtnl: Rtnl) -> None:
-        """Make what must be on a host before the first ADD."""
+        """Create what the host must have before the first ADD."""
         if self.uplink:
             _pair(rtnl, UPLINK)
 
@@ -50,7 +50,7 @@ class Profile:
             _pair(rtnl, f"dev{number}")
 
     def require(self, rtnl: Rtnl) -> None:
-        """Raises Skipped if an ADD cannot work here."""
+        """Raise Skipped if an ADD cannot work here."""
         if self.lacking:
             raise Skipped(self.lacking)
         if self.device and not os.path.exists(self.device):
@@ -65,7 +65,10 @@ def _pair(rtnl: Rtnl, name: str) -> None:
 
 
 def _knows(rtnl: Rtnl, kind: str) -> bool:
-    """Without the attributes that it needs, a kind is refused; one that is unknown, in another way."""
+    """Return True if the kernel supports the kind.
+
+    The kernel rejects a kind that lacks its attributes with another error than an unknown kind.
+    """
     try:
         rtnl.add_link(kind, "probe0")
     except NetlinkError as error:
@@ -96,7 +99,7 @@ KNOWN = {
     "ptp": _delegating({}, gc_conf={"ipMasq": True}),
     "macvlan": _delegating({"master": UPLINK}, uplink=True, link_kind="macvlan"),
     "ipvlan": _delegating({"master": UPLINK}, uplink=True, link_kind="ipvlan"),
-    # A link carries each VLAN once.
+    # A parent link can have one child link for each VLAN ID.
     "vlan": _delegating(
         {"master": UPLINK}, own=lambda number: {"vlanId": 100 + number}, uplink=True, link_kind="vlan"
     ),
@@ -119,7 +122,10 @@ KNOWN = {
 
 
 def read_conf(path: str) -> "dict[str, dict[str, Any]]":
-    """The plugins' configurations in a file, by type; a list's or a single one's.  Raises ValueError."""
+    """Return the plugins' configurations in a file, by type.  Raises ValueError.
+
+    The file holds a configuration list or a single plugin's configuration.
+    """
     try:
         raw = json.loads(Path(path).read_bytes())
     except OSError as error:
@@ -129,17 +135,17 @@ def read_conf(path: str) -> "dict[str, dict[str, Any]]":
     plugins = raw.get("plugins", [raw]) if isinstance(raw, dict) else None
     if not isinstance(plugins, list) or not plugins:
         raise ValueError(f"{path}: neither a plugin's configuration nor a list of them")
-    found = {}
+    confs = {}
     for plugin in plugins:
         if not isinstance(plugin, dict) or not isinstance(plugin.get("type"), str):
             raise ValueError(f'{path}: a plugin\'s configuration needs a "type"')
         left_out = ("name", "cniVersion", "cniVersions", "prevResult")
-        found[plugin["type"]] = {key: value for key, value in plugin.items() if key not in left_out}
-    return found
+        confs[plugin["type"]] = {key: value for key, value in plugin.items() if key not in left_out}
+    return confs
 
 
 def given(conf: Mapping[str, Any], kind: str = "") -> Profile:
-    """For a configuration of the user's; the kind is found out by trying, where it is not said."""
+    """Return the profile for a user's configuration.  If `kind` is empty, probe() finds it by trying."""
     ipam = conf.get("ipam")
     delegates = kind != IPAM and isinstance(ipam, dict) and bool(ipam.get("type"))
     return Profile(kind, conf, delegates=delegates)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Environment, standard input and output, versions and errors: what is the same for every plugin."""
+"""Checks for every kind of plugin: environment, standard input and output, versions and errors."""
 
 import json
 from typing import Any
@@ -16,12 +16,12 @@ _CODES = "5 Error"
 
 
 def _commands(case: Case) -> "list[str]":
-    """The operations that the plugin's latest version has."""
+    """Return the operations of the plugin's latest version."""
     return [c for c in _COMMANDS if versions.at_least(case.version, versions.SINCE.get(c, "0.1.0"))]
 
 
 def _refused(case: Case, command: str, conf: Any = None, **env: Any) -> Answer:
-    """A request with something wrong.  Its namespace is not there, should it be carried out after all."""
+    """Call the plugin with a wrong request.  Its namespace does not exist, in case the plugin accepts it."""
     container = {
         "CNI_CONTAINERID": "container-1",
         "CNI_NETNS": "/run/netns/nowhere",
@@ -33,19 +33,19 @@ def _refused(case: Case, command: str, conf: Any = None, **env: Any) -> Answer:
     return case.call(command, conf, None, **{**container, **env})
 
 
-@check("about", "started by hand, it prints nothing that looks like a result", _PARAMETERS, must=False)
+@check("about", "without CNI_COMMAND it prints nothing that looks like a result", _PARAMETERS, must=False)
 def about(case: Case) -> None:
     answer = case.call("", case.conf(), CNI_COMMAND=None)
     if answer.status == 0:
         if answer.stdout.strip():
-            raise Broken("without CNI_COMMAND it prints on stdout, which is for a runtime")
+            raise Broken("without CNI_COMMAND it prints on stdout, where a runtime expects a result")
     else:
         answer.expect_error("without CNI_COMMAND", [4])
 
 
 @check(
     "unknown-command",
-    "an operation that there is not is refused with code 4, by its name",
+    "an unknown operation is refused with code 4 and named in the error",
     _CODES,
     must=False,
 )
@@ -60,7 +60,7 @@ def _missing(command: str, *names: str) -> None:
         f"{command} without {', '.join(names)} is refused with code 4",
         _PARAMETERS,
         since=versions.SINCE.get(command, ""),
-        must=command == "ADD",  # which cannot succeed without; the text has no rule for the others
+        must=command == "ADD",  # ADD cannot succeed without them; the text has no rule for the others
     )
     def env(case: Case) -> None:
         for name in names:
@@ -79,7 +79,7 @@ _missing("GC", "CNI_PATH")
 
 @check(
     "container-id",
-    "a container ID of other characters is refused with code 4",
+    "a container ID with characters that are not allowed is refused with code 4",
     "3 Attachment Parameters",
     must=False,
 )
@@ -103,7 +103,7 @@ def ifname(case: Case) -> None:
 
 @check(
     "network-name",
-    "a network name of other characters, or none, is refused with code 7",
+    "a network name that is empty or has characters that are not allowed is refused with code 7",
     "1 Configuration format",
     must=False,
 )
@@ -116,7 +116,7 @@ def network_name(case: Case) -> None:
         _refused(case, command, conf).expect_error(f"{command} of network 'a/b'", [7])
 
 
-@check("version-lists", "VERSION prints cniVersion and all that it supports", "5 VERSION Success")
+@check("version-lists", "VERSION prints cniVersion and all supported versions", "5 VERSION Success")
 def version_lists(case: Case) -> None:
     _versions(case.call("VERSION", b'{"cniVersion": "1.0.0"}'))
 
@@ -146,29 +146,31 @@ def _expect_same_versions(case: Case, stdin: bytes, what: str) -> None:
 def _versions(answer: Answer) -> "list[str]":
     answer.expect_success("VERSION")
     try:
-        found = json.loads(answer.stdout)
+        output = json.loads(answer.stdout)
     except ValueError as error:
-        raise Broken(f"VERSION prints no JSON: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("cniVersion"), str):
-        raise Broken('VERSION prints no "cniVersion"')
-    listed = found.get("supportedVersions")
+        raise Broken(f"the output of VERSION is not JSON: {error}") from None
+    if not isinstance(output, dict) or not isinstance(output.get("cniVersion"), str):
+        raise Broken('the output of VERSION has no "cniVersion"')
+    listed = output.get("supportedVersions")
     if not isinstance(listed, list) or not listed or not all(isinstance(one, str) for one in listed):
-        raise Broken('VERSION prints no "supportedVersions"')
+        raise Broken('the output of VERSION has no list "supportedVersions"')
     return listed
 
 
 @check(
-    "error-json", "an error is JSON alone on stdout, with a code and a message, and exit is not 0", _CODES
+    "error-json",
+    "on an error stdout has only JSON with a code and a message, and the exit status is not 0",
+    _CODES,
 )
 def error_json(case: Case) -> None:
     for command in ("ADD", "DEL"):
         answer = _refused(case, command, case.conf(name="a/b"))
         if answer.status == 0 and not answer.looks_like_error():
-            raise Skipped(f"{command} of network 'a/b' is not an error to it")
+            raise Skipped(f"the plugin accepts {command} of network 'a/b'")
         answer.expect_error(f"{command} of network 'a/b'")
 
 
-@check("error-version", "an error says the cniVersion in which it is written", _CODES, must=False)
+@check("error-version", "an error has a cniVersion", _CODES, must=False)
 def error_version(case: Case) -> None:
     error = _refused(case, "ADD", case.conf(name="a/b")).error()
     if not isinstance(error.get("cniVersion"), str):
@@ -176,7 +178,10 @@ def error_version(case: Case) -> None:
 
 
 @check(
-    "stdin-broken", "a configuration that is no JSON object is refused, with code 6 or 7", _CODES, must=False
+    "stdin-broken",
+    "a configuration that is not a JSON object is refused with code 6 or 7",
+    _CODES,
+    must=False,
 )
 def stdin_broken(case: Case) -> None:
     for text in (b"", b"{", b"[]", b"null", b'{"name":"x"} trailing'):
@@ -184,7 +189,7 @@ def stdin_broken(case: Case) -> None:
         answer.expect_error(f"ADD with {text!r} on stdin", [5, 6, 7])
 
 
-@check("stdin-absent", "without any stdin it fails, and does not wait for ever", _CODES, must=False)
+@check("stdin-absent", "with stdin closed it fails, and does not wait for ever", _CODES, must=False)
 def stdin_absent(case: Case) -> None:
     _refused(case, "ADD", CLOSED).expect_error("ADD with stdin closed", [5, 6, 7])
 
@@ -199,7 +204,7 @@ def stdin_late(case: Case) -> None:
 
 @check(
     "stdin-huge",
-    "args of a megabyte that are none of its business do not disturb it",
+    "args of a megabyte that are not for this plugin do no harm",
     "1 Plugin configuration objects",
     must=False,
 )
@@ -215,7 +220,7 @@ _UNKNOWN: dict[str, Any] = {"org.example/key": {"a": [1]}, "somethingElse": True
 
 @check(
     "unknown-keys",
-    "keys that it does not know are passed over",
+    "unknown keys are ignored",
     "1 Plugin configuration objects",
     must=False,
 )
@@ -227,7 +232,10 @@ def unknown_keys(case: Case) -> None:
 
 
 @check(
-    "key-case", "keys are taken in any case, as the reference's are; no rule of the text", "none", must=False
+    "key-case",
+    "the case of a key does not matter, as in the reference; the text has no rule",
+    "none",
+    must=False,
 )
 def key_case(case: Case) -> None:
     case.require()
@@ -248,7 +256,7 @@ def version_unknown(case: Case) -> None:
 
 @check(
     "version-missing",
-    "without a cniVersion it is 0.1.0, as it was then, or refused with code 1",
+    "a configuration without cniVersion counts as 0.1.0, or is refused with code 1",
     _CODES,
     must=False,
 )
@@ -261,7 +269,7 @@ def version_missing(case: Case) -> None:
     if answer.status == 0 and "0.1.0" in case.subject.versions:
         result = case.keep(container, answer)
         if result.get("cniVersion") not in ("0.1.0", "", None):
-            raise Broken(f"its result is of version {result['cniVersion']}")
+            raise Broken(f"the result has cniVersion {result['cniVersion']}")
     elif "0.1.0" not in case.subject.versions:
         answer.expect_error("ADD without cniVersion", [1])
     elif case.kind == "chained":
@@ -285,7 +293,7 @@ def operation_version(case: Case) -> None:
         if older:
             refused += 1
             answer = _refused(case, command, case.conf(cniVersion=older[-1]))
-            # Code 3 or 4: a plugin from before that operation does not know it.
+            # Code 3 or 4: a plugin that is older than the operation does not know it.
             answer.expect_error(f"{command} with cniVersion {older[-1]}", [1, 3, 4])
     if not refused:
         raise Skipped("all versions that it supports have all operations")
@@ -293,7 +301,7 @@ def operation_version(case: Case) -> None:
 
 @check(
     "netns-missing",
-    "ADD into a namespace that is not there is refused, and nothing is left",
+    "ADD into a namespace that does not exist is refused, and nothing is left",
     "2 ADD",
     kinds=("interface", "loopback", "chained"),
 )
@@ -302,13 +310,13 @@ def netns_missing(case: Case) -> None:
     container = case.container()
     conf = case.conf(container)
     answer = case.call("ADD", conf, container, CNI_NETNS="/run/netns/nowhere")
-    if case.kind != "chained" or answer.status != 0:  # some work on the host alone
+    if case.kind != "chained" or answer.status != 0:  # some chained plugins change the host only
         answer.expect_error("ADD into /run/netns/nowhere")
 
 
 @check(
     "cni-args",
-    "CNI_ARGS that are others' do not disturb it, if IgnoreUnknown is among them",
+    "CNI_ARGS for other plugins do no harm if IgnoreUnknown is among them",
     "2 Parameters",
     must=False,
 )
@@ -321,7 +329,7 @@ def cni_args(case: Case) -> None:
     case.delete(container, CNI_ARGS=args)
 
 
-@check("names-longest", "the longest names that are allowed work", "2 Parameters", must=False)
+@check("names-longest", "the longest allowed names work", "2 Parameters", must=False)
 def names_longest(case: Case) -> None:
     container = case.container(container_id="0" + "a" * 56 + "B_.-9.-", ifname="abcdefghijklm.9")
     case.add(container)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What came out: a table and the failures for people, JSON and JUnit XML for programs."""
+"""Reports of the outcomes: a table and the failures for the user, JSON and JUnit XML for programs."""
 
 import json
 import textwrap
@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from cnihook.conformance.check import FAIL, NOTE, OK, SKIP, Check, Outcome
 from cnihook.lean.words import printable
 
-Style = Callable[[str, str], str]  # a text and the names of its colours: the text in these colours
+Style = Callable[[str, str], str]  # returns a text in the colours that are named
 
 _COLOURS = {OK: "green", FAIL: "bold red", NOTE: "yellow", SKIP: "dim"}
 _CELL = 5
@@ -55,7 +55,7 @@ class Report:
         return max(len(check.name) for check in self._checks) + 2
 
     def _groups(self) -> "list[list[str]]":
-        """As many plugins side by side as fit, with the last one's name in the heading."""
+        """Return groups of plugins, each as many as fit side by side with the last one's name above it."""
         groups: list[list[str]] = [[]]
         for subject in self._subjects:
             if groups[-1] and self._left + _CELL * len(groups[-1]) + len(subject) > self._width:
@@ -86,7 +86,7 @@ class Report:
             'note: it is broken, and the specification says "should" or "may", or has no rule\n'
         )
 
-    # What is behind it
+    # The details
 
     def _details(self, mark: str) -> "list[str]":
         parts = []
@@ -109,7 +109,10 @@ class Report:
         return parts
 
     def _skipped(self) -> str:
-        """Each reason once for a plugin; not those of a check that is for plugins of another kind."""
+        """Return the reasons why checks were skipped, each once for a plugin.
+
+        A check for another kind of plugin is left out.
+        """
         reasons: dict[tuple[str, str], list[str]] = {}
         for outcome in self._outcomes:
             if outcome.mark == SKIP and not outcome.why.startswith("only for"):
@@ -156,7 +159,7 @@ class Report:
         return text.replace("\x7f", "\\u007f") + "\n"
 
     def junit(self) -> str:
-        """A test suite for each plugin.  A note is a passed test with something on its standard output."""
+        """Return a test suite for each plugin.  A note is a passed test with text on its standard output."""
         top = ElementTree.Element("testsuites", name="cnihook conformance")
         for subject in self._subjects:
             mine = [outcome for outcome in self._outcomes if outcome.subject == subject]
@@ -213,7 +216,7 @@ def _item(name: str, text: str, width: int) -> str:
 
 
 def listing(checks: Iterable[Check], width: int = 80) -> str:
-    """All checks with where the specification says so, and what they promise."""
+    """Return all checks, each with its section of the specification and its promise."""
     parts = []
     for check in checks:
         level = "" if check.must else "; note"

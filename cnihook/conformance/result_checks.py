@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an ADD prints, and that it is true."""
+"""Checks of the result that an ADD prints: its form, and that it is true."""
 
 import json
 from typing import Any
@@ -30,15 +30,15 @@ def add_only_json(case: Case) -> None:
     answer = case.call("ADD", case.conf(container), container)
     answer.expect_success("ADD")
     try:
-        found = json.loads(answer.stdout)
+        output = json.loads(answer.stdout)
     except ValueError as error:
-        raise Broken(f"what it prints is not JSON alone: {error}") from None
-    if not isinstance(found, dict):
-        raise Broken("what it prints is no JSON object")
+        raise Broken(f"stdout is not JSON alone: {error}") from None
+    if not isinstance(output, dict):
+        raise Broken("stdout is not a JSON object")
 
 
 def _shape(version: str) -> None:
-    @check(f"result-{version}", f"its result has the shape of {version}, and says so", _ADD)
+    @check(f"result-{version}", f"its result has the form and the cniVersion of {version}", _ADD)
     def shape(case: Case) -> None:
         if version not in case.subject.versions:
             raise Skipped(f"it does not support {version}")
@@ -77,19 +77,19 @@ def result_interface(case: Case) -> None:
     result = case.add(container)
     if "net1" not in container.links():
         raise Broken("there is no net1 in the container")
-    found = [one for one in _interfaces(result) if one.get("name") == "net1" and one.get("sandbox")]
-    if not found:
+    matches = [one for one in _interfaces(result) if one.get("name") == "net1" and one.get("sandbox")]
+    if not matches:
         raise Broken("net1 with a sandbox is not among the result's interfaces")
     with container.inside() as rtnl:
         mac = rtnl.link("net1").mac
-    told = str(found[0].get("mac", "")).lower()
-    if told and told != mac:
-        raise Broken(f"net1 has MAC address {mac}, the result says {told}")
+    listed_mac = str(matches[0].get("mac", "")).lower()
+    if listed_mac and listed_mac != mac:
+        raise Broken(f"net1 has MAC address {mac}, the result says {listed_mac}")
 
 
 @check(
     "result-sandbox",
-    "an interface of the container has CNI_NETNS as its sandbox, one of the host none",
+    "an interface in the container has CNI_NETNS as its sandbox, an interface of the host has none",
     _ADD,
     kinds=("interface", "loopback", "chained"),
     must=False,
@@ -111,7 +111,7 @@ def result_sandbox(case: Case) -> None:
 
 @check(
     "result-indexes",
-    "an address's interface is an index into interfaces, and that is the container's",
+    "an address's interface is an index into interfaces, of an interface in the container",
     _ADD,
     kinds=("interface", "loopback", "chained"),
 )
@@ -126,7 +126,7 @@ def result_indexes(case: Case) -> None:
     for index, ip in enumerate(ips):
         number = ip.get("interface")
         if number is None:
-            raise Deviation(f"ips[{index}] does not say which interface has it")
+            raise Deviation(f"ips[{index}] has no interface")
         if not isinstance(number, int) or not 0 <= number < len(interfaces):
             raise Broken(f"ips[{index}]: there is no interfaces[{number}]")
         if interfaces[number].get("sandbox") != container.path:
@@ -143,15 +143,15 @@ def result_addresses(case: Case) -> None:
     _modern(case)
     container = case.container()
     result = case.add(container)
-    told = [str(ip.get("address")) for ip in result.get("ips") or []]
-    if not told:
+    listed = [str(ip.get("address")) for ip in result.get("ips") or []]
+    if not listed:
         raise Skipped("the result has no addresses")
-    if missing := set(told) - set(container.addresses(container.ifname)):
+    if missing := set(listed) - set(container.addresses(container.ifname)):
         raise Broken(f"{container.ifname} does not have {', '.join(sorted(missing))}")
     if case.profile.delegates and case.profile.conf.get("ipam") == {"type": STAND_IN}:
-        wanted = [str(ip.net) for ip in case.addresses(container)]
-        if told != wanted:
-            raise Deviation(f"the IPAM plugin gave {wanted}, the result has {told}")
+        assigned = [str(ip.net) for ip in case.addresses(container)]
+        if listed != assigned:
+            raise Deviation(f"the IPAM plugin assigned {assigned}, the result has {listed}")
 
 
 @check(
@@ -185,7 +185,7 @@ def result_dns(case: Case) -> None:
     _need_stand_in(case)
     result = case.added_result()
     if (result.get("dns") or {}).get("nameservers") != ["10.77.0.53"]:
-        raise Broken(f"the IPAM plugin gave nameserver 10.77.0.53, the result has {result.get('dns')}")
+        raise Broken(f"the IPAM plugin returned nameserver 10.77.0.53, the result has {result.get('dns')}")
 
 
 def _need_stand_in(case: Case) -> None:
@@ -195,7 +195,7 @@ def _need_stand_in(case: Case) -> None:
 
 @check(
     "ipam-abbreviated",
-    "an IPAM plugin's result has addresses, and no interfaces, of which it knows nothing",
+    "an IPAM plugin's result has addresses and no interfaces, which it cannot know",
     "5 Delegated plugins (IPAM)",
     kinds=("ipam",),
 )
@@ -208,12 +208,12 @@ def ipam_abbreviated(case: Case) -> None:
     if not ips:
         raise Deviation("the result has no addresses")
     if any("interface" in ip for ip in ips):
-        raise Broken("an address says its interface")
+        raise Broken("an address has an interface")
 
 
 @check(
     "add-existing",
-    "an interface that is there already is refused, and stays as it is",
+    "ADD is refused if the interface exists already, and the interface stays as it is",
     "2 ADD",
     kinds=("interface",),
 )
@@ -225,11 +225,11 @@ def add_existing(case: Case) -> None:
         index = rtnl.link(container.ifname).index
     before = host.links()
     answer = case.call("ADD", case.conf(container), container)
-    answer.expect_error(f"ADD where there is a {container.ifname}")
+    answer.expect_error(f"ADD with {container.ifname} in the container already")
     with container.inside() as rtnl:
-        found = rtnl.find_link(container.ifname)
-        if not found or found.index != index:
-            raise Deviation(f"the {container.ifname} that was there is gone")
+        link = rtnl.find_link(container.ifname)
+        if not link or link.index != index:
+            raise Deviation(f"the {container.ifname} that existed before is gone")
     left = {name for name in host.links() - before if not name.startswith("cnf")}
     if left:
         raise Deviation(f"left on the host: {', '.join(sorted(left))}")
@@ -237,7 +237,7 @@ def add_existing(case: Case) -> None:
 
 @check(
     "add-other-ifname",
-    "a container can have it twice, under two interface names",
+    "a container can have two attachments, under two interface names",
     "3 Attachment Parameters",
     kinds=("interface", "ipam"),
     must=False,
@@ -246,14 +246,14 @@ def add_other_ifname(case: Case) -> None:
     case.require()
     container = case.container()
     if case.profile.own(1) != case.profile.own(2):
-        raise Skipped("its configuration is good for one interface")
+        raise Skipped("its configuration works for one interface only")
     case.add(container)
     case.ipam.answer(STAND_IN, "ADD", _another(case), container_id=container.id)
     answer = case.call("ADD", case.conf(container), container, CNI_IFNAME="eth1")
-    answer.expect_success("ADD for eth1, after that for eth0")
+    answer.expect_success("ADD for eth1, after ADD for eth0")
     case.delete(container, "DEL of eth1", CNI_IFNAME="eth1")
     if case.kind == "interface" and not case.created(container):
-        raise Broken("DEL of eth1 has taken eth0 away")
+        raise Broken("DEL of eth1 has removed eth0")
 
 
 def _another(case: Case) -> "dict[str, Any]":

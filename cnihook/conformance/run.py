@@ -40,20 +40,20 @@ class _Task:
 
 
 class NotRun(Exception):
-    """A check could not be run at all, which says nothing about what is checked."""
+    """The reason why a check could not be run at all.  The subject of the check is not judged."""
 
 
 def try_host() -> None:
-    """Raises NotRun if there can be no throw-away host."""
+    """Raise NotRun if no throw-away host can be made."""
     answers: list[Any] = []
     _run_all([_Task("", lambda: _WORKS, (), lambda answer, _: answers.append(answer))], lambda *_: None)
     if answers != [_WORKS]:
-        hint = "it takes root, or a user namespace: `unshare -Urmn cnihook conformance ...`"
+        hint = "it needs root, or a user namespace: `unshare -Urmn cnihook conformance ...`"
         raise NotRun(f"{answers[0]}; {hint}")
 
 
 def run_pairs(pairs: Sequence[tuple[Subject, Check]], progress: Progress) -> "list[Outcome]":
-    """Each check on its plugin, after a first look at every plugin (see case.probe())."""
+    """Run each check on its plugin, after a first look at every plugin (see case.probe())."""
     subjects = list({id(subject): subject for subject, _ in pairs}.values())
     looks = [_Task(one.name, _look(one), _shown(one), _keep_look(one)) for one in subjects]
     _run_all(looks, lambda done, total, name: progress(done, total, f"{name}: a first look"))
@@ -72,7 +72,7 @@ def _look(subject: Subject) -> Callable[[], Any]:
 def _keep_look(subject: Subject) -> Callable[[Any, float], None]:
     def keep(found: Any, _: float) -> None:
         if not isinstance(found, dict):
-            raise NotRun(f"{subject.name}: the first look at it: {found}")
+            raise NotRun(f"{subject.name}: the first look failed: {found}")
         subject.versions = found["versions"]
         subject.problem, subject.unable = found["problem"], found["unable"]
         if subject.profile and found["kind"]:
@@ -91,11 +91,11 @@ def _shown(subject: Subject) -> "list[str]":
 
 def _not_for(check: Check, subject: Subject) -> str:
     if check.kinds and subject.profile and subject.profile.kind not in check.kinds:
-        return f"only for plugins of kind {' or '.join(check.kinds)}, and it is {subject.profile.kind}"
+        return f"only for plugins of kind {' or '.join(check.kinds)}; this one is {subject.profile.kind}"
     if check.kinds and not subject.profile:
         return subject.unable
     if check.since and not versions.at_least(subject.latest, check.since):
-        return f"came with {check.since}, and it supports no later version than {subject.latest}"
+        return f"came with {check.since}, and the plugin's latest version is {subject.latest}"
     return ""
 
 
@@ -103,7 +103,7 @@ Work = tuple[str, Check, str, Callable[[], Any], Sequence[str]]
 
 
 def run_checks(work: Sequence[Work], progress: Progress) -> "list[Outcome]":
-    """`work`: subject, check, why it is not to be run, the maker of its case, folders of the host."""
+    """Run the checks of `work`: subject, check, reason to skip it, maker of its case, folders of the host."""
     outcomes = [Outcome(name, check, SKIP, why) for name, check, why, _, _ in work]
     tasks = []
     for outcome, (name, check, why, make, shown) in zip(outcomes, work, strict=True):
@@ -138,7 +138,7 @@ def _judge(check: Check, make: Callable[[], Any]) -> Callable[[], Any]:
             mark = FAIL if check.must and not isinstance(error, Deviation) else NOTE
             why = str(error)
         except Exception as error:
-            # An answer so odd that the check stumbles over it, or a fault of the check.
+            # The answer has a form that the check does not expect, or the check has a bug.
             mark, why = FAIL, f"unexpected: {type(error).__name__}: {describe(error)}"
         last = case.answers[-1] if case.answers and mark in (FAIL, NOTE) else None
         return {
@@ -153,7 +153,7 @@ def _judge(check: Check, make: Callable[[], Any]) -> Callable[[], Any]:
 
 def _run_all(tasks: Sequence[_Task], progress: Progress) -> None:
     waiting = list(reversed(tasks))
-    done = 0
+    finished = 0
     with selectors.DefaultSelector() as selector:
         running: dict[int, _Task] = {}
         try:
@@ -163,7 +163,7 @@ def _run_all(tasks: Sequence[_Task], progress: Progress) -> None:
                     reader = _start(task)
                     running[reader] = task
                     selector.register(reader, selectors.EVENT_READ)
-                    progress(done, len(tasks), task.name)
+                    progress(finished, len(tasks), task.name)
                 for key, _ in selector.select(1.0):
                     reader = key.fd
                     task = running[reader]
@@ -174,8 +174,8 @@ def _run_all(tasks: Sequence[_Task], progress: Progress) -> None:
                     os.close(reader)
                     del running[reader]
                     _finish(task)
-                    done += 1
-                    progress(done, len(tasks), task.name)
+                    finished += 1
+                    progress(finished, len(tasks), task.name)
                 for task in running.values():
                     if time.monotonic() - task.started > _LIMIT and not task.problem:
                         task.problem = f"not done within {_LIMIT:g} s"
@@ -217,5 +217,5 @@ def _finish(task: _Task) -> None:
     try:
         answer = json.loads(task.data)
     except ValueError:
-        answer = task.problem or "the check itself came to no end; see stderr"
+        answer = task.problem or "the check itself ended without an outcome; see stderr"
     task.done(answer, seconds)

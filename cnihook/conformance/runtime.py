@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check of a runtime is given: the runtime as a command, and plugins that write down all they get."""
+"""The argument of each check of a runtime: the runtime as a command, and plugins that record their calls."""
 
 import json
 import os
@@ -24,7 +24,7 @@ _NET_D = FOLDER / "net.d"
 
 @dataclass
 class Ran:
-    """One start of the runtime, and what the plugins got through it."""
+    """One call of the runtime, and the calls that its plugins received."""
 
     argv: Sequence[str]
     variables: Mapping[str, str]
@@ -41,15 +41,15 @@ class Ran:
 
     @property
     def came(self) -> str:
-        told = f"exit {self.status}\nstdout: {cut(self.stdout)}\nstderr: {cut(self.stderr)}\n"
-        return told + "\n".join(f"{one.type} got {one.command}: {cut(one.stdin)}" for one in self.calls)
+        summary = f"exit {self.status}\nstdout: {cut(self.stdout)}\nstderr: {cut(self.stderr)}\n"
+        return summary + "\n".join(f"{one.type} got {one.command}: {cut(one.stdin)}" for one in self.calls)
 
     def expect_success(self, what: str) -> None:
         if self.status != 0:
             raise Broken(f"{what}: exit {self.status}: {cut(self.stderr or self.stdout, 200)}")
 
     def expect_error(self, what: str, *words: str) -> None:
-        """Raise Broken if it exits with 0, Deviation if a word is on neither stream."""
+        """Raise Broken if it exits with 0, Deviation if a string of `words` is on neither stream."""
         if self.status == 0:
             raise Broken(f"{what}: exit 0")
         for word in words:
@@ -63,8 +63,8 @@ class Ran:
     def expect_order(self, command: str, *types: str) -> "list[Call]":
         calls = self.of(command)
         if [one.type for one in calls] != list(types):
-            got = ", ".join(one.type for one in calls) or "nobody"
-            raise Broken(f"{command} went to {got}, not to {', '.join(types) or 'nobody'}")
+            got = ", ".join(one.type for one in calls) or "no plugin"
+            raise Broken(f"{command} went to {got}, not to {', '.join(types) or 'no plugin'}")
         return calls
 
 
@@ -81,7 +81,7 @@ class RuntimeCase:
         self.configure()
 
     def result(self, index: int, version: str = "1.0.0") -> "dict[str, Any]":
-        """What plugin `index` says to ADD: each one adds a nameserver to what was before."""
+        """Return the result of plugin `index`: the previous result with one more nameserver."""
         ip: dict[str, Any] = {"interface": 0, "address": "10.77.0.2/24", "gateway": "10.77.0.1"}
         if version < "1.0.0":
             ip["version"] = "4"
@@ -93,7 +93,7 @@ class RuntimeCase:
         }
 
     def configure(self, *, version: str = "1.0.0", plugins: Any = None, **keys: Any) -> None:
-        """Write the network; `plugins` are keys of each."""
+        """Write the network's file.  `plugins`: further keys of each plugin."""
         listed = [
             {"type": name, **more} for name, more in zip(PLUGINS, plugins or [{}, {}, {}], strict=False)
         ]
@@ -104,16 +104,16 @@ class RuntimeCase:
             self.plugins.answer(name, "ADD", self.result(index, version))
 
     def write(self, name: str, text: str) -> None:
-        """Another file in the folder of networks."""
+        """Write another file in the folder of networks."""
         (_NET_D / name).write_text(text)
 
     def run(self, verb: str, network: str = NETWORK, **env: str) -> Ran:
-        """The plugins' calls are those of this run."""
+        """Run the runtime's command, and record the calls that its plugins receive in it."""
         self.plugins.forget()
         argv = [*self._command, verb, network, self.container.path]
         variables = {"CNI_PATH": str(self.plugins.bin), "NETCONFPATH": str(_NET_D), **env}
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 argv,
                 env=environment(variables),
                 stdin=subprocess.DEVNULL,
@@ -122,10 +122,10 @@ class RuntimeCase:
                 cwd="/",
             )
         except subprocess.TimeoutExpired:
-            raise Broken(f"{verb}: no end within {TIMEOUT:g} s") from None
-        stdout, stderr = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+            raise Broken(f"{verb}: did not end within {TIMEOUT:g} s") from None
+        stdout, stderr = process.stdout.decode(errors="replace"), process.stderr.decode(errors="replace")
         conf, calls = json.dumps(self.conf), self.plugins.calls()
-        ran = Ran(argv, variables, done.returncode, stdout, stderr, conf, calls)
+        ran = Ran(argv, variables, process.returncode, stdout, stderr, conf, calls)
         self.answers.append(ran)
         return ran
 
@@ -142,6 +142,7 @@ def run_runtime(command: str, checks: Sequence[Check], progress: Progress) -> "l
         raise NotRun(f"{command!r}: no such program")
     argv[0] = os.path.abspath(program)
     shown = [os.path.dirname(path) for path in argv if path.startswith("/")]
-    name = os.path.basename([path for path in argv if path.startswith("/")][-1])  # of python3, its script
+    # The last path is the script if the first is an interpreter such as python3.
+    name = os.path.basename([path for path in argv if path.startswith("/")][-1])
     work: list[Work] = [(name, check, "", lambda: RuntimeCase(argv), shown) for check in checks]
     return run_checks(work, progress)

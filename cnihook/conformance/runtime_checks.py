@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a runtime has its plugins do, in which order, and with which configuration."""
+"""Checks of how a runtime calls its plugins: the operations, their order, and the configuration."""
 
 import json
 import os
@@ -23,9 +23,9 @@ _ATTACHMENT = "3 Attachment Parameters"
 _LIST = "1 Configuration format"
 
 
-def _same(found: Any, wanted: Any, what: str) -> None:
-    if found != wanted:
-        raise Broken(f"{what} is {json.dumps(found)}, not {json.dumps(wanted)}")
+def _same(value: Any, expected: Any, what: str) -> None:
+    if value != expected:
+        raise Broken(f"{what} is {json.dumps(value)}, not {json.dumps(expected)}")
 
 
 # ADD
@@ -36,7 +36,7 @@ def add_order(case: RuntimeCase) -> None:
     case.works("add").expect_order("ADD", *PLUGINS)
 
 
-@check("add-prev-result", "the first plugin gets no prevResult, each other one the result before it", _ADD)
+@check("add-prev-result", "the first plugin gets no prevResult, each other one the previous result", _ADD)
 def add_prev_result(case: RuntimeCase) -> None:
     first, *others = case.works("add").expect_order("ADD", *PLUGINS)
     if "prevResult" in first.conf:
@@ -49,13 +49,13 @@ def add_prev_result(case: RuntimeCase) -> None:
 def add_result(case: RuntimeCase) -> None:
     ran = case.works("add")
     try:
-        found = json.loads(ran.stdout)
+        output = json.loads(ran.stdout)
     except ValueError as error:
-        raise Broken(f"it prints no JSON: {error}") from None
-    _same(found, case.result(2), "what it prints")
+        raise Broken(f"stdout is not JSON: {error}") from None
+    _same(output, case.result(2), "stdout")
 
 
-@check("name-version", "each plugin gets the list's name and cniVersion, whatever its own", _DERIVING)
+@check("name-version", "each plugin gets the list's name and cniVersion, not its own", _DERIVING)
 def name_version(case: RuntimeCase) -> None:
     case.configure(plugins=[{"name": "own", "cniVersion": "0.3.1"}, {}, {}])
     for call in case.works("add").expect_order("ADD", *PLUGINS):
@@ -63,7 +63,7 @@ def name_version(case: RuntimeCase) -> None:
         _same(call.conf.get("cniVersion"), "1.0.0", f"the cniVersion that {call.type} gets")
 
 
-@check("variables", "all six variables are set, for every plugin the same", "2 Parameters")
+@check("variables", "all six variables are set, with the same values for every plugin", "2 Parameters")
 def variables(case: RuntimeCase) -> None:
     calls = case.works("add").expect_order("ADD", *PLUGINS)
     for call in calls:
@@ -105,7 +105,7 @@ _CAP_ARGS = json.dumps({"portMappings": _PORTS, "unasked": 1})
 
 @check(
     "runtime-config",
-    "runtimeConfig has what the plugin declares and the runtime gives; without any it is absent",
+    "runtimeConfig has the capabilities that the plugin declares and the runtime sets; empty, it is absent",
     "3 Deriving runtimeConfig",
     must=False,
 )
@@ -124,10 +124,10 @@ def runtime_config(case: RuntimeCase) -> None:
                 calls[name].conf.get("runtimeConfig") or None, wanted, f"{command}: runtimeConfig of {name}"
             )
             if wanted is None and "runtimeConfig" in calls[name].conf:
-                raise Deviation(f"{command}: runtimeConfig of {name} is there, though empty")
+                raise Deviation(f"{command}: {name} gets an empty runtimeConfig")
 
 
-@check("capabilities", "capabilities are the runtime's to read, and no plugin gets them", _DERIVING)
+@check("capabilities", "capabilities are for the runtime only: no plugin gets the key", _DERIVING)
 def capabilities(case: RuntimeCase) -> None:
     case.configure(plugins=_CAPABLE)
     for call in case.works("add", CAP_ARGS=_CAP_ARGS).expect_order("ADD", *PLUGINS):
@@ -135,18 +135,18 @@ def capabilities(case: RuntimeCase) -> None:
             raise Broken(f"{call.type} gets capabilities")
 
 
-@check("reserved-keys", "keys cni.dev/ of a file reach no plugin", _DERIVING, must=False)
+@check("reserved-keys", "no plugin gets a key cni.dev/ from the file", _DERIVING, must=False)
 def reserved_keys(case: RuntimeCase) -> None:
     case.configure(plugins=[{"cni.dev/attachments": [], "cni.dev/other": 1}, {}, {}])
     for call in case.works("add").expect_order("ADD", *PLUGINS):
-        if found := [key for key in call.conf if key.startswith("cni.dev/")]:
-            raise Broken(f"{call.type} gets {', '.join(found)} from the file")
+        if keys := [key for key in call.conf if key.startswith("cni.dev/")]:
+            raise Broken(f"{call.type} gets {', '.join(keys)} from the file")
 
 
 _KEYS = {"nested": {"<&>": ["é", None, True, {}]}, "number": 1234567890, "some.key": "x", "args": {"a": 1}}
 
 
-@check("other-keys", "every other key reaches its plugin as it is", _DERIVING)
+@check("other-keys", "every other key reaches its plugin unchanged", _DERIVING)
 def other_keys(case: RuntimeCase) -> None:
     case.configure(plugins=[_KEYS, {}, {}])
     first, second, _ = case.works("add").expect_order("ADD", *PLUGINS)
@@ -156,7 +156,7 @@ def other_keys(case: RuntimeCase) -> None:
             raise Broken(f"{key} reaches another plugin")
 
 
-@check("cni-versions", "of cniVersions the highest is taken that the runtime knows", _LIST)
+@check("cni-versions", "the runtime uses the highest of cniVersions that it supports", _LIST)
 def cni_versions(case: RuntimeCase) -> None:
     case.configure(version="0.4.0", cniVersions=["0.4.0", "1.0.0", "9.9.9"])
     case.plugins.answer("first", "ADD", case.result(0))
@@ -165,7 +165,7 @@ def cni_versions(case: RuntimeCase) -> None:
         _same(call.conf.get("cniVersion"), "1.0.0", f"the cniVersion that {call.type} gets")
 
 
-@check("add-error", "when a plugin fails, add stops there, says why, and exits with an error", _ADD)
+@check("add-error", "when a plugin fails, add stops there, prints the error, and exits with one", _ADD)
 def add_error(case: RuntimeCase) -> None:
     case.plugins.fail("second", "ADD", 11, "no address is free")
     ran = case.run("add")
@@ -184,10 +184,10 @@ def add_rollback(case: RuntimeCase) -> None:
     case.run("add").expect_order("DEL", *reversed(PLUGINS))
 
 
-@check("add-odd-errors", "an error that is no JSON, and a result that is none, are errors", _ADD)
+@check("add-odd-errors", "an error or a result that is not JSON makes add fail", _ADD)
 def add_odd_errors(case: RuntimeCase) -> None:
     case.plugins.answer("second", "ADD", "", status=1, stderr="boom: no JSON\n")
-    case.run("add").expect_error("add, after exit 1 and a word on stderr", "boom: no JSON")
+    case.run("add").expect_error("add, after exit 1 and text on stderr", "boom: no JSON")
     case.plugins.answer("second", "ADD", "panic", status=2)
     case.run("add").expect_error("add, after exit 2 and no JSON")
     for text in ("not json", ""):
@@ -196,14 +196,14 @@ def add_odd_errors(case: RuntimeCase) -> None:
             case.run("add").expect_error(f"add, after exit 0 and {text!r} on stdout")
 
 
-@check("stderr", "what a plugin says on stderr comes out on stderr", "2 Overview", must=False)
+@check("stderr", "what a plugin prints on stderr is passed on to stderr", "2 Overview", must=False)
 def stderr(case: RuntimeCase) -> None:
-    case.plugins.answer("first", "ADD", case.result(0), stderr="a word of warning\n")
-    if "a word of warning" not in case.works("add").stderr:
-        raise Broken("it is lost")
+    case.plugins.answer("first", "ADD", case.result(0), stderr="a warning on stderr\n")
+    if "a warning on stderr" not in case.works("add").stderr:
+        raise Broken("the plugin's stderr is lost")
 
 
-@check("stdin-unread", "a plugin need not read its configuration", "2 Overview", must=False)
+@check("stdin-unread", "a plugin that does not read its configuration still works", "2 Overview", must=False)
 def stdin_unread(case: RuntimeCase) -> None:
     case.configure(plugins=[{"args": {"x": "y" * 300_000}}, {}, {}])
     case.plugins.leave_unread("first")
@@ -211,7 +211,10 @@ def stdin_unread(case: RuntimeCase) -> None:
 
 
 @check(
-    "result-version", "a result without cniVersion is one of the list's version", "5 ADD Success", must=False
+    "result-version",
+    "a result without cniVersion counts as one of the list's version",
+    "5 ADD Success",
+    must=False,
 )
 def result_version(case: RuntimeCase) -> None:
     result = case.result(0)
@@ -223,7 +226,7 @@ def result_version(case: RuntimeCase) -> None:
 
 @check(
     "result-converted",
-    "a result of another version reaches the next plugin in the list's",
+    "a result of another version is converted to the list's version for the next plugin",
     "5 ADD Success",
     must=False,
 )
@@ -233,7 +236,7 @@ def result_converted(case: RuntimeCase) -> None:
     _same(second.conf.get("prevResult"), case.result(0), "the prevResult of second")
 
 
-@check("missing", "a plugin or a network that is not there is an error that names it", _ADD)
+@check("missing", "a missing plugin or network is an error that names it", _ADD)
 def missing(case: RuntimeCase) -> None:
     case.run("add", "there-is-no-such-net").expect_error("add to an unknown network", "there-is-no-such-net")
     case.conf["plugins"][1]["type"] = "there-is-no-such-plugin"
@@ -252,7 +255,7 @@ def names(case: RuntimeCase) -> None:
     ran.expect_order("ADD")
 
 
-@check("broken-neighbour", "a file that is no JSON does not hide other networks", "none", must=False)
+@check("broken-neighbour", "a file that is not JSON does not hide other networks", "none", must=False)
 def broken_neighbour(case: RuntimeCase) -> None:
     case.write("05-broken.conflist", "{")
     case.works("add").expect_order("ADD", *PLUGINS)
@@ -261,9 +264,9 @@ def broken_neighbour(case: RuntimeCase) -> None:
 # DEL
 
 
-def _prev_results(calls: "list[Call]", wanted: Any) -> None:
+def _prev_results(calls: "list[Call]", expected: Any) -> None:
     for call in calls:
-        _same(call.conf.get("prevResult"), wanted, f"the prevResult of {call.type}")
+        _same(call.conf.get("prevResult"), expected, f"the prevResult of {call.type}")
 
 
 @check("del-order", "del calls every plugin once, in reverse order", _DEL)
@@ -278,7 +281,7 @@ def del_prev_result(case: RuntimeCase) -> None:
     _prev_results(case.works("del").expect_order("DEL", *reversed(PLUGINS)), case.result(2))
 
 
-@check("del-same", "del gives the plugins the variables that add gave", _DEL, must=False)
+@check("del-same", "del calls the plugins with the same variables as add", _DEL, must=False)
 def del_same(case: RuntimeCase) -> None:
     added = case.works("add", CNI_IFNAME="net7").expect_order("ADD", *PLUGINS)[0]
     for call in case.works("del", CNI_IFNAME="net7").expect_order("DEL", *reversed(PLUGINS)):
@@ -310,7 +313,10 @@ def del_error(case: RuntimeCase) -> None:
 
 
 @check(
-    "del-past-failure", "del goes on past a plugin that fails; the text would have it halt", _DEL, must=False
+    "del-past-failure",
+    "del goes on after a plugin that fails; the specification says that it halts",
+    _DEL,
+    must=False,
 )
 def del_past_failure(case: RuntimeCase) -> None:
     case.works("add")
@@ -393,7 +399,7 @@ def gc(case: RuntimeCase) -> None:
         _same(call.conf.get("name"), NETWORK, "the name")
 
 
-@check("gc-list", "gc gives a list of what is attached; what is not on it was detached before", _GC)
+@check("gc-list", "gc passes a list of the attachments; any other attachment has got DEL before", _GC)
 def gc_list(case: RuntimeCase) -> None:
     _recent(case)
     added = case.works("add").expect_order("ADD", *PLUGINS)[0].variables
@@ -406,14 +412,14 @@ def gc_list(case: RuntimeCase) -> None:
             raise Broken(f"cni.dev/valid-attachments is {json.dumps(listed)}, not a list")
         for one in listed:
             if not isinstance(one, dict) or set(one) != {"containerID", "ifname"}:
-                raise Broken(f"{json.dumps(one)} is no attachment, which has containerID and ifname")
+                raise Broken(f"{json.dumps(one)} is not an attachment, which has containerID and ifname")
         if attached not in listed and not detached:
-            raise Broken(f"{json.dumps(attached)} is neither on the list nor detached")
+            raise Broken(f"{json.dumps(attached)} is not on the list, and has got no DEL")
 
 
 @check(
     "gc-old-key",
-    "the list is there under the key of the first 1.1.0, too: cni.dev/attachments",
+    "gc also passes the list under cni.dev/attachments, its key in the first 1.1.0",
     _GC,
     must=False,
 )
@@ -424,7 +430,7 @@ def gc_old_key(case: RuntimeCase) -> None:
         _same(call.conf.get("cni.dev/attachments"), new, "cni.dev/attachments")
 
 
-@check("gc-error", "gc goes on past a plugin that fails, and exits with an error", _GC)
+@check("gc-error", "gc goes on after a plugin that fails, and exits with an error", _GC)
 def gc_error(case: RuntimeCase) -> None:
     _recent(case)
     case.plugins.fail("first", "GC", msg="lock is held")
@@ -435,7 +441,7 @@ def gc_error(case: RuntimeCase) -> None:
 
 @check(
     "gc-old-version",
-    "before 1.1.0 there is no GC: gc succeeds and no plugin is called with it",
+    "before 1.1.0 there is no GC: gc succeeds and calls no plugin with it",
     _GC,
     must=False,
 )
@@ -465,7 +471,7 @@ def status(case: RuntimeCase) -> None:
 
 @check(
     "status-error",
-    "a plugin that is not available makes status an error that says why",
+    "when a plugin reports that it is not available, status prints why and exits with an error",
     "2 STATUS",
     must=False,
 )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The shape of a result, version by version, written down a second time.
+The form of a result in each version of the specification, written a second time.
 
-Our own plugins build their results with spec/result.py; what judges them must not.
+cnihook's own plugins build their results with spec/result.py, so a check of them must not use it.
 """
 
 import ipaddress
@@ -19,18 +19,18 @@ _RECENT_ROUTE = {"mtu": int, "advmss": int, "priority": int, "table": int, "scop
 
 
 def problems(result: Mapping[str, Any], version: str) -> "list[str]":
-    """What is wrong with a result of this version, in words."""
-    found = _Problems(version)
+    """Return what is wrong with a result of this version, one text for each problem."""
+    wrong = _Problems(version)
     if result.get("cniVersion") != version:
-        found.add(f"cniVersion is {result.get('cniVersion')!r}, not {version!r} as in the configuration")
+        wrong.add(f"cniVersion is {result.get('cniVersion')!r}, not {version!r} as in the configuration")
     if version in LEGACY:
-        found.legacy(result)
+        wrong.legacy(result)
     else:
-        found.modern(result)
+        wrong.modern(result)
     dns = result.get("dns")
     if dns is not None:
-        found.keys("dns", dns, _DNS)
-    return found.lines
+        wrong.keys("dns", dns, _DNS)
+    return wrong.lines
 
 
 class _Problems:
@@ -43,7 +43,7 @@ class _Problems:
 
     def keys(self, where: str, value: Any, types: Mapping[str, Any], needed: Sequence[str] = ()) -> bool:
         if not isinstance(value, dict):
-            self.add(f"{where} is no object")
+            self.add(f"{where} is not an object")
             return False
         for key in needed:
             if not value.get(key):
@@ -55,7 +55,7 @@ class _Problems:
                     self.add(f"{where} has {key}, which {self.version} does not know")
             elif kind is _TEXTS:
                 if not isinstance(item, list) or not all(isinstance(text, str) for text in item):
-                    self.add(f"{where}: {key} is no list of texts")
+                    self.add(f"{where}: {key} is not a list of strings")
             elif not isinstance(item, kind) or (kind is int and isinstance(item, bool)):
                 self.add(f"{where}: {key} is {item!r}")
         return True
@@ -102,7 +102,7 @@ class _Problems:
         if value is None:
             return []
         if not isinstance(value, list):
-            self.add(f"{key} is no list")
+            self.add(f"{key} is not a list")
             return []
         return value
 
@@ -119,10 +119,10 @@ class _Problems:
         try:
             if ("/" in value) is not prefix:
                 raise ValueError
-            found = ipaddress.ip_interface(value).ip if prefix else ipaddress.ip_address(value)
+            parsed = ipaddress.ip_interface(value).ip if prefix else ipaddress.ip_address(value)
         except (ValueError, TypeError):
             what = "address with a prefix length" if prefix else "address"
-            self.add(f"{where}: {value!r} is no {what}")
+            self.add(f"{where}: {value!r} is not an {what}")
             return
-        if family and found.version != family:
-            self.add(f"{where}: {value} is no IPv{family} address")
+        if family and parsed.version != family:
+            self.add(f"{where}: {value} is not an IPv{family} address")

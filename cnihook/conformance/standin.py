@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Plugins that write down what they are given, and answer what they are told to.
+Stand-in plugins, which record their calls and print the answers that a check has set.
 
-A shell script, for it starts in 1 ms and runs wherever the suite does.  Under FOLDER it has `bin`, where it
-stands under as many names as are wanted; `told`, with its answers; and `calls`, with a file for each call's
-environment and standard input, in the order of the `log`.
+Each is a shell script, because that starts in 1 ms and runs wherever the suite does.  FOLDER holds `bin` with
+the script under each plugin's name, `answers`, and `calls` with two files for each call: its environment and
+its standard input.  `log` lists the calls in order.
 """
 
 import json
@@ -20,9 +20,9 @@ here=${0%/bin/*}
 call=$here/calls/$$
 /usr/bin/env -0 > "$call.env"
 PATH=/usr/local/bin:/usr/bin:/bin
-[ -e "$here/told/$type.unread" ] || cat > "$call.stdin"
+[ -e "$here/answers/$type.unread" ] || cat > "$call.stdin"
 printf '%s %s %s\\n' "$$" "$type" "$CNI_COMMAND" >> "$here/log"
-for answer in "$here/told/$type.$CNI_COMMAND.$CNI_CONTAINERID" "$here/told/$type.$CNI_COMMAND"; do
+for answer in "$here/answers/$type.$CNI_COMMAND.$CNI_CONTAINERID" "$here/answers/$type.$CNI_COMMAND"; do
   [ -e "$answer" ] || continue
   [ ! -e "$answer.stderr" ] || cat "$answer.stderr" >&2
   cat "$answer"
@@ -42,20 +42,20 @@ class Call:
     @property
     def conf(self) -> "dict[str, Any]":
         try:
-            found = json.loads(self.stdin)
+            conf = json.loads(self.stdin)
         except ValueError:
             return {}
-        return found if isinstance(found, dict) else {}
+        return conf if isinstance(conf, dict) else {}
 
 
 class StandIns:
     def __init__(self, folder: Path, *types: str) -> None:
         self.folder = folder
         self.bin = folder / "bin"
-        self._told = folder / "told"
+        self._answers = folder / "answers"
         self._calls = folder / "calls"
-        for made in (self.bin, self._told, self._calls):
-            made.mkdir(parents=True)
+        for part in (self.bin, self._answers, self._calls):
+            part.mkdir(parents=True)
         for name in types:
             script = self.bin / name
             script.write_text(_SCRIPT)
@@ -72,8 +72,8 @@ class StandIns:
         status: int = 0,
         stderr: str = "",
     ) -> None:
-        """What it says to a command: JSON, or text as it is."""
-        path = self._told / ".".join(filter(None, (plugin, command, container_id)))
+        """Set a plugin's answer to an operation: a value to print as JSON, or text to print as it is."""
+        path = self._answers / ".".join(filter(None, (plugin, command, container_id)))
         path.write_text(answer if isinstance(answer, str) else "" if answer is None else json.dumps(answer))
         for suffix, content in ((".status", str(status) if status else ""), (".stderr", stderr)):
             beside = Path(f"{path}{suffix}")
@@ -82,20 +82,22 @@ class StandIns:
             else:
                 beside.unlink(missing_ok=True)
 
-    def fail(self, plugin: str, command: str, code: int = 100, msg: str = "told to fail") -> None:
+    def fail(
+        self, plugin: str, command: str, code: int = 100, msg: str = "this check makes it fail"
+    ) -> None:
         error = {"cniVersion": "1.0.0", "code": code, "msg": msg}
         self.answer(plugin, command, error, status=1)
 
     def leave_unread(self, plugin: str) -> None:
-        (self._told / f"{plugin}.unread").touch()
+        (self._answers / f"{plugin}.unread").touch()
 
     def calls(self, *commands: str) -> "list[Call]":
-        """All so far, the first one first; with `commands`, those alone."""
+        """Return the calls so far in order.  With `commands`, only calls of these operations."""
         try:
             lines = (self.folder / "log").read_text().splitlines()
         except FileNotFoundError:
             return []
-        found = []
+        calls = []
         for line in lines:
             number, name, command = [*line.split(" "), ""][:3]
             if commands and command not in commands:
@@ -104,11 +106,11 @@ class StandIns:
             variables = dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
             stdin = self._calls / f"{number}.stdin"
             text = stdin.read_text(errors="replace") if stdin.exists() else ""
-            found.append(Call(name, command, variables, text))
-        return found
+            calls.append(Call(name, command, variables, text))
+        return calls
 
     def forget(self) -> None:
-        """The calls so far."""
+        """Delete the record of the calls so far."""
         for path in (self.folder / "log", *self._calls.iterdir()):
             path.unlink(missing_ok=True)
 
