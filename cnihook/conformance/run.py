@@ -103,7 +103,7 @@ Work = tuple[str, Check, str, Callable[[], Any], Sequence[str]]
 
 
 def run_checks(work: Sequence[Work], progress: Progress) -> "list[Outcome]":
-    """Run the checks of `work`: subject, check, reason to skip it, maker of its case, folders of the host."""
+    """Run the checks.  `work`: subject, check, reason to skip it, maker of its case, folders of the host."""
     outcomes = [Outcome(name, check, SKIP, why) for name, check, why, _, _ in work]
     tasks = []
     for outcome, (name, check, why, make, shown) in zip(outcomes, work, strict=True):
