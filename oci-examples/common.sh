@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=sh
 #
-# What every example's run script shares.  An example is a folder with
+# Functions for the run scripts of all examples.  An example is a folder with
 #
 #   config.json              of the container; /CHECKOUT in it stands for the path of this checkout
-#   net.d/10-NAME.conflist   its networks, NAME being that of the network and of its bridge
-#   run                      the one command
+#   net.d/10-NAME.conflist   its networks; NAME is the name of the network and of its bridge
+#   run                      the command
 #
-# and starts its containers from a temporary bundle: that config.json, and a root file system made of busybox.
+# It starts its containers from a temporary bundle: this config.json, and a root file system made of busybox.
 
 PATH=$PATH:/usr/sbin:/sbin
 here=$(cd "$(dirname "$0")" && pwd)
@@ -32,7 +32,7 @@ networks() {
   done
 }
 
-# make_bundle CONTAINER...: a bundle in $bundle; the containers that are started from it end with this script.
+# make_bundle CONTAINER...: make a bundle in $bundle.  These containers are deleted when the script ends.
 make_bundle() {
   containers=$*
   [ "$(id -u)" = 0 ] || fail "only root can give a container a network; try: sudo $0"
@@ -58,7 +58,7 @@ make_bundle() {
   sed "s|/CHECKOUT|$(printf '%s' "$checkout" | sed 's/[\\&|]/\\&/g')|" "$here/config.json" > "$bundle/config.json"
 }
 
-# show COMMAND...: the command as one would type it, then what it prints.
+# show COMMAND...: print the command as the user would type it, and run it.
 show() {
   echo "\$ $*"
   "$@"
@@ -69,8 +69,8 @@ clean_up() {
   for container in $containers; do
     "$runtime" delete --force "$container" || :
   done
-  # What outlives a network's containers by design: its last address, forwarding, and the reference plugin's bridge.
-  # These networks end here.
+  # Three things stay after a network's containers by design: its last address, forwarding, and the reference
+  # plugin's bridge.  Remove them, because these networks end here.
   for network in $(networks); do
     leases=/var/lib/cni/networks/$network
     rm -f "$leases/lock" "$leases"/last_reserved_ip.*
