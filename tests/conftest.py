@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures and markers of all tests.  What they are made of is in tests/support/."""
+"""Fixtures and markers of all tests.  Their parts are in tests/support/."""
 
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
@@ -19,24 +19,24 @@ GUEST = Path(__file__).with_name("vm") / "guest"
 
 @pytest.fixture
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
-    """A throw-away host; after the test it must be as it was before."""
+    """Yield a throw-away host, which the test must leave as it was before."""
     implementation = (
         request.getfixturevalue("implementation") if "implementation" in request.fixturenames else None
     )
-    with Host(implementation) as made:
-        yield made
+    with Host(implementation) as throw_away:
+        yield throw_away
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """The leak check is part of the test: one that is known to fail may be known to leak."""
+    """Run the leak check as part of the test, because a test that is known to fail may be known to leak."""
     with short_patience() if pyfuncitem.get_closest_marker("xfail") else nullcontext():
         with kill_children_of_failure():
             result = yield
-        made = pyfuncitem.funcargs.get("host")
-        if isinstance(made, Host):
-            made.delete_attachments()
-            made.check_leaks()
+        host = pyfuncitem.funcargs.get("host")
+        if isinstance(host, Host):
+            host.delete_attachments()
+            host.check_leaks()
         return result
 
 
@@ -60,7 +60,7 @@ def _limit_of(item: pytest.Item) -> float:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Of what is known to fail the words are enough: to find where it did so takes the source apart."""
+    """Report only the message of a test that is known to fail: a traceback would parse the source."""
     style = item.config.option.tbstyle
     if item.get_closest_marker("xfail"):
         item.config.option.tbstyle = "value"
@@ -81,7 +81,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the reference is known to do otherwise must fail: once it no longer does, the mark has to go."""
+    """Mark the reference's known differences as strict xfails; if such a test passes, remove the mark."""
     for item in items:
         call = getattr(item, "callspec", None)
         if call is None or call.params.get("implementation") != "reference":
@@ -89,6 +89,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker in item.iter_markers("known_difference"):
             difference = Difference(*marker.args, **marker.kwargs)
             if difference.concerns(reference_version()):
-                # In a guest, to see once more that it differs would cost a quarter of the time.
+                # Not run in a guest, where the known differences would take a quarter of the time.
                 run = difference.run and not item.path.is_relative_to(GUEST)
                 item.add_marker(pytest.mark.xfail(reason=difference.reason, run=run, strict=True))

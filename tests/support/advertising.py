@@ -12,7 +12,7 @@ PREFIX = "2001:db8:1::"
 
 
 class Router:
-    """At the other end of `name`, a link of the host that obeys advertisements."""
+    """A router at the other end of `name`, a link on which the host obeys advertisements."""
 
     def __init__(self, host: Host, name: str = "ra0", *, up: bool = True) -> None:
         self.host = host
@@ -26,7 +26,7 @@ class Router:
             host.run("ip", "link", "set", name, "up")
 
     def teach(self, at: str = "") -> None:
-        """Advertise until the host has a default route by it on the link `at`, which may be its bridge."""
+        """Advertise until the host has a default route from it on the link `at`, which may be its bridge."""
         teach(self.host, self.space, at or self.name)
 
 
@@ -39,7 +39,7 @@ def teach(host: Host, space: Namespace, link: str) -> None:
 
 
 def advertise(space: Namespace, ifname: str = "eth0") -> None:
-    """One advertisement: a default route, and a prefix on the link for addresses."""
+    """Send one advertisement: a default route, and an on-link prefix for addresses."""
     message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
     message += struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 7200, 7200, 0) + socket.inet_pton(
         socket.AF_INET6, PREFIX
@@ -51,7 +51,7 @@ def advertise(space: Namespace, ifname: str = "eth0") -> None:
         def send() -> bool:
             try:
                 sender.sendto(message, ("ff02::1", 0, 0, index))
-            except OSError:  # its link-local address is not there yet
+            except OSError:  # it has no link-local address yet
                 return False
             return True
 

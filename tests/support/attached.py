@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers on the network `web`, which has most of what there is to lose, for tests of its repair."""
+"""Containers on the network `web`, which has most of the parts that can be lost, for tests of repair."""
 
 import subprocess
 from typing import Any
@@ -36,22 +36,22 @@ WEB: dict[str, Any] = {
 
 
 def cnihook(host: Host, *argv: str) -> subprocess.CompletedProcess[str]:
-    done = host.run(CNIHOOK, *argv, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    process = host.run(CNIHOOK, *argv, check=False)
+    assert "Traceback" not in process.stderr, process.stderr
+    return process
 
 
 def repair(host: Host, *argv: str) -> list[str]:
-    """What was amiss.  Once more, and nothing is."""
-    done = cnihook(host, "repair", *(argv or ("--all",)))
-    assert (done.returncode, done.stderr) == (0, "")
+    """Run repair and return its lines; then run it again, which must repair nothing."""
+    first = cnihook(host, "repair", *(argv or ("--all",)))
+    assert (first.returncode, first.stderr) == (0, "")
     again = cnihook(host, "repair", *(argv or ("--all",)))
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
-    return done.stdout.splitlines()
+    return first.stdout.splitlines()
 
 
 class Attached:
-    """A process with a network namespace of its own, attached as a hook would do it."""
+    """A process with a network namespace of its own, attached by the hook."""
 
     def __init__(self, host: Host, outside: Outside, name: str, *, plugins: str = "", **wants: str) -> None:
         self.host, self.outside, self.id = host, outside, name
@@ -59,8 +59,10 @@ class Attached:
         annotations = {f"cnihook.{word}": value for word, value in wants.items()}
         env = base_environment() | ({"CNI_PATH": plugins} if plugins else {})
         state = {"ociVersion": "1.0.2", "id": name, "pid": self.space.pid, "status": "creating"}
-        done = call_hook(host, "createRuntime", state | {"bundle": "/", "annotations": annotations}, env=env)
-        assert (done.returncode, done.stderr) == (0, "")
+        process = call_hook(
+            host, "createRuntime", state | {"bundle": "/", "annotations": annotations}, env=env
+        )
+        assert (process.returncode, process.stderr) == (0, "")
         self.identity = self.link()
 
     def link(self) -> tuple[str, list[str]]:
@@ -71,7 +73,10 @@ class Attached:
         return self.identity[1][0].partition("/")[0]
 
     def reaches_outside(self, *, expected: bool = True) -> bool:
-        """And by the host's address, since outside nobody knows a way to its own."""
+        """Return True if it reaches a machine outside, which must see the host's address.
+
+        No machine outside has a route to the container's address.
+        """
         timeout = patience(expected)
         try:
             return traffic.connect(self.space, self.outside, Outside.ADDRESS, timeout) == Outside.HOST
@@ -90,7 +95,7 @@ class Attached:
         return True
 
     def works(self) -> bool:
-        """It has the same address and MAC address, and its traffic flows both ways."""
+        """Check that address and MAC address are the same; return True if it reaches a machine outside."""
         assert self.link() == self.identity
         return self.reaches_outside()
 

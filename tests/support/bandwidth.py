@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers with a link to the host that some other plugin made, its limits, and how fast it really is."""
+"""Containers with a link to the host as another plugin makes it, its limits, and its measured rate."""
 
 import hashlib
 import json
@@ -18,23 +18,23 @@ from tests.support.wait import patience
 
 INGRESS = {"ingressRate": 20_000_000, "ingressBurst": 400_000}
 EGRESS = {"egressRate": 16_000_000, "egressBurst": 320_000}
-# As the kernel tells them: in bytes, and with the microseconds that a packet may wait.
+# As tc prints them: in bytes, and with the longest wait of a packet in microseconds.
 INGRESS_TBF = {"rate": 2_500_000, "burst": 50_000, "lat": 25_000}
 EGRESS_TBF = {"rate": 2_000_000, "burst": 40_000, "lat": 25_000}
 HOST, CONTAINER = "10.9.0.1", "10.9.0.2"
-# The kernel counts all of an Ethernet frame, of which TCP's data are a part, after its headers.
+# Bytes of an Ethernet frame, which the kernel counts, and of the TCP data in it.
 FRAME, DATA = 1514, 1448
 
 
 def linked(host: Host, name: str | None = None) -> Container:
-    """A container with eth0, one end of a pair, as the leak check wants to see it again."""
-    made = host.container(name)
-    pair(host, made)
-    return made
+    """Return a container with eth0, one end of a pair.  The leak check expects it unchanged."""
+    container = host.container(name)
+    pair(host, container)
+    return container
 
 
 def pair(host: Host, container: Container, ifname: str = "eth0") -> str:
-    """One more link; returns the name of the host's end."""
+    """Add a link.  Returns the name of the host end."""
     outer = outer_of(container, ifname)
     host.run(*f"ip link add {outer} type veth peer name {ifname} netns {container.name}".split())
     host.run("ip", "link", "set", outer, "up")
@@ -67,7 +67,7 @@ def previous(container: Container, ifname: str = "eth0", version: str = "1.0.0")
 
 
 def add(host: Host, container: Container, conf: Any, ifname: str = "eth0") -> Any:
-    """ADD as the second of a chain.  Returns what DEL and CHECK are sent: with the result."""
+    """Call ADD as the second of a chain.  Returns the configuration for DEL and CHECK, with the result."""
     sent = {"prevResult": previous(container, ifname, conf["cniVersion"])} | conf
     return with_previous_result(sent, host.cni("ADD", sent, container, ifname))
 
@@ -81,59 +81,59 @@ def ifbs(namespace: Namespace) -> set[str]:
 
 
 def limits(namespace: Namespace) -> dict[str, Any]:
-    """Of each link that has one, what its limit is."""
+    """Return the options of each link's limit, by link."""
     qdiscs = json.loads(namespace.run("tc", "-j", "qdisc", "show").stdout)
     return {qdisc["dev"]: qdisc["options"] for qdisc in qdiscs if qdisc["kind"] == "tbf"}
 
 
 def qdiscs(namespace: Namespace) -> set[str]:
-    """Those of kinds that a link does not have by itself."""
-    found = json.loads(namespace.run("tc", "-j", "qdisc", "show").stdout)
-    return {f"{qdisc['kind']} on {qdisc['dev']}" for qdisc in found if qdisc["kind"] != "noqueue"}
+    """Return the qdiscs that a plugin added; noqueue is the kernel's default."""
+    listed = json.loads(namespace.run("tc", "-j", "qdisc", "show").stdout)
+    return {f"{qdisc['kind']} on {qdisc['dev']}" for qdisc in listed if qdisc["kind"] != "noqueue"}
 
 
 @contextmanager
 def stream(sender: Namespace, receiver: Namespace, address: str) -> Iterator[socket.socket]:
-    """A connection that is sent to without an end; yields the receiving side.
+    """Send without an end over a new connection; yield the receiving side.
 
-    So little is on its way at a time that a limit has room for it: nothing is dropped and sent again.
+    The receive buffer is so small that a limit never drops a packet, so nothing is sent again.
     """
-    with receiver.socket() as listener, sender.socket() as ours:
+    with receiver.socket() as listener, sender.socket() as client:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         listener.bind(("", 0))
         listener.listen()
-        ours.connect((address, listener.getsockname()[1]))
-        theirs, _ = listener.accept()
-        with theirs:
-            theirs.settimeout(patience())
+        client.connect((address, listener.getsockname()[1]))
+        server, _ = listener.accept()
+        with server:
+            server.settimeout(patience())
 
             def pump() -> None:
                 try:
                     while True:
-                        ours.sendall(bytes(1 << 16))
+                        client.sendall(bytes(1 << 16))
                 except OSError:
-                    pass  # the receiver has seen enough
+                    pass  # the block below has ended
 
             thread = threading.Thread(target=pump)
             thread.start()
             try:
-                yield theirs
+                yield server
             finally:
-                ours.shutdown(socket.SHUT_RDWR)
+                client.shutdown(socket.SHUT_RDWR)
                 thread.join()
 
 
 def received(connection: socket.socket) -> int:
-    """The bytes that came in, whether or not somebody has read them."""
+    """Return how many bytes have arrived; they need not have been read."""
     tcp_info, offset = 11, 128  # <linux/tcp.h>: TCP_INFO, and tcpi_bytes_received in it
     info = connection.getsockopt(socket.IPPROTO_TCP, tcp_info, 256)
     return int(struct.unpack_from("=Q", info, offset)[0])
 
 
 def check_limit(sender: Namespace, receiver: Namespace, address: str, rate: int, burst: int) -> None:
-    """Send more than the burst, and fail if it comes in faster than rate and burst allow.
+    """Send more than the burst, and fail if it arrives faster than rate and burst allow.
 
-    A busy machine makes it slower, never faster, so there is no lower bound: all of it must come.
+    A busy machine makes it slower, never faster.  So there is no lower bound, but all of it must arrive.
     """
     begin = time.monotonic()
     with stream(sender, receiver, address) as incoming:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations of the bridge plugin, and the way from its result to the links that it made."""
+"""Configurations of the bridge plugin, and the links that its result names."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["LEASES", "add", "address", "leased", "network", "port"]
 
 
 def network(*subnets: str, version: str = "1.0.0", name: str = "net1", **keys: Any) -> dict[str, Any]:
-    """A bridge with one address of each subnet, or with none at all; a key that is None is left out."""
+    """Return a bridge network with one address of each subnet.  A key that is None is left out."""
     conf: dict[str, Any] = {"cniVersion": version, "name": name, "type": "bridge", "bridge": "cni0"}
     if subnets:
         ranges = [[{"subnet": subnet}] for subnet in subnets]
@@ -21,7 +21,7 @@ def network(*subnets: str, version: str = "1.0.0", name: str = "net1", **keys: A
 def add(
     host: Host, conf: Any, container: Container | None = None, ifname: str = "eth0", **env: str
 ) -> tuple[Container, Any]:
-    """A new container, unless one is given, attached; and the result."""
+    """Attach a container, a new one by default.  Returns it and the result."""
     container = container or host.container()
     return container, host.cni("ADD", conf, container, ifname, **env)
 
@@ -31,5 +31,5 @@ def address(result: Any, index: int = 0) -> str:
 
 
 def port(host: Host, result: Any) -> Any:
-    """The host's end of the container's link."""
+    """Return the host end of the container's link."""
     return host.link(result["interfaces"][1]["name"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CNI protocol as a runtime speaks it to a plugin executable, and the plugins that tests speak to."""
+"""Calls of plugin executables as a runtime makes them, and the plugins under test."""
 
 import json
 import os
@@ -31,7 +31,7 @@ main({plugin!r})
 
 
 class CniFailure(Exception):
-    """A plugin refused: the error that it printed, and `raw`, all of what it printed."""
+    """The error that a plugin printed; `raw` is its whole output."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.code: int = raw["code"]
@@ -42,7 +42,7 @@ class CniFailure(Exception):
 
 
 class Attachment:
-    """One interface of one container, as a runtime remembers it."""
+    """One interface of one container, as a runtime records it."""
 
     def __init__(
         self, conf: Any, container: "Container | None", ifname: str, plugin: str, env: dict[str, str]
@@ -67,13 +67,13 @@ class Attachment:
 
     @property
     def key(self) -> tuple[str, str, str, Any]:
-        """What a DEL must have in common with an ADD to be its end."""
+        """The values by which a DEL matches its ADD."""
         variables = self.environment("DEL", REFERENCE)
         return variables["CNI_CONTAINERID"], variables["CNI_IFNAME"], self.plugin, self.conf.get("name")
 
 
 class Implementation:
-    """A folder of plugin executables.  `leaves`: what of it may stay on a host when nothing is attached."""
+    """A folder of plugin executables.  `leaves`: what they may leave on a host when nothing is attached."""
 
     def __init__(self, name: str, folder: Path, leaves: list[str]) -> None:
         self.name = name
@@ -90,12 +90,12 @@ class Implementation:
     def run(
         self, host: "Host", plugin: str, conf: str, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        """Send one request; within 20 seconds there is an answer."""
+        """Call a plugin once; it must answer within 60 seconds."""
         return host.run(self.program(plugin), input=conf, env=environment, check=False, timeout=60)
 
 
 def write_launchers(folder: Path) -> None:
-    """The plugins of this checkout, each as an executable of its own in `folder`."""
+    """Write an executable into `folder` for each plugin of this checkout."""
     for module in sorted((CHECKOUT / "cnihook" / "plugins").glob("[a-z]*.py")):
         plugin = module.stem.replace("_", "-")
         launcher = folder / plugin
@@ -105,9 +105,9 @@ def write_launchers(folder: Path) -> None:
 
 @cache
 def reference_version() -> str:
-    """Return the version of the reference: Debian's plugins print "unknown", so its package is asked.
+    """Return the version of the reference, by its package, because Debian's plugins print "unknown".
 
-    For plugins in another folder, REFERENCE_PLUGINS, the environment has REFERENCE_VERSION too.
+    For plugins in another folder, REFERENCE_PLUGINS, the variable REFERENCE_VERSION must be set too.
     """
     if version := os.environ.get("REFERENCE_VERSION"):
         return version
@@ -119,10 +119,10 @@ def reference_version() -> str:
 
 
 def reference() -> Implementation:
-    """Upstream's plugins, where Debian puts them.
+    """Return upstream's plugins, in Debian's folder.
 
-    They never take away a bridge, nor the tables of iptables that they caused.  What they leave beyond that
-    is a known difference, and the test that sees it says so.
+    They never remove a bridge, nor the iptables tables that they caused.  Whatever else they leave is a
+    known difference, with a mark on the test that finds it.
     """
     leaves = [
         "empty bridges",
@@ -141,7 +141,7 @@ def reference() -> Implementation:
 
 
 def call(host: "Host", plugins: Implementation, command: str, attachment: Attachment) -> Any:
-    """Send one request and hold the answer to the protocol: JSON and nothing else on stdout, exit 0 or 1."""
+    """Call a plugin and check its answer by the protocol: only JSON on stdout, exit 0 or 1."""
     conf = attachment.conf if isinstance(attachment.conf, str) else json.dumps(attachment.conf)
     answer = plugins.run(host, attachment.plugin, conf, attachment.environment(command, plugins.path))
     assert "Traceback" not in answer.stderr, answer.stderr
@@ -155,7 +155,7 @@ def call(host: "Host", plugins: Implementation, command: str, attachment: Attach
 
 
 def with_previous_result(conf: Any, result: Any) -> Any:
-    """What a runtime sends with DEL and CHECK: from 0.4.0 on the configuration holds the result of ADD."""
+    """Return the configuration for DEL and CHECK.  From 0.4.0 on it holds the result of ADD."""
     if result is None or not isinstance(conf, dict) or conf.get("cniVersion", "0.1.0") < "0.4.0":
         return conf
     return conf | {"prevResult": result}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network with a DHCP server on it, a real one, and the keepers of leases that a test starts or ends."""
+"""A network with a real DHCP server, and the DHCP daemons that a test starts or ends."""
 
 import os
 import re
@@ -25,19 +25,19 @@ CONF = {
 
 
 def network(*, version: str = "1.0.0", **ipam: Any) -> dict[str, Any]:
-    """For the bridge plugin; or, a link being there, for the plugin dhcp alone."""
+    """Return a network for the bridge plugin, or for the plugin dhcp alone if the link exists."""
     return CONF | {"cniVersion": version, "ipam": {"type": "dhcp"} | ipam}
 
 
 def request(
     host: Host, command: str, conf: Any, container: Container | None, ifname: str = "eth0", **env: str
 ) -> Any:
-    """To the plugin dhcp, without an interface plugin around it."""
+    """Call the plugin dhcp itself, without an interface plugin."""
     return host.cni(command, conf, container, ifname, "dhcp", **env)
 
 
 class Lan:
-    """A bridge that was there before, and behind it a machine that runs dnsmasq."""
+    """An existing bridge, and a machine on it that runs dnsmasq."""
 
     ADDRESS = "10.9.0.1"
 
@@ -72,7 +72,7 @@ link set lan0 master cni0 up
         range: str = "10.9.0.10,10.9.0.99,255.255.255.0,2m",
         authoritative: bool = True,
     ) -> None:
-        """Start dnsmasq, or start it anew with other options; its leases are kept."""
+        """Start dnsmasq, or restart it with other options.  Its leases are kept."""
         self.stop()
         self.log.write_text("")
         self.server = self.machine.popen(
@@ -102,7 +102,7 @@ link set {port} master cni0 up
         return container
 
     def crash(self, container: Container) -> None:
-        """Let a container end that was plugged in."""
+        """End a container that has a link to the network."""
         container.destroy()
         port = f"p-{container.name}-eth0"
         wait_for(lambda: port not in self.host.links(), f"{port} is gone")
@@ -122,27 +122,27 @@ link set {port} master cni0 up
         return self.folder / "log"
 
     def seen(self, pattern: str) -> int:
-        """How often something stands in the server's log."""
+        """Return how often the pattern is in the server's log."""
         return len(re.findall(pattern, self.log.read_text()))
 
     def wait_until_seen(self, pattern: str, times: int = 1) -> None:
         wait_for(lambda: self.seen(pattern) >= times, f"{pattern!r} {times} times in the server's log")
 
     def leases(self) -> dict[str, tuple[str, str, str]]:
-        """MAC, host name and client ID by address."""
+        """Return MAC address, host name and client ID by address."""
         lines = (self.folder / "leases").read_text().splitlines()
         fields = [line.split() for line in lines]
         return {field[2]: (field[1], field[3], field[4]) for field in fields}
 
 
 def keepers(host: Host) -> list[int]:
-    """The keepers that run in a throw-away host, as its PIDs."""
-    found = []
+    """Return the PIDs of the DHCP daemons in a throw-away host, as programs there see them."""
+    pids = []
     for line in host.run("ps", "-ewwo", "pid=,args=").stdout.splitlines():
         pid, _, command = line.strip().partition(" ")
         if "dhcp-keeper" in command:
-            found.append(int(pid))
-    return found
+            pids.append(int(pid))
+    return pids
 
 
 def end_keeper(host: Host, signal: str = "KILL") -> None:
@@ -170,12 +170,12 @@ def address(result: Any) -> str:
 
 
 def client_id(container: Container, network: str = "net1", ifname: str = "eth0") -> str:
-    """As dnsmasq writes it."""
+    """Return the client ID as dnsmasq writes it."""
     return (b"\0" + f"{container.name}/{network}/{ifname}".encode())[:255].hex(":")
 
 
 def reference_daemon(host: Host) -> Process:
-    """What the reference plugin has to have beside it."""
+    """Start the daemon that the reference plugin needs."""
     os.makedirs(host.root / "run/cni", exist_ok=True)
     daemon = host.popen("/usr/lib/cni/dhcp", "daemon")
     wait_for(lambda: host.exists(SOCKET), "the reference's daemon listens")
@@ -183,13 +183,13 @@ def reference_daemon(host: Host) -> Process:
 
 
 def frame(destination: str, payload: bytes) -> bytes:
-    """An Ethernet frame to a DHCP client, from nobody in particular."""
+    """Return an Ethernet frame to a DHCP client, from an arbitrary MAC address and 0.0.0.0."""
     udp = struct.pack("!HHHH", 67, 68, 8 + len(payload), 0) + payload
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, bytes(4), b"\xff" * 4)
     return bytes.fromhex(destination.replace(":", "")) + b"\2" * 6 + b"\x08\0" + ip + udp
 
 
 def leave_keeper(host: Host) -> None:
-    """The keeper that the plugin starts, and the server, outlive the last DEL of a test by a moment."""
+    """Let the leak check accept the DHCP daemon and the server, which end shortly after the last DEL."""
     files = (f"file {SOCKET}", "dir /run/cni", f"dir {LEASES}")
     host.leaves("process *dhcp-keeper*", "process dnsmasq *", *files)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a `known_difference` mark says, and whether it concerns the reference that is installed."""
+"""The fields of a `known_difference` mark, and whether it concerns the installed reference."""
 
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-CNIHOOK = "cnihook"  # the specification leaves it open, and the reference loses or damages something
+CNIHOOK = "cnihook"  # the specification has no rule, and the reference loses or damages something
 EITHER = "either"  # a choice, or the wording of an error
 
 
@@ -16,8 +16,8 @@ class Difference:
 
     `reason`: what the reference does; `here`: what cnihook does instead.  `right`: the section of SPEC.md
     that the reference breaks, CNIHOOK or EITHER.  `fixed_in`: the first version of the reference that is
-    known to do as cnihook does.  `debian`: the only release of Debian whose build of it does so.  `run`:
-    False if the test would take minutes with the reference.
+    known to do the same as cnihook.  `debian`: the only release of Debian whose build has the difference.
+    `run`: False if the test would take minutes with the reference.
     """
 
     reason: str
@@ -28,7 +28,7 @@ class Difference:
     run: bool = True
 
     def concerns(self, version: str) -> bool:
-        """True if the reference of this version has the difference."""
+        """Return True if this version of the reference has the difference."""
         if self.debian and self.debian != _release_of_debian():
             return False
         return not self.fixed_in or numbers(version) < numbers(self.fixed_in)
@@ -36,12 +36,12 @@ class Difference:
 
 @cache
 def _release_of_debian() -> str:
-    """Return such as "12"; an empty text for one without a number, or another system."""
+    """Return the release, such as "12"; an empty text if it has no number, or on another system."""
     try:
-        found = re.search(r'^VERSION_ID="(\d+)"$', Path("/etc/os-release").read_text(), re.M)
+        match = re.search(r'^VERSION_ID="(\d+)"$', Path("/etc/os-release").read_text(), re.M)
     except FileNotFoundError:
         return ""
-    return found[1] if found else ""
+    return match[1] if match else ""
 
 
 def numbers(version: str) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from tests.support.difference import CNIHOOK, EITHER, Difference
 
 PAGE = CHECKOUT / "cnihook" / "pages" / "differences.md"
 FOLDERS = ("tests/netns", "tests/vm")
-# What is above this line is written by hand.
+# The text above this line is written by hand.
 BEGIN = "<!-- scripts/differences writes what follows -->\n"
 SEVERAL = "several plugins"
 _SHOWN = 3  # files of a mark
@@ -42,7 +42,7 @@ class Marks:
 
 
 def read_marks() -> Found:
-    """Collect the tests in this process, which must not have done so before."""
+    """Collect the tests and return their marks.  A process can do this only once."""
     marks = Marks()
     with contextlib.redirect_stdout(io.StringIO()) as output:
         folders = [str(CHECKOUT / folder) for folder in FOLDERS]
@@ -109,11 +109,11 @@ def main() -> int:
     parser = argparse.ArgumentParser("differences", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is old")
     options = parser.parse_args()
-    found = read_marks()
-    if problems := incomplete(found):
+    marks = read_marks()
+    if problems := incomplete(marks):
         print("\n".join(problems))
         return 1
-    text = page(found)
+    text = page(marks)
     if not options.check:
         PAGE.write_text(text)
     elif PAGE.read_text() != text:

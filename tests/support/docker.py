@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A docker daemon of its own inside a throw-away host: up in 0.3 s, and nothing of it outside."""
+"""A docker daemon inside a throw-away host: it starts in 0.3 s, and leaves nothing outside."""
 
 import json
 import os
@@ -27,19 +27,19 @@ IMAGE = "busybox"
 
 @contextmanager
 def daemon_with(folder: Path, runtimes: dict[str, str]) -> "Iterator[Docker]":
-    """A daemon in a host of its own, that knows these runtimes by name, each with its program."""
+    """Yield a daemon in a host of its own.  `runtimes`: programs by the names under which it knows them."""
     config = {"runtimes": {name: {"path": path} for name, path in runtimes.items()}}
     (folder / "daemon.json").write_text(json.dumps(config))
     with Host() as host:
-        made = Docker(host, folder, make_rootfs(folder / "rootfs"), f"--config-file={folder}/daemon.json")
-        yield made
-        made.close()
+        daemon = Docker(host, folder, make_rootfs(folder / "rootfs"), f"--config-file={folder}/daemon.json")
+        yield daemon
+        daemon.close()
 
 
 class Docker:
-    """The daemon, its client, and docker-run.  `folder` has their files, out of the leak check's sight.
+    """The daemon, its client, and docker-run.  `folder` has their files; the leak check does not see it.
 
-    `options` are the daemon's, beside those that it needs to live in a throw-away host.
+    `options`: further options of the daemon, after those that it needs in a throw-away host.
     """
 
     def __init__(self, host: Host, folder: Path, rootfs: Path, *options: str) -> None:
@@ -49,7 +49,7 @@ class Docker:
         self._options = options
         self.env = base_environment()
         self.env |= {"DOCKER_HOST": f"unix://{folder}/socket", "DOCKER_CONFIG": str(folder)}
-        # The machine's cgroups are shared by all tests that run at the time.
+        # All running tests share the machine's cgroups.
         self._cgroup = f"cnihook-{uuid.uuid4().hex[:12]}"
         self._daemon = self._start()
         # No registry can be reached, and none is needed.
@@ -74,7 +74,7 @@ class Docker:
             path.rmdir()
 
     def stop(self) -> None:
-        """End the daemon; containers go on, for that is what live-restore is for."""
+        """End the daemon.  Its containers go on, because of live-restore."""
         self.host.run("kill", str(self._daemon.inside_pid))
         self._daemon.wait(30)
         end(self._daemon)
@@ -86,16 +86,16 @@ class Docker:
         return self.host.run("docker", *words, env=self.env, check=check)
 
     def run(self, *words: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-        """docker-run to its end.  Whatever it is given, no traceback."""
-        done = self.host.run(DOCKER_RUN, *words, env=self.env, check=check, **options)
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+        """Run docker-run to its end; it must not print a traceback."""
+        process = self.host.run(DOCKER_RUN, *words, env=self.env, check=check, **options)
+        assert "Traceback" not in process.stderr, process.stderr
+        return process
 
     def popen(self, *words: str, **options: Any) -> Process:
         return self.host.popen(DOCKER_RUN, *words, env=self.env, **options)
 
     def containers(self) -> list[str]:
-        """The names of all that there are, also of those that have ended."""
+        """Return the names of all containers, including those that have ended."""
         return self("ps", "--all", "--format", "{{.Names}}").stdout.split()
 
     def state(self, name: str) -> str:
@@ -105,27 +105,27 @@ class Docker:
         wait_for(lambda: self.state(name) == "running", f"container {name}")
 
     def wait_until_left(self) -> None:
-        """Until no keeper is at work any more."""
+        """Wait until no process of docker-run is left."""
         wait_for(lambda: not self.keepers(), "the end of the keeper")
 
     def keepers(self) -> list[int]:
-        """Processes of docker-run, by their PIDs outside."""
+        """Return the PIDs of docker-run's processes, as seen outside."""
         space = os.readlink(f"/proc/{self.host.holder}/ns/pid")
-        found = []
+        pids = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 if os.readlink(entry / "ns/pid") == space and DOCKER_RUN.encode() in (
                     entry / "cmdline"
                 ).read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
+                    pids.append(int(entry.name))
             except OSError:
                 pass
-        return found
+        return pids
 
     def begin_test(self, networks: dict[str, str]) -> Host:
-        """The daemon's host as it is before a test, for the leak check, with these files in net.d."""
+        """Write these files into net.d, and save the state of the daemon's host for the leak check."""
         host = self.host
-        # So that the first address is the first again.
+        # The next test gets the first address again.
         shutil.rmtree(host.root / "var/lib/cni/networks", ignore_errors=True)
         for name, text in networks.items():
             host.write(f"{NET_D}/{name}", text)
@@ -134,7 +134,7 @@ class Docker:
         return host
 
     def end_test(self) -> None:
-        """Put away what the test has left, and say that it has."""
+        """Remove the containers that the test has left, and fail if it has left any."""
         left = self.containers()
         if left:
             self("rm", "--force", *left)
@@ -145,33 +145,35 @@ class Docker:
 
 
 class Terminal:
-    """A program on a terminal of its own, and somebody who types."""
+    """docker-run on a terminal of its own.  type() sends keys, expect() reads the output."""
 
     def __init__(self, docker: Docker, *words: str) -> None:
-        self._ours, theirs = pty.openpty()
+        self._fd, terminal = pty.openpty()
         argv = ("setsid", "--ctty", DOCKER_RUN, *words)
-        self.process = docker.host.popen(*argv, env=docker.env, stdin=theirs, stdout=theirs, stderr=theirs)
-        os.close(theirs)
+        self.process = docker.host.popen(
+            *argv, env=docker.env, stdin=terminal, stdout=terminal, stderr=terminal
+        )
+        os.close(terminal)
         self.output = ""
 
     def type(self, text: str) -> None:
-        os.write(self._ours, text.encode())
+        os.write(self._fd, text.encode())
 
     def expect(self, pattern: str, timeout: float = 10) -> None:
-        """Read until the output shows it; what was read before is gone."""
+        """Read until the output matches; the output up to the match is dropped."""
         deadline = time.monotonic() + timeout
-        while not (found := re.search(pattern, self.output)):
+        while not (match := re.search(pattern, self.output)):
             left = deadline - time.monotonic()
             assert left > 0, f"no {pattern!r} in {self.output!r}"
-            if select.select([self._ours], [], [], left)[0]:
+            if select.select([self._fd], [], [], left)[0]:
                 try:
-                    self.output += os.read(self._ours, 65536).decode(errors="replace")
+                    self.output += os.read(self._fd, 65536).decode(errors="replace")
                 except OSError:  # its last user has closed it
                     assert re.search(pattern, self.output), f"no {pattern!r} in {self.output!r}"
-        self.output = self.output[found.end() :]
+        self.output = self.output[match.end() :]
 
     def status(self) -> int:
         code = self.process.wait(30)
-        os.close(self._ours)
+        os.close(self._fd)
         end(self.process)
         return code

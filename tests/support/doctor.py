@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`cnihook doctor`, as tests ask it."""
+"""Calls of `cnihook doctor`."""
 
 import subprocess
 
@@ -11,21 +11,21 @@ from tests.support.oci import CNIHOOK
 def doctor(
     host: Host, *options: str, status: int | None = None, env: dict[str, str] | None = None
 ) -> list[str]:
-    """The lines that it prints."""
-    done = run(host, *options, env=env)
+    """Return the lines that it prints."""
+    process = run(host, *options, env=env)
     if status is not None:
-        assert done.returncode == status, done
-    return done.stdout.splitlines()
+        assert process.returncode == status, process
+    return process.stdout.splitlines()
 
 
 def run(host: Host, *options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    done = host.run(CNIHOOK, "doctor", *options, env=base_environment() | (env or {}), check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    process = host.run(CNIHOOK, "doctor", *options, env=base_environment() | (env or {}), check=False)
+    assert "Traceback" not in process.stderr, process.stderr
+    return process
 
 
 def finds(host: Host, kind: str, *words: str) -> str:
-    """The one line of this kind, which has all these words; there is no other fault.  Returns the remedy."""
+    """Check that it reports one problem, of this kind and with these strings.  Returns the suggestion."""
     lines = doctor(host, status=1)
     assert [line.partition(":")[0] for line in lines] == [kind], lines
     assert all(word in lines[0] for word in words), lines
@@ -33,8 +33,10 @@ def finds(host: Host, kind: str, *words: str) -> str:
 
 
 def fixes(host: Host, kind: str) -> None:
-    """What --fix does is said on stderr, and then nothing is wrong any more."""
-    done = run(host, "--fix")
-    assert (done.returncode, done.stdout) == (0, ""), done
-    assert all(line.startswith(f"fixing {kind}: ") for line in done.stderr.splitlines()) and done.stderr
+    """Check that --fix reports on stderr what it does, and that no problem is left then."""
+    process = run(host, "--fix")
+    assert (process.returncode, process.stdout) == (0, ""), process
+    assert (
+        all(line.startswith(f"fixing {kind}: ") for line in process.stderr.splitlines()) and process.stderr
+    )
     assert doctor(host, status=0) == []

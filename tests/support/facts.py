@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The leak check: all of a throw-away host that must be as before, as lines that can be compared."""
+"""The leak check: the state of a throw-away host as lines, which are compared before and after a test."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from tests.support.wait import patience
 if TYPE_CHECKING:
     from tests.support import host as hosts
 
-# What stays by design: it belongs to the network or to the host, not to one attachment.
+# These stay by design, because they belong to the network or to the host, not to one attachment.
 STAYS = [
     "dir /run/cnihook",
     "dir /run/cnihook/lock",
@@ -28,7 +28,7 @@ STAYS = [
     "dir /var/lib/cni/results",
 ]
 
-# Where a host writes, and under which name; of /etc and /var/lib, what is not the machine's own.
+# The folders to which a host writes, and their names in lines; of /etc and /var/lib its own files only.
 FOLDERS = {
     "run": "/run",
     "etc/cni": "/etc/cni",
@@ -71,11 +71,12 @@ class Facts:
 
 
 def compare(before: Facts, now: Callable[[], Facts], stay: Sequence[str]) -> None:
-    """Fail if `now` differs from `before`, other than by what may stay.
+    """Fail if `now` differs from `before` by more than what may stay.
 
-    Looks again for a while: the kernel takes down a namespace and its links after the last user has gone.
+    The comparison is repeated for a while, because the kernel removes a namespace and its links some time
+    after the last user has ended.
     """
-    deadline, pause = time.monotonic() + patience() / 4, 0.002  # of a test that is known to fail, 0.5 s
+    deadline, pause = time.monotonic() + patience() / 4, 0.002  # 0.5 s for a test that is known to fail
     while True:
         after = now()
         allowed = [*STAYS, *stay]
@@ -96,7 +97,7 @@ def compare(before: Facts, now: Callable[[], Facts], stay: Sequence[str]) -> Non
 def _inside(container: "hosts.Container") -> list[str]:
     try:
         return container.inside(See).lines()
-    except OSError:  # the namespace is gone, or has lost its name
+    except OSError:  # the namespace is gone, or has no name any more
         return []
 
 
@@ -113,7 +114,7 @@ def _files(root: Path, place: str, shown_as: str, leave_out: set[str]) -> Iterat
 
 def _processes(host: "hosts.Host", ours: set[int | None]) -> list[str]:
     lines = []
-    proc = host.root / "proc"  # of the host's own PID namespace, and of those that containers have below it
+    proc = host.root / "proc"  # it shows the host's own PID namespace, and those of containers below it
     space = os.readlink(proc / "1/ns/pid")
     for name in os.listdir(proc):
         if not name.isdigit() or name == "1" or int(name) in ours:

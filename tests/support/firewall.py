@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers behind the firewall plugin, and the firewalls that they meet on a host."""
+"""Containers behind the firewall plugin, and other firewalls of a host."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ BRIDGED = "net/bridge/bridge-nf-call-iptables"
 
 
 def conf(version: str = "1.0.0", name: str = "net1", **keys: Any) -> dict[str, Any]:
-    """The plugin's configuration; a key that is None is left out."""
+    """Return the plugin's configuration.  A key that is None is left out."""
     raw = {"cniVersion": version, "name": name, "type": "firewall", **keys}
     return {key: value for key, value in raw.items() if value is not None}
 
 
 def gc_conf(*attached: "Attached") -> dict[str, Any]:
-    """For GC, with the list of what is to be kept."""
+    """Return the configuration for GC, with the list of valid attachments."""
     keep = [{"containerID": each.container.name, "ifname": "eth0"} for each in attached]
     return conf("1.1.0") | {"cni.dev/valid-attachments": keep}
 
@@ -35,7 +35,7 @@ class Attached:
         return bridge.address(self.result, index)
 
     def delete(self, *, keep: str = "prevResult", **env: str) -> None:
-        """DEL of the firewall plugin; with keep="" as a runtime sends it that has lost the result."""
+        """Call DEL of the firewall plugin; with keep="" without the result, as if it had been lost."""
         sent = self.sent if keep else {k: v for k, v in self.sent.items() if k != "prevResult"}
         self.host.cni("DEL", sent, self.container, **env)
 
@@ -52,9 +52,9 @@ def attach(
     port: dict[str, Any] | None = None,
     **keys: Any,
 ) -> Attached:
-    """A new container on bridge `link`, with an address of each subnet; `keys` are the firewall plugin's.
+    """Attach a new container to bridge `link`, with an address of each subnet.
 
-    `port`, further keys of the bridge plugin.
+    `keys`: of the firewall plugin.  `port`: further keys of the bridge plugin.
     """
     network = bridge.network(
         *(subnets or (NET,)), name=name, bridge=link, isDefaultGateway=True, **(port or {})
@@ -65,7 +65,7 @@ def attach(
 
 
 def routed_outside(host: Host) -> Outside:
-    """The outside world, with routes to the containers."""
+    """Return a machine outside that has routes to the containers."""
     outside = host.outside()
     outside.run("ip", "route", "add", "10.0.0.0/8", "via", Outside.HOST)
     outside.run("ip", "-6", "route", "add", "2001:db8:9::/48", "via", Outside.HOST6)
@@ -73,9 +73,9 @@ def routed_outside(host: Host) -> Outside:
 
 
 def publish(host: Host, port: int, address: str, *, masquerade: bool = False) -> None:
-    """Send what comes to a port of this host on to a container, by a DNAT of the test's own.
+    """Forward a port of this host to a container, by a DNAT rule of the test's own.
 
-    Masqueraded if it may come from a neighbour of the container, so that the answer comes back this way.
+    `masquerade`: for clients on the container's own bridge, whose answers would not pass the host otherwise.
     """
     family = "ip6" if ":" in address else "ip"
     host.run(
@@ -94,15 +94,15 @@ add chain inet publish postrouting {{ type nat hook postrouting priority srcnat 
 
 
 def drop_forwarded(host: Host, programs: str = "iptables ip6tables") -> None:
-    """As an administrator does it, or Docker when it switches on forwarding."""
+    """Drop forwarded packets, as an administrator does, or Docker when it enables forwarding."""
     for program in programs.split():
         host.run(program, "-P", "FORWARD", "DROP")
-    # Their counters change with all that is forwarded; what a plugin leaves there, tests look for it.
+    # The counters change with each forwarded packet, so the leak check skips these tables; tests check them.
     host.leaves("nft: table ip filter*", "nft: table ip6 filter*", "file /run/xtables.lock")
 
 
 def like_docker(host: Host) -> None:
-    """The chains of dockerd 20.10, as far as they matter for who is not Docker's."""
+    """Add the chains of dockerd 20.10 that concern containers of other programs."""
     drop_forwarded(host)
     for words in (
         "-N DOCKER-USER",
@@ -118,13 +118,13 @@ def like_docker(host: Host) -> None:
 
 
 def leave_to_reference(host: Host) -> None:
-    """What the reference never removes; the tests that look for it are marked LEAVES_RULES."""
+    """Let the leak check accept what the reference never removes; tests of that are marked LEAVES_RULES."""
     assert host.implementation
     if host.implementation.name == "reference":
         host.leaves("nft: table ip filter*", "nft: table ip6 filter*")
 
 
 def rules(host: Host, chain: str, program: str = "iptables") -> list[str]:
-    """The rules of a chain as iptables lists them; none where there is no such chain."""
+    """Return the rules of a chain as iptables lists them; none if the chain does not exist."""
     listed = host.run(program, "-S").stdout.splitlines()
     return [line.removeprefix(f"-A {chain} ") for line in listed if line.startswith(f"-A {chain} ")]

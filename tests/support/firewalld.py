@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""firewalld, the real one, on a bus of its own in a throw-away host: up in a second."""
+"""The real firewalld, on a bus of its own in a throw-away host; it starts in a second."""
 
 import re
 
@@ -9,7 +9,7 @@ from tests.support.oci import wait_for
 from tests.support.skip import need
 
 BUS = "/run/dbus/system_bus_socket"
-# Everybody in the throw-away host may do everything.
+# Every user of the throw-away host may do everything.
 CONFIGURATION = f"""\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -36,7 +36,7 @@ def start_bus(host: Host) -> Process:
 
 
 class Firewalld:
-    """What is forwarded has to belong to a zone that lets it through."""
+    """A running firewalld.  It forwards only packets of a zone that accepts them."""
 
     _NAME = "org.fedoraproject.FirewallD1"
 
@@ -49,7 +49,7 @@ class Firewalld:
         wait_for(lambda: self._send("zone.getSources", "trusted", check=False), "firewalld")
 
     def _send(self, method: str, *arguments: str, check: bool = True) -> str:
-        """By dbus-send: firewall-cmd takes ten times as long."""
+        """Call a method with dbus-send, because firewall-cmd takes ten times as long."""
         return self._host.run(
             "dbus-send",
             "--system",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The built-in plugins, each call a fork of one process that has them in memory.
 
-As an executable, each starts Python and imports what it needs: half of all that a test of a plugin computes,
-and in a guest, on an emulated processor, four fifths.  From reading the request on all is the executable's;
-the executables themselves are for tests/netns/test_protocol.py and the suite that cnihook conformance is.
+An executable would start Python and import its modules each time.  This is half of the processor time of a
+plugin's test, and four fifths in a guest on an emulated processor.  After the fork, the code is the same as
+in the executable.  tests/netns/test_protocol.py and `cnihook conformance` test the executables themselves.
 """
 
 import json
@@ -26,16 +26,16 @@ SECONDS = 60
 
 
 class Forked(Implementation):
-    """`folder` has executables all the same; `path`, CNI_PATH, none: a delegate is not started either."""
+    """`folder` has the executables; `path`, for CNI_PATH, has none, so delegates are not started either."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("builtin", folder, [])
         self.path = folder / "none"
         write_launchers(folder)
-        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            argv = [sys.executable, "-m", "tests.support.forkserver", str(theirs.fileno())]
-            self._server = subprocess.Popen(argv, cwd=CHECKOUT, pass_fds=[theirs.fileno()])
+        self._requests, server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with server:
+            argv = [sys.executable, "-m", "tests.support.forkserver", str(server.fileno())]
+            self._server = subprocess.Popen(argv, cwd=CHECKOUT, pass_fds=[server.fileno()])
 
     def close(self) -> None:
         self._requests.close()
@@ -69,7 +69,7 @@ class Forked(Implementation):
 
 
 def read(descriptor: int, until: float, plugin: str) -> bytes:
-    """All that is written, to its end."""
+    """Read until the writer closes its end."""
     ready = select.poll()
     ready.register(descriptor, select.POLLIN)
     chunks: list[bytes] = []

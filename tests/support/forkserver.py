@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that the calls of built-in plugins are forks of: python3 -m tests.support.forkserver SOCKET
+"""The process that forks for each call of a built-in plugin: python3 -m tests.support.forkserver SOCKET
 
-It has the plugins in memory and nothing else: to fork costs by what there is to copy, and pytest with its
-tests is five times as large.
+It has only the plugins in memory, because the cost of a fork grows with the memory of the process.  pytest
+with its tests is five times as large.
 """
 
 import gc
@@ -24,11 +24,11 @@ PACKAGES = ("lean", "linux", "plugins", "sdk", "spec")
 
 
 def main() -> None:
-    """Serve requests until nobody is left who could send one.
+    """Serve requests until no process is left that could send one.
 
-    A request is a plugin's name and its environment, as JSON, with descriptors: of the PID namespace, the
-    mount namespace and the network namespace to go to, then 0, 1 and 2 of the plugin, and at last a pipe.
-    There its exit status comes as decimal digits once it is gone, or nothing, where it could not be started.
+    A request is a plugin's name and its environment, as JSON, with seven descriptors: the PID namespace, the
+    mount namespace and the network namespace to enter, 0, 1 and 2 of the plugin, and a pipe.  The pipe gets
+    the plugin's exit status as decimal digits when it has ended, or nothing if it could not be started.
     """
     requests = socket.socket(fileno=int(sys.argv[1]))
     load()
@@ -43,20 +43,20 @@ def main() -> None:
                 finish(*calls.pop(descriptor))
                 os.close(descriptor)
                 continue
-            message, passed, *_ = socket.recv_fds(requests, 1 << 20, 7, socket.MSG_CMSG_CLOEXEC)
+            message, descriptors, *_ = socket.recv_fds(requests, 1 << 20, 7, socket.MSG_CMSG_CLOEXEC)
             if not message:
                 return
             plugin, environment = json.loads(message)
-            *given, answer = passed
+            *inherited, answer = descriptors
             try:
-                pid = start(plugin, environment, given)
+                pid = start(plugin, environment, inherited)
             except OSError:
                 os.close(answer)
             else:
                 ended = os.pidfd_open(pid)
                 calls[ended] = pid, answer
                 ready.register(ended, select.POLLIN)
-            for one in given:
+            for one in inherited:
                 os.close(one)
 
 
@@ -65,7 +65,7 @@ def finish(pid: int, answer: int) -> None:
     try:
         os.write(answer, str(status).encode())
     except BrokenPipeError:
-        pass  # it took too long, and whoever asked has gone on
+        pass  # it took too long, and the caller no longer waits
     os.close(answer)
 
 
@@ -77,9 +77,9 @@ def load() -> None:
                 import_module(module.name)
 
 
-def start(plugin: str, environment: dict[str, str], given: Sequence[int]) -> int:
-    """The PID of a process that serves one call and exits."""
-    processes, files, net, *streams = given
+def start(plugin: str, environment: dict[str, str], inherited: Sequence[int]) -> int:
+    """Fork a process that serves one call and exits.  Returns its PID."""
+    processes, files, net, *streams = inherited
     place.enter_processes(processes)
     pid = os.fork()
     if pid:
@@ -100,7 +100,7 @@ def start(plugin: str, environment: dict[str, str], given: Sequence[int]) -> int
 
 
 def serve(plugin: str, environment: dict[str, str]) -> None:
-    """From here on, all is as in the plugin's executable once it has imported itself."""
+    """Run the plugin as its executable does after its imports."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()
     os.environ.update(environment)

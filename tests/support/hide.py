@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A throw-away host that lacks programs which the machine has."""
+"""Functions that hide programs of the machine from a throw-away host."""
 
 import shutil
 
@@ -15,13 +15,13 @@ def path_of(program: str) -> str:
 
 
 def hide(host: Host, *programs: str) -> None:
-    """As if they were not installed: what covers them cannot be executed."""
+    """Make programs look as if they were not installed: mount a file on them that cannot be executed."""
     for program in programs:
         cover(host, program, "/dev/null")
 
 
 def cover(host: Host, program: str, substitute: str) -> None:
-    """Put another file in a program's place."""
+    """Mount another file on a program."""
     path = path_of(program)
     host.run("mount", "--bind", substitute, path)
     host.leaves(f"mount {path}", "dir /run/mount", "file /run/mount/utab*")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A throw-away host: what a test may do to a machine, done to namespaces that vanish with the test.
+"""A throw-away host: namespaces that stand for a machine, and end with the test.
 
-Fresh network, mount and process namespaces.  /run, /etc/cni and /var/lib/cni are empty; what is written to
-the rest of /etc and /var/lib is seen in here alone; every process ends with the host.
+It has new network, mount and process namespaces.  /run, /etc/cni and /var/lib/cni are empty.  Files that are
+written to the rest of /etc and /var/lib are visible in the host only.  Every process ends with the host.
 """
 
 import os
@@ -17,13 +17,13 @@ from tests.support.see import See
 from tests.support.skip import need, need_root
 from tests.support.wait import wait_for
 
-# All that there is in a new network namespace.
+# The only link of a new network namespace, as the leak check lists it.
 PRISTINE = "link lo loopback  mtu 65536 mac 00:00:00:00:00:00"
 ACCEPT_DAD = "/proc/sys/net/ipv6/conf/default/accept_dad"
 
 
 class Container(Namespace):
-    """A network namespace that plays a container; `path` is where programs of the host find it."""
+    """A network namespace that stands for a container.  `path`: the namespace, for programs of the host."""
 
     def __init__(self, host: "Host", name: str, path: str, pid: int | None = None) -> None:
         super().__init__(host.holder, f"{host.root}{path}", name, host.starter)
@@ -75,28 +75,28 @@ class Host(Namespace):
         end(self._process)
 
     def container(self, name: str | None = None, *, process: bool = False) -> Container:
-        """A new container: a named namespace, or with `process` one that a sleeping process holds."""
+        """Create a container: a named namespace, or with `process` one that a sleeping process holds."""
         name = name or f"c{len(self.containers) + 1}"
         if process:
-            # An orphan, so that it is gone as soon as somebody kills it.
+            # The process is an orphan, so a kill removes it at once.
             sleep = "sleep 2147483647 > /dev/null 2>&1 & echo $!"
             pid = int(self.run("unshare", "--net", "sh", "-c", sleep).stdout)
-            made = Container(self, name, f"/proc/{pid}/ns/net", pid)
+            container = Container(self, name, f"/proc/{pid}/ns/net", pid)
         else:
-            made = Container(self, name, f"/run/netns/{name}")
-            self.starter.add_net(made.path)
+            container = Container(self, name, f"/run/netns/{name}")
+            self.starter.add_net(container.path)
             self.before = self.before.plus([f"in {name}: {PRISTINE}"])
-        self.containers.append(made)
-        return made
+        self.containers.append(container)
+        return container
 
     def outside(self) -> "Outside":
-        """A machine on the other side of this host's uplink, `up0`; it knows no route to the containers."""
+        """Create a machine at the far end of the uplink, `up0`.  It has no route to the containers."""
         need("ip")
-        # The ends have different indexes: where they are the same, the kernel takes each for a link without
-        # a peer, and lets up to a second pass before it calls them operational.
-        made = Outside(self, Outside.NAME, f"/run/netns/{Outside.NAME}")
-        self.starter.add_net(made.path)
-        made.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")  # or its first answers wait for a second
+        # The ends have different indexes.  With equal ones the kernel takes each for a link without a peer,
+        # and waits up to a second before it marks them operational.
+        outside = Outside(self, Outside.NAME, f"/run/netns/{Outside.NAME}")
+        self.starter.add_net(outside.path)
+        outside.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")  # otherwise its first answers take a second
         self.run(
             "ip",
             "-batch",
@@ -109,7 +109,7 @@ link set up0 up
 route add default via {Outside.ADDRESS}
 """,
         )
-        made.run(
+        outside.run(
             "ip",
             "-batch",
             "-",
@@ -121,10 +121,10 @@ link set up0 up
 """,
         )
         self.run("ip", "-6", "route", "add", "default", "via", Outside.ADDRESS6)
-        # Until the kernel has seen the carrier, the routes are marked, and pasta cannot copy them: "Couldn't
+        # Wait for the carrier: before, the routes have a flag with which pasta cannot copy them: "Couldn't
         # set IPv4 route(s) in guest: Invalid argument".
-        self._wait_for_rest(made)
-        return made
+        self._wait_for_rest(outside)
+        return outside
 
     def nft(self) -> str:
         return self.run("nft", "list", "ruleset").stdout
@@ -138,13 +138,13 @@ link set up0 up
         plugin: str | None = None,
         **env: str,
     ) -> Any:
-        """One request to one plugin executable, by the CNI protocol.
+        """Call one plugin executable by the CNI protocol.
 
-        Returns what it prints, parsed; raises CniFailure with what it reports.  `env` adds to the variables,
-        or replaces them.  What a test leaves attached gets a DEL after it, so that every test tests DEL too.
+        Returns its parsed output.  Raises CniFailure with the error that it prints.  `env` adds variables or
+        replaces them.  Attachments that a test leaves get a DEL after it, so that every test also tests DEL.
         """
         assert self.implementation is not None, (
-            "a test of plugins belongs where `implementation` is a fixture"
+            "a test of plugins must be in a folder with the fixture `implementation`"
         )
         plugin = plugin or conf["type"]
         attachment = cni.Attachment(conf, container, ifname, plugin, env)
@@ -157,7 +157,7 @@ link set up0 up
         return result
 
     def delete_attachments(self) -> None:
-        """DEL for all that is still attached, the last one first, with the result of ADD as runtimes do."""
+        """Call DEL for all attachments, the last one first, with the result of ADD as runtimes do."""
         for attachment in reversed(self.attachments):
             conf = cni.with_previous_result(attachment.conf, attachment.result)
             self.cni(
@@ -165,11 +165,11 @@ link set up0 up
             )
 
     def leaves(self, *patterns: str) -> None:
-        """Say what this test means to leave: `fnmatch` patterns of lines that the leak check prints."""
+        """Accept what this test leaves on purpose: `fnmatch` patterns of the leak check's lines."""
         self.stay += patterns
 
     def save_state(self) -> None:
-        """Save what the leak check compares with, when the kernel has done what was asked of it."""
+        """Wait until the kernel has finished its work, and save the state for the leak check."""
         self._wait_for_rest(*(one for one in self.containers if one.pid is None))
         self.before = self.facts()
 
@@ -193,7 +193,7 @@ link set up0 up
 
 
 class Outside(Container):
-    """The outside world.  Its addresses are of the ranges that are kept for documentation."""
+    """A machine outside.  Its addresses are of the ranges that are reserved for documentation."""
 
     NAME = "outside"
     HOST, ADDRESS = "198.51.100.1", "198.51.100.2"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A device on the host, for the host-device plugin to take: one end of a cable, the other end stays."""
+"""A device of the host that the host-device plugin can move: one end of a veth pair; the other end stays."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ NEAR_ADDRESS, FAR_ADDRESS = "10.9.0.2", "10.9.0.1"
 
 
 def plug(host: Host, *commands: str) -> None:
-    """Make the device, up; then what else is told to `ip`.  As it is then, the leak check wants it back."""
+    """Create the device, set it up, and run further commands of `ip`.  The leak check expects it back so."""
     batch = [
         f"link add {DEVICE} index 101 address {MAC} type veth peer name {FAR} index 102",
         f"link set {DEVICE} up",
@@ -24,14 +24,14 @@ def plug(host: Host, *commands: str) -> None:
 
 
 def conf(version: str = "1.0.0", name: str = "net1", **keys: Any) -> dict[str, Any]:
-    """A key that is None is left out."""
-    made = {"cniVersion": version, "name": name, "type": "host-device", "device": DEVICE} | keys
-    return {key: value for key, value in made.items() if value is not None}
+    """Return a configuration of the plugin.  A key that is None is left out."""
+    raw = {"cniVersion": version, "name": name, "type": "host-device", "device": DEVICE} | keys
+    return {key: value for key, value in raw.items() if value is not None}
 
 
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24", "rangeStart": NEAR_ADDRESS}]]}
 
 
 def taken(container: Container, ifname: str = "eth0") -> Any:
-    """The device as it is in the container."""
+    """Return the device in the container, as `ip` prints it."""
     return container.link(ifname)

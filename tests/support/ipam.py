@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""host-local as an interface plugin calls it: with a container's ID, and no need of a container."""
+"""Calls of host-local as an interface plugin makes them: with a container ID, without a container."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ OWNERS = (f"dir {LEASES}/.owners", f"file {LEASES}/.owners/*")  # the links to l
 
 
 def network(*sets: Any, version: str = "1.0.0", name: str = "net1", **ipam: Any) -> dict[str, Any]:
-    """A configuration whose ranges are `sets`: lists of ranges, a subnet being short for a range."""
+    """Return a configuration whose ranges are `sets`: lists of ranges; a text is the subnet of a range."""
     ranges = [
         [
             {"subnet": part} if isinstance(part, str) else part
@@ -32,7 +32,7 @@ def request(host: Host, command: str, conf: Any, owner: str = "c1", ifname: str 
 
 
 def add(host: Host, conf: Any, owner: str = "c1", ifname: str = "eth0", **env: str) -> list[str]:
-    """The addresses that an ADD leases, without their prefixes."""
+    """Call ADD.  Returns the leased addresses, without their prefix lengths."""
     result = request(host, "ADD", conf, owner, ifname, **env)
     return [ip["address"].partition("/")[0] for ip in result["ips"]]
 
@@ -42,7 +42,7 @@ def delete(host: Host, conf: Any, owner: str = "c1", ifname: str = "eth0", **env
 
 
 def leased(host: Host, folder: str = LEASES) -> list[str]:
-    """The addresses that have a lease, whoever wrote it."""
+    """Return the addresses that have a lease, of any program."""
     return [
         name
         for name in host.listdir(folder)

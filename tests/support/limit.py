@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The limit of a test: a wait without an end fails the test, and what the test has started is killed."""
+"""The time limit of a test: on expiry the test fails, and the processes that it has started are killed."""
 
 import contextlib
 import signal
@@ -13,11 +13,11 @@ import pytest
 
 # Seconds for each of setup, call and teardown: the longest takes 40 on a free machine.
 SECONDS = 900
-SECONDS_OF_GUEST = 1500  # a processor that is emulated, and a boot that the first test waits for
+SECONDS_OF_GUEST = 1500  # its processor is emulated, and the first test waits for its boot
 
 
 class _Alarm:
-    """A handler of SIGALRM."""
+    """A handler of SIGALRM that fails the test."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -28,7 +28,7 @@ class _Alarm:
 
 @contextlib.contextmanager
 def limit(seconds: float) -> Iterator[None]:
-    """Fail the test, where it is then, if the body takes longer.  A test that uses SIGALRM has no limit."""
+    """Fail the test at its current line if the body takes longer.  A test that uses SIGALRM has no limit."""
     before = signal.getsignal(signal.SIGALRM)
     is_free = before is signal.SIG_DFL or isinstance(before, _Alarm)
     if not is_free or threading.current_thread() is not threading.main_thread():

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Failed(AssertionError):
-    """A program that had to succeed did not; what it wrote is in the message."""
+    """The failure of a program that had to succeed; its output is in the message."""
 
     def __init__(self, argv: Sequence[str], status: int, stdout: str, stderr: str) -> None:
         super().__init__(f"{' '.join(argv)}: exit {status}\n{stdout}{stderr}".rstrip())
@@ -43,12 +43,12 @@ class Process(subprocess.Popen[str]):
 
     @property
     def inside(self) -> int:
-        """Its PID, as seen outside of the throw-away host."""
+        """The PID as seen outside the throw-away host."""
         return self.pid
 
     @property
     def inside_pid(self) -> int:
-        """Its PID, as programs in the throw-away host see it."""
+        """The PID as seen by programs in the throw-away host."""
         return pid_inside(self.pid)
 
 
@@ -59,14 +59,14 @@ def pid_inside(pid: int) -> int:
 
 
 class Starter:
-    """A thread that is in a throw-away host: what it starts begins there.
+    """A thread in a throw-away host, so that the programs which it starts are in the host.
 
-    An nsenter in front of every program would be a third of what a short one costs.  The thread stays: what
-    asks for a signal at its parent's death gets it when the thread ends that started it.
+    An nsenter for each program would be a third of the cost of a short one.  The thread stays until the end,
+    because a program that requests a signal at its parent's death gets it when the starting thread ends.
     """
 
     def __init__(self, move: Callable[[], int]) -> None:
-        """`move` takes the thread there, and returns its network namespace."""
+        """Start the thread.  `move` moves it into the host, and returns its network namespace."""
         self._started: list[Process] = []
         self._thread = ThreadPoolExecutor(1)
         self._task = self._thread.submit(threading.get_native_id).result()
@@ -90,27 +90,30 @@ class Starter:
         try:
             return start()
         finally:
-            place.enter_net(self._home)  # or that namespace would not end before this thread does
+            place.enter_net(self._home)  # otherwise this thread would keep the other namespace alive
 
     def add_net(self, path: str) -> None:
-        """What `ip netns add` does, in a quarter of its time."""
+        """Create a named network namespace as `ip netns add` does, in a quarter of its time."""
         self._thread.submit(place.make_net).result()
-        made = place.open_space(f"/proc/self/task/{self._task}/ns/net")
+        space = place.open_space(f"/proc/self/task/{self._task}/ns/net")
         try:
             self._thread.submit(place.enter_net, self._home).result()
-            self._thread.submit(place.name_net, made, path).result()
+            self._thread.submit(place.name_net, space, path).result()
         finally:
-            os.close(made)
+            os.close(space)
 
     def delete_net(self, path: str) -> None:
         self._thread.submit(place.forget_net, path).result()
 
     def reap(self) -> None:
-        """Let go of what has ended and nobody has waited for."""
+        """Take the exit statuses of programs that have ended."""
         self._started = [process for process in self._started if process.poll() is None]
 
     def end(self) -> None:
-        """Once the host has been killed: it is not gone before all that was started here is waited for."""
+        """Wait for all programs that were started here.  Call it after the host's first process is killed.
+
+        The host ends only after that.
+        """
         self._thread.shutdown()
         os.close(self._home)
         for process in self._started:
@@ -140,7 +143,7 @@ class Namespace:
         stderr: int | IO[Any] | None = subprocess.PIPE,
         **options: Any,
     ) -> Process:
-        """Start a program.  `env` is all of its environment; without it, that is base_environment()."""
+        """Start a program.  `env`: its whole environment, base_environment() by default."""
         if any("--reuid" in word for word in argv):
             need_open_checkout()
         environment = dict(base_environment() if env is None else env)
@@ -165,7 +168,9 @@ class Namespace:
         timeout: float = 60,
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end.  With `check`, any exit but 0 fails the test and shows the output."""
+        """Run a program to its end.  With `check`, raise Failed with its output if it exits with another
+        code than 0.
+        """
         stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
         with self.popen(*argv, env=env, cwd=cwd, stdin=stdin, **options) as process:
             try:
@@ -178,12 +183,12 @@ class Namespace:
         return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
 
     def ip(self, *argv: str) -> Any:
-        """What `ip -j ARGV` says, parsed; None where it has nothing to say."""
+        """Return the parsed output of `ip -j ARGV`, or None if it is empty."""
         text = self.run("ip", "-j", *argv).stdout
         return json.loads(text) if text.strip() else None
 
     def link(self, name: str) -> Any:
-        """One link with everything that the kernel tells about it."""
+        """Return one link with all details that `ip` prints."""
         (link,) = self.ip("-d", "addr", "show", "dev", name)
         return link
 
@@ -191,7 +196,7 @@ class Namespace:
         return {link["ifname"] for link in self.ip("link")}
 
     def addresses(self, name: str) -> list[str]:
-        """The addresses of one link, as CIDR, without those that IPv6 makes itself."""
+        """Return the addresses of a link as CIDR, without link-local ones, which the kernel adds."""
         return [
             f"{address['local']}/{address['prefixlen']}"
             for address in self.link(name)["addr_info"]
@@ -199,7 +204,7 @@ class Namespace:
         ]
 
     def routes(self, family: int = 4) -> list[tuple[str, str | None, str]]:
-        """The main table: destination, gateway, link."""
+        """Return destination, gateway and link of each route in the main table."""
         return [
             (route["dst"], route.get("gateway"), route["dev"])
             for route in self.ip(f"-{family}", "route")
@@ -212,7 +217,7 @@ class Namespace:
     def inside(self, function: Callable[[], T]) -> T:
         """Call a function in this network namespace, in a thread that ends with it.
 
-        A socket that it makes stays in the namespace; files and processes are those outside.
+        A socket that the function creates stays in the namespace.  Files and processes are those outside.
         """
         outcome: list[T] = []
         problem: list[BaseException] = []
@@ -238,13 +243,13 @@ class Namespace:
     def socket(
         self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET, protocol: int = 0
     ) -> socket.socket:
-        """A socket of this namespace, for the test itself to talk through; its operations have a limit."""
-        made = self.inside(lambda: socket.socket(family, kind, protocol))
-        made.settimeout(patience())
-        return made
+        """Return a socket in this namespace that the test itself can use, with a timeout."""
+        opened = self.inside(lambda: socket.socket(family, kind, protocol))
+        opened.settimeout(patience())
+        return opened
 
     def write(self, path: str, content: str, mode: int = 0o644) -> None:
-        """Write a file of the throw-away host, and the folders above it."""
+        """Write a file of the throw-away host; create the folders above it."""
         place = self.root / path.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(content, newline="")
@@ -257,17 +262,20 @@ class Namespace:
         return os.path.lexists(self.root / path.lstrip("/"))
 
     def listdir(self, path: str) -> list[str]:
-        """The names in a folder of the throw-away host, sorted; none where there is no such folder."""
+        """Return the names in a folder of the throw-away host, sorted; none if the folder does not exist."""
         place = self.root / path.lstrip("/")
         return sorted(os.listdir(place)) if place.is_dir() else []
 
 
 def base_environment() -> dict[str, str]:
-    """Ours, with the administrator's programs on PATH, less what speaks of networks, sudo, this Python."""
+    """Return this process's environment without variables of CNI, cnihook, sudo and Python.
+
+    PATH also has the folders of the administrator's programs.
+    """
     return dict(_environment())
 
 
-@cache  # a score of times in a test
+@cache  # a test needs it some twenty times
 def _environment() -> dict[str, str]:
     kept = {
         key: value
@@ -279,7 +287,7 @@ def _environment() -> dict[str, str]:
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """Kill a process of ours and wait until it is gone."""
+    """Kill a child process and wait until it is gone."""
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)
     process.wait(30)

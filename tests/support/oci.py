@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real container runtimes inside a throw-away host, and bundles with our hook registered in them."""
+"""Real container runtimes inside a throw-away host, and bundles in which the hook is registered."""
 
 import json
 import shutil
@@ -20,14 +20,14 @@ RUNTIMES = ["runc", "crun"]
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")
 FOR_EVER = ("sleep", "2147483647")
 
-# What a runtime itself keeps when its last container is gone.
+# A runtime keeps these when its last container is gone.
 LEAVES = ["dir /run/runc", "dir /run/crun", "dir /run/crun/.cache", "file /run/crun/.cache/*"]
 
 CAPABILITIES = ["CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_KILL"]  # ping needs the first
 
 
 def make_rootfs(folder: Path) -> Path:
-    """All that the tests run in containers: one static busybox under its many names, only read."""
+    """Make a root file system for containers: a static busybox with links for its programs."""
     need("busybox")
     busybox = shutil.which("busybox", path=SEARCH)
     assert busybox
@@ -51,14 +51,14 @@ NETWORKS = "/var/lib/cni/networks"
 
 
 def bridge(name: str, subnet: str, **keys: Any) -> dict[str, Any]:
-    """A network on a bridge of its own."""
+    """Return a network on a bridge of its own."""
     ipam = {"type": "host-local", "ranges": [[{"subnet": subnet}]]}
     plugin = {"type": "bridge", "bridge": f"br-{name}", "isGateway": True, "ipam": ipam}
     return {"cniVersion": "1.0.0", "name": name, "plugins": [plugin | keys]}
 
 
 def configure(host: Host, *networks: str | dict[str, Any], **files: str) -> None:
-    """Fill net.d: with 10-, 11-, … in the order of the networks, and with files by their own names."""
+    """Write networks into net.d, as 10-, 11-, … in their order, and other files under their own names."""
     for number, network in enumerate(networks, 10):
         text = network if isinstance(network, str) else json.dumps(network)
         host.write(f"{NET_D}/{number}-net.conflist", text)
@@ -80,15 +80,15 @@ def call_hook(
     cwd: str = "/",
     launcher: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """The hook alone, as a runtime would start it; `state` is what it finds on stdin, text or to be JSON.
+    """Run the hook itself, as a runtime starts it.  `state`: its stdin, as text or as a value for JSON.
 
-    Whatever it is given: the exit code is one of three, stdout stays empty, each line on stderr is ours.
+    For any state the exit code must be 0, 1 or 2, stdout empty, and each line on stderr of cnihook.
     """
     text = state if isinstance(state, str) else json.dumps(state)
     argv = [*launcher, "/usr/bin/python3", "-IS", CNIHOOK, event, *arguments]
-    done = host.run(*argv, input=text, env=env, cwd=cwd, check=False)
-    check_output(done)
-    return done
+    process = host.run(*argv, input=text, env=env, cwd=cwd, check=False)
+    check_output(process)
+    return process
 
 
 def check_output(done: subprocess.CompletedProcess[str]) -> None:
@@ -97,13 +97,13 @@ def check_output(done: subprocess.CompletedProcess[str]) -> None:
     assert done.stdout == "", done.stdout
     assert all(line.startswith("cnihook: ") for line in done.stderr.splitlines()), done.stderr
     if done.returncode:
-        assert done.stderr.count("\n") >= 1, "a failure says why"
+        assert done.stderr.count("\n") >= 1, "a failure must print its reason"
 
 
 def external(host: Host, name: str, script: str, folder: str = "/run/.host/plugins") -> str:
-    """An executable plugin, written for one test: a shell script.  Returns its folder, for CNI_PATH.
+    """Write an executable plugin for one test: a shell script.  Returns its folder for CNI_PATH.
 
-    Each time it runs it adds to calls(): its name and the command.  `prev` prints the previous result.
+    Each call adds the plugin's name and the command to calls().  `prev` prints the previous result.
     """
     need("jq")
     host.write(f"{folder}/{name}", PLUGIN.format(name=name, script=script, folder=folder), 0o755)
@@ -121,12 +121,12 @@ PASS_ON = "if [ $CNI_COMMAND = ADD ]; then prev; fi"
 
 
 def calls(host: Host, folder: str = "/run/.host/plugins") -> list[str]:
-    """What external() plugins were asked so far: `name COMMAND`."""
+    """Return the calls of external() plugins so far, as `name COMMAND`."""
     return [line.rpartition(" ")[0] for line in _calls(host, folder)]
 
 
 def last_pid(host: Host, folder: str = "/run/.host/plugins") -> int:
-    """The PID of the plugin that was called last."""
+    """Return the PID of the plugin that was called last."""
     return int(_calls(host, folder)[-1].rpartition(" ")[2])
 
 
@@ -135,7 +135,7 @@ def _calls(host: Host, folder: str) -> list[str]:
 
 
 def hook(event: str, *arguments: str, env: dict[str, str] | None = None, timeout: int | None = None) -> Any:
-    """Our hook, as a config.json has it."""
+    """Return the hook's entry for config.json."""
     entry: dict[str, Any] = {
         "path": "/usr/bin/python3",
         "args": ["python3", "-IS", CNIHOOK, event, *arguments],
@@ -148,7 +148,7 @@ def hook(event: str, *arguments: str, env: dict[str, str] | None = None, timeout
 
 
 class Running(Namespace):
-    """A container that runs: its network namespace, with the programs of the host to look at it."""
+    """A running container: its network namespace, in which programs of the host can run."""
 
     def __init__(self, runtime: "Runtime", container_id: str, pid: int) -> None:
         host = runtime.host
@@ -159,22 +159,22 @@ class Running(Namespace):
         self.pid = pid  # as the host sees it
 
     def exec(self, *argv: str) -> str:
-        """Run a program of the container inside it, as its user would."""
+        """Run a program of the container inside it, by the runtime's `exec`."""
         return self.runtime.call("exec", self.id, *argv).stdout
 
     @property
     def log(self) -> str:
-        """What our log says of it."""
+        """The container's log of cnihook."""
         path = f"/run/cnihook/log/{self.id}"
         return self.host.read(path) if self.host.exists(path) else ""
 
     @property
     def address(self) -> str:
-        """Its first address on eth0."""
+        """The first address of eth0."""
         return self.addresses("eth0")[0].partition("/")[0]
 
     def kill(self) -> None:
-        """Kill its process and wait until it is gone; the runtime is not told."""
+        """Kill its process, without the runtime, and wait until it is gone."""
         kill(self.host, self.pid)
 
 
@@ -186,7 +186,7 @@ def kill(host: Host, pid: int) -> None:
 
 def need_cgroups() -> None:
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
-        skip_or_fail("container runtimes make cgroups, which takes the machine's own root")
+        skip_or_fail("container runtimes create cgroups, which only the machine's own root can do")
 
 
 class Runtime:
@@ -197,17 +197,17 @@ class Runtime:
         need_cgroups()
         self.host = host
         self.name = name
-        self.program = name  # or one that passes for it
+        self.program = name  # or another program with the same interface
         self.rootfs = rootfs
-        self.root = ""  # where it keeps its containers, if not where it usually does
+        self.root = ""  # the folder of its containers, if not the default one
         self._folder = tempfile.TemporaryDirectory(prefix="cnihook-bundles-")
         self._ids: list[str] = []
-        # The machine's cgroups are shared by all tests that run at the time.
+        # All running tests share the machine's cgroups.
         self._cgroup = f"cnihook-{uuid.uuid4().hex[:12]}"
         host.leaves(*LEAVES)
 
     def close(self) -> None:
-        """End what a failed test left running, and take away its cgroups, which are the machine's."""
+        """End the containers that a failed test left, and remove their cgroups, which are the machine's."""
         for container_id in self._ids:
             self.host.run(*self._argv, "delete", "--force", container_id, check=False)
         for version in ("", "*/"):  # one hierarchy, or one for each controller
@@ -226,9 +226,9 @@ class Runtime:
         hostname: str = "container",
         **hook_options: Any,
     ) -> Path:
-        """The folder of a container with the hook at both ends; `arguments` are the hook's own.
+        """Write a bundle with the hook for both events.  Returns its folder.
 
-        `network` is the entry among its namespaces, None for the host's.
+        `arguments`: options of the hook.  `network`: the entry in `namespaces`, None for the host's network.
         """
         if hooks is None:
             hooks = {
@@ -249,7 +249,7 @@ class Runtime:
             "hostname": hostname,
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},
-                # Of its own: the runtime makes files in it, and ten containers share the root file system.
+                # Each container has its own /dev: runtimes create files there, and the root is shared.
                 {
                     "destination": "/dev",
                     "type": "tmpfs",
@@ -274,7 +274,7 @@ class Runtime:
         return json.loads((self.folder(container_id) / "config.json").read_text())
 
     def mount(self, container_id: str, *mounts: tuple[str, str]) -> None:
-        """Add mounts, (path in the container, source), to what bundle() made; tmpfs is a source, too."""
+        """Add mounts, (path in the container, source), to a bundle.  The source can be tmpfs."""
         config = self.config(container_id)
         for path, source in mounts:
             kind = {"type": "tmpfs"} if source == "tmpfs" else {"type": "bind", "options": ["bind"]}
@@ -282,28 +282,28 @@ class Runtime:
         (self.folder(container_id) / "config.json").write_text(json.dumps(config))
 
     def folder(self, container_id: str) -> Path:
-        """The container's bundle."""
+        """Return the path of the container's bundle."""
         return Path(self._folder.name) / container_id
 
     def remove_bundle(self, container_id: str) -> None:
         shutil.rmtree(self.folder(container_id))
 
     def run(self, container_id: str = "c1", *arguments: str, **options: Any) -> Running:
-        """Start a container; see bundle().  Raises Failed, with what the runtime says, if it refuses."""
+        """Start a container; see bundle().  Raises Failed with the runtime's output if it fails."""
         self.bundle(container_id, *arguments, **options)
         starting = self.start(container_id)
         return self.started(container_id, starting)
 
     def create(self, container_id: str, *arguments: str, **options: Any) -> Running:
-        """Make a container whose program waits to be started."""
+        """Create a container without starting its program."""
         self.bundle(container_id, *arguments, **options)
         return self.started(container_id, self.start(container_id, "create"))
 
     def start(self, container_id: str, command: str = "run") -> Process:
-        """Begin to start the container of a bundle."""
+        """Start the runtime for a bundle, and do not wait for it."""
         folder = self.folder(container_id)
         self._ids.append(container_id)
-        # A detached container has the runtime's stdout and stderr for as long as it runs, so no pipes.
+        # No pipes, because a detached container keeps the runtime's stdout and stderr while it runs.
         detach = ["--detach"] if command == "run" else []
         with open(folder / "output", "wb") as output:
             return self.host.popen(
@@ -312,7 +312,7 @@ class Runtime:
             )  # fmt: skip
 
     def started(self, container_id: str, starting: Process) -> Running:
-        """Wait for what start() began."""
+        """Wait until the runtime that start() has started is done."""
         status = starting.wait(30)
         output = (self.folder(container_id) / "output").read_text()
         end(starting)
@@ -324,7 +324,7 @@ class Runtime:
         return json.loads(self.call("state", container_id).stdout)
 
     def delete(self, container_id: str) -> None:
-        """End a container, whatever it is doing; its poststop hook has run when this returns."""
+        """End a container in any state.  Its poststop hook has run when this returns."""
         self._ids = [known for known in self._ids if known != container_id]
         self.call("delete", "--force", container_id)
 

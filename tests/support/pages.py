@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages of cnihook/pages: their commands are run on a throw-away host, their output is compared.
+"""The pages of cnihook/pages: their commands run on a throw-away host, and their output is compared.
 
-In a page, each `## ` heading begins a part of its own; `## Before you begin` comes before each.  Of a block
+In a page, each `## ` heading begins a part.  `## Before you begin` runs before each part.  In a block
 
     ```console
     # a command, which may go on behind a \\, or until the end of its << 'EOF'
@@ -9,10 +9,10 @@ In a page, each `## ` heading begins a part of its own; `## Before you begin` co
     ...
     ```
 
-every line of output counts, but `...` stands for any number of lines, or for any part of a line.  What
-differs from run to run is compared by its kind alone: VOLATILE.  Other blocks are not run.  A comment
-`<!-- run`, then commands, then `-->`, is run and not shown: what brought the machine into the state that the
-part is about.
+every line of output is compared, but `...` stands for any number of lines, or for any part of a line.
+Values that differ from run to run are compared by their kind: VOLATILE.  Other blocks are not run.  A comment
+of `<!-- run`, commands and `-->` is run and not shown: it brings the machine into the state that the part is
+about.
 """
 
 import os
@@ -32,13 +32,13 @@ from tests.support.skip import SEARCH, need, skip_or_fail
 PAGES = CHECKOUT / "cnihook" / "pages"
 PLACE = "/run/.host/page"
 PROGRAMS = ("runc", "busybox", "ip", "nft", "iptables", "tc", "ss", "ping", "tcpdump", "dnsmasq", "podman")
-SERVE = "/srv"  # where the pages have their bundles: a file system that vanishes with the host
+SERVE = "/srv"  # the folder of the pages' bundles: a file system that ends with the host
 
 STAYS = [
     f"mount {SERVE}",
     *("dir /run/lock", "file /run/lock/netavark.lock", "dir /run/containers*"),  # podman's
     *("file /etc/cni/net.d/10-front.conflist", "file /etc/cni/net.d/cni.lock"),  # the second is podman's
-    *("* /run/cni", "* /run/cni/dhcp.sock", "process *dhcp-keeper*"),  # it ends by itself, in 2 s
+    *("* /run/cni", "* /run/cni/dhcp.sock", "process *dhcp-keeper*"),  # the process ends by itself, in 2 s
     "file /run/cnihook/log/*",  # of a container that failed
     "dir /etc/containers*",
 ]
@@ -60,8 +60,8 @@ VOLATILE = [
     (" ", r"[ \t]+"),
 ]
 
-# cgroups are shared with whoever runs the same page at this time.  And runc is back before its web server
-# listens; who types the next command is slower than a script.
+# Each run has its own cgroups, because another process may run the same page.  The wrapper also waits until
+# the web server listens: runc returns before, and a script is faster than a user.
 RUNC = """\
 #!/bin/sh
 for config in {serve}/*/config.json; do
@@ -100,8 +100,8 @@ class Part:
 
 
 def parts(page: str) -> list[Part]:
-    """Those that are to be run, each with the steps that come before it."""
-    made: list[Part] = []
+    """Return the parts of a page, each with the steps that come before it."""
+    all_parts: list[Part] = []
     before: list[Step] = []
     for section in re.split(r"^## ", (PAGES / f"{page}.md").read_text(), flags=re.M)[1:]:
         title, _, text = section.partition("\n")
@@ -110,8 +110,8 @@ def parts(page: str) -> list[Part]:
         if title == "Before you begin":
             before = part.steps
         else:
-            made.append(part)
-    return made
+            all_parts.append(part)
+    return all_parts
 
 
 def _steps(text: str) -> Iterator[Step]:
@@ -142,7 +142,7 @@ def _steps(text: str) -> Iterator[Step]:
 
 
 def run(part: Part, host: Host) -> list[str]:
-    """Runs all steps in one shell, as whoever follows the page.  Returns what each has printed."""
+    """Run all steps in one shell, as a user of the page does.  Returns the output of each."""
     need(*(name for name in PROGRAMS if part.has(name)))
     need_cgroups()
     if CHECKOUT.is_relative_to(SERVE):
@@ -159,9 +159,9 @@ def run(part: Part, host: Host) -> list[str]:
     host.write(f"{PLACE}/script", "\n".join(script) + "\n")
     path = f"{PLACE}:{Path(INSTALLED).parent}:{CHECKOUT}/scripts:{SEARCH}"
     env = base_environment() | {"PATH": path, "LC_ALL": "C.UTF-8", "COLUMNS": "110", "HOME": "/root"}
-    env["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"  # of podman 5, on stderr
+    env["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"  # podman 5 prints it on stderr
     try:
-        # Not by pipes: what a page leaves running has its output, and would keep them open.
+        # No pipes: a program that a page leaves running would keep them open.
         host.run("bash", "script", cwd=PLACE, env=env, timeout=200)
     finally:
         for version in ("", "*/"):
@@ -188,7 +188,7 @@ def differs(expected: list[str], output: str) -> bool:
 
 
 def settled(line: str) -> str:
-    """Without what differs from run to run."""
+    """Return the line with values that differ from run to run replaced by their kinds."""
     for kind, pattern in VOLATILE:
         line = re.sub(pattern, kind, line)
     return line.strip()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The place that a throw-away host is: fresh network, mount and process namespaces, and files of its own.
+"""The place of a throw-away host: new network, mount and process namespaces, and files of its own.
 
-A thread makes it around itself, and a first process holds it.  As a script it would be a score of processes.
+A thread creates it and is in it; a first process holds it.  A script would need some twenty processes.
 """
 
 import ctypes
@@ -22,8 +22,8 @@ PR_SET_PDEATHSIG = 1
 SYS_OPEN_TREE, SYS_MOVE_MOUNT = 428, 429  # on every architecture
 AT_FDCWD, AT_EMPTY_PATH, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x1000, 1, 4
 
-# The first process.  /proc can be mounted only from within the process namespace.  It ends with its input:
-# should pytest be killed, all of the place goes too.  With SIGCHLD ignored the kernel reaps orphans.
+# The first process.  /proc can be mounted only from within the process namespace.  The process ends with its
+# input, so the place ends too if pytest is killed.  With SIGCHLD ignored the kernel reaps orphans.
 HOLD = "mount -t proc proc /proc && echo ready && exec /usr/bin/env --ignore-signal=CHLD busybox cat"
 HOLDER = ["busybox", "sh", "-c", HOLD]
 
@@ -37,7 +37,7 @@ def make() -> int:
     home = net_of_this_thread()
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
 
-    # What is written to /etc and /var/lib shows in these overlays alone; the machine's files stay readable.
+    # Writes to /etc and /var/lib go to these overlays only; the machine's files stay readable.
     _mount("tmpfs", "/run", "tmpfs")
     for folder in ("netns", ".host", ".host/etc", ".host/lib", ".host/work1", ".host/work2", ".host/cgroup"):
         os.mkdir(f"/run/{folder}", 0o755)
@@ -50,18 +50,18 @@ def make() -> int:
     _mount("tmpfs", "/var/log", "tmpfs")
     os.mkdir("/etc/cni/net.d", 0o755)
 
-    # A /sys of this network namespace, without the old one below it: runtimes read the list of mounts.
-    # crun refuses to run where cgroup v1 and v2 are both mounted.  In the namespace of an ordinary user
-    # nothing can be unmounted that came with it, but no runtime is started there either.
+    # A /sys of this network namespace, without the old one below it, because runtimes read the list of
+    # mounts.  crun does not run if cgroup v1 and v2 are both mounted.  In the namespace of an ordinary user
+    # inherited mounts cannot be unmounted, but no runtime is started there.
     _mount("/sys/fs/cgroup", "/run/.host/cgroup", None, MS_BIND | MS_REC)
     _unmount("/sys", MNT_DETACH)
     _mount("sysfs", "/sys", "sysfs")
     _mount("/run/.host/cgroup", "/sys/fs/cgroup", None, MS_MOVE)
     _unmount("/sys/fs/cgroup/unified")
 
-    # As a machine has it that was just installed; a new namespace would have it as this one does.
+    # The value of a newly installed machine; a new namespace inherits this machine's.
     _write("/proc/sys/net/ipv4/ip_forward", "0")
-    # A new address of this host can be used at once, not after a second of duplicate detection.
+    # A new address can be used at once, not after a second of duplicate detection.
     _write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")
     raise_loopback()
     return home
@@ -73,12 +73,12 @@ def raise_loopback() -> None:
 
 
 def enter(holder: int) -> int:
-    """Move this thread into the place that a process holds, but for its network namespace.
+    """Move this thread into the place that a process holds, except its network namespace.
 
-    Returns a descriptor of the network namespace that the thread has then.
+    Returns a descriptor of the thread's network namespace.
     """
     home = net_of_this_thread()
-    _call("unshare", CLONE_FS)  # the working directory, or there is no way into a mount namespace
+    _call("unshare", CLONE_FS)  # setns() into a mount namespace requires an own working directory
     processes, files = open_space(f"/proc/{holder}/ns/pid"), open_space(f"/proc/{holder}/ns/mnt")
     enter_processes(processes)
     enter_files(files)
@@ -88,7 +88,7 @@ def enter(holder: int) -> int:
 
 
 def enter_processes(space: int) -> None:
-    """From now on, let what this thread starts begin in a PID namespace."""
+    """Start further processes of this thread in a PID namespace."""
     _call("setns", space, CLONE_NEWPID)
 
 
@@ -108,7 +108,10 @@ def make_net() -> None:
 
 
 def name_net(space: int, path: str) -> None:
-    """As ip netns add does.  By its descriptor: in a place, /proc knows nothing of this thread."""
+    """Give a namespace a name, as `ip netns add` does.
+
+    The mount is made from a descriptor, because the /proc of a place does not show this thread.
+    """
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
     flags = ctypes.c_uint(AT_EMPTY_PATH | OPEN_TREE_CLONE | os.O_CLOEXEC)
     mount = _call("syscall", SYS_OPEN_TREE, space, b"", flags)
@@ -119,7 +122,7 @@ def name_net(space: int, path: str) -> None:
 
 
 def forget_net(path: str) -> None:
-    """As ip netns del does."""
+    """Remove the name of a namespace, as `ip netns del` does."""
     _unmount(path, MNT_DETACH)
     os.unlink(path)
 
@@ -143,7 +146,7 @@ def mount_proc() -> None:
 
 
 def bind(source: str, target: str, *, read_only: bool = False) -> None:
-    """Mount a file or a folder at another place, or at its own."""
+    """Mount a file or a folder at another path, or at its own."""
     _mount(source, target, None, MS_BIND)
     if read_only:
         _mount("none", target, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
@@ -155,7 +158,7 @@ def resize(path: str, limits: str) -> None:
 
 
 def unmount(path: str) -> None:
-    """Unmount what is mounted at a path, if anything is."""
+    """Unmount a path, if it is a mount."""
     _unmount(path, MNT_DETACH)
 
 
@@ -166,8 +169,8 @@ def _mount(source: str, target: str, kind: str | None, flags: int = 0, data: str
 
 def _unmount(path: str, flags: int = 0) -> None:
     if _libc.umount2(path.encode(), flags) < 0 and ctypes.get_errno() not in (
-        *(errno.EINVAL, errno.ENOENT),  # it is none
-        *(errno.EPERM, errno.EBUSY),  # of an ordinary user's namespace
+        *(errno.EINVAL, errno.ENOENT),  # it is not a mount
+        *(errno.EPERM, errno.EBUSY),  # in an ordinary user's namespace
     ):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Podman inside a throw-away host; before version 5 a libcni client as it comes."""
+"""Podman inside a throw-away host.  Versions before 5 contain libcni."""
 
 import json
 import subprocess
@@ -14,10 +14,10 @@ from tests.support.host import Host
 from tests.support.namespace import base_environment
 from tests.support.skip import need
 
-FOLDER = "/run/.host/podman"  # out of the leak check's sight; podman wants a short path
+FOLDER = "/run/.host/podman"  # the leak check does not see it; podman needs a short path
 IMAGE = "busybox"
 FOR_EVER = ("sleep", "2147483647")
-# Without these it asks for limits that a test machine may not grant.
+# Without these podman sets limits that a test machine may not allow.
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
 
@@ -64,8 +64,8 @@ class Podman:
         return self("run", *LIMITS, *words, check=check)
 
     def inspect(self, name: str) -> Any:
-        (found,) = json.loads(self("inspect", name).stdout)
-        return found
+        (details,) = json.loads(self("inspect", name).stdout)
+        return details
 
     def address(self, name: str, network: str, family: str = "IPAddress") -> str:
         return str(self.inspect(name)["NetworkSettings"]["Networks"][network][family])
@@ -76,12 +76,12 @@ class Podman:
 
 @cache
 def version() -> tuple[int, ...]:
-    done = subprocess.run(["podman", "--version"], capture_output=True, text=True, timeout=60, check=True)
-    return tuple(map(int, done.stdout.split()[-1].partition("-")[0].split(".")))
+    process = subprocess.run(["podman", "--version"], capture_output=True, text=True, timeout=60, check=True)
+    return tuple(map(int, process.stdout.split()[-1].partition("-")[0].split(".")))
 
 
 def install_plugins(host: Host) -> str:
-    """All that are built in, as `cnihook install-plugins` installs them.  Returns their folder."""
+    """Install all built-in plugins by `cnihook install-plugins`.  Returns their folder."""
     folder = f"{FOLDER}/plugins"
     host.run(str(CHECKOUT / "scripts" / "cnihook"), "install-plugins", folder)
     return folder

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of ptp for tests."""
+"""Networks with the plugin ptp."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network namespace as the kernel tells of it, asked by the thread that is in it.
+"""The state of a network namespace, read from the kernel by a thread that is in it.
 
-Every test asks, for its host and for each container, before and after.  By ip and nft it would be three
-processes each time, a third of all that the tests' processors did.
+Every test reads it for its host and for each container, before and after.  With ip and nft that would take
+three processes each time, a third of the processor time of all tests.
 """
 
 import re
@@ -34,22 +34,22 @@ Attributes = dict[int, bytes]
 
 
 class See:
-    """All that there is when it is made."""
+    """A snapshot of links, addresses, routes and rules, taken when it is created."""
 
     def __init__(self) -> None:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, ROUTE) as netlink:
             self._links = list(_dump(netlink, GETLINK))
             self._addresses = list(_dump(netlink, GETADDR))
             families = (socket.AF_INET, socket.AF_INET6)
-            self._routes = [found for family in families for found in _dump(netlink, GETROUTE, family)]
-            self._rules = [found for family in families for found in _dump(netlink, GETRULE, family)]
+            self._routes = [route for family in families for route in _dump(netlink, GETROUTE, family)]
+            self._rules = [rule for family in families for rule in _dump(netlink, GETRULE, family)]
         self.nftables = _has_tables()
 
         self._names = {_index(header): _text(link[3]) for header, link in self._links}  # IFLA_IFNAME
 
     @property
     def bridges(self) -> set[str]:
-        """Those without a port."""
+        """The names of the bridges without a port."""
         ports_of = {_number(link[10]) for _, link in self._links if 10 in link}  # IFLA_MASTER
         return {
             self._names[_index(header)]
@@ -59,9 +59,9 @@ class See:
 
     @property
     def pending(self) -> list[str]:
-        """Work that the kernel has yet to do by itself: activate links, detect duplicates, set local routes.
+        """Work that the kernel has not finished: activate links, detect duplicates, set local routes.
 
-        An address that IPv6 makes itself may take its time, because lines() leaves it out.
+        Link-local addresses do not count, because lines() leaves them out.
         """
         ready, pending = set(), []
         for header, link in self._links:
@@ -88,7 +88,7 @@ class See:
         return pending
 
     def lines(self, leave_out: Container[str] = ()) -> list[str]:
-        """Each link, address, route and rule, but for what the kernel makes by itself."""
+        """Return a line for each link, address, route and rule, except those that the kernel adds itself."""
         lines = []
         for header, link in self._links:
             name = self._names[_index(header)]
@@ -105,7 +105,7 @@ class See:
             local = str(ip_address(address.get(2) or address[1]))  # IFA_LOCAL, or IFA_ADDRESS
             if name not in leave_out and not local.startswith(("fe80:", "127.", "::1")):
                 lines.append(f"address {name} {local}/{header[1]}")
-        lines += filter(None, (self._route(*found, leave_out) for found in self._routes))
+        lines += filter(None, (self._route(*route, leave_out) for route in self._routes))
         for header, rule in self._rules:
             if header[
                 2
@@ -119,7 +119,7 @@ class See:
         length, kind, flags = header[1], KINDS[header[7]], struct.unpack_from("=I", header, 8)[0]
         device = self._names.get(_number(route[4]), "-") if 4 in route else "-"  # RTA_OIF
         destination = _prefix(route.get(1), length) if length else "default"  # RTA_DST
-        # Some of the kernel's own come and go with IPv6's duplicate address detection.
+        # Some of the kernel's own routes come and go with IPv6's duplicate address detection.
         if destination.startswith(("fe80:", "ff00:", "127.", "::1")) or device in leave_out:
             return None
         if kind in ("anycast", "multicast") or flags & CLONED:
@@ -134,33 +134,33 @@ class See:
 
 
 def _dump(netlink: socket.socket, kind: int, family: int = 0) -> Iterator[tuple[bytes, Attributes]]:
-    """The fixed header and the attributes of each."""
+    """Yield the fixed header and the attributes of each object."""
     size = HEADERS[kind]
     netlink.send(struct.pack("=IHHIIB", 16 + size, kind, REQUEST_DUMP, 1, 0, family) + bytes(size - 1))
     while True:
         answer = netlink.recv(1 << 16)
         at = 0
         while at < len(answer):
-            length, found = struct.unpack_from("=IH", answer, at)
-            if found == DONE:
+            length, message = struct.unpack_from("=IH", answer, at)
+            if message == DONE:
                 return
-            if found == ERROR:
+            if message == ERROR:
                 raise OSError(-struct.unpack_from("=i", answer, at + 16)[0], f"netlink message {kind}")
             yield answer[at + 16 : at + 16 + size], _attributes(answer[at + 16 + size : at + length])
             at += length + 3 & ~3
 
 
 def _attributes(message: bytes) -> Attributes:
-    found, at = {}, 0
+    attributes, at = {}, 0
     while at + 4 <= len(message):
         length, kind = struct.unpack_from("=HH", message, at)
-        found[kind & 0x3FFF] = message[at + 4 : at + length]
+        attributes[kind & 0x3FFF] = message[at + 4 : at + length]
         at += max(length + 3 & ~3, 4)
-    return found
+    return attributes
 
 
 def _has_tables() -> bool:
-    """Whether there is anything for nft to tell."""
+    """Return True if there is an nftables table."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as netlink:
         return any(True for _ in _dump(netlink, GETTABLE))
 
@@ -177,8 +177,8 @@ def _index(header: bytes) -> int:
     return int(struct.unpack_from("=i", header, 4)[0])
 
 
-def _table(header: bytes, found: Attributes) -> str:
-    table = _number(found[15]) if 15 in found else header[4]  # RTA_TABLE, FRA_TABLE
+def _table(header: bytes, attributes: Attributes) -> str:
+    table = _number(attributes[15]) if 15 in attributes else header[4]  # RTA_TABLE, FRA_TABLE
     return TABLES.get(table, str(table))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that show what is attached: containers to be shown, and a terminal to show them on."""
+"""Containers for the commands that show attachments, and a terminal for their output."""
 
 import base64
 import fcntl
@@ -21,29 +21,29 @@ from tests.support.host import Container, Host
 from tests.support.namespace import Process, base_environment, end
 from tests.support.oci import CNIHOOK, RESULTS, bridge, configure
 
-# The one that has the packages which inspect needs; a checkout's launcher has what the machine has.
+# The installed command has the packages that `inspect` needs; the launcher of a checkout has the machine's.
 INSTALLED = str(Path(sys.executable).with_name("cnihook"))
 COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 FRONT = bridge("front", "10.30.0.0/24", ipMasq=True)
 BACK = bridge("back", "10.31.0.0/24", isGateway=False)
 for _network in (FRONT, BACK):
-    # What publishes ports is not tested here, only how they are shown.
+    # The chain does not publish ports: only their output is tested here.
     _network["plugins"].append({"type": "tuning", "capabilities": {"portMappings": True}})
 
 
 def show(host: Host, *words: str, env: "dict[str, str] | None" = None) -> "subprocess.CompletedProcess[str]":
-    """One of the commands, with all that may be installed.  It never fails with a traceback."""
-    done = host.run(INSTALLED, *words, check=False, env=base_environment() | (env or {}))
-    assert "Traceback" not in done.stderr, done.stderr
-    assert all(line.startswith("cnihook: ") for line in done.stderr.splitlines()), done.stderr
-    return done
+    """Run a command with all optional packages; it must not print a traceback."""
+    process = host.run(INSTALLED, *words, check=False, env=base_environment() | (env or {}))
+    assert "Traceback" not in process.stderr, process.stderr
+    assert all(line.startswith("cnihook: ") for line in process.stderr.splitlines()), process.stderr
+    return process
 
 
 def shown(host: Host, *words: str) -> str:
-    done = show(host, *words)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    process = show(host, *words)
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
 
 
 def shown_json(host: Host, *words: str) -> Any:
@@ -51,20 +51,20 @@ def shown_json(host: Host, *words: str) -> Any:
 
 
 def attach(host: Host, name: str, *networks: str, port: int = 0) -> Container:
-    """A container on networks, as eth0 and so on; `port` of the host is published on the first."""
-    made = host.container(name, process=True)
+    """Attach a container to networks, as eth0, eth1, ...; `port` of the host is published on the first."""
+    container = host.container(name, process=True)
     for number, network in enumerate(networks):
-        words = ["add", network, str(made.pid), "--container-id", name, "--ifname", f"eth{number}"]
+        words = ["add", network, str(container.pid), "--container-id", name, "--ifname", f"eth{number}"]
         if port and not number:
             ports = [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]
             words += ["--capability-args", json.dumps({"portMappings": ports})]
         host.run(CNIHOOK, *words)
-    return made
+    return container
 
 
 @contextmanager
 def populated(host: Host) -> Iterator[dict[str, Container]]:
-    """Three containers on two networks: web on both and with a port, db and job on one each."""
+    """Yield three containers on two networks: web on both and with a port, db and job on one each."""
     configure(host, FRONT, BACK)
     yield {
         "web": attach(host, "web", "front", "back", port=8080),
@@ -80,7 +80,7 @@ def detach_all(host: Host) -> None:
 
 
 def damage(host: Host) -> str:
-    """A file among the records such as a crash of the machine leaves; returns its path."""
+    """Write a damaged file among the records, such as a crash of the machine leaves.  Returns its path."""
     path = f"{RESULTS}/front-lost-eth0"
     host.write(path, "{")
     host.leaves(f"file {path}")
@@ -88,7 +88,7 @@ def damage(host: Host) -> str:
 
 
 def remember(host: Host, number: int, pid: int) -> None:
-    """Records of so many containers on three networks, all held by one process, none of which has a link."""
+    """Write records of many containers on three networks, all of one process, without any link."""
     stat = host.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     holder = {
         "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
@@ -122,11 +122,11 @@ def remember(host: Host, number: int, pid: int) -> None:
 
 
 class Screen:
-    """A command with a terminal of its own for its output, and its input."""
+    """A command with a terminal of its own for its input and output."""
 
     def __init__(self, host: Host, columns: int, *words: str, env: "dict[str, str] | None" = None) -> None:
-        self._ours, theirs = os.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self._fd, terminal = os.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         environment = base_environment() | {"TERM": "xterm"} | (env or {})
         for name in ("COLUMNS", "LINES", "NO_COLOR"):
             if name not in (env or {}):
@@ -134,38 +134,38 @@ class Screen:
         self.process: Process = host.popen(
             *("setsid", "--ctty", INSTALLED, *words),
             env=environment,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
         )
-        os.close(theirs)
+        os.close(terminal)
         self.text = ""
 
     def type(self, keys: str) -> None:
-        os.write(self._ours, keys.encode())
+        os.write(self._fd, keys.encode())
 
     def wait_for(self, pattern: str, timeout: float = 20) -> None:
-        """Until the text, less its colours, has this in it."""
+        """Read until the text without its colours matches."""
         deadline = time.monotonic() + timeout
         while not re.search(pattern, plain(self.text)):
             left = deadline - time.monotonic()
-            readable = left > 0 and select.select([self._ours], [], [], left)[0]
+            readable = left > 0 and select.select([self._fd], [], [], left)[0]
             assert readable and self._read(), f"no {pattern!r} in {self.text[-3000:]!r}"
 
     def end(self) -> str:
-        """All that was shown, when the command has ended by itself."""
+        """Wait until the command ends by itself.  Returns its whole output."""
         deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and select.select([self._ours], [], [], 20)[0] and self._read():
+        while time.monotonic() < deadline and select.select([self._fd], [], [], 20)[0] and self._read():
             pass
         self.process.wait(30)
-        os.close(self._ours)
+        os.close(self._fd)
         end(self.process)
         return self.text.replace("\r\n", "\n")
 
     def _read(self) -> bool:
         try:
-            more = os.read(self._ours, 65536).decode(errors="replace")
-        except OSError:  # EIO: nobody has the other end
+            more = os.read(self._fd, 65536).decode(errors="replace")
+        except OSError:  # EIO: no process has the other end open
             return False
         self.text += more
         return bool(more)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a test does on a machine that lacks what it needs."""
+"""Skips of tests on a machine that lacks something that they need."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-# Where Debian keeps the programs of the administrator, which an ordinary user's PATH leaves out.
+# Debian's folders of the administrator's programs, which are not in an ordinary user's PATH.
 SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def skip_or_fail(reason: str) -> NoReturn:
-    """A developer's machine may lack what a test needs; CI may not, or the test would never run."""
+    """Skip the test; in CI fail it, because it would never run otherwise."""
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -31,13 +31,13 @@ def need(*programs: str) -> None:
 
 @cache
 def closed_folder() -> str:
-    """The folder above the checkout that only its owner can enter, such as a home; empty if none is."""
+    """Return a folder above the checkout that only its owner can enter; empty if there is none."""
     folders = (CHECKOUT, *CHECKOUT.parents)
     return next((str(folder) for folder in folders if not folder.stat().st_mode & 0o001), "")
 
 
 def need_open_checkout() -> None:
-    """Skip a test that runs programs of the checkout as a user that cannot reach them."""
+    """Skip a test that runs programs of the checkout as another user, if that user cannot reach them."""
     if closed_folder():
         skip_or_fail(f"other users cannot enter {closed_folder()}; move the checkout")
 

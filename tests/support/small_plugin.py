@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small CNI plugin; with BROKEN in its environment it breaks the promises of the checks of these names.
+"""A small CNI plugin.  The variable BROKEN names checks whose promises it then breaks.
 
-`role` in its configuration says what it is: an interface plugin (a veth pair), an IPAM plugin, or a chained
-one.  It shares no code with cnihook, so that what the suite says of it is said of the suite alone.  It is
-started some thousand times: imported, so that it is not compiled each time, and without subprocess and
-pathlib, which take longer to import than all else that it does.
+`role` in its configuration makes it an interface plugin (a veth pair), an IPAM plugin, or a chained one.  It
+shares no code with cnihook, so its outcomes depend on the suite only.  It is started some thousand times.
+So it is imported, and not compiled each time, and it does not import subprocess and pathlib, which would
+take longer than everything else that it does.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def main() -> None:
         operations |= {"GC": plugin.collect, "STATUS": plugin.status}
         operations[COMMAND]()
     except Refused as error:
-        told = {"cniVersion": version, "code": error.code, "msg": str(error)}
+        answer = {"cniVersion": version, "code": error.code, "msg": str(error)}
         if "error-version" in RULES:
-            del told["cniVersion"]
+            del answer["cniVersion"]
         if "error-code" in RULES:
-            told["code"] = 999
+            answer["code"] = 999
         if "error-text" in RULES:
             sys.exit(str(error))
-        print(json.dumps(told))
+        print(json.dumps(answer))
         sys.exit(0 if "error-json" in RULES else 1)
 
 
@@ -123,7 +123,7 @@ def read_conf() -> Any:
                 text = file.read(65536 if "stdin-huge" in RULES else -1)
         conf = json.loads(text)
         if not isinstance(conf, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
         return conf
     except (OSError, ValueError) as error:
         if lenient:
@@ -178,7 +178,7 @@ def ip(*argv: str, check: bool = True, stdin: str = "") -> Any:
 
 
 def run(argv: list[str], stdin: str = "", **variables: str) -> tuple[int, str, str]:
-    """A program's exit status, and all of its stdout and stderr."""
+    """Run a program.  Returns its exit status, stdout and stderr."""
     streams = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
     os.write(streams[0], stdin.encode())
     os.lseek(streams[0], 0, os.SEEK_SET)
@@ -196,7 +196,7 @@ def written(stream: int) -> str:
 
 def namespace() -> str:
     if not os.path.exists(NETNS) or os.path.dirname(NETNS) != "/run/netns":
-        raise Refused(100, f"{NETNS} is no namespace")
+        raise Refused(100, f"{NETNS} is not a namespace")
     return os.path.basename(NETNS)
 
 
@@ -246,25 +246,25 @@ class Plugin:
         return False
 
     def set_up(self, name: str, host: str) -> Any:
-        given = self.delegate("ADD") or {"ips": []}
-        if "ip4" in given or "ip6" in given:
-            parts = [given[key] for key in ("ip4", "ip6") if key in given]
-            given = {"ips": [{"address": one["ip"], "gateway": one.get("gateway")} for one in parts]}
+        ipam = self.delegate("ADD") or {"ips": []}
+        if "ip4" in ipam or "ip6" in ipam:
+            parts = [ipam[key] for key in ("ip4", "ip6") if key in ipam]
+            ipam = {"ips": [{"address": one["ip"], "gateway": one.get("gateway")} for one in parts]}
         ip("link", "set", host, "up")
         lines = [f"link set {IFNAME} up"]
-        lines += [f"address add {one['address']} dev {IFNAME} nodad" for one in given["ips"]]
-        for route in given.get("routes", []):
-            gateway = route.get("gw") or given["ips"][0]["gateway"]
+        lines += [f"address add {one['address']} dev {IFNAME} nodad" for one in ipam["ips"]]
+        for route in ipam.get("routes", []):
+            gateway = route.get("gw") or ipam["ips"][0]["gateway"]
             lines.append(f"route add {route['dst']} via {gateway}")
         ip("-n", name, "-batch", "-", stdin="\n".join(lines))
         (outer,) = ip("link", "show", host)
         (inner,) = ip("-n", name, "link", "show", IFNAME)
         mac = "02:00:00:00:00:99" if "result-interface" in RULES else inner["address"]
         sandbox = "/somewhere/else" if "result-sandbox" in RULES else NETNS
-        ips = [{**one, "interface": 7 if "result-indexes" in RULES else 1} for one in given["ips"]]
+        ips = [{**one, "interface": 7 if "result-indexes" in RULES else 1} for one in ipam["ips"]]
         if "result-addresses" in RULES:
             ips[0]["address"] = "10.77.0.0/24"
-        result = given | {
+        result = ipam | {
             "interfaces": [
                 {"name": host, "mac": outer["address"]},
                 {"name": IFNAME, "mac": mac, "sandbox": sandbox},
@@ -321,10 +321,10 @@ class Plugin:
         links = {one["ifname"]: one for one in ip("-n", namespace(), "address", "show")}
         if IFNAME not in links and not RULES & {"check-link-gone", "check-not-added"}:
             raise Refused(100, f"{IFNAME} is missing")
-        found = [one["local"] for one in links.get(IFNAME, {}).get("addr_info", [])]
+        addresses = [one["local"] for one in links.get(IFNAME, {}).get("addr_info", [])]
         for one in self.prev["ips"]:
             blind = bool(RULES & {"check-address-gone", "check-link-gone", "check-not-added"})
-            if one["address"].split("/")[0] not in found and not blind:
+            if one["address"].split("/")[0] not in addresses and not blind:
                 raise Refused(100, f"{one['address']} is missing")
         self.delegate("CHECK")
 
@@ -341,14 +341,16 @@ class Plugin:
         if f"delegate-{command.lower()}" in RULES and command != "ADD":
             return None
         folders = os.environ["CNI_PATH"].split(":") if delegate else []
-        found = next((f"{one}/{delegate}" for one in folders if os.path.exists(f"{one}/{delegate}")), None)
-        if not found:
+        executable = next(
+            (f"{one}/{delegate}" for one in folders if os.path.exists(f"{one}/{delegate}")), None
+        )
+        if not executable:
             if quiet or "delegate-missing" in RULES or command != "ADD":
                 return None
             raise Refused(100, f"there is no {delegate}")
         arguments = "" if "delegate-add" in RULES else os.environ.get("CNI_ARGS", "")
         conf = {"ipam": self.conf["ipam"]} if "delegate-conf" in RULES else self.conf
-        status, stdout, stderr = run([found], json.dumps(conf), CNI_COMMAND=command, CNI_ARGS=arguments)
+        status, stdout, stderr = run([executable], json.dumps(conf), CNI_COMMAND=command, CNI_ARGS=arguments)
         if "delegate-stderr" not in RULES:
             sys.stderr.write(stderr)
         if status != 0 and not quiet and ("delegate-refuses" not in RULES or command == "STATUS"):
@@ -358,7 +360,7 @@ class Plugin:
 
 
 class Chained(Plugin):
-    """Sets the MTU of the interface."""
+    """A chained plugin: it sets the MTU of the interface."""
 
     def add(self) -> None:
         if not self.prev:
@@ -388,11 +390,11 @@ class Chained(Plugin):
             raise Refused(7, "prevResult is missing")
         (link,) = ip("-n", namespace(), "link", "show", IFNAME)
         if link["mtu"] != 1400:
-            raise Refused(100, "the MTU is another")
+            raise Refused(100, "the MTU is not 1400")
 
 
 class Ipam(Plugin):
-    """An address for each interface, in a file each."""
+    """An IPAM plugin: an address for each interface, in a file."""
 
     def __init__(self, conf: Any, version: str) -> None:
         super().__init__(conf, version)
@@ -404,12 +406,12 @@ class Ipam(Plugin):
         self.mine = f"{self.folder}/{CONTAINER}+{IFNAME}"
 
     def add(self) -> None:
-        taken = set()
+        leased = set()
         for name in os.listdir(self.folder):
             with open(f"{self.folder}/{name}") as file:
-                taken.add(file.read())
+                leased.add(file.read())
         free = (f"10.77.0.{number}/24" for number in range(2, 255))
-        address = next(one for one in free if one not in taken or "ipam-different" in RULES)
+        address = next(one for one in free if one not in leased or "ipam-different" in RULES)
         with open(self.mine, "w") as file:
             file.write(address)
         result: Any = {"ips": [{"address": address, "gateway": "10.77.0.1"}]}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small CNI runtime, called as cnitool is; it breaks the rules whose names are in the variable BROKEN.
 
-It shares no code with cnihook, so that what the suite says of it is said of the suite alone.  Of what takes
-long to import it has the least: it is started some hundred times.
+It shares no code with cnihook, so its outcomes depend on the suite only.  It imports as little as possible,
+because it is started some hundred times.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def load(name: str) -> Any:
     folder = os.environ["NETCONFPATH"]
     for path in sorted(f"{folder}/{file}" for file in os.listdir(folder) if file.endswith(".conflist")):
         try:
-            found = json.loads(read(path))
+            network = json.loads(read(path))
         except ValueError:
             if "broken-neighbour" in RULES:
-                raise Refused(f"{path} is no JSON") from None
+                raise Refused(f"{path} is not JSON") from None
             continue
-        if found["name"] == name:
-            return found
+        if network["name"] == name:
+            return network
     if "missing" in RULES:
         sys.exit(0)
     raise Refused(f"no network {name}")
@@ -56,14 +56,16 @@ def version_of(network: Any) -> str:
 
 def derive(network: Any, plugin: Any, extra: Any) -> Any:
     declared = plugin.get("capabilities", {})
-    given = json.loads(os.environ.get("CAP_ARGS") or "{}")
-    wanted = {key: value for key, value in given.items() if declared.get(key) or "runtime-config" in RULES}
+    args = json.loads(os.environ.get("CAP_ARGS") or "{}")
+    runtime_config = {
+        key: value for key, value in args.items() if declared.get(key) or "runtime-config" in RULES
+    }
     conf = {key: value for key, value in plugin.items() if not dropped(key)}
     conf |= {"name": network["name"], "cniVersion": version_of(network)}
     if "name-version" in RULES:
         conf |= plugin
-    if wanted or "empty-runtime-config" in RULES:
-        conf["runtimeConfig"] = wanted
+    if runtime_config or "empty-runtime-config" in RULES:
+        conf["runtimeConfig"] = runtime_config
     return conf | extra
 
 
@@ -111,7 +113,7 @@ def run(command: str, network: Any, plugin: Any, variables: Any, **extra: Any) -
     except ValueError:
         if "add-odd-errors" in RULES:
             return {}
-        raise Refused("its result is no JSON") from None
+        raise Refused("the plugin's result is not JSON") from None
     if "result-version" not in RULES:
         result.setdefault("cniVersion", version_of(network))
     stated = result.get("cniVersion")

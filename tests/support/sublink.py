@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations of macvlan, ipvlan and vlan, upon the uplink of a throw-away host."""
+"""Configurations of macvlan, ipvlan and vlan on the uplink of a throw-away host."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from tests.support.host import Outside
 
 SUBNET = {"subnet": "198.51.100.0/24", "rangeStart": "198.51.100.10", "gateway": Outside.ADDRESS}
 SUBNET6 = {"subnet": "2001:db8:100::/64", "rangeStart": "2001:db8:100::10", "gateway": Outside.ADDRESS6}
-FIRST = "198.51.100.10"  # what the first container gets
+FIRST = "198.51.100.10"  # the address of the first container
 
 
 def network(kind: str, *subnets: dict[str, str], version: str = "1.0.0", **keys: Any) -> dict[str, Any]:
-    """With an address of each subnet, or of SUBNET; a key that is None is left out."""
+    """Return a network with an address of each subnet, by default SUBNET; a key that is None is left out."""
     ranges = [[subnet] for subnet in subnets or (SUBNET,)]
     conf: dict[str, Any] = {
         "cniVersion": version,

@@ -8,7 +8,7 @@ import time
 from tests.support.namespace import Namespace
 from tests.support.wait import SILENCE, patience
 
-EXPERIMENTAL = 0x88B5  # the EtherType that is free for anybody's use
+EXPERIMENTAL = 0x88B5  # the EtherType for local experiments
 
 
 def family_of(address: str) -> int:
@@ -18,31 +18,31 @@ def family_of(address: str) -> int:
 def connect(
     client: Namespace, server: Namespace, address: str, timeout: float | None = None, *, port: int = 0
 ) -> str:
-    """Exchange a word over TCP; returns whom the server sees.  Raises OSError where that does not work.
+    """Exchange data over TCP.  Returns the client's address as the server sees it.
 
-    The port is any one, unless one is given, such as a host's that is passed on as it is.
+    `port`: by default any free port of the server.  Raises OSError if that fails.
     """
     timeout = patience() if timeout is None else timeout
     family = family_of(address)
-    with server.socket(family=family) as listener, client.socket(family=family) as ours:
+    with server.socket(family=family) as listener, client.socket(family=family) as client_end:
         listener.bind(("", port))
         listener.listen()
-        ours.settimeout(timeout)
-        ours.connect((address, listener.getsockname()[1]))
-        theirs, peer = listener.accept()
-        with theirs:
-            theirs.settimeout(timeout)
-            ours.sendall(b"ping")
-            assert theirs.recv(16) == b"ping"
-            theirs.sendall(b"pong")
-            assert ours.recv(16) == b"pong"
+        client_end.settimeout(timeout)
+        client_end.connect((address, listener.getsockname()[1]))
+        server_end, peer = listener.accept()
+        with server_end:
+            server_end.settimeout(timeout)
+            client_end.sendall(b"ping")
+            assert server_end.recv(16) == b"ping"
+            server_end.sendall(b"pong")
+            assert client_end.recv(16) == b"pong"
         return str(peer[0])
 
 
 def reaches(
     client: Namespace, server: Namespace, address: str, *, port: int = 0, expected: bool = False
 ) -> bool:
-    """Return True if a connection works.  `expected`: what the test demands, by which it is waited for."""
+    """Return True if a connection works.  `expected`: the test's expectation, which sets the timeout."""
     try:
         connect(client, server, address, timeout=patience(expected), port=port)
     except OSError:
@@ -51,21 +51,21 @@ def reaches(
 
 
 def source_seen(client: Namespace, server: Namespace, address: str) -> str:
-    """Whose datagram arrives; needs no way back."""
+    """Send a datagram.  Returns its source address as the server sees it; no answer is sent."""
     family = family_of(address)
     with (
-        server.socket(socket.SOCK_DGRAM, family) as theirs,
-        client.socket(socket.SOCK_DGRAM, family) as ours,
+        server.socket(socket.SOCK_DGRAM, family) as receiver,
+        client.socket(socket.SOCK_DGRAM, family) as sender,
     ):
-        theirs.bind(("", 0))
-        ours.sendto(b"ping", (address, theirs.getsockname()[1]))
-        return str(theirs.recvfrom(16)[1][0])
+        receiver.bind(("", 0))
+        sender.sendto(b"ping", (address, receiver.getsockname()[1]))
+        return str(receiver.recvfrom(16)[1][0])
 
 
 def sources_of_strays(
     client: Namespace, server: Namespace, source: str, destination: str, timeout: float = SILENCE
 ) -> list[str]:
-    """Send two segments of no connection, RST and ACK; return the sources of those that arrive in time."""
+    """Send two segments, RST and ACK, without a connection.  Returns the sources of those that arrive."""
     family = family_of(destination)
     with (
         server.socket(socket.SOCK_RAW, family, socket.IPPROTO_TCP) as receiver,
@@ -88,7 +88,9 @@ def _stray(source: str, destination: str) -> bytes:
     family = family_of(source)
     segment = struct.pack("!HHIIBBHHH", 1234, 4321, 7, 7, 5 << 4, 0x14, 512, 0, 0)
     pseudo = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
-    pseudo += struct.pack("!HH", socket.IPPROTO_TCP, len(segment))  # zeros left out, they add nothing
+    pseudo += struct.pack(
+        "!HH", socket.IPPROTO_TCP, len(segment)
+    )  # without its zeros, which do not change the sum
     total = sum(struct.unpack(f"!{(len(pseudo) + len(segment)) // 2}H", pseudo + segment))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -96,9 +98,9 @@ def _stray(source: str, destination: str) -> bytes:
 
 
 def packet_socket(namespace: Namespace, link: str) -> socket.socket:
-    made = namespace.socket(socket.SOCK_RAW, socket.AF_PACKET, socket.htons(EXPERIMENTAL))
-    made.bind((link, EXPERIMENTAL))
-    return made
+    opened = namespace.socket(socket.SOCK_RAW, socket.AF_PACKET, socket.htons(EXPERIMENTAL))
+    opened.bind((link, EXPERIMENTAL))
+    return opened
 
 
 def frame(source: str, destination: str) -> bytes:
@@ -107,9 +109,9 @@ def frame(source: str, destination: str) -> bytes:
 
 
 def arrives(receiver: socket.socket, expected: bool = False) -> bool:
-    """Return True if a frame comes in; those that it sends itself are not meant.
+    """Return True if a frame arrives; frames that this socket sends do not count.
 
-    `expected`: what the test demands, by which the frame is waited for.
+    `expected`: the test's expectation, which sets the timeout.
     """
     outgoing = 4
     deadline = time.monotonic() + patience(expected)

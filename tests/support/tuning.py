@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers with an interface that some other plugin made, for the tuning plugin to change."""
+"""Containers with an interface as another plugin makes it, for the tuning plugin."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ ALL: dict[str, Any] = {"mac": MAC, "mtu": 1400, "promisc": True, "allmulti": Tru
 
 
 def untuned(host: Host) -> Container:
-    """A container with eth0, as the leak check wants to see it again."""
-    made = host.container()
-    made_by_another(host, made, "eth0")
+    """Return a container with eth0.  The leak check expects it unchanged."""
+    container = host.container()
+    made_by_another(host, container, "eth0")
     host.leaves("dir /run/cni", f"dir {FILES}")
-    return made
+    return container
 
 
 def made_by_another(host: Host, container: Container, name: str) -> None:
@@ -31,7 +31,7 @@ def conf(version: str = "1.0.0", **keys: Any) -> dict[str, Any]:
 
 
 def add(host: Host, container: Container, conf: Any, ifname: str = "eth0", **env: str) -> Any:
-    """ADD as the second of a chain.  Returns what DEL and CHECK are sent: with the result."""
+    """Call ADD as the second of a chain.  Returns the configuration for DEL and CHECK, with the result."""
     interfaces = [
         {"name": "veth1", "mac": "02:00:00:00:00:02"},
         {"name": ifname, "mac": OWN_MAC, "sandbox": container.path},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits of waiting in tests: generous for what must come, short for what must not."""
+"""Timeouts in tests: long for events that must happen, short for those that must not."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,21 +8,21 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SILENCE = 0.3  # seconds after which what must not come counts as absent
-_seconds = [30.0]  # seconds until what must come counts as missing
+SILENCE = 0.3  # seconds without the event after which it counts as absent
+_seconds = [30.0]  # seconds after which an expected event counts as missing
 
 
 def patience(expected: bool = True) -> float:
-    """Return how many seconds to wait for what must come, or must not.
+    """Return how many seconds to wait for an event that must happen, or must not.
 
-    30 for what must come, so that a busy machine fails no test.
+    30 for one that must happen, so that no test fails on a busy machine.
     """
     return _seconds[-1] if expected else SILENCE
 
 
 @contextmanager
 def short_patience() -> Iterator[None]:
-    """Wait 2 s for what must come, in a test that is known to fail: it may fail by waiting."""
+    """Wait only 2 s for expected events, in a test that is known to fail: it may fail by waiting."""
     _seconds.append(2.0)
     try:
         yield
@@ -31,7 +31,7 @@ def short_patience() -> Iterator[None]:
 
 
 def wait_for(condition: Callable[[], T], what: str | Callable[[], str], timeout: float | None = None) -> T:
-    """Return what the condition returns as soon as it is true; fail and name `what` after the timeout."""
+    """Return the condition's value as soon as it is true; fail and name `what` after the timeout."""
     timeout = patience() if timeout is None else timeout
     deadline = time.monotonic() + timeout
     while not (value := condition()):
