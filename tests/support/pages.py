@@ -10,9 +10,9 @@ In a page, each `## ` heading begins a part.  `## Before you begin` runs before 
     ```
 
 every line of output is compared, but `...` stands for any number of lines, or for any part of a line.
-Values that differ from run to run are compared by their kind: VOLATILE.  Other blocks are not run.  A comment
-of `<!-- run`, commands and `-->` is run and not shown: it brings the machine into the state that the part is
-about.
+Values that differ from run to run are compared by their kind: VOLATILE.  Other blocks are not run.  A
+comment of `<!-- run`, commands and `-->` is run and not shown: it brings the machine into the state that the
+part is about.
 """
 
 import os

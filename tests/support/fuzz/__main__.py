@@ -15,8 +15,9 @@ from tests.support.fuzz import engine
 from tests.support.fuzz.targets import TARGETS
 
 EPILOG = """\
-A reader must return, or raise what its documentation names, within 5 seconds and 1 GiB.  Another input is
-printed, with the traceback.  As a file in tests/support/fuzz/seeds/TARGET it becomes a test.
+A reader must return, or raise an exception that its documentation names, within 5 seconds and 1 GiB.  An
+input that breaks this is printed, with the traceback.  As a file in tests/support/fuzz/seeds/TARGET it
+becomes a test.
 
 Exit code: 0 nothing found, 1 a fault, 2 usage.
 """
@@ -83,20 +84,20 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "fuzz",
-        description="Feed the readers of cnihook with inputs made at random.",
+        description="Feed random inputs to the readers of cnihook.",
         epilog=f"targets: {', '.join(TARGETS)}\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("target", metavar="TARGET", nargs="*", help="(default: all)")
-    parser.add_argument("--seconds", type=float, default=10, metavar="N", help="for each target (10)")
-    parser.add_argument("--seed", type=int, metavar="N", help="(default: another each time)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="targets at once (2)")
+    parser.add_argument("target", metavar="TARGET", nargs="*", help="readers to test (default: all)")
+    parser.add_argument("--seconds", type=float, default=10, metavar="N", help="time for each target (10)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the inputs (default: random)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="targets at the same time (2)")
     parser.add_argument(
-        "--input", type=Path, metavar="FILE", help="read this input alone, with the traceback"
+        "--input", type=Path, metavar="FILE", help="read this input only, and print the traceback"
     )
     kinds = ("atheris", "hypothesis")
     parser.add_argument(
-        "--engine", choices=kinds, default=engine.available(), help="(default: atheris if it is installed)"
+        "--engine", choices=kinds, default=engine.available(), help="default: atheris if it is installed"
     )
     return parser
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets: what users and runtimes write, such as states, configurations, annotations, results."""
+"""Targets that read input of users and runtimes, such as states, configurations, annotations, results."""
 
 import json
 
@@ -30,7 +30,7 @@ def _loads(data: bytes) -> object:
 
 
 def _json(data: bytes) -> None:
-    """fastjson takes what json takes, less what is not JSON, and writes what both read alike."""
+    """Check that fastjson reads what json reads, except what is not JSON, and writes what both read."""
     text = data.decode()
     value = fastjson.loads(text)
     # repr: 1 is not true, and -0.0 is not 0.0
@@ -69,14 +69,14 @@ def _serve(network: Network, request: Wants) -> None:
 
 
 def _annotations(data: bytes) -> None:
-    """Lines of NAME=TEXT."""
+    """Read annotations, from lines of NAME=TEXT."""
     lines = [line.partition("=") for line in data.decode().split("\n")]
     request = wants.from_annotations({name: text for name, equals, text in lines if equals})
     _serve(networks.parse(NETWORK, "x"), request)
 
 
 def _options(data: bytes) -> None:
-    """Lines of NAME=VALUE; what is taken as an option means the same as an annotation."""
+    """Read options, from lines of NAME=VALUE.  Each option must also be valid as an annotation."""
     lines = [line.partition("=") for line in data.decode().split("\n")]
     chosen = [(name, text) for name, _, text in lines if name in wants.WORDS]
     wants.from_annotations(wants.to_annotations(chosen))
@@ -96,7 +96,7 @@ def _result(data: bytes) -> None:
 
 
 def _plugin(data: bytes) -> None:
-    """A plugin's type, then its configuration."""
+    """Read a plugin's type and its configuration."""
     name, _, text = data.decode().partition(SEPARATOR)
     if invoke.find(name, None):
         return
@@ -106,7 +106,7 @@ def _plugin(data: bytes) -> None:
         try:
             conf(call)
         except OSError:
-            pass  # a file that it names is not there, or a link
+            pass  # it names a file that does not exist, or is a link
         finally:
             call.request.close()
 
@@ -118,7 +118,7 @@ def _cni_args(data: bytes) -> None:
 
 
 def _attachments(data: bytes) -> None:
-    """Read the list that GC keeps."""
+    """Read GC's list of valid attachments."""
     raw = _loads(data)
     if isinstance(raw, dict):
         Call("GC", NetConf(raw), Request("", "", "")).valid_attachments()

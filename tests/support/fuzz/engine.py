@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The two engines: atheris, which follows the code that an input reaches, and hypothesis without it.
+The two engines: atheris, which observes the code that an input reaches, and hypothesis, which does not.
 
 Both run in a process of their own, with limits:
 
@@ -54,7 +54,7 @@ def _target(name: str) -> Any:
 
 
 def mutate(check: Any, seeds: "tuple[bytes, ...]", seconds: float, seed: int) -> int:
-    """Check inputs that hypothesis makes of the seeds.  Returns how many."""
+    """Check inputs that hypothesis makes from the seeds.  Returns their number."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
     from hypothesis import strategies as st
@@ -85,7 +85,7 @@ def mutate(check: Any, seeds: "tuple[bytes, ...]", seconds: float, seed: int) ->
 
 
 def _watched(target: Any, folder: str) -> Any:
-    """The target's check; an input that it fails on is kept."""
+    """Return the target's check, which stores an input on which it fails."""
 
     def check(data: bytes) -> None:
         signal.alarm(SLOW)
@@ -113,7 +113,7 @@ def _keep(data: bytes, folder: str, error: BaseException) -> NoReturn:
 
 
 def _corpus(target: Any, folder: str) -> str:
-    """A folder with the target's seeds."""
+    """Write the target's seeds into a folder.  Returns its path."""
     corpus = f"{folder}/corpus"
     os.mkdir(corpus)
     for number, data in enumerate(target.seeds):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets: files that cnihook or another program wrote, and that a crash can have left in any state."""
+"""Targets that read files of cnihook or another program, which a crash can leave in any state."""
 
 import atexit
 import os
@@ -29,14 +29,14 @@ KEYWORDS = {"domain", "search", "nameserver", "options", "sortlist"}
 
 @cache
 def folder() -> str:
-    """The scratch folder of this process."""
+    """Return the scratch folder of this process."""
     path = tempfile.mkdtemp(prefix="cnihook-fuzz-")
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
 
 
 def _scratch(read: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    """Point what has a fixed path into the scratch folder, while a target reads."""
+    """Replace fixed paths by paths in the scratch folder, while a target reads."""
 
     def apart(data: bytes) -> None:
         path = folder()
@@ -69,7 +69,7 @@ def _put(name: str, data: bytes) -> str:
 
 @_scratch
 def _record(data: bytes) -> None:
-    """A record that can be read is written so that it is read as the same."""
+    """Check that a record is the same after it is written and read again."""
     record = records.read(_put("results/n-c1-eth0", data))
     if record:
         record.folder = f"{folder()}/again"
@@ -84,7 +84,7 @@ def _record(data: bytes) -> None:
 
 @_scratch
 def _lease(data: bytes) -> None:
-    """An address, then what its file holds; whatever that is, the operations of a network go on."""
+    """Write a last address and a lease with this content; all operations of the network must still work."""
     path = f"{folder()}/leases"
     name, _, content = data.partition(b"\n")
     os.makedirs(path, exist_ok=True)
@@ -123,7 +123,7 @@ def _tuning(data: bytes) -> None:
 
 @_scratch
 def _hosts(data: bytes) -> None:
-    """Lines of other programs stay, cnihook's come and go with their container."""
+    """Check that other programs' lines stay, and that a container's lines are removed with it."""
     path = _put("etc/hosts", data)
     file = File(os.path.dirname(path), "hosts")
     entry = Entry("n", "c9", "eth0", ["10.1.0.9"], ["c9"], ["db"], None)
@@ -150,7 +150,7 @@ def _entry(data: bytes) -> None:
 
 @_scratch
 def _resolv_conf(data: bytes) -> None:
-    """Only keywords of resolv.conf come into a container's file."""
+    """Check that a container's file has only keywords of resolv.conf."""
     path = _put("resolv.conf", data)
     dns = host_local._read_resolv_conf(path)
     for text in (resolv_conf.text([dns]), resolv_conf.text([], dns), resolv_conf.text([dns, DNS()], DNS())):

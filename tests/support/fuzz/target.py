@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A reader that takes any bytes, and what it may do with them."""
+"""A target of the fuzzer: a reader of any bytes, and the errors that it may raise."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ SEEDS = Path(__file__).with_name("seeds")
 
 
 class Broken(AssertionError):
-    """The value that was read is not what was written."""
+    """The error that the value that was read differs from the one that was written."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """`read` returns, or raises one of `refusals`: anything else is a fault.
+    """A reader.  `read` must return, or raise one of `refusals`: anything else is a fault.
 
-    Its seeds are the files of seeds/NAME, also those that were a fault once, and `binary`.
+    The seeds are `binary` and the files of seeds/NAME, including inputs that once revealed a fault.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Target:
         return (*(file.read_bytes() for file in files), *self.binary)
 
     def check(self, data: bytes) -> None:
-        """Raises what the reader must not."""
+        """Call the reader.  Raises only exceptions that the reader must not raise."""
         try:
             self.read(data)
         except self.refusals:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything of cnihook that reads what another program wrote: each with its seeds."""
+"""All readers of cnihook for input of other programs, each with its seeds."""
 
 from tests.support.fuzz import configurations, files, wire
 from tests.support.fuzz.target import Broken, Target
@@ -12,7 +12,7 @@ TARGETS: dict[str, Target] = {
 def _self_test(data: bytes) -> None:
     """Fail as a faulty reader would."""
     if data.startswith(b"a") and b"\xff" in data:
-        raise Broken("as the engines must find")
+        raise Broken("the engines must find this")
 
 
 SELF_TEST = Target("self-test", _self_test, (), (b"abc",))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets: what comes from a server or the kernel, in binary."""
+"""Targets that read binary messages of a server or the kernel."""
 
 import struct
 
@@ -55,7 +55,7 @@ def _packet(data: bytes) -> None:
 
 
 def _attributes(data: bytes) -> None:
-    """Readers that take any bytes, since a program can put them into an attribute of its own."""
+    """Call the readers of attributes, which must accept any bytes, because any program can write them."""
     for value in netlink.attributes(data).values():
         netlink.read_text(value)
     nft.listed(data)
@@ -66,7 +66,7 @@ def _attributes(data: bytes) -> None:
 
 
 def _links(data: bytes) -> None:
-    """Answers of the kernel: one that is too short raises an error, and no reader runs for ever."""
+    """Read the kernel's answers: a short one must raise an error, and no reader may run for ever."""
     for kind in (rtnl.Link, rtnl.LinkAddress, rtnl.LinkRoute):
         try:
             kind(data)

@@ -13,23 +13,23 @@ from tests.support.soak import crew, crowd, damage, disks, matrix, reboot, repor
 from tests.support.soak.crew import Job
 
 DESCRIPTION = """\
-Interrupt cnihook everywhere, and see whether all that it left can be released.  It runs in throw-away hosts,
-so nothing is left on this machine.  Needs root and x86_64.
+Interrupt cnihook at every system call, and check that everything it left can be released.  It runs in
+throw-away hosts, so nothing is left on this machine.  Needs root and x86_64.
 """
 EPILOG = """\
 parts:
-  kill       SIGKILL at each system call that changes something, of each operation
+  kill       each operation gets SIGKILL at each system call that changes something
   error      each system call fails: ENOSPC, EIO, EMFILE, ..., once or for ever
-  damage     each file of state cut at each length, filled with noise, replaced by a FIFO, a folder, a link
-  disks      /var/lib/cni and /run with a few pages or files left
-  reboot     killed, and then the machine is booted again
-  crowd      16 processes start and end containers, some are killed, gc runs beside them
+  damage     each state file is cut at each length, filled with noise, or replaced by a FIFO, a folder, a link
+  disks      /var/lib/cni and /run have only a few pages or files left
+  reboot     an operation is killed, and then the machine is rebooted
+  crowd      16 processes start and end containers, some are killed, and gc runs at the same time
   exhausted  the same on a range of 6 addresses
   many       a thousand containers at once
 
-A point that fails prints what is left, and the command that does that point alone.
+For a point that fails, it prints what is left, and the command that runs only this point.
 Ctrl-C prints the results so far.
-Exit code: 0 nothing is wrong, 1 something is, 2 usage, 130 interrupted.
+Exit code: 0 no point failed, 1 a point failed, 2 usage, 130 interrupted.
 """
 
 
@@ -46,14 +46,14 @@ def main(argv: list[str]) -> int:
     try:
         crew.work_off(jobs, options.jobs, results, progress.take)
     except KeyboardInterrupt:
-        print("soak: interrupted; this is what was done", file=sys.stderr)
+        print("soak: interrupted; these are the results so far", file=sys.stderr)
         report.finish(results, seed, time.monotonic() - started, as_json=options.json)
         return 130
     return report.finish(results, seed, time.monotonic() - started, as_json=options.json)
 
 
 def _jobs(part: str, seed: int, options: argparse.Namespace) -> list[Job]:
-    """In full, or with --quick a sample that takes seconds."""
+    """Return the jobs of a part: all, or with --quick a sample that takes seconds."""
     if part in ("kill", "error"):
         limit = {"kill": 150, "error": 120}[part]
         return matrix.jobs(part, seed, limit, 3.0, 3) if options.quick else matrix.jobs(part, seed, limit)
@@ -77,15 +77,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="a sample of each part, in under two minutes")
     parser.add_argument(
-        "--seed", type=int, metavar="N", help="choose the same sample again (default: another each time)"
+        "--seed", type=int, metavar="N", help="seed of the sample, to run it again (default: random)"
     )
     parser.add_argument("--only", type=_parts, metavar="PART,...", help="these parts (default: all)")
     parser.add_argument(
-        "--point", action="append", default=[], metavar="POINT", help="this point alone, repeatable"
+        "--point", action="append", default=[], metavar="POINT", help="run only this point; repeatable"
     )
     cores = os.cpu_count() or 1
     parser.add_argument(
-        "--jobs", type=int, default=2 * cores, metavar="N", help=f"hosts at once (default: {2 * cores})"
+        "--jobs",
+        type=int,
+        default=2 * cores,
+        metavar="N",
+        help=f"hosts at the same time (default: {2 * cores})",
     )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     return parser

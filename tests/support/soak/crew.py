@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Jobs, each in a throw-away host of its own, some at a time; a host that something leaked into is replaced.
+Jobs, each in a throw-away host of its own, some at the same time.  A host with a leak is replaced.
 
-A job is a list of points that can be made again from a seed.  Its process reports each point as a line of
-JSON.  When a point fails, the process ends, and another continues after that point in a new host.
+A job is a list of points, which a seed reproduces.  Its process reports each point as a line of JSON.  When
+a point fails, the process ends, and another continues after that point in a new host.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 from tests.support.soak.rig import Problem, enter
 
 Entry = dict[str, Any]
-LEAST = 2  # points of each job in a sample, however slow the machine is
+LEAST = 2  # points of each job in a sample, also on a slow machine
 
 
 @dataclass
@@ -37,19 +37,19 @@ class Failure:
 class Job:
     """Some points of one part.
 
-    `work(job, start)` does the points from the one with that number, in a new host.  It yields the fields of
-    a report for each: `point`, and figures.  A Problem that it raises is the failure of `job.point`.
+    `work(job, start)` runs the points from number `start` on, in a new host.  It yields the fields of a
+    report for each: `point`, and figures.  A Problem that it raises is the failure of `job.point`.
     """
 
     part: str
     name: str
     work: Callable[["Job", int], Iterator[Entry]]
     until: float = float("inf")  # time.monotonic(), when a sample is large enough
-    seconds: float = 0.0  # what the sample may take; `until` is set when the job begins
-    point: str = ""  # which is under way, in the process of the job
+    seconds: float = 0.0  # time for the sample; `until` is set when the job begins
+    point: str = ""  # the running one, in the process of the job
 
     def is_over(self, points: int = LEAST) -> bool:
-        """True if the time for a sample has passed, and so many points of it are done."""
+        """Return True if the time for a sample has passed and `points`, at least LEAST, are done."""
         return points >= LEAST and time.monotonic() > self.until
 
 
@@ -79,7 +79,7 @@ class _Worker:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self.output)
-            os.setpgid(0, 0)  # Ctrl-C is the parent's
+            os.setpgid(0, 0)  # only the parent handles Ctrl-C
             enter(lambda: _do(job, start, write))
         os.close(write)
 
@@ -120,7 +120,7 @@ def work_off(
 ) -> None:
     """Do all jobs, `at_once` of them side by side.  `take` gets the part and each report.
 
-    `results`, by part, grows with each report, so it holds what is done if Ctrl-C ends the run.
+    `results`, by part, grows with each report, so it has the results so far if Ctrl-C ends the run.
     """
     results.update({job.part: Results() for job in jobs})
     waiting = [(job, 0) for job in jobs]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Many at once: processes that start and end containers side by side, some of them killed, with gc among them.
+Many processes at once, which start and end containers; some are killed, and gc runs at the same time.
 
 crowd: 16 processes on three networks.  exhausted: 16 on a range of 6 addresses, so many starts collect
 garbage.  many: a thousand containers at the same time.
@@ -41,7 +41,7 @@ NO_ADDRESS = "no IP addresses available"
 
 @dataclass
 class Tally:
-    """The figures of one process."""
+    """The figures that one process has counted."""
 
     calls: int = 0
     killed: int = 0
@@ -63,7 +63,7 @@ class _Member:
         self.may_be_refused = may_be_refused
 
     def live(self, calls: int) -> None:
-        """Start and end containers until so many calls are made."""
+        """Start and end containers until this many calls are made."""
         while self.tally.calls < calls and not self.tally.problems:
             self.container(f"m{self.number}-{self.rng.randrange(3)}")
 
@@ -98,7 +98,7 @@ class _Member:
                 self.tally.problems.append(f"poststop of {name}: exit {status}: {stderr.strip()}")
 
     def claim(self, box: Box) -> list[str]:
-        """Enter the container's addresses in the register, where each can be once."""
+        """Write the container's addresses into the register, where each can be only once."""
         lines = [line.split() for line in box.view() if line.startswith("address")]
         addresses = [words[2].partition("/")[0] for words in lines]
         if not addresses:
@@ -113,7 +113,7 @@ class _Member:
         return claimed
 
     def call(self, event: str, stdin: str, *, killed: float = 0.1) -> tuple[int, str]:
-        """Run the hook or a command; some calls, one of ten, are killed at some moment."""
+        """Run the hook or a command.  One call of ten is killed at a random moment."""
         limit = self.rng.random() / 5 if event != "gc" and self.rng.random() < killed else PATIENCE
         outcome = tracer.run([*CNIHOOK, event], stdin, ENVIRONMENT, timeout=limit)
         self.tally.calls += 1
@@ -131,7 +131,7 @@ class _Member:
 
 
 def _each(count: int, work: Callable[[int], Tally]) -> list[Tally]:
-    """Call a function in so many processes; what they saw."""
+    """Call a function in `count` processes.  Returns their figures."""
     pipes = []
     for number in range(count):
         read, write_end = os.pipe()
@@ -156,7 +156,7 @@ def _each(count: int, work: Callable[[int], Tally]) -> list[Tally]:
 
 
 def _finish(rig: Rig, tallies: list[Tally], part: str) -> Entry:
-    """All containers are gone: gc must release all that is left."""
+    """Run gc, which must release everything that is left, because all containers are gone."""
     problems = [problem for tally in tallies for problem in tally.problems]
     if problems:
         kind = "duplicate" if any(TWICE in each for each in problems) else "error"
@@ -195,7 +195,7 @@ def _crowd(
 
         def live(number: int) -> Tally:
             member = _Member(rig, number, seed, may_be_refused=part == "exhausted")
-            # gc waits between its runs, so it has fewer
+            # gc waits between its runs, so it makes fewer calls
             (member.live if number else lambda n: member.collect(n // 8))(calls // PROCESSES)
             return member.tally
 
@@ -205,7 +205,7 @@ def _crowd(
 
 
 def _many(seed: int, count: int) -> Callable[[Job, int], Iterator[Entry]]:
-    """`count` containers at once, made by a few processes; half of them end by poststop, half by gc."""
+    """Return the work of `many`: some processes start `count` containers; poststop ends half, gc the rest."""
 
     def work(job: Job, _start: int) -> Iterator[Entry]:
         job.point = f"many --seed {seed}"
@@ -251,12 +251,12 @@ def _many(seed: int, count: int) -> Callable[[Job, int], Iterator[Entry]]:
 
 
 def _median(times: Iterable[list[float]]) -> int:
-    """In milliseconds."""
+    """Return the median in milliseconds."""
     return round(1000 * statistics.median(second for some in times for second in some))
 
 
 def jobs(part: str, seed: int, amount: int) -> list[Job]:
-    """`amount` calls, or containers for many."""
+    """Return the job of a part.  `amount`: calls, or for `many` containers."""
     if part == "crowd":
         return [Job(part, part, _crowd(part, {"full": FULL, "plain": PLAIN, "ptp": PTP}, seed, amount))]
     if part == "exhausted":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every file that holds state is damaged, in every way that a crash, a full disk or a hand can leave it."""
+"""Damage of every state file, in every way that a crash, a full disk or a user can leave it."""
 
 import glob
 import os
@@ -20,7 +20,7 @@ from tests.support.soak.tracer import Outcome
 ID = "c1"
 WAYS = ("poststop", "gc", "createRuntime", "fix")
 KINDS = ("fifo", "folder", "loop", "dangling", "missing", "unreadable", *(f"random.{n}" for n in range(6)))
-# What may stay: doctor keeps what is damaged, for a person to look at.
+# These may stay, because doctor moves damaged files there, where the operator can look at them.
 STAYS = [r"dir /var/lib/cni/damaged.*", r"file /var/lib/cni/damaged/.*", r"link /var/lib/cni/damaged/.*"]
 
 WORTHLESS = ("last", "last6", "network-lock", "container-lock", "nft-lock", "log", "netns")
@@ -48,7 +48,7 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Point:
-    """One file, what becomes of it, and how its container is released."""
+    """One file, its damage, and how its container is released."""
 
     target: str
     kind: str  # of KINDS, or "truncate.LENGTH"
@@ -78,7 +78,7 @@ class _Bench:
         return self.rig.attach(ID, annotations=annotations, bundle=self.rig.bundle(ID))
 
     def sizes(self) -> dict[str, int]:
-        """The length of each file that there is."""
+        """Return the size of each existing file."""
         box = self.attach()
         sizes = {target: os.lstat(path).st_size for target in TARGETS if (path := find(target))}
         self.release(box, "poststop")
@@ -89,7 +89,7 @@ class _Bench:
         release(self.rig, box, way)
 
     def run(self, point: Point) -> None:
-        """Raises Problem with what stays, or is hidden."""
+        """Run a point.  Raises Problem with what is left, or not reported."""
         box = self.attach()
         path = find(point.target, missing=True)
         damage(path, point.kind, random.Random(str(point)))
@@ -115,7 +115,7 @@ class _Bench:
         self._check("after another container with the ID, this is left:")
 
     def _release(self, box: Box, way: str) -> bool:
-        """True if it succeeded."""
+        """Release the container.  Returns True if that succeeded."""
         if way == "poststop":
             return self._answer(self.rig.hook("poststop", box)) == 0
         if way == "gc":
@@ -130,7 +130,7 @@ class _Bench:
         return self._answer(self.rig.hook("poststop", again)) == 0 and created.status == 0
 
     def _fix(self, path: str, target: str) -> None:
-        """Do what an operator can: doctor puts aside what it reports as damaged, or gc names the file."""
+        """Fix the damage as an operator can: doctor moves the damaged file away, or gc names it."""
         self._answer(self.rig.command("doctor", "--fix"))
         self._answer(self.rig.command("gc"))
         if os.path.lexists(path) and target not in WORTHLESS:
@@ -154,7 +154,7 @@ class _Bench:
 
 
 def find(target: str, *, missing: bool = False) -> str:
-    """The path of a file; empty if there is none, or with `missing` where it would be."""
+    """Return the path of a file; if it does not exist, an empty text, or with `missing` its pattern."""
     pattern = TARGETS[target]
     paths = glob.glob(pattern)
     return paths[0] if paths else pattern if missing else ""
@@ -189,7 +189,7 @@ def damage(path: str, kind: str, rng: random.Random) -> None:
 
 
 def remove_damage(path: str, target: str) -> None:
-    """Remove a damaged file by hand: it is reported, or holds nothing that is needed."""
+    """Remove a damaged file by hand, if it is reported or not needed."""
     _remove(path)
     if target in ("last", "last6", "network-lock"):
         with open(path, "w"):
@@ -206,7 +206,7 @@ def _remove(path: str) -> None:
 
 
 def points(sizes: dict[str, int], rng: random.Random) -> Iterator[Point]:
-    """Every damage of every file, in an order of the generator's; a way of release for each."""
+    """Yield every damage of every file, in random order, each with a way of release."""
     chosen = [(target, kind) for target in TARGETS for kind in KINDS]
     for target, size in sizes.items():
         if target not in ("netns", "log", *(each for each in TARGETS if each.endswith("lock"))):
@@ -217,7 +217,7 @@ def points(sizes: dict[str, int], rng: random.Random) -> Iterator[Point]:
 
 
 def jobs(seed: int, limit: int, shards: int, seconds: float = 0.0) -> list[Job]:
-    """All points, at most `limit`, dealt out to `shards` hosts."""
+    """Return jobs for at most `limit` points, on `shards` hosts."""
     return [
         Job("damage", f"damage {n}", _work(seed, limit, n, shards), seconds=seconds) for n in range(shards)
     ]

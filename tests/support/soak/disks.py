@@ -14,7 +14,7 @@ from tests.support.soak.scenarios import SCENARIOS, Scenario, make_rig, release,
 
 PLACES = {"state": ("/var/lib/cni",), "run": ("/run",), "both": ("/var/lib/cni", "/run")}
 UNITS = ("pages", "files")
-MOST = 14  # pages or files left, from none on
+MOST = 14  # from 0 to 13 pages or files are left
 PLENTY = "size=256m,nr_inodes=100k"
 OPERATIONS = (
     "create",
@@ -32,7 +32,7 @@ OPERATIONS = (
 
 @dataclass(frozen=True)
 class Point:
-    """The space that is left on a disk while an operation runs."""
+    """One operation, and the space that is left on a disk while it runs."""
 
     scenario: str
     where: str  # of PLACES
@@ -56,7 +56,7 @@ class _Bench:
         undisturbed(self.rig, scenario)
 
     def run(self, point: Point) -> None:
-        """Raises Problem with what stays."""
+        """Run a point.  Raises Problem with what is left."""
         scenario, rig = self.scenario, self.rig
         box = scenario.prepare(rig)
         folders = PLACES[point.where]
@@ -79,7 +79,7 @@ class _Bench:
 
 
 def limit(folder: str, unit: str, left: int) -> None:
-    """Leave so much on a tmpfs, and at least one in all because 0 means no limit."""
+    """Limit a tmpfs so that this many pages or files are left; at least one in all: 0 means no limit."""
     now = os.statvfs(folder)
     if unit == "pages":
         place.resize(folder, f"size={max(now.f_blocks - now.f_bfree + left, 1) * now.f_bsize}")

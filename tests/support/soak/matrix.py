@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two matrices: each operation is killed, or one of its system calls fails, wherever that counts."""
+"""The two matrices: each operation is killed, or one of its system calls fails, at each call that counts."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ IMPORTS = (f"{CHECKOUT}/cnihook", "/usr/lib/", "/lib/", "/usr/local/lib/python3"
 
 @dataclass(frozen=True)
 class Point:
-    """One fault in one operation; as text it is what `scripts/soak --point` takes."""
+    """One fault in one operation; its text is the argument of `scripts/soak --point`."""
 
     part: str
     scenario: str
@@ -67,12 +67,12 @@ class Point:
 def points(
     part: str, scenario: Scenario, neighbours: int, trace: list[Call], rng: random.Random
 ) -> Iterator[Point]:
-    """Every point of an operation whose calls are `trace`, in an order of the generator's."""
+    """Yield every point of an operation whose calls are `trace`, in random order."""
     chosen: list[tuple[int, Call]] = list(enumerate(trace, 1))
     if part == "kill":
         chosen = [(number, call) for number, call in chosen if call.changes]
         faults = [(Fault(number), way) for number, _ in chosen for way in scenario.releases]
-        # A kill after a call equals a kill before the next one: a few, to check that.
+        # A kill after a call should equal a kill before the next one; a few points check that.
         last = len(faults) // 16
         faults += [(Fault(fault.at, after=True), way) for fault, way in rng.sample(faults, last)]
     else:
@@ -80,7 +80,7 @@ def points(
         faults = []
         for number, _ in chosen:
             for name in rng.sample(ERRORS, 2):
-                # Python repeats a call that was interrupted, for ever if need be.
+                # Python repeats an interrupted call, for ever if it is interrupted each time.
                 scope = "once" if name == "EINTR" else rng.choice(SCOPES)
                 fault = Fault(number, getattr(errno, name), scope=scope)
                 faults.append((fault, rng.choice(scenario.releases)))
@@ -99,7 +99,7 @@ class Bench:
         self.rig.check()
 
     def run(self, point: Point) -> Outcome:
-        """Raises Problem with what is wrong after the fault."""
+        """Run a point.  Raises Problem with what is wrong after the fault."""
         scenario, rig = self.scenario, self.rig
         box = scenario.prepare(rig)
         outcome = scenario.traced(rig, box, point.fault, False)
@@ -123,7 +123,7 @@ class Bench:
         return outcome
 
     def _compare(self, box: Box, but: Sequence[str]) -> None:
-        """Raise Problem unless the container has all that it has without a fault, at once or soon.
+        """Raise Problem unless the container soon has everything that it has without a fault.
 
         Lines that begin with one of `but` are left out.
         """

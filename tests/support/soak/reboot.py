@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A reboot in effigy: all that the kernel and /run hold is gone, and the boot has another ID.
+"""A simulated reboot: the state of the kernel and /run is lost, and the boot ID changes.
 
 Only /var/lib/cni and /etc remain, as they were when an operation was killed at one of its calls.
 """
@@ -20,7 +20,7 @@ from tests.support.soak.tracer import Fault
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 OPERATIONS = ("create", "poststop", "two", "gc", "restart", "names")
-# the first thing that is asked for after the boot
+# the first operation after the boot
 FIRST = ("same", "other", "gc")
 
 
@@ -45,7 +45,7 @@ def reboot(rig: Rig) -> None:
 
 
 def _rig(scenario: Scenario) -> Rig:
-    """A host that was rebooted before."""
+    """Return a host that has been rebooted once."""
     rig = make_rig(scenario, 0)
     reboot(rig)
     undisturbed(rig, scenario)
@@ -54,7 +54,7 @@ def _rig(scenario: Scenario) -> Rig:
 
 
 def _run(rig: Rig, scenario: Scenario, at: int, first: str) -> None:
-    """Raises Problem with what is left of the boot before."""
+    """Kill an operation, reboot, and run another.  Raises Problem with what is left from before the boot."""
     box = scenario.prepare(rig)
     scenario.traced(rig, box, Fault(at), False)
     reboot(rig)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The output of a soak: each failure as it comes, and a table of figures at the end."""
+"""The output of a soak: each failure when it happens, and a table of figures at the end."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ KINDS = {"leak": "leaks", "duplicate": "duplicate addresses", "hung": "hung call
 
 
 class Progress:
-    """Failures at once, and a line every half minute."""
+    """The output during a soak: failures at once, and a line every half minute."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet

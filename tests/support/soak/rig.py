@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A throw-away host whose first process is the caller, where containers and the leak check cost little.
+A throw-away host whose first process is the caller, so that containers and the leak check cost little.
 
-tests/support/host.py keeps a host beside pytest, and starts a program for all that it does inside.  Here a
-process enters a host of its own, and stays: it makes containers by fork(2), traces the hook, and reads the
-state of the kernel by itself.  One host serves some hundred faults, as long as nothing leaks.
+tests/support/host.py has a host outside the process of pytest, and starts a program for each action in it.
+Here a process enters a host of its own, and stays.  It creates containers by fork(2), traces the hook, and
+reads the state of the kernel itself.  One host serves some hundred faults, as long as nothing leaks.
 """
 
 import json
@@ -32,9 +32,9 @@ PATIENCE = 3.0  # seconds for the kernel to take down the links of a namespace w
 
 
 class Problem(Exception):
-    """Something that must not be after a fault; its text is a line or more.
+    """The report of something that must not happen after a fault; its text is one line or more.
 
-    `kind`: "leak", "hung", "duplicate" (two containers with one address), or "error" for all else.
+    `kind`: "leak", "hung", "duplicate" (two containers with one address), or "error" for anything else.
     """
 
     def __init__(self, text: str, kind: str = "error") -> None:
@@ -49,7 +49,7 @@ class Problem(Exception):
 def enter(work: Callable[[], None]) -> NoReturn:
     """Call a function as process 1 of a new throw-away host; then exit, with 1 if it raised.
 
-    The host ends with the process that called this, and that one with its parent.
+    The host ends with the calling process, which ends with its parent.
     """
     place.end_with_parent()
     place.make()
@@ -58,7 +58,7 @@ def enter(work: Callable[[], None]) -> NoReturn:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
     place.end_with_parent()
     place.mount_proc()
-    # A hook that fails imports what others need not; it must not store that beside its sources.
+    # A failing hook imports further modules.  It must not store their compiled code in the checkout.
     place.bind(str(CHECKOUT), str(CHECKOUT), read_only=True)
     with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
         file.write("1")
@@ -99,7 +99,7 @@ class Box:
         return json.dumps({**fields, "bundle": self.bundle, "annotations": self.annotations})
 
     def view(self) -> list[str]:
-        """Links, addresses, routes, qdiscs inside."""
+        """Return the links, addresses, routes and qdiscs inside."""
         return state.in_namespace(self.netns, state.kernel)
 
     def kill(self) -> None:
@@ -111,7 +111,7 @@ class Box:
 
 
 class Rig:
-    """This host, with some networks; all else that is here belongs to one fault."""
+    """This host, with some networks.  Everything else in it belongs to one fault."""
 
     def __init__(self, networks: "Mapping[str, Any]") -> None:
         for name, network in networks.items():
@@ -130,7 +130,7 @@ class Rig:
         return box
 
     def bundle(self, name: str, folder: str = BUNDLES, **config: Any) -> str:
-        """A folder with a config.json and a root file system with /etc/hosts, for a container with names."""
+        """Write a bundle with config.json and a root file system with /etc/hosts.  Returns its folder."""
         folder = f"{folder}/{name}"
         write(f"{folder}/rootfs/etc/hosts", "127.0.0.1\tlocalhost\n")
         namespaces = [{"type": kind} for kind in ("network", "mount", "uts")]
@@ -158,7 +158,7 @@ class Rig:
         statuses: Sequence[int] = (1, 2),
         **options: Any,
     ) -> Outcome:
-        """Run a program of cnihook to its end.  Raises Problem if it hangs or writes what it must not."""
+        """Run a program of cnihook to its end.  Raises Problem if it hangs or its output is wrong."""
         outcome = tracer.run(argv, stdin, ENVIRONMENT, fault, **options)
         self.waited = max(self.waited, outcome.seconds)
         what = " ".join(argv[len(PYTHON) :]).replace(f"{CHECKOUT}/scripts/", "")
@@ -185,7 +185,7 @@ class Rig:
         return outcome
 
     def attach(self, name: str, **options: Any) -> Box:
-        """A new container, attached; it must succeed."""
+        """Attach a new container.  Raises Problem if that fails."""
         box = self.box(name, **options)
         self.must(self.hook("createRuntime", box), f"createRuntime of {name}")
         return box
@@ -193,7 +193,7 @@ class Rig:
     # The leak check
 
     def settle(self) -> None:
-        """Keep the present state, which check() compares with."""
+        """Save the present state for check()."""
         for folder in LOGS:
             shutil.rmtree(folder, ignore_errors=True)
         self._before = self.look()
@@ -204,10 +204,10 @@ class Rig:
         }
 
     def check(self, stay: Sequence[str] = ()) -> None:
-        """Raise Problem with every difference from the state that settle() saw.
+        """Raise Problem with every difference from the state that settle() saved.
 
-        `stay`: regular expressions of lines that may differ.  The kernel takes down a namespace after its
-        last user has gone, so a difference is looked at again for a while.
+        `stay`: regular expressions of lines that may differ.  The comparison is repeated for a while,
+        because the kernel removes a namespace some time after its last user has ended.
         """
         deadline, pause = time.monotonic() + PATIENCE, 0.002
         while True:
@@ -227,7 +227,7 @@ class Rig:
 
 
 def _shortened(sign: str, lines: Collection[str]) -> list[str]:
-    """Return the lines that say most, and how many more there are."""
+    """Return the most important lines, and the number of the others."""
 
     def rank(line: str) -> int:
         if line.startswith("nft"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations that are interrupted, and the ways to release what they left."""
+"""The operations that a soak interrupts, and the ways to release what they left."""
 
 import re
 from collections import Counter
@@ -47,14 +47,14 @@ class Scenario:
     prepare: Callable[[Rig], Box]
     traced: Callable[[Rig, Box, "Fault | None", bool], Outcome]
     releases: tuple[str, ...]
-    attaches: bool = True  # after success the container is attached; else it is released
+    attaches: bool = True  # after success the container is attached; False: it is released
     neighbours: tuple[int, ...] = (0, 1)
     named: bool = False  # containers have a bundle, with /etc/hosts
     statuses: tuple[int, ...] = field(default=(0,))  # of a run without a fault
 
 
 def make_rig(scenario: Scenario, neighbours: int) -> Rig:
-    """A host with the networks, and with neighbours that must not be touched; one round went through it."""
+    """Return a host with the networks and with neighbours, which must not change, after one run in it."""
     rig = Rig(scenario.networks)
     for number in range(neighbours):
         name = f"n{number}"
@@ -72,7 +72,7 @@ def make_rig(scenario: Scenario, neighbours: int) -> Rig:
 
 
 def undisturbed(rig: Rig, scenario: Scenario, *, record: bool = False) -> "tuple[Outcome, Counter[str]]":
-    """A run without a fault: its calls, and the shape of what it sets up."""
+    """Run an operation without a fault.  Returns its outcome, and the state that it sets up."""
     box = scenario.prepare(rig)
     outcome = scenario.traced(rig, box, None, record)
     if outcome.status not in scenario.statuses:
@@ -84,7 +84,7 @@ def undisturbed(rig: Rig, scenario: Scenario, *, record: bool = False) -> "tuple
 
 
 def shape(rig: Rig, box: Box) -> "Counter[str]":
-    """The kernel's state on both sides, without what differs from one container to the next."""
+    """Return the kernel's state on both sides, without values that differ between containers."""
     lines = [*state.kernel(), *(f"in: {line}" for line in box.view())]
     # IPv6 adds the local route of an address some time after the address.
     return Counter(line for line in _normal(lines) if not re.search(r"^(in: )?route \S+ local fd", line))
@@ -94,7 +94,7 @@ def _normal(lines: Iterable[str]) -> Iterable[str]:
     for line in lines:
         line = re.sub(r"\b(veth|bwp|ptp)[0-9a-f]+", r"\1N", line)
         line = re.sub(r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC", line)
-        # of the first address, which is the gateway's, and of the subnet nothing differs
+        # the subnet and the first address, which is the gateway's, do not differ
         line = re.sub(r"\b(10\.\d+\.\d+)\.(?![01]\b)\d+\b", r"\1.N", line)
         yield re.sub(r"\b(fd\d\d)::(?!1\b)[0-9a-f]+", r"\1::N", line)
 
@@ -162,7 +162,7 @@ def _ended(make: Callable[[Rig], Box]) -> Callable[[Rig], Box]:
 
 
 def _restarted(rig: Rig) -> Box:
-    """The container of an ID ended without poststop, and comes again."""
+    """End a container without poststop, and return a new one with the same ID."""
     _ended(_box)(rig)
     return _box(rig)
 
@@ -174,7 +174,7 @@ def _exhausted(rig: Rig) -> Box:
 
 
 def _harmed(rig: Rig) -> Box:
-    """The ruleset is flushed, and the container's link deleted."""
+    """Return a container after its link was deleted and the ruleset flushed."""
     box = _attached(_box)(rig)
     state.flush_ruleset()
     state.in_namespace(box.netns, lambda: state.delete_link("eth0"))

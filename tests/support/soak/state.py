@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The leak check of a soak: all that a hook can leave in a host, as lines, read without any program."""
+"""The leak check of a soak: everything that a hook can leave in a host, as lines, read without a program."""
 
 import contextlib
 import ctypes
@@ -39,7 +39,7 @@ OTHER_SYSCTLS = ("net/ipv4/ip_forward", "net/core/somaxconn", "net/ipv4/ip_nonlo
 
 
 def of_host(processes: Collection[int]) -> frozenset[str]:
-    """The lines of the host that this process is in; `processes` are known, and not listed."""
+    """Return the lines of this process's host.  `processes`: known PIDs, which are left out."""
     lines = [*kernel(), *_sysctls(), *_mounts(), *_processes(processes)]
     for folder in FOLDERS:
         lines += _files(folder)
@@ -47,7 +47,7 @@ def of_host(processes: Collection[int]) -> frozenset[str]:
 
 
 def kernel() -> list[str]:
-    """The lines of the network namespace that this thread is in."""
+    """Return the lines of this thread's network namespace."""
     view = See()
     lines = view.lines()
     lines += _qdiscs()
@@ -143,7 +143,7 @@ def _file(path: str, name: str) -> str:
 
 
 class _Nftables:
-    """libnftables, loaded once: `nft list ruleset` as a program takes five times as long."""
+    """libnftables, loaded once, because the program `nft list ruleset` takes five times as long."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL("libnftables.so.1")
@@ -175,7 +175,7 @@ def flush_ruleset() -> None:
 
 
 def delete_link(name: str) -> None:
-    """Delete a link of this thread's namespace, and with it its peer."""
+    """Delete a link of this thread's namespace, with its peer."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
         index = socket.if_nametoindex(name)
         netlink.send(struct.pack("=IHHII BxHiII", 32, DELLINK, 0x5, 1, 0, 0, 0, index, 0, 0))  # NLM_F_ACK
@@ -184,7 +184,7 @@ def delete_link(name: str) -> None:
 
 def _ruleset() -> Iterator[str]:
     for line in nft_lines(_nftables().run("list ruleset")):
-        # Elements are listed in no order, and several of them in one line; counters and timeouts differ.
+        # Elements have no fixed order, and several are on one line; counters and timeouts differ.
         line = re.sub(r"expires \S+|packets \d+ bytes \d+", "", line.replace("elements = { ", ""))
         for element in line.split(", "):
             yield f"nft {element.strip(' ,}')}"

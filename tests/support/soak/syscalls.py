@@ -39,8 +39,8 @@ NAMES = {
 }
 NUMBERS = {name: number for number, name in NAMES.items()}
 
-# Not counted: they act on the process's own memory, signals, clocks or descriptors.  A kill at one of them
-# equals a kill at the next call, and no errno of the matrix can come from them.
+# These are not counted: they act on the process's own memory, signals, clocks or descriptors.  A kill at one
+# of them equals a kill at the next call, and none of them returns an errno of the matrix.
 PRIVATE = """
     lseek mmap mprotect munmap brk mremap madvise rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack
     sched_yield nanosleep getitimer alarm setitimer getpid gettid getppid getpgrp getpgid getsid exit
@@ -50,8 +50,8 @@ PRIVATE = """
     rseq wait4 waitid close close_range execve execveat select poll pselect6 ppoll epoll_wait epoll_pwait
 """.split()
 
-# After one of these the host may differ, as it may after an openat() that creates.  A kill at any other call
-# leaves what a kill at the next of these leaves.
+# The host may differ after one of these calls, and after an openat() that creates.  A kill at any other call
+# has the same effect as a kill at the next of these.
 CHANGING = """
     write pwrite64 writev ioctl sendto sendmsg sendmmsg connect flock fsync fdatasync truncate ftruncate
     rename renameat renameat2 mkdir mkdirat rmdir creat link linkat unlink unlinkat symlink symlinkat
@@ -60,7 +60,7 @@ CHANGING = """
     pidfd_send_signal copy_file_range sendfile fallocate setxattr
 """.split()
 
-# The first argument is a path, or the second is: what the call is about.
+# The first argument of these calls is a path; the second of those below.
 PATH_FIRST = """
     open stat lstat access truncate rename mkdir rmdir creat link unlink symlink readlink chmod chown
     lchown mount umount2 statfs chroot mknod utime

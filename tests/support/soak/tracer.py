@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A fault at the n-th system call of a program, counted over all kinds of calls: by ptrace(2) and seccomp(2).
+A fault at the n-th system call of a program, counted over all kinds of calls, by ptrace(2) and seccomp(2).
 
-strace counts each kind of call for itself and stops at every call twice.  Here a seccomp filter reports only
+strace counts each kind of call separately and stops at every call twice.  Here a seccomp filter reports only
 the calls that count, once each, so a traced hook takes a few milliseconds longer than an untraced one.
-The count begins where the program begins its own work: at the first call that reads stdin, touches the
-host's state or makes a socket.  The imports before it change nothing.
+The count begins with the program's own work: at the first call that reads stdin, accesses the host's state
+or creates a socket.  The imports before it change nothing.
 
-The caller must have one thread, and gets the exits of all its children here: see reap().
+The caller must have only one thread.  This module takes the exit statuses of all its children: see reap().
 """
 
 import ctypes
@@ -32,7 +32,7 @@ from tests.support.soak.syscalls import (
     PRIVATE,
 )
 
-SECONDS = 120.0  # that one call of a program may take: a lock is waited for 30 s, and machines are busy
+SECONDS = 120.0  # limit of one run of a program, which waits up to 30 s for a lock, on a busy machine
 
 # linux/ptrace.h
 TRACEME, POKEUSER, CONT, GETREGS, SYSCALL, SETOPTIONS = 0, 6, 7, 12, 24, 0x4200
@@ -50,7 +50,7 @@ LOAD, JUMP_EQUAL, RETURN = (
     0x06,
 )  # BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JEQ | BPF_K, BPF_RET | BPF_K
 AUDIT_ARCH_X86_64 = 0xC000003E
-TCGETS = 0x5401  # Python's open() asks so whether a file is a terminal
+TCGETS = 0x5401  # Python's open() calls it to find out if a file is a terminal
 
 # Of user_regs_struct: byte offsets of the two that POKEUSER changes, and the positions of the six arguments.
 RAX, ORIG_RAX = 80, 120
@@ -66,13 +66,13 @@ _libc.ptrace.restype = ctypes.c_long
 
 @dataclass(frozen=True)
 class Fault:
-    """A SIGKILL at the call number `at` (the first is 1), or with `error` that errno instead of the call."""
+    """A SIGKILL at call number `at`, counted from 1, or with `error` this errno instead of the call."""
 
     at: int
     error: int = 0
-    after: bool = False  # the SIGKILL comes once the call has been executed
+    after: bool = False  # the SIGKILL comes after the call has been executed
     scope: str = (
-        "once"  # an error comes once, for every later call on the same "object", or of the same "kind"
+        "once"  # the error comes once, or for every later call on the same "object", or of the same "kind"
     )
 
 
@@ -86,7 +86,7 @@ class Call:
     def name(self) -> str:
         return NAMES.get(self.number, f"syscall {self.number}")
 
-    changes: bool = True  # false for a question to the kernel
+    changes: bool = True  # False for a call that only reads
 
     def __str__(self) -> str:
         return f"{self.name}({self.target})"
@@ -99,15 +99,15 @@ class Outcome:
     status: int = 0  # as waitstatus_to_exitcode: the exit code, or a signal's number below zero
     stdout: str = ""
     stderr: str = ""
-    calls: int = 0  # that counted
-    hit: "Call | None" = None  # where the fault came; None if the program made fewer calls
-    trace: list[Call] = field(default_factory=list)  # all calls, if that was asked for
+    calls: int = 0  # the number of counted calls
+    hit: "Call | None" = None  # the call with the fault; None if the program made fewer calls
+    trace: list[Call] = field(default_factory=list)  # all calls, if `record` was set
     seconds: float = 0.0
     hung: bool = False
 
 
 def check_machine() -> None:
-    """Raise SystemExit where the tracer does not know the registers."""
+    """Raise SystemExit on an architecture whose registers the tracer does not know."""
     if platform.machine() != "x86_64":
         raise SystemExit(
             f"soak: faults are injected on x86_64 only, this machine is {platform.machine()}; "
@@ -124,7 +124,7 @@ def run(
     record: bool = False,
     timeout: float = SECONDS,
 ) -> Outcome:
-    """Run a program to its end, with a fault or none; `record` lists its calls in the outcome."""
+    """Run a program to its end, with or without a fault.  `record`: list its calls in the outcome."""
     files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
     try:
         os.write(files[0], stdin.encode(errors="surrogateescape"))
@@ -142,7 +142,7 @@ def run(
 
 
 def reap() -> None:
-    """Take the exit status of every child that has ended; process 1 gets those of orphans, too."""
+    """Take the exit status of every child that has ended, for process 1 including orphans."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -151,20 +151,20 @@ def reap() -> None:
 
 
 class Hung(Exception):
-    """The time is over."""
+    """The program did not end within its time."""
 
 
 class _Tracer:
     def __init__(self, fault: Fault | None, record: bool) -> None:
         self.fault = fault
         self.record = record
-        self.traces = bool(fault or record)  # else the program runs as it is
+        self.traces = bool(fault or record)  # otherwise the program runs untraced
         self.outcome = Outcome()
         self.counting = False
         self.main = -1
         self.alive: set[int] = set()
         self.fresh: set[int] = set()  # attached by fork, and not yet stopped for the first time
-        self.after: int | None = None  # the process that a SIGKILL waits for at the end of its call
+        self.after: int | None = None  # the process that gets SIGKILL at the end of its call
 
     def start(self, argv: Sequence[str], env: dict[str, str], files: Sequence[int]) -> None:
         program = ctypes.create_string_buffer(_filter())
@@ -188,7 +188,7 @@ class _Tracer:
         self.alive.add(pid)
 
     def follow(self, timeout: float) -> None:
-        """Serve the stops until every process has ended, or the time is over."""
+        """Handle the stops until every process has ended, or the time is over."""
         previous = signal.signal(signal.SIGALRM, _raise_hung)
         signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
@@ -216,7 +216,7 @@ class _Tracer:
             self.outcome.status = os.waitstatus_to_exitcode(status)
 
     def _stopped(self, pid: int, status: int) -> None:
-        if pid not in self.alive:  # made by a process that is traced
+        if pid not in self.alive:  # a new child of a traced process
             self.alive.add(pid)
             self.fresh.add(pid)
         number, event = os.WSTOPSIG(status), status >> 16
@@ -231,7 +231,7 @@ class _Tracer:
             self.fresh.discard(pid)
             _resume(pid)
         else:
-            _resume(pid, number)  # a signal that is the program's
+            _resume(pid, number)  # a signal for the program itself
 
     def _called(self, pid: int) -> None:
         registers = REGISTERS.unpack(_registers(pid))
@@ -298,7 +298,7 @@ def _raise_hung(_signal: int, _frame: Any) -> None:
 
 
 def _filter() -> bytes:
-    """The seccomp program: calls of PRIVATE, and TCGETS, run as they are; all others are reported."""
+    """Return the seccomp program: calls of PRIVATE, and TCGETS, run untraced; all others are reported."""
     skipped = [NUMBERS[name] for name in PRIVATE]
     code = [
         (LOAD, 0, 0, 4),
@@ -306,7 +306,7 @@ def _filter() -> bytes:
         (RETURN, 0, 0, RET_ALLOW),
         (LOAD, 0, 0, 0),
     ]
-    # ioctl: its second argument, of which the lower half is at 24
+    # the second argument of ioctl, whose lower half is at offset 24
     code += [(JUMP_EQUAL, 0, 3, NUMBERS["ioctl"]), (LOAD, 0, 0, 24), (JUMP_EQUAL, 0, 1, TCGETS)]
     code += [(RETURN, 0, 0, RET_ALLOW), (LOAD, 0, 0, 0)]
     for position, number in enumerate(skipped):
@@ -348,7 +348,7 @@ def _target(pid: int, call: Call) -> str:
 
 
 def _changes(pid: int, call: Call) -> bool:
-    """True if the host may differ after the call: a write, not a question."""
+    """Return True if the host may differ after the call, because it writes something."""
     if call.name in ("open", "openat"):
         return bool(call.arguments[1 if call.name == "open" else 2] & (os.O_CREAT | os.O_TRUNC))
     if call.name == "sendto" and call.target == "socket":
@@ -358,7 +358,7 @@ def _changes(pid: int, call: Call) -> bool:
 
 
 def _text(pid: int, address: int) -> str:
-    """A string in the memory of a process; the page may end after it, so it is read in small steps."""
+    """Return a string in a process's memory; read it in small steps, because the page may end after it."""
     text = b""
     while b"\0" not in text and len(text) < 4096:
         chunk = _memory(pid, address + len(text), 64)
