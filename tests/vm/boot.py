@@ -3,16 +3,16 @@
 """
 Run one command as root under Debian's own kernel, whatever kernel this machine has.
 
-    tests/vm/boot.py ip link add d0 type dummy      its output comes out here, its exit status is ours
+    tests/vm/boot.py ip link add d0 type dummy      prints its output, and exits with its status
 
-QEMU starts the kernel on an overlay of this machine's root: the command finds every file at its usual
-path, has the working directory and the environment of its caller, and nothing that it writes lasts.
-The processor is emulated, at a tenth of its speed; VM_ACCEL=kvm uses the real one.
+QEMU starts the kernel on an overlay of this machine's root.  The command finds every file at its usual
+path, and has the working directory and the environment of its caller.  Nothing that it writes lasts.
+The processor is emulated, at a tenth of the real one's speed; VM_ACCEL=kvm uses the real one.
 
-The kernel is fetched by apt-get into ~/.cache/cnihook-vm (or $VM_CACHE) and never installed.
-Remove that folder to get a newer one.
+apt-get downloads the kernel into ~/.cache/cnihook-vm (or $VM_CACHE) and never installs it.
+Remove that folder to get a newer kernel.
 
-Exit status: the command's; 125 if this machine lacks what it takes, 126 if the guest died.
+Exit status: the command's; 125 if this machine lacks a program or the kernel, 126 if the guest died.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from types import FrameType
 from typing import NoReturn
 
 CACHE = Path(os.environ.get("VM_CACHE") or Path.home() / ".cache/cnihook-vm")
-# Not kvm wherever /dev/kvm opens: there are clouds where it does, and where a guest then never starts.
+# kvm is not the default where /dev/kvm opens, because in some clouds it opens and a guest never starts.
 ACCEL = os.environ.get("VM_ACCEL") or "tcg"
-LIMIT = 1200  # seconds for the command: a guest that hangs must not outlive the one who waits for it
+LIMIT = 1200  # seconds for the command: a hanging guest must not outlive the tests that wait for it
 
-# What it takes to reach the machine's root.  Whatever else is needed the kernel loads by itself from there.
+# The modules that mount the machine's root.  The kernel loads other modules by itself from there.
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 
 INIT = r"""
@@ -71,7 +71,7 @@ exec switch_root /new /bin/sh /run/job
 
 JOB = r"""
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
-modprobe tun  # the one that is asked for by its device, which is not there before
+modprobe tun  # it is not loaded by itself: a program needs its device, which does not exist before
 ip link set lo up
 cd "$1"
 shift
@@ -80,23 +80,23 @@ echo $? > /dev/vport0p2
 /run/busybox poweroff -f
 """
 
-# Programs that a test starts again and again, of which the guest gets copies: over 9P each start of one is a
-# score of requests, for its libraries and its locale.
+# The guest gets copies of these programs, which tests start very often.  Over 9P each start would take some
+# twenty requests to read libraries and the locale.
 NEAR = ("busybox", "cat", "env", "ip", "nft", "ping", "setpriv", "sh", "sleep", "tc", "unshare")
 
 
 class BootError(Exception):
-    """This machine lacks what it takes; says what."""
+    """The reason why this machine cannot start a guest."""
 
 
 class GuestDied(Exception):
-    """The command's exit status cannot be known."""
+    """The guest ended without the command's exit status."""
 
 
 def main() -> NoReturn:
     if len(sys.argv) < 2:
         sys.exit("usage: boot.py COMMAND [ARGUMENT]...")
-    signal.signal(signal.SIGTERM, exit_on_signal)  # through the `finally` that ends QEMU
+    signal.signal(signal.SIGTERM, exit_on_signal)  # run the `finally` that ends QEMU
     try:
         sys.exit(run(sys.argv[1:]))
     except BootError as error:
@@ -112,7 +112,7 @@ def exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def run(command: list[str]) -> int:
-    """The exit status of a command that ran under the other kernel; its output goes where ours does."""
+    """Run a command under the other kernel, with this process's stdout.  Returns its exit status."""
     qemu = shutil.which("qemu-system-x86_64")
     if qemu is None:
         raise BootError("qemu-system-x86_64 is missing; apt-get install qemu-system-x86")
@@ -124,35 +124,35 @@ def run(command: list[str]) -> int:
             for path in near():
                 tar.add(path)
         machine = [
-            *("setpriv", "--pdeathsig", "KILL"),  # whoever kills us kills it
+            *("setpriv", "--pdeathsig", "KILL"),  # it ends with this process
             *(qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-            # One processor: a second one makes emulation dearer by a third, and one thing runs at a time.
+            # One processor: a second one makes emulation slower by a third, and one test runs at a time.
             *("-accel", ACCEL, "-cpu", "max", "-smp", "1", "-m", "1024"),
             *("-kernel", str(next(root.glob("boot/vmlinuz-*"))), "-initrd", f"{folder}/initramfs"),
-            # norandmaps: code that is where it was in the process before is not translated again.
+            # norandmaps: QEMU does not translate code again that is at the same address as before.
             *(
                 "-append",
                 f"console=ttyS0 quiet panic=-1 mitigations=off norandmaps init_on_alloc=0 {clock()}",
             ),
             *("-serial", f"file:{console}"),
-            # The command's output is not the console's: that is slow, and the kernel talks there.  The first
-            # virtio device, so that its ports are vport0p1 and vport0p2.
+            # The command's output does not use the console, which is slow and has the kernel's messages.
+            # This is the first virtio device, so its ports are vport0p1 and vport0p2.
             *("-device", "virtio-serial-pci"),
             *("-chardev", "stdio,id=output,signal=off", "-device", "virtserialport,nr=1,chardev=output"),
             *("-chardev", f"file,id=status,path={status}", "-device", "virtserialport,nr=2,chardev=status"),
             *("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"),
             *("-device", "virtio-9p-pci,fsdev=root,mount_tag=root"),
-            # Two network cards and a cable between them, which cost nothing until their drivers are loaded.
+            # Two network cards and a cable between them; they cost nothing until their drivers are loaded.
             *("-netdev", cable(folder, "end0", "end1"), "-device", "e1000,netdev=end0,addr=0x10,romfile="),
             *("-netdev", cable(folder, "end1", "end0")),
             *("-device", "virtio-net-pci,netdev=end1,addr=0x11,romfile="),
         ]
-        # A pipe that nobody writes to: at the end of its input QEMU would close its output as well.
+        # stdin is a pipe that stays open: at the end of its input QEMU would close its output as well.
         process = subprocess.Popen(machine, stdin=subprocess.PIPE)
         try:
             process.wait(LIMIT + 60)
         except subprocess.TimeoutExpired:
-            pass  # it hangs outside of the command, which has a limit of its own
+            pass  # the guest hangs outside the command, which has a limit of its own
         finally:
             process.kill()
             process.wait()
@@ -160,14 +160,14 @@ def run(command: list[str]) -> int:
             return int(status.read_text())
         except (OSError, ValueError):
             tail = console.read_text(errors="replace")[-4000:] if console.exists() else ""
-            raise GuestDied(f"no exit status came from the guest; its console:\n{tail}") from None
+            raise GuestDied(f"the guest sent no exit status; its console:\n{tail}") from None
 
 
 def clock() -> str:
-    """The guest's clock is the processor's counter; of any other, reading the time is a system call.
+    """Return the kernel options that make the processor's counter the guest's clock.
 
-    Its pace is measured here.  On a busy machine the guest has been a factor of three wrong, and what it was
-    given 20 seconds for it stopped after seven.
+    With any other clock, reading the time is a system call.  The counter's rate is measured here.  On a
+    busy machine the guest's own measurement was wrong by a factor of three: 20 seconds expired after 7.
     """
     options = "tsc=reliable clocksource=tsc"
     if os.uname().machine != "x86_64":
@@ -181,31 +181,31 @@ def clock() -> str:
         def both() -> tuple[int, int]:
             while True:
                 before, ticks, after = time.monotonic_ns(), counter(), time.monotonic_ns()
-                if after - before < 50_000:  # nobody came in between
+                if after - before < 50_000:  # no other process ran in between
                     return before, ticks
 
         began, first = both()
         time.sleep(0.1)
         ended, last = both()
-        del place  # which the mapping would not be closed with
+        del place  # the mapping cannot be closed while it exists
     return f"{options} tsc_early_khz={(last - first) * 1_000_000 // (ended - began)}"
 
 
 def cable(folder: str, end: str, other: str) -> str:
-    """One end of a network cable, as QEMU takes it."""
+    """Return QEMU's option for one end of a network cable."""
     ends = f"local.path={folder}/{end},remote.type=unix,remote.path={folder}/{other}"
     return f"dgram,id={end},local.type=unix,{ends}"
 
 
 def kernel() -> Path:
-    """Where Debian's newest kernel is unpacked, and a busybox that needs no libraries beside it."""
+    """Return the folder with Debian's newest kernel and a static busybox; download them if it is missing."""
     root = CACHE / "root"
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "lock", "w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as folder:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if root.exists():
             return root
-        # Lists of packages of our own: the machine's may be old or missing, and are root's to renew.
+        # Separate lists of packages: the machine's may be old or missing, and only root can update them.
         for name in ("lists/partial", "cache/archives/partial"):
             Path(folder, name).mkdir(parents=True)
         options = [
@@ -228,7 +228,7 @@ def kernel() -> Path:
 
 
 def near() -> list[str]:
-    """The programs' files, by paths without a link to a folder: in the overlay such a link would be gone."""
+    """Return the programs' files, by paths without links to folders, which the overlay would replace."""
     programs = [program for program in map(shutil.which, NEAR) if program]
     libraries = subprocess.run(["ldd", *programs], capture_output=True, text=True).stdout
     named = {
@@ -244,7 +244,7 @@ def near() -> list[str]:
 
 
 def initramfs(root: Path, folder: str, command: list[str]) -> bytes:
-    """What the kernel starts with: enough to mount the machine's root and run the command there."""
+    """Return the initramfs, which mounts the machine's root and runs the command there."""
     (release,) = os.listdir(root / "lib/modules")
     insmods = output("modprobe", "-ad", str(root), "-S", release, "--show-depends", *MODULES)
     modules = dict.fromkeys(line.split()[1] for line in insmods.splitlines() if line.startswith("insmod"))
@@ -273,15 +273,15 @@ def module(path: Path) -> bytes:
 
 
 def entry(name: str, mode: int, content: bytes = b"") -> bytes:
-    """One file of a cpio archive in the format "newc"."""
+    """Return one file of a cpio archive in the format "newc"."""
     numbers = (0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
     header = ("070701" + "".join(f"{number:08x}" for number in numbers) + name).encode() + b"\0"
     return b"".join(part + bytes(-len(part) % 4) for part in (header, content))
 
 
 def output(*command: str, cwd: str | None = None) -> str:
-    """What a program of this machine prints."""
-    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # where depmod is, also for users
+    """Run a program of this machine.  Returns its stdout."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # depmod is in /sbin
     try:
         return subprocess.run(
             command, cwd=cwd, env={**os.environ, "PATH": path}, check=True, capture_output=True, text=True

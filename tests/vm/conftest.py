@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests below guest/ are run by a second pytest, under a kernel that has all that this machine's may lack.
+"""Tests below guest/ are run by a second pytest, under a kernel with modules that this machine's may lack.
 
-They are collected, selected and reported here like any others.  When the first of them is due, all that
-were selected are run by one pytest in one guest, whose reports come out here one test at a time.
+They are collected, selected and reported here like any others.  When the first of them is due, one pytest in
+one guest runs all selected ones.  Its reports are printed here one test at a time.
 """
 
 import json
@@ -22,14 +22,17 @@ __all__ = ["container", "implementation", "implementations"]  # the same fixture
 
 BOOT = ["setpriv", "--pdeathsig", "TERM", str(Path(__file__).with_name("boot.py"))]
 IN_GUEST = "IN_TEST_GUEST" in os.environ
-MARK = "\x1e"  # begins a line that is a report; all others are what pytest has to say to people
+MARK = "\x1e"  # a line that begins with it is a report; the others are pytest's usual output
 
 NODE = pytest.StashKey[str]()  # the name of a test in the guest: here xdist may add to it
 RUN = pytest.StashKey["GuestRun"]()
 
 
 def is_for_guest(item: pytest.Item) -> bool:
-    """Not what is not run at all: that takes a second there, to make a report of it."""
+    """Return True if the test runs in the guest.
+
+    A test with `run=False` does not, because its report would take a second there.
+    """
     return NODE in item.stash and all(mark.kwargs.get("run", True) for mark in item.iter_markers("xfail"))
 
 
@@ -38,7 +41,7 @@ class GuestRun:
 
     def __init__(self, config: pytest.Config, tests: list[str]) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-        # An emulated processor takes two seconds to import what nothing in there uses.
+        # Plugins that no test there uses would take two seconds to import on an emulated processor.
         environment |= {"IN_TEST_GUEST": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         self._config = config
         self._reports: defaultdict[str, list[pytest.TestReport]] = defaultdict(list)
@@ -56,7 +59,7 @@ class GuestRun:
         config.add_cleanup(self.end)
 
     def reports(self, test: str) -> list[pytest.TestReport]:
-        """What became of one test, as soon as that is known; nothing if it never will be."""
+        """Wait for the reports of one test.  Returns none if the guest ends before."""
         assert self._process.stdout
         reports = self._reports[test]
         while not reports or reports[-1].when != "teardown":
@@ -72,11 +75,11 @@ class GuestRun:
         return reports
 
     def explain(self) -> None:
-        """Say why a test has no report."""
+        """Fail or skip a test without a report, with the guest's output."""
         log = "".join(self._log[-100:]).strip()
         if self._process.wait() == 125:
             skip_or_fail(log)
-        pytest.fail(f"the guest did not report this test; it said:\n{log}", pytrace=False)
+        pytest.fail(f"the guest did not report this test; its output:\n{log}", pytrace=False)
 
     def end(self) -> None:
         self._process.terminate()
@@ -107,7 +110,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         report.nodeid = item.nodeid
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    # As pytest's own protocol would: what the tests before this one have set up must not outlive them.
+    # Tear down the fixtures of earlier tests, as pytest's own protocol does.
     session._setupstate.teardown_exact(nextitem)
     return True
 
@@ -119,7 +122,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 class Reporter:
-    """In the guest: sends every report out, on a line of its own."""
+    """A plugin of the guest's pytest, which prints every report on a line of its own."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config

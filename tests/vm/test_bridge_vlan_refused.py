@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bridge: VLANs that are none.  What is refused before anything is made needs no other kernel."""
+"""bridge: invalid VLANs.  ADD rejects them before it creates anything, so any kernel will do."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ def refuse(host: Host, container: Container, keys: dict[str, Any], problem: str)
 
 
 @pytest.mark.parametrize("vlan", [-1, 4095, 65637])
-def test_vlan_is_from_0_to_4094(host: Host, container: Container, vlan: int) -> None:
-    """65637 is 100 in the 16 bits that the kernel would be told."""
+def test_vlan_must_be_from_0_to_4094(host: Host, container: Container, vlan: int) -> None:
+    """65637 would be 100 in the 16 bits of the kernel's attribute."""
     refuse(host, container, {"vlan": vlan}, rf"invalid VLAN ID {vlan} \(must be between 0 and 4094\)")
 
 
@@ -43,13 +43,13 @@ def test_vlan_is_from_0_to_4094(host: Host, container: Container, vlan: int) -> 
         (5, "object"),
     ],
 )
-def test_trunk_is_of_ids_and_ranges(host: Host, container: Container, entry: Any, problem: str) -> None:
-    """A good entry before the bad one does not help it."""
+def test_trunk_entry_must_be_id_or_range(host: Host, container: Container, entry: Any, problem: str) -> None:
+    """A bad entry after a good one is rejected, too."""
     refuse(host, container, {"vlanTrunk": [{"id": 7}, entry]}, problem)
 
 
 @pytest.mark.known_difference(
     "does not know vlanTrunk", here="served", right="cnihook", fixed_in="1.9.1", run=False
 )
-def test_trunk_is_a_list(host: Host, container: Container) -> None:
+def test_trunk_must_be_a_list(host: Host, container: Container) -> None:
     refuse(host, container, {"vlanTrunk": {"id": 7}}, "vlanTrunk")

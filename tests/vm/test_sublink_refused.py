@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vlan and ipvlan: what is refused before anything is made, and a DEL of what is gone, on any kernel."""
+"""vlan and ipvlan on any kernel: ADDs that fail before a link is created, and DEL if something is gone."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("vlan", {"master": None}, '"master" field is required'),
     ("vlan", {"vlanId": -1}, r"invalid VLAN ID -1 \(must be between 0 and "),
     ("vlan", {"vlanId": 4095}, r"invalid VLAN ID 4095 \(must be between 0 and "),
-    ("vlan", {"vlanId": 65637}, "invalid VLAN ID 65637"),  # 100 in the 16 bits that the kernel would be told
+    ("vlan", {"vlanId": 65637}, "invalid VLAN ID 65637"),  # 100 in the kernel's 16 bits
     ("vlan", {"vlanId": "100"}, "vlanId"),
     ("vlan", {"mtu": 1501}, r"must be \[0, master MTU\(1500\)\]"),
     ("vlan", {"mtu": -1}, "-1"),
@@ -57,7 +57,7 @@ def test_add_is_refused(
     right="either",
 )
 @pytest.mark.parametrize("kind", ["vlan", "ipvlan"])
-def test_address_is_a_must(host: Host, container: Container, kind: str) -> None:
+def test_ipam_is_required(host: Host, container: Container, kind: str) -> None:
     with pytest.raises(CniFailure, match="no plugin name provided") as failure:
         host.cni("ADD", network(kind, ipam=None), container)
     assert failure.value.code == 7
@@ -66,7 +66,7 @@ def test_address_is_a_must(host: Host, container: Container, kind: str) -> None:
 @pytest.mark.known_difference(
     "accepts an ipvlan with an MTU above its master's", here="refused", right="cnihook"
 )
-def test_ipvlan_does_not_send_more_than_its_master(host: Host, container: Container) -> None:
+def test_mtu_of_ipvlan_above_its_master_is_refused(host: Host, container: Container) -> None:
     with pytest.raises(CniFailure, match=r"must be \[0, master MTU\(1500\)\]"):
         host.cni("ADD", network("ipvlan", mtu=1501), container)
 
@@ -76,7 +76,7 @@ def test_ipvlan_does_not_send_more_than_its_master(host: Host, container: Contai
     here="it names the key and the link",
     right="either",
 )
-def test_vlan_of_a_master_that_is_down_is_refused(host: Host, container: Container) -> None:
+def test_vlan_on_a_master_that_is_down_is_refused(host: Host, container: Container) -> None:
     host.run("ip", "link", "set", "up0", "down")
 
     with pytest.raises(CniFailure, match="up0 is down"):
@@ -85,7 +85,7 @@ def test_vlan_of_a_master_that_is_down_is_refused(host: Host, container: Contain
 
 @OLD_KEYS
 @pytest.mark.parametrize("kind", ["vlan", "ipvlan"])
-def test_master_is_looked_for_in_the_container_if_it_is_said_to_be_there(
+def test_link_in_container_means_that_the_master_is_there(
     host: Host, container: Container, kind: str
 ) -> None:
     with pytest.raises(CniFailure, match="up0 does not exist in /run/netns/c1"):
@@ -108,7 +108,7 @@ GONE = {
 @pytest.mark.parametrize("gone", GONE)
 @pytest.mark.parametrize("kind", ["vlan", "ipvlan"])
 def test_del_releases_the_address_whatever_is_gone(host: Host, kind: str, gone: str) -> None:
-    """And with a result that cannot be read.  The link is not there either."""
+    """DEL also works with a malformed result, and without the link."""
     one = host.container()
     conf = network(kind, master=None if gone == "default route" and kind == "ipvlan" else "up0")
     host.cni("ADD", conf, one, plugin="host-local")
@@ -125,7 +125,7 @@ def test_del_releases_the_address_whatever_is_gone(host: Host, kind: str, gone: 
 
 
 @pytest.mark.parametrize("kind", ["vlan", "ipvlan"])
-def test_check_wants_the_result_and_the_link(host: Host, container: Container, kind: str) -> None:
+def test_check_requires_the_result_and_the_link(host: Host, container: Container, kind: str) -> None:
     conf = network(kind)
     result = host.cni("ADD", conf, container, plugin="host-local")
     with pytest.raises(CniFailure, match="prevResult"):
@@ -138,7 +138,7 @@ def test_check_wants_the_result_and_the_link(host: Host, container: Container, k
 
 @SPEC_1_1
 @pytest.mark.parametrize("kind", ["vlan", "ipvlan"])
-def test_status_and_gc_are_told_to_ipam(host: Host, container: Container, kind: str) -> None:
+def test_status_and_gc_are_passed_on_to_ipam(host: Host, container: Container, kind: str) -> None:
     conf = network(kind, version="1.1.0")
     host.cni("ADD", conf, container, plugin="host-local")
     assert host.cni("STATUS", conf) is None

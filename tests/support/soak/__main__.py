@@ -20,7 +20,7 @@ EPILOG = """\
 parts:
   kill       each operation gets SIGKILL at each system call that changes something
   error      each system call fails: ENOSPC, EIO, EMFILE, ..., once or for ever
-  damage     each state file is cut at each length, filled with noise, or replaced by a FIFO, a folder, a link
+  damage     each state file is cut at each length, filled with noise, or replaced by a FIFO, folder or link
   disks      /var/lib/cni and /run have only a few pages or files left
   reboot     an operation is killed, and then the machine is rebooted
   crowd      16 processes start and end containers, some are killed, and gc runs at the same time

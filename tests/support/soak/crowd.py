@@ -205,7 +205,7 @@ def _crowd(
 
 
 def _many(seed: int, count: int) -> Callable[[Job, int], Iterator[Entry]]:
-    """Return the work of `many`: some processes start `count` containers; poststop ends half, gc the rest."""
+    """Return the work of `many`: processes start `count` containers; poststop releases half, gc the rest."""
 
     def work(job: Job, _start: int) -> Iterator[Entry]:
         job.point = f"many --seed {seed}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bandwidth on a kernel that has ipvlan and matchall, and whose queues are modules."""
+"""bandwidth on a kernel that has ipvlan and matchall, and whose qdiscs are modules."""
 
 import json
 from typing import Any
@@ -32,9 +32,9 @@ IFB = ifb_name("c1")
 
 
 def passed(namespace: Namespace) -> dict[str, int]:
-    """The packets that each limit has let through."""
-    found: list[Any] = json.loads(namespace.run("tc", "-s", "-j", "qdisc", "show").stdout)
-    return {qdisc["dev"]: qdisc["packets"] for qdisc in found if qdisc["kind"] == "tbf"}
+    """Return how many packets each limit has passed, by link."""
+    listed: list[Any] = json.loads(namespace.run("tc", "-s", "-j", "qdisc", "show").stdout)
+    return {qdisc["dev"]: qdisc["packets"] for qdisc in listed if qdisc["kind"] == "tbf"}
 
 
 def test_pair_is_limited_on_the_host(host: Host) -> None:
@@ -57,7 +57,7 @@ def test_ipvlan_is_limited_in_the_container(host: Host, mode: str, address: str)
     host.run(*f"ip link add link up0 name eth0 netns {container.name} type ipvlan mode {mode}".split())
     container.run("ip", "link", "set", "eth0", "up")
     container.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
-    if mode == "l3":  # where nobody answers for the container's address
+    if mode == "l3":  # no machine answers ARP for the container's address
         container.run("ip", "route", "add", "default", "dev", "eth0")
         outside.run("ip", "route", "add", address, "via", Outside.HOST)
     host.save_state()

@@ -19,7 +19,7 @@ NO_TRUNK = pytest.mark.known_difference(
 
 
 def network(vlan: int | None = None, *, first: int = 10, **keys: Any) -> dict[str, Any]:
-    """One subnet for all, so that nothing but the VLAN keeps containers apart."""
+    """Return a network.  All have one subnet, so that only the VLAN separates containers."""
     ranges = [[{"subnet": "10.9.0.0/24", "rangeStart": f"10.9.0.{first}", "gateway": "10.9.0.1"}]]
     conf = {
         "cniVersion": "1.0.0",
@@ -32,12 +32,12 @@ def network(vlan: int | None = None, *, first: int = 10, **keys: Any) -> dict[st
 
 
 def trunk(*entries: dict[str, Any], **keys: Any) -> dict[str, Any]:
-    """A port without an address: whoever is behind it makes a link for each VLAN."""
+    """Return a network with a trunk port and no address: the container creates a link for each VLAN."""
     return network(vlanTrunk=list(entries), **keys) | {"name": "trunk", "ipam": {}}
 
 
 def vlans(host: Host, result: Any) -> dict[int, list[str]]:
-    """The VLANs of the port that a container was given, each with what the bridge does to its frames."""
+    """Return the VLANs of a container's bridge port, each with its flags."""
     port = result["interfaces"][1]["name"]
     (shown,) = json.loads(host.run("bridge", "-j", "vlan", "show", "dev", port).stdout)
     return {vlan["vlan"]: vlan.get("flags", []) for vlan in shown["vlans"]}
@@ -51,7 +51,7 @@ def filters(host: Host) -> bool:
     return bool(host.link("br0")["linkinfo"]["info_data"]["vlan_filtering"])
 
 
-def test_vlan_is_what_the_port_sends_and_takes_untagged(host: Host, container: Container) -> None:
+def test_vlan_is_untagged_at_the_port(host: Host, container: Container) -> None:
     result = host.cni("ADD", network(100, preserveDefaultVlan=True), container)
 
     assert vlans(host, result) == {1: ["Egress Untagged"], 100: UNTAGGED}
@@ -62,7 +62,7 @@ def test_vlan_is_what_the_port_sends_and_takes_untagged(host: Host, container: C
     "a port with `vlan` keeps the default VLAN", here="leaves it", right="cnihook", fixed_in="1.8.0"
 )
 def test_port_leaves_the_default_vlan(host: Host, container: Container) -> None:
-    """In it the port would get the broadcasts of every container that is in no VLAN."""
+    """In the default VLAN the port would get the broadcasts of all containers without a VLAN."""
     result = host.cni("ADD", network(100), container)
 
     assert vlans(host, result) == {100: UNTAGGED}
@@ -84,7 +84,7 @@ def test_containers_reach_each_other_in_one_vlan_only(host: Host) -> None:
     right="cnihook",
 )
 def test_bridge_begins_to_filter_for_the_first_vlan(host: Host) -> None:
-    """Without, the VLAN of a port is on record and every frame goes everywhere all the same."""
+    """A bridge that does not filter sends every frame to all ports, whatever VLANs they have."""
     plain, blue = host.container(), host.container()
     host.cni("ADD", network(0, first=10), plain)
     assert not filters(host)
@@ -96,7 +96,7 @@ def test_bridge_begins_to_filter_for_the_first_vlan(host: Host) -> None:
 
 
 def test_gateway_is_a_link_in_the_vlan(host: Host, container: Container) -> None:
-    """The bridge itself is in no VLAN but the default one: an address on it would not be reached."""
+    """The bridge itself is in the default VLAN only, so an address on it would not be reached."""
     conf = network(100, isGateway=True)
     result = host.cni("ADD", conf, container)
     if host.implementation and host.implementation.name == "reference":
@@ -111,8 +111,8 @@ def test_gateway_is_a_link_in_the_vlan(host: Host, container: Container) -> None
 
 
 @pytest.mark.known_difference("a VLAN's gateway stays", here="removed with its last user", right="either")
-def test_gateway_goes_with_its_last_user(host: Host) -> None:
-    """And not before, nor with a user of another VLAN."""
+def test_gateway_is_removed_with_its_last_user(host: Host) -> None:
+    """The gateway stays until then, and a user of another VLAN does not keep it."""
     first, last, red = host.container(), host.container(), host.container()
     blue_conf, red_conf = network(100, isGateway=True), network(200, first=20)
     host.cni("ADD", red_conf, red)
@@ -128,8 +128,8 @@ def test_gateway_goes_with_its_last_user(host: Host) -> None:
 
 
 @NO_TRUNK
-def test_gateway_goes_with_a_trunk_that_was_its_last_user(host: Host) -> None:
-    """Behind the trunk it was reached all the same; the trunk's own configuration does not name the VLAN."""
+def test_gateway_is_removed_with_a_trunk_that_was_its_last_user(host: Host) -> None:
+    """A trunk reaches the gateway, too, although its own configuration does not name the VLAN."""
     red, blue, router = host.container(), host.container(), host.container()
     blue_conf, trunk_conf = network(100, isGateway=True), trunk({"id": 100})
     host.cni("ADD", network(200, first=20), red)
@@ -144,7 +144,7 @@ def test_gateway_goes_with_a_trunk_that_was_its_last_user(host: Host) -> None:
 
 
 @SPEC_1_1
-def test_gateway_goes_with_gc_of_its_last_user(host: Host) -> None:
+def test_gateway_is_removed_with_gc_of_its_last_user(host: Host) -> None:
     red, blue = host.container(), host.container()
     blue_conf = network(100, isGateway=True, cniVersion="1.1.0")
     host.cni("ADD", network(200, first=20), red)
@@ -171,8 +171,8 @@ def test_trunk_carries_its_vlans_tagged_and_the_default_one_untagged(host: Host)
 
 
 @NO_TRUNK
-def test_native_vlan_stays_untagged_where_the_trunk_has_it_too(host: Host) -> None:
-    """Whoever asks for a range of VLANs and for a native one means both."""
+def test_native_vlan_stays_untagged_if_it_is_also_in_the_trunk(host: Host) -> None:
+    """A request for a range of VLANs and for a native one in the range means both."""
     result = host.cni(
         "ADD", trunk({"minID": 99, "maxID": 101}, vlan=100, preserveDefaultVlan=False), host.container()
     )
@@ -184,7 +184,7 @@ def test_native_vlan_stays_untagged_where_the_trunk_has_it_too(host: Host) -> No
 
 @pytest.mark.known_difference("an ADD that fails leaves links", here="leaves nothing", right="cnihook")
 def test_failed_add_leaves_nothing(host: Host) -> None:
-    """Two gateways on one link are refused when that link is there already, on a bridge that others use."""
+    """The second gateway fails late: its link exists by then, on a bridge that other containers use."""
     red, blue = host.container(), host.container()
     host.cni("ADD", network(200, first=20), red)
     before = host.links()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook conformance on links that not every kernel has, and the reference's known faults with them."""
+"""cnihook conformance with kinds of links that not every kernel has: it finds the reference's faults."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from tests.support.cni import CHECKOUT, REFERENCE
 from tests.support.namespace import base_environment
 
-# Processors are slow in here, so no more than what these plugins do in their own way.
+# The guest's processor is slow, so only checks in which these plugins differ from others.
 CHECKS = [
     "add", "result-interface", "result-dns", "del-host-links-gone", "del-link-gone", "check-route",
     "delegate-refuses-clean", "delegate-released",
@@ -21,32 +21,35 @@ PLUGINS = ["ipvlan", "vlan", "vrf"]
 
 @pytest.fixture
 def implementation() -> None:
-    """The suite starts plugins itself."""
+    """Run once, because the suite starts plugins itself."""
 
 
 def conformance() -> list[dict[str, Any]]:
-    """Not in a host of the tests: in here that is an overlay on an overlay, and a third one is refused."""
+    """Run the suite on the guest itself and return its results.
+
+    A throw-away host of the tests is an overlay on the guest's overlay, and the kernel rejects a third one.
+    """
     chosen = [word for name in CHECKS for word in ("--check", name)]
     paths = [str(REFERENCE / plugin) for plugin in PLUGINS]
     cnihook = str(Path(CHECKOUT, "scripts", "cnihook"))
     argv = [cnihook, "conformance", *paths, *chosen, "--json", "-"]
-    done = subprocess.run(argv, capture_output=True, text=True, env=base_environment(), timeout=400)
-    assert done.stderr == ""
-    results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
+    process = subprocess.run(argv, capture_output=True, text=True, env=base_environment(), timeout=400)
+    assert process.stderr == ""
+    results: list[dict[str, Any]] = json.loads(process.stdout)["results"]
     return results
 
 
-def test_faults_of_the_reference_are_found_under_a_kernel_that_has_its_links() -> None:
-    found: dict[str, list[tuple[str, str]]] = {"passed": [], "failed": [], "note": [], "skipped": []}
+def test_faults_of_the_reference_are_found_on_a_kernel_with_its_links() -> None:
+    results: dict[str, list[tuple[str, str]]] = {"passed": [], "failed": [], "note": [], "skipped": []}
     for one in conformance():
-        found[one["outcome"]].append((one["subject"], one["check"]))
+        results[one["outcome"]].append((one["subject"], one["check"]))
 
-    assert sorted(found["failed"]) == [
+    assert sorted(results["failed"]) == [
         ("ipvlan", "check-route"),
         ("vlan", "check-route"),
         ("vrf", "del-link-gone"),
     ]
-    assert sorted(found["note"]) == [
+    assert sorted(results["note"]) == [
         ("ipvlan", "delegate-refuses-clean"),
         ("ipvlan", "delegate-released"),
         ("ipvlan", "result-dns"),
@@ -55,4 +58,4 @@ def test_faults_of_the_reference_are_found_under_a_kernel_that_has_its_links() -
         ("vlan", "result-dns"),
         ("vrf", "del-host-links-gone"),
     ]
-    assert {("ipvlan", "add"), ("vlan", "add"), ("vrf", "add")} <= set(found["passed"])
+    assert {("ipvlan", "add"), ("vlan", "add"), ("vrf", "add")} <= set(results["passed"])

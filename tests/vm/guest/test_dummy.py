@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dummy: an interface that leads nowhere, for addresses of the container's own."""
+"""dummy: an interface without a peer, for addresses of the container's own."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ RANGES = [[{"subnet": "10.9.0.0/24"}], [{"subnet": "2001:db8:9::/64"}]]
 
 @pytest.fixture
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
-    """Only ours: plugins 1.1.1 have no dummy yet."""
+    """Return cnihook's plugins only, because the reference 1.1.1 has no dummy."""
     return implementations["builtin"]
 
 
@@ -77,7 +77,7 @@ def test_ipam_is_required(host: Host, container: Container) -> None:
 
 
 def test_failed_add_leaves_nothing(host: Host, container: Container) -> None:
-    """Also where the container has an interface of that name: then it is left alone."""
+    """If the container already has an interface of that name, it does not change."""
     unreachable = {"routes": [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}]}
     broken: list[Any] = [{"ranges": []}, unreachable]
     for ipam in broken:
@@ -94,7 +94,7 @@ def test_failed_add_leaves_nothing(host: Host, container: Container) -> None:
 
 
 def test_del_in_every_broken_situation(host: Host) -> None:
-    """Twice; with the dummy gone; without the namespace's path; with the namespace gone; too late."""
+    """DEL is called twice, without the dummy, without a path, without the namespace, and after a new ADD."""
     first, second, third, late = (host.container() for _ in range(4))
     for container in (first, second, third):
         host.cni("ADD", conf(), container)
@@ -113,7 +113,7 @@ def test_del_in_every_broken_situation(host: Host) -> None:
     assert "eth0" in late.links()
 
 
-def test_dns_is_the_networks_and_status_and_gc_are_ipams(host: Host, container: Container) -> None:
+def test_dns_of_the_network_and_status_and_gc_of_ipam_are_used(host: Host, container: Container) -> None:
     own = {"nameservers": ["192.0.2.99"]}
     assert host.cni("ADD", conf("1.1.0", dns=own), container)["dns"] == own
 

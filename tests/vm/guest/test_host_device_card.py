@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """host-device with hardware: two network cards on a PCI bus, with a cable between them.
 
-Where a card is when its namespace ends is up to the kernel: in the namespace that the machine was booted
-with, which a throw-away host is not.
+When a card's namespace ends, the kernel moves the card to the initial network namespace, not to the
+throw-away host.
 """
 
 import os
@@ -31,13 +31,13 @@ LEFT_DOWN = pytest.mark.known_difference(
 
 
 def interface(card: str) -> str:
-    """The name of a card's interface in the namespace of this process, to which the kernel sends it."""
+    """Return the name of a card's interface, when the kernel has moved it to this process's namespace."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         for name in (*DEVICES.glob(f"{card}/net/*"), *DEVICES.glob(f"{card}/virtio*/net/*")):
             return name.name
         time.sleep(0.05)
-    raise TimeoutError(f"the card {card} has not come home")
+    raise TimeoutError(f"the card {card} has not returned to the initial namespace")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,11 +47,11 @@ def drivers() -> None:
 
 @pytest.fixture
 def cards(host: Host) -> Iterator[None]:
-    """The host has the cards, as nic0 (e1000) and nic1 (virtio), both down.  They go home with it."""
+    """Move the cards to the host, as nic0 (e1000) and nic1 (virtio), both down, until the host ends."""
     for name, card in (("nic0", E1000), ("nic1", VIRTIO)):
-        found = interface(card)
-        subprocess.run(["ip", "link", "set", found, "down"], check=True)
-        subprocess.run(["ip", "link", "set", found, "netns", str(host.holder), "name", name], check=True)
+        ifname = interface(card)
+        subprocess.run(["ip", "link", "set", ifname, "down"], check=True)
+        subprocess.run(["ip", "link", "set", ifname, "netns", str(host.holder), "name", name], check=True)
     host.save_state()
     yield
 
@@ -63,7 +63,7 @@ def kernelpath(host: Host, name: str) -> str:
 @pytest.mark.parametrize(("name", "card"), [("nic0", E1000), ("nic1", VIRTIO)])
 @pytest.mark.usefixtures("cards")
 def test_card_is_found_on_its_bus(host: Host, container: Container, name: str, card: str) -> None:
-    """With virtio the interface is that of a device below the card."""
+    """The interface of a virtio card belongs to a device below the card."""
     mac = host.link(name)["address"]
     for keys in (
         {"pciBusID": card},
@@ -83,8 +83,8 @@ def test_card_is_found_on_its_bus(host: Host, container: Container, name: str, c
     "`device` wins over the runtime's deviceID", here="deviceID wins", right="cnihook"
 )
 @pytest.mark.usefixtures("cards")
-def test_runtimes_choice_goes_first(host: Host, container: Container) -> None:
-    """Every container of the network would get `device`; this one was promised another."""
+def test_device_id_of_the_runtime_takes_precedence(host: Host, container: Container) -> None:
+    """Every container of the network would get `device`; the runtime has reserved another for this one."""
     host.cni("ADD", conf(device="nic0", runtimeConfig={"deviceID": VIRTIO}), container)
 
     assert container.link("eth0")["ifalias"] == "nic1"
@@ -119,7 +119,7 @@ def test_card_has_its_mac_address_again(host: Host, container: Container) -> Non
     "an ADD that fails leaves the card in the container", here="it returns to the host", right="cnihook"
 )
 @pytest.mark.usefixtures("cards")
-def test_failing_add_brings_the_card_home(host: Host, container: Container) -> None:
+def test_failed_add_returns_the_card_to_the_host(host: Host, container: Container) -> None:
     ipam = {"type": "host-local", "ranges": []}
     with pytest.raises(CniFailure):
         host.cni("ADD", conf(device=None, pciBusID=E1000, ipam=ipam), container)
@@ -127,9 +127,9 @@ def test_failing_add_brings_the_card_home(host: Host, container: Container) -> N
 
 @pytest.fixture
 def driven_by_a_program() -> Iterator[None]:
-    """The card as DPDK wants it: the kernel's part is a stub, and there is no interface."""
+    """Bind the card to a stub driver, as DPDK needs it; then it has no interface."""
     subprocess.run(["modprobe", "uio_pci_generic"], check=True)
-    interface(E1000)  # home from the test before, or the kernel would never get it back
+    interface(E1000)  # wait until the previous test's card is back, or the kernel would lose it
     card = DEVICES / E1000
     bind(card, "uio_pci_generic")
     yield
@@ -146,10 +146,8 @@ def bind(card: Path, driver: str) -> None:
 @pytest.mark.usefixtures("driven_by_a_program")
 @pytest.mark.parametrize("keys", [{"pciBusID": E1000}, {"runtimeConfig": {"deviceID": E1000}}])
 @SPEC_1_1
-def test_card_that_a_program_drives_stays_where_it_is(
-    host: Host, container: Container, keys: dict[str, Any]
-) -> None:
-    """The container is told of it, and gets the addresses that the program is to use."""
+def test_card_without_interface_is_not_moved(host: Host, container: Container, keys: dict[str, Any]) -> None:
+    """The result names the card, and has the addresses for the program that drives it."""
     sent = conf("1.1.0", device=None, ipam=IPAM, **keys)
     result = host.cni("ADD", sent, container)
 
@@ -176,7 +174,7 @@ def test_card_that_a_program_drives_stays_where_it_is(
 def test_card_whose_namespace_ended_gets_its_name_back(
     implementation: cni.Implementation, changed: bool
 ) -> None:
-    """The kernel sends it home, but as eth7; the path of the hardware tells which one it was."""
+    """The kernel returns it as eth7; the hardware path identifies the card."""
     machine = Namespace(os.getpid(), "/proc/self/ns/net", "machine")
     name = interface(VIRTIO)
     machine.run("ip", "link", "set", name, "down")

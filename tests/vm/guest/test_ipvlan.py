@@ -26,12 +26,12 @@ def mode(container: Container) -> str:
 
 
 def test_containers_reach_each_other_and_a_machine_beyond_the_uplink(host: Host, outside: Outside) -> None:
-    """All under one MAC address, the uplink's, in both families."""
+    """All use one MAC address, the uplink's, in both families."""
     conf = network(SUBNET, SUBNET6)
-    made = [host.container() for _ in range(2)]
-    for container in made:
+    pair = [host.container() for _ in range(2)]
+    for container in pair:
         container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
-    (one, first), (two, second) = (add(host, conf, container) for container in made)
+    (one, first), (two, second) = (add(host, conf, container) for container in pair)
 
     mac = host.link("up0")["address"]
     assert first["interfaces"] == [{"name": "eth0", "mac": mac, "sandbox": one.path}]
@@ -44,7 +44,7 @@ def test_containers_reach_each_other_and_a_machine_beyond_the_uplink(host: Host,
 
 
 def test_mode_l3_routes_between_subnets(host: Host, outside: Outside) -> None:
-    """There is no ARP for the containers' addresses: the network needs a route to them."""
+    """No machine answers ARP for the containers' addresses, so the network needs a route to them."""
     l3 = partial(static, mode="l3", ipam={"routes": [{"dst": "0.0.0.0/0"}]})
     one, _ = add(host, l3("10.50.0.2/24"))
     two, _ = add(host, l3("10.60.0.2/24"))
@@ -56,10 +56,10 @@ def test_mode_l3_routes_between_subnets(host: Host, outside: Outside) -> None:
     assert connect(outside, two, "10.60.0.2") == Outside.ADDRESS
 
 
-def test_chained_it_takes_interface_and_addresses_of_what_came_before(
+def test_chained_ipvlan_uses_interface_and_addresses_of_prev_result(
     host: Host, outside: Outside, container: Container
 ) -> None:
-    """An empty `ipam` is enough then, also for CHECK and DEL."""
+    """An empty `ipam` is enough in a chain, also for CHECK and DEL."""
     ip = {"address": "198.51.100.77/24", "gateway": Outside.ADDRESS}
     previous = {
         "cniVersion": "1.0.0",
@@ -81,7 +81,7 @@ def test_chained_it_takes_interface_and_addresses_of_what_came_before(
 @pytest.mark.known_difference(
     "CHECK of a chained ipvlan fails without a master", here="succeeds", right="SPEC.md, 2 CHECK"
 )
-def test_check_of_a_chained_one_needs_no_master(host: Host, container: Container) -> None:
+def test_check_of_a_chained_ipvlan_needs_no_master(host: Host, container: Container) -> None:
     previous = {
         "cniVersion": "1.0.0",
         "interfaces": [{"name": "up0"}],
@@ -97,7 +97,7 @@ def test_check_of_a_chained_one_needs_no_master(host: Host, container: Container
     "an ADD that fails leaves the link (plugins#560)", here="leaves nothing", right="cnihook"
 )
 def test_add_that_fails_leaves_nothing(host: Host, container: Container) -> None:
-    """At the last step: link, address and lease are there by then."""
+    """The last step fails; link, address and lease exist by then."""
     conf = network()
     conf["ipam"]["routes"] = [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}]
 
@@ -108,7 +108,7 @@ def test_add_that_fails_leaves_nothing(host: Host, container: Container) -> None
 
 
 def test_master_of_a_macvlan_is_refused(host: Host, container: Container) -> None:
-    """The kernel has an interface carry one of the two kinds, and says no more than that it is busy."""
+    """The kernel allows only one of the two kinds on a link; its error for the other is "busy"."""
     one, _ = add(host, sublink.network("macvlan", name="other"))
 
     with pytest.raises(CniFailure, match="busy"):

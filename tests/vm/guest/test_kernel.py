@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest itself: what the tests beside this one rely on."""
+"""The guest itself: the features on which the other tests in this folder rely."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.support.namespace import Namespace
 
 @pytest.fixture
 def implementation() -> None:
-    """These are not about plugins."""
+    """Run once, because no plugin is tested."""
 
 
 KINDS = """\
@@ -27,12 +27,12 @@ ip link del d0
 
 
 def test_every_kind_of_link_can_be_made(host: Namespace) -> None:
-    """It is what the guest is for: this machine's own kernel may have none of them."""
+    """This machine's own kernel may have none of these kinds, so the guest must have them."""
     host.run("sh", "-exc", KINDS)
 
 
 def test_machine_is_the_same_and_stays_as_it_is() -> None:
-    """Tests find the checkout and whatever is installed; what they write is gone with the guest."""
+    """Tests find the checkout and all installed programs; their writes are lost with the guest."""
     assert Path.cwd() == Path(__file__).parents[3]
     (root,) = [line for line in Path("/proc/mounts").read_text().splitlines() if line.split()[1] == "/"]
     assert root.startswith("root / overlay rw,") and "upperdir=/over/upper," in root

@@ -18,12 +18,12 @@ static = partial(sublink.static, "vlan")
 
 @pytest.fixture(autouse=True)
 def outside(host: Host) -> Outside:
-    """On the other side of the trunk, a machine that has 10.9.0.1 in VLAN 100."""
-    made = host.outside()
-    made.run("ip", "link", "add", "link", "up0", "name", "up0.100", "type", "vlan", "id", "100")
-    made.run("ip", "address", "add", "10.9.0.1/24", "dev", "up0.100")
-    made.run("ip", "link", "set", "up0.100", "up")
-    return made
+    """Return a machine at the other side of the trunk, with 10.9.0.1 in VLAN 100."""
+    machine = host.outside()
+    machine.run("ip", "link", "add", "link", "up0", "name", "up0.100", "type", "vlan", "id", "100")
+    machine.run("ip", "address", "add", "10.9.0.1/24", "dev", "up0.100")
+    machine.run("ip", "link", "set", "up0.100", "up")
+    return machine
 
 
 def vlan_of(container: Container) -> int:
@@ -31,7 +31,7 @@ def vlan_of(container: Container) -> int:
 
 
 def test_container_is_in_its_vlan_and_in_no_other(host: Host, outside: Outside) -> None:
-    """Its frames go tagged over the trunk, or the machine there would not see them in that VLAN."""
+    """The frames must be tagged on the trunk, otherwise the machine would not receive them in the VLAN."""
     blue, result = add(host, static("10.9.0.100/24", vlanId=100))
     red, _ = add(host, static("10.9.0.200/24", vlanId=200))
 
@@ -46,7 +46,7 @@ def test_container_is_in_its_vlan_and_in_no_other(host: Host, outside: Outside) 
 
 @OLD_KEYS
 def test_master_may_be_in_the_container(host: Host, outside: Outside, container: Container) -> None:
-    """As one that an earlier network has put there, here a macvlan in the trunk."""
+    """An earlier network can have created the master, here a macvlan on the trunk."""
     trunk = sublink.network("macvlan", ipam=None, name="trunk")
     host.cni("ADD", trunk, container, "trunk0")
     conf = static("10.9.0.100/24", vlanId=100, master="trunk0", linkInContainer=True)
@@ -60,7 +60,7 @@ def test_master_may_be_in_the_container(host: Host, outside: Outside, container:
 
 
 def test_vlan_of_another_container_is_refused(host: Host, outside: Outside, container: Container) -> None:
-    """The kernel has each but once, and the first keeps it; by its DEL it is free again."""
+    """A parent link can have each VLAN only once.  The first container keeps it until its DEL."""
     conf = static("10.9.0.100/24", vlanId=100)
     one, _ = add(host, conf)
 
@@ -75,7 +75,7 @@ def test_vlan_of_another_container_is_refused(host: Host, outside: Outside, cont
 
 @LEAKS_LINK
 def test_add_that_fails_leaves_nothing(host: Host, container: Container) -> None:
-    """At the last step: link, address and lease are there by then."""
+    """The last step fails; link, address and lease exist by then."""
     conf = network(vlanId=100)
     conf["ipam"]["routes"] = [{"dst": "192.0.2.0/24", "gw": "203.0.113.1"}]
 

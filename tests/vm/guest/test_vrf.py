@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vrf: interfaces that share a routing table with nobody but the members of their VRF.
+"""vrf: interfaces that share a routing table only with the other members of their VRF.
 
-What it refuses is in tests/netns/test_vrf.py, for which no kernel needs to have VRFs.
+Configurations that it rejects are in tests/netns/test_vrf.py, which needs no kernel with VRFs.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ from tests.support.traffic import connect
 BLUE, RED = ({"type": "vrf", "vrfname": name} for name in ("blue", "red"))
 SBR = {"type": "sbr"}
 
-# Not run against the reference: here a test takes seconds.
+# These are not run with the reference, because a test takes seconds in the guest.
 ROUTES = pytest.mark.known_difference(
     "routes that the kernel removes with the move are lost", here="set again", right="cnihook", run=False
 )
@@ -45,21 +45,21 @@ LEAVES = pytest.mark.known_difference(
 
 @pytest.fixture
 def container(host: Host) -> Container:
-    """One whose servers listen in every VRF, and which looks for duplicates of IPv6 addresses."""
-    made = host.container()
-    made.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_l3mdev_accept")
-    return made
+    """Return a container whose servers listen in every VRF, with IPv6's duplicate detection."""
+    container = host.container()
+    container.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_l3mdev_accept")
+    return container
 
 
 def vrfs(container: Container) -> dict[str, int]:
-    """The VRFs that there are, and their tables."""
+    """Return the existing VRFs and their tables."""
     links = container.ip("-d", "link", "show", "type", "vrf") or []
     return {link["ifname"]: link["linkinfo"]["info_data"]["table"] for link in links if link}
 
 
 def master(container: Container, ifname: str = "eth0") -> str | None:
-    found: str | None = container.link(ifname).get("master")
-    return found
+    name: str | None = container.link(ifname).get("master")
+    return name
 
 
 def set_routes(container: Container, *routes: str) -> None:
@@ -68,9 +68,9 @@ def set_routes(container: Container, *routes: str) -> None:
 
 
 def by_others(container: Container, name: str) -> list[Any]:
-    """A table's routes but for those that the kernel makes by itself."""
-    found = shown(container, "route", "show", "table", name)
-    return sorted((r for r in found if r.get("protocol") != "kernel" and r.get("dev") != "lo"), key=str)
+    """Return a table's routes, except those that the kernel adds itself."""
+    routes = shown(container, "route", "show", "table", name)
+    return sorted((r for r in routes if r.get("protocol") != "kernel" and r.get("dev") != "lo"), key=str)
 
 
 def vrf_del(chain: Chain, **env: str) -> None:
@@ -82,7 +82,7 @@ def vrf_del(chain: Chain, **env: str) -> None:
 @ROUTES
 @pytest.mark.parametrize("kept", ["0", "1"])
 def test_interface_works_in_its_vrf_as_it_did_before(host: Host, container: Container, kept: str) -> None:
-    """At once, whatever the sysctl says on IPv6 addresses; and every route is as it was, in its table."""
+    """Traffic works at once, with either value of keep_addr_on_down, and each route is in the VRF's table."""
     machine = far_machine(host, 1)
     chain = attach(host, container, "eth0", network(1, 4, 6))
     container.run("sh", "-c", f"echo {kept} > /proc/sys/net/ipv6/conf/eth0/keep_addr_on_down")
@@ -114,7 +114,7 @@ def test_interface_works_in_its_vrf_as_it_did_before(host: Host, container: Cont
 
 @ROUTES
 def test_addresses_without_a_subnet_on_the_link_can_be_in_a_vrf(host: Host, container: Container) -> None:
-    """Of ptp: all ways to the outside are routes of its own."""
+    """ptp configures such addresses: each destination needs one of its routes."""
     conf = {key: value for key, value in network(1, 4, 6).items() if key != "bridge"}
     chain = attach(host, container, "eth0", conf | {"type": "ptp"}, BLUE)
 
@@ -123,8 +123,8 @@ def test_addresses_without_a_subnet_on_the_link_can_be_in_a_vrf(host: Host, cont
     chain.check()
 
 
-def test_vrf_has_a_table_to_itself_and_goes_with_its_last_member(host: Host, container: Container) -> None:
-    """The lowest that no other VRF has, unless one is asked for."""
+def test_vrf_has_its_own_table_and_is_removed_with_its_last_member(host: Host, container: Container) -> None:
+    """The table is the lowest that no other VRF has, unless the configuration names one."""
     first = attach(host, container, "eth0", network(1), BLUE)
     attach(host, container, "eth1", network(2), RED | {"table": 3})
     attach(host, container, "eth2", network(3), BLUE | {"vrfname": "green"})
@@ -142,8 +142,8 @@ def test_vrf_has_a_table_to_itself_and_goes_with_its_last_member(host: Host, con
 
 
 @LEAVES
-def test_del_takes_what_is_left(host: Host, container: Container) -> None:
-    """Where the interface has gone; or was never put in, by an ADD that was killed."""
+def test_del_removes_what_is_left(host: Host, container: Container) -> None:
+    """The interface is gone, or an ADD was killed before the interface was in the VRF."""
     gone = attach(host, container, "eth0", network(1), BLUE)
     container.run("ip", "link", "del", "eth0")
     vrf_del(gone)
@@ -157,8 +157,8 @@ def test_del_takes_what_is_left(host: Host, container: Container) -> None:
 
 @LEAVES
 def test_add_that_fails_leaves_all_as_it_was(host: Host, container: Container) -> None:
-    """Early, by another table than the VRF has; and late, by a route that the kernel has, but would not take
-    again.
+    """ADD fails early, with another table than the VRF's, or late, by a route that the kernel would not
+    accept again.
     """
     attach(host, container, "eth1", network(2), RED)
     chain = attach(host, container, "eth0", network(1, 4, 6))
@@ -181,7 +181,7 @@ def test_add_that_fails_leaves_all_as_it_was(host: Host, container: Container) -
     right="SPEC.md, 2 CHECK",
     run=False,
 )
-def test_check_finds(host: Host, container: Container) -> None:
+def test_check_notices_what_has_changed(host: Host, container: Container) -> None:
     chain = attach(host, container, "eth0", network(1), BLUE)
     sent = with_previous_result(chain.confs[1], chain.result)
 
@@ -205,7 +205,7 @@ def test_check_finds(host: Host, container: Container) -> None:
 def test_chain_with_sbr_does_what_each_of_them_does(
     host: Host, container: Container, order: tuple[dict[str, Any], ...]
 ) -> None:
-    """In the VRF its table goes first, with what was in main at the time; then that of sbr."""
+    """In the VRF its own table precedes sbr's.  It has the routes that were in main before."""
     machine = far_machine(host, 1)
     chain = attach(host, container, "eth0", network(1, 4, 6), *order)
 
@@ -223,8 +223,8 @@ def test_chain_with_sbr_does_what_each_of_them_does(
 
 
 @ROUTES
-def test_two_networks_may_give_the_same_address(host: Host, container: Container) -> None:
-    """Each in a VRF of its own; and what one sends is not caught by a rule of sbr for the other."""
+def test_two_networks_may_assign_the_same_address(host: Host, container: Container) -> None:
+    """Each is in a VRF of its own, and sbr's rule for one does not apply to packets of the other."""
     machines = [far_machine(host, number) for number in (1, 2)]
     machines[1].run("ip", "address", "add", f"{router(1)}/32", "dev", "eth0")
     machines[1].run("ip", "route", "add", subnet(1), "dev", "eth0", "src", FAR)
