@@ -52,8 +52,8 @@ def test_add_is_refused(
 
 
 @pytest.mark.known_difference(
-    "a missing address is the kernel's error, after the link is made",
-    here="refused before, with the key",
+    "without `ipam`, the error is the kernel's, after the link is made",
+    here="refused before, and the error names the key",
     right="either",
 )
 @pytest.mark.parametrize("kind", ["vlan", "ipvlan"])

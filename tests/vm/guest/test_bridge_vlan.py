@@ -14,7 +14,7 @@ from tests.support.namespace import Namespace
 UNTAGGED = ["PVID", "Egress Untagged"]
 
 NO_TRUNK = pytest.mark.known_difference(
-    "does not know vlanTrunk", here="served", right="cnihook", fixed_in="1.9.1", run=False
+    "does not know vlanTrunk", here="accepts it", right="cnihook", fixed_in="1.9.1", run=False
 )
 
 

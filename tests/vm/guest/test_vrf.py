@@ -82,7 +82,7 @@ def vrf_del(chain: Chain, **env: str) -> None:
 @ROUTES
 @pytest.mark.parametrize("kept", ["0", "1"])
 def test_interface_works_in_its_vrf_as_it_did_before(host: Host, container: Container, kept: str) -> None:
-    """Traffic works at once, with either value of keep_addr_on_down, and each route is in the VRF's table."""
+    """Traffic works at once, with either value of keep_addr_on_down; each route is in the VRF's table."""
     machine = far_machine(host, 1)
     chain = attach(host, container, "eth0", network(1, 4, 6))
     container.run("sh", "-c", f"echo {kept} > /proc/sys/net/ipv6/conf/eth0/keep_addr_on_down")
