@@ -375,7 +375,7 @@ def prev_result_bad(case: Case) -> None:
         answer.expect_error(f"ADD with prevResult {bad!r}")
 
 
-# Several at once
+# Several at the same time
 
 _AT_ONCE = 4
 
