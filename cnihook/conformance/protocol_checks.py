@@ -60,7 +60,7 @@ def _missing(command: str, *names: str) -> None:
         f"{command} without {', '.join(names)} is refused with code 4",
         _PARAMETERS,
         since=versions.SINCE.get(command, ""),
-        must=command == "ADD",  # ADD cannot succeed without them; the text has no rule for the others
+        must=command == "ADD",  # ADD cannot succeed without them; for the others there is no rule
     )
     def env(case: Case) -> None:
         for name in names:
@@ -233,7 +233,7 @@ def unknown_keys(case: Case) -> None:
 
 @check(
     "key-case",
-    "the case of a key does not matter, as in the reference; the text has no rule",
+    "the case of a key does not matter, as in the reference; the specification has no rule",
     "none",
     must=False,
 )

@@ -165,7 +165,7 @@ def cni_versions(case: RuntimeCase) -> None:
         _same(call.conf.get("cniVersion"), "1.0.0", f"the cniVersion that {call.type} gets")
 
 
-@check("add-error", "when a plugin fails, add stops there, prints the error, and exits with one", _ADD)
+@check("add-error", "when a plugin fails, add stops, prints the error, and fails", _ADD)
 def add_error(case: RuntimeCase) -> None:
     case.plugins.fail("second", "ADD", 11, "no address is free")
     ran = case.run("add")
