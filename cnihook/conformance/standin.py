@@ -3,8 +3,8 @@
 Stand-in plugins, which record their calls and print the answers that a check has set.
 
 Each is a shell script, because that starts in 1 ms and runs wherever the suite does.  FOLDER holds `bin`
-with the script under each plugin's name, `answers`, and `calls` with two files for each call, for its
-environment and its standard input.  `log` lists the calls in order.
+with the script under each plugin's name, `answers`, and `calls` with two files for each call: one
+for its environment and one for its standard input.  `log` lists the calls in order.
 """
 
 import json
