@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-One attachment, up or down, in step with its record: what is attached is on record, at every moment.
+ADD, DEL and CHECK of one attachment, in step with its record: what is attached is always on record.
 
-The record is there, without a result, before the first plugin runs, and holds the result when the last has
-run.  Down needs nothing but the record: by then configuration, namespace and process may be gone.
+The record is on disk, without a result, before the first plugin runs.  It gets the result after the last
+plugin has run.  A DEL needs only the record: configuration, namespace and process may be gone.
 """
 
 from cnihook.lean.signals import Interrupted
@@ -24,8 +24,8 @@ TIMEOUT = 60.0  # seconds that one executable may take
 def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
     """Run ADD for each plugin of the network and store the result in `record`, which is on disk already.
 
-    `timeout`: seconds for one executable.  Raises AddFailed, after what was done is undone; another CniError
-    or OSError if no plugin has run.
+    `timeout`: seconds for one executable.  Raises AddFailed, after the rollback.  Raises another CniError or
+    OSError if no plugin has run.
     """
     request = Request(
         record.container_id,
@@ -63,24 +63,24 @@ def _undo(network: Network, request: Request, record: Record, result: Result) ->
 
 
 def is_undone(error: BaseException) -> bool:
-    """Return True if up(), which raised this, has left nothing."""
+    """Return True if up(), which raised this error, has left nothing behind."""
     return error.undone if isinstance(error, (AddFailed, Interrupted)) else isinstance(error, Exception)
 
 
 def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> "Traffic | None":
-    """Run the chain that the record holds, backward.  Forgetting the record is the caller's affair.
+    """Run DEL for each plugin of the record's chain, the last one first.  The caller removes the record.
 
-    Returns what has gone through the interface, where there still was one.
+    Returns the counters of the interface, or None if it no longer exists.
 
-    `plugin_path` serves where the record does not say where the plugins are, or they are there no more.
-    Every plugin has its turn; then the first error is raised.
+    `plugin_path` is used if the record does not name the folders of the plugins, or the plugins are no
+    longer there.  Every plugin runs; then the first error is raised.
     """
     network, request = restore(record, plugin_path, timeout)
     try:
         with in_use(network.name, record):
-            passed = _passed(request)
+            stats = _passed(request)
             chain.delete(network, request, record.capability_args, result_of(network, record))
-        return passed
+        return stats
     finally:
         request.close()
 
@@ -93,7 +93,7 @@ def _passed(request: Request) -> "Traffic | None":
 
 
 def check(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> None:
-    """Have every plugin compare what is there with what it set up.  Raises the first difference."""
+    """Have every plugin compare what it set up with what is there.  Raises the first difference."""
     network, request = restore(record, plugin_path, timeout)
     try:
         with in_use(network.name, record):
@@ -103,7 +103,7 @@ def check(record: Record, plugin_path: "list[str] | None", *, timeout: float = T
 
 
 def in_use(network: str, record: Record) -> Lock:
-    """While a plugin collects garbage on a network, nobody may be on the way up or down (SPEC.md, "GC")."""
+    """Return the lock against a GC on the network during an ADD, DEL or CHECK (SPEC.md, "GC")."""
     purpose = f"container {record.container_id} on network {network}"
     return Lock(f"network-{network}", purpose=purpose, shared=True)
 
@@ -111,9 +111,9 @@ def in_use(network: str, record: Record) -> Lock:
 def restore(
     record: Record, plugin_path: "list[str] | None", timeout: float, *, is_repair: bool = False
 ) -> "tuple[Network, Request]":
-    """The network as it was attached, and a request to its plugins, for the caller to close.
+    """Return the network as it was attached, and a request to its plugins, which the caller must close.
 
-    Raise Damaged if the record holds no configuration.
+    Raises Damaged if the record holds no configuration.
     """
     try:
         network = networks.parse(record.config, f"the record {record.path}")
@@ -131,7 +131,10 @@ def restore(
 
 
 def result_of(network: Network, record: Record) -> "Result | None":
-    """None too for what cannot be read: a damaged result must not keep the rest from being taken down."""
+    """Return the result on record, or None if there is none or it is damaged.
+
+    A damaged result must not prevent the DEL of everything else.
+    """
     try:
         return Result.from_json(record.result, network.version) if record.result else None
     except CniError:
@@ -139,25 +142,25 @@ def result_of(network: Network, record: Record) -> "Result | None":
 
 
 def _attachers_path(network: Network, record: Record, plugin_path: "list[str] | None") -> "list[str] | None":
-    """Where the plugins are that attached it: those must detach it, whatever CNI_PATH is now."""
+    """Return the folders of the plugins that attached it: they must detach it, whatever CNI_PATH is now."""
     if record.process is None:
-        return plugin_path  # libcni's record, which does not say
+        return plugin_path  # a record of libcni, which does not name the folders
     try:
         chain.find_plugins(network, record.plugin_path)
         return record.plugin_path
     except CniError:
-        # They were moved, perhaps to there.
+        # The plugins were moved, perhaps to a folder of `plugin_path`.
         return [*(record.plugin_path or ()), *(plugin_path or ())]
 
 
 def living_path(record: Record) -> str:
-    """Return a path to the namespace that was attached, empty if it is gone; of libcni's record, its path.
+    """Return a path to the namespace that was attached; empty if it is gone.
 
-    Raise OSError if that cannot be found out.
+    The path in a record of libcni is returned as it is.  Raises OSError if the namespace cannot be examined.
     """
     if record.process is None:
         return record.netns
-    # The name is bound in one mount namespace, which the process that began this may have had to itself.
+    # The name is bound in one mount namespace, and the process that ran ADD may have had a private one.
     for path in (record.netns, f"/proc/{record.process.pid}/ns/net" if record.process.pid else ""):
         namespace = NetNS.find(path) if path else None
         if namespace:
@@ -170,10 +173,10 @@ def living_path(record: Record) -> str:
 
 
 def is_gone(record: Record, *, patience: float = 0.0) -> bool:
-    """Return True if the attached process has ended or, without one, its namespace.
+    """Return True if the attached process has ended or, without a process, its namespace.
 
-    libcni's records name no process.  `patience`: seconds for a process to end that was killed just now.
-    Raise CannotTell or OSError if that cannot be found out.
+    Records of libcni name no process.  `patience`: seconds to wait for the end of a process that was just
+    killed.  Raises CannotTell or OSError if that cannot be determined.
     """
     if record.process is not None and record.process.pid:
         return not record.process.is_alive(patience=patience)

@@ -2,8 +2,8 @@
 """
 Bounds on what the annotations of a container may request.
 
-Annotations are written by the author of the bundle or, with some engines, of the image; bounds are the
-operator's.  They apply to annotations alone: flags of the hook and of the commands are the operator's, too.
+The author of the bundle or, with some engines, of the image writes the annotations.  The operator writes the
+bounds.  They apply to annotations only: the operator also sets the flags of the hook and of the commands.
 """
 
 from cnihook.runtime.networks import Network
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 FILE = "/etc/cnihook/config.json"  # the bounds of this host; oci.bounds_file reads it
 
-# Pairs of CNI_ARGS that do what an option does.
+# Keys of CNI_ARGS, and the option that has the same effect.
 _SAME_AS = {"IP": "ip", "MAC": "mac-address", "GATEWAY": "route"}
 
 
 class Bounds:
-    """The rules of one source: a file, or the arguments of the hook.  None stands for no rule.
+    """The rules of one source: a file, or the arguments of the hook.  None means that there is no rule.
 
-    `where` says where a rule is written, with `{}` for its name.
+    `where` is the place of a rule for messages, with `{}` for its name.
     """
 
     __slots__ = ("allow", "networks", "ports", "trust_images", "where")
@@ -61,7 +61,7 @@ class Guard:
     def check_options(self) -> None:
         """Raise CniError for an option that the bounds do not allow.
 
-        A port for which any will do becomes one of those that are allowed.
+        A port that leaves the host port open gets a range that is allowed.
         """
         for bounds in self._bounds:
             for option, annotation, value in self._options():
@@ -101,9 +101,9 @@ class Guard:
         return bounds.refuse("ports", _named("publish", annotation, _port(port)), allowed)
 
     def check_network(self, network: Network, wants: Wants) -> None:
-        """Raise CniError if `wants`, of which the annotations are a part, may not have this network.
+        """Raise CniError if the annotations, a part of `wants`, may not have this network.
 
-        A network that the operator's flags name may be any, unless annotations request something on it.
+        Flags of the operator may name any network, unless annotations request something on it.
         """
         option = next(self._on_networks(), None)
         if self.asked.networks is not None and wants.networks is self.asked.networks:
@@ -112,7 +112,7 @@ class Guard:
             raise error
 
     def admits(self, network: Network) -> bool:
-        """True if annotations may request this network."""
+        """Return True if annotations may request this network."""
         return self._refusal(network, "") is None
 
     def _refusal(self, network: Network, what: str) -> "CniError | None":
@@ -133,7 +133,7 @@ class Guard:
     # What is requested
 
     def _wants(self) -> "Iterator[tuple[Want, str]]":
-        """Yield requests, each with the annotation that has all its options; empty if each has its own."""
+        """Yield requests, each with the annotation of all its options; empty if each option has its own."""
         yield self.asked.common, ""
         for want in self.asked.networks or ():
             yield want, self._source
@@ -161,7 +161,10 @@ class Guard:
             yield "hostname", "", self.asked.hostname
 
     def _on_networks(self) -> "Iterator[tuple[str, str, str]]":
-        """Requests of any network; neighbours there know the host name."""
+        """Yield (option, annotation, value) for requests that concern every network.
+
+        The host name is one of them: the other containers of each network learn it.
+        """
         for option, value in _options_of(self.asked.common):
             yield option, "", value
         yield from self._of_hosts()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The record of what is attached: libcni's own files, so that either can detach what the other attached.
+The records of attachments, in libcni's result cache: libcni and cnihook can detach each other's attachments.
 
-/var/lib/cni/results/NETWORK-CONTAINER-IFNAME holds one attachment.  It is written before the first plugin
-runs, without a result, and again with it.  The key `cnihook` is ours, and passed over by libcni: who the
-container was (boot, process, namespace), without which nobody could tell later that it is gone.
+/var/lib/cni/results/NETWORK-CONTAINER-IFNAME holds one attachment.  It is written without a result before
+the first plugin runs, and again with the result.  The key `cnihook` is an addition that libcni ignores.  It
+holds the process identity (boot, process, namespace), which shows later whether the container is gone.
 """
 
 import binascii
@@ -58,8 +58,8 @@ class Record:
         self.capability_args = capability_args or {}
         self.result = result
         self.process = process  # None if libcni wrote the record
-        self.plugin_path = plugin_path  # folders that went before the built-in plugins, and must again
-        self.sequence = sequence  # in which order the container's attachments were made
+        self.plugin_path = plugin_path  # folders that were searched before the built-in plugins
+        self.sequence = sequence  # number of the attachment in the order of the container's ADDs
 
     @property
     def identity(self) -> "tuple[str, str, str]":
@@ -70,10 +70,10 @@ class Record:
         return f"{self.folder}/{record_name(self.network, self.container_id, self.ifname)}"
 
     def write(self) -> None:
-        """Store it whole or not at all, with its content on the disk before it gets its name."""
+        """Store the record whole or not at all: the content is on the disk before the file gets its name."""
         fields: dict[str, Any] = {"kind": KIND}
         if self.process is not None:
-            # First, to be there still if the file is cut short: it says whose record this is.
+            # First, so that it survives if the file is cut short: it says whose record this is.
             own = {"sequence": self.sequence, "pluginPath": self.plugin_path}
             fields["cnihook"] = {**self.process.to_json(), **own}
         fields |= {
@@ -109,7 +109,7 @@ class Record:
             discard_unfinished(self.container_id, self.folder)
             if (
                 isinstance(error, OSError) and not error.filename
-            ):  # a full disk is met by write(), which names no file
+            ):  # write() reports a full disk without a file name
                 raise OSError(error.errno, error.strerror, path) from None
             raise
 
@@ -118,14 +118,14 @@ class Record:
         try:
             other = read(path)
         except Damaged as error:
-            other = error.record if error.is_misnamed else None  # else its own, which this one replaces
+            other = error.record if error.is_misnamed else None  # else the same record, which is replaced
         if other and other.identity != self.identity:
-            theirs = f"container {other.container_id} on network {other.network}"
+            holder = f"container {other.container_id} on network {other.network}"
             raise CniError(
                 INVALID_CONFIG,
-                f"container {self.container_id} on network {self.network}: its record would have the name of"
-                f" another's, {theirs}: {path}",
-                "one of them needs another name",
+                f"container {self.container_id} on network {self.network}: its record would have the file"
+                f" name of the record of {holder}: {path}",
+                "use another container ID or network name for one of them",
             )
 
     def remove(self) -> None:
@@ -136,12 +136,12 @@ class Record:
 
 
 def _temporary(container_id: str, folder: str) -> str:
-    """Where a record is written before it gets its name; whoever writes holds the container's lock."""
+    """Return the path of a record before it gets its name.  The writer holds the container's lock."""
     return f"{folder}/.{container_id[:200]}.new"
 
 
 def discard_unfinished(container_id: str, folder: str = "") -> None:
-    """Remove a record whose writer was killed before it was whole.  Under the container's lock only."""
+    """Remove a partial file, whose writer was killed.  The caller must hold the container's lock."""
     try:
         os.unlink(_temporary(container_id, folder or FOLDER))
     except OSError:
@@ -149,18 +149,18 @@ def discard_unfinished(container_id: str, folder: str = "") -> None:
 
 
 def unfinished(folder: str = "") -> "list[str]":
-    """The containers of which there is such a one."""
+    """Return the IDs of the containers that have a partial file."""
     return [
         name[1:-4] for name in _names(folder or FOLDER) if name.startswith(".") and name.endswith(".new")
     ]
 
 
 class Damaged(CniError):
-    """A file in the place of a record that is not one: cut short, overwritten, or not a regular file.
+    """A file that has the path of a record but is not one: cut short, overwritten, or not a regular file.
 
-    `record` is what is still known of it: the names by the content if they agree with the file name, and the
-    configuration and the process if they can be read.  None: the file name alone is known.  `is_foreign`: it
-    is another runtime's, by what is left of it.
+    `record` is what can still be read: the names in the content if they agree with the file name, and the
+    configuration and the process.  None: only the file name is known.  `is_foreign`: the rest of the content
+    shows that another runtime wrote it.
     """
 
     def __init__(
@@ -173,13 +173,13 @@ class Damaged(CniError):
 
     @property
     def is_misnamed(self) -> bool:
-        """True if it is a whole record of something else, such as a copy."""
+        """True if the file is a whole record of another attachment, such as a copy."""
         return self.record is not None and self.record.path != self.path
 
     def identities(self) -> "list[tuple[str, str, str]]":
-        """Return each (network, container ID, ifname) that has this file name, or the one that is known.
+        """Return each (network, container ID, ifname) with this file name, or only the one that is known.
 
-        A file name does not say where the network's name ends: a-b-c-eth0 is a-b/c as well as a/b-c.
+        A file name does not show where the network's name ends: a-b-c-eth0 is a-b/c as well as a/b-c.
         """
         if self.record and not self.is_misnamed:
             return [self.record.identity]
@@ -211,9 +211,9 @@ def are_names(network: str, container_id: str, ifname: str) -> bool:
 
 
 def read(path: str) -> "Record | None":
-    """Return the record in a file; None if the file does not exist, or is libcni's from before 0.8.
+    """Return the record in a file; None if the file does not exist, or libcni before 0.8 wrote it.
 
-    Raise Damaged if it is not a record, and OSError if it cannot be read, which says nothing about it.
+    Raises Damaged if the file is not a record.  Raises OSError if it cannot be read: it may still be one.
     """
     try:
         content = statefile.content(path, longest=_LONGEST)
@@ -256,7 +256,7 @@ def read(path: str) -> "Record | None":
         try:
             process = ProcessIdentity.from_json(own)
         except ValueError as error:
-            problem = f"does not say which process it is of: {error}"
+            problem = f"does not identify its process: {error}"
     netns, plugin_path, sequence = raw.get("netns"), own.get("pluginPath"), own.get("sequence")
     record = Record(
         network,
@@ -273,7 +273,7 @@ def read(path: str) -> "Record | None":
         folder=os.path.dirname(path),
     )
     if record.path != path:
-        problem = f"is of {network} {container_id} {ifname} by its content"
+        problem = f"has the content of another record, of {network} {container_id} {ifname}"
     if problem:
         raise damaged(problem, record)
     return record
@@ -287,9 +287,9 @@ def _joined(pairs: object) -> str:
 
 
 def find(network: str, container_id: str, ifname: str, folder: str = "") -> "Record | None":
-    """Return the record of one attachment, None without one.  Raise Damaged, or OSError.
+    """Return the record of one attachment, or None.  Raises Damaged or OSError.
 
-    A file of this name may be another's record: a-b/c and a/b-c share one.
+    A file of this name may be the record of another attachment: a-b/c and a/b-c share one name.
     """
     try:
         record = read(f"{folder or FOLDER}/{record_name(network, container_id, ifname)}")
@@ -303,9 +303,9 @@ def find(network: str, container_id: str, ifname: str, folder: str = "") -> "Rec
 def of_container(
     container_id: str, folder: str = "", damaged: "list[Damaged] | None" = None
 ) -> "list[Record]":
-    """Return all attachments of one container, in the order in which they were made.
+    """Return the records of one container, in the order of its ADDs.
 
-    Damaged files that may be of this container are added to `damaged`.  Raise OSError if a file
+    Damaged files that may be records of this container are added to `damaged`.  Raises OSError if a file
     cannot be read.
     """
     seen: list[Damaged] = []
@@ -316,7 +316,7 @@ def of_container(
 
 
 def of_network(network: str, folder: str = "") -> "list[Record]":
-    """Return all attachments to one network.  Raise OSError if a file cannot be read."""
+    """Return the records of one network.  Raises OSError if a file cannot be read."""
     records = _read_all(f"{network}-", folder or FOLDER, [])
     return [record for record in records if record.network == network]
 
@@ -324,22 +324,25 @@ def of_network(network: str, folder: str = "") -> "list[Record]":
 def all_records(
     folder: str = "", damaged: "list[Damaged] | None" = None, unreadable: "list[OSError] | None" = None
 ) -> "list[Record]":
-    """Return all attachments.  Damaged files are added to `damaged`.
+    """Return all records.  Damaged files are added to `damaged`.
 
-    Raise OSError if a file cannot be read; or add it to `unreadable`, if that is given.
+    Raises OSError if a file cannot be read, or adds the error to `unreadable` if the caller passes a list.
     """
     return _read_all("", folder or FOLDER, damaged if damaged is not None else [], unreadable)
 
 
 def damaged(folder: str = "") -> "list[Damaged]":
-    """Return the damaged files, such as a crash of the machine leaves."""
+    """Return the damaged files, for example those that a crash of the machine has left."""
     seen: list[Damaged] = []
     _read_all("", folder or FOLDER, seen)
     return seen
 
 
 def identities_on_file(folder: str = "") -> "set[tuple[str, str, str]]":
-    """Return each (network, container ID, ifname) that a file's name may be of, whatever the file holds."""
+    """Return each (network, container ID, ifname) that the name of a file may stand for.
+
+    The content of the files is not read.
+    """
     names = _names(folder or FOLDER)
     return {identity for name in names if not name.startswith(".") for identity in _splits(name)}
 
@@ -367,7 +370,7 @@ def _read_all(
                 if record:
                     records.append(record)
             except Damaged as error:
-                # A copy beside its original is not an attachment, and does no harm.
+                # A copy next to its original is not an attachment, and does no harm.
                 if not (error.record and error.is_misnamed and os.path.exists(error.record.path)):
                     damaged.append(error)
             except OSError as error:

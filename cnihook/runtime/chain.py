@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One operation on one network: its plugins in their order, each with the configuration that the
-specification derives.
-"""
+"""One operation on one network: runs its plugins in order, each with its execution configuration."""
 
 from cnihook.lean.signals import Interrupted
 from cnihook.runtime.networks import Network
@@ -24,9 +22,9 @@ if TYPE_CHECKING:
 def derive(
     network: Network, index: int, capability_args: "Capabilities", prev_result: "Result | None"
 ) -> "dict[str, Any]":
-    """What plugin `index` gets on its stdin (SPEC.md, "Deriving execution configuration")."""
+    """Return the stdin of plugin `index` (SPEC.md, "Deriving execution configuration")."""
     plugin = network.plugins[index]
-    # The runtime's own keys do not reach a plugin, and `capabilities` is a word to the runtime.
+    # Plugins do not get keys that are for the runtime; `capabilities` is one of them.
     conf = {key: value for key, value in plugin.items() if not _is_runtimes_own(key)}
     conf["name"] = network.name
     conf["cniVersion"] = network.version
@@ -44,7 +42,7 @@ def _is_runtimes_own(key: str) -> bool:
 
 
 def find_plugins(network: Network, plugin_path: "list[str] | None") -> None:
-    """CniError unless every plugin that the chain needs is there: half-way is too late to find that out."""
+    """Raise CniError if a plugin of the chain is missing: in the middle of an ADD that is too late."""
     for index, plugin in enumerate(network.plugins):
         conf = NetConf(plugin)
         try:
@@ -57,7 +55,7 @@ def find_plugins(network: Network, plugin_path: "list[str] | None") -> None:
 
 
 def add(network: Network, request: Request, capability_args: "Capabilities") -> Result:
-    """Attach.  If a plugin refuses, the whole chain is taken down again; then AddFailed is raised."""
+    """Run ADD for each plugin.  If one fails, run DEL for the whole chain, then raise AddFailed."""
     check_container_id(request.container_id)
     check_network_name(network.name)
     check_ifname(request.ifname)
@@ -75,7 +73,7 @@ def add(network: Network, request: Request, capability_args: "Capabilities") -> 
         left = [
             _in_context(another, network, at, "delete")
             for at, another in _delete(network, request, capability_args, result, guards)
-            # A plugin behind this one, unless it is a guard, has done nothing that it could have left.
+            # A later plugin that is not a guard has not run, so it has left nothing.
             if at < index
             or at in guards
             or (at == index and not _refuses_alike(network, at, request, error, another))
@@ -92,7 +90,7 @@ def add(network: Network, request: Request, capability_args: "Capabilities") -> 
 
 
 def add_failed(cause: CniError, left: "list[CniError]") -> AddFailed:
-    """Return the error of an ADD that `cause` has ended; `left` are those of the DEL after it."""
+    """Return the error of an ADD that failed with `cause`; `left`: the errors of the DEL after it."""
     error = AddFailed(cause, undone=not left)
     for note in (*getattr(cause, "__notes__", ()), *(f"while undoing: {another}" for another in left)):
         error.add_note(note)
@@ -102,10 +100,10 @@ def add_failed(cause: CniError, left: "list[CniError]") -> AddFailed:
 def _refuses_alike(
     network: Network, index: int, request: Request, error: Exception, another: Exception
 ) -> bool:
-    """Return True if an executable refuses DEL exactly as it refused ADD, and has made no interface.
+    """Return True if an executable rejects DEL exactly as it rejected ADD, and has created no interface.
 
-    It does not get as far as to do anything then: the reference plugins refuse a configuration so.  What is
-    built in reads a malformed value as absent in a DEL.
+    It has then done nothing: the reference plugins reject a malformed configuration in this way.  Built-in
+    plugins treat a malformed value as absent in a DEL.
     """
     added, deleted = as_cni_error(error), as_cni_error(another)
     if (added.code, added.msg) != (deleted.code, deleted.msg):
@@ -121,9 +119,9 @@ def _refuses_alike(
 def delete(
     network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
 ) -> None:
-    """Detach, last plugin first, but those that guard the interface after it has gone.
+    """Run DEL for each plugin, the last one first; guards run after the interface is gone.
 
-    One that fails keeps none of the others from their part; then the first error is raised.
+    The other plugins still run after one has failed; then the first error is raised.
     """
     failures = _delete(network, request, capability_args, result, _guards(network, request))
     raise_all([_in_context(error, network, index, "delete") for index, error in failures])
@@ -136,7 +134,7 @@ def _delete(
     result: "Result | None",
     guards: "list[int]",
 ) -> "list[tuple[int, Exception]]":
-    """Return the plugins that fail, by their index.  Raises nothing else: an ADD would count as undone."""
+    """Return the plugins that fail, by their index.  Raises no error: the ADD would count as undone."""
     try:
         knows_prev_result = versions.at_least(network.version, "0.4.0")
     except ValueError:
@@ -165,7 +163,7 @@ def check(
 def differences(
     network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
 ) -> "Iterator[tuple[int, CniError]]":
-    """Each plugin's first difference, with the plugin's place in the chain."""
+    """Yield the first difference of each plugin, with the plugin's index in the chain."""
     for index in range(len(network.plugins)):
         try:
             _run("CHECK", network, index, request, capability_args, result)
@@ -176,9 +174,9 @@ def differences(
 def put_back(
     network: Network, index: int, request: Request, capability_args: "Capabilities", result: Result
 ) -> None:
-    """Have one plugin set up again what it can without a new link; `result` is the whole chain's.
+    """Have one plugin restore what it can without a new link.  `result`: that of the whole chain.
 
-    CNI has no such operation, so it is the built-in plugins' alone; what is not done, CHECK finds.
+    CNI has no such operation, so only built-in plugins have it.  CHECK finds what is still missing.
     """
     keys: dict[str, Any] = {}
     for guard in _guards(network, request):
@@ -193,11 +191,12 @@ def put_back(
 
 
 def _guards(network: Network, request: Request) -> "list[int]":
-    """The places of built-in plugins that guard the interface from before it is up until after it is down.
+    """Return the indexes of the guards: built-in plugins that protect the interface for as long as it is up.
 
-    They follow it in the chain, where they would come too late on ADD and go too early on DEL.  So they have
-    `guards(conf)`, which is true if it is asked for, and `prepare(call, first)`, which is called before the
-    first ADD, with the configuration of the first plugin.  It returns keys that the first plugin gets.
+    They follow the interface plugin in the chain, where their ADD runs too late and their DEL too early.  So
+    they have two more functions.  `guards(conf)` is true if the configuration asks for a guard.
+    `prepare(call, first)` is called before the first ADD, with the configuration of the first plugin.  It
+    returns keys for that plugin.
     """
     places = []
     for index in range(1, len(network.plugins)):
@@ -209,7 +208,7 @@ def _guards(network: Network, request: Request) -> "list[int]":
             if guards and guards(conf):
                 places.append(index)
         except CniError:
-            pass  # a DEL goes on, and an ADD meets it again at its turn
+            pass  # DEL continues; ADD raises the same error when it runs this plugin
     return places
 
 
@@ -223,17 +222,18 @@ def _prepare(
 
 
 def gc(network: Network, keep: "Iterable[tuple[str, str]]", request: Request) -> None:
-    """Have every plugin release what no attachment in `keep`, (container ID, ifname), has.  SPEC.md, "GC".
+    """Have every plugin release what no attachment in `keep` has.  SPEC.md, "GC".
 
-    One that fails keeps none of the others from their part; then the first error is raised.  Networks whose
-    version is below 1.1.0 have nothing of the kind, nor have those with disableGC.
+    `keep`: each valid attachment as (container ID, ifname).  The other plugins still run after one has
+    failed; then the first error is raised.  Does nothing on a network whose version is below 1.1.0, or that
+    has disableGC.
     """
     if network.disable_gc or not _knows(network, "GC"):
         return
     attachments = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(keep)]
     errors: list[CniError] = []
     for index in range(len(network.plugins)):
-        # The name that the text of 1.1.0 has, and the one that plugins of that version read.
+        # The key in the text of 1.1.0, and the one that plugins of that version read.
         extra = {"cni.dev/valid-attachments": attachments, "cni.dev/attachments": attachments}
         conf = NetConf(derive(network, index, {}, None) | extra, network.where(index))
         try:
@@ -244,15 +244,15 @@ def gc(network: Network, keep: "Iterable[tuple[str, str]]", request: Request) ->
 
 
 def keep_list(keep: "Iterable[tuple[str, str]]") -> "dict[str, Any]":
-    """What GC adds to a plugin's configuration, under today's name and that of the text of 1.1.0."""
+    """Return what GC adds to a plugin's configuration, under today's key and that of the text of 1.1.0."""
     attachments = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in sorted(keep)]
     return {"cni.dev/valid-attachments": attachments, "cni.dev/attachments": attachments}
 
 
 def status(network: Network, request: Request) -> None:
-    """Raise the error of the first plugin that is not ready to ADD, its code kept: 50 or 51 by SPEC.md.
+    """Raise the error of the first plugin that is not ready for ADD, with its code: 50 or 51 by SPEC.md.
 
-    Networks whose version is below 1.1.0 cannot be asked, and are taken to be ready.
+    A network whose version is below 1.1.0 has no STATUS and counts as ready.
     """
     if not _knows(network, "STATUS"):
         return
@@ -264,10 +264,10 @@ def status(network: Network, request: Request) -> None:
 
 
 def validate(network: Network, plugin_path: "list[str] | None") -> "list[str]":
-    """The capabilities that the network's plugins can be given, each once, in their order.
+    """Return the capabilities that the network's plugins enable, each once, in order.
 
-    Raises CniError, with all that is wrong in its notes, where a plugin is missing or does not speak the
-    network's version.
+    Raises CniError if a plugin is missing or does not support the network's version.  Its notes hold the
+    other errors.
     """
     errors: list[CniError] = []
     capabilities: dict[str, None] = {}
@@ -293,7 +293,7 @@ def _knows(network: Network, command: str) -> bool:
 
 
 def raise_all(errors: "list[CniError]") -> None:
-    """The first, with the others as its notes."""
+    """Raise the first error, with the others as its notes; do nothing without an error."""
     if errors:
         for another in errors[1:]:
             errors[0].add_note(str(another))
@@ -319,11 +319,11 @@ def _run(
 
 
 def _in_context(error: Exception, network: Network, index: int, verb: str) -> CniError:
-    found = as_cni_error(error)
+    cause = as_cni_error(error)
     plugin_type = network.plugins[index].get("type")
     context = f'plugin type="{plugin_type}" name="{network.name}" failed ({verb})'
-    kind = type(found) if isinstance(found, ResourceTaken) else CniError
-    wrapped = kind(found.code or INTERNAL, f"{context}: {found.msg}", found.details)
+    kind = type(cause) if isinstance(cause, ResourceTaken) else CniError
+    wrapped = kind(cause.code or INTERNAL, f"{context}: {cause.msg}", cause.details)
     for note in getattr(error, "__notes__", ()):
         wrapped.add_note(note)
     return wrapped

@@ -10,10 +10,14 @@ The CNI runtime for programs that embed it: what libcni is to Go, with what libc
     print(result.ips[0].net)
     cni.delete(network, "c1")
 
-Beyond libcni: an attachment is on record before its first plugin runs; an ADD that fails is undone; an ADD
-that finds an address, a port or a device taken releases what containers that are gone have, and tries again;
-one operation at a time on a container, and garbage collection while nothing else goes on on its network; a
-DEL goes on past a plugin that fails.  Errors are CniError, with the code that the plugin gave, or OSError.
+In addition to libcni:
+- An attachment is on record before its first plugin runs.
+- An ADD that fails is undone.
+- If an address, a port or a device is taken, ADD releases those of ended containers, then tries again.
+- A container has one operation at a time.  GC runs while no other operation runs on its network.
+- If a plugin fails, DEL still runs the others.
+
+Errors are CniError, with the code of the plugin, or OSError.
 """
 
 import time
@@ -53,7 +57,7 @@ _PATIENCE = 10.0  # seconds for other processes that release what dead container
 
 
 class NetworkNotFound(CniError):
-    """No configuration has this name; `problems` are the files of the folder that could not be read."""
+    """An error: no configuration has this name.  `problems` are the files that could not be read."""
 
     def __init__(self, name: str, folder: str, known: "list[str]", problems: "list[CniError]") -> None:
         hint = f"there are: {', '.join(known)}" if known else "there is none"
@@ -64,10 +68,11 @@ class NetworkNotFound(CniError):
 
 
 class CNI:
-    """Networks, plugins and records of one machine.
+    """The networks, plugins and records of one machine.
 
-    `plugin_path`: folders whose plugins go before the built-in ones.  `timeout`: seconds that one plugin may
-    take, each DEL anew.  `lock_timeout`: seconds to wait for who else works on a container or network.
+    `plugin_path`: folders that are searched before the built-in plugins.  `timeout`: seconds for one plugin,
+    counted again for each DEL.  `lock_timeout`: seconds to wait while another process works on the container
+    or the network.
     """
 
     def __init__(
@@ -88,32 +93,32 @@ class CNI:
     # Networks
 
     def networks(self) -> "tuple[list[Network], list[CniError]]":
-        """All networks of the folder by their file names, and what is wrong with each file that is not one.
+        """Return all networks of the folder, sorted by file name, and an error for each malformed file.
 
         SPEC.md, "Section 1: Network configuration format".
         """
         return networks.load_folder(self.conf_folder)
 
     def network(self, name: str) -> Network:
-        """One network by its name.  Raises NetworkNotFound."""
-        found, problems = self.networks()
-        for network in found:
+        """Return the network with this name.  Raises NetworkNotFound."""
+        configured, problems = self.networks()
+        for network in configured:
             if network.name == name:
                 return network
-        if not found and not problems and name == networks.built_in().name:
+        if not configured and not problems and name == networks.built_in().name:
             return networks.built_in()
-        raise NetworkNotFound(name, self.conf_folder, [network.name for network in found], problems)
+        raise NetworkNotFound(name, self.conf_folder, [network.name for network in configured], problems)
 
     def validate(self, network: Network) -> "list[str]":
-        """The capabilities that its plugins take.
+        """Return the capabilities that the network's plugins enable.
 
-        Raises CniError where a plugin is missing or does not speak the network's version; the notes on it
-        are what else is wrong.
+        Raises CniError if a plugin is missing or does not support the network's version.  Its notes hold the
+        other errors.
         """
         return chain.validate(network, self.plugin_path)
 
     def versions(self, plugin_type: str) -> "Sequence[str]":
-        """The versions of the specification that a plugin speaks.  SPEC.md, "VERSION"."""
+        """Return the versions of the specification that a plugin supports.  SPEC.md, "VERSION"."""
         return invoke.supported_versions(plugin_type, self.plugin_path)
 
     # One attachment
@@ -129,11 +134,11 @@ class CNI:
         capability_args: "Mapping[str, Any] | None" = None,
         pid: int = 0,
     ) -> Result:
-        """Attach the namespace at the path `netns`.  All of it or nothing.
+        """Attach the namespace at the path `netns`, completely or not at all.  SPEC.md, "ADD".
 
-        `args` is CNI_ARGS (KEY=VALUE;KEY=VALUE); of `capability_args`, each plugin gets what its
-        `capabilities` name.  `pid`: the process that has the namespace, whose end makes the attachment a
-        stale one; without it that is the end of the namespace.  SPEC.md, "ADD".
+        `args` is CNI_ARGS (KEY=VALUE;KEY=VALUE).  Each plugin gets those `capability_args` that its
+        `capabilities` name.  `pid`: the process in the namespace.  The attachment is stale when this process
+        ends or, without one, when the namespace ends.
         """
         check_container_id(container_id)
         check_ifname(ifname)
@@ -173,10 +178,11 @@ class CNI:
                 raise
 
     def _release_gone(self) -> bool:
-        """Detach what containers that are gone have on any network.  Returns False if there was nothing.
+        """Detach containers that are gone from every network.  Returns False if there is none.
 
-        libcni's records do not say what has ended, and stay.  One that cannot be detached stays, too, and so
-        does one that another process works on for long: the caller has an error to raise already.
+        Records of libcni are kept: they do not show whether the container has ended.  A record that cannot be
+        detached, or that another process holds locked for _PATIENCE seconds, is kept, too, because the caller
+        already has an error to raise.
         """
         released = False
         deadline = time.monotonic() + _PATIENCE
@@ -204,7 +210,10 @@ class CNI:
             namespace.close()
 
     def _refuse_twice(self, network: Network, container_id: str, ifname: str) -> None:
-        """An attachment is to be made once.  What a container that is gone had is taken down first."""
+        """Raise CniError if the container already has an interface of this name.
+
+        An incomplete attachment, or one of a container that is gone, is detached instead.
+        """
         damaged: list[Damaged] = []
         records = cache.of_container(container_id, self.cache_folder, damaged)
         for one in damaged:
@@ -225,14 +234,14 @@ class CNI:
         try:
             attachment.down(record, self.plugin_path, timeout=self.timeout)
         except Damaged:
-            from cnihook.runtime import salvage  # few come here, and would pay for it
+            from cnihook.runtime import salvage  # rarely needed, so not imported on the hot path
 
             sandbox = attachment.living_path(record)
             salvage.take_down(record.identity, self.conf_folder, self.plugin_path, sandbox=sandbox)
         record.remove()
 
     def _release(self, damaged: Damaged, *, sandbox: "str | None" = None) -> None:
-        """Release what a file was a record of, without `sandbox` only if it is not in use."""
+        """Release what a damaged file was the record of; without `sandbox`, only if it is not in use."""
         from cnihook.runtime import salvage
 
         salvage.release_record(damaged, self.conf_folder, self.plugin_path, sandbox=sandbox)
@@ -247,10 +256,11 @@ class CNI:
         args: str = "",
         capability_args: "Mapping[str, Any] | None" = None,
     ) -> None:
-        """Detach.  By the record, if there is one; else, where a Network is given, by what the caller says.
+        """Detach a container from a network.  SPEC.md, "DEL".
 
-        Every plugin has its turn; then the first error is raised, the others noted on it, and the record
-        stays for another try.  Without anything to detach it succeeds.  SPEC.md, "DEL".
+        The record is used if there is one.  Otherwise, if `network` is a Network, the arguments are used.
+        Every plugin runs.  Then the first error is raised, with the others as its notes, and the record is
+        kept for another try.  Succeeds if nothing is attached.
         """
         check_container_id(container_id)
         check_ifname(ifname)
@@ -264,7 +274,7 @@ class CNI:
             if record is not None:
                 self._take_down(record)
             elif isinstance(network, Network):
-                # Whoever attached it keeps no record, or has lost it.
+                # The runtime that attached it keeps no record, or has lost it.
                 request = Request(
                     container_id,
                     netns,
@@ -293,13 +303,13 @@ class CNI:
     # What is on record
 
     def attachments(self, container_id: str = "") -> "list[Record]":
-        """What is attached, of one container in the order of attachment, or of all."""
+        """Return the records of one container, in the order of its ADDs, or those of all containers."""
         if container_id:
             return cache.of_container(container_id, self.cache_folder)
         return cache.all_records(self.cache_folder)
 
     def result(self, network: "Network | str", container_id: str, ifname: str = "eth0") -> "Result | None":
-        """What an ADD came to; None if there is no record of it."""
+        """Return the result of an ADD, or None if there is no record of it."""
         name = network if isinstance(network, str) else network.name
         record = cache.find(name, container_id, ifname, self.cache_folder)
         if record is None:
@@ -309,7 +319,7 @@ class CNI:
     # A whole network
 
     def status(self, network: Network) -> None:
-        """Raise CniError, code 50 or 51, if an ADD could not be served now.  SPEC.md, "STATUS"."""
+        """Raise CniError, code 50 or 51, if an ADD would fail now.  SPEC.md, "STATUS"."""
         request = Request("", "", "", plugin_path=self.plugin_path, timeout=self.timeout)
         try:
             chain.status(network, request)
@@ -317,7 +327,7 @@ class CNI:
             request.close()
 
     def stale(self, network: str, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
-        """The attachments to a network that gc() would take down."""
+        """Return the attachments to a network that gc() would detach."""
         kept = None if keep is None else set(keep)
         errors: list[CniError] = []
         stale = self._stale(network, kept, errors)
@@ -327,7 +337,7 @@ class CNI:
     def _stale(
         self, network: str, keep: "set[tuple[str, str]] | None", errors: "list[CniError]"
     ) -> "list[Record]":
-        """As stale().  An attachment that cannot be judged is kept, and its error added to `errors`."""
+        """Return what stale() returns, but add to `errors` why an attachment could not be checked."""
         unreadable: list[OSError] = []
         records = cache.all_records(self.cache_folder, unreadable=unreadable)
         errors += map(as_cni_error, unreadable)
@@ -348,20 +358,20 @@ class CNI:
         return (record.container_id, record.ifname) not in keep
 
     def living(self, network: str) -> "set[tuple[str, str]]":
-        """The (container ID, ifname) that gc() would have the plugins keep."""
+        """Return each (container ID, ifname) that gc() would have the plugins keep."""
         gone = {(record.container_id, record.ifname) for record in self.stale(network)}
         return self._on(network) - gone
 
     def _on(self, network: str) -> "set[tuple[str, str]]":
-        """Return the attachments of which there is a file, even one that cannot be read."""
+        """Return each (container ID, ifname) on a network that has a record file, even an unreadable one."""
         files = cache.identities_on_file(self.cache_folder)
         return {(container_id, ifname) for name, container_id, ifname in files if name == network}
 
     def gc(self, network: Network, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
-        """Take down what nobody has any more, and have the plugins release what they keep besides.
+        """Detach stale attachments, then have the plugins release what else is stale.  SPEC.md, "GC".
 
-        `keep`: the (container ID, ifname) that live; None: all whose namespace or process does.  Returns
-        what was taken down.  Goes on past what fails; then raises the first error.  SPEC.md, "GC".
+        `keep`: each valid (container ID, ifname); None: those whose process or namespace still exists.
+        Returns what was detached.  Continues after an error; then raises the first one.
         """
         if network.disable_gc:
             return []
@@ -371,7 +381,7 @@ class CNI:
         for record in self._stale(network.name, kept, errors):
             try:
                 with self._lock(record.container_id, "gc"):
-                    # Looked at again under the lock: another container may have the ID by then.
+                    # Read again under the lock: another container may have this ID now.
                     again = cache.find(*record.identity, self.cache_folder)
                     if again and self._is_stale(again, kept):
                         self._take_down(again)
@@ -380,7 +390,7 @@ class CNI:
                 errors.append(as_cni_error(error))
         released += self._gc_damaged(network.name, errors)
         with Lock(f"network-{network.name}", timeout=self.lock_timeout, purpose=f"gc {network.name}"):
-            # Looked at under the lock: what has come since is not to be taken for garbage.
+            # Read under the lock: what was attached since then is not garbage.
             present = self._on(network.name)
             request = Request("", "", "", plugin_path=self.plugin_path, timeout=self.timeout)
             try:
@@ -394,17 +404,17 @@ class CNI:
         return released
 
     def _remove_remains(self) -> None:
-        """Remove the files of locks and unfinished records whose writers were killed."""
+        """Remove lock files that no process uses, and partial files of records whose writers were killed."""
         for container_id in cache.unfinished(self.cache_folder):
             try:
                 with self._lock(container_id, "gc", timeout=0):
                     cache.discard_unfinished(container_id, self.cache_folder)
             except (CniError, OSError):
-                continue  # it is being written
+                continue  # another process is writing it
         flock.clear_abandoned()
 
     def _gc_damaged(self, network: str, errors: "list[CniError]") -> "list[Record]":
-        """Release what damaged records were of, unless it is in use.  Errors are added to `errors`."""
+        """Release what damaged files were records of, unless it is in use.  Adds errors to `errors`."""
         released = []
         for one in cache.damaged(self.cache_folder):
             identity = next((names for names in one.identities() if names[0] == network), None)

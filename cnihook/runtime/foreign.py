@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Attachments of another runtime, such as CRI-O or podman: their records, in libcni's form, name no process.
+Attachments of another runtime, such as CRI-O or podman.  Their records are libcni's and name no process.
 
-They can be checked and repaired in place if the plugins of cnihook made them.  The record does not say which
-plugins did, but the kernel does: a link that cnihook made has its owner as alias.
+They can be checked and repaired in place if the plugins of cnihook made them.  The record does not show
+which plugins did, but the kernel does: the alias of a link that cnihook made is its owner.
 """
 
 from cnihook.linux.netns import NetNS
@@ -30,31 +30,31 @@ def check_plugins(
     result: "Result | None",
     plugin_path: "list[str] | None",
 ) -> None:
-    """Raise OtherPlugins for an attachment of another runtime which these plugins cannot have made."""
+    """Raise OtherPlugins for an attachment of another runtime that cnihook's plugins cannot have made."""
     if not is_foreign(record) or plugin_path or network.is_loopback:
         return
     owner = Call("CHECK", NetConf(network.plugins[0] | {"name": network.name}), request).owner
     aliases = _aliases(request, result)
-    if owner in aliases or not aliases:  # without any link it is broken, whatever made it
+    if owner in aliases or not aliases:  # without any link it is broken, whichever plugins made it
         return
     raise OtherPlugins(
         INTERNAL,
-        "not checked: another runtime attached it, and not with the plugins of cnihook",
-        "CNI_PATH names the folder of its plugins",
+        "not checked: another runtime attached it, with plugins that are not cnihook's",
+        "set CNI_PATH to the folder of those plugins",
     )
 
 
 def needs_its_runtime(differences: "list[tuple[int, CniError]]") -> CniError:
-    """Return the error for what no repair in place corrects."""
+    """Return the error for a difference that only a new link corrects."""
     return CniError(
         INTERNAL,
-        f"{differences[0][1].msg}: it takes a new link, which only the runtime that attached it can make",
+        f"{differences[0][1].msg}: this needs a new link, which only the runtime that attached it can make",
         "start the container or pod again",
     )
 
 
 def _aliases(request: Request, result: "Result | None") -> "list[str]":
-    """Return the alias of each link of an attachment, empty for one without."""
+    """Return the alias of each link of an attachment; an empty text for a link without one."""
     host = NetNS.current()
     try:
         names = [one.name for one in result.interfaces if not one.sandbox] if result else []

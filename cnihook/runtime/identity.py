@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The identity of an attached process, as its record stores it: enough to distinguish it from any other, ever.
+The identity of an attached process, as its record stores it.  It distinguishes the process from all others.
 
-Container IDs, process IDs and the inodes of namespaces are used again.  The key `cnihook` of a record has:
+Container IDs, process IDs and the inodes of namespaces are reused.  The key `cnihook` of a record has:
 
-    "boot": the boot's random ID       "pid", "start": the process and the time of its start
+    "boot": random ID of the boot      "pid", "start": the process and the time of its start
     "netns": [device, inode]           "pidNamespace": the inode of the namespace in which "pid" is valid
 """
 
@@ -18,21 +18,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_TICK = 10_000_000  # nanoseconds of a clock tick in /proc: USER_HZ is 100 on every architecture but Alpha
+_TICK = 10_000_000  # nanoseconds of a clock tick in /proc: USER_HZ is 100 except on Alpha
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _TIME_NAMESPACES = ("time", "time_for_children")
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # <linux/proc_ns.h> PROC_PID_INIT_INO
 
 
 class CannotTell(CniError):
-    """An error for a process of which it cannot be found out whether it runs; it counts as running."""
+    """An error: it cannot be determined whether a process runs.  The process counts as running."""
 
     def __init__(self, msg: str, details: str = "") -> None:
         super().__init__(INVALID_ENVIRONMENT, msg, details)
 
 
 class ProcessIdentity:
-    """`pid` is 0 if no process was named: then the namespace alone is known."""
+    """A process and its network namespace.  `pid` is 0 if only the namespace is known."""
 
     __slots__ = ("boot", "netns_id", "pid", "pid_namespace", "start")
 
@@ -43,11 +43,14 @@ class ProcessIdentity:
         self.pid = pid
         self.start = start  # clock ticks since boot, in the initial time namespace
         self.netns_id = netns_id  # device and inode
-        self.pid_namespace = pid_namespace  # 0 if the record is of a version that did not store it
+        self.pid_namespace = pid_namespace  # 0 if an old version, which did not store it, wrote the record
 
     @classmethod
     def capture(cls, pid: int, namespace: NetNS) -> "ProcessIdentity":
-        """Raise CniError if the process has ended, CannotTell or OSError if /proc does not show it."""
+        """Return the identity of a process that runs.
+
+        Raises CniError if the process has ended, and CannotTell or OSError if /proc does not show it.
+        """
         start = process_start(pid) if pid else 0
         if start is None:
             raise CniError(INVALID_ENVIRONMENT, f"process {pid} has ended: it cannot be attached")
@@ -55,7 +58,10 @@ class ProcessIdentity:
 
     @classmethod
     def from_json(cls, raw: "dict[str, Any]") -> "ProcessIdentity":
-        """Raise ValueError if a value is missing or not of its type."""
+        """Return the identity in the key `cnihook` of a record.
+
+        Raises ValueError if a value is missing or has the wrong type.
+        """
         netns_id = raw.get("netns")
         if not isinstance(netns_id, list) or len(netns_id) != 2:
             raise ValueError('"netns" must be a device and an inode')
@@ -75,9 +81,9 @@ class ProcessIdentity:
         }
 
     def is_alive(self, *, patience: float = 0.0) -> bool:
-        """Return True while the process runs.  Raise CannotTell or OSError if that cannot be found out.
+        """Return True while the process runs.  Raises CannotTell or OSError if that cannot be determined.
 
-        `patience`: seconds for the process to end, if it has been killed just now.
+        `patience`: seconds to wait for the end of a process that was just killed.
         """
         if not self.is_of_this_boot() or not self.pid:
             return False
@@ -92,18 +98,18 @@ class ProcessIdentity:
 
     def _runs(self) -> bool:
         start = process_start(self.pid)
-        # An offset of a time namespace that is not a whole number of ticks moves the start by up to a tick.
-        # No PID is used again as soon as that.
+        # If the offset of a time namespace is not a whole number of ticks, the start moves by up to one
+        # tick.  No PID is reused within one tick.
         return start is not None and (not self.start or abs(start - self.start) <= 1)
 
     def _is_seen_from_elsewhere(self) -> bool:
-        """Return True if a process is in the network namespace: the PID says nothing here."""
+        """Return True if any process is in the network namespace, because the PID is not valid here."""
         from cnihook.linux import netns
 
         if netns.processes(self.netns_id):
             return True
         if _pid_namespace() == _INITIAL_PID_NAMESPACE:
-            return False  # every process is seen from there
+            return False  # every process is visible from there
         raise CannotTell(
             f"process {self.pid} was attached from another PID namespace, pid:[{self.pid_namespace}]",
             "run cnihook in that PID namespace, or in the initial one",
@@ -123,19 +129,20 @@ def boot_id() -> str:
 
 
 def process_start(pid: int) -> "int | None":
-    """Return when a process began (proc_pid_stat(5), field 22), or None if it has ended or is a zombie.
+    """Return the start of a process (proc_pid_stat(5), field 22), or None if it has ended or is a zombie.
 
-    In clock ticks since boot in the initial time namespace: /proc shows the time of the reader's.  Raise
-    CannotTell if the process exists but /proc hides it, and OSError if /proc cannot be read.
+    The unit is clock ticks since boot in the initial time namespace; /proc shows the time in the namespace
+    of its reader.  Raises CannotTell if the process exists but /proc hides it, and OSError if /proc cannot
+    be read.
     """
     path = f"/proc/{pid}/stat"
     try:
         with open(path, "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()  # the name before it may hold anything
+            fields = file.read().rpartition(b")")[2].split()  # the name before ")" may hold any character
     except (FileNotFoundError, ProcessLookupError):
-        if _exists(pid) and not os.path.exists(path) and _exists(pid):  # twice: it may begin or end just now
+        if _exists(pid) and not os.path.exists(path) and _exists(pid):  # twice: it may start or end meantime
             raise CannotTell(
-                f"{path} is not there, and process {pid} exists",
+                f"{path} does not exist, but process {pid} does",
                 "mount /proc without hidepid, and for this PID namespace",
             ) from None
         return None
@@ -169,7 +176,7 @@ def _time_namespace_offset() -> int:
         name, seconds, nanoseconds = line.split()
         if name in (b"boottime", b"7") and (seconds, nanoseconds) != (b"0", b"0"):  # CLOCK_BOOTTIME
             own, of_children = (os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _TIME_NAMESPACES)
-            if own != of_children:  # the file shows the offsets of the children's
+            if own != of_children:  # the file shows the offsets of the children's namespace
                 raise CannotTell("this process is between two time namespaces", "use `unshare --fork`")
             return (int(seconds) * 1_000_000_000 + int(nanoseconds)) // _TICK
     return 0

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The names in /run/netns that attachments have, each with a mark by which it is known as cnihook's.
+The names in /run/netns that cnihook gives to attached namespaces, each with a mark.
 
     /run/netns/ID           the namespace, for `ip netns` and for DEL
     /run/cnihook/ID.ns      "DEVICE INODE" of that namespace
 
-The mark is older than the name and is removed after it.  So a name whose record is lost is found by its
-mark, and a name that the operator gave with `ip netns add` has none.
+The mark is made before the name and removed after it.  So a name whose record is lost can be found by its
+mark.  A name from the operator's `ip netns add` has no mark.
 """
 
 import errno
@@ -21,10 +21,10 @@ _ENDING = ".ns"
 
 
 def bind(namespace: NetNS, container_id: str) -> None:
-    """Give the namespace the container's ID as its name, and the name its mark.
+    """Give the namespace the container's ID as its name, with a mark.
 
-    A name that an earlier container of this ID has left is replaced, unless a process is in its namespace.
-    Raise FileExistsError if another namespace has the name, or this one by another program.
+    A name that an earlier container of this ID left is replaced, unless a process is in its namespace.
+    Raises FileExistsError if another namespace has the name, or if another program made the name.
     """
     identity = namespace.identity
     is_own = False
@@ -44,7 +44,7 @@ def bind(namespace: NetNS, container_id: str) -> None:
 
 
 def _mark(container_id: str, identity: "tuple[int, int]", flags: int) -> bool:
-    """Return False if there is a mark, and `flags` have O_EXCL."""
+    """Write the mark.  Returns False if there is one already and `flags` have O_EXCL."""
     path = _path(container_id)
     flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -62,13 +62,13 @@ def _mark(container_id: str, identity: "tuple[int, int]", flags: int) -> bool:
 
 
 def unbind(container_id: str, identity: "tuple[int, int]") -> None:
-    """Remove the name if it is that of the namespace with this identity, then the mark."""
+    """Remove the name if the namespace has this identity, then the mark."""
     netns.unbind(container_id, identity)
     unmark(container_id)
 
 
 def unmark(container_id: str) -> None:
-    """Remove the mark: there is no name, or the operator keeps it."""
+    """Remove the mark.  Call it if there is no name, or if the operator keeps the name."""
     try:
         os.unlink(_path(container_id))
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def is_marked(container_id: str) -> bool:
 
 
 def marked() -> "list[str]":
-    """Return the IDs of containers whose namespace has, or had, a name given by cnihook."""
+    """Return the IDs of containers whose namespace has, or had, a name that cnihook made."""
     try:
         names = os.listdir(FOLDER)
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def marked() -> "list[str]":
 
 
 def identity_of(container_id: str) -> "tuple[int, int]":
-    """Return what the mark says, (0, 0) if that cannot be read: its writer was killed."""
+    """Return the identity in the mark, or (0, 0) if the mark's writer was killed or there is none."""
     try:
         device, inode = (statefile.read(_path(container_id)) or b"").split()
         return int(device), int(inode)

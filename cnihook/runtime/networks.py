@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks: named lists of plugins, found in files (SPEC.md, "Network configuration format")."""
+"""Networks: named lists of plugins, read from files (SPEC.md, "Network configuration format")."""
 
 import errno
 import os
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 DEFAULT_FOLDER = "/etc/cni/net.d"
 _ENDINGS = (".conflist", ".conf", ".json")
-# Errors that say something about the file.  Any other, such as EIO or EMFILE, hides what is in it.
+# Errors that depend on the file.  Any other, such as EIO or EMFILE, only prevents reading it.
 _UNUSABLE = (errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 
 BUILT_IN_SOURCE = "the built-in default"
-# What serves on a machine where nobody has configured a network.
+# The network of a machine on which no network is configured.
 BUILT_IN = b"""{
   "cniVersion": "1.0.0",
   "name": "cnihook",
@@ -57,7 +57,7 @@ class Network:
     ) -> None:
         conf = NetConf(raw, source)
         self.raw = raw
-        self.text = text  # as it stood in its file; the record of an attachment keeps it
+        self.text = text  # the content of its file; the record of an attachment keeps it
         self.source = source
         self.name = name
         self.plugins = plugins
@@ -65,13 +65,13 @@ class Network:
         self.disable_check = conf.loose_boolean("disableCheck")
         self.disable_gc = conf.loose_boolean("disableGC")
         own = _own_settings(conf)
-        # Whether annotations may request this network, or anything on it.
+        # True if annotations may request this network, or anything on it.
         self.takes_annotations = own.boolean("annotations", default=True)
-        # True if neighbours may know a container by a name with a dot, which could hide one of DNS.
+        # True if other containers may use a container's name with a dot, which could hide a name in DNS.
         self.dotted_aliases = own.boolean("dottedAliases", default=False)
 
     def where(self, index: int) -> str:
-        """Where one of its plugins stands, for whoever has to mend it."""
+        """Return the place of one of its plugins, for error messages."""
         plugin_type = self.plugins[index].get("type")
         if "plugins" not in self.raw:
             return f"{self.source} ({plugin_type})"
@@ -83,9 +83,9 @@ class Network:
 
 
 def _own_settings(conf: NetConf) -> NetConf:
-    """The object "cnihook" of a network.
+    """Return the object "cnihook" of a network.  Raises CniError if a key is unknown, null or repeated.
 
-    A key that is misspelled or null, or is there twice, would leave the network open.
+    Such a key would leave the network open to annotations.
     """
     own = conf.object("cnihook")
     for key in fastjson.repeated(own.raw):
@@ -98,10 +98,10 @@ def _own_settings(conf: NetConf) -> NetConf:
 
 
 def parse(text: bytes, source: str, folder: str = "") -> Network:
-    """A network from the text of its file, a list or a single plugin, told apart by what it holds.
+    """Return the network in the text of a file, which holds a list or a single plugin.
 
-    `folder` is where plugins that are not inlined stand in FOLDER/NAME/*.conf.  Raises CniError that begins
-    with `source`.
+    `folder`: plugins that are not inlined are in FOLDER/NAME/*.conf.  Raises CniError that begins with
+    `source`.
     """
     try:
         raw = fastjson.loads(text.decode(), marks=True)
@@ -113,17 +113,17 @@ def parse(text: bytes, source: str, folder: str = "") -> Network:
 
 
 def from_raw(raw: "dict[str, Any]", text: bytes, source: str, folder: str = "") -> Network:
-    """As parse(), where the text has been read already."""
+    """Return the network in an object that the caller has read already, as parse() does."""
     if "cnihook" in fastjson.repeated(raw):
         raise NetConf(raw, source).refuse_repeated("cnihook")
     if "plugins" in raw or not NetConf(raw, source).has("type"):
         return _parse_list(raw, text, source, folder)
 
-    # A plugin's keys are of any case, unlike a list's own, and null is as good as absent: so Go reads them.
+    # Go reads the keys of a plugin, but not those of a list, in any case, and null as an absent key.
     plugin = _plugin(raw, source)
     name = lookup(raw, "name")
     if name is None and plugin["type"] == "loopback":
-        name = "loopback"  # the way in which 99-loopback.conf has been written since 2016
+        name = "loopback"  # 99-loopback.conf has been written without a name since 2016
     _check_name(name, source)
     versions_of_it = {
         "cniVersion": lookup(raw, "cniVersion") or "",
@@ -180,7 +180,7 @@ def _parse_list(raw: "dict[str, Any]", text: bytes, source: str, folder: str) ->
     plugins = [_plugin(item, f"{source}: plugins[{index}]") for index, item in enumerate(listed)]
     beside = _not_inlined(f"{folder}/{raw['name']}") if folder and not inlined_only else []
     if beside:
-        # The record of an attachment must hold all of them, whatever becomes of those files.
+        # The record of an attachment must hold all plugins, because those files may change.
         plugins += beside
         raw = {**raw, "plugins": plugins, "loadOnlyInlinedPlugins": True}
         try:
@@ -190,7 +190,7 @@ def _parse_list(raw: "dict[str, Any]", text: bytes, source: str, folder: str) ->
     for index, plugin in enumerate(plugins):
         conf = NetConf(plugin, f"{source}: plugins[{index}]")
         if conf.has("cnihook"):
-            raise conf.refuse("cnihook", "has no effect on a plugin", "put it beside the list's name")
+            raise conf.refuse("cnihook", "has no effect on a plugin", 'put it next to the list\'s "name"')
     if not plugins:
         raise invalid_config(f'{source}: no plugin configs found: it has neither "type" nor "plugins"')
     return Network(raw, text, source, plugins, raw["name"])
@@ -203,18 +203,18 @@ def _not_inlined(folder: str) -> "list[dict[str, Any]]":
         return []
     except OSError as error:
         raise _unreadable(folder, error) from None
-    found = []
+    plugins = []
     for name in names:
         path = f"{folder}/{name}"
         try:
-            found.append(_plugin(fastjson.loads(read_file(path).decode(), marks=True), path))
+            plugins.append(_plugin(fastjson.loads(read_file(path).decode(), marks=True), path))
         except ValueError as error:
             raise invalid_config(f"{path}: error parsing configuration: {error}") from None
-    return found
+    return plugins
 
 
 def read_file(path: str) -> bytes:
-    """Raises CniError, also for what is not a regular file; its code is IO_FAILURE if reading failed."""
+    """Return the content of a regular file.  Raises CniError, with the code IO_FAILURE if reading failed."""
     try:
         text = statefile.content(path, follow=True)
         if text is None:
@@ -236,7 +236,7 @@ def load_file(path: str) -> Network:
 
 
 def file_names(folder: str) -> "list[str]":
-    """The paths of a folder's configurations, sorted.  A folder that does not exist has none."""
+    """Return the paths of a folder's configurations, sorted; none if the folder does not exist."""
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(_ENDINGS))
     except (FileNotFoundError, NotADirectoryError):
@@ -247,10 +247,9 @@ def file_names(folder: str) -> "list[str]":
 
 
 def load_folder(folder: str) -> "tuple[list[Network], list[CniError]]":
-    """Every network of a folder, sorted by file name, and what is wrong with the files that could not be
-    read.
+    """Return every network of a folder, sorted by file name, and an error for each file that is not used.
 
-    A folder that does not exist has none.  Of two networks with one name the first counts.
+    A folder that does not exist has no network.  If two networks have the same name, the first one is used.
     """
     networks: dict[str, Network] = {}
     problems = []
@@ -263,7 +262,7 @@ def load_folder(folder: str) -> "tuple[list[Network], list[CniError]]":
             network = load_file(path)
             first = networks.setdefault(network.name, network)
             if first is not network:
-                problem = f"{path}: a network of the name {network.name} is already in {first.source}"
+                problem = f"{path}: network {network.name} is already defined in {first.source}"
                 problems.append(invalid_config(problem, "this one is not used"))
         except CniError as error:
             problems.append(error)

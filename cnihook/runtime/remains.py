@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What is left of attachments without a sound record, and whether it is in use.
+What is left of attachments whose record is lost or damaged, and whether it is in use.
 
 A file name, an owner that the kernel stores (link aliases, comments of nftables) or a lease names an
-attachment: network, container ID, interface.  It may be in use while a process, or a namespace that has
-another name than the ID, has the interface or an address.  Off the hot path: only what is left needs this.
+attachment: network, container ID, interface.  The attachment may be in use while a process, or a namespace
+whose name is not the ID, has the interface or an address.  This module is off the hot path.
 """
 
 import errno
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     Identity = tuple[str, str, str]  # network, container ID, ifname
 
-_ENDING = 1.0  # seconds that the kernel may take to end a namespace, and with it the links to it
+_ENDING = 1.0  # seconds that the kernel may take to destroy a namespace and the links to it
 
 
 class InUse(CniError):
-    """A container has the attachment still."""
+    """An error: a container still has the attachment."""
 
     def __init__(self, identity: "Identity", why: str) -> None:
         network, container_id, ifname = identity
@@ -46,30 +46,30 @@ def owner_of(identity: "Identity") -> str:
 
 
 def orphans() -> "list[Identity]":
-    """Return the attachments that left something on the host, and have no file in the records' folder.
+    """Return the attachments that have left something on the host, but no file in the records' folder.
 
-    Those in use are among them: another runtime may keep its records elsewhere.
+    Some may be in use: another runtime may keep its records elsewhere.
     """
     owners, leases, marks = _owners(), _leases(), netns_names.marked()
-    # After those, since a record is older than what it is of.
+    # Read after them: the record of an attachment is written before anything else of it.
     files = cache.identities_on_file()
-    known = {owner_of(identity) for identity in files}
+    owners_on_file = {owner_of(identity) for identity in files}
     containers = {container_id for _network, container_id, _ifname in files}
-    found: dict[Identity, None] = {}
+    orphaned: dict[Identity, None] = {}
     for owner in sorted(owners):
         words = owner.split(" ")
-        if owner not in known and len(words) == 3 and cache.are_names(*words):
-            found[words[0], words[1], words[2]] = None
+        if owner not in owners_on_file and len(words) == 3 and cache.are_names(*words):
+            orphaned[words[0], words[1], words[2]] = None
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     for identity, written in leases.items():
         is_lost = identity[1] in marks and identity[1] not in containers
         if identity not in files and (is_lost or written[0] < booted):
-            found[identity] = None
-    return list(found)
+            orphaned[identity] = None
+    return list(orphaned)
 
 
 def names() -> "list[str]":
-    """Return the containers that are not on record, whose namespace has a name by cnihook and no process."""
+    """Return the containers not on record whose namespace has a name that cnihook made, but no process."""
     marks = netns_names.marked()
     containers = {container_id for _network, container_id, _ifname in cache.identities_on_file()}
     lost = [container_id for container_id in marks if container_id not in containers]
@@ -78,7 +78,7 @@ def names() -> "list[str]":
 
 
 def _owners() -> "dict[str, list[Address]]":
-    """Return the owners that the kernel stores, each with the addresses that are known to be its own."""
+    """Return the owners that the kernel stores, each with its known addresses."""
     owners: dict[str, list[Address]] = {}
     host = NetNS.current()
     try:
@@ -99,7 +99,7 @@ def _owners() -> "dict[str, list[Address]]":
 
 
 def _leases() -> "dict[Identity, tuple[float, list[Address]]]":
-    """Return the owners of host-local's leases, each with the time of the last one, and their addresses."""
+    """Return the owners of host-local's leases, each with the time of the last lease and its addresses."""
     leases: dict[Identity, tuple[float, list[Address]]] = {}
     folder = invoke.load("host-local").DATA_DIR
     for network in _listed(folder):
@@ -128,11 +128,11 @@ def _listed(folder: str) -> "list[str]":
         return []
 
 
-# Whether it is in use
+# Is it in use?
 
 
 class _Space:
-    """A network namespace that is not the host's, and a process in it, or a name of it."""
+    """A network namespace other than the host's, with a process in it or a name."""
 
     def __init__(self, path: str, identity: "tuple[int, int]", pid: int, name: str = "") -> None:
         self.path = path
@@ -145,7 +145,10 @@ class _Space:
 
 
 def spaces() -> "list[_Space]":
-    """Raise OSError if a process cannot be looked at: it may be in any."""
+    """Return the network namespaces other than the host's that have a process or a name.
+
+    Raises OSError if a process cannot be examined: it may be in any namespace.
+    """
     host = NetNS.current()
     seen = {host.identity: _Space("", host.identity, 0)}
     host.close()
@@ -167,7 +170,7 @@ def spaces() -> "list[_Space]":
 
 
 def refuse_if_used(identity: "Identity") -> None:
-    """Raise InUse if a container may have the attachment still."""
+    """Raise InUse if a container may still have the attachment."""
     container_id = identity[1]
     owner = owner_of(identity)
     addresses = {*_owners().get(owner, ()), *_leases().get(identity, (0.0, []))[1]}
@@ -202,7 +205,7 @@ def is_free(identity: "Identity") -> bool:
     owner = owner_of(identity)
     is_known = _owners().get(owner) or identity in _leases() or _host_ends(owner)
     if not is_known and not netns_names.is_marked(container_id):
-        return False  # nothing says where it would be in use
+        return False  # nothing shows where it could be in use
     try:
         refuse_if_used(identity)
     except InUse:
@@ -219,11 +222,15 @@ def _host_ends(owner: str) -> "list[Link]":
 
 
 def _wait_for_end(identity: "Identity", ends: "list[Link]") -> None:
-    """A pair lives as long as both its namespaces: one that was not seen is about to end, or is held."""
+    """Wait until these host ends are gone.  Raises InUse if they stay.
+
+    A veth pair exists as long as both its namespaces.  A namespace that spaces() did not find is about to
+    end, or is held by a descriptor.
+    """
     deadline = time.monotonic() + _ENDING
     indexes = {end.index for end in ends}
     while indexes:
         indexes &= {end.index for end in _host_ends(owner_of(identity))}
         if indexes and time.monotonic() > deadline:
-            raise InUse(identity, f"{ends[0].name} leads to a namespace without process and name")
+            raise InUse(identity, f"{ends[0].name} leads to a namespace without a process and a name")
         time.sleep(0.01)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Put back what somebody took from an attachment while its container ran: a reload of the host's firewall, an
-`nft flush ruleset`, an `ip link del`.
+Repair: restore what an attachment has lost while its container runs, for example by a reload of the host's
+firewall, an `nft flush ruleset`, or an `ip link del`.
 
-The plugins' CHECK tells what is missing.  Those that have it set up again what needs no new link; where that
-is not enough, the chain's DEL and ADD give the container a new link with the address, and where a plugin can
-be told, the MAC address that are on record.
+CHECK of the plugins finds what is missing.  Plugins that have `repair` restore what needs no new link.  If
+that is not enough, DEL and ADD of the chain give the container a new link.  It gets the address on record
+and, if a plugin takes one, the MAC address on record.
 """
 
 from cnihook.linux import netns
@@ -23,27 +23,29 @@ from cnihook.spec.config import NetConf
 from cnihook.spec.errors import INTERNAL, UNKNOWN_CONTAINER, CniError
 from cnihook.spec.result import Interface, Result
 
-_WITH_CHECK = "1.0.0"  # any version will do that knows CHECK, and a result with interfaces
+_WITH_CHECK = "1.0.0"  # any version that has CHECK, and a result with interfaces
 
 
 def container(container_id: str, timeout: float = 30.0) -> Lock:
-    """Nobody else may be at work on the container meanwhile."""
+    """Return the container's lock, so that no other process works on it during a repair."""
     return Lock(f"container-{container_id}", timeout=timeout, purpose=f"repair {container_id}")
 
 
 def records_of(container_id: str) -> "list[Record]":
-    """What can be repaired, in the order in which it was attached.  Raises CniError if that is nothing."""
-    known = cache.of_container(container_id)
-    if not known:
-        raise CniError(UNKNOWN_CONTAINER, "no network of it is on record")
-    if all(map(attachment.is_gone, known)):
-        network = f" {known[0].network}" if foreign.is_foreign(known[0]) else ""
-        raise CniError(UNKNOWN_CONTAINER, "it has ended", f"`cnihook gc{network}` releases what it had")
-    return [record for record in known if not attachment.is_gone(record)]
+    """Return the records that can be repaired, in the order of ADD.  Raises CniError if there is none."""
+    records = cache.of_container(container_id)
+    if not records:
+        raise CniError(UNKNOWN_CONTAINER, "no network of this container is on record")
+    if all(map(attachment.is_gone, records)):
+        network = f" {records[0].network}" if foreign.is_foreign(records[0]) else ""
+        raise CniError(
+            UNKNOWN_CONTAINER, "the container has ended", f"`cnihook gc{network}` releases what it had"
+        )
+    return [record for record in records if not attachment.is_gone(record)]
 
 
 def restore_name(record: Record) -> bool:
-    """Bind the namespace to its name again, if somebody has taken that away."""
+    """Bind the namespace to its name again, if the name was removed.  Returns True if it did."""
     if record.netns != netns.named(record.container_id):
         return False
     path = attachment.living_path(record)
@@ -60,7 +62,7 @@ def restore_name(record: Record) -> bool:
 def amiss(
     record: Record, plugin_path: "list[str] | None", *, timeout: float = attachment.TIMEOUT
 ) -> "list[str]":
-    """What attached() would have to put back.  Raises CniError where that cannot be told."""
+    """Return what attached() would have to restore.  Raises CniError if that cannot be determined."""
     network, request = attachment.restore(record, plugin_path, timeout)
     try:
         if network.disable_check:
@@ -68,10 +70,10 @@ def amiss(
         result = _result(network, record)
         foreign.check_plugins(record, network, request, result, plugin_path)
         seen = _with_check(network, request)
-        known = _with_interfaces(result, record, request)
+        full_result = _with_interfaces(result, record, request)
         with attachment.in_use(network.name, record):
-            found = chain.differences(seen, request, record.capability_args, known)
-            return [error.msg for _index, error in found]
+            differences = chain.differences(seen, request, record.capability_args, full_result)
+            return [error.msg for _index, error in differences]
     finally:
         request.close()
 
@@ -79,9 +81,10 @@ def amiss(
 def attached(
     record: Record, plugin_path: "list[str] | None", *, timeout: float = attachment.TIMEOUT
 ) -> "list[str]":
-    """Repair one attachment, under the lock of its container.  Returns what was amiss, and is no more.
+    """Repair one attachment.  Returns what was wrong and has been corrected.
 
-    Raises CniError where it still is.  The record stays then, and with it the next try.
+    The caller holds the container's lock.  Raises CniError if something is still wrong; the record is then
+    kept for another try.
     """
     network, request = attachment.restore(record, plugin_path, timeout, is_repair=True)
     try:
@@ -90,22 +93,22 @@ def attached(
         result = _result(network, record)
         foreign.check_plugins(record, network, request, result, plugin_path)
         seen = _with_check(network, request)
-        known = _with_interfaces(result, record, request)
+        full_result = _with_interfaces(result, record, request)
         with attachment.in_use(network.name, record):
-            found = list(chain.differences(seen, request, record.capability_args, known))
-            if found and foreign.is_foreign(record) and not request.sandbox.rtnl.find_link(record.ifname):
-                raise foreign.needs_its_runtime(found)
-            for index, _error in found:
-                _try_to_put_back(seen, index, request, record, known)
-            if found and foreign.is_foreign(record) and cache.find(*record.identity) is None:
-                # Its runtime, which does not know the lock of its container, has detached it just now.
+            broken = list(chain.differences(seen, request, record.capability_args, full_result))
+            if broken and foreign.is_foreign(record) and not request.sandbox.rtnl.find_link(record.ifname):
+                raise foreign.needs_its_runtime(broken)
+            for index, _error in broken:
+                _try_to_put_back(seen, index, request, record, full_result)
+            if broken and foreign.is_foreign(record) and cache.find(*record.identity) is None:
+                # Its runtime does not use the container's lock, and has just detached it.
                 chain.delete(network, request, record.capability_args, result)
                 return []
-            left = found and list(chain.differences(seen, request, record.capability_args, known))
+            left = broken and list(chain.differences(seen, request, record.capability_args, full_result))
         if left and foreign.is_foreign(record):
             raise foreign.needs_its_runtime(left)
         how = f" ({_attach_anew(network, request, record, result)})" if left else ""
-        return [f"{error.msg}{how}" for _index, error in found]
+        return [f"{error.msg}{how}" for _index, error in broken]
     finally:
         request.close()
 
@@ -115,14 +118,17 @@ def _result(network: Network, record: Record) -> Result:
     if result is None:
         raise CniError(
             INTERNAL,
-            "there is no result on its record: it was never attached to the end",
+            "its record has no result: ADD did not complete",
             f"`cnihook detach {record.container_id}`, then attach it again",
         )
     return result
 
 
 def _with_check(network: Network, request: Request) -> Network:
-    """The network as one of a version that has CHECK, which built-in plugins know whatever it says."""
+    """Return the network with a version that has CHECK: built-in plugins support CHECK for any version.
+
+    Raises CniError if an older network uses a plugin that is an executable.
+    """
     if versions.at_least(network.version or versions.OLDEST, versions.SINCE["CHECK"]):
         return network
     for plugin in network.plugins:
@@ -132,8 +138,8 @@ def _with_check(network: Network, request: Request) -> Network:
                 raise CniError(
                     INTERNAL,
                     f"version {network.version or versions.OLDEST} of the specification has no CHECK,"
-                    f" so {executable} cannot be asked",
-                    f'"cniVersion": "{_WITH_CHECK}" can, in {network.name}\'s configuration',
+                    f" so {executable} cannot check it",
+                    f'set "cniVersion": "{_WITH_CHECK}" in the configuration of network {network.name}',
                 )
     raw = {
         key: value for key, value in network.raw.items() if key.lower() not in ("cniversion", "cniversions")
@@ -142,7 +148,7 @@ def _with_check(network: Network, request: Request) -> Network:
 
 
 def _with_interfaces(result: Result, record: Record, request: Request) -> Result:
-    """With the interface that results of old versions do not name."""
+    """Return the result with its interface, which results of old versions do not name."""
     if result.interfaces or not result.ips:
         return result
     result = Result.from_json(result.to_json(_WITH_CHECK), _WITH_CHECK)
@@ -156,11 +162,11 @@ def _try_to_put_back(network: Network, index: int, request: Request, record: Rec
     try:
         chain.put_back(network, index, request, record.capability_args, result)
     except (CniError, OSError):
-        pass  # it takes a new link then, and if that fails, too, its error is the one to tell
+        pass  # a new link is needed then; if that fails, too, its error is reported
 
 
 def _attach_anew(network: Network, request: Request, record: Record, result: Result) -> str:
-    """Returns that in words, and what is not the same any more."""
+    """Run DEL and ADD of the chain.  Returns this as text for the user, with the addresses that changed."""
     cni_args, capability_args = _same_addresses(network, record, result)
     again = Request(
         record.container_id,
@@ -172,23 +178,23 @@ def _attach_anew(network: Network, request: Request, record: Record, result: Res
         is_repair=True,
     )
     try:
-        # Nobody else on this network meanwhile, for between DEL and ADD the addresses are anybody's.
+        # The network is locked: between DEL and ADD, another container could get the addresses.
         with Lock(f"network-{network.name}", purpose=f"repair {record.container_id}"):
             chain.delete(network, request, record.capability_args, result)
-            made = chain.add(network, again, capability_args)
+            new_result = chain.add(network, again, capability_args)
             with Undo() as undo:
-                undo.push(chain.delete, network, again, capability_args, made)
+                undo.push(chain.delete, network, again, capability_args, new_result)
                 record.netns = request.netns
-                record.result = made.to_json(network.version)
+                record.result = new_result.to_json(network.version)
                 record.write()
     finally:
         again.close()
-    before, now = (" ".join(str(ip.net) for ip in each.ips) for each in (result, made))
-    return "attached anew" if now == before else f"attached anew, with {now} in place of {before}"
+    before, now = (" ".join(str(ip.net) for ip in each.ips) for each in (result, new_result))
+    return "attached again" if now == before else f"attached again, with {now} instead of {before}"
 
 
 def _same_addresses(network: Network, record: Record, result: Result) -> "tuple[str, dict[str, object]]":
-    """CNI_ARGS and capability arguments as they were, and with them what is to be the same again."""
+    """Return CNI_ARGS and capability arguments as on record, with a request for the same addresses."""
     own = next((one for one in result.interfaces if one.sandbox and one.name == record.ifname), None)
     index = result.interfaces.index(own) if own else None
     ips = [str(ip.net) for ip in result.ips if ip.interface is None or ip.interface == index]
@@ -201,7 +207,7 @@ def _same_addresses(network: Network, record: Record, result: Result) -> "tuple[
         setattr(want, key, value)
         try:
             (served,) = serve([(network, want)], Wants().common)
-        except CniError:  # no plugin can be told; the one that gave it may know it by itself, as dhcp does
+        except CniError:  # no plugin takes the request; one such as dhcp may assign the same by itself
             continue
         capability_args |= served.capability_args
         pairs += [pair for pair in served.cni_args.split(";") if pair and pair not in pairs]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Routes that a container requests: how they and the networks' own routes get along.
+The routes that a container requests, and how they change the networks' own routes.
 
-They are set by the configuration of the IPAM plugin, which returns its `routes` in the result.
+They are added to the configuration of the IPAM plugin, which returns its `routes` in the result.
 """
 
 from cnihook.lean import fastjson
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from cnihook.runtime.wants import Served, Want
 
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
-_BEHIND = 1024  # a metric above that of a route without one
+_BEHIND = 1024  # a metric higher than that of a route without a metric
 
 
 def serve(served: "list[Served]", wants: "list[Want]", common: "Want") -> None:
-    """Set the routes that are requested, instead of the networks' own to the same destinations.
+    """Set the requested routes; they replace the networks' own routes to the same destinations.
 
-    A default route that is requested on one network is the container's only one of its IP version, so the
-    other networks get none: of two, the network that is attached first would have the one that is used.
+    If a default route is requested on one network, the other networks get none of this IP version.
+    Otherwise the container would use the one of the network that is attached first.
     """
     real = [index for index, one in enumerate(served) if not one.network.is_loopback]
     routes = [want.routes for want in wants]
@@ -50,7 +50,7 @@ def serve(served: "list[Served]", wants: "list[Want]", common: "Want") -> None:
 def _with_routes(
     network: Network, routes: "list[tuple[IPNet, Address | None]]", defaults: "set[int]"
 ) -> Network:
-    """Add `routes`.  `defaults`: the IP versions of which one is a default route."""
+    """Return the network with `routes`.  `defaults`: the IP versions for which they hold a default route."""
     added = [{"dst": str(dst), **({"gw": str(gateway)} if gateway else {})} for dst, gateway in routes]
     destinations = {dst.network() for dst, _gateway in routes}
 
@@ -73,10 +73,11 @@ def _destination(route: NetConf) -> "IPNet | None":
 
 
 def _without_default_route(network: Network, versions: "set[int]", types: "tuple[str, ...]" = ()) -> Network:
-    """Remove the default routes of these IP versions.
+    """Return the network without the default routes of these IP versions.
 
-    `types`: IPAM plugins that do without one if required, of which the network needs one; empty: any, as
-    far as a configuration can do it.  The routes of `dhcp` are IPv4 ones from a server; they get a metric.
+    `types`: IPAM plugins that support this, one of which the network must have; empty: change any IPAM
+    plugin as far as its configuration allows.  `dhcp` gets its IPv4 routes from a server, so they get a
+    metric.
     """
 
     def change(plugin: "dict[str, Any]", ipam: "dict[str, Any]") -> "dict[str, Any]":
@@ -84,7 +85,7 @@ def _without_default_route(network: Network, versions: "set[int]", types: "tuple
             return {"priority": _BEHIND, **ipam}
         return _drop_default_route(plugin, ipam, versions)
 
-    return rewritten(network, change, types, "to have no default route")
+    return rewritten(network, change, types, "a request for no default route")
 
 
 def _drop_default_route(
@@ -120,8 +121,8 @@ def _ip_versions(ipam: "dict[str, Any]") -> "set[int]":
 def rewritten(network: Network, change: "Any", types: "tuple[str, ...]", what: str) -> Network:
     """Return the network with another `ipam` for each plugin that has one of these types; empty: any type.
 
-    `change` gets a plugin, which it may change, and its `ipam`, of which it returns the new one.  The record
-    of the attachment holds the result, so that a DEL has it, too.
+    `change` gets a plugin, which it may change, and its `ipam`.  It returns the new `ipam`.  The record of
+    the attachment holds the changed network, so DEL uses it, too.
     """
     plugins = []
     is_changed = not types

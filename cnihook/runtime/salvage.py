@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Release what is left of attachments without a sound record: its record is damaged, cut short or lost.
+Release what is left of attachments whose record is damaged, cut short or lost.
 
-It goes by the DEL of its network, if a configuration is known, and of every built-in plugin that keeps
-something on the host: each finds what it made by the names of the attachment.
+This runs DEL for the network, if its configuration is known, and for every built-in plugin that keeps
+something on the host.  Each plugin finds what it made by the names of the attachment.
 """
 
 import os
@@ -31,9 +31,9 @@ _OTHERS = ("macvlan", "ipvlan", "vlan", "tap", "dummy", "firewall", "portmap", "
 
 
 def release(identity: "Identity", conf_folder: str, plugin_path: "list[str] | None") -> None:
-    """Release what is left of an attachment.  The caller has the container's lock.
+    """Release what is left of an attachment.  The caller holds the container's lock.
 
-    Raise InUse, or the error of the first plugin that fails.
+    Raises InUse, or the error of the first plugin that fails.
     """
     remains.refuse_if_used(identity)
     take_down(identity, conf_folder, plugin_path)
@@ -49,8 +49,8 @@ def take_down(
 ) -> None:
     """Remove links, elements and addresses of an attachment, whether or not it is in use.
 
-    `config`: the configuration that it was attached with, if it is known.  `sandbox`: the path to its
-    namespace, if that exists.
+    `config`: the configuration that it was attached with; empty if it is not known.  `sandbox`: the path to
+    its namespace; empty if it does not exist.
     """
     network, container_id, ifname = identity
     request = Request(container_id, sandbox, ifname, plugin_path=plugin_path)
@@ -73,7 +73,7 @@ def take_down(
 
 
 def _configurations(name: str, conf_folder: str, config: bytes) -> "list[Network]":
-    """Return the configuration of the attachment if it is known, or else the network's as it is now."""
+    """Return the configuration of the attachment if it is known, else the network's current one."""
     if config:
         try:
             return [networks.parse(config, "the record")]
@@ -83,7 +83,7 @@ def _configurations(name: str, conf_folder: str, config: bytes) -> "list[Network
 
 
 def _everything(name: str) -> Network:
-    """Return a network of all plugins that keep something, for a DEL that finds it by its owner."""
+    """Return a network of all plugins that keep something on the host, for a DEL by the owner."""
     host = NetNS.current()
     try:
         bridges = [link.name for link in host.rtnl.links() if link.kind == "bridge"]
@@ -107,16 +107,16 @@ def _ipam(plugin_type: str) -> "dict[str, Any]":
 def release_record(
     damaged: Damaged, conf_folder: str, plugin_path: "list[str] | None", *, sandbox: "str | None" = None
 ) -> "list[Identity]":
-    """Release what the file was a record of, then remove it.  The caller has the container's lock.
+    """Release what the file was the record of, then remove it.  The caller holds the container's lock.
 
-    `sandbox`: the path to the namespace, or "", if the container is to be detached though it may be alive.
-    Returns what was released.  Raise InUse, or the first error; then the file stays.
+    `sandbox`: the path to the namespace, or "", to detach the container even if it may be live.
+    Returns what was released.  Raises InUse or the first error; the file is then kept.
     """
-    known = damaged.record if damaged.record and not damaged.is_misnamed else None
+    record = damaged.record if damaged.record and not damaged.is_misnamed else None
     identities = damaged.identities()
     if sandbox is None:
-        _refuse_if_alive(known, identities)
-    config = known.config if known else b""
+        _refuse_if_alive(record, identities)
+    config = record.config if record else b""
     for identity in identities:
         take_down(identity, conf_folder, plugin_path, config=config, sandbox=sandbox or "")
     for container_id in damaged.container_ids():
@@ -126,20 +126,20 @@ def release_record(
     return identities
 
 
-def _refuse_if_alive(known: "Record | None", identities: "list[Identity]") -> None:
-    if not (known and known.process):
+def _refuse_if_alive(record: "Record | None", identities: "list[Identity]") -> None:
+    if not (record and record.process):
         for identity in identities:
             remains.refuse_if_used(identity)
-    elif known.process.is_alive():
-        raise remains.InUse(known.identity, f"process {known.process.pid} runs")
+    elif record.process.is_alive():
+        raise remains.InUse(record.identity, f"process {record.process.pid} runs")
 
 
 def release_name(container_id: str, *, also_if_used: bool = False) -> None:
-    """Remove the name of a namespace that no process is in, if cnihook gave it."""
+    """Remove the name of a namespace without a process, if cnihook made the name."""
     if not netns_names.is_marked(container_id):
         return
     identity = netns_names.identity_of(container_id)
-    if identity == (0, 0):  # its writer was killed, so the name was not there yet
+    if identity == (0, 0):  # its writer was killed before it made the name
         netns_names.unmark(container_id)
         return
     for space in () if also_if_used else remains.spaces():
@@ -151,7 +151,7 @@ def release_name(container_id: str, *, also_if_used: bool = False) -> None:
 def release_container(
     container_id: str, conf_folder: str, plugin_path: "list[str] | None"
 ) -> "list[Identity]":
-    """Release what is left of a container that is not on record, at last the name of its namespace."""
+    """Release what is left of a container that is not on record; the name of its namespace comes last."""
     released = [identity for identity in remains.orphans() if identity[1] == container_id]
     for identity in released:
         release(identity, conf_folder, plugin_path)
@@ -160,7 +160,7 @@ def release_container(
 
 
 def _discard(damaged: Damaged) -> None:
-    """Remove the file; or move it aside if it is not the wreck of a record, but something else."""
+    """Remove the file if it is the remainder of a record; move anything else aside."""
     status = os.lstat(damaged.path)
     if status.st_mode & 0o170000 == 0o100000 and not damaged.is_misnamed:  # S_IFREG
         os.unlink(damaged.path)
@@ -181,9 +181,9 @@ def move_aside(path: str) -> str:
 def collect(
     damaged: "list[Damaged]", conf_folder: str, plugin_path: "list[str] | None", log: "Log | None"
 ) -> "list[Identity]":
-    """Release what is left by these files, and what is left without a file.  Returns what was released.
+    """Release what these files were records of, and what is left without a record.  Returns all of it.
 
-    What is in use by another runtime's record is left alone; what cannot be released is an event in `log`.
+    What another runtime uses is kept.  An error is an event in `log`.
     """
     released: list[Identity] = []
 
@@ -193,7 +193,7 @@ def collect(
                 released.extend(work())
             Log(container_id).close()
         except Busy:
-            pass  # another process is at work on it
+            pass  # another process works on it
         except (CniError, OSError) as error:
             if log:
                 log.event(f"gc of {container_id}: {describe(error)}")

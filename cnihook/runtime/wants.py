@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a container wants of its networks beyond being on them, and how a network's plugins are told.
+What a container requests of its networks in addition to the attachment, and how the plugins get it.
 
-By a capability of the network, where one of its plugins has it (CONVENTIONS.md); else by CNI_ARGS, which the
-reference's IPAM and interface plugins have always known; routes by the configuration itself.  What nobody in
-the chain can serve is an error: silence would be a container without the port that it was promised.
+A request is passed as a capability argument if a plugin of the network has the capability (CONVENTIONS.md).
+Otherwise it is passed in CNI_ARGS, which the reference's IPAM and interface plugins have always supported.
+Routes are added to the configuration.  If no plugin of the chain takes a request, that is an error: the
+container would otherwise start without the port that was requested.
 """
 
 import errno
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
     from cnihook.runtime.bounds import Guard
 
-# Who knows IP= and MAC= in CNI_ARGS, and who takes routes from his configuration.
+# Plugins that support IP= in CNI_ARGS and routes in their configuration; those that support MAC=.
 TAKE_IP = ("host-local", "static")
 _TAKE_MAC = ("bridge", "macvlan", "tap", "tuning")
-_GUESSES = 100  # of the kernel's at a free port, which knows of no port that is published
+_GUESSES = 100  # ports to try that the kernel chooses: it does not consider published ports
 
 
 class Port:
-    """A published port: one of `first` to `last` on the host, leading to one of the container.
+    """A published port: one of `first` to `last` on the host, which leads to one of the container.
 
-    Any free one where that is 0 to 0.  `host_ip` is empty for all of the host's addresses.
+    Any free port of the host if both are 0.  `host_ip` is empty for all addresses of the host.
     """
 
     __slots__ = ("container", "first", "host_ip", "last", "protocol")
@@ -47,18 +48,18 @@ class Port:
         return self.first == self.last != 0
 
     def mapping(self, number: int) -> "dict[str, Any]":
-        """As the capability portMappings has it."""
-        found: dict[str, Any] = {
+        """Return an item of the capability portMappings."""
+        item: dict[str, Any] = {
             "hostPort": number,
             "containerPort": self.container,
             "protocol": self.protocol,
         }
         if self.host_ip:
-            found["hostIP"] = self.host_ip
-        return found
+            item["hostIP"] = self.host_ip
+        return item
 
     def free(self, taken: "set[tuple[str, int]]") -> int:
-        """A number that nobody has, and that is not `taken`, as (protocol, number)."""
+        """Return a free host port that is not in `taken`, as (protocol, number).  Raises CniError."""
         numbers = range(self.first, self.last + 1) if self.last else [0] * _GUESSES
         for number in numbers:
             bound = _bindable(number, self.protocol, self.host_ip)
@@ -72,22 +73,22 @@ class Port:
 
 
 def choose(ports: "list[Port]") -> "list[dict[str, Any]]":
-    """Each as the capability portMappings has it, with a number that is free now."""
-    taken = {(port.protocol, port.first) for port in ports if port.is_fixed}
+    """Return the capability portMappings for these ports, with host ports that are free now."""
+    chosen = {(port.protocol, port.first) for port in ports if port.is_fixed}
     mappings = []
     for port in ports:
-        number = port.first if port.is_fixed else port.free(taken)
-        taken.add((port.protocol, number))
+        number = port.first if port.is_fixed else port.free(chosen)
+        chosen.add((port.protocol, number))
         mappings.append(port.mapping(number))
     return mappings
 
 
 def _bindable(number: int, protocol: str, host_ip: str) -> int:
-    """The port, or one of the kernel's choice for 0; 0 if it is in use."""
+    """Return the port, or for 0 one that the kernel chooses; return 0 if it is in use."""
     import _socket
 
     kind = _socket.SOCK_DGRAM if protocol == "udp" else _socket.SOCK_STREAM
-    # A socket on :: has the port of IPv4 as well, so it meets a process that listens in either.
+    # A socket on :: needs the port in IPv4 as well, so it conflicts with a process that listens in either.
     for address in (host_ip,) if host_ip else ("::", "0.0.0.0"):
         family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
         try:
@@ -109,7 +110,7 @@ def _bindable(number: int, protocol: str, host_ip: str) -> int:
 
 
 def _is_published(number: int, protocol: str, host_ip: str) -> bool:
-    """By another container: no process of the host has it then."""
+    """Return True if another container has published the port: then no process of the host has it."""
     from cnihook.sdk import ports
     from cnihook.sdk.port import Port
 
@@ -118,14 +119,15 @@ def _is_published(number: int, protocol: str, host_ip: str) -> bool:
     try:
         return any(ports.is_published(Port(v, protocol, number, address)) for v in versions)
     except OSError:
-        return False  # who may not look will not publish either
+        return False  # without permission to read nftables, portmap cannot publish a port either
 
 
 class Want:
-    """A network that a container is to be on, and what is to be so there.
+    """A requested network, and what is requested on it.
 
-    Without an ifname it gets the next free ethN.  `ips` are addresses, with a prefix or without.  Each of
-    `routes` is (destination, gateway or None).  `cni_args` are further pairs of CNI_ARGS.
+    Without an `ifname`, the interface gets the next free ethN.  `ips` are addresses, with or without a
+    prefix.  Each of `routes` is (destination, gateway or None).  `cni_args` are additional pairs of
+    CNI_ARGS.
     """
 
     __slots__ = (
@@ -147,11 +149,11 @@ class Want:
 
 
 class Wants:
-    """All that a container wants.  `networks` is None for all there are.
+    """All that a container requests.  `networks` is None for all configured networks.
 
-    `common` is what was said of no network in particular; `hosts` are (name, address), the address
-    `host-gateway` being that of the host on the container's first network.  `guard` is set if a part of this
-    is requested by annotations.
+    `common` is what was requested without a network.  `hosts` are (name, address); the address
+    `host-gateway` is the host's on the container's first network.  `guard` is set if annotations request a
+    part of this.
     """
 
     __slots__ = ("common", "dns", "guard", "hostname", "hosts", "networks")
@@ -169,23 +171,23 @@ class Wants:
         return [*own, *self.common.aliases]
 
     def over(self, other: "Wants") -> "Wants":
-        """These wants, and where they say nothing of a thing, the other's."""
-        made = Wants(other.networks if self.networks is None else self.networks)
+        """Return these wants, completed by the other's where a value is empty."""
+        merged = Wants(other.networks if self.networks is None else self.networks)
         for into, first, second in (
-            (made, self, other),
-            (made.common, self.common, other.common),
-            (made.dns, self.dns, other.dns),
+            (merged, self, other),
+            (merged.common, self.common, other.common),
+            (merged.dns, self.dns, other.dns),
         ):
             for name in type(into).__slots__:
                 if name not in ("networks", "common", "dns"):
                     setattr(into, name, getattr(first, name) or getattr(second, name))
-        return made
+        return merged
 
 
 class Served:
-    """A network with all that its plugins are to be told of one container's wants.
+    """A network, with what its plugins get of one container's request.
 
-    Of `ports`, those that are any of several are told of once choose_ports() has chosen.
+    If one of `ports` leaves the host port open, the plugins get none of them before choose_ports() has run.
     """
 
     __slots__ = ("capability_args", "cni_args", "ifname", "network", "ports")
@@ -202,13 +204,16 @@ class Served:
         return not all(port.is_fixed for port in self.ports)
 
     def choose_ports(self) -> None:
-        """Until the plugins have run, somebody else may choose the same.  Raises CniError."""
+        """Choose the host ports that were left open.  Raises CniError if none is free.
+
+        Another container may choose the same port until the plugins have run.
+        """
         if self.ports:
             self.capability_args["portMappings"] = choose(self.ports)
 
 
 def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
-    """Raises CniError for what nobody can serve."""
+    """Return each network with what its plugins get.  Raises CniError if no plugin takes a request."""
     served = [_serve_own(network, want) for network, want in chosen]
     real = [one for one in served if not one.network.is_loopback]
     if common.ips or common.mac:
@@ -217,7 +222,7 @@ def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
             raise CniError(
                 INVALID_CONFIG,
                 f"{what}: the container is on {len(real)} networks",
-                "NETWORK:ip=ADDRESS,mac=ADDRESS says for which",
+                "name the network: NETWORK:ip=ADDRESS,mac=ADDRESS",
             )
         _give_addresses(real[0], common.ips, common.mac)
     _give_first(real, common)
@@ -227,7 +232,7 @@ def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
                 one.capability_args["aliases"] = common.aliases
     wants = [want for _network, want in chosen]
     if any(want.routes or want.no_default_route for want in (common, *wants)):
-        from cnihook.runtime import route_requests  # few containers have any
+        from cnihook.runtime import route_requests  # few containers request any
 
         route_requests.serve(served, wants, common)
     for one in served:
@@ -248,15 +253,15 @@ def _serve_own(network: Network, want: Want) -> Served:
 
 
 def _capabilities(network: Network) -> "set[str]":
-    found: set[str] = set()
+    capabilities: set[str] = set()
     for plugin in network.plugins:
         enabled = lookup(plugin, "capabilities") or {}
-        found.update(name for name, wanted in enabled.items() if wanted is True)
-    return found
+        capabilities.update(name for name, wanted in enabled.items() if wanted is True)
+    return capabilities
 
 
 def _give_first(real: "list[Served]", want: Want) -> None:
-    """What is not for each network: a port can be published but once."""
+    """Pass ports and bandwidth to the first network that takes them: a port can be published only once."""
     if want.ports:
         _first_with(real, "portMappings", "a port to publish").ports += want.ports
     if want.bandwidth:
@@ -295,7 +300,7 @@ def _give_addresses(served: Served, ips: "list[str]", mac: str) -> None:
         elif any(ipam_type(plugin) in TAKE_IP for plugin in network.plugins):
             args.append(f"IP={','.join(ips)}")
         else:
-            raise _nobody_takes(network, "ips", "an address of one's choice")
+            raise _nobody_takes(network, "ips", "a requested address")
     if mac:
         if "mac" in capabilities:
             served.capability_args["mac"] = mac
@@ -304,7 +309,7 @@ def _give_addresses(served: Served, ips: "list[str]", mac: str) -> None:
         else:
             raise _nobody_takes(network, "mac", "a MAC address")
     if args and "IgnoreUnknown=1" not in served.cni_args:
-        args.insert(0, "IgnoreUnknown=1")  # one plugin's pair is another's unknown
+        args.insert(0, "IgnoreUnknown=1")  # a pair for one plugin is unknown to another
     served.cni_args = ";".join(args)
 
 

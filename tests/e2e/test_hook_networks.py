@@ -210,7 +210,7 @@ def test_of_two_networks_with_one_name_the_first_counts(host: Host) -> None:
     done = call_hook(host, "createRuntime", state_of(container))
     assert done.returncode == 0
     assert (
-        f"{NET_D}/11-net.conflist: a network of the name mynet is already in {NET_D}/10-net.conflist"
+        f"{NET_D}/11-net.conflist: network mynet is already defined in {NET_D}/10-net.conflist"
         in done.stderr
     )
     assert container.addresses("eth0") == ["10.22.0.2/16"]

@@ -91,7 +91,7 @@ def test_deleted_link_comes_back_with_its_addresses(host: Host, web: Attached, e
     lines = repair(host)
 
     assert all(line.startswith("repaired c1: web eth0: ") for line in lines)
-    assert all(line.endswith("(attached anew)") for line in lines)
+    assert all(line.endswith("(attached again)") for line in lines)
     assert web.works() and web.is_published()
     detach(web)
 
@@ -101,7 +101,7 @@ def test_flushed_addresses_in_the_container_come_back(host: Host, web: Attached)
 
     (line,) = repair(host)
 
-    assert "does not have address 10.22.0.2/24 (attached anew)" in line
+    assert "does not have address 10.22.0.2/24 (attached again)" in line
     assert web.works() and web.is_published()
     detach(web)
 
@@ -368,7 +368,10 @@ def test_which_one_has_to_be_said(host: Host) -> None:
     assert cnihook(host, "repair").returncode == 2
     assert cnihook(host, "repair", "c1", "--all").returncode == 2
     done = cnihook(host, "repair", "c9")
-    assert (done.returncode, done.stderr) == (1, "cnihook: repair c9: no network of it is on record\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "cnihook: repair c9: no network of this container is on record\n",
+    )
 
 
 def test_address_that_could_not_be_kept_is_told(host: Host, outside: Outside) -> None:
@@ -387,7 +390,7 @@ fi"""
     lines = repair(host)
 
     (now,) = made.space.addresses("eth0")
-    assert f"(attached anew, with {now} in place of {before})" in lines[0]
+    assert f"(attached again, with {now} instead of {before})" in lines[0]
     assert made.space.link("eth0")["address"] == mac
     detach(made)
 

@@ -311,10 +311,10 @@ def test_arguments_serve_where_there_are_no_capabilities() -> None:
     [
         ({"publish": "8080:80"}, 'add {"type": "portmap", "capabilities": {"portMappings": true}}'),
         ({"bandwidth": "in=1M"}, 'add {"type": "bandwidth"'),
-        ({"ip": "10.1.2.3"}, "none of its plugins takes an address of one's choice"),
+        ({"ip": "10.1.2.3"}, "none of its plugins takes a requested address"),
         ({"mac_address": "02:00:00:00:00:01"}, "none of its plugins takes a MAC address"),
         ({"route": "10.0.0.0/8"}, "none of its plugins takes a route"),
-        ({"no_default_route": "true"}, "none of its plugins takes to have no default route"),
+        ({"no_default_route": "true"}, "none of its plugins takes a request for no default route"),
     ],
 )
 def test_what_nobody_serves_is_told_with_the_mend(words: dict[str, str], told: str) -> None:
