@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What OCI runtimes tell a hook, read with care."""
+"""The input of an OCI hook: state, config.json and annotations; and the names that a container gets."""

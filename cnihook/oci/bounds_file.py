@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The operator's bounds on annotations: /etc/cnihook/config.json, and arguments of the hook that do the same.
+The operator's bounds on annotations: /etc/cnihook/config.json, and equivalent arguments of the hook.
 
     {"annotations": {"allow": ["networks", "publish"], "networks": ["front"], "ports": "1024-65535",
                      "trustImages": false}}
 
-Without the file, or without a key, there is no such bound.  A file with an error bounds everything: no
-container that has annotations is attached.
+Without the file, or without a key, there is no such bound.  If the file has an error, no container that has
+annotations is attached.
 """
 
 import os
@@ -30,7 +30,7 @@ _OTHERS_WRITE = 0o022
 def load() -> Bounds:
     """Read the file.  Raises CniError, also if it does not exist."""
     try:
-        # A FIFO there must not hold up a container's start.
+        # O_NONBLOCK: a FIFO at this path must not delay a container's start.
         fd = os.open(FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise invalid_config(f"{FILE}: {error.strerror}") from None
@@ -49,7 +49,7 @@ def load() -> Bounds:
 
 
 def unsafe(status: os.stat_result) -> str:
-    """The reason why a file or a folder cannot bound anything; empty if it can."""
+    """Return the reason why a file or folder cannot be trusted with bounds; empty if it can."""
     if status.st_uid != 0:
         return f"its owner is user {status.st_uid}, not root"
     if status.st_mode & _OTHERS_WRITE:
@@ -70,12 +70,15 @@ def decode(text: bytes, path: str) -> "dict[str, Any]":
 
 
 def is_bounds(raw: "dict[str, Any]") -> bool:
-    """True if an object is meant to be this file, not a network."""
+    """Return True if an object is meant to be this file, not a network."""
     return "annotations" in raw and not raw.keys() & {"name", "type", "plugins"}
 
 
 def parse(raw: "dict[str, Any]", path: str) -> Bounds:
-    """Raises KeyRefused for the first key that is wrong, unknown, null or there twice."""
+    """Return the bounds in the object of a file.
+
+    Raises KeyRefused for the first key that is wrong, unknown, null or repeated.
+    """
     file = NetConf(raw, path)
     _check_keys(file, ("annotations",))
     conf = file.object("annotations")
@@ -96,7 +99,7 @@ def parse(raw: "dict[str, Any]", path: str) -> Bounds:
 
 
 def set_flag(bounds: "Bounds | None", option: str, value: str) -> Bounds:
-    """The bounds that the hook's arguments set, with this one added.  Raises CniError."""
+    """Add an argument of the hook to the bounds that its arguments set.  Raises CniError."""
     bounds = bounds or Bounds("--{} among the hook's arguments")
     if option == "--allow":
         bounds.allow = parse_allow([name.strip() for name in value.split(",") if name.strip()])
@@ -133,7 +136,7 @@ def _parse_networks(names: "list[str]") -> "frozenset[str]":
 
 
 def parse_allow(names: "list[str]") -> "frozenset[str]":
-    """Options, by the names of their annotations.  Raises CniError for an unknown one."""
+    """Return the options as a set of their annotations' names.  Raises CniError for an unknown one."""
     for name in names:
         if name not in wants.BOUNDED:
             raise words.refuse(f"option {name!r}", "does not exist", f"there are {', '.join(wants.BOUNDED)}")
@@ -141,7 +144,7 @@ def parse_allow(names: "list[str]") -> "frozenset[str]":
 
 
 def parse_ports(text: str) -> "list[tuple[int, int]]":
-    """Ports and ranges of them with commas between, such as 80,1024-65535.  Raises CniError."""
+    """Return the ports and port ranges in a comma-separated text such as 80,1024-65535.  Raises CniError."""
     ranges = []
     for part in text.split(","):
         ports = words.parse_port_range(part.strip(), f"ports {text!r}", "such as 80,1024-65535")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""config.json of a container, for what it says of its network (runtime-spec, "Configuration")."""
+"""The parts of a container's config.json that concern its network (runtime-spec, "Configuration")."""
 
 import errno
 import os
@@ -13,14 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeGuard
 
-# Errors of a file that is not there, or is hidden from this user.
+# Errors of a file that does not exist, or that this user may not see.
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 
 OWN, HOST, JOINED, UNKNOWN = "own", "host", "joined", "unknown"
 
 
 class Bundle:
-    """A container's config.json.  One that cannot be found, or is not JSON, says nothing."""
+    """A container's config.json.  All values are empty if the file was not found or is not JSON."""
 
     def __init__(self, raw: "dict[str, Any]", path: str) -> None:
         self._raw = raw
@@ -28,14 +28,12 @@ class Bundle:
 
     @property
     def network_namespace(self) -> str:
-        """Whose network namespace the container is to have: its OWN, the HOST's, one JOINED by path; or
-        UNKNOWN.
-        """
+        """The container's network namespace: its OWN, the HOST's, one JOINED by path, or UNKNOWN."""
         return self._namespace("network")
 
     @property
     def uts_namespace(self) -> str:
-        """The same of the namespace that holds the host name."""
+        """The UTS namespace, which holds the host name: OWN, HOST, JOINED or UNKNOWN."""
         return self._namespace("uts")
 
     def _namespace(self, kind: str) -> str:
@@ -50,13 +48,13 @@ class Bundle:
 
     @property
     def hostname(self) -> str:
-        """The host name that the runtime gives it; empty for none."""
+        """The host name that the runtime sets; empty for none."""
         name = self._raw.get("hostname")
         return name if isinstance(name, str) else ""
 
     @property
     def domainname(self) -> str:
-        """Its domain; empty for none.  Engines of before runtime-spec 1.1 say it as a sysctl."""
+        """The container's domain; empty for none.  Engines before runtime-spec 1.1 set it as a sysctl."""
         name = self._raw.get("domainname")
         linux = self._raw.get("linux")
         sysctls = linux.get("sysctl") if isinstance(linux, dict) else None
@@ -66,7 +64,7 @@ class Bundle:
 
     @property
     def mounts(self) -> "list[tuple[str, str, bool]]":
-        """(path in the container, source, is read-only), in their order.
+        """Each mount as (path in the container, source, is read-only), in order.
 
         A source that is not a path, such as `tmpfs`, leads to a place that does not exist.
         """
@@ -85,7 +83,7 @@ class Bundle:
 
     @property
     def root(self) -> str:
-        """Path of the root file system; empty if it is not known."""
+        """The path of the root file system; empty if it is not known."""
         root = self._raw.get("root")
         path = root.get("path") if isinstance(root, dict) else None
         if not (self.path and _is_path(path)):
@@ -98,11 +96,12 @@ class Bundle:
         return isinstance(root, dict) and root.get("readonly") is True
 
     def hook_timeout(self, event: str) -> int:
-        """Seconds that the runtime gives this hook for `event`; 0 if it sets no limit, or ours is not to be
-        found.
+        """Return the time limit of cnihook's hook for `event` in seconds.
+
+        0: the runtime sets no limit, or the hook is not in this config.json.
         """
         hooks = self._raw.get("hooks")
-        found = []
+        timeouts = []
         for stage in (event, "prestart"):
             entries = hooks.get(stage) if isinstance(hooks, dict) else None
             for entry in entries if isinstance(entries, list) else ():
@@ -112,8 +111,8 @@ class Bundle:
                     and event in arguments
                     and isinstance(entry.get("timeout"), int)
                 ):
-                    found.append(entry["timeout"])
-        return min(found, default=0)
+                    timeouts.append(entry["timeout"])
+        return min(timeouts, default=0)
 
 
 def _is_path(value: "Any") -> "TypeGuard[str]":
@@ -121,10 +120,10 @@ def _is_path(value: "Any") -> "TypeGuard[str]":
 
 
 def load(state: State) -> Bundle:
-    """The container's config.json: in its bundle, or in the copy that crun keeps (crun may give a wrong
-    bundle).
+    """Read the container's config.json from its bundle, or from the copy that crun keeps.
 
-    Raises CniError if it is there and cannot be read; a user namespace may lack the permission.
+    The copy is needed because crun may report a wrong bundle.  Raises CniError if the file exists but cannot
+    be read.  In a user namespace the permission may be missing; the file then counts as not found.
     """
     folders = [state.bundle] if os.path.isabs(state.bundle) else []
     for run in ("/run", os.environ.get("XDG_RUNTIME_DIR", "")):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container's host name for the DHCP servers of its networks (option 12, RFC 2132)."""
+"""The container's host name, sent to the DHCP servers of its networks (option 12, RFC 2132)."""
 
 from cnihook.oci import reserved, words
 from cnihook.runtime.route_requests import rewritten
@@ -16,10 +16,11 @@ _OPTION = ("host-name", "12")
 
 
 def send(chosen: "list[Served]", name: str) -> None:
-    """Have the networks with DHCP send a name, unless their configuration says what to send.
+    """Have the networks with DHCP send a name, unless their configuration sets one already.
 
-    It goes into `provide` of the configuration, which the reference's plugin has too, and with it on record.
-    A name that no neighbour may learn is not sent, because a server answers for it in DNS.
+    The name is added to `provide` in the configuration, a key that the reference's plugin also has.  The
+    record keeps it.  A name that other containers must not learn is not sent: a server could publish it in
+    DNS.
     """
     try:
         name = words.parse_host_name(name)

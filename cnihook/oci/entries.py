@@ -2,8 +2,9 @@
 """
 The names of each container on each network, in /run/cnihook/names/NETWORK/ID.
 
-A name has one holder on a network: the container with this ID, else the first with this host name, else the
-first with this alias.  Later holders of the same kind have it too, behind the first in each hosts file.
+One container has the strongest claim to a name on a network: the container with this ID, else the first with
+this host name, else the first with this alias.  Later containers with a claim of the same kind have the
+name, too.  They follow the first one in each hosts file.
 """
 
 import os
@@ -21,11 +22,11 @@ TAG = "# cnihook: "
 
 
 class Entry:
-    """One container on one network: its names there, and its hosts file, which holds those of others.
+    """One container on one network: its names there, and its hosts file, which holds the names of others.
 
-    `names` are its ID and host names, which precede `aliases`; `private` ones are in its own file alone.
-    `hosts` are further lines of that file, as "ADDRESS NAME".  The smaller `joined` is, the older is the
-    entry.
+    `names` are its ID and host names, which have priority over `aliases`.  `private` names are in its own
+    file only.  `hosts` are additional lines of that file, as "ADDRESS NAME".  An older entry has a smaller
+    `joined`.
     """
 
     __slots__ = (
@@ -57,7 +58,7 @@ class Entry:
         self.file = file
         self.private = private or []
         self.joined = joined or time.monotonic_ns()
-        self.hides = hides  # lines of its file; see loopback_names
+        self.hides = hides  # True if lines of its file are hidden; see loopback_names
         self.hosts = hosts or []
         self._claims: dict[str, int] = {}
 
@@ -80,12 +81,12 @@ class Entry:
 
     @property
     def all_names(self) -> "list[str]":
-        """Its names for others; without any, no other container learns of it."""
+        """The names that other containers get; without a name, no other container gets an entry for it."""
         return list(dict.fromkeys([*self.names, *self.aliases]))
 
     @property
     def own_names(self) -> "list[str]":
-        """All names that are in its own file."""
+        """All names of the container in its own file."""
         return list(dict.fromkeys([*self.private, *self.all_names]))
 
     def rank(self, name: str) -> int:
@@ -93,11 +94,11 @@ class Entry:
         return self.claims.get(name.lower(), -1)
 
     def is_rival(self, other: "Entry") -> bool:
-        """True if both claim one name."""
+        """Return True if both claim the same name."""
         return not self.claims.keys().isdisjoint(other.claims)
 
     def yielding(self, other: "Entry") -> "list[str]":
-        """The names of this one to which another has the stronger claim."""
+        """Return the names of this entry to which another entry has a stronger claim."""
         return [name for name in self.all_names if other.rank(name) > self.rank(name)]
 
     def give_up(self, names: "list[str]") -> None:
@@ -108,7 +109,10 @@ class Entry:
         self._claims = {}
 
     def lines(self, reader: "Entry | None" = None) -> str:
-        """Return its lines for a hosts file.  A name that the reader has itself means the reader there."""
+        """Return its lines for the hosts file of `reader`, without names that the reader has itself.
+
+        None: return the lines for its own file.
+        """
         names = self.all_names
         if not reader:
             names = self.own_names
@@ -133,7 +137,7 @@ class Entry:
 
     @classmethod
     def read(cls, network: str, container_id: str) -> "Entry | None":
-        """Read an entry, None if it does not exist; one whose writer was killed lacks names or file."""
+        """Read an entry; None if it does not exist.  If its writer was killed, names or file are missing."""
         try:
             data = statefile.read(f"{FOLDER}/{network}/{container_id}")
         except NotADirectoryError:
@@ -158,7 +162,7 @@ class Entry:
 
     @property
     def stands(self) -> bool:
-        """True while the attachment is on record.  Raise OSError if that cannot be found out."""
+        """True while the attachment is on record.  Raises OSError if that cannot be determined."""
         try:
             os.lstat(f"{cache.FOLDER}/{record_name(self.network, self.container_id, self.ifname)}")
         except (CniError, FileNotFoundError):
@@ -167,13 +171,13 @@ class Entry:
 
 
 def host_lines(container_id: str, hosts: "list[str]") -> str:
-    """Return lines of `hosts`, each "ADDRESS NAME".  They stay while the container is on any network."""
+    """Return the lines of `hosts`, each "ADDRESS NAME".  They stay while the container has a network."""
     pairs = (host.partition(" ") for host in hosts)
     return "".join(f"{address}\t{name}\t{TAG}{container_id}\n" for address, _, name in pairs if name)
 
 
 def _file_of(place: "list[str]") -> "File | None":
-    """The file of an entry, for as long as it is the one that the entry was written for."""
+    """Return the file of an entry, which is valid only as long as no other file is at its path."""
     if len(place) != 4:
         return None
     return File(place[0], place[1], (_number(place[2]), _number(place[3])))
@@ -184,7 +188,7 @@ def _number(text: str) -> int:
 
 
 def of_network(network: str, but: str) -> "list[Entry]":
-    """All on a network but one, the oldest first."""
+    """Return the entries of a network except that of container `but`, the oldest first."""
     names = [name for name in listed(f"{FOLDER}/{network}") if name != but]
     entries = [entry for name in names if (entry := Entry.read(network, name))]
     return sorted(entries, key=lambda entry: entry.joined)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The places of a container's /etc/hosts, resolv.conf and hostname, if possible by a path of the host."""
+"""The files /etc/hosts, resolv.conf and hostname of a container, if possible by a path on the host."""
 
 import os
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Etc:
-    """The files of one container, as it sees them or will.  Raises OSError if their place is not known.
+    """The files of one container, as it sees them now or will.  Raises OSError if their place is not known.
 
-    A container that `runs` may have mounted anything over what its runtime mounted.
+    A container that `runs` may have mounted anything over the mounts of its runtime.
     """
 
     def __init__(self, container_id: str, pid: int, config: Bundle, *, runs: bool = False) -> None:
@@ -22,10 +22,9 @@ class Etc:
         self.pid = pid
         self._config = config
         self._rootfs = os.path.realpath(config.root) if config.root else ""
-        # In the container's mounts, which are there already, though its root may be the host's until
-        # pivot_root.
+        # The container's mounts exist already, but its root may be the host's until pivot_root.
         self._root = f"/proc/{pid}/root"
-        self._above = ""  # of its root file system
+        self._above = ""  # the path above its root file system
         self.is_begun = runs or not os.path.samestat(os.stat(self._root), os.stat("/"))
         if not self.is_begun:
             if not self._rootfs:
@@ -33,11 +32,11 @@ class Etc:
             self._above = f"{self._rootfs}/"[1:]
 
     def file(self, name: str) -> File:
-        """Return a file by its path on the host, if it can be seen there.
+        """Return a file, by its path on the host if it is visible there.
 
-        That path is valid whatever becomes of the process, may be written where the container may not, and
-        leads past all that it may mount later, such as a file system that never answers.  Raises OSError if
-        the file is mounted read-only.
+        The path on the host is valid after the process has ended, and may be writable where the container's
+        path is not.  Mounts that the container makes later, such as a file system that never answers, do not
+        affect it.  Raises OSError if the file is mounted read-only.
         """
         path = f"/etc/{name}"
         here = File(self._root, f"{self._above}{path[1:]}")
@@ -51,7 +50,7 @@ class Etc:
         except TimeoutError:
             raise
         except OSError:
-            return here  # which says why, at the next attempt
+            return here  # its next method call raises the reason
         for candidate in self._candidates(path):
             try:
                 if candidate.place() == place:
@@ -66,7 +65,7 @@ class Etc:
     def _refuse_read_only(self, path: str) -> None:
         for destination, source, is_read_only in reversed(self._config.mounts):
             if _is_below(path, destination):
-                # Engines bind their files of a container that is to be read-only in the same way.
+                # For a read-only container, engines mount their own files for it read-only, too.
                 is_engines = self._config.root_is_readonly and self._container_id in source.split("/")
                 if is_read_only and not is_engines:
                     raise OSError(30, f"{destination} is mounted read-only")
@@ -82,7 +81,7 @@ class Etc:
             yield File("/", f"{self._rootfs}{path}"[1:])
 
     def _may_exchange(self, source: str) -> bool:
-        """True if the container has a folder above `source`, where it may put links into the path."""
+        """Return True if the container has a folder above `source`: it may put links into that path."""
         folders = (self._rootfs, *(folder for _, folder, _ in self._config.mounts))
         held = {_identity(folder) for folder in folders} - {None}
         while source != "/":

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Who is called what on each network, in the /etc/hosts of all who are on it.
+The names of the containers on each network, in the /etc/hosts of every container on it.
 
-Each line of ours ends with a comment that says whose it is, `# cnihook: c1 on mynet`, so that it can be
-added by one write at the end of a file, and taken away wherever it is by then.  Who is on a network, under
-which names, and has which hosts file, is in its entry (see entries); a network without entries has
-nothing to read.  An entry is good for as long as its attachment is on record, and a line for as long as its
-entry is.
+Each line that cnihook writes ends with a comment that names its container, `# cnihook: c1 on mynet`.  So one
+write at the end of a file adds it, and it can be found and removed wherever it is later.  The entry of a
+container (see entries) holds its names on a network and its hosts file.  An entry is valid while its
+attachment is on record, and a line while its entry is valid.
 """
 
 import os
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-# What is wrong with a file that will not be itself again: it is gone, or something else is at its path.
+# Errors of a file that is lost: it is gone, or something else is at its path.
 _LOST = (2, 20, 22, 40, STALE)  # ENOENT ENOTDIR EINVAL ELOOP
 
 
@@ -36,14 +35,14 @@ def join(
     log: Log,
     hostname: str = "",
 ) -> str:
-    """Put a container's names into the hosts files of those on its networks, and theirs into its own.
+    """Write a container's names into the hosts files on its networks, and their names into its own `file`.
 
-    `own`, one for each network, have that file, too.  `further` are (name, address) for it alone.  Returns
-    the lines that it has, or ought to have where it is None.  What keeps others from being told goes to
-    their logs and to `log`; raises OSError with what keeps the own file from being written.
+    `own`: the container's entry on each network, with the same `file`.  `further`: (name, address) for its
+    own file only.  Returns the lines of that file, also if `file` is None and nothing is written.  If the
+    file of another container cannot be changed, that container's log and `log` get the reason.
 
-    Raises CniError, before anything is changed, if another container has a stronger claim to an alias, or to
-    the `hostname` that was requested.
+    Raises OSError if the own file cannot be written.  Raises CniError, before anything is changed, if
+    another container has a stronger claim to an alias or to the requested `hostname`.
     """
     with _lock(container_id):
         if file:
@@ -74,9 +73,10 @@ def join(
 
 
 def renew(container_id: str) -> bool:
-    """Write a container's names into its own hosts file again, if another program has replaced its content.
+    """Write a container's names into its own hosts file again if another program has replaced its content.
 
-    Returns True if they were missing.  Raises OSError if the file cannot be used, Busy after a long wait.
+    Returns True if they were missing.  Raises OSError if the file cannot be used, and Busy after a long
+    wait.
     """
     if not incomplete(container_id):
         return False
@@ -91,7 +91,7 @@ def renew(container_id: str) -> bool:
 
 
 def _take_hidden(text: str, own: "list[Entry]") -> None:
-    """Give the entries of a container the names that lead to its loopback in this text, hidden now."""
+    """Add to a container's entries the names that led to its loopback in this text and are now hidden."""
     for entry in own:
         hidden = loopback_names.hidden_names(text, entry.container_id)
         entry.hides = bool(hidden)
@@ -99,7 +99,7 @@ def _take_hidden(text: str, own: "list[Entry]") -> None:
 
 
 def renew_with_event(container_id: str) -> bool:
-    """Do what renew() does, with an event in the container's log, also if it cannot be done."""
+    """Do what renew() does, and log the outcome in the container's log, also a failure."""
     log = Log(container_id, quiet=True)
     try:
         renewed = renew(container_id)
@@ -121,7 +121,7 @@ def incomplete(container_id: str) -> "dict[File, list[Entry]]":
 
 
 def _has_lines(file: File, own: "list[Entry]") -> bool:
-    # Those of others need not be read: a program that replaces the content removes all.
+    # The lines of other containers need not be compared: a program that replaces the content removes all.
     lines = set((file.read() or "").splitlines(keepends=True))
     return lines.issuperset(line for entry in own for line in _own_lines(entry).splitlines(keepends=True))
 
@@ -131,12 +131,12 @@ def _own_lines(entry: Entry) -> str:
 
 
 def _with_others(own: "list[Entry]") -> "list[tuple[Entry, list[Entry]]]":
-    """Return each entry of a container with those of the others on its network."""
+    """Return each entry of a container with the other entries of its network."""
     return [(entry, _entries(entry.network, but=entry.container_id)) for entry in own]
 
 
 def _lines(on_network: "list[tuple[Entry, list[Entry]]]") -> str:
-    """Return all lines that the hosts file of a container has by its entries."""
+    """Return all lines that the hosts file of a container gets by its entries."""
     own = "".join(entry.lines() for entry, _ in on_network)
     further = "".join(entries.host_lines(entry.container_id, entry.hosts) for entry, _ in on_network)
     others = "".join(other.lines(reader=entry) for entry, others in on_network for other in others)
@@ -154,7 +154,7 @@ def _refuse_claimed(new: Entry, others: "list[Entry]", hostname: str) -> None:
 
 
 def _settle(new: Entry, others: "list[Entry]", log: Log) -> None:
-    """Leave each name to the strongest claim, and log what more than one container claims."""
+    """Give each name to the container with the strongest claim, and log names that several claim."""
     network, container_id = new.network, new.container_id
     rivals = [other for other in others if new.is_rival(other)]
     for other in rivals:
@@ -183,7 +183,7 @@ def _appending(lines: str) -> "Callable[[File], None]":
 
 
 def _renew(entry: Entry, reader: Entry) -> None:
-    """Write the lines of an entry again in the file of a reader, after a change of its names."""
+    """Write the lines of an entry into the file of a reader again, after the entry's names have changed."""
     lines = entry.lines(reader=None if reader is entry else reader)
 
     def change(file: File) -> None:
@@ -194,7 +194,10 @@ def _renew(entry: Entry, reader: Entry) -> None:
 
 
 def leave(network: str, container_id: str) -> None:
-    """Take a container's names on one network away, if it has any.  Raises Busy where others take long."""
+    """Remove a container's names on one network, if it has any.
+
+    Raises Busy if another process holds the lock too long.
+    """
     if os.path.exists(f"{entries.FOLDER}/{network}/{container_id}"):
         with _lock(container_id):
             entry = Entry.read(network, container_id)
@@ -203,7 +206,7 @@ def leave(network: str, container_id: str) -> None:
 
 
 def sweep() -> None:
-    """Take away the names of all whose attachments are on record no more."""
+    """Remove the names of all attachments that are no longer on record."""
     if os.path.isdir(entries.FOLDER):
         with _lock("gc"):
             for network in entries.listed(entries.FOLDER):
@@ -212,15 +215,17 @@ def sweep() -> None:
 
 
 def without_ours(file: File, own: "list[Entry]") -> str:
-    """What a file is to hold besides the lines on the networks of `own`: what is not ours, and what is ours
-    and stands, since the file has been on other networks, or is another container's, too.
+    """Return the content of a file to which the lines for `own` can be added.
+
+    It is every line that cnihook did not write, and each of its lines that is still valid because the file
+    is also used on another network or by another container.
     """
     old = file.read()
     if not (old and old.strip()):
         return LOCALHOST
     if TAG not in old:
         return old if old.endswith("\n") else f"{old}\n"
-    # What a tag says is the image's word, so it is only compared.
+    # The image may have written the tags, so they are only compared.
     having = [
         entry
         for network in entries.listed(entries.FOLDER)
@@ -246,7 +251,7 @@ def _without_own_names(file: File, own: "list[Entry]") -> str:
     if not own:
         return text
     names = [name for entry in own for name in entry.own_names]
-    # Podman has the name that it gives a container beside the host name.
+    # Podman writes the name that it gives a container next to the host name.
     return loopback_names.hide(text, names, own[0].container_id, whole=True)
 
 
@@ -255,7 +260,7 @@ def _lock(container_id: str) -> Lock:
 
 
 def _entries(network: str, but: str = "") -> "list[Entry]":
-    """Return entries.of_network(), after the removal of those that do not stand."""
+    """Return entries.of_network(), after the removal of those that are no longer valid."""
     present = entries.of_network(network, but)
     standing = [entry for entry in present if entry.stands]
     if len(standing) < len(present):
@@ -272,13 +277,13 @@ def _of_container(container_id: str) -> "list[Entry]":
 
 
 def _change(holder: Entry, change: "Callable[[File], None]") -> str:
-    """Change the hosts file of an entry.  Returns the reason if that cannot be, which is in its log then."""
+    """Change the hosts file of an entry.  On failure, log the reason in its log and return it."""
     if not holder.file:
         return ""
     try:
         change(holder.file)
         return ""
-    except OSError as error:  # it may be gone, as its container soon will be
+    except OSError as error:  # the file may be gone, because its container is about to end
         reason = in_words(error)
         if holder.stands:
             lost = ", and it will not be kept up to date" if error.errno in _LOST else ""
@@ -290,20 +295,20 @@ def _change(holder: Entry, change: "Callable[[File], None]") -> str:
 
 
 def _remove(entry: Entry, others: "list[Entry]") -> None:
-    """Take its lines out of the others' files, and what it knows of the network out of its own.
+    """Remove an entry, its lines in the files of `others`, and the lines for its network in its own file.
 
     The entry stays if a file of another container cannot be changed now.  Then the next poststop of this
     container or gc tries again.
     """
-    done: set[File] = set()
+    changed: set[File] = set()
     pending = False
     for other in others:
-        if other.file and other.file not in done:
-            done.add(other.file)
+        if other.file and other.file not in changed:
+            changed.add(other.file)
             failure = _forget(other, entry.tag)
             pending = pending or bool(failure and other.file)
     if entry.file:
-        is_shared = entry.file in done  # another has it, too, and stays
+        is_shared = entry.file in changed  # another container on this network uses it, too
         left = [one for one in _of_container(entry.container_id) if one.network != entry.network]
         if not left:
             _forget(entry, f"{TAG}{entry.container_id}")
@@ -316,7 +321,7 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
             _forget(entry, f" on {entry.network}")
     if pending:
         return
-    # Last, because without the entry no process would know of the lines.
+    # The entry is removed last, because the lines could not be found without it.
     for remove, path in (
         (os.unlink, entry.path),
         (os.rmdir, os.path.dirname(entry.path)),
@@ -325,11 +330,11 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
         try:
             remove(path)
         except OSError:
-            break  # others are in the folder
+            break  # the folder still has other entries
 
 
 def _forget(holder: Entry, ending: str) -> str:
-    """Remove cnihook's lines that end so from the file of an entry.  Return the reason if that fails."""
+    """Remove the lines of cnihook with this ending from the file of an entry.  Return why that failed."""
     return _change(holder, lambda file: file.remove_lines(ending, having=TAG))
 
 
@@ -340,6 +345,6 @@ def _show_hidden(file: File, container_id: str) -> None:
 
 
 def _tag(line: str) -> str:
-    """The comment that makes a line ours; empty for any other."""
+    """Return the comment that marks a line of cnihook; empty for any other line."""
     start = line.find(TAG)
     return line[start:].rstrip("\n") if start >= 0 else ""

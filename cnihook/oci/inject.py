@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Our hook, put into a container's config.json and taken out again; all else of that file stays as it is.
+Add cnihook's hook to a container's config.json, and remove it.  The rest of the file is not changed.
 
-For `cnihook inject`, which prepares a bundle once, and for cni-runc, which does it at a container's start.
+`cnihook inject` does this once to prepare a bundle; cni-runc does it at each start of a container.
 """
 
 import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STAGES = ("createRuntime", "poststop")
 ETC = ("resolv.conf", "hosts", "hostname")
 
-_TIMEOUT = 60  # seconds; a plugin that waits for others, such as dhcp, may need many of them
+_TIMEOUT = 60  # seconds; a plugin that waits for another machine, such as dhcp, may take long
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -30,12 +30,13 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def hook(stage: str, environment: "Mapping[str, str]", arguments: "Sequence[str]" = ()) -> "dict[str, Any]":
-    """The entry for a stage.  Which networks and plugins it finds is as in `environment`.
+    """Return the entry of config.json for a stage.
 
-    `arguments` are bounds on annotations, which nothing but createRuntime reads.
+    `environment` names the folders of networks and plugins.  `arguments` are bounds on annotations, which
+    only createRuntime reads.
 
-    Its own environment is written out: without, it would be whatever the runtime happens to have, secrets
-    and all, and with podman nothing at poststop.
+    The entry has its own environment.  Without one, the hook would get the runtime's, including secrets, and
+    with podman an empty one at poststop.
     """
     variables = [f"PATH={_PATH}"]
     if environment.get("NETCONFPATH"):
@@ -52,20 +53,20 @@ def hook(stage: str, environment: "Mapping[str, str]", arguments: "Sequence[str]
 
 
 def launcher() -> str:
-    """The file that a bare Python runs as the command cnihook of this installation."""
+    """Return the file that Python runs as the command cnihook of this installation."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     checkout = f"{os.path.dirname(package)}/scripts/cnihook"
     return checkout if os.path.exists(checkout) else f"{package}/__main__.py"
 
 
 def _python() -> str:
-    """This interpreter, not a shim in front of it; by the name that outlives an upgrade."""
+    """Return the path of this interpreter, not of a shim; if possible one that is valid after an upgrade."""
     path = os.path.realpath(sys.executable)
     return "/usr/bin/python3" if os.path.realpath("/usr/bin/python3") == path else path
 
 
 def is_ours(entry: "Any", stage: str) -> bool:
-    """Whether this is our hook for the stage: as written here, of another installation, or by hand."""
+    """Return True if this is a hook of cnihook for the stage, from any installation or written by hand."""
     if not isinstance(entry, dict) or not isinstance(entry.get("args"), list) or stage not in entry["args"]:
         return False
     words = [entry.get("path"), *entry["args"][: entry["args"].index(stage)]]
@@ -77,19 +78,19 @@ def is_ours(entry: "Any", stage: str) -> bool:
 
 
 def _is_written_here(entry: "dict[str, Any]", stage: str) -> bool:
-    """Nothing in it is anybody's own doing, so that it may be replaced."""
-    made = hook(stage, {})
+    """Return True if hook() can have written the entry, so that it may be replaced."""
+    plain = hook(stage, {})
     return (
-        entry.keys() == made.keys()
+        entry.keys() == plain.keys()
         and _are_bounds(entry["args"][entry["args"].index(stage) + 1 :])
-        and entry["timeout"] == made["timeout"]
+        and entry["timeout"] == plain["timeout"]
         and isinstance(entry["env"], list)
-        and entry["env"][:1] == made["env"]
+        and entry["env"][:1] == plain["env"]
     )
 
 
 def _are_bounds(arguments: "list[Any]") -> bool:
-    """True if a hook has no other arguments than those that hook() can write."""
+    """Return True if all arguments of a hook are bounds, which hook() can write."""
     names = [each.partition("=")[0] for each in arguments if isinstance(each, str)]
     return len(names) == len(arguments) and set(names) <= {"--allow", "--ports", "--trust-images"}
 
@@ -107,35 +108,35 @@ def add_hooks(
     *,
     renew: bool = False,
 ) -> None:
-    """At the end of each stage: where a later hook fails, crun would never call ours to take down again.
+    """Add the hook at the end of each stage: if a later hook failed, crun would never run its poststop.
 
-    Where there is one of ours already, that will do; with `renew` it is written anew, unless somebody has
-    registered it by hand.
+    A hook of cnihook that is there already is kept.  With `renew` it is replaced, unless it was written by
+    hand.
     """
     for stage in STAGES:
-        made = hook(stage, environment, arguments)
+        new = hook(stage, environment, arguments)
         entries = _ensure(config, [], "hooks", stage)
-        ours = [number for number, entry in enumerate(entries) if is_ours(entry, stage)]
-        if not ours:
-            config.append(made, "hooks", stage)
-        for number in ours:
-            if renew and entries[number] != made and _is_written_here(entries[number], stage):
-                config.set(made, "hooks", stage, number)
+        own = [number for number, entry in enumerate(entries) if is_ours(entry, stage)]
+        if not own:
+            config.append(new, "hooks", stage)
+        for number in own:
+            if renew and entries[number] != new and _is_written_here(entries[number], stage):
+                config.set(new, "hooks", stage, number)
 
 
-# What goes with it
+# What the hook needs
 
 
 def add_namespace(config: Document) -> None:
-    """A network namespace of the container's own.  Raises CniError if it is to join somebody else's."""
+    """Give the container its own network namespace.  Raises CniError if it joins one by path."""
     _ensure(config, [], "linux", "namespaces")
-    whose = Bundle(config.get(), "config.json").network_namespace
-    if whose == JOINED:
+    kind = Bundle(config.get(), "config.json").network_namespace
+    if kind == JOINED:
         raise invalid_config(
             "linux.namespaces has the container join a network namespace by path",
-            "such a one is left alone by the hook; remove that path to have a network of its own",
+            "the hook does not configure such a container; remove the path to give it its own network",
         )
-    if whose == HOST:
+    if kind == HOST:
         config.append({"type": "network"}, "linux", "namespaces")
 
 
@@ -148,7 +149,10 @@ def add_annotations(config: Document, annotations: "Mapping[str, str]") -> None:
 
 
 def set_hostname(config: Document, name: str) -> None:
-    """Where the container can have one of its own.  A hook cannot: the runtime sets it after that."""
+    """Set the host name, if the container has its own UTS namespace.
+
+    A hook cannot do this: the runtime sets the host name after the hook has run.
+    """
     namespaces = config.get("linux", "namespaces") or []
     if any(isinstance(n, dict) and n.get("type") == "uts" and not n.get("path") for n in namespaces):
         if config.get("hostname") != name:
@@ -156,29 +160,29 @@ def set_hostname(config: Document, name: str) -> None:
 
 
 def add_mounts(config: Document, files: "Mapping[str, str]") -> None:
-    """Bind each file, by its path in the container, unless something is mounted there already."""
+    """Bind each of `files`, {path in the container: source}, unless something is mounted there already."""
     for destination, source in files.items():
         mounts = _ensure(config, [], "mounts")
-        taken = [mount.get("destination") for mount in mounts if isinstance(mount, dict)]
-        if destination not in map(_normal, taken):
-            made = {
+        used = [mount.get("destination") for mount in mounts if isinstance(mount, dict)]
+        if destination not in map(_normal, used):
+            mount = {
                 "destination": destination,
                 "type": "bind",
                 "source": source,
                 "options": ["bind", "rprivate"],
             }
-            config.append(made, "mounts")
+            config.append(mount, "mounts")
 
 
 def _normal(path: "Any") -> str:
     return os.path.normpath(path) if isinstance(path, str) else ""
 
 
-# And out again
+# Removal
 
 
 def remove(config: Document, original: Document, files: "Mapping[str, str]", prefix: str) -> None:
-    """Take all of that out of a config.json that was `original` before."""
+    """Remove all of these changes from a config.json that was `original` before."""
     for stage in STAGES:
         own = original.get("hooks", stage) or []
         for number, entry in _last_first(config.get("hooks", stage)):
@@ -220,12 +224,12 @@ def remove(config: Document, original: Document, files: "Mapping[str, str]", pre
 
 
 def _last_first(value: "Any") -> "list[tuple[int, Any]]":
-    """The items of a list, each with its number, in the order in which they can be removed."""
+    """Return the items of a list with their indexes, the last one first, so that they can be removed."""
     return list(enumerate(value))[::-1] if isinstance(value, list) else []
 
 
 def _as_before(config: Document, original: Document, *path: str) -> None:
-    """Where an object or list is empty that was not there, or was null, it goes."""
+    """Restore an object or list that is now empty, if it was missing or null in `original`."""
     *above, key = path
     container = config.get(*above)
     if not isinstance(container, dict) or container.get(key) not in ({}, []):
@@ -238,14 +242,14 @@ def _as_before(config: Document, original: Document, *path: str) -> None:
 
 
 def _ensure(config: Document, empty: "Any", *path: str) -> "Any":
-    """The object or list there, made where there is none.  Raises CniError where there is something else."""
+    """Return the object or list at `path`; create it if it is missing.  Raises CniError for another type."""
     for length in range(1, len(path) + 1):
-        wanted = empty if length == len(path) else {}
-        found = config.get(*path[:length])
-        if found is None:
-            config.set(wanted, *path[:length])
-        elif type(found) is not type(wanted):
-            kind = "an object" if wanted == {} else "a list"
+        default = empty if length == len(path) else {}
+        value = config.get(*path[:length])
+        if value is None:
+            config.set(default, *path[:length])
+        elif type(value) is not type(default):
+            kind = "an object" if default == {} else "a list"
             raise invalid_config(f"{'.'.join(path[:length])} must be {kind}")
     return config.get(*path)
 
@@ -254,7 +258,7 @@ def _ensure(config: Document, empty: "Any", *path: str) -> "Any":
 
 
 def read(path: str) -> Document:
-    """Raises CniError or OSError."""
+    """Read a config.json.  Raises CniError or OSError."""
     try:
         data = statefile.content(path, follow=True)
         if data is None:
@@ -265,9 +269,9 @@ def read(path: str) -> Document:
 
 
 def write(path: str, text: str, *, durable: bool = False) -> None:
-    """Whole or not at all, with the mode and the owner that it had; durable: even if the power fails.
+    """Replace a file whole or not at all, and keep its mode and owner.  Raises OSError.
 
-    Raises OSError.
+    `durable`: also if the power fails.
     """
     path = os.path.realpath(path)
     temporary = f"{path}.cnihook-{os.getpid()}"

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A file that a running container has at a path, read and written with the rights of its first process.
+A file of a running container, read and written with the rights of its first process.
 
-The container may have mounted anything there: a file that it shares with the host and may only read, a
-sysctl, a file system of its own that never answers.  So a child process does the work, with the user and the
-groups of the container and without capabilities: the kernel checks it as it would check the container.  The
-child has a few seconds.
+The container may have mounted anything at the path: a file that it shares with the host and may only read, a
+sysctl, or its own file system that never answers.  So a child process does the work.  It has the user and
+the groups of the container and no capabilities, so that the kernel checks it like the container.  It has 3
+seconds.
 
-It does not enter the user namespace: the IDs of the host are enough for a check of owner and mode, and it
-needs no mount namespace with a descriptor of the container's root.
+The child does not enter the user namespace: the IDs of the host are enough to check owner and mode.  It does
+not enter the mount namespace: a descriptor of the container's root is enough.
 """
 
 import marshal
@@ -34,14 +34,14 @@ _INTERFACES = frozenset(
 
 
 class ContainerFile(File):
-    """The file `name` below the root of a process, as this process may use it."""
+    """The file `name` below the root of a process, used with the rights of that process."""
 
     __slots__ = ("_mounts", "_root", "pid")
 
     def __init__(self, pid: int, name: str) -> None:
         super().__init__(f"/proc/{pid}/root", name)
         self.pid = pid
-        self._root = self._mounts = -1  # descriptors, while a child is at work
+        self._root = self._mounts = -1  # descriptors while a child process works
 
     def read(self) -> "str | None":
         text: str | None = self._as_container(super().read)
@@ -61,20 +61,20 @@ class ContainerFile(File):
         return place
 
     def _resolve(self, path: str, flags: int) -> int:
-        # From a descriptor that was opened as root: the container's user may not look at the process.
+        # By a descriptor that was opened as root: the container's user may not read /proc/PID.
         fd = below(self._root, path, flags)
         try:
-            # Before anything is asked of the file itself, which may never be answered.
+            # Check this before any other system call on the file, which might never return.
             kind = self._file_system(fd)
             if kind in _INTERFACES or kind.startswith("fuse"):
-                raise OSError(22, f"the container has a file of the file system {kind} there")
+                raise OSError(22, f"the container has mounted a file of the file system {kind} there")
         except OSError:
             os.close(fd)
             raise
         return fd
 
     def _file_system(self, fd: int) -> str:
-        """The type of the mount that a descriptor leads to."""
+        """Return the file system type of the mount that a descriptor is on."""
         with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
             (number,) = (line.split()[1] for line in file if line.startswith(b"mnt_id:"))
         with open(self._mounts, "rb", closefd=False) as file:
@@ -98,7 +98,7 @@ class ContainerFile(File):
                 os.setgroups(groups)
                 os.setresgid(group, group, group)
                 os.setresuid(user, user, user)
-                libc.drop_capabilities()  # user 0 has kept them
+                libc.drop_capabilities()  # if `user` is 0, setresuid() has kept them
                 return work()
 
             return _in_child(confined, keep=opened)
@@ -108,7 +108,7 @@ class ContainerFile(File):
 
 
 def _credentials(process: int) -> "tuple[int, int, list[int]]":
-    """Return the user, the group and the further groups by which a process is checked at files."""
+    """Return the user, group and additional groups that the kernel checks when a process opens a file."""
     fd = os.open("status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
     with open(fd, encoding="utf-8", errors="replace") as file:
         fields = {key: value.split() for key, _, value in (line.partition(":") for line in file)}
@@ -144,7 +144,7 @@ def _in_child(work: "Callable[[], Any]", keep: "list[int]") -> "Any":
 
 
 def _read(fd: int) -> bytes:
-    """All that is written to a pipe within the time that there is."""
+    """Return all that is written to a pipe.  Raises OSError after _PATIENCE seconds."""
     deadline = time.monotonic() + _PATIENCE
     waiting = select.poll()
     waiting.register(fd, select.POLLIN)
@@ -157,5 +157,5 @@ def _read(fd: int) -> bytes:
     else:
         raise OSError(110, "its file system does not answer")
     if not chunks:
-        raise OSError(5, "the process that was to use it has ended")
+        raise OSError(5, "the child process that opens it has ended")
     return b"".join(chunks)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-An engine that writes /etc/hosts after the hook: podman, from version 5 on.
+Support for an engine that writes /etc/hosts after the hook: podman, since version 5.
 
     podman    mounts an empty file    runtime create    writes the file    runtime start
     hook                              names             names again
 
-Nothing of cnihook is called between the last two.  So a process stays until the engine has closed the file,
-one minute at most, and writes the names again.  That takes it 2 ms, and the runtime takes 20 ms to start; a
-machine under load may let the program begin first.
-With cni-runc, which is called at `start`, the names are always there before the program.
+No part of cnihook is called between the last two steps.  So a process waits until the engine has closed the
+file, one minute at most, and writes the names again.  That takes 2 ms, and the runtime takes 20 ms to start.
+On a machine under load, the container's program may start first.  cni-runc is called at `start`, so with it
+the names are always written before the program starts.
 """
 
 import os
@@ -26,7 +26,7 @@ _GLANCE = 500  # ms between two checks that the container still exists
 
 
 def is_expected(config: Bundle) -> bool:
-    """True if the engine has mounted a file, which is empty, and is going to write it."""
+    """Return True if the engine has mounted an empty file that it will write after the hook."""
     if all(destination != "/etc/hosts" for destination, _source, _ in config.mounts):
         return False
     from cnihook.oci import podman
@@ -35,7 +35,7 @@ def is_expected(config: Bundle) -> bool:
 
 
 def renew_when_written(container_id: str, pid: int, file: File) -> None:
-    """Start a process that writes a container's names again once the engine has written `file`.
+    """Start a process that writes a container's names again after the engine has written `file`.
 
     `pid`: a process of the container.  Raises OSError if the file cannot be watched.
     """
@@ -45,9 +45,9 @@ def renew_when_written(container_id: str, pid: int, file: File) -> None:
             try:
                 apart.leave_caller(watch)
                 try:
-                    os.nice(-20)  # before the runtime, where processes wait for a processor
+                    os.nice(-20)  # run before the runtime if all processors are busy
                 except OSError:
-                    pass  # a user may not
+                    pass  # only root may do this
                 _wait(container_id, pid, watch)
             finally:
                 os._exit(0)
@@ -60,6 +60,6 @@ def _wait(container_id: str, pid: int, watch: int) -> None:
     written = select.poll()
     written.register(watch, select.POLLIN)
     while time.monotonic() < deadline and os.path.exists(f"/proc/{pid}"):
-        # Another container may have added its names: then nothing is missing.
+        # Another container may have written to the file: then no names are missing.
         if written.poll(_GLANCE) and os.read(watch, 4096) and hosts.renew_with_event(container_id):
             return

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Lines of a hosts file that lead a container's own names to the loopback.
+Lines of a hosts file that map a container's own names to the loopback.
 
-Engines write them for a container without a network, such as podman for `--network none`; 127.0.1.1 is
-Debian's.  A program that binds to its host name, or announces it, is then reached by no other.  A line that
-precedes is not enough: musl and RFC 6724 sort all addresses of a name.  So these lines become comments while
-the container has an address of a network:
+Engines such as podman write them for a container with `--network none`; Debian uses 127.0.1.1.  Other
+containers cannot reach a program that binds to its host name, or announces it.  A line before these is not
+enough: musl and RFC 6724 sort all addresses of a name.  So these lines become comments while the container
+has an address on a network:
 
     127.0.0.1 localhost app    127.0.0.1 localhost
                                # hidden by cnihook for c1: 127.0.0.1 app
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def hide(text: str, names: "Iterable[str]", container_id: str, *, whole: bool = False) -> str:
-    """Return the text without a loopback address for these names, except localhost and the like.
+    """Return the text without a loopback address for these names, except reserved ones such as localhost.
 
-    `whole`: all names of such a line are the container's, unless localhost is there.
+    `whole`: hide all names of such a line, unless one of them is reserved.
     """
     own = {name.lower() for name in names if not is_reserved(name)}
     lines = []
@@ -41,7 +41,7 @@ def hide(text: str, names: "Iterable[str]", container_id: str, *, whole: bool = 
 
 
 def show(text: str, container_id: str) -> str:
-    """Return the text with the lines that hide() has hidden."""
+    """Return the text with the hidden lines restored."""
     return text.replace(_prefix(container_id), "")
 
 

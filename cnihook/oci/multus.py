@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The annotation k8s.v1.cni.cncf.io/networks, by the Kubernetes Network Plumbing Working Group's standard for
+The annotation k8s.v1.cni.cncf.io/networks of the Kubernetes Network Plumbing Working Group's standard for
 network attachments (4.1, "Network attachment selection annotation"): a short form, and a JSON list.
 
-What it calls a NetworkAttachmentDefinition is a network of that name here; its namespace says nothing.
+A NetworkAttachmentDefinition of the standard is a network with this name here.  Its namespace is ignored.
 """
 
 from cnihook.lean import fastjson
@@ -15,7 +15,7 @@ from cnihook.spec.names import check_ifname, check_network_name, shown
 
 
 def parse(text: str) -> "list[Want]":
-    """Raises CniError, with the annotation's name."""
+    """Return the networks that the annotation requests.  Raises CniError, with the annotation's name."""
     try:
         if text.lstrip().startswith("["):
             return _parse_json(text)
@@ -25,7 +25,7 @@ def parse(text: str) -> "list[Want]":
 
 
 def _parse_short(text: str) -> Want:
-    """[NAMESPACE/]NAME[@IFNAME]"""
+    """Parse [NAMESPACE/]NAME[@IFNAME]."""
     name, at, ifname = text.rpartition("/")[2].partition("@")
     check_network_name(name)
     if at:
@@ -37,7 +37,7 @@ def _parse_json(text: str) -> "list[Want]":
     try:
         raw = fastjson.loads(text)
     except ValueError as error:
-        raise words.refuse("it is no JSON", str(error)) from None
+        raise words.refuse("it is not JSON", str(error)) from None
     return [_parse_item(item) for item in NetConf({"networks": raw}).objects("networks")]
 
 

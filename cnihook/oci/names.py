@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container calls others, and what they call it: its resolv.conf, hosts and hostname.
+"""The names that containers have for each other: resolv.conf, hosts and hostname of a container.
 
-None of it is worth a container's start: what cannot be done is an event in its log.
+A failure here does not prevent the start of a container: it is an event in its log.
 """
 
 from cnihook.lean.words import in_words
@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Attached = list[tuple[Record, Result]]
 
-# The first line of a resolv.conf of ours says whose servers are in it.
+# The first line of a resolv.conf that cnihook wrote names the source of its servers.
 _OURS = "# cnihook: "
 _AS_ASKED, _OF_NETWORKS, _OF_HOST = "as asked for", "of the networks", "of the host"
 
@@ -37,20 +37,20 @@ def give(
     *,
     runs: bool = False,
 ) -> None:
-    """Have a container know those on the networks that it was attached to, and be known to them.
+    """Write the resolv.conf, hosts and hostname of a container, and its names into other hosts files.
 
-    `earlier` is what other networks say that it is on; None for a container that is new.  One that `runs`
-    may have changed what is at the paths of its files.
+    `earlier`: the DNS settings of networks that it was attached to before; None for a new container.  A
+    container that `runs` may have changed what is at the paths of its files.
     """
     try:
         etc = Etc(container_id, pid, config, runs=runs)
     except OSError as error:
-        log.event(f"it gets no names and no name servers: {in_words(error)}")
+        log.event(f"its /etc/hosts, resolv.conf and hostname are not set: {in_words(error)}")
         return
-    said = [*(earlier or ()), *(result.dns for _, result in attached)]
+    of_networks = [*(earlier or ()), *(result.dns for _, result in attached)]
     if attached or wanted.dns:
         try:
-            set_resolv_conf(etc.file("resolv.conf"), said, wanted.dns, log, is_new=earlier is None)
+            set_resolv_conf(etc.file("resolv.conf"), of_networks, wanted.dns, log, is_new=earlier is None)
         except OSError as error:
             log.event(f"name servers are not in its /etc/resolv.conf: {in_words(error)}")
     if attached or wanted.hosts:
@@ -60,9 +60,10 @@ def give(
 
 
 def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_new: bool = True) -> None:
-    """What was asked for, else what the networks say; else the host's, if the container has none of its own.
+    """Write resolv.conf with the requested settings `asked`, else with those of the networks, `said`.
 
-    A container that is not new keeps what was asked for at its start.  Raises OSError if the file cannot be
+    Without either, those of the host are written if the file is empty or cnihook wrote it.  A container that
+    is not new keeps the settings that were requested at its start.  Raises OSError if the file cannot be
     used.
     """
     old = file.read() or ""
@@ -77,7 +78,7 @@ def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_n
     else:
         whose, text = _OF_HOST, resolv_conf.of_host()
     if not text:
-        log.event("it gets no name servers: those of the host can be asked by the host alone")
+        log.event("it gets no name servers: only the host itself can reach those of the host")
         return
     file.write(f"{_OURS}{whose}\n{text}")
     log.event(f"name servers {whose} are in its /etc/resolv.conf")
@@ -91,10 +92,11 @@ def join(
     attached: "Attached",
     log: Log,
 ) -> str:
-    """Tell it and those on its networks of each other.  `file` is its hosts file, by a path on the host.
+    """Write a container's names into the hosts files on its networks, and their names into its own.
 
-    It is `called` so besides its aliases; where it has no name at all, nobody is told of it.  Returns the
-    lines of its file.  Raises OSError with what keeps that from being written.
+    `file`: its hosts file, by a path on the host.  `called`: its names in addition to its aliases.  A
+    container without any name gets no entry in the other files.  Returns the lines of its own file.  Raises
+    OSError if that file cannot be written.
     """
     own = []
     of_host = reserved.names_of_host() if called else set()
@@ -115,7 +117,7 @@ def join(
             further.append((name, gateways[0]))
         else:
             log.event(f"no host {name} in its /etc/hosts: none of its networks has a gateway")
-    if further and attached and not own:  # an entry all the same, so that its hosts can be written again
+    if further and attached and not own:  # an entry is needed to write its hosts again later
         record = attached[0][0]
         own.append(Entry(record.network, container_id, record.ifname, [], [], [], file))
     return hosts.join(container_id, own, further, file, log, wanted.hostname)
@@ -124,7 +126,7 @@ def join(
 def _split(
     called: "list[str]", record: Record, of_host: "set[str]", log: Log
 ) -> "tuple[list[str], list[str]]":
-    """Return the names that neighbours on the network of an attachment learn, and those they must not."""
+    """Return the names that other containers on the network get, and those that they must not get."""
     names: list[str] = []
     private: list[str] = []
     reasons = {}
@@ -142,7 +144,7 @@ def _split(
 
 
 def host_names(name: str) -> "list[str]":
-    """A host name and its first label; nothing for what cannot stand in a hosts file."""
+    """Return a host name and its first label; an empty list if it is not valid in a hosts file."""
     try:
         words.parse_host_name(name)
     except CniError:
@@ -157,7 +159,7 @@ def _set_hosts(
     problem = ""
     try:
         file = etc.file("hosts")
-        # As a test, before anybody relies on it.
+        # This tests the file before other code relies on it.
         before = file.read()
         if before is None:
             file.write(hosts.LOCALHOST)
@@ -174,7 +176,7 @@ def _set_hosts(
             if any(result.ips for _, result in attached):
                 old = loopback_names.hide(old, names, container_id)
             file.write(old + text)
-            log.event("its /etc/hosts cannot be seen from the host, and will not be told of others to come")
+            log.event("its /etc/hosts is not visible on the host, so later containers cannot be added to it")
         if seen and before == "" and not etc.is_begun:
             from cnihook.oci import late_hosts  # few engines mount an empty file
 

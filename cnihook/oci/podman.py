@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Podman before 4.6.0 copies the annotations of an image's manifest into the container.
+Detection of podman before 4.6.0, which copies the annotations of an image's manifest into the container.
 
-There an image can request what the user did not.  No annotation says reliably that podman made a container,
-because an image can overwrite `io.container.manager`.  Its monitor, conmon, is the runtime's parent.
+With it, an image can make requests that the user did not make.  No annotation proves that podman made a
+container, because an image can overwrite `io.container.manager`.  But podman's monitor, conmon, is the
+parent of the runtime.
 """
 
 import os
@@ -13,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FIRST_WITHOUT = (4, 6)  # podman pull request 18542
-_ANCESTORS = 4  # the runtime, conmon, and wrappers between
+_ANCESTORS = 4  # the runtime, conmon, and wrappers between them
 _CACHE = "/run/cnihook/podman"
 _TIMEOUT = 10.0  # seconds for `podman --version`, which takes 0.02
 
 
 def copies_annotations(runtime: int) -> str:
-    """Return the reason why annotations may be an image's; empty if they are not.
+    """Return the reason why an image may have written the annotations; empty if it cannot have.
 
     `runtime` is the process of the container runtime, or the parent of the container's process.
     """
@@ -38,10 +39,10 @@ def reason(version: "tuple[int, ...]") -> str:
 
 
 def maker(pid: int) -> str:
-    """Return the podman whose conmon is this process or one above it; empty if there is none."""
+    """Return the path of the podman whose conmon is this process or an ancestor; empty without one."""
     for ancestor in _ancestors(pid):
         arguments = os.fsdecode(_read(f"/proc/{ancestor}/cmdline")).split("\0")
-        # An option of conmon, whatever its file is called.  CRI-O's conmon does not have it.
+        # An option of conmon, whatever the name of its file.  CRI-O's conmon does not have it.
         if "--exit-command" in arguments[:-1]:
             return arguments[arguments.index("--exit-command") + 1] or "podman"
     return ""
@@ -76,7 +77,8 @@ def _read(path: str) -> bytes:
 def version(program: str) -> "tuple[int, ...]":
     """Return the version of podman at this path; empty if it is not known.
 
-    Podman is started once for each boot and file.  A program that users other than root can change is not.
+    Podman is started once for each boot and file.  A program that users other than root can change is not
+    started.
     """
     try:
         fd = os.open(program, os.O_PATH | os.O_CLOEXEC)
@@ -120,7 +122,7 @@ def _ask(program: str) -> str:
 def _write_cache(text: str) -> None:
     temporary = f"{_CACHE}.{os.getpid()}"
     try:
-        # The folder is not made here: by its absence the first container after a boot is known.
+        # The folder is not made here: if it is missing, this is the first container after a boot.
         with open(temporary, "w") as file:
             file.write(text)
         os.replace(temporary, _CACHE)

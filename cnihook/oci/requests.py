@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The requests of a container's annotations, within bounds and from a trusted author only."""
+"""The requests in a container's annotations, accepted only within bounds and from a trusted author."""
 
 import os
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def of(annotations: "Mapping[str, str]", runtime: int, own: "Bounds | None" = None) -> Wants:
     """Return what a container's annotations request.
 
-    `runtime` is the process of its runtime, `own` the bounds that the hook's arguments set.  Raises CniError
-    for an annotation that is malformed, not allowed, or possibly an image's.
+    `runtime` is the process of its runtime.  `own`: the bounds that the hook's arguments set.  Raises
+    CniError if an annotation is malformed or not allowed, or if an image may have written it.
     """
     if not wants.is_asking(annotations):
         return Wants()
@@ -32,9 +32,9 @@ def of(annotations: "Mapping[str, str]", runtime: int, own: "Bounds | None" = No
 def check_author(
     annotations: "Mapping[str, str]", runtime: int, own: "Bounds | None" = None
 ) -> "list[Bounds]":
-    """Raise CniError if the author of an image may have written these annotations, and is not trusted.
+    """Return all bounds.
 
-    Returns all bounds that there are.
+    Raises CniError if the author of an image may have written these annotations and is not trusted.
     """
     bounds = [each for each in (_of_host(), own) if each]
     if not any(each.trust_images for each in bounds) and (why := podman.copies_annotations(runtime)):
@@ -50,13 +50,13 @@ def check_author(
 
 
 def _of_host() -> "Bounds | None":
-    """Return the bounds of this host's file; None if it does not exist, which costs one system call."""
+    """Return the bounds in the file of this host; None if it does not exist (one system call)."""
     try:
         os.lstat(FILE)
     except FileNotFoundError:
         return None
     except OSError:
         pass  # load() reports it
-    from cnihook.oci import bounds_file  # which few hosts need
+    from cnihook.oci import bounds_file  # few hosts need it
 
     return bounds_file.load()

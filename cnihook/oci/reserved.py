@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Names that no container may have for others, since /etc/hosts is read before DNS.
+Names that a container may not have in the hosts files of others, because /etc/hosts is read before DNS.
 
     localhost, localhost.localdomain, x.localhost, ip6-loopback      the container itself
-    host.docker.internal, host.containers.internal, _gateway         its host, by engines and by systemd
-    the node name, and what /etc/hosts of the host has beside it      the host
+    host.docker.internal, host.containers.internal, _gateway         its host, for engines and systemd
+    the node name, and other names for it in the host's /etc/hosts   the host
 """
 
 import os
@@ -31,7 +31,7 @@ _NAMES = ("gateway", "_gateway", "_outbound", "_localdnsstub", "_localdnsproxy",
 
 
 def is_reserved(name: str) -> bool:
-    """True if the name has one meaning in all containers, on any host."""
+    """Return True if the name has a fixed meaning in all containers, on any host."""
     name = name.lower()
     return (
         name in _NAMES
@@ -43,12 +43,13 @@ def is_reserved(name: str) -> bool:
 
 
 def names_of_host() -> "set[str]":
-    """The names of this host, in lower case: its node name, and what its /etc/hosts says of that.
+    """Return the names of this host, in lower case: its node name, and other names for it in its /etc/hosts.
 
-    A line with the node name counts whole, and so does one for 127.0.1.1, where Debian has the full name of
-    a host.  The names at 127.0.0.1 do not: services have them there, which a container may be.
+    All names of a line with the node name count, and all of a line for 127.0.1.1, where Debian writes the
+    full name of a host.  Other names for 127.0.0.1 do not count: they are names of services, and a container
+    may be such a service.
 
-    Raises CniError or OSError if the file cannot be read: a container could take a name of the host.
+    Raises CniError or OSError if the file cannot be read: a container could then use a name of the host.
     """
     node = os.uname().nodename.lower()
     names = {node, node.partition(".")[0]}
@@ -60,7 +61,7 @@ def names_of_host() -> "set[str]":
 
 
 def check(wants: "Wants", networks: "list[Network]") -> None:
-    """Raise CniError for a requested name that the neighbours on these networks must not learn."""
+    """Raise CniError for a requested name that other containers on these networks must not get."""
     of_host = names_of_host()
     if wants.hostname.lower() in of_host:
         raise _refuse(f"host name {wants.hostname}", "it is a name of the host")
@@ -79,7 +80,7 @@ def check(wants: "Wants", networks: "list[Network]") -> None:
                     f"alias {alias}",
                     f"network {network.name} ({network.source}) does not allow aliases with a dot,"
                     " which could hide names of DNS",
-                    '"cnihook": {"dottedAliases": true} beside its name allows them',
+                    'to allow them, set "cnihook": {"dottedAliases": true} next to its name',
                 )
 
 

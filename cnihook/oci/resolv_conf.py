@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text of resolv.conf(5): what was asked for, else what the networks say, else what serves the host."""
+"""The text of resolv.conf(5): the requested settings, else those of the networks, else those of the host."""
 
 from cnihook.lean import statefile
 from cnihook.spec.errors import invalid_config
@@ -10,17 +10,17 @@ WITHOUT_STUB = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-
 
 
 def text(networks: "list[DNS]", asked: "DNS | None" = None) -> str:
-    """What resolv.conf is to say: all that the networks say, each thing once; empty if that is nothing.
+    """Return the content of resolv.conf with the settings of all networks, each once; empty without any.
 
-    What was asked for goes in the place of that, kind by kind: servers, search list, options; the domain `.`
-    is an empty search list.  Without a server, those of the host stay, but for those that only it can ask.
+    `asked` replaces them, separately for servers, search list and options.  The domain `.` is an empty
+    search list.  Without a server, those of the host are used, except those that only the host can reach.
     """
     servers: dict[str, None] = {}
     search: dict[str, None] = {}
     options: dict[str, None] = {}
     domain = ""
     for dns in networks:
-        # A line break in a value would make a line of another kind.
+        # A line break in a value could start another kind of line.
         servers.update((word, None) for value in dns.nameservers for word in value.split()[:1])
         search.update((word, None) for value in dns.search for word in value.split())
         options.update((word, None) for value in dns.options for word in value.split())
@@ -40,7 +40,7 @@ def text(networks: "list[DNS]", asked: "DNS | None" = None) -> str:
 
 
 def of_host() -> str:
-    """The host's own for who does not share its loopback; empty if it names no server for others."""
+    """Return the host's settings, without servers that only the host can reach; empty if none is left."""
     lines = [line for line in read(_path()).splitlines() if line[:1] not in ("#", ";", "")]
     kept = [line for line in lines if not _is_local(line)]
     return "".join(f"{line}\n" for line in kept) if any(map(_server, kept)) else ""
@@ -52,12 +52,15 @@ def host_servers() -> "list[str]":
 
 
 def instead_of_stub() -> str:
-    """The whole file for who does not share the host's loopback, where all servers are there; else empty."""
+    """Return the whole file with real servers if those of the host are all on its loopback, else nothing.
+
+    It is for a container with its own loopback.
+    """
     return read(WITHOUT_STUB) if _path() == WITHOUT_STUB else ""
 
 
 def _path() -> str:
-    """Of the file that names real servers: the host's, unless all of its are on the loopback."""
+    """Return the path of the file with real servers: the host's, unless all in it are on the loopback."""
     lines = [line for line in read(HOST).splitlines() if _server(line)]
     return WITHOUT_STUB if lines and all(map(_is_local, lines)) else HOST
 
@@ -68,15 +71,15 @@ def _server(line: str) -> str:
 
 
 def _is_local(line: str) -> bool:
-    """Whether the line names a server that the host alone can ask: on its loopback, or behind its link."""
+    """Return True if only the host can reach the server of this line: on its loopback, or on one link."""
     server = _server(line)
     return server.startswith("127.") or server in ("::1", "::", "0.0.0.0") or "%" in server
 
 
 def read(path: str) -> str:
-    """Return the text of a file of the host; empty if there is none, or this user may not read it.
+    """Return the text of a file of the host; empty if it does not exist, or this user may not read it.
 
-    A host may have /dev/null in its place.
+    It is also empty if the path leads to something other than a regular file, such as /dev/null.
 
     Raises CniError or OSError if it cannot be read.
     """

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A container's /etc/hosts, resolv.conf and hostname: read and written in place, and no other file.
+Access to a container's /etc/hosts, resolv.conf and hostname, and to no other file.
 
-In place, because the file may be a mount, or open.  The image or the container chooses what is at these
-paths, and may exchange it at any time.  So no link is followed, and what is opened was looked at first, by
-a descriptor that stands for it:
+They are read and written in place, because a file may be a mount, or open.  The image or the container
+chooses what is at these paths, and may replace it at any time.  So no link is followed, and a file is
+examined before it is opened, by a descriptor that refers to it:
 
     openat2(O_PATH, RESOLVE_NO_SYMLINKS)    opens neither a device nor a FIFO
-    fstat                                   a regular file, with one name, not one of the host's
-    open(/proc/self/fd/N)                   this very file
+    fstat                                   a regular file, with one name, not a file of the host
+    open(/proc/self/fd/N)                   exactly this file
 """
 
 import os
@@ -16,8 +16,8 @@ import os
 from cnihook.linux import libc
 
 HOSTS_OWN = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/run/systemd/resolve/resolv.conf")
-_MOST = 4 << 20  # bytes; a file that is longer is not for people, nor for resolvers
-_own: "dict[tuple[int, int], str]" = {}  # (device, inode) of each of these, once looked up
+_MOST = 4 << 20  # bytes; neither people nor resolvers use a longer file
+_own: "dict[tuple[int, int], str]" = {}  # (device, inode) of each of HOSTS_OWN, after the first lookup
 _PATH = os.O_PATH | os.O_NOFOLLOW
 _NO_FOLDER = -100  # AT_FDCWD
 _WRITES = os.O_WRONLY | os.O_RDWR
@@ -27,8 +27,8 @@ STALE = 116  # ESTALE
 class File:
     """The file `name`, a path such as etc/hosts, below the folder `base`; no part of `name` may be a link.
 
-    Once it was open for writing, it is the file with this `identity`, (device, inode), and no other.
-    Every method raises OSError with the reason if there is no such place, or the file must stay as it is.
+    After it was opened for writing, only the file with this `identity`, (device, inode), is used.
+    Every method raises OSError if the place does not exist, or the file must not be changed.
     """
 
     __slots__ = ("base", "identity", "name")
@@ -40,7 +40,7 @@ class File:
 
     @classmethod
     def at(cls, path: str) -> "File":
-        """A file whose whole path is trusted, links in it included."""
+        """Return a file whose whole path is trusted, including links in it."""
         return cls("/", os.path.realpath(path)[1:])
 
     def __eq__(self, other: object) -> bool:
@@ -53,7 +53,7 @@ class File:
         return os.path.join(self.base, self.name)
 
     def read(self) -> "str | None":
-        """Return the text, None if the file is missing though there is a place for it."""
+        """Return the text; None if the file is missing, but its folder exists."""
         try:
             fd = self._open(os.O_RDONLY)
         except FileNotFoundError:
@@ -65,7 +65,7 @@ class File:
             os.close(fd)
 
     def write(self, text: str) -> None:
-        """Have the file hold `text` alone; make it if it is missing."""
+        """Replace the content of the file with `text`; create the file if it is missing."""
         fd = self._open(os.O_WRONLY | os.O_CREAT)
         try:
             _replace(fd, os.fsencode(text), 0)
@@ -73,11 +73,11 @@ class File:
             os.close(fd)
 
     def pin(self) -> None:
-        """Make sure that it can be written, and have it be this very file from then on."""
+        """Check that the file can be written, and store its identity: no other file is used from now on."""
         os.close(self._open(os.O_RDWR))
 
     def append(self, text: str) -> None:
-        """Add lines to a file that is there."""
+        """Add lines to a file that exists."""
         fd = self._open(os.O_RDWR | os.O_APPEND)
         try:
             size = os.fstat(fd).st_size
@@ -91,12 +91,12 @@ class File:
             os.close(fd)
 
     def remove_lines(self, ending: str, having: str = "") -> None:
-        """Remove the lines that end so, and have `having` in them.
+        """Remove the lines with this ending that contain `having`.
 
-        In a file that is longer than append() makes one, only such lines as append() can have added are
-        looked at, and get blanked: its rest may be any amount, and is not moved.
+        In a file that is longer than append() allows, only the part that append() can have written is
+        searched.  The lines are blanked there, because the rest may have any size and is not moved.
         """
-        # Without a look at the other lines, since a thousand files of a thousand lines may lose one each.
+        # Other lines are not examined: a thousand files of a thousand lines may lose one line each.
         end, mark = os.fsencode(f"{ending}\n"), os.fsencode(having)
         fd = self._open(os.O_RDWR)
         try:
@@ -122,7 +122,7 @@ class File:
             os.close(fd)
 
     def place(self) -> "tuple[int, int, bool]":
-        """(device, inode) of the file, and True; or of the folder that it is missing in, and False."""
+        """Return (device, inode) of the file and True, or those of its folder and False if it is missing."""
         try:
             fd, is_there = self._look(), True
         except FileNotFoundError:
@@ -134,7 +134,7 @@ class File:
         return status.st_dev, status.st_ino, is_there
 
     def _look(self) -> int:
-        """A descriptor that only stands for what is there, whatever it is."""
+        """Return an O_PATH descriptor, which only refers to what is there, whatever its type."""
         return self._resolve(self.name, _PATH)
 
     def _folder(self) -> int:
@@ -159,12 +159,12 @@ class File:
         else:
             try:
                 self._check(seen, writes=bool(flags & _WRITES))
-                # Opening a regular file may copy it up in an overlay, but never waits.
+                # To open a regular file may copy it up in an overlay, but never blocks.
                 fd = os.open(f"/proc/self/fd/{seen}", flags & ~os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC)
             finally:
                 os.close(seen)
         if flags & _WRITES and not self.identity:
-            status = os.fstat(fd)  # not of `seen`, since a copy-up may change it
+            status = os.fstat(fd)  # not of `seen`: a copy-up may change the inode
             self.identity = status.st_dev, status.st_ino
         return fd
 
@@ -178,17 +178,17 @@ class File:
             os.close(folder)
 
     def _check(self, fd: int, *, writes: bool) -> None:
-        """Raise OSError if what this O_PATH descriptor stands for is not to be opened."""
+        """Raise OSError if the file that this O_PATH descriptor refers to must not be opened."""
         status = os.fstat(fd)
         if self.identity and self.identity != (status.st_dev, status.st_ino):
             raise OSError(STALE, "another file is there now")
         _check(status)
         if writes and not status.st_mode & 0o222:
-            raise OSError(13, "its mode lets no user write it")
+            raise OSError(13, "its mode allows no user to write it")
 
 
 def below(folder: int, path: str, flags: int) -> int:
-    """A descriptor of `path` below a folder, no part of which may be a link but the last."""
+    """Return a descriptor of `path` below a folder; no part of the path except the last may be a link."""
     try:
         return libc.openat2(folder, path, flags, libc.RESOLVE_NO_SYMLINKS)
     except OSError as error:
@@ -201,7 +201,7 @@ def _check(status: os.stat_result) -> None:
     if status.st_mode & 0o170000 != 0o100000:  # S_IFREG
         raise OSError(22, "it is not a regular file")
     if status.st_nlink > 1:
-        raise OSError(31, "it has another name, where it would change, too")
+        raise OSError(31, "it has another hard link, and the content would change there, too")
     if not _own:
         for path in HOSTS_OWN:
             try:
@@ -226,8 +226,8 @@ def _too_long() -> OSError:
 
 
 def _replace(fd: int, data: bytes, offset: int) -> None:
-    """Set what a file holds from `offset` on."""
-    # Over the old text and then shorter, not the other way round: no reader finds it empty.
+    """Replace the content of a file from `offset` on."""
+    # Overwrite the old text, then shorten the file; in the other order a reader could find it empty.
     os.lseek(fd, offset, os.SEEK_SET)
     _write(fd, data)
     os.ftruncate(fd, offset + len(data))

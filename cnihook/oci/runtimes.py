@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers that run already, as the command line of their OCI runtime knows them."""
+"""Lookup of running containers by the command line of their OCI runtime."""
 
 import os
 
@@ -15,11 +15,11 @@ _TIMEOUT = 10.0  # seconds; the answer takes milliseconds
 
 
 def find(container_id: str, runtime: str = "", root: str = "") -> State:
-    """Ask `runtime`, or every one that is known, for the state of a container that has a process.
+    """Return the state of a running container from `runtime`, or from the known runtime that has it.
 
-    `root` is the folder where the runtime keeps its containers, if not its usual one.  Raises CniError.
+    `root`: the folder with the runtime's containers; empty for its default.  Raises CniError.
     """
-    check_container_id(container_id)  # or it could pass for an option of the runtime
+    check_container_id(container_id)  # otherwise the runtime could read it as an option
     running = {}
     refusals = []
     for name in (runtime,) if runtime else KNOWN:
@@ -35,16 +35,16 @@ def find(container_id: str, runtime: str = "", root: str = "") -> State:
         raise CniError(
             UNKNOWN_CONTAINER,
             f"a container of this ID runs under {' and under '.join(running)}",
-            "--runtime says which of them is meant",
+            "name one of them with --runtime",
         )
     if not running:
         raise CniError(
             UNKNOWN_CONTAINER,
             f"no running container of this ID: {', '.join(refusals)}",
-            "--runtime and --root say who knows it, and where that keeps its containers",
+            "name its runtime with --runtime, and the folder of the runtime's containers with --root",
         )
-    (found,) = running.values()
-    return found
+    (state_of_container,) = running.values()
+    return state_of_container
 
 
 def _program(name: str) -> str:
@@ -66,13 +66,13 @@ def _ask(program: str, container_id: str, root: str) -> State:
     if outcome.timed_out:
         raise CniError(INTERNAL, f"{name} did not answer within {_TIMEOUT:g} s")
     if outcome.status != 0:
-        said = " ".join(outcome.stderr.decode(errors="replace").split())
-        said = said.partition(' level=error msg="')[2].removesuffix('"') or said  # as runc's logger writes
-        raise CniError(UNKNOWN_CONTAINER, f"{name} says {said[-300:] or f'exit status {outcome.status}'}")
+        text = " ".join(outcome.stderr.decode(errors="replace").split())
+        text = text.partition(' level=error msg="')[2].removesuffix('"') or text  # format of runc's logger
+        raise CniError(UNKNOWN_CONTAINER, f"{name} says {text[-300:] or f'exit status {outcome.status}'}")
     try:
-        found = state.parse(outcome.stdout)
+        answer = state.parse(outcome.stdout)
     except CniError as error:
         raise CniError(INTERNAL, f"{name} state: {error.msg}") from None
-    if not found.pid:
+    if not answer.pid:
         raise CniError(UNKNOWN_CONTAINER, f"under {name} it has stopped")
-    return found
+    return answer

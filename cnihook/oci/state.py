@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of a container as an OCI runtime gives it to a hook on stdin (runtime-spec, "State")."""
+"""The state of a container, which an OCI runtime passes to a hook on stdin (runtime-spec, "State")."""
 
 from cnihook.lean import fastjson
 from cnihook.spec.config import NetConf, json_name
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Of Kubernetes' engines, CRI-O and containerd.
+# Annotations of the engines of Kubernetes, CRI-O and containerd.
 _OF_POD = ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri.container-type")
 
 
 class State:
-    """What a hook needs of it.
+    """The part of the state that a hook needs.
 
-    `status` is not among that: at createRuntime runc says creating, crun created, and runc on a restore
-    stopped. Nor is ociVersion, which crun gives as "1.0".
+    `status` is not part of it: at createRuntime it is "creating" with runc, "created" with crun, and
+    "stopped" with runc on a restore.  `ociVersion` is not part of it either: with crun it is "1.0".
     """
 
     __slots__ = ("annotations", "bundle", "id", "pid")
 
     def __init__(self, container_id: str, pid: int, bundle: str, annotations: "dict[str, str]") -> None:
         self.id = container_id
-        self.pid = pid  # 0 where there is none: after the container's end
-        self.bundle = bundle  # not to be trusted: crun gives its own working folder
+        self.pid = pid  # 0 after the end of the container
+        self.bundle = bundle  # may be wrong: crun reports its own working folder
         self.annotations = annotations
 
     @property
@@ -39,7 +39,7 @@ class State:
 
 
 def parse(text: bytes) -> State:
-    """Raises CniError for anything but a container's state; what it has besides is passed over."""
+    """Return the state in a text.  Unknown keys are ignored.  Raises CniError if it is not a state."""
     if not text.strip():
         raise _refuse(
             "it is empty", "an OCI runtime writes the container's state to the hook; see `cnihook --help`"
@@ -47,7 +47,7 @@ def parse(text: bytes) -> State:
     try:
         raw: Any = fastjson.loads(text.decode())
     except ValueError as error:
-        raise _refuse(f"it is no JSON: {error}") from None
+        raise _refuse(f"it is not JSON: {error}") from None
     if not isinstance(raw, dict):
         raise _refuse(f"it must be an object, not {json_name(raw)}")
     conf = NetConf(raw)

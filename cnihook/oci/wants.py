@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a container wants of its networks, in words: one vocabulary for flags and annotations alike.
+The options of a container's request, the same for flags and annotations.
 
-A flag `--publish 8080:80` and an annotation `cnihook.publish: 8080:80` mean the same, and so for every word
-below.  An annotation holds several values with commas between.
+A flag `--publish 8080:80` and an annotation `cnihook.publish: 8080:80` mean the same; this is true for every
+option below.  An annotation holds several values with commas between them.
 """
 
 from cnihook.oci.reserved import MOST_ALIASES
@@ -59,9 +59,10 @@ def _set_no_default_route(wants: Wants, text: str) -> None:
 
 
 class Word:
-    """One option: its function, the value it takes, its purpose; whether an annotation may hold several.
+    """One option: its function, the form of its value, its purpose.
 
-    `most` is the number of values that one container may have in the list `held`.
+    `several`: an annotation may hold several values.  `most`: the number of values that one container may
+    have in the list that `held` returns.
     """
 
     __slots__ = ("_add", "_held", "most", "purpose", "several", "value")
@@ -84,10 +85,10 @@ class Word:
         self.several = several
 
     def add(self, wants: Wants, text: str) -> None:
-        """Read one value.  Raises CniError for a value that makes no sense, and for one too many."""
+        """Add one value to `wants`.  Raises CniError if it is malformed, or if there are too many."""
         self._add(wants, text)
         if self._held and len(self._held(wants) or ()) > self.most:
-            raise refuse(shown(text), f"there are more than {self.most}, the most that a container may have")
+            raise refuse(shown(text), f"there are more than {self.most}; a container may have no more")
 
 
 WORDS = {
@@ -182,30 +183,31 @@ WORDS = {
 _ANNOTATION = {f"{PREFIX}{'networks' if word == 'network' else word}": word for word in WORDS}
 
 
-# The names that bounds on annotations know.  The last is a key of the other annotation, and has no option.
+# The names that bounds on annotations may have.  The last one is a key of the NPWG annotation, not an
+# option.
 BOUNDED = (*(name.removeprefix(PREFIX) for name in _ANNOTATION), "cni-args")
 
 _SHORT = {"-p": "--publish"}
 
 
 def word_of(option: str) -> "Word | None":
-    """The word that an option of a command line stands for, if it stands for one."""
+    """Return the entry of WORDS for an option of a command line, or None."""
     option = _SHORT.get(option, option)
     return WORDS.get(option[2:]) if option.startswith("--") else None
 
 
 def is_asking(annotations: "Iterable[str]") -> bool:
-    """True if one of these is an annotation of this vocabulary."""
+    """Return True if one of these is an annotation that requests something of cnihook."""
     return any(name.startswith(PREFIX) or name == MULTUS for name in annotations)
 
 
 def from_annotations(annotations: "Mapping[str, str]") -> Wants:
-    """Raises CniError, with the annotation's name, for words that make no sense.
+    """Return what annotations request.  Raises CniError, with the annotation's name, for a malformed one.
 
-    They are only read here; oci.requests decides whether they may be requested.
+    The annotations are only read here; oci.requests decides whether they are allowed.
     """
     wants = Wants()
-    # Of cnihook alone: kubectl keeps a whole manifest in an annotation of its own.
+    # Only cnihook's annotations count: kubectl stores a whole manifest in its own annotation.
     read = {name: text for name, text in annotations.items() if is_asking([name])}
     size = sum(len(name) + len(text) for name, text in read.items())
     if size > MOST_BYTES:
@@ -233,8 +235,8 @@ def _add_annotation(wants: Wants, name: str, text: str) -> None:
         return
     word = name.removeprefix(PREFIX)
     if word not in WORDS or word == "network":
-        known = ", ".join(f"{PREFIX}{word}" for word in WORDS if word != "network")
-        raise refuse("unknown word", f"there are {NETWORKS}, {known}")
+        others = ", ".join(f"{PREFIX}{word}" for word in WORDS if word != "network")
+        raise refuse("unknown annotation", f"there are {NETWORKS}, {others}")
     values = text.split(",") if WORDS[word].several else [text]
     for value in values:
         if value.strip() or not WORDS[word].several:
@@ -242,22 +244,22 @@ def _add_annotation(wants: Wants, name: str, text: str) -> None:
 
 
 def to_annotations(said: "list[tuple[str, str]]") -> "dict[str, str]":
-    """Annotations that mean what options of these words mean.  Raises CniError, as their parsing would.
+    """Return the annotations for these options and values.  Raises CniError for a malformed value.
 
-    For who cannot hand over the options themselves: the container starts later, or by another program.
+    A command uses them if it cannot pass the options: another program starts the container, or later.
     """
     texts: dict[str, list[str]] = {}
     for word, text in said:
         WORDS[word].add(Wants(), text)
         if WORDS[word].several and "," in text:
-            raise refuse(f"--{word} {shown(text)}", "an annotation takes the comma for the end of a value")
+            raise refuse(f"--{word} {shown(text)}", "in an annotation, a comma is the end of a value")
         texts.setdefault(word, []).append(text if WORDS[word].value else "true")
-    found = {}
+    annotations = {}
     for word, values in texts.items():
         if word == "network":
             names = [name for value in values for name in split_networks(value)]
-            found[NETWORKS] = (" " if any("=" in name for name in names) else ",").join(names)
+            annotations[NETWORKS] = (" " if any("=" in name for name in names) else ",").join(names)
         else:
             joined = WORDS[word].several or word == "bandwidth"
-            found[f"{PREFIX}{word}"] = ",".join(values) if joined else values[-1]
-    return found
+            annotations[f"{PREFIX}{word}"] = ",".join(values) if joined else values[-1]
+    return annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The values in what a container wants: one text each, read or refused in one line that says why."""
+"""Parsers for the values of options and annotations.  Each takes one text and raises CniError."""
 
 from cnihook.lean.address import Address, IPNet
 from cnihook.lean.words import one_line
@@ -13,7 +13,7 @@ MULTUS = "k8s.v1.cni.cncf.io/networks"  # the Network Plumbing Working Group's
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_LEAST_BURST = 120_000  # bits, ten full frames: with less the rate is not reached
+_LEAST_BURST = 120_000  # bits, ten full frames; with a smaller burst the rate is not reached
 
 
 def refuse(what: str, why: str, hint: str = "") -> CniError:
@@ -21,8 +21,9 @@ def refuse(what: str, why: str, hint: str = "") -> CniError:
 
 
 def parse_network(text: str) -> Want:
-    """NAME, NAME:IFNAME, or NAME:KEY=VALUE,... of ifname, ip, ip6, mac, alias; or docker's form of that,
-    name=NAME,KEY=VALUE,...  Raises CniError.
+    """Parse NAME, NAME:IFNAME, NAME:KEY=VALUE,... or docker's form name=NAME,KEY=VALUE,...
+
+    The keys are ifname, ip, ip6, mac and alias.  Raises CniError.
     """
     name, options = split_network(text)
     check_network_name(name)
@@ -47,7 +48,7 @@ _SAME_OPTION = {"interface_name": "ifname", "mac-address": "mac", "mac_address":
 
 
 def split_network(text: str) -> "tuple[str, list[tuple[str, str]]]":
-    """The name and the options in it, as text each."""
+    """Return the name and the options in a text for parse_network(), each as text."""
     what = f"network {shown(text)}"
     name, colon, rest = text.strip().partition(":")
     is_dockers = "=" in name
@@ -60,7 +61,7 @@ def split_network(text: str) -> "tuple[str, list[tuple[str, str]]]":
         key, equals, value = option.strip().partition("=")
         key = key.lower()
         if not (equals and value):
-            raise refuse(what, f"{option.strip()!r} is no KEY=VALUE")
+            raise refuse(what, f"{option.strip()!r} is not KEY=VALUE")
         if is_dockers and key == "name":
             name = value
             continue
@@ -74,7 +75,7 @@ def split_network(text: str) -> "tuple[str, list[tuple[str, str]]]":
 
 
 def parse_networks(text: str) -> "list[Want]":
-    """A list with commas between; with spaces where a network has options.  An empty text is no network."""
+    """Parse networks with commas between them, or with spaces if one has options; empty: none."""
     return [parse_network(part) for part in split_networks(text)]
 
 
@@ -84,13 +85,13 @@ def split_networks(text: str) -> "list[str]":
 
 
 def parse_ip(text: str, version: int = 0) -> str:
-    """ADDRESS or ADDRESS/PREFIX, of this version of IP if one is given."""
+    """Check ADDRESS or ADDRESS/PREFIX, of this IP version unless it is 0."""
     try:
         address = IPNet.parse(text).address if "/" in text else Address.parse(text)
     except ValueError as error:
         raise refuse(f"address {shown(text)}", str(error)) from None
     if version and address.version != version:
-        raise refuse(f"address {shown(text)}", f"it is no IPv{version} address")
+        raise refuse(f"address {shown(text)}", f"it is not an IPv{version} address")
     if address.is_unspecified or address.is_loopback:
         raise refuse(f"address {shown(text)}", "no container can have it")
     return text
@@ -108,7 +109,7 @@ def parse_mac(text: str) -> str:
 
 
 def parse_host_name(text: str) -> str:
-    """A name by RFC 1123: labels of letters, digits and hyphens, with dots between."""
+    """Check a name by RFC 1123: labels of letters, digits and hyphens, with dots between them."""
     labels = text.removesuffix(".").split(".")
     if len(text) > 253 or not all(
         0 < len(label) <= 63 and _LABEL.issuperset(label) and label[0] != "-" and label[-1] != "-"
@@ -119,26 +120,26 @@ def parse_host_name(text: str) -> str:
 
 
 def parse_alias(text: str) -> str:
-    """A name that neighbours look up.  Raises CniError for one that has a meaning already."""
+    """Check a name that other containers look up.  Raises CniError for a reserved one."""
     name = _parse_looked_up(text)
     refuse_reserved(f"alias {shown(text)}", name)
     return name
 
 
 def _parse_looked_up(text: str) -> str:
-    """A name that is only looked up: with underscores, too, which many have and no resolver minds."""
+    """Check a name that is only looked up: it may have underscores, which every resolver accepts."""
     parse_host_name(text.replace("_", "x"))
     return text.removesuffix(".")
 
 
 def refuse_reserved(what: str, name: str) -> None:
-    """Raise CniError for a name that means the container itself, or its host, in any container."""
+    """Raise CniError for a name that means the container itself or its host in every container."""
     if is_reserved(name):
         raise refuse(what, "the name is reserved: containers call themselves or their host by it")
 
 
 def parse_ports(text: str) -> "list[Port]":
-    """Docker's [[ADDRESS:][HOSTPORT]:]CONTAINERPORT[/PROTOCOL], ports being numbers or ranges."""
+    """Parse docker's [[ADDRESS:][HOSTPORT]:]CONTAINERPORT[/PROTOCOL]; ports are numbers or ranges."""
     what = f"port {shown(text)}"
     rest, slash, protocol = text.strip().partition("/")
     protocol = protocol.lower() if slash else "tcp"
@@ -155,13 +156,13 @@ def parse_ports(text: str) -> "list[Port]":
         try:
             host_ip = str(Address.parse(host_ip))
         except ValueError:
-            raise refuse(what, f"{host_ip!r} is no IP address") from None
+            raise refuse(what, f"{host_ip!r} is not an IP address") from None
     host, colon, container = rest.rpartition(":")
     inside = parse_port_range(container, what)
     outside = parse_port_range(host, what) if host else range(0)
     if colon and not host and not host_ip:
         raise refuse(what, "the host's port is missing before the colon")
-    if not outside:  # any that is free
+    if not outside:  # any free port
         return [Port(number, 0, 0, protocol, host_ip) for number in inside]
     if len(outside) == len(inside):
         return [Port(i, o, o, protocol, host_ip) for i, o in zip(inside, outside, strict=True)]
@@ -174,11 +175,11 @@ _PORTS = "[[ADDRESS:][HOSTPORT]:]CONTAINERPORT[/PROTOCOL]"
 
 
 def parse_port_range(text: str, what: str, hint: str = _PORTS) -> range:
-    """PORT or PORT-PORT.  Raises CniError about `what`."""
+    """Parse PORT or PORT-PORT.  Raises CniError about `what`."""
     first, dash, last = text.partition("-")
     numbers = [first, last] if dash else [first]
     if not all(number.isascii() and number.isdigit() and len(number) < 6 for number in numbers):
-        raise refuse(what, f"{text!r} is no port", hint)
+        raise refuse(what, f"{text!r} is not a port", hint)
     if not all(1 <= int(number) <= 65535 for number in numbers):
         raise refuse(what, "a port is from 1 to 65535")
     if int(numbers[0]) > int(numbers[-1]):
@@ -187,21 +188,24 @@ def parse_port_range(text: str, what: str, hint: str = _PORTS) -> range:
 
 
 def parse_bandwidth(text: str) -> "dict[str, int]":
-    """in=RATE,out=RATE in bits a second, as the capability has it; a burst is of a tenth of a second."""
-    found: dict[str, int] = {}
+    """Parse in=RATE,out=RATE in bits a second into the capability bandwidth.
+
+    The default burst is a tenth of a second at this rate, and at least _LEAST_BURST.
+    """
+    limits: dict[str, int] = {}
     what = f"bandwidth {shown(text)}"
     for part in text.split(","):
         key, equals, value = part.strip().partition("=")
         name = {"in": "ingress", "out": "egress", "in-burst": "ingress", "out-burst": "egress"}.get(key)
         if not (name and equals):
             raise refuse(what, f"{part.strip()!r}", "it takes in=RATE,out=RATE and in-burst=, out-burst=")
-        found[f"{name}{'Burst' if key.endswith('-burst') else 'Rate'}"] = _bits(value, what)
+        limits[f"{name}{'Burst' if key.endswith('-burst') else 'Rate'}"] = _bits(value, what)
     for name in ("ingress", "egress"):
-        if f"{name}Rate" in found:
-            found.setdefault(f"{name}Burst", max(found[f"{name}Rate"] // 10, _LEAST_BURST))
-        elif f"{name}Burst" in found:
+        if f"{name}Rate" in limits:
+            limits.setdefault(f"{name}Burst", max(limits[f"{name}Rate"] // 10, _LEAST_BURST))
+        elif f"{name}Burst" in limits:
             raise refuse(what, "a burst without a rate")
-    return found
+    return limits
 
 
 def _bits(text: str, what: str) -> int:
@@ -209,12 +213,12 @@ def _bits(text: str, what: str) -> int:
     if text[-1:].isalpha():
         number, unit = text[:-1], text[-1].lower()
     if unit not in _UNITS or not (number.isascii() and number.isdigit()) or not int(number):
-        raise refuse(what, f"{text!r} is no rate", "such as 500k, 10M or 1G, in bits a second")
+        raise refuse(what, f"{text!r} is not a rate", "such as 500k, 10M or 1G, in bits a second")
     return int(number) * _UNITS[unit]
 
 
 def parse_route(text: str) -> "tuple[IPNet, Address | None]":
-    """DESTINATION/PREFIX, or DESTINATION/PREFIX via GATEWAY; `=` will do for ` via `."""
+    """Parse DESTINATION/PREFIX, DESTINATION/PREFIX=GATEWAY or DESTINATION/PREFIX via GATEWAY."""
     dst, _, gateway = text.strip().replace(" via ", "=").partition("=")
     try:
         net = IPNet.parse({"default": "0.0.0.0/0"}.get(dst.strip(), dst.strip()))
@@ -227,10 +231,10 @@ def parse_route(text: str) -> "tuple[IPNet, Address | None]":
 
 
 def parse_host(text: str) -> "tuple[str, str]":
-    """NAME:ADDRESS or NAME=ADDRESS; `host-gateway` stands for the host's own on the container's network."""
+    """Parse NAME:ADDRESS or NAME=ADDRESS; `host-gateway` is the host's address on the first network."""
     separator = "=" if "=" in text else ":"
     name, _, address = text.strip().partition(separator)
-    _parse_looked_up(name)  # any, since only the container itself reads it
+    _parse_looked_up(name)  # reserved ones, too, because only the container itself reads it
     if address != "host-gateway":
         try:
             address = str(Address.parse(address.strip("[]")))
@@ -247,7 +251,7 @@ def parse_server(text: str) -> str:
 
 
 def parse_option(text: str) -> str:
-    """One option of resolv.conf(5)."""
+    """Check one option of resolv.conf(5)."""
     if not text or text.split() != [text] or not text.isprintable():
         raise refuse(f"DNS option {shown(text)}", "it is one word, such as ndots:2")
     return text

@@ -199,7 +199,7 @@ def test_one_id_under_two_runtimes_needs_a_word_more(
     other = Runtime(host, "crun" if runtime.name == "runc" else "runc", rootfs)
     twin = other.run("c1", hooks=NO_HOOKS)
 
-    assert "--runtime says which of them is meant" in refused(host, "attach", "c1")
+    assert "name one of them with --runtime" in refused(host, "attach", "c1")
     succeeds(host, "attach", "c1", "--runtime", other.name)
     assert twin.links() == {"lo", "eth0"}
     assert container.links() == {"lo"}

@@ -374,7 +374,7 @@ def test_file_that_the_host_cannot_see_is_written_once(
     container = runtime.started("c1", runtime.start("c1"))
 
     assert pings(container, "one") == "10.1.0.2" and pings(one, "c1") == "10.1.0.3"
-    assert "will not be told" in container.log
+    assert "later containers cannot be added to it" in container.log
 
 
 def test_host_name_where_config_json_has_none(start: Start) -> None:

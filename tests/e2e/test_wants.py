@@ -119,7 +119,7 @@ def test_default_route_leads_over_the_network_that_it_is_requested_on(
         ({"cnihook.ip": "10.1.0.5"}, "on 2 networks"),
         ({"cnihook.mac-address": "01:00:00:00:00:01"}, "multicast"),
         ({"cnihook.publish": "70000:80"}, "from 1 to 65535"),
-        ({"cnihook.netwrks": "front"}, "unknown word"),
+        ({"cnihook.netwrks": "front"}, "unknown annotation"),
     ],
 )
 def test_a_wish_that_nobody_grants_refuses_the_container(

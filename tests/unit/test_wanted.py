@@ -46,7 +46,7 @@ def test_a_container_that_says_nothing() -> None:
 
 def test_an_annotation_that_is_misspelled_is_not_passed_over() -> None:
     with pytest.raises(
-        CniError, match="annotation cnihook.network='mynet': unknown word: there are cnihook.n"
+        CniError, match="annotation cnihook.network='mynet': unknown annotation: there are cnihook.n"
     ):
         wants.from_annotations({"cnihook.network": "mynet"})
 
