@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong on a host: each file looks for faults of one kind, and knows what mends them."""
+"""Checks for faults on a host: each module finds faults of one kind and suggests a command for each."""

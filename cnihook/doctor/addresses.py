@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subnets that are somebody else's, too; ranges that come to their end; leases that nobody has."""
+"""Checks of subnets that overlap, of ranges that are almost full, and of leases without an owner."""
 
 import os
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _SHOWN = 5
 
 
 def _host_local(plugin: Plugin) -> "Any":
-    """Its IPAM part, read by the plugin that it is for; None for another, or one that is malformed."""
+    """Return the `ipam` of a plugin as host-local reads it; None for another type or a malformed one."""
     if plugin.ipam != "host-local":
         return None
     try:
@@ -46,7 +46,11 @@ def _subnets(plugin: Plugin) -> set[IPNet]:
 
 
 def check_overlaps(host: Host) -> Iterator[Finding]:
-    """Of networks that the host routes for: on another link, a subnet of its surroundings may be meant."""
+    """Find subnets that overlap a route of the host or another subnet.
+
+    Only networks that the host routes are checked: any other network may share the subnet of its parent link
+    on purpose.
+    """
     routed = [
         (network, plugin, subnets)
         for network in host.networks
@@ -71,7 +75,7 @@ def check_overlaps(host: Host) -> Iterator[Finding]:
                         "subnet-overlap",
                         f"{subnet} of network {network.name} overlaps the host's route to"
                         f" {route.dst}{via} on {link.name}",
-                        "who has an address in both is reached on one of them only",
+                        "an address in both of them is reached in only one",
                         f"give network {network.name} another subnet in {network.source}",
                     )
     for (one, _, first), (other, _, second) in combinations(routed, 2):
@@ -80,7 +84,7 @@ def check_overlaps(host: Host) -> Iterator[Finding]:
             yield Finding(
                 "subnet-overlap",
                 f"{both[0][0]} of network {one.name} overlaps {both[0][1]} of network {other.name}",
-                "two containers may get the same address, and the host finds one of them only",
+                "two containers may get the same address, and the host reaches only one of them",
                 f"give one of them another subnet, in {one.source} or {other.source}",
             )
 
@@ -94,31 +98,34 @@ def check_ranges(host: Host) -> Iterator[Finding]:
             leased = leases.addresses(conf.folder)
             for one in conf.sets:
                 size = sum(part.size() for part in one.ranges)
-                taken = sum(one.range_of(address) is not None for address in leased)
-                if taken >= _NEARLY_FULL * size:
+                used = sum(one.range_of(address) is not None for address in leased)
+                if used >= _NEARLY_FULL * size:
                     yield Finding(
                         "range-full",
-                        f"network {network.name}: {taken} of the {size} addresses of {one} are leased",
-                        "who comes when all are will be refused",
+                        f"network {network.name}: {used} of the {size} addresses of {one} are leased",
+                        "when all are leased, no further container can start",
                         f"cnihook gc {network.name}; then a larger range in {network.source}",
                     )
 
 
 def _leases(folder: str) -> "list[tuple[Address, bytes]]":
-    """(address, owner) of every lease, without the plugin's lock, which would have to be made."""
-    found = []
+    """Return (address, owner) of every lease.
+
+    The plugin's lock is not taken, because that would create the lock's file.
+    """
+    owners = []
     for address in leases.addresses(folder):
         try:
             content = leases.read(f"{folder}/{address}")
         except OSError:
-            continue  # check_lease_files() names it
+            continue  # check_lease_files() reports it
         if content is not None:
-            found.append((address, content))
-    return sorted(found, key=lambda lease: bytes(lease[0]))
+            owners.append((address, content))
+    return sorted(owners, key=lambda lease: bytes(lease[0]))
 
 
 def _folders(host: Host) -> "dict[str, Network | None]":
-    """The folders with leases, each with its network if that is configured."""
+    """Return the folders with leases, each with its network if that is configured."""
     folders: dict[str, Network | None] = {}
     for network in host.networks:
         for plugin in plugins_of(network):
@@ -131,10 +138,11 @@ def _folders(host: Host) -> "dict[str, Network | None]":
 
 
 def check_leases(host: Host) -> Iterator[Finding]:
-    """Leases whose owner is on no record, neither of cnihook nor of libcni."""
+    """Find leases whose owner is not on record, either of cnihook or of libcni."""
     for folder, configured in sorted(_folders(host).items()):
         present = _leases(folder)
-        # After the leases, for these are made after their record, and read again, as they go before it.
+        # The records are read after the leases: a lease is made after its record.  It is removed before its
+        # record, so the leases are then read again.
         owners = set()
         for network_name, container_id, ifname in cache.identities_on_file():
             if network_name == os.path.basename(folder):
@@ -150,8 +158,8 @@ def check_leases(host: Host) -> Iterator[Finding]:
         yield Finding(
             "lease-without-owner",
             f"network {name}: {len(addresses)} {'lease' if len(addresses) == 1 else 'leases'} of"
-            f" containers that are on no record: {shown} (the first is of {first})",
-            "these addresses are given to nobody else; unless another runtime keeps them, they are lost",
+            f" containers that are not on record: {shown} (the first is of {first})",
+            "no other container can get these addresses; they are lost unless another runtime uses them",
             f"cnihook gc {name}"
             if configured and versions.at_least(configured.version or versions.OLDEST, versions.SINCE["GC"])
             else f"rm {' '.join(f'{folder}/{address}' for address in addresses[:_SHOWN])}",
@@ -159,7 +167,7 @@ def check_leases(host: Host) -> Iterator[Finding]:
 
 
 def check_lease_files(host: Host) -> Iterator[Finding]:
-    """Files at the place of an address that are not leases, or cannot be read."""
+    """Find files with the name of an address that are not leases, or cannot be read."""
     for folder in sorted(_folders(host)):
         for address in sorted(leases.addresses(folder), key=bytes):
             path = f"{folder}/{address}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Router advertisements: links that should obey them and do not, and links of containers that do."""
+"""Checks of router advertisements: links that must obey them and do not, and links of containers that do."""
 
 import os
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def check(host: Host) -> Iterator[Finding]:
 
 
 def _to_containers(host: Host, links: "dict[int, Link]") -> "set[int]":
-    """Links that deliver what containers send to the host: bridges, gateways of VLANs, links of ptp."""
+    """Return the links by which containers reach the host: bridges, gateways of VLANs, links of ptp."""
     masters = {link.master for link in links.values() if veth.is_own(link)}
     bridges = {one.bridge for network in host.networks for one in plugins_of(network) if one.bridge}
     return {
@@ -59,14 +59,14 @@ def _obeyed_from_containers(host: Host, link: Link, links: "dict[int, Link]") ->
 
 
 def _ignored(host: Host, link: Link, links: "dict[int, Link]") -> Iterator[Finding]:
-    """A link that another program brought up, or set to 1, after forwarding was enabled."""
+    """Find a link that another program brought up, or set to 1, after forwarding was enabled."""
     setting = sysctl.dotted(accept_ra(link))
     if router.learned(host.rtnl, link):
         yield Finding(
             "advertisements-ignored",
             f"the host has IPv6 addresses or routes from router advertisements on {link.name}, and ignores "
             f"further ones: IPv6 forwarding is on and {setting} is 1",
-            "these end with their lifetimes, and with them the host's IPv6 connections",
+            "when their lifetimes end, the host loses them and its IPv6 connections",
             f"sysctl -w {setting}=2, and the same in /etc/sysctl.d",
             fix=partial(sysctl.write, accept_ra(link), 2),
         )
@@ -83,7 +83,7 @@ def _ignored(host: Host, link: Link, links: "dict[int, Link]") -> Iterator[Findi
 
 
 def _soon_ignored(host: Host) -> Iterator[Finding]:
-    """Announce what the first IPv6 container changes; a fault where it cannot be changed."""
+    """Report a setting that the first IPv6 container will change; it is a fault if it cannot be changed."""
     names = [
         network.name
         for network in host.networks

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A fault that was found, and the host that is looked at."""
+"""A finding, and the state of the host that the checks examine."""
 
 import contextlib
 import os
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 
 class Finding:
-    """What is wrong, why that matters, and the command that mends it.
+    """A fault: what is wrong, why it matters, and the command that corrects it.
 
-    `fix` does the same where it cannot hurt.  A `note` is no fault, but good to know.
+    `fix` has the effect of that command; None if the effect could do harm.  A `note` is not a fault, but
+    useful to know.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Finding:
 
 
 class Plugin:
-    """One plugin of a network, as far as its configuration can be read."""
+    """One plugin of a network.  Malformed parts of its configuration count as absent."""
 
     def __init__(self, network: Network, index: int) -> None:
         self.conf = NetConf(chain.derive(network, index, {}, None), network.where(index))
@@ -60,7 +61,7 @@ class Plugin:
         self.ipam = self.conf.object("ipam").string("type")
 
     def is_set(self, *keys: str) -> bool:
-        """Whether one of these is true.  What is malformed is told by `cnihook validate`."""
+        """Return True if one of these keys is true; `cnihook validate` reports malformed ones."""
         for key in keys:
             with contextlib.suppress(CniError):
                 if self.conf.boolean(key):
@@ -79,11 +80,11 @@ class Plugin:
 
     @property
     def routes(self) -> bool:
-        """Whether the host is the gateway of its containers."""
+        """True if the host is the gateway of the plugin's containers."""
         return self.type == "ptp" or (self.type == "bridge" and self.is_set("isGateway", "isDefaultGateway"))
 
     def is_own(self, link: str, kind: str, alias: str = "") -> bool:
-        """Whether a link of the host is what leads to this plugin's containers."""
+        """Return True if a link of the host leads to the containers of this plugin."""
         if self.type == "bridge":
             return link == self.bridge or link.startswith(f"{self.bridge}.")
         return kind == "veth" and (not alias or alias.startswith(f"{self.conf.string('name')} "))
@@ -97,7 +98,10 @@ def plugins_of(network: Network) -> list[Plugin]:
 
 
 def has_version(network: Network, version: int) -> bool:
-    """By the look of its configuration: addresses of version 6 have a colon in them."""
+    """Return True if a network has addresses of an IP version.
+
+    The text of its configuration is searched: only IPv6 addresses have "::" in them.
+    """
     text = network.text.decode(errors="replace")
     return version == 4 or "::" in text
 
@@ -121,25 +125,28 @@ def find_program(name: str) -> str | None:
 
 
 def printed(name: str, *words: str, timeout: float = 30.0) -> str:
-    """What a program of the host prints; empty where there is none.  Raises OSError if it cannot start."""
+    """Return what a program of the host prints; empty if it is not installed.
+
+    Raises OSError if it cannot be started.
+    """
     program = find_program(name)
     if program is None:
         return ""
-    done = process.run(program, [name, *words], dict(os.environ), b"", timeout)
-    return done.stdout.decode(errors="replace")
+    outcome = process.run(program, [name, *words], dict(os.environ), b"", timeout)
+    return outcome.stdout.decode(errors="replace")
 
 
 class Host:
-    """What several checks want to know; each thing is looked up once."""
+    """The state of the host that several checks need; each value is read once."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     @cached_property
     def configured(self) -> list[Network]:
-        """The networks of the folder; the built-in one where there are none."""
-        found, problems = networks.load_folder(self.settings.conf_folder)
-        return found if found or problems else [networks.built_in()]
+        """The networks of the folder; the built-in one if there is none."""
+        configured, problems = networks.load_folder(self.settings.conf_folder)
+        return configured if configured or problems else [networks.built_in()]
 
     @cached_property
     def records(self) -> list[Record]:
@@ -170,8 +177,8 @@ class Host:
 
     @property
     def networks(self) -> list[Network]:
-        """Those that are configured, and others that containers are on; each name once."""
-        found = {network.name: network for network in self.configured}
+        """The configured networks, and others that live containers are attached to; each name once."""
+        by_name = {network.name: network for network in self.configured}
         for one in self.attached:
-            found.setdefault(one.network.name, one.network)
-        return list(found.values())
+            by_name.setdefault(one.network.name, one.network)
+        return list(by_name.values())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules of the reference plugins whose attachment is on no record: no DEL will remove them."""
+"""Checks of rules that the reference plugins made for attachments not on record: no DEL will remove them."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,7 +8,7 @@ from cnihook.linux import nft, xtables
 from cnihook.runtime import cache
 from cnihook.sdk import reference
 
-_WHY = "they are for the address of a container that is gone, and so for the next one that gets it"
+_WHY = "they are for the address of a container that is gone, and affect the next one that gets the address"
 
 
 def check(_host: Host) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def _check_iptables() -> Iterator[Finding]:
         for chain in table.chains()
         if reference.is_chain_of_a_container(chain)
     ]
-    # After the chains, which a container that starts gets later.
+    # The records are read after the chains: a container gets its chains after its record.
     on_record = {
         reference.chain_name(prefix, network, container_id)
         for network, container_id, _ifname in cache.identities_on_file()
@@ -36,7 +36,7 @@ def _check_iptables() -> Iterator[Finding]:
             program = f"{'iptables' if table.version == 4 else 'ip6tables'}{kind}"
             yield Finding(
                 "rules-without-owner",
-                f"chain {chain} of {table.name}, table nat, is of a container that is on no record",
+                f"chain {chain} of {table.name}, table nat, is of a container that is not on record",
                 _WHY,
                 f"{program}-save -t nat | grep -v {chain} | {program}-restore",
             )
@@ -68,7 +68,7 @@ def _check_nft() -> Iterator[Finding]:
         if not is_known[table](comment):
             yield Finding(
                 "rules-without-owner",
-                f"a rule of {family} {table} {chain} is of {comment!r}, which is on no record",
+                f"a rule of {family} {table} {chain} is of {comment!r}, which is not on record",
                 _WHY,
                 f"nft delete rule {family} {table} {chain} handle {handle}",
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel lacks that plugins need; tried out in a network namespace that is gone right after."""
+"""Checks of kernel features that plugins need, each tried in a temporary network namespace."""
 
 import errno
 import json
@@ -14,7 +14,7 @@ from cnihook.linux.rtnl import Rtnl
 from cnihook.sdk import invoke, port_chains
 from cnihook.sdk.table import FAMILY
 
-# The kinds of links that a built-in plugin makes, and the modules of the kernel that they are in.
+# The kinds of links that a built-in plugin makes, and the kernel modules that provide features.
 _LINKS = {
     "bridge": ("bridge", "veth"),
     "ptp": ("veth",),
@@ -34,7 +34,7 @@ _MODULES = {
 
 
 def check(host: Host, everything: bool) -> Iterator[Finding]:
-    """With `everything`, also what the plugins would need that no network has."""
+    """Find missing features that the networks need; with `everything`, also those that no network needs."""
     users: dict[str, list[str]] = {}
     for network in host.networks:
         for plugin in plugins_of(network):
@@ -85,7 +85,7 @@ def _remedy(feature: str) -> str:
 
 
 def _missing(features: list[str]) -> dict[str, str]:
-    """Those that do not work, and why."""
+    """Return the features that do not work, each with the reason."""
 
     def probe() -> dict[str, str]:
         rtnl = Rtnl()
@@ -110,7 +110,7 @@ def _try(rtnl: Rtnl, feature: str) -> str:
         else:
             rtnl.add_link(feature, f"probe-{feature}"[:15])
     except OSError as error:
-        # Some kinds need more than a name (a parent, a number); the refusal tells that they are known.
+        # Some kinds need more than a name (a parent, a number); such an error shows that the kind is known.
         if feature not in ("nftables", "tun", "tbf", "htb") and error.errno != errno.EOPNOTSUPP:
             return ""
         return describe(error)
@@ -118,7 +118,7 @@ def _try(rtnl: Rtnl, feature: str) -> str:
 
 
 def _in_a_throwaway_namespace(function: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """In a child process, which takes the namespace with it."""
+    """Return the result of `function` in a child process; its network namespace ends with it."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -129,7 +129,7 @@ def _in_a_throwaway_namespace(function: Callable[[], dict[str, str]]) -> dict[st
         except BaseException as error:
             os.write(
                 writing,
-                json.dumps([{}, f"a network namespace to try things in: {describe(error)}"]).encode(),
+                json.dumps([{}, f"a temporary network namespace: {describe(error)}"]).encode(),
             )
         finally:
             os._exit(0)
@@ -137,7 +137,7 @@ def _in_a_throwaway_namespace(function: Callable[[], dict[str, str]]) -> dict[st
     with open(reading, "rb") as file:
         text = file.read()
     os.waitpid(pid, 0)
-    found, problem = json.loads(text)
+    missing, problem = json.loads(text)
     if problem:
         raise OSError(errno.EPERM, problem)
-    return {str(key): str(value) for key, value in found.items()}
+    return {str(key): str(value) for key, value in missing.items()}

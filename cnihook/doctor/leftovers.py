@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What containers that are gone, or whose record is, left behind."""
+"""Checks of what is left of containers that are gone, or whose record is lost."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def check_records(host: Host) -> Iterator[Finding]:
     for container_id, attachments in stale.items():
         yield Finding(
             "record-without-container",
-            f"container {container_id} is gone, and still on record: {', '.join(attachments)}",
+            f"container {container_id} is gone, but still on record: {', '.join(attachments)}",
             "its addresses and ports stay taken",
             "cnihook gc",
             fix=partial(detach.collect, host.settings),
@@ -42,30 +42,30 @@ def check_records(host: Host) -> Iterator[Finding]:
 
 
 def check_attachments(host: Host) -> Iterator[Finding]:
-    """What `cnihook repair` would put back.  Not a fix: it may take a new link for the container."""
+    """Find what `cnihook repair` would restore.  There is no `fix`: the repair may need a new link."""
     for one in (*host.attached, *host.attached_by_others):
         record = one.record
         try:
             with repair.container(record.container_id, timeout=0):
                 missing = repair.amiss(record, host.settings.plugin_path)
         except Busy:
-            continue  # somebody is at work on it, and half-way nothing is as it should be
+            continue  # another process works on it, so differences are normal
         except OtherPlugins as error:
             yield Finding(
                 "attachment-not-checked",
                 f"container {record.container_id}, {record.network} {record.ifname}: {error.msg}",
-                "a fault of it is not found",
+                "faults of this attachment are not found",
                 f"CNI_PATH=FOLDER cnihook check --container {record.container_id}",
                 note=True,
             )
             continue
         except CniError:
-            continue  # a network of which nobody can tell
+            continue  # a network that cannot be checked
         for words in missing:
             yield Finding(
                 "attachment-broken",
                 f"container {record.container_id}, {record.network} {record.ifname}: {words}",
-                "somebody has changed what the container's network relies on",
+                "another program has changed what the container's network needs",
                 f"cnihook repair {record.container_id}",
             )
 
@@ -75,7 +75,7 @@ def check_damaged(host: Host) -> Iterator[Finding]:
         if one.is_foreign:
             yield Finding(
                 "record-damaged",
-                f"{one}; by what is left of it, another runtime wrote it",
+                f"{one}; the rest of its content shows that another runtime wrote it",
                 "cnihook does not release what another runtime attached",
                 f"mkdir -p {_DAMAGED}; mv {one.path} {_DAMAGED}/",
             )
@@ -83,21 +83,21 @@ def check_damaged(host: Host) -> Iterator[Finding]:
         yield Finding(
             "record-damaged",
             str(one),
-            "what it was a record of is released by its file name, once no process has it",
+            "its attachment can only be released by the file name, after all its processes have ended",
             "cnihook gc",
             fix=partial(detach.collect, host.settings),
         )
 
 
 def check_lost(host: Host) -> Iterator[Finding]:
-    """What is left of attachments whose record is lost, and the names of their namespaces."""
+    """Find what is left of attachments whose record is lost, and the names of their namespaces."""
     fix = partial(detach.collect, host.settings)
     for identity in remains.orphans():
         if remains.is_free(identity):
             network, container_id, ifname = identity
             yield Finding(
                 "record-lost",
-                f"{network} {ifname} of container {container_id} is on no record, and not in use",
+                f"{network} {ifname} of container {container_id} is not on record and not in use",
                 "its addresses and ports stay taken",
                 "cnihook gc",
                 fix=fix,
@@ -106,30 +106,30 @@ def check_lost(host: Host) -> Iterator[Finding]:
         yield Finding(
             "name-left-over",
             f"{netns.named(container_id)} is the name of a namespace whose container is not on record",
-            "the namespace lives on, and with it its links",
+            "the name keeps the namespace and its links",
             "cnihook gc",
             fix=fix,
         )
 
 
 def check_elements(host: Host) -> Iterator[Finding]:
-    """Elements of nftables that are of attachments which are on no record."""
-    found = [(name, _key(name, key), owner) for name, key, owner in table.owned()]
-    # After the elements, which come later.  A record that cannot be read is one still.
+    """Find elements of nftables whose attachment is not on record."""
+    elements = [(name, _key(name, key), owner) for name, key, owner in table.owned()]
+    # The records are read after the elements, which are made later.  A record that cannot be read counts.
     owners = set(map(remains.owner_of, cache.identities_on_file()))
-    for name, key, owner in found:
+    for name, key, owner in elements:
         if owner in owners:
             continue
         yield Finding(
             "element-without-owner",
-            f"{{ {key} }} in {name} of table {table.TABLE} is of {owner!r}, which is on no record",
-            "a port stays taken, or an address is treated as if it were a container's",
+            f"{{ {key} }} in {name} of table {table.TABLE} is of {owner!r}, which is not on record",
+            "a port stays taken, or an address is still treated as a container's",
             f"nft delete element {table.TABLE} {name} '{{ {key} }}'",
         )
 
 
 def _key(container: str, key: bytes) -> str:
-    """As nft writes it."""
+    """Return the key of an element as nft writes it."""
     if container.startswith(table.BY_ADDRESS):
         return str(Address(key))
     if container == "forward-members":
@@ -140,7 +140,7 @@ def _key(container: str, key: bytes) -> str:
 
 
 def check_hooks(_host: Host) -> Iterator[Finding]:
-    """Podman and CRI-O start no container at all while one of their hooks cannot be run."""
+    """Find hook files whose program is missing: podman and CRI-O may then start no container at all."""
     for folder in HOOK_FOLDERS:
         try:
             names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
@@ -151,13 +151,13 @@ def check_hooks(_host: Host) -> Iterator[Finding]:
                 yield Finding(
                     "hook-broken",
                     f"{folder}/{name}: {problem}",
-                    "podman and CRI-O refuse its containers, or all, or start them without it",
+                    "podman and CRI-O reject its containers, or all of them, or start them without the hook",
                     f"rm {folder}/{name}",
                 )
 
 
 def our_hooks(folder: str) -> "Iterator[tuple[str, dict[str, Any]]]":
-    """(path, hook) of the hook createRuntime in each file of this folder that is readable."""
+    """Yield (path, hook) for each readable file of this folder that has cnihook's hook createRuntime."""
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
     except OSError:
@@ -179,16 +179,16 @@ def _hook_problem(path: str) -> str:
         hook = raw["hook"]
         program, arguments = hook["path"], hook.get("args") or []
         if not isinstance(program, str) or not isinstance(arguments, list):
-            return "it has no hook.path, or its hook.args are no list"
+            return "it has no hook.path, or its hook.args is not a list"
     except (OSError, ValueError) as error:
         return f"it cannot be read: {error}"
     except (TypeError, KeyError, AttributeError):
         return "it has no hook.path"
     if not os.access(program, os.X_OK):
         return f"there is no program {program}"
-    # The interpreter is there, and what it is to run may not be.
-    ours = [
+    # The interpreter may exist while its script does not.
+    scripts = [
         each for each in map(str, arguments[1:]) if os.path.basename(each) == "cnihook" and each[0] == "/"
     ]
-    gone = [each for each in ours if not os.path.exists(each)]
+    gone = [each for each in scripts if not os.path.exists(each)]
     return f"there is no {gone[0]}" if gone else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packets of containers that are too big for the link by which they leave the host."""
+"""Check for packets of containers that are too big for the link by which they leave the host."""
 
 from collections.abc import Iterator
 
@@ -11,17 +11,17 @@ from cnihook.runtime import networks
 from cnihook.spec.errors import CniError
 
 _DEFAULT = 1500  # of a veth pair
-# Addresses far away, of which only the routes are looked up: one of each half of the address space, since a
-# VPN such as OpenVPN has a route for each half and leaves the default route as it is.
+# Addresses of remote hosts; only their routes are looked up.  There is one in each half of the address
+# space, because a VPN such as OpenVPN adds a route for each half and leaves the default route as it is.
 _FAR = {4: ("45.0.0.1", "193.0.0.1"), 6: ("2a00::1", "a000::1")}
 
 
 def check(host: Host) -> Iterator[Finding]:
-    """An uplink, a VPN's too, or a port of the network's bridge that has a lower MTU than the containers."""
+    """Find an uplink, a VPN, or a port of a network's bridge with a lower MTU than the containers."""
     used = {one.network.name for one in host.attached}
     for network in host.networks:
         if network.source == networks.BUILT_IN_SOURCE and network.name not in used:
-            continue  # not in use, and without a file to edit
+            continue  # not in use, and there is no file to edit
         plugins = plugins_of(network)
         if plugins[0].type not in ("bridge", "ptp"):
             continue  # the others have at most the MTU of their parent link
@@ -40,8 +40,8 @@ def check(host: Host) -> Iterator[Finding]:
                 "mtu-too-big",
                 f"containers of network {network.name} have MTU {mtu}, and {link.name}, by which they leave,"
                 f" has {link.mtu}",
-                "what they send is lost where the message that it is too big does not arrive: connections"
-                " open, and then hang",
+                "packets are lost if the message that they are too big does not arrive: connections open,"
+                " and then hang",
                 f'set "mtu": {link.mtu} for {where}, then attach its containers again',
             )
 

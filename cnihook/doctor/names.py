@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of containers in /etc/hosts that another program has removed."""
+"""Check for names of containers that another program has removed from /etc/hosts."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -15,11 +15,11 @@ def check(host: Host) -> Iterator[Finding]:
             if not hosts.incomplete(container_id):
                 continue
         except OSError:
-            continue  # the log of the container has the reason, and no repair can help
+            continue  # the container's log has the reason, and a repair does not help
         yield Finding(
             "container-names",
             f"container {container_id}: /etc/hosts has lost the names that its networks give it",
-            "a program wrote the file after the hook, and the container finds no other by name",
+            "a program wrote the file after the hook, and the container finds no other container by name",
             f"cnihook repair {container_id}",
             fix=partial(hosts.renew, container_id),
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plugins' folders, and runtimes whose versions have traps."""
+"""Checks of the folders of plugins, of programs that plugins need, and of versions with known problems."""
 
 import os
 import re
@@ -11,7 +11,7 @@ _FIRST = (0, 0, 0)
 _NEVER = (1 << 30, 0, 0)
 _GC = "systemctl enable --now cnihook-gc.timer"
 
-# A program, the first version with the trap and the first without it, what happens, what helps.
+# A program, the first version with the problem and the first without it, the problem, what helps.
 _TRAPS = [
     (
         "runc",
@@ -20,26 +20,26 @@ _TRAPS = [
         "`runc delete` succeeds even if the poststop hook failed (runc issue 2905)",
         _GC,
     ),
-    ("crun", _FIRST, _NEVER, "poststop is not run if a createRuntime hook after ours fails", _GC),
+    ("crun", _FIRST, _NEVER, "poststop is not run if a createRuntime hook after cnihook's fails", _GC),
     (
         "crun",
         _FIRST,
         _NEVER,
-        "a hook's stderr is thrown away unless an annotation names a file for it (crun issue 353)",
+        "a hook's stderr is discarded unless an annotation names a file for it (crun issue 353)",
         "cnihook logs ID",
     ),
     (
         "podman",
         (5, 0, 0),
         _NEVER,
-        "it has no CNI any more: its own networks are netavark's, and /etc/cni/net.d is of the hook alone",
+        "it no longer supports CNI: netavark makes its own networks, and only the hook uses /etc/cni/net.d",
         "podman run --network none, with the hook in hooks.d",
     ),
     (
         "docker",
         _FIRST,
         (24, 0, 0),
-        "`docker run` has no --annotation, so nothing tells a hook which networks a container is to be on",
+        "`docker run` has no --annotation, so a hook cannot know the networks of a container",
         "docker-run --network NETWORK IMAGE",
     ),
 ]
@@ -50,9 +50,9 @@ def check_folders(host: Host) -> Iterator[Finding]:
         if not os.path.isdir(folder):
             yield Finding(
                 "plugin-folder",
-                f"{folder} of CNI_PATH is no folder",
-                "plugins that are meant to be there are looked for elsewhere",
-                f"mkdir -p {folder}, or take it out of CNI_PATH",
+                f"{folder} of CNI_PATH is not a folder",
+                "plugins that should be in it are searched for elsewhere",
+                f"mkdir -p {folder}, or remove it from CNI_PATH",
             )
 
 

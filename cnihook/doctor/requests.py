@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds on what annotations may request: a file that others can change, and images that can request."""
+"""Checks of bounds on annotations: a file that other users can change, and images that can make requests."""
 
 import os
 import shutil
@@ -23,13 +23,13 @@ def check_owner(_host: Host) -> Iterator[Finding]:
             yield Finding(
                 "bounds",
                 f"{path}: {problem}",
-                "another user can lift the bounds on annotations; a hook accepts no such file",
+                "another user can remove the bounds on annotations, so the hook rejects the file",
                 f"chown root:root {path}; chmod {mode} {path}",
             )
 
 
 def check_images(_host: Host) -> Iterator[Finding]:
-    """Find a hook for podman's containers, where podman copies annotations of images into them."""
+    """Find a hook for podman's containers if podman copies annotations of images into them."""
     hooks = [(path, hook) for folder in HOOK_FOLDERS for path, hook in our_hooks(folder)]
     path = next((path for path, hook in hooks if "--trust-images" not in hook["args"]), "")
     program = shutil.which("podman", path=f"{os.environ.get('PATH', os.defpath)}:/usr/bin:/bin")
@@ -41,6 +41,6 @@ def check_images(_host: Host) -> Iterator[Finding]:
     yield Finding(
         "image-annotations",
         f"{path}: {podman.reason(version) if version else f'the version of {program} is not known'}",
-        "the hook refuses each container of podman that has its annotations",
+        "the hook rejects each container of podman with annotations of cnihook",
         "use podman 4.6 or newer, or: cnihook hooks.d install --trust-images",
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Chains of the administrator's own, in nftables, that drop what containers send.
+Checks of the administrator's own nftables chains, which may drop what containers send.
 
-All chains at one hook are run in turn, and a packet is accepted when all of them let it through: what
-iptables or cnihook accepts in theirs does not count in this one.
+The kernel runs all chains of a hook in turn, and a packet passes only if every one of them accepts it.  A
+chain of iptables or cnihook that accepts it does not overrule these.
 """
 
 import json
@@ -20,13 +20,13 @@ _VERSIONS = {"inet": (4, 6), "ip": (4,), "ip6": (6,)}
 
 
 def check_forward_chains(host: Host) -> Iterator[Finding]:
-    """Policy drop at the hook `forward`, and no rule in the table that could let a network out."""
+    """Find a chain at the hook `forward` with policy drop, without a rule that could let a network out."""
     for chain in _list("chains", "chain"):
         family, table, name = chain["family"], chain["table"], chain["name"]
         if chain.get("hook") != "forward" or chain.get("policy") != "drop" or family not in _VERSIONS:
             continue
         if (table, name) == (xtables.TABLE, "FORWARD") and family != "inet":
-            continue  # iptables', see traffic
+            continue  # a chain of iptables; traffic.check_policies() checks it
         rules = [rule["expr"] for rule in _list(f"table {family} {table}", "rule")]
         for network in host.networks:
             plugin = plugins_of(network)[0]
@@ -41,7 +41,7 @@ def check_forward_chains(host: Host) -> Iterator[Finding]:
                 "forward-chain",
                 f"chain {name} of nftables' table {family} {table} has policy drop, "
                 f"and no rule that lets network {network.name} out",
-                "its containers reach the host, but nobody beyond it; the plugin firewall cannot help",
+                "its containers reach the host, but no other machine; the plugin firewall cannot help",
                 f'nft \'{where} oifname "{plugin.bridge}" ct status dnat accept;'
                 f' {where} iifname "{plugin.bridge}" accept; {where} ct state established,related accept\','
                 " and the same in the file that this chain comes from",
@@ -49,15 +49,15 @@ def check_forward_chains(host: Host) -> Iterator[Finding]:
 
 
 def _list(what: str, kind: str) -> "list[dict[str, Any]]":
-    """Objects of one kind, as libnftables-json(5) has them; none where there is no nft."""
+    """Return the objects of one kind as in libnftables-json(5); none if nft is not installed."""
     text = printed("nft", "-j", "list", *what.split())
     return [each[kind] for each in json.loads(text)["nftables"] if kind in each] if text else []
 
 
 def _may_accept(rule: "list[dict[str, Any]]", bridge: str) -> bool:
-    """Whether it accepts a first packet from that bridge, as far as can be told; in doubt it does.
+    """Return True if a rule may accept the first packet of a connection from a bridge; in doubt, True.
 
-    A jump is no verdict: the rules of the chain that it leads to are asked on their own.
+    A jump does not count: the rules of the other chain are examined separately.
     """
     for expression in rule:
         match = expression.get("match")
@@ -70,7 +70,7 @@ def _map_accepts(expression: "dict[str, Any]", bridge: str) -> bool:
     verdicts = expression.get("vmap")
     if not verdicts:
         return False
-    if not isinstance(verdicts["data"], dict):  # a map with a name, which is listed elsewhere
+    if not isinstance(verdicts["data"], dict):  # a named map, whose elements are not in this list
         return True
     return any(
         "accept" in verdict and _may_match(verdicts["key"], "==", key, bridge)

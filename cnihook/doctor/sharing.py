@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks that cnihook shares with another runtime."""
+"""Check for networks that cnihook shares with another runtime."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from cnihook.runtime.cache import Record
 def check(host: Host) -> Iterator[Finding]:
     """Find a network on which another runtime has attachments, and cnihook has those of live containers.
 
-    For libcni each record of the network is its own: its GC releases all that its runtime does not list.
+    libcni treats each record of the network as its own: its GC releases all that its runtime does not list.
     """
     own: dict[str, list[Record]] = {}
     others: dict[str, list[Record]] = {}
@@ -30,7 +30,7 @@ def check(host: Host) -> Iterator[Finding]:
             "network-of-two-runtimes",
             f"network {name}: cnihook attached {_containers(own[name])}, "
             f"and another runtime {_containers(others[name])}",
-            "the other runtime's GC, as at a start of CRI-O, takes down those of cnihook",
+            "the other runtime's GC, as at a start of CRI-O, detaches those of cnihook",
             f'use a network of another name for them; or set "disableGC": true in {source}',
         )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What on the host keeps the traffic of containers from where it is to go."""
+"""Checks of settings and rules of the host that stop or misdirect the traffic of containers."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +17,7 @@ _BRIDGED = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-ca
 
 
 def check_forwarding(host: Host) -> Iterator[Finding]:
-    """ADD switches it on, so it is a fault only where somebody has switched it off since."""
+    """Find forwarding that is off.  ADD enables it, so another program has disabled it since then."""
     for version, name in router.FORWARDING.items():
         on = [
             one.network.name
@@ -32,15 +32,15 @@ def check_forwarding(host: Host) -> Iterator[Finding]:
             yield Finding(
                 "forwarding-off",
                 f"{dotted} is 0",
-                f"the host passes on nothing from or to containers of {', '.join(sorted(set(on)))}",
+                f"the host forwards nothing from or to containers of {', '.join(sorted(set(on)))}",
                 f"sysctl -w {before}{dotted}=1",
                 fix=partial(router.enable, host.rtnl, version),
             )
 
 
 def check_loopback(host: Host) -> Iterator[Finding]:
-    """route_localnet of a link to containers: an earlier version, or the reference's portmap, has set it."""
-    # The guard drops what comes from a link for 127.0.0.1, as long as the table is there.
+    """Find route_localnet on a link to containers; an old version or the reference's portmap has set it."""
+    # The guard drops packets from a link to 127.0.0.1, as long as the table exists.
     is_guarded = nft.chains(FAMILY, NAME).get(port_chains.GUARD) == port_chains.USES[port_chains.GUARD]
     bridges = {one.bridge for network in host.networks for one in plugins_of(network)}
     for link in host.rtnl.links():
@@ -58,7 +58,7 @@ def check_loopback(host: Host) -> Iterator[Finding]:
 
 
 def check_policies(host: Host) -> Iterator[Finding]:
-    """iptables' FORWARD with policy DROP, which Docker sets, and networks that nobody lets through."""
+    """Find networks that no rule accepts in iptables' FORWARD with policy DROP, which Docker sets."""
     for version in (4, 6):
         dropping = [table.name for table in xtables.filters(version) if table.policy("FORWARD") == "drop"]
         if not dropping:
@@ -75,8 +75,8 @@ def check_policies(host: Host) -> Iterator[Finding]:
                 yield Finding(
                     "forward-drop",
                     f"{dropping[0]} has policy DROP for FORWARD, and no rule for network {network.name}",
-                    "its containers reach the host, but nobody beyond it",
-                    f"add {_FIREWALL} to the plugins in {network.source}, then attach its containers anew",
+                    "its containers reach the host, but no other machine",
+                    f"add {_FIREWALL} to the plugins in {network.source}, then attach its containers again",
                 )
             if interface.bridge and _read(_BRIDGED[version]) == "1":
                 name = _BRIDGED[version].replace("/", ".")
@@ -89,7 +89,7 @@ def check_policies(host: Host) -> Iterator[Finding]:
 
 
 def _is_accepted(rules: list[str], bridge: str) -> bool:
-    """Whether somebody has made rules for this bridge in both directions."""
+    """Return True if there are rules that accept this bridge in both directions."""
     accepting = [rule.split() for rule in rules if rule.endswith("-j ACCEPT")]
     return all(
         any(rule[i : i + 2] == [way, bridge] for rule in accepting for i in range(len(rule)))
@@ -98,7 +98,7 @@ def _is_accepted(rules: list[str], bridge: str) -> bool:
 
 
 def check_ways(host: Host) -> Iterator[Finding]:
-    """Whether what is for a container goes there, and what it sends is let in."""
+    """Find routes that lead traffic for a container elsewhere, so that its own packets may be dropped."""
     for one in host.attached:
         plugin = plugins_of(one.network)[0]
         if not plugin.routes:
@@ -109,7 +109,7 @@ def check_ways(host: Host) -> Iterator[Finding]:
                 continue
             where = link.name if link else "nowhere"
             address = ip.net.address
-            why = f"another route goes before that of network {one.network.name}"
+            why = f"another route precedes that of network {one.network.name}"
             entry = plugin.bridge
             if link and entry and _strict(entry):
                 why += f"; and rp_filter is strict on {entry}, so the kernel drops what the container sends"
@@ -123,9 +123,10 @@ def check_ways(host: Host) -> Iterator[Finding]:
 
 
 def check_hairpins(host: Host) -> Iterator[Finding]:
-    """Containers with published ports on a bridge whose frames go through iptables, without hairpinMode.
+    """Find containers with published ports on a bridge without hairpinMode whose frames go to iptables.
 
-    The bridge then translates the port itself, and does not send a frame out by the port that it came from.
+    The bridge then translates the published port itself, and does not send a frame out of the bridge port
+    that it came from.
     """
     for network in host.networks:
         plugin = plugins_of(network)[0]
@@ -141,7 +142,7 @@ def check_hairpins(host: Host) -> Iterator[Finding]:
             if not publishing or _read(setting) != "1":
                 continue
             dotted = setting.replace("/", ".")
-            # Either is against the other, and a network without a file cannot be changed.
+            # promiscMode excludes hairpinMode, and a network without a file cannot be changed.
             by_setting = plugin.is_set("promiscMode") or network.source == networks.BUILT_IN_SOURCE
             key = f'set "hairpinMode": true for the plugin bridge in {network.source}'
             yield Finding(
@@ -165,5 +166,5 @@ def _read(name: str) -> str:
 
 
 def own_links(host: Host, plugin: Plugin) -> set[int]:
-    """The indexes of the host's links that lead to a network's containers."""
+    """Return the indexes of the host's links that lead to the containers of a plugin's network."""
     return {link.index for link in host.rtnl.links() if plugin.is_own(link.name, link.kind, link.alias)}

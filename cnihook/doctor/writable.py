@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Code and configuration that root obeys, in files and folders which other users can write."""
+"""Check for code and configuration that root uses, in files and folders that other users can write."""
 
 import os
 import pwd
@@ -22,7 +22,7 @@ def check(host: Host) -> Iterator[Finding]:
         yield Finding(
             "writable",
             f"{folder}: other users can write it",
-            "Python would run code of theirs as root; cnihook does not use it, and starts slower",
+            "Python would run their code as root; cnihook does not use the folder, and starts slower",
             f"rm -r {folder}",
             fix=lambda folder=folder: bytecode.discard(folder),  # type: ignore[misc]
         )
@@ -70,7 +70,7 @@ def _ancestors(path: str) -> Iterator[str]:
 
 
 def _below(tree: str) -> Iterator[str]:
-    """The tree, but for compiled code and links."""
+    """Yield the paths of a tree, except compiled code.  Links are not followed."""
     yield tree
     for folder, folders, files in os.walk(tree):
         folders[:] = [name for name in folders if name != "__pycache__"]
@@ -78,7 +78,10 @@ def _below(tree: str) -> Iterator[str]:
 
 
 def _others_can_write(path: str, owner: int, *, sticky: bool = False) -> bool:
-    """`sticky`: a folder such as /tmp, in which users can only add files, counts as safe."""
+    """Return True if users other than root and `owner` can write to a path.
+
+    `sticky`: a folder such as /tmp, in which users can only add files, counts as safe.
+    """
     try:
         status = os.lstat(path)
     except OSError:
@@ -95,7 +98,7 @@ def _others_can_write(path: str, owner: int, *, sticky: bool = False) -> bool:
 
 
 def _own_group(uid: int) -> int:
-    """The group that Debian and others make for each user."""
+    """Return the group of this user alone, which Debian and other distributions create."""
     try:
         return pwd.getpwuid(uid).pw_gid
     except KeyError:
