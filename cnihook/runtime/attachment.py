@@ -72,8 +72,8 @@ def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TI
 
     Returns the counters of the interface, or None if it no longer exists.
 
-    `plugin_path` is used if the record does not name the folders of the plugins, or the plugins are no
-    longer there.  Every plugin runs; then the first error is raised.
+    `plugin_path` is used if the record does not name the folders of the plugins, or if the plugins have been
+    moved.  Every plugin runs; then the first error is raised.
     """
     network, request = restore(record, plugin_path, timeout)
     try:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The CNI runtime for programs that embed it: what libcni is to Go, with what libcni leaves to its users.
+The CNI runtime for programs that embed it: like libcni for Go, and with what libcni leaves to its callers.
 
     from cnihook.runtime.cni import CNI
 
@@ -226,7 +226,7 @@ class CNI:
                 raise CniError(
                     INVALID_CONFIG,
                     f"container {container_id} has {ifname} already, on network {record.network}",
-                    "DEL it first, or give another interface name",
+                    "detach it first, or use another interface name",
                 )
             self._take_down(record)
 

@@ -42,7 +42,7 @@ def owner_of(identity: "Identity") -> str:
     return Call("GC", NetConf({"name": network}), Request(container_id, "", ifname)).owner
 
 
-# What there is
+# What is left
 
 
 def orphans() -> "list[Identity]":
