@@ -81,7 +81,7 @@ class Entry:
 
     @property
     def all_names(self) -> "list[str]":
-        """The names that other containers get; without a name, no other container gets an entry for it."""
+        """The names for the hosts files of other containers; if empty, they get no line for this one."""
         return list(dict.fromkeys([*self.names, *self.aliases]))
 
     @property

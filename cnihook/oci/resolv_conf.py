@@ -40,7 +40,7 @@ def text(networks: "list[DNS]", asked: "DNS | None" = None) -> str:
 
 
 def of_host() -> str:
-    """Return the host's settings, without servers that only the host can reach; empty if none is left."""
+    """Return the host's settings for a container with its own loopback; empty if it can reach no server."""
     lines = [line for line in read(_path()).splitlines() if line[:1] not in ("#", ";", "")]
     kept = [line for line in lines if not _is_local(line)]
     return "".join(f"{line}\n" for line in kept) if any(map(_server, kept)) else ""

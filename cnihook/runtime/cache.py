@@ -103,7 +103,7 @@ class Record:
                 file.flush()
                 os.fsync(fd)
             # The folder is not synced: that would take 0.6 to 1.4 ms, at times 80, of an ADD of 30.  If a
-            # power cut loses the record, it also loses what a plugin wrote to the same disk later, and a lease
+            # power cut loses the record, it also loses what a plugin wrote to the same disk later.  A lease
             # from before a power cut is released.
             os.rename(temporary, path)
         except BaseException as error:

@@ -119,7 +119,7 @@ def _is_published(number: int, protocol: str, host_ip: str) -> bool:
     try:
         return any(ports.is_published(Port(v, protocol, number, address)) for v in versions)
     except OSError:
-        return False  # without permission to read nftables, portmap cannot publish a port either
+        return False  # portmap needs the same permission, so it will not publish the port
 
 
 class Want:
@@ -187,7 +187,7 @@ class Wants:
 class Served:
     """A network, with what its plugins get of one container's request.
 
-    If one of `ports` leaves the host port open, the plugins get none of them before choose_ports() has run.
+    The plugins get `ports` only after choose_ports() has run, unless every host port is fixed.
     """
 
     __slots__ = ("capability_args", "cni_args", "ifname", "network", "ports")
