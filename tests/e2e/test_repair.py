@@ -163,7 +163,7 @@ def test_lost_limit_is_back_in_place(host: Host, web: Attached) -> None:
 
     (line,) = repair(host)
 
-    assert f"{port} has no limit" in line and "anew" not in line
+    assert f"{port} has no limit" in line and "attached again" not in line
     assert "tbf" in host.run("tc", "qdisc", "show", "dev", port).stdout
     detach(web)
 
@@ -173,7 +173,7 @@ def test_changed_setting_is_set_again(host: Host, web: Attached) -> None:
 
     (line,) = repair(host)
 
-    assert "arp_filter" in line and "anew" not in line
+    assert "arp_filter" in line and "attached again" not in line
     assert web.space.sysctl("net/ipv4/conf/eth0/arp_filter") == "1"
     detach(web)
 
@@ -211,7 +211,7 @@ def test_network_of_a_version_without_check_is_repaired(host: Host, outside: Out
     assert "not masqueraded" in line and made.works()
 
     made.space.run("ip", "link", "del", "eth0")
-    assert all("anew" in line for line in repair(host))
+    assert all("attached again" in line for line in repair(host))
     assert made.space.addresses("eth0") == ["10.22.0.2/16"] and made.reaches_outside()
     assert json.loads(host.read(f"{RESULTS}/mynet-c1-eth0"))["result"] == record["result"]
     detach(made)
@@ -255,7 +255,7 @@ def test_all_addresses_are_the_same_after_a_new_link(
     assert len(addresses) == (2 if plugin is DUAL else 1)
     made.space.run("ip", "link", "del", "eth0")
 
-    assert all("anew" in line for line in repair(host))
+    assert all("attached again" in line for line in repair(host))
     assert made.link() == made.identity
     made.space.run("ip", "address", "flush", "dev", "eth0")
     assert repair(host)
