@@ -102,7 +102,7 @@ def test_the_hosts_own_file_and_one_with_two_names_are_refused(
     file.write("a\n")
     other = f"{file}.other"
     os.link(str(file), other)
-    with pytest.raises(OSError, match="another name"):
+    with pytest.raises(OSError, match="another hard link"):
         file.write("b\n")
     os.unlink(other)
     monkeypatch.setattr(rootfs_file, "_own", {})

@@ -326,7 +326,7 @@ def test_what_nobody_serves_is_told_with_the_mend(words: dict[str, str], told: s
 def test_an_address_is_for_one_network() -> None:
     two = [(net(BRIDGE, name=name), Want(name)) for name in ("one", "two")]
 
-    with pytest.raises(CniError, match="on 2 networks; NETWORK:ip=ADDRESS"):
+    with pytest.raises(CniError, match="on 2 networks; name the network: NETWORK:ip=ADDRESS"):
         served(*two, ip="10.1.2.3")
     two[1][1].ips = ["10.1.2.3"]
     assert [found.cni_args for found in served(*two)] == ["", "IgnoreUnknown=1;IP=10.1.2.3"]
