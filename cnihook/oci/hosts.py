@@ -334,7 +334,10 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
 
 
 def _forget(holder: Entry, ending: str) -> str:
-    """Remove the lines of cnihook with this ending from the file of an entry.  Return why that failed."""
+    """Remove the lines of cnihook with this ending from the file of an entry.
+
+    Returns the reason if that fails, else an empty text.
+    """
     return _change(holder, lambda file: file.remove_lines(ending, having=TAG))
 
 

@@ -180,9 +180,9 @@ class CNI:
     def _release_gone(self) -> bool:
         """Detach containers that are gone from every network.  Returns False if there is none.
 
-        Records of libcni are kept: they do not show whether the container has ended.  A record that cannot be
-        detached, or that another process holds locked for _PATIENCE seconds, is kept, too, because the caller
-        already has an error to raise.
+        Records of libcni are kept: they do not show whether the container has ended.  A record that cannot
+        be detached is kept, too, and so is one that another process works on for more than _PATIENCE
+        seconds: the caller already has an error to raise.
         """
         released = False
         deadline = time.monotonic() + _PATIENCE
