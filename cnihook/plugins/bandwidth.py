@@ -2,17 +2,18 @@
 """
 bandwidth: limits on what the container's interface receives (ingress) and on what it sends (egress).
 
-It follows another plugin in a chain.  A link delays what it sends, by a token bucket filter (tbf).  It has
-no way to delay what it receives; so that is led through an ifb, a link with such a filter and with no
-other use, which gives it back as if it had just been received.
+It follows another plugin in a chain.  A link delays what it sends, by a token bucket filter (tbf).  It
+cannot delay what it receives.  So that is redirected through an ifb, a link with such a filter and no other
+use, which returns it as if it had just been received.
 
-Of a veth pair, the host's end bears both, out of the container's reach:
+Of a veth pair, the host's end has both limits, where the container cannot change them:
 
     to the container      tbf on VETH
-    from the container    what VETH receives is led to IFB; tbf on IFB
+    from the container    what VETH receives is redirected to IFB; tbf on IFB
 
-An interface of another kind has no end on the host.  There all of it is in the container's namespace, on the
-interface itself, and so the other way round.  Who has CAP_NET_ADMIN in there can lift such a limit.
+An interface of another kind has no end on the host.  Its limits are in the container's namespace, on the
+interface itself, so the directions are exchanged.  A process with CAP_NET_ADMIN there can remove such a
+limit.
 """
 
 import errno
@@ -31,18 +32,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.linux.htb import Choice
 
-VERSIONS = version.ALL[2:]  # the results of older ones do not name the link that is to be limited
+VERSIONS = version.ALL[2:]  # the results of older versions do not name the link to limit
 
-_LATENCY = 25_000  # microseconds that a packet may wait for
+_LATENCY = 25_000  # microseconds that a packet may wait
 _MAX_RATE = (1 << 64) - 1
-_MAX_BURST = 0xFFFFFFFF * 8 - 1  # bits, of which the kernel counts the bytes
+_MAX_BURST = 0xFFFFFFFF * 8 - 1  # bits; the kernel counts bytes
 _HEADER = 14  # bytes of Ethernet, on top of a link's MTU
 _SUBNETS = ("unshapedSubnets", "shapedSubnets")
 _KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
 
 
 class Conf:
-    """The limits, None where there is none.  What the network says goes before what the runtime asks for."""
+    """The limits; None: no limit.  Those of the network come before those that the runtime requests."""
 
     def __init__(self, call: Call) -> None:
         conf, asked = call.conf, call.runtime_config.object("bandwidth")
@@ -53,7 +54,7 @@ class Conf:
 
 
 class Limit:
-    """A limit, on all traffic in one direction or on what `choice` chooses."""
+    """A limit on the traffic in one direction: on all of it, or on what `choice` selects."""
 
     def __init__(self, tbf: tc.Tbf, choice: "Choice | None") -> None:
         self.tbf = tbf
@@ -68,7 +69,7 @@ class Limit:
         htb.add(rtnl, link, self.tbf, self.choice)
 
     def check(self, rtnl: Rtnl, link: Link) -> None:
-        """Raise CniError if the link does not have it."""
+        """Raise CniError if the link does not have this limit."""
         if not self.choice:
             _check_tbf(rtnl, link, self.tbf)
             return
@@ -84,7 +85,7 @@ def _names_subnets(call: Call) -> bool:
 
 
 def _choice(conf: NetConf, direction: str) -> "Choice | None":
-    """Read unshapedSubnets and shapedSubnets; both are about the machines that the container talks to."""
+    """Read unshapedSubnets and shapedSubnets; both name machines with which the container communicates."""
     named = [key for key in _SUBNETS if conf.strings(key)]
     if not named:
         return None
@@ -128,17 +129,17 @@ def _required_result(call: Call) -> Result:
 
 
 class Place:
-    """Where the limits are: `sent` is that of the link itself, `received` that of the ifb."""
+    """The link that is limited.  `sent`: the limit of the link itself; `received`: that of its ifb."""
 
     def __init__(self, call: Call, conf: Conf, result: Result) -> None:
         if not result.interfaces:
-            raise CniError(INTERNAL, "no interfaces provided", "prevResult names none that could be limited")
+            raise CniError(INTERNAL, "no interfaces provided", "prevResult names no interface to limit")
         inner = call.sandbox.find_link(call.ifname)
         if not inner:
             raise CniError(INTERNAL, f"{call.ifname} of container {call.container_id} does not exist")
         if inner.kind == "veth":
-            # A tbf on the container's end would spare us the ifb, and DEL a wait of 20 ms; but the container
-            # could lift it.
+            # A tbf on the container's end would need no ifb, and save DEL a wait of 20 ms.  But the
+            # container could remove it.
             self.rtnl, self.link, self.netns = call.host, veth.check_host_end(call, inner), ""
             self.sent, self.received = conf.ingress, conf.egress
             if not any(i.name == self.link.name and not i.sandbox for i in result.interfaces):
@@ -156,17 +157,18 @@ class Place:
 
 
 def _names(call: Call) -> "tuple[str, str]":
-    """The name that the reference has for it, so that its DEL finds ours; and one that is not the same for
-    two attachments of a container to a network.
+    """Return two names for the ifb: the reference's, so that its DEL finds it, and the attachment's own.
+
+    The reference has the same name for two attachments of a container to one network.
     """
-    # Where hashlib has it from, which itself takes 2.5 ms to import.
+    # The module that hashlib uses; to import hashlib itself takes 2.5 ms.
     module = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha512")
     digest = module.sha512(f"{call.network}{call.container_id}".encode()).hexdigest()
     return f"bwp{digest[:12]}", f"bwp{_digest(call).hex()}"
 
 
 def _mac(call: Call) -> str:
-    """A MAC address to know our ifb by.  Unlike an alias it is set in the moment of creation."""
+    """Return the MAC address that identifies the ifb.  Unlike an alias, it is set at creation."""
     return f"02:{_digest(call)[:5].hex(':')}"
 
 
@@ -179,8 +181,8 @@ def _digest(call: Call) -> bytes:
 def _add_ifb(call: Call, place: Place) -> Link:
     rtnl, mac = place.rtnl, _mac(call)
     name, other_name = _names(call)
-    taken = rtnl.find_link(name)
-    if taken and taken.mac != mac:
+    existing = rtnl.find_link(name)
+    if existing and existing.mac != mac:
         name = other_name
     attrs = [u32(IFLA_MTU, place.link.mtu), attr(IFLA_ADDRESS, mac_bytes(mac))]
     if place.received and place.received.choice:
@@ -192,16 +194,20 @@ def _add_ifb(call: Call, place: Place) -> Link:
 
 
 def _own_ifbs(call: Call, rtnl: Rtnl, targets: "set[int] | None") -> "list[Link]":
-    """This attachment's.  `targets`: where what the limited link receives is led; None if that is gone."""
+    """Return this attachment's ifbs.
+
+    `targets`: the links to which the limited link redirects what it receives; None if that link is gone.
+    """
     links = [link for name in _names(call) if (link := rtnl.find_link(name)) and link.kind == "ifb"]
     return [link for link in links if link.mac == _mac(call) or _is_the_references(call, link, targets)]
 
 
 def _is_the_references(call: Call, link: Link, targets: "set[int] | None") -> bool:
-    """Whether it is the one that the reference made for this attachment: by its name it could be that of
-    another interface of the container, on the same network.
+    """Return True if the reference made the ifb for this attachment.
+
+    By its name, it could belong to another interface of the container on the same network.
     """
-    if link.alias or not link.is_up:  # ours, or about to be
+    if link.alias or not link.is_up:  # this plugin made it, or is about to finish it
         return False
     listed = _listed(call)
     if listed is not None:
@@ -210,7 +216,7 @@ def _is_the_references(call: Call, link: Link, targets: "set[int] | None") -> bo
 
 
 def _listed(call: Call) -> "set[str] | None":
-    """The interfaces that prevResult names; None if there is none, or none that could be read."""
+    """Return the interfaces that prevResult names; None if prevResult is missing or malformed."""
     try:
         result = call.prev_result
     except CniError:
@@ -241,8 +247,8 @@ def add(call: Call) -> Result:
         tbf = limit.tbf
         if tbf.burst < place.link.mtu + _HEADER:
             notice(
-                f"bandwidth: a burst of {tbf.burst} bytes lets no full packet of {place.link.name} pass, "
-                f"which has {place.link.mtu + _HEADER}"
+                f"bandwidth: no full packet of {place.link.name} can pass: it has "
+                f"{place.link.mtu + _HEADER} bytes, and the burst is {tbf.burst} bytes"
             )
     return result
 
@@ -260,7 +266,7 @@ def _set(call: Call, place: Place) -> "Link | None":
 
 
 def _set_again(call: Call, place: Place) -> "Link | None":
-    """Once what is there of an ADD is gone, which was killed half-way."""
+    """Remove what an ADD left behind that was killed half-way, then set the limits."""
     _take_back(call, place.rtnl, place.link)
     try:
         return _set(call, place)
@@ -270,7 +276,7 @@ def _set_again(call: Call, place: Place) -> "Link | None":
         name = place.link.name
         raise CniError(
             INTERNAL,
-            f"{error.filename}: {name} has a qdisc already, which is not ours",
+            f"{error.filename}: {name} has a qdisc already, which another program made",
             f"`tc qdisc show dev {name}` shows it",
         ) from None
 
@@ -297,19 +303,19 @@ def _take_back_inside(call: Call) -> None:
     try:
         _take_back(call, sandbox, inner)
     except OSError as error:
-        # What a container does to its own links must not keep the other plugins of the chain from their DEL.
+        # What a container does to its own links must not prevent the DEL of the chain's other plugins.
         notice(f"bandwidth: {call.ifname} of container {call.container_id}: {error}")
 
 
 def _take_back(call: Call, rtnl: Rtnl, link: "Link | None") -> None:
-    """What is this attachment's, and that alone: a qdisc of somebody else stays."""
+    """Remove what belongs to this attachment.  A qdisc of another program stays."""
     targets = tc.ingress_targets(rtnl, link) if link else None
     ifbs = _own_ifbs(call, rtnl, targets)
 
     def unlimit() -> None:
         if link and targets is not None:
             if not targets or targets & {0, *(ifb.index for ifb in ifbs)}:
-                tc.delete_ingress(rtnl, link)  # before the ifb: what is led to one that is gone, is lost
+                tc.delete_ingress(rtnl, link)  # before the ifb: what is sent to a missing ifb is lost
             if not tc.delete_tbf(rtnl, link) and _names_subnets(call):
                 from cnihook.linux import htb
 
@@ -338,37 +344,37 @@ def check(call: Call) -> None:
         ifbs = _own_ifbs(call, place.rtnl, targets)
         if not ifbs:
             where = f"{call.ifname} of container {call.container_id}"
-            raise CniError(INTERNAL, f"{where}: {_names(call)[0]}, which is to limit it, is gone")
+            raise CniError(INTERNAL, f"{where}: {_names(call)[0]}, which must limit it, is gone")
         ifb = ifbs[0]
         if not ifb.is_up:
             raise CniError(INTERNAL, f"{ifb.name} is down")
         if ifb.index not in targets:
-            raise CniError(INTERNAL, f"what {place.link.name} receives is not led to {ifb.name}")
+            raise CniError(INTERNAL, f"what {place.link.name} receives is not redirected to {ifb.name}")
         place.received.check(place.rtnl, ifb)
 
 
 def _check_tbf(rtnl: Rtnl, link: Link, wanted: tc.Tbf) -> None:
-    found = tc.find_tbf(rtnl, link)
-    if not found:
+    present = tc.find_tbf(rtnl, link)
+    if not present:
         raise CniError(INTERNAL, f"{link.name} has no limit")
     for what, one, other in (
-        ("rate", found.rate, wanted.rate),
-        ("limit", found.limit, wanted.limit),
-        ("buffer", found.buffer, wanted.buffer),
+        ("rate", present.rate, wanted.rate),
+        ("limit", present.limit, wanted.limit),
+        ("buffer", present.buffer, wanted.buffer),
     ):
         if one != other and other is not None:
             raise CniError(INTERNAL, f"{link.name}: the tbf has {what} {one}, not {other}")
 
 
 def repair(call: Call) -> None:
-    """An ADD takes what is left of an earlier one for its own."""
+    """Run ADD: it takes over what remains of an earlier ADD."""
     add(call)
 
 
 def gc(call: Call) -> None:
-    """Remove the ifbs of every owner on this network that is not on the keep-list.
+    """Remove the ifbs of every owner on this network that is not a valid attachment.
 
-    A qdisc goes with its link, and an ifb in a container with the container.
+    The kernel removes a qdisc with its link, and an ifb in a container with the container.
     """
     keep = call.valid_attachments()
     if keep is None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-bridge: containers on one Ethernet switch, the bridge, and the host as their router if it is asked to.
+bridge: containers on one Ethernet switch, the bridge, and the host as their router if that is configured.
 
-One veth pair per container.  The bridge is made for the first and, if it was made here, goes with the last:
-nothing is left behind.  What was made here is known by its link group, whose upper half is veth.GROUP; a
-container's port has its owner's words as its alias.
+Each container has a veth pair.  The bridge is made for the first container.  If cnihook made it, it is
+removed with the last one, so nothing is left behind.  Links that cnihook made are recognized by their link
+group, whose upper half is veth.GROUP.  The alias of a container's port is its owner.
 """
 
 import errno
@@ -87,7 +87,7 @@ class Conf:
 
     @property
     def is_guarded(self) -> bool:
-        """True if the port is set before it is up, since a container that runs may raise its own end."""
+        """True if the port is set before it is up, because a running container may raise its own end."""
         return self.isolated or self.spoof_check or self.filters_vlans
 
     def ensure_bridge(self, call: Call) -> Link:
@@ -106,7 +106,7 @@ class Conf:
 
 
 def _trunk(item: NetConf) -> "list[tuple[int, int]]":
-    """One entry of vlanTrunk as stretches, (first, last): of its id, of its range, or of both."""
+    """Return one entry of vlanTrunk as ranges, (first, last): of its id, of its range, or of both."""
 
     def vlan(key: str) -> int:
         value = item.integer(key, default=0, low=-(1 << 31), high=1 << 31)
@@ -132,11 +132,11 @@ def add(call: Call) -> Result:
     conf = Conf(call)
     with Undo() as undo:
         undo.push(host_bridge.remove_unused, call.host, conf.bridge)
-        # Between here and the port's existence nobody may find the bridge unused and remove it.
+        # Until the port exists, no other process may find the bridge unused and remove it.
         with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
             bridge = conf.ensure_bridge(call)
             if conf.mac:
-                from cnihook.sdk import neighbours  # few request an address
+                from cnihook.sdk import neighbours  # few containers request an address
 
                 vlans = [conf.vlan or DEFAULT_VLAN] if bridge.vlan_filtering else []
                 neighbours.refuse_taken_mac(call.host, bridge, conf.mac, vlans=vlans)
@@ -196,7 +196,7 @@ def _set_port(host: Rtnl, conf: Conf, port: Link) -> None:
         host.delete_vlan(port, DEFAULT_VLAN)
     for first, last in conf.trunk:
         host.add_vlan(port, first, last)
-    # Last, for a trunk that has the native VLAN among its own would make it a tagged one.
+    # Last, because a trunk that contains the native VLAN would make it a tagged one.
     host.add_vlan(port, conf.vlan or DEFAULT_VLAN, pvid=True, untagged=True)
 
 
@@ -233,8 +233,9 @@ def _gateway_addresses(result: Result) -> "list[IPNet]":
 
 
 def _ensure_addresses(host: Rtnl, conf: Conf, bridge: Link, gateway: Link, result: Result) -> None:
-    # On a bridge that was made here only containers could have the same address, and one could keep the host
-    # from its own; elsewhere the kernel looks for a duplicate, which takes one to two seconds.
+    # On a bridge that cnihook made, only containers could have the same address, and one could prevent the
+    # host from using its own.  On other bridges the kernel looks for a duplicate, which takes one to two
+    # seconds.
     ifa_flags = IFA_F_NODAD if host_bridge.is_own(bridge) else 0
     for net in _gateway_addresses(result):
         flags = ifa_flags if net.address.version == 6 else 0
@@ -242,9 +243,9 @@ def _ensure_addresses(host: Rtnl, conf: Conf, bridge: Link, gateway: Link, resul
 
 
 def _ensure_address(host: Rtnl, link: Link, wanted: IPNet, force: bool, ifa_flags: int) -> None:
-    """The gateway's address on the bridge.
+    """Set the gateway's address on the bridge.
 
-    Another one in its place is a conflict, unless it is to give way.
+    Raises CniError if another address is in its place; with `force`, that is replaced.
     """
     for present in host.addresses(link):
         if present.net == wanted:
@@ -252,7 +253,7 @@ def _ensure_address(host: Rtnl, link: Link, wanted: IPNet, force: bool, ifa_flag
         if present.net.address.version != wanted.address.version:
             continue
         if wanted.address.version == 6 and not present.net.overlaps(wanted):
-            continue  # several IPv6 networks on one link are how IPv6 is
+            continue  # several IPv6 networks on one link are normal
         if not force:
             raise CniError(
                 INTERNAL,
@@ -268,7 +269,7 @@ def _ensure_address(host: Rtnl, link: Link, wanted: IPNet, force: bool, ifa_flag
 
 
 def _ensure_vlan_gateway(call: Call, conf: Conf, bridge: Link) -> Link:
-    """The host's foot in one VLAN: a veth pair, one end a port of the bridge."""
+    """Make the host's interface in one VLAN if it is missing: a veth pair, one end a port of the bridge."""
     host, name = call.host, conf.vlan_gateway
     with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
         gateway = host.find_link(name)
@@ -295,7 +296,7 @@ def _ensure_vlan_gateway(call: Call, conf: Conf, bridge: Link) -> Link:
 def _wait_for_path(host: Rtnl, port: Link, bridge: Link, gateway: Link, addresses: "list[IPNet]") -> None:
     """Wait until the port, a new bridge and the gateway's addresses carry traffic.
 
-    Before, what the container sends and what the host answers is lost, the first ARP request above all.
+    Before that, what the container sends and what the host answers is lost, above all the first ARP request.
     """
     port = ready.wait_for_link(host, port)
     if port.operstate != IF_OPER_UP:
@@ -311,10 +312,10 @@ def _wait_for_path(host: Rtnl, port: Link, bridge: Link, gateway: Link, addresse
 
 
 def delete(call: Call) -> None:
-    """The address is given back when the link that has it is gone.
+    """Remove the link, then release its address.
 
-    nftables comes before that link, for both wait for an RCU grace period and so they wait for one together;
-    the link is down by then, so nothing leaves it unmasked.
+    nftables comes before the link: both wait for an RCU grace period, and in this order they wait for the
+    same one.  The link is down already, so nothing leaves it without masquerading.
     """
     bridge = call.conf.string("bridge") or "cni0"
     addresses = flows.addresses(call)
@@ -347,9 +348,9 @@ def _remove_foreign(call: Call) -> None:
 def _remove_port(call: Call, bridge: str) -> None:
     port = veth.find_host_end(call)
     if port and not host_bridge.remove_unused(call.host, bridge, port):
-        # Not under the bridge's lock, so that many may wait at once.
+        # Not under the bridge's lock, so that many processes can wait at the same time.
         call.host.delete_link(port)
-    # If another container's port went meanwhile, its DEL saw ours and left the bridge to us.
+    # If another container's port was removed at the same time, its DEL saw this port and kept the bridge.
     host_bridge.remove_unused(call.host, bridge)
     if not port and not call.host.find_link(bridge):
         host_bridge.remove_renamed(call.host, call.network)
@@ -373,7 +374,7 @@ def check(call: Call) -> None:
     inner = interface.check(call, "veth")
     outer = veth.check_host_end(call, inner)
     if outer.master != bridge.index:
-        raise CniError(INTERNAL, f"{outer.name} is no port of bridge {conf.bridge}")
+        raise CniError(INTERNAL, f"{outer.name} is not a port of bridge {conf.bridge}")
     if not outer.is_up:
         raise CniError(INTERNAL, f"{outer.name} is down")
     if conf.gateway:
@@ -389,7 +390,7 @@ def check(call: Call) -> None:
 
 
 def _check_gateway(call: Call, conf: Conf, bridge: Link) -> None:
-    """The addresses that containers have as their gateways, on the link that is to have them."""
+    """Raise CniError if the link for the gateway addresses of the containers lacks one of them."""
     carrier = call.host.find_link(conf.vlan_gateway) if conf.vlan else bridge
     if not carrier:
         raise CniError(INTERNAL, f"{conf.vlan_gateway}, the gateway of VLAN {conf.vlan}, is gone")
@@ -400,28 +401,28 @@ def _check_gateway(call: Call, conf: Conf, bridge: Link) -> None:
 
 
 def _check_vlans(conf: Conf, port: Link, present: "set[int]") -> None:
-    wanted = {conf.vlan or DEFAULT_VLAN}
+    expected = {conf.vlan or DEFAULT_VLAN}
     for first, last in conf.trunk:
-        wanted.update(range(first, last + 1))
-    if missing := sorted(wanted - present):
+        expected.update(range(first, last + 1))
+    if missing := sorted(expected - present):
         raise CniError(INTERNAL, f"{port.name} has lost VLAN {missing[0]}")
 
 
 def repair(call: Call) -> None:
-    """What is on the host: the bridge's and the port's state, addresses of the gateway, nftables."""
+    """Restore what is on the host: the bridge's and the port's state, the gateway's addresses, nftables."""
     conf = Conf(call)
     result = call.required_prev_result()
     host = call.host
     port = veth.find_host_end(call)
     inner = call.sandbox.find_link(call.ifname)
     if not (port and inner):
-        return  # a new pair has to be made
+        return  # a new pair is needed
     with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
         is_new = not host.find_link(conf.bridge)
         bridge = conf.ensure_bridge(call)
-        known = next((each for each in result.interfaces if each.name == bridge.name), None)
-        if is_new and known and known.mac and not known.sandbox:
-            host.set_link(bridge, mac=known.mac)  # containers have it in mind as their gateway's
+        recorded = next((each for each in result.interfaces if each.name == bridge.name), None)
+        if is_new and recorded and recorded.mac and not recorded.sandbox:
+            host.set_link(bridge, mac=recorded.mac)  # containers have it as their gateway's
         if conf.is_guarded and port.master != bridge.index:
             host.set_link(port, up=False)
         host.set_link(port, master=bridge.index)
@@ -441,7 +442,7 @@ def repair(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Remove what attachments to this network left behind that are not on the keep-list."""
+    """Remove what attachments to this network left behind, except valid attachments."""
     keep = call.valid_attachments()
     if keep is None:
         return

@@ -2,12 +2,12 @@
 """
 dhcp: the address that a DHCP server on the container's network grants.
 
-The request goes out through the container's own link, so an interface plugin that makes it first (bridge,
-macvlan) can use this one.  What is granted has to be renewed while the container lives: that is the keeper's
-work (cnihook/dhcp), a process that this plugin starts where none listens.
+The request is sent through the container's own link, so an interface plugin that makes it first (bridge,
+macvlan) can use this one.  A lease must be renewed while the container runs.  The DHCP daemon does that
+(cnihook/dhcp), a process that this plugin starts if none listens.
 
-A lease that cannot be renewed in time is lost, for the address may be somebody else's from then on: the
-link is taken down, the reason is in the container's log, and CHECK fails.
+A lease that cannot be renewed in time is lost, because another machine may get the address.  Then the daemon
+sets the link down, the container's log has the reason, and CHECK fails.
 """
 
 from cnihook.dhcp import ask, message
@@ -35,7 +35,7 @@ _PARAMETERS = [
     message.NAME_SERVERS, message.DOMAIN_NAME, message.DOMAIN_SEARCH,
     message.RENEWAL_TIME, message.REBINDING_TIME,
 ]  # fmt: skip
-# What a message is made of, and not for a configuration to say.
+# Options that the client itself sets, so a configuration cannot.
 _RESERVED = {
     message.PAD, message.REQUESTED_ADDRESS, message.OVERLOAD, message.MESSAGE_TYPE, message.SERVER,
     message.PARAMETERS, message.MAX_SIZE, message.END,
@@ -44,19 +44,19 @@ _LONGEST = 255  # bytes of an option
 
 
 class Conf:
-    """Every key, checked before anything is asked for."""
+    """Every key, checked before anything is requested."""
 
     def __init__(self, call: Call) -> None:
         ipam = call.conf.object("ipam")
         self.socket = socket_path(ipam)
-        self.timeout = ipam.integer("timeout", default=0, low=0, high=3600)  # seconds; 0: the keeper's
+        self.timeout = ipam.integer("timeout", default=0, low=0, high=3600)  # seconds; 0: the daemon's
         self.priority = ipam.integer("priority", default=0, low=0, high=0xFFFFFFFF)
         self.provided = {message.CLIENT_ID: _client_id(call)}
         arguments = dict(pair.split("=", 1) for pair in call.request.args.split(";") if "=" in pair)
         for item in ipam.objects("provide"):
             code = _code(item)
             if code in _RESERVED:
-                raise item.refuse("option", f"is wrong: option {code} is the client's own")
+                raise item.refuse("option", f"is wrong: the client itself sets option {code}")
             argument = item.string("fromArg")
             for key, value in ("value", item.string("value")), ("fromArg", arguments.get(argument, "")):
                 if len(value.encode(errors="surrogateescape")) > _LONGEST:
@@ -72,7 +72,9 @@ class Conf:
 def socket_path(ipam: NetConf) -> str:
     path = ipam.string("daemonSocketPath") or ask.SOCKET
     if not ask.is_path(path):
-        raise ipam.refuse("daemonSocketPath", f"is wrong: {path!r} is no absolute path of at most 107 bytes")
+        raise ipam.refuse(
+            "daemonSocketPath", f"is wrong: {path!r} is not an absolute path of at most 107 bytes"
+        )
     return path
 
 
@@ -82,12 +84,12 @@ def _code(item: NetConf) -> int:
         return _CODES[name]
     if name.isascii() and name.isdigit() and int(name) <= 255:
         return int(name)
-    known = ", ".join(_CODES)
-    raise item.refuse("option", f"is wrong: {name!r} is no DHCP option", f"there are 0 to 255, {known}")
+    names = ", ".join(_CODES)
+    raise item.refuse("option", f"is wrong: {name!r} is not a DHCP option", f"use 0 to 255, or {names}")
 
 
 def _client_id(call: Call) -> bytes:
-    """Known by this the container, and not its MAC address, has the lease; type 0 is a name (RFC 2132)."""
+    """Return the ID to which the server binds the lease, not a MAC address.  Type 0: a name (RFC 2132)."""
     return b"\0" + "/".join((call.container_id, call.network, call.ifname)).encode()[:254]
 
 
@@ -116,7 +118,7 @@ def add(call: Call) -> Result:
 
 
 def _ask(path: str, request: "dict[str, Any]", timeout: int = 0) -> "dict[str, Any]":
-    """Return the keeper's answer; start one if there is none.  `timeout`: its seconds for a server."""
+    """Return the daemon's answer; start a daemon if there is none.  `timeout`: its seconds for a server."""
     try:
         return ask.ask(path, request, start=True, patience=max(ask.PATIENCE, timeout + 5.0))
     except Denied as error:
@@ -137,7 +139,7 @@ def _result(granted: "dict[str, Any]", priority: int) -> Result:
         raise CniError(
             INTERNAL,
             f"dhcp: the DHCP server {granted['server']} grants {address} without a subnet mask (option 1)",
-            '"skipDefault" in ipam.request leaves it out, unless option 1 is among those that are requested',
+            '"skipDefault" in ipam.request leaves it out, unless ipam.request contains option 1',
         )
     router = next(iter(message.addresses(options.get(message.ROUTERS, b""))), None)
     return Result(
@@ -152,21 +154,21 @@ def _result(granted: "dict[str, Any]", priority: int) -> Result:
 
 
 def _routes(options: "dict[int, bytes]", router: "Address | None", priority: int) -> "list[Route]":
-    found = message.classless_routes(options.get(message.CLASSLESS_ROUTES, b""))
-    if not found:  # else the other two do not count (RFC 3442)
-        found = message.static_routes(options.get(message.STATIC_ROUTES, b""))
+    routes = message.classless_routes(options.get(message.CLASSLESS_ROUTES, b""))
+    if not routes:  # otherwise the other two do not count (RFC 3442)
+        routes = message.static_routes(options.get(message.STATIC_ROUTES, b""))
         if router:
-            found.append((IPNet.parse("0.0.0.0/0"), router))
+            routes.append((IPNet.parse("0.0.0.0/0"), router))
     return [
         Route(dst, priority=priority, scope=RT_SCOPE_LINK)
-        if gw.is_unspecified  # who is on the link itself
+        if gw.is_unspecified  # the destination is on the link itself
         else Route(dst, gw, priority=priority)
-        for dst, gw in found
+        for dst, gw in routes
     ]
 
 
 def delete(call: Call) -> None:
-    """Needs neither keeper nor namespace: the server will see by itself that nobody renews any more."""
+    """Release the lease.  Daemon and namespace may be gone: without renewal, it ends on the server."""
     path = socket_path(call.conf.object("ipam"))
     try:
         ask.ask(path, {"do": "release", "owner": _owner(call)}, start=False)
@@ -177,11 +179,11 @@ def delete(call: Call) -> None:
 
 
 def check(call: Call) -> None:
-    """The lease is kept, and renewed from here on if its keeper was killed."""
+    """Raise CniError if the lease is lost.  If the daemon was killed, a new one renews it from now on."""
     conf = Conf(call)
     kept = Address.parse(_ask(conf.socket, {"do": "show", "owner": _owner(call)})["address"])
-    given = [ip.net.address for ip in call.required_prev_result().ips]
-    if kept not in given:
+    addresses = [ip.net.address for ip in call.required_prev_result().ips]
+    if kept not in addresses:
         raise CniError(
             INTERNAL, f"dhcp: the lease is for {kept}, which is not among the container's addresses"
         )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-dummy: an interface that swallows what is sent to it, for addresses that the container has to itself.
+dummy: an interface that discards what is sent to it, for addresses that only the container uses.
 """
 
 from cnihook.sdk import (
@@ -35,7 +35,7 @@ def add(call: Call) -> Result:
     sandbox = call.sandbox
     with Undo() as undo:
         sandbox.add_link(KIND, call.ifname)
-        # Before ipam.add(), which may fail with some addresses taken; and last when undoing, as in DEL.
+        # Before ipam.add(), which may fail after it leased some addresses; and undone last, as in DEL.
         undo.push(ipam.delete, call)
         undo.push(inside.delete, call, KIND)
         link = sandbox.link(call.ifname)

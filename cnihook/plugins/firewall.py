@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-firewall: a network's traffic passes the host's firewall, and containers of different bridges are kept
-apart if that is wished for.
+firewall: a network's traffic passes the host's firewall, and containers of different bridges are isolated if
+that is configured.
 
-It follows another plugin in a chain.  Where nothing on the host stands in the way, it does nothing: no
-rule is needed to let through what nobody stops.  What may stand there, and what is then done:
+It follows another plugin in a chain.  If nothing on the host drops the traffic, no rule is needed, and it
+does nothing.  What may drop it, and what the plugin does then:
 
     iptables: policy DROP of chain FORWARD, which Docker sets     two rules for each network, see sdk.accept
     firewalld, if it runs, or "backend" says so                   the container's addresses join a zone
 
-CHECK looks whether that is so now: a policy that came after ADD is found.  Chains of nftables that
-somebody else has made and that drop cannot be known for what they are: such a firewall has to let the
-network through itself.
+CHECK looks at the present state, so it finds a policy that was set after ADD.  Chains of nftables that
+another program made, and that drop packets, cannot be recognized.  Such a firewall must itself accept the
+network.
 
-`ingressPolicy` is of a bridge.  With "same-bridge" its containers and those of other bridges with a policy
-do not reach each other, by way of the host; with "isolated" not even those of the same bridge do: their
-ports are isolated from each other on it, which needs no filter to see what the bridge carries.  An uplink
-of the bridge, and a container there of a network without this policy, is no isolated port.  See
-sdk.forward.  The policy is in force before the container's link is up and until it is down, with cnihook as
-the runtime.  Other runtimes call this plugin when the bridge plugin has raised the link.
+`ingressPolicy` belongs to a bridge.  With "same-bridge", its containers and those of other bridges with a
+policy do not reach each other through the host.  With "isolated", the containers of the same bridge do not
+reach each other either: the bridge isolates their ports, so no filter has to see what it forwards.  An
+uplink of the bridge is not isolated, nor is a container there whose network does not have this policy.  See
+sdk.forward.  With cnihook as the runtime, the policy is in force before the container's link is up and until
+it is down.  Other runtimes call this plugin after the bridge plugin has raised the link.
 
-The administrator comes first.  If iptables has a chain CNI-ADMIN (`iptablesAdminChainName`), made by
-`iptables -N CNI-ADMIN` for example, all that is forwarded goes through it before it meets a rule of ours,
-from the next ADD on; what it drops is dropped, what it accepts is accepted.  It is the administrator's
-alone: nobody else makes, fills or removes it.  With nftables, a table of one's own with a base chain of
-type filter does the same at any time, but for this: what such a chain accepts, others may drop.
+The administrator's rules come first.  If iptables has a chain CNI-ADMIN (`iptablesAdminChainName`), made by
+`iptables -N CNI-ADMIN` for example, all that is forwarded passes it before the rules of cnihook, from the
+next ADD on.  What it drops is dropped, and what it accepts is accepted.  Only the administrator makes, fills
+or removes it.  With nftables, the administrator can do the same at any time in a table of their own, with a
+base chain of type filter.  One thing differs: another chain may drop what such a chain accepts.
 """
 
 from cnihook.lean.address import IPNet
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 VERSIONS = versions.since("0.4.0")
 
-# Of a chain in iptables, and of a bridge whose name is to be a part of an identifier in nftables.
+# The characters of a chain in iptables, and of a bridge whose name is a part of an identifier in nftables.
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
@@ -64,7 +64,7 @@ class Conf:
 
     def __init__(self, call: Call) -> None:
         conf = call.conf
-        self.backend = conf.string("backend")  # what is neither of the two leaves the choice to us
+        self.backend = conf.string("backend")  # any other value than these two: the plugin chooses
         self.zone = _zone(call)
         self.admin = conf.string("iptablesAdminChainName") or "CNI-ADMIN"
         if (
@@ -76,17 +76,17 @@ class Conf:
             raise conf.refuse("iptablesAdminChainName", f"is wrong: {self.admin!r} cannot be such a chain")
         self.policy = conf.string("ingressPolicy") or "open"
         if self.policy not in ("open", *forward.POLICIES):
-            known = ", ".join(("open", *forward.POLICIES))
-            raise invalid_config(f'unknown ingress policy: "{self.policy}"', f"there are {known}")
+            policies = ", ".join(("open", *forward.POLICIES))
+            raise invalid_config(f'unknown ingress policy: "{self.policy}"', f"use one of {policies}")
 
     @property
     def may_use_firewalld(self) -> bool:
         return self.backend != "iptables"
 
     def bear(self, error: NoService, code: int = INTERNAL) -> None:
-        """Without firewalld it goes on, unless that was asked for."""
+        """Raise CniError if the configuration requires firewalld.  Otherwise it is not needed."""
         if self.backend == "firewalld":
-            why = 'it is what "backend" asks for; start it, or leave "backend" out'
+            why = '"backend" requires it; start it, or leave "backend" out'
             raise CniError(code, f"firewalld does not run: {error}", why) from None
 
 
@@ -99,13 +99,13 @@ def _prev_result(call: Call) -> Result:
         raise CniError(
             INTERNAL,
             "missing prevResult from earlier plugin",
-            "firewall has to come after a plugin that makes the interface",
+            "firewall must come after a plugin that makes the interface",
         )
     return call.prev_result
 
 
 def _bridge(call: Call, result: Result) -> "Link | None":
-    """The bridge that the container is attached to, which the bridge plugin puts first in its result."""
+    """Return the bridge that the container is attached to; the bridge plugin puts it first in its result."""
     if not result.interfaces or result.interfaces[0].sandbox:
         return None
     link = call.host.find_link(result.interfaces[0].name)
@@ -117,7 +117,7 @@ def _guarded_bridge(call: Call, conf: Conf, result: Result) -> Link:
     if not bridge:
         raise CniError(
             INTERNAL,
-            f'ingress policy "{conf.policy}" needs a bridge, and the first interface of prevResult is none',
+            f'ingress policy "{conf.policy}" needs a bridge; the first interface of prevResult is not one',
             'make sure to chain "firewall" plugin with "bridge"',
         )
     return bridge
@@ -134,7 +134,7 @@ def _port(call: Call, result: Result, bridge: Link) -> Link:
 
 
 class _Accepted:
-    """A bridge, or a subnet where there is none, and the tables of iptables that have to let it through."""
+    """A bridge, or without one a subnet, and the tables of iptables that must accept its traffic."""
 
     def __init__(self, call: Call, end: "str | IPNet", tables: "list[accept.Filter]") -> None:
         self.end = end
@@ -150,12 +150,12 @@ def _to_accept(call: Call, conf: Conf, result: Result) -> "list[_Accepted]":
     bridge = _bridge(call, result)
     if bridge:
         return [_Accepted(call, bridge.name, tables)]
-    found = []
+    accepted = []
     for subnet in {ip.net.network() for ip in result.ips}:
         own = [table for table in tables if table.version == subnet.address.version]
         if own:
-            found.append(_Accepted(call, subnet, own))
-    return found
+            accepted.append(_Accepted(call, subnet, own))
+    return accepted
 
 
 def guards(conf: NetConf) -> bool:
@@ -167,7 +167,7 @@ def prepare(call: Call, first: NetConf) -> "dict[str, Any]":
     conf = Conf(call)
     bridge = first.string("bridge") or "cni0"
     if first.string("type") != "bridge" or not _LETTERS.issuperset(bridge):
-        return {}  # add() says what is wrong
+        return {}  # add() reports the error
     with Lock(LOCK, purpose=f"isolate {call.owner}"):
         forward.join(call, [forward.policy_chain(conf.policy, bridge)])
     return {"portIsolation": True} if conf.policy == "isolated" else {}
@@ -215,10 +215,10 @@ def _join_zone(call: Call, conf: Conf, result: Result, undo: Undo) -> None:
 
 
 def delete(call: Call) -> None:
-    """A port stays isolated: it is about to go, and another plugin may have isolated it.
+    """Undo ADD, but leave the port isolated: it will be removed, and another plugin may have isolated it.
 
-    Another runtime calls this before the DEL of the bridge plugin.  So the link goes down first.  A DHCP
-    server then keeps the address until its lease ends, since no message can release it.
+    Another runtime calls this before the DEL of the bridge plugin.  So the link is set down first.  A DHCP
+    server then keeps the address until its lease ends, because no message can release it.
     """
     try_each(
         lambda: veth.silence(call) if call.conf.string("ingressPolicy") not in ("", "open") else None,
@@ -269,12 +269,12 @@ def check(call: Call) -> None:
 
 
 def repair(call: Call) -> None:
-    """What is there stays as it is."""
+    """Run ADD: it does not change what exists."""
     add(call)
 
 
 def gc(call: Call) -> None:
-    """Remove what attachments to this network left behind that are not on the keep-list."""
+    """Remove what attachments to this network left behind, except valid attachments."""
     keep = call.valid_attachments()
     if keep is None:
         return

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-host-device: an interface of the host's, moved into the container, and home again when that is over.
+host-device: an interface of the host, moved into the container, and back when the container ends.
 
-Nothing is made here, so nothing may be lost: cnihook.sdk.taken knows how the device was, and gets it back.
+The plugin makes no interface, so it must not lose one: cnihook.sdk.taken saves its state and restores it.
 
-When a namespace ends without a DEL, the kernel sends hardware home by itself, under the name that it had in
-the container and into the namespace that the machine was booted with; what is only software ends with it.
+If a namespace ends without a DEL, the kernel itself moves hardware to the namespace that the machine was
+booted with, under the name that it had in the container.  A software device ends with its namespace.
 """
 
 import os
@@ -40,13 +40,13 @@ _DPDK_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")
 
 
 class Conf:
-    """Which device, in one of five ways; in the reference's order, but for the runtime's word."""
+    """The device, named in one of five ways: the runtime's first, then the reference's, in its order."""
 
     def __init__(self, call: Call) -> None:
         conf = call.conf
         self.device = self.mac = self.pci = self.folder = ""
         if device_id := call.runtime_config.string("deviceID"):
-            # It is about this container, where the other keys are about all that are on the network.
+            # It is for this container; the other keys are for all containers of the network.
             self.what = f"device ID {device_id}"
             self.folder = sysfs.device_on("pci", device_id)
             self.pci = device_id if self.folder else ""
@@ -60,7 +60,7 @@ class Conf:
             self.what = f"hwaddr {address}"
             self.mac = _hardware_address(address)
             if not self.mac:
-                raise conf.refuse("hwaddr", f"is wrong: {address!r} is no hardware address")
+                raise conf.refuse("hwaddr", f"is wrong: {address!r} is not a hardware address")
         elif path := conf.string("kernelpath"):
             self.what = f"kernelpath {path}"
             self.folder = os.path.normpath(path)
@@ -83,7 +83,7 @@ class Conf:
 
 
 def _hardware_address(text: str) -> str:
-    """In the form of Link.mac, or empty for what is none: six bytes, eight, or InfiniBand's twenty."""
+    """Return the address as Link.mac has it: 6, 8 or (InfiniBand) 20 bytes.  Empty if it is malformed."""
     try:
         address = bytes.fromhex(text.replace(":", "").replace("-", "").replace(".", ""))
     except ValueError:
@@ -105,7 +105,7 @@ def add(call: Call) -> Result:
     own = Taken.as_it_is(call, device)
     layer3 = Layer3(call.host, device)
     with Undo() as undo:
-        # Before ipam.add(), which may fail with some addresses taken; and last when undoing, as in DEL.
+        # Before ipam.add(), which may fail after it leased some addresses; and undone last, as in DEL.
         undo.push(ipam.delete, call)
         undo.push(_take_back, call, own, layer3)
         own.store()
@@ -119,7 +119,7 @@ def add(call: Call) -> Result:
 
 
 def _add_dpdk(call: Call, conf: Conf) -> Result:
-    """A program drives the device, and the kernel has no interface to move: the result is all there is."""
+    """Return a result only: a program drives the device, so the kernel has no interface to move."""
     netns = call.sandbox_ns.path
     result = ipam.add(call) if conf.ipam else Result()
     _complete(result, conf, Interface(call.ifname, sandbox=netns, pci_id=conf.pci))
@@ -153,12 +153,14 @@ def _find_device(host: Rtnl, conf: Conf) -> Link:
         ):
             hint = f"container {one.container_id} has {one.name} as {one.ifname}"
             error_type = ResourceTaken
-    raise error_type(INTERNAL, f"failed to find host device: {conf.what} is no interface of the host", hint)
+    raise error_type(
+        INTERNAL, f"failed to find host device: {conf.what} is not an interface of the host", hint
+    )
 
 
 def _move_in(call: Call, device: Link) -> None:
     try:
-        # In one request, so that nobody sees it half-way.
+        # In one request, so that no process sees it half-way.
         call.host.set_link(device, netns=call.sandbox_ns.fd, name=call.ifname, alias=device.name, up=True)
     except NetlinkError as error:
         what = f"move {device.name} into {call.netns} as {call.ifname}"
@@ -166,7 +168,7 @@ def _move_in(call: Call, device: Link) -> None:
 
 
 def _take_back(call: Call, own: Taken, layer3: Layer3) -> None:
-    """Undo.  Addresses and routes come back, too; after a DEL, hours later, they would be of the past."""
+    """Undo the move, with addresses and routes.  A DEL, hours later, does not restore these old values."""
     link = own.give_back(call)
     if not link:
         raise CniError(INTERNAL, f"{own.name} is neither in {call.netns} nor on the host")
@@ -195,15 +197,15 @@ def _bring_home(call: Call) -> None:
 
 
 def _taken_by_reference(call: Call, sandbox: Rtnl) -> "Taken | None":
-    """What the reference plugin took: of that there is its name, in the alias, and no more."""
+    """Return the device that the reference plugin moved.  Only its name is known, from its alias."""
     try:
         result = call.prev_result or Result()
     except CniError:
-        result = Result()  # a damaged one is no reason to leave the device behind
+        result = Result()  # the device must come back even if prevResult is damaged
     macs = {one.mac.lower() for one in result.interfaces if one.sandbox and one.mac}
     device = call.conf.string("device")
-    ours = {one.name for one in taken.everything() if one.container_id == call.container_id}
-    links = [link for link in sandbox.links() if link.alias not in ours and _is_ifname(link.alias)]
+    own = {one.name for one in taken.everything() if one.container_id == call.container_id}
+    links = [link for link in sandbox.links() if link.alias not in own and _is_ifname(link.alias)]
     link = (
         taken.only(link for link in links if link.name == call.ifname)
         or taken.only(link for link in links if link.alias == device)
@@ -234,7 +236,7 @@ def check(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Bring home what attachments to this network took that are not on the keep-list."""
+    """Move back the devices that attachments to this network took, except those of valid attachments."""
     keep = call.valid_attachments()
     gone = [
         one

@@ -2,8 +2,8 @@
 """
 host-local: addresses from ranges, leased in files on this host.
 
-The leases are the reference plugin's files (cnihook.sdk.leases), so that either releases what the other
-leased.
+The leases are the reference plugin's files (cnihook.sdk.leases), so each plugin can release what the other
+one has leased.
 """
 
 import errno
@@ -26,7 +26,7 @@ DATA_DIR = "/var/lib/cni/networks"
 
 
 class Range:
-    """A stretch of one subnet, first and last address included."""
+    """A range of one subnet, including its first and last address."""
 
     def __init__(self, conf: NetConf) -> None:
         subnet = conf.network("subnet")
@@ -63,13 +63,13 @@ class Range:
         return other.start in self or self.start in other
 
     def size(self) -> int:
-        """How many addresses it can lease: all but the gateway's."""
+        """Return the number of addresses that it can lease: all but the gateway's."""
         count = int.from_bytes(self.end, "big") - int.from_bytes(self.start, "big") + 1
         return count - (self.gateway in self)
 
 
 class RangeSet:
-    """A pool: every set gives a container one address, from whichever of its ranges has one.
+    """A pool of ranges: every set gives a container one address, from any of its ranges that has a free one.
 
     `key` is the place of the set in the configuration; `index` counts the sets of all places, as the
     reference does.
@@ -87,7 +87,7 @@ class RangeSet:
         return ",".join(map(str, self.ranges))
 
     def candidates(self, last: "Address | None") -> "Iterator[tuple[Address, Range]]":
-        """Every address once but the gateways, from the one behind `last` on and round."""
+        """Yield every address once, except the gateways, from the one after `last`, with wrap-around."""
         ranges = self.ranges
         first = next((i for i, part in enumerate(ranges) if last is not None and last in part), None)
         if first is None or last is None:
@@ -113,7 +113,7 @@ def _stretch(part: Range, start: Address, end: Address) -> "Iterator[tuple[Addre
 
 
 class Conf:
-    """The plugin's part of the configuration; refused as a whole before anything is leased."""
+    """The plugin's part of the configuration, checked before anything is leased."""
 
     def __init__(self, call: Call) -> None:
         if not call.conf.has("ipam"):
@@ -132,7 +132,7 @@ class Conf:
 
         self.routes = [Route.from_json(item) for item in ipam.objects("routes")]
         self.resolv_conf = ipam.string("resolvConf")
-        # A runtime may do its GC only while STATUS is good, so a full range is a matter of ADD unless asked.
+        # A runtime may run GC only while STATUS succeeds.  So a full range fails STATUS only if requested.
         self.status_when_full = ipam.boolean("statusWhenFull")
         self.folder = _folder(call)
 
@@ -181,21 +181,21 @@ def _folder(call: Call) -> str:
 
 def add(call: Call) -> Result:
     conf = Conf(call)
-    wanted = _requested(call)
+    requested = _requested(call)
     result = Result(routes=conf.routes, dns=conf.dns())
     leased: list[str] = []
     with Store(conf.folder, call.container_id, call.ifname) as store:
         owned = store.owned()
         try:
             for one in conf.sets:
-                address, part = _allocate(store, one, wanted, owned, call)
+                address, part = _allocate(store, one, requested, owned, call)
                 leased.append(str(address))
                 result.ips.append(IP(IPNet(address, part.subnet.prefix), part.gateway))
-            if wanted:
+            if requested:
                 raise CniError(
                     INTERNAL,
-                    f"failed to allocate all requested IPs: {' '.join(map(str, wanted))}",
-                    f"one address of each range set can be had: {'; '.join(map(str, conf.sets))}",
+                    f"failed to allocate all requested IPs: {' '.join(map(str, requested))}",
+                    f"each range set gives one address: {'; '.join(map(str, conf.sets))}",
                 )
         except BaseException:
             if leased:
@@ -205,9 +205,9 @@ def add(call: Call) -> Result:
 
 
 def _requested(call: Call) -> "list[Address]":
-    """The addresses asked for, each once.
+    """Return the requested addresses, each once.
 
-    CNI_ARGS are passed over where args.cni has them (CONVENTIONS.md).
+    Those of CNI_ARGS are ignored if args.cni has some (CONVENTIONS.md).
     """
     texts = call.cni_args.list("ips")
     arguments = [] if texts else list(filter(None, call.arg("IP").split(",")))
@@ -257,11 +257,11 @@ def _hint_if_taken(store: Store, address: Address, call: Call) -> str:
     if container_id:
         return f"container {container_id} has it; if that is gone, {_hint_to_collect(call)}"
     path = f"{store.folder}/{address}"
-    return f"{path} is not a lease; {_hint_to_collect(call)}, or `rm -r {path}` does"
+    return f"{path} is not a lease; {_hint_to_collect(call)}, or remove it with `rm -r {path}`"
 
 
 def _hint_to_collect(call: Call) -> str:
-    """The command that releases what is stale; before 1.1.0 no plugin is asked for that (SPEC.md, "GC")."""
+    """Return the command that releases stale leases.  Before 1.1.0, plugins have no GC (SPEC.md, "GC")."""
     command = f"`cnihook gc {call.network}` releases the leases of containers that are gone"
     if version.at_least(call.version, version.SINCE["GC"]):
         return command
@@ -269,7 +269,7 @@ def _hint_to_collect(call: Call) -> str:
 
 
 def delete(call: Call) -> None:
-    """Release with the folder alone: the ranges may be edited since, or wrong."""
+    """Release the leases.  Only the folder is read, because the ranges may be wrong, or edited since."""
     folder = _folder(call)
     if leases.exists(folder):
         with Store(folder, call.container_id, call.ifname) as store:
@@ -296,7 +296,7 @@ def gc(call: Call) -> None:
     if keep is None or not leases.exists(conf.folder):
         return
     owners = {leases.owner(container_id, ifname) for container_id, ifname in keep}
-    owners |= {container_id.encode() for container_id, _ifname in keep}  # as very old leases have it
+    owners |= {container_id.encode() for container_id, _ifname in keep}  # very old leases have only this
     with Store(conf.folder) as store:
         store.release_others(owners)
 
@@ -307,15 +307,15 @@ def status(call: Call) -> None:
         return
     leased = leases.addresses(conf.folder)
     for one in conf.sets:
-        taken = sum(one.range_of(address) is not None for address in leased)
-        if taken >= sum(part.size() for part in one.ranges):
+        count = sum(one.range_of(address) is not None for address in leased)
+        if count >= sum(part.size() for part in one.ranges):
             raise CniError(
                 PLUGIN_NOT_AVAILABLE, f"host-local: no IP addresses available in range set: {one}"
             )
 
 
 def _read_resolv_conf(path: str) -> DNS:
-    """resolv.conf(5); lines add up, `#` and `;` start comments."""
+    """Read a resolv.conf(5).  Lines of one kind add up; `#` and `;` start comments."""
     dns = DNS()
     try:
         content = statefile.content(path, follow=True)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-ipvlan: an interface that shares the MAC address of a host's interface, the master; the IP address tells
-whose a packet is.
+ipvlan: an interface that shares the MAC address of a host's interface, the master.
 
-For networks that let each port have one MAC address.  Mode `l2` is as macvlan otherwise; in `l3` and `l3s`
-the host's side of it routes, so there is neither ARP nor broadcast, and others need a route that leads to
-the host.  The last link made on a master sets the mode of all that are on it.
+The kernel assigns packets to interfaces by IP address.  This is for networks that allow one MAC address per
+port.  Mode `l2` is otherwise like macvlan.  In `l3` and `l3s` the host's side routes, so there is neither
+ARP nor broadcast, and other machines need a route to the host.  The last link made on a master sets the mode
+of all links on it.
 
-Chained, it stands upon the single interface of prevResult and takes its addresses.
+Chained, it is on top of the single interface of prevResult and takes its addresses.
 """
 
 from cnihook.linux import stacked
@@ -28,16 +28,16 @@ class Conf(sublink.Conf):
 def add(call: Call) -> Result:
     conf = Conf(call)
     previous = call.prev_result
-    given = previous if previous and previous.ips else None
-    if not (given or conf.ipam):
+    chained = previous if previous and previous.ips else None
+    if not (chained or conf.ipam):
         raise invalid_config(
             "no plugin name provided: ipam.type is empty or absent",
-            "ipvlan tells packets apart by their addresses, so it needs some",
+            "ipvlan assigns packets to interfaces by IP address, so it needs one",
         )
     if previous and not conf.master:
         conf.master = _single_interface(previous)
     master = sublink.find_master(call, conf)
-    return sublink.add(call, conf, master, _KIND, stacked.ipvlan(conf.mode), given=given)
+    return sublink.add(call, conf, master, _KIND, stacked.ipvlan(conf.mode), chained=chained)
 
 
 def _single_interface(previous: Result) -> str:
@@ -61,7 +61,7 @@ def check(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Nothing is kept here: a link goes with its namespace."""
+    """Run GC of the IPAM plugin only: the kernel removes a link with its namespace."""
     ipam.gc(call)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""loopback: raises `lo`, whatever interface name the runtime gives."""
+"""loopback: raises `lo`, whatever interface name the runtime passes."""
 
 from cnihook.sdk import IP, Call, CniError, Interface, Result, Undo
 from cnihook.spec.errors import INTERNAL
@@ -16,7 +16,7 @@ def add(call: Call) -> Result:
     foreign = [a.net for a in sandbox.addresses(lo) if not a.net.address.is_loopback]
     if foreign:
         raise CniError(
-            INTERNAL, f"{_LO} in {call.netns} has an address that is no loopback address: {foreign[0]}"
+            INTERNAL, f"{_LO} in {call.netns} has an address that is not a loopback address: {foreign[0]}"
         )
     with Undo() as undo:
         if not lo.is_up:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-macvlan: an interface with a MAC address of its own on the network of a host's interface, the master.
+macvlan: an interface with its own MAC address on the network of a host's interface, the master.
 
-To everybody on that network the container is one more machine; the host forwards nothing and needs no
-address.  Containers on one master reach each other in mode `bridge`.  The host itself is out of their reach,
-as what it sends by the master is never given to them.
+On that network, the container is one more machine.  The host forwards nothing and needs no address.
+Containers on one master reach each other in mode `bridge`.  They do not reach the host itself, because the
+kernel never delivers to them what the host sends through the master.
 """
 
 from cnihook.linux import stacked
@@ -52,7 +52,7 @@ def check(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Nothing is kept here: a link goes with its namespace."""
+    """Run GC of the IPAM plugin only: the kernel removes a link with its namespace."""
     ipam.gc(call)
 
 

@@ -3,10 +3,10 @@
 portmap: ports of the host that lead to a container (the capability portMappings).
 
 It follows the plugins that made the interface and gave it its addresses.  A port is published for the first
-address of each IP version.  Its target is not only reached from outside, but from the host, also by
-127.0.0.1, and from the container's own subnet, itself included (`snat`).
+address of each IP version.  It can be reached from outside, from the host, also through 127.0.0.1, and from
+the container's own subnet, including the container (`snat`).
 
-A port that a process of the host listens on is refused.  With "takeOverPorts": true the container gets it,
+A port that a process of the host listens on is rejected.  With "takeOverPorts": true the container gets it,
 and the log names the process.
 """
 
@@ -42,27 +42,27 @@ _CONDITIONS = {4: "conditionsV4", 6: "conditionsV6"}
 
 
 class Mapping:
-    """One of portMappings.  Without an address of the host, the port is that of all of them."""
+    """One entry of portMappings.  Without an address of the host, the port is published on all of them."""
 
     def __init__(self, conf: NetConf) -> None:
         self.host_port = _port(conf, "hostPort", "host")
         self.container_port = _port(conf, "containerPort", "container")
         self.protocol = conf.string("protocol").lower()
         if self.protocol not in PROTOCOLS:
-            known = ", ".join(PROTOCOLS)
-            raise conf.refuse("protocol", f"must be one of {known}, not {self.protocol!r}")
+            names = ", ".join(PROTOCOLS)
+            raise conf.refuse("protocol", f"must be one of {names}, not {self.protocol!r}")
         self.address = conf.address("hostIP")
         if self.address and self.address.version == 6 and self.address.is_loopback:
-            why = "the kernel lets no answer to ::1 come back from a container"
-            raise conf.refuse("hostIP", f"cannot be ::1: {why}", "127.0.0.1 can be published on")
+            why = "the kernel drops an answer to ::1 that comes from a container"
+            raise conf.refuse("hostIP", f"cannot be ::1: {why}", "use 127.0.0.1")
         self.any_address_of = 0  # 0.0.0.0 and :: are all addresses of their own IP version
         if self.address and self.address.is_unspecified:
             self.any_address_of = self.address.version
             self.address = None
 
     def version_matches(self, version: int) -> bool:
-        wanted = self.address.version if self.address else self.any_address_of
-        return wanted in (0, version)
+        own = self.address.version if self.address else self.any_address_of
+        return own in (0, version)
 
 
 def _port(conf: NetConf, key: str, whose: str) -> int:
@@ -77,15 +77,15 @@ class Conf:
 
     def __init__(self, call: Call) -> None:
         conf = call.conf
-        # The kernel remembers of each connection that it was translated.  So the marks that the reference
-        # puts on packets are needed no more, nor a chain of iptables that somebody else has for that.
+        # The kernel remembers which connections it translated.  So the marks that the reference puts on
+        # packets are not needed, nor is a chain of iptables in which another program sets them.
         conf.integer("markMasqBit", default=13, low=0, high=31)
         if conf.string("externalSetMarkChain") and conf.has("markMasqBit"):
             raise invalid_config("Cannot specify externalSetMarkChain and markMasqBit")
         self.snat = conf.boolean("snat", default=True)
-        everybody = conf.boolean("masqAll")
+        all_sources = conf.boolean("masqAll")
         self.masquerade = (
-            port_chains.NONE if not self.snat else port_chains.ANY if everybody else port_chains.SUBNET
+            port_chains.NONE if not self.snat else port_chains.ANY if all_sources else port_chains.SUBNET
         )
         self.takes_over = conf.boolean("takeOverPorts")
         self.conditions = self._conditions(conf)
@@ -94,38 +94,38 @@ class Conf:
 
     @staticmethod
     def _conditions(conf: NetConf) -> "dict[int, str]":
-        given = {version: key for version, key in _CONDITIONS.items() if conf.has(key)}
-        if not given:
+        keys = {version: key for version, key in _CONDITIONS.items() if conf.has(key)}
+        if not keys:
             return {}
         from cnihook.sdk import conditions
 
-        return {version: conditions.read(conf, key, version) for version, key in given.items()}
+        return {version: conditions.read(conf, key, version) for version, key in keys.items()}
 
     def ports(self, nets: "list[IPNet]") -> "dict[Port, Target]":
-        """What is published, and where it leads.  CniError where that contradicts itself."""
-        found: dict[Port, Target] = {}
+        """Return the ports to publish, with their targets.  Raises CniError for a contradiction."""
+        targets: dict[Port, Target] = {}
         for net in nets:
             version = net.address.version
             for mapping in filter(lambda mapping: mapping.version_matches(version), self.mappings):
                 port = Port(version, mapping.protocol, mapping.host_port, mapping.address)
                 target = net.address, mapping.container_port
-                if found.setdefault(port, target) != target:
+                if targets.setdefault(port, target) != target:
                     raise _contradiction(port)
-        # What is published on all addresses is so on each.
-        for port in [port for port in found if port.address]:
+        # A port that is published on all addresses is published on each.
+        for port in [port for port in targets if port.address]:
             everywhere = Port(port.version, port.protocol, port.number)
-            if everywhere in found:
-                if found.pop(port) != found[everywhere]:
+            if everywhere in targets:
+                if targets.pop(port) != targets[everywhere]:
                     raise _contradiction(port)
-        return found
+        return targets
 
 
 def _contradiction(port: Port) -> CniError:
-    return invalid_config(f"host port {port} is to lead to two ports of the container")
+    return invalid_config(f"host port {port} is mapped to two ports of the container")
 
 
 def _check_backend(conf: NetConf) -> None:
-    """The backend makes no difference here, but it has to fit what it would be given."""
+    """Raise CniError if the options do not fit the backend, which has no other effect here."""
     backend = conf.string("backend")
     if not backend:
         return
@@ -153,45 +153,48 @@ def add(call: Call) -> Result:
     conf = Conf(call)
     result = call.prev_result
     if result is None:
-        raise CniError(INTERNAL, "must be called as chained plugin", "put it behind the one that has `ipam`")
+        raise CniError(
+            INTERNAL, "must be called as chained plugin", "put it after the plugin that has `ipam`"
+        )
     nets = _container_nets(call, result)
-    wanted = conf.ports(nets)
-    if not wanted:
+    targets = conf.ports(nets)
+    if not targets:
         return result
-    nets = [net for net in nets if any(port.version == net.address.version for port in wanted)]
+    nets = [net for net in nets if any(port.version == net.address.version for port in targets)]
 
-    _respect_listeners(call, conf, wanted)
+    _respect_listeners(call, conf, targets)
     with Undo() as undo:
-        undo.push(ports.delete, call, wanted, conf.conditions)
+        undo.push(ports.delete, call, targets, conf.conditions)
         ports.add(
             call,
-            wanted,
+            targets,
             nets,
             conditions=conf.conditions,
             masquerade=conf.masquerade,
         )
-    _forget_flows_to(call, wanted)
+    _forget_flows_to(call, targets)
     return result
 
 
 def _container_nets(call: Call, result: Result) -> "list[IPNet]":
-    """The first address of each IP version that is the container's, IPv4 first."""
-    found: dict[int, IPNet] = {}
+    """Return the container's first address of each IP version, IPv4 first."""
+    nets: dict[int, IPNet] = {}
     for ip in result.ips:
-        known = ip.interface is not None and 0 <= ip.interface < len(result.interfaces)
-        interface = result.interfaces[ip.interface or 0] if known else None
+        is_valid = ip.interface is not None and 0 <= ip.interface < len(result.interfaces)
+        interface = result.interfaces[ip.interface or 0] if is_valid else None
         if interface and not (interface.name == call.ifname and interface.sandbox):
             continue
-        found.setdefault(ip.net.address.version, ip.net)
-    return [found[version] for version in sorted(found)]
+        nets.setdefault(ip.net.address.version, ip.net)
+    return [nets[version] for version in sorted(nets)]
 
 
 def _respect_listeners(call: Call, conf: Conf, wanted: "dict[Port, Target]") -> None:
-    """Refuse a port that a process of the host listens on.
+    """Raise CniError for a port that a process of the host listens on.
 
-    A repair restores what was published before that process came, so it reports it and goes on.
+    A repair restores what was published before that process started, so it reports the process and
+    continues.
     """
-    from cnihook.sdk import host_ports  # where no port is published, it is not needed
+    from cnihook.sdk import host_ports  # not needed if no port is published
 
     if not (conf.takes_over or call.request.is_repair):
         host_ports.refuse_taken(call, wanted)
@@ -204,7 +207,7 @@ def _respect_listeners(call: Call, conf: Conf, wanted: "dict[Port, Target]") -> 
 
 
 def _forget_flows_to(call: Call, wanted: "dict[Port, Target]") -> None:
-    """Those from before, which would go on to the host, or to a container that is gone."""
+    """Delete earlier flows, which would still lead to the host, or to a container that is gone."""
     own: set[Address] = set()
 
     def is_meant(flow: "Flow") -> bool:
@@ -212,7 +215,8 @@ def _forget_flows_to(call: Call, wanted: "dict[Port, Target]") -> None:
             return True
         if Port(flow.version, "udp", flow.port) not in wanted:
             return False
-        # On every address of the host, that is; what passes through it to the same port is somebody else's.
+        # On every address of the host.  A flow through the host to this port of another machine is not
+        # meant.
         own.update(address.net.address for address in ([] if own else call.host.addresses()))
         return flow.destination in own or flow.destination.is_loopback
 
@@ -220,7 +224,7 @@ def _forget_flows_to(call: Call, wanted: "dict[Port, Target]") -> None:
 
 
 def _forget_flows_of(call: Call, gone: "list[Element]") -> None:
-    """Delete the flows that came by these ports, since another container or the host has them next."""
+    """Delete the flows that came by these ports, because another container or the host gets these next."""
     targets = {(element.port.number, *element.target) for element in gone}
     flows.forget_later(
         call,
@@ -230,7 +234,7 @@ def _forget_flows_of(call: Call, gone: "list[Element]") -> None:
 
 
 def _forget_flows(published: "Iterable[Port]", is_meant: "Callable[[Flow], bool]") -> None:
-    """Raises OSError: a flow that stays keeps its client from the container."""
+    """Delete flows of UDP.  Raises OSError if one stays, because its client cannot reach the container."""
     numbers: dict[int, set[int]] = {}
     for port in published:
         if port.protocol == "udp":
@@ -249,17 +253,17 @@ def _forget_flows(published: "Iterable[Port]", is_meant: "Callable[[Flow], bool]
 
 
 def delete(call: Call) -> None:
-    """Needs neither namespace nor result nor mappings.  What ADD was sent says where to look, no more."""
-    wanted: dict[Port, Target] = {}
+    """Unpublish the ports.  Namespace, result and mappings may be missing: they only show where to look."""
+    targets: dict[Port, Target] = {}
     conditions: dict[int, str] = {}
     try:
         conf = Conf(call)
         if call.prev_result:
-            wanted = conf.ports(_container_nets(call, call.prev_result))
+            targets = conf.ports(_container_nets(call, call.prev_result))
             conditions = conf.conditions
     except CniError:
-        pass  # edited since, or damaged: no reason to keep what is ours
-    gone = ports.delete(call, wanted, conditions)
+        pass  # edited since, or damaged: the ports are unpublished nevertheless
+    gone = ports.delete(call, targets, conditions)
     if not call.request.is_repair:
         _forget_flows_of(call, gone)
     if not gone and call.runtime_config.list("portMappings") and veth.is_foreign(call):
@@ -272,19 +276,19 @@ def delete(call: Call) -> None:
 def check(call: Call) -> None:
     conf = Conf(call)
     nets = _container_nets(call, call.required_prev_result())
-    wanted = conf.ports(nets)
-    if wanted:
-        nets = [net for net in nets if any(port.version == net.address.version for port in wanted)]
-        ports.check(call, wanted, nets, conditions=conf.conditions)
+    targets = conf.ports(nets)
+    if targets:
+        nets = [net for net in nets if any(port.version == net.address.version for port in targets)]
+        ports.check(call, targets, nets, conditions=conf.conditions)
 
 
 def repair(call: Call) -> None:
-    """An ADD takes what is left of an earlier one for its own."""
+    """Run ADD: it takes over what remains of an earlier ADD."""
     add(call)
 
 
 def gc(call: Call) -> None:
-    """Unpublish what attachments to this network left behind that are not on the keep-list."""
+    """Unpublish what attachments to this network left behind, except valid attachments."""
     keep = call.valid_attachments()
     if keep is None:
         return
@@ -299,5 +303,5 @@ def status(_call: Call) -> None:
         raise CniError(
             PLUGIN_NOT_AVAILABLE,
             f"nftables cannot be used: {describe(error)}",
-            "ports are published with it",
+            "portmap publishes ports with it",
         ) from None

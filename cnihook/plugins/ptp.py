@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-ptp: a link of its own between the host and each container, and the host as the router between them.
+ptp: a separate link between the host and each container, and the host as the router between them.
 
-A veth pair and no bridge.  The container must not look for its neighbours on this link, where none is, so
-its address comes without the route to its subnet, and two others lead there through the host:
+Each container has a veth pair, and there is no bridge.  The container must not look for neighbours on this
+link, because it has none there.  So its address is set without the route to its subnet, and two other routes
+lead there through the host:
 
     in the container    GATEWAY dev IFNAME, SUBNET via GATEWAY
-    on the host         ADDRESS dev VETH, which has the gateway's address, and that alone
+    on the host         ADDRESS dev VETH, which has the gateway's address only
 """
 
 import errno
@@ -46,7 +47,7 @@ class Conf:
         if not ipam.plugin_type(call):
             raise invalid_config(
                 "no plugin name provided: ipam.type is empty or absent",
-                "ptp routes addresses, so it needs some",
+                "ptp routes addresses, so it needs at least one",
             )
         self.dns = DNS.given(conf)
 
@@ -54,10 +55,10 @@ class Conf:
 def add(call: Call) -> Result:
     conf = Conf(call)
     with Undo() as undo:
-        # The link comes first: some IPAM plugins ask for an address through it.  And since it could be made,
-        # an address that is kept for this interface is in nobody's use, and undoing may release it.
+        # The link comes first, because some IPAM plugins request an address through it.  There was no such
+        # link before, so no process uses an address that is kept for it, and the rollback may release it.
         outer, inner = veth.add(call, mtu=conf.mtu)
-        # Before ipam.add(), which may fail with some addresses taken; and last when undoing, as in DEL.
+        # Before ipam.add(), which may fail after it leased some addresses; and undone last, as in DEL.
         undo.push(ipam.delete, call)
         undo.push(call.host.delete_link, outer)
         result = ipam.add(call)
@@ -84,18 +85,18 @@ def add(call: Call) -> Result:
 
 
 def _usual_gateway(net: IPNet) -> Address:
-    """The first address of the subnet, for an address that came without a gateway."""
+    """Return the first address of the subnet, for an address that came without a gateway."""
     if net.prefix > net.address.bits - 2 or net.address == net.first() + 1:
         raise CniError(
             INTERNAL,
             f"the IPAM plugin has no gateway for {net}",
-            "ptp gives the host that address on the link; name one in ipam",
+            "ptp sets the gateway's address on the host's end; name a gateway in ipam",
         )
     return net.first() + 1
 
 
 def _container_routes(ips: "list[IP]") -> "dict[tuple[IPNet, Address | None], Address]":
-    """Destination and gateway, each once though two addresses may share them; and the source address."""
+    """Return the source address by destination and gateway, each route once even if addresses share it."""
     routes: dict[tuple[IPNet, Address | None], Address] = {}
     for ip in ips:
         if ip.gateway:
@@ -106,7 +107,7 @@ def _container_routes(ips: "list[IP]") -> "dict[tuple[IPNet, Address | None], Ad
 
 
 def _set_container_end(call: Call, inner: Link, result: Result) -> None:
-    # Nobody but the host is on the link, so there is no duplicate to wait for.
+    # Only the host is on the link, so there is no duplicate to wait for.
     ifa_flags = IFA_F_NOPREFIXROUTE | IFA_F_NODAD
     interface.set_addresses(call, inner, result.ips, ifa_flags=ifa_flags)
     for (dst, gateway), source in _container_routes(result.ips).items():
@@ -127,15 +128,15 @@ def _set_host_end(call: Call, outer: Link, ips: "list[IP]") -> None:
             raise ResourceTaken(
                 INTERNAL,
                 f"{address} for {call.ifname} of container {call.container_id} is in use",
-                f"`ip route show {address}` names the link that it is reached by",
+                f"`ip route show {address}` shows the link that leads to it",
             ) from None
 
 
 def delete(call: Call) -> None:
-    """The address is given back when the link that has it is gone.
+    """Remove the link, then release its address.
 
-    nftables comes before that link, for both wait for an RCU grace period and so they wait for one together;
-    the link is down by then, so nothing leaves it unmasked.
+    nftables comes before the link: both wait for an RCU grace period, and in this order they wait for the
+    same one.  The link is down already, so nothing leaves it without masquerading.
     """
     addresses = flows.addresses(call)
 
@@ -198,7 +199,7 @@ def repair(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Remove what attachments to this network left behind that are not on the keep-list."""
+    """Remove what attachments to this network left behind, except valid attachments."""
     keep = call.valid_attachments()
     if keep is None:
         return

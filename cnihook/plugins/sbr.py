@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-sbr (source based routing): what is sent from an address leaves by the interface that has it.
+sbr (source based routing): packets from an address leave by the interface that has this address.
 
-For containers in more than one network, of which each has a way to everywhere; the table main has only one.
-It follows another plugin in a chain, and gives each address of its interface a table of its own, with the
-routes that were made for it in main:
+It is for containers in more than one network, each with a default route; the table main can use only one.
+It follows another plugin in a chain, and gives each address of its interface its own table, with the routes
+that were set for it in main:
 
     rule                from ADDRESS lookup TABLE
     in TABLE            SUBNET dev IFNAME, default via GATEWAY, and so on
-    in main             none of these, so that they concern nobody else
+    in main             none of these, so that they affect no other address
 """
 
 from cnihook.linux import routes, rules, vrf
@@ -28,17 +28,17 @@ class Conf:
 
     def __init__(self, call: Call) -> None:
         conf = call.conf
-        # Somebody else sees to what is in this table; rules that lead there are all that is asked for.
+        # Another program fills this table; the plugin only adds rules that lead to it.
         self.table = conf.integer("table", default=0, low=1, high=0xFFFFFFFF) if conf.has("table") else None
         self.source_hints = conf.boolean("addSourceHints")
         self.gateways: dict[int, Address] = {}  # by IP version
-        given = conf.strings("gateways")
-        if len(given) > 2:
+        gateways = conf.strings("gateways")
+        if len(gateways) > 2:
             raise invalid_config(
                 "gateways list cannot contain more than 2 entries (one IPv4, one IPv6)",
-                f"it has {len(given)}",
+                f"it has {len(gateways)}",
             )
-        for text in given:
+        for text in gateways:
             try:
                 gateway = Address.parse(text)
             except ValueError:
@@ -51,11 +51,11 @@ class Conf:
 
 
 def _own_ips(call: Call, result: Result) -> "list[IP]":
-    """Those of this interface, and those of which nobody says whose they are."""
+    """Return the addresses of this interface, and those without a valid interface index."""
 
     def is_anothers(ip: IP) -> bool:
-        known = ip.interface is not None and 0 <= ip.interface < len(result.interfaces)
-        return known and result.interfaces[ip.interface or 0].name != call.ifname
+        is_valid = ip.interface is not None and 0 <= ip.interface < len(result.interfaces)
+        return is_valid and result.interfaces[ip.interface or 0].name != call.ifname
 
     return [ip for ip in result.ips if not is_anothers(ip)]
 
@@ -71,7 +71,7 @@ def _required(call: Call) -> "tuple[Result, list[IP]]":
 
 
 def _lock(call: Call) -> Lock:
-    """One at a time in a namespace, for a table that is found free must still be so when it is filled."""
+    """Return the lock of the namespace: a table that is free must still be free when it is filled."""
     return Lock(f"netns-{call.sandbox_ns.identity[1]}", purpose=f"sbr {call.owner}")
 
 
@@ -85,7 +85,8 @@ def add(call: Call) -> Result:
     link = sandbox.link(call.ifname)
     with _lock(call), Undo() as undo:
         present = rules.listed(sandbox)
-        # After the rule of VRFs, before which the kernel would put it: what one of them sends stays in it.
+        # After the rule of VRFs, so that packets of a VRF stay in it; the kernel would put it before that
+        # rule.
         priority = max((rule.priority + 1 for rule in present if rule.l3mdev), default=0)
         if conf.table is not None:
             for ip in ips:
@@ -101,14 +102,14 @@ def add(call: Call) -> Result:
             while table in used:
                 table += 1
             used.add(table)
-            # The rule first: by it, DEL would find the table of an ADD that was killed half-way.
+            # The rule comes first: if this ADD is killed half-way, DEL finds the table by the rule.
             _add_rule(sandbox, ip, table, priority, undo)
             undo.push(_clear, sandbox, link.index, table)
-            wanted = _routes_of(ip, ips, own)
+            content = _routes_of(ip, ips, own)
             if home != RT_TABLE_MAIN:
-                # The kernel takes a source that is in a VRF in that VRF's table alone.
-                wanted = [route.with_source(None) for route in wanted]
-            _fill(sandbox, conf, link, ip, table, wanted)
+                # The kernel accepts a source address of a VRF in the VRF's table only.
+                content = [route.with_source(None) for route in content]
+            _fill(sandbox, conf, link, ip, table, content)
         if home == RT_TABLE_MAIN:
             _take_out_of_main(sandbox, conf, ips, own, undo)
     return result
@@ -126,14 +127,17 @@ def _delete_rules(sandbox: Rtnl, source: Address, table: int) -> None:
 
 
 def _is_to_move(route: WholeRoute, link: Link, home: int) -> bool:
-    """What routers advertise they say again and again, and fe80::/10 is each link's own: both stay."""
+    """Return True if the route must move out of main.
+
+    Advertised routes stay, because routers repeat them.  fe80::/10 stays, because each link has its own.
+    """
     if (route.index, route.table, route.kind) != (link.index, home, RTN_UNICAST):
         return False
     return route.protocol != RTPROT_RA and not (route.dst and route.dst.address.is_link_local)
 
 
 def _routes_of(ip: IP, ips: "list[IP]", own: "list[WholeRoute]") -> "list[WholeRoute]":
-    """The routes that are of use to this address: its own, and those that are not another address's own."""
+    """Return the routes that this address can use: its own, and those that are not another address's own."""
 
     def is_of(route: WholeRoute, other: IP) -> bool:
         if route.gateway and route.gateway == other.gateway:
@@ -154,7 +158,7 @@ def _fill(sandbox: Rtnl, conf: Conf, link: Link, ip: IP, table: int, own: "list[
     if static:
         own = [route for route in own if route.dst]
     for route in own:
-        if route.is_direct:  # first, for the others' gateways are reached by these
+        if route.is_direct:  # first, because these lead to the gateways of the others
             routes.put(sandbox, route.in_table(table))
     gateway = static or ip.gateway
     if gateway and all(route.dst for route in own):
@@ -167,7 +171,10 @@ def _fill(sandbox: Rtnl, conf: Conf, link: Link, ip: IP, table: int, own: "list[
 def _take_out_of_main(
     sandbox: Rtnl, conf: Conf, ips: "list[IP]", own: "list[WholeRoute]", undo: Undo
 ) -> None:
-    """With source hints what is on the link stays, and a subnet is reached from the address in it."""
+    """Remove the routes from main.
+
+    With source hints, routes without a gateway stay, and a subnet is reached from the address in it.
+    """
     hints: dict[IPNet | None, Address] = {}
     for ip in ips if conf.source_hints else ():
         hints.setdefault(ip.net.network(), ip.net.address)
@@ -194,7 +201,7 @@ def _clear(sandbox: Rtnl, index: int, table: int) -> None:
 
 
 def delete(call: Call) -> None:
-    """What the table had is not put back into main: the interface is about to go."""
+    """Remove rules and tables.  The routes do not return to main, because the interface will be removed."""
     sandbox = call.sandbox_if_alive()
     if not sandbox:
         return
@@ -215,7 +222,7 @@ def delete(call: Call) -> None:
 
 
 def _sources(call: Call, link: "Link | None") -> "set[Address]":
-    """The addresses of this attachment, as ADD was given them; where that is lost, those of the link."""
+    """Return the attachment's addresses, from prevResult or, if that is lost, from the link."""
     try:
         result = call.prev_result
     except CniError:
@@ -230,7 +237,10 @@ def _may_be_ours(table: int) -> bool:
 
 
 def _is_of_another_link(sandbox: Rtnl, table: int, index: int) -> bool:
-    """Two networks may give a container the same address; then each has a rule for it."""
+    """Return True if the table has routes of another link.
+
+    Two networks may give a container the same address; then each has a rule for it.
+    """
     return any(route.table == table and route.index not in (0, index) for route in routes.listed(sandbox))
 
 

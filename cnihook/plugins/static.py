@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-static: the addresses that the configuration names, or the runtime asks for.
+static: the addresses that the configuration names, or that the runtime requests.
 
-The first of these that names any has them all:
+The first of these sources that names an address is the only one used:
 
     runtimeConfig.ips    (capability "ips")
     args.cni.ips
-    ipam.addresses, and behind them CNI_ARGS IP=ADDRESS/PREFIX,...
+    ipam.addresses, and after them CNI_ARGS IP=ADDRESS/PREFIX,...
 
-Only ipam.addresses have a key for a gateway.  An address that was asked for has that of a configured one
-if it is in its subnet.  GATEWAY=ADDRESS,... in CNI_ARGS goes before that, and is for the addresses of
-CNI_ARGS only, as in the reference: another caller may have set the other addresses.
+Only ipam.addresses have a key for a gateway.  A requested address gets the gateway of a configured address,
+if that gateway is in its subnet.  GATEWAY=ADDRESS,... in CNI_ARGS comes before that.  It is for the
+addresses of CNI_ARGS only, as in the reference, because another caller may have set the other addresses.
 
-Nothing is kept, so nobody is told if two containers have one address.
+The plugin stores nothing, so it does not report that two containers have one address.
 """
 
 from cnihook.sdk import DNS, IP, Address, Call, CniError, IPNet, Result, Route, invalid_config
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Conf:
-    """The plugin's part of the configuration, with what this request has put in place of it."""
+    """The plugin's part of the configuration, with what this request replaces in it."""
 
     def __init__(self, call: Call) -> None:
         if not call.conf.has("ipam"):
@@ -58,13 +58,13 @@ def _items(text: str) -> "list[str]":
 
 
 def _nets(texts: "list[Any]", where: str, code: int) -> "list[IPNet]":
-    found = []
+    nets = []
     for text in texts:
         try:
-            found.append(IPNet.parse(text))
+            nets.append(IPNet.parse(text))
         except ValueError as error:
             raise CniError(code, f"{where}: {error}", "it takes ADDRESS/PREFIX") from None
-    return found
+    return nets
 
 
 def _gateways(call: Call) -> "list[Address]":
@@ -79,11 +79,11 @@ def _gateway_of(configured: "list[IP]", net: IPNet) -> "Address | None":
 
 
 def _each_once(ips: "list[IP]") -> "list[IP]":
-    """The kernel refuses to give an interface what it has; asking for what is configured is no mistake."""
-    found: dict[IPNet, IP] = {}
+    """Return each address once: a request may repeat a configured one, and the kernel rejects the second."""
+    unique: dict[IPNet, IP] = {}
     for ip in ips:
-        found.setdefault(ip.net, ip)
-    return list(found.values())
+        unique.setdefault(ip.net, ip)
+    return list(unique.values())
 
 
 def add(call: Call) -> Result:
@@ -92,16 +92,16 @@ def add(call: Call) -> Result:
 
 
 def delete(call: Call) -> None:
-    """Nothing is kept; a configuration that is wrong by now must not stop a DEL."""
+    """Do nothing, because nothing is stored.  An invalid configuration must not fail a DEL."""
 
 
 def check(call: Call) -> None:
-    given = {ip.net: ip.gateway for ip in call.required_prev_result().ips}
+    gateways = {ip.net: ip.gateway for ip in call.required_prev_result().ips}
     for ip in Conf(call).ips:
-        if ip.net not in given:
+        if ip.net not in gateways:
             raise CniError(INTERNAL, f"static: {ip.net} is not among the container's addresses")
-        if ip.gateway and given[ip.net] != ip.gateway:
-            raise CniError(INTERNAL, f"static: {ip.net} has gateway {given[ip.net]}, not {ip.gateway}")
+        if ip.gateway and gateways[ip.net] != ip.gateway:
+            raise CniError(INTERNAL, f"static: {ip.net} has gateway {gateways[ip.net]}, not {ip.gateway}")
 
 
 def status(call: Call) -> None:

@@ -2,8 +2,9 @@
 """
 tap: an interface whose other end is a program in the container, such as a virtual machine's monitor.
 
-It is there before that program begins and after it ends.  `owner` and `group` say whose programs may attach,
-without them all that can open /dev/net/tun; `bridge` is one that is in the container already.
+It exists before that program starts and after it ends.  `owner` and `group` are the user and the group whose
+programs may attach; without them, every program that can open /dev/net/tun may.  `bridge` names a bridge
+that is in the container already.
 """
 
 from cnihook.linux import selinux, tuntap
@@ -23,9 +24,9 @@ from cnihook.sdk import (
 )
 from cnihook.spec.errors import INTERNAL
 
-KIND = "tun"  # the kernel's word for both, tun and tap
+KIND = "tun"  # the kernel's name for both, tun and tap
 _MAX_MTU = 65535
-_MAX_ID = (1 << 32) - 2  # the highest number of 32 bits is nobody's
+_MAX_ID = (1 << 32) - 2  # the highest number of 32 bits is not an ID
 
 
 class Conf:
@@ -56,7 +57,7 @@ class Conf:
         self.selinux_context = conf.string("selinuxContext")
         if self.selinux_context and not selinux.is_enabled():
             why = "is set, and SELinux is not enabled on this host"
-            raise conf.refuse("selinuxContext", why, "leave the key out here")
+            raise conf.refuse("selinuxContext", why, "remove the key")
 
 
 def add(call: Call) -> Result:
@@ -66,7 +67,7 @@ def add(call: Call) -> Result:
     sandbox = call.sandbox
     with Undo() as undo:
         _create(call, conf)
-        # Before ipam.add(), which may fail with some addresses taken; and last when undoing, as in DEL.
+        # Before ipam.add(), which may fail after it leased some addresses; and undone last, as in DEL.
         undo.push(ipam.delete, call)
         undo.push(inside.delete, call, KIND)
         link = sandbox.link(call.ifname)
@@ -85,7 +86,7 @@ def add(call: Call) -> Result:
         if conf.ipam:
             with call.sandbox_ns.entered():
                 settings.prefer(f"net/ipv4/conf/{call.ifname}/arp_notify", 1)
-            # Nobody is at the other end yet who could have the same address, nor to say so.
+            # No program is at the other end yet, so none has the same address, or could report it.
             interface.set_addresses(call, link, result.ips, ifa_flags=IFA_F_NODAD)
             interface.set_routes(call, link, result.ips, result.routes)
             interface.wait(call, link, result.ips)
@@ -97,16 +98,16 @@ def add(call: Call) -> Result:
 def _bridge(call: Call, conf: Conf) -> "Link | None":
     if not conf.bridge:
         return None
-    found = call.sandbox.find_link(conf.bridge)
-    if not found:
+    bridge = call.sandbox.find_link(conf.bridge)
+    if not bridge:
         raise CniError(
             INTERNAL,
             f"failed to find bridge interface {conf.bridge} in {call.netns}",
-            "the bridge is to be in the container, made by a plugin before this one",
+            "a plugin before this one must make the bridge in the container",
         )
-    if found.kind != "bridge":
+    if bridge.kind != "bridge":
         raise CniError(INTERNAL, f"link {conf.bridge} in {call.netns} is not a bridge")
-    return found
+    return bridge
 
 
 def _create(call: Call, conf: Conf) -> None:
@@ -145,7 +146,7 @@ def check(call: Call) -> None:
         raise CniError(INTERNAL, f"{where} has MTU {link.mtu}, not {conf.mtu}")
     bridge = _bridge(call, conf)
     if bridge and link.master != bridge.index:
-        raise CniError(INTERNAL, f"{where} is no port of bridge {conf.bridge}")
+        raise CniError(INTERNAL, f"{where} is not a port of bridge {conf.bridge}")
 
 
 def gc(call: Call) -> None:

@@ -3,8 +3,8 @@
 tuning: kernel settings (sysctl) of the container's namespace, and MAC address, MTU, queue length and
 receive modes of its interface.
 
-It follows another plugin in a chain.  How things were is kept in a file for DEL, in the reference's own
-form; ours has two keys more: whose network it is, and the settings, which the reference does not put back.
+It follows another plugin in a chain.  The values from before are kept in a file for DEL, in the reference's
+form.  The file has two more keys: the network, and the settings, which the reference does not restore.
 """
 
 import errno
@@ -26,7 +26,7 @@ _FOLDER = "/run/cni/tuning"
 _ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 _MAX = (1 << 31) - 1
 
-# What of a link can be tuned: as the file has it, and as Link and set_link() do.
+# The attributes of a link that can be tuned: their names in the file, and in Link and set_link().
 _ATTRIBUTES = {
     "mac": "mac",
     "mtu": "mtu",
@@ -37,7 +37,7 @@ _ATTRIBUTES = {
 
 
 class Conf:
-    """Every key; one of `args.cni`, which is about this container, goes before that of the network."""
+    """Every key; one of `args.cni`, which is for this container, comes before that of the network."""
 
     def __init__(self, call: Call) -> None:
         conf, args = call.conf, call.cni_args
@@ -45,7 +45,7 @@ class Conf:
         def holder(key: str) -> NetConf:
             return args if args.has(key) else conf
 
-        self.link: dict[str, Any] = {}  # what is to be, by the names that set_link() has for it
+        self.link: dict[str, Any] = {}  # the new values, by their names in set_link()
         mac = (
             args.string("mac") or call.runtime_config.string("mac") or call.arg("MAC") or conf.string("mac")
         )
@@ -57,7 +57,7 @@ class Conf:
             self.link["mac"] = mac.lower()
         if mtu := holder("mtu").integer("mtu", default=0, low=0, high=_MAX):
             self.link["mtu"] = mtu
-        if holder("txQLen").has("txQLen"):  # 0 is a length, and false a wish
+        if holder("txQLen").has("txQLen"):  # 0 is a length, and false a value
             self.link["txqlen"] = holder("txQLen").integer("txQLen", default=0, low=0, high=_MAX)
         if holder("promisc").boolean("promisc"):
             self.link["promiscuous"] = True
@@ -66,7 +66,7 @@ class Conf:
         network, container = (_Sysctls(part.object("sysctl"), call.ifname) for part in (conf, args))
         self.sysctl_keys = network.keys + container.keys
         self.sysctls = network.values | container.values
-        _folder(call)  # "dataDir" is refused here, before anything is changed
+        _folder(call)  # checks "dataDir" before anything is changed
 
 
 class _Sysctls:
@@ -81,11 +81,11 @@ class _Sysctls:
         for key in conf.raw:
             if not conf.has(key):
                 continue
-            # The name comes in after the dots are gone: those that are its own have to stay.
+            # IFNAME is replaced after the dots are, because the dots of an interface name must stay.
             name = sysctl.name_of(key).replace("IFNAME", ifname, 1)
             parts = name.split("/")
             if parts[0] != "net" or len(parts) < 2 or "\0" in name or not {"", ".", ".."}.isdisjoint(parts):
-                raise invalid_config(f'invalid net sysctl key: "{key}"', "it is to be one of net.*")
+                raise invalid_config(f'invalid net sysctl key: "{key}"', "it must be one of net.*")
             if name in self.values:
                 raise invalid_config(f"duplicated sysctl keys are not allowed: {key} is {name} once more")
             self.keys.append(key)
@@ -93,19 +93,19 @@ class _Sysctls:
 
 
 def _check_allowed(keys: "list[str]") -> None:
-    """The administrator's word on which settings a network may have; without that file, all of net."""
+    """Raise CniError for a setting that the allowlist of the administrator excludes, if there is one."""
     try:
         with open(_ALLOWLIST) as file:
             allowed = [line.strip() for line in file if line.strip()]
     except FileNotFoundError:
         return
-    import re  # 4 ms, where there is such a file
+    import re  # takes 4 ms, so only if there is such a file
 
     for key in keys:
         try:
             matches = any(re.search(pattern, key) for pattern in allowed)
         except re.error as error:
-            what = f"{error.pattern!r} is no regular expression: {error.msg}"
+            what = f"{error.pattern!r} is not a regular expression: {error.msg}"
             raise CniError(INTERNAL, f"{_ALLOWLIST}: {what}") from None
         if not matches:
             only = f"Only the following sysctls are allowed: [{' '.join(allowed)}]"
@@ -143,7 +143,7 @@ def add(call: Call) -> Result:
         with call.sandbox_ns.entered():
             for name, value in conf.sysctls.items():
                 _set(name, value)
-                settings[name]["is"] = _readable(name)  # the kernel has words of its own: 1-2 for 1,2
+                settings[name]["is"] = _readable(name)  # the kernel's form may differ: 1-2 for 1,2
         if link:
             if conf.link.get("mac", link.mac) != link.mac:
                 _refuse_taken_mac(call, link, conf.link["mac"])
@@ -152,20 +152,20 @@ def add(call: Call) -> Result:
             _store(path, _merged(own, earlier))
 
     for interface in result.interfaces:
-        if interface.name == call.ifname and interface.sandbox:  # on the host, that name is another's
+        if interface.name == call.ifname and interface.sandbox:  # on the host, another link has that name
             interface.mac = conf.link.get("mac", interface.mac)
             interface.mtu = conf.link.get("mtu", interface.mtu)
     return result
 
 
 def _refuse_taken_mac(call: Call, link: Link, mac: str) -> None:
-    """Look at the bridge that a veth leads to.  For a macvlan the kernel looks by itself."""
+    """Raise MacTaken if the address is in use on a veth's bridge.  For a macvlan, the kernel checks that."""
     port = call.host.find_link_by_index(link.peer_index) if link.kind == "veth" else None
     if not (port and port.kind == "veth" and port.peer_index == link.index and port.master):
         return
     bridge = call.host.find_link_by_index(port.master)
     if bridge and bridge.kind == "bridge":
-        from cnihook.sdk import neighbours  # few request an address
+        from cnihook.sdk import neighbours  # few containers request an address
 
         vlans = call.host.port_vlans().get(port.index, set()) if bridge.vlan_filtering else set()
         neighbours.refuse_taken_mac(call.host, bridge, mac, own=port, vlans=vlans)
@@ -184,7 +184,7 @@ def _set(name: str, value: str) -> None:
     except OSError as error:
         hint = ""
         if isinstance(error, FileNotFoundError):
-            hint = "is it spelled so?  Where an interface's name has dots, write IFNAME or slashes"
+            hint = "check its spelling; for an interface name with dots, write IFNAME or slashes"
         raise CniError(INTERNAL, f"set sysctl {name} to {value!r}: {error.strerror}", hint) from None
 
 
@@ -204,7 +204,7 @@ def _path(call: Call) -> str:
 
 
 def _load(path: str) -> "dict[str, Any] | None":
-    """None if there is no such file, or could not be; an empty one for what nobody can read."""
+    """Return the file's content; None if the file does not or cannot exist, empty if it is malformed."""
     try:
         content = statefile.read(path)
         if content is None:
@@ -220,7 +220,7 @@ def _load(path: str) -> "dict[str, Any] | None":
 
 
 def _merged(own: "dict[str, Any]", earlier: "dict[str, Any] | None") -> "dict[str, Any]":
-    """What is already in the file is of this plugin's first turn in the chain: it knows how things were."""
+    """Return the file's new content.  It keeps the values that an earlier call in the chain saved."""
     settings = dict(own["sysctl"])
     for name, setting in _settings(earlier or {}).items():
         settings[name] = settings.get(name, setting) | {"was": setting["was"]}
@@ -231,7 +231,7 @@ def _merged(own: "dict[str, Any]", earlier: "dict[str, Any] | None") -> "dict[st
 
 
 def _settings(backup: "dict[str, Any]") -> "dict[str, dict[str, str | None]]":
-    """Of each setting its value before, the one that was asked for, and what the kernel made of that."""
+    """Return for each setting its value before, the requested one, and what the kernel made of that."""
     settings = backup.get("sysctl")
     if not isinstance(settings, dict):
         return {}
@@ -246,7 +246,7 @@ def _store(path: str, backup: "dict[str, Any]") -> None:
     try:
         with open(fd, "w") as file:
             file.write(fastjson.dumps(backup, indent=1))
-    except OSError as error:  # it knows a descriptor, not its file
+    except OSError as error:  # it has no file name, because the file was opened by a descriptor
         raise OSError(error.errno, error.strerror, temporary) from None
     os.rename(temporary, path)
 
@@ -278,9 +278,9 @@ def delete(call: Call) -> None:
 
 
 def _restore(call: Call, backup: "dict[str, Any]", *, is_last: bool = False) -> None:
-    """Put back what there is to put it back to: the link may be gone, and its settings with it.
+    """Restore what still exists: the link may be gone, and its settings with it.
 
-    `is_last`: the link is about to go, so it is not an error that it cannot be changed.  A container can
+    `is_last`: the link will be removed, so it is not an error that it cannot be changed.  A container can
     cause that by what it does to its own link.
     """
     sandbox = call.sandbox
@@ -300,8 +300,8 @@ def _restore(call: Call, backup: "dict[str, Any]", *, is_last: bool = False) -> 
     def restore_settings() -> None:
         with call.sandbox_ns.entered():
             for name, setting in reversed(_settings(backup).items()):
-                # Somebody else's setting by now, if it is another: the container's, or that of its other
-                # network, whose DEL came first.
+                # A value that differs was set by another program: by the container, or for another network
+                # of it, whose DEL came first.
                 if setting["was"] is not None and _readable(name) == setting["is"]:
                     _set(name, setting["was"])
 
@@ -348,14 +348,14 @@ def _check_setting(name: str, wanted: str, made: "dict[str, str | None]", where:
 
 
 def repair(call: Call) -> None:
-    """The file keeps what was before the first ADD."""
+    """Run ADD: the file keeps the values from before the first ADD."""
     add(call)
 
 
 def gc(call: Call) -> None:
-    """Remove the files of attachments to this network that are not on the keep-list.
+    """Remove the files of attachments to this network, except those of valid attachments.
 
-    The reference's tell no network, so they stay.
+    The files of the reference do not name a network, so they stay.
     """
     keep = call.valid_attachments()
     if keep is None:

@@ -2,7 +2,7 @@
 """
 vlan: one VLAN of a host's interface, the master, untagged in the container.
 
-The kernel has each VLAN of a master once, so there is one container for each.
+The kernel has each VLAN of a master only once, so one container can have it.
 """
 
 from cnihook.linux import stacked
@@ -52,7 +52,7 @@ def check(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    """Nothing is kept here: a link goes with its namespace."""
+    """Run GC of the IPAM plugin only: the kernel removes a link with its namespace."""
     ipam.gc(call)
 
 

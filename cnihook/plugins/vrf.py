@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-vrf: a container's interface in a VRF, so that it shares no routing table with those outside of it.
+vrf: a container's interface in a VRF, so that it shares no routing table with interfaces outside of it.
 
-It follows another plugin in a chain.  The VRF is a link in the container, made for its first member, and
-goes with its last.  An interface that changes its master loses its routes, and its IPv6 addresses unless a
-sysctl keeps them; so here they are set again, the routes of table main in the VRF's.
+It follows another plugin in a chain.  The VRF is a link in the container, made for its first member and
+removed with its last.  An interface that changes its master loses its routes, and its IPv6 addresses unless
+a sysctl keeps them.  So the plugin sets them again, with the routes of table main in the VRF's table.
 """
 
 import errno
@@ -58,7 +58,7 @@ class Conf:
 
 
 def _lock(call: Call) -> Lock:
-    """One at a time in a namespace: a member less or more decides over the VRF, and each has its table."""
+    """Return the namespace's lock: a VRF is removed with its last member, and each needs its own table."""
     return Lock(f"netns-{call.sandbox_ns.identity[1]}", purpose=f"vrf {call.owner}")
 
 
@@ -91,20 +91,20 @@ def add(call: Call) -> Result:
 
 
 def _find_vrf(sandbox: Rtnl, conf: Conf, tables: "dict[int, int]") -> "Link | None":
-    found = sandbox.find_link(conf.name)
-    if not found:
+    link = sandbox.find_link(conf.name)
+    if not link:
         return None
-    if found.kind != "vrf":
-        raise CniError(INTERNAL, f"Netlink {conf.name} is not a VRF", f"it is of type {found.kind}")
-    table = tables[found.index]
+    if link.kind != "vrf":
+        raise CniError(INTERNAL, f"Netlink {conf.name} is not a VRF", f"it is of type {link.kind}")
+    table = tables[link.index]
     if conf.table and table != conf.table:
         what = f"VRF {conf.name} already exist with different routing table {table}"
         raise CniError(INTERNAL, what, f"the configuration says {conf.table}")
-    return found
+    return link
 
 
 class _Belongings:
-    """What an interface loses when its master changes, and the kernel does not bring back."""
+    """The addresses and routes that an interface loses for good when its master changes."""
 
     def __init__(self, sandbox: Rtnl, link: Link) -> None:
         self._sandbox = sandbox
@@ -119,13 +119,13 @@ class _Belongings:
         self._routes = [route for route in routes.listed(sandbox) if _is_to_keep(route, link)]
 
     def take_along(self, master: int, table: int) -> None:
-        """Give the interface another master, 0 for none; what was in table main goes into `table`."""
+        """Give the interface another master, 0 for none; put routes of table main into `table`."""
         sandbox, link = self._sandbox, self._link
         sandbox.set_link(link, master=master)
         if link.operstate == IF_OPER_UP:
             _wait(lambda: sandbox.link(link.name).operstate == IF_OPER_UP)
-        # First those on the link, for the others' gateways are reached by them.  And all that can be set:
-        # this is also how an ADD that failed is undone.
+        # Routes on the link come first, because they lead to the gateways of the others.  A failure does not
+        # stop the rest, because a failed ADD is undone in this way, too.
         moved = sorted(self._routes, key=lambda route: not route.is_direct)
         try_each(
             self._restore_addresses,
@@ -133,8 +133,9 @@ class _Belongings:
         )
 
     def _restore_addresses(self) -> None:
-        """Those that the kernel has kept, too: it looks for duplicates again, and they could not be used
-        meanwhile.
+        """Set the IPv6 addresses again, even those that the kernel has kept.
+
+        The kernel looks for duplicates of these again, and until then they could not be used.
         """
         sandbox, link = self._sandbox, self._link
         present = {address.net for address in sandbox.addresses(link)}
@@ -143,15 +144,15 @@ class _Belongings:
                 sandbox.delete_address(link, address.net)
             ifa_flags = address.flags & IFA_F_NOPREFIXROUTE | IFA_F_NODAD
             sandbox.add_address(link, address.net, ifa_flags=ifa_flags)
-        wanted = {address.net.address.host_net() for address in self._addresses}
-        if link.is_up and wanted:
-            _wait(lambda: wanted <= {route.dst for route in _own_addresses(sandbox, link)})
+        nets = {address.net.address.host_net() for address in self._addresses}
+        if link.is_up and nets:
+            _wait(lambda: nets <= {route.dst for route in _own_addresses(sandbox, link)})
 
 
 def _as_for(route: WholeRoute, table: int) -> WholeRoute:
-    """What a route is for an interface whose own table is this.
+    """Return the route as it must be for an interface whose own table is `table`.
 
-    A source that is in a VRF's table the kernel takes in that table alone.
+    The kernel accepts a source address of a VRF in the VRF's table only.
     """
     if route.table == RT_TABLE_MAIN:
         return route.in_table(table)
@@ -159,19 +160,19 @@ def _as_for(route: WholeRoute, table: int) -> WholeRoute:
 
 
 def _own_addresses(sandbox: Rtnl, link: Link) -> "list[WholeRoute]":
-    """The routes by which the kernel knows what is its own: it sets those of IPv6 a moment later."""
+    """Return the local routes of the link's addresses; the kernel sets those of IPv6 a moment later."""
     return [r for r in routes.listed(sandbox) if r.index == link.index and r.kind == RTN_LOCAL]
 
 
 def _is_to_keep(route: WholeRoute, link: Link) -> bool:
-    """The kernel itself sets what follows from the addresses, and what routers advertise comes again."""
+    """Return False for a route that the kernel sets with an address, or that routers advertise again."""
     if route.index != link.index or route.table == _RT_TABLE_LOCAL or route.protocol == RTPROT_RA:
         return False
     return route.table != RT_TABLE_MAIN or route.protocol != RTPROT_KERNEL
 
 
 def _wait(condition: "Callable[[], bool]") -> None:
-    """Until it is so, or long enough: without it the interface is as good as it was."""
+    """Wait until the condition is true, or for _WAIT seconds: the interface works as before without it."""
     deadline = time.monotonic() + _WAIT
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -181,7 +182,7 @@ def _wait(condition: "Callable[[], bool]") -> None:
 
 
 def delete(call: Call) -> None:
-    """The routes stay in no table: the interface is about to go."""
+    """Remove the interface from its VRF.  Its routes are not restored, because it will be removed."""
     sandbox = call.sandbox_if_alive()
     name = call.conf.string("vrfname")
     if not sandbox or not name:
@@ -195,7 +196,7 @@ def delete(call: Call) -> None:
             try:
                 sandbox.set_link(link, master=0)
             except NetlinkError as error:
-                if error.errno != errno.ENODEV:  # it went at this moment, with its other end
+                if error.errno != errno.ENODEV:  # it was just removed, with its other end
                     raise
         _remove_unused(sandbox, name)
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a plugin is written with.
+The names that a plugin is written with.
 
-A plugin is a module with `add(call) -> Result`, `delete(call)`, and as it sees fit `check(call)`, `gc(call,
-keep)` and `status(call)`.  It gets a Call, and raises CniError or OSError.  The same module is an executable
-for any other CNI runtime through cnihook.sdk.executable.main().  One that does not speak every version of
-the specification lists those that it does in VERSIONS.
+A plugin is a module with the functions `add(call) -> Result` and `delete(call)`; `check(call)`, `gc(call)`
+and `status(call)` are optional.  Each receives a Call, and raises CniError or OSError.  The same module is
+an executable for any other CNI runtime through cnihook.sdk.executable.main().  A module that does not
+support every version of the specification lists its versions in VERSIONS.
 
 A built-in plugin that isolates containers follows the interface plugin, which raises the link.  It may have
 guards(conf) and prepare(call, first) to act before that; see runtime/chain.py.

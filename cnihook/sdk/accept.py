@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A network's traffic let through the `filter` table of iptables, where that would drop it.
+Rules in the `filter` table of iptables that accept a network's traffic, if that table would drop it.
 
-What another program drops, no rule of ours in another table can save; so the rule has to be where that
-program looks.  The chains have the names that the reference plugin gives them, and both may be at work on
-one host:
+A packet that another program drops is lost, whatever a rule in another table says.  So the rule must be in
+that program's table.  The chains have the reference plugin's names, and both plugins may work on one host:
 
-    FORWARD, or DOCKER-USER, which Docker keeps in front of all that is its own
+    FORWARD, or DOCKER-USER, which Docker keeps before its own rules
         -j CNI-FORWARD
     CNI-FORWARD
         -j CNI-ADMIN    the administrator's own chain, if there is one
         -i cni0 -j ACCEPT
         -o cni0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT
 
-So containers reach the world, it answers, and their published ports are open.  Whether the world may begin
-a connection with a container itself remains the policy's matter.
+So containers can open connections to the outside, answers come back, and published ports are open.  The
+policy still decides about any other connection from the outside to a container.
 """
 
 from cnihook.lean.address import IPNet
@@ -36,14 +35,14 @@ RESERVED = (
     "OUTPUT",
     "DOCKER-USER",
     CHAIN,
-)  # where a jump from CHAIN would go in circles
-_PLACES = ("DOCKER-USER", "FORWARD")  # the first of them that there is leads to CHAIN
+)  # a jump from CHAIN to one of these would be a loop
+_PLACES = ("DOCKER-USER", "FORWARD")  # the first that exists gets the jump to CHAIN
 _COMMENT, _ADMIN_COMMENT = "CNI firewall plugin rules", "CNI firewall plugin admin overrides"
 _RULES = 2  # of one network
 
 
 def obstacles(versions: "Iterable[int]", admin: str) -> "list[Filter]":
-    """The tables that need rules: the policy is to drop, or the administrator has made a chain for us."""
+    """Return the tables that need rules: those with policy drop, or with the administrator's chain."""
     return [
         table
         for version in sorted(set(versions))
@@ -53,7 +52,7 @@ def obstacles(versions: "Iterable[int]", admin: str) -> "list[Filter]":
 
 
 def add(table: "Filter", admin: str, end: "str | IPNet", comment: str) -> None:
-    """Let through what `end`, a bridge or a subnet, sends, and what it is to get.  What is there stays."""
+    """Accept what `end`, a bridge or a subnet, sends and what it may receive.  Existing rules stay."""
     edits = Edits()
     present = []
     if table.policy(CHAIN) is None:
@@ -68,7 +67,7 @@ def add(table: "Filter", admin: str, end: "str | IPNet", comment: str) -> None:
         edits.accept(CHAIN, Match(end, incoming=True, known=True), comment)
     if table.policy(admin) is not None and not any(rule.target == admin for rule in present):
         edits.jump(CHAIN, admin, _ADMIN_COMMENT)
-    if table.policy("FORWARD") is None:  # the administrator's chain is the first that there is
+    if table.policy("FORWARD") is None:  # only the administrator's chain exists
         table.add_forward()
     places = [place for place in _PLACES if table.policy(place) is not None]
     if not any(rule.target == CHAIN for place in places for rule in table.rules(place)):
@@ -90,7 +89,7 @@ def delete(comment: str) -> None:
     """Remove the rules with this comment, and the chain if it holds no others."""
     for version in (4, 6):
         for table in xtables.filters(version):
-            if table.policy(CHAIN) == "":  # a chain with a hook is not the one that we jump to
+            if table.policy(CHAIN) == "":  # a chain with a hook is not the one that add() makes
                 _delete(table, comment)
 
 
@@ -102,7 +101,7 @@ def _delete(table: "Filter", comment: str) -> None:
             edits.delete_rule(CHAIN, rule)
         else:
             others = True
-    if others:  # the way to the administrator's chain is theirs, too
+    if others:  # the other networks need the jump to the administrator's chain, too
         edits.old_rules = [(chain, rule) for chain, rule in edits.old_rules if rule.comment == comment]
     else:
         for place in _PLACES:

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One operation of one plugin on one attachment: all that the plugin is given, and the namespaces that it
-works in.
-"""
+"""One operation of one plugin on one attachment: what the plugin receives, and the namespaces for it."""
 
 from cnihook.lean.address import Address, IPNet
 from cnihook.linux.netns import NetNS, NotANamespace
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 
-_KEEP_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # today's, and the 1.1.0 text's
+_KEEP_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # in use, and in the 1.1.0 text
 _KNOWN_ARGS = frozenset(("IP", "GATEWAY", "MAC", "IgnoreUnknown"))
 
 
@@ -51,12 +49,12 @@ class Request:
         self.container_id = container_id
         self.netns = netns  # path; empty on a DEL whose namespace is gone
         self.ifname = ifname
-        self.args = args  # CNI_ARGS, as it travels
-        self.plugin_path = plugin_path  # folders that go before the built-in plugins; None: there are none
-        # CNI_PATH for executables: as it came, or all folders in which they may look for their delegates.
+        self.args = args  # CNI_ARGS, not parsed
+        self.plugin_path = plugin_path  # folders that come before the built-in plugins; None: no folder
+        # CNI_PATH for executables: as received, or all folders in which they may look for their delegates.
         self.cni_path = cni_path or ":".join([*(plugin_path or ()), *DEFAULT_PATH])
         self.timeout = timeout  # seconds that an executable may take
-        # A DEL and an ADD that give a running container what it had; only built-in plugins can know.
+        # A DEL and an ADD that restore what a running container had; only built-in plugins see this.
         self.is_repair = is_repair
         self._owed_flows: list[OwedFlows] = []
         self._host: NetNS | None = None
@@ -104,7 +102,10 @@ class Request:
         return self._sandbox
 
     def find_sandbox(self) -> "NetNS | None":
-        """Open it; None if the path leads to no namespace or to the host's.  CniError if unknown."""
+        """Open the sandbox; None if the path leads to no namespace, or to the host's.
+
+        Raises CniError if that cannot be determined.
+        """
         if not self._sandbox:
             try:
                 namespace = NetNS.find(self.netns)
@@ -122,7 +123,7 @@ class Request:
 
 
 class Call:
-    """What a plugin's add, delete, check, gc and status are given."""
+    """The argument of a plugin's add, delete, check, gc and status."""
 
     __slots__ = ("_prev_result", "command", "conf", "request", "version")
 
@@ -151,23 +152,23 @@ class Call:
 
     @property
     def owner(self) -> str:
-        """Whose something is, as text that fits where the kernel keeps comments (nftables: 127 bytes)."""
+        """The owner of what the attachment makes.  It fits into a comment of nftables (127 bytes)."""
         return self.owner_of(self.container_id, self.ifname)
 
     def owner_of(self, container_id: str, ifname: str) -> str:
-        # nft has no way to write the one character that an interface's name may hold and its text may not.
+        # nft cannot write a quotation mark in a comment, and an interface name may contain one.
         ifname = ifname.replace('"', "'")
         return f"{self.owner_prefix}{_shortened(container_id, 70)} {ifname}"
 
     @property
     def owner_prefix(self) -> str:
-        """What the owners on this network, and no others, begin with."""
+        """The text that the owners on this network, and no others, begin with."""
         return f"{_shortened(self.network, 40)} "
 
     def is_owner(self, text: str) -> bool:
-        """True if the alias of a link can be the owner of an attachment with this interface name.
+        """Return True if a link's alias can be the owner of an attachment with this interface name.
 
-        Users and tools write aliases, too, so another text says nothing of the owner.
+        Users and tools write aliases, too, so any other text says nothing about the owner.
         """
         words = text.split(" ")
         return len(words) == 3 and words[2] == self.owner.split(" ")[2]
@@ -180,7 +181,7 @@ class Call:
 
     @property
     def sandbox_ns(self) -> NetNS:
-        """Raises CniError if it is not there, or is the host's (code 8)."""
+        """The sandbox.  Raises CniError if it does not exist, or is the host's (code 8)."""
         return self.request.sandbox
 
     @property
@@ -188,7 +189,7 @@ class Call:
         return self.request.sandbox.rtnl
 
     def sandbox_if_alive(self) -> "Rtnl | None":
-        """The namespace for DEL; None if it is gone, or its path leads elsewhere."""
+        """Return the sandbox for DEL; None if it is gone, or its path leads elsewhere."""
         namespace = self.request.find_sandbox() if self.netns else None
         return namespace.rtnl if namespace else None
 
@@ -196,7 +197,7 @@ class Call:
 
     @property
     def prev_result(self) -> "Result | None":
-        """Raises CniError for one that is none.  To a DEL that is as good as not to have it."""
+        """The previous result.  Raises CniError if it is malformed; a DEL then continues as without it."""
         if self._prev_result is None and self.conf.has("prevResult"):
             try:
                 raw = self.conf.object("prevResult").raw
@@ -208,17 +209,17 @@ class Call:
 
     @property
     def recorded_mac(self) -> str:
-        """The MAC address of this call's interface in prevResult; empty if that does not say."""
+        """The MAC address of this call's interface in prevResult; empty if it has none."""
         for each in self.prev_result.interfaces if self.prev_result else ():
             if each.sandbox and each.name == self.ifname:
                 return each.mac.lower()
         return ""
 
     def required_prev_result(self) -> Result:
-        found = self.prev_result
-        if found is None:
+        result = self.prev_result
+        if result is None:
             raise CniError(INTERNAL, "Required prevResult missing")
-        return found
+        return result
 
     @property
     def runtime_config(self) -> NetConf:
@@ -230,26 +231,26 @@ class Call:
         return self.conf.object("args").object("cni")
 
     def arg(self, name: str) -> str:
-        """The value of one key of CNI_ARGS, or an empty string."""
-        found: dict[str, str] = {}
+        """Return the value of one key of CNI_ARGS, or an empty string."""
+        pairs: dict[str, str] = {}
         for pair in filter(None, self.request.args.split(";")):
             key, equals, value = pair.partition("=")
             if not (key and equals):
                 raise CniError(
                     INVALID_ENVIRONMENT, f"CNI_ARGS: invalid pair {pair!r}", "it takes KEY=VALUE;KEY=VALUE"
                 )
-            found[key] = value
-        unknown = [key for key in found if key not in _KNOWN_ARGS]
-        if unknown and found.get("IgnoreUnknown", "").lower() not in ("1", "true"):
+            pairs[key] = value
+        unknown = [key for key in pairs if key not in _KNOWN_ARGS]
+        if unknown and pairs.get("IgnoreUnknown", "").lower() not in ("1", "true"):
             raise CniError(
                 INVALID_ENVIRONMENT,
                 f"CNI_ARGS: unknown args {', '.join(unknown)}",
-                "IgnoreUnknown=1 among them lets plugins pass over what is not theirs",
+                "with IgnoreUnknown=1 in CNI_ARGS, plugins ignore the keys that they do not know",
             )
-        return found.get(name, "")
+        return pairs.get(name, "")
 
     def valid_attachments(self) -> "set[tuple[str, str]] | None":
-        """The (container ID, ifname) that GC keeps; None if the caller passes no list.
+        """Return the (container ID, ifname) pairs that GC must keep; None if the caller passes no list.
 
         null is an empty list: Go's libcni writes it for a nil slice, and omits the key if it has no list.
         """
@@ -261,7 +262,7 @@ class Call:
 
 
 def _shortened(name: str, limit: int) -> str:
-    """A name that is too long, cut, with a digest of the whole of it."""
+    """Return the name; if it is too long, its beginning and a digest of the whole name."""
     if len(name) <= limit:
         return name
     from _blake2 import blake2s
@@ -270,15 +271,15 @@ def _shortened(name: str, limit: int) -> str:
 
 
 def requested_addresses(texts: "list[Any]", where: str) -> "list[tuple[Address, IPNet | None]]":
-    """Addresses that somebody asks for, each with its network if the prefix was given."""
-    found: list[tuple[Address, IPNet | None]] = []
+    """Return the requested addresses, each with its network if the text has a prefix length."""
+    addresses: list[tuple[Address, IPNet | None]] = []
     for text in texts:
         try:
             if "/" in text:
                 net = IPNet.parse(text)
-                found.append((net.address, net))
+                addresses.append((net.address, net))
             else:
-                found.append((Address.parse(text), None))
+                addresses.append((Address.parse(text), None))
         except (ValueError, TypeError):
-            raise CniError(INVALID_ENVIRONMENT, f"{where}: {text!r} is no IP address") from None
-    return found
+            raise CniError(INVALID_ENVIRONMENT, f"{where}: {text!r} is not an IP address") from None
+    return addresses

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Conditions under which a published port is one (conditionsV4, conditionsV6), as text of an nft rule.
+The conditions of a published port (conditionsV4, conditionsV6), as text of an nft rule.
 
-They come in two languages.  What begins with "-" or "!" is that of iptables, of which the options that say
-from where, to where and through which interface are translated.  Anything else is nft's own, and goes into a
-transaction as it is; so it must be made of matches alone, and hold nothing that could end the rule.
+Two syntaxes are supported.  A text that begins with "-" or "!" is that of iptables; its options for source,
+destination and incoming interface are translated.  Any other text is that of nft, and enters a transaction
+unchanged.  So it must consist of matches only, and must not contain anything that could end the rule.
 """
 
 from cnihook.lean.address import Address, IPNet
@@ -14,7 +14,7 @@ from cnihook.spec.errors import CniError
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/-")
 _SIGNS = frozenset(' ,!=<>&|^@*{}"')
 
-# The words of nft that do something, or decide.
+# The keywords of nft that change something, or decide about a packet.
 _STATEMENTS = frozenset(
     "accept add comment continue counter delete dnat drop dup flow fwd goto jump last limit log map"
     " masquerade meter notrack queue quota redirect reject reset return secmark set snat synproxy tproxy"
@@ -23,7 +23,7 @@ _STATEMENTS = frozenset(
 _LONG = {
     "--source": "-s", "--src": "-s", "--destination": "-d", "--dst": "-d", "--in-interface": "-i",
 }  # fmt: skip
-_INTERFACE = frozenset("\"'\\;{}#$")  # what would not stay inside of the quotes of nft
+_INTERFACE = frozenset("\"'\\;{}#$")  # characters that cannot be in a quoted text of nft
 
 
 def are_iptables(conf: NetConf, key: str) -> bool:
@@ -32,9 +32,9 @@ def are_iptables(conf: NetConf, key: str) -> bool:
 
 
 def read(conf: NetConf, key: str, version: int) -> str:
-    """The conditions under `key`, for packets of one IP version; empty if there are none.
+    """Return the conditions under `key`, for packets of one IP version; empty if there are none.
 
-    Raises CniError for what cannot be a condition.
+    Raises CniError for a text that cannot be a condition.
     """
     words = " ".join(conf.strings(key)).split(" ")
     if are_iptables(conf, key):
@@ -46,9 +46,9 @@ def read(conf: NetConf, key: str, version: int) -> str:
 
 def _check(conf: NetConf, key: str, text: str) -> None:
     if wrong := sorted(set(text) - _LETTERS - _SIGNS):
-        raise _refusal(conf, key, f"{wrong[0]!r} has no place in a condition")
+        raise _refusal(conf, key, f"{wrong[0]!r} is not allowed in a condition")
     if text.count('"') % 2:
-        raise _refusal(conf, key, "a quotation mark has no other")
+        raise _refusal(conf, key, "a quotation mark is not closed")
     outside = " ".join(text.split('"')[::2])
     depth = 0
     for character in outside:
@@ -56,59 +56,59 @@ def _check(conf: NetConf, key: str, text: str) -> None:
         if depth not in (0, 1):
             break
     if depth:
-        raise _refusal(conf, key, "its braces are not those of a set")
+        raise _refusal(conf, key, "its braces are nested or unbalanced")
     for word in "".join(character if character in _LETTERS else " " for character in outside).split():
         if word.lower() in _STATEMENTS:
-            raise _refusal(conf, key, f"{word!r} is no condition")
+            raise _refusal(conf, key, f"{word!r} is not a condition")
 
 
 def _refusal(conf: NetConf, key: str, problem: str) -> CniError:
     example = "ip6 saddr fd00::/8" if key.endswith("6") else "ip saddr 192.0.2.0/24"
-    return conf.refuse(key, f"is wrong: {problem}", f'matches of nft alone may stand here, as ["{example}"]')
+    return conf.refuse(key, f"is wrong: {problem}", f'write only matches of nft, such as ["{example}"]')
 
 
 def _translated(conf: NetConf, key: str, words: "list[str]", protocol: str) -> str:
-    found, rest = [], list(words)
+    matches, rest = [], list(words)
     while rest:
         negated = rest[0] == "!"
         if negated:
             del rest[0]
         option = rest.pop(0) if rest else ""
         option = _LONG.get(option, option)
-        if rest and rest[0] == "!":  # the old place for it
+        if rest and rest[0] == "!":  # its position in old versions of iptables
             negated = True
             del rest[0]
         if option not in ("-s", "-d", "-i") or not rest:
-            what = f"{option!r} lacks its value" if not rest else f"iptables' {option!r} has no translation"
+            what = f"{option!r} lacks its value" if not rest else f"iptables' {option!r} is not supported"
             raise conf.refuse(
                 key,
                 f"is wrong: {what}",
-                f"-s, -d and -i do; the rest can be written for nft, as {['tcp sport 1024-65535']}",
+                f"use -s, -d and -i, or write the condition for nft, such as {['tcp sport 1024-65535']}",
             )
         operator = "!= " if negated else ""
         value = rest.pop(0)
         if option == "-i":
-            found.append(f'iifname {operator}"{_interface(conf, key, value)}"')
+            matches.append(f'iifname {operator}"{_interface(conf, key, value)}"')
             continue
         nets = [_net(conf, key, part, protocol) for part in value.split(",")]
         if "" not in nets:
             field = "saddr" if option == "-s" else "daddr"
             shown = nets[0] if len(nets) == 1 else f"{{ {', '.join(nets)} }}"
-            found.append(f"{protocol} {field} {operator}{shown}")
+            matches.append(f"{protocol} {field} {operator}{shown}")
         elif negated:
-            raise conf.refuse(key, f"is wrong: no packet is not of {value}")
-    return " ".join(found)
+            raise conf.refuse(key, f"is wrong: it excludes {value}, and so every packet")
+    return " ".join(matches)
 
 
 def _interface(conf: NetConf, key: str, name: str) -> str:
-    """iptables has a + for whatever follows, nft a *."""
+    """Return the name for nft, whose wildcard is `*`; that of iptables is `+`."""
     if not name or len(name) > 15 or not name.isprintable() or _INTERFACE.intersection(name) or " " in name:
-        raise conf.refuse(key, f"is wrong: {name!r} is no interface's name")
+        raise conf.refuse(key, f"is wrong: {name!r} is not an interface name")
     return f"{name[:-1]}*" if name.endswith("+") else name
 
 
 def _net(conf: NetConf, key: str, text: str, protocol: str) -> str:
-    """Empty for that of all addresses, which is no condition."""
+    """Return the network as text; empty for all addresses, because that is not a condition."""
     host, slash, mask = text.partition("/")
     try:
         address = Address.parse(host)
@@ -116,7 +116,7 @@ def _net(conf: NetConf, key: str, text: str, protocol: str) -> str:
             mask = str(_prefix(Address.parse(mask)))
         net = IPNet.parse(f"{host}/{mask}") if slash else address.host_net()
     except ValueError:
-        raise conf.refuse(key, f"is wrong: {text!r} is no IP address or network") from None
+        raise conf.refuse(key, f"is wrong: {text!r} is not an IP address or network") from None
     if (address.version == 4) != (protocol == "ip"):
         raise conf.refuse(key, f"is wrong: {text} is of the other IP version")
     if net.prefix == 0:
@@ -125,7 +125,7 @@ def _net(conf: NetConf, key: str, text: str, protocol: str) -> str:
 
 
 def _prefix(mask: Address) -> int:
-    """255.255.0.0 is 16.  Raises ValueError for a mask with holes."""
+    """Return the prefix length: 16 for 255.255.0.0.  Raises ValueError for a mask with holes."""
     bits = f"{int.from_bytes(mask, 'big'):032b}"
     if "01" in bits:
         raise ValueError

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plugin's module as an executable: the protocol of SPEC.md, "Execution Protocol", around add, delete,
-check and the rest.
-"""
+"""A plugin's module as an executable.  The protocol is that of SPEC.md, "Execution Protocol"."""
 
 import gc
 import os
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-# Which variables each operation cannot do without.
+# The variables that each operation requires.
 _REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
     "DEL": ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"),
@@ -46,7 +44,7 @@ def main(built_in: str = "") -> None:
     The plugin is the module that runs as the program, or else the built-in one of this type.
     """
     if built_in:
-        gc.disable()  # as for the hook
+        gc.disable()  # as in the hook
         onefile.use(built_in)
     plugin = invoke.load(built_in) if built_in else sys.modules["__main__"]
     command = os.environ.get("CNI_COMMAND", "")
@@ -69,7 +67,7 @@ def main(built_in: str = "") -> None:
     _print(output)
     if built_in:
         onefile.keep()
-        os._exit(0)  # past the interpreter's winding-up; what others have written may have to be flushed
+        os._exit(0)  # skips the interpreter's shutdown, which other plugins may need to flush a file
     sys.exit(0)
 
 
@@ -123,7 +121,7 @@ def _read_stdin() -> "dict[str, Any]":
     except ValueError as error:
         raise CniError(DECODING_FAILURE, f"error unmarshalling network config: {error}") from None
     if not isinstance(raw, dict):
-        raise CniError(DECODING_FAILURE, "error unmarshalling network config: it is no object")
+        raise CniError(DECODING_FAILURE, "error unmarshalling network config: it is not an object")
     return raw
 
 
@@ -155,4 +153,4 @@ def _print(text: str) -> None:
         while data:
             data = data[os.write(1, data) :]
     except OSError:
-        pass  # the runtime that asked is gone; nobody is left to be told
+        pass  # the calling runtime has ended, so no process reads the answer

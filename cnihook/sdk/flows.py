@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Flows of a container that ends.  No late answer may reach the next container that has its address.
+The flows of a container that ends.  No late answer may reach the next container with its address.
 
-Conntrack keeps a flow for minutes, of TCP for days, and translates what belongs to it without a look at the
+Conntrack keeps a flow for minutes, one of TCP for days, and translates its packets without reading the
 rules.  So flows are deleted after the container's link and before its address is released.  A flow that
-cannot be deleted is reported, and a DEL goes on.
+cannot be deleted is reported, and the DEL continues.
 
-Where the host has no flow at all, it costs 0.02 ms.  Else the kernel goes through its whole table, with the
-usual 262,144 buckets for 0.4 ms, or for 5 ms where it has to list the flows.  So all plugins of a chain
-share one walk, and only those that route for a container ask for it.
+On a host without flows this costs 0.02 ms.  Otherwise the kernel walks its whole table.  With the usual
+262,144 buckets that takes 0.4 ms, or 5 ms if it has to list the flows.  So all plugins of a chain share one
+walk, and only plugins that route for a container request it.
 """
 
 from cnihook.lean.words import describe
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def addresses(call: Call) -> "list[Address]":
-    """Return the addresses of the attachment: by the previous result, which DEL may lack, or by its link."""
+    """Return the attachment's addresses, from the previous result or, if DEL has none, from its link."""
     if call.prev_result:
         return [ip.net.address for ip in call.prev_result.ips]
     try:
@@ -44,23 +44,23 @@ def addresses(call: Call) -> "list[Address]":
 
 
 def forget(call: Call, addresses: "Iterable[Address]") -> None:
-    """Delete the flows that these addresses opened or answer, and those that the chain has left to it.
+    """Delete the flows that these addresses opened or answer, and those of forget_later().
 
-    A repair gives the container its address back, so it deletes none of them.
+    A repair restores the container's addresses, so it does not delete their flows.
     """
     _forget(frozenset(() if call.request.is_repair else addresses), call.request.take_flows())
 
 
 def forget_later(call: Call, answerers: "Iterable[Address]", is_meant: "Callable[[Flow], bool]") -> None:
-    """Have those deleted that are meant of the flows that these addresses answer.
+    """Delete later, of the flows that these addresses answer, those for which `is_meant` is true.
 
-    That is done together with what the chain's other plugins ask for, at the latest when it has ended.
+    They are deleted with those of the chain's other plugins, at the latest when the chain has ended.
     """
     call.request.owe_flows(frozenset(answerers), is_meant)
 
 
 def settle(request: "Request") -> None:
-    """Delete what plugins of a chain have left for later."""
+    """Delete the flows that the plugins of a chain have left for later."""
     _forget(frozenset(), request.take_flows())
 
 
@@ -77,16 +77,16 @@ def _forget(ended: "frozenset[Address]", owed: "list[OwedFlows]") -> None:
     try:
         rest = frozenset(address for address in ended if not conntrack.delete_of(address))
         owed = [(answerers - ended, is_meant) for answerers, is_meant in owed]
-        wanted = rest.union(*(answerers for answerers, _ in owed))
-        for flow in conntrack.of(wanted) if wanted else ():
+        remaining = rest.union(*(answerers for answerers, _ in owed))
+        for flow in conntrack.of(remaining) if remaining else ():
             if is_ended(flow):
                 conntrack.delete(flow)
     except OSError as error:
-        notice(f"flows of a container that has gone stay: {describe(error)}")
+        notice(f"flows of a container that has ended are not deleted: {describe(error)}")
 
 
 def count() -> int:
-    """Return how many flows the host keeps track of; 0 where the kernel has no conntrack."""
+    """Return the number of flows that the host tracks; 0 if the kernel has no conntrack."""
     try:
         with open("/proc/sys/net/netfilter/nf_conntrack_count", "rb") as file:
             return int(file.read())

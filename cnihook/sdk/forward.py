@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What is set up once for many attachments that want it, and how many still do.
+Forwarding rules that many attachments share, and how many attachments still need them.
 
-In `table inet cnihook`, a chain stands for each such thing, and an element per attachment leads to it.  No
-packet takes that way: it makes the kernel count, so the last one is known however many there are.
+In `table inet cnihook`, every group of rules has a chain.  Every attachment is an element of a map, with a
+jump to that chain.  No packet passes the map: it makes the kernel count the attachments.  So the last one is
+known, whatever their number.
 
     map forward-members { "5f0c6a9be3d211" comment "mynet c1 eth0" : jump forward-isolated/cni0 }
 
-There are two kinds.  `forward-accept-mynet/cni0` is empty, and says that iptables has rules for that
-network (see accept).  A bridge whose containers are kept from those of others has a chain with its policy,
-which what is forwarded from it does go through:
+There are two kinds of chain.  `forward-accept-mynet/cni0` is empty.  It means that iptables has rules for
+that network (see accept).  A bridge with an isolation policy has a chain with the rules of this policy.
+Packets that are forwarded from the bridge pass it:
 
     set forward-bridges { "cni0", "cni1" }
     chain forward { iifname "cni0" jump forward-isolated/cni0; iifname "cni1" jump forward-same-bridge/cni1 }
@@ -36,7 +37,7 @@ _POLICIES = tuple(f"forward-{policy}/" for policy in POLICIES)
 
 
 def accept_chain(call: Call, end: "str | IPNet") -> str:
-    """What stands for the rules in iptables that this bridge or subnet of the network needs."""
+    """Return the chain that represents the rules of this bridge or subnet of the network in iptables."""
     text = str(end).replace(":", "_")  # no colon in an identifier of nft
     return f"{_ACCEPT}{call.owner_prefix.strip()}/{text}"
 
@@ -50,7 +51,7 @@ def policy_chain(policy: str, bridge: str) -> str:
 
 
 def join(call: Call, chains: "Sequence[str]") -> None:
-    """This attachment wants them.  Under the lock."""
+    """Add the attachment to these chains, as a member.  Call it under the lock."""
     present = table.chains()
     what = f"set up forwarding for {call.owner}"
     policies = sorted({chain for chain in [*present, *chains] if chain.startswith(_POLICIES)})
@@ -72,14 +73,14 @@ def join(call: Call, chains: "Sequence[str]") -> None:
 
 
 def is_set(call: Call, chain: str) -> bool:
-    """Whether this attachment is known to want it; and of a policy, whether it is in force."""
+    """Return True if the attachment is a member of the chain, and the isolation policies are in force."""
     return _is_member(call.owner, chain) and _are_intact(
         [name for name in table.chains() if name.startswith(_POLICIES)]
     )
 
 
 def delete(call: Call) -> None:
-    """This attachment wants nothing more.  What nobody wants goes with it."""
+    """Remove the attachment from all chains, and each chain that then has no member, with its rules."""
     if not _our_chains():
         return
     with Lock(LOCK, purpose=f"stop forwarding for {call.owner}"):
@@ -87,7 +88,7 @@ def delete(call: Call) -> None:
 
 
 def gc(call: Call, keep: "set[str]") -> None:
-    """The same for every owner on this network that is not in `keep`."""
+    """Do the same for every owner on this network that is not in `keep`."""
     if not _our_chains():
         return
     with Lock(LOCK, purpose=f"gc {call.network}"):
@@ -101,7 +102,7 @@ def gc(call: Call, keep: "set[str]") -> None:
 
 
 def _key(owner: str, chain: str) -> str:
-    """The name of one's wish for one thing: so it is found without a search, and without a prevResult."""
+    """Return the key of an owner's membership.  It is a hash, so DEL needs no search and no prevResult."""
     from _blake2 import blake2s
 
     return blake2s(f"{owner}\n{chain}".encode(), digest_size=7).hexdigest()
@@ -112,7 +113,7 @@ def _is_member(owner: str, chain: str) -> bool:
 
 
 def _member(key: str) -> bytes:
-    """As the map has it: 16 bytes (IFNAMSIZ)."""
+    """Return the key as the map has it: 16 bytes (IFNAMSIZ)."""
     return key.encode().ljust(16, b"\0")
 
 
@@ -125,7 +126,7 @@ def _bridge(chain: str) -> str:
 
 
 def _rules(chain: str) -> "list[bytes]":
-    """The rules in the chain of a policy, each as its expressions."""
+    """Return the rules in the chain of an isolation policy, each as its expressions."""
     others = nft_objects.leaves_by_any(_BRIDGES) + nft_objects.verdict(nft_objects.DROP)
     if chain != policy_chain("same-bridge", _bridge(chain)):
         return [others]
@@ -133,7 +134,7 @@ def _rules(chain: str) -> "list[bytes]":
 
 
 def _are_intact(policies: "Sequence[str]") -> bool:
-    """Whether the chains of policies, all that there are, and the ways to them are as they were made."""
+    """Return True if `policies`, which must be all of them, and the jumps to them are as they were made."""
     return not policies or (
         len(nft.rules(FAMILY, NAME, _BASE_CHAIN)) == len(policies)
         and all(len(nft.rules(FAMILY, NAME, chain)) == len(_rules(chain)) for chain in policies)
@@ -146,7 +147,7 @@ def _is_listed(bridge: str) -> bool:
 
 
 def _declared(policies: "Iterable[str]") -> "list[nft_objects.Message]":
-    """The chains of the policies, and the ways to them."""
+    """Return messages that declare the chains of the policies, and the jumps to them."""
     messages = [
         nft_objects.table(NAME),
         nft_objects.value_set(NAME, _BRIDGES, nft_objects.IFNAME),
@@ -167,29 +168,29 @@ def _declared(policies: "Iterable[str]") -> "list[nft_objects.Message]":
 
 
 def _remove(members: "list[str]") -> None:
-    """Remove the elements, and what none needs any more: another's DEL may have been killed in between."""
+    """Remove the elements, and all that is unused; a killed DEL of another attachment may have left some."""
     elements = [nft.old_element(NAME, _MEMBERS, _member(key)) for key in members]
     if elements:
         nft.change(FAMILY, elements, "remove members of what is forwarded")
     present = table.chains()
     policies = [name for name in present if name.startswith(_POLICIES)]
-    if not _are_intact(policies):  # somebody has flushed them, and so they count too little
+    if not _are_intact(policies):  # another program has flushed them, so their use counts are too low
         nft.change(FAMILY, _declared(policies), "restore the policies of bridges")
         present = table.chains()
     accepted = [name for name in present if name.startswith(_ACCEPT)]
-    done: list[str] = []
+    unused: list[str] = []
     try:
         for chain in accepted:
             if present[chain] == 0:
                 accept.delete(accept_comment(chain))
-                done.append(chain)
+                unused.append(chain)
     finally:
-        wanted = [name for name in policies if present[name] > len(_rules(name)) + 1]
-        _remove_chains(done, policies, wanted, last=len(done) == len(accepted))
+        used = [name for name in policies if present[name] > len(_rules(name)) + 1]
+        _remove_chains(unused, policies, used, last=len(unused) == len(accepted))
 
 
 def _remove_chains(unused: "list[str]", policies: "list[str]", wanted: "list[str]", *, last: bool) -> None:
-    """Remove the unused chains and the policies that are not wanted.  `last`: no other than wanted stay."""
+    """Remove the unused chains, and the policies that are not wanted.  `last`: only the wanted ones stay."""
     if not wanted:
         objects = [f"set {_BRIDGES}"] if policies else []
         objects += [f"map {_MEMBERS}"] if last else []

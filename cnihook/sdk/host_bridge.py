@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bridge of the host: made for the first container, kept as it is if it was there, removed with the last.
+"""A bridge of the host: made for the first container, used as it is if it exists, removed with the last.
 
-One that was made here is recognized by its group and its alias.  One of another program keeps what its ports
-and the host rely on, and never goes.
+A bridge that cnihook made is recognized by its group and its alias.  A bridge of another program is never
+removed, and keeps what its ports and the host rely on.
 """
 
 import errno
@@ -15,19 +15,19 @@ from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.sdk import router, veth
 from cnihook.spec.errors import INTERNAL, CniError
 
-DEFAULT_VLAN = 1  # what a bridge gives every port by itself
+DEFAULT_VLAN = 1  # the VLAN that a bridge gives every new port
 _MADE_FOR = "made by cnihook for "  # the alias of a bridge, before the network
 
 
 def ensure(host: Rtnl, name: str, network: str, *, mtu: int, filters_vlans: bool, promiscuous: bool) -> Link:
-    """Make the bridge, or use the one that there is.  Under its lock."""
+    """Make the bridge, or use the existing one.  Call it under the bridge's lock."""
     bridge = existing = host.find_link(name)
     if not bridge:
         try:
             group, mac = veth.GROUP << 16, _random_mac()
             host.add_bridge(name, mtu=mtu, vlan_filtering=filters_vlans, group=group, mac=mac)
         except NetlinkError as error:
-            if error.errno != errno.EEXIST:  # the reference plugin, which does not know our lock, was faster
+            if error.errno != errno.EEXIST:  # the reference plugin, which takes no such lock, was faster
                 raise
         bridge = host.link(name)
         if is_own(bridge):
@@ -37,7 +37,8 @@ def ensure(host: Rtnl, name: str, network: str, *, mtu: int, filters_vlans: bool
     elif filters_vlans and not bridge.vlan_filtering:
         _filter_vlans(host, bridge)
     if not is_own(bridge) and not sysfs.has_set_mac(bridge.name):
-        # Set to itself, the bridge keeps it; containers have it as their gateway's, and the result names it.
+        # A bridge keeps a MAC address that was set, here to the same value.  Containers have it as their
+        # gateway's, and the result contains it.
         host.set_link(bridge, mac=bridge.mac)
     router.ignore_advertisements(host, bridge, existing)
     if not bridge.is_up or (promiscuous and not bridge.promiscuous):
@@ -46,35 +47,35 @@ def ensure(host: Rtnl, name: str, network: str, *, mtu: int, filters_vlans: bool
 
 
 def _filter_vlans(host: Rtnl, bridge: Link) -> None:
-    """Enable VLAN filtering, by which ports of other programs would lose their tagged frames."""
+    """Enable VLAN filtering.  Raises CniError if ports of other programs would lose their tagged frames."""
     others = " ".join(port.name for port in host.links(bridge.index) if not veth.is_own(port))
     if others:
         raise CniError(
             INTERNAL,
             f'"{bridge.name}" does not filter VLANs, and has ports of other programs: {others}',
-            "with filtering they lose frames of VLANs that they are not in; if that is right: "
+            "with filtering, these lose frames of VLANs that they are not in; if that is acceptable: "
             f"ip link set {bridge.name} type bridge vlan_filtering 1",
         )
     host.set_vlan_filtering(bridge)
 
 
 def _random_mac() -> bytes:
-    """A MAC of this host's choice (locally administered), as the kernel would make one."""
+    """Return a random MAC address (locally administered), as the kernel would make one."""
     first, *others = os.urandom(6)
     return bytes([first & 0xFC | 0x02, *others])
 
 
 def remove_renamed(host: Rtnl, network: str) -> None:
-    """Remove what is unused on bridges that were made for this network and have got another name."""
+    """Remove what is unused on bridges that were made for this network and were renamed."""
     for link in host.links():
         if link.kind == "bridge" and link.alias == f"{_MADE_FOR}{network}":
             remove_unused(host, link.name)
 
 
 def remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
-    """Remove what is unused without the port `last`: gateways of VLANs, and a bridge that was made here.
+    """Remove what no port except `last` uses: gateways of VLANs, and the bridge if cnihook made it.
 
-    Returns True if there was anything; `last` is removed in the same request then.
+    Returns True if anything was removed; then `last` was removed in the same request.
     """
     with Lock(f"bridge-{name}", purpose="remove what is unused"):
         bridge = host.find_link(name)
@@ -90,14 +91,14 @@ def remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
             unused = _unused_gateways(host, ports, gateways)
         if not unused:
             return False
-        # A group of cnihook still: killed half-way through, this leaves a bridge that is recognized.
+        # Still a group of cnihook: if this process is killed half-way, the bridge is recognized.
         group = veth.GROUP << 16 | int.from_bytes(os.urandom(2), "little") | 1
         host.delete_links([*([last] if last else []), *unused], group)
         return True
 
 
 def _unused_gateways(host: Rtnl, ports: "list[Link]", gateways: "list[Link]") -> "list[Link]":
-    """The ports of gateways into VLANs that no other port has any more."""
+    """Return the ports of the gateways whose VLANs no other port has any more."""
     if not gateways:
         return []
     vlans = host.port_vlans()
@@ -111,5 +112,5 @@ def _unused_gateways(host: Rtnl, ports: "list[Link]", gateways: "list[Link]") ->
 
 
 def is_own(link: Link) -> bool:
-    """True if the plugin made it: by its group or, for a bridge, its alias, as users change either."""
+    """Return True if the plugin made the link: by its group or, as users change that, a bridge's alias."""
     return link.group >> 16 == veth.GROUP or (link.kind == "bridge" and link.alias.startswith(_MADE_FOR))

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Ports that a process of the host listens on: to publish one would take the process's clients away from it.
+Ports that a process of the host listens on.  A container that gets such a port takes the process's clients.
 
 A client that connects to 127.0.0.1:5432 would send the password of a database to the container.  The address
-counts as well: a process on 192.0.2.1:80 does not hear what is published on 192.0.2.2:80.
+counts as well: a process on 192.0.2.1:80 does not receive what is sent to 192.0.2.2:80.
 
-A process may also hold the port for this very container, so that no other program takes it.  It does not
-serve, so no client is lost:
+Some processes hold the port for this container, so that no other program takes it.  They serve no client, so
+none is lost:
 
     conmon of podman        has the container's ID among its arguments
     sleep of nerdctl        was started by the runtime that calls the plugin
@@ -39,7 +39,7 @@ def describe_taken(call: Call, ports: "Iterable[Port]") -> "list[str]":
 
 
 def _taken(call: Call, ports: "Iterable[Port]") -> "list[tuple[Port, str]]":
-    """Each port once, though it is published in two IP versions, and which process listens where."""
+    """Return each taken port once, even if two IP versions have it, and which process listens where."""
     conflicts: dict[str, tuple[Port, Listener]] = {}
     for protocol in PROTOCOLS:
         by_number: dict[int, list[Port]] = {}
@@ -84,7 +84,7 @@ def _parent(pid: int) -> int:
 
 
 def _read(pid: int, file: str) -> str:
-    """A file of /proc/PID; empty if the process has ended."""
+    """Return a file of /proc/PID; empty if the process has ended."""
     try:
         with open(f"/proc/{pid}/{file}", "rb") as opened:
             return opened.read().decode(errors="replace")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-An interface that is made in the container's namespace and nowhere else, and is known there as this call's.
+An interface that exists in the container's namespace only, and is recognized there as this call's.
 
-The alias is the owner, as for the host's end of a veth pair: a late DEL must not remove the interface that
-another network has given the same name since.
+The alias is the owner, as for the host's end of a veth pair.  So a late DEL does not remove the interface
+that another network has made with the same name since.
 """
 
 from cnihook.linux.rtnl import Link
@@ -12,7 +12,7 @@ from cnihook.spec.errors import INTERNAL, CniError
 
 
 def refuse_taken(call: Call) -> None:
-    """CniError if the container has an interface of this name."""
+    """Raise CniError if the container has an interface of this name."""
     if call.sandbox.find_link(call.ifname):
         raise CniError(
             INTERNAL,
@@ -22,7 +22,7 @@ def refuse_taken(call: Call) -> None:
 
 
 def delete(call: Call, kind: str, *names: str) -> None:
-    """Remove this call's links.  `names`: others than CNI_IFNAME that its link can have.
+    """Remove this call's links.  `names`: names that its link can have, other than CNI_IFNAME.
 
     The namespace may be gone, and CNI_IFNAME may be another network's.
     """
@@ -39,8 +39,8 @@ def _is_own(call: Call, link: Link, names: "tuple[str, ...]") -> bool:
         return True
     if link.name != call.ifname and link.name not in names:
         return False
-    # Without an alias: made by the reference, or by a process that was killed before it set that.
+    # Without an alias: made by the reference, or by a process that was killed before it set one.
     if not link.alias:
         return True
-    # With another alias: one that a user or a tool has written, if the link is the recorded one.
+    # With another alias: if a user or a tool wrote it, and the link has the recorded MAC address.
     return not call.is_owner(link.alias) and call.recorded_mac in ("", link.mac)

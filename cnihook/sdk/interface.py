@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container's interface: its addresses and routes set, and compared with what they should be."""
+"""The container's interface: set its addresses and routes, and compare them with the result."""
 
 import errno
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def own_ips(call: Call, result: Result) -> "list[IP]":
-    """The result's addresses that are of this call's interface."""
-    found = []
+    """Return the result's addresses that belong to this call's interface."""
+    own = []
     for ip in result.ips:
         if ip.interface is None or ip.interface < 0:
             continue
         if ip.interface >= len(result.interfaces) or result.interfaces[ip.interface].name != call.ifname:
             raise CniError(INTERNAL, f"{ip.net}: invalid interface index {ip.interface}")
-        found.append(ip)
-    return found
+        own.append(ip)
+    return own
 
 
 def configure(call: Call, link: Link, result: Result) -> None:
@@ -44,11 +44,11 @@ def wait(call: Call, link: Link, ips: "list[IP]") -> None:
 
 
 def set_addresses(call: Call, link: Link, ips: "list[IP]", *, ifa_flags: int = 0) -> None:
-    """The first part of configure(), for a plugin that has its own routes or its own link to wait for."""
+    """Do the first part of configure(), for a plugin with routes of its own or another link to wait for."""
     sandbox = call.sandbox
     if any(ip.net.address.version == 6 for ip in ips):
         with call.sandbox_ns.entered():
-            # Docker and others start containers with IPv6 off.  The addresses shall survive a `link set
+            # Docker and others start containers with IPv6 disabled.  The addresses must survive `link set
             # down`.
             settings.prefer("net/ipv6/conf/lo/disable_ipv6", 0)
             sysctl.write_if_present(f"net/ipv6/conf/{link.name}/disable_ipv6", 0)
@@ -59,22 +59,22 @@ def set_addresses(call: Call, link: Link, ips: "list[IP]", *, ifa_flags: int = 0
 
 
 def set_routes(call: Call, link: Link, ips: "list[IP]", routes: "list[Route]") -> None:
-    """The second part of configure()."""
+    """Do the second part of configure()."""
     gateways: dict[int, Address] = {}
     for ip in ips:
         if ip.gateway:
             gateways.setdefault(ip.gateway.version, ip.gateway)
-    done = set()
+    keys = set()
     for route in routes:
-        on_link = route.scope == RT_SCOPE_LINK  # by that it has no gateway
+        on_link = route.scope == RT_SCOPE_LINK  # such a route has no gateway
         via = route.gw or (None if on_link else gateways.get(route.dst.address.version))
         table = RT_TABLE_MAIN if route.table is None else route.table
-        # The same once more, which the kernel would refuse, comes about where one says what another implies:
-        # a default route of ipam, and isDefaultGateway.
+        # The kernel rejects the same route twice.  It occurs twice if one key says what another implies,
+        # such as a default route of ipam and isDefaultGateway.
         key = (route.dst.network(), via, table, route.priority)
-        if key in done:
+        if key in keys:
             continue
-        done.add(key)
+        keys.add(key)
         add_route(
             call,
             link,
@@ -91,11 +91,12 @@ def set_routes(call: Call, link: Link, ips: "list[IP]", routes: "list[Route]") -
 def add_route(
     call: Call, link: Link, dst: IPNet, *, priority: int = 0, table: int = RT_TABLE_MAIN, **others: "Any"
 ) -> None:
-    """Set a route of the container, behind that of another link to the same destination.
+    """Set a route of the container, with a higher metric than another link's to the same destination.
 
-    The kernel would put an IPv4 route before the other one, and make an IPv6 route its second next hop: then
-    a part of the flows leaves with the address of the wrong network.  So the network that is attached first
-    keeps its route, and that of a later one has a higher metric.  Next hops over one link stay together.
+    The kernel would put an IPv4 route before the other one, and make an IPv6 route its second next hop.
+    Then some of the flows would leave with the address of the wrong network.  So the network that is
+    attached first keeps its route, and that of a later one has a higher metric.  Next hops over one link
+    stay together.
     """
     sandbox = call.sandbox
     try:
@@ -119,7 +120,7 @@ def add_route(
 
 
 def find_in_result(call: Call, result: Result) -> Interface:
-    """The container's interface among the result's, or a CniError."""
+    """Return the container's interface in the result.  Raises CniError if it is not there."""
     for interface in result.interfaces:
         if interface.sandbox and interface.name == call.ifname:
             if interface.sandbox != call.netns:
@@ -130,8 +131,9 @@ def find_in_result(call: Call, result: Result) -> Interface:
 
 
 def check(call: Call, kind: "str | None") -> Link:
-    """CniError unless the container's interface is as prevResult says: type (None: any will do), MAC,
-    addresses, routes.
+    """Raise CniError if the container's interface differs from prevResult: MAC address, addresses, routes.
+
+    `kind`: the type that it must have; None accepts any.
     """
     result = call.required_prev_result()
     expected = find_in_result(call, result)
@@ -150,15 +152,14 @@ def check(call: Call, kind: "str | None") -> Link:
         if ip.net not in present:
             raise CniError(INTERNAL, f"{where} does not have address {ip.net}")
 
-    from cnihook.linux import routes  # for CHECK alone: it knows each of several next hops
+    from cnihook.linux import routes  # for CHECK only: it lists each of several next hops
 
     everything = routes.listed(sandbox)
     for route in result.routes:
-        wanted = None if route.dst.prefix == 0 else route.dst.network()
-        # Without a word on its table it counts in any: later plugins of the chain move routes, as sbr and
-        # vrf do.
+        destination = None if route.dst.prefix == 0 else route.dst.network()
+        # A route without a table may be in any: later plugins of the chain move routes, as sbr and vrf do.
         if not any(
-            (found.dst, found.version) == (wanted, route.dst.address.version)
+            (found.dst, found.version) == (destination, route.dst.address.version)
             and route.table in (None, found.table)
             and (not route.gw or found.gateway == route.gw)
             for found in everything

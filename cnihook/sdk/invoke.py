@@ -2,7 +2,7 @@
 """
 Run one plugin: a built-in one in this process, any other as the executable that the specification describes.
 
-A runtime calls a plugin and a plugin calls its IPAM plugin in the very same way, so this stands below both.
+A runtime calls a plugin in the same way as a plugin calls its IPAM plugin, so both use this module.
 """
 
 import errno
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cnihook.lean.process import Outcome
 
-# What an operation is called in a plugin's module.
+# The function of a plugin's module for each operation.
 VERBS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
 
 _BUSY_TRIES = 6
@@ -34,10 +34,10 @@ _PLUGINS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 
 
 def find(plugin_type: str, plugin_path: "list[str] | None") -> "str | None":
-    """The executable to run for a type, or None for the built-in plugin.
+    """Return the executable to run for a type, or None for the built-in plugin.
 
-    An explicit path goes first: who sets CNI_PATH means it.  Then what is built in, then the usual folders.
-    Raises CniError if there is nothing of this type.
+    An explicit path comes first, because a caller sets CNI_PATH on purpose.  Then come the built-in plugins,
+    then the usual folders.  Raises CniError if there is no plugin of this type.
     """
     check_plugin_type(plugin_type)
     for folder in plugin_path or ():
@@ -61,7 +61,7 @@ def is_built_in(plugin_type: str) -> bool:
 
 
 def _is_file(path: str) -> bool:
-    """Raises OSError where that cannot be seen: a plugin would count as missing."""
+    """Return True for a file.  Raises OSError if unknown, because the plugin would count as missing."""
     try:
         return S_ISREG(os.stat(path).st_mode)
     except OSError as error:
@@ -81,16 +81,16 @@ def load(plugin_type: str) -> "ModuleType":
 
 
 def versions_of(module: "ModuleType") -> "Sequence[str]":
-    """The versions of the specification that a plugin's module speaks: its VERSIONS, or else all."""
-    found: Sequence[str] = getattr(module, "VERSIONS", versions.ALL)
-    return found
+    """Return the versions of the specification that a plugin's module supports: its VERSIONS, or all."""
+    supported: Sequence[str] = getattr(module, "VERSIONS", versions.ALL)
+    return supported
 
 
 def run(command: str, plugin_type: str, conf: NetConf, request: Request) -> "Result | None":
-    """One operation of one plugin.  `conf` is all that it gets: name, cniVersion, prevResult and the rest.
+    """Run one operation of one plugin.  `conf` is all that it receives: name, cniVersion, prevResult etc.
 
-    Returns the result of an ADD, None of the others.  Raises CniError, with the plugin's own code and words,
-    or OSError from a built-in one.
+    Returns the result of an ADD, otherwise None.  Raises CniError, with the plugin's own code and message,
+    or OSError from a built-in plugin.
     """
     executable = find(plugin_type, request.plugin_path)
     if executable is None:
@@ -101,13 +101,13 @@ def run(command: str, plugin_type: str, conf: NetConf, request: Request) -> "Res
     try:
         value = fastjson.loads(output.decode())
     except ValueError as error:
-        raise CniError(INTERNAL, f"{executable}: its result is no JSON: {error}") from None
+        raise CniError(INTERNAL, f"{executable}: its result is not JSON: {error}") from None
     return Result.from_json(value, conf.string("cniVersion"), f"the result of {executable}")
 
 
 def run_module(module: "ModuleType", command: str, conf: NetConf, request: Request) -> "Result | None":
-    """An operation that the plugin does not have succeeds without doing anything."""
-    if command == "ADD":  # where that was refused, DEL has nothing to do, and should not fail
+    """Run one operation of a plugin's module.  One that the module lacks succeeds without doing anything."""
+    if command == "ADD":  # if that was rejected, DEL has nothing to do, and should not fail
         versions.check_supported(conf.string("cniVersion"), versions_of(module))
     if command == "DEL":
         conf = LenientConf(conf.raw, conf.where)
@@ -117,9 +117,9 @@ def run_module(module: "ModuleType", command: str, conf: NetConf, request: Reque
 
 
 def supported_versions(plugin_type: str, plugin_path: "list[str] | None") -> "Sequence[str]":
-    """The versions that any plugin, built in or not, says it speaks (SPEC.md, "VERSION").  Raises CniError.
+    """Return the versions that a plugin, built in or not, reports (SPEC.md, "VERSION").  Raises CniError.
 
-    One that does not know that question is as old as the specification itself.
+    A plugin that does not know this operation supports the first version of the specification only.
     """
     executable = find(plugin_type, plugin_path)
     if executable is None:
@@ -129,7 +129,7 @@ def supported_versions(plugin_type: str, plugin_path: "list[str] | None") -> "Se
     try:
         answer: Any = fastjson.loads(_run_executable(executable, "VERSION", conf, dummy).decode())
     except CniError as error:
-        if error.msg == "unknown CNI_COMMAND: VERSION":  # in these words, as the reference has it
+        if error.msg == "unknown CNI_COMMAND: VERSION":  # the reference's message
             return versions.ALL[:1]
         raise
     except ValueError as error:
@@ -143,7 +143,7 @@ def supported_versions(plugin_type: str, plugin_path: "list[str] | None") -> "Se
 
 
 def protocol_variables(command: str, request: Request) -> "dict[str, str]":
-    """All six variables of the protocol, set even when empty: what is inherited must not show through."""
+    """Return all six variables of the protocol.  Empty ones are set, too, to replace inherited values."""
     return {
         "CNI_COMMAND": command,
         "CNI_CONTAINERID": request.container_id,
@@ -155,14 +155,14 @@ def protocol_variables(command: str, request: Request) -> "dict[str, str]":
 
 
 def environment(command: str, request: Request) -> "dict[str, str]":
-    """What a plugin finds in its environment: ours, and the variables of the protocol."""
+    """Return a plugin's environment: that of this process, and the variables of the protocol."""
     return {**os.environ, **protocol_variables(command, request)}
 
 
 def _run_executable(executable: str, command: str, conf: NetConf, request: Request) -> bytes:
     import time
 
-    from cnihook.lean import process  # where all plugins are built in, nobody needs it
+    from cnihook.lean import process  # not needed if all plugins are built in
 
     stdin = fastjson.dumps(conf.raw).encode()
     for attempt in range(1, _BUSY_TRIES + 1):
@@ -172,7 +172,7 @@ def _run_executable(executable: str, command: str, conf: NetConf, request: Reque
             )
             break
         except OSError as error:
-            if error.errno == errno.ETXTBSY and attempt < _BUSY_TRIES:  # it is just being installed
+            if error.errno == errno.ETXTBSY and attempt < _BUSY_TRIES:  # it is being installed
                 time.sleep(0.2 * attempt)
                 continue
             raise CniError(INTERNAL, f"{executable}: cannot be executed: {error.strerror}") from None
@@ -201,13 +201,13 @@ def _failure(executable: str, outcome: "Outcome") -> CniError:
     try:
         value = fastjson.loads(stdout)
         if not isinstance(value, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
     except ValueError as error:
         shown = " ".join(stdout.split())[:200]
-        return CniError(INTERNAL, f"{executable}: {how}, and its error is no JSON ({error}): {shown}")
-    found = CniError.from_json(value)
-    if not found.msg:
-        found.msg = f"{executable}: {how}"
+        return CniError(INTERNAL, f"{executable}: {how}, and its error is not JSON ({error}): {shown}")
+    reported = CniError.from_json(value)
+    if not reported.msg:
+        reported.msg = f"{executable}: {how}"
     if stderr:
         quote(os.path.basename(executable), outcome.stderr)
-    return found
+    return reported

@@ -8,24 +8,24 @@ from cnihook.spec.result import Result
 
 
 def plugin_type(call: Call) -> str:
-    """The type of the IPAM plugin; empty for an attachment on layer 2, which gets no address."""
+    """Return the type of the IPAM plugin; empty for an attachment on layer 2, which gets no address."""
     return call.conf.object("ipam").string("type")
 
 
 def add(call: Call) -> Result:
-    """Raises CniError also if the plugin gives no address, the one thing that it is there for."""
+    """Run ADD of the IPAM plugin.  Raises CniError also if the plugin returns no address."""
     result = _delegate("ADD", call)
     if result is None or not result.ips:
-        _delegate("DEL", call)  # it may keep something in mind all the same
+        _delegate("DEL", call)  # it may have stored something nevertheless
         raise CniError(INTERNAL, "IPAM plugin returned missing IP config")
     return result
 
 
 def delete(call: Call) -> None:
-    """Release the addresses, once the link that had them is gone.
+    """Release the addresses after the link that had them is gone.
 
-    Raises CniError, and releases nothing, if CNI_IFNAME still has one of them: another container would get
-    it, too.
+    Raises CniError, and releases nothing, if CNI_IFNAME still has one of them, because another container
+    would get the same address.
     """
     if plugin_type(call):
         _refuse_if_set(call)
@@ -51,8 +51,9 @@ def _refuse_if_set(call: Call) -> None:
 
 
 def delete_through_link(call: Call) -> None:
-    """For before the link is taken down: the one plugin that gives an address back by a message has its DEL
-    now.  Without that its server would keep the address from others until the lease ends.
+    """Run DEL of an IPAM plugin that releases an address by a message.  Call it while the link is still up.
+
+    Without the message, the DHCP server would keep the address until the lease ends.
     """
     if plugin_type(call) == "dhcp":
         _delegate("DEL", call)
@@ -71,8 +72,9 @@ def status(call: Call) -> None:
 
 
 def _delegate(command: str, call: Call) -> "Result | None":
-    """The delegate gets the whole configuration; its own part is under `ipam` (SPEC.md, "Delegated
-    plugins").
+    """Call the delegate with the whole configuration; its own part is under `ipam`.
+
+    SPEC.md, "Delegated plugins".
     """
     delegate = plugin_type(call)
     if not delegate:

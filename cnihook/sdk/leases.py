@@ -7,16 +7,16 @@ The leases of host-local: one file for each address, in a folder that other impl
     FOLDER/lock                  flock(2) for every operation
     FOLDER/.owners/DIGEST.0      of cnihook: a link from an owner to a lease
 
-The reference plugin reads every lease at each operation, in order to find those of one owner.  The links
-are an index that saves this.  They do no harm to the reference: when it releases an address, it removes each
+The reference plugin reads every lease at each operation, in order to find those of one owner.  The links are
+an index that avoids this.  They do not disturb the reference: when it releases an address, it removes each
 file whose content is the owner's, and through a link it reads the lease.
 
 The index is complete if the mtime of both folders is _MARK.  The kernel changes an mtime with each name that
 is added or removed, and _MARK is set at the end of an operation.  So after a crash, or after another program
 has worked in the folder, the mtime is different, and the index is made again from the leases.
 
-A lease is bytes, since a crash can leave any.  Only a regular file is a lease; another kind of file at the
-place of an address keeps the address from being leased, and is not opened.
+A lease is read as bytes, because a crash can leave any content.  Only a regular file is a lease.  Another
+kind of file with the name of an address prevents a lease of this address, and is not opened.
 """
 
 import errno
@@ -41,12 +41,12 @@ _MARK = (
 
 
 class Store:
-    """The leases of one network, locked for the time of a `with` block, and their owner."""
+    """The leases of one network, locked during a `with` block.  An owner is optional."""
 
     def __init__(self, folder: str, container_id: str = "", ifname: str = "") -> None:
         self.folder = folder
         container_id = container_id.strip()
-        # Leases that are older than 2018 have the ID alone, and count only if there is no other.
+        # Leases from before 2018 have the ID only.  They count if the owner has no other lease.
         self._owner = owner(container_id, ifname)
         self._old_owner = container_id.encode()
         self._lock = -1
@@ -66,7 +66,7 @@ class Store:
         try:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
-            except OSError as error:  # it knows a descriptor, not its file
+            except OSError as error:  # it has no file name, because flock() takes a descriptor
                 raise OSError(error.errno, error.strerror, f"lock {self.folder}/lock") from None
             self._is_indexed = self._has_marks()
         except BaseException:
@@ -89,7 +89,7 @@ class Store:
     # One owner's leases
 
     def owned(self) -> "list[Address]":
-        """The owner's leases.  Raises OSError if one of them cannot be read."""
+        """Return the addresses that the owner has leased.  Raises OSError if a lease cannot be read."""
         if not self._is_indexed:
             self.index()
         for owner in (self._owner, self._old_owner):
@@ -106,7 +106,7 @@ class Store:
         try:
             fd = os.open(path, flags, 0o600)
         except FileExistsError:
-            # An empty file is the rest of a lease after a crash: no other process writes one under the lock.
+            # An empty file remains from a lease after a crash: no other process writes one under the lock.
             status = os.lstat(path)
             if status.st_size or not stat.S_ISREG(status.st_mode):
                 return False
@@ -129,11 +129,11 @@ class Store:
     def release(self, names: "Container[str] | None" = None) -> None:
         """Release the owner's leases, or those of the addresses in `names`.
 
-        A link to a lease of another owner is removed alone.  Goes on past a lease that cannot be read; then
-        raises the first error, and the lease keeps its link.
+        If a link leads to a lease of another owner, only the link is removed.  If a lease cannot be read, it
+        keeps its link, the others are released, and the first error is raised.
         """
         if not self._is_indexed or not self._targets(self._owner):
-            # Few come here without a lease, so the folder can be looked through for one that has no link.
+            # This is rare, so the whole folder can be searched for a lease that has no link.
             self.index()
         errors = list(self._unreadable.values())
         for owner in (self._owner, self._old_owner):
@@ -145,7 +145,7 @@ class Store:
             raise errors[0]
 
     def _drop(self, names: "Container[str] | None", owner: bytes = b"") -> "list[OSError]":
-        """Remove leases, each before its link, so that a lease has its link as long as it is there."""
+        """Remove leases, each before its link, so that a lease has its link as long as it exists."""
         self._is_changed = True
         owner = owner or self._owner
         targets = self._targets(owner)
@@ -171,11 +171,11 @@ class Store:
         return errors
 
     def owner_of(self, address: Address) -> str:
-        """The ID of the container that has a lease; empty if the file does not say."""
+        """Return the ID of the container that has a lease; empty if the file does not contain it."""
         try:
             content = self._read(str(address))
         except OSError:
-            return ""  # the caller has an error already, which this makes no better
+            return ""  # the caller reports an error already, and this one would not explain it
         return content.partition(b"\r\n")[0].decode() if content and _is_owner(content) else ""
 
     # All owners' leases
@@ -183,13 +183,13 @@ class Store:
     def release_others(self, keep: "Collection[bytes]") -> None:
         """Release every lease whose owner is not in `keep`.
 
-        Goes on past one that cannot be read; then raises the error.
+        If a lease cannot be read, the others are released before the error is raised.
         """
         leases = self.index()
         digests = {_digest(owner) for owner in keep}
         linked = {target for entry, target in self._all_links().items() if _digest_of(entry) in digests}
         for name, content in leases.items():
-            # The content of a damaged lease says nothing, and its link says whose it was.
+            # The content of a damaged lease does not name its owner, but its link does.
             if content not in keep and (_is_owner(content) or name not in linked):
                 _unlink(f"{self.folder}/{name}")
         self.index()
@@ -197,7 +197,7 @@ class Store:
             raise error
 
     def index(self) -> "dict[str, bytes]":
-        """Read all leases and make the links as they should be.  Returns the content of each lease."""
+        """Read all leases and correct the links.  Return the content of each lease."""
         leases: dict[str, bytes] = {}
         complete: dict[str, str] = {}
         links = self._all_links()
@@ -215,13 +215,13 @@ class Store:
                 if content is None:
                     continue
                 if not content:
-                    _unlink(f"{self.folder}/{name}")  # the rest of a lease after a crash
+                    _unlink(f"{self.folder}/{name}")  # it remains from a lease after a crash
                     continue
                 leases[name] = content
             linked = [_digest_of(entry) for entry, target in links.items() if target == name]
             if content is not None and _is_owner(content) and not self._is_cut(content, linked):
                 digests = [_digest(content)]
-            else:  # what links to it is the one trace of its owner
+            else:  # only the links to it show its owner
                 digests = linked
             for digest in digests:
                 number = 0
@@ -234,14 +234,14 @@ class Store:
         return leases
 
     def _is_cut(self, content: bytes, linked: "list[str]") -> bool:
-        """True for the beginning of the owner's text, in a lease that a link of the owner leads to."""
+        """Return True if the content is only the beginning of the owner's text, and the owner has a link."""
         is_whole = content in (self._owner, self._old_owner)
         return self._owner.startswith(content) and not is_whole and _digest(self._owner) in linked
 
     # The address that was leased last
 
     def last_reserved(self, set_index: int) -> "Address | None":
-        """The address that the search continues after.  Without this hint it begins at the first."""
+        """Return the address after which the search continues; if it is None, it begins at the first."""
         try:
             content = self._read(f"{_LAST_RESERVED}{set_index}")
             return Address.parse(content.decode()) if content else None
@@ -252,7 +252,7 @@ class Store:
         path = f"{self.folder}/{_LAST_RESERVED}{set_index}"
         try:
             if not stat.S_ISREG(os.lstat(path).st_mode):
-                return  # the lease is worth more than the hint
+                return  # this is only a hint, and the lease must not fail because of it
         except FileNotFoundError:
             pass
         try:
@@ -275,7 +275,7 @@ class Store:
         return f"{self._owners}/{_digest(owner)}.{number}"
 
     def _targets(self, owner: bytes) -> "list[str]":
-        """The names of the leases that the owner's links lead to."""
+        """Return the names of the leases that the owner's links lead to."""
         targets: list[str] = []
         if not owner:
             return targets
@@ -296,7 +296,7 @@ class Store:
             os.symlink(f"../{name}", path)
 
     def _all_links(self) -> "dict[str, str]":
-        """The target of each link; empty for what is not a link."""
+        """Return the target of each link; empty for an entry that is not a link."""
         links: dict[str, str] = {}
         try:
             names = os.listdir(self._owners)
@@ -341,7 +341,7 @@ class Store:
         try:
             return _has_mark(self.folder) and _has_mark(self._owners)
         except FileNotFoundError:
-            return True  # the first mark says that there was no index to make
+            return True  # the folder's mark shows that the index is complete, without links
 
     def _set_marks(self) -> None:
         for path in (self.folder, self._owners):
@@ -359,7 +359,7 @@ def owner(container_id: str, ifname: str) -> bytes:
 
 
 def exists(folder: str) -> bool:
-    """Raises OSError if this cannot be known."""
+    """Return True if the folder exists.  Raises OSError if that cannot be determined."""
     try:
         os.stat(folder)
     except FileNotFoundError:
@@ -368,7 +368,7 @@ def exists(folder: str) -> bool:
 
 
 def addresses(folder: str) -> "list[Address]":
-    """The addresses that have a file, without the lock, which would have to be made."""
+    """Return the addresses that have a file.  It takes no lock, which would create the lock file."""
     try:
         return [Address.parse(name) for name in os.listdir(folder) if is_address(name)]
     except FileNotFoundError:
@@ -376,7 +376,7 @@ def addresses(folder: str) -> "list[Address]":
 
 
 def read(path: str) -> "bytes | None":
-    """The content of a lease, without the space around it; None if there is none, or no regular file.
+    """Return the content of a lease without surrounding space; None if it is missing or not a regular file.
 
     Raises OSError, with the path, if it cannot be read.
     """
@@ -393,7 +393,7 @@ def is_address(name: str) -> bool:
 
 
 def _is_owner(content: bytes) -> bool:
-    """True if the content is a text that can be an owner's, and not what a crash has left."""
+    """Return True if the content can be an owner's text, and is not what a crash has left."""
     try:
         return content.decode().replace("\r\n", "", 1).isprintable()
     except UnicodeDecodeError:
@@ -401,7 +401,7 @@ def _is_owner(content: bytes) -> bool:
 
 
 def _may_be_of(owner: bytes, content: bytes) -> bool:
-    """True for a lease with a link of the owner, unless its content is the text of another owner.
+    """Return True if a lease with a link of the owner does not contain the text of another owner.
 
     A crash can leave the beginning of the text, or any bytes.
     """

@@ -2,18 +2,19 @@
 """
 Published ports on 127.0.0.1, without route_localnet.
 
-What the host sends from 127.0.0.1 to a container cannot leave: the kernel routes such a source, and an
-answer to it, on the loopback link only.  The setting route_localnet lifts that, for packets from the link
-too, so services on 127.0.0.1 are open to containers as soon as another program flushes the rules that guard
-them (CVE-2020-8558).  Here the address is replaced where the kernel looks at it, and the setting stays 0:
+A packet that the host sends from 127.0.0.1 to a container cannot leave the host: the kernel routes this
+source address, and an answer to it, on the loopback link only.  The setting route_localnet removes this
+limit, also for packets from the link.  Then services on 127.0.0.1 are open to containers as soon as another
+program flushes the rules that protect them (CVE-2020-8558).  Here the address is replaced while the kernel
+checks it, and the setting stays 0:
 
     out   before the route is looked up     127.0.0.1 is replaced by a stand-in
           at postrouting                    the stand-in is masqueraded; what is left of it is dropped
     back  after NAT, before routing         127.0.0.1 is replaced by the address that the answer arrived for
           after routing                     and that by 127.0.0.1
 
-NAT rules see the first packet of a connection, and conntrack remembers its addresses; the chains here serve
-the others.  Without the rules nothing is open, and nothing is left behind.
+NAT rules see only the first packet of a connection, and conntrack remembers its addresses.  The chains here
+translate the other packets.  Without these rules nothing is open, and no setting has to be restored.
 """
 
 from cnihook.lean.address import IPNet
@@ -41,7 +42,7 @@ def declaration() -> "Iterator[nft_objects.Message]":
     for chain, hook in _HOOKS.items():
         yield nft_objects.chain(NAME, chain, "filter", *hook)
         yield nft_objects.flush(NAME, chain)
-    # Connections that get another source than 127.0.0.1 in the end, so another program's are not harmed.
+    # Only connections that finally get another source than 127.0.0.1, so another program's stay as they are.
     yield nft_objects.rule(
         NAME,
         _OUT,
@@ -63,9 +64,9 @@ def declaration() -> "Iterator[nft_objects.Message]":
 
 
 def before_nat() -> bytes:
-    """Expressions of a rule before those of a NAT chain that send a connection to a container.
+    """Return the expressions of the rule that comes before those of NAT to a container.
 
-    The route is looked up after these, and after_nat() restores the address.
+    The kernel looks up the route after these rules, and after_nat() restores the address.
     """
     return nft_objects.sent_by(LOOPBACK) + nft_objects.set_source(STAND_IN.address)
 
@@ -74,12 +75,12 @@ def after_nat() -> bytes:
     return nft_objects.sent_by(STAND_IN) + nft_objects.set_source(None)
 
 
-# Of an earlier version: the links of which it has set route_localnet.
+# A set of an earlier version: the links whose route_localnet it has enabled.
 _OPENED = "ports-localnet"
 
 
 def close_opened() -> None:
-    """Set route_localnet back where an earlier version has set it.  Under the lock of the table."""
+    """Reset route_localnet on links where an earlier version enabled it.  Call it under the table's lock."""
     links = nft.elements(FAMILY, NAME, _OPENED)
     for key, _comment in links:
         name = key.partition(b"\0")[0].decode(errors="replace")

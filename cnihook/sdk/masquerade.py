@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Masquerading (ipMasq): what leaves a container's subnet bears the host's address.
+Masquerading (ipMasq): packets that leave a container's subnet get the host's address.
 
 In `table inet cnihook`, one element per container in a map, one chain per network and subnet:
 
     map masq4 { 10.22.0.5 comment "mynet c1 eth0" : jump masq-mynet-10.22.0.0/16 }
     chain masq-mynet-10.22.0.0/16 { ip daddr 10.22.0.0/16 return; ip daddr 224.0.0.0/4 return; masquerade }
 
-Conntrack knows no connection for some packets, such as a late RST; these it calls invalid, and NAT does not
-see them.  So that none leaves the subnet with the container's own address, it is dropped:
+For some packets, such as a late RST, conntrack knows no connection.  It calls them invalid, and NAT does not
+see them.  They are dropped, so that none leaves the subnet with the container's own address:
 
     chain masquerade-forward { ct state invalid jump masquerade-invalid }
     chain masquerade-invalid { ip saddr 10.22.0.0/16 ip daddr != 10.22.0.0/16 drop; a rule for each subnet }
 
-A chain's content follows from its name, or from the networks' names.  An ADD looks whether what it relies on
-is there, and declares all of it if any is missing: what was flushed is back with the next container.
-Whatever the number of elements, that takes 0.2 ms.
+A chain's content follows from its name, or from the networks' names.  An ADD checks that all that it relies
+on exists, and declares all of it if anything is missing.  So the next container restores what was flushed.
+This takes 0.2 ms, whatever the number of elements.
 """
 
 from cnihook.lean.address import Address, IPNet
@@ -55,7 +55,7 @@ def _map(address: Address) -> str:
 
 
 def _is_whole(present: "Mapping[str, int]") -> bool:
-    """True if all that the networks' chains rely on is as it was made."""
+    """Return True if all that the networks' chains rely on is as it was made."""
     return (present.get(_BASE_CHAIN), present.get(_FORWARD), present.get(_INVALID)) == (
         _BASE_RULES,
         1,
@@ -64,7 +64,7 @@ def _is_whole(present: "Mapping[str, int]") -> bool:
 
 
 def _base(networks: "Iterable[str]") -> "list[Message]":
-    """The way into the maps, and the rules about what is invalid."""
+    """Return messages that declare the maps, the rules that use them, and those about invalid packets."""
     hook = ("nat", nft_objects.POST_ROUTING, nft_objects.SRCNAT)
     messages = [
         nft_objects.table(NAME),
@@ -88,19 +88,19 @@ def _base(networks: "Iterable[str]") -> "list[Message]":
 
 
 def _invalid(networks: "Iterable[str]") -> "list[Message]":
-    """All rules about what is invalid, in place of those that are there."""
+    """Return messages that replace all rules about invalid packets."""
     return [nft_objects.flush(NAME, _INVALID), *(_no_leak(chain) for chain in networks)]
 
 
 def _no_leak(chain: str) -> "Message":
     subnet = IPNet.parse(chain.rpartition("-")[2].replace("_", ":"))
-    # A subnet of everything is never left.
+    # No packet leaves a subnet of all addresses.
     drop = nft_objects.verdict(nft_objects.DROP) if subnet.prefix else b""
     return nft_objects.rule(NAME, _INVALID, nft_objects.leaving(subnet) + drop)
 
 
 def _network(chain: str, subnet: IPNet) -> "list[Message]":
-    """What does not leave the subnet is left alone, and so is multicast, which is nobody's subnet."""
+    """Return a network's chain: it masquerades all but multicast, and packets that stay in the subnet."""
     stay = nft_objects.verdict(nft_objects.RETURN)
     return [
         nft_objects.chain(NAME, chain),
@@ -112,7 +112,7 @@ def _network(chain: str, subnet: IPNet) -> "list[Message]":
 
 
 def is_wanted(conf: NetConf) -> bool:
-    """ipMasq.  ipMasqBackend must be one of the reference's, and makes no difference here."""
+    """Return ipMasq.  ipMasqBackend must be one of the reference's, and makes no difference here."""
     backend = conf.string("ipMasqBackend")
     if backend not in ("", "iptables", "nftables"):
         raise conf.refuse("ipMasqBackend", f"is wrong: unknown ipmasq backend {backend!r}")
@@ -133,29 +133,28 @@ def add(call: Call, nets: "Iterable[IPNet]") -> None:
                 messages += _network(chain, subnet)
                 if chain not in present:
                     messages.append(_no_leak(chain))
-                present[chain] = _RULES  # two addresses may be of one subnet
+                present[chain] = _RULES  # two addresses may be in one subnet
             if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
-                # Left by an owner who is gone, since the address is ours now; it would not be replaced.
+                # The element is from an attachment that is gone, because this one has the address now.
+                # To add it again would not replace it.
                 elements.append(nft.old_element(NAME, container, net.address))
             elements.append(nft.new_element(NAME, container, net.address, call.owner, jump=chain))
         nft.change(FAMILY, messages + elements, f"masquerade {call.owner}")
 
 
 def delete(call: Call, addresses: "Iterable[Address]") -> None:
-    """Stop it for these addresses, those of them that are still this call's; if none are known, for all that
-    are.
-    """
+    """Stop masquerading those of the addresses that are still this call's; if none is, all that are."""
     with Lock(LOCK, purpose=f"masquerade {call.owner}"):
-        ours = [
+        own = [
             address
             for address in addresses
             if nft.comment_of(FAMILY, NAME, _map(address), address) == call.owner
         ]
-        _remove(ours or [address for address, owner in _all() if owner == call.owner])
+        _remove(own or [address for address, owner in _all() if owner == call.owner])
 
 
 def gc(call: Call, keep: "set[str]") -> "list[Address]":
-    """Stop it for every owner on this network that is not in `keep`, and return their addresses."""
+    """Stop masquerading for every owner on this network that is not in `keep`; return their addresses."""
     with Lock(LOCK, purpose=f"gc {call.network}"):
         stale = [a for a, owner in _all() if owner.startswith(call.owner_prefix) and owner not in keep]
         _remove(stale)
@@ -163,7 +162,7 @@ def gc(call: Call, keep: "set[str]") -> "list[Address]":
 
 
 def is_set(call: Call, net: IPNet) -> bool:
-    """Whether the address is this call's in its map, and the way from there is as it was made."""
+    """Return True if the address is this call's in its map, and the chains behind it are complete."""
     present = table.chains()
     return (
         nft.comment_of(FAMILY, NAME, _map(net.address), net.address) == call.owner
@@ -181,7 +180,7 @@ def _all() -> "list[tuple[Address, str]]":
 
 
 def _remove(addresses: "list[Address]") -> None:
-    """Remove the elements, and what none needs any more: another's DEL may have been killed in between."""
+    """Remove the elements, and all that is unused; a killed DEL of another attachment may have left some."""
     if addresses:
         elements = [nft.old_element(NAME, _map(address), address) for address in addresses]
         nft.change(FAMILY, elements, "stop masquerading")

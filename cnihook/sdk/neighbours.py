@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Addresses that a container chooses: not one of a neighbour on the same bridge, nor the bridge's own.
+Addresses that a container chooses: neither the bridge nor a neighbour on it may have the same one.
 
-With two of them everything is sent to the one that spoke last, and the other loses all its traffic.
+If two of them have one address, all traffic goes to the one that sent last, and the other loses its own.
 
-The check costs a request to the kernel for each port.  So it is for containers that request a MAC address,
-or have IP addresses from a plugin that keeps no leases.
+The check costs a request to the kernel for each port.  So it is done only for containers that request a MAC
+address, or have IP addresses from a plugin without leases.
 """
 
 from cnihook.linux import fdb
@@ -26,9 +26,9 @@ def mac_taken(mac: str, holder: str) -> MacTaken:
 def refuse_taken_mac(
     host: Rtnl, bridge: Link, mac: str, *, own: "Link | None" = None, vlans: "Iterable[int]" = ()
 ) -> None:
-    """Raise MacTaken if the bridge has this address, or a neighbour on it.  `own` is the container's port.
+    """Raise MacTaken if the bridge has this address, or a neighbour on it.  `own`: the container's port.
 
-    `vlans`: those of the container, on a bridge that filters VLANs and learns for each of them.
+    `vlans`: those of the container, on a bridge that filters VLANs and learns addresses for each of them.
     """
     mac = mac.lower()
     if mac == bridge.mac:
@@ -44,8 +44,8 @@ def refuse_taken_mac(
     for vlan in {0, *vlans}:
         index = fdb.find(host, bridge, mac, vlan)
         if index and not (own and index == own.index):
-            known = host.find_link_by_index(index)
-            where = f"port {known.name} of {bridge.name}" if known else bridge.name
+            uplink = host.find_link_by_index(index)
+            where = f"port {uplink.name} of {bridge.name}" if uplink else bridge.name
             raise mac_taken(mac, f"a machine behind {where} has it, or had it in the last minutes")
 
 

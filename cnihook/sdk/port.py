@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A port of the host, as the keys of nftables' maps have it."""
+"""A port of the host, and its keys in the maps of nftables."""
 
 from cnihook.lean.address import Address
 
@@ -7,7 +7,7 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
 class Port:
-    """A port of the host, in one IP version.  Without an `address` it is that of every address."""
+    """A port of the host, in one IP version.  Without an `address`, it is the port on every address."""
 
     __slots__ = ("address", "number", "protocol", "version")
 
@@ -28,7 +28,7 @@ class Port:
 
     @property
     def everywhere(self) -> bytes:
-        """The key where addresses are not told apart.  Each part fills whole words of four bytes."""
+        """The key without an address.  Each part fills whole words of four bytes."""
         return bytes((PROTOCOLS[self.protocol], 0, 0, 0)) + self.number.to_bytes(2, "big") + bytes(2)
 
     @property

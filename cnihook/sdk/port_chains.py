@@ -27,7 +27,7 @@ USES = {
     GUARD: 2,
     **loopback.USES,
     FIRST: 9,
-    CONDITIONAL: 1,  # and a rule for each wording of conditions
+    CONDITIONAL: 1,  # and a rule for each text of conditions
 }
 _HOOKS = {
     GUARD: ("filter", nft_objects.PRE_ROUTING, nft_objects.RAW),
@@ -40,7 +40,7 @@ _HOST_ITSELF = IPNet.parse("::1/128")
 
 
 def is_whole(present: "Mapping[str, int]") -> bool:
-    """True if all that ports rely on is there, by the use counts of chains: another program may flush it."""
+    """Return True if all chains that ports rely on have their use counts: another program may flush them."""
     return all(
         present.get(chain, 0) == uses or (chain == CONDITIONAL and present.get(chain, 0) > uses)
         for chain, uses in USES.items()
@@ -48,7 +48,7 @@ def is_whole(present: "Mapping[str, int]") -> bool:
 
 
 def declaration(present: "Mapping[str, int]") -> "Iterator[Message]":
-    """All that ports rely on, and what is there of attachments: an earlier version had other rules."""
+    """Yield all that ports rely on, and attachments' present chains: an earlier version had other rules."""
     drop, leave, jump = (
         nft_objects.verdict(code, chain)
         for code, chain in [
@@ -68,12 +68,12 @@ def declaration(present: "Mapping[str, int]") -> "Iterator[Message]":
     for chain in (*_HOOKS, FIRST):
         yield nft_objects.flush(NAME, chain)
     yield from loopback.declaration()
-    # NAT comes before the kernel drops what arrives from outside for 127.0.0.1, and would pass it on.
+    # The kernel drops packets from outside to 127.0.0.1 only after NAT, which would forward them.
     outside = nft_objects.enters_by_another("lo")
     yield nft_objects.rule(NAME, GUARD, outside, nft_objects.destined(loopback.LOOPBACK), drop)
     yield nft_objects.rule(NAME, GUARD, outside, nft_objects.sent_by(loopback.LOOPBACK), drop)
     yield nft_objects.rule(NAME, _INCOMING, nft_objects.destined_to_host(), jump)
-    # The kernel lets no answer to ::1 in, so what goes there is left to processes of the host.
+    # The kernel accepts no answer to ::1, so connections to it are left to processes of the host.
     yield nft_objects.rule(NAME, _OUTGOING, nft_objects.destined(_HOST_ITSELF), leave)
     yield nft_objects.rule(NAME, _OUTGOING, nft_objects.destined_to_host(), jump)
     yield nft_objects.rule(NAME, FIRST, nft_objects.verdict(nft_objects.JUMP, CONDITIONAL))
@@ -101,7 +101,7 @@ def _objects(maps: Maps) -> "Iterator[Message]":
 
 
 def _rules(maps: Maps) -> "Iterator[Message]":
-    """The rules that send packets of an IP version where its maps say: Maps.uses counts them."""
+    """Yield the rules that send packets of an IP version to the targets in its maps (see Maps.uses)."""
     is_v4 = maps.version == 4
     if is_v4:
         yield nft_objects.rule(NAME, maps.chain, loopback.before_nat())
@@ -116,7 +116,7 @@ def _rules(maps: Maps) -> "Iterator[Message]":
 
 
 def under_conditions(maps: Maps) -> "Iterator[Message]":
-    """All but the rule that leads there, since its conditions are text of nft."""
+    """Yield all but the rule that jumps to it, because the conditions of that rule are text of nft."""
     yield from _objects(maps)
     yield nft_objects.chain(NAME, maps.chain)
     yield nft_objects.flush(NAME, maps.chain)
@@ -124,7 +124,7 @@ def under_conditions(maps: Maps) -> "Iterator[Message]":
 
 
 def way_in(maps: Maps) -> str:
-    """The rule that leads there, for nft.run()."""
+    """Return the rule that jumps to the chain of the conditions, for nft.run()."""
     rule = f'meta nfproto ipv{maps.version} {maps.conditions} jump {maps.chain} comment "{maps.chain}"'
     return f"add rule {TABLE} {CONDITIONAL} {rule}"
 
@@ -133,13 +133,13 @@ def way_in(maps: Maps) -> str:
 
 
 def chain_from(net: IPNet, whose: str) -> str:
-    """The chain of connections to a container, whose address and subnet that is."""
+    """Return the name of the chain for connections to a container; `net`: its address and subnet."""
     whose = str(net.network()) if whose == SUBNET else whose
     return f"{FROM}{whose}".replace(":", "_")  # no colon in an identifier of nft
 
 
 def masquerading_rules(chain: str) -> "list[bytes]":
-    """The rules of such a chain: its name says whose connections are masqueraded."""
+    """Return the rules of such a chain: its name says which connections are masqueraded."""
     whose = chain.removeprefix(FROM).replace("_", ":")
     if whose in (ANY, NONE):
         return [nft_objects.masquerade()] if whose == ANY else []

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 FIRST, CONDITIONAL = "ports", "ports-conditional"  # chains: of all ports, and of those under conditions
 _WHEN = "ports-when-"
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
-_RULES = {4: 4, 6: 2}  # that send packets of an IP version to the containers, in port_chains
+_RULES = {4: 4, 6: 2}  # the number that sends packets of an IP version to the containers, in port_chains
 
 
 class Element:
-    """A published port as it stands in its map."""
+    """A published port as its map has it."""
 
     __slots__ = ("maps", "owner", "port", "target")
 
@@ -30,7 +30,7 @@ class Element:
 
 
 class Maps:
-    """The maps of one IP version, of all ports under the same conditions, or under none."""
+    """The maps of one IP version for all ports under the same conditions, or without conditions."""
 
     def __init__(self, version: int, conditions: str = "", digest: str = "") -> None:
         if conditions:
@@ -69,7 +69,7 @@ class Maps:
 
     @property
     def uses(self) -> int:
-        """The use count of the chain of a wording: its rules, and the rule that leads there."""
+        """The use count of the chain of these conditions: its rules, and the rule that jumps to it."""
         return _RULES[self.version] + 1
 
     @property
@@ -81,7 +81,7 @@ UNCONDITIONAL = [Maps(4), Maps(6)]
 
 
 def conditional(chains: "Iterable[str]") -> "list[Maps]":
-    """The maps of ports under conditions, of which these chains of the table are."""
+    """Return the maps of ports under conditions whose chains are among these chains of the table."""
     maps = []
     for chain in chains:
         if chain.startswith(_WHEN):
@@ -91,5 +91,5 @@ def conditional(chains: "Iterable[str]") -> "list[Maps]":
 
 
 def maps_for(conditions: "Mapping[int, str]") -> "dict[int, Maps]":
-    """The maps by IP version, of ports under these conditions of nft, also by IP version."""
+    """Return the maps, by IP version, of ports under these conditions of nft, also by IP version."""
     return {version: Maps(version, conditions.get(version, "")) for version in (4, 6)}

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Published ports: what comes in for a port of the host goes to a container.
+Published ports: connections to a port of the host go to a container.
 
-In `table inet cnihook`, one element per port, in a map for each IP version; and one per container, which
-says whose connections to it need the host's address, since the answers would not come back through the host:
+In `table inet cnihook`, each port has an element, in a map for each IP version.  Each container has an
+element, too: it says which connections to the container get the host's address, because their answers would
+not come back through the host:
 
     map ports4    { tcp . 8080 comment "mynet c1 eth0" : 10.22.0.5 . 80 }
     map ports4-at { 192.0.2.1 . tcp . 8443 comment "mynet c1 eth0" : 10.22.0.5 . 443 }  (one host address)
     map ports-to4 { 10.22.0.5 comment "mynet c1 eth0" : jump ports-from-10.22.0.0/16 }
 
-A key exists once, so a port that is taken shows itself, with its owner.  As with bind(2), and so with
-Docker, one that is published on all addresses is taken on each.  `ports4-held` has the ports that are
-published on single ones: else to publish one on all addresses would take a look at every element.
+A key exists once, so a lookup shows whether a port is taken, and its owner.  As with bind(2), and so with
+Docker, a port that is published on all addresses is taken on each.  `ports4-held` has the ports that are
+published on single addresses.  Without it, to publish a port on all addresses would mean to read every
+element.
 
-Ports under conditions are in maps of their own, one for each wording, whose rules these conditions precede.
-An ADD looks its own ports up, and declares what all ports rely on if any of that is missing.  Whatever the
-number of ports, that costs the same.
+Ports under conditions are in their own maps, for each text of conditions.  The conditions precede the rules
+of these maps.  An ADD looks up its own ports, and declares what all ports rely on if any of that is missing.
+The cost does not depend on the number of ports.
 """
 
 import errno
@@ -50,15 +52,15 @@ def add(
     conditions: "Mapping[int, str]",
     masquerade: str = port_chains.SUBNET,
 ) -> None:
-    """Publish ports of a container, whose addresses with their subnets are `nets`, or raise PortTaken.
+    """Publish ports of a container, or raise PortTaken.
 
-    `conditions` are nft's matches, by IP version.
+    `nets`: the container's addresses with their subnets.  `conditions`: matches of nft, by IP version.
     """
     maps = maps_for(conditions)
     with Lock(LOCK, purpose=f"publish ports of {call.owner}"):
         ports, has_some = _claim(call, ports, maps)
         if has_some:
-            _remove(*_owned(lambda owner: owner == call.owner))  # of an ADD that no DEL followed
+            _remove(*_owned(lambda owner: owner == call.owner))  # from an ADD without a DEL
         if not ports:
             return
         present = table.chains()
@@ -83,7 +85,8 @@ def add(
                 present[chain] = number_of_rules  # two addresses may have one chain
             container = f"ports-to{net.address.version}"
             if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
-                # Left by an owner who is gone, since the address is ours now; it would not be replaced.
+                # The element is from an attachment that is gone, because this one has the address now.
+                # To add it again would not replace it.
                 elements.append(nft.old_element(NAME, container, net.address))
             elements.append(nft.new_element(NAME, container, net.address, call.owner, jump=chain))
         what = f"publish ports of {call.owner}"
@@ -95,7 +98,7 @@ def add(
 
 
 def _lead_to(maps: Maps, what: str) -> None:
-    """Declare the rule with the conditions, unless it is there."""
+    """Declare the rule with the conditions, unless it exists."""
     rules = nft.commented_rules(FAMILY, NAME, CONDITIONAL)
     if maps.chain not in [comment for _handle, comment in rules]:
         nft.run(port_chains.way_in(maps), what)
@@ -104,10 +107,10 @@ def _lead_to(maps: Maps, what: str) -> None:
 def _claim(
     call: Call, ports: "Mapping[Port, Target]", maps: "Mapping[int, Maps]"
 ) -> "tuple[dict[Port, Target], bool]":
-    """Return the ports that this attachment is to publish, and whether it has published one before.
+    """Return the ports that this attachment must publish, and True if it has published one before.
 
-    A port that leads to the container by another of its networks stays there, since podman passes all ports
-    to each network.  Raises PortTaken if another container has one.
+    A port that leads to the container by another of its networks is left out, because podman passes all
+    ports to each network.  Raises PortTaken if another container has one.
     """
     claimed: dict[Port, Target] = {}
     has_some = False
@@ -131,7 +134,7 @@ def _is_same_container(owner: str, call: Call) -> bool:
 
 
 def is_published(port: Port) -> bool:
-    """Whether an ADD of it, without conditions, would be refused now."""
+    """Return True if an ADD of the port, without conditions, would be rejected now."""
     maps = UNCONDITIONAL[port.version == 6]
     if nft.comment_of(FAMILY, NAME, maps.everywhere, port.everywhere) is not None:
         return True
@@ -146,7 +149,7 @@ def _hint(owner: str) -> str:
 
 
 def _holder(maps: Maps, port: Port) -> "str | None":
-    """Who has a port on one of the host's addresses."""
+    """Return the owner of a port on one of the host's addresses; None if it is free on all of them."""
     if nft.comment_of(FAMILY, NAME, maps.held, port.everywhere) is None:
         return None
     held = nft.elements(FAMILY, NAME, maps.at)
@@ -164,17 +167,17 @@ def _described(owner: str) -> str:
 
 
 def delete(call: Call, ports: "Iterable[Port]", conditions: "Mapping[int, str]") -> "list[Element]":
-    """Unpublish what is this attachment's, and return it.
+    """Unpublish the ports of this attachment, and return them.
 
-    `ports` is where to look; if any of them is not its own, or there are none, everywhere.
+    `ports`: those to look up.  If one of them is not its own, or there are none, all ports are searched.
     """
     if not _are_there():
         return []
     maps = maps_for(conditions)
     with Lock(LOCK, purpose=f"unpublish ports of {call.owner}"):
-        found = [maps[port.version].find(port) for port in ports]
-        own = [element for element in found if element and element.owner == call.owner]
-        if own and len(own) == len(found):
+        elements = [maps[port.version].find(port) for port in ports]
+        own = [element for element in elements if element and element.owner == call.owner]
+        if own and len(own) == len(elements):
             addresses = [
                 address
                 for address in {element.target[0] for element in own}
@@ -187,7 +190,7 @@ def delete(call: Call, ports: "Iterable[Port]", conditions: "Mapping[int, str]")
 
 
 def gc(call: Call, keep: "set[str]") -> "list[Element]":
-    """Unpublish what is of owners on this network that are not in `keep`, and return it."""
+    """Unpublish the ports of owners on this network that are not in `keep`, and return them."""
     if not _are_there():
         return []
     with Lock(LOCK, purpose=f"gc {call.network}"):
@@ -197,7 +200,7 @@ def gc(call: Call, keep: "set[str]") -> "list[Element]":
 
 
 def _are_there() -> bool:
-    """Whether any port is published at all; a kernel without nftables must not keep a DEL from its end."""
+    """Return True if any port is published.  A kernel without nftables has none; a DEL succeeds there."""
     try:
         return FIRST in table.chains()
     except OSError as error:
@@ -207,7 +210,7 @@ def _are_there() -> bool:
 
 
 def _owned(chosen: "Callable[[str], bool]") -> "tuple[list[Element], list[Address]]":
-    """All ports, and addresses of containers, whose owner is chosen."""
+    """Return all ports, and all addresses of containers, whose owner is chosen."""
     maps = [*UNCONDITIONAL, *conditional(table.chains())]
     ports = [element for one in maps for element in one.elements() if chosen(element.owner)]
     addresses = [
@@ -220,7 +223,7 @@ def _owned(chosen: "Callable[[str], bool]") -> "tuple[list[Element], list[Addres
 
 
 def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
-    """Remove elements, and what none needs any more: another's DEL may have been killed in between."""
+    """Remove the elements, and all that is unused; a killed DEL of another attachment may have left some."""
     elements = [nft.old_element(NAME, each.maps.of(each.port), each.port.key) for each in ports]
     elements += [nft.old_element(NAME, f"ports-to{one.version}", one) for one in addresses]
     for maps in {element.maps for element in ports}:
@@ -230,9 +233,9 @@ def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
     nft.change(FAMILY, elements, "unpublish ports")
 
     chains = table.chains()
-    ours = [name for name in chains if name.startswith(port_chains.FROM)]
-    unused = [name for name in ours if chains[name] <= len(port_chains.masquerading_rules(name))]
-    if unused != ours:
+    sources = [name for name in chains if name.startswith(port_chains.FROM)]
+    unused = [name for name in sources if chains[name] <= len(port_chains.masquerading_rules(name))]
+    if unused != sources:
         table.remove(chains, unused)
         return
     loopback.close_opened()
@@ -246,7 +249,7 @@ def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
 
 
 def _no_longer_needed(maps: Maps, gone: "set[Port]") -> "Iterator[nft_objects.Message]":
-    """What goes with the last port on a single address, and with the last under the same conditions."""
+    """Yield the removal of what only the last port on a single address, or under these conditions, used."""
     left = {element.port for element in maps.elements()} - gone
     if maps.is_conditional and not left:
         for handle, comment in nft.commented_rules(FAMILY, NAME, CONDITIONAL):
@@ -272,7 +275,7 @@ def check(
     *,
     conditions: "Mapping[int, str]",
 ) -> None:
-    """CniError unless the ports are published, and lead where they should."""
+    """Raise CniError if a port is not published, or leads to another target."""
     maps = maps_for(conditions)
     present = table.chains()
     if not port_chains.is_whole(present):
@@ -280,13 +283,13 @@ def check(
     versions = set()  # in which this attachment has a port
     for port, target in ports.items():
         one = maps[port.version]
-        found = one.find(port)
-        if not found or (one.is_conditional and present.get(one.chain, 0) < one.uses):
+        element = one.find(port)
+        if not element or (one.is_conditional and present.get(one.chain, 0) < one.uses):
             raise CniError(INTERNAL, f"host port {port} is not published")
-        if found.owner != call.owner and _is_same_container(found.owner, call):
-            continue  # by another of its networks
-        if (found.owner, found.target) != (call.owner, target):
-            raise CniError(INTERNAL, f"host port {port} leads elsewhere: {_described(found.owner)}")
+        if element.owner != call.owner and _is_same_container(element.owner, call):
+            continue  # published by another of its networks
+        if (element.owner, element.target) != (call.owner, target):
+            raise CniError(INTERNAL, f"host port {port} leads elsewhere: {_described(element.owner)}")
         versions.add(port.version)
     for net in (net for net in nets if net.address.version in versions):
         owner = nft.comment_of(FAMILY, NAME, f"ports-to{net.address.version}", net.address)

@@ -4,11 +4,11 @@ Wait until a link or an address carries traffic: the kernel does the last steps 
 
     link            a veth has a carrier as soon as both ends are up; a link then sends nothing, and a bridge
                     forwards nothing, until linkwatch has activated it
-    IPv6 address    no answer before duplicate address detection has ended, also where it is off, and the
-                    route is set by which the kernel takes the address as its own
+    IPv6 address    does not answer until duplicate address detection has ended, even if that is disabled,
+                    and until the kernel has set the local route of the address
 
-On a busy machine that is later than the first packet, which is lost then and sent again after a second.
-Linux 6.8 and later activate a link when it is looked up by itself, not in a dump; so one request is enough
+On a busy machine that can be later than the first packet, which is then lost and sent again after a second.
+Linux 6.8 and later activate a link when a request names it (a dump does not), so one request is enough
 there.  An older kernel is asked after 2 ms, then less and less often, at least every 20 ms.
 """
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the reference plugins made for an attachment, removed by the DEL of the plugin with the same type.
+Removal of what the reference plugins made for an attachment, by the DEL of the plugin with the same type.
 
-A host may change to cnihook while containers run, and records and leases are the same.  The names of these
-objects follow from network, container ID and interface name:
+A host may change to cnihook while containers run, because records and leases are the same.  The names of
+these objects follow from network, container ID and interface name:
 
     iptables, nat       CNI-DN-HASH, CNI-SN-HASH and the jumps to them      portmap
                         CNI-HASH and the jumps to it                        ipMasq
@@ -13,8 +13,8 @@ objects follow from network, container ID and interface name:
     nft, bridge nat                             cni-br-iface-ID-IFNAME      macspoofchk
 
 Chains of all containers stay, as after the reference's own DEL: CNI-HOSTPORT-DNAT and the like, and
-CNI-FORWARD.  portmap of nft and ipMasq of iptables do not have the interface name, so a second attachment of
-the container to the same network loses these rules as well, as with the reference.
+CNI-FORWARD.  The names of portmap in nft and of ipMasq in iptables do not contain the interface name.  So a
+second attachment of the container to the same network loses these rules as well, as with the reference.
 """
 
 import sys
@@ -46,7 +46,7 @@ _VERSIONS = {4: "ip", 6: "ip6"}
 
 
 def _digest(text: str) -> str:
-    # Where hashlib has it from, which itself takes 2.5 ms to import.
+    # The module that hashlib uses; to import hashlib itself takes 2.5 ms.
     module = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha512")
     digest: str = module.sha512(text.encode()).hexdigest()
     return digest
@@ -63,7 +63,7 @@ def is_chain_of_a_container(name: str) -> bool:
 
 
 def instance(network: str, container_id: str, ifname: str) -> str:
-    """Return what the comment of a rule for ipMasq begins with, in nftables."""
+    """Return the text that the comment of a rule for ipMasq begins with, in nftables."""
     return f"{_digest(network)[:16]}-{_digest(f'{ifname}:{container_id}')[:16]}"
 
 
@@ -87,7 +87,7 @@ def remove_masquerade(call: Call) -> None:
 
 
 def remove_accepted(addresses: "Collection[Address]") -> None:
-    """Remove the two rules of each address.  They have no comment, so nothing else says whose they are."""
+    """Remove the two rules of each address.  They have no comment, so only the address identifies them."""
 
     def is_meant(rule: "Rule") -> bool:
         return rule.address in addresses and not rule.comment and rule.target in ("", "ACCEPT")

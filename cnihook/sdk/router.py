@@ -5,7 +5,7 @@ The host as the router of containers: forwarding, and the links on which it obey
 A host may have its own IPv6 addresses and default route from router advertisements.  The kernel obeys these
 on a link with accept_ra=1 until forwarding is on; on one with accept_ra=2 always.  So before forwarding is
 enabled, the links that obey get accept_ra=2: none of them loses or gains anything.  Links that lead to
-containers get 0, since a container may send advertisements.
+containers get 0, because a container may send advertisements.
 
 conf/default/accept_ra stays as it is.  With 2 in it, each later link of any program would obey, such as the
 host's ends of another engine's containers.  `cnihook doctor` reports a later uplink that does not.
@@ -22,7 +22,7 @@ FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
 def accept_ra(link: Link) -> str:
-    """The name of the setting."""
+    """Return the name of the setting."""
     return f"net/ipv6/conf/{link.name}/accept_ra"
 
 
@@ -32,12 +32,12 @@ def forward(host: Rtnl, ips: "list[IP]") -> None:
         try:
             enable(host, version)
         except OSError as error:
-            hint = "without it the host does not route for containers; set it on the host before"
+            hint = "without it the host does not route for containers; set it on the host first"
             raise CniError(INTERNAL, in_words(error), hint) from error
 
 
 def enable(host: Rtnl, version: int) -> None:
-    """Enable forwarding.  Raises CniError if the host would lose its routes by it, OSError if it cannot."""
+    """Enable forwarding.  Raises CniError if the host would lose routes by it, OSError if a write fails."""
     try:
         if sysctl.read(FORWARDING[version]) != "0":
             return
@@ -59,9 +59,9 @@ def enable(host: Rtnl, version: int) -> None:
 
 
 def obeying(host: Rtnl) -> "list[Link]":
-    """The links on which router advertisements count only until forwarding is on.
+    """Return the links on which router advertisements count only until forwarding is on.
 
-    A port of a bridge or bond has none of its own: what arrives there is the master's.  A port of a VRF has.
+    A port of a bridge or bond gets none: the bridge or bond receives them.  A port of a VRF does get them.
     Of the links that cnihook made, only a bridge can lead to a router.
     """
     links = {link.index: link for link in host.links()}
@@ -77,21 +77,21 @@ def obeying(host: Rtnl) -> "list[Link]":
 
 
 def ignore_advertisements(host: Rtnl, link: Link, bridge: "Link | None" = None) -> None:
-    """Have the host ignore router advertisements that arrive on a link to containers.
+    """Make the host ignore router advertisements that arrive on a link to containers.
 
-    `link` may be `bridge`, or be on top of it.  Where the host needs an outer router's, the link keeps its
-    setting, which `cnihook doctor` reports.
+    `link` may be `bridge`, or be on top of it.  If the host needs those of an outer router, the link keeps
+    its setting, and `cnihook doctor` reports it.
     """
     if link.accept_ra and not (bridge and has_uplink(host, link, bridge)):
         settings.prefer(accept_ra(link), 0)
 
 
 def has_uplink(host: Rtnl, link: Link, bridge: Link) -> bool:
-    """True if a port of the bridge is the way to a router that the host may depend on.
+    """Return True if a port of the bridge leads to a router that the host may depend on.
 
-    That is a port that cannot be a container's, such as a network card or a VLAN; or one of another program,
-    if `link` has a default route, or the host has learned anything from advertisements there.  Without such
-    a port, it came from a container.
+    That is a port that cannot be a container's, such as a network card or a VLAN.  It is also a port of
+    another program, if `link` has a default route, or if the host has learned anything from advertisements
+    there.  Without such a port, the host learned it from a container.
     """
     others = [port for port in host.links(bridge.index) if not veth.is_own(port)]
     if any(port.kind not in ("veth", "tun") for port in others):
@@ -103,7 +103,7 @@ def has_uplink(host: Rtnl, link: Link, bridge: Link) -> bool:
 
 
 def learned(host: Rtnl, link: Link) -> bool:
-    """True if the host has IPv6 routes or addresses from router advertisements on the link."""
+    """Return True if the host has IPv6 routes or addresses from router advertisements on the link."""
     if any(route.index == link.index and route.protocol == RTPROT_RA for route in host.routes(6)):
         return True
     return any(

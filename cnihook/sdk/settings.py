@@ -7,7 +7,7 @@ _reported = False
 
 
 def prefer(name: str, value: "str | int") -> None:
-    """Set it if it is there and can be changed.
+    """Set it if it exists and can be changed.
 
     A failure, as on a read-only /proc/sys, is reported once per process, and the operation continues.
     """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-MAC spoof check (macspoofchk): a container sends with its own MAC address or not at all.
+MAC spoof check (macspoofchk): a container can send only with its own MAC address.
 
 In `table bridge cnihook`, two rules and two sets serve any number of containers:
 
@@ -38,7 +38,7 @@ def _is_whole() -> bool:
 
 
 def add(call: Call, port: str, mac: str) -> None:
-    """Let through what enters the bridge by this port only if it comes from this MAC address."""
+    """Drop what enters the bridge by this port, unless its source is this MAC address."""
     with Lock("nft", purpose=f"spoof check {call.owner}"):
         what = f"guard {port} against false MAC addresses"
         if not _is_whole():
@@ -75,10 +75,10 @@ def _delete(chosen: "Callable[[str, str], bool]", purpose: str) -> None:
 
 
 def _removal(chosen: "Callable[[str, str], bool]") -> "list[tuple[int, int, bytes]]":
-    found = []
+    elements = []
     for container in ("guarded", "genuine"):
         for key, owner in nft.elements(_FAMILY, _NAME, container):
             name = key[:16].partition(b"\0")[0].decode(errors="replace")
             if chosen(name, owner):
-                found.append(nft.old_element(_NAME, container, key))
-    return found
+                elements.append(nft.old_element(_NAME, container, key))
+    return elements

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A container's interface that stands upon one of the host, its master: what macvlan, ipvlan and vlan share.
+A container's interface on top of a link of the host, its master: what macvlan, ipvlan and vlan share.
 
-It bears its owner's words as its alias (`ip link` shows them), so that a DEL whose path leads to another
-container's namespace by now takes nothing there.
+Its alias is its owner (`ip link` shows it).  So a DEL whose path now leads to another container's namespace
+removes nothing there.
 """
 
 import errno
@@ -26,7 +26,7 @@ _MAX = (1 << 31) - 1
 
 
 class Conf:
-    """The keys that all of them have, checked."""
+    """The keys that all three plugins have, checked."""
 
     def __init__(self, call: Call) -> None:
         conf = call.conf
@@ -45,7 +45,7 @@ def mode_of(conf: NetConf, modes: "Collection[str]", default: str) -> str:
 
 
 def _home(call: Call, conf: Conf) -> Rtnl:
-    """Where the master is."""
+    """Return the namespace of the master."""
     return call.sandbox if conf.in_container else call.host
 
 
@@ -59,9 +59,9 @@ def find_master(call: Call, conf: Conf) -> Link:
         raise CniError(
             INTERNAL,
             f"master {conf.master} does not exist {where}",
-            '"linkInContainer": true looks for it in the container, where it is one of those',
+            'if it is an interface of the container, set "linkInContainer": true',
         )
-    raise CniError(INTERNAL, f"no default route interface found {where}", '"master" names another one')
+    raise CniError(INTERNAL, f"no default route interface found {where}", 'name one with "master"')
 
 
 def _default_route_link(rtnl: Rtnl) -> "Link | None":
@@ -90,11 +90,11 @@ def add(
     data: "tuple[bytes, ...]",
     *,
     mac: str = "",
-    given: "Result | None" = None,
+    chained: "Result | None" = None,
 ) -> Result:
-    """Make the link and set it up: with the addresses of `given`, else IPAM's, else on layer 2 alone.
+    """Make the link and set it up: with the addresses of `chained`, else of IPAM, else on layer 2 only.
 
-    `data` is of linux.stacked, and makes the link what it is.
+    `data`: from linux.stacked, the properties of this kind of link.
     """
     if conf.mtu > master.mtu:
         raise invalid_config(
@@ -102,31 +102,31 @@ def add(
         )
     for present in call.sandbox.links():
         if call.ifname == present.name or call.owner == present.alias:
-            ours = "it is this attachment's, which takes a DEL before it can be made again"
+            own = "it is this attachment's; run DEL before another ADD"
             another = "another network of the container has this interface name"
             raise CniError(
                 INTERNAL,
                 f"{present.name} already exists in {call.netns}",
-                ours if call.owner == present.alias else another,
+                own if call.owner == present.alias else another,
             )
     if mac and master.kind == "bridge":
         neighbours.refuse_taken_mac(_home(call, conf), master, mac)
     with Undo() as undo:
-        if not given:
-            # As there is no such interface, an address that is kept for it is in nobody's use, and undoing
-            # may release it; when the link is gone, as in DEL.
+        if not chained:
+            # There is no such interface, so no process uses an address that is kept for it, and the rollback
+            # may release it.  As in DEL, it does that after the link is gone.
             undo.push(ipam.delete, call)
         undo.push(inside.delete, call, kind, _other_name(call))
         link = _create(call, conf, master, kind, data, mac)
         call.sandbox.set_link(link, name=call.ifname, alias=call.owner)
         link.name = call.ifname
         with call.sandbox_ns.entered():
-            # Neighbours that know the address as that of an earlier container shall learn better.
+            # A notice corrects neighbours that know the address as that of an earlier container.
             settings.prefer(f"net/ipv4/conf/{link.name}/arp_notify", 1)
             settings.prefer(f"net/ipv6/conf/{link.name}/ndisc_notify", 1)
-        # The link is there, for an IPAM plugin that asks through it; and down, as the kernel sends such
-        # notice of an address that is there when the link goes up.
-        result = given or (ipam.add(call) if conf.ipam else Result())
+        # The link exists, because an IPAM plugin may send a request through it.  It is down, because the
+        # kernel sends the notice for addresses that are set when the link goes up.
+        result = chained or (ipam.add(call) if conf.ipam else Result())
         result.interfaces = [Interface(link.name, link.mac, sandbox=call.netns)]
         for ip in result.ips:
             ip.interface = 0
@@ -142,10 +142,11 @@ def add(
 
 
 def _create(call: Call, conf: Conf, master: Link, kind: str, data: "tuple[bytes, ...]", mac: str) -> Link:
-    """The link in the container, down, under its name there if the master's namespace has none of that name.
+    """Make the link in the container, down.  Return it.
 
-    Else under another, to be renamed: `eth0` may well be in both.  Not always so, since that takes 11 ms on
-    Linux 6.1, an RCU grace period, and 0.2 on 6.18.
+    It gets its final name, unless the master's namespace has a link of that name (`eth0` is often in both).
+    Then it gets another name, and the caller renames it.  That is not done always, because it takes 11 ms on
+    Linux 6.1 (an RCU grace period), and 0.2 ms on 6.18.
     """
 
     def create(name: str) -> None:
@@ -162,7 +163,7 @@ def _create(call: Call, conf: Conf, master: Link, kind: str, data: "tuple[bytes,
             name = _other_name(call)
             create(name)
     except NetlinkError as error:
-        # A dead container's link can have the VLAN, or keep the master from links of another kind.
+        # The link of a dead container can have the VLAN, or prevent links of another kind on the master.
         error_type = ResourceTaken if error.errno in (errno.EEXIST, errno.EBUSY) else CniError
         raise error_type(INTERNAL, str(error), _hint(error.errno, kind, master)) from None
     return call.sandbox.link(name)
@@ -198,14 +199,14 @@ def delete(call: Call, kind: str) -> None:
 
 
 def check(call: Call, conf: Conf, kind: str) -> Link:
-    """The link, if it is as prevResult and these keys say; what is of its kind alone is the caller's."""
+    """Return the link if it is as prevResult and these keys say; the caller checks what its kind adds."""
     ipam.check(call)
     link = interface.check(call, kind)
     if conf.master:
         master = find_master(call, conf)
         if link.peer_index != master.index:
-            raise CniError(INTERNAL, f"{_where(call)} does not stand upon {conf.master}")
-    # Another plugin of the chain may have changed it, and says so.
+            raise CniError(INTERNAL, f"the master of {_where(call)} is not {conf.master}")
+    # Another plugin of the chain may have changed it.  Then the result has the new value.
     mtu = interface.find_in_result(call, call.required_prev_result()).mtu or conf.mtu
     expect(call, "mtu", link.mtu, mtu or link.mtu)
     return link
@@ -221,7 +222,7 @@ def _where(call: Call) -> str:
 
 
 def status(call: Call, conf: Conf) -> None:
-    """Code 50 without the master that is named; one in a container cannot be known before."""
+    """Raise CniError with code 50 if the named master is missing.  One in a container cannot be checked."""
     if conf.master and not conf.in_container:
         try:
             find_master(call, conf)

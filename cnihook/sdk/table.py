@@ -2,9 +2,9 @@
 """
 `table inet cnihook`, which masquerading, published ports and the firewall share.
 
-Each of them has chains of its own, and sets or maps that lead there.  An ADD declares what it relies on, if
-any of that is missing, and adds elements; so what somebody flushed is back with the next container.  A DEL
-removes elements, and then what nothing needs any more: the table goes with the last chain in it.
+Each of them has its own chains, and sets or maps that lead to these.  An ADD declares what it relies on, if
+any of that is missing, and adds elements.  So the next container restores what another program has flushed.
+A DEL removes elements, and then what is no longer used.  The last chain is removed together with the table.
 """
 
 from cnihook.linux import nft, nft_objects
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 FAMILY, NAME = "inet", "cnihook"
 TABLE = f"{FAMILY} {NAME}"
 BY_ADDRESS = ("masq", "ports-to", "firewalld")  # maps whose keys are addresses of containers
-LOCK = "nft"  # what is looked at must still be so when the transaction is made
+LOCK = "nft"  # what was read must still be true when the transaction is made
 
 
 def chains() -> "dict[str, int]":
-    """The chains by name, each with its use count: its rules, and the jumps to it."""
+    """Return the chains by name, each with its use count: its rules, and the jumps to it."""
     return nft.chains(FAMILY, NAME)
 
 
@@ -38,10 +38,10 @@ def owned() -> "Iterator[tuple[str, bytes, str]]":
 
 
 def remove(present: "dict[str, int]", unused: "Sequence[str]", objects: "Sequence[str]" = ()) -> None:
-    """Remove chains that nothing leads to any more but one that stands before them here; and then `objects`,
-    such as "map masq4", which only these chains refer to.
+    """Remove the unused chains, and then `objects`, such as "map masq4", to which only these chains refer.
 
-    Under the lock; `present` is what chains() says.
+    Only a chain earlier in `unused` may jump to a chain in it.  `present`: the value of chains().  Call it
+    under the lock.
     """
     gone = [name for name in unused if name in present]
     if not gone:
@@ -51,4 +51,4 @@ def remove(present: "dict[str, int]", unused: "Sequence[str]", objects: "Sequenc
         return
     messages = [nft_objects.delete_chain(NAME, name) for name in gone]
     messages += [nft_objects.delete_set(NAME, thing.split()[1]) for thing in objects]
-    nft.change(FAMILY, messages, "remove what nothing needs any more")
+    nft.change(FAMILY, messages, "remove unused chains")

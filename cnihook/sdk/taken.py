@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A device of the host's that a container has: how it was at home, on file until it is there again.
+A device of the host that a container has: its state on the host, in a file until it is back there.
 
-Its name there is in its alias, too, as with the reference plugin: each gives back what the other has taken.
-An alias has room for nothing else, and is the container's to change; the file is from before the move.
+Its name on the host is also in its alias, as with the reference plugin: each plugin returns what the other
+one has moved.  An alias has no room for more, and the container can change it.  The file is written before
+the move.
 """
 
 import errno
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 _FOLDER = "/run/cnihook/host-device"
-_HOME_WAIT = 2.0  # seconds that the kernel may take to end a namespace and send home what was in it
+_HOME_WAIT = 2.0  # seconds that the kernel may take to end a namespace and return its devices
 
-# What a container may change of a device, by the names that Link and set_link() have for it.
+# The attributes of a device that a container may change, with their names in Link and set_link().
 _ATTRIBUTES = ("mac", "mtu", "txqlen", "promiscuous", "allmulti")
 
 
 class Taken:
-    """`name` is the device's on the host, `ifname` the one in the container."""
+    """A moved device and its saved state.  `name`: its name on the host; `ifname`: that in the container."""
 
     __slots__ = (
         "alias", "attributes", "container_id", "ifname", "kind", "master", "name", "namespace", "netns",
@@ -59,10 +60,10 @@ class Taken:
         self.container_id = container_id
         self.ifname = ifname
         self.netns = netns
-        self.namespace = tuple(namespace)  # what that path led to: paths are used again
+        self.namespace = tuple(namespace)  # the one that the path led to, because paths are used again
         self.name = name
         self.kind = kind
-        self.path = path  # of the hardware, in /sys; empty for what is only software
+        self.path = path  # of the hardware, in /sys; empty for a software device
         self.alias = alias
         self.master = master
         self.up = up
@@ -70,7 +71,7 @@ class Taken:
 
     @classmethod
     def by(cls, call: Call, name: str, kind: str, **known: "Any") -> "Taken":
-        """Taken for this call; `known` is how the device was, as far as that is known."""
+        """Return a device that this call moves; `known`: its state before, as far as it is known."""
         return cls(
             call.network,
             call.container_id,
@@ -84,7 +85,7 @@ class Taken:
 
     @classmethod
     def as_it_is(cls, call: Call, device: Link) -> "Taken":
-        """A device of the host's that is about to be moved."""
+        """Return a device of the host that will be moved next, with its present state."""
         master = call.host.find_link_by_index(device.master) if device.master else None
         return cls.by(
             call,
@@ -117,20 +118,20 @@ class Taken:
                 if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                     raise
 
-    # The way home
+    # The return to the host
 
     def bring_home(self, call: Call) -> None:
-        """The device on the host as it was, if it still exists; and its file is gone."""
+        """Move the device back to the host as it was, if it still exists, and remove its file."""
         if not self.give_back(call):
-            why = "what is only software ends with the namespace that it is in"
+            why = "a software device ends with the namespace that it is in"
             if self.path:
-                why = f"if there is {self.path}, look for its interface in the namespace of process 1"
+                why = f"if {self.path} exists, look for its interface in the namespace of process 1"
             where = f"{self.name}, which was {self.ifname} of container {self.container_id}"
             notice(f"host-device: {where}, is gone: {why}")
         self.forget()
 
     def give_back(self, call: Call) -> "Link | None":
-        """The device, on the host again and as it was; None if it is gone."""
+        """Move the device back to the host and restore it.  Return it; None if it is gone."""
         home = self._find_home(call.host)
         sandbox = None if home else self._sandbox(call)
         if sandbox:
@@ -140,7 +141,8 @@ class Taken:
             finally:
                 sandbox.close()
         elif self.path:
-            # The kernel sends hardware home, but some time after the namespace has lost its last user.
+            # The kernel returns hardware by itself, but some time after the namespace has lost its last
+            # user.
             deadline = time.monotonic() + _HOME_WAIT
             while not home and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -149,7 +151,7 @@ class Taken:
         return self._restored(call.host, home) if home else None
 
     def _sandbox(self, call: Call) -> "NetNS | None":
-        """The namespace that it was moved to, if that can be reached; for the caller to close."""
+        """Return the namespace that it was moved to, if that can be reached.  The caller must close it."""
         for path in (call.netns, self.netns):
             namespace = NetNS.find(path)
             if namespace and namespace.identity == self.namespace:
@@ -159,7 +161,7 @@ class Taken:
         return None
 
     def _find_inside(self, sandbox: Rtnl) -> "Link | None":
-        """The device in the container, which may have changed its name, its alias, its MAC address."""
+        """Return the device in the container, which may have changed its name, alias or MAC address."""
         links = [link for link in sandbox.links() if link.kind == self.kind]
         return (
             only(link for link in links if link.alias == self.name)
@@ -168,45 +170,45 @@ class Taken:
         )
 
     def _find_home(self, host: Rtnl) -> "Link | None":
-        """The device on the host: it was never moved, or came home by itself, under whatever name."""
+        """Return the device on the host, under any name: it was never moved, or the kernel returned it."""
         mac = self.attributes.get("mac")
         if not self.path:
             link = host.find_link(self.name)
             return link if link and (link.kind, link.mac) == (self.kind, mac) else None
-        # One piece of hardware may have several interfaces, and the others are not ours.
+        # One piece of hardware may have several interfaces, and the others are not this device.
         links = [link for name in sysfs.interfaces_of(self.path) if (link := host.find_link(name))]
         return only(link for link in links if self.name in (link.name, link.alias)) or only(
             link for link in links if link.mac == mac
         )
 
     def _find_astray(self, host: Rtnl) -> "Link | None":
-        """The device on the host under the container's name: somebody has moved it by hand."""
+        """Return the device on the host under the container's name, if the operator has moved it by hand."""
         own = (self.kind, self.attributes.get("mac"), self.name)
         return only(link for link in host.links() if (link.kind, link.mac, link.alias) == own)
 
     def _restored(self, host: Rtnl, link: Link) -> Link:
-        """With all that it had.  What fails of that is told; the device is home, so nothing has failed."""
+        """Restore the attributes of a device that is on the host again.  A failure is reported only."""
         if link.name != self.name:
             if host.find_link(self.name):
                 notice(
-                    f"host-device: {self.name} is home from container {self.container_id} as {link.name}:"
-                    f" there is another {self.name} by now; `ip link set {link.name} name NAME` renames it"
+                    f"host-device: {self.name} is back from container {self.container_id} as {link.name}:"
+                    f" another link is named {self.name} now; `ip link set {link.name} name NAME` renames it"
                 )
             else:
-                host.set_link(link, up=False)  # older kernels rename none that is up
+                host.set_link(link, up=False)  # older kernels do not rename a link that is up
                 host.set_link(link, name=self.name)
                 link = host.link(self.name)
-        wanted: list[dict[str, Any]] = [
+        changes: list[dict[str, Any]] = [
             {name: value} for name, value in self.attributes.items() if getattr(link, name) != value
         ]
         if link.alias != self.alias:
-            wanted.append({"alias": self.alias})
+            changes.append({"alias": self.alias})
         master = host.find_link(self.master) if self.master else None
         if master and link.master != master.index:
-            wanted.append({"master": master.index})
+            changes.append({"master": master.index})
         if self.up and not link.is_up:
-            wanted.append({"up": True})  # last: up, some drivers change no MAC address
-        for change in wanted:
+            changes.append({"up": True})  # last, because some drivers change no MAC address while up
+        for change in changes:
             try:
                 host.set_link(link, **change)
             except (OSError, ValueError) as error:
@@ -215,35 +217,35 @@ class Taken:
 
 
 def _move_home(host: NetNS, sandbox: NetNS, link: Link, wanted: str) -> Link:
-    """Under the wanted name; or, if the host has one of that name meanwhile, as the kernel would name it."""
+    """Move the link to the host under the wanted name; if that is in use, under one such as the kernel's."""
     name, number = wanted, link.index
     while host.rtnl.find_link(name):
         name, number = f"dev{number}", number + 1
-    sandbox.rtnl.set_link(link, up=False)  # older kernels rename none that is up
+    sandbox.rtnl.set_link(link, up=False)  # older kernels do not rename a link that is up
     if link.name != name:
         try:
-            # Before the move, or udev on the host would see the container's name first and may act on it.
+            # Before the move: otherwise udev on the host would see the container's name, and may act on it.
             sandbox.rtnl.set_link(link, name=name)
         except NetlinkError as error:
-            if error.errno != errno.EEXIST:  # the container has one of this name, so it changes on the way
+            if error.errno != errno.EEXIST:  # the container has a link of this name, so the move renames it
                 raise
     sandbox.rtnl.set_link(link, netns=host.fd, name=name)
     return host.rtnl.link(name)
 
 
 def only(links: "Iterable[Link]") -> "Link | None":
-    """The one that there is; of several nobody knows which."""
-    found = list(links)
-    return found[0] if len(found) == 1 else None
+    """Return the link if there is exactly one; of several, it is unknown which one is meant."""
+    candidates = list(links)
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def find(call: Call) -> "Taken | None":
-    """What this call's ADD took, or was about to take."""
+    """Return the device that this call's ADD moved, or was about to move; None if there is none."""
     return _load(_file_name(call.network, call.container_id, call.ifname))
 
 
 def everything() -> "list[Taken]":
-    """What all containers have at the moment."""
+    """Return the devices that containers have now."""
     try:
         names = os.listdir(_FOLDER)
     except FileNotFoundError:
@@ -262,4 +264,4 @@ def _load(name: str) -> "Taken | None":
     try:
         return Taken(**fastjson.loads(content.decode()))
     except (ValueError, TypeError):
-        return None  # its writer was killed before it was whole, and so before the move
+        return None  # the writer was killed before it finished, and so before the move

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Doing all or nothing, and doing as much as can be done."""
+"""Rollback of an operation that fails half-way, and a sequence of steps that continues after an error."""
 
 from cnihook.lean.words import in_words
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Undo:
-    """`with Undo() as undo:` takes back, last first, what was pushed, if the block does not come to its end.
+    """A rollback.  If the block of `with Undo() as undo:` raises, it calls what was pushed, last first.
 
-    Push before the act where the act may fail half-way, and make what is pushed bear that nothing was done.
-    What goes wrong while undoing is kept as a note on the error that is on its way.
+    For a step that may fail half-way, push the undo before the step; it must also work if nothing was done.
+    An error of an undo becomes a note on the error that is raised.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Undo:
         self._stack.append((function, arguments))
 
     def forget(self) -> None:
-        """What was pushed so far stays as it is, whatever happens."""
+        """Drop all that was pushed so far: these steps are not undone."""
         self._stack.clear()
 
     def __exit__(
@@ -46,7 +46,7 @@ class Undo:
 
 
 def try_each(*functions: "Callable[[], object]") -> None:
-    """Call them all, whatever happens; then raise the first error, the others noted on it."""
+    """Call all functions, even after an error; then raise the first error, with the others as notes."""
     first: Exception | None = None
     for function in functions:
         try:

@@ -3,7 +3,7 @@
 A veth pair between the host and a container, under a name that can be found again without the container.
 
 The host's end is named after its owner, which is also its alias (`ip link` shows it).  So a DEL finds it
-when namespace and result are lost, and knows another owner's.
+even if namespace and result are lost, and recognizes another owner's.
 """
 
 import errno
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # "cn", the upper half of a link group's number.  Not an alias, because the kernel sets a group in the moment
-# of creation: a process that is killed right after it leaves only what can be recognized.
+# of creation: if a process is killed right after it, the link can be recognized.
 GROUP = 0x636E
 _NAMES = 4  # one in 2^32 is taken by chance; the fourth in a row is not
 
 
 def host_names(call: Call) -> "Iterator[str]":
-    """The names that the host's end may have, the likely one first."""
+    """Return the names that the host's end may have, the likely one first."""
     return names_for(call.owner)
 
 
@@ -41,7 +41,7 @@ def names_for(owner: str) -> "Iterator[str]":
 def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0, up: bool = True) -> "tuple[Link, Link]":
     """Make the pair: the host's end up if `up` is true, the container's down.  Return both in this order.
 
-    Raises CniError where there is such an interface already, and leaves that as it is.
+    Raises CniError if there is such an interface already, and does not change that.
     """
     host, sandbox = call.host, call.sandbox
     for name in host_names(call):
@@ -51,14 +51,14 @@ def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0, up: bool = 
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise
-        taken = host.find_link(name)
-        if not taken:
+        existing = host.find_link(name)
+        if not existing:
             raise CniError(
                 INTERNAL,
                 f"{call.ifname} already exists in {call.netns}",
                 "another network of the container has this interface name",
             )
-        if taken.alias == call.owner:
+        if existing.alias == call.owner:
             raise CniError(
                 INTERNAL,
                 f"{call.ifname} of container {call.container_id} exists, with {name} on the host",
@@ -69,22 +69,22 @@ def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0, up: bool = 
     with Undo() as undo:
         undo.push(host.delete_link_named, name)
         outer = host.link(name)
-        # A router's advertisement that comes out of a container must not change the host's routes.  First of
-        # all, since a container that runs can send one as soon as the link is up.
+        # A router advertisement from a container must not change the host's routes.  This comes first,
+        # because a running container can send one as soon as the link is up.
         settings.prefer(f"net/ipv6/conf/{name}/accept_ra", 0)
         host.set_link(outer, alias=call.owner, up=up)
         return outer, sandbox.link(call.ifname)
 
 
 def is_own(link: Link) -> bool:
-    """True for a link of the host that cnihook made: one of its group, or a container's, by its alias."""
+    """Return True if cnihook made this link of the host: by its group, or for a container by its alias."""
     return link.group >> 16 == GROUP or (link.kind == "veth" and len(link.alias.split(" ")) == 3)
 
 
 def find_host_end(call: Call) -> "Link | None":
     """Return the host's end of this attachment's pair, also of the reference's; None if it is gone.
 
-    Its name says whose it is, or its peer is CNI_IFNAME: the alias may be a text of a user or of a tool.
+    Its name or its peer CNI_IFNAME identifies it, because the alias may be a text of a user or of a tool.
     """
     host = call.host
     for name in host_names(call):
@@ -97,12 +97,12 @@ def find_host_end(call: Call) -> "Link | None":
     if inner:
         if inner.kind != "veth":
             return None
-        # Its number is one of the host's only if the other end is there: the way back must lead here.
+        # The peer's index is valid on the host only if the other end is there, so the peer must point back.
         outer = host.find_link_by_index(inner.peer_index)
         if not outer or outer.kind != "veth" or outer.peer_index != inner.index:
             return None
         if outer.alias == call.owner:
-            return outer  # under another name
+            return outer  # it was renamed
         is_recorded = not listed or outer.name in listed or inner.mac == call.recorded_mac
         return outer if is_recorded and not _is_of_another(call, outer) else None
     for name in listed:
@@ -113,10 +113,10 @@ def find_host_end(call: Call) -> "Link | None":
 
 
 def is_foreign(call: Call) -> bool:
-    """Return False if this attachment's pair was made by cnihook, and on a repair.
+    """Return False if cnihook made this attachment's pair, and on a repair.
 
-    The host's end says it by its name in prevResult, at no cost; without prevResult, by its group.  True
-    without a pair, too: another implementation may have made what else there is.
+    The name of the host's end in prevResult shows it, at no cost; without prevResult, its group does.
+    Returns True without a pair, too, because another implementation may have made the other objects.
     """
     if call.request.is_repair:
         return False
@@ -135,14 +135,14 @@ def is_foreign(call: Call) -> bool:
 
 
 def _is_of_another(call: Call, link: Link) -> bool:
-    """True if the alias is the owner of another attachment: it can be one, or the name is made from it."""
+    """Return True if the alias is another attachment's owner: it can be one, or the name is made from it."""
     if link.alias in ("", call.owner):
         return False
     return call.is_owner(link.alias) or link.name in names_for(link.alias)
 
 
 def check_host_end(call: Call, inner: Link) -> Link:
-    """The host's end of `inner`, the container's.  CniError if it is gone."""
+    """Return the host's end of `inner`, the container's.  Raises CniError if it is gone."""
     outer = call.host.find_link_by_index(inner.peer_index)
     if not outer or outer.kind != "veth" or outer.peer_index != inner.index:
         raise CniError(INTERNAL, f"the host's end of {call.ifname} of container {call.container_id} is gone")
@@ -150,9 +150,9 @@ def check_host_end(call: Call, inner: Link) -> Link:
 
 
 def silence(call: Call) -> None:
-    """Take the pair down: from here on nothing comes out of the container.
+    """Set the pair down: from now on, nothing comes out of the container.
 
-    Costs nothing, where deleting it waits.
+    This costs nothing, but to delete the pair means to wait.
     """
     link = find_host_end(call)
     if not link:
@@ -160,7 +160,7 @@ def silence(call: Call) -> None:
     try:
         call.host.set_link(link, up=False)
     except NetlinkError as error:
-        if error.errno != errno.ENODEV:  # it went at this moment, with the container's namespace
+        if error.errno != errno.ENODEV:  # it was just removed, with the container's namespace
             raise
 
 

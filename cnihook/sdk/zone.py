@@ -2,8 +2,8 @@
 """
 Containers' addresses in a zone of firewalld.
 
-firewalld knows whose none of them is.  So `table inet cnihook` has it: a late DEL must not take away what
-another container, that has the address by now, relies on.
+firewalld does not know the owner of an address.  So `table inet cnihook` has it: a late DEL must not remove
+an address that another container has now.
 
     map firewalld4 { 10.22.0.5 comment "mynet c1 eth0" : jump firewalld }
 
@@ -27,7 +27,7 @@ _CHAIN = "firewalld"
 
 
 def add(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
-    """Raises NoService where firewalld does not run, before anything is changed."""
+    """Add the addresses to the zone.  Raises NoService without firewalld, before anything is changed."""
     with Firewalld() as firewalld:
         if addresses:
             _record(call, addresses)
@@ -48,31 +48,31 @@ def _record(call: Call, addresses: "Sequence[Address]") -> None:
             ]
         for address in addresses:
             if _owner(address) is not None:
-                # Left by an owner who is gone, since the address is ours now.
+                # The element is from an attachment that is gone, because this one has the address now.
                 elements.append(nft.old_element(NAME, _map(address), address))
             elements.append(nft.new_element(NAME, _map(address), address, call.owner, jump=_CHAIN))
         nft.change(FAMILY, elements, what)
 
 
 def delete(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
-    """Those of the addresses that no other attachment has by now; if none are known, those on record.
+    """Remove those of the addresses that no other attachment has; without `addresses`, those on record.
 
-    What is on record for nobody may be the work of the reference plugin.
+    An address without an owner is removed, too, because the reference plugin may have added it.
     """
     owners = {a: _owner(a) for a in addresses} if addresses else _all()
-    wanted = (call.owner, None)
-    _delete(zone, {address: owner for address, owner in owners.items() if owner in wanted})
+    own = (call.owner, None)
+    _delete(zone, {address: owner for address, owner in owners.items() if owner in own})
 
 
 def gc(call: Call, zone: str, keep: "set[str]") -> None:
-    """The addresses of every owner on this network that is not in `keep`."""
+    """Remove the addresses of every owner on this network that is not in `keep`."""
     _delete(
         zone, {a: o for a, o in _all().items() if o and o.startswith(call.owner_prefix) and o not in keep}
     )
 
 
 def missing(zone: str, addresses: "Sequence[Address]") -> "list[Address]":
-    """Those that are not in the zone.  Raises NoService."""
+    """Return the addresses that are not in the zone.  Raises NoService."""
     with Firewalld() as firewalld:
         return [address for address in addresses if not firewalld.has_source(zone, address)]
 
@@ -94,7 +94,7 @@ def _all() -> "dict[Address, str | None]":
 
 
 def _delete(zone: str, owners: "dict[Address, str | None]") -> None:
-    """Remove these addresses, as long as they are these owners'; None is for those of which we know none."""
+    """Remove each address, as long as it is this owner's; None: an address without a known owner."""
     if not owners:
         return
     try:
@@ -102,7 +102,7 @@ def _delete(zone: str, owners: "dict[Address, str | None]") -> None:
             for address in owners:
                 firewalld.remove_source(zone, address)
     except NoService:
-        pass  # it does not run, and so has forgotten them
+        pass  # it does not run, so it has no addresses
     if not any(owners.values()):
         return
     with Lock(LOCK, purpose="remove addresses of a zone"):

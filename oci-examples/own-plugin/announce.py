@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """
-announce: a CNI plugin that tells other programs which addresses a container has.
+announce: a CNI plugin that writes a container's addresses to a file, for other programs.
 
 It follows another plugin in a chain.  For each attachment it writes a file:
 
     FOLDER/NETWORK/CONTAINERID-IFNAME        an address per line
 
-Replace this with what your plugin is for.  The five functions are all that there is to a plugin; each gets a
-Call, and raises CniError, or lets an OSError pass, where it fails.
+Replace this with what your plugin is for.  A plugin consists of these five functions.  Each receives a Call.
+If it fails, it raises CniError, or lets an OSError pass.
 """
 
 import os
@@ -21,10 +21,10 @@ FOLDER = "/run/announce"
 
 
 class Conf:
-    """Every key of the configuration, read and refused in one place, before anything is changed."""
+    """Every key of the configuration, read and checked in one place, before anything is changed."""
 
     def __init__(self, call: Call) -> None:
-        folder = call.conf.string("folder", default=FOLDER)  # refused by name if it is no string
+        folder = call.conf.string("folder", default=FOLDER)  # raises if it is not a string
         if not os.path.isabs(folder):
             raise call.conf.refuse("folder", f"must be an absolute path, not {folder!r}")
         self.folder = f"{folder}/{call.network}"
@@ -36,10 +36,10 @@ def _file_name(container_id: str, ifname: str) -> str:
 
 
 def add(call: Call) -> Result:
-    """ADD: returns the result of the plugins before, changed or not."""
+    """Serve ADD: return the result of the plugins before, changed or not."""
     conf = Conf(call)
     result = call.required_prev_result()
-    with Undo() as undo:  # whatever goes wrong in here, nothing of it stays
+    with Undo() as undo:  # if anything fails in this block, nothing of it stays
         os.makedirs(conf.folder, exist_ok=True)
         undo.push(_remove, conf.path)
         with open(conf.path, "w") as file:
@@ -52,7 +52,7 @@ def _lines(result: Result) -> list[str]:
 
 
 def delete(call: Call) -> None:
-    """DEL: succeeds whatever is missing by now, and twice; call.prev_result may be None."""
+    """Serve DEL: succeed whatever is missing, and also twice; call.prev_result may be None."""
     _remove(Conf(call).path)
 
 
@@ -64,19 +64,19 @@ def _remove(path: str) -> None:
 
 
 def check(call: Call) -> None:
-    """CHECK: raises CniError if anything is not as ADD left it."""
+    """Serve CHECK: raise CniError if anything is not as ADD left it."""
     path = Conf(call).path
     try:
         with open(path) as file:
             written = file.read().splitlines()
     except FileNotFoundError:
-        raise CniError(INTERNAL, f"{path} is missing", "DEL and ADD make it anew") from None
+        raise CniError(INTERNAL, f"{path} is missing", "DEL and ADD make it again") from None
     if written != _lines(call.required_prev_result()):
-        raise CniError(INTERNAL, f"{path} tells other addresses than the container has")
+        raise CniError(INTERNAL, f"{path} has other addresses than the container")
 
 
 def gc(call: Call) -> None:
-    """GC: releases what belongs to no attachment on the list of those that are alive."""
+    """Serve GC: release what belongs to no attachment on the list of those that are alive."""
     keep = call.valid_attachments()
     folder = Conf(call).folder
     if keep is None or not os.path.isdir(folder):
@@ -88,7 +88,7 @@ def gc(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    """STATUS: raises CniError, code 50, if an ADD could not be served now."""
+    """Serve STATUS: raise CniError, code 50, if an ADD could not be served now."""
     folder = os.path.dirname(Conf(call).folder)
     if os.path.exists(folder) and not os.access(folder, os.W_OK):
         raise CniError(PLUGIN_NOT_AVAILABLE, f"{folder} cannot be written to")

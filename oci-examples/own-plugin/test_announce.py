@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""announce, spoken to as a container runtime does: by environment, stdin and stdout.  Needs no privilege."""
+"""announce, called as a container runtime calls it: environment, stdin, stdout.  Needs no privilege."""
 
 import json
 import os
@@ -19,7 +19,7 @@ class Refused(Exception):
 
 
 def call(command: str, folder: Any, container_id: str = "c1", **keys: Any) -> Any:
-    """One request.  Returns what the plugin prints, parsed; raises Refused with what it reports."""
+    """Run the plugin once.  Return its output, parsed; raise Refused with the message that it reports."""
     conf = {"cniVersion": "1.1.0", "name": "mynet", "type": "announce", "folder": folder, **keys}
     protocol = {
         "CNI_COMMAND": command,
@@ -28,32 +28,32 @@ def call(command: str, folder: Any, container_id: str = "c1", **keys: Any) -> An
         "CNI_IFNAME": "eth0",
         "CNI_PATH": "/opt/cni/bin",
     }
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(PLUGIN)],
         input=json.dumps(conf, default=str),
         env=os.environ | protocol,
         capture_output=True,
         text=True,
     )
-    assert "Traceback" not in done.stderr, done.stderr
-    if done.returncode:
-        raise Refused(json.loads(done.stdout)["msg"])
-    return json.loads(done.stdout) if done.stdout else None
+    assert "Traceback" not in process.stderr, process.stderr
+    if process.returncode:
+        raise Refused(json.loads(process.stdout)["msg"])
+    return json.loads(process.stdout) if process.stdout else None
 
 
-def test_add_passes_the_result_on_and_tells_the_addresses(tmp_path: Path) -> None:
+def test_add_returns_the_result_and_writes_the_addresses(tmp_path: Path) -> None:
     assert call("ADD", tmp_path, prevResult=RESULT) == RESULT
 
     assert (tmp_path / "mynet" / "c1-eth0").read_text() == "10.1.2.3\n2001:db8::3\n"
 
 
-def test_add_is_for_a_chain(tmp_path: Path) -> None:
+def test_add_requires_a_previous_result(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="prevResult"):
         call("ADD", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
-def test_del_takes_it_away_and_can_be_repeated(tmp_path: Path) -> None:
+def test_del_removes_the_file_and_can_be_repeated(tmp_path: Path) -> None:
     call("ADD", tmp_path, prevResult=RESULT)
 
     for _ in range(2):
@@ -61,7 +61,7 @@ def test_del_takes_it_away_and_can_be_repeated(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "mynet") == []
 
 
-def test_check_notices_what_has_changed(tmp_path: Path) -> None:
+def test_check_reports_a_changed_or_missing_file(tmp_path: Path) -> None:
     call("ADD", tmp_path, prevResult=RESULT)
     assert call("CHECK", tmp_path, prevResult=RESULT) is None
 
@@ -73,7 +73,7 @@ def test_check_notices_what_has_changed(tmp_path: Path) -> None:
         call("CHECK", tmp_path, prevResult=RESULT)
 
 
-def test_gc_keeps_what_is_alive(tmp_path: Path) -> None:
+def test_gc_keeps_files_of_valid_attachments(tmp_path: Path) -> None:
     for container_id in ("c1", "c2"):
         call("ADD", tmp_path, container_id, prevResult=RESULT)
 
@@ -82,11 +82,11 @@ def test_gc_keeps_what_is_alive(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "mynet") == ["c2-eth0"]
 
 
-def test_status_is_ready(tmp_path: Path) -> None:
+def test_status_succeeds(tmp_path: Path) -> None:
     assert call("STATUS", tmp_path) is None
 
 
-def test_a_wrong_key_is_named() -> None:
+def test_error_names_the_wrong_key() -> None:
     for wrong in (7, "relative"):
         with pytest.raises(Refused, match="folder"):
             call("ADD", wrong, prevResult=RESULT)

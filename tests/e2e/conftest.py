@@ -18,16 +18,16 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest, host: Host, rootfs: Path) -> Iterator[Runtime]:
-    made = Runtime(host, cast(str, request.param), rootfs)
-    yield made
-    made.close()
+    instance = Runtime(host, cast(str, request.param), rootfs)
+    yield instance
+    instance.close()
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """End what a test leaves running before the leak check, so that every test tests poststop too."""
     result = yield
-    made = pyfuncitem.funcargs.get("runtime")
-    if isinstance(made, Runtime):
-        made.delete_all()
+    runtime = pyfuncitem.funcargs.get("runtime")
+    if isinstance(runtime, Runtime):
+        runtime.delete_all()
     return result

@@ -33,37 +33,37 @@ NO_HOOKS: dict[str, Any] = {}
 
 @pytest.fixture
 def container(host: Host, runtime: Runtime) -> Iterator[Running]:
-    """A container that runs without a network, and without a hook that would care."""
+    """Start a container without a network and without hooks."""
     configure(host, MYNET)
     yield runtime.run("c1", hooks=NO_HOOKS)
 
 
 def cnihook(host: Host, *argv: str) -> subprocess.CompletedProcess[str]:
-    done = host.run(CNIHOOK, *argv, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    result = host.run(CNIHOOK, *argv, check=False)
+    assert "Traceback" not in result.stderr, result.stderr
+    return result
 
 
 def succeeds(host: Host, *argv: str) -> str:
-    done = cnihook(host, *argv)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    result = cnihook(host, *argv)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
 
 
 def refused(host: Host, *argv: str, status: int = 1) -> str:
-    """The one line that says why."""
-    done = cnihook(host, *argv)
-    assert done.returncode == status, done
-    assert done.stdout == "" and done.stderr.count("\n") == 1, done
-    assert done.stderr.startswith(f"cnihook: {argv[0]}")
-    return done.stderr
+    """Return the one line on stderr of a command that fails."""
+    result = cnihook(host, *argv)
+    assert result.returncode == status, result
+    assert result.stdout == "" and result.stderr.count("\n") == 1, result
+    assert result.stderr.startswith(f"cnihook: {argv[0]}")
+    return result.stderr
 
 
 # attach
 
 
-def test_running_container_gets_a_network_and_gives_it_back(host: Host, container: Running) -> None:
-    """The result is CNI's, in the shape of its configuration's version; the address is free at once."""
+def test_running_container_is_attached_and_detached(host: Host, container: Running) -> None:
+    """The result has the shape of the configuration's CNI version.  Detach releases the address at once."""
     result = json.loads(succeeds(host, "attach", "c1"))
 
     assert result == {
@@ -77,23 +77,23 @@ def test_running_container_gets_a_network_and_gives_it_back(host: Host, containe
     assert container.links() == {"lo"}
 
 
-def test_several_networks_are_a_list_in_their_order(host: Host, container: Running) -> None:
+def test_attach_to_several_networks_prints_list_in_order(host: Host, container: Running) -> None:
     configure(
         host, **{"20-other.conflist": json.dumps(bridge("other", "10.23.0.0/24")), "99-lo.conf": LOOPBACK}
     )
 
-    found = json.loads(succeeds(host, "attach", "c1"))
+    attachments = json.loads(succeeds(host, "attach", "c1"))
 
-    assert [(one["network"], one["ifname"]) for one in found] == [
+    assert [(one["network"], one["ifname"]) for one in attachments] == [
         ("mynet", "eth0"), ("other", "eth1"), ("loopback", "lo"),
     ]  # fmt: skip
-    assert found[1]["result"]["cniVersion"] == "1.0.0"
-    assert found[1]["result"]["interfaces"][2]["sandbox"] == "/run/netns/c1"
+    assert attachments[1]["result"]["cniVersion"] == "1.0.0"
+    assert attachments[1]["result"]["interfaces"][2]["sandbox"] == "/run/netns/c1"
     succeeds(host, "detach", "c1")
 
 
-def test_networks_come_and_go_one_by_one(host: Host, container: Running) -> None:
-    """Each gets an interface that no other has, and a freed one is used again."""
+def test_networks_are_attached_and_detached_one_by_one(host: Host, container: Running) -> None:
+    """Each network gets the first free interface name; a name is reused after detach."""
     configure(host, **{"20-other.conflist": json.dumps(bridge("other", "10.23.0.0/24"))})
 
     succeeds(host, "attach", "c1", "--network", "other")
@@ -109,10 +109,10 @@ def test_networks_come_and_go_one_by_one(host: Host, container: Running) -> None
     assert container.links() == {"lo", "eth0", "net5"}
     succeeds(host, "detach", "c1", "--network", "other", "--network", "mynet")
     assert container.links() == {"lo"}
-    host.leaves("file /run/cnihook/log/c1")  # there was a failure
+    host.leaves("file /run/cnihook/log/c1")  # the log of a failure is kept
 
 
-def test_annotation_chooses_unless_networks_are_named(host: Host, runtime: Runtime) -> None:
+def test_network_option_overrides_annotation(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
     container = runtime.run("c1", hooks=NO_HOOKS, annotations={"cnihook.networks": "other:net7"})
 
@@ -123,7 +123,7 @@ def test_annotation_chooses_unless_networks_are_named(host: Host, runtime: Runti
     succeeds(host, "detach", "c1")
 
 
-def test_poststop_takes_down_what_was_attached_later(host: Host, runtime: Runtime) -> None:
+def test_poststop_releases_networks_attached_later(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
     runtime.run("c1", "--network", "mynet")
     succeeds(host, "attach", "c1", "--network", "other")
@@ -134,7 +134,7 @@ def test_poststop_takes_down_what_was_attached_later(host: Host, runtime: Runtim
     assert host.listdir(RESULTS) == []
 
 
-def test_failing_network_takes_those_before_it_down(host: Host, container: Running) -> None:
+def test_failing_network_rolls_back_earlier_networks(host: Host, container: Running) -> None:
     path = external(
         host, "refuses", """[ $CNI_COMMAND = DEL ] || { echo '{"msg": "the moon is full"}'; exit 1; }"""
     )
@@ -149,7 +149,7 @@ def test_failing_network_takes_those_before_it_down(host: Host, container: Runni
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_sigterm_takes_back_what_was_done(host: Host, container: Running) -> None:
+def test_sigterm_rolls_back_attach(host: Host, container: Running) -> None:
     path = external(host, "slow", "[ $CNI_COMMAND = DEL ] || sleep 60")
     second = bridge("second", "10.23.0.0/24")
     second["plugins"].append({"type": "slow"})
@@ -158,10 +158,10 @@ def test_sigterm_takes_back_what_was_done(host: Host, container: Running) -> Non
     with host.popen(CNIHOOK, "attach", "c1", "--cni-path", path) as process:
         wait_for(lambda: calls(host) == ["slow ADD"], "the slow plugin")
         process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
 
     assert process.returncode == 1
-    assert "interrupted by signal 15" in said and said.count("\n") == 1
+    assert "interrupted by signal 15" in stderr and stderr.count("\n") == 1
     assert not host.exists(f"/proc/{last_pid(host)}")
     assert container.links() == {"lo"}
     host.leaves("file /run/cnihook/log/c1")
@@ -170,30 +170,30 @@ def test_sigterm_takes_back_what_was_done(host: Host, container: Running) -> Non
 # Which container
 
 
-def test_container_that_nobody_knows_is_refused(host: Host, container: Running) -> None:
-    said = refused(host, "attach", "c2")
+def test_unknown_container_is_refused(host: Host, container: Running) -> None:
+    message = refused(host, "attach", "c2")
 
-    assert "no running container of this ID: runc says " in said and "crun says " in said
+    assert "no running container of this ID: runc says " in message and "crun says " in message
     assert "no network" in refused(host, "detach", "c2")
 
 
-def test_container_that_has_stopped_is_refused(host: Host, container: Running, runtime: Runtime) -> None:
+def test_stopped_container_is_refused(host: Host, container: Running, runtime: Runtime) -> None:
     container.kill()
 
     assert "stopped" in refused(host, "attach", "c1", "--runtime", runtime.name)
 
 
-def test_container_in_the_namespace_of_the_host_is_refused(host: Host, runtime: Runtime) -> None:
+def test_container_in_host_namespace_is_refused(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET)
     runtime.run("c1", hooks=NO_HOOKS, network=None)
 
-    said = refused(host, "attach", "c1")
-    assert "shares the host's network namespace" in said
-    assert 'add {"type": "network"} to linux.namespaces in ' in said
+    message = refused(host, "attach", "c1")
+    assert "shares the host's network namespace" in message
+    assert 'add {"type": "network"} to linux.namespaces in ' in message
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_one_id_under_two_runtimes_needs_a_word_more(
+def test_container_id_under_two_runtimes_needs_runtime_option(
     host: Host, container: Running, runtime: Runtime, rootfs: Path
 ) -> None:
     other = Runtime(host, "crun" if runtime.name == "runc" else "runc", rootfs)
@@ -208,8 +208,8 @@ def test_one_id_under_two_runtimes_needs_a_word_more(
     other.close()
 
 
-def test_runtime_may_keep_its_containers_elsewhere(host: Host, runtime: Runtime) -> None:
-    """As under every engine."""
+def test_root_option_finds_container_in_other_root(host: Host, runtime: Runtime) -> None:
+    """Every engine passes a --root of its own to the runtime."""
     configure(host, MYNET)
     runtime.bundle("c1", hooks=NO_HOOKS)
     runtime.root = "/run/.host/root"
@@ -225,15 +225,15 @@ def test_runtime_may_keep_its_containers_elsewhere(host: Host, runtime: Runtime)
 @pytest.mark.parametrize(
     "runtime_name", ["nosuch", "/nosuch", "/etc/passwd", "/usr/bin/false", "/usr/bin/true"]
 )
-def test_runtime_that_is_none_is_refused(host: Host, runtime_name: str) -> None:
+def test_program_that_is_not_a_runtime_is_refused(host: Host, runtime_name: str) -> None:
     assert "no running container of this ID" in refused(host, "attach", "c1", "--runtime", runtime_name)
 
 
 # gc
 
 
-def test_gc_releases_what_was_left_behind(host: Host, container: Running, runtime: Runtime) -> None:
-    """And only that; --dry-run only says so."""
+def test_gc_releases_stale_attachments_only(host: Host, container: Running, runtime: Runtime) -> None:
+    """Live attachments stay.  With --dry-run, gc prints what it would release."""
     other = runtime.run("c2")
     succeeds(host, "attach", "c1")
     container.kill()
@@ -247,8 +247,8 @@ def test_gc_releases_what_was_left_behind(host: Host, container: Running, runtim
     assert other.address == "10.22.0.2"
 
 
-def test_gc_goes_on_where_one_cannot_be_released(host: Host, runtime: Runtime) -> None:
-    """What failed is told, stays on record, and is tried again."""
+def test_gc_continues_after_a_failed_release(host: Host, runtime: Runtime) -> None:
+    """The failure is printed, the record stays, and the next gc tries again."""
     path = external(
         host,
         "stubborn",
@@ -263,11 +263,12 @@ def test_gc_goes_on_where_one_cannot_be_released(host: Host, runtime: Runtime) -
         container.kill()
         runtime.delete(name)
 
-    done = cnihook(host, "gc")
-    assert done.returncode == 1
-    assert done.stdout == "released c2: mynet eth0 10.22.0.2/16\n"
+    result = cnihook(host, "gc")
+    assert result.returncode == 1
+    assert result.stdout == "released c2: mynet eth0 10.22.0.2/16\n"
     assert (
-        done.stderr.count("\n") == 1 and 'plugin type="stubborn" name="odd" failed (delete)' in done.stderr
+        result.stderr.count("\n") == 1
+        and 'plugin type="stubborn" name="odd" failed (delete)' in result.stderr
     )
     assert host.listdir(RESULTS) == ["odd-c1-eth0"]
     host.write("/run/.host/go", "")
@@ -275,7 +276,9 @@ def test_gc_goes_on_where_one_cannot_be_released(host: Host, runtime: Runtime) -
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_detach_needs_no_runtime_and_no_container(host: Host, container: Running, runtime: Runtime) -> None:
+def test_detach_needs_neither_runtime_nor_container(
+    host: Host, container: Running, runtime: Runtime
+) -> None:
     succeeds(host, "attach", "c1")
     runtime.delete("c1")
     host.run("rm", f"{NET_D}/10-net.conflist")
@@ -287,8 +290,8 @@ def test_detach_needs_no_runtime_and_no_container(host: Host, container: Running
 # logs
 
 
-def test_logs_tell_what_happened(host: Host, runtime: Runtime) -> None:
-    """crun throws away what a hook prints, and runc what a hook prints that succeeds."""
+def test_logs_report_attach_and_detach(host: Host, runtime: Runtime) -> None:
+    """crun discards what a hook prints.  runc discards it if the hook succeeds."""
     configure(host, MYNET)
     runtime.run("c1")
     runtime.run("c2")
@@ -310,7 +313,7 @@ def test_log_of_a_failure_outlives_its_container(host: Host, runtime: Runtime) -
     host.leaves("file /run/cnihook/log/c1")
 
 
-# The words of the commands
+# The options of the commands
 
 
 @pytest.mark.parametrize(
@@ -332,14 +335,14 @@ def test_log_of_a_failure_outlives_its_container(host: Host, runtime: Runtime) -
         "logs c1 c2",
     ],
 )
-def test_wrong_words_are_a_usage_error(host: Host, words: str) -> None:
-    said = refused(host, *words.split(), status=2)
+def test_wrong_arguments_are_a_usage_error(host: Host, words: str) -> None:
+    message = refused(host, *words.split(), status=2)
 
-    assert said.endswith(f"; see `cnihook {words.split()[0]} --help`\n")
+    assert message.endswith(f"; see `cnihook {words.split()[0]} --help`\n")
 
 
 @pytest.mark.parametrize("command", ["attach", "detach", "gc", "logs"])
-def test_help_says_what_the_command_is_for(host: Host, command: str) -> None:
+def test_help_begins_with_usage(host: Host, command: str) -> None:
     text = succeeds(host, command, "--help")
 
     assert text.startswith(f"usage: cnihook {command} ")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An executable plugin that prints or runs without end costs a bounded amount of memory and time."""
+"""Plugins that print or run without end: memory and time stay bounded."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ ENDLESS = {
     "stderr": "exec yes >&2",
     "one line": "exec tr '\\0' x < /dev/zero",
 }
-# Each leaves a process behind that has the output open.
+# Each leaves a background process that keeps the output open.
 TIRELESS = {
     "runs": "echo $$ > /run/pid; sleep 300 & wait",
     "ignores SIGTERM": "trap '' TERM; echo $$ > /run/pid; sleep 300 & while :; do wait; done",
@@ -25,11 +25,11 @@ TIRELESS = {
 
 @pytest.fixture(autouse=True)
 def implementation() -> None:
-    """Only cnihook's own runtime."""
+    """Run each test once, without the reference plugins: only cnihook's runtime is tested."""
 
 
 def install(host: Host, script: str) -> dict[str, Any]:
-    """Make the plugin `bad` of a script for ADD; return the state of a container on its network."""
+    """Write the plugin `bad`, which runs `script` on ADD; return the state of a container on its network."""
     host.write(f"{PLUGINS}/bad", f"#!/bin/sh\ncat > /dev/null\n[ $CNI_COMMAND = DEL ] && exit\n{script}\n")
     host.run("chmod", "755", f"{PLUGINS}/bad")
     configure(host, {"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "bad"}]})
@@ -43,7 +43,7 @@ def install(host: Host, script: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("script", ENDLESS)
-def test_plugin_that_prints_without_end(host: Host, script: str) -> None:
+def test_plugin_that_prints_without_end_is_killed(host: Host, script: str) -> None:
     state = install(host, ENDLESS[script])
 
     launcher = ("env", f"CNI_PATH={PLUGINS}", "prlimit", f"--as={MEMORY}")
@@ -56,8 +56,8 @@ def test_plugin_that_prints_without_end(host: Host, script: str) -> None:
 
 
 @pytest.mark.parametrize("script", TIRELESS)
-def test_plugin_that_never_ends(host: Host, script: str) -> None:
-    """The hook ends before its runtime would kill it, and takes the plugin's processes along."""
+def test_plugin_that_never_ends_is_killed(host: Host, script: str) -> None:
+    """The hook kills the plugin's processes and ends before the runtime would kill the hook."""
     state = install(host, TIRELESS[script])
 
     outcome = call_hook(host, "createRuntime", state, launcher=("env", f"CNI_PATH={PLUGINS}"))

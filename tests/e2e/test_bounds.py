@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds on what annotations request: by the file, by the hook's arguments, by a network."""
+"""Bounds on what annotations request: in the file, in the hook's arguments, in a network."""
 
 import json
 from typing import Any
@@ -44,7 +44,7 @@ class Hook:
         host.leaves("file /run/cnihook/log/*")
 
     def __call__(self, annotations: dict[str, str], *arguments: str, event: str = "createRuntime") -> str:
-        """Returns what it prints where it refuses; empty where it attaches."""
+        """Call the hook; return its message if it rejects the container, "" if it attaches it."""
         state = {"id": "c1", "pid": self.container.pid, "bundle": "/", "annotations": annotations}
         outcome = call_hook(self.host, event, state | {"ociVersion": "1.0.2"}, *arguments)
         refused = outcome.returncode == 1
@@ -71,7 +71,7 @@ def hook(host: Host) -> Hook:
     return Hook(host)
 
 
-# Each option by its annotation, and what an NPWG element of the same meaning has.
+# Each option: its annotation, a value, and the keys of an NPWG element with the same meaning.
 OPTIONS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("networks", "front", {}),
     ("publish", "8080:80", {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}),
@@ -102,7 +102,7 @@ def test_every_option_can_be_bounded() -> None:
 
 @pytest.mark.parametrize(("option", "value", "element"), OPTIONS)
 @pytest.mark.parametrize("by", ["file", "argument"])
-def test_annotation_that_is_not_allowed_refuses_the_container(
+def test_container_with_disallowed_annotation_is_refused(
     host: Host, hook: Hook, option: str, value: str, element: dict[str, Any] | None, by: str
 ) -> None:
     others = [name for name in ALL if name != option]
@@ -130,13 +130,15 @@ def test_annotation_that_is_not_allowed_refuses_the_container(
         ("name=front,ip6=fd01::9", "ip6"),
     ],
 )
-def test_option_of_one_network_is_an_option_too(host: Host, hook: Hook, value: str, option: str) -> None:
+def test_option_inside_networks_annotation_is_bounded(
+    host: Host, hook: Hook, value: str, option: str
+) -> None:
     write_bounds(host, {"allow": ["networks"]})
 
     assert option in hook({"cnihook.networks": value})
 
 
-def test_what_is_allowed_is_served_and_flags_are_not_bounded(host: Host, hook: Hook) -> None:
+def test_allowed_annotations_work_and_flags_are_not_bounded(host: Host, hook: Hook) -> None:
     write_bounds(host, {"allow": ["networks", "ip"], "networks": ["front"], "ports": "8000-8999"})
 
     assert not hook({"cnihook.networks": "front", "cnihook.ip": "10.1.0.9"}, "--publish", "22:80")
@@ -158,15 +160,15 @@ def test_container_without_annotations_does_not_read_the_file(host: Host, hook: 
 
 @pytest.mark.parametrize("annotation", ["cnihook.networks", NPWG])
 @pytest.mark.parametrize("value", ["back", "front,back"])
-def test_network_that_is_not_listed_is_refused(host: Host, hook: Hook, annotation: str, value: str) -> None:
+def test_unlisted_network_is_refused(host: Host, hook: Hook, annotation: str, value: str) -> None:
     write_bounds(host, {"networks": ["front"]})
 
     refused = hook({annotation: value})
     assert f"annotation {annotation}" in refused and "network back" in refused and BOUNDS in refused
 
 
-def test_all_networks_are_those_that_annotations_may_request(host: Host, hook: Hook) -> None:
-    """Or any annotation would lead to the others."""
+def test_default_of_all_networks_is_limited_to_allowed_ones(host: Host, hook: Hook) -> None:
+    """Otherwise any annotation would attach the container to the other networks."""
     host.write(f"{NET_D}/30-closed.conflist", json.dumps(CLOSED))
     write_bounds(host, {"networks": ["front", "closed"]})
 
@@ -240,7 +242,7 @@ def test_single_plugin_can_be_closed_as_well(host: Host, hook: Hook) -> None:
         ({}, {"cnihook": {"annotations": False}}, "has no effect on a plugin"),
     ],
 )
-def test_network_whose_bounds_are_malformed_is_not_used(
+def test_network_with_malformed_bounds_is_not_used(
     host: Host, hook: Hook, keys: dict[str, Any], plugin: dict[str, Any], problem: str
 ) -> None:
     conf = network("closed", "10.3.0.0/24", **keys)
@@ -288,7 +290,7 @@ def test_ports_are_bounded(host: Host, hook: Hook, value: str, allowed: bool, by
         hook.end()
 
 
-def test_any_port_is_one_within_all_bounds(host: Host, hook: Hook) -> None:
+def test_automatic_host_port_is_within_all_bounds(host: Host, hook: Hook) -> None:
     write_bounds(host, {"ports": "7000-7003,8000-8009"})
     annotations = {"cnihook.publish": "80", "cnihook.networks": "front"}
 
@@ -300,7 +302,7 @@ def test_any_port_is_one_within_all_bounds(host: Host, hook: Hook) -> None:
     assert "publish" in refused and "--ports" in refused
 
 
-def test_one_pair_of_cni_args_cannot_hold_another(hook: Hook) -> None:
+def test_cni_args_pair_cannot_contain_another_pair(hook: Hook) -> None:
     for pairs in ({"a": "x;IP=10.1.0.9"}, {"a;IP=10.1.0.9;b": "x"}, {"IP=10.1.0.9": "x"}):
         refused = hook(
             {NPWG: json.dumps([{"name": "front", "cni-args": pairs}])}, "--allow", "networks,cni-args"
@@ -331,7 +333,7 @@ def test_one_pair_of_cni_args_cannot_hold_another(hook: Hook) -> None:
         ('{"annotations": {"trustImages": 1}}', '"trustImages" must be a boolean'),
     ],
 )
-def test_malformed_file_refuses_containers_with_annotations(
+def test_malformed_file_rejects_containers_with_annotations(
     host: Host, hook: Hook, text: str, problem: str
 ) -> None:
     write_bounds(host, text)
@@ -355,7 +357,7 @@ def test_validate_finds_every_problem_of_the_file(host: Host, hook: Hook) -> Non
 
 
 @pytest.mark.parametrize("how", ["chmod 664", "chmod 646", "chown 65534", "folder", "fifo", "/dev/zero"])
-def test_file_that_others_can_write_refuses(host: Host, hook: Hook, how: str) -> None:
+def test_file_that_others_can_write_rejects_containers(host: Host, hook: Hook, how: str) -> None:
     write_bounds(host, {"allow": ["networks"]})
     command = {
         "folder": f"rm {BOUNDS}; mkdir {BOUNDS}",
@@ -379,7 +381,7 @@ def test_doctor_reports_a_folder_that_others_can_write(host: Host, hook: Hook) -
     )
 
 
-# All ways in
+# The other ways to attach
 
 
 def test_attach_obeys_bounds_on_annotations(runtime: Runtime, host: Host) -> None:
@@ -416,7 +418,9 @@ def test_inject_writes_bounds_into_the_hook(runtime: Runtime, host: Host) -> Non
     host.leaves("file /run/cnihook/log/*")
 
 
-def test_built_in_network_is_there_only_where_no_other_is(host: Host, hook: Hook, runtime: Runtime) -> None:
+def test_built_in_network_exists_only_without_other_networks(
+    host: Host, hook: Hook, runtime: Runtime
+) -> None:
     run = str(CHECKOUT / "scripts" / "priv-net-run")
     runtime.run("c2", hooks={})
     attempts = (
@@ -425,7 +429,7 @@ def test_built_in_network_is_there_only_where_no_other_is(host: Host, hook: Hook
         [CNIHOOK, "attach", "c2", "--network", "cnihook"],
     )
     for text in (None, "{"):
-        if text:  # a file that is malformed is meant to be a network
+        if text:  # a malformed file counts as a network
             host.run("sh", "-c", f"rm {NET_D}/*")
             host.write(f"{NET_D}/10-net.conflist", text)
         for annotations, arguments in (

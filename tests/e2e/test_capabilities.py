@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The capabilities that the hook needs, as the page Security lists them: these, and each of them."""
+"""The capabilities that the hook needs: those on the page Security suffice, and each is needed."""
 
 import json
 import os
@@ -101,11 +101,11 @@ class Limited:
 
 @pytest.fixture
 def lan(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]:
-    with Lan(host, tmp_path_factory.mktemp("lan")) as made:
-        made.serve()
+    with Lan(host, tmp_path_factory.mktemp("lan")) as lan:
+        lan.serve()
         host.save_state()
         leave_keeper(host)
-        yield made
+        yield lan
 
 
 @pytest.mark.parametrize("owner", [0, OWNER])
@@ -122,8 +122,8 @@ def test_hook_works_with_these_capabilities(host: Host, tmp_path: Path, owner: i
 
 
 @pytest.mark.parametrize("missing", ALWAYS)
-def test_each_of_them_is_needed(host: Host, tmp_path: Path, missing: str) -> None:
-    """The container does not start without it, and nothing is left."""
+def test_each_capability_is_needed(host: Host, tmp_path: Path, missing: str) -> None:
+    """The container does not start without it, and nothing is left behind."""
     configure(host, FULL)
     container = Limited(host, tmp_path, 0)
     outcome = container.hook("createRuntime", *(name for name in ALWAYS if name != missing))
@@ -133,8 +133,8 @@ def test_each_of_them_is_needed(host: Host, tmp_path: Path, missing: str) -> Non
     container.end(*ALWAYS)
 
 
-def test_files_of_other_users_need_one_more(host: Host, tmp_path: Path) -> None:
-    """The container starts without it, and the log says which names it lacks."""
+def test_files_of_other_users_need_dac_override(host: Host, tmp_path: Path) -> None:
+    """The container starts without it, and the log names the files that were not written."""
     configure(host, FULL)
     container = Limited(host, tmp_path, OWNER)
     outcome = container.hook("createRuntime", *ALWAYS)
@@ -146,7 +146,7 @@ def test_files_of_other_users_need_one_more(host: Host, tmp_path: Path) -> None:
 
 @pytest.mark.needs("dnsmasq")
 @pytest.mark.parametrize("more", [(), ("net_raw",)], ids=["without", "with"])
-def test_dhcp_needs_one_more(host: Host, lan: Lan, tmp_path: Path, more: tuple[str, ...]) -> None:
+def test_dhcp_needs_net_raw(host: Host, lan: Lan, tmp_path: Path, more: tuple[str, ...]) -> None:
     configure(host, {"cniVersion": "1.0.0", "name": "net1", "plugins": [network()]})
     container = Limited(host, tmp_path, 0)
     container.state["annotations"] = {}
@@ -168,10 +168,10 @@ def test_dhcp_needs_one_more(host: Host, lan: Lan, tmp_path: Path, more: tuple[s
         (OWNER, ("setgid",), False),
     ],
 )
-def test_attach_needs_two_more(
+def test_attach_needs_setuid_and_setgid(
     runtime: Runtime, host: Host, tmp_path: Path, user: int, more: tuple[str, ...], works: bool
 ) -> None:
-    """The files are written by the rights of the container's user; for root one of the two is enough."""
+    """The files are written with the rights of the container's user.  For root, setgid is enough."""
     configure(host, FULL)
     folder = runtime.bundle("c1", hooks={})
     (tmp_path / "resolv.conf").touch()
@@ -182,7 +182,7 @@ def test_attach_needs_two_more(
     (folder / "config.json").write_text(json.dumps(config))
     runtime.started("c1", runtime.start("c1"))
     host.leaves("dir /run/cni", "dir /run/cni/tuning", "file /run/cnihook/log/*")
-    # crun itself sends the signal 0 to learn that a container runs.
+    # CAP_KILL: crun itself sends signal 0 to learn whether a container runs.
     capabilities = ",".join(["-all", *(f"+{name}" for name in (*ALWAYS, "dac_override", "kill", *more))])
     argv = ("setpriv", "--inh-caps=-all", f"--bounding-set={capabilities}", CNIHOOK)
     outcome = host.run(*argv, "attach", "c1", "--dns", "192.0.2.1", check=False)
@@ -195,7 +195,7 @@ def test_attach_needs_two_more(
     host.run(CNIHOOK, "detach", "c1")
 
 
-def test_page_lists_these() -> None:
+def test_security_page_lists_these_capabilities() -> None:
     page = (CHECKOUT / "cnihook" / "pages" / "security.md").read_text()
     listed = re.findall(r"^\| `CAP_(\w+)` \|", page, flags=re.M)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cni-runc: a runtime that differs from the one behind it in one thing alone.
+"""cni-runc: a wrapper that adds the hook and otherwise behaves like the runtime behind it.
 
-The one behind it is real where a container runs, and elsewhere a stand-in that notes how it was started.
+Tests that run a container use a real runtime; the others use a stand-in that records how it was started.
 """
 
 import json
@@ -18,8 +18,8 @@ from tests.support.oci import LEAVES, MYNET, RESULTS, Runtime, configure, leases
 
 CNI_RUNC = str(CHECKOUT / "scripts" / "cni-runc")
 
-# All that a program can see of how it was started.  Signals by the shell itself, which blocks some while it
-# waits for others; the descriptor that it has open for its script is its own.
+# Records all that a program can see of how it was started.  The shell itself reads the signal masks, because
+# it blocks some signals while it waits for a child.  Its descriptor for the script is left out.
 STAND_IN = """\
 #!/bin/bash
 {
@@ -39,14 +39,14 @@ exit 7
 
 @pytest.fixture
 def stand_in(host: Host) -> dict[str, str]:
-    """The environment in which `runc` and `crun` are stand-ins."""
+    """Return the environment in which `runc` and `crun` are stand-ins."""
     for name in ("runc", "crun"):
         host.write(f"/run/.host/bin/{name}", STAND_IN, 0o755)
     return {"PATH": "/run/.host/bin:/usr/bin:/bin", "ODD": "a\nb=c", "EMPTY": ""}
 
 
 def seen(host: Host) -> list[str]:
-    """And the process is the one that start() made."""
+    """Return what the stand-in recorded; its PID must be that of the process of start()."""
     lines = host.read("/run/.host/seen").splitlines()
     (host.root / "run/.host/seen").unlink()
     process = f"process {host.read('/run/.host/pid').strip()}"
@@ -55,10 +55,10 @@ def seen(host: Host) -> list[str]:
 
 
 def start(host: Host, env: dict[str, str], *argv: str, cwd: str = "/") -> tuple[int, str, str]:
-    """With a descriptor beyond the three, as `--preserve-fds` has, a signal ignored, and a umask."""
+    """Run `argv` with an open descriptor 5 (as with `--preserve-fds`), an ignored signal and a umask."""
     script = 'echo $$ > /run/.host/pid; trap "" USR1; umask 002; exec 5< /etc/hostname; exec "$@"'
-    done = host.run("bash", "-c", script, "bash", *argv, env=env, cwd=cwd, check=False, input="from stdin")
-    return done.returncode, done.stdout, done.stderr
+    result = host.run("bash", "-c", script, "bash", *argv, env=env, cwd=cwd, check=False, input="from stdin")
+    return result.returncode, result.stdout, result.stderr
 
 
 LINES = [
@@ -87,11 +87,12 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_what_makes_no_container_of_ours_reaches_the_runtime_as_it_is(
+def test_other_commands_are_passed_through_unchanged(
     host: Host, stand_in: dict[str, str], line: str
 ) -> None:
-    """Arguments, environment, folder, umask, signals, descriptors, process, exit code; kill and delete above
-    all, for a wrapper that fails there leaves containers that nobody can end.
+    """Compare arguments, environment, folder, umask, signals, descriptors, process and exit code.
+
+    kill and delete matter most: if the wrapper failed there, no container could be ended.
     """
     words = line.split()
     bare = start(host, stand_in, "/run/.host/bin/runc", *words, cwd="/tmp")
@@ -103,38 +104,38 @@ def test_what_makes_no_container_of_ours_reaches_the_runtime_as_it_is(
 
 
 @pytest.mark.parametrize("name", ["runc", "crun"])
-def test_its_name_says_which_runtime_it_becomes(host: Host, name: str) -> None:
+def test_name_of_the_wrapper_selects_the_runtime(host: Host, name: str) -> None:
     host.leaves(*LEAVES)
-    said = host.run(str(CHECKOUT / "scripts" / f"cni-{name}"), "--version").stdout
+    version = host.run(str(CHECKOUT / "scripts" / f"cni-{name}"), "--version").stdout
 
-    assert said == host.run(name, "--version").stdout
+    assert version == host.run(name, "--version").stdout
 
 
-def test_a_runtime_that_is_not_there_is_told(host: Host, tmp_path: Path) -> None:
-    """To the engine as well, in the file where it looks for the runtime's messages."""
+def test_missing_runtime_is_reported(host: Host, tmp_path: Path) -> None:
+    """The engine gets the message too, in the file where it looks for the runtime's messages."""
     script = 'mount --bind /dev/null /usr/sbin/runc; mount --bind /dev/null /usr/bin/crun; exec "$@"'
     log = tmp_path / "log"
     shell = ("unshare", "--mount", "sh", "-c", script, "sh")
     argv = (CNI_RUNC, f"--log={log}", "--log-format", "json", "state", "c1")
     host.leaves("dir /run/mount")
-    done = host.run(*shell, *argv, check=False)
+    result = host.run(*shell, *argv, check=False)
 
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("cni-runc: there is no runc")
-    assert json.loads(log.read_text())["msg"] == done.stderr.rstrip()
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("cni-runc: there is no runc")
+    assert json.loads(log.read_text())["msg"] == result.stderr.rstrip()
 
 
 # config.json
 
 
 def config(**keys: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {
+    config: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "process": {"args": ["sh"], "env": ["PATH=/bin", "A=b"], "future": 1.10},
         "linux": {"namespaces": [{"type": "pid"}, {"type": "network"}], "unknown": {"x": 10**30}},
         "annotations": {"cnihook.networks": "mynet"},
     }
-    return made | keys
+    return config | keys
 
 
 @pytest.fixture
@@ -158,10 +159,10 @@ FORMS = ["create -b {} c1", "create --bundle {} c1", "--root /r create -b={} c1"
 
 
 @pytest.mark.parametrize("form", [*FORMS, "restore --image-path /i --bundle {} c1", "create c1"])
-def test_a_container_that_asks_gets_the_hook(
+def test_container_that_requests_networks_gets_the_hook(
     host: Host, stand_in: dict[str, str], bundle: Path, form: str
 ) -> None:
-    """However the engine names the bundle; the arguments reach the runtime as they were."""
+    """Every way to name the bundle works, and the runtime gets the arguments unchanged."""
     before = config(annotations={"cnihook.networks": "mynet", "other": "x"})
     written(bundle, before)
     (bundle / "config.json").chmod(0o600)
@@ -177,7 +178,7 @@ def test_a_container_that_asks_gets_the_hook(
     assert os.listdir(bundle) == ["config.json"]
 
     start(host, stand_in, CNI_RUNC, *words, cwd=str(bundle))
-    assert read(bundle)["hooks"] == hooks, "once is enough"
+    assert read(bundle)["hooks"] == hooks, "the hook is added once"
 
 
 @pytest.mark.parametrize(
@@ -191,19 +192,17 @@ def test_a_container_that_asks_gets_the_hook(
     ],
     ids=["another", "none", "host", "joined", "nothing"],
 )
-def test_a_container_that_does_not_ask_or_has_no_network_of_its_own_is_left_alone(
+def test_container_without_request_or_own_network_is_unchanged(
     host: Host, stand_in: dict[str, str], bundle: Path, keys: dict[str, Any]
 ) -> None:
-    """So that it can be the engine's default runtime."""
+    """So cni-runc can be the engine's default runtime."""
     before = written(bundle, config(**keys))
 
     assert start(host, stand_in, CNI_RUNC, "create", "-b", str(bundle), "c1") == (7, "from stdin", "")
     assert (bundle / "config.json").read_text() == before
 
 
-def test_what_is_no_config_is_the_runtimes_to_refuse(
-    host: Host, stand_in: dict[str, str], bundle: Path
-) -> None:
+def test_malformed_config_is_left_to_the_runtime(host: Host, stand_in: dict[str, str], bundle: Path) -> None:
     (bundle / "config.json").write_text("{")
 
     assert start(host, stand_in, CNI_RUNC, "create", "-b", str(bundle), "c1") == (7, "from stdin", "")
@@ -211,10 +210,10 @@ def test_what_is_no_config_is_the_runtimes_to_refuse(
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_a_container_that_cannot_get_the_hook_is_not_made(
+def test_container_that_cannot_get_the_hook_is_not_created(
     host: Host, stand_in: dict[str, str], bundle: Path, log_format: str
 ) -> None:
-    """It would run without the networks that it asks for.  The engine shows what is in its log."""
+    """Otherwise it would run without its networks.  The engine shows the message in its log."""
     before = written(bundle, config(hooks={"createRuntime": "none"}))
     log = ("--log", "/run/.host/log", "--log-format", log_format)
 
@@ -231,11 +230,11 @@ def test_a_container_that_cannot_get_the_hook_is_not_made(
     assert (bundle / "config.json").read_text() == before
 
 
-# Docker's way to ask
+# Requests by sysctl, for docker
 
 
-def test_sysctls_of_ours_become_annotations(host: Host, stand_in: dict[str, str], bundle: Path) -> None:
-    """Their values are whole: commas, spaces and equals signs are the vocabulary's."""
+def test_cnihook_sysctls_become_annotations(host: Host, stand_in: dict[str, str], bundle: Path) -> None:
+    """Their values are kept whole, with commas, spaces and equals signs."""
     asking = {"net.cnihook.networks": "mynet:ifname=eth3,ip=10.22.0.9 b", "net.cnihook.publish": "80:80"}
     others = {"net.ipv4.ip_forward": "1", "net.cnihooks": "x"}
     written(bundle, config(annotations=None, linux=config()["linux"] | {"sysctl": asking | others}))
@@ -247,8 +246,8 @@ def test_sysctls_of_ours_become_annotations(host: Host, stand_in: dict[str, str]
     assert len(after["hooks"]) == 2
 
 
-def test_an_image_cannot_ask_for_networks(host: Host, stand_in: dict[str, str], bundle: Path) -> None:
-    """Its variables are its maker's, and mean nothing, whatever their names."""
+def test_image_cannot_request_networks(host: Host, stand_in: dict[str, str], bundle: Path) -> None:
+    """An image's author chooses its variables, so none of them counts as a request."""
     forged = ["cnihook.networks=mynet", "net.cnihook.networks=mynet", "CNIHOOK_WANTS=mynet"]
     before = written(bundle, config(annotations=None, process={"env": forged}))
 
@@ -268,7 +267,7 @@ def wrapped(runtime: Runtime) -> Runtime:
 ASKING: dict[str, Any] = {"hooks": {}, "annotations": {"cnihook.networks": "mynet"}}
 
 
-def test_the_network_is_there_and_goes_again(host: Host, wrapped: Runtime) -> None:
+def test_network_is_up_during_run_and_released_after(host: Host, wrapped: Runtime) -> None:
     configure(host, MYNET)
     folder = wrapped.bundle("c1", command=("ip", "-4", "-o", "addr"), **ASKING)
 
@@ -278,7 +277,7 @@ def test_the_network_is_there_and_goes_again(host: Host, wrapped: Runtime) -> No
     assert leases(host) == host.listdir(RESULTS) == []
 
 
-def test_a_container_is_as_another_to_its_runtime(host: Host, wrapped: Runtime) -> None:
+def test_runtime_commands_work_on_a_wrapped_container(host: Host, wrapped: Runtime) -> None:
     configure(host, MYNET)
     container = wrapped.create("c1", **ASKING)
 

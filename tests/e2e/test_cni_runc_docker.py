@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cni-runc under a real docker daemon, which knows nothing of hooks."""
+"""cni-runc under a real docker daemon, which does not support hooks."""
 
 import shlex
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.xdist_group("docker")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     with daemon_with(
         tmp_path_factory.mktemp("docker"), {"cni": str(CHECKOUT / "scripts" / "cni-runc")}
-    ) as made:
-        yield made
+    ) as docker:
+        yield docker
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
 
 
 def asking(**words: str) -> tuple[str, ...]:
-    """The options of a container that asks for this."""
+    """Return docker's options for a container that requests this."""
     sysctls = [word for name, text in words.items() for word in ("--sysctl", f"net.cnihook.{name}={text}")]
     return ("--runtime", "cni", "--network", "none", *sysctls)
 
@@ -49,32 +49,34 @@ def address(docker: Docker, name: str) -> Any:
 
 
 def attached(host: Host) -> list[str]:
-    """The container IDs on record, and the leases."""
+    """Return the container IDs on record and the leases."""
     return host.listdir(RESULTS) + leases(host)
 
 
 def test_network_is_up_before_the_first_instruction(docker: Docker, host: Host) -> None:
-    done = docker("run", "--rm", *asking(networks="mynet"), IMAGE, "ip", "-4", "-o", "addr")
+    result = docker("run", "--rm", *asking(networks="mynet"), IMAGE, "ip", "-4", "-o", "addr")
 
-    assert "eth0    inet 10.22.0.2/16" in done.stdout
+    assert "eth0    inet 10.22.0.2/16" in result.stdout
     assert attached(host) == []
 
 
-def test_annotation_requests_the_same(docker: Docker, host: Host) -> None:
+def test_annotation_is_a_request_too(docker: Docker, host: Host) -> None:
     if "--annotation" not in docker("run", "--help").stdout:
         pytest.skip("docker has --annotation from version 24 on")
     runtime = ("--runtime", "cni", "--network", "none")
 
-    done = docker("run", "--rm", *runtime, "--annotation", "cnihook.ip=10.22.0.9", IMAGE, "ip", "-o", "addr")
+    result = docker(
+        "run", "--rm", *runtime, "--annotation", "cnihook.ip=10.22.0.9", IMAGE, "ip", "-o", "addr"
+    )
 
-    assert "eth0    inet 10.22.0.9/16" in done.stdout
+    assert "eth0    inet 10.22.0.9/16" in result.stdout
     assert attached(host) == []
 
 
-def test_what_it_wants_is_nowhere_to_be_seen_in_it(docker: Docker, host: Host) -> None:
-    """Nor for `docker exec` and health checks, nor in an image of it: who reads it could use it again."""
-    wish = asking(networks="mynet:net5", ip="10.22.0.55")
-    docker("run", "--detach", "--name", "c1", *wish, IMAGE, *FOR_EVER)
+def test_request_is_not_visible_inside_the_container(docker: Docker, host: Host) -> None:
+    """`docker exec` and an image of it do not show it either, because a reader could use it again."""
+    request = asking(networks="mynet:net5", ip="10.22.0.55")
+    docker("run", "--detach", "--name", "c1", *request, IMAGE, *FOR_EVER)
 
     shown = docker("exec", "c1", "sh", "-c", "set; cat /proc/1/environ; ip -o addr").stdout
     docker("commit", "c1", "copy")
@@ -87,8 +89,8 @@ def test_what_it_wants_is_nowhere_to_be_seen_in_it(docker: Docker, host: Host) -
     assert "net5" not in copy.stdout
 
 
-def test_an_image_cannot_ask_for_networks(docker: Docker, host: Host) -> None:
-    """By nothing that is its own: variables and labels."""
+def test_image_cannot_request_networks(docker: Docker, host: Host) -> None:
+    """Neither its variables nor its labels count as a request."""
     words = ("cnihook.networks=mynet", "net.cnihook.networks=mynet", "CNIHOOK_WANTS=mynet")
     changes = [f"--change={kind} {word}" for word in words for kind in ("ENV", "LABEL")]
     rootfs = docker.folder / "rootfs"
@@ -96,20 +98,20 @@ def test_an_image_cannot_ask_for_networks(docker: Docker, host: Host) -> None:
         "sh", "-c", f"tar -C {rootfs} -c . | docker import {shlex.join(changes)} - greedy", env=docker.env
     )
 
-    done = docker("run", "--rm", "--runtime", "cni", "--network", "none", "greedy", "ip", "-o", "addr")
+    result = docker("run", "--rm", "--runtime", "cni", "--network", "none", "greedy", "ip", "-o", "addr")
     docker("rmi", "greedy")
 
-    assert "inet 127.0.0.1" in done.stdout and "eth0" not in done.stdout
+    assert "inet 127.0.0.1" in result.stdout and "eth0" not in result.stdout
 
 
-def test_another_runtime_refuses_what_asks(docker: Docker, host: Host) -> None:
-    """Rather than to run it without its networks."""
-    wish = asking(networks="mynet")
+def test_another_runtime_refuses_the_sysctls(docker: Docker, host: Host) -> None:
+    """The container must not run without its networks."""
+    request = asking(networks="mynet")
 
-    done = docker("run", "--rm", *wish, "--runtime", "runc", IMAGE, "echo", "started", check=False)
+    result = docker("run", "--rm", *request, "--runtime", "runc", IMAGE, "echo", "started", check=False)
 
-    assert done.returncode != 0 and done.stdout == ""
-    assert "net/cnihook/networks" in done.stderr
+    assert result.returncode != 0 and result.stdout == ""
+    assert "net/cnihook/networks" in result.stderr
 
 
 def test_detached_exec_and_stop(docker: Docker, host: Host) -> None:
@@ -124,8 +126,8 @@ def test_detached_exec_and_stop(docker: Docker, host: Host) -> None:
     docker("rm", "--force", "c1")
 
 
-def test_a_restart_is_a_new_attachment_of_the_same_container(docker: Docker, host: Host) -> None:
-    """The ID stays, the process and its namespace do not; the old attachment is gone, its address free."""
+def test_restart_attaches_the_same_container_again(docker: Docker, host: Host) -> None:
+    """The ID stays; the process and its namespace are new.  The old attachment's address is released."""
     docker("run", "--detach", "--name", "c1", *asking(networks="mynet"), IMAGE, *FOR_EVER)
     before, (record, lease) = pid(docker, "c1"), attached(host)
 
@@ -139,7 +141,7 @@ def test_a_restart_is_a_new_attachment_of_the_same_container(docker: Docker, hos
     docker("rm", "--force", "c1")
 
 
-def test_docker_restarts_what_has_died_with_its_network(docker: Docker, host: Host) -> None:
+def test_container_restarted_by_docker_gets_its_network(docker: Docker, host: Host) -> None:
     options = ("--detach", "--restart", "always", "--name", "c1")
     docker("run", *options, *asking(networks="mynet"), IMAGE, *FOR_EVER)
     before = pid(docker, "c1")
@@ -153,30 +155,30 @@ def test_docker_restarts_what_has_died_with_its_network(docker: Docker, host: Ho
     docker("rm", "--force", "c1")
 
 
-def test_all_networks_of_the_folder_by_an_empty_wish(docker: Docker, host: Host) -> None:
-    """No network is named: all there are.  An annotation has to be there, or it would not be asking."""
-    done = docker("run", "--rm", *asking(hostname="web"), IMAGE, "ip", "-4", "-o", "addr")
+def test_request_without_network_means_all_networks(docker: Docker, host: Host) -> None:
+    """At least one other option is needed: a container without any is not a request."""
+    result = docker("run", "--rm", *asking(hostname="web"), IMAGE, "ip", "-4", "-o", "addr")
 
-    assert "eth0    inet 10.22.0.2/16" in done.stdout
-
-
-def test_what_does_not_ask_is_dockers_own(docker: Docker, host: Host) -> None:
-    done = docker("run", "--rm", "--runtime", "cni", "--network", "none", IMAGE, "ip", "-o", "addr")
-
-    assert "eth0" not in done.stdout
+    assert "eth0    inet 10.22.0.2/16" in result.stdout
 
 
-def test_a_failure_is_shown_by_docker(docker: Docker, host: Host) -> None:
-    """The hook's own: no such network."""
-    done = docker("run", "--rm", *asking(networks="nonet"), IMAGE, "true", check=False)
+def test_container_without_request_is_left_to_docker(docker: Docker, host: Host) -> None:
+    result = docker("run", "--rm", "--runtime", "cni", "--network", "none", IMAGE, "ip", "-o", "addr")
 
-    assert done.returncode != 0 and "no network 'nonet'" in done.stderr
+    assert "eth0" not in result.stdout
+
+
+def test_docker_shows_the_failure(docker: Docker, host: Host) -> None:
+    """Docker shows the hook's message: no such network."""
+    result = docker("run", "--rm", *asking(networks="nonet"), IMAGE, "true", check=False)
+
+    assert result.returncode != 0 and "no network 'nonet'" in result.stderr
     assert attached(host) == []
     host.leaves("file /run/cnihook/log/*")
 
 
 def test_containerd_alone_needs_no_sysctl(docker: Docker, host: Host) -> None:
-    """It hands on annotations.  The one here was started by the docker daemon."""
+    """containerd passes annotations on.  This containerd was started by the docker daemon."""
     containerd = ("ctr", "--address", str(docker.folder / "exec/containerd/containerd.sock"), "run", "--rm")
     runtime = ("--runc-binary", str(CHECKOUT / "scripts" / "cni-runc"), "--cgroup", "")
     rootfs = ("--rootfs", str(docker.folder / "rootfs"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook add, del, check, gc, status: what a script for cnitool finds, and what is better."""
+"""cnihook add, del, check, gc, status: compatible with cnitool, and what they do beyond it."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ NETWORK: dict[str, Any] = {
 
 @pytest.fixture
 def testing(host: Host) -> Container:
-    """A namespace of the name that cnitool's manual has, and a network."""
+    """Create a network and a namespace with the name from cnitool's manual."""
     configure(host)
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
     return host.container("testing")
@@ -48,24 +48,24 @@ def configure(host: Host, **keys: Any) -> None:
 def cnihook(
     host: Host, *words: str, check: bool = True, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    done = host.run(CNIHOOK, *words, env=base_environment() | (env or {}), check=check)
-    assert "Traceback" not in done.stderr
-    return done
+    result = host.run(CNIHOOK, *words, env=base_environment() | (env or {}), check=check)
+    assert "Traceback" not in result.stderr
+    return result
 
 
 def refused(host: Host, *words: str) -> str:
-    """The one line on stderr of a command that has to fail."""
-    done = cnihook(host, *words, check=False)
-    assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("\n") == 1
-    return done.stderr
+    """Return the one line on stderr of a command that has to fail."""
+    result = cnihook(host, *words, check=False)
+    assert (result.returncode, result.stdout) == (1, "") and result.stderr.count("\n") == 1
+    return result.stderr
 
 
 def ids(host: Host) -> list[str]:
-    """Of the containers that are on record."""
+    """Return the IDs of the containers on record."""
     return [name.split("-", 1)[1].rsplit("-", 1)[0] for name in host.listdir(RESULTS)]
 
 
-def test_a_script_for_cnitool_runs_by_changing_one_word(host: Host, testing: Container) -> None:
+def test_cnitool_script_runs_with_cnihook_instead(host: Host, testing: Container) -> None:
     path, container_id = TESTING
     added = cnihook(host, "add", "mynet", path)
 
@@ -76,14 +76,14 @@ def test_a_script_for_cnitool_runs_by_changing_one_word(host: Host, testing: Con
     assert connect(testing, host, "10.9.0.1") == "10.9.0.2"
     assert testing.sysctl("net/core/somaxconn") == "500"
     for command in ("check", "status"):
-        done = cnihook(host, command, "mynet", path)
-        assert (done.stdout, done.stderr) == ("", "")
+        check = cnihook(host, command, "mynet", path)
+        assert (check.stdout, check.stderr) == ("", "")
     for _ in range(2):
         assert cnihook(host, "del", "mynet", path).stdout == ""
     assert testing.links() == {"lo"} and leases(host) == []
 
 
-def test_cnitools_environment_is_understood(host: Host, testing: Container) -> None:
+def test_cnitool_environment_variables_are_used(host: Host, testing: Container) -> None:
     host.write("/run/own/10-mynet.conflist", json.dumps(NETWORK))
     host.leaves("dir /run/own", "file /run/own/*")
     env = {
@@ -102,7 +102,7 @@ def test_cnitools_environment_is_understood(host: Host, testing: Container) -> N
     assert leases(host) == []
 
 
-def test_an_option_goes_before_its_variable(host: Host, testing: Container) -> None:
+def test_option_overrides_its_environment_variable(host: Host, testing: Container) -> None:
     words = ("mynet", TESTING[0], "--ifname", "eth7")
     env = {"CNI_IFNAME": "data0", "CNI_ARGS": "nonsense", "CAP_ARGS": "nonsense"}
     cnihook(host, "add", *words, "--cni-args=", "--capability-args", '{"ips": ["10.9.0.9"]}', env=env)
@@ -112,7 +112,7 @@ def test_an_option_goes_before_its_variable(host: Host, testing: Container) -> N
 
 
 @pytest.mark.needs("ip")
-def test_an_explicit_path_has_the_reference_plugins_do_it(host: Host, testing: Container) -> None:
+def test_cni_path_selects_reference_plugins(host: Host, testing: Container) -> None:
     if not REFERENCE.is_dir():
         pytest.skip(f"no plugins in {REFERENCE}")
     configure(host, cniVersion="1.0.0", plugins=[NETWORK["plugins"][0] | {"ipMasq": False}])
@@ -121,10 +121,10 @@ def test_an_explicit_path_has_the_reference_plugins_do_it(host: Host, testing: C
 
     assert host.exists("/sys/class/net/cni0")
     cnihook(host, "del", "mynet", "testing")
-    assert host.exists("/sys/class/net/cni0"), "the reference leaves its bridge, and it was the reference"
+    assert host.exists("/sys/class/net/cni0"), "the reference leaves its bridge, so the reference was used"
 
 
-def test_a_namespace_is_a_path_a_name_or_a_process(host: Host, testing: Container) -> None:
+def test_namespace_is_a_path_a_name_or_a_pid(host: Host, testing: Container) -> None:
     sleeper = host.container(process=True)
     assert sleeper.pid
     cnihook(host, "add", "mynet", "testing")
@@ -138,7 +138,7 @@ def test_a_namespace_is_a_path_a_name_or_a_process(host: Host, testing: Containe
     assert host.listdir(RESULTS) == []
 
 
-def test_a_configuration_may_come_in_a_file_or_on_stdin(host: Host, testing: Container) -> None:
+def test_configuration_is_read_from_file_or_stdin(host: Host, testing: Container) -> None:
     host.write("/run/net.json", json.dumps(NETWORK | {"name": "filed"}))
     host.leaves("file /run/net.json")
     cnihook(host, "add", "--network-config", "/run/net.json", "testing")
@@ -158,24 +158,24 @@ def test_del_needs_neither_configuration_nor_namespace(host: Host, testing: Cont
     assert leases(host) == [] and host.listdir(RESULTS) == []
 
 
-def test_a_failed_add_leaves_nothing(host: Host, testing: Container) -> None:
+def test_failed_add_leaves_nothing(host: Host, testing: Container) -> None:
     configure(host, plugins=[*NETWORK["plugins"], {"type": "tuning", "sysctl": {"net.nonsense": "1"}}])
 
     assert "net/nonsense" in refused(host, "add", "mynet", "testing")
     assert testing.links() == {"lo"} and leases(host) == [] and host.listdir(RESULTS) == []
 
 
-def test_errors_as_json_keep_their_code(host: Host, testing: Container) -> None:
+def test_json_errors_have_the_cni_code(host: Host, testing: Container) -> None:
     for words, code in (
         (("add", "other", "testing"), 7),
         (("check", "mynet", "testing"), 3),
         (("add", "mynet", "testing", "--capability-args", "[]"), 4),
         (("add", "mynet", "nowhere"), 999),
     ):
-        done = cnihook(host, *words, "--json", check=False)
-        told = json.loads(done.stdout)
-        assert (done.returncode, done.stderr, told["code"]) == (1, "", code)
-        assert told["msg"].startswith(f"{words[0]} {words[1]}: ")
+        result = cnihook(host, *words, "--json", check=False)
+        report = json.loads(result.stdout)
+        assert (result.returncode, result.stderr, report["code"]) == (1, "", code)
+        assert report["msg"].startswith(f"{words[0]} {words[1]}: ")
 
 
 def test_status_reports_exhausted_range_if_asked(host: Host, testing: Container) -> None:
@@ -184,12 +184,12 @@ def test_status_reports_exhausted_range_if_asked(host: Host, testing: Container)
     cnihook(host, "status", "mynet")
     cnihook(host, "add", "mynet", "testing")
 
-    told = json.loads(cnihook(host, "status", "mynet", "--json", check=False).stdout)
-    assert told["code"] == 50 and "10.9.0.1-10.9.0.2" in told["msg"]
+    report = json.loads(cnihook(host, "status", "mynet", "--json", check=False).stdout)
+    assert report["code"] == 50 and "10.9.0.1-10.9.0.2" in report["msg"]
     cnihook(host, "del", "mynet", "testing")
 
 
-def test_check_tells_the_first_difference(host: Host, testing: Container) -> None:
+def test_check_reports_the_first_difference(host: Host, testing: Container) -> None:
     cnihook(host, "add", "mynet", "testing")
     testing.run("ip", "address", "flush", "dev", "eth0")
 
@@ -197,22 +197,22 @@ def test_check_tells_the_first_difference(host: Host, testing: Container) -> Non
     cnihook(host, "del", "mynet", "testing")
 
 
-def test_gc_of_a_network_keeps_what_is_alive(host: Host, testing: Container) -> None:
+def test_gc_of_a_network_keeps_live_attachments(host: Host, testing: Container) -> None:
     dead = host.container("dead")
     for name in ("testing", "dead"):
         cnihook(host, "add", "mynet", name)
     dead.destroy()
 
-    told = cnihook(host, "gc", "mynet", "--dry-run").stdout
-    assert told.startswith("would release cnitool-") and told.endswith(" mynet eth0 10.9.0.3/24\n")
+    output = cnihook(host, "gc", "mynet", "--dry-run").stdout
+    assert output.startswith("would release cnitool-") and output.endswith(" mynet eth0 10.9.0.3/24\n")
     assert len(leases(host)) == 2
-    assert cnihook(host, "gc", "mynet", "ignored").stdout == told.replace("would release", "released")
+    assert cnihook(host, "gc", "mynet", "ignored").stdout == output.replace("would release", "released")
     assert leases(host) == ["10.9.0.2"]
     assert connect(testing, host, "10.9.0.1") == "10.9.0.2"
     cnihook(host, "del", "mynet", "testing")
 
 
-def test_gc_of_a_network_may_be_told_what_to_keep(host: Host, testing: Container) -> None:
+def test_gc_of_a_network_keeps_ids_given_by_keep(host: Host, testing: Container) -> None:
     host.container("other")
     for name in ("testing", "other"):
         cnihook(host, "add", "mynet", name)
@@ -223,7 +223,7 @@ def test_gc_of_a_network_may_be_told_what_to_keep(host: Host, testing: Container
     assert ids(host) == [] and testing.links() == {"lo"}
 
 
-def test_an_interface_is_added_once(host: Host, testing: Container) -> None:
+def test_second_add_of_an_interface_is_refused(host: Host, testing: Container) -> None:
     cnihook(host, "add", "mynet", "testing")
 
     assert "has eth0 already" in refused(host, "add", "mynet", "testing")
@@ -231,7 +231,7 @@ def test_an_interface_is_added_once(host: Host, testing: Container) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "problem"),
     [
         (("add",), "NETWORK is missing"),
         (("add", "mynet"), "NETNS is missing"),
@@ -244,11 +244,11 @@ def test_an_interface_is_added_once(host: Host, testing: Container) -> None:
         (("add", "--network-config", "/nowhere", "testing"), "/nowhere: No such file"),
     ],
 )
-def test_words_that_make_no_sense_are_one_line(
-    host: Host, testing: Container, words: tuple[str, ...], told: str
+def test_wrong_arguments_are_reported_in_one_line(
+    host: Host, testing: Container, words: tuple[str, ...], problem: str
 ) -> None:
-    done = cnihook(host, *words, check=False)
+    result = cnihook(host, *words, check=False)
 
-    assert done.returncode in (1, 2) and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and told in done.stderr
+    assert result.returncode in (1, 2) and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and problem in result.stderr
     assert testing.links() == {"lo"}

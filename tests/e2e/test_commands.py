@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook list, validate, plan, install-plugins, completion: what they tell a reader."""
+"""cnihook list, validate, plan, install-plugins and completion: their output."""
 
 import json
 import os
@@ -28,9 +28,9 @@ NETWORK: dict[str, Any] = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "net.d"
-    made.mkdir()
-    return made
+    conf_dir = tmp_path / "net.d"
+    conf_dir.mkdir()
+    return conf_dir
 
 
 def write(folder: Path, name: str, content: Any) -> str:
@@ -45,36 +45,36 @@ def cnihook(*words: str, folder: Path | None = None, status: int = 0) -> subproc
     }
     if folder:
         env["NETCONFPATH"] = str(folder)
-    done = subprocess.run([CNIHOOK, *words], capture_output=True, text=True, env=env)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+    result = subprocess.run([CNIHOOK, *words], capture_output=True, text=True, env=env)
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    return result
 
 
 # Each command
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_helps(command: str) -> None:
-    done = cnihook(command, "--help")
+def test_every_command_has_help(command: str) -> None:
+    result = cnihook(command, "--help")
 
-    usage = done.stdout.partition("\n")[0]
-    assert usage.startswith("usage: cnihook ") and command in usage and done.stderr == ""
-    assert max(map(len, done.stdout.splitlines())) <= 110
+    usage = result.stdout.partition("\n")[0]
+    assert usage.startswith("usage: cnihook ") and command in usage and result.stderr == ""
+    assert max(map(len, result.stdout.splitlines())) <= 110
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("createRuntime", "poststop")])
-def test_every_command_refuses_what_it_does_not_know(command: str) -> None:
-    done = cnihook(command, "--no-such-option", status=2)
+def test_every_command_refuses_an_unknown_option(command: str) -> None:
+    result = cnihook(command, "--no-such-option", status=2)
 
-    assert done.stdout == "" and done.stderr.startswith(f"cnihook: {command}: ")
-    assert done.stderr.count("\n") == 1
+    assert result.stdout == "" and result.stderr.startswith(f"cnihook: {command}: ")
+    assert result.stderr.count("\n") == 1
 
 
 # list
 
 
-def test_list_shows_what_serves_each_plugin(folder: Path) -> None:
+def test_list_shows_where_each_plugin_comes_from(folder: Path) -> None:
     own = folder / "plugins"
     own.mkdir()
     (own / "mine").write_text("")
@@ -82,10 +82,10 @@ def test_list_shows_what_serves_each_plugin(folder: Path) -> None:
     write(folder, "20-mine.conf", {"cniVersion": "0.4.0", "name": "other", "type": "mine"})
     write(folder, "30-lost.conf", {"name": "lost", "type": "nowhere"})
 
-    done = cnihook("list", "--cni-path", str(own), folder=folder)
+    result = cnihook("list", "--cni-path", str(own), folder=folder)
 
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == [
+    assert result.stderr == ""
+    assert result.stdout.splitlines() == [
         f"mynet  1.1.0  {path}",
         "    bridge: built in",
         "    host-local: built in",
@@ -97,29 +97,29 @@ def test_list_shows_what_serves_each_plugin(folder: Path) -> None:
     ]
 
 
-def test_list_names_files_that_are_no_networks(folder: Path) -> None:
+def test_list_reports_malformed_files(folder: Path) -> None:
     write(folder, "10-mynet.conflist", NETWORK)
     broken = write(folder, "20-broken.conf", "{")
 
-    done = cnihook("list", folder=folder, status=1)
-    assert done.stdout.startswith("mynet") and done.stderr.startswith(f"cnihook: {broken}: ")
+    result = cnihook("list", folder=folder, status=1)
+    assert result.stdout.startswith("mynet") and result.stderr.startswith(f"cnihook: {broken}: ")
 
-    told = json.loads(cnihook("list", "--json", folder=folder, status=1).stdout)
-    assert [network["name"] for network in told["networks"]] == ["mynet"]
-    assert broken in told["problems"][0]
+    report = json.loads(cnihook("list", "--json", folder=folder, status=1).stdout)
+    assert [network["name"] for network in report["networks"]] == ["mynet"]
+    assert broken in report["problems"][0]
 
 
-def test_list_of_nothing_is_the_built_in_default(folder: Path) -> None:
-    done = cnihook("list", folder=folder)
+def test_list_without_networks_shows_the_built_in_one(folder: Path) -> None:
+    result = cnihook("list", folder=folder)
 
-    assert done.stdout.startswith("cnihook  1.0.0") and "no network configuration" in done.stderr
+    assert result.stdout.startswith("cnihook  1.0.0") and "no network configuration" in result.stderr
 
 
 # validate
 
 
-def test_every_problem_is_told_in_one_go(folder: Path) -> None:
-    """With its file, its key and its reason, one line each."""
+def test_validate_reports_all_problems_at_once(folder: Path) -> None:
+    """Each problem is a line with its file, key and reason."""
     bad = {
         "isGateway": "yes",
         "mtu": -1,
@@ -131,7 +131,7 @@ def test_every_problem_is_told_in_one_go(folder: Path) -> None:
 
     lines = cnihook("validate", path, status=1).stdout.splitlines()
 
-    told = [line.removeprefix(f"{path}: ") for line in lines]
+    problems = [line.removeprefix(f"{path}: ") for line in lines]
     for expected in (
         'plugins[0] (bridge): "isGateway" must be a boolean, not a string',
         'plugins[0] (bridge): "mtu" must be between 0 and 65535, not -1',
@@ -140,23 +140,23 @@ def test_every_problem_is_told_in_one_go(folder: Path) -> None:
         'plugins[1] (tuning): "mtu" must be an integer, not a string',
         'plugins[1] (tuning): invalid net sysctl key: "kernel.x"',
     ):
-        assert any(line.startswith(expected) for line in told), (expected, told)
+        assert any(line.startswith(expected) for line in problems), (expected, problems)
 
 
-def test_problems_of_the_list_itself_are_told_together(folder: Path) -> None:
+def test_validate_reports_all_problems_of_the_list_itself(folder: Path) -> None:
     path = write(
         folder, "a.conflist", {"cniVersion": "1.0.0", "name": "x", "disableCheck": "maybe", "disableGC": 1,
                                "plugins": [{"type": "bridge", "capabilities": {"mac": "yes"}}]},
     )  # fmt: skip
 
-    told = json.loads(cnihook("validate", "--json", path, status=1).stdout)
+    report = json.loads(cnihook("validate", "--json", path, status=1).stdout)
 
-    assert [each["key"] for each in told] == ["mac", "disableCheck", "disableGC"]
-    assert {each["file"] for each in told} == {path}
+    assert [each["key"] for each in report] == ["mac", "disableCheck", "disableGC"]
+    assert {each["file"] for each in report} == {path}
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "problem"),
     [
         ("", "error parsing configuration"),
         ("[]", "is an object, not a list"),
@@ -165,27 +165,27 @@ def test_problems_of_the_list_itself_are_told_together(folder: Path) -> None:
         ('{"type": "bridge"}', "no name"),
     ],
 )
-def test_a_file_with_one_problem_is_told_once(folder: Path, content: str, told: str) -> None:
+def test_file_with_one_problem_is_reported_once(folder: Path, content: str, problem: str) -> None:
     path = write(folder, "10-x.conf", content)
 
     (line,) = cnihook("validate", path, status=1).stdout.splitlines()
-    assert line.startswith(path) and told in line
+    assert line.startswith(path) and problem in line
 
 
-def test_keys_that_are_misspelled_are_told(folder: Path) -> None:
-    """Nobody reads them, and no plugin complains.  What looks like no key of ours may be somebody else's."""
+def test_misspelled_keys_are_reported(folder: Path) -> None:
+    """No plugin reports them.  A key unlike any of cnihook's is ignored: another program may read it."""
     bridge = BRIDGE | {"isGatway": True, "comment": "x", "ipam": {
-        "type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24", "gatway": "10.9.0.9"}]], "x-ours": 1,
+        "type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24", "gatway": "10.9.0.9"}]], "x-own": 1,
     }}  # fmt: skip
     portmap = {"type": "portmap", "capabilites": {"portMappings": True}}
     conf = NETWORK | {"plugins": [bridge, portmap], "disableChek": True}
     path = write(folder, "10-mynet.conflist", conf)
 
-    told = {
+    suggestions = {
         line.removeprefix(f"{path}: ") for line in cnihook("validate", path, status=1).stdout.splitlines()
     }
 
-    assert told == {
+    assert suggestions == {
         '"disableChek" is a key that is not read; write "disableCheck", if that is meant',
         'plugins[0] (bridge): "isGatway" is a key that is not read; write "isGateway", if that is meant',
         'plugins[0] (bridge): ipam: ranges[0][0]: "gatway" is a key that is not read; write'
@@ -195,7 +195,7 @@ def test_keys_that_are_misspelled_are_told(folder: Path) -> None:
     }
 
 
-def test_good_files_are_a_line_and_exit_code_0(folder: Path) -> None:
+def test_valid_files_print_one_line_and_exit_0(folder: Path) -> None:
     write(folder, "10-mynet.conflist", NETWORK)
 
     assert cnihook("validate", folder=folder).stdout == "1 file: nothing found\n"
@@ -206,7 +206,7 @@ def test_good_files_are_a_line_and_exit_code_0(folder: Path) -> None:
 # plan
 
 
-def test_plan_shows_what_each_plugin_would_be_given(folder: Path) -> None:
+def test_plan_shows_what_each_plugin_would_receive(folder: Path) -> None:
     write(folder, "10-mynet.conflist", NETWORK)
     words = ("plan", "mynet", "testing", "--json", "--capability-args", '{"mac": "02:00:00:00:00:01"}')
 
@@ -225,7 +225,7 @@ def test_plan_shows_what_each_plugin_would_be_given(folder: Path) -> None:
     assert first["served_by"] == "built in"
 
 
-def test_plan_of_a_del_goes_backward(folder: Path) -> None:
+def test_plan_of_del_is_in_reverse_order(folder: Path) -> None:
     write(folder, "10-mynet.conflist", NETWORK)
 
     steps = json.loads(cnihook("plan", "mynet", "--command", "DEL", "--json", folder=folder).stdout)
@@ -234,7 +234,7 @@ def test_plan_of_a_del_goes_backward(folder: Path) -> None:
     assert {step["stdin"]["prevResult"] for step in steps} == {"the result of ADD"}
 
 
-def test_plan_of_a_gc_has_the_keep_list(folder: Path) -> None:
+def test_plan_of_gc_has_valid_attachments(folder: Path) -> None:
     write(folder, "10-mynet.conflist", NETWORK)
     steps = json.loads(cnihook("plan", "mynet", "--command", "GC", "--json", folder=folder).stdout)
     assert steps[0]["stdin"]["cni.dev/valid-attachments"] == []
@@ -244,7 +244,7 @@ def test_plan_of_a_gc_has_the_keep_list(folder: Path) -> None:
     assert cnihook("plan", "mynet", "--command", "GC", folder=folder).stdout.startswith("nothing: ")
 
 
-def test_plan_reads_well(folder: Path) -> None:
+def test_plan_as_text(folder: Path) -> None:
     write(folder, "10-mynet.conflist", NETWORK)
 
     text = cnihook("plan", "mynet", folder=folder).stdout
@@ -254,52 +254,53 @@ def test_plan_reads_well(folder: Path) -> None:
 # install-plugins
 
 
-def test_installed_plugins_are_executables_of_the_protocol(tmp_path: Path) -> None:
+def test_installed_plugins_answer_version(tmp_path: Path) -> None:
     cnihook("install-plugins", str(tmp_path / "bin"))
 
     names = os.listdir(tmp_path / "bin")
     assert {"bridge", "host-local", "ptp", "tuning", "loopback", "static"} <= set(names)
     for name in names:
-        done = subprocess.run(
+        result = subprocess.run(
             [tmp_path / "bin" / name], env={"CNI_COMMAND": "VERSION"}, capture_output=True, input=b"{}"
         )
-        assert "1.0.0" in json.loads(done.stdout)["supportedVersions"], name
+        assert "1.0.0" in json.loads(result.stdout)["supportedVersions"], name
     cnihook("install-plugins", "--remove", str(tmp_path / "bin"))
     assert os.listdir(tmp_path / "bin") == []
 
 
-def test_somebody_elses_plugin_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "bridge").write_text("theirs")
+def test_plugin_of_another_installation_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "bridge").write_text("foreign")
 
-    done = cnihook("install-plugins", str(tmp_path), status=1)
-    assert "bridge was not written by cnihook" in done.stderr and (tmp_path / "ptp").exists()
-    assert (tmp_path / "bridge").read_text() == "theirs"
+    result = cnihook("install-plugins", str(tmp_path), status=1)
+    assert "bridge was not written by cnihook" in result.stderr and (tmp_path / "ptp").exists()
+    assert (tmp_path / "bridge").read_text() == "foreign"
     cnihook("install-plugins", "--remove", str(tmp_path))
     assert os.listdir(tmp_path) == ["bridge"]
     cnihook("install-plugins", "--force", "--plugin", "bridge", str(tmp_path))
     assert os.listdir(tmp_path) == ["bridge"] and "cnihook" in (tmp_path / "bridge").read_text()
 
 
-def test_a_plugin_that_is_not_built_in_cannot_be_installed(tmp_path: Path) -> None:
-    done = cnihook("install-plugins", "--plugin", "calico", str(tmp_path), status=2)
+def test_unknown_plugin_cannot_be_installed(tmp_path: Path) -> None:
+    result = cnihook("install-plugins", "--plugin", "calico", str(tmp_path), status=2)
 
-    assert "no built-in plugin 'calico'; there are: " in done.stderr
+    assert "no built-in plugin 'calico'; there are: " in result.stderr
 
 
 # completion
 
 
 def complete(line: str) -> list[str]:
-    """What bash offers behind this line."""
+    """Return the completions that bash offers after this line."""
     words = line.split(" ")
+    quoted = " ".join(f"'{word}'" for word in words)
     script = f"""\
 eval "$({CNIHOOK} completion bash)"
-COMP_WORDS=({" ".join(f"'{word}'" for word in words)}); COMP_CWORD={len(words) - 1}
+COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}
 _cnihook; printf '%s\\n' "${{COMPREPLY[@]}}"
 """
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    return done.stdout.split()
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    return result.stdout.split()
 
 
 def test_bash_completes_commands_and_options() -> None:
@@ -311,12 +312,12 @@ def test_bash_completes_commands_and_options() -> None:
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_take_the_script(shell: str) -> None:
+def test_other_shells_parse_the_script(shell: str) -> None:
     need(shell)
     script = cnihook("completion", shell).stdout
 
-    done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
     assert all(command in script for command in COMMANDS)
 
 
@@ -327,5 +328,5 @@ def test_fish_completes_commands_and_options() -> None:
         + "\ncomplete -C 'cnihook valid'\ncomplete -C 'cnihook gc --dr'\n"
     )
 
-    done = subprocess.run(["fish", "-N"], input=script, capture_output=True, text=True)
-    assert done.stdout.split()[0] == "validate" and "--dry-run" in done.stdout
+    result = subprocess.run(["fish", "-N"], input=script, capture_output=True, text=True)
+    assert result.stdout.split()[0] == "validate" and "--dry-run" in result.stdout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled code: root must not run what another user could have written."""
+"""Compiled code: root must not run code that another user could have written."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from tests.support.namespace import base_environment
 PYTHON = "/usr/bin/python3"
 PLANTED = "raise SystemExit('planted code runs')\n"
 
-STATE = json.dumps({"ociVersion": "1.0.2", "id": "nobody-c1", "pid": 0, "status": "stopped", "bundle": "/"})
-# Each with its exit code; none attaches anything.
+STATE = json.dumps({"ociVersion": "1.0.2", "id": "unknown-c1", "pid": 0, "status": "stopped", "bundle": "/"})
+# None of them attaches anything.
 PROGRAMS = {
     "cnihook": ["scripts/cnihook", "--version"],
     "hook": ["scripts/cnihook", "poststop"],
@@ -33,7 +33,7 @@ PROGRAMS = {
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A fresh one, in which nothing has run."""
+    """Copy the checkout without compiled code, as if no program had run yet."""
     tree = tmp_path / "checkout"
     tree.mkdir(mode=0o755)
     for name in ("cnihook", "scripts"):
@@ -42,7 +42,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(host: Host, checkout: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    """As crun starts a hook, and as a shell starts a command: with a umask that allows everything."""
+    """Start a program with umask 0, as crun starts a hook."""
     start = ("sh", "-c", 'umask 0; exec "$@"', "sh", PYTHON, "-IS", str(checkout / argv[0]), *argv[1:])
     env = base_environment() | {"CNI_COMMAND": "VERSION"}
     return host.run(*start, input=STATE, env=env, check=False)
@@ -70,9 +70,7 @@ def writable_by_others(checkout: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_nothing_that_a_first_start_makes_can_be_written_by_others(
-    host: Host, checkout: Path, program: str
-) -> None:
+def test_first_start_writes_nothing_that_others_can_write(host: Host, checkout: Path, program: str) -> None:
     install_plugins(host, checkout)
 
     host.leaves("dir /run/crun", "dir /run/runc")
@@ -83,8 +81,8 @@ def test_nothing_that_a_first_start_makes_can_be_written_by_others(
     assert caches(checkout), "Python keeps compiled code"
 
 
-def test_start_by_module_name_leaves_nothing_that_others_can_write(checkout: Path) -> None:
-    """Python imports the package before any of its code runs, with the umask of the caller."""
+def test_start_by_module_name_writes_nothing_that_others_can_write(checkout: Path) -> None:
+    """Python imports the package with the caller's umask, before any of the package's code runs."""
     for _ in range(2):
         outcome = subprocess.run(
             [PYTHON, "-m", "cnihook", "--version"], cwd=checkout, umask=0, capture_output=True, text=True
@@ -94,7 +92,7 @@ def test_start_by_module_name_leaves_nothing_that_others_can_write(checkout: Pat
 
 
 def plant(checkout: Path, module: str) -> None:
-    """Compiled code that Python takes for that of the source: of its size and time."""
+    """Write compiled code with the source's size and time, so that Python uses it for the source."""
     source = checkout / "cnihook" / module
     harmful = checkout / "harmful.py"
     harmful.write_text(PLANTED)
@@ -116,18 +114,18 @@ MODULES = ["__init__.py", "cli/__init__.py", "cli/main.py", "lean/onefile.py", "
 
 @pytest.mark.parametrize("module", MODULES)
 def test_planted_code_runs_in_a_safe_folder(host: Host, checkout: Path, module: str) -> None:
-    """The test of the test below."""
+    """Prove that plant() works, so that the next test means something."""
     plant(checkout, module)
     outcome = run(host, checkout, "scripts/cnihook", "poststop")
     assert "planted" in outcome.stderr
 
 
-@pytest.mark.parametrize("how", ["everybody", "another group", "another owner"])
+@pytest.mark.parametrize("how", ["every user", "another group", "another owner"])
 @pytest.mark.parametrize("module", MODULES)
 def test_planted_code_does_not_run(host: Host, checkout: Path, module: str, how: str) -> None:
     plant(checkout, module)
     folder = (checkout / "cnihook" / module).with_name("__pycache__")
-    if how == "everybody":
+    if how == "every user":
         folder.chmod(0o777)
     elif how == "another group":
         os.chown(folder, 0, 12345)
@@ -164,7 +162,7 @@ def test_no_program_runs_planted_code(host: Host, checkout: Path, program: str) 
     assert outcome.returncode == 0, outcome.stderr
 
 
-def test_one_file_that_others_can_write_is_not_used(host: Host, checkout: Path) -> None:
+def test_code_cache_that_others_can_write_is_not_used(host: Host, checkout: Path) -> None:
     for _ in range(2):
         run(host, checkout, "scripts/cnihook", "poststop")
     (path,) = (checkout / "cnihook/__pycache__").glob("onefile.poststop.*")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook conformance: our own plugins keep every promise, the reference's known faults are found, and what
-comes out can be read by people and by programs.
+"""cnihook conformance: cnihook's plugins pass every check, the known faults of the reference are found, and
+people and programs can read the output.
 """
 
 import json
@@ -26,14 +26,14 @@ from tests.support.skip import need_open_checkout, need_root
 CHECKOUT = Path(__file__).resolve().parents[2]
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")
 SMALL = CHECKOUT / "tests" / "support" / "small_plugin.py"
-MINUTES = 600.0  # on a machine that has much else to do
+MINUTES = 600.0  # seconds, on a busy machine
 
-# Two long runs; the worker that has one of them has both.
+# Two long runs, both on the same worker.
 pytestmark = pytest.mark.xdist_group("conformance")
 
 
 class Run:
-    """One run in a throw-away host, in which it has left nothing."""
+    """One run in a throw-away host; nothing may be left there."""
 
     def __init__(self, folder: Path, *argv: str) -> None:
         with Host() as host:
@@ -44,24 +44,24 @@ class Run:
         self.junit = ElementTree.parse(folder / "found.xml").getroot()
 
     def having(self, outcome: str) -> dict[str, list[str]]:
-        """The plugins of each check with this outcome."""
-        found: dict[str, list[str]] = {}
+        """Return the plugins with this outcome, by check."""
+        subjects: dict[str, list[str]] = {}
         for one in self.results:
             if one["outcome"] == outcome:
-                found.setdefault(one["check"], []).append(one["subject"])
-        return found
+                subjects.setdefault(one["check"], []).append(one["subject"])
+        return subjects
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def own(tmp_path_factory: pytest.TempPathFactory) -> Run:
     plugins = tmp_path_factory.mktemp("plugins")
     cni.write_launchers(plugins)
-    return Run(tmp_path_factory.mktemp("ours"), str(plugins))
+    return Run(tmp_path_factory.mktemp("own"), str(plugins))
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Only with the checks that it is known to fail, and a few that it passes."""
+    """Run only the checks that the reference is known to fail, and a few that it passes."""
     if not cni.REFERENCE.is_dir():
         pytest.skip(f"there is no {cni.REFERENCE}")
     names = [*REFERENCE_FAILS, *REFERENCE_NOTES, "add", "container-id", "prev-result-passed-on", "parallel"]
@@ -69,15 +69,15 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(tmp_path_factory.mktemp("reference"), str(cni.REFERENCE), *checks)
 
 
-LOOPBACK = {  # the shape of 1.0.0, whatever the version
+LOOPBACK = {  # prints the shape of 1.0.0 for every version
     "result-0.1.0": {"loopback"},
     "result-0.4.0": {"loopback"},
 }
-# What containernetworking-plugins 1.1.1 do, as Debian 12 and 13 have them, and 1.9.1.
+# Failures of containernetworking-plugins 1.1.1, as in Debian 12 and 13, and of 1.9.1.
 FAILS: dict[str, dict[str, set[str]]] = {
     "1.1.1": {
         **LOOPBACK,
-        "check": {"portmap"},  # looks for the rules of IPv4 in the table of IPv6
+        "check": {"portmap"},  # looks for the rules of IPv4 in the IPv6 table
         "check-later-plugins": {"portmap"},
         "check-route": {"bridge", "host-device", "ipvlan", "macvlan", "ptp", "vlan"},
         "del-link-gone": {"host-device", "sbr", "vrf"},
@@ -94,10 +94,10 @@ FAILS: dict[str, dict[str, set[str]]] = {
         "delegate-gc": {"bridge", "host-device", "ipvlan", "macvlan", "ptp", "tap", "vlan"},
     },
 }
-# What they do not do although they should.
+# What they do not do although the specification says "should".
 NOTES: dict[str, dict[str, set[str]]] = {
     "1.1.1": {
-        "add-other-ifname": {"ptp"},  # one route to the gateway, and the second attachment makes it again
+        "add-other-ifname": {"ptp"},  # the second attachment adds the same route to the gateway again
         "del-empty-netns": {"sbr"},
         "del-failed-add": {"host-device", "sbr"},
         "del-host-links-gone": {"host-device", "macvlan", "sbr", "vlan", "vrf"},
@@ -117,29 +117,29 @@ _VERSION = "1.1.1" if numbers(cni.reference_version()) < (1, 9) else "1.9.1"
 REFERENCE_FAILS, REFERENCE_NOTES = FAILS[_VERSION], NOTES[_VERSION]
 
 
-# What sbr moves out of the main table it does not move back: the interface goes in the chain's same DEL.
+# sbr does not move routes back to the main table: the chain's same DEL deletes the interface.
 OUR_NOTES = {("sbr", "del-undoes")}
 
 
-def test_our_own_plugins_keep_every_promise(ours: Run) -> None:
-    wrong = [one for one in ours.results if one["outcome"] in ("failed", "note")]
+def test_own_plugins_pass_every_check(own: Run) -> None:
+    wrong = [one for one in own.results if one["outcome"] in ("failed", "note")]
 
     assert [one for one in wrong if (one["subject"], one["check"]) not in OUR_NOTES] == []
-    assert (ours.done.returncode, ours.done.stderr) == (0, "")
+    assert (own.done.returncode, own.done.stderr) == (0, "")
 
 
-def test_our_own_plugins_are_tried(ours: Run) -> None:
-    """What is skipped is kept by nobody."""
-    passed = ours.having("passed")
+def test_own_plugins_are_not_skipped(own: Run) -> None:
+    """A skipped check proves nothing."""
+    passes = own.having("passed")
 
-    assert {"bridge", "host-local", "loopback", "ptp", "static", "tuning"} <= set(passed["del-twice"])
-    assert {"bridge", "ptp", "host-local"} <= set(passed["gc-removes"]) and "tuning" in passed["gc-removes"]
-    assert {"bridge", "ptp"} <= set(passed["delegate-gc"])
+    assert {"bridge", "host-local", "loopback", "ptp", "static", "tuning"} <= set(passes["del-twice"])
+    assert {"bridge", "ptp", "host-local"} <= set(passes["gc-removes"]) and "tuning" in passes["gc-removes"]
+    assert {"bridge", "ptp"} <= set(passes["delegate-gc"])
 
 
 @pytest.mark.parametrize("check", REFERENCE_FAILS)
-def test_fault_of_the_reference_is_found(reference: Run, check: str) -> None:
-    """Of the plugins that this kernel lets work; a fault that is gone with a newer version shows here."""
+def test_failure_of_reference_is_found(reference: Run, check: str) -> None:
+    """Plugins that this kernel cannot run are left out.  The test fails if a newer version fixes a fault."""
     failed, skipped = set(reference.having("failed").get(check, [])), reference.having("skipped")
 
     assert failed == REFERENCE_FAILS[check] - set(skipped.get(check, []))
@@ -147,21 +147,21 @@ def test_fault_of_the_reference_is_found(reference: Run, check: str) -> None:
 
 
 @pytest.mark.parametrize("check", REFERENCE_NOTES)
-def test_what_the_reference_should_do_is_a_note(reference: Run, check: str) -> None:
+def test_unmet_should_of_reference_is_a_note(reference: Run, check: str) -> None:
     noted, skipped = set(reference.having("note").get(check, [])), reference.having("skipped")
 
     assert noted and noted == REFERENCE_NOTES[check] - set(skipped.get(check, []))
 
 
-def test_the_reference_is_no_fault_altogether(reference: Run) -> None:
-    passed = reference.having("passed")
+def test_reference_passes_other_checks(reference: Run) -> None:
+    passes = reference.having("passed")
 
-    assert {"bridge", "portmap", "dhcp", "vrf"} <= set(passed["container-id"])
-    assert {"bandwidth", "firewall", "portmap", "sbr", "tuning"} <= set(passed["prev-result-passed-on"])
-    assert {"bridge", "host-local", "ptp"} <= set(passed["parallel"])
+    assert {"bridge", "portmap", "dhcp", "vrf"} <= set(passes["container-id"])
+    assert {"bandwidth", "firewall", "portmap", "sbr", "tuning"} <= set(passes["prev-result-passed-on"])
+    assert {"bridge", "host-local", "ptp"} <= set(passes["parallel"])
 
 
-def test_what_cannot_be_tried_has_its_reason(reference: Run) -> None:
+def test_skipped_plugin_has_a_reason(reference: Run) -> None:
     reasons = {
         one["subject"]: one["why"] for one in reference.results if one["check"] == "add" and "why" in one
     }
@@ -170,7 +170,7 @@ def test_what_cannot_be_tried_has_its_reason(reference: Run) -> None:
     assert "dhcp: " in reference.done.stdout and "DHCP server" in reference.done.stdout
 
 
-def test_table_can_be_read_on_80_columns_without_colour(reference: Run) -> None:
+def test_table_fits_80_columns_without_colour(reference: Run) -> None:
     text = reference.done.stdout
     table, _, rest = text.partition("ok: the promise is kept")
 
@@ -182,7 +182,7 @@ def test_table_can_be_read_on_80_columns_without_colour(reference: Run) -> None:
     assert "sent:" in rest and "came:    exit 1" in rest
 
 
-def test_json_and_junit_tell_the_same(reference: Run) -> None:
+def test_json_and_junit_report_the_same(reference: Run) -> None:
     suites = reference.junit.findall("testsuite")
     cases = reference.junit.findall("testsuite/testcase")
 
@@ -206,7 +206,7 @@ def test_json_and_junit_tell_the_same(reference: Run) -> None:
 
 
 def conformance(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+    result = subprocess.run(
         [CNIHOOK, "conformance", *argv],
         capture_output=True,
         text=True,
@@ -214,21 +214,21 @@ def conformance(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
         timeout=MINUTES,
         **options,
     )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    assert "Traceback" not in result.stderr, result.stderr
+    return result
 
 
 def refused(*argv: str, **options: Any) -> str:
-    """The one line that says why, of what could not be checked."""
-    done = conformance(*argv, **options)
-    assert (done.returncode, done.stdout) == (2, ""), done
-    assert done.stderr.startswith("cnihook: conformance: ") and done.stderr.count("\n") == 1
-    return done.stderr
+    """Return the one line on stderr of a run that could not check anything."""
+    result = conformance(*argv, **options)
+    assert (result.returncode, result.stdout) == (2, ""), result
+    assert result.stderr.startswith("cnihook: conformance: ") and result.stderr.count("\n") == 1
+    return result.stderr
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A plugin of a type that the suite does not know."""
+    """Create a plugin of a type that the suite does not know."""
     executable = tmp_path / "unheard-of"
     executable.write_text(f"#!/bin/sh\nexec {sys.executable} -IS {SMALL}\n")
     executable.chmod(0o755)
@@ -271,86 +271,86 @@ CHOSEN = (
     ],
     ids=["interface", "chained", "ipam"],
 )
-def test_unknown_plugin_is_known_by_what_it_does(
+def test_role_of_unknown_plugin_is_detected(
     tmp_path: Path, small: Path, keys: dict[str, Any], applies: str
 ) -> None:
-    """Its configuration is enough: of which kind it is shows in a first ADD."""
+    """The suite needs only its configuration: a first ADD shows which kind of plugin it is."""
     cni.write_launchers(tmp_path)  # for static, beside it
 
-    done = conformance(str(small), "--config", configuration(tmp_path, **keys), *CHOSEN, "--json", "-")
+    result = conformance(str(small), "--config", configuration(tmp_path, **keys), *CHOSEN, "--json", "-")
 
-    assert {name for name, outcome in outcomes(done).items() if outcome == "passed"} == {"add", applies}
-    assert done.returncode == 0
+    assert {name for name, outcome in outcomes(result).items() if outcome == "passed"} == {"add", applies}
+    assert result.returncode == 0
 
 
 @pytest.mark.root
-def test_chained_can_be_said(tmp_path: Path, small: Path) -> None:
+def test_chained_option_sets_the_role(tmp_path: Path, small: Path) -> None:
     conf = configuration(tmp_path, role="chained")
 
-    done = conformance(str(small), "--config", conf, "--chained", *CHOSEN, "--json", "-")
+    result = conformance(str(small), "--config", conf, "--chained", *CHOSEN, "--json", "-")
 
-    assert outcomes(done)["prev-result-passed-on"] == "passed"
+    assert outcomes(result)["prev-result-passed-on"] == "passed"
 
 
 @pytest.mark.root
-def test_unknown_plugin_without_configuration_is_held_to_the_protocol(small: Path) -> None:
+def test_unknown_plugin_without_configuration_gets_protocol_checks(small: Path) -> None:
     checks = ("--check", "container-id", "--check", "version-alone", "--check", "add")
 
-    done = conformance(str(small), *checks, "--json", "-")
+    result = conformance(str(small), *checks, "--json", "-")
 
-    assert outcomes(done) == {"container-id": "passed", "version-alone": "passed", "add": "skipped"}
-    assert "--config" in done.stdout
+    assert outcomes(result) == {"container-id": "passed", "version-alone": "passed", "add": "skipped"}
+    assert "--config" in result.stdout
 
 
 @pytest.mark.root
-def test_two_of_one_name_are_told_apart(tmp_path: Path, small: Path) -> None:
-    """Such as a plugin and the same one before a change."""
+def test_two_plugins_of_one_name_are_reported_by_path(tmp_path: Path, small: Path) -> None:
+    """One can compare a plugin before and after a change."""
     other = tmp_path / "other" / small.name
     other.parent.mkdir()
     other.write_text("#!/bin/sh\n")
     other.chmod(0o755)
 
-    done = conformance(str(small), str(other), str(small), "--check", "version-lists", "--json", "-")
+    result = conformance(str(small), str(other), str(small), "--check", "version-lists", "--json", "-")
 
-    found = [(one["subject"], one["outcome"]) for one in json.loads(done.stdout)["results"]]
-    assert found == [(str(small), "passed"), (str(other), "failed")]
-
-
-@pytest.mark.root
-def test_nothing_tried_is_no_success(small: Path) -> None:
-    done = conformance(str(small), "--check", "add")
-
-    assert (done.returncode, done.stderr) == (2, "cnihook: conformance: nothing could be tried\n")
-    assert "unheard-of: add: no configuration is known for it" in done.stdout
+    results = [(one["subject"], one["outcome"]) for one in json.loads(result.stdout)["results"]]
+    assert results == [(str(small), "passed"), (str(other), "failed")]
 
 
 @pytest.mark.root
-def test_configuration_with_which_nothing_works_is_one_failure(tmp_path: Path, small: Path) -> None:
-    """Not one in each of the checks that need an ADD."""
+def test_run_without_any_check_is_an_error(small: Path) -> None:
+    result = conformance(str(small), "--check", "add")
+
+    assert (result.returncode, result.stderr) == (2, "cnihook: conformance: nothing could be tried\n")
+    assert "unheard-of: add: no configuration is known for it" in result.stdout
+
+
+@pytest.mark.root
+def test_configuration_that_fails_every_add_is_one_failure(tmp_path: Path, small: Path) -> None:
+    """The checks that need an ADD are skipped."""
     conf = configuration(tmp_path, role="interface", ipam={"type": "there-is-none"})
 
-    done = conformance(str(small), "--config", conf, *CHOSEN, "--json", "-")
+    result = conformance(str(small), "--config", conf, *CHOSEN, "--json", "-")
 
-    found = outcomes(done)
-    assert found.pop("add") == "failed"
-    assert set(found.values()) == {"skipped"}
-    assert done.returncode == 1
+    by_check = outcomes(result)
+    assert by_check.pop("add") == "failed"
+    assert set(by_check.values()) == {"skipped"}
+    assert result.returncode == 1
 
 
 @pytest.mark.root
-def test_plugin_where_a_host_is_empty_is_found(host: Host) -> None:
-    """/run is empty in the suite's own hosts; what is under test there has to be seen all the same."""
+def test_plugin_below_run_is_visible(host: Host) -> None:
+    """/run is empty in the suite's throw-away hosts, but a plugin under test there must be visible."""
     (host.root / "run/plugins").mkdir()
     cni.write_launchers(host.root / "run/plugins")
 
-    done = host.run(CNIHOOK, "conformance", "/run/plugins/loopback", "--check", "add", timeout=MINUTES)
+    result = host.run(CNIHOOK, "conformance", "/run/plugins/loopback", "--check", "add", timeout=MINUTES)
 
-    assert "add  ok" in done.stdout
+    assert "add  ok" in result.stdout
     host.leaves("* /run/plugins*")
 
 
 @pytest.mark.root
-def test_ordinary_user_can_run_it_in_a_user_namespace(tmp_path: Path) -> None:
+def test_user_without_root_can_run_it_in_a_user_namespace(tmp_path: Path) -> None:
     program = [CNIHOOK, "conformance", str(cni.REFERENCE / "loopback"), "--check", "add"]
     if not Path(program[2]).exists():
         pytest.skip("there is no reference")
@@ -366,12 +366,12 @@ def test_ordinary_user_can_run_it_in_a_user_namespace(tmp_path: Path) -> None:
 
 
 def test_list_names_every_check_and_its_section() -> None:
-    done = conformance("--list")
+    result = conformance("--list")
 
-    assert done.returncode == 0
-    assert "\ndel-twice  [2 DEL]\n    a second DEL succeeds\n" in done.stdout
-    assert "\ndel-past-failure  [3 Deleting an attachment; note]\n" in done.stdout
-    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    assert result.returncode == 0
+    assert "\ndel-twice  [2 DEL]\n    a second DEL succeeds\n" in result.stdout
+    assert "\ndel-past-failure  [3 Deleting an attachment; note]\n" in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines()) <= 80
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_list_names_every_check_and_its_section() -> None:
         (["/bin/true", "--config", "/etc/passwd"], "/etc/passwd: "),
     ],
 )
-def test_what_cannot_be_checked_is_one_line_and_exit_2(argv: list[str], words: str) -> None:
+def test_wrong_arguments_are_one_line_and_exit_2(argv: list[str], words: str) -> None:
     need_root()
     if words == "--check":
         argv = ["/bin/true", "--check", "nonsense"]
@@ -397,28 +397,28 @@ def test_what_cannot_be_checked_is_one_line_and_exit_2(argv: list[str], words: s
 
 
 @pytest.mark.root
-def test_terminal_shows_how_far_it_is(small: Path) -> None:
-    """On one line that goes when it is done; what is left is the table, in colour."""
-    ours, theirs = os.openpty()
+def test_terminal_shows_progress(small: Path) -> None:
+    """Progress is one line, which is erased at the end.  The table stays, in colour."""
+    controller, terminal = os.openpty()
     process = subprocess.Popen(
         [INSTALLED, "conformance", str(small), "--check", "about", "--check", "version-alone"],
         stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
+        stdout=terminal,
+        stderr=terminal,
         env=base_environment() | {"TERM": "xterm"},
     )
-    os.close(theirs)
+    os.close(terminal)
     text = ""
     deadline = time.monotonic() + 60
     try:
-        while time.monotonic() < deadline and select.select([ours], [], [], 60)[0]:
+        while time.monotonic() < deadline and select.select([controller], [], [], 60)[0]:
             try:
-                text += os.read(ours, 65536).decode()
+                text += os.read(controller, 65536).decode()
             except OSError:
                 break
     finally:
         end(process)
-        os.close(ours)
+        os.close(controller)
 
     progress, _, table = text.rpartition("\r\033[K")
     assert "\r1/2 unheard-of: " in progress
@@ -426,7 +426,7 @@ def test_terminal_shows_how_far_it_is(small: Path) -> None:
 
 
 @pytest.mark.root
-def test_interrupted_it_ends_all_that_it_started(host: Host, small: Path) -> None:
+def test_sigint_ends_all_plugins(host: Host, small: Path) -> None:
     process = host.popen(CNIHOOK, "conformance", str(small), str(cni.REFERENCE))
     while not Path(f"/proc/{process.inside}/task/{process.inside}/children").read_text():
         assert process.poll() is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suite finds what is broken: a small plugin breaks one promise after the other."""
+"""The suite finds each fault: a small plugin breaks one rule at a time."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ sys.path.append("{CHECKOUT}/tests/support")
 import small_plugin
 """
 
-# One process computes all verdicts, so that they are tried side by side.
+# One process computes all outcomes, so that the checks run in parallel.
 pytestmark = pytest.mark.xdist_group("conformance-broken")
 
 CONFS: dict[str, dict[str, Any]] = {
@@ -31,9 +31,9 @@ CONFS: dict[str, dict[str, Any]] = {
     profiles.CHAINED: {"role": "chained"},
 }
 CHECKS = plugin_checks.checks.checks
-# Only host-local is known to have a pool that can be made small.
+# The pool can be made small for host-local only.
 RULES = [name for name in CHECKS if name != "ipam-released"]
-# Breaking this is not yet a rule of the text, so the small plugin always does.
+# The specification does not require this yet, so the small plugin always breaks it.
 ALWAYS = {"key-case"}
 IPAM_RULES = {
     "gc-keeps",
@@ -47,15 +47,15 @@ IPAM_RULES = {
 }
 
 
-# What the specification leaves open in checks that rest on a "must": an error without JSON, with a code of
-# the plugin's own, and another configuration for the delegate.
+# Open in the specification, although the checks rest on a "must": an error without JSON, an error with a
+# code of the plugin's own, another configuration for the delegate.
 OPEN = {"error-text", "error-code", "delegate-conf"}
-# With these no ADD works after the first, and nothing would be tried.
+# With these every ADD after the first fails, and nothing could be tried.
 REFUSE_ADD = {"add-after-del", "prev-result-tolerated"}
 
 
 def kind_for(rule: str) -> str:
-    """The kind of plugin that breaks it."""
+    """Return the kind of plugin that breaks the rule."""
     kinds = CHECKS[rule].kinds
     if rule in IPAM_RULES or kinds == (profiles.IPAM,):
         return profiles.IPAM
@@ -74,7 +74,7 @@ def small_plugin(folder: Path, kind: str, rule: str = "") -> Subject:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """What each check says of the plugin that breaks it."""
+    """Run each check on the plugin that breaks it; return the outcomes by check."""
     need_root()
     need("ip", "nft")
     folder = tmp_path_factory.mktemp("broken")
@@ -84,8 +84,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("error", ["error-text", "error-code"])
-def test_plugin_that_follows_no_should_fails_no_check(tmp_path: Path, error: str) -> None:
-    """All at once, in each of its roles; what a "must" demands it does."""
+def test_plugin_that_breaks_every_should_fails_no_check(tmp_path: Path, error: str) -> None:
+    """The plugin breaks them all at once, in each of its roles, and keeps every "must"."""
     need_root()
     need("ip", "nft")
     shoulds = {name for name, check in CHECKS.items() if not check.must}
@@ -102,7 +102,7 @@ def test_plugin_that_follows_no_should_fails_no_check(tmp_path: Path, error: str
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
-    """What all checks say of the plugin that breaks nothing, in each of its roles."""
+    """Run all checks on the plugin that breaks nothing, in each of its roles."""
     need_root()
     need("ip", "nft")
     folder = tmp_path_factory.mktemp("sound")
@@ -111,29 +111,29 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_broken_promise_is_found(broken: dict[str, Outcome], rule: str) -> None:
+def test_broken_rule_is_found(broken: dict[str, Outcome], rule: str) -> None:
     outcome = broken[rule]
 
     assert outcome.mark == (FAIL if outcome.check.must else NOTE), outcome.why
     assert outcome.why and not outcome.why.startswith("unexpected"), outcome.why
 
 
-def test_sound_plugin_breaks_no_promise(sound: list[Outcome]) -> None:
-    """Whatever its role; else the tests above would show nothing."""
+def test_sound_plugin_breaks_no_rule(sound: list[Outcome]) -> None:
+    """Otherwise the tests above would prove nothing."""
     wrong = [one for one in sound if one.mark in (FAIL, NOTE) and one.check.name not in ALWAYS]
 
     assert [f"{one.subject}: {one.check.name}: {one.why}\n{one.sent}\n{one.came}" for one in wrong] == []
 
 
 def test_every_check_is_tried_with_some_plugin(sound: list[Outcome]) -> None:
-    """What is skipped for all of them shows nothing either."""
+    """A check that is skipped for every plugin proves nothing."""
     tried = {one.check.name for one in sound if one.mark != SKIP}
 
     assert set(RULES) - tried == set()
     assert {one.check.name for one in sound if one.mark == OK} >= set(RULES) - ALWAYS
 
 
-def test_failure_says_what_was_sent_and_what_came(broken: dict[str, Outcome]) -> None:
+def test_failure_shows_request_and_answer(broken: dict[str, Outcome]) -> None:
     outcome = broken["del-twice"]
 
     assert outcome.why.startswith("the second DEL: refused with exit 1: code 100: ip -n ns1 link del eth0")

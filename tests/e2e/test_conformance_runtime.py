@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suite finds what a runtime does wrong: a small one breaks one rule after the other."""
+"""The suite finds each fault of a runtime: a small runtime breaks one rule at a time."""
 
 import os
 import shlex
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("conformance-runtime")
 
 @pytest.fixture(scope="module")
 def broken() -> dict[str, Outcome]:
-    """What each check says of the runtime that breaks it."""
+    """Run each check on the runtime that breaks it; return the outcomes by check."""
     need_root()
     work = []
     for rule, check in CHECKS.items():
@@ -34,7 +34,7 @@ def broken() -> dict[str, Outcome]:
 
 @pytest.fixture
 def no_cni_in_environment() -> Iterator[None]:
-    """What the caller has set must not reach the runtime under test."""
+    """Set a variable that must not reach the runtime under test."""
     os.environ["CNI_ARGS"] = "FOREIGN=1"
     yield
     del os.environ["CNI_ARGS"]
@@ -48,8 +48,8 @@ def test_broken_rule_is_found(broken: dict[str, Outcome], rule: str) -> None:
     assert outcome.why and not outcome.why.startswith("unexpected"), outcome.why
 
 
-def test_runtime_that_follows_no_should_fails_no_check() -> None:
-    """All at once; what the specification demands it does."""
+def test_runtime_that_breaks_every_should_fails_no_check() -> None:
+    """The runtime breaks them all at once, and keeps every "must"."""
     need_root()
     shoulds = [name for name, check in CHECKS.items() if not check.must]
     broken = " ".join([*shoulds, "optional-variables", "empty-runtime-config", "message"])
@@ -71,7 +71,7 @@ def test_sound_runtime_breaks_no_rule(no_cni_in_environment: None) -> None:
     assert {outcome.subject for outcome in outcomes} == {"small_runtime.py"}
 
 
-def test_our_own_commands_break_no_rule(no_cni_in_environment: None) -> None:
+def test_own_commands_break_no_rule(no_cni_in_environment: None) -> None:
     need_root()
 
     outcomes = run_runtime(str(CHECKOUT / "scripts" / "cnihook"), list(CHECKS.values()), lambda *_: None)
@@ -79,7 +79,7 @@ def test_our_own_commands_break_no_rule(no_cni_in_environment: None) -> None:
     assert [f"{one.check.name}: {one.why}\n{one.came}" for one in outcomes if one.mark != OK] == []
 
 
-def test_failure_says_what_was_run_and_what_the_plugins_got(broken: dict[str, Outcome]) -> None:
+def test_failure_shows_command_and_what_plugins_received(broken: dict[str, Outcome]) -> None:
     outcome = broken["del-order"]
 
     assert outcome.why == "DEL went to first, second, third, not to third, second, first"
@@ -87,6 +87,6 @@ def test_failure_says_what_was_run_and_what_the_plugins_got(broken: dict[str, Ou
     assert "second got DEL: {" in outcome.came
 
 
-def test_runtime_that_is_not_there_is_told() -> None:
+def test_missing_runtime_is_reported() -> None:
     with pytest.raises(NotRun, match="there-is-no-such-runtime"):
         run_runtime("there-is-no-such-runtime --flag", list(CHECKS.values()), lambda *_: None)

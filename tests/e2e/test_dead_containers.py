@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a dead container holds is free: the next container that needs it releases it, and starts.
+"""Stale attachments: the next container that needs what a dead one holds releases it, and starts.
 
-crun calls no poststop for a container whose program does not exist, and no runtime does after a crash.
+crun calls no poststop if the container's program does not exist, and no runtime calls it after a crash.
 """
 
 import json
@@ -24,15 +24,15 @@ def network(kind: str, ipam: dict[str, Any], **keys: Any) -> dict[str, Any]:
 
 
 def chained(*plugins: dict[str, Any], **keys: Any) -> dict[str, Any]:
-    made = bridge("mynet", "10.22.0.0/24")
-    made["plugins"][0] |= keys
-    made["plugins"] += plugins
-    return made
+    network = bridge("mynet", "10.22.0.0/24")
+    network["plugins"][0] |= keys
+    network["plugins"] += plugins
+    return network
 
 
 SMALL = {"type": "host-local", "subnet": "10.22.0.0/30"}
 CAPABLE: dict[str, Any] = {"capabilities": {"ips": True, "mac": True}}
-# What a container holds: the network, and the annotations of both containers.
+# What a container can hold: the network, and the annotations of both containers.
 HELD: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "range": (chained(ipam=SMALL), {}),
     "ip": (chained(ipam=HOST_LOCAL, **CAPABLE), {"cnihook.ip": "10.22.0.9"}),
@@ -76,7 +76,7 @@ def test_hook_releases_what_a_dead_container_holds(
     dead = host.container("dead", process=True)
     assert call_hook(host, "createRuntime", state_of(dead, annotations)).returncode == 0
     dead.destroy()
-    wait_for(lambda: not host.exists(f"/proc/{dead.pid}"), "its end")
+    wait_for(lambda: not host.exists(f"/proc/{dead.pid}"), "the end of the container")
     living = host.container("living", process=True)
 
     answer = call_hook(host, "createRuntime", state_of(living, annotations))
@@ -87,7 +87,7 @@ def test_hook_releases_what_a_dead_container_holds(
 
 
 @pytest.mark.parametrize("held", sorted(set(HELD) - {"range"}))
-def test_hook_takes_nothing_from_a_living_container(
+def test_hook_takes_nothing_from_a_live_container(
     host: Host, prepare: Callable[[dict[str, Any]], None], held: str
 ) -> None:
     conf, annotations = HELD[held]
@@ -105,7 +105,7 @@ def test_hook_takes_nothing_from_a_living_container(
 
 @pytest.mark.parametrize("other", [False, True], ids=["same network", "another network"])
 def test_library_releases_what_a_dead_container_holds(host: Host, other: bool) -> None:
-    """A port is the host's, so the dead container can have it on another network."""
+    """A host port is shared by all networks, so the dead container can hold it on another one."""
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
     first = chained(portmap, ipam=HOST_LOCAL, bridge="br0")
     second = first | {"name": "second"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/demo: what a stranger sees first works, says the truth, and goes away without a trace."""
+"""scripts/demo: it runs, its text matches what it shows, and it leaves nothing behind."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.support.oci import LEAVES
 
 DEMO = str(CHECKOUT / "scripts" / "demo")
 
-# Two at a time would wait for each other: the containers' names are fixed.
+# Two runs at a time would wait for each other, because the containers' names are fixed.
 pytestmark = [
     pytest.mark.needs("runc", "busybox", "flock"),
     pytest.mark.root,
@@ -30,7 +30,7 @@ def run(host: Host) -> subprocess.CompletedProcess[str]:
 
 
 def start(host: Host, until: str) -> Process:
-    """Start it, in a process group of its own as a shell would, and read on until it says so."""
+    """Start the demo in a process group of its own, as a shell would; read until it prints `until`."""
     host.leaves(*LEAVES)
     process = host.popen("setsid", DEMO, stderr=subprocess.STDOUT)
     assert process.stdout
@@ -41,7 +41,7 @@ def start(host: Host, until: str) -> Process:
 
 
 def finish(process: Process) -> tuple[int, str]:
-    """Its exit code, and the rest of what it says."""
+    """Return the exit code and the rest of the output."""
     try:
         output, _ = process.communicate(timeout=60)
         return process.returncode, output
@@ -49,11 +49,11 @@ def finish(process: Process) -> tuple[int, str]:
         end(process)
 
 
-def test_the_tour_shows_what_it_promises(host: Host) -> None:
-    """The README sends everybody here."""
-    done = run(host)
+def test_demo_shows_what_it_promises(host: Host) -> None:
+    """The README sends every new reader here."""
+    result = run(host)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
     for promise in (
         "nothing to install",
         "inet 10.213.100.2/24",
@@ -63,59 +63,59 @@ def test_the_tour_shows_what_it_promises(host: Host) -> None:
         "attached to cnihook-demo as eth0 10.213.100.3/24",
         "ok: what leaves the network is masqueraded",
     ):
-        assert promise in done.stdout
-    assert done.stdout.count("as before") == 5
+        assert promise in result.stdout
+    assert result.stdout.count("as before") == 5
     assert host.sysctl("net/ipv4/ip_forward") == "0"
 
 
-def test_what_the_machine_has_stays(host: Host) -> None:
-    """A network in its first subnet, rules, forwarding, configurations, leases of somebody else."""
+def test_existing_state_of_the_machine_stays(host: Host) -> None:
+    """A bridge in the demo's first subnet, another program's rules, forwarding, configurations, leases."""
     host.run("ip", "link", "add", "br9", "type", "bridge")
     host.run("ip", "address", "add", "10.213.100.1/26", "dev", "br9")
     host.run("ip", "link", "set", "br9", "up")
-    host.run("nft", "add table inet theirs; add chain inet theirs c; add rule inet theirs c counter drop")
-    host.run("ip", "netns", "add", "theirs")
+    host.run("nft", "add table inet other; add chain inet other c; add rule inet other c counter drop")
+    host.run("ip", "netns", "add", "other")
     host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
     host.write("/etc/cni/net.d/10-broken.conflist", "{")
-    host.write("/var/lib/cni/networks/theirs/10.213.100.2", "c1\neth0")
+    host.write("/var/lib/cni/networks/other/10.213.100.2", "c1\neth0")
     host.save_state()
 
-    done = run(host)
+    result = run(host)
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "inet 10.213.101.2/24" in done.stdout
-    assert "10-broken" not in done.stdout
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "inet 10.213.101.2/24" in result.stdout
+    assert "10-broken" not in result.stdout
     assert host.sysctl("net/ipv4/ip_forward") == "1"
 
 
 def test_containers_reach_each_other_behind_a_firewall_that_drops(host: Host) -> None:
-    """As on every machine where Docker runs."""
+    """Docker sets this policy on every machine where it runs."""
     host.run("iptables", "-P", "FORWARD", "DROP")
     host.save_state()
 
-    done = run(host)
+    result = run(host)
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "ok: the first container answers the second" in done.stdout
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "ok: the first container answers the second" in result.stdout
 
 
-def test_a_step_that_shows_something_else_fails_the_tour(host: Host) -> None:
-    """It stops there, says which, and cleans up."""
+def test_failing_step_ends_the_demo(host: Host) -> None:
+    """The demo stops there, names the command and cleans up."""
     host.run(
         "nft",
         "add table inet block; add chain inet block in { type filter hook input priority 0; policy drop; }",
     )
     host.save_state()
 
-    done = run(host)
+    result = run(host)
 
-    assert done.returncode == 1
-    assert done.stderr == "demo: exit code 1 from: runc exec cnihook-demo1 ping -c 1 -W 5 10.213.100.1\n"
-    assert "Another container" not in done.stdout
+    assert result.returncode == 1
+    assert result.stderr == "demo: exit code 1 from: runc exec cnihook-demo1 ping -c 1 -W 5 10.213.100.1\n"
+    assert "Another container" not in result.stdout
 
 
-def test_a_trace_that_is_left_fails_the_tour(host: Host) -> None:
-    """The comparison is one: what turns up meanwhile is found, and shown."""
+def test_demo_fails_if_something_is_left(host: Host) -> None:
+    """The comparison is real: a link that appears during the demo is found and shown."""
     process = start(host, until="Seen from this machine")
     host.run("ip", "link", "add", "stray", "type", "bridge")
     code, output = finish(process)
@@ -136,8 +136,8 @@ def test_a_trace_that_is_left_fails_the_tour(host: Host) -> None:
         ("Seen from this machine", signal.SIGHUP),
     ],
 )
-def test_an_interrupt_leaves_nothing(host: Host, step: str, signum: signal.Signals) -> None:
-    """Ctrl-C reaches all that runs in the foreground, the hook too; kill reaches the script alone."""
+def test_interrupted_demo_leaves_nothing(host: Host, step: str, signum: signal.Signals) -> None:
+    """Ctrl-C reaches the whole foreground process group, the hook too; kill reaches the script alone."""
     process = start(host, until=step)
     if signum == signal.SIGINT:
         os.killpg(os.getpgid(process.inside), signum)
@@ -148,64 +148,64 @@ def test_an_interrupt_leaves_nothing(host: Host, step: str, signum: signal.Signa
     assert code == 128 + signum
 
 
-def test_a_killed_tour_is_cleaned_up_by_the_next(host: Host) -> None:
-    """SIGKILL leaves its containers running; their names are the demo's own, so the next one ends them."""
+def test_next_demo_cleans_up_after_a_killed_one(host: Host) -> None:
+    """SIGKILL leaves the containers running.  Only the demo uses their names, so the next run ends them."""
     process = start(host, until="ok: the gateway answers")
     process.kill()
     finish(process)
     left = list(Path("/tmp").glob("cnihook-demo.*"))
 
-    done = run(host)
+    result = run(host)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
     assert [folder for folder in left if folder.exists()] == []
 
 
-def test_only_what_is_missing_is_installed(host: Host) -> None:
-    """apt-get is a stand-in here, which makes runc turn up again; all else is there already."""
+def test_only_missing_programs_are_installed(host: Host) -> None:
+    """A stand-in for apt-get uncovers runc; all other programs are already installed."""
     runc = path_of("runc")
     hide(host, "runc")
     script = f'echo "$*" >> /run/.host/apt; case $* in *install*) umount {runc} ;; esac'
     host.write("/run/.host/apt-get", f"#!/bin/sh\n{script}\n", 0o755)
     cover(host, "apt-get", "/run/.host/apt-get")
 
-    done = run(host)
+    result = run(host)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
     assert host.read("/run/.host/apt") == (
         "-qq update\n-qq -o DPkg::Lock::Timeout=60 install --no-install-recommends runc\n"
     )
 
 
-def test_apts_own_words_are_shown_when_it_fails(host: Host) -> None:
-    """They are kept back otherwise, being pages."""
+def test_output_of_apt_is_shown_if_it_fails(host: Host) -> None:
+    """The demo hides the output otherwise, because it is pages long."""
     hide(host, "runc")
     host.write("/run/.host/apt-get", "#!/bin/sh\necho E: no space left >&2\nexit 100\n", 0o755)
     cover(host, "apt-get", "/run/.host/apt-get")
 
-    done = run(host)
+    result = run(host)
 
-    assert done.returncode == 1
-    assert "E: no space left\n" in done.stdout
-    assert done.stderr == "demo: apt-get could not install: runc\n"
+    assert result.returncode == 1
+    assert "E: no space left\n" in result.stdout
+    assert result.stderr == "demo: apt-get could not install: runc\n"
 
 
-def test_without_apt_it_names_what_is_missing(host: Host) -> None:
-    """In one line, and nothing is begun."""
+def test_missing_programs_are_named_without_apt(host: Host) -> None:
+    """The demo prints one line and starts nothing."""
     hide(host, "runc", "busybox", "apt-get")
 
-    done = run(host)
+    result = run(host)
 
-    assert done.returncode == 1
-    assert done.stderr == "demo: not installed, and there is no apt-get to do it: runc busybox-static\n"
+    assert result.returncode == 1
+    assert result.stderr == "demo: not installed, and there is no apt-get to do it: runc busybox-static\n"
 
 
-def test_not_root_is_told_in_one_line(host: Host) -> None:
-    """Before anything is made."""
-    host.run("cp", DEMO, "/run/.host/demo")  # where an ordinary user can read it
+def test_demo_without_root_prints_one_line(host: Host) -> None:
+    """The demo prints it before it creates anything."""
+    host.run("cp", DEMO, "/run/.host/demo")  # where a user without root can read it
     host.run("chmod", "-R", "a+rX", "/run/.host")
 
-    done = host.run("setpriv", "--reuid=65534", "--clear-groups", "/run/.host/demo", check=False)
+    result = host.run("setpriv", "--reuid=65534", "--clear-groups", "/run/.host/demo", check=False)
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "demo: only root can give a container a network; try: sudo /run/.host/demo\n"
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "demo: only root can give a container a network; try: sudo /run/.host/demo\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DHCP server of a network knows a container by its host name, with a real dnsmasq as that server."""
+"""The DHCP client sends a container's host name; a real dnsmasq is the server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +21,12 @@ RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 @pytest.fixture
 def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
     configure(host, CONF)
-    made = Lan(host, tmp_path)
+    lan = Lan(host, tmp_path)
     host.before = host.facts()
     dhcp.leave_keeper(host)
-    with made:
-        made.serve()
-        yield made
+    with lan:
+        lan.serve()
+        yield lan
 
 
 def names(lan: Lan) -> list[str]:
@@ -58,13 +58,15 @@ def test_hook_sends_the_host_name(
 
 
 @pytest.mark.parametrize("option", ["host-name", "12"])
-def test_configuration_decides(host: Host, runtime: Runtime, lan: Lan, option: str) -> None:
+def test_configured_host_name_overrides_the_containers(
+    host: Host, runtime: Runtime, lan: Lan, option: str
+) -> None:
     provide(host, {"option": option, "value": "fixed"})
     runtime.run("c1")
     assert names(lan) == ["fixed"]
 
 
-def test_other_options_are_sent_as_well(host: Host, runtime: Runtime, lan: Lan) -> None:
+def test_host_name_is_sent_with_other_configured_options(host: Host, runtime: Runtime, lan: Lan) -> None:
     provide(host, {"option": "vendor-class-identifier", "value": "of-test"})
     runtime.run("c1")
     assert names(lan) == ["container"] and lan.seen("vendor class: of-test")
@@ -83,7 +85,7 @@ def test_command_sends_its_host_name(host: Host, lan: Lan) -> None:
     assert lan.seen("client provides name: cmd") and not lan.seen("client provides name: (?!cmd)")
 
 
-def test_plugin_of_the_reference_sends_it_too(host: Host, runtime: Runtime, lan: Lan) -> None:
+def test_reference_plugin_sends_the_host_name(host: Host, runtime: Runtime, lan: Lan) -> None:
     daemon = dhcp.reference_daemon(host)
     runtime.run("c1", "--cni-path", "/usr/lib/cni")
     assert names(lan) == ["container"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that a real DNS server knows, asked for inside of containers and commands; whose server it is."""
+"""DNS in containers and commands, with a real DNS server: which server is used, and that it answers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ SERVER = f"nameserver {Outside.ADDRESS}\n"
 
 @pytest.fixture
 def server(host: Host) -> Iterator[Process]:
-    """A DNS server on another machine: it knows outside.example.test, which is that machine itself."""
+    """Start a DNS server on another machine; it resolves outside.example.test to that machine."""
     need("dnsmasq")
     outside = host.outside()
     process = outside.popen(
@@ -34,9 +34,9 @@ def server(host: Host) -> Iterator[Process]:
 
 
 def network(dns: dict[str, Any] | None = None) -> dict[str, Any]:
-    made = bridge("front", "10.1.0.0/24", ipMasq=True, **({"dns": dns} if dns else {}))
-    made["plugins"][0]["ipam"]["routes"] = [{"dst": "0.0.0.0/0"}]
-    return made
+    network = bridge("front", "10.1.0.0/24", ipMasq=True, **({"dns": dns} if dns else {}))
+    network["plugins"][0]["ipam"]["routes"] = [{"dst": "0.0.0.0/0"}]
+    return network
 
 
 @pytest.fixture
@@ -50,14 +50,14 @@ def resolv_conf(container: Running) -> str:
 
 
 def resolves(container: Running, name: str = "outside.example.test") -> bool:
-    """By the server itself, and by what the C library makes of resolv.conf."""
+    """Query the server itself, then let the C library resolve the name by resolv.conf."""
     assert f"Address: {Outside.ADDRESS}" in container.exec("busybox", "nslookup", "outside.example.test")
     return f"({Outside.ADDRESS})" in container.exec("ping", "-c1", "-W30", name)
 
 
 @pytest.mark.usefixtures("server", "etc")
-def test_the_networks_dns_server_is_asked(host: Host, runtime: Runtime) -> None:
-    """What blogs on CNI with runc end with: "however, the DNS won't work"."""
+def test_dns_server_of_the_network_is_used(host: Host, runtime: Runtime) -> None:
+    """Blog posts on CNI with runc end with "however, the DNS won't work"."""
     configure(host, network({"nameservers": [Outside.ADDRESS], "search": ["example.test"]}))
 
     assert resolves(runtime.run(), "outside")
@@ -65,9 +65,7 @@ def test_the_networks_dns_server_is_asked(host: Host, runtime: Runtime) -> None:
 
 @pytest.mark.usefixtures("server", "etc")
 @pytest.mark.parametrize("way", ["arguments", "annotations"])
-def test_the_server_that_was_asked_for_goes_before_the_networks(
-    host: Host, runtime: Runtime, way: str
-) -> None:
+def test_requested_dns_server_overrides_the_networks(host: Host, runtime: Runtime, way: str) -> None:
     configure(
         host, network({"nameservers": ["192.0.2.1"], "search": ["wrong.test"], "options": ["ndots:1"]})
     )
@@ -84,8 +82,8 @@ def test_the_server_that_was_asked_for_goes_before_the_networks(
 
 
 @pytest.mark.usefixtures("server", "etc")
-def test_the_servers_behind_systemd_resolved_are_asked(host: Host, runtime: Runtime) -> None:
-    """Its stub at 127.0.0.53 is on the host's loopback, where no container is."""
+def test_servers_behind_systemd_resolved_are_used(host: Host, runtime: Runtime) -> None:
+    """The stub at 127.0.0.53 is on the host's loopback, which no container can reach."""
     configure(host, network())
     host.write("/etc/resolv.conf", "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n")
     host.write("/run/systemd/resolve/resolv.conf", f"# made by a machine\n\n{SERVER}search example.test\n")
@@ -97,8 +95,10 @@ def test_the_servers_behind_systemd_resolved_are_asked(host: Host, runtime: Runt
 
 
 @pytest.mark.parametrize("before", [None, "", "# cnihook: of the networks\nnameserver 192.0.2.2\n"])
-def test_without_a_word_it_is_the_hosts(host: Host, runtime: Runtime, etc: Path, before: str | None) -> None:
-    """Where the image has none, or the one that an earlier container of it was given."""
+def test_default_is_resolv_conf_of_the_host(
+    host: Host, runtime: Runtime, etc: Path, before: str | None
+) -> None:
+    """The image has no resolv.conf, or the one written for an earlier container of it."""
     configure(host, network())
     host.write("/etc/resolv.conf", "nameserver 127.0.0.1\nnameserver 192.0.2.1\nsearch here\n")
     host.leaves("file /etc/resolv.conf")
@@ -110,8 +110,10 @@ def test_without_a_word_it_is_the_hosts(host: Host, runtime: Runtime, etc: Path,
 
 @pytest.mark.usefixtures("etc")
 @pytest.mark.parametrize("text", ["nameserver 127.0.0.1\n", "nameserver fe80::1%eth0\n", "search x\n", ""])
-def test_a_host_without_a_server_for_others_gives_none(host: Host, runtime: Runtime, text: str) -> None:
-    """Said, and better than a file that has every name time out."""
+def test_host_without_reachable_server_writes_no_resolv_conf(
+    host: Host, runtime: Runtime, text: str
+) -> None:
+    """The log says so.  With a file, every look-up would time out."""
     configure(host, network())
     host.write("/etc/resolv.conf", text)
     host.leaves("file /etc/resolv.conf")
@@ -121,8 +123,8 @@ def test_a_host_without_a_server_for_others_gives_none(host: Host, runtime: Runt
     assert "no name servers" in container.log
 
 
-def test_attached_later_it_keeps_what_was_asked_for(host: Host, runtime: Runtime, etc: Path) -> None:
-    """A network that comes adds its servers, but not to those of the user's choice."""
+def test_later_attach_keeps_requested_servers(host: Host, runtime: Runtime, etc: Path) -> None:
+    """A network attached later adds its servers, except if the user requested servers."""
     back = bridge("back", "10.2.0.0/24", dns={"nameservers": ["10.2.0.53"]})
     configure(host, network({"nameservers": ["10.1.0.53"]}), back)
     container = runtime.run("c1", "--network", "front")
@@ -132,13 +134,13 @@ def test_attached_later_it_keeps_what_was_asked_for(host: Host, runtime: Runtime
         resolv_conf(container) == "# cnihook: of the networks\nnameserver 10.1.0.53\nnameserver 10.2.0.53\n"
     )
     host.run(CNIHOOK, "detach", "c1", "--network", "back")
-    asked = "# cnihook: as asked for\nnameserver 192.0.2.1\n"
+    override = "# cnihook: as asked for\nnameserver 192.0.2.1\n"
     host.run(CNIHOOK, "attach", "c1", "--network", "back", "--dns", "192.0.2.1")
-    assert resolv_conf(container) == asked
+    assert resolv_conf(container) == override
     host.run(CNIHOOK, "detach", "c1", "--network", "back")
     host.run(CNIHOOK, "attach", "c1", "--network", "back")
-    assert resolv_conf(container) == asked
-    # A new container in the same place begins anew.
+    assert resolv_conf(container) == override
+    # A new container with the same files starts from the networks again.
     runtime.delete("c1")
     container = runtime.run("c1", "--network", "front")
     assert resolv_conf(container) == "# cnihook: of the networks\nnameserver 10.1.0.53\n"
@@ -148,7 +150,7 @@ def test_attached_later_it_keeps_what_was_asked_for(host: Host, runtime: Runtime
 
 
 @pytest.mark.usefixtures("server")
-def test_a_command_asks_the_networks_server_or_its_own(host: Host) -> None:
+def test_command_uses_servers_of_network_or_option(host: Host) -> None:
     configure(host, network({"nameservers": [Outside.ADDRESS], "search": ["example.test"]}))
     host.run(RUN, "ping", "-c1", "-W30", "outside")
 
@@ -156,25 +158,25 @@ def test_a_command_asks_the_networks_server_or_its_own(host: Host) -> None:
     host.run(RUN, "--dns", Outside.ADDRESS, "--dns-search=example.test", "ping", "-c1", "-W30", "outside")
 
 
-def test_a_command_finds_hosts_and_containers_by_name(host: Host, runtime: Runtime, etc: Path) -> None:
-    """And is found itself, if it has a name; the host's own files are as before."""
+def test_command_resolves_hosts_and_containers_by_name(host: Host, runtime: Runtime, etc: Path) -> None:
+    """Containers resolve the command's names too.  The host's own files do not change."""
     configure(host, network())
     host.write("/etc/hosts", "127.0.0.1 localhost\n192.0.2.1 of-the-host\n")
-    host.write("/etc/resolv.conf", "")  # nobody is to be asked, and waited for
+    host.write("/etc/resolv.conf", "")  # no server, so that no look-up waits for one
     host.leaves("file /etc/hosts", "file /etc/resolv.conf")
     container = runtime.run("c1", "--network-alias", "db")
     before = host.read("/etc/hosts")
 
     show = "getent hosts of-the-host db c1 up extra; ping -c1 -W30 c1 > /dev/null && echo reached"
-    done = host.run(RUN, "--add-host", "up:host-gateway", "--add-host=extra:192.0.2.3", "sh", "-c", show)
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+    result = host.run(RUN, "--add-host", "up:host-gateway", "--add-host=extra:192.0.2.3", "sh", "-c", show)
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [
         *("192.0.2.1", "10.1.0.2", "10.1.0.2", "10.1.0.1", "192.0.2.3", "reached")
     ]
     script = "hostname; hostname -f; getent hosts www; echo; read line"
     with host.popen(
         *(RUN, "--hostname", "web.example.test", "--network-alias", "www", "sh", "-c", script), stdin=-1
     ) as running:
-        wait_for(lambda: "\twww" in (etc / "hosts").read_text().replace(" ", "\t"), "its name")
+        wait_for(lambda: "\twww" in (etc / "hosts").read_text().replace(" ", "\t"), "the command's name")
         assert "10.1.0.4" in container.exec("ping", "-c1", "-W30", "www")
         assert "10.1.0.4" in container.exec("ping", "-c1", "-W30", "web")
         stdout, stderr = running.communicate("\n", timeout=30)
@@ -186,7 +188,7 @@ def test_a_command_finds_hosts_and_containers_by_name(host: Host, runtime: Runti
     assert host.read("/etc/hosts") == before and host.run("hostname").stdout != "web.example.test\n"
 
 
-def test_a_command_that_needs_no_hosts_file_keeps_the_hosts(host: Host) -> None:
+def test_command_without_names_keeps_hosts_file_of_the_host(host: Host) -> None:
     configure(host, network())
 
     assert host.run(RUN, "sh", "-c", "grep /etc/hosts /proc/self/mountinfo; :").stdout == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docker-run, against a real daemon.  After each test no container, attachment, link or process is left."""
+"""docker-run with a real daemon.  Each test must leave no container, attachment, link or process."""
 
 import json
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ FOR_EVER = ("sleep", "2147483647")
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    with daemon_with(tmp_path_factory.mktemp("docker"), {}) as made:
-        yield made
+    with daemon_with(tmp_path_factory.mktemp("docker"), {}) as docker:
+        yield docker
 
 
 @pytest.fixture
@@ -45,32 +45,32 @@ def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
 
 
 def gone(docker: Docker, host: Host) -> None:
-    """All is put away, if not at once then as soon as the keeper is through."""
+    """Wait until the watcher has ended; assert that nothing is left."""
     docker.wait_until_left()
     assert docker.containers() == []
     assert leases(host) == host.listdir(RESULTS) == host.listdir("/run/netns") == []
 
 
-def test_container_is_on_all_networks_of_the_folder(docker: Docker, host: Host) -> None:
-    """Nothing else is there to see when docker-run returns: it has waited for all to be put away."""
+def test_container_is_attached_to_all_networks_by_default(docker: Docker, host: Host) -> None:
+    """The watcher and both containers are gone when docker-run returns, because it waits for them."""
     host.write(f"{NET_D}/20-other.conflist", json.dumps(bridge("other", "10.23.0.0/24")))
     host.write(f"{NET_D}/99-loopback.conf", LOOPBACK)
 
-    done = docker.run("--rm", IMAGE, "sh", "-c", "ip -o addr; ip route; ping -c1 -w30 10.22.0.1")
+    result = docker.run("--rm", IMAGE, "sh", "-c", "ip -o addr; ip route; ping -c1 -w30 10.22.0.1")
 
     assert docker.keepers() == [] and docker.containers() == []
-    assert "eth0    inet 10.22.0.2/16" in done.stdout
-    assert "eth1    inet 10.23.0.2/24" in done.stdout
-    assert "default via 10.22.0.1 dev eth0" in done.stdout
-    assert "1 packets received" in done.stdout
+    assert "eth0    inet 10.22.0.2/16" in result.stdout
+    assert "eth1    inet 10.23.0.2/24" in result.stdout
+    assert "default via 10.22.0.1 dev eth0" in result.stdout
+    assert "1 packets received" in result.stdout
 
 
-def test_networks_and_interfaces_can_be_chosen(docker: Docker, host: Host) -> None:
-    """IPv6 too, which docker switches off for whatever is in its containers by default."""
+def test_network_option_chooses_networks_and_interface_names(docker: Docker, host: Host) -> None:
+    """IPv6 works too, although docker disables it in its containers by default."""
     six = bridge("six", "fd00:22::/64")
     host.write(f"{NET_D}/20-six.conflist", json.dumps(six))
 
-    done = docker.run(
+    result = docker.run(
         "--network",
         "six:net0",
         "--rm",
@@ -81,27 +81,27 @@ def test_networks_and_interfaces_can_be_chosen(docker: Docker, host: Host) -> No
         "ip -o addr; ping -c1 -w30 fd00:22::1",
     )
 
-    assert "net0    inet6 fd00:22::2/64" in done.stdout
-    assert "eth0    inet 10.22.0.2/16" in done.stdout
-    assert "1 packets received" in done.stdout
+    assert "net0    inet6 fd00:22::2/64" in result.stdout
+    assert "eth0    inet 10.22.0.2/16" in result.stdout
+    assert "1 packets received" in result.stdout
 
 
-def test_names_are_as_docker_and_the_networks_give_them(docker: Docker, host: Host) -> None:
-    """These options docker refuses to a container that shares another's network: that one gets them."""
+def test_names_and_servers_come_from_options_and_networks(docker: Docker, host: Host) -> None:
+    """Docker rejects these options for a container that joins a network: the pause container gets them."""
     network = json.loads(MYNET) | {"dns": {"nameservers": ["10.22.0.1"], "search": ["lan"]}}
     host.write(f"{NET_D}/10-mynet.conf", json.dumps(network))
     show = (IMAGE, "sh", "-c", "hostname; cat /etc/hosts /etc/resolv.conf")
 
-    given = docker.run(
+    from_options = docker.run(
         "--rm", "-hweb", "--domainname", "example.org", "--add-host=db:10.9.9.9", "--dns", "192.0.2.53",
         "--expose", "80", *show,
     ).stdout.splitlines()  # fmt: skip
     from_network = docker.run("--rm", *show).stdout.splitlines()
 
-    assert given[0] == "web"
-    assert [line for line in given if line.startswith("10.9.9.9\tdb\t")]
-    assert {"nameserver 192.0.2.53", "search lan"} < set(given)
-    assert [line for line in given if "\tweb.example.org web\t" in line][0].startswith("10.22.0.")
+    assert from_options[0] == "web"
+    assert [line for line in from_options if line.startswith("10.9.9.9\tdb\t")]
+    assert {"nameserver 192.0.2.53", "search lan"} < set(from_options)
+    assert [line for line in from_options if "\tweb.example.org web\t" in line][0].startswith("10.22.0.")
     assert [line for line in from_network if line.startswith("nameserver")] == ["nameserver 10.22.0.1"]
 
 
@@ -121,28 +121,28 @@ def test_host_name_is_sent_to_a_dhcp_server(docker: Docker, host: Host) -> None:
         del docker.env["CNI_PATH"]
 
 
-def test_address_and_mac_are_the_networks_to_give(docker: Docker, host: Host) -> None:
-    wish = ("--ip", "10.22.0.9", "--mac-address=02:00:00:00:00:09", "--no-default-route")
+def test_address_and_mac_options_reach_the_network(docker: Docker, host: Host) -> None:
+    request = ("--ip", "10.22.0.9", "--mac-address=02:00:00:00:00:09", "--no-default-route")
 
-    done = docker.run("--rm", *wish, IMAGE, "sh", "-c", "ip addr show eth0; ip route")
+    result = docker.run("--rm", *request, IMAGE, "sh", "-c", "ip addr show eth0; ip route")
 
-    assert "inet 10.22.0.9/16" in done.stdout and "02:00:00:00:00:09" in done.stdout
-    assert "default" not in done.stdout.split("inet ")[1]
+    assert "inet 10.22.0.9/16" in result.stdout and "02:00:00:00:00:09" in result.stdout
+    assert "default" not in result.stdout.split("inet ")[1]
     gone(docker, host)
 
 
-def test_words_reach_the_command_as_they_are(docker: Docker, host: Host) -> None:
+def test_arguments_reach_the_command_unchanged(docker: Docker, host: Host) -> None:
     words = ["a b", "", "'", '"', "$HOME", "*", "two\nlines", "-p", "--network", "é", "\\"]
 
-    done = docker.run("--rm", "-e", "X=a b=c", IMAGE, "sh", "-c", 'printf "%s|" "$X" "$@"', "sh", *words)
+    result = docker.run("--rm", "-e", "X=a b=c", IMAGE, "sh", "-c", 'printf "%s|" "$X" "$@"', "sh", *words)
 
-    assert done.stdout.split("|")[:-1] == ["a b=c", *words]
+    assert result.stdout.split("|")[:-1] == ["a b=c", *words]
 
 
 @pytest.mark.parametrize(
     ("words", "status"),
     [
-        pytest.param([IMAGE, "sh", "-c", "exit 7"], 7, id="its own"),
+        pytest.param([IMAGE, "sh", "-c", "exit 7"], 7, id="the command's own"),
         pytest.param(["--init", IMAGE, "sh", "-c", "kill -9 $$"], 137, id="killed"),
         pytest.param([IMAGE, "/bin"], 126, id="not executable"),
         pytest.param([IMAGE, "nothing-of-that-name"], 127, id="not found"),
@@ -152,14 +152,14 @@ def test_words_reach_the_command_as_they_are(docker: Docker, host: Host) -> None
     ],
 )
 def test_exit_status_is_docker_runs(docker: Docker, host: Host, words: list[str], status: int) -> None:
-    done = docker.run("--rm", *words, check=False)
+    result = docker.run("--rm", *words, check=False)
 
-    assert done.returncode == status
-    assert bool(done.stderr) == (status in (125, 126, 127))
+    assert result.returncode == status
+    assert bool(result.stderr) == (status in (125, 126, 127))
     gone(docker, host)
 
 
-def test_without_rm_the_container_stays_and_its_network_goes(docker: Docker, host: Host) -> None:
+def test_container_without_rm_stays_and_its_network_is_released(docker: Docker, host: Host) -> None:
     docker.run("--name", "kept", IMAGE, "true")
 
     assert docker.containers() == ["kept"]
@@ -171,8 +171,8 @@ def test_stdin_reaches_the_container(docker: Docker, host: Host) -> None:
     assert docker.run("-i", "--rm", IMAGE, "cat", input="one\ntwo").stdout == "one\ntwo"
 
 
-def test_terminal_is_the_containers(docker: Docker, host: Host) -> None:
-    """Ctrl-C there is the shell's in the container, not docker-run's."""
+def test_terminal_belongs_to_the_container(docker: Docker, host: Host) -> None:
+    """Ctrl-C reaches the shell in the container, not docker-run."""
     terminal = Terminal(docker, "-it", "--rm", IMAGE, "sh")
 
     terminal.type("test -t 0 && echo a tty\n")
@@ -197,7 +197,7 @@ def test_detached_container_keeps_its_network_until_it_ends(docker: Docker, host
     gone(docker, host)
 
 
-def test_detach_keys_leave_the_container_its_network(docker: Docker, host: Host) -> None:
+def test_network_stays_after_detach_keys(docker: Docker, host: Host) -> None:
     terminal = Terminal(docker, "-it", "--rm", "--name", "web", IMAGE, "sh")
     terminal.type("echo up\n")
     terminal.expect("\nup")
@@ -222,8 +222,8 @@ def test_restarted_container_keeps_its_network(docker: Docker, host: Host) -> No
     gone(docker, host)
 
 
-def test_restarted_daemon_costs_no_container_its_network(docker: Docker, host: Host) -> None:
-    """The container ends while nobody is there to ask about it, too."""
+def test_networks_survive_a_restart_of_the_daemon(docker: Docker, host: Host) -> None:
+    """The second container ends while the daemon is down; its network is released afterwards."""
     docker.run("-d", "--name", "first", IMAGE, *FOR_EVER)
     docker.run("-d", "--name", "second", IMAGE, *FOR_EVER)
     pid = docker("inspect", "--format", "{{.State.Pid}}", "second").stdout.strip()
@@ -262,8 +262,8 @@ def test_signal_to_docker_run_alone_reaches_the_container(docker: Docker, host: 
     gone(docker, host)
 
 
-def test_killed_docker_run_leaves_the_container_its_network(docker: Docker, host: Host) -> None:
-    """As a killed docker client leaves the container.  Its network still goes when it ends."""
+def test_network_stays_after_docker_run_is_killed(docker: Docker, host: Host) -> None:
+    """A killed docker client leaves its container running too.  The network is released when that ends."""
     process = docker.popen("--rm", "--name", "web", IMAGE, *FOR_EVER)
     docker.wait_until_running("web")
 
@@ -277,8 +277,8 @@ def test_killed_docker_run_leaves_the_container_its_network(docker: Docker, host
 
 
 @pytest.mark.parametrize("signum", [2, 15, 9])
-def test_signal_during_add_takes_all_back(docker: Docker, host: Host, signum: int) -> None:
-    """A plugin that hangs must not make docker-run hang, nor may its end leave anything."""
+def test_signal_during_add_rolls_back(docker: Docker, host: Host, signum: int) -> None:
+    """A hanging plugin must not block docker-run, and nothing may be left when docker-run ends."""
     folder = external(host, "slow", "if [ $CNI_COMMAND = ADD ]; then echo > /run/.host/adding; sleep 60; fi")
     network = {"cniVersion": "1.0.0", "name": "slow", "plugins": [{"type": "slow"}]}
     host.write(f"{NET_D}/20-slow.conflist", json.dumps(network))
@@ -292,19 +292,19 @@ def test_signal_during_add_takes_all_back(docker: Docker, host: Host, signum: in
     finally:
         del docker.env["CNI_PATH"]
     gone(docker, host)
-    # The plugin outlives its caller.  Its end within a later test would count as a change of the host.
+    # The plugin outlives its caller.  Its end during a later test would count as a change of the host.
     host.run("pkill", "-9", "-f", "^(/bin/sh .*/plugins/slow|sleep 60)$", check=False)
 
 
 def test_failing_network_is_125_and_one_line(docker: Docker, host: Host) -> None:
-    """The one before it is taken down again, and the image's command never runs."""
+    """The network before it is released again, and the image's command never runs."""
     host.write(f"{NET_D}/20-bad.conflist", json.dumps(bridge("bad", "10.24.0.0/24", mtu=-1)))
 
-    done = docker.run("--rm", IMAGE, "echo", "started", check=False)
+    result = docker.run("--rm", IMAGE, "echo", "started", check=False)
 
-    assert (done.returncode, done.stdout) == (125, "")
-    assert done.stderr.startswith("docker-run: ") and done.stderr.count("\n") == 1
-    assert '"mtu"' in done.stderr
+    assert (result.returncode, result.stdout) == (125, "")
+    assert result.stderr.startswith("docker-run: ") and result.stderr.count("\n") == 1
+    assert '"mtu"' in result.stderr
     gone(docker, host)
 
 
@@ -323,12 +323,12 @@ def test_failing_network_is_125_and_one_line(docker: Docker, host: Host) -> None
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_had_is_refused_with_advice(docker: Docker, host: Host, words: list[str]) -> None:
-    done = docker.run(*words, IMAGE, "true", check=False)
+def test_unsupported_option_is_refused_with_advice(docker: Docker, host: Host, words: list[str]) -> None:
+    result = docker.run(*words, IMAGE, "true", check=False)
 
-    assert done.returncode == 125
-    assert done.stderr.startswith("docker-run: ") and done.stderr.count("\n") == 1
-    assert "; " in done.stderr, "and what to do instead"
+    assert result.returncode == 125
+    assert result.stderr.startswith("docker-run: ") and result.stderr.count("\n") == 1
+    assert "; " in result.stderr, "the advice"
 
 
 @pytest.mark.parametrize(
@@ -343,47 +343,49 @@ def test_what_cannot_be_had_is_refused_with_advice(docker: Docker, host: Host, w
     ],
     ids=" ".join,
 )
-def test_senseless_words_are_125_and_one_line(docker: Docker, host: Host, words: list[str]) -> None:
-    done = docker.run(*words, check=False)
+def test_wrong_arguments_are_125_and_one_line(docker: Docker, host: Host, words: list[str]) -> None:
+    result = docker.run(*words, check=False)
 
-    assert done.returncode == 125
-    assert done.stderr.startswith("docker-run: ") and done.stderr.count("\n") == 1
+    assert result.returncode == 125
+    assert result.stderr.startswith("docker-run: ") and result.stderr.count("\n") == 1
     gone(docker, host)
 
 
 def test_unreachable_daemon_is_125_and_one_line(docker: Docker, host: Host) -> None:
     env = docker.env | {"DOCKER_HOST": "unix:///run/nothing"}
 
-    done = host.run(DOCKER_RUN, IMAGE, "true", env=env, check=False)
+    result = host.run(DOCKER_RUN, IMAGE, "true", env=env, check=False)
 
-    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
-    assert done.stderr.startswith("docker-run: Cannot connect to the Docker daemon at unix:///run/nothing.")
+    assert (result.returncode, result.stderr.count("\n")) == (125, 1)
+    assert result.stderr.startswith(
+        "docker-run: Cannot connect to the Docker daemon at unix:///run/nothing."
+    )
 
 
 def test_daemon_on_another_machine_is_refused(docker: Docker, host: Host) -> None:
-    """Its containers' process numbers mean nothing here, or somebody else."""
+    """The PIDs of its containers are not valid here, or belong to other processes."""
     with Host() as here:
-        done = here.run(DOCKER_RUN, IMAGE, "true", env=docker.env, check=False)
+        result = here.run(DOCKER_RUN, IMAGE, "true", env=docker.env, check=False)
 
-        assert (done.returncode, done.stderr.count("\n")) == (125, 2)  # one is on the default network
-        assert "the docker daemon runs its containers elsewhere" in done.stderr
+        assert (result.returncode, result.stderr.count("\n")) == (125, 2)  # one is on the default network
+        assert "the docker daemon runs its containers elsewhere" in result.stderr
         here.check_leaks()
     gone(docker, host)
 
 
-def test_users_without_privilege_are_told(docker: Docker, host: Host) -> None:
-    done = host.run(
+def test_user_without_root_gets_a_hint(docker: Docker, host: Host) -> None:
+    result = host.run(
         *"setpriv --reuid=65534 --regid=65534 --clear-groups".split(), DOCKER_RUN, IMAGE, check=False
     )
 
-    assert (done.returncode, done.stderr) == (
+    assert (result.returncode, result.stderr) == (
         125,
         "docker-run: networks need root; try `sudo docker-run ...`\n",
     )
 
 
-def test_what_cannot_be_detached_is_told_and_stays_on_record(docker: Docker, host: Host) -> None:
-    """The command's exit status is its own nevertheless, and gc finds what is left."""
+def test_failed_detach_is_reported_and_stays_on_record(docker: Docker, host: Host) -> None:
+    """The exit status is still the command's own, and gc finds what is left."""
     refuse = (
         """if [ $CNI_COMMAND = DEL ]; then echo '{"code": 100, "msg": "the moon is full"}'; exit 1; fi"""
     )
@@ -391,21 +393,21 @@ def test_what_cannot_be_detached_is_told_and_stays_on_record(docker: Docker, hos
     network = {"cniVersion": "1.0.0", "name": "moody", "plugins": [{"type": "moody"}]}
     host.write(f"{NET_D}/20-moody.conflist", json.dumps(network))
     try:
-        done = docker.run("--rm", IMAGE, "sh", "-c", "exit 7", check=False)
+        result = docker.run("--rm", IMAGE, "sh", "-c", "exit 7", check=False)
 
-        assert (done.returncode, done.stderr.count("\n")) == (7, 1)
-        assert done.stderr.startswith("docker-run: ") and "the moon is full" in done.stderr
+        assert (result.returncode, result.stderr.count("\n")) == (7, 1)
+        assert result.stderr.startswith("docker-run: ") and "the moon is full" in result.stderr
         assert docker.containers() == leases(host) == []
         external(host, "moody", PASS_ON)
         assert "moody" in host.run(CNIHOOK, "gc", env=docker.env).stdout
     finally:
         del docker.env["CNI_PATH"]
     gone(docker, host)
-    host.leaves("file /run/cnihook/log/*")  # of a failure, to be looked into
+    host.leaves("file /run/cnihook/log/*")  # the log of a failure is kept
 
 
-def test_closed_streams_and_ignored_signals_are_the_callers_will(docker: Docker, host: Host) -> None:
-    """nohup, and daemons that start commands with nothing open."""
+def test_closed_streams_and_ignored_signals_are_kept(docker: Docker, host: Host) -> None:
+    """nohup ignores a signal; some daemons start commands with no stream open."""
     script = 'exec 0<&- 1>&- 2>&-; exec env --ignore-signal=HUP --ignore-signal=CHLD "$@"'
     process = docker.host.popen(
         "sh", "-c", script, "sh", DOCKER_RUN, "--rm", "--name", "web", IMAGE, *FOR_EVER, env=docker.env
@@ -420,8 +422,8 @@ def test_closed_streams_and_ignored_signals_are_the_callers_will(docker: Docker,
     gone(docker, host)
 
 
-def test_networks_that_are_dockers_pass_straight_through(docker: Docker, host: Host) -> None:
-    """Together with options that a CNI network would not take."""
+def test_networks_of_docker_are_passed_through(docker: Docker, host: Host) -> None:
+    """Options that a CNI network would not support are passed through with them."""
     none = docker.run("--rm", "--network", "none", "--publish-all", IMAGE, "ip", "link")
 
     assert "lo:" in none.stdout and "eth0" not in none.stdout
@@ -432,8 +434,8 @@ def test_networks_that_are_dockers_pass_straight_through(docker: Docker, host: H
     gone(docker, host)
 
 
-def test_many_at_once_share_one_image(docker: Docker, host: Host) -> None:
-    """Made anew by the first of them: the others neither make another nor find half of one."""
+def test_parallel_starts_share_one_pause_image(docker: Docker, host: Host) -> None:
+    """The first one builds the image; the others neither build another nor find it half-built."""
     docker("rmi", "--force", "cnihook/pause:1")
 
     running = [docker.popen("--rm", IMAGE, "ip", "-o", "addr", "show", "eth0") for _ in range(4)]
@@ -445,12 +447,12 @@ def test_many_at_once_share_one_image(docker: Docker, host: Host) -> None:
     gone(docker, host)
 
 
-def test_machines_of_other_languages_pause_by_busybox(docker: Docker, host: Host) -> None:
+def test_other_architectures_pause_with_busybox(docker: Docker, host: Host) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); from cnihook.cli import docker_pause as pause\n"
         "docker = pause.Docker(); pause.make_image(docker, 'riscv64')\n"
-        "made = pause.start(docker, 'other', []); assert made.is_alive; pause.remove(docker, 'other')\n"
-        "assert not made.is_alive"
+        "paused = pause.start(docker, 'other', []); assert paused.is_alive; pause.remove(docker, 'other')\n"
+        "assert not paused.is_alive"
     )
     docker("rmi", "--force", "cnihook/pause:1")
 

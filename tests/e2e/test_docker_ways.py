@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each promise of docker-run in both of its ways: by the runtime cni-runc, and by a pause container."""
+"""docker-run's features, each with the runtime cni-runc and with a pause container."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("docker")
 
 
 def network(name: str, *subnets: str) -> str:
-    """One that serves every want."""
+    """Return a network that supports every option."""
     ipam = {
         "type": "host-local",
         "ranges": [[{"subnet": subnet}] for subnet in subnets],
@@ -38,8 +38,8 @@ def network(name: str, *subnets: str) -> str:
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     with daemon_with(
         tmp_path_factory.mktemp("docker"), {"other": "runc", "x-cni": str(CHECKOUT / "scripts" / "cni-runc")}
-    ) as made:
-        yield made
+    ) as docker:
+        yield docker
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +62,12 @@ def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
 
 
 def attached(host: Host) -> list[str]:
-    """The records of attachments, and the leases."""
+    """Return the records and the leases."""
     return host.listdir(RESULTS) + leases(host, "front") + leases(host, "back")
 
 
 class Way:
-    """One of the two ways.  The daemon has our runtime, so the other one is had by asking for another."""
+    """One of the two ways.  The daemon has the runtime cni-runc; `--runtime=runc` selects the other way."""
 
     def __init__(self, name: str, docker: Docker) -> None:
         self.is_runtime = name == "runtime"
@@ -75,9 +75,11 @@ class Way:
         self.options = () if self.is_runtime else ("--runtime=runc",)
 
     def start(self, name: str, *words: str) -> Namespace:
-        """A container that sleeps."""
-        made = self.docker.run(*self.options, "-d", "--name", name, *words, IMAGE, *FOR_EVER).stdout.strip()
-        assert len(made) == 64
+        """Start a container that sleeps."""
+        container_id = self.docker.run(
+            *self.options, "-d", "--name", name, *words, IMAGE, *FOR_EVER
+        ).stdout.strip()
+        assert len(container_id) == 64
         assert bool(self.docker.keepers()) != self.is_runtime
         return self.inside(name)
 
@@ -102,8 +104,8 @@ def pid(docker: Docker, name: str) -> int:
     return int(docker("inspect", "--format", "{{.State.Pid}}", name).stdout)
 
 
-def test_wants_of_each_network_are_seen_inside(way: Way, host: Host) -> None:
-    """In docker's long form and in ours; what is said of no network in particular is of the first."""
+def test_options_of_each_network_take_effect(way: Way, host: Host) -> None:
+    """Options in docker's long form and in cnihook's; one without a network applies to the first."""
     inside = way.start(
         "c1",
         *("--network", "name=front,ip=10.22.0.9,mac-address=02:00:00:00:00:09"),
@@ -121,7 +123,7 @@ def test_wants_of_each_network_are_seen_inside(way: Way, host: Host) -> None:
     way.remove("c1")
 
 
-def test_published_ports_are_reached_from_outside_and_from_the_host(
+def test_published_ports_are_reachable_from_outside_and_the_host(
     way: Way, host: Host, outside: Outside
 ) -> None:
     ports = ("-p", "8080:80", "--publish=published=5353,target=53,protocol=udp", "-p127.0.0.1:8443:443")
@@ -136,7 +138,7 @@ def test_published_ports_are_reached_from_outside_and_from_the_host(
     way.remove("c1")
 
 
-def test_bandwidth_is_felt(way: Way, host: Host) -> None:
+def test_bandwidth_is_limited(way: Way, host: Host) -> None:
     inside = way.start("c1", "--network", "front", "--bandwidth", "in=20M,out=40M")
 
     check_limit(host, inside, "10.22.0.2", 20_000_000, 2_000_000)
@@ -144,8 +146,8 @@ def test_bandwidth_is_felt(way: Way, host: Host) -> None:
     way.remove("c1")
 
 
-def test_containers_find_each_other_by_every_name(way: Way, host: Host) -> None:
-    """And no longer once they have ended."""
+def test_containers_resolve_each_other_by_every_name(way: Way, host: Host) -> None:
+    """The names of a container are removed when it has ended."""
     way.start("my_db", "--network", "front", "--hostname", "db1", "--network-alias", "store")
     names = ("--add-host", "gate:host-gateway", "--add-host", "far=192.0.2.7", "--domainname", "example.org")
     servers = ("--dns", "192.0.2.53", "--dns-search", "lan", "--dns-option", "ndots:3")
@@ -168,8 +170,8 @@ def test_containers_find_each_other_by_every_name(way: Way, host: Host) -> None:
     way.remove("web")
 
 
-def test_read_only_container_finds_others_and_is_found(way: Way, host: Host) -> None:
-    """Docker mounts its own files of such a container read-only, too; they are written all the same."""
+def test_names_work_in_read_only_containers(way: Way, host: Host) -> None:
+    """Docker mounts its own files read-only in such a container; cnihook writes them nevertheless."""
     way.start("one", "--network", "front", "--read-only")
     way.start("two", "--network", "front", "--read-only", "--dns", "192.0.2.53")
 
@@ -189,8 +191,8 @@ def test_alias_of_another_container_is_refused(way: Way, host: Host) -> None:
     host.leaves("file /run/cnihook/log/*")
 
 
-def test_restarted_by_docker_it_is_networked_again(way: Way, host: Host, outside: Outside) -> None:
-    """By `docker restart`, and because it died: with name and port, and the old attachment is gone."""
+def test_container_restarted_by_docker_is_attached_again(way: Way, host: Host, outside: Outside) -> None:
+    """After `docker restart` and after a crash: names and ports are back, the old attachment is released."""
     way.start("other", "--network", "front")
     way.start("c1", "--network", "front", "-p", "8080:80", "--restart", "on-failure")
     assert len(attached(host)) == 6, "a record and two leases each"
@@ -204,14 +206,14 @@ def test_restarted_by_docker_it_is_networked_again(way: Way, host: Host, outside
     inside = way.inside("c1")
     assert pid(way.docker, "c1") != before
     assert seen(outside, inside, Outside.HOST, 8080) == Outside.ADDRESS
-    (address,) = [found for found in inside.addresses("eth0") if "." in found]
+    (address,) = [each for each in inside.addresses("eth0") if "." in each]
     assert f"({address.removesuffix('/16')})" in way.exec("other", "ping", "-c1", "-W30", "c1")
     assert way.exec("other", "cat", "/etc/hosts").count("c1 ") <= 2, "one line for each version of IP"
     assert len(attached(host)) == 6
     way.remove("c1", "other")
 
 
-def test_detach_keys_do_not_cut_the_network(way: Way, host: Host, outside: Outside) -> None:
+def test_network_stays_after_detach_keys(way: Way, host: Host, outside: Outside) -> None:
     words = (*way.options, "--network", "front", "-p", "8080:80")
     terminal = Terminal(way.docker, *words, "-it", "--rm", "--name", "c1", IMAGE, "sh")
     terminal.type("echo up\n")
@@ -225,7 +227,7 @@ def test_detach_keys_do_not_cut_the_network(way: Way, host: Host, outside: Outsi
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("--network cnihook", "docker-run: no network 'cnihook' in /etc/cni/net.d; there are: back, front"),
         ("--network nonet", "docker-run: no network 'nonet' in /etc/cni/net.d; there are: "),
@@ -235,15 +237,15 @@ def test_detach_keys_do_not_cut_the_network(way: Way, host: Host, outside: Outsi
         ("--network front --dns nonsense", "docker-run: DNS server 'nonsense'"),
     ],
 )
-def test_failures_are_125_and_say_why(way: Way, host: Host, words: str, told: str) -> None:
-    """One line of docker-run; docker's message, with the line in it, if only the hook can find it out."""
-    done = way.docker.run(*way.options, "--rm", *words.split(), IMAGE, "echo", "started", check=False)
+def test_failure_is_125_with_a_reason(way: Way, host: Host, words: str, message: str) -> None:
+    """docker-run prints one line.  If only the hook can detect the failure, docker's message contains it."""
+    result = way.docker.run(*way.options, "--rm", *words.split(), IMAGE, "echo", "started", check=False)
 
-    assert (done.returncode, done.stdout) == (125, "")
-    line = done.stderr.splitlines()[0]
-    is_dockers = line.startswith("docker: Error response from daemon: ")  # and from 26 on it is one line
-    assert told in line and (is_dockers or line.startswith("docker-run: "))
-    assert is_dockers or len(done.stderr.splitlines()) == 1
+    assert (result.returncode, result.stdout) == (125, "")
+    line = result.stderr.splitlines()[0]
+    is_dockers = line.startswith("docker: Error response from daemon: ")  # one line from docker 26 on
+    assert message in line and (is_dockers or line.startswith("docker-run: "))
+    assert is_dockers or len(result.stderr.splitlines()) == 1
     host.leaves("file /run/cnihook/log/*")
 
 
@@ -252,12 +254,12 @@ def test_failures_are_125_and_say_why(way: Way, host: Host, words: str, told: st
     [(("sh", "-c", "exit 7"), 7), (("/bin",), 126), (("nothing-of-that-name",), 127)],
 )
 def test_exit_status_is_docker_runs(docker: Docker, host: Host, words: tuple[str, ...], status: int) -> None:
-    """By the runtime; test_docker_run has the other way."""
+    """This covers the runtime; test_docker_run.py covers the pause container."""
     assert docker.run("--rm", IMAGE, *words, check=False).returncode == status
 
 
-def test_runtime_gives_docker_all_that_it_does(docker: Docker, host: Host) -> None:
-    """With no process of ours: a restart policy that always holds, and an end in between."""
+def test_restart_policy_stop_and_start_work_with_the_runtime(docker: Docker, host: Host) -> None:
+    """No process of cnihook runs: docker alone stops, starts and restarts the container."""
     way = Way("runtime", docker)
     way.start("c1", "--network", "front", "--restart", "always")
 
@@ -272,29 +274,29 @@ def test_runtime_gives_docker_all_that_it_does(docker: Docker, host: Host) -> No
 
 
 def test_all_networks_are_the_default(way: Way, host: Host) -> None:
-    """And they are up before the first instruction."""
-    done = way.docker.run(*way.options, "--rm", IMAGE, "ip", "-4", "-o", "addr")
+    """The networks are up before the container's first instruction."""
+    result = way.docker.run(*way.options, "--rm", IMAGE, "ip", "-4", "-o", "addr")
 
-    assert "eth0    inet 10.22.0.2/16" in done.stdout and "eth1    inet 10.23.0.2/16" in done.stdout
+    assert "eth0    inet 10.22.0.2/16" in result.stdout and "eth1    inet 10.23.0.2/16" in result.stdout
 
 
-def test_runtime_is_there_for_users_whom_docker_lets_in(docker: Docker, host: Host) -> None:
-    """Root is the daemon.  The one here has a user's number, and may open the socket."""
+def test_runtime_works_for_users_with_access_to_docker(docker: Docker, host: Host) -> None:
+    """The daemon has root's rights.  The user here has another UID, but may open the socket."""
     user = "setpriv --reuid=65534 --clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override"
     show = ("--network", "front", IMAGE, "ip", "-o", "addr")
 
-    done = host.run(*user.split(), DOCKER_RUN, "--rm", *show, env=docker.env)
+    result = host.run(*user.split(), DOCKER_RUN, "--rm", *show, env=docker.env)
     refused = host.run(*user.split(), DOCKER_RUN, "--runtime=other", *show, env=docker.env, check=False)
 
-    assert "10.22.0.2/16" in done.stdout
+    assert "10.22.0.2/16" in result.stdout
     assert (refused.returncode, refused.stderr) == (
         125,
         "docker-run: networks need root; try `sudo docker-run ...`\n",
     )
 
 
-def test_bounds_apply_to_the_runtime_alone(way: Way, host: Host) -> None:
-    """The runtime gets options as annotations; with a pause container they are flags, which are root's."""
+def test_bounds_apply_to_the_runtime_only(way: Way, host: Host) -> None:
+    """The runtime gets options as annotations.  With a pause container they are flags, set by root."""
     text = '{"annotations": {"allow": ["networks", "publish"], "networks": ["front"], "ports": "8000-8999"}}'
     host.write("/etc/cnihook/config.json", text)
     host.leaves("file /run/cnihook/log/*")
@@ -304,35 +306,35 @@ def test_bounds_apply_to_the_runtime_alone(way: Way, host: Host) -> None:
     assert "10.22.0." in way.docker.run(*way.options, "--rm", *allowed, *show).stdout
     for option, value in (("publish", "22:22"), ("bandwidth", "in=10M")):
         words = ("--network", "front", f"--{option}", value)
-        done = way.docker.run(*way.options, "--rm", *words, *show, check=False)
+        result = way.docker.run(*way.options, "--rm", *words, *show, check=False)
         if way.is_runtime:
-            assert done.returncode == 125 and f"annotation cnihook.{option}=" in done.stderr
-            assert "/etc/cnihook/config.json allows" in done.stderr
+            assert result.returncode == 125 and f"annotation cnihook.{option}=" in result.stderr
+            assert "/etc/cnihook/config.json allows" in result.stderr
         else:
-            assert "10.22.0." in done.stdout
-    done = way.docker.run(*way.options, "--rm", *show)  # all networks
-    assert ("10.23.0." in done.stdout) is not way.is_runtime
+            assert "10.22.0." in result.stdout
+    result = way.docker.run(*way.options, "--rm", *show)  # all networks
+    assert ("10.23.0." in result.stdout) is not way.is_runtime
     shutil.rmtree(host.root / "etc/cnihook")
 
 
-def test_networks_of_another_folder_take_the_pause_container(docker: Docker, host: Host) -> None:
-    """The hook has the daemon's environment."""
+def test_networks_of_another_folder_use_the_pause_container(docker: Docker, host: Host) -> None:
+    """The hook does not see this NETCONFPATH, because its environment is the daemon's."""
     host.write("/run/.host/net.d/10-own.conflist", network("own", "10.24.0.0/16"))
     env = docker.env | {"NETCONFPATH": "/run/.host/net.d"}
 
-    done = host.run(DOCKER_RUN, "--rm", IMAGE, "ip", "-o", "addr", env=env)
+    result = host.run(DOCKER_RUN, "--rm", IMAGE, "ip", "-o", "addr", env=env)
 
-    assert "10.24.0.2/16" in done.stdout and "10.22." not in done.stdout
+    assert "10.24.0.2/16" in result.stdout and "10.22." not in result.stdout
     shutil.rmtree(host.root / "run/.host/net.d")
 
 
-def test_bridge_is_dockers_unless_cni_has_it(docker: Docker, host: Host) -> None:
+def test_bridge_is_dockers_network_unless_cni_has_one(docker: Docker, host: Host) -> None:
     """The daemon here has no bridge of its own."""
     show = ("--network", "bridge", IMAGE, "ip", "-o", "addr")
 
-    dockers = docker.run("--rm", *show, check=False)
+    without = docker.run("--rm", *show, check=False)
     host.write(f"{NET_D}/30-bridge.conflist", network("bridge", "10.25.0.0/16"))
-    ours = docker.run("--rm", *show)
+    with_cni = docker.run("--rm", *show)
 
-    assert "docker-run" not in dockers.stderr and "eth0" not in dockers.stdout
-    assert "10.25.0.2/16" in ours.stdout
+    assert "docker-run" not in without.stderr and "eth0" not in without.stdout
+    assert "10.25.0.2/16" in with_cni.stdout

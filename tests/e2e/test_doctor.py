@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook doctor: finds what somebody broke, and nothing where nothing is broken."""
+"""cnihook doctor: it finds each fault, and reports nothing on a healthy host."""
 
 import json
 import os
@@ -36,13 +36,13 @@ HOOKS_D = "/etc/containers/oci/hooks.d"
 HOOKS_LEAVE = ("dir /etc/containers*", f"file {HOOKS_D}/*")
 
 
-def attach(host: Host, name: str, **wants: str) -> Container:
-    made = host.container(name, process=True)
-    annotations = {f"cnihook.{word}": value for word, value in wants.items()}
-    state = {"ociVersion": "1.0.2", "id": name, "pid": made.pid, "status": "creating", "bundle": "/"}
-    done = call_hook(host, "createRuntime", state | {"annotations": annotations})
-    assert (done.returncode, done.stderr) == (0, "")
-    return made
+def attach(host: Host, name: str, **options: str) -> Container:
+    container = host.container(name, process=True)
+    annotations = {f"cnihook.{option}": value for option, value in options.items()}
+    state = {"ociVersion": "1.0.2", "id": name, "pid": container.pid, "status": "creating", "bundle": "/"}
+    result = call_hook(host, "createRuntime", state | {"annotations": annotations})
+    assert (result.returncode, result.stderr) == (0, "")
+    return container
 
 
 def detach(host: Host, *names: str) -> None:
@@ -59,29 +59,29 @@ def attached(host: Host) -> Iterator[Container]:
 # Nothing is wrong
 
 
-def test_a_host_that_was_just_installed_is_healthy(host: Host) -> None:
+def test_new_host_is_healthy(host: Host) -> None:
     assert doctor(host, status=0) == []
     assert json.loads("".join(doctor(host, "--json", status=0))) == []
 
 
-def test_a_host_at_work_is_healthy(host: Host, attached: Container) -> None:
-    """Containers, published ports, a neighbour's network, a namespace and a bridge of somebody else."""
+def test_host_with_containers_is_healthy(host: Host, attached: Container) -> None:
+    """Doctor reports neither containers and published ports nor namespaces and links of other programs."""
     host.outside()
     other = bridge("other", "10.23.0.0/24", ipMasq=True)
     configure(host, NET, other)
     attach(host, "c2", networks="other")
-    host.run("ip", "netns", "add", "somebodys")
+    host.run("ip", "netns", "add", "foreign")
     before = host.nft(), host.links()
 
     assert doctor(host, status=0) == []
     assert run(host, "--fix").stderr == ""
     assert (host.nft(), host.links()) == before
-    host.run("ip", "netns", "del", "somebodys")
+    host.run("ip", "netns", "del", "foreign")
     detach(host, "c1", "c2")
 
 
-def test_what_is_no_fault_is_told_to_who_asks(host: Host) -> None:
-    """Such as traps of the runtimes that are installed; the exit code stays 0."""
+def test_notes_are_printed_with_verbose_only(host: Host) -> None:
+    """Notes are known traps of the installed runtimes, for example; the exit code stays 0."""
     need("runc")
 
     lines = doctor(host, "--verbose", status=0)
@@ -91,10 +91,10 @@ def test_what_is_no_fault_is_told_to_who_asks(host: Host) -> None:
     assert doctor(host, status=0) == []
 
 
-# Each thing that may be wrong
+# Each kind of finding
 
 
-def test_forwarding_that_was_switched_off(host: Host, attached: Container) -> None:
+def test_forwarding_is_off(host: Host, attached: Container) -> None:
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
 
     assert finds(host, "forwarding-off", "mynet") == "sysctl -w net.ipv4.ip_forward=1"
@@ -103,8 +103,8 @@ def test_forwarding_that_was_switched_off(host: Host, attached: Container) -> No
     detach(host, "c1")
 
 
-def test_policy_that_drops_what_no_rule_lets_through(host: Host) -> None:
-    """Unless the administrator's own rules do.  The plugin firewall is the remedy."""
+def test_forward_policy_drops_packets_of_containers(host: Host) -> None:
+    """The administrator's own rules may accept the packets.  Otherwise the plugin firewall is the remedy."""
     configure(host, bridge("mynet", "10.22.0.0/24"))
     firewall.drop_forwarded(host)
     host.run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0")
@@ -118,7 +118,7 @@ def test_policy_that_drops_what_no_rule_lets_through(host: Host) -> None:
     assert doctor(host, status=0) == []
 
 
-def test_bridges_whose_own_traffic_goes_through_that_policy(host: Host) -> None:
+def test_forward_policy_drops_bridged_packets(host: Host) -> None:
     if not host.exists(f"/proc/sys/{firewall.BRIDGED}"):
         pytest.skip("the kernel has no br_netfilter")
     configure(host, bridge("mynet", "10.22.0.0/24", isGateway=False))
@@ -131,7 +131,7 @@ def test_bridges_whose_own_traffic_goes_through_that_policy(host: Host) -> None:
     assert doctor(host, status=0) == []
 
 
-def test_subnet_of_the_hosts_own_surroundings(host: Host) -> None:
+def test_subnet_overlaps_with_a_network_of_the_host(host: Host) -> None:
     configure(host, NET)
     host.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
     host.run("ip", "address", "add", "10.22.0.77/16", "dev", "up0")
@@ -142,21 +142,21 @@ def test_subnet_of_the_hosts_own_surroundings(host: Host) -> None:
     assert doctor(host, status=0) == []
 
 
-def test_networks_with_one_subnet(host: Host) -> None:
+def test_subnets_of_two_networks_overlap(host: Host) -> None:
     configure(host, NET, bridge("other", "10.22.0.0/16"))
 
     finds(host, "subnet-overlap", "network mynet", "network other")
 
 
-def test_subnet_of_a_network_that_is_bridged_to_its_surroundings_is_meant_so(host: Host) -> None:
-    """The bridge plugin without a gateway: what is routed there is the LAN's own."""
+def test_subnet_of_a_bridged_network_may_overlap(host: Host) -> None:
+    """The bridge is part of the LAN if `isGateway` is false, so the LAN's subnet is intended."""
     configure(host, bridge("lan", "198.51.100.0/24", isGateway=False))
     host.outside()
 
     assert doctor(host, status=0) == []
 
 
-def test_way_to_a_container_that_leads_elsewhere(host: Host, attached: Container) -> None:
+def test_route_to_a_container_uses_another_link(host: Host, attached: Container) -> None:
     host.run("ip", "link", "add", "tun0", "type", "veth", "peer", "name", "tun1")
     host.run("ip", "link", "set", "tun0", "up")
     host.run("ip", "link", "set", "tun1", "up")
@@ -172,7 +172,7 @@ def test_way_to_a_container_that_leads_elsewhere(host: Host, attached: Container
     detach(host, "c1")
 
 
-def test_range_that_comes_to_its_end(host: Host) -> None:
+def test_range_is_almost_full(host: Host) -> None:
     configure(host, bridge("small", "10.22.0.0/29"))
     names = [f"c{number}" for number in range(1, 6)]
     for name in names[:4]:
@@ -184,7 +184,7 @@ def test_range_that_comes_to_its_end(host: Host) -> None:
     detach(host, *names)
 
 
-def test_lease_that_nobody_has(host: Host, attached: Container) -> None:
+def test_lease_without_owner(host: Host, attached: Container) -> None:
     host.write(f"{NETWORKS}/mynet/10.22.0.99", "gone\r\neth0")
 
     remedy = finds(host, "lease-without-owner", "mynet: 1 lease", "10.22.0.99 (the first is of gone eth0)")
@@ -195,7 +195,7 @@ def test_lease_that_nobody_has(host: Host, attached: Container) -> None:
     detach(host, "c1")
 
 
-def test_lease_of_a_network_that_is_no_more(host: Host) -> None:
+def test_lease_of_a_removed_network(host: Host) -> None:
     host.write(f"{NETWORKS}/old/10.22.0.99", "gone\r\neth0")
 
     remedy = finds(host, "lease-without-owner", "network old")
@@ -205,8 +205,8 @@ def test_lease_of_a_network_that_is_no_more(host: Host) -> None:
     host.leaves(f"dir {NETWORKS}", f"dir {NETWORKS}/old")
 
 
-def test_lease_of_another_kind_of_file(host: Host) -> None:
-    """It keeps an address from every container, and no plugin removes it."""
+def test_lease_that_is_not_a_regular_file(host: Host) -> None:
+    """Such a lease blocks an address for ever, because no plugin removes it."""
     path = f"{NETWORKS}/old/10.22.0.99"
     host.run("mkdir", "-p", path)
     host.leaves(f"dir {NETWORKS}", f"dir {NETWORKS}/old")
@@ -217,7 +217,7 @@ def test_lease_of_another_kind_of_file(host: Host) -> None:
     assert doctor(host, status=0) == []
 
 
-def test_record_of_a_container_that_is_gone(host: Host, attached: Container) -> None:
+def test_record_of_a_dead_container(host: Host, attached: Container) -> None:
     attached.destroy()
 
     assert finds(host, "record-without-container", "container c1", "mynet eth0") == "cnihook gc"
@@ -225,8 +225,8 @@ def test_record_of_a_container_that_is_gone(host: Host, attached: Container) -> 
     assert host.listdir(RESULTS) == [] and doctor(host, status=0) == []
 
 
-def test_attachment_from_which_something_was_taken(host: Host, attached: Container) -> None:
-    """--fix leaves that to `cnihook repair`, which may have to make a new link."""
+def test_attachment_with_missing_parts(host: Host, attached: Container) -> None:
+    """--fix leaves this to `cnihook repair`, which may have to create a new link."""
     host.run("nft", "flush", "ruleset")
 
     lines = doctor(host, "--fix", status=1)
@@ -240,7 +240,7 @@ def test_attachment_from_which_something_was_taken(host: Host, attached: Contain
 
 
 def test_damaged_record(host: Host, attached: Container) -> None:
-    """It is released by its file name; one that another runtime wrote stays."""
+    """gc releases a damaged record by its file name, but not one that another runtime wrote."""
     host.write(f"{RESULTS}/mynet-c9-eth0", "")
 
     assert finds(host, "record-damaged", f"{RESULTS}/mynet-c9-eth0") == "cnihook gc"
@@ -256,9 +256,9 @@ def test_damaged_record(host: Host, attached: Container) -> None:
     detach(host, "c1")
 
 
-def test_name_of_a_namespace_that_is_left_over(host: Host, attached: Container) -> None:
-    """Known by its mark; one that the operator has added stays."""
-    host.run("ip", "netns", "add", "somebodys")
+def test_namespace_name_without_record_and_process(host: Host, attached: Container) -> None:
+    """cnihook marks its own names; a name that the operator added stays."""
+    host.run("ip", "netns", "add", "foreign")
     record = host.read(f"{RESULTS}/mynet-c1-eth0")
     host.run("rm", f"{RESULTS}/mynet-c1-eth0")
     assert not any(line.startswith("name-left-over") for line in doctor(host, status=1)), "its process lives"
@@ -270,13 +270,13 @@ def test_name_of_a_namespace_that_is_left_over(host: Host, attached: Container) 
     lines = [line for line in doctor(host, status=1) if line.startswith("name-left-over")]
     assert len(lines) == 1 and lines[0].endswith("remedy: cnihook gc")
     run(host, "--fix")
-    assert host.listdir("/run/netns") == ["somebodys"]
-    host.run("ip", "netns", "del", "somebodys")
+    assert host.listdir("/run/netns") == ["foreign"]
+    host.run("ip", "netns", "del", "foreign")
     assert doctor(host, status=0) == []
 
 
-def test_elements_of_nftables_that_nobody_has(host: Host, attached: Container) -> None:
-    """The remedy is the command that removes each."""
+def test_nftables_elements_without_owner(host: Host, attached: Container) -> None:
+    """Each remedy is the command that removes the element."""
     record = host.read(f"{RESULTS}/mynet-c1-eth0")
     host.run("rm", f"{RESULTS}/mynet-c1-eth0")
     host.run("rm", f"{NETWORKS}/mynet/10.22.0.2")
@@ -319,7 +319,7 @@ def test_hook_that_cannot_be_run(host: Host, hook: str, problem: str) -> None:
     assert doctor(host, status=0) == []
 
 
-def test_hook_that_is_installed_is_fine(host: Host) -> None:
+def test_installed_hook_is_healthy(host: Host) -> None:
     arguments = ["python3", "-IS", CNIHOOK, "createRuntime", "--trust-images"]
     hook = {"path": "/usr/bin/python3", "args": arguments}
     host.write(f"{HOOKS_D}/99-cnihook.json", json.dumps({"version": "1.0.0", "hook": hook}))
@@ -339,7 +339,7 @@ def test_malformed_configurations(host: Host) -> None:
     assert f"{NET_D}/30-cut.conflist" in lines[1]
 
 
-def test_missing_plugin_and_folder(host: Host) -> None:
+def test_plugin_and_plugin_folder_are_missing(host: Host) -> None:
     network = bridge("mynet", "10.22.0.0/24")
     network["plugins"].append({"type": "nowhere"})
     configure(host, network)
@@ -392,15 +392,15 @@ def test_code_and_configuration_that_others_can_write(host: Host, path: str, mod
 
 def test_file_of_another_user_in_a_folder_that_root_obeys(host: Host) -> None:
     configure(host, bridge("mynet", "10.22.0.0/24"))
-    host.run("chown", "nobody", f"{NET_D}/10-net.conflist")
+    host.run("chown", "65534", f"{NET_D}/10-net.conflist")
 
     remedy = finds(host, "writable", f"{NET_D}/10-net.conflist: other users can write it")
 
     assert remedy.startswith(f"chown 0 {NET_D}/10-net.conflist; ")
 
 
-def test_what_the_kernel_lacks_for_a_configured_network(host: Host) -> None:
-    """Tried out in a namespace of its own: the host's links stay as they are."""
+def test_kernel_does_not_support_a_configured_network(host: Host) -> None:
+    """Doctor tries it in a namespace of its own, so the host's links do not change."""
     probe = host.run("unshare", "-n", "ip", "link", "add", "x", "type", "dummy", check=False)
     conf: dict[str, Any] = {"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "dummy"}]}
     conf["plugins"][0]["ipam"] = {"type": "host-local", "subnet": "10.22.0.0/24"}
@@ -415,7 +415,7 @@ def test_what_the_kernel_lacks_for_a_configured_network(host: Host) -> None:
     assert host.links() == links
 
 
-def test_program_that_conditions_need(host: Host) -> None:
+def test_program_for_conditions_is_missing(host: Host) -> None:
     program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
     assert program
     conf: dict[str, Any] = {"type": "portmap", "capabilities": {"portMappings": True}}
@@ -434,49 +434,49 @@ def test_program_that_conditions_need(host: Host) -> None:
     assert doctor(host, status=0) == []
 
 
-# What it prints
+# Output
 
 
 def test_findings_are_json_for_programs(host: Host, attached: Container) -> None:
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
 
-    (found,) = json.loads("".join(doctor(host, "--json", status=1)))
+    (finding,) = json.loads("".join(doctor(host, "--json", status=1)))
 
-    assert (found["kind"], found["fixable"], found["note"]) == ("forwarding-off", True, False)
-    assert found["remedy"] == "sysctl -w net.ipv4.ip_forward=1"
+    assert (finding["kind"], finding["fixable"], finding["note"]) == ("forwarding-off", True, False)
+    assert finding["remedy"] == "sysctl -w net.ipv4.ip_forward=1"
     detach(host, "c1")
 
 
 @pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_a_terminal_gets_colours_unless_it_wants_none(
+def test_terminal_gets_colours_without_no_color(
     host: Host, variables: dict[str, str], coloured: bool
 ) -> None:
     need("script")
     configure(host, **{"10-cut.conflist": "{"})
 
-    done = host.run(
+    result = host.run(
         "script", "-qec", f"{INSTALLED} doctor", "/dev/null", check=False,
         env=base_environment() | {"TERM": "xterm"} | variables,
     )  # fmt: skip
 
-    assert ("\033[31m" in done.stdout) is coloured
-    assert "    remedy: " in done.stdout and "    why:    " in done.stdout
+    assert ("\033[31m" in result.stdout) is coloured
+    assert "    remedy: " in result.stdout and "    why:    " in result.stdout
 
 
-def test_who_may_not_look_is_told(host: Host) -> None:
-    done = host.run("setpriv", "--reuid=65534", "--clear-groups", CNIHOOK, "doctor", check=False)
+def test_doctor_without_root_is_refused(host: Host) -> None:
+    result = host.run("setpriv", "--reuid=65534", "--clear-groups", CNIHOOK, "doctor", check=False)
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "cnihook: doctor: only root can look at all of it\n"
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "cnihook: doctor: only root can look at all of it\n"
 
 
 # The loopback link
 
 
-def test_loopback_that_another_version_or_program_has_opened(host: Host, attached: Container) -> None:
+def test_loopback_is_open_without_guard_rules(host: Host, attached: Container) -> None:
     host.run("sysctl", "-qw", "net.ipv4.conf.br-mynet.route_localnet=1")
     assert doctor(host, status=0) == []  # the table of published ports guards it
-    host.leaves("dir /run/crun")  # by `crun --version`
+    host.leaves("dir /run/crun")  # created by `crun --version`
     assert any(line.startswith("note loopback-open: ") for line in doctor(host, "--verbose"))
     host.run("nft", "flush", "chain", "inet", "cnihook", "ports-guard")
 

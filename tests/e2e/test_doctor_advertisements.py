@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook doctor: router advertisements that the host needs and ignores, and those that it must not obey."""
+"""cnihook doctor: router advertisements that the host needs but ignores, and those it must not accept."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,17 +32,17 @@ def off(host: Host) -> Iterator[None]:
     yield
 
 
-def test_change_that_the_first_container_makes_is_announced(host: Host) -> None:
+def test_setting_that_first_container_changes_is_a_note(host: Host) -> None:
     configure(host, network())
     Router(host).teach()
-    host.leaves("dir /run/crun")  # by `crun --version`
+    host.leaves("dir /run/crun")  # created by `crun --version`
 
     assert doctor(host, status=0) == []
     (line,) = [line for line in doctor(host, "--verbose") if "advertisements-needed" in line]
     assert "ra0" in line and "six" in line and "sysctl -w net.ipv6.conf.ra0.accept_ra=2" in line
 
 
-def test_setting_that_cannot_be_changed_is_found_before_it_is_needed(host: Host) -> None:
+def test_read_only_setting_is_found_before_first_container(host: Host) -> None:
     configure(host, network())
     Router(host).teach()
     path = "/proc/sys/net/ipv6/conf/ra0/accept_ra"
@@ -53,8 +53,8 @@ def test_setting_that_cannot_be_changed_is_found_before_it_is_needed(host: Host)
     finds(host, "advertisements-needed", "ra0", "no container gets this network")
 
 
-def test_advertisements_that_are_ignored(host: Host) -> None:
-    """Another program has set the link to 1, as ifup does."""
+def test_advertisements_are_ignored(host: Host) -> None:
+    """Another program has set accept_ra of the link to 1, as ifup does."""
     configure(host, network())
     attach(host, "c1")
     router = Router(host)
@@ -85,7 +85,7 @@ def test_fix_of_forwarding_keeps_the_hosts_routes(host: Host) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bridge", "ptp"])
-def test_links_of_containers_that_obey(host: Host, kind: str) -> None:
+def test_links_of_containers_accept_advertisements(host: Host, kind: str) -> None:
     configure(host, network(kind))
     attach(host, "c1")
     link = "br9" if kind == "bridge" else next(name for name in host.links() if name.startswith("veth"))
@@ -97,7 +97,7 @@ def test_links_of_containers_that_obey(host: Host, kind: str) -> None:
     detach(host, "c1")
 
 
-def test_bridge_with_an_uplink_that_the_host_needs(host: Host) -> None:
+def test_host_needs_advertisements_on_a_bridge_with_uplink(host: Host) -> None:
     configure(host, network(isGateway=False))
     host.run("ip", "link", "add", "br9", "type", "bridge")
     host.run("ip", "link", "set", "br9", "up")

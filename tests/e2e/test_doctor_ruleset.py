@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook doctor, where a firewall of nftables' own drops what containers send."""
+"""cnihook doctor: a native nftables ruleset drops what containers send."""
 
 import pytest
 
@@ -13,8 +13,8 @@ CHAIN = (
 )
 
 
-def test_chain_of_nftables_that_drops_what_no_rule_lets_through(host: Host) -> None:
-    """The remedy, as it is printed, lets containers out and what is published in."""
+def test_nftables_chain_drops_packets_of_containers(host: Host) -> None:
+    """The remedy works as printed: containers reach the outside, and published ports are reachable."""
     configure(host, WEB)
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
     outside = host.outside()
@@ -31,7 +31,7 @@ def test_chain_of_nftables_that_drops_what_no_rule_lets_through(host: Host) -> N
     host.run("nft", "delete table inet own")
 
 
-# Rules that let a network out, or might.
+# Rules that accept packets of the network, or might.
 ACCEPTING = [
     'iifname "br-mynet" accept',
     'iifname { "lan0", "br-my*" } counter accept',
@@ -43,7 +43,7 @@ ACCEPTING = [
     "iifname vmap @verdicts",
     "jump elsewhere",
 ]
-# Rules that do not.
+# Rules that do not accept them.
 OTHERS = [
     "ct state established,related accept",
     "ct state { established, related } accept",
@@ -58,8 +58,8 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("rule", [*ACCEPTING, *OTHERS])
-def test_rule_of_such_a_chain(host: Host, rule: str) -> None:
-    """In doubt it lets through: who is told of what is no fault soon listens no more."""
+def test_rule_decides_whether_chain_is_a_finding(host: Host, rule: str) -> None:
+    """An unclear rule counts as accepting, because false alarms make users ignore the real ones."""
     configure(host, bridge("mynet", "10.22.0.0/24"))
     host.run(
         "nft",
@@ -76,7 +76,7 @@ def test_rule_of_such_a_chain(host: Host, rule: str) -> None:
     host.run("nft", "delete table inet own")
 
 
-def test_chain_that_accepts_or_is_of_another_hook_is_no_fault(host: Host) -> None:
+def test_chain_with_accept_policy_or_another_hook_is_healthy(host: Host) -> None:
     configure(host, bridge("mynet", "10.22.0.0/24"))
     host.run("nft", CHAIN.format("accept"))
     host.run("nft", "add chain inet own input { type filter hook input priority 0; policy drop; }")

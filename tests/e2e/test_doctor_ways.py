@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook doctor, where packets are too big for the way out, or cannot go back where they came from."""
+"""cnihook doctor: packets that are too big for the uplink, and published ports that need hairpin mode."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ HALVES = {4: ("0.0.0.0/1", "128.0.0.0/1"), 6: ("::/1", "8000::/1")}
 
 @pytest.fixture
 def uplinks(host: Host) -> None:
-    """wan0 with an MTU of 1400, and lan0 with 1500; without routes."""
+    """Create wan0 with an MTU of 1400 and lan0 with 1500, without routes."""
     for name, mtu in UPLINKS.items():
         host.run("ip", "link", "add", name, "mtu", mtu, "type", "ifb")
         host.run("ip", "link", "set", name, "up")
@@ -35,10 +35,10 @@ def lead(host: Host, version: int, *destinations: str, link: str = "wan0") -> No
 @pytest.mark.parametrize("kind", ["bridge", "ptp"])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("is_vpn", [False, True], ids=["default route", "VPN"])
-def test_uplink_with_a_lower_mtu_than_the_containers(
+def test_mtu_of_uplink_is_lower_than_that_of_containers(
     host: Host, version: int, is_vpn: bool, kind: str
 ) -> None:
-    """A VPN leaves the default route as it is, and has a route for each half of all addresses."""
+    """A VPN keeps the default route and adds a route for each half of all addresses."""
     network = bridge("mynet", SUBNETS[version])
     network["plugins"][0]["type"] = kind
     configure(host, network)
@@ -82,8 +82,8 @@ def test_network_that_does_not_exceed_the_uplink(host: Host, plugins: list[dict[
     assert doctor(host, status=0) == []
 
 
-def test_port_of_the_bridge_with_a_lower_mtu(host: Host) -> None:
-    """Such as a tunnel to another machine; a bridge drops what is too big, without a message."""
+def test_mtu_of_bridge_port_is_lower_than_that_of_containers(host: Host) -> None:
+    """One such port is a tunnel to another machine.  A bridge drops what is too big, without a message."""
     configure(host, bridge("mynet", SUBNETS[4], isGateway=False))
     host.run("ip", "link", "add", "br-mynet", "type", "bridge")
     host.run("ip", "link", "add", "vx0", "mtu", "1450", "type", "ifb")
@@ -107,8 +107,8 @@ socket.create_connection(("10.22.0.1", 8080), timeout=1).close()
 
 
 @pytest.mark.parametrize("keys", [{}, {"promiscMode": True}], ids=["plain", "promiscMode"])
-def test_container_that_does_not_reach_its_own_published_port(host: Host, keys: dict[str, Any]) -> None:
-    """Because frames between ports of the bridge go through the rules, too."""
+def test_container_cannot_reach_its_own_published_port(host: Host, keys: dict[str, Any]) -> None:
+    """The cause: frames between bridge ports pass through the rules too."""
     if not host.exists(f"/proc/sys/{BRIDGED}"):
         pytest.skip("the kernel has no br_netfilter")
     network = bridge("mynet", SUBNETS[4], ipMasq=True, **keys)
@@ -145,7 +145,7 @@ def test_container_without_published_ports_needs_no_hairpin(host: Host) -> None:
     host.run(CNIHOOK, "detach", "c1")
 
 
-def test_qdisc_that_subnets_of_a_limit_need_can_be_tried(host: Host) -> None:
+def test_qdisc_for_unshaped_subnets_is_tried(host: Host) -> None:
     network = bridge("mynet", SUBNETS[4])
     limit = {"ingressRate": 800000, "ingressBurst": 800000, "unshapedSubnets": ["10.0.0.0/8"]}
     network["plugins"].append({"type": "bandwidth", **limit})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever the kernel refuses, the hook's error is one line that names what was tried, and on what."""
+"""Failing system calls: the hook's error is one line that names the step and the object."""
 
 import re
 
@@ -8,7 +8,7 @@ import pytest
 from tests.support.host import Host
 from tests.support.oci import CNIHOOK, bridge, call_hook, configure, leases
 
-# How the line goes on after the plugin, or the container, that it is about.
+# How the line continues after the name of the plugin or the container.
 OBJECTS = {
     "flock": r"lock /\S+: ",
     "socket": r"open a (netlink )?socket( for D-Bus)?: ",
@@ -19,7 +19,7 @@ OBJECTS = {
 @pytest.mark.needs("strace")
 @pytest.mark.parametrize("error", ["ENOLCK", "ENOBUFS"])
 @pytest.mark.parametrize("call", OBJECTS)
-def test_failing_call_is_named(host: Host, call: str, error: str) -> None:
+def test_error_of_failing_call_names_step_and_object(host: Host, call: str, error: str) -> None:
     network = bridge("mynet", "10.22.0.0/24", ipMasq=True)
     network["plugins"] += [{"type": "firewall", "ingressPolicy": "same-bridge"}]
     configure(host, network)
@@ -33,7 +33,7 @@ def test_failing_call_is_named(host: Host, call: str, error: str) -> None:
             host, "createRuntime", state, launcher=("strace", "-qq", "-o", "/dev/null", *fault)
         )
 
-        if outcome.returncode == 0:  # an optional one, or there were not so many
+        if outcome.returncode == 0:  # the call was optional, or there were fewer of them
             host.run(CNIHOOK, "detach", f"c{number}")
             continue
         (line,) = outcome.stderr.splitlines()

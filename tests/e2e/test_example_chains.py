@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci-examples/chains: each network does what the README says; here those that any kernel can."""
+"""oci-examples/chains: each network does what the README says.  These work on any kernel."""
 
 import json
 import re
@@ -21,12 +21,12 @@ def test_every_network_is_in_the_readme_and_valid(host: Host) -> None:
     listed = re.findall(lines, (CHAINS / "README.md").read_text(), re.MULTILINE)
 
     assert sorted(listed) == [(name, name) for name in names]
-    done = host.run(str(CHECKOUT / "scripts" / "cnihook"), "validate", "--conf-dir", str(CHAINS / "net.d"))
-    assert done.stdout == f"{len(names)} files: nothing found\n"
+    result = host.run(str(CHECKOUT / "scripts" / "cnihook"), "validate", "--conf-dir", str(CHAINS / "net.d"))
+    assert result.stdout == f"{len(names)} files: nothing found\n"
 
 
 def start(host: Host, *words: str) -> Process:
-    """A command on one of the networks that says `up` and stays until its stdin ends."""
+    """Start a command on one of the networks; it prints `up` and listens on port 80."""
     running = host.popen(*RUN, *words, "sh", "-c", "echo up; exec busybox nc -ll -p 80 -e echo hello")
     assert running.stdout
     assert running.stdout.readline() == "up\n"
@@ -34,14 +34,14 @@ def start(host: Host, *words: str) -> Process:
 
 
 def answers(client: Namespace, address: str, port: int) -> bool:
-    """As soon as the command listens."""
+    """Wait until the port answers, because the command may not listen yet; return True."""
     ask = ("busybox", "nc", "-w", "3", address, str(port))
     wait_for(lambda: client.run(*ask, check=False).stdout == "hello\n", f"an answer from port {port}")
     return True
 
 
 @pytest.mark.needs("busybox")
-def test_the_full_chain_publishes_limits_and_tunes(host: Host) -> None:
+def test_full_chain_publishes_limits_and_tunes(host: Host) -> None:
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
     outside = host.outside()
     running = start(host, "example-full", "-p", "8080:80", "--bandwidth", "in=10M,out=10M")
@@ -65,7 +65,7 @@ def test_ptp_with_published_ports(host: Host) -> None:
 
 
 @pytest.mark.needs("dnsmasq")
-def test_a_macvlan_gets_its_address_from_the_networks_own_server(host: Host) -> None:
+def test_macvlan_gets_its_address_from_dhcp_server_of_lan(host: Host) -> None:
     outside = host.outside()
     text = (CHAINS / "net.d" / "10-example-lan.conflist").read_text().replace("uplink0", "up0")
     host.write("/run/.host/net.d/10-example-lan.conflist", text)
@@ -77,9 +77,9 @@ def test_a_macvlan_gets_its_address_from_the_networks_own_server(host: Host) -> 
     )  # fmt: skip
 
     words = (RUN[0], "--conf-dir", "/run/.host/net.d")
-    done = host.run(*words, "ip", "-j", "-4", "addr", "show", "eth0", timeout=60)
+    result = host.run(*words, "ip", "-j", "-4", "addr", "show", "eth0", timeout=60)
 
-    (link,) = json.loads(done.stdout)
+    (link,) = json.loads(result.stdout)
     assert re.fullmatch(r"198\.51\.100\.(5\d|60)", link["addr_info"][0]["local"])
     server.terminate()
     server.wait(30)

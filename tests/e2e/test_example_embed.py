@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci-examples/embed: a program that embeds the runtime, as its README shows it."""
+"""oci-examples/embed: a program that embeds the CNI runtime."""
 
 import pytest
 
@@ -11,9 +11,9 @@ EXAMPLE = CHECKOUT / "oci-examples" / "embed"
 
 @pytest.mark.root
 @pytest.mark.needs("busybox", "nsenter", "unshare")
-def test_the_program_prints_what_its_readme_says_and_leaves_nothing(host: Host) -> None:
-    done = host.run(str(EXAMPLE / "run"))
+def test_program_prints_what_its_readme_shows_and_leaves_nothing(host: Host) -> None:
+    result = host.run(str(EXAMPLE / "run"))
 
-    _, said = (EXAMPLE / "README.md").read_text().split("    # ./run\n")
-    assert done.stdout == "".join(f"{line.removeprefix('    ')}\n" for line in said.strip().splitlines())
-    assert done.stderr == ""
+    _, shown = (EXAMPLE / "README.md").read_text().split("    # ./run\n")
+    assert result.stdout == "".join(f"{line.removeprefix('    ')}\n" for line in shown.strip().splitlines())
+    assert result.stderr == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci-examples/: each does with one command what its README says, and leaves nothing."""
+"""oci-examples/: one command does what the README shows, and leaves nothing behind."""
 
 import fcntl
 import re
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.xdist_group("oci-examples"),
 ]
 
-# What each is there to show, whatever its README quotes.
+# What each example must print, whatever its README quotes.
 PROMISES = {
     "bridge": ["inet 10.213.1.2/24", "default via 10.213.1.1 dev eth0", "64 bytes from 10.213.1.1"],
     "dual-stack": ["inet 10.213.6.2/24", "inet6 fd00:213:6::2/64", "64 bytes from fd00:213:6::2"],
@@ -50,31 +50,31 @@ CHANGING = [
 
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
-    """Containers of one name share a cgroup, even on two throw-away hosts: cgroups are the machine's."""
+    """Run one test at a time, because containers of one name share a cgroup even on two throw-away hosts."""
     with open(path_of("busybox")) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def run(host: Host, name: str, runtime: str = "runc") -> subprocess.CompletedProcess[str]:
-    """The one command, from another folder than its own."""
+    """Run the example from another folder than its own."""
     host.leaves(*LEAVES)
     env = base_environment() | {"RUNTIME": runtime}
-    done = host.run(str(EXAMPLES / name / "run"), env=env, check=False)
-    # On a busy machine runc may have to look twice until the kernel has emptied a killed container's cgroup.
-    done.stderr = re.sub(r".*Failed to remove cgroup \(will retry\).*\n", "", done.stderr)
-    return done
+    result = host.run(str(EXAMPLES / name / "run"), env=env, check=False)
+    # On a busy machine runc may have to try twice until the kernel has emptied a killed container's cgroup.
+    result.stderr = re.sub(r".*Failed to remove cgroup \(will retry\).*\n", "", result.stderr)
+    return result
 
 
 def quote(name: str) -> str:
-    """What the example's README says that ./run prints."""
+    """Return the output of ./run that the example's README shows."""
     _, rest = (EXAMPLES / name / "README.md").read_text().split("    # ./run\n")
     block = re.match(r"(?:(?: {4}.*)?\n)+", rest)
     assert block
     return re.sub("^ {4}", "", block[0], flags=re.MULTILINE).strip()
 
 
-def what_stays_the_same(text: str) -> list[str]:
+def without_changing_parts(text: str) -> list[str]:
     for pattern, name in CHANGING:
         text = re.sub(pattern, name, text, flags=re.MULTILINE)
     return text.splitlines()
@@ -82,25 +82,25 @@ def what_stays_the_same(text: str) -> list[str]:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_example_shows_what_its_readme_says(host: Host, name: str, runtime: str) -> None:
-    """A stranger's first container is one of these, and a README is believed to the letter."""
+def test_example_prints_what_its_readme_shows(host: Host, name: str, runtime: str) -> None:
+    """A new user's first container is one of these, and readers compare their output with the README."""
     need(runtime)
     if name == "reference-plugins":
         if not REFERENCE.is_dir():
             skip_or_fail(f"the reference plugins are not in {REFERENCE}")
         host.leaves("nft: table ip nat*", "file /run/xtables.lock")
 
-    done = run(host, name, runtime)
+    result = run(host, name, runtime)
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [promise for promise in PROMISES[name] if promise not in done.stdout] == []
-    said = quote(name).replace("$ runc ", f"$ {runtime} ")
-    assert what_stays_the_same(done.stdout) == what_stays_the_same(said)
-    assert host.sysctl("net/ipv4/ip_forward") == "0", "a gateway needs it, and the host did not have it on"
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [promise for promise in PROMISES[name] if promise not in result.stdout] == []
+    transcript = quote(name).replace("$ runc ", f"$ {runtime} ")
+    assert without_changing_parts(result.stdout) == without_changing_parts(transcript)
+    assert host.sysctl("net/ipv4/ip_forward") == "0", "it was off before, so it must be off again"
 
 
-def test_an_example_leaves_forwarding_on_where_it_was(host: Host) -> None:
-    """Docker, for one, would be lost without."""
+def test_example_leaves_forwarding_on(host: Host) -> None:
+    """Docker's containers need it, for example."""
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
 
     run(host, "bridge")
@@ -108,52 +108,52 @@ def test_an_example_leaves_forwarding_on_where_it_was(host: Host) -> None:
     assert host.sysctl("net/ipv4/ip_forward") == "1"
 
 
-def test_an_example_that_fails_cleans_up_too(host: Host) -> None:
-    """Here a firewall of the host keeps the gateway from answering."""
+def test_failed_example_cleans_up(host: Host) -> None:
+    """A firewall of the host drops the ping to the gateway."""
     host.run(
         "nft",
         "add table inet block; add chain inet block in { type filter hook input priority 0; policy drop; }",
     )
 
-    done = run(host, "bridge")
+    result = run(host, "bridge")
     host.run("nft", "delete table inet block")
 
-    assert done.returncode == 1
-    assert "100% packet loss" in done.stdout
+    assert result.returncode == 1
+    assert "100% packet loss" in result.stdout
 
 
-def test_an_example_does_not_take_what_is_there(host: Host) -> None:
-    """Somebody else's link may bear the name of an example's bridge."""
+def test_example_does_not_use_an_existing_link(host: Host) -> None:
+    """A link of another program can have the name of an example's bridge."""
     host.run("ip", "link", "add", "example-back", "type", "bridge")
 
-    done = run(host, "two-networks")
+    result = run(host, "two-networks")
     host.run("ip", "link", "delete", "example-back")
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("two-networks: there is a link example-back already")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("two-networks: there is a link example-back already")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_not_root_is_told_in_one_line(host: Host, name: str) -> None:
-    """Before anything is made."""
-    host.run("cp", "-r", str(EXAMPLES), "/run/.host/oci-examples")  # where an ordinary user can read it
+def test_example_without_root_prints_one_line(host: Host, name: str) -> None:
+    """The example prints it before it creates anything."""
+    host.run("cp", "-r", str(EXAMPLES), "/run/.host/oci-examples")  # where a user without root can read it
     host.run("chmod", "-R", "a+rX", "/run/.host")
 
-    done = host.run(
+    result = host.run(
         "setpriv", "--reuid=65534", "--clear-groups", f"/run/.host/oci-examples/{name}/run", check=False
     )
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
         f"{name}: only root can give a container a network; try: sudo /run/.host/oci-examples/{name}/run\n"
     )
 
 
-def test_what_is_missing_is_told_in_one_line(host: Host) -> None:
-    """With the command that installs it."""
+def test_missing_programs_are_named_in_one_line(host: Host) -> None:
+    """The line contains the command that installs them."""
     hide(host, "runc", "busybox")
 
-    done = run(host, "bridge")
+    result = run(host, "bridge")
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "bridge: something is missing; as root: apt-get install runc busybox-static\n"
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "bridge: something is missing; as root: apt-get install runc busybox-static\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""close(2) reports an error after all is done: no reason to fail, and nothing waits for its own lock."""
+"""Errors of close(2): the work is done by then, so nothing fails, and no program waits for its own lock."""
 
 import pytest
 
@@ -12,13 +12,13 @@ LOCKS = ("container-c1", "network-mynet", "bridge-cni0", "nft")
 
 @pytest.fixture(autouse=True)
 def implementation() -> None:
-    """Only cnihook's own runtime and plugins."""
+    """Run each test once, without the reference plugins: only cnihook is tested."""
 
 
 @pytest.mark.needs("strace")
 @pytest.mark.parametrize("target", ["locks", "namespaces", "lease lock", "sockets"])
 def test_failing_close_is_not_an_error(host: Host, target: str) -> None:
-    """Injected, the descriptor stays open, so a lock is held until it is released by hand."""
+    """The injected fault leaves the descriptor open, so a lock is held until it is released explicitly."""
     configure(host, **{"10-mynet.conf": MYNET})
     container = host.container("c1")
     paths = {

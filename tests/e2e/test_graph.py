@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook graph: what is in the pictures, in every form, for any number of containers."""
+"""cnihook graph: the content of the pictures, in every format, for any number of containers."""
 
 import json
 import re
@@ -23,17 +23,17 @@ def drawn(host: Host, *words: str) -> ElementTree.Element:
 
 
 def cards(svg: ElementTree.Element) -> "dict[str, tuple[float, float, float, float]]":
-    """The boxes of containers by their IDs: left, top, right, bottom."""
-    found = {}
+    """Return the boxes of the containers by ID, each as left, top, right, bottom."""
+    boxes = {}
     for group in svg.iter(f"{SVG}g"):
         if (container := group.get("data-id")) is not None:
             (box,) = [rect for rect in group.iter(f"{SVG}rect") if rect.get("class") == "card"]
             x, y, width, height = (float(box.get(name) or 0) for name in ("x", "y", "width", "height"))
-            found[container] = (x, y, x + width, y + height)
-    return found
+            boxes[container] = (x, y, x + width, y + height)
+    return boxes
 
 
-def test_way_out_networks_containers_addresses_and_ports_are_a_tree(host: Host) -> None:
+def test_text_is_a_tree_of_uplinks_networks_and_containers(host: Host) -> None:
     host.outside()
     with populated(host):
         lines = shown(host, "graph").splitlines()
@@ -51,7 +51,7 @@ def test_way_out_networks_containers_addresses_and_ports_are_a_tree(host: Host) 
     ]
 
 
-def test_pictures_follow_what_comes_crashes_and_goes(host: Host, runtime: Runtime) -> None:
+def test_picture_shows_running_dead_and_deleted_containers(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET)
     container = runtime.run("c1")
     assert "c1  eth0  10.22.0.2" in shown(host, "graph")
@@ -63,8 +63,8 @@ def test_pictures_follow_what_comes_crashes_and_goes(host: Host, runtime: Runtim
 
 
 @pytest.mark.parametrize("number", [0, 1, 20, 200])
-def test_every_container_has_a_place_of_its_own(host: Host, number: int) -> None:
-    """No box lies on another or beyond the edge, and the shape stays about that of a screen."""
+def test_boxes_of_containers_do_not_overlap(host: Host, number: int) -> None:
+    """No box overlaps another or the edge, and the picture has about the shape of a screen."""
     holder = host.container("holder", process=True)
     assert holder.pid
     remember(host, number, holder.pid)
@@ -82,7 +82,7 @@ def test_every_container_has_a_place_of_its_own(host: Host, number: int) -> None
         assert 0.7 < width / height < 2.5
 
 
-def test_svg_and_html_hold_every_fact(host: Host) -> None:
+def test_svg_and_html_contain_names_addresses_and_ports(host: Host) -> None:
     with populated(host):
         for form in ("svg", "html"):
             text = shown(host, "graph", "--format", form)
@@ -100,8 +100,8 @@ def test_svg_and_html_hold_every_fact(host: Host) -> None:
                 assert word in text, (form, word)
 
 
-def test_page_needs_nothing_from_the_network(host: Host) -> None:
-    """By what is in it, and by what it allows itself."""
+def test_page_loads_nothing_from_the_network(host: Host) -> None:
+    """The page contains no reference, and its content security policy forbids loading."""
     with populated(host):
         text = shown(host, "graph", "--format", "html")
 
@@ -111,8 +111,8 @@ def test_page_needs_nothing_from_the_network(host: Host) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 20, 200])
-def test_page_works_in_a_browser(host: Host, tmp_path: Path, number: int) -> None:
-    """Its search leaves what matches, the focus shows details; by a line more that does what readers do."""
+def test_search_and_details_work_in_a_browser(host: Host, tmp_path: Path, number: int) -> None:
+    """The search hides what does not match; the focus shows details.  An added script acts as the reader."""
     need("chromium")
     holder = host.container("holder", process=True)
     assert holder.pid
@@ -134,19 +134,19 @@ def test_page_works_in_a_browser(host: Host, tmp_path: Path, number: int) -> Non
         f"--user-data-dir={tmp_path}/profile",
         "--dump-dom",
     ]
-    done = subprocess.run(["chromium", *argv, str(page)], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(["chromium", *argv, str(page)], capture_output=True, text=True, timeout=60)
 
-    assert re.findall(r'<span id="found">([^<]*)', done.stdout) == [f"{min(number, 1)} of {number}"]
-    assert len(re.findall(r'<g class="[^"]*\baway\b', done.stdout)) == max(number - 1, 0)
-    about = done.stdout.partition('<div id="about"')[2].partition("</div>")[0]
+    assert re.findall(r'<span id="found">([^<]*)', result.stdout) == [f"{min(number, 1)} of {number}"]
+    assert len(re.findall(r'<g class="[^"]*\baway\b', result.stdout)) == max(number - 1, 0)
+    about = result.stdout.partition('<div id="about"')[2].partition("</div>")[0]
     assert (f"<b>{last}</b>" in about and re.search(r"10\.4[012]\.0\.\d+", about) is not None) is bool(
         number
     )
-    assert "Uncaught" not in done.stderr
+    assert "Uncaught" not in result.stderr
 
 
-def test_text_of_a_configuration_stays_text(host: Host) -> None:
-    """A file of net.d may hold anything; none of it is markup, or a command to the terminal."""
+def test_text_of_a_configuration_is_escaped(host: Host) -> None:
+    """A file in net.d can contain anything.  None of it may become markup or a terminal command."""
     evil = "</script><b a='\"&\\\x1b[31m>"
     configure(host, bridge("front", "10.30.0.0/24", bridge=evil))
 
@@ -158,7 +158,7 @@ def test_text_of_a_configuration_stays_text(host: Host) -> None:
     ElementTree.fromstring(shown(host, "graph", "--format", "svg"))
 
 
-def test_graphviz_takes_the_dot(host: Host) -> None:
+def test_graphviz_reads_the_dot_format(host: Host) -> None:
     need("dot")
     with populated(host):
         text = shown(host, "graph", "--format", "dot")
@@ -177,7 +177,7 @@ def test_mermaid_has_every_edge(host: Host) -> None:
     assert '  c2("web<br>8080-#gt;80/tcp")' in lines
 
 
-def test_ending_of_the_file_chooses_the_form(host: Host) -> None:
+def test_file_suffix_selects_the_format(host: Host) -> None:
     begins = {
         "svg": "<svg ",
         "html": "<!DOCTYPE html>",
@@ -190,11 +190,11 @@ def test_ending_of_the_file_chooses_the_form(host: Host) -> None:
             assert shown(host, "graph", "-o", f"/run/.host/picture.{ending}") == ""
             assert host.read(f"/run/.host/picture.{ending}").startswith(start)
         shown(host, "graph", "-o", "/run/.host/picture.json")
-        told = json.loads(host.read("/run/.host/picture.json"))
-    assert [one["container"] for one in told["containers"]] == ["db", "job", "web"]
+        picture = json.loads(host.read("/run/.host/picture.json"))
+    assert [one["container"] for one in picture["containers"]] == ["db", "job", "web"]
 
 
-def test_png_is_made_where_there_is_a_program_for_it(host: Host) -> None:
+def test_png_is_written_with_rsvg_convert(host: Host) -> None:
     need("rsvg-convert")
     configure(host, FRONT)
 
@@ -202,22 +202,22 @@ def test_png_is_made_where_there_is_a_program_for_it(host: Host) -> None:
     assert (host.root / "run/.host/picture.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
-def test_png_without_one_names_the_package(host: Host) -> None:
+def test_png_without_rsvg_convert_names_the_package(host: Host) -> None:
     hide(host, "rsvg-convert")
-    done = show(host, "graph", "--format", "png")
+    result = show(host, "graph", "--format", "png")
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "rsvg-convert" in done.stderr and "apt-get install librsvg2-bin" in done.stderr
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "rsvg-convert" in result.stderr and "apt-get install librsvg2-bin" in result.stderr
 
 
 def test_file_that_cannot_be_written_is_named(host: Host) -> None:
-    done = show(host, "graph", "-o", "/nosuch/picture.svg")
-    assert (done.returncode, done.stderr) == (
+    result = show(host, "graph", "-o", "/nosuch/picture.svg")
+    assert (result.returncode, result.stderr) == (
         1, "cnihook: graph: /nosuch/picture.svg: No such file or directory\n"
     )  # fmt: skip
 
 
-def test_network_without_containers_and_damaged_files_hide_nothing(host: Host) -> None:
+def test_network_without_containers_is_shown_beside_damaged_file(host: Host) -> None:
     configure(host, FRONT)
     host.write(f"{NET_D}/20-broken.conf", "{")
 

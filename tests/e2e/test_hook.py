@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers of runc and crun, networked by the hook that their config.json names."""
+"""Containers of runc and crun with the hook in their config.json."""
 
 import json
 import signal
@@ -31,8 +31,8 @@ from tests.support.oci import (
 )
 
 
-def test_containers_reach_each_other_the_gateway_and_the_world(host: Host, runtime: Runtime) -> None:
-    """What a network is for.  The world knows no way to a container, so it must see the host's address."""
+def test_containers_reach_each_other_the_gateway_and_outside(host: Host, runtime: Runtime) -> None:
+    """Another machine has no route to a container, so it must see the host's address."""
     configure(host, MYNET)
     outside = host.outside()
     first, second = runtime.run("c1"), runtime.run("c2")
@@ -45,7 +45,7 @@ def test_containers_reach_each_other_the_gateway_and_the_world(host: Host, runti
     assert traffic.connect(first, outside, Outside.ADDRESS) == Outside.HOST
 
 
-def test_both_families_reach_the_world(host: Host, runtime: Runtime) -> None:
+def test_ipv4_and_ipv6_reach_outside(host: Host, runtime: Runtime) -> None:
     both = {
         "type": "host-local",
         "ranges": [[{"subnet": "10.22.0.0/24"}], [{"subnet": "fd00:22::/64"}]],
@@ -59,8 +59,8 @@ def test_both_families_reach_the_world(host: Host, runtime: Runtime) -> None:
     assert traffic.connect(container, outside, Outside.ADDRESS6) == Outside.HOST6
 
 
-def test_program_finds_its_network_when_it_starts_and_takes_it_along(host: Host, runtime: Runtime) -> None:
-    """In the foreground, as one tries it first: the end of the program is what takes the network down."""
+def test_network_lasts_from_start_to_end_of_the_program(host: Host, runtime: Runtime) -> None:
+    """The program runs in the foreground, as users try it first.  Its end releases the network."""
     configure(host, MYNET)
     bundle = runtime.bundle("c1", command=("ip", "-4", "-o", "addr"))
 
@@ -70,8 +70,8 @@ def test_program_finds_its_network_when_it_starts_and_takes_it_along(host: Host,
     assert leases(host) == host.listdir(RESULTS) == []
 
 
-def test_network_is_there_before_the_program_starts(host: Host, runtime: Runtime) -> None:
-    """`create` makes it; `start` may never come."""
+def test_network_is_up_after_create(host: Host, runtime: Runtime) -> None:
+    """`create` attaches the container; `start` may never follow."""
     configure(host, MYNET)
     runtime.create("c1")
 
@@ -81,8 +81,8 @@ def test_network_is_there_before_the_program_starts(host: Host, runtime: Runtime
     assert leases(host) == host.listdir(RESULTS) == []
 
 
-def test_all_networks_of_the_folder_are_attached_in_order(host: Host, runtime: Runtime) -> None:
-    """The two files that have served every user since 2016, one of them without a name, and one more."""
+def test_container_is_attached_to_all_networks_in_order(host: Host, runtime: Runtime) -> None:
+    """The first two files are the ones users have copied since 2016; one of them has no name."""
     files = {"10-mynet.conf": MYNET, "99-loopback.conf": LOOPBACK}
     configure(host, **files, **{"20-other.conflist": json.dumps(bridge("other", "10.23.0.0/24"))})
     container = runtime.run()
@@ -94,14 +94,14 @@ def test_all_networks_of_the_folder_are_attached_in_order(host: Host, runtime: R
     assert host.listdir(RESULTS) == ["loopback-c1-lo", "mynet-c1-eth0", "other-c1-eth1"]
 
 
-def test_without_any_configuration_the_default_network_serves(host: Host, runtime: Runtime) -> None:
+def test_default_network_is_used_without_any_configuration(host: Host, runtime: Runtime) -> None:
     container = runtime.run()
 
     container.exec("ping", "-c1", "-W30", "10.88.64.1")
     assert "using the built-in default network" in host.run(CNIHOOK, "logs", "c1").stdout
 
 
-def test_ten_containers_started_at_once_get_ten_addresses(host: Host, runtime: Runtime) -> None:
+def test_containers_started_in_parallel_get_different_addresses(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET)
     names = [f"c{number}" for number in range(10)]
     for name in names:
@@ -116,8 +116,8 @@ def test_ten_containers_started_at_once_get_ten_addresses(host: Host, runtime: R
     assert leases(host) == host.listdir(RESULTS) == []
 
 
-def test_containers_come_while_others_go(host: Host, runtime: Runtime) -> None:
-    """The last one takes the bridge and the table along, just when the next one needs them."""
+def test_containers_start_while_others_end(host: Host, runtime: Runtime) -> None:
+    """The last container's end removes the bridge and the table just when the next one needs them."""
     configure(host, MYNET)
     outside = host.outside()
     last = runtime.run("c0")
@@ -134,8 +134,8 @@ def test_containers_come_while_others_go(host: Host, runtime: Runtime) -> None:
 REFUSE = """if [ $CNI_COMMAND = ADD ]; then echo '{"code": 100, "msg": "the moon is full"}'; exit 1; fi"""
 
 
-def test_failing_second_network_takes_the_first_down_again(host: Host, runtime: Runtime) -> None:
-    """All or nothing, in the hook itself: crun runs no poststop when a createRuntime hook has failed."""
+def test_failing_second_network_rolls_back_the_first(host: Host, runtime: Runtime) -> None:
+    """The hook itself must roll back, because crun runs no poststop after a failed createRuntime hook."""
     path = external(host, "refuses", REFUSE)
     second = bridge("second", "10.23.0.0/24")
     second["plugins"].append({"type": "refuses"})
@@ -148,14 +148,14 @@ def test_failing_second_network_takes_the_first_down_again(host: Host, runtime: 
     assert calls(host) == ["refuses ADD", "refuses DEL"]
     assert leases(host) == leases(host, "second") == host.listdir(RESULTS) == []
     assert "the moon is full" in host.run(CNIHOOK, "logs", "c1").stdout
-    if runtime.name == "runc":  # crun throws away what its hooks print
+    if runtime.name == "runc":  # crun discards what its hooks print
         assert "failed (add): the moon is full" in refusal.value.stderr
     host.leaves("file /run/cnihook/log/c1")
 
 
 @pytest.mark.parametrize("how", ["environment", "argument"])
-def test_reference_plugins_serve_where_a_path_names_them(host: Host, runtime: Runtime, how: str) -> None:
-    """An explicit path goes before what is built in; and the outside of the container is the same."""
+def test_cni_path_selects_reference_plugins(host: Host, runtime: Runtime, how: str) -> None:
+    """An explicit path overrides built-in plugins.  The container's network behaves the same."""
     host.leaves(*reference().leaves)
     outside = host.outside()
     configure(host, MYNET, LOOPBACK)
@@ -165,7 +165,7 @@ def test_reference_plugins_serve_where_a_path_names_them(host: Host, runtime: Ru
         first, second = (runtime.run(name, "--cni-path", str(REFERENCE)) for name in ("c1", "c2"))
 
     assert "CNI-" in host.run("iptables", "-t", "nat", "-S").stdout, (
-        "the chains that only the reference makes"
+        "the chains that only the reference creates"
     )
     first.exec("ping", "-c1", "-W30", "10.22.0.1")
     assert traffic.connect(first, second, second.address) == first.address
@@ -173,7 +173,7 @@ def test_reference_plugins_serve_where_a_path_names_them(host: Host, runtime: Ru
 
 
 def test_external_and_built_in_plugins_share_a_chain(host: Host, runtime: Runtime) -> None:
-    """Each gets the result of the one before, whoever that is; an IPAM plugin is found in the same way."""
+    """Each plugin gets the previous result, from either kind.  IPAM plugins are found in the same way."""
     path = external(host, "outer", PASS_ON)
     address = {"type": "static", "addresses": [{"address": "10.24.0.5/24", "gateway": "10.24.0.1"}]}
     before = {"type": "bridge", "bridge": "br0", "isGateway": True, "ipam": address}
@@ -199,7 +199,7 @@ def test_external_and_built_in_plugins_share_a_chain(host: Host, runtime: Runtim
 
 
 def test_record_holds_what_the_container_got(host: Host, runtime: Runtime) -> None:
-    """libcni's format, so that its users can read it too."""
+    """The record has libcni's format, so libcni's users can read it."""
     configure(host, MYNET)
     container = runtime.run()
 
@@ -210,8 +210,8 @@ def test_record_holds_what_the_container_got(host: Host, runtime: Runtime) -> No
     assert record["result"]["ip4"]["ip"] == f"{container.address}/16"
 
 
-def test_namespace_has_the_containers_name(host: Host, runtime: Runtime) -> None:
-    """`ip netns exec ID tcpdump` is how a network is looked into."""
+def test_namespace_is_named_after_the_container(host: Host, runtime: Runtime) -> None:
+    """The name makes `ip netns exec ID tcpdump` possible."""
     configure(host, MYNET)
     runtime.run()
 
@@ -219,7 +219,7 @@ def test_namespace_has_the_containers_name(host: Host, runtime: Runtime) -> None
 
 
 def test_hook_arguments_and_annotation_choose_networks(host: Host, runtime: Runtime) -> None:
-    """Arguments go before the annotation, and that before all that there are."""
+    """Arguments override the annotation; the annotation overrides the default, which is all networks."""
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
     annotation = {"cnihook.networks": "other:net7"}
 
@@ -234,7 +234,7 @@ def test_hook_arguments_and_annotation_choose_networks(host: Host, runtime: Runt
 
 
 def test_poststop_needs_no_configuration(host: Host, runtime: Runtime) -> None:
-    """Networks are edited and removed while containers run, and what was attached has to go all the same."""
+    """Administrators edit and remove networks while containers run.  DEL must work nevertheless."""
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
     runtime.run()
     for name in host.listdir(NET_D):
@@ -247,7 +247,7 @@ def test_poststop_needs_no_configuration(host: Host, runtime: Runtime) -> None:
 
 
 def test_poststop_needs_no_bundle(host: Host, runtime: Runtime) -> None:
-    """runc runs the hook all the same; crun cannot, and gc does it."""
+    """runc runs the hook nevertheless.  crun cannot, so gc releases the attachment."""
     configure(host, MYNET)
     runtime.run()
     runtime.remove_bundle("c1")
@@ -257,7 +257,7 @@ def test_poststop_needs_no_bundle(host: Host, runtime: Runtime) -> None:
             runtime.delete("c1")
             break
         except Failed as error:
-            # crun writes to the hook that it could not start, and dies if that has ended already.
+            # crun writes to the hook that it could not start, and gets SIGPIPE if that has ended already.
             if (runtime.name, error.status) != ("crun", -signal.SIGPIPE):
                 raise
 
@@ -268,7 +268,7 @@ def test_poststop_needs_no_bundle(host: Host, runtime: Runtime) -> None:
 
 
 def test_poststop_can_come_twice(host: Host, runtime: Runtime) -> None:
-    """Podman calls it at the stop and its runtime at the removal."""
+    """Podman calls it when the container stops, and its runtime when the container is removed."""
     configure(host, MYNET)
     runtime.run().kill()
     stopped = {"ociVersion": "1.0.2", "id": "c1", "status": "stopped", "bundle": "/nowhere"}
@@ -280,7 +280,7 @@ def test_poststop_can_come_twice(host: Host, runtime: Runtime) -> None:
 
 
 def test_killed_container_leaves_nothing(host: Host, runtime: Runtime) -> None:
-    """Its namespace may be gone before poststop comes."""
+    """The namespace may be gone before poststop runs."""
     configure(host, MYNET)
     runtime.run().kill()
 
@@ -289,8 +289,8 @@ def test_killed_container_leaves_nothing(host: Host, runtime: Runtime) -> None:
     assert leases(host) == host.listdir(RESULTS) == []
 
 
-def test_container_started_anew_under_its_old_name(host: Host, runtime: Runtime) -> None:
-    """Without poststop, as after a crash of the runtime: what was left under the name is released first."""
+def test_new_container_of_the_same_name_releases_the_old_one(host: Host, runtime: Runtime) -> None:
+    """No poststop ran, as after a crash of the runtime: createRuntime releases the old attachments first."""
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
     only_start = {"createRuntime": [hook("createRuntime")]}
     runtime.run("c1", hooks=only_start).kill()
@@ -305,7 +305,7 @@ def test_container_started_anew_under_its_old_name(host: Host, runtime: Runtime)
     again.exec("ping", "-c1", "-W30", "10.22.0.1")
 
 
-# A start that does not come to its end
+# A start that does not complete
 
 SLOW = "if [ $CNI_COMMAND = ADD ]; then sleep 60; fi"
 
@@ -317,8 +317,8 @@ def with_slow_network(host: Host) -> str:
     return external(host, "slow", SLOW)
 
 
-def test_killed_createruntime_is_cleared_away(host: Host, runtime: Runtime) -> None:
-    """By whatever ends processes.  runc runs poststop then; crun does not, and gc has to find it."""
+def test_killed_createruntime_leaves_nothing_after_poststop_or_gc(host: Host, runtime: Runtime) -> None:
+    """runc runs poststop afterwards; crun does not, so gc has to find what is left."""
     path = with_slow_network(host)
     runtime.bundle("c1", "--cni-path", path)
     starting = runtime.start("c1")
@@ -329,7 +329,8 @@ def test_killed_createruntime_is_cleared_away(host: Host, runtime: Runtime) -> N
     host.run("kill", "-9", hook_process)
     with pytest.raises(Failed):
         runtime.started("c1", starting)
-    host.run("kill", "-9", "--", f"-{plugin}")  # its whole group, which nobody is left to end
+    # The whole group of the plugin, because the hook is no longer there to end it.
+    host.run("kill", "-9", "--", f"-{plugin}")
 
     if runtime.name == "crun":
         assert host.listdir(RESULTS) == ["mynet-c1-eth0", "second-c1-eth1"]
@@ -337,23 +338,23 @@ def test_killed_createruntime_is_cleared_away(host: Host, runtime: Runtime) -> N
     assert leases(host) == leases(host, "second") == host.listdir(RESULTS) == []
 
 
-def test_hook_is_done_before_the_runtime_loses_patience(host: Host, runtime: Runtime) -> None:
-    """The runtime would kill it without a word, half-way; crun would never call poststop either."""
+def test_hook_gives_up_before_the_runtime_kills_it(host: Host, runtime: Runtime) -> None:
+    """The runtime would kill the hook half-way, without a message.  crun would not call poststop either."""
     path = with_slow_network(host)
 
     with pytest.raises(Failed) as refusal:
         runtime.run("c1", "--cni-path", path, timeout=2)
 
-    said = host.run(CNIHOOK, "logs", "c1").stdout
-    assert "the time allowed for it is over" in said
+    log = host.run(CNIHOOK, "logs", "c1").stdout
+    assert "the time allowed for it is over" in log
     if runtime.name == "runc":
         assert "the time allowed for it is over" in refusal.value.stderr
     assert leases(host) == leases(host, "second") == host.listdir(RESULTS) == []
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_background_child_of_a_plugin_hangs_nobody(host: Host, runtime: Runtime) -> None:
-    """A helper that a plugin leaves running holds stdout and stderr; runc waits for both to be closed."""
+def test_background_child_of_a_plugin_blocks_no_start(host: Host, runtime: Runtime) -> None:
+    """A helper that a plugin leaves running keeps stdout and stderr open; runc waits until both close."""
     path = external(host, "helper", f"sleep 60 &\necho $! > /run/.host/helper\n{PASS_ON}")
     second = bridge("second", "10.23.0.0/24")
     second["plugins"].append({"type": "helper"})
@@ -365,8 +366,8 @@ def test_background_child_of_a_plugin_hangs_nobody(host: Host, runtime: Runtime)
     host.run("kill", "-9", host.read("/run/.host/helper").strip())
 
 
-def test_nothing_is_needed_of_the_environment(host: Host, runtime: Runtime) -> None:
-    """Podman's poststop has an empty one; plugins must find their programs, and nft its library."""
+def test_hook_works_with_an_empty_environment(host: Host, runtime: Runtime) -> None:
+    """Podman's poststop has an empty environment.  Plugins must find their programs, and nft its library."""
     outside = host.outside()
     path = external(host, "outer", f'[ -n "$PATH" ] && command -v nft > /dev/null || exit 9\n{PASS_ON}')
     network = bridge("mynet", "10.22.0.0/16", ipMasq=True)
@@ -381,8 +382,8 @@ def test_nothing_is_needed_of_the_environment(host: Host, runtime: Runtime) -> N
     assert calls(host) == ["outer ADD", "outer DEL"]
 
 
-def test_hostile_python_variables_change_nothing(host: Host, runtime: Runtime) -> None:
-    """Runtimes hand their environment down; who can set PYTHONPATH there must not run code in the hook."""
+def test_hostile_python_variables_have_no_effect(host: Host, runtime: Runtime) -> None:
+    """Runtimes pass their environment on, but PYTHONPATH from there must not run code in the hook."""
     configure(host, MYNET)
     host.write("/run/.host/evil/os.py", "raise SystemExit('taken over')\n")
     variables = {"PYTHONPATH": "/run/.host/evil", "PYTHONHOME": "/run/.host/evil", "PYTHONINSPECT": "1"}
@@ -390,8 +391,8 @@ def test_hostile_python_variables_change_nothing(host: Host, runtime: Runtime) -
     assert runtime.run("c1", env=variables).address == "10.22.0.2"
 
 
-def test_facts_see_what_is_attached(host: Host, runtime: Runtime) -> None:
-    """The leak check of all these tests is worth as much as what it can see."""
+def test_leak_check_sees_an_attachment(host: Host, runtime: Runtime) -> None:
+    """The leak check of all these tests compares facts, so the facts must contain an attachment."""
     configure(host, MYNET)
     runtime.run()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGKILL at every moment of the hook: whoever comes next finds what it left, and clears it away."""
+"""SIGKILL at each step of the hook: the next poststop, gc or createRuntime removes what is left."""
 
 import json
 from collections.abc import Iterator
@@ -30,23 +30,23 @@ RELEASES = ["poststop", "gc", "createRuntime"]
 
 
 def after(number: int, release: str) -> int:
-    """The next moment: each of the first eight, then every sixth, for each way of release others."""
+    """Return the next step to kill at: each of the first eight, then every sixth, offset by `release`."""
     if number < 8:
         return number + 1
     return number + (6 if number > 8 else 2 * (1 + RELEASES.index(release)))
 
 
 def killed(host: Host, container: Container, event: str, syscall: str, number: int) -> bool:
-    """Run the hook, and kill it at its so many-th call; False if it did not come that far."""
+    """Run the hook and kill it at the `number`th call of `syscall`; return False if it ended before."""
     inject = f"inject={syscall}:signal=KILL:when={number}"
     strace = ("strace", "-qq", "-o", "/dev/null", "-e", f"trace={syscall}", "-e", inject)
-    done = host.run(*strace, *HOOK, event, input=json.dumps(state_of(container)), check=False)
-    assert done.returncode in (0, -9, 137), done
-    return done.returncode != 0
+    result = host.run(*strace, *HOOK, event, input=json.dumps(state_of(container)), check=False)
+    assert result.returncode in (0, -9, 137), result
+    return result.returncode != 0
 
 
 def clear_away(host: Host, container: Container, release: str) -> Container:
-    """By poststop; or the container ends without, and gc comes, or the next container of its name does."""
+    """Release the attachment: by poststop, by gc after the container's end, or by the next container."""
     if release != "poststop":
         container.destroy()
         wait_for(lambda: not host.exists(f"/proc/{container.pid}"), "the end of the container")
@@ -65,19 +65,19 @@ def clear_away(host: Host, container: Container, release: str) -> Container:
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("syscall", ["sendto", "rename", "mount", "fsync", "write", "unlink"])
-def test_createruntime_killed_anywhere_is_cleared_away(
+def test_createruntime_killed_anywhere_leaves_nothing(
     host: Host, container: Container, syscall: str, release: str
 ) -> None:
-    """Before the first, the second, … the last call that changes something."""
+    """SIGKILL arrives at the first, the second, … the last call that changes something."""
     number = 1
     while killed(host, container, "createRuntime", syscall, number):
         container = clear_away(host, container, release)
         number = after(number, release)
-    assert number > 1, "it was never killed"
+    assert number > 1, "the hook was never killed"
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
 
 
-def test_policy_is_cleared_away_wherever_the_hook_is_killed(host: Host) -> None:
+def test_isolation_policy_is_removed_after_sigkill(host: Host) -> None:
     """The firewall plugin acts before the first plugin of the chain, and after the last."""
     isolated = bridge("net1", "10.1.0.0/24")
     isolated["plugins"].append({"type": "firewall", "ingressPolicy": "isolated"})
@@ -94,10 +94,10 @@ def test_policy_is_cleared_away_wherever_the_hook_is_killed(host: Host) -> None:
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("syscall", ["sendto", "unlink", "umount2", "write"])
-def test_poststop_killed_anywhere_is_finished_by_the_next(
+def test_poststop_killed_anywhere_is_completed_later(
     host: Host, container: Container, syscall: str, release: str
 ) -> None:
-    """Nobody may call poststop again, so gc and the next container of that name finish it too."""
+    """The runtime may not call poststop again, so gc and the next container of that name complete it too."""
     number = 1
     while True:
         assert call_hook(host, "createRuntime", state_of(container)).returncode == 0
@@ -105,18 +105,18 @@ def test_poststop_killed_anywhere_is_finished_by_the_next(
             break
         container = clear_away(host, container, release)
         number = after(number, release)
-    assert number > 1, "it was never killed"
+    assert number > 1, "the hook was never killed"
 
 
 @pytest.mark.parametrize("syscall", ["write", "fsync", "mkdir"])
 def test_gc_of_a_network_removes_files_of_killed_commands(host: Host, syscall: str) -> None:
-    """The lock, and the record that was not whole: an ID may never come again."""
+    """gc removes the lock and the partial record, because the container ID may never be used again."""
     configure(host, MYNET)
     host.container("c1")
     host.leaves("dir /run/cnihook*")
     fault = ("-e", f"trace={syscall}", "-e", f"inject={syscall}:signal=KILL:when=1")
-    done = host.run("strace", "-qq", "-o", "/dev/null", *fault, *HOOK, "add", "mynet", "c1", check=False)
-    assert done.returncode in (-9, 137), done
+    result = host.run("strace", "-qq", "-o", "/dev/null", *fault, *HOOK, "add", "mynet", "c1", check=False)
+    assert result.returncode in (-9, 137), result
 
     host.run(*HOOK, "gc", "mynet")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose namespace a container is in, and whose its ID is: its own, the host's, another container's."""
+"""Containers in their own, the host's or another container's namespace; container IDs in use elsewhere."""
 
 import json
 from contextlib import closing
@@ -21,8 +21,8 @@ from tests.support.oci import (
 )
 
 
-def test_container_in_a_user_namespace_has_its_network(host: Host, runtime: Runtime) -> None:
-    """Its network namespace is owned by that; the hook is outside of it."""
+def test_container_in_a_user_namespace_is_attached(host: Host, runtime: Runtime) -> None:
+    """The user namespace owns the container's network namespace; the hook runs outside of it."""
     configure(host, MYNET)
     folder = runtime.bundle("c1")
     config = runtime.config("c1")
@@ -43,17 +43,17 @@ def test_container_in_a_user_namespace_has_its_network(host: Host, runtime: Runt
     assert leases(host) == host.listdir(RESULTS) == []
 
 
-def test_container_in_the_namespace_of_the_host_is_refused(host: Host, runtime: Runtime) -> None:
-    """Or the host itself would get the container's address, routes and firewall."""
+def test_container_in_host_namespace_is_refused(host: Host, runtime: Runtime) -> None:
+    """Otherwise the host itself would get the container's address, routes and firewall."""
     configure(host, MYNET)
 
     with pytest.raises(Failed) as refusal:
         runtime.run("c1", network=None)
 
     assert not runtime.knows("c1")
-    said = host.run(CNIHOOK, "logs", "c1").stdout
-    assert "shares the host's network namespace" in said
-    assert 'add {"type": "network"} to linux.namespaces in ' in said
+    log = host.run(CNIHOOK, "logs", "c1").stdout
+    assert "shares the host's network namespace" in log
+    assert 'add {"type": "network"} to linux.namespaces in ' in log
     if runtime.name == "runc":
         assert "shares the host's network namespace" in refusal.value.stderr
     host.leaves("file /run/cnihook/log/c1")
@@ -73,7 +73,7 @@ ASKING = {"cnihook.networks": "mynet"}
     ],
     ids=["cri-o", "multus", "without", "containerd"],
 )
-def test_container_of_a_pod_in_the_namespace_of_the_host_is_left_alone(
+def test_pod_container_in_host_namespace_is_left_alone(
     host: Host, runtime: Runtime, annotations: dict[str, str]
 ) -> None:
     """Multus ignores such annotations too, and the pod must start."""
@@ -86,24 +86,22 @@ def test_container_of_a_pod_in_the_namespace_of_the_host_is_left_alone(
     assert host.listdir("/run/cnihook/log") == []
 
 
-def test_container_of_a_pod_of_podman_is_refused(host: Host, runtime: Runtime) -> None:
-    """Podman marks them too; there its user requests the network."""
+def test_podman_pod_container_in_host_namespace_is_refused(host: Host, runtime: Runtime) -> None:
+    """Podman sets the same annotation, but there the user requests the network."""
     configure(host, MYNET)
     with pytest.raises(Failed):
         runtime.run("c1", network=None, annotations=POD | ASKING | {"io.container.manager": "libpod"})
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_container_that_joins_the_namespace_of_the_host_by_path_is_left_alone(
-    host: Host, runtime: Runtime
-) -> None:
+def test_container_that_joins_host_namespace_is_left_alone(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET)
 
     assert runtime.run("c1", network={"type": "network", "path": "/proc/1/ns/net"}).links() == host.links()
 
 
 def test_joined_namespace_is_left_alone(host: Host, runtime: Runtime) -> None:
-    """It is configured by whoever made it: an engine, or the hook of the container that has it."""
+    """The namespace's creator configures it: an engine, or the hook of the container that owns it."""
     configure(host, MYNET)
     first = runtime.run("c1")
     second = runtime.run("c2", network={"type": "network", "path": "/run/netns/c1"})
@@ -114,9 +112,10 @@ def test_joined_namespace_is_left_alone(host: Host, runtime: Runtime) -> None:
     assert host.listdir(RESULTS) == ["mynet-c1-eth0"]
 
 
-def test_hook_of_another_stage_is_told_where_it_belongs(host: Host, runtime: Runtime) -> None:
-    """One of createContainer runs inside the container; runc's is told a PID as that sees it, which is 1:
-    where the host's /proc is still there, that is the host's own namespace.
+def test_hook_in_wrong_stage_gets_a_hint(host: Host, runtime: Runtime) -> None:
+    """A createContainer hook runs inside the container, and runc passes it the PID seen there, which is 1.
+
+    If the host's /proc is still mounted, PID 1 leads to the host's own namespace.
     """
     configure(host, MYNET)
 
@@ -128,13 +127,11 @@ def test_hook_of_another_stage_is_told_where_it_belongs(host: Host, runtime: Run
     host.leaves("file /run/cnihook/log/c1")
 
 
-# One ID, and two that have it
+# Two containers with one ID
 
 
-def test_id_of_a_container_that_lives_elsewhere_is_refused(
-    host: Host, runtime: Runtime, rootfs: Path
-) -> None:
-    """Under another runtime, or another --root of the same: what the first one has, it keeps to its end."""
+def test_container_id_of_another_runtime_is_refused(host: Host, runtime: Runtime, rootfs: Path) -> None:
+    """The first container, of another runtime or --root, keeps its attachments until its end."""
     configure(host, MYNET)
     first = runtime.run("c1")
     name = "crun" if runtime.name == "runc" else "runc"
@@ -154,10 +151,10 @@ def test_id_of_a_container_that_lives_elsewhere_is_refused(
     runtime.delete("c1")
 
     assert leases(host) == host.listdir(RESULTS) == []
-    host.leaves("file /run/cnihook/log/c1")  # there was a failure in it
+    host.leaves("file /run/cnihook/log/c1")  # the log of a failure is kept
 
 
-def test_id_of_a_namespace_that_is_kept_is_refused(host: Host, runtime: Runtime) -> None:
+def test_container_id_of_a_kept_namespace_is_refused(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET)
     priv_net_run = str(CHECKOUT / "scripts" / "priv-net-run")
     host.run(priv_net_run, "--netns", "c1", "true")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations as administrators write them: what is malformed is named, and hides nothing else."""
+"""Configurations as administrators write them: malformed files are reported, the others are used."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ def state_of(container: Container) -> dict[str, Any]:
 
 
 def listed(**keys: Any) -> str:
-    """A list that would be in order but for what is given; a key that is `...` is left out."""
+    """Return a valid list changed by `keys`; a key with the value `...` is left out."""
     conf = {"cniVersion": "1.0.0", "name": "bad", "plugins": PLUGINS} | keys
     return json.dumps({key: value for key, value in conf.items() if value is not ...})
 
@@ -27,7 +27,7 @@ def plugin(**keys: Any) -> str:
     return listed(plugins=[{"type": "bridge"}, {"type": "bridge"} | keys])
 
 
-# The text of a file, and what has to be in the line about it.
+# The text of a file, and what its error message must contain.
 MALFORMED = {
     "empty": ("", "error parsing configuration"),
     "truncated": ('{"cniVersion": "1.0.0", "name": ', "error parsing configuration"),
@@ -85,8 +85,8 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-def test_malformed_file_is_named_and_hides_no_other(host: Host, what: str) -> None:
-    """In one line, with the file and what is wrong in it; the networks before and behind it are attached."""
+def test_malformed_file_is_reported_and_others_are_used(host: Host, what: str) -> None:
+    """One line names the file and the fault.  The networks before and after it are attached."""
     text, complaint = MALFORMED[what]
     configure(host, MYNET)
     host.write(f"{NET_D}/15-bad.conflist", text) if "\udcff" not in text else host.run(
@@ -95,22 +95,22 @@ def test_malformed_file_is_named_and_hides_no_other(host: Host, what: str) -> No
     configure(host, **{"20-other.conflist": json.dumps(bridge("other", "10.23.0.0/24"))})
     container = host.container("c1", process=True)
 
-    done = call_hook(host, "createRuntime", state_of(container))
-    assert done.returncode == 0, done
+    result = call_hook(host, "createRuntime", state_of(container))
+    assert result.returncode == 0, result
     assert container.addresses("eth0") == ["10.22.0.2/16"]
     assert container.addresses("eth1") == ["10.23.0.2/24"]
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert f"{NET_D}/15-bad.conflist" in done.stderr and complaint in done.stderr
-    assert len(done.stderr) < 1000
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert f"{NET_D}/15-bad.conflist" in result.stderr and complaint in result.stderr
+    assert len(result.stderr) < 1000
 
-    done = call_hook(host, "poststop", state_of(container))
-    assert (done.returncode, done.stderr) == (0, "")
+    result = call_hook(host, "poststop", state_of(container))
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.needs("strace")
 @pytest.mark.parametrize("error", ["EIO", "EMFILE", "ENOMEM"])
-def test_file_that_cannot_be_read_does_not_hide_its_network(host: Host, error: str) -> None:
-    """The container would start without that network, unless it names others."""
+def test_unreadable_file_is_an_error(host: Host, error: str) -> None:
+    """Otherwise the container would start without that network.  A container on other networks starts."""
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
     container = host.container("c1", process=True)
     launcher = fault("openat", f"error={error}", f"{NET_D}/11-net.conflist")
@@ -131,8 +131,8 @@ def test_file_that_cannot_be_read_does_not_hide_its_network(host: Host, error: s
 
 @pytest.mark.needs("strace")
 @pytest.mark.parametrize(("syscall", "path"), [("getdents64", NET_D), ("openat", f"{NET_D}/mynet")])
-def test_folder_that_cannot_be_read_hides_no_network(host: Host, syscall: str, path: str) -> None:
-    """The folder of all networks, and the folder of the plugins of one."""
+def test_unreadable_folder_is_an_error(host: Host, syscall: str, path: str) -> None:
+    """Test the folder of all networks and the folder of one network's plugins."""
     configure(host, bridge("mynet", "10.22.0.0/24"))
     container = host.container("c1", process=True)
 
@@ -146,28 +146,28 @@ def test_folder_that_cannot_be_read_hides_no_network(host: Host, syscall: str, p
 
 
 def test_malformed_file_alone_is_refused(host: Host) -> None:
-    """The default network is for those who configured none, not for those whose configuration is broken."""
+    """The default network is used only if none is configured, not if the configuration is malformed."""
     configure(host, listed(name=5))
     container = host.container("c1", process=True)
 
-    done = call_hook(host, "createRuntime", state_of(container))
-    assert done.returncode == 1
-    assert f"no usable network configuration in {NET_D}" in done.stderr
+    result = call_hook(host, "createRuntime", state_of(container))
+    assert result.returncode == 1
+    assert f"no usable network configuration in {NET_D}" in result.stderr
     assert container.links() == {"lo"}
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_malformed_network_that_is_asked_for_is_refused(host: Host) -> None:
+def test_requested_malformed_network_is_refused(host: Host) -> None:
     configure(host, MYNET, listed(plugins=[]))
     container = host.container("c1", process=True)
 
-    done = call_hook(host, "createRuntime", state_of(container), "--network", "bad")
-    assert done.returncode == 1
-    assert "no plugins in list" in done.stderr and "no network 'bad'" in done.stderr
+    result = call_hook(host, "createRuntime", state_of(container), "--network", "bad")
+    assert result.returncode == 1
+    assert "no plugins in list" in result.stderr and "no network 'bad'" in result.stderr
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_what_is_no_file_hangs_nobody(host: Host) -> None:
+def test_special_files_do_not_block_the_hook(host: Host) -> None:
     """Opening a FIFO waits for a writer, and /dev/zero has no end."""
     configure(host, MYNET)
     host.run("mkdir", f"{NET_D}/11-folder.conflist")
@@ -178,16 +178,16 @@ def test_what_is_no_file_hangs_nobody(host: Host) -> None:
     host.leaves(f"dir {NET_D}/*")
     container = host.container("c1", process=True)
 
-    done = call_hook(host, "createRuntime", state_of(container))
-    assert done.returncode == 0, done
+    result = call_hook(host, "createRuntime", state_of(container))
+    assert result.returncode == 0, result
     assert container.addresses("eth0") == ["10.22.0.2/16"]
     for name in ("12-fifo", "13-zero", "14-dangling", "15-loop"):
-        assert name in done.stderr
+        assert name in result.stderr
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
 
 
-def test_files_are_told_apart_by_what_they_hold(host: Host) -> None:
-    """Lists saved as .conf have cost many an evening; names that an editor leaves are no networks."""
+def test_content_of_a_file_decides_its_format(host: Host) -> None:
+    """Users often save a list as .conf.  Files with other suffixes, as editors leave them, are ignored."""
     one = json.dumps(bridge("one", "10.31.0.0/24"))
     two = json.dumps({"cniVersion": "0.4.0", "name": "two", **bridge("two", "10.32.0.0/24")["plugins"][0]})
     other = json.dumps(bridge("other", "10.39.0.0/24"))
@@ -203,22 +203,27 @@ def test_files_are_told_apart_by_what_they_hold(host: Host) -> None:
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
 
 
-def test_of_two_networks_with_one_name_the_first_counts(host: Host) -> None:
+def test_first_of_two_networks_with_one_name_is_used(host: Host) -> None:
     configure(host, MYNET, MYNET.replace("10.22.", "10.33."))
     container = host.container("c1", process=True)
 
-    done = call_hook(host, "createRuntime", state_of(container))
-    assert done.returncode == 0
+    result = call_hook(host, "createRuntime", state_of(container))
+    assert result.returncode == 0
     assert (
+<<<<<<< ours
         f"{NET_D}/11-net.conflist: network mynet is already defined in {NET_D}/10-net.conflist"
         in done.stderr
+=======
+        f"{NET_D}/11-net.conflist: a network of the name mynet is already in {NET_D}/10-net.conflist"
+        in result.stderr
+>>>>>>> theirs
     )
     assert container.addresses("eth0") == ["10.22.0.2/16"]
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
 
 
-def test_plugins_beside_the_list_are_part_of_it(host: Host) -> None:
-    """NAME/*.conf is how a package adds a plugin to a network; a bad one there is named, too."""
+def test_plugins_in_folder_of_network_are_part_of_it(host: Host) -> None:
+    """A package adds a plugin to a network as NAME/*.conf.  A malformed file there is reported too."""
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
     host.write(f"{NET_D}/other/10-lo.conf", '{"type": "loopback"}')
     host.leaves(f"dir {NET_D}/other")
@@ -226,15 +231,15 @@ def test_plugins_beside_the_list_are_part_of_it(host: Host) -> None:
 
     assert call_hook(host, "createRuntime", state_of(first)).stderr == ""
     host.write(f"{NET_D}/other/20-bad.conf", '{"type": 5}')
-    done = call_hook(host, "createRuntime", state_of(second))
-    assert done.returncode == 0
-    assert f"{NET_D}/other/20-bad.conf" in done.stderr and '"type"' in done.stderr
+    result = call_hook(host, "createRuntime", state_of(second))
+    assert result.returncode == 0
+    assert f"{NET_D}/other/20-bad.conf" in result.stderr and '"type"' in result.stderr
     assert second.links() == {"lo", "eth0"}
     for container in (first, second):
         assert call_hook(host, "poststop", state_of(container)).returncode == 0
 
 
-# What only the plugin can know: the hook fails, and everything is as before.
+# Faults that only the plugin can detect: the hook fails, and everything is as before.
 
 
 def ipam(**keys: Any) -> dict[str, Any]:
@@ -274,17 +279,17 @@ REFUSED_BY_PLUGIN: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED_BY_PLUGIN)
-def test_what_a_plugin_refuses_is_named_and_nothing_stays(host: Host, what: str) -> None:
-    """The network before it is taken down again."""
+def test_configuration_that_a_plugin_rejects_leaves_nothing(host: Host, what: str) -> None:
+    """The network before it is rolled back."""
     text, complaint = REFUSED_BY_PLUGIN[what]
     configure(host, MYNET, text)
     container = host.container("c1", process=True)
 
-    done = call_hook(host, "createRuntime", state_of(container))
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert f"{NET_D}/11-net.conflist" in done.stderr or 'name="bad"' in done.stderr
-    assert complaint in done.stderr
+    result = call_hook(host, "createRuntime", state_of(container))
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert f"{NET_D}/11-net.conflist" in result.stderr or 'name="bad"' in result.stderr
+    assert complaint in result.stderr
     assert leases(host) == leases(host, "bad") == host.listdir(RESULTS) == []
     assert container.links() == {"lo"}
     host.leaves("file /run/cnihook/log/c1")
@@ -296,12 +301,12 @@ BAD_ANSWERS = {
     "a list": "echo []",
     "truncated": """printf '{"cniVersion": "1.0.0", "ips": ['""",
     "an unknown version": """echo '{"cniVersion": "9.9.9"}'""",
-    "an address that is none": """echo '{"cniVersion": "1.0.0", "ips": [{"address": "here"}]}'""",
+    "an invalid address": """echo '{"cniVersion": "1.0.0", "ips": [{"address": "here"}]}'""",
     "a hundred thousand lines": "yes | head -100000",
     "a silent failure": "exit 3",
-    "a talking failure": "echo line one >&2; echo line two >&2; exit 3",
-    "a failure that is no JSON": "echo oh no; exit 1",
-    "a failure without words": "echo '{}'; exit 1",
+    "a failure with text on stderr": "echo line one >&2; echo line two >&2; exit 3",
+    "a failure without JSON": "echo oh no; exit 1",
+    "a failure without a message": "echo '{}'; exit 1",
     "a failure of many lines": r"""printf '{"msg": "one\\ntwo", "details": "three\\nfour"}'; exit 1""",
     "a signal": "kill -SEGV $$",
     "not a program": None,
@@ -309,7 +314,7 @@ BAD_ANSWERS = {
 
 
 @pytest.mark.parametrize("what", BAD_ANSWERS)
-def test_plugin_that_answers_nonsense_is_named_in_one_line(host: Host, what: str) -> None:
+def test_plugin_with_invalid_answer_is_named_in_one_line(host: Host, what: str) -> None:
     script = BAD_ANSWERS[what]
     text = (
         "this is not a program"
@@ -320,11 +325,11 @@ def test_plugin_that_answers_nonsense_is_named_in_one_line(host: Host, what: str
     configure(host, MYNET, listed(plugins=[{"type": "odd"}]))
     container = host.container("c1", process=True)
 
-    done = call_hook(host, "createRuntime", state_of(container), "--cni-path", "/run/.host/plugins")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert len(done.stderr) < 2000
-    assert 'plugin type="odd" name="bad" failed (add): ' in done.stderr
+    result = call_hook(host, "createRuntime", state_of(container), "--cni-path", "/run/.host/plugins")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert len(result.stderr) < 2000
+    assert 'plugin type="odd" name="bad" failed (add): ' in result.stderr
     assert leases(host) == []
     host.leaves(
         "file /run/cnihook/log/c1", *(["file /var/lib/cni/results/bad-c1-eth1"] if script is None else [])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container's resolv.conf, where its networks name DNS servers, in root file systems good and bad."""
+"""A container's resolv.conf if its networks have DNS servers, in valid and hostile root file systems."""
 
 import json
 import os
@@ -22,15 +22,15 @@ options ndots:2
 
 @pytest.fixture
 def etc(host: Host, runtime: Runtime, tmp_path: Path) -> Path:
-    """The /etc of the next container, in a root file system of its own, on a network with DNS."""
+    """Return the /etc of the next container, which has its own root file system and a network with DNS."""
     configure(host, bridge("mynet", "10.22.0.0/24", dns=DNS))
     runtime.rootfs = make_rootfs(tmp_path / "rootfs")
     return runtime.rootfs / "etc"
 
 
 @pytest.mark.parametrize("before", [None, "nameserver 127.0.0.1\n" * 100], ids=["absent", "longer"])
-def test_name_servers_of_the_networks_are_in_it(runtime: Runtime, etc: Path, before: str | None) -> None:
-    """Written in place: who has the file open, or mounted, sees the same file."""
+def test_resolv_conf_contains_servers_of_networks(runtime: Runtime, etc: Path, before: str | None) -> None:
+    """The file is written in place, so a process that has it open, or a mount of it, sees the change."""
     if before:
         (etc / "resolv.conf").write_text(before)
         inode = (etc / "resolv.conf").stat().st_ino
@@ -41,7 +41,7 @@ def test_name_servers_of_the_networks_are_in_it(runtime: Runtime, etc: Path, bef
         assert (etc / "resolv.conf").stat().st_ino == inode
 
 
-def test_file_mounted_there_is_the_one_that_is_written(runtime: Runtime, etc: Path, tmp_path: Path) -> None:
+def test_mounted_resolv_conf_is_written(runtime: Runtime, etc: Path, tmp_path: Path) -> None:
     (etc / "resolv.conf").write_text("of the image\n")
     own = tmp_path / "own-resolv.conf"
     own.write_text("")
@@ -52,8 +52,8 @@ def test_file_mounted_there_is_the_one_that_is_written(runtime: Runtime, etc: Pa
     assert (etc / "resolv.conf").read_text() == "of the image\n"
 
 
-def test_the_hosts_own_file_stays_as_it_is(host: Host, runtime: Runtime, etc: Path) -> None:
-    """A bind mount of /etc/resolv.conf is how runc's users have lent their containers DNS for years."""
+def test_mounted_resolv_conf_of_the_host_is_unchanged(host: Host, runtime: Runtime, etc: Path) -> None:
+    """runc's users have bind-mounted the host's /etc/resolv.conf into their containers for years."""
     before = Path("/etc/resolv.conf").read_text()
     (etc / "resolv.conf").write_text("")
     mount(runtime, Path("/etc/resolv.conf"))
@@ -73,10 +73,10 @@ def mount(runtime: Runtime, source: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "link of the folder", "FIFO", "folder"])
-def test_hostile_image_gets_nothing_written_outside_of_it(
+def test_hostile_image_cannot_redirect_writes_outside(
     host: Host, runtime: Runtime, etc: Path, tmp_path: Path, kind: str
 ) -> None:
-    """The image is somebody's; its links must not lead the hook, which is root, to a file of the host."""
+    """An image is untrusted.  Its links must not lead the hook, which is root, to a file of the host."""
     outside = tmp_path / "outside"
     outside.mkdir()
     target = outside / "resolv.conf"
@@ -97,7 +97,7 @@ def test_hostile_image_gets_nothing_written_outside_of_it(
     assert "not in its /etc/resolv.conf" in host.run("cat", "/run/cnihook/log/c1").stdout
 
 
-def test_networks_without_dns_leave_it_alone(host: Host, runtime: Runtime, etc: Path) -> None:
+def test_networks_without_dns_leave_resolv_conf_alone(host: Host, runtime: Runtime, etc: Path) -> None:
     configure(host, bridge("mynet", "10.22.0.0/24"))
     (etc / "resolv.conf").write_text("of the image\n")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook by itself: whatever a runtime may tell it on stdin, and whatever the container may ask for."""
+"""The hook alone: any state on stdin, and any request of the container."""
 
 import json
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ EVENTS = ["createRuntime", "poststop"]
 
 @pytest.fixture
 def container(host: Host) -> Iterator[Container]:
-    """What a runtime has made when it calls the hook: a process in a network namespace of its own."""
+    """Create what exists when a runtime calls the hook: a process in its own network namespace."""
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
     yield host.container("c1", process=True)
 
 
 def state_of(container: Container, **changes: Any) -> dict[str, Any]:
-    """As runc writes it, but for what is given; a key that is None is left out."""
+    """Return the state as runc writes it, with `changes`; a key with the value None is left out."""
     usual = {
         "ociVersion": "1.0.2-dev",
         "id": container.name,
@@ -33,14 +33,14 @@ def state_of(container: Container, **changes: Any) -> dict[str, Any]:
 
 
 def refused(host: Host, event: str, state: Any, *arguments: str) -> str:
-    """The one line that says why; nothing may be attached by then."""
-    done = call_hook(host, event, state, *arguments)
+    """Return the one line on stderr of a call that fails; nothing may be attached then."""
+    result = call_hook(host, event, state, *arguments)
 
-    assert done.returncode == 1, done
-    assert done.stderr.count("\n") == 1, done.stderr
+    assert result.returncode == 1, result
+    assert result.stderr.count("\n") == 1, result.stderr
     assert host.listdir(RESULTS) == []
     host.leaves("file /run/cnihook/log/c1")
-    return done.stderr
+    return result.stderr
 
 
 # What is on stdin
@@ -73,12 +73,12 @@ NO_STATE = {
 
 @pytest.mark.parametrize("text", NO_STATE, ids=[text[:40] or "empty" for text in NO_STATE])
 @pytest.mark.parametrize("event", EVENTS)
-def test_what_is_no_state_is_refused_in_one_line(host: Host, event: str, text: str) -> None:
+def test_malformed_state_is_refused_in_one_line(host: Host, event: str, text: str) -> None:
     assert NO_STATE[text] in refused(host, event, text)
 
 
 def test_state_without_end_is_refused(host: Host) -> None:
-    """Memory is the host's, and a hook may be given anything."""
+    """Otherwise a state without end would use up the host's memory."""
     assert "longer than" in refused(host, "createRuntime", " " * (17 << 20))
 
 
@@ -102,17 +102,17 @@ BAD_IDS = [
 
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("name", BAD_IDS, ids=ascii)
-def test_id_that_could_not_be_a_file_name_is_refused(host: Host, event: str, name: str) -> None:
-    """It becomes part of paths, of nftables' comments and of plugins' environments."""
-    said = refused(host, event, {"id": name, "pid": 1, "bundle": "/"})
+def test_id_that_cannot_be_a_file_name_is_refused(host: Host, event: str, name: str) -> None:
+    """The container ID becomes part of paths, nftables comments and the environment of plugins."""
+    message = refused(host, event, {"id": name, "pid": 1, "bundle": "/"})
 
     if name in NO_TEXT:
-        assert '"id" is no text: ' in said
+        assert '"id" is no text: ' in message
     else:
-        assert '"id": ' in said and "container ID" in said
+        assert '"id": ' in message and "container ID" in message
 
 
-def test_longest_id_that_makes_a_file_name_works(host: Host, container: Container) -> None:
+def test_longest_id_that_fits_a_file_name_works(host: Host, container: Container) -> None:
     name = "a" * (255 - len("mynet--eth999"))
 
     assert (
@@ -130,8 +130,8 @@ def test_id_too_long_for_a_record_is_refused(host: Host, container: Container) -
     host.leaves(f"file /run/cnihook/log/{name}")
 
 
-def test_odd_but_legal_states_are_served(host: Host) -> None:
-    """What crun, Podman, a restore and versions to come put there, or leave out."""
+def test_unusual_but_valid_states_are_accepted(host: Host) -> None:
+    """crun, Podman, a restore and future versions add or omit such keys."""
     oddities: list[dict[str, Any]] = [
         {"ociVersion": "1.0", "status": "created", "root": "/somewhere"},
         {"ociVersion": None, "status": "stopped", "annotations": {}},
@@ -152,7 +152,7 @@ def test_odd_but_legal_states_are_served(host: Host) -> None:
         assert leases(host) == host.listdir(RESULTS) == [], odd
 
 
-def test_null_annotations_are_none(host: Host, container: Container) -> None:
+def test_null_annotations_count_as_absent(host: Host, container: Container) -> None:
     state = state_of(container) | {"annotations": None}
 
     assert call_hook(host, "createRuntime", state).returncode == 0
@@ -166,31 +166,31 @@ def test_null_annotations_are_none(host: Host, container: Container) -> None:
 def test_createruntime_without_a_process_is_refused(
     host: Host, container: Container, pid: int | None
 ) -> None:
-    """Hooks of other stages, where runtimes give none, are the likely reason."""
-    said = refused(host, "createRuntime", state_of(container, pid=pid))
+    """The likely reason is a hook of another stage, where runtimes pass no PID."""
+    message = refused(host, "createRuntime", state_of(container, pid=pid))
 
-    assert '"pid" is missing or 0' in said and "createRuntime" in said
+    assert '"pid" is missing or 0' in message and "createRuntime" in message
 
 
-def test_process_that_is_gone_is_refused(host: Host, container: Container) -> None:
+def test_ended_process_is_refused(host: Host, container: Container) -> None:
     container.destroy()
 
-    said = refused(host, "createRuntime", state_of(container))
-    assert f"no network namespace of process {container.pid}: No such file or directory" in said
+    message = refused(host, "createRuntime", state_of(container))
+    assert f"no network namespace of process {container.pid}: No such file or directory" in message
 
 
-def test_process_in_the_namespace_of_the_host_is_refused(host: Host, container: Container) -> None:
-    """config.json may not be found, or may not say it; the namespace itself does."""
+def test_process_in_host_namespace_is_refused(host: Host, container: Container) -> None:
+    """config.json may be missing or not show this, so the hook compares the namespaces themselves."""
     pid = int(host.run("sh", "-c", "sleep 2147483647 > /dev/null 2>&1 & echo $!").stdout)
-    said = refused(host, "createRuntime", state_of(container, pid=pid))
+    message = refused(host, "createRuntime", state_of(container, pid=pid))
     kill(host, pid)
 
-    assert "container c1 shares the host's network namespace" in said
-    assert '{"type": "network"} to linux.namespaces' in said
+    assert "container c1 shares the host's network namespace" in message
+    assert '{"type": "network"} to linux.namespaces' in message
 
 
-def test_poststop_believes_no_pid(host: Host, container: Container) -> None:
-    """By then it may be that of another process, in another container."""
+def test_poststop_ignores_the_pid(host: Host, container: Container) -> None:
+    """The PID may belong to another process in another container then."""
     call_hook(host, "createRuntime", state_of(container))
 
     assert call_hook(host, "poststop", state_of(container, id="c2", status="stopped")).returncode == 0
@@ -200,25 +200,27 @@ def test_poststop_believes_no_pid(host: Host, container: Container) -> None:
     assert leases(host) == []
 
 
-def test_poststop_takes_nothing_from_a_container_that_lives(host: Host, container: Container) -> None:
-    """It has ended, so what is on record under its ID is another's; unless that is the process it names."""
+def test_poststop_releases_nothing_of_a_live_container(host: Host, container: Container) -> None:
+    """A stopped container has ended, so a live one with its ID is another, unless the PID is the same."""
     call_hook(host, "createRuntime", state_of(container))
     for pid in (None, 0, 1):
-        done = call_hook(host, "poststop", state_of(container, pid=pid, status="stopped"))
-        assert done.returncode == 0
-        assert f"another container c1 lives, process {container.pid}, and is on network mynet" in done.stderr
+        result = call_hook(host, "poststop", state_of(container, pid=pid, status="stopped"))
+        assert result.returncode == 0
+        assert (
+            f"another container c1 lives, process {container.pid}, and is on network mynet" in result.stderr
+        )
         assert container.addresses("eth0") == ["10.22.0.2/16"]
 
-    done = call_hook(host, "poststop", state_of(container, status="stopped"))
-    assert (done.returncode, done.stderr) == (0, "")
+    result = call_hook(host, "poststop", state_of(container, status="stopped"))
+    assert (result.returncode, result.stderr) == (0, "")
     assert container.links() == {"lo"}
 
 
-def test_poststop_of_a_container_that_nobody_knows_succeeds(host: Host) -> None:
-    """The hook may have been added after its start, or have failed."""
-    done = call_hook(host, "poststop", {"id": "c1", "bundle": "/"})
+def test_poststop_of_an_unknown_container_succeeds(host: Host) -> None:
+    """The hook may have been added after the container's start, or createRuntime may have failed."""
+    result = call_hook(host, "poststop", {"id": "c1", "bundle": "/"})
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 # Which networks
@@ -269,30 +271,30 @@ WRONG_CHOICES = {
 
 
 @pytest.mark.parametrize("text", WRONG_CHOICES, ids=lambda text: f"{ascii(text[:30])}-{len(text)}")
-def test_wrong_choice_is_refused_before_anything_is_done(
+def test_wrong_choice_is_refused_before_anything_changes(
     host: Host, container: Container, text: str
 ) -> None:
-    said = refused(host, "createRuntime", state_of(container, annotations={"cnihook.networks": text}))
+    message = refused(host, "createRuntime", state_of(container, annotations={"cnihook.networks": text}))
 
-    assert WRONG_CHOICES[text] in said
-    assert len(said) < 500
+    assert WRONG_CHOICES[text] in message
+    assert len(message) < 500
     assert host.links() == {"lo"}
 
 
 @pytest.mark.parametrize("value", [7, None, ["mynet"], {"a": "b"}], ids=str)
-def test_annotation_that_is_no_text_is_refused(host: Host, container: Container, value: Any) -> None:
+def test_annotation_that_is_not_a_string_is_refused(host: Host, container: Container, value: Any) -> None:
     refused(host, "createRuntime", state_of(container) | {"annotations": {"cnihook.networks": value}})
 
 
-def test_container_that_is_on_a_network_is_not_put_on_it_again(host: Host, container: Container) -> None:
-    """And keeps what it has."""
+def test_attached_container_is_not_attached_again(host: Host, container: Container) -> None:
+    """The container keeps its attachment."""
     call_hook(host, "createRuntime", state_of(container), "--network", "mynet")
-    done = call_hook(host, "createRuntime", state_of(container))
+    result = call_hook(host, "createRuntime", state_of(container))
 
-    assert done.returncode == 1
+    assert result.returncode == 1
     assert (
         "container c1 is on network mynet already, as eth0; `cnihook detach c1 --network mynet`"
-        in done.stderr
+        in result.stderr
     )
     assert leases(host) == ["10.22.0.2"]
     assert container.addresses("eth0") == ["10.22.0.2/16"]
@@ -300,7 +302,7 @@ def test_container_that_is_on_a_network_is_not_put_on_it_again(host: Host, conta
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
 
 
-# The words of the command
+# The hook's arguments
 
 
 @pytest.mark.parametrize(
@@ -318,13 +320,13 @@ def test_container_that_is_on_a_network_is_not_put_on_it_again(host: Host, conta
 )
 @pytest.mark.parametrize("event", EVENTS)
 def test_wrong_arguments_are_a_usage_error(host: Host, event: str, arguments: tuple[str, ...]) -> None:
-    done = call_hook(host, event, {"id": "c1"}, *arguments)
+    result = call_hook(host, event, {"id": "c1"}, *arguments)
 
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
 
 
-def test_arguments_name_folders_of_their_own(host: Host, container: Container) -> None:
+def test_conf_dir_argument_names_another_folder(host: Host, container: Container) -> None:
     host.write("/run/.host/nets/1.conflist", json.dumps(bridge("mine", "10.99.0.0/24")))
 
     assert (
@@ -335,8 +337,8 @@ def test_arguments_name_folders_of_their_own(host: Host, container: Container) -
 
 
 @pytest.mark.parametrize("value", ["", ":", "/nowhere:/nowhere"])
-def test_variables_that_say_nothing_change_nothing(host: Host, container: Container, value: str) -> None:
-    """An empty variable is as good as none: many a unit file sets all that it knows."""
+def test_empty_variables_count_as_absent(host: Host, container: Container, value: str) -> None:
+    """Many unit files set variables to nothing."""
     names = ("CNI_PATH", "PATH", "XDG_RUNTIME_DIR", "LANG", "HOME")
     env = ("/usr/bin/env", "NETCONFPATH=", *(f"{name}={value}" for name in names))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports of the host that a process listens on, by each way to publish one."""
+"""Host ports on which a process listens, with each way to publish a port."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +20,10 @@ def log(host: Host, name: str) -> str:
     return host.read(f"/run/cnihook/log/{name}")
 
 
-def create(host: Host, name: str, **wants: str) -> str:
-    """The hook on a new container; returns what it printed, with its exit code in front."""
+def create(host: Host, name: str, **options: str) -> str:
+    """Call the hook for a new container; return its exit code and what it printed."""
     space = host.container(name, process=True)
-    annotations = {f"cnihook.{word}": value for word, value in wants.items()}
+    annotations = {f"cnihook.{option}": value for option, value in options.items()}
     state = {"ociVersion": "1.0.2", "id": name, "pid": space.pid, "status": "creating", "bundle": "/"}
     process = call_hook(host, "createRuntime", state | {"annotations": annotations})
     return f"{process.returncode} {process.stderr}"
@@ -55,7 +55,7 @@ def test_priv_net_run_refuses_the_port_of_a_process(host: Host) -> None:
 
 @pytest.mark.usefixtures("web")
 @pytest.mark.parametrize(("own", "only_v6"), [("127.0.0.1", False), ("::", True)])
-def test_port_of_a_range_is_one_that_no_process_has(host: Host, own: str, only_v6: bool) -> None:
+def test_port_from_a_range_is_one_without_a_listener(host: Host, own: str, only_v6: bool) -> None:
     with listening(host, own=own, only_v6=only_v6):
         assert create(host, "c1", publish="8080-8081:80") == "0 "
 
@@ -63,7 +63,7 @@ def test_port_of_a_range_is_one_that_no_process_has(host: Host, own: str, only_v
     assert cnihook(host, "detach", "c1").returncode == 0
 
 
-def test_validate_knows_the_key(host: Host) -> None:
+def test_validate_accepts_take_over_ports(host: Host) -> None:
     plugins = [plugin | {"takeOverPorts": plugin["type"] == "portmap"} for plugin in WEB["plugins"][1:2]]
     configure(host, WEB | {"plugins": [WEB["plugins"][0], *plugins]})
     assert cnihook(host, "validate").stdout == "1 file: nothing found\n"
@@ -71,7 +71,7 @@ def test_validate_knows_the_key(host: Host) -> None:
     assert "takeOverPorts" in cnihook(host, "validate").stdout
 
 
-def test_taking_over_a_port_is_in_the_log(host: Host) -> None:
+def test_port_take_over_is_logged(host: Host) -> None:
     """crun, podman and docker discard what a hook prints."""
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
     plugins = [plugin | {"takeOverPorts": plugin["type"] == "portmap"} for plugin in WEB["plugins"]]
@@ -84,7 +84,7 @@ def test_taking_over_a_port_is_in_the_log(host: Host) -> None:
 
 
 @pytest.mark.parametrize("lost", ["nftables", "link"])
-def test_repair_restores_a_port_that_a_process_has_now(host: Host, lost: str) -> None:
+def test_repair_restores_a_port_despite_a_listener(host: Host, lost: str) -> None:
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
     configure(host, WEB)
     web = Attached(host, host.outside(), "c1", publish="8080:80")
@@ -101,8 +101,8 @@ def test_repair_restores_a_port_that_a_process_has_now(host: Host, lost: str) ->
     detach(web)
 
 
-def test_what_a_plugin_prints_is_in_the_log(host: Host) -> None:
-    """Debugging output of an executable, which no runtime shows where the hook succeeds."""
+def test_stderr_of_a_plugin_is_logged(host: Host) -> None:
+    """No runtime shows an executable's debugging output if the hook succeeds."""
     folder = external(host, "chatty", 'echo "low on addresses" >&2; echo "{}"')
     configure(host, {"cniVersion": "1.0.0", "name": "net1", "plugins": [{"type": "chatty"}]})
     space = host.container("c1", process=True)
@@ -117,7 +117,7 @@ def test_what_a_plugin_prints_is_in_the_log(host: Host) -> None:
     assert cnihook(host, "detach", "c1").returncode == 0
 
 
-# Podman keeps a published port busy by a socket that conmon listens on
+# Podman reserves a published port with a socket of conmon that listens on it
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def podman(host: Host, tmp_path: Path) -> Iterator[Podman]:
 @pytest.mark.needs("podman")
 @pytest.mark.root
 @pytest.mark.xdist_group("podman")
-def test_port_that_podman_holds_for_the_container_is_published(podman: Podman, host: Host) -> None:
+def test_port_that_podman_reserves_is_published(podman: Podman, host: Host) -> None:
     serve = ("nc", "-ll", "-p", "80", "-e", "echo", "hello")
     podman.run("-d", "--name", "web", "--network", "net1", "-p", "8080:80", IMAGE, *serve)
     assert "conmon" in host.run("ss", "-lntp").stdout

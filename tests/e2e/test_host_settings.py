@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page about what is changed on the host: it lists every setting that the code writes, and no other."""
+"""The page about changes on the host lists every setting that the code writes, and no other."""
 
 import ast
 import re
@@ -17,12 +17,12 @@ PAGE = (CHECKOUT / "cnihook" / "pages" / "host-settings.md").read_text()
 _TABLES = PAGE.split("## Rules")[0]
 LISTED = set(re.findall(r"`(net\.ipv[46]\.[\w.]+)`", "\n".join(re.findall(r"^\|.*", _TABLES, flags=re.M))))
 PORT = '{"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}'
-READ_ONLY = {"doctor"}  # folders that only read settings, or write what others name
-SET_BACK = {"net.ipv4.conf.LINK.route_localnet"}  # by an earlier version, and set to 0 only
+READ_ONLY = {"doctor"}  # folders that only read settings, or write settings named elsewhere
+SET_BACK = {"net.ipv4.conf.LINK.route_localnet"}  # set by an earlier version; now only reset to 0
 
 
 def in_the_code() -> set[str]:
-    """The names of settings in the strings of all modules, with LINK for what is filled in."""
+    """Return the names of settings in the strings of all modules, with LINK for the variable part."""
     names = set()
     for path in (CHECKOUT / "cnihook").rglob("*.py"):
         if path.parent.name in READ_ONLY | {"conformance"}:
@@ -49,7 +49,7 @@ def network(kind: str, subnets: tuple[str, ...], **keys: Any) -> dict[str, Any]:
 
 
 def test_page_lists_the_settings_that_are_written(host: Host) -> None:
-    """Traced, for all plugins that make an interface here."""
+    """Trace the plugins that create an interface here; each written setting must be listed."""
     need("strace")
     host.outside()
     both = ("10.31.0.0/24", "fd31::/64"), ("10.32.0.0/24", "fd32::/64"), ("10.33.0.0/24", "fd33::/64")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files at the three paths that cnihook writes, where a container has changed what is there."""
+"""The three files in a container that cnihook writes, after the container has changed them."""
 
 import json
 import os
@@ -18,7 +18,7 @@ NAMING = ("--network", "front", "--hostname", "77", "--dns", "192.0.2.1", "--add
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
-    """A folder of the host that a container has at /data."""
+    """Create a folder of the host that a container has at /data."""
     folder = tmp_path / "volume"
     folder.mkdir()
     return folder
@@ -29,7 +29,7 @@ def start(host: Host, runtime: Runtime, tmp_path: Path, volume: Path) -> Callabl
     """Start a container with a root file system of its own, after a change of its config.json."""
     configure(host, bridge("front", "10.1.0.0/24"))
     for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)  # else users other than root do not get there
+        folder.chmod(0o755)  # otherwise users other than root cannot reach it
 
     def run(
         container_id: str,
@@ -57,7 +57,7 @@ Start = Callable[..., Running]
 
 
 def attach(container: Running) -> str:
-    """Attach with something for each file.  Returns the container's log."""
+    """Attach with an option for each file; return the container's log."""
     container.host.run(CNIHOOK, "attach", container.id, *NAMING)
     return container.log
 
@@ -73,10 +73,10 @@ def in_mounts(container: Running, script: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_attach_does_not_write_a_file_that_the_container_may_not(
+def test_attach_writes_no_file_that_the_container_may_not_write(
     runtime: Runtime, start: Start, volume: Path, name: str
 ) -> None:
-    """An ordinary user with a user namespace binds a file of root over its own."""
+    """A user without root mounts a file of root over its own in a user namespace."""
     secret = volume / "secret"
     secret.write_text("of root\n")
     secret.chmod(0o600)
@@ -104,10 +104,10 @@ def test_attach_does_not_write_a_file_that_the_container_may_not(
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", ["proc", "fuse", "cgroup", "FIFO", "link", "device"])
-def test_attach_writes_only_a_file_of_an_ordinary_file_system(
+def test_attach_writes_only_to_ordinary_file_systems(
     host: Host, start: Start, volume: Path, name: str, kind: str
 ) -> None:
-    """The container may be root: a sysctl is a command, and a FUSE server need not answer."""
+    """The container may be root: writing a sysctl has an effect, and a FUSE server need not answer."""
     container = start("c1", hooks={})
     if kind == "proc":
         in_mounts(container, f"busybox mount -o bind /proc/sys/net/ipv4/ip_default_ttl /etc/{name}")
@@ -119,7 +119,7 @@ def test_attach_writes_only_a_file_of_an_ordinary_file_system(
             f" $M -o bind /data/cg/cgroup.procs /etc/{name}",
         )
     elif kind == "fuse":
-        # Its server is this script, which answers nothing.
+        # The FUSE server is this script, which never answers.
         mount_fuse = (
             "import os, sys; sys.path.insert(0, sys.argv[1]); from cnihook.linux import libc;"
             "pid, path = sys.argv[2:]; fd = os.open('/dev/fuse', os.O_RDWR);"
@@ -154,8 +154,8 @@ def test_attach_writes_only_a_file_of_an_ordinary_file_system(
 
 
 @pytest.mark.parametrize("owner", [0, 1000])
-def test_attach_writes_a_file_that_the_host_cannot_see_as_the_container(start: Start, owner: int) -> None:
-    """A tmpfs that the container has mounted on its /etc: its root may write there, and so may attach."""
+def test_attach_writes_files_in_mounts_of_the_container(start: Start, owner: int) -> None:
+    """The container has mounted a tmpfs on its /etc: its root may write there, so attach may too."""
     container = start("c1", hooks={})
     in_mounts(
         container, f"busybox mount -t tmpfs none /etc; : > /etc/hosts; busybox chown {owner} /etc/hosts"
@@ -172,8 +172,8 @@ def test_attach_writes_a_file_that_the_host_cannot_see_as_the_container(start: S
     container.host.run(CNIHOOK, "detach", "c1")
 
 
-def test_container_with_a_user_namespace_is_named(host: Host, start: Start) -> None:
-    """The hook and attach write: the files belong to root of the host in the image."""
+def test_names_work_with_a_user_namespace(host: Host, start: Start) -> None:
+    """The hook and attach both write, although the image's files belong to root of the host."""
 
     def with_users(config: dict[str, Any]) -> None:
         config["linux"]["namespaces"].append({"type": "user"})
@@ -192,10 +192,8 @@ def test_container_with_a_user_namespace_is_named(host: Host, start: Start) -> N
     assert "10.1.0.3\t" not in one.exec("cat", "/etc/hosts")
 
 
-def test_attach_follows_links_that_the_operator_has_above_a_mount(
-    runtime: Runtime, start: Start, tmp_path: Path
-) -> None:
-    """Such as /var/lib/docker on another disk: the file is found on the host, and kept up to date."""
+def test_attach_follows_links_of_the_operator(runtime: Runtime, start: Start, tmp_path: Path) -> None:
+    """/var/lib/docker may be a link to another disk, for example.  The file is found and kept up to date."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     (tmp_path / "disk" / "hosts").write_text("127.0.0.1 localhost\n")
@@ -208,8 +206,8 @@ def test_attach_follows_links_that_the_operator_has_above_a_mount(
     one.host.run(CNIHOOK, "detach", "one")
 
 
-def test_attach_follows_no_link_that_the_container_made(start: Start, tmp_path: Path, volume: Path) -> None:
-    """It has its /etc in a volume, and a file of the host read-only, which it binds over its own."""
+def test_attach_follows_no_link_of_the_container(start: Start, tmp_path: Path, volume: Path) -> None:
+    """The container has /etc in a volume, and mounts a read-only file of the host over its own."""
     (volume / "etc").mkdir()
     (volume / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
     shared = tmp_path / "shared"
@@ -232,14 +230,14 @@ def test_attach_follows_no_link_that_the_container_made(start: Start, tmp_path: 
     assert (shared / "hosts").read_text() == "of the host\n"
 
 
-# Neighbours
+# Other containers
 
 
 @pytest.mark.parametrize("change", ["link of the folder", "another file", "device"])
-def test_neighbours_do_not_follow_what_a_container_exchanged(
+def test_hook_of_another_container_skips_exchanged_files(
     host: Host, runtime: Runtime, start: Start, tmp_path: Path, volume: Path, change: str
 ) -> None:
-    """A container has its /etc in a volume, and may rename it."""
+    """A container with /etc in a volume can rename it."""
     etc = volume / "etc"
     etc.mkdir()
     (etc / "hosts").write_text("127.0.0.1 localhost\n")
@@ -269,7 +267,7 @@ def test_neighbours_do_not_follow_what_a_container_exchanged(
     if change == "link of the folder":
         assert (volume / "old" / "hosts").read_text() == before
     assert (outside / "hosts").read_text() == "of the host\n"
-    # It is asked once: the next one finds no file on the entry.
+    # The file is tried once: its entry no longer names a file when the next container starts.
     assert "hosts file of one" not in start("three").log
 
 
@@ -307,10 +305,10 @@ def test_read_only_file_of_the_operator_stays(
 
 
 @pytest.mark.parametrize("writable", [False, True])
-def test_file_that_an_engine_binds_for_a_read_only_container_is_written(
+def test_file_mounted_by_engine_in_read_only_container_is_written(
     start: Start, tmp_path: Path, writable: bool
 ) -> None:
-    """docker and podman with --read-only bind their own files of the container read-only, too."""
+    """docker and podman with --read-only mount their own files for the container read-only too."""
     folder = tmp_path / "containers" / "c1"
     folder.mkdir(parents=True)
     (folder / "hosts").write_text("127.0.0.1 localhost\n")

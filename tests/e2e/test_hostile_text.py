@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and messages that came from a container, an image or a plugin never control a terminal or a log."""
+"""Names and messages from a container, an image or a plugin never control a terminal or a log."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ from tests.support.namespace import base_environment
 from tests.support.oci import CNIHOOK, NET_D, NETWORKS, RESULTS, bridge, call_hook, configure
 from tests.support.seeing import INSTALLED, Screen, attach, detach_all
 
-# Colour, cursor, bell, DEL, C1, direction of writing, other ends of lines, half of a character.
+# Colour, cursor, bell, DEL, C1, text direction, other line ends, an incomplete character.
 CONTROLS = "\x1b[31m\r\b\a\x7f\x9b2J\x85\u202e\u2066\u200f\u2028\u2029\x0b\x1c"
 TEXT = f"A{CONTROLS}2026-11-30T00:00:00.000     1.0 ms  forged"
 LINK = "e\x1b[1m\x7f\u202e0"  # 11 bytes
@@ -77,7 +77,7 @@ COMMANDS = [
 
 @pytest.fixture
 def infested(host: Host) -> Iterator[Host]:
-    """Hostile text wherever a command reads."""
+    """Put hostile text wherever a command reads."""
     failing = {"cniVersion": "1.0.0", "name": "failing", "plugins": [{"type": "failing"}]}
     front = bridge("front", "10.30.0.0/24", ipMasq=True)
     front["plugins"].append({"type": "tuning", "capabilities": {"portMappings": True}})
@@ -125,7 +125,7 @@ def check(source: str, output: str) -> None:
 
 def test_commands_print_no_control_character(infested: Host) -> None:
     env = base_environment() | {"CNI_PATH": "/run/plugins"}
-    # As on a machine with a hostile host name.
+    # Sets a hostile host name.
     start = ("unshare", "--uts", "sh", "-c", 'printf %s "$0" > /proc/sys/kernel/hostname; exec "$@"', TEXT)
     for command in COMMANDS:
         outcome = infested.run(*start, INSTALLED, *shlex.split(command), env=env, check=False)
@@ -181,7 +181,7 @@ def test_hook_prints_and_logs_no_control_character(infested: Host) -> None:
         check(str(annotations), log)
 
 
-def test_state_with_control_characters(infested: Host) -> None:
+def test_state_with_control_characters_is_printed_escaped(infested: Host) -> None:
     for key in ("id", "bundle", "status", "ociVersion"):
         state = {"id": "c1", "pid": 2, "bundle": "/run/bundle", "status": "created"} | {key: TEXT}
 
@@ -189,8 +189,8 @@ def test_state_with_control_characters(infested: Host) -> None:
         check(key, call_hook(infested, "poststop", state).stderr)
 
 
-def test_process_that_listens_may_have_any_name(host: Host, container: Container) -> None:
-    """As the error about a port that is taken names it."""
+def test_name_of_a_listening_process_is_escaped(host: Host, container: Container) -> None:
+    """The error about a port in use names the process."""
     script = (
         "import socket, time\n"
         "open('/proc/self/comm', 'w').write('n\\x1b[1m\\x7f\\u202eo')\n"
@@ -222,7 +222,7 @@ def container(host: Host) -> Container:
     return host.container()
 
 
-def test_network_folder_is_named(host: Host) -> None:
+def test_name_of_a_network_folder_is_escaped(host: Host) -> None:
     host.write(f"{NET_D}/{CONTROLS}/x", "")
     host.leaves("*")
 

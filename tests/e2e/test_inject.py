@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook inject: bundles that were prepared by it, run by real runtimes."""
+"""cnihook inject: real runtimes run the bundles that it prepares."""
 
 import json
 import os
@@ -19,26 +19,26 @@ NO_HOOKS: dict[str, Any] = {}
 
 @pytest.fixture
 def prepared(host: Host, runtime: Runtime, tmp_path: Path) -> Iterator[Path]:
-    """A bundle without hooks, whose root file system is its own: mounts leave empty files in it."""
+    """Return a bundle without hooks.  It has its own root file system, because mounts leave files there."""
     configure(host, MYNET)
     runtime.rootfs = make_rootfs(tmp_path / "rootfs")
     yield runtime.bundle("c1", hooks=NO_HOOKS)
 
 
 def inject(host: Host, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = host.run(CNIHOOK, "inject", *argv, check=check)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    result = host.run(CNIHOOK, "inject", *argv, check=check)
+    assert "Traceback" not in result.stderr, result.stderr
+    return result
 
 
 def refused(host: Host, *argv: str, status: int = 1) -> str:
-    done = inject(host, *argv, check=False)
-    assert (done.returncode, done.stdout) == (status, "")
-    assert done.stderr.startswith("cnihook: inject") and done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+    result = inject(host, *argv, check=False)
+    assert (result.returncode, result.stdout) == (status, "")
+    assert result.stderr.startswith("cnihook: inject") and result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
 
 
-def test_a_prepared_bundle_has_its_network(host: Host, runtime: Runtime, prepared: Path) -> None:
+def test_container_of_prepared_bundle_is_attached(host: Host, runtime: Runtime, prepared: Path) -> None:
     inject(host, str(prepared), "--network", "mynet:net5", "--ip", "10.22.0.77")
     container = runtime.started("c1", runtime.start("c1"))
 
@@ -47,8 +47,8 @@ def test_a_prepared_bundle_has_its_network(host: Host, runtime: Runtime, prepare
     assert leases(host) == host.listdir(RESULTS) == []
 
 
-def test_its_host_name_is_the_one_asked_for(host: Host, runtime: Runtime, prepared: Path) -> None:
-    """The runtime sets that of config.json after the hook, so config.json has to say it."""
+def test_requested_host_name_is_set(host: Host, runtime: Runtime, prepared: Path) -> None:
+    """The runtime sets the host name of config.json after the hook, so inject changes it there."""
     before = (prepared / "config.json").read_bytes()
     inject(host, str(prepared), "--hostname", "web")
     container = runtime.started("c1", runtime.start("c1"))
@@ -59,10 +59,8 @@ def test_its_host_name_is_the_one_asked_for(host: Host, runtime: Runtime, prepar
     assert (prepared / "config.json").read_bytes() == before
 
 
-def test_files_of_its_own_are_in_etc_and_go_with_the_bundle(
-    host: Host, runtime: Runtime, prepared: Path
-) -> None:
-    """A bundle may be moved: the mounts are by paths relative to it."""
+def test_etc_files_are_mounted_from_the_bundle(host: Host, runtime: Runtime, prepared: Path) -> None:
+    """The mounts have paths relative to the bundle, so it can be moved."""
     inject(host, str(prepared))
     moved = runtime.folder("c2")
     prepared.rename(moved)
@@ -74,7 +72,7 @@ def test_files_of_its_own_are_in_etc_and_go_with_the_bundle(
     assert container.exec("cat", "/etc/resolv.conf") == (moved / "cnihook" / "resolv.conf").read_text()
 
 
-def test_a_container_of_the_hosts_network_gets_one_of_its_own(host: Host, runtime: Runtime) -> None:
+def test_container_without_network_namespace_gets_one(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET)
     bundle = runtime.bundle("c1", hooks=NO_HOOKS, network=None)
     inject(host, str(bundle))
@@ -83,10 +81,8 @@ def test_a_container_of_the_hosts_network_gets_one_of_its_own(host: Host, runtim
     assert container.addresses("eth0") == ["10.22.0.2/16"]
 
 
-def test_networks_and_plugins_are_found_where_inject_was_told(
-    host: Host, runtime: Runtime, prepared: Path
-) -> None:
-    """A hook sees nothing of the environment of whoever prepared the bundle."""
+def test_hook_uses_conf_dir_given_to_inject(host: Host, runtime: Runtime, prepared: Path) -> None:
+    """The hook does not see the environment in which inject ran."""
     (host.root / NET_D.lstrip("/") / "10-net.conflist").unlink()
     host.write("/run/.host/net.d/10-mynet.conf", MYNET)
     inject(host, str(prepared), "--conf-dir", "/run/.host/net.d")
@@ -95,12 +91,12 @@ def test_networks_and_plugins_are_found_where_inject_was_told(
     assert container.addresses("eth0") == ["10.22.0.2/16"]
 
 
-# What needs no container
+# Without a container
 
 
 @pytest.fixture
 def bundle(host: Host, tmp_path: Path) -> Path:
-    """As `runc spec` makes it, in the folder of somebody else."""
+    """Create a bundle with `runc spec`, with a mode that inject must keep."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     host.run("runc", "spec", cwd=str(folder))
@@ -108,7 +104,7 @@ def bundle(host: Host, tmp_path: Path) -> Path:
     return folder
 
 
-def test_removed_is_as_before_byte_for_byte(host: Host, bundle: Path) -> None:
+def test_remove_restores_config_byte_for_byte(host: Host, bundle: Path) -> None:
     path = bundle / "config.json"
     before = path.read_bytes()
     inject(host, str(bundle), "--network", "mynet", "-p", "8080:80", "--publish=9090:90")
@@ -128,7 +124,7 @@ def test_removed_is_as_before_byte_for_byte(host: Host, bundle: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_what_somebody_has_in_a_folder_of_that_name_stays(host: Host, bundle: Path) -> None:
+def test_remove_keeps_other_files_in_its_folder(host: Host, bundle: Path) -> None:
     (bundle / "cnihook" / "src").mkdir(parents=True)
     inject(host, str(bundle))
     inject(host, str(bundle), "--remove")
@@ -136,7 +132,7 @@ def test_what_somebody_has_in_a_folder_of_that_name_stays(host: Host, bundle: Pa
     assert os.listdir(bundle / "cnihook") == ["src"]
 
 
-def test_what_the_container_wants_can_be_changed(host: Host, bundle: Path) -> None:
+def test_second_inject_replaces_the_request(host: Host, bundle: Path) -> None:
     path = bundle / "config.json"
     config = json.loads(path.read_text())
     config["annotations"] = {"cnihook.networks": "first", "org.example": "x"}
@@ -168,7 +164,7 @@ def test_dry_run_shows_the_difference_and_changes_nothing(host: Host, bundle: Pa
     assert '-\t\t"cnihook.networks"' in inject(host, str(bundle), "--dry-run", "--remove").stdout
 
 
-def test_dry_run_shows_one_line_of_json_as_many(host: Host, bundle: Path) -> None:
+def test_dry_run_splits_json_on_one_line(host: Host, bundle: Path) -> None:
     path = bundle / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()), separators=(",", ":")))
 
@@ -176,7 +172,7 @@ def test_dry_run_shows_one_line_of_json_as_many(host: Host, bundle: Path) -> Non
     assert '+    "cnihook.hostname": "web"\n' in shown
 
 
-def test_a_hook_by_hand_stays_with_its_arguments(host: Host, bundle: Path) -> None:
+def test_existing_hook_keeps_its_arguments(host: Host, bundle: Path) -> None:
     path = bundle / "config.json"
     config = json.loads(path.read_text())
     config["hooks"] = {"createRuntime": [hook("createRuntime", "--network", "mynet")]}
@@ -190,7 +186,7 @@ def test_a_hook_by_hand_stays_with_its_arguments(host: Host, bundle: Path) -> No
     assert path.read_bytes() == before
 
 
-def test_what_cannot_be_is_told_in_one_line(host: Host, bundle: Path, tmp_path: Path) -> None:
+def test_invalid_bundle_or_option_is_reported_in_one_line(host: Host, bundle: Path, tmp_path: Path) -> None:
     path = bundle / "config.json"
     config = json.loads(path.read_text())
 
@@ -205,8 +201,8 @@ def test_what_cannot_be_is_told_in_one_line(host: Host, bundle: Path, tmp_path: 
     assert path.read_text() == "{"
 
 
-def test_a_read_only_root_gets_no_mounts_that_could_not_be_made(host: Host, bundle: Path) -> None:
-    """The runtime makes what it mounts on; where it cannot, it would refuse the container."""
+def test_read_only_root_gets_no_mount_without_target(host: Host, bundle: Path) -> None:
+    """The runtime creates missing mount points.  If it could not, it would reject the container."""
     path, rootfs = bundle / "config.json", bundle / "rootfs"
     path.write_text(path.read_text().replace('"rootfs"', '"./rootfs/"'))
     (rootfs / "etc").mkdir(parents=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook inspect: the record and the kernel side by side, and what differs between them."""
+"""cnihook inspect: the record beside the kernel's state, and their differences."""
 
 import subprocess
 from typing import Any
@@ -24,17 +24,20 @@ def web(host: Host) -> Container:
 
 
 def differences(host: Host) -> Any:
-    (told,) = shown_json(host, "inspect", "web")["attachments"]
-    return told["differences"]
+    (attachment,) = shown_json(host, "inspect", "web")["attachments"]
+    return attachment["differences"]
 
 
-def test_all_that_is_there_is_shown(host: Host, web: Container) -> None:
-    (told,) = shown_json(host, "inspect", "web")["attachments"]
+def test_record_and_kernel_state_are_shown(host: Host, web: Container) -> None:
+    (attachment,) = shown_json(host, "inspect", "web")["attachments"]
     text = shown(host, "inspect", "web")
 
-    assert told["differences"] == [] and "!" not in text
-    assert told["record"]["config"]["name"] == "front" and told["record"]["holder"]["pid"] == web.pid
-    kernel = told["kernel"]
+    assert attachment["differences"] == [] and "!" not in text
+    assert (
+        attachment["record"]["config"]["name"] == "front"
+        and attachment["record"]["holder"]["pid"] == web.pid
+    )
+    kernel = attachment["kernel"]
     link = web.link("eth0")
     assert (kernel["link"]["kind"], kernel["link"]["mac"]) == ("veth", link["address"])
     assert "10.30.0.2/24" in [one["address"] for one in kernel["addresses"]]
@@ -49,19 +52,21 @@ def test_all_that_is_there_is_shown(host: Host, web: Container) -> None:
     detach_all(host)
 
 
-def test_neighbours_are_those_of_this_container(host: Host, web: Container) -> None:
-    """A bridge knows all that are on it."""
+def test_neighbours_are_limited_to_the_container(host: Host, web: Container) -> None:
+    """The bridge has neighbour entries for all its containers."""
     attach(host, "other", "front")
     for address in ("10.30.0.2", "10.30.0.3"):
         host.run("ping", "-c1", "-W30", address)
 
-    (told,) = shown_json(host, "inspect", "web")["attachments"]
-    assert [one["address"] for one in told["kernel"]["host"]["br-front"]["neighbours"]] == ["10.30.0.2"]
-    assert [one["address"] for one in told["kernel"]["neighbours"]] == ["10.30.0.1"]
+    (attachment,) = shown_json(host, "inspect", "web")["attachments"]
+    assert [one["address"] for one in attachment["kernel"]["host"]["br-front"]["neighbours"]] == [
+        "10.30.0.2"
+    ]
+    assert [one["address"] for one in attachment["kernel"]["neighbours"]] == ["10.30.0.1"]
     detach_all(host)
 
 
-def test_each_difference_is_told(host: Host, web: Container) -> None:
+def test_each_difference_is_reported(host: Host, web: Container) -> None:
     def changed(*argv: str) -> Any:
         web.run(*argv)
         return differences(host)
@@ -81,21 +86,21 @@ def test_each_difference_is_told(host: Host, web: Container) -> None:
     detach_all(host)
 
 
-def test_container_that_is_gone_still_has_its_record(host: Host, runtime: Runtime) -> None:
+def test_dead_container_is_shown_until_it_is_deleted(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET)
     container = runtime.run("c1")
     assert shown_json(host, "inspect", "c1")["attachments"][0]["differences"] == []
     container.kill()
 
-    (told,) = shown_json(host, "inspect", "c1")["attachments"]
-    assert (told["state"], told["alive"]) == ("dead", False)
-    assert told["differences"] == ["its container is gone; `cnihook gc` releases it"]
+    (attachment,) = shown_json(host, "inspect", "c1")["attachments"]
+    assert (attachment["state"], attachment["alive"]) == ("dead", False)
+    assert attachment["differences"] == ["its container is gone; `cnihook gc` releases it"]
     assert "dead, " in shown(host, "inspect", "c1")
     runtime.delete("c1")
     assert show(host, "inspect", "c1").returncode == 1
 
 
-def test_namespace_that_is_gone_is_told(host: Host, web: Container) -> None:
+def test_missing_namespace_is_reported(host: Host, web: Container) -> None:
     web.destroy()
     host.run("sh", "-c", "while [ -e /sys/class/net/veth* ]; do sleep 0.01; done")
 
@@ -104,28 +109,28 @@ def test_namespace_that_is_gone_is_told(host: Host, web: Container) -> None:
 
 
 def test_missing_package_is_named(host: Host) -> None:
-    """In a checkout on a machine without it: before anything is asked, with what to install."""
+    """In a checkout without pyroute2, inspect prints what to install before it reads anything."""
     if subprocess.run(["/usr/bin/python3", "-c", "import pyroute2"], capture_output=True).returncode == 0:
         skip_or_fail("this machine's own Python has pyroute2")
     with populated(host):
-        done = host.run(CNIHOOK, "inspect", "web", check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+        result = host.run(CNIHOOK, "inspect", "web", check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
         "cnihook: inspect: the Python package pyroute2 is not installed; "
         "`apt-get install python3-pyroute2`, or `pip install pyroute2`\n"
     )
 
 
-def test_several_networks_are_several_parts(host: Host) -> None:
+def test_each_network_has_a_section(host: Host) -> None:
     with populated(host):
-        told = shown_json(host, "inspect", "web")
+        report = shown_json(host, "inspect", "web")
         text = shown(host, "inspect", "web")
 
-    assert [one["network"] for one in told["attachments"]] == ["front", "back"]
+    assert [one["network"] for one in report["attachments"]] == ["front", "back"]
     assert text.startswith("web  front  eth0\n") and "\n\nweb  back  eth1\n" in text
 
 
-def test_port_that_leads_nowhere_any_more_is_told(host: Host) -> None:
+def test_missing_published_port_is_reported(host: Host) -> None:
     network = bridge("front", "10.30.0.0/24")
     network["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
     configure(host, network)

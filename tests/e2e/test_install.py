@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pip makes of the project, in an environment that has nothing else."""
+"""The project installed by pip, in an environment without other packages."""
 
 import json
 import shutil
@@ -12,14 +12,14 @@ import pytest
 from tests.support.host import Host
 from tests.support.oci import LEAVES, MYNET, Runtime, configure, make_rootfs
 
-pytestmark = pytest.mark.xdist_group("install")  # pip takes 10 s for it, once
+pytestmark = pytest.mark.xdist_group("install")  # pip runs once and takes 10 s
 
 CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the commands.  Built from a copy, since building leaves its traces beside the source."""
+    """Install the project; return the folder of the commands.  A build leaves files, so it uses a copy."""
     folder = tmp_path_factory.mktemp("install")
     source = folder / "source"
     source.mkdir()
@@ -33,27 +33,27 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", ["cnihook", "priv-net-run", "docker-run"])
-def test_commands_are_there_and_say_what_they_are_for(installed: Path, command: str) -> None:
-    """Without the dependencies even: none of these commands needs them to start."""
-    done = subprocess.run(
+def test_commands_are_installed_and_have_help(installed: Path, command: str) -> None:
+    """The dependencies are missing, because none of these commands needs them to start."""
+    result = subprocess.run(
         [installed / command, "--help"], capture_output=True, text=True, cwd="/", check=True
     )
 
-    assert done.stdout.startswith(f"usage: {command} ") and done.stderr == ""
+    assert result.stdout.startswith(f"usage: {command} ") and result.stderr == ""
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
-def test_runtimes_with_networks_are_there(host: Host, installed: Path, runtime: str) -> None:
+def test_runtime_wrappers_are_installed(host: Host, installed: Path, runtime: str) -> None:
     host.leaves(*LEAVES)
-    said = host.run(str(installed / f"cni-{runtime}"), "--version").stdout
+    version = host.run(str(installed / f"cni-{runtime}"), "--version").stdout
 
-    assert said == host.run(runtime, "--version").stdout
+    assert version == host.run(runtime, "--version").stdout
 
 
-def test_its_hook_needs_nothing_of_the_environment_that_it_was_installed_in(
+def test_hook_does_not_need_the_virtual_environment(
     host: Host, runtime: Runtime, installed: Path, tmp_path: Path
 ) -> None:
-    """A bare interpreter runs it, and does not look for packages."""
+    """The system's interpreter runs the hook and does not search for packages."""
     configure(host, MYNET)
     runtime.rootfs = make_rootfs(tmp_path / "rootfs")
     bundle = runtime.bundle("c1", hooks={})
@@ -66,15 +66,15 @@ def test_its_hook_needs_nothing_of_the_environment_that_it_was_installed_in(
     assert container.addresses("eth0") == ["10.22.0.2/16"]
 
 
-def test_plugins_come_along(host: Host, installed: Path) -> None:
-    """They are imported by name, which no tool that gathers modules could see."""
+def test_plugins_are_installed(host: Host, installed: Path) -> None:
+    """cnihook imports plugins by name, which a tool that collects modules cannot detect."""
     shown = host.run(str(installed / "priv-net-run"), "ip", "-4", "-o", "addr").stdout
 
     assert "eth0" in shown and "inet 10.88.64.2/20" in shown
 
 
 @pytest.mark.parametrize("page", ["cookbook", "troubleshooting"])
-def test_pages_to_read_come_along(installed: Path, page: str) -> None:
-    done = subprocess.run([installed / "cnihook", "man", page], capture_output=True, text=True, check=True)
+def test_pages_are_installed(installed: Path, page: str) -> None:
+    result = subprocess.run([installed / "cnihook", "man", page], capture_output=True, text=True, check=True)
 
-    assert f'"CNIHOOK\\-{page.upper()}" 7' in done.stdout
+    assert f'"CNIHOOK\\-{page.upper()}" 7' in result.stdout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attached by one implementation, detached by the other: a machine may change from either to the other."""
+"""Attach with one implementation and detach with the other, in both directions."""
 
 import json
 from pathlib import Path
@@ -43,21 +43,23 @@ def cnihook(host: Host, command: str, container: Container, plugins: Path | None
     host.run(CNIHOOK, command, "mynet", container.path, env=env)
 
 
-def forget_who_it_was(host: Host) -> None:
-    """Make the record one of libcni's own: without the key that is ours."""
+def remove_own_key(host: Host) -> None:
+    """Turn the record into one of libcni: remove cnihook's key."""
     (name,) = host.listdir(RESULTS)
     record = json.loads(host.read(f"{RESULTS}/{name}"))
     del record["cnihook"]
     host.write(f"{RESULTS}/{name}", json.dumps(record), 0o600)
 
 
-@pytest.mark.parametrize(("first", "second"), [(REFERENCE, None), (None, REFERENCE)], ids=["theirs", "ours"])
-def test_nothing_is_left_of_what_the_other_attached(
+@pytest.mark.parametrize(
+    ("first", "second"), [(REFERENCE, None), (None, REFERENCE)], ids=["reference first", "cnihook first"]
+)
+def test_del_removes_what_the_other_implementation_attached(
     host: Host, container: Container, first: Path | None, second: Path | None
 ) -> None:
     cnihook(host, "add", container, first)
     assert len(leases(host)) == 2
-    forget_who_it_was(host)
+    remove_own_key(host)
 
     cnihook(host, "check", container, second)
     cnihook(host, "del", container, second)
@@ -69,8 +71,8 @@ def test_nothing_is_left_of_what_the_other_attached(
 @pytest.mark.needs("podman")
 @pytest.mark.root
 @pytest.mark.xdist_group("podman")
-def test_what_podman_attached_is_taken_down_by_its_record(host: Host, tmp_path: Path) -> None:
-    """libcni's record and the reference's plugins, then ours alone: lease, link and record go."""
+def test_detach_releases_what_podman_attached(host: Host, tmp_path: Path) -> None:
+    """libcni and the reference's plugins attach; cnihook removes lease, link and record."""
     podman = Podman(host, make_rootfs(tmp_path / "rootfs"), [str(REFERENCE)])
     for line in ("dir /run/*", "file /run/*", "mount /run/netns", "dir /var/lib/containers*", "dir /etc/*"):
         host.leaves(line)
@@ -91,9 +93,11 @@ def test_what_podman_attached_is_taken_down_by_its_record(host: Host, tmp_path: 
 @pytest.mark.needs("podman")
 @pytest.mark.root
 @pytest.mark.xdist_group("podman")
-def test_what_our_plugins_attached_under_podman_the_reference_takes_down(host: Host, tmp_path: Path) -> None:
-    """A network without masquerading: else the reference's DEL complains of rules that it would have made,
-    and podman's record stays, though all the rest has gone.
+def test_reference_releases_what_podman_attached_with_cnihook(host: Host, tmp_path: Path) -> None:
+    """The network has no masquerading.
+
+    Otherwise the reference's DEL fails because its own rules are missing: podman's record stays, although
+    the rest is removed.
     """
     podman = Podman(host, make_rootfs(tmp_path / "rootfs"), [install_plugins(host)])
     for line in ("dir /run/*", "file /run/*", "mount /run/netns", "dir /var/lib/containers*", "dir /etc/*"):
@@ -107,8 +111,8 @@ def test_what_our_plugins_attached_under_podman_the_reference_takes_down(host: H
         "/run/.host/podman/containers.conf",
         host.read("/run/.host/podman/containers.conf").replace("/run/.host/podman/plugins", str(REFERENCE)),
     )
-    done = podman("rm", "-f", "-t", "0", "one")
-    assert done.stderr == ""
+    result = podman("rm", "-f", "-t", "0", "one")
+    assert result.stderr == ""
 
     assert leases(host, "net1") == [] and host.listdir(RESULTS) == []
     assert not any(link.startswith("veth") for link in host.links())

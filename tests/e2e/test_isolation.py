@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Isolation has no gap: containers send while one of them is attached, detached and repaired."""
+"""Isolation without a gap: containers send while one of them is attached, detached and repaired."""
 
 import json
 import socket
@@ -23,7 +23,7 @@ while True:
         try:
             one.sendto(b"x", (to, 5000))
         except OSError:
-            pass  # no way there at the moment
+            pass  # no route at the moment
     time.sleep(0.0002)
 """
 ADDRESSES = {"a": ("10.1.0.2", "fd01::2"), "b": ("10.2.0.2", "fd02::2")}
@@ -31,7 +31,7 @@ ROUNDS = 3
 
 
 def network(name: str, policy: str, bridge: str = "", **keys: Any) -> dict[str, Any]:
-    """One with a single address in each family, so that a container has it again."""
+    """Return a network with one address per family, so that a container gets the same one again."""
     number = "12"["ab".index(name[0])]
     v4, v6 = ADDRESSES[name[0]]
     ranges = [[{"subnet": f"10.{number}.0.0/24"}], [{"subnet": f"fd0{number}::/64"}]]
@@ -45,14 +45,14 @@ def network(name: str, policy: str, bridge: str = "", **keys: Any) -> dict[str, 
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
-    with ExitStack() as made:
-        yield made
+    with ExitStack() as stack:
+        yield stack
 
 
 def container(host: Host, name: str) -> Container:
-    made = host.container(name, process=True)
-    made.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
-    return made
+    container = host.container(name, process=True)
+    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    return container
 
 
 def send(stack: ExitStack, space: Container, *targets: str) -> None:
@@ -75,7 +75,7 @@ def listen(stack: ExitStack, space: Container) -> list[socket.socket]:
 
 
 def heard(listeners: list[socket.socket]) -> set[str]:
-    """Where datagrams came from since the last time."""
+    """Return the source addresses of the datagrams received since the last call."""
     sources = set()
     for one in listeners:
         try:
@@ -97,10 +97,10 @@ def detach(host: Host, space: Container) -> None:
 
 
 @pytest.mark.parametrize("policy", ["same-bridge", "isolated"])
-def test_networks_are_apart_while_one_gets_its_only_container(
+def test_networks_stay_isolated_during_first_add_and_last_del(
     host: Host, stack: ExitStack, policy: str
 ) -> None:
-    """The first ADD and the last DEL, in both directions and both families."""
+    """Traffic is checked in both directions and both families."""
     configure(host, network("a", policy), network("b", policy))
     first, second = (container(host, name) for name in ("c1", "c2"))
     attach(host, second, "b")
@@ -117,8 +117,8 @@ def test_networks_are_apart_while_one_gets_its_only_container(
     detach(host, second)
 
 
-def test_ports_of_one_bridge_are_isolated_from_their_start(host: Host, stack: ExitStack) -> None:
-    """A neighbour on the same bridge, reached without the host."""
+def test_bridge_ports_are_isolated_from_their_creation(host: Host, stack: ExitStack) -> None:
+    """Two containers on one bridge can reach each other without passing through the host."""
     one, other = network("a", "isolated", "br0"), network("a2", "isolated", "br0")
     for (part,), address in zip(other["plugins"][0]["ipam"]["ranges"], ("10.1.0.3", "fd01::3"), strict=True):
         part |= {"rangeStart": address, "rangeEnd": address}
@@ -159,8 +159,8 @@ def test_repair_isolates_before_traffic_flows(host: Host, stack: ExitStack, lost
     detach(host, second)
 
 
-def test_policy_goes_with_a_failed_add(host: Host) -> None:
-    """It is in force before the first plugin runs."""
+def test_failed_add_removes_isolation_policy(host: Host) -> None:
+    """The policy is in force before the first plugin runs."""
     wrong = network("a", "isolated", vlan=5000)
     configure(host, wrong)
     one = container(host, "c1")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A MAC address that a container requests by annotation, with what a restart and a crash leave behind."""
+"""MAC addresses requested by annotation: in use by another container, or left by a crash."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def hook(host: Host, event: str, name: str, space: Any) -> str:
     return f"{process.returncode} {process.stderr}"
 
 
-def test_annotation_with_the_mac_of_a_neighbour_is_refused(host: Host) -> None:
+def test_mac_address_of_another_container_is_refused(host: Host) -> None:
     one, two = (host.container(name, process=True) for name in ("c1", "c2"))
     assert hook(host, "createRuntime", "c1", one) == "0 "
 
@@ -37,8 +37,8 @@ def test_annotation_with_the_mac_of_a_neighbour_is_refused(host: Host) -> None:
 
 
 @pytest.mark.parametrize("name", ["c1", "c2"])
-def test_mac_of_a_container_that_was_killed_is_free(host: Host, name: str) -> None:
-    """Its hook poststop never ran, so its link and record are still there."""
+def test_mac_address_of_a_killed_container_is_free(host: Host, name: str) -> None:
+    """The poststop hook never ran, so the link and the record still exist."""
     one = host.container("c1", process=True)
     assert hook(host, "createRuntime", "c1", one) == "0 "
     one.destroy()

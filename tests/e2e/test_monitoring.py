@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What monitoring reads: cnihook check of many, metrics, and logs that are followed."""
+"""cnihook check for all containers, metrics, and logs --follow: the commands for monitoring."""
 
 import json
 import re
@@ -16,7 +16,7 @@ SAMPLE = re.compile(r'[a-z_:][a-z0-9_:]*(\{([a-z_]+="([^"\\\n]|\\[\\"n])*",?)*\}
 # check
 
 
-def test_all_well_is_0(host: Host) -> None:
+def test_check_without_differences_exits_0(host: Host) -> None:
     with populated(host):
         assert shown(host, "check", "--all").splitlines() == [
             "well db back eth0", "well job front eth0", "well web front eth0", "well web back eth1",
@@ -24,33 +24,33 @@ def test_all_well_is_0(host: Host) -> None:
         assert shown(host, "check", "--container", "db") == "well db back eth0\n"
 
 
-def test_difference_is_1_and_told(host: Host) -> None:
+def test_check_with_a_difference_exits_1_and_reports_it(host: Host) -> None:
     with populated(host) as containers:
         containers["web"].run("ip", "addr", "flush", "dev", "eth1")
-        done = show(host, "check", "--all", "--json")
+        result = show(host, "check", "--all", "--json")
         assert show(host, "check", "--container", "db").returncode == 0
 
-    assert done.returncode == 1
-    told = [one for one in json.loads(done.stdout) if one["state"] != "well"]
-    assert [(one["container"], one["network"], one["state"]) for one in told] == [
+    assert result.returncode == 1
+    differences = [one for one in json.loads(result.stdout) if one["state"] != "well"]
+    assert [(one["container"], one["network"], one["state"]) for one in differences] == [
         ("web", "back", "different")
     ]
-    assert "10.31.0.2" in told[0]["why"]
+    assert "10.31.0.2" in differences[0]["why"]
 
 
-def test_container_that_crashed_is_a_difference(host: Host, runtime: Runtime) -> None:
+def test_crashed_container_is_a_difference(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET)
     container = runtime.run("c1")
     assert show(host, "check", "--all").returncode == 0
     container.kill()
 
-    done = show(host, "check", "--all")
-    assert done.returncode == 1
-    assert done.stdout == "different c1 mynet eth0: its container is gone; `cnihook gc` releases it\n"
+    result = show(host, "check", "--all")
+    assert result.returncode == 1
+    assert result.stdout == "different c1 mynet eth0: its container is gone; `cnihook gc` releases it\n"
 
 
-def test_network_older_than_check_is_looked_at_all_the_same(host: Host, runtime: Runtime) -> None:
-    """The networks of most examples are of 0.2.0: for them, the interface and its addresses have to do."""
+def test_network_of_cni_version_without_check_is_checked(host: Host, runtime: Runtime) -> None:
+    """Most example networks have CNI version 0.2.0; for them only interface and addresses are checked."""
     configure(host, MYNET, LOOPBACK)
     container = runtime.run("c1")
     assert show(host, "check", "--all").returncode == 0
@@ -66,7 +66,7 @@ def test_network_older_than_check_is_looked_at_all_the_same(host: Host, runtime:
 # metrics
 
 
-def test_text_is_of_the_exposition_format(host: Host) -> None:
+def test_metrics_have_the_exposition_format(host: Host) -> None:
     with populated(host):
         text = shown(host, "metrics")
 
@@ -91,19 +91,19 @@ def test_attachments_and_leases_are_counted(host: Host) -> None:
     assert 'cnihook_leases{network="front",range="10.30.0.1-10.30.0.254"} 253' in lines
 
 
-def test_failures_and_durations_are_those_of_the_logs(host: Host, runtime: Runtime) -> None:
+def test_failures_and_durations_come_from_the_logs(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET, bridge("other", "10.23.0.0/24"))
     runtime.run("c1")
     host.run(CNIHOOK, "attach", "c1", "--network", "other", check=False)
 
     text = shown(host, "metrics")
     assert 'cnihook_logged_failures{operation="attach"} 1\n' in text
-    found = re.search(r'cnihook_attach_seconds\{network="mynet"\} ([0-9.]+)\n', text)
-    assert found and 0 < float(found[1]) < 60
+    match = re.search(r'cnihook_attach_seconds\{network="mynet"\} ([0-9.]+)\n', text)
+    assert match and 0 < float(match[1]) < 60
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_file_is_written_whole(host: Host) -> None:
+def test_metrics_file_is_written_completely(host: Host) -> None:
     shown(host, "metrics", "--output", "/run/.host/cnihook.prom")
 
     assert host.read("/run/.host/cnihook.prom") == shown(host, "metrics")
@@ -114,10 +114,10 @@ def test_file_is_written_whole(host: Host) -> None:
 # logs
 
 
-def test_logs_are_followed_through_ends_and_beginnings(host: Host, runtime: Runtime) -> None:
-    """One is there before the first container, and after the last."""
+def test_follow_continues_across_containers(host: Host, runtime: Runtime) -> None:
+    """The command starts before the first container and runs on after the last one."""
 
-    def told(name: str) -> int:
+    def count(name: str) -> int:
         path = f"/run/.host/{name}"
         return host.read(path).count("attached to mynet") if host.exists(path) else 0
 
@@ -127,7 +127,7 @@ def test_logs_are_followed_through_ends_and_beginnings(host: Host, runtime: Runt
     try:
         for number in (1, 2):
             runtime.run("c1")
-            wait_for(lambda: told("c1") == number, "the line of c1")  # noqa: B023
+            wait_for(lambda: count("c1") == number, "the line of c1")  # noqa: B023
             runtime.delete("c1")
         runtime.run("c2")
         wait_for(lambda: " c2 " in host.read("/run/.host/all"), "the line of c2")
@@ -138,8 +138,8 @@ def test_logs_are_followed_through_ends_and_beginnings(host: Host, runtime: Runt
     assert {"c1", "c2"} <= set(lines)
 
 
-def test_containers_that_end_at_once_are_followed_too(host: Host) -> None:
-    """Between two looks one can come and go; one that has gone before is not told of."""
+def test_follow_shows_short_lived_containers(host: Host) -> None:
+    """A container may start and end between two reads.  One that ended before the start is not shown."""
 
     def call(event: str, name: str, pid: int | None) -> None:
         state = {"ociVersion": "1.0", "id": name, "pid": pid, "bundle": "/nowhere"}
@@ -159,7 +159,7 @@ def test_containers_that_end_at_once_are_followed_too(host: Host) -> None:
     host.write("/run/.host/all", "")
     follower = host.popen("sh", "-c", f"exec {CNIHOOK} logs -f > /run/.host/all")
     try:
-        wait_for(lambda: " stays " in host.read("/run/.host/all"), "its first look")
+        wait_for(lambda: " stays " in host.read("/run/.host/all"), "its first read")
         for name in names:
             come_and_go(name)
         call("poststop", "stays", stays.pid)
@@ -167,5 +167,5 @@ def test_containers_that_end_at_once_are_followed_too(host: Host) -> None:
     finally:
         end(follower)
     lines = [line.split()[1] for line in host.read("/run/.host/all").splitlines()]
-    told = {name: lines.count(name) for name in lines}
-    assert told == dict.fromkeys([*names, "stays"], lines.count("stays"))
+    counts = {name: lines.count(name) for name in lines}
+    assert counts == dict.fromkeys([*names, "stays"], lines.count("stays"))

@@ -231,7 +231,7 @@ def test_device_returns_with_another_name_if_its_own_is_taken(host: Host, contai
 
     stderr = stderr_of_del(host, conf(), container)
 
-    assert f"{DEVICE} is home from container c1 as dev101" in stderr
+    assert f"{DEVICE} is back from container c1 as dev101" in stderr
     assert host.link("dev101")["address"] == MAC
     host.run("ip", "link", "del", DEVICE)
     host.run("ip", "link", "set", "dev101", "down")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `cnihook new-plugin` makes a project of: the files in here, with the new name for myplugin."""
+"""The files that `cnihook new-plugin` copies into a new project, with the new name for myplugin."""
