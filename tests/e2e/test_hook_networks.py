@@ -210,13 +210,8 @@ def test_first_of_two_networks_with_one_name_is_used(host: Host) -> None:
     result = call_hook(host, "createRuntime", state_of(container))
     assert result.returncode == 0
     assert (
-<<<<<<< ours
         f"{NET_D}/11-net.conflist: network mynet is already defined in {NET_D}/10-net.conflist"
-        in done.stderr
-=======
-        f"{NET_D}/11-net.conflist: a network of the name mynet is already in {NET_D}/10-net.conflist"
         in result.stderr
->>>>>>> theirs
     )
     assert container.addresses("eth0") == ["10.22.0.2/16"]
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
