@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ip, bridge, nft and nsenter do, in this process.  Knows nothing of CNI."""
+"""The work of ip, bridge, nft and nsenter, done in this process.  It does not depend on CNI."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Flows that the kernel keeps track of: what `conntrack -L` and `conntrack -D` do, as requests to ctnetlink.
+Flows that the kernel tracks: the work of `conntrack -L` and `conntrack -D`, as requests to ctnetlink.
 
-A flow remembers how its first packet was translated, and for none that follows are the rules asked again.
-Of UDP it lives as long as packets come; so one that is older than a rule, or than a rule's end, has to be
-forgotten.
+A flow records how its first packet was translated.  The kernel does not evaluate the rules again for the
+packets that follow.  A UDP flow lives as long as packets come.  So a flow that is older than a rule, or than
+the end of a rule, has to be deleted.
 
 <linux/netfilter/nfnetlink_conntrack.h> has the messages.
 """
@@ -38,39 +38,39 @@ _MATCH_SOURCE, _MATCH_PROTO_NUM, _MATCH_PORT = 1 << 0, 1 << 3, 1 << 5
 _FAMILY = {0: 0, 4: 2, 6: 10}  # AF_UNSPEC, AF_INET, AF_INET6
 _VERSION = {2: 4, 10: 6}
 
-_socket: "Netlink | None" = None  # kept, since closing it may have to wait, as linux.nft has it
+_socket: "Netlink | None" = None  # kept open, because a close may wait: see linux.nft
 
 
 class Flow:
-    """The ends of its first packet, and the address and port that answer, which NAT may have made others."""
+    """A flow: the ends of its first packet, and the address and port that answer, after any NAT."""
 
     __slots__ = ("answerer", "answerer_port", "destination", "identity", "port", "source", "version")
 
     def __init__(self, body: bytes, version: int) -> None:
-        found = attributes(body, 4)
+        attrs = attributes(body, 4)
         self.version = version
-        self.source, _ = _end(found[_TUPLE_ORIG], _IP_SOURCE[version], _PROTO_SOURCE_PORT)
-        self.destination, self.port = _end(found[_TUPLE_ORIG], _IP_DESTINATION[version], _PROTO_PORT)
+        self.source, _ = _end(attrs[_TUPLE_ORIG], _IP_SOURCE[version], _PROTO_SOURCE_PORT)
+        self.destination, self.port = _end(attrs[_TUPLE_ORIG], _IP_DESTINATION[version], _PROTO_PORT)
         self.answerer, self.answerer_port = _end(
-            found[_TUPLE_REPLY], _IP_SOURCE[version], _PROTO_SOURCE_PORT
+            attrs[_TUPLE_REPLY], _IP_SOURCE[version], _PROTO_SOURCE_PORT
         )
-        self.identity = nested(_TUPLE_ORIG, found[_TUPLE_ORIG])
-        if _ZONE in found:
-            self.identity += attr(_ZONE, found[_ZONE])
+        self.identity = nested(_TUPLE_ORIG, attrs[_TUPLE_ORIG])
+        if _ZONE in attrs:
+            self.identity += attr(_ZONE, attrs[_ZONE])
 
 
 def _end(part: bytes, address: int, port: int) -> "tuple[Address, int]":
-    found = attributes(part)
-    protocol = attributes(found.get(_TUPLE_PROTO, b""))
+    attrs = attributes(part)
+    protocol = attributes(attrs.get(_TUPLE_PROTO, b""))
     number = struct.unpack(">H", protocol.get(port, b"\0\0"))[0]
-    return Address(attributes(found.get(_TUPLE_IP, b"")).get(address, b"")), number
+    return Address(attributes(attrs.get(_TUPLE_IP, b"")).get(address, b"")), number
 
 
 def flows(version: int, ports: "set[int]") -> "list[Flow]":
-    """The flows of UDP whose first packet was sent to one of these ports.
+    """Return the UDP flows whose first packet was sent to one of these ports.
 
-    The kernel picks them, since there may be a million others: those of one port, or for several those of
-    UDP.  Before 5.8 it cannot, and sends all of them.
+    The kernel selects them, because there may be a million others: for one port the flows of that port, for
+    several ports those of UDP.  Before 5.8 it cannot select, and sends all flows.
     """
     protocol = [u8(_PROTO_NUM, UDP)]
     flags = _MATCH_PROTO_NUM
@@ -87,21 +87,21 @@ def flows(version: int, ports: "set[int]") -> "list[Flow]":
 def of(addresses: "frozenset[Address]") -> "list[Flow]":
     """Return the flows of any protocol that one of these addresses opened, or answers after NAT.
 
-    The kernel sends all that it has: a question with a filter takes it as long, 5 ms for 262,144 buckets.
+    The kernel sends every flow.  A request with a filter takes it as long: 5 ms for 262,144 buckets.
     """
     bodies = _ask(_GET, NLM_F_DUMP, 0, b"", "list the flows")
-    found = [
+    candidates = [
         Flow(body, _VERSION[body[0]]) for body in bodies if any(bytes(each) in body for each in addresses)
     ]
-    return [flow for flow in found if flow.source in addresses or flow.answerer in addresses]
+    return [flow for flow in candidates if flow.source in addresses or flow.answerer in addresses]
 
 
 def delete_of(address: Address) -> bool:
-    """Have the kernel delete the flows that `of` finds; return False if it cannot.
+    """Have the kernel delete the flows that `of` returns; return False if it cannot.
 
-    It passes by empty buckets, which a dump locks one by one: 0.4 ms for 262,144 of them.  Before Linux 6.8
-    it takes the address for an incomplete tuple (EINVAL).  For IPv6 it is not asked: its filter for these
-    addresses is inverted, in Linux 6.18 as in all before, so that it would delete all other flows.
+    The kernel skips empty buckets, which a dump locks one by one: 0.4 ms for 262,144 of them.  Before Linux
+    6.8 it takes the address for an incomplete tuple (EINVAL).  For IPv6 no request is sent: the kernel's
+    filter for these addresses is inverted, in Linux 6.18 as in all before, and would delete all other flows.
     """
     if address.version == 6:
         return False
@@ -125,7 +125,7 @@ def _is_udp(body: bytes) -> bool:
 
 
 def delete(flow: Flow) -> None:
-    """One that is gone by now is fine."""
+    """Delete a flow.  A flow that no longer exists is not an error."""
     try:
         _ask(_DELETE, 0, flow.version, flow.identity, f"forget the flow to {flow.destination} {flow.port}")
     except NetlinkError as error:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-D-Bus: call methods of a service on the system bus, with strings as their arguments.
+D-Bus: call methods of a service on the system bus, with strings as arguments.
 
-No more than that, and without a library: the D-Bus Specification has the protocol.  A service that does not
-run is not started by a call.
+Nothing more is supported, and no library is used: the D-Bus Specification has the protocol.  A call does not
+start a service that is not running.
 """
 
 import _socket
@@ -20,15 +20,15 @@ _TIMEOUT = 30.0  # seconds; a service may be busy with something else
 
 
 class NoService(Exception):
-    """There is no bus, or nobody on it by that name."""
+    """There is no bus, or no program on the bus has that name."""
 
 
 class Refused(Exception):
-    """The service is there and said no, in these words."""
+    """The service answered with an error, whose text this is."""
 
 
 class Bus:
-    """A connection to the system bus.  Raises NoService if there is none to be had."""
+    """A connection to the system bus.  Raises NoService if there is none."""
 
     def __init__(self) -> None:
         address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or _DEFAULT
@@ -41,11 +41,11 @@ class Bus:
         self._received = b""
         try:
             self._socket.connect(_socket_address(address))
-            # EXTERNAL: the kernel tells the bus who we are.
+            # EXTERNAL: the bus learns our user ID from the kernel.
             self._socket.sendall(b"\0AUTH EXTERNAL %s\r\n" % str(os.geteuid()).encode().hex().encode())
             answer = self._read_line()
             if not answer.startswith(b"OK "):
-                raise NoService(f"{address}: no entry to the bus: {answer.decode(errors='replace')}")
+                raise NoService(f"{address}: no access to the bus: {answer.decode(errors='replace')}")
             self._socket.sendall(b"BEGIN\r\n")
             self.call(_BUS, _BUS_PATH, _BUS, "Hello")
         except OSError as error:
@@ -59,9 +59,10 @@ class Bus:
         self._socket.close()
 
     def call(self, service: str, path: str, interface: str, method: str, *arguments: str) -> "bool | str":
-        """The first value of the answer, of which only booleans and strings are understood; else empty.
+        """Call a method and return the first value of its answer, if that is a boolean or a string; else "".
 
-        Raises NoService if nobody has that name, Refused, and OSError.
+        Raises NoService if no program has that name, Refused if the service answers with an error, and
+        OSError.
         """
         self._serial += 1
         body = b""
@@ -82,7 +83,7 @@ class Bus:
         while True:
             message = _Message(self)
             if message.reply_to == self._serial:
-                break  # what else comes in are signals
+                break  # all other messages are signals
         if message.kind == _METHOD_RETURN:
             return message.value
         if message.error in _NOBODY:
@@ -95,8 +96,8 @@ class Bus:
             if not chunk:
                 raise OSError("the bus has hung up")
             self._received += chunk
-        found, self._received = self._received[:size], self._received[size:]
-        return found
+        data, self._received = self._received[:size], self._received[size:]
+        return data
 
     def _read_line(self) -> bytes:
         line = b""
@@ -106,7 +107,7 @@ class Bus:
 
 
 class _Message:
-    """A message that came in, as far as an answer is needed."""
+    """A message that was received, as far as an answer needs it."""
 
     def __init__(self, bus: Bus) -> None:
         head = bus.read(16)
@@ -133,7 +134,7 @@ class _Message:
         self.value: bool | str = bool(value) if signature.startswith("b") else str(value)
 
     def _value(self, data: bytes, position: int, kind: str) -> "tuple[int | str, int]":
-        """The value of a basic type at a position, and where it ends; empty for a type that is not known."""
+        """Return the value of a basic type at a position, and where it ends; empty for an unknown type."""
         if kind == "g":
             end = position + 1 + data[position]
             return data[position + 1 : end].decode(), end + 1
@@ -155,7 +156,7 @@ def _padding(data: bytes, size: int) -> bytes:
 
 
 def _socket_address(address: str) -> str:
-    """The socket of the first address of a list that is one of a unix socket."""
+    """Return the first unix socket of a list of addresses.  Raises NoService if there is none."""
     for entry in address.split(";"):
         transport, _, rest = entry.partition(":")
         for pair in rest.split(","):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Which MAC addresses a bridge knows, and what addresses the other end of a veth pair has.
+The MAC addresses that a bridge knows, and the addresses of the other end of a veth pair.
 
 The forwarding table of a bridge (`bridge fdb`) has the bridge's own address, those of its ports, and what it
-has learned in the last 300 s.  A container that was silent for longer is not in it, but its address is: the
-kernel answers questions about a link in another namespace, if it is named by its number here.
+has learned in the last 300 s.  A container that was silent for longer is not in it.  Its address is still
+available: the kernel answers requests about a link in another namespace that is named by its number here.
 
 <linux/neighbour.h> has the messages, <linux/if_link.h> IFLA_LINK_NETNSID.
 """
@@ -28,7 +28,7 @@ _IFLA_TARGET_NETNSID, _IFA_TARGET_NETNSID = 46, 10
 def find(rtnl: Rtnl, bridge: Link, mac: str, vlan: int = 0) -> int:
     """Return the index of the link that leads to this address, 0 if the bridge does not know it.
 
-    The bridge's own index stands for its own address.  Linux before 5.0 cannot tell, and it is 0.
+    For the bridge's own address it is the index of the bridge.  It is always 0 with Linux before 5.0.
     """
     body = _NEIGHBOUR.pack(AF_BRIDGE, 0, 0, 0, 0) + u32(_NDA_MASTER, bridge.index)
     body += attr(_NDA_LLADDR, mac_bytes(mac))
@@ -45,7 +45,7 @@ def find(rtnl: Rtnl, bridge: Link, mac: str, vlan: int = 0) -> int:
 
 
 def other_end(rtnl: Rtnl, end: Link) -> "Link | None":
-    """Return the other end of a veth pair, in whatever namespace it is; None if it cannot be seen."""
+    """Return the other end of a veth pair, in any namespace; None if it cannot be seen from here."""
     if end.peer_netns is None:
         return rtnl.find_link_by_index(end.peer_index)
     body = _IFINFO.pack(AF_UNSPEC, 0, end.peer_index, 0, 0) + s32(_IFLA_TARGET_NETNSID, end.peer_netns)
@@ -58,7 +58,7 @@ def other_end(rtnl: Rtnl, end: Link) -> "Link | None":
 
 
 def addresses_of_other_end(rtnl: Rtnl, end: Link) -> "list[Address]":
-    """Return the IP addresses of the other end of a veth pair; none where they cannot be seen from here."""
+    """Return the IP addresses of the other end of a veth pair; empty if they cannot be seen from here."""
     body = _IFADDR.pack(AF_UNSPEC, end.peer_index)
     if end.peer_netns is not None:
         body += s32(_IFA_TARGET_NETNSID, end.peer_netns)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""firewalld: which of its zones an address is in, until it is reloaded or told otherwise."""
+"""firewalld: the zone of an address, at run time only: a reload or another program ends it."""
 
 import errno
 
@@ -12,7 +12,7 @@ _BUS, _BUS_PATH = "org.freedesktop.DBus", "/org/freedesktop/DBus"
 
 
 class Firewalld:
-    """A connection, by `with Firewalld() as firewalld:`.  Raises NoService where firewalld does not run."""
+    """A connection, by `with Firewalld() as firewalld:`.  Raises NoService if firewalld is not running."""
 
     def __init__(self) -> None:
         self._bus = Bus()
@@ -20,7 +20,7 @@ class Firewalld:
     def __enter__(self) -> "Firewalld":
         try:
             if not self._bus.call(_BUS, _BUS_PATH, _BUS, "NameHasOwner", _SERVICE):
-                raise NoService(f"nobody on the system bus has the name {_SERVICE}")
+                raise NoService(f"no program on the system bus has the name {_SERVICE}")
         except BaseException:
             self._bus.close()
             raise
@@ -30,11 +30,14 @@ class Firewalld:
         self._bus.close()
 
     def add_source(self, zone: str, address: Address) -> None:
-        """It may be there already.  OSError if it is in another zone, or there is no such zone."""
+        """Add an address to a zone, unless it is there already.
+
+        Raises OSError if it is in another zone, or the zone does not exist.
+        """
         self._call("addSource", zone, address, "ZONE_ALREADY_SET")
 
     def remove_source(self, zone: str, address: Address) -> None:
-        """It may be gone already, or in another zone by now."""
+        """Remove an address from a zone.  It may be gone already, or be in another zone."""
         self._call("removeSource", zone, address, "UNKNOWN_SOURCE", "ZONE_CONFLICT", "INVALID_ZONE")
 
     def has_source(self, zone: str, address: Address) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks between processes, by flock(2): the kernel gives them back however their holder ends."""
+"""Locks between processes, by flock(2): the kernel releases them, however their holder ends."""
 
 import _signal
 import _struct as struct
@@ -19,17 +19,17 @@ _LONGEST_SIGNATURES = 1 << 16  # bytes that are read of a lock file
 
 
 class Busy(OSError):
-    """Somebody else holds the lock, and has done so for as long as we were willing to wait."""
+    """Another process held the lock during the whole timeout."""
 
 
 class Lock:
-    """`with Lock("nft"):` is one process at a time; with `shared`, any number of them, but none without.
+    """`with Lock("nft"):` admits one process at a time; with `shared`, any number that share the lock.
 
-    The file is there only while somebody holds or wants it.
+    The file exists only while a process holds the lock or waits for it.
     """
 
     def __init__(self, name: str, *, timeout: float = 30.0, purpose: str = "", shared: bool = False) -> None:
-        self._path = f"{FOLDER}/{name[:200]}.lock"  # cut, two names may share a lock, which is slow but safe
+        self._path = f"{FOLDER}/{name[:200]}.lock"  # two names that are cut may share a lock: slow but safe
         self._timeout = timeout
         self._purpose = purpose
         self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -48,11 +48,11 @@ class Lock:
         _error: "BaseException | None",
         _trace: "TracebackType | None",
     ) -> None:
-        # The file goes before the lock, unless another process waits for it, which would lose its place in
-        # the queue.  One that stays does no harm, and the work is done: nothing here is a reason to fail.
+        # The file is removed before the lock is released, unless another process waits: it would lose its
+        # place in the queue.  A file that stays is harmless, and the work is done, so no error is raised.
         try:
             if self._kind == fcntl.LOCK_SH:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused: others have it still
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if others share it still
             if not _is_wanted(self._fd):
                 os.unlink(self._path)
         except OSError:
@@ -62,7 +62,7 @@ class Lock:
                 _unlock(self._fd)
 
     def _try(self, deadline: float) -> bool:
-        """Take the lock, or wait for it until the deadline.  Return False to be called again."""
+        """Take the lock, or wait for it until the deadline.  Return False if the caller has to try again."""
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:
@@ -76,7 +76,7 @@ class Lock:
             except BlockingIOError:
                 if not _wait(fd, self._kind, deadline):
                     return False
-            # The file may have been unlinked, and made anew by another, between our open and our lock.
+            # Between open and lock, another process may have unlinked the file and created a new one.
             if os.fstat(fd).st_ino == os.stat(self._path).st_ino:
                 self._fd, fd = fd, -1
                 self._sign()
@@ -94,7 +94,10 @@ class Lock:
         return False
 
     def _sign(self) -> None:
-        """For whoever waits too long; a full disk is no reason not to have the lock."""
+        """Write this process into the file, for the message of a process that waits too long.
+
+        A full disk is not an error: the lock is held without the entry.
+        """
         try:
             if self._kind == fcntl.LOCK_EX:
                 os.truncate(self._fd, 0)
@@ -108,11 +111,11 @@ class Lock:
 
 
 def _unlock(fd: int) -> None:
-    """Release a lock whose descriptor may still be open, or this process waits for itself."""
+    """Release a lock whose descriptor may still be open: this process would wait for itself."""
     try:
         fcntl.flock(fd, fcntl.LOCK_UN)
     except OSError:
-        pass  # it is closed, and the lock with it
+        pass  # it is closed, so the lock is released
 
 
 # Waiting
@@ -133,7 +136,7 @@ class _Late(BaseException):
 
 
 class _Alarm:
-    """SIGALRM for the time of one wait.  The caller's own handler and timer are put aside, then restored."""
+    """SIGALRM for the time of one wait.  The caller's own handler and timer are saved, then restored."""
 
     def __init__(self) -> None:
         self._handler = _signal.getsignal(_signal.SIGALRM)
@@ -151,7 +154,7 @@ class _Alarm:
         left = min(left, self._before[0] or left)
         try:
             try:
-                # Again and again: an alarm that comes just before the wait ends nothing.
+                # Repeated, because an alarm that comes just before the wait does not end it.
                 _signal.setitimer(_signal.ITIMER_REAL, left, _PAUSE)
                 self._is_armed = True
                 take()
@@ -182,7 +185,7 @@ def _is_wanted(fd: int, *, exclusively: bool = False) -> bool:
 
 
 def _let_pass(fd: int, deadline: float) -> None:
-    """Wait until the waiting exclusive locks are granted, or the deadline."""
+    """Wait until the waiting exclusive locks are granted, or until the deadline."""
 
     def take() -> None:
         fcntl.fcntl(fd, _F_OFD_SETLKW, _record(fcntl.F_WRLCK, _SECOND))
@@ -192,7 +195,7 @@ def _let_pass(fd: int, deadline: float) -> None:
 
 
 def _wait(fd: int, kind: int, deadline: float) -> bool:
-    """Return True with the lock, False if the time is over, or it has to be tried again."""
+    """Return True with the lock, False if the time is over or the caller has to try again."""
 
     def take() -> None:
         place = _BOTH if kind == fcntl.LOCK_EX else _FIRST
@@ -210,7 +213,7 @@ def _wait_for(take: "Callable[[], object]", deadline: float) -> bool:
     try:
         is_blocked = _signal.SIGALRM in _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         alarm = None if is_blocked else _Alarm()
-    except (ValueError, TypeError):  # another thread than the main one, or a handler that C code set
+    except (ValueError, TypeError):  # not the main thread, or a handler that C code set
         alarm = None
     if not alarm:
         time.sleep(min(_PAUSE, left))
@@ -222,12 +225,12 @@ def _wait_for(take: "Callable[[], object]", deadline: float) -> bool:
 
 
 def is_held(name: str) -> bool:
-    """Whether one who has signed the lock is still there; found out without taking it, which others feel."""
+    """Return True if a process in the lock's file runs still.  The lock itself is not touched."""
     return bool(_signed(Lock(name)._path))
 
 
 def _signed(path: str) -> "list[str]":
-    """Those who signed and are still there; of a shared lock that may be one who has let go of it."""
+    """Return the entries of the processes that run still.  One that shared the lock may have released it."""
     try:
         # Without O_NONBLOCK it would wait at a FIFO.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -252,6 +255,6 @@ def clear_abandoned(*, signed: bool = True) -> None:
         if name.endswith(".lock") and (signed or not _signed(f"{FOLDER}/{name}")):
             try:
                 with Lock(name.removesuffix(".lock"), timeout=0):
-                    pass  # what was taken is given back with its file
+                    pass  # the release removes the file
             except OSError:
-                pass  # it is busy, or no lock at all
+                pass  # it is held, or is not a lock

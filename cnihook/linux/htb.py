@@ -10,7 +10,7 @@ subnets choose the class, and what none of them matches goes to the default clas
     class 636e:30  rate RATE
     filter ip dst 10.0.0.0/8 flowid 636e:1
 
-The class itself has the limit, not a tbf below it: htb warns in the kernel's log of a qdisc that delays.
+The class itself has the limit, not a tbf below it: htb warns in the kernel's log about a qdisc that delays.
 Up to the link's queue length, 1000 packets, may wait.  <linux/pkt_sched.h> and <linux/pkt_cls.h> give the
 names and numbers.
 """
@@ -50,13 +50,13 @@ _UNLIMITED = 100_000_000_000  # bytes a second
 _U32_MAX = 0xFFFFFFFF
 _GLOBAL = struct.Struct("=IIIII")  # version, rate to quantum, default class, debug, direct packets
 _CLASS = struct.Struct("=12s12sIIIII")  # rate, ceiling, buffer, its buffer, quantum, level, priority
-_QUANTUM = 60_000  # bytes that a class sends at a time; computed from such rates, the kernel warns of it
+_QUANTUM = 60_000  # bytes that a class sends at a time; the kernel warns of one computed from such rates
 _KEY_OFFSETS = {4: (12, 16), 6: (8, 24)}  # of source and destination in the header
-_PROTOCOLS = {4: (0x0800, 16), 6: (0x86DD, 15)}  # ETH_P_*, and a priority: one has filters of one protocol
+_PROTOCOLS = {4: (0x0800, 16), 6: (0x86DD, 15)}  # ETH_P_*, priority: each has one protocol only
 
 
 class Choice:
-    """A choice of packets that are limited: those of some subnets, or all but these.
+    """The packets that are limited: those of some subnets, or all but these.
 
     `by_source`: the other machine is the source of what the link sends, else its destination.
     """
@@ -71,7 +71,7 @@ class Choice:
 
 
 def _keys(subnet: IPNet, by_source: bool) -> bytes:
-    """Pack what a filter compares, four bytes at a time; a subnet of everything has one with a mask of 0."""
+    """Pack the keys of a filter, of four bytes each.  A subnet of all addresses has one with a mask of 0."""
     size = len(subnet.address)
     offset = _KEY_OFFSETS[subnet.address.version][not by_source]
     mask = ((1 << subnet.prefix) - 1 << subnet.address.bits - subnet.prefix).to_bytes(size, "big")
@@ -85,7 +85,7 @@ def _keys(subnet: IPNet, by_source: bool) -> bytes:
 
 
 def add(rtnl: Rtnl, link: Link, limit: tc.Tbf, choice: Choice) -> None:
-    """Raises NetlinkError with EEXIST if the link has a qdisc that another program gave it."""
+    """Add the limit.  Raises NetlinkError with EEXIST if another program gave the link a qdisc."""
     what = f"limit a part of what {link.name} sends to {limit.rate} bytes per second"
     exclusive = NLM_F_CREATE | NLM_F_EXCL
     options = attr(TCA_HTB_INIT, _GLOBAL.pack(3, 10, choice.default & 0xFFFF, 0, 0))
@@ -111,7 +111,7 @@ def add(rtnl: Rtnl, link: Link, limit: tc.Tbf, choice: Choice) -> None:
 
 
 def difference(rtnl: Rtnl, link: Link, limit: tc.Tbf, choice: Choice) -> str:
-    """Describe the first thing that is not as add() made it; empty if there is none."""
+    """Describe the first difference from what add() made; empty if there is none."""
     default = _default(rtnl, link)
     if default is None:
         return "it has no limit"
@@ -125,27 +125,27 @@ def difference(rtnl: Rtnl, link: Link, limit: tc.Tbf, choice: Choice) -> str:
         return f"the htb has rate {rate}, not {limit.rate}"
     if limit.buffer is not None and buffer != limit.buffer:
         return f"the htb has buffer {buffer}, not {limit.buffer}"
-    return "" if set(_filters(rtnl, link)) == choice.filters else "the filters on subnets are others"
+    return "" if set(_filters(rtnl, link)) == choice.filters else "the filters on subnets differ"
 
 
 def delete(rtnl: Rtnl, link: Link) -> None:
-    """If it is there, with its classes and filters."""
+    """Delete the htb with its classes and filters, if it is there."""
     tc.delete(rtnl, link, "htb", HANDLE, tc.TC_H_ROOT)
 
 
 def _default(rtnl: Rtnl, link: Link) -> "int | None":
-    for handle, _parent, found in tc.listed(rtnl, link, tc.RTM_GETQDISC, 0, "list qdiscs"):
-        if handle == HANDLE and read_text(found.get(tc.TCA_KIND)) == "htb":
-            options = attributes(found[tc.TCA_OPTIONS])
+    for handle, _parent, attrs in tc.listed(rtnl, link, tc.RTM_GETQDISC, 0, "list qdiscs"):
+        if handle == HANDLE and read_text(attrs.get(tc.TCA_KIND)) == "htb":
+            options = attributes(attrs[tc.TCA_OPTIONS])
             return int(_GLOBAL.unpack_from(options[TCA_HTB_INIT])[2])
     return None
 
 
 def _classes(rtnl: Rtnl, link: Link) -> "Iterator[tuple[int, tuple[int, int]]]":
-    for handle, _parent, found in tc.listed(rtnl, link, RTM_GETTCLASS, HANDLE, "list classes"):
-        if read_text(found.get(tc.TCA_KIND)) != "htb":
+    for handle, _parent, attrs in tc.listed(rtnl, link, RTM_GETTCLASS, HANDLE, "list classes"):
+        if read_text(attrs.get(tc.TCA_KIND)) != "htb":
             continue
-        options = attributes(found[tc.TCA_OPTIONS])
+        options = attributes(attrs[tc.TCA_OPTIONS])
         speed, _ceiling, buffer, *_ = _CLASS.unpack_from(options[TCA_HTB_PARMS])
         rate = tc.unpack_rate(speed)
         if TCA_HTB_RATE64 in options:
@@ -154,10 +154,10 @@ def _classes(rtnl: Rtnl, link: Link) -> "Iterator[tuple[int, tuple[int, int]]]":
 
 
 def _filters(rtnl: Rtnl, link: Link) -> "Iterator[tuple[int, int, bytes]]":
-    for handle, _parent, found in tc.listed(rtnl, link, tc.RTM_GETTFILTER, HANDLE, "list filters"):
+    for handle, _parent, attrs in tc.listed(rtnl, link, tc.RTM_GETTFILTER, HANDLE, "list filters"):
         if not handle & 0xFFF:
             continue  # a table of filters
-        options = attributes(found[tc.TCA_OPTIONS])
+        options = attributes(attrs[tc.TCA_OPTIONS])
         keys = options.get(tc.TCA_U32_SEL, b"")[tc.SELECTOR_SIZE :]
         offset = struct.unpack_from("=i", keys, 8)[0] if keys else 0
         version = next((v for v, offsets in _KEY_OFFSETS.items() if offset in offsets), 0)

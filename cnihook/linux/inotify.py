@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""inotify(7): to learn that a file was written."""
+"""inotify(7): a notification that a file was written."""
 
 import os
 

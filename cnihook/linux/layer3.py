@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The addresses and routes of one link, kept to be set once more: a link that changes its namespace loses
-them.
+"""
+Snapshots of the addresses and routes of a link, which loses them when it changes its namespace.
 
-As `ip address save` and `ip route save` do it: what the kernel listed is sent back to it.
+To restore them, what the kernel listed is sent back to it, as `ip address save` and `ip route save` do.
 """
 
 import _struct as struct
@@ -36,7 +36,7 @@ _INDEX, _PROTOCOL, _FLAGS = 4, 5, 8  # offsets in them
 
 
 class Layer3:
-    """What a link has now."""
+    """The addresses and routes that a link has now."""
 
     def __init__(self, rtnl: Rtnl, link: Link) -> None:
         listed = rtnl.request(RTM_GETADDR, NLM_F_DUMP, bytes(_IFADDR), f"list addresses of {link.name}")
@@ -47,16 +47,17 @@ class Layer3:
         self._routes = [
             body
             for body in listed
-            # The kernel's own come back with the address that they belong to.
+            # The kernel sets its own routes again with the address that they belong to.
             if body[_PROTOCOL] != RTPROT_KERNEL
             and read_u32(attributes(body, _ROUTE).get(RTA_OIF)) == link.index
         ]
-        # A gateway is only taken if there is a route to it.
+        # The kernel accepts a gateway only if there is a route to it.
         self._routes.sort(key=lambda body: not {RTA_GATEWAY, RTA_VIA}.isdisjoint(attributes(body, _ROUTE)))
 
     def restore(self, rtnl: Rtnl, link: Link) -> None:
-        """Set all of it on `link`, which is up, leaving alone what is there.  Tries all, then raises the
-        first NetlinkError.
+        """Set the addresses and routes on `link`, which is up; what is there already stays.
+
+        Tries all, then raises the first NetlinkError.
         """
         requests = [(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, _address(a, link)) for a in self._addresses]
         requests += [(RTM_NEWROUTE, NLM_F_CREATE, _route(route, link)) for route in self._routes]
@@ -64,7 +65,7 @@ class Layer3:
         for kind, flags, body in requests:
             what = "an address" if kind == RTM_NEWADDR else "a route"
             try:
-                rtnl.request(kind, flags, body, f"give {link.name} {what} back")
+                rtnl.request(kind, flags, body, f"restore {what} of {link.name}")
             except NetlinkError as error:
                 if error.errno != errno.EEXIST:
                     first = first or error
@@ -77,7 +78,7 @@ def _address(body: bytes, link: Link) -> bytes:
 
 
 def _route(body: bytes, link: Link) -> bytes:
-    """As it was listed, without what the kernel told of its state, on the link's present index."""
+    """Return a listed route without the kernel's state flags, on the present index of the link."""
     flags = struct.unpack_from("=I", body, _FLAGS)[0] & RTNH_F_ONLINK
     offset = _ROUTE
     while offset < len(body):

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The system calls on namespaces and mounts, which the os module has only in part and only from Python 3.12
-on.
-"""
+"""System calls on namespaces and mounts, of which the os module has only some, from Python 3.12 on."""
 
 import os
 from sys import byteorder
@@ -66,9 +64,9 @@ def set_parent_death_signal(signum: int) -> None:
 
 
 def openat2(folder: int, path: str, flags: int, resolve: int) -> int:
-    """Return a descriptor of `path` below the open `folder`, found by the RESOLVE_ rules.
+    """Return a descriptor of `path` below the open `folder`, resolved by the RESOLVE_ flags.
 
-    Raises OSError; ELOOP for a link where no link is allowed.
+    Raises OSError, with ELOOP for a symbolic link where none is allowed.
     """
     how = _hows.get((flags, resolve))
     if not how:
@@ -81,6 +79,6 @@ def openat2(folder: int, path: str, flags: int, resolve: int) -> int:
 
 
 def drop_capabilities() -> None:
-    """Have none of root's rights beyond those of the user ID, for good."""
+    """Drop all capabilities for good.  The rights of the user ID remain."""
     if _capset(_CAPABILITY_VERSION_3.to_bytes(4, byteorder) + bytes(4), bytes(24)) < 0:
         ffi.raise_errno()

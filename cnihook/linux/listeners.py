@@ -2,13 +2,12 @@
 """
 Sockets of this network namespace that listen on a port, and the processes that have them.
 
-This is what `ss -lntup` shows.  sock_diag selects the sockets in the kernel.  /proc/net would have to be
-written out and read whole: 6 ms for the table of TCP even where that is empty, 70 ms for 10,000 sockets of
-UDP.
+This is what `ss -lntup` shows.  sock_diag selects the sockets in the kernel.  /proc/net is written
+and read as a whole: 6 ms for the table of TCP even if it is empty, 70 ms for 10,000 sockets of UDP.
 
-Which process has a socket is only in /proc/PID/fd.  All descriptors of the machine are read for that, in 1
-to 20 ms, so only a refusal does it.  psutil would read the same files and /proc/net as well, and the hook
-runs without site-packages.
+Only /proc/PID/fd shows which process has a socket.  All descriptors of the machine are read for that, in 1
+to 20 ms, so it is done only for an error message.  psutil would read the same files and also /proc/net, and
+the hook runs without site-packages.
 
 <linux/sock_diag.h> and <linux/inet_diag.h> have the messages.
 """
@@ -33,7 +32,7 @@ _SKV6ONLY = 11  # INET_DIAG_SKV6ONLY
 _ANY_COOKIE = b"\xff" * 8
 
 _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:1.2.3.4, of an IPv6 socket, is 1.2.3.4
-_FEW = 8  # ports, for each of which a question is asked; for more it is one, with all sockets for an answer
+_FEW = 8  # ports, with a request for each; for more ports, one request lists all sockets
 
 
 class Listener:
@@ -50,7 +49,7 @@ class Listener:
         self.is_dual = self.address.version == 6 and self.address.is_unspecified and not only_v6
 
     def hears(self, version: int, address: "Address | None") -> bool:
-        """True if what is sent to this address of the host reaches the socket.
+        """Return True if what is sent to this address of the host reaches the socket.
 
         None stands for all addresses of that IP version that packets from elsewhere can have: all but ::1.
         """
@@ -66,7 +65,7 @@ class Listener:
 def listeners(protocol: str, ports: "set[int]") -> "list[Listener]":
     """Return the sockets of tcp, udp or sctp that listen on one of these ports.
 
-    An empty list where the kernel cannot tell: its module for that may be missing.
+    The list is empty if the kernel cannot answer: its module for that may be missing.
     """
     sockets: list[Listener] = []
     try:
@@ -75,9 +74,9 @@ def listeners(protocol: str, ports: "set[int]") -> "list[Listener]":
         return sockets
     try:
         for family in (AF_INET, AF_INET6):
-            for asked in sorted(ports) if len(ports) <= _FEW else (0,):
+            for port in sorted(ports) if len(ports) <= _FEW else (0,):
                 body = _REQUEST.pack(family, _NUMBERS[protocol], _LISTENS[protocol])
-                body += _ID.pack(asked, 0, b"", b"", b"", _ANY_COOKIE)
+                body += _ID.pack(port, 0, b"", b"", b"", _ANY_COOKIE)
                 what = f"list the sockets of {protocol}"
                 for answer in netlink.request(_SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, body, what):
                     if _ID.unpack_from(answer, _ANSWER_ID)[0] in ports:

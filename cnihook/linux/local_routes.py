@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Local routes: by them the kernel takes what arrives for an address as its own."""
+"""Local routes: with one, the kernel accepts what arrives for an address as its own."""
 
 import _struct as struct
 import errno
@@ -15,7 +15,7 @@ _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 
 
 def is_set(rtnl: Rtnl, link: Link, address: Address) -> bool:
-    """Return True if the kernel takes the address as its own on this link."""
+    """Return True if the kernel accepts the address as its own on this link."""
     body = _ROUTE.pack(address.family, address.bits, 0, 0, 0, 0, 0, 0, 0)
     body += attr(RTA_DST, address) + u32(RTA_OIF, link.index)
     try:

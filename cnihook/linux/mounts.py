@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process sees at a path, changed for it and its children alone."""
+"""Mounts that change what this process and its children see at a path, and nothing else."""
 
 import errno
 import os
 
 from cnihook.linux import libc
 
-# A folder that is surely there.  What is mounted on it for a moment shows in this mount namespace alone.
+# A folder that always exists.  What is mounted on it for a moment shows in this mount namespace only.
 _SCRATCH = "/proc"
-_OWN_SCRATCH = "/proc/self/task"  # the same, where other processes of the mount namespace are at work
+_OWN_SCRATCH = "/proc/self/task"  # the same, if other processes run in the mount namespace
 _TMPFS = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, "size=1m,mode=755"
 
 
 def make_private() -> None:
-    """A mount namespace of our own: the host's later mounts appear in it, ours appear nowhere else."""
+    """Enter a new mount namespace.  The host's later mounts appear in it; mounts made in it stay there."""
     libc.unshare(libc.CLONE_NEWNS)
     libc.mount("none", "/", flags=libc.MS_SLAVE | libc.MS_REC)
 
 
 def renew_sys() -> None:
-    """Have /sys show the network namespace that this process is in, and keep what is mounted below it.
+    """Have /sys show the network namespace of this process, and keep what is mounted below it.
 
-    A sysfs shows the interfaces of the namespace in which it was mounted, so it takes a new one.
+    A sysfs shows the interfaces of the namespace in which it was mounted, so a new one is needed.
     """
     flags, below = _mounts_of_sys()
     if flags is None:
-        return  # then there are no interfaces to be seen outside either
+        return  # outside, no interfaces are visible either
     libc.mount("sysfs", _SCRATCH, "sysfs", flags)
     for path in below:
         try:
@@ -35,15 +35,14 @@ def renew_sys() -> None:
     try:
         libc.umount("/sys", libc.MNT_DETACH)
     except OSError as error:
-        if (
-            error.errno != errno.EINVAL
-        ):  # a user namespace may not remove what it began with: then on top of it
+        # A user namespace may not unmount what it began with.  The new /sys then covers the old one.
+        if error.errno != errno.EINVAL:
             raise
     libc.mount(_SCRATCH, "/sys", flags=libc.MS_MOVE)
 
 
 def _mounts_of_sys() -> "tuple[int | None, list[str]]":
-    """The flags of the sysfs at /sys, None if there is none, and the paths of what is mounted below it."""
+    """Return the flags of the sysfs at /sys, None if there is none, and the paths of the mounts below it."""
     flags = None
     below: list[str] = []
     with open("/proc/self/mountinfo") as file:
@@ -53,20 +52,20 @@ def _mounts_of_sys() -> "tuple[int | None, list[str]]":
         if path == "/sys" and fields[fields.index("-") + 1] == "sysfs":
             flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
             flags |= libc.MS_RDONLY if "ro" in fields[5].split(",") else 0
-        # A mount takes along what is below it.
+        # A recursive bind mount includes what is below it.
         if path.startswith("/sys/") and not any(f"{path}/".startswith(f"{above}/") for above in below):
             below.append(path)
     return flags, below
 
 
 def replace_file(path: str, content: str) -> None:
-    """Put another file in the place of an existing one; of a link, in the place of what it leads to.
+    """Mount a new file over an existing one; if `path` is a symbolic link, over its target.
 
-    Raises FileNotFoundError where there is none: a mount needs something to be mounted on.
+    Raises FileNotFoundError if there is none: a mount needs a mount point.
     """
     target = os.path.realpath(path)
     os.stat(target)
-    # On a file system of its own, which goes with the last process that sees it, however that ends.
+    # On a file system of its own, which ends with the last process that sees it, however that ends.
     libc.mount("tmpfs", _OWN_SCRATCH, "tmpfs", *_TMPFS)
     try:
         copy = f"{_OWN_SCRATCH}/{os.path.basename(target)}"

@@ -34,7 +34,7 @@ _SMALL = 16 << 10  # bytes that any socket buffer holds
 
 
 class NetlinkError(OSError):
-    """The kernel said no: errno and strerror are its words, `filename` is what was asked of it."""
+    """The kernel refused a request: errno and strerror are its reason, `filename` is what was requested."""
 
     def __init__(self, code: int, what: str, detail: str = "") -> None:
         reason = os.strerror(code)
@@ -74,16 +74,16 @@ def u32(kind: int, value: int) -> bytes:
 
 
 def attributes(data: bytes, offset: int = 0) -> "dict[int, bytes]":
-    """The attributes from `offset` on, by type; of a repeated one the last."""
-    found = {}
+    """Return the attributes from `offset` on, by type; of a repeated one, the last."""
+    attrs = {}
     end = len(data)
     while offset + _ATTR.size <= end:
         length, kind = _ATTR.unpack_from(data, offset)
         if length < _ATTR.size:
             break
-        found[kind & _NLA_TYPE_MASK] = data[offset + _ATTR.size : offset + length]
+        attrs[kind & _NLA_TYPE_MASK] = data[offset + _ATTR.size : offset + length]
         offset += (length + 3) & ~3
-    return found
+    return attrs
 
 
 def read_text(data: "bytes | None") -> str:
@@ -95,7 +95,7 @@ def read_u32(data: "bytes | None") -> int:
 
 
 class Netlink:
-    """A socket of one netlink family.  It stays in the network namespace that it was made in."""
+    """A socket of one netlink family.  It stays in the network namespace in which it was made."""
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
         try:
@@ -110,7 +110,7 @@ class Netlink:
             try:
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
             except OSError:
-                pass  # an older kernel: its errors then come without their reason in words
+                pass  # an older kernel, whose errors have no text with the reason
 
     def close(self) -> None:
         descriptor.close(self._socket.detach())
@@ -118,7 +118,7 @@ class Netlink:
     def request(self, kind: int, flags: int, body: bytes, what: str) -> "list[bytes]":
         """Send one request and return the bodies of its answer.
 
-        `what` says in words what is asked; it is the subject of the NetlinkError that a refusal raises.
+        `what` describes the request; the NetlinkError of a refusal begins with it.
         """
         for _attempt in range(_DUMP_TRIES):
             self._sequence += 1
@@ -131,19 +131,21 @@ class Netlink:
             bodies, interrupted = self._answer(what)
             if not interrupted:
                 break
-        return bodies  # a dump that changed under every try is used as it is: each part of it was true
+        return bodies  # a dump that changed during each try is used as it is: every part of it was true
 
     def transaction(self, subsystem: int, messages: "list[tuple[int, int, bytes]]", what: str) -> None:
         """Send (type, flags, body) of several requests to nfnetlink, which does all of them or none.
 
-        Too many for one datagram are several, if the caller may not enlarge the buffer of the socket.
+        Requests that do not fit into one datagram become several transactions, if the caller may not enlarge
+        the buffer of the socket.
         """
         if not messages:
             return
         self._sequence += 1
-        # All have one number: so _answer() sees the answer to any of them, and a refusal of the whole.  The
-        # kernel answers in order, a refusal in any case: with one acknowledgement, of the last, the first
-        # answer is that of the transaction.  One for each would fill the receive buffer at 300.
+        # All have one sequence number, so _answer() sees the answer to any of them, and a refusal of the
+        # whole.  The kernel answers in order, and always reports a refusal.  Only the last request asks for
+        # an acknowledgement, so the first answer is that of the transaction.  An acknowledgement for each
+        # request would fill the receive buffer at 300.
         edge = bytes(2) + struct.pack(">H", subsystem)
         last, last_flags, last_body = messages[-1]
         packet = b"".join(
@@ -163,11 +165,11 @@ class Netlink:
             self.transaction(subsystem, messages[middle:], what)
 
     def _send(self, packet: bytes, what: str) -> bool:
-        """False if the packet is larger than the socket's buffer may be."""
+        """Send a packet; return False if it is larger than the socket's buffer may be."""
         if len(packet) > _SMALL:
-            # Refusals of all are more than the receive buffer holds; the first of them is enough.
+            # The refusals of all requests would overflow the receive buffer; the first of them is enough.
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
-            for option in (_SO_SNDBUF, _SO_SNDBUFFORCE):  # the one of root raises it beyond wmem_max
+            for option in (_SO_SNDBUF, _SO_SNDBUFFORCE):  # the second is for root, and exceeds wmem_max
                 try:
                     self._socket.setsockopt(_socket.SOL_SOCKET, option, len(packet) + _SMALL)
                 except PermissionError:
@@ -216,7 +218,7 @@ class Netlink:
 
 
 def _reason(body: bytes, flags: int) -> str:
-    """The kernel's own sentence on why it refused, where it gives one (extended acknowledgements)."""
+    """Return the kernel's own sentence on a refusal (extended acknowledgements); empty if it has none."""
     if not flags & NLM_F_ACK_TLVS:
         return ""
     echoed = _HEADER.unpack_from(body, 4)[0]

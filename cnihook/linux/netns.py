@@ -20,13 +20,13 @@ _NS_GET_NSTYPE = 0xB703  # <linux/nsfs.h>
 
 
 class NotANamespace(OSError):
-    """What the path leads to exists, but is no network namespace."""
+    """The path leads to something that is not a network namespace."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(errno.EINVAL, "is no network namespace", path)
+        super().__init__(errno.EINVAL, "is not a network namespace", path)
 
     def __str__(self) -> str:
-        return f"{self.filename} is no network namespace"
+        return f"{self.filename} is not a network namespace"
 
 
 class NetNS:
@@ -34,13 +34,13 @@ class NetNS:
 
     def __init__(self, fd: int, path: str) -> None:
         self.fd = fd
-        self.path = path  # how it was found; another process may find something else there later
+        self.path = path  # as of open(); later, something else may be there
         self._rtnl: Rtnl | None = None
 
     @classmethod
     def open(cls, path: str) -> "NetNS":
-        """Raises FileNotFoundError, NotANamespace, or another OSError."""
-        # O_NONBLOCK: the path is the caller's word, and opening a FIFO would wait for ever.
+        """Open the namespace at a path.  Raises FileNotFoundError, NotANamespace, or another OSError."""
+        # O_NONBLOCK: the caller chose the path, and opening a FIFO would wait for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if fcntl.ioctl(fd, _NS_GET_NSTYPE) == libc.CLONE_NEWNET:
@@ -54,7 +54,7 @@ class NetNS:
 
     @classmethod
     def find(cls, path: str) -> "NetNS | None":
-        """Return None if the path leads to nothing, or not to a namespace.  Raise OSError otherwise."""
+        """Return None if the path leads to nothing, or not to a namespace.  Raises OSError otherwise."""
         try:
             return cls.open(path)
         except (FileNotFoundError, NotADirectoryError, ProcessLookupError, NotANamespace):
@@ -66,7 +66,7 @@ class NetNS:
 
     @classmethod
     def create(cls) -> "NetNS":
-        """A new, empty namespace.  It is gone once its descriptor is closed and nobody else holds it."""
+        """Create a namespace.  It ends when its descriptor is closed, unless something else holds it."""
         home = cls.current()
         try:
             libc.unshare(libc.CLONE_NEWNET)
@@ -96,18 +96,17 @@ class NetNS:
 
     @property
     def rtnl(self) -> Rtnl:
-        """A netlink socket inside the namespace, opened at first use, good from anywhere."""
+        """A netlink socket inside the namespace, opened at first use, usable from any namespace."""
         if not self._rtnl:
             with self.entered():
                 self._rtnl = Rtnl()
         return self._rtnl
 
     def entered(self) -> "_Entered":
-        """`with ns.entered():` runs the block inside.
+        """Return a context manager that runs its block inside the namespace.
 
-        For what has no descriptor of its own, such as sysctls.
-
-        The whole process moves, so: one thread only, and no return to the caller in between.
+        It is for what has no descriptor of its own, such as sysctls.  The whole process moves.  So there
+        must be one thread only, and the block must not return control to the caller.
         """
         return _Entered(self)
 
@@ -137,8 +136,8 @@ class _Entered:
 
 
 def processes(identity: "tuple[int, int]") -> "list[int]":
-    """Who is in the namespace with this identity, of those that this process may look at."""
-    found = []
+    """Return the PIDs in the namespace with this identity, of those that this process may look at."""
+    pids = []
     for name in os.listdir("/proc"):
         if name.isdecimal():
             try:
@@ -146,8 +145,8 @@ def processes(identity: "tuple[int, int]") -> "list[int]":
             except OSError:
                 continue
             if (status.st_dev, status.st_ino) == identity:
-                found.append(int(name))
-    return found
+                pids.append(int(name))
+    return pids
 
 
 status_if_lost = 1  # exit status of a process that cannot return to its network namespace
@@ -157,7 +156,7 @@ def _return_to(home: int) -> None:
     try:
         libc.setns(home, libc.CLONE_NEWNET)
     except OSError as error:
-        # To go on would configure a container as if it were the host.
+        # To continue would configure a container as if it were the host.
         os.write(2, f"cnihook: cannot return to the host's network namespace: {error.strerror}\n".encode())
         os._exit(status_if_lost)
 
@@ -167,10 +166,10 @@ def named(name: str) -> str:
 
 
 def bind(namespace: NetNS, name: str, *, again: bool = True) -> str:
-    """Give the namespace a name and so a life beyond its processes.  Returns the path.
+    """Give the namespace a name, which also keeps it alive without a process.  Returns the path.
 
-    Raises FileExistsError if the name is taken: by another namespace, or by anything that is not left over
-    from a bind().  With `again`, the name may be that of this namespace already.
+    Raises FileExistsError if the name is in use: by another namespace, or by any file but one that a bind()
+    left behind.  With `again`, this namespace may have the name already.
     """
     path = named(name)
     os.makedirs(NAMES, mode=0o755, exist_ok=True)
@@ -200,7 +199,7 @@ def _holder(path: str) -> "tuple[int, int] | None":
     except (FileNotFoundError, NotANamespace):
         return None
     identity = holder.identity
-    holder.close()  # or the namespace would live on until this process ends
+    holder.close()  # else the namespace would live until this process ends
     return identity
 
 
@@ -212,21 +211,21 @@ def _is_regular(path: str) -> bool:
 
 
 def _is_place_holder(path: str) -> bool:
-    """True if it is the empty file below a name that bind() gave, without the mount.
+    """Return True for the empty file that is below a name of bind(), without the mount.
 
-    A crash leaves one, and a mount that another mount namespace does not see.  `ip netns` makes them with
-    mode 0, and so a name that it gave elsewhere is not taken for one.
+    A crash leaves such a file, and so does a mount that another mount namespace does not see.  `ip netns`
+    makes them with mode 0, so a name that it gave elsewhere does not count.
     """
     status = os.lstat(path)
     mode = status.st_mode & 0o7777
-    is_of_mode = mode & _PLACE_HOLDER == mode and mode & 0o400  # the umask may have taken a part of it
+    is_of_mode = mode & _PLACE_HOLDER == mode and mode & 0o400  # the umask may have cleared a part of it
     return bool(_is_regular(path) and is_of_mode and status.st_size == 0 and status.st_uid == os.geteuid())
 
 
 def _share_names() -> None:
-    """Have names, and their end, reach all mount namespaces that know /run/netns, as `ip netns add` does.
+    """Share names, and their end, with all mount namespaces that have /run/netns, as `ip netns add` does.
 
-    Else an older one sees an empty file at a name, and a younger one keeps a dead namespace alive.
+    Otherwise an older one sees an empty file at a name, and a newer one keeps a dead namespace alive.
     """
     try:
         libc.mount("none", NAMES, flags=libc.MS_SHARED | libc.MS_REC)
@@ -238,7 +237,7 @@ def _share_names() -> None:
 
 
 def unbind(name: str, identity: "tuple[int, int]") -> None:
-    """Take the name away, if it is (or no longer is) that of the namespace with this identity.
+    """Remove the name, if it is (or no longer is) that of the namespace with this identity.
 
     A file that bind() did not make stays.
     """

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-nftables: transactions and questions in messages to the kernel, and the program nft for text of users.
+nftables: transactions and requests as messages to the kernel, and the program nft for rules of the user.
 
-libnftables is not used: it ends the process (exit code 3) where it gets no socket, and crashes it where it
-gets no memory, whatever is half done then.  The program costs 2 ms a call, as much as loading the library.
+libnftables is not used.  It ends the process (exit code 3) if it gets no socket, and crashes it if it gets
+no memory, in the middle of any change.  The program costs 2 ms a call, as much as loading the library.
 
-Two costs do not show.  A transaction that the kernel refuses takes it 10 to 20 ms, so nothing here
-finds out by being refused.  And one that removes anything, if only by "flush", or adds a chain that is there
-already, makes the next close of a netfilter socket wait as long, for an RCU grace period, the close at the
-process's end included.  So: look first, declare and remove only what must be, and do it before something
-else that waits anyway.
+Two costs are easy to miss.  A transaction that the kernel refuses takes it 10 to 20 ms, so nothing here
+learns the state from a refusal.  And a transaction that removes anything, even by "flush", or adds a chain
+that exists already, makes the next close of a netfilter socket wait as long, for an RCU grace period.  The
+close at the end of the process counts, too.  So: look first, declare and remove only what is necessary, and
+do it before something else that waits anyway.
 
-The program reads all of a set to read one element (3 ms with 2,000 of them); the kernel itself can be asked
-for one.  <linux/netfilter/nf_tables.h> has the messages.
+The program reads all of a set to read one element (3 ms with 2,000 of them); the kernel can be asked for one
+element.  <linux/netfilter/nf_tables.h> has the messages.
 """
 
 import _struct as struct
@@ -48,14 +48,14 @@ _TIMEOUT = 30.0  # seconds for the program
 
 
 class NftError(OSError):
-    """The program nft refused a transaction, and nothing of it was done."""
+    """The program nft refused a transaction; none of its commands took effect."""
 
 
-_socket: "Netlink | None" = None  # kept, since closing it may have to wait
+_socket: "Netlink | None" = None  # kept open, because a close may wait
 
 
 def run(commands: str, what: str) -> None:
-    """Do all of the commands of nft or none.  Raises NftError, with `what` as its subject."""
+    """Run all of the commands of nft or none.  Raises NftError, whose text begins with `what`."""
     from cnihook.lean import process
 
     program = _find_program(what)
@@ -74,25 +74,23 @@ def _find_program(what: str) -> str:
 
 
 def reopen() -> None:
-    """For who has moved to another network namespace: what is open speaks to the one before."""
+    """Open a new socket for the next request, after setns(): the old one is of the previous namespace."""
     global _socket
     _socket = None
 
 
 def chains(family: str, table: str) -> "dict[str, int]":
-    """The chains of a table, each with its use count: its rules, and the jumps to it."""
-    found = {}
+    """Return the chains of a table with their use counts: the rules of the chain, and the jumps to it."""
+    uses = {}
     for body in _ask(_GETCHAIN, NLM_F_DUMP, family, b"", f"list the chains of table {family} {table}"):
         chain = attributes(body, 4)
         if read_text(chain.get(_CHAIN_TABLE)) == table:
-            found[read_text(chain.get(_CHAIN_NAME))] = struct.unpack(">I", chain.get(_CHAIN_USE, bytes(4)))[
-                0
-            ]
-    return found
+            uses[read_text(chain.get(_CHAIN_NAME))] = struct.unpack(">I", chain.get(_CHAIN_USE, bytes(4)))[0]
+    return uses
 
 
 def chain_policy(family: str, table: str, chain: str) -> "str | None":
-    """drop or accept; empty for a chain that no hook calls, None if there is no such chain."""
+    """Return drop or accept; empty for a chain that no hook calls, None if the chain does not exist."""
     body = text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)
     try:
         (answer,) = _ask(_GETCHAIN, 0, family, body, f"look up chain {chain} of table {family} {table}")
@@ -105,7 +103,7 @@ def chain_policy(family: str, table: str, chain: str) -> "str | None":
 
 
 def rules(family: str, table: str, chain: str) -> "list[dict[int, bytes]]":
-    """The rules of a chain in order, each as its attributes; none if there is no such chain."""
+    """Return the rules of a chain in order, each as its attributes; none if the chain does not exist."""
     body = text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
     try:
         answers = _ask(_GETRULE, NLM_F_DUMP, family, body, f"list the rules of {family} {table} {chain}")
@@ -113,16 +111,16 @@ def rules(family: str, table: str, chain: str) -> "list[dict[int, bytes]]":
         if error.errno == errno.ENOENT:
             return []
         raise
-    found = [attributes(answer, 4) for answer in answers]
+    all_rules = [attributes(answer, 4) for answer in answers]
     return [  # older kernels list those of all chains
         rule
-        for rule in found
+        for rule in all_rules
         if read_text(rule.get(_RULE_TABLE)) == table and read_text(rule.get(_RULE_CHAIN)) == chain
     ]
 
 
 def commented_rules(family: str, table: str, chain: str) -> "list[tuple[int, str]]":
-    """(handle, comment) of every rule of a chain."""
+    """Return (handle, comment) of every rule of a chain."""
     return [
         (struct.unpack(">Q", rule[_RULE_HANDLE])[0], read_comment(rule.get(_RULE_USERDATA, b"")))
         for rule in rules(family, table, chain)
@@ -130,15 +128,15 @@ def commented_rules(family: str, table: str, chain: str) -> "list[tuple[int, str
 
 
 def comment_of(family: str, table: str, container: str, key: bytes) -> "str | None":
-    """The comment of one element of a set or map; empty if it has none, None if there is no such element."""
-    found = entry_of(family, table, container, key)
-    return found[1] if found else None
+    """Return the comment of one element of a set or map; empty without comment, None without element."""
+    entry = entry_of(family, table, container, key)
+    return entry[1] if entry else None
 
 
 def entry_of(family: str, table: str, container: str, key: bytes) -> "tuple[bytes, str] | None":
-    """(value, comment) of one element of a map; None if there is no such element.
+    """Return (value, comment) of one element of a map; None if it does not exist.
 
-    Each part of a key or value that has several fills whole words of four bytes.
+    In a key or value of several parts, each part fills whole words of four bytes.
     """
     body = _element(table, container, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
     try:
@@ -151,12 +149,15 @@ def entry_of(family: str, table: str, container: str, key: bytes) -> "tuple[byte
 
 
 def elements(family: str, table: str, container: str) -> "list[tuple[bytes, str]]":
-    """(key, comment) of every element of a set or map; none if it does not exist."""
+    """Return (key, comment) of every element of a set or map; none if it does not exist."""
     return [(key, comment) for key, _value, comment in entries(family, table, container)]
 
 
 def entries(family: str, table: str, container: str) -> "list[tuple[bytes, bytes, str]]":
-    """(key, value, comment) of every element of a map; none if it does not exist.  A verdict is no value."""
+    """Return (key, value, comment) of every element of a map; none if it does not exist.
+
+    The value is empty in a map of verdicts.
+    """
     body = text(_LIST_TABLE, table) + text(_LIST_SET, container)
     try:
         return _elements(_ask(_GETSETELEM, NLM_F_DUMP, family, body, f"list the elements of {container}"))
@@ -169,7 +170,10 @@ def entries(family: str, table: str, container: str) -> "list[tuple[bytes, bytes
 def new_element(
     table: str, container: str, key: bytes, comment: str, *, value: bytes = b"", jump: str = ""
 ) -> "tuple[int, int, bytes]":
-    """An element of a set, or of a map that has a value or a chain to jump to, for change()."""
+    """Return the message for change() that adds an element.
+
+    It is for a set, or for a map, which needs a value or a chain to jump to.
+    """
     elem = nested(_ELEM_KEY, attr(_DATA_VALUE, key))
     if jump:
         verdict = attr(_VERDICT_CODE, struct.pack(">i", _JUMP)) + text(_VERDICT_CHAIN, jump)
@@ -182,7 +186,10 @@ def new_element(
 
 
 def old_element(table: str, container: str, key: bytes) -> "tuple[int, int, bytes]":
-    """One to be deleted, for change().  It has to be there, and the next close then waits (see above)."""
+    """Return the message for change() that deletes an element.
+
+    The element must exist, and the next close waits (see above).
+    """
     return _DELSETELEM, 0, _element(table, container, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
 
 
@@ -195,14 +202,14 @@ def _element(table: str, container: str, elem: bytes) -> bytes:
 
 
 def _ask(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[bytes]":
-    """One question to the kernel.  `body` is what follows the header that all of them have."""
+    """Send one request to the kernel.  `body` is what follows the header that all requests have."""
     return _open_socket().request(kind, flags, _header(family) + body, what)
 
 
 def change(family: str, messages: "list[tuple[int, int, bytes]]", what: str) -> None:
     """Do all of the messages (type, flags, body) or none.
 
-    The program nft looks at the whole ruleset before it adds anything.
+    This is faster than the program nft, which reads the whole ruleset before it adds anything.
     """
     header = _header(family)
     _open_socket().transaction(
@@ -222,29 +229,29 @@ def _header(family: str) -> bytes:
 
 
 def _elements(bodies: "list[bytes]") -> "list[tuple[bytes, bytes, str]]":
-    found = []
+    entries = []
     for body in bodies:
         for elem in listed(attributes(body, 4).get(_LIST_ELEMENTS, b"")):
             key = attributes(elem.get(_ELEM_KEY, b"")).get(_DATA_VALUE, b"")
             value = attributes(elem.get(_ELEM_DATA, b"")).get(_DATA_VALUE, b"")
-            found.append((key, value, read_comment(elem.get(_ELEM_USERDATA, b""))))
-    return found
+            entries.append((key, value, read_comment(elem.get(_ELEM_USERDATA, b""))))
+    return entries
 
 
 def listed(data: bytes) -> "list[dict[int, bytes]]":
-    """A list: the attributes in it, all of one type, each as the attributes that it has."""
-    found, offset = [], 0
+    """Return the attributes of a list, which are all of one type, each as its own attributes."""
+    members, offset = [], 0
     while offset + 4 <= len(data):
         length = struct.unpack_from("=H", data, offset)[0]
         if length < 4:
             break
-        found.append(attributes(data[offset + 4 : offset + length]))
+        members.append(attributes(data[offset + 4 : offset + length]))
         offset += (length + 3) & ~3
-    return found
+    return members
 
 
 def userdata(comment: str) -> bytes:
-    """A comment as userdata, where libnftables and iptables look for it."""
+    """Return a comment as userdata, in the form that libnftables and iptables read."""
     data = comment.encode()[:253] + b"\0"
     return bytes((_UDATA_COMMENT, len(data))) + data
 

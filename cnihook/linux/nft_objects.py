@@ -2,7 +2,7 @@
 """
 Tables, chains, maps and rules as messages for nft.change().
 
-libnftables would write the same, but loading it is a tenth of an ADD, and it ends the process where it gets
+libnftables would write the same.  But to load it takes a tenth of an ADD, and it ends the process if it gets
 no socket.  `nft list` shows no difference.  <linux/netfilter/nf_tables.h> has the messages, and nft's
 --debug=netlink the expressions.
 """
@@ -24,7 +24,7 @@ DROP, JUMP, RETURN = 0, -3, -5
 PRE_ROUTING, INPUT, FORWARD, OUTPUT, POST_ROUTING = 0, 1, 2, 3, 4  # hooks
 RAW, DSTNAT, FILTER, SRCNAT = -300, -100, 0, 100  # priorities there
 ORIGINAL, REPLY = 0, 1  # directions of a connection
-SRC_NAT, DST_NAT = 0x10, 0x20  # what conntrack's status says of it
+SRC_NAT, DST_NAT = 0x10, 0x20  # flags of conntrack's status
 
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN = SUBSYSTEM, SUBSYSTEM | 2, SUBSYSTEM | 3, SUBSYSTEM | 5
 _NEWRULE, _DELRULE, _NEWSET, _DELSET = SUBSYSTEM | 6, SUBSYSTEM | 8, SUBSYSTEM | 9, SUBSYSTEM | 11
@@ -46,11 +46,11 @@ _IPV4_CHECKSUM = (1, 10)  # NFT_PAYLOAD_CSUM_INET, and its offset
 _OF_PSEUDO_HEADER = 1  # the checksums of TCP and UDP have the addresses, too
 _FIB_ADDRESS_TYPE, _FIB_DESTINATION, _RTN_LOCAL, _NAT_DNAT = 3, 2, 2, 1
 _VERDICT_REGISTER, _REGISTER = 0, 1
-_WORDS = 8  # the number of the first register of four bytes, with which the one above begins
+_WORDS = 8  # number of the first register of four bytes; the register above begins with it
 
 
 def table(name: str) -> "Message":
-    """What is there already stays as it is; so it is with chains and maps."""
+    """Return the message that adds a table.  A table, chain or map that exists already stays as it is."""
     return _NEWTABLE, NLM_F_CREATE, text(_NAME, name)
 
 
@@ -59,7 +59,7 @@ def delete_table(name: str) -> "Message":
 
 
 def chain(table: str, name: str, kind: str = "", hook: int = 0, priority: int = 0) -> "Message":
-    """With a `kind`, such as "nat", it is one that the kernel's hook calls."""
+    """Return the message that adds a chain.  With a `kind`, such as "nat", the kernel's hook calls it."""
     body = text(_NAME, table) + text(_CHAIN_NAME, name)
     if kind:
         place = _u32(_HOOK_NUMBER, hook) + attr(_HOOK_PRIORITY, struct.pack(">i", priority))
@@ -68,19 +68,19 @@ def chain(table: str, name: str, kind: str = "", hook: int = 0, priority: int = 
 
 
 def delete_chain(table: str, name: str) -> "Message":
-    """With the rules in it."""
+    """Return the message that deletes a chain with its rules."""
     return _DELCHAIN, 0, text(_NAME, table) + text(_CHAIN_NAME, name)
 
 
 def verdict_map(table: str, name: str, key: "tuple[int, int]") -> "Message":
-    """A map from keys of a type, such as IPV4_ADDR, to chains."""
+    """Return the message that adds a map from keys of a type, such as IPV4_ADDR, to chains."""
     return _new_set(table, name, _MAP, key, _u32(_SET_DATA_TYPE, _VERDICTS))
 
 
 def _new_set(table: str, name: str, flags: int, key: "tuple[int, int]", data: bytes = b"") -> "Message":
     kind, length = key
     if key == IFNAME:
-        data += attr(_SET_USERDATA, _NATIVE_ORDER)  # or nft lists its elements as empty
+        data += attr(_SET_USERDATA, _NATIVE_ORDER)  # else nft lists its elements as empty
     return (
         _NEWSET,
         NLM_F_CREATE,
@@ -90,12 +90,12 @@ def _new_set(table: str, name: str, flags: int, key: "tuple[int, int]", data: by
         + _u32(_SET_KEY_TYPE, kind)
         + _u32(_SET_KEY_LEN, length)
         + data
-        + _u32(_SET_ID, 1),  # by which rules of the same transaction may name it; ours use its name
+        + _u32(_SET_ID, 1),  # for rules of the same transaction; those made here use the name
     )
 
 
 def concatenated(*types: "tuple[int, int]") -> "tuple[int, int]":
-    """The type of a key or value with several parts."""
+    """Return the type of a key or value with several parts."""
     number = 0
     for kind, _length in types:
         number = number << 6 | kind
@@ -107,13 +107,13 @@ def value_set(table: str, name: str, key: "tuple[int, int]") -> "Message":
 
 
 def value_map(table: str, name: str, key: "tuple[int, int]", value: "tuple[int, int]") -> "Message":
-    """A map from keys to values, both of a type, for dnat()."""
+    """Return the message that adds a map from keys to values, each of one type, for dnat()."""
     kind, length = value
     return _new_set(table, name, _MAP, key, _u32(_SET_DATA_TYPE, kind) + _u32(_SET_DATA_LEN, length))
 
 
 def delete_set(table: str, name: str) -> "Message":
-    """Or a map, once no rule refers to it."""
+    """Return the message that deletes a set or map, to which no rule may refer."""
     return _DELSET, 0, text(_NAME, table) + text(_SET_NAME, name)
 
 
@@ -131,31 +131,31 @@ def rule(table: str, chain: str, *expressions: bytes) -> "Message":
     return _NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body
 
 
-# What a rule is made of, in its order.
+# The parts of a rule, in their order.
 
 
 def source(version: int) -> bytes:
-    """Load the address that a packet of this IP version comes from, for vmap()."""
+    """Load the source address of a packet of this IP version, for vmap()."""
     return _of_version(version) + _load(*_SOURCE[version])
 
 
 def destination(version: int) -> bytes:
-    """Load the address that a packet of this IP version goes to, for vmap()."""
+    """Load the destination address of a packet of this IP version, for vmap()."""
     return _of_version(version) + _load(*_DESTINATION[version])
 
 
 def sent_by(net: IPNet) -> bytes:
-    """Go on with what an address of this network sends."""
+    """Match what an address of this network sends."""
     return _of_version(net.address.version) + _within(net, _SOURCE)
 
 
 def destined(net: IPNet) -> bytes:
-    """Go on with what is for an address of this network."""
+    """Match what is sent to an address of this network."""
     return _of_version(net.address.version) + _within(net, _DESTINATION)
 
 
 def leaving(net: IPNet) -> bytes:
-    """Go on with what an address of this network sends to an address that is not of it."""
+    """Match what an address of this network sends to an address outside it."""
     return _of_version(net.address.version) + _within(net, _SOURCE) + _within(net, _DESTINATION, _NOT_EQUAL)
 
 
@@ -166,55 +166,55 @@ def _within(net: IPNet, field: "dict[int, tuple[int, int]]", operator: int = _EQ
     if rest:
         mask = ((1 << prefix) - 1 << 8 * length - prefix).to_bytes(length, "big")
         return _load(offset, length) + _mask(mask) + _compare(operator, address)
-    # Of whole bytes nft compares no others.
+    # For a prefix of whole bytes, nft compares these bytes only.
     return _load(offset, whole) + _compare(operator, address[:whole]) if whole else b""
 
 
 def destined_to_host() -> bytes:
-    """Go on with what is for an address of this host."""
+    """Match what is sent to an address of this host."""
     parts = (_REGISTER, _FIB_ADDRESS_TYPE, _FIB_DESTINATION)
     load = _expression("fib", *(_u32(kind, value) for kind, value in enumerate(parts, 1)))
     return load + _compare(_EQUAL, struct.pack("=I", _RTN_LOCAL))
 
 
 def invalid() -> bytes:
-    """Go on with what belongs to no connection that conntrack knows, and does not open one."""
+    """Match what belongs to no connection that conntrack knows, and does not open one."""
     return _ct(_CT_STATE) + _has_bits(_STATE_INVALID)
 
 
 def is_translated(status: int) -> bytes:
-    """Go on with connections whose source (SRC_NAT) or destination (DST_NAT) is replaced."""
+    """Match connections whose source (SRC_NAT) or destination (DST_NAT) is replaced."""
     return _ct(_CT_STATUS) + _has_bits(status)
 
 
 def of_direction(direction: int) -> bytes:
-    """Go on with what flows in this direction of its connection."""
+    """Match what flows in this direction of its connection."""
     return _ct(_CT_DIRECTION) + _compare(_EQUAL, bytes((direction,)))
 
 
 def opened_from(net: IPNet) -> bytes:
-    """Go on with connections that an IPv4 network of whole bytes has opened."""
+    """Match connections that were opened from an IPv4 network with a prefix of whole bytes."""
     is_theirs = _compare(_EQUAL, net.network().address[: net.prefix // 8])
     return _ct(_CT_SRC_IP, ORIGINAL) + is_theirs + _of_version(4)
 
 
 def set_source(address: "Address | None") -> bytes:
-    """Replace the IPv4 source of a packet; None: by the address that has opened the connection."""
+    """Replace the IPv4 source of a packet; None: by the address that opened the connection."""
     load = _immediate(address) if address else _ct(_CT_SRC_IP, ORIGINAL)
     return load + _store(*_SOURCE[4])
 
 
 def set_destination(direction: int) -> bytes:
-    """Replace the IPv4 address that an answer goes to by one that conntrack has.
+    """Replace the IPv4 destination of an answer by an address that conntrack has.
 
-    The address that the answer is for (REPLY), or that which has opened the connection (ORIGINAL).
+    REPLY: the address that the answer is for.  ORIGINAL: the address that opened the connection.
     """
     load = _ct(_CT_DST_IP if direction == REPLY else _CT_SRC_IP, direction)
     return load + _store(*_DESTINATION[4])
 
 
 def enters_by(name: str) -> bytes:
-    """Go on with what enters by this interface."""
+    """Match what enters by this interface."""
     return _meta(_META_IIFNAME) + _compare(_EQUAL, interface(name))
 
 
@@ -223,12 +223,12 @@ def enters_by_another(name: str) -> bytes:
 
 
 def enters_by_any(names: str) -> bytes:
-    """Go on with what enters by an interface of this set."""
+    """Match what enters by an interface of this set."""
     return _meta(_META_IIFNAME) + _expression("lookup", text(1, names), _u32(2, _REGISTER))
 
 
 def enters_with_mac(pairs: str) -> bytes:
-    """Go on with what enters by an interface, from a MAC address, that are together in this set."""
+    """Match what enters by an interface and from a MAC address that are one element of this set."""
     place = _load(6, 6, _LINK_HEADER, _WORDS + IFNAME[1] // 4)
     return _meta(_META_IIFNAME) + place + _expression("lookup", text(1, pairs), _u32(2, _REGISTER))
 
@@ -238,22 +238,22 @@ def leaves_by(name: str) -> bytes:
 
 
 def leaves_by_any(names: str) -> bytes:
-    """Go on with what leaves by an interface of this set."""
+    """Match what leaves by an interface of this set."""
     return _meta(_META_OIFNAME) + _expression("lookup", text(1, names), _u32(2, _REGISTER))
 
 
 def interface(name: str) -> bytes:
-    """The name of an interface as a key or value: 16 bytes (IFNAMSIZ)."""
+    """Return the name of an interface as a key or value: 16 bytes (IFNAMSIZ)."""
     return name.encode().ljust(IFNAME[1], b"\0")
 
 
 def vmap(name: str) -> bytes:
-    """Go where the map says."""
+    """Execute the verdict that a map has for the loaded key."""
     return _expression("lookup", text(1, name), _u32(2, _REGISTER), _u32(3, _VERDICT_REGISTER))
 
 
 def verdict(code: int, chain: str = "") -> bytes:
-    """`chain` is where a JUMP leads."""
+    """Return a verdict.  `chain` is the target of a JUMP."""
     target = text(_VERDICT_CHAIN, chain) if chain else b""
     data = nested(2, nested(_DATA_VERDICT, attr(_VERDICT_CODE, struct.pack(">i", code)), target))
     return _expression("immediate", _u32(1, _VERDICT_REGISTER), data)
@@ -264,11 +264,11 @@ def masquerade() -> bytes:
 
 
 def dnat(version: int, targets: str, *, by_address: bool) -> bytes:
-    """Go to the address and port that a map has for a packet's protocol and port.
+    """Translate to the address and port that a map has for a packet's protocol and port.
 
-    `by_address`: of keys that begin with the address that the packet is for.
+    `by_address`: the keys begin with the address that the packet is for.
     """
-    after = _WORDS + _DESTINATION[version][1] // 4  # the word behind an address in the first register
+    after = _WORDS + _DESTINATION[version][1] // 4  # the register behind an address that is in the first one
     begin = after if by_address else _WORDS
     return b"".join(
         [

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Write down the packets of a network namespace, as `tcpdump -i any -w FILE` would inside it.
+Record the packets of a network namespace, as `tcpdump -i any -w FILE` would inside it.
 
-One packet socket hears all interfaces, those too that come later.  The file is pcapng with frames as they
-are on Ethernet, so that whoever reads it gets MAC addresses, VLANs and the interfaces' names.
+One packet socket receives from all interfaces, including later ones.  The file is pcapng with Ethernet
+frames, so it has MAC addresses, VLANs and the interfaces' names.
 """
 
 import _struct as struct
@@ -30,16 +30,19 @@ _VLAN_VALID, _VLAN_TPID_VALID = 1 << 4, 1 << 6
 _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
 _MSG_TRUNC, _MSG_DONTWAIT = 0x20, 0x40
 
-_QUEUE = 64 << 20  # bytes that wait in the kernel while we are busy
-_LONGEST = 256 << 10  # of what an interface passes on at once, many packets in one; also pcapng's snaplen
+_QUEUE = 64 << 20  # bytes that may wait in the kernel
+_LONGEST = 256 << 10  # bytes that an interface passes on at once, as one packet; also pcapng's snaplen
 _ANCILLARY = 256
 
 
 class Capture:
-    """A process of its own that writes packets until finish(), or until this one has ended."""
+    """A separate process that writes packets until finish(), or until this process has ended."""
 
     def __init__(self, namespace: NetNS, file: int) -> None:
-        """From here on nothing is missed, though it be written later.  `file` is left to that process."""
+        """Start to capture.  No packet is missed from this call on, even if it is written later.
+
+        The new process gets the descriptor `file`; it is closed in this one.
+        """
         with namespace.entered():
             heard = socket(AF_PACKET, SOCK_RAW, _ETH_P_ALL << 8)  # in network order
         heard.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
@@ -49,26 +52,26 @@ class Capture:
         except PermissionError:  # the root of an ordinary user's namespace gets what the system allows
             heard.setsockopt(SOL_SOCKET, SO_RCVBUF, _QUEUE)
         end, self._end = os.pipe()
-        self._said, said = os.pipe()
+        self._report, report = os.pipe()
         self._pid = os.fork()
         if not self._pid:
             try:
                 signals.ignore_interrupts()
-                apart.leave_caller(heard.fileno(), file, end, said)
-                os.write(said, _record(heard, file, end).encode())
+                apart.leave_caller(heard.fileno(), file, end, report)
+                os.write(report, _record(heard, file, end).encode())
             finally:
                 os._exit(0)
         heard.close()
-        for fd in (file, end, said):
+        for fd in (file, end, report):
             os.close(fd)
 
     def finish(self) -> str:
-        """Have it write what has come in by now, and end.  Returns what went wrong, in words."""
+        """Have the process write what has arrived so far, and end.  Returns the problem, if any, as text."""
         os.close(self._end)
         problem = b""
-        while chunk := os.read(self._said, 4096):
+        while chunk := os.read(self._report, 4096):
             problem += chunk
-        os.close(self._said)
+        os.close(self._report)
         os.waitpid(self._pid, 0)
         return problem.decode()
 
@@ -86,16 +89,16 @@ def _record(heard: socket, file: int, end: int) -> str:
                     until = time.time_ns()
                 while written.take(heard, until):
                     pass
-                opened.flush()  # for who looks at it meanwhile
+                opened.flush()  # for programs that read the file already
             lost = struct.unpack("II", heard.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1]
             written.statistics(lost)
     except OSError as error:
         return error.strerror or str(error)
-    return f"{lost} packets came faster than they could be written down" if lost else ""
+    return f"{lost} packets are missing: they came faster than they could be written" if lost else ""
 
 
 class Writer:
-    """A pcapng file of one section (draft-ietf-opsawg-pcapng).  Numbers are in this machine's order."""
+    """A pcapng file of one section (draft-ietf-opsawg-pcapng).  Numbers are in this machine's byte order."""
 
     def __init__(self, file: "BinaryIO") -> None:
         self._file = file
@@ -104,7 +107,7 @@ class Writer:
         self._block(0x0A0D0D0A, struct.pack("=IHHq", 0x1A2B3C4D, 1, 0, -1))
 
     def take(self, heard: socket, until: int = 0) -> bool:
-        """Write the next packet.  False if there is none, or none before the time `until` in ns."""
+        """Write the next packet.  Return False if there is none, or none before the time `until` in ns."""
         try:
             length, ancillary, _, (ifname, protocol, kind, hardware, _) = heard.recvmsg_into(
                 [self._buffer], _ANCILLARY, _MSG_TRUNC | _MSG_DONTWAIT
@@ -115,7 +118,7 @@ class Writer:
         if until and stamp > until:
             return False
         if hardware == _ARPHRD_LOOPBACK and kind == _OUTGOING:
-            return True  # it comes again, from the other side
+            return True  # it comes again, as a received packet
         frame = self._buffer[: min(length, _LONGEST)]
         if hardware not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK):
             head = bytes(12) + struct.pack("!H", protocol)  # a tunnel, whose frames have no addresses
@@ -128,18 +131,21 @@ class Writer:
     def packet(
         self, ifname: str, stamp: int, kind: int, head: bytes, frame: "bytes | memoryview", length: int
     ) -> None:
-        """One packet: `head` and `frame` together, of `length` before it was cut; `kind` is the kernel's."""
-        taken = len(head) + len(frame)
+        """Write one packet: `head` and `frame` together.
+
+        `length`: its bytes before it was cut.  `kind`: the kernel's packet type.
+        """
+        size = len(head) + len(frame)
         fields = struct.pack(
-            "=IIIII", self._interface(ifname), stamp >> 32, stamp & 0xFFFFFFFF, taken, length
+            "=IIIII", self._interface(ifname), stamp >> 32, stamp & 0xFFFFFFFF, size, length
         )
         direction = 2 if kind == _OUTGOING else 1
         received = {_TO_US: 1, _MULTICAST: 2, _BROADCAST: 3, _OTHERHOST: 4}.get(kind, 0)
         flags = _option(2, struct.pack("=I", direction | received << 2))
-        self._block(6, fields, head, frame, bytes(-taken % 4), flags, _option(0))
+        self._block(6, fields, head, frame, bytes(-size % 4), flags, _option(0))
 
     def statistics(self, lost: int) -> None:
-        """How many packets are missing, of which the kernel does not say on which interface they came."""
+        """Write how many packets are missing.  The kernel does not report on which interface they came."""
         if self._interfaces:
             now = time.time_ns()
             fields = struct.pack("=III", 0, now >> 32, now & 0xFFFFFFFF)
@@ -164,7 +170,7 @@ def _option(code: int, value: bytes = b"") -> bytes:
 
 
 def _read_ancillary(messages: "list[tuple[int, int, bytes]]") -> "tuple[int, bytes]":
-    """When the packet came, in ns since 1970; and its VLAN tag, which the kernel has taken out."""
+    """Return when the packet came, in ns since 1970, and the VLAN tag that the kernel took out."""
     stamp, tag = 0, b""
     for level, kind, data in messages:
         if (level, kind) == (SOL_SOCKET, _SO_TIMESTAMPNS):

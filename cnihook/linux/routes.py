@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Routes whole: read with everything that the kernel tells of them, to be set again as they were.
+Whole routes: read with every attribute that the kernel reports, to be set again as they were.
 
-For who moves routes from one table to another.  Rtnl has what suffices to make one or to look for one.
+They are for code that moves routes between tables.  Rtnl has enough to add or to find a route.
 """
 
 import _struct as struct
@@ -48,7 +48,10 @@ _NEXT_HOP = struct.Struct("=HBBi")  # length, flags, weight, index
 
 
 class WholeRoute:
-    """`dst` is None for a default route; `index` is that of the only link that it leads over, else 0."""
+    """A route with all of its attributes.
+
+    `dst` is None for a default route; `index` is that of the link if there is only one, else 0.
+    """
 
     __slots__ = (
         "_attrs", "_header", "dst", "gateway", "index", "is_direct", "kind", "protocol", "source", "table",
@@ -100,14 +103,14 @@ class WholeRoute:
 
 
 def listed(rtnl: Rtnl) -> "list[WholeRoute]":
-    """The routes of all tables."""
+    """Return the routes of all tables."""
     body = _ROUTE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)
     bodies = rtnl.request(RTM_GETROUTE, NLM_F_DUMP, body, "list routes")
     return [route for body in bodies if body[0] in (AF_INET, AF_INET6) for route in _read(body)]
 
 
 def put(rtnl: Rtnl, route: WholeRoute) -> None:
-    """Set it, behind others to the same destination.  If it is there already, that is fine.
+    """Set a route, behind others to the same destination.  A route that is there already is not an error.
 
     An IPv6 route becomes a further next hop of one with the same metric; put_behind() avoids that.
     """
@@ -115,7 +118,7 @@ def put(rtnl: Rtnl, route: WholeRoute) -> None:
 
 
 def put_behind(rtnl: Rtnl, route: WholeRoute) -> None:
-    """Like put(), but with a higher metric than IPv6 routes over other links to the same destination."""
+    """Set a route like put(), with a higher metric than IPv6 routes to its destination over other links."""
     if route.version == 6:
         metrics = [
             other.metric
@@ -129,7 +132,7 @@ def put_behind(rtnl: Rtnl, route: WholeRoute) -> None:
 
 
 def delete(rtnl: Rtnl, route: WholeRoute) -> None:
-    """If it is gone already, that is fine."""
+    """Delete a route.  A route that is gone already is not an error."""
     _request(rtnl, RTM_DELROUTE, 0, route, "delete", errno.ESRCH)
 
 
@@ -143,13 +146,13 @@ def _request(rtnl: Rtnl, kind: int, flags: int, route: WholeRoute, verb: str, fi
 
 def _read(body: bytes) -> "Iterator[WholeRoute]":
     *header, flags = _ROUTE.unpack_from(body)
-    header.append(flags & RTNH_F_ONLINK)  # all others are states, which the kernel does not take back
+    header.append(flags & RTNH_F_ONLINK)  # all others are states, which the kernel does not accept
     attrs = attributes(body, _ROUTE.size)
     attrs.pop(RTA_CACHEINFO, None)
     hops = list(_next_hops(attrs.get(RTA_MULTIPATH, b"")))
     if hops and header[0] == AF_INET6:
-        # Each is a route of its own there, made and deleted by itself: two networks with a default route
-        # each, and the kernel shows one, with two next hops.
+        # In IPv6 each next hop is a route of its own, set and deleted alone.  If two networks have a default
+        # route each, the kernel shows one route with two next hops.
         for hop in hops:
             yield WholeRoute(tuple(header), {**attrs, RTA_MULTIPATH: hop})
         return

@@ -71,10 +71,10 @@ _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
 def mac_bytes(mac: str) -> bytes:
-    """Raises ValueError unless `mac` is six bytes in hexadecimal with colons between."""
+    """Return a MAC address as bytes.  Raises ValueError unless it is six hexadecimal bytes with colons."""
     parts = mac.split(":")
     if len(parts) != 6 or not all(len(part) == 2 and _HEXADECIMAL.issuperset(part) for part in parts):
-        raise ValueError(f"{mac!r} is no MAC address")
+        raise ValueError(f"{mac!r} is not a MAC address")
     return bytes(int(part, 16) for part in parts)
 
 
@@ -89,23 +89,23 @@ class Link:
 
     def __init__(self, body: bytes) -> None:
         _family, _type, self.index, self.flags, _change = _IFINFO.unpack_from(body)
-        found = attributes(body, _IFINFO.size)
-        self.name = read_text(found.get(IFLA_IFNAME))
-        self.mac = found.get(IFLA_ADDRESS, b"").hex(":")
-        self.mtu = read_u32(found.get(IFLA_MTU))
-        self.txqlen = read_u32(found.get(IFLA_TXQLEN))
-        self.master = read_u32(found.get(IFLA_MASTER))  # index of the bridge that it is a port of, or 0
-        # Of a veth its other end, of a macvlan what it is made upon; in whatever namespace that is.
-        self.peer_index = read_u32(found.get(IFLA_LINK))
-        netns = found.get(IFLA_LINK_NETNSID)  # the kernel's number for that namespace; absent: this one
+        attrs = attributes(body, _IFINFO.size)
+        self.name = read_text(attrs.get(IFLA_IFNAME))
+        self.mac = attrs.get(IFLA_ADDRESS, b"").hex(":")
+        self.mtu = read_u32(attrs.get(IFLA_MTU))
+        self.txqlen = read_u32(attrs.get(IFLA_TXQLEN))
+        self.master = read_u32(attrs.get(IFLA_MASTER))  # index of the bridge that it is a port of, or 0
+        # The other end of a veth, the parent link of a macvlan; it may be in another namespace.
+        self.peer_index = read_u32(attrs.get(IFLA_LINK))
+        netns = attrs.get(IFLA_LINK_NETNSID)  # the kernel's number for that namespace; absent: this one
         self.peer_netns: int | None = struct.unpack("=i", netns)[0] if netns else None
-        self.alias = read_text(found.get(IFLA_IFALIAS))
-        self.group = read_u32(found.get(IFLA_GROUP))
-        self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
-        self._families = found.get(IFLA_AF_SPEC, b"")  # packed, since few need it
-        info = attributes(found.get(IFLA_LINKINFO, b""))
+        self.alias = read_text(attrs.get(IFLA_IFALIAS))
+        self.group = read_u32(attrs.get(IFLA_GROUP))
+        self.operstate = attrs.get(IFLA_OPERSTATE, b"\0")[0]
+        self._families = attrs.get(IFLA_AF_SPEC, b"")  # packed, because few callers need it
+        info = attributes(attrs.get(IFLA_LINKINFO, b""))
         self.kind = read_text(info.get(IFLA_INFO_KIND))
-        self.info_data = info.get(IFLA_INFO_DATA, b"")  # packed; what it means is the kind's own
+        self.info_data = info.get(IFLA_INFO_DATA, b"")  # packed; each kind has its own attributes
         data = attributes(self.info_data) if self.kind == "bridge" else {}
         port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
         self.vlan_filtering = bool(data.get(IFLA_BR_VLAN_FILTERING, b"\0")[0])
@@ -150,11 +150,11 @@ class LinkAddress:
 
     def __init__(self, body: bytes) -> None:
         _family, prefix, flags, self.scope, self.index = _IFADDR.unpack_from(body)
-        found = attributes(body, _IFADDR.size)
-        self.flags = read_u32(found.get(IFA_FLAGS)) or flags
-        # IFA_LOCAL is ours; IFA_ADDRESS is the other end's on a point-to-point link.  IPv6 has only the
-        # latter.
-        self.net = IPNet(Address(found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")), prefix)
+        attrs = attributes(body, _IFADDR.size)
+        self.flags = read_u32(attrs.get(IFA_FLAGS)) or flags
+        # IFA_LOCAL is the link's own address; on a point-to-point link, IFA_ADDRESS is the other end's.
+        # IPv6 has IFA_ADDRESS only.
+        self.net = IPNet(Address(attrs.get(IFA_LOCAL) or attrs.get(IFA_ADDRESS, b"")), prefix)
 
 
 class LinkRoute:
@@ -166,13 +166,13 @@ class LinkRoute:
         family, prefix, _src, _tos, table, self.protocol, self.scope, self.kind, _flags = _ROUTE.unpack_from(
             body
         )
-        found = attributes(body, _ROUTE.size)
+        attrs = attributes(body, _ROUTE.size)
         self.version = 4 if family == AF_INET else 6
-        self.dst = IPNet(Address(found[RTA_DST]), prefix) if RTA_DST in found else None
-        self.gateway = Address(found[RTA_GATEWAY]) if RTA_GATEWAY in found else None
-        self.index = read_u32(found.get(RTA_OIF))
-        self.priority = read_u32(found.get(RTA_PRIORITY))
-        self.table = read_u32(found.get(RTA_TABLE)) or table
+        self.dst = IPNet(Address(attrs[RTA_DST]), prefix) if RTA_DST in attrs else None
+        self.gateway = Address(attrs[RTA_GATEWAY]) if RTA_GATEWAY in attrs else None
+        self.index = read_u32(attrs.get(RTA_OIF))
+        self.priority = read_u32(attrs.get(RTA_PRIORITY))
+        self.table = read_u32(attrs.get(RTA_TABLE)) or table
 
 
 class Rtnl(Netlink):
@@ -191,25 +191,25 @@ class Rtnl(Netlink):
         try:
             return Link(self.request(RTM_GETLINK, 0, body, what)[0])
         except NetlinkError as error:
-            # No link can have a name that is too long or holds what a name may not; so there is none.
+            # No link can have a name that is too long, or that has a forbidden character.
             if error.errno in (errno.ENODEV, errno.ERANGE, errno.EINVAL):
                 return None
             raise
 
     def link(self, name: str) -> Link:
-        """Raises NetlinkError with ENODEV if there is none."""
-        found = self.find_link(name)
-        if not found:
+        """Return the link of this name.  Raises NetlinkError with ENODEV if there is none."""
+        link = self.find_link(name)
+        if not link:
             raise NetlinkError(errno.ENODEV, f"look up {name}")
-        return found
+        return link
 
     def links(self, master: int = 0) -> "list[Link]":
-        """All links, or the ports of one bridge."""
+        """Return all links, or the ports of one bridge."""
         body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0)
         if master:
             body += u32(IFLA_MASTER, master)
-        found = [Link(body) for body in self.request(RTM_GETLINK, NLM_F_DUMP, body, "list links")]
-        return [link for link in found if not master or link.master == master]
+        links = [Link(body) for body in self.request(RTM_GETLINK, NLM_F_DUMP, body, "list links")]
+        return [link for link in links if not master or link.master == master]
 
     def add_link(
         self,
@@ -220,7 +220,10 @@ class Rtnl(Netlink):
         up: bool = False,
         what: str = "",
     ) -> None:
-        """Make a link.  `data` is what its kind takes, packed; an existing name is refused with EEXIST."""
+        """Create a link.  `data`: packed attributes of its kind.
+
+        Raises NetlinkError with EEXIST if the name is in use.
+        """
         info = [text(IFLA_INFO_KIND, kind)]
         if data:
             info.append(nested(IFLA_INFO_DATA, *data))
@@ -232,9 +235,10 @@ class Rtnl(Netlink):
     def add_bridge(
         self, name: str, *, mtu: int = 0, vlan_filtering: bool = False, group: int = 0, mac: bytes = b""
     ) -> None:
-        """`group` is a number to know links by.  It is set in the moment of creation, unlike an alias.
+        """Create a bridge.
 
-        A bridge that is given a MAC keeps it; else its MAC is the lowest of its ports'.
+        `group` is a number that marks links.  It is set at the moment of creation, unlike an alias.  A
+        bridge keeps a MAC that it is created with; otherwise its MAC is the lowest of its ports'.
         """
         data = (u8(IFLA_BR_VLAN_FILTERING, 1),) if vlan_filtering else ()
         attrs = [u32(kind, value) for kind, value in ((IFLA_MTU, mtu), (IFLA_GROUP, group)) if value]
@@ -261,10 +265,11 @@ class Rtnl(Netlink):
         group: int = 0,
         up: bool = False,
     ) -> None:
-        """A veth pair: `name` here, its other end `peer` in the namespace that a descriptor holds.
+        """Create a veth pair: `name` here, its other end `peer` in the namespace that a descriptor holds.
 
-        One message does what takes `ip` four: the kernel enslaves, moves and raises while it creates.  The
-        peer stays down: at that moment it has no other end yet, and the kernel refuses with ENOTCONN.
+        One message has the effect of four of `ip`: the kernel enslaves, moves and raises the link while it
+        creates it.  The peer stays down: at that moment it has no other end yet, and the kernel would refuse
+        with ENOTCONN.
         """
         both = [u32(IFLA_MTU, mtu)] if mtu else []
         far = [text(IFLA_IFNAME, peer), *both]
@@ -296,16 +301,16 @@ class Rtnl(Netlink):
         hairpin: "bool | None" = None,
         isolated: "bool | None" = None,
     ) -> None:
-        """Change what is given, in one request.  `hairpin` and `isolated` are of a bridge's port.
+        """Change what is given.  `hairpin` and `isolated` are of a bridge port, and take a second request.
 
-        `netns` is the descriptor of another namespace, into which the link goes, under `name` if that is
-        given too.  There it is down, and has lost its addresses.
+        `netns` is the descriptor of another namespace to which the link moves, as `name` if that is given,
+        too.  There it is down, and has lost its addresses.
         """
         flags = change = 0
-        for bit, wanted in ((IFF_UP, up), (IFF_PROMISC, promiscuous), (IFF_ALLMULTI, allmulti)):
-            if wanted is not None:
+        for bit, value in ((IFF_UP, up), (IFF_PROMISC, promiscuous), (IFF_ALLMULTI, allmulti)):
+            if value is not None:
                 change |= bit
-                flags |= bit if wanted else 0
+                flags |= bit if value else 0
         attrs = []
         if mtu is not None:
             attrs.append(u32(IFLA_MTU, mtu))
@@ -335,20 +340,23 @@ class Rtnl(Netlink):
             self.request(RTM_SETLINK, 0, body, f"configure bridge port {link.name}")
 
     def delete_link(self, link: Link) -> None:
-        """Blocks 15 to 20 ms for a veth, an RCU grace period; a link that is gone already is fine."""
+        """Delete a link.  A link that is gone already is not an error.
+
+        For a veth this blocks for 15 to 20 ms, an RCU grace period.
+        """
         body = _IFINFO.pack(AF_UNSPEC, 0, link.index, 0, 0)
         self._unless_gone(RTM_DELLINK, body, f"delete {link.name}")
 
     def delete_link_named(self, name: str) -> None:
-        """As delete_link(), where nothing but the name is known."""
+        """Delete a link like delete_link(), if only its name is known."""
         self._unless_gone(
             RTM_DELLINK, _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name), f"delete {name}"
         )
 
     def delete_links(self, links: "list[Link]", group: int) -> None:
-        """Delete several at once, which waits but once: 35 ms for a bridge and its port instead of 60.
+        """Delete several links at once, with one wait: 35 ms for a bridge and its port instead of 60.
 
-        What can be named together is a group; `group` must be the number of no other link.
+        Only a group can be named in one request; no other link may have the number `group`.
         """
         names = " ".join(link.name for link in links)
         for link in links:
@@ -358,7 +366,10 @@ class Rtnl(Netlink):
         self._unless_gone(RTM_DELLINK, body, f"delete {names}")
 
     def _unless_gone(self, kind: int, body: bytes, what: str) -> None:
-        """About a link that may go by itself meanwhile, as a veth does with its other end's namespace."""
+        """Send a request about a link, and do nothing if the link is gone.
+
+        A veth, for example, is deleted with the namespace of its other end.
+        """
         try:
             self.request(kind, 0, body, what)
         except NetlinkError as error:
@@ -404,26 +415,28 @@ class Rtnl(Netlink):
         self.request(kind, 0, body, what)
 
     def port_vlans(self) -> "dict[int, set[int]]":
-        """The VLANs that each bridge port, and each bridge's own end, lets through, by link index."""
+        """Return the VLANs that each bridge port, and each bridge's own end, lets through, by link index."""
         body = _IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)
-        found: dict[int, set[int]] = {}
+        vlans: dict[int, set[int]] = {}
         for answer in self.request(RTM_GETLINK, NLM_F_DUMP, body, "list the VLANs of bridge ports"):
             index = _IFINFO.unpack_from(answer)[2]
             spec = attributes(answer, _IFINFO.size).get(IFLA_AF_SPEC, b"")
-            # A list in which one type recurs; attributes() would keep its last.
+            # All entries have the same type, so attributes() would keep the last one only.
             infos = [spec[at + 4 : at + 8] for at in range(0, len(spec), 8)]
-            found[index] = {struct.unpack("=HH", info)[1] for info in infos if len(info) == 4}
-        return found
+            vlans[index] = {struct.unpack("=HH", info)[1] for info in infos if len(info) == 4}
+        return vlans
 
     # Addresses
 
     def addresses(self, link: "Link | None" = None) -> "list[LinkAddress]":
         body = _IFADDR.pack(AF_UNSPEC, 0, 0, 0, link.index if link else 0)
-        found = [LinkAddress(body) for body in self.request(RTM_GETADDR, NLM_F_DUMP, body, "list addresses")]
-        return [address for address in found if not link or address.index == link.index]
+        listed = [
+            LinkAddress(body) for body in self.request(RTM_GETADDR, NLM_F_DUMP, body, "list addresses")
+        ]
+        return [address for address in listed if not link or address.index == link.index]
 
     def add_address(self, link: Link, net: IPNet, *, ifa_flags: int = 0) -> None:
-        """Raises NetlinkError with EEXIST if the link has it.  `ifa_flags` are of IFA_F_*."""
+        """Add an address.  `ifa_flags`: IFA_F_*.  Raises NetlinkError, EEXIST if the link has it."""
         extra = u32(IFA_FLAGS, ifa_flags) if ifa_flags else b""
         what = f"add {net} to {link.name}"
         try:
@@ -465,9 +478,9 @@ class Rtnl(Netlink):
         source: "Address | None" = None,
         exclusive: bool = False,
     ) -> None:
-        """A prefix length of 0 makes it a default route.  Without a gateway the destination is on the link.
+        """Add a route.  A prefix length of 0 makes it a default route; without a gateway, it is on the link.
 
-        A second next hop for one destination is a legal wish; with `exclusive` it is refused with EEXIST.
+        A second next hop for a destination is valid; with `exclusive` it is refused with EEXIST.
         """
         if scope is None:
             scope = RT_SCOPE_UNIVERSE if via or dst.address.version == 6 else RT_SCOPE_LINK

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Policy rules: in which table the kernel looks for a route, as `ip rule` sets them.
+Policy rules: they choose the table in which the kernel looks for a route, as `ip rule` sets them.
 
 <linux/fib_rules.h> gives the names and numbers.
 """
@@ -29,38 +29,38 @@ FR_ACT_TO_TBL = 1
 
 _RULE = struct.Struct("=BBBBBxxBI")  # family, dst len, src len, tos, table, action, flags
 
-# A rule of these alone says no more than: from SOURCE lookup TABLE.
+# A rule with these attributes only means: from SOURCE lookup TABLE.
 _PLAIN = {FRA_SRC, FRA_PRIORITY, FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_PROTOCOL}
 
 
 class Rule:
-    """`source` is the address of a rule that says `from ADDRESS lookup TABLE` and no more, else None."""
+    """A rule.  `source`: the address of a rule that is only `from ADDRESS lookup TABLE`, else None."""
 
     __slots__ = ("body", "l3mdev", "priority", "source", "table")
 
     def __init__(self, body: bytes) -> None:
         _family, dst, src, tos, table, action, flags = _RULE.unpack_from(body)
-        found = attributes(body, _RULE.size)
+        attrs = attributes(body, _RULE.size)
         self.body = body
-        self.table = read_u32(found.get(FRA_TABLE)) or table
-        self.priority = read_u32(found.get(FRA_PRIORITY))
-        self.l3mdev = FRA_L3MDEV in found  # the one that leads each VRF's traffic to its table
+        self.table = read_u32(attrs.get(FRA_TABLE)) or table
+        self.priority = read_u32(attrs.get(FRA_PRIORITY))
+        self.l3mdev = FRA_L3MDEV in attrs  # the rule that sends each VRF's traffic to its table
         self.source: Address | None = None
-        plain = action == FR_ACT_TO_TBL and not (dst or tos or flags) and found.keys() <= _PLAIN
-        if plain and src == len(found.get(FRA_SRC, b"")) * 8 > 0:
-            self.source = Address(found[FRA_SRC])
+        plain = action == FR_ACT_TO_TBL and not (dst or tos or flags) and attrs.keys() <= _PLAIN
+        if plain and src == len(attrs.get(FRA_SRC, b"")) * 8 > 0:
+            self.source = Address(attrs[FRA_SRC])
 
 
 def listed(rtnl: Rtnl) -> "list[Rule]":
-    """The rules of IPv4 and IPv6."""
+    """Return the rules of IPv4 and IPv6."""
     bodies = rtnl.request(RTM_GETRULE, NLM_F_DUMP, _RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0), "list rules")
     return [Rule(body) for body in bodies if body[0] in (AF_INET, AF_INET6)]
 
 
 def add(rtnl: Rtnl, source: Address, table: int, priority: int = 0) -> None:
-    """Look in `table` first for what this address sends.
+    """Have the kernel look in `table` first for what this address sends.
 
-    By itself the kernel puts a rule before all others but the one for local addresses.
+    Without `priority`, the kernel puts the rule before all others but the one for local addresses.
     """
     body = _RULE.pack(source.family, 0, source.bits, 0, table if table < 256 else 0, FR_ACT_TO_TBL, 0)
     body += attr(FRA_SRC, source) + u32(FRA_TABLE, table)
@@ -71,7 +71,7 @@ def add(rtnl: Rtnl, source: Address, table: int, priority: int = 0) -> None:
 
 
 def delete(rtnl: Rtnl, rule: Rule) -> None:
-    """One of listed().  If it is gone already, that is fine."""
+    """Delete one of listed().  A rule that is gone already is not an error."""
     try:
         rtnl.request(RTM_DELRULE, 0, rule.body, f"delete rule from {rule.source} lookup {rule.table}")
     except NetlinkError as error:

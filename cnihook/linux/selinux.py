@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SELinux, as far as a program is concerned that starts another one in a context of its own."""
+"""SELinux, as far as a program needs it to start another one in a different context."""
 
 import os
 
@@ -16,7 +16,7 @@ def is_enabled() -> bool:
 
 
 class ExecContext:
-    """`with ExecContext(context):` starts programs in that context, where the policy allows it."""
+    """`with ExecContext(context):` starts programs in that context, if the policy allows it."""
 
     def __init__(self, context: str) -> None:
         self._context = context
@@ -36,7 +36,7 @@ class ExecContext:
 def _write(context: str) -> None:
     fd = os.open(_EXEC, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, context.encode() or b"\n")  # an empty line is no context
+        os.write(fd, context.encode() or b"\n")  # an empty line clears the context
     except OSError as error:
         raise OSError(error.errno, error.strerror, f"set SELinux context {context!r}") from None
     finally:

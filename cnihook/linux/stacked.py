@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Links that stand upon another link, their master: macvlan, ipvlan and VLAN.
+Links on a parent link, which CNI calls master: macvlan, ipvlan and VLAN.
 
-The two may be in different namespaces, and still no frame takes a step in between.  <linux/if_link.h> has
-the numbers.
+The two may be in different namespaces; frames pass between them without a further step.  <linux/if_link.h>
+has the numbers.
 """
 
 import _struct as struct
@@ -30,10 +30,10 @@ def add(
     mtu: int = 0,
     mac: str = "",
 ) -> None:
-    """Make a link upon `master`, in the namespace that a descriptor holds.
+    """Create a link on the parent link `master`, in the namespace that a descriptor holds.
 
-    `data` is what macvlan(), ipvlan() or vlan() gives.  The name must be free in that namespace and also in
-    the master's, which `rtnl` is in: there the kernel looks first, and refuses with EEXIST.
+    `data` is what macvlan(), ipvlan() or vlan() returns.  The name must be free in that namespace and also
+    in that of the parent link, which `rtnl` is in: the kernel looks there first, and refuses with EEXIST.
     """
     attrs = [u32(IFLA_LINK, master.index), u32(IFLA_NET_NS_FD, netns)]
     if mtu:
@@ -44,13 +44,16 @@ def add(
 
 
 def macvlan(mode: str, bc_queue_len: int = 0) -> "tuple[bytes, ...]":
-    """A queue length of 0 is the kernel's choice."""
+    """Return the attributes of a macvlan.  With a queue length of 0, the kernel chooses it."""
     queue = (u32(IFLA_MACVLAN_BC_QUEUE_LEN, bc_queue_len),) if bc_queue_len else ()
     return (u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode]), *queue)
 
 
 def ipvlan(mode: str) -> "tuple[bytes, ...]":
-    """The mode is the master's in truth: that of the last link made on it is the mode of all."""
+    """Return the attributes of an ipvlan.
+
+    The kernel keeps the mode on the parent link: the mode of the last link made on it is the mode of all.
+    """
     return (u16(IFLA_IPVLAN_MODE, IPVLAN_MODES[mode]),)
 
 

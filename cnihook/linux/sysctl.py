@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel settings under /proc/sys.
+"""
+Kernel settings under /proc/sys.
 
-Those under net are of the namespace that the process is in at that moment.
+Those under net belong to the namespace that the process is in at that moment.
 """
 
 import os
@@ -12,10 +13,10 @@ def _path(name: str) -> str:
 
 
 def name_of(key: str) -> str:
-    """A setting's name with slashes, from either form: net.ipv4.ip_forward or net/ipv4/ip_forward.
+    """Return a setting's name with slashes, from either form: net.ipv4.ip_forward or net/ipv4/ip_forward.
 
-    As sysctl(8) has it, the first separator is the one, and the other stands for a dot in an interface's
-    name: net.ipv4.conf.eth0/100.arp_notify or net/ipv4/conf/eth0.100/arp_notify.
+    As in sysctl(8), the first separator decides.  The other one stands for a dot in an interface's name:
+    net.ipv4.conf.eth0/100.arp_notify or net/ipv4/conf/eth0.100/arp_notify.
     """
     dot, slash = key.find("."), key.find("/")
     if dot < 0 or 0 <= slash < dot:
@@ -24,39 +25,42 @@ def name_of(key: str) -> str:
 
 
 def dotted(name: str) -> str:
-    """The form that sysctl(8) takes, of a name with slashes."""
+    """Return a name with slashes in the form that sysctl(8) takes."""
     return ".".join(part.replace(".", "/") for part in name.split("/"))
 
 
 def read(name: str) -> str:
-    """The value of `name`, with slashes since an interface's name may hold dots: net/ipv4/ip_forward."""
+    """Return the value of `name`, such as net/ipv4/ip_forward.
+
+    The name has slashes, because an interface's name may have dots.
+    """
     with open(_path(name)) as file:
         return file.read().strip()
 
 
 def write(name: str, value: "str | int") -> None:
-    """Set it, unless it is so already: /proc/sys may be read-only, and many settings are right.
+    """Set a value, unless it is set already: /proc/sys may be read-only, and many settings are right.
 
     Raises OSError with the change as its `filename`.
     """
-    wanted = str(value)
+    text = str(value)
     try:
-        if read(name).split() == wanted.split():  # the kernel puts tabs between numbers
+        if read(name).split() == text.split():  # the kernel puts tabs between numbers
             return
     except OSError:
         pass  # some cannot be read: ipv4/route/flush never, conf/eth0/stable_secret not before it is set
     try:
         fd = os.open(_path(name), os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, f"{wanted}\n".encode())  # a list is emptied by a line, and not by nothing at all
+            os.write(fd, f"{text}\n".encode())  # an empty line empties a list, and writing nothing does not
         finally:
             os.close(fd)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, f"set sysctl {name} to {wanted}") from None
+        raise OSError(error.errno, error.strerror, f"set sysctl {name} to {text}") from None
 
 
 def write_if_present(name: str, value: "str | int") -> None:
-    """As write(), but a kernel that lacks the setting (for want of IPv6, say) is left as it is."""
+    """Set a value like write(), but ignore a setting that the kernel lacks (without IPv6, say)."""
     try:
         write(name, value)
     except FileNotFoundError:

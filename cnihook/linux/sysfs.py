@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network interfaces and the hardware behind them, as /sys tells it.
+"""
+Network interfaces and the hardware behind them, from /sys.
 
-What it lists of interfaces are those of the network namespace that /sys was mounted in: the host's.
+/sys lists the interfaces of the network namespace in which it was mounted: the host's.
 """
 
 import os
@@ -10,7 +11,7 @@ _INTERFACES = "/sys/class/net"
 
 
 def has_set_mac(interface: str) -> bool:
-    """True if a program set the MAC of an interface; else it is the kernel's choice, or a bridge port's."""
+    """Return True if a program set the MAC of an interface, not the kernel (which may copy a port's)."""
     try:
         with open(f"{_INTERFACES}/{interface}/addr_assign_type") as file:
             return file.read().strip() == "3"  # NET_ADDR_SET in <linux/netdevice.h>
@@ -19,20 +20,20 @@ def has_set_mac(interface: str) -> bool:
 
 
 def device_on(bus: str, name: str) -> str:
-    """The folder of a device by its bus (pci, auxiliary) and the name that it has there; empty if none."""
+    """Return the folder of a device by its bus (pci, auxiliary) and its name there; empty if none."""
     path = f"/sys/bus/{bus}/devices/{name}"
-    # A name, and no way to somewhere else.
+    # Only a name is accepted, not a path to another folder.
     return path if name.strip(".") and "/" not in name and os.path.isdir(path) else ""
 
 
 def device_of(interface: str) -> str:
-    """The folder of the device that an interface belongs to; empty for one that is only software."""
+    """Return the folder of the device of an interface; empty for an interface that is only software."""
     path = f"{_INTERFACES}/{interface}/device"
     return os.path.realpath(path) if os.path.isdir(path) else ""
 
 
 def driver_of(device: str) -> str:
-    """The name of a device's driver, or an empty string."""
+    """Return the name of a device's driver, or an empty string."""
     try:
         return os.path.basename(os.readlink(f"{device}/driver"))
     except OSError:
@@ -40,7 +41,7 @@ def driver_of(device: str) -> str:
 
 
 def interfaces_of(device: str) -> "list[str]":
-    """The interfaces of a device, which with virtio belong to a device below it."""
+    """Return the interfaces of a device.  With virtio they belong to a device below it."""
     try:
         below = sorted(name for name in os.listdir(device) if name.startswith("virtio"))
     except OSError:

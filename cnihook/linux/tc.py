@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Traffic control: limit what a link sends, and lead what it receives to another link.  What `tc` does.
+Traffic control, as `tc` does it: limit what a link sends, and redirect what it receives to another link.
 
 <linux/rtnetlink.h>, <linux/pkt_sched.h>, <linux/pkt_cls.h> and <linux/tc_act/tc_mirred.h> give the names and
 numbers.
@@ -45,8 +45,8 @@ TCA_MIRRED_PARMS, TCA_EGRESS_REDIR = 2, 1
 # <linux/if_ether.h>
 ETH_P_ALL = 3
 
-TBF_HANDLE = 1 << 16  # 1: in the words of `tc`
-INGRESS_HANDLE = 0xFFFF0000  # ffff:, and the kernel takes no other
+TBF_HANDLE = 1 << 16  # `tc` prints it as 1:
+INGRESS_HANDLE = 0xFFFF0000  # ffff:, the only one that the kernel accepts
 UNKNOWN = -1  # among ingress_targets()
 
 _U32_MAX = 0xFFFFFFFF
@@ -55,7 +55,7 @@ _PRIORITY = 1
 _TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
 _RATE = struct.Struct("=BBHhHI")  # cell log, link layer, overhead, cell alignment, least size, rate
 _TBF = struct.Struct("=12s12sIII")  # rate, peak rate, limit, buffer, MTU
-_SELECTOR = struct.Struct("=BBBBHHhhI")  # flags, offset shift, keys, 0, offset mask and four of no use here
+_SELECTOR = struct.Struct("=BBBBHHhhI")  # flags, offset shift, keys, 0, offset mask and four unused ones
 _KEY = struct.Struct("=IIii")  # mask, value, offset, offset mask
 SELECTOR_SIZE, KEY_SIZE = _SELECTOR.size, _KEY.size
 _MIRRED = struct.Struct("=IIiiiiI")  # index, capabilities, action, references, binds, direction, link
@@ -68,15 +68,15 @@ class Tbf:
 
     def __init__(self, rate: int, limit: int, buffer: "int | None", burst: int = 0) -> None:
         self.rate = rate  # bytes per second
-        self.limit = limit  # bytes that may wait; what comes on top of them is dropped
-        # How long a full bucket lasts at this rate, in ticks of the kernel's clock; None if 32 bits cannot
-        # tell that.
+        self.limit = limit  # bytes that may wait; any more are dropped
+        # How long a full bucket lasts at this rate, in ticks of the kernel's clock; None if 32 bits do not
+        # suffice.
         self.buffer = buffer
-        self.burst = burst  # bytes in a full bucket, which the kernel does not tell again
+        self.burst = burst  # bytes in a full bucket; the kernel does not report them
 
     @classmethod
     def of(cls, rate: int, burst: int, latency: int) -> "Tbf":
-        """`latency` is in microseconds: as long as a packet may wait for."""
+        """Return a filter for bytes per second, a burst in bytes, and the longest wait in microseconds."""
         length = ticks(burst * 1_000_000 // rate)
         limit = min(rate * latency // 1_000_000 + burst, _U32_MAX)
         return cls(rate, limit, length if 0 < length <= _U32_MAX else None, burst)
@@ -93,7 +93,7 @@ def pack_header(index: int, handle: int, parent: int, info: int = 0) -> bytes:
 
 
 def pack_rate(rate: int) -> bytes:
-    """Pack bytes a second; a rate of more than 32 bits needs a further attribute."""
+    """Pack a rate in bytes a second.  A rate of more than 32 bits needs a further attribute."""
     return _RATE.pack(0, TC_LINKLAYER_ETHERNET, 0, 0, 0, min(rate, _U32_MAX))
 
 
@@ -116,7 +116,7 @@ def listed(
 
 
 def add_tbf(rtnl: Rtnl, link: Link, tbf: Tbf) -> None:
-    """Raises NetlinkError with EEXIST if the link has a qdisc that somebody gave it."""
+    """Limit what a link sends.  Raises NetlinkError with EEXIST if another program gave the link a qdisc."""
     options = [
         attr(TCA_TBF_PARMS, _TBF.pack(pack_rate(tbf.rate), bytes(_RATE.size), tbf.limit, tbf.buffer or 0, 0))
     ]
@@ -131,16 +131,16 @@ def add_tbf(rtnl: Rtnl, link: Link, tbf: Tbf) -> None:
 
 
 def delete_tbf(rtnl: Rtnl, link: Link) -> bool:
-    """Return False if it is not there.  A qdisc of another kind or with another handle stays."""
+    """Delete the limit; return False if there is none.  A qdisc of another kind or handle stays."""
     return delete(rtnl, link, "tbf", TBF_HANDLE, TC_H_ROOT)
 
 
 def find_tbf(rtnl: Rtnl, link: Link) -> "Tbf | None":
-    for _handle, parent, found in listed(rtnl, link, RTM_GETQDISC, 0, "list qdiscs"):
+    for _handle, parent, attrs in listed(rtnl, link, RTM_GETQDISC, 0, "list qdiscs"):
         if parent != TC_H_ROOT:
             continue
-        if read_text(found.get(TCA_KIND)) == "tbf":
-            options = attributes(found[TCA_OPTIONS])
+        if read_text(attrs.get(TCA_KIND)) == "tbf":
+            options = attributes(attrs[TCA_OPTIONS])
             speed, _peak, limit, buffer, _mtu = _TBF.unpack_from(options[TCA_TBF_PARMS])
             rate = unpack_rate(speed)
             if TCA_TBF_RATE64 in options:
@@ -150,15 +150,15 @@ def find_tbf(rtnl: Rtnl, link: Link) -> "Tbf | None":
 
 
 def redirect_ingress(rtnl: Rtnl, link: Link, target: Link) -> None:
-    """Lead all that the link receives to another link, as if it were to be sent there.
+    """Redirect all that the link receives to another link, which sends it.
 
-    Raises NetlinkError with EEXIST if somebody has a qdisc for what it receives.
+    Raises NetlinkError with EEXIST if another program has set a qdisc for what the link receives.
     """
-    what = f"lead what {link.name} receives to {target.name}"
+    what = f"redirect what {link.name} receives to {target.name}"
     body = _TCMSG.pack(AF_UNSPEC, link.index, INGRESS_HANDLE, TC_H_INGRESS, 0) + text(TCA_KIND, "ingress")
     rtnl.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
-    # Of the filters that take every packet this is the one that every kernel has; "matchall" is younger.
+    # Every kernel has this filter.  "matchall", which takes every packet as well, is newer.
     selector = pack_selector(1) + _KEY.pack(0, 0, 0, 0)
     parameters = _MIRRED.pack(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, target.index)
     action = nested(
@@ -171,23 +171,24 @@ def redirect_ingress(rtnl: Rtnl, link: Link, target: Link) -> None:
 
 
 def delete_ingress(rtnl: Rtnl, link: Link) -> None:
-    """Receive as usual again.  All filters go, whoever set them."""
+    """End the redirection.  This removes all filters, including those of other programs."""
     delete(rtnl, link, "ingress", INGRESS_HANDLE, TC_H_INGRESS)
 
 
 def ingress_targets(rtnl: Rtnl, link: Link) -> "set[int]":
-    """Where filters lead what the link receives: indexes of links, 0 for one that is gone; UNKNOWN for a
-    filter that does something else.
+    """Return the indexes of the links to which filters redirect what the link receives.
+
+    The index is 0 for a link that is gone, and UNKNOWN for a filter that does something else.
     """
     targets = set()
     body = _TCMSG.pack(AF_UNSPEC, link.index, 0, INGRESS_HANDLE, 0)
     for answer in rtnl.request(RTM_GETTFILTER, NLM_F_DUMP, body, f"list the filters of {link.name}"):
         handle = _TCMSG.unpack_from(answer)[2]
-        found = attributes(answer, _TCMSG.size)
-        if read_text(found.get(TCA_KIND)) != "u32":
+        attrs = attributes(answer, _TCMSG.size)
+        if read_text(attrs.get(TCA_KIND)) != "u32":
             targets.add(UNKNOWN)
         elif handle & 0xFFF:  # else it is a table of filters
-            options = attributes(found[TCA_OPTIONS])
+            options = attributes(attrs[TCA_OPTIONS])
             actions = attributes(options.get(TCA_U32_ACT, b"")).values()
             targets |= {_target(attributes(action)) for action in actions} or {UNKNOWN}
     return targets

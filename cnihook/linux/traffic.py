@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has gone through a link, by the kernel's count: <linux/if_link.h>, rtnl_link_stats64."""
+"""The kernel's counters of what a link received and sent: <linux/if_link.h>, rtnl_link_stats64."""
 
 import _struct as struct
 
@@ -14,7 +14,7 @@ _STATS = struct.Struct("=8Q")
 
 
 class Traffic:
-    """The totals of one link, as those inside see them."""
+    """The totals of one link, as seen from inside its namespace."""
 
     __slots__ = ("dropped", "received_bytes", "received_packets", "sent_bytes", "sent_packets")
 
@@ -39,7 +39,7 @@ class Traffic:
 
 
 def of(rtnl: Rtnl, name: str) -> "Traffic | None":
-    """None if there is no such link."""
+    """Return the totals of a link, or None if it does not exist."""
     body = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name)
     try:
         (answer,) = rtnl.request(RTM_GETLINK, 0, body, f"look up {name}")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tap interfaces, whose other end is a program that opens /dev/net/tun.
+"""
+Tap interfaces, whose other end is a program that opens /dev/net/tun.
 
-By ioctl, for older kernels let netlink look at one, not make one.  <linux/if_tun.h> has the names and
+They are made by ioctl, because older kernels only show them by netlink.  <linux/if_tun.h> has the names and
 numbers.
 """
 
@@ -24,10 +25,10 @@ _TIMEOUT = 10.0  # seconds
 def add_tap(
     name: str, *, multi_queue: bool = False, owner: "int | None" = None, group: "int | None" = None
 ) -> None:
-    """Make a tap in the namespace that the process is in, for a program of this user and group to attach to.
+    """Create a tap in the namespace of this process, to which a program of this user and group can attach.
 
-    Raises FileExistsError if there is a link of this name.  Until the last call here the tap would go with
-    the descriptor: none is left of what fails half-way.
+    Raises FileExistsError if there is a link of this name.  Until the last call here, the kernel deletes the
+    tap with the descriptor.  So a failure half-way leaves nothing.
     """
     tun = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -48,7 +49,7 @@ def add_tap(
 
 
 def _as_int(number: int) -> int:
-    """A number of 32 bits as fcntl.ioctl() takes it, which knows an int of C and no unsigned one."""
+    """Return a number of 32 bits as fcntl.ioctl() takes it, which has a signed int only."""
     return number - (1 << 32) if number >> 31 else number
 
 
@@ -60,12 +61,12 @@ def add_tap_in_context(
     owner: "int | None" = None,
     group: "int | None" = None,
 ) -> None:
-    """The same, with a tap that belongs to an SELinux context.
+    """Create a tap like add_tap(), with an SELinux context.
 
-    The kernel labels a tap with the context of the process that makes it, and looks neither at sockcreate
-    nor at fscreate.  A process enters a context by starting a program, and policies are written for `ip`.
+    The kernel labels a tap with the context of the process that makes it, and ignores sockcreate and
+    fscreate.  A process enters a context by starting a program, and policies are written for `ip`.
     """
-    from cnihook.lean import process  # only here is one started
+    from cnihook.lean import process  # only this function starts a program
 
     program = next((f"{folder}/ip" for folder in _FOLDERS if os.path.exists(f"{folder}/ip")), "")
     if not program:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host name of another process, where it has one of its own."""
+"""The host name of another process, if it has a UTS namespace of its own."""
 
 import os
 from _socket import sethostname
@@ -8,7 +8,10 @@ from cnihook.linux import libc
 
 
 def set_hostname(pid: int, name: str) -> None:
-    """Name the machine that the process sees.  Raises OSError, also where that is what we see ourselves."""
+    """Set the host name that a process sees.
+
+    Raises OSError, also if the process is in the UTS namespace of this one.
+    """
     home = os.open("/proc/thread-self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
     try:
         inside = os.open(f"/proc/{pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)

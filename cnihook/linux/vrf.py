@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VRFs: links whose members' routes are in a table of their own.  <linux/if_link.h> has the numbers."""
+"""VRFs: links whose members have routes in a separate table.  <linux/if_link.h> has the numbers."""
 
 import _struct as struct
 
@@ -17,11 +17,11 @@ def add(rtnl: Rtnl, name: str, table: int) -> None:
 
 
 def tables(rtnl: Rtnl) -> "dict[int, int]":
-    """The table of each VRF that there is, by link index."""
-    found = {}
+    """Return the table of each VRF, by link index."""
+    by_index = {}
     for body in rtnl.request(RTM_GETLINK, NLM_F_DUMP, _IFINFO.pack(0, 0, 0, 0, 0), "list links"):
         info = attributes(attributes(body, _IFINFO.size).get(IFLA_LINKINFO, b""))
         if read_text(info.get(IFLA_INFO_KIND)) == "vrf":
             table = attributes(info.get(IFLA_INFO_DATA, b"")).get(IFLA_VRF_TABLE)
-            found[_IFINFO.unpack_from(body)[2]] = read_u32(table)
-    return found
+            by_index[_IFINFO.unpack_from(body)[2]] = read_u32(table)
+    return by_index

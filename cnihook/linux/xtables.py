@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The tables of iptables, `filter` above all: what they hold, and rules that iptables itself can read.
+The tables of iptables, mostly `filter`: what they hold, and rules that iptables itself can read.
 
-There are two kinds, and a machine may have both: one is a table of nftables, which iptables-nft, the usual
-one today, keeps in a form of its own; the other, iptables-legacy's, is a part of the kernel of its own.
-The first is read and changed here by netlink.  It takes its rules in that form, or iptables refuses to
-list the table from then on; so a connection's state is asked for by xtables' own match, which libnftables
-has no word for.  The second has no such interface, so the program is started there; but only where there
-are such tables.
+There are two kinds, and a machine may have both.  The first is a table of nftables, which iptables-nft, the
+usual one today, keeps in a form of its own.  It is read and changed here by netlink.  Its rules must have
+that form, or iptables refuses to list the table from then on.  So a connection's state is matched by the
+match of xtables, which libnftables cannot express.  The second kind, of iptables-legacy, is a separate part
+of the kernel.  It has no such interface, so the program is started, but only if there are such tables.
 """
 
 import _struct as struct
@@ -65,9 +64,9 @@ _TIMEOUT = 30.0  # seconds; the program waits for others of its kind
 
 
 class Rule:
-    """A rule that is there: `target` is the chain that it jumps to, `place` what deletes it.
+    """An existing rule: `target` is the chain that it jumps to, `place` identifies it for deletion.
 
-    `address` is the only source or destination that it is for; None if it names a network or nothing.
+    `address` is the only source or destination that it matches; None if it matches a network, or neither.
     """
 
     __slots__ = ("address", "comment", "place", "target")
@@ -80,8 +79,9 @@ class Rule:
 
 
 class Match:
-    """What is forwarded from a link or a network, or to it; with `known`, only on connections that something
-    else has let in: answers, and what was sent here by a DNAT.
+    """A match for what is forwarded from a link or a network, or to it.
+
+    With `known`, only connections match that another rule has admitted: answers, and what a DNAT sent here.
     """
 
     __slots__ = ("end", "incoming", "known")
@@ -92,13 +92,13 @@ class Match:
         self.known = known
 
     def words(self) -> str:
-        """As arguments of iptables."""
+        """Return the match as arguments of iptables."""
         letters = ("-i", "-o") if isinstance(self.end, str) else ("-s", "-d")
-        found = f"{letters[self.incoming]} {self.end}"
-        return f"{found} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT" if self.known else found
+        arguments = f"{letters[self.incoming]} {self.end}"
+        return f"{arguments} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT" if self.known else arguments
 
     def expressions(self) -> "Iterator[bytes]":
-        """As expressions of nftables, in the form that iptables-nft gives them."""
+        """Yield the match as expressions of nftables, in the form of iptables-nft."""
         if isinstance(self.end, str):
             key = _META_OIFNAME if self.incoming else _META_IIFNAME
             yield _expression("meta", _number(_META_DREG, _REG_1), _number(_META_KEY, key))
@@ -114,7 +114,7 @@ class Match:
 
 
 class Edits:
-    """Changes that are to be made together."""
+    """Changes that are made together."""
 
     def __init__(self) -> None:
         self.new_chains: list[str] = []
@@ -129,23 +129,23 @@ class Edits:
         self.new_chains.append(chain)
 
     def accept(self, chain: str, match: Match, comment: str) -> None:
-        """As the chain's last rule."""
+        """Add a rule that accepts, as the chain's last rule."""
         self.new_rules.append((chain, True, match, "", comment))
 
     def jump(self, chain: str, target: str, comment: str) -> None:
-        """As the chain's first rule."""
+        """Add a jump, as the chain's first rule."""
         self.new_rules.append((chain, False, None, target, comment))
 
     def delete_rule(self, chain: str, rule: Rule) -> None:
         self.old_rules.append((chain, rule))
 
     def delete_chain(self, chain: str) -> None:
-        """Its rules may be deleted in the same go."""
+        """Delete a chain.  Its rules may be deleted by the same changes."""
         self.old_chains.append(chain)
 
 
 class NftTable:
-    """A table that iptables-nft keeps, or another program under the same name."""
+    """A table of iptables-nft, or of another program under the same name."""
 
     def __init__(self, version: int, table: str = TABLE) -> None:
         self.version = version
@@ -154,14 +154,14 @@ class NftTable:
         self.name = f"{self._family}tables-nft"
 
     def policy(self, chain: str) -> "str | None":
-        """drop or accept; empty for a chain that somebody made, None if there is no such chain."""
+        """Return drop or accept; empty for a chain that no hook calls, None if the chain does not exist."""
         return nft.chain_policy(self._family, self.table, chain)
 
     def chains(self) -> "list[str]":
         return list(nft.chains(self._family, self.table))
 
     def add_forward(self) -> None:
-        """The chain FORWARD, which iptables-nft makes when it has a rule or a policy for it, and keeps."""
+        """Add the chain FORWARD, which iptables-nft makes for its first rule or policy, and keeps."""
         chain = nft_objects.chain(TABLE, "FORWARD", "filter", nft_objects.FORWARD, nft_objects.FILTER)
         nft.change(self._family, [chain], f"add chain FORWARD for {self.name}")
 
@@ -228,7 +228,7 @@ def _compare_address(net: IPNet, destination: bool) -> "Iterator[bytes]":
 
 
 def _verdict(target: str) -> bytes:
-    """A jump, or accept if there is no target."""
+    """Return a jump, or accept if there is no target."""
     verdict = [_number(_VERDICT_CODE, _JUMP if target else _ACCEPT)]
     if target:
         verdict.append(text(_VERDICT_CHAIN, target))
@@ -247,11 +247,11 @@ def _read_rule(rule: "dict[int, bytes]") -> Rule:
             verdict = attributes(attributes(data.get(_IMMEDIATE_DATA, b"")).get(_DATA_VERDICT, b""))
             target = read_text(verdict.get(_VERDICT_CHAIN))
         elif name == "match" and read_text(data.get(_MATCH_NAME)) == "comment":
-            comment = read_text(data.get(_MATCH_INFO))  # so it comes out of iptables-restore
+            comment = read_text(data.get(_MATCH_INFO))  # the form in which iptables-restore writes it
         elif name == "payload":
             place = data.get(_PAYLOAD_OFFSET), data.get(_PAYLOAD_LEN)
         elif name == "bitwise":
-            place = None  # a network, of which the mask is compared
+            place = None  # a network: the address is masked before it is compared
         elif name == "cmp" and place in _ADDRESSES:
             address = Address(attributes(data.get(_CMP_DATA, b"")).get(_DATA_VALUE, b""))
     return Rule(comment, target, rule.get(_RULE_HANDLE, b""), address)
@@ -273,7 +273,7 @@ class LegacyTable:
         return self._lines
 
     def policy(self, chain: str) -> "str | None":
-        """drop or accept; empty for a chain that somebody made, None if there is no such chain."""
+        """Return drop or accept; empty for a chain of the user, None if the chain does not exist."""
         for line in self._listed():
             words = line.split()
             if words[:2] == ["-P", chain]:
@@ -286,18 +286,18 @@ class LegacyTable:
         return [line.split()[1] for line in self._listed() if line.startswith(("-P ", "-N "))]
 
     def add_forward(self) -> None:
-        """The chain FORWARD is always there."""
+        """Do nothing, because the chain FORWARD always exists."""
 
     def rules(self, chain: str) -> "list[Rule]":
-        found = []
+        rules = []
         for line in self._listed():
             if line.startswith(f"-A {chain} "):
                 spec = line.removeprefix("-A ")
                 _, _, rest = spec.partition(" --comment ")
                 comment = rest[1:].partition('"')[0] if rest.startswith('"') else rest.partition(" ")[0]
                 target = spec.rpartition(" -j ")[2].partition(" ")[0]
-                found.append(Rule(comment, target, spec, _address_in(spec.split())))
-        return found
+                rules.append(Rule(comment, target, spec, _address_in(spec.split())))
+        return rules
 
     def change(self, edits: Edits, what: str) -> None:
         lines = [f"*{self.table}", *(f":{chain} - [0:0]" for chain in edits.new_chains)]
@@ -340,12 +340,12 @@ def _address_in(arguments: "list[str]") -> "Address | None":
 
 
 def filters(version: int, table: str = TABLE) -> "Sequence[NftTable | LegacyTable]":
-    """The tables of this name that this host has, of one IP version."""
-    found: list[NftTable | LegacyTable] = [NftTable(version, table)]
+    """Return the tables of this name on this host, of one IP version."""
+    tables: list[NftTable | LegacyTable] = [NftTable(version, table)]
     try:
         with open(f"/proc/thread-self/net/{'ip' if version == 4 else 'ip6'}_tables_names") as file:
             if table in file.read().split():
-                found.append(LegacyTable(version, table))
+                tables.append(LegacyTable(version, table))
     except OSError:
-        pass  # the kernel has no such thing
-    return found
+        pass  # the kernel has no iptables-legacy
+    return tables

@@ -436,7 +436,7 @@ def test_killed_run_leaves_a_kept_namespace_as_it_is(mynet: Host) -> None:
     ("argv", "told"),
     [
         (["--netns", "/run/no-such-file", "true"], "/run/no-such-file"),
-        (["--netns", "/etc/passwd", "true"], "no network namespace"),
+        (["--netns", "/etc/passwd", "true"], "not a network namespace"),
         (["--netns", "a b", "true"], "a b"),
         (["--netns", "..", "true"], ".."),
         (["--netns", "/proc/1/ns/net", "true"], "without"),

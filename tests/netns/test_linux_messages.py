@@ -349,7 +349,7 @@ def test_mac_addresses() -> None:
         "\uff10\uff12:00:00:00:00:01",
         "0x:00:00:00:00:01", "02:00:00:00:00:01\n", "020000000001",
     ):  # fmt: skip
-        with pytest.raises(ValueError, match="is no MAC address"):
+        with pytest.raises(ValueError, match="is not a MAC address"):
             mac_bytes(text)
 
 

@@ -154,7 +154,7 @@ found["words"] = str(NotANamespace("/run/file"))
         **dict.fromkeys(paths, "NotANamespace"),
         "/run/none": "FileNotFoundError",
         "": "FileNotFoundError",
-        "words": "/run/file is no network namespace",
+        "words": "/run/file is not a network namespace",
     }
 
 
