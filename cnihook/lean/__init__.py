@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stand-ins for costly modules of the standard library, on the path that every container start pays for."""
+"""Fast replacements for slow modules of the standard library, for code that runs at each container start."""

@@ -6,7 +6,7 @@
 
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
-_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, an IPv4 address in IPv6 clothes
+_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, IPv4 addresses in IPv6 form
 
 
 class Address(bytes):
@@ -16,20 +16,20 @@ class Address(bytes):
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """Raises ValueError for anything but an IPv4 or IPv6 address.
+        """Parse an IPv4 or IPv6 address.  Raises ValueError for anything else.
 
         ::ffff:1.2.3.4 is 1.2.3.4, as in Go.
         """
         try:
             packed = inet_pton(AF_INET6 if ":" in text else AF_INET, text)
-        except (OSError, ValueError, TypeError):  # ValueError: a NUL inside; TypeError: no string at all
-            raise ValueError(f"{text!r} is no IP address") from None
+        except (OSError, ValueError, TypeError):  # ValueError: it has a NUL; TypeError: not a string
+            raise ValueError(f"{text!r} is not an IP address") from None
         return cls(packed[12:] if packed[:12] == _MAPPED else packed)
 
     def __str__(self) -> str:
         text = inet_ntop(self.family, self)
         if "." in text and len(self) == 16:
-            # ::1.2.3.4 is glibc's own taste; Go writes ::102:304, and a lease is a file of that name.
+            # glibc writes ::1.2.3.4, Go writes ::102:304, and a lease is a file of that name.
             high, low = int.from_bytes(self[12:14], "big"), int.from_bytes(self[14:16], "big")
             return f"::{high:x}:{low:x}"
         return text
@@ -63,12 +63,12 @@ class Address(bytes):
             return self[:2] == b"\xa9\xfe"  # 169.254.0.0/16
         return self[0] == 0xFE and self[1] & 0xC0 == 0x80  # fe80::/10
 
-    def __add__(self, offset: int) -> "Address":  # type: ignore[override]  # an address is no string to append to
-        """The address `offset` further on (back, if negative).  OverflowError beyond the last one."""
+    def __add__(self, offset: int) -> "Address":  # type: ignore[override]  # nothing is appended to an address
+        """Return the address `offset` further on (back, if negative); OverflowError beyond the last."""
         return Address((int.from_bytes(self, "big") + offset).to_bytes(len(self), "big"))
 
     def host_net(self) -> "IPNet":
-        """The address as a network of its own: /32 or /128."""
+        """Return the address as a network of its own: /32 or /128."""
         return IPNet(self, self.bits)
 
 
@@ -83,18 +83,18 @@ class IPNet:
 
     @classmethod
     def parse(cls, text: str) -> "IPNet":
-        """Raises ValueError unless `text` is ADDRESS/PREFIX."""
+        """Parse ADDRESS/PREFIX.  Raises ValueError for anything else."""
         try:
             host, slash, length = text.partition("/")
             address = Address.parse(host)
             if not (slash and length.isascii() and length.isdigit()):
                 raise ValueError
-            # Of ::ffff:10.1.2.3/120 the address is an IPv4 one, and the prefix counts from its begin.
+            # ::ffff:10.1.2.3/120 has an IPv4 address, and the prefix counts from the beginning of that.
             prefix = int(length) - (96 if ":" in host and len(address) == 4 else 0)
             if not 0 <= prefix <= address.bits:
                 raise ValueError
         except (ValueError, AttributeError):
-            raise ValueError(f"{text!r} is no address in CIDR notation") from None
+            raise ValueError(f"{text!r} is not an address in CIDR notation") from None
         return cls(address, prefix)
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ class IPNet:
         return (1 << (self.address.bits - self.prefix)) - 1
 
     def network(self) -> "IPNet":
-        """The same network with the host bits cleared."""
+        """Return the same network with the host bits cleared."""
         return IPNet(self.first(), self.prefix)
 
     def first(self) -> Address:
@@ -122,7 +122,7 @@ class IPNet:
         return Address(value.to_bytes(len(self.address), "big"))
 
     def last(self) -> Address:
-        """The highest address; in IPv4 this is the broadcast address."""
+        """Return the highest address; in IPv4 this is the broadcast address."""
         value = int.from_bytes(self.address, "big") | self._host_mask
         return Address(value.to_bytes(len(self.address), "big"))
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For a process that is to outlive its parent, or to be out of its way."""
+"""The detachment of a process from its caller, which it outlives or must not disturb."""
 
 import os
 
 
 def leave_caller(*kept: int) -> None:
-    """Leave the caller's session and terminal, and close the files that it gave us, but for those `kept`."""
+    """Leave the caller's session and terminal, and close all files of the caller except those `kept`."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
@@ -15,4 +15,4 @@ def leave_caller(*kept: int) -> None:
             try:
                 os.close(int(name))
             except OSError:
-                pass  # the one by which the list was read
+                pass  # the descriptor of the listing itself

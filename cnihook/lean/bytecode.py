@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled code: made without what only people read, and removed where other users could have written it."""
+"""Compiled code: made without what only people read, and removed if other users could have written it."""
 
 import os
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 def compile_bare(source: str) -> "CodeType":
     """Compile a module without line numbers, and its functions without docstrings and annotations.
 
-    That is a fifth of what a hook has to unpack.  The module keeps its own docstring, which may be its help.
-    Raises OSError, ValueError or SyntaxError.
+    They are a fifth of what a hook has to unpack.  The module keeps its own docstring, which may be its
+    help.  Raises OSError, ValueError or SyntaxError.
     """
     import _ast  # 2 ms, where `import ast` takes 16
 
@@ -64,7 +64,7 @@ def discard(folder: str) -> None:
     try:
         if os.geteuid() == 0:
             os.fchown(fd, 0, 0)
-        os.fchmod(fd, 0o755)  # nothing can be added from here on
+        os.fchmod(fd, 0o755)  # from now on, nothing can be added
         for name in os.listdir(fd):
             os.unlink(name, dir_fd=fd)
         os.rmdir(folder)

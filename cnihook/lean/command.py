@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Become a command that somebody typed, as a shell would have started it."""
+"""The execution of a command of the user, in place of this process, as a shell would start it."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ _callers_umask = -1
 def restrict_umask(callers: "int | None" = None) -> None:
     """Let no other user write the files that this process makes; a command still gets its caller's umask.
 
-    `callers`: what that was, where it has been changed already.
+    `callers`: the caller's umask, if it has been changed already.
     """
     global _callers_umask
     before = os.umask(0o077)
@@ -37,19 +37,19 @@ class NotExecutable(Exception):
 
 
 def environment() -> "dict[str, str]":
-    """As it was given to this process.  Python may have added LC_CTYPE to os.environ."""
+    """Return the environment that this process got.  Python may have added LC_CTYPE to os.environ."""
     with open("/proc/self/environ", "rb") as file:
         variables = os.fsdecode(file.read()).split("\0")
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for variable in variables:
         name, equals, value = variable.partition("=")
         if equals:
-            found.setdefault(name, value)
-    return found
+            values.setdefault(name, value)
+    return values
 
 
 def find(name: str, path: str) -> str:
-    """The file of a command: `name` itself if that is a path, else the first in the folders of `path`."""
+    """Return the file of a command: `name` itself if it is a path, else the first match in `path`."""
     candidates = [name] if "/" in name else [f"{folder or '.'}/{name}" for folder in path.split(":")]
     present = [candidate for candidate in candidates if name and os.path.exists(candidate)]
     for candidate in present:
@@ -62,7 +62,7 @@ def find(name: str, path: str) -> str:
 
 
 def become(program: str, argv: "list[str]", variables: "dict[str, str]") -> "NoReturn":
-    """Execute it in place of this process."""
+    """Execute a program in place of this process."""
     restore_umask()
     try:
         try:
@@ -70,12 +70,12 @@ def become(program: str, argv: "list[str]", variables: "dict[str, str]") -> "NoR
         except OSError as error:
             if error.errno != errno.ENOEXEC or not _is_text(program):
                 raise
-            # A script without #!, which every shell takes for one of its own.
+            # A script without #!, which every shell runs as its own.
             os.execve("/bin/sh", ["sh", program, *argv[1:]], variables)
     except OSError as error:
-        found = error.errno != errno.ENOENT
-        why = error.strerror if found else "the interpreter that it names is not there"
-        raise NotExecutable(f"{program}: cannot be executed: {why}", found) from None
+        exists = error.errno != errno.ENOENT
+        why = error.strerror if exists else "the interpreter that it names does not exist"
+        raise NotExecutable(f"{program}: cannot be executed: {why}", exists) from None
 
 
 def _is_text(path: str) -> bool:

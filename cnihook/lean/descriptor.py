@@ -5,9 +5,10 @@ import os
 
 
 def close(fd: int) -> bool:
-    """Return False if the kernel reports an error.  It frees the descriptor in any case.
+    """Close a descriptor; return False if the kernel reports an error.  The descriptor is freed in any case.
 
-    close(2) reports a write that failed before, or a signal: not a reason to fail after all is done.
+    close(2) reports an earlier failed write, or a signal.  Neither is a reason to fail after the work is
+    done.
     """
     try:
         os.close(fd)

@@ -2,8 +2,8 @@
 """
 JSON without `import json`, which costs 7 ms for its Python layer and the modules behind it.
 
-The scanner of CPython is in C and can be had alone (0.2 ms).  Text that it refuses is parsed once more
-by json itself: slower, but it says what is wrong and where.
+CPython's scanner is in C and can be imported alone (0.2 ms).  Text that it rejects is parsed again by json
+itself, which is slower, but reports what is wrong and where.
 """
 
 TYPE_CHECKING = False
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 
 
 def _no_constant(name: str) -> "Any":
-    raise ValueError(f"{name} is no JSON value")  # Python's parser would take NaN and Infinity
+    raise ValueError(f"{name} is not a JSON value")  # Python's parser would accept NaN and Infinity
 
 
 def _number(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is beyond every number")
+        raise ValueError(f"{text} is too large for a number")
     return value
 
 
 def _integer(text: str) -> int:
-    """Only called where the scanner has failed: Python's own error names a function of Python."""
+    """Parse an integer for an error message: Python's own names a function of Python."""
     if len(text) > 4300:  # as many digits as int() takes
         raise ValueError(f"a number of {len(text)} digits is too long")
     return int(text)
 
 
 class _Context:
-    """The attributes that the C scanner reads off a json.JSONDecoder."""
+    """The attributes that the C scanner reads from a json.JSONDecoder."""
 
     strict = True
     object_hook = None
@@ -42,7 +42,7 @@ class _Context:
 
 
 class Repeated(dict):  # type: ignore[type-arg]  # subscripting costs at run time
-    """An object with keys that it has more than once.  The last one counts, as in Go."""
+    """An object in which some keys are repeated.  The last one counts, as in Go."""
 
     keys_repeated: "tuple[str, ...]" = ()
 
@@ -69,9 +69,9 @@ class _MarkingContext(_Context):
 
 
 def loads(text: str, *, marks: bool = False) -> "Any":
-    """The value that `text` holds.  Raises ValueError with the reason, the line and the column.
+    """Return the value that `text` holds.  Raises ValueError with the reason, the line and the column.
 
-    With `marks`, repeated() knows the keys that an object has more than once.  That costs 0.2 microseconds
+    With `marks`, repeated() returns the keys that an object has more than once.  That costs 0.2 microseconds
     for each object.
     """
     text = text.strip(" \t\r\n")
@@ -85,7 +85,7 @@ def loads(text: str, *, marks: bool = False) -> "Any":
     except RecursionError:
         raise ValueError("nested too deep") from None
     except (ImportError, StopIteration, ValueError, SystemError):
-        pass  # SystemError: CPython 3.11 wants to raise json's own error while json is not loaded
+        pass  # SystemError: CPython 3.11 tries to raise json's own error, and json is not loaded
 
     import json
 
@@ -96,21 +96,21 @@ def loads(text: str, *, marks: bool = False) -> "Any":
 
 
 def scan(text: str, at: int) -> "tuple[Any, int]":
-    """The value that begins at this place, and where it ends, in a text that loads() has found good."""
+    """Return the value that begins at this place, and where it ends, in a text that loads() has accepted."""
     try:
         from _json import make_scanner
     except ImportError:
         import json
 
         return json.JSONDecoder(parse_float=_number).raw_decode(text, at)
-    found: tuple[Any, int] = make_scanner(_Context)(text, at)  # type: ignore[arg-type]
-    return found
+    result: tuple[Any, int] = make_scanner(_Context)(text, at)  # type: ignore[arg-type]
+    return result
 
 
 def dumps(value: "Any", *, indent: int = 0) -> str:
-    """`value` as ASCII JSON: on one line, or indented as the reference prints results.
+    """Return `value` as ASCII JSON: on one line, or indented as the reference prints results.
 
-    Raises ValueError for a number that JSON has no form for, and for what is nested too deep.
+    Raises ValueError for a number that JSON has no form for, and for a value that is nested too deep.
     """
     try:
         return _dump(value, indent, 0)

@@ -2,9 +2,9 @@
 """
 C functions without `import ctypes`: 0.4 ms instead of 3.7.
 
-The work of ctypes is done by its C half, `_ctypes`; its Python half defines types for every size and
-platform, of which six are enough here.  The class attributes below are that C half's documented-by-use
-protocol, the same since Python 2.5.
+The C half of ctypes, `_ctypes`, does the work.  Its Python half defines types for every size and platform,
+of which six are enough here.  The class attributes below are the protocol of the C half.  It is documented
+only by its use, and is the same since Python 2.5.
 """
 
 import os
@@ -53,11 +53,11 @@ _FUNCTIONS: "dict[type, Any]" = {Int: _IntFunction, Pointer: _PointerFunction, C
 class Library:
     """A shared library; None is the process itself, and so libc.
 
-    Raises OSError where it is not installed.
+    Raises OSError if it is not installed.
     """
 
     def __init__(self, name: "str | None") -> None:
-        self._handle = dlopen(name, os.RTLD_NOW)  # type: ignore[arg-type]  # None is taken, too
+        self._handle = dlopen(name, os.RTLD_NOW)  # type: ignore[arg-type]  # None is accepted, too
 
     def function(self, name: str, returns: type, *arguments: type) -> "Callable[..., Any]":
         function: Callable[..., Any] = _FUNCTIONS[returns]((name, self))
@@ -66,6 +66,6 @@ class Library:
 
 
 def raise_errno(*objects: object) -> None:
-    """OSError for the errno that the last call left; `objects` are the file names that it names."""
+    """Raise OSError for the errno of the last call; `objects` are the file names in it."""
     errno = get_errno()
     raise OSError(errno, os.strerror(errno), *objects)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Stand in for a command in the eyes of whoever started this process, a shell above all.
+A command that runs as a child, while this process represents it to its parent, such as a shell.
 
-Both are in the shell's process group.  What is typed at the terminal, the kernel sends to all of the group:
-the command has it already.  What somebody sends to this process alone is meant for the command, and passed
-on.  When the command stops, this process stops too, or the shell would not know.
+Both are in the shell's process group.  The kernel sends what is typed at the terminal to the whole group, so
+the command has it already.  A signal for this process alone is meant for the command, and is passed on.
+When the command stops, this process stops, too; otherwise the shell would not notice.
 """
 
 import _signal
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Limit(Protocol):
-        """How long the command may take, and what is done then."""
+        """The time that the command may take, and the action when it is over."""
 
         def remaining(self) -> float: ...
 
         def act(self) -> None: ...
 
 
-# Those that tell of a process's own fault would come from ours.
+# Signals for a fault of this process, which are not passed on.
 _OWN = {
     _signal.SIGABRT,
     _signal.SIGBUS,
@@ -43,16 +43,16 @@ class Job:
         self.pid = pid
         self._taken = _signal.valid_signals() - _OWN
         self._typed_interrupt = False
-        self.on_change: Callable[[], None] | None = None  # for SIGIO from the kernel, since begin()
-        # A caller may have had it ignored, and then there would be no status to wait for.
+        self.on_change: Callable[[], None] | None = None  # called at SIGIO from the kernel, after begin()
+        # If the caller ignores SIGCHLD, there would be no status to wait for.
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
     def begin(self) -> None:
-        """From here on every signal is the command's, and waits for wait() to read it."""
+        """Block all signals; from now on, wait() reads them and passes them to the command."""
         _signal.pthread_sigmask(_signal.SIG_BLOCK, self._taken)
 
     def wait(self, limit: "Limit | None" = None) -> int:
-        """Until the command has ended.  Returns its exit status; 128+n if signal n ended it."""
+        """Wait until the command has ended.  Returns its exit status; 128+n if signal n ended it."""
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
             if not pid:
@@ -60,7 +60,7 @@ class Job:
             elif os.WIFSTOPPED(status):
                 self._stop(os.WSTOPSIG(status))
             elif os.WIFSIGNALED(status):
-                # Typed before the first look at signals, it is waiting still.
+                # A Ctrl-C from before the first read of signals is still pending.
                 waiting = _signal.sigtimedwait({_signal.SIGINT}, 0)
                 self._typed_interrupt |= waiting is not None and waiting.si_code > 0
                 self._typed_interrupt &= os.WTERMSIG(status) == _signal.SIGINT
@@ -85,35 +85,35 @@ class Job:
             self.on_change()
             return
         if info.si_signo == _signal.SIGCHLD or info.si_pid == self.pid:
-            return  # the command that signals its own group has its signal already
-        # A terminal that hangs up tells the leader of its session alone.
+            return  # a command that signals its own group has the signal already
+        # A terminal that hangs up signals only the leader of its session.
         if not from_kernel or info.si_signo == _signal.SIGHUP:
             os.kill(self.pid, info.si_signo)
 
     def _stop(self, signum: int) -> None:
-        """Stop as the command did, until somebody continues this process."""
+        """Stop like the command, until another process continues this one."""
         if _signal.SIGCONT in _signal.sigpending():
-            return  # sent to both of us, and only ours is here yet
+            return  # sent to both processes, and not yet received by the command
         own, command = os.getpgrp(), os.getpgid(self.pid)
         had_terminal = _foreground() == command
         self._stop_now(signum)
-        # A shell, with a group of its own, takes it for granted that it has the terminal still.
+        # A command that is a shell has its own group, and expects to have the terminal still.
         if had_terminal and command != own and _foreground() == own:
             _give_terminal(command)
 
     def _stop_now(self, signum: int) -> None:
-        # Sent while it is blocked, it is one with what the terminal has sent us: two would stop us twice.
+        # Sent while it is blocked, it merges with that of the terminal: two would stop this process twice.
         os.kill(os.getpid(), signum)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {signum})
         _signal.pthread_sigmask(_signal.SIG_BLOCK, {signum})
         if _signal.SIGCONT not in _signal.sigpending():
-            # In a group that no shell watches, the kernel stops nobody for the terminal's sake.
+            # In a group that no shell watches, the kernel ignores stop signals of the terminal.
             os.kill(self.pid, _signal.SIGCONT)
 
     def end_as_it_did(self) -> None:
-        """Die of Ctrl-C if the command did: a shell leaves its loop or script then, and only then.
+        """Die of Ctrl-C if the command did, because only then a shell leaves its loop or script.
 
-        Returns otherwise; then the exit status tells.
+        Returns otherwise; then the exit status is enough.
         """
         if self._typed_interrupt:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
@@ -122,7 +122,7 @@ class Job:
 
 
 def _foreground() -> int:
-    """The process group that has the terminal; 0 without one."""
+    """Return the process group that has the terminal; 0 without a terminal."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
     except OSError:

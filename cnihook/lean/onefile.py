@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a container's start imports, from one file instead of from sixty.
+The modules that a container's start imports, in one file instead of sixty.
 
-Python makes a dozen system calls for each module and unpacks a file of its own, in a hook for sixty of them:
-4 of its 20 ms.  So each kind of process - a hook's event, a command, a plugin - keeps the code of all that
-it imports together in __pycache__, beside Python's own files and under their rule: what is not of the size
-and time of its source is not used.  A process that imports what is not there yet adds that for the next, in
-pieces that are unpacked whole: the names and constants that modules share are made once then, which is a
-third of the work.  What is imported later than at the head of a module begins a piece, with all that is
-imported for it, so that nobody has a plugin in vain.  What a module imports while it is loaded comes before
-it, and without importlib, whose work for a module takes longer than that of most.  What only people and type
-checkers read is left out: line numbers, docstrings of functions, annotations.  CNIHOOK_DEBUG, which wants
-those, does without all this.
+Python makes a dozen system calls for each module and unpacks a file for it.  For the sixty of a hook that is
+4 of its 20 ms.  So each kind of process (a hook's event, a command, a plugin) keeps the code of all its
+modules together in __pycache__, beside Python's own files and under their rule: code is not used if size or
+time of its source differ.  A process that imports a module that is not in the file adds it for the next one.
+
+The file consists of pieces that are unpacked whole.  The names and constants that modules share are then
+made once, which is a third of the work.  An import that is not at the head of a module, such as that of a
+plugin, begins a piece, with all that is imported for it.  So no process unpacks a plugin that it does not
+use.
+
+The modules that a module imports are loaded before it, and without importlib, whose work for a module takes
+longer than that of most modules.  What only people and type checkers read is left out: line numbers,
+docstrings of functions, annotations.  CNIHOOK_DEBUG needs them, so with it this file is not used.
 """
 
 import marshal
@@ -30,13 +33,13 @@ if TYPE_CHECKING:
     # Size and mtime (ns) of the source, whether it is a package, which piece has its code, and which modules
     # it imported when it was loaded.
     Entry = tuple[int, int, bool, int, tuple[str, ...]]
-    # Of each piece: offset behind the index, length.
+    # For each piece: offset behind the index, length.
     Pieces = list[tuple[int, int]]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ROOT = os.path.dirname(_PACKAGE)
 _FOLDER = f"{_PACKAGE}/__pycache__"
-_MARK = b"ONE4" + MAGIC_NUMBER  # the form of the file, and that of the code in it
+_MARK = b"ONE4" + MAGIC_NUMBER  # the format of the file, and that of the code in it
 _HEAD = len(_MARK) + 4 + 8  # the mark, the length of the index behind it, and the number of this file
 _NONE: "Entry" = (0, 0, False, -1, ())
 
@@ -46,9 +49,9 @@ _used: "_OneFile | None" = None
 
 
 def use(kind: str) -> None:
-    """Import from now on what the file for this kind of process has.  Python's own way does the rest.
+    """Import from now on what the file for this kind of process has; Python's own import does the rest.
 
-    Whoever calls it first decides.
+    Only the first call in a process counts.
     """
     global _used
     if _used or os.environ.get("CNIHOOK_DEBUG") or not cnihook.caches_are_safe:
@@ -58,9 +61,9 @@ def use(kind: str) -> None:
 
 
 def keep() -> None:
-    """Add what this process had to import in Python's own way; the last thing that it does.
+    """Add to the file what this process imported in Python's own way.  This is its last action.
 
-    Compiled code that other users could have written is removed, for the next process to make it again.
+    Compiled code that other users could have written is removed, and the next process compiles it again.
     """
     if not cnihook.caches_are_safe:
         from cnihook.lean import bytecode
@@ -72,7 +75,7 @@ def keep() -> None:
         return
     from cnihook.lean import signals
 
-    signals.ignore_interrupts()  # the work is done, and a file half written would stay
+    signals.ignore_interrupts()  # the work is done, and an interrupt would leave a file half written
     data = _used.with_missed()
     if not data:
         return
@@ -81,7 +84,7 @@ def keep() -> None:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # after a crash of the machine it is the old one or the new one
+            os.fsync(file.fileno())  # after a crash of the machine, it is the old file or the new one
         os.rename(temporary, _used.path)
     except OSError:
         try:
@@ -91,7 +94,7 @@ def keep() -> None:
 
 
 class _OneFile:
-    """Finds and loads modules, as importlib asks for it."""
+    """A finder and loader of modules for importlib."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -152,14 +155,14 @@ class _OneFile:
         code = self._codes(piece).get(name) if piece >= 0 and (size, mtime) == _stamp(source) else None
         if not code:
             return None
-        # importlib asks for a loader's two methods, not for its base class, which is not cheap.
+        # importlib needs two methods of a loader, not its base class, which is slow to import.
         spec = ModuleSpec(name, self, origin=source, loader_state=code)  # type: ignore[arg-type]
         if package:
             spec.submodule_search_locations = [os.path.dirname(source)]
         return spec
 
     def _load(self, name: str) -> None:
-        """Load a module as importlib would.  One that fails is left to importlib, which has the error."""
+        """Load a module as importlib would.  If that fails, importlib tries again and reports the error."""
         outer, _, inner = name.rpartition(".")
         modules = sys.modules
         if name in modules or outer not in modules:
@@ -178,7 +181,7 @@ class _OneFile:
             module.__package__ = name
             module.__path__ = spec.submodule_search_locations
         modules[name] = module
-        spec._initializing = True  # type: ignore[attr-defined]  # who imports it meanwhile is in a circle
+        spec._initializing = True  # type: ignore[attr-defined]  # an import of it now is a circular one
         self._loading.append(name)
         try:
             self.exec_module(module)
@@ -192,7 +195,7 @@ class _OneFile:
             self._loading.pop()
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """An ordinary one."""
+        """Return None, so that importlib makes an ordinary module."""
 
     def exec_module(self, module: "ModuleType") -> None:
         spec = module.__spec__
@@ -201,26 +204,27 @@ class _OneFile:
         exec(spec.loader_state, module.__dict__)
 
     def get_code(self, name: str) -> "CodeType":
-        """That of a module that came from here."""
+        """Return the code of a module that this object loaded."""
         spec = sys.modules[name].__spec__
         assert spec
         return spec.loader_state  # type: ignore[no-any-return]
 
     def with_missed(self) -> bytes:
-        """The whole file, with what was missed and is there now; empty if that is nothing.
+        """Return the whole file, with the modules that were missed and exist now; empty if there are none.
 
-        Where something of it was there, for a source that is no more, all is made anew.
+        If a module was in the file for another version of its source, the whole file is made again.
         """
-        anew = any(name in self._index for name in self.missed)
-        index = {} if anew else dict(self._index)
-        data = [] if anew else [self._read(*piece)[:-8] for piece in self._pieces]
+        renewed = any(name in self._index for name in self.missed)
+        index = {} if renewed else dict(self._index)
+        data = [] if renewed else [self._read(*piece)[:-8] for piece in self._pieces]
         codes: dict[str, CodeType] = {}
-        for name in self._asked if anew else self.missed:
+        for name in self._asked if renewed else self.missed:
             spec = getattr(sys.modules.get(name), "__spec__", None)
             if not spec:
                 continue
             package = spec.submodule_search_locations is not None
-            # Of the code that is here, or taken before it is read: who writes meanwhile makes it stale.
+            # The stamp of the code in use, or one from before the source is read.  So a source that is
+            # written at this time makes the code stale.
             stamp: tuple[int, int] | None = (
                 self._index[name][:2] if spec.loader is self else _stamp(_source(name, package))
             )
@@ -246,11 +250,11 @@ class _OneFile:
         )
 
     def _imports(self, name: str) -> "Sequence[str]":
-        """What this process saw the module import, or else the one before it did."""
+        """Return what the module imported in this process, or else in the one before it."""
         return self._imported.get(name) or self._index.get(name, _NONE)[4]
 
     def _codes(self, piece: int) -> "dict[str, CodeType]":
-        """The modules of one piece; none if it cannot be read."""
+        """Return the modules of one piece; none if it cannot be read."""
         if piece not in self._unpacked:
             try:
                 self._unpacked[piece] = marshal.loads(self._read(*self._pieces[piece]))
@@ -259,10 +263,10 @@ class _OneFile:
         return self._unpacked[piece]
 
     def _read(self, offset: int, length: int) -> bytes:
-        """Empty if it does not end as it was written.
+        """Return a part of the file; empty if it does not end as it was written.
 
-        Where a network lies between, the index may be of the file that was, and this of the one that is.  So
-        each part ends with the file's number.  A checksum would cost 0.25 ms; Python's own files have none.
+        On a network file system, the index may be from the old file and this part from the new one.  So each
+        part ends with the file's number.  A checksum would cost 0.25 ms; Python's own files have none.
         """
         try:
             data = os.pread(self._fd, length, self._begin + offset)
@@ -284,7 +288,7 @@ def _stamp(source: str) -> "tuple[int, int] | None":
 
 
 def _code(source: str) -> "CodeType | None":
-    from cnihook.lean import bytecode  # who writes the file, once
+    from cnihook.lean import bytecode  # only a process that writes the file needs it
 
     try:
         return bytecode.compile_bare(source)

@@ -14,7 +14,7 @@ _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 
 
 class Outcome:
-    """How a program ended: its exit status (negative: the signal that killed it) and all that it wrote."""
+    """The end of a program: its exit status (negative: the signal that killed it) and all that it wrote."""
 
     __slots__ = ("status", "stderr", "stdout", "timed_out", "too_long")
 
@@ -23,18 +23,19 @@ class Outcome:
         self.stdout = stdout
         self.stderr = stderr
         self.timed_out = timed_out
-        self.too_long = too_long  # more than MOST_OUTPUT, for which it was killed
+        self.too_long = too_long  # True if it was killed because it wrote more than MOST_OUTPUT
 
 
 def run(
     program: str, argv: "list[str]", environment: "dict[str, str]", stdin: bytes, timeout: float
 ) -> Outcome:
-    """Start `program` in a process group of its own, feed it `stdin`, and collect what it writes.
+    """Start `program` in a process group of its own, send it `stdin`, and collect what it writes.
 
-    A group, because a plugin starts others: after `timeout` seconds all of them get SIGTERM, then SIGKILL,
-    so that none stays behind with our pipes open.  Raises OSError when the program cannot be started.
+    The group is for plugins that start other programs.  After `timeout` seconds, all of them get SIGTERM,
+    then SIGKILL, so that none stays behind with our pipes open.  Raises OSError if the program cannot be
+    started.
     """
-    # No interrupt between the start of the program and the `try` that ends it along with us.
+    # No interrupt may come between the start of the program and the `try` that ends it with this process.
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (SIGHUP, SIGINT, SIGALRM, SIGTERM))
     pipes = [os.pipe(), os.pipe(), os.pipe()]  # close-on-exec, all six
     (child_in, our_in), (our_out, child_out), (our_err, child_err) = pipes
@@ -75,7 +76,7 @@ def run(
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         reaped = True
     finally:
-        if not reaped:  # interrupted: what we started must not outlive us
+        if not reaped:  # interrupted: the program must not outlive this process
             _end_group(pid, 9)
             os.waitpid(pid, 0)
         for end in (our_out, our_err):
@@ -99,7 +100,7 @@ def _converse(
 
     Returns True if the deadline came first.
 
-    Not until its output is closed: something that it left running in the background may hold that open for
+    The end of the output does not count: a program that it left in the background may hold that open for
     ever.
     """
     room = MOST_OUTPUT - _size(output)
@@ -134,7 +135,7 @@ def _converse(
                         our_in = -1
             if ready == [ended]:  # and nothing left to read
                 return False
-            if ended in ready and our_in >= 0:  # nobody will read the rest
+            if ended in ready and our_in >= 0:  # no program will read the rest
                 poll.unregister(our_in)
                 os.close(our_in)
                 our_in = -1
@@ -145,7 +146,7 @@ def _converse(
 
 
 def _feed(end: int, data: bytes) -> bytes:
-    """What is left of `data` after writing as much as the pipe takes."""
+    """Write as much of `data` as the pipe takes, and return the rest."""
     try:
         return data[os.write(end, data) :]
     except BlockingIOError:

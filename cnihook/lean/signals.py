@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals and deadlines by the C module; `import signal` costs 3.6 ms for the enumerations around it."""
+"""Signals and deadlines by the C module; `import signal` costs 3.6 ms for its enumerations."""
 
 import _signal
 
@@ -14,13 +14,13 @@ SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGPIPE, SIGALRM, SIGTERM = 1, 2, 3, 9, 13, 14
 class Interrupted(BaseException):
     """A signal asked this process to stop.
 
-    Not an Exception: only an undo may stand between it and the exit.
+    This is not an Exception: only an undo may come between it and the exit.
     """
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
-        self.undone = False  # True once what it interrupted has been taken back
+        self.undone = False  # True once what it interrupted is undone
 
     def __str__(self) -> str:
         if self.signum == SIGALRM:
@@ -34,22 +34,23 @@ def _interrupt(signum: int, _frame: "FrameType | None") -> None:
 
 
 def reset() -> None:
-    """Unblock every signal and make those that ask for an end raise Interrupted.
+    """Unblock every signal, and make those that ask for an end raise Interrupted.
 
-    crun starts hooks with all signals blocked, and a blocked mask outlives exec; Go programs may pass on an
-    ignored SIGPIPE.
+    crun starts hooks with all signals blocked, and exec keeps that mask.  Go programs may pass on an ignored
+    SIGPIPE.
     """
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    _signal.signal(SIGPIPE, _signal.SIG_IGN)  # a reader that is gone is an error at the write, not an end
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, it has the kernel reap our plugins unasked
+    _signal.signal(SIGPIPE, _signal.SIG_IGN)  # without a reader, a write fails and the process goes on
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # if ignored, the kernel would reap our plugins
     for signum in (SIGHUP, SIGINT, SIGTERM, SIGALRM):
         _signal.signal(signum, _interrupt)
 
 
 def take_back_pythons() -> None:
-    """Undo what Python does at its start: SIGPIPE and SIGXFSZ ignored, SIGINT caught.
+    """Undo what Python does at its start: it ignores SIGPIPE and SIGXFSZ, and catches SIGINT.
 
-    For who runs somebody's command, which inherits what is ignored.  What our own caller ignores stays so.
+    This is for a process that runs a command of the user, which inherits what is ignored.  What our own
+    caller ignores stays ignored.
     """
     _signal.signal(SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
@@ -58,7 +59,10 @@ def take_back_pythons() -> None:
 
 
 def raise_on_interrupts() -> None:
-    """As reset(), for a command that somebody typed: what they ignore (nohup) or block is their will."""
+    """Raise Interrupted like reset(), in a command of the user.
+
+    Signals that the user ignores (nohup) or blocks stay so, because that is intended.
+    """
     _signal.signal(SIGPIPE, _signal.SIG_IGN)
     for signum in (SIGHUP, SIGINT, SIGTERM):
         if _signal.getsignal(signum) != _signal.SIG_IGN:
@@ -66,7 +70,7 @@ def raise_on_interrupts() -> None:
 
 
 def ignore_interrupts() -> None:
-    """From here on the work is to put things back: no signal but SIGKILL shall stop that."""
+    """Ignore signals that ask for an end: what follows undoes changes and must not be interrupted."""
     _signal.setitimer(_signal.ITIMER_REAL, 0)
     for signum in (SIGHUP, SIGINT, SIGTERM, SIGALRM):
         _signal.signal(signum, _signal.SIG_IGN)

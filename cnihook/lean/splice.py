@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A JSON text changed in places, all the rest of it left as it is, byte for byte.
+A JSON text that is changed in places, while all the rest stays as it is, byte for byte.
 
-A round trip through values would lose what Python has no value for: 1e400, -0, a key that is there twice,
-the order of digits in 1.10, who wrote `<` as \\u003c.  It would cost more, too: the parser is in C, and with
-it what stands where in a text of 50 kB is found in 0.2 ms.
+A round trip through values would lose what Python has no value for: 1e400, -0, a repeated key, the digits of
+1.10, `<` written as \\u003c.  It would also cost more: the parser is in C, and finds a place in a text of 50
+kB in 0.2 ms.
 """
 
 from cnihook.lean import fastjson
@@ -22,18 +22,18 @@ _WHITE = " \t\r\n"
 class Document:
     """A JSON object in text form.  A path is the keys and numbers that lead to a value.
 
-    Of a key that is there several times the last one counts, as for every other reader.
+    If a key is repeated, the last one counts, as for every other reader.
     """
 
     def __init__(self, text: str) -> None:
-        """Raises ValueError for what is no JSON, or no object."""
+        """Parse `text`.  Raises ValueError if it is not JSON, or not an object."""
         self.text = text
         self._value: Any = fastjson.loads(text)
         if not isinstance(self._value, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
 
     def get(self, *path: "Key") -> "Any":
-        """The value there, to be looked at only; None where there is none."""
+        """Return the value at a path, which must not be changed; None if there is none."""
         if self._value is None:
             self._value = fastjson.loads(self.text)
         value = self._value
@@ -47,7 +47,7 @@ class Document:
         return value
 
     def set(self, value: "Any", *path: "Key") -> None:
-        """Put a value in the place of what is there, or else behind all others of its object or list."""
+        """Replace the value at a path, or add it behind all others of its object or list."""
         *parent, key = path
         container = self._start(parent)
         items = list(_items(self.text, container))
@@ -58,7 +58,7 @@ class Document:
         name = f"{fastjson.dumps(key)}: " if isinstance(key, str) else ""
         if items:
             last = items[-1]
-            gap = self.text[last.gap : last.start]  # as the last one is set off, so is the new one
+            gap = self.text[last.gap : last.start]  # the new one is set off like the last one
             margin = gap.rpartition("\n")[2] if "\n" in gap else None
             self._replace(last.end, last.end, f",{gap}{name}{self._layout(value, margin)}")
             return
@@ -71,16 +71,16 @@ class Document:
         self._replace(container + 1, _end(self.text, container) - 1, inner)
 
     def append(self, value: "Any", *path: "Key") -> None:
-        """Add to the list there."""
+        """Append a value to the list at a path."""
         self.set(value, *path, len(self.get(*path)))
 
     def remove(self, *path: "Key") -> None:
-        """Take out what is there."""
+        """Remove the value at a path."""
         *parent, key = path
         container = self._start(parent)
         items = list(_items(self.text, container))
         number = max(number for number, item in enumerate(items) if item.key == key)
-        if number:  # the comma in front goes along
+        if number:  # together with the comma in front
             self._replace(items[number - 1].end, items[number].end, "")
         elif len(items) > 1:
             self._replace(items[0].start, items[1].start, "")
@@ -97,16 +97,16 @@ class Document:
         self.text = self.text[:start] + text + self.text[end:]
         self._value = None
 
-    # How it is laid out
+    # Layout
 
     @property
     def _indent(self) -> str:
-        """By which each level is indented; empty where all is on one line."""
+        """The indentation of each level; empty if all is on one line."""
         start = _skip(self.text, 0) + 1
         return self.text[start : _skip(self.text, start)].rpartition("\n")[2]
 
     def _margin(self, at: int) -> "str | None":
-        """The white space in front of the line with this place; None where all is on one line."""
+        """Return the white space before the line with this place; None if all is on one line."""
         if not self._indent:
             return None
         start = self.text.rfind("\n", 0, at) + 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a file that another program may have written: anything can be at its path, of any size."""
+"""Reading a file that another program may have written: anything can be at its path, of any size."""
 
 import os
 
@@ -10,7 +10,7 @@ _REGULAR = 0o100000  # S_IFREG, of S_IFMT
 
 
 class Unusable(ValueError):
-    """A file that is not regular, or is longer than is read; the text says which."""
+    """A file that is not regular, or is too long; the text says which."""
 
 
 class NotRegular(Unusable):
@@ -20,8 +20,8 @@ class NotRegular(Unusable):
 def content(path: str, *, longest: int = _LONGEST, follow: bool = False) -> "bytes | None":
     """Return the content of a regular file, None if there is no file; `follow`: also through symbolic links.
 
-    An open would wait at a FIFO, and some devices act on it.  Raises Unusable, or OSError with the path if
-    the file is there and cannot be read.
+    Opening a FIFO would wait, and opening some devices has an effect.  Raises Unusable, or OSError with the
+    path if the file exists and cannot be read.
     """
     try:
         status = os.stat(path, follow_symlinks=follow)
@@ -45,7 +45,7 @@ def content(path: str, *, longest: int = _LONGEST, follow: bool = False) -> "byt
 
 
 def read(path: str) -> "bytes | None":
-    """The same, and None for what cannot be used."""
+    """Return content(path), or None if the file cannot be used."""
     try:
         return content(path)
     except Unusable:

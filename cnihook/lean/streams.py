@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard streams that whoever started us has closed."""
+"""Standard streams that the caller has closed."""
 
 import os
 import sys
 
 
 def fill() -> "list[int]":
-    """Put /dev/null where stdin, stdout or stderr is closed: a file of ours would be taken for it.
+    """Put /dev/null where stdin, stdout or stderr is closed; else a file of this process gets its number.
 
     Returns the descriptors that were closed.
     """
@@ -20,8 +20,9 @@ def fill() -> "list[int]":
 
 
 def reopen() -> None:
-    """The same, and for Python too, whose objects for closed streams are None: to print to that is to print
-    to stdout.
+    """Do the same for Python, too.
+
+    Its objects for closed streams are None, and a print to None goes to stdout.
     """
     for fd in fill():
         name = ("stdin", "stdout", "stderr")[fd]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors in words, for the one line that a person reads."""
+"""Error messages as text, on the one line that a person reads."""
 
 import os
 
 
 def in_words(error: BaseException) -> str:
-    """What the error says, without Python's own trimmings: of an OSError its file and the kernel's word."""
+    """Return the text of an error without Python's additions; of an OSError, its file and strerror."""
     if isinstance(error, OSError) and error.strerror and type(error).__str__ is OSError.__str__:
         what = error.filename or _function(error)
         return f"{what}: {error.strerror}" if what else error.strerror
@@ -25,15 +25,15 @@ def _function(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` as one line that only shows what it says: no control of the terminal, no second line."""
+    """Return `text` as one line that shows only its text: no control of the terminal, no second line."""
     parts = text.replace("\n", " ").replace("\t", " ").split(" ")
     return printable(" ".join(filter(None, parts)))
 
 
 def printable(text: str) -> str:
-    """`text` with an escape such as \\x1b for each character that has no glyph.
+    """Return `text` with an escape such as \\x1b for each character that has no glyph.
 
-    These are what moves a cursor, ends a line or turns the direction of writing.
+    These characters move a cursor, end a line or change the direction of writing.
     """
     if text.isprintable():
         return text
@@ -45,12 +45,12 @@ def _escape(character: str) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """An error and the notes on it, in one line."""
+    """Return an error and the notes on it as one line."""
     return one_line("; ".join([in_words(error), *getattr(error, "__notes__", ())]))
 
 
 def explain(error: BaseException) -> str:
-    """As describe(), for whoever called; and what it takes, where it was for want of that."""
+    """Return describe(error) for the user; if a right was missing, it ends with what is required."""
     text = describe(error)
     return f"{text}; only root can do that" if _was_denied(error) and not _is_root() else text
 
@@ -62,7 +62,7 @@ def _was_denied(error: "BaseException | None") -> bool:
 
 
 def _is_root() -> bool:
-    """Root of a user namespace is not: what networks are made of is out of its reach."""
+    """Return True for root of the machine; root of a user namespace has no access to networks."""
     try:
         with open("/proc/self/uid_map") as file:
             whole = file.read().split() == ["0", "0", "4294967295"]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CNI specification as types: configurations, results, errors, versions, names.
+"""
+The CNI specification as types: configurations, results, errors, versions, names.
 
-Touches no file, no kernel.
+They use no file and no kernel.
 """

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The typed reader of a plugin's configuration: every key with its type, default and range, and errors that
-name it.
+"""
+The typed reader of a plugin's configuration.
+
+It gives every key its type, default and range, and raises errors that name the key.
 """
 
 from cnihook.lean.address import Address, IPNet
@@ -24,7 +26,7 @@ _NAMES = {
 
 
 def json_name(value: object) -> str:
-    """What a JSON author calls the type of this value."""
+    """Return the JSON name of the type of a value."""
     return _NAMES.get(type(value), "null")
 
 
@@ -35,23 +37,22 @@ def is_json(value: object, kind: type) -> bool:
 
 
 def lookup(raw: "dict[str, Any]", key: str) -> "Any":
-    """raw[key], or the last key that differs in case only: Go takes both, so configurations rely on it."""
+    """Return raw[key], or the last key that differs in case only: Go takes both, and users rely on it."""
     if key in raw:
         return raw[key]
     folded = key.lower()
-    found = None
+    last = None
     for name, value in raw.items():
         if name.lower() == folded:
-            found = value
-    return found
+            last = value
+    return last
 
 
 class NetConf:
     """One JSON object of a configuration.
 
-    A key that is absent or null has its default.  Every reader raises CniError with code 7 for a value that
-    is not what it must be; `where` leads the reader of that to the place: "web.conflist: plugins[1]
-    (portmap)".
+    A key that is absent or null has its default.  Every reader raises CniError with code 7 for a wrong
+    value.  `where` names the place of the object in that error: "web.conflist: plugins[1] (portmap)".
     """
 
     __slots__ = ("raw", "where")
@@ -73,7 +74,7 @@ class NetConf:
         return lookup(self.raw, key) is not None
 
     def names(self, key: str) -> bool:
-        """True if the key is present, also with null, which Go writes for an empty list."""
+        """Return True if the key is present; null counts, because Go writes it for an empty list."""
         return key in self.raw or key.lower() in map(str.lower, self.raw)
 
     def _typed(self, key: str, kind: type, default: "Any") -> "Any":
@@ -87,7 +88,7 @@ class NetConf:
     def string(self, key: str, *, default: str = "", choices: "Sequence[str]" = ()) -> str:
         value: str = self._typed(key, str, default)
         if not is_text(value):
-            raise self.refuse(key, f"is no text: {value!r}")
+            raise self.refuse(key, f"is not text: {value!r}")
         if choices and value not in choices:
             raise self.refuse(key, f"must be one of {', '.join(choices)}, not {value!r}")
         return value
@@ -97,7 +98,10 @@ class NetConf:
         return value
 
     def loose_boolean(self, key: str) -> bool:
-        """true, false, or either as a string: version 0.4.0 of the specification had disableCheck so."""
+        """Return a boolean, which may also be a string.
+
+        Version 0.4.0 of the specification had disableCheck as a string.
+        """
         value = lookup(self.raw, key)
         if isinstance(value, str) and value.lower() in ("true", "false"):
             return value.lower() == "true"
@@ -112,18 +116,18 @@ class NetConf:
         return value
 
     def object(self, key: str) -> "NetConf":
-        """The object under `key`; an empty one if there is none."""
+        """Return the object under `key`; an empty one if there is none."""
         return type(self)(self._typed(key, dict, {}), f"{self.where}: {key}" if self.where else key)
 
     def objects(self, key: str) -> "builtins.list[NetConf]":
-        found = []
+        confs = []
         for index, item in enumerate(self._typed(key, list, [])):
             if not isinstance(item, dict):
                 raise self.refuse(f"{key}[{index}]", f"must be an object, not {json_name(item)}")
-            found.append(
+            confs.append(
                 type(self)(item, f"{self.where}: {key}[{index}]" if self.where else f"{key}[{index}]")
             )
-        return found
+        return confs
 
     def list(self, key: str) -> "builtins.list[Any]":
         value: builtins.list[Any] = self._typed(key, list, [])
@@ -135,7 +139,7 @@ class NetConf:
             if not isinstance(value, str):
                 raise self.refuse(f"{key}[{index}]", f"must be a string, not {json_name(value)}")
             if not is_text(value):
-                raise self.refuse(f"{key}[{index}]", f"is no text: {value!r}")
+                raise self.refuse(f"{key}[{index}]", f"is not text: {value!r}")
         return values
 
     def address(self, key: str) -> "Address | None":
@@ -154,9 +158,9 @@ class NetConf:
 
 
 class LenientConf(NetConf):
-    """A configuration as a DEL reads it: a value that is not what it must be counts as absent.
+    """A configuration as a DEL reads it: a wrong value counts as absent.
 
-    An ADD that was refused for such a value, and all that went before it, must be undone all the same.
+    An ADD that was refused because of such a value must be undone all the same, with the plugins before it.
     """
 
     __slots__ = ()

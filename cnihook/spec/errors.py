@@ -23,7 +23,7 @@ INTERNAL = 999
 
 
 class CniError(Exception):
-    """`msg`: what was tried, on what, why.  `details`: what the reader can do about it.  Each one line."""
+    """`msg`: what was tried, on what, why.  `details`: what the reader can do about it.  One line each."""
 
     def __init__(self, code: int, msg: str, details: str = "") -> None:
         super().__init__(msg)
@@ -35,11 +35,11 @@ class CniError(Exception):
         return f"{self.msg}; {self.details}" if self.details else self.msg
 
     def wrapped(self, context: str) -> "CniError":
-        """The same error, code kept, with where it happened put in front."""
+        """Return the same error with the same code, and with the place where it happened in front."""
         return CniError(self.code, f"{context}: {self.msg}", self.details)
 
     def to_json(self, version: str) -> str:
-        """What a plugin prints on stdout."""
+        """Return the error as a plugin prints it on stdout."""
         fields: dict[str, Any] = {"cniVersion": version, "code": self.code, "msg": self.msg}
         if self.details:
             fields["details"] = self.details
@@ -47,7 +47,7 @@ class CniError(Exception):
 
     @classmethod
     def from_json(cls, value: "dict[str, Any]") -> "CniError":
-        """From what a plugin printed.  Fields that are missing or of another type count as empty."""
+        """Return the error that a plugin printed.  Missing fields, and those of another type, are empty."""
         code, msg, details = value.get("code"), value.get("msg"), value.get("details")
         return cls(
             code if type(code) is int else 0,
@@ -57,7 +57,7 @@ class CniError(Exception):
 
 
 class KeyRefused(CniError):
-    """A configuration's key is not what it must be: `key` of the JSON object `raw`."""
+    """A key of a configuration has a wrong value: `key` of the JSON object `raw`."""
 
     def __init__(self, msg: str, details: str, raw: "dict[str, Any]", key: str) -> None:
         super().__init__(INVALID_CONFIG, msg, details)
@@ -91,7 +91,7 @@ class MacTaken(ResourceTaken):
 class AddFailed(CniError):
     """The ADD of a network failed, with `cause`, after its plugins had begun.
 
-    `undone` is False if something that they did may be left: then a DEL has to try again.
+    `undone` is False if some of their work may be left; then a DEL has to try again.
     """
 
     def __init__(self, cause: CniError, *, undone: bool) -> None:
@@ -105,7 +105,7 @@ def invalid_config(msg: str, details: str = "") -> CniError:
 
 
 def as_cni_error(error: BaseException) -> CniError:
-    """Whatever went wrong, as the error that leaves a plugin."""
+    """Return any error as the CniError that a plugin reports."""
     if isinstance(error, CniError):
         return error
     return CniError(INTERNAL, in_words(error))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What may be a container ID, a network's name, an interface's name, a plugin's type.
+Checks of container IDs, names of networks and interfaces, and types of plugins.
 
-Each of them ends up as a file name, an nftables identifier or an argument to the kernel, so each is looked
-at wherever it enters.  (`import re` costs 4 ms; sets of characters do.)
+Each of them becomes a file name, an nftables identifier or an argument to the kernel, so each is checked
+wherever it enters.  (`import re` costs 4 ms; sets of characters are enough.)
 """
 
 from cnihook.spec.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
@@ -19,7 +19,7 @@ def _is_identifier(name: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """As given but on one line, and not for pages."""
+    """Return a name in quotes on one line, cut to 64 characters."""
     return repr(name if len(name) <= 64 else name[:61] + "...")
 
 
@@ -62,7 +62,7 @@ def check_ifname(name: str) -> None:
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
-        raise refuse("is no UTF-8") from None
+        raise refuse("is not UTF-8") from None
     if length > _IFNAME_MAX:
         raise refuse("is too long", f"an interface name has at most {_IFNAME_MAX} bytes")
     if name in (".", ".."):
@@ -72,7 +72,7 @@ def check_ifname(name: str) -> None:
     if not name.isprintable():
         raise refuse("has a character that cannot be printed")
     if "%" in name:
-        raise refuse("contains %", "to the kernel that is a pattern, of which it makes another name")
+        raise refuse("contains %", "the kernel takes it as a pattern and makes another name from it")
 
 
 def check_plugin_type(name: str) -> None:
@@ -85,9 +85,9 @@ def check_plugin_type(name: str) -> None:
 
 
 def record_name(network: str, container_id: str, ifname: str) -> str:
-    """The file name of an attachment's record.
+    """Return the file name of an attachment's record.
 
-    Raises CniError if the three are too long for one together.
+    Raises CniError if the three together are too long for a file name.
     """
     name = f"{network}-{container_id}-{ifname}"
     if len(name.encode()) > _FILE_NAME_MAX:
@@ -100,7 +100,10 @@ def record_name(network: str, container_id: str, ifname: str) -> str:
 
 
 def is_text(value: str) -> bool:
-    """JSON can also hold what no path and no name of the kernel's can: a NUL, and halves of characters."""
+    """Return False for a NUL and for halves of characters.
+
+    JSON can hold them, but no path and no name in the kernel can.
+    """
     if value.isascii():
         return "\0" not in value
     try:

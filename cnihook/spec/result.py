@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Results, in the one form that the code works with, read from and written to the shape of every version.
+Results in one form for all code, read from and written to the form of every version.
 
 SPEC.md, "ADD Success".  0.1.0 and 0.2.0 have one address per family under ip4 and ip6; 0.3.0 to 0.4.0 mark
 each address with its IP version; 1.0.0 drops that mark; 1.1.0 adds fields to interfaces and routes.
@@ -20,12 +20,12 @@ _LEGACY = ("0.1.0", "0.2.0")
 
 
 def _set(**fields: "Any") -> "dict[str, Any]":
-    """The fields that are set; JSON leaves the others out."""
+    """Return the fields that are set; JSON leaves the others out."""
     return {key: value for key, value in fields.items() if value}
 
 
 class Interface:
-    """`sandbox` is the namespace's path for an interface inside the container, empty for one on the host."""
+    """An interface; `sandbox` is the namespace's path, or empty for an interface on the host."""
 
     __slots__ = ("mac", "mtu", "name", "pci_id", "sandbox", "socket_path")
 
@@ -92,9 +92,9 @@ class IP:
 
 
 class Route:
-    """`table` and `scope` are None where not set; 0 is a table and a scope of its own.
+    """A route.  `table` and `scope` are None if they are not set, because 0 is valid for both.
 
-    The rest has 0 for unset.
+    The other fields are 0 if they are not set.
     """
 
     __slots__ = ("advmss", "dst", "gw", "mtu", "priority", "scope", "table")
@@ -179,7 +179,7 @@ class DNS:
 
     @classmethod
     def given(cls, conf: NetConf) -> "DNS | None":
-        """The `dns` of a plugin's configuration; None if it has no member, of which an empty one is one."""
+        """Return the `dns` of a plugin's configuration, None if it has no member; an empty member counts."""
         dns = conf.object("dns")
         return cls.from_json(dns) if any(dns.has(key) for key in cls.__slots__) else None
 
@@ -190,7 +190,7 @@ class DNS:
 
 
 class Result:
-    """What an attachment came to."""
+    """The interfaces, addresses, routes and DNS settings of an attachment."""
 
     __slots__ = ("dns", "interfaces", "ips", "routes")
 
@@ -208,9 +208,9 @@ class Result:
 
     @classmethod
     def from_json(cls, raw: "Any", default_version: str, where: str = "result") -> "Result":
-        """From the JSON of any version; one without cniVersion is taken to be of `default_version`.
+        """Return a result from the JSON of any version.  Without cniVersion, that is `default_version`.
 
-        Raises CniError, with code 1 for a version that nobody knows and 6 for a shape that is wrong.
+        Raises CniError, with code 1 for an unknown version and 6 for a wrong form.
         """
         if raw is None:
             return cls()
@@ -222,7 +222,7 @@ class Result:
             raise CniError(INCOMPATIBLE_VERSION, f"{where}: unsupported CNI result version {version!r}")
         conf = NetConf(raw, where)
         try:
-            # The reference's loopback answers old requests in the new shape, with the old version on it.
+            # The reference's loopback answers old requests in the new form, with the old version in it.
             if version in _LEGACY and not (conf.has("ips") or conf.has("interfaces")):
                 return cls._from_legacy(conf)
             return cls(
@@ -249,7 +249,10 @@ class Result:
         return result
 
     def to_json(self, version: str) -> "dict[str, Any]":
-        """In the shape of `version`, less what that has no place for.  CniError for an unknown version."""
+        """Return the result in the form of `version`, without the fields that it does not have.
+
+        Raises CniError for an unknown version.
+        """
         version = version or versions.OLDEST
         if version not in versions.ALL:
             raise CniError(INCOMPATIBLE_VERSION, f"unsupported CNI result version {version!r}")
@@ -269,7 +272,7 @@ class Result:
         return fields
 
     def check_fits(self, version: str) -> None:
-        """CniError if `version` has no place for it: before 0.3.0, a result without addresses."""
+        """Raise CniError if `version` cannot hold the result: before 0.3.0, one without addresses."""
         if version in _LEGACY and not self.ips:
             why = "no valid IP addresses"
             raise CniError(INCOMPATIBLE_VERSION, f"cannot convert to version {version}: {why}")
@@ -279,7 +282,7 @@ class Result:
         for ip in self.ips:
             key = f"ip{ip.net.address.version}"
             if key in fields:
-                continue  # one address a family is all that this shape holds
+                continue  # this form holds one address for each family
             part: dict[str, Any] = {"ip": str(ip.net)}
             if ip.gateway:
                 part["gateway"] = str(ip.gateway)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Versions of the CNI specification: which there are, how they compare, which of a list's is used."""
+"""Versions of the CNI specification: which exist, how they compare, and which one of a list is used."""
 
 from cnihook.spec.config import NetConf, json_name
 from cnihook.spec.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
 
 ALL = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 CURRENT = ALL[-1]
-OLDEST = ALL[0]  # what a configuration without a version is
+OLDEST = ALL[0]  # of a configuration without a version
 
-# The first version that knows an operation, as the reference's plugin skeleton has it.
+# The first version that has an operation, as in the reference's plugin skeleton.
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 
 TYPE_CHECKING = False
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def parse(version: str) -> "tuple[int, int, int]":
-    """(1, 0, 0) for "1.0.0", "1.0" and "1"; (0, 1, 0) for "".  Raises ValueError."""
+    """Return (1, 0, 0) for "1.0.0", "1.0" and "1"; (0, 1, 0) for "".  Raises ValueError."""
     if version == "":
         version = OLDEST
     parts = version.split(".")
     if len(parts) > 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise ValueError(f"{version!r} is no version: it takes one to three numbers with dots between")
+        raise ValueError(f"{version!r} is not a version: write one to three numbers with dots between")
     numbers = [int(part) for part in parts] + [0, 0]
     return numbers[0], numbers[1], numbers[2]
 
 
 def since(oldest: str) -> "tuple[str, ...]":
-    """All versions from this one on."""
+    """Return all versions from this one on."""
     return ALL[ALL.index(oldest) :]
 
 
@@ -38,7 +38,10 @@ def at_least(version: str, other: str) -> bool:
 
 
 def check_supported(version: str, supported: "Sequence[str]" = ALL) -> str:
-    """`version`, or the oldest for an empty one.  Membership is exact: "1.0" is not "1.0.0"."""
+    """Return `version`, or the oldest one for an empty text.  Raises CniError if it is not supported.
+
+    The comparison is exact: "1.0" is not "1.0.0".
+    """
     version = version or OLDEST
     if version not in supported:
         listed = " ".join(f'"{known}"' for known in supported)
@@ -51,7 +54,7 @@ def check_supported(version: str, supported: "Sequence[str]" = ALL) -> str:
 
 
 def check_operation(command: str, version: str) -> None:
-    """Refuse an operation that the configuration's version does not have."""
+    """Raise CniError if the configuration's version does not have the operation."""
     since = SINCE.get(command)
     try:
         too_old = since is not None and not at_least(version, since)
@@ -66,8 +69,9 @@ def check_operation(command: str, version: str) -> None:
 
 
 def negotiate(raw: "dict[str, Any]", where: str) -> str:
-    """The version of a network: the highest that we know of its cniVersions and its cniVersion, else the
-    latter as it is.
+    """Return the version of a network: the highest known one of its cniVersions and its cniVersion.
+
+    If there is none, it is its cniVersion.
     """
     version = raw.get("cniVersion", "")
     if not isinstance(version, str):
@@ -81,7 +85,7 @@ def negotiate(raw: "dict[str, Any]", where: str) -> str:
     for index, entry in enumerate([*offered, *([version] if version else [])]):
         try:
             if not isinstance(entry, str) or not entry:
-                raise ValueError(f"{entry!r} is no version")
+                raise ValueError(f"{entry!r} is not a version")
             if parse(entry) <= parse(CURRENT):
                 candidates.append(entry)
         except ValueError as error:

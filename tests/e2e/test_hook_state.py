@@ -107,7 +107,7 @@ def test_id_that_cannot_be_a_file_name_is_refused(host: Host, event: str, name: 
     message = refused(host, event, {"id": name, "pid": 1, "bundle": "/"})
 
     if name in NO_TEXT:
-        assert '"id" is no text: ' in message
+        assert '"id" is not text: ' in message
     else:
         assert '"id": ' in message and "container ID" in message
 

@@ -105,7 +105,7 @@ def test_any_other_text_is_refused(text: str) -> None:
 def test_what_is_no_text_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="no IP address"):
         Address.parse(value)
-    with pytest.raises(ValueError, match="no address in CIDR notation"):
+    with pytest.raises(ValueError, match="not an address in CIDR notation"):
         IPNet.parse(value)
 
 
@@ -183,7 +183,7 @@ def test_address_as_a_network_of_its_own(address: Any) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_network_is_refused_by_its_words(text: str) -> None:
-    with pytest.raises(ValueError, match="no address in CIDR notation") as refused:
+    with pytest.raises(ValueError, match="not an address in CIDR notation") as refused:
         IPNet.parse(text)
     assert repr(text) in str(refused.value)
 
@@ -197,5 +197,5 @@ def test_prefix_of_a_network_in_ipv6_clothes_counts_ipv6_bits(text: str, meant: 
 
 def test_prefix_of_a_network_in_ipv6_clothes_reaches_beyond_ipv4() -> None:
     """/24 of 128 bits is nothing that IPv4 could say; taken as /24 of 32 it would be another network."""
-    with pytest.raises(ValueError, match="no address in CIDR notation"):
+    with pytest.raises(ValueError, match="not an address in CIDR notation"):
         IPNet.parse("::ffff:10.1.2.3/24")

@@ -52,8 +52,8 @@ def test_what_no_name_can_hold_is_refused_by_place_and_key(text: str) -> None:
     """It would come back from the kernel as "embedded null byte", of nobody knows what."""
     conf = NetConf({"key": text, "keys": ["x", text]}, WHERE)
 
-    assert refusal(conf, lambda conf: conf.string("key")).msg == f'{WHERE}: "key" is no text: {text!r}'
-    assert refusal(conf, lambda conf: conf.strings("keys")).msg.startswith(f'{WHERE}: "keys[1]" is no text')
+    assert refusal(conf, lambda conf: conf.string("key")).msg == f'{WHERE}: "key" is not text: {text!r}'
+    assert refusal(conf, lambda conf: conf.strings("keys")).msg.startswith(f'{WHERE}: "keys[1]" is not text')
     assert NetConf({"key": "\u00fc"}).string("key") == "\u00fc"
 
 
@@ -157,7 +157,7 @@ def test_place_grows_with_the_depth() -> None:
     del ipam.raw["ranges"][2]
     second = ipam.objects("ranges")[1]
     assert refusal(second, lambda conf: conf.network("subnet")).msg == (
-        "a.conf: ipam: ranges[1]: \"subnet\" is wrong: '10.1.0.0/99' is no address in CIDR notation"
+        "a.conf: ipam: ranges[1]: \"subnet\" is wrong: '10.1.0.0/99' is not an address in CIDR notation"
     )
 
 
@@ -169,7 +169,7 @@ def test_an_empty_address_is_none() -> None:
 def test_an_address_that_is_none_is_shown_as_given() -> None:
     error = refusal(NetConf({"gateway": "10.1.2.256\n"}), lambda conf: conf.address("gateway"))
 
-    assert error.msg == "\"gateway\" is wrong: '10.1.2.256\\n' is no IP address"
+    assert error.msg == "\"gateway\" is wrong: '10.1.2.256\\n' is not an IP address"
 
 
 @given(st.dictionaries(st.text(max_size=4), st.none() | st.integers() | st.text(max_size=4), max_size=6))

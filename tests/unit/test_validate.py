@@ -146,13 +146,14 @@ VERSION = 'incompatible CNI versions: "{}" is not a version of the specification
          ["ipam: ranges[0]: invalid range set 0: subnets 10.7.0.0/24 and 10.7.0.0/24 overlap"]),
         ([ipam(**RANGE, rangeStart="10.7.0.9", rangeEnd="10.7.0.3")],
          ['ipam: "rangeEnd" is wrong: RangeEnd 10.7.0.3 is before RangeStart 10.7.0.9']),
-        ([ipam(subnet="10.7.0")], ['ipam: "subnet" is wrong: \'10.7.0\' is no address in CIDR notation']),
+        ([ipam(subnet="10.7.0")],
+         ['ipam: "subnet" is wrong: \'10.7.0\' is not an address in CIDR notation']),
         ([ipam(**RANGE, routes=[{"dst": 5}])], ['ipam: routes[0]: "dst" must be a string, not an integer']),
         ([ipam()], ['ipam: "subnet" is missing: no IP ranges specified']),
         ([{"type": "bridge", "mtu": "x", "vlan": "y"}],
          ['"mtu" must be an integer, not a string', '"vlan" must be an integer, not a string']),
         ([{"type": "bridge", "ipam": {"type": "static", "addresses": [{"address": "10.1.0.2"}]}}],
-         ['ipam: addresses[0]: "address" is wrong: \'10.1.0.2\' is no address in CIDR notation']),
+         ['ipam: addresses[0]: "address" is wrong: \'10.1.0.2\' is not an address in CIDR notation']),
     ],
 )  # fmt: skip
 def test_problem_is_reported_once_where_it_is(

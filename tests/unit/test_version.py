@@ -37,7 +37,7 @@ def test_no_version_is_the_oldest() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_version_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no version"):
+    with pytest.raises(ValueError, match="is not a version"):
         versions.parse(text)
 
 

@@ -103,7 +103,7 @@ def test_mac_addresses(text: str, meant: str) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ({"ip": "10.1.2"}, "is no IP address"),
+        ({"ip": "10.1.2"}, "is not an IP address"),
         ({"ip": "2001:db8::1"}, "not an IPv4 address"),
         ({"ip6": "10.1.2.3"}, "not an IPv6 address"),
         ({"ip": "0.0.0.0"}, "no container can have it"),
@@ -113,7 +113,7 @@ def test_mac_addresses(text: str, meant: str) -> None:
         ({"hostname": "x" * 64}, "host name"),
         ({"network_alias": "a b"}, "host name"),
         ({"add_host": "db"}, "host"),
-        ({"add_host": "db:nowhere"}, "is no IP address"),
+        ({"add_host": "db:nowhere"}, "is not an IP address"),
         ({"dns": "ns.example"}, "DNS server"),
         ({"dns_search": "a..b"}, "host name"),
         ({"dns_option": "a b"}, "one word"),
@@ -124,7 +124,7 @@ def test_mac_addresses(text: str, meant: str) -> None:
         ({"route": "10.0.0.0"}, "CIDR"),
         ({"route": "10.0.0.0/8=2001:db8::1"}, "two versions"),
         ({"no_default_route": "maybe"}, "true or false"),
-        ({"networks": "mynet:ip=x"}, "is no IP address"),
+        ({"networks": "mynet:ip=x"}, "is not an IP address"),
         ({"networks": "mynet:color=red"}, "unknown option 'color'"),
         ({"networks": "mynet:ip="}, "is not KEY=VALUE"),
         ({"networks": "ip=10.1.2.3"}, "no name=NAME"),
