@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a plugin speaks to the keeper: one request, one answer; and how it starts one."""
+"""Requests of a plugin to the keeper, each with one answer, and the start of a keeper."""
 
 import _socket
 import os
@@ -18,21 +18,21 @@ SOCKET = "/run/cni/dhcp.sock"
 _LONGEST_PATH = 107  # bytes: <linux/un.h> UNIX_PATH_MAX less the closing zero
 PATIENCE = 50.0  # seconds for an answer: more than the keeper gives a server, less than a hook has
 _MOST = 1 << 20  # bytes of an answer; another program may listen there
-_START = 20.0  # seconds for a keeper to come up on a machine that is busy
+_START = 20.0  # seconds in which a keeper starts on a busy machine
 _TRIES = 3
 _CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class NoKeeper(Exception):
-    """No keeper answers there, in words."""
+    """No keeper answers; the text says why."""
 
 
 class Stranger(NoKeeper):
-    """Somebody answers, but it is no keeper of ours."""
+    """A program answers at the path, but it is not a keeper of cnihook."""
 
 
 class Denied(Exception):
-    """The keeper's answer is no.  `later`: it may be another one another time."""
+    """The keeper rejected the request.  `later`: it may accept it later."""
 
     def __init__(self, text: str, later: bool) -> None:
         super().__init__(text)
@@ -40,7 +40,7 @@ class Denied(Exception):
 
 
 def is_path(path: str) -> bool:
-    """Whether a socket can be there."""
+    """Return True if a socket can be at this path."""
     return path.startswith("/") and "\0" not in path and len(os.fsencode(path)) <= _LONGEST_PATH
 
 
@@ -49,7 +49,7 @@ def ask(
 ) -> "dict[str, Any]":
     """Send a request to the keeper at `path`, and wait for `patience` seconds for its answer.
 
-    With `start`, one is started if there is none.
+    With `start`, a keeper is started if there is none.
     """
     problem = NoKeeper(f"no DHCP keeper answers at {path}")
     for _attempt in range(_TRIES):
@@ -68,7 +68,7 @@ def ask(
             raise NoKeeper(f"connect to the DHCP keeper at {path}: {error.strerror}") from None
         if answer:
             return _read(path, answer)
-        # It ended at this very moment, having had nothing to do.
+        # The keeper ended at this moment, because it had no leases.
     raise problem
 
 
@@ -96,15 +96,16 @@ def _read(path: str, data: bytes) -> "dict[str, Any]":
         if not isinstance(answer, dict):
             raise ValueError
     except ValueError:
-        who = "the reference plugins' daemon" if data.startswith(b"HTTP/") else "no DHCP keeper of cnihook"
-        raise Stranger(f"what listens at {path} is {who}") from None
+        is_reference = data.startswith(b"HTTP/")
+        program = "the reference plugins' daemon" if is_reference else "not a DHCP keeper of cnihook"
+        raise Stranger(f"the program that listens at {path} is {program}") from None
     if "error" in answer:
         raise Denied(str(answer["error"]), bool(answer.get("later")))
     return answer
 
 
 def _start(path: str) -> None:
-    """Returns once a keeper listens.  It puts itself into the background."""
+    """Start a keeper, and return when it listens.  It puts itself into the background."""
     from cnihook.lean import process
 
     program = sys.executable or "/usr/bin/python3"
@@ -118,7 +119,7 @@ def _start(path: str) -> None:
     except OSError as error:
         raise NoKeeper(f"start a DHCP keeper: {program}: {error.strerror}") from None
     if outcome.timed_out:
-        raise NoKeeper(f"start a DHCP keeper: it does not come up in {_START:g} s")
+        raise NoKeeper(f"start a DHCP keeper: it does not listen after {_START:g} s")
     if outcome.status:
         why = one_line(outcome.stderr.decode(errors="replace")) or f"exit status {outcome.status}"
         raise NoKeeper(f"start a DHCP keeper: {why}")

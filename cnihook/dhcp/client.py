@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The client's part of RFC 2131: ask for an address, later for more time.
+The client's part of RFC 2131: it asks for an address, and later for more time.
 
-pyroute2 has a DHCP client, too (from 0.9; Debian 12 has 0.7).  It does not serve here: of the options that
-a configuration provides it drops those that it has no name for, one malformed message from anybody on the
-link ends its receiver for good, and it works on the network namespace of its process, so on one container.
+pyroute2 has a DHCP client, too (from 0.9; Debian 12 has 0.7).  It is not used, for three reasons.  It drops
+options of a configuration that it has no name for.  One malformed message from any machine on the link ends
+its receiver for good.  It works in the network namespace of its process, so for one container only.
 """
 
 import asyncio
@@ -22,22 +22,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MAX_SIZE = (1500).to_bytes(
-    2, "big"
-)  # of a reply; without a word servers keep to 576, and leave options out
+# Bytes of a reply; without this option, servers send 576 at most, and leave options out.
+_MAX_SIZE = (1500).to_bytes(2, "big")
 _VERDICTS = (message.ACK, message.NAK)
 
 
 class NoAnswer(Exception):
-    """Nobody has answered in the time that was given."""
+    """No server has answered in time."""
 
 
 class Refused(Exception):
-    """A server has said no, to this address or to this client."""
+    """A server has rejected this address or this client."""
 
 
 class Client:
-    """One conversation about one lease, over a channel that is closed by whoever has opened it."""
+    """One conversation about one lease, over a channel that the caller opens and closes."""
 
     def __init__(self, lease: Lease, channel: Channel, link: Link) -> None:
         self._lease = lease
@@ -49,25 +48,25 @@ class Client:
     async def obtain(self, timeout: float, *, only: "Address | None" = None) -> None:
         """Ask for an address; with `only`, for that one and no other.
 
-        Raises NoAnswer or Refused, which say how far it came.
+        Raises NoAnswer or Refused, whose text says how far it came.
         """
         deadline = now() + timeout
-        wanted: dict[int, bytes] = {message.REQUESTED_ADDRESS: only} if only else {}
+        options: dict[int, bytes] = {message.REQUESTED_ADDRESS: only} if only else {}
         problem: Exception = NoAnswer("no DHCP server answers")
         for pause in _pauses():
             if now() >= deadline:
                 raise problem
             until = min(now() + pause, deadline)
-            offer, _sender = await self._ask(message.DISCOVER, wanted, (message.OFFER,), until)
+            offer, _sender = await self._ask(message.DISCOVER, options, (message.OFFER,), until)
             server = offer.server if offer else None
             if not offer or not server:
                 continue
             if only and offer.offered != only:
                 raise Refused(f"the DHCP server {server} offers {offer.offered} instead")
-            asked = now()
+            since = now()
             choice: dict[int, bytes] = {message.REQUESTED_ADDRESS: offer.offered, message.SERVER: server}
-            # A server writes its lease down before it confirms, which may take longer than an offer.
-            until = min(max(until, asked + 2), deadline)
+            # A server writes its lease to disk before it confirms, which may take longer than an offer.
+            until = min(max(until, since + 2), deadline)
             answer, sender = await self._ask(message.REQUEST, choice, _VERDICTS, until)
             if not answer:
                 problem = NoAnswer(
@@ -77,19 +76,22 @@ class Client:
                 problem = Refused(_no(answer))
                 await asyncio.sleep(max(until - now(), 0))
             else:
-                self._lease.grant(answer, server, sender, asked)
+                self._lease.grant(answer, server, sender, since)
                 return
 
     async def extend(self, timeout: float) -> None:
-        """Ask for more time: the server that granted the lease, from T2 on any.  NoAnswer or Refused."""
+        """Ask for more time: the server that granted the lease, or after T2 any server.
+
+        Raises NoAnswer or Refused.
+        """
         lease = self._lease
-        asked = now()
-        rebinding = asked >= lease.rebind_at
+        since = now()
+        rebinding = since >= lease.rebind_at
         answer, sender = await self._ask(
             message.REQUEST,
             {},
             _VERDICTS,
-            asked + timeout,
+            since + timeout,
             current=lease.address,
             destination=EVERYBODY if rebinding else lease.server,
             mac=BROADCAST_MAC if rebinding else lease.server_mac,
@@ -100,7 +102,7 @@ class Client:
             raise Refused(_no(answer))
         if answer.offered != lease.address:
             raise Refused(f"the DHCP server {answer.server or lease.server} gives {answer.offered} instead")
-        lease.grant(answer, answer.server or lease.server, sender, asked)
+        lease.grant(answer, answer.server or lease.server, sender, since)
 
     async def _ask(
         self,
@@ -113,7 +115,9 @@ class Client:
         destination: Address = EVERYBODY,
         mac: bytes = BROADCAST_MAC,
     ) -> "tuple[Message | None, bytes]":
-        """Send one message.  Its answer and the MAC address that came from, or None when it is too late."""
+        """Send a message.  Returns its answer and the sender's MAC address, or None if there is none in
+        time.
+        """
         own = {
             message.MESSAGE_TYPE: bytes((kind,)),
             **options,
@@ -147,10 +151,11 @@ class Client:
 
 
 def _pauses() -> "Iterator[float]":
-    """Seconds until the next try: two, more or less, four times; then four; then eight each.
+    """Yield the seconds until the next try: two, more or less, four times; then four; then eight each.
 
-    Before that two short ones: a new port of a bridge may be up and yet for a moment not forward.  Eight at
-    most, because spanning tree opens a new port after 30 seconds, and what is sent before that is lost.
+    Before that there are two short ones, because a new bridge port may be up but not forward for a moment.
+    Eight is the maximum, because spanning tree opens a new port after 30 seconds, and what is sent before
+    that is lost.
     """
     yield from (0.1, 0.4)
     for _try in range(4):

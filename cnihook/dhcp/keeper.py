@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The keeper: one process that has every lease renewed for as long as its container has it.
+The keeper: one process that renews every lease for as long as its container has it.
 
-Whoever connects to its socket sends one request, a line of JSON, and gets one answer.  It ends when there
-has been nothing to keep and nobody to serve for a while; who needs it next starts it again.
+A caller connects to its socket, sends one request, a line of JSON, and gets one answer.  The keeper ends
+when it has had neither leases nor callers for some time.  The next caller that needs it starts it again.
 """
 
 import asyncio
@@ -28,20 +28,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Seconds to get an address in: 15 more than spanning tree needs to open a new port, 15 less than a hook is
-# given.  The reference asks for 62.
+# Seconds in which to get an address: 15 more than spanning tree needs to open a new port, 15 less than a
+# hook has.  The reference asks for 62.
 TIMEOUT = 45.0
 LINGER = 2.0  # seconds after the last lease
 
 _LONGEST = 1 << 16  # bytes of a request
 _PATIENCE = 10.0  # seconds for a request to arrive, and for a server to answer to a renewal
-_AGAIN = 60.0  # seconds between two tries to renew, at least (RFC 2131, 4.4.5); and two looks at a namespace
+_AGAIN = 60.0  # least seconds between two tries to renew (RFC 2131, 4.4.5), and two looks at a namespace
 _ETHERNET_MAC = 17  # characters
-_CARRIER = 1.5  # seconds; the kernel takes up to one to tell a link's neighbours that it is up
+_CARRIER = 1.5  # seconds; the kernel takes up to one until it reports that a link is up
 
 
 class Failure(Exception):
-    """What was asked for cannot be had, in words for whoever asked; `later`: it may be had another time."""
+    """The request fails; the text is for the caller.  `later`: it may succeed later."""
 
     def __init__(self, text: str, *, later: bool = False) -> None:
         super().__init__(text)
@@ -56,12 +56,12 @@ class Keeper:
         self._linger = linger
         self._kept: dict[Owner, tuple[Lease, asyncio.Task[None]]] = {}
         self._asking: dict[Owner, asyncio.Task[None]] = {}
-        self._guests = 0  # who is being served
+        self._guests = 0  # number of callers
         self._changed = asyncio.Event()
         self._over = False
 
     async def run(self) -> None:
-        """Until there is nothing to do any more, or a signal asks for the end.  The leases outlive it."""
+        """Serve until there is nothing left to do, or a signal asks for the end.  The leases outlive it."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._end)
@@ -92,8 +92,8 @@ class Keeper:
             if line:
                 writer.write(json.dumps(await self._answer(line, reader)).encode() + b"\n")
                 await writer.drain()
-        except (OSError, TimeoutError, ValueError):  # ValueError: it is longer than any request
-            pass  # nobody is there to be told
+        except (OSError, TimeoutError, ValueError):  # ValueError: the line is too long
+            pass  # there is no caller to answer
         finally:
             writer.close()
             self._guests -= 1
@@ -101,7 +101,7 @@ class Keeper:
 
     async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> "dict[str, Any]":
         work = asyncio.ensure_future(self._do(line))
-        # Who asked may end without waiting: its container's start has failed, or was called off.
+        # The caller may end without waiting, if the start of its container failed or was cancelled.
         gone = asyncio.ensure_future(reader.read(1))
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
@@ -109,11 +109,11 @@ class Keeper:
         try:
             return await work
         except asyncio.CancelledError:
-            return {"error": "it was called off"}
+            return {"error": "the request was cancelled"}
         except Failure as failure:
             return {"error": str(failure), "later": failure.later}
         except (KeyError, TypeError, ValueError) as error:
-            return {"error": f"the request makes no sense to this keeper: {describe(error)}"}
+            return {"error": f"this keeper does not understand the request: {describe(error)}"}
         except OSError as error:
             return {"error": describe(error)}
 
@@ -161,15 +161,15 @@ class Keeper:
         try:
             link = namespace.rtnl.find_link(owner[2])
             if not link:
-                raise Failure(f"{fresh} does not exist; dhcp asks through it, so it must be made first")
+                raise Failure(f"{fresh} does not exist; dhcp uses it, so it must be created first")
             if len(link.mac) != _ETHERNET_MAC:
-                raise Failure(f"{fresh} is no Ethernet link")
+                raise Failure(f"{fresh} is not an Ethernet link")
             fresh.claim(namespace, link)
             if owner in self._kept:
                 kept = self._kept[owner][0]
                 if (kept.identity, kept.index) == (fresh.identity, fresh.index):
                     return kept
-            await self._release(owner)  # an earlier container's of this ID, or of an ADD that is under way
+            await self._release(owner)  # of an earlier container with this ID, or of an ADD in progress
             timeout = float(request.get("timeout") or self._timeout)
             self._asking[owner] = asyncio.ensure_future(_ask(fresh, namespace, link, timeout))
             try:
@@ -209,17 +209,17 @@ class Keeper:
         self._changed.set()
 
     async def _renew_until_lost(self, kept: Lease) -> None:
-        """Ends when the lease does: it could not be renewed, or its link or file is gone."""
+        """Renew a lease until it ends: it could not be renewed, or its link or file is gone."""
         wake_at = kept.renew_at
         while True:
-            # By small steps: this clock stops while the machine sleeps, and the container may be gone.
+            # In small steps: this clock stops while the machine sleeps, and the container may be gone.
             await asyncio.sleep(min(max(wake_at - now(), 0), _AGAIN))
-            found = kept.find() if kept.is_on_record else None
-            if not found:
+            place = kept.find() if kept.is_on_record else None
+            if not place:
                 kept.forget()
                 return
-            namespace, link = found
-            # Until when it is asked as it is now: T2, then the lease's end.
+            namespace, link = place
+            # The end of the present stage: T2, then the lease's end.
             stage = kept.rebind_at if now() < kept.rebind_at else kept.expires_at
             try:
                 if now() < wake_at:
@@ -256,7 +256,7 @@ async def _renew(kept: Lease, namespace: NetNS, link: Link, timeout: float) -> N
     try:
         await Client(kept, channel, link).extend(timeout)
     except Refused as refusal:
-        # A server that has forgotten its leases says no as well, and gives the same address to who asks.
+        # A server that has lost its leases also refuses, but grants the same address to a new request.
         try:
             await Client(kept, channel, link).obtain(_PATIENCE, only=kept.address)
         except (NoAnswer, Refused):
@@ -267,9 +267,9 @@ async def _renew(kept: Lease, namespace: NetNS, link: Link, timeout: float) -> N
 
 
 def _lose(kept: Lease, namespace: NetNS, link: Link, reason: Exception) -> None:
-    """Have the container use its address no more: somebody else may have it from now on.
+    """Set the container's link down: another machine may get its address from now on.
 
-    It gets no other in its place.  Its runtime has told others of this one, and would not know.
+    The container does not get another address.  Its runtime has reported this one, and would not notice.
     """
     error = Failure(f"{describe(reason)}; {kept.owner[2]} is down now")
     Log(kept.owner[1]).failure(f"renewal of {kept.address}", error)
@@ -281,13 +281,13 @@ def _lose(kept: Lease, namespace: NetNS, link: Link, reason: Exception) -> None:
 
 
 async def _raise(namespace: NetNS, link: Link) -> None:
-    """Without an address it has not been, and until its neighbours know all that it sends is lost."""
+    """Set the link up, and wait until the kernel reports it as up: what is sent earlier is lost."""
     if not link.is_up:
         namespace.rtnl.set_link(link, up=True)
     deadline = now() + _CARRIER
     while now() < deadline:
-        found = namespace.rtnl.find_link_by_index(link.index)
-        if not found or found.operstate == IF_OPER_UP:
+        current = namespace.rtnl.find_link_by_index(link.index)
+        if not current or current.operstate == IF_OPER_UP:
             return
         await asyncio.sleep(0.005)
 
@@ -296,7 +296,7 @@ async def _raise(namespace: NetNS, link: Link) -> None:
 
 
 def listen(path: str) -> "socket.socket | None":
-    """A socket at `path` that only root may use; None if another keeper has it already."""
+    """Return a socket at `path` that only root may use; None if another keeper has it already."""
     os.umask(0o022)
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX)
@@ -310,8 +310,8 @@ def listen(path: str) -> "socket.socket | None":
             pass
         except ConnectionRefusedError:
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise FileExistsError(errno.EEXIST, "is no socket", path) from None
-            os.unlink(path)  # a keeper's that was killed
+                raise FileExistsError(errno.EEXIST, "is not a socket", path) from None
+            os.unlink(path)  # of a keeper that was killed
         os.umask(0o177)
         listener.bind(path)
         os.umask(0o077)
@@ -320,7 +320,7 @@ def listen(path: str) -> "socket.socket | None":
 
 
 def adopt() -> "socket.socket | None":
-    """The socket that systemd has opened for this process (sd_listen_fds(3)), if it has."""
+    """Return the socket that systemd has opened for this process (sd_listen_fds(3)), if any."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
         return None
     os.umask(0o077)
@@ -329,13 +329,13 @@ def adopt() -> "socket.socket | None":
 
 
 def into_background(listener: socket.socket) -> bool:
-    """Go on as a process that nobody waits for.  False in the one that was started, which may end now.
+    """Go on in a new process that has no parent.  Returns False in the old one, which may end now.
 
-    Some runtime waits until everything of its own is closed, so nothing is left open.
+    Some runtimes wait until all their files are closed, so none of them stays open.
     """
     if os.fork():
         return False
-    os.setsid()  # nobody's signals, and no terminal
+    os.setsid()  # no terminal, and no signals for its group
     if os.fork():
         os._exit(0)
     os.chdir("/")
@@ -347,7 +347,7 @@ def into_background(listener: socket.socket) -> bool:
             try:
                 os.close(fd)
             except OSError:
-                pass  # that of the listing itself
+                pass  # the descriptor of the listing itself
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return True

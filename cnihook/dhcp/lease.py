@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A lease: whose it is, what was granted until when, and its file.
+A lease: its owner, what was granted until when, and its file.
 
-The file is the truth: it is there, whole, from before the container hears of its address until that is given
-back.  A keeper that was killed leaves it to the next one; where there is no keeper, whoever gives the lease
-back does so by the file alone.
+The file decides.  It exists, whole, from before the container learns its address until the lease is
+released.  A keeper that was killed leaves it to the next one.  If there is no keeper, the file alone is
+enough to release the lease.
 
-Whose it is says the namespace, opened by its path and compared.  Nobody holds it open in between, for that
-would keep it, and the links in it, alive beyond its container.
+A lease belongs to a link in a namespace, which is opened by its path and compared.  The namespace is not
+held open in between, because that would keep it, and the links in it, alive after its container.
 """
 
 import os
@@ -30,23 +30,26 @@ Owner = tuple[str, str, str]  # network, container ID, ifname
 
 _SO_NETNS_COOKIE = 71  # <asm-generic/socket.h>, from Linux 5.14 on
 _SOL_SOCKET = 1
-_DEFAULT_TIME = 3600  # seconds, for a server that does not say, as in the reference
+_DEFAULT_TIME = 3600  # seconds, if the server sends none, as in the reference
 _DRAFT = ".new"
-_LEAST_TIME = 2  # so that a server cannot make us ask without a pause
+_LEAST_TIME = 2  # seconds, so that a server cannot cause requests without a pause
 
 
 def folder_of(socket_path: str) -> str:
-    """Where the keeper that listens there has its leases."""
+    """Return the folder with the leases of the keeper that listens at this path."""
     return f"{socket_path}.leases"
 
 
 def now() -> float:
-    """Seconds since boot, suspended ones too: nobody sets this clock, and all processes share it."""
+    """Return seconds since boot, suspended ones too: this clock is never set, and all processes share it."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def identity(namespace: NetNS) -> "list[int]":
-    """What no other namespace has until a reboot.  The number of a dead one is given to the next at once."""
+    """Return what identifies a namespace until a reboot.
+
+    The kernel gives the inode number of a dead namespace to the next one at once, so there is a cookie, too.
+    """
     import _socket
 
     with namespace.entered():
@@ -81,7 +84,7 @@ class Lease:
         self.identity: list[int] = []  # of the namespace
         self.index = 0  # of the link, which may be renamed
         self.boot = _boot_id()
-        self.options = options  # that each message of ours has
+        self.options = options  # in each message to a server
         self.parameters = parameters  # codes of the options that the server is asked for
         # What the server has granted
         self.address = message.NOBODY
@@ -97,12 +100,15 @@ class Lease:
     # The namespace
 
     def claim(self, namespace: NetNS, link: "Link") -> None:
-        """This is where it belongs."""
+        """Make the namespace and the link those of this lease."""
         self.identity = identity(namespace)
         self.index = link.index
 
     def find(self) -> "tuple[NetNS, Link] | None":
-        """The namespace, open, and the link; None if either is gone, whatever else may be in their place."""
+        """Return the open namespace and the link; None if either is gone.
+
+        Another namespace or link in its place does not count.
+        """
         try:
             namespace = NetNS.open(self.netns)
         except OSError:
@@ -113,7 +119,7 @@ class Lease:
                 if link:
                     return namespace, link
         except OSError:
-            pass  # it ends at this moment
+            pass  # the namespace ends at this moment
         namespace.close()
         return None
 
@@ -121,12 +127,12 @@ class Lease:
 
     @property
     def renew_at(self) -> float:
-        """T1: from here on the server is asked for more time."""
+        """T1: the time from which the server is asked for more time."""
         return self.since + self._times()[0]
 
     @property
     def rebind_at(self) -> float:
-        """T2: from here on any server is."""
+        """T2: the time from which any server is asked."""
         return self.since + self._times()[1]
 
     @property
@@ -147,10 +153,10 @@ class Lease:
             renew = min(whole * 0.5, rebind)
         return renew, rebind, whole
 
-    # What is said about it
+    # The server's part
 
     def grant(self, reply: Message, server: Address, mac: bytes, since: float) -> None:
-        """A server has confirmed it.  Time counts from when it was asked (RFC 2131, 4.4.1)."""
+        """Take over what a server has confirmed.  Time counts from the request, `since`: RFC 2131, 4.4.1."""
         self.address = reply.offered
         self.server = server
         self.server_mac = mac
@@ -158,13 +164,13 @@ class Lease:
         self.since = since
 
     def release(self) -> None:
-        """Give it back, if there is a way to its server still; and forget it in any case."""
-        from cnihook.dhcp.wire import Channel  # a plugin needs it where no keeper is
+        """Release the lease: notify the server, if it can be reached, and delete the file in any case."""
+        from cnihook.dhcp.wire import Channel  # a plugin needs it if there is no keeper
 
         try:
-            found = self.find() if self.server_mac else None
-            if found:
-                namespace, link = found
+            place = self.find() if self.server_mac else None
+            if place:
+                namespace, link = place
                 try:
                     channel = Channel(namespace, link)
                     try:
@@ -174,7 +180,7 @@ class Lease:
                 finally:
                     namespace.close()
         except OSError:
-            pass  # the link is down, or went at this moment: the server will see that nobody renews
+            pass  # the link is down, or gone at this moment: the server will see that it is not renewed
         finally:
             self.forget()
 
@@ -198,7 +204,7 @@ class Lease:
         return os.path.exists(self.path)
 
     def write(self) -> None:
-        """Whole or not at all."""
+        """Write the file, whole or not at all."""
         fields = {
             "owner": list(self.owner),
             "netns": self.netns,
@@ -222,7 +228,7 @@ class Lease:
     def forget(self) -> None:
         _unlink(self.path)
         try:
-            os.rmdir(self.folder)  # the last one takes the folder along
+            os.rmdir(self.folder)  # succeeds for the last lease
         except OSError:
             pass
 
@@ -237,14 +243,14 @@ class Lease:
         except FileNotFoundError:
             return []
         for name in names:
-            if name.endswith(_DRAFT):  # whoever wrote it was killed
+            if name.endswith(_DRAFT):  # its writer was killed
                 _unlink(f"{folder}/{name}")
-        found = [cls._read(folder, f"{folder}/{name}") for name in names if not name.endswith(_DRAFT)]
-        return [lease for lease in found if lease]
+        leases = [cls._read(folder, f"{folder}/{name}") for name in names if not name.endswith(_DRAFT)]
+        return [lease for lease in leases if lease]
 
     @classmethod
     def _read(cls, folder: str, path: str) -> "Lease | None":
-        """None for what is no lease of this boot.  Then the file goes: nobody can use it any more."""
+        """Return the lease in a file.  A file that is not a lease of this boot is deleted: then None."""
         try:
             content = statefile.read(path)
             if content is None:
@@ -286,7 +292,7 @@ def from_json(options: "dict[str, str]") -> "dict[int, bytes]":
 def _path(folder: str, owner: Owner) -> str:
     from _blake2 import blake2s
 
-    # The three together may be longer than a file's name; what they are stands in the file.
+    # The three together may be too long for a file name.  They are in the file itself.
     return f"{folder}/{blake2s('/'.join(owner).encode(), digest_size=16).hexdigest()}"
 
 

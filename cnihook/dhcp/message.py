@@ -2,8 +2,8 @@
 """
 DHCP messages: RFC 2131 (the message), 2132 (its options), 3396 (long ones), 3397 and 3442 (two of them).
 
-What is read here comes from whoever is on the link, so each reader takes any bytes at all: a message that
-is none is a ValueError, an option that is malformed has no value.
+What is read here comes from any machine on the link, so each reader accepts any bytes.  A malformed message
+is a ValueError; a malformed option has no value.
 """
 
 import struct
@@ -37,7 +37,7 @@ _SHORTEST = 300  # bytes of a BOOTP message, and some relays still want them
 
 
 class Message:
-    """One message.  A client's has its MAC and the address that it has (`current`), a server's `offered`."""
+    """A message.  A client's has its MAC and the address that it has (`current`), a server's `offered`."""
 
     __slots__ = ("current", "from_server", "mac", "offered", "options", "seconds", "xid")
 
@@ -62,7 +62,7 @@ class Message:
 
     @property
     def kind(self) -> int:
-        """DISCOVER, OFFER, ...; 0 if it does not say."""
+        """DISCOVER, OFFER, ...; 0 if the option is missing."""
         value = self.options.get(MESSAGE_TYPE, b"")
         return value[0] if len(value) == 1 else 0
 
@@ -78,7 +78,7 @@ class Message:
         )  # fmt: skip
         parts = [fixed, bytes(192), _MAGIC]
         for code, value in self.options.items():
-            # What is too long for one option goes on in the next of the same code (RFC 3396).
+            # A value that is too long for one option continues in the next of the same code (RFC 3396).
             for start in range(0, len(value) or 1, 255):
                 piece = value[start : start + 255]
                 parts.append(bytes((code, len(piece))) + piece)
@@ -87,16 +87,16 @@ class Message:
 
     @classmethod
     def decode(cls, data: bytes) -> "Message":
-        """Raises ValueError if `data` is no DHCP message."""
+        """Return the message in `data`.  Raises ValueError if it is not a DHCP message."""
         if len(data) < _OPTIONS or data[_OPTIONS - 4 : _OPTIONS] != _MAGIC:
-            raise ValueError("this is no DHCP message")
+            raise ValueError("this is not a DHCP message")
         operation, _type, length, _hops, xid, seconds, _flags, current, offered, _s, _g, mac = (
             _FIXED.unpack_from(data)
         )
         options: dict[int, bytes] = {}
         _collect(options, data[_OPTIONS:])
         overload = options.pop(OVERLOAD, b"\0")[-1:]
-        for bit, place in ((1, _NAMES[1]), (2, _NAMES[0])):  # a server short of room writes on there
+        for bit, place in ((1, _NAMES[1]), (2, _NAMES[0])):  # where a server continues that needs more room
             if overload and overload[0] & bit:
                 _collect(options, data[place])
         return cls(
@@ -139,7 +139,7 @@ def seconds(options: "Mapping[int, bytes]", code: int) -> "int | None":
 
 
 def prefix_length(mask: bytes) -> "int | None":
-    """Of a subnet mask; None for what is none."""
+    """Return the prefix length of a subnet mask; None if it is not a mask."""
     if len(mask) != 4:
         return None
     bits = f"{int.from_bytes(mask, 'big'):032b}"
@@ -147,12 +147,15 @@ def prefix_length(mask: bytes) -> "int | None":
 
 
 def static_routes(value: bytes) -> "list[tuple[IPNet, Address]]":
-    """Option 33: destination and router, in pairs.  Its network's size is that of its class, as in 1981."""
-    found = addresses(value)
-    if len(found) % 2:
+    """Return option 33: pairs of destination and router.
+
+    The class of a destination gives the size of its network, as in 1981.
+    """
+    pairs = addresses(value)
+    if len(pairs) % 2:
         return []
     routes = []
-    for destination, router in zip(found[::2], found[1::2], strict=True):
+    for destination, router in zip(pairs[::2], pairs[1::2], strict=True):
         first = destination[0]
         if first < 224 and not destination.is_unspecified:
             prefix = 8 if first < 128 else 16 if first < 192 else 24
@@ -161,7 +164,7 @@ def static_routes(value: bytes) -> "list[tuple[IPNet, Address]]":
 
 
 def classless_routes(value: bytes) -> "list[tuple[IPNet, Address]]":
-    """Option 121: prefix length, as many bytes of the destination as that needs, router."""
+    """Return option 121: prefix length, as many bytes of the destination as that needs, router."""
     routes = []
     at = 0
     while at < len(value):
@@ -177,13 +180,16 @@ def classless_routes(value: bytes) -> "list[tuple[IPNet, Address]]":
 
 
 def domain_name(value: bytes) -> str:
-    """Option 15; empty if it is no domain name."""
+    """Return option 15; empty if it is not a domain name."""
     name = value.rstrip(b"\0.").decode(errors="replace")
     return name if _is_domain(name) else ""
 
 
 def domain_search(value: bytes) -> "list[str]":
-    """Option 119: names as DNS writes them, a later one ending where it likes within an earlier one."""
+    """Return option 119: names in the format of DNS.
+
+    In it, the end of a name may be a pointer to any place within an earlier name.
+    """
     try:
         return [name for name in _dns_names(value) if _is_domain(name)]
     except (IndexError, UnicodeDecodeError):
@@ -206,7 +212,7 @@ def _dns_names(value: bytes) -> "Iterator[str]":
             else:
                 pointer = (length & 0x3F) << 8 | value[place + 1]
                 end = end or place + 2
-                if pointer >= start:  # back only, or it may go round for ever
+                if pointer >= start:  # only backwards, else it may go round for ever
                     raise IndexError
                 place = start = pointer
         yield ".".join(labels)
@@ -217,5 +223,5 @@ _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 
 
 def _is_domain(name: str) -> bool:
-    """Whether it may go into a resolv.conf, where a line break or a blank would say more than a name."""
+    """Return True if it may be in a resolv.conf, where a line break or a blank would add settings."""
     return 0 < len(name) <= 253 and _LETTERS.issuperset(name) and all(name.split("."))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Spanning tree: for how long a new port of a bridge passes nothing.
+Spanning tree: how long a new port of a bridge forwards nothing.
 
-Such a port listens for one forward delay and learns for another, of 15 seconds each by default.  A bridge
-without spanning tree (stp_state 0) lets it forward at once.
+Such a port listens for one forward delay and learns for another, of 15 seconds each by default.  On a bridge
+without spanning tree (stp_state 0) it forwards at once.
 """
 
 from cnihook.linux.netlink import attributes, read_u32
@@ -11,7 +11,7 @@ from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE, Link
 
 _FORWARDING = 3  # <linux/if_bridge.h> BR_STATE_FORWARDING
-_USER_HZ = 100  # in which the kernel gives the delay
+_USER_HZ = 100  # the kernel gives the delay in 1/100 s
 
 
 def explain(namespace: NetNS, link: Link) -> str:
