@@ -2,24 +2,24 @@
 """
 cnihook: CNI networks for containers that runc, crun, podman or docker start, and for plain commands.
 
-The house, from the top down; a folder uses only what stands below it:
+The folders and files, from the top down; each uses only what is below it:
 
     cli/          one file per command
     doctor/       findings: what is wrong on a host, and the command that corrects it
     hook.py       the OCI hook: a container's state on stdin, its networks up or down
-    attach.py     all networks of one container, up (with rollback)
-    detach.py     all networks of one container, down; what containers that are gone have left
-    settings.py   where networks and plugins are found
-    oci/          what OCI runtimes say: the state, config.json, which networks are requested
+    attach.py     attach one container to all its networks (with rollback)
+    detach.py     detach one container; release what containers that are gone have left
+    settings.py   the folders of networks and plugins
+    oci/          input from OCI runtimes: the state, config.json, which networks are requested
     conformance/  black-box checks of plugins and runtimes
     runtime/      the runtime side of CNI: find networks, run their plugins, keep records
     plugins/      one file per plugin type; run by name
-    sdk/          what a plugin is written with, and how a plugin, built in or executable, is called
-    dhcp/         a DHCP client, and the process that keeps its leases
+    sdk/          the library for plugins, and the calls of built-in and executable plugins
+    dhcp/         a DHCP client, and the process that renews its leases
     spec/         the CNI specification as types
     linux/        links, addresses, routes, nftables, namespaces, by the kernel's own interfaces
     log.py        one log per container, and messages on stderr
-    lean/         parts of the standard library at a cost that a container's start can bear
+    lean/         parts of the standard library, made fast enough for a container's start
     pages/        documentation that tests run
 
 This module imports nothing that Python has not loaded: every start of a container would pay for it.
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 
 
 def unsafe_caches() -> "list[str]":
-    """The folders of compiled code which users can write that cannot write the source: 0.03 ms."""
+    """Return the folders of compiled code that users can write without a right to the source: 0.03 ms."""
     unsafe = []
     try:
         package = os.path.dirname(os.path.abspath(__file__))
@@ -52,7 +52,7 @@ def unsafe_caches() -> "list[str]":
     return unsafe
 
 
-# A program whose own look at cnihook/__pycache__ finds it unsafe sets the prefix before this runs.
+# A program that has found cnihook/__pycache__ unsafe itself sets the prefix before this runs.
 caches_are_safe = not unsafe_caches()
 if not caches_are_safe:
     sys.pycache_prefix = os.devnull  # neither read nor written

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-All networks of one container, up.  Hook, commands and wrappers have no other way to a network.
+The attachment of a container to its networks.  The hook, the commands and the wrappers all use it.
 
-All or nothing: before the first plugin runs, the attachment is on record, and a failure takes down whatever
-was up.
+All or nothing: before the first plugin runs, the attachment is on record, and a failure detaches what was
+attached.
 """
 
 import os
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PATIENCE = 10.0  # seconds for other processes that release what dead containers have
-_PORT_TRIES = 32  # for a free port; each that fails means that another container got the chosen one
+_PORT_TRIES = 32  # for a free port; a try fails if another container gets the chosen one
 
 
 class Container:
-    """An ID, a namespace, the process that keeps it, and its host name if it has one."""
+    """A container: its ID, its namespace, the process that keeps that alive, and its host name, if any."""
 
     __slots__ = ("hostname", "id", "netns", "pid")
 
@@ -54,7 +54,7 @@ class Container:
 
 
 class Attachment:
-    """One network of one container, up."""
+    """A network that a container is attached to, with its record and its result."""
 
     __slots__ = ("network", "record", "result")
 
@@ -68,21 +68,21 @@ class Attachment:
 
 
 def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") -> "list[Served]":
-    """The networks wanted, or all there are, each with what its plugins are to be told.
+    """Return the networks that are requested, or all, each with the arguments for its plugins.
 
-    A file that is malformed is complained of and hides no other network.  Raises CniError for a network that
-    is not there, or is in a file that cannot be read, for a name that is not free to be requested, and for a
-    want that no plugin can serve.
+    A malformed file is reported, and does not hide the other networks.  Raises CniError for a network that
+    does not exist, or is in a file that cannot be read, for a name that may not be requested, and for a
+    request that no plugin can serve.
     """
-    found, problems = networks.load_folder(settings.conf_folder)
+    available, problems = networks.load_folder(settings.conf_folder)
     unreadable = next((problem for problem in problems if problem.code == IO_FAILURE), None)
     if unreadable and wants.networks is None:
         raise unreadable
     chosen: list[tuple[Network, Want]] = []
     if wants.networks is not None:
-        by_name = {network.name: network for network in found}
-        if not found and not problems:
-            # The operator's networks replace it.  A malformed file is meant to be one of them.
+        by_name = {network.name: network for network in available}
+        if not available and not problems:
+            # The operator's networks replace this one.  A malformed file counts as one of them.
             by_name[networks.built_in().name] = networks.built_in()
         for want in wants.networks:
             network = by_name.get(want.network)
@@ -98,8 +98,10 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
             if wants.guard:
                 wants.guard.check_network(network, wants)
             chosen.append((network, want))
-    elif found:
-        chosen = [(network, Want(network.name)) for network in _admitted(found, wants, settings, complain)]
+    elif available:
+        chosen = [
+            (network, Want(network.name)) for network in _admitted(available, wants, settings, complain)
+        ]
     elif problems:
         raise CniError(
             INVALID_CONFIG,
@@ -114,7 +116,7 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
         )
         chosen = [(one, Want(one.name)) for one in _admitted([default], wants, settings, complain)]
     if wants.hostname or wants.common.aliases or any(want.aliases for _, want in chosen):
-        from cnihook.oci import reserved  # few request a name, and would pay for it
+        from cnihook.oci import reserved  # not at the top: few containers request a name
 
         reserved.check(wants, [network for network, _ in chosen if not network.is_loopback])
     served = serve(chosen, wants.common)
@@ -124,35 +126,35 @@ def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") 
 
 
 def _admitted(
-    found: "list[Network]", wants: Wants, settings: Settings, complain: "Callable[[str], None]"
+    available: "list[Network]", wants: Wants, settings: Settings, complain: "Callable[[str], None]"
 ) -> "list[Network]":
-    """All networks, where none is named: those alone that the container's annotations may request."""
+    """Return the networks of a container that names none: those that its annotations may request."""
     if not wants.guard:
-        return found
-    admitted = [network for network in found if wants.guard.admits(network)]
-    left_out = ", ".join(network.name for network in found if network not in admitted)
+        return available
+    admitted = [network for network in available if wants.guard.admits(network)]
+    left_out = ", ".join(network.name for network in available if network not in admitted)
     if not admitted:
         raise CniError(
             INVALID_CONFIG,
             f"annotations may request no network in {settings.conf_folder}: not {left_out}",
-            "--network among the hook's arguments names one",
+            "name one with --network in the hook's arguments",
         )
     if left_out:
-        complain(f"not on {left_out}, which annotations may not request")
+        complain(f"not attached to {left_out}, which annotations may not request")
     return admitted
 
 
 def _name_interfaces(chosen: "list[Served]", taken: "set[str]") -> "list[str]":
-    """Give each network without an ifname the next ethN that nobody has; loopback is always lo."""
+    """Give each network without an ifname the next ethN that is free; loopback is always lo."""
     named: list[str] = []
-    taken = taken | {served.ifname for served in chosen}
+    in_use = taken | {served.ifname for served in chosen}
     number = 0
     for served in chosen:
         ifname = served.ifname
         if not ifname and served.network.is_loopback:
             ifname = "lo"
         while not ifname:
-            if f"eth{number}" not in taken:
+            if f"eth{number}" not in in_use:
                 ifname = f"eth{number}"
             number += 1
         check_ifname(ifname)
@@ -166,9 +168,9 @@ def _name_interfaces(chosen: "list[Served]", taken: "set[str]") -> "list[str]":
 
 
 def up(container: Container, chosen: "list[Served]", settings: Settings, log: Log) -> "list[Attachment]":
-    """Attach a container to networks, all or none.  Returns what came of it, in order.
+    """Attach a container to networks, all or none.  Returns the attachments, in order.
 
-    Raises CniError, also where the container is on one of the networks already, LivesAlready, or OSError.
+    Raises CniError, also if the container is already on one of the networks; LivesAlready; or OSError.
     """
     check_container_id(container.id)
     if container.hostname and any(b"dhcp" in served.network.text for served in chosen):
@@ -176,18 +178,18 @@ def up(container: Container, chosen: "list[Served]", settings: Settings, log: Lo
 
         dhcp_name.send(chosen, container.hostname)
     for served in chosen:
-        # Refused now rather than half-way.
+        # Rejected now rather than half-way.
         record_name(served.network.name, container.id, served.ifname or "eth000")
         chain.find_plugins(served.network, settings.plugin_path)
-    if not os.path.isdir(detach.STATE):  # the first since the machine was booted
+    if not os.path.isdir(detach.STATE):  # the first container since the machine was booted
         detach.collect(settings, log, thorough=False)
     with log, detach.lock(container.id, "attach"):
         present = _release_stale(container, settings, log)
         _refuse_twice(container, chosen, present)
         if not any(served.chooses_ports for served in chosen):
             return _attach_all(container, chosen, present, settings, log)
-        # No lock from the choice until the port is published, which an executable plugin would hold for as
-        # long as it likes: to lose a port to another container, and choose again, is the rare case.
+        # There is no lock from the choice until the port is published, because an executable plugin could
+        # hold it for any time.  It is rare that another container gets the port, and a new one is chosen.
         for _ in range(_PORT_TRIES - 1):
             for served in chosen:
                 served.choose_ports()
@@ -203,30 +205,33 @@ def up(container: Container, chosen: "list[Served]", settings: Settings, log: Lo
 
 
 def _release_stale(container: Container, settings: Settings, log: Log) -> "list[Record]":
-    """Detach what an earlier container of this ID left.  Returns the records of the present one."""
+    """Detach what an earlier container with this ID left.  Returns the records of the present one."""
     damaged: list[Damaged] = []
-    known = cache.of_container(container.id, damaged=damaged)
-    # Another namespace: a container that was restarted, or crashed and was started anew.  No result: whoever
-    # began to attach it was killed on the way.  No process: libcni wrote it, and only its user can judge it.
+    records = cache.of_container(container.id, damaged=damaged)
+    # Another namespace: the container was restarted, perhaps after a crash.  No result: the process that
+    # attached it was killed on the way.  No process: libcni wrote it, and only its user can judge it.
     stale = [
         record
-        for record in known
+        for record in records
         if record.process is not None and (record.result is None or not record.process.owns(container.netns))
     ]
-    present = [record for record in known if record not in stale]
+    present = [record for record in records if record not in stale]
     for record in stale:
         if record.result is not None:
             detach.refuse_if_another_lives(record, container.pid)
     for record in reversed(stale):
         log.event(f"releasing {record.network} {record.ifname}, left over from an earlier start")
         detach.detach(record, settings, last=not present and record is stale[0])
-    if damaged or (not known and _is_named_by_another(container)):
+    if damaged or (not records and _is_named_by_another(container)):
         detach.release_remains(container.id, damaged, settings, log)
     return present
 
 
 def _is_named_by_another(container: Container) -> bool:
-    """True if the container's ID names another namespace; `priv-net-run --netns` has named this one."""
+    """Return True if the container's ID names another namespace.
+
+    After `priv-net-run --netns`, it names this one.
+    """
     return (
         netns_names.is_marked(container.id)
         and netns_names.identity_of(container.id) != container.netns.identity
@@ -235,9 +240,9 @@ def _is_named_by_another(container: Container) -> bool:
 
 def _refuse_twice(container: Container, chosen: "list[Served]", present: "list[Record]") -> None:
     on = {record.network: record.ifname for record in present}
-    asked: set[str] = set()
+    names: set[str] = set()
     for network in (served.network for served in chosen):
-        if network.name in asked:
+        if network.name in names:
             raise CniError(INVALID_CONFIG, f"network {network.name} is asked for twice")
         if network.name in on:
             raise CniError(
@@ -245,25 +250,25 @@ def _refuse_twice(container: Container, chosen: "list[Served]", present: "list[R
                 f"container {container.id} is on network {network.name} already, as {on[network.name]}",
                 f"`cnihook detach {container.id} --network {network.name}` takes it off",
             )
-        asked.add(network.name)
+        names.add(network.name)
 
 
 def _attach_all(
     container: Container, chosen: "list[Served]", present: "list[Record]", settings: Settings, log: Log
 ) -> "list[Attachment]":
     with Undo() as undo:
-        # Nothing works well without loopback, and not every runtime raises it.
+        # Many programs need loopback, and not every runtime sets it up.
         sandbox = container.netns.rtnl
         sandbox.set_link(sandbox.link("lo"), up=True)
         if not chosen:
-            return []  # and no name: without a record nobody would take it away
-        taken = {record.ifname for record in present} | {link.name for link in sandbox.links()}
+            return []  # and no name: without a record, it would never be removed
+        used_names = {record.ifname for record in present} | {link.name for link in sandbox.links()}
         process = ProcessIdentity.capture(container.pid, container.netns)
         first = max((record.sequence for record in present), default=-1) + 1
         records: list[Record] = []
         half_done: list[Record] = []
         undo.push(_take_back, records, half_done, settings, not present)
-        names = _name_interfaces(chosen, taken)
+        names = _name_interfaces(chosen, used_names)
         for sequence, (served, ifname) in enumerate(zip(chosen, names, strict=True), first):
             record = Record(
                 served.network.name,
@@ -279,7 +284,7 @@ def _attach_all(
             )
             records.append(record)
             record.write()
-        # Only now, since without a record nobody would take the name away again.
+        # Only now, because without a record the name would never be removed.
         _name(container, records, log)
 
         attached = []
@@ -295,9 +300,9 @@ def _attach_all(
 
 
 def _take_back(records: "list[Record]", half_done: "list[Record]", settings: Settings, named: bool) -> None:
-    """Undo what came of `records`.  What cannot be undone stays on record, and gc has the next try.
+    """Undo the attachments of `records`.  What cannot be undone stays on record, and gc tries again.
 
-    `named`: the name of the namespace is to be removed before the last record.
+    `named`: the name of the namespace has to be removed before the last record.
     """
     errors: list[CniError] = []
     left = len(records)
@@ -315,7 +320,7 @@ def _take_back(records: "list[Record]", half_done: "list[Record]", settings: Set
 
 
 def _attach(network: Network, record: Record, settings: Settings, log: Log) -> Result:
-    """Bring one network up.  Its record, written already, gets the result."""
+    """Attach one network.  Its record, which is on disk already, gets the result."""
     try:
         result = attachment.up(network, record)
     except AddFailed as error:
@@ -335,7 +340,7 @@ def _attach(network: Network, record: Record, settings: Settings, log: Log) -> R
 
 
 def _name(container: Container, records: "list[Record]", log: Log) -> None:
-    """Bind the namespace to /run/netns/ID: it can be entered by name then, and is there for DEL."""
+    """Bind the namespace to /run/netns/ID, so that it can be entered by name, and exists for DEL."""
     try:
         netns_names.bind(container.netns, container.id)
     except OSError as error:

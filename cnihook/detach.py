@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Networks of a container, down; and what containers that are gone have left.
+The detachment of a container from its networks, and of what containers that are gone have left.
 
-Down uses the record alone, because configuration, bundle and process may be gone by then.  What it cannot
-take down stays on record, for the next try.  It removes, in this order: links, elements and leases, the name
-of the namespace, the record.
+It uses the record alone, because configuration, bundle and process may be gone.  What cannot be detached
+stays on record for the next try.  It removes, in this order: links, elements and leases, the name of the
+namespace, the record.
 """
 
 import os
@@ -22,26 +22,26 @@ from cnihook.spec.errors import INVALID_ENVIRONMENT, CniError, as_cni_error
 from cnihook.spec.names import check_container_id
 
 STATE = "/run/cnihook"  # gone with a reboot
-_DYING = 1.0  # seconds that a container's process may take to end, once it has been killed
+_DYING = 1.0  # seconds that a container's process may take to end after it was killed
 
 
 class LivesAlready(CniError):
-    """What is on record under this ID is another container's, and that one lives.
+    """The records under this ID belong to another container, which lives.
 
-    runc and crun know nothing of each other, nor does a runtime of what it keeps under another --root.
+    runc and crun do not know each other's containers, nor does a runtime know those under another --root.
     """
 
     def __init__(self, record: Record, pid: int) -> None:
-        who = f"process {pid}" if pid else f"the namespace {netns.named(record.container_id)}"
+        holder = f"process {pid}" if pid else f"the namespace {netns.named(record.container_id)}"
         super().__init__(
             INVALID_ENVIRONMENT,
-            f"another container {record.container_id} lives, {who}, and is on network {record.network}",
-            f"give this one another ID; `cnihook detach {record.container_id}` is for the other",
+            f"another container {record.container_id} lives, {holder}, and is on network {record.network}",
+            f"give this one another ID; `cnihook detach {record.container_id}` detaches the other",
         )
 
 
 def refuse_if_another_lives(record: Record, pid: int) -> None:
-    """Raise LivesAlready, unless it is this process that was attached; 0 is none."""
+    """Raise LivesAlready if the attached process lives and is not `pid`; 0 is an unknown process."""
     if record.process is None or (pid and record.process.pid == pid):
         return
     if not attachment.is_gone(record, patience=_DYING):
@@ -51,42 +51,42 @@ def refuse_if_another_lives(record: Record, pid: int) -> None:
 def down(
     container_id: str, settings: Settings, log: Log, *, network: str = "", ended: "int | None" = None
 ) -> int:
-    """Detach a container from all that it is on, or from one network, last first.
+    """Detach a container from all its networks, or from one, last first.
 
-    `ended`: the process of the container, which has ended; 0 where nobody knows which it was.  LivesAlready
-    is raised then for what belongs to another that lives.
+    `ended`: the process of the container, which has ended; 0 if it is not known.  LivesAlready is raised
+    then for what belongs to another container that lives.
 
-    Returns how many there were.  Tries all; then raises the first error, the others noted on it.
+    Returns the number of networks.  Tries all; then raises the first error, with the others as notes on it.
     """
     check_container_id(container_id)
     with log, lock(container_id, "detach"):
         # A hook of this container may have been killed with a lock that this one does not take.
         flock.clear_abandoned(signed=False)
         damaged: list[Damaged] = []
-        known = cache.of_container(container_id, damaged=damaged)
-        going = [record for record in known if network in ("", record.network)]
+        records = cache.of_container(container_id, damaged=damaged)
+        selected = [record for record in records if network in ("", record.network)]
         if ended is not None:
-            for record in going:
+            for record in selected:
                 refuse_if_another_lives(record, ended)
-        _down(container_id, going, settings, log)
-        if not known:
+        _down(container_id, selected, settings, log)
+        if not records:
             _forget_all_names(container_id)  # a file of another container may have failed at that time
         damaged = [one for one in damaged if network in ("", *(names[0] for names in one.identities()))]
-        if damaged or (not known and netns_names.is_marked(container_id)):
+        if damaged or (not records and netns_names.is_marked(container_id)):
             sandbox = netns.named(container_id) if ended is None else None
-            return len(going) + release_remains(container_id, damaged, settings, log, sandbox=sandbox)
-        return len(going)
+            return len(selected) + release_remains(container_id, damaged, settings, log, sandbox=sandbox)
+        return len(selected)
 
 
-def _down(container_id: str, going: "list[Record]", settings: Settings, log: Log) -> None:
+def _down(container_id: str, records: "list[Record]", settings: Settings, log: Log) -> None:
     left = len(cache.of_container(container_id))
     errors: list[CniError] = []
-    for record in reversed(going):
+    for record in reversed(records):
         try:
-            passed = detach(record, settings, last=left == 1)
+            totals = detach(record, settings, last=left == 1)
             left -= 1
-            told = f": {passed}" if passed else ""
-            log.event(f"detached from {record.network}, {record.ifname}{told}")
+            suffix = f": {totals}" if totals else ""
+            log.event(f"detached from {record.network}, {record.ifname}{suffix}")
         except Exception as error:
             log.failure(f"detach from {record.network}, {record.ifname}", error)
             errors.append(as_cni_error(error))
@@ -99,12 +99,12 @@ def _down(container_id: str, going: "list[Record]", settings: Settings, log: Log
 
 
 def detach(record: Record, settings: Settings, *, last: bool = False) -> "Traffic | None":
-    """Take one attachment down and remove its record; before the last, the name of the namespace."""
-    passed = take_down(record, settings)
+    """Detach one attachment and remove its record; before the last one, the name of the namespace."""
+    totals = take_down(record, settings)
     if last:
-        unname(record)  # before the record, because without that the name is not found
+        unname(record)  # before the record, because the name is found by it
     record.remove()
-    return passed
+    return totals
 
 
 def take_down(record: Record, settings: Settings) -> "Traffic | None":
@@ -129,10 +129,10 @@ def release_remains(
 ) -> int:
     """Release what a container left without a sound record, under its lock.  Returns how many attachments.
 
-    `sandbox`: the path to its namespace, if what is on file is to be detached though it may be alive.
-    Raise InUse if it may be in use, or the first error; then the file or the name stays.
+    `sandbox`: the path to its namespace, to detach what is on file although the container may be alive.
+    Raises InUse if it may be in use, or the first error; then the file or the name stays.
     """
-    from cnihook.runtime import salvage  # few come here, and would pay for it
+    from cnihook.runtime import salvage  # not at the top: it is rarely needed
 
     released = []
     for one in filter(_is_own, damaged):
@@ -140,7 +140,7 @@ def release_remains(
         released += salvage.release_record(one, settings.conf_folder, settings.plugin_path, sandbox=sandbox)
     if not cache.names_of(container_id):
         released += salvage.release_container(container_id, settings.conf_folder, settings.plugin_path)
-        # Another runtime that took down all, by a GC, knows of no names.
+        # A GC of another runtime detaches networks, but does not know of names.
         _forget_all_names(container_id)
     for network, _id, ifname in released:
         _forget_names(network, container_id)
@@ -154,9 +154,12 @@ def _forget_all_names(container_id: str) -> None:
 
 
 def _forget_names(network: str, container_id: str) -> None:
-    """Nobody shall look for it any more.  What cannot be done now is done by whoever looks there next."""
+    """Remove the container's names on a network.
+
+    If that fails, it is logged, and the next process that changes the names there does it.
+    """
     if os.path.exists(f"{STATE}/names/{network}/{container_id}"):
-        from cnihook.oci import hosts  # few come here, and would pay for it
+        from cnihook.oci import hosts  # not at the top: it is rarely needed
 
         try:
             hosts.leave(network, container_id)
@@ -165,7 +168,10 @@ def _forget_names(network: str, container_id: str) -> None:
 
 
 def _is_own(damaged: Damaged) -> bool:
-    """Return True unless another runtime wrote the file; of a container with a name by cnihook none did."""
+    """Return True unless another runtime wrote the file.
+
+    It did not if cnihook gave the container's namespace a name.
+    """
     return not damaged.is_foreign or any(map(netns_names.is_marked, damaged.container_ids()))
 
 
@@ -180,10 +186,10 @@ def collect(
     thorough: bool = True,
     patience: float = 0.0,
 ) -> "list[Record]":
-    """Detach the containers that are gone without a word: after a crash, a reboot, a hook that never ran.
+    """Detach the containers that ended without a poststop: by a crash, a reboot, a hook that never ran.
 
-    Only what this tool has on record with the container's process, or what is left of such; attachments of
-    other runtimes are their own business.  Not `thorough`, what has no file is not looked for.
+    This covers what cnihook has on record with the container's process, or what is left of that.
+    Attachments of other runtimes are not touched.  If not `thorough`, what has no file is not looked for.
 
     `patience`: seconds, in all, to wait for other processes that work on such containers.
 
@@ -257,7 +263,7 @@ def _tell(log: "Log | None", event: str) -> None:
 
 
 def unname(record: Record) -> None:
-    """Remove the name, unless another program gave it.  One from an earlier boot cannot exist any more."""
+    """Remove the name of the namespace, unless another program gave it.  A reboot removes it anyway."""
     process = record.process
     is_own = record.netns == netns.named(record.container_id) or netns_names.is_marked(record.container_id)
     if process is not None and is_own:

@@ -2,8 +2,8 @@
 """
 The OCI hook: a container's state on stdin, its networks up (createRuntime) or down (poststop).
 
-Which of the two is told by the argument, since runtimes disagree on what `status` is at that time.  Every
-container's start waits for this process, so it imports what is cheap and starts no other.
+The argument chooses the event, because runtimes disagree on what `status` is at that time.  Every
+container's start waits for this process, so it imports only what is cheap, and starts no other process.
 """
 
 import os
@@ -42,34 +42,35 @@ The OCI hook.  Register both events in config.json, then `runc run` gives the co
                        "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "poststop"]}]
   }
 
-  --network NAME[:IFNAME]   a network to attach, repeatable; else the annotation cnihook.networks
-                            (such as mynet,storage:eth1); else all there are
+  --network NAME[:IFNAME]   a network to attach, repeatable (default: the annotation cnihook.networks,
+                            such as mynet,storage:eth1; without that, all networks)
   --publish, --ip, --mac-address, --bandwidth, --dns, --add-host, ...
-                            what else it wants, as annotations cnihook.publish, ... say it, too;
-                            `cnihook attach --help` has them all
-  --allow NAME[,NAME]...    the annotations that may be used, such as networks,publish (default: all);
-  --ports PORT[-PORT][,...] the ports of the host that they may publish; for both see `cnihook man security`
+                            other requests of the container; `cnihook attach --help` lists all of them,
+                            and annotations cnihook.publish, ... have the same effect
+  --allow NAME[,NAME]...    the annotations that may be used, such as networks,publish (default: all)
+  --ports PORT[-PORT][,...] the ports of the host that annotations may publish; for both options see
+                            `cnihook man security`
   --trust-images            also obey annotations that podman before 4.6 may have copied from an image
   --conf-dir DIR            network configurations (default: $NETCONFPATH, else /etc/cni/net.d)
-  --cni-path DIR[:DIR]...   folders whose plugins go before the built-in ones (default: $CNI_PATH)
+  --cni-path DIR[:DIR]...   folders whose plugins come before the built-in ones (default: $CNI_PATH)
 """
 
 
 class UsageError(Exception):
-    """The words of the command are off."""
+    """An option or argument of the command is wrong."""
 
 
 class Options:
-    """The arguments behind the event."""
+    """The arguments after the event."""
 
     def __init__(self, arguments: "list[str]") -> None:
         self.settings = Settings.from_environment(os.environ)
-        self.wants: "Wants | None" = None  # by flags; what they say goes before the annotations
+        self.wants: "Wants | None" = None  # from options, which take precedence over annotations
         self.bounds: Bounds | None = None  # on the annotations
         pending = list(arguments)
         if not pending:
             return
-        from cnihook.oci import wants  # what a hook without words need not load
+        from cnihook.oci import wants  # not loaded by a hook without options
         from cnihook.runtime.wants import Wants
 
         self.wants = Wants()
@@ -112,15 +113,15 @@ def main(event: str, arguments: "list[str]") -> int:
     what = event
     log: Log | None = None
     try:
-        options = Options(arguments)  # first, for its paths may be relative to where we were called
+        options = Options(arguments)  # first: its paths may be relative to the caller's folder
         _settle_in()
-        found = state.parse(_read_stdin())
-        what = f"{event} of container {found.id}"
-        log = Log(found.id, quiet=True)
+        oci_state = state.parse(_read_stdin())
+        what = f"{event} of container {oci_state.id}"
+        log = Log(oci_state.id, quiet=True)
         if event == "createRuntime":
-            _create(found, options, log)
+            _create(oci_state, options, log)
         else:
-            _poststop(found, options, log)
+            _poststop(oci_state, options, log)
         return 0
     except UsageError as error:
         complain(f"{event}: {error}")
@@ -139,7 +140,7 @@ def _settle_in() -> None:
     """Undo what runtimes do to a hook.
 
     crun blocks all signals and leaves umask 0, podman gives an empty environment, and the working folder is
-    whoever's called the runtime.
+    that of the runtime's caller.
     """
     signals.reset()
     os.umask(0o022)
@@ -155,7 +156,7 @@ def _read_stdin() -> bytes:
         raise CniError(
             INTERNAL,
             "stdin is a terminal",
-            "a hook gets the container's state there from its runtime; see `cnihook --help`",
+            "a runtime passes the container's state to its hook there; see `cnihook --help`",
         )
     chunks = []
     size = 0
@@ -172,55 +173,55 @@ def _read_stdin() -> bytes:
     return b"".join(chunks)
 
 
-def _create(found: State, options: Options, log: Log) -> None:
-    # Not above: together they are a tenth of what a poststop would have to load.
+def _create(oci_state: State, options: Options, log: Log) -> None:
+    # Not at the top: together they would be a tenth of what a poststop has to load.
     from cnihook import attach
     from cnihook.oci import bundle
     from cnihook.runtime.wants import Wants
 
     runtime = os.getppid()
-    config = bundle.load(found)
+    config = bundle.load(oci_state)
     timeout = config.hook_timeout("createRuntime")
     if timeout:
-        # The runtime kills without a word when its time is over; ours ends sooner, with time left to undo.
+        # The runtime kills the hook when its time is over.  This deadline leaves time for an undo.
         signals.set_deadline(max(timeout * 0.6, timeout - 5))
 
     whose = config.network_namespace
     if whose == bundle.JOINED:
-        log.event(
-            "left alone: it joins a network namespace by path, which is configured by whoever made that"
-        )
+        log.event("left alone: it joins a network namespace by path, and only the creator configures that")
         return
     if whose == bundle.HOST:
-        return _leave_in_host(found, config.path, log)
-    namespace = _open_namespace(found)
+        return _leave_in_host(oci_state, config.path, log)
+    namespace = _open_namespace(oci_state)
     try:
         host = NetNS.current()
         shared = host.identity == namespace.identity
         host.close()
         if shared:
-            return _leave_in_host(found, config.path, log)
+            return _leave_in_host(oci_state, config.path, log)
 
-        wanted = options.wants or Wants()
-        if found.annotations:
+        request = options.wants or Wants()
+        if oci_state.annotations:
             from cnihook.oci import requests
 
-            wanted = wanted.over(requests.of(found.annotations, runtime, options.bounds))
-        chosen = attach.select(wanted, options.settings, _both(log))
-        container = attach.Container(found.id, namespace, found.pid, wanted.hostname or config.hostname)
+            request = request.over(requests.of(oci_state.annotations, runtime, options.bounds))
+        chosen = attach.select(request, options.settings, _both(log))
+        container = attach.Container(
+            oci_state.id, namespace, oci_state.pid, request.hostname or config.hostname
+        )
         attached = attach.up(container, chosen, options.settings, log)
         with Undo() as undo:
-            undo.push(detach.down, found.id, options.settings, log)
+            undo.push(detach.down, oci_state.id, options.settings, log)
             if config.path:
                 from cnihook.oci import names
 
                 results = [(one.record, one.result) for one in attached]
-                names.give(found.id, found.pid, config, wanted, results, log)
-            elif wanted.dns or wanted.hosts or wanted.hostname:
-                log.event("it gets no names and no name servers: its config.json is not to be found")
+                names.give(oci_state.id, oci_state.pid, config, request, results, log)
+            elif request.dns or request.hosts or request.hostname:
+                log.event("it gets no names and no name servers: there is no config.json for it")
             if os.getppid() != runtime:
                 raise CniError(
-                    INTERNAL, "the container runtime ended before its hook did; all was taken down again"
+                    INTERNAL, "the container runtime ended before its hook; its networks are detached again"
                 )
     finally:
         namespace.close()
@@ -234,50 +235,50 @@ def _both(log: Log) -> "Callable[[str], None]":
     return say
 
 
-def _open_namespace(found: State) -> NetNS:
-    if not found.pid:
+def _open_namespace(oci_state: State) -> NetNS:
+    if not oci_state.pid:
         raise CniError(
             INVALID_NETNS,
             'container state on stdin: "pid" is missing or 0',
             "register the hook under createRuntime: before that a container has no process",
         )
-    if found.pid == 1:
-        # As the container sees it.  Where the host's /proc is still there, 1 is in the host's namespace and
-        # we are in the container's: all would be done the wrong way round.
+    if oci_state.pid == 1:
+        # This is the PID in the container.  If the host's /proc is still mounted there, PID 1 is in the
+        # host's namespace and this process in the container's, so the two would be exchanged.
         raise CniError(
             INVALID_NETNS,
-            "process 1 is no container's: the hook runs inside of it",
+            "the container's PID is 1: the hook runs inside the container",
             "register the hook under createRuntime, which runs outside",
         )
     try:
-        return NetNS.open(f"/proc/{found.pid}/ns/net")
+        return NetNS.open(f"/proc/{oci_state.pid}/ns/net")
     except (OSError, NotANamespace) as error:
         raise CniError(
-            INVALID_NETNS, f"no network namespace of process {found.pid}: {error.strerror}"
+            INVALID_NETNS, f"no network namespace of process {oci_state.pid}: {error.strerror}"
         ) from None
 
 
-def _leave_in_host(found: State, path: str, log: Log) -> None:
-    """Raise CniError for a container in the host's network namespace, unless it is of a pod.
+def _leave_in_host(oci_state: State, path: str, log: Log) -> None:
+    """Raise CniError for a container in the host's network namespace, unless it belongs to a pod.
 
-    A pod with hostNetwork may have annotations of networks, which Multus ignores too.
+    A pod with hostNetwork may have annotations of networks.  Multus ignores them, too.
     """
-    if found.is_of_pod:
-        log.event("left alone: it is of a pod in the host's network namespace")
+    if oci_state.is_of_pod:
+        log.event("left alone: it belongs to a pod in the host's network namespace")
         return
     raise CniError(
         INVALID_NETNS,
-        f"container {found.id} shares the host's network namespace, which is never configured",
+        f"container {oci_state.id} shares the host's network namespace, which is never configured",
         f'add {{"type": "network"}} to linux.namespaces in {path or "its config.json"}',
     )
 
 
-def _poststop(found: State, options: Options, log: Log) -> None:
-    """The record alone counts here: the bundle and net.d may be gone, and the PID may be somebody else's."""
+def _poststop(oci_state: State, options: Options, log: Log) -> None:
+    """Detach the container, from its records alone: bundle and net.d may be gone, and the PID reused."""
     try:
-        if detach.down(found.id, options.settings, log, ended=found.pid):
+        if detach.down(oci_state.id, options.settings, log, ended=oci_state.pid):
             log.event("all networks released")
-    except LivesAlready as error:  # this one was refused for it
+    except LivesAlready as error:  # this container was refused because of that one
         _both(log)(f"nothing is released: {error.msg}")
         return
     log.close()

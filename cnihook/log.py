@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What happened to each container's network, one line per event in /run/cnihook/log/ID.
+The events of each container's network, one per line in /run/cnihook/log/ID.
 
-crun throws away what a hook prints, runc shows it only when the hook fails; this is where it can be read
-later.  When a container has ended its log goes to /var/log/cnihook, but for one with a failure in it, which
-stays, to be seen.  Of each kind the newest hundred are kept.
+crun discards what a hook prints, and runc shows it only if the hook fails; here it can be read later.  When
+a container has ended, its log is moved to /var/log/cnihook.  A log with a failure stays, so that it is
+noticed.  The newest hundred of each kind are kept.
 """
 
 import errno
@@ -23,18 +23,18 @@ FOLDER = "/run/cnihook/log"
 FINISHED = "/var/log/cnihook"
 _FAILED = " failed: "
 _KEPT = 100
-_LONGEST = 8 << 10  # characters of one event or complaint
-_FULL = 1 << 20  # bytes of a log, to which nothing more is added
+_LONGEST = 8 << 10  # characters of one event or message
+_FULL = 1 << 20  # bytes; nothing more is added to a log of this size
 _QUOTED_LINES, _QUOTED_LENGTH = 10, 500
 
 
-_current: "Log | None" = None  # that of the operation which runs now
+_current: "Log | None" = None  # the log of the operation that runs now
 
 
 class Log:
     """The log of one container.  A log that cannot be written never stops the operation.
 
-    `with log:` collects what notice() reports; `quiet`: in the log alone, since stderr is not read.
+    `with log:` collects what notice() reports.  `quiet`: in the log only, because stderr is not read.
     """
 
     def __init__(self, container_id: str, *, quiet: bool = False) -> None:
@@ -60,11 +60,11 @@ class Log:
         _current = self._outer.pop()
 
     def event(self, text: str) -> None:
-        """Add a line: when, how long since the start, what."""
+        """Add a line: the time, the milliseconds since the start, the event."""
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
-        passed = (time.monotonic() - self._started) * 1000
-        line = f"{stamp}.{int(now * 1000) % 1000:03d} {passed:7.1f} ms  {_cut(text)}\n"
+        elapsed = (time.monotonic() - self._started) * 1000
+        line = f"{stamp}.{int(now * 1000) % 1000:03d} {elapsed:7.1f} ms  {_cut(text)}\n"
         _write(self._path, line)
 
     def failure(self, what: str, error: BaseException) -> None:
@@ -72,18 +72,18 @@ class Log:
         _prune(FOLDER)
 
     def read(self) -> str:
-        """That of a container that has ended if there is no other.  Raises FileNotFoundError."""
+        """Return the log, of a container that has ended if there is no other.  Raises FileNotFoundError."""
         try:
             return _text(self._path)
         except FileNotFoundError:
             return _text(self._finished)
 
     def close(self) -> None:
-        """The container is gone."""
+        """Move the log to the logs of ended containers.  A log with a failure stays."""
         self._end(kept=True)
 
     def discard(self) -> None:
-        """As close(), for what nobody will ask for by its ID; a failure is kept all the same."""
+        """Remove the log of an ID that no user will look up.  A log with a failure stays."""
         self._end(kept=False)
 
     def _end(self, *, kept: bool) -> None:
@@ -94,7 +94,7 @@ class Log:
                     _write(self._finished, text, os.O_TRUNC)
                     _prune(FINISHED)
                 os.unlink(self._path)
-            os.rmdir(FOLDER)  # the last one takes the folder along
+            os.rmdir(FOLDER)  # succeeds for the last log
         except OSError:
             pass
 
@@ -104,7 +104,7 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW |
 
 
 def names() -> "list[str]":
-    """Of the containers that live, and of those that have failed."""
+    """Return the containers that run, and those with a failure."""
     return _listed(FOLDER)
 
 
@@ -120,7 +120,7 @@ def _listed(folder: str) -> "list[str]":
 
 
 def _write(path: str, text: str, flags: int = 0) -> None:
-    """Add to it, or not if that cannot be."""
+    """Add to a file, or do nothing if that is impossible."""
     try:
         try:
             fd = os.open(path, _FLAGS | flags, 0o640)
@@ -151,14 +151,14 @@ def _text(path: str) -> str:
 
 
 def _cut(text: str) -> str:
-    """`text` as one line of bounded length: names and messages in it may be of any size."""
+    """Return `text` as one line of bounded length: names and messages in it may be of any size."""
     line = one_line(text[: 2 * _LONGEST])
     left_out = len(text) - _LONGEST
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ... ({left_out} characters more)"
 
 
 def complain(text: str) -> None:
-    """One line on stderr, whatever becomes of it."""
+    """Print one line on stderr, and ignore any error."""
     try:
         os.write(2, f"cnihook: {_cut(text)}\n".encode(errors="replace"))
     except OSError:
@@ -174,7 +174,7 @@ def notice(text: str) -> None:
 
 
 def quote(program: str, stderr: bytes) -> None:
-    """Pass on what a program printed on stderr; its last lines are kept in the log of the container."""
+    """Print what a program printed on stderr, and keep its last lines in the log of the container."""
     lines = [one_line(line) for line in stderr.decode(errors="replace").split("\n")]
     try:
         os.write(2, "\n".join(lines).encode(errors="replace"))

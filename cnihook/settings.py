@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Settings:
-    """The folders of networks and of plugins, as environment or options name them."""
+    """The folders of networks and of plugins, from the environment or from options."""
 
     __slots__ = ("conf_folder", "plugin_path")
 
@@ -23,6 +23,6 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: "Mapping[str, str]") -> "Settings":
-        """NETCONFPATH and CNI_PATH, as every CNI tool reads them; empty counts as unset."""
+        """Read NETCONFPATH and CNI_PATH, as every CNI tool does; empty counts as unset."""
         path = [os.path.abspath(folder) for folder in environment.get("CNI_PATH", "").split(":") if folder]
         return cls(os.path.abspath(environment.get("NETCONFPATH") or networks.DEFAULT_FOLDER), path or None)

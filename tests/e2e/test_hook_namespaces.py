@@ -80,7 +80,7 @@ def test_pod_container_in_host_namespace_is_left_alone(
     configure(host, MYNET)
     runtime.run("c1", network=None, annotations=annotations)
 
-    assert "left alone: it is of a pod" in host.run(CNIHOOK, "logs", "c1").stdout
+    assert "left alone: it belongs to a pod" in host.run(CNIHOOK, "logs", "c1").stdout
     assert host.listdir(RESULTS) == []
     runtime.delete("c1")
     assert host.listdir("/run/cnihook/log") == []
