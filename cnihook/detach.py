@@ -154,9 +154,9 @@ def _forget_all_names(container_id: str) -> None:
 
 
 def _forget_names(network: str, container_id: str) -> None:
-    """Remove the container's names on a network.
+    """Delete a container's names from a network.
 
-    If that fails, it is logged, and the next process that changes the names there does it.
+    A failure is logged.  Then the next process that changes the names there deletes them.
     """
     if os.path.exists(f"{STATE}/names/{network}/{container_id}"):
         from cnihook.oci import hosts  # not at the top: it is rarely needed
