@@ -225,12 +225,12 @@ def _wait_for(take: "Callable[[], object]", deadline: float) -> bool:
 
 
 def is_held(name: str) -> bool:
-    """Return True if a process in the lock's file runs still.  The lock itself is not touched."""
+    """Return True if a process in the lock's file still runs.  The lock itself is not touched."""
     return bool(_signed(Lock(name)._path))
 
 
 def _signed(path: str) -> "list[str]":
-    """Return the entries of the processes that run still.  One that shared the lock may have released it."""
+    """Return the entries of the processes that still run.  One that shared the lock may have released it."""
     try:
         # Without O_NONBLOCK it would wait at a FIFO.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

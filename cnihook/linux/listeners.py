@@ -45,7 +45,7 @@ class Listener:
         (self.inode,) = _INODE.unpack_from(body, _ANSWER_ID + _ID.size)
         self.address = Address(address[:4] if family == AF_INET else address.removeprefix(_MAPPED))
         only_v6 = attributes(body, _ANSWER_SIZE).get(_SKV6ONLY, b"\1")[0]
-        # A socket on :: hears IPv4 as well, unless its program has set IPV6_V6ONLY.
+        # A socket on :: receives IPv4 as well, unless its program has set IPV6_V6ONLY.
         self.is_dual = self.address.version == 6 and self.address.is_unspecified and not only_v6
 
     def hears(self, version: int, address: "Address | None") -> bool:
