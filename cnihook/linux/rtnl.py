@@ -220,10 +220,7 @@ class Rtnl(Netlink):
         up: bool = False,
         what: str = "",
     ) -> None:
-        """Create a link.  `data`: packed attributes of its kind.
-
-        Raises NetlinkError with EEXIST if the name is in use.
-        """
+        """Create a link.  `data`: packed attributes of its kind.  EEXIST if the name is in use."""
         info = [text(IFLA_INFO_KIND, kind)]
         if data:
             info.append(nested(IFLA_INFO_DATA, *data))
@@ -267,9 +264,9 @@ class Rtnl(Netlink):
     ) -> None:
         """Create a veth pair: `name` here, its other end `peer` in the namespace that a descriptor holds.
 
-        One message has the effect of four of `ip`: the kernel enslaves, moves and raises the link while it
-        creates it.  The peer stays down: at that moment it has no other end yet, and the kernel would refuse
-        with ENOTCONN.
+        One message has the effect of four of `ip`: the kernel enslaves, moves and raises while it creates.
+        The peer stays down: at that moment it has no other end yet, and the kernel would refuse with
+        ENOTCONN.
         """
         both = [u32(IFLA_MTU, mtu)] if mtu else []
         far = [text(IFLA_IFNAME, peer), *both]
@@ -340,10 +337,7 @@ class Rtnl(Netlink):
             self.request(RTM_SETLINK, 0, body, f"configure bridge port {link.name}")
 
     def delete_link(self, link: Link) -> None:
-        """Delete a link.  A link that is gone already is not an error.
-
-        For a veth this blocks for 15 to 20 ms, an RCU grace period.
-        """
+        """Delete a link, unless it is gone already.  For a veth: 15 to 20 ms, an RCU grace period."""
         body = _IFINFO.pack(AF_UNSPEC, 0, link.index, 0, 0)
         self._unless_gone(RTM_DELLINK, body, f"delete {link.name}")
 
@@ -366,10 +360,7 @@ class Rtnl(Netlink):
         self._unless_gone(RTM_DELLINK, body, f"delete {names}")
 
     def _unless_gone(self, kind: int, body: bytes, what: str) -> None:
-        """Send a request about a link, and do nothing if the link is gone.
-
-        A veth, for example, is deleted with the namespace of its other end.
-        """
+        """Send a request about a link that may be gone, as a veth is after its other end's namespace."""
         try:
             self.request(kind, 0, body, what)
         except NetlinkError as error:
@@ -430,10 +421,8 @@ class Rtnl(Netlink):
 
     def addresses(self, link: "Link | None" = None) -> "list[LinkAddress]":
         body = _IFADDR.pack(AF_UNSPEC, 0, 0, 0, link.index if link else 0)
-        listed = [
-            LinkAddress(body) for body in self.request(RTM_GETADDR, NLM_F_DUMP, body, "list addresses")
-        ]
-        return [address for address in listed if not link or address.index == link.index]
+        items = [LinkAddress(body) for body in self.request(RTM_GETADDR, NLM_F_DUMP, body, "list addresses")]
+        return [address for address in items if not link or address.index == link.index]
 
     def add_address(self, link: Link, net: IPNet, *, ifa_flags: int = 0) -> None:
         """Add an address.  `ifa_flags`: IFA_F_*.  Raises NetlinkError, EEXIST if the link has it."""
