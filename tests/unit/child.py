@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Code of the package in a process of its own, for what only shows between processes."""
+"""Code of the package in a separate process, for effects that are visible only between processes."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ cache.FOLDER = sys.argv[1] + "/results"
 
 
 def start(state: Path, code: str, *argv: str, **options: Any) -> "subprocess.Popen[str]":
-    """Run `code` with the folders of this test; what it prints can be read from the process."""
+    """Start a process that runs `code` with the folders of this test; its stdout is a pipe."""
     return subprocess.Popen(
         [sys.executable, "-IS", "-c", PREAMBLE + code, str(state), *argv],
         stdin=subprocess.PIPE,
@@ -31,7 +31,7 @@ def start(state: Path, code: str, *argv: str, **options: Any) -> "subprocess.Pop
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
-    """What it printed; it has to have ended well, within seconds."""
+    """Wait at most seconds for a successful end, and return what the process printed."""
     stdout, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (0, "")
     return stdout

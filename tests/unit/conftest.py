@@ -12,7 +12,7 @@ from cnihook.linux import flock
 from cnihook.oci import entries
 from cnihook.runtime import cache
 
-# No deadline: the machine is shared.  A fixture that gives a folder is not made anew for each example.
+# No deadline: the machine is shared.  A fixture that provides a folder is not run again for each example.
 settings.register_profile(
     "unit",
     deadline=None,
@@ -24,7 +24,7 @@ settings.load_profile("unit")
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where records, locks and logs go: never the machine's own folders."""
+    """Set folders of the test for records, locks and logs, so that the machine's own are never used."""
     monkeypatch.setattr(cache, "FOLDER", str(tmp_path / "results"))
     monkeypatch.setattr(flock, "FOLDER", str(tmp_path / "run"))
     monkeypatch.setattr(log, "FOLDER", str(tmp_path / "run" / "log"))

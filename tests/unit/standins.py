@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plugins of a few lines of shell that write down what they are called with."""
+"""Plugins of a few lines of shell that record how they are called."""
 
 import json
 import os
@@ -23,7 +23,7 @@ esac
 
 
 class Plugins:
-    """A folder of stand-ins, and the calls that they had, in order."""
+    """A folder of fake plugins, and their calls in order."""
 
     def __init__(self, state: Path) -> None:
         self.folder = state / "plugins"
@@ -33,7 +33,10 @@ class Plugins:
         (self._calls / "000").touch()  # so that there is always something for the shell's * to find
 
     def make(self, name: str, **on: str) -> Path:
-        """`on` is the shell that serves a command.  Unless told, ADD prints a result that says whose."""
+        """Write a plugin; `on` maps a command to its shell code.
+
+        By default, ADD prints a result with the plugin's name as DNS domain.
+        """
         on.setdefault("ADD", answer({"cniVersion": "1.0.0", "dns": {"domain": name}}))
         cases = "\n".join(f"{command}) {shell};;" for command, shell in on.items())
         return self.write(name, SCRIPT.format(calls=self._calls, cases=cases))
@@ -46,15 +49,15 @@ class Plugins:
 
     @property
     def calls(self) -> list[str]:
-        """`bridge ADD`, `portmap ADD`, ..."""
+        """The calls as `bridge ADD`, `portmap ADD`, ..."""
         return [(self._calls / name).read_text().strip() for name in sorted(os.listdir(self._calls))[1:]]
 
     def stdin(self, index: int) -> Any:
-        """The configuration that the call got."""
+        """Return the configuration that the call received."""
         return json.loads(self._of(index, "stdin"))
 
     def environment(self, index: int) -> dict[str, str]:
-        """The variables of the protocol that it got."""
+        """Return the environment variables that the call received."""
         return dict(line.split("=", 1) for line in self._of(index, "env").splitlines())
 
     def _of(self, index: int, what: str) -> str:
@@ -68,7 +71,7 @@ class Plugins:
 
 
 def answer(value: Any) -> str:
-    """The shell that prints a value; none of ours holds a single quote."""
+    """Return shell code that prints a value; no value of these tests contains a single quote."""
     return f"printf %s '{json.dumps(value)}'"
 
 
@@ -77,7 +80,7 @@ def refuse(code: int, msg: str, **more: Any) -> str:
 
 
 def network(*plugins: Any, version: str = "1.0.0", **keys: Any) -> networks.Network:
-    """A network of plugins; a type alone is short for a plugin."""
+    """Return a network of these plugins; a plugin may be given as its type only."""
     raw = {
         "cniVersion": version,
         "name": "mynet",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.address, with ipaddress of the standard library as its witness."""
+"""lean.address, compared with ipaddress of the standard library."""
 
 import ipaddress
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cnihook.lean.address import Address, IPNet
 
 V4 = st.ip_addresses(v=4)
-# Less those that hold an IPv4 address, which are looked at on their own.
+# Without the IPv6 networks that contain IPv4 addresses; separate tests use those.
 HOLDS_V4 = [ipaddress.ip_network("::ffff:0:0/96"), ipaddress.ip_network("::/96")]
 V6 = st.ip_addresses(v=6).filter(lambda address: not any(address in net for net in HOLDS_V4))
 ANY = V4 | V6
@@ -30,14 +30,14 @@ def witness(address: Any, prefix: int) -> Any:
 
 @given(ANY)
 def test_address_is_read_and_written(address: Any) -> None:
-    found = Address.parse(str(address))
+    parsed = Address.parse(str(address))
 
-    assert bytes(found) == address.packed
-    assert str(found) == str(address) == str(Address.parse(address.exploded))
-    assert (found.version, found.bits) == (address.version, address.max_prefixlen)
-    assert found.is_loopback == address.is_loopback
-    assert found.is_unspecified == address.is_unspecified
-    assert found.is_link_local == address.is_link_local
+    assert bytes(parsed) == address.packed
+    assert str(parsed) == str(address) == str(Address.parse(address.exploded))
+    assert (parsed.version, parsed.bits) == (address.version, address.max_prefixlen)
+    assert parsed.is_loopback == address.is_loopback
+    assert parsed.is_unspecified == address.is_unspecified
+    assert parsed.is_link_local == address.is_link_local
 
 
 @given(
@@ -52,8 +52,8 @@ def test_kinds_of_addresses(text: str) -> None:
 
 
 @given(V4)
-def test_ipv4_in_ipv6_clothes_is_ipv4(address: Any) -> None:
-    """As in Go, whose addresses compare so: a lease of one must not be given again as the other."""
+def test_ipv4_mapped_address_is_read_as_ipv4(address: Any) -> None:
+    """Go compares addresses so: an address leased in one form must not be leased again in the other."""
     mapped = ipaddress.IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)
 
     assert str(Address.parse(f"::ffff:{address}")) == str(address)
@@ -61,7 +61,7 @@ def test_ipv4_in_ipv6_clothes_is_ipv4(address: Any) -> None:
 
 
 def test_ipv6_without_a_prefix_is_written_as_go_writes_it() -> None:
-    """A lease is a file of this name, and the reference plugin looks for the same one."""
+    """A lease is a file with this name, and the reference plugin looks for the same name."""
     assert str(Address.parse("::1.2.3.4")) == "::102:304"
 
 
@@ -87,7 +87,7 @@ def test_ipv6_with_many_zeros(text: str) -> None:
 @example("12345::")
 @example("::1.2.3")
 @example("[::1]")
-def test_any_other_text_is_refused(text: str) -> None:
+def test_malformed_address_is_refused(text: str) -> None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -102,7 +102,7 @@ def test_any_other_text_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 7, True, ["1.2.3.4"], {":": 1}])
-def test_what_is_no_text_is_refused(value: Any) -> None:
+def test_value_that_is_not_text_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="not an IP address"):
         Address.parse(value)
     with pytest.raises(ValueError, match="not an address in CIDR notation"):
@@ -110,14 +110,14 @@ def test_what_is_no_text_is_refused(value: Any) -> None:
 
 
 @given(ANY, st.integers(-(1 << 33), 1 << 33))
-def test_counting_on_from_an_address(address: Any, offset: int) -> None:
+def test_offset_is_added_to_an_address(address: Any, offset: int) -> None:
     try:
         expected = str(address + offset)
     except ipaddress.AddressValueError:
         with pytest.raises(OverflowError):
             Address.parse(str(address)) + offset
     else:
-        # bytes and not parse(): the sum is of the family that it started from
+        # bytes and not parse(): the sum keeps the family of the first address
         assert bytes(Address.parse(str(address)) + offset) == ipaddress.ip_address(expected).packed
 
 
@@ -140,7 +140,7 @@ def test_network_keeps_its_host_bits(given_net: tuple[Any, int]) -> None:
 
 
 @given(networks(), ANY)
-def test_network_knows_its_addresses(given_net: tuple[Any, int], address: Any) -> None:
+def test_network_contains_its_addresses(given_net: tuple[Any, int], address: Any) -> None:
     expected = witness(*given_net)
     net = IPNet.parse(str(expected))
 
@@ -149,7 +149,7 @@ def test_network_knows_its_addresses(given_net: tuple[Any, int], address: Any) -
 
 
 @given(networks(), networks())
-def test_networks_know_each_other(left: tuple[Any, int], right: tuple[Any, int]) -> None:
+def test_overlap_of_networks(left: tuple[Any, int], right: tuple[Any, int]) -> None:
     one, other = witness(*left).network, witness(*right).network
     expected = one.version == other.version and one.overlaps(other)
 
@@ -167,7 +167,7 @@ def test_networks_are_equal_by_address_and_prefix() -> None:
 
 
 @given(ANY)
-def test_address_as_a_network_of_its_own(address: Any) -> None:
+def test_address_as_a_network_of_one_address(address: Any) -> None:
     net = Address.parse(str(address)).host_net()
 
     assert str(net) == f"{address}/{address.max_prefixlen}"
@@ -182,7 +182,7 @@ def test_address_as_a_network_of_its_own(address: Any) -> None:
         "10.1.2.3/255.0.0.0", "10.1.2/24", "fe80::1%eth0/64", "10.1.2.3/" + "9" * 6000, "10.1.2.3/8\n",
     ],
 )  # fmt: skip
-def test_what_is_no_network_is_refused_by_its_words(text: str) -> None:
+def test_malformed_network_is_refused_and_quoted(text: str) -> None:
     with pytest.raises(ValueError, match="not an address in CIDR notation") as refused:
         IPNet.parse(text)
     assert repr(text) in str(refused.value)
@@ -191,11 +191,11 @@ def test_what_is_no_network_is_refused_by_its_words(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "meant"), [("::ffff:10.1.2.3/120", "10.1.2.3/24"), ("::ffff:10.1.2.3/128", "10.1.2.3/32")]
 )
-def test_prefix_of_a_network_in_ipv6_clothes_counts_ipv6_bits(text: str, meant: str) -> None:
+def test_prefix_of_an_ipv4_mapped_network_counts_ipv6_bits(text: str, meant: str) -> None:
     assert str(IPNet.parse(text)) == meant
 
 
-def test_prefix_of_a_network_in_ipv6_clothes_reaches_beyond_ipv4() -> None:
-    """/24 of 128 bits is nothing that IPv4 could say; taken as /24 of 32 it would be another network."""
+def test_prefix_of_an_ipv4_mapped_network_may_be_too_short_for_ipv4() -> None:
+    """A /24 of 128 bits is larger than all of IPv4; read as a /24 of 32 bits it would be another network."""
     with pytest.raises(ValueError, match="not an address in CIDR notation"):
         IPNet.parse("::ffff:10.1.2.3/24")

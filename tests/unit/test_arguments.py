@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all commands have in common in the words that they take."""
+"""Rules that hold for the arguments of all commands."""
 
 import pytest
 
 from cnihook.cli import main
 
-# A variable without a value, as in a script, is no word for the folder that one happens to be in.
+# A variable without a value, as in a script, does not stand for the current folder.
 EMPTY = [
     "hooks.d install --dir",
     "install-plugins",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runtime.attachment: what is on record agrees with what is attached, whichever way one attachment ends."""
+"""runtime.attachment: the records agree with what is attached, however an attachment ends."""
 
 import signal
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from tests.unit.standins import Plugins, answer, network, refuse
 
 @pytest.fixture
 def plugins(state: Path) -> Plugins:
-    made = Plugins(state)
-    made.make("one")
-    return made
+    plugins = Plugins(state)
+    plugins.make("one")
+    return plugins
 
 
 def up(plugins: Plugins, wanted: Network) -> None:
-    """As whoever attaches does it, on whose word the record stays or goes."""
+    """Attach as a caller does; the error decides if the caller keeps the record."""
     record = Record(
         wanted.name,
         "c1",
@@ -39,7 +39,7 @@ def up(plugins: Plugins, wanted: Network) -> None:
 
 
 def notes(error: BaseException) -> list[str]:
-    """What could not be undone: without such a note the record goes, and with it the only trace."""
+    """Return what could not be undone; without such a note the caller removes the record, the only trace."""
     return list(getattr(error, "__notes__", ()))
 
 
@@ -60,7 +60,7 @@ def test_a_failed_add_that_was_undone_has_no_note(plugins: Plugins) -> None:
     assert notes(failed.value) == []
 
 
-def test_what_could_not_be_undone_is_noted(plugins: Plugins) -> None:
+def test_failed_undo_is_noted(plugins: Plugins) -> None:
     plugins.make("one", ADD=refuse(7, "no"), DEL=refuse(999, "stuck"))
 
     with pytest.raises(AddFailed, match="no") as failed:
@@ -71,10 +71,10 @@ def test_what_could_not_be_undone_is_noted(plugins: Plugins) -> None:
 
 
 @pytest.mark.parametrize("version", ["", "0.1.0", "0.2.0"])
-def test_a_result_that_has_no_shape_in_the_networks_version_is_undone(
+def test_add_is_undone_if_the_networks_version_cannot_express_its_result(
     plugins: Plugins, version: str
 ) -> None:
-    """An interface without an address, which nothing before 0.3.0 can say."""
+    """An interface without an address, which no version before 0.3.0 can express."""
     plugins.make("one", ADD=answer({"cniVersion": "1.0.0", "interfaces": [{"name": "eth0"}]}))
 
     with pytest.raises(CniError, match="no valid IP addresses"):
@@ -82,8 +82,8 @@ def test_a_result_that_has_no_shape_in_the_networks_version_is_undone(
     assert plugins.calls == ["one ADD", "one DEL"]
 
 
-def test_a_result_that_cannot_be_recorded_is_undone(plugins: Plugins, state: Path) -> None:
-    """The folder of the records is gone: as good as a full disk."""
+def test_add_is_undone_if_its_result_cannot_be_recorded(plugins: Plugins, state: Path) -> None:
+    """The folder of the records does not exist; a full disk has the same effect."""
     plugins.make("one", ADD=f"rm -r {state}/results; touch {state}/results; echo {{}}")
 
     with pytest.raises(AddFailed) as failed:
@@ -114,7 +114,7 @@ def test_an_interrupted_add_that_was_undone_has_no_note(plugins: Plugins) -> Non
 
 
 @pytest.mark.usefixtures("alarm")
-def test_what_could_not_be_undone_is_noted_on_an_interrupt(plugins: Plugins) -> None:
+def test_failed_undo_is_noted_on_an_interrupt(plugins: Plugins) -> None:
     plugins.make("one", ADD="sleep 0.1; kill -ALRM $PPID; sleep 60", DEL=refuse(999, "stuck"))
 
     with pytest.raises(Interrupted) as interrupted:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds on annotations: nothing that a request can hold is left out."""
+"""Bounds on annotations: every part of a request is checked."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from cnihook.runtime.bounds import Bounds, Guard
 from cnihook.runtime.wants import Port, Want, Wants
 from cnihook.spec.errors import CniError
 
-# For each part of a request, a value, and the option that allows it; None for what is bounded with others.
+# For each part of a request: a value, and the option that allows it; None if its own parts are bounded.
 OF_A_NETWORK: dict[str, tuple[Any, str | None]] = {
     "network": ("front", "networks"),
     "ifname": ("eth5", "networks"),
@@ -43,7 +43,7 @@ def refused(request: Wants, allow: set[str]) -> bool:
 
 
 def test_every_part_of_a_request_is_bounded() -> None:
-    """A part that is added to these classes has to be added to the bounds, and here."""
+    """Add a new part of these classes to the bounds, and to the tables here."""
     assert set(OF_A_NETWORK) == set(Want.__slots__) and set(OF_A_CONTAINER) == set(Wants.__slots__)
     everything = set(wants.BOUNDED)
     for part, (value, option) in OF_A_NETWORK.items():

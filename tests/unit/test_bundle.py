@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.bundle and oci.state: what a runtime tells of a container, and what can be wrong with it."""
+"""oci.bundle and oci.state: what a runtime states about a container, and the faults that this can have."""
 
 import json
 import os
@@ -29,15 +29,15 @@ def read(value: Any) -> State:
     return state.parse(value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
-def test_state_of_every_runtime() -> None:
-    """runc says creating, crun created and a version that is none; neither matters."""
+def test_state_of_each_runtime_is_read() -> None:
+    """runc says "creating"; crun says "created" and a version that does not exist; both are accepted."""
     for change in ({}, {"status": "created", "ociVersion": "1.0"}, {"status": "stopped"}, {"new": [1]}):
-        found = read({**STATE, **change})
-        assert (found.id, found.pid, found.bundle) == ("c1", 4711, "/bundle")
-        assert found.annotations == {"cnihook.networks": "mynet"}
+        parsed = read({**STATE, **change})
+        assert (parsed.id, parsed.pid, parsed.bundle) == ("c1", 4711, "/bundle")
+        assert parsed.annotations == {"cnihook.networks": "mynet"}
 
 
-def test_state_of_a_container_that_is_gone() -> None:
+def test_state_of_an_ended_container_is_read() -> None:
     for change in ({"pid": 0}, {"pid": None}, {"annotations": None}, {"bundle": None}):
         assert read({**STATE, **change}).id == "c1"
     assert read({"id": "c1"}).pid == 0
@@ -80,7 +80,7 @@ def test_state_that_is_wrong_is_refused_in_one_line(value: Any, words: str) -> N
 
 
 @given(st.binary(max_size=40))
-def test_any_state_is_one_or_a_refusal(text: bytes) -> None:
+def test_any_bytes_are_a_state_or_an_error(text: bytes) -> None:
     with pytest.raises(CniError):
         read(text)
 
@@ -94,8 +94,8 @@ def config(folder: Path, value: Any) -> bundle.Bundle:
     return bundle.load(State("no-such-container", 1, str(folder), {}))
 
 
-def namespaces(*found: Any) -> dict[str, Any]:
-    return {"linux": {"namespaces": list(found)}}
+def namespaces(*entries: Any) -> dict[str, Any]:
+    return {"linux": {"namespaces": list(entries)}}
 
 
 @pytest.mark.parametrize(
@@ -118,47 +118,49 @@ def namespaces(*found: Any) -> dict[str, Any]:
         (b"[" * 100_000, UNKNOWN),
     ],
 )
-def test_whose_network_namespace(tmp_path: Path, value: Any, whose: str) -> None:
+def test_kind_of_network_namespace_is_recognized(tmp_path: Path, value: Any, whose: str) -> None:
     assert config(tmp_path, value).network_namespace == whose
 
 
-def test_a_bundle_that_is_not_there_knows_nothing(tmp_path: Path) -> None:
-    """At poststop it may be gone, and crun gives its own working folder for it."""
+def test_missing_bundle_has_no_values(tmp_path: Path) -> None:
+    """At poststop the bundle may be removed; crun then names its own working folder."""
     for path in (str(tmp_path), "/no/such/bundle", "", "relative"):
-        found = bundle.load(State("no-such-container", 1, path, {}))
-        assert (found.network_namespace, found.path, found.hook_timeout("poststop")) == (UNKNOWN, "", 0)
+        loaded = bundle.load(State("no-such-container", 1, path, {}))
+        assert (loaded.network_namespace, loaded.path, loaded.hook_timeout("poststop")) == (UNKNOWN, "", 0)
 
 
-def test_the_copy_that_crun_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_of_crun_is_used_if_the_bundle_has_no_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     kept = tmp_path / "crun" / "no-such-container"
     kept.mkdir(parents=True)
     (kept / "config.json").write_text(json.dumps(namespaces({"type": "network"})))
 
-    found = bundle.load(State("no-such-container", 1, "/", {}))
+    loaded = bundle.load(State("no-such-container", 1, "/", {}))
 
-    assert (found.network_namespace, found.path) == (OWN, str(kept / "config.json"))
+    assert (loaded.network_namespace, loaded.path) == (OWN, str(kept / "config.json"))
 
 
-def test_whose_uts_namespace_and_which_host_name(tmp_path: Path) -> None:
+def test_uts_namespace_and_host_name_are_read(tmp_path: Path) -> None:
     value = namespaces({"type": "uts"}, {"type": "network", "path": "/x"}) | {"hostname": "web"}
 
-    found = config(tmp_path, value)
-    assert (found.uts_namespace, found.network_namespace, found.hostname) == (OWN, JOINED, "web")
+    loaded = config(tmp_path, value)
+    assert (loaded.uts_namespace, loaded.network_namespace, loaded.hostname) == (OWN, JOINED, "web")
     assert config(tmp_path, {"hostname": 7}).hostname == config(tmp_path, {}).hostname == ""
     assert config(tmp_path, {}).uts_namespace == HOST
 
 
-def test_its_domain_by_either_of_two_ways_to_say_it(tmp_path: Path) -> None:
-    said: list[Any] = [{"domainname": "lan"}, {"linux": {"sysctl": {"kernel.domainname": "lan"}}}]
-    not_said: list[Any] = [{}, {"domainname": 7}, {"linux": []}, {"linux": {"sysctl": None}}]
+def test_domain_name_is_read_from_its_key_or_from_a_sysctl(tmp_path: Path) -> None:
+    with_domain: list[Any] = [{"domainname": "lan"}, {"linux": {"sysctl": {"kernel.domainname": "lan"}}}]
+    without_domain: list[Any] = [{}, {"domainname": 7}, {"linux": []}, {"linux": {"sysctl": None}}]
 
-    assert [config(tmp_path, value).domainname for value in said] == ["lan", "lan"]
-    assert [config(tmp_path, value).domainname for value in not_said] == [""] * 4
+    assert [config(tmp_path, value).domainname for value in with_domain] == ["lan", "lan"]
+    assert [config(tmp_path, value).domainname for value in without_domain] == [""] * 4
 
 
 def test_mounts(tmp_path: Path) -> None:
-    """A relative source is meant from the bundle; what makes no sense is the runtime's to refuse."""
+    """A relative source is relative to the bundle; the runtime, not the hook, rejects malformed mounts."""
     mounts = [
         {"destination": "/etc/hosts", "source": "/x/hosts", "type": "bind"},
         {"destination": "/data/../etc/", "source": "etc"},
@@ -208,5 +210,5 @@ def hook(event: str = "createRuntime", **keys: Any) -> dict[str, Any]:
         (None, 0),
     ],
 )
-def test_time_that_the_runtime_gives(tmp_path: Path, hooks: Any, seconds: int) -> None:
+def test_timeout_of_the_runtime_is_read(tmp_path: Path, hooks: Any, seconds: int) -> None:
     assert config(tmp_path, {"hooks": hooks}).hook_timeout("createRuntime") == seconds

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runtime.cache: libcni's own files, read and written, whole or not at all."""
+"""runtime.cache: libcni's own files, read and written whole or not at all."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ def record(network: str = "mynet", container_id: str = "c1", ifname: str = "eth0
 
 
 def plant(state: Path, name: str, content: str | bytes) -> Path:
-    """A file among the records that we did not write."""
+    """Write a file into the folder of the records, and return its path."""
     path = state / "results" / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -59,7 +59,7 @@ def test_written_as_libcni_writes_it(state: Path) -> None:
     assert json.loads((state / "results" / "mynet-c1-eth0").read_text()) == json.loads(LIBCNIS)
 
 
-def test_what_is_empty_is_left_out(state: Path) -> None:
+def test_empty_fields_are_omitted(state: Path) -> None:
     record().write()
 
     assert json.loads((state / "results" / "mynet-c1-eth0").read_text()).keys() == {
@@ -70,12 +70,12 @@ def test_what_is_empty_is_left_out(state: Path) -> None:
 def test_libcnis_record_is_read(state: Path) -> None:
     plant(state, "mynet-c1-eth0", LIBCNIS)
 
-    found = cache.find("mynet", "c1", "eth0")
-    assert found
-    assert (found.config, found.netns, found.result) == (CONFIG, "/run/netns/c1", RESULT)
-    assert found.cni_args == "IgnoreUnknown=1;K8S_POD_NAME=a=b"
-    assert found.capability_args["portMappings"][0]["hostPort"] == 8080
-    assert (found.process, found.sequence) == (None, 0), "nobody knows whose it is"
+    record = cache.find("mynet", "c1", "eth0")
+    assert record
+    assert (record.config, record.netns, record.result) == (CONFIG, "/run/netns/c1", RESULT)
+    assert record.cni_args == "IgnoreUnknown=1;K8S_POD_NAME=a=b"
+    assert record.capability_args["portMappings"][0]["hostPort"] == 8080
+    assert (record.process, record.sequence) == (None, 0), "no process is on record"
     assert [one.ifname for one in cache.of_container("c1")] == ["eth0"]
 
 
@@ -89,7 +89,7 @@ PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 
 @settings(max_examples=40)  # each of them waits for the disk
 @given(st.binary(max_size=50), PATHS, st.none() | JSON, JSON, PROCESSES, st.integers(0, 9))
-def test_what_is_written_is_read_back(
+def test_written_record_is_read_back(
     config: bytes, netns: str, result: Any, capabilities: Any, process: Any, sequence: int
 ) -> None:
     Record(
@@ -97,19 +97,19 @@ def test_what_is_written_is_read_back(
         process=process, sequence=sequence,
     ).write()  # fmt: skip
 
-    found = cache.find("mynet", "c1", "eth0")
-    assert found
-    assert (found.config, found.netns, found.result) == (config, netns, result)
-    assert (found.capability_args, found.cni_args) == (capabilities, "")
+    record = cache.find("mynet", "c1", "eth0")
+    assert record
+    assert (record.config, record.netns, record.result) == (config, netns, result)
+    assert (record.capability_args, record.cni_args) == (capabilities, "")
     if process is None:
-        assert (found.process, found.sequence) == (None, 0)
+        assert (record.process, record.sequence) == (None, 0)
     else:
-        assert found.process and found.process.to_json() == process.to_json()
-        assert found.sequence == sequence
+        assert record.process and record.process.to_json() == process.to_json()
+        assert record.sequence == sequence
 
 
 def test_only_root_can_read(state: Path) -> None:
-    """CNI_ARGS and configurations may hold secrets."""
+    """CNI_ARGS and configurations may contain secrets."""
     umask = os.umask(0)
     try:
         record().write()
@@ -133,7 +133,7 @@ BROKEN = {
     "empty ifname": LIBCNIS.replace('"eth0"', '""'),
     "network is a number": LIBCNIS.replace('"networkName":"mynet"', '"networkName":7'),
     "config is a number": LIBCNIS.replace('"config":"', '"config":7,"c":"'),
-    "config is no base64": LIBCNIS.replace('"config":"', '"config":"\u00fc'),
+    "config is not base64": LIBCNIS.replace('"config":"', '"config":"\u00fc'),
     "network is half a character": LIBCNIS.replace('"networkName":"mynet"', r'"networkName":"\ud800"'),
     "ifname has a NUL": LIBCNIS.replace('"eth0"', r'"eth0\u0000"'),
     "nested for ever": "[" * 100_000,
@@ -145,7 +145,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
 def test_damaged_record_is_reported_and_hides_no_other(state: Path, content: str | bytes) -> None:
-    """Such is what a crash of the machine leaves (an empty file), and it must not stop a DEL."""
+    """A crash of the machine leaves such a file (an empty one), and it must not stop a DEL."""
     broken = plant(state, "mynet-c1-eth0", content)
     record("other", "c1", "eth1").write()
 
@@ -168,7 +168,7 @@ def test_result_alone_is_not_a_record(state: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link", "dangling link", "link to itself", "socket"])
-def test_what_is_not_a_file_is_not_opened(state: Path, kind: str) -> None:
+def test_special_file_is_not_opened(state: Path, kind: str) -> None:
     """Reading a FIFO would never end."""
     path = plant(state, "mynet-c1-eth0", "")
     path.unlink()
@@ -194,7 +194,7 @@ def test_what_is_not_a_file_is_not_opened(state: Path, kind: str) -> None:
 
 
 def test_record_that_cannot_be_read_is_an_error(state: Path) -> None:
-    """An error is not absence: the attachment would be lost."""
+    """An error does not mean that the record is absent: the attachment would be lost."""
     code = """\
 import os, resource
 cache.Record("mynet", "c1", "eth0", config=b"").write()
@@ -215,7 +215,7 @@ for look in (
     assert child.finish(child.start(state, code)) == "Too many open files\n" * 5
 
 
-def test_another_runtimes_damaged_record_is_known(state: Path) -> None:
+def test_damaged_record_of_another_runtime_is_recognized(state: Path) -> None:
     """Only that runtime may release its attachment."""
     plant(state, "mynet-c1-eth0", LIBCNIS[:-20])
     boot = ProcessIdentity("boot", 1, 2, (3, 4))
@@ -227,7 +227,7 @@ def test_another_runtimes_damaged_record_is_known(state: Path) -> None:
     assert [one.is_foreign for one in cache.damaged()] == [True, False, False]
 
 
-def test_file_name_gives_every_identity_that_it_may_be_of(state: Path) -> None:
+def test_file_name_gives_all_identities_that_fit_it(state: Path) -> None:
     plant(state, "a-b-c-eth0", "")
 
     (one,) = cache.damaged()
@@ -246,33 +246,33 @@ def test_file_name_gives_every_identity_that_it_may_be_of(state: Path) -> None:
         '"cniArgs":[["a"],["b","c","d"]],"a"',
     ],
 )
-def test_one_wrong_field_costs_no_more_than_itself(state: Path, changed: str) -> None:
-    """With the configuration and the identity there, the attachment can still be taken down."""
+def test_other_fields_are_read_if_one_is_wrong(state: Path, changed: str) -> None:
+    """An attachment can still be removed if its configuration and identity are known."""
     key = changed[1:].partition('"')[0]
     text = (
         LIBCNIS.replace(f'"{key}"', changed) if f'"{key}"' in LIBCNIS else LIBCNIS[:-1] + f",{changed}:1}}"
     )
     plant(state, "mynet-c1-eth0", text)
 
-    found = cache.find("mynet", "c1", "eth0")
-    assert found and found.config == CONFIG
+    record = cache.find("mynet", "c1", "eth0")
+    assert record and record.config == CONFIG
 
 
-def test_unknown_keys_are_passed_over(state: Path) -> None:
+def test_unknown_keys_are_ignored(state: Path) -> None:
     plant(state, "mynet-c1-eth0", LIBCNIS.replace('{"kind"', '{"future":{"a":[1]},"kind"'))
 
     assert cache.find("mynet", "c1", "eth0")
 
 
-def test_there_may_be_no_record_and_no_folder() -> None:
+def test_missing_record_and_missing_folder_are_accepted() -> None:
     assert cache.find("mynet", "c1", "eth0") is None
     assert cache.of_container("c1") == cache.all_records() == []
     assert cache.damaged() == []
     record().remove()
 
 
-def test_names_that_collide_are_told_apart() -> None:
-    """Network a-b with container c, and network a with container b-c, have one file name between them."""
+def test_records_with_the_same_file_name_are_distinguished() -> None:
+    """Network a-b with container c, and network a with container b-c, share one file name."""
     record("a-b", "c").write()
 
     assert cache.find("a-b", "c", "eth0")
@@ -281,8 +281,8 @@ def test_names_that_collide_are_told_apart() -> None:
     assert [one.network for one in cache.of_container("c")] == ["a-b"]
 
 
-def test_a_record_does_not_replace_another_attachments() -> None:
-    """The first one could never be taken down again."""
+def test_record_of_another_attachment_is_not_replaced() -> None:
+    """The first attachment could never be removed without its record."""
     record("a-b", "c").write()
 
     with pytest.raises(CniError, match="a-b"):
@@ -290,7 +290,7 @@ def test_a_record_does_not_replace_another_attachments() -> None:
     assert cache.find("a-b", "c", "eth0")
 
 
-def test_records_of_a_container_are_its_own() -> None:
+def test_only_the_records_of_the_container_are_listed() -> None:
     for network, container_id, ifname in [
         ("n", "c", "eth0"), ("n", "c1", "eth0"), ("n", "xc", "eth0"), ("c", "x", "eth0"), ("n", "x", "c"),
         ("n-c-n", "x", "eth0"),
@@ -314,7 +314,7 @@ def test_records_come_in_the_order_of_attachment() -> None:
     assert [one.network for one in cache.of_container("c1")] == ["z", "m", "a"]
 
 
-def test_a_copy_is_no_second_attachment(state: Path) -> None:
+def test_copy_of_a_record_is_not_a_second_attachment(state: Path) -> None:
     plant(state, "mynet-c1-eth0.bak", LIBCNIS)
     plant(state, "backup-c1-eth0", LIBCNIS)
     plant(state, "mynet-c1-eth0", LIBCNIS)
@@ -322,16 +322,16 @@ def test_a_copy_is_no_second_attachment(state: Path) -> None:
     assert len(cache.of_container("c1")) == len(cache.all_records()) == 1
 
 
-def test_a_record_cannot_speak_for_a_file_elsewhere(state: Path) -> None:
-    """What a damaged record says becomes the path that is removed."""
+def test_record_cannot_name_a_file_in_another_folder(state: Path) -> None:
+    """The name in a damaged record becomes the path that is removed."""
     plant(state, "mynet-c1-eth0", LIBCNIS.replace('"networkName":"mynet"', '"networkName":"../../mynet"'))
 
     assert cache.all_records() == cache.of_container("c1") == []
     assert [one.identities() for one in cache.damaged()] == [[("mynet", "c1", "eth0")]]
 
 
-def test_replaced_in_one_step(state: Path) -> None:
-    """Whoever reads meanwhile sees the old or the new one."""
+def test_record_is_replaced_in_one_step(state: Path) -> None:
+    """A process that reads during the write gets the old or the new record."""
     record().write()
     before = (state / "results" / "mynet-c1-eth0").stat().st_ino
     record(result=RESULT).write()
@@ -351,7 +351,7 @@ def test_a_write_that_fails_leaves_the_old_record(state: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_record(state: Path) -> None:
-    """The limit on a file's size stands for the disk: the kernel writes a part and then refuses."""
+    """The limit on a file's size has the effect of a full disk: the kernel writes a part, then fails."""
     record(result=RESULT).write()
     code = """\
 import resource, signal
@@ -368,7 +368,7 @@ except OSError as error:
     assert (found := cache.find("mynet", "c1", "eth0")) and found.result == RESULT
 
 
-def test_a_writer_that_is_killed_leaves_records_that_can_be_read(state: Path) -> None:
+def test_killed_writer_leaves_readable_records(state: Path) -> None:
     code = """\
 print("on", flush=True)
 while True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.call: what a plugin learns from its call, short of namespaces."""
+"""sdk.call: what a plugin receives with its call, except namespaces."""
 
 import random
 from typing import Any
@@ -75,7 +75,7 @@ def test_arguments_that_are_wrong_are_refused(args: str, words: str) -> None:
 
 
 def test_keep_list_of_gc_may_be_absent_empty_or_null() -> None:
-    """An absent key says nothing of what lives.  Go writes null for an empty list."""
+    """An absent key says nothing about the valid attachments.  Go writes null for an empty list."""
     assert make().valid_attachments() is None
     kept = [{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "eth1"}]
     expected = {("c1", "eth0"), ("c2", "eth1")}
@@ -91,7 +91,7 @@ def test_keep_list_of_gc_may_be_absent_empty_or_null() -> None:
 
 @pytest.mark.parametrize("kept", [{}, "c1", ["c1"], [{"containerID": 7, "ifname": "eth0"}], [None]])
 def test_a_keep_list_that_is_wrong_is_refused(kept: Any) -> None:
-    """And nothing collected."""
+    """The call fails before anything is collected."""
     with pytest.raises(CniError):
         make(keys={"cni.dev/valid-attachments": kept}).valid_attachments()
 
@@ -113,14 +113,14 @@ def test_prev_result_that_is_wrong_is_refused(prev: Any) -> None:
 
 
 @pytest.mark.parametrize("prev", [[], "x", {"cniVersion": "9.0.0"}, {"ips": [{}]}])
-def test_del_does_without_a_prev_result_that_is_wrong(prev: Any) -> None:
-    """It may come from a record that a crash has damaged; what can be freed without it must be."""
+def test_del_ignores_a_malformed_prev_result(prev: Any) -> None:
+    """The result may come from a damaged record; what can be released without it must be released."""
     conf = NetConf({"cniVersion": "1.0.0", "name": "mynet", "type": "x", "prevResult": prev})
 
     assert Call("DEL", conf, Request("c1", "", "eth0")).prev_result is None
 
 
-def test_what_the_runtime_adds() -> None:
+def test_keys_that_the_runtime_adds_are_read() -> None:
     own = {"mac": "02:00:00:00:00:01"}
     call = make(keys={"runtimeConfig": own, "args": {"cni": {"ips": ["10.1.2.3"]}, "other": 1}})
 
@@ -131,7 +131,7 @@ def test_what_the_runtime_adds() -> None:
 
 @given(IDENTIFIERS, IDENTIFIERS, IFNAMES)
 def test_an_owner_fits_a_comment(network: str, container_id: str, ifname: str) -> None:
-    """nftables keeps 127 bytes, and an alias of a link 255."""
+    """nftables keeps 127 bytes of a comment, the kernel 255 of an alias."""
     call = make(container_id, ifname, network=network)
 
     assert len(call.owner.encode()) <= 127
@@ -139,8 +139,8 @@ def test_an_owner_fits_a_comment(network: str, container_id: str, ifname: str) -
     assert call.owner.count(" ") == 2
 
 
-def test_owners_are_told_apart() -> None:
-    """Their parts cannot be mixed up, and names that begin alike for long are two."""
+def test_different_attachments_have_different_owners() -> None:
+    """The parts cannot be mixed up, and long names with the same start stay different."""
     long = "x" * 200
     owners = [
         make(container_id, ifname, network=network).owner
@@ -156,15 +156,15 @@ def test_owners_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("ifname", ['a"b', '"'])
-def test_an_owner_has_no_quotes(ifname: str) -> None:
-    """It stands between quotes in what nft is told."""
+def test_owner_contains_no_quotes(ifname: str) -> None:
+    """The owner is quoted in the text for nft."""
     assert '"' not in make(ifname=ifname).owner
 
 
 def test_requested_addresses() -> None:
-    found = requested_addresses(["10.1.2.3", "10.1.2.4/24", "2001:db8::1"], "ips")
+    requests = requested_addresses(["10.1.2.3", "10.1.2.4/24", "2001:db8::1"], "ips")
 
-    assert [(str(address), net and str(net)) for address, net in found] == [
+    assert [(str(address), net and str(net)) for address, net in requests] == [
         ("10.1.2.3", None),
         ("10.1.2.4", "10.1.2.4/24"),
         ("2001:db8::1", None),
@@ -174,15 +174,15 @@ def test_requested_addresses() -> None:
 @pytest.mark.parametrize(
     "text", ["", "x", "10.1.2", "10.1.2.3/33", "10.1.2.3/", " 10.1.2.3", 7, None, ["/"], {}]
 )
-def test_requested_addresses_that_are_wrong_are_refused_by_place(text: Any) -> None:
+def test_wrong_requested_address_is_refused_with_its_place(text: Any) -> None:
     with pytest.raises(CniError) as refused:
         requested_addresses(["10.1.2.3", text], "runtimeConfig: ips")
 
     assert refused.value.msg.startswith("runtimeConfig: ips: ") and repr(text) in refused.value.msg
 
 
-def test_owner_does_not_depend_on_chance() -> None:
-    """A DEL in another process has to find what ADD made."""
+def test_owner_is_the_same_in_each_process() -> None:
+    """A DEL in another process has to find what ADD set up."""
     random.seed(1)
     name = "".join(random.choice("abc") for _ in range(200))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runtime.chain: what each plugin of a network is given, in which order, and what if one refuses."""
+"""runtime.chain: what each plugin of a network receives, in which order, and what follows a failure."""
 
 import copy
 import signal
@@ -24,35 +24,35 @@ RESULT = Result.from_json({"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.3/
 
 @pytest.fixture
 def plugins(state: Path) -> Plugins:
-    made = Plugins(state)
+    plugins = Plugins(state)
     for name in THREE:
-        made.make(name)
-    return made
+        plugins.make(name)
+    return plugins
 
 
 def notes(error: BaseException) -> list[str]:
     return list(getattr(error, "__notes__", ()))
 
 
-# What a plugin is given
+# What a plugin receives
 
 
 def derive(plugin: dict[str, Any], args: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
     return chain.derive(network({"type": "x", **plugin}, **keys), 0, args or {}, None)
 
 
-def test_name_and_version_are_the_lists() -> None:
+def test_plugin_gets_name_and_version_of_the_list() -> None:
     conf = derive({"name": "own", "cniVersion": "0.1.0", "mtu": 1400}, disableCheck=True, other={"a": 1})
 
     assert conf == {"type": "x", "name": "mynet", "cniVersion": "1.0.0", "mtu": 1400}
 
 
-def test_version_is_the_negotiated_one() -> None:
+def test_plugin_gets_the_negotiated_version() -> None:
     assert derive({}, cniVersions=["0.4.0", "1.1.0"])["cniVersion"] == "1.1.0"
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "args", "given_on"),
+    ("capabilities", "args", "runtime_config"),
     [
         ({"portMappings": True}, {"portMappings": [1]}, {"portMappings": [1]}),
         ({"portMappings": True, "mac": True}, {"mac": "aa"}, {"mac": "aa"}),
@@ -65,23 +65,25 @@ def test_version_is_the_negotiated_one() -> None:
         ({"ips": True}, {"ips": []}, {"ips": []}),
     ],
 )
-def test_runtime_config_is_what_is_offered_and_wanted(capabilities: Any, args: Any, given_on: Any) -> None:
-    """Where there is nothing of both, there is no key at all."""
+def test_runtime_config_has_the_arguments_of_declared_capabilities(
+    capabilities: Any, args: Any, runtime_config: Any
+) -> None:
+    """The key is absent if there is no such argument."""
     conf = derive({"capabilities": capabilities}, args)
 
-    assert conf.get("runtimeConfig") == given_on
+    assert conf.get("runtimeConfig") == runtime_config
     assert "capabilities" not in conf
 
 
-def test_runtime_config_of_the_file_is_replaced_only_by_one_of_the_runtime() -> None:
+def test_runtime_config_of_the_file_is_replaced_if_the_runtime_has_one() -> None:
     own = {"runtimeConfig": {"mac": "aa"}, "capabilities": {"ips": True}}
 
     assert derive(own)["runtimeConfig"] == {"mac": "aa"}
     assert derive(own, {"ips": ["10.1.2.3"]})["runtimeConfig"] == {"ips": ["10.1.2.3"]}
 
 
-def test_keys_of_the_runtime_do_not_come_out_of_a_file() -> None:
-    """Else a file could tell a plugin what to collect as garbage."""
+def test_keys_of_the_runtime_in_a_file_are_removed() -> None:
+    """Otherwise a file could control what a plugin collects as garbage."""
     conf = derive(
         {"cni.dev/valid-attachments": [], "cni.dev/attachments": [], "cni.dev/x": 1, "cni.devx": 2}
     )
@@ -89,13 +91,13 @@ def test_keys_of_the_runtime_do_not_come_out_of_a_file() -> None:
     assert conf == {"type": "x", "name": "mynet", "cniVersion": "1.0.0", "cni.devx": 2}
 
 
-def test_capabilities_are_taken_out_however_they_are_written() -> None:
+def test_capabilities_are_removed_in_any_case_of_letters() -> None:
     conf = derive({"Capabilities": {"mac": True}}, {"mac": "aa"})
 
     assert conf == {"type": "x", "name": "mynet", "cniVersion": "1.0.0", "runtimeConfig": {"mac": "aa"}}
 
 
-def test_prev_result_is_of_the_lists_version() -> None:
+def test_prev_result_has_the_version_of_the_list() -> None:
     for version in VERSIONS:
         conf = chain.derive(network("x", version=version), 0, {}, RESULT)
         assert conf["prevResult"] == RESULT.to_json(version)
@@ -112,21 +114,21 @@ def test_prev_result_is_of_the_lists_version() -> None:
 def test_deriving_changes_neither_network_nor_arguments(
     plugin: dict[str, Any], capabilities: dict[str, Any], args: dict[str, Any]
 ) -> None:
-    """The next operation derives from the same."""
-    made = network({**plugin, "type": "x", "capabilities": capabilities})
-    before = copy.deepcopy((made.plugins, args, made.text))
+    """The next operation derives from the same objects."""
+    original = network({**plugin, "type": "x", "capabilities": capabilities})
+    before = copy.deepcopy((original.plugins, args, original.text))
 
-    conf = chain.derive(made, 0, args, RESULT)
+    conf = chain.derive(original, 0, args, RESULT)
     conf["new"] = conf["type"] = "changed"
 
-    assert (made.plugins, args, made.text) == before
+    assert (original.plugins, args, original.text) == before
     assert conf.get("runtimeConfig", {}).keys() >= {key for key in args if capabilities.get(key)}
 
 
 # ADD
 
 
-def test_add_goes_forward_and_hands_on_the_result(plugins: Plugins) -> None:
+def test_add_runs_forward_and_passes_the_result_on(plugins: Plugins) -> None:
     result = chain.add(network(*THREE), plugins.request(), {})
 
     assert plugins.calls == ["one ADD", "two ADD", "three ADD"]
@@ -136,8 +138,8 @@ def test_add_goes_forward_and_hands_on_the_result(plugins: Plugins) -> None:
     assert result.dns.domain == "three"
 
 
-def test_a_result_of_another_version_is_handed_on_in_the_lists(plugins: Plugins) -> None:
-    """Or the next plugin, whose result types know one family only, could not read it."""
+def test_result_of_another_version_is_converted_to_the_lists(plugins: Plugins) -> None:
+    """The next plugin may only know the result types of its own version."""
     plugins.make("one", ADD=answer({"cniVersion": "0.2.0", "ip4": {"ip": "10.1.2.3/24"}}))
 
     chain.add(network("one", "two"), plugins.request(), {})
@@ -145,7 +147,7 @@ def test_a_result_of_another_version_is_handed_on_in_the_lists(plugins: Plugins)
     assert plugins.stdin(1)["prevResult"] == {"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.3/24"}]}
 
 
-def test_capabilities_reach_the_plugins_that_want_them(plugins: Plugins) -> None:
+def test_capabilities_reach_the_plugins_that_declare_them(plugins: Plugins) -> None:
     wants_mac = {"type": "two", "capabilities": {"mac": True}}
 
     chain.add(network("one", wants_mac), plugins.request(), {"mac": "02:00:00:00:00:01", "ips": []})
@@ -154,8 +156,8 @@ def test_capabilities_reach_the_plugins_that_want_them(plugins: Plugins) -> None
     assert plugins.stdin(1)["runtimeConfig"] == {"mac": "02:00:00:00:00:01"}
 
 
-def test_a_failed_add_is_undone_by_every_plugin(plugins: Plugins) -> None:
-    """Those that were not reached, too: the specification wants it so."""
+def test_failed_add_is_undone_by_every_plugin(plugins: Plugins) -> None:
+    """Plugins that ADD did not reach are called as well; the specification requires it."""
     plugins.make("two", ADD=refuse(11, "try later", details="in a minute"))
 
     with pytest.raises(CniError) as failed:
@@ -168,8 +170,8 @@ def test_a_failed_add_is_undone_by_every_plugin(plugins: Plugins) -> None:
     assert notes(failed.value) == []
 
 
-def test_undoing_knows_the_result_so_far(plugins: Plugins) -> None:
-    """From 0.4.0 on, as any DEL."""
+def test_undo_gets_the_result_of_the_last_successful_plugin(plugins: Plugins) -> None:
+    """Only from version 0.4.0 on, as for any DEL."""
     plugins.make("two", ADD=refuse(100, "no"))
     for version in ("0.3.1", "0.4.0"):
         with pytest.raises(CniError, match="no"):
@@ -180,7 +182,7 @@ def test_undoing_knows_the_result_so_far(plugins: Plugins) -> None:
     assert [plugins.stdin(call).get("prevResult") for call in (7, 8, 9)] == [expected] * 3
 
 
-def test_what_cannot_be_undone_is_noted_and_stops_nothing(plugins: Plugins) -> None:
+def test_failed_undo_is_noted_and_does_not_stop_the_others(plugins: Plugins) -> None:
     plugins.make("two", DEL=refuse(999, "stuck"))
     plugins.make("three", ADD=refuse(7, "wrong"), DEL="exit 3")
 
@@ -193,8 +195,8 @@ def test_what_cannot_be_undone_is_noted_and_stops_nothing(plugins: Plugins) -> N
     assert "while undoing" in two and "stuck" in two
 
 
-def test_nothing_begins_without_all_plugins(plugins: Plugins) -> None:
-    """One that is missing could not undo its part either."""
+def test_no_plugin_runs_if_one_is_missing(plugins: Plugins) -> None:
+    """A missing plugin could not undo its part."""
     with pytest.raises(CniError, match='failed to find plugin "none"') as failed:
         chain.add(network("one", "none"), plugins.request(), {})
 
@@ -203,8 +205,8 @@ def test_nothing_begins_without_all_plugins(plugins: Plugins) -> None:
     assert str(plugins.folder) in failed.value.msg
 
 
-def test_nothing_begins_without_the_delegate_of_what_is_built_in(plugins: Plugins) -> None:
-    """An executable looks for its own."""
+def test_no_plugin_runs_if_the_delegate_of_a_built_in_is_missing(plugins: Plugins) -> None:
+    """An executable searches its delegate itself."""
     with pytest.raises(CniError, match='failed to find plugin "none"'):
         chain.add(network("one", {"type": "bridge", "ipam": {"type": "none"}}), plugins.request(), {})
     assert plugins.calls == []
@@ -213,7 +215,7 @@ def test_nothing_begins_without_the_delegate_of_what_is_built_in(plugins: Plugin
     assert plugins.calls == ["one ADD"]
 
 
-def test_a_plugin_that_goes_missing_meanwhile_undoes_what_went_before(plugins: Plugins) -> None:
+def test_plugins_before_are_undone_if_a_plugin_is_removed_during_add(plugins: Plugins) -> None:
     plugins.make("one", ADD=f"rm {plugins.folder}/two; echo {{}}")
 
     with pytest.raises(CniError, match='failed to find plugin "two"') as failed:
@@ -224,7 +226,7 @@ def test_a_plugin_that_goes_missing_meanwhile_undoes_what_went_before(plugins: P
     assert 'failed to find plugin "two"' in note
 
 
-def test_a_version_that_nobody_speaks_runs_no_plugin_for_add(plugins: Plugins) -> None:
+def test_add_runs_no_plugin_for_an_unsupported_version(plugins: Plugins) -> None:
     for version in ("1.0", "2.0.0", "nonsense"):
         with pytest.raises(CniError, match="incompatible CNI versions") as failed:
             chain.add(network("one", version=version), plugins.request(), {})
@@ -232,8 +234,8 @@ def test_a_version_that_nobody_speaks_runs_no_plugin_for_add(plugins: Plugins) -
     assert "one ADD" not in plugins.calls
 
 
-def test_a_result_that_the_next_plugin_cannot_be_given_undoes_all(plugins: Plugins) -> None:
-    """0.2.0 has no shape for a result without an address."""
+def test_all_plugins_are_undone_if_a_result_cannot_be_passed_on(plugins: Plugins) -> None:
+    """Version 0.2.0 cannot express a result without an address."""
     plugins.make("one", ADD=answer({"cniVersion": "0.2.0"}))
 
     with pytest.raises(CniError, match="no valid IP addresses"):
@@ -263,8 +265,8 @@ def test_an_interrupted_add_is_undone_and_stays_an_interrupt(plugins: Plugins) -
 # DEL
 
 
-def test_delete_goes_backward_with_the_final_result(plugins: Plugins) -> None:
-    """Not with what was handed on at ADD: every plugin gets the result of the whole chain."""
+def test_delete_runs_backward_with_the_final_result(plugins: Plugins) -> None:
+    """At DEL every plugin gets the result of the whole chain, not the one that it got at ADD."""
     chain.delete(network(*THREE), plugins.request(), {}, RESULT)
 
     assert plugins.calls == ["three DEL", "two DEL", "one DEL"]
@@ -284,8 +286,8 @@ def test_delete_without_a_result_has_no_such_key(plugins: Plugins) -> None:
     assert "prevResult" not in plugins.stdin(0)
 
 
-def test_delete_hands_on_the_capabilities_again(plugins: Plugins) -> None:
-    """portmap and bandwidth take down only what they are told of."""
+def test_delete_passes_the_capabilities_again(plugins: Plugins) -> None:
+    """portmap and bandwidth remove only what their configuration names."""
     chain.delete(
         network({"type": "one", "capabilities": {"mac": True}}), plugins.request(), {"mac": "aa"}, None
     )
@@ -293,7 +295,7 @@ def test_delete_hands_on_the_capabilities_again(plugins: Plugins) -> None:
     assert plugins.stdin(0)["runtimeConfig"] == {"mac": "aa"}
 
 
-def test_delete_goes_on_past_a_plugin_that_fails(plugins: Plugins) -> None:
+def test_delete_continues_after_a_plugin_that_fails(plugins: Plugins) -> None:
     plugins.make("three", DEL=refuse(11, "busy"))
     plugins.make("two", DEL="kill -9 $$")
 
@@ -306,7 +308,7 @@ def test_delete_goes_on_past_a_plugin_that_fails(plugins: Plugins) -> None:
     assert ["signal 9" in note for note in notes(failed.value)] == [True]
 
 
-def test_delete_goes_on_past_a_plugin_that_is_missing(plugins: Plugins) -> None:
+def test_delete_continues_after_a_missing_plugin(plugins: Plugins) -> None:
     with pytest.raises(CniError, match="failed to find plugin"):
         chain.delete(network("one", "none", "three"), plugins.request(), {}, None)
 
@@ -314,8 +316,8 @@ def test_delete_goes_on_past_a_plugin_that_is_missing(plugins: Plugins) -> None:
 
 
 @pytest.mark.parametrize("version", ["nonsense", "1.0", "9.9.9"])
-def test_delete_bears_a_version_that_nobody_speaks(plugins: Plugins, version: str) -> None:
-    """A plugin may refuse it; that is for the plugin to say."""
+def test_delete_runs_the_plugins_for_an_unsupported_version(plugins: Plugins, version: str) -> None:
+    """The plugin, not the runtime, may reject it."""
     try:
         chain.delete(network("one", version=version), plugins.request(), {}, None)
     except CniError as error:
@@ -326,7 +328,7 @@ def test_delete_bears_a_version_that_nobody_speaks(plugins: Plugins, version: st
 # CHECK
 
 
-def test_check_goes_forward_with_the_final_result_and_stops(plugins: Plugins) -> None:
+def test_check_runs_forward_with_the_final_result_and_stops_at_an_error(plugins: Plugins) -> None:
     plugins.make("two", CHECK=refuse(100, "not what it was"))
 
     with pytest.raises(CniError, match="not what it was") as failed:
@@ -358,9 +360,7 @@ def test_check_of_an_older_version_is_an_error_even_if_switched_off(plugins: Plu
 @pytest.mark.parametrize(
     ("container_id", "ifname"), [("../x", "eth0"), ("c1\n", "eth0"), ("", "eth0"), ("c1", "a/b"), ("c1", "")]
 )
-def test_nothing_runs_for_an_identity_that_is_wrong(
-    plugins: Plugins, container_id: str, ifname: str
-) -> None:
+def test_no_plugin_runs_for_a_malformed_identity(plugins: Plugins, container_id: str, ifname: str) -> None:
     request = plugins.request()
     request.container_id, request.ifname = container_id, ifname
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runtime.cni: the library, with plugins that write down what they are given."""
+"""runtime.cni: the library, with plugins that record their input."""
 
 import json
 import os
@@ -17,15 +17,15 @@ from cnihook.spec.errors import CniError
 from tests.unit.standins import Plugins, answer, network, refuse
 
 RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.3/24"}]}
-OWN = "/proc/self/ns/net"  # a namespace that is there for as long as the test
+OWN = "/proc/self/ns/net"  # a namespace that exists during the test
 
 
 @pytest.fixture
 def plugins(state: Path) -> Plugins:
-    made = Plugins(state)
+    plugins = Plugins(state)
     for name in ("one", "two"):
-        made.make(name, ADD=answer(RESULT))
-    return made
+        plugins.make(name, ADD=answer(RESULT))
+    return plugins
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def write(state: Path, name: str, content: Any) -> None:
 # Networks
 
 
-def test_a_network_is_found_by_its_name_past_files_that_are_none(cni: CNI, state: Path) -> None:
+def test_network_is_found_by_name_beside_malformed_files(cni: CNI, state: Path) -> None:
     write(state, "10-broken.conf", "{")
     write(state, "20-net.conflist", {"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "one"}]})
 
@@ -54,7 +54,7 @@ def test_a_network_is_found_by_its_name_past_files_that_are_none(cni: CNI, state
     assert [each.name for each in found] == ["mynet"] and "10-broken.conf" in str(problems[0])
 
 
-def test_a_network_that_is_not_there_is_told_with_those_that_are(cni: CNI, state: Path) -> None:
+def test_unknown_network_is_reported_with_the_known_ones(cni: CNI, state: Path) -> None:
     write(state, "10-broken.conf", "{")
     write(state, "20-net.conflist", {"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "one"}]})
 
@@ -63,7 +63,7 @@ def test_a_network_that_is_not_there_is_told_with_those_that_are(cni: CNI, state
     assert len(failed.value.problems) == 1
 
 
-def test_validation_returns_what_the_plugins_can_be_given(cni: CNI, plugins: Plugins) -> None:
+def test_validation_returns_the_capabilities_of_the_plugins(cni: CNI, plugins: Plugins) -> None:
     for name in ("one", "two"):
         plugins.make(name, VERSION=answer({"cniVersion": "1.1.0", "supportedVersions": ["1.0.0", "1.1.0"]}))
     one = {"type": "one", "capabilities": {"ips": True, "mac": False}}
@@ -74,7 +74,7 @@ def test_validation_returns_what_the_plugins_can_be_given(cni: CNI, plugins: Plu
     assert plugins.environment(0)["CNI_CONTAINERID"] == ""
 
 
-def test_validation_tells_all_that_is_wrong(cni: CNI, plugins: Plugins) -> None:
+def test_validation_reports_all_errors(cni: CNI, plugins: Plugins) -> None:
     plugins.make("one", VERSION=answer({"cniVersion": "0.4.0", "supportedVersions": ["0.4.0"]}))
 
     with pytest.raises(CniError, match="incompatible CNI versions") as failed:
@@ -92,7 +92,7 @@ def test_validation_tells_all_that_is_wrong(cni: CNI, plugins: Plugins) -> None:
         (refuse(4, "unknown CNI_COMMAND: VERSION"), ["0.1.0"]),
     ],
 )
-def test_versions_are_read_as_old_plugins_tell_them(
+def test_versions_of_old_plugins_are_read(
     cni: CNI, plugins: Plugins, answered: str, versions: list[str]
 ) -> None:
     plugins.make("one", VERSION=answered)
@@ -103,7 +103,7 @@ def test_versions_are_read_as_old_plugins_tell_them(
 @pytest.mark.parametrize(
     "answered", ["true", "echo log line", answer([]), answer({"cniVersion": "1.0.0"}), refuse(7, "no")]
 )
-def test_a_plugin_that_cannot_tell_its_versions_is_an_error(
+def test_plugin_without_a_valid_version_answer_is_an_error(
     cni: CNI, plugins: Plugins, answered: str
 ) -> None:
     plugins.make("one", VERSION=answered)
@@ -112,7 +112,7 @@ def test_a_plugin_that_cannot_tell_its_versions_is_an_error(
         cni.versions("one")
 
 
-def test_versions_of_what_is_built_in_are_its_own(cni: CNI) -> None:
+def test_versions_of_a_built_in_plugin_are_its_own(cni: CNI) -> None:
     assert "1.1.0" in cni.versions("bridge")
 
 
@@ -120,7 +120,7 @@ def test_versions_of_what_is_built_in_are_its_own(cni: CNI) -> None:
 
 
 def test_an_attachment_is_on_record_before_its_first_plugin_runs(cni: CNI, plugins: Plugins) -> None:
-    """Whoever is killed in the middle leaves something to clean up by."""
+    """A process that is killed during ADD leaves a record, which the clean-up needs."""
     plugins.make("one", ADD=f"cat {cache.FOLDER}/mynet-c1-eth0 >&2; {answer(RESULT)}")
 
     result = cni.add(NET, "c1", OWN)
@@ -132,11 +132,9 @@ def test_an_attachment_is_on_record_before_its_first_plugin_runs(cni: CNI, plugi
     assert cni.result("mynet", "c2") is None
 
 
-def test_arguments_and_capabilities_reach_the_plugins_and_are_there_for_their_del(
-    cni: CNI, plugins: Plugins
-) -> None:
-    wanted = network({"type": "one", "capabilities": {"ips": True}})
-    cni.add(wanted, "c1", OWN, "data0", args="IP=10.1.2.3", capability_args={"ips": ["10.1.2.3"]})
+def test_arguments_and_capabilities_reach_the_plugins_at_add_and_del(cni: CNI, plugins: Plugins) -> None:
+    with_ips = network({"type": "one", "capabilities": {"ips": True}})
+    cni.add(with_ips, "c1", OWN, "data0", args="IP=10.1.2.3", capability_args={"ips": ["10.1.2.3"]})
     cni.delete("mynet", "c1", "data0")
 
     assert plugins.calls == ["one ADD", "one DEL"]
@@ -156,7 +154,7 @@ def test_a_failed_add_leaves_no_record(cni: CNI, plugins: Plugins) -> None:
     assert cni.attachments() == []
 
 
-def test_an_add_that_could_not_be_undone_stays_on_record(cni: CNI, plugins: Plugins) -> None:
+def test_add_that_could_not_be_undone_stays_on_record(cni: CNI, plugins: Plugins) -> None:
     plugins.make("two", ADD=refuse(7, "no"), DEL=refuse(999, "stuck"))
     with pytest.raises(CniError, match="no"):
         cni.add(NET, "c1", OWN)
@@ -177,7 +175,7 @@ def test_an_interface_is_added_once(cni: CNI, plugins: Plugins) -> None:
     assert [record.ifname for record in cni.attachments("c1")] == ["eth0", "eth1"]
 
 
-def test_what_an_add_that_was_killed_left_is_taken_down_first(cni: CNI, plugins: Plugins) -> None:
+def test_remains_of_a_killed_add_are_removed_first(cni: CNI, plugins: Plugins) -> None:
     cni.add(NET, "c1", OWN)
     (record,) = cni.attachments("c1")
     record.result = None
@@ -188,7 +186,7 @@ def test_what_an_add_that_was_killed_left_is_taken_down_first(cni: CNI, plugins:
 
 
 @pytest.mark.parametrize("netns", ["/nowhere", "/etc/hostname", ""])
-def test_no_plugin_runs_for_a_namespace_that_is_none(cni: CNI, plugins: Plugins, netns: str) -> None:
+def test_no_plugin_runs_if_the_path_is_not_a_namespace(cni: CNI, plugins: Plugins, netns: str) -> None:
     with pytest.raises(CniError, match="failed to open netns"):
         cni.add(NET, "c1", netns)
     assert plugins.calls == [] and cni.attachments() == []
@@ -199,10 +197,8 @@ def test_a_delete_without_a_record_succeeds(cni: CNI, plugins: Plugins) -> None:
     assert plugins.calls == []
 
 
-def test_a_delete_without_a_record_asks_the_plugins_of_a_network_that_is_given(
-    cni: CNI, plugins: Plugins
-) -> None:
-    """Whoever attached it may keep no record, or have lost it."""
+def test_delete_without_a_record_runs_the_plugins_of_a_given_network(cni: CNI, plugins: Plugins) -> None:
+    """The runtime that attached the container may keep no records, or have lost this one."""
     cni.delete(NET, "c1", netns="/run/netns/gone")
 
     assert plugins.calls == ["two DEL", "one DEL"]
@@ -210,7 +206,7 @@ def test_a_delete_without_a_record_asks_the_plugins_of_a_network_that_is_given(
     assert "prevResult" not in plugins.stdin(0)
 
 
-def test_a_delete_that_fails_goes_on_and_can_be_repeated(cni: CNI, plugins: Plugins) -> None:
+def test_failed_delete_continues_and_can_be_repeated(cni: CNI, plugins: Plugins) -> None:
     cni.add(NET, "c1", OWN)
     plugins.make("two", DEL=refuse(999, "stuck"))
 
@@ -234,7 +230,7 @@ def test_check_needs_a_record(cni: CNI, plugins: Plugins) -> None:
     assert plugins.stdin(2)["prevResult"]["ips"] == [{"address": "10.1.2.3/24"}]
 
 
-def test_records_may_have_a_folder_of_their_own(plugins: Plugins, state: Path) -> None:
+def test_records_may_be_kept_in_another_folder(plugins: Plugins, state: Path) -> None:
     own = CNI(str(state / "net.d"), [str(plugins.folder)], cache_folder=str(state / "own"))
     own.add(NET, "c1", OWN)
 
@@ -244,8 +240,8 @@ def test_records_may_have_a_folder_of_their_own(plugins: Plugins, state: Path) -
     assert os.listdir(state / "own") == []
 
 
-def test_one_operation_at_a_time_on_a_container(cni: CNI, plugins: Plugins) -> None:
-    """Whoever waits in vain is told for whom."""
+def test_only_one_operation_at_a_time_runs_on_a_container(cni: CNI, plugins: Plugins) -> None:
+    """On a timeout, the error names the operation that has the lock."""
     with Lock("container-c1", purpose="attach c1"):
         for operation in (lambda: cni.add(NET, "c1", OWN), lambda: cni.delete("mynet", "c1")):
             with pytest.raises(Busy, match="attach c1"):
@@ -256,7 +252,7 @@ def test_one_operation_at_a_time_on_a_container(cni: CNI, plugins: Plugins) -> N
 # A whole network
 
 
-def test_status_is_the_first_plugins_that_is_not_ready(cni: CNI, plugins: Plugins) -> None:
+def test_status_raises_the_error_of_the_first_plugin_that_is_not_ready(cni: CNI, plugins: Plugins) -> None:
     cni.status(NET)
     assert plugins.calls == ["one STATUS", "two STATUS"]
 
@@ -266,7 +262,7 @@ def test_status_is_the_first_plugins_that_is_not_ready(cni: CNI, plugins: Plugin
     assert failed.value.code == 50
 
 
-def test_below_1_1_0_there_is_no_status_and_no_gc(cni: CNI, plugins: Plugins) -> None:
+def test_status_and_gc_run_no_plugin_below_1_1_0(cni: CNI, plugins: Plugins) -> None:
     old = network("one", version="1.0.0")
     cni.status(old)
     cni.gc(old)
@@ -279,7 +275,7 @@ def gc_list(plugins: Plugins, index: int) -> Any:
     return conf["cni.dev/valid-attachments"]
 
 
-def test_gc_keeps_what_lives(cni: CNI, plugins: Plugins) -> None:
+def test_gc_keeps_live_attachments(cni: CNI, plugins: Plugins) -> None:
     cni.add(NET, "c1", OWN)
 
     assert cni.gc(NET) == []
@@ -288,7 +284,7 @@ def test_gc_keeps_what_lives(cni: CNI, plugins: Plugins) -> None:
     assert "runtimeConfig" not in plugins.stdin(2) and "prevResult" not in plugins.stdin(2)
 
 
-def test_gc_takes_down_what_nobody_has_any_more(cni: CNI, plugins: Plugins) -> None:
+def test_gc_removes_stale_attachments(cni: CNI, plugins: Plugins) -> None:
     cni.add(NET, "c1", OWN)
     cni.add(NET, "c2", OWN)
     (record,) = cni.attachments("c1")
@@ -301,8 +297,8 @@ def test_gc_takes_down_what_nobody_has_any_more(cni: CNI, plugins: Plugins) -> N
     assert gc_list(plugins, 6) == [{"containerID": "c2", "ifname": "eth0"}]
 
 
-def test_gc_takes_an_explicit_list_at_its_word(cni: CNI, plugins: Plugins) -> None:
-    """Also one of nothing; and who is on it without a record is kept by the plugins."""
+def test_gc_keeps_only_what_an_explicit_list_names(cni: CNI, plugins: Plugins) -> None:
+    """The list may be empty.  The plugins keep an attachment that is on it, even without a record."""
     cni.add(NET, "c1", OWN)
 
     cni.gc(NET, [("c9", "eth0")])
@@ -319,7 +315,7 @@ def test_gc_leaves_other_networks_alone(cni: CNI, plugins: Plugins) -> None:
     assert len(cni.attachments()) == 1
 
 
-def test_gc_goes_on_past_what_fails(cni: CNI, plugins: Plugins) -> None:
+def test_gc_continues_after_a_failure(cni: CNI, plugins: Plugins) -> None:
     cni.add(NET, "c1", OWN)
     plugins.make("one", GC=refuse(999, "broken"), DEL=refuse(999, "stuck"))
 
@@ -328,7 +324,7 @@ def test_gc_goes_on_past_what_fails(cni: CNI, plugins: Plugins) -> None:
     assert plugins.calls[2:] == ["two DEL", "one DEL", "one GC", "two GC"]
     (note,) = failed.value.__notes__
     assert "broken" in note
-    assert gc_list(plugins, 4) == [{"containerID": "c1", "ifname": "eth0"}], "it is attached still"
+    assert gc_list(plugins, 4) == [{"containerID": "c1", "ifname": "eth0"}], "it is still attached"
 
 
 def test_gc_can_be_switched_off(cni: CNI, plugins: Plugins) -> None:
@@ -339,7 +335,7 @@ def test_gc_can_be_switched_off(cni: CNI, plugins: Plugins) -> None:
     assert plugins.calls == ["one ADD"] and len(cni.attachments()) == 1
 
 
-def test_gc_waits_until_nobody_is_on_the_way_up_or_down(cni: CNI, plugins: Plugins) -> None:
+def test_gc_waits_for_running_adds_and_dels(cni: CNI, plugins: Plugins) -> None:
     with Lock("network-mynet", shared=True, purpose="container c1 on network mynet"):
         cni.add(NET, "c2", OWN)
         with pytest.raises(Busy, match="container c1"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cni-runc: which container is to be made of what, by the arguments of runc and of crun."""
+"""cni-runc: the container and the config.json, read from the arguments of runc and of crun."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from cnihook.cli.cni_runc import Words
         ("--root", "", "config.json", ""),
     ],
 )
-def test_words_are_read_as_the_runtimes_read_them(
+def test_arguments_are_read_as_the_runtimes_read_them(
     line: str, command: str, config: str, container_id: str
 ) -> None:
     words = Words(line.split())
@@ -51,7 +51,7 @@ def test_words_are_read_as_the_runtimes_read_them(
         ("create --log /l c1", ("", "")),
     ],
 )
-def test_log_of_the_engine_is_known(line: str, expected: tuple[str, str]) -> None:
+def test_log_of_the_engine_is_read(line: str, expected: tuple[str, str]) -> None:
     words = Words(line.split())
 
     assert (words.log, words.log_format) == expected
@@ -76,7 +76,7 @@ def test_the_runtime_is_found_but_never_cni_runc_itself(
     assert cni_runc.find("crun", str(own)) == f"{tmp_path}/b/crun"
 
 
-def test_no_runtime_is_told_with_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_runtime_is_reported_with_the_searched_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(cni_runc, "_FOLDERS", "/neither")
 

@@ -18,27 +18,27 @@ def script(path: Path, text: str = "#!/bin/sh\necho ran\n", mode: int = 0o755) -
     return path
 
 
-def test_the_first_that_can_be_executed_counts(tmp_path: Path) -> None:
-    """One that cannot is stepped over, as is a folder."""
+def test_first_executable_file_is_used(tmp_path: Path) -> None:
+    """Files that cannot be executed and folders are skipped."""
     script(tmp_path / "a" / "tool", mode=0o644)
     (tmp_path / "b" / "tool").mkdir(parents=True)
-    wanted = script(tmp_path / "c" / "tool")
+    tool = script(tmp_path / "c" / "tool")
     script(tmp_path / "d" / "tool")
 
     path = ":".join(str(tmp_path / folder) for folder in ("none", "a", "b", "c", "d"))
-    assert command.find("tool", path) == str(wanted)
+    assert command.find("tool", path) == str(tool)
 
 
-def test_a_path_is_not_searched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = script(tmp_path / "a" / "tool")
+def test_path_with_a_slash_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = script(tmp_path / "a" / "tool")
     monkeypatch.chdir(tmp_path)
 
-    assert command.find(str(wanted), "/nowhere") == str(wanted)
+    assert command.find(str(tool), "/nowhere") == str(tool)
     assert command.find("a/tool", "/nowhere") == "a/tool"
     assert command.find("./a/tool", "") == "./a/tool"
 
 
-def test_an_empty_part_of_the_path_is_the_working_folder(
+def test_empty_part_of_the_path_is_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script(tmp_path / "tool")
@@ -48,14 +48,14 @@ def test_an_empty_part_of_the_path_is_the_working_folder(
 
 
 @pytest.mark.parametrize("name", ["none", "", "/no/such/tool", "a b\nc"])
-def test_what_is_not_there_is_127(name: str) -> None:
+def test_missing_command_is_status_127(name: str) -> None:
     with pytest.raises(NotExecutable) as refused:
         command.find(name, "/bin:/usr/bin")
     assert refused.value.status == 127
     assert (name or "''") in str(refused.value)
 
 
-def test_what_is_there_but_no_command_is_126(tmp_path: Path) -> None:
+def test_file_that_cannot_be_executed_is_status_126(tmp_path: Path) -> None:
     script(tmp_path / "a" / "tool", mode=0o644)
     (tmp_path / "b").mkdir()
 
@@ -78,17 +78,17 @@ except command.NotExecutable as error:
     ("text", "printed"),
     [
         ('#!/bin/sh\necho "$A $1 ${HOME-none}"\n', "1 x y none\n"),
-        ('echo "$A $1"\n', "1 x y\n"),  # a script without #!, which every shell takes for its own
+        ('echo "$A $1"\n', "1 x y\n"),  # a script without #!, which every shell runs itself
         ("", ""),
     ],
 )
-def test_a_process_becomes_the_command(state: Path, text: str, printed: str) -> None:
+def test_process_becomes_the_command(state: Path, text: str, printed: str) -> None:
     tool = script(state / "tool", text)
 
     assert child.finish(child.start(state, BECOME, str(tool), "x y")) == printed
 
 
-def test_what_cannot_be_started_is_said_by_its_status(state: Path) -> None:
+def test_command_that_cannot_be_started_gives_its_status(state: Path) -> None:
     lost = script(state / "lost", "#!/no/such/shell\n")
     (state / "folder").mkdir()
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_started_is_said_by_its_status(state: Path) -> None:
 
 
 def test_environment_is_the_callers(state: Path) -> None:
-    """Not what Python or we added to it; a value may be no UTF-8."""
+    """Variables that Python or cnihook added are absent; a value may be other than UTF-8."""
     code = """\
 from cnihook.lean import command
 os.environ["ADDED"] = "1"

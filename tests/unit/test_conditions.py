@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.conditions: what may stand in a rule of nft, and what becomes of iptables' options."""
+"""sdk.conditions: the conditions that a rule of nft may have, and the translation of iptables' options."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def test_iptables_of_ipv6_is_translated() -> None:
         ["-i", "0123456789abcdef"],
     ],
 )
-def test_what_has_no_translation_is_refused(words: list[str]) -> None:
+def test_option_without_a_translation_is_refused(words: list[str]) -> None:
     with pytest.raises(CniError, match="conditionsV4") as refused:
         read(*words)
     assert refused.value.code == 7
@@ -74,7 +74,7 @@ def test_what_has_no_translation_is_refused(words: list[str]) -> None:
         'fib saddr type local iifname { "lo", "eth0" }',
     ],
 )
-def test_matches_of_nft_stay_as_they_are(text: str) -> None:
+def test_conditions_of_nft_are_kept(text: str) -> None:
     assert read(text) == text
     assert read(*text.split(" ")) == text
 
@@ -107,11 +107,11 @@ def test_matches_of_nft_stay_as_they_are(text: str) -> None:
         "ip saddr \u0661",
     ],
 )
-def test_anything_else_is_refused(text: str) -> None:
+def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(CniError, match="conditionsV4") as refused:
         read(text)
     assert refused.value.code == 7
 
 
-def test_none_are_none() -> None:
+def test_empty_list_has_no_conditions() -> None:
     assert read() == read("") == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spec.config: the typed reader of a configuration, and errors that lead to the place."""
+"""spec.config: the typed reader of a configuration, and errors that name the place."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +39,7 @@ def refusal(conf: NetConf, read: Callable[[NetConf], Any]) -> CniError:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_absent_and_null_have_the_default(reader: str) -> None:
+def test_absent_key_and_null_give_the_default(reader: str) -> None:
     read, default, _kind = READERS[reader]
 
     for raw in ({}, {"key": None}, {"KEY": None}):
@@ -48,8 +48,8 @@ def test_absent_and_null_have_the_default(reader: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "\u00fc\0"])
-def test_what_no_name_can_hold_is_refused_by_place_and_key(text: str) -> None:
-    """It would come back from the kernel as "embedded null byte", of nobody knows what."""
+def test_text_that_no_name_can_contain_is_refused_with_place_and_key(text: str) -> None:
+    """The system call would fail with "embedded null byte", and the error would name no key."""
     conf = NetConf({"key": text, "keys": ["x", text]}, WHERE)
 
     assert refusal(conf, lambda conf: conf.string("key")).msg == f'{WHERE}: "key" is not text: {text!r}'
@@ -59,8 +59,8 @@ def test_what_no_name_can_hold_is_refused_by_place_and_key(text: str) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_every_other_type_is_refused_by_place_and_key(reader: str, value: Any) -> None:
-    """true is no integer, 5.0 is none either, and nothing is made into what it is not."""
+def test_every_other_type_is_refused_with_place_and_key(reader: str, value: Any) -> None:
+    """true is not an integer, neither is 5.0, and no value is converted."""
     read, _default, kind = READERS[reader]
     if type(value) is kind or (reader == "loose boolean" and value is True):
         return
@@ -71,20 +71,20 @@ def test_every_other_type_is_refused_by_place_and_key(reader: str, value: Any) -
     assert error.msg.endswith(json_name(value)) or reader == "loose boolean"
 
 
-def test_types_have_the_names_that_json_gives_them() -> None:
+def test_errors_use_the_names_of_json_types() -> None:
     names = [json_name(fastjson.loads(text)) for text in ("{}", "[]", '""', "true", "1", "1.0", "null")]
 
     assert names == ["an object", "a list", "a string", "a boolean", "an integer", "a number", "null"]
 
 
-def test_without_a_place_the_error_names_the_key_alone() -> None:
+def test_error_without_a_place_names_the_key_only() -> None:
     assert refusal(NetConf({"mtu": "1"}), lambda c: c.integer("mtu", default=0, low=0, high=9)).msg == (
         '"mtu" must be an integer, not a string'
     )
 
 
 def test_keys_are_found_in_any_case() -> None:
-    """Go's decoder does so, and there are configurations that rely on it."""
+    """Go's decoder does so, and configurations rely on it."""
     conf = NetConf({"isgateway": True, "MTU": 9000, "IPAM": {"Type": "host-local"}, "bandWidth": {}})
 
     assert conf.boolean("isGateway") is True
@@ -93,14 +93,14 @@ def test_keys_are_found_in_any_case() -> None:
     assert conf.has("bandwidth")
 
 
-def test_of_duplicate_keys_the_last_wins() -> None:
+def test_last_of_duplicate_keys_is_used() -> None:
     assert NetConf(fastjson.loads('{"mtu": 1, "mtu": 2}')).integer("mtu", default=0, low=0, high=9) == 2
     assert lookup(fastjson.loads('{"Mtu": 1, "MTU": 2}'), "mtu") == 2
     assert lookup(fastjson.loads('{"MTU": 2, "Mtu": 1}'), "mtu") == 1
 
 
-def test_the_exact_key_goes_before_all_others() -> None:
-    """As for a plugin behind libcni, which sorts the keys that it hands on: capitals first."""
+def test_exact_key_is_preferred_to_other_cases() -> None:
+    """A plugin behind libcni does so too, because libcni sorts the keys, capitals first."""
     assert lookup({"mtu": 1, "MTU": 2}, "mtu") == 1
 
 
@@ -134,14 +134,14 @@ def test_loose_booleans(value: Any, meant: bool) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "yes", "1", " true", 1, 0, 0.0, [], {}, [True]], ids=repr)
-def test_loose_booleans_are_not_that_loose(value: Any) -> None:
+def test_other_values_are_not_loose_booleans(value: Any) -> None:
     error = refusal(
         NetConf({"disableCheck": value}, "a.conf"), lambda conf: conf.loose_boolean("disableCheck")
     )
     assert error.msg == f'a.conf: "disableCheck" must be true or false, not {value!r}'
 
 
-def test_place_grows_with_the_depth() -> None:
+def test_error_names_the_place_at_each_depth() -> None:
     conf = NetConf(
         {"ipam": {"ranges": [{"subnet": "10.1.0.0/16"}, {"subnet": "10.1.0.0/99"}, 7], "dns": ["x", 7]}},
         "a.conf",
@@ -161,12 +161,12 @@ def test_place_grows_with_the_depth() -> None:
     )
 
 
-def test_an_empty_address_is_none() -> None:
+def test_empty_address_is_none() -> None:
     assert NetConf({"gateway": ""}).address("gateway") is None
     assert NetConf({"subnet": ""}).network("subnet") is None
 
 
-def test_an_address_that_is_none_is_shown_as_given() -> None:
+def test_malformed_address_is_quoted_as_given() -> None:
     error = refusal(NetConf({"gateway": "10.1.2.256\n"}), lambda conf: conf.address("gateway"))
 
     assert error.msg == "\"gateway\" is wrong: '10.1.2.256\\n' is not an IP address"
@@ -174,7 +174,7 @@ def test_an_address_that_is_none_is_shown_as_given() -> None:
 
 @given(st.dictionaries(st.text(max_size=4), st.none() | st.integers() | st.text(max_size=4), max_size=6))
 def test_reading_changes_nothing(raw: dict[str, Any]) -> None:
-    """The raw object is what the plugin gets."""
+    """The plugin gets the raw object."""
     before = fastjson.dumps(raw)
     conf = NetConf(raw)
 
@@ -186,8 +186,8 @@ def test_reading_changes_nothing(raw: dict[str, Any]) -> None:
     assert not conf.has("no such key")
 
 
-def test_lenient_reader_takes_a_malformed_value_as_absent() -> None:
-    """A DEL must not fail for what its ADD was refused for."""
+def test_lenient_reader_treats_a_malformed_value_as_absent() -> None:
+    """A DEL must not fail because of a value for which its ADD was refused."""
     raw = {key: ["x", {"a": 1}, 7] for key in ("s", "b", "i", "o", "a", "n")} | {"l": "x", "f": 1.5}
     conf = LenientConf(raw | {"deep": {"s": 7}}, "here")
 

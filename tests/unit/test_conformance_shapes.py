@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""conformance.shapes: what is wrong with a result is found, and what is right is left alone."""
+"""conformance.shapes: faults of a result are found, and correct results are accepted."""
 
 from typing import Any
 
@@ -32,12 +32,12 @@ def in_version(version: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", ALL)
-def test_what_our_plugins_print_is_right_in_every_version(version: str) -> None:
-    """Two readings of the specification, made apart, that have to agree."""
+def test_result_of_cnihook_is_correct_in_every_version(version: str) -> None:
+    """Two independent implementations of the specification have to agree."""
     assert problems(in_version(version), version) == []
 
 
-def test_full_result_is_right() -> None:
+def test_full_result_is_correct() -> None:
     assert problems(FULL, "1.1.0") == []
     assert problems({"cniVersion": "1.0.0"}, "1.0.0") == []
     assert problems({"cniVersion": "0.4.0", "dns": {}, "org.example": 1}, "0.4.0") == []
@@ -69,7 +69,7 @@ def test_full_result_is_right() -> None:
         ("0.1.0", {"ip4": None, "ip6": None}, "neither ip4 nor ip6"),
     ],
 )
-def test_what_is_wrong_is_named(version: str, change: dict[str, Any], word: str) -> None:
+def test_fault_is_named(version: str, change: dict[str, Any], word: str) -> None:
     changed = {key: value for key, value in {**in_version(version), **change}.items() if value is not None}
 
     assert any(word in problem for problem in problems(changed, version)), problems(changed, version)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The specification's own worked example (SPEC.md, "Appendix: Examples"): dbnet, a bridge, tuning and
-portmap, request by request.
+"""The specification's worked example (SPEC.md, "Appendix: Examples"), request by request.
+
+dbnet consists of a bridge, tuning and portmap.
 """
 
 import copy
@@ -14,7 +15,7 @@ from cnihook.runtime import networks
 from cnihook.runtime.cni import CNI
 from tests.unit.standins import Plugins, answer
 
-NETNS = "/proc/self/ns/net"  # the text has /var/run/netns/blue, which would have to be there
+NETNS = "/proc/self/ns/net"  # the example has /var/run/netns/blue, which would have to exist
 CAPABILITY_ARGS = {
     "mac": "00:11:22:33:44:66",
     "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
@@ -60,7 +61,7 @@ OF_TUNING["interfaces"][2]["mac"] = "00:11:22:33:44:66"
 
 
 def stdin(index: int, **keys: Any) -> dict[str, Any]:
-    """What the text shows plugin `index` on its stdin."""
+    """Return the stdin of plugin `index` in the example."""
     own = {key: value for key, value in DBNET["plugins"][index].items() if key != "capabilities"}
     return {"cniVersion": "1.1.0", "name": "dbnet", **own, **keys}
 
@@ -76,10 +77,10 @@ LATER = [
 
 @pytest.fixture
 def plugins(state: Path) -> Plugins:
-    made = Plugins(state)
+    plugins = Plugins(state)
     for name, result in (("bridge", OF_BRIDGE), ("tuning", OF_TUNING), ("portmap", OF_TUNING)):
-        made.make(name, ADD=answer(result))
-    return made
+        plugins.make(name, ADD=answer(result))
+    return plugins
 
 
 def test_dbnet_request_by_request(plugins: Plugins) -> None:
@@ -115,7 +116,7 @@ def test_dbnet_request_by_request(plugins: Plugins) -> None:
         }
 
 
-def test_dbnet_collects_garbage_by_the_list_of_what_lives(plugins: Plugins) -> None:
+def test_dbnet_collects_garbage_with_the_list_of_valid_attachments(plugins: Plugins) -> None:
     cni = CNI(plugin_path=[str(plugins.folder)])
     network = networks.parse(json.dumps(DBNET).encode(), "10-dbnet.conflist")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DHCP messages and packets: what we write others read, and whatever others write does no harm."""
+"""DHCP messages and packets: other programs read what cnihook writes, and no input does harm."""
 
 import socket
 import struct
@@ -23,10 +23,10 @@ def parse(text: str) -> Address:
 
 
 @given(st.binary(min_size=4, max_size=4), st.binary(min_size=6, max_size=6), options, addresses, addresses)
-def test_what_is_written_is_read_again(
+def test_written_message_is_read_back(
     xid: bytes, mac: bytes, carried: dict[int, bytes], current: Address, offered: Address
 ) -> None:
-    """Long options too, which go in several parts."""
+    """Long options are written in several parts."""
     written = Message(xid, mac, carried, current=current, offered=offered, seconds=7, from_server=True)
     read = Message.decode(written.encode())
 
@@ -34,8 +34,8 @@ def test_what_is_written_is_read_again(
     assert read.from_server and read.options == carried
 
 
-def test_pyroute2_reads_what_we_write() -> None:
-    """An independent reader of the same RFCs."""
+def test_pyroute2_reads_a_written_message() -> None:
+    """pyroute2 is an independent implementation of the same RFCs."""
     dhcp4msg = pytest.importorskip("pyroute2.dhcp.dhcp4msg").dhcp4msg
     carried = {
         message.MESSAGE_TYPE: bytes((message.REQUEST,)),
@@ -87,8 +87,8 @@ def test_any_value_of_an_option_can_be_read(value: bytes) -> None:
         assert not set(name) & set(" \t\r\n#;")
 
 
-def test_options_go_on_in_the_fields_that_a_server_lends() -> None:
-    """Option 52: file, sname, or both are full of options."""
+def test_options_continue_in_the_fields_file_and_sname() -> None:
+    """A server that sends option 52 uses file, sname, or both for options."""
     data = bytearray(Message(b"xidx", b"macmac", {message.OVERLOAD: b"\3"}).encode())
     data[44:50] = b"\x0f\3net\xff"  # sname
     data[108:114] = b"\x06\4\x0a\x09\0\1"  # file
@@ -96,7 +96,7 @@ def test_options_go_on_in_the_fields_that_a_server_lends() -> None:
     assert Message.decode(bytes(data)).options == {15: b"net", 6: b"\x0a\x09\0\1"}
 
 
-def test_short_messages_are_as_long_as_a_relay_wants_them() -> None:
+def test_short_message_is_padded_to_300_bytes() -> None:
     assert len(Message(b"xidx", b"macmac", {}).encode()) == 300
 
 
@@ -109,7 +109,7 @@ def test_prefix_length_of_a_mask(mask: str, length: int | None) -> None:
 
 
 def test_classless_routes_of_every_size() -> None:
-    """The examples of RFC 3442, and host bits that should not be there."""
+    """The examples of RFC 3442, and host bits, which should be 0."""
     router = parse("10.9.0.1")
     value = b"\0" + router + b"\x08\x0a" + router + b"\x11\x0a\x82\xff" + router + b"\x20\x0a\1\2\3" + router
 
@@ -135,7 +135,7 @@ def test_static_routes_have_the_size_of_their_class() -> None:
 
 
 def test_search_list_may_refer_to_its_own_beginning() -> None:
-    """The example of RFC 3397, and pointers that would never end."""
+    """The example of RFC 3397, and pointers without an end."""
     value = b"\3eng\5apple\3com\0\x09marketing\xc0\x04"
 
     assert message.domain_search(value) == ["eng.apple.com", "marketing.apple.com"]
@@ -159,16 +159,16 @@ def test_domain_name_is_one_or_none(value: bytes, name: str) -> None:
 
 
 @given(st.binary(max_size=400), addresses, addresses)
-def test_packets_carry_what_is_put_into_them(payload: bytes, source: Address, destination: Address) -> None:
-    made = wire.packet(payload, source, destination)
+def test_packet_carries_its_payload(payload: bytes, source: Address, destination: Address) -> None:
+    packet = wire.packet(payload, source, destination)
 
-    assert wire.payload(made) == wire.payload(made + bytes(20)) == payload  # Ethernet fills up what is short
-    assert wire.checksum(made[:20]) == 0
-    pseudo = struct.pack("!4s4sHH", source, destination, socket.IPPROTO_UDP, len(made) - 20)
-    assert wire.checksum(pseudo + made[20:]) in (0, 0xFFFF)
-    for end in range(0, len(made), 7):
+    assert wire.payload(packet) == wire.payload(packet + bytes(20)) == payload  # Ethernet pads short packets
+    assert wire.checksum(packet[:20]) == 0
+    pseudo = struct.pack("!4s4sHH", source, destination, socket.IPPROTO_UDP, len(packet) - 20)
+    assert wire.checksum(pseudo + packet[20:]) in (0, 0xFFFF)
+    for end in range(0, len(packet), 7):
         with pytest.raises(ValueError):
-            wire.payload(made[:end])
+            wire.payload(packet[:end])
 
 
 @given(st.binary(max_size=100))

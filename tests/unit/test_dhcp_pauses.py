@@ -16,7 +16,7 @@ STEP = 4.0  # seconds that the link and a busy machine may take before the first
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_port_that_spanning_tree_opens_is_asked_through_in_time(seed: int) -> None:
+def test_request_is_repeated_after_spanning_tree_opens_the_port(seed: int) -> None:
     random.seed(seed)
     times = list(takewhile(lambda time: time < keeper.TIMEOUT, accumulate(client._pauses())))
 

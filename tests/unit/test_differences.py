@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of differences from the reference is what the marks in the tests say."""
+"""The page of differences from the reference plugins agrees with the marks in the tests."""
 
 import subprocess
 import sys
@@ -13,12 +13,12 @@ from tests.support.difference import Difference
 REASON = "DEL | fails"
 
 
-def test_page_is_what_the_marks_say() -> None:
+def test_page_agrees_with_the_marks() -> None:
     argv = [sys.executable, "-m", "tests.support.differences_page", "--check"]
 
-    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+    process = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
 
-    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+    assert (process.returncode, process.stdout) == (0, ""), process.stdout + process.stderr
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,17 @@ def test_mark_ends_with_the_version_that_fixes_it(fixed_in: str, version: str, c
     assert Difference(REASON, fixed_in=fixed_in).concerns(version) is concerned
 
 
-def test_rows_are_below_their_plugin_and_fixed_ones_apart() -> None:
+def test_rows_are_grouped_by_plugin_and_fixed_ones_are_separate() -> None:
     remaining = Difference(REASON, here="succeeds", right="SPEC.md, 2 DEL")
     shared = Difference("leaks", here="does not", right="cnihook")
     fixed = Difference("is old", here="is new", right="cnihook", fixed_in="1.9.1")
-    found = {
+    marks = {
         remaining: ["netns/test_host_device_del.py"],
         shared: ["netns/test_bridge.py", "netns/test_ptp.py"],
         fixed: ["netns/test_ptp.py"],
     }
 
-    every, _, newer = differences_page.tables(found).partition("## Fixed in a newer version")
+    every, _, newer = differences_page.tables(marks).partition("## Fixed in a newer version")
 
     several, _, host_device = every.partition("### host-device")
     assert "| leaks | does not | cnihook |" in several and "is old" not in every

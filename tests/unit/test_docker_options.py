@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words behind docker-run: where IMAGE is, and who gets which option."""
+"""The command line of docker-run: where IMAGE is, and which part of the plan gets an option."""
 
 import re
 import subprocess
@@ -27,8 +27,8 @@ from tests.support.skip import need
         ("-tw/srv IMAGE", "-t -w /srv"),
     ],
 )
-def test_image_is_the_first_word_that_is_no_option(words: str, run: str) -> None:
-    """What stands behind it is the command's, whatever it looks like."""
+def test_image_is_the_first_argument_that_is_not_an_option(words: str, run: str) -> None:
+    """All arguments after IMAGE belong to the command, even if they look like options."""
     plan = Plan([*words.split(), "sh", "-p", "--network", "x", "--"])
 
     assert plan.run == run.split()
@@ -42,8 +42,8 @@ def test_two_dashes_end_the_options() -> None:
     assert (plan.run, plan.rest) == (["--rm"], ["--", "IMAGE", "-p"])
 
 
-def test_each_option_goes_to_who_serves_it() -> None:
-    """Names to whoever has the network first, wants to the networks, all else to the container."""
+def test_each_option_goes_to_its_part_of_the_plan() -> None:
+    """Requests go to the networks, host names to the container that has them, the rest to the container."""
     plan = Plan(
         "-ith web --dns=192.0.2.1 --dns-opt rotate --add-host a:10.0.0.1 --rm --network a --net b:eth5"
         " --userns host --name my_web --restart always --runtime cni IMAGE".split()
@@ -78,8 +78,8 @@ def test_each_option_goes_to_who_serves_it() -> None:
         ("--ip 10.0.0.9", ""),
     ],
 )
-def test_networks_in_dockers_words(words: str, said: str) -> None:
-    """As with docker, what is said of no network in particular is of the first."""
+def test_networks_in_dockers_syntax(words: str, said: str) -> None:
+    """An option that names no network applies to the first one, as with docker."""
     plan = Plan([*words.split(), "IMAGE"])
 
     assert [text for word, text in plan.said if word == "network"] == said.split()
@@ -95,7 +95,7 @@ def test_networks_in_dockers_words(words: str, said: str) -> None:
         ("target=80", "80/tcp"),
     ],
 )
-def test_ports_in_dockers_words(text: str, said: str) -> None:
+def test_ports_in_dockers_syntax(text: str, said: str) -> None:
     for words in (["-p", text], [f"--publish={text}"], [f"-p={text}"]):
         assert Plan([*words, "IMAGE"]).said == [("publish", said)]
 
@@ -115,19 +115,19 @@ def test_ports_in_dockers_words(text: str, said: str) -> None:
         ("--link db", "is not supported with CNI networks; containers on one network find each other by"),
     ],
 )
-def test_what_cannot_be_had_is_one_line(words: str, why: str) -> None:
+def test_unsupported_option_is_a_one_line_error(words: str, why: str) -> None:
     with pytest.raises((Refused, CniError), match=re.escape(why)) as refused:
         Plan([*words.split(), "IMAGE"])
     assert len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("network", ["host", "none", "container:x", "name=host"])
-def test_networks_that_are_dockers(network: str) -> None:
+def test_networks_of_docker_are_recognized(network: str) -> None:
     assert Plan(["--network", network, "-P", "IMAGE"]).is_dockers
 
 
-def test_table_agrees_with_the_docker_that_is_installed() -> None:
-    """In its help a switch stands alone, and what takes a value is followed by the value's kind."""
+def test_table_agrees_with_the_installed_docker() -> None:
+    """In docker's help, only an option with a value is followed by the kind of that value."""
     need("docker")
     text = subprocess.run(["docker", "run", "--help"], capture_output=True, text=True, check=True).stdout
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which runtime of a docker daemon is ours, and what docker is told where one is."""
+"""cnihook's runtime of a docker daemon is recognized, and docker gets the options for it."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ if __name__ == '__main__':
 
 
 class Daemon(Docker):
-    """One that has these runtimes, and is asked for nothing else."""
+    """A daemon that only lists these runtimes."""
 
     def __init__(self, runtimes: object) -> None:
         self.runtimes = runtimes
@@ -51,12 +51,14 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemon:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("wanted", "name"),
     [("", "p"), ("z", "z"), ("p", "p"), ("b", ""), ("kata", ""), ("odd", ""), ("none-such", "")],
 )
-def test_runtime_is_ours_by_what_its_file_starts(daemon: Daemon, wanted: str, found: str) -> None:
-    """Of a checkout or made by pip, whatever its name; where the user names one, that one or none."""
-    assert docker_runtime.find(daemon, wanted) == found
+def test_runtime_of_cnihook_is_recognized_by_what_its_file_starts(
+    daemon: Daemon, wanted: str, name: str
+) -> None:
+    """A checkout's or pip's file counts under any name; if the user names a runtime, only that one does."""
+    assert docker_runtime.find(daemon, wanted) == name
 
 
 def test_daemon_without_runtimes() -> None:
@@ -64,7 +66,7 @@ def test_daemon_without_runtimes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "arguments"),
     [
         ("-d IMAGE sh", "--network=none --runtime=cni --sysctl net.cnihook.publish= -d IMAGE sh"),
         (
@@ -83,5 +85,5 @@ def test_daemon_without_runtimes() -> None:
         ),
     ],
 )
-def test_docker_is_told_by_sysctls(words: str, told: str) -> None:
-    assert docker_runtime.command("cni", Plan(words.split())) == ["docker", "run", *told.split()]
+def test_docker_gets_the_request_as_sysctls(words: str, arguments: str) -> None:
+    assert docker_runtime.command("cni", Plan(words.split())) == ["docker", "run", *arguments.split()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spec.errors: codes, words, and how they travel."""
+"""spec.errors: codes, messages, and their forms."""
 
 import errno
 import json
@@ -33,12 +33,12 @@ def test_codes_are_the_specifications() -> None:
     }
 
 
-def test_as_text_the_details_follow() -> None:
+def test_text_of_an_error_ends_with_the_details() -> None:
     assert str(CniError(7, "what")) == "what"
     assert str(CniError(7, "what", "do this")) == "what; do this"
 
 
-def test_as_json_it_is_indented_and_has_the_version() -> None:
+def test_json_of_an_error_is_indented_and_has_the_version() -> None:
     assert CniError(7, "what", "do this").to_json("1.0.0") == (
         '{\n    "cniVersion": "1.0.0",\n    "code": 7,\n    "msg": "what",\n    "details": "do this"\n}'
     )
@@ -46,28 +46,28 @@ def test_as_json_it_is_indented_and_has_the_version() -> None:
 
 
 @given(st.integers(0, 1 << 31), st.text(), st.text())
-def test_what_is_printed_is_read_back(code: int, msg: str, details: str) -> None:
-    found = CniError.from_json(json.loads(CniError(code, msg, details).to_json("1.0.0")))
+def test_printed_error_is_read_back(code: int, msg: str, details: str) -> None:
+    error = CniError.from_json(json.loads(CniError(code, msg, details).to_json("1.0.0")))
 
-    assert (found.code, found.msg, found.details) == (code, msg, details)
+    assert (error.code, error.msg, error.details) == (code, msg, details)
 
 
 @pytest.mark.parametrize(
     "raw", [{}, {"code": "7", "msg": 7, "details": []}, {"code": True, "msg": None}, {"code": 1.0}]
 )
-def test_what_is_missing_or_of_another_type_is_empty(raw: dict[str, Any]) -> None:
-    found = CniError.from_json(raw)
+def test_key_that_is_missing_or_of_another_type_is_empty(raw: dict[str, Any]) -> None:
+    error = CniError.from_json(raw)
 
-    assert (found.code, found.msg, found.details) == (0, "", "")
-
-
-def test_where_it_happened_goes_in_front_and_the_code_stays() -> None:
-    found = CniError(11, "no address", "wait").wrapped("network mynet")
-
-    assert (found.code, found.msg, found.details) == (11, "network mynet: no address", "wait")
+    assert (error.code, error.msg, error.details) == (0, "", "")
 
 
-def test_whatever_went_wrong_leaves_as_a_cni_error() -> None:
+def test_wrapped_error_begins_with_the_place_and_keeps_its_code() -> None:
+    error = CniError(11, "no address", "wait").wrapped("network mynet")
+
+    assert (error.code, error.msg, error.details) == (11, "network mynet: no address", "wait")
+
+
+def test_any_exception_becomes_a_cni_error() -> None:
     own = PoolExhausted(11, "no address")
     assert as_cni_error(own) is own
 
@@ -82,11 +82,11 @@ def test_whatever_went_wrong_leaves_as_a_cni_error() -> None:
         (KeyError(), "KeyError"),
         (RuntimeError(""), "RuntimeError"),
     ]:
-        found = as_cni_error(error)
-        assert (found.code, found.msg) == (999, words)
+        cni_error = as_cni_error(error)
+        assert (cni_error.code, cni_error.msg) == (999, words)
 
 
-def test_the_kernels_refusal_keeps_its_number_and_its_words() -> None:
+def test_error_of_the_kernel_keeps_its_number_and_text() -> None:
     error = NetlinkError(errno.EEXIST, "create veth veth1 with peer eth0")
 
     assert (error.errno, error.strerror) == (errno.EEXIST, "File exists")

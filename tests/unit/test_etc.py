@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.etc: one file, in place.  What a hostile root file system does to it is a matter of tests/e2e."""
+"""oci.etc: one file, changed in place.  tests/e2e has the tests of hostile root file systems."""
 
 import ctypes
 import os
@@ -25,7 +25,7 @@ def content(file: File) -> str:
     return Path(str(file)).read_text()
 
 
-def test_it_is_made_where_it_is_missing(file: File) -> None:
+def test_missing_file_is_created(file: File) -> None:
     assert file.read() is None
     file.write("a\n")
 
@@ -39,7 +39,7 @@ def _umask() -> int:
     return mask
 
 
-def test_it_is_the_same_file_afterwards(file: File) -> None:
+def test_changed_file_keeps_its_inode(file: File) -> None:
     file.write("a longer text than the one that comes\n")
     inode = os.stat(str(file)).st_ino
     file.write("b\n")
@@ -49,7 +49,7 @@ def test_it_is_the_same_file_afterwards(file: File) -> None:
     assert content(file) == "c\n" and os.stat(str(file)).st_ino == inode
 
 
-def test_what_is_added_begins_a_line(file: File) -> None:
+def test_appended_text_begins_a_line(file: File) -> None:
     file.write("no end")
     file.append("a\n")
     file.append("b\n")
@@ -57,7 +57,7 @@ def test_what_is_added_begins_a_line(file: File) -> None:
     assert content(file) == "no end\na\nb\n"
 
 
-def test_nothing_is_added_to_what_is_not_there(file: File) -> None:
+def test_missing_file_is_not_created_by_a_change(file: File) -> None:
     with pytest.raises(FileNotFoundError):
         file.append("a\n")
     with pytest.raises(FileNotFoundError):
@@ -65,7 +65,7 @@ def test_nothing_is_added_to_what_is_not_there(file: File) -> None:
     assert not os.path.exists(str(file))
 
 
-def test_without_a_place_nothing_is_read_or_made(tmp_path: Path) -> None:
+def test_missing_folder_is_an_error(tmp_path: Path) -> None:
     file = File(str(tmp_path / "none"), "hosts")
     with pytest.raises(FileNotFoundError):
         file.read()
@@ -77,8 +77,8 @@ LINES = st.lists(st.sampled_from(["", "a", "x # t", "# t", "x # tt", "y t", "# t
 
 
 @given(LINES, st.booleans())
-def test_lines_go_by_their_end_and_what_is_in_them(tmp_path: Path, lines: list[str], ended: bool) -> None:
-    """To the byte what a plain reading of the file would make of it."""
+def test_lines_are_removed_by_their_end_and_a_part(tmp_path: Path, lines: list[str], ended: bool) -> None:
+    """The result is compared, byte for byte, with that of a simple implementation."""
     file = File(str(tmp_path), "hosts")
     file.write("\n".join(lines) + ("\n" if ended else ""))
     whole = content(file).splitlines(keepends=True)
@@ -88,17 +88,17 @@ def test_lines_go_by_their_end_and_what_is_in_them(tmp_path: Path, lines: list[s
     assert content(file) == "".join(line for line in whole if not (line.endswith(" t\n") and "# " in line))
 
 
-def test_bytes_that_are_no_text_stay(file: File) -> None:
+def test_bytes_that_are_not_text_are_kept(file: File) -> None:
     Path(str(file)).write_bytes(b"\xff\xfe\n")
     file.write(file.read() or "")
 
     assert Path(str(file)).read_bytes() == b"\xff\xfe\n"
 
 
-def test_the_hosts_own_file_and_one_with_two_names_are_refused(
+def test_file_of_the_host_and_file_with_two_names_are_refused(
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clone of a root file system by hard links has one file under many names."""
+    """In a clone of a root file system by hard links, one file has several names."""
     file.write("a\n")
     other = f"{file}.other"
     os.link(str(file), other)
@@ -114,7 +114,7 @@ def test_the_hosts_own_file_and_one_with_two_names_are_refused(
 
 
 def test_a_file_without_an_end_is_not_read(file: File) -> None:
-    """It belongs to a container, which may make it what it likes."""
+    """The container may do anything to its file."""
     file.write("")
     os.truncate(str(file), 1 << 40)
 
@@ -124,8 +124,8 @@ def test_a_file_without_an_end_is_not_read(file: File) -> None:
         file.append("a\n")
 
 
-def test_lines_go_from_a_file_that_is_too_long(file: File) -> None:
-    """The container may have made it so; its rest is neither read nor moved."""
+def test_lines_are_removed_from_a_file_that_is_too_long(file: File) -> None:
+    """The container may have made the file so long; the rest of it is neither read nor moved."""
     file.write("keep\n1 a # t\n2 b # t\n")
     os.truncate(str(file), 1 << 40)
 
@@ -145,11 +145,11 @@ def test_file_is_not_made_too_long(file: File) -> None:
     assert len(content(file)) <= 4 << 20
 
 
-def test_one_place_by_two_ways(tmp_path: Path) -> None:
+def test_same_place_by_two_paths_is_equal(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     first, second = File(str(tmp_path), "etc/hosts"), File.at(f"{tmp_path}/etc/hosts")
 
-    assert first.place() == second.place(), "both missing, in one folder"
+    assert first.place() == second.place(), "both files are missing, in one folder"
     first.write("a")
     assert first.place() == second.place() and first != second
     assert first.place() != File(str(tmp_path), "etc/other").place()
@@ -157,8 +157,8 @@ def test_one_place_by_two_ways(tmp_path: Path) -> None:
         File("/none", "hosts").place()
 
 
-def test_file_that_was_written_once_is_that_file(file: File) -> None:
-    """Another one at its path, by an exchange or by a link in the path, is left alone."""
+def test_file_that_replaced_a_written_one_is_not_changed(file: File) -> None:
+    """A file can be replaced by an exchange or by a link in the path."""
     file.write("a\n")
     stored = File(file.base, file.name, file.identity)
     os.rename(str(file), f"{file}.old")
@@ -182,14 +182,14 @@ def test_no_part_of_the_path_may_be_a_link(file: File, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="is a link"):
             change()
     assert (tmp_path / "real" / "hosts").read_text() == "a\n"
-    assert File.at(str(file)).read() == "a\n", "a path that is trusted"
+    assert File.at(str(file)).read() == "a\n", "links are followed in a trusted path"
 
 
 IN_OPEN, IN_NONBLOCK, RENAME_EXCHANGE = 0x20, 0x800, 2
 
 
 def test_special_file_is_never_opened(file: File, tmp_path: Path) -> None:
-    """Another process exchanges it with a FIFO all the time; the opening of a device may be a command."""
+    """Another process keeps exchanging the file with a FIFO; opening a device may have an effect."""
     libc = ctypes.CDLL(None, use_errno=True)
     file.write("")
     special = f"{tmp_path}/fifo"
@@ -205,7 +205,7 @@ def test_special_file_is_never_opened(file: File, tmp_path: Path) -> None:
     try:
         reasons: set[str] = set()
         for number in range(100_000):
-            if number > 12_000 and reasons:  # else the other process did not run yet
+            if number > 12_000 and reasons:  # without a reason, the other process has not run yet
                 break
             try:
                 File(file.base, file.name).append("a\n")
@@ -230,14 +230,14 @@ def test_file_that_no_user_may_write_is_only_read(file: File) -> None:
         file.write("b\n")
 
 
-def test_a_container_that_nobody_knows_the_root_of(tmp_path: Path) -> None:
-    """This process stands for one before pivot_root."""
+def test_root_of_a_container_is_read_or_an_error(tmp_path: Path) -> None:
+    """This process represents a container before pivot_root."""
     with pytest.raises(FileNotFoundError, match="not known"):
         Etc("c1", os.getpid(), Bundle({}, ""))
     with pytest.raises(OSError):
         Etc("c1", 1 << 22, Bundle({}, ""))
 
     (tmp_path / "rootfs" / "etc").mkdir(parents=True)
-    found = Etc("c1", os.getpid(), Bundle({"root": {"path": "rootfs"}}, f"{tmp_path}/config.json"))
-    file = found.file("hosts")
-    assert str(file) == f"{tmp_path}/rootfs/etc/hosts" and found.is_on_host(file) and not found.is_begun
+    etc = Etc("c1", os.getpid(), Bundle({"root": {"path": "rootfs"}}, f"{tmp_path}/config.json"))
+    file = etc.file("hosts")
+    assert str(file) == f"{tmp_path}/rootfs/etc/hosts" and etc.is_on_host(file) and not etc.is_begun

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.executable: a plugin's module as an executable, by the protocol, through a real process.
+"""sdk.executable: a plugin's module as an executable, used through the protocol in a real process.
 
-loopback and host-local serve as the module: all of this comes before they act, or needs no privilege.
+loopback and host-local are the modules, because their code here needs no privilege.
 """
 
 import json
@@ -32,18 +32,18 @@ class Answer:
         assert "Traceback" not in self.stderr, self.stderr
 
     def error(self) -> dict[str, Any]:
-        """The error that it refused with; nothing may stand beside it on stdout, and exit 1."""
+        """Return the error, which is the only output on stdout; the exit status is 1."""
         assert self.status == 1, (self.status, self.stdout, self.stderr)
-        found: dict[str, Any] = json.loads(self.stdout)
-        assert found.keys() - {"details"} == {"cniVersion", "code", "msg"}
-        assert "\n" not in found["msg"] and found["msg"]
-        return found
+        error: dict[str, Any] = json.loads(self.stdout)
+        assert error.keys() - {"details"} == {"cniVersion", "code", "msg"}
+        assert "\n" not in error["msg"] and error["msg"]
+        return error
 
 
 def call(
     env: dict[str, str], conf: Any = CONF, plugin: str = "loopback", stdin: int | None = None
 ) -> Answer:
-    """One request: `env` is the whole environment, `conf` what it reads unless there is a `stdin`."""
+    """Run one call: `env` is the whole environment; `conf` is the input, unless there is a `stdin`."""
     text = conf if isinstance(conf, bytes) else json.dumps(conf).encode()
     code = LAUNCHER.format(checkout=str(CHECKOUT), plugin=plugin)
     return Answer(
@@ -66,25 +66,25 @@ def request(command: str, conf: Any = CONF, without: str = "", **env: str) -> An
 
 
 def ipam(state: Path, command: str, **conf: Any) -> Answer:
-    """host-local leases in a folder of the test."""
+    """Run host-local with its leases in a folder of the test."""
     data = {"type": "host-local", "subnet": "10.9.0.0/24", "dataDir": str(state / "leases")}
     return call({"CNI_COMMAND": command, **GOOD}, {**CONF, "ipam": data, **conf}, "host-local")
 
 
-# Without a request
+# Without an operation
 
 
 @pytest.mark.parametrize("env", [{}, {"CNI_COMMAND": ""}])
-def test_without_a_command_it_says_what_it_is(env: dict[str, str]) -> None:
-    """On stderr, for a person; a runtime that sends no command gets nothing it could take for a result."""
+def test_call_without_an_operation_describes_the_plugin(env: dict[str, str]) -> None:
+    """The text is on stderr, for the user; stdout has nothing that a runtime could read as a result."""
     answer = call(env)
 
     assert (answer.status, answer.stdout) == (0, "")
     assert "loopback" in answer.stderr and all(version in answer.stderr for version in VERSIONS)
 
 
-def test_version_is_told_without_reading() -> None:
-    """A pipe that nobody ever closes must not keep it."""
+def test_version_is_answered_without_reading_stdin() -> None:
+    """A pipe that stays open must not delay the answer."""
     read, write = os.pipe()
     try:
         answer = call({"CNI_COMMAND": "VERSION"}, stdin=read)
@@ -98,7 +98,7 @@ def test_version_is_told_without_reading() -> None:
 
 
 @pytest.mark.parametrize("conf", [b"", b"{", {"cniVersion": "9.9.9"}, {"cniVersion": "0.1.0"}])
-def test_version_is_told_whatever_is_sent(conf: Any) -> None:
+def test_version_is_answered_for_any_configuration(conf: Any) -> None:
     assert json.loads(call({"CNI_COMMAND": "VERSION"}, conf).stdout)["supportedVersions"] == VERSIONS
 
 
@@ -116,7 +116,7 @@ REQUIRED = [
     ("command", "name"), [(command, name) for command, names in REQUIRED for name in names.split()]
 )
 def test_a_variable_that_is_missing_is_named(command: str, name: str) -> None:
-    """Empty is as good as missing."""
+    """An empty variable counts as missing."""
     error = request(command, **{name: ""}).error()
 
     assert (error["code"], error["msg"]) == (4, f"required env variables [{name}] missing")
@@ -164,7 +164,7 @@ def test_a_variable_that_is_wrong_is_refused(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["DEL", "CHECK", "GC", "STATUS"])
-def test_every_operation_looks_at_what_it_is_given(command: str) -> None:
+def test_every_operation_validates_its_input(command: str) -> None:
     conf = {**CONF, "cniVersion": "1.1.0"}
 
     assert request(command, b"{").error()["code"] == 6
@@ -174,7 +174,7 @@ def test_every_operation_looks_at_what_it_is_given(command: str) -> None:
         assert request(command, conf, CNI_IFNAME="a/b").error()["code"] == 4
 
 
-def test_a_wrong_variable_goes_before_a_missing_one() -> None:
+def test_malformed_variable_is_reported_before_a_missing_one() -> None:
     error = request("ADD", without="CNI_NETNS CNI_PATH", CNI_CONTAINERID="a/b").error()
 
     assert error["code"] == 4 and "container ID" in error["msg"]
@@ -194,12 +194,12 @@ def test_an_unknown_command_is_refused(command: str) -> None:
     "conf",
     [b"", b" ", b"{", b"null", b"[]", b'"x"', b"{}{}", b"\xff", b"\xef\xbb\xbf{}", b"[" * 100_000, b"\0"],
 )
-def test_what_is_no_configuration_is_refused(conf: bytes) -> None:
+def test_input_that_is_not_a_configuration_is_refused(conf: bytes) -> None:
     assert request("ADD", conf).error()["code"] == 6
 
 
 @pytest.mark.parametrize("name", [None, "", "../x", "a b", "x\n", "-x", "x" * 256])
-def test_the_networks_name_is_looked_at(name: str | None) -> None:
+def test_name_of_the_network_is_validated(name: str | None) -> None:
     error = request("ADD", {**CONF, "cniVersion": "1.1.0", "name": name}).error()
 
     assert error["code"] == 7 and "network name" in error["msg"]
@@ -223,7 +223,7 @@ def test_a_version_that_is_wrong_is_refused(version: Any, code: int) -> None:
 
 
 @pytest.mark.parametrize("command", ["CHECK", "GC", "STATUS"])
-def test_a_version_that_is_none_is_a_matter_of_decoding(command: str) -> None:
+def test_malformed_version_is_a_decoding_error(command: str) -> None:
     assert request(command, {**CONF, "cniVersion": "latest"}).error()["code"] == 6
 
 
@@ -240,16 +240,16 @@ def test_operations_begin_with_a_version(command: str, allowed: list[str]) -> No
             assert (error["code"], error["msg"]) == (1, f"config version does not allow {command}")
 
 
-def test_an_error_bears_the_version_of_the_configuration() -> None:
-    """Or where there was none yet, ours."""
+def test_error_has_the_version_of_the_configuration() -> None:
+    """The error has the newest supported version if the configuration has none."""
     assert request("ADD", {**CONF, "cniVersion": "0.4.0"}).error()["cniVersion"] == "0.4.0"
     assert request("ADD", b"{").error()["cniVersion"] == "1.1.0"
 
 
-# Service
+# Operation
 
 
-def test_result_is_in_the_shape_that_was_asked_for(state: Path) -> None:
+def test_result_has_the_version_of_the_configuration(state: Path) -> None:
     shapes: dict[str, Any] = {}
     for version in ["", *VERSIONS]:
         answer = ipam(state, "ADD", cniVersion=version)
@@ -267,27 +267,27 @@ def test_result_is_in_the_shape_that_was_asked_for(state: Path) -> None:
     assert "version" not in shapes["1.0.0"]["ips"][0]
 
 
-def test_what_a_plugin_refuses_has_its_own_code(state: Path) -> None:
+def test_error_of_a_plugin_keeps_its_code(state: Path) -> None:
     error = ipam(state, "ADD", ipam={"type": "host-local"}).error()
 
     assert error["code"] == 7 and "range" in error["msg"]
 
 
-def test_an_error_of_the_system_is_an_internal_one(state: Path) -> None:
+def test_system_error_is_an_internal_error(state: Path) -> None:
     (state / "leases").write_text("no folder")
 
     error = ipam(state, "ADD").error()
     assert error["code"] == 999 and str(state / "leases") in error["msg"]
 
 
-def test_a_namespace_that_is_none_is_named() -> None:
+def test_path_that_is_not_a_namespace_is_named() -> None:
     for path in ("/no/such/netns", "/etc/passwd", "/dev/null", "/"):
         error = request("ADD", CNI_NETNS=path).error()
         assert path in error["msg"] and "Errno" not in error["msg"]
 
 
 def test_the_hosts_own_namespace_is_never_configured() -> None:
-    """Before anything is done; the reference's skeleton looks after the plugin has acted."""
+    """The check comes before any change; the reference's skeleton checks after the plugin has acted."""
     for path in ("/proc/self/ns/net", f"/proc/{os.getpid()}/ns/net"):
         error = request("ADD", CNI_NETNS=path).error()
         assert error["code"] == 8 and path in error["msg"]
@@ -299,12 +299,12 @@ def test_delete_without_a_namespace_succeeds() -> None:
         assert (answer.status, answer.stdout, answer.stderr) == (0, "", "")
 
 
-def test_nobody_there_to_read_the_answer_is_no_traceback() -> None:
-    """The runtime was killed meanwhile."""
+def test_closed_stdout_causes_no_traceback() -> None:
+    """The runtime was killed in between."""
     read, write = os.pipe()
     os.close(read)
     code = LAUNCHER.format(checkout=str(CHECKOUT), plugin="loopback")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-IS", "-c", code],
         env={"CNI_COMMAND": "VERSION"},
         stdin=subprocess.DEVNULL,
@@ -314,4 +314,4 @@ def test_nobody_there_to_read_the_answer_is_no_traceback() -> None:
     )
     os.close(write)
 
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (process.returncode, process.stderr) == (0, b"")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.fastjson, with json of the standard library as its witness."""
+"""lean.fastjson, compared with json of the standard library."""
 
 import json
 import math
@@ -15,23 +15,23 @@ from cnihook.lean import fastjson
 from tests.support.cni import CHECKOUT
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-TEXTS = st.text(st.characters(codec=None), max_size=20)  # lone surrogates too: JSON can name them
+TEXTS = st.text(st.characters(codec=None), max_size=20)  # with lone surrogates: JSON can express them
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXTS,
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXTS, inner, max_size=5),
     max_leaves=20,
 )
-# Text that is nearly JSON: that is where two parsers differ.
+# Text that is nearly JSON: two parsers differ most on it.
 NEARLY = st.text("{}[]:,\"\\'/ \t\n\r\x0b\xa0\ufefftruefalsnNaIiy0123456789.eE+-#", max_size=30)
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equal, and of the same types: 1, 1.0 and True are one to Python and three things to JSON."""
+    """Return True if both are equal and of the same types: to Python, 1, 1.0 and True are equal."""
     return repr(left) == repr(right)
 
 
 def strictly(text: str) -> Any:
-    """What json takes, less NaN and Infinity, which no other parser takes."""
+    """Read as json does, but reject NaN and Infinity, which no other parser accepts."""
 
     def refuse(name: str) -> None:
         raise ValueError(name)
@@ -72,7 +72,7 @@ def test_any_value_is_read_as_json_reads_it(value: Any) -> None:
 @example('{"a":1,"a":2}')
 @example("[" * 50 + "]" * 50)
 @example("1" * 5000)
-def test_any_text_means_what_it_means_to_json(text: str) -> None:
+def test_any_text_is_read_or_refused_as_json_does(text: str) -> None:
     try:
         expected = strictly(text)
     except ValueError:
@@ -82,13 +82,13 @@ def test_any_text_means_what_it_means_to_json(text: str) -> None:
         assert same(fastjson.loads(text), expected)
 
 
-def test_error_says_where() -> None:
-    """A person has to find the place in a file."""
+def test_error_names_the_place() -> None:
+    """The user has to find the place in the file."""
     with pytest.raises(ValueError, match="line 3 column 3"):
         fastjson.loads('{\n  "type": "bridge"\n  "mtu": 1\n}')
 
 
-def test_depth_is_an_error_and_no_crash() -> None:
+def test_deep_nesting_is_an_error_and_not_a_crash() -> None:
     for text in ("[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000):
         with pytest.raises(ValueError, match=r"."):
             fastjson.loads(text)
@@ -96,7 +96,7 @@ def test_depth_is_an_error_and_no_crash() -> None:
 
 @pytest.mark.parametrize("text", ["{", "[1,]", "NaN", "1 2", "", '{"a":"\\ud800"', "[" * 100_000])
 def test_error_is_the_same_while_json_is_not_loaded(text: str) -> None:
-    """The C scanner looks for json's own exception; CPython 3.11 fails otherwise without json."""
+    """The C scanner looks for json's own exception; without json, CPython 3.11 fails with another error."""
     script = f"""\
 import sys
 sys.path.insert(0, {str(CHECKOUT)!r})
@@ -108,22 +108,22 @@ try:
 except ValueError as error:
     print("refused", error)
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-IS", "-c", script], input=text, capture_output=True, text=True, timeout=30
     )
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("refused ")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith("refused ")
 
 
 @given(VALUES)
-def test_what_is_written_is_read_back(value: Any) -> None:
+def test_written_value_is_read_back(value: Any) -> None:
     assert same(fastjson.loads(fastjson.dumps(value)), value)
 
 
 @given(VALUES)
 def test_written_as_json_writes_it(value: Any) -> None:
-    """Pretty, it is what the reference prints; plain, it is one line of ASCII."""
+    """Indented, the text is the reference's; otherwise it is one line of ASCII."""
     assert fastjson.dumps(value, indent=4) == json.dumps(value, indent=4)
     plain = fastjson.dumps(value)
     assert plain == json.dumps(value, separators=(",", ":"))
@@ -131,7 +131,7 @@ def test_written_as_json_writes_it(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, [math.nan], {"a": math.inf}])
-def test_what_json_cannot_hold_is_refused(value: Any) -> None:
+def test_number_that_json_cannot_express_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="no form in JSON"):
         fastjson.dumps(value)
 
@@ -143,14 +143,14 @@ def test_other_types_are_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["1e999", "[-1e999]", '{"a": 1e400}'])
-def test_a_number_beyond_all_numbers_is_refused(text: str) -> None:
-    """Read as infinity it could not be written again, for a plugin or a record.  Go refuses it, too."""
+def test_number_that_is_too_large_is_refused(text: str) -> None:
+    """Read as infinity, it could not be written for a plugin or a record.  Go rejects it as well."""
     with pytest.raises(ValueError, match=r"."):
         fastjson.loads(text)
 
 
-def test_depth_is_an_error_and_no_crash_when_written_too() -> None:
-    """What can be read cannot always be written again; whoever writes is ready for a ValueError."""
+def test_deep_nesting_is_an_error_for_the_writer_too() -> None:
+    """A value that can be read cannot always be written; each writer handles ValueError."""
     for depth in range(50, 3000, 150):
         try:
             value = fastjson.loads("[" * depth + "]" * depth)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.flock: one process at a time, and no lock that outlives its holder."""
+"""linux.flock: one process at a time, and no lock after the death of its holder."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ with flock.Lock("nft", purpose="attach c1"):
 
 @pytest.fixture
 def holder(state: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that holds the lock until it is written to, or killed."""
+    """Start another process that holds the lock until it gets a line or is killed."""
     process = child.start(state, HOLD)
     assert child.line(process) == "held"
     yield process
@@ -37,7 +37,7 @@ def files(state: Path) -> list[str]:
     return sorted(os.listdir(state / "run"))
 
 
-def test_lock_makes_its_folder_and_takes_its_file_along(state: Path) -> None:
+def test_lock_creates_its_folder_and_removes_its_file(state: Path) -> None:
     with Lock("nft"):
         assert files(state) == ["nft.lock"]
         assert (state / "run").stat().st_mode & 0o777 == 0o700
@@ -45,7 +45,7 @@ def test_lock_makes_its_folder_and_takes_its_file_along(state: Path) -> None:
     assert files(state) == []
 
 
-def test_lock_is_given_back_when_its_block_fails(state: Path) -> None:
+def test_lock_is_released_if_its_block_fails(state: Path) -> None:
     with pytest.raises(KeyError), Lock("nft"):
         raise KeyError
 
@@ -53,13 +53,13 @@ def test_lock_is_given_back_when_its_block_fails(state: Path) -> None:
         pass
 
 
-def test_other_names_are_other_locks(holder: object) -> None:
+def test_locks_of_different_names_are_independent(holder: object) -> None:
     with Lock("container-c1", timeout=0):
         pass
 
 
 def test_deadline_names_the_holder(holder: "subprocess.Popen[str]", state: Path) -> None:
-    """Whoever waits in vain has to learn for whom."""
+    """On a timeout, the error names the process that has the lock."""
     started = time.monotonic()
     with pytest.raises(Busy) as busy, Lock("nft", timeout=0.2):
         pytest.fail("two hold one lock")
@@ -68,21 +68,23 @@ def test_deadline_names_the_holder(holder: "subprocess.Popen[str]", state: Path)
     assert f"process {holder.pid} (attach c1)" in str(busy.value)
     assert str(state / "run" / "nft.lock") in str(busy.value)
     assert "0.2 s" in str(busy.value)
-    assert files(state) == ["nft.lock"], "it is the holder's"
+    assert files(state) == ["nft.lock"], "the file is the holder's"
 
 
-def test_no_time_means_one_try(holder: object) -> None:
+def test_timeout_of_zero_means_one_attempt(holder: object) -> None:
     with pytest.raises(Busy), Lock("nft", timeout=0):
         pytest.fail("two hold one lock")
 
 
-def test_no_time_means_one_try_even_without_the_folder() -> None:
-    """After boot the first work is to collect what is left over, without waiting for anybody."""
+def test_timeout_of_zero_suffices_without_the_folder() -> None:
+    """After boot, leftovers are collected first, and this must not wait."""
     with Lock("nft", timeout=0):
         pass
 
 
-def test_waiting_ends_when_the_holder_gives_it_back(holder: "subprocess.Popen[str]", state: Path) -> None:
+def test_waiting_ends_when_the_holder_releases_the_lock(
+    holder: "subprocess.Popen[str]", state: Path
+) -> None:
     assert holder.stdin
     holder.stdin.write("\n")
     holder.stdin.flush()
@@ -93,7 +95,7 @@ def test_waiting_ends_when_the_holder_gives_it_back(holder: "subprocess.Popen[st
 
 
 def test_lock_of_a_killed_holder_is_free(holder: "subprocess.Popen[str]", state: Path) -> None:
-    """Its file is still there, and is no lock."""
+    """The lock file still exists, but does not lock anything."""
     holder.send_signal(signal.SIGKILL)
     holder.wait(10)
     assert files(state) == ["nft.lock"]
@@ -103,8 +105,8 @@ def test_lock_of_a_killed_holder_is_free(holder: "subprocess.Popen[str]", state:
     assert files(state) == []
 
 
-def test_lock_is_not_inherited_by_what_the_holder_starts(state: Path) -> None:
-    """A plugin may leave a process running; with the lock's descriptor it would hold the lock for ever."""
+def test_lock_is_not_inherited_by_a_process_of_the_holder(state: Path) -> None:
+    """A plugin may leave a process running, which would hold the lock for ever if it had the descriptor."""
     code = """\
 import subprocess
 with flock.Lock("nft"):
@@ -120,7 +122,7 @@ print(left.pid)
 
 
 def test_many_processes_take_turns(state: Path) -> None:
-    """The file comes and goes with each of them: a lock on a file that was unlinked excludes nobody."""
+    """Each process creates and removes the file: a lock on an unlinked file excludes no other process."""
     counter = state / "counter"
     counter.write_text("0")
     code = """\
@@ -143,13 +145,13 @@ for _ in range(40):
     assert files(state) == []
 
 
-def test_a_very_long_name_is_a_lock(state: Path) -> None:
+def test_name_of_a_lock_may_be_very_long(state: Path) -> None:
     with Lock("container-" + "c" * 255, timeout=1):
         assert len(files(state)) == 1
 
 
-def test_a_link_in_the_place_of_a_lock_is_not_followed(state: Path) -> None:
-    """Truncating what it leads to would be the end of somebody's file."""
+def test_link_at_the_path_of_a_lock_is_not_followed(state: Path) -> None:
+    """Opening a lock truncates it, so the link's target would be emptied."""
     (state / "run").mkdir()
     (state / "precious").write_text("content")
     (state / "run" / "nft.lock").symlink_to(state / "precious")
@@ -159,15 +161,13 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(state: Path) -> None:
     assert (state / "precious").read_text() == "content"
 
 
-def test_a_lock_whose_file_somebody_removed_is_given_back_without_a_word(state: Path) -> None:
-    """`rm -r /run/cnihook` is what an administrator does; the work under the lock was done all the same."""
+def test_removed_lock_file_is_not_an_error_at_release(state: Path) -> None:
+    """An administrator may run `rm -r /run/cnihook`; the work under the lock was still done."""
     with Lock("nft"):
         (state / "run" / "nft.lock").unlink()
 
 
-def test_files_of_the_killed_are_cleared_and_of_the_living_not(
-    holder: "subprocess.Popen[str]", state: Path
-) -> None:
+def test_only_lock_files_of_dead_processes_are_removed(holder: "subprocess.Popen[str]", state: Path) -> None:
     (state / "run" / "container-c1.lock").write_text("process 4711 (attach c1)")
     (state / "run" / "notes").touch()
 
@@ -192,14 +192,14 @@ def test_lock_without_a_living_signer_is_cleared_and_another_is_not_tried(
         assert files(state) == ["bridge-br0.lock", "nft.lock"]
 
 
-def test_there_may_be_no_lock_to_clear(state: Path) -> None:
+def test_clearing_without_a_lock_succeeds(state: Path) -> None:
     clear_abandoned()
 
     assert not (state / "run").exists()
 
 
-def test_a_shared_lock_is_held_by_any_number(state: Path) -> None:
-    """And its file goes with the last of them."""
+def test_shared_lock_has_any_number_of_holders(state: Path) -> None:
+    """The last holder removes the file."""
     with Lock("net", shared=True, timeout=0):
         with Lock("net", shared=True, timeout=0):
             assert files(state) == ["net.lock"]
@@ -209,14 +209,14 @@ def test_a_shared_lock_is_held_by_any_number(state: Path) -> None:
     assert files(state) == []
 
 
-def test_a_shared_lock_waits_for_an_exclusive_one(state: Path) -> None:
+def test_shared_lock_waits_for_an_exclusive_one(state: Path) -> None:
     with Lock("net", purpose="gc net"), pytest.raises(Busy, match="gc net"):
         with Lock("net", shared=True, timeout=0):
             pytest.fail("shared beside an exclusive one")
 
 
-def test_waiting_processes_get_the_lock_in_their_order(holder: "subprocess.Popen[str]", state: Path) -> None:
-    """Another that asks again and again, at whatever moment, is behind them."""
+def test_waiting_processes_get_the_lock_in_order(holder: "subprocess.Popen[str]", state: Path) -> None:
+    """A process that asks repeatedly is behind those that wait."""
     code = """\
 print("waits", flush=True)
 with flock.Lock("nft"):
@@ -263,7 +263,7 @@ while time.monotonic() < end and not os.path.exists(sys.argv[2]):
 
 
 def wait_until_blocked(pid: int) -> None:
-    """/proc/locks has a line with -> for each that waits for a flock."""
+    """Wait until /proc/locks has a line with -> for the process."""
     for _ in range(1000):
         if any(line.split()[1] == "->" and int(line.split()[5]) == pid for line in open("/proc/locks")):
             return
@@ -291,8 +291,8 @@ def test_alarm_of_the_caller_ends_the_wait_and_is_not_lost(holder: object) -> No
         signal.signal(signal.SIGALRM, before)
 
 
-def test_wait_ends_also_without_an_alarm(holder: object) -> None:
-    """In another thread there is none, nor while the signal is blocked."""
+def test_wait_ends_without_an_alarm_too(holder: object) -> None:
+    """An alarm does not arrive in another thread, nor while the signal is blocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
     try:
         with pytest.raises(Busy), Lock("nft", timeout=0.1):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers take any bytes: a sample of what scripts/fuzz does for longer."""
+"""Readers accept any bytes: a short sample of scripts/fuzz."""
 
 import random
 
@@ -15,7 +15,7 @@ SEEDS = [(target, data) for target in TARGETS.values() for data in target.seeds]
 
 @pytest.mark.parametrize(("target", "data"), SEEDS, ids=lambda value: getattr(value, "name", ""))
 def test_seed_is_read_or_rejected(target: Target, data: bytes) -> None:
-    """Each is a form that programs write, or was a fault once."""
+    """Each seed is a form that programs write, or an input that once caused a fault."""
     target.check(data)
 
 
@@ -34,7 +34,7 @@ def test_sample_of_targets_withstands_atheris() -> None:
 
 @pytest.mark.parametrize("kind", ["hypothesis", "atheris"])
 def test_fault_is_found_and_its_input_is_kept(kind: str) -> None:
-    """The engines are worth as much as what they find: a reader that fails on one byte."""
+    """This checks the engines themselves, with a reader that fails on one byte."""
     if kind == "atheris" and engine.available() != "atheris":
         pytest.skip("atheris has no wheel for this machine")
     finding = fuzz("self-test", 20, 1, kind)

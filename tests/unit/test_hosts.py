@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.hosts: who is told of whom, whatever the order in which they come and go."""
+"""oci.hosts: which containers have an entry in whose file, in any order of joining and leaving."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def join(
     aliases: tuple[str, ...] = (),
     **more: str,
 ) -> str:
-    """`file` is the container's own by default, None for none."""
+    """Join networks; `file` is the hosts file, by default the container's own, None for no file."""
     place = File.at(f"{state}/{file or container_id}") if file is not None else None
     if place and place.read() is None:
         place.write("")
@@ -47,8 +47,8 @@ def leave(container_id: str, network: str) -> None:
     Record(network, container_id, "eth0", config=b"{}").remove()
 
 
-def told(state: Path, container_id: str) -> set[str]:
-    """Whom its file knows, as `ID on NETWORK`; each line is there once."""
+def entries_in(state: Path, container_id: str) -> set[str]:
+    """Return the entries in the container's file as `ID on NETWORK`; each line occurs once."""
     lines = (state / container_id).read_text().removeprefix(LOCALHOST).splitlines()
     assert len(lines) == len(set(lines))
     return {line.partition("# cnihook: ")[2] for line in lines}
@@ -59,10 +59,10 @@ CHANGES = st.lists(st.tuples(st.sampled_from(list(ADDRESSES)), st.sampled_from([
 
 @settings(max_examples=60)
 @given(CHANGES)
-def test_each_knows_those_on_its_networks_and_nobody_else(
+def test_each_file_has_the_containers_on_its_networks_only(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[str, str]]
 ) -> None:
-    """Each pair joins where it is not, and leaves where it is."""
+    """Each change is a join if the container is not on the network, otherwise a leave."""
     with pytest.MonkeyPatch.context() as patch:
         state = tmp_path_factory.mktemp("state")
         patch.setattr(entries, "FOLDER", str(state / "names"))
@@ -75,15 +75,15 @@ def test_each_knows_those_on_its_networks_and_nobody_else(
             else:
                 join(state, *change)
             on ^= {change}
-            for container_id in {known for known, _ in changes if (state / known).exists()}:
-                networks = {network for known, network in on if known == container_id}
-                expected = {f"{known} on {network}" for known, network in on if network in networks}
-                assert told(state, container_id) == expected
+            for container_id in {member for member, _ in changes if (state / member).exists()}:
+                networks = {network for member, network in on if member == container_id}
+                expected = {f"{member} on {network}" for member, network in on if network in networks}
+                assert entries_in(state, container_id) == expected
         assert on or not (state / "names").exists()
 
 
-def test_names_of_ones_own_mean_oneself(state: Path) -> None:
-    """Two containers of one image have one host name."""
+def test_own_names_are_those_of_the_container_itself(state: Path) -> None:
+    """Two containers of one image may have the same host name."""
     join(state, "one", "a")
     join(state, "two", "a")
 
@@ -92,77 +92,77 @@ def test_names_of_ones_own_mean_oneself(state: Path) -> None:
     )
 
 
-def test_one_without_a_file_is_told_of_and_told_to_the_caller(state: Path) -> None:
+def test_container_without_a_file_has_entries_and_its_lines_are_returned(state: Path) -> None:
     join(state, "one", "a")
     text = join(state, "two", "a", file=None, db="192.0.2.1")
 
-    assert told(state, "one") == {"one on a", "two on a"}
+    assert entries_in(state, "one") == {"one on a", "two on a"}
     assert text.splitlines() == [
         "10.1.0.2\ttwo same\t# cnihook: two on a",
         "192.0.2.1\tdb\t# cnihook: two",
         "10.1.0.1\tone\t# cnihook: one on a",
     ]
     leave("two", "a")
-    assert told(state, "one") == {"one on a"}
+    assert entries_in(state, "one") == {"one on a"}
 
 
-def test_one_without_a_name_is_not_told_of(state: Path) -> None:
+def test_container_without_a_name_has_no_entry(state: Path) -> None:
     join(state, "one", "a")
     own = Entry("a", "two", "eth0", ["10.1.0.2"], [], [], None)
 
     assert hosts.join("two", [own], [], None, Log("two")) == "10.1.0.1\tone same\t# cnihook: one on a\n"
-    assert os.listdir(state / "run" / "names" / "a") == ["one"] and told(state, "one") == {"one on a"}
+    assert os.listdir(state / "run" / "names" / "a") == ["one"] and entries_in(state, "one") == {"one on a"}
 
 
 def test_added_hosts_stay_until_the_last_network(state: Path) -> None:
     join(state, "one", "a", "b", db="192.0.2.1")
     leave("one", "a")
-    assert told(state, "one") == {"one on b", "one"}
+    assert entries_in(state, "one") == {"one on b", "one"}
     leave("one", "b")
-    assert told(state, "one") == set()
+    assert entries_in(state, "one") == set()
 
 
-def test_a_shared_file_serves_each_of_those_who_have_it(state: Path) -> None:
+def test_shared_file_has_the_entries_of_all_its_containers(state: Path) -> None:
     join(state, "one", "a", "b", file="shared")
     join(state, "two", "a", file="shared")
     join(state, "three", "b")
-    assert told(state, "shared") == {"one on a", "one on b", "two on a", "three on b"}
+    assert entries_in(state, "shared") == {"one on a", "one on b", "two on a", "three on b"}
     leave("one", "b")
-    assert told(state, "shared") == {"one on a", "two on a"}
+    assert entries_in(state, "shared") == {"one on a", "two on a"}
     leave("one", "a")
-    assert told(state, "shared") == {"two on a"}
+    assert entries_in(state, "shared") == {"two on a"}
     leave("two", "a")
-    assert told(state, "shared") == set()
+    assert entries_in(state, "shared") == set()
 
 
-def test_what_is_on_record_no_more_is_forgotten(state: Path) -> None:
-    """By whoever comes by, and by gc."""
+def test_entries_without_a_record_are_removed(state: Path) -> None:
+    """The next join removes them, and so does gc."""
     join(state, "one", "a")
     join(state, "two", "a")
     Record("a", "two", "eth0", config=b"{}").remove()
     join(state, "three", "a")
-    assert told(state, "one") == told(state, "three") == {"one on a", "three on a"}
-    assert told(state, "two") == set()
+    assert entries_in(state, "one") == entries_in(state, "three") == {"one on a", "three on a"}
+    assert entries_in(state, "two") == set()
 
     for container_id in ("one", "three"):
         Record("a", container_id, "eth0", config=b"{}").remove()
     hosts.sweep()
-    assert told(state, "one") == told(state, "three") == set()
+    assert entries_in(state, "one") == entries_in(state, "three") == set()
     assert not (state / "run" / "names").exists()
 
 
 @pytest.mark.parametrize("text", ["", "eth0", "eth0\n", "eth0\nx\ny\nz\n", "\xff\n\n\n\n\n"])
-def test_an_entry_cut_short_does_no_harm(state: Path, text: str) -> None:
+def test_truncated_entry_is_harmless(state: Path, text: str) -> None:
     join(state, "one", "a")
     join(state, "two", "a")
     (state / "run" / "names" / "a" / "two").write_text(text)
 
     join(state, "three", "a")
     leave("two", "a")
-    assert told(state, "one") >= {"one on a", "three on a"}
+    assert entries_in(state, "one") >= {"one on a", "three on a"}
 
 
-def test_one_whose_file_is_gone_keeps_nobody_from_the_others(state: Path) -> None:
+def test_missing_file_does_not_stop_changes_of_the_others(state: Path) -> None:
     join(state, "one", "a")
     join(state, "two", "a")
     (state / "one").unlink()
@@ -172,14 +172,14 @@ def test_one_whose_file_is_gone_keeps_nobody_from_the_others(state: Path) -> Non
 
     assert "not in the hosts file of one: No such file or directory" in Log("three").read()
     assert "its /etc/hosts is not changed: No such file" in Log("one").read()
-    assert "three on a" in told(state, "two")
+    assert "three on a" in entries_in(state, "two")
 
 
 # One name, several containers
 
 
 def lines_with(state: Path, container_id: str, name: str) -> list[str]:
-    """The addresses that a name has in a container's file, in their order."""
+    """Return the addresses of a name in a container's file, in order."""
     lines = (state / container_id).read_text().splitlines()
     return [line.split()[0] for line in lines if name in line.partition("#")[0].split()[1:]]
 
@@ -190,12 +190,12 @@ def test_alias_that_is_the_name_of_another_is_refused(state: Path, claim: str) -
     with pytest.raises(CniError, match=f"name .* on network a: it is the {claim} of container one"):
         join(state, "two", "a", aliases=("ONE" if claim == "ID" else "first",))
 
-    assert told(state, "one") == {"one on a"}
+    assert entries_in(state, "one") == {"one on a"}
     join(state, "two", "b", aliases=("one", "first"))
 
 
 def test_requested_host_name_that_is_the_id_of_another_is_refused(state: Path) -> None:
-    """One of config.json only stays in the container's own file: the runtime gives it that name."""
+    """A host name in config.json stays in the container's own file, because the runtime sets that name."""
     join(state, "one", "a")
     Record("a", "two", "eth0", config=b"{}").write()
     (state / "two").write_text("")
@@ -211,7 +211,7 @@ def test_requested_host_name_that_is_the_id_of_another_is_refused(state: Path) -
 
 @pytest.mark.parametrize("claim", ["two", "name-of-two"])
 def test_name_taken_in_advance_goes_to_its_container(state: Path, claim: str) -> None:
-    """A container that starts first cannot keep the ID or the host name of another by an alias."""
+    """A container that starts first cannot keep the ID or the host name of another one as its alias."""
     join(state, "three", "a", host_name="x")
     join(state, "one", "a", aliases=(claim, "other"), host_name="y")
     assert lines_with(state, "three", claim) == ["10.1.0.1"]
@@ -222,11 +222,11 @@ def test_name_taken_in_advance_goes_to_its_container(state: Path, claim: str) ->
         assert lines_with(state, each, "other") == ["10.1.0.1"]
     assert f"no longer known as {claim} on a: that is container two" in Log("one").read()
     leave("one", "a")
-    assert told(state, "three") == {"two on a", "three on a"}
+    assert entries_in(state, "three") == {"two on a", "three on a"}
 
 
-def test_first_of_two_with_one_alias_is_first_in_each_file(state: Path) -> None:
-    """Also in the file of a container that comes later, and both logs say so."""
+def test_first_container_with_a_shared_alias_is_first_in_each_file(state: Path) -> None:
+    """This holds in the file of a later container too, and both logs report it."""
     join(state, "two", "a", aliases=("db",), host_name="x")
     join(state, "one", "a", aliases=("db",), host_name="y")
     join(state, "three", "a", host_name="z")
@@ -249,7 +249,7 @@ def test_entry_of_many_names_is_read_whole(state: Path) -> None:
 
 
 def test_file_that_is_too_long_is_cleaned_and_not_made_longer(state: Path) -> None:
-    """The container may have made it so; the reason is in the logs."""
+    """The container may have made the file so long; the logs have the reason."""
     join(state, "one", "a")
     join(state, "two", "a")
     with open(state / "one", "ab") as file:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The house rules that a program can check: who may import whom, style, types, licence, size."""
+"""The house rules that a program can check: allowed imports, style, types, licence, size."""
 
 import ast
 import subprocess
@@ -15,8 +15,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE = CHECKOUT / "cnihook"
 SPDX = "# SPDX-License-Identifier: Apache-2.0"
 
-# From the top down.  A part may import what stands on a line below its own, and itself.  Nobody imports a
-# plugin: those are loaded by their names, when they are called.
+# From the top down.  A part may import itself and the parts on the lines below it.  No part imports a
+# plugin: plugins are loaded by name, when they are called.
 LAYERS = [
     {"__main__"},
     {"cli"},
@@ -42,7 +42,7 @@ def sources() -> list[Path]:
 
 
 def scripts() -> Iterator[Path]:
-    """Every program of the checkout that is not a Python module."""
+    """Yield every program of the checkout that is not a Python module."""
     for folder in ("scripts", ".ci", "oci-examples", "tests"):
         for path in sorted((CHECKOUT / folder).rglob("*")):
             if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts:
@@ -56,7 +56,7 @@ def name(path: Path) -> str:
 
 
 def imports(path: Path, text: str | None = None) -> Iterator[tuple[int, str]]:
-    """Line and full name of all that a file imports, inside functions and for type checking too."""
+    """Yield line and full name of each import of a file, also inside functions and for type checking."""
     for node in ast.walk(ast.parse(text or path.read_text(), name(path))):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -74,20 +74,20 @@ def imports(path: Path, text: str | None = None) -> Iterator[tuple[int, str]]:
 
 
 def part_of(path: Path) -> str:
-    """`runtime` for cnihook/runtime/chain.py, `hook` for cnihook/hook.py."""
+    """Return `runtime` for cnihook/runtime/chain.py, `hook` for cnihook/hook.py."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def may_import(part: str, other: str) -> bool:
-    if other in ("", "__version__"):  # of the package itself
+    if other in ("", "__version__"):  # the package itself
         return True
     if "plugins" in (other, part) and part == other:
         return False
     return other != "plugins" and (part == other or LEVEL[part] < LEVEL[other])
 
 
-def test_every_part_has_its_place() -> None:
-    """A new folder or module at the top has to be given a level, or nothing would hold it."""
+def test_every_part_has_a_level() -> None:
+    """Add a new folder or module at the top to LAYERS; without a level, its imports are not checked."""
     parts = {part_of(path) for path in sources()} - {"__init__"}
 
     assert parts <= set(LEVEL)
@@ -96,7 +96,7 @@ def test_every_part_has_its_place() -> None:
 @pytest.mark.parametrize("path", sources(), ids=name)
 def test_imports_point_down(path: Path) -> None:
     if path == PACKAGE / "__init__.py":
-        loaded = {"os", "sys"}  # by Python's own start
+        loaded = {"os", "sys"}  # loaded by Python's own start
         assert {module for _line, module in imports(path)} <= loaded, "each start would pay for it"
         return
 
@@ -107,9 +107,11 @@ def test_imports_point_down(path: Path) -> None:
             if not may_import(part_of(path), rest.partition(".")[0]):
                 wrong.append(f"{name(path)}:{line}: {part_of(path)} may not import {module}")
         elif top == "pytest" and path.name.startswith("test_"):
-            pass  # of the template of a plugin
+            pass  # the template of a plugin
         elif top not in sys.stdlib_module_names | DEPENDENCIES | {"_typeshed"}:
-            wrong.append(f"{name(path)}:{line}: {module} is neither ours, Python's nor a dependency")
+            wrong.append(
+                f"{name(path)}:{line}: {module} is neither a part of cnihook nor of Python nor a dependency"
+            )
     assert not wrong
 
 
@@ -121,14 +123,14 @@ PROGRAMS = {
     "soak",
     "test",
     "test-on",
-}  # for those who work on this, not part of it
+}  # for developers of cnihook, not part of it
 
 
 @pytest.mark.parametrize(
     "path", [p for p in sorted((CHECKOUT / "scripts").iterdir()) if p.name not in PROGRAMS], ids=name
 )
 def test_launchers_only_launch(path: Path) -> None:
-    """What runs from a checkout is what pip installs: a launcher holds nothing of its own."""
+    """A checkout runs the same code as an installation by pip, so a launcher has no code of its own."""
     if "python" not in path.read_text().partition("\n")[0]:
         return
 
@@ -137,7 +139,7 @@ def test_launchers_only_launch(path: Path) -> None:
 
 
 def test_every_form_of_import_is_seen() -> None:
-    """The rules above are worth as much as this reader is."""
+    """This checks the reader itself, on which the rules above depend."""
     path = PACKAGE / "runtime" / "imaginary.py"
     text = """\
 import os, cnihook.cli
@@ -164,17 +166,17 @@ def later():
 
 
 def run(*argv: str) -> None:
-    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=600)
-    if done.returncode != 0:
-        pytest.fail(f"{' '.join(argv)}\n{done.stdout}{done.stderr}", pytrace=False)
+    process = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=600)
+    if process.returncode != 0:
+        pytest.fail(f"{' '.join(argv)}\n{process.stdout}{process.stderr}", pytrace=False)
 
 
 def test_ruff_finds_nothing() -> None:
     run(sys.executable, "-m", "ruff", "check", "--quiet", ".")
 
 
-def test_formatting_is_ruffs() -> None:
-    """So that nobody discusses it, and no change hides among reformatted lines."""
+def test_ruff_would_reformat_nothing() -> None:
+    """The format needs no discussion, and no change hides among reformatted lines."""
     run(sys.executable, "-m", "ruff", "format", "--check", "--quiet", "--diff", ".")
 
 
@@ -195,7 +197,7 @@ def test_every_source_names_its_licence() -> None:
     assert [name(path) for path in files if SPDX not in path.read_text().splitlines()[:2]] == []
 
 
-def test_no_file_is_too_long_to_read() -> None:
+def test_no_file_is_longer_than_500_lines() -> None:
     files = [*sources(), *(CHECKOUT / "tests").rglob("*.py"), *scripts()]
 
     too_long = {name(path): len(path.read_text().splitlines()) for path in files}

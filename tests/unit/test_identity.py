@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runtime.identity: a process is distinguished from any other, and what cannot be found out is an error."""
+"""runtime.identity: a process is distinguished from any other, and an unreadable value is an error."""
 
 import os
 import subprocess

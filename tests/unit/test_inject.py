@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.inject: our hook into a config.json and out of it, which is otherwise left as it was."""
+"""oci.inject: the hook is added to a config.json and removed again; the rest of the text is kept."""
 
 import json
 import os
@@ -40,7 +40,7 @@ CONFIGS: dict[str, Any] = {
         "hooks": {"createRuntime": [FOREIGN], "poststart": [FOREIGN]},
         "linux": {"namespaces": [{"type": "pid"}, {"type": "network"}], "unknown": 1.10},
         "mounts": [{"destination": "/etc/hosts", "source": "/srv/hosts", "type": "bind"}],
-        "annotations": {"org.example": "x", "cnihook.networks": "theirs"},
+        "annotations": {"org.example": "x", "cnihook.networks": "other"},
     },
     "by hand": {"hooks": {"createRuntime": [BY_HAND]}, "annotations": {"cnihook.ip": "10.0.0.1"}},
 }
@@ -48,7 +48,7 @@ CONFIGS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("layout", [{"indent": "\t"}, {"separators": (",", ":")}], ids=["go", "compact"])
-def test_twice_is_once_and_taken_out_is_as_before(name: str, layout: dict[str, Any]) -> None:
+def test_injection_is_idempotent_and_removal_restores_the_text(name: str, layout: dict[str, Any]) -> None:
     before = json.dumps(CONFIGS[name], **layout)
     config = prepared(Document(before), networks="mynet", publish="80:80")
 
@@ -61,8 +61,8 @@ def test_twice_is_once_and_taken_out_is_as_before(name: str, layout: dict[str, A
     assert config.text == before
 
 
-def test_our_hooks_come_last_and_say_all_that_they_need() -> None:
-    """The environment is written out: podman gives a hook none at poststop, others all of the engine's."""
+def test_hooks_are_last_and_complete() -> None:
+    """The environment is explicit: podman gives a hook none at poststop, others all of the engine's."""
     config = document(CONFIGS["others"])
     inject.add_hooks(config, {"NETCONFPATH": "/srv/net.d", "CNI_PATH": ":/a::/b", "SECRET": "x"})
 
@@ -75,7 +75,7 @@ def test_our_hooks_come_last_and_say_all_that_they_need() -> None:
     assert config.get("hooks", "poststop", 0, "args", 3) == "poststop"
 
 
-def test_a_hook_registered_by_hand_is_not_doubled_and_keeps_its_arguments() -> None:
+def test_hook_registered_by_hand_is_kept_and_not_added_again() -> None:
     own_environment = inject.hook("poststop", {}) | {"env": ["NETCONFPATH=/own"]}
     config = document({"hooks": {"createRuntime": [BY_HAND], "poststop": [own_environment]}})
     inject.add_hooks(config, {}, renew=True)
@@ -83,19 +83,19 @@ def test_a_hook_registered_by_hand_is_not_doubled_and_keeps_its_arguments() -> N
     assert config.get("hooks") == {"createRuntime": [BY_HAND], "poststop": [own_environment]}
 
 
-def test_a_hook_of_another_installation_is_replaced() -> None:
-    """One that moved would leave a hook behind that nobody can start, and no container either."""
+def test_hook_of_another_installation_is_replaced() -> None:
+    """An installation that moved leaves a hook that cannot be started, so no container could start."""
     moved = {"path": "/usr/bin/python3", "args": ["python3", "-IS", "/old/scripts/cnihook", "poststop"]}
-    made = inject.hook("poststop", {"NETCONFPATH": "/there"})
-    config = document({"hooks": {"poststop": [made | moved]}})
+    own = inject.hook("poststop", {"NETCONFPATH": "/there"})
+    config = document({"hooks": {"poststop": [own | moved]}})
     inject.add_hooks(config, {})
-    assert config.get("hooks", "poststop") == [made | moved], "cni-runc takes what there is"
+    assert config.get("hooks", "poststop") == [own | moved], "cni-runc keeps the hook that is there"
 
     inject.add_hooks(config, {}, renew=True)
     assert config.get("hooks", "poststop") == [inject.hook("poststop", {})]
 
 
-def test_a_mount_that_is_there_stays_however_it_is_written() -> None:
+def test_existing_mount_is_kept_in_any_spelling() -> None:
     mount = {"destination": "/etc//hosts/", "type": "bind", "source": "/x"}
     config = document({"mounts": [mount]})
     inject.add_mounts(config, FILES)
@@ -103,7 +103,7 @@ def test_a_mount_that_is_there_stays_however_it_is_written() -> None:
     assert [m["destination"] for m in config.get("mounts")] == ["/etc//hosts/", "/etc/resolv.conf"]
 
 
-def test_what_changed_since_is_kept_when_ours_is_taken_out() -> None:
+def test_later_changes_are_kept_at_removal() -> None:
     original = document({"hostname": "a", "annotations": {"cnihook.ip": "10.0.0.1"}}, indent=2)
     config = prepared(Document(original.text), ip="10.0.0.2", networks="x")
     config.set("b", "hostname")
@@ -118,8 +118,8 @@ def test_what_changed_since_is_kept_when_ours_is_taken_out() -> None:
     }
 
 
-def test_a_host_name_needs_a_namespace_for_it() -> None:
-    """Else it would be the machine's own, and runc refuses that."""
+def test_host_name_is_set_only_in_a_namespace_of_its_own() -> None:
+    """Otherwise the host name would be the machine's, and runc rejects that."""
     for namespaces, expected in (
         ([], None),
         ([{"type": "uts", "path": "/x"}], None),
@@ -131,7 +131,7 @@ def test_a_host_name_needs_a_namespace_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         ({"hooks": []}, "hooks must be an object"),
         ({"hooks": {"createRuntime": {}}}, "hooks.createRuntime must be a list"),
@@ -141,13 +141,13 @@ def test_a_host_name_needs_a_namespace_for_it() -> None:
         ({"mounts": {}}, "mounts must be a list"),
     ],
 )
-def test_what_makes_no_sense_is_told(config: Any, told: str) -> None:
-    with pytest.raises(CniError, match=told):
+def test_malformed_config_is_reported(config: Any, message: str) -> None:
+    with pytest.raises(CniError, match=message):
         prepared(document(config), ip="10.0.0.1")
 
 
-def test_a_file_is_replaced_whole_with_its_mode_and_owner(tmp_path: Path) -> None:
-    """Through a link, too: what it leads to is the file that somebody means."""
+def test_file_is_replaced_whole_with_its_mode_and_owner(tmp_path: Path) -> None:
+    """A link is followed: its target is the file to replace."""
     real = tmp_path / "real.json"
     real.write_text("{}")
     real.chmod(0o640)
@@ -158,7 +158,7 @@ def test_a_file_is_replaced_whole_with_its_mode_and_owner(tmp_path: Path) -> Non
 
     inject.write(str(link), '{"a": 1}', durable=True)
 
-    assert held.read() == "{}", "who has it open sees the old one"
+    assert held.read() == "{}", "an open descriptor reads the old file"
     assert link.is_symlink() and real.read_text() == '{"a": 1}'
     assert stat.S_IMODE(real.stat().st_mode) == 0o640
     assert sorted(os.listdir(tmp_path)) == ["config.json", "real.json"]
@@ -180,7 +180,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_is(
     assert path.read_text() == "{}" and os.listdir(tmp_path) == ["config.json"]
 
 
-def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
+def test_file_that_is_not_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(b"\xff{}")
     with pytest.raises(CniError, match="config.json"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.invoke: how a plugin is found and run as an executable, and what is made of what it prints."""
+"""sdk.invoke: how a plugin is found and run as an executable, and how its output is read."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.unit.standins import Plugins, answer, refuse
 
 @pytest.fixture
 def plugins(state: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
-    """The usual folders are this test's, too: what is installed here is not its business."""
+    """Replace the default folders, so that installed plugins have no effect."""
     for module in (invoke, call):
         monkeypatch.setattr(module, "DEFAULT_PATH", (str(state / "opt"), str(state / "lib")))
     return Plugins(state)
@@ -36,17 +36,17 @@ def run(plugins: Plugins, command: str = "ADD", **keys: Any) -> Result | None:
 
 
 def failure(plugins: Plugins, script: str, command: str = "ADD", timeout: float = 20) -> CniError:
-    """What comes of a plugin that is this shell."""
+    """Return the error of a plugin that is this shell code."""
     plugins.write("one", f"#!/bin/sh\n{script}\n")
     with pytest.raises(CniError) as failed:
         invoke.run(command, "one", conf(), plugins.request(timeout))
     return failed.value
 
 
-# Which one
+# Search
 
 
-def test_an_explicit_path_goes_before_what_is_built_in(plugins: Plugins) -> None:
+def test_explicit_path_is_preferred_to_the_built_in_plugin(plugins: Plugins) -> None:
     assert invoke.find("bridge", [str(plugins.folder)]) is None
     path = plugins.make("bridge")
 
@@ -54,7 +54,7 @@ def test_an_explicit_path_goes_before_what_is_built_in(plugins: Plugins) -> None
     assert invoke.find("bridge", None) is None
 
 
-def test_what_is_built_in_goes_before_the_usual_folders(plugins: Plugins, state: Path) -> None:
+def test_built_in_plugin_is_preferred_to_the_default_folders(plugins: Plugins, state: Path) -> None:
     for folder in ("lib", "opt"):
         (state / folder).mkdir()
         for name in ("bridge", "one"):
@@ -67,8 +67,8 @@ def test_what_is_built_in_goes_before_the_usual_folders(plugins: Plugins, state:
     assert invoke.find("one", None) == str(state / "lib" / "one")
 
 
-def test_the_first_file_of_the_path_counts(plugins: Plugins, state: Path) -> None:
-    """A folder of that name is none, a link to a file is one; whether it can be run shows when it is."""
+def test_first_file_of_the_path_is_used(plugins: Plugins, state: Path) -> None:
+    """A folder with that name is skipped, a link to a file is used; the permission is not checked."""
     first, second, third = (state / name for name in ("a", "b", "c"))
     for folder in (first, second, third):
         folder.mkdir()
@@ -80,7 +80,7 @@ def test_the_first_file_of_the_path_counts(plugins: Plugins, state: Path) -> Non
     assert invoke.find("one", path) == str(second / "one")
 
 
-def test_a_type_that_is_nowhere_is_named_with_all_folders(plugins: Plugins, state: Path) -> None:
+def test_missing_plugin_is_reported_with_all_folders(plugins: Plugins, state: Path) -> None:
     with pytest.raises(CniError) as failed:
         invoke.find("none", ["/a", "/b"])
 
@@ -89,7 +89,7 @@ def test_a_type_that_is_nowhere_is_named_with_all_folders(plugins: Plugins, stat
 
 
 @pytest.mark.parametrize("plugin_type", ["", "../plugins/one", "/bin/sh", ".", "..", "a\0b"])
-def test_a_type_is_no_path(plugins: Plugins, plugin_type: str) -> None:
+def test_path_is_not_accepted_as_a_type(plugins: Plugins, plugin_type: str) -> None:
     plugins.make("one")
 
     with pytest.raises(CniError):
@@ -99,19 +99,19 @@ def test_a_type_is_no_path(plugins: Plugins, plugin_type: str) -> None:
 @pytest.mark.parametrize(
     "plugin_type", ["host_local", "__init__", "Bridge", "bridge.py", "bridge.", "-", "x\ny"]
 )
-def test_only_the_types_themselves_are_built_in(plugin_type: str) -> None:
+def test_only_the_exact_types_are_built_in(plugin_type: str) -> None:
     assert not invoke.is_built_in(plugin_type)
 
 
-def test_what_is_built_in_is_loaded_by_its_type() -> None:
+def test_built_in_plugin_is_loaded_by_its_type() -> None:
     for plugin_type in ("bridge", "host-local", "loopback"):
         assert invoke.is_built_in(plugin_type)
         module = invoke.load(plugin_type)
         assert callable(module.add) and callable(module.delete) and callable(module.check)
 
 
-def test_a_built_in_plugin_may_not_speak_every_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ADD is refused in this process as its executable refuses it; the DEL that follows does not fail."""
+def test_built_in_plugin_may_support_some_versions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ADD is refused in this process as by the plugin's executable; the DEL that follows succeeds."""
     loopback = invoke.load("loopback")
     monkeypatch.setattr(loopback, "VERSIONS", ("1.1.0",), raising=False)
     request = Request("c1", "", "lo")
@@ -124,10 +124,12 @@ def test_a_built_in_plugin_may_not_speak_every_version(monkeypatch: pytest.Monke
     assert invoke.run_module(invoke.load("loopback"), "DEL", conf(), request) is None
 
 
-# What it is given
+# Input
 
 
-def test_configuration_and_all_six_variables(plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugin_gets_its_configuration_and_all_six_variables(
+    plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CNI_IFNAME", "stale")
     monkeypatch.setenv("CNI_NETNS_OVERRIDE", "1")
     plugins.make("one")
@@ -144,29 +146,31 @@ def test_configuration_and_all_six_variables(plugins: Plugins, monkeypatch: pyte
         "CNI_IFNAME": "eth0",
         "CNI_ARGS": "K=V;IP=10.1.2.3",
         "CNI_PATH": ":".join([str(plugins.folder), *call.DEFAULT_PATH]),
-        "CNI_NETNS_OVERRIDE": "1",  # the rest of the environment is handed on: PATH, proxies, tracing
+        "CNI_NETNS_OVERRIDE": "1",  # the rest of the environment is passed on: PATH, proxies, tracing
     }
     assert dict(os.environ) == before
 
 
-def test_variables_without_a_value_are_set_all_the_same(
+def test_variables_without_a_value_are_set_to_empty(
     plugins: Plugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or what is inherited would pass for them."""
+    """Otherwise the plugin would see the inherited values."""
     for name in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"):
         monkeypatch.setenv(name, "stale")
     plugins.make("one")
 
     invoke.run("GC", "one", conf(), Request("", "", "", plugin_path=[str(plugins.folder)]))
 
-    found = plugins.environment(0)
-    assert [found[name] for name in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS")] == [""] * 4
+    environment = plugins.environment(0)
+    assert [environment[name] for name in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS")] == [
+        ""
+    ] * 4
 
 
-# What it answers
+# Output
 
 
-def test_a_result_of_any_version(plugins: Plugins) -> None:
+def test_result_of_any_version_is_read(plugins: Plugins) -> None:
     plugins.make("one", ADD=answer({"cniVersion": "0.2.0", "ip4": {"ip": "10.1.2.3/24"}}))
     result = run(plugins)
     assert result and str(result.ips[0].net) == "10.1.2.3/24"
@@ -181,7 +185,7 @@ def test_a_result_of_any_version(plugins: Plugins) -> None:
         '"cniVersion":7,',
     ],
 )
-def test_a_result_without_a_version_is_of_the_configurations(plugins: Plugins, version: str) -> None:
+def test_result_without_a_version_has_that_of_the_configuration(plugins: Plugins, version: str) -> None:
     text = '{%s"ip4":{"ip":"10.1.2.3/24"}}' % version  # noqa: UP031
     plugins.make("one", ADD=f"printf %s '{text}'")
 
@@ -200,7 +204,7 @@ def test_null_is_an_empty_result(plugins: Plugins) -> None:
     "output",
     ["", "{", "log line\n{}", "{}{}", "[]", "7", '"x"', '{"ips":[{"address":"x"}]}', '{"ips":{}}', "\\377"],
 )
-def test_anything_else_is_an_error_that_names_the_plugin(plugins: Plugins, output: str) -> None:
+def test_other_output_is_an_error_that_names_the_plugin(plugins: Plugins, output: str) -> None:
     error = failure(plugins, f"printf '{output}'")
 
     assert f"{plugins.folder}/one" in error.msg
@@ -208,7 +212,7 @@ def test_anything_else_is_an_error_that_names_the_plugin(plugins: Plugins, outpu
 
 
 @pytest.mark.parametrize("command", ["DEL", "CHECK", "GC", "STATUS"])
-def test_what_other_operations_print_does_not_matter(plugins: Plugins, command: str) -> None:
+def test_output_of_other_operations_is_ignored(plugins: Plugins, command: str) -> None:
     plugins.make("one", **{command: "echo done, no JSON"})
 
     assert run(plugins, command) is None
@@ -221,14 +225,14 @@ def test_stderr_of_a_success_is_passed_on(plugins: Plugins, capfd: pytest.Captur
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL", "STATUS"])
-def test_its_own_error_keeps_code_message_and_details(plugins: Plugins, command: str) -> None:
+def test_error_of_the_plugin_keeps_code_message_and_details(plugins: Plugins, command: str) -> None:
     error = failure(plugins, refuse(11, "try again", details="later"), command)
 
     assert (error.code, error.msg, error.details) == (11, "try again", "later")
 
 
 def test_stderr_beside_an_error_is_not_lost(plugins: Plugins, capfd: pytest.CaptureFixture[str]) -> None:
-    """The reference throws it away, with the only hint there may be."""
+    """The reference drops it, and it may be the only hint."""
     error = failure(plugins, "echo the hint >&2; " + refuse(7, "no"))
 
     assert error.code == 7
@@ -254,7 +258,7 @@ def test_stderr_beside_an_error_is_not_lost(plugins: Plugins, capfd: pytest.Capt
         ("yes x | head -c 300000 >&2; exit 1", ["exit status 1"]),
     ],
 )
-def test_every_other_failure_says_how_it_ended(plugins: Plugins, script: str, words: list[str]) -> None:
+def test_other_failure_reports_how_the_plugin_ended(plugins: Plugins, script: str, words: list[str]) -> None:
     error = failure(plugins, script)
 
     assert error.msg.startswith(f"{plugins.folder}/one: ")
@@ -262,16 +266,16 @@ def test_every_other_failure_says_how_it_ended(plugins: Plugins, script: str, wo
     assert len(error.msg.splitlines()) == 1 and len(error.msg) < 1500
 
 
-def test_code_may_be_missing(plugins: Plugins) -> None:
+def test_error_without_a_code_has_code_0(plugins: Plugins) -> None:
     error = failure(plugins, answer({"msg": "no", "code": "7"}) + "; exit 1")
 
     assert (error.code, error.msg) == (0, "no")
 
 
-# What cannot be run
+# Files that cannot be run
 
 
-def test_a_file_that_cannot_be_run_is_named(plugins: Plugins) -> None:
+def test_file_that_cannot_be_run_is_named(plugins: Plugins) -> None:
     (plugins.folder / "one").write_text("#!/bin/sh\n")
     (plugins.folder / "two").write_text("no program")
     (plugins.folder / "two").chmod(0o755)
@@ -288,8 +292,8 @@ def test_a_file_that_cannot_be_run_is_named(plugins: Plugins) -> None:
         assert failed.value.code == INTERNAL
 
 
-def test_a_file_that_is_just_being_installed_is_tried_again(plugins: Plugins) -> None:
-    """The kernel refuses to run what somebody has open to write."""
+def test_file_that_is_being_written_is_tried_again(plugins: Plugins) -> None:
+    """The kernel does not run a file that is open for writing (ETXTBSY)."""
     path = plugins.make("one")
     installer = os.open(path, os.O_WRONLY)
     with pytest.raises(OSError, match="Text file busy"):
@@ -301,8 +305,8 @@ def test_a_file_that_is_just_being_installed_is_tried_again(plugins: Plugins) ->
     timer.join()
 
 
-def test_trying_again_comes_to_an_end(plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it is an error then; the reference goes on as if the plugin had run."""
+def test_number_of_attempts_is_limited(plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is raised then; the reference continues as if the plugin had run."""
     path = plugins.make("one")
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
@@ -315,14 +319,14 @@ def test_trying_again_comes_to_an_end(plugins: Plugins, monkeypatch: pytest.Monk
     assert 1 <= len(pauses) <= 10 and sum(pauses) <= 6
 
 
-def test_a_plugin_that_takes_too_long_is_named_with_what_it_was_doing(plugins: Plugins) -> None:
+def test_plugin_that_takes_too_long_is_reported_with_its_operation(plugins: Plugins) -> None:
     error = failure(plugins, "sleep 60", timeout=0.2)
 
     assert error.msg == f"{plugins.folder}/one: ADD took more than 0.2 s and was killed"
 
 
-def test_json_is_what_travels(plugins: Plugins) -> None:
-    """Large, and not only ASCII."""
+def test_large_configuration_with_all_characters_is_passed(plugins: Plugins) -> None:
+    """The text is long and has characters that are not ASCII."""
     plugins.make("one")
     large = {"a": ["\U0001f600" * 1000] * 100}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.leases: after any order of operations, kills and damage, no lease is lost, no address given twice."""
+"""sdk.leases: after any sequence of operations, kills and damage, no lease is lost or given twice."""
 
 import os
 import shutil
@@ -20,17 +20,17 @@ OWNERS = ["c1", "c2", "c3"]
 
 
 class Killed(BaseException):
-    """The process is gone: nothing that it would do afterwards is done."""
+    """A simulated kill: no code of the operation runs after it."""
 
 
 class Folder:
-    """A folder of leases, and calls of the system that a kill can precede."""
+    """A folder of leases, and system calls before which a kill can happen."""
 
     CALLS = ("open", "write", "unlink", "symlink", "rename", "rmdir", "mkdir", "utime", "readlink", "lstat")
 
     def __init__(self, path: Path, patch: pytest.MonkeyPatch) -> None:
         self.path = path
-        self.left = -1  # calls until the kill; -1: none comes
+        self.left = -1  # calls until the kill; -1: no kill
         self.listings = 0
         for name in self.CALLS:
             patch.setattr(os, name, self._counted(getattr(os, name)))
@@ -52,7 +52,7 @@ class Folder:
         return counted
 
     def run(self, operation: Callable[[Store], Any], container_id: str, kill_at: int = -1) -> Any:
-        """Do one operation as a process of its own does; None if it is killed."""
+        """Run one operation as a process of its own would; return None if it is killed."""
         self.left = kill_at
         store = Store(str(self.path), container_id, "eth0")
         try:
@@ -77,7 +77,7 @@ class Folder:
         return self.path / str(address)
 
     def of(self, container_id: str) -> set[str]:
-        """The leases with this owner, read without the index."""
+        """Return the leases with this owner, without using the index."""
         content = leases.owner(container_id, "eth0")
         return {
             path.name
@@ -90,7 +90,7 @@ class Folder:
         return {path.name: os.path.basename(os.readlink(path)) for path in owners.glob("*")}
 
     def reference_add(self, container_id: str, address: Address) -> bool:
-        """Lease as the reference plugin does: a file, and no link."""
+        """Lease as the reference plugin does: with a file, without a link."""
         self.path.mkdir(exist_ok=True)
         if os.path.lexists(self.lease(address)):
             return False
@@ -98,14 +98,14 @@ class Folder:
         return True
 
     def reference_delete(self, container_id: str) -> None:
-        """Release as the reference plugin does: each file with the owner as its content, also a link."""
+        """Release as the reference plugin does: remove all files and links with the owner as content."""
         for path in [*self.path.glob(".owners/*"), *self.path.iterdir()]:
             if path.is_file() and path.read_bytes() == leases.owner(container_id, "eth0"):
                 path.unlink()
 
 
 def allocate(store: Store) -> list[Address]:
-    """An IPv4 and an IPv6 address, if there is one of each; none for an owner that has a lease."""
+    """Lease an IPv4 and an IPv6 address if available, or no address if the owner has a lease."""
     if store.owned():
         return []
     leased: list[Address] = []
@@ -175,7 +175,7 @@ def test_killed_gc_is_completed_by_the_next(folder: Folder) -> None:
 
 
 def test_ordinary_add_and_del_list_no_folder(folder: Folder) -> None:
-    """So their time does not grow with the number of leases."""
+    """Their time must not grow with the number of leases."""
     folder.add("c1")
     folder.listings = 0
 
@@ -185,7 +185,7 @@ def test_ordinary_add_and_del_list_no_folder(folder: Folder) -> None:
 
 
 def test_lease_of_the_reference_is_released_beside_one_of_cnihook(folder: Folder) -> None:
-    """One owner can have leases of both implementations: the second range was added by an edit."""
+    """One owner can have leases of both implementations if a range was added to the configuration later."""
     folder.add("c1")
     folder.reference_add("c1", Address.parse("10.9.0.99"))
 
@@ -198,7 +198,7 @@ def test_stale_link_hides_no_lease_of_the_reference(folder: Folder) -> None:
     links = sorted(folder.path.glob(".owners/*"))
     for address in folder.of("c1"):
         folder.lease(address).unlink()
-    links[0].unlink()  # and the second one stays
+    links[0].unlink()  # the second one stays
     folder.reference_add("c1", POOL[0])
 
     assert folder.delete("c1")
@@ -215,7 +215,7 @@ def test_link_removed_by_hand_hides_no_lease(folder: Folder, number: int) -> Non
 
 
 def test_mtime_restored_without_links_loses_no_lease(folder: Folder) -> None:
-    """A restored backup can be so; a DEL that finds no link reads the folder in any case."""
+    """A backup may be restored so.  A DEL that finds no link reads the folder in any case."""
     folder.add("c1")
     shutil.rmtree(folder.path / ".owners")
     os.utime(folder.path, (leases._MARK, leases._MARK))
@@ -228,7 +228,7 @@ def test_gc_removes_links_without_a_lease(folder: Folder) -> None:
     folder.add("c1")
     folder.add("c2")
     owner = folder.links()
-    folder.lease(POOL[0]).write_bytes(leases.owner("c3", "eth0"))  # which c1 had
+    folder.lease(POOL[0]).write_bytes(leases.owner("c3", "eth0"))  # c1 had this address
 
     folder.gc({"c1", "c2", "c3"})
 
@@ -238,7 +238,7 @@ def test_gc_removes_links_without_a_lease(folder: Folder) -> None:
 
 
 def test_damaged_lease_of_a_living_container_is_kept_by_gc(folder: Folder) -> None:
-    """The link says whose it was; to release it would give the address to a second container."""
+    """The link has the owner; releasing the lease would give the address to a second container."""
     folder.add("c1")
     folder.add("c2")
     for address in (POOL[0], POOL[1]):
@@ -282,7 +282,7 @@ def test_damaged_lease_blocks_neither_its_owner_nor_others(folder: Folder, damag
 @pytest.mark.parametrize("is_indexed", [True, False])
 @pytest.mark.parametrize("content", [b"c1\r\neth", b"c", b"\271\377"])
 def test_damaged_lease_is_released_with_its_owner(folder: Folder, content: bytes, is_indexed: bool) -> None:
-    """Its link says whose it was, also while the links have to be made again."""
+    """The link has the owner, also while the links are being rebuilt."""
     folder.add("c1")
     folder.lease(POOL[0]).write_bytes(content)
     if not is_indexed:
@@ -304,7 +304,7 @@ STEPS = st.tuples(
 @given(steps=st.lists(STEPS, max_size=14))
 @example(steps=[("add", "c1", 14), ("delete", "c1", -1)])
 def test_no_lease_is_lost_and_no_address_given_twice(folder: Folder, steps: list[Step]) -> None:
-    """`held` is what living containers have; a lease that was damaged is on no account any more."""
+    """`held` is what live containers have; a damaged lease no longer counts."""
     shutil.rmtree(folder.path, ignore_errors=True)
     folder.path.mkdir()
     held: dict[str, set[str]] = {name: set() for name in OWNERS}
@@ -312,7 +312,7 @@ def test_no_lease_is_lost_and_no_address_given_twice(folder: Folder, steps: list
         if what == "add":
             addresses = {str(each) for each in folder.add(name, kill_at=number) or ()}
             for other in OWNERS:
-                assert not addresses & held[other], f"{addresses} is given twice"
+                assert not addresses & held[other], f"{addresses} is leased twice"
             held[name] |= addresses
         elif what == "reference add":
             address = POOL[number % len(POOL)]

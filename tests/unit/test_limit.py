@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The limit of each test, which ends every kind of wait."""
+"""The time limit of each test, which ends every kind of wait."""
 
 import subprocess
 import threading
@@ -37,7 +37,7 @@ def test_wait_that_does_not_end_fails(wait: Callable[[], None]) -> None:
 
 
 def test_processes_of_a_failed_test_are_killed() -> None:
-    """A process that was there before stays, and so does one of a test that passes."""
+    """A process that existed before the test stays, and so does one of a test that passes."""
     with kill_children_of_failure():
         earlier = subprocess.Popen(["sleep", "60"])
     with pytest.raises(ValueError, match="failed"), kill_children_of_failure():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""log: what happened to each container, one line per event, and never a reason to stop."""
+"""log: one line per event of each container; an error of the log stops nothing."""
 
 import os
 import re
@@ -16,12 +16,12 @@ LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} +\d+\.\d ms  (.*)")
 
 
 def events(container_id: str) -> list[str]:
-    found = []
+    texts = []
     for line in Log(container_id).read().splitlines():
         match = LINE.fullmatch(line)
         assert match, line
-        found.append(match[1])
-    return found
+        texts.append(match[1])
+    return texts
 
 
 def test_events_are_lines_in_order() -> None:
@@ -36,13 +36,13 @@ def test_events_are_lines_in_order() -> None:
     assert log.names() == ["c1", "c2"]
 
 
-def test_an_event_is_one_line_whatever_is_in_it() -> None:
+def test_event_is_one_line_with_any_text() -> None:
     Log("c1").event("a\nb\r\n c\x0b\x85\u2028d \udcff")
 
     assert events("c1") == [r"a b\r c\x0b\x85\u2028d \udcff"]
 
 
-def test_failure_tells_the_notes_too() -> None:
+def test_failure_includes_the_notes() -> None:
     error = CniError(7, "no such\nnetwork", "there are: a, b")
     error.add_note("while undoing: stuck")
     Log("c1").failure("createRuntime", error)
@@ -50,13 +50,13 @@ def test_failure_tells_the_notes_too() -> None:
     assert events("c1") == ["createRuntime failed: no such network; there are: a, b; while undoing: stuck"]
 
 
-def test_an_error_without_words_has_its_name() -> None:
+def test_error_without_a_message_is_described_by_its_class() -> None:
     assert describe(KeyError()) == "KeyError"
     assert describe(ValueError(" a \n b ")) == "a b"
     assert one_line("\ta\n\n b ") == "a b"
 
 
-def test_only_root_and_its_group_can_read(state: Path) -> None:
+def test_only_root_and_its_group_can_read_a_log(state: Path) -> None:
     umask = os.umask(0)
     try:
         Log("c1").event("x")
@@ -67,7 +67,7 @@ def test_only_root_and_its_group_can_read(state: Path) -> None:
     assert (state / "run" / "log").stat().st_mode & 0o777 == 0o755
 
 
-def test_log_of_a_container_that_has_ended_well_is_kept_elsewhere(state: Path) -> None:
+def test_log_of_a_container_without_errors_is_moved_at_its_end(state: Path) -> None:
     for name in ("c1", "c2"):
         Log(name).event("attached to mynet")
     Log("c1").close()
@@ -75,11 +75,11 @@ def test_log_of_a_container_that_has_ended_well_is_kept_elsewhere(state: Path) -
     assert events("c1") == ["attached to mynet"]
 
     Log("c2").close()
-    assert not (state / "run" / "log").exists(), "and the last one takes the folder along"
+    assert not (state / "run" / "log").exists(), "the last one removes the folder"
     assert log.finished() == ["c1", "c2"]
 
 
-def test_a_new_start_begins_a_new_log() -> None:
+def test_new_start_begins_a_new_log() -> None:
     for text in ("first", "second"):
         own = Log("c1")
         own.event(text)
@@ -88,7 +88,7 @@ def test_a_new_start_begins_a_new_log() -> None:
     assert events("c1") == ["second"]
 
 
-def test_what_nobody_asks_for_by_its_name_is_not_kept(state: Path) -> None:
+def test_discarded_log_without_errors_is_removed(state: Path) -> None:
     Log("c1").event("attached to mynet")
     Log("c1").discard()
     Log("c2").failure("attach", ValueError("why"))
@@ -97,7 +97,7 @@ def test_what_nobody_asks_for_by_its_name_is_not_kept(state: Path) -> None:
     assert (log.names(), log.finished()) == (["c2"], [])
 
 
-def test_of_those_that_have_ended_the_newest_hundred_stay(state: Path) -> None:
+def test_newest_100_logs_of_ended_containers_are_kept(state: Path) -> None:
     for number in range(100):
         Log(f"c{number}").event("x")
         Log(f"c{number}").close()
@@ -109,7 +109,7 @@ def test_of_those_that_have_ended_the_newest_hundred_stay(state: Path) -> None:
     assert len(kept) == 100 and "last" in kept and "c0" not in kept
 
 
-def test_where_it_cannot_be_kept_it_goes(state: Path) -> None:
+def test_log_that_cannot_be_moved_is_removed(state: Path) -> None:
     (state / "finished").write_text("no folder")
     Log("c1").event("x")
     Log("c1").close()
@@ -117,7 +117,7 @@ def test_where_it_cannot_be_kept_it_goes(state: Path) -> None:
     assert (log.names(), log.finished()) == ([], [])
 
 
-def test_a_container_that_failed_leaves_its_log() -> None:
+def test_failed_container_leaves_its_log() -> None:
     own = Log("c1")
     own.failure("createRuntime", ValueError("why"))
     own.close()
@@ -125,14 +125,14 @@ def test_a_container_that_failed_leaves_its_log() -> None:
     assert events("c1") == ["createRuntime failed: why"]
 
 
-def test_there_may_be_no_log() -> None:
+def test_closing_a_missing_log_succeeds() -> None:
     Log("c1").close()
     assert log.names() == []
     with pytest.raises(FileNotFoundError):
         Log("c1").read()
 
 
-def test_of_failures_the_newest_hundred_stay(state: Path) -> None:
+def test_newest_100_logs_with_errors_are_kept(state: Path) -> None:
     for number in range(105):
         Log(f"c{number}").event("x")
         os.utime(state / "run" / "log" / f"c{number}", (number, number))
@@ -143,7 +143,7 @@ def test_of_failures_the_newest_hundred_stay(state: Path) -> None:
     assert {"last", "c104", "c6"} <= set(kept) and not {"c0", "c5"} & set(kept)
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(state: Path) -> None:
+def test_log_that_cannot_be_written_stops_nothing(state: Path) -> None:
     (state / "run").write_text("no folder")
 
     own = Log("c1")
@@ -153,7 +153,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(state: Path) -> None:
     assert log.names() == []
 
 
-def test_a_link_in_the_place_of_a_log_is_not_followed(state: Path) -> None:
+def test_link_at_the_path_of_a_log_is_not_followed(state: Path) -> None:
     (state / "run" / "log").mkdir(parents=True)
     (state / "precious").write_text("content")
     (state / "run" / "log" / "c1").symlink_to(state / "precious")
@@ -169,12 +169,12 @@ def test_complaint_is_one_line_on_stderr(capfd: pytest.CaptureFixture[str]) -> N
     assert capfd.readouterr() == ("", "cnihook: no network of that name \\udcff\n")
 
 
-def test_complaint_to_nobody_is_no_error() -> None:
-    """crun may close our stderr."""
+def test_complaint_with_closed_stderr_is_not_an_error() -> None:
+    """crun may close the hook's stderr."""
     saved = os.dup(2)
     os.close(2)
     try:
-        complain("anybody?")
+        complain("a complaint")
     finally:
         os.dup2(saved, 2)
         os.close(saved)

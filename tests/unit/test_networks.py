@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runtime.networks: the text of one file becomes a network or an error that names its file."""
+"""runtime.networks: the text of one file becomes a network, or an error that names the file."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def types(network: networks.Network) -> list[str]:
     return [plugin["type"] for plugin in network.plugins]
 
 
-def test_the_configuration_that_everybody_has() -> None:
+def test_single_bridge_configuration_is_read() -> None:
     mynet = parse(MYNET)
 
     assert (mynet.name, mynet.version, mynet.text) == ("mynet", "0.2.0", MYNET)
@@ -59,19 +59,19 @@ def test_loopback_needs_no_name() -> None:
     assert (network.name, network.version, network.is_loopback) == ("loopback", "0.2.0", True)
 
 
-def test_loopback_may_have_one() -> None:
+def test_loopback_may_have_a_name() -> None:
     assert parse(single(type="loopback", name="lo")).name == "lo"
     assert parse(conflist({"type": "loopback"})).is_loopback
     assert not parse(conflist({"type": "loopback"}, PLUGIN)).is_loopback
 
 
-def test_a_list() -> None:
+def test_list_of_plugins_is_read() -> None:
     network = parse(conflist(PLUGIN, {"type": "portmap", "capabilities": {"portMappings": True}}))
 
     assert (network.name, network.version, types(network)) == ("mynet", "1.0.0", ["bridge", "portmap"])
 
 
-def test_the_built_in_default() -> None:
+def test_built_in_default_is_read() -> None:
     default = networks.built_in()
 
     assert (default.name, types(default)) == ("cnihook", ["bridge", "portmap", "bandwidth", "firewall"])
@@ -79,7 +79,7 @@ def test_the_built_in_default() -> None:
 
 
 def test_keys_of_a_list_itself_are_exact() -> None:
-    """libcni decodes them into a map; only what a plugin gets is read in any case."""
+    """libcni decodes a list into a map; only a plugin's own keys are read in any case."""
     assert "name" in refusal({"Name": "mynet", "plugins": [PLUGIN]})
 
 
@@ -105,7 +105,7 @@ def test_name_and_version_of_a_single_plugin_are_found_in_any_case() -> None:
         "cniVersion",
     ],
 )
-def test_null_is_as_good_as_absent_in_a_single_plugin(key: str) -> None:
+def test_null_counts_as_absent_in_a_single_plugin(key: str) -> None:
     assert parse({**single(type="loopback"), key: None}).is_loopback
 
 
@@ -179,7 +179,7 @@ def test_null_is_as_good_as_absent_in_a_single_plugin(key: str) -> None:
         (b"\0" * 4096, "line 1"),
     ],
 )
-def test_what_is_wrong_is_refused_by_file_and_key(value: Any, words: str) -> None:
+def test_error_is_reported_with_file_and_key(value: Any, words: str) -> None:
     assert words in refusal(value)
 
 
@@ -191,19 +191,19 @@ def test_what_is_wrong_is_refused_by_file_and_key(value: Any, words: str) -> Non
         ({"disableCheck": "False", "disableGC": False}, False, False),
     ],
 )
-def test_switches_of_a_list(value: dict[str, Any], check: bool, gc: bool) -> None:
+def test_switches_of_a_list_are_read(value: dict[str, Any], check: bool, gc: bool) -> None:
     network = parse(conflist(**value))
 
     assert (network.disable_check, network.disable_gc) == (check, gc)
 
 
-def test_what_a_plugin_has_besides_is_kept_as_it_is() -> None:
+def test_other_keys_of_a_plugin_are_kept() -> None:
     plugin = {"type": "x", "big": 2**70, "none": None, "Nested": [{"a": [1.5, "\u00fc"]}], "prevResult": {}}
 
     assert parse(conflist(plugin)).plugins == [plugin]
 
 
-def test_place_of_a_plugin_is_told() -> None:
+def test_place_of_a_plugin_is_described() -> None:
     assert parse(conflist(PLUGIN, {"type": "portmap"})).where(1) == f"{SOURCE}: plugins[1] (portmap)"
     assert parse(single()).where(0) == f"{SOURCE} (bridge)"
 
@@ -225,8 +225,8 @@ def test_plugins_beside_the_list_follow_the_inlined_ones(tmp_path: Path) -> None
     assert types(network) == ["bridge", "a", "b"]
 
 
-def test_record_of_such_a_network_holds_all_of_it(tmp_path: Path) -> None:
-    """A DEL has nothing but the text on record; by then the files may be gone, or be others."""
+def test_text_of_a_network_includes_plugins_that_are_not_inlined(tmp_path: Path) -> None:
+    """DEL has only the text on record; the files may be deleted or replaced before it."""
     write(tmp_path / "mynet" / "a.conf", {"type": "a"})
     network = parse(conflist(), str(tmp_path))
     write(tmp_path / "mynet" / "a.conf", {"type": "other"})
@@ -235,23 +235,23 @@ def test_record_of_such_a_network_holds_all_of_it(tmp_path: Path) -> None:
         assert networks.parse(network.text, "the record", folder).plugins == network.plugins
 
 
-def test_inlined_only_leaves_them_alone(tmp_path: Path) -> None:
+def test_load_only_inlined_plugins_ignores_the_folder(tmp_path: Path) -> None:
     write(tmp_path / "mynet" / "a.conf", b"broken")
 
-    for wish in (True, "true", "True"):
-        assert types(parse(conflist(loadOnlyInlinedPlugins=wish), str(tmp_path))) == ["bridge"]
+    for value in (True, "true", "True"):
+        assert types(parse(conflist(loadOnlyInlinedPlugins=value), str(tmp_path))) == ["bridge"]
 
 
 @pytest.mark.parametrize("keys", [{"disableCheck": False}, {"cniVersions": ["1.0.0"]}, {"plugins": None}])
-def test_a_list_may_have_no_inlined_plugin(tmp_path: Path, keys: dict[str, Any]) -> None:
+def test_list_may_be_without_inlined_plugins(tmp_path: Path, keys: dict[str, Any]) -> None:
     write(tmp_path / "mynet" / "a.conf", {"type": "a"})
 
     assert types(parse({"cniVersion": "1.0.0", "name": "mynet", **keys}, str(tmp_path))) == ["a"]
     assert "no plugin" in refusal({"cniVersion": "1.0.0", "name": "other", **keys}, str(tmp_path))
 
 
-def test_a_list_may_be_nothing_but_a_name(tmp_path: Path) -> None:
-    """What has no type is no plugin."""
+def test_list_may_consist_of_a_name_only(tmp_path: Path) -> None:
+    """A configuration without a type is not a plugin."""
     write(tmp_path / "mynet" / "a.conf", {"type": "a"})
 
     assert types(parse({"cniVersion": "1.0.0", "name": "mynet"}, str(tmp_path))) == ["a"]
@@ -260,7 +260,7 @@ def test_a_list_may_be_nothing_but_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff", {}, [], {"type": 7}, {"type": "a/b"}, b"[" * 100_000], ids=repr
 )
-def test_a_broken_plugin_beside_the_list_is_named(tmp_path: Path, content: Any) -> None:
+def test_malformed_plugin_beside_the_list_is_named(tmp_path: Path, content: Any) -> None:
     write(tmp_path / "mynet" / "a.conf", {"type": "a"})
     write(tmp_path / "mynet" / "b.conf", content)
 
@@ -269,7 +269,7 @@ def test_a_broken_plugin_beside_the_list_is_named(tmp_path: Path, content: Any) 
     assert refused.value.msg.startswith(f"{tmp_path}/mynet/b.conf: ")
 
 
-def test_a_name_is_no_way_out_of_the_folder(tmp_path: Path) -> None:
+def test_name_of_a_network_cannot_leave_the_folder(tmp_path: Path) -> None:
     write(tmp_path / "elsewhere" / "a.conf", {"type": "a"})
     folder = tmp_path / "net.d"
     folder.mkdir()
@@ -278,7 +278,7 @@ def test_a_name_is_no_way_out_of_the_folder(tmp_path: Path) -> None:
         assert "network name" in refusal(conflist(name=name), str(folder))
 
 
-# Whatever there is in a file
+# Any content of a file
 
 NAMES = st.sampled_from(
     ["type", "name", "plugins", "cniVersion", "cniVersions", "capabilities", "ipam", "dns", "disableCheck",
@@ -307,20 +307,20 @@ def loads_or_says_why(text: bytes) -> None:
 @given(st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
 @example(b"")
 @example(b"\xff\xfe{\0}\0")
-def test_any_bytes_load_or_give_one_line(text: bytes) -> None:
+def test_any_bytes_load_or_give_a_one_line_error(text: bytes) -> None:
     loads_or_says_why(text)
 
 
 @given(st.dictionaries(NAMES, CONFIGURATIONS, max_size=8))
-def test_any_object_loads_or_gives_one_line(value: dict[str, Any]) -> None:
+def test_any_object_loads_or_gives_a_one_line_error(value: dict[str, Any]) -> None:
     loads_or_says_why(json.dumps(value).encode())
 
 
-def test_a_key_with_a_line_break_in_it_makes_no_second_line() -> None:
+def test_key_with_a_line_break_gives_a_one_line_error() -> None:
     refusal(single(capabilities={"a\nb": 1}))
 
 
 @given(st.integers(0, len(MYNET) - 2))
-def test_a_file_cut_short_is_malformed(length: int) -> None:
-    """What an editor or a full disk leaves."""
+def test_truncated_file_is_malformed(length: int) -> None:
+    """An editor or a full disk may leave such a file."""
     assert "error parsing configuration" in refusal(MYNET[:length])

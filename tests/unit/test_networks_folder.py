@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runtime.networks: what a folder of configurations comes to, whatever lies in it."""
+"""runtime.networks: which networks a folder of configurations has, with any other files in it."""
 
 import json
 import os
@@ -20,11 +20,11 @@ GOOD = json.dumps(single(name="good")).encode()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A network `good` is there, in the last file: whatever else lies in the folder must not hide it."""
-    made = tmp_path / "net.d"
-    made.mkdir()
-    (made / "99-good.conf").write_bytes(GOOD)
-    return made
+    """Return a folder whose last file is the network `good`; no other file may hide it."""
+    net_d = tmp_path / "net.d"
+    net_d.mkdir()
+    (net_d / "99-good.conf").write_bytes(GOOD)
+    return net_d
 
 
 def names(folder: Path) -> list[str]:
@@ -34,7 +34,7 @@ def names(folder: Path) -> list[str]:
 
 
 def problem(folder: Path) -> str:
-    """The one problem, while the network `good` is there all the same."""
+    """Return the only problem of the folder, after checking that `good` is still loaded."""
     found, problems = networks.load_folder(str(folder))
     assert [network.name for network in found] == ["good"]
     (error,) = problems
@@ -43,7 +43,7 @@ def problem(folder: Path) -> str:
     return str(error)
 
 
-def test_every_ending_that_others_read_sorted_by_name(folder: Path) -> None:
+def test_files_with_the_three_endings_are_read_in_order(folder: Path) -> None:
     (folder / "10-mynet.conf").write_bytes(MYNET)
     (folder / "99-loopback.conf").write_bytes(LOOPBACK)
     (folder / "05-z.conflist").write_text(json.dumps(conflist(name="z")))
@@ -53,8 +53,8 @@ def test_every_ending_that_others_read_sorted_by_name(folder: Path) -> None:
     assert names(folder) == ["z", "mynet", "m", "good", "loopback", "b"]
 
 
-def test_lists_and_singles_are_told_apart_by_content(folder: Path) -> None:
-    """A list under the ending .conf is the most common mistake there is."""
+def test_lists_and_single_plugins_are_recognized_by_content(folder: Path) -> None:
+    """A list with the ending .conf is the most common mistake."""
     for number, (value, ending) in enumerate(
         (value, ending) for value in (conflist(), single()) for ending in ("conf", "conflist", "json")
     ):
@@ -71,19 +71,19 @@ def test_lists_and_singles_are_told_apart_by_content(folder: Path) -> None:
     "name",
     ["a.CONF", "a.conf.bak", "a.conf~", "a.yaml", "conf", "aconf", ".a.conf.swp", "a.conflist.rpmsave"],
 )
-def test_other_files_are_passed_over(folder: Path, name: str) -> None:
+def test_other_files_are_ignored(folder: Path, name: str) -> None:
     (folder / name).write_text("broken")
 
     assert names(folder) == ["good"]
 
 
-def test_there_may_be_no_folder(tmp_path: Path) -> None:
+def test_missing_folder_has_no_networks(tmp_path: Path) -> None:
     assert networks.load_folder(str(tmp_path / "none")) == ([], [])
     (tmp_path / "file").touch()
     assert networks.load_folder(str(tmp_path / "file")) == ([], [])
 
 
-def test_an_empty_folder_has_none(tmp_path: Path) -> None:
+def test_empty_folder_has_no_networks(tmp_path: Path) -> None:
     assert networks.load_folder(str(tmp_path)) == ([], [])
 
 
@@ -109,17 +109,17 @@ MAKE: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
-def test_a_file_that_is_no_configuration_is_named_and_hides_no_other(
+def test_file_that_is_not_a_configuration_is_named_and_hides_no_other(
     folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Any]
 ) -> None:
-    """It must not hang either: every container's start reads this folder."""
+    """Nor must it block: every container's start reads this folder."""
     monkeypatch.chdir(folder)  # the path of a socket has at most 107 bytes
     make(Path("00-bad.conf"))
 
     assert problem(folder).startswith(f"{folder}/00-bad.conf: ")
 
 
-def test_a_fifo_that_somebody_holds_open_is_named_and_hides_no_other(folder: Path) -> None:
+def test_fifo_with_a_writer_is_named_and_hides_no_other(folder: Path) -> None:
     writer = fifo_with_a_writer(folder / "00-bad.conf")
     try:
         assert problem(folder).startswith(f"{folder}/00-bad.conf: ")
@@ -127,14 +127,14 @@ def test_a_fifo_that_somebody_holds_open_is_named_and_hides_no_other(folder: Pat
         os.close(writer)
 
 
-def test_a_folder_in_the_place_of_a_file_is_passed_over(folder: Path) -> None:
+def test_folder_with_the_name_of_a_file_is_ignored(folder: Path) -> None:
     (folder / "00-bad.conf").mkdir()
 
     assert names(folder) == ["good"]
 
 
 def unprivileged(folder: Path) -> list[str]:
-    """The names found and the problems, as somebody sees them who may not read everything as root may."""
+    """Return the names and the problems that a user without root's access gets."""
     folder.parent.chmod(0o755)
     code = """\
 from cnihook.runtime import networks
@@ -152,7 +152,7 @@ for error in problems:
     return child.finish(child.start(folder.parent, code, folder.name)).splitlines()
 
 
-def test_a_file_that_cannot_be_read_is_named_and_hides_no_other(folder: Path) -> None:
+def test_unreadable_file_is_named_and_hides_no_other(folder: Path) -> None:
     folder.chmod(0o755)
     (folder / "00-bad.conf").write_bytes(MYNET)
     (folder / "00-bad.conf").chmod(0)
@@ -160,13 +160,13 @@ def test_a_file_that_cannot_be_read_is_named_and_hides_no_other(folder: Path) ->
     assert unprivileged(folder) == ["good", "net.d/00-bad.conf: Permission denied"]
 
 
-def test_a_folder_that_cannot_be_read_is_named(folder: Path) -> None:
+def test_unreadable_folder_is_named(folder: Path) -> None:
     folder.chmod(0)
 
     assert unprivileged(folder) == ["net.d: Permission denied"]
 
 
-def test_of_two_networks_with_one_name_the_first_counts(folder: Path) -> None:
+def test_first_of_two_networks_with_the_same_name_is_used(folder: Path) -> None:
     (folder / "98-other.conf").write_text(json.dumps(single(name="good", type="ptp")))
 
     found, problems = networks.load_folder(str(folder))
@@ -177,7 +177,7 @@ def test_of_two_networks_with_one_name_the_first_counts(folder: Path) -> None:
     assert "98-other.conf" in error.msg and "good" in error.msg
 
 
-def test_two_files_without_a_name_are_two_of_one_name(folder: Path) -> None:
+def test_two_loopback_files_without_a_name_have_the_same_name(folder: Path) -> None:
     (folder / "10-loopback.conf").write_bytes(LOOPBACK)
     (folder / "20-loopback.conf").write_bytes(LOOPBACK)
 
@@ -187,7 +187,7 @@ def test_two_files_without_a_name_are_two_of_one_name(folder: Path) -> None:
     assert [str(error).startswith(f"{folder}/20-loopback.conf: ") for error in problems] == [True]
 
 
-def test_several_bad_files_are_all_named(folder: Path) -> None:
+def test_all_malformed_files_are_named(folder: Path) -> None:
     for name in ("a.conf", "b.conflist", "c.json"):
         (folder / name).write_text("{")
 
@@ -199,7 +199,7 @@ def test_several_bad_files_are_all_named(folder: Path) -> None:
     ]
 
 
-def test_a_name_that_is_no_utf8_is_a_name(folder: Path) -> None:
+def test_file_name_may_be_other_than_utf8(folder: Path) -> None:
     (folder / os.fsdecode(b"00-\xff.conf")).write_text("{")
 
     assert problem(folder).startswith(f"{folder}/00-")
@@ -216,7 +216,7 @@ def beside(folder: Path, name: str, content: bytes = b'{"type":"a"}') -> Path:
     return path
 
 
-def test_plugins_beside_a_list_are_of_that_list_alone(folder: Path) -> None:
+def test_plugins_beside_a_list_belong_to_that_list_only(folder: Path) -> None:
     beside(folder, "a.conf")
 
     found, problems = networks.load_folder(str(folder))
@@ -225,34 +225,34 @@ def test_plugins_beside_a_list_are_of_that_list_alone(folder: Path) -> None:
     assert {network.name: len(network.plugins) for network in found} == {"bad": 2, "good": 1}
 
 
-def test_a_broken_plugin_beside_a_list_hides_no_other(folder: Path) -> None:
+def test_malformed_plugin_beside_a_list_hides_no_other(folder: Path) -> None:
     path = beside(folder, "a.conf", b"{")
 
     assert problem(folder).startswith(f"{path}: ")
 
 
-def test_a_folder_in_the_place_of_such_a_plugin_is_named(folder: Path) -> None:
+def test_folder_with_the_name_of_a_plugin_file_is_named(folder: Path) -> None:
     path = beside(folder, "b.conf").with_name("a.conf")
     path.mkdir()
 
     assert problem(folder).startswith(f"{path}: ")
 
 
-def test_a_file_in_the_place_of_their_folder_is_none(folder: Path) -> None:
+def test_file_with_the_name_of_the_plugin_folder_is_ignored(folder: Path) -> None:
     (folder / "good").touch()
     (folder / "99-good.conf").write_text(json.dumps(conflist(name="good")))
 
     assert names(folder) == ["good"]
 
 
-def test_their_folder_that_cannot_be_read_hides_no_other(folder: Path) -> None:
+def test_unreadable_plugin_folder_hides_no_other(folder: Path) -> None:
     (folder / "00-bad.conflist").write_text(json.dumps(conflist(name="bad")))
     (folder / "bad").symlink_to("bad")
 
     assert f"{folder}/bad" in problem(folder)
 
 
-def test_a_value_that_cannot_be_written_again_hides_no_other(folder: Path) -> None:
+def test_value_that_cannot_be_written_hides_no_other(folder: Path) -> None:
     beside(folder, "a.conf", b'{"type":"a","x":1e999}')
 
     assert str(folder) in problem(folder)
@@ -261,7 +261,7 @@ def test_a_value_that_cannot_be_written_again_hides_no_other(folder: Path) -> No
 def test_file_of_any_size_is_not_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "10-huge.conflist"
     with path.open("wb") as file:
-        file.truncate(1 << 36)  # with nothing in it
+        file.truncate(1 << 36)  # a hole
 
     with pytest.raises(CniError, match="10-huge.conflist: is longer than 16 MiB"):
         networks.read_file(str(path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.onefile: modules from one file, by a small package of that name, in processes of their own."""
+"""lean.onefile: modules from one file, tested with a small package in separate processes."""
 
 import marshal
 import os
@@ -32,7 +32,7 @@ SAID = "1 2 /cnihook/words/third.py"
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A package whose modules are imported by MAIN."""
+    """Return a package whose modules are imported by MAIN."""
     lean = tmp_path / "cnihook/lean"
     words = tmp_path / "cnihook/words"
     for folder in (lean, words):
@@ -54,24 +54,24 @@ def command(tree: Path, *words: str) -> list[str]:
 
 
 def run(tree: Path, *words: str, **environment: str) -> list[str]:
-    """What the package says, and the modules that came from the one file."""
-    done = subprocess.run(
+    """Return what the package prints, and the modules that came from the one file."""
+    process = subprocess.run(
         command(tree, *words), env=environment, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout.splitlines()
 
 
 def kept(tree: Path) -> Path:
     return tree / f"cnihook/__pycache__/onefile.kind.{sys.implementation.cache_tag}"
 
 
-def test_the_second_process_has_all_from_one_file(tree: Path) -> None:
+def test_second_process_loads_all_modules_from_the_file(tree: Path) -> None:
     assert run(tree) == [SAID, ""]
     assert run(tree) == [SAID, ALL]
 
 
-def test_it_is_written_once_for_all(tree: Path) -> None:
+def test_file_is_written_once(tree: Path) -> None:
     run(tree)
     before = kept(tree).stat()
     run(tree)
@@ -79,7 +79,7 @@ def test_it_is_written_once_for_all(tree: Path) -> None:
     assert [path.name for path in kept(tree).parent.glob("onefile*")] == [kept(tree).name]
 
 
-def test_what_only_some_need_is_a_piece_of_its_own(tree: Path) -> None:
+def test_modules_that_only_some_processes_need_have_their_own_segment(tree: Path) -> None:
     small = "cnihook.words cnihook.words.first cnihook.words.second"
     assert run(tree, "kind", "small") == ["1 2 None", ""]
     assert run(tree) == [SAID, small]
@@ -87,8 +87,8 @@ def test_what_only_some_need_is_a_piece_of_its_own(tree: Path) -> None:
     assert run(tree, "kind", "small") == ["1 2 None", small]
 
 
-def test_what_no_module_imports_begins_a_piece_after_a_change_as_well(tree: Path) -> None:
-    """All is made anew then, in the order in which it is imported."""
+def test_module_without_an_importer_starts_a_segment_after_a_change_too(tree: Path) -> None:
+    """After a change all segments are rebuilt, in the order of the imports."""
     plugins = tree / "cnihook/plugins"
     plugins.mkdir()
     (plugins / "__init__.py").touch()
@@ -110,41 +110,41 @@ def test_what_no_module_imports_begins_a_piece_after_a_change_as_well(tree: Path
         assert {name: piece for name, (_, _, _, piece, _) in index.items() if "lean" not in name} == expected
 
 
-def test_each_kind_of_process_has_its_own(tree: Path) -> None:
+def test_each_kind_of_process_has_its_own_file(tree: Path) -> None:
     run(tree)
     assert run(tree, "another") == [SAID, ""]
     assert run(tree, "another") == run(tree) == [SAID, ALL]
 
 
-def test_a_source_that_has_changed_is_read_anew(tree: Path) -> None:
+def test_changed_source_is_read_again(tree: Path) -> None:
     run(tree)
     source = tree / "cnihook/words/first.py"
-    source.write_text('"""A module."""\nVALUE = 5\n')  # of the same size
-    # Python's own file of it tells times by whole seconds.
+    source.write_text('"""A module."""\nVALUE = 5\n')  # the same size
+    # Python's own bytecode file compares times in whole seconds.
     os.utime(source, (1, 1))
     assert run(tree) == [SAID.replace("1 2", "5 6"), ALL.replace("cnihook.words.first ", "")]
     assert run(tree) == [SAID.replace("1 2", "5 6"), ALL]
 
 
-def test_a_module_that_became_a_package_is_found(tree: Path) -> None:
+def test_module_that_became_a_package_is_found(tree: Path) -> None:
     run(tree)
     words = tree / "cnihook/words"
     (words / "third").mkdir()
     (words / "third.py").rename(words / "third/__init__.py")
     for _time in range(2):
-        (said, _modules) = run(tree)
-        assert said == "1 2 /cnihook/words/third/__init__.py"
+        (printed, _modules) = run(tree)
+        assert printed == "1 2 /cnihook/words/third/__init__.py"
 
 
-def test_a_module_that_is_gone_is_missed(tree: Path) -> None:
+def test_removed_module_is_an_import_error(tree: Path) -> None:
     run(tree)
     (tree / "cnihook/words/third.py").unlink()
-    done = subprocess.run(command(tree), capture_output=True, text=True, check=False)
-    assert "No module named 'cnihook.words.third'" in done.stderr
+    process = subprocess.run(command(tree), capture_output=True, text=True, check=False)
+    assert "No module named 'cnihook.words.third'" in process.stderr
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "zeros", "text", "index", "form", "mixed"])
-def test_a_file_that_is_damaged_is_replaced(tree: Path, damage: str) -> None:
+def test_damaged_file_is_replaced(tree: Path, damage: str) -> None:
     run(tree)
     data = kept(tree).read_bytes()
     kept(tree).write_bytes(
@@ -155,7 +155,7 @@ def test_a_file_that_is_damaged_is_replaced(tree: Path, damage: str) -> None:
             "text": b"no such thing, but a text of some length\n" * 20,
             "index": data[:40],
             "form": data[:3] + b"1" + data[4:],
-            # As a file system with a cache of its own may show it: the beginning of one, then another.
+            # A file system with its own cache may show this: the start of one version, then another.
             "mixed": data[:700] + marshal.dumps(None) * len(data),
         }[damage]
     )
@@ -163,30 +163,30 @@ def test_a_file_that_is_damaged_is_replaced(tree: Path, damage: str) -> None:
     assert run(tree) == [SAID, ALL]
 
 
-def test_without_line_numbers_it_is_not_for_who_looks_for_a_fault(tree: Path) -> None:
+def test_debug_does_not_use_the_file_without_line_numbers(tree: Path) -> None:
     run(tree)
     assert run(tree, CNIHOOK_DEBUG="1") == [SAID, ""]
 
 
-def test_a_folder_that_cannot_be_written_is_borne(tree: Path) -> None:
+def test_process_runs_if_the_folder_cannot_be_written(tree: Path) -> None:
     shutil.rmtree(tree / "cnihook/__pycache__", ignore_errors=True)
-    (tree / "cnihook/__pycache__").touch()  # root may write into any folder
+    (tree / "cnihook/__pycache__").touch()  # not by its mode: root may write into any folder
     assert run(tree) == [SAID, ""]
     assert run(tree) == [SAID, ""]
 
 
-def test_twenty_at_once_write_it_whole(tree: Path) -> None:
+def test_twenty_processes_at_once_write_the_file_whole(tree: Path) -> None:
     running = [subprocess.Popen(command(tree), stdout=subprocess.PIPE, text=True) for _ in range(20)]
     assert {process.communicate()[0].splitlines()[0] for process in running} == {SAID}
     assert run(tree) == [SAID, ALL]
     assert len(list(kept(tree).parent.glob("onefile*"))) == 1
 
 
-def test_what_a_module_imports_is_loaded_with_it(tree: Path) -> None:
-    """In the right order, and whole: with its package, its file and its place in that package."""
+def test_imports_of_a_module_are_loaded_with_it(tree: Path) -> None:
+    """The order is right, and each module has its package, its file and its place in that package."""
     words = tree / "cnihook/words"
     (words / "fourth.py").write_text(
-        '"""What is said."""\n'
+        '"""A fourth module."""\n'
         "from cnihook.words import inner, second\n"
         "from cnihook.words.inner import deep\n"
         "def say(a: int) -> str:\n"
@@ -202,7 +202,9 @@ def test_what_a_module_imports_is_loaded_with_it(tree: Path) -> None:
         )
         + "print(it.say(1), it.__doc__, sys.modules['cnihook.words'].inner.deep.third.__spec__.name)\n"
     )
-    expected = "1 2 cnihook.words.inner cnihook.words.inner inner/deep.py What is said. cnihook.words.third"
+    expected = (
+        "1 2 cnihook.words.inner cnihook.words.inner inner/deep.py A fourth module. cnihook.words.third"
+    )
     assert run(tree)[2] == expected
     _said, modules, last = run(tree)
     assert last == expected
@@ -211,7 +213,7 @@ def test_what_a_module_imports_is_loaded_with_it(tree: Path) -> None:
     )
 
 
-def test_module_that_cannot_be_loaded_fails_as_it_would_without(tree: Path) -> None:
+def test_module_that_cannot_be_loaded_fails_as_without_the_file(tree: Path) -> None:
     run(tree)
     (tree / "cnihook/words/first.py").write_text(
         "import os\nVALUE = 1 + int(os.environ.get('WRONG', '0'))\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pcapng files of linux.pcap, as their specification has them."""
+"""The pcapng files of linux.pcap, compared with their specification."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ INCOMING, BROADCAST, OUTGOING = 0, 1, 4  # as the kernel numbers them
 
 
 def blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each has its length at both ends."""
+    """Yield type and body of each block; a block has its length at both ends."""
     while data:
         kind, length = struct.unpack("=II", data[:8])
         assert length % 4 == 0 and data[length - 4 : length] == struct.pack("=I", length)
@@ -21,12 +21,12 @@ def blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def options(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
+    values: dict[int, bytes] = {}
     while data:
         code, length = struct.unpack("=HH", data[:4])
         if not code:
-            return found
-        found[code] = data[4 : 4 + length]
+            return values
+        values[code] = data[4 : 4 + length]
         data = data[4 + (length + 3) // 4 * 4 :]
     raise AssertionError("the list of options has no end")
 
@@ -54,15 +54,15 @@ def test_packets_of_two_interfaces() -> None:
     assert options(rest[-1][1][12:]) == {5: struct.pack("=Q", 3)}
 
 
-def test_vlan_tag_that_the_kernel_took_out_is_told() -> None:
-    def told(status: int, tci: int, tpid: int) -> bytes:
+def test_vlan_tag_that_the_kernel_removed_is_read() -> None:
+    def tag(status: int, tci: int, tpid: int) -> bytes:
         data = struct.pack("=IIIHHHH", status, 60, 60, 0, 14, tci, tpid)
         return _read_ancillary([(263, 8, data)])[1]
 
-    assert told(0, 0, 0) == b""
-    assert told(1 << 4, 100, 0) == bytes.fromhex("81000064")
-    assert told(1 << 4 | 1 << 6, 100, 0x88A8) == bytes.fromhex("88a80064")
+    assert tag(0, 0, 0) == b""
+    assert tag(1 << 4, 100, 0) == bytes.fromhex("81000064")
+    assert tag(1 << 4 | 1 << 6, 100, 0x88A8) == bytes.fromhex("88a80064")
 
 
-def test_time_is_the_kernels() -> None:
+def test_time_is_that_of_the_kernel() -> None:
     assert _read_ancillary([(1, 35, struct.pack("ll", 2, 3))]) == (2 * 10**9 + 3, b"")

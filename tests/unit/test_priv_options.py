@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of priv-net-run, read by hand."""
+"""The command line of priv-net-run, which has its own parser."""
 
 import re
 
@@ -10,18 +10,18 @@ from cnihook.oci import wants
 from cnihook.runtime.wants import Wants
 
 
-def test_every_want_is_an_option() -> None:
-    """Their names stand here a second time, since the table of their meanings is imported later."""
+def test_every_request_is_an_option() -> None:
+    """The parser repeats their names, because the table of their meanings is imported later."""
     for name, word in wants.WORDS.items():
-        made = Options([f"--{name}", *(["x"] if word.value else []), "command"])
-        assert made.wants == [(f"--{name}", "x" if word.value else "")]
-        assert made.command == ["command"]
+        options = Options([f"--{name}", *(["x"] if word.value else []), "command"])
+        assert options.wants == [(f"--{name}", "x" if word.value else "")]
+        assert options.command == ["command"]
 
 
-def test_every_option_that_is_no_own_one_is_a_want() -> None:
+def test_every_other_option_is_a_request() -> None:
     own = (
         "conf-dir cni-path netns user root env timeout pcap json help".split()
-    )  # --delete goes with --netns
+    )  # --delete is in the line of --netns
     words = re.findall(r"^  --([a-z0-9-]+)", HELP, re.MULTILINE)
 
     assert sorted(words) == sorted([*wants.WORDS, *own])
@@ -29,7 +29,7 @@ def test_every_option_that_is_no_own_one_is_a_want() -> None:
         assert wants.word_of(word)
 
 
-def test_help_is_aligned_and_fits() -> None:
+def test_help_is_aligned_and_109_columns_wide_at_most() -> None:
     lines = HELP.splitlines()
 
     assert max(map(len, lines)) <= 109
@@ -37,18 +37,20 @@ def test_help_is_aligned_and_fits() -> None:
     assert {re.search(r"\S  +(?=\S)", line).end() for line in described} == {30}  # type: ignore[union-attr]
 
 
-def test_all_from_the_command_on_is_the_commands() -> None:
-    made = Options(["--root", "command", "--user", "x", "--", "--nonsense"])
+def test_arguments_after_the_command_belong_to_it() -> None:
+    options = Options(["--root", "command", "--user", "x", "--", "--nonsense"])
 
-    assert (made.root, made.user) == (True, "")
-    assert made.command == ["command", "--user", "x", "--", "--nonsense"]
+    assert (options.root, options.user) == (True, "")
+    assert options.command == ["command", "--user", "x", "--", "--nonsense"]
     assert Options(["--", "--root"]).command == ["--root"]
 
 
 def test_values_come_in_two_forms_and_may_look_like_options() -> None:
-    made = Options(["--netns", "--root", "--env=A=--b", "--env", "C=", "--timeout=1.5", "--pcap", "=", "c"])
+    options = Options(
+        ["--netns", "--root", "--env=A=--b", "--env", "C=", "--timeout=1.5", "--pcap", "=", "c"]
+    )
 
-    assert (made.netns, made.variables, made.timeout, made.pcap) == (
+    assert (options.netns, options.variables, options.timeout, options.pcap) == (
         "--root",
         {"A": "--b", "C": ""},
         1.5,
@@ -56,15 +58,15 @@ def test_values_come_in_two_forms_and_may_look_like_options() -> None:
     )
 
 
-def test_last_of_several_counts_but_wants_add_up() -> None:
-    made = Options(["--user", "a", "--user", "b", "--dns", "10.0.0.1", "--dns=10.0.0.2", "c"])
-    understood = Wants()
-    for option, value in made.wants:
+def test_last_value_of_an_option_is_used_but_requests_add_up() -> None:
+    options = Options(["--user", "a", "--user", "b", "--dns", "10.0.0.1", "--dns=10.0.0.2", "c"])
+    request = Wants()
+    for option, value in options.wants:
         word = wants.word_of(option)
         assert word
-        word.add(understood, value)
+        word.add(request, value)
 
-    assert made.user == "b" and understood.dns.nameservers == ["10.0.0.1", "10.0.0.2"]
+    assert options.user == "b" and request.dns.nameservers == ["10.0.0.1", "10.0.0.2"]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,6 @@ def test_last_of_several_counts_but_wants_add_up() -> None:
     ],
     ids=" ".join,
 )
-def test_words_without_sense_are_refused(argv: list[str]) -> None:
+def test_malformed_option_is_refused(argv: list[str]) -> None:
     with pytest.raises(Refused):
         Options(argv)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.process: one program, run to its end, whatever it does with its streams and its children."""
+"""lean.process: one program is run to its end, with any behaviour of its streams and children."""
 
 import os
 import signal
@@ -17,10 +17,10 @@ from tests.unit import child
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A short grace, and a look at what is left open."""
+    """Shorten the grace period, and check that no descriptor and no child is left."""
     monkeypatch.setattr(process, "_GRACE", 0.3)
     before = sorted(os.listdir("/proc/self/fd"))
-    children = psutil.Process().children()  # what other tests keep, a daemon for example
+    children = psutil.Process().children()  # of other tests, for example a daemon
     yield
     assert sorted(os.listdir("/proc/self/fd")) == before
     assert set(psutil.Process().children()) <= set(children)
@@ -35,7 +35,7 @@ def python(script: str, stdin: bytes = b"", timeout: float = 20) -> Outcome:
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs; what has ended may lie about as a zombie until somebody looks."""
+    """Return True if the process runs; an ended process stays a zombie until its parent waits."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -43,7 +43,7 @@ def alive(pid: int) -> bool:
 
 
 def gone(path: Path) -> bool:
-    """Whether the process whose number is in the file ends within a moment."""
+    """Return True if the process whose PID is in the file ends within 30 s."""
     pid = int(path.read_text())
     deadline = time.monotonic() + 30
     while alive(pid) and time.monotonic() < deadline:
@@ -59,11 +59,11 @@ def test_streams_and_status() -> None:
     )  # fmt: skip
 
 
-def test_death_by_a_signal_is_negative() -> None:
+def test_status_of_a_signal_is_negative() -> None:
     assert sh("kill -9 $$").status == -9
 
 
-def test_arguments_and_environment_are_what_is_given() -> None:
+def test_program_gets_exactly_these_arguments_and_environment() -> None:
     outcome = process.run(
         "/bin/sh", ["sh", "-c", 'echo "$1 $A $B"', "x", "a  b"], {"A": "1", "B": "\u00fc"}, b"", 5
     )
@@ -71,21 +71,21 @@ def test_arguments_and_environment_are_what_is_given() -> None:
     assert outcome.stdout.decode() == "a  b 1 \u00fc\n"
 
 
-def test_a_program_that_is_missing_is_an_oserror() -> None:
+def test_missing_program_is_an_oserror() -> None:
     with pytest.raises(FileNotFoundError):
         process.run("/no/such/program", ["x"], {}, b"", 5)
 
 
 @pytest.mark.parametrize("script", ["true", "exec <&-; sleep 0.05", "head -c 1 > /dev/null"])
-def test_a_program_need_not_read(script: str) -> None:
-    """A plugin that fails early has read nothing: no broken pipe then, neither for us nor for it."""
+def test_program_may_leave_its_input_unread(script: str) -> None:
+    """A plugin that fails early reads nothing; the broken pipe must not be an error."""
     outcome = sh(script, b"x" * (1 << 20))
 
     assert (outcome.status, outcome.stderr) == (0, b"")
 
 
-def test_much_in_and_much_out_at_once() -> None:
-    """It writes before it reads, and more than a pipe holds: who first wrote all would wait for ever."""
+def test_large_input_and_output_at_once() -> None:
+    """The program fills a pipe before it reads: a caller that writes all of the input first would block."""
     outcome = python(
         "import sys; sys.stdout.write('o' * 3000000); sys.stderr.write('e' * 2000000);"
         "sys.stdout.write(str(len(sys.stdin.read())))",
@@ -101,8 +101,8 @@ def test_output_may_be_closed_early() -> None:
     assert sh("exec >&- 2>&-; sleep 0.1; exit 4").status == 4
 
 
-def test_a_child_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
-    """It holds the output open, perhaps for ever; the program itself has ended."""
+def test_child_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
+    """The child holds the output open, perhaps for ever; the program itself has ended."""
     started = time.monotonic()
     outcome = sh(f"echo result; sleep 60 & echo $! > {tmp_path}/pid")
 
@@ -113,8 +113,8 @@ def test_a_child_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def test_a_child_in_the_background_may_hold_the_input_open(tmp_path: Path) -> None:
-    """With more in it than anybody will ever read."""
+def test_child_in_the_background_may_hold_the_input_open(tmp_path: Path) -> None:
+    """The input is longer than what is ever read."""
     script = f"""\
 import os, time
 if os.fork() == 0:
@@ -133,8 +133,8 @@ os.write(1, b"x" * 60000)
     assert (outcome.status, outcome.stdout) == (0, b"x" * 60000)
 
 
-def test_time_over_ends_the_whole_group(tmp_path: Path) -> None:
-    """What a plugin started for itself must not go on working when the runtime undoes all."""
+def test_timeout_kills_the_whole_process_group(tmp_path: Path) -> None:
+    """A process that a plugin started must not continue while the runtime rolls back."""
     started = time.monotonic()
     outcome = sh(f"echo begun; sleep 60 & echo $! > {tmp_path}/pid; wait", timeout=2)
 
@@ -144,34 +144,34 @@ def test_time_over_ends_the_whole_group(tmp_path: Path) -> None:
     assert gone(tmp_path / "pid")
 
 
-def test_time_over_lets_it_clean_up(tmp_path: Path) -> None:
+def test_timeout_lets_the_program_clean_up(tmp_path: Path) -> None:
     outcome = sh("trap 'echo cleaned; exit 0' TERM; while :; do sleep 0.01; done", timeout=0.8)
 
     assert (outcome.timed_out, outcome.status, outcome.stdout) == (True, 0, b"cleaned\n")
 
 
-def test_time_over_ends_what_does_not_listen(tmp_path: Path) -> None:
+def test_timeout_kills_a_program_that_ignores_the_signal(tmp_path: Path) -> None:
     outcome = sh(f"trap '' TERM; (sleep 60; sleep 60) & echo $! > {tmp_path}/pid; wait; wait", timeout=2)
 
     assert (outcome.timed_out, outcome.status) == (True, -9)
     assert gone(tmp_path / "pid")
 
 
-def test_time_over_while_it_does_not_read() -> None:
+def test_timeout_of_a_program_that_does_not_read() -> None:
     assert sh("sleep 60", b"x" * (1 << 20), timeout=0.2).timed_out
 
 
-def test_an_endless_writer_ends_with_the_time() -> None:
+def test_timeout_ends_an_endless_writer() -> None:
     outcome = sh("exec head -c 10000000 /dev/zero; sleep 60", timeout=20)
     assert (outcome.status, len(outcome.stdout)) == (0, 10_000_000)
 
     assert sh("while :; do echo x; sleep 0.001; done", timeout=0.2).timed_out
 
 
-def test_an_interrupt_takes_the_program_along(tmp_path: Path) -> None:
-    """From its first moment on, and nothing stays open: the undo that follows must not race with it.
+def test_interrupt_ends_the_program(tmp_path: Path) -> None:
+    """The program is ended at any time of its run, or its work would race with the undo that follows.
 
-    In a process of its own, since Python calls a handler at once where another thread gets the signal.
+    The test has its own process, because Python calls a handler at once if another thread gets the signal.
     """
     code = """\
 from cnihook.lean import process, signals
@@ -185,15 +185,15 @@ for _ in range(10):
     except signals.Interrupted:
         print("interrupted", sorted(os.listdir("/proc/self/fd")) == before)
 """
-    found = child.finish(child.start(tmp_path, code))
+    output = child.finish(child.start(tmp_path, code))
 
-    assert found == "interrupted True\n" * 10
+    assert output == "interrupted True\n" * 10
     assert gone(tmp_path / "pid") and gone(tmp_path / "shell")
 
 
-def test_it_is_in_a_group_of_its_own_and_no_signal_is_ignored_in_it() -> None:
-    """Ctrl-C is for us to handle, and a pipeline of the plugin's ends by SIGPIPE as everywhere."""
-    # A shell without job control starts a program with `&` so that it ignores these two.
+def test_program_has_its_own_group_and_no_ignored_signal() -> None:
+    """cnihook handles Ctrl-C itself, and SIGPIPE has to end a pipeline of the plugin as usual."""
+    # A shell without job control ignores these two for programs that it starts with `&`.
     before = [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGQUIT)]
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:
@@ -205,12 +205,12 @@ def test_it_is_in_a_group_of_its_own_and_no_signal_is_ignored_in_it() -> None:
 
     pid, group, *masks = outcome.stdout.decode().splitlines()
     assert pid == group
-    # The real-time signals that the C library keeps for itself begin at 32.
+    # The C library reserves real-time signals from 32 on.
     assert [int(mask.split()[1], 16) & 0x7FFFFFFF for mask in masks] == [0, 0]
 
 
-def test_it_has_none_of_our_files(tmp_path: Path) -> None:
-    """A lock or a namespace of ours would live on in what it leaves running."""
+def test_program_inherits_no_descriptor_of_cnihook(tmp_path: Path) -> None:
+    """A lock or a namespace would stay open in any process that the program leaves running."""
     ours = [int(name) for name in os.listdir("/proc/self/fd")]
     inherited = {fd for fd in ours if os.path.exists(f"/proc/self/fd/{fd}") and os.get_inheritable(fd)}
     private = os.open(tmp_path, os.O_RDONLY)
@@ -218,12 +218,12 @@ def test_it_has_none_of_our_files(tmp_path: Path) -> None:
     outcome = sh("exec ls /proc/self/fd")
 
     os.close(private)
-    found = {int(name) for name in outcome.stdout.split()} - inherited - {0, 1, 2}
-    assert len(found) == 1, "the folder that ls reads"
+    descriptors = {int(name) for name in outcome.stdout.split()} - inherited - {0, 1, 2}
+    assert len(descriptors) == 1, "only the folder that ls reads"
 
 
-def test_streams_of_ours_that_are_closed_do_not_matter(tmp_path: Path) -> None:
-    """A hook may have no stdin; the pipes are then where the program's streams have to be."""
+def test_closed_streams_of_the_caller_are_harmless(tmp_path: Path) -> None:
+    """A hook may have no stdin; the pipes then get the numbers of the program's streams."""
     code = """\
 from cnihook.lean import process
 for stream in (0, 1, 2):
@@ -239,7 +239,7 @@ with open(sys.argv[2], "wb") as file:
 
 @pytest.mark.parametrize("stream", ["", " >&2"])
 def test_program_that_prints_without_end_is_killed(stream: str) -> None:
-    """Its output is in memory, 2.8 GB of it after 12 s."""
+    """An unlimited output takes 2.8 GB of memory after 12 s."""
     script = f"while :; do printf %65536s x{stream}; done"
 
     outcome = process.run("/bin/sh", ["sh", "-c", script], {"PATH": "/bin"}, b"", 50.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""plugins.host_local: which addresses a range holds, and in which order they are tried."""
+"""plugins.host_local: the addresses of a range, and the order in which they are tried."""
 
 import ipaddress
 from itertools import islice
@@ -23,7 +23,7 @@ def make(subnet: str, **keys: str) -> Range:
 
 @st.composite
 def ranges(draw: st.DrawFn, number: int = 0, root: str | None = None) -> Range:
-    """A range of a subnet with 2 to 6 bits, the `number`th beside others."""
+    """Draw a range of a subnet with 2 to 6 bits, the `number`th of several."""
     base = ipaddress.ip_address(root or draw(st.sampled_from(ROOTS))) + (number << 6)
     prefix = base.max_prefixlen - draw(st.integers(2, 6))
     net = ipaddress.ip_network((base, prefix))
@@ -46,23 +46,23 @@ def sets(draw: st.DrawFn) -> RangeSet:
 
 
 def members(one: RangeSet) -> list[Address]:
-    """By counting, in the order of the ranges."""
-    found = []
+    """Return the addresses by counting, in the order of the ranges."""
+    addresses = []
     for part in one.ranges:
         low, high = (int.from_bytes(end, "big") for end in (part.start, part.end))
         numbers = (value.to_bytes(len(part.start), "big") for value in range(low, high + 1))
-        found += [Address(number) for number in numbers if number != part.gateway]
-    return found
+        addresses += [Address(number) for number in numbers if number != part.gateway]
+    return addresses
 
 
 @given(sets())
-def test_every_address_once_in_order_and_no_gateway(one: RangeSet) -> None:
+def test_each_address_is_tried_once_in_order_without_gateways(one: RangeSet) -> None:
     assert [address for address, _part in one.candidates(None)] == members(one)
 
 
 @given(sets(), st.data())
-def test_the_search_goes_on_behind_the_last_one_and_round(one: RangeSet, data: st.DataObject) -> None:
-    """So that an address that was given back rests as long as possible."""
+def test_search_starts_after_the_last_address_and_wraps(one: RangeSet, data: st.DataObject) -> None:
+    """A released address is therefore leased again as late as possible."""
     everything = members(one)
     if not everything:
         return
@@ -73,37 +73,37 @@ def test_the_search_goes_on_behind_the_last_one_and_round(one: RangeSet, data: s
 
 
 @given(sets(), st.data())
-def test_the_last_one_may_be_a_gateway_by_now(one: RangeSet, data: st.DataObject) -> None:
-    """A configuration is edited, its files stay."""
+def test_last_address_may_have_become_a_gateway(one: RangeSet, data: st.DataObject) -> None:
+    """The configuration may have been edited since the lease files were written."""
     part = data.draw(st.sampled_from(one.ranges))
     low, high = (int.from_bytes(end, "big") for end in (part.start, part.end))
     last = Address(data.draw(st.integers(low, high)).to_bytes(len(part.start), "big"))
 
-    found = [address for address, _part in one.candidates(last)]
+    addresses = [address for address, _part in one.candidates(last)]
 
-    assert sorted(found) == sorted(members(one)) and len(set(found)) == len(found)
+    assert sorted(addresses) == sorted(members(one)) and len(set(addresses)) == len(addresses)
 
 
 @given(sets(), st.sampled_from(["10.8.0.1", "255.255.255.255", "::1", "ffff::"]))
-def test_a_last_one_from_elsewhere_starts_from_the_beginning(one: RangeSet, last: str) -> None:
+def test_search_starts_at_the_beginning_if_the_last_address_is_outside(one: RangeSet, last: str) -> None:
     assert [address for address, _part in one.candidates(Address.parse(last))] == members(one)
 
 
 @given(sets())
-def test_each_comes_with_its_range(one: RangeSet) -> None:
-    """Prefix and gateway of the lease are that range's."""
+def test_each_address_has_its_range(one: RangeSet) -> None:
+    """Prefix and gateway of the lease come from that range."""
     for address, part in one.candidates(None):
         assert part in one.ranges and address in part and address in part.subnet
         assert one.range_of(address) is part
 
 
 @given(ranges())
-def test_size_is_what_can_be_leased(part: Range) -> None:
+def test_size_is_the_number_of_addresses(part: Range) -> None:
     assert part.size() == len(members(RangeSet(0, [part])))
 
 
-def test_a_large_range_is_not_counted_through() -> None:
-    """A /64 holds more than can be listed."""
+def test_large_range_is_not_listed() -> None:
+    """A /64 has too many addresses for a list."""
     one = RangeSet(0, [make("2001:db8::/64")])
 
     assert [str(address) for address, _part in islice(one.candidates(None), 2)] == [
@@ -130,7 +130,7 @@ def test_a_large_range_is_not_counted_through() -> None:
     ],
 )
 def test_defaults_of_a_range(subnet: str, keys: dict[str, str], text: str, gateway: str) -> None:
-    """First and last address of an IPv4 subnet have other meanings; IPv6 knows no broadcast."""
+    """First and last address of an IPv4 subnet are reserved; IPv6 has no broadcast address."""
     part = make(subnet, **keys)
 
     assert (str(part), str(part.gateway)) == (text, gateway)
@@ -151,7 +151,7 @@ def test_defaults_of_a_range(subnet: str, keys: dict[str, str], text: str, gatew
         ({"subnet": "10.9.0.0/24", "gateway": "x"}, '"gateway"'),
     ],
 )
-def test_a_range_that_is_wrong_is_refused_by_its_words(conf: Any, words: str) -> None:
+def test_malformed_range_is_refused_and_quoted(conf: Any, words: str) -> None:
     with pytest.raises(CniError) as refused:
         Range(NetConf(conf, "ipam: ranges[0]"))
 

@@ -16,7 +16,7 @@ PAGES = CHECKOUT / "cnihook" / "pages"
 
 
 def features() -> Iterator[tuple[str, str, str]]:
-    """Feature, whether we have it, the test that says so."""
+    """Yield feature, state in cnihook and test of each line of the table."""
     for line in (PAGES / "peers.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and cells[1] in ("yes", "part", "–"):
@@ -43,26 +43,26 @@ def is_test(name: str) -> bool:
     return function in functions if function else any(each.startswith("test_") for each in functions)
 
 
-def test_there_are_features() -> None:
+def test_table_of_features_is_read() -> None:
     assert len(list(features())) > 40
 
 
 @pytest.mark.parametrize(("feature", "have", "test"), list(features()))
-def test_a_feature_that_is_claimed_has_a_test(feature: str, have: str, test: str) -> None:
+def test_feature_that_is_claimed_has_a_test(feature: str, have: str, test: str) -> None:
     assert is_test(test) if have != "–" else not test
 
 
 @pytest.mark.parametrize(
     "test", ["", "e2e/test_nothing.py", "e2e/test_hook.py::test_nothing", "support/cni.py"]
 )
-def test_what_is_no_test_is_found(test: str) -> None:
-    """The rule above is worth as much as this reader is."""
+def test_missing_test_is_recognized(test: str) -> None:
+    """This checks the reader itself, on which the rule above depends."""
     assert not is_test(test)
 
 
 @pytest.mark.parametrize(
     "path", [CHECKOUT / "README.md", *sorted(PAGES.glob("*.md"))], ids=lambda path: path.name
 )
-def test_links_lead_to_what_is_there(path: Path) -> None:
+def test_links_have_a_target(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
         assert target.startswith("https://") or (path.parent / target).exists(), target

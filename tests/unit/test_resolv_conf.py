@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.resolv_conf: the text that several networks come to.  Where it is put is a matter of tests/e2e."""
+"""oci.resolv_conf: the text for several networks.  tests/e2e tests where it is written."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from cnihook.spec.result import DNS
 
 @pytest.fixture(autouse=True)
 def host(state: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files of a host that is not this one."""
+    """Replace the files of the host."""
     monkeypatch.setattr(resolv_conf, "HOST", str(state / "resolv.conf"))
     monkeypatch.setattr(resolv_conf, "WITHOUT_STUB", str(state / "without-stub"))
     (state / "resolv.conf").write_text("# mine\nnameserver 192.0.2.53\nnameserver\noptions ndots:1\n")
@@ -21,7 +21,7 @@ def host(state: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return state
 
 
-def test_file_that_is_missing_or_masked_is_empty(host: Path) -> None:
+def test_missing_or_masked_file_is_empty(host: Path) -> None:
     (host / "link").symlink_to("resolv.conf")
     (host / "masked").symlink_to("/dev/null")
 
@@ -30,7 +30,7 @@ def test_file_that_is_missing_or_masked_is_empty(host: Path) -> None:
 
 
 def test_file_that_is_too_long_or_unreadable_is_an_error(host: Path) -> None:
-    """The names of the host could be hidden, and its servers."""
+    """Otherwise the host's names and servers could be missed."""
     os.truncate(host / "resolv.conf", 1 << 40)
     with pytest.raises(CniError, match="resolv.conf: is longer than 16 MiB"):
         resolv_conf.read(str(host / "resolv.conf"))
@@ -40,12 +40,12 @@ def test_file_that_is_too_long_or_unreadable_is_an_error(host: Path) -> None:
         resolv_conf.read(str(host / "loop"))
 
 
-def test_nothing_said_is_no_file() -> None:
+def test_networks_without_dns_have_no_file() -> None:
     assert resolv_conf.text([]) == resolv_conf.text([DNS(), DNS()]) == ""
 
 
-def test_all_that_is_said_once() -> None:
-    found = resolv_conf.text(
+def test_values_of_all_networks_are_listed_once() -> None:
+    text = resolv_conf.text(
         [
             DNS(["10.1.0.53", "10.2.0.53"], "a.example", ["x.example"], ["ndots:2"]),
             DNS(["10.2.0.53", "10.3.0.53"], "b.example", ["y.example", "x.example"], ["ndots:2", "rotate"]),
@@ -53,7 +53,7 @@ def test_all_that_is_said_once() -> None:
     )
 
     assert (
-        found
+        text
         == """\
 domain a.example
 search x.example y.example
@@ -65,19 +65,19 @@ options ndots:2 rotate
     )
 
 
-def test_without_a_server_the_hosts_serve() -> None:
+def test_servers_of_the_host_are_used_if_the_networks_have_none() -> None:
     assert resolv_conf.text([DNS(search=["x.example"])]) == "search x.example\nnameserver 192.0.2.53\n"
 
 
 @pytest.mark.parametrize("server", ["127.0.0.53", "127.0.0.1", "::1"])
-def test_a_server_on_the_hosts_loopback_serves_nobody_else(host: Path, server: str) -> None:
+def test_server_on_the_hosts_loopback_is_replaced(host: Path, server: str) -> None:
     (host / "resolv.conf").write_text(f"nameserver {server}\n")
 
     assert resolv_conf.text([DNS(domain="x.example")]) == "domain x.example\nnameserver 192.0.2.54\n"
     assert resolv_conf.instead_of_stub() == "nameserver 192.0.2.54\nsearch example.org\n"
 
 
-def test_a_server_that_all_can_ask_needs_no_replacement(host: Path) -> None:
+def test_reachable_server_is_not_replaced(host: Path) -> None:
     assert resolv_conf.instead_of_stub() == ""
     (host / "resolv.conf").unlink()
     assert resolv_conf.instead_of_stub() == ""
@@ -100,11 +100,11 @@ SAID = DNS(["10.1.0.53"], "a.example", ["x.example"], ["ndots:2"])
         (DNS(["::1", "::1"], search=["y"], options=["a"]), "search y\nnameserver ::1\noptions a\n"),
     ],
 )
-def test_what_was_asked_for_goes_before_it_kind_by_kind(asked: DNS, expected: str) -> None:
+def test_request_replaces_the_networks_values_of_the_same_kind(asked: DNS, expected: str) -> None:
     assert resolv_conf.text([SAID], asked) == expected
 
 
-def test_what_was_asked_for_alone_has_the_hosts_servers() -> None:
+def test_request_alone_is_completed_by_the_hosts_servers() -> None:
     assert resolv_conf.text([], DNS(search=["y"])) == "search y\nnameserver 192.0.2.53\n"
 
 
@@ -119,7 +119,9 @@ def test_what_was_asked_for_alone_has_the_hosts_servers() -> None:
         ("", ""),
     ],
 )
-def test_the_hosts_for_who_does_not_share_its_loopback(host: Path, of_host: str, expected: str) -> None:
+def test_file_of_the_host_is_copied_without_loopback_servers(
+    host: Path, of_host: str, expected: str
+) -> None:
     (host / "resolv.conf").write_text(of_host)
 
     assert resolv_conf.of_host() == expected
@@ -134,6 +136,6 @@ def test_the_hosts_for_who_does_not_share_its_loopback(host: Path, of_host: str,
         (DNS(["10.1.0.53"], "", [], ["a\nb"]), 2),
     ],
 )
-def test_a_line_break_in_a_value_makes_no_line(dns: DNS, lines: int) -> None:
-    """What a plugin answers is its word; it may add a server but no setting of another kind."""
+def test_line_break_in_a_value_adds_no_line(dns: DNS, lines: int) -> None:
+    """A plugin's answer may add a server, but not a setting of another kind."""
     assert len(resolv_conf.text([dns]).splitlines()) == lines

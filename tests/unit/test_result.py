@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spec.result: one form for the code, a shape for every version."""
+"""spec.result: one form in the code, and one shape per version."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ LISTS = VERSIONS[2:]
 
 
 def full() -> Result:
-    """Everything that a result can hold."""
+    """Return a result with every field."""
     return Result(
         [
             Interface("cni0", "02:00:00:00:00:01", mtu=1400),
@@ -80,7 +80,7 @@ def only(fields: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def shape(version: str) -> dict[str, Any]:
-    """The same in the shape of the versions between 0.3.0 and 1.0.0."""
+    """Return the same result in the shape of the versions from 0.3.0 to 1.0.0."""
     fields = {
         **SHAPE_1_1,
         "cniVersion": version,
@@ -120,17 +120,17 @@ def loads(value: dict[str, Any], default: str = "") -> Result:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_version_has_its_shape(version: str) -> None:
+def test_result_is_written_in_the_shape_of_each_version(version: str) -> None:
     assert full().to_json(version) == expected(version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_shape_is_read_and_written_again(version: str) -> None:
+def test_each_shape_is_read_and_written_back(version: str) -> None:
     assert loads(expected(version)).to_json(version) == expected(version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_is_printed_is_indented_by_four_and_has_no_line_end(version: str) -> None:
+def test_printed_result_is_indented_by_four_and_has_no_line_end(version: str) -> None:
     text = fastjson.dumps(full().to_json(version), indent=4)
 
     assert json.loads(text) == expected(version)
@@ -144,8 +144,8 @@ def test_what_is_printed_is_indented_by_four_and_has_no_line_end(version: str) -
         *((version, {"cniVersion": version}) for version in VERSIONS[5:]),
     ],
 )
-def test_an_empty_result(version: str, shape: dict[str, Any]) -> None:
-    """Before 1.0.0 `dns` is always there, from then on only if it holds something."""
+def test_empty_result_is_written(version: str, shape: dict[str, Any]) -> None:
+    """Before 1.0.0 `dns` is always present, later only if it has a value."""
     assert Result().to_json(version) == shape
 
 
@@ -165,7 +165,7 @@ def test_the_oldest_shape_drops_routes_of_a_family_without_an_address() -> None:
     assert result.to_json("0.2.0") == {key: value for key, value in legacy("0.2.0").items() if key != "ip6"}
 
 
-def test_up_from_the_oldest_shape_comes_ipv4_first() -> None:
+def test_ipv4_is_first_after_reading_the_oldest_shape() -> None:
     backwards = dict(reversed(legacy("0.2.0").items()))
 
     result = loads(backwards)
@@ -178,7 +178,7 @@ def test_up_from_the_oldest_shape_comes_ipv4_first() -> None:
     assert result.interfaces == []
 
 
-def test_host_bits_stay() -> None:
+def test_host_bits_are_kept() -> None:
     result = loads(
         {"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.3/8"}], "routes": [{"dst": "10.2.3.4/16"}]}
     )
@@ -187,8 +187,8 @@ def test_host_bits_stay() -> None:
 
 
 @pytest.mark.parametrize("index", [None, -1, 0, 7])
-def test_index_of_the_interface(index: int | None) -> None:
-    """0 is an index and absence is none; -1 is what some plugins write for none."""
+def test_index_of_the_interface_is_kept(index: int | None) -> None:
+    """0 is an index; some plugins write -1 instead of omitting the key."""
     ip: dict[str, Any] = {"address": "10.1.2.3/8"}
     if index is not None:
         ip["interface"] = index
@@ -198,18 +198,20 @@ def test_index_of_the_interface(index: int | None) -> None:
     assert result.to_json("1.0.0")["ips"] == [ip]
 
 
-def test_a_result_without_a_version_is_of_the_one_given() -> None:
+def test_result_without_a_version_has_the_given_one() -> None:
     for missing in ({}, {"cniVersion": ""}, {"cniVersion": None}):
         assert loads({**missing, "ip4": {"ip": "10.1.2.3/24"}}, "0.2.0").ips
         assert loads({**missing, "ips": [{"address": "10.1.2.3/24"}]}, "1.0.0").ips
-        assert loads({**missing, "ip4": {"ip": "10.1.2.3/24"}}, "").ips, "the oldest, where nobody knows"
+        assert loads({**missing, "ip4": {"ip": "10.1.2.3/24"}}, "").ips, (
+            "without any version, the oldest is assumed"
+        )
 
 
 def test_null_is_an_empty_result() -> None:
     assert Result.from_json(None, "1.0.0").to_json("1.0.0") == {"cniVersion": "1.0.0"}
 
 
-def test_keys_are_found_in_any_case_and_others_passed_over() -> None:
+def test_keys_are_found_in_any_case_and_unknown_ones_ignored() -> None:
     result = loads(
         {"cniVersion": "1.0.0", "IPs": [{"Address": "10.1.2.3/24", "new": 1}], "new": {}, "dns": None}
     )
@@ -218,7 +220,7 @@ def test_keys_are_found_in_any_case_and_others_passed_over() -> None:
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0.0", "0.5.0", "x"])
-def test_a_version_that_nobody_knows_is_refused(version: str) -> None:
+def test_unknown_version_is_refused(version: str) -> None:
     for act in (
         lambda: loads({"cniVersion": version}),
         lambda: loads({}, version),
@@ -256,7 +258,7 @@ def test_a_version_that_nobody_knows_is_refused(version: str) -> None:
         ({"cniVersion": "0.2.0", "ip6": {"ip": "::1"}}, "::1"),
     ],
 )
-def test_a_shape_that_is_wrong_is_refused_by_its_place(raw: Any, words: str) -> None:
+def test_malformed_result_is_refused_with_the_place(raw: Any, words: str) -> None:
     with pytest.raises(CniError) as refused:
         Result.from_json(raw, "1.0.0", "prevResult")
 
@@ -296,14 +298,14 @@ RESULTS = st.builds(
 
 
 @given(RESULTS)
-def test_the_newest_version_holds_everything(result: Result) -> None:
+def test_newest_version_keeps_everything(result: Result) -> None:
     there = result.to_json("1.1.0")
 
     assert loads(there).to_json("1.1.0") == there
 
 
 @given(RESULTS, st.sampled_from(LISTS), st.sampled_from(LISTS))
-def test_by_way_of_another_version_what_both_can_hold_is_kept(
+def test_conversion_through_another_version_keeps_the_common_fields(
     result: Result, version: str, way: str
 ) -> None:
     poorer = loads(result.to_json(way)).to_json(version)
@@ -318,7 +320,9 @@ def test_by_way_of_another_version_what_both_can_hold_is_kept(
 
 
 @given(RESULTS, st.sampled_from(LEGACY))
-def test_by_way_of_the_oldest_one_address_a_family_is_kept(result: Result, version: str) -> None:
+def test_conversion_through_the_oldest_version_keeps_one_address_per_family(
+    result: Result, version: str
+) -> None:
     if not result.ips:
         return
     firsts = [next((ip for ip in result.ips if ip.net.address.version == family), None) for family in (4, 6)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes that a container requests, and what becomes of the routes of its networks."""
+"""Routes that a container requests, and their effect on the routes of its networks."""
 
 import json
 from typing import Any
@@ -36,10 +36,10 @@ def asking(*gateways: str) -> Want:
         (["10.2.0.1", "fd12::1"], []),
     ],
 )
-def test_default_route_that_is_requested_is_the_only_one_of_its_version(
+def test_requested_default_route_is_the_only_one_of_its_ip_version(
     gateways: list[str], left: list[Any], first: bool
 ) -> None:
-    """The others lose it, set by `routes` or by isDefaultGateway, and with any IPAM plugin."""
+    """The others are removed, from `routes` or from isDefaultGateway, with any IPAM plugin."""
     by_routes = {"type": "bridge", "ipam": {**DUAL["ipam"], "routes": [*BOTH, {"dst": "192.0.2.0/24"}]}}
     another = {"type": "macvlan", "ipam": {"type": "whereabouts", "routes": BOTH}}
     plain = {"type": "macvlan", "ipam": {"type": "whereabouts"}}
@@ -58,7 +58,7 @@ def test_default_route_that_is_requested_is_the_only_one_of_its_version(
     assert routes_of(results[0 if first else -1]) == [*left, {"dst": "192.0.2.0/24"}, *requested]
 
 
-def test_default_route_of_a_dhcp_server_gets_a_metric_where_another_is_requested() -> None:
+def test_default_route_of_a_dhcp_server_gets_a_metric_if_another_is_requested() -> None:
     dhcp = {"type": "macvlan", "ipam": {"type": "dhcp"}}
     results = served((net(dhcp, name="lan"), Want("lan")), (net(BRIDGE, name="asking"), asking("10.1.0.9")))
 
@@ -76,8 +76,8 @@ def test_default_route_of_a_dhcp_server_gets_a_metric_where_another_is_requested
         ("2001:db8:1::/48=fd01::9", [*BOTH, {"dst": "2001:db8::/32"}, {"dst": "2001:db8::/32", "table": 7}]),
     ],
 )
-def test_route_that_is_requested_replaces_that_of_the_network(route: str, kept: list[Any]) -> None:
-    """IPv6 would use both.  A route with a `table` stays."""
+def test_requested_route_replaces_that_of_the_network(route: str, kept: list[Any]) -> None:
+    """Both would be used for IPv6.  A route with a `table` stays."""
     routes = [*BOTH, {"dst": "2001:db8::/32"}, {"dst": "2001:db8::/32", "table": 7}]
     conf = {"type": "bridge", "ipam": {**DUAL["ipam"], "routes": routes}}
     (found,) = served((net(conf), Want("mynet")), route=route)
@@ -86,7 +86,7 @@ def test_route_that_is_requested_replaces_that_of_the_network(route: str, kept: 
     assert routes_of(found) == [*kept, {"dst": dst, "gw": gateway}]
 
 
-def test_default_route_may_be_requested_where_the_networks_give_none() -> None:
+def test_default_route_may_be_requested_if_the_networks_have_none() -> None:
     two = [(net(DUAL, name=name), Want(name)) for name in ("one", "two")]
     one, another = served(*two, route="0.0.0.0/0=10.1.0.9", no_default_route="true")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.signals: a signal is an error that undoes, once; each in a process of its own."""
+"""lean.signals: a signal raises an error once, so that the work is undone; each test has its own process."""
 
 import signal
 import subprocess
@@ -38,15 +38,15 @@ def started(state: Path, code: str, *argv: str, **options: object) -> "subproces
         (signal.SIGALRM, "the time allowed for it is over"),
     ],
 )
-def test_a_request_to_stop_is_raised_by_its_name(state: Path, signum: signal.Signals, words: str) -> None:
+def test_signal_raises_an_error_with_its_name(state: Path, signum: signal.Signals, words: str) -> None:
     process = started(state, WAIT, "0")
     process.send_signal(signum)
 
     assert child.finish(process).splitlines() == [words, "undone"]
 
 
-def test_the_undo_is_not_interrupted_again(state: Path) -> None:
-    """Whoever presses Ctrl-C twice must not get half an undo."""
+def test_undo_is_not_interrupted_again(state: Path) -> None:
+    """The undo must not stop half-way if a user presses Ctrl-C twice."""
     process = started(state, WAIT, "0.3")
     process.send_signal(signal.SIGTERM)
     child.line(process)
@@ -57,7 +57,7 @@ def test_the_undo_is_not_interrupted_again(state: Path) -> None:
 
 
 def test_signals_that_the_caller_blocked_or_ignored_arrive(state: Path) -> None:
-    """crun blocks them all, and a mask outlives exec."""
+    """crun blocks all signals, and a mask is kept by exec."""
 
     def spoil() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, range(1, 32))
@@ -70,7 +70,7 @@ def test_signals_that_the_caller_blocked_or_ignored_arrive(state: Path) -> None:
     assert child.finish(process).splitlines()[1] == "undone"
 
 
-def test_a_deadline_is_raised_and_can_be_taken_back(state: Path) -> None:
+def test_deadline_raises_an_error_and_can_be_cancelled(state: Path) -> None:
     code = """\
 from cnihook.lean import signals
 signals.reset()
@@ -86,7 +86,7 @@ except signals.Interrupted as error:
     assert child.finish(child.start(state, code)) == "the time allowed for it is over\n"
 
 
-def test_a_reader_that_is_gone_is_an_error_at_the_write(state: Path) -> None:
+def test_write_to_a_closed_pipe_is_an_error(state: Path) -> None:
     code = """\
 from cnihook.lean import signals
 signals.reset()
@@ -100,8 +100,8 @@ except BrokenPipeError:
     assert child.finish(child.start(state, code)) == "an error\n"
 
 
-def test_what_a_user_ignores_stays_ignored_in_a_command(state: Path) -> None:
-    """nohup is a user's will; in a hook an ignored signal is the runtime's carelessness."""
+def test_signal_that_the_user_ignores_stays_ignored_in_a_command(state: Path) -> None:
+    """nohup is the user's decision; in a hook, an ignored signal is an accident of the runtime."""
     code = WAIT.replace("signals.reset()", "signals.raise_on_interrupts()")
 
     process = started(state, code, "0", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
@@ -111,5 +111,5 @@ def test_what_a_user_ignores_stays_ignored_in_a_command(state: Path) -> None:
     assert child.finish(process).splitlines()[0] == "interrupted by signal 15 (Terminated)"
 
 
-def test_an_interrupt_is_no_exception_that_a_cleanup_might_swallow() -> None:
+def test_interrupt_is_not_caught_by_except_exception() -> None:
     assert not issubclass(Interrupted, Exception)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.splice: a JSON text changed in places, all else of it left byte for byte."""
+"""lean.splice: a JSON text is changed in places, and all other bytes are kept."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ LAYOUTS: list[dict[str, Any]] = [
 ]
 layouts = st.sampled_from(LAYOUTS)
 
-# What Python has no value for, or another form.
+# Values without a Python equivalent, or in another form.
 AWKWARD = """{
 \t"big": 123456789012345678901234567890, "small": -0, "exact": 1.10, "power": 1E2, "escaped": "\\u003c\\/",
 \t"twice": 1, "twice": 2,
@@ -36,7 +36,7 @@ AWKWARD = """{
 
 
 @given(OBJECTS, st.text(), VALUES, layouts)
-def test_what_is_put_in_is_there_and_gone_again(
+def test_value_is_added_and_removed(
     before: dict[str, Any], key: str, value: Any, layout: dict[str, Any]
 ) -> None:
     text = json.dumps(before, **layout)
@@ -51,7 +51,7 @@ def test_what_is_put_in_is_there_and_gone_again(
 
 
 @given(st.lists(VALUES, max_size=5), VALUES, layouts)
-def test_a_list_grows_and_shrinks(before: list[Any], value: Any, layout: dict[str, Any]) -> None:
+def test_list_grows_and_shrinks(before: list[Any], value: Any, layout: dict[str, Any]) -> None:
     text = json.dumps({"x": {"y": before}, "z": 1}, **layout)
     document = Document(text)
 
@@ -65,8 +65,8 @@ def test_a_list_grows_and_shrinks(before: list[Any], value: Any, layout: dict[st
 
 
 @pytest.mark.parametrize("indent", [2, "\t", None])
-def test_the_new_is_laid_out_as_the_old(indent: Any) -> None:
-    """As json itself would have written the whole, so that a diff shows what is new and nothing else."""
+def test_new_value_has_the_layout_of_the_text(indent: Any) -> None:
+    """The text equals json's output for the whole, so a diff shows only the new values."""
     before = {"a": {"list": [{"k": 1}]}}
     separators = None if indent else (",", ":")
     document = Document(json.dumps(before, indent=indent, separators=separators))
@@ -82,7 +82,7 @@ def test_the_new_is_laid_out_as_the_old(indent: Any) -> None:
     assert json.loads(document.text) == after
 
 
-def test_what_is_not_changed_keeps_its_form() -> None:
+def test_unchanged_value_keeps_its_form() -> None:
     document = Document(AWKWARD)
 
     document.set("new", "object", "b")
@@ -99,7 +99,7 @@ def test_what_is_not_changed_keeps_its_form() -> None:
     ]
 
 
-def test_of_a_key_that_is_there_twice_the_last_counts() -> None:
+def test_last_of_two_equal_keys_is_used() -> None:
     document = Document('{"a": {"x": 1}, "a": {"y": 2}}')
     document.set(3, "a", "z")
 
@@ -107,12 +107,12 @@ def test_of_a_key_that_is_there_twice_the_last_counts() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"a": 1} x', '{"a": NaN}', "\ufeff{}", '{"a" 1}'])
-def test_what_is_no_object_is_refused(text: str) -> None:
+def test_text_that_is_not_an_object_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         Document(text)
 
 
-def test_what_is_not_there_is_none() -> None:
+def test_missing_value_is_none() -> None:
     document = Document('{"a": [1, {"b": null}]}')
 
     assert document.get("a", 1, "b") is document.get("a", 5) is document.get("x", "y") is None

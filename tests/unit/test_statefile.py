@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.statefile: anything can be at the path of a file that another program may have written."""
+"""lean.statefile: the path of a file that other programs write may have anything at it."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ import pytest
 from cnihook.lean import statefile
 
 
-def test_content_of_a_regular_file(tmp_path: Path) -> None:
+def test_regular_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 200_000)
 
@@ -19,7 +19,7 @@ def test_content_of_a_regular_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "socket", "link", "device"])
-def test_other_kinds_are_not_opened(tmp_path: Path, kind: str) -> None:
+def test_special_file_is_not_opened(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file"
     if kind == "fifo":
         os.mkfifo(path)
@@ -47,8 +47,8 @@ def test_links_are_followed_on_request(tmp_path: Path) -> None:
         statefile.content(str(tmp_path / "loop"), follow=True)
 
 
-def test_no_more_is_read_than_allowed(tmp_path: Path) -> None:
-    """Also of a file whose size is not known before, as in /proc."""
+def test_file_is_read_up_to_the_limit_only(tmp_path: Path) -> None:
+    """This includes files whose size is not known before, as in /proc."""
     path = tmp_path / "file"
     path.write_bytes(b"x")
     os.truncate(path, 1 << 40)  # a hole

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cli.table: the width of a terminal is kept to, by whomever the table is drawn."""
+"""cli.table: no line is longer than the terminal is wide, with rich and without."""
 
 import pytest
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/test-on: its table, and how it reads what others print.  What runs in a root it shows itself."""
+"""scripts/test-on: its table, and how it reads the output of other programs.
+
+The script itself tests what runs in a root file system.
+"""
 
 import importlib.machinery
 import importlib.util
@@ -27,7 +30,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return module
 
 
-def test_column_is_added_and_others_stay(script: Any) -> None:
+def test_column_is_added_and_the_others_stay(script: Any) -> None:
     script.write_page("Debian 13", {"runc": "1.1.15", "crun": "1.21"})
     script.write_page("Debian 13", {"runc": "1.1.16", "crun": "1.21"})
 
@@ -69,6 +72,6 @@ def test_command_that_takes_too_long_is_killed(script: Any, tmp_path: Path) -> N
 
 
 def test_bad_suite_is_a_usage_error() -> None:
-    done = subprocess.run([SCRIPT, "../x"], capture_output=True, text=True, timeout=60)
+    process = subprocess.run([SCRIPT, "../x"], capture_output=True, text=True, timeout=60)
 
-    assert (done.returncode, done.stdout) == (2, "") and "SUITE '../x'" in done.stderr
+    assert (process.returncode, process.stdout) == (2, "") and "SUITE '../x'" in process.stderr

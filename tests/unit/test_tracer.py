@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracer of scripts/soak: which calls it counts, and the faults at one of them."""
+"""The tracer of scripts/soak: the calls that it counts, and the faults that it injects."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the tracer knows the registers of x86_64"),
 ]
 
-# The read of stdin begins the count: the folder is made at the second call.
+# Counting begins with the read of stdin: the folder is created at the second call.
 PROGRAM = (
     "import os, sys; os.read(0, 9); os.mkdir(sys.argv[1]); os.rmdir(sys.argv[1]); os.mkdir(sys.argv[1])"
 )
@@ -30,7 +30,10 @@ CHILD = "import os, sys; os.read(0, 9)\nif os.fork(): os.wait()\nelse: os.mkdir(
 
 
 def trace(tmp_path: Path, program: str, fault: Fault | None = None, **options: Any) -> Any:
-    """The outcome, as a dictionary.  The tracer reaps all children, so it gets a process of its own."""
+    """Return the outcome as a dictionary.
+
+    The tracer reaps all children, so it runs in a process of its own.
+    """
     argv = ["/usr/bin/python3", "-IS", "-c", program, str(tmp_path / "made")]
     code = """if True:
         import json, sys

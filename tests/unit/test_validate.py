@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook validate: no key of a plugin's own is taken for a misspelled one."""
+"""cnihook validate: no valid key of a plugin is reported as misspelled."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ KEYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("plugin", KEYS)
-def test_keys_of_a_plugin_are_known_however_few_there_are(tmp_path: Path, plugin: str) -> None:
+def test_each_key_of_a_plugin_is_known_alone(tmp_path: Path, plugin: str) -> None:
     path = tmp_path / "10-x.conf"
     keys = KEYS[plugin]
     for names in ([], *([name] for name in keys), list(keys)):
@@ -98,7 +98,7 @@ ONCE_MORE = "is there more than once"
         pytest.param(
             '{"cniVersion":"1.0.0","name":"a","type":"bridge","args":{"x":{"y":1,"y":2}},"x":{"y":1,"y":2}}',
             [f'args: x: "y" {ONCE_MORE}', f'x: "y" {ONCE_MORE}'],
-            id="of no plugin's own",
+            id="unknown key",
         ),
         pytest.param(
             '{"cniVersion":"1.0.0","name":"a","type":"loopback","cnihook":{"annotations":false},"cnihook":{}}',
@@ -115,7 +115,7 @@ ONCE_MORE = "is there more than once"
         ),
     ],
 )
-def test_key_that_is_there_twice_is_reported_once(tmp_path: Path, text: str, expected: list[str]) -> None:
+def test_duplicate_key_is_reported_once(tmp_path: Path, text: str, expected: list[str]) -> None:
     reported = problems(tmp_path / "10-x.conf", text)
 
     assert [problem.removeprefix(f"{tmp_path}/10-x.conf ") for problem in reported] == expected
@@ -156,10 +156,10 @@ VERSION = 'incompatible CNI versions: "{}" is not a version of the specification
          ['ipam: addresses[0]: "address" is wrong: \'10.1.0.2\' is not an address in CIDR notation']),
     ],
 )  # fmt: skip
-def test_problem_is_reported_once_where_it_is(
+def test_problem_is_reported_once_with_its_place(
     tmp_path: Path, plugins: list[dict[str, Any]], expected: list[str]
 ) -> None:
-    """A key that is missing because a malformed one does not count is not a problem of its own."""
+    """A key is not reported as missing if it is present but malformed."""
     text = json.dumps({"cniVersion": "1.0.0", "name": "a", "plugins": plugins})
 
     reported = problems(tmp_path / "10-x.conflist", text)
@@ -176,7 +176,7 @@ def test_problem_is_reported_once_where_it_is(
     ],
 )
 def test_version_that_does_not_exist_is_reported_once(tmp_path: Path, version: Any, problem: str) -> None:
-    """Whatever the number of plugins; and the plugins are read all the same."""
+    """The number of plugins has no effect, and the plugins are still checked."""
     single = {"cniVersion": version, "name": "a", **ipam(**RANGE)}
     path = tmp_path / "10-x.conf"
     assert problems(path, json.dumps(single)) == [f'"cniVersion" {problem}']
@@ -195,7 +195,7 @@ def test_version_that_a_plugin_does_not_support_is_a_problem_of_that_plugin(tmp_
 
 
 def test_keys_that_only_differ_in_case_may_be_two_settings(tmp_path: Path) -> None:
-    """In an object whose keys are names, such as sysctl and args."""
+    """Such an object has names as keys, for example sysctl and args."""
     keys = '"sysctl":{"net.ipv4.conf.a.forwarding":"1","net.ipv4.conf.A.forwarding":"1"}'
     text = f'{{"cniVersion":"1.0.0","name":"a","type":"tuning",{keys}}}'
 

@@ -31,8 +31,8 @@ MAC = "02:00:00:00:00:09"
 ARGS_MAC = {"cni": {"mac": MAC}}
 SUB = {"master": "eth0", "mtu": 1400, "linkInContainer": False, "ipam": IPAM}
 
-# The tags of the structures into which the plugins of 1.9.1 decode their configuration; sbr's addSourceHints
-# and gateways are of the branch after it, and bandwidth's subnets were in 1.6.0 only.
+# The tags of the structures into which the plugins of 1.9.1 decode their configuration.  Exceptions: sbr's
+# addSourceHints and gateways are on the branch after 1.9.1, and bandwidth's subnets were in 1.6.0 only.
 SAMPLES: dict[str, dict[str, Any]] = {
     "bridge": {
         "type": "bridge", "bridge": "br0", "isGateway": True, "isDefaultGateway": True, "forceAddress": True,
@@ -108,11 +108,11 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "vrf": {"type": "vrf", "vrfname": "red", "table": 100},
 }  # fmt: skip
 OF_THE_LIST = {"disableCheck": True, "disableGC": False, "loadOnlyInlinedPlugins": True}
-# The names in here are not keys: sysctls, capabilities, and what others put into args.
+# Names in these objects are not keys: sysctls, capabilities, and values under args.
 NAMES = {"sysctl", "capabilities", "args"}
 
 
-# What is reported of a configuration without one of these.
+# The report for a configuration without one of these keys.
 REQUIRED = {
     "ipam": "ipam.type is empty or absent", "dst": '"dst" is missing', "minID": "minID is missing",
     "maxID": "maxID is missing", "id": "", "master": '"master" field is required',
@@ -133,7 +133,7 @@ def problems(folder: Path, plugin: Any, **of_the_list: Any) -> list[str]:
 
 
 def misspelled(value: Any) -> Iterator[tuple[str, Any]]:
-    """Each key below `value`, and a copy of all in which it has a letter too many."""
+    """Yield each key below `value`, and a copy of everything in which that key has an extra letter."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             for key, changed in misspelled(item):
@@ -153,7 +153,7 @@ def test_configuration_with_all_keys_of_the_reference_is_accepted(tmp_path: Path
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_key_of_the_reference_is_known(tmp_path: Path, name: str) -> None:
-    """validate proposes it for a misspelled one, or reports that it is missing."""
+    """validate suggests the key for a misspelled one, or reports that it is missing."""
     for key, changed in misspelled(copy.deepcopy(SAMPLES[name])):
         output = "\n".join(problems(tmp_path, changed))
 

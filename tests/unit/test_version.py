@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spec.version: how versions compare, which one a network has, which operations it allows."""
+"""spec.version: the order of versions, the version of a network, the operations of a version."""
 
 from typing import Any
 
@@ -24,8 +24,8 @@ def test_missing_numbers_are_zero(numbers: list[int]) -> None:
     assert versions.parse(".".join(map(str, numbers))) == tuple((numbers + [0, 0])[:3])
 
 
-def test_no_version_is_the_oldest() -> None:
-    """Not the newest: a configuration of 2015 has no version."""
+def test_missing_version_is_the_oldest() -> None:
+    """A configuration of 2015 has no version, so the newest would be wrong."""
     assert versions.parse("") == (0, 1, 0)
 
 
@@ -36,7 +36,7 @@ def test_no_version_is_the_oldest() -> None:
         "+1", "1,0", "\u0661.0.0", "\xb2", "1" * 6000,
     ],
 )  # fmt: skip
-def test_what_is_no_version_is_refused(text: str) -> None:
+def test_malformed_version_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a version"):
         versions.parse(text)
 
@@ -53,7 +53,7 @@ def test_versions_compare_as_numbers(one: tuple[int, ...], other: tuple[int, ...
         ({}, ""),
         ({"cniVersion": ""}, ""),
         ({"cniVersion": "0.4.0"}, "0.4.0"),
-        ({"cniVersion": "1.2.3"}, "1.2.3"),  # verbatim: the plugin is who says that it does not know it
+        ({"cniVersion": "1.2.3"}, "1.2.3"),  # verbatim: the plugin reports that it does not support it
         ({"cniVersion": "nonsense"}, "nonsense"),
         ({"cniVersion": "0.3.1", "cniVersions": ["0.4.0", "1.0.0"]}, "1.0.0"),
         ({"cniVersion": "1.1.0", "cniVersions": ["0.4.0", "1.0.0"]}, "1.1.0"),
@@ -68,7 +68,7 @@ def test_versions_compare_as_numbers(one: tuple[int, ...], other: tuple[int, ...
         ({"cniVersions": ["0.9.0", "0.10.0"]}, "0.10.0"),
     ],
 )
-def test_the_highest_version_that_we_know_is_chosen(raw: dict[str, Any], chosen: str) -> None:
+def test_highest_supported_version_is_chosen(raw: dict[str, Any], chosen: str) -> None:
     assert versions.negotiate(raw, "10-a.conf") == chosen
 
 
@@ -87,7 +87,7 @@ def test_the_highest_version_that_we_know_is_chosen(raw: dict[str, Any], chosen:
         ({"cniVersion": "x", "cniVersions": ["1.0.0"]}, "cniVersion"),
     ],
 )
-def test_wrong_versions_are_refused_by_file_and_key(raw: dict[str, Any], named: str) -> None:
+def test_malformed_version_is_reported_with_file_and_key(raw: dict[str, Any], named: str) -> None:
     with pytest.raises(CniError) as refused:
         versions.negotiate(raw, "10-a.conf")
 
@@ -106,7 +106,7 @@ def test_support_is_exact() -> None:
         assert version in refused.value.details and '"0.4.0"' in refused.value.details
 
 
-def test_a_plugin_may_begin_with_a_later_version() -> None:
+def test_plugin_may_support_versions_from_a_later_one_on() -> None:
     assert versions.since("0.4.0") == ("0.4.0", "1.0.0", "1.1.0")
     assert versions.since("0.1.0") == versions.ALL
 
@@ -115,7 +115,7 @@ def test_a_plugin_may_begin_with_a_later_version() -> None:
     ("command", "since"),
     [("ADD", ""), ("DEL", ""), ("VERSION", ""), ("CHECK", "0.4.0"), ("GC", "1.1.0"), ("STATUS", "1.1.0")],
 )
-def test_operations_begin_with_a_version(command: str, since: str) -> None:
+def test_operation_requires_a_minimum_version(command: str, since: str) -> None:
     for version in ["", *VERSIONS, "9.0.0"]:
         if (version or "0.1.0") >= since:
             versions.check_operation(command, version)
@@ -125,7 +125,7 @@ def test_operations_begin_with_a_version(command: str, since: str) -> None:
             assert refused.value.code == INCOMPATIBLE_VERSION
 
 
-def test_an_operation_on_what_is_no_version_is_refused() -> None:
+def test_operation_with_a_malformed_version_is_refused() -> None:
     with pytest.raises(CniError, match="cniVersion") as refused:
         versions.check_operation("CHECK", "latest")
     assert refused.value.code == DECODING_FAILURE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.wants and attach.select: which networks a container gets, and under which interface names."""
+"""oci.wants and attach.select: the networks of a container and their interface names."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,10 @@ from tests.unit.standins import network
 from tests.unit.test_networks import LOOPBACK, MYNET, single
 
 
-def pairs(found: Wants) -> list[tuple[str, str]] | None:
-    if found.networks is None:
+def pairs(request: Wants) -> list[tuple[str, str]] | None:
+    if request.networks is None:
         return None
-    return [(want.network, want.ifname) for want in found.networks]
+    return [(want.network, want.ifname) for want in request.networks]
 
 
 @pytest.mark.parametrize(
@@ -34,17 +34,17 @@ def pairs(found: Wants) -> list[tuple[str, str]] | None:
         ("a:x@y", [("a", "x@y")]),
     ],
 )
-def test_words_of_an_annotation(text: str, meant: list[tuple[str, str]]) -> None:
-    """An empty one is a wish, too: for no network."""
+def test_annotation_lists_networks_and_interface_names(text: str, meant: list[tuple[str, str]]) -> None:
+    """An empty annotation is a request as well: no network."""
     assert pairs(wants.from_annotations({"cnihook.networks": text, "other": "x"})) == meant
 
 
-def test_a_container_that_says_nothing() -> None:
+def test_container_without_an_annotation_has_no_request() -> None:
     assert pairs(wants.from_annotations({})) is None
     assert pairs(wants.from_annotations({"other.network": "mynet"})) is None
 
 
-def test_an_annotation_that_is_misspelled_is_not_passed_over() -> None:
+def test_misspelled_annotation_is_an_error() -> None:
     with pytest.raises(
         CniError, match="annotation cnihook.network='mynet': unknown annotation: there are cnihook.n"
     ):
@@ -66,7 +66,7 @@ def test_an_annotation_that_is_misspelled_is_not_passed_over() -> None:
         "a\nb",
     ],
 )
-def test_words_that_are_wrong_are_refused_by_the_annotations_name(text: str) -> None:
+def test_malformed_annotation_is_refused_with_its_name(text: str) -> None:
     with pytest.raises(CniError) as refused:
         wants.from_annotations({"cnihook.networks": text})
 
@@ -74,24 +74,24 @@ def test_words_that_are_wrong_are_refused_by_the_annotations_name(text: str) -> 
     assert len(str(refused.value).splitlines()) == 1
 
 
-# Among what there is
+# Selection from the configured networks
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "net.d"
-    made.mkdir()
-    return made
+    net_d = tmp_path / "net.d"
+    net_d.mkdir()
+    return net_d
 
 
 def chosen(folder: Path, wanted: "list[Want] | None") -> tuple[list[tuple[str, str]], list[str]]:
-    """Network and ifname of each, and the complaints."""
+    """Return network and ifname of each selected network, and the complaints."""
     complaints: list[str] = []
-    found = select(Wants(wanted), Settings(str(folder)), complaints.append)
-    return [(served.network.name, served.ifname) for served in found], complaints
+    attachments = select(Wants(wanted), Settings(str(folder)), complaints.append)
+    return [(served.network.name, served.ifname) for served in attachments], complaints
 
 
-def test_all_there_are_unless_told(folder: Path) -> None:
+def test_all_networks_are_selected_by_default(folder: Path) -> None:
     (folder / "10-mynet.conf").write_bytes(MYNET)
     (folder / "99-loopback.conf").write_bytes(LOOPBACK)
 
@@ -99,7 +99,7 @@ def test_all_there_are_unless_told(folder: Path) -> None:
     assert chosen(folder, []) == ([], [])
 
 
-def test_those_that_are_wanted_in_the_order_of_the_wish(folder: Path) -> None:
+def test_requested_networks_are_selected_in_the_order_of_the_request(folder: Path) -> None:
     (folder / "10-mynet.conf").write_bytes(MYNET)
     (folder / "99-loopback.conf").write_bytes(LOOPBACK)
 
@@ -109,26 +109,26 @@ def test_those_that_are_wanted_in_the_order_of_the_wish(folder: Path) -> None:
     ]
 
 
-def test_the_default_serves_where_nothing_is_configured(folder: Path) -> None:
+def test_default_network_is_used_if_none_is_configured(folder: Path) -> None:
     found, (complaint,) = chosen(folder, None)
 
     assert found == [("cnihook", "")]
     assert str(folder) in complaint and "cnihook" in complaint
 
 
-def test_the_default_can_be_wanted_by_name_where_there_is_no_other(folder: Path) -> None:
+def test_default_network_can_be_requested_by_name_if_it_is_the_only_one(folder: Path) -> None:
     assert chosen(folder, [Want("cnihook")])[0] == [("cnihook", "")]
-    for text in (MYNET, b"{"):  # a malformed file is meant to be a network
+    for text in (MYNET, b"{"):  # a malformed file is intended as a network
         (folder / "10-mynet.conf").write_bytes(text)
         with pytest.raises(CniError, match="no network 'cnihook'"):
             chosen(folder, [Want("cnihook")])
 
     (folder / "20-own.conf").write_text(json.dumps(single(name="cnihook", type="own")))
-    found = select(Wants([Want("cnihook")]), Settings(str(folder)), print)
-    assert [plugin["type"] for served in found for plugin in served.network.plugins] == ["own"]
+    attachments = select(Wants([Want("cnihook")]), Settings(str(folder)), print)
+    assert [plugin["type"] for served in attachments for plugin in served.network.plugins] == ["own"]
 
 
-def test_a_malformed_file_is_complained_of_and_hides_no_other(folder: Path) -> None:
+def test_malformed_file_is_reported_and_hides_no_other(folder: Path) -> None:
     (folder / "00-bad.conf").write_text("{")
     (folder / "10-mynet.conf").write_bytes(MYNET)
 
@@ -136,8 +136,8 @@ def test_a_malformed_file_is_complained_of_and_hides_no_other(folder: Path) -> N
     assert found == [("mynet", "")] and complaint.startswith(f"{folder}/00-bad.conf: ")
 
 
-def test_nothing_but_malformed_files_is_an_error_and_no_default(folder: Path) -> None:
-    """Who has configured a network does not want another one."""
+def test_default_network_is_not_used_if_all_files_are_malformed(folder: Path) -> None:
+    """The user has configured a network, so another one is not used instead."""
     (folder / "00-bad.conf").write_text("{")
 
     with pytest.raises(CniError, match="no usable network configuration") as refused:
@@ -145,7 +145,7 @@ def test_nothing_but_malformed_files_is_an_error_and_no_default(folder: Path) ->
     assert "00-bad.conf" in str(refused.value)
 
 
-def test_a_network_that_is_not_there_is_named_with_those_that_are(folder: Path) -> None:
+def test_missing_network_is_reported_with_the_existing_ones(folder: Path) -> None:
     (folder / "10-mynet.conf").write_bytes(MYNET)
 
     with pytest.raises(CniError) as refused:
@@ -154,7 +154,7 @@ def test_a_network_that_is_not_there_is_named_with_those_that_are(folder: Path) 
     assert refused.value.details == "there are: mynet"
 
 
-def test_folders_from_the_environment() -> None:
+def test_folders_are_read_from_the_environment() -> None:
     settings = Settings.from_environment({"NETCONFPATH": "/a", "CNI_PATH": "/b::/c:"})
     assert (settings.conf_folder, settings.plugin_path) == ("/a", ["/b", "/c"])
     for environment in ({}, {"NETCONFPATH": "", "CNI_PATH": ""}, {"CNI_PATH": ":"}):
@@ -166,35 +166,35 @@ def test_folders_from_the_environment() -> None:
 
 
 def names(*wanted: tuple[str, str], taken: "set[str] | None" = None) -> list[str]:
-    """Of networks given as (type, ifname)."""
-    asked = [Served(network(kind), ifname) for kind, ifname in wanted]
-    return _name_interfaces(asked, taken or {"lo"})
+    """Return the interface names of networks given as (type, ifname)."""
+    attachments = [Served(network(kind), ifname) for kind, ifname in wanted]
+    return _name_interfaces(attachments, taken or {"lo"})
 
 
-def test_networks_count_from_eth0_and_loopback_does_not_count() -> None:
+def test_names_count_from_eth0_without_loopback() -> None:
     assert names(("loopback", ""), ("a", ""), ("b", "")) == ["lo", "eth0", "eth1"]
     assert names(("a", ""), ("loopback", ""), ("b", "")) == ["eth0", "lo", "eth1"]
 
 
-def test_what_is_asked_for_or_there_is_stepped_over() -> None:
+def test_requested_and_existing_names_are_skipped() -> None:
     assert names(("a", ""), ("b", "eth0"), ("c", "")) == ["eth1", "eth0", "eth2"]
     assert names(("a", ""), ("b", ""), taken={"lo", "eth0", "eth2"}) == ["eth1", "eth3"]
     assert names(("a", "net0"), ("b", "")) == ["net0", "eth0"]
 
 
-def test_one_name_for_two_is_refused() -> None:
+def test_name_requested_twice_is_refused() -> None:
     with pytest.raises(CniError, match="eth5 is asked for twice"):
         names(("a", "eth5"), ("b", ""), ("c", "eth5"))
 
 
 @pytest.mark.parametrize("ifname", ["a/b", "x" * 16, "..", "a b"])
-def test_a_name_that_is_none_is_refused(ifname: str) -> None:
+def test_malformed_interface_name_is_refused(ifname: str) -> None:
     with pytest.raises(CniError, match="interface name"):
         names(("a", ifname))
 
 
 def test_loopback_is_not_named_twice() -> None:
-    """Two attachments of one container and one interface name are what the specification forbids."""
+    """The specification forbids two attachments with the same container and interface name."""
     with pytest.raises(CniError, match="lo is"):
         names(("loopback", ""), ("loopback", ""))
     with pytest.raises(CniError, match="lo is"):

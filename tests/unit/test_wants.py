@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.wants and runtime.wants: the one vocabulary of what a container wants, and who serves it."""
+"""oci.wants and runtime.wants: the options of a request, and the plugins that serve them."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ from cnihook.spec.errors import CniError
 
 
 def want(**words: str) -> Wants:
-    """By annotations; `_` in a word stands for a hyphen."""
+    """Read a request from annotations; `_` in an argument represents a hyphen."""
     return wants.from_annotations({f"cnihook.{key.replace('_', '-')}": text for key, text in words.items()})
 
 
@@ -24,7 +24,7 @@ def ports(text: str) -> list[tuple[int, int, int, str, str]]:
     return [(p.container, p.first, p.last, p.protocol, p.host_ip) for p in words.parse_ports(text)]
 
 
-# Words
+# Options
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def ports(text: str) -> list[tuple[int, int, int, str, str]]:
         (" 8080:80 ", [(80, 8080, 8080, "tcp", "")]),
     ],
 )
-def test_ports_are_dockers(text: str, meant: list[tuple[int, int, int, str, str]]) -> None:
+def test_ports_have_dockers_syntax(text: str, meant: list[tuple[int, int, int, str, str]]) -> None:
     assert ports(text) == meant
 
 
@@ -66,14 +66,14 @@ def test_ports_are_dockers(text: str, meant: list[tuple[int, int, int, str, str]
         ("٨٠:80", "is not a port"),
     ],
 )
-def test_ports_that_make_no_sense(text: str, why: str) -> None:
+def test_malformed_port_is_refused(text: str, why: str) -> None:
     with pytest.raises(CniError, match=why) as refused:
         ports(text)
     assert len(str(refused.value).splitlines()) == 1
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_ports_or_one_clear_error(text: str) -> None:
+def test_any_text_is_ports_or_a_one_line_error(text: str) -> None:
     try:
         assert all(1 <= port[0] <= 65535 for port in ports(text))
     except CniError as error:
@@ -131,17 +131,15 @@ def test_mac_addresses(text: str, meant: str) -> None:
         ({"networks": "name=mynet,gw-priority=1"}, "unknown option 'gw-priority'"),
     ],
 )
-def test_words_that_make_no_sense_are_one_line_that_names_the_annotation(
-    words: dict[str, str], why: str
-) -> None:
+def test_malformed_annotation_is_a_one_line_error_with_its_name(words: dict[str, str], why: str) -> None:
     with pytest.raises(CniError, match=why) as refused:
         want(**words)
     assert refused.value.msg.startswith("annotation cnihook.")
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_annotations_hold_several_values() -> None:
-    found = want(
+def test_annotation_has_several_values() -> None:
+    request = want(
         publish="8080:80,53:53/udp",
         dns="192.0.2.53, 2001:db8::53",
         dns_search="a.test,.",
@@ -153,22 +151,22 @@ def test_annotations_hold_several_values() -> None:
         hostname="box.example",
     )
 
-    assert len(found.common.ports) == 2
-    assert found.dns.nameservers == ["192.0.2.53", "2001:db8::53"]
-    assert (found.dns.search, found.dns.options) == (["a.test", "."], ["ndots:2", "rotate"])
-    assert found.hosts == [("db", "10.1.2.3"), ("host", "host-gateway"), ("six", "2001:db8::1")]
-    assert found.common.aliases == ["web", "www"]
-    assert [(str(net), str(via)) for net, via in found.common.routes] == [
+    assert len(request.common.ports) == 2
+    assert request.dns.nameservers == ["192.0.2.53", "2001:db8::53"]
+    assert (request.dns.search, request.dns.options) == (["a.test", "."], ["ndots:2", "rotate"])
+    assert request.hosts == [("db", "10.1.2.3"), ("host", "host-gateway"), ("six", "2001:db8::1")]
+    assert request.common.aliases == ["web", "www"]
+    assert [(str(net), str(via)) for net, via in request.common.routes] == [
         ("10.0.0.0/8", "10.1.2.1"),
         ("0.0.0.0/0", "10.1.2.254"),
     ]
-    assert found.common.bandwidth == {
+    assert request.common.bandwidth == {
         "ingressRate": 10_000_000,
         "ingressBurst": 1_000_000,
         "egressRate": 500_000,
         "egressBurst": 1_000_000,
     }
-    assert found.hostname == "box.example"
+    assert request.hostname == "box.example"
 
 
 def test_networks_may_have_options_of_their_own() -> None:
@@ -180,7 +178,7 @@ def test_networks_may_have_options_of_their_own() -> None:
     assert (plain.network, plain.ips) == ("plain", [])
 
 
-def test_networks_may_be_said_as_docker_says_them() -> None:
+def test_networks_may_be_given_in_dockers_syntax() -> None:
     first = "name=front,ip=10.1.2.3,mac-address=02:00:00:00:00:01,alias=web"
     front, back = want(networks=f"{first} ifname=data0,IP6=2001:db8::7,name=back").networks or []
 
@@ -193,39 +191,43 @@ def test_networks_may_be_said_as_docker_says_them() -> None:
     )
 
 
-def test_names_that_are_only_looked_up_may_have_underscores() -> None:
-    found = want(network_alias="my_web", add_host="my_db:10.1.2.3", networks="front:alias=_x")
+def test_alias_and_extra_host_may_have_underscores() -> None:
+    request = want(network_alias="my_web", add_host="my_db:10.1.2.3", networks="front:alias=_x")
 
-    assert (found.common.aliases, found.hosts) == (["my_web"], [("my_db", "10.1.2.3")])
-    assert found.aliases_on("front") == ["_x", "my_web"]
+    assert (request.common.aliases, request.hosts) == (["my_web"], [("my_db", "10.1.2.3")])
+    assert request.aliases_on("front") == ["_x", "my_web"]
 
 
-def test_what_flags_say_goes_before_annotations() -> None:
+def test_flags_take_precedence_over_annotations() -> None:
     flags = Wants()
     wants.WORDS["publish"].add(flags, "1:1")
     wants.WORDS["dns"].add(flags, "192.0.2.1")
 
-    found = flags.over(want(publish="2:2", ip="10.1.2.3", dns="192.0.2.2", dns_search="x", networks=""))
+    request = flags.over(want(publish="2:2", ip="10.1.2.3", dns="192.0.2.2", dns_search="x", networks=""))
 
-    assert [port.first for port in found.common.ports] == [1]
-    assert (found.common.ips, found.dns.nameservers, found.dns.search) == (
+    assert [port.first for port in request.common.ports] == [1]
+    assert (request.common.ips, request.dns.nameservers, request.dns.search) == (
         ["10.1.2.3"],
         ["192.0.2.1"],
         ["x"],
     )
-    assert found.networks == []
+    assert request.networks == []
 
 
 # The Network Plumbing Working Group's annotation
 
 
-def test_multus_short_form() -> None:
-    found = multus.parse("front, default/back@data0 ,kube-system/third")
+def test_multus_short_form_is_read() -> None:
+    requests = multus.parse("front, default/back@data0 ,kube-system/third")
 
-    assert [(one.network, one.ifname) for one in found] == [("front", ""), ("back", "data0"), ("third", "")]
+    assert [(one.network, one.ifname) for one in requests] == [
+        ("front", ""),
+        ("back", "data0"),
+        ("third", ""),
+    ]
 
 
-def test_multus_json_form() -> None:
+def test_multus_json_form_is_read() -> None:
     item = {
         "name": "front",
         "namespace": "default",
@@ -237,30 +239,30 @@ def test_multus_json_form() -> None:
         "default-route": ["10.1.2.1"],
         "cni-args": {"KEY": "value", "ignored": 1},
     }
-    (found,) = wants.from_annotations({words.MULTUS: json.dumps([item])}).networks or []
+    (request,) = wants.from_annotations({words.MULTUS: json.dumps([item])}).networks or []
 
-    assert (found.network, found.ifname, found.mac) == ("front", "data0", "02:00:00:00:00:01")
-    assert found.ips == ["10.1.2.3/24", "2001:db8::3/64"]
-    assert choose(found.ports) == [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
-    assert found.bandwidth == {"ingressRate": 1000, "ingressBurst": 2000}
-    assert [(str(net), str(via)) for net, via in found.routes] == [("0.0.0.0/0", "10.1.2.1")]
-    assert found.cni_args == ["KEY=value"]
+    assert (request.network, request.ifname, request.mac) == ("front", "data0", "02:00:00:00:00:01")
+    assert request.ips == ["10.1.2.3/24", "2001:db8::3/64"]
+    assert choose(request.ports) == [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    assert request.bandwidth == {"ingressRate": 1000, "ingressBurst": 2000}
+    assert [(str(net), str(via)) for net, via in request.routes] == [("0.0.0.0/0", "10.1.2.1")]
+    assert request.cni_args == ["KEY=value"]
 
 
-def test_our_own_annotation_goes_before_multus() -> None:
-    found = wants.from_annotations({"cnihook.networks": "mine", words.MULTUS: "theirs"})
-    assert [one.network for one in found.networks or []] == ["mine"]
+def test_own_annotation_takes_precedence_over_multus() -> None:
+    request = wants.from_annotations({"cnihook.networks": "mine", words.MULTUS: "other"})
+    assert [one.network for one in request.networks or []] == ["mine"]
 
 
 @pytest.mark.parametrize(
     "text", ["[{]", "[1]", '[{"name": 1}]', "a/b/@", '[{"name":"x","interface":"a/b"}]']
 )
-def test_multus_words_that_make_no_sense(text: str) -> None:
+def test_malformed_multus_annotation_is_refused(text: str) -> None:
     with pytest.raises(CniError, match="annotation k8s.v1.cni.cncf.io/networks"):
         multus.parse(text)
 
 
-# Who serves it
+# Plugins that serve a request
 
 
 def net(*plugins: dict[str, Any], name: str = "mynet", **keys: Any) -> Network:
@@ -280,17 +282,17 @@ def served(*chosen: tuple[Network, Want], **words: str) -> list[Served]:
     return serve(list(chosen), want(**words).common)
 
 
-def test_capabilities_go_before_arguments() -> None:
+def test_capabilities_are_preferred_to_arguments() -> None:
     words = {
         "ip": "10.1.2.3",
         "mac_address": "02:00:00:00:00:01",
         "publish": "8080:80",
         "network_alias": "web",
     }
-    (found,) = served((net(BRIDGE, ALL), Want("mynet")), bandwidth="in=1M", **words)
+    (attachment,) = served((net(BRIDGE, ALL), Want("mynet")), bandwidth="in=1M", **words)
 
-    assert found.cni_args == ""
-    assert found.capability_args == {
+    assert attachment.cni_args == ""
+    assert attachment.capability_args == {
         "ips": ["10.1.2.3"],
         "mac": "02:00:00:00:00:01",
         "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
@@ -299,15 +301,15 @@ def test_capabilities_go_before_arguments() -> None:
     }
 
 
-def test_arguments_serve_where_there_are_no_capabilities() -> None:
-    (found,) = served((net(BRIDGE), Want("mynet")), ip="10.1.2.3", mac_address="02:00:00:00:00:01")
+def test_arguments_are_used_if_a_plugin_has_no_capabilities() -> None:
+    (attachment,) = served((net(BRIDGE), Want("mynet")), ip="10.1.2.3", mac_address="02:00:00:00:00:01")
 
-    assert found.cni_args == "IgnoreUnknown=1;IP=10.1.2.3;MAC=02:00:00:00:00:01"
-    assert found.capability_args == {}
+    assert attachment.cni_args == "IgnoreUnknown=1;IP=10.1.2.3;MAC=02:00:00:00:00:01"
+    assert attachment.capability_args == {}
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ({"publish": "8080:80"}, 'add {"type": "portmap", "capabilities": {"portMappings": true}}'),
         ({"bandwidth": "in=1M"}, 'add {"type": "bandwidth"'),
@@ -317,55 +319,57 @@ def test_arguments_serve_where_there_are_no_capabilities() -> None:
         ({"no_default_route": "true"}, "none of its plugins takes a request for no default route"),
     ],
 )
-def test_what_nobody_serves_is_told_with_the_mend(words: dict[str, str], told: str) -> None:
+def test_request_that_no_plugin_serves_is_reported_with_a_suggestion(
+    words: dict[str, str], message: str
+) -> None:
     with pytest.raises(CniError, match="network mynet") as refused:
         served((net({"type": "other"}), Want("mynet")), **words)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_an_address_is_for_one_network() -> None:
+def test_address_is_for_one_network() -> None:
     two = [(net(BRIDGE, name=name), Want(name)) for name in ("one", "two")]
 
     with pytest.raises(CniError, match="on 2 networks; name the network: NETWORK:ip=ADDRESS"):
         served(*two, ip="10.1.2.3")
     two[1][1].ips = ["10.1.2.3"]
-    assert [found.cni_args for found in served(*two)] == ["", "IgnoreUnknown=1;IP=10.1.2.3"]
+    assert [attachment.cni_args for attachment in served(*two)] == ["", "IgnoreUnknown=1;IP=10.1.2.3"]
     assert served((LOOPBACK, Want("loopback")), two[0], ip="10.1.2.3")[1].cni_args
 
 
-def test_a_port_is_published_once() -> None:
-    """On the first network that can."""
+def test_port_is_published_once() -> None:
+    """The first network that can publish it does so."""
     chosen = [(net(BRIDGE, name="a"), Want("a")), *((net(ALL, name=n), Want(n)) for n in ("b", "c"))]
 
-    found = served(*chosen, publish="8080:80")
-    assert ["portMappings" in one.capability_args for one in found] == [False, True, False]
+    attachments = served(*chosen, publish="8080:80")
+    assert ["portMappings" in one.capability_args for one in attachments] == [False, True, False]
 
 
-def test_routes_are_the_networks_own_from_then_on() -> None:
-    """In the configuration that its record keeps, so CHECK and DEL know of them."""
+def test_requested_routes_become_part_of_the_configuration() -> None:
+    """CHECK and DEL know of them, because the record keeps this configuration."""
     conf = BRIDGE | {"isDefaultGateway": True, "IPAM": None}
-    (found,) = served(
+    (attachment,) = served(
         (net(conf, ALL, disableCheck=True), Want("mynet")), route="10.9.0.0/16=10.1.0.9", no_default_route=""
     )
 
-    again = networks.parse(found.network.text, "the record")
+    again = networks.parse(attachment.network.text, "the record")
     assert again.plugins[0]["ipam"]["routes"] == [{"dst": "10.9.0.0/16", "gw": "10.1.0.9"}]
     assert again.plugins[0]["isGateway"] is True and "isDefaultGateway" not in again.plugins[0]
     assert again.disable_check and again.plugins[1] == ALL
 
 
-def test_a_default_route_of_ipam_can_be_done_without() -> None:
+def test_default_route_of_ipam_can_be_omitted() -> None:
     ipam = {**BRIDGE["ipam"], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "192.0.2.0/24"}, {"dst": "::/0"}]}
     single = {"cniVersion": "0.4.0", "name": "old", **BRIDGE, "ipam": ipam}
     network = networks.parse(json.dumps(single).encode(), "old.conf")
 
-    (found,) = served((network, Want("old")), no_default_route="true")
-    assert found.network.plugins[0]["ipam"]["routes"] == [{"dst": "192.0.2.0/24"}]
-    assert (found.network.name, found.network.version) == ("old", "0.4.0")
-    assert network.plugins[0]["ipam"]["routes"] == ipam["routes"], "nobody else's network has changed"
+    (attachment,) = served((network, Want("old")), no_default_route="true")
+    assert attachment.network.plugins[0]["ipam"]["routes"] == [{"dst": "192.0.2.0/24"}]
+    assert (attachment.network.name, attachment.network.version) == ("old", "0.4.0")
+    assert network.plugins[0]["ipam"]["routes"] == ipam["routes"], "the network itself is unchanged"
 
 
-def test_a_free_port_is_one_that_can_be_bound() -> None:
+def test_free_port_can_be_bound() -> None:
     import socket
 
     with socket.socket() as taken:
@@ -377,8 +381,8 @@ def test_a_free_port_is_one_that_can_be_bound() -> None:
     assert Port(80, 0, 0, "udp", "127.0.0.1").free(set()) > 1023
 
 
-def test_ports_of_one_container_are_different_ones() -> None:
-    """Of one protocol; those that are named are not given away."""
+def test_ports_of_one_container_are_different() -> None:
+    """This holds per protocol; a port that another option names is not chosen."""
     texts = ["40000-40003:80", "40000-40003:81", "40000:82", "40000-40003:83", "40000-40003:80/udp"]
     ports = [port for text in texts for port in words.parse_ports(text)]
 
@@ -393,13 +397,13 @@ def test_ports_of_the_container_and_of_a_network_are_published_together() -> Non
     own = Want("mynet")
     own.ports = words.parse_ports("8081:81")
 
-    (found,) = served((net(ALL), own), publish="8080:80")
-    assert [one["hostPort"] for one in found.capability_args["portMappings"]] == [8081, 8080]
+    (attachment,) = served((net(ALL), own), publish="8080:80")
+    assert [one["hostPort"] for one in attachment.capability_args["portMappings"]] == [8081, 8080]
 
 
 # Options as annotations
 
-SAID = [
+OPTIONS = [
     ("network", "mynet:eth1"),
     ("network", "other:ip=10.0.0.9,mac=02:00:00:00:00:01"),
     ("ip6", "fd00::2"),
@@ -416,11 +420,11 @@ SAID = [
 ]
 
 
-def as_said(said: list[tuple[str, str]]) -> Wants:
-    wanted = Wants()
-    for word, text in said:
-        wants.WORDS[word].add(wanted, text)
-    return wanted
+def request_of(options: list[tuple[str, str]]) -> Wants:
+    request = Wants()
+    for word, text in options:
+        wants.WORDS[word].add(request, text)
+    return request
 
 
 def compare(one: Any, other: Any) -> None:
@@ -438,18 +442,19 @@ def compare(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [SAID, SAID[:1], [("network", "a,b"), ("network", "c:ip=10.0.0.1")], [("network", "")], []]
+    "options",
+    [OPTIONS, OPTIONS[:1], [("network", "a,b"), ("network", "c:ip=10.0.0.1")], [("network", "")], []],
 )
-def test_options_become_annotations_that_mean_the_same(said: list[tuple[str, str]]) -> None:
-    """They travel so to a container that another program starts later."""
-    annotations = wants.to_annotations(said)
+def test_options_become_annotations_with_the_same_meaning(options: list[tuple[str, str]]) -> None:
+    """Annotations pass them to a container that another program starts later."""
+    annotations = wants.to_annotations(options)
 
-    found = wants.from_annotations(annotations)
+    request = wants.from_annotations(annotations)
     for name in ("networks", "common", "hostname", "hosts"):
-        compare(getattr(found, name), getattr(as_said(said), name))
+        compare(getattr(request, name), getattr(request_of(options), name))
 
 
-@pytest.mark.parametrize("said", [("ip", "x"), ("dns-option", "a,b")])
-def test_an_option_that_is_no_annotation_is_refused(said: tuple[str, str]) -> None:
+@pytest.mark.parametrize("option", [("ip", "x"), ("dns-option", "a,b")])
+def test_option_without_an_annotation_is_refused(option: tuple[str, str]) -> None:
     with pytest.raises(CniError):
-        wants.to_annotations([said])
+        wants.to_annotations([option])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.wants: the names that no container may have, and how much one may ask for."""
+"""oci.wants: names that no container may have, and the limits of a request."""
 
 import pytest
 
@@ -9,11 +9,11 @@ from cnihook.spec.errors import CniError
 
 
 def want(**words: str) -> Wants:
-    """Read annotations; `_` in a word stands for a hyphen."""
+    """Read annotations; `_` in an argument represents a hyphen."""
     return wants.from_annotations({f"cnihook.{key.replace('_', '-')}": text for key, text in words.items()})
 
 
-# Names that others look up
+# Names that other containers look up
 
 
 RESERVED = [
@@ -26,7 +26,7 @@ RESERVED = [
 
 @pytest.mark.parametrize("name", RESERVED)
 def test_reserved_name_is_refused_as_alias_and_host_name(name: str) -> None:
-    """Neighbours would reach the container where they mean themselves or the host."""
+    """Other containers would reach this one instead of themselves or the host."""
     given_by = [{"network_alias": name}, {"networks": f"front:alias={name}"}]
     if "_" not in name:
         given_by.append({"hostname": name})
@@ -37,7 +37,7 @@ def test_reserved_name_is_refused_as_alias_and_host_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["localhost", "host.docker.internal", "db.example.org"])
 def test_added_host_may_have_any_name(name: str) -> None:
-    """Only the container itself reads it."""
+    """Only the container itself reads the entry."""
     assert want(add_host=f"{name}:192.0.2.1").hosts == [(name, "192.0.2.1")]
 
 
@@ -62,8 +62,8 @@ def test_similar_names_are_not_reserved(name: str) -> None:
         ("network", 256, "a{}"),
     ],
 )
-def test_each_list_has_a_most(word: str, most: int, value: str) -> None:
-    """An annotation and a flag alike."""
+def test_each_list_has_a_maximum_length(word: str, most: int, value: str) -> None:
+    """The limit holds for an annotation and for a flag."""
     name = "cnihook.networks" if word == "network" else f"cnihook.{word}"
     values = [value.format(number + 1 if word == "ip" else number) for number in range(most)]
     wants.from_annotations({name: ",".join(values)})
@@ -76,20 +76,20 @@ def test_each_list_has_a_most(word: str, most: int, value: str) -> None:
         wants.WORDS[word].add(by_flags, value.format(255))
 
 
-def test_aliases_of_a_network_have_a_most() -> None:
+def test_number_of_aliases_of_a_network_is_limited() -> None:
     aliases = ",".join(f"alias=a{number}" for number in range(65))
     with pytest.raises(CniError, match="64 aliases at most"):
         want(networks=f"front:{aliases}")
 
 
-def test_ports_have_a_most() -> None:
-    """A range is short as text, and thousands of ports."""
+def test_number_of_ports_is_limited() -> None:
+    """A short range can have thousands of ports."""
     with pytest.raises(CniError, match="more than 65536"):
         want(publish="1-65535,1-65535/udp")
     assert len(want(publish="1-65535").common.ports) == 65535
 
 
-def test_annotations_of_cnihook_have_a_most_of_bytes() -> None:
+def test_size_of_cnihooks_annotations_is_limited() -> None:
     """Other annotations are not counted."""
     wants.from_annotations({"kubectl.kubernetes.io/last-applied-configuration": "x" * (1 << 20)})
     with pytest.raises(CniError, match=r"annotation cnihook\.dns-search: .* 65536 is the most"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors in one line, and what is added where root is what was missing."""
+"""Errors in one line, with a hint if root is needed."""
 
 import os
 import re
@@ -32,15 +32,17 @@ def hidden() -> CniError:
         (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory"),
         (CniError(INTERNAL, "a", "b\nc"), "a; b c"),
     ],
-    ids=["denied", "behind another", "not there", "of ours"],
+    ids=["denied", "behind another", "not there", "own error"],
 )
-def test_who_is_not_root_is_told(monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str) -> None:
+def test_permission_error_hints_at_root(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
     assert words.explain(error) == said
 
 
-def test_root_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_permission_error_of_root_has_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "_is_root", lambda: True)
 
     assert words.explain(DENIED) == words.describe(DENIED) == "/x: Permission denied"
@@ -60,7 +62,7 @@ def test_root_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Grüße, 名前", "Grüße, 名前"),
     ],
 )
-def test_one_line_shows_what_has_no_glyph(text: str, expected: str) -> None:
+def test_one_line_escapes_invisible_characters(text: str, expected: str) -> None:
     assert words.one_line(text) == expected
 
 
