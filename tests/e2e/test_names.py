@@ -28,7 +28,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start(host: Host, runtime: Runtime, tmp_path: Path) -> Start:
-    """Start a container with a root file system, and `etc` in it, of its own; on front by default."""
+    """Start a container, by default on front, with its own root file system and the files `etc` in it."""
     configure(host, bridge("front", "10.1.0.0/24"), bridge("back", "10.2.0.0/24"))
 
     def run(
@@ -51,7 +51,7 @@ def hosts(container: Running) -> str:
 
 
 def pings(container: Running, name: str) -> str:
-    """The address that a name has for it, and that answers."""
+    """Return the address that a name has in the container, after it has answered a ping."""
     return container.exec("ping", "-c1", "-W30", name).partition("(")[2].partition(")")[0]
 
 
@@ -64,7 +64,7 @@ def knows(container: Running, name: str) -> bool:
 
 
 def test_containers_reach_each_other_by_id_host_name_and_alias(start: Start) -> None:
-    """Whoever came first, and each itself; under its own name another of the same name is not met."""
+    """The order of starts does not matter; its own host name means the container itself."""
     one = start("one", "--hostname", "web.example.test", "--network-alias", "www")
     two = start("two", "--network", "front:alias=db")
 
@@ -76,8 +76,8 @@ def test_containers_reach_each_other_by_id_host_name_and_alias(start: Start) -> 
     assert pings(one, "container") == one.address and pings(two, "container") == two.address  # config.json's
 
 
-def test_names_go_with_their_container(host: Host, runtime: Runtime, start: Start) -> None:
-    """And leave the others' files as they were before; one that comes again has its new address."""
+def test_names_are_removed_with_their_container(host: Host, runtime: Runtime, start: Start) -> None:
+    """The other files are then as before; a container that starts again has its new address."""
     one = start("one")
     before = hosts(one)
     two = start("two")
@@ -95,8 +95,10 @@ def test_names_go_with_their_container(host: Host, runtime: Runtime, start: Star
     assert not host.exists(NAMES)
 
 
-def test_many_at_once_miss_nobody(host: Host, runtime: Runtime, tmp_path: Path) -> None:
-    """They write to one another's files, and are not to lose a line."""
+def test_containers_started_at_once_have_each_others_names(
+    host: Host, runtime: Runtime, tmp_path: Path
+) -> None:
+    """Containers write to each other's files, and no line may be lost."""
     configure(host, bridge("front", "10.1.0.0/24"))
     ids = [f"c{number}" for number in range(6)]
     for container_id in ids:
@@ -106,15 +108,15 @@ def test_many_at_once_miss_nobody(host: Host, runtime: Runtime, tmp_path: Path) 
     containers = [runtime.started(*one) for one in starting]
 
     for container in containers:
-        known = {line.partition("# cnihook: ")[2] for line in hosts(container).splitlines()[2:]}
-        assert known == {f"{container_id} on front" for container_id in ids}
+        entries = {line.partition("# cnihook: ")[2] for line in hosts(container).splitlines()[2:]}
+        assert entries == {f"{container_id} on front" for container_id in ids}
     runtime.delete_at_once(ids[1:])
     assert (
         hosts(containers[0]) == f"{LOCALHOST}{containers[0].address}\tcontainer c0\t# cnihook: c0 on front\n"
     )
 
 
-def test_names_are_known_on_their_network_alone(start: Start) -> None:
+def test_names_are_known_on_their_network_only(start: Start) -> None:
     both = start("both", "--network", "front", "--network", "back:alias=inner")
     front = start("fore", "--network", "front")
     back = start("aft", "--network", "back")
@@ -124,7 +126,7 @@ def test_names_are_known_on_their_network_alone(start: Start) -> None:
     assert not knows(front, "inner") and not knows(front, "aft") and not knows(back, "fore")
 
 
-def test_running_container_learns_names_as_it_is_attached(host: Host, start: Start) -> None:
+def test_attached_container_gets_names_of_the_network(host: Host, start: Start) -> None:
     one = start("one", "--network", "front", "--add-host", "db:10.9.9.9")
     two = start("two", "--network", "back")
     first = hosts(one)
@@ -139,8 +141,8 @@ def test_running_container_learns_names_as_it_is_attached(host: Host, start: Sta
     assert hosts(one) == LOCALHOST
 
 
-def test_container_without_hook_is_named_as_it_is_attached(host: Host, start: Start) -> None:
-    """It runs: nobody but us gives it its host name, whatever its config.json says."""
+def test_container_without_a_hook_gets_its_host_name_when_attached(host: Host, start: Start) -> None:
+    """The container runs already, so cnihook itself sets the host name, with any config.json."""
     one = start("one", hooks={})
     two = start("two")
 
@@ -152,8 +154,10 @@ def test_container_without_hook_is_named_as_it_is_attached(host: Host, start: St
 
 
 @pytest.mark.parametrize("end", ["gc", "restart"])
-def test_names_of_a_killed_container_go_later(host: Host, runtime: Runtime, start: Start, end: str) -> None:
-    """Without a poststop: by gc, or as the same ID comes again."""
+def test_names_of_a_killed_container_are_removed_later(
+    host: Host, runtime: Runtime, start: Start, end: str
+) -> None:
+    """There is no poststop: gc removes the names, or the next start of the same ID."""
     one = start("one")
     start("two").kill()
     assert "two" in hosts(one)
@@ -162,7 +166,7 @@ def test_names_of_a_killed_container_go_later(host: Host, runtime: Runtime, star
         host.run(CNIHOOK, "gc")
         assert "two" not in hosts(one) and host.listdir(f"{NAMES}/front") == ["one"]
     else:
-        # As an engine does that restarts it: a new process for the ID, and no poststop between.
+        # An engine that restarts the container has a new process for the ID, and calls no poststop.
         third = start("three", hooks={})
         state = {"id": "two", "pid": third.pid, "bundle": str(runtime.folder("three"))}
         assert call_hook(host, "createRuntime", state, "--network", "front").returncode == 0
@@ -172,8 +176,8 @@ def test_names_of_a_killed_container_go_later(host: Host, runtime: Runtime, star
     runtime.delete("two")
 
 
-def test_names_without_a_record_are_swept(host: Host, start: Start) -> None:
-    """Another runtime has collected the attachment, or we were killed between the two."""
+def test_names_without_a_record_are_removed(host: Host, start: Start) -> None:
+    """Another runtime has collected the attachment, or cnihook was killed between the two steps."""
     one = start("one")
     start("two")
     host.run(CNIHOOK, "gc", "front", "--keep", "one")
@@ -186,7 +190,7 @@ def test_names_without_a_record_are_swept(host: Host, start: Start) -> None:
 
 
 def test_failing_start_leaves_no_name(host: Host, runtime: Runtime, start: Start) -> None:
-    """A later hook fails; crun calls no poststop then, so gc has to."""
+    """A later hook fails; crun then calls no poststop, so gc has to remove the name."""
     one = start("one")
     before = hosts(one)
     hooks = runtime.config("one")["hooks"]
@@ -198,8 +202,8 @@ def test_failing_start_leaves_no_name(host: Host, runtime: Runtime, start: Start
     assert hosts(one) == before and host.listdir(f"{NAMES}/front") == ["one"]
 
 
-def test_added_hosts(start: Start) -> None:
-    """Also by annotation; the gateway is the host, and answers."""
+def test_extra_hosts_are_in_the_file(start: Start) -> None:
+    """An annotation can add them too; host-gateway is the host's address, which answers."""
     annotations = {
         "cnihook.networks": "back",
         "cnihook.add-host": "db:192.0.2.1,v6:2001:db8::1,up:host-gateway",
@@ -212,14 +216,14 @@ def test_added_hosts(start: Start) -> None:
     assert "192.0.2.1" not in hosts(other)
 
 
-def test_added_host_without_a_network(start: Start) -> None:
+def test_extra_host_without_a_network_is_in_the_file(start: Start) -> None:
     one = start("one", "--network", "", "--add-host", "db:192.0.2.1", "--add-host", "up:host-gateway")
 
     assert hosts(one) == f"{LOCALHOST}192.0.2.1\tdb\t# cnihook: one\n"
     assert "no host up" in one.log
 
 
-def test_both_families(host: Host, start: Start) -> None:
+def test_file_has_addresses_of_both_families(host: Host, start: Start) -> None:
     ranges = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "2001:db8:1::/64"}]]
     network = bridge("front", "10.1.0.0/24")
     network["plugins"][0]["ipam"]["ranges"] = ranges
@@ -234,9 +238,9 @@ def test_both_families(host: Host, start: Start) -> None:
 # The files
 
 
-def test_what_the_image_says_stays(runtime: Runtime, start: Start) -> None:
-    """In place, and to the byte, once all is over."""
-    text = "127.0.0.1\tlocalhost\n# ours\n192.0.2.9\tthere # on front\n192.0.2.8 last"
+def test_lines_of_the_image_stay(runtime: Runtime, start: Start) -> None:
+    """The file is changed in place, and after the last DEL its bytes are as before."""
+    text = "127.0.0.1\tlocalhost\n# image\n192.0.2.9\tthere # on front\n192.0.2.8 last"
     one = start("one", etc={"hosts": text})
     path = runtime.rootfs / "etc" / "hosts"
     inode = path.stat().st_ino
@@ -250,8 +254,8 @@ def test_what_the_image_says_stays(runtime: Runtime, start: Start) -> None:
     assert path.read_text() == f"{text}\n" and path.stat().st_ino == inode
 
 
-def test_shared_root_file_system(host: Host, runtime: Runtime, start: Start) -> None:
-    """One file for two: each finds what it needs for as long as it is there, and no line is there twice."""
+def test_shared_file_has_the_names_of_both_containers(host: Host, runtime: Runtime, start: Start) -> None:
+    """Each container has its names in the file while it is attached, and no line is there twice."""
     one = start("one", "--network", "front", "--network", "back")
     rootfs = runtime.rootfs
     two = runtime.run("two", "--network", "front")
@@ -266,9 +270,9 @@ def test_shared_root_file_system(host: Host, runtime: Runtime, start: Start) -> 
     assert hosts(two) == f"{LOCALHOST}10.1.0.3\tcontainer two\t# cnihook: two on front\n"
 
 
-def test_lines_that_nobody_took_away_are_not_believed(start: Start) -> None:
-    """A copy of a root file system that was in use, or a hostile one: its tags lead nowhere."""
-    old = f"{LOCALHOST}10.1.0.9\told\t# cnihook: old on front\n10.0.0.1\tx\t# cnihook: gone\n"
+def test_old_and_hostile_lines_are_removed(start: Start) -> None:
+    """The root file system may be a copy of one in use, or hostile: its tags have no effect."""
+    old = f"{LOCALHOST}10.1.0.9\tprevious\t# cnihook: old on front\n10.0.0.1\tx\t# cnihook: gone\n"
     hostile = "10.0.0.2\ty\t# cnihook: passwd on ../../../etc\n10.0.0.3\tz\t# cnihook: ../../../etc/passwd\n"
     one = start("one", etc={"hosts": old + hostile})
 
@@ -277,8 +281,10 @@ def test_lines_that_nobody_took_away_are_not_believed(start: Start) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "FIFO", "folder", "link of the folder"])
-def test_hostile_image_leads_nowhere(host: Host, runtime: Runtime, tmp_path: Path, kind: str) -> None:
-    """Root writes, and the image is somebody's: not one byte outside of it, and the container runs."""
+def test_hostile_image_changes_nothing_outside(
+    host: Host, runtime: Runtime, tmp_path: Path, kind: str
+) -> None:
+    """Root writes to an untrusted image: no byte outside may change, and the container has to run."""
     configure(host, bridge("front", "10.1.0.0/24", dns={"nameservers": ["192.0.2.1"]}))
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -305,10 +311,10 @@ def test_hostile_image_leads_nowhere(host: Host, runtime: Runtime, tmp_path: Pat
 
 
 @pytest.mark.parametrize("change", ["link", "FIFO", "hard link"])
-def test_hostile_container_leads_the_others_nowhere(
+def test_hostile_container_changes_nothing_outside(
     host: Host, runtime: Runtime, start: Start, tmp_path: Path, change: str
 ) -> None:
-    """It has it in its hand, what its /etc/hosts is by the time that another comes and goes."""
+    """The container may replace its /etc/hosts before another one starts or ends."""
     start("one")
     outside = tmp_path / "outside"
     outside.write_text("of the host # cnihook: two on front\n")
@@ -328,8 +334,8 @@ def test_hostile_container_leads_the_others_nowhere(
     assert outside.read_text() == "of the host # cnihook: two on front\n"
 
 
-def test_the_hosts_own_files_stay(host: Host, runtime: Runtime, tmp_path: Path) -> None:
-    """Mounted into the container, as many do; ours are never the only ones to have them."""
+def test_files_of_the_host_are_not_changed(host: Host, runtime: Runtime, tmp_path: Path) -> None:
+    """Many containers mount them; cnihook must not write to a file that others use."""
     configure(host, bridge("front", "10.1.0.0/24", dns={"nameservers": ["192.0.2.1"]}))
     for name in FILES:
         host.write(f"/etc/{name}", f"the host's {name}\n")
@@ -344,10 +350,10 @@ def test_the_hosts_own_files_stay(host: Host, runtime: Runtime, tmp_path: Path) 
         assert f"not in its /etc/{name}: it is the host's own" in container.log
 
 
-def test_mounted_hosts_file_is_told_of_others(
+def test_mounted_hosts_file_gets_the_names(
     host: Host, runtime: Runtime, start: Start, tmp_path: Path
 ) -> None:
-    """As engines have it: the file of the image is not the one that counts."""
+    """Engines mount such a file over that of the image."""
     own = tmp_path / "own-hosts"
     own.write_text("")
     runtime.rootfs = make_rootfs(tmp_path / "rootfs")
@@ -366,7 +372,7 @@ def test_mounted_hosts_file_is_told_of_others(
 def test_file_that_the_host_cannot_see_is_written_once(
     host: Host, runtime: Runtime, start: Start, tmp_path: Path
 ) -> None:
-    """A tmpfs on /etc is the container's alone; the others know it, and it those that were there before."""
+    """Only the container sees a tmpfs on /etc.  It has the names at its start; other files have its name."""
     one = start("one")
     runtime.rootfs = make_rootfs(tmp_path / "rootfs")
     runtime.bundle("c1", "--network", "front")
@@ -377,15 +383,15 @@ def test_file_that_the_host_cannot_see_is_written_once(
     assert "later containers cannot be added to it" in container.log
 
 
-def test_host_name_where_config_json_has_none(start: Start) -> None:
+def test_host_name_is_set_if_config_json_has_none(start: Start) -> None:
     one = start("one", "--hostname", "web", hostname="")
 
     assert one.exec("busybox", "hostname") == one.exec("cat", "/etc/hostname") == "web\n"
     assert hosts(one).endswith("10.1.0.2\tweb one\t# cnihook: one on front\n")
 
 
-def test_host_name_that_its_runtime_sets_is_told(start: Start) -> None:
-    """After the hook, and so with the last word: said, not passed over."""
+def test_host_name_that_the_runtime_overrides_is_reported(start: Start) -> None:
+    """The runtime sets its own host name after the hook; the log reports that the request is void."""
     one = start("one", "--hostname", "web")
 
     assert one.exec("busybox", "hostname") == "container\n" and knows(one, "web")

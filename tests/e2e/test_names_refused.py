@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that a container requests, and that would mislead its neighbours, by each way in."""
+"""Names that a container requests and that would mislead its neighbours, on each way of requesting them."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ PRIV_NET_RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 
 @pytest.fixture
 def networks(host: Host) -> None:
-    """front, and wide, which allows names with a dot."""
+    """Configure front, and wide, which allows names with a dot."""
     configure(
         host,
         bridge("front", "10.1.0.0/24"),
@@ -46,7 +46,7 @@ REFUSED = [
 def test_misleading_name_is_refused(
     host: Host, networks: None, options: tuple[str, ...], reason: str
 ) -> None:
-    """Before anything is set up; for the hook's flags and annotations, and for a plain command."""
+    """The hook's flags and annotations and a plain command fail before anything is set up."""
     container = host.container(process=True)
     state = {"id": "c1", "pid": container.pid, "bundle": "/nowhere"}
     outcome = call_hook(host, "createRuntime", state, *options)
@@ -69,10 +69,10 @@ def test_name_of_the_node_is_refused(host: Host, networks: None) -> None:
     assert command.returncode != 0 and "a name of the host" in command.stderr
 
 
-def test_names_with_a_dot_where_the_network_allows_them(
+def test_name_with_a_dot_needs_a_network_that_allows_it(
     host: Host, runtime: Runtime, networks: None, tmp_path: Path
 ) -> None:
-    """Elsewhere a host name with a dot is in the container's own file only, and its log says so."""
+    """On other networks, such a host name is in the container's own file only, and its log reports it."""
 
     def start(container_id: str, *options: str) -> Running:
         runtime.rootfs = make_rootfs(tmp_path / container_id)
@@ -111,7 +111,7 @@ def test_reserved_host_name_of_config_json_stays_in_its_own_file(
 def test_alias_of_a_running_container_is_refused_and_leaves_nothing(
     host: Host, runtime: Runtime, networks: None, tmp_path: Path
 ) -> None:
-    """The alias is its ID: by the hook, by attach and by a plain command."""
+    """The alias is its ID: the hook, attach and a plain command reject it."""
 
     runtime.rootfs = make_rootfs(tmp_path / "one")
     one = runtime.run("one", "--network", "front")

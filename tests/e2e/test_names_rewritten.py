@@ -59,7 +59,7 @@ def hosts(container: Running) -> str:
 
 
 def names(container: Running) -> set[str]:
-    """Return the lines of cnihook; those of the engine must be there, too."""
+    """Return the lines of cnihook, after checking that those of the engine are there."""
     text = hosts(container)
     assert text.startswith(ENGINES)
     lines = text.removeprefix(ENGINES).splitlines()
@@ -67,8 +67,8 @@ def names(container: Running) -> set[str]:
     return {line.partition("\t# cnihook: ")[0] for line in lines}
 
 
-def test_names_are_there_before_the_program_runs(engine: Engine) -> None:
-    """The container's own, those of others, and hosts that it requested; the lines of the engine stay."""
+def test_names_are_in_the_file_before_the_program_runs(engine: Engine) -> None:
+    """The names are the container's own, those of others, and extra hosts; the lines of the engine stay."""
     one = engine.run("one", "front,back", network_alias="www", add_host="far:192.0.2.7,gate:host-gateway")
     two = engine.run("two", hostname="db1")
 
@@ -79,7 +79,7 @@ def test_names_are_there_before_the_program_runs(engine: Engine) -> None:
     assert "which was written after they were set" in one.log
 
 
-def test_names_of_a_container_that_came_between_create_and_start_are_there(engine: Engine) -> None:
+def test_names_of_a_container_started_between_create_and_start_are_in_the_file(engine: Engine) -> None:
     one = engine.create("one")
     two = engine.run("two")
     engine.write_hosts("one")
@@ -93,7 +93,7 @@ def test_names_of_a_container_that_came_between_create_and_start_are_there(engin
 
 
 def test_own_name_is_not_the_loopback(engine: Engine) -> None:
-    """Engines write it for a container without a network; it is theirs again after the last network."""
+    """Engines write the loopback if there is no network; after the last network their line is restored."""
     one = engine.create("one")
     engine.file("one").write_text(f"{ENGINES}127.0.1.1\tcontainer web\n")
     engine.start("one")
@@ -105,8 +105,8 @@ def test_own_name_is_not_the_loopback(engine: Engine) -> None:
     assert hosts(one) == f"{ENGINES}127.0.1.1\tcontainer web\n"
 
 
-def test_file_that_the_engine_leaves_alone_is_not_written(engine: Engine) -> None:
-    """Docker before 26 writes it before `create`."""
+def test_file_that_the_engine_has_not_changed_is_not_written(engine: Engine) -> None:
+    """Docker before 26 writes the file before `create`."""
     one = engine.create("one")
     before = engine.file("one").stat()
     engine.start("one")
@@ -115,7 +115,7 @@ def test_file_that_the_engine_leaves_alone_is_not_written(engine: Engine) -> Non
     assert "written after" not in one.log
 
 
-def test_hosts_outlive_the_network_that_they_came_with(host: Host, engine: Engine) -> None:
+def test_extra_hosts_stay_until_the_last_network(host: Host, engine: Engine) -> None:
     one = engine.run("one", "front,back", add_host="far:192.0.2.7")
     host.run(CNIHOOK, "detach", "one", "--network", "front")
 
@@ -128,7 +128,9 @@ def test_hosts_outlive_the_network_that_they_came_with(host: Host, engine: Engin
 
 
 @pytest.mark.parametrize("what", ["link", "device", "gone", "locked"])
-def test_container_starts_whatever_is_at_its_file(host: Host, engine: Engine, what: str) -> None:
+def test_container_starts_with_anything_at_the_path_of_its_file(
+    host: Host, engine: Engine, what: str
+) -> None:
     """The container starts without its names, and no other file is written."""
     one = engine.create("one")
     file = engine.file("one")
@@ -154,8 +156,8 @@ def test_container_starts_whatever_is_at_its_file(host: Host, engine: Engine, wh
         end(holder)
 
 
-def test_doctor_finds_names_that_are_lost_and_repair_writes_them(host: Host, engine: Engine) -> None:
-    """At whatever time the engine writes the file."""
+def test_doctor_finds_lost_names_and_repair_writes_them(host: Host, engine: Engine) -> None:
+    """The engine may write the file at any time."""
     one, _two = engine.run("one", add_host="far:192.0.2.7"), engine.run("two")
     before = names(one)
     assert doctor(host, status=0) == []
@@ -173,7 +175,7 @@ def test_doctor_finds_names_that_are_lost_and_repair_writes_them(host: Host, eng
     assert names(one) == before
 
 
-# What the parent of the runtime is called under podman; see cnihook.oci.podman.
+# The arguments of the runtime's parent under podman; see cnihook.oci.podman.
 CONMON = """\
 #!/bin/sh
 exec sh -c 'shift 2; {runtime} "$@"; exit $?' sh --exit-command podman "$@"
@@ -182,7 +184,7 @@ exec sh -c 'shift 2; {runtime} "$@"; exit $?' sh --exit-command podman "$@"
 
 @pytest.fixture
 def conmon(host: Host, engine: Engine) -> Engine:
-    """The engine without cni-runc: nothing of cnihook is called at `start`."""
+    """Return the engine without cni-runc, which calls nothing of cnihook at `start`."""
     host.write("/run/.host/conmon", CONMON.format(runtime=engine.runtime.name), 0o755)
     engine.runtime.program = "/run/.host/conmon"
     return engine
@@ -199,9 +201,9 @@ def is_renewed(file: Path) -> bool:
     return "far" in file.read_text()
 
 
-def test_hook_writes_names_when_podman_has_written(host: Host, conmon: Engine) -> None:
+def test_hook_writes_names_after_podman_has_written(host: Host, conmon: Engine) -> None:
     one = create_by_hook(conmon, "one")
-    two = create_by_hook(conmon, "two")  # adds its names to the file of the first, which is no reason to end
+    two = create_by_hook(conmon, "two")  # writes to the file of the first, whose process goes on waiting
     for container_id in ("one", "two"):
         conmon.write_hosts(container_id)
         wait_for(partial(is_renewed, conmon.file(container_id)), "the names")
@@ -210,7 +212,7 @@ def test_hook_writes_names_when_podman_has_written(host: Host, conmon: Engine) -
     expected = {"192.0.2.7\tfar", "10.1.0.2\tcontainer one"}
     assert names(one) == {*expected, "10.1.0.3\ttwo"}
     assert names(two) == {"192.0.2.7\tfar", "10.1.0.3\tcontainer two", "10.1.0.2\tone"}
-    wait_for(lambda: "cnihook" not in host.run("ps", "-eo", "args").stdout, "the end of what waits")
+    wait_for(lambda: "cnihook" not in host.run("ps", "-eo", "args").stdout, "the end of the waiting process")
 
 
 def test_process_that_waits_ends_with_the_container(host: Host, conmon: Engine) -> None:
@@ -220,4 +222,4 @@ def test_process_that_waits_ends_with_the_container(host: Host, conmon: Engine) 
 
     conmon.runtime.delete("one")
 
-    wait_for(lambda: "cnihook" not in host.run("ps", "-eo", "args").stdout, "the end of what waits")
+    wait_for(lambda: "cnihook" not in host.run("ps", "-eo", "args").stdout, "the end of the waiting process")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Anything at /run/netns/ID that another program made stays, and the container starts without a name."""
+"""A file of another program at /run/netns/ID stays, and the container starts without a name."""
 
 import os
 
@@ -50,8 +50,8 @@ def test_file_of_another_program_stays(host: Host, kind: str) -> None:
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_name_that_the_operator_gave_stays(host: Host) -> None:
-    """By `ip netns attach`: the container's namespace has it already, so it is not cnihook's to remove."""
+def test_name_given_by_the_operator_stays(host: Host) -> None:
+    """The operator has used `ip netns attach`, so the name is not cnihook's to remove."""
     configure(host, MYNET)
     container = host.container(process=True)
     host.run("ip", "netns", "attach", "c1", str(container.pid))
@@ -67,7 +67,7 @@ def test_name_that_the_operator_gave_stays(host: Host) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "empty file", "folder", "FIFO"])
-def test_priv_net_run_does_not_keep_a_namespace_there(host: Host, kind: str) -> None:
+def test_priv_net_run_refuses_a_name_that_is_a_file(host: Host, kind: str) -> None:
     configure(host, MYNET)
     make(host, kind)
     command = host.run(PRIV_NET_RUN, "--netns", "c1", "true", check=False)

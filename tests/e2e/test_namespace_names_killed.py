@@ -34,7 +34,7 @@ def hook(host: Host, event: str, container: Container, *launcher: str, networks:
         "bundle": "/nowhere",
         "annotations": {"cnihook.networks": networks},
     }
-    if launcher:  # strace ends as what it runs did
+    if launcher:  # strace ends with the status of its program
         argv = (*launcher, "/usr/bin/python3", "-IS", CNIHOOK, event)
         return host.run(*argv, input=json.dumps(state), check=False)
     return call_hook(host, event, state)
@@ -48,13 +48,13 @@ def end(host: Host, container: Container) -> None:
 @pytest.mark.parametrize("release", ["poststop", "gc", "createRuntime"])
 @pytest.mark.parametrize("syscall", ["umount2", "unlink"])
 @pytest.mark.parametrize("what", [KILL, "error=EIO"], ids=["killed", "failing"])
-def test_name_of_a_failed_start_goes_before_the_last_record(
+def test_name_of_a_failed_start_is_removed_before_the_last_record(
     host: Host, container: Container, what: str, syscall: str, release: str
 ) -> None:
     path = "/run/netns/f" if syscall == "unlink" else ""
-    done = hook(host, "createRuntime", container, *fault(syscall, what, path))
-    assert done.returncode != 0
-    assert host.listdir(RESULTS), "the name is there still, so its record must be"
+    outcome = hook(host, "createRuntime", container, *fault(syscall, what, path))
+    assert outcome.returncode != 0
+    assert host.listdir(RESULTS), "the name still exists, so its record must"
     end(host, container)
     if release == "createRuntime":
         container = host.container("f", process=True)
@@ -62,8 +62,8 @@ def test_name_of_a_failed_start_goes_before_the_last_record(
         assert container.addresses("eth0")
         assert host.run("ip", "netns", "exec", "f", "ip", "link", "show", "eth0").returncode == 0
         end(host, container)
-    done = host.run(CNIHOOK, "gc", check=False) if release == "gc" else hook(host, "poststop", container)
-    assert done.returncode == 0, done
+    outcome = host.run(CNIHOOK, "gc", check=False) if release == "gc" else hook(host, "poststop", container)
+    assert outcome.returncode == 0, outcome
     compare(host.before, host.facts, host.stay)
 
 
@@ -77,10 +77,10 @@ def test_name_that_cannot_be_removed_keeps_the_record(
 
     failing = fault(syscall, "error=EIO", "/run/netns/f" if syscall == "unlink" else "")
     if command == "gc":
-        done = host.run(*failing, CNIHOOK, "gc", check=False)
+        outcome = host.run(*failing, CNIHOOK, "gc", check=False)
     else:
-        done = hook(host, "poststop", container, *failing)
-    assert done.returncode == 1 and host.listdir(RESULTS) == ["good-f-eth0"], done
+        outcome = hook(host, "poststop", container, *failing)
+    assert outcome.returncode == 1 and host.listdir(RESULTS) == ["good-f-eth0"], outcome
     assert hook(host, "poststop", container).returncode == 0
     compare(host.before, host.facts, host.stay)
 
@@ -93,14 +93,14 @@ def test_name_without_record_and_log_is_found(host: Host, container: Container) 
     assert host.run(*fault("umount2", KILL), CNIHOOK, "gc", check=False).returncode != 0
     host.run("sh", "-c", f"rm -f {RESULTS}/* /run/cnihook/log/*")
 
-    found = host.run(CNIHOOK, "doctor", check=False).stdout
-    assert "name-left-over: /run/netns/f " in found
+    findings = host.run(CNIHOOK, "doctor", check=False).stdout
+    assert "name-left-over: /run/netns/f " in findings
     host.run(CNIHOOK, "doctor", "--fix", check=False)
     compare(host.before, host.facts, host.stay)
 
 
 def test_operators_own_name_stays(host: Host, container: Container) -> None:
-    """`ip netns add` made it: no process is in it, and no record is of it."""
+    """`ip netns add` made the name: it has neither a process nor a record."""
     host.run("ip", "netns", "add", "f")
     for words in (("gc",), ("doctor", "--fix")):
         host.run(CNIHOOK, *words, check=False)
@@ -113,10 +113,10 @@ def test_operators_own_name_stays(host: Host, container: Container) -> None:
 
 
 @pytest.mark.parametrize("syscall", ["openat", "mount", "rename"])
-def test_killed_priv_net_run_leaves_no_name_that_is_not_found(
+def test_gc_removes_the_name_of_a_killed_priv_net_run(
     host: Host, container: Container, syscall: str
 ) -> None:
-    """A namespace of --netns has its name before anything is on record."""
+    """A namespace of --netns gets its name before it has a record."""
     run = f"{CNIHOOK.rpartition('/')[0]}/priv-net-run"
     words = ("--netns", "kept", "--network", "good", "--", "true")
     host.run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook new-plugin: from nothing to a chained plugin that works, by its own README."""
+"""cnihook new-plugin: its README leads from nothing to a working chained plugin."""
 
 import os
 import re
@@ -18,31 +18,31 @@ EXAMPLE = CHECKOUT / "oci-examples" / "own-plugin"
 
 
 def make(*words: str, cwd: Path, status: int = 0) -> str:
-    done = subprocess.run([CNIHOOK, "new-plugin", *words], cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
-    return done.stdout + done.stderr
+    process = subprocess.run([CNIHOOK, "new-plugin", *words], cwd=cwd, capture_output=True, text=True)
+    assert process.returncode == status, process.stderr
+    return process.stdout + process.stderr
 
 
 def environment() -> dict[str, str]:
-    """As for who works in a checkout: its programs on PATH, its package where Python looks."""
+    """Return the environment of a checkout: its programs on PATH, its package on PYTHONPATH."""
     path = f"{Path(sys.executable).parent}:{CHECKOUT / 'scripts'}:{base_environment()['PATH']}"
     return base_environment() | {"PYTHONPATH": str(CHECKOUT), "PATH": path}
 
 
-def test_its_tests_pass(tmp_path: Path) -> None:
+def test_tests_of_the_new_plugin_pass(tmp_path: Path) -> None:
     make("mytype", cwd=tmp_path)
     project = tmp_path / "mytype"
     assert sorted(os.listdir(project)) == ["10-mytype.conflist", "README.md", "mytype.py", "test_mytype.py"]
     assert not any("myplugin" in (project / name).read_text() for name in os.listdir(project))
 
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(argv, cwd=project, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0 and " passed" in done.stdout, done.stdout
+    process = subprocess.run(argv, cwd=project, env=environment(), capture_output=True, text=True)
+    assert process.returncode == 0 and " passed" in process.stdout, process.stdout
 
 
 @pytest.mark.root
-def test_its_readme_is_true_to_the_letter(host: Host, tmp_path: Path) -> None:
-    """Every command in it, as it stands there."""
+def test_commands_of_the_new_readme_work(host: Host, tmp_path: Path) -> None:
+    """Each command is run exactly as it is written there."""
     make("mytype", cwd=tmp_path)
     text = (tmp_path / "mytype" / "README.md").read_text()
     commands = [line.partition("  #")[0].strip() for line in re.findall(r"^    (.+)$", text, re.MULTILINE)]
@@ -58,7 +58,7 @@ def test_its_readme_is_true_to_the_letter(host: Host, tmp_path: Path) -> None:
     assert re.fullmatch(r"/run/mytype/mytype-net/priv-\w+-eth0:10\.213\.77\.2\n", outputs[3])
 
 
-def test_a_name_that_can_be_none_is_refused(tmp_path: Path) -> None:
+def test_invalid_name_is_refused(tmp_path: Path) -> None:
     for name, why in (
         ("bridge", "built-in"),
         ("My-Type", "lower-case"),
@@ -69,7 +69,7 @@ def test_a_name_that_can_be_none_is_refused(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mytype").mkdir()
     (tmp_path / "mytype" / "precious").touch()
 
@@ -78,8 +78,8 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path / "other")) == 4 and os.listdir(tmp_path / "mytype") == ["precious"]
 
 
-def test_the_example_is_what_is_made(tmp_path: Path) -> None:
-    """But for what its README says was changed."""
+def test_example_equals_the_template(tmp_path: Path) -> None:
+    """The plugin and its tests in the example are unchanged output of new-plugin."""
     make("announce", "--dir", "made", cwd=tmp_path)
 
     for name in ("announce.py", "test_announce.py"):

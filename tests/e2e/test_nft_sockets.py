@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No ADD or DEL loads libnftables, which ends the process where it gets no socket."""
+"""No ADD or DEL loads libnftables, which ends the process if it gets no socket."""
 
 import json
 from typing import Any
@@ -14,12 +14,12 @@ CONDITIONS = {"conditionsV4": ["!", "-s", "192.0.2.0/24"]}
 
 
 def network(spoof_check: bool, conditions: dict[str, Any]) -> dict[str, Any]:
-    made = bridge("mynet", "10.22.0.0/24", ipMasq=True, macspoofchk=spoof_check)
-    made["plugins"] += [
+    raw = bridge("mynet", "10.22.0.0/24", ipMasq=True, macspoofchk=spoof_check)
+    raw["plugins"] += [
         {"type": "portmap", "capabilities": {"portMappings": True}} | conditions,
         {"type": "firewall", "ingressPolicy": "same-bridge"},
     ]
-    return made
+    return raw
 
 
 def ports(number: int) -> str:
@@ -32,17 +32,19 @@ def add(host: Host, *launcher: str) -> Any:
 
 
 def sockets(host: Host, path: str) -> list[str]:
-    """The calls that open a socket as libnftables does: without SOCK_CLOEXEC."""
+    """Return the calls that open a socket as libnftables does: without SOCK_CLOEXEC."""
     return [line for line in host.read(path).splitlines() if "SOCK_CLOEXEC" not in line]
 
 
 @pytest.mark.needs("strace")
-def test_full_chain_does_without_it(host: Host) -> None:
+def test_full_chain_does_not_load_libnftables(host: Host) -> None:
     configure(host, network(False, NOT_USED))
     host.container("c1")
     host.container("c2")
     host.leaves("file /run/strace")
-    host.run(CNIHOOK, "add", "mynet", "c2", "--capability-args", ports(8081))  # what all ports rely on
+    host.run(
+        CNIHOOK, "add", "mynet", "c2", "--capability-args", ports(8081)
+    )  # creates the chains that all ports use
 
     outcome = add(host, "strace", "-qq", "-e", "trace=socket", "-o", "/run/strace")
     host.run(CNIHOOK, "del", "mynet", "c1")
@@ -62,7 +64,7 @@ def test_full_chain_does_without_it(host: Host) -> None:
 def test_failing_socket_is_an_error_that_leaves_nothing_behind(
     host: Host, spoof_check: bool, conditions: dict[str, Any], fault: str
 ) -> None:
-    """In each process that takes part: the program nft is one."""
+    """The error is injected in each process that takes part, such as the program nft."""
     configure(host, network(spoof_check, conditions))
     container = host.container("c1")
     host.leaves("file /run/strace")
@@ -74,7 +76,7 @@ def test_failing_socket_is_an_error_that_leaves_nothing_behind(
         injected = ("-e", "trace=socket", "-e", f"inject=socket:{fault}:when={number}")
         outcome = add(host, "strace", "-f", "-qq", "-o", "/dev/null", *injected)
 
-        if outcome.returncode == 0:  # of what is optional
+        if outcome.returncode == 0:  # the call is optional
             host.run(CNIHOOK, "del", "mynet", "c1")
         else:
             assert outcome.returncode == 1, (number, outcome.stderr)

@@ -25,7 +25,7 @@ def cnihook(host: Host, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def attach(host: Host, container: Container, container_id: str, *words: str) -> None:
-    """Attach as a runtime with libcni does, whose record names no process."""
+    """Attach as a runtime with libcni does: the record has no process."""
     env = ("env", f"CNI_ARGS={ARGS}")
     host.run(*env, CNIHOOK, "add", "pods", container.path, "--container-id", container_id, *words)
     (name,) = [name for name in host.listdir(RESULTS) if container_id in name]
@@ -37,7 +37,7 @@ def attach(host: Host, container: Container, container_id: str, *words: str) -> 
 @pytest.fixture
 def configured(host: Host) -> Host:
     configure(host, NETWORK)
-    host.leaves("dir /run/crun")  # of a runtime that doctor asks for its version
+    host.leaves("dir /run/crun")  # made by a runtime that doctor asks for its version
     return host
 
 
@@ -61,7 +61,7 @@ def findings(host: Host, *words: str) -> list[dict[str, Any]]:
     return [one for one in listed if one["kind"].startswith("attachment")]
 
 
-def test_all_agree_that_nothing_is_wrong(host: Host, pods: list[Container]) -> None:
+def test_check_doctor_and_repair_find_nothing_wrong(host: Host, pods: list[Container]) -> None:
     checked = cnihook(host, "check", "--all")
     assert checked.returncode == 0 and checked.stdout.count("well ") == 2
     assert findings(host, "--verbose") == []
@@ -71,10 +71,10 @@ def test_all_agree_that_nothing_is_wrong(host: Host, pods: list[Container]) -> N
 
 
 @pytest.mark.parametrize("words", [("--all",), (POD,)], ids=["all", "id"])
-def test_all_agree_on_what_is_missing_and_repair_restores_it(
+def test_check_and_doctor_find_what_is_missing_and_repair_restores_it(
     host: Host, pods: list[Container], words: tuple[str, ...]
 ) -> None:
-    """A reload of the firewall and a bridge that is down; the runtime's record stays as it was."""
+    """The firewall was reloaded and a bridge is down; the runtime's record does not change."""
     (before,) = [host.read(f"{RESULTS}/{name}") for name in host.listdir(RESULTS) if POD in name]
     host.run("nft", "flush", "ruleset")
     host.run("ip", "link", "set", BRIDGE, "down")
@@ -95,8 +95,8 @@ def test_all_agree_on_what_is_missing_and_repair_restores_it(
     end(host)
 
 
-def test_new_link_is_left_to_its_runtime(host: Host, pods: list[Container]) -> None:
-    """The state of the runtime, such as CRI-O's in memory, would not have it."""
+def test_missing_link_is_left_to_its_runtime(host: Host, pods: list[Container]) -> None:
+    """The runtime's own state, which CRI-O for example keeps in memory, would not have the new link."""
     pods[0].run("ip", "link", "delete", "eth0")
 
     outcome = cnihook(host, "repair", "--all")
@@ -107,8 +107,8 @@ def test_new_link_is_left_to_its_runtime(host: Host, pods: list[Container]) -> N
     end(host)
 
 
-def test_attachments_of_other_plugins_are_not_judged(configured: Host) -> None:
-    """The plugins of cnihook would find all of their own missing, and repair would add it."""
+def test_attachments_of_other_plugins_are_not_checked(configured: Host) -> None:
+    """The plugins of cnihook would miss all that they set up themselves, and repair would add it."""
     host = configured
     attach(host, host.container(), POD, "--cni-path", REFERENCE)
 
@@ -129,7 +129,7 @@ def test_attachments_of_other_plugins_are_not_judged(configured: Host) -> None:
     host.leaves("empty bridges", "nft: *", f"link {BRIDGE}*", f"address {BRIDGE}*")
 
 
-def test_suggestion_for_a_pod_that_is_gone_works(host: Host, pods: list[Container]) -> None:
+def test_suggestion_for_a_deleted_pod_works(host: Host, pods: list[Container]) -> None:
     pods[0].destroy()
     checked = cnihook(host, "check", "--container", POD)
     assert checked.returncode == 1
@@ -140,8 +140,8 @@ def test_suggestion_for_a_pod_that_is_gone_works(host: Host, pods: list[Containe
 
 
 @pytest.mark.parametrize("is_disabled", [False, True], ids=["gc", "disableGC"])
-def test_network_of_two_runtimes(host: Host, pods: list[Container], is_disabled: bool) -> None:
-    """GC of the other runtime, with the executables that it calls, releases what it does not list."""
+def test_network_of_two_runtimes_is_found(host: Host, pods: list[Container], is_disabled: bool) -> None:
+    """GC of the other runtime, with these executables, releases every attachment that it does not list."""
     plugins = "/run/.host/plugins"
     host.run(CNIHOOK, "install-plugins", plugins)
     if is_disabled:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container's own host name leads to its address, whatever an engine or the image wrote of it."""
+"""A container's own host name resolves to its address, with any lines of an engine or an image."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.support.host import Host
 from tests.support.oci import CNIHOOK, Running, Runtime, bridge, configure, make_rootfs
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")
-# Of podman for `--network none`; of Debian; of both versions of IP, in capitals and with a comment.
+# Of podman for `--network none`; of Debian; both IP versions, in capitals and with a comment.
 PODMANS = "127.0.0.1\tlocalhost localhost.localdomain\n::1\tlocalhost\n127.0.0.1\tcontainer web\n"
 DEBIANS = "127.0.0.1 localhost\n127.0.1.1 container.example.test container\n"
 ON_ONE_LINE = "::1 localhost CONTAINER ip6-localhost # of the image\n127.0.0.1 localhost container\n"
@@ -27,7 +27,7 @@ def etc(host: Host, runtime: Runtime, tmp_path: Path) -> Path:
 
 
 def addresses(container: Running, name: str) -> list[str]:
-    """Return the addresses of a name by the lines of the container's hosts file."""
+    """Return the addresses that a name has in the container's hosts file."""
     lines = [line.partition("#")[0].split() for line in container.exec("cat", "/etc/hosts").splitlines()]
     return [line[0] for line in lines if name in [word.lower() for word in line[1:]]]
 
@@ -47,10 +47,10 @@ def test_own_name_is_not_the_loopback(runtime: Runtime, etc: Path, text: str) ->
 
 
 @pytest.mark.parametrize("text", [PODMANS, DEBIANS])
-def test_lines_of_the_engine_are_back_without_a_network(
+def test_lines_of_the_engine_are_restored_after_the_last_network(
     host: Host, runtime: Runtime, etc: Path, text: str
 ) -> None:
-    """The name of a container that runs on must not be unknown; the last network counts."""
+    """A running container must still be able to resolve its own name."""
     (etc / "hosts").write_text(text)
     container = runtime.run("c1", "--network", "front,back")
     host.run(CNIHOOK, "detach", "c1", "--network", "front")
@@ -73,7 +73,7 @@ def test_requested_names_are_not_the_loopback(runtime: Runtime, etc: Path) -> No
 
 
 def test_lines_of_a_container_without_addresses_stay(host: Host, runtime: Runtime, etc: Path) -> None:
-    """There would be no address of its name at all."""
+    """Otherwise its name would have no address at all."""
     bare = {"cniVersion": "1.0.0", "name": "bare", "plugins": [{"type": "bridge", "bridge": "br9"}]}
     configure(host, bare)
     (etc / "hosts").write_text(PODMANS)
@@ -83,7 +83,7 @@ def test_lines_of_a_container_without_addresses_stay(host: Host, runtime: Runtim
 
 
 def test_own_name_of_a_command_is_not_the_loopback(host: Host) -> None:
-    """The host may have the name in its own file, as developers do."""
+    """The host may have the name in its own file, as hosts of developers often do."""
     configure(host, bridge("front", "10.1.0.0/24"))
     host.write("/etc/hosts", "127.0.0.1 localhost\n127.0.0.1 app other\n")
     host.leaves("file /etc/hosts")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cookbook and troubleshooting: every command is run as it stands, and prints what the page says."""
+"""Cookbook and troubleshooting: every command is run as written, and its output is compared."""
 
 import pytest
 
@@ -17,8 +17,8 @@ PARTS = [
 
 @pytest.mark.root
 @pytest.mark.parametrize("part", PARTS)
-def test_every_step_does_what_the_page_says(host: Host, part: Part) -> None:
-    """In the end the host is as it was: each part says how to undo what it did."""
+def test_every_step_prints_what_the_page_shows(host: Host, part: Part) -> None:
+    """The host is as before at the end, because each part ends with its undo."""
     outputs = pages.run(part, host)
 
     for step, output in zip(part.steps, outputs, strict=True):
@@ -39,5 +39,5 @@ def test_every_step_does_what_the_page_says(host: Host, part: Part) -> None:
         ("a", "", False),
     ],
 )
-def test_only_what_differs_from_run_to_run_may_differ(expected: str, output: str, same: bool) -> None:
+def test_only_values_that_change_with_each_run_may_differ(expected: str, output: str, same: bool) -> None:
     assert pages.differs(expected.splitlines(), output) is not same

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture in README.md: what graph draws of this host.  With RENEW=1 set it is made anew."""
+"""The picture in README.md is the output of graph for this host.  RENEW=1 rewrites it."""
 
 import os
 import re
@@ -13,18 +13,18 @@ PICTURE = CHECKOUT / "cnihook" / "pages" / "graph.svg"
 
 
 def draw(host: Host) -> str:
-    """Of a host by a name of its own, whose containers have no age."""
+    """Draw a host with a fixed name; its containers have no age."""
     script = f"hostname example && exec {INSTALLED} graph --format svg"
     return host.run("unshare", "--uts", "sh", "-c", script).stdout
 
 
 def settled(svg: str) -> str:
-    """Without what differs each time: process IDs and ages, in the text under the pointer."""
+    """Remove what changes with each run: process IDs and ages, in the tooltips."""
     return re.sub(r"\bpid \d+|\b\d+s\b", "", svg)
 
 
 def test_picture_is_what_graph_draws(host: Host) -> None:
-    """Three networks, eight containers: one on the host's own LAN, one that has crashed."""
+    """The host has three networks and eight containers: one on the host's own LAN, one crashed."""
     host.outside()
     front = bridge("front", "10.22.0.0/24", ipMasq=True)
     front["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Podman, whose libcni was not written here, with our plugins in the place of the reference's."""
+"""Podman, which has its own libcni, with the plugins of cnihook instead of the reference's."""
 
 import re
 from collections.abc import Iterator
@@ -23,21 +23,21 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def podman(host: Host, rootfs: Path) -> Iterator[Podman]:
-    made = Podman(host, rootfs, [install_plugins(host)])
+    engine = Podman(host, rootfs, [install_plugins(host)])
     host.leaves(*LEAVES, "file /etc/cni/net.d/*", "dir /run/libpod*", "file /run/libpod*", "dir /run/cni*")
     host.leaves("dir /var/lib/containers*", "file /var/lib/containers/*")
     host.leaves("dir /run/containers*", "file /run/containers*", "file /run/xtables.lock", "dir /run/lock*")
     host.leaves("file /etc/cni/net.d/cni.lock", "dir /etc/containers*", "dir /run/netns", "mount /run/netns")
-    made("network", "create", NETWORK)
-    yield made
-    made.close()
+    engine("network", "create", NETWORK)
+    yield engine
+    engine.close()
 
 
 def ping(podman: Podman, name: str, address: str) -> None:
     podman("exec", name, "ping", "-c1", "-W30", address)
 
 
-def test_a_container_reaches_the_gateway_and_another(podman: Podman, host: Host) -> None:
+def test_container_reaches_the_gateway_and_another_container(podman: Podman, host: Host) -> None:
     for name in ("one", "two"):
         podman.run("-d", "--name", name, "--network", NETWORK, IMAGE, *FOR_EVER)
 
@@ -48,7 +48,7 @@ def test_a_container_reaches_the_gateway_and_another(podman: Podman, host: Host)
 
 
 def test_published_ports_lead_to_the_container(podman: Podman, host: Host) -> None:
-    """From the host, by its address and by loopback, from outside, and no longer once it is gone."""
+    """The port is reachable from the host, by its address and by loopback, and from outside."""
     outside = host.outside()
     serve = ("nc", "-ll", "-p", "80", "-e", "echo", "hello")
     podman.run("-d", "--name", "web", "--network", NETWORK, "-p", "8080:80", IMAGE, *serve)
@@ -56,8 +56,8 @@ def test_published_ports_lead_to_the_container(podman: Podman, host: Host) -> No
     wait_for(lambda: host.run(*ask, check=False).stdout, "an answer of the server, once it listens")
 
     for client, address in ((host, "127.0.0.1"), (host, outside.HOST), (outside, outside.HOST)):
-        done = client.run("busybox", "nc", "-w", "3", address, "8080", check=False)
-        assert done.stdout == "hello\n", (client, address, done)
+        outcome = client.run("busybox", "nc", "-w", "3", address, "8080", check=False)
+        assert outcome.stdout == "hello\n", (client, address, outcome)
     podman("rm", "-f", "-t", "0", "web")
     assert "8080" not in host.nft()
 
@@ -72,15 +72,17 @@ def test_port_of_a_container_on_two_networks_is_published_once(podman: Podman, h
     assert "8080" not in host.nft()
 
 
-def test_a_taken_port_is_refused_in_words_that_podman_shows(podman: Podman) -> None:
+def test_podman_shows_the_error_of_a_port_in_use(podman: Podman) -> None:
     podman.run("-d", "--name", "web", "--network", NETWORK, "-p", "8080:80", IMAGE, *FOR_EVER)
 
-    done = podman.run("--name", "other", "--network", NETWORK, "-p", "8080:81", IMAGE, "true", check=False)
-    assert done.returncode != 0 and "8080" in done.stderr
+    outcome = podman.run(
+        "--name", "other", "--network", NETWORK, "-p", "8080:81", IMAGE, "true", check=False
+    )
+    assert outcome.returncode != 0 and "8080" in outcome.stderr
     podman("rm", "-f", "-t", "0", "web", "other")
 
 
-def test_addresses_of_ones_choice_and_ipv6(podman: Podman, host: Host) -> None:
+def test_requested_addresses_of_both_families_are_used(podman: Podman, host: Host) -> None:
     podman("network", "create", "--ipv6", "--subnet", "fd00:77::/64", "--subnet", "10.77.0.0/24", "dual")
     podman.run("-d", "--name", "one", "--network", "dual:ip=10.77.0.9,ip6=fd00:77::9", IMAGE, *FOR_EVER)
     podman.run("-d", "--name", "two", "--network", "dual", IMAGE, *FOR_EVER)
@@ -92,7 +94,7 @@ def test_addresses_of_ones_choice_and_ipv6(podman: Podman, host: Host) -> None:
     podman("rm", "-f", "-t", "0", "one", "two")
 
 
-def test_ten_at_once_get_ten_addresses(podman: Podman, host: Host) -> None:
+def test_ten_containers_started_at_once_get_ten_addresses(podman: Podman, host: Host) -> None:
     script = " & ".join(
         f'"$@" run -d --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --name c{n} --network {NETWORK} '
         f"{IMAGE} {' '.join(FOR_EVER)} > /dev/null"
@@ -105,7 +107,7 @@ def test_ten_at_once_get_ten_addresses(podman: Podman, host: Host) -> None:
     podman("rm", "--all", "--force", "--time", "0", timeout=120)
 
 
-def test_a_network_can_be_left_and_joined_while_it_runs(podman: Podman, host: Host) -> None:
+def test_running_container_can_leave_and_join_networks(podman: Podman, host: Host) -> None:
     podman.run("-d", "--name", "one", "--network", NETWORK, IMAGE, *FOR_EVER)
     podman("network", "create", "net2")
     podman("network", "connect", "net2", "one")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Podman with the hook: by the files of `cnihook hooks.d`, and by cni-runc."""
+"""Podman with the hook, from the files of `cnihook hooks.d` and through cni-runc."""
 
 import json
 import os
@@ -34,14 +34,14 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def podman(host: Host, rootfs: Path) -> Iterator[Podman]:
     configure(host, MYNET)
-    made = Podman(host, rootfs)
+    engine = Podman(host, rootfs)
     host.leaves(*LEAVES, "dir /run/libpod*", "file /run/libpod*", "dir /run/cni*", "dir /run/lock*")
     host.leaves("dir /run/containers*", "file /run/containers*", "dir /etc/containers*")
     host.leaves(
         "file /etc/cni/net.d/cni.lock", "dir /run/netns", "mount /run/netns", "* /var/lib/containers*"
     )
-    yield made
-    made.close()
+    yield engine
+    engine.close()
 
 
 @pytest.fixture
@@ -51,11 +51,11 @@ def installed(host: Host, podman: Podman) -> Podman:
 
 
 def hooks(host: Host, action: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command, with images trusted: the podman of Debian 12 copies their annotations."""
+    """Run the command with --trust-images: the podman of Debian 12 copies an image's annotations."""
     trust = ("--trust-images",) if action == "install" else ()
-    done = host.run(CNIHOOK, "hooks.d", action, "--dir", HOOKS, *trust, *words, check=check)
-    assert done.stdout == "" and "Traceback" not in done.stderr
-    return done
+    outcome = host.run(CNIHOOK, "hooks.d", action, "--dir", HOOKS, *trust, *words, check=check)
+    assert outcome.stdout == "" and "Traceback" not in outcome.stderr
+    return outcome
 
 
 def run(podman: Podman, *words: str) -> str:
@@ -69,16 +69,16 @@ def released(host: Host) -> bool:
 # Podman
 
 
-def test_a_container_with_an_annotation_gets_its_network(host: Host, installed: Podman) -> None:
-    """And gives it back: podman itself runs the hook at poststop, with the environment written there."""
+def test_container_with_an_annotation_gets_its_network(host: Host, installed: Podman) -> None:
+    """Podman runs the hook at poststop with the environment of the file, and the network is released."""
     shown = run(installed, "--rm", *ASKING, "--annotation", "cnihook.ip=10.22.0.9", *SHOW)
 
     assert "eth0    inet 10.22.0.9/16" in shown
     assert released(host)
 
 
-def test_own_host_name_is_the_containers_address(host: Host, installed: Podman) -> None:
-    """Podman leads it to 127.0.0.1, because it knows of no network; version 5 does so after the hook."""
+def test_own_host_name_resolves_to_the_containers_address(host: Host, installed: Podman) -> None:
+    """Podman writes 127.0.0.1 for it, because it knows of no network; version 5 does so after the hook."""
     named = ("--cap-add", "NET_RAW", "--name", "web", "--hostname", "app")
     run(installed, "--detach", *ASKING, *named, IMAGE, *FOR_EVER)
 
@@ -93,13 +93,13 @@ def test_own_host_name_is_the_containers_address(host: Host, installed: Podman) 
 
 @pytest.mark.parametrize("way", ["hook", "cni-runc"])
 def test_containers_find_each_other_by_name(host: Host, installed: Podman, way: str) -> None:
-    """Podman 5 writes /etc/hosts after the hook; what it writes stays."""
+    """Podman 5 writes /etc/hosts after the hook; its lines stay."""
 
     requests = ("networks=mynet", "add-host=far:192.0.2.7", "network-alias=alias-of-")
 
     def start(name: str, *words: str) -> None:
         named = ("--detach", "--name", name, "--hostname", name, "--network", "none", *words)
-        named += ("--cap-add", "NET_RAW")  # which ping needs
+        named += ("--cap-add", "NET_RAW")  # ping needs it
         option, prefix = ("--annotation", "cnihook.") if way == "hook" else ("--sysctl", "net.cnihook.")
         for request in requests:
             named += (option, f"{prefix}{request}{name if request.endswith('-') else ''}")
@@ -121,22 +121,22 @@ def test_containers_find_each_other_by_name(host: Host, installed: Podman, way: 
     assert released(host)
 
 
-def test_the_working_groups_annotation_is_one_as_well(host: Host, installed: Podman) -> None:
+def test_annotation_of_the_working_group_is_recognized(host: Host, installed: Podman) -> None:
     annotation = "k8s.v1.cni.cncf.io/networks=mynet@net1"
     shown = run(installed, "--rm", "--network", "none", "--annotation", annotation, *SHOW)
 
     assert "net1    inet 10.22.0.2/16" in shown
 
 
-def test_no_other_container_runs_the_hook(host: Host, installed: Podman) -> None:
-    """Neither one without annotations, nor one whose annotations only look like it."""
+def test_container_without_an_annotation_does_not_run_the_hook(host: Host, installed: Podman) -> None:
+    """A similar annotation does not count either."""
     for words in ((), ("--annotation", "xcnihook.networks=mynet"), ("--annotation", "a=cnihook.networks")):
         shown = run(installed, "--rm", "--network", "none", *words, *SHOW)
         assert "eth0" not in shown
     assert not host.exists("/run/cnihook")
 
 
-def test_stop_releases_and_start_attaches_anew(host: Host, installed: Podman) -> None:
+def test_stop_releases_and_start_attaches_again(host: Host, installed: Podman) -> None:
     run(installed, "--detach", "--name", "one", *ASKING, IMAGE, *FOR_EVER)
 
     assert leases(host) == ["10.22.0.2"]
@@ -149,30 +149,30 @@ def test_stop_releases_and_start_attaches_anew(host: Host, installed: Podman) ->
     assert released(host)
 
 
-def test_one_that_ends_by_itself_is_released(host: Host, installed: Podman) -> None:
+def test_container_that_ends_by_itself_is_released(host: Host, installed: Podman) -> None:
     run(installed, "--detach", "--name", "one", *ASKING, IMAGE, "true")
 
     wait_for(lambda: released(host), "the hook at poststop")
     installed("rm", "one")
 
 
-def test_a_failure_is_shown_by_podman(host: Host, installed: Podman) -> None:
+def test_podman_shows_a_failure(host: Host, installed: Podman) -> None:
     words = ("--network", "none", "--annotation", "cnihook.networks=nonet")
-    done = installed("--hooks-dir", HOOKS, "run", "--rm", *LIMITS, *words, IMAGE, "true", check=False)
+    outcome = installed("--hooks-dir", HOOKS, "run", "--rm", *LIMITS, *words, IMAGE, "true", check=False)
 
-    assert done.returncode != 0 and "no network 'nonet'" in done.stderr
+    assert outcome.returncode != 0 and "no network 'nonet'" in outcome.stderr
     assert released(host)
     host.leaves("file /run/cnihook/log/*")
 
 
-def test_removed_nobody_runs_it_any_more(host: Host, installed: Podman) -> None:
+def test_removed_hook_is_not_run(host: Host, installed: Podman) -> None:
     hooks(host, "remove")
 
     assert host.listdir(HOOKS) == []
     assert "eth0" not in run(installed, "--rm", *ASKING, *SHOW)
 
 
-def test_networks_and_plugins_are_found_where_install_was_told(host: Host, podman: Podman) -> None:
+def test_install_option_for_the_folder_of_networks_is_used(host: Host, podman: Podman) -> None:
     host.write("/run/.host/net.d/10-other.conf", MYNET.replace("mynet", "other"))
     hooks(host, "install", "--conf-dir", "/run/.host/net.d")
 
@@ -180,8 +180,8 @@ def test_networks_and_plugins_are_found_where_install_was_told(host: Host, podma
     assert "inet 10.22.0.2/16" in run(podman, "--rm", *words, *SHOW)
 
 
-def test_podman_reads_the_default_folder_unasked(host: Host, podman: Podman) -> None:
-    """On a copy of what the machine has there."""
+def test_podman_reads_the_default_folder_by_itself(host: Host, podman: Podman) -> None:
+    """The test uses a copy of the machine's folder."""
     share = "/usr/share/containers"
     host.run("sh", "-c", f"cp -r {share} /run/.host/share; mount --bind /run/.host/share {share}")
     host.run(CNIHOOK, "hooks.d", "install", "--trust-images")
@@ -198,7 +198,7 @@ def test_podman_reads_the_default_folder_unasked(host: Host, podman: Podman) -> 
     assert released(host)
 
 
-def test_cni_runc_does_the_same_without_any_files(host: Host, podman: Podman) -> None:
+def test_cni_runc_needs_no_files(host: Host, podman: Podman) -> None:
     runtime = ("--runtime", CNI_RUNC)
     asking = ("--network", "none", "--sysctl", "net.cnihook.networks=mynet")
     shown = podman(*runtime, "run", "--rm", *LIMITS, *asking, *SHOW).stdout
@@ -207,7 +207,7 @@ def test_cni_runc_does_the_same_without_any_files(host: Host, podman: Podman) ->
     assert released(host)
 
 
-def test_both_at_once_attach_once(host: Host, installed: Podman) -> None:
+def test_hook_and_cni_runc_together_attach_once(host: Host, installed: Podman) -> None:
     host.write("/etc/cnihook/config.json", '{"annotations": {"trustImages": true}}')
     host.leaves("* /etc/cnihook*")
     runtime = ("--runtime", CNI_RUNC, "--hooks-dir", HOOKS)
@@ -217,10 +217,10 @@ def test_both_at_once_attach_once(host: Host, installed: Podman) -> None:
     assert released(host)
 
 
-# The files alone
+# The files, without podman
 
 
-def test_the_files_say_what_the_engines_need(host: Host) -> None:
+def test_files_have_the_keys_that_engines_need(host: Host) -> None:
     hooks(host, "install")
 
     assert host.listdir(HOOKS) == FILES
@@ -233,7 +233,7 @@ def test_the_files_say_what_the_engines_need(host: Host) -> None:
         assert (host.root / HOOKS.lstrip("/") / name).stat().st_mode & 0o777 == 0o644
 
 
-def test_twice_is_once_and_what_another_installation_wrote_is_replaced(host: Host) -> None:
+def test_install_is_idempotent_and_replaces_other_install(host: Host) -> None:
     hooks(host, "install")
     once = [host.read(f"{HOOKS}/{name}") for name in FILES]
     moved = json.loads(once[0])
@@ -248,22 +248,24 @@ def test_twice_is_once_and_what_another_installation_wrote_is_replaced(host: Hos
 
 
 @pytest.mark.parametrize("content", ['{"version": "1.0.0", "hook": {"path": "/usr/bin/true"}}', "{", ""])
-def test_a_file_of_somebody_else_is_left_alone(host: Host, content: str) -> None:
+def test_file_of_another_program_is_left_alone(host: Host, content: str) -> None:
     host.write(f"{HOOKS}/{FILES[1]}", content)
 
     for action in ("install", "remove"):
-        done = hooks(host, action, check=False)
+        outcome = hooks(host, action, check=False)
         assert (
-            done.returncode == 1 and "not written by cnihook" in done.stderr and done.stderr.count("\n") == 1
+            outcome.returncode == 1
+            and "not written by cnihook" in outcome.stderr
+            and outcome.stderr.count("\n") == 1
         )
     assert host.listdir(HOOKS) == [FILES[1]] and host.read(f"{HOOKS}/{FILES[1]}") == content
 
 
 @pytest.mark.parametrize("text", ["raise SystemExit('half of it is missing')", None], ids=["broken", "gone"])
-def test_a_hook_that_cannot_be_started_is_not_installed(
+def test_hook_that_cannot_be_started_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
 ) -> None:
-    """Its file would have the engine refuse every container, those without annotations as well."""
+    """The engine would reject every container because of the file, even one without annotations."""
     program = tmp_path / "cnihook"
     if text:
         program.write_text(text)
@@ -274,9 +276,7 @@ def test_a_hook_that_cannot_be_started_is_not_installed(
     assert not (tmp_path / "hooks.d").exists()
 
 
-def test_files_that_turn_out_to_be_bad_are_taken_out_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_are_invalid_are_removed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks_d, "_content", lambda stage, *_: {"hook": {}, "stages": stage})
 
     with pytest.raises(CniError, match="it is removed again"):
@@ -284,10 +284,10 @@ def test_files_that_turn_out_to_be_bad_are_taken_out_again(
     assert os.listdir(tmp_path) == []
 
 
-def test_what_takes_down_is_written_first_and_removed_last(
+def test_file_of_poststop_is_written_first_and_removed_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whenever it is cut short, nobody is attached whom no hook would detach."""
+    """An interrupted install or remove must not leave createRuntime without poststop."""
     seen: list[list[str]] = []
 
     def watched(function: str) -> None:
@@ -307,7 +307,7 @@ def test_what_takes_down_is_written_first_and_removed_last(
     assert seen == [[FILES[1]], FILES, [FILES[1]], []]
 
 
-def test_hooks_by_hand_are_known_as_ours(host: Host) -> None:
+def test_hook_registered_by_hand_is_recognized(host: Host) -> None:
     content = {
         "version": "1.0.0",
         "hook": hook("poststop"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images whose manifest has annotations: what podman before 4.6 copies into the container."""
+"""Images whose manifest has annotations, which podman before 4.6 copies into the container."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ CNI_RUNC = str(CHECKOUT / "scripts" / "cni-runc")
 HOOKS = "/run/.host/hooks.d"
 BOUNDS = "/etc/cnihook/config.json"
 WHY = "copies annotations of the image into the container"
-# The second and third would hide that podman made the container, if anything relied on them.
+# The second and third would hide that podman made the container if cnihook relied on them.
 ANNOTATIONS = {
     "cnihook.networks": "mynet",
     "io.container.manager": "other",
@@ -49,7 +49,7 @@ def podman(host: Host, rootfs: Path) -> Iterator[Podman]:
 
 @pytest.fixture
 def image(host: Host, requesting_image: str) -> str:
-    """The same, where podman copies its annotations."""
+    """Return that image, if podman copies its annotations."""
     if version() >= (4, 6):
         pytest.skip("podman 4.6 or newer copies no annotations")
     return requesting_image
@@ -57,7 +57,7 @@ def image(host: Host, requesting_image: str) -> str:
 
 @pytest.fixture
 def requesting_image(host: Host, podman: Podman) -> str:
-    """The ID of an image whose annotations request a network."""
+    """Return the ID of an image whose annotations request a network."""
     folder = "/run/image/oci"
     host.run("mkdir", "/run/image")
     podman("save", "--format", "oci-dir", "--output", folder, IMAGE)
@@ -105,15 +105,15 @@ def test_install_refuses_a_podman_that_copies_annotations(host: Host, podman: Po
     assert "eth0    inet 10.22." in run(podman, image, check=True).stdout
 
 
-def test_hook_refuses_where_podman_was_replaced_after_install(
+def test_hook_refuses_annotations_if_podman_was_replaced_after_install(
     host: Host, podman: Podman, image: str
 ) -> None:
-    """An older podman may come after install."""
+    """An older podman may be installed after the hook."""
     newer(host, "4.6.0")
     outcome = host.run(CNIHOOK, "hooks.d", "install", "--dir", HOOKS, env=newer_first(podman))
     assert outcome.stderr == ""
 
-    for _ in range(2):  # the version is known the second time
+    for _ in range(2):  # the version is cached the second time
         assert refused(host, run(podman, image))
     assert host.read("/run/cnihook/podman").split()[1].startswith("4.3")
 
@@ -122,7 +122,7 @@ def test_hook_refuses_where_podman_was_replaced_after_install(
 def test_cni_runc_refuses_annotations(
     host: Host, podman: Podman, image: str, words: tuple[str, ...]
 ) -> None:
-    """A sysctl beside them changes nothing."""
+    """A sysctl in addition changes nothing."""
     for more in ((), ("--sysctl", "net.cnihook.networks=mynet")):
         options = ("run", "--rm", *LIMITS, "--network", "none", *words, *more, image, "true")
         assert refused(host, podman("--runtime", CNI_RUNC, *options, check=False))
@@ -135,7 +135,7 @@ def test_cni_runc_obeys_sysctls(host: Host, podman: Podman) -> None:
     assert "eth0    inet 10.22.0.2/16" in outcome.stdout
 
 
-def test_file_can_trust_images(host: Host, podman: Podman, image: str) -> None:
+def test_configuration_file_can_trust_images(host: Host, podman: Podman, image: str) -> None:
     host.write(BOUNDS, '{"annotations": {"trustImages": true}}')
     install(host, "--trust-images")
 
@@ -151,7 +151,7 @@ def test_attach_refuses_annotations_of_an_image(
 ) -> None:
     options = ("run", "--detach", *LIMITS, "--network", "none")
     plain = podman(*options, IMAGE, *FOR_EVER).stdout.strip()
-    image = request.getfixturevalue("image")  # podman knows it by the name IMAGE, too
+    image = request.getfixturevalue("image")  # podman also has it under the name IMAGE
     container = podman(*options, image, *FOR_EVER).stdout.strip()
 
     outcome = host.run(CNIHOOK, "attach", container, "--network", "mynet", "--publish", "80:80", check=False)
@@ -165,7 +165,7 @@ def test_attach_refuses_annotations_of_an_image(
 
 
 def newer(host: Host, version: str, mode: int = 0o755) -> None:
-    """A program that says that it is podman of this version."""
+    """Install a program that reports this version of podman."""
     host.write("/run/.host/newer/podman", f"#!/bin/sh\necho podman version {version}\n", mode)
 
 
@@ -204,7 +204,7 @@ def test_install_and_doctor_compare_versions(host: Host, podman: Podman, version
     host.run(CNIHOOK, "hooks.d", "remove", "--dir", folder)
 
 
-def test_program_that_others_can_change_is_not_started(host: Host, podman: Podman) -> None:
+def test_program_that_other_users_can_change_is_not_started(host: Host, podman: Podman) -> None:
     newer(host, "5.0.0", mode=0o777)
     outcome = host.run(CNIHOOK, "hooks.d", "install", "--dir", HOOKS, env=newer_first(podman), check=False)
 

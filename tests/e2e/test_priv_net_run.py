@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""priv-net-run: its networks, its words, and what is left of it."""
+"""priv-net-run: its networks, its options, and what it leaves behind."""
 
 import json
 import subprocess
@@ -29,36 +29,36 @@ RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 
 @pytest.fixture
 def mynet(host: Host) -> Host:
-    """A host with the two files that have served every user since 2016."""
+    """Return a host with the two files that have been in use since 2016."""
     configure(host, **{"10-mynet.conf": MYNET, "99-loopback.conf": LOOPBACK})
     return host
 
 
 def refused(host: Host, *argv: str, env: dict[str, str] | None = None) -> tuple[int, str]:
-    """The exit status and the one line of a run that must not come to its command."""
-    done = host.run(RUN, *argv, env=env, check=False)
-    assert done.stdout == ""
-    assert done.stderr.startswith("priv-net-run: ") and done.stderr.count("\n") == 1, done.stderr
-    return done.returncode, done.stderr
+    """Return the exit status and the only line of a run that fails before its command."""
+    outcome = host.run(RUN, *argv, env=env, check=False)
+    assert outcome.stdout == ""
+    assert outcome.stderr.startswith("priv-net-run: ") and outcome.stderr.count("\n") == 1, outcome.stderr
+    return outcome.returncode, outcome.stderr
 
 
 def addresses(output: str) -> dict[str, list[str]]:
-    """The addresses of each interface, out of what `ip -j addr` prints."""
+    """Return the addresses of each interface in the output of `ip -j addr`."""
     return {
         link["ifname"]: [
-            f"{known['local']}/{known['prefixlen']}"
-            for known in link["addr_info"]
-            if known["scope"] != "link"
+            f"{address['local']}/{address['prefixlen']}"
+            for address in link["addr_info"]
+            if address["scope"] != "link"
         ]
         for link in json.loads(output)
     }
 
 
-def test_the_networks_of_the_folder_and_nothing_else(mynet: Host) -> None:
-    done = mynet.run(RUN, "ip", "-j", "addr")
+def test_command_is_on_the_networks_of_the_folder_only(mynet: Host) -> None:
+    outcome = mynet.run(RUN, "ip", "-j", "addr")
 
-    assert addresses(done.stdout) == {"lo": ["127.0.0.1/8", "::1/128"], "eth0": ["10.22.0.2/16"]}
-    assert done.stderr == ""
+    assert addresses(outcome.stdout) == {"lo": ["127.0.0.1/8", "::1/128"], "eth0": ["10.22.0.2/16"]}
+    assert outcome.stderr == ""
 
 
 def test_loopback_is_up_without_a_network_for_it(host: Host) -> None:
@@ -67,12 +67,12 @@ def test_loopback_is_up_without_a_network_for_it(host: Host) -> None:
     assert "LOOPBACK,UP" in host.run(RUN, "ip", "link", "show", "lo").stdout
 
 
-def test_an_empty_folder_means_the_default_network_and_is_said(host: Host) -> None:
-    done = host.run(RUN, "ip", "-j", "addr")
+def test_empty_folder_means_the_default_network_and_is_reported(host: Host) -> None:
+    outcome = host.run(RUN, "ip", "-j", "addr")
 
-    assert addresses(done.stdout)["eth0"] == ["10.88.64.2/20"]
-    assert done.stderr.startswith(f"priv-net-run: no network configuration in {NET_D}: ")
-    assert done.stderr.count("\n") == 1
+    assert addresses(outcome.stdout)["eth0"] == ["10.88.64.2/20"]
+    assert outcome.stderr.startswith(f"priv-net-run: no network configuration in {NET_D}: ")
+    assert outcome.stderr.count("\n") == 1
 
 
 def test_command_reaches_the_outside(mynet: Host) -> None:
@@ -82,45 +82,45 @@ def test_command_reaches_the_outside(mynet: Host) -> None:
 
 
 def test_networks_and_interfaces_are_chosen(host: Host) -> None:
-    """In the order asked for, and not in the folder's."""
+    """The order is that of the options, not that of the folder."""
     configure(
         host, bridge("one", "10.1.0.0/24"), bridge("two", "10.2.0.0/24"), bridge("three", "10.3.0.0/24")
     )
 
-    done = host.run(
+    outcome = host.run(
         RUN, "--network", "three", "--network=one:data0", "--", "ip", "-j", "-4", "addr", "show", "up"
     )
-    assert addresses(done.stdout) == {
+    assert addresses(outcome.stdout) == {
         "lo": ["127.0.0.1/8"],
         "eth0": ["10.3.0.2/24"],
         "data0": ["10.1.0.2/24"],
     }
 
 
-def test_no_network_at_all(mynet: Host) -> None:
-    """An empty wish is a wish: for a command that must not reach anybody."""
-    done = mynet.run(RUN, "--network", "", "ip", "-j", "addr")
+def test_empty_option_means_no_network(mynet: Host) -> None:
+    """An empty request counts: the command must not reach any host."""
+    outcome = mynet.run(RUN, "--network", "", "ip", "-j", "addr")
 
-    assert addresses(done.stdout) == {"lo": ["127.0.0.1/8", "::1/128"]}
+    assert addresses(outcome.stdout) == {"lo": ["127.0.0.1/8", "::1/128"]}
 
 
 @pytest.mark.parametrize("way", ["option", "variable"])
-def test_another_folder(mynet: Host, way: str) -> None:
+def test_folder_of_networks_can_be_chosen(mynet: Host, way: str) -> None:
     mynet.write("/run/.host/net.d/10-other.conflist", json.dumps(bridge("other", "10.9.0.0/24")))
     argv = ("--conf-dir", "net.d") if way == "option" else ()
     env = {} if way == "option" else {"NETCONFPATH": "/run/.host/net.d"}
 
-    # A relative path is meant from where the caller is.
-    done = mynet.run(RUN, *argv, "ip", "-j", "addr", cwd="/run/.host", env=base_environment() | env)
-    assert addresses(done.stdout)["eth0"] == ["10.9.0.2/24"]
+    # A relative path is relative to the caller's folder.
+    outcome = mynet.run(RUN, *argv, "ip", "-j", "addr", cwd="/run/.host", env=base_environment() | env)
+    assert addresses(outcome.stdout)["eth0"] == ["10.9.0.2/24"]
 
 
 def test_malformed_file_is_named_and_hides_no_network(mynet: Host) -> None:
     mynet.write(f"{NET_D}/05-broken.conflist", "{")
-    done = mynet.run(RUN, "ip", "-j", "addr")
+    outcome = mynet.run(RUN, "ip", "-j", "addr")
 
-    assert addresses(done.stdout)["eth0"] == ["10.22.0.2/16"]
-    assert "05-broken.conflist" in done.stderr and done.stderr.count("\n") == 1
+    assert addresses(outcome.stdout)["eth0"] == ["10.22.0.2/16"]
+    assert "05-broken.conflist" in outcome.stderr and outcome.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_malformed_file_is_named_and_hides_no_network(mynet: Host) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_exit_status_is_the_commands(mynet: Host, argv: list[str], status: int) -> None:
+def test_exit_status_is_that_of_the_command(mynet: Host, argv: list[str], status: int) -> None:
     assert mynet.run(RUN, *argv, check=False).returncode == status
 
 
@@ -172,8 +172,8 @@ def test_bad_input_gets_one_line_and_its_status(
     mynet.write("/run/garbage", "\x7fELF\0garbage", 0o755)
     mynet.leaves("file /run/no-interpreter", "file /run/garbage")
 
-    done = refused(mynet, *argv)
-    assert done[0] == status and says in done[1]
+    line = refused(mynet, *argv)
+    assert line[0] == status and says in line[1]
 
 
 def test_script_without_an_interpreter_runs_as_in_a_shell(mynet: Host) -> None:
@@ -187,20 +187,20 @@ def test_help_and_version_need_nothing(host: Host) -> None:
     assert host.run(RUN, "--version").stdout.startswith("priv-net-run ")
 
 
-def test_without_the_right_to_make_namespaces_it_says_so(mynet: Host) -> None:
-    """Root in many a container: the user's number is 0, and that is all."""
-    done = mynet.run(
+def test_missing_right_to_make_namespaces_is_reported(mynet: Host) -> None:
+    """In many containers root has user ID 0, but not this capability."""
+    outcome = mynet.run(
         "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", RUN, "true", check=False
     )
 
-    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
-    assert "Operation not permitted" in done.stderr
+    assert (outcome.returncode, outcome.stderr.count("\n")) == (125, 1)
+    assert "Operation not permitted" in outcome.stderr
 
 
-# What is left
+# What a run leaves behind
 
 
-def test_failing_second_network_takes_the_first_down(host: Host) -> None:
+def test_failing_second_network_removes_the_first(host: Host) -> None:
     folder = external(host, "refuses", 'test $CNI_COMMAND = DEL || { echo "is broken" >&2; exit 1; }')
     failing = {"cniVersion": "1.0.0", "name": "two", "plugins": [{"type": "refuses"}]}
     configure(host, bridge("one", "10.1.0.0/24"), failing)
@@ -212,7 +212,7 @@ def test_failing_second_network_takes_the_first_down(host: Host) -> None:
 
 
 def test_network_with_a_missing_plugin_leaves_nothing(host: Host) -> None:
-    """Nor does it say more than once what is missing."""
+    """The error names the missing plugin only once."""
     missing = {"cniVersion": "1.0.0", "name": "two", "plugins": [{"type": "no-such-plugin"}]}
     configure(host, bridge("one", "10.1.0.0/24"), missing)
 
@@ -221,23 +221,23 @@ def test_network_with_a_missing_plugin_leaves_nothing(host: Host) -> None:
     assert (leases(host, "one"), host.listdir(RESULTS)) == ([], [])
 
 
-def test_failing_delete_keeps_the_status_and_is_said(host: Host) -> None:
-    """The command has done its work; what could not be undone stays on record, and gc tries again."""
+def test_failing_delete_keeps_the_status_and_is_reported(host: Host) -> None:
+    """The command has succeeded.  What could not be undone stays on record, and gc tries again."""
     folder = external(host, "stubborn", f"{PASS_ON}; [ $CNI_COMMAND = ADD ] || test -e {NET_D}/free")
     network = bridge("one", "10.1.0.0/24")
     network["plugins"].append({"type": "stubborn"})
     configure(host, network)
 
-    done = host.run(RUN, "--cni-path", folder, "sh", "-c", "exit 5", check=False)
-    assert done.returncode == 5
-    assert "stubborn" in done.stderr and done.stderr.count("\n") == 1
+    outcome = host.run(RUN, "--cni-path", folder, "sh", "-c", "exit 5", check=False)
+    assert outcome.returncode == 5
+    assert "stubborn" in outcome.stderr and outcome.stderr.count("\n") == 1
     host.write(f"{NET_D}/free", "")
     host.run(str(CHECKOUT / "scripts" / "cnihook"), "gc", "--cni-path", folder)
     assert host.listdir(RESULTS) == []
     host.leaves("file /run/cnihook/log/priv-*")
 
 
-def test_two_at_once_have_addresses_of_their_own(mynet: Host) -> None:
+def test_two_runs_at_once_have_different_addresses(mynet: Host) -> None:
     started = [mynet.popen(RUN, "sh", "-c", "ip -j addr; cat", stdin=subprocess.PIPE) for _ in range(2)]
     seen = []
     for process in started:
@@ -249,26 +249,26 @@ def test_two_at_once_have_addresses_of_their_own(mynet: Host) -> None:
         assert process.communicate("", timeout=30) == ("", "")
 
 
-def test_namespace_has_a_name_while_it_lasts(mynet: Host) -> None:
-    """So that `ip netns exec NAME tcpdump` works.  Nobody's `ip` stumbles over it."""
+def test_namespace_has_a_name_during_the_run(mynet: Host) -> None:
+    """`ip netns exec NAME tcpdump` works, and no other `ip` command fails because of the name."""
     script = "ip netns identify $$; ip -o link show eth0"
-    done = mynet.run(RUN, "sh", "-c", script)
+    outcome = mynet.run(RUN, "sh", "-c", script)
 
-    assert done.stdout.startswith("priv-") and done.stderr == ""
+    assert outcome.stdout.startswith("priv-") and outcome.stderr == ""
 
 
-def test_namespace_that_cannot_be_named(mynet: Host) -> None:
-    """Where /run is read-only; the plugins find it all the same."""
+def test_run_works_if_the_namespace_cannot_be_named(mynet: Host) -> None:
+    """/run/netns may be read-only; the plugins still find the namespace."""
     mynet.run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/run/netns")
-    done = mynet.run(RUN, "ip", "-j", "addr")
+    outcome = mynet.run(RUN, "ip", "-j", "addr")
     mynet.run("umount", "/run/netns")
 
-    assert addresses(done.stdout)["eth0"] == ["10.22.0.2/16"]
-    mynet.leaves("dir /run/mount")  # mount's own
+    assert addresses(outcome.stdout)["eth0"] == ["10.22.0.2/16"]
+    mynet.leaves("dir /run/mount")  # made by mount
 
 
-def test_another_users_container_of_the_same_network_is_left_alone(mynet: Host) -> None:
-    """The bridge goes with its last port and not before."""
+def test_other_container_of_the_same_network_is_left_alone(mynet: Host) -> None:
+    """The bridge is removed with its last port, not before."""
     first = mynet.popen(RUN, "sh", "-c", "echo up; read end", stdin=subprocess.PIPE)
     assert first.stdout and first.stdin
     assert first.stdout.readline() == "up\n"
@@ -279,8 +279,8 @@ def test_another_users_container_of_the_same_network_is_left_alone(mynet: Host) 
     assert "cni0" not in mynet.links()
 
 
-def test_background_process_of_the_command_lives_on(mynet: Host) -> None:
-    """As it does after any command.  It holds neither us nor the network."""
+def test_background_process_of_the_command_continues(mynet: Host) -> None:
+    """This is so after any command.  The process keeps neither priv-net-run nor the network."""
     mynet.run(RUN, "sh", "-c", "sleep 2147483647 > /dev/null 2>&1 & echo $! > /run/.host/pid", timeout=20)
 
     pid = mynet.read("/run/.host/pid").strip()
@@ -288,27 +288,27 @@ def test_background_process_of_the_command_lives_on(mynet: Host) -> None:
     mynet.run("kill", pid)
 
 
-def test_inside_another(mynet: Host) -> None:
-    done = mynet.run(RUN, RUN, "--conf-dir", "/nowhere", "ip", "-j", "-4", "addr", "show", "eth0")
+def test_run_inside_another_run_works(mynet: Host) -> None:
+    outcome = mynet.run(RUN, RUN, "--conf-dir", "/nowhere", "ip", "-j", "-4", "addr", "show", "eth0")
 
-    assert addresses(done.stdout) == {"eth0": ["10.88.64.2/20"]}
+    assert addresses(outcome.stdout) == {"eth0": ["10.88.64.2/20"]}
 
 
 @pytest.mark.parametrize("way", ["option", "variable"])
-def test_reference_plugins(mynet: Host, way: str) -> None:
+def test_reference_plugins_are_used_on_request(mynet: Host, way: str) -> None:
     mynet.leaves(*reference().leaves)
     reference().program("bridge")
     argv = ("--cni-path", str(REFERENCE)) if way == "option" else ()
     env = {} if way == "option" else {"CNI_PATH": str(REFERENCE)}
 
-    done = mynet.run(RUN, *argv, "ip", "-j", "addr", env=base_environment() | env)
-    assert addresses(done.stdout)["eth0"] == ["10.22.0.2/16"]
-    # It was theirs, not ours: they never take the bridge away.
+    outcome = mynet.run(RUN, *argv, "ip", "-j", "addr", env=base_environment() | env)
+    assert addresses(outcome.stdout)["eth0"] == ["10.22.0.2/16"]
+    # The reference plugins made the bridge, and they never remove it.
     assert "cni0" in mynet.links() and leases(mynet) == []
 
 
 def test_plugins_find_their_programs_without_a_path(mynet: Host) -> None:
-    """What the caller's PATH lacks must not fail a plugin that calls iptables."""
+    """A plugin that calls iptables must not fail because of the caller's PATH."""
     folder = external(mynet, "needy", f"command -v iptables > /dev/null || exit 1; {PASS_ON}")
     network = bridge("one", "10.1.0.0/24")
     network["plugins"].append({"type": "needy"})
@@ -318,8 +318,8 @@ def test_plugins_find_their_programs_without_a_path(mynet: Host) -> None:
     assert calls(mynet) == ["needy ADD", "needy DEL"]
 
 
-def test_two_processes_and_one_program(mynet: Host, tmp_path: Path) -> None:
-    """The guardian and the command, and nothing else: each more is milliseconds."""
+def test_run_starts_two_processes_and_one_program(mynet: Host, tmp_path: Path) -> None:
+    """These are the guardian and the command; each further process would take milliseconds."""
     log = tmp_path / "log"
     mynet.run("strace", "-fqq", "--trace=fork,vfork,clone,clone3,execve", f"--output={log}", RUN, "true")
 
@@ -328,8 +328,8 @@ def test_two_processes_and_one_program(mynet: Host, tmp_path: Path) -> None:
     assert len([line for line in lines if "fork(" in line or "clone" in line]) == 2
 
 
-def test_before_and_after(mynet: Host) -> None:
-    """Again and again leaves no more than once."""
+def test_repeated_runs_leave_no_more_than_one(mynet: Host) -> None:
+    """The host after four runs is compared with the host after one."""
     mynet.run(RUN, "true")
     before = mynet.facts()
     for _ in range(3):

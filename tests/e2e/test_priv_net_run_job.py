@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""priv-net-run as a job: at the terminal, under signals, killed.  Whatever ends it, nothing is left."""
+"""priv-net-run as a job: at the terminal, under signals, killed.  Nothing is left after any end."""
 
 import json
 import os
@@ -38,12 +38,12 @@ def mynet(host: Host) -> Host:
 
 @pytest.fixture
 def terminal(mynet: Host) -> Iterator[Terminal]:
-    with Terminal(mynet) as made:
-        yield made
+    with Terminal(mynet) as opened:
+        yield opened
 
 
 def start(host: Host, script: str, *, first: str = ":") -> Process:
-    """A run whose command prints `up` and goes on; it has done the first when this returns."""
+    """Start a run whose command has done `first` and printed `up`, and then runs `script`."""
     running = host.popen(RUN, "sh", "-c", f"{first}; echo up; {script}")
     assert running.stdout
     assert running.stdout.readline() == "up\n"
@@ -51,23 +51,23 @@ def start(host: Host, script: str, *, first: str = ":") -> Process:
 
 
 def ended(process: Process) -> int:
-    """Its exit status; it has to come soon, and without a word."""
+    """Return the exit status; the run has to end within 30 s, and print nothing on stderr."""
     _, stderr = process.communicate(timeout=30)
     assert stderr == ""
     return process.returncode
 
 
 def processes(host: Host) -> dict[int, str]:
-    """All of the throw-away host: command lines by PID, as seen outside."""
+    """Return the command lines of the test host's processes by PID, as seen from outside."""
     space = os.readlink(f"/proc/{host.holder}/ns/pid")
-    found = {}
+    commands = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if os.readlink(entry / "ns/pid") == space:
-                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ").strip()
+                commands[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ").strip()
         except OSError:
             pass
-    return found
+    return commands
 
 
 def nothing_left(host: Host) -> bool:
@@ -94,7 +94,7 @@ def test_ctrl_c_ends_the_command_and_the_network(terminal: Terminal, mynet: Host
 
 
 def test_ctrl_c_ends_the_callers_loop(terminal: Terminal) -> None:
-    """A shell leaves its loop if the program has died of the signal, and goes on if it has exited."""
+    """A shell leaves its loop if the program was killed by the signal, and continues if it has exited."""
     terminal.type(f"for i in 1 2 3; do {RUN} sh -c 'echo u''p; {FOR_EVER}'; done; echo after''wards\n")
     terminal.wait_for("up")
     terminal.type(CTRL_C)
@@ -120,8 +120,8 @@ sys.exit(status)
 """
 
 
-def test_ctrl_c_counts_before_anybody_waits(terminal: Terminal, mynet: Host) -> None:
-    """On a busy machine the command is there to be interrupted before its stand-in looks for signals."""
+def test_ctrl_c_is_not_lost_before_the_wait(terminal: Terminal, mynet: Host) -> None:
+    """On a busy machine, Ctrl-C may come before the wrapper waits for signals."""
     mynet.write("/run/late.py", LATE)
     mynet.leaves("file /run/late.py")
     terminal.type(f"for i in 1 2 3; do /usr/bin/python3 -IS /run/late.py {CHECKOUT}; done\n")
@@ -131,7 +131,7 @@ def test_ctrl_c_counts_before_anybody_waits(terminal: Terminal, mynet: Host) -> 
     assert terminal.status() == 130
 
 
-def test_ctrl_c_is_the_commands_to_refuse(terminal: Terminal) -> None:
+def test_command_may_handle_ctrl_c(terminal: Terminal) -> None:
     terminal.type(
         f"{RUN} bash -c 'trap \"echo hand''led; exit 9\" INT; echo u''p; while :; do sleep 0.05; done'\n"
     )
@@ -167,13 +167,14 @@ def test_ctrl_z_stops_the_job_and_fg_continues_it(terminal: Terminal) -> None:
     assert terminal.status() == 6
 
 
-def test_job_in_the_background_and_back(terminal: Terminal, mynet: Host) -> None:
-    """It stops when it reads from the terminal there, and the shell sees that."""
+def test_job_in_the_background_is_continued_in_the_foreground(terminal: Terminal, mynet: Host) -> None:
+    """The job stops when it reads from the terminal in the background, and the shell sees that."""
     terminal.type(f"{RUN} bash -c 'echo u''p; read line; echo got $line'&\n")
     terminal.wait_for("up")
     terminal.type("\n")
     wait_for(
-        lambda: "T" in [state(pid) for pid, words in processes(mynet).items() if RUN in words], "its stop"
+        lambda: "T" in [state(pid) for pid, words in processes(mynet).items() if RUN in words],
+        "the job to stop",
     )
     terminal.type("fg\nwords\n")
 
@@ -181,7 +182,7 @@ def test_job_in_the_background_and_back(terminal: Terminal, mynet: Host) -> None
     assert terminal.status() == 0
 
 
-def test_killed_in_the_background(terminal: Terminal, mynet: Host) -> None:
+def test_job_killed_in_the_background_leaves_nothing(terminal: Terminal, mynet: Host) -> None:
     terminal.type(f"{RUN} sh -c 'echo u''p; {FOR_EVER}' &\n")
     terminal.wait_for("up")
     terminal.type("kill %1; wait %1; (exit $?)\n")
@@ -200,8 +201,8 @@ def test_change_of_the_windows_size_reaches_the_command(terminal: Terminal) -> N
     terminal.wait_for(r"30 120")
 
 
-def test_shell_inside_has_job_control_of_its_own(terminal: Terminal) -> None:
-    """It takes the terminal for its jobs, stops itself, is continued, and gives the terminal back."""
+def test_shell_inside_has_its_own_job_control(terminal: Terminal) -> None:
+    """The shell takes the terminal for its jobs, stops itself, is continued, and releases the terminal."""
     terminal.type(f"PS1='in''ner> ' {RUN} bash --norc --noprofile --noediting -i\n")
     terminal.wait_for("inner> ")
     terminal.type("cat\n")
@@ -223,7 +224,7 @@ def test_shell_inside_has_job_control_of_its_own(terminal: Terminal) -> None:
     assert terminal.status() == 4
 
 
-def test_ctrl_c_while_it_attaches(terminal: Terminal, mynet: Host) -> None:
+def test_ctrl_c_during_attach_leaves_nothing(terminal: Terminal, mynet: Host) -> None:
     folder = slow_plugin(mynet)
     terminal.type(f"{RUN} --cni-path {folder} touch /run/.host/ran\n")
     wait_for(lambda: calls(mynet), "the plugin's start")
@@ -246,17 +247,17 @@ def test_terminal_that_is_closed_ends_the_command_and_the_network(terminal: Term
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "KILL"])
-def test_timeout_ends_it(mynet: Host, name: str) -> None:
-    """timeout(1) signals the process that it knows, and then all of the group: the command may get two."""
-    done = mynet.run("timeout", "-s", name, "0.5", RUN, "sh", "-c", FOR_EVER, check=False)
+def test_run_ended_by_timeout_leaves_nothing(mynet: Host, name: str) -> None:
+    """timeout(1) signals its child, and then the whole group, so the command may get two signals."""
+    outcome = mynet.run("timeout", "-s", name, "0.5", RUN, "sh", "-c", FOR_EVER, check=False)
 
-    assert done.returncode == (-9 if name == "KILL" else 124)  # with KILL, timeout kills itself too
+    assert outcome.returncode == (-9 if name == "KILL" else 124)  # with KILL, timeout kills itself too
     wait_for(lambda: nothing_left(mynet) and "cni0" not in mynet.links(), "the end of the network")
 
 
 @pytest.mark.parametrize("name", ["TERM", "HUP", "INT", "QUIT", "USR1", "ALRM"])
-def test_signal_to_it_alone_reaches_the_command(mynet: Host, name: str) -> None:
-    """As a service manager or `kill` sends it, who know of no other process."""
+def test_signal_to_the_wrapper_reaches_the_command(mynet: Host, name: str) -> None:
+    """A service manager or `kill` knows of no other process."""
     number = getattr(signal, f"SIG{name}")
     running = start(mynet, f"ulimit -c 0; {FOR_EVER}")
     os.kill(running.inside, number)
@@ -273,29 +274,29 @@ def test_command_may_handle_the_signal_and_go_on(mynet: Host) -> None:
     assert (stdout, running.returncode) == ("handled\n", 3)
 
 
-def test_signal_of_the_command_to_its_group_comes_once(mynet: Host) -> None:
-    """Passed on to the command, its own signal would end what had just got ready for it."""
+def test_signal_of_the_command_to_its_group_arrives_once(mynet: Host) -> None:
+    """If the wrapper passed it on, the command would get its own signal a second time."""
     script = "trap 'trap - TERM; echo first' TERM; kill -TERM 0; sleep 0.2; echo alive"
 
-    done = mynet.run("setsid", "--wait", RUN, "sh", "-c", script)
-    assert done.stdout == "first\nalive\n"
+    outcome = mynet.run("setsid", "--wait", RUN, "sh", "-c", script)
+    assert outcome.stdout == "first\nalive\n"
 
 
-def test_stop_and_continue_by_signals(mynet: Host) -> None:
-    """Its caller sees it stop when the command does; SIGCONT to it alone continues both."""
+def test_stop_and_continue_by_signals_work(mynet: Host) -> None:
+    """The caller sees the run stop when the command stops; SIGCONT to the wrapper continues both."""
     running = start(mynet, FOR_EVER)
     itself, command = running.inside, children(running)[0]
     os.kill(command, signal.SIGSTOP)
-    wait_for(lambda: state(itself) == "T", "its stop")
+    wait_for(lambda: state(itself) == "T", "the job to stop")
     os.kill(itself, signal.SIGCONT)
-    wait_for(lambda: state(command) == "S", "the command's going on")
+    wait_for(lambda: state(command) == "S", "the command to continue")
 
     os.kill(running.inside, signal.SIGTERM)
     assert ended(running) == 143
 
 
 def children(process: Process) -> list[int]:
-    """The command's process and the guardian, in this order."""
+    """Return the PIDs of the command and of the guardian."""
     inside = process.inside
     return [int(pid) for pid in Path(f"/proc/{inside}/task/{inside}/children").read_text().split()]
 
@@ -304,16 +305,16 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_stop_that_nobody_would_end(mynet: Host) -> None:
-    """In a session without a shell the kernel lets nobody stop for the terminal's sake; nor may we."""
+def test_stop_is_ignored_in_a_session_without_a_shell(mynet: Host) -> None:
+    """The kernel ignores SIGTSTP in an orphaned process group, so the wrapper must not stop either."""
     script = "import os, signal; os.setpgid(0, 0); os.kill(0, signal.SIGTSTP); print('goes on')"
 
-    done = mynet.run("setsid", RUN, "/usr/bin/python3", "-IS", "-c", script, timeout=20)
-    assert done.stdout == "goes on\n"
+    outcome = mynet.run("setsid", RUN, "/usr/bin/python3", "-IS", "-c", script, timeout=20)
+    assert outcome.stdout == "goes on\n"
 
 
-def test_caller_that_ignores_the_end_of_children(mynet: Host) -> None:
-    """The kernel keeps no exit status then, unless one asks for it."""
+def test_exit_status_is_kept_if_the_caller_ignores_sigchld(mynet: Host) -> None:
+    """The kernel keeps no exit status if SIGCHLD is ignored."""
     ignore = "import os, sys, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
     ignore += "os.execv(sys.argv[1], sys.argv[1:])"
     argv = ("/usr/bin/python3", "-IS", "-c", ignore, RUN, "sh", "-c", "exit 7")
@@ -333,8 +334,8 @@ def test_killed_command_leaves_nothing(mynet: Host) -> None:
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["alone", "with its group"])
-def test_killed_itself_it_leaves_nothing(mynet: Host, group: bool) -> None:
-    """Nobody can catch SIGKILL; another process has to notice.  The command, now without a network, ends."""
+def test_killed_wrapper_leaves_nothing(mynet: Host, group: bool) -> None:
+    """SIGKILL cannot be handled, so another process has to notice the end.  It also ends the command."""
     running = mynet.popen("setsid", RUN, "sh", "-c", f"echo up; {FOR_EVER}")
     assert running.stdout
     assert running.stdout.readline() == "up\n"
@@ -349,8 +350,8 @@ def test_killed_itself_it_leaves_nothing(mynet: Host, group: bool) -> None:
     end(running)
 
 
-def test_killed_while_it_attaches_it_leaves_nothing(mynet: Host) -> None:
-    """In the middle of a plugin, which works on for a moment: what it then makes has to go as well."""
+def test_wrapper_killed_during_attach_leaves_nothing(mynet: Host) -> None:
+    """The plugin continues for a moment; what it then creates has to be removed as well."""
     folder = slow_plugin(mynet)
     running = mynet.popen(RUN, "--cni-path", folder, "true")
     wait_for(lambda: calls(mynet), "the plugin's start")
@@ -364,7 +365,7 @@ def test_killed_while_it_attaches_it_leaves_nothing(mynet: Host) -> None:
 
 
 def slow_plugin(host: Host) -> str:
-    """A second plugin for mynet whose ADD waits for /run/.host/go.  Returns its folder."""
+    """Add a second plugin to mynet, whose ADD waits for /run/.host/go, and return its folder."""
     add = f"while ! test -e /run/.host/go; do sleep 0.02; done; {PASS_ON}"
     folder = external(host, "slow", f"if [ $CNI_COMMAND = ADD ]; then {add}; fi")
     network = bridge("mynet", "10.22.0.0/16", bridge="cni0")
@@ -373,8 +374,8 @@ def slow_plugin(host: Host) -> str:
     return folder
 
 
-def test_guardian_holds_nothing_of_the_callers(mynet: Host) -> None:
-    """It may outlive us for a moment, and a reader of our output shall not have to wait for that."""
+def test_guardian_keeps_no_file_of_the_caller_open(mynet: Host) -> None:
+    """The guardian may end after the run, and must not delay a reader of the output."""
     running = start(mynet, FOR_EVER)
     guardian = children(running)[1]
 
@@ -387,8 +388,8 @@ def test_guardian_holds_nothing_of_the_callers(mynet: Host) -> None:
     assert not Path(f"/proc/{guardian}").exists()
 
 
-def test_signals_to_all_of_a_service_do_not_end_the_guardian(mynet: Host) -> None:
-    """A service manager sends SIGTERM to every process; the network is taken down all the same."""
+def test_signal_to_all_processes_does_not_end_the_guardian(mynet: Host) -> None:
+    """A service manager sends SIGTERM to every process, and the network must still be removed."""
     running = start(mynet, FOR_EVER)
     for pid in (*children(running), running.inside):
         os.kill(pid, signal.SIGTERM)

@@ -18,7 +18,7 @@ RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 OF_NETWORK = "nameserver 10.9.9.9\n"
 RESOLV_CONF = "/etc/resolv.conf"
 OF_HOST = "nameserver 192.0.2.1\n"
-# Wait until it is the text that was asked for, at most ten seconds; then say what it is.
+# Wait at most ten seconds for the expected text, then print the file.
 READ = 'for i in $(seq 200); do cat {path} | grep -q "{text}" && break; sleep .05; done; cat {path}; echo .'
 
 
@@ -32,7 +32,7 @@ def mynet(host: Host) -> Host:
 
 @contextmanager
 def shell(host: Host, *options: str) -> Iterator[Process]:
-    """A shell under priv-net-run that reads its script from here, line by line."""
+    """Run a shell under priv-net-run whose script comes line by line from the test."""
     running = host.popen(RUN, *options, "sh", stdin=subprocess.PIPE)
     try:
         yield running
@@ -76,7 +76,7 @@ def make_a_link(host: Host) -> None:
 
 @pytest.mark.parametrize("change", [rename_over, remove_and_make, make_a_link])
 def test_own_resolv_conf_stays_when_the_host_replaces_its(mynet: Host, change) -> None:  # type: ignore[no-untyped-def]
-    """NetworkManager, DHCP clients and VPNs do; the kernel takes away what is mounted on the old file."""
+    """NetworkManager, DHCP clients and VPNs replace the file; the kernel then unmounts what covered it."""
     with shell(mynet, "--dns", "10.9.9.9") as running:
         assert ask(running, "cat /etc/resolv.conf; echo .") == OF_NETWORK
         for _twice in range(2):
@@ -104,8 +104,8 @@ def test_own_hosts_stays_when_the_host_replaces_its(mynet: Host) -> None:
         assert "10.33.0.77\tdb" in ask(running, read("/etc/hosts", "10.33.0.77"))
 
 
-def test_what_the_command_writes_to_etc_is_the_hosts(mynet: Host) -> None:
-    """All but the files of names is the host's, in both directions, before and after."""
+def test_other_files_in_etc_are_shared_with_the_host(mynet: Host) -> None:
+    """Only the files of names are separate; others are shared in both directions."""
     mynet.leaves("file /etc/of-*")
     with shell(mynet, "--dns", "10.9.9.9") as running:
         rename_over(mynet)
@@ -118,8 +118,8 @@ def test_what_the_command_writes_to_etc_is_the_hosts(mynet: Host) -> None:
         assert sorted(ask(running, show).split()) == sorted([*outside, RESOLV_CONF])
 
 
-def test_a_command_that_left_for_another_root_keeps_its_own(mynet: Host) -> None:
-    """A root of another /etc: nothing of that is covered."""
+def test_command_in_another_root_keeps_the_files_of_that_root(mynet: Host) -> None:
+    """The root has its own /etc, of which nothing is covered."""
     mynet.run("mkdir", "-p", "/run/.host/root/etc", "/run/.host/root/bin")
     mynet.run("cp", "/bin/busybox", "/run/.host/root/bin")
     mynet.write("/run/.host/root/etc/resolv.conf", "own\n")
@@ -130,8 +130,8 @@ def test_a_command_that_left_for_another_root_keeps_its_own(mynet: Host) -> None
         assert ask(running, "/bin/busybox sleep .3; /bin/busybox cat /etc/resolv.conf; echo .") == "own\n"
 
 
-def test_the_hosts_own_mounts_are_untouched(mynet: Host) -> None:
-    """Also where its mounts are shared with the command's mount namespace."""
+def test_mounts_of_the_host_are_untouched(mynet: Host) -> None:
+    """This holds also if the host's mounts are shared with the command's mount namespace."""
     script = f"mount --make-rshared /; exec {RUN} --dns 10.9.9.9 sh -c 'echo up; read end'"
     running = mynet.popen("unshare", "--mount", "sh", "-c", script, stdin=subprocess.PIPE)
     assert running.stdout and running.stdout.readline() == "up\n"
@@ -139,7 +139,7 @@ def test_the_hosts_own_mounts_are_untouched(mynet: Host) -> None:
         rename_over(mynet)
     mounts = Path(f"/proc/{running.pid}/mountinfo").read_text()
     running.communicate("\n", timeout=30)
-    mynet.leaves("dir /run/mount")  # mount's own
+    mynet.leaves("dir /run/mount")  # made by mount
     assert "/run/netns" in mounts and RESOLV_CONF not in mounts and "/task" not in mounts
 
 
@@ -181,17 +181,19 @@ SOCKETS = ["/run/nscd/socket", "/run/avahi-daemon/socket", "/run/systemd/resolve
 
 
 def test_nscd_of_the_host_is_not_asked(mynet: Host) -> None:
-    """Only the names of the host's network and its /etc/hosts are known there."""
+    """nscd knows only the names of the host's network and of the host's /etc/hosts."""
     with daemon(mynet, SOCKETS[0]):
-        assert mynet.run("getent", "hosts", "localhost", check=False).returncode == 2, "it is asked outside"
+        assert mynet.run("getent", "hosts", "localhost", check=False).returncode == 2, (
+            "the host itself asks it"
+        )
         answer = mynet.run(RUN, "--add-host", "db:10.33.0.77", "getent", "hosts", "db").stdout
         assert answer.split() == ["10.33.0.77", "db"]
 
 
 @pytest.mark.parametrize("path", SOCKETS)
 @pytest.mark.parametrize("options", [[], ["--dns", "10.9.9.9"]], ids=["plain", "dns"])
-def test_sockets_of_resolvers_are_not_there(mynet: Host, path: str, options: list[str]) -> None:
-    """Nor after the daemon has begun again, in a new folder."""
+def test_sockets_of_resolvers_are_hidden(mynet: Host, path: str, options: list[str]) -> None:
+    """The sockets stay hidden after the daemon has restarted in a new folder."""
     with daemon(mynet, path), shell(mynet, *options) as running:
         assert ask(running, f"test -S {path} || echo none; echo .") == "none\n"
         mynet.run("rm", "-r", str(Path(path).parent))
@@ -203,8 +205,8 @@ def test_sockets_of_resolvers_are_not_there(mynet: Host, path: str, options: lis
 
 
 @pytest.mark.parametrize("options", [[], ["--dns", "10.9.9.9"]], ids=["plain", "dns"])
-def test_files_of_systemd_resolved_are_there(mynet: Host, options: list[str]) -> None:
-    """resolv.conf is a link to one of the files in the folder, which are replaced at each change."""
+def test_files_of_systemd_resolved_are_visible(mynet: Host, options: list[str]) -> None:
+    """resolv.conf is a link to one of the files in the folder, and each change replaces them."""
     stub, real = "/run/systemd/resolve/stub-resolv.conf", "/run/systemd/resolve/resolv.conf"
     mynet.write(stub, "nameserver 127.0.0.53\n")
     mynet.write(real, OF_HOST)
@@ -218,8 +220,8 @@ def test_files_of_systemd_resolved_are_there(mynet: Host, options: list[str]) ->
 
 
 @pytest.mark.parametrize("options", [[], ["--dns", "10.9.9.9"]], ids=["plain", "dns"])
-def test_servers_of_systemd_resolved_are_those_of_the_moment(mynet: Host, options: list[str]) -> None:
-    """A laptop that is carried elsewhere has other servers; the command's own stay."""
+def test_new_servers_of_systemd_resolved_are_used(mynet: Host, options: list[str]) -> None:
+    """A laptop gets other servers on another network; the command's own stay."""
     real, new = "/run/systemd/resolve/resolv.conf", "nameserver 192.0.2.8\n"
     mynet.write(real, OF_HOST)
     mynet.write("/run/systemd/resolve/io.systemd.Resolve", "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""priv-net-run: whose command it is, how long it may take, what is written down, namespaces that stay."""
+"""priv-net-run: the user of the command, its time limit, reports and captures, namespaces that stay."""
 
 import json
 import os
@@ -40,10 +40,10 @@ def mynet(host: Host) -> Host:
 
 @pytest.fixture
 def user(mynet: Host) -> Host:
-    """A host with an ordinary user, `somebody`, who is in another group as well."""
+    """Return a host with an ordinary user, `alice`, that is also in a second group."""
     for name, line in (
-        ("passwd", "somebody:x:4321:4322::/home/somebody:/bin/sh"),
-        ("group", "somebody:x:4322:\nfriends:x:4400:somebody"),
+        ("passwd", "alice:x:4321:4322::/home/alice:/bin/sh"),
+        ("group", "alice:x:4322:\nfriends:x:4400:alice"),
     ):
         mynet.write(f"/etc/{name}", f"{mynet.read(f'/etc/{name}')}{line}\n")
         mynet.leaves(f"file /etc/{name}")
@@ -51,37 +51,39 @@ def user(mynet: Host) -> Host:
 
 
 def sudo(**variables: str) -> dict[str, str]:
-    """The environment of a command of sudo's."""
-    called = {"SUDO_UID": "4321", "SUDO_GID": "4322", "SUDO_USER": "somebody", "SUDO_COMMAND": RUN}
+    """Return the environment that sudo gives a command."""
+    called = {"SUDO_UID": "4321", "SUDO_GID": "4322", "SUDO_USER": "alice", "SUDO_COMMAND": RUN}
     return base_environment() | {"HOME": "/root", "USER": "root", "LOGNAME": "root"} | called | variables
 
 
 def addresses(host: Host, *options: str) -> dict[str, list[str]]:
-    """Of each interface that a command sees."""
+    """Return the addresses of each interface that a command sees."""
     return {
-        link["ifname"]: [f"{known['local']}" for known in link["addr_info"] if known["scope"] != "link"]
+        link["ifname"]: [
+            f"{address['local']}" for address in link["addr_info"] if address["scope"] != "link"
+        ]
         for link in json.loads(host.run(RUN, *options, "ip", "-j", "addr").stdout)
     }
 
 
 def refused(host: Host, *argv: str, env: dict[str, str] | None = None) -> str:
-    """The one line of a run that must not come to its command."""
-    done = host.run(RUN, *argv, env=env, check=False)
-    assert (done.returncode, done.stdout) == (125, "")
-    assert done.stderr.startswith("priv-net-run: ") and done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+    """Return the only line of a run that fails before its command."""
+    outcome = host.run(RUN, *argv, env=env, check=False)
+    assert (outcome.returncode, outcome.stdout) == (125, "")
+    assert outcome.stderr.startswith("priv-net-run: ") and outcome.stderr.count("\n") == 1, outcome.stderr
+    return outcome.stderr
 
 
-# Whose command it is
+# The user of the command
 
 
-def test_under_sudo_the_command_is_the_callers(user: Host) -> None:
-    """Root makes the network; nobody has asked for a command with root's rights."""
-    done = user.run(RUN, "sh", "-c", WHO, env=sudo())
+def test_command_under_sudo_runs_as_the_caller(user: Host) -> None:
+    """Root makes the network; the user has not requested root for the command."""
+    outcome = user.run(RUN, "sh", "-c", WHO, env=sudo())
 
-    assert done.stdout.splitlines() == [
+    assert outcome.stdout.splitlines() == [
         "4321 4322 4322 4400",
-        "/home/somebody somebody somebody",
+        "/home/alice alice alice",
         NO_CAPABILITIES,
     ]
 
@@ -91,53 +93,51 @@ def test_under_sudo_the_command_is_the_callers(user: Host) -> None:
     [(["--root"], {}), (["--user", "root"], {}), ([], {"SUDO_UID": "0", "SUDO_GID": "0"})],
     ids=["--root", "--user root", "sudo of root"],
 )
-def test_root_stays_root_where_that_is_meant(user: Host, options: list[str], env: dict[str, str]) -> None:
-    done = user.run(RUN, *options, "sh", "-c", WHO, env=sudo(**env))
+def test_command_runs_as_root_on_request(user: Host, options: list[str], env: dict[str, str]) -> None:
+    outcome = user.run(RUN, *options, "sh", "-c", WHO, env=sudo(**env))
 
-    assert done.stdout.splitlines()[:2] == ["0 0 0", "/root root root"]
-    assert NO_CAPABILITIES not in done.stdout
+    assert outcome.stdout.splitlines()[:2] == ["0 0 0", "/root root root"]
+    assert NO_CAPABILITIES not in outcome.stdout
 
 
 @pytest.mark.parametrize(
-    ("who", "seen"),
+    ("user_option", "expected"),
     [
-        ("somebody", ["4321 4322 4322 4400", "/home/somebody somebody somebody"]),
-        ("4321", ["4321 4322 4322 4400", "/home/somebody somebody somebody"]),
-        ("somebody:friends", ["4321 4400 4400", "/home/somebody somebody somebody"]),
-        ("somebody:17", ["4321 17 17", "/home/somebody somebody somebody"]),
+        ("alice", ["4321 4322 4322 4400", "/home/alice alice alice"]),
+        ("4321", ["4321 4322 4322 4400", "/home/alice alice alice"]),
+        ("alice:friends", ["4321 4400 4400", "/home/alice alice alice"]),
+        ("alice:17", ["4321 17 17", "/home/alice alice alice"]),
         ("98765:17", ["98765 17 17", "/ 98765 98765"]),
     ],
 )
-def test_another_user(user: Host, who: str, seen: list[str]) -> None:
-    done = user.run(RUN, "--user", who, "sh", "-c", WHO, env=sudo())
+def test_command_runs_as_another_user_on_request(user: Host, user_option: str, expected: list[str]) -> None:
+    outcome = user.run(RUN, "--user", user_option, "sh", "-c", WHO, env=sudo())
 
-    assert done.stdout.splitlines() == [*seen, NO_CAPABILITIES]
+    assert outcome.stdout.splitlines() == [*expected, NO_CAPABILITIES]
 
 
 @pytest.mark.parametrize(
-    ("options", "env", "told"),
+    ("options", "env", "message"),
     [
-        (["--user", "nobody-at-all"], {}, "nobody-at-all"),
+        (["--user", "no-such-user"], {}, "no-such-user"),
         (["--user", "98765"], {}, "98765:GID"),
-        (["--user", "somebody:no-such-group"], {}, "no-such-group"),
-        (["--user", "somebody", "--root"], {}, "--root"),
+        (["--user", "alice:no-such-group"], {}, "no-such-group"),
+        (["--user", "alice", "--root"], {}, "--root"),
         ([], {"SUDO_UID": "x"}, "SUDO_UID"),
         ([], {"SUDO_UID": "98765", "SUDO_GID": ""}, "98765"),
     ],
 )
-def test_a_user_who_cannot_be_is_refused(
-    user: Host, options: list[str], env: dict[str, str], told: str
-) -> None:
-    assert told in refused(user, *options, "true", env=sudo(**env))
+def test_unknown_user_is_refused(user: Host, options: list[str], env: dict[str, str], message: str) -> None:
+    assert message in refused(user, *options, "true", env=sudo(**env))
 
 
-def test_without_root_one_can_still_ping(user: Host) -> None:
-    """A new namespace lets nobody have the socket for that, where ping has no capability of its own."""
+def test_command_without_root_can_ping(user: Host) -> None:
+    """A new namespace allows no group to open ICMP sockets, which ping needs if it has no capability."""
     script = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)"
-    user.run(RUN, "--user", "somebody", "/usr/bin/python3", "-IS", "-c", script)
+    user.run(RUN, "--user", "alice", "/usr/bin/python3", "-IS", "-c", script)
 
 
-def test_networks_of_a_users_command_are_taken_down_as_ever(user: Host) -> None:
+def test_networks_of_a_users_command_are_removed(user: Host) -> None:
     running = user.popen(RUN, "sh", "-c", f"echo up; {FOR_EVER}", env=sudo())
     assert running.stdout
     assert running.stdout.readline() == "up\n"
@@ -149,7 +149,7 @@ def test_networks_of_a_users_command_are_taken_down_as_ever(user: Host) -> None:
 
 
 def test_variables_are_added_and_replaced(user: Host) -> None:
-    """Last, so that they go before what the user brings along; the command is looked for by the new PATH."""
+    """Each variable overrides the user's own; the command is searched on the new PATH."""
     user.write("/run/.host/bin/hello", '#!/bin/sh\necho "$A-$HOME"\n', 0o755)
     options = ("--env", "A=x=y z", "--env=HOME=/elsewhere", "--env", "PATH=/run/.host/bin:/bin")
 
@@ -157,52 +157,52 @@ def test_variables_are_added_and_replaced(user: Host) -> None:
     assert "KEY=VALUE" in refused(user, "--env", "A", "true")
 
 
-def test_user_whom_the_kernel_does_not_know_here(host: Host) -> None:
-    """In a user namespace with root alone."""
+def test_user_without_a_mapping_is_refused(host: Host) -> None:
+    """The user namespace maps only root."""
     script = f"mount -t tmpfs t /run && mount -t tmpfs t /var/lib/cni && {RUN} --user 4321:4322 true"
 
-    done = host.run("unshare", "-Urmn", "sh", "-c", script, check=False)
-    host.leaves("dir /run/mount")  # mount's own
-    assert done.returncode == 125
-    assert done.stderr.splitlines()[-1].startswith("priv-net-run: the command cannot run as 4321: ")
+    outcome = host.run("unshare", "-Urmn", "sh", "-c", script, check=False)
+    host.leaves("dir /run/mount")  # made by mount
+    assert outcome.returncode == 125
+    assert outcome.stderr.splitlines()[-1].startswith("priv-net-run: the command cannot run as 4321: ")
 
 
-# How long it may take
+# The time limit
 
 
-def test_time_that_is_over_ends_the_command_and_what_it_has_started(mynet: Host) -> None:
-    """A shell that is ended alone would leave its children behind, in a network that is taken down."""
+def test_timeout_ends_the_command_and_its_children(mynet: Host) -> None:
+    """A shell that is killed alone would leave its children behind, in a network that is removed."""
     script = "sleep 2147483647 & sleep 2147483647; echo never"
 
-    done = mynet.run(RUN, "--timeout", "0.3", "sh", "-c", script, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (124, "", "")
+    outcome = mynet.run(RUN, "--timeout", "0.3", "sh", "-c", script, check=False)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (124, "", "")
     assert leases(mynet) == []
 
 
-def test_time_that_is_over_may_be_used_to_put_things_in_order(mynet: Host) -> None:
+def test_timeout_lets_the_command_clean_up(mynet: Host) -> None:
     script = "trap 'echo put in order; exit 3' TERM; echo up; while :; do sleep 0.05; done"
 
-    done = mynet.run(RUN, "--timeout", "0.5", "bash", "-c", script, check=False)
-    assert (done.returncode, done.stdout) == (124, "up\nput in order\n")
+    outcome = mynet.run(RUN, "--timeout", "0.5", "bash", "-c", script, check=False)
+    assert (outcome.returncode, outcome.stdout) == (124, "up\nput in order\n")
 
 
-def test_who_does_not_heed_the_time_is_killed(mynet: Host) -> None:
+def test_timeout_kills_a_command_that_ignores_the_signal(mynet: Host) -> None:
     script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(2147483647)"
     argv = ("/usr/bin/python3", "-IS", "-c", script)
 
     assert mynet.run(RUN, "--timeout", "0.3", *argv, check=False).returncode == 124
 
 
-def test_who_is_in_time_is_left_alone(mynet: Host) -> None:
+def test_timeout_leaves_a_shorter_command_alone(mynet: Host) -> None:
     assert mynet.run(RUN, "--timeout", "600", "sh", "-c", "exit 5", check=False).returncode == 5
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", ""])
-def test_time_is_a_number_of_seconds(mynet: Host, text: str) -> None:
+def test_malformed_timeout_is_refused(mynet: Host, text: str) -> None:
     assert "--timeout" in refused(mynet, "--timeout", text, "true")
 
 
-# What is written down
+# Captures and reports
 
 
 def packets(host: Host, path: str, *words: str) -> list[str]:
@@ -210,8 +210,8 @@ def packets(host: Host, path: str, *words: str) -> list[str]:
 
 
 @pytest.mark.needs("tcpdump")
-def test_every_packet_is_written_down_from_the_first_on(mynet: Host) -> None:
-    """The kernel looks for another with its address before any command runs: that is the first."""
+def test_capture_has_every_packet_from_the_first(mynet: Host) -> None:
+    """The first packet is the kernel's duplicate address detection, before any command runs."""
     capture = "/run/.host/ping.pcapng"
     mynet.run(RUN, "--pcap", capture, "ping", "-c5", "-i0.05", "10.22.0.1")
 
@@ -221,7 +221,7 @@ def test_every_packet_is_written_down_from_the_first_on(mynet: Host) -> None:
 
 
 @pytest.mark.needs("tcpdump")
-def test_what_a_command_sends_at_its_end_is_written_down(mynet: Host) -> None:
+def test_capture_has_the_last_packets_of_the_command(mynet: Host) -> None:
     script = """\
 import socket
 sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -230,9 +230,9 @@ for number in range(2000):
     sender.sendto(b"last", ("10.22.0.1", 9))
 """
     capture = "/run/.host/end.pcapng"
-    done = mynet.run(RUN, "--pcap", capture, "/usr/bin/python3", "-IS", "-c", script)
+    outcome = mynet.run(RUN, "--pcap", capture, "/usr/bin/python3", "-IS", "-c", script)
 
-    assert done.stderr == ""
+    assert outcome.stderr == ""
     assert len(packets(mynet, capture, "udp and dst host 10.22.0.1 and dst port 9")) == 2000
     assert len(packets(mynet, capture, "udp and dst host 127.0.0.1 and dst port 9")) == 2000
 
@@ -251,23 +251,23 @@ def test_capture_of_a_killed_run_can_be_read(mynet: Host) -> None:
     wait_for(lambda: leases(mynet) == [], "the guardian's work")
 
 
-def test_capture_belongs_to_who_called_sudo(user: Host) -> None:
+def test_capture_belongs_to_the_caller_of_sudo(user: Host) -> None:
     user.run(RUN, "--pcap", "x.pcapng", "true", cwd="/run/.host", env=sudo())
 
     assert user.run("stat", "-c", "%u %g", "/run/.host/x.pcapng").stdout == "4321 4322\n"
 
 
-def test_capture_that_cannot_be_written_is_said_before_anything_is_done(mynet: Host) -> None:
+def test_capture_that_cannot_be_written_is_an_error_before_the_command(mynet: Host) -> None:
     line = refused(mynet, "--pcap", "/no/such/folder/x", "touch", "/run/.host/ran")
 
     assert "/no/such/folder/x" in line and not mynet.exists("/run/.host/ran")
 
 
-def test_capture_on_a_full_disk_is_said_and_the_command_goes_on(mynet: Host) -> None:
-    done = mynet.run(RUN, "--pcap", "/dev/full", "sh", "-c", "ping -qc1 10.22.0.1 > /dev/null; echo ran")
+def test_full_disk_of_a_capture_is_reported_and_the_command_continues(mynet: Host) -> None:
+    outcome = mynet.run(RUN, "--pcap", "/dev/full", "sh", "-c", "ping -qc1 10.22.0.1 > /dev/null; echo ran")
 
-    assert done.stdout == "ran\n"
-    assert "No space left" in done.stderr and done.stderr.count("\n") == 1
+    assert outcome.stdout == "ran\n"
+    assert "No space left" in outcome.stderr and outcome.stderr.count("\n") == 1
 
 
 def lines(text: str) -> list[Any]:
@@ -275,8 +275,8 @@ def lines(text: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("where", ["a descriptor", "stdout", "a file"])
-def test_what_came_of_it_as_json(mynet: Host, where: str) -> None:
-    """A line before the command runs, and one after."""
+def test_json_reports_networks_and_exit_status(mynet: Host, where: str) -> None:
+    """One line is written before the command runs, and one after its end."""
     file = "/run/.host/report"
     words = {"a descriptor": f"--json 7 7> {file}", "stdout": "--json 1", "a file": f"--json {file}"}[where]
     script = f"{RUN} {words} sh -c 'ls -l /proc/self/fd/7; exit 3' > /run/.host/stdout 2> /run/.host/stderr"
@@ -290,23 +290,23 @@ def test_what_came_of_it_as_json(mynet: Host, where: str) -> None:
     assert up["networks"][0]["result"]["ip4"]["gateway"] == "10.22.0.1"
     assert up["id"].startswith("priv-") and up["netns"] == f"/proc/{up['pid']}/ns/net"
     assert ended == {"status": 3}
-    assert "No such file" in mynet.read("/run/.host/stderr"), "the descriptor is ours, not the command's"
+    assert "No such file" in mynet.read("/run/.host/stderr"), "the command does not inherit the descriptor"
 
 
-def test_json_tells_the_commands_own_process(mynet: Host) -> None:
+def test_json_has_the_pid_of_the_command(mynet: Host) -> None:
     report = "/run/.host/report"
-    done = mynet.run(RUN, "--json", report, "sh", "-c", f"echo $$; cat {report}")
+    outcome = mynet.run(RUN, "--json", report, "sh", "-c", f"echo $$; cat {report}")
 
-    pid, line = done.stdout.splitlines()
+    pid, line = outcome.stdout.splitlines()
     assert json.loads(line)["pid"] == int(pid)
 
 
 @pytest.mark.parametrize("number", ["77", "99999999999999999999"])
-def test_json_to_a_descriptor_that_is_not_open(mynet: Host, number: str) -> None:
+def test_json_to_a_closed_descriptor_is_refused(mynet: Host, number: str) -> None:
     assert number in refused(mynet, "--json", number, "true")
 
 
-def test_nothing_runs_unreported(mynet: Host) -> None:
+def test_command_does_not_run_if_the_report_cannot_be_written(mynet: Host) -> None:
     line = refused(mynet, "--json", "/dev/full", "touch", "/run/.host/ran")
 
     assert "--json" in line and not mynet.exists("/run/.host/ran")
@@ -316,33 +316,33 @@ def test_nothing_runs_unreported(mynet: Host) -> None:
 # Namespaces that stay
 
 
-def test_new_namespace_stays_with_its_networks_and_is_joined(mynet: Host) -> None:
+def test_named_namespace_stays_with_its_networks_and_is_joined(mynet: Host) -> None:
     first = addresses(mynet, "--netns", "lab")
     assert first["eth0"] == ["10.22.0.2"]
 
     assert addresses(mynet, "--netns", "lab") == first
     mynet.run("ip", "netns", "exec", "lab", "ping", "-c1", "-W30", "10.22.0.1")
     mynet.run(CNIHOOK, "gc")
-    assert leases(mynet) == ["10.22.0.2"], "it lives, though no process does"
+    assert leases(mynet) == ["10.22.0.2"], "the attachment is live without a process"
     mynet.run(RUN, "--netns", "lab", "--delete")
     assert (leases(mynet), mynet.listdir(RESULTS), mynet.listdir("/run/netns")) == ([], [], [])
 
 
-def test_namespace_that_was_kept_is_detached_like_a_container(mynet: Host) -> None:
+def test_kept_namespace_is_detached_like_a_container(mynet: Host) -> None:
     mynet.run(RUN, "--netns", "lab", "true")
     mynet.run(CNIHOOK, "detach", "lab")
 
     assert (leases(mynet), mynet.listdir("/run/netns")) == ([], [])
 
 
-def test_name_that_ip_netns_knows_is_joined_and_stays_as_it_was(mynet: Host) -> None:
-    made = mynet.container("made")
+def test_namespace_of_ip_netns_is_joined_and_not_changed(mynet: Host) -> None:
+    container = mynet.container("made")
 
     assert addresses(mynet, "--netns", "made") == {"lo": []}
-    assert addresses(mynet, "--netns", made.path) == {"lo": []}
+    assert addresses(mynet, "--netns", container.path) == {"lo": []}
 
 
-def test_networks_named_for_a_namespace_that_exists_are_there_until_the_command_ends(mynet: Host) -> None:
+def test_networks_for_an_existing_namespace_stay_until_the_command_ends(mynet: Host) -> None:
     configure(mynet, bridge("extra", "10.9.0.0/24"))
     mynet.run(RUN, "--netns", "lab", "--network", "mynet", "true")
 
@@ -359,18 +359,18 @@ def test_name_servers_of_a_kept_namespace_are_those_of_its_networks(host: Host) 
     host.leaves("file /etc/resolv.conf")
 
     for _ in range(2):
-        done = host.run(RUN, "--netns", "lab", "cat", "/etc/resolv.conf")
-        assert done.stdout == "nameserver 10.1.0.1\n"
+        outcome = host.run(RUN, "--netns", "lab", "cat", "/etc/resolv.conf")
+        assert outcome.stdout == "nameserver 10.1.0.1\n"
     host.run(RUN, "--netns", "lab", "--delete")
 
 
-def test_time_of_a_command_in_a_joined_namespace_ends_nobody_else(mynet: Host) -> None:
+def test_timeout_in_a_joined_namespace_ends_no_other_process(mynet: Host) -> None:
     mynet.run(RUN, "--netns", "lab", "true")
     other = mynet.popen(RUN, "--netns", "lab", "cat", stdin=subprocess.PIPE)
-    wait_for(lambda: "cat" in mynet.run("ps", "-eo", "args").stdout.splitlines(), "the other")
+    wait_for(lambda: "cat" in mynet.run("ps", "-eo", "args").stdout.splitlines(), "the other process")
 
-    done = mynet.run(RUN, "--netns", "lab", "--timeout", "0.2", "sh", "-c", FOR_EVER, check=False)
-    assert done.returncode == 124
+    outcome = mynet.run(RUN, "--netns", "lab", "--timeout", "0.2", "sh", "-c", FOR_EVER, check=False)
+    assert outcome.returncode == 124
     assert other.communicate("alive", timeout=30) == ("alive", "")
     mynet.run(RUN, "--netns", "lab", "--delete")
 
@@ -384,8 +384,8 @@ def test_failing_network_leaves_no_name(host: Host) -> None:
     assert (leases(host, "one"), host.listdir("/run/netns"), host.listdir(RESULTS)) == ([], [], [])
 
 
-def test_two_that_make_one_name_at_once_share_it_or_one_is_told(host: Host) -> None:
-    """Never does one take away the other's networks, as of an earlier container of that ID."""
+def test_two_runs_that_create_one_name_at_once_share_it(host: Host) -> None:
+    """Neither may remove the other's networks as those of an earlier container with that ID."""
     wait = f"test $CNI_COMMAND = DEL || until test -e /run/.host/go; do sleep 0.02; done; {PASS_ON}"
     folder = external(host, "slow", wait)
     network = bridge("one", "10.1.0.0/24")
@@ -395,14 +395,14 @@ def test_two_that_make_one_name_at_once_share_it_or_one_is_told(host: Host) -> N
     wait_for(lambda: leases(host, "one"), "the first's address")
 
     second = host.run(RUN, "--netns", "lab", "true", check=False)
-    assert second.returncode == 0, "it has joined"
+    assert second.returncode == 0, "the second run has joined"
     host.write("/run/.host/go", "")
     assert first.communicate("alive", timeout=30) == ("alive", "")
     assert leases(host, "one") == ["10.1.0.2"]
     host.run(RUN, "--netns", "lab", "--delete", "--cni-path", folder)
 
 
-def test_name_that_another_takes_at_the_last_moment_stays_his(mynet: Host) -> None:
+def test_name_taken_by_another_process_at_the_last_moment_stays(mynet: Host) -> None:
     script = """\
 import subprocess, sys
 sys.path.insert(0, sys.argv[1])
@@ -413,13 +413,13 @@ assert not named.joined
 subprocess.run(["ip", "netns", "add", "lab"], check=True)
 named.keep(NetNS.create())
 """
-    done = mynet.run("/usr/bin/python3", "-IS", "-c", script, str(CHECKOUT), check=False)
-    assert "Refused" in done.stderr
+    outcome = mynet.run("/usr/bin/python3", "-IS", "-c", script, str(CHECKOUT), check=False)
+    assert "Refused" in outcome.stderr
     mynet.run("ip", "netns", "del", "lab")
 
 
 def test_killed_run_leaves_a_kept_namespace_as_it_is(mynet: Host) -> None:
-    """It is nobody's any more, like the command that runs on in it."""
+    """The namespace and the command in it continue."""
     running = mynet.popen(RUN, "--netns", "lab", "sh", "-c", f"echo $$; {FOR_EVER}")
     assert running.stdout
     pid = running.stdout.readline().strip()
@@ -433,7 +433,7 @@ def test_killed_run_leaves_a_kept_namespace_as_it_is(mynet: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["--netns", "/run/no-such-file", "true"], "/run/no-such-file"),
         (["--netns", "/etc/passwd", "true"], "not a network namespace"),
@@ -445,18 +445,18 @@ def test_killed_run_leaves_a_kept_namespace_as_it_is(mynet: Host) -> None:
         (["--delete"], "--netns"),
         (["--netns", "made", "--delete", "true"], "--delete"),
         (["--netns", "made", "--delete"], "ip netns delete made"),
-        (["--netns", "nobody", "--delete"], "nobody"),
+        (["--netns", "absent", "--delete"], "absent"),
         (["--netns", "/run/netns/made", "--delete"], "/run/netns/made"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_namespaces_that_cannot_be_had(mynet: Host, argv: list[str], told: str) -> None:
+def test_namespace_that_cannot_be_used_is_refused(mynet: Host, argv: list[str], message: str) -> None:
     mynet.container("made")
 
-    assert told in refused(mynet, *argv)
+    assert message in refused(mynet, *argv)
 
 
-def test_container_that_runs_is_joined_but_not_deleted(mynet: Host) -> None:
+def test_running_container_is_joined_but_not_deleted(mynet: Host) -> None:
     running = mynet.popen(RUN, "sh", "-c", "ip netns identify $$; cat", stdin=subprocess.PIPE)
     assert running.stdout
     name = running.stdout.readline().strip()
@@ -466,7 +466,7 @@ def test_container_that_runs_is_joined_but_not_deleted(mynet: Host) -> None:
     assert running.communicate("alive", timeout=30) == ("alive", "")
 
 
-def test_network_configuration_may_be_gone_when_a_kept_namespace_ends(mynet: Host) -> None:
+def test_kept_namespace_is_deleted_without_its_configuration(mynet: Host) -> None:
     mynet.run(RUN, "--netns", "lab", "true")
     mynet.run("rm", f"{NET_D}/10-mynet.conf")
     mynet.run(RUN, "--netns", "lab", "--delete")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""priv-net-run in units of systemd: what it says to a process must reach the command."""
+"""priv-net-run in units of systemd: variables for one process have to reach the command."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ def mynet(host: Host) -> Host:
 
 
 def test_socket_activation_reaches_the_command(mynet: Host) -> None:
-    """A daemon takes the sockets only if LISTEN_PID is its own PID."""
+    """A daemon accepts the sockets only if LISTEN_PID is its own PID."""
     need("systemd-socket-activate")
     script = "echo $LISTEN_PID $$ $LISTEN_FDS; readlink /proc/self/fd/3"
     activate = ("systemd-socket-activate", "-l", "/run/.host/socket", "-E", f"PATH={PATH}")
@@ -43,13 +43,13 @@ NAMES = ("LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID")
 def test_variable_that_names_the_wrapper_names_the_command(mynet: Host, name: str) -> None:
     wrapped = f"exec env {name}=$$ LISTEN_PIDFDID=9 {RUN} sh -c 'echo ${name} $$ $LISTEN_PIDFDID'"
     words = mynet.run("sh", "-c", wrapped).stdout.split()
-    # The second way to name the process of LISTEN_PID would contradict it.
+    # The second variable for the process of LISTEN_PID would contradict it.
     assert words[0] == words[1] and words[2:] == ([] if name == "LISTEN_PID" else ["9"])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_variable_that_names_another_process_stays(mynet: Host, name: str) -> None:
-    """A shell that was activated may run priv-net-run for something else."""
+    """A shell that was socket-activated may run priv-net-run for something else."""
     environment = {"PATH": PATH, name: str(os.getpid()), "LISTEN_PIDFDID": "9", "MAINPID": "7"}
     inside = mynet.run(RUN, "env", env=environment).stdout.splitlines()
     assert set(inside) == {f"{key}={value}" for key, value in environment.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""priv-net-run: what the command finds.  All as outside, but for the network and what names it."""
+"""priv-net-run: what the command sees.  Only the network and its names differ from the caller's view."""
 
 from pathlib import Path
 
@@ -32,13 +32,13 @@ def mynet(host: Host) -> Host:
     ],
     ids=["sparse", "odd"],
 )
-def test_environment_is_the_callers(mynet: Host, env: dict[str, str]) -> None:
-    """Not one variable more, of those that an interpreter sets for itself."""
+def test_command_has_the_callers_environment(mynet: Host, env: dict[str, str]) -> None:
+    """No variable is added, not even those that an interpreter sets for itself."""
     assert mynet.run(RUN, "env", "-0", env=env).stdout == mynet.run("env", "-0", env=env).stdout
 
 
-def test_working_folder_umask_and_signals_are_the_callers(mynet: Host) -> None:
-    """Python ignores SIGPIPE; whoever's command ran so would wait for ever in a pipeline."""
+def test_command_has_the_callers_folder_umask_and_signals(mynet: Host) -> None:
+    """Python ignores SIGPIPE; a command that inherited this would run for ever in a pipeline."""
     show = "pwd; umask; grep -E '^(SigIgn|SigBlk|SigPnd|ShdPnd)' /proc/self/status"
     before = "umask 002; trap '' INT USR1; cd /usr; "
 
@@ -53,8 +53,8 @@ def test_arguments_pass_unchanged(mynet: Host) -> None:
     assert mynet.run(RUN, "printf", "%s\\n", *odd).stdout.split("\n")[:-1] == odd
 
 
-def test_files_that_are_open_or_closed_stay_so(mynet: Host) -> None:
-    """Else a closed stdin would be a socket of ours, and an inherited file lost."""
+def test_open_and_closed_files_are_inherited(mynet: Host) -> None:
+    """Otherwise a closed stdin could become a socket of priv-net-run, and an inherited file be lost."""
     show = "for fd in 0 1 2 3 4 5 6 7 8 9; do test -e /proc/self/fd/$fd && echo $fd; done >&7"
     script = "exec 7>&1 <&- >&- 9</etc/passwd; "
 
@@ -64,13 +64,13 @@ def test_files_that_are_open_or_closed_stay_so(mynet: Host) -> None:
 
 
 def test_pipes_end_with_the_command(mynet: Host) -> None:
-    """Neither side of a pipeline may wait for a copy of its end that we hold."""
+    """No side of a pipeline may wait for a copy of its end in priv-net-run."""
     assert mynet.run("sh", "-c", f"printf 'a\\nb\\n' | {RUN} cat | cat").stdout == "a\nb\n"
     assert mynet.run("sh", "-c", f"yes | {RUN} head -n 2; echo $?").stdout == "y\ny\n0\n"
 
 
-def test_output_closed_by_the_command_is_closed(mynet: Host) -> None:
-    """Although the command runs on: its reader must see the end now."""
+def test_output_that_the_command_closes_is_closed(mynet: Host) -> None:
+    """The command continues, but its reader has to see the end at once."""
     command = "echo last; echo $$ > /run/.host/pid; exec >&-; exec sleep 2147483647"
     running = mynet.popen(
         "sh", "-c", f"{RUN} sh -c '{command}' | (cat; echo end; kill $(cat /run/.host/pid))"
@@ -80,7 +80,7 @@ def test_output_closed_by_the_command_is_closed(mynet: Host) -> None:
 
 
 def test_sys_shows_the_private_namespace_and_keeps_its_mounts(mynet: Host) -> None:
-    """A new sysfs alone would take the cgroups away, and with them half of what looks at them."""
+    """A new sysfs alone would hide the cgroups, and break programs that read them."""
     mynet.run("mount", "-t", "tmpfs", "tmpfs", "/sys/fs/fuse")
     mynet.run("mkdir", "/sys/fs/fuse/inner")
     mynet.run("mount", "-t", "tmpfs", "tmpfs", "/sys/fs/fuse/inner")
@@ -89,7 +89,7 @@ def test_sys_shows_the_private_namespace_and_keeps_its_mounts(mynet: Host) -> No
     outside = mynet.run("sh", "-c", show).stdout
     inside = mynet.run(RUN, "sh", "-c", show).stdout
     mynet.run("umount", "/sys/fs/fuse/inner", "/sys/fs/fuse")
-    mynet.leaves("dir /run/mount")  # mount's own
+    mynet.leaves("dir /run/mount")  # made by mount
 
     assert "/sys/fs/fuse/inner" in outside and "/sys/fs/cgroup" in outside
     assert inside.partition("\n\n")[0] == outside.partition("\n\n")[0]
@@ -97,25 +97,25 @@ def test_sys_shows_the_private_namespace_and_keeps_its_mounts(mynet: Host) -> No
 
 
 def test_read_only_sys_stays_read_only(mynet: Host) -> None:
-    """Who made it so, such as a container's runtime, had a reason."""
+    """The caller, such as a container's runtime, had a reason to make it so."""
     show = "grep ' /sys ' /proc/self/mounts; ls /sys/class/net"
     script = f'mount -o remount,bind,ro /sys && exec {RUN} sh -c "{show}"'
 
     lines = mynet.run("unshare", "--mount", "sh", "-c", script).stdout.splitlines()
-    mynet.leaves("dir /run/mount")  # mount's own
+    mynet.leaves("dir /run/mount")  # made by mount
     assert lines[0].split()[3].startswith("ro") and lines[1:] == ["eth0", "lo"]
 
 
-def test_works_in_a_user_namespace(host: Host) -> None:
-    """An ordinary user's root: mounts that came with the namespace are locked, and cannot be taken off."""
+def test_run_works_in_a_user_namespace(host: Host) -> None:
+    """Mounts of the parent namespace are locked there, and cannot be unmounted."""
     script = (
         f"mount -t tmpfs t /run && mount -t tmpfs t /var/lib/cni && {RUN} ls /sys/class/net /sys/fs/cgroup"
     )
 
-    done = host.run("unshare", "-Urmn", "sh", "-c", script)
-    host.leaves("dir /run/mount")  # mount's own
-    assert done.stdout.startswith("/sys/class/net:\neth0\nlo\n\n/sys/fs/cgroup:\n")
-    assert len(done.stdout.split()) > 5
+    outcome = host.run("unshare", "-Urmn", "sh", "-c", script)
+    host.leaves("dir /run/mount")  # made by mount
+    assert outcome.stdout.startswith("/sys/class/net:\neth0\nlo\n\n/sys/fs/cgroup:\n")
+    assert len(outcome.stdout.split()) > 5
 
 
 DNS = {
@@ -126,8 +126,8 @@ DNS = {
 }
 
 
-def test_name_servers_of_the_networks(host: Host) -> None:
-    """Those of all networks, in their order; the host's own file is as before, for others and afterwards."""
+def test_resolv_conf_has_the_servers_of_all_networks(host: Host) -> None:
+    """The servers are in the order of the networks; the host's own file is not changed."""
     configure(
         host,
         bridge("one", "10.1.0.0/24", dns=DNS),
@@ -137,8 +137,8 @@ def test_name_servers_of_the_networks(host: Host) -> None:
     host.leaves("file /etc/resolv.conf")
 
     script = "cat /etc/resolv.conf; cat /proc/1/root/etc/resolv.conf; stat -c %a /etc/resolv.conf"
-    done = host.run("sh", "-c", f"umask 077; exec {RUN} sh -c '{script}'")
-    assert done.stdout.splitlines() == [
+    outcome = host.run("sh", "-c", f"umask 077; exec {RUN} sh -c '{script}'")
+    assert outcome.stdout.splitlines() == [
         "domain one.test",
         "search a.test b.test",
         "nameserver 10.1.0.1",
@@ -150,29 +150,29 @@ def test_name_servers_of_the_networks(host: Host) -> None:
     assert host.read("/etc/resolv.conf") == "nameserver 192.0.2.1\n"
 
 
-def test_resolv_conf_that_is_a_link_to_a_link(host: Host) -> None:
-    """As systemd-resolved and resolvconf make it; every name of the file must lead to the same."""
+def test_resolv_conf_may_be_a_link_to_a_link(host: Host) -> None:
+    """systemd-resolved and resolvconf make such links; each path of the file has to show the same."""
     configure(host, bridge("one", "10.1.0.0/24", dns=DNS))
     host.write("/run/.host/real/resolv.conf", "nameserver 192.0.2.1\n")
     host.run("ln", "-s", "/run/.host/real/resolv.conf", "/run/.host/link")
     host.run("ln", "-sf", "../run/.host/link", "/etc/resolv.conf")
     host.leaves("file /etc/resolv.conf")
 
-    done = host.run(RUN, "cat", "/etc/resolv.conf", "/run/.host/real/resolv.conf")
-    assert done.stdout.count("nameserver 10.1.0.1\n") == 2 and "192.0.2.1" not in done.stdout
+    outcome = host.run(RUN, "cat", "/etc/resolv.conf", "/run/.host/real/resolv.conf")
+    assert outcome.stdout.count("nameserver 10.1.0.1\n") == 2 and "192.0.2.1" not in outcome.stdout
     assert host.read("/run/.host/real/resolv.conf") == "nameserver 192.0.2.1\n"
 
 
-def test_without_dns_of_a_network_resolv_conf_is_the_hosts(mynet: Host) -> None:
+def test_resolv_conf_of_the_host_is_used_if_no_network_has_dns(mynet: Host) -> None:
     mynet.write("/etc/resolv.conf", "nameserver 192.0.2.1\n")
     mynet.leaves("file /etc/resolv.conf")
 
-    done = mynet.run(RUN, "sh", "-c", "cat /etc/resolv.conf; grep resolv.conf /proc/self/mountinfo; :")
-    assert done.stdout == "nameserver 192.0.2.1\n"
+    outcome = mynet.run(RUN, "sh", "-c", "cat /etc/resolv.conf; grep resolv.conf /proc/self/mountinfo; :")
+    assert outcome.stdout == "nameserver 192.0.2.1\n"
 
 
-def test_search_domains_alone_keep_the_hosts_servers(host: Host) -> None:
-    """A file without any server means a server on the loopback, where nobody is."""
+def test_servers_of_the_host_are_kept_if_a_network_has_search_domains_only(host: Host) -> None:
+    """A file without a server means one on the loopback, where none listens."""
     configure(host, bridge("one", "10.1.0.0/24", dns={"search": ["a.test"]}))
     host.write("/etc/resolv.conf", "# comment\nnameserver 192.0.2.1\noptions edns0\n")
     host.leaves("file /etc/resolv.conf")
@@ -180,8 +180,8 @@ def test_search_domains_alone_keep_the_hosts_servers(host: Host) -> None:
     assert host.run(RUN, "cat", "/etc/resolv.conf").stdout == "search a.test\nnameserver 192.0.2.1\n"
 
 
-def test_stub_on_the_hosts_loopback_is_passed_by(mynet: Host) -> None:
-    """systemd-resolved listens at 127.0.0.53 of the host, which is not that of the command."""
+def test_stub_resolver_on_the_hosts_loopback_is_replaced(mynet: Host) -> None:
+    """systemd-resolved listens at 127.0.0.53 of the host, which the command cannot reach."""
     mynet.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
     mynet.write("/run/systemd/resolve/resolv.conf", "nameserver 192.0.2.7\nsearch here\n")
     mynet.leaves("file /etc/resolv.conf", "* /run/systemd*")
@@ -189,12 +189,12 @@ def test_stub_on_the_hosts_loopback_is_passed_by(mynet: Host) -> None:
     assert mynet.run(RUN, "cat", "/etc/resolv.conf").stdout == "nameserver 192.0.2.7\nsearch here\n"
 
 
-def test_missing_resolv_conf_is_said_and_nothing_is_written(host: Host) -> None:
+def test_missing_resolv_conf_is_reported_and_not_created(host: Host) -> None:
     configure(host, bridge("one", "10.1.0.0/24", dns=DNS))
     host.run("rm", "-f", "/etc/resolv.conf")
     host.leaves("file /etc/resolv.conf")
 
-    done = host.run(RUN, "echo", "ran")
-    assert done.stdout == "ran\n"
-    assert "/etc/resolv.conf" in done.stderr and done.stderr.count("\n") == 1
+    outcome = host.run(RUN, "echo", "ran")
+    assert outcome.stdout == "ran\n"
+    assert "/etc/resolv.conf" in outcome.stderr and outcome.stderr.count("\n") == 1
     assert not Path(f"{host.root}/etc/resolv.conf").exists()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook ps: who is on which network, as containers come, go and crash."""
+"""cnihook ps: the containers on each network, as they start, end and crash."""
 
 import json
 import re
@@ -22,8 +22,8 @@ from tests.support.oci import (
 from tests.support.seeing import populated, shown, shown_json
 
 
-def test_containers_come_crash_and_go(host: Host, runtime: Runtime) -> None:
-    """A container whose runtime has not noticed its end is dead, and no longer there once it has."""
+def test_containers_are_listed_from_start_to_end(host: Host, runtime: Runtime) -> None:
+    """A container is dead until its runtime has noticed its end; then it is no longer listed."""
     configure(host, MYNET, bridge("back", "10.31.0.0/24"))
     first = runtime.run("c1")
     runtime.run("c2", "--network", "mynet")
@@ -37,8 +37,8 @@ def test_containers_come_crash_and_go(host: Host, runtime: Runtime) -> None:
     ]
     assert rows[0][-1] == "AGE" and all(re.fullmatch(r"\d+s", row[-1]) for row in rows[1:])
     first.kill()
-    told = shown_json(host, "ps")
-    assert [(one["container"], one["alive"], one["state"]) for one in told] == [
+    rows_after = shown_json(host, "ps")
+    assert [(one["container"], one["alive"], one["state"]) for one in rows_after] == [
         ("c1", False, "dead"), ("c1", False, "dead"), ("c2", True, "attached"),
     ]  # fmt: skip
     runtime.delete("c1")
@@ -47,8 +47,8 @@ def test_containers_come_crash_and_go(host: Host, runtime: Runtime) -> None:
     assert shown(host, "ps", "--quiet") == ""
 
 
-def test_attaching_that_is_cut_short_is_to_be_retried(host: Host) -> None:
-    """While it goes on, it is neither that nor done."""
+def test_killed_attach_is_listed_as_retry(host: Host) -> None:
+    """While ADD runs, the state is "attaching"."""
     folder = external(host, "slow", "[ $CNI_COMMAND = DEL ] || exec sleep 60")
     network = bridge("mynet", "10.30.0.0/24")
     network["plugins"].append({"type": "slow"})
@@ -61,15 +61,15 @@ def test_attaching_that_is_cut_short_is_to_be_retried(host: Host) -> None:
         assert shown(host, "ps", "--format", "{container} {state}") == "c1 attaching\n"
         adding.kill()
         adding.wait(30)
-    wait_for(lambda: "retry" in shown(host, "ps", "--format", "{state}"), "the end of it")
+    wait_for(lambda: "retry" in shown(host, "ps", "--format", "{state}"), "the end of ADD")
     kill(host, last_pid(host))
     host.run(CNIHOOK, "detach", "c1")
     assert shown(host, "ps", "--quiet") == ""
     host.leaves("file /run/cnihook/container-c1.lock", "file /run/cnihook/network-mynet.lock")
 
 
-def test_columns_can_be_counted_on(host: Host) -> None:
-    """For awk and cut no cell is empty, and none has a space in it."""
+def test_each_line_has_the_same_columns(host: Host) -> None:
+    """No cell is empty, and none contains a space, so awk and cut can be used."""
     with populated(host):
         lines = shown(host, "ps").splitlines()
 
@@ -78,7 +78,7 @@ def test_columns_can_be_counted_on(host: Host) -> None:
     assert lines[3].split()[5:7] == ["10.30.0.2/24", "8080->80/tcp"]
 
 
-def test_one_network_alone(host: Host) -> None:
+def test_one_network_can_be_selected(host: Host) -> None:
     with populated(host):
         assert shown(host, "ps", "--network", "back", "--quiet") == "db\nweb\n"
         assert shown(host, "ps", "--network", "nosuch", "--quiet") == ""
@@ -86,14 +86,18 @@ def test_one_network_alone(host: Host) -> None:
 
 def test_template_has_every_name_of_the_json(host: Host) -> None:
     with populated(host):
-        (told,) = [one for one in shown_json(host, "ps", "--network", "front") if one["container"] == "web"]
-        template = "|".join(f"{{{name}}}" for name in told)
+        (attachment,) = [
+            one for one in shown_json(host, "ps", "--network", "front") if one["container"] == "web"
+        ]
+        template = "|".join(f"{{{name}}}" for name in attachment)
         line = shown(host, "ps", "--network", "front", "--format", template).splitlines()[1]
         tabs = shown(host, "ps", "--network", "front", "--format", r"{container:>6}\t{ports}")
 
-    values = dict(zip(told, line.split("|"), strict=True))
+    values = dict(zip(attachment, line.split("|"), strict=True))
     assert values["container"] == "web" and values["alive"] == "yes" and values["ports"] == "8080->80/tcp"
-    assert int(values["pid"]) == told["pid"] and values["addresses"] == ",".join(told["addresses"])
+    assert int(values["pid"]) == attachment["pid"] and values["addresses"] == ",".join(
+        attachment["addresses"]
+    )
     assert tabs == "   job\t\n   web\t8080->80/tcp\n"
 
 
@@ -106,7 +110,7 @@ def test_template_has_every_name_of_the_json(host: Host) -> None:
         ({"hostPort": 80, "containerPort": 80, "hostIP": "2001:db8::1"}, "[2001:db8::1]:80->80/tcp"),
     ],
 )
-def test_ports_are_shown_as_engines_show_them(host: Host, mapping: object, text: str) -> None:
+def test_ports_are_printed_as_engines_print_them(host: Host, mapping: object, text: str) -> None:
     record = {
         "kind": "cniCacheV1", "containerId": "c1", "ifName": "eth0", "networkName": "n", "config": "e30=",
         "capabilityArgs": {"portMappings": [mapping]},
@@ -118,11 +122,11 @@ def test_ports_are_shown_as_engines_show_them(host: Host, mapping: object, text:
 
 
 def test_record_of_another_runtime_has_no_process(host: Host) -> None:
-    """libcni's records name none: there, the namespace has to do."""
+    """libcni's records have no process, so the namespace decides if the container is alive."""
     with populated(host):
         path = "/var/lib/cni/results/back-db-eth0"
         record = json.loads(host.read(path))
         del record["cnihook"]
         host.write(path, json.dumps(record))
-        (told,) = [one for one in shown_json(host, "ps") if one["container"] == "db"]
-        assert (told["pid"], told["alive"], told["state"]) == (None, True, "attached")
+        (attachment,) = [one for one in shown_json(host, "ps") if one["container"] == "db"]
+        assert (attachment["pid"], attachment["alive"], attachment["state"]) == (None, True, "attached")

@@ -74,7 +74,7 @@ def test_network_works_without_optional_settings(host: Host, kind: str, versions
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("kind", ["bridge", "ptp"])
-def test_forwarding_that_is_off_and_cannot_be_enabled_fails(host: Host, kind: str, version: int) -> None:
+def test_forwarding_that_cannot_be_enabled_is_an_error(host: Host, kind: str, version: int) -> None:
     configure(host, network(kind, (version,), **PLUGINS[kind]))
     forwarding(host, 0)
     make_read_only(host)

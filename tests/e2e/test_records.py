@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records that are damaged, unreadable or lost: nothing is released too early, and everything at last."""
+"""Damaged, unreadable and lost records: nothing is released too early, and all is released at last."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -84,13 +84,13 @@ def is_attached(container: Container) -> bool:
     return "inet 10.2.0." in shown and "inet6 fd02::" in shown
 
 
-# What is alive
+# Live containers
 
 
 @pytest.mark.needs("strace")
 @pytest.mark.parametrize("error", ["EIO", "EACCES", "EMFILE"])
 def test_container_without_start_time_is_not_attached(host: Host, container: Container, error: str) -> None:
-    """Later gc could not find out whether it is alive."""
+    """Later gc could not decide if the container is alive."""
     failed = create(
         host, container, *fault("openat", f"error={error}:when=1", f"/proc/{container.pid}/stat")
     )
@@ -105,7 +105,7 @@ def test_container_without_start_time_is_not_attached(host: Host, container: Con
 @pytest.mark.parametrize(
     "what,error", [("stat", "EIO"), ("stat", "EACCES"), ("boot_id", "EIO"), ("timens_offsets", "EMFILE")]
 )
-def test_gc_keeps_a_container_whose_process_cannot_be_looked_at(
+def test_gc_keeps_a_container_whose_process_cannot_be_read(
     host: Host, container: Container, error: str, what: str, command: tuple[str, ...]
 ) -> None:
     attached(host, container)
@@ -114,10 +114,10 @@ def test_gc_keeps_a_container_whose_process_cannot_be_looked_at(
         "boot_id": "/proc/sys/kernel/random/boot_id",
         "timens_offsets": "/proc/self/timens_offsets",
     }
-    done = host.run(*fault("openat", f"error={error}", paths[what]), CNIHOOK, *command, check=False)
+    outcome = host.run(*fault("openat", f"error={error}", paths[what]), CNIHOOK, *command, check=False)
 
-    assert done.returncode == 1 and done.stdout == "", done
-    assert paths[what] in done.stderr
+    assert outcome.returncode == 1 and outcome.stdout == "", outcome
+    assert paths[what] in outcome.stderr
     assert host.exists(RECORD) and container.addresses("eth0")
     end(host, container)
     assert poststop(host, container).returncode == 0
@@ -135,13 +135,13 @@ def test_gc_keeps_a_container_whose_process_cannot_be_looked_at(
     ],
     ids=" ".join,
 )
-def test_container_is_alive_also_as_seen_from_another_namespace(
+def test_container_is_alive_as_seen_from_another_namespace(
     host: Host, container: Container, elsewhere: tuple[str, ...], command: tuple[str, ...]
 ) -> None:
     attached(host, container)
 
-    done = host.run(*elsewhere, CNIHOOK, *command, check=False)
-    assert "released" not in done.stdout
+    outcome = host.run(*elsewhere, CNIHOOK, *command, check=False)
+    assert "released" not in outcome.stdout
     assert container.addresses("eth0") and host.exists(RECORD)
     end(host, container)
     assert gc(host).stdout.startswith("released x: full eth0")
@@ -159,28 +159,28 @@ def test_container_attached_in_another_time_namespace_is_alive(host: Host, conta
     compare(host.before, host.facts, host.stay)
 
 
-# What cannot be read
+# Unreadable records
 
 
 @pytest.mark.needs("strace")
 @pytest.mark.parametrize("error", ["EIO", "EMFILE", "EACCES"])
-def test_record_that_cannot_be_read_stays(host: Host, container: Container, error: str) -> None:
-    """An error is not absence: the next poststop finds the record."""
+def test_unreadable_record_stays(host: Host, container: Container, error: str) -> None:
+    """An error does not mean that the record is absent: the next poststop finds it."""
     attached(host, container)
     end(host, container)
     for number in (1, 2):
         failing = fault("openat", f"error={error}:when={number}", RECORD)
-        done = poststop(host, container, *failing)
-        assert done.returncode == 1 and RECORD in done.stderr, done
+        outcome = poststop(host, container, *failing)
+        assert outcome.returncode == 1 and RECORD in outcome.stderr, outcome
         assert host.exists(RECORD)
-        done = gc(host, *failing)
-        assert done.returncode == 1 and RECORD in done.stderr, done
+        outcome = gc(host, *failing)
+        assert outcome.returncode == 1 and RECORD in outcome.stderr, outcome
         assert host.exists(RECORD)
     assert poststop(host, container).returncode == 0
     compare(host.before, host.facts, host.stay)
 
 
-# What is damaged
+# Damaged records
 
 
 def _with_json(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
@@ -218,12 +218,12 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "netns": _with_json(lambda raw: raw.update(netns=7)),
 }
 WAYS = ["poststop", "gc", "createRuntime", "gc NETWORK", "doctor"]
-# Each kind in two of the ways: how the names are found and how they are released are independent.
+# Each kind with two of the ways suffices: finding the names and releasing them are independent.
 CASES = [(kind, WAYS[(at + more) % len(WAYS)]) for at, kind in enumerate(DAMAGE) for more in (0, 2)]
 
 
 def damage(host: Host, kind: str) -> None:
-    if kind == "container ID":  # it may be a copy of another record, which is not to be lost
+    if kind == "container ID":  # it may be a copy of another record, so it is kept
         host.leaves("dir /var/lib/cni/damaged", "file /var/lib/cni/damaged/*")
     path = Path(f"{host.root}{RECORD}")
     path.write_bytes(DAMAGE[kind](path.read_bytes()))
@@ -231,8 +231,8 @@ def damage(host: Host, kind: str) -> None:
 
 def release(host: Host, container: Container, way: str) -> None:
     if way == "poststop":
-        done = poststop(host, container)
-        assert done.returncode == 0, done
+        outcome = poststop(host, container)
+        assert outcome.returncode == 0, outcome
     elif way == "createRuntime":
         again = host.container("x", process=True)
         attached(host, again)
@@ -240,9 +240,9 @@ def release(host: Host, container: Container, way: str) -> None:
         assert poststop(host, again).returncode == 0
     else:
         words = {"gc": ("gc",), "gc NETWORK": ("gc", "full"), "doctor": ("doctor", "--fix")}[way]
-        done = host.run(CNIHOOK, *words, check=False)
-        assert way == "doctor" or done.returncode == 0, done
-        if way == "gc NETWORK":  # which leaves the name of the namespace to gc
+        outcome = host.run(CNIHOOK, *words, check=False)
+        assert way == "doctor" or outcome.returncode == 0, outcome
+        if way == "gc NETWORK":  # it leaves the name of the namespace to gc
             assert gc(host).returncode == 0
     compare(host.before, host.facts, host.stay)
 
@@ -254,9 +254,9 @@ def test_damaged_record_is_released_by_its_names(
     attached(host, container)
     damage(host, kind)
     if way in ("gc", "gc NETWORK", "doctor"):
-        done = host.run(CNIHOOK, *way.lower().replace("network", "full").split(), check=False)
-        assert not done.stdout.startswith("released")
-        assert is_attached(container), "it is alive"
+        outcome = host.run(CNIHOOK, *way.lower().replace("network", "full").split(), check=False)
+        assert not outcome.stdout.startswith("released")
+        assert is_attached(container), "the container is alive"
         assert host.exists(RECORD)
     end(host, container)
     release(host, container, way)
@@ -267,13 +267,15 @@ def test_lost_record_is_released_by_its_names(host: Host, container: Container, 
     attached(host, container)
     host.run("rm", RECORD)
     assert gc(host).stdout == ""
-    assert is_attached(container), "it is alive"
+    assert is_attached(container), "the container is alive"
     end(host, container)
     release(host, container, way)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link", "device"])
-def test_what_is_not_a_file_blocks_no_container(host: Host, container: Container, kind: str) -> None:
+def test_special_file_at_the_path_of_a_record_blocks_no_container(
+    host: Host, container: Container, kind: str
+) -> None:
     host.run("mkdir", "-p", RESULTS)
     words = {"fifo": "mkfifo", "folder": "mkdir", "link": f"ln -s {RECORD}", "device": "mknod -m 600"}[kind]
     numbers = ("c", "1", "5") if kind == "device" else ()
@@ -295,14 +297,14 @@ def test_what_is_not_a_file_blocks_no_container(host: Host, container: Container
 def test_live_container_with_a_damaged_record_is_detached_on_request(
     host: Host, container: Container, way: str, kind: str
 ) -> None:
-    """The operator says so; gc would wait for its end."""
+    """The operator requests it; gc would wait for the container's end."""
     attached(host, container)
     damage(host, kind)
     if way == "detach":
         host.run(CNIHOOK, "detach", "x")
     else:
         host.run(CNIHOOK, "del", "full", container.path, "--container-id", "x")
-        assert host.run(CNIHOOK, "gc").stderr == "", "the name stays while it is alive"
+        assert host.run(CNIHOOK, "gc").stderr == "", "the name stays while the container is alive"
     assert container.links() == {"lo"}
     assert host.listdir(RESULTS) == []
     end(host, container)
@@ -311,19 +313,19 @@ def test_live_container_with_a_damaged_record_is_detached_on_request(
 
 
 @pytest.mark.needs("strace")
-def test_record_that_cannot_be_read_hides_no_other(host: Host, container: Container) -> None:
+def test_unreadable_record_hides_no_other(host: Host, container: Container) -> None:
     attached(host, container)
     host.write(f"{RESULTS}/full-y-eth0", host.read(RECORD).replace('"x"', '"y"'))
 
-    done = host.run(*fault("openat", "error=EIO", f"{RESULTS}/full-y-eth0"), CNIHOOK, "ps", check=False)
-    assert done.returncode == 1 and "full-y-eth0" in done.stderr and "\nx " in done.stdout, done
+    outcome = host.run(*fault("openat", "error=EIO", f"{RESULTS}/full-y-eth0"), CNIHOOK, "ps", check=False)
+    assert outcome.returncode == 1 and "full-y-eth0" in outcome.stderr and "\nx " in outcome.stdout, outcome
     host.run("rm", f"{RESULTS}/full-y-eth0")
     end(host, container)
     assert poststop(host, container).returncode == 0
 
 
 def test_lease_from_an_earlier_boot_without_a_record_is_released(host: Host, container: Container) -> None:
-    """A power cut may have taken the record.  One that another runtime has made since then stays."""
+    """A power cut may have deleted the record.  A lease that another runtime has made since then stays."""
     folder = "/var/lib/cni/networks/full"
     for address, time in (("10.2.0.7", "1990-01-01"), ("fd02::7", "1990-01-01"), ("10.2.0.8", "now")):
         host.write(f"{folder}/{address}", f"{'old' if time != 'now' else 'new'}\r\neth0")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules that the reference plugins made for a container which cnihook takes down: none may stay.
+"""Rules that the reference plugins made for a container which cnihook detaches: none may stay.
 
-What stays after a DEL of cnihook is compared with what there was before the container.
+The rules after a DEL of cnihook are compared with those before the container.
 """
 
 import json
@@ -73,7 +73,7 @@ def cnihook(
 
 
 def as_libcni_writes_it(host: Host) -> None:
-    """Take from the records what cnihook adds to libcni's."""
+    """Remove from the records the key that cnihook adds to libcni's."""
     for name in host.listdir(RESULTS):
         record = json.loads(host.read(f"{RESULTS}/{name}"))
         record.pop("cnihook", None)
@@ -81,7 +81,7 @@ def as_libcni_writes_it(host: Host) -> None:
 
 
 def rules(host: Host, kind: str = "") -> list[str]:
-    """All rules, without counters; of iptables-legacy by its program."""
+    """Return all rules without counters; those of iptables-legacy come from its program."""
     text = host.nft()
     if kind == "legacy":
         text = host.run("iptables-legacy-save").stdout + host.run("ip6tables-legacy-save").stdout
@@ -146,7 +146,7 @@ comment "{network}-{instance}, net: mynet, if: eth0, id: {id}"
 
 
 def add_nft(host: Host, container_id: str, port: int) -> None:
-    """Add what the newest reference makes with nftables, which Debian's plugins cannot."""
+    """Add the rules that the newest reference makes with nftables; Debian's plugins are older."""
     instance = digest(f"eth0:{container_id}")
     text = NFT.format(port=port, id=container_id, network=digest("mynet"), instance=instance)
     host.run("nft", "-f", "-", input=text)
@@ -168,8 +168,8 @@ def test_del_removes_rules_of_the_newest_reference(host: Host) -> None:
     assert [line for line in rules(host) if "another" in line] == before and len(before) == 5
 
 
-def test_rules_of_no_attachment_are_found(host: Host) -> None:
-    """The record was lost, or the cache of the other runtime was elsewhere.  The remedy removes them."""
+def test_rules_without_an_attachment_are_found(host: Host) -> None:
+    """The record was lost, or another runtime has its cache elsewhere.  The suggestion removes the rules."""
     container = host.container()
     cnihook(host, "add", container, 8080, REFERENCE)
     as_libcni_writes_it(host)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An ADD that is rejected, for any value of any key: nothing stays, and the corrected file works at once."""
+"""An ADD that is rejected, for any key: nothing stays, and the corrected file works at once."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ HOST_LOCAL = {"type": "host-local", "subnet": "10.3.0.0/24"}
 BRIDGE = {"type": "bridge", "bridge": "br3", "isGateway": True, "ipMasq": True, "ipam": HOST_LOCAL}
 PORTS = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
 
-# By type: the plugins of a network in which it works, and the keys that it reads.
+# By type: the plugins of a network with it, and the keys that it reads.
 CHAINS: dict[str, tuple[list[dict[str, Any]], str]] = {
     "bridge": (
         [BRIDGE],
@@ -90,13 +90,13 @@ def changed(kind: str, key: str, value: Any) -> list[dict[str, Any]]:
     return plugins
 
 
-def test_every_type_is_here() -> None:
+def test_every_type_is_covered() -> None:
     assert set(CHAINS) == set(invoke.built_in_types()) - {"loopback", "dummy", "ipvlan", "vlan"}
 
 
 @pytest.mark.parametrize("kind", sorted(set(CHAINS) - {"dhcp"}))
 def test_rejected_value_leaves_nothing(host: Host, container: Container, kind: str) -> None:
-    """One of another type than any key has: a list of a number, and a boolean in quotes."""
+    """No key has these types: a list of a number, and a boolean as text."""
     rejected = 0
     for number, key in enumerate(CHAINS[kind][1].split()):
         for value, way in zip(("true", [1]), WAYS if number % 2 else WAYS[::-1], strict=True):
@@ -117,22 +117,22 @@ def test_rejected_value_of_dhcp_leaves_nothing(
 def tried(host: Host, container: Container, plugins: list[dict[str, Any]], way: str) -> bool:
     """Attach and detach; return True if the configuration is rejected."""
     configure(host, plugins)
-    done = call(host, container, way, up=True)
-    if done.returncode:
-        assert not host.exists(RESULTS) or host.listdir(RESULTS) == [], (plugins, done)
-        assert "while undoing" not in done.stderr and "on record" not in done.stderr
+    outcome = call(host, container, way, up=True)
+    if outcome.returncode:
+        assert not host.exists(RESULTS) or host.listdir(RESULTS) == [], (plugins, outcome)
+        assert "while undoing" not in outcome.stderr and "on record" not in outcome.stderr
     elif way == "hook":  # the container is alive, so poststop would leave it alone
         host.run(CNIHOOK, "detach", "x")
     else:
         assert call(host, container, way, up=False).returncode == 0
-    return bool(done.returncode)
+    return bool(outcome.returncode)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_corrected_file_works_at_once(host: Host, container: Container, way: str) -> None:
     configure(host, [BRIDGE | {"ipMasq": "true"}])
-    done = call(host, container, way, up=True)
-    assert done.returncode == 1 and done.stderr.count("ipMasq") == 1, done
+    outcome = call(host, container, way, up=True)
+    assert outcome.returncode == 1 and outcome.stderr.count("ipMasq") == 1, outcome
     assert call(host, container, way, up=False).returncode == 0
     for words in (("gc",), ("gc", "q", "--all")):
         assert host.run(CNIHOOK, *words, check=False).returncode == 0 or words[1:]
@@ -148,7 +148,7 @@ def test_corrected_file_works_at_once(host: Host, container: Container, way: str
 
 
 def test_record_of_a_rejected_configuration_is_released(host: Host, container: Container) -> None:
-    """An earlier version left it: its DEL failed for the value that ADD had been refused for."""
+    """An earlier version left such a record: its DEL failed because of the value that ADD had refused."""
     configure(host, [BRIDGE])
     assert call(host, container, "cnihook add", up=True).returncode == 0
     (name,) = host.listdir(RESULTS)
@@ -160,7 +160,7 @@ def test_record_of_a_rejected_configuration_is_released(host: Host, container: C
     host.write(f"{RESULTS}/{name}", json.dumps(record))
 
     assert call(host, container, "cnihook add", up=True).returncode == 0, (
-        "the record is of no ADD that ended"
+        "the record belongs to an ADD that did not end"
     )
     assert call(host, container, "cnihook add", up=False).returncode == 0
     compare(host.before, host.facts, host.stay)
@@ -176,16 +176,16 @@ printf '{"cniVersion":"1.0.0","code":999,"msg":"cannot unmarshal string into fie
 def test_executable_that_refuses_add_and_del_alike_leaves_no_record(
     host: Host, container: Container, place: str, way: str
 ) -> None:
-    """The reference plugins do so with a configuration that they cannot parse."""
+    """The reference plugins do so if they cannot parse their configuration."""
     folder = external(host, "strict", REFUSE)
     others = [BRIDGE] if place == "behind" else []
     configure(host, [*others, {"type": "strict"}, {"type": "portmap"}])
 
     state = {"ociVersion": "1.0", "id": "x", "pid": container.pid, "bundle": "/nowhere"}
     if way == "hook":
-        done = call_hook(host, "createRuntime", state, "--cni-path", folder)
+        outcome = call_hook(host, "createRuntime", state, "--cni-path", folder)
     else:
-        done = host.run(CNIHOOK, "add", "q", container.path, check=False, env={"CNI_PATH": folder})
-    assert done.returncode == 1 and done.stderr.count("cannot unmarshal") == 1, done
+        outcome = host.run(CNIHOOK, "add", "q", container.path, check=False, env={"CNI_PATH": folder})
+    assert outcome.returncode == 1 and outcome.stderr.count("cannot unmarshal") == 1, outcome
     assert host.listdir(RESULTS) == []
     compare(host.before, host.facts, host.stay)

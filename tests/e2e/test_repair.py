@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook repair: traffic flows again, whatever somebody took away from a container that runs."""
+"""cnihook repair: traffic flows again, after any part of a running container's network was removed."""
 
 import json
 from collections.abc import Iterator
@@ -39,12 +39,12 @@ def outside(host: Host) -> Outside:
 @pytest.fixture
 def web(host: Host, outside: Outside) -> Iterator[Attached]:
     configure(host, WEB)
-    made = Attached(host, outside, "c1", publish=f"{PORT}:80", bandwidth="in=100M,out=100M")
-    assert made.works() and made.is_published()
-    yield made
+    attached = Attached(host, outside, "c1", publish=f"{PORT}:80", bandwidth="in=100M,out=100M")
+    assert attached.works() and attached.is_published()
+    yield attached
 
 
-def test_nothing_to_repair_is_silence(host: Host, web: Attached) -> None:
+def test_repair_of_nothing_prints_nothing(host: Host, web: Attached) -> None:
     before = host.nft(), host.ip("link")
 
     assert repair(host) == repair(host, "c1") == []
@@ -52,8 +52,8 @@ def test_nothing_to_repair_is_silence(host: Host, web: Attached) -> None:
     detach(web)
 
 
-def test_flushed_nftables_come_back_without_a_new_link(host: Host, web: Attached) -> None:
-    """What `systemctl reload nftables` does; connections that are open go on."""
+def test_flushed_nftables_are_restored_without_a_new_link(host: Host, web: Attached) -> None:
+    """`systemctl reload nftables` flushes so; open connections are kept."""
     index = web.space.link("eth0")["ifindex"]
     host.run("nft", "flush", "ruleset")
     assert not web.reaches_outside(expected=False) and not web.is_published(expected=False)
@@ -69,7 +69,7 @@ def test_flushed_nftables_come_back_without_a_new_link(host: Host, web: Attached
 
 @pytest.mark.parametrize("what", ["table inet cnihook", "chain inet cnihook postrouting"])
 def test_flushed_chains_are_filled_again(host: Host, web: Attached, what: str) -> None:
-    """Elements stay then, and lead nowhere."""
+    """The map elements stay then, but their chains are empty."""
     host.run("nft", "flush", *what.split())
     assert not web.reaches_outside(expected=False)
 
@@ -79,8 +79,8 @@ def test_flushed_chains_are_filled_again(host: Host, web: Attached, what: str) -
 
 
 @pytest.mark.parametrize("end", ["host", "container"])
-def test_deleted_link_comes_back_with_its_addresses(host: Host, web: Attached, end: str) -> None:
-    """Both ends of a veth go together."""
+def test_deleted_link_is_restored_with_its_addresses(host: Host, web: Attached, end: str) -> None:
+    """Both ends of a veth pair are deleted together."""
     if end == "host":
         (port,) = [link["ifname"] for link in host.ip("link", "show", "master", "cni0")]
         host.run("ip", "link", "del", port)
@@ -96,7 +96,7 @@ def test_deleted_link_comes_back_with_its_addresses(host: Host, web: Attached, e
     detach(web)
 
 
-def test_flushed_addresses_in_the_container_come_back(host: Host, web: Attached) -> None:
+def test_flushed_addresses_in_the_container_are_restored(host: Host, web: Attached) -> None:
     web.space.run("ip", "address", "flush", "dev", "eth0")
 
     (line,) = repair(host)
@@ -106,8 +106,8 @@ def test_flushed_addresses_in_the_container_come_back(host: Host, web: Attached)
     detach(web)
 
 
-def test_link_that_is_down_in_the_container_comes_back(host: Host, web: Attached) -> None:
-    """Its routes are gone with that."""
+def test_link_that_is_down_in_the_container_is_restored(host: Host, web: Attached) -> None:
+    """The kernel has removed its routes as well."""
     web.space.run("ip", "link", "set", "eth0", "down")
 
     assert repair(host)
@@ -126,7 +126,7 @@ def test_link_that_is_down_in_the_container_comes_back(host: Host, web: Attached
     ],
 )
 def test_bridge_is_restored_without_a_new_link(host: Host, web: Attached, command: str) -> None:
-    """For two containers, of which the first brings back what both need."""
+    """Two containers use the bridge; the repair of the first restores it for both."""
     other = Attached(host, web.outside, "c2")
     (port,) = [
         link["ifname"]
@@ -143,8 +143,8 @@ def test_bridge_is_restored_without_a_new_link(host: Host, web: Attached, comman
     detach(web, other)
 
 
-def test_rules_in_dockers_chain_come_back(host: Host, web: Attached) -> None:
-    """Docker came later than the container, with its policy; then somebody flushed DOCKER-USER."""
+def test_rules_in_dockers_chain_are_restored(host: Host, web: Attached) -> None:
+    """Docker started later than the container, with its policy; then DOCKER-USER was flushed."""
     firewall.like_docker(host)
     assert not web.reaches_outside(expected=False)
     assert "does not let cni0 through" in "".join(repair(host))
@@ -157,7 +157,7 @@ def test_rules_in_dockers_chain_come_back(host: Host, web: Attached) -> None:
     detach(web)
 
 
-def test_lost_limit_is_back_in_place(host: Host, web: Attached) -> None:
+def test_lost_limit_is_restored(host: Host, web: Attached) -> None:
     (port,) = [link["ifname"] for link in host.ip("link", "show", "master", "cni0")]
     host.run("tc", "qdisc", "del", "dev", port, "root")
 
@@ -189,32 +189,32 @@ def test_lost_name_of_the_namespace_is_bound_again(host: Host, web: Attached) ->
 
 
 def test_ptp_keeps_its_address(host: Host, outside: Outside) -> None:
-    """No plugin of it can be told a MAC address, so it gets another."""
+    """No plugin of the network accepts a MAC address, so the link gets another one."""
     configure(host, PTP)
-    made = Attached(host, outside, "c1")
+    attached = Attached(host, outside, "c1")
     host.run("nft", "flush", "ruleset")
     (line,) = repair(host)
-    assert "not masqueraded" in line and made.works()
+    assert "not masqueraded" in line and attached.works()
     host.run("ip", "route", "flush", "10.23.0.2")
     assert repair(host)
-    assert made.space.addresses("eth0") == ["10.23.0.2/24"] and made.reaches_outside()
-    detach(made)
+    assert attached.space.addresses("eth0") == ["10.23.0.2/24"] and attached.reaches_outside()
+    detach(attached)
 
 
 def test_network_of_a_version_without_check_is_repaired(host: Host, outside: Outside) -> None:
-    """Most configurations that are around say 0.2.0, whose results do not even name an interface."""
+    """Most existing configurations have version 0.2.0, whose results do not even name an interface."""
     configure(host, MYNET)
-    made = Attached(host, outside, "c1")
+    attached = Attached(host, outside, "c1")
     record = json.loads(host.read(f"{RESULTS}/mynet-c1-eth0"))
     host.run("nft", "flush", "ruleset")
     (line,) = repair(host)
-    assert "not masqueraded" in line and made.works()
+    assert "not masqueraded" in line and attached.works()
 
-    made.space.run("ip", "link", "del", "eth0")
+    attached.space.run("ip", "link", "del", "eth0")
     assert all("attached again" in line for line in repair(host))
-    assert made.space.addresses("eth0") == ["10.22.0.2/16"] and made.reaches_outside()
+    assert attached.space.addresses("eth0") == ["10.22.0.2/16"] and attached.reaches_outside()
     assert json.loads(host.read(f"{RESULTS}/mynet-c1-eth0"))["result"] == record["result"]
-    detach(made)
+    detach(attached)
 
 
 DUAL: dict[str, Any] = {
@@ -250,39 +250,39 @@ def test_all_addresses_are_the_same_after_a_new_link(
     host: Host, outside: Outside, plugin: dict[str, Any], wants: dict[str, str]
 ) -> None:
     configure(host, {"cniVersion": "1.0.0", "name": "web", "plugins": [plugin]})
-    made = Attached(host, outside, "c1", **wants)
-    addresses = made.identity[1]
+    attached = Attached(host, outside, "c1", **wants)
+    addresses = attached.identity[1]
     assert len(addresses) == (2 if plugin is DUAL else 1)
-    made.space.run("ip", "link", "del", "eth0")
+    attached.space.run("ip", "link", "del", "eth0")
 
     assert all("attached again" in line for line in repair(host))
-    assert made.link() == made.identity
-    made.space.run("ip", "address", "flush", "dev", "eth0")
+    assert attached.link() == attached.identity
+    attached.space.run("ip", "address", "flush", "dev", "eth0")
     assert repair(host)
-    assert made.link() == made.identity
+    assert attached.link() == attached.identity
     if plugin is DUAL:
-        assert made.works()
-        assert traffic.connect(made.space, outside, Outside.ADDRESS6) == Outside.HOST6
+        assert attached.works()
+        assert traffic.connect(attached.space, outside, Outside.ADDRESS6) == Outside.HOST6
     if plugin is MACVLAN:
-        assert traffic.connect(made.space, outside, Outside.ADDRESS) == made.address
-    detach(made)
+        assert traffic.connect(attached.space, outside, Outside.ADDRESS) == attached.address
+    detach(attached)
 
 
 def test_restored_gateway_is_ready_at_once(host: Host, outside: Outside) -> None:
-    """Also where the host looks for duplicates of its IPv6 addresses, as it does by default."""
+    """The host detects duplicates of its IPv6 addresses, as by default."""
     host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
     configure(host, {"cniVersion": "1.0.0", "name": "web", "plugins": [DUAL]})
-    made = Attached(host, outside, "c1")
+    attached = Attached(host, outside, "c1")
     host.run("ip", "link", "del", "cni0")
 
-    done = cnihook(host, "repair", "--all")
-    assert not [*host.inside(See).pending, *made.space.inside(See).pending]
-    assert done.returncode == 0 and made.works()
-    detach(made)
+    outcome = cnihook(host, "repair", "--all")
+    assert not [*host.inside(See).pending, *attached.space.inside(See).pending]
+    assert outcome.returncode == 0 and attached.works()
+    detach(attached)
 
 
-def test_bridges_are_kept_apart_again(host: Host, outside: Outside) -> None:
-    """What a flush opens is closed again, which nobody would notice by missing traffic."""
+def test_isolation_of_bridges_is_restored(host: Host, outside: Outside) -> None:
+    """A flush also removes the isolation, which no missing traffic would show."""
     apart = []
     for name, subnet in (("one", "10.22.0.0/24"), ("two", "10.23.0.0/24")):
         network = bridge(name, subnet, isDefaultGateway=True)
@@ -300,7 +300,7 @@ def test_bridges_are_kept_apart_again(host: Host, outside: Outside) -> None:
 
 
 def test_repair_needs_no_configuration(host: Host, web: Attached) -> None:
-    """The record has it; what was edited since is for containers to come."""
+    """The record has the configuration; later changes of the file are for new containers."""
     host.run("rm", f"{NET_D}/10-net.conflist")
     host.run("nft", "flush", "ruleset")
 
@@ -309,16 +309,16 @@ def test_repair_needs_no_configuration(host: Host, web: Attached) -> None:
     detach(web)
 
 
-def test_address_that_is_taken_meanwhile_is_told_and_tried_again(host: Host, web: Attached) -> None:
-    """The lease is somebody else's: no other address is given in its place without a word."""
+def test_address_taken_by_another_container_is_reported_and_tried_again(host: Host, web: Attached) -> None:
+    """Another container has the lease; no other address is assigned silently."""
     web.space.run("ip", "link", "del", "eth0")
     host.write("/var/lib/cni/networks/web/10.22.0.2", "stranger\r\neth0")
 
-    done = cnihook(host, "repair", "--all")
+    outcome = cnihook(host, "repair", "--all")
 
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("cnihook: repair: c1: web eth0: ")
-    assert "10.22.0.2 is not available" in done.stderr
+    assert outcome.returncode == 1 and outcome.stderr.count("\n") == 1
+    assert outcome.stderr.startswith("cnihook: repair: c1: web eth0: ")
+    assert "10.22.0.2 is not available" in outcome.stderr
     host.run("rm", "/var/lib/cni/networks/web/10.22.0.2")
     assert repair(host)
     assert web.works() and web.is_published()
@@ -326,7 +326,7 @@ def test_address_that_is_taken_meanwhile_is_told_and_tried_again(host: Host, web
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_failure_of_one_keeps_none_of_the_others_from_theirs(host: Host, outside: Outside) -> None:
+def test_failure_of_one_attachment_does_not_stop_the_others(host: Host, outside: Outside) -> None:
     configure(host, WEB, bridge("other", "10.24.0.0/24"))
     first = Attached(host, outside, "c1")
     second = Attached(host, outside, "c2", networks="web")
@@ -343,39 +343,39 @@ def test_failure_of_one_keeps_none_of_the_others_from_theirs(host: Host, outside
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_container_that_is_gone_is_gcs_affair(host: Host, web: Attached) -> None:
+def test_dead_container_is_left_to_gc(host: Host, web: Attached) -> None:
     web.space.destroy()
 
     assert repair(host) == []
-    done = cnihook(host, "repair", "c1")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "cnihook gc" in done.stderr
+    outcome = cnihook(host, "repair", "c1")
+    assert (outcome.returncode, outcome.stderr.count("\n")) == (1, 1) and "cnihook gc" in outcome.stderr
     host.run(CNIHOOK, "gc")
 
 
-def test_all_is_repaired_though_nobody_reads_of_it(host: Host, web: Attached) -> None:
+def test_repair_completes_if_its_output_is_closed(host: Host, web: Attached) -> None:
     host.run("nft", "flush", "ruleset")
     (port,) = [link["ifname"] for link in host.ip("link", "show", "master", "cni0")]
     host.run("tc", "qdisc", "del", "dev", port, "root")
 
-    done = host.run("sh", "-c", f"exec {CNIHOOK} repair --all | exec true")
+    outcome = host.run("sh", "-c", f"exec {CNIHOOK} repair --all | exec true")
 
-    assert (done.stdout, done.stderr) == ("", "")
+    assert (outcome.stdout, outcome.stderr) == ("", "")
     assert web.is_published() and repair(host) == []
-    detach(web)  # with a failure in it, a log would be kept
+    detach(web)  # if there had been a failure, the log would be kept
 
 
-def test_which_one_has_to_be_said(host: Host) -> None:
+def test_repair_requires_a_container_or_all(host: Host) -> None:
     assert cnihook(host, "repair").returncode == 2
     assert cnihook(host, "repair", "c1", "--all").returncode == 2
-    done = cnihook(host, "repair", "c9")
-    assert (done.returncode, done.stderr) == (
+    outcome = cnihook(host, "repair", "c9")
+    assert (outcome.returncode, outcome.stderr) == (
         1,
         "cnihook: repair c9: no network of this container is on record\n",
     )
 
 
-def test_address_that_could_not_be_kept_is_told(host: Host, outside: Outside) -> None:
-    """An IPAM plugin of somebody else's that cannot be asked for one."""
+def test_changed_address_is_reported(host: Host, outside: Outside) -> None:
+    """The IPAM plugin cannot be asked for a certain address."""
     script = """if [ $CNI_COMMAND = ADD ]; then
     calls=$(wc -l < /run/.host/plugins/calls)
     printf '{"cniVersion": "1.0.0", "ips": [{"address": "10.22.0.%d/24"}]}' $calls
@@ -383,16 +383,16 @@ fi"""
     path = external(host, "counting", script)
     conf = {"type": "bridge", "bridge": "cni0", "ipam": {"type": "counting"}}
     configure(host, {"cniVersion": "1.0.0", "name": "web", "plugins": [conf]})
-    made = Attached(host, outside, "c1", plugins=path)
-    (before,), mac = made.space.addresses("eth0"), made.space.link("eth0")["address"]
-    made.space.run("ip", "link", "del", "eth0")
+    attached = Attached(host, outside, "c1", plugins=path)
+    (before,), mac = attached.space.addresses("eth0"), attached.space.link("eth0")["address"]
+    attached.space.run("ip", "link", "del", "eth0")
 
     lines = repair(host)
 
-    (now,) = made.space.addresses("eth0")
+    (now,) = attached.space.addresses("eth0")
     assert f"(attached again, with {now} instead of {before})" in lines[0]
-    assert made.space.link("eth0")["address"] == mac
-    detach(made)
+    assert attached.space.link("eth0")["address"] == mac
+    detach(attached)
 
 
 def test_container_of_a_runtime_keeps_running(host: Host, outside: Outside, runtime: Runtime) -> None:
@@ -408,23 +408,25 @@ def test_container_of_a_runtime_keeps_running(host: Host, outside: Outside, runt
     container.exec("ping", "-c1", "-W30", Outside.ADDRESS)
 
 
-def test_repairs_at_once_do_not_meet(host: Host, web: Attached) -> None:
-    """A firewall's restart may well call for several."""
+def test_repairs_at_once_do_not_conflict(host: Host, web: Attached) -> None:
+    """A restart of the firewall may start several."""
     host.run("nft", "flush", "ruleset")
     web.space.run("ip", "link", "del", "eth0")
 
     at_once = [host.popen(CNIHOOK, "repair", "--all") for _ in range(4)]
-    told = [process.communicate(timeout=30) for process in at_once]
+    outputs = [process.communicate(timeout=30) for process in at_once]
 
     assert [process.returncode for process in at_once] == [0] * 4
-    assert sum(bool(stdout) for stdout, _ in told) == 1, "one did it, and the others found nothing to do"
+    assert sum(bool(stdout) for stdout, _ in outputs) == 1, (
+        "one repaired it, and the others had nothing to do"
+    )
     assert web.works() and web.is_published()
     detach(web)
 
 
 @pytest.mark.needs("conntrack")
-def test_connection_outlives_a_new_link(host: Host, web: Attached) -> None:
-    """The container keeps its address, so the host keeps the flows that a DEL otherwise ends."""
+def test_connection_is_kept_with_a_new_link(host: Host, web: Attached) -> None:
+    """The container keeps its address, so the host keeps the flows that a DEL would delete."""
     with web.outside.socket() as server, web.space.socket() as client:
         server.bind((Outside.ADDRESS, 5353))
         server.listen()

@@ -18,36 +18,36 @@ UNITS = sorted((CHECKOUT / "cnihook" / "doctor").glob("*.[st]*[er]"))
 
 
 def commands(name: str, host: Host) -> list[str]:
-    """What a unit executes, as systemd would take it apart, with the cnihook that is tested."""
+    """Return what a unit executes, split as systemd does, with the cnihook under test."""
     text = (CHECKOUT / "cnihook" / "doctor" / name).read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
     return shlex.split(line.removeprefix("ExecStart=").replace("/usr/local/bin/cnihook", CNIHOOK))
 
 
-def test_units_are_sound(tmp_path: Path) -> None:
+def test_units_are_valid(tmp_path: Path) -> None:
     need("systemd-analyze")
     assert len(UNITS) == 4
     for unit in UNITS:
         (tmp_path / unit.name).write_text(unit.read_text().replace("/usr/local/bin/cnihook", "/bin/true"))
-    done = subprocess.run(
+    process = subprocess.run(
         ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in UNITS)],
         capture_output=True,
         text=True,
         timeout=60,
     )
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("name", ["cnihook-repair.service", "cnihook-gc.service"])
-def test_units_run_commands_that_there_are(host: Host, name: str) -> None:
-    done = host.run(*commands(name, host))
+def test_units_run_existing_commands(host: Host, name: str) -> None:
+    outcome = host.run(*commands(name, host))
 
-    assert (done.stdout, done.stderr) == ("", "")
+    assert (outcome.stdout, outcome.stderr) == ("", "")
 
 
-def test_reload_of_firewalld_is_heard_of_and_mended(host: Host) -> None:
-    """`firewall-cmd --reload` takes containers out of their zone, and systemd does not know of it."""
+def test_reload_of_firewalld_is_repaired(host: Host) -> None:
+    """`firewall-cmd --reload` removes containers from their zone, and systemd does not notice it."""
     need("busctl")
     configure(host, WEB)
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
@@ -56,7 +56,7 @@ def test_reload_of_firewalld_is_heard_of_and_mended(host: Host) -> None:
     assert "not in zone trusted" in "".join(repair(host))
     assert web.works() and firewalld.sources() == ["10.22.0.2/32"]
     with host.popen(*commands("cnihook-firewalld.service", host)) as listening:
-        for attempt in range(10):  # nothing shows when busctl listens
+        for attempt in range(10):  # busctl does not report that it listens
             firewalld.reload()
             try:
                 wait_for(firewalld.sources, "the container's place in its zone", timeout=2 + attempt)

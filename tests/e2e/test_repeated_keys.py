@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON that has a key twice: which commands reject it, and which use the last value, as Go does."""
+"""JSON with a duplicate key: some commands reject it, others use the last value, as Go does."""
 
 import json
 
@@ -24,7 +24,7 @@ def write(host: Host, text: str) -> None:
     host.write(FILE, text)
 
 
-def test_setting_that_is_there_twice_is_rejected_before_it_is_set(host: Host) -> None:
+def test_duplicate_setting_is_rejected_before_it_is_set(host: Host) -> None:
     write(host, network(TUNING))
     host.container("c1")
 
@@ -32,7 +32,7 @@ def test_setting_that_is_there_twice_is_rejected_before_it_is_set(host: Host) ->
         host.run(CNIHOOK, "add", "net1", "c1")
 
 
-def test_last_of_other_keys_is_used(host: Host) -> None:
+def test_last_of_other_duplicate_keys_is_used(host: Host) -> None:
     write(host, network('{"type": "tuning"}'))
     container = host.container("c1")
     host.run(CNIHOOK, "add", "net1", "c1")
@@ -48,8 +48,8 @@ def test_last_of_other_keys_is_used(host: Host) -> None:
         ', "cnihook": {"annotations": false, "annotations": true}',
     ],
 )
-def test_bound_of_a_network_that_is_there_twice_is_rejected(host: Host, more: str) -> None:
-    """The last would open the network that the first closes."""
+def test_duplicate_bound_of_a_network_is_rejected(host: Host, more: str) -> None:
+    """The second value would open the network that the first one closes."""
     write(host, network('{"type": "tuning"}', more))
     host.container("c1")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small sample of scripts/soak, another one in each run: system calls of the hook that fail."""
+"""A small sample of scripts/soak, different in each run: system calls of the hook that fail."""
 
 import platform
 import random
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.skip import CHECKOUT, need_root, skip_or_fail
 
-POINTS = 5  # of each operation; one takes 0.2 s on a quiet machine
+POINTS = 5  # per operation; each takes 0.2 s on an idle machine
 SAMPLE = f"""\
 import sys
 from tests.support.soak import crew, matrix, report
@@ -23,14 +23,14 @@ sys.exit(report.finish(results, seed, 0, as_json=False) or results["error"].poin
 
 
 @pytest.mark.parametrize("operation", ["create", "poststop", "rollback"])
-def test_failing_system_calls(operation: str) -> None:
-    """Exit 0 with all that is right, or exit 1 with one line that names an object; nothing is left."""
+def test_failing_system_call_leaves_nothing(operation: str) -> None:
+    """The hook succeeds completely, or exits with 1 and one line that names an object; nothing is left."""
     need_root()
     if platform.machine() != "x86_64":
         skip_or_fail("the tracer knows the registers of x86_64 only")
     seed = random.SystemRandom().randrange(1 << 32)
 
     command = [sys.executable, "-c", SAMPLE, operation, str(seed)]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+    process = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
 
-    assert done.returncode == 0, f"seed {seed}\n{done.stdout}{done.stderr}"
+    assert process.returncode == 0, f"seed {seed}\n{process.stdout}{process.stderr}"

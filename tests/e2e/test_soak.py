@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sample of scripts/soak, another one each time: what a fault leaves can be released."""
+"""A sample of scripts/soak, different in each run: what a fault leaves can be released."""
 
 import platform
 import random

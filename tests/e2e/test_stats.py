@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook stats: its counts beside those of others, and the live view."""
+"""cnihook stats: its counts compared with those of other programs, and the live view."""
 
 import json
 import re
@@ -16,12 +16,12 @@ AMOUNT = 100_000_000
 
 
 def of(host: Host, name: str, *words: str) -> Any:
-    (told,) = [one for one in shown_json(host, "stats", *words) if one["container"] == name]
-    return told
+    (attachment,) = [one for one in shown_json(host, "stats", *words) if one["container"] == name]
+    return attachment
 
 
-def test_bytes_are_those_that_iperf3_counts(host: Host, runtime: Runtime) -> None:
-    """Within 2 %, which is what headers come to."""
+def test_bytes_agree_with_those_of_iperf3(host: Host, runtime: Runtime) -> None:
+    """The difference is below 2 %, which headers account for."""
     need("iperf3")
     configure(host, MYNET)
     container = runtime.run("c1")
@@ -36,16 +36,16 @@ def test_bytes_are_those_that_iperf3_counts(host: Host, runtime: Runtime) -> Non
     after = of(host, "c1")
     iproute.append(container.ip("-s", "link", "show", "dev", "eth0")[0]["stats64"])
 
-    # What was in the small window at the end was sent, and perhaps not received.
+    # The data in the small window at the end was sent, and perhaps not received.
     received, sent = (counted[name]["bytes"] for name in ("sum_received", "sum_sent"))
     assert AMOUNT * 0.98 <= received <= after["tx_bytes"] - before["tx_bytes"] <= sent * 1.02
     for way in ("rx", "tx"):
-        for ours, theirs in (("packets", "packets"), ("drops", "dropped"), ("bytes", "bytes")):
-            first, second = (counts[way][theirs] for counts in iproute)
-            assert first <= after[f"{way}_{ours}"] <= second
+        for key, name in (("packets", "packets"), ("drops", "dropped"), ("bytes", "bytes")):
+            first, second = (counts[way][name] for counts in iproute)
+            assert first <= after[f"{way}_{key}"] <= second
 
 
-def test_each_attachment_is_counted_by_itself(host: Host) -> None:
+def test_each_attachment_has_its_own_counts(host: Host) -> None:
     with populated(host) as containers:
         before = {one["network"]: one for one in shown_json(host, "stats", "web")}
         containers["web"].run("ping", "-c3", "-i0.01", "-s1000", "10.30.0.1")
@@ -55,7 +55,7 @@ def test_each_attachment_is_counted_by_itself(host: Host) -> None:
     assert after["back"]["tx_bytes"] - before["back"]["tx_bytes"] < 1042
 
 
-def test_rates_are_measured_where_an_interval_is_given(host: Host) -> None:
+def test_rates_are_measured_if_an_interval_is_given(host: Host) -> None:
     with populated(host) as containers:
         assert "rx_bytes_per_second" not in of(host, "job")
         with sending(containers["job"]) as _:
@@ -68,7 +68,9 @@ def rates(host: Host) -> bool:
     """Return True if packets of 1400 bytes, with headers, were sent within an interval."""
     counts = of(host, "job", "--interval", "0.5")
     rate, packets = counts["tx_bytes_per_second"], counts["tx_packets_per_second"]
-    return bool(packets) and rate / packets > 500  # some are smaller, such as of neighbor discovery
+    return (
+        bool(packets) and rate / packets > 500
+    )  # some are smaller, for example those of neighbor discovery
 
 
 def table(host: Host) -> list[list[str]]:
@@ -77,7 +79,7 @@ def table(host: Host) -> list[list[str]]:
 
 
 class sending:
-    """A container that has something to say to its gateway, again and again."""
+    """A container that keeps sending to its gateway."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -90,8 +92,8 @@ class sending:
         end(self._process)
 
 
-def test_live_view_goes_on_until_q(host: Host) -> None:
-    """The busiest first; who comes and who goes is seen, and the screen is given back."""
+def test_live_view_continues_until_q(host: Host) -> None:
+    """The busiest container is first; starts and ends are shown, and the screen is restored."""
     with populated(host) as containers:
         with sending(containers["job"]):
             screen = Screen(host, 100, "stats", "--interval", "0.1")
@@ -111,7 +113,7 @@ def test_live_view_goes_on_until_q(host: Host) -> None:
     assert max(len(line) for frame in frames for line in frame) <= 100
 
 
-def test_live_view_ends_with_ctrl_c_and_gives_the_screen_back(host: Host) -> None:
+def test_live_view_ends_with_ctrl_c_and_restores_the_screen(host: Host) -> None:
     with populated(host):
         screen = Screen(host, 40, "stats", "web")
         screen.wait_for("web")
@@ -122,7 +124,7 @@ def test_live_view_ends_with_ctrl_c_and_gives_the_screen_back(host: Host) -> Non
     assert "Traceback" not in text
 
 
-def test_once_on_a_terminal_is_a_table(host: Host) -> None:
+def test_once_prints_a_table_on_a_terminal(host: Host) -> None:
     with populated(host):
         screen = Screen(host, 100, "stats", "--once", "web")
         lines = plain(screen.end()).splitlines()
@@ -131,7 +133,7 @@ def test_once_on_a_terminal_is_a_table(host: Host) -> None:
     ]  # fmt: skip
 
 
-def test_container_that_is_gone_has_no_count(host: Host, runtime: Runtime) -> None:
+def test_dead_container_has_no_count(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET)
     container = runtime.run("c1")
     container.kill()
@@ -140,7 +142,7 @@ def test_container_that_is_gone_has_no_count(host: Host, runtime: Runtime) -> No
 
 
 def test_totals_of_a_finished_container_are_in_its_log(host: Host, runtime: Runtime) -> None:
-    """By the count of `ip` before its end; the kernel's own goings-on may add a packet."""
+    """The log is compared with the counts of `ip` before the end; the kernel may add a few packets."""
     configure(host, MYNET)
     container = runtime.run("c1")
     container.run("ping", "-c5", "-i0.01", "-s1000", "10.22.0.1")
@@ -148,26 +150,26 @@ def test_totals_of_a_finished_container_are_in_its_log(host: Host, runtime: Runt
     runtime.delete("c1")
 
     (line,) = [line for line in shown(host, "logs", "c1").splitlines() if "detached from mynet" in line]
-    told = re.search(
+    totals = re.search(
         r"eth0: received (\d+) bytes in (\d+) packets, sent (\d+) in (\d+), dropped (\d+)$", line
     )
-    assert told
+    assert totals
     for number, (way, unit) in enumerate(
         (("rx", "bytes"), ("rx", "packets"), ("tx", "bytes"), ("tx", "packets")), 1
     ):
         least = before[way][unit]
-        assert least <= int(told[number]) <= least + (500 if unit == "bytes" else 5)
+        assert least <= int(totals[number]) <= least + (500 if unit == "bytes" else 5)
     assert before["tx"]["bytes"] >= 5 * 1042
 
 
-def test_namespace_that_is_gone_has_no_totals_to_tell(host: Host, runtime: Runtime) -> None:
+def test_lost_namespace_has_no_totals(host: Host, runtime: Runtime) -> None:
     configure(host, MYNET)
     runtime.run("c1")
     host.run("umount", "/run/netns/c1")
     runtime.delete("c1")
 
     assert "detached from mynet, eth0\n" in shown(host, "logs", "c1")
-    host.leaves("dir /run/mount")  # umount's own
+    host.leaves("dir /run/mount")  # made by umount
 
 
 def test_logs_of_the_last_hundred_are_kept(host: Host, runtime: Runtime) -> None:

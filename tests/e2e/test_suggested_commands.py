@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command that an error names works in the state in which it is named."""
+"""The command that an error suggests works in the state in which the error is printed."""
 
 import json
 import re
@@ -17,13 +17,13 @@ SMALL: dict[str, Any] = {"type": "host-local", "subnet": "10.22.0.0/30"}
 
 
 def network(version: str) -> dict[str, Any]:
-    made = bridge("mynet", "10.22.0.0/24")
-    made["plugins"][0]["ipam"] = SMALL
-    return made | {"cniVersion": version}
+    raw = bridge("mynet", "10.22.0.0/24")
+    raw["plugins"][0]["ipam"] = SMALL
+    return raw | {"cniVersion": version}
 
 
 def add(host: Host, container: Container) -> str:
-    """stderr of an ADD, which is empty if it succeeds."""
+    """Return stderr of an ADD, which is empty if it succeeds."""
     answer = host.run(CNIHOOK, "add", "mynet", container.path, check=False)
     assert (answer.returncode == 0) == (answer.stderr == ""), answer
     return answer.stderr
@@ -36,14 +36,14 @@ def suggested(text: str) -> list[list[str]]:
 
 
 def stale_record(host: Host, container: Container, plugins: Path) -> None:
-    """An attachment as libcni records it, whose namespace has ended."""
+    """Make an attachment as libcni records it, whose namespace has ended."""
     host.run(CNIHOOK, "add", "mynet", container.path, "--cni-path", str(plugins))
     forget_process(host)
     container.destroy()
 
 
 def forget_process(host: Host) -> None:
-    """Make the record one of libcni's: without the key of cnihook."""
+    """Remove cnihook's key from the record, so that it looks like one of libcni."""
     (name,) = host.listdir(RESULTS)
     record = json.loads(host.read(f"{RESULTS}/{name}"))
     del record["cnihook"]
@@ -51,7 +51,7 @@ def forget_process(host: Host) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
-def test_range_full_of_another_runtimes_stale_attachments(host: Host, version: str) -> None:
+def test_range_full_of_stale_attachments_of_another_runtime_is_freed(host: Host, version: str) -> None:
     configure(host, network("1.0.0"))
     host.leaves("empty bridges", "nft: *", "link cni0*", "address cni0*")
     stale_record(host, host.container("stale"), REFERENCE)
@@ -68,8 +68,8 @@ def test_range_full_of_another_runtimes_stale_attachments(host: Host, version: s
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
-def test_range_full_of_leases_without_a_record(host: Host, version: str) -> None:
-    """Before 1.1.0 no plugin is asked for GC, so the doctor names the files."""
+def test_range_full_of_leases_without_a_record_is_freed(host: Host, version: str) -> None:
+    """Before 1.1.0 there is no GC for plugins, so doctor names the files."""
     configure(host, network(version))
     host.write(f"{NETWORKS}/mynet/10.22.0.2", "gone\r\neth0")
     container = host.container("c1")
@@ -84,7 +84,7 @@ def test_range_full_of_leases_without_a_record(host: Host, version: str) -> None
     host.run(CNIHOOK, "del", "mynet", container.path)
 
 
-def test_requested_address_of_a_stale_lease(host: Host) -> None:
+def test_requested_address_of_a_stale_lease_is_freed(host: Host) -> None:
     configure(host, network("1.1.0"))
     host.write(f"{NETWORKS}/mynet/10.22.0.2", "gone\r\neth0")
     container = host.container("c1")
@@ -98,7 +98,7 @@ def test_requested_address_of_a_stale_lease(host: Host) -> None:
     host.run(CNIHOOK, "del", "mynet", container.path)
 
 
-def test_port_of_another_runtimes_stale_attachment(host: Host) -> None:
+def test_port_of_a_stale_attachment_of_another_runtime_is_freed(host: Host) -> None:
     conf = bridge("mynet", "10.22.0.0/24")
     conf["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
     configure(host, conf)

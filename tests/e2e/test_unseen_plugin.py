@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plugin's file that cannot be looked at for a moment: nothing is lost, whenever that is."""
+"""A plugin's file that cannot be read for a moment: nothing is lost, at any time."""
 
 import pytest
 
@@ -13,8 +13,8 @@ FIREWALL = f"{CHECKOUT}/cnihook/plugins/firewall.py"
 
 @pytest.mark.needs("strace")
 @pytest.mark.parametrize("sysctl", ["net.core.somaxconn", "net.core.nonsense"], ids=["good", "failing"])
-def test_plugin_that_cannot_be_seen_leaves_nothing_behind(host: Host, sysctl: str) -> None:
-    """Also during a rollback: an ADD that is not undone stays on record."""
+def test_plugin_that_cannot_be_read_leaves_nothing_behind(host: Host, sysctl: str) -> None:
+    """This includes a rollback: an ADD that is not undone stays on record."""
     network = bridge("mynet", "10.22.0.0/24", ipMasq=True)
     network["plugins"] += [
         {"type": "firewall", "ingressPolicy": "isolated"},
@@ -40,8 +40,8 @@ def test_plugin_that_cannot_be_seen_leaves_nothing_behind(host: Host, sysctl: st
 
 
 @pytest.mark.needs("strace")
-def test_rollback_of_a_result_that_cannot_be_stored(host: Host) -> None:
-    """The disk is full when all is attached, and then a plugin cannot be seen."""
+def test_result_that_cannot_be_stored_is_rolled_back(host: Host) -> None:
+    """The disk is full after all is attached, and then a plugin cannot be read."""
     network = bridge("mynet", "10.22.0.0/24")
     network["plugins"] += [{"type": "firewall", "ingressPolicy": "isolated"}]
     configure(host, network)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container wants, seen from inside and on the wire; by annotations, by arguments, for a command."""
+"""Requests of a container, checked from inside and on the wire, by each way of requesting."""
 
 import json
 from typing import Any
@@ -18,17 +18,17 @@ DEFAULT = {"dst": "0.0.0.0/0"}
 @pytest.fixture
 def networks(host: Host) -> None:
     def network(name: str, subnet: str) -> dict[str, Any]:
-        made = bridge(name, subnet)
-        made["plugins"][0]["ipam"]["routes"] = [DEFAULT]
-        return made
+        raw = bridge(name, subnet)
+        raw["plugins"][0]["ipam"]["routes"] = [DEFAULT]
+        return raw
 
     configure(host, network("front", "10.1.0.0/24"), network("back", "10.2.0.0/24"))
 
 
 @pytest.mark.usefixtures("networks")
 def test_annotations_name_address_and_mac_of_each_network(runtime: Runtime) -> None:
-    wanted = "front:ip=10.1.0.77,mac=02:00:00:00:00:77 back:ifname=data0,ip=10.2.0.9"
-    container = runtime.run(annotations={"cnihook.networks": wanted})
+    request = "front:ip=10.1.0.77,mac=02:00:00:00:00:77 back:ifname=data0,ip=10.2.0.9"
+    container = runtime.run(annotations={"cnihook.networks": request})
 
     assert container.addresses("eth0") == ["10.1.0.77/24"]
     assert container.link("eth0")["address"] == "02:00:00:00:00:77"
@@ -36,15 +36,15 @@ def test_annotations_name_address_and_mac_of_each_network(runtime: Runtime) -> N
 
 
 @pytest.mark.usefixtures("networks")
-def test_arguments_of_the_hook_go_before_annotations(runtime: Runtime) -> None:
+def test_arguments_of_the_hook_take_precedence_over_annotations(runtime: Runtime) -> None:
     annotations = {"cnihook.networks": "front", "cnihook.ip": "10.1.0.5"}
     container = runtime.run("c1", "--ip", "10.1.0.6", annotations=annotations)
 
     assert container.addresses("eth0") == ["10.1.0.6/24"]
 
 
-def test_containers_that_start_at_once_find_different_ports(host: Host, runtime: Runtime) -> None:
-    """Each is to have any of several; which one is free changes while they choose."""
+def test_containers_started_at_once_get_different_ports(host: Host, runtime: Runtime) -> None:
+    """Each requests one port of a range; the free ones change while they choose."""
     network = bridge("web", "10.1.0.0/24")
     network["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
     configure(host, network)
@@ -63,7 +63,7 @@ def test_containers_that_start_at_once_find_different_ports(host: Host, runtime:
 
 
 @pytest.mark.usefixtures("networks")
-def test_the_working_groups_annotation_is_understood(runtime: Runtime) -> None:
+def test_annotation_of_the_working_group_is_read(runtime: Runtime) -> None:
     item = {"name": "back", "interface": "net1", "ips": ["10.2.0.7/24"]}
     container = runtime.run(annotations={"k8s.v1.cni.cncf.io/networks": json.dumps([item])})
 
@@ -71,7 +71,7 @@ def test_the_working_groups_annotation_is_understood(runtime: Runtime) -> None:
 
 
 @pytest.mark.usefixtures("networks")
-def test_routes_are_the_containers_wish(runtime: Runtime) -> None:
+def test_requested_routes_are_set(runtime: Runtime) -> None:
     annotations = {
         "cnihook.networks": "front",
         "cnihook.route": "192.0.2.0/24=10.1.0.9,198.51.100.0/24",
@@ -88,7 +88,7 @@ def test_routes_are_the_containers_wish(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("order", [("inner", "outer"), ("outer", "inner")], ids="first-{0[0]}".format)
-def test_default_route_leads_over_the_network_that_it_is_requested_on(
+def test_default_route_uses_the_network_that_requests_it(
     runtime: Runtime, host: Host, order: tuple[str, str], version: int
 ) -> None:
     subnets = {"inner": "10.1.0.0/24", "outer": "10.2.0.0/24"}
@@ -112,7 +112,7 @@ def test_default_route_leads_over_the_network_that_it_is_requested_on(
 
 @pytest.mark.usefixtures("networks")
 @pytest.mark.parametrize(
-    ("annotations", "told"),
+    ("annotations", "message"),
     [
         ({"cnihook.networks": "front", "cnihook.ip": "10.9.9.9"}, "10.9.9.9"),
         ({"cnihook.networks": "front", "cnihook.publish": "8080:80"}, "portmap"),
@@ -122,21 +122,21 @@ def test_default_route_leads_over_the_network_that_it_is_requested_on(
         ({"cnihook.netwrks": "front"}, "unknown annotation"),
     ],
 )
-def test_a_wish_that_nobody_grants_refuses_the_container(
-    runtime: Runtime, host: Host, annotations: dict[str, str], told: str
+def test_request_that_cannot_be_served_stops_the_container(
+    runtime: Runtime, host: Host, annotations: dict[str, str], message: str
 ) -> None:
     with pytest.raises(Failed) as failed:
         runtime.run(annotations=annotations)
 
     if runtime.name == "runc":  # crun shows nothing of a hook's output
-        assert told in failed.value.stderr
-    assert told in host.run(CNIHOOK, "logs", "c1").stdout
+        assert message in failed.value.stderr
+    assert message in host.run(CNIHOOK, "logs", "c1").stdout
     assert leases(host, "front") == leases(host, "back") == []
     host.leaves("file /run/cnihook/log/c1")
 
 
 @pytest.mark.usefixtures("networks")
-def test_a_running_container_is_attached_as_it_is_asked_for(runtime: Runtime, host: Host) -> None:
+def test_running_container_is_attached_as_requested(runtime: Runtime, host: Host) -> None:
     container = runtime.run(annotations={"cnihook.networks": ""})
     words = ("--network", "front:mac=02:00:00:00:00:01", "--ip", "10.1.0.99", "--no-default-route")
     host.run(CNIHOOK, "attach", "c1", *words)
@@ -147,18 +147,18 @@ def test_a_running_container_is_attached_as_it_is_asked_for(runtime: Runtime, ho
 
 
 @pytest.mark.usefixtures("networks")
-def test_a_command_gets_what_it_asks_for(host: Host) -> None:
+def test_command_gets_what_it_requests(host: Host) -> None:
     words = ("--network", "front", "--ip=10.1.0.50", "--mac-address", "02:00:00:00:00:50")
-    done = host.run(RUN, *words, "ip", "-j", "addr", "show", "eth0")
+    outcome = host.run(RUN, *words, "ip", "-j", "addr", "show", "eth0")
 
-    (link,) = json.loads(done.stdout)
+    (link,) = json.loads(outcome.stdout)
     assert link["address"] == "02:00:00:00:00:50"
     assert link["addr_info"][0]["local"] == "10.1.0.50"
 
 
 @pytest.mark.usefixtures("networks")
-def test_a_command_is_told_what_cannot_be(host: Host) -> None:
+def test_command_with_an_invalid_request_is_refused(host: Host) -> None:
     for words in (("--ip", "x"), ("--publish", "0:80"), ("--ip", "10.1.0.5"), ("--network", "none")):
-        done = host.run(RUN, *words, "true", check=False)
-        assert (done.returncode, done.stdout) == (125, "")
-        assert done.stderr.startswith("priv-net-run: ") and done.stderr.count("\n") == 1
+        outcome = host.run(RUN, *words, "true", check=False)
+        assert (outcome.returncode, outcome.stdout) == (125, "")
+        assert outcome.stderr.startswith("priv-net-run: ") and outcome.stderr.count("\n") == 1

@@ -62,7 +62,7 @@ def test_deadline_names_the_holder(holder: "subprocess.Popen[str]", state: Path)
     """On a timeout, the error names the process that has the lock."""
     started = time.monotonic()
     with pytest.raises(Busy) as busy, Lock("nft", timeout=0.2):
-        pytest.fail("two hold one lock")
+        pytest.fail("two processes hold one lock")
 
     assert time.monotonic() - started >= 0.2
     assert f"process {holder.pid} (attach c1)" in str(busy.value)
@@ -73,7 +73,7 @@ def test_deadline_names_the_holder(holder: "subprocess.Popen[str]", state: Path)
 
 def test_timeout_of_zero_means_one_attempt(holder: object) -> None:
     with pytest.raises(Busy), Lock("nft", timeout=0):
-        pytest.fail("two hold one lock")
+        pytest.fail("two processes hold one lock")
 
 
 def test_timeout_of_zero_suffices_without_the_folder() -> None:
@@ -205,14 +205,14 @@ def test_shared_lock_has_any_number_of_holders(state: Path) -> None:
             assert files(state) == ["net.lock"]
         assert files(state) == ["net.lock"]
         with pytest.raises(Busy), Lock("net", timeout=0):
-            pytest.fail("exclusive beside a shared one")
+            pytest.fail("an exclusive lock together with a shared one")
     assert files(state) == []
 
 
 def test_shared_lock_waits_for_an_exclusive_one(state: Path) -> None:
     with Lock("net", purpose="gc net"), pytest.raises(Busy, match="gc net"):
         with Lock("net", shared=True, timeout=0):
-            pytest.fail("shared beside an exclusive one")
+            pytest.fail("a shared lock together with an exclusive one")
 
 
 def test_waiting_processes_get_the_lock_in_order(holder: "subprocess.Popen[str]", state: Path) -> None:
@@ -268,7 +268,7 @@ def wait_until_blocked(pid: int) -> None:
         if any(line.split()[1] == "->" and int(line.split()[5]) == pid for line in open("/proc/locks")):
             return
         time.sleep(0.01)
-    pytest.fail("it does not wait")
+    pytest.fail("the process does not wait")
 
 
 def test_alarm_of_the_caller_ends_the_wait_and_is_not_lost(holder: object) -> None:
@@ -281,10 +281,10 @@ def test_alarm_of_the_caller_ends_the_wait_and_is_not_lost(holder: object) -> No
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(InterruptedError), Lock("nft", timeout=30):
-            pytest.fail("two hold one lock")
+            pytest.fail("two processes hold one lock")
         signal.setitimer(signal.ITIMER_REAL, 60)
         with pytest.raises(Busy), Lock("nft", timeout=0.1):
-            pytest.fail("two hold one lock")
+            pytest.fail("two processes hold one lock")
         assert signal.getsignal(signal.SIGALRM) is ring
         assert 0 < signal.setitimer(signal.ITIMER_REAL, 0)[0] < 60
     finally:
@@ -296,7 +296,7 @@ def test_wait_ends_without_an_alarm_too(holder: object) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
     try:
         with pytest.raises(Busy), Lock("nft", timeout=0.1):
-            pytest.fail("two hold one lock")
+            pytest.fail("two processes hold one lock")
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     with ThreadPoolExecutor() as threads, pytest.raises(Busy):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.resolv_conf: the text for several networks.  tests/e2e tests where it is written."""
+"""oci.resolv_conf: the text for several networks.  The tests of where it is written are in tests/e2e."""
 
 import os
 from pathlib import Path
