@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers that find each other by name: by ID, host name and alias, as they come and go."""
+"""Containers that find each other by name: by ID, host name and alias, as they start and end."""
 
 import os
 from collections.abc import Callable

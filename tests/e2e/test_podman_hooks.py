@@ -276,7 +276,7 @@ def test_hook_that_cannot_be_started_is_not_installed(
     assert not (tmp_path / "hooks.d").exists()
 
 
-def test_files_that_are_invalid_are_removed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_files_are_removed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks_d, "_content", lambda stage, *_: {"hook": {}, "stages": stage})
 
     with pytest.raises(CniError, match="it is removed again"):

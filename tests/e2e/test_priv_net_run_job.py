@@ -266,7 +266,7 @@ def test_signal_to_the_wrapper_reaches_the_command(mynet: Host, name: str) -> No
     assert nothing_left(mynet)
 
 
-def test_command_may_handle_the_signal_and_go_on(mynet: Host) -> None:
+def test_command_may_handle_the_signal_and_continue(mynet: Host) -> None:
     running = start(mynet, "while :; do sleep 0.05; done", first="trap 'echo handled; exit 3' TERM")
     os.kill(running.inside, signal.SIGTERM)
 

@@ -418,7 +418,7 @@ named.keep(NetNS.create())
     mynet.run("ip", "netns", "del", "lab")
 
 
-def test_killed_run_leaves_a_kept_namespace_as_it_is(mynet: Host) -> None:
+def test_killed_run_does_not_change_a_kept_namespace(mynet: Host) -> None:
     """The namespace and the command in it continue."""
     running = mynet.popen(RUN, "--netns", "lab", "sh", "-c", f"echo $$; {FOR_EVER}")
     assert running.stdout

@@ -248,7 +248,7 @@ def release(host: Host, container: Container, way: str) -> None:
 
 
 @pytest.mark.parametrize("kind,way", CASES)
-def test_damaged_record_is_released_by_its_names(
+def test_container_with_a_damaged_record_is_released_by_its_names(
     host: Host, container: Container, kind: str, way: str
 ) -> None:
     attached(host, container)
@@ -263,7 +263,9 @@ def test_damaged_record_is_released_by_its_names(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_lost_record_is_released_by_its_names(host: Host, container: Container, way: str) -> None:
+def test_container_with_a_lost_record_is_released_by_its_names(
+    host: Host, container: Container, way: str
+) -> None:
     attached(host, container)
     host.run("rm", RECORD)
     assert gc(host).stdout == ""

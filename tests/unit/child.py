@@ -31,7 +31,7 @@ def start(state: Path, code: str, *argv: str, **options: Any) -> "subprocess.Pop
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
-    """Wait at most seconds for a successful end, and return what the process printed."""
+    """Return what the process printed; it has to end successfully within seconds."""
     stdout, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (0, "")
     return stdout

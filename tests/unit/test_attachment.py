@@ -39,18 +39,18 @@ def up(plugins: Plugins, wanted: Network) -> None:
 
 
 def notes(error: BaseException) -> list[str]:
-    """Return what could not be undone; without such a note the caller removes the record, the only trace."""
+    """Return what could not be undone; if there is no note, the record, the only trace, is removed."""
     return list(getattr(error, "__notes__", ()))
 
 
-def test_the_result_is_on_record(plugins: Plugins) -> None:
+def test_result_is_on_record(plugins: Plugins) -> None:
     up(plugins, network("one"))
 
     (record,) = cache.of_container("c1")
     assert record.result == {"cniVersion": "1.0.0", "dns": {"domain": "one"}}
 
 
-def test_a_failed_add_that_was_undone_has_no_note(plugins: Plugins) -> None:
+def test_failed_add_that_was_undone_has_no_note(plugins: Plugins) -> None:
     plugins.make("one", ADD=refuse(7, "no"))
 
     with pytest.raises(AddFailed, match="no") as failed:
@@ -103,7 +103,7 @@ def alarm() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("alarm")
-def test_an_interrupted_add_that_was_undone_has_no_note(plugins: Plugins) -> None:
+def test_interrupted_add_that_was_undone_has_no_note(plugins: Plugins) -> None:
     plugins.make("one", ADD="sleep 0.1; kill -ALRM $PPID; sleep 60")
 
     with pytest.raises(Interrupted) as interrupted:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.bundle and oci.state: what a runtime states about a container, and the faults that this can have."""
+"""oci.bundle and oci.state: the state and the config.json of a container, and the errors in them."""
 
 import json
 import os

@@ -340,7 +340,7 @@ def test_record_is_replaced_in_one_step(state: Path) -> None:
     assert names(state) == ["mynet-c1-eth0"]
 
 
-def test_a_write_that_fails_leaves_the_old_record(state: Path) -> None:
+def test_write_that_fails_leaves_the_old_record(state: Path) -> None:
     record(result=RESULT).write()
 
     with pytest.raises(TypeError):
@@ -350,7 +350,7 @@ def test_a_write_that_fails_leaves_the_old_record(state: Path) -> None:
     assert (found := cache.find("mynet", "c1", "eth0")) and found.result == RESULT
 
 
-def test_a_full_disk_leaves_the_old_record(state: Path) -> None:
+def test_full_disk_leaves_the_old_record(state: Path) -> None:
     """The limit on a file's size has the effect of a full disk: the kernel writes a part, then fails."""
     record(result=RESULT).write()
     code = """\
@@ -387,7 +387,7 @@ while True:
     assert cache.damaged() == []
 
 
-def test_a_name_that_is_too_long_is_refused_before_anything_is_written(state: Path) -> None:
+def test_long_name_is_refused_before_anything_is_written(state: Path) -> None:
     with pytest.raises(CniError, match="too long"):
         record("n" * 200, "c" * 200).write()
 

@@ -67,7 +67,7 @@ def test_arguments(args: str, name: str, value: str) -> None:
         ("ip=10.1.2.3", "ip"),
     ],
 )
-def test_arguments_that_are_wrong_are_refused(args: str, words: str) -> None:
+def test_malformed_arguments_are_refused(args: str, words: str) -> None:
     with pytest.raises(CniError, match="CNI_ARGS") as refused:
         make(cni_args=args).arg("IP")
 
@@ -90,7 +90,7 @@ def test_keep_list_of_gc_may_be_absent_empty_or_null() -> None:
 
 
 @pytest.mark.parametrize("kept", [{}, "c1", ["c1"], [{"containerID": 7, "ifname": "eth0"}], [None]])
-def test_a_keep_list_that_is_wrong_is_refused(kept: Any) -> None:
+def test_malformed_keep_list_is_refused(kept: Any) -> None:
     """The call fails before anything is collected."""
     with pytest.raises(CniError):
         make(keys={"cni.dev/valid-attachments": kept}).valid_attachments()
@@ -107,7 +107,7 @@ def test_prev_result_is_read_in_the_version_of_the_configuration() -> None:
 
 
 @pytest.mark.parametrize("prev", [[], "x", {"cniVersion": "9.0.0"}, {"ips": [{}]}])
-def test_prev_result_that_is_wrong_is_refused(prev: Any) -> None:
+def test_malformed_prev_result_is_refused(prev: Any) -> None:
     with pytest.raises(CniError, match="prevResult"):
         make(keys={"prevResult": prev}).required_prev_result()
 
@@ -130,7 +130,7 @@ def test_keys_that_the_runtime_adds_are_read() -> None:
 
 
 @given(IDENTIFIERS, IDENTIFIERS, IFNAMES)
-def test_an_owner_fits_a_comment(network: str, container_id: str, ifname: str) -> None:
+def test_owner_fits_a_comment(network: str, container_id: str, ifname: str) -> None:
     """nftables keeps 127 bytes of a comment, the kernel 255 of an alias."""
     call = make(container_id, ifname, network=network)
 

@@ -254,7 +254,7 @@ def alarm() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("alarm")
-def test_an_interrupted_add_is_undone_and_stays_an_interrupt(plugins: Plugins) -> None:
+def test_interrupted_add_is_undone_and_the_interrupt_is_raised(plugins: Plugins) -> None:
     plugins.make("two", ADD="sleep 0.1; kill -ALRM $PPID; sleep 60")
 
     with pytest.raises(Interrupted):

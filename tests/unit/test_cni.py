@@ -119,7 +119,7 @@ def test_versions_of_a_built_in_plugin_are_its_own(cni: CNI) -> None:
 # One attachment
 
 
-def test_an_attachment_is_on_record_before_its_first_plugin_runs(cni: CNI, plugins: Plugins) -> None:
+def test_attachment_is_on_record_before_its_first_plugin_runs(cni: CNI, plugins: Plugins) -> None:
     """A process that is killed during ADD leaves a record, which the clean-up needs."""
     plugins.make("one", ADD=f"cat {cache.FOLDER}/mynet-c1-eth0 >&2; {answer(RESULT)}")
 
@@ -145,7 +145,7 @@ def test_arguments_and_capabilities_reach_the_plugins_at_add_and_del(cni: CNI, p
     assert cni.attachments() == []
 
 
-def test_a_failed_add_leaves_no_record(cni: CNI, plugins: Plugins) -> None:
+def test_failed_add_leaves_no_record(cni: CNI, plugins: Plugins) -> None:
     plugins.make("two", ADD=refuse(11, "later"))
 
     with pytest.raises(CniError, match="later") as failed:
@@ -165,7 +165,7 @@ def test_add_that_could_not_be_undone_stays_on_record(cni: CNI, plugins: Plugins
     assert cni.attachments() == []
 
 
-def test_an_interface_is_added_once(cni: CNI, plugins: Plugins) -> None:
+def test_interface_is_added_once(cni: CNI, plugins: Plugins) -> None:
     cni.add(NET, "c1", OWN)
 
     with pytest.raises(CniError, match="c1 has eth0 already, on network mynet"):
@@ -192,7 +192,7 @@ def test_no_plugin_runs_if_the_path_is_not_a_namespace(cni: CNI, plugins: Plugin
     assert plugins.calls == [] and cni.attachments() == []
 
 
-def test_a_delete_without_a_record_succeeds(cni: CNI, plugins: Plugins) -> None:
+def test_delete_without_a_record_succeeds(cni: CNI, plugins: Plugins) -> None:
     cni.delete("mynet", "c1")
     assert plugins.calls == []
 

@@ -57,9 +57,7 @@ def test_log_of_the_engine_is_read(line: str, expected: tuple[str, str]) -> None
     assert (words.log, words.log_format) == expected
 
 
-def test_the_runtime_is_found_but_never_cni_runc_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runtime_is_found_and_never_cni_runc_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "cni-runc"
     for folder, name in (("a", "runc"), ("b", "runc"), ("b", "crun")):
         program = tmp_path / folder / name

@@ -30,7 +30,7 @@ def listening(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[st
         thread.join(10)
 
 
-def test_answer_without_end_is_cut(tmp_path: Path) -> None:
+def test_endless_answer_is_cut(tmp_path: Path) -> None:
     def forever(connection: socket.socket) -> None:
         while True:
             connection.sendall(b"x" * 65536)
@@ -39,7 +39,7 @@ def test_answer_without_end_is_cut(tmp_path: Path) -> None:
         ask(path, {}, start=False)
 
 
-def test_answer_by_drops_takes_no_longer_than_the_patience(tmp_path: Path) -> None:
+def test_slow_answer_ends_at_the_timeout(tmp_path: Path) -> None:
     def drops(connection: socket.socket) -> None:
         for _ in range(100):
             connection.sendall(b" ")

@@ -42,7 +42,7 @@ def test_two_dashes_end_the_options() -> None:
     assert (plan.run, plan.rest) == (["--rm"], ["--", "IMAGE", "-p"])
 
 
-def test_each_option_goes_to_its_part_of_the_plan() -> None:
+def test_each_option_is_assigned_to_its_part_of_the_plan() -> None:
     """Requests go to the networks, host names to the container that has them, the rest to the container."""
     plan = Plan(
         "-ith web --dns=192.0.2.1 --dns-opt rotate --add-host a:10.0.0.1 --rm --network a --net b:eth5"

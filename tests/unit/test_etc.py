@@ -113,7 +113,7 @@ def test_file_of_the_host_and_file_with_two_names_are_refused(
     assert content(file) == "a\n"
 
 
-def test_a_file_without_an_end_is_not_read(file: File) -> None:
+def test_endless_file_is_not_read(file: File) -> None:
     """The container may do anything to its file."""
     file.write("")
     os.truncate(str(file), 1 << 40)

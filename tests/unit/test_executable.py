@@ -115,7 +115,7 @@ REQUIRED = [
 @pytest.mark.parametrize(
     ("command", "name"), [(command, name) for command, names in REQUIRED for name in names.split()]
 )
-def test_a_variable_that_is_missing_is_named(command: str, name: str) -> None:
+def test_missing_variable_is_named(command: str, name: str) -> None:
     """An empty variable counts as missing."""
     error = request(command, **{name: ""}).error()
 
@@ -123,7 +123,7 @@ def test_a_variable_that_is_missing_is_named(command: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("command", "names"), REQUIRED)
-def test_all_variables_that_are_missing_are_named_at_once(command: str, names: str) -> None:
+def test_missing_variables_are_named_all_at_once(command: str, names: str) -> None:
     error = call({"CNI_COMMAND": command}).error()
 
     assert error["code"] == 4
@@ -134,7 +134,7 @@ def test_all_variables_that_are_missing_are_named_at_once(command: str, names: s
     ("command", "without"),
     [("DEL", "CNI_NETNS"), ("STATUS", " ".join(GOOD)), ("GC", "CNI_CONTAINERID CNI_NETNS CNI_IFNAME")],
 )
-def test_variables_that_are_not_needed_may_be_missing(command: str, without: str) -> None:
+def test_variables_that_are_not_required_may_be_missing(command: str, without: str) -> None:
     answer = request(command, {**CONF, "cniVersion": "1.1.0"}, without)
 
     assert (answer.status, answer.stdout, answer.stderr) == (0, "", "")
@@ -159,7 +159,7 @@ def test_variables_that_are_not_needed_may_be_missing(command: str, without: str
         ("CNI_IFNAME", os.fsdecode(b"eth\xff")),
     ],
 )
-def test_a_variable_that_is_wrong_is_refused(name: str, value: str) -> None:
+def test_malformed_variable_is_refused(name: str, value: str) -> None:
     assert request("ADD", **{name: value}).error()["code"] == 4
 
 
@@ -181,7 +181,7 @@ def test_malformed_variable_is_reported_before_a_missing_one() -> None:
 
 
 @pytest.mark.parametrize("command", ["add", "Add", "UPDATE", "ADD ", "VERSION2", "\u00fc"])
-def test_an_unknown_command_is_refused(command: str) -> None:
+def test_unknown_command_is_refused(command: str) -> None:
     error = request(command).error()
 
     assert error["code"] == 4 and error["msg"].startswith("unknown CNI_COMMAND: ")
@@ -205,7 +205,7 @@ def test_name_of_the_network_is_validated(name: str | None) -> None:
     assert error["code"] == 7 and "network name" in error["msg"]
 
 
-def test_the_networks_name_is_a_string() -> None:
+def test_name_of_the_network_has_to_be_text() -> None:
     assert request("ADD", {**CONF, "name": 7}).error()["code"] in (6, 7)
 
 
@@ -213,7 +213,7 @@ def test_the_networks_name_is_a_string() -> None:
     ("version", "code"),
     [("1.0", 1), ("2.0.0", 1), ("0.5.0", 1), ("1.2.0", 1), (1, 6), ([], 6), (True, 6)],
 )
-def test_a_version_that_is_wrong_is_refused(version: Any, code: int) -> None:
+def test_wrong_version_is_refused(version: Any, code: int) -> None:
     error = request("ADD", {**CONF, "cniVersion": version}).error()
 
     assert error["code"] == code
@@ -286,7 +286,7 @@ def test_path_that_is_not_a_namespace_is_named() -> None:
         assert path in error["msg"] and "Errno" not in error["msg"]
 
 
-def test_the_hosts_own_namespace_is_never_configured() -> None:
+def test_namespace_of_the_host_is_never_configured() -> None:
     """The check comes before any change; the reference's skeleton checks after the plugin has acted."""
     for path in ("/proc/self/ns/net", f"/proc/{os.getpid()}/ns/net"):
         error = request("ADD", CNI_NETNS=path).error()

@@ -252,7 +252,7 @@ while time.monotonic() < end and not os.path.exists(sys.argv[2]):
     try:
         for process in shared:
             child.line(process)
-            time.sleep(0.02)  # so that one has it whenever another lets go
+            time.sleep(0.02)  # one has the lock whenever another releases it
         for _ in range(3):
             with Lock("net", timeout=10):
                 pass

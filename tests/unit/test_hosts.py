@@ -210,7 +210,7 @@ def test_requested_host_name_that_is_the_id_of_another_is_refused(state: Path) -
 
 
 @pytest.mark.parametrize("claim", ["two", "name-of-two"])
-def test_name_taken_in_advance_goes_to_its_container(state: Path, claim: str) -> None:
+def test_name_taken_in_advance_is_returned_to_its_container(state: Path, claim: str) -> None:
     """A container that starts first cannot keep the ID or the host name of another one as its alias."""
     join(state, "three", "a", host_name="x")
     join(state, "one", "a", aliases=(claim, "other"), host_name="y")

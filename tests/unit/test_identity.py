@@ -38,7 +38,7 @@ def test_process_that_has_ended_is_not_captured() -> None:
         ProcessIdentity.capture(process.pid, NetNS.current())
 
 
-def test_no_process_is_an_identity_of_the_namespace() -> None:
+def test_identity_without_a_process_is_that_of_the_namespace() -> None:
     captured = ProcessIdentity.capture(0, NetNS.current())
     assert captured.owns(NetNS.current()) and not captured.is_alive()
 

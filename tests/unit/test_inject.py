@@ -164,9 +164,7 @@ def test_file_is_replaced_whole_with_its_mode_and_owner(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["config.json", "real.json"]
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_cannot_be_written_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.json"
     path.write_text("{}")
 

@@ -231,7 +231,7 @@ def test_error_of_the_plugin_keeps_code_message_and_details(plugins: Plugins, co
     assert (error.code, error.msg, error.details) == (11, "try again", "later")
 
 
-def test_stderr_beside_an_error_is_not_lost(plugins: Plugins, capfd: pytest.CaptureFixture[str]) -> None:
+def test_stderr_of_a_failed_plugin_is_not_lost(plugins: Plugins, capfd: pytest.CaptureFixture[str]) -> None:
     """The reference drops it, and it may be the only hint."""
     error = failure(plugins, "echo the hint >&2; " + refuse(7, "no"))
 

@@ -184,7 +184,7 @@ def test_ordinary_add_and_del_list_no_folder(folder: Folder) -> None:
     assert folder.listings == 0
 
 
-def test_lease_of_the_reference_is_released_beside_one_of_cnihook(folder: Folder) -> None:
+def test_lease_of_the_reference_is_released_with_one_of_cnihook(folder: Folder) -> None:
     """One owner can have leases of both implementations if a range was added to the configuration later."""
     folder.add("c1")
     folder.reference_add("c1", Address.parse("10.9.0.99"))

@@ -150,7 +150,7 @@ def test_empty_result_is_written(version: str, shape: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("version", ["", *LEGACY])
-def test_the_oldest_shape_needs_an_address(version: str) -> None:
+def test_oldest_shape_needs_an_address(version: str) -> None:
     result = full()
     result.ips = []
 
@@ -158,7 +158,7 @@ def test_the_oldest_shape_needs_an_address(version: str) -> None:
         result.to_json(version)
 
 
-def test_the_oldest_shape_drops_routes_of_a_family_without_an_address() -> None:
+def test_oldest_shape_drops_routes_of_a_family_without_an_address() -> None:
     result = full()
     result.ips = result.ips[:1]
 

@@ -33,7 +33,7 @@ def test_failure_undoes_the_last_first() -> None:
     assert calls == ["b", "a"]
 
 
-def test_only_what_was_pushed_before_the_failure_is_undone() -> None:
+def test_only_undos_pushed_before_the_failure_are_called() -> None:
     calls: list[str] = []
     with pytest.raises(OSError), Undo() as undo:
         undo.push(calls.append, "a")
