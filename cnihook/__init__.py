@@ -29,6 +29,23 @@ import os
 import sys
 
 __version__ = "0.1.0"
+__all__ = ["CNI", "CniError", "Result"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cnihook.runtime.cni import CNI
+    from cnihook.spec.errors import CniError
+    from cnihook.spec.result import Result
+
+_MODULES = {"CNI": "runtime.cni", "CniError": "spec.errors", "Result": "spec.result"}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name of the library at its first use (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'cnihook' has no attribute {name!r}")
+    module = __import__(f"cnihook.{_MODULES[name]}", fromlist=[name])
+    return getattr(module, name)
 
 
 def unsafe_caches() -> "list[str]":

@@ -2,7 +2,7 @@
 """
 The CNI runtime for programs that embed it: like libcni for Go, and with what libcni leaves to its callers.
 
-    from cnihook.runtime.cni import CNI
+    from cnihook import CNI
 
     cni = CNI()
     network = cni.network("mynet")

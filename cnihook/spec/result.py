@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MAX = 1 << 31
+_ZERO = ("interface", "scope", "table")  # fields that 0 sets
 _LEGACY = ("0.1.0", "0.2.0")
 
 
@@ -24,7 +25,26 @@ def _set(**fields: "Any") -> "dict[str, Any]":
     return {key: value for key, value in fields.items() if value}
 
 
-class Interface:
+class _Fields:
+    """Values of a result: equal if they are of one class and all fields are equal."""
+
+    __slots__: "tuple[str, ...]" = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # the fields can change
+
+    def __repr__(self) -> str:
+        """Return the fields that are set, as arguments of the class."""
+        fields = ((name, getattr(self, name)) for name in self.__slots__)
+        shown = (f"{name}={value!r}" for name, value in fields if value or (value == 0 and name in _ZERO))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Interface(_Fields):
     """An interface; `sandbox` is the namespace's path, or empty for an interface on the host."""
 
     __slots__ = ("mac", "mtu", "name", "pci_id", "sandbox", "socket_path")
@@ -63,7 +83,7 @@ class Interface:
         return fields
 
 
-class IP:
+class IP(_Fields):
     """An address with its prefix and gateway; `interface` is an index into Result.interfaces, or None."""
 
     __slots__ = ("gateway", "interface", "net")
@@ -91,7 +111,7 @@ class IP:
         return fields
 
 
-class Route:
+class Route(_Fields):
     """A route.  `table` and `scope` are None if they are not set, because 0 is valid for both.
 
     The other fields are 0 if they are not set.
@@ -150,7 +170,7 @@ class Route:
         return fields
 
 
-class DNS:
+class DNS(_Fields):
     __slots__ = ("domain", "nameservers", "options", "search")
 
     def __init__(
@@ -189,7 +209,7 @@ class DNS:
         )
 
 
-class Result:
+class Result(_Fields):
     """The interfaces, addresses, routes and DNS settings of an attachment."""
 
     __slots__ = ("dns", "interfaces", "ips", "routes")

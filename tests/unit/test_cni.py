@@ -3,17 +3,21 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import cnihook
 from cnihook.linux.flock import Busy, Lock
 from cnihook.runtime import cache
 from cnihook.runtime.cni import CNI, NetworkNotFound
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
 from cnihook.spec.errors import CniError
+from tests.support.cni import CHECKOUT
 from tests.unit.standins import Plugins, answer, network, refuse
 
 RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.3/24"}]}
@@ -340,3 +344,23 @@ def test_gc_waits_for_running_adds_and_dels(cni: CNI, plugins: Plugins) -> None:
         cni.add(NET, "c2", OWN)
         with pytest.raises(Busy, match="container c1"):
             cni.gc(NET)
+
+
+def test_library_is_imported_from_the_package_at_first_use() -> None:
+    """`import cnihook` alone costs nothing, since each start of a container does it."""
+    code = (
+        "import sys, cnihook; before = set(sys.modules)\n"
+        "assert not [name for name in before if name.startswith('cnihook.')]\n"
+        "from cnihook import CNI, CniError, Result\n"
+        "print(CNI.__module__, CniError.__module__, Result.__module__)\n"
+        "print(hasattr(cnihook, 'Nothing'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True
+    )
+    assert done.stdout == "cnihook.runtime.cni cnihook.spec.errors cnihook.spec.result\nFalse\n"
+
+
+def test_package_says_that_it_is_typed() -> None:
+    assert (CHECKOUT / "cnihook/py.typed").is_file()
+    assert set(cnihook.__all__) == set(cnihook._MODULES)

@@ -97,7 +97,9 @@ def test_every_part_has_a_level() -> None:
 def test_imports_point_down(path: Path) -> None:
     if path == PACKAGE / "__init__.py":
         loaded = {"os", "sys"}  # loaded by Python's own start
-        assert {module for _line, module in imports(path)} <= loaded, "each start would pay for it"
+        # What it imports of cnihook is for type checkers; tests/unit/test_cni.py holds that.
+        other = {module for _line, module in imports(path) if not module.startswith("cnihook.")}
+        assert other <= loaded, "each start would pay for it"
         return
 
     wrong = []

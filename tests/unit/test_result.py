@@ -337,3 +337,32 @@ def test_conversion_through_the_oldest_version_keeps_one_address_per_family(
         str(route.dst) for route in result.routes if route.dst.address.version in families
     )
     assert back.dns.to_json() == result.dns.to_json()
+
+
+def test_results_are_equal_by_their_fields() -> None:
+    text = {
+        "cniVersion": "1.1.0",
+        "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/c1"}],
+        "ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 0}],
+        "routes": [{"dst": "0.0.0.0/0", "table": 0}],
+        "dns": {"nameservers": ["10.1.0.1"]},
+    }
+    one, other = Result.from_json(text, "1.1.0", ""), Result.from_json(text, "1.1.0", "")
+    assert one == other and one.ips == other.ips
+    other.ips[0].interface = 1
+    assert one != other and one != text
+
+
+def test_repr_shows_the_fields_that_are_set() -> None:
+    result = Result.from_json(
+        {
+            "cniVersion": "1.0.0",
+            "ips": [{"address": "10.1.0.2/24", "interface": 0}],
+            "interfaces": [{"name": "eth0"}],
+        },
+        "1.0.0",
+        "",
+    )
+    assert repr(result.interfaces) == "[Interface(name='eth0')]"
+    assert repr(result.ips) == "[IP(interface=0, net=IPNet('10.1.0.2/24'))]"
+    assert repr(result).startswith("Result(interfaces=[Interface(")
