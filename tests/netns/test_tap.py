@@ -200,7 +200,7 @@ def test_tap_may_be_a_port_of_the_containers_bridge(host: Host, container: Conta
     sent = conf(bridge="br0", prevResult=result)
     host.cni("CHECK", sent, container)
     container.run("ip", "link", "set", "eth0", "nomaster")
-    with pytest.raises(CniFailure, match="no port of bridge br0"):
+    with pytest.raises(CniFailure, match="not a port of bridge br0"):
         host.cni("CHECK", sent, container)
 
 
