@@ -189,7 +189,7 @@ def up(container: Container, chosen: "list[Served]", settings: Settings, log: Lo
         if not any(served.chooses_ports for served in chosen):
             return _attach_all(container, chosen, present, settings, log)
         # There is no lock from the choice until the port is published, because an executable plugin could
-        # hold it for any time.  It is rare that another container gets the port, and a new one is chosen.
+        # hold it for any time.  Rarely, another container gets the port; then a new one is chosen.
         for _ in range(_PORT_TRIES - 1):
             for served in chosen:
                 served.choose_ports()

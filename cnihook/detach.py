@@ -70,7 +70,7 @@ def down(
                 refuse_if_another_lives(record, ended)
         _down(container_id, selected, settings, log)
         if not records:
-            _forget_all_names(container_id)  # a file of another container may have failed at that time
+            _forget_all_names(container_id)  # an earlier removal may have failed at another container's file
         damaged = [one for one in damaged if network in ("", *(names[0] for names in one.identities()))]
         if damaged or (not records and netns_names.is_marked(container_id)):
             sandbox = netns.named(container_id) if ended is None else None
@@ -189,7 +189,7 @@ def collect(
     """Detach the containers that ended without a poststop: by a crash, a reboot, a hook that never ran.
 
     This covers what cnihook has on record with the container's process, or what is left of that.
-    Attachments of other runtimes are not touched.  If not `thorough`, what has no file is not looked for.
+    Attachments of other runtimes are not touched.  Without `thorough`, only what has a file is found.
 
     `patience`: seconds, in all, to wait for other processes that work on such containers.
 
