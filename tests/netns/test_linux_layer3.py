@@ -99,7 +99,7 @@ def test_route_that_cannot_be_set_does_not_stop_the_rest(host: Host) -> None:
     host.run("ip", "address", "flush", "dev", "eth0")
     host.run("ip", "link", "set", "eth0", "down")
 
-    with pytest.raises(NetlinkError, match="give eth0 a route back: "):
+    with pytest.raises(NetlinkError, match="restore a route of eth0: "):
         saved.restore(rtnl, link)
 
     assert host.addresses("eth0")[:2] == ["10.8.0.1/24", "10.7.0.1/32"]
