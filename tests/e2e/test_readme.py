@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README.md: its network, its runc container and its program work as they stand."""
+"""README.md: its network, its runc container and its program work exactly as written."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def section(title: str) -> str:
 
 
 def network() -> dict[str, Any]:
-    """The first network that a reader is shown."""
+    """Return the first network of the page."""
     shown = section("A network of your own").partition("10-mynet.conflist\n")[2].partition("```")[0]
     conf: dict[str, Any] = json.loads(shown)
     return conf
@@ -52,10 +52,10 @@ def test_program_attaches_a_namespace_and_detaches_it(host: Host) -> None:
     host.leaves(*LEAVES)
     container = host.container("c1")
 
-    done = host.run(
+    outcome = host.run(
         "/usr/bin/python3", "-c", program, env={"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/sbin:/usr/bin"}
     )
 
-    assert done.stdout == "10.22.0.2/16\n"
+    assert outcome.stdout == "10.22.0.2/16\n"
     assert container.links() == {"lo"}
     host.run("rm", f"{NET_D}/10-mynet.conflist")
