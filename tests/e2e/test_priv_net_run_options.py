@@ -439,7 +439,7 @@ def test_killed_run_does_not_change_a_kept_namespace(mynet: Host) -> None:
         (["--netns", "/etc/passwd", "true"], "not a network namespace"),
         (["--netns", "a b", "true"], "a b"),
         (["--netns", "..", "true"], ".."),
-        (["--netns", "/proc/1/ns/net", "true"], "without"),
+        (["--netns", "/proc/1/ns/net", "true"], "the caller is in it already"),
         (["--netns", "", "true"], "--netns"),
         (["--netns", "made", "--ip", "10.22.0.9", "true"], "10.22.0.9"),
         (["--delete"], "--netns"),
