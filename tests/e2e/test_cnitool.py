@@ -236,7 +236,7 @@ def test_second_add_of_an_interface_is_refused(host: Host, testing: Container) -
         (("add",), "NETWORK is missing"),
         (("add", "mynet"), "NETNS is missing"),
         (("add", "mynet", "testing", "-i", "a/b"), "interface name"),
-        (("add", "mynet", "testing", "--timeout", "0"), "no time in seconds"),
+        (("add", "mynet", "testing", "--timeout", "0"), "not a time in seconds"),
         (("add", "mynet", "testing", "--cni-args", "a"), "invalid CNI_ARGS pair 'a'"),
         (("add", "mynet", "testing", "--capability-args", "{"), "--capability-args is not JSON"),
         (("add", "mynet", "/proc/1/ns/net"), "namespace of the host"),
