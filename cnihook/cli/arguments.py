@@ -122,7 +122,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--cni-path",
             metavar="DIR[:DIR]...",
-            help="folders whose plugins go before the built-in ones (default: $CNI_PATH)",
+            help="folders whose plugins come before the built-in ones (default: $CNI_PATH)",
         )
 
 

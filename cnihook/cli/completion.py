@@ -78,7 +78,7 @@ def _options(command: str) -> Iterator[tuple[str, str]]:
     if command in commands.HOOK:
         yield "--network", "a network to attach"
         yield "--conf-dir", "network configurations"
-        yield "--cni-path", "folders whose plugins go before the built-in ones"
+        yield "--cni-path", "folders whose plugins come before the built-in ones"
         return
     for action in commands.load(command).parser()._actions:
         for option in action.option_strings:

@@ -129,5 +129,5 @@ def usage() -> str:
         "Other programs: priv-net-run, docker-run, cni-runc.\n"
         "\nenvironment:\n"
         "  NETCONFPATH       folder of networks (default: /etc/cni/net.d)\n"
-        "  CNI_PATH          folders whose plugins go before the built-in ones\n"
+        "  CNI_PATH          folders whose plugins come before the built-in ones\n"
     )

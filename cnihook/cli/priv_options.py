@@ -11,7 +11,7 @@ signals, the files and the environment of its caller.  When it has ended, nothin
 networks:
   --network NAME[:IFNAME]     a network to attach (default: all, as eth0, eth1, ...), repeatable
   --conf-dir DIR              network configurations (default: $NETCONFPATH, else /etc/cni/net.d)
-  --cni-path DIR[:DIR]...     folders whose plugins go before the built-in ones (default: $CNI_PATH)
+  --cni-path DIR[:DIR]...     folders whose plugins come before the built-in ones (default: $CNI_PATH)
   --netns NAME|PATH           a new NAME: the namespace and its networks are kept after the command's end,
                               until `priv-net-run --netns NAME --delete` or `cnihook detach NAME`;
                               an existing one (kept so, a container's, of `ip netns`): the command joins
