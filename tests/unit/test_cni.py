@@ -355,10 +355,10 @@ def test_library_is_imported_from_the_package_at_first_use() -> None:
         "print(CNI.__module__, CniError.__module__, Result.__module__)\n"
         "print(hasattr(cnihook, 'Nothing'))\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True
     )
-    assert done.stdout == "cnihook.runtime.cni cnihook.spec.errors cnihook.spec.result\nFalse\n"
+    assert process.stdout == "cnihook.runtime.cni cnihook.spec.errors cnihook.spec.result\nFalse\n"
 
 
 def test_package_says_that_it_is_typed() -> None:
