@@ -130,7 +130,7 @@ def test_add_does_not_wait_for_a_port_that_spanning_tree_blocks(host: Host, cont
 
 
 @pytest.mark.parametrize("kind", ["macvlan", "veth"])
-def test_addresses_of_a_link_without_carrier_are_not_waited_for(
+def test_add_does_not_wait_for_addresses_of_a_link_without_carrier(
     host: Host, container: Container, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The IPv6 addresses stay tentative until the link has a carrier, which may never happen."""
@@ -149,7 +149,7 @@ def test_addresses_of_a_link_without_carrier_are_not_waited_for(
         ready.wait_for_addresses(rtnl, rtnl.link(link), [IPNet.parse("2001:db8:9::9/64")])
 
     def sleep(_seconds: float) -> None:
-        raise AssertionError("it waits")
+        raise AssertionError("the plugin waits")
 
     monkeypatch.setattr("time.sleep", sleep)
     host.inside(wait)

@@ -218,7 +218,7 @@ def test_configured_table_gets_rules_only(host: Host, container: Container) -> N
     "does not know gateways and addSourceHints; they came after 1.9.1", here="supports them", right="cnihook"
 )
 def test_configured_gateways_replace_all_others(host: Host, container: Container) -> None:
-    """Both those of the addresses and an existing default route, because otherwise a key has no use."""
+    """Both those of the addresses and an existing default route: the key is there to choose."""
     gateways = ["10.1.0.254", "2001:db8:1::fe"]
     chain = attach(host, container, "eth0", network(1, 4, 6), SBR | {"gateways": gateways})
 
