@@ -7,9 +7,17 @@ import os
 def in_words(error: BaseException) -> str:
     """Return the text of an error without Python's additions; of an OSError, its file and strerror."""
     if isinstance(error, OSError) and error.strerror and type(error).__str__ is OSError.__str__:
-        what = error.filename or _function(error)
-        return f"{what}: {error.strerror}" if what else error.strerror
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__
+
+
+def with_object(error: BaseException) -> str:
+    """Return the text, after the function of cnihook that failed if the kernel's text is all there is."""
+    text = in_words(error)
+    if isinstance(error, OSError) and error.errno is not None and text == os.strerror(error.errno):
+        name = _function(error)
+        return f"{name}: {text}" if name else text
+    return text
 
 
 def _function(error: BaseException) -> str:
@@ -46,7 +54,7 @@ def _escape(character: str) -> str:
 
 def describe(error: BaseException) -> str:
     """Return an error and the notes on it as one line."""
-    return one_line("; ".join([in_words(error), *getattr(error, "__notes__", ())]))
+    return one_line("; ".join([with_object(error), *getattr(error, "__notes__", ())]))
 
 
 def explain(error: BaseException) -> str:

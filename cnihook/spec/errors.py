@@ -2,7 +2,7 @@
 """CNI errors and their codes (SPEC.md, "Error"; 8 and 999 are the reference implementation's)."""
 
 from cnihook.lean import fastjson
-from cnihook.lean.words import in_words
+from cnihook.lean.words import with_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,4 +108,4 @@ def as_cni_error(error: BaseException) -> CniError:
     """Return any error as the CniError that a plugin reports."""
     if isinstance(error, CniError):
         return error
-    return CniError(INTERNAL, in_words(error))
+    return CniError(INTERNAL, with_object(error))

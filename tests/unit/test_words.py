@@ -74,5 +74,7 @@ def test_error_without_an_object_names_the_function_that_failed() -> None:
     with pytest.raises(OSError) as failed:
         libc.setns(10**6, libc.CLONE_NEWNET)
     failed.value.filename = None
-    assert re.fullmatch(r"\w+: Bad file descriptor", words.in_words(failed.value))
-    assert words.in_words(OSError(28, "No space left on device")) == "No space left on device"
+    assert words.in_words(failed.value) == "Bad file descriptor"
+    assert re.fullmatch(r"\w+: Bad file descriptor", words.describe(failed.value))
+    assert words.describe(OSError(28, "No space left on device")) == "No space left on device"
+    assert words.describe(OSError(28, "a text of its own")) == "a text of its own"
