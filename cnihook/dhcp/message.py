@@ -99,6 +99,7 @@ class Message:
         for bit, place in ((1, _NAMES[1]), (2, _NAMES[0])):  # where a server continues that needs more room
             if overload and overload[0] & bit:
                 _collect(options, data[place])
+        options.pop(OVERLOAD, None)  # there it has no meaning (RFC 2131, 4.1)
         return cls(
             xid,
             mac[:length],

@@ -96,6 +96,12 @@ def test_options_continue_in_the_fields_file_and_sname() -> None:
     assert Message.decode(bytes(data)).options == {15: b"net", 6: b"\x0a\x09\0\1"}
 
 
+def test_overload_option_in_the_fields_file_and_sname_has_no_meaning() -> None:
+    data = bytearray(Message(b"xidx", b"macmac", {message.OVERLOAD: b"\1"}).encode())
+    data[108:113] = bytes((message.OVERLOAD, 1, 3, message.END, 0))
+    assert message.OVERLOAD not in Message.decode(bytes(data)).options
+
+
 def test_short_message_is_padded_to_300_bytes() -> None:
     assert len(Message(b"xidx", b"macmac", {}).encode()) == 300
 
