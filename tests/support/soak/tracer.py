@@ -279,18 +279,19 @@ class _Tracer:
             os.kill(pid, signal.SIGKILL)
 
     def _end_all(self) -> None:
+        """End what still runs.  The alarm may have come after a wait and before its result was noted."""
         for pid in self.alive:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        while self.alive:
+        for pid in sorted(self.alive):
             try:
-                pid, status = os.waitpid(-1, WALL)
-            except ChildProcessError:
-                return
-            if not os.WIFSTOPPED(status):
+                while os.WIFSTOPPED(status := os.waitpid(pid, WALL)[1]):
+                    pass
                 self._ended(pid, status)
+            except ChildProcessError:
+                self.alive.discard(pid)
 
 
 def _raise_hung(_signal: int, _frame: Any) -> None:
