@@ -213,7 +213,7 @@ def _release_stale(container: Container, settings: Settings, log: Log) -> "list[
     stale = [
         record
         for record in records
-        if record.process is not None and (record.result is None or not record.process.owns(container.netns))
+        if record.process is not None and (record.result is None or not _is_present(record, container))
     ]
     present = [record for record in records if record not in stale]
     for record in stale:
@@ -225,6 +225,18 @@ def _release_stale(container: Container, settings: Settings, log: Log) -> "list[
     if damaged or (not records and _is_named_by_another(container)):
         detach.release_remains(container.id, damaged, settings, log)
     return present
+
+
+def _is_present(record: Record, container: Container) -> bool:
+    """Return True if the record is of this container, and not of one before it with the same ID.
+
+    The kernel gives the inode of a namespace that has ended to a new one.  So the process counts, too.
+    """
+    process = record.process
+    if process is None or not process.owns(container.netns):
+        return False
+    is_same = not container.pid or process.pid in (0, container.pid)
+    return is_same or not attachment.is_gone(record)
 
 
 def _is_named_by_another(container: Container) -> bool:

@@ -166,3 +166,22 @@ def test_state_that_is_not_a_regular_file_stops_no_operation(
     container = host.container("c2", process=True)
     assert call_hook(host, "createRuntime", state_of(container)).returncode == 0
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
+
+
+def test_record_of_an_ended_process_does_not_keep_its_successor_from_starting(
+    host: Host, container: Container
+) -> None:
+    """The kernel may give the inode of the ended namespace to the new one; here the namespace lives on."""
+    assert call_hook(host, "createRuntime", state_of(container)).returncode == 0
+    sleep = f"nsenter --net=/proc/{container.pid}/ns/net sleep 2147483647 > /dev/null 2>&1 & echo $!"
+    successor = int(host.run("sh", "-c", sleep).stdout)
+    host.run("kill", "-9", str(container.pid))
+    wait_for(lambda: not host.exists(f"/proc/{container.pid}"), "the end of the container")
+    container.pid = successor
+
+    answer = call_hook(host, "createRuntime", state_of(container))
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "10.22." in host.run("ip", "netns", "exec", "c1", "ip", "-4", "address").stdout
+    assert call_hook(host, "poststop", state_of(container)).returncode == 0
+    host.run("kill", "-9", str(successor))
+    host.containers.remove(container)
