@@ -143,8 +143,21 @@ def _temporary(container_id: str, folder: str) -> str:
 
 def discard_unfinished(container_id: str, folder: str = "") -> None:
     """Remove a partial file, whose writer was killed.  The caller must hold the container's lock."""
+    path = _temporary(container_id, folder or FOLDER)
     try:
-        os.unlink(_temporary(container_id, folder or FOLDER))
+        os.unlink(path)
+    except IsADirectoryError:
+        _remove_folder(path)
+    except OSError:
+        pass
+
+
+def _remove_folder(path: str) -> None:
+    """Remove a folder in the place of a partial file, with the files in it."""
+    try:
+        for name in os.listdir(path):
+            os.unlink(f"{path}/{name}")
+        os.rmdir(path)
     except OSError:
         pass
 

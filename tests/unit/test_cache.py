@@ -392,3 +392,20 @@ def test_long_name_is_refused_before_anything_is_written(state: Path) -> None:
         record("n" * 200, "c" * 200).write()
 
     assert not (state / "results").exists() or names(state) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_whatever_is_in_the_place_of_a_partial_file_is_removed(state: Path, kind: str) -> None:
+    path = Path(cache.FOLDER) / ".c1.new"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "folder":
+        path.mkdir()
+        (path / "file").touch()
+    elif kind == "link":
+        path.symlink_to("/nowhere")
+    else:
+        path.touch()
+    assert cache.unfinished() == ["c1"]
+
+    cache.discard_unfinished("c1")
+    assert cache.unfinished() == [] and not os.path.lexists(path)
