@@ -153,7 +153,7 @@ def discard_unfinished(container_id: str, folder: str = "") -> None:
 
 
 def _remove_folder(path: str) -> None:
-    """Remove a folder in the place of a partial file, with the files in it."""
+    """Remove a folder that has the name of a partial file, and the files in it."""
     try:
         for name in os.listdir(path):
             os.unlink(f"{path}/{name}")

@@ -395,7 +395,7 @@ def test_long_name_is_refused_before_anything_is_written(state: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
-def test_whatever_is_in_the_place_of_a_partial_file_is_removed(state: Path, kind: str) -> None:
+def test_entry_with_the_name_of_a_partial_file_is_removed(state: Path, kind: str) -> None:
     path = Path(cache.FOLDER) / ".c1.new"
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "folder":
