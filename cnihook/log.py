@@ -99,10 +99,6 @@ class Log:
             pass
 
 
-# Without O_NONBLOCK an open would wait at a FIFO.
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-
-
 def names() -> "list[str]":
     """Return the containers that run, and those with a failure."""
     return _listed(FOLDER)
@@ -123,10 +119,10 @@ def _write(path: str, text: str, flags: int = 0) -> None:
     """Add to a file, or do nothing if that is impossible."""
     try:
         try:
-            fd = os.open(path, _FLAGS | flags, 0o640)
+            fd = statefile.create(path, os.O_APPEND | flags, 0o640)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-            fd = os.open(path, _FLAGS | flags, 0o640)
+            fd = statefile.create(path, os.O_APPEND | flags, 0o640)
     except OSError:
         return
     try:

@@ -221,7 +221,7 @@ class Lease:
         }
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         draft = self.path + _DRAFT
-        with open(draft, "w", opener=_private) as file:
+        with open(statefile.create(draft), "w") as file:
             file.write(fastjson.dumps(fields, indent=4) + "\n")
         os.replace(draft, self.path)
 
@@ -299,10 +299,6 @@ def _path(folder: str, owner: Owner) -> str:
 def _boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _unlink(path: str) -> None:

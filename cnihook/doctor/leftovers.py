@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of what is left of containers that are gone, or whose record is lost."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from functools import partial
 
 from cnihook import detach
 from cnihook.doctor.finding import Finding, Host
+from cnihook.lean import statefile
 from cnihook.lean.address import Address
 from cnihook.linux import netns
 from cnihook.linux.flock import Busy
@@ -164,19 +166,24 @@ def our_hooks(folder: str) -> "Iterator[tuple[str, dict[str, Any]]]":
         return
     for name in names:
         try:
-            with open(f"{folder}/{name}") as file:
-                hook = json.load(file)["hook"]
+            hook = _hook(f"{folder}/{name}")
         except (OSError, ValueError, TypeError, KeyError):
             continue
         if inject.is_ours(hook, "createRuntime"):
             yield f"{folder}/{name}", hook
 
 
+def _hook(path: str) -> "Any":
+    """Raise OSError, ValueError, TypeError or KeyError for a file that does not have a hook."""
+    content = statefile.content(path, follow=True)
+    if content is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return json.loads(content)["hook"]
+
+
 def _hook_problem(path: str) -> str:
     try:
-        with open(path) as file:
-            raw = json.load(file)
-        hook = raw["hook"]
+        hook = _hook(path)
         program, arguments = hook["path"], hook.get("args") or []
         if not isinstance(program, str) or not isinstance(arguments, list):
             return "it has no hook.path, or its hook.args is not a list"

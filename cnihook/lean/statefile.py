@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a file that another program may have written: anything can be at its path, of any size."""
+"""Read and write files of state.  Another program may have put anything there, of any size."""
 
 import os
 
@@ -50,3 +50,12 @@ def read(path: str) -> "bytes | None":
         return content(path)
     except Unusable:
         return None
+
+
+def create(path: str, flags: int = os.O_TRUNC, mode: int = 0o600) -> int:
+    """Open a file to write it, and return its descriptor; `flags` are more flags of open(2).
+
+    Raises OSError for a symbolic link, and for a FIFO without a reader, where an open would wait.
+    """
+    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return os.open(path, flags, mode)

@@ -130,9 +130,7 @@ class Entry:
             ["hides"] if self.hides else [],
             self.hosts,
         ]  # fmt: skip
-        # Without O_NONBLOCK an open would wait at a FIFO.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        with open(os.open(self.path, flags, 0o644), "wb") as file:
+        with open(statefile.create(self.path, mode=0o644), "wb") as file:
             file.write(os.fsencode("".join("\t".join(part) + "\n" for part in parts)))
 
     @classmethod

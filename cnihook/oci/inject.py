@@ -277,7 +277,7 @@ def write(path: str, text: str, *, durable: bool = False) -> None:
     temporary = f"{path}.cnihook-{os.getpid()}"
     try:
         status = os.stat(path)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = statefile.create(temporary)
         with open(fd, "wb") as file:
             file.write(text.encode())
             os.fchown(fd, status.st_uid, status.st_gid)

@@ -242,7 +242,7 @@ def _settings(backup: "dict[str, Any]") -> "dict[str, dict[str, str | None]]":
 def _store(path: str, backup: "dict[str, Any]") -> None:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     temporary = f"{path}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = statefile.create(temporary)
     try:
         with open(fd, "w") as file:
             file.write(fastjson.dumps(backup, indent=1))

@@ -95,9 +95,11 @@ class Record:
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         temporary = _temporary(self.container_id, self.folder)
         try:
-            fd = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
+            try:
+                fd = statefile.create(temporary)
+            except OSError:  # a FIFO, a link or a folder there is the rest of no record
+                discard_unfinished(self.container_id, self.folder)
+                fd = statefile.create(temporary)
             with open(fd, "wb") as file:
                 file.write(fastjson.dumps(fields).encode())
                 file.flush()

@@ -46,12 +46,11 @@ def bind(namespace: NetNS, container_id: str) -> None:
 def _mark(container_id: str, identity: "tuple[int, int]", flags: int) -> bool:
     """Write the mark.  Returns False if there is one already and `flags` have O_EXCL."""
     path = _path(container_id)
-    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        fd = os.open(path, flags, 0o600)
+        fd = statefile.create(path, flags)
     except FileNotFoundError:
         os.makedirs(FOLDER, mode=0o700, exist_ok=True)
-        fd = os.open(path, flags, 0o600)
+        fd = statefile.create(path, flags)
     except FileExistsError:
         return False
     try:

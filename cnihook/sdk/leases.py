@@ -256,8 +256,7 @@ class Store:
         except FileNotFoundError:
             pass
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            fd = os.open(path, flags, 0o600)
+            fd = statefile.create(path)
             try:
                 _write(fd, str(address).encode())
             finally:

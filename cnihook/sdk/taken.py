@@ -106,8 +106,7 @@ class Taken:
 
     def store(self) -> None:
         os.makedirs(_FOLDER, mode=0o700, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        with open(os.open(self._file, flags, 0o600), "w") as file:
+        with open(statefile.create(self._file), "w") as file:
             file.write(fastjson.dumps({name: getattr(self, name) for name in self.__slots__}, indent=1))
 
     def forget(self) -> None:

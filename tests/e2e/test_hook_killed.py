@@ -185,3 +185,17 @@ def test_record_of_an_ended_process_does_not_keep_its_successor_from_starting(
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
     host.run("kill", "-9", str(successor))
     host.containers.remove(container)
+
+
+@pytest.mark.parametrize("make", ["mkfifo {0}", "ln -s {0} {0}", "mkdir {0}"])
+def test_start_replaces_what_has_the_name_of_its_partial_record(
+    host: Host, container: Container, make: str
+) -> None:
+    """Without /run/cnihook, a start would collect garbage first."""
+    path = "/var/lib/cni/results/.c1.new"
+    host.run("sh", "-c", f"mkdir -p /run/cnihook $(dirname {path}); {make.format(path)}")
+
+    answer = host.run(*HOOK, "createRuntime", input=json.dumps(state_of(container)), timeout=20)
+    assert answer.stderr == ""
+    assert not host.exists(path)
+    assert call_hook(host, "poststop", state_of(container)).returncode == 0

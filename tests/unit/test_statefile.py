@@ -57,3 +57,31 @@ def test_file_is_read_up_to_the_limit_only(tmp_path: Path) -> None:
         statefile.content(str(path))
     with pytest.raises(statefile.Unusable, match="^is longer than 2 MiB$"):
         statefile.content(str(path), longest=2 << 20)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+def test_file_is_not_created_at_a_special_file(tmp_path: Path, kind: str) -> None:
+    """An open of a FIFO would wait for a reader."""
+    path = tmp_path / "file"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(tmp_path / "other")
+    else:
+        path.mkdir()
+
+    with pytest.raises(OSError):
+        statefile.create(str(path))
+    assert not (tmp_path / "other").exists()
+
+
+def test_created_file_is_empty_and_private_or_as_the_flags_say(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    for flags, text in ((os.O_APPEND, "beforenow"), (os.O_TRUNC, "now")):
+        with open(statefile.create(str(path), flags), "w") as file:
+            file.write("now")
+        assert path.read_text() == text
+    path.unlink()
+    os.close(statefile.create(str(path)))
+    assert path.stat().st_mode & 0o777 == 0o600
