@@ -25,9 +25,7 @@ from cnihook.spec.errors import (
     IO_FAILURE,
     AddFailed,
     CniError,
-    PoolExhausted,
     PortTaken,
-    ResourceTaken,
     as_cni_error,
 )
 from cnihook.spec.names import check_container_id, check_ifname, record_name
@@ -37,7 +35,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PATIENCE = 10.0  # seconds for other processes that release what dead containers have
 _PORT_TRIES = 32  # for a free port; a try fails if another container gets the chosen one
 
 
@@ -333,16 +330,9 @@ def _take_back(records: "list[Record]", half_done: "list[Record]", settings: Set
 
 def _attach(network: Network, record: Record, settings: Settings, log: Log) -> Result:
     """Attach one network.  Its record, which is on disk already, gets the result."""
-    try:
-        result = attachment.up(network, record)
-    except AddFailed as error:
-        if not (isinstance(error.cause, ResourceTaken) and error.undone):
-            raise
-        released = detach.collect(settings, log, patience=_PATIENCE)
-        # Another process may have released at this moment what was taken; these two are cheap to try again.
-        if not (released or isinstance(error.cause, (PortTaken, PoolExhausted))):
-            raise
-        result = attachment.up(network, record)
+    result = attachment.up_or_release(
+        network, record, lambda: detach.collect(settings, log, patience=attachment.PATIENCE)
+    )
     addresses = " ".join(str(ip.net) for ip in result.ips)
     log.event(f"attached to {network.name} as {record.ifname} {addresses}".rstrip())
     return result

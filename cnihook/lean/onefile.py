@@ -250,8 +250,11 @@ class _OneFile:
         )
 
     def _imports(self, name: str) -> "Sequence[str]":
-        """Return what the module imported in this process, or else in the one before it."""
-        return self._imported.get(name) or self._index.get(name, _NONE)[4]
+        """Return what the module imported, in an earlier process or in this one.
+
+        In this one, _load() has loaded most of it before the module could import it.
+        """
+        return list(dict.fromkeys([*self._index.get(name, _NONE)[4], *self._imported.get(name, ())]))
 
     def _codes(self, piece: int) -> "dict[str, CodeType]":
         """Return the modules of one piece; none if it cannot be read."""

@@ -15,10 +15,22 @@ from cnihook.runtime import chain, networks
 from cnihook.runtime.cache import Damaged, Record
 from cnihook.runtime.networks import Network
 from cnihook.sdk.call import Request
-from cnihook.spec.errors import AddFailed, CniError, as_cni_error
+from cnihook.spec.errors import (
+    AddFailed,
+    CniError,
+    PoolExhausted,
+    PortTaken,
+    ResourceTaken,
+    as_cni_error,
+)
 from cnihook.spec.result import Result
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 TIMEOUT = 60.0  # seconds that one executable may take
+PATIENCE = 10.0  # seconds for other processes that release what containers that are gone have
 
 
 def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
@@ -52,6 +64,24 @@ def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
         return result
     finally:
         request.close()
+
+
+def up_or_release(
+    network: Network, record: Record, release: "Callable[[], object]", *, timeout: float = TIMEOUT
+) -> Result:
+    """Run up(), and once more if it failed because another container has what this one needs.
+
+    `release` releases what containers that are gone have, and returns a true value if there was anything.
+    """
+    try:
+        return up(network, record, timeout=timeout)
+    except AddFailed as error:
+        if not (isinstance(error.cause, ResourceTaken) and error.undone):
+            raise
+        # Another process may have released at this moment what was taken; these two are cheap to try again.
+        if not (release() or isinstance(error.cause, (PortTaken, PoolExhausted))):
+            raise
+    return up(network, record, timeout=timeout)
 
 
 def _undo(network: Network, request: Request, record: Record, result: Result) -> "list[CniError]":

@@ -37,11 +37,7 @@ from cnihook.spec.errors import (
     INTERNAL,
     INVALID_CONFIG,
     UNKNOWN_CONTAINER,
-    AddFailed,
     CniError,
-    PoolExhausted,
-    PortTaken,
-    ResourceTaken,
     as_cni_error,
 )
 from cnihook.spec.names import check_container_id, check_ifname, record_name
@@ -51,9 +47,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
-
-
-_PATIENCE = 10.0  # seconds for other processes that release what dead containers have
 
 
 class NetworkNotFound(CniError):
@@ -163,15 +156,7 @@ class CNI:
             undo.push(record.remove)
             record.write()
             try:
-                try:
-                    return attachment.up(network, record, timeout=self.timeout)
-                except AddFailed as error:
-                    if not (isinstance(error.cause, ResourceTaken) and error.undone):
-                        raise
-                    # Another process may have released at this moment what was taken.
-                    if not (self._release_gone() or isinstance(error.cause, (PortTaken, PoolExhausted))):
-                        raise
-                    return attachment.up(network, record, timeout=self.timeout)
+                return attachment.up_or_release(network, record, self._release_gone, timeout=self.timeout)
             except BaseException as error:
                 if not attachment.is_undone(error):  # a DEL may be tried again
                     undo.forget()
@@ -181,11 +166,11 @@ class CNI:
         """Detach containers that are gone from every network.  Returns False if there is none.
 
         Records of libcni are kept: they do not show whether the container has ended.  A record that cannot
-        be detached is kept, too, and so is one that another process works on for more than _PATIENCE
-        seconds: the caller already has an error to raise.
+        be detached is kept, too, and so is one that another process works on for too long: the caller
+        already has an error to raise.
         """
         released = False
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + attachment.PATIENCE
         for stale in cache.all_records(self.cache_folder, unreadable=[]):
             try:
                 if stale.process is None or not attachment.is_gone(stale):
@@ -288,6 +273,7 @@ class CNI:
                 finally:
                     request.close()
             cache.discard_unfinished(container_id, self.cache_folder)
+            flock.clear_abandoned(signed=False)
 
     def check(self, network: "Network | str", container_id: str, ifname: str = "eth0") -> None:
         """Raise CniError if anything is not as it was set up.  SPEC.md, "CHECK"."""

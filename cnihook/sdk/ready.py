@@ -19,7 +19,7 @@ from cnihook.spec.errors import INTERNAL, CniError, ResourceTaken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from cnihook.lean.address import IPNet
 
@@ -29,12 +29,20 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.02  # seconds
 
 def wait_for_link(rtnl: Rtnl, link: Link) -> Link:
     """Wait until a link with a carrier is active; return it as it is then, or after the timeout."""
+    current = link
+    for is_last in _looks():
+        current = rtnl.link(link.name)
+        if not current.has_carrier or _is_active(current) or is_last:
+            break
+    return current
+
+
+def _looks() -> "Iterator[bool]":
+    """Yield again and again, with growing pauses: True for the last time, after the timeout."""
     deadline = time.monotonic() + _TIMEOUT
     pause = _FIRST_PAUSE
     while True:
-        current = rtnl.link(link.name)
-        if not current.has_carrier or _is_active(current) or time.monotonic() > deadline:
-            return current
+        yield time.monotonic() > deadline
         time.sleep(pause)
         pause = min(pause * 1.25, _LONGEST_PAUSE)
 
@@ -57,9 +65,10 @@ def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
         return
     from cnihook.linux import local_routes  # for IPv6 alone
 
-    deadline = time.monotonic() + _TIMEOUT
-    pause = _FIRST_PAUSE
-    while pending := [net for net in pending if not local_routes.is_set(rtnl, link, net.address)]:
+    for is_last in _looks():
+        pending = [net for net in pending if not local_routes.is_set(rtnl, link, net.address)]
+        if not pending:
+            return
         present = {address.net: address.flags for address in rtnl.addresses(link)}
         for net in pending:
             if present.get(net, 0) & IFA_F_DADFAILED:
@@ -69,7 +78,7 @@ def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
         current = rtnl.link(link.name)
         if link.kind and not current.has_carrier:
             return
-        if time.monotonic() > deadline:
+        if is_last:
             if current.operstate == IF_OPER_UP and any(
                 present.get(net, 0) & IFA_F_TENTATIVE for net in pending
             ):
@@ -77,5 +86,3 @@ def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
                     INTERNAL, f"{link.name}: an IPv6 address is still tentative after {_TIMEOUT:g} s"
                 )
             return
-        time.sleep(pause)
-        pause = min(pause * 1.25, _LONGEST_PAUSE)

@@ -67,16 +67,27 @@ def prepare(host: Host) -> Callable[[dict[str, Any]], None]:
     return prepare
 
 
+@pytest.fixture
+def leave_dead(host: Host, prepare: Callable[[dict[str, Any]], None]) -> Callable[[str], dict[str, str]]:
+    """Attach the container `dead`, and end it without a poststop; the annotations are for its successor."""
+
+    def leave(held: str) -> dict[str, str]:
+        conf, annotations = HELD[held]
+        prepare(conf)
+        dead = host.container("dead", process=True)
+        assert call_hook(host, "createRuntime", state_of(dead, annotations)).returncode == 0
+        dead.destroy()
+        wait_for(lambda: not host.exists(f"/proc/{dead.pid}"), "the end of the container")
+        return annotations
+
+    return leave
+
+
 @pytest.mark.parametrize("held", HELD)
 def test_hook_releases_what_a_dead_container_holds(
-    host: Host, prepare: Callable[[dict[str, Any]], None], held: str
+    host: Host, leave_dead: Callable[[str], dict[str, str]], held: str
 ) -> None:
-    conf, annotations = HELD[held]
-    prepare(conf)
-    dead = host.container("dead", process=True)
-    assert call_hook(host, "createRuntime", state_of(dead, annotations)).returncode == 0
-    dead.destroy()
-    wait_for(lambda: not host.exists(f"/proc/{dead.pid}"), "the end of the container")
+    annotations = leave_dead(held)
     living = host.container("living", process=True)
 
     answer = call_hook(host, "createRuntime", state_of(living, annotations))
@@ -126,15 +137,10 @@ def test_library_releases_what_a_dead_container_holds(host: Host, other: bool) -
 
 @pytest.mark.parametrize("held", ["port", "range"])
 def test_start_waits_for_a_process_that_works_on_the_dead_container(
-    host: Host, prepare: Callable[[dict[str, Any]], None], held: str
+    host: Host, leave_dead: Callable[[str], dict[str, str]], held: str
 ) -> None:
     """gc, a poststop or another start may be at it; what the dead container has is free soon after."""
-    conf, annotations = HELD[held]
-    prepare(conf)
-    dead = host.container("dead", process=True)
-    assert call_hook(host, "createRuntime", state_of(dead, annotations)).returncode == 0
-    dead.destroy()
-    wait_for(lambda: not host.exists(f"/proc/{dead.pid}"), "the end of the container")
+    annotations = leave_dead(held)
     lock = "/run/cnihook/container-dead.lock"
     with host.popen("flock", lock, "sh", "-c", "echo held; sleep 1") as other:
         assert other.stdout and other.stdout.readline() == "held\n"

@@ -223,3 +223,18 @@ def test_module_that_cannot_be_loaded_fails_as_without_the_file(tree: Path) -> N
     failed = subprocess.run(command(tree), env={"WRONG": "x"}, capture_output=True, text=True, check=False)
     assert "ValueError: invalid literal for int() with base 10: 'x'" in failed.stderr
     assert run(tree) == [SAID, ALL]
+
+
+def test_change_of_one_source_keeps_what_a_module_imports(tree: Path) -> None:
+    """The others are loaded before the module imports them, so this process does not see it do so."""
+    words = tree / "cnihook/words"
+    (words / "fourth.py").write_text("from cnihook.words import first, second, third\n")
+    (tree / "main").write_text(
+        MAIN.replace("from cnihook.words import", "import cnihook.words.fourth\nfrom cnihook.words import")
+    )
+    expected = tuple(f"cnihook.words.{name}" for name in ("first", "second", "third"))
+    for change in ("", "CHANGED = 1\n"):
+        (words / "third.py").write_text(change)
+        run(tree)
+        imported = onefile._OneFile(str(kept(tree)))._index["cnihook.words.fourth"][4]
+        assert sorted(imported) == sorted(expected)
