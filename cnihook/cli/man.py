@@ -23,14 +23,6 @@ Show the manual page of a command.  Into a pipe or a file, its source for man(7)
 
   cnihook man ps
   cnihook man ps > cnihook-ps.8
-
-other pages:
-  priv-net-run, docker-run, cni-runc
-  cookbook, troubleshooting, security, host-settings
-"""
-EPILOG = f"""\
---install and --remove take no PAGE.  DIR is {DEFAULT} by default.  After --install,
-`man cnihook-ps` and `man cnihook-cookbook` work.
 """
 
 _PROGRAMS = {
@@ -52,12 +44,21 @@ _GUIDES = {
     "differences": "where the built-in plugins differ from the reference",
     "peers": "the same features elsewhere",
     "tested-on": "versions that the tests ran with",
-    "security": "what is promised, to which party, and how requests are bounded",
+    "security": "what is promised to which party, and limits on requests",
     "host-settings": "what is changed on the host, when, and how to undo it",
     "design": "how the parts fit, and state on disk",
     "contributing": "tests and tools",
     "changes": "versions",
 }
+_LISTED = {"other programs": _PROGRAMS, "guides": _GUIDES}
+EPILOG = "\n".join(
+    f"{title}:\n" + "".join(f"  {name:<17}  {purpose}\n" for name, purpose in pages.items())
+    for title, pages in _LISTED.items()
+)
+EPILOG += f"""
+--install and --remove take no PAGE.  DIR is {DEFAULT} by default.  After --install,
+`man cnihook-ps` and `man cnihook-cookbook` work.
+"""
 PAGES = ["cnihook", *commands.COMMANDS, *_PROGRAMS, *_GUIDES]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _WIDE = 10_000  # columns: no line of the text is broken, so that man can break them
@@ -65,7 +66,9 @@ _WIDE = 10_000  # columns: no line of the text is broken, so that man can break 
 
 def parser() -> Parser:
     parser = Parser("man", DESCRIPTION, EPILOG)
-    parser.add_argument("page", metavar="PAGE", nargs="?", help="a command (default: cnihook itself)")
+    parser.add_argument(
+        "page", metavar="PAGE", nargs="?", help="a command, program or guide (default: cnihook itself)"
+    )
     for option, purpose in (
         ("--install", "write all pages below DIR"),
         ("--remove", "remove all pages below DIR"),

@@ -12,7 +12,6 @@ from tests.support.cni import CHECKOUT
 from tests.support.host import Host
 from tests.support.oci import LEAVES, NET_D
 from tests.support.pages import Part, Step
-from tests.support.seeing import INSTALLED
 
 README = (CHECKOUT / "README.md").read_text()
 
@@ -33,7 +32,7 @@ def test_runc_container_is_started_seen_and_deleted(host: Host) -> None:
     commands = re.findall("^# (.*)$", section("A runc container in ten lines"), re.MULTILINE)
     part = Part("README", "a runc container")
     prepare = [
-        f"mkdir scripts && ln -s {INSTALLED} scripts/cnihook",  # inspect needs pyroute2
+        f"ln -s {CHECKOUT}/scripts scripts",
         f"mkdir -p {NET_D} && echo '{json.dumps(network())}' > {NET_D}/10-mynet.conflist",
     ]
     part.steps = [Step(command, hidden=True) for command in (*prepare, *commands)]
@@ -41,7 +40,8 @@ def test_runc_container_is_started_seen_and_deleted(host: Host) -> None:
 
     assert len(commands) <= 10
     assert "web" in outputs["scripts/cnihook ps"] and "10.22.0.2/16" in outputs["scripts/cnihook ps"]
-    assert "8080" in outputs["scripts/cnihook inspect web"]
+    assert "8080->80/tcp" in outputs["scripts/cnihook ps"]
+    assert "attached to mynet as eth0 10.22.0.2/16" in outputs["scripts/cnihook logs web"]
     host.run("rm", f"{NET_D}/10-mynet.conflist")
 
 
