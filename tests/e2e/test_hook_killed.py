@@ -191,7 +191,7 @@ def test_record_of_an_ended_process_does_not_keep_its_successor_from_starting(
 def test_start_replaces_what_has_the_name_of_its_partial_record(
     host: Host, container: Container, make: str
 ) -> None:
-    """Without /run/cnihook, a start would collect garbage first."""
+    """The folder /run/cnihook exists, or the start would collect garbage first."""
     path = "/var/lib/cni/results/.c1.new"
     host.run("sh", "-c", f"mkdir -p /run/cnihook $(dirname {path}); {make.format(path)}")
 

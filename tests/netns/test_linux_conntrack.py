@@ -269,3 +269,26 @@ def test_kernel_deletes_the_flows_of_an_address_and_no_others(host: Host, peer: 
     assert host.inside(lambda: conntrack.delete_of(Address.parse(ADDRESSES[4][1]))) == can
     assert len(listed(host, 4)) == (0 if can else 2)
     assert listed(host, 6) == six
+
+
+def test_no_more_flows_are_listed_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy host keeps a quarter of a million, most of them IPv4; the kernel selects by IPv4 address."""
+    requests: list[bytes] = []
+
+    class Caught:
+        def request(self, _kind: int, _flags: int, body: bytes, _what: str) -> list[bytes]:
+            requests.append(body)
+            return []
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(conntrack, "_socket", Caught())
+    four, six = (Address.parse(ADDRESSES[version][1]) for version in (4, 6))
+    conntrack.of(frozenset({four, six}))
+
+    families = [body[0] for body in requests]
+    assert families == [socket.AF_INET, socket.AF_INET, socket.AF_INET6]
+    assert all(bytes(four) in body for body in requests[:2])
+    conntrack.of(frozenset({six}))
+    assert [body[0] for body in requests[3:]] == [socket.AF_INET6]
