@@ -4,22 +4,28 @@ cnihook: CNI networks for containers that runc, crun, podman or docker start, an
 
 The folders and files, from the top down; each uses only what is below it:
 
-    cli/          one file per command
+    cli/          one file per command; docker/ and privnet/ are docker-run and priv-net-run
     doctor/       findings: what is wrong on a host, and the command that corrects it
     hook.py       the OCI hook: a container's state on stdin, its networks up or down
-    attach.py     attach one container to all its networks (with rollback)
-    detach.py     detach one container; release what containers that are gone have left
-    settings.py   the folders of networks and plugins
-    oci/          input from OCI runtimes: the state, config.json, which networks are requested
-    conformance/  black-box checks of plugins and runtimes
-    runtime/      the runtime side of CNI: find networks, run their plugins, keep records
+    container/    attach one container to all its networks, detach it, repair what it lost
+    names/        the names of containers for each other: their /etc/hosts and resolv.conf
     plugins/      one file per plugin type; run by name
-    sdk/          the library for plugins, and the calls of built-in and executable plugins
+    request/      what a container requests of its networks, from options and annotations
+    links/        links that plugins make: pairs, children of a link of the host, devices that move
+    nftables/     `table inet cnihook`, and rules in the tables of other programs
+    runtime/      the runtime side of CNI: find networks, run their plugins, keep records
+    sdk/          the library for authors of plugins, and a template
+    ipam/         the IPAM plugin of a network, and the leases of host-local
+    protocol/     CNI's execution protocol: a call, and both of its ends, the caller and the plugin
+    oci/          input from OCI runtimes: the state, config.json, the containers that run
     dhcp/         a DHCP client, and the process that renews its leases
-    spec/         the CNI specification as types
+    conformance/  black-box checks of plugins and runtimes
+    types/        the CNI specification as types: configurations, results, errors, versions
     linux/        links, addresses, routes, nftables, namespaces, by the kernel's own interfaces
     log.py        one log per container, and messages on stderr
-    lean/         parts of the standard library, made fast enough for a container's start
+    fast/         parts of the standard library, made fast enough for a container's start
+    process/      run programs, replace this one, signals, streams
+    systemd/      units of systemd
     pages/        documentation that tests run
 
 This module imports nothing that Python has not loaded: every start of a container would pay for it.
@@ -34,10 +40,10 @@ __all__ = ["CNI", "CniError", "Result"]
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.runtime.cni import CNI
-    from cnihook.spec.errors import CniError
-    from cnihook.spec.result import Result
+    from cnihook.types.errors import CniError
+    from cnihook.types.result import Result
 
-_MODULES = {"CNI": "runtime.cni", "CniError": "spec.errors", "Result": "spec.result"}
+_MODULES = {"CNI": "runtime.cni", "CniError": "types.errors", "Result": "types.result"}
 
 
 def __getattr__(name: str) -> object:

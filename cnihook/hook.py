@@ -8,24 +8,24 @@ container's start waits for this process, so it imports only what is cheap, and 
 
 import os
 
-from cnihook import detach
-from cnihook.detach import LivesAlready
-from cnihook.lean import signals
-from cnihook.lean.words import explain
+from cnihook.container import detach
+from cnihook.container.detach import LivesAlready
+from cnihook.fast.errors_text import explain
+from cnihook.fast.undo import Undo
 from cnihook.linux.netns import NetNS, NotANamespace
 from cnihook.log import Log, complain
 from cnihook.oci import state
 from cnihook.oci.state import State
-from cnihook.sdk.undo import Undo
-from cnihook.settings import Settings
-from cnihook.spec.errors import INTERNAL, INVALID_NETNS, CniError
+from cnihook.process import signals
+from cnihook.runtime.settings import Settings
+from cnihook.types.errors import INTERNAL, INVALID_NETNS, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cnihook.runtime.bounds import Bounds
-    from cnihook.runtime.wants import Wants
+    from cnihook.request.bounds import Bounds
+    from cnihook.request.request import Wants
 
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _STATE_MAX = 16 << 20  # bytes of stdin that are worth reading
@@ -70,8 +70,8 @@ class Options:
         pending = list(arguments)
         if not pending:
             return
-        from cnihook.oci import wants  # not loaded by a hook without options
-        from cnihook.runtime.wants import Wants
+        from cnihook.request import options as request_options  # not loaded by a hook without options
+        from cnihook.request.request import Wants
 
         self.wants = Wants()
         while pending:
@@ -79,7 +79,7 @@ class Options:
             if option == "--trust-images" and not equals:
                 self._bound(option, "")
                 continue
-            word = wants.word_of(option)
+            word = request_options.word_of(option)
             if not word and option not in ("--conf-dir", "--cni-path", "--allow", "--ports"):
                 raise UsageError(f"unknown argument {option!r}; see `cnihook --help`")
             if not equals and not (word and not word.value):
@@ -100,7 +100,7 @@ class Options:
                 ]
 
     def _bound(self, option: str, value: str) -> None:
-        from cnihook.oci import bounds_file
+        from cnihook.request import bounds_file
 
         self.bounds = bounds_file.set_flag(self.bounds, option, value)
 
@@ -175,9 +175,9 @@ def _read_stdin() -> bytes:
 
 def _create(oci_state: State, options: Options, log: Log) -> None:
     # Not at the top: together they would be a tenth of what a poststop has to load.
-    from cnihook import attach
+    from cnihook.container import attach
     from cnihook.oci import bundle
-    from cnihook.runtime.wants import Wants
+    from cnihook.request.request import Wants
 
     runtime = os.getppid()
     config = bundle.load(oci_state)
@@ -202,9 +202,9 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
 
         request = options.wants or Wants()
         if oci_state.annotations:
-            from cnihook.oci import requests
+            from cnihook.request import annotations
 
-            request = request.over(requests.of(oci_state.annotations, runtime, options.bounds))
+            request = request.over(annotations.of(oci_state.annotations, runtime, options.bounds))
         chosen = attach.select(request, options.settings, _both(log))
         container = attach.Container(
             oci_state.id, namespace, oci_state.pid, request.hostname or config.hostname
@@ -213,10 +213,10 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
         with Undo() as undo:
             undo.push(detach.down, oci_state.id, options.settings, log)
             if config.path:
-                from cnihook.oci import names
+                from cnihook.names import container_dns
 
                 results = [(one.record, one.result) for one in attached]
-                names.give(oci_state.id, oci_state.pid, config, request, results, log)
+                container_dns.give(oci_state.id, oci_state.pid, config, request, results, log)
             elif request.dns or request.hosts or request.hostname:
                 log.event("it gets no names and no name servers: there is no config.json for it")
             if os.getppid() != runtime:

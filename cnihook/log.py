@@ -12,8 +12,8 @@ import os
 import time
 from _stat import S_ISREG
 
-from cnihook.lean import statefile
-from cnihook.lean.words import describe, one_line
+from cnihook.fast import statefile
+from cnihook.fast.errors_text import describe, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

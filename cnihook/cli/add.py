@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook add: attach a network namespace to one network, as `cnitool add` does."""
 
-from cnihook.cli import arguments, target
-from cnihook.cli.arguments import Parser
-from cnihook.cli.target import Target
+from cnihook.cli.shared import arguments, cnitool_args
+from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.cnitool_args import Target
 
 DESCRIPTION = """\
 Attach a network namespace to one network, and print the CNI result.  A failed ADD is undone.
@@ -11,9 +11,9 @@ Attach a network namespace to one network, and print the CNI result.  A failed A
 
 
 def parser() -> Parser:
-    parser = Parser("add", DESCRIPTION, target.ENVIRONMENT)
-    target.add_arguments(parser, namespace="NETNS")
-    target.add_attachment(parser)
+    parser = Parser("add", DESCRIPTION, cnitool_args.ENVIRONMENT)
+    cnitool_args.add_arguments(parser, namespace="NETNS")
+    cnitool_args.add_attachment(parser)
     return parser
 
 
@@ -34,4 +34,4 @@ def main(argv: list[str]) -> int:
         )
         arguments.print_json(result.to_json(network.version))
 
-    return target.run("add", options, work)
+    return cnitool_args.run("add", options, work)

@@ -3,20 +3,22 @@
 
 import os
 
-from cnihook import attach, detach
-from cnihook.attach import Attachment, Container
-from cnihook.cli import arguments
-from cnihook.cli.arguments import Parser
+from cnihook.cli.shared import arguments
+from cnihook.cli.shared.arguments import Parser
+from cnihook.container import attach, detach
+from cnihook.container.attach import Attachment, Container
+from cnihook.fast.undo import Undo
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log, notice
-from cnihook.oci import bundle, names, podman, requests, runtimes
+from cnihook.names import container_dns
+from cnihook.oci import bundle, podman, runtimes
 from cnihook.oci.bundle import Bundle
 from cnihook.oci.state import State
-from cnihook.runtime import attachment, cache, networks
-from cnihook.runtime.wants import Wants
-from cnihook.sdk.undo import Undo
-from cnihook.settings import Settings
-from cnihook.spec.errors import INVALID_NETNS, CniError
+from cnihook.request import annotations
+from cnihook.request.request import Wants
+from cnihook.runtime import attachment, networks, records
+from cnihook.runtime.settings import Settings
+from cnihook.types.errors import INVALID_NETNS, CniError
 
 DESCRIPTION = """\
 Attach a container that runs under runc or crun to all of its networks or to none, like the hook
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         state = runtimes.find(options.id, options.runtime, options.root)
-        request = options.wants.over(requests.of(state.annotations, podman.parent(state.pid)))
+        request = options.wants.over(annotations.of(state.annotations, podman.parent(state.pid)))
         settings = arguments.settings_of(options)
         log = Log(state.id)
         config = bundle.load(state)
@@ -100,7 +102,7 @@ def _take_off(container_id: str, network: str, settings: Settings, log: Log) -> 
 
 def _give_names(state: State, config: Bundle, request: Wants, attached: list[Attachment], log: Log) -> None:
     new = [one.record.path for one in attached]
-    others = [record for record in cache.of_container(state.id) if record.path not in new]
+    others = [record for record in records.of_container(state.id) if record.path not in new]
     earlier = []
     for record in others:
         try:
@@ -110,7 +112,9 @@ def _give_names(state: State, config: Bundle, request: Wants, attached: list[Att
         result = attachment.result_of(network, record)
         earlier += [result.dns] if result else []
     results = [(one.record, one.result) for one in attached]
-    names.give(state.id, state.pid, config, request, results, log, earlier if others else None, runs=True)
+    container_dns.give(
+        state.id, state.pid, config, request, results, log, earlier if others else None, runs=True
+    )
 
 
 def _report(attached: list[Attachment]) -> str:

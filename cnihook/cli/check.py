@@ -3,19 +3,19 @@
 
 import argparse
 
-from cnihook.cli import arguments, attached, target
-from cnihook.cli.arguments import Parser
-from cnihook.cli.attached import Attached
-from cnihook.cli.target import Target
-from cnihook.lean.words import describe
+from cnihook.cli.shared import arguments, cnitool_args, listing
+from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.cnitool_args import Target
+from cnihook.cli.shared.listing import Attached
+from cnihook.fast.errors_text import describe
 from cnihook.linux.netns import NetNS
-from cnihook.runtime import attachment, cache, foreign
+from cnihook.runtime import attachment, foreign, records
 from cnihook.runtime.cni import CNI
 from cnihook.runtime.foreign import OtherPlugins
-from cnihook.settings import Settings
-from cnihook.spec import version as versions
-from cnihook.spec.errors import INTERNAL, CniError
-from cnihook.spec.names import check_container_id
+from cnihook.runtime.settings import Settings
+from cnihook.types import versions
+from cnihook.types.errors import INTERNAL, CniError
+from cnihook.types.names import check_container_id
 
 DESCRIPTION = """\
 Have every plugin of a network compare the present state with what it set up, as `cnitool check` does.
@@ -26,7 +26,7 @@ each.  The exit code is for monitoring.
 """
 
 EPILOG = f"""\
-{target.ENVIRONMENT}
+{cnitool_args.ENVIRONMENT}
 exit codes with --container or --all:
   0  no difference
   1  a difference
@@ -43,8 +43,8 @@ _PATIENCE = 5.0  # seconds to wait for another operation on the container
 
 def parser() -> Parser:
     parser = Parser("check", DESCRIPTION, EPILOG)
-    target.add_arguments(parser, namespace="NETNS")
-    target.add_attachment(parser)
+    cnitool_args.add_arguments(parser, namespace="NETNS")
+    cnitool_args.add_attachment(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--container",
@@ -68,14 +68,14 @@ def main(argv: list[str]) -> int:
         operands = Target(options, needs_namespace=True)
         operands.cni.check(operands.network_or_name(), operands.container_id, operands.ifname)
 
-    return target.run("check", options, work)
+    return cnitool_args.run("check", options, work)
 
 
 def _of_many(options: argparse.Namespace) -> int:
     outcome = [_UNKNOWN]
 
     def work() -> None:
-        listed = attached.of_container(options.container) if options.container else attached.load()
+        listed = listing.of_container(options.container) if options.container else listing.load()
         reports = [_report(one, options) for one in listed]
         reports += [
             {"record": path, "state": _UNKNOWN, "why": "is damaged"} for path in _damaged(options.container)
@@ -93,7 +93,7 @@ def _of_many(options: argparse.Namespace) -> int:
 
 
 def _damaged(container: "str | None") -> "list[str]":
-    return [one.path for one in cache.damaged() if f"-{container or ''}" in one.path]
+    return [one.path for one in records.damaged() if f"-{container or ''}" in one.path]
 
 
 def _report(one: Attached, options: argparse.Namespace) -> "dict[str, str]":
@@ -103,11 +103,11 @@ def _report(one: Attached, options: argparse.Namespace) -> "dict[str, str]":
 
 
 def _difference(one: Attached, options: argparse.Namespace) -> "tuple[str, str]":
-    if one.state == attached.ATTACHING:
+    if one.state == listing.ATTACHING:
         return _WELL, ""
-    if one.state == attached.RETRY:
+    if one.state == listing.RETRY:
         return _DIFFERENT, f"its attach was interrupted; `cnihook detach {one.container}` undoes it"
-    if one.state == attached.DEAD:
+    if one.state == listing.DEAD:
         network = f" {one.network}" if foreign.is_foreign(one.record) else ""
         return _DIFFERENT, f"its container is gone; `cnihook gc{network}` releases it"
     if one.conf is None:
@@ -123,7 +123,7 @@ def _difference(one: Attached, options: argparse.Namespace) -> "tuple[str, str]"
     except OtherPlugins as error:
         return _UNKNOWN, describe(error)
     except CniError as error:
-        if cache.find(*one.record.identity) is None:
+        if records.find(*one.record.identity) is None:
             return _WELL, ""  # it was detached just now
         return _DIFFERENT, describe(error)
     except OSError as error:

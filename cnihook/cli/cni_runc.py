@@ -21,17 +21,17 @@ unless /etc/cnihook/config.json trusts images.
 import os
 import sys
 
-from cnihook.lean import command, signals
+from cnihook.process import command, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from cnihook.lean.splice import Document
+    from cnihook.oci.json_edit import Document
 
 _MAKES = ("create", "run", "restore")  # the commands that create a container, and read its config.json
 _RUNTIMES = ("runc", "crun")
-_NAMES = "/run/cnihook/names"  # of oci.entries, which is not imported just to look for a file
+_NAMES = "/run/cnihook/names"  # of names.entries, which is not imported just to look for a file
 # Not an environment variable, because that may come from the image.  A seal on it would help little: `docker
 # exec` and health checks show it, and images made of the container contain it.
 SYSCTL = "net.cnihook."
@@ -61,7 +61,7 @@ def main(umask: "int | None" = None) -> "NoReturn":
         failure = 126
         os.execve(program, [program, *sys.argv[1:]], command.environment())
     except Exception as error:
-        from cnihook.lean.words import describe
+        from cnihook.fast.errors_text import describe
 
         text = f"cni-runc: {describe(error)}"
         report(words, "error", text)
@@ -139,9 +139,10 @@ def _prepare(words: Words) -> None:
     A malformed config.json is left for the runtime to report.  A failure of cnihook is an error, because
     such a container must not run without its networks.
     """
-    from cnihook.oci import inject, podman, requests
+    from cnihook.oci import inject, podman
     from cnihook.oci.bundle import OWN, Bundle
-    from cnihook.spec.errors import CniError
+    from cnihook.request import annotations as request_annotations
+    from cnihook.types.errors import CniError
 
     path = words.config_path
     try:
@@ -158,7 +159,7 @@ def _prepare(words: Words) -> None:
     arguments = []
     if podman.maker(os.getppid()):
         if own:
-            requests.check_author(own, os.getppid())
+            request_annotations.check_author(own, os.getppid())
         arguments = ["--trust-images"]  # the hook cannot see the origin of an annotation
     inject.add_annotations(config, annotations)
     inject.add_hooks(config, os.environ, arguments)
@@ -179,19 +180,19 @@ def _renew_names(container_id: str) -> None:
         os.path.isfile(f"{_NAMES}/{network}/{container_id}") for network in networks
     ):
         return
-    from cnihook.oci import hosts
+    from cnihook.names import hosts
 
     hosts.renew_with_event(container_id)
 
 
 def _annotations(config: "Document") -> "dict[str, str]":
     """Return the annotations that request something."""
-    from cnihook.oci import wants
+    from cnihook.request import options
 
     annotations = config.get("annotations")
     if not isinstance(annotations, dict):
         return {}
-    return {name: text for name, text in annotations.items() if wants.is_asking([name])}
+    return {name: text for name, text in annotations.items() if options.is_asking([name])}
 
 
 def _take_sysctls(config: "Document") -> "dict[str, str]":
@@ -209,7 +210,7 @@ def report(words: Words, level: str, text: str) -> None:
     """Append a message to the log file that the engine chose for the runtime, in the chosen format."""
     import time
 
-    from cnihook.lean import fastjson
+    from cnihook.fast import fastjson
 
     if not words.log:
         return

@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Iterator
 
 from cnihook.cli import main as commands
-from cnihook.cli.arguments import Parser
+from cnihook.cli.shared.arguments import Parser
 
 DESCRIPTION = """\
 Print the script by which a shell completes the commands of `cnihook`, their options and names of networks:

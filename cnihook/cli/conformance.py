@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cnihook.cli import arguments, terminal
+from cnihook.cli.shared import arguments, terminal
 from cnihook.conformance import plugin_checks, runtime_checks
 from cnihook.conformance.case import Subject
 from cnihook.conformance.check import Check, Outcome, Register

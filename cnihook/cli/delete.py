@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook del: detach a network namespace from one network, as `cnitool del` does."""
 
-from cnihook.cli import target
-from cnihook.cli.arguments import Parser
-from cnihook.cli.target import Target
+from cnihook.cli.shared import cnitool_args
+from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.cnitool_args import Target
 
 DESCRIPTION = """\
 Detach a network namespace from one network.  Works from the record of the attachment, even if the namespace
@@ -12,9 +12,9 @@ or the configuration is gone; without a record, from the configuration.  A secon
 
 
 def parser() -> Parser:
-    parser = Parser("del", DESCRIPTION, target.ENVIRONMENT)
-    target.add_arguments(parser, namespace="NETNS")
-    target.add_attachment(parser)
+    parser = Parser("del", DESCRIPTION, cnitool_args.ENVIRONMENT)
+    cnitool_args.add_arguments(parser, namespace="NETNS")
+    cnitool_args.add_attachment(parser)
     return parser
 
 
@@ -32,4 +32,4 @@ def main(argv: list[str]) -> int:
             capability_args=operands.capability_args,
         )
 
-    return target.run("del", options, work)
+    return cnitool_args.run("del", options, work)

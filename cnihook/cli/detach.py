@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook detach: detach a container from its networks, and release its addresses at once."""
 
-from cnihook import detach
-from cnihook.cli import arguments
-from cnihook.cli.arguments import Parser
+from cnihook.cli.shared import arguments
+from cnihook.cli.shared.arguments import Parser
+from cnihook.container import detach
 from cnihook.log import Log
-from cnihook.runtime import cache, netns_names
-from cnihook.runtime.cache import Damaged
-from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
-from cnihook.spec.names import check_network_name
+from cnihook.runtime import netns_names, records
+from cnihook.runtime.records import Damaged
+from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
+from cnihook.types.names import check_network_name
 
 DESCRIPTION = """\
 Detach a container from its networks, last one first, and release its addresses at once.
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         damaged: list[Damaged] = []
-        on = [record.network for record in cache.of_container(options.id, damaged=damaged)]
+        on = [record.network for record in records.of_container(options.id, damaged=damaged)]
         if not (on or damaged or netns_names.is_marked(options.id)):
             raise CniError(UNKNOWN_CONTAINER, "no network is on record for it")
         for network in options.network:
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
         with arguments.failures_in(log, "detach"):
             for network in reversed(options.network or [""]):
                 detach.down(options.id, settings, log, network=network)
-        if not cache.of_container(options.id):
+        if not records.of_container(options.id):
             log.close()
 
     return arguments.work(f"detach {options.id}", work)

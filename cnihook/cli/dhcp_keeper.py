@@ -4,10 +4,10 @@
 import argparse
 import os
 
-from cnihook.cli import arguments
-from cnihook.cli.arguments import Parser
-from cnihook.dhcp import ask, keeper
-from cnihook.lean.words import describe
+from cnihook.cli.shared import arguments
+from cnihook.cli.shared.arguments import Parser
+from cnihook.dhcp import daemon, rpc
+from cnihook.fast.errors_text import describe
 from cnihook.linux.flock import Busy
 from cnihook.log import complain
 
@@ -26,21 +26,21 @@ def parser() -> Parser:
         "--socket",
         metavar="PATH",
         type=_path,
-        default=ask.SOCKET,
+        default=rpc.SOCKET,
         help='socket to listen at, as "daemonSocketPath" in a network\'s ipam (default: %(default)s)',
     )
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
-        default=keeper.TIMEOUT,
+        default=daemon.TIMEOUT,
         help='time to ask for an address, unless a network\'s ipam has "timeout" (default: %(default)g)',
     )
     parser.add_argument(
         "--linger",
         metavar="SECONDS",
         type=_seconds,
-        default=keeper.LINGER,
+        default=daemon.LINGER,
         help="time until it exits if it has no lease (default: %(default)g)",
     )
     parser.add_argument(
@@ -52,11 +52,11 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
-    listener = keeper.adopt()
+    listener = daemon.adopt()
     activated = listener is not None
     if listener is None:
         try:
-            listener = keeper.listen(options.socket)
+            listener = daemon.listen(options.socket)
         except (OSError, Busy) as error:
             complain(f"dhcp-keeper: listen at {options.socket}: {describe(error)}")
             return 1
@@ -64,10 +64,10 @@ def main(argv: list[str]) -> int:
         if not options.background:
             complain(f"dhcp-keeper: another daemon listens at {options.socket} already")
         return 0 if options.background else 1
-    if options.background and not keeper.into_background(listener):
+    if options.background and not daemon.into_background(listener):
         return 0
     try:
-        keeper.keep(listener, timeout=options.timeout, linger=options.linger)
+        daemon.keep(listener, timeout=options.timeout, linger=options.linger)
     finally:
         if not activated:
             os.unlink(options.socket)
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
 
 def _path(text: str) -> str:
     path = os.path.abspath(text)
-    if not ask.is_path(path):
+    if not rpc.is_path(path):
         raise argparse.ArgumentTypeError(f"{text!r} is too long for a socket's path")
     return path
 

@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from cnihook.cli import arguments, terminal, validate
-from cnihook.cli.arguments import Parser
+from cnihook.cli import validate
+from cnihook.cli.shared import arguments, terminal
+from cnihook.cli.shared.arguments import Parser
 from cnihook.doctor import (
     addresses,
     advertisements,
@@ -16,17 +17,17 @@ from cnihook.doctor import (
     mtu,
     names,
     programs,
+    reachability,
     requests,
     ruleset,
     sharing,
-    traffic,
     writable,
 )
 from cnihook.doctor.finding import Finding, Host
-from cnihook.lean.words import describe, printable
+from cnihook.fast.errors_text import describe, printable
 from cnihook.log import complain
 from cnihook.runtime import networks
-from cnihook.spec.errors import CniError
+from cnihook.types.errors import CniError
 
 DESCRIPTION = """\
 Report what is wrong with this host's container networks: kernel, nftables, forwarding, other firewalls,
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> int:
 def _checks(verbose: bool) -> dict[str, Check]:
     """Return the checks by their subject."""
     checks: dict[str, Check] = {
-        "the loopback link": traffic.check_loopback,  # the most urgent
+        "the loopback link": reachability.check_loopback,  # the most urgent
         "the kernel": lambda host: kernel.check(host, verbose),
         "configurations": _check_configurations,
         "folders of plugins": programs.check_folders,
@@ -114,12 +115,12 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "attachments": leftovers.check_attachments,
         "networks of other runtimes": sharing.check,
         "damaged records": leftovers.check_damaged,
-        "forwarding": traffic.check_forwarding,
+        "forwarding": reachability.check_forwarding,
         "router advertisements": advertisements.check,
-        "firewalls": traffic.check_policies,
+        "firewalls": reachability.check_policies,
         "chains of nftables": ruleset.check_forward_chains,
-        "routes": traffic.check_ways,
-        "hairpins": traffic.check_hairpins,
+        "routes": reachability.check_ways,
+        "hairpins": reachability.check_hairpins,
         "MTUs": mtu.check,
         "subnets": addresses.check_overlaps,
         "ranges": addresses.check_ranges,

@@ -3,14 +3,14 @@
 
 import argparse
 
-from cnihook import detach
-from cnihook.cli import arguments, target
-from cnihook.cli.arguments import Parser
-from cnihook.cli.target import Target
+from cnihook.cli.shared import arguments, cnitool_args
+from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.cnitool_args import Target
+from cnihook.container import detach
 from cnihook.log import Log
-from cnihook.runtime.cache import Record
-from cnihook.spec.errors import INTERNAL, CniError
-from cnihook.spec.names import check_container_id, check_ifname
+from cnihook.runtime.records import Record
+from cnihook.types.errors import INTERNAL, CniError
+from cnihook.types.names import check_container_id, check_ifname
 
 DESCRIPTION = """\
 Release the networks of containers that are gone: after a crash or a reboot, or if poststop did not run.
@@ -76,8 +76,8 @@ def main(argv: list[str]) -> int:
     if (options.keep or options.all) and not (options.network or options.network_config):
         usage.error("--keep and --all need a NETWORK")
     if options.network or options.network_config:
-        return target.run("gc", options, lambda: _of_network(options))
-    return target.run("gc", options, lambda: _of_all(options))
+        return cnitool_args.run("gc", options, lambda: _of_network(options))
+    return cnitool_args.run("gc", options, lambda: _of_all(options))
 
 
 def _of_network(options: argparse.Namespace) -> None:

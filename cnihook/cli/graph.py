@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 
-from cnihook.cli import arguments, graph_html, graph_svg, graph_text, terminal
-from cnihook.cli.arguments import Parser
-from cnihook.cli.graph_model import Picture, details, take
-from cnihook.settings import Settings
-from cnihook.spec.errors import PLUGIN_NOT_AVAILABLE, CniError
+from cnihook.cli.drawing import html, text
+from cnihook.cli.drawing import svg as svg_drawing
+from cnihook.cli.drawing.model import Picture, details, take
+from cnihook.cli.shared import arguments, terminal
+from cnihook.cli.shared.arguments import Parser
+from cnihook.runtime.settings import Settings
+from cnihook.types.errors import PLUGIN_NOT_AVAILABLE, CniError
 
 DESCRIPTION = """\
 Draw the networks of this host: uplinks, bridges, containers, addresses, published ports.
@@ -62,17 +64,17 @@ def main(argv: list[str]) -> int:
 
 def _drawn(picture: Picture, form: str, *, to_stdout: bool) -> bytes:
     if form == "png":
-        return _png(graph_svg.svg(picture))
+        return _png(svg_drawing.svg(picture))
     if form == "text":
         width = terminal.width() if to_stdout else sys.maxsize
         style = terminal.style() if to_stdout else terminal.Style(False)
         unicode = terminal.draws_lines() if to_stdout else True
-        lines = graph_text.tree(picture, style, width, unicode)
+        lines = text.tree(picture, style, width, unicode)
         return "".join(f"{line}\n" for line in lines).encode(errors="replace")
     if form == "json":
         return f"{arguments.as_json(details(picture))}\n".encode()
     draw = {
-        "svg": graph_svg.svg, "html": graph_html.html, "dot": graph_text.dot, "mermaid": graph_text.mermaid
+        "svg": svg_drawing.svg, "html": html.html, "dot": text.dot, "mermaid": text.mermaid
     }  # fmt: skip
     return draw[form](picture).encode()
 

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 
-from cnihook.cli import arguments
-from cnihook.cli.arguments import Parser
-from cnihook.lean.words import in_words, one_line
+from cnihook.cli.shared import arguments
+from cnihook.cli.shared.arguments import Parser
+from cnihook.fast.errors_text import in_words, one_line
 from cnihook.log import complain
-from cnihook.oci import inject, podman, wants, words
-from cnihook.spec.errors import IO_FAILURE, CniError
+from cnihook.oci import inject, podman
+from cnihook.request import options as request_options
+from cnihook.request import values
+from cnihook.types.errors import IO_FAILURE, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +25,9 @@ OVERRIDE = "/etc/containers/oci/hooks.d"
 
 DESCRIPTION = f"""\
 Install two files in DIR.  With them, podman and CRI-O run the hook for every container that has an
-annotation {wants.PREFIX}* or {words.MULTUS}; see oci-hooks(5).
+annotation {request_options.PREFIX}* or {values.NPWG}; see oci-hooks(5).
 
-  podman run --network none --annotation {wants.NETWORKS}=mynet IMAGE
+  podman run --network none --annotation {request_options.NETWORKS}=mynet IMAGE
 """
 
 EPILOG = f"""\
@@ -85,7 +87,7 @@ def _path(folder: str, stage: str) -> str:
 
 def _content(stage: str, environment: dict[str, str], bounds: list[str]) -> "dict[str, Any]":
     """Return the file of one stage.  The hook knows the stage only from its list of arguments."""
-    names = (wants.PREFIX.replace(".", r"\."), words.MULTUS.replace(".", r"\.") + "$")
+    names = (request_options.PREFIX.replace(".", r"\."), values.NPWG.replace(".", r"\.") + "$")
     return {
         "version": "1.0.0",
         "hook": inject.hook(stage, environment, bounds),

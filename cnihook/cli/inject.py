@@ -6,12 +6,15 @@ import json
 import os
 import sys
 
-from cnihook.cli import arguments
-from cnihook.cli.arguments import Parser
-from cnihook.lean.splice import Document
-from cnihook.lean.words import in_words, printable
-from cnihook.oci import inject, resolv_conf, wants
-from cnihook.spec.errors import IO_FAILURE, CniError
+from cnihook.cli.shared import arguments
+from cnihook.cli.shared.arguments import Parser
+from cnihook.fast.errors_text import in_words, printable
+from cnihook.names import resolv_conf
+from cnihook.oci import inject
+from cnihook.oci.json_edit import Document
+from cnihook.request import host_file
+from cnihook.request import options as request_options
+from cnihook.types.errors import IO_FAILURE, CniError
 
 DESCRIPTION = """\
 Prepare the bundle of a container, so that `runc run` or `crun run` attaches it to its networks.  Adds to
@@ -57,7 +60,7 @@ def main(argv: list[str]) -> int:
             bundle.withdraw()
         else:
             bundle.prepare(
-                wants.to_annotations(options.said),
+                request_options.to_annotations(options.said),
                 arguments.environment_of(options),
                 arguments.bounds_of(options),
             )
@@ -89,7 +92,7 @@ class _Bundle:
         inject.add_hooks(self.config, environment, bounds, renew=True)
         inject.add_namespace(self.config)
         inject.add_annotations(self.config, annotations)
-        if hostname := annotations.get(f"{wants.PREFIX}hostname"):
+        if hostname := annotations.get(f"{request_options.PREFIX}hostname"):
             inject.set_hostname(self.config, hostname)
         inject.add_mounts(
             self.config, {path: source for path, source in self.files.items() if self._fits(path)}
@@ -111,7 +114,7 @@ class _Bundle:
             _write_new(self.kept, before, like=self.path)
         hostname = self.config.get("hostname")
         texts = {
-            "resolv.conf": resolv_conf.instead_of_stub() or resolv_conf.read(resolv_conf.HOST),
+            "resolv.conf": resolv_conf.instead_of_stub() or host_file.read(resolv_conf.HOST),
             "hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
             "hostname": f"{hostname}\n" if isinstance(hostname, str) and hostname else "",
         }
@@ -128,7 +131,7 @@ class _Bundle:
         else:  # remove what is certainly cnihook's; the namespace and the host name may not be
             kept = {key: self.config.get(key) for key in ("linux", "hostname")}
             original = Document(json.dumps(kept))
-        inject.remove(self.config, original, self.files, wants.PREFIX)
+        inject.remove(self.config, original, self.files, request_options.PREFIX)
 
     def write_withdrawn(self, before: str) -> None:
         if self.config.text != before:

@@ -4,16 +4,16 @@
 import base64
 import json
 
-from cnihook.cli import arguments, attached, needs, terminal
-from cnihook.cli.arguments import Parser
-from cnihook.cli.attached import Attached
-from cnihook.cli.differences import differences
-from cnihook.cli.kernel import View, nft_elements
-from cnihook.lean.words import describe
+from cnihook.cli.shared import arguments, listing, optional, terminal
+from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.differences import differences
+from cnihook.cli.shared.kernel_view import View, nft_elements
+from cnihook.cli.shared.listing import Attached
+from cnihook.fast.errors_text import describe
 from cnihook.linux import sysctl
 from cnihook.linux.netns import NetNS
 from cnihook.runtime import attachment
-from cnihook.spec.config import NetConf
+from cnihook.types.config import NetConf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
-    needs.package("pyroute2", "python3-pyroute2")  # fail before any work
-    listed = attached.of_container(options.id)
+    optional.package("pyroute2", "python3-pyroute2")  # fail before any work
+    listed = listing.of_container(options.id)
     host = View("/proc/thread-self/ns/net")
     inside: dict[str, View | str] = {}
     reports = [_report(one, host, inside) for one in listed]
@@ -169,7 +169,7 @@ def _parts(report: "Json") -> "list[tuple[str, list[str]]]":
     result = record["result"] or {}
     process = f"process {report['pid']}" if report["pid"] else "no process is named"
     on_record = [
-        f"{report['state']}, {attached.span(report['age'])}, {process}, "
+        f"{report['state']}, {listing.span(report['age'])}, {process}, "
         + ("alive" if report["alive"] else "gone"),
         f"namespace {report['netns'] or 'without a path'}",
         f"file {record['file']}",

@@ -4,11 +4,11 @@
 import os
 import sys
 
-from cnihook.cli import arguments
-from cnihook.cli.arguments import Parser
-from cnihook.lean.words import in_words
-from cnihook.sdk import invoke
-from cnihook.spec.errors import IO_FAILURE, CniError
+from cnihook.cli.shared import arguments
+from cnihook.cli.shared.arguments import Parser
+from cnihook.fast.errors_text import in_words
+from cnihook.protocol import invoke
+from cnihook.types.errors import IO_FAILURE, CniError
 
 DESCRIPTION = """\
 Install an executable of each built-in plugin in DIR, for podman, containerd, CRI-O, or another program that
@@ -33,9 +33,9 @@ if os.path.isdir(cache):
     if status.st_mode & 0o022 or status.st_uid not in (0, os.stat({folder!r}).st_uid):
         sys.pycache_prefix = os.devnull
 sys.path.insert(0, {folder!r})
-from cnihook.lean import onefile
-onefile.use({plugin!r})
-from cnihook.sdk.executable import main
+from cnihook.fast import codecache
+codecache.use({plugin!r})
+from cnihook.protocol.executable import main
 main({plugin!r})
 """
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook list: list the networks, and which plugin serves each of their parts."""
 
-from cnihook.cli import arguments
-from cnihook.cli.arguments import Parser
+from cnihook.cli.shared import arguments
+from cnihook.cli.shared.arguments import Parser
 from cnihook.log import complain
+from cnihook.protocol import invoke
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
-from cnihook.sdk import invoke
-from cnihook.spec.config import NetConf
-from cnihook.spec.errors import CniError
+from cnihook.types.config import NetConf
+from cnihook.types.errors import CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

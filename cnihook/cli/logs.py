@@ -4,11 +4,11 @@
 import sys
 
 from cnihook import log
-from cnihook.cli import arguments, terminal
-from cnihook.cli.arguments import Parser
+from cnihook.cli.shared import arguments, terminal
+from cnihook.cli.shared.arguments import Parser
 from cnihook.log import Log
-from cnihook.spec.errors import UNKNOWN_CONTAINER, CniError
-from cnihook.spec.names import check_container_id
+from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
+from cnihook.types.names import check_container_id
 
 DESCRIPTION = """\
 Print what happened to a container's network.  Each event is a line: date and time, time since the hook's

@@ -5,7 +5,7 @@ import gc
 import os
 import sys
 
-from cnihook.lean import onefile
+from cnihook.fast import codecache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def main() -> None:
     os.umask(os.umask(0o077) | 0o022)
     code = run(sys.argv[1:])
     if not code:
-        onefile.keep()
+        codecache.keep()
     # Skip the interpreter's shutdown, which frees what the kernel frees anyway: 1 ms of a hook, 5 ms of a
     # command.
     os._exit(code)
@@ -73,7 +73,7 @@ def run(argv: "list[str]") -> int:
     except Exception as error:
         if os.environ.get("CNIHOOK_DEBUG"):
             raise
-        from cnihook.lean.words import explain
+        from cnihook.fast.errors_text import explain
 
         _complain(": ".join([*argv[:1], explain(error)]))
         return 1
@@ -81,9 +81,9 @@ def run(argv: "list[str]") -> int:
 
 def _run(argv: "list[str]") -> int:
     if None in (sys.stdin, sys.stdout, sys.stderr):
-        from cnihook.lean import streams
+        from cnihook.process import stdio
 
-        streams.reopen()
+        stdio.reopen()
     command, *arguments = argv or ["--help"]
     if command in ("--help", "-h", "help"):
         print(usage(), end="")
@@ -97,7 +97,7 @@ def _run(argv: "list[str]") -> int:
         _complain(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
         return 2
     gc.disable()  # nothing that is loaded is garbage; collections during the imports cost 1 ms
-    onefile.use(command)
+    codecache.use(command)
     if command in HOOK:  # its objects live for a short time only
         from cnihook import hook
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from cnihook import __version__
-from cnihook.cli import arguments, roff
 from cnihook.cli import main as commands
-from cnihook.cli.arguments import Parser
-from cnihook.lean.words import in_words
-from cnihook.spec.errors import IO_FAILURE, CniError
+from cnihook.cli.shared import arguments, roff
+from cnihook.cli.shared.arguments import Parser
+from cnihook.fast.errors_text import in_words
+from cnihook.types.errors import IO_FAILURE, CniError
 
 DEFAULT = "/usr/local/share/man"
 
@@ -129,13 +129,13 @@ def source(name: str) -> str:
 
         return hook.HELP
     if name == "priv-net-run":
-        from cnihook.cli import priv_options
+        from cnihook.cli.privnet import options as priv_options
 
         return priv_options.HELP
     if name == "docker-run":
-        from cnihook.cli import docker_run
+        from cnihook.cli.docker import run
 
-        return docker_run.HELP
+        return run.HELP
     if name == "cni-runc":  # its --help is that of runc
         from cnihook.cli import cni_runc
 

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable
 
 from cnihook import log
-from cnihook.cli import attached, ranges
-from cnihook.cli.arguments import Parser
-from cnihook.lean.words import printable
+from cnihook.cli.shared import lease_usage, listing
+from cnihook.cli.shared.arguments import Parser
+from cnihook.fast.errors_text import printable
 from cnihook.log import Log
-from cnihook.runtime import cache, networks
+from cnihook.runtime import networks, records
 from cnihook.runtime.networks import Network
-from cnihook.settings import Settings
+from cnihook.runtime.settings import Settings
 
 DESCRIPTION = """\
 Print metrics in Prometheus' text format, for the textfile collector of its node exporter:
@@ -64,7 +64,7 @@ def _write(path: str, text: str) -> None:
 
 
 def collect(conf_folder: str) -> str:
-    listed = attached.load()
+    listed = listing.load()
     present, problems = networks.load_folder(conf_folder)
     if not present and not problems:
         present = [networks.built_in()]
@@ -73,7 +73,7 @@ def collect(conf_folder: str) -> str:
         if one.conf:
             by_name.setdefault(one.network, one.conf)
 
-    states: dict[tuple[str, str], int] = {(name, attached.ATTACHED): 0 for name in by_name}
+    states: dict[tuple[str, str], int] = {(name, listing.ATTACHED): 0 for name in by_name}
     for one in listed:
         states[one.network, one.state] = states.get((one.network, one.state), 0) + 1
     failures, durations = _logged()
@@ -99,7 +99,7 @@ def collect(conf_folder: str) -> str:
             "Time from the start of a hook to the end of the attachment: the mean in the logs.",
             (({"network": network}, sum(times) / len(times)) for network, times in durations.items()),
         ),
-        _family("cnihook_damaged_records", "Files that are not records.", [({}, len(cache.damaged()))]),
+        _family("cnihook_damaged_records", "Files that are not records.", [({}, len(records.damaged()))]),
         _family(
             "cnihook_configuration_problems",
             "Configuration files that cannot be used.",
@@ -112,7 +112,7 @@ def collect(conf_folder: str) -> str:
 def _leases(known: "Iterable[Network]") -> "list[str]":
     free, size = {}, {}
     for network in known:
-        for one in ranges.of_network(network):
+        for one in lease_usage.of_network(network):
             key = network.name, str(one)
             free[key] = max(one.size - one.leased, 0)
             size[key] = one.size

@@ -5,10 +5,10 @@ import argparse
 import os
 import shutil
 
-from cnihook.cli import arguments
-from cnihook.cli.arguments import Parser
-from cnihook.sdk import invoke
-from cnihook.spec.errors import INVALID_CONFIG, CniError
+from cnihook.cli.shared import arguments
+from cnihook.cli.shared.arguments import Parser
+from cnihook.protocol import invoke
+from cnihook.types.errors import INVALID_CONFIG, CniError
 
 DESCRIPTION = """\
 Write a plugin project into a new folder NAME: the plugin, its tests (which pass), a network that uses it,

@@ -3,18 +3,18 @@
 
 import shlex
 
-from cnihook.cli import arguments, target
-from cnihook.cli.arguments import Parser
 from cnihook.cli.list import served_by
-from cnihook.cli.target import Target
-from cnihook.runtime import cache, chain
+from cnihook.cli.shared import arguments, cnitool_args
+from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.cnitool_args import Target
+from cnihook.protocol import invoke
+from cnihook.protocol.call import Request
+from cnihook.runtime import chain, records
 from cnihook.runtime.networks import Network
-from cnihook.sdk import invoke
-from cnihook.sdk.call import Request
-from cnihook.spec.config import NetConf
-from cnihook.spec.errors import CniError
-from cnihook.spec.result import Result
-from cnihook.spec.version import SINCE, at_least
+from cnihook.types.config import NetConf
+from cnihook.types.errors import CniError
+from cnihook.types.result import Result
+from cnihook.types.versions import SINCE, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ _RESULT_OF = "the result of {}"  # instead of a prevResult, which only a run wou
 
 
 def parser() -> Parser:
-    parser = Parser("plan", DESCRIPTION, target.ENVIRONMENT)
+    parser = Parser("plan", DESCRIPTION, cnitool_args.ENVIRONMENT)
     parser.add_argument(
         "--command",
         choices=["ADD", "DEL", "CHECK", "GC", "STATUS"],
         default="ADD",
         help="the operation (default: ADD)",
     )
-    target.add_arguments(parser, namespace="[NETNS]")
-    target.add_attachment(parser)
+    cnitool_args.add_arguments(parser, namespace="[NETNS]")
+    cnitool_args.add_attachment(parser)
     return parser
 
 
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
                 arguments.say(f"   {key}={shlex.quote(value)}")
             arguments.say("   stdin: " + arguments.as_json(step["stdin"], indent=2).replace("\n", "\n   "))
 
-    return target.run("plan", options, work)
+    return cnitool_args.run("plan", options, work)
 
 
 def _steps(command: str, network: Network, operands: Target) -> "list[dict[str, Any]]":
@@ -104,7 +104,7 @@ def _known_result(network: Network, operands: Target) -> "dict[str, Any] | None"
     """Return the result that a DEL would be given, if it is on record."""
     if not operands.netns:
         return None
-    record = cache.find(network.name, operands.container_id, operands.ifname, operands.cni.cache_folder)
+    record = records.find(network.name, operands.container_id, operands.ifname, operands.cni.cache_folder)
     try:
         result = Result.from_json(record.result, network.version) if record and record.result else None
     except CniError:

@@ -5,12 +5,12 @@ import argparse
 import string
 import textwrap
 
-from cnihook.cli import arguments, attached, table
-from cnihook.cli.arguments import Parser
-from cnihook.cli.attached import Attached
-from cnihook.cli.table import Cell, Column
-from cnihook.lean.words import printable
-from cnihook.spec.names import check_network_name
+from cnihook.cli.shared import arguments, listing, table
+from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.listing import Attached
+from cnihook.cli.shared.table import Cell, Column
+from cnihook.fast.errors_text import printable
+from cnihook.types.names import check_network_name
 
 DESCRIPTION = """\
 List the attachments: container, process, network, interface, addresses, published ports, age and state.
@@ -51,7 +51,7 @@ def parser() -> Parser:
     epilog = EPILOG.format(
         names=textwrap.fill(", ".join(_NAMES), 76, initial_indent="  ", subsequent_indent="  ")
     )
-    parser = Parser("ps", DESCRIPTION.format(states=attached.STATES), epilog)
+    parser = Parser("ps", DESCRIPTION.format(states=listing.STATES), epilog)
     parser.add_argument(
         "--network",
         metavar="NAME",
@@ -80,7 +80,7 @@ def _template(text: str) -> str:
 
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
-    listed = [one for one in attached.load() if options.network in (None, one.network)]
+    listed = [one for one in listing.load() if options.network in (None, one.network)]
     if options.json:
         arguments.print_json([one.to_json() for one in listed])
     elif options.format is not None:
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
             arguments.say(container)
     else:
         _show(listed)
-    return 1 if attached.complain_of_damaged() else 0
+    return 1 if listing.complain_of_damaged() else 0
 
 
 def _word(value: object) -> str:
@@ -119,12 +119,12 @@ def _show(listed: "list[Attached]") -> None:
         [
             Cell(one.shown),
             Cell(one.pid or ""),
-            Cell(one.state, attached.COLOURS[one.state]),
+            Cell(one.state, listing.COLOURS[one.state]),
             Cell(one.network),
             Cell(one.ifname),
             Cell(",".join(one.addresses)),
             Cell(",".join(one.ports)),
-            Cell(attached.span(one.age), "dim"),
+            Cell(listing.span(one.age), "dim"),
         ]
         for one in listed
     ]

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook repair: restore what running containers lost of their networks."""
 
-from cnihook.cli import arguments, terminal
-from cnihook.cli.arguments import Parser
-from cnihook.lean.words import describe, printable
+from cnihook.cli.shared import arguments, terminal
+from cnihook.cli.shared.arguments import Parser
+from cnihook.container import repair
+from cnihook.fast.errors_text import describe, printable
 from cnihook.linux import netns
 from cnihook.log import Log, complain
-from cnihook.oci import hosts
-from cnihook.runtime import attachment, cache, foreign, repair
+from cnihook.names import hosts
+from cnihook.runtime import attachment, foreign, records
 from cnihook.runtime.foreign import OtherPlugins
-from cnihook.settings import Settings
-from cnihook.spec.errors import INTERNAL, CniError
-from cnihook.spec.names import check_container_id
+from cnihook.runtime.settings import Settings
+from cnihook.types.errors import INTERNAL, CniError
+from cnihook.types.names import check_container_id
 
 DESCRIPTION = """\
 Restore what running containers lost by a reload of the firewall, `nft flush ruleset`, `ip link del` or the
@@ -56,13 +57,13 @@ def main(argv: list[str]) -> int:
 
 
 def _repair_all(settings: Settings) -> None:
-    living = {record.container_id for record in cache.all_records() if not attachment.is_gone(record)}
+    living = {record.container_id for record in records.all_records() if not attachment.is_gone(record)}
     errors: list[CniError] = []
     for container_id in sorted(living):
         try:
             _repair(container_id, settings, leave_others=True)
         except (CniError, OSError) as error:
-            if all(map(attachment.is_gone, cache.of_container(container_id))):
+            if all(map(attachment.is_gone, records.of_container(container_id))):
                 continue  # it has ended just now
             errors.append(CniError(INTERNAL, f"{container_id}: {describe(error)}"))
     _raise(errors)
@@ -73,10 +74,10 @@ def _repair(container_id: str, settings: Settings, *, leave_others: bool = False
     log = Log(container_id)
     errors: list[CniError] = []
     with repair.container(container_id), log:
-        records = repair.records_of(container_id)
-        if repair.restore_name(records[0]):
+        attachments = repair.records_of(container_id)
+        if repair.restore_name(attachments[0]):
             _tell(container_id, f"it had lost its name in {netns.NAMES}", log)
-        for record in records:
+        for record in attachments:
             what = f"{record.network} {record.ifname}"
             try:
                 for words in repair.attached(record, settings.plugin_path):
@@ -95,7 +96,7 @@ def _repair(container_id: str, settings: Settings, *, leave_others: bool = False
         except OSError as error:
             log.failure("repair of its /etc/hosts", error)
             errors.append(CniError(INTERNAL, f"/etc/hosts of {container_id}: {describe(error)}"))
-    if all(map(foreign.is_foreign, records)):
+    if all(map(foreign.is_foreign, attachments)):
         log.discard()  # no detach by cnihook removes it
     _raise(errors)
 

@@ -10,15 +10,15 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cnihook.cli import arguments, attached, table, terminal
-from cnihook.cli.arguments import Parser
-from cnihook.cli.attached import Attached
-from cnihook.cli.table import Cell, Column
-from cnihook.lean.words import describe
+from cnihook.cli.shared import arguments, listing, table, terminal
+from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.listing import Attached
+from cnihook.cli.shared.table import Cell, Column
+from cnihook.fast.errors_text import describe
 from cnihook.linux.netns import NetNS
 from cnihook.log import complain
 from cnihook.runtime import attachment
-from cnihook.spec.names import check_container_id
+from cnihook.types.names import check_container_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def main(argv: list[str]) -> int:
     else:
         _live(options.id, samples, options.interval or 1.0)
         return 0
-    return 1 if attached.complain_of_damaged() else 0
+    return 1 if listing.complain_of_damaged() else 0
 
 
 # Looking
@@ -122,10 +122,10 @@ def _look(
 ) -> "dict[_Key, Sample]":
     """Return the counters of all attachments.  One that ends during the read is left out."""
     # A named container has to exist at the first read; later it may end.
-    listed = attached.of_container(container) if container and complaining else attached.load()
+    listed = listing.of_container(container) if container and complaining else listing.load()
     samples = {}
     for one in listed:
-        if container not in (None, one.container) or one.state != attached.ATTACHED:
+        if container not in (None, one.container) or one.state != listing.ATTACHED:
             continue
         try:
             counters = _counters(one)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook status: ask a network if it can attach another container, as `cnitool status` does."""
 
-from cnihook.cli import target
-from cnihook.cli.arguments import Parser
-from cnihook.cli.target import Target
+from cnihook.cli.shared import cnitool_args
+from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.cnitool_args import Target
 
 DESCRIPTION = """\
 Ask the plugins of a network if they are ready to attach another container.  Prints nothing if they are;
 otherwise the reason.
 """
 EPILOG = f"""\
-{target.ENVIRONMENT}
+{cnitool_args.ENVIRONMENT}
 exit codes:
   0  the network is ready
   1  it is not ready
@@ -24,7 +24,7 @@ codes of an error with --json:
 
 def parser() -> Parser:
     parser = Parser("status", DESCRIPTION, EPILOG)
-    target.add_arguments(parser, namespace="[NETNS]")
+    cnitool_args.add_arguments(parser, namespace="[NETNS]")
     return parser
 
 
@@ -35,4 +35,4 @@ def main(argv: list[str]) -> int:
         operands = Target(options, needs_namespace=False)
         operands.cni.status(operands.network())
 
-    return target.run("status", options, work)
+    return cnitool_args.run("status", options, work)

@@ -7,18 +7,17 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from cnihook.cli import arguments
-from cnihook.cli.arguments import Parser
-from cnihook.lean import fastjson
-from cnihook.oci import bounds_file
-from cnihook.runtime import bounds, chain, networks
+from cnihook.cli.shared import arguments
+from cnihook.cli.shared.arguments import Parser
+from cnihook.fast import fastjson
+from cnihook.protocol import invoke
+from cnihook.protocol.call import Call, Request
+from cnihook.request import bounds, bounds_file
+from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
-from cnihook.sdk import invoke
-from cnihook.sdk.call import Call, Request
-from cnihook.spec import config
-from cnihook.spec import version as versions
-from cnihook.spec.config import NetConf, json_name, lookup
-from cnihook.spec.errors import CniError, KeyRefused, KeyRepeated, invalid_config
+from cnihook.types import config, versions
+from cnihook.types.config import NetConf, json_name, lookup
+from cnihook.types.errors import CniError, KeyRefused, KeyRepeated, invalid_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

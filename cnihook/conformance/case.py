@@ -9,14 +9,14 @@ from typing import Any
 
 from cnihook.conformance import host, plugin
 from cnihook.conformance.check import Broken, Skipped
+from cnihook.conformance.fake_plugin import StandIns
 from cnihook.conformance.host import Container
 from cnihook.conformance.plugin import Answer
 from cnihook.conformance.profiles import CHAINED, INTERFACE, IPAM, LOOPBACK, STAND_IN, Profile
-from cnihook.conformance.standin import StandIns
-from cnihook.lean.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet
 from cnihook.linux.netns import NetNS
-from cnihook.spec import version as versions
-from cnihook.spec.result import DNS, IP, Interface, Result, Route
+from cnihook.types import versions
+from cnihook.types.result import DNS, IP, Interface, Result, Route
 
 NETWORK = "conformance"
 FOLDER = Path("/run/conformance")

@@ -8,10 +8,10 @@ from cnihook.conformance import host
 from cnihook.conformance.case import Case
 from cnihook.conformance.check import Broken, Deviation, Skipped, deviation
 from cnihook.conformance.check import plugin_check as check
+from cnihook.conformance.fake_plugin import Call
 from cnihook.conformance.profiles import STAND_IN
-from cnihook.conformance.standin import Call
-from cnihook.lean.address import Address, IPNet
-from cnihook.spec.result import Result, Route
+from cnihook.fast.address import Address, IPNet
+from cnihook.types.result import Result, Route
 
 _PROTOCOL = "4 Delegated Plugin protocol"
 _PROCEDURE = "4 Delegated plugin execution procedure"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cnihook.lean.words import describe
+from cnihook.fast.errors_text import describe
 from cnihook.linux import libc, mounts, netns
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl

@@ -9,9 +9,9 @@ from cnihook.conformance.check import Broken, Deviation, Skipped
 from cnihook.conformance.check import plugin_check as check
 from cnihook.conformance.host import Container
 from cnihook.conformance.profiles import STAND_IN
-from cnihook.lean.address import IPNet
-from cnihook.spec import version as versions
-from cnihook.spec.result import Result, Route
+from cnihook.fast.address import IPNet
+from cnihook.types import versions
+from cnihook.types.result import Result, Route
 
 _DEL = "2 DEL"
 _CHECK = "2 CHECK"

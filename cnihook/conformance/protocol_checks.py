@@ -8,7 +8,7 @@ from cnihook.conformance.case import Case
 from cnihook.conformance.check import Broken, Skipped
 from cnihook.conformance.check import plugin_check as check
 from cnihook.conformance.plugin import CLOSED, Answer, call
-from cnihook.spec import version as versions
+from cnihook.types import versions
 
 _COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
 _PARAMETERS = "2 Parameters"

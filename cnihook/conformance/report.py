@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from cnihook.conformance.check import FAIL, NOTE, OK, SKIP, Check, Outcome
-from cnihook.lean.words import printable
+from cnihook.fast.errors_text import printable
 
 Style = Callable[[str, str], str]  # returns a text in the colours that are named
 

@@ -4,13 +4,13 @@
 import json
 from typing import Any
 
-from cnihook.conformance import host, shapes
+from cnihook.conformance import host, result_schema
 from cnihook.conformance.case import Case
 from cnihook.conformance.check import Broken, Deviation, Skipped
 from cnihook.conformance.check import plugin_check as check
 from cnihook.conformance.profiles import STAND_IN
-from cnihook.spec import version as versions
-from cnihook.spec.result import Result
+from cnihook.types import versions
+from cnihook.types.result import Result
 
 _ADD = "5 ADD Success"
 
@@ -42,11 +42,11 @@ def _shape(version: str) -> None:
     def shape(case: Case) -> None:
         if version not in case.subject.versions:
             raise Skipped(f"it does not support {version}")
-        if case.kind == "chained" and version in shapes.LEGACY:
+        if case.kind == "chained" and version in result_schema.LEGACY:
             raise Skipped(f"{version} has no chains")
         case.version = version
         container = case.container()
-        wrong = shapes.problems(case.add(container), version)
+        wrong = result_schema.problems(case.add(container), version)
         if wrong:
             raise Broken("; ".join(wrong))
 
@@ -57,7 +57,7 @@ for _version in versions.ALL:
 
 def _modern(case: Case) -> None:
     case.require()
-    if case.version in shapes.LEGACY:
+    if case.version in result_schema.LEGACY:
         raise Skipped("it supports no version that has interfaces in a result")
 
 

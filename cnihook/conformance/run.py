@@ -14,9 +14,9 @@ from cnihook.conformance import case as cases
 from cnihook.conformance.case import Case, Subject
 from cnihook.conformance.check import FAIL, NOTE, OK, SKIP, Broken, Check, Deviation, Outcome, Skipped
 from cnihook.conformance.host import run_in_host
-from cnihook.lean.words import describe
+from cnihook.fast.errors_text import describe
 from cnihook.linux import libc
-from cnihook.spec import version as versions
+from cnihook.types import versions
 
 _LIMIT = 180.0  # seconds for one check
 # A check waits for the kernel (a namespace is born or ends under locks and RCU) more than it computes.

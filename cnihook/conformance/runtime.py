@@ -12,10 +12,10 @@ from typing import Any
 
 from cnihook.conformance.case import FOLDER
 from cnihook.conformance.check import Broken, Check, Deviation, Outcome
+from cnihook.conformance.fake_plugin import Call, StandIns
 from cnihook.conformance.host import Container
 from cnihook.conformance.plugin import TIMEOUT, cut, environment
 from cnihook.conformance.run import NotRun, Progress, Work, run_checks
-from cnihook.conformance.standin import Call, StandIns
 
 NETWORK = "net"
 PLUGINS = ("first", "second", "third")

@@ -8,8 +8,8 @@ from typing import Any
 from cnihook.conformance.check import Broken, Deviation, deviation
 from cnihook.conformance.check import runtime_check as check
 from cnihook.conformance.check import runtime_check as checks
+from cnihook.conformance.fake_plugin import Call
 from cnihook.conformance.runtime import NETWORK, PLUGINS, RuntimeCase
-from cnihook.conformance.standin import Call
 
 __all__ = ["checks"]
 

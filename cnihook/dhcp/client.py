@@ -14,8 +14,8 @@ import random
 from cnihook.dhcp import message
 from cnihook.dhcp.lease import Lease, now
 from cnihook.dhcp.message import NOBODY, Message
-from cnihook.dhcp.wire import BROADCAST_MAC, EVERYBODY, Channel
-from cnihook.lean.address import Address
+from cnihook.dhcp.rawsocket import BROADCAST_MAC, EVERYBODY, Channel
+from cnihook.fast.address import Address
 from cnihook.linux.rtnl import Link, mac_bytes
 
 TYPE_CHECKING = False

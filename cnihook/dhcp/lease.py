@@ -16,14 +16,14 @@ import time
 
 from cnihook.dhcp import message
 from cnihook.dhcp.message import Message
-from cnihook.lean import fastjson, statefile
-from cnihook.lean.address import Address
+from cnihook.fast import fastjson, statefile
+from cnihook.fast.address import Address
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import mac_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cnihook.dhcp.wire import Channel
+    from cnihook.dhcp.rawsocket import Channel
     from cnihook.linux.rtnl import Link
 
 Owner = tuple[str, str, str]  # network, container ID, ifname
@@ -165,7 +165,7 @@ class Lease:
 
     def release(self) -> None:
         """Release the lease: notify the server, if it can be reached, and delete the file in any case."""
-        from cnihook.dhcp.wire import Channel  # a plugin needs it if there is no keeper
+        from cnihook.dhcp.rawsocket import Channel  # a plugin needs it if there is no keeper
 
         try:
             place = self.find() if self.server_mac else None

@@ -8,7 +8,7 @@ is a ValueError; a malformed option has no value.
 
 import struct
 
-from cnihook.lean.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

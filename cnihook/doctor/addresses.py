@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
-from cnihook.doctor.traffic import own_links
-from cnihook.lean.address import Address, IPNet
+from cnihook.doctor.reachability import own_links
+from cnihook.fast.address import Address, IPNet
+from cnihook.ipam import leases
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST
-from cnihook.runtime import cache
+from cnihook.protocol import invoke
+from cnihook.runtime import records
 from cnihook.runtime.networks import Network
-from cnihook.sdk import invoke, leases
-from cnihook.spec import version as versions
-from cnihook.spec.errors import CniError
+from cnihook.types import versions
+from cnihook.types.errors import CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def check_leases(host: Host) -> Iterator[Finding]:
         # The records are read after the leases: a lease is made after its record.  It is removed before its
         # record, so the leases are then read again.
         owners = set()
-        for network_name, container_id, ifname in cache.identities_on_file():
+        for network_name, container_id, ifname in records.identities_on_file():
             if network_name == os.path.basename(folder):
                 owners |= {leases.owner(container_id, ifname), container_id.encode()}
         stray = [lease for lease in present if lease[1] not in owners]

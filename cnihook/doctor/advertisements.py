@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from cnihook.doctor.finding import Finding, Host, has_version, plugins_of
+from cnihook.links import router, veth
+from cnihook.links.router import accept_ra
 from cnihook.linux import sysctl, sysfs
 from cnihook.linux.rtnl import Link
-from cnihook.sdk import router, veth
-from cnihook.sdk.router import accept_ra
 
 
 def check(host: Host) -> Iterator[Finding]:

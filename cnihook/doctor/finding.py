@@ -6,17 +6,17 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from cnihook.lean import command, process
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
-from cnihook.runtime import attachment, cache, chain, networks
-from cnihook.runtime.cache import Record
+from cnihook.process import child, command
+from cnihook.protocol.call import Call, Request
+from cnihook.runtime import attachment, chain, networks, records
 from cnihook.runtime.networks import Network
-from cnihook.sdk.call import Call, Request
-from cnihook.settings import Settings
-from cnihook.spec.config import NetConf
-from cnihook.spec.errors import CniError
-from cnihook.spec.result import Result
+from cnihook.runtime.records import Record
+from cnihook.runtime.settings import Settings
+from cnihook.types.config import NetConf
+from cnihook.types.errors import CniError
+from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def printed(name: str, *words: str, timeout: float = 30.0) -> str:
     program = find_program(name)
     if program is None:
         return ""
-    outcome = process.run(program, [name, *words], dict(os.environ), b"", timeout)
+    outcome = child.run(program, [name, *words], dict(os.environ), b"", timeout)
     return outcome.stdout.decode(errors="replace")
 
 
@@ -150,7 +150,7 @@ class Host:
 
     @cached_property
     def records(self) -> list[Record]:
-        return cache.all_records()
+        return records.all_records()
 
     @cached_property
     def attached(self) -> list[Attached]:

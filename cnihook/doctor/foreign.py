@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 from cnihook.doctor.finding import Finding, Host
 from cnihook.linux import nft, xtables
-from cnihook.runtime import cache
-from cnihook.sdk import reference
+from cnihook.nftables import reference_rules
+from cnihook.runtime import records
 
 _WHY = "they are for the address of a container that is gone, and affect the next one that gets the address"
 
@@ -22,13 +22,13 @@ def _check_iptables() -> Iterator[Finding]:
         for version in (4, 6)
         for table in xtables.filters(version, "nat")
         for chain in table.chains()
-        if reference.is_chain_of_a_container(chain)
+        if reference_rules.is_chain_of_a_container(chain)
     ]
     # The records are read after the chains: a container gets its chains after its record.
     on_record = {
-        reference.chain_name(prefix, network, container_id)
-        for network, container_id, _ifname in cache.identities_on_file()
-        for prefix in reference.PREFIXES
+        reference_rules.chain_name(prefix, network, container_id)
+        for network, container_id, _ifname in records.identities_on_file()
+        for prefix in reference_rules.PREFIXES
     }
     for table, chain in chains:
         if chain not in on_record:
@@ -43,11 +43,11 @@ def _check_iptables() -> Iterator[Finding]:
 
 
 def _check_nft() -> Iterator[Finding]:
-    places = [("inet", reference.MASQUERADE, "masq_checks")]
+    places = [("inet", reference_rules.MASQUERADE, "masq_checks")]
     places += [
-        (family, reference.HOSTPORT, chain)
+        (family, reference_rules.HOSTPORT, chain)
         for family in ("ip", "ip6")
-        for chain in reference.HOSTPORT_CHAINS
+        for chain in reference_rules.HOSTPORT_CHAINS
     ]
     rules = [
         (place, handle, comment)
@@ -57,12 +57,12 @@ def _check_nft() -> Iterator[Finding]:
     ]
     if not rules:
         return
-    identities = list(cache.identities_on_file())
-    instances = {reference.instance(*identity) for identity in identities}
+    identities = list(records.identities_on_file())
+    instances = {reference_rules.instance(*identity) for identity in identities}
     containers = {container_id for _network, container_id, _ifname in identities}
     is_known: dict[str, Callable[[str], bool]] = {
-        reference.MASQUERADE: lambda comment: comment.partition(",")[0] in instances,
-        reference.HOSTPORT: lambda comment: comment in containers,
+        reference_rules.MASQUERADE: lambda comment: comment.partition(",")[0] in instances,
+        reference_rules.HOSTPORT: lambda comment: comment in containers,
     }
     for (family, table, chain), handle, comment in rules:
         if not is_known[table](comment):

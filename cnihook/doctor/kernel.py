@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 
 from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
-from cnihook.lean.address import IPNet
-from cnihook.lean.words import describe
+from cnihook.fast.address import IPNet
+from cnihook.fast.errors_text import describe
 from cnihook.linux import htb, libc, nft, tc
 from cnihook.linux.rtnl import Rtnl
-from cnihook.sdk import invoke, port_chains
-from cnihook.sdk.table import FAMILY
+from cnihook.nftables import port_chains
+from cnihook.nftables.table import FAMILY
+from cnihook.protocol import invoke
 
 # The kinds of links that a built-in plugin makes, and the kernel modules that provide features.
 _LINKS = {

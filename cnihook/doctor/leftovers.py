@@ -7,18 +7,18 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-from cnihook import detach
+from cnihook.container import detach, repair
 from cnihook.doctor.finding import Finding, Host
-from cnihook.lean import statefile
-from cnihook.lean.address import Address
+from cnihook.fast import statefile
+from cnihook.fast.address import Address
 from cnihook.linux import netns
 from cnihook.linux.flock import Busy
+from cnihook.nftables import table
+from cnihook.nftables.port import PROTOCOLS
 from cnihook.oci import inject
-from cnihook.runtime import cache, remains, repair
+from cnihook.runtime import records, remains
 from cnihook.runtime.foreign import OtherPlugins
-from cnihook.sdk import table
-from cnihook.sdk.port import PROTOCOLS
-from cnihook.spec.errors import CniError
+from cnihook.types.errors import CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def check_attachments(host: Host) -> Iterator[Finding]:
 
 
 def check_damaged(host: Host) -> Iterator[Finding]:
-    for one in cache.damaged():
+    for one in records.damaged():
         if one.is_foreign:
             yield Finding(
                 "record-damaged",
@@ -118,7 +118,7 @@ def check_elements(host: Host) -> Iterator[Finding]:
     """Find elements of nftables whose attachment is not on record."""
     elements = [(name, _key(name, key), owner) for name, key, owner in table.owned()]
     # The records are read after the elements, which are made later.  A record that cannot be read counts.
-    owners = set(map(remains.owner_of, cache.identities_on_file()))
+    owners = set(map(remains.owner_of, records.identities_on_file()))
     for name, key, owner in elements:
         if owner in owners:
             continue

@@ -4,11 +4,11 @@
 from collections.abc import Iterator
 
 from cnihook.doctor.finding import Finding, Host, Plugin, has_version, plugins_of
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from cnihook.linux.nexthop import link_towards
 from cnihook.linux.rtnl import Link
 from cnihook.runtime import networks
-from cnihook.spec.errors import CniError
+from cnihook.types.errors import CniError
 
 _DEFAULT = 1500  # of a veth pair
 # Addresses of remote hosts; only their routes are looked up.  There is one in each half of the address

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from cnihook.doctor.finding import Finding, Host
-from cnihook.oci import hosts
+from cnihook.names import hosts
 
 
 def check(host: Host) -> Iterator[Finding]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from cnihook.doctor.finding import Finding, Host
 from cnihook.doctor.leftovers import HOOK_FOLDERS, our_hooks
-from cnihook.oci import bounds_file, podman
-from cnihook.runtime import bounds
+from cnihook.oci import podman
+from cnihook.request import bounds, bounds_file
 
 
 def check_owner(_host: Host) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from cnihook.doctor.finding import Finding, Host
 from cnihook.runtime import attachment, foreign
-from cnihook.runtime.cache import Record
+from cnihook.runtime.records import Record
 
 
 def check(host: Host) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import cnihook
 from cnihook.doctor.finding import Finding, Host
-from cnihook.lean import bytecode
-from cnihook.sdk.call import DEFAULT_PATH
+from cnihook.fast import bytecode
+from cnihook.protocol.call import DEFAULT_PATH
 
 _PACKAGE = os.path.dirname(os.path.abspath(cnihook.__file__))
 _CONFIGURATION = ("/etc/cnihook", "/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")

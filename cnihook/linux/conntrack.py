@@ -12,7 +12,7 @@ the end of a rule, has to be deleted.
 import _struct as struct
 import errno
 
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from cnihook.linux.netlink import (
     NETLINK_NETFILTER,
     NLM_F_DUMP,

@@ -13,7 +13,7 @@ import _struct as struct
 import errno
 from _socket import AF_UNSPEC
 
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from cnihook.linux.netlink import NLM_F_DUMP, NetlinkError, attr, s32, u16, u32
 from cnihook.linux.rtnl import AF_BRIDGE, RTM_GETADDR, RTM_GETLINK, Link, LinkAddress, Rtnl, mac_bytes
 

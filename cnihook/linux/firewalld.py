@@ -3,7 +3,7 @@
 
 import errno
 
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from cnihook.linux.dbus import Bus, NoService, Refused
 
 _SERVICE, _PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"

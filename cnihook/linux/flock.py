@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 
-from cnihook.lean import descriptor
+from cnihook.fast import descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

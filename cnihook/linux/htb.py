@@ -18,7 +18,7 @@ names and numbers.
 import _struct as struct
 from _socket import htons
 
-from cnihook.lean.address import IPNet
+from cnihook.fast.address import IPNet
 from cnihook.linux import tc
 from cnihook.linux.netlink import (
     NLM_F_CREATE,

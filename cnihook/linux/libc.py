@@ -4,7 +4,7 @@
 import os
 from sys import byteorder
 
-from cnihook.lean import ffi
+from cnihook.fast import ctypes_lite
 
 # <sched.h>
 CLONE_NEWNS, CLONE_NEWUTS = 0x20000, 0x4000000
@@ -21,25 +21,49 @@ _SYS_OPENAT2 = 437  # <asm-generic/unistd.h>; the same on every architecture
 # <linux/capability.h>
 _CAPABILITY_VERSION_3 = 0x20080522
 
-_libc = ffi.Library(None)
-_setns = _libc.function("setns", ffi.Int, ffi.Int, ffi.Int)
-_unshare = _libc.function("unshare", ffi.Int, ffi.Int)
-_mount = _libc.function("mount", ffi.Int, ffi.CString, ffi.CString, ffi.CString, ffi.ULong, ffi.CString)
-_umount2 = _libc.function("umount2", ffi.Int, ffi.CString, ffi.Int)
-_capset = _libc.function("capset", ffi.Int, ffi.CString, ffi.CString)
-_openat2 = _libc.function("syscall", ffi.Int, ffi.ULong, ffi.Int, ffi.CString, ffi.CString, ffi.ULong)
+_libc = ctypes_lite.Library(None)
+_setns = _libc.function("setns", ctypes_lite.Int, ctypes_lite.Int, ctypes_lite.Int)
+_unshare = _libc.function("unshare", ctypes_lite.Int, ctypes_lite.Int)
+_mount = _libc.function(
+    "mount",
+    ctypes_lite.Int,
+    ctypes_lite.CString,
+    ctypes_lite.CString,
+    ctypes_lite.CString,
+    ctypes_lite.ULong,
+    ctypes_lite.CString,
+)
+_umount2 = _libc.function("umount2", ctypes_lite.Int, ctypes_lite.CString, ctypes_lite.Int)
+_capset = _libc.function("capset", ctypes_lite.Int, ctypes_lite.CString, ctypes_lite.CString)
+_openat2 = _libc.function(
+    "syscall",
+    ctypes_lite.Int,
+    ctypes_lite.ULong,
+    ctypes_lite.Int,
+    ctypes_lite.CString,
+    ctypes_lite.CString,
+    ctypes_lite.ULong,
+)
 _hows: "dict[tuple[int, int], bytes]" = {}  # struct open_how: flags, mode, resolve
-_prctl = _libc.function("prctl", ffi.Int, ffi.Int, ffi.ULong, ffi.ULong, ffi.ULong, ffi.ULong)
+_prctl = _libc.function(
+    "prctl",
+    ctypes_lite.Int,
+    ctypes_lite.Int,
+    ctypes_lite.ULong,
+    ctypes_lite.ULong,
+    ctypes_lite.ULong,
+    ctypes_lite.ULong,
+)
 
 
 def setns(fd: int, kind: int) -> None:
     if _setns(fd, kind) < 0:
-        ffi.raise_errno()
+        ctypes_lite.raise_errno()
 
 
 def unshare(kinds: int) -> None:
     if _unshare(kinds) < 0:
-        ffi.raise_errno()
+        ctypes_lite.raise_errno()
 
 
 def mount(
@@ -49,18 +73,18 @@ def mount(
         return None if text is None else os.fsencode(text)
 
     if _mount(encode(source), encode(target), encode(kind), flags, encode(options)) < 0:
-        ffi.raise_errno(target)
+        ctypes_lite.raise_errno(target)
 
 
 def umount(target: str, flags: int = 0) -> None:
     if _umount2(os.fsencode(target), flags) < 0:
-        ffi.raise_errno(target)
+        ctypes_lite.raise_errno(target)
 
 
 def set_parent_death_signal(signum: int) -> None:
     """Have the kernel send `signum` to this process when its parent ends."""
     if _prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0) < 0:
-        ffi.raise_errno()
+        ctypes_lite.raise_errno()
 
 
 def openat2(folder: int, path: str, flags: int, resolve: int) -> int:
@@ -74,11 +98,11 @@ def openat2(folder: int, path: str, flags: int, resolve: int) -> int:
         _hows[flags, resolve] = how
     fd: int = _openat2(_SYS_OPENAT2, folder, os.fsencode(path), how, len(how))
     if fd < 0:
-        ffi.raise_errno()
+        ctypes_lite.raise_errno()
     return fd
 
 
 def drop_capabilities() -> None:
     """Drop all capabilities for good.  The rights of the user ID remain."""
     if _capset(_CAPABILITY_VERSION_3.to_bytes(4, byteorder) + bytes(4), bytes(24)) < 0:
-        ffi.raise_errno()
+        ctypes_lite.raise_errno()

@@ -16,7 +16,7 @@ import _struct as struct
 import os
 from _socket import AF_INET, AF_INET6
 
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from cnihook.linux.netlink import NLM_F_DUMP, Netlink, NetlinkError, attributes
 
 _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20

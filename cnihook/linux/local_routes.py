@@ -4,7 +4,7 @@
 import _struct as struct
 import errno
 
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from cnihook.linux.netlink import NetlinkError, attr, u32
 from cnihook.linux.rtnl import RTA_DST, RTA_OIF, RTM_GETROUTE, Link, LinkRoute, Rtnl
 

@@ -11,7 +11,7 @@ import _struct as struct
 import errno
 import os
 
-from cnihook.lean import descriptor
+from cnihook.fast import descriptor
 
 # <linux/netlink.h>
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12

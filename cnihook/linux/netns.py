@@ -5,7 +5,7 @@ import errno
 import fcntl
 import os
 
-from cnihook.lean import descriptor
+from cnihook.fast import descriptor
 from cnihook.linux import libc
 from cnihook.linux.rtnl import Rtnl
 

@@ -3,7 +3,7 @@
 
 import _struct as struct
 
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from cnihook.linux.netlink import NetlinkError, attr
 from cnihook.linux.rtnl import RTA_DST, RTM_GETROUTE, RTN_UNICAST, Link, LinkRoute, Rtnl
 

@@ -56,10 +56,10 @@ _socket: "Netlink | None" = None  # kept open, because a close may wait
 
 def run(commands: str, what: str) -> None:
     """Run all of the commands of nft or none.  Raises NftError, whose text begins with `what`."""
-    from cnihook.lean import process
+    from cnihook.process import child
 
     program = _find_program(what)
-    outcome = process.run(program, ["nft", "-f", "-"], dict(os.environ), commands.encode(), _TIMEOUT)
+    outcome = child.run(program, ["nft", "-f", "-"], dict(os.environ), commands.encode(), _TIMEOUT)
     if outcome.status != 0:
         reason = outcome.stderr.decode(errors="replace").strip().partition("\n")[0].removeprefix("Error: ")
         raise NftError(errno.EIO, f"{what}: {reason or f'{program} ended with status {outcome.status}'}")

@@ -9,7 +9,7 @@ no socket.  `nft list` shows no difference.  <linux/netfilter/nf_tables.h> has t
 
 import _struct as struct
 
-from cnihook.lean.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet
 from cnihook.linux.netlink import NLM_F_APPEND, NLM_F_CREATE, attr, nested, text
 from cnihook.linux.nft import SUBSYSTEM
 

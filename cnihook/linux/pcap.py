@@ -12,8 +12,8 @@ import select
 import time
 from _socket import AF_PACKET, SO_RCVBUF, SOCK_RAW, SOL_SOCKET, socket
 
-from cnihook.lean import apart, signals
 from cnihook.linux.netns import NetNS
+from cnihook.process import daemonize, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Capture:
         if not self._pid:
             try:
                 signals.ignore_interrupts()
-                apart.leave_caller(heard.fileno(), file, end, report)
+                daemonize.leave_caller(heard.fileno(), file, end, report)
                 os.write(report, _record(heard, file, end).encode())
             finally:
                 os._exit(0)

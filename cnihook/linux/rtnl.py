@@ -10,7 +10,7 @@ import _struct as struct
 import errno
 from _socket import AF_INET, AF_INET6, AF_UNSPEC
 
-from cnihook.lean.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet
 from cnihook.linux.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,

@@ -66,7 +66,7 @@ def add_tap_in_context(
     The kernel labels a tap with the context of the process that makes it, and ignores sockcreate and
     fscreate.  A process enters a context by starting a program, and policies are written for `ip`.
     """
-    from cnihook.lean import process  # only this function starts a program
+    from cnihook.process import child  # only this function starts a program
 
     program = next((f"{folder}/ip" for folder in _FOLDERS if os.path.exists(f"{folder}/ip")), "")
     if not program:
@@ -76,6 +76,6 @@ def add_tap_in_context(
     argv += ["user", str(owner)] if owner is not None else []
     argv += ["group", str(group)] if group is not None else []
     with selinux.ExecContext(context):
-        outcome = process.run(program, argv, {"PATH": ":".join(_FOLDERS)}, b"", _TIMEOUT)
+        outcome = child.run(program, argv, {"PATH": ":".join(_FOLDERS)}, b"", _TIMEOUT)
     if outcome.status != 0:
         raise OSError(errno.EPERM, outcome.stderr.decode(errors="replace").strip(), f"create tap {name}")

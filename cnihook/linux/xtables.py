@@ -13,7 +13,7 @@ import _struct as struct
 import errno
 import os
 
-from cnihook.lean.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet
 from cnihook.linux import nft, nft_objects
 from cnihook.linux.netlink import (
     NLM_F_APPEND,
@@ -311,10 +311,10 @@ class LegacyTable:
         self._lines = None
 
     def _run(self, suffix: str, arguments: "list[str]", stdin: str, what: str) -> str:
-        from cnihook.lean import process
+        from cnihook.process import child
 
         program = _find_program(f"{self._program}-legacy{suffix}", f"{self._program}{suffix}")
-        outcome = process.run(program, [program, *arguments], dict(os.environ), stdin.encode(), _TIMEOUT)
+        outcome = child.run(program, [program, *arguments], dict(os.environ), stdin.encode(), _TIMEOUT)
         if outcome.status != 0:
             reason = " ".join(outcome.stderr.decode(errors="replace").split()) or f"exit {outcome.status}"
             raise OSError(errno.EIO, f"{what}: {reason}", program)

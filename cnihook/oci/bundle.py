@@ -4,10 +4,10 @@
 import errno
 import os
 
-from cnihook.lean import fastjson, statefile
+from cnihook.fast import fastjson, statefile
 from cnihook.oci.state import State
-from cnihook.spec.errors import IO_FAILURE, CniError, invalid_config
-from cnihook.spec.names import is_text
+from cnihook.types.errors import IO_FAILURE, CniError, invalid_config
+from cnihook.types.names import is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import os
 import sys
 from errno import ENOENT
 
-from cnihook.lean import statefile
-from cnihook.lean.splice import Document
+from cnihook.fast import statefile
 from cnihook.oci.bundle import HOST, JOINED, Bundle
-from cnihook.spec.errors import DECODING_FAILURE, CniError, invalid_config
+from cnihook.oci.json_edit import Document
+from cnihook.types.errors import DECODING_FAILURE, CniError, invalid_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

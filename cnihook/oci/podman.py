@@ -112,10 +112,10 @@ def _parse(text: str) -> "tuple[int, ...]":
 
 
 def _ask(program: str) -> str:
-    from cnihook.lean import process
+    from cnihook.process import child
 
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/"}
-    outcome = process.run(program, ["podman", "--version"], environment, b"", _TIMEOUT)
+    outcome = child.run(program, ["podman", "--version"], environment, b"", _TIMEOUT)
     return outcome.stdout.decode(errors="replace").strip() if outcome.status == 0 else ""
 
 

@@ -3,11 +3,11 @@
 
 import os
 
-from cnihook.lean import process
 from cnihook.oci import state
 from cnihook.oci.state import State
-from cnihook.spec.errors import INTERNAL, UNKNOWN_CONTAINER, CniError
-from cnihook.spec.names import check_container_id
+from cnihook.process import child
+from cnihook.types.errors import INTERNAL, UNKNOWN_CONTAINER, CniError
+from cnihook.types.names import check_container_id
 
 KNOWN = ("runc", "crun")
 
@@ -60,7 +60,7 @@ def _ask(program: str, container_id: str, root: str) -> State:
     name = os.path.basename(program)
     argv = [program, *(["--root", root] if root else []), "state", container_id]
     try:
-        outcome = process.run(program, argv, dict(os.environ), b"", _TIMEOUT)
+        outcome = child.run(program, argv, dict(os.environ), b"", _TIMEOUT)
     except OSError as error:
         raise CniError(INTERNAL, f"{program} cannot be executed: {error.strerror}") from None
     if outcome.timed_out:

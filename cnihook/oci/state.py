@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state of a container, which an OCI runtime passes to a hook on stdin (runtime-spec, "State")."""
 
-from cnihook.lean import fastjson
-from cnihook.spec.config import NetConf, json_name
-from cnihook.spec.errors import DECODING_FAILURE, CniError
-from cnihook.spec.names import check_container_id
+from cnihook.fast import fastjson
+from cnihook.types.config import NetConf, json_name
+from cnihook.types.errors import DECODING_FAILURE, CniError
+from cnihook.types.names import check_container_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

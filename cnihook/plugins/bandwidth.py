@@ -19,20 +19,21 @@ limit.
 import errno
 import sys
 
-from cnihook.lean.address import IPNet
+from cnihook.fast.address import IPNet
+from cnihook.links import veth
 from cnihook.linux import tc
 from cnihook.linux.netlink import NetlinkError, attr, u32
 from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_MTU, IFLA_TXQLEN, Link, Rtnl, mac_bytes
 from cnihook.log import notice
-from cnihook.sdk import Call, CniError, Interface, NetConf, Result, Undo, try_each, veth
-from cnihook.spec import version
-from cnihook.spec.errors import INTERNAL
+from cnihook.sdk import Call, CniError, Interface, NetConf, Result, Undo, try_each
+from cnihook.types import versions
+from cnihook.types.errors import INTERNAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.linux.htb import Choice
 
-VERSIONS = version.ALL[2:]  # the results of older versions do not name the link to limit
+VERSIONS = versions.ALL[2:]  # the results of older versions do not name the link to limit
 
 _LATENCY = 25_000  # microseconds that a packet may wait
 _MAX_RATE = (1 << 64) - 1

@@ -9,35 +9,17 @@ group, whose upper half is veth.GROUP.  The alias of a container's port is its o
 
 import errno
 
+from cnihook import ipam
+from cnihook.links import flows, host_bridge, interface, ready, router, settings, veth
+from cnihook.links.host_bridge import DEFAULT_VLAN
 from cnihook.linux.flock import Lock
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import BR_STATE_FORWARDING, IF_OPER_UP, IFA_F_NODAD, Link, Rtnl, mac_bytes
-from cnihook.sdk import (
-    DNS,
-    Call,
-    CniError,
-    Interface,
-    IPNet,
-    Result,
-    Route,
-    Undo,
-    flows,
-    host_bridge,
-    interface,
-    invalid_config,
-    ipam,
-    masquerade,
-    ready,
-    router,
-    settings,
-    spoofcheck,
-    try_each,
-    veth,
-)
-from cnihook.sdk.host_bridge import DEFAULT_VLAN
-from cnihook.spec.config import NetConf
-from cnihook.spec.errors import INTERNAL
-from cnihook.spec.names import check_ifname
+from cnihook.nftables import masquerade, spoofcheck
+from cnihook.sdk import DNS, Call, CniError, Interface, IPNet, Result, Route, Undo, invalid_config, try_each
+from cnihook.types.config import NetConf
+from cnihook.types.errors import INTERNAL
+from cnihook.types.names import check_ifname
 
 _MAX_VLAN = 4094
 
@@ -136,7 +118,7 @@ def add(call: Call) -> Result:
         with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
             bridge = conf.ensure_bridge(call)
             if conf.mac:
-                from cnihook.sdk import neighbours  # few containers request an address
+                from cnihook.links import neighbours  # few containers request an address
 
                 vlans = [conf.vlan or DEFAULT_VLAN] if bridge.vlan_filtering else []
                 neighbours.refuse_taken_mac(call.host, bridge, conf.mac, vlans=vlans)
@@ -156,7 +138,7 @@ def add(call: Call) -> Result:
             result = ipam.add(call)
             undo.push(ipam.delete, call)
             if conf.ipam == "static" and not conf.filters_vlans:  # it keeps no leases
-                from cnihook.sdk import neighbours
+                from cnihook.links import neighbours
 
                 own = {ip.net.address for ip in result.ips}
                 neighbours.refuse_taken_addresses(call.host, bridge, outer, own)
@@ -337,11 +319,11 @@ def delete(call: Call) -> None:
 def _remove_foreign(call: Call) -> None:
     masquerades, guards = call.conf.boolean("ipMasq"), call.conf.boolean("macspoofchk")
     if (masquerades or guards) and veth.is_foreign(call):
-        from cnihook.sdk import reference  # few attachments are the reference's
+        from cnihook.nftables import reference_rules  # few attachments are the reference's
 
         try_each(
-            lambda: reference.remove_masquerade(call) if masquerades else None,
-            lambda: reference.remove_spoofcheck(call) if guards else None,
+            lambda: reference_rules.remove_masquerade(call) if masquerades else None,
+            lambda: reference_rules.remove_spoofcheck(call) if guards else None,
         )
 
 

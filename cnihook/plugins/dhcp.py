@@ -10,12 +10,12 @@ A lease that cannot be renewed in time is lost, because another machine may get 
 sets the link down, the container's log has the reason, and CHECK fails.
 """
 
-from cnihook.dhcp import ask, message
-from cnihook.dhcp.ask import Denied, NoKeeper, Stranger
+from cnihook.dhcp import message, rpc
 from cnihook.dhcp.lease import Lease, folder_of, from_json, to_json
+from cnihook.dhcp.rpc import Denied, NoKeeper, Stranger
 from cnihook.linux.rtnl import RT_SCOPE_LINK
 from cnihook.sdk import DNS, IP, Address, Call, CniError, IPNet, NetConf, Result, Route, try_each
-from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, TRY_AGAIN_LATER
+from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, TRY_AGAIN_LATER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class Conf:
 
 
 def socket_path(ipam: NetConf) -> str:
-    path = ipam.string("daemonSocketPath") or ask.SOCKET
-    if not ask.is_path(path):
+    path = ipam.string("daemonSocketPath") or rpc.SOCKET
+    if not rpc.is_path(path):
         raise ipam.refuse(
             "daemonSocketPath", f"is wrong: {path!r} is not an absolute path of at most 107 bytes"
         )
@@ -120,7 +120,7 @@ def add(call: Call) -> Result:
 def _ask(path: str, request: "dict[str, Any]", timeout: int = 0) -> "dict[str, Any]":
     """Return the daemon's answer; start a daemon if there is none.  `timeout`: its seconds for a server."""
     try:
-        return ask.ask(path, request, start=True, patience=max(ask.PATIENCE, timeout + 5.0))
+        return rpc.ask(path, request, start=True, patience=max(rpc.PATIENCE, timeout + 5.0))
     except Denied as error:
         code = TRY_AGAIN_LATER if error.later else INTERNAL
         raise CniError(code, f"dhcp: {error}") from None
@@ -171,7 +171,7 @@ def delete(call: Call) -> None:
     """Release the lease.  Daemon and namespace may be gone: without renewal, it ends on the server."""
     path = socket_path(call.conf.object("ipam"))
     try:
-        ask.ask(path, {"do": "release", "owner": _owner(call)}, start=False)
+        rpc.ask(path, {"do": "release", "owner": _owner(call)}, start=False)
     except (NoKeeper, Denied):
         lease = Lease.load(folder_of(path), _owner(call))
         if lease:
@@ -196,7 +196,7 @@ def gc(call: Call) -> None:
     path = socket_path(call.conf.object("ipam"))
     try:
         request = {"do": "gc", "network": call.network, "keep": [list(attachment) for attachment in keep]}
-        ask.ask(path, request, start=False)
+        rpc.ask(path, request, start=False)
     except (NoKeeper, Denied):
         leases = Lease.load_all(folder_of(path))
         stale = [one for one in leases if one.owner[0] == call.network and one.owner[1:] not in keep]

@@ -3,19 +3,10 @@
 dummy: an interface that discards what is sent to it, for addresses that only the container uses.
 """
 
-from cnihook.sdk import (
-    DNS,
-    Call,
-    CniError,
-    Interface,
-    Result,
-    Undo,
-    inside,
-    interface,
-    invalid_config,
-    ipam,
-)
-from cnihook.spec.errors import INTERNAL
+from cnihook import ipam
+from cnihook.links import container_link, interface
+from cnihook.sdk import DNS, Call, CniError, Interface, Result, Undo, invalid_config
+from cnihook.types.errors import INTERNAL
 
 KIND = "dummy"
 
@@ -31,13 +22,13 @@ class Conf:
 
 def add(call: Call) -> Result:
     conf = Conf(call)
-    inside.refuse_taken(call)
+    container_link.refuse_taken(call)
     sandbox = call.sandbox
     with Undo() as undo:
         sandbox.add_link(KIND, call.ifname)
         # Before ipam.add(), which may fail after it leased some addresses; and undone last, as in DEL.
         undo.push(ipam.delete, call)
-        undo.push(inside.delete, call, KIND)
+        undo.push(container_link.delete, call, KIND)
         link = sandbox.link(call.ifname)
         sandbox.set_link(link, alias=call.owner)
 
@@ -53,7 +44,7 @@ def add(call: Call) -> Result:
 
 def delete(call: Call) -> None:
     """Remove the link, then release its address."""
-    inside.delete(call, KIND)
+    container_link.delete(call, KIND)
     ipam.delete(call)
 
 

@@ -6,7 +6,7 @@ that is configured.
 It follows another plugin in a chain.  If nothing on the host drops the traffic, no rule is needed, and it
 does nothing.  What may drop it, and what the plugin does then:
 
-    iptables: policy DROP of chain FORWARD, which Docker sets     two rules for each network, see sdk.accept
+    iptables: policy DROP of chain FORWARD, which Docker sets     two rules per network (iptables_forward)
     firewalld, if it runs, or "backend" says so                   the container's addresses join a zone
 
 CHECK looks at the present state, so it finds a policy that was set after ADD.  Chains of nftables that
@@ -17,8 +17,8 @@ network.
 policy do not reach each other through the host.  With "isolated", the containers of the same bridge do not
 reach each other either: the bridge isolates their ports, so no filter has to see what it forwards.  An
 uplink of the bridge is not isolated, nor is a container there whose network does not have this policy.  See
-sdk.forward.  With cnihook as the runtime, the policy is in force before the container's link is up and until
-it is down.  Other runtimes call this plugin after the bridge plugin has raised the link.
+nftables.isolation.  With cnihook as the runtime, the policy is in force before the container's link is up
+and until it is down.  Other runtimes call this plugin after the bridge plugin has raised the link.
 
 The administrator's rules come first.  If iptables has a chain CNI-ADMIN (`iptablesAdminChainName`), made by
 `iptables -N CNI-ADMIN` for example, all that is forwarded passes it before the rules of cnihook, from the
@@ -27,27 +27,17 @@ or removes it.  With nftables, the administrator can do the same at any time in 
 base chain of type filter.  One thing differs: another chain may drop what such a chain accepts.
 """
 
-from cnihook.lean.address import IPNet
+from cnihook.fast.address import IPNet
+from cnihook.links import veth
 from cnihook.linux.dbus import NoService
 from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link
 from cnihook.linux.xtables import CHAIN_NAME_MAX
-from cnihook.sdk import (
-    Call,
-    CniError,
-    NetConf,
-    Result,
-    Undo,
-    accept,
-    forward,
-    invalid_config,
-    try_each,
-    veth,
-    zone,
-)
-from cnihook.sdk.table import LOCK
-from cnihook.spec import version as versions
-from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
+from cnihook.nftables import firewalld_zone, iptables_forward, isolation
+from cnihook.nftables.table import LOCK
+from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, try_each
+from cnihook.types import versions
+from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,12 +61,12 @@ class Conf:
             not _LETTERS.issuperset(self.admin)
             or self.admin[0] == "-"
             or len(self.admin) > CHAIN_NAME_MAX
-            or self.admin in accept.RESERVED
+            or self.admin in iptables_forward.RESERVED
         ):
             raise conf.refuse("iptablesAdminChainName", f"is wrong: {self.admin!r} cannot be such a chain")
         self.policy = conf.string("ingressPolicy") or "open"
-        if self.policy not in ("open", *forward.POLICIES):
-            policies = ", ".join(("open", *forward.POLICIES))
+        if self.policy not in ("open", *isolation.POLICIES):
+            policies = ", ".join(("open", *isolation.POLICIES))
             raise invalid_config(f'unknown ingress policy: "{self.policy}"', f"use one of {policies}")
 
     @property
@@ -136,15 +126,15 @@ def _port(call: Call, result: Result, bridge: Link) -> Link:
 class _Accepted:
     """A bridge, or without one a subnet, and the tables of iptables that must accept its traffic."""
 
-    def __init__(self, call: Call, end: "str | IPNet", tables: "list[accept.Filter]") -> None:
+    def __init__(self, call: Call, end: "str | IPNet", tables: "list[iptables_forward.Filter]") -> None:
         self.end = end
         self.tables = tables
-        self.chain = forward.accept_chain(call, end)
-        self.comment = forward.accept_comment(self.chain)
+        self.chain = isolation.accept_chain(call, end)
+        self.comment = isolation.accept_comment(self.chain)
 
 
 def _to_accept(call: Call, conf: Conf, result: Result) -> "list[_Accepted]":
-    tables = accept.obstacles((ip.net.address.version for ip in result.ips), conf.admin)
+    tables = iptables_forward.obstacles((ip.net.address.version for ip in result.ips), conf.admin)
     if not tables:
         return []
     bridge = _bridge(call, result)
@@ -169,7 +159,7 @@ def prepare(call: Call, first: NetConf) -> "dict[str, Any]":
     if first.string("type") != "bridge" or not _LETTERS.issuperset(bridge):
         return {}  # add() reports the error
     with Lock(LOCK, purpose=f"isolate {call.owner}"):
-        forward.join(call, [forward.policy_chain(conf.policy, bridge)])
+        isolation.join(call, [isolation.policy_chain(conf.policy, bridge)])
     return {"portIsolation": True} if conf.policy == "isolated" else {}
 
 
@@ -183,18 +173,18 @@ def add(call: Call) -> Result:
         if conf.may_use_firewalld:
             _join_zone(call, conf, result, undo)
         if accepted or bridge:
-            undo.push(forward.delete, call)
+            undo.push(isolation.delete, call)
             with Lock(LOCK, purpose=f"let {call.owner} through"):
                 chains = [each.chain for each in accepted]
                 if bridge:
-                    policy = forward.policy_chain(conf.policy, bridge.name)
-                    if not forward.is_set(call, policy):  # prepare() has done it, if it was called
+                    policy = isolation.policy_chain(conf.policy, bridge.name)
+                    if not isolation.is_set(call, policy):  # prepare() has done it, if it was called
                         chains.append(policy)
                 if chains:
-                    forward.join(call, chains)
+                    isolation.join(call, chains)
                 for each in accepted:
                     for table in each.tables:
-                        accept.add(table, conf.admin, each.end, each.comment)
+                        iptables_forward.add(table, conf.admin, each.end, each.comment)
         if port and not port.isolated:
             undo.push(_isolate, call, port, False)
             _isolate(call, port, True)
@@ -207,9 +197,9 @@ def _isolate(call: Call, port: Link, isolated: bool) -> None:
 
 def _join_zone(call: Call, conf: Conf, result: Result, undo: Undo) -> None:
     addresses = [ip.net.address for ip in result.ips]
-    undo.push(zone.delete, call, conf.zone, addresses)
+    undo.push(firewalld_zone.delete, call, conf.zone, addresses)
     try:
-        zone.add(call, conf.zone, addresses)
+        firewalld_zone.add(call, conf.zone, addresses)
     except NoService as error:
         conf.bear(error)
 
@@ -222,7 +212,7 @@ def delete(call: Call) -> None:
     """
     try_each(
         lambda: veth.silence(call) if call.conf.string("ingressPolicy") not in ("", "open") else None,
-        lambda: forward.delete(call),
+        lambda: isolation.delete(call),
         lambda: _leave_zone(call),
         lambda: _remove_foreign(call),
     )
@@ -230,16 +220,16 @@ def delete(call: Call) -> None:
 
 def _remove_foreign(call: Call) -> None:
     if call.prev_result and veth.is_foreign(call):
-        from cnihook.sdk import reference  # few attachments are the reference's
+        from cnihook.nftables import reference_rules  # few attachments are the reference's
 
-        reference.remove_accepted({ip.net.address for ip in call.prev_result.ips})
+        reference_rules.remove_accepted({ip.net.address for ip in call.prev_result.ips})
 
 
 def _leave_zone(call: Call) -> None:
     addresses = []
     if call.prev_result and call.conf.string("backend") != "iptables":
         addresses = [ip.net.address for ip in call.prev_result.ips]
-    zone.delete(call, _zone(call), addresses)
+    firewalld_zone.delete(call, _zone(call), addresses)
 
 
 def check(call: Call) -> None:
@@ -248,13 +238,13 @@ def check(call: Call) -> None:
     where = f"{call.ifname} of container {call.container_id}"
     for each in _to_accept(call, conf, result):
         for table in each.tables:
-            if not accept.is_set(table, conf.admin, each.comment):
+            if not iptables_forward.is_set(table, conf.admin, each.comment):
                 raise CniError(
                     INTERNAL, f"{table.name} does not let {each.end} through, the network of {where}"
                 )
     if conf.may_use_firewalld:
         try:
-            missing = zone.missing(conf.zone, [ip.net.address for ip in result.ips])
+            missing = firewalld_zone.missing(conf.zone, [ip.net.address for ip in result.ips])
         except NoService as error:
             conf.bear(error)
         else:
@@ -262,7 +252,7 @@ def check(call: Call) -> None:
                 raise CniError(INTERNAL, f"{missing[0]} is not in zone {conf.zone} of firewalld")
     if conf.policy != "open":
         bridge = _guarded_bridge(call, conf, result)
-        if not forward.is_set(call, forward.policy_chain(conf.policy, bridge.name)):
+        if not isolation.is_set(call, isolation.policy_chain(conf.policy, bridge.name)):
             raise CniError(INTERNAL, f'ingress policy "{conf.policy}" is not in force for {where}')
         if conf.policy == "isolated" and not _port(call, result, bridge).isolated:
             raise CniError(INTERNAL, f"the port of {where} is not isolated")
@@ -280,14 +270,14 @@ def gc(call: Call) -> None:
         return
     owners = {call.owner_of(container_id, ifname) for container_id, ifname in keep}
     try_each(
-        lambda: forward.gc(call, owners),
-        lambda: zone.gc(call, _zone(call), owners),
+        lambda: isolation.gc(call, owners),
+        lambda: firewalld_zone.gc(call, _zone(call), owners),
     )
 
 
 def status(call: Call) -> None:
     conf = Conf(call)
     try:
-        zone.missing(conf.zone, [])
+        firewalld_zone.missing(conf.zone, [])
     except NoService as error:
         conf.bear(error, PLUGIN_NOT_AVAILABLE)

@@ -2,7 +2,7 @@
 """
 host-device: an interface of the host, moved into the container, and back when the container ends.
 
-The plugin makes no interface, so it must not lose one: cnihook.sdk.taken saves its state and restores it.
+The plugin makes no interface, so it must not lose one: links.moved_device saves its state and restores it.
 
 If a namespace ends without a DEL, the kernel itself moves hardware to the namespace that the machine was
 booted with, under the name that it had in the container.  A software device ends with its namespace.
@@ -10,27 +10,16 @@ booted with, under the name that it had in the container.  A software device end
 
 import os
 
+from cnihook import ipam
+from cnihook.links import container_link, interface, moved_device
+from cnihook.links.moved_device import Taken
 from cnihook.linux import sysfs
-from cnihook.linux.layer3 import Layer3
+from cnihook.linux.link_snapshot import Layer3
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import Link, Rtnl
-from cnihook.sdk import (
-    DNS,
-    Call,
-    CniError,
-    Interface,
-    Result,
-    Undo,
-    inside,
-    interface,
-    invalid_config,
-    ipam,
-    taken,
-    try_each,
-)
-from cnihook.sdk.taken import Taken
-from cnihook.spec.errors import INTERNAL, ResourceTaken
-from cnihook.spec.names import check_ifname
+from cnihook.sdk import DNS, Call, CniError, Interface, Result, Undo, invalid_config, try_each
+from cnihook.types.errors import INTERNAL, ResourceTaken
+from cnihook.types.names import check_ifname
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,8 +87,8 @@ def add(call: Call) -> Result:
     conf = Conf(call)
     if conf.is_dpdk:
         return _add_dpdk(call, conf)
-    inside.refuse_taken(call)
-    if earlier := taken.find(call):
+    container_link.refuse_taken(call)
+    if earlier := moved_device.find(call):
         earlier.bring_home(call)  # from a container of this ID that ended without a DEL
     device = _find_device(call.host, conf)
     own = Taken.as_it_is(call, device)
@@ -145,7 +134,7 @@ def _find_device(host: Rtnl, conf: Conf) -> Link:
         return link
     hint = ""
     error_type: type[CniError] = CniError
-    for one in taken.everything():
+    for one in moved_device.everything():
         if (
             one.name == conf.device
             or (conf.mac and one.attributes.get("mac") == conf.mac)
@@ -190,7 +179,7 @@ def delete(call: Call) -> None:
 
 
 def _bring_home(call: Call) -> None:
-    if own := taken.find(call):
+    if own := moved_device.find(call):
         own.bring_home(call)
     elif (sandbox := call.sandbox_if_alive()) and (foreign := _taken_by_reference(call, sandbox)):
         foreign.give_back(call)
@@ -204,12 +193,12 @@ def _taken_by_reference(call: Call, sandbox: Rtnl) -> "Taken | None":
         result = Result()  # the device must come back even if prevResult is damaged
     macs = {one.mac.lower() for one in result.interfaces if one.sandbox and one.mac}
     device = call.conf.string("device")
-    own = {one.name for one in taken.everything() if one.container_id == call.container_id}
+    own = {one.name for one in moved_device.everything() if one.container_id == call.container_id}
     links = [link for link in sandbox.links() if link.alias not in own and _is_ifname(link.alias)]
     link = (
-        taken.only(link for link in links if link.name == call.ifname)
-        or taken.only(link for link in links if link.alias == device)
-        or taken.only(link for link in links if link.mac in macs)
+        moved_device.only(link for link in links if link.name == call.ifname)
+        or moved_device.only(link for link in links if link.alias == device)
+        or moved_device.only(link for link in links if link.mac in macs)
     )
     return Taken.by(call, link.alias, link.kind) if link else None
 
@@ -240,7 +229,7 @@ def gc(call: Call) -> None:
     keep = call.valid_attachments()
     gone = [
         one
-        for one in taken.everything()
+        for one in moved_device.everything()
         if keep is not None and one.network == call.network and (one.container_id, one.ifname) not in keep
     ]
 

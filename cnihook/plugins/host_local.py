@@ -2,21 +2,22 @@
 """
 host-local: addresses from ranges, leased in files on this host.
 
-The leases are the reference plugin's files (cnihook.sdk.leases), so each plugin can release what the other
+The leases are the reference plugin's files (cnihook.ipam.leases), so each plugin can release what the other
 one has leased.
 """
 
 import errno
 import os
 
-from cnihook.lean import statefile
-from cnihook.lean.address import Address, IPNet
-from cnihook.sdk import DNS, IP, Call, CniError, NetConf, Result, Route, invalid_config, leases
-from cnihook.sdk.call import requested_addresses
-from cnihook.sdk.leases import Store
-from cnihook.spec import version
-from cnihook.spec.config import json_name
-from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhausted, ResourceTaken
+from cnihook.fast import statefile
+from cnihook.fast.address import Address, IPNet
+from cnihook.ipam import leases
+from cnihook.ipam.leases import Store
+from cnihook.protocol.call import requested_addresses
+from cnihook.sdk import DNS, IP, Call, CniError, NetConf, Result, Route, invalid_config
+from cnihook.types import versions
+from cnihook.types.config import json_name
+from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhausted, ResourceTaken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Conf:
                 if any(a.overlaps(b) for a in one.ranges for b in earlier.ranges):
                     both = f"range set {one.index} overlaps with {earlier.index}"
                     raise invalid_config(f"{where}: {one.key}: {both}, which is {earlier.key}")
-        if not version.at_least(wanted_version, "0.3.0"):
+        if not versions.at_least(wanted_version, "0.3.0"):
             families = [one.ranges[0].start.version for one in self.sets]
             if len(families) > len(set(families)):
                 raise invalid_config(
@@ -263,7 +264,7 @@ def _hint_if_taken(store: Store, address: Address, call: Call) -> str:
 def _hint_to_collect(call: Call) -> str:
     """Return the command that releases stale leases.  Before 1.1.0, plugins have no GC (SPEC.md, "GC")."""
     command = f"`cnihook gc {call.network}` releases the leases of containers that are gone"
-    if version.at_least(call.version, version.SINCE["GC"]):
+    if versions.at_least(call.version, versions.SINCE["GC"]):
         return command
     return f"{command} and on record; `cnihook doctor` names the others"
 

@@ -10,19 +10,21 @@ of all links on it.
 Chained, it is on top of the single interface of prevResult and takes its addresses.
 """
 
-from cnihook.linux import stacked
-from cnihook.sdk import Call, CniError, Result, invalid_config, ipam, sublink
-from cnihook.spec.errors import INTERNAL
+from cnihook import ipam
+from cnihook.links import child_link
+from cnihook.linux import parent_links
+from cnihook.sdk import Call, CniError, Result, invalid_config
+from cnihook.types.errors import INTERNAL
 
 _KIND = "ipvlan"
 
 
-class Conf(sublink.Conf):
+class Conf(child_link.Conf):
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)
-        self.mode = sublink.mode_of(call.conf, stacked.IPVLAN_MODES, "l2")
+        self.mode = child_link.mode_of(call.conf, parent_links.IPVLAN_MODES, "l2")
 
 
 def add(call: Call) -> Result:
@@ -36,8 +38,8 @@ def add(call: Call) -> Result:
         )
     if previous and not conf.master:
         conf.master = _single_interface(previous)
-    master = sublink.find_master(call, conf)
-    return sublink.add(call, conf, master, _KIND, stacked.ipvlan(conf.mode), chained=chained)
+    master = child_link.find_master(call, conf)
+    return child_link.add(call, conf, master, _KIND, parent_links.ipvlan(conf.mode), chained=chained)
 
 
 def _single_interface(previous: Result) -> str:
@@ -51,13 +53,13 @@ def _single_interface(previous: Result) -> str:
 
 
 def delete(call: Call) -> None:
-    sublink.delete(call, _KIND)
+    child_link.delete(call, _KIND)
 
 
 def check(call: Call) -> None:
     conf = Conf(call)
-    link = sublink.check(call, conf, _KIND)
-    sublink.expect(call, "mode", stacked.ipvlan_mode(link), conf.mode)
+    link = child_link.check(call, conf, _KIND)
+    child_link.expect(call, "mode", parent_links.ipvlan_mode(link), conf.mode)
 
 
 def gc(call: Call) -> None:
@@ -66,4 +68,4 @@ def gc(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    sublink.status(call, Conf(call))
+    child_link.status(call, Conf(call))

@@ -2,7 +2,7 @@
 """loopback: raises `lo`, whatever interface name the runtime passes."""
 
 from cnihook.sdk import IP, Call, CniError, Interface, Result, Undo
-from cnihook.spec.errors import INTERNAL
+from cnihook.types.errors import INTERNAL
 
 _LO = "lo"
 

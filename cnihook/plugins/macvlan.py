@@ -7,20 +7,22 @@ Containers on one master reach each other in mode `bridge`.  They do not reach t
 kernel never delivers to them what the host sends through the master.
 """
 
-from cnihook.linux import stacked
+from cnihook import ipam
+from cnihook.links import child_link
+from cnihook.linux import parent_links
 from cnihook.linux.rtnl import mac_bytes
-from cnihook.sdk import Call, Result, invalid_config, ipam, sublink
+from cnihook.sdk import Call, Result, invalid_config
 
 _KIND = "macvlan"
 
 
-class Conf(sublink.Conf):
+class Conf(child_link.Conf):
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)
         conf = call.conf
-        self.mode = sublink.mode_of(conf, stacked.MACVLAN_MODES, "bridge")
+        self.mode = child_link.mode_of(conf, parent_links.MACVLAN_MODES, "bridge")
         self.bc_queue_len = conf.integer("bcqueuelen", default=0, low=0, high=0xFFFFFFFF)
         self.mac = (
             call.runtime_config.string("mac")
@@ -37,18 +39,18 @@ class Conf(sublink.Conf):
 
 def add(call: Call) -> Result:
     conf = Conf(call)
-    data = stacked.macvlan(conf.mode, conf.bc_queue_len)
-    return sublink.add(call, conf, sublink.find_master(call, conf), _KIND, data, mac=conf.mac)
+    data = parent_links.macvlan(conf.mode, conf.bc_queue_len)
+    return child_link.add(call, conf, child_link.find_master(call, conf), _KIND, data, mac=conf.mac)
 
 
 def delete(call: Call) -> None:
-    sublink.delete(call, _KIND)
+    child_link.delete(call, _KIND)
 
 
 def check(call: Call) -> None:
     conf = Conf(call)
-    link = sublink.check(call, conf, _KIND)
-    sublink.expect(call, "mode", stacked.macvlan_mode(link), conf.mode)
+    link = child_link.check(call, conf, _KIND)
+    child_link.expect(call, "mode", parent_links.macvlan_mode(link), conf.mode)
 
 
 def gc(call: Call) -> None:
@@ -57,4 +59,4 @@ def gc(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    sublink.status(call, Conf(call))
+    child_link.status(call, Conf(call))

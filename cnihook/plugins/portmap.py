@@ -10,32 +10,22 @@ A port that a process of the host listens on is rejected.  With "takeOverPorts":
 and the log names the process.
 """
 
-from cnihook.lean.address import Address, IPNet
-from cnihook.lean.words import describe
+from cnihook.fast.address import Address, IPNet
+from cnihook.fast.errors_text import describe
+from cnihook.links import flows, veth
 from cnihook.log import notice
-from cnihook.sdk import (
-    Call,
-    CniError,
-    NetConf,
-    Result,
-    Undo,
-    flows,
-    invalid_config,
-    port_chains,
-    ports,
-    table,
-    veth,
-)
-from cnihook.sdk.port import PROTOCOLS, Port
-from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
+from cnihook.nftables import port_chains, ports, table
+from cnihook.nftables.port import PROTOCOLS, Port
+from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config
+from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cnihook.linux.conntrack import Flow
-    from cnihook.sdk.port_maps import Element
-    from cnihook.sdk.ports import Target
+    from cnihook.nftables.port_maps import Element
+    from cnihook.nftables.ports import Target
 
 _BACKENDS = ("iptables", "nftables")
 _CONDITIONS = {4: "conditionsV4", 6: "conditionsV6"}
@@ -97,7 +87,7 @@ class Conf:
         keys = {version: key for version, key in _CONDITIONS.items() if conf.has(key)}
         if not keys:
             return {}
-        from cnihook.sdk import conditions
+        from cnihook.nftables import conditions
 
         return {version: conditions.read(conf, key, version) for version, key in keys.items()}
 
@@ -131,7 +121,7 @@ def _check_backend(conf: NetConf) -> None:
         return
     if backend not in _BACKENDS:
         raise conf.refuse("backend", f"is wrong: unrecognized backend {backend!r}")
-    from cnihook.sdk import conditions
+    from cnihook.nftables import conditions
 
     other = _BACKENDS[1 - _BACKENDS.index(backend)]
     wrong = [
@@ -194,7 +184,7 @@ def _respect_listeners(call: Call, conf: Conf, wanted: "dict[Port, Target]") -> 
     A repair restores what was published before that process started, so it reports the process and
     continues.
     """
-    from cnihook.sdk import host_ports  # not needed if no port is published
+    from cnihook.nftables import host_ports  # not needed if no port is published
 
     if not (conf.takes_over or call.request.is_repair):
         host_ports.refuse_taken(call, wanted)
@@ -267,9 +257,9 @@ def delete(call: Call) -> None:
     if not call.request.is_repair:
         _forget_flows_of(call, gone)
     if not gone and call.runtime_config.list("portMappings") and veth.is_foreign(call):
-        from cnihook.sdk import reference  # few attachments are the reference's
+        from cnihook.nftables import reference_rules  # few attachments are the reference's
 
-        reference.remove_ports(call)
+        reference_rules.remove_ports(call)
         flows.forget_later(call, flows.addresses(call), lambda flow: flow.destination != flow.answerer)
 
 

@@ -12,8 +12,11 @@ lead there through the host:
 
 import errno
 
+from cnihook import ipam
+from cnihook.links import flows, interface, ready, router, veth
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import IFA_F_NODAD, IFA_F_NOPREFIXROUTE, Link
+from cnihook.nftables import masquerade
 from cnihook.sdk import (
     DNS,
     IP,
@@ -24,17 +27,10 @@ from cnihook.sdk import (
     IPNet,
     Result,
     Undo,
-    flows,
-    interface,
     invalid_config,
-    ipam,
-    masquerade,
-    ready,
-    router,
     try_each,
-    veth,
 )
-from cnihook.spec.errors import INTERNAL, ResourceTaken
+from cnihook.types.errors import INTERNAL, ResourceTaken
 
 
 class Conf:
@@ -154,9 +150,9 @@ def delete(call: Call) -> None:
 
 def _remove_foreign(call: Call) -> None:
     if call.conf.boolean("ipMasq") and veth.is_foreign(call):
-        from cnihook.sdk import reference  # few attachments are the reference's
+        from cnihook.nftables import reference_rules  # few attachments are the reference's
 
-        reference.remove_masquerade(call)
+        reference_rules.remove_masquerade(call)
 
 
 def _delete_pair(call: Call) -> None:

@@ -16,7 +16,7 @@ from cnihook.linux.flock import Lock
 from cnihook.linux.routes import RTPROT_RA, WholeRoute
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
 from cnihook.sdk import IP, Address, Call, CniError, IPNet, Result, Undo, invalid_config
-from cnihook.spec.errors import INTERNAL
+from cnihook.types.errors import INTERNAL
 
 _FIRST_TABLE = 100
 _THE_KERNELS = {253, 254, 255}  # default, main, local

@@ -16,8 +16,8 @@ The plugin stores nothing, so it does not report that two containers have one ad
 """
 
 from cnihook.sdk import DNS, IP, Address, Call, CniError, IPNet, Result, Route, invalid_config
-from cnihook.spec import version
-from cnihook.spec.errors import INTERNAL, INVALID_CONFIG, INVALID_ENVIRONMENT
+from cnihook.types import versions
+from cnihook.types.errors import INTERNAL, INVALID_CONFIG, INVALID_ENVIRONMENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Conf:
         self.routes = [Route.from_json(item) for item in ipam.objects("routes")]
         self.dns = DNS.from_json(ipam.object("dns"))
 
-        versions = [ip.net.address.version for ip in self.ips]
-        if len(versions) > len(set(versions)) and not version.at_least(call.version, "0.3.0"):
+        families = [ip.net.address.version for ip in self.ips]
+        if len(families) > len(set(families)) and not versions.at_least(call.version, "0.3.0"):
             raise invalid_config(
                 f"CNI version {call.version} does not support more than 1 address per family"
             )

@@ -7,22 +7,12 @@ programs may attach; without them, every program that can open /dev/net/tun may.
 that is in the container already.
 """
 
+from cnihook import ipam
+from cnihook.links import container_link, interface, settings
 from cnihook.linux import selinux, tuntap
 from cnihook.linux.rtnl import IFA_F_NODAD, Link, mac_bytes
-from cnihook.sdk import (
-    DNS,
-    Call,
-    CniError,
-    Interface,
-    Result,
-    Undo,
-    inside,
-    interface,
-    invalid_config,
-    ipam,
-    settings,
-)
-from cnihook.spec.errors import INTERNAL
+from cnihook.sdk import DNS, Call, CniError, Interface, Result, Undo, invalid_config
+from cnihook.types.errors import INTERNAL
 
 KIND = "tun"  # the kernel's name for both, tun and tap
 _MAX_MTU = 65535
@@ -62,14 +52,14 @@ class Conf:
 
 def add(call: Call) -> Result:
     conf = Conf(call)
-    inside.refuse_taken(call)
+    container_link.refuse_taken(call)
     bridge = _bridge(call, conf)
     sandbox = call.sandbox
     with Undo() as undo:
         _create(call, conf)
         # Before ipam.add(), which may fail after it leased some addresses; and undone last, as in DEL.
         undo.push(ipam.delete, call)
-        undo.push(inside.delete, call, KIND)
+        undo.push(container_link.delete, call, KIND)
         link = sandbox.link(call.ifname)
         sandbox.set_link(
             link,
@@ -130,7 +120,7 @@ def _create(call: Call, conf: Conf) -> None:
 
 def delete(call: Call) -> None:
     """Remove the link, then release its address."""
-    inside.delete(call, KIND)
+    container_link.delete(call, KIND)
     ipam.delete(call)
 
 

@@ -10,12 +10,12 @@ form.  The file has two more keys: the network, and the settings, which the refe
 import errno
 import os
 
-from cnihook.lean import fastjson, statefile
-from cnihook.lean.words import in_words
+from cnihook.fast import fastjson, statefile
+from cnihook.fast.errors_text import in_words
 from cnihook.linux import sysctl
 from cnihook.linux.rtnl import Link, mac_bytes
 from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, try_each
-from cnihook.spec.errors import INTERNAL
+from cnihook.types.errors import INTERNAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _refuse_taken_mac(call: Call, link: Link, mac: str) -> None:
         return
     bridge = call.host.find_link_by_index(port.master)
     if bridge and bridge.kind == "bridge":
-        from cnihook.sdk import neighbours  # few containers request an address
+        from cnihook.links import neighbours  # few containers request an address
 
         vlans = call.host.port_vlans().get(port.index, set()) if bridge.vlan_filtering else set()
         neighbours.refuse_taken_mac(call.host, bridge, mac, own=port, vlans=vlans)

@@ -5,15 +5,17 @@ vlan: one VLAN of a host's interface, the master, untagged in the container.
 The kernel has each VLAN of a master only once, so one container can have it.
 """
 
-from cnihook.linux import stacked
-from cnihook.sdk import Call, CniError, Result, invalid_config, ipam, sublink
-from cnihook.spec.errors import INTERNAL
+from cnihook import ipam
+from cnihook.links import child_link
+from cnihook.linux import parent_links
+from cnihook.sdk import Call, CniError, Result, invalid_config
+from cnihook.types.errors import INTERNAL
 
 _KIND = "vlan"
 _MAX_VLAN = 4094
 
 
-class Conf(sublink.Conf):
+class Conf(child_link.Conf):
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
@@ -31,24 +33,24 @@ class Conf(sublink.Conf):
 
 def add(call: Call) -> Result:
     conf = Conf(call)
-    master = sublink.find_master(call, conf)
+    master = child_link.find_master(call, conf)
     if not master.is_up:
         raise CniError(
             INTERNAL,
             f"master {master.name} is down, so its VLAN {conf.vlan_id} cannot be raised",
             f"`ip link set {master.name} up`",
         )
-    return sublink.add(call, conf, master, _KIND, stacked.vlan(conf.vlan_id))
+    return child_link.add(call, conf, master, _KIND, parent_links.vlan(conf.vlan_id))
 
 
 def delete(call: Call) -> None:
-    sublink.delete(call, _KIND)
+    child_link.delete(call, _KIND)
 
 
 def check(call: Call) -> None:
     conf = Conf(call)
-    link = sublink.check(call, conf, _KIND)
-    sublink.expect(call, "VLAN", stacked.vlan_id(link), conf.vlan_id)
+    link = child_link.check(call, conf, _KIND)
+    child_link.expect(call, "VLAN", parent_links.vlan_id(link), conf.vlan_id)
 
 
 def gc(call: Call) -> None:
@@ -57,4 +59,4 @@ def gc(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    sublink.status(call, Conf(call))
+    child_link.status(call, Conf(call))

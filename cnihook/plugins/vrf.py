@@ -10,6 +10,7 @@ a sysctl keeps them.  So the plugin sets them again, with the routes of table ma
 import errno
 import time
 
+from cnihook.links import interface
 from cnihook.linux import routes, vrf
 from cnihook.linux.flock import Lock
 from cnihook.linux.local_routes import RTN_LOCAL
@@ -25,16 +26,16 @@ from cnihook.linux.rtnl import (
     Link,
     Rtnl,
 )
-from cnihook.sdk import Call, CniError, Result, Undo, interface, invalid_config, try_each
-from cnihook.spec import version
-from cnihook.spec.errors import INTERNAL
-from cnihook.spec.names import check_ifname
+from cnihook.sdk import Call, CniError, Result, Undo, invalid_config, try_each
+from cnihook.types import versions
+from cnihook.types.errors import INTERNAL
+from cnihook.types.names import check_ifname
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-VERSIONS = version.ALL[3:]  # as the reference: since 0.3.1
+VERSIONS = versions.ALL[3:]  # as the reference: since 0.3.1
 
 _RT_TABLE_LOCAL = 255
 _WAIT = 1.5  # seconds at most, for what the kernel does by itself in a few milliseconds

@@ -6,16 +6,16 @@ The record is on disk, without a result, before the first plugin runs.  It gets 
 plugin has run.  A DEL needs only the record: configuration, namespace and process may be gone.
 """
 
-from cnihook.lean.signals import Interrupted
-from cnihook.linux import traffic
+from cnihook.linux import link_stats
 from cnihook.linux.flock import Lock
+from cnihook.linux.link_stats import Traffic
 from cnihook.linux.netns import NetNS
-from cnihook.linux.traffic import Traffic
+from cnihook.process.signals import Interrupted
+from cnihook.protocol.call import Request
 from cnihook.runtime import chain, networks
-from cnihook.runtime.cache import Damaged, Record
 from cnihook.runtime.networks import Network
-from cnihook.sdk.call import Request
-from cnihook.spec.errors import (
+from cnihook.runtime.records import Damaged, Record
+from cnihook.types.errors import (
     AddFailed,
     CniError,
     PoolExhausted,
@@ -23,7 +23,7 @@ from cnihook.spec.errors import (
     ResourceTaken,
     as_cni_error,
 )
-from cnihook.spec.result import Result
+from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TI
 
 def _passed(request: Request) -> "Traffic | None":
     try:
-        return traffic.of(request.sandbox.rtnl, request.ifname) if request.netns else None
+        return link_stats.of(request.sandbox.rtnl, request.ifname) if request.netns else None
     except (CniError, OSError):
         return None
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """One operation on one network: runs its plugins in order, each with its execution configuration."""
 
-from cnihook.lean.signals import Interrupted
+from cnihook.process.signals import Interrupted
+from cnihook.protocol import invoke
+from cnihook.protocol.call import Call, Request
 from cnihook.runtime.networks import Network
-from cnihook.sdk import invoke
-from cnihook.sdk.call import Call, Request
-from cnihook.spec import version as versions
-from cnihook.spec.config import NetConf, lookup
-from cnihook.spec.errors import INTERNAL, AddFailed, CniError, ResourceTaken, as_cni_error
-from cnihook.spec.names import check_container_id, check_ifname, check_network_name
-from cnihook.spec.result import Result
+from cnihook.types import versions
+from cnihook.types.config import NetConf, lookup
+from cnihook.types.errors import INTERNAL, AddFailed, CniError, ResourceTaken, as_cni_error
+from cnihook.types.names import check_container_id, check_ifname, check_network_name
+from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -22,26 +22,26 @@ Errors are CniError, with the code of the plugin, or OSError.
 
 import time
 
-from cnihook.lean.words import describe
+from cnihook.fast.errors_text import describe
+from cnihook.fast.undo import Undo
 from cnihook.linux import flock
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
-from cnihook.runtime import attachment, cache, chain, networks
-from cnihook.runtime.cache import Damaged, Record
+from cnihook.protocol import invoke
+from cnihook.protocol.call import Request
+from cnihook.runtime import attachment, chain, networks, records
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
-from cnihook.sdk import invoke
-from cnihook.sdk.call import Request
-from cnihook.sdk.undo import Undo
-from cnihook.spec.errors import (
+from cnihook.runtime.records import Damaged, Record
+from cnihook.types.errors import (
     INTERNAL,
     INVALID_CONFIG,
     UNKNOWN_CONTAINER,
     CniError,
     as_cni_error,
 )
-from cnihook.spec.names import check_container_id, check_ifname, record_name
-from cnihook.spec.result import Result
+from cnihook.types.names import check_container_id, check_ifname, record_name
+from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class CNI:
     ) -> None:
         self.conf_folder = conf_folder
         self.plugin_path = plugin_path
-        self.cache_folder = cache_folder or cache.FOLDER
+        self.cache_folder = cache_folder or records.FOLDER
         self.timeout = timeout
         self.lock_timeout = lock_timeout
 
@@ -171,12 +171,12 @@ class CNI:
         """
         released = False
         deadline = time.monotonic() + attachment.PATIENCE
-        for stale in cache.all_records(self.cache_folder, unreadable=[]):
+        for stale in records.all_records(self.cache_folder, unreadable=[]):
             try:
                 if stale.process is None or not attachment.is_gone(stale):
                     continue
                 with self._lock(stale.container_id, "gc", timeout=max(deadline - time.monotonic(), 0.0)):
-                    record = cache.find(*stale.identity, self.cache_folder)
+                    record = records.find(*stale.identity, self.cache_folder)
                     if record is not None and record.process and attachment.is_gone(record):
                         self._take_down(record)
                         released = True
@@ -200,11 +200,11 @@ class CNI:
         An incomplete attachment, or one of a container that is gone, is detached instead.
         """
         damaged: list[Damaged] = []
-        records = cache.of_container(container_id, self.cache_folder, damaged)
+        attachments = records.of_container(container_id, self.cache_folder, damaged)
         for one in damaged:
             if any(identity[1:] == (container_id, ifname) for identity in one.identities()):
                 self._release(one)
-        for record in records:
+        for record in attachments:
             if record.ifname != ifname:
                 continue
             if record.result is not None and not attachment.is_gone(record):
@@ -252,7 +252,7 @@ class CNI:
         name = network if isinstance(network, str) else network.name
         with self._lock(container_id, "delete"):
             try:
-                record = cache.find(name, container_id, ifname, self.cache_folder)
+                record = records.find(name, container_id, ifname, self.cache_folder)
             except Damaged as error:
                 self._release(error, sandbox=netns)
                 record = None
@@ -272,14 +272,14 @@ class CNI:
                     chain.delete(network, request, dict(capability_args or {}), None)
                 finally:
                     request.close()
-            cache.discard_unfinished(container_id, self.cache_folder)
+            records.discard_unfinished(container_id, self.cache_folder)
             flock.clear_abandoned(signed=False)
 
     def check(self, network: "Network | str", container_id: str, ifname: str = "eth0") -> None:
         """Raise CniError if anything is not as it was set up.  SPEC.md, "CHECK"."""
         name = network if isinstance(network, str) else network.name
         with self._lock(container_id, "check"):
-            record = cache.find(name, container_id, ifname, self.cache_folder)
+            record = records.find(name, container_id, ifname, self.cache_folder)
             if record is None:
                 raise CniError(
                     UNKNOWN_CONTAINER, f"container {container_id} is not on network {name} with {ifname}"
@@ -291,13 +291,13 @@ class CNI:
     def attachments(self, container_id: str = "") -> "list[Record]":
         """Return the records of one container, in the order of its ADDs, or those of all containers."""
         if container_id:
-            return cache.of_container(container_id, self.cache_folder)
-        return cache.all_records(self.cache_folder)
+            return records.of_container(container_id, self.cache_folder)
+        return records.all_records(self.cache_folder)
 
     def result(self, network: "Network | str", container_id: str, ifname: str = "eth0") -> "Result | None":
         """Return the result of an ADD, or None if there is no record of it."""
         name = network if isinstance(network, str) else network.name
-        record = cache.find(name, container_id, ifname, self.cache_folder)
+        record = records.find(name, container_id, ifname, self.cache_folder)
         if record is None:
             return None
         return attachment.result_of(networks.parse(record.config, record.path), record)
@@ -325,10 +325,10 @@ class CNI:
     ) -> "list[Record]":
         """Return what stale() returns, but add to `errors` why an attachment could not be checked."""
         unreadable: list[OSError] = []
-        records = cache.all_records(self.cache_folder, unreadable=unreadable)
+        attachments = records.all_records(self.cache_folder, unreadable=unreadable)
         errors += map(as_cni_error, unreadable)
         stale = []
-        for record in records:
+        for record in attachments:
             if record.network != network:
                 continue
             try:
@@ -350,7 +350,7 @@ class CNI:
 
     def _on(self, network: str) -> "set[tuple[str, str]]":
         """Return each (container ID, ifname) on a network that has a record file, even an unreadable one."""
-        files = cache.identities_on_file(self.cache_folder)
+        files = records.identities_on_file(self.cache_folder)
         return {(container_id, ifname) for name, container_id, ifname in files if name == network}
 
     def gc(self, network: Network, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
@@ -368,7 +368,7 @@ class CNI:
             try:
                 with self._lock(record.container_id, "gc"):
                     # Read again under the lock: another container may have this ID now.
-                    again = cache.find(*record.identity, self.cache_folder)
+                    again = records.find(*record.identity, self.cache_folder)
                     if again and self._is_stale(again, kept):
                         self._take_down(again)
                         released.append(again)
@@ -391,10 +391,10 @@ class CNI:
 
     def _remove_remains(self) -> None:
         """Remove lock files that no process uses, and partial files of records whose writers were killed."""
-        for container_id in cache.unfinished(self.cache_folder):
+        for container_id in records.unfinished(self.cache_folder):
             try:
                 with self._lock(container_id, "gc", timeout=0):
-                    cache.discard_unfinished(container_id, self.cache_folder)
+                    records.discard_unfinished(container_id, self.cache_folder)
             except (CniError, OSError):
                 continue  # another process is writing it
         flock.clear_abandoned()
@@ -402,7 +402,7 @@ class CNI:
     def _gc_damaged(self, network: str, errors: "list[CniError]") -> "list[Record]":
         """Release what damaged files were records of, unless it is in use.  Adds errors to `errors`."""
         released = []
-        for one in cache.damaged(self.cache_folder):
+        for one in records.damaged(self.cache_folder):
             identity = next((names for names in one.identities() if names[0] == network), None)
             if identity:
                 try:

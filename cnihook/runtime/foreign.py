@@ -7,12 +7,12 @@ which plugins did, but the kernel does: the alias of a link that cnihook made is
 """
 
 from cnihook.linux.netns import NetNS
-from cnihook.runtime.cache import Record
+from cnihook.protocol.call import Call, Request
 from cnihook.runtime.networks import Network
-from cnihook.sdk.call import Call, Request
-from cnihook.spec.config import NetConf
-from cnihook.spec.errors import INTERNAL, CniError
-from cnihook.spec.result import Result
+from cnihook.runtime.records import Record
+from cnihook.types.config import NetConf
+from cnihook.types.errors import INTERNAL, CniError
+from cnihook.types.result import Result
 
 
 class OtherPlugins(CniError):

@@ -12,7 +12,7 @@ import os
 import time
 
 from cnihook.linux.netns import NetNS
-from cnihook.spec.errors import INVALID_ENVIRONMENT, CniError
+from cnihook.types.errors import INVALID_ENVIRONMENT, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ mark.  A name from the operator's `ip netns add` has no mark.
 import errno
 import os
 
-from cnihook.lean import statefile
+from cnihook.fast import statefile
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 

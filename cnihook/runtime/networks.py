@@ -4,11 +4,11 @@
 import errno
 import os
 
-from cnihook.lean import fastjson, statefile
-from cnihook.spec import version as versions
-from cnihook.spec.config import NetConf, json_name, lookup
-from cnihook.spec.errors import INVALID_CONFIG, IO_FAILURE, CniError, invalid_config
-from cnihook.spec.names import check_network_name, check_plugin_type
+from cnihook.fast import fastjson, statefile
+from cnihook.types import versions
+from cnihook.types.config import NetConf, json_name, lookup
+from cnihook.types.errors import INVALID_CONFIG, IO_FAILURE, CniError, invalid_config
+from cnihook.types.names import check_network_name, check_plugin_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,14 +11,16 @@ import errno
 import os
 import time
 
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
+from cnihook.links import veth
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
-from cnihook.runtime import cache, netns_names
-from cnihook.sdk import invoke, table, veth
-from cnihook.sdk.call import Call, Request
-from cnihook.spec.config import NetConf
-from cnihook.spec.errors import IO_FAILURE, CniError
+from cnihook.nftables import table
+from cnihook.protocol import invoke
+from cnihook.protocol.call import Call, Request
+from cnihook.runtime import netns_names, records
+from cnihook.types.config import NetConf
+from cnihook.types.errors import IO_FAILURE, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,13 +54,13 @@ def orphans() -> "list[Identity]":
     """
     owners, leases, marks = _owners(), _leases(), netns_names.marked()
     # Read after them: the record of an attachment is written before anything else of it.
-    files = cache.identities_on_file()
+    files = records.identities_on_file()
     owners_on_file = {owner_of(identity) for identity in files}
     containers = {container_id for _network, container_id, _ifname in files}
     orphaned: dict[Identity, None] = {}
     for owner in sorted(owners):
         words = owner.split(" ")
-        if owner not in owners_on_file and len(words) == 3 and cache.are_names(*words):
+        if owner not in owners_on_file and len(words) == 3 and records.are_names(*words):
             orphaned[words[0], words[1], words[2]] = None
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     for identity, written in leases.items():
@@ -71,7 +73,7 @@ def orphans() -> "list[Identity]":
 def names() -> "list[str]":
     """Return the containers not on record whose namespace has a name that cnihook made, but no process."""
     marks = netns_names.marked()
-    containers = {container_id for _network, container_id, _ifname in cache.identities_on_file()}
+    containers = {container_id for _network, container_id, _ifname in records.identities_on_file()}
     lost = [container_id for container_id in marks if container_id not in containers]
     used = {space.identity for space in spaces() if space.pid} if lost else set()
     return [container_id for container_id in lost if netns_names.identity_of(container_id) not in used]
@@ -115,7 +117,7 @@ def _leases() -> "dict[Identity, tuple[float, list[Address]]]":
             except (FileNotFoundError, ValueError):
                 continue
             identity = network, container_id, ifname
-            if cache.are_names(*identity):
+            if records.are_names(*identity):
                 written, addresses = leases.get(identity, (0.0, []))
                 leases[identity] = max(written, status.st_mtime), [*addresses, address]
     return leases

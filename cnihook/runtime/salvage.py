@@ -8,16 +8,16 @@ something on the host.  Each plugin finds what it made by the names of the attac
 
 import os
 
-from cnihook.lean.words import describe
+from cnihook.fast.errors_text import describe
 from cnihook.linux import netns
 from cnihook.linux.flock import Busy, Lock
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
-from cnihook.runtime import cache, chain, netns_names, networks, remains
-from cnihook.runtime.cache import Damaged, Record
+from cnihook.protocol.call import Request
+from cnihook.runtime import chain, netns_names, networks, records, remains
 from cnihook.runtime.networks import Network
-from cnihook.sdk.call import Request
-from cnihook.spec.errors import IO_FAILURE, CniError
+from cnihook.runtime.records import Damaged, Record
+from cnihook.types.errors import IO_FAILURE, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def release_record(
     for identity in identities:
         take_down(identity, conf_folder, plugin_path, config=config, sandbox=sandbox or "")
     for container_id in damaged.container_ids():
-        if not [name for name in cache.names_of(container_id) if name != os.path.basename(damaged.path)]:
+        if not [name for name in records.names_of(container_id) if name != os.path.basename(damaged.path)]:
             release_name(container_id, also_if_used=sandbox is not None)
     _discard(damaged)
     return identities

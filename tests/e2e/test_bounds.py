@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cnihook.oci import wants
+from cnihook.request import options
 from tests.support.cni import CHECKOUT
 from tests.support.host import Container, Host
 from tests.support.oci import CNIHOOK, NET_D, RESULTS, Runtime, bridge, call_hook, configure
@@ -97,7 +97,7 @@ ALL = sorted({option for option, _, _ in OPTIONS})
 
 
 def test_every_option_can_be_bounded() -> None:
-    assert set(ALL) == set(wants.BOUNDED)
+    assert set(ALL) == set(options.BOUNDED)
 
 
 @pytest.mark.parametrize(("option", "value", "element"), OPTIONS)

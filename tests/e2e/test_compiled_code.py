@@ -109,7 +109,7 @@ def plant(checkout: Path, module: str) -> None:
     subprocess.run([PYTHON, "-IS", "-c", script, str(source), str(harmful)], check=True)
 
 
-MODULES = ["__init__.py", "cli/__init__.py", "cli/main.py", "lean/onefile.py", "log.py", "hook.py"]
+MODULES = ["__init__.py", "cli/__init__.py", "cli/main.py", "fast/codecache.py", "log.py", "hook.py"]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -148,8 +148,8 @@ def test_no_program_runs_planted_code(host: Host, checkout: Path, program: str) 
     for module in (
         "__init__.py",
         "cli/__init__.py",
-        "lean/__init__.py",
-        "lean/command.py",
+        "fast/__init__.py",
+        "process/command.py",
         "sdk/__init__.py",
     ):
         plant(checkout, module)

@@ -449,7 +449,7 @@ def test_parallel_starts_share_one_pause_image(docker: Docker, host: Host) -> No
 
 def test_other_architectures_pause_with_busybox(docker: Docker, host: Host) -> None:
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from cnihook.cli import docker_pause as pause\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from cnihook.cli.docker import pause\n"
         "docker = pause.Docker(); pause.make_image(docker, 'riscv64')\n"
         "paused = pause.start(docker, 'other', []); assert paused.is_alive; pause.remove(docker, 'other')\n"
         "assert not paused.is_alive"

@@ -175,6 +175,7 @@ def test_record_of_an_ended_process_does_not_keep_its_successor_from_starting(
     assert call_hook(host, "createRuntime", state_of(container)).returncode == 0
     sleep = f"nsenter --net=/proc/{container.pid}/ns/net sleep 2147483647 > /dev/null 2>&1 & echo $!"
     successor = int(host.run("sh", "-c", sleep).stdout)
+    wait_for(lambda: host.run("cat", f"/proc/{successor}/comm").stdout == "sleep\n", "nsenter's program")
     host.run("kill", "-9", str(container.pid))
     wait_for(lambda: not host.exists(f"/proc/{container.pid}"), "the end of the container")
     container.pid = successor

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.cli import man, roff
+from cnihook.cli import man
 from cnihook.cli.main import COMMANDS, HOOK, load
+from cnihook.cli.shared import roff
 from tests.support.cni import CHECKOUT
 from tests.support.skip import need
 

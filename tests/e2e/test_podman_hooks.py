@@ -11,7 +11,7 @@ import pytest
 
 from cnihook.cli import hooks_d
 from cnihook.oci import inject
-from cnihook.spec.errors import CniError
+from cnihook.types.errors import CniError
 from tests.support.cni import CHECKOUT
 from tests.support.host import Host
 from tests.support.oci import CNIHOOK, LEAVES, MYNET, RESULTS, configure, hook, leases, make_rootfs, wait_for

@@ -105,7 +105,7 @@ def test_ctrl_c_ends_the_callers_loop(terminal: Terminal) -> None:
 LATE = """\
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
-from cnihook.lean.job import Job
+from cnihook.process.jobcontrol import Job
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's handler would swallow it just before the exec
 pid = os.fork()
 if not pid:

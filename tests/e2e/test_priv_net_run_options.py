@@ -406,7 +406,7 @@ def test_name_taken_by_another_process_at_the_last_moment_stays(mynet: Host) -> 
     script = """\
 import subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from cnihook.cli.priv_netns import Named
+from cnihook.cli.privnet.netns import Named
 from cnihook.linux.netns import NetNS
 named = Named("lab")
 assert not named.joined

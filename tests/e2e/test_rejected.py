@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cnihook.sdk import invoke
+from cnihook.protocol import invoke
 from tests.support.facts import compare
 from tests.support.host import Container, Host
 from tests.support.oci import CNIHOOK, NET_D, RESULTS, call_hook, external

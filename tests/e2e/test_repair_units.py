@@ -14,12 +14,12 @@ from tests.support.host import Host
 from tests.support.oci import CNIHOOK, configure, wait_for
 from tests.support.skip import need
 
-UNITS = sorted((CHECKOUT / "cnihook" / "doctor").glob("*.[st]*[er]"))
+UNITS = sorted((CHECKOUT / "cnihook" / "systemd").glob("*.[st]*"))
 
 
 def commands(name: str, host: Host) -> list[str]:
     """Return what a unit executes, split as systemd does, with the cnihook under test."""
-    text = (CHECKOUT / "cnihook" / "doctor" / name).read_text()
+    text = (CHECKOUT / "cnihook" / "systemd" / name).read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
     return shlex.split(line.removeprefix("ExecStart=").replace("/usr/local/bin/cnihook", CNIHOOK))
 

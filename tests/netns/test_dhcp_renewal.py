@@ -16,7 +16,7 @@ import pytest
 
 from cnihook.dhcp import message
 from cnihook.dhcp.message import Message
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from tests.support import cni, dhcp
 from tests.support.cni import CniFailure
 from tests.support.dhcp import Lan, network, request, wait_for

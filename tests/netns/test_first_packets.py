@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cnihook.lean.address import IPNet
+from cnihook.fast.address import IPNet
+from cnihook.links import ready
 from cnihook.linux.rtnl import Rtnl
-from cnihook.sdk import ready
 from tests.support import cni
 from tests.support.bridge import add, network
 from tests.support.cni import CniFailure

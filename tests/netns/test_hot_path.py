@@ -199,8 +199,8 @@ def test_hook_loads_its_modules_from_one_file(host: Host, log: Path, state: str)
     assert {f"{folder}/{name}" for folder, name in opened} == {
         "cnihook/cli/__init__",
         "cnihook/cli/main",
-        "cnihook/lean/__init__",
-        "cnihook/lean/onefile",
+        "cnihook/fast/__init__",
+        "cnihook/fast/codecache",
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 from pyroute2.netlink.diag import inet_diag_req
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from cnihook.linux import conntrack
 from cnihook.linux.listeners import listeners
 from cnihook.linux.nexthop import link_towards

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.layer3: the addresses and routes that a link loses by a move are restored, as pyroute2 shows."""
+"""linux.link_snapshot: addresses and routes that a link loses by a move are restored, as pyroute2 shows."""
 
 from typing import Any
 
 import pytest
 from pyroute2 import IPRoute
 
-from cnihook.linux.layer3 import Layer3
+from cnihook.linux.link_snapshot import Layer3
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl

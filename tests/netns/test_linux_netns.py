@@ -17,7 +17,7 @@ from tests.support.host import Host
 PREAMBLE = f"""\
 import errno, os, sys
 sys.path.insert(0, {str(CHECKOUT)!r})
-from cnihook.lean import fastjson
+from cnihook.fast import fastjson
 from cnihook.linux import netns, sysctl
 from cnihook.linux.netns import NetNS, NotANamespace
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cnihook.lean.address import IPNet
+from cnihook.fast.address import IPNet
 from cnihook.linux import nft, nft_objects
 from cnihook.linux.netlink import NetlinkError
-from cnihook.sdk import port_chains, port_maps, spoofcheck
+from cnihook.nftables import port_chains, port_maps, spoofcheck
 from tests.support.host import Host
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 from pyroute2 import IPRoute
 
-from cnihook.lean.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import IF_OPER_UP, RT_SCOPE_LINK, Link, Rtnl
 from tests.support.host import Host

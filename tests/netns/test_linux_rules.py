@@ -13,7 +13,7 @@ from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from cnihook.lean.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet
 from cnihook.linux import routes, rules, vrf
 from cnihook.linux.rtnl import Rtnl
 from tests.support.host import Host

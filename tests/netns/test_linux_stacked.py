@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.stacked: its requests to the kernel, as pyroute2 reads them, and what it reads of an answer."""
+"""linux.parent_links: its requests to the kernel, as pyroute2 reads them, and what it reads of an answer."""
 
 import struct
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from cnihook.linux import stacked
+from cnihook.linux import parent_links
 from cnihook.linux.rtnl import Link
 from tests.netns.test_linux_messages import CREATE, EXCL, NEWLINK, link, one
 
@@ -18,15 +18,15 @@ def implementation() -> None:
 
 
 KINDS: list[tuple[str, tuple[bytes, ...], dict[str, Any]]] = [
-    ("macvlan", stacked.macvlan("bridge"), {"IFLA_MACVLAN_MODE": "bridge"}),
-    ("macvlan", stacked.macvlan("private"), {"IFLA_MACVLAN_MODE": "private"}),
-    ("macvlan", stacked.macvlan("vepa"), {"IFLA_MACVLAN_MODE": "vepa"}),
-    ("macvlan", stacked.macvlan("passthru"), {"IFLA_MACVLAN_MODE": "passthru"}),
-    ("ipvlan", stacked.ipvlan("l2"), {}),  # it is number 0
-    ("ipvlan", stacked.ipvlan("l3"), {"IFLA_IPVLAN_MODE": 1}),
-    ("ipvlan", stacked.ipvlan("l3s"), {"IFLA_IPVLAN_MODE": 2}),
-    ("vlan", stacked.vlan(100), {"IFLA_VLAN_ID": 100}),
-    ("vlan", stacked.vlan(4094), {"IFLA_VLAN_ID": 4094}),
+    ("macvlan", parent_links.macvlan("bridge"), {"IFLA_MACVLAN_MODE": "bridge"}),
+    ("macvlan", parent_links.macvlan("private"), {"IFLA_MACVLAN_MODE": "private"}),
+    ("macvlan", parent_links.macvlan("vepa"), {"IFLA_MACVLAN_MODE": "vepa"}),
+    ("macvlan", parent_links.macvlan("passthru"), {"IFLA_MACVLAN_MODE": "passthru"}),
+    ("ipvlan", parent_links.ipvlan("l2"), {}),  # it is number 0
+    ("ipvlan", parent_links.ipvlan("l3"), {"IFLA_IPVLAN_MODE": 1}),
+    ("ipvlan", parent_links.ipvlan("l3s"), {"IFLA_IPVLAN_MODE": 2}),
+    ("vlan", parent_links.vlan(100), {"IFLA_VLAN_ID": 100}),
+    ("vlan", parent_links.vlan(4094), {"IFLA_VLAN_ID": 4094}),
 ]
 
 
@@ -34,7 +34,7 @@ KINDS: list[tuple[str, tuple[bytes, ...], dict[str, Any]]] = [
 def test_a_link_is_made_on_a_parent_link(
     kind: str, data: tuple[bytes, ...], meaning: dict[str, Any]
 ) -> None:
-    message, flags, content = one(lambda rtnl: stacked.add(rtnl, kind, "x0", link(7), 9, data))
+    message, flags, content = one(lambda rtnl: parent_links.add(rtnl, kind, "x0", link(7), 9, data))
 
     info = content.pop("IFLA_LINKINFO")
     assert (message, flags) == (NEWLINK, CREATE | EXCL)
@@ -46,8 +46,15 @@ def test_a_link_is_made_on_a_parent_link(
 
 def test_mtu_and_mac_are_requested_if_given() -> None:
     content = one(
-        lambda rtnl: stacked.add(
-            rtnl, "macvlan", "x0", link(7), 9, stacked.macvlan("bridge"), mtu=1400, mac="02:00:00:00:00:01"
+        lambda rtnl: parent_links.add(
+            rtnl,
+            "macvlan",
+            "x0",
+            link(7),
+            9,
+            parent_links.macvlan("bridge"),
+            mtu=1400,
+            mac="02:00:00:00:00:01",
         )
     )[2]
 
@@ -56,7 +63,7 @@ def test_mtu_and_mac_are_requested_if_given() -> None:
 
 def test_queue_length_of_a_macvlan() -> None:
     """pyroute2 has no name for it: type 7, as in <linux/if_link.h>."""
-    assert stacked.macvlan("bridge", 4000)[1] == struct.pack("=HHI", 8, 7, 4000)
+    assert parent_links.macvlan("bridge", 4000)[1] == struct.pack("=HHI", 8, 7, 4000)
 
 
 def described(kind: str, data: tuple[bytes, ...]) -> Link:
@@ -75,16 +82,18 @@ def described(kind: str, data: tuple[bytes, ...]) -> Link:
 
 def test_mode_and_id_of_a_link_are_read() -> None:
     assert [
-        stacked.macvlan_mode(described("macvlan", stacked.macvlan(mode))) for mode in stacked.MACVLAN_MODES
+        parent_links.macvlan_mode(described("macvlan", parent_links.macvlan(mode)))
+        for mode in parent_links.MACVLAN_MODES
     ] == ["private", "vepa", "bridge", "passthru"]
     assert [
-        stacked.ipvlan_mode(described("ipvlan", stacked.ipvlan(mode))) for mode in stacked.IPVLAN_MODES
+        parent_links.ipvlan_mode(described("ipvlan", parent_links.ipvlan(mode)))
+        for mode in parent_links.IPVLAN_MODES
     ] == ["l2", "l3", "l3s"]
-    assert stacked.vlan_id(described("vlan", stacked.vlan(4094))) == 4094
-    assert described("vlan", stacked.vlan(1)).peer_index == 7
+    assert parent_links.vlan_id(described("vlan", parent_links.vlan(4094))) == 4094
+    assert described("vlan", parent_links.vlan(1)).peer_index == 7
 
 
 def test_mode_without_a_name_is_unknown() -> None:
     """Another program may set a macvlan to mode `source`."""
-    assert stacked.macvlan_mode(described("macvlan", (struct.pack("=HHI", 8, 1, 16),))) == "unknown"
-    assert stacked.ipvlan_mode(described("ipvlan", (struct.pack("=HHI", 6, 1, 77),))) == "unknown"
+    assert parent_links.macvlan_mode(described("macvlan", (struct.pack("=HHI", 8, 1, 16),))) == "unknown"
+    assert parent_links.ipvlan_mode(described("ipvlan", (struct.pack("=HHI", 6, 1, 77),))) == "unknown"

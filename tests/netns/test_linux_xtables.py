@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from cnihook.lean.address import IPNet
+from cnihook.fast.address import IPNet
 from cnihook.linux import nft, xtables
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.xtables import Edits, LegacyTable, Match, NftTable

@@ -23,9 +23,9 @@ LAUNCHER = """\
 #!/usr/bin/python3 -IS
 import sys
 sys.path.insert(0, {checkout!r})
-from cnihook.lean import onefile
-onefile.use({plugin!r})
-from cnihook.sdk.executable import main
+from cnihook.fast import codecache
+codecache.use({plugin!r})
+from cnihook.protocol.executable import main
 main({plugin!r})
 """
 

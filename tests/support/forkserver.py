@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import cnihook
-from cnihook.sdk import executable
+from cnihook.protocol import executable
 from tests.support import place
 
 PACKAGES = ("lean", "linux", "plugins", "sdk", "spec")

@@ -12,9 +12,9 @@ PREAMBLE = f"""\
 import os, sys, time
 sys.path.insert(0, {str(CHECKOUT)!r})
 from cnihook.linux import flock
-from cnihook.runtime import cache
+from cnihook.runtime import records
 flock.FOLDER = sys.argv[1] + "/run"
-cache.FOLDER = sys.argv[1] + "/results"
+records.FOLDER = sys.argv[1] + "/results"
 """
 
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 
 from cnihook import log
 from cnihook.linux import flock
-from cnihook.oci import entries
-from cnihook.runtime import cache
+from cnihook.names import entries
+from cnihook.runtime import records
 
 # No deadline: the machine is shared.  A fixture that provides a folder is not run again for each example.
 settings.register_profile(
@@ -25,7 +25,7 @@ settings.load_profile("unit")
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Set folders of the test for records, locks and logs, so that the machine's own are never used."""
-    monkeypatch.setattr(cache, "FOLDER", str(tmp_path / "results"))
+    monkeypatch.setattr(records, "FOLDER", str(tmp_path / "results"))
     monkeypatch.setattr(flock, "FOLDER", str(tmp_path / "run"))
     monkeypatch.setattr(log, "FOLDER", str(tmp_path / "run" / "log"))
     monkeypatch.setattr(log, "FINISHED", str(tmp_path / "finished"))

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cnihook.protocol.call import Request
 from cnihook.runtime import networks
-from cnihook.sdk.call import Request
 
 SCRIPT = """\
 #!/bin/sh

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.address, compared with ipaddress of the standard library."""
+"""fast.address, compared with ipaddress of the standard library."""
 
 import ipaddress
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cnihook.lean.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet
 
 V4 = st.ip_addresses(v=4)
 # Without the IPv6 networks that contain IPv4 addresses; separate tests use those.

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.lean.signals import Interrupted
-from cnihook.runtime import attachment, cache
-from cnihook.runtime.cache import Record
+from cnihook.process.signals import Interrupted
+from cnihook.runtime import attachment, records
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
-from cnihook.spec.errors import AddFailed, CniError
+from cnihook.runtime.records import Record
+from cnihook.types.errors import AddFailed, CniError
 from tests.unit.standins import Plugins, answer, network, refuse
 
 
@@ -46,7 +46,7 @@ def notes(error: BaseException) -> list[str]:
 def test_result_is_on_record(plugins: Plugins) -> None:
     up(plugins, network("one"))
 
-    (record,) = cache.of_container("c1")
+    (record,) = records.of_container("c1")
     assert record.result == {"cniVersion": "1.0.0", "dns": {"domain": "one"}}
 
 

@@ -3,11 +3,11 @@
 
 from typing import Any
 
-from cnihook.lean.address import IPNet
-from cnihook.oci import bounds_file, wants
-from cnihook.runtime.bounds import Bounds, Guard
-from cnihook.runtime.wants import Port, Want, Wants
-from cnihook.spec.errors import CniError
+from cnihook.fast.address import IPNet
+from cnihook.request import bounds_file, options
+from cnihook.request.bounds import Bounds, Guard
+from cnihook.request.request import Port, Want, Wants
+from cnihook.types.errors import CniError
 
 # For each part of a request: a value, and the option that allows it; None if its own parts are bounded.
 OF_A_NETWORK: dict[str, tuple[Any, str | None]] = {
@@ -36,7 +36,7 @@ def refused(request: Wants, allow: set[str]) -> bool:
     bounds = Bounds("{}")
     bounds.allow = frozenset(allow)
     try:
-        Guard(request, wants.NETWORKS, [bounds]).check_options()
+        Guard(request, options.NETWORKS, [bounds]).check_options()
     except CniError:
         return True
     return False
@@ -45,7 +45,7 @@ def refused(request: Wants, allow: set[str]) -> bool:
 def test_every_part_of_a_request_is_bounded() -> None:
     """Add a new part of these classes to the bounds, and to the tables here."""
     assert set(OF_A_NETWORK) == set(Want.__slots__) and set(OF_A_CONTAINER) == set(Wants.__slots__)
-    everything = set(wants.BOUNDED)
+    everything = set(options.BOUNDED)
     for part, (value, option) in OF_A_NETWORK.items():
         want = Want("front")
         setattr(want, part, value)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cnihook.oci import bundle, state
 from cnihook.oci.bundle import HOST, JOINED, OWN, UNKNOWN
 from cnihook.oci.state import State
-from cnihook.spec.errors import CniError
+from cnihook.types.errors import CniError
 
 STATE = {
     "ociVersion": "1.0.2",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runtime.cache: libcni's own files, read and written whole or not at all."""
+"""runtime.records: libcni's own files, read and written whole or not at all."""
 
 import base64
 import json
@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnihook.runtime import cache
-from cnihook.runtime.cache import Damaged, Record
+from cnihook.runtime import records
 from cnihook.runtime.identity import ProcessIdentity
-from cnihook.spec.errors import CniError
+from cnihook.runtime.records import Damaged, Record
+from cnihook.types.errors import CniError
 from tests.unit import child
 
 CONFIG = b'{"cniVersion":"1.0.0","name":"mynet","plugins":[{"type":"bridge"}]}\n'
@@ -70,13 +70,13 @@ def test_empty_fields_are_omitted(state: Path) -> None:
 def test_libcnis_record_is_read(state: Path) -> None:
     plant(state, "mynet-c1-eth0", LIBCNIS)
 
-    record = cache.find("mynet", "c1", "eth0")
+    record = records.find("mynet", "c1", "eth0")
     assert record
     assert (record.config, record.netns, record.result) == (CONFIG, "/run/netns/c1", RESULT)
     assert record.cni_args == "IgnoreUnknown=1;K8S_POD_NAME=a=b"
     assert record.capability_args["portMappings"][0]["hostPort"] == 8080
     assert (record.process, record.sequence) == (None, 0), "no process is on record"
-    assert [one.ifname for one in cache.of_container("c1")] == ["eth0"]
+    assert [one.ifname for one in records.of_container("c1")] == ["eth0"]
 
 
 JSON = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
@@ -97,7 +97,7 @@ def test_written_record_is_read_back(
         process=process, sequence=sequence,
     ).write()  # fmt: skip
 
-    record = cache.find("mynet", "c1", "eth0")
+    record = records.find("mynet", "c1", "eth0")
     assert record
     assert (record.config, record.netns, record.result) == (config, netns, result)
     assert (record.capability_args, record.cni_args) == (capabilities, "")
@@ -150,21 +150,21 @@ def test_damaged_record_is_reported_and_hides_no_other(state: Path, content: str
     record("other", "c1", "eth1").write()
 
     with pytest.raises(Damaged):
-        cache.find("mynet", "c1", "eth0")
+        records.find("mynet", "c1", "eth0")
     damaged: list[Damaged] = []
-    assert [one.network for one in cache.of_container("c1", damaged=damaged)] == ["other"]
+    assert [one.network for one in records.of_container("c1", damaged=damaged)] == ["other"]
     assert [one.path for one in damaged] == [str(broken)]
     assert damaged[0].identities() == [("mynet", "c1", "eth0")]
-    assert [one.network for one in cache.all_records()] == ["other"]
-    assert [one.path for one in cache.damaged()] == [str(broken)]
+    assert [one.network for one in records.all_records()] == ["other"]
+    assert [one.path for one in records.damaged()] == [str(broken)]
 
 
 def test_result_alone_is_not_a_record(state: Path) -> None:
     """libcni wrote such files before 0.8."""
     plant(state, "mynet-c1-eth0", json.dumps(RESULT))
 
-    assert cache.find("mynet", "c1", "eth0") is None
-    assert (cache.all_records(), cache.damaged()) == ([], [])
+    assert records.find("mynet", "c1", "eth0") is None
+    assert (records.all_records(), records.damaged()) == ([], [])
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link", "dangling link", "link to itself", "socket"])
@@ -185,27 +185,27 @@ def test_special_file_is_not_opened(state: Path, kind: str) -> None:
         path.symlink_to(target[kind])
     record("other", "c1", "eth1").write()
 
-    assert [one.network for one in cache.of_container("c1")] == ["other"]
-    (one,) = cache.damaged()
+    assert [one.network for one in records.of_container("c1")] == ["other"]
+    (one,) = records.damaged()
     assert (one.path, one.record) == (str(path), None)
     if kind != "folder":
         record().write()
-        assert cache.find("mynet", "c1", "eth0")
+        assert records.find("mynet", "c1", "eth0")
 
 
 def test_record_that_cannot_be_read_is_an_error(state: Path) -> None:
     """An error does not mean that the record is absent: the attachment would be lost."""
     code = """\
 import os, resource
-cache.Record("mynet", "c1", "eth0", config=b"").write()
+records.Record("mynet", "c1", "eth0", config=b"").write()
 held = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
 resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 1, held[-1] + 1))
 for look in (
-    lambda: cache.read(f"{cache.FOLDER}/mynet-c1-eth0"),
-    lambda: cache.find("mynet", "c1", "eth0"),
-    lambda: cache.of_container("c1"),
-    lambda: cache.all_records(),
-    lambda: cache.damaged(),
+    lambda: records.read(f"{records.FOLDER}/mynet-c1-eth0"),
+    lambda: records.find("mynet", "c1", "eth0"),
+    lambda: records.of_container("c1"),
+    lambda: records.all_records(),
+    lambda: records.damaged(),
 ):
     try:
         print(look())
@@ -224,15 +224,15 @@ def test_damaged_record_of_another_runtime_is_recognized(state: Path) -> None:
     path.write_bytes(path.read_bytes()[:80])
     plant(state, "zeros-c1-eth0", b"\0" * 100)
 
-    assert [one.is_foreign for one in cache.damaged()] == [True, False, False]
+    assert [one.is_foreign for one in records.damaged()] == [True, False, False]
 
 
 def test_file_name_gives_all_identities_that_fit_it(state: Path) -> None:
     plant(state, "a-b-c-eth0", "")
 
-    (one,) = cache.damaged()
+    (one,) = records.damaged()
     assert set(one.identities()) == {("a", "b", "c-eth0"), ("a", "b-c", "eth0"), ("a-b", "c", "eth0")}
-    assert cache.identities_on_file() == set(one.identities())
+    assert records.identities_on_file() == set(one.identities())
 
 
 @pytest.mark.parametrize(
@@ -254,20 +254,20 @@ def test_other_fields_are_read_if_one_is_wrong(state: Path, changed: str) -> Non
     )
     plant(state, "mynet-c1-eth0", text)
 
-    record = cache.find("mynet", "c1", "eth0")
+    record = records.find("mynet", "c1", "eth0")
     assert record and record.config == CONFIG
 
 
 def test_unknown_keys_are_ignored(state: Path) -> None:
     plant(state, "mynet-c1-eth0", LIBCNIS.replace('{"kind"', '{"future":{"a":[1]},"kind"'))
 
-    assert cache.find("mynet", "c1", "eth0")
+    assert records.find("mynet", "c1", "eth0")
 
 
 def test_missing_record_and_missing_folder_are_accepted() -> None:
-    assert cache.find("mynet", "c1", "eth0") is None
-    assert cache.of_container("c1") == cache.all_records() == []
-    assert cache.damaged() == []
+    assert records.find("mynet", "c1", "eth0") is None
+    assert records.of_container("c1") == records.all_records() == []
+    assert records.damaged() == []
     record().remove()
 
 
@@ -275,10 +275,10 @@ def test_records_with_the_same_file_name_are_distinguished() -> None:
     """Network a-b with container c, and network a with container b-c, share one file name."""
     record("a-b", "c").write()
 
-    assert cache.find("a-b", "c", "eth0")
-    assert cache.find("a", "b-c", "eth0") is None
-    assert cache.of_container("b-c") == []
-    assert [one.network for one in cache.of_container("c")] == ["a-b"]
+    assert records.find("a-b", "c", "eth0")
+    assert records.find("a", "b-c", "eth0") is None
+    assert records.of_container("b-c") == []
+    assert [one.network for one in records.of_container("c")] == ["a-b"]
 
 
 def test_record_of_another_attachment_is_not_replaced() -> None:
@@ -287,7 +287,7 @@ def test_record_of_another_attachment_is_not_replaced() -> None:
 
     with pytest.raises(CniError, match="a-b"):
         record("a", "b-c").write()
-    assert cache.find("a-b", "c", "eth0")
+    assert records.find("a-b", "c", "eth0")
 
 
 def test_only_the_records_of_the_container_are_listed() -> None:
@@ -297,7 +297,7 @@ def test_only_the_records_of_the_container_are_listed() -> None:
     ]:  # fmt: skip
         record(network, container_id, ifname).write()
 
-    assert [(one.network, one.container_id, one.ifname) for one in cache.of_container("c")] == [
+    assert [(one.network, one.container_id, one.ifname) for one in records.of_container("c")] == [
         ("n", "c", "eth0")
     ]
 
@@ -311,7 +311,7 @@ def test_records_come_in_the_order_of_attachment() -> None:
             sequence=sequence,
         ).write()
 
-    assert [one.network for one in cache.of_container("c1")] == ["z", "m", "a"]
+    assert [one.network for one in records.of_container("c1")] == ["z", "m", "a"]
 
 
 def test_copy_of_a_record_is_not_a_second_attachment(state: Path) -> None:
@@ -319,15 +319,15 @@ def test_copy_of_a_record_is_not_a_second_attachment(state: Path) -> None:
     plant(state, "backup-c1-eth0", LIBCNIS)
     plant(state, "mynet-c1-eth0", LIBCNIS)
 
-    assert len(cache.of_container("c1")) == len(cache.all_records()) == 1
+    assert len(records.of_container("c1")) == len(records.all_records()) == 1
 
 
 def test_record_cannot_name_a_file_in_another_folder(state: Path) -> None:
     """The name in a damaged record becomes the path that is removed."""
     plant(state, "mynet-c1-eth0", LIBCNIS.replace('"networkName":"mynet"', '"networkName":"../../mynet"'))
 
-    assert cache.all_records() == cache.of_container("c1") == []
-    assert [one.identities() for one in cache.damaged()] == [[("mynet", "c1", "eth0")]]
+    assert records.all_records() == records.of_container("c1") == []
+    assert [one.identities() for one in records.damaged()] == [[("mynet", "c1", "eth0")]]
 
 
 def test_record_is_replaced_in_one_step(state: Path) -> None:
@@ -347,7 +347,7 @@ def test_write_that_fails_leaves_the_old_record(state: Path) -> None:
         record(result={"a": b"no JSON"}).write()
 
     assert names(state) == ["mynet-c1-eth0"]
-    assert (found := cache.find("mynet", "c1", "eth0")) and found.result == RESULT
+    assert (found := records.find("mynet", "c1", "eth0")) and found.result == RESULT
 
 
 def test_full_disk_leaves_the_old_record(state: Path) -> None:
@@ -358,33 +358,33 @@ import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    cache.Record("mynet", "c1", "eth0", config=b"x" * 20000).write()
+    records.Record("mynet", "c1", "eth0", config=b"x" * 20000).write()
 except OSError as error:
     print("refused")
 """
     assert child.finish(child.start(state, code)) == "refused\n"
 
     assert names(state) == ["mynet-c1-eth0"]
-    assert (found := cache.find("mynet", "c1", "eth0")) and found.result == RESULT
+    assert (found := records.find("mynet", "c1", "eth0")) and found.result == RESULT
 
 
 def test_killed_writer_leaves_readable_records(state: Path) -> None:
     code = """\
 print("on", flush=True)
 while True:
-    cache.Record("mynet", "c1", "eth0", config=b"x" * 100_000).write()
+    records.Record("mynet", "c1", "eth0", config=b"x" * 100_000).write()
 """
     record(result=RESULT).write()
     writer = child.start(state, code)
     child.line(writer)
     for _ in range(50):
-        assert cache.find("mynet", "c1", "eth0")
+        assert records.find("mynet", "c1", "eth0")
     writer.send_signal(signal.SIGKILL)
     writer.communicate()
 
-    assert cache.find("mynet", "c1", "eth0")
-    assert len(cache.all_records()) == 1
-    assert cache.damaged() == []
+    assert records.find("mynet", "c1", "eth0")
+    assert len(records.all_records()) == 1
+    assert records.damaged() == []
 
 
 def test_long_name_is_refused_before_anything_is_written(state: Path) -> None:
@@ -396,7 +396,7 @@ def test_long_name_is_refused_before_anything_is_written(state: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 def test_entry_with_the_name_of_a_partial_file_is_removed(state: Path, kind: str) -> None:
-    path = Path(cache.FOLDER) / ".c1.new"
+    path = Path(records.FOLDER) / ".c1.new"
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "folder":
         path.mkdir()
@@ -405,7 +405,7 @@ def test_entry_with_the_name_of_a_partial_file_is_removed(state: Path, kind: str
         path.symlink_to("/nowhere")
     else:
         path.touch()
-    assert cache.unfinished() == ["c1"]
+    assert records.unfinished() == ["c1"]
 
-    cache.discard_unfinished("c1")
-    assert cache.unfinished() == [] and not os.path.lexists(path)
+    records.discard_unfinished("c1")
+    assert records.unfinished() == [] and not os.path.lexists(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.call: what a plugin receives with its call, except namespaces."""
+"""protocol.call: what a plugin receives with its call, except namespaces."""
 
 import random
 from typing import Any
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnihook.protocol.call import Request, requested_addresses
 from cnihook.sdk import Call, CniError, NetConf
-from cnihook.sdk.call import Request, requested_addresses
-from cnihook.spec.names import check_ifname
+from cnihook.types.names import check_ifname
 
 IDENTIFIERS = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,254}", fullmatch=True)
 

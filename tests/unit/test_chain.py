@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.lean.signals import Interrupted
+from cnihook.process.signals import Interrupted
 from cnihook.runtime import chain
-from cnihook.spec.errors import CniError
-from cnihook.spec.result import Result
+from cnihook.types.errors import CniError
+from cnihook.types.result import Result
 from tests.support.cni import VERSIONS
 from tests.unit.standins import Plugins, answer, network, refuse
 

@@ -12,11 +12,11 @@ import pytest
 
 import cnihook
 from cnihook.linux.flock import Busy, Lock
-from cnihook.runtime import cache
+from cnihook.runtime import records
 from cnihook.runtime.cni import CNI, NetworkNotFound
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
-from cnihook.spec.errors import CniError
+from cnihook.types.errors import CniError
 from tests.support.cni import CHECKOUT
 from tests.unit.standins import Plugins, answer, network, refuse
 
@@ -125,7 +125,7 @@ def test_versions_of_a_built_in_plugin_are_its_own(cni: CNI) -> None:
 
 def test_attachment_is_on_record_before_its_first_plugin_runs(cni: CNI, plugins: Plugins) -> None:
     """A process that is killed during ADD leaves a record, which the clean-up needs."""
-    plugins.make("one", ADD=f"cat {cache.FOLDER}/mynet-c1-eth0 >&2; {answer(RESULT)}")
+    plugins.make("one", ADD=f"cat {records.FOLDER}/mynet-c1-eth0 >&2; {answer(RESULT)}")
 
     result = cni.add(NET, "c1", OWN)
 
@@ -239,7 +239,7 @@ def test_records_may_be_kept_in_another_folder(plugins: Plugins, state: Path) ->
     own.add(NET, "c1", OWN)
 
     assert os.listdir(state / "own") == ["mynet-c1-eth0"]
-    assert cache.all_records() == []
+    assert records.all_records() == []
     own.delete(NET, "c1")
     assert os.listdir(state / "own") == []
 
@@ -358,7 +358,7 @@ def test_library_is_imported_from_the_package_at_first_use() -> None:
     process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True
     )
-    assert process.stdout == "cnihook.runtime.cni cnihook.spec.errors cnihook.spec.result\nFalse\n"
+    assert process.stdout == "cnihook.runtime.cni cnihook.types.errors cnihook.types.result\nFalse\n"
 
 
 def test_package_says_that_it_is_typed() -> None:

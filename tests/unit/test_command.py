@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.command: a command is found and started as a shell would."""
+"""process.command: a command is found and started as a shell would."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from cnihook.lean import command
-from cnihook.lean.command import NotExecutable
+from cnihook.process import command
+from cnihook.process.command import NotExecutable
 from tests.unit import child
 
 
@@ -66,7 +66,7 @@ def test_file_that_cannot_be_executed_is_status_126(tmp_path: Path) -> None:
 
 
 BECOME = """\
-from cnihook.lean import command
+from cnihook.process import command
 try:
     command.become(sys.argv[2], sys.argv[2:], {"A": "1"})
 except command.NotExecutable as error:
@@ -99,7 +99,7 @@ def test_command_that_cannot_be_started_gives_its_status(state: Path) -> None:
 def test_environment_is_the_callers(state: Path) -> None:
     """Variables that Python or cnihook added are absent; a value may be other than UTF-8."""
     code = """\
-from cnihook.lean import command
+from cnihook.process import command
 os.environ["ADDED"] = "1"
 found = command.environment()
 print(sorted(found.items()) == [("A", "x=y"), ("B", "\\udcff")])

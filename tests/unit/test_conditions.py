@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.conditions: the conditions that a rule of nft may have, and the translation of iptables' options."""
+"""nftables.conditions: conditions that a rule of nft may have, and the translation of iptables' options."""
 
 import pytest
 
-from cnihook.sdk import conditions
-from cnihook.spec.config import NetConf
-from cnihook.spec.errors import CniError
+from cnihook.nftables import conditions
+from cnihook.types.config import NetConf
+from cnihook.types.errors import CniError
 
 
 def read(*words: str, version: int = 4) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spec.config: the typed reader of a configuration, and errors that name the place."""
+"""types.config: the typed reader of a configuration, and errors that name the place."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.lean import fastjson
-from cnihook.spec.config import LenientConf, NetConf, json_name, lookup
-from cnihook.spec.errors import INVALID_CONFIG, CniError
+from cnihook.fast import fastjson
+from cnihook.types.config import LenientConf, NetConf, json_name, lookup
+from cnihook.types.errors import INVALID_CONFIG, CniError
 
 WHERE = "web.conflist: plugins[1] (portmap)"
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""conformance.shapes: faults of a result are found, and correct results are accepted."""
+"""conformance.result_schema: faults of a result are found, and correct results are accepted."""
 
 from typing import Any
 
 import pytest
 
-from cnihook.conformance.shapes import problems
-from cnihook.spec.result import Result
-from cnihook.spec.version import ALL
+from cnihook.conformance.result_schema import problems
+from cnihook.types.result import Result
+from cnihook.types.versions import ALL
 
 FULL: dict[str, Any] = {
     "cniVersion": "1.1.0",

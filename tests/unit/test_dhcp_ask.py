@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dhcp.ask: another program may listen at the keeper's path."""
+"""dhcp.rpc: another program may listen at the keeper's path."""
 
 import socket
 import threading
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.dhcp.ask import NoKeeper, Stranger, ask
+from cnihook.dhcp.rpc import NoKeeper, Stranger, ask
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.dhcp import message, wire
+from cnihook.dhcp import message, rawsocket
 from cnihook.dhcp.message import Message
-from cnihook.lean.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet
 
 addresses = st.binary(min_size=4, max_size=4).map(Address)
 options = st.dictionaries(
@@ -166,20 +166,22 @@ def test_domain_name_is_one_or_none(value: bytes, name: str) -> None:
 
 @given(st.binary(max_size=400), addresses, addresses)
 def test_packet_carries_its_payload(payload: bytes, source: Address, destination: Address) -> None:
-    packet = wire.packet(payload, source, destination)
+    packet = rawsocket.packet(payload, source, destination)
 
-    assert wire.payload(packet) == wire.payload(packet + bytes(20)) == payload  # Ethernet pads short packets
-    assert wire.checksum(packet[:20]) == 0
+    assert (
+        rawsocket.payload(packet) == rawsocket.payload(packet + bytes(20)) == payload
+    )  # Ethernet pads short packets
+    assert rawsocket.checksum(packet[:20]) == 0
     pseudo = struct.pack("!4s4sHH", source, destination, socket.IPPROTO_UDP, len(packet) - 20)
-    assert wire.checksum(pseudo + packet[20:]) in (0, 0xFFFF)
+    assert rawsocket.checksum(pseudo + packet[20:]) in (0, 0xFFFF)
     for end in range(0, len(packet), 7):
         with pytest.raises(ValueError):
-            wire.payload(packet[:end])
+            rawsocket.payload(packet[:end])
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_a_packet_or_a_value_error(data: bytes) -> None:
     try:
-        wire.payload(data)
+        rawsocket.payload(data)
     except ValueError:
         pass

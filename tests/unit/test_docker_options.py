@@ -6,10 +6,10 @@ import subprocess
 
 import pytest
 
-from cnihook.cli import docker_options
-from cnihook.cli.docker_options import Refused
-from cnihook.cli.docker_plan import Plan
-from cnihook.spec.errors import CniError
+from cnihook.cli.docker import options
+from cnihook.cli.docker.options import Refused
+from cnihook.cli.docker.plan import Plan
+from cnihook.types.errors import CniError
 from tests.support.skip import need
 
 
@@ -134,6 +134,6 @@ def test_table_agrees_with_the_installed_docker() -> None:
     switches = set(re.findall(r"^ +(?:-\w, )?--([\w-]+)(?:  |$)", text, re.MULTILINE))
     valued = set(re.findall(r"^ +(?:-\w, )?--([\w-]+) \w", text, re.MULTILINE))
 
-    assert {"rm", "detach"} <= switches <= docker_options.SWITCHES
+    assert {"rm", "detach"} <= switches <= options.SWITCHES
     assert {"name", "network"} <= valued
-    assert not valued & docker_options.SWITCHES
+    assert not valued & options.SWITCHES

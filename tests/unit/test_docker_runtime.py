@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.cli import docker_runtime
-from cnihook.cli.docker_pause import Docker
-from cnihook.cli.docker_plan import Plan
+from cnihook.cli.docker import runtime
+from cnihook.cli.docker.pause import Docker
+from cnihook.cli.docker.plan import Plan
 from tests.support.cni import CHECKOUT
 
 PIPS = """\
@@ -58,11 +58,11 @@ def test_runtime_of_cnihook_is_recognized_by_what_its_file_starts(
     daemon: Daemon, wanted: str, name: str
 ) -> None:
     """A checkout's or pip's file counts under any name; if the user names a runtime, only that one does."""
-    assert docker_runtime.find(daemon, wanted) == name
+    assert runtime.find(daemon, wanted) == name
 
 
 def test_daemon_without_runtimes() -> None:
-    assert docker_runtime.find(Daemon(None), "") == docker_runtime.find(Daemon({}), "x") == ""
+    assert runtime.find(Daemon(None), "") == runtime.find(Daemon({}), "x") == ""
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_daemon_without_runtimes() -> None:
     ],
 )
 def test_docker_gets_the_request_as_sysctls(words: str, arguments: str) -> None:
-    assert docker_runtime.command("cni", Plan(words.split())) == ["docker", "run", *arguments.split()]
+    assert runtime.command("cni", Plan(words.split())) == ["docker", "run", *arguments.split()]

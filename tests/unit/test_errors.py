@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spec.errors: codes, messages, and their forms."""
+"""types.errors: codes, messages, and their forms."""
 
 import errno
 import json
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnihook.linux.netlink import NetlinkError
-from cnihook.spec import errors
-from cnihook.spec.errors import CniError, PoolExhausted, as_cni_error
+from cnihook.types import errors
+from cnihook.types.errors import CniError, PoolExhausted, as_cni_error
 
 
 def test_codes_are_the_specifications() -> None:

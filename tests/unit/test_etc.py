@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.etc: one file, changed in place.  tests/e2e has the tests of hostile root file systems."""
+"""names.etc: one file, changed in place.  tests/e2e has the tests of hostile root file systems."""
 
 import ctypes
 import os
@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.oci import rootfs_file
+from cnihook.names import rootfs_file
+from cnihook.names.etc import Etc
+from cnihook.names.rootfs_file import File
 from cnihook.oci.bundle import Bundle
-from cnihook.oci.etc import Etc
-from cnihook.oci.rootfs_file import File
 
 
 @pytest.fixture

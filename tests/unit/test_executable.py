@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.executable: a plugin's module as an executable, used through the protocol in a real process.
+"""protocol.executable: a plugin's module as an executable, used through the protocol in a real process.
 
 loopback and host-local are the modules, because their code here needs no privilege.
 """

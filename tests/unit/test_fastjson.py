@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.fastjson, compared with json of the standard library."""
+"""fast.fastjson, compared with json of the standard library."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cnihook.lean import fastjson
+from cnihook.fast import fastjson
 from tests.support.cni import CHECKOUT
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -100,7 +100,7 @@ def test_error_is_the_same_while_json_is_not_loaded(text: str) -> None:
     script = f"""\
 import sys
 sys.path.insert(0, {str(CHECKOUT)!r})
-from cnihook.lean import fastjson
+from cnihook.fast import fastjson
 assert fastjson.loads('{{"a": [1, 2.5, "x", null, true]}}') == {{"a": [1, 2.5, "x", None, True]}}
 assert "json" not in sys.modules
 try:

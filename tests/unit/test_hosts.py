@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.hosts: which containers have an entry in whose file, in any order of joining and leaving."""
+"""names.hosts: which containers have an entry in whose file, in any order of joining and leaving."""
 
 import os
 from pathlib import Path
@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnihook.log import Log
-from cnihook.oci import entries, hosts
-from cnihook.oci.entries import Entry
-from cnihook.oci.hosts import LOCALHOST
-from cnihook.oci.rootfs_file import File
-from cnihook.runtime.cache import Record
-from cnihook.spec.errors import CniError
+from cnihook.names import entries, hosts
+from cnihook.names.entries import Entry
+from cnihook.names.hosts import LOCALHOST
+from cnihook.names.rootfs_file import File
+from cnihook.runtime.records import Record
+from cnihook.types.errors import CniError
 
 ADDRESSES = {"one": "10.1.0.1", "two": "10.1.0.2", "three": "10.1.0.3"}
 
@@ -66,7 +66,7 @@ def test_each_file_has_the_containers_on_its_networks_only(
     with pytest.MonkeyPatch.context() as patch:
         state = tmp_path_factory.mktemp("state")
         patch.setattr(entries, "FOLDER", str(state / "names"))
-        patch.setattr("cnihook.runtime.cache.FOLDER", str(state / "results"))
+        patch.setattr("cnihook.runtime.records.FOLDER", str(state / "results"))
         patch.setattr("cnihook.linux.flock.FOLDER", str(state / "run"))
         on: set[tuple[str, str]] = set()
         for change in changes:

@@ -20,18 +20,19 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"doctor"},
-    {"hook"},
-    {"attach"},
-    {"detach"},
-    {"settings"},
-    {"oci", "conformance"},
-    {"runtime"},
-    {"plugins"},
+    {"doctor", "hook"},
+    {"container"},
+    {"names"},
+    {"request"},
+    {"plugins", "runtime"},
     {"sdk"},
-    {"dhcp"},
-    {"spec", "linux", "log"},
-    {"lean"},
+    {"nftables"},
+    {"links"},
+    {"conformance", "dhcp", "ipam", "oci"},
+    {"protocol"},
+    {"linux", "log", "types"},
+    {"fast"},
+    {"process"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 DEPENDENCIES = {"psutil", "pyroute2", "rich"}
@@ -66,7 +67,7 @@ def imports(path: Path, text: str | None = None) -> Iterator[tuple[int, str]]:
             if node.level:
                 package = path.relative_to(CHECKOUT).with_suffix("").parts[: -node.level]
                 module = ".".join([*package, *filter(None, [module])])
-            if module == "cnihook":  # from cnihook import attach
+            if module == "cnihook":  # from cnihook import log
                 for alias in node.names:
                     yield node.lineno, f"cnihook.{alias.name}"
             else:
@@ -145,7 +146,7 @@ def test_every_form_of_import_is_seen() -> None:
     path = PACKAGE / "runtime" / "imaginary.py"
     text = """\
 import os, cnihook.cli
-from cnihook import attach
+from cnihook import log
 from cnihook.plugins.bridge import add
 from . import chain
 from .chain import add
@@ -156,7 +157,7 @@ def later():
     expected = [
         (1, "os"),
         (1, "cnihook.cli"),
-        (2, "cnihook.attach"),
+        (2, "cnihook.log"),
         (3, "cnihook.plugins.bridge"),
         (4, "cnihook.runtime"),
         (5, "cnihook.runtime.chain"),

@@ -9,7 +9,7 @@ import pytest
 from cnihook.linux.netns import NetNS
 from cnihook.runtime import identity
 from cnihook.runtime.identity import ProcessIdentity
-from cnihook.spec.errors import CniError
+from cnihook.types.errors import CniError
 
 
 def test_process_is_alive_until_it_ends() -> None:

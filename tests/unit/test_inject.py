@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cnihook.lean.splice import Document
 from cnihook.oci import inject
-from cnihook.spec.errors import CniError
+from cnihook.oci.json_edit import Document
+from cnihook.types.errors import CniError
 
 FILES = {"/etc/hosts": "cnihook/hosts", "/etc/resolv.conf": "cnihook/resolv.conf"}
 PREFIX = "cnihook."

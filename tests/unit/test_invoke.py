@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.invoke: how a plugin is found and run as an executable, and how its output is read."""
+"""protocol.invoke: how a plugin is found and run as an executable, and how its output is read."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from cnihook.lean import process
-from cnihook.sdk import call, invoke
-from cnihook.sdk.call import Request
-from cnihook.spec.config import NetConf
-from cnihook.spec.errors import INCOMPATIBLE_VERSION, INTERNAL, CniError
-from cnihook.spec.result import Result
+from cnihook.process import child
+from cnihook.protocol import call, invoke
+from cnihook.protocol.call import Request
+from cnihook.types.config import NetConf
+from cnihook.types.errors import INCOMPATIBLE_VERSION, INTERNAL, CniError
+from cnihook.types.result import Result
 from tests.unit.standins import Plugins, answer, refuse
 
 
@@ -297,7 +297,7 @@ def test_file_that_is_being_written_is_tried_again(plugins: Plugins) -> None:
     path = plugins.make("one")
     installer = os.open(path, os.O_WRONLY)
     with pytest.raises(OSError, match="Text file busy"):
-        process.run(str(path), ["one"], {}, b"", 5)
+        child.run(str(path), ["one"], {}, b"", 5)
     timer = threading.Timer(0.3, os.close, [installer])
     timer.start()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.leases: after any sequence of operations, kills and damage, no lease is lost or given twice."""
+"""ipam.leases: after any sequence of operations, kills and damage, no lease is lost or given twice."""
 
 import os
 import shutil
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cnihook.lean.address import Address
-from cnihook.sdk import leases
-from cnihook.sdk.leases import Store
+from cnihook.fast.address import Address
+from cnihook.ipam import leases
+from cnihook.ipam.leases import Store
 
 POOL = [Address.parse(text) for text in ("10.9.0.2", "10.9.0.3", "10.9.0.4", "fd09::2", "fd09::3")]
 OWNERS = ["c1", "c2", "c3"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cnihook import log
-from cnihook.lean.words import describe, one_line
+from cnihook.fast.errors_text import describe, one_line
 from cnihook.log import Log, complain
-from cnihook.spec.errors import CniError
+from cnihook.types.errors import CniError
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} +\d+\.\d ms  (.*)")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spec.names: which texts may be a file name, an identifier, an interface name."""
+"""types.names: which texts may be a file name, an identifier, an interface name."""
 
 import re
 from collections.abc import Callable
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cnihook.spec.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
-from cnihook.spec.names import (
+from cnihook.types.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
+from cnihook.types.names import (
     check_container_id,
     check_ifname,
     check_network_name,

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cnihook.runtime import networks
-from cnihook.spec.errors import INVALID_CONFIG, CniError
+from cnihook.types.errors import INVALID_CONFIG, CniError
 
 MYNET = b"""{"cniVersion":"0.2.0","name":"mynet","type":"bridge","bridge":"cni0","isGateway":true,
 "ipMasq":true,"ipam":{"type":"host-local","subnet":"10.22.0.0/16","routes":[{"dst":"0.0.0.0/0"}]}}"""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cnihook.runtime import networks
-from cnihook.spec.errors import INVALID_CONFIG, CniError
+from cnihook.types.errors import INVALID_CONFIG, CniError
 from tests.unit import child
 from tests.unit.test_networks import LOOPBACK, MYNET, conflist, single
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.onefile: modules from one file, tested with a small package in separate processes."""
+"""fast.codecache: modules from one file, tested with a small package in separate processes."""
 
 import marshal
 import os
@@ -11,20 +11,21 @@ from pathlib import Path
 import pytest
 
 import cnihook
-from cnihook.lean import onefile
+from cnihook.fast import codecache
+from cnihook.process import signals
 
 MAIN = """\
 import sys
 sys.path.insert(0, sys.argv[1])
-from cnihook.lean import onefile
-onefile.use(sys.argv[2])
+from cnihook.fast import codecache
+codecache.use(sys.argv[2])
 from cnihook.words import first, second
 if "small" not in sys.argv:
     import cnihook.words.third
 third = sys.modules.get("cnihook.words.third")
 print(first.VALUE, second.VALUE, third and third.__file__.removeprefix(sys.argv[1]))
 print(*sorted(n for n, m in sys.modules.items() if type(m.__loader__).__name__ == "_OneFile"))
-onefile.keep()
+codecache.keep()
 """
 ALL = "cnihook.words cnihook.words.first cnihook.words.second cnihook.words.third"
 SAID = "1 2 /cnihook/words/third.py"
@@ -33,15 +34,14 @@ SAID = "1 2 /cnihook/words/third.py"
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Return a package whose modules are imported by MAIN."""
-    lean = tmp_path / "cnihook/lean"
-    words = tmp_path / "cnihook/words"
-    for folder in (lean, words):
+    fast, process, words = (tmp_path / "cnihook" / name for name in ("fast", "process", "words"))
+    for folder in (fast, process, words):
         folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
     shutil.copy(cnihook.__file__, tmp_path / "cnihook")
-    for name in ("lean/__init__.py", "words/__init__.py"):
-        (tmp_path / "cnihook" / name).touch()
-    for name in ("bytecode.py", "onefile.py", "signals.py"):
-        shutil.copy(Path(onefile.__file__).with_name(name), lean)
+    for name in ("bytecode.py", "codecache.py"):
+        shutil.copy(Path(codecache.__file__).with_name(name), fast)
+    shutil.copy(signals.__file__, process)
     (words / "first.py").write_text('"""A module."""\nVALUE = 1\n')
     (words / "second.py").write_text("from cnihook.words.first import VALUE\nVALUE += 1\n")
     (words / "third.py").write_text("")
@@ -106,8 +106,9 @@ def test_module_without_an_importer_starts_a_segment_after_a_change_too(tree: Pa
     for change in ("", "CHANGED = 1\n"):
         (tree / "cnihook/words/third.py").write_text(change)
         run(tree)
-        index = onefile._OneFile(str(kept(tree)))._index
-        assert {name: piece for name, (_, _, _, piece, _) in index.items() if "lean" not in name} == expected
+        index = codecache._OneFile(str(kept(tree)))._index
+        own = ("cnihook.fast", "cnihook.process")
+        assert {n: piece for n, (_, _, _, piece, _) in index.items() if not n.startswith(own)} == expected
 
 
 def test_each_kind_of_process_has_its_own_file(tree: Path) -> None:
@@ -236,5 +237,5 @@ def test_change_of_one_source_keeps_what_a_module_imports(tree: Path) -> None:
     for change in ("", "CHANGED = 1\n"):
         (words / "third.py").write_text(change)
         run(tree)
-        imported = onefile._OneFile(str(kept(tree)))._index["cnihook.words.fourth"][4]
+        imported = codecache._OneFile(str(kept(tree)))._index["cnihook.words.fourth"][4]
         assert sorted(imported) == sorted(expected)

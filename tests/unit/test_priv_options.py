@@ -5,14 +5,14 @@ import re
 
 import pytest
 
-from cnihook.cli.priv_options import HELP, Options, Refused
-from cnihook.oci import wants
-from cnihook.runtime.wants import Wants
+from cnihook.cli.privnet.options import HELP, Options, Refused
+from cnihook.request import options as request_options
+from cnihook.request.request import Wants
 
 
 def test_every_request_is_an_option() -> None:
     """The parser repeats their names, because the table of their meanings is imported later."""
-    for name, word in wants.WORDS.items():
+    for name, word in request_options.WORDS.items():
         options = Options([f"--{name}", *(["x"] if word.value else []), "command"])
         assert options.wants == [(f"--{name}", "x" if word.value else "")]
         assert options.command == ["command"]
@@ -24,9 +24,9 @@ def test_every_other_option_is_a_request() -> None:
     )  # --delete is in the line of --netns
     words = re.findall(r"^  --([a-z0-9-]+)", HELP, re.MULTILINE)
 
-    assert sorted(words) == sorted([*wants.WORDS, *own])
+    assert sorted(words) == sorted([*request_options.WORDS, *own])
     for word in [f"--{word}" for word in words if word not in own] + ["-p"]:
-        assert wants.word_of(word)
+        assert request_options.word_of(word)
 
 
 def test_help_is_aligned_and_109_columns_wide_at_most() -> None:
@@ -62,7 +62,7 @@ def test_last_value_of_an_option_is_used_but_requests_add_up() -> None:
     options = Options(["--user", "a", "--user", "b", "--dns", "10.0.0.1", "--dns=10.0.0.2", "c"])
     request = Wants()
     for option, value in options.wants:
-        word = wants.word_of(option)
+        word = request_options.word_of(option)
         assert word
         word.add(request, value)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.process: one program is run to its end, with any behaviour of its streams and children."""
+"""process.child: one program is run to its end, with any behaviour of its streams and children."""
 
 import os
 import signal
@@ -10,15 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cnihook.lean import process
-from cnihook.lean.process import Outcome
+from cnihook.process import child as program
+from cnihook.process.child import Outcome
 from tests.unit import child
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Shorten the grace period, and check that no descriptor and no child is left."""
-    monkeypatch.setattr(process, "_GRACE", 0.3)
+    monkeypatch.setattr(program, "_GRACE", 0.3)
     before = sorted(os.listdir("/proc/self/fd"))
     children = psutil.Process().children()  # of other tests, for example a daemon
     yield
@@ -27,11 +27,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def sh(script: str, stdin: bytes = b"", timeout: float = 20) -> Outcome:
-    return process.run("/bin/sh", ["sh", "-c", script], dict(os.environ), stdin, timeout)
+    return program.run("/bin/sh", ["sh", "-c", script], dict(os.environ), stdin, timeout)
 
 
 def python(script: str, stdin: bytes = b"", timeout: float = 20) -> Outcome:
-    return process.run("/usr/bin/python3", ["python3", "-IS", "-c", script], {}, stdin, timeout)
+    return program.run("/usr/bin/python3", ["python3", "-IS", "-c", script], {}, stdin, timeout)
 
 
 def alive(pid: int) -> bool:
@@ -64,7 +64,7 @@ def test_status_of_a_signal_is_negative() -> None:
 
 
 def test_program_gets_exactly_these_arguments_and_environment() -> None:
-    outcome = process.run(
+    outcome = program.run(
         "/bin/sh", ["sh", "-c", 'echo "$1 $A $B"', "x", "a  b"], {"A": "1", "B": "\u00fc"}, b"", 5
     )
 
@@ -73,7 +73,7 @@ def test_program_gets_exactly_these_arguments_and_environment() -> None:
 
 def test_missing_program_is_an_oserror() -> None:
     with pytest.raises(FileNotFoundError):
-        process.run("/no/such/program", ["x"], {}, b"", 5)
+        program.run("/no/such/program", ["x"], {}, b"", 5)
 
 
 @pytest.mark.parametrize("script", ["true", "exec <&-; sleep 0.05", "head -c 1 > /dev/null"])
@@ -174,14 +174,14 @@ def test_interrupt_ends_the_program(tmp_path: Path) -> None:
     The test has its own process, because Python calls a handler at once if another thread gets the signal.
     """
     code = """\
-from cnihook.lean import process, signals
+from cnihook.process import child as program, signals
 signals.reset()
 before = sorted(os.listdir("/proc/self/fd"))
 script = "sleep 60 & echo $! > $0/pid; echo $$ > $0/shell; kill -TERM $PPID; wait"
 for _ in range(10):
     signals.reset()
     try:
-        process.run("/bin/sh", ["sh", "-c", script, sys.argv[1]], {"PATH": "/bin:/usr/bin"}, b"", 10)
+        program.run("/bin/sh", ["sh", "-c", script, sys.argv[1]], {"PATH": "/bin:/usr/bin"}, b"", 10)
     except signals.Interrupted:
         print("interrupted", sorted(os.listdir("/proc/self/fd")) == before)
 """
@@ -225,10 +225,10 @@ def test_program_inherits_no_descriptor_of_cnihook(tmp_path: Path) -> None:
 def test_closed_streams_of_the_caller_are_harmless(tmp_path: Path) -> None:
     """A hook may have no stdin; the pipes then get the numbers of the program's streams."""
     code = """\
-from cnihook.lean import process
+from cnihook.process import child as program
 for stream in (0, 1, 2):
     os.close(stream)
-outcome = process.run("/bin/sh", ["sh", "-c", "cat; echo e >&2"], {}, b"in", 10)
+outcome = program.run("/bin/sh", ["sh", "-c", "cat; echo e >&2"], {}, b"in", 10)
 with open(sys.argv[2], "wb") as file:
     file.write(outcome.stdout + outcome.stderr)
 """
@@ -242,8 +242,8 @@ def test_program_that_prints_without_end_is_killed(stream: str) -> None:
     """An unlimited output takes 2.8 GB of memory after 12 s."""
     script = f"while :; do printf %65536s x{stream}; done"
 
-    outcome = process.run("/bin/sh", ["sh", "-c", script], {"PATH": "/bin"}, b"", 50.0)
+    outcome = program.run("/bin/sh", ["sh", "-c", script], {"PATH": "/bin"}, b"", 50.0)
 
     assert outcome.too_long and not outcome.timed_out
     assert outcome.status == -9
-    assert len(outcome.stdout) + len(outcome.stderr) < process.MOST_OUTPUT + (1 << 17)
+    assert len(outcome.stdout) + len(outcome.stderr) < program.MOST_OUTPUT + (1 << 17)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from cnihook.plugins.host_local import Range, RangeSet
-from cnihook.spec.config import NetConf
-from cnihook.spec.errors import CniError
+from cnihook.types.config import NetConf
+from cnihook.types.errors import CniError
 
 ROOTS = ["10.9.0.0", "192.168.255.0", "2001:db8::", "fd00:0:0:ff00::"]
 

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.resolv_conf: the text for several networks.  The tests of where it is written are in tests/e2e."""
+"""names.resolv_conf: the text for several networks.  The tests of where it is written are in tests/e2e."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from cnihook.oci import resolv_conf
-from cnihook.spec.errors import CniError
-from cnihook.spec.result import DNS
+from cnihook.names import resolv_conf
+from cnihook.request import host_file
+from cnihook.types.errors import CniError
+from cnihook.types.result import DNS
 
 
 @pytest.fixture(autouse=True)
@@ -25,19 +26,19 @@ def test_missing_or_masked_file_is_empty(host: Path) -> None:
     (host / "link").symlink_to("resolv.conf")
     (host / "masked").symlink_to("/dev/null")
 
-    assert resolv_conf.read(str(host / "link")) == resolv_conf.read(str(host / "resolv.conf")) != ""
-    assert resolv_conf.read(str(host / "masked")) == resolv_conf.read(str(host / "none")) == ""
+    assert host_file.read(str(host / "link")) == host_file.read(str(host / "resolv.conf")) != ""
+    assert host_file.read(str(host / "masked")) == host_file.read(str(host / "none")) == ""
 
 
 def test_file_that_is_too_long_or_unreadable_is_an_error(host: Path) -> None:
     """Otherwise the host's names and servers could be missed."""
     os.truncate(host / "resolv.conf", 1 << 40)
     with pytest.raises(CniError, match="resolv.conf: is longer than 16 MiB"):
-        resolv_conf.read(str(host / "resolv.conf"))
+        host_file.read(str(host / "resolv.conf"))
 
     (host / "loop").symlink_to("loop")
     with pytest.raises(OSError, match="loop"):
-        resolv_conf.read(str(host / "loop"))
+        host_file.read(str(host / "loop"))
 
 
 def test_networks_without_dns_have_no_file() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spec.result: one form in the code, and one shape per version."""
+"""types.result: one form in the code, and one shape per version."""
 
 import json
 from typing import Any
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.lean import fastjson
-from cnihook.lean.address import Address, IPNet
-from cnihook.spec.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, CniError
-from cnihook.spec.result import DNS, IP, Interface, Result, Route
+from cnihook.fast import fastjson
+from cnihook.fast.address import Address, IPNet
+from cnihook.types.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, CniError
+from cnihook.types.result import DNS, IP, Interface, Result, Route
 from tests.support.cni import VERSIONS
 
 LEGACY = VERSIONS[:2]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cnihook.oci import multus
-from cnihook.runtime.wants import Served, Want
+from cnihook.request import npwg
+from cnihook.request.request import Served, Want
 from tests.unit.test_wants import BRIDGE, net, served
 
 DUAL: dict[str, Any] = {
@@ -24,7 +24,7 @@ def routes_of(one: Served) -> Any:
 
 def asking(*gateways: str) -> Want:
     text = json.dumps([{"name": "asking", "default-route": list(gateways)}])
-    return multus.parse(text)[0]
+    return npwg.parse(text)[0]
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["asks first", "asks last"])

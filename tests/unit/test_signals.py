@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.signals: a signal raises an error once, so that the work is undone; each test has its own process."""
+"""process.signals: a signal raises an error once, so that work is undone; each test has its own process."""
 
 import signal
 import subprocess
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.lean.signals import Interrupted
+from cnihook.process.signals import Interrupted
 from tests.unit import child
 
 WAIT = """\
-from cnihook.lean import signals
+from cnihook.process import signals
 signals.reset()
 try:
     print("on", flush=True)
@@ -72,7 +72,7 @@ def test_signals_that_the_caller_blocked_or_ignored_arrive(state: Path) -> None:
 
 def test_deadline_raises_an_error_and_can_be_cancelled(state: Path) -> None:
     code = """\
-from cnihook.lean import signals
+from cnihook.process import signals
 signals.reset()
 signals.set_deadline(0.05)
 signals.set_deadline(0)
@@ -88,7 +88,7 @@ except signals.Interrupted as error:
 
 def test_write_to_a_closed_pipe_is_an_error(state: Path) -> None:
     code = """\
-from cnihook.lean import signals
+from cnihook.process import signals
 signals.reset()
 read, write = os.pipe()
 os.close(read)

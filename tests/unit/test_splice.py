@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.splice: a JSON text is changed in places, and all other bytes are kept."""
+"""oci.json_edit: a JSON text is changed in places, and all other bytes are kept."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.lean.splice import Document
+from cnihook.oci.json_edit import Document
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

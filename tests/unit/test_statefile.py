@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lean.statefile: the path of a file that other programs write may have anything at it."""
+"""fast.statefile: the path of a file that other programs write may have anything at it."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.lean import statefile
+from cnihook.fast import statefile
 
 
 def test_regular_file_is_read(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cli.table: no line is longer than the terminal is wide, with rich and without."""
+"""cli.shared.table: no line is longer than the terminal is wide, with rich and without."""
 
 import pytest
 
-from cnihook.cli import table, terminal
-from cnihook.cli.table import Cell, Column
-from cnihook.cli.terminal import Style
+from cnihook.cli.shared import table, terminal
+from cnihook.cli.shared.table import Cell, Column
+from cnihook.cli.shared.terminal import Style
 
 COLUMNS = (Column("CONTAINER", low=12), Column("STATE"), Column("AGE", right=True))
 ROWS = [[Cell("a-container-with-a-long-name"), Cell("attached"), Cell("7s")]]

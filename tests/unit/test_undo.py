@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sdk.undo: all steps succeed or are undone, as far as possible."""
+"""fast.undo: all steps succeed or are undone, as far as possible."""
 
 import pytest
 
-from cnihook.lean.signals import Interrupted
+from cnihook.process.signals import Interrupted
 from cnihook.sdk import Undo, try_each
 
 

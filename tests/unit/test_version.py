@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spec.version: the order of versions, the version of a network, the operations of a version."""
+"""types.versions: the order of versions, the version of a network, the operations of a version."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.spec import version as versions
-from cnihook.spec.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
+from cnihook.types import versions
+from cnihook.types.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
 from tests.support.cni import VERSIONS
 
 NUMBER = st.integers(0, 20)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.wants and attach.select: the networks of a container and their interface names."""
+"""request.options and attach.select: the networks of a container and their interface names."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from cnihook.attach import _name_interfaces, select
-from cnihook.oci import wants
+from cnihook.container.attach import _name_interfaces, select
+from cnihook.request import options
+from cnihook.request.request import Served, Want, Wants
 from cnihook.runtime.networks import DEFAULT_FOLDER
-from cnihook.runtime.wants import Served, Want, Wants
-from cnihook.settings import Settings
-from cnihook.spec.errors import CniError
+from cnihook.runtime.settings import Settings
+from cnihook.types.errors import CniError
 from tests.unit.standins import network
 from tests.unit.test_networks import LOOPBACK, MYNET, single
 
@@ -36,19 +36,19 @@ def pairs(request: Wants) -> list[tuple[str, str]] | None:
 )
 def test_annotation_lists_networks_and_interface_names(text: str, meant: list[tuple[str, str]]) -> None:
     """An empty annotation is a request as well: no network."""
-    assert pairs(wants.from_annotations({"cnihook.networks": text, "other": "x"})) == meant
+    assert pairs(options.from_annotations({"cnihook.networks": text, "other": "x"})) == meant
 
 
 def test_container_without_an_annotation_has_no_request() -> None:
-    assert pairs(wants.from_annotations({})) is None
-    assert pairs(wants.from_annotations({"other.network": "mynet"})) is None
+    assert pairs(options.from_annotations({})) is None
+    assert pairs(options.from_annotations({"other.network": "mynet"})) is None
 
 
 def test_misspelled_annotation_is_an_error() -> None:
     with pytest.raises(
         CniError, match="annotation cnihook.network='mynet': unknown annotation: there are cnihook.n"
     ):
-        wants.from_annotations({"cnihook.network": "mynet"})
+        options.from_annotations({"cnihook.network": "mynet"})
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_misspelled_annotation_is_an_error() -> None:
 )
 def test_malformed_annotation_is_refused_with_its_name(text: str) -> None:
     with pytest.raises(CniError) as refused:
-        wants.from_annotations({"cnihook.networks": text})
+        options.from_annotations({"cnihook.networks": text})
 
     assert "annotation cnihook.networks=" in refused.value.msg
     assert len(str(refused.value).splitlines()) == 1

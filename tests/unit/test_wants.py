@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.wants and runtime.wants: the options of a request, and the plugins that serve them."""
+"""request.options and request.request: the options of a request, and the plugins that serve them."""
 
 import json
 from typing import Any
@@ -8,20 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.oci import multus, wants, words
+from cnihook.request import npwg, values
+from cnihook.request import options as request_options
+from cnihook.request.request import Port, Served, Want, Wants, choose, serve
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
-from cnihook.runtime.wants import Port, Served, Want, Wants, choose, serve
-from cnihook.spec.errors import CniError
+from cnihook.types.errors import CniError
 
 
 def want(**words: str) -> Wants:
     """Read a request from annotations; `_` in an argument represents a hyphen."""
-    return wants.from_annotations({f"cnihook.{key.replace('_', '-')}": text for key, text in words.items()})
+    return request_options.from_annotations(
+        {f"cnihook.{key.replace('_', '-')}": text for key, text in words.items()}
+    )
 
 
 def ports(text: str) -> list[tuple[int, int, int, str, str]]:
-    return [(p.container, p.first, p.last, p.protocol, p.host_ip) for p in words.parse_ports(text)]
+    return [(p.container, p.first, p.last, p.protocol, p.host_ip) for p in values.parse_ports(text)]
 
 
 # Options
@@ -200,8 +203,8 @@ def test_alias_and_extra_host_may_have_underscores() -> None:
 
 def test_flags_take_precedence_over_annotations() -> None:
     flags = Wants()
-    wants.WORDS["publish"].add(flags, "1:1")
-    wants.WORDS["dns"].add(flags, "192.0.2.1")
+    request_options.WORDS["publish"].add(flags, "1:1")
+    request_options.WORDS["dns"].add(flags, "192.0.2.1")
 
     request = flags.over(want(publish="2:2", ip="10.1.2.3", dns="192.0.2.2", dns_search="x", networks=""))
 
@@ -218,7 +221,7 @@ def test_flags_take_precedence_over_annotations() -> None:
 
 
 def test_multus_short_form_is_read() -> None:
-    requests = multus.parse("front, default/back@data0 ,kube-system/third")
+    requests = npwg.parse("front, default/back@data0 ,kube-system/third")
 
     assert [(one.network, one.ifname) for one in requests] == [
         ("front", ""),
@@ -239,7 +242,7 @@ def test_multus_json_form_is_read() -> None:
         "default-route": ["10.1.2.1"],
         "cni-args": {"KEY": "value", "ignored": 1},
     }
-    (request,) = wants.from_annotations({words.MULTUS: json.dumps([item])}).networks or []
+    (request,) = request_options.from_annotations({values.NPWG: json.dumps([item])}).networks or []
 
     assert (request.network, request.ifname, request.mac) == ("front", "data0", "02:00:00:00:00:01")
     assert request.ips == ["10.1.2.3/24", "2001:db8::3/64"]
@@ -250,7 +253,7 @@ def test_multus_json_form_is_read() -> None:
 
 
 def test_own_annotation_takes_precedence_over_multus() -> None:
-    request = wants.from_annotations({"cnihook.networks": "mine", words.MULTUS: "other"})
+    request = request_options.from_annotations({"cnihook.networks": "mine", values.NPWG: "other"})
     assert [one.network for one in request.networks or []] == ["mine"]
 
 
@@ -259,7 +262,7 @@ def test_own_annotation_takes_precedence_over_multus() -> None:
 )
 def test_malformed_multus_annotation_is_refused(text: str) -> None:
     with pytest.raises(CniError, match="annotation k8s.v1.cni.cncf.io/networks"):
-        multus.parse(text)
+        npwg.parse(text)
 
 
 # Plugins that serve a request
@@ -384,18 +387,18 @@ def test_free_port_can_be_bound() -> None:
 def test_ports_of_one_container_are_different() -> None:
     """This holds per protocol; a port that another option names is not chosen."""
     texts = ["40000-40003:80", "40000-40003:81", "40000:82", "40000-40003:83", "40000-40003:80/udp"]
-    ports = [port for text in texts for port in words.parse_ports(text)]
+    ports = [port for text in texts for port in values.parse_ports(text)]
 
     chosen = choose(ports)
     assert [one["hostPort"] for one in chosen] == [40001, 40002, 40000, 40003, 40000]
     assert [one["containerPort"] for one in chosen] == [80, 81, 82, 83, 80]
     with pytest.raises(CniError, match="no free port from 40000 to 40003/tcp"):
-        choose([*ports, *words.parse_ports("40000-40003:84")])
+        choose([*ports, *values.parse_ports("40000-40003:84")])
 
 
 def test_ports_of_the_container_and_of_a_network_are_published_together() -> None:
     own = Want("mynet")
-    own.ports = words.parse_ports("8081:81")
+    own.ports = values.parse_ports("8081:81")
 
     (attachment,) = served((net(ALL), own), publish="8080:80")
     assert [one["hostPort"] for one in attachment.capability_args["portMappings"]] == [8081, 8080]
@@ -423,7 +426,7 @@ OPTIONS = [
 def request_of(options: list[tuple[str, str]]) -> Wants:
     request = Wants()
     for word, text in options:
-        wants.WORDS[word].add(request, text)
+        request_options.WORDS[word].add(request, text)
     return request
 
 
@@ -447,9 +450,9 @@ def compare(one: Any, other: Any) -> None:
 )
 def test_options_become_annotations_with_the_same_meaning(options: list[tuple[str, str]]) -> None:
     """Annotations pass them to a container that another program starts later."""
-    annotations = wants.to_annotations(options)
+    annotations = request_options.to_annotations(options)
 
-    request = wants.from_annotations(annotations)
+    request = request_options.from_annotations(annotations)
     for name in ("networks", "common", "hostname", "hosts"):
         compare(getattr(request, name), getattr(request_of(options), name))
 
@@ -457,4 +460,4 @@ def test_options_become_annotations_with_the_same_meaning(options: list[tuple[st
 @pytest.mark.parametrize("option", [("ip", "x"), ("dns-option", "a,b")])
 def test_option_without_an_annotation_is_refused(option: tuple[str, str]) -> None:
     with pytest.raises(CniError):
-        wants.to_annotations([option])
+        request_options.to_annotations([option])

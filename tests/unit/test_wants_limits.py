@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oci.wants: names that no container may have, and the limits of a request."""
+"""request.options: names that no container may have, and the limits of a request."""
 
 import pytest
 
-from cnihook.oci import wants, words
-from cnihook.runtime.wants import Wants
-from cnihook.spec.errors import CniError
+from cnihook.request import options
+from cnihook.request import values as option_values
+from cnihook.request.request import Wants
+from cnihook.types.errors import CniError
 
 
 def want(**words: str) -> Wants:
     """Read annotations; `_` in an argument represents a hyphen."""
-    return wants.from_annotations({f"cnihook.{key.replace('_', '-')}": text for key, text in words.items()})
+    return options.from_annotations(
+        {f"cnihook.{key.replace('_', '-')}": text for key, text in words.items()}
+    )
 
 
 # Names that other containers look up
@@ -66,14 +69,14 @@ def test_each_list_has_a_maximum_length(word: str, most: int, value: str) -> Non
     """The limit holds for an annotation and for a flag."""
     name = "cnihook.networks" if word == "network" else f"cnihook.{word}"
     values = [value.format(number + 1 if word == "ip" else number) for number in range(most)]
-    wants.from_annotations({name: ",".join(values)})
+    options.from_annotations({name: ",".join(values)})
     with pytest.raises(CniError, match=f"more than {most}"):
-        wants.from_annotations({name: ",".join([*values, value.format(255)])})
+        options.from_annotations({name: ",".join([*values, value.format(255)])})
     by_flags = Wants()
     for each in values:
-        wants.WORDS[word].add(by_flags, each)
+        options.WORDS[word].add(by_flags, each)
     with pytest.raises(CniError, match=f"more than {most}"):
-        wants.WORDS[word].add(by_flags, value.format(255))
+        options.WORDS[word].add(by_flags, value.format(255))
 
 
 def test_number_of_aliases_of_a_network_is_limited() -> None:
@@ -91,8 +94,8 @@ def test_number_of_ports_is_limited() -> None:
 
 def test_size_of_cnihooks_annotations_is_limited() -> None:
     """Other annotations are not counted."""
-    wants.from_annotations({"kubectl.kubernetes.io/last-applied-configuration": "x" * (1 << 20)})
+    options.from_annotations({"kubectl.kubernetes.io/last-applied-configuration": "x" * (1 << 20)})
     with pytest.raises(CniError, match=r"annotation cnihook\.dns-search: .* 65536 is the most"):
-        wants.from_annotations({"cnihook.dns-search": "x" * 70_000})
+        options.from_annotations({"cnihook.dns-search": "x" * 70_000})
     with pytest.raises(CniError, match="65536 is the most"):
-        wants.from_annotations({words.MULTUS: "x" * 70_000})
+        options.from_annotations({option_values.NPWG: "x" * 70_000})

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from cnihook.lean import words
+from cnihook.fast import errors_text
 from cnihook.linux import libc
 from cnihook.linux.netns import NetNS
-from cnihook.spec.errors import INTERNAL, CniError
+from cnihook.types.errors import INTERNAL, CniError
 
 DENIED = PermissionError(13, "Permission denied", "/x")
 
@@ -39,13 +39,13 @@ def test_permission_error_hints_at_root(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
-    assert words.explain(error) == said
+    assert errors_text.explain(error) == said
 
 
 def test_permission_error_of_root_has_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "_is_root", lambda: True)
+    monkeypatch.setattr(errors_text, "_is_root", lambda: True)
 
-    assert words.explain(DENIED) == words.describe(DENIED) == "/x: Permission denied"
+    assert errors_text.explain(DENIED) == errors_text.describe(DENIED) == "/x: Permission denied"
 
 
 @pytest.mark.parametrize(
@@ -63,18 +63,18 @@ def test_permission_error_of_root_has_no_hint(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_one_line_escapes_invisible_characters(text: str, expected: str) -> None:
-    assert words.one_line(text) == expected
+    assert errors_text.one_line(text) == expected
 
 
 def test_error_without_an_object_names_the_function_that_failed() -> None:
     """fstat(2), pipe(2) and setns(2) know no file."""
     with pytest.raises(OSError) as failed:
         _ = NetNS(10**6, "").identity
-    assert words.in_words(failed.value) == "a network namespace: Bad file descriptor"
+    assert errors_text.in_words(failed.value) == "a network namespace: Bad file descriptor"
     with pytest.raises(OSError) as failed:
         libc.setns(10**6, libc.CLONE_NEWNET)
     failed.value.filename = None
-    assert words.in_words(failed.value) == "Bad file descriptor"
-    assert re.fullmatch(r"\w+: Bad file descriptor", words.describe(failed.value))
-    assert words.describe(OSError(28, "No space left on device")) == "No space left on device"
-    assert words.describe(OSError(28, "a text of its own")) == "a text of its own"
+    assert errors_text.in_words(failed.value) == "Bad file descriptor"
+    assert re.fullmatch(r"\w+: Bad file descriptor", errors_text.describe(failed.value))
+    assert errors_text.describe(OSError(28, "No space left on device")) == "No space left on device"
+    assert errors_text.describe(OSError(28, "a text of its own")) == "a text of its own"

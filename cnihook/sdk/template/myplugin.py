@@ -13,9 +13,9 @@ If it fails, it raises CniError, or lets an OSError pass.
 
 import os
 
+from cnihook.protocol.executable import main
 from cnihook.sdk import Call, CniError, Result, Undo
-from cnihook.sdk.executable import main
-from cnihook.spec.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
+from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
 
 FOLDER = "/run/myplugin"
 

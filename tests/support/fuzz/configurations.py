@@ -3,18 +3,19 @@
 
 import json
 
-from cnihook.lean import fastjson
-from cnihook.oci import multus, state, wants
+from cnihook.fast import fastjson
+from cnihook.oci import state
 from cnihook.oci.bundle import Bundle
+from cnihook.protocol import invoke
+from cnihook.protocol.call import Call, Request
+from cnihook.request import npwg, options
+from cnihook.request.request import Want, Wants, serve
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
-from cnihook.runtime.wants import Want, Wants, serve
-from cnihook.sdk import invoke
-from cnihook.sdk.call import Call, Request
-from cnihook.spec import version as versions
-from cnihook.spec.config import NetConf
-from cnihook.spec.errors import CniError
-from cnihook.spec.result import Result
+from cnihook.types import versions
+from cnihook.types.config import NetConf
+from cnihook.types.errors import CniError
+from cnihook.types.result import Result
 from tests.support.fuzz.target import Broken, Target, same, seed
 
 SEPARATOR = "\n--\n"  # between the parts of an input that has two
@@ -71,19 +72,19 @@ def _serve(network: Network, request: Wants) -> None:
 def _annotations(data: bytes) -> None:
     """Read annotations, from lines of NAME=TEXT."""
     lines = [line.partition("=") for line in data.decode().split("\n")]
-    request = wants.from_annotations({name: text for name, equals, text in lines if equals})
+    request = options.from_annotations({name: text for name, equals, text in lines if equals})
     _serve(networks.parse(NETWORK, "x"), request)
 
 
 def _options(data: bytes) -> None:
     """Read options, from lines of NAME=VALUE.  Each option must also be valid as an annotation."""
     lines = [line.partition("=") for line in data.decode().split("\n")]
-    chosen = [(name, text) for name, _, text in lines if name in wants.WORDS]
-    wants.from_annotations(wants.to_annotations(chosen))
+    chosen = [(name, text) for name, _, text in lines if name in options.WORDS]
+    options.from_annotations(options.to_annotations(chosen))
 
 
 def _npwg(data: bytes) -> None:
-    multus.parse(data.decode())
+    npwg.parse(data.decode())
 
 
 def _result(data: bytes) -> None:

@@ -12,16 +12,15 @@ from typing import Any
 from cnihook.dhcp import lease
 from cnihook.dhcp.lease import Lease
 from cnihook.dhcp.message import Message
-from cnihook.lean.address import Address
-from cnihook.oci import entries, hosts, names, resolv_conf
-from cnihook.oci.entries import Entry
-from cnihook.oci.rootfs_file import File
+from cnihook.fast.address import Address
+from cnihook.ipam.leases import Store
+from cnihook.names import container_dns, entries, hosts, resolv_conf
+from cnihook.names.entries import Entry
+from cnihook.names.rootfs_file import File
 from cnihook.plugins import host_local, tuning
-from cnihook.runtime import cache as records
-from cnihook.runtime import networks
-from cnihook.sdk.leases import Store
-from cnihook.spec.errors import CniError
-from cnihook.spec.result import DNS
+from cnihook.runtime import networks, records
+from cnihook.types.errors import CniError
+from cnihook.types.result import DNS
 from tests.support.fuzz.target import Broken, Target, same
 
 KEYWORDS = {"domain", "search", "nameserver", "options", "sortlist"}
@@ -159,7 +158,7 @@ def _resolv_conf(data: bytes) -> None:
             raise Broken(f"lines of resolv.conf: {wrong}")
     resolv_conf.of_host()
     resolv_conf.instead_of_stub()
-    names.host_names(data[:300].decode(errors="replace"))
+    container_dns.host_names(data[:300].decode(errors="replace"))
 
 
 TARGETS = (

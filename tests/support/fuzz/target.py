@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnihook.spec.errors import CniError
+from cnihook.types.errors import CniError
 
 SEEDS = Path(__file__).with_name("seeds")
 

@@ -4,9 +4,9 @@
 import struct
 
 from cnihook.dhcp import message
-from cnihook.dhcp import wire as packets
+from cnihook.dhcp import rawsocket as packets
 from cnihook.dhcp.message import Message
-from cnihook.lean.address import Address
+from cnihook.fast.address import Address
 from cnihook.linux import netlink, nft, rtnl
 from tests.support.fuzz.target import Target, same
 

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A picture of networks as text: a tree, and the input of Graphviz and Mermaid."""
+
+from collections.abc import Iterator
+
+from cnihook.cli.drawing.model import NO_WAY, Container, Interface, Network, Picture, Uplink
+from cnihook.cli.shared import listing
+from cnihook.cli.shared.terminal import Style, cut, printable
+
+_LINES = {True: ("├─ ", "└─ ", "│  ", "   "), False: ("|- ", "`- ", "|  ", "   ")}
+
+
+def tree(picture: Picture, style: Style, width: int, unicode: bool) -> "list[str]":
+    """Return the lines of a tree: uplinks, below each its networks, below these their containers."""
+    branch = _LINES[unicode]
+    roots: list[tuple[str, list[Network]]] = []
+    placed: set[str] = set()
+    for uplink in picture.uplinks:
+        on = [one for one in picture.networks if one.uplinks[:1] == [uplink.dev]]
+        roots.append((_uplink(uplink), on))
+        placed |= {one.name for one in on}
+    left = [one for one in picture.networks if one.name not in placed]
+    if left or not roots:
+        why = "no way out" if picture.uplinks else "no default route"
+        roots.append((why, left))
+
+    lines = [style(cut(printable(picture.title), width), "bold")]
+    for number, (root, on) in enumerate(roots):
+        first, rest = _branch(branch, number == len(roots) - 1)
+        lines.append(cut(first + printable(root), width))
+        for place, network in enumerate(on):
+            lines += _of_network(picture, network, rest, branch, place == len(on) - 1, style, width)
+    return lines
+
+
+def _of_network(
+    picture: Picture,
+    network: Network,
+    prefix: str,
+    branch: "tuple[str, ...]",
+    last: bool,
+    style: Style,
+    width: int,
+) -> "list[str]":
+    first, rest = _branch(branch, last)
+    words = [network.kind, network.link, *network.subnets]
+    words += [f"gateway {' '.join(network.gateways)}"] if network.gateways else []
+    words += [network.out] if network.uplinks else []
+    name = cut(printable(network.name), max(width - len(prefix) - 3, 8))
+    room = width - len(prefix) - 3 - len(name) - 2
+    lines = [f"{prefix}{first}{style(name, 'cyan')}  {cut(printable('  '.join(filter(None, words))), room)}"]
+    on = list(_on(picture, network))
+    label = max((len(container.label) for container, _ in on), default=0)
+    for number, (container, interface) in enumerate(on):
+        before = prefix + rest + _branch(branch, number == len(on) - 1)[0]
+        words = [interface.ifname, *interface.addresses, *interface.ports]
+        if interface.state != listing.ATTACHED:
+            words.insert(0, interface.state)
+        name = printable(container.label).ljust(label if width > 79 else 0)
+        text = cut(f"{name}  {printable('  '.join(words))}", max(width - len(before), 8))
+        bad = interface.state != listing.ATTACHED
+        lines.append(before + style(text, listing.COLOURS[interface.state] if bad else ""))
+    return lines
+
+
+def _branch(branch: "tuple[str, ...]", last: bool) -> "tuple[str, str]":
+    """Return the prefix of an entry, and that of the lines below it."""
+    return (branch[1], branch[3]) if last else (branch[0], branch[2])
+
+
+def _on(picture: Picture, network: Network) -> "Iterator[tuple[Container, Interface]]":
+    for container in picture.containers:
+        for interface in container.interfaces:
+            if interface.network is network:
+                yield container, interface
+
+
+def _uplink(uplink: Uplink) -> str:
+    return " ".join([uplink.dev, *(f"via {gateway}" for gateway in uplink.gateways)])
+
+
+def _about(network: Network) -> "list[str]":
+    """Return the lines of a network's box."""
+    gateways = [f"gateway {gateway}" for gateway in network.gateways]
+    kind = f"{network.kind} {network.link}".strip()
+    return [*filter(None, [network.name, kind]), *network.subnets, *gateways]
+
+
+# Graphviz
+
+
+def dot(picture: Picture) -> str:
+    lines = [
+        "graph networks {",
+        f"  label={_quoted(picture.title)}; labelloc=t; rankdir=LR; fontname=sans; ranksep=1.2;",
+        "  node [shape=box, style=rounded, fontname=sans, fontsize=10];",
+        "  edge [fontname=sans, fontsize=9];",
+    ]
+    for number, uplink in enumerate(picture.uplinks):
+        label = _quoted("\n".join([uplink.dev, *uplink.gateways]))
+        lines.append(f"  u{number} [label={label}, shape=house];")
+    devs = [uplink.dev for uplink in picture.uplinks]
+    for number, network in enumerate(picture.networks):
+        lines.append(f'  n{number} [label={_quoted(chr(10).join(_about(network)))}, style="filled,bold"];')
+        for dev in network.uplinks:
+            lines.append(f"  u{devs.index(dev)} -- n{number} [label={_quoted(network.out)}];")
+    for number, container in enumerate(picture.containers):
+        ports = [port for interface in container.interfaces for port in interface.ports]
+        label = _quoted("\n".join([container.label, *ports]))
+        colour = "" if container.state == listing.ATTACHED else ", color=red, style=dashed"
+        lines.append(f"  c{number} [label={label}{colour}];")
+        for interface in container.interfaces:
+            place = picture.networks.index(interface.network)
+            label = _quoted(" ".join([interface.ifname, *interface.addresses]))
+            lines.append(f"  n{place} -- c{number} [label={label}];")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _quoted(text: str) -> str:
+    text = "\n".join(printable(line) for line in text.split("\n"))
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+# Mermaid
+
+
+def mermaid(picture: Picture) -> str:
+    lines = ["---", f"title: {_in_mermaid([picture.title])}", "---", "flowchart LR"]
+    devs = [uplink.dev for uplink in picture.uplinks]
+    for number, uplink in enumerate(picture.uplinks):
+        lines.append(f"  u{number}([{_in_mermaid([uplink.dev, *uplink.gateways])}])")
+    for number, network in enumerate(picture.networks):
+        lines.append(f"  n{number}[[{_in_mermaid(_about(network))}]]")
+        if network.out == NO_WAY:
+            lines.append(f"  style n{number} stroke-dasharray: 4")
+        for dev in network.uplinks:
+            lines.append(f"  u{devs.index(dev)} ---|{_in_mermaid([network.out])}| n{number}")
+    for number, container in enumerate(picture.containers):
+        ports = [port for interface in container.interfaces for port in interface.ports]
+        lines.append(f"  c{number}({_in_mermaid([container.label, *ports])})")
+        if container.state != listing.ATTACHED:
+            lines.append(f"  style c{number} stroke:#d00,stroke-dasharray: 4")
+        for interface in container.interfaces:
+            place = picture.networks.index(interface.network)
+            label = _in_mermaid([" ".join([interface.ifname, *interface.addresses])])
+            lines.append(f"  n{place} ---|{label}| c{number}")
+    return "\n".join(lines) + "\n"
+
+
+def _in_mermaid(words: "list[str]") -> str:
+    """Return a label of these lines.  Its entities are those of HTML, with # instead of &."""
+    escaped = (
+        printable(word).replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
+        for word in words
+    )
+    return '"' + "<br>".join(escaped) + '"'

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared parts of the commands: parsing of arguments; start and failure of work on networks."""
+
+import argparse
+import json
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cnihook.cli.shared import terminal
+from cnihook.fast.errors_text import explain, printable
+from cnihook.log import Log, complain
+from cnihook.process import signals
+from cnihook.request import bounds_file
+from cnihook.request import options as words
+from cnihook.request.request import Wants
+from cnihook.runtime.settings import Settings
+from cnihook.types.errors import CniError
+from cnihook.types.names import check_container_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_ADMINISTRATORS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # of runtimes, and of what plugins call
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """A formatter that keeps prose as written, and fills it if the terminal is narrower.  Examples stay."""
+
+    def __init__(self, prog: str, width: int = 0) -> None:
+        # Argparse makes a formatter for each option that is added, and would import shutil for the width.
+        super().__init__(prog, width=width or terminal.measured()[0] - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = []
+        for paragraph in super()._fill_text(text, width, indent).split("\n\n"):
+            lines = paragraph.split("\n")
+            if max(map(len, lines)) > width and not any(line.startswith(" ") for line in lines):
+                paragraph = textwrap.fill(paragraph, width, break_on_hyphens=False)
+            filled.append(paragraph)
+        return "\n\n".join(filled)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that prints an error in one line, like every error of cnihook."""
+
+    def __init__(self, command: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=f"cnihook {command}",
+            description=description,
+            epilog=epilog,
+            formatter_class=Help,
+            allow_abbrev=False,  # an abbreviation that is unique today may be ambiguous tomorrow
+        )
+        self._command = command
+
+    def error(self, message: str) -> "NoReturn":
+        complain(f"{self._command}: {message}; see `cnihook {self._command} --help`")
+        raise SystemExit(2)
+
+    def add_container(self) -> None:
+        self.add_argument(
+            "id",
+            metavar="ID",
+            type=checked(check_container_id),
+            help="the container's ID in its runtime",
+        )
+
+    def add_wants(self) -> None:
+        """Add the options of request.options.
+
+        The parsed namespace has all of them as `wants`, and each as (option, text) in `said`.
+        """
+        group = self.add_argument_group("requests, as options instead of annotations cnihook.*")
+        self.set_defaults(wants=Wants(), said=[])
+        for name, word in words.WORDS.items():
+            short = ["-p"] if name == "publish" else []
+            group.add_argument(
+                *short,
+                f"--{name}",
+                metavar=word.value or None,
+                nargs=None if word.value else 0,
+                action=_AddWant,
+                help=word.purpose.replace("%", "%%"),
+            )
+
+    def add_bounds(self) -> None:
+        """Add bounds on annotations.  bounds_of() turns them into arguments of the hook."""
+        group = self.add_argument_group("bounds on the annotations cnihook.*; see `cnihook man security`")
+        group.add_argument(
+            "--allow",
+            metavar="NAME[,NAME]...",
+            type=checked(lambda text: bounds_file.set_flag(None, "--allow", text)),
+            help="the annotations that may be used, such as networks,publish (default: all)",
+        )
+        group.add_argument(
+            "--ports",
+            metavar="PORT[-PORT][,...]",
+            type=checked(lambda text: bounds_file.set_flag(None, "--ports", text)),
+            help="the ports of the host that they may publish (default: all)",
+        )
+
+    def parse_args(self, *arguments: "Any", **options: "Any") -> "Any":
+        if "wants" in self._defaults:
+            self.set_defaults(wants=Wants(), said=[])  # not those of an earlier call
+        return super().parse_args(*arguments, **options)
+
+    def add_conf_folder(self) -> None:
+        self.add_argument(
+            "--conf-dir",
+            metavar="DIR",
+            type=path,
+            help="network configurations (default: $NETCONFPATH, else /etc/cni/net.d)",
+        )
+
+    def add_plugin_folders(self) -> None:
+        self.add_argument(
+            "--cni-path",
+            metavar="DIR[:DIR]...",
+            help="folders whose plugins come before the built-in ones (default: $CNI_PATH)",
+        )
+
+
+class _AddWant(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: "Any",
+        option: str | None = None,
+    ) -> None:
+        word = words.word_of(option or "")
+        assert word
+        text = values if word.value else ""
+        try:
+            word.add(namespace.wants, text)
+            namespace.said.append((self.dest.replace("_", "-"), text))
+        except CniError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+
+
+def checked(check: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a converter for add_argument(type=): it returns the text itself if `check` accepts it."""
+
+    def convert(text: str) -> str:
+        try:
+            check(text)
+        except CniError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return convert
+
+
+def path(text: str) -> str:
+    """Return an absolute path, for add_argument(type=).
+
+    An empty path is rejected: it is a variable without a value, not the current folder.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return os.path.abspath(text)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    settings = Settings.from_environment(os.environ)
+    if getattr(options, "conf_dir", None):
+        settings.conf_folder = options.conf_dir
+    if options.cni_path:
+        settings.plugin_path = [folder for folder in options.cni_path.split(":") if folder]
+    return settings
+
+
+def bounds_of(options: argparse.Namespace) -> list[str]:
+    """Return the arguments of the hook that set the same bounds."""
+    values = {name: getattr(options, name) for name in ("allow", "ports")}
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+
+
+def environment_of(options: argparse.Namespace) -> dict[str, str]:
+    """Return the environment, with NETCONFPATH and CNI_PATH replaced by the values of their options."""
+    environment = dict(os.environ)
+    if options.conf_dir:
+        environment["NETCONFPATH"] = options.conf_dir
+    if options.cni_path:
+        environment["CNI_PATH"] = options.cni_path
+    return environment
+
+
+def work(what: str, function: Callable[[], None]) -> int:
+    """Run `function`, which changes networks, and return the exit code.
+
+    A failure, or a signal to end, is reported in a line on stderr.  A signal raises Interrupted in
+    `function`, so that its steps so far are undone.
+    """
+    signals.reset()
+    os.umask(0o022)
+    folders = [folder for folder in os.environ.get("PATH", os.defpath).split(":") if folder]
+    folders += [folder for folder in _ADMINISTRATORS if folder not in folders]
+    os.environ["PATH"] = ":".join(folders)
+    try:
+        function()
+        return 0
+    except (Exception, signals.Interrupted) as error:
+        complain(f"{what}: {explain(error)}")
+        return 1
+
+
+def as_json(value: object, indent: int = 4) -> str:
+    """Return `value` as JSON, in ASCII without control characters, because it may reach a terminal."""
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
+
+
+def print_json(value: object) -> None:
+    print(as_json(value))
+
+
+def say(text: str) -> None:
+    """Print lines that contain names and messages from elsewhere, with control characters escaped."""
+    for line in text.split("\n"):
+        print(printable(line))
+
+
+@contextmanager
+def failures_in(log: Log, what: str) -> Iterator[None]:
+    """Write any exception of the block to the container's log, and raise it again."""
+    try:
+        yield
+    except BaseException as error:
+        log.failure(what, error)
+        raise

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attachments as the records describe them, for the commands that show them.  No other package is needed."""
+
+import os
+import time
+
+from cnihook.fast.errors_text import describe
+from cnihook.linux import flock
+from cnihook.log import complain
+from cnihook.runtime import attachment, networks, records
+from cnihook.runtime.networks import Network
+from cnihook.runtime.records import Damaged, Record
+from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
+from cnihook.types.result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ATTACHED, ATTACHING, DEAD, RETRY = "attached", "attaching", "dead", "retry"
+COLOURS = {ATTACHED: "green", ATTACHING: "cyan", DEAD: "red", RETRY: "yellow"}
+
+STATES = """\
+states:
+  attached   the attachment is complete
+  attaching  it is being set up at this moment
+  dead       the container has ended without a detach; `cnihook gc` releases it
+  retry      it was interrupted; `cnihook detach ID` or the next start undoes it
+"""
+
+
+class Attached:
+    """One attachment."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.container = record.container_id
+        self.network = record.network
+        self.ifname = record.ifname
+        self.pid = record.process.pid if record.process else 0  # 0: the record names no process
+        self.alive = _is_alive(record)
+        self.state = _state(record, self.alive)
+        self.since = _written(record)
+        self.conf = _network(record)  # None if the record's configuration cannot be read
+        self.result = _result(record, self.conf)
+        self.addresses = [str(ip.net) for ip in self.result.ips]
+        self.ports = [_port(one) for one in _mappings(record)]
+        self.pod = _pod(record)  # namespace/name of the Kubernetes pod; empty for none
+
+    @property
+    def shown(self) -> str:
+        """The name to show: the pod's, because a pod's ID is 64 digits; else the container ID."""
+        return self.pod or self.container
+
+    @property
+    def age(self) -> float:
+        return max(time.time() - self.since, 0)
+
+    def to_json(self) -> "dict[str, Any]":
+        return {
+            "container": self.container,
+            "pod": self.pod or None,
+            "pid": self.pid or None,
+            "alive": self.alive,
+            "network": self.network,
+            "ifname": self.ifname,
+            "addresses": self.addresses,
+            "ports": self.ports,
+            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.since)),
+            "age": round(self.age),
+            "state": self.state,
+            "netns": self.record.netns or None,
+        }
+
+
+def load() -> "list[Attached]":
+    """Return all attachments, by container and in order of attachment.  Raises OSError without privilege."""
+    attachments = [Attached(record) for record in records.all_records(unreadable=[])]
+    return sorted(attachments, key=lambda one: (one.container, one.record.sequence))
+
+
+def of_container(container_id: str) -> "list[Attached]":
+    """Return a container's attachments.  Raises CniError if none is on record."""
+    attachments = [Attached(record) for record in records.of_container(container_id)]
+    if not attachments:
+        others = sorted({record.container_id for record in records.all_records()})
+        shown = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+        raise CniError(
+            UNKNOWN_CONTAINER,
+            f"no network of container {container_id} is on record",
+            f"containers on record: {shown}" if others else "no container is on record",
+        )
+    return attachments
+
+
+def complain_of_damaged() -> bool:
+    """Print a line on stderr for each file that is not a record.  Return True if there is any."""
+    damaged: list[Damaged] = []
+    unreadable: list[OSError] = []
+    records.all_records(damaged=damaged, unreadable=unreadable)
+    for error in (*damaged, *unreadable):
+        complain(describe(error))
+    return bool(damaged or unreadable)
+
+
+def span(seconds: float) -> str:
+    """Return a duration in its largest unit: 12s, 5m, 3h, 2d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def _is_alive(record: Record) -> bool:
+    try:
+        return not attachment.is_gone(record)
+    except (CniError, OSError) as error:
+        complain(f"container {record.container_id}: {describe(error)}")
+        return True  # gc keeps it, too
+
+
+def _state(record: Record, alive: bool) -> str:
+    if record.result is None:
+        return ATTACHING if alive and flock.is_held(f"container-{record.container_id}") else RETRY
+    return ATTACHED if alive else DEAD
+
+
+def _written(record: Record) -> float:
+    try:
+        return os.stat(record.path).st_mtime
+    except OSError:
+        return time.time()  # it was detached just now
+
+
+def _network(record: Record) -> "Network | None":
+    try:
+        return networks.parse(record.config, record.path)
+    except CniError:
+        return None
+
+
+def _result(record: Record, network: "Network | None") -> Result:
+    try:
+        return Result.from_json(record.result, network.version if network else "")
+    except CniError:
+        return Result()
+
+
+def _pod(record: Record) -> str:
+    """Return NAMESPACE/NAME, which CRI-O and containerd pass in CNI_ARGS."""
+    arguments = dict(pair.split("=", 1) for pair in record.cni_args.split(";") if "=" in pair)
+    return "/".join(filter(None, (arguments.get("K8S_POD_NAMESPACE"), arguments.get("K8S_POD_NAME"))))
+
+
+def _mappings(record: Record) -> "list[dict[str, Any]]":
+    mappings = record.capability_args.get("portMappings")
+    return [one for one in mappings if isinstance(one, dict)] if isinstance(mappings, list) else []
+
+
+def _port(mapping: "dict[str, Any]") -> str:
+    """Return a published port as `docker ps` prints it: 8080->80/tcp, 127.0.0.1:8080->80/tcp."""
+    host = str(mapping.get("hostIP") or "")
+    if host:
+        host = f"[{host}]:" if ":" in host else f"{host}:"
+    protocol = mapping.get("protocol") or "tcp"
+    return f"{host}{mapping.get('hostPort')}->{mapping.get('containerPort')}/{protocol}"

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Repair: restore what an attachment has lost while its container runs, for example by a reload of the host's
+firewall, an `nft flush ruleset`, or an `ip link del`.
+
+CHECK of the plugins finds what is missing.  Plugins that have `repair` restore what needs no new link.  If
+that is not enough, DEL and ADD of the chain give the container a new link.  It gets the address on record
+and, if a plugin takes one, the MAC address on record.
+"""
+
+from cnihook.fast.undo import Undo
+from cnihook.linux import netns
+from cnihook.linux.flock import Lock
+from cnihook.linux.netns import NetNS
+from cnihook.protocol import invoke
+from cnihook.protocol.call import Request
+from cnihook.request.request import Want, Wants, serve
+from cnihook.runtime import attachment, chain, foreign, netns_names, networks, records
+from cnihook.runtime.networks import Network
+from cnihook.runtime.records import Record
+from cnihook.types import versions
+from cnihook.types.config import NetConf
+from cnihook.types.errors import INTERNAL, UNKNOWN_CONTAINER, CniError
+from cnihook.types.result import Interface, Result
+
+_WITH_CHECK = "1.0.0"  # any version that has CHECK, and a result with interfaces
+
+
+def container(container_id: str, timeout: float = 30.0) -> Lock:
+    """Return the container's lock, so that no other process works on it during a repair."""
+    return Lock(f"container-{container_id}", timeout=timeout, purpose=f"repair {container_id}")
+
+
+def records_of(container_id: str) -> "list[Record]":
+    """Return the records that can be repaired, in the order of ADD.  Raises CniError if there is none."""
+    attachments = records.of_container(container_id)
+    if not attachments:
+        raise CniError(UNKNOWN_CONTAINER, "no network of this container is on record")
+    if all(map(attachment.is_gone, attachments)):
+        network = f" {attachments[0].network}" if foreign.is_foreign(attachments[0]) else ""
+        raise CniError(
+            UNKNOWN_CONTAINER, "the container has ended", f"`cnihook gc{network}` releases what it had"
+        )
+    return [record for record in attachments if not attachment.is_gone(record)]
+
+
+def restore_name(record: Record) -> bool:
+    """Bind the namespace to its name again, if the name was removed.  Returns True if it did."""
+    if record.netns != netns.named(record.container_id):
+        return False
+    path = attachment.living_path(record)
+    if path in ("", record.netns):
+        return False
+    namespace = NetNS.open(path)
+    try:
+        netns_names.bind(namespace, record.container_id)
+    finally:
+        namespace.close()
+    return True
+
+
+def amiss(
+    record: Record, plugin_path: "list[str] | None", *, timeout: float = attachment.TIMEOUT
+) -> "list[str]":
+    """Return what attached() would have to restore.  Raises CniError if that cannot be determined."""
+    network, request = attachment.restore(record, plugin_path, timeout)
+    try:
+        if network.disable_check:
+            return []
+        result = _result(network, record)
+        foreign.check_plugins(record, network, request, result, plugin_path)
+        seen = _with_check(network, request)
+        full_result = _with_interfaces(result, record, request)
+        with attachment.in_use(network.name, record):
+            differences = chain.differences(seen, request, record.capability_args, full_result)
+            return [error.msg for _index, error in differences]
+    finally:
+        request.close()
+
+
+def attached(
+    record: Record, plugin_path: "list[str] | None", *, timeout: float = attachment.TIMEOUT
+) -> "list[str]":
+    """Repair one attachment.  Returns what was wrong and has been corrected.
+
+    The caller holds the container's lock.  Raises CniError if something is still wrong; the record is then
+    kept for another try.
+    """
+    network, request = attachment.restore(record, plugin_path, timeout, is_repair=True)
+    try:
+        if network.disable_check:
+            return []
+        result = _result(network, record)
+        foreign.check_plugins(record, network, request, result, plugin_path)
+        seen = _with_check(network, request)
+        full_result = _with_interfaces(result, record, request)
+        with attachment.in_use(network.name, record):
+            broken = list(chain.differences(seen, request, record.capability_args, full_result))
+            if broken and foreign.is_foreign(record) and not request.sandbox.rtnl.find_link(record.ifname):
+                raise foreign.needs_its_runtime(broken)
+            for index, _error in broken:
+                _try_to_put_back(seen, index, request, record, full_result)
+            if broken and foreign.is_foreign(record) and records.find(*record.identity) is None:
+                # Its runtime does not use the container's lock, and has just detached it.
+                chain.delete(network, request, record.capability_args, result)
+                return []
+            left = broken and list(chain.differences(seen, request, record.capability_args, full_result))
+        if left and foreign.is_foreign(record):
+            raise foreign.needs_its_runtime(left)
+        how = f" ({_attach_anew(network, request, record, result)})" if left else ""
+        return [f"{error.msg}{how}" for _index, error in broken]
+    finally:
+        request.close()
+
+
+def _result(network: Network, record: Record) -> Result:
+    result = attachment.result_of(network, record)
+    if result is None:
+        raise CniError(
+            INTERNAL,
+            "its record has no result: ADD did not complete",
+            f"`cnihook detach {record.container_id}`, then attach it again",
+        )
+    return result
+
+
+def _with_check(network: Network, request: Request) -> Network:
+    """Return the network with a version that has CHECK: built-in plugins support CHECK for any version.
+
+    Raises CniError if an older network uses a plugin that is an executable.
+    """
+    if versions.at_least(network.version or versions.OLDEST, versions.SINCE["CHECK"]):
+        return network
+    for plugin in network.plugins:
+        conf = NetConf(plugin)
+        for plugin_type in filter(None, (conf.string("type"), conf.object("ipam").string("type"))):
+            if executable := invoke.find(plugin_type, request.plugin_path):
+                raise CniError(
+                    INTERNAL,
+                    f"version {network.version or versions.OLDEST} of the specification has no CHECK,"
+                    f" so {executable} cannot check it",
+                    f'set "cniVersion": "{_WITH_CHECK}" in the configuration of network {network.name}',
+                )
+    raw = {
+        key: value for key, value in network.raw.items() if key.lower() not in ("cniversion", "cniversions")
+    }
+    return networks.from_raw(raw | {"name": network.name, "cniVersion": _WITH_CHECK}, b"", network.source)
+
+
+def _with_interfaces(result: Result, record: Record, request: Request) -> Result:
+    """Return the result with its interface, which results of old versions do not name."""
+    if result.interfaces or not result.ips:
+        return result
+    result = Result.from_json(result.to_json(_WITH_CHECK), _WITH_CHECK)
+    result.interfaces = [Interface(record.ifname, "", sandbox=request.netns)]
+    for ip in result.ips:
+        ip.interface = 0
+    return result
+
+
+def _try_to_put_back(network: Network, index: int, request: Request, record: Record, result: Result) -> None:
+    try:
+        chain.put_back(network, index, request, record.capability_args, result)
+    except (CniError, OSError):
+        pass  # a new link is needed then; if that fails, too, its error is reported
+
+
+def _attach_anew(network: Network, request: Request, record: Record, result: Result) -> str:
+    """Run DEL and ADD of the chain.  Returns this as text for the user, with the addresses that changed."""
+    cni_args, capability_args = _same_addresses(network, record, result)
+    again = Request(
+        record.container_id,
+        request.netns,
+        record.ifname,
+        args=cni_args,
+        plugin_path=request.plugin_path,
+        timeout=request.timeout,
+        is_repair=True,
+    )
+    try:
+        # The network is locked: between DEL and ADD, another container could get the addresses.
+        with Lock(f"network-{network.name}", purpose=f"repair {record.container_id}"):
+            chain.delete(network, request, record.capability_args, result)
+            new_result = chain.add(network, again, capability_args)
+            with Undo() as undo:
+                undo.push(chain.delete, network, again, capability_args, new_result)
+                record.netns = request.netns
+                record.result = new_result.to_json(network.version)
+                record.write()
+    finally:
+        again.close()
+    before, now = (" ".join(str(ip.net) for ip in each.ips) for each in (result, new_result))
+    return "attached again" if now == before else f"attached again, with {now} instead of {before}"
+
+
+def _same_addresses(network: Network, record: Record, result: Result) -> "tuple[str, dict[str, object]]":
+    """Return CNI_ARGS and capability arguments as on record, with a request for the same addresses."""
+    own = next((one for one in result.interfaces if one.sandbox and one.name == record.ifname), None)
+    index = result.interfaces.index(own) if own else None
+    ips = [str(ip.net) for ip in result.ips if ip.interface is None or ip.interface == index]
+    pairs = [
+        pair for pair in record.cni_args.split(";") if pair and pair.partition("=")[0] not in ("IP", "MAC")
+    ]
+    capability_args: dict[str, object] = dict(record.capability_args)
+    for key, value in (("ips", ips), ("mac", own.mac if own else "")):
+        want = Want(network.name)
+        setattr(want, key, value)
+        try:
+            (served,) = serve([(network, want)], Wants().common)
+        except CniError:  # no plugin takes the request; one such as dhcp may assign the same by itself
+            continue
+        capability_args |= served.capability_args
+        pairs += [pair for pair in served.cni_args.split(";") if pair and pair not in pairs]
+    return ";".join(pairs), capability_args

@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The keeper: one process that renews every lease for as long as its container has it.
+
+A caller connects to its socket, sends one request, a line of JSON, and gets one answer.  The keeper ends
+when it has had neither leases nor callers for some time.  The next caller that needs it starts it again.
+"""
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import socket
+import stat
+
+from cnihook.dhcp import lease, spanning_tree
+from cnihook.dhcp.client import Client, NoAnswer, Refused
+from cnihook.dhcp.lease import Lease, Owner, now
+from cnihook.dhcp.rawsocket import Channel
+from cnihook.fast.errors_text import describe
+from cnihook.linux.flock import Lock
+from cnihook.linux.netns import NetNS
+from cnihook.linux.rtnl import IF_OPER_UP, Link
+from cnihook.log import Log, complain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Seconds in which to get an address: 15 more than spanning tree needs to open a new port, 15 less than a
+# hook has.  The reference asks for 62.
+TIMEOUT = 45.0
+LINGER = 2.0  # seconds after the last lease
+
+_LONGEST = 1 << 16  # bytes of a request
+_PATIENCE = 10.0  # seconds for a request to arrive, and for a server to answer to a renewal
+_AGAIN = 60.0  # least seconds between two tries to renew (RFC 2131, 4.4.5), and two looks at a namespace
+_ETHERNET_MAC = 17  # characters
+_CARRIER = 1.5  # seconds; the kernel takes up to one until it reports that a link is up
+
+
+class Failure(Exception):
+    """The request fails; the text is for the caller.  `later`: it may succeed later."""
+
+    def __init__(self, text: str, *, later: bool = False) -> None:
+        super().__init__(text)
+        self.later = later
+
+
+class Keeper:
+    def __init__(self, listener: socket.socket, *, timeout: float = TIMEOUT, linger: float = LINGER) -> None:
+        self._listener = listener
+        self._folder = lease.folder_of(listener.getsockname())
+        self._timeout = timeout
+        self._linger = linger
+        self._kept: dict[Owner, tuple[Lease, asyncio.Task[None]]] = {}
+        self._asking: dict[Owner, asyncio.Task[None]] = {}
+        self._guests = 0  # number of callers
+        self._changed = asyncio.Event()
+        self._over = False
+
+    async def run(self) -> None:
+        """Serve until there is nothing left to do, or a signal asks for the end.  The leases outlive it."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._end)
+        for kept in Lease.load_all(self._folder):
+            self._keep(kept)
+        await asyncio.start_unix_server(self._serve, sock=self._listener, limit=_LONGEST)
+        while not self._over:
+            self._changed.clear()
+            busy = self._kept or self._guests
+            try:
+                async with asyncio.timeout(None if busy else self._linger):
+                    await self._changed.wait()
+            except TimeoutError:
+                break
+
+    def _end(self) -> None:
+        self._over = True
+        self._changed.set()
+
+    # Requests
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._guests += 1
+        self._changed.set()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                line = await reader.readline()
+            if line:
+                writer.write(json.dumps(await self._answer(line, reader)).encode() + b"\n")
+                await writer.drain()
+        except (OSError, TimeoutError, ValueError):  # ValueError: the line is too long
+            pass  # there is no caller to answer
+        finally:
+            writer.close()
+            self._guests -= 1
+            self._changed.set()
+
+    async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> "dict[str, Any]":
+        work = asyncio.ensure_future(self._do(line))
+        # The caller may end without waiting, if the start of its container failed or was cancelled.
+        gone = asyncio.ensure_future(reader.read(1))
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        gone.cancel()
+        work.cancel()  # without effect if it is done
+        try:
+            return await work
+        except asyncio.CancelledError:
+            return {"error": "the request was cancelled"}
+        except Failure as failure:
+            return {"error": str(failure), "later": failure.later}
+        except (KeyError, TypeError, ValueError) as error:
+            return {"error": f"this keeper does not understand the request: {describe(error)}"}
+        except OSError as error:
+            return {"error": describe(error)}
+
+    async def _do(self, line: bytes) -> "dict[str, Any]":
+        request = json.loads(line)
+        what = request["do"]
+        if what == "status":
+            return {}
+        if what == "gc":
+            keep = {tuple(attachment) for attachment in request["keep"]}
+            for owner in list(self._kept):
+                if owner[0] == request["network"] and owner[1:] not in keep:
+                    await self._release(owner)
+            return {}
+        network, container_id, ifname = request["owner"]
+        owner = (network, container_id, ifname)
+        if what == "release":
+            await self._release(owner)
+            return {}
+        if what == "obtain":
+            kept = await self._obtain(owner, request)
+        elif what == "show" and owner in self._kept:
+            kept = self._kept[owner][0]
+        elif what == "show":
+            raise Failure(f"there is no lease of {ifname} of container {container_id}")
+        else:
+            raise ValueError(f"{what!r} is unknown")
+        return {
+            "address": str(kept.address),
+            "server": str(kept.server),
+            "options": lease.to_json(kept.granted),
+        }
+
+    # Leases
+
+    async def _obtain(self, owner: Owner, request: "dict[str, Any]") -> Lease:
+        fresh = Lease(
+            self._folder,
+            owner,
+            request["netns"],
+            options=lease.from_json(request["options"]),
+            parameters=request["parameters"],
+        )
+        namespace = NetNS.open(fresh.netns)
+        try:
+            link = namespace.rtnl.find_link(owner[2])
+            if not link:
+                raise Failure(f"{fresh} does not exist; dhcp uses it, so it must be created first")
+            if len(link.mac) != _ETHERNET_MAC:
+                raise Failure(f"{fresh} is not an Ethernet link")
+            fresh.claim(namespace, link)
+            if owner in self._kept:
+                kept = self._kept[owner][0]
+                if (kept.identity, kept.index) == (fresh.identity, fresh.index):
+                    return kept
+            await self._release(owner)  # of an earlier container with this ID, or of an ADD in progress
+            timeout = float(request.get("timeout") or self._timeout)
+            self._asking[owner] = asyncio.ensure_future(_ask(fresh, namespace, link, timeout))
+            try:
+                await self._asking[owner]
+                fresh.write()
+            except BaseException:
+                fresh.release()
+                raise
+            finally:
+                self._asking.pop(owner, None)
+        finally:
+            namespace.close()
+        self._keep(fresh)
+        return fresh
+
+    async def _release(self, owner: Owner) -> None:
+        asking = self._asking.pop(owner, None)
+        if asking:
+            asking.cancel()
+            await asyncio.wait((asking,))
+        if owner in self._kept:
+            kept, task = self._kept.pop(owner)
+            task.cancel()
+            await asyncio.wait((task,))
+            kept.release()
+
+    def _keep(self, kept: Lease) -> None:
+        task = asyncio.ensure_future(self._renew_until_lost(kept))
+        self._kept[kept.owner] = kept, task
+        task.add_done_callback(lambda task: self._let_go(kept, task))
+
+    def _let_go(self, kept: Lease, task: "asyncio.Task[None]") -> None:
+        if self._kept.get(kept.owner) == (kept, task):
+            del self._kept[kept.owner]
+        if not task.cancelled() and (error := task.exception()):
+            complain(f"{kept}: {describe(error)}")
+        self._changed.set()
+
+    async def _renew_until_lost(self, kept: Lease) -> None:
+        """Renew a lease until it ends: it could not be renewed, or its link or file is gone."""
+        wake_at = kept.renew_at
+        while True:
+            # In small steps: this clock stops while the machine sleeps, and the container may be gone.
+            await asyncio.sleep(min(max(wake_at - now(), 0), _AGAIN))
+            place = kept.find() if kept.is_on_record else None
+            if not place:
+                kept.forget()
+                return
+            namespace, link = place
+            # The end of the present stage: T2, then the lease's end.
+            stage = kept.rebind_at if now() < kept.rebind_at else kept.expires_at
+            try:
+                if now() < wake_at:
+                    continue
+                await _renew(kept, namespace, link, min(stage - now(), _PATIENCE))
+                wake_at = kept.renew_at
+            except (NoAnswer, OSError) as error:
+                if now() >= kept.expires_at:
+                    _lose(kept, namespace, link, error)
+                    return
+                wake_at = min(stage, now() + max((stage - now()) / 2, _AGAIN))
+            except Refused as error:
+                _lose(kept, namespace, link, error)
+                return
+            finally:
+                namespace.close()
+
+
+async def _ask(fresh: Lease, namespace: NetNS, link: Link, timeout: float) -> None:
+    await _raise(namespace, link)
+    channel = Channel(namespace, link)
+    try:
+        await Client(fresh, channel, link).obtain(timeout)
+    except (NoAnswer, Refused) as error:
+        reason = spanning_tree.explain(namespace, link) if isinstance(error, NoAnswer) else ""
+        text = f"{fresh}: {error} (asked for {timeout:g} s)"
+        raise Failure(f"{text}; {reason}" if reason else text, later=True) from None
+    finally:
+        channel.close()
+
+
+async def _renew(kept: Lease, namespace: NetNS, link: Link, timeout: float) -> None:
+    channel = Channel(namespace, link)
+    try:
+        await Client(kept, channel, link).extend(timeout)
+    except Refused as refusal:
+        # A server that has lost its leases also refuses, but grants the same address to a new request.
+        try:
+            await Client(kept, channel, link).obtain(_PATIENCE, only=kept.address)
+        except (NoAnswer, Refused):
+            raise refusal from None
+    finally:
+        channel.close()
+    kept.write()
+
+
+def _lose(kept: Lease, namespace: NetNS, link: Link, reason: Exception) -> None:
+    """Set the container's link down: another machine may get its address from now on.
+
+    The container does not get another address.  Its runtime has reported this one, and would not notice.
+    """
+    error = Failure(f"{describe(reason)}; {kept.owner[2]} is down now")
+    Log(kept.owner[1]).failure(f"renewal of {kept.address}", error)
+    complain(f"{kept}: renewal of {kept.address}: {describe(error)}")
+    try:
+        namespace.rtnl.set_link(link, up=False)
+    finally:
+        kept.forget()
+
+
+async def _raise(namespace: NetNS, link: Link) -> None:
+    """Set the link up, and wait until the kernel reports it as up: what is sent earlier is lost."""
+    if not link.is_up:
+        namespace.rtnl.set_link(link, up=True)
+    deadline = now() + _CARRIER
+    while now() < deadline:
+        current = namespace.rtnl.find_link_by_index(link.index)
+        if not current or current.operstate == IF_OPER_UP:
+            return
+        await asyncio.sleep(0.005)
+
+
+# Its start
+
+
+def listen(path: str) -> "socket.socket | None":
+    """Return a socket at `path` that only root may use; None if another keeper has it already."""
+    os.umask(0o022)
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    with Lock(f"dhcp{path.replace('/', '-')}", purpose="start of a DHCP keeper"):
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(path)
+            listener.close()
+            return None
+        except FileNotFoundError:
+            pass
+        except ConnectionRefusedError:
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise FileExistsError(errno.EEXIST, "is not a socket", path) from None
+            os.unlink(path)  # of a keeper that was killed
+        os.umask(0o177)
+        listener.bind(path)
+        os.umask(0o077)
+        listener.listen(128)
+    return listener
+
+
+def adopt() -> "socket.socket | None":
+    """Return the socket that systemd has opened for this process (sd_listen_fds(3)), if any."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        return None
+    os.umask(0o077)
+    os.set_inheritable(3, False)
+    return socket.socket(fileno=3)
+
+
+def into_background(listener: socket.socket) -> bool:
+    """Go on in a new process that has no parent.  Returns False in the old one, which may end now.
+
+    Some runtimes wait until all their files are closed, so none of them stays open.
+    """
+    if os.fork():
+        return False
+    os.setsid()  # no terminal, and no signals for its group
+    if os.fork():
+        os._exit(0)
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2 and fd != listener.fileno():
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the descriptor of the listing itself
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return True
+
+
+def keep(listener: socket.socket, *, timeout: float, linger: float) -> None:
+    async def live() -> None:
+        await Keeper(listener, timeout=timeout, linger=linger).run()
+
+    asyncio.run(live())

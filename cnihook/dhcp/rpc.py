@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests of a plugin to the keeper, each with one answer, and the start of a keeper."""
+
+import _socket
+import os
+import sys
+import time
+
+from cnihook.fast import fastjson
+from cnihook.fast.errors_text import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SOCKET = "/run/cni/dhcp.sock"
+
+_LONGEST_PATH = 107  # bytes: <linux/un.h> UNIX_PATH_MAX less the closing zero
+PATIENCE = 50.0  # seconds for an answer: more than the keeper gives a server, less than a hook has
+_MOST = 1 << 20  # bytes of an answer; another program may listen there
+_START = 20.0  # seconds in which a keeper starts on a busy machine
+_TRIES = 3
+_CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class NoKeeper(Exception):
+    """No keeper answers; the text says why."""
+
+
+class Stranger(NoKeeper):
+    """A program answers at the path, but it is not a keeper of cnihook."""
+
+
+class Denied(Exception):
+    """The keeper rejected the request.  `later`: it may accept it later."""
+
+    def __init__(self, text: str, later: bool) -> None:
+        super().__init__(text)
+        self.later = later
+
+
+def is_path(path: str) -> bool:
+    """Return True if a socket can be at this path."""
+    return path.startswith("/") and "\0" not in path and len(os.fsencode(path)) <= _LONGEST_PATH
+
+
+def ask(
+    path: str, request: "dict[str, Any]", *, start: bool, patience: float = PATIENCE
+) -> "dict[str, Any]":
+    """Send a request to the keeper at `path`, and wait for `patience` seconds for its answer.
+
+    With `start`, a keeper is started if there is none.
+    """
+    problem = NoKeeper(f"no DHCP keeper answers at {path}")
+    for _attempt in range(_TRIES):
+        try:
+            answer = _exchange(path, fastjson.dumps(request).encode() + b"\n", patience)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if not start:
+                break
+            _start(path)
+            continue
+        except TimeoutError:
+            raise NoKeeper(f"the DHCP keeper at {path} does not answer in {patience:g} s") from None
+        except (BrokenPipeError, ConnectionResetError):
+            continue
+        except OSError as error:
+            raise NoKeeper(f"connect to the DHCP keeper at {path}: {error.strerror}") from None
+        if answer:
+            return _read(path, answer)
+        # The keeper ended at this moment, because it had no leases.
+    raise problem
+
+
+def _exchange(path: str, data: bytes, patience: float) -> bytes:
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        connection.settimeout(patience)
+        connection.connect(path)
+        connection.sendall(data)
+        chunks = []
+        size = 0
+        deadline = time.monotonic() + patience
+        while size < _MOST and (chunk := connection.recv(1 << 16)):
+            chunks.append(chunk)
+            size += len(chunk)
+            connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        return b"".join(chunks)
+    finally:
+        connection.close()
+
+
+def _read(path: str, data: bytes) -> "dict[str, Any]":
+    try:
+        answer = fastjson.loads(data.decode())
+        if not isinstance(answer, dict):
+            raise ValueError
+    except ValueError:
+        is_reference = data.startswith(b"HTTP/")
+        program = "the reference plugins' daemon" if is_reference else "not a DHCP keeper of cnihook"
+        raise Stranger(f"the program that listens at {path} is {program}") from None
+    if "error" in answer:
+        raise Denied(str(answer["error"]), bool(answer.get("later")))
+    return answer
+
+
+def _start(path: str) -> None:
+    """Start a keeper, and return when it listens.  It puts itself into the background."""
+    from cnihook.process import child
+
+    program = sys.executable or "/usr/bin/python3"
+    code = (
+        "import os, sys; os.umask(os.umask(0o077) | 0o022); sys.pycache_prefix = os.devnull;"
+        f" sys.path.insert(0, {_CHECKOUT!r}); from cnihook.cli.main import main; main()"
+    )
+    argv = [program, "-ISc", code, "dhcp-keeper", "--background", "--socket", path]
+    try:
+        outcome = child.run(program, argv, {"PATH": os.environ.get("PATH", os.defpath)}, b"", _START)
+    except OSError as error:
+        raise NoKeeper(f"start a DHCP keeper: {program}: {error.strerror}") from None
+    if outcome.timed_out:
+        raise NoKeeper(f"start a DHCP keeper: it does not listen after {_START:g} s")
+    if outcome.status:
+        why = one_line(outcome.stderr.decode(errors="replace")) or f"exit status {outcome.status}"
+        raise NoKeeper(f"start a DHCP keeper: {why}")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names that containers have for each other: their /etc/hosts, resolv.conf and hostname."""

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names that containers have for each other: resolv.conf, hosts and hostname of a container.
+
+A failure here does not prevent the start of a container: it is an event in its log.
+"""
+
+from cnihook.fast.errors_text import in_words
+from cnihook.log import Log
+from cnihook.names import hosts, loopback_names, resolv_conf
+from cnihook.names.entries import Entry
+from cnihook.names.etc import Etc
+from cnihook.names.rootfs_file import File
+from cnihook.oci.bundle import OWN, Bundle
+from cnihook.request import reserved, values
+from cnihook.request.request import Wants
+from cnihook.runtime import networks
+from cnihook.runtime.records import Record
+from cnihook.types.errors import CniError
+from cnihook.types.result import DNS, Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Attached = list[tuple[Record, Result]]
+
+# The first line of a resolv.conf that cnihook wrote names the source of its servers.
+_OURS = "# cnihook: "
+_AS_ASKED, _OF_NETWORKS, _OF_HOST = "as asked for", "of the networks", "of the host"
+
+
+def give(
+    container_id: str,
+    pid: int,
+    config: Bundle,
+    wanted: Wants,
+    attached: "Attached",
+    log: Log,
+    earlier: "list[DNS] | None" = None,
+    *,
+    runs: bool = False,
+) -> None:
+    """Write the resolv.conf, hosts and hostname of a container, and its names into other hosts files.
+
+    `earlier`: the DNS settings of networks that it was attached to before; None for a new container.  A
+    container that `runs` may have changed what is at the paths of its files.
+    """
+    try:
+        etc = Etc(container_id, pid, config, runs=runs)
+    except OSError as error:
+        log.event(f"its /etc/hosts, resolv.conf and hostname are not set: {in_words(error)}")
+        return
+    of_networks = [*(earlier or ()), *(result.dns for _, result in attached)]
+    if attached or wanted.dns:
+        try:
+            set_resolv_conf(etc.file("resolv.conf"), of_networks, wanted.dns, log, is_new=earlier is None)
+        except OSError as error:
+            log.event(f"name servers are not in its /etc/resolv.conf: {in_words(error)}")
+    if attached or wanted.hosts:
+        _set_hosts(container_id, etc, config, wanted, attached, log)
+    if wanted.hostname:
+        _set_hostname(pid, etc, config, wanted.hostname, log)
+
+
+def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_new: bool = True) -> None:
+    """Write resolv.conf with the requested settings `asked`, else with those of the networks, `said`.
+
+    Without either, those of the host are written if the file is empty or cnihook wrote it.  A container that
+    is not new keeps the settings that were requested at its start.  Raises OSError if the file cannot be
+    used.
+    """
+    old = file.read() or ""
+    if asked:
+        whose, text = _AS_ASKED, resolv_conf.text(said, asked)
+    elif old.startswith(f"{_OURS}{_AS_ASKED}\n") and not is_new:
+        return
+    elif any(said):
+        whose, text = _OF_NETWORKS, resolv_conf.text(said)
+    elif old.strip() and not old.startswith(_OURS):
+        return
+    else:
+        whose, text = _OF_HOST, resolv_conf.of_host()
+    if not text:
+        log.event("it gets no name servers: only the host itself can reach those of the host")
+        return
+    file.write(f"{_OURS}{whose}\n{text}")
+    log.event(f"name servers {whose} are in its /etc/resolv.conf")
+
+
+def join(
+    container_id: str,
+    file: "File | None",
+    called: "list[str]",
+    wanted: Wants,
+    attached: "Attached",
+    log: Log,
+) -> str:
+    """Write a container's names into the hosts files on its networks, and their names into its own.
+
+    `file`: its hosts file, by a path on the host.  `called`: its names in addition to its aliases.  A
+    container without any name gets no entry in the other files.  Returns the lines of its own file.  Raises
+    OSError if that file cannot be written.
+    """
+    own = []
+    of_host = reserved.names_of_host() if called else set()
+    for record, result in attached:
+        addresses = [str(ip.net.address) for ip in result.ips if not ip.net.address.is_loopback]
+        if addresses:
+            names, private = _split(called, record, of_host, log)
+            aliases = wanted.aliases_on(record.network)
+            own.append(
+                Entry(record.network, container_id, record.ifname, addresses, names, aliases, file, private)
+            )
+    gateways = [str(ip.gateway) for _, result in attached for ip in result.ips if ip.gateway]
+    further = []
+    for name, address in wanted.hosts:
+        if address != "host-gateway":
+            further.append((name, address))
+        elif gateways:
+            further.append((name, gateways[0]))
+        else:
+            log.event(f"no host {name} in its /etc/hosts: none of its networks has a gateway")
+    if further and attached and not own:  # an entry is needed to write its hosts again later
+        record = attached[0][0]
+        own.append(Entry(record.network, container_id, record.ifname, [], [], [], file))
+    return hosts.join(container_id, own, further, file, log, wanted.hostname)
+
+
+def _split(
+    called: "list[str]", record: Record, of_host: "set[str]", log: Log
+) -> "tuple[list[str], list[str]]":
+    """Return the names that other containers on the network get, and those that they must not get."""
+    names: list[str] = []
+    private: list[str] = []
+    reasons = {}
+    for name in dict.fromkeys(called):
+        if reserved.is_reserved(name):
+            reasons[name] = "it is reserved"
+        elif name.lower() in of_host:
+            reasons[name] = "it is a name of the host"
+        elif "." in name and not networks.parse(record.config, record.path).dotted_aliases:
+            reasons[name] = "it has a dot, which the network does not allow"
+        (private if name in reasons else names).append(name)
+    for name, reason in reasons.items():
+        log.event(f"not known as {name} on {record.network}: {reason}")
+    return names, private
+
+
+def host_names(name: str) -> "list[str]":
+    """Return a host name and its first label; an empty list if it is not valid in a hosts file."""
+    try:
+        values.parse_host_name(name)
+    except CniError:
+        return []
+    return list(dict.fromkeys([name, name.partition(".")[0]]))
+
+
+def _set_hosts(
+    container_id: str, etc: Etc, config: Bundle, wanted: Wants, attached: "Attached", log: Log
+) -> None:
+    file = before = None
+    problem = ""
+    try:
+        file = etc.file("hosts")
+        # This tests the file before other code relies on it.
+        before = file.read()
+        if before is None:
+            file.write(hosts.LOCALHOST)
+        file.pin()
+    except OSError as error:
+        problem = in_words(error)
+    seen = file if file and etc.is_on_host(file) and not problem else None
+    full = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
+    names = [*host_names(wanted.hostname), *host_names(full), *host_names(config.hostname), container_id]
+    try:
+        text = join(container_id, seen, names, wanted, attached, log)
+        if file and not problem and not seen:
+            old = hosts.without_ours(file, [])
+            if any(result.ips for _, result in attached):
+                old = loopback_names.hide(old, names, container_id)
+            file.write(old + text)
+            log.event("its /etc/hosts is not visible on the host, so later containers cannot be added to it")
+        if seen and before == "" and not etc.is_begun:
+            from cnihook.names import late_hosts  # few engines mount an empty file
+
+            if late_hosts.is_expected(config):
+                late_hosts.renew_when_written(container_id, etc.pid, seen)
+    except OSError as error:
+        problem = in_words(error)
+    if problem:
+        log.event(f"names are not in its /etc/hosts: {problem}")
+
+
+def _set_hostname(pid: int, etc: Etc, config: Bundle, name: str, log: Log) -> None:
+    try:
+        etc.file("hostname").write(f"{name}\n")
+    except OSError as error:
+        log.event(f"its name {name} is not in its /etc/hostname: {in_words(error)}")
+    if config.uts_namespace != OWN:
+        log.event(f"its host name is not {name}: it has no UTS namespace of its own")
+        return
+    if config.hostname not in ("", name) and not etc.is_begun:
+        log.event(f"its host name is not {name}: its runtime will set the one of {config.path}")
+        return
+    from cnihook.linux import uts
+
+    try:
+        uts.set_hostname(pid, name)
+    except OSError as error:
+        log.event(f"its host name is not {name}: {in_words(error)}")

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of resolv.conf(5): the requested settings, else those of the networks, else those of the host."""
+
+from cnihook.request import host_file
+from cnihook.types.result import DNS
+
+HOST = "/etc/resolv.conf"
+WITHOUT_STUB = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's own at 127.0.0.53
+
+
+def text(networks: "list[DNS]", asked: "DNS | None" = None) -> str:
+    """Return the content of resolv.conf with the settings of all networks, each once; empty without any.
+
+    `asked` replaces them, separately for servers, search list and options.  The domain `.` is an empty
+    search list.  Without a server, those of the host are used, except those that only the host can reach.
+    """
+    servers: dict[str, None] = {}
+    search: dict[str, None] = {}
+    options: dict[str, None] = {}
+    domain = ""
+    for dns in networks:
+        # A line break in a value could start another kind of line.
+        servers.update((word, None) for value in dns.nameservers for word in value.split()[:1])
+        search.update((word, None) for value in dns.search for word in value.split())
+        options.update((word, None) for value in dns.options for word in value.split())
+        domain = domain or "".join(dns.domain.split()[:1])
+    if asked:
+        servers = dict.fromkeys(asked.nameservers) or servers
+        options = dict.fromkeys(asked.options) or options
+        if asked.search:
+            search, domain = dict.fromkeys(name for name in asked.search if name != "."), ""
+    if not (servers or search or options or domain or asked):
+        return ""
+    lines = [f"domain {domain}"] if domain else []
+    lines += [f"search {' '.join(search)}"] if search else []
+    lines += [f"nameserver {server}" for server in servers or host_servers()]
+    lines += [f"options {' '.join(options)}"] if options else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+def of_host() -> str:
+    """Return the host's settings for a container with its own loopback; empty if it can reach no server."""
+    lines = [line for line in host_file.read(_path()).splitlines() if line[:1] not in ("#", ";", "")]
+    kept = [line for line in lines if not _is_local(line)]
+    return "".join(f"{line}\n" for line in kept) if any(map(_server, kept)) else ""
+
+
+def host_servers() -> "list[str]":
+    lines = host_file.read(_path()).splitlines()
+    return [_server(line) for line in lines if _server(line) and not _is_local(line)]
+
+
+def instead_of_stub() -> str:
+    """Return the whole file with real servers if those of the host are all on its loopback, else nothing.
+
+    It is for a container with its own loopback.
+    """
+    return host_file.read(WITHOUT_STUB) if _path() == WITHOUT_STUB else ""
+
+
+def _path() -> str:
+    """Return the path of the file with real servers: the host's, unless all in it are on the loopback."""
+    lines = [line for line in host_file.read(HOST).splitlines() if _server(line)]
+    return WITHOUT_STUB if lines and all(map(_is_local, lines)) else HOST
+
+
+def _server(line: str) -> str:
+    words = line.split()
+    return words[1] if len(words) > 1 and words[0] == "nameserver" else ""
+
+
+def _is_local(line: str) -> bool:
+    """Return True if only the host can reach the server of this line: on its loopback, or on one link."""
+    server = _server(line)
+    return server.startswith("127.") or server in ("::1", "::", "0.0.0.0") or "%" in server

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Masquerading (ipMasq): packets that leave a container's subnet get the host's address.
+
+In `table inet cnihook`, one element per container in a map, one chain per network and subnet:
+
+    map masq4 { 10.22.0.5 comment "mynet c1 eth0" : jump masq-mynet-10.22.0.0/16 }
+    chain masq-mynet-10.22.0.0/16 { ip daddr 10.22.0.0/16 return; ip daddr 224.0.0.0/4 return; masquerade }
+
+For some packets, such as a late RST, conntrack knows no connection.  It calls them invalid, and NAT does not
+see them.  They are dropped, so that none leaves the subnet with the container's own address:
+
+    chain masquerade-forward { ct state invalid jump masquerade-invalid }
+    chain masquerade-invalid { ip saddr 10.22.0.0/16 ip daddr != 10.22.0.0/16 drop; a rule for each subnet }
+
+A chain's content follows from its name, or from the networks' names.  An ADD checks that all that it relies
+on exists, and declares all of it if anything is missing.  So the next container restores what was flushed.
+This takes 0.2 ms, whatever the number of elements.
+"""
+
+from cnihook.fast.address import Address, IPNet
+from cnihook.linux import nft, nft_objects
+from cnihook.linux.flock import Lock
+from cnihook.nftables import table
+from cnihook.nftables.table import FAMILY, LOCK, NAME
+from cnihook.protocol.call import Call
+from cnihook.types.config import NetConf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cnihook.linux.nft_objects import Message
+
+_BASE_CHAIN, _FORWARD, _INVALID = "postrouting", "masquerade-forward", "masquerade-invalid"
+_PREFIX = "masq-"
+_BASE_RULES, _RULES = 2, 3  # in the chain postrouting, and in each chain of a network
+_MULTICAST = {4: IPNet.parse("224.0.0.0/4"), 6: IPNet.parse("ff00::/8")}
+
+
+def _chain(network: str, subnet: IPNet) -> str:
+    if len(network) > 100:  # an identifier has at most 255 characters
+        from _blake2 import blake2s
+
+        network = f"{network[:80]}-{blake2s(network.encode(), digest_size=8).hexdigest()}"
+    return f"{_PREFIX}{network}-{subnet}".replace(":", "_")  # no colon in an identifier of nft
+
+
+def _networks(present: "Iterable[str]") -> "list[str]":
+    return [name for name in present if name.startswith(_PREFIX)]
+
+
+def _map(address: Address) -> str:
+    return f"masq{address.version}"
+
+
+def _is_whole(present: "Mapping[str, int]") -> bool:
+    """Return True if all that the networks' chains rely on is as it was made."""
+    return (present.get(_BASE_CHAIN), present.get(_FORWARD), present.get(_INVALID)) == (
+        _BASE_RULES,
+        1,
+        len(_networks(present)) + 1,  # the rules in it, and the jump to it
+    )
+
+
+def _base(networks: "Iterable[str]") -> "list[Message]":
+    """Return messages that declare the maps, the rules that use them, and those about invalid packets."""
+    hook = ("nat", nft_objects.POST_ROUTING, nft_objects.SRCNAT)
+    messages = [
+        nft_objects.table(NAME),
+        nft_objects.verdict_map(NAME, "masq4", nft_objects.IPV4_ADDR),
+        nft_objects.verdict_map(NAME, "masq6", nft_objects.IPV6_ADDR),
+        nft_objects.chain(NAME, _BASE_CHAIN, *hook),
+        nft_objects.flush(NAME, _BASE_CHAIN),
+    ]
+    for version in (4, 6):
+        way = nft_objects.source(version) + nft_objects.vmap(f"masq{version}")
+        messages.append(nft_objects.rule(NAME, _BASE_CHAIN, way))
+    jump = nft_objects.invalid() + nft_objects.verdict(nft_objects.JUMP, _INVALID)
+    return [
+        *messages,
+        nft_objects.chain(NAME, _INVALID),
+        nft_objects.chain(NAME, _FORWARD, "filter", nft_objects.FORWARD, nft_objects.FILTER),
+        nft_objects.flush(NAME, _FORWARD),
+        nft_objects.rule(NAME, _FORWARD, jump),
+        *_invalid(networks),
+    ]
+
+
+def _invalid(networks: "Iterable[str]") -> "list[Message]":
+    """Return messages that replace all rules about invalid packets."""
+    return [nft_objects.flush(NAME, _INVALID), *(_no_leak(chain) for chain in networks)]
+
+
+def _no_leak(chain: str) -> "Message":
+    subnet = IPNet.parse(chain.rpartition("-")[2].replace("_", ":"))
+    # No packet leaves a subnet of all addresses.
+    drop = nft_objects.verdict(nft_objects.DROP) if subnet.prefix else b""
+    return nft_objects.rule(NAME, _INVALID, nft_objects.leaving(subnet) + drop)
+
+
+def _network(chain: str, subnet: IPNet) -> "list[Message]":
+    """Return a network's chain: it masquerades all but multicast, and packets that stay in the subnet."""
+    stay = nft_objects.verdict(nft_objects.RETURN)
+    return [
+        nft_objects.chain(NAME, chain),
+        nft_objects.flush(NAME, chain),
+        nft_objects.rule(NAME, chain, nft_objects.destined(subnet) + stay),
+        nft_objects.rule(NAME, chain, nft_objects.destined(_MULTICAST[subnet.address.version]) + stay),
+        nft_objects.rule(NAME, chain, nft_objects.masquerade()),
+    ]
+
+
+def is_wanted(conf: NetConf) -> bool:
+    """Return ipMasq.  ipMasqBackend must be one of the reference's, and makes no difference here."""
+    backend = conf.string("ipMasqBackend")
+    if backend not in ("", "iptables", "nftables"):
+        raise conf.refuse("ipMasqBackend", f"is wrong: unknown ipmasq backend {backend!r}")
+    return conf.boolean("ipMasq")
+
+
+def add(call: Call, nets: "Iterable[IPNet]") -> None:
+    """Masquerade what these addresses send out of their subnets."""
+    with Lock(LOCK, purpose=f"masquerade {call.owner}"):
+        present = table.chains()
+        messages = [] if _is_whole(present) else _base(_networks(present))
+        elements = []
+        for net in nets:
+            subnet = net.network()
+            container = _map(net.address)
+            chain = _chain(call.network, subnet)
+            if present.get(chain, 0) < _RULES:
+                messages += _network(chain, subnet)
+                if chain not in present:
+                    messages.append(_no_leak(chain))
+                present[chain] = _RULES  # two addresses may be in one subnet
+            if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
+                # The element is from an attachment that is gone, because this one has the address now.
+                # To add it again would not replace it.
+                elements.append(nft.old_element(NAME, container, net.address))
+            elements.append(nft.new_element(NAME, container, net.address, call.owner, jump=chain))
+        nft.change(FAMILY, messages + elements, f"masquerade {call.owner}")
+
+
+def delete(call: Call, addresses: "Iterable[Address]") -> None:
+    """Stop masquerading those of the addresses that are still this call's; if none is, all that are."""
+    with Lock(LOCK, purpose=f"masquerade {call.owner}"):
+        own = [
+            address
+            for address in addresses
+            if nft.comment_of(FAMILY, NAME, _map(address), address) == call.owner
+        ]
+        _remove(own or [address for address, owner in _all() if owner == call.owner])
+
+
+def gc(call: Call, keep: "set[str]") -> "list[Address]":
+    """Stop masquerading for every owner on this network that is not in `keep`; return their addresses."""
+    with Lock(LOCK, purpose=f"gc {call.network}"):
+        stale = [a for a, owner in _all() if owner.startswith(call.owner_prefix) and owner not in keep]
+        _remove(stale)
+    return stale
+
+
+def is_set(call: Call, net: IPNet) -> bool:
+    """Return True if the address is this call's in its map, and the chains behind it are complete."""
+    present = table.chains()
+    return (
+        nft.comment_of(FAMILY, NAME, _map(net.address), net.address) == call.owner
+        and _is_whole(present)
+        and present.get(_chain(call.network, net.network()), 0) >= _RULES
+    )
+
+
+def _all() -> "list[tuple[Address, str]]":
+    return [
+        (Address(key), owner)
+        for container in ("masq4", "masq6")
+        for key, owner in nft.elements(FAMILY, NAME, container)
+    ]
+
+
+def _remove(addresses: "list[Address]") -> None:
+    """Remove the elements, and all that is unused; a killed DEL of another attachment may have left some."""
+    if addresses:
+        elements = [nft.old_element(NAME, _map(address), address) for address in addresses]
+        nft.change(FAMILY, elements, "stop masquerading")
+    chains = table.chains()
+    networks = _networks(chains)
+    unused = [name for name in networks if chains[name] <= _RULES]
+    if unused == networks:
+        table.remove(chains, [_BASE_CHAIN, _FORWARD, _INVALID, *unused], ["map masq4", "map masq6"])
+    elif unused:
+        if _INVALID in chains:  # an earlier version did not make it
+            nft.change(
+                FAMILY, _invalid([name for name in networks if name not in unused]), "stop masquerading"
+            )
+        table.remove(chains, unused)

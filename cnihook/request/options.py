@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The options of a container's request, the same for flags and annotations.
+
+A flag `--publish 8080:80` and an annotation `cnihook.publish: 8080:80` mean the same; this is true for every
+option below.  An annotation holds several values with commas between them.
+"""
+
+from cnihook.request.request import Wants
+from cnihook.request.reserved import MOST_ALIASES
+from cnihook.request.values import (
+    NPWG,
+    parse_alias,
+    parse_bandwidth,
+    parse_host,
+    parse_host_name,
+    parse_ip,
+    parse_mac,
+    parse_networks,
+    parse_option,
+    parse_ports,
+    parse_route,
+    parse_server,
+    parse_switch,
+    refuse,
+    refuse_reserved,
+    split_networks,
+)
+from cnihook.types.errors import CniError
+from cnihook.types.names import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+PREFIX = "cnihook."
+NETWORKS = f"{PREFIX}networks"
+MOST_BYTES = 64 << 10  # of all annotations that are read here, names and values
+
+# The vocabulary
+
+
+def _add_networks(wants: Wants, text: str) -> None:
+    wants.networks = [*(wants.networks or ()), *parse_networks(text)]
+
+
+def _set_hostname(wants: Wants, text: str) -> None:
+    wants.hostname = parse_host_name(text)
+    refuse_reserved(f"host name {shown(text)}", wants.hostname)
+
+
+def _set_mac(wants: Wants, text: str) -> None:
+    wants.common.mac = parse_mac(text)
+
+
+def _set_no_default_route(wants: Wants, text: str) -> None:
+    wants.common.no_default_route = parse_switch(text)
+
+
+class Word:
+    """One option: its function, the form of its value, its purpose.
+
+    `several`: an annotation may hold several values.  `most`: the number of values that one container may
+    have in the list that `held` returns.
+    """
+
+    __slots__ = ("_add", "_held", "most", "purpose", "several", "value")
+
+    def __init__(
+        self,
+        add: "Callable[[Wants, str], object]",
+        value: str,
+        purpose: str,
+        *,
+        several: bool = False,
+        most: int = 0,
+        held: "Callable[[Wants], list[Any] | None] | None" = None,
+    ) -> None:
+        self._add = add
+        self._held = held
+        self.most = most
+        self.value = value  # empty for a switch
+        self.purpose = purpose
+        self.several = several
+
+    def add(self, wants: Wants, text: str) -> None:
+        """Add one value to `wants`.  Raises CniError if it is malformed, or if there are too many."""
+        self._add(wants, text)
+        if self._held and len(self._held(wants) or ()) > self.most:
+            raise refuse(shown(text), f"there are more than {self.most}; a container may have no more")
+
+
+WORDS = {
+    "network": Word(
+        _add_networks,
+        "NAME[:IFNAME]",
+        "a network to attach, repeatable",
+        most=256,
+        held=lambda w: w.networks,
+    ),
+    "ip": Word(
+        lambda w, t: w.common.ips.append(parse_ip(t, 4)),
+        "ADDRESS",
+        "its IPv4 address",
+        several=True,
+        most=64,
+        held=lambda w: w.common.ips,
+    ),
+    "ip6": Word(
+        lambda w, t: w.common.ips.append(parse_ip(t, 6)),
+        "ADDRESS",
+        "its IPv6 address",
+        several=True,
+        most=64,
+        held=lambda w: w.common.ips,
+    ),
+    "mac-address": Word(_set_mac, "ADDRESS", "its MAC address"),
+    "publish": Word(
+        lambda w, t: w.common.ports.extend(parse_ports(t)),
+        "[[IP:]PORT:]PORT[/PROTOCOL]",
+        "a port of the host that leads to one of the container, repeatable",
+        several=True,
+        most=1 << 16,
+        held=lambda w: w.common.ports,
+    ),
+    "bandwidth": Word(
+        lambda w, t: w.common.bandwidth.update(parse_bandwidth(t)),
+        "in=RATE,out=RATE",
+        "limits in bits a second, such as in=10M,out=2M",
+    ),
+    "dns": Word(
+        lambda w, t: w.dns.nameservers.append(parse_server(t)),
+        "ADDRESS",
+        "a DNS server, repeatable",
+        several=True,
+        most=16,
+        held=lambda w: w.dns.nameservers,
+    ),
+    "dns-search": Word(
+        lambda w, t: w.dns.search.append(t if t == "." else parse_host_name(t)),
+        "DOMAIN",
+        "a domain to search, repeatable",
+        several=True,
+        most=32,
+        held=lambda w: w.dns.search,
+    ),
+    "dns-option": Word(
+        lambda w, t: w.dns.options.append(parse_option(t)),
+        "OPTION",
+        "an option of resolv.conf, repeatable",
+        several=True,
+        most=32,
+        held=lambda w: w.dns.options,
+    ),
+    "hostname": Word(_set_hostname, "NAME", "its host name"),
+    "add-host": Word(
+        lambda w, t: w.hosts.append(parse_host(t)),
+        "NAME:ADDRESS",
+        "an entry of /etc/hosts (host-gateway: the host's address), repeatable",
+        several=True,
+        most=256,
+        held=lambda w: w.hosts,
+    ),
+    "network-alias": Word(
+        lambda w, t: w.common.aliases.append(parse_alias(t)),
+        "NAME",
+        "another name for it on its networks, repeatable",
+        several=True,
+        most=MOST_ALIASES,
+        held=lambda w: w.common.aliases,
+    ),
+    "route": Word(
+        lambda w, t: w.common.routes.append(parse_route(t)),
+        "NET[=GATEWAY]",
+        "a further route, repeatable",
+        several=True,
+        most=256,
+        held=lambda w: w.common.routes,
+    ),
+    "no-default-route": Word(_set_no_default_route, "", "no default route by any network"),
+}
+_ANNOTATION = {f"{PREFIX}{'networks' if word == 'network' else word}": word for word in WORDS}
+
+
+# The names that bounds on annotations may have.  The last one is a key of the NPWG annotation, not an
+# option.
+BOUNDED = (*(name.removeprefix(PREFIX) for name in _ANNOTATION), "cni-args")
+
+_SHORT = {"-p": "--publish"}
+
+
+def word_of(option: str) -> "Word | None":
+    """Return the entry of WORDS for an option of a command line, or None."""
+    option = _SHORT.get(option, option)
+    return WORDS.get(option[2:]) if option.startswith("--") else None
+
+
+def is_asking(annotations: "Iterable[str]") -> bool:
+    """Return True if one of these is an annotation that requests something of cnihook."""
+    return any(name.startswith(PREFIX) or name == NPWG for name in annotations)
+
+
+def from_annotations(annotations: "Mapping[str, str]") -> Wants:
+    """Return what annotations request.  Raises CniError, with the annotation's name, for a malformed one.
+
+    The annotations are only read here; request.annotations decides whether they are allowed.
+    """
+    wants = Wants()
+    # Only cnihook's annotations count: kubectl stores a whole manifest in its own annotation.
+    read = {name: text for name, text in annotations.items() if is_asking([name])}
+    size = sum(len(name) + len(text) for name, text in read.items())
+    if size > MOST_BYTES:
+        longest = max(read, key=lambda name: len(read[name]))
+        raise refuse(
+            f"annotation {longest}",
+            f"the annotations of cnihook have {size} bytes; {MOST_BYTES} is the most",
+        )
+    for name, text in read.items():
+        if name.startswith(PREFIX):
+            try:
+                _add_annotation(wants, name, text)
+            except CniError as error:
+                raise error.wrapped(f"annotation {name}={shown(text)}") from None
+    if NPWG in annotations and wants.networks is None:
+        from cnihook.request import npwg
+
+        wants.networks = npwg.parse(annotations[NPWG])
+    return wants
+
+
+def _add_annotation(wants: Wants, name: str, text: str) -> None:
+    if name == NETWORKS:
+        WORDS["network"].add(wants, text)
+        return
+    word = name.removeprefix(PREFIX)
+    if word not in WORDS or word == "network":
+        others = ", ".join(f"{PREFIX}{word}" for word in WORDS if word != "network")
+        raise refuse("unknown annotation", f"there are {NETWORKS}, {others}")
+    values = text.split(",") if WORDS[word].several else [text]
+    for value in values:
+        if value.strip() or not WORDS[word].several:
+            WORDS[word].add(wants, value.strip())
+
+
+def to_annotations(said: "list[tuple[str, str]]") -> "dict[str, str]":
+    """Return the annotations for these options and values.  Raises CniError for a malformed value.
+
+    A command uses them if it cannot pass the options: another program starts the container, or later.
+    """
+    texts: dict[str, list[str]] = {}
+    for word, text in said:
+        WORDS[word].add(Wants(), text)
+        if WORDS[word].several and "," in text:
+            raise refuse(f"--{word} {shown(text)}", "in an annotation, a comma is the end of a value")
+        texts.setdefault(word, []).append(text if WORDS[word].value else "true")
+    annotations = {}
+    for word, values in texts.items():
+        if word == "network":
+            names = [name for value in values for name in split_networks(value)]
+            annotations[NETWORKS] = (" " if any("=" in name for name in names) else ",").join(names)
+        else:
+            joined = WORDS[word].several or word == "bandwidth"
+            annotations[f"{PREFIX}{word}"] = ",".join(values) if joined else values[-1]
+    return annotations

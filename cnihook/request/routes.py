@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The routes that a container requests, and how they change the networks' own routes.
+
+They are added to the configuration of the IPAM plugin, which returns its `routes` in the result.
+"""
+
+from cnihook.fast import fastjson
+from cnihook.request.request import TAKE_IP, ipam_type
+from cnihook.runtime import networks
+from cnihook.runtime.networks import Network
+from cnihook.types.config import LenientConf, NetConf, lookup
+from cnihook.types.errors import INVALID_CONFIG, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cnihook.fast.address import Address, IPNet
+    from cnihook.request.request import Served, Want
+
+_DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+_BEHIND = 1024  # a metric higher than that of a route without a metric
+
+
+def serve(served: "list[Served]", wants: "list[Want]", common: "Want") -> None:
+    """Set the requested routes; they replace the networks' own routes to the same destinations.
+
+    If a default route is requested on one network, the other networks get none of this IP version.
+    Otherwise the container would use the one of the network that is attached first.
+    """
+    real = [index for index, one in enumerate(served) if not one.network.is_loopback]
+    routes = [want.routes for want in wants]
+    if common.routes:
+        if not real:
+            raise CniError(INVALID_CONFIG, "a route: the container is on no network")
+        routes[real[0]] = [*routes[real[0]], *common.routes]
+    defaults = [{dst.address.version for dst, _gateway in each if not dst.prefix} for each in routes]
+    for index, one in enumerate(served):
+        is_real = index in real
+        if wants[index].no_default_route or (common.no_default_route and is_real):
+            one.network = _without_default_route(one.network, {4, 6}, TAKE_IP)
+        elsewhere = {version for at, each in enumerate(defaults) if at != index for version in each}
+        if elsewhere and is_real:
+            one.network = _without_default_route(one.network, elsewhere)
+        if routes[index]:
+            one.network = _with_routes(one.network, routes[index], defaults[index])
+
+
+def _with_routes(
+    network: Network, routes: "list[tuple[IPNet, Address | None]]", defaults: "set[int]"
+) -> Network:
+    """Return the network with `routes`.  `defaults`: the IP versions for which they hold a default route."""
+    added = [{"dst": str(dst), **({"gw": str(gateway)} if gateway else {})} for dst, gateway in routes]
+    destinations = {dst.network() for dst, _gateway in routes}
+
+    def change(plugin: "dict[str, Any]", ipam: "dict[str, Any]") -> "dict[str, Any]":
+        ipam = _drop_default_route(plugin, ipam, defaults) if defaults else ipam
+        own = NetConf(ipam).objects("routes")
+        kept = [route.raw for route in own if route.has("table") or _destination(route) not in destinations]
+        return {**ipam, "routes": [*kept, *added]}
+
+    return rewritten(network, change, TAKE_IP, "a route")
+
+
+def _destination(route: NetConf) -> "IPNet | None":
+    """Return the network that a route of a configuration leads to; None if the IPAM plugin rejects it."""
+    try:
+        dst = route.network("dst")
+    except CniError:
+        return None
+    return dst.network() if dst else None
+
+
+def _without_default_route(network: Network, versions: "set[int]", types: "tuple[str, ...]" = ()) -> Network:
+    """Return the network without the default routes of these IP versions.
+
+    `types`: IPAM plugins that support this, one of which the network must have; empty: change any IPAM
+    plugin as far as its configuration allows.  `dhcp` gets its IPv4 routes from a server, so they get a
+    metric.
+    """
+
+    def change(plugin: "dict[str, Any]", ipam: "dict[str, Any]") -> "dict[str, Any]":
+        if 4 in versions and NetConf(ipam).string("type") == "dhcp":
+            return {"priority": _BEHIND, **ipam}
+        return _drop_default_route(plugin, ipam, versions)
+
+    return rewritten(network, change, types, "a request for no default route")
+
+
+def _drop_default_route(
+    plugin: "dict[str, Any]", ipam: "dict[str, Any]", versions: "set[int]"
+) -> "dict[str, Any]":
+    """Return `ipam` without default routes of these IP versions; change isDefaultGateway in `plugin`."""
+    routes = [route.raw for route in NetConf(ipam).objects("routes")]
+    kept = [route for route in routes if _default_version(route) not in versions]
+    for key in [key for key in plugin if key.lower() == "isdefaultgateway" and plugin[key] is True]:
+        del plugin[key]
+        plugin["isGateway"] = True
+        for version in sorted(_ip_versions(ipam) - versions):
+            if version not in map(_default_version, kept):
+                kept.append({"dst": _DEFAULT[version]})
+    return {**ipam, "routes": kept} if kept or routes else ipam
+
+
+def _default_version(route: "dict[str, Any]") -> int:
+    """Return the IP version of a default route, 0 for another route."""
+    dst = str(lookup(route, "dst") or "")
+    return (6 if ":" in dst else 4) if dst.endswith("/0") else 0
+
+
+def _ip_versions(ipam: "dict[str, Any]") -> "set[int]":
+    """Return the versions of the addresses that a configuration of an IPAM plugin names."""
+    conf = LenientConf(ipam)
+    ranges = [item for each in conf.list("ranges") for item in LenientConf({"set": each}).objects("set")]
+    texts = [item.string("subnet") for item in (conf, *ranges)]
+    texts += [item.string("address") for item in conf.objects("addresses")]
+    return {6 if ":" in text else 4 for text in texts if text}
+
+
+def rewritten(network: Network, change: "Any", types: "tuple[str, ...]", what: str) -> Network:
+    """Return the network with another `ipam` for each plugin that has one of these types; empty: any type.
+
+    `change` gets a plugin, which it may change, and its `ipam`.  It returns the new `ipam`.  The record of
+    the attachment holds the changed network, so DEL uses it, too.
+    """
+    plugins = []
+    is_changed = not types
+    for plugin in network.plugins:
+        own_type = ipam_type(plugin)
+        if own_type and (not types or own_type in types):
+            is_changed = True
+            plugin = {key: value for key, value in plugin.items() if key.lower() != "cnihook"}
+            ipam = change(plugin, NetConf(plugin).object("ipam").raw)
+            plugin = {key: value for key, value in plugin.items() if key.lower() != "ipam"} | {"ipam": ipam}
+        plugins.append(plugin)
+    if not is_changed:
+        raise CniError(
+            INVALID_CONFIG,
+            f"network {network.name} ({network.source}): none of its plugins takes {what}",
+            f"the IPAM plugins {' and '.join(types)} do",
+        )
+    raw = {"cniVersion": network.version, "name": network.name, "plugins": plugins}
+    raw |= {key: network.raw[key] for key in ("disableCheck", "disableGC", "cnihook") if key in network.raw}
+    return networks.from_raw(raw, fastjson.dumps(raw).encode(), network.source)
