@@ -4,7 +4,7 @@ docker-run: `docker run` with networks from CNI, against any docker daemon of th
 
 With the runtime cni-runc in the daemon, docker runs the container alone (see docker_runtime).  Without it, a
 pause container holds a network namespace, the networks are attached to it, and the requested container
-shares it.  A keeper process removes all of that when the requested container has ended (see docker_keeper).
+shares it.  A keeper process removes all of that when the requested container has ended (see watcher).
 """
 
 import os

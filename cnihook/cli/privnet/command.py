@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cnihook.process.jobcontrol import Limit
 
     class User(Protocol):
-        """The user of the command; see priv_user and rootless."""
+        """The user of the command; see user and rootless."""
 
         def become(self) -> None: ...
 

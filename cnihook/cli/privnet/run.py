@@ -7,12 +7,10 @@ runs, and takes the networks down after it.  The command's process is made first
 changes anything about itself, and waits in its network namespace.  The guardian sleeps in its own session.
 If SIGKILL ends the main process, the guardian takes the networks down.
 
-What a plain run does not use is in modules that are imported only if needed: priv_user, priv_extras,
-rootless.
+What a plain run does not use is in modules that are imported only if needed: user, features, rootless.
 """
 
 import _signal
-import gc
 import os
 import sys
 
@@ -44,8 +42,6 @@ def main(umask: "int | None" = None) -> None:
 
 def run(argv: "list[str]") -> int:
     """Run the program, and return the exit status."""
-    gc.disable()  # there is no garbage after the command has begun; until then collections cost 1 ms
-    codecache.use("priv-net-run")
     try:
         signals.take_back_pythons()
         options = Options(argv)
