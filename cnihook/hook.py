@@ -9,11 +9,11 @@ container's start waits for this process, so it imports only what is cheap, and 
 import os
 
 from cnihook.container import detach
-from cnihook.container.detach import LivesAlready
-from cnihook.fast.errors_text import explain
+from cnihook.container.detach import ContainerIdInUse
+from cnihook.fast.errors_text import message_with_hint
 from cnihook.fast.undo import Undo
 from cnihook.linux.netns import NetNS, NotANamespace
-from cnihook.log import Log, complain
+from cnihook.log import Log, warn
 from cnihook.oci import state
 from cnihook.oci.state import State
 from cnihook.process import signals
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cnihook.request.bounds import Bounds
-    from cnihook.request.request import Wants
+    from cnihook.request.request import ContainerRequest
 
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _STATE_MAX = 16 << 20  # bytes of stdin that are worth reading
@@ -65,21 +65,23 @@ class Options:
 
     def __init__(self, arguments: "list[str]") -> None:
         self.settings = Settings.from_environment(os.environ)
-        self.wants: "Wants | None" = None  # from options, which take precedence over annotations
+        self.request: "ContainerRequest | None" = (
+            None  # from options, which take precedence over annotations
+        )
         self.bounds: Bounds | None = None  # on the annotations
         pending = list(arguments)
         if not pending:
             return
         from cnihook.request import options as request_options  # not loaded by a hook without options
-        from cnihook.request.request import Wants
+        from cnihook.request.request import ContainerRequest
 
-        self.wants = Wants()
+        self.request = ContainerRequest()
         while pending:
             option, equals, value = pending.pop(0).partition("=")
             if option == "--trust-images" and not equals:
                 self._bound(option, "")
                 continue
-            word = request_options.word_of(option)
+            word = request_options.option_for(option)
             if not word and option not in ("--conf-dir", "--cni-path", "--allow", "--ports"):
                 raise UsageError(f"unknown argument {option!r}; see `cnihook --help`")
             if not equals and not (word and not word.value):
@@ -87,15 +89,15 @@ class Options:
                     raise UsageError(f"{option} needs a value")
                 value = pending.pop(0)
             if word:
-                word.add(self.wants, value)
+                word.add(self.request, value)
             elif option in ("--allow", "--ports"):
                 self._bound(option, value)
             elif option == "--conf-dir":
                 if not value:
                     raise UsageError(f"{option} needs a value")
-                self.settings.conf_folder = os.path.abspath(value)
+                self.settings.conf_dir = os.path.abspath(value)
             else:
-                self.settings.plugin_path = [
+                self.settings.plugin_dirs = [
                     os.path.abspath(folder) for folder in value.split(":") if folder
                 ]
 
@@ -124,7 +126,7 @@ def main(event: str, arguments: "list[str]") -> int:
             _poststop(oci_state, options, log)
         return 0
     except UsageError as error:
-        complain(f"{event}: {error}")
+        warn(f"{event}: {error}")
         return 2
     except (Exception, signals.Interrupted) as error:
         signals.ignore_interrupts()
@@ -132,7 +134,7 @@ def main(event: str, arguments: "list[str]") -> int:
             log.failure(event, error)
         if os.environ.get("CNIHOOK_DEBUG"):
             raise
-        complain(f"{what}: {explain(error)}")
+        warn(f"{what}: {message_with_hint(error)}")
         return 1
 
 
@@ -177,7 +179,7 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
     # Not at the top: together they would be a tenth of what a poststop has to load.
     from cnihook.container import attach
     from cnihook.oci import bundle
-    from cnihook.request.request import Wants
+    from cnihook.request.request import ContainerRequest
 
     runtime = os.getppid()
     config = bundle.load(oci_state)
@@ -200,11 +202,11 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
         if shared:
             return _leave_in_host(oci_state, config.path, log)
 
-        request = options.wants or Wants()
+        request = options.request or ContainerRequest()
         if oci_state.annotations:
             from cnihook.request import annotations
 
-            request = request.over(annotations.of(oci_state.annotations, runtime, options.bounds))
+            request = request.merged_with(annotations.of(oci_state.annotations, runtime, options.bounds))
         chosen = attach.select(request, options.settings, _both(log))
         container = attach.Container(
             oci_state.id, namespace, oci_state.pid, request.hostname or config.hostname
@@ -216,7 +218,7 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
                 from cnihook.names import container_dns
 
                 results = [(one.record, one.result) for one in attached]
-                container_dns.give(oci_state.id, oci_state.pid, config, request, results, log)
+                container_dns.configure(oci_state.id, oci_state.pid, config, request, results, log)
             elif request.dns or request.hosts or request.hostname:
                 log.event("it gets no names and no name servers: there is no config.json for it")
             if os.getppid() != runtime:
@@ -229,7 +231,7 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
 
 def _both(log: Log) -> "Callable[[str], None]":
     def say(text: str) -> None:
-        complain(text)
+        warn(text)
         log.event(text)
 
     return say
@@ -278,7 +280,7 @@ def _poststop(oci_state: State, options: Options, log: Log) -> None:
     try:
         if detach.down(oci_state.id, options.settings, log, ended=oci_state.pid):
             log.event("all networks released")
-    except LivesAlready as error:  # this container was refused because of that one
+    except ContainerIdInUse as error:  # this container was refused because of that one
         _both(log)(f"nothing is released: {error.msg}")
         return
     log.close()

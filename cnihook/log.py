@@ -13,7 +13,7 @@ import time
 from _stat import S_ISREG
 
 from cnihook.fast import statefile
-from cnihook.fast.errors_text import describe, one_line
+from cnihook.fast.errors_text import message_with_notes, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Log:
         _write(self._path, line)
 
     def failure(self, what: str, error: BaseException) -> None:
-        self.event(f"{what}{_FAILED}{describe(error)}")
+        self.event(f"{what}{_FAILED}{message_with_notes(error)}")
         _prune(FOLDER)
 
     def read(self) -> str:
@@ -153,7 +153,7 @@ def _cut(text: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ... ({left_out} characters more)"
 
 
-def complain(text: str) -> None:
+def warn(text: str) -> None:
     """Print one line on stderr, and ignore any error."""
     try:
         os.write(2, f"cnihook: {_cut(text)}\n".encode(errors="replace"))
@@ -166,7 +166,7 @@ def notice(text: str) -> None:
     if _current:
         _current.event(text)
     if not (_current and _current.quiet):
-        complain(text)
+        warn(text)
 
 
 def quote(program: str, stderr: bytes) -> None:

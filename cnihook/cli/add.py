@@ -3,7 +3,7 @@
 
 from cnihook.cli.shared import arguments, cnitool_args
 from cnihook.cli.shared.arguments import Parser
-from cnihook.cli.shared.cnitool_args import Target
+from cnihook.cli.shared.cnitool_args import CnitoolArgs
 
 DESCRIPTION = """\
 Attach a network namespace to one network, and print the CNI result.  A failed ADD is undone.
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
     def work() -> None:
-        operands = Target(options, needs_namespace=True)
+        operands = CnitoolArgs(options, needs_namespace=True)
         network = operands.network()
         result = operands.cni.add(
             network,

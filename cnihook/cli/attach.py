@@ -15,7 +15,7 @@ from cnihook.oci import bundle, podman, runtimes
 from cnihook.oci.bundle import Bundle
 from cnihook.oci.state import State
 from cnihook.request import annotations
-from cnihook.request.request import Wants
+from cnihook.request.request import ContainerRequest
 from cnihook.runtime import attachment, networks, records
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INVALID_NETNS, CniError
@@ -45,8 +45,8 @@ def parser() -> Parser:
         "--root", metavar="DIR", default="", help="the runtime's --root, its folder of containers"
     )
     parser.add_wants()
-    parser.add_conf_folder()
-    parser.add_plugin_folders()
+    parser.add_conf_dir()
+    parser.add_plugin_dirs()
     return parser
 
 
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         state = runtimes.find(options.id, options.runtime, options.root)
-        request = options.wants.over(annotations.of(state.annotations, podman.parent(state.pid)))
+        request = options.request.merged_with(annotations.of(state.annotations, podman.parent(state.pid)))
         settings = arguments.settings_of(options)
         log = Log(state.id)
         config = bundle.load(state)
@@ -100,7 +100,9 @@ def _take_off(container_id: str, network: str, settings: Settings, log: Log) -> 
     detach.down(container_id, settings, log, network=network)
 
 
-def _give_names(state: State, config: Bundle, request: Wants, attached: list[Attachment], log: Log) -> None:
+def _give_names(
+    state: State, config: Bundle, request: ContainerRequest, attached: list[Attachment], log: Log
+) -> None:
     new = [one.record.path for one in attached]
     others = [record for record in records.of_container(state.id) if record.path not in new]
     earlier = []
@@ -112,7 +114,7 @@ def _give_names(state: State, config: Bundle, request: Wants, attached: list[Att
         result = attachment.result_of(network, record)
         earlier += [result.dns] if result else []
     results = [(one.record, one.result) for one in attached]
-    container_dns.give(
+    container_dns.configure(
         state.id, state.pid, config, request, results, log, earlier if others else None, runs=True
     )
 

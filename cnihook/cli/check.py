@@ -5,9 +5,9 @@ import argparse
 
 from cnihook.cli.shared import arguments, cnitool_args, listing
 from cnihook.cli.shared.arguments import Parser
-from cnihook.cli.shared.cnitool_args import Target
-from cnihook.cli.shared.listing import Attached
-from cnihook.fast.errors_text import describe
+from cnihook.cli.shared.cnitool_args import CnitoolArgs
+from cnihook.cli.shared.listing import Row
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.netns import NetNS
 from cnihook.runtime import attachment, foreign, records
 from cnihook.runtime.cni import CNI
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         return _of_many(options)
 
     def work() -> None:
-        operands = Target(options, needs_namespace=True)
+        operands = CnitoolArgs(options, needs_namespace=True)
         operands.cni.check(operands.network_or_name(), operands.container_id, operands.ifname)
 
     return cnitool_args.run("check", options, work)
@@ -96,13 +96,13 @@ def _damaged(container: "str | None") -> "list[str]":
     return [one.path for one in records.damaged() if f"-{container or ''}" in one.path]
 
 
-def _report(one: Attached, options: argparse.Namespace) -> "dict[str, str]":
+def _report(one: Row, options: argparse.Namespace) -> "dict[str, str]":
     report = {"container": one.container, "network": one.network, "ifname": one.ifname, "state": _WELL}
     state, why = _difference(one, options)
     return report | ({"state": state, "why": why} if why else {})
 
 
-def _difference(one: Attached, options: argparse.Namespace) -> "tuple[str, str]":
+def _difference(one: Row, options: argparse.Namespace) -> "tuple[str, str]":
     if one.state == listing.ATTACHING:
         return _WELL, ""
     if one.state == listing.RETRY:
@@ -113,7 +113,7 @@ def _difference(one: Attached, options: argparse.Namespace) -> "tuple[str, str]"
     if one.conf is None:
         return _UNKNOWN, "its record has no valid configuration"
     settings = arguments.settings_of(options)
-    cni = CNI(settings.conf_folder, settings.plugin_path, timeout=options.timeout, lock_timeout=_PATIENCE)
+    cni = CNI(settings.conf_dir, settings.plugin_dirs, timeout=options.timeout, lock_timeout=_PATIENCE)
     try:
         _check_plugins(one, settings)
         if not one.conf.disable_check and versions.at_least(one.conf.version, versions.SINCE["CHECK"]):
@@ -121,28 +121,28 @@ def _difference(one: Attached, options: argparse.Namespace) -> "tuple[str, str]"
         else:
             _look(one)
     except OtherPlugins as error:
-        return _UNKNOWN, describe(error)
+        return _UNKNOWN, message_with_notes(error)
     except CniError as error:
         if records.find(*one.record.identity) is None:
             return _WELL, ""  # it was detached just now
-        return _DIFFERENT, describe(error)
+        return _DIFFERENT, message_with_notes(error)
     except OSError as error:
-        return _UNKNOWN, describe(error)
+        return _UNKNOWN, message_with_notes(error)
     return _WELL, ""
 
 
-def _check_plugins(one: Attached, settings: Settings) -> None:
+def _check_plugins(one: Row, settings: Settings) -> None:
     if foreign.is_foreign(one.record):
-        network, request = attachment.restore(one.record, settings.plugin_path, attachment.TIMEOUT)
+        network, request = attachment.restore(one.record, settings.plugin_dirs, attachment.TIMEOUT)
         try:
-            foreign.check_plugins(one.record, network, request, one.result, settings.plugin_path)
+            foreign.check_plugins(one.record, network, request, one.result, settings.plugin_dirs)
         finally:
             request.close()
 
 
-def _look(one: Attached) -> None:
+def _look(one: Row) -> None:
     """Check the link and its addresses without the plugins, which cannot or must not run CHECK."""
-    namespace = NetNS.open(attachment.living_path(one.record))
+    namespace = NetNS.open(attachment.live_netns_path(one.record))
     try:
         link = namespace.rtnl.find_link(one.ifname)
         if not link:

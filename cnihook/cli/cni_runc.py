@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from cnihook.oci.json_edit import Document
+    from cnihook.oci.json_edit import JsonDocument
 
 _MAKES = ("create", "run", "restore")  # the commands that create a container, and read its config.json
 _RUNTIMES = ("runc", "crun")
@@ -48,7 +48,7 @@ _VALUES = frozenset(
 def main(umask: "int | None" = None) -> "NoReturn":
     """Prepare the container, then become the runtime.  `umask`: the caller's, if it has been changed."""
     command.restrict_umask(umask)
-    words = Words(sys.argv[1:])
+    words = Arguments(sys.argv[1:])
     failure = 1
     try:
         program = find(os.path.basename(sys.argv[0]).removeprefix("cni-"), os.path.realpath(sys.argv[0]))
@@ -61,9 +61,9 @@ def main(umask: "int | None" = None) -> "NoReturn":
         failure = 126
         os.execve(program, [program, *sys.argv[1:]], command.environment())
     except Exception as error:
-        from cnihook.fast.errors_text import describe
+        from cnihook.fast.errors_text import message_with_notes
 
-        text = f"cni-runc: {describe(error)}"
+        text = f"cni-runc: {message_with_notes(error)}"
         report(words, "error", text)
         try:
             os.write(2, f"{text}\n".encode(errors="replace"))
@@ -72,7 +72,7 @@ def main(umask: "int | None" = None) -> "NoReturn":
         os._exit(failure)
 
 
-class Words:
+class Arguments:
     """The arguments of a runtime, as far as they name the command, the container and its bundle."""
 
     def __init__(self, argv: "list[str]") -> None:
@@ -133,7 +133,7 @@ def find(name: str, own: str) -> str:
     raise FileNotFoundError(2, f"there is no {' and no '.join(runtimes)} in {':'.join(folders)}")
 
 
-def _prepare(words: Words) -> None:
+def _prepare(words: Arguments) -> None:
     """Add the hook to the config.json of a container that requests networks.
 
     A malformed config.json is left for the runtime to report.  A failure of cnihook is an error, because
@@ -185,17 +185,17 @@ def _renew_names(container_id: str) -> None:
     hosts.renew_with_event(container_id)
 
 
-def _annotations(config: "Document") -> "dict[str, str]":
+def _annotations(config: "JsonDocument") -> "dict[str, str]":
     """Return the annotations that request something."""
     from cnihook.request import options
 
     annotations = config.get("annotations")
     if not isinstance(annotations, dict):
         return {}
-    return {name: text for name, text in annotations.items() if options.is_asking([name])}
+    return {name: text for name, text in annotations.items() if options.has_requests([name])}
 
 
-def _take_sysctls(config: "Document") -> "dict[str, str]":
+def _take_sysctls(config: "JsonDocument") -> "dict[str, str]":
     """Remove the sysctls that stand for annotations, which no kernel has, and return the annotations."""
     sysctls = config.get("linux", "sysctl")
     annotations: dict[str, str] = {}
@@ -206,7 +206,7 @@ def _take_sysctls(config: "Document") -> "dict[str, str]":
     return annotations
 
 
-def report(words: Words, level: str, text: str) -> None:
+def report(words: Arguments, level: str, text: str) -> None:
     """Append a message to the log file that the engine chose for the runtime, in the chosen format."""
     import time
 

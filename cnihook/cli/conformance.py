@@ -14,7 +14,7 @@ from cnihook.conformance.profiles import CHAINED, KNOWN, Profile, given, read_co
 from cnihook.conformance.report import Report, listing
 from cnihook.conformance.run import NotRun, Progress, run_pairs, try_host
 from cnihook.conformance.runtime import run_runtime
-from cnihook.log import complain
+from cnihook.log import warn
 
 _WIDTH = 80  # columns, if no terminal has a width
 
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
             return 0
         return _report(Report(_outcomes(options), style=terminal.style(), width=_width()), options)
     except (NotRun, ValueError) as error:
-        complain(f"conformance: {error}")
+        warn(f"conformance: {error}")
         return 2
 
 
@@ -168,10 +168,10 @@ def _report(report: Report, options: argparse.Namespace) -> int:
                 with open(path, "w", encoding="utf-8") as file:
                     file.write(text())
             except OSError as error:
-                complain(f"conformance: {path}: {error.strerror}")
+                warn(f"conformance: {path}: {error.strerror}")
                 return 2
     if not report.tried:
-        complain("conformance: nothing could be tried")
+        warn("conformance: nothing could be tried")
         return 2
     return 1 if report.failed else 0
 

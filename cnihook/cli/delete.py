@@ -3,7 +3,7 @@
 
 from cnihook.cli.shared import cnitool_args
 from cnihook.cli.shared.arguments import Parser
-from cnihook.cli.shared.cnitool_args import Target
+from cnihook.cli.shared.cnitool_args import CnitoolArgs
 
 DESCRIPTION = """\
 Detach a network namespace from one network.  Works from the record of the attachment, even if the namespace
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
     def work() -> None:
-        operands = Target(options, needs_namespace=True)
+        operands = CnitoolArgs(options, needs_namespace=True)
         operands.cni.delete(
             operands.network_or_name(),
             operands.container_id,

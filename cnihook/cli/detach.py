@@ -29,7 +29,7 @@ def parser() -> Parser:
         type=arguments.checked(check_network_name),
         help="a network to detach it from (default: all), repeatable",
     )
-    parser.add_plugin_folders()
+    parser.add_plugin_dirs()
     return parser
 
 

@@ -7,9 +7,9 @@ import os
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
 from cnihook.dhcp import daemon, rpc
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.flock import Busy
-from cnihook.log import complain
+from cnihook.log import warn
 
 DESCRIPTION = """\
 Obtain, renew and release the DHCP leases of containers.
@@ -58,11 +58,11 @@ def main(argv: list[str]) -> int:
         try:
             listener = daemon.listen(options.socket)
         except (OSError, Busy) as error:
-            complain(f"dhcp-keeper: listen at {options.socket}: {describe(error)}")
+            warn(f"dhcp-keeper: listen at {options.socket}: {message_with_notes(error)}")
             return 1
     if listener is None:
         if not options.background:
-            complain(f"dhcp-keeper: another daemon listens at {options.socket} already")
+            warn(f"dhcp-keeper: another daemon listens at {options.socket} already")
         return 0 if options.background else 1
     if options.background and not daemon.into_background(listener):
         return 0

@@ -24,8 +24,8 @@ from cnihook.doctor import (
     writable,
 )
 from cnihook.doctor.finding import Finding, Host
-from cnihook.fast.errors_text import describe, printable
-from cnihook.log import complain
+from cnihook.fast.errors_text import message_with_notes, printable
+from cnihook.log import warn
 from cnihook.runtime import networks
 from cnihook.types.errors import CniError
 
@@ -59,8 +59,8 @@ def parser() -> Parser:
         help="report also what is not a fault: pitfalls of runtimes, kernel features that are not in use",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as a list of JSON objects")
-    parser.add_conf_folder()
-    parser.add_plugin_folders()
+    parser.add_conf_dir()
+    parser.add_plugin_dirs()
     return parser
 
 
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     settings = arguments.settings_of(options)
     if os.geteuid() != 0:
-        complain("doctor: only root can look at all of it")
+        warn("doctor: only root can look at all of it")
         return 2
     outcome = 0
     findings: list[Finding] = []
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
             try:
                 findings.extend(check(host))
             except (OSError, CniError) as error:
-                complain(f"doctor: could not look at {name}: {describe(error)}")
+                warn(f"doctor: could not look at {name}: {message_with_notes(error)}")
                 outcome = 2
 
     def work() -> None:
@@ -142,12 +142,12 @@ def _checks(verbose: bool) -> dict[str, Check]:
 
 def _check_configurations(host: Host) -> Iterator[Finding]:
     files = dict.fromkeys(
-        networks.file_names(host.settings.conf_folder),
+        networks.file_names(host.settings.conf_dir),
         "no container gets this network, or not as intended",
     )
     files |= dict.fromkeys(validate.bounds_files(), "no container that has annotations is attached")
     for path, why in files.items():
-        for problem in validate.problems_of(path, host.settings.plugin_path):
+        for problem in validate.problems_of(path, host.settings.plugin_dirs):
             yield Finding(
                 "configuration",
                 problem["problem"],
@@ -159,15 +159,15 @@ def _check_configurations(host: Host) -> Iterator[Finding]:
 def _fix(findings: list[Finding]) -> None:
     remedies = set()
     for finding in findings:
-        what = printable(f"fixing {finding.kind}: {finding.what}: {finding.remedy}")
+        what = printable(f"fixing {finding.kind}: {finding.what}: {finding.suggestion}")
         print(what, file=sys.stderr, flush=True)
-        if finding.remedy in remedies or not finding.fix:
+        if finding.suggestion in remedies or not finding.fix:
             continue
-        remedies.add(finding.remedy)
+        remedies.add(finding.suggestion)
         try:
             finding.fix()
         except (OSError, CniError) as error:
-            complain(f"doctor: {finding.remedy}: {describe(error)}")
+            warn(f"doctor: {finding.suggestion}: {message_with_notes(error)}")
 
 
 def _show(findings: list[Finding]) -> None:
@@ -175,10 +175,10 @@ def _show(findings: list[Finding]) -> None:
     if not sys.stdout.isatty():
         for finding in findings:
             kind = f"note {finding.kind}" if finding.note else finding.kind
-            arguments.say(f"{kind}: {finding.what}; {finding.why}; remedy: {finding.remedy}")
+            arguments.say(f"{kind}: {finding.what}; {finding.why}; remedy: {finding.suggestion}")
         return
     style = terminal.style()
     for finding in findings:
         print(f"{style(finding.kind, 'yellow' if finding.note else 'red')}: {printable(finding.what)}")
         arguments.say(f"    why:    {finding.why}")
-        print(f"    remedy: {style(printable(finding.remedy), 'bold')}")
+        print(f"    remedy: {style(printable(finding.suggestion), 'bold')}")

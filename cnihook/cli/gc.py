@@ -5,7 +5,7 @@ import argparse
 
 from cnihook.cli.shared import arguments, cnitool_args
 from cnihook.cli.shared.arguments import Parser
-from cnihook.cli.shared.cnitool_args import Target
+from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.container import detach
 from cnihook.log import Log
 from cnihook.runtime.records import Record
@@ -54,8 +54,8 @@ def parser() -> Parser:
         "--all", action="store_true", help="release all attachments of NETWORK, as cnitool does"
     )
     parser.add_argument("--json", action="store_true", help="print an error as JSON, with its code")
-    parser.add_conf_folder()
-    parser.add_plugin_folders()
+    parser.add_conf_dir()
+    parser.add_plugin_dirs()
     parser.set_defaults(timeout=60.0)
     return parser
 
@@ -81,11 +81,11 @@ def main(argv: list[str]) -> int:
 
 
 def _of_network(options: argparse.Namespace) -> None:
-    operands = Target(options, needs_namespace=False)
+    operands = CnitoolArgs(options, needs_namespace=False)
     network = operands.network()
     keep = [] if options.all else options.keep
     if options.dry_run:
-        _tell("would release", operands.cni.stale(network.name, keep))
+        _tell("would release", operands.cni.stale_attachments(network.name, keep))
     else:
         _tell("released", operands.cni.gc(network, keep))
 

@@ -37,7 +37,7 @@ def parser() -> Parser:
     parser.add_argument("-o", "--output", metavar="FILE", help="write to this file")
     forms = list(dict.fromkeys(_ENDINGS.values()))
     parser.add_argument("--format", choices=forms, help="the format (default: by FILE's ending, else text)")
-    parser.add_conf_folder()
+    parser.add_conf_dir()
     return parser
 
 
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
             usage.error(f"argument --output: {options.output} has none of the endings {' '.join(_ENDINGS)}")
     if form == "png" and not options.output and terminal.is_terminal():
         usage.error("argument --format: a PNG cannot be shown in a terminal; use --output FILE")
-    picture = take(options.conf_dir or Settings.from_environment(os.environ).conf_folder)
+    picture = take(options.conf_dir or Settings.from_environment(os.environ).conf_dir)
     content = _drawn(picture, form, to_stdout=not options.output)
     if options.output:
         with open(options.output, "wb") as file:

@@ -8,8 +8,8 @@ import subprocess
 
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
-from cnihook.fast.errors_text import in_words, one_line
-from cnihook.log import complain
+from cnihook.fast.errors_text import message, one_line
+from cnihook.log import warn
 from cnihook.oci import inject, podman
 from cnihook.request import options as request_options
 from cnihook.request import values
@@ -56,8 +56,8 @@ def parser() -> Parser:
     parser.add_argument(
         "--trust-images", action="store_true", help="obey also annotations that may come from an image"
     )
-    parser.add_conf_folder()
-    parser.add_plugin_folders()
+    parser.add_conf_dir()
+    parser.add_plugin_dirs()
     return parser
 
 
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
             else:
                 _remove(options.dir)
         except OSError as error:
-            raise CniError(IO_FAILURE, in_words(error)) from None
+            raise CniError(IO_FAILURE, message(error)) from None
 
     return arguments.work(f"hooks.d {options.action}", work)
 
@@ -135,7 +135,7 @@ def _install(folder: str, environment: dict[str, str], bounds: "list[str] | None
     for stage in inject.STAGES:
         masking = _path(OVERRIDE, stage)
         if folder == DEFAULT and os.path.lexists(masking):
-            complain(f"hooks.d install: podman uses {masking} instead of {_path(folder, stage)}")
+            warn(f"hooks.d install: podman uses {masking} instead of {_path(folder, stage)}")
 
 
 def _remove(folder: str) -> None:
@@ -193,7 +193,7 @@ def _try_hook(environment: dict[str, str]) -> None:
             timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise CniError(IO_FAILURE, f"{entry['path']} cannot be started: {in_words(error)}") from None
+        raise CniError(IO_FAILURE, f"{entry['path']} cannot be started: {message(error)}") from None
     if process.returncode != 0:
         raise CniError(IO_FAILURE, f"{' '.join(argv)} fails: {one_line(process.stderr)}")
 
@@ -204,7 +204,7 @@ def _problem(path: str, stage: str) -> str:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (OSError, ValueError) as error:
-        return in_words(error)
+        return message(error)
     if not isinstance(content, dict) or content.get("stages") != [stage]:
         return "its content is not what was written"
     program = content["hook"]["path"]

@@ -8,10 +8,10 @@ import sys
 
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
-from cnihook.fast.errors_text import in_words, printable
+from cnihook.fast.errors_text import message, printable
 from cnihook.names import resolv_conf
 from cnihook.oci import inject
-from cnihook.oci.json_edit import Document
+from cnihook.oci.json_edit import JsonDocument
 from cnihook.request import host_file
 from cnihook.request import options as request_options
 from cnihook.types.errors import IO_FAILURE, CniError
@@ -41,15 +41,15 @@ def parser() -> Parser:
     parser.add_argument("--dry-run", action="store_true", help="print the difference, and change nothing")
     parser.add_wants()
     parser.add_bounds()
-    parser.add_conf_folder()
-    parser.add_plugin_folders()
+    parser.add_conf_dir()
+    parser.add_plugin_dirs()
     return parser
 
 
 def main(argv: list[str]) -> int:
     usage = parser()
     options = usage.parse_args(argv)
-    flags = [f"--{name}" for name, _ in options.said] + arguments.bounds_of(options)
+    flags = [f"--{name}" for name, _ in options.given] + arguments.bounds_of(options)
     if options.remove and flags:
         usage.error(f"--remove removes all; it cannot be combined with {flags[0]}")
 
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
             bundle.withdraw()
         else:
             bundle.prepare(
-                request_options.to_annotations(options.said),
+                request_options.to_annotations(options.given),
                 arguments.environment_of(options),
                 arguments.bounds_of(options),
             )
@@ -85,7 +85,7 @@ class _Bundle:
         try:
             self.config = inject.read(self.path)
         except OSError as error:
-            raise CniError(IO_FAILURE, in_words(error), "BUNDLE is the folder with config.json") from None
+            raise CniError(IO_FAILURE, message(error), "BUNDLE is the folder with config.json") from None
         self.was_prepared = inject.has_hooks(self.config) and os.path.exists(self.kept)
 
     def prepare(self, annotations: dict[str, str], environment: dict[str, str], bounds: list[str]) -> None:
@@ -130,7 +130,7 @@ class _Bundle:
             original = inject.read(self.kept)
         else:  # remove what is certainly cnihook's; the namespace and the host name may not be
             kept = {key: self.config.get(key) for key in ("linux", "hostname")}
-            original = Document(json.dumps(kept))
+            original = JsonDocument(json.dumps(kept))
         inject.remove(self.config, original, self.files, request_options.PREFIX)
 
     def write_withdrawn(self, before: str) -> None:

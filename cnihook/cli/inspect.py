@@ -8,8 +8,8 @@ from cnihook.cli.shared import arguments, listing, optional, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.differences import differences
 from cnihook.cli.shared.kernel_view import View, nft_elements
-from cnihook.cli.shared.listing import Attached
-from cnihook.fast.errors_text import describe
+from cnihook.cli.shared.listing import Row
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import sysctl
 from cnihook.linux.netns import NetNS
 from cnihook.runtime import attachment
@@ -53,13 +53,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _report(one: Attached, host: View, inside: "dict[str, View | str]") -> "Json":
-    path = attachment.living_path(one.record)
+def _report(one: Row, host: View, inside: "dict[str, View | str]") -> "Json":
+    path = attachment.live_netns_path(one.record)
     if path and path not in inside:
         try:
             inside[path] = View(path)
         except OSError as error:
-            inside[path] = f"its namespace cannot be read: {describe(error)}"
+            inside[path] = f"its namespace cannot be read: {message_with_notes(error)}"
     view = inside.get(path, "its namespace is gone")
     kernel: Json = {"host": {name: host.of(name) for name in _on_host(one)}}
     problem = ""
@@ -74,7 +74,7 @@ def _report(one: Attached, host: View, inside: "dict[str, View | str]") -> "Json
         kernel["nft"] = nft_elements(one.network, one.container, one.ifname)
     except OSError as error:
         kernel["nft"] = None
-        problem = problem or describe(error)
+        problem = problem or message_with_notes(error)
     problems = [problem] if problem else []
     return {
         **_record(one),
@@ -83,7 +83,7 @@ def _report(one: Attached, host: View, inside: "dict[str, View | str]") -> "Json
     }
 
 
-def _record(one: Attached) -> "Json":
+def _record(one: Row) -> "Json":
     record = one.record
     return {
         **one.to_json(),
@@ -92,7 +92,7 @@ def _record(one: Attached) -> "Json":
             "config": one.conf.raw if one.conf else base64.b64encode(record.config).decode(),
             "cni_args": record.cni_args,
             "capability_args": record.capability_args,
-            "plugin_path": record.plugin_path,
+            "plugin_path": record.plugin_dirs,
             "sequence": record.sequence,
             "holder": record.process.to_json() if record.process else None,
             "result": record.result,
@@ -104,11 +104,11 @@ def _is_of(neighbour: "Json", link: "Json | None") -> bool:
     return link is not None and neighbour["mac"] == link["mac"]
 
 
-def _on_host(one: Attached) -> "list[str]":
+def _on_host(one: Row) -> "list[str]":
     return [interface.name for interface in one.result.interfaces if not interface.sandbox]
 
 
-def _sysctls(one: Attached, path: str) -> "list[Json]":
+def _sysctls(one: Row, path: str) -> "list[Json]":
     """Return the settings that tuning keeps a note of, with their present values."""
     folders = {
         NetConf(plugin).string("dataDir") or _TUNING

@@ -6,7 +6,7 @@ import sys
 
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
-from cnihook.fast.errors_text import in_words
+from cnihook.fast.errors_text import message
 from cnihook.protocol import invoke
 from cnihook.types.errors import IO_FAILURE, CniError
 
@@ -34,7 +34,7 @@ if os.path.isdir(cache):
         sys.pycache_prefix = os.devnull
 sys.path.insert(0, {folder!r})
 from cnihook.fast import codecache
-codecache.use({plugin!r})
+codecache.install_finder({plugin!r})
 from cnihook.protocol.executable import main
 main({plugin!r})
 """
@@ -78,7 +78,7 @@ def _install(folder: str, plugins: list[str], *, force: bool) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise CniError(IO_FAILURE, in_words(error)) from None
+        raise CniError(IO_FAILURE, message(error)) from None
     foreign = [p for p in plugins if os.path.lexists(f"{folder}/{p}") and not _is_ours(f"{folder}/{p}")]
     for plugin in plugins:
         if plugin not in foreign or force:

@@ -50,7 +50,7 @@ def main() -> None:
     os.umask(os.umask(0o077) | 0o022)
     code = run(sys.argv[1:])
     if not code:
-        codecache.keep()
+        codecache.save()
     # Skip the interpreter's shutdown, which frees what the kernel frees anyway: 1 ms of a hook, 5 ms of a
     # command.
     os._exit(code)
@@ -73,9 +73,9 @@ def run(argv: "list[str]") -> int:
     except Exception as error:
         if os.environ.get("CNIHOOK_DEBUG"):
             raise
-        from cnihook.fast.errors_text import explain
+        from cnihook.fast.errors_text import message_with_hint
 
-        _complain(": ".join([*argv[:1], explain(error)]))
+        _complain(": ".join([*argv[:1], message_with_hint(error)]))
         return 1
 
 
@@ -83,7 +83,7 @@ def _run(argv: "list[str]") -> int:
     if None in (sys.stdin, sys.stdout, sys.stderr):
         from cnihook.process import stdio
 
-        stdio.reopen()
+        stdio.reopen_python_streams()
     command, *arguments = argv or ["--help"]
     if command in ("--help", "-h", "help"):
         print(usage(), end="")
@@ -97,7 +97,7 @@ def _run(argv: "list[str]") -> int:
         _complain(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
         return 2
     gc.disable()  # nothing that is loaded is garbage; collections during the imports cost 1 ms
-    codecache.use(command)
+    codecache.install_finder(command)
     if command in HOOK:  # its objects live for a short time only
         from cnihook import hook
 
@@ -109,9 +109,9 @@ def _run(argv: "list[str]") -> int:
 
 
 def _complain(text: str) -> None:
-    from cnihook.log import complain
+    from cnihook.log import warn
 
-    complain(text)
+    warn(text)
 
 
 def load(command: str) -> "ModuleType":

@@ -13,7 +13,7 @@ from cnihook import __version__
 from cnihook.cli import main as commands
 from cnihook.cli.shared import arguments, roff
 from cnihook.cli.shared.arguments import Parser
-from cnihook.fast.errors_text import in_words
+from cnihook.fast.errors_text import message
 from cnihook.types.errors import IO_FAILURE, CniError
 
 DEFAULT = "/usr/local/share/man"
@@ -173,7 +173,7 @@ def _install(folder: str) -> None:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(page(name))
     except OSError as error:
-        raise CniError(IO_FAILURE, in_words(error)) from None
+        raise CniError(IO_FAILURE, message(error)) from None
 
 
 def _remove(folder: str) -> None:

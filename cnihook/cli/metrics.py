@@ -34,14 +34,14 @@ def parser() -> Parser:
     parser.add_argument(
         "--output", metavar="FILE", help="write them to this file, which is replaced atomically"
     )
-    parser.add_conf_folder()
+    parser.add_conf_dir()
     return parser
 
 
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     settings = Settings.from_environment(os.environ)
-    text = collect(options.conf_dir or settings.conf_folder)
+    text = collect(options.conf_dir or settings.conf_dir)
     if options.output:
         _write(options.output, text)
     else:
@@ -63,9 +63,9 @@ def _write(path: str, text: str) -> None:
         raise
 
 
-def collect(conf_folder: str) -> str:
+def collect(conf_dir: str) -> str:
     listed = listing.load()
-    present, problems = networks.load_folder(conf_folder)
+    present, problems = networks.load_folder(conf_dir)
     if not present and not problems:
         present = [networks.built_in()]
     by_name = {network.name: network for network in present}

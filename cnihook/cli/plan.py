@@ -6,9 +6,9 @@ import shlex
 from cnihook.cli.list import served_by
 from cnihook.cli.shared import arguments, cnitool_args
 from cnihook.cli.shared.arguments import Parser
-from cnihook.cli.shared.cnitool_args import Target
+from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.protocol import invoke
-from cnihook.protocol.call import Request
+from cnihook.protocol.call import Invocation
 from cnihook.runtime import chain, records
 from cnihook.runtime.networks import Network
 from cnihook.types.config import NetConf
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
     def work() -> None:
-        operands = Target(options, needs_namespace=False)
+        operands = CnitoolArgs(options, needs_namespace=False)
         network = operands.network()
         steps = _steps(options.command, network, operands)
         if options.json:
@@ -64,17 +64,17 @@ def main(argv: list[str]) -> int:
     return cnitool_args.run("plan", options, work)
 
 
-def _steps(command: str, network: Network, operands: Target) -> "list[dict[str, Any]]":
+def _steps(command: str, network: Network, operands: CnitoolArgs) -> "list[dict[str, Any]]":
     if command in ("GC", "STATUS") and not at_least(network.version, SINCE[command]):
         return []
     about_container = command not in ("GC", "STATUS")
     netns = operands.netns or "/var/run/netns/NETNS"
-    request = Request(
+    request = Invocation(
         (operands.container_id if operands.netns else "CONTAINERID") if about_container else "",
         netns if about_container else "",
         operands.ifname if about_container else "",
         args=operands.args if about_container else "",
-        plugin_path=operands.cni.plugin_path,
+        plugin_dirs=operands.cni.plugin_dirs,
     )
     prev_result = _known_result(network, operands)
     order = range(len(network.plugins))
@@ -87,12 +87,12 @@ def _steps(command: str, network: Network, operands: Target) -> "list[dict[str, 
         elif command == "ADD" and index:
             conf["prevResult"] = _RESULT_OF.format(network.plugins[index - 1].get("type"))
         elif command == "GC":
-            conf |= chain.keep_list(operands.cni.living(network.name))
+            conf |= chain.keep_list(operands.cni.live_attachments(network.name))
         variables = invoke.protocol_variables(command, request)
         steps.append(
             {
                 "type": plugin_type,
-                "served_by": served_by(plugin_type, operands.cni.plugin_path),
+                "served_by": served_by(plugin_type, operands.cni.plugin_dirs),
                 "environment": variables,
                 "stdin": conf,
             }
@@ -100,11 +100,11 @@ def _steps(command: str, network: Network, operands: Target) -> "list[dict[str, 
     return steps
 
 
-def _known_result(network: Network, operands: Target) -> "dict[str, Any] | None":
+def _known_result(network: Network, operands: CnitoolArgs) -> "dict[str, Any] | None":
     """Return the result that a DEL would be given, if it is on record."""
     if not operands.netns:
         return None
-    record = records.find(network.name, operands.container_id, operands.ifname, operands.cni.cache_folder)
+    record = records.find(network.name, operands.container_id, operands.ifname, operands.cni.state_dir)
     try:
         result = Result.from_json(record.result, network.version) if record and record.result else None
     except CniError:

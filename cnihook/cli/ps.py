@@ -7,7 +7,7 @@ import textwrap
 
 from cnihook.cli.shared import arguments, listing, table
 from cnihook.cli.shared.arguments import Parser
-from cnihook.cli.shared.listing import Attached
+from cnihook.cli.shared.listing import Row
 from cnihook.cli.shared.table import Cell, Column
 from cnihook.fast.errors_text import printable
 from cnihook.types.names import check_network_name
@@ -114,7 +114,7 @@ _COLUMNS = (
 )
 
 
-def _show(listed: "list[Attached]") -> None:
+def _show(listed: "list[Row]") -> None:
     rows = [
         [
             Cell(one.shown),

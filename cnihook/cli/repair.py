@@ -4,9 +4,9 @@
 from cnihook.cli.shared import arguments, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container import repair
-from cnihook.fast.errors_text import describe, printable
+from cnihook.fast.errors_text import message_with_notes, printable
 from cnihook.linux import netns
-from cnihook.log import Log, complain
+from cnihook.log import Log, warn
 from cnihook.names import hosts
 from cnihook.runtime import attachment, foreign, records
 from cnihook.runtime.foreign import OtherPlugins
@@ -44,7 +44,7 @@ def parser() -> Parser:
         help="the container's ID in its runtime",
     )
     which.add_argument("--all", action="store_true", help="repair all containers that run")
-    parser.add_plugin_folders()
+    parser.add_plugin_dirs()
     return parser
 
 
@@ -65,7 +65,7 @@ def _repair_all(settings: Settings) -> None:
         except (CniError, OSError) as error:
             if all(map(attachment.is_gone, records.of_container(container_id))):
                 continue  # it has ended just now
-            errors.append(CniError(INTERNAL, f"{container_id}: {describe(error)}"))
+            errors.append(CniError(INTERNAL, f"{container_id}: {message_with_notes(error)}"))
     _raise(errors)
 
 
@@ -80,22 +80,22 @@ def _repair(container_id: str, settings: Settings, *, leave_others: bool = False
         for record in attachments:
             what = f"{record.network} {record.ifname}"
             try:
-                for words in repair.attached(record, settings.plugin_path):
+                for words in repair.repair_attachment(record, settings.plugin_dirs):
                     _tell(container_id, f"{what}: {words}", log)
             except OtherPlugins as error:
                 if not leave_others:
                     raise
-                complain(f"repair: {container_id}: {what}: {error.msg}")
+                warn(f"repair: {container_id}: {what}: {error.msg}")
             except (CniError, OSError) as error:
                 if not foreign.is_foreign(record):  # no program would remove its log
                     log.failure(f"repair of {what}", error)
-                errors.append(CniError(INTERNAL, f"{what}: {describe(error)}"))
+                errors.append(CniError(INTERNAL, f"{what}: {message_with_notes(error)}"))
         try:
             if hosts.renew(container_id):
                 _tell(container_id, "its /etc/hosts had lost its names", log)
         except OSError as error:
             log.failure("repair of its /etc/hosts", error)
-            errors.append(CniError(INTERNAL, f"/etc/hosts of {container_id}: {describe(error)}"))
+            errors.append(CniError(INTERNAL, f"/etc/hosts of {container_id}: {message_with_notes(error)}"))
     if all(map(foreign.is_foreign, attachments)):
         log.discard()  # no detach by cnihook removes it
     _raise(errors)

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 from cnihook.cli.shared import arguments, listing, table, terminal
 from cnihook.cli.shared.arguments import Parser
-from cnihook.cli.shared.listing import Attached
+from cnihook.cli.shared.listing import Row
 from cnihook.cli.shared.table import Cell, Column
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.netns import NetNS
-from cnihook.log import complain
+from cnihook.log import warn
 from cnihook.runtime import attachment
 from cnihook.types.names import check_container_id
 
@@ -45,7 +45,7 @@ _RATES = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
 class Sample:
     """The counters of one attachment at one time."""
 
-    def __init__(self, one: Attached, counters: "dict[str, int]", before: "Sample | None") -> None:
+    def __init__(self, one: Row, counters: "dict[str, int]", before: "Sample | None") -> None:
         self.of = one
         self.at = time.monotonic()
         self.counters = counters
@@ -131,16 +131,16 @@ def _look(
             counters = _counters(one)
         except OSError as error:
             if complaining:
-                complain(f"stats: container {one.container}, {one.ifname}: {describe(error)}")
+                warn(f"stats: container {one.container}, {one.ifname}: {message_with_notes(error)}")
             continue
         key = one.record.identity
         samples[key] = Sample(one, counters, before.get(key))
     return samples
 
 
-def _counters(one: Attached) -> "dict[str, int]":
+def _counters(one: Row) -> "dict[str, int]":
     """Return the kernel's counters in the container, where they are right for every kind of interface."""
-    namespace = NetNS.open(attachment.living_path(one.record))
+    namespace = NetNS.open(attachment.live_netns_path(one.record))
     try:
         with namespace.entered(), open("/proc/thread-self/net/dev") as file:
             lines = file.read().splitlines()

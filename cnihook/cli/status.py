@@ -3,7 +3,7 @@
 
 from cnihook.cli.shared import cnitool_args
 from cnihook.cli.shared.arguments import Parser
-from cnihook.cli.shared.cnitool_args import Target
+from cnihook.cli.shared.cnitool_args import CnitoolArgs
 
 DESCRIPTION = """\
 Ask the plugins of a network if they are ready to attach another container.  Prints nothing if they are;
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
     def work() -> None:
-        operands = Target(options, needs_namespace=False)
+        operands = CnitoolArgs(options, needs_namespace=False)
         operands.cni.status(operands.network())
 
     return cnitool_args.run("status", options, work)

@@ -11,7 +11,7 @@ from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast import fastjson
 from cnihook.protocol import invoke
-from cnihook.protocol.call import Call, Request
+from cnihook.protocol.call import Call, Invocation
 from cnihook.request import bounds, bounds_file
 from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
@@ -54,16 +54,16 @@ def parser() -> Parser:
         "files", metavar="FILE", nargs="*", help="a configuration (default: all of the folder of networks)"
     )
     parser.add_argument("--json", action="store_true", help="print the problems as a list of JSON objects")
-    parser.add_conf_folder()
-    parser.add_plugin_folders()
+    parser.add_conf_dir()
+    parser.add_plugin_dirs()
     return parser
 
 
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     settings = arguments.settings_of(options)
-    files = options.files or [*networks.file_names(settings.conf_folder), *bounds_files()]
-    problems = [problem for path in files for problem in problems_of(path, settings.plugin_path)]
+    files = options.files or [*networks.file_names(settings.conf_dir), *bounds_files()]
+    problems = [problem for path in files for problem in problems_of(path, settings.plugin_dirs)]
     if options.json:
         arguments.print_json(problems)
     else:
@@ -78,7 +78,7 @@ def bounds_files() -> list[str]:
     return [bounds.FILE] if os.path.lexists(bounds.FILE) else []
 
 
-def problems_of(path: str, plugin_path: "list[str] | None") -> list[dict[str, str]]:
+def problems_of(path: str, plugin_dirs: "list[str] | None") -> list[dict[str, str]]:
     return [
         {
             "file": path,
@@ -86,11 +86,11 @@ def problems_of(path: str, plugin_path: "list[str] | None") -> list[dict[str, st
             "problem": error.msg if error.msg.startswith(path) else f"{path}: {error.msg}",
             "hint": error.details,
         }
-        for error in _errors(path, plugin_path)
+        for error in _errors(path, plugin_dirs)
     ]
 
 
-def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
+def _errors(path: str, plugin_dirs: "list[str] | None") -> list[CniError]:
     try:
         text = networks.read_file(path)
         raw: Any = fastjson.loads(text.decode(), marks=True)
@@ -111,7 +111,7 @@ def _errors(path: str, plugin_path: "list[str] | None") -> list[CniError]:
         unknown = _unknown_version(network)
         errors += unknown
         for index in range(len(network.plugins)):
-            errors += _errors_of_plugin(network, index, plugin_path, bool(unknown))
+            errors += _errors_of_plugin(network, index, plugin_dirs, bool(unknown))
     return repeated + [error for error in errors if not isinstance(error, KeyRepeated)]
 
 
@@ -144,14 +144,14 @@ def _errors_of_bounds(text: bytes, path: str) -> list[CniError]:
 
 
 def _errors_of_plugin(
-    network: Network, index: int, plugin_path: "list[str] | None", any_version: bool
+    network: Network, index: int, plugin_dirs: "list[str] | None", any_version: bool
 ) -> list[CniError]:
     """Return what is wrong with one plugin.  `any_version`: ignore the network's version."""
     where = network.where(index)
     conf = NetConf(copy.deepcopy(chain.derive(network, index, {}, None)), where)
     if any_version:
         conf.raw["cniVersion"] = versions.CURRENT
-    request = Request("validate", "", "eth0", plugin_path=plugin_path)
+    request = Invocation("validate", "", "eth0", plugin_dirs=plugin_dirs)
     errors: list[CniError] = []
     read_keys: "Asked" = {id(conf.raw): set(_KEYS_OF_ANY_PLUGIN)}
     complete = True  # every key that is read is known
@@ -161,10 +161,10 @@ def _errors_of_plugin(
             continue
         read = None
         try:
-            supported = invoke.supported_versions(plugin_type, plugin_path)
+            supported = invoke.supported_versions(plugin_type, plugin_dirs)
             if not any_version:
                 versions.check_supported(network.version, supported)
-            if invoke.find(plugin_type, plugin_path) is None:
+            if invoke.find(plugin_type, plugin_dirs) is None:
                 refused, read = _each(partial(_read_conf, plugin_type, conf, request, read_keys))
                 errors += [e if e.msg.startswith(network.source) else e.wrapped(where) for e in refused]
         except CniError as error:
@@ -176,7 +176,7 @@ def _errors_of_plugin(
     return errors
 
 
-def _read_conf(plugin_type: str, conf: NetConf, request: Request, read_keys: "Asked") -> bool:
+def _read_conf(plugin_type: str, conf: NetConf, request: Invocation, read_keys: "Asked") -> bool:
     """Read all that a built-in plugin reads of its configuration before it does anything.
 
     The keys that it reads are added to `read_keys`.

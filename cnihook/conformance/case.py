@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cnihook.conformance import host, plugin
-from cnihook.conformance.check import Broken, Skipped
-from cnihook.conformance.fake_plugin import StandIns
+from cnihook.conformance.check import CheckFailed, CheckSkipped
+from cnihook.conformance.fake_plugin import FakePlugins
 from cnihook.conformance.host import Container
 from cnihook.conformance.plugin import Answer
 from cnihook.conformance.profiles import CHAINED, INTERFACE, IPAM, LOOPBACK, STAND_IN, Profile
@@ -54,7 +54,7 @@ class Case:
         self.containers: list[Container] = []
         self.results: dict[str, Any] = {}  # of ADD, by container ID
         self._wires: dict[int, Result] = {}
-        self._stand_ins: StandIns | None = None
+        self._stand_ins: FakePlugins | None = None
         self._prepared = False
 
     @property
@@ -64,24 +64,24 @@ class Case:
     @property
     def profile(self) -> Profile:
         if not self.subject.profile:
-            raise Skipped(_NO_CONF)
+            raise CheckSkipped(_NO_CONF)
         return self.subject.profile
 
     # The host
 
     @property
-    def ipam(self) -> StandIns:
+    def ipam(self) -> FakePlugins:
         """The suite's own IPAM plugin, which interface plugins call."""
         if not self._stand_ins:
-            self._stand_ins = StandIns(FOLDER, STAND_IN)
+            self._stand_ins = FakePlugins(FOLDER, STAND_IN)
         return self._stand_ins
 
     def require(self) -> None:
         """Skip the check if an ADD cannot work."""
         if self.subject.unable:
-            raise Skipped(self.subject.unable)
+            raise CheckSkipped(self.subject.unable)
         if self.subject.problem:
-            raise Skipped(f"ADD does not work with this configuration: {self.subject.problem}")
+            raise CheckSkipped(f"ADD does not work with this configuration: {self.subject.problem}")
 
     def container(self, container_id: str = "", ifname: str = "eth0") -> Container:
         """Create a container, and everything that an ADD of the plugin needs."""
@@ -213,7 +213,7 @@ class Case:
         return self.keep(container, self.call("ADD", self.conf(container, **more), container))
 
     def keep(self, container: Container, answer: Answer, what: str = "ADD") -> "dict[str, Any]":
-        """Return the result of an ADD, and store it for DEL and CHECK.  Raises Broken if the ADD failed."""
+        """Return the result of an ADD, and store it for DEL and CHECK.  Raises CheckFailed if ADD fails."""
         result = answer.result(what)
         self.results[container.id] = result
         return result
@@ -227,12 +227,12 @@ class Case:
         return self.add(self.container())
 
     def delete(self, container: Container, what: str = "DEL", *, conf: Any = None, **env: Any) -> None:
-        """Call DEL.  Raises Broken if it fails."""
+        """Call DEL.  Raises CheckFailed if it fails."""
         conf = self.later(container) if conf is None else conf
         self.call("DEL", conf, container, **env).expect_success(what)
 
     def gc(self, *kept: Container, conf: "Mapping[str, Any] | None" = None, **more: Any) -> Answer:
-        """Call GC with a list of these containers.  `more` replaces the list.  Raises Broken if it fails."""
+        """Call GC with a list of these containers; `more` replaces it.  Raises CheckFailed if GC fails."""
         listed = [{"containerID": one.id, "ifname": self.ifname(one)} for one in kept]
         keys = {"cni.dev/valid-attachments": listed, "cni.dev/attachments": listed}
         conf = self.conf(self.containers[0], chained=False) if conf is None else conf
@@ -250,7 +250,9 @@ class Case:
     def need_operation(self, command: str) -> None:
         since = versions.SINCE.get(command, "")
         if since and not versions.at_least(self.version, since):
-            raise Skipped(f"{command} came with {since}, and the plugin's latest version is {self.version}")
+            raise CheckSkipped(
+                f"{command} came with {since}, and the plugin's latest version is {self.version}"
+            )
 
 
 def probe(subject: Subject) -> "dict[str, Any]":
@@ -267,7 +269,7 @@ def probe(subject: Subject) -> "dict[str, Any]":
             with host.host() as rtnl:
                 subject.profile.require(rtnl)
             facts["kind"], facts["problem"] = _try(subject, subject.profile)
-        except Skipped as reason:
+        except CheckSkipped as reason:
             facts["unable"] = str(reason)
     else:
         facts["unable"] = _NO_CONF
@@ -284,7 +286,7 @@ def _try(subject: Subject, profile: Profile) -> "tuple[str, str]":
         container = case.container()
         try:
             result = case.add(container)
-        except Broken as error:
+        except CheckFailed as error:
             problems.append(str(error))
             continue
         if (

@@ -9,24 +9,24 @@ from typing import Any
 OK, FAIL, NOTE, SKIP = "ok", "FAIL", "note", "-"
 
 
-class Broken(Exception):
+class CheckFailed(Exception):
     """The reason why the promise is not kept."""
 
 
-class Deviation(Broken):
+class Deviation(CheckFailed):
     """The plugin does not follow a "should" or a "may" of the specification.  This is always a note."""
 
 
-class Skipped(Exception):
+class CheckSkipped(Exception):
     """The reason why the check does not apply to this plugin, or cannot be tried."""
 
 
 @contextmanager
 def deviation() -> Iterator[None]:
-    """Turn Broken into Deviation: this part of a check rests on a "should", the rest on a "must"."""
+    """Turn CheckFailed into Deviation: this part of a check rests on a "should", the rest on a "must"."""
     try:
         yield
-    except Broken as error:
+    except CheckFailed as error:
         raise Deviation(str(error)) from None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cnihook.conformance import host
 from cnihook.conformance.case import Case
-from cnihook.conformance.check import Broken, Deviation, Skipped, deviation
+from cnihook.conformance.check import CheckFailed, CheckSkipped, Deviation, deviation
 from cnihook.conformance.check import plugin_check as check
 from cnihook.conformance.fake_plugin import Call
 from cnihook.conformance.profiles import STAND_IN
@@ -24,7 +24,7 @@ _SAME = ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH")
 def _need_delegate(case: Case) -> None:
     case.require()
     if not case.profile.delegates:
-        raise Skipped("it calls no IPAM plugin")
+        raise CheckSkipped("it calls no IPAM plugin")
 
 
 def _calls(case: Case, command: str) -> "list[Call]":
@@ -34,7 +34,7 @@ def _calls(case: Case, command: str) -> "list[Call]":
 def _call(case: Case, command: str, what: str) -> Call:
     calls = _calls(case, command)
     if not calls:
-        raise Broken(f"{what}: the IPAM plugin gets no {command}")
+        raise CheckFailed(f"{what}: the IPAM plugin gets no {command}")
     return calls[-1]
 
 
@@ -53,7 +53,9 @@ def delegate_add(case: Case) -> None:
     call = _call(case, "ADD", "ADD")
     for name in _SAME:
         if call.variables.get(name) != answer.variables[name]:
-            raise Broken(f"{name} is {call.variables.get(name)!r} there, {answer.variables[name]!r} here")
+            raise CheckFailed(
+                f"{name} is {call.variables.get(name)!r} there, {answer.variables[name]!r} here"
+            )
     if call.conf != conf:
         raise Deviation(f"it gets another configuration: {call.stdin}")
 
@@ -66,7 +68,7 @@ def delegate_del(case: Case) -> None:
     case.delete(container, conf={**case.later(container), **_WITH_STAND_IN})
     call = _call(case, "DEL", "DEL")
     if call.variables.get("CNI_CONTAINERID") != container.id:
-        raise Broken("the IPAM plugin gets the DEL of something else")
+        raise CheckFailed("the IPAM plugin gets the DEL of something else")
     if call.conf.get("name") != "conformance":
         raise Deviation(f"the IPAM plugin gets another configuration: {call.stdin}")
 
@@ -116,7 +118,7 @@ def delegate_check(case: Case) -> None:
     conf = {**case.later(container), **_WITH_STAND_IN}
     case.call("CHECK", conf, container).expect_success("CHECK")
     if "prevResult" not in _call(case, "CHECK", "CHECK").conf:
-        raise Broken("the IPAM plugin's CHECK has no prevResult")
+        raise CheckFailed("the IPAM plugin's CHECK has no prevResult")
     case.ipam.fail(STAND_IN, "CHECK", msg="lease is lost")
     answer = case.call("CHECK", conf, container)
     answer.expect_error("CHECK whose IPAM plugin fails", names=["lease is lost"])
@@ -188,13 +190,13 @@ def delegate_refuses_clean(case: Case) -> None:
     before = host.links()
     case.call("ADD", case.conf(container, **_WITH_STAND_IN), container)
     if case.created(container):
-        raise Broken(f"{container.ifname} is in the container")
+        raise CheckFailed(f"{container.ifname} is in the container")
     with host.host() as rtnl:
         left = [one.name for one in rtnl.links() if one.name not in before and one.kind != "bridge"]
     if left:
-        raise Broken(f"left on the host: {', '.join(left)}")
+        raise CheckFailed(f"left on the host: {', '.join(left)}")
     if missing := before - host.links():
-        raise Broken(f"gone from the host: {', '.join(sorted(missing))}")
+        raise CheckFailed(f"gone from the host: {', '.join(sorted(missing))}")
 
 
 @check(
@@ -213,7 +215,7 @@ def delegate_released(case: Case) -> None:
     case.ipam.answer(STAND_IN, "ADD", result.to_json(case.version), container_id=container.id)
     answer = case.call("ADD", case.conf(container, **_WITH_STAND_IN), container)
     if answer.status == 0:
-        raise Skipped("it sets no routes, and the suite has no other way to make it fail")
+        raise CheckSkipped("it sets no routes, and the suite has no other way to make it fail")
     _call(case, "DEL", "an ADD that failed on a route")
 
 
@@ -247,4 +249,4 @@ def delegate_stderr(case: Case) -> None:
     answer = case.call("ADD", case.conf(container, **_WITH_STAND_IN), container)
     case.keep(container, answer)
     if "a warning on stderr" not in answer.stderr:
-        raise Broken("the IPAM plugin's stderr is lost")
+        raise CheckFailed("the IPAM plugin's stderr is lost")

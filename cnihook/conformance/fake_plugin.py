@@ -48,7 +48,7 @@ class Call:
         return conf if isinstance(conf, dict) else {}
 
 
-class StandIns:
+class FakePlugins:
     def __init__(self, folder: Path, *types: str) -> None:
         self.folder = folder
         self.bin = folder / "bin"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from cnihook.conformance import host
 from cnihook.conformance.case import FOLDER, Case
-from cnihook.conformance.check import Broken, Skipped
+from cnihook.conformance.check import CheckFailed, CheckSkipped
 from cnihook.conformance.check import plugin_check as check
 from cnihook.conformance.host import Container
 from cnihook.conformance.plugin import environment
@@ -66,7 +66,7 @@ class _Stale:
         self._settle(host_ends)
         self.of_gone = _facts() - network - self.of_living
         if not self.of_gone:
-            raise Skipped("a container whose namespace is gone leaves nothing on the host")
+            raise CheckSkipped("a container whose namespace is gone leaves nothing on the host")
 
     def _add(self) -> Container:
         container = self.case.container()
@@ -81,16 +81,16 @@ class _Stale:
             time.sleep(0.01)
 
     def expect(self, what: str, *, living: bool | None = None, gone: bool | None = None) -> None:
-        """Raise Broken unless all of the container's objects are left (True), or none (False)."""
+        """Raise CheckFailed unless all of the container's objects are left (True), or none (False)."""
         now = _facts()
         for which, facts, stays in (
             ("the living", self.of_living, living),
             ("the gone", self.of_gone, gone),
         ):
             if stays and (lost := facts - now):
-                raise Broken(f"{what}: {which} container has lost {_list(lost)}")
+                raise CheckFailed(f"{what}: {which} container has lost {_list(lost)}")
             if stays is False and (left := facts & now):
-                raise Broken(f"{what}: {which} container still has {_list(left)}")
+                raise CheckFailed(f"{what}: {which} container still has {_list(left)}")
 
     def gc(self, *kept: Container, **more: object) -> None:
         conf = {**self.case.conf(self.living, chained=False), **self.extra}
@@ -136,7 +136,7 @@ def gc_empty(case: Case) -> None:
         stale.living.destroy()
         stale.gc(keys={"cni.dev/valid-attachments": listed, "cni.dev/attachments": listed})
         if left := stale.of_gone & _facts():
-            raise Broken(f"GC with {what}: this is left: {_list(left)}")
+            raise CheckFailed(f"GC with {what}: this is left: {_list(left)}")
 
 
 @check("gc-no-list", "without a list GC removes nothing", _GC, since="1.1.0", must=False)
@@ -206,6 +206,6 @@ def status(case: Case) -> None:
         answer.expect_error("STATUS")
         code, message = answer.error()["code"], answer.error()["msg"]
         if code in (50, 51):
-            raise Skipped(f"it is not available: {message}")
+            raise CheckSkipped(f"it is not available: {message}")
         case.add(case.containers[0])
-        raise Broken(f"STATUS fails with code {code} ({message}), and ADD works")
+        raise CheckFailed(f"STATUS fails with code {code} ({message}), and ADD works")

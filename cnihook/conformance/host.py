@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import libc, mounts, netns
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
@@ -49,7 +49,7 @@ def run_in_host(
         try:
             _furnish(shown)
         except OSError as error:
-            failed(f"cannot furnish a throw-away host: {describe(error)}")
+            failed(f"cannot furnish a throw-away host: {message_with_notes(error)}")
         else:
             function()
             status = 0

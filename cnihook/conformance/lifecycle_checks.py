@@ -5,7 +5,7 @@ from typing import Any
 
 from cnihook.conformance import host
 from cnihook.conformance.case import Case
-from cnihook.conformance.check import Broken, Deviation, Skipped
+from cnihook.conformance.check import CheckFailed, CheckSkipped, Deviation
 from cnihook.conformance.check import plugin_check as check
 from cnihook.conformance.host import Container
 from cnihook.conformance.profiles import STAND_IN
@@ -32,7 +32,7 @@ def quiet(case: Case) -> None:
         else:
             answer = case.call(command, case.later(container), container)
         if answer.status == 0 and answer.stdout.strip():
-            raise Broken(f"{command} prints on stdout")
+            raise CheckFailed(f"{command} prints on stdout")
 
 
 @check("del", "after DEL the interface is gone from the container", _DEL, kinds=("interface",), must=False)
@@ -40,7 +40,7 @@ def delete(case: Case) -> None:
     container = case.added()
     case.delete(container)
     if case.created(container):
-        raise Broken(f"{container.ifname} is still in the container")
+        raise CheckFailed(f"{container.ifname} is still in the container")
 
 
 @check(
@@ -58,7 +58,7 @@ def delete_host(case: Case) -> None:
     with host.host() as rtnl:
         left = [link.name for link in rtnl.links() if link.name not in before and link.kind != "bridge"]
     if left:
-        raise Broken(f"left on the host: {', '.join(left)}")
+        raise CheckFailed(f"left on the host: {', '.join(left)}")
 
 
 @check("del-twice", "a second DEL succeeds", _DEL)
@@ -146,7 +146,7 @@ def delete_others(case: Case) -> None:
     before = other.addresses(case.ifname(other))
     case.delete(one)
     if other.addresses(case.ifname(other)) != before:
-        raise Broken(f"DEL of {one.id} has changed {case.ifname(other)} of {other.id}")
+        raise CheckFailed(f"DEL of {one.id} has changed {case.ifname(other)} of {other.id}")
     if versions.at_least(case.version, "0.4.0"):
         answer = case.call("CHECK", case.later(other), other)
         answer.expect_success(f"CHECK of {other.id} after DEL of {one.id}")
@@ -176,7 +176,7 @@ def delete_undoes(case: Case) -> None:
     container = case.added()
     case.delete(container)
     if not case.created(container):
-        raise Broken(f"DEL has removed {container.ifname}, which another plugin made")
+        raise CheckFailed(f"DEL has removed {container.ifname}, which another plugin made")
     case.add(container)
 
 
@@ -200,7 +200,7 @@ def check_route(case: Case) -> None:
     case.require()
     container = case.container()
     if case.profile.conf.get("ipam") != {"type": STAND_IN}:
-        raise Skipped("its IPAM plugin is its own")
+        raise CheckSkipped("its IPAM plugin is its own")
     result = Result(None, case.addresses(container), [Route(IPNet.parse("203.0.113.0/24"))])
     case.ipam.answer(STAND_IN, "ADD", result.to_json(case.version), container_id=container.id)
     case.add(container)
@@ -266,7 +266,7 @@ def check_address_gone(case: Case) -> None:
         link = rtnl.link(container.ifname)
         mine = [one.net for one in rtnl.addresses(link) if one.net.address.version == 4]
         if not mine:
-            raise Skipped("it sets no IPv4 address")
+            raise CheckSkipped("it sets no IPv4 address")
         rtnl.delete_address(link, mine[0])
     answer = case.call("CHECK", case.later(container), container)
     answer.expect_error(f"CHECK with {mine[0]} gone from {container.ifname}")
@@ -316,7 +316,7 @@ def prev_result_passed_on(case: Case) -> None:
         conf = case.conf(container)
         result = case.add(container)
         if lost := _keeps(result, conf["prevResult"]):
-            raise Broken(f"in version {version} it has lost {', '.join(lost)}")
+            raise CheckFailed(f"in version {version} it has lost {', '.join(lost)}")
 
 
 @check(
@@ -392,7 +392,7 @@ def parallel(case: Case) -> None:
     if case.kind == "interface":
         names = [name for one in containers for name in _on_host(case, one)]
         if len(set(names)) < len(names):
-            raise Broken(f"two containers have one interface of the host: {', '.join(names)}")
+            raise CheckFailed(f"two containers have one interface of the host: {', '.join(names)}")
     for answer in case.call_all("DEL", [(one, case.later(one)) for one in containers]):
         answer.expect_success("DEL, at once with others")
 
@@ -415,7 +415,7 @@ def _expect_different(case: Case, containers: "list[Container]") -> None:
         one, other = case.added(), case.added()
         if _addresses(case, one) & _addresses(case, other):
             raise Deviation(f"two containers have address {twice}, also when added one after the other")
-        raise Broken(f"two containers that are added at the same time have address {twice}")
+        raise CheckFailed(f"two containers that are added at the same time have address {twice}")
 
 
 # IPAM plugins
@@ -435,10 +435,10 @@ def _addresses(case: Case, container: Container) -> "set[str]":
 def ipam_different(case: Case) -> None:
     case.require()
     if not case.profile.allocates:
-        raise Skipped("its addresses are those of its configuration")
+        raise CheckSkipped("its addresses are those of its configuration")
     one, other = case.added(), case.added()
     if both := _addresses(case, one) & _addresses(case, other):
-        raise Broken(f"two containers have {', '.join(sorted(both))}")
+        raise CheckFailed(f"two containers have {', '.join(sorted(both))}")
 
 
 @check(
@@ -451,7 +451,7 @@ def ipam_different(case: Case) -> None:
 def ipam_released(case: Case) -> None:
     case.require()
     if case.subject.name != "host-local":
-        raise Skipped("the suite has no configuration with a small pool for it")
+        raise CheckSkipped("the suite has no configuration with a small pool for it")
     conf: dict[str, Any] = {
         "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/30"}]]}
     }  # one address

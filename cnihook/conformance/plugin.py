@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnihook.conformance.check import Broken, Deviation
+from cnihook.conformance.check import CheckFailed, Deviation
 
 TIMEOUT = 20.0  # seconds: a plugin that takes longer counts as hanging
 _ADMINISTRATORS = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -45,14 +45,14 @@ class Answer:
 
     def expect_success(self, what: str) -> None:
         if self.timed_out:
-            raise Broken(f"{what}: no answer within {TIMEOUT:g} s")
+            raise CheckFailed(f"{what}: no answer within {TIMEOUT:g} s")
         if self.status != 0:
-            raise Broken(f"{what}: refused with exit {self.status}: {self._reason()}")
+            raise CheckFailed(f"{what}: refused with exit {self.status}: {self._reason()}")
 
     def _reason(self) -> str:
         try:
             error = self.error()
-        except Broken:
+        except CheckFailed:
             return cut(self.stdout or self.stderr, 200)
         return f"code {error.get('code')}: {error.get('msg')} {error.get('details', '')}".rstrip()
 
@@ -66,9 +66,9 @@ class Answer:
         try:
             result, _ = json.JSONDecoder().raw_decode(self.stdout[start.start() :].lstrip() if start else "")
         except ValueError as error:
-            raise Broken(f"{what}: the result is not JSON: {error}") from None
+            raise CheckFailed(f"{what}: the result is not JSON: {error}") from None
         if not isinstance(result, dict):
-            raise Broken(f"{what}: the result is not a JSON object")
+            raise CheckFailed(f"{what}: the result is not a JSON object")
         return result
 
     def error(self) -> "dict[str, Any]":
@@ -96,11 +96,11 @@ class Answer:
         error that is not JSON, has a code that is not in `codes`, or lacks one of `names`, is a Deviation.
         """
         if self.timed_out:
-            raise Broken(f"{what}: no answer within {TIMEOUT:g} s")
+            raise CheckFailed(f"{what}: no answer within {TIMEOUT:g} s")
         if self.status == 0:
-            raise Broken(f"{what}: was not refused: exit 0")
+            raise CheckFailed(f"{what}: was not refused: exit 0")
         if self.status < 0:
-            raise Broken(f"{what}: killed by signal {-self.status}")
+            raise CheckFailed(f"{what}: killed by signal {-self.status}")
         error = self.error()
         code = error.get("code")
         if not isinstance(code, int) or isinstance(code, bool) or not isinstance(error.get("msg"), str):

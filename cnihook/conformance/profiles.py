@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnihook.conformance.check import Skipped
+from cnihook.conformance.check import CheckSkipped
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import Rtnl
 
@@ -50,13 +50,13 @@ class Profile:
             _pair(rtnl, f"dev{number}")
 
     def require(self, rtnl: Rtnl) -> None:
-        """Raise Skipped if an ADD cannot work here."""
+        """Raise CheckSkipped if an ADD cannot work here."""
         if self.lacking:
-            raise Skipped(self.lacking)
+            raise CheckSkipped(self.lacking)
         if self.device and not os.path.exists(self.device):
-            raise Skipped(f"this machine has no {self.device}")
+            raise CheckSkipped(f"this machine has no {self.device}")
         if self.link_kind and not _knows(rtnl, self.link_kind):
-            raise Skipped(f"this kernel has no {self.link_kind} links")
+            raise CheckSkipped(f"this kernel has no {self.link_kind} links")
 
 
 def _pair(rtnl: Rtnl, name: str) -> None:

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from cnihook.conformance.case import Case
-from cnihook.conformance.check import Broken, Skipped
+from cnihook.conformance.check import CheckFailed, CheckSkipped
 from cnihook.conformance.check import plugin_check as check
 from cnihook.conformance.plugin import CLOSED, Answer, call
 from cnihook.types import versions
@@ -38,7 +38,7 @@ def about(case: Case) -> None:
     answer = case.call("", case.conf(), CNI_COMMAND=None)
     if answer.status == 0:
         if answer.stdout.strip():
-            raise Broken("without CNI_COMMAND it prints on stdout, where a runtime expects a result")
+            raise CheckFailed("without CNI_COMMAND it prints on stdout, where a runtime expects a result")
     else:
         answer.expect_error("without CNI_COMMAND", [4])
 
@@ -140,7 +140,7 @@ def _expect_same_versions(case: Case, stdin: bytes, what: str) -> None:
     answer = call(case.subject.executable, {"CNI_COMMAND": "VERSION"}, stdin)
     case.answers.append(answer)
     if _versions(answer) != usual:
-        raise Broken(f"with {what}, VERSION prints other versions")
+        raise CheckFailed(f"with {what}, VERSION prints other versions")
 
 
 def _versions(answer: Answer) -> "list[str]":
@@ -148,12 +148,12 @@ def _versions(answer: Answer) -> "list[str]":
     try:
         output = json.loads(answer.stdout)
     except ValueError as error:
-        raise Broken(f"the output of VERSION is not JSON: {error}") from None
+        raise CheckFailed(f"the output of VERSION is not JSON: {error}") from None
     if not isinstance(output, dict) or not isinstance(output.get("cniVersion"), str):
-        raise Broken('the output of VERSION has no "cniVersion"')
+        raise CheckFailed('the output of VERSION has no "cniVersion"')
     listed = output.get("supportedVersions")
     if not isinstance(listed, list) or not listed or not all(isinstance(one, str) for one in listed):
-        raise Broken('the output of VERSION has no list "supportedVersions"')
+        raise CheckFailed('the output of VERSION has no list "supportedVersions"')
     return listed
 
 
@@ -166,7 +166,7 @@ def error_json(case: Case) -> None:
     for command in ("ADD", "DEL"):
         answer = _refused(case, command, case.conf(name="a/b"))
         if answer.status == 0 and not answer.looks_like_error():
-            raise Skipped(f"the plugin accepts {command} of network 'a/b'")
+            raise CheckSkipped(f"the plugin accepts {command} of network 'a/b'")
         answer.expect_error(f"{command} of network 'a/b'")
 
 
@@ -174,7 +174,7 @@ def error_json(case: Case) -> None:
 def error_version(case: Case) -> None:
     error = _refused(case, "ADD", case.conf(name="a/b")).error()
     if not isinstance(error.get("cniVersion"), str):
-        raise Broken('the error has no "cniVersion"')
+        raise CheckFailed('the error has no "cniVersion"')
 
 
 @check(
@@ -269,7 +269,7 @@ def version_missing(case: Case) -> None:
     if answer.status == 0 and "0.1.0" in case.subject.versions:
         result = case.keep(container, answer)
         if result.get("cniVersion") not in ("0.1.0", "", None):
-            raise Broken(f"the result has cniVersion {result['cniVersion']}")
+            raise CheckFailed(f"the result has cniVersion {result['cniVersion']}")
     elif "0.1.0" not in case.subject.versions:
         answer.expect_error("ADD without cniVersion", [1])
     elif case.kind == "chained":
@@ -296,7 +296,7 @@ def operation_version(case: Case) -> None:
             # Code 3 or 4: a plugin that is older than the operation does not know it.
             answer.expect_error(f"{command} with cniVersion {older[-1]}", [1, 3, 4])
     if not refused:
-        raise Skipped("all versions that it supports have all operations")
+        raise CheckSkipped("all versions that it supports have all operations")
 
 
 @check(

@@ -6,7 +6,7 @@ from typing import Any
 
 from cnihook.conformance import host, result_schema
 from cnihook.conformance.case import Case
-from cnihook.conformance.check import Broken, Deviation, Skipped
+from cnihook.conformance.check import CheckFailed, CheckSkipped, Deviation
 from cnihook.conformance.check import plugin_check as check
 from cnihook.conformance.profiles import STAND_IN
 from cnihook.types import versions
@@ -18,7 +18,7 @@ _ADD = "5 ADD Success"
 @check("add", "ADD works with its configuration", "2 ADD")
 def add(case: Case) -> None:
     if case.subject.unable:
-        raise Skipped(case.subject.unable)
+        raise CheckSkipped(case.subject.unable)
     container = case.container()
     case.keep(container, case.call("ADD", case.conf(container), container))
 
@@ -32,23 +32,23 @@ def add_only_json(case: Case) -> None:
     try:
         output = json.loads(answer.stdout)
     except ValueError as error:
-        raise Broken(f"stdout is not JSON alone: {error}") from None
+        raise CheckFailed(f"stdout is not JSON alone: {error}") from None
     if not isinstance(output, dict):
-        raise Broken("stdout is not a JSON object")
+        raise CheckFailed("stdout is not a JSON object")
 
 
 def _shape(version: str) -> None:
     @check(f"result-{version}", f"its result has the form and the cniVersion of {version}", _ADD)
     def shape(case: Case) -> None:
         if version not in case.subject.versions:
-            raise Skipped(f"it does not support {version}")
+            raise CheckSkipped(f"it does not support {version}")
         if case.kind == "chained" and version in result_schema.LEGACY:
-            raise Skipped(f"{version} has no chains")
+            raise CheckSkipped(f"{version} has no chains")
         case.version = version
         container = case.container()
         wrong = result_schema.problems(case.add(container), version)
         if wrong:
-            raise Broken("; ".join(wrong))
+            raise CheckFailed("; ".join(wrong))
 
 
 for _version in versions.ALL:
@@ -58,7 +58,7 @@ for _version in versions.ALL:
 def _modern(case: Case) -> None:
     case.require()
     if case.version in result_schema.LEGACY:
-        raise Skipped("it supports no version that has interfaces in a result")
+        raise CheckSkipped("it supports no version that has interfaces in a result")
 
 
 def _interfaces(result: Any) -> "list[dict[str, Any]]":
@@ -76,15 +76,15 @@ def result_interface(case: Case) -> None:
     container = case.container(ifname="net1")
     result = case.add(container)
     if "net1" not in container.links():
-        raise Broken("there is no net1 in the container")
+        raise CheckFailed("there is no net1 in the container")
     matches = [one for one in _interfaces(result) if one.get("name") == "net1" and one.get("sandbox")]
     if not matches:
-        raise Broken("net1 with a sandbox is not among the result's interfaces")
+        raise CheckFailed("net1 with a sandbox is not among the result's interfaces")
     with container.inside() as rtnl:
         mac = rtnl.link("net1").mac
     listed_mac = str(matches[0].get("mac", "")).lower()
     if listed_mac and listed_mac != mac:
-        raise Broken(f"net1 has MAC address {mac}, the result says {listed_mac}")
+        raise CheckFailed(f"net1 has MAC address {mac}, the result says {listed_mac}")
 
 
 @check(
@@ -100,13 +100,13 @@ def result_sandbox(case: Case) -> None:
     result = case.add(container)
     inside, outside = container.links(), host.links()
     if not _interfaces(result):
-        raise Broken("the result has no interfaces")
+        raise CheckFailed("the result has no interfaces")
     for one in _interfaces(result):
         name, sandbox = one.get("name"), one.get("sandbox", "")
         if sandbox not in ("", container.path):
-            raise Broken(f"{name} has sandbox {sandbox!r}, not {container.path!r}")
+            raise CheckFailed(f"{name} has sandbox {sandbox!r}, not {container.path!r}")
         if name not in (inside if sandbox else outside):
-            raise Broken(f"there is no {name} {'in the container' if sandbox else 'on the host'}")
+            raise CheckFailed(f"there is no {name} {'in the container' if sandbox else 'on the host'}")
 
 
 @check(
@@ -122,13 +122,13 @@ def result_indexes(case: Case) -> None:
     interfaces = _interfaces(result)
     ips = result.get("ips") or []
     if not ips:
-        raise Skipped("the result has no addresses")
+        raise CheckSkipped("the result has no addresses")
     for index, ip in enumerate(ips):
         number = ip.get("interface")
         if number is None:
             raise Deviation(f"ips[{index}] has no interface")
         if not isinstance(number, int) or not 0 <= number < len(interfaces):
-            raise Broken(f"ips[{index}]: there is no interfaces[{number}]")
+            raise CheckFailed(f"ips[{index}]: there is no interfaces[{number}]")
         if interfaces[number].get("sandbox") != container.path:
             raise Deviation(f"ips[{index}]: interfaces[{number}] is not in the container")
 
@@ -145,9 +145,9 @@ def result_addresses(case: Case) -> None:
     result = case.add(container)
     listed = [str(ip.get("address")) for ip in result.get("ips") or []]
     if not listed:
-        raise Skipped("the result has no addresses")
+        raise CheckSkipped("the result has no addresses")
     if missing := set(listed) - set(container.addresses(container.ifname)):
-        raise Broken(f"{container.ifname} does not have {', '.join(sorted(missing))}")
+        raise CheckFailed(f"{container.ifname} does not have {', '.join(sorted(missing))}")
     if case.profile.delegates and case.profile.conf.get("ipam") == {"type": STAND_IN}:
         assigned = [str(ip.net) for ip in case.addresses(container)]
         if listed != assigned:
@@ -167,10 +167,10 @@ def result_routes(case: Case) -> None:
     container = case.container()
     result = case.add(container)
     if "198.51.100.0/24" not in [route.get("dst") for route in result.get("routes") or []]:
-        raise Broken("the route to 198.51.100.0/24 is not in the result")
+        raise CheckFailed("the route to 198.51.100.0/24 is not in the result")
     with container.inside() as rtnl:
         if "198.51.100.0/24" not in [str(route.dst) for route in rtnl.routes(4)]:
-            raise Broken("the route to 198.51.100.0/24 is not in the container")
+            raise CheckFailed("the route to 198.51.100.0/24 is not in the container")
 
 
 @check(
@@ -185,12 +185,14 @@ def result_dns(case: Case) -> None:
     _need_stand_in(case)
     result = case.added_result()
     if (result.get("dns") or {}).get("nameservers") != ["10.77.0.53"]:
-        raise Broken(f"the IPAM plugin returned nameserver 10.77.0.53, the result has {result.get('dns')}")
+        raise CheckFailed(
+            f"the IPAM plugin returned nameserver 10.77.0.53, the result has {result.get('dns')}"
+        )
 
 
 def _need_stand_in(case: Case) -> None:
     if case.profile.conf.get("ipam") != {"type": STAND_IN}:
-        raise Skipped("its IPAM plugin is its own")
+        raise CheckSkipped("its IPAM plugin is its own")
 
 
 @check(
@@ -203,12 +205,12 @@ def ipam_abbreviated(case: Case) -> None:
     _modern(case)
     result = case.added_result()
     if result.get("interfaces"):
-        raise Broken("the result has interfaces")
+        raise CheckFailed("the result has interfaces")
     ips = result.get("ips") or []
     if not ips:
         raise Deviation("the result has no addresses")
     if any("interface" in ip for ip in ips):
-        raise Broken("an address has an interface")
+        raise CheckFailed("an address has an interface")
 
 
 @check(
@@ -246,14 +248,14 @@ def add_other_ifname(case: Case) -> None:
     case.require()
     container = case.container()
     if case.profile.own(1) != case.profile.own(2):
-        raise Skipped("its configuration works for one interface only")
+        raise CheckSkipped("its configuration works for one interface only")
     case.add(container)
     case.ipam.answer(STAND_IN, "ADD", _another(case), container_id=container.id)
     answer = case.call("ADD", case.conf(container), container, CNI_IFNAME="eth1")
     answer.expect_success("ADD for eth1, after ADD for eth0")
     case.delete(container, "DEL of eth1", CNI_IFNAME="eth1")
     if case.kind == "interface" and not case.created(container):
-        raise Broken("DEL of eth1 has removed eth0")
+        raise CheckFailed("DEL of eth1 has removed eth0")
 
 
 def _another(case: Case) -> "dict[str, Any]":

@@ -12,9 +12,19 @@ from typing import Any
 
 from cnihook.conformance import case as cases
 from cnihook.conformance.case import Case, Subject
-from cnihook.conformance.check import FAIL, NOTE, OK, SKIP, Broken, Check, Deviation, Outcome, Skipped
+from cnihook.conformance.check import (
+    FAIL,
+    NOTE,
+    OK,
+    SKIP,
+    Check,
+    CheckFailed,
+    CheckSkipped,
+    Deviation,
+    Outcome,
+)
 from cnihook.conformance.host import run_in_host
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import libc
 from cnihook.types import versions
 
@@ -132,14 +142,14 @@ def _judge(check: Check, make: Callable[[], Any]) -> Callable[[], Any]:
         mark, why = OK, ""
         try:
             check.function(case)
-        except Skipped as reason:
+        except CheckSkipped as reason:
             mark, why = SKIP, str(reason)
-        except Broken as error:
+        except CheckFailed as error:
             mark = FAIL if check.must and not isinstance(error, Deviation) else NOTE
             why = str(error)
         except Exception as error:
             # The answer has a form that the check does not expect, or the check has a bug.
-            mark, why = FAIL, f"unexpected: {type(error).__name__}: {describe(error)}"
+            mark, why = FAIL, f"unexpected: {type(error).__name__}: {message_with_notes(error)}"
         last = case.answers[-1] if case.answers and mark in (FAIL, NOTE) else None
         return {
             "mark": mark,

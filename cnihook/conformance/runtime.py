@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnihook.conformance.case import FOLDER
-from cnihook.conformance.check import Broken, Check, Deviation, Outcome
-from cnihook.conformance.fake_plugin import Call, StandIns
+from cnihook.conformance.check import Check, CheckFailed, Deviation, Outcome
+from cnihook.conformance.fake_plugin import Call, FakePlugins
 from cnihook.conformance.host import Container
 from cnihook.conformance.plugin import TIMEOUT, cut, environment
 from cnihook.conformance.run import NotRun, Progress, Work, run_checks
@@ -46,12 +46,12 @@ class Ran:
 
     def expect_success(self, what: str) -> None:
         if self.status != 0:
-            raise Broken(f"{what}: exit {self.status}: {cut(self.stderr or self.stdout, 200)}")
+            raise CheckFailed(f"{what}: exit {self.status}: {cut(self.stderr or self.stdout, 200)}")
 
     def expect_error(self, what: str, *words: str) -> None:
-        """Raise Broken if it exits with 0, Deviation if a string of `words` is on neither stream."""
+        """Raise CheckFailed if it exits with 0, Deviation if a string of `words` is on neither stream."""
         if self.status == 0:
-            raise Broken(f"{what}: exit 0")
+            raise CheckFailed(f"{what}: exit 0")
         for word in words:
             if word not in self.stdout + self.stderr:
                 output = cut(self.stderr or self.stdout, 200)
@@ -64,7 +64,7 @@ class Ran:
         calls = self.of(command)
         if [one.type for one in calls] != list(types):
             got = ", ".join(one.type for one in calls) or "no plugin"
-            raise Broken(f"{command} went to {got}, not to {', '.join(types) or 'no plugin'}")
+            raise CheckFailed(f"{command} went to {got}, not to {', '.join(types) or 'no plugin'}")
         return calls
 
 
@@ -72,7 +72,7 @@ class RuntimeCase:
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self.answers: list[Ran] = []
-        self.plugins = StandIns(FOLDER, *PLUGINS)
+        self.plugins = FakePlugins(FOLDER, *PLUGINS)
         _NET_D.mkdir()
         self.container = Container(1, "unused", "eth0")
         for index, name in enumerate(PLUGINS):
@@ -122,7 +122,7 @@ class RuntimeCase:
                 cwd="/",
             )
         except subprocess.TimeoutExpired:
-            raise Broken(f"{verb}: did not end within {TIMEOUT:g} s") from None
+            raise CheckFailed(f"{verb}: did not end within {TIMEOUT:g} s") from None
         stdout, stderr = process.stdout.decode(errors="replace"), process.stderr.decode(errors="replace")
         conf, calls = json.dumps(self.conf), self.plugins.calls()
         ran = Ran(argv, variables, process.returncode, stdout, stderr, conf, calls)
@@ -146,3 +146,9 @@ def run_runtime(command: str, checks: Sequence[Check], progress: Progress) -> "l
     name = os.path.basename([path for path in argv if path.startswith("/")][-1])
     work: list[Work] = [(name, check, "", lambda: RuntimeCase(argv), shown) for check in checks]
     return run_checks(work, progress)
+
+
+def expect_same(value: Any, expected: Any, what: str) -> None:
+    """Raise CheckFailed, with both values, if they differ."""
+    if value != expected:
+        raise CheckFailed(f"{what} is {json.dumps(value)}, not {json.dumps(expected)}")

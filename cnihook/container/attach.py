@@ -9,12 +9,12 @@ attached.
 import os
 
 from cnihook.container import detach
-from cnihook.fast.errors_text import in_words
+from cnihook.fast.errors_text import message
 from cnihook.fast.undo import Undo
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
-from cnihook.request.request import Served, Want, Wants, serve
+from cnihook.request.request import ContainerRequest, NetworkRequest, ResolvedNetwork, resolve
 from cnihook.runtime import attachment, chain, netns_names, networks, records
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
@@ -64,76 +64,84 @@ class Attachment:
 # Which networks
 
 
-def select(wants: Wants, settings: Settings, complain: "Callable[[str], None]") -> "list[Served]":
+def select(
+    request: ContainerRequest, settings: Settings, complain: "Callable[[str], None]"
+) -> "list[ResolvedNetwork]":
     """Return the networks that are requested, or all, each with the arguments for its plugins.
 
     A malformed file is reported, and does not hide the other networks.  Raises CniError for a network that
     does not exist, or is in a file that cannot be read, for a name that may not be requested, and for a
     request that no plugin can serve.
     """
-    available, problems = networks.load_folder(settings.conf_folder)
+    available, problems = networks.load_folder(settings.conf_dir)
     unreadable = next((problem for problem in problems if problem.code == IO_FAILURE), None)
-    if unreadable and wants.networks is None:
+    if unreadable and request.networks is None:
         raise unreadable
-    chosen: list[tuple[Network, Want]] = []
-    if wants.networks is not None:
+    chosen: list[tuple[Network, NetworkRequest]] = []
+    if request.networks is not None:
         by_name = {network.name: network for network in available}
         if not available and not problems:
             # The operator's networks replace this one.  A malformed file counts as one of them.
             by_name[networks.built_in().name] = networks.built_in()
-        for want in wants.networks:
-            network = by_name.get(want.network)
+        for requested in request.networks:
+            network = by_name.get(requested.network)
             if not network and unreadable:
                 raise unreadable
             if not network:
                 others = [f"there are: {', '.join(sorted(by_name))}"] if by_name else []
                 raise CniError(
                     INVALID_CONFIG,
-                    f"no network {want.network!r} in {settings.conf_folder}",
+                    f"no network {requested.network!r} in {settings.conf_dir}",
                     "; ".join([*others, *map(str, problems)]),
                 )
-            if wants.guard:
-                wants.guard.check_network(network, wants)
-            chosen.append((network, want))
+            if request.guard:
+                request.guard.check_network(network, request)
+            chosen.append((network, requested))
     elif available:
         chosen = [
-            (network, Want(network.name)) for network in _admitted(available, wants, settings, complain)
+            (network, NetworkRequest(network.name))
+            for network in _admitted(available, request, settings, complain)
         ]
     elif problems:
         raise CniError(
             INVALID_CONFIG,
-            f"no usable network configuration in {settings.conf_folder}",
+            f"no usable network configuration in {settings.conf_dir}",
             "; ".join(map(str, problems)),
         )
     else:
         default = networks.built_in()
         complain(
-            f"no network configuration in {settings.conf_folder}: "
+            f"no network configuration in {settings.conf_dir}: "
             f"using the built-in default network {default.name} (10.88.64.0/20 on bridge cnihook0)"
         )
-        chosen = [(one, Want(one.name)) for one in _admitted([default], wants, settings, complain)]
-    if wants.hostname or wants.common.aliases or any(want.aliases for _, want in chosen):
+        chosen = [
+            (one, NetworkRequest(one.name)) for one in _admitted([default], request, settings, complain)
+        ]
+    if request.hostname or request.common.aliases or any(requested.aliases for _, requested in chosen):
         from cnihook.request import reserved  # not at the top: few containers request a name
 
-        reserved.check(wants, [network for network, _ in chosen if not network.is_loopback])
-    served = serve(chosen, wants.common)
+        reserved.check(request, [network for network, _ in chosen if not network.is_loopback])
+    served = resolve(chosen, request.common)
     for problem in problems:
         complain(str(problem))
     return served
 
 
 def _admitted(
-    available: "list[Network]", wants: Wants, settings: Settings, complain: "Callable[[str], None]"
+    available: "list[Network]",
+    request: ContainerRequest,
+    settings: Settings,
+    complain: "Callable[[str], None]",
 ) -> "list[Network]":
     """Return the networks of a container that names none: those that its annotations may request."""
-    if not wants.guard:
+    if not request.guard:
         return available
-    admitted = [network for network in available if wants.guard.admits(network)]
+    admitted = [network for network in available if request.guard.admits(network)]
     left_out = ", ".join(network.name for network in available if network not in admitted)
     if not admitted:
         raise CniError(
             INVALID_CONFIG,
-            f"annotations may request no network in {settings.conf_folder}: not {left_out}",
+            f"annotations may request no network in {settings.conf_dir}: not {left_out}",
             "name one with --network in the hook's arguments",
         )
     if left_out:
@@ -141,7 +149,7 @@ def _admitted(
     return admitted
 
 
-def _name_interfaces(chosen: "list[Served]", taken: "set[str]") -> "list[str]":
+def _name_interfaces(chosen: "list[ResolvedNetwork]", taken: "set[str]") -> "list[str]":
     """Give each network without an ifname the next ethN that is free; loopback is always lo."""
     named: list[str] = []
     in_use = taken | {served.ifname for served in chosen}
@@ -164,10 +172,12 @@ def _name_interfaces(chosen: "list[Served]", taken: "set[str]") -> "list[str]":
 # Up
 
 
-def up(container: Container, chosen: "list[Served]", settings: Settings, log: Log) -> "list[Attachment]":
+def up(
+    container: Container, chosen: "list[ResolvedNetwork]", settings: Settings, log: Log
+) -> "list[Attachment]":
     """Attach a container to networks, all or none.  Returns the attachments, in order.
 
-    Raises CniError, also if the container is already on one of the networks; LivesAlready; or OSError.
+    Raises CniError, also if the container is already on one of the networks; ContainerIdInUse; or OSError.
     """
     check_container_id(container.id)
     if container.hostname and any(b"dhcp" in served.network.text for served in chosen):
@@ -177,7 +187,7 @@ def up(container: Container, chosen: "list[Served]", settings: Settings, log: Lo
     for served in chosen:
         # Rejected now rather than half-way.
         record_name(served.network.name, container.id, served.ifname or "eth000")
-        chain.find_plugins(served.network, settings.plugin_path)
+        chain.find_plugins(served.network, settings.plugin_dirs)
     if not os.path.isdir(detach.STATE):  # the first container since the machine was booted
         detach.collect(settings, log, thorough=False)
     with log, detach.lock(container.id, "attach"):
@@ -247,7 +257,7 @@ def _is_named_by_another(container: Container) -> bool:
     )
 
 
-def _refuse_twice(container: Container, chosen: "list[Served]", present: "list[Record]") -> None:
+def _refuse_twice(container: Container, chosen: "list[ResolvedNetwork]", present: "list[Record]") -> None:
     on = {record.network: record.ifname for record in present}
     names: set[str] = set()
     for network in (served.network for served in chosen):
@@ -263,7 +273,11 @@ def _refuse_twice(container: Container, chosen: "list[Served]", present: "list[R
 
 
 def _attach_all(
-    container: Container, chosen: "list[Served]", present: "list[Record]", settings: Settings, log: Log
+    container: Container,
+    chosen: "list[ResolvedNetwork]",
+    present: "list[Record]",
+    settings: Settings,
+    log: Log,
 ) -> "list[Attachment]":
     with Undo() as undo:
         # Many programs need loopback, and not every runtime sets it up.
@@ -289,7 +303,7 @@ def _attach_all(
                 capability_args=served.capability_args,
                 process=process,
                 sequence=sequence,
-                plugin_path=settings.plugin_path,
+                plugin_dirs=settings.plugin_dirs,
             )
             attachments.append(record)
             record.write()
@@ -348,7 +362,7 @@ def _name(container: Container, attachments: "list[Record]", log: Log) -> None:
     try:
         netns_names.bind(container.netns, container.id)
     except OSError as error:
-        log.event(f"the namespace gets no name in {netns.NAMES}: {in_words(error)}")
+        log.event(f"the namespace gets no name in {netns.NAMES}: {message(error)}")
         for record in attachments:
             record.netns = container.netns.path
             record.write()

@@ -10,10 +10,10 @@ namespace, the record.
 import os
 import time
 
-from cnihook.fast.errors_text import describe, in_words
+from cnihook.fast.errors_text import message, message_with_notes
 from cnihook.linux import flock, netns
 from cnihook.linux.flock import Busy, Lock
-from cnihook.linux.link_stats import Traffic
+from cnihook.linux.link_stats import LinkStats
 from cnihook.log import Log
 from cnihook.runtime import attachment, netns_names, records
 from cnihook.runtime.records import Damaged, Record
@@ -25,7 +25,7 @@ STATE = "/run/cnihook"  # gone with a reboot
 _DYING = 1.0  # seconds that a container's process may take to end after it was killed
 
 
-class LivesAlready(CniError):
+class ContainerIdInUse(CniError):
     """The records under this ID belong to another container, which lives.
 
     runc and crun do not know each other's containers, nor does a runtime know those under another --root.
@@ -41,11 +41,11 @@ class LivesAlready(CniError):
 
 
 def refuse_if_another_lives(record: Record, pid: int) -> None:
-    """Raise LivesAlready if the attached process lives and is not `pid`; 0 is an unknown process."""
+    """Raise ContainerIdInUse if the attached process lives and is not `pid`; 0 is an unknown process."""
     if record.process is None or (pid and record.process.pid == pid):
         return
     if not attachment.is_gone(record, patience=_DYING):
-        raise LivesAlready(record, record.process.pid)
+        raise ContainerIdInUse(record, record.process.pid)
 
 
 def down(
@@ -53,7 +53,7 @@ def down(
 ) -> int:
     """Detach a container from all its networks, or from one, last first.
 
-    `ended`: the process of the container, which has ended; 0 if it is not known.  LivesAlready is raised
+    `ended`: the process of the container, which has ended; 0 if it is not known.  ContainerIdInUse is raised
     then for what belongs to another container that lives.
 
     Returns the number of networks.  Tries all; then raises the first error, with the others as notes on it.
@@ -90,7 +90,7 @@ def _down(container_id: str, attachments: "list[Record]", settings: Settings, lo
         except Exception as error:
             log.failure(f"detach from {record.network}, {record.ifname}", error)
             errors.append(as_cni_error(error))
-    records.discard_unfinished(container_id)
+    records.discard_partial(container_id)
     if errors:
         for another in errors[1:]:
             errors[0].add_note(str(another))
@@ -98,7 +98,7 @@ def _down(container_id: str, attachments: "list[Record]", settings: Settings, lo
         raise errors[0]
 
 
-def detach(record: Record, settings: Settings, *, last: bool = False) -> "Traffic | None":
+def detach(record: Record, settings: Settings, *, last: bool = False) -> "LinkStats | None":
     """Detach one attachment and remove its record; before the last one, the name of the namespace."""
     totals = take_down(record, settings)
     if last:
@@ -107,15 +107,15 @@ def detach(record: Record, settings: Settings, *, last: bool = False) -> "Traffi
     return totals
 
 
-def take_down(record: Record, settings: Settings) -> "Traffic | None":
+def take_down(record: Record, settings: Settings) -> "LinkStats | None":
     _forget_names(record.network, record.container_id)
     try:
-        return attachment.down(record, settings.plugin_path)
+        return attachment.down(record, settings.plugin_dirs)
     except Damaged:
         from cnihook.runtime import salvage
 
-        sandbox = attachment.living_path(record)
-        salvage.take_down(record.identity, settings.conf_folder, settings.plugin_path, sandbox=sandbox)
+        sandbox = attachment.live_netns_path(record)
+        salvage.take_down(record.identity, settings.conf_dir, settings.plugin_dirs, sandbox=sandbox)
         return None
 
 
@@ -137,9 +137,9 @@ def release_remains(
     released = []
     for one in filter(_is_own, damaged):
         log.event(f"releasing what is left by its file name: {one.msg}")
-        released += salvage.release_record(one, settings.conf_folder, settings.plugin_path, sandbox=sandbox)
+        released += salvage.release_record(one, settings.conf_dir, settings.plugin_dirs, sandbox=sandbox)
     if not records.names_of(container_id):
-        released += salvage.release_container(container_id, settings.conf_folder, settings.plugin_path)
+        released += salvage.release_container(container_id, settings.conf_dir, settings.plugin_dirs)
         # A GC of another runtime detaches networks, but does not know of names.
         _forget_all_names(container_id)
     for network, _id, ifname in released:
@@ -162,9 +162,9 @@ def _forget_names(network: str, container_id: str) -> None:
         from cnihook.names import hosts  # not at the top: it is rarely needed
 
         try:
-            hosts.leave(network, container_id)
+            hosts.remove(network, container_id)
         except OSError as error:
-            Log(container_id).event(f"its names stay on {network}: {in_words(error)}")
+            Log(container_id).event(f"its names stay on {network}: {message(error)}")
 
 
 def _is_own(damaged: Damaged) -> bool:
@@ -203,9 +203,9 @@ def collect(
         if record.process is not None and _is_gone(record, log):
             gone.setdefault(record.container_id, []).append(record)
     for error in unreadable:
-        _tell(log, in_words(error))
+        _tell(log, message(error))
     if not dry_run:
-        for container_id in records.unfinished():
+        for container_id in records.partial():
             gone.setdefault(container_id, [])
         flock.clear_abandoned()
     released: list[Record] = []
@@ -218,16 +218,16 @@ def collect(
     if (damaged or thorough) and not dry_run:
         from cnihook.runtime import salvage  # 2 ms to import, and it looks at all links and leases
 
-        for identity in salvage.collect(damaged, settings.conf_folder, settings.plugin_path, log):
+        for identity in salvage.collect(damaged, settings.conf_dir, settings.plugin_dirs, log):
             released.append(Record(*identity, config=b""))
     if not dry_run and os.path.isdir(f"{STATE}/names"):
         from cnihook.names import hosts
 
         try:
-            hosts.sweep()
+            hosts.prune()
         except OSError as error:
             if not isinstance(error, Busy):
-                _tell(log, f"gc of names: {in_words(error)}")
+                _tell(log, f"gc of names: {message(error)}")
     return released
 
 
@@ -235,7 +235,7 @@ def _is_gone(record: Record, log: "Log | None") -> bool:
     try:
         return attachment.is_gone(record)
     except (CniError, OSError) as error:
-        _tell(log, f"gc of {record.container_id}: {in_words(error)}")
+        _tell(log, f"gc of {record.container_id}: {message(error)}")
         return False
 
 
@@ -250,12 +250,12 @@ def _release_gone(container_id: str, settings: Settings, log: "Log | None", time
             if attachments:
                 own_log.event("its container is gone")
                 _down(container_id, attachments, settings, own_log)
-            records.discard_unfinished(container_id)
+            records.discard_partial(container_id)
         own_log.close()
         return True
     except (CniError, OSError) as error:
         if not isinstance(error, Busy):
-            _tell(log, f"gc of {container_id}: {describe(error)}")
+            _tell(log, f"gc of {container_id}: {message_with_notes(error)}")
         return False
 
 

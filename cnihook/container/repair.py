@@ -13,8 +13,8 @@ from cnihook.linux import netns
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import invoke
-from cnihook.protocol.call import Request
-from cnihook.request.request import Want, Wants, serve
+from cnihook.protocol.call import Invocation
+from cnihook.request.request import ContainerRequest, NetworkRequest, resolve
 from cnihook.runtime import attachment, chain, foreign, netns_names, networks, records
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import Record
@@ -48,7 +48,7 @@ def restore_name(record: Record) -> bool:
     """Bind the namespace to its name again, if the name was removed.  Returns True if it did."""
     if record.netns != netns.named(record.container_id):
         return False
-    path = attachment.living_path(record)
+    path = attachment.live_netns_path(record)
     if path in ("", record.netns):
         return False
     namespace = NetNS.open(path)
@@ -59,16 +59,16 @@ def restore_name(record: Record) -> bool:
     return True
 
 
-def amiss(
-    record: Record, plugin_path: "list[str] | None", *, timeout: float = attachment.TIMEOUT
+def find_problems(
+    record: Record, plugin_dirs: "list[str] | None", *, timeout: float = attachment.TIMEOUT
 ) -> "list[str]":
     """Return what attached() would have to restore.  Raises CniError if that cannot be determined."""
-    network, request = attachment.restore(record, plugin_path, timeout)
+    network, request = attachment.restore(record, plugin_dirs, timeout)
     try:
         if network.disable_check:
             return []
         result = _result(network, record)
-        foreign.check_plugins(record, network, request, result, plugin_path)
+        foreign.check_plugins(record, network, request, result, plugin_dirs)
         seen = _with_check(network, request)
         full_result = _with_interfaces(result, record, request)
         with attachment.in_use(network.name, record):
@@ -78,20 +78,20 @@ def amiss(
         request.close()
 
 
-def attached(
-    record: Record, plugin_path: "list[str] | None", *, timeout: float = attachment.TIMEOUT
+def repair_attachment(
+    record: Record, plugin_dirs: "list[str] | None", *, timeout: float = attachment.TIMEOUT
 ) -> "list[str]":
     """Repair one attachment.  Returns what was wrong and has been corrected.
 
     The caller holds the container's lock.  Raises CniError if something is still wrong; the record is then
     kept for another try.
     """
-    network, request = attachment.restore(record, plugin_path, timeout, is_repair=True)
+    network, request = attachment.restore(record, plugin_dirs, timeout, is_repair=True)
     try:
         if network.disable_check:
             return []
         result = _result(network, record)
-        foreign.check_plugins(record, network, request, result, plugin_path)
+        foreign.check_plugins(record, network, request, result, plugin_dirs)
         seen = _with_check(network, request)
         full_result = _with_interfaces(result, record, request)
         with attachment.in_use(network.name, record):
@@ -99,7 +99,7 @@ def attached(
             if broken and foreign.is_foreign(record) and not request.sandbox.rtnl.find_link(record.ifname):
                 raise foreign.needs_its_runtime(broken)
             for index, _error in broken:
-                _try_to_put_back(seen, index, request, record, full_result)
+                _try_to_repair_plugin(seen, index, request, record, full_result)
             if broken and foreign.is_foreign(record) and records.find(*record.identity) is None:
                 # Its runtime does not use the container's lock, and has just detached it.
                 chain.delete(network, request, record.capability_args, result)
@@ -124,7 +124,7 @@ def _result(network: Network, record: Record) -> Result:
     return result
 
 
-def _with_check(network: Network, request: Request) -> Network:
+def _with_check(network: Network, request: Invocation) -> Network:
     """Return the network with a version that has CHECK: built-in plugins support CHECK for any version.
 
     Raises CniError if an older network uses a plugin that is an executable.
@@ -134,7 +134,7 @@ def _with_check(network: Network, request: Request) -> Network:
     for plugin in network.plugins:
         conf = NetConf(plugin)
         for plugin_type in filter(None, (conf.string("type"), conf.object("ipam").string("type"))):
-            if executable := invoke.find(plugin_type, request.plugin_path):
+            if executable := invoke.find(plugin_type, request.plugin_dirs):
                 raise CniError(
                     INTERNAL,
                     f"version {network.version or versions.OLDEST} of the specification has no CHECK,"
@@ -147,7 +147,7 @@ def _with_check(network: Network, request: Request) -> Network:
     return networks.from_raw(raw | {"name": network.name, "cniVersion": _WITH_CHECK}, b"", network.source)
 
 
-def _with_interfaces(result: Result, record: Record, request: Request) -> Result:
+def _with_interfaces(result: Result, record: Record, request: Invocation) -> Result:
     """Return the result with its interface, which results of old versions do not name."""
     if result.interfaces or not result.ips:
         return result
@@ -158,22 +158,24 @@ def _with_interfaces(result: Result, record: Record, request: Request) -> Result
     return result
 
 
-def _try_to_put_back(network: Network, index: int, request: Request, record: Record, result: Result) -> None:
+def _try_to_repair_plugin(
+    network: Network, index: int, request: Invocation, record: Record, result: Result
+) -> None:
     try:
-        chain.put_back(network, index, request, record.capability_args, result)
+        chain.repair_plugin(network, index, request, record.capability_args, result)
     except (CniError, OSError):
         pass  # a new link is needed then; if that fails, too, its error is reported
 
 
-def _attach_anew(network: Network, request: Request, record: Record, result: Result) -> str:
+def _attach_anew(network: Network, request: Invocation, record: Record, result: Result) -> str:
     """Run DEL and ADD of the chain.  Returns this as text for the user, with the addresses that changed."""
     cni_args, capability_args = _same_addresses(network, record, result)
-    again = Request(
+    again = Invocation(
         record.container_id,
         request.netns,
         record.ifname,
         args=cni_args,
-        plugin_path=request.plugin_path,
+        plugin_dirs=request.plugin_dirs,
         timeout=request.timeout,
         is_repair=True,
     )
@@ -203,10 +205,10 @@ def _same_addresses(network: Network, record: Record, result: Result) -> "tuple[
     ]
     capability_args: dict[str, object] = dict(record.capability_args)
     for key, value in (("ips", ips), ("mac", own.mac if own else "")):
-        want = Want(network.name)
-        setattr(want, key, value)
+        requested = NetworkRequest(network.name)
+        setattr(requested, key, value)
         try:
-            (served,) = serve([(network, want)], Wants().common)
+            (served,) = resolve([(network, requested)], ContainerRequest().common)
         except CniError:  # no plugin takes the request; one such as dhcp may assign the same by itself
             continue
         capability_args |= served.capability_args

@@ -31,7 +31,7 @@ class NoAnswer(Exception):
     """No server has answered in time."""
 
 
-class Refused(Exception):
+class ServerRefused(Exception):
     """A server has rejected this address or this client."""
 
 
@@ -62,7 +62,7 @@ class Client:
             if not offer or not server:
                 continue
             if only and offer.offered != only:
-                raise Refused(f"the DHCP server {server} offers {offer.offered} instead")
+                raise ServerRefused(f"the DHCP server {server} offers {offer.offered} instead")
             since = now()
             choice: dict[int, bytes] = {message.REQUESTED_ADDRESS: offer.offered, message.SERVER: server}
             # A server writes its lease to disk before it confirms, which may take longer than an offer.
@@ -73,7 +73,7 @@ class Client:
                     f"the DHCP server {server} offers {offer.offered}, but does not confirm it"
                 )
             elif answer.kind == message.NAK:
-                problem = Refused(_no(answer))
+                problem = ServerRefused(_no(answer))
                 await asyncio.sleep(max(until - now(), 0))
             else:
                 self._lease.grant(answer, server, sender, since)
@@ -99,9 +99,11 @@ class Client:
         if not answer:
             raise NoAnswer("no DHCP server answers")
         if answer.kind == message.NAK:
-            raise Refused(_no(answer))
+            raise ServerRefused(_no(answer))
         if answer.offered != lease.address:
-            raise Refused(f"the DHCP server {answer.server or lease.server} gives {answer.offered} instead")
+            raise ServerRefused(
+                f"the DHCP server {answer.server or lease.server} gives {answer.offered} instead"
+            )
         lease.grant(answer, answer.server or lease.server, sender, since)
 
     async def _ask(

@@ -15,14 +15,14 @@ import socket
 import stat
 
 from cnihook.dhcp import lease, spanning_tree
-from cnihook.dhcp.client import Client, NoAnswer, Refused
+from cnihook.dhcp.client import Client, NoAnswer, ServerRefused
 from cnihook.dhcp.lease import Lease, Owner, now
 from cnihook.dhcp.rawsocket import Channel
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import IF_OPER_UP, Link
-from cnihook.log import Log, complain
+from cnihook.log import Log, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Failure(Exception):
         self.later = later
 
 
-class Keeper:
+class Daemon:
     def __init__(self, listener: socket.socket, *, timeout: float = TIMEOUT, linger: float = LINGER) -> None:
         self._listener = listener
         self._folder = lease.folder_of(listener.getsockname())
@@ -113,9 +113,9 @@ class Keeper:
         except Failure as failure:
             return {"error": str(failure), "later": failure.later}
         except (KeyError, TypeError, ValueError) as error:
-            return {"error": f"this keeper does not understand the request: {describe(error)}"}
+            return {"error": f"this keeper does not understand the request: {message_with_notes(error)}"}
         except OSError as error:
-            return {"error": describe(error)}
+            return {"error": message_with_notes(error)}
 
     async def _do(self, line: bytes) -> "dict[str, Any]":
         request = json.loads(line)
@@ -205,7 +205,7 @@ class Keeper:
         if self._kept.get(kept.owner) == (kept, task):
             del self._kept[kept.owner]
         if not task.cancelled() and (error := task.exception()):
-            complain(f"{kept}: {describe(error)}")
+            warn(f"{kept}: {message_with_notes(error)}")
         self._changed.set()
 
     async def _renew_until_lost(self, kept: Lease) -> None:
@@ -231,7 +231,7 @@ class Keeper:
                     _lose(kept, namespace, link, error)
                     return
                 wake_at = min(stage, now() + max((stage - now()) / 2, _AGAIN))
-            except Refused as error:
+            except ServerRefused as error:
                 _lose(kept, namespace, link, error)
                 return
             finally:
@@ -243,7 +243,7 @@ async def _ask(fresh: Lease, namespace: NetNS, link: Link, timeout: float) -> No
     channel = Channel(namespace, link)
     try:
         await Client(fresh, channel, link).obtain(timeout)
-    except (NoAnswer, Refused) as error:
+    except (NoAnswer, ServerRefused) as error:
         reason = spanning_tree.explain(namespace, link) if isinstance(error, NoAnswer) else ""
         text = f"{fresh}: {error} (asked for {timeout:g} s)"
         raise Failure(f"{text}; {reason}" if reason else text, later=True) from None
@@ -255,11 +255,11 @@ async def _renew(kept: Lease, namespace: NetNS, link: Link, timeout: float) -> N
     channel = Channel(namespace, link)
     try:
         await Client(kept, channel, link).extend(timeout)
-    except Refused as refusal:
+    except ServerRefused as refusal:
         # A server that has lost its leases also refuses, but grants the same address to a new request.
         try:
             await Client(kept, channel, link).obtain(_PATIENCE, only=kept.address)
-        except (NoAnswer, Refused):
+        except (NoAnswer, ServerRefused):
             raise refusal from None
     finally:
         channel.close()
@@ -271,9 +271,9 @@ def _lose(kept: Lease, namespace: NetNS, link: Link, reason: Exception) -> None:
 
     The container does not get another address.  Its runtime has reported this one, and would not notice.
     """
-    error = Failure(f"{describe(reason)}; {kept.owner[2]} is down now")
+    error = Failure(f"{message_with_notes(reason)}; {kept.owner[2]} is down now")
     Log(kept.owner[1]).failure(f"renewal of {kept.address}", error)
-    complain(f"{kept}: renewal of {kept.address}: {describe(error)}")
+    warn(f"{kept}: renewal of {kept.address}: {message_with_notes(error)}")
     try:
         namespace.rtnl.set_link(link, up=False)
     finally:
@@ -355,6 +355,6 @@ def into_background(listener: socket.socket) -> bool:
 
 def keep(listener: socket.socket, *, timeout: float, linger: float) -> None:
     async def live() -> None:
-        await Keeper(listener, timeout=timeout, linger=linger).run()
+        await Daemon(listener, timeout=timeout, linger=linger).run()
 
     asyncio.run(live())

@@ -23,15 +23,15 @@ _TRIES = 3
 _CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-class NoKeeper(Exception):
+class DaemonUnavailable(Exception):
     """No keeper answers; the text says why."""
 
 
-class Stranger(NoKeeper):
+class NotOurDaemon(DaemonUnavailable):
     """A program answers at the path, but it is not a keeper of cnihook."""
 
 
-class Denied(Exception):
+class RequestRejected(Exception):
     """The keeper rejected the request.  `later`: it may accept it later."""
 
     def __init__(self, text: str, later: bool) -> None:
@@ -44,14 +44,14 @@ def is_path(path: str) -> bool:
     return path.startswith("/") and "\0" not in path and len(os.fsencode(path)) <= _LONGEST_PATH
 
 
-def ask(
+def call(
     path: str, request: "dict[str, Any]", *, start: bool, patience: float = PATIENCE
 ) -> "dict[str, Any]":
     """Send a request to the keeper at `path`, and wait for `patience` seconds for its answer.
 
     With `start`, a keeper is started if there is none.
     """
-    problem = NoKeeper(f"no DHCP keeper answers at {path}")
+    problem = DaemonUnavailable(f"no DHCP keeper answers at {path}")
     for _attempt in range(_TRIES):
         try:
             answer = _exchange(path, fastjson.dumps(request).encode() + b"\n", patience)
@@ -61,11 +61,11 @@ def ask(
             _start(path)
             continue
         except TimeoutError:
-            raise NoKeeper(f"the DHCP keeper at {path} does not answer in {patience:g} s") from None
+            raise DaemonUnavailable(f"the DHCP keeper at {path} does not answer in {patience:g} s") from None
         except (BrokenPipeError, ConnectionResetError):
             continue
         except OSError as error:
-            raise NoKeeper(f"connect to the DHCP keeper at {path}: {error.strerror}") from None
+            raise DaemonUnavailable(f"connect to the DHCP keeper at {path}: {error.strerror}") from None
         if answer:
             return _read(path, answer)
         # The keeper ended at this moment, because it had no leases.
@@ -98,9 +98,9 @@ def _read(path: str, data: bytes) -> "dict[str, Any]":
     except ValueError:
         is_reference = data.startswith(b"HTTP/")
         program = "the reference plugins' daemon" if is_reference else "not a DHCP keeper of cnihook"
-        raise Stranger(f"the program that listens at {path} is {program}") from None
+        raise NotOurDaemon(f"the program that listens at {path} is {program}") from None
     if "error" in answer:
-        raise Denied(str(answer["error"]), bool(answer.get("later")))
+        raise RequestRejected(str(answer["error"]), bool(answer.get("later")))
     return answer
 
 
@@ -117,9 +117,9 @@ def _start(path: str) -> None:
     try:
         outcome = child.run(program, argv, {"PATH": os.environ.get("PATH", os.defpath)}, b"", _START)
     except OSError as error:
-        raise NoKeeper(f"start a DHCP keeper: {program}: {error.strerror}") from None
+        raise DaemonUnavailable(f"start a DHCP keeper: {program}: {error.strerror}") from None
     if outcome.timed_out:
-        raise NoKeeper(f"start a DHCP keeper: it does not listen after {_START:g} s")
+        raise DaemonUnavailable(f"start a DHCP keeper: it does not listen after {_START:g} s")
     if outcome.status:
         why = one_line(outcome.stderr.decode(errors="replace")) or f"exit status {outcome.status}"
-        raise NoKeeper(f"start a DHCP keeper: {why}")
+        raise DaemonUnavailable(f"start a DHCP keeper: {why}")

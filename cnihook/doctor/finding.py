@@ -9,7 +9,7 @@ from functools import cached_property
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
 from cnihook.process import child, command
-from cnihook.protocol.call import Call, Request
+from cnihook.protocol.call import Call, Invocation
 from cnihook.runtime import attachment, chain, networks, records
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import Record
@@ -43,12 +43,12 @@ class Finding:
         self.kind = kind
         self.what = what
         self.why = why
-        self.remedy = remedy
+        self.suggestion = remedy
         self.fix = fix
         self.note = note
 
     def to_json(self) -> "dict[str, Any]":
-        fields = {"kind": self.kind, "what": self.what, "why": self.why, "remedy": self.remedy}
+        fields = {"kind": self.kind, "what": self.what, "why": self.why, "suggestion": self.suggestion}
         return {**fields, "fixable": self.fix is not None, "note": self.note}
 
 
@@ -90,7 +90,7 @@ class Plugin:
         return kind == "veth" and (not alias or alias.startswith(f"{self.conf.string('name')} "))
 
     def call(self, command: str = "STATUS") -> Call:
-        return Call(command, self.conf, Request("", "", "eth0"))
+        return Call(command, self.conf, Invocation("", "", "eth0"))
 
 
 def plugins_of(network: Network) -> list[Plugin]:
@@ -106,7 +106,7 @@ def has_version(network: Network, version: int) -> bool:
     return version == 4 or "::" in text
 
 
-class Attached:
+class LiveAttachment:
     """An attachment whose container runs."""
 
     def __init__(self, record: Record, network: Network, result: Result) -> None:
@@ -145,7 +145,7 @@ class Host:
     @cached_property
     def configured(self) -> list[Network]:
         """The networks of the folder; the built-in one if there is none."""
-        configured, problems = networks.load_folder(self.settings.conf_folder)
+        configured, problems = networks.load_folder(self.settings.conf_dir)
         return configured if configured or problems else [networks.built_in()]
 
     @cached_property
@@ -153,15 +153,15 @@ class Host:
         return records.all_records()
 
     @cached_property
-    def attached(self) -> list[Attached]:
+    def attached(self) -> list[LiveAttachment]:
         return list(self._attached())
 
     @cached_property
-    def attached_by_others(self) -> list[Attached]:
+    def attached_by_others(self) -> list[LiveAttachment]:
         """Attachments of other runtimes."""
         return list(self._attached(foreign=True))
 
-    def _attached(self, *, foreign: bool = False) -> Iterator[Attached]:
+    def _attached(self, *, foreign: bool = False) -> Iterator[LiveAttachment]:
         for record in self.records:
             if (record.process is None) is not foreign or attachment.is_gone(record):
                 continue
@@ -169,7 +169,7 @@ class Host:
                 network = networks.parse(record.config, record.path)
                 result = attachment.result_of(network, record)
                 if result:
-                    yield Attached(record, network, result)
+                    yield LiveAttachment(record, network, result)
 
     @cached_property
     def rtnl(self) -> Rtnl:

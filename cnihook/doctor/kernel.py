@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
 from cnihook.fast.address import IPNet
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import htb, libc, nft, tc
 from cnihook.linux.rtnl import Rtnl
 from cnihook.nftables import port_chains
@@ -114,7 +114,7 @@ def _try(rtnl: Rtnl, feature: str) -> str:
         # Some kinds need more than a name (a parent, a number); such an error shows that the kind is known.
         if feature not in ("nftables", "tun", "tbf", "htb") and error.errno != errno.EOPNOTSUPP:
             return ""
-        return describe(error)
+        return message_with_notes(error)
     return ""
 
 
@@ -130,7 +130,7 @@ def _in_a_throwaway_namespace(function: Callable[[], dict[str, str]]) -> dict[st
         except BaseException as error:
             os.write(
                 writing,
-                json.dumps([{}, f"a temporary network namespace: {describe(error)}"]).encode(),
+                json.dumps([{}, f"a temporary network namespace: {message_with_notes(error)}"]).encode(),
             )
         finally:
             os._exit(0)

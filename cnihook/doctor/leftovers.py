@@ -49,7 +49,7 @@ def check_attachments(host: Host) -> Iterator[Finding]:
         record = one.record
         try:
             with repair.container(record.container_id, timeout=0):
-                missing = repair.amiss(record, host.settings.plugin_path)
+                missing = repair.find_problems(record, host.settings.plugin_dirs)
         except Busy:
             continue  # another process works on it, so differences are normal
         except OtherPlugins as error:

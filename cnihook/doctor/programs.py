@@ -46,7 +46,7 @@ _TRAPS = [
 
 
 def check_folders(host: Host) -> Iterator[Finding]:
-    for folder in host.settings.plugin_path or ():
+    for folder in host.settings.plugin_dirs or ():
         if not os.path.isdir(folder):
             yield Finding(
                 "plugin-folder",

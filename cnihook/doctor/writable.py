@@ -30,9 +30,9 @@ def check(host: Host) -> Iterator[Finding]:
     scripts = os.path.join(os.path.dirname(_PACKAGE), "scripts")
     trees = {_PACKAGE: "root runs it", scripts if _is_checkout() else "": "root runs it"}
     trees |= dict.fromkeys(
-        [*(host.settings.plugin_path or ()), *DEFAULT_PATH], "root runs the plugins in it"
+        [*(host.settings.plugin_dirs or ()), *DEFAULT_PATH], "root runs the plugins in it"
     )
-    trees |= dict.fromkeys([host.settings.conf_folder, *_CONFIGURATION], "root obeys it")
+    trees |= dict.fromkeys([host.settings.conf_dir, *_CONFIGURATION], "root obeys it")
     trees |= dict.fromkeys(_STATE, "root obeys what is on record there")
     for tree, why in trees.items():
         if tree and os.path.isdir(tree):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
 
-def compile_bare(source: str) -> "CodeType":
+def compile_stripped(source: str) -> "CodeType":
     """Compile a module without line numbers, and its functions without docstrings and annotations.
 
     They are a fifth of what a hook has to unpack.  The module keeps its own docstring, which may be its

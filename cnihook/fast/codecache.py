@@ -45,10 +45,10 @@ _NONE: "Entry" = (0, 0, False, -1, ())
 
 _Module = type(sys)
 
-_used: "_OneFile | None" = None
+_used: "CodeCache | None" = None
 
 
-def use(kind: str) -> None:
+def install_finder(kind: str) -> None:
     """Import from now on what the file for this kind of process has; Python's own import does the rest.
 
     Only the first call in a process counts.
@@ -56,11 +56,11 @@ def use(kind: str) -> None:
     global _used
     if _used or os.environ.get("CNIHOOK_DEBUG") or not cnihook.caches_are_safe:
         return
-    _used = _OneFile(f"{_FOLDER}/onefile.{kind}.{sys.implementation.cache_tag}")
+    _used = CodeCache(f"{_FOLDER}/codecache.{kind}.{sys.implementation.cache_tag}")
     sys.meta_path.insert(0, _used)
 
 
-def keep() -> None:
+def save() -> None:
     """Add to the file what this process imported in Python's own way.  This is its last action.
 
     Compiled code that other users could have written is removed, and the next process compiles it again.
@@ -93,7 +93,7 @@ def keep() -> None:
             pass
 
 
-class _OneFile:
+class CodeCache:
     """A finder and loader of modules for importlib."""
 
     def __init__(self, path: str) -> None:
@@ -294,6 +294,6 @@ def _code(source: str) -> "CodeType | None":
     from cnihook.fast import bytecode  # only a process that writes the file needs it
 
     try:
-        return bytecode.compile_bare(source)
+        return bytecode.compile_stripped(source)
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return None

@@ -4,7 +4,7 @@
 import os
 
 
-def in_words(error: BaseException) -> str:
+def message(error: BaseException) -> str:
     """Return the text of an error without Python's additions; of an OSError, its file and strerror."""
     if isinstance(error, OSError) and error.strerror and type(error).__str__ is OSError.__str__:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -13,7 +13,7 @@ def in_words(error: BaseException) -> str:
 
 def with_object(error: BaseException) -> str:
     """Return the text, after the function of cnihook that failed if the kernel's text is all there is."""
-    text = in_words(error)
+    text = message(error)
     if isinstance(error, OSError) and error.errno is not None and text == os.strerror(error.errno):
         name = _function(error)
         return f"{name}: {text}" if name else text
@@ -52,14 +52,14 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def describe(error: BaseException) -> str:
+def message_with_notes(error: BaseException) -> str:
     """Return an error and the notes on it as one line."""
     return one_line("; ".join([with_object(error), *getattr(error, "__notes__", ())]))
 
 
-def explain(error: BaseException) -> str:
-    """Return describe(error) for the user; if a right was missing, it ends with what is required."""
-    text = describe(error)
+def message_with_hint(error: BaseException) -> str:
+    """Return message_with_notes(error); if a right was missing, the text ends with what is required."""
+    text = message_with_notes(error)
     return f"{text}; only root can do that" if _was_denied(error) and not _is_root() else text
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rollback of an operation that fails half-way, and a sequence of steps that continues after an error."""
 
-from cnihook.fast.errors_text import in_words
+from cnihook.fast.errors_text import message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Undo:
     def push(self, function: "Callable[..., object]", *arguments: object) -> None:
         self._stack.append((function, arguments))
 
-    def forget(self) -> None:
+    def commit(self) -> None:
         """Drop all that was pushed so far: these steps are not undone."""
         self._stack.clear()
 
@@ -42,7 +42,7 @@ class Undo:
             try:
                 function(*arguments)
             except Exception as another:
-                error.add_note(f"while undoing: {in_words(another)}")
+                error.add_note(f"while undoing: {message(another)}")
 
 
 def try_each(*functions: "Callable[[], object]") -> None:
@@ -55,6 +55,6 @@ def try_each(*functions: "Callable[[], object]") -> None:
             if first is None:
                 first = error
             else:
-                first.add_note(in_words(error))
+                first.add_note(message(error))
     if first is not None:
         raise first

@@ -11,7 +11,7 @@ On a host without flows this costs 0.02 ms.  Otherwise the kernel walks its whol
 walk, and only plugins that route for a container request it.
 """
 
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.links import veth
 from cnihook.log import notice
 from cnihook.protocol.call import Call
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cnihook.fast.address import Address
     from cnihook.linux.conntrack import Flow
-    from cnihook.protocol.call import OwedFlows, Request
+    from cnihook.protocol.call import Invocation, OwedFlows
 
 
 def addresses(call: Call) -> "list[Address]":
@@ -59,7 +59,7 @@ def forget_later(call: Call, answerers: "Iterable[Address]", is_meant: "Callable
     call.request.owe_flows((frozenset(answerers), is_meant), settle)
 
 
-def settle(request: "Request") -> None:
+def settle(request: "Invocation") -> None:
     """Delete the flows that the plugins of a chain have left for later."""
     _forget(frozenset(), request.take_flows())
 
@@ -82,7 +82,7 @@ def _forget(ended: "frozenset[Address]", owed: "list[OwedFlows]") -> None:
             if is_ended(flow):
                 conntrack.delete(flow)
     except OSError as error:
-        notice(f"flows of a container that has ended are not deleted: {describe(error)}")
+        notice(f"flows of a container that has ended are not deleted: {message_with_notes(error)}")
 
 
 def count() -> int:

@@ -12,7 +12,7 @@ import os
 import time
 
 from cnihook.fast import fastjson, statefile
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import sysfs
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.netns import NetNS
@@ -32,7 +32,7 @@ _HOME_WAIT = 2.0  # seconds that the kernel may take to end a namespace and retu
 _ATTRIBUTES = ("mac", "mtu", "txqlen", "promiscuous", "allmulti")
 
 
-class Taken:
+class MovedDevice:
     """A moved device and its saved state.  `name`: its name on the host; `ifname`: that in the container."""
 
     __slots__ = (
@@ -70,7 +70,7 @@ class Taken:
         self.attributes = attributes or {}
 
     @classmethod
-    def by(cls, call: Call, name: str, kind: str, **known: "Any") -> "Taken":
+    def for_call(cls, call: Call, name: str, kind: str, **known: "Any") -> "MovedDevice":
         """Return a device that this call moves; `known`: its state before, as far as it is known."""
         return cls(
             call.network,
@@ -84,10 +84,10 @@ class Taken:
         )
 
     @classmethod
-    def as_it_is(cls, call: Call, device: Link) -> "Taken":
+    def capture(cls, call: Call, device: Link) -> "MovedDevice":
         """Return a device of the host that will be moved next, with its present state."""
         master = call.host.find_link_by_index(device.master) if device.master else None
-        return cls.by(
+        return cls.for_call(
             call,
             device.name,
             device.kind,
@@ -119,9 +119,9 @@ class Taken:
 
     # The return to the host
 
-    def bring_home(self, call: Call) -> None:
+    def restore(self, call: Call) -> None:
         """Move the device back to the host as it was, if it still exists, and remove its file."""
-        if not self.give_back(call):
+        if not self.move_back(call):
             why = "a software device ends with the namespace that it is in"
             if self.path:
                 why = f"if {self.path} exists, look for its interface in the namespace of process 1"
@@ -129,7 +129,7 @@ class Taken:
             notice(f"host-device: {where}, is gone: {why}")
         self.forget()
 
-    def give_back(self, call: Call) -> "Link | None":
+    def move_back(self, call: Call) -> "Link | None":
         """Move the device back to the host and restore it.  Return it; None if it is gone."""
         home = self._find_home(call.host)
         sandbox = None if home else self._sandbox(call)
@@ -163,9 +163,9 @@ class Taken:
         """Return the device in the container, which may have changed its name, alias or MAC address."""
         links = [link for link in sandbox.links() if link.kind == self.kind]
         return (
-            only(link for link in links if link.alias == self.name)
-            or only(link for link in links if link.mac == self.attributes.get("mac"))
-            or only(link for link in links if link.name == self.ifname)
+            single(link for link in links if link.alias == self.name)
+            or single(link for link in links if link.mac == self.attributes.get("mac"))
+            or single(link for link in links if link.name == self.ifname)
         )
 
     def _find_home(self, host: Rtnl) -> "Link | None":
@@ -176,14 +176,14 @@ class Taken:
             return link if link and (link.kind, link.mac) == (self.kind, mac) else None
         # One piece of hardware may have several interfaces, and the others are not this device.
         links = [link for name in sysfs.interfaces_of(self.path) if (link := host.find_link(name))]
-        return only(link for link in links if self.name in (link.name, link.alias)) or only(
+        return single(link for link in links if self.name in (link.name, link.alias)) or single(
             link for link in links if link.mac == mac
         )
 
     def _find_astray(self, host: Rtnl) -> "Link | None":
         """Return the device on the host under the container's name, if the operator has moved it by hand."""
         own = (self.kind, self.attributes.get("mac"), self.name)
-        return only(link for link in host.links() if (link.kind, link.mac, link.alias) == own)
+        return single(link for link in host.links() if (link.kind, link.mac, link.alias) == own)
 
     def _restored(self, host: Rtnl, link: Link) -> Link:
         """Restore the attributes of a device that is on the host again.  A failure is reported only."""
@@ -211,7 +211,9 @@ class Taken:
             try:
                 host.set_link(link, **change)
             except (OSError, ValueError) as error:
-                notice(f"host-device: restore {', '.join(change)} of {link.name}: {describe(error)}")
+                notice(
+                    f"host-device: restore {', '.join(change)} of {link.name}: {message_with_notes(error)}"
+                )
         return link
 
 
@@ -232,18 +234,18 @@ def _move_home(host: NetNS, sandbox: NetNS, link: Link, wanted: str) -> Link:
     return host.rtnl.link(name)
 
 
-def only(links: "Iterable[Link]") -> "Link | None":
+def single(links: "Iterable[Link]") -> "Link | None":
     """Return the link if there is exactly one; of several, it is unknown which one is meant."""
     candidates = list(links)
     return candidates[0] if len(candidates) == 1 else None
 
 
-def find(call: Call) -> "Taken | None":
+def find(call: Call) -> "MovedDevice | None":
     """Return the device that this call's ADD moved, or was about to move; None if there is none."""
     return _load(_file_name(call.network, call.container_id, call.ifname))
 
 
-def everything() -> "list[Taken]":
+def load_all() -> "list[MovedDevice]":
     """Return the devices that containers have now."""
     try:
         names = os.listdir(_FOLDER)
@@ -256,11 +258,11 @@ def _file_name(network: str, container_id: str, ifname: str) -> str:
     return f"{network}+{container_id}+{ifname}"
 
 
-def _load(name: str) -> "Taken | None":
+def _load(name: str) -> "MovedDevice | None":
     content = statefile.read(f"{_FOLDER}/{name}")
     if content is None:
         return None
     try:
-        return Taken(**fastjson.loads(content.decode()))
+        return MovedDevice(**fastjson.loads(content.decode()))
     except (ValueError, TypeError):
         return None  # the writer was killed before it finished, and so before the move

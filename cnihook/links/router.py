@@ -11,7 +11,7 @@ conf/default/accept_ra stays as it is.  With 2 in it, each later link of any pro
 host's ends of another engine's containers.  `cnihook doctor` reports a later uplink that does not.
 """
 
-from cnihook.fast.errors_text import in_words
+from cnihook.fast.errors_text import message
 from cnihook.links import settings, veth
 from cnihook.linux import sysctl
 from cnihook.linux.rtnl import IFA_F_PERMANENT, RTPROT_RA, Link, Rtnl
@@ -33,7 +33,7 @@ def forward(host: Rtnl, ips: "list[IP]") -> None:
             enable(host, version)
         except OSError as error:
             hint = "without it the host does not route for containers; set it on the host first"
-            raise CniError(INTERNAL, in_words(error), hint) from error
+            raise CniError(INTERNAL, message(error), hint) from error
 
 
 def enable(host: Rtnl, version: int) -> None:
@@ -50,7 +50,7 @@ def enable(host: Rtnl, version: int) -> None:
         except OSError as error:
             raise CniError(
                 INTERNAL,
-                f"enable IPv6 forwarding: {in_words(error)}",
+                f"enable IPv6 forwarding: {message(error)}",
                 f"without it {link.name} would ignore router advertisements, and the host would lose the "
                 f"routes that it has from them; on the host: `sysctl -w {sysctl.dotted(accept_ra(link))}=2 "
                 f"{sysctl.dotted(FORWARDING[version])}=1`",

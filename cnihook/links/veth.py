@@ -149,7 +149,7 @@ def check_host_end(call: Call, inner: Link) -> Link:
     return outer
 
 
-def silence(call: Call) -> None:
+def set_down(call: Call) -> None:
     """Set the pair down: from now on, nothing comes out of the container.
 
     This costs nothing, but to delete the pair means to wait.

@@ -23,7 +23,7 @@ class NoService(Exception):
     """There is no bus, or no program on the bus has that name."""
 
 
-class Refused(Exception):
+class DBusError(Exception):
     """The service answered with an error, whose text this is."""
 
 
@@ -88,7 +88,7 @@ class Bus:
             return message.value
         if message.error in _NOBODY:
             raise NoService(f"{service}: {message.value}")
-        raise Refused(str(message.value) or message.error)
+        raise DBusError(str(message.value) or message.error)
 
     def read(self, size: int) -> bytes:
         while len(self._received) < size:

@@ -4,7 +4,7 @@
 import errno
 
 from cnihook.fast.address import Address
-from cnihook.linux.dbus import Bus, NoService, Refused
+from cnihook.linux.dbus import Bus, DBusError, NoService
 
 _SERVICE, _PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
 _ZONES = f"{_SERVICE}.zone"
@@ -47,7 +47,7 @@ class Firewalld:
         source = str(address.host_net())
         try:
             return self._bus.call(_SERVICE, _PATH, _ZONES, method, zone, source)
-        except Refused as error:
+        except DBusError as error:
             if str(error).startswith(harmless):
                 return False
             raise OSError(errno.EIO, f"{method} {source} in zone {zone}: {error}", "firewalld") from None

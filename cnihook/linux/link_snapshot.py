@@ -35,7 +35,7 @@ _IFADDR, _ROUTE = 8, 12  # sizes of struct ifaddrmsg and struct rtmsg
 _INDEX, _PROTOCOL, _FLAGS = 4, 5, 8  # offsets in them
 
 
-class Layer3:
+class LinkSnapshot:
     """The addresses and routes that a link has now."""
 
     def __init__(self, rtnl: Rtnl, link: Link) -> None:

@@ -13,7 +13,7 @@ _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _STATS = struct.Struct("=8Q")
 
 
-class Traffic:
+class LinkStats:
     """The totals of one link, as seen from inside its namespace."""
 
     __slots__ = ("dropped", "received_bytes", "received_packets", "sent_bytes", "sent_packets")
@@ -38,7 +38,7 @@ class Traffic:
         )
 
 
-def of(rtnl: Rtnl, name: str) -> "Traffic | None":
+def read(rtnl: Rtnl, name: str) -> "LinkStats | None":
     """Return the totals of a link, or None if it does not exist."""
     body = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name)
     try:
@@ -46,4 +46,4 @@ def of(rtnl: Rtnl, name: str) -> "Traffic | None":
     except NetlinkError:
         return None
     stats = attributes(answer, _IFINFO.size).get(IFLA_STATS64, b"")
-    return Traffic(stats) if len(stats) >= _STATS.size else None
+    return LinkStats(stats) if len(stats) >= _STATS.size else None

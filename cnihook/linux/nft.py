@@ -167,7 +167,7 @@ def entries(family: str, table: str, container: str) -> "list[tuple[bytes, bytes
         raise
 
 
-def new_element(
+def add_element(
     table: str, container: str, key: bytes, comment: str, *, value: bytes = b"", jump: str = ""
 ) -> "tuple[int, int, bytes]":
     """Return the message for change() that adds an element.
@@ -185,7 +185,7 @@ def new_element(
     return _NEWSETELEM, NLM_F_CREATE, _element(table, container, elem)
 
 
-def old_element(table: str, container: str, key: bytes) -> "tuple[int, int, bytes]":
+def delete_element(table: str, container: str, key: bytes) -> "tuple[int, int, bytes]":
     """Return the message for change() that deletes an element.
 
     The element must exist, and the next close waits (see above).

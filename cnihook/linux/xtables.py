@@ -91,7 +91,7 @@ class Match:
         self.incoming = incoming
         self.known = known
 
-    def words(self) -> str:
+    def text(self) -> str:
         """Return the match as arguments of iptables."""
         letters = ("-i", "-o") if isinstance(self.end, str) else ("-s", "-d")
         arguments = f"{letters[self.incoming]} {self.end}"
@@ -302,7 +302,7 @@ class LegacyTable:
     def change(self, edits: Edits, what: str) -> None:
         lines = [f"*{self.table}", *(f":{chain} - [0:0]" for chain in edits.new_chains)]
         for chain, last, match, target, comment in edits.new_rules:
-            words = [match.words()] if match else []
+            words = [match.text()] if match else []
             words += [f'-m comment --comment "{comment}"', f"-j {target or 'ACCEPT'}"]
             lines.append(f"{'-A' if last else '-I'} {chain} {' '.join(words)}")
         lines += [f"-D {rule.place}" for _chain, rule in edits.old_rules]

@@ -4,15 +4,15 @@
 A failure here does not prevent the start of a container: it is an event in its log.
 """
 
-from cnihook.fast.errors_text import in_words
+from cnihook.fast.errors_text import message
 from cnihook.log import Log
 from cnihook.names import hosts, loopback_names, resolv_conf
 from cnihook.names.entries import Entry
-from cnihook.names.etc import Etc
+from cnihook.names.etc import ContainerEtc
 from cnihook.names.rootfs_file import File
 from cnihook.oci.bundle import OWN, Bundle
 from cnihook.request import reserved, values
-from cnihook.request.request import Wants
+from cnihook.request.request import ContainerRequest
 from cnihook.runtime import networks
 from cnihook.runtime.records import Record
 from cnihook.types.errors import CniError
@@ -27,11 +27,11 @@ _OURS = "# cnihook: "
 _AS_ASKED, _OF_NETWORKS, _OF_HOST = "as asked for", "of the networks", "of the host"
 
 
-def give(
+def configure(
     container_id: str,
     pid: int,
     config: Bundle,
-    wanted: Wants,
+    wanted: ContainerRequest,
     attached: "Attached",
     log: Log,
     earlier: "list[DNS] | None" = None,
@@ -44,16 +44,16 @@ def give(
     container that `runs` may have changed what is at the paths of its files.
     """
     try:
-        etc = Etc(container_id, pid, config, runs=runs)
+        etc = ContainerEtc(container_id, pid, config, runs=runs)
     except OSError as error:
-        log.event(f"its /etc/hosts, resolv.conf and hostname are not set: {in_words(error)}")
+        log.event(f"its /etc/hosts, resolv.conf and hostname are not set: {message(error)}")
         return
     of_networks = [*(earlier or ()), *(result.dns for _, result in attached)]
     if attached or wanted.dns:
         try:
             set_resolv_conf(etc.file("resolv.conf"), of_networks, wanted.dns, log, is_new=earlier is None)
         except OSError as error:
-            log.event(f"name servers are not in its /etc/resolv.conf: {in_words(error)}")
+            log.event(f"name servers are not in its /etc/resolv.conf: {message(error)}")
     if attached or wanted.hosts:
         _set_hosts(container_id, etc, config, wanted, attached, log)
     if wanted.hostname:
@@ -77,7 +77,7 @@ def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_n
     elif old.strip() and not old.startswith(_OURS):
         return
     else:
-        whose, text = _OF_HOST, resolv_conf.of_host()
+        whose, text = _OF_HOST, resolv_conf.host_text()
     if not text:
         log.event("it gets no name servers: only the host itself can reach those of the host")
         return
@@ -85,11 +85,11 @@ def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_n
     log.event(f"name servers {whose} are in its /etc/resolv.conf")
 
 
-def join(
+def register(
     container_id: str,
     file: "File | None",
     called: "list[str]",
-    wanted: Wants,
+    wanted: ContainerRequest,
     attached: "Attached",
     log: Log,
 ) -> str:
@@ -121,7 +121,7 @@ def join(
     if further and attached and not own:  # an entry is needed to write its hosts again later
         record = attached[0][0]
         own.append(Entry(record.network, container_id, record.ifname, [], [], [], file))
-    return hosts.join(container_id, own, further, file, log, wanted.hostname)
+    return hosts.add(container_id, own, further, file, log, wanted.hostname)
 
 
 def _split(
@@ -154,7 +154,12 @@ def host_names(name: str) -> "list[str]":
 
 
 def _set_hosts(
-    container_id: str, etc: Etc, config: Bundle, wanted: Wants, attached: "Attached", log: Log
+    container_id: str,
+    etc: ContainerEtc,
+    config: Bundle,
+    wanted: ContainerRequest,
+    attached: "Attached",
+    log: Log,
 ) -> None:
     file = before = None
     problem = ""
@@ -166,12 +171,12 @@ def _set_hosts(
             file.write(hosts.LOCALHOST)
         file.pin()
     except OSError as error:
-        problem = in_words(error)
+        problem = message(error)
     seen = file if file and etc.is_on_host(file) and not problem else None
     full = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
     names = [*host_names(wanted.hostname), *host_names(full), *host_names(config.hostname), container_id]
     try:
-        text = join(container_id, seen, names, wanted, attached, log)
+        text = register(container_id, seen, names, wanted, attached, log)
         if file and not problem and not seen:
             old = hosts.without_ours(file, [])
             if any(result.ips for _, result in attached):
@@ -184,16 +189,16 @@ def _set_hosts(
             if late_hosts.is_expected(config):
                 late_hosts.renew_when_written(container_id, etc.pid, seen)
     except OSError as error:
-        problem = in_words(error)
+        problem = message(error)
     if problem:
         log.event(f"names are not in its /etc/hosts: {problem}")
 
 
-def _set_hostname(pid: int, etc: Etc, config: Bundle, name: str, log: Log) -> None:
+def _set_hostname(pid: int, etc: ContainerEtc, config: Bundle, name: str, log: Log) -> None:
     try:
         etc.file("hostname").write(f"{name}\n")
     except OSError as error:
-        log.event(f"its name {name} is not in its /etc/hostname: {in_words(error)}")
+        log.event(f"its name {name} is not in its /etc/hostname: {message(error)}")
     if config.uts_namespace != OWN:
         log.event(f"its host name is not {name}: it has no UTS namespace of its own")
         return
@@ -205,4 +210,4 @@ def _set_hostname(pid: int, etc: Etc, config: Bundle, name: str, log: Log) -> No
     try:
         uts.set_hostname(pid, name)
     except OSError as error:
-        log.event(f"its host name is not {name}: {in_words(error)}")
+        log.event(f"its host name is not {name}: {message(error)}")

@@ -2,7 +2,7 @@
 """The container's host name, sent to the DHCP servers of its networks (option 12, RFC 2132)."""
 
 from cnihook.request import reserved, values
-from cnihook.request.request import Served, ipam_type
+from cnihook.request.request import ResolvedNetwork, ipam_type
 from cnihook.request.routes import rewritten
 from cnihook.types.config import lookup
 from cnihook.types.errors import CniError
@@ -15,7 +15,7 @@ _TYPES = ("dhcp",)
 _OPTION = ("host-name", "12")
 
 
-def send(chosen: "list[Served]", name: str) -> None:
+def send(chosen: "list[ResolvedNetwork]", name: str) -> None:
     """Have the networks with DHCP send a name, unless their configuration sets one already.
 
     The name is added to `provide` in the configuration, a key that the reference's plugin also has.  The

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Etc:
+class ContainerEtc:
     """The files of one container, as it sees them now or will.  Raises OSError if their place is not known.
 
     A container that `runs` may have mounted anything over the mounts of its runtime.

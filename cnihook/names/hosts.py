@@ -10,7 +10,7 @@ attachment is on record, and a line while its entry is valid.
 
 import os
 
-from cnihook.fast.errors_text import in_words
+from cnihook.fast.errors_text import message
 from cnihook.linux.flock import Lock
 from cnihook.log import Log
 from cnihook.names import entries, loopback_names
@@ -27,7 +27,7 @@ LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _LOST = (2, 20, 22, 40, STALE)  # ENOENT ENOTDIR EINVAL ELOOP
 
 
-def join(
+def add(
     container_id: str,
     own: "list[Entry]",
     further: "list[tuple[str, str]]",
@@ -104,7 +104,7 @@ def renew_with_event(container_id: str) -> bool:
     try:
         renewed = renew(container_id)
     except OSError as error:
-        log.event(f"names are not in its /etc/hosts: {in_words(error)}")
+        log.event(f"names are not in its /etc/hosts: {message(error)}")
         return False
     if renewed:
         log.event("its names are in /etc/hosts again, which was written after they were set")
@@ -193,7 +193,7 @@ def _renew(entry: Entry, reader: Entry) -> None:
     _change(reader, change)
 
 
-def leave(network: str, container_id: str) -> None:
+def remove(network: str, container_id: str) -> None:
     """Remove a container's names on one network, if it has any.
 
     Raises Busy if another process holds the lock too long.
@@ -202,10 +202,10 @@ def leave(network: str, container_id: str) -> None:
         with _lock(container_id):
             entry = Entry.read(network, container_id)
             if entry:
-                _remove(entry, _entries(network, but=container_id))
+                _remove_lines(entry, _entries(network, but=container_id))
 
 
-def sweep() -> None:
+def prune() -> None:
     """Remove the names of all attachments that are no longer on record."""
     if os.path.isdir(entries.FOLDER):
         with _lock("gc"):
@@ -235,11 +235,11 @@ def without_ours(file: File, own: "list[Entry]") -> str:
     networks = {entry.network for entry in having} - {entry.network for entry in own}
     containers = {entry.container_id for entry in having}
 
-    def stands(tag: str) -> bool:
+    def is_valid(tag: str) -> bool:
         container_id, on, network = tag.removeprefix(TAG).partition(" on ")
         return not tag or (network in networks if on else container_id in containers)
 
-    kept = "".join(line for line in old.splitlines(keepends=True) if stands(_tag(line)))
+    kept = "".join(line for line in old.splitlines(keepends=True) if is_valid(_tag(line)))
     if not kept.strip():
         return LOCALHOST
     return kept if kept.endswith("\n") else f"{kept}\n"
@@ -267,7 +267,7 @@ def _entries(network: str, but: str = "") -> "list[Entry]":
         own = Entry.read(network, but) if but else None
         for entry in present:
             if entry not in standing:
-                _remove(entry, [*standing, *([own] if own else [])])
+                _remove_lines(entry, [*standing, *([own] if own else [])])
     return standing
 
 
@@ -284,7 +284,7 @@ def _change(holder: Entry, change: "Callable[[File], None]") -> str:
         change(holder.file)
         return ""
     except OSError as error:  # the file may be gone, because its container is about to end
-        reason = in_words(error)
+        reason = message(error)
         if holder.stands:
             lost = ", and it will not be kept up to date" if error.errno in _LOST else ""
             Log(holder.container_id).event(f"its /etc/hosts is not changed: {reason}{lost}")
@@ -294,7 +294,7 @@ def _change(holder: Entry, change: "Callable[[File], None]") -> str:
         return reason
 
 
-def _remove(entry: Entry, others: "list[Entry]") -> None:
+def _remove_lines(entry: Entry, others: "list[Entry]") -> None:
     """Remove an entry, its lines in the files of `others`, and the lines for its network in its own file.
 
     The entry stays if a file of another container cannot be changed now.  Then the next poststop of this
@@ -322,13 +322,13 @@ def _remove(entry: Entry, others: "list[Entry]") -> None:
     if pending:
         return
     # The entry is removed last, because the lines could not be found without it.
-    for remove, path in (
+    for delete, path in (
         (os.unlink, entry.path),
         (os.rmdir, os.path.dirname(entry.path)),
         (os.rmdir, entries.FOLDER),
     ):
         try:
-            remove(path)
+            delete(path)
         except OSError:
             break  # the folder still has other entries
 

@@ -38,7 +38,7 @@ def text(networks: "list[DNS]", asked: "DNS | None" = None) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def of_host() -> str:
+def host_text() -> str:
     """Return the host's settings for a container with its own loopback; empty if it can reach no server."""
     lines = [line for line in host_file.read(_path()).splitlines() if line[:1] not in ("#", ";", "")]
     kept = [line for line in lines if not _is_local(line)]

@@ -49,8 +49,8 @@ def _record(call: Call, addresses: "Sequence[Address]") -> None:
         for address in addresses:
             if _owner(address) is not None:
                 # The element is from an attachment that is gone, because this one has the address now.
-                elements.append(nft.old_element(NAME, _map(address), address))
-            elements.append(nft.new_element(NAME, _map(address), address, call.owner, jump=_CHAIN))
+                elements.append(nft.delete_element(NAME, _map(address), address))
+            elements.append(nft.add_element(NAME, _map(address), address, call.owner, jump=_CHAIN))
         nft.change(FAMILY, elements, what)
 
 
@@ -107,7 +107,7 @@ def _delete(zone: str, owners: "dict[Address, str | None]") -> None:
         return
     with Lock(LOCK, purpose="remove addresses of a zone"):
         elements = [
-            nft.old_element(NAME, _map(address), address)
+            nft.delete_element(NAME, _map(address), address)
             for address, owner in owners.items()
             if owner is not None and _owner(address) == owner
         ]

@@ -41,7 +41,7 @@ _COMMENT, _ADMIN_COMMENT = "CNI firewall plugin rules", "CNI firewall plugin adm
 _RULES = 2  # of one network
 
 
-def obstacles(versions: "Iterable[int]", admin: str) -> "list[Filter]":
+def tables_needing_rules(versions: "Iterable[int]", admin: str) -> "list[Filter]":
     """Return the tables that need rules: those with policy drop, or with the administrator's chain."""
     return [
         table

@@ -50,12 +50,12 @@ def policy_chain(policy: str, bridge: str) -> str:
     return f"forward-{policy}/{bridge}"
 
 
-def join(call: Call, chains: "Sequence[str]") -> None:
+def add_member(call: Call, chains: "Sequence[str]") -> None:
     """Add the attachment to these chains, as a member.  Call it under the lock."""
     present = table.chains()
     what = f"set up forwarding for {call.owner}"
     policies = sorted({chain for chain in [*present, *chains] if chain.startswith(_POLICIES)})
-    if not _are_intact(policies):
+    if not _policies_present(policies):
         nft.change(FAMILY, _declared(policies), what)
     missing = [chain for chain in chains if chain not in present]
     messages = []
@@ -66,7 +66,7 @@ def join(call: Call, chains: "Sequence[str]") -> None:
             *(nft_objects.chain(NAME, chain) for chain in missing if chain not in policies),
         ]
     messages += [
-        nft.new_element(NAME, _MEMBERS, _member(_key(call.owner, chain)), call.owner, jump=chain)
+        nft.add_element(NAME, _MEMBERS, _member(_key(call.owner, chain)), call.owner, jump=chain)
         for chain in chains
     ]
     nft.change(FAMILY, messages, what)
@@ -74,7 +74,7 @@ def join(call: Call, chains: "Sequence[str]") -> None:
 
 def is_set(call: Call, chain: str) -> bool:
     """Return True if the attachment is a member of the chain, and the isolation policies are in force."""
-    return _is_member(call.owner, chain) and _are_intact(
+    return _is_member(call.owner, chain) and _policies_present(
         [name for name in table.chains() if name.startswith(_POLICIES)]
     )
 
@@ -133,7 +133,7 @@ def _rules(chain: str) -> "list[bytes]":
     return [nft_objects.leaves_by(_bridge(chain)) + nft_objects.verdict(nft_objects.RETURN), others]
 
 
-def _are_intact(policies: "Sequence[str]") -> bool:
+def _policies_present(policies: "Sequence[str]") -> bool:
     """Return True if `policies`, which must be all of them, and the jumps to them are as they were made."""
     return not policies or (
         len(nft.rules(FAMILY, NAME, _BASE_CHAIN)) == len(policies)
@@ -158,7 +158,7 @@ def _declared(policies: "Iterable[str]") -> "list[nft_objects.Message]":
         bridge = _bridge(chain)
         jump = nft_objects.enters_by(bridge) + nft_objects.verdict(nft_objects.JUMP, chain)
         messages += [
-            nft.new_element(NAME, _BRIDGES, nft_objects.interface(bridge), ""),
+            nft.add_element(NAME, _BRIDGES, nft_objects.interface(bridge), ""),
             nft_objects.chain(NAME, chain),
             nft_objects.flush(NAME, chain),
             *(nft_objects.rule(NAME, chain, rule) for rule in _rules(chain)),
@@ -169,12 +169,12 @@ def _declared(policies: "Iterable[str]") -> "list[nft_objects.Message]":
 
 def _remove(members: "list[str]") -> None:
     """Remove the elements, and all that is unused; a killed DEL of another attachment may have left some."""
-    elements = [nft.old_element(NAME, _MEMBERS, _member(key)) for key in members]
+    elements = [nft.delete_element(NAME, _MEMBERS, _member(key)) for key in members]
     if elements:
         nft.change(FAMILY, elements, "remove members of what is forwarded")
     present = table.chains()
     policies = [name for name in present if name.startswith(_POLICIES)]
-    if not _are_intact(policies):  # another program has flushed them, so their use counts are too low
+    if not _policies_present(policies):  # another program has flushed them, so their use counts are too low
         nft.change(FAMILY, _declared(policies), "restore the policies of bridges")
         present = table.chains()
     accepted = [name for name in present if name.startswith(_ACCEPT)]
@@ -200,7 +200,7 @@ def _remove_chains(unused: "list[str]", policies: "list[str]", wanted: "list[str
     if gone:
         messages = _declared(wanted)
         for bridge in {_bridge(name) for name in gone} - {_bridge(name) for name in wanted}:
-            messages.append(nft.old_element(NAME, _BRIDGES, nft_objects.interface(bridge)))
+            messages.append(nft.delete_element(NAME, _BRIDGES, nft_objects.interface(bridge)))
         messages += [nft_objects.delete_chain(NAME, name) for name in gone]
         nft.change(FAMILY, messages, "remove the policy of a bridge")
     table.remove(table.chains(), unused)

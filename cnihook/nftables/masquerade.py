@@ -137,8 +137,8 @@ def add(call: Call, nets: "Iterable[IPNet]") -> None:
             if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
                 # The element is from an attachment that is gone, because this one has the address now.
                 # To add it again would not replace it.
-                elements.append(nft.old_element(NAME, container, net.address))
-            elements.append(nft.new_element(NAME, container, net.address, call.owner, jump=chain))
+                elements.append(nft.delete_element(NAME, container, net.address))
+            elements.append(nft.add_element(NAME, container, net.address, call.owner, jump=chain))
         nft.change(FAMILY, messages + elements, f"masquerade {call.owner}")
 
 
@@ -182,7 +182,7 @@ def _all() -> "list[tuple[Address, str]]":
 def _remove(addresses: "list[Address]") -> None:
     """Remove the elements, and all that is unused; a killed DEL of another attachment may have left some."""
     if addresses:
-        elements = [nft.old_element(NAME, _map(address), address) for address in addresses]
+        elements = [nft.delete_element(NAME, _map(address), address) for address in addresses]
         nft.change(FAMILY, elements, "stop masquerading")
     chains = table.chains()
     networks = _networks(chains)

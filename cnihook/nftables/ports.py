@@ -82,9 +82,9 @@ def add(
         for port, (address, number) in ports.items():
             one = maps[port.version]
             value = bytes(address) + number.to_bytes(2, "big") + bytes(2)
-            elements.append(nft.new_element(NAME, one.of(port), port.key, call.owner, value=value))
+            elements.append(nft.add_element(NAME, one.of(port), port.key, call.owner, value=value))
             if port.address:
-                elements.append(nft.new_element(NAME, one.held, port.everywhere, ""))
+                elements.append(nft.add_element(NAME, one.held, port.everywhere, ""))
         for net in nets:
             chain = port_chains.chain_from(net, masquerade)
             number_of_rules = len(port_chains.masquerading_rules(chain))
@@ -95,8 +95,8 @@ def add(
             if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
                 # The element is from an attachment that is gone, because this one has the address now.
                 # To add it again would not replace it.
-                elements.append(nft.old_element(NAME, container, net.address))
-            elements.append(nft.new_element(NAME, container, net.address, call.owner, jump=chain))
+                elements.append(nft.delete_element(NAME, container, net.address))
+            elements.append(nft.add_element(NAME, container, net.address, call.owner, jump=chain))
         what = f"publish ports of {call.owner}"
         nft.change(FAMILY, [*messages, *elements], what)
         for one in ways:
@@ -179,7 +179,7 @@ def delete(call: Call, ports: "Iterable[Port]", conditions: "Mapping[int, str]")
 
     `ports`: those to look up.  If one of them is not its own, or there are none, all ports are searched.
     """
-    if not _are_there():
+    if not _are_present():
         return []
     maps = maps_for(conditions)
     with Lock(LOCK, purpose=f"unpublish ports of {call.owner}"):
@@ -199,7 +199,7 @@ def delete(call: Call, ports: "Iterable[Port]", conditions: "Mapping[int, str]")
 
 def gc(call: Call, keep: "set[str]") -> "list[Element]":
     """Unpublish the ports of owners on this network that are not in `keep`, and return them."""
-    if not _are_there():
+    if not _are_present():
         return []
     with Lock(LOCK, purpose=f"gc {call.network}"):
         stale, addresses = _owned(lambda owner: owner.startswith(call.owner_prefix) and owner not in keep)
@@ -207,7 +207,7 @@ def gc(call: Call, keep: "set[str]") -> "list[Element]":
     return stale
 
 
-def _are_there() -> bool:
+def _are_present() -> bool:
     """Return True if any port is published.  A kernel without nftables has none; a DEL succeeds there."""
     try:
         return FIRST in table.chains()
@@ -232,12 +232,12 @@ def _owned(chosen: "Callable[[str], bool]") -> "tuple[list[Element], list[Addres
 
 def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
     """Remove the elements, and all that is unused; a killed DEL of another attachment may have left some."""
-    elements = [nft.old_element(NAME, each.maps.of(each.port), each.port.key) for each in ports]
-    elements += [nft.old_element(NAME, f"ports-to{one.version}", one) for one in addresses]
+    elements = [nft.delete_element(NAME, each.maps.of(each.port), each.port.key) for each in ports]
+    elements += [nft.delete_element(NAME, f"ports-to{one.version}", one) for one in addresses]
     for maps in {element.maps for element in ports}:
         gone = {element.port for element in ports if element.maps == maps}
         if any(port.address for port in gone) or maps.is_conditional:
-            elements += _no_longer_needed(maps, gone)
+            elements += _cleanup_commands(maps, gone)
     nft.change(FAMILY, elements, "unpublish ports")
 
     chains = table.chains()
@@ -256,7 +256,7 @@ def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
     )
 
 
-def _no_longer_needed(maps: Maps, gone: "set[Port]") -> "Iterator[nft_objects.Message]":
+def _cleanup_commands(maps: Maps, gone: "set[Port]") -> "Iterator[nft_objects.Message]":
     """Yield the removal of what only the last port on a single address, or under these conditions, used."""
     left = {element.port for element in maps.elements()} - gone
     if maps.is_conditional and not left:
@@ -270,7 +270,7 @@ def _no_longer_needed(maps: Maps, gone: "set[Port]") -> "Iterator[nft_objects.Me
     held = {port.everywhere for port in left if port.address}
     for port in {Port(port.version, port.protocol, port.number) for port in gone if port.address}:
         if port.everywhere not in held and nft.comment_of(FAMILY, NAME, maps.held, port.key) is not None:
-            yield nft.old_element(NAME, maps.held, port.key)
+            yield nft.delete_element(NAME, maps.held, port.key)
 
 
 # CHECK

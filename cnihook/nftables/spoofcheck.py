@@ -47,8 +47,8 @@ def add(call: Call, port: str, mac: str) -> None:
         # Each part of a key fills whole words of four bytes.
         sender = bytes.fromhex(mac.replace(":", "")) + bytes(2)
         elements = _removal(lambda name, _owner: name == port)  # the port of a container that is gone
-        elements.append(nft.new_element(_NAME, "guarded", name, call.owner))
-        elements.append(nft.new_element(_NAME, "genuine", name + sender, call.owner))
+        elements.append(nft.add_element(_NAME, "guarded", name, call.owner))
+        elements.append(nft.add_element(_NAME, "genuine", name + sender, call.owner))
         nft.change(_FAMILY, elements, what)
 
 
@@ -80,5 +80,5 @@ def _removal(chosen: "Callable[[str, str], bool]") -> "list[tuple[int, int, byte
         for key, owner in nft.elements(_FAMILY, _NAME, container):
             name = key[:16].partition(b"\0")[0].decode(errors="replace")
             if chosen(name, owner):
-                elements.append(nft.old_element(_NAME, container, key))
+                elements.append(nft.delete_element(_NAME, container, key))
     return elements

@@ -11,7 +11,7 @@ from errno import ENOENT
 
 from cnihook.fast import statefile
 from cnihook.oci.bundle import HOST, JOINED, Bundle
-from cnihook.oci.json_edit import Document
+from cnihook.oci.json_edit import JsonDocument
 from cnihook.types.errors import DECODING_FAILURE, CniError, invalid_config
 
 TYPE_CHECKING = False
@@ -95,14 +95,14 @@ def _are_bounds(arguments: "list[Any]") -> bool:
     return len(names) == len(arguments) and set(names) <= {"--allow", "--ports", "--trust-images"}
 
 
-def has_hooks(config: Document) -> bool:
+def has_hooks(config: JsonDocument) -> bool:
     return any(
         is_ours(entry, stage) for stage in STAGES for _, entry in _last_first(config.get("hooks", stage))
     )
 
 
 def add_hooks(
-    config: Document,
+    config: JsonDocument,
     environment: "Mapping[str, str]",
     arguments: "Sequence[str]" = (),
     *,
@@ -127,7 +127,7 @@ def add_hooks(
 # What the hook needs
 
 
-def add_namespace(config: Document) -> None:
+def add_namespace(config: JsonDocument) -> None:
     """Give the container its own network namespace.  Raises CniError if it joins one by path."""
     _ensure(config, [], "linux", "namespaces")
     kind = Bundle(config.get(), "config.json").network_namespace
@@ -140,7 +140,7 @@ def add_namespace(config: Document) -> None:
         config.append({"type": "network"}, "linux", "namespaces")
 
 
-def add_annotations(config: Document, annotations: "Mapping[str, str]") -> None:
+def add_annotations(config: JsonDocument, annotations: "Mapping[str, str]") -> None:
     if annotations:
         _ensure(config, {}, "annotations")
     for name, text in annotations.items():
@@ -148,7 +148,7 @@ def add_annotations(config: Document, annotations: "Mapping[str, str]") -> None:
             config.set(text, "annotations", name)
 
 
-def set_hostname(config: Document, name: str) -> None:
+def set_hostname(config: JsonDocument, name: str) -> None:
     """Set the host name, if the container has its own UTS namespace.
 
     A hook cannot do this: the runtime sets the host name after the hook has run.
@@ -159,7 +159,7 @@ def set_hostname(config: Document, name: str) -> None:
             config.set(name, "hostname")
 
 
-def add_mounts(config: Document, files: "Mapping[str, str]") -> None:
+def add_mounts(config: JsonDocument, files: "Mapping[str, str]") -> None:
     """Bind each of `files`, {path in the container: source}, unless something is mounted there already."""
     for destination, source in files.items():
         mounts = _ensure(config, [], "mounts")
@@ -181,7 +181,7 @@ def _normal(path: "Any") -> str:
 # Removal
 
 
-def remove(config: Document, original: Document, files: "Mapping[str, str]", prefix: str) -> None:
+def remove(config: JsonDocument, original: JsonDocument, files: "Mapping[str, str]", prefix: str) -> None:
     """Remove all of these changes from a config.json that was `original` before."""
     for stage in STAGES:
         own = original.get("hooks", stage) or []
@@ -228,7 +228,7 @@ def _last_first(value: "Any") -> "list[tuple[int, Any]]":
     return list(enumerate(value))[::-1] if isinstance(value, list) else []
 
 
-def _as_before(config: Document, original: Document, *path: str) -> None:
+def _as_before(config: JsonDocument, original: JsonDocument, *path: str) -> None:
     """Restore an object or list that is now empty, if it was missing or null in `original`."""
     *above, key = path
     container = config.get(*above)
@@ -241,7 +241,7 @@ def _as_before(config: Document, original: Document, *path: str) -> None:
         config.set(None, *path)
 
 
-def _ensure(config: Document, empty: "Any", *path: str) -> "Any":
+def _ensure(config: JsonDocument, empty: "Any", *path: str) -> "Any":
     """Return the object or list at `path`; create it if it is missing.  Raises CniError for another type."""
     for length in range(1, len(path) + 1):
         default = empty if length == len(path) else {}
@@ -257,13 +257,13 @@ def _ensure(config: Document, empty: "Any", *path: str) -> "Any":
 # The file
 
 
-def read(path: str) -> Document:
+def read(path: str) -> JsonDocument:
     """Read a config.json.  Raises CniError or OSError."""
     try:
         data = statefile.content(path, follow=True)
         if data is None:
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
-        return Document(data.decode())
+        return JsonDocument(data.decode())
     except ValueError as error:
         raise CniError(DECODING_FAILURE, f"{path}: {error}") from None
 

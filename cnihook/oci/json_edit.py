@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WHITE = " \t\r\n"
 
 
-class Document:
+class JsonDocument:
     """A JSON object in text form.  A path is the keys and numbers that lead to a value.
 
     If a key is repeated, the last one counts, as for every other reader.

@@ -308,7 +308,7 @@ def delete(call: Call) -> None:
 
     try_each(
         lambda: ipam.delete_through_link(call),
-        lambda: veth.silence(call),
+        lambda: veth.set_down(call),
         lambda: spoofcheck.delete(call) if call.conf.boolean("macspoofchk") else None,
         lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,
         lambda: _remove_foreign(call),

@@ -134,7 +134,7 @@ class _Accepted:
 
 
 def _to_accept(call: Call, conf: Conf, result: Result) -> "list[_Accepted]":
-    tables = iptables_forward.obstacles((ip.net.address.version for ip in result.ips), conf.admin)
+    tables = iptables_forward.tables_needing_rules((ip.net.address.version for ip in result.ips), conf.admin)
     if not tables:
         return []
     bridge = _bridge(call, result)
@@ -159,7 +159,7 @@ def prepare(call: Call, first: NetConf) -> "dict[str, Any]":
     if first.string("type") != "bridge" or not _LETTERS.issuperset(bridge):
         return {}  # add() reports the error
     with Lock(LOCK, purpose=f"isolate {call.owner}"):
-        isolation.join(call, [isolation.policy_chain(conf.policy, bridge)])
+        isolation.add_member(call, [isolation.policy_chain(conf.policy, bridge)])
     return {"portIsolation": True} if conf.policy == "isolated" else {}
 
 
@@ -181,7 +181,7 @@ def add(call: Call) -> Result:
                     if not isolation.is_set(call, policy):  # prepare() has done it, if it was called
                         chains.append(policy)
                 if chains:
-                    isolation.join(call, chains)
+                    isolation.add_member(call, chains)
                 for each in accepted:
                     for table in each.tables:
                         iptables_forward.add(table, conf.admin, each.end, each.comment)
@@ -211,7 +211,7 @@ def delete(call: Call) -> None:
     server then keeps the address until its lease ends, because no message can release it.
     """
     try_each(
-        lambda: veth.silence(call) if call.conf.string("ingressPolicy") not in ("", "open") else None,
+        lambda: veth.set_down(call) if call.conf.string("ingressPolicy") not in ("", "open") else None,
         lambda: isolation.delete(call),
         lambda: _leave_zone(call),
         lambda: _remove_foreign(call),

@@ -12,9 +12,9 @@ import os
 
 from cnihook import ipam
 from cnihook.links import container_link, interface, moved_device
-from cnihook.links.moved_device import Taken
+from cnihook.links.moved_device import MovedDevice
 from cnihook.linux import sysfs
-from cnihook.linux.link_snapshot import Layer3
+from cnihook.linux.link_snapshot import LinkSnapshot
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.sdk import DNS, Call, CniError, Interface, Result, Undo, invalid_config, try_each
@@ -89,10 +89,10 @@ def add(call: Call) -> Result:
         return _add_dpdk(call, conf)
     container_link.refuse_taken(call)
     if earlier := moved_device.find(call):
-        earlier.bring_home(call)  # from a container of this ID that ended without a DEL
+        earlier.restore(call)  # from a container of this ID that ended without a DEL
     device = _find_device(call.host, conf)
-    own = Taken.as_it_is(call, device)
-    layer3 = Layer3(call.host, device)
+    own = MovedDevice.capture(call, device)
+    layer3 = LinkSnapshot(call.host, device)
     with Undo() as undo:
         # Before ipam.add(), which may fail after it leased some addresses; and undone last, as in DEL.
         undo.push(ipam.delete, call)
@@ -134,7 +134,7 @@ def _find_device(host: Rtnl, conf: Conf) -> Link:
         return link
     hint = ""
     error_type: type[CniError] = CniError
-    for one in moved_device.everything():
+    for one in moved_device.load_all():
         if (
             one.name == conf.device
             or (conf.mac and one.attributes.get("mac") == conf.mac)
@@ -156,9 +156,9 @@ def _move_in(call: Call, device: Link) -> None:
         raise CniError(INTERNAL, f"{what}: {error.strerror}") from None
 
 
-def _take_back(call: Call, own: Taken, layer3: Layer3) -> None:
+def _take_back(call: Call, own: MovedDevice, layer3: LinkSnapshot) -> None:
     """Undo the move, with addresses and routes.  A DEL, hours later, does not restore these old values."""
-    link = own.give_back(call)
+    link = own.move_back(call)
     if not link:
         raise CniError(INTERNAL, f"{own.name} is neither in {call.netns} nor on the host")
     own.forget()
@@ -180,12 +180,12 @@ def delete(call: Call) -> None:
 
 def _bring_home(call: Call) -> None:
     if own := moved_device.find(call):
-        own.bring_home(call)
+        own.restore(call)
     elif (sandbox := call.sandbox_if_alive()) and (foreign := _taken_by_reference(call, sandbox)):
-        foreign.give_back(call)
+        foreign.move_back(call)
 
 
-def _taken_by_reference(call: Call, sandbox: Rtnl) -> "Taken | None":
+def _taken_by_reference(call: Call, sandbox: Rtnl) -> "MovedDevice | None":
     """Return the device that the reference plugin moved.  Only its name is known, from its alias."""
     try:
         result = call.prev_result or Result()
@@ -193,14 +193,14 @@ def _taken_by_reference(call: Call, sandbox: Rtnl) -> "Taken | None":
         result = Result()  # the device must come back even if prevResult is damaged
     macs = {one.mac.lower() for one in result.interfaces if one.sandbox and one.mac}
     device = call.conf.string("device")
-    own = {one.name for one in moved_device.everything() if one.container_id == call.container_id}
+    own = {one.name for one in moved_device.load_all() if one.container_id == call.container_id}
     links = [link for link in sandbox.links() if link.alias not in own and _is_ifname(link.alias)]
     link = (
-        moved_device.only(link for link in links if link.name == call.ifname)
-        or moved_device.only(link for link in links if link.alias == device)
-        or moved_device.only(link for link in links if link.mac in macs)
+        moved_device.single(link for link in links if link.name == call.ifname)
+        or moved_device.single(link for link in links if link.alias == device)
+        or moved_device.single(link for link in links if link.mac in macs)
     )
-    return Taken.by(call, link.alias, link.kind) if link else None
+    return MovedDevice.for_call(call, link.alias, link.kind) if link else None
 
 
 def _is_ifname(text: str) -> bool:
@@ -229,12 +229,12 @@ def gc(call: Call) -> None:
     keep = call.valid_attachments()
     gone = [
         one
-        for one in moved_device.everything()
+        for one in moved_device.load_all()
         if keep is not None and one.network == call.network and (one.container_id, one.ifname) not in keep
     ]
 
-    def collector(one: Taken) -> "Callable[[], None]":
-        return lambda: one.bring_home(call)
+    def collector(one: MovedDevice) -> "Callable[[], None]":
+        return lambda: one.restore(call)
 
     try_each(*map(collector, gone), lambda: ipam.gc(call))
 

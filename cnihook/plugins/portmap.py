@@ -11,7 +11,7 @@ and the log names the process.
 """
 
 from cnihook.fast.address import Address, IPNet
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.links import flows, veth
 from cnihook.log import notice
 from cnihook.nftables import port_chains, ports, table
@@ -292,6 +292,6 @@ def status(_call: Call) -> None:
     except OSError as error:
         raise CniError(
             PLUGIN_NOT_AVAILABLE,
-            f"nftables cannot be used: {describe(error)}",
+            f"nftables cannot be used: {message_with_notes(error)}",
             "portmap publishes ports with it",
         ) from None

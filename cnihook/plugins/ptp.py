@@ -141,7 +141,7 @@ def delete(call: Call) -> None:
         try_each(lambda: flows.forget(call, addresses), lambda: ipam.delete(call))
 
     try_each(
-        lambda: veth.silence(call),
+        lambda: veth.set_down(call),
         lambda: masquerade.delete(call, addresses) if call.conf.boolean("ipMasq") else None,
         lambda: _remove_foreign(call),
         release,

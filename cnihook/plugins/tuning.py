@@ -11,7 +11,7 @@ import errno
 import os
 
 from cnihook.fast import fastjson, statefile
-from cnihook.fast.errors_text import in_words
+from cnihook.fast.errors_text import message
 from cnihook.linux import sysctl
 from cnihook.linux.rtnl import Link, mac_bytes
 from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, try_each
@@ -338,7 +338,7 @@ def _check_setting(name: str, wanted: str, made: "dict[str, str | None]", where:
     try:
         now = sysctl.read(name)
     except FileNotFoundError as error:
-        raise CniError(INTERNAL, f"sysctl {name} {where}: {in_words(error)}") from None
+        raise CniError(INTERNAL, f"sysctl {name} {where}: {message(error)}") from None
     except OSError:
         return  # it can only be written
     if now.split() == wanted.split():  # the kernel puts tabs between numbers

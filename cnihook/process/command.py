@@ -61,7 +61,7 @@ def find(name: str, path: str) -> str:
     raise NotExecutable(f"{present[0]}: cannot be executed: {why}", found=True)
 
 
-def become(program: str, argv: "list[str]", variables: "dict[str, str]") -> "NoReturn":
+def execute(program: str, argv: "list[str]", variables: "dict[str, str]") -> "NoReturn":
     """Execute a program in place of this process."""
     restore_umask()
     try:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    class Limit(Protocol):
+    class Deadline(Protocol):
         """The time that the command may take, and the action when it is over."""
 
         def remaining(self) -> float: ...
 
-        def act(self) -> None: ...
+        def expire(self) -> None: ...
 
 
 # Signals for a fault of this process, which are not passed on.
@@ -51,12 +51,12 @@ class Job:
         """Block all signals; from now on, wait() reads them and passes them to the command."""
         _signal.pthread_sigmask(_signal.SIG_BLOCK, self._taken)
 
-    def wait(self, limit: "Limit | None" = None) -> int:
+    def wait(self, deadline: "Deadline | None" = None) -> int:
         """Wait until the command has ended.  Returns its exit status; 128+n if signal n ended it."""
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
             if not pid:
-                self._next_signal(limit)
+                self._next_signal(deadline)
             elif os.WIFSTOPPED(status):
                 self._stop(os.WSTOPSIG(status))
             elif os.WIFSIGNALED(status):
@@ -69,13 +69,13 @@ class Job:
                 self._typed_interrupt = False
                 return os.WEXITSTATUS(status)
 
-    def _next_signal(self, limit: "Limit | None") -> None:
-        if not limit:
+    def _next_signal(self, deadline: "Deadline | None") -> None:
+        if not deadline:
             self._pass_on(_signal.sigwaitinfo(self._taken))
-        elif info := _signal.sigtimedwait(self._taken, limit.remaining()):
+        elif info := _signal.sigtimedwait(self._taken, deadline.remaining()):
             self._pass_on(info)
         else:
-            limit.act()
+            deadline.expire()
 
     def _pass_on(self, info: "_signal.struct_siginfo") -> None:
         from_kernel = info.si_code > 0
@@ -110,7 +110,7 @@ class Job:
             # In a group that no shell watches, the kernel ignores stop signals of the terminal.
             os.kill(self.pid, _signal.SIGCONT)
 
-    def end_as_it_did(self) -> None:
+    def exit_like_child(self) -> None:
         """Die of Ctrl-C if the command did, because only then a shell leaves its loop or script.
 
         Returns otherwise; then the exit status is enough.

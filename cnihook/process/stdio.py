@@ -5,7 +5,7 @@ import os
 import sys
 
 
-def fill() -> "list[int]":
+def open_missing() -> "list[int]":
     """Put /dev/null where stdin, stdout or stderr is closed; else a file of this process gets its number.
 
     Returns the descriptors that were closed.
@@ -19,11 +19,11 @@ def fill() -> "list[int]":
     return closed
 
 
-def reopen() -> None:
+def reopen_python_streams() -> None:
     """Do the same for Python, too.
 
     Its objects for closed streams are None, and a print to None goes to stdout.
     """
-    for fd in fill():
+    for fd in open_missing():
         name = ("stdin", "stdout", "stderr")[fd]
         setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))

@@ -23,7 +23,7 @@ _KEEP_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # in use, and
 _KNOWN_ARGS = frozenset(("IP", "GATEWAY", "MAC", "IgnoreUnknown"))
 
 
-class Request:
+class Invocation:
     """One operation on one attachment, the same for every plugin of its chain.
 
     It owns the namespaces, opened once for all of them: close() it when the chain is done.
@@ -31,7 +31,7 @@ class Request:
 
     __slots__ = (
         "_host", "_owed_flows", "_sandbox", "_settle", "args", "cni_path", "container_id", "ifname",
-        "is_repair", "netns", "plugin_path", "timeout",
+        "is_repair", "netns", "plugin_dirs", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -41,7 +41,7 @@ class Request:
         ifname: str,
         *,
         args: str = "",
-        plugin_path: "list[str] | None" = None,
+        plugin_dirs: "list[str] | None" = None,
         cni_path: str = "",
         timeout: float = 60.0,
         is_repair: bool = False,
@@ -50,18 +50,18 @@ class Request:
         self.netns = netns  # path; empty on a DEL whose namespace is gone
         self.ifname = ifname
         self.args = args  # CNI_ARGS, not parsed
-        self.plugin_path = plugin_path  # folders that come before the built-in plugins; None: no folder
+        self.plugin_dirs = plugin_dirs  # folders that come before the built-in plugins; None: no folder
         # CNI_PATH for executables: as received, or all folders in which they may look for their delegates.
-        self.cni_path = cni_path or ":".join([*(plugin_path or ()), *DEFAULT_PATH])
+        self.cni_path = cni_path or ":".join([*(plugin_dirs or ()), *DEFAULT_PATH])
         self.timeout = timeout  # seconds that an executable may take
         # A DEL and an ADD that restore what a running container had; only built-in plugins see this.
         self.is_repair = is_repair
         self._owed_flows: list[OwedFlows] = []
-        self._settle: Callable[[Request], None] | None = None
+        self._settle: Callable[[Invocation], None] | None = None
         self._host: NetNS | None = None
         self._sandbox: NetNS | None = None
 
-    def owe_flows(self, flows: "OwedFlows", settle: "Callable[[Request], None]") -> None:
+    def owe_flows(self, flows: "OwedFlows", settle: "Callable[[Invocation], None]") -> None:
         """Leave flows to a later plugin of the chain, or to `settle` at its end: see links.flows."""
         self._owed_flows.append(flows)
         self._settle = settle
@@ -127,7 +127,7 @@ class Call:
 
     __slots__ = ("_prev_result", "command", "conf", "request", "version")
 
-    def __init__(self, command: str, conf: NetConf, request: Request) -> None:
+    def __init__(self, command: str, conf: NetConf, request: Invocation) -> None:
         self.command = command
         self.conf = conf
         self.request = request

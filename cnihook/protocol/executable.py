@@ -8,7 +8,7 @@ import sys
 from cnihook.fast import codecache, fastjson
 from cnihook.process import signals
 from cnihook.protocol import invoke
-from cnihook.protocol.call import Request
+from cnihook.protocol.call import Invocation
 from cnihook.types import versions
 from cnihook.types.config import NetConf
 from cnihook.types.errors import (
@@ -46,7 +46,7 @@ def main(built_in: str = "") -> None:
     """
     if built_in:
         gc.disable()  # as in the hook
-        codecache.use(built_in)
+        codecache.install_finder(built_in)
     plugin = invoke.load(built_in) if built_in else sys.modules["__main__"]
     command = os.environ.get("CNI_COMMAND", "")
     if not command:
@@ -67,7 +67,7 @@ def main(built_in: str = "") -> None:
         sys.exit(1)
     _print(output)
     if built_in:
-        codecache.keep()
+        codecache.save()
         os._exit(0)  # skips the interpreter's shutdown, which other plugins may need to flush a file
     sys.exit(0)
 
@@ -82,7 +82,7 @@ def _version(plugin: "ModuleType") -> str:
     return fastjson.dumps({"cniVersion": versions.CURRENT, "supportedVersions": supported}) + "\n"
 
 
-def _request(command: str, environment: "Mapping[str, str]") -> Request:
+def _request(command: str, environment: "Mapping[str, str]") -> Invocation:
     if command not in _REQUIRED:
         raise CniError(INVALID_ENVIRONMENT, f"unknown CNI_COMMAND: {command}")
     container_id = environment.get("CNI_CONTAINERID", "")
@@ -95,12 +95,12 @@ def _request(command: str, environment: "Mapping[str, str]") -> Request:
     missing = [name for name in _REQUIRED[command] if not environment.get(name)]
     if missing:
         raise CniError(INVALID_ENVIRONMENT, f"required env variables [{','.join(missing)}] missing")
-    return Request(
+    return Invocation(
         container_id,
         environment.get("CNI_NETNS", ""),
         ifname,
         args=environment.get("CNI_ARGS", ""),
-        plugin_path=[folder for folder in environment.get("CNI_PATH", "").split(":") if folder],
+        plugin_dirs=[folder for folder in environment.get("CNI_PATH", "").split(":") if folder],
         cni_path=environment.get("CNI_PATH", ""),
         timeout=_TIMEOUT,
     )
@@ -136,7 +136,9 @@ def _configured_version(plugin: "ModuleType", command: str, raw: "dict[str, Any]
     return versions.check_supported(version, invoke.versions_of(plugin))
 
 
-def _serve(plugin: "ModuleType", command: str, raw: "dict[str, Any]", version: str, request: Request) -> str:
+def _serve(
+    plugin: "ModuleType", command: str, raw: "dict[str, Any]", version: str, request: Invocation
+) -> str:
     conf = NetConf({**raw, "cniVersion": version}, "")
     try:
         result = invoke.run_module(plugin, command, conf, request)

@@ -11,7 +11,7 @@ from _stat import S_ISREG
 
 from cnihook.fast import fastjson
 from cnihook.log import quote
-from cnihook.protocol.call import DEFAULT_PATH, Call, Request
+from cnihook.protocol.call import DEFAULT_PATH, Call, Invocation
 from cnihook.types import versions
 from cnihook.types.config import LenientConf, NetConf
 from cnihook.types.errors import INTERNAL, CniError
@@ -33,14 +33,14 @@ _BUSY_TRIES = 6
 _PLUGINS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "plugins")
 
 
-def find(plugin_type: str, plugin_path: "list[str] | None") -> "str | None":
+def find(plugin_type: str, plugin_dirs: "list[str] | None") -> "str | None":
     """Return the executable to run for a type, or None for the built-in plugin.
 
     An explicit path comes first, because a caller sets CNI_PATH on purpose.  Then come the built-in plugins,
     then the usual folders.  Raises CniError if there is no plugin of this type.
     """
     check_plugin_type(plugin_type)
-    for folder in plugin_path or ():
+    for folder in plugin_dirs or ():
         if folder and _is_file(f"{folder}/{plugin_type}"):
             return f"{folder}/{plugin_type}"
     if is_built_in(plugin_type):
@@ -48,7 +48,7 @@ def find(plugin_type: str, plugin_path: "list[str] | None") -> "str | None":
     for folder in DEFAULT_PATH:
         if _is_file(f"{folder}/{plugin_type}"):
             return f"{folder}/{plugin_type}"
-    searched = " ".join([*(plugin_path or ()), *DEFAULT_PATH])
+    searched = " ".join([*(plugin_dirs or ()), *DEFAULT_PATH])
     raise CniError(
         INTERNAL,
         f'failed to find plugin "{plugin_type}" in path [{searched}]',
@@ -86,13 +86,13 @@ def versions_of(module: "ModuleType") -> "Sequence[str]":
     return supported
 
 
-def run(command: str, plugin_type: str, conf: NetConf, request: Request) -> "Result | None":
+def run(command: str, plugin_type: str, conf: NetConf, request: Invocation) -> "Result | None":
     """Run one operation of one plugin.  `conf` is all that it receives: name, cniVersion, prevResult etc.
 
     Returns the result of an ADD, otherwise None.  Raises CniError, with the plugin's own code and message,
     or OSError from a built-in plugin.
     """
-    executable = find(plugin_type, request.plugin_path)
+    executable = find(plugin_type, request.plugin_dirs)
     if executable is None:
         return run_module(load(plugin_type), command, conf, request)
     output = _run_executable(executable, command, conf, request)
@@ -105,7 +105,7 @@ def run(command: str, plugin_type: str, conf: NetConf, request: Request) -> "Res
     return Result.from_json(value, conf.string("cniVersion"), f"the result of {executable}")
 
 
-def run_module(module: "ModuleType", command: str, conf: NetConf, request: Request) -> "Result | None":
+def run_module(module: "ModuleType", command: str, conf: NetConf, request: Invocation) -> "Result | None":
     """Run one operation of a plugin's module.  One that the module lacks succeeds without doing anything."""
     if command == "ADD":  # if that was rejected, DEL has nothing to do, and should not fail
         versions.check_supported(conf.string("cniVersion"), versions_of(module))
@@ -116,15 +116,15 @@ def run_module(module: "ModuleType", command: str, conf: NetConf, request: Reque
     return result
 
 
-def supported_versions(plugin_type: str, plugin_path: "list[str] | None") -> "Sequence[str]":
+def supported_versions(plugin_type: str, plugin_dirs: "list[str] | None") -> "Sequence[str]":
     """Return the versions that a plugin, built in or not, reports (SPEC.md, "VERSION").  Raises CniError.
 
     A plugin that does not know this operation supports the first version of the specification only.
     """
-    executable = find(plugin_type, plugin_path)
+    executable = find(plugin_type, plugin_dirs)
     if executable is None:
         return versions_of(load(plugin_type))
-    dummy = Request("", "dummy", "dummy", plugin_path=plugin_path, cni_path="dummy", timeout=10.0)
+    dummy = Invocation("", "dummy", "dummy", plugin_dirs=plugin_dirs, cni_path="dummy", timeout=10.0)
     conf = NetConf({"cniVersion": versions.CURRENT})
     try:
         answer: Any = fastjson.loads(_run_executable(executable, "VERSION", conf, dummy).decode())
@@ -142,7 +142,7 @@ def supported_versions(plugin_type: str, plugin_path: "list[str] | None") -> "Se
     raise CniError(INTERNAL, f"{executable}: decoding version info: missing field supportedVersions")
 
 
-def protocol_variables(command: str, request: Request) -> "dict[str, str]":
+def protocol_variables(command: str, request: Invocation) -> "dict[str, str]":
     """Return all six variables of the protocol.  Empty ones are set, too, to replace inherited values."""
     return {
         "CNI_COMMAND": command,
@@ -154,12 +154,12 @@ def protocol_variables(command: str, request: Request) -> "dict[str, str]":
     }
 
 
-def environment(command: str, request: Request) -> "dict[str, str]":
+def environment(command: str, request: Invocation) -> "dict[str, str]":
     """Return a plugin's environment: that of this process, and the variables of the protocol."""
     return {**os.environ, **protocol_variables(command, request)}
 
 
-def _run_executable(executable: str, command: str, conf: NetConf, request: Request) -> bytes:
+def _run_executable(executable: str, command: str, conf: NetConf, request: Invocation) -> bytes:
     import time
 
     from cnihook.process import child  # not needed if all plugins are built in

@@ -6,7 +6,7 @@ import os
 from cnihook.oci import podman
 from cnihook.request import options, values
 from cnihook.request.bounds import FILE, Bounds, Guard
-from cnihook.request.request import Wants
+from cnihook.request.request import ContainerRequest
 from cnihook.types.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def of(annotations: "Mapping[str, str]", runtime: int, own: "Bounds | None" = None) -> Wants:
+def of(annotations: "Mapping[str, str]", runtime: int, own: "Bounds | None" = None) -> ContainerRequest:
     """Return what a container's annotations request.
 
     `runtime` is the process of its runtime.  `own`: the bounds that the hook's arguments set.  Raises
     CniError if an annotation is malformed or not allowed, or if an image may have written it.
     """
-    if not options.is_asking(annotations):
-        return Wants()
+    if not options.has_requests(annotations):
+        return ContainerRequest()
     bounds = check_author(annotations, runtime, own)
     request = options.from_annotations(annotations)
     source = options.NETWORKS if options.NETWORKS in annotations else values.NPWG
@@ -39,7 +39,7 @@ def check_author(
     """
     bounds = [each for each in (_of_host(), own) if each]
     if not any(each.trust_images for each in bounds) and (why := podman.copies_annotations(runtime)):
-        name = next(name for name in annotations if options.is_asking([name]))
+        name = next(name for name in annotations if options.has_requests([name]))
         raise CniError(
             INVALID_CONFIG,
             f"annotation {name}: {why}",

@@ -6,7 +6,7 @@ The author of the bundle or, with some engines, of the image writes the annotati
 bounds.  They apply to annotations only: the operator also sets the flags of the hook and of the commands.
 """
 
-from cnihook.request.request import Port, Want, Wants
+from cnihook.request.request import ContainerRequest, NetworkRequest, PortRequest
 from cnihook.runtime.networks import Network
 from cnihook.types.errors import INVALID_CONFIG, CniError
 from cnihook.types.names import shown
@@ -52,7 +52,7 @@ class Guard:
 
     __slots__ = ("_bounds", "_source", "asked")
 
-    def __init__(self, asked: Wants, source: str, bounds: "list[Bounds]") -> None:
+    def __init__(self, asked: ContainerRequest, source: str, bounds: "list[Bounds]") -> None:
         """`source` is the annotation that names the networks."""
         self.asked = asked
         self._source = source
@@ -67,15 +67,15 @@ class Guard:
             for option, annotation, value in self._options():
                 if bounds.allow is not None and option not in bounds.allow:
                     raise bounds.refuse("allow", _named(option, annotation, value), _listed(bounds.allow))
-            for want in self.asked.networks or ():
-                if bounds.networks is not None and want.network not in bounds.networks:
-                    what = f"annotation {self._source}, network {want.network}"
+            for requested in self.asked.networks or ():
+                if bounds.networks is not None and requested.network not in bounds.networks:
+                    what = f"annotation {self._source}, network {requested.network}"
                     raise bounds.refuse("networks", what, _listed(bounds.networks))
-        for want, annotation in self._wants():
-            for port in want.ports:
+        for requested, annotation in self._wants():
+            for port in requested.ports:
                 self._bound_port(port, annotation)
 
-    def _bound_port(self, port: Port, annotation: str) -> None:
+    def _bound_port(self, port: PortRequest, annotation: str) -> None:
         ranges: "list[Range]" = [(1, 65535)]
         for bounds in self._bounds:
             if bounds.ports is None:
@@ -96,17 +96,17 @@ class Guard:
             port.first, port.last = max(ranges, key=lambda each: each[1] - each[0])
 
     @staticmethod
-    def _refuse_port(port: Port, annotation: str, bounds: Bounds) -> CniError:
+    def _refuse_port(port: PortRequest, annotation: str, bounds: Bounds) -> CniError:
         allowed = ",".join(_range(first, last) for first, last in bounds.ports or ())
         return bounds.refuse("ports", _named("publish", annotation, _port(port)), allowed)
 
-    def check_network(self, network: Network, wants: Wants) -> None:
-        """Raise CniError if the annotations, a part of `wants`, may not have this network.
+    def check_network(self, network: Network, request: ContainerRequest) -> None:
+        """Raise CniError if the annotations, a part of `request`, may not have this network.
 
         Flags of the operator may name any network, unless annotations request something on it.
         """
         option = next(self._on_networks(), None)
-        if self.asked.networks is not None and wants.networks is self.asked.networks:
+        if self.asked.networks is not None and request.networks is self.asked.networks:
             option = ("networks", self._source, network.name)
         if option and (error := self._refusal(network, _named(*option))):
             raise error
@@ -132,19 +132,19 @@ class Guard:
 
     # What is requested
 
-    def _wants(self) -> "Iterator[tuple[Want, str]]":
+    def _wants(self) -> "Iterator[tuple[NetworkRequest, str]]":
         """Yield requests, each with the annotation of all its options; empty if each option has its own."""
         yield self.asked.common, ""
-        for want in self.asked.networks or ():
-            yield want, self._source
+        for requested in self.asked.networks or ():
+            yield requested, self._source
 
     def _options(self) -> "Iterator[tuple[str, str, str]]":
         """Yield (option, annotation, value) for all that is requested."""
         if self.asked.networks is not None:
-            names = ",".join(want.network for want in self.asked.networks)
+            names = ",".join(requested.network for requested in self.asked.networks)
             yield "networks", self._source, names
-        for want, annotation in self._wants():
-            for option, value in _options_of(want):
+        for requested, annotation in self._wants():
+            for option, value in _options_of(requested):
                 yield option, annotation, value
         yield from self._of_hosts()
         for option, values in (
@@ -170,22 +170,22 @@ class Guard:
         yield from self._of_hosts()
 
 
-def _options_of(want: Want) -> "Iterator[tuple[str, str]]":
-    for ip in want.ips:
+def _options_of(requested: NetworkRequest) -> "Iterator[tuple[str, str]]":
+    for ip in requested.ips:
         yield "ip6" if ":" in ip else "ip", ip
-    if want.mac:
-        yield "mac-address", want.mac
-    for port in want.ports:
+    if requested.mac:
+        yield "mac-address", requested.mac
+    for port in requested.ports:
         yield "publish", _port(port)
-    for key, rate in want.bandwidth.items():
+    for key, rate in requested.bandwidth.items():
         yield "bandwidth", f"{key} {rate}"
-    for alias in want.aliases:
+    for alias in requested.aliases:
         yield "network-alias", alias
-    for dst, _ in want.routes:
+    for dst, _ in requested.routes:
         yield "route", str(dst)
-    if want.no_default_route:
+    if requested.no_default_route:
         yield "no-default-route", "true"
-    for pair in want.cni_args:
+    for pair in requested.cni_args:
         yield "cni-args", pair
         key, _, value = pair.partition("=")
         if key in _SAME_AS:
@@ -202,7 +202,7 @@ def _listed(names: "frozenset[str]") -> str:
     return ", ".join(sorted(names))
 
 
-def _port(port: Port) -> str:
+def _port(port: PortRequest) -> str:
     return f"{_range(port.first, port.last) if port.last else 'any'}:{port.container}/{port.protocol}"
 
 

@@ -8,13 +8,13 @@ A NetworkAttachmentDefinition of the standard is a network with this name here. 
 
 from cnihook.fast import fastjson
 from cnihook.request import values
-from cnihook.request.request import Port, Want
+from cnihook.request.request import NetworkRequest, PortRequest
 from cnihook.types.config import NetConf
 from cnihook.types.errors import CniError
 from cnihook.types.names import check_ifname, check_network_name, shown
 
 
-def parse(text: str) -> "list[Want]":
+def parse(text: str) -> "list[NetworkRequest]":
     """Return the networks that the annotation requests.  Raises CniError, with the annotation's name."""
     try:
         if text.lstrip().startswith("["):
@@ -24,16 +24,16 @@ def parse(text: str) -> "list[Want]":
         raise error.wrapped(f"annotation {values.NPWG}={shown(text)}") from None
 
 
-def _parse_short(text: str) -> Want:
+def _parse_short(text: str) -> NetworkRequest:
     """Parse [NAMESPACE/]NAME[@IFNAME]."""
     name, at, ifname = text.rpartition("/")[2].partition("@")
     check_network_name(name)
     if at:
         check_ifname(ifname)
-    return Want(name, ifname)
+    return NetworkRequest(name, ifname)
 
 
-def _parse_json(text: str) -> "list[Want]":
+def _parse_json(text: str) -> "list[NetworkRequest]":
     try:
         raw = fastjson.loads(text)
     except ValueError as error:
@@ -41,31 +41,31 @@ def _parse_json(text: str) -> "list[Want]":
     return [_parse_item(item) for item in NetConf({"networks": raw}).objects("networks")]
 
 
-def _parse_item(item: NetConf) -> Want:
+def _parse_item(item: NetConf) -> NetworkRequest:
     name = item.string("name")
     check_network_name(name)
-    want = Want(name, item.string("interface"))
-    if want.ifname:
-        check_ifname(want.ifname)
-    want.ips = [values.parse_ip(ip) for ip in item.strings("ips")]
+    requested = NetworkRequest(name, item.string("interface"))
+    if requested.ifname:
+        check_ifname(requested.ifname)
+    requested.ips = [values.parse_ip(ip) for ip in item.strings("ips")]
     if mac := item.string("mac"):
-        want.mac = values.parse_mac(mac)
+        requested.mac = values.parse_mac(mac)
     for mapping in item.objects("portMappings"):
         outside = mapping.integer("hostPort", default=0, low=1, high=65535)
         inside = mapping.integer("containerPort", default=outside, low=1, high=65535)
         protocol = mapping.string("protocol", default="tcp").lower()
-        want.ports.append(Port(inside, outside, outside, protocol, mapping.string("hostIP")))
+        requested.ports.append(PortRequest(inside, outside, outside, protocol, mapping.string("hostIP")))
     bandwidth = item.object("bandwidth")
     for key in ("ingressRate", "ingressBurst", "egressRate", "egressBurst"):
         if bandwidth.has(key):
-            want.bandwidth[key] = bandwidth.integer(key, default=0, low=0, high=1 << 62)
+            requested.bandwidth[key] = bandwidth.integer(key, default=0, low=0, high=1 << 62)
     for gateway in item.strings("default-route"):
         via = values.parse_server(gateway)
         everywhere = "::/0" if ":" in via else "0.0.0.0/0"
-        want.routes.append(values.parse_route(f"{everywhere}={via}"))
+        requested.routes.append(values.parse_route(f"{everywhere}={via}"))
     for key, value in item.object("cni-args").raw.items():
         if isinstance(value, str):
             if ";" in key + value or "=" in key:
                 raise values.refuse(f"cni-args {shown(f'{key}={value}')}", "it holds more than one pair")
-            want.cni_args.append(f"{key}={value}")
-    return want
+            requested.cni_args.append(f"{key}={value}")
+    return requested

@@ -6,7 +6,7 @@ A flag `--publish 8080:80` and an annotation `cnihook.publish: 8080:80` mean the
 option below.  An annotation holds several values with commas between them.
 """
 
-from cnihook.request.request import Wants
+from cnihook.request.request import ContainerRequest
 from cnihook.request.reserved import MOST_ALIASES
 from cnihook.request.values import (
     NPWG,
@@ -41,65 +41,65 @@ MOST_BYTES = 64 << 10  # of all annotations that are read here, names and values
 # The vocabulary
 
 
-def _add_networks(wants: Wants, text: str) -> None:
-    wants.networks = [*(wants.networks or ()), *parse_networks(text)]
+def _add_networks(request: ContainerRequest, text: str) -> None:
+    request.networks = [*(request.networks or ()), *parse_networks(text)]
 
 
-def _set_hostname(wants: Wants, text: str) -> None:
-    wants.hostname = parse_host_name(text)
-    refuse_reserved(f"host name {shown(text)}", wants.hostname)
+def _set_hostname(request: ContainerRequest, text: str) -> None:
+    request.hostname = parse_host_name(text)
+    refuse_reserved(f"host name {shown(text)}", request.hostname)
 
 
-def _set_mac(wants: Wants, text: str) -> None:
-    wants.common.mac = parse_mac(text)
+def _set_mac(request: ContainerRequest, text: str) -> None:
+    request.common.mac = parse_mac(text)
 
 
-def _set_no_default_route(wants: Wants, text: str) -> None:
-    wants.common.no_default_route = parse_switch(text)
+def _set_no_default_route(request: ContainerRequest, text: str) -> None:
+    request.common.no_default_route = parse_switch(text)
 
 
-class Word:
+class Option:
     """One option: its function, the form of its value, its purpose.
 
     `several`: an annotation may hold several values.  `most`: the number of values that one container may
     have in the list that `held` returns.
     """
 
-    __slots__ = ("_add", "_held", "most", "purpose", "several", "value")
+    __slots__ = ("_add", "_held", "most", "purpose", "repeatable", "value")
 
     def __init__(
         self,
-        add: "Callable[[Wants, str], object]",
+        add: "Callable[[ContainerRequest, str], object]",
         value: str,
         purpose: str,
         *,
         several: bool = False,
         most: int = 0,
-        held: "Callable[[Wants], list[Any] | None] | None" = None,
+        held: "Callable[[ContainerRequest], list[Any] | None] | None" = None,
     ) -> None:
         self._add = add
         self._held = held
         self.most = most
         self.value = value  # empty for a switch
         self.purpose = purpose
-        self.several = several
+        self.repeatable = several
 
-    def add(self, wants: Wants, text: str) -> None:
-        """Add one value to `wants`.  Raises CniError if it is malformed, or if there are too many."""
-        self._add(wants, text)
-        if self._held and len(self._held(wants) or ()) > self.most:
+    def add(self, request: ContainerRequest, text: str) -> None:
+        """Add one value to `request`.  Raises CniError if it is malformed, or if there are too many."""
+        self._add(request, text)
+        if self._held and len(self._held(request) or ()) > self.most:
             raise refuse(shown(text), f"there are more than {self.most}; a container may have no more")
 
 
-WORDS = {
-    "network": Word(
+OPTIONS = {
+    "network": Option(
         _add_networks,
         "NAME[:IFNAME]",
         "a network to attach, repeatable",
         most=256,
         held=lambda w: w.networks,
     ),
-    "ip": Word(
+    "ip": Option(
         lambda w, t: w.common.ips.append(parse_ip(t, 4)),
         "ADDRESS",
         "its IPv4 address",
@@ -107,7 +107,7 @@ WORDS = {
         most=64,
         held=lambda w: w.common.ips,
     ),
-    "ip6": Word(
+    "ip6": Option(
         lambda w, t: w.common.ips.append(parse_ip(t, 6)),
         "ADDRESS",
         "its IPv6 address",
@@ -115,8 +115,8 @@ WORDS = {
         most=64,
         held=lambda w: w.common.ips,
     ),
-    "mac-address": Word(_set_mac, "ADDRESS", "its MAC address"),
-    "publish": Word(
+    "mac-address": Option(_set_mac, "ADDRESS", "its MAC address"),
+    "publish": Option(
         lambda w, t: w.common.ports.extend(parse_ports(t)),
         "[[IP:]PORT:]PORT[/PROTOCOL]",
         "a port of the host that leads to one of the container, repeatable",
@@ -124,12 +124,12 @@ WORDS = {
         most=1 << 16,
         held=lambda w: w.common.ports,
     ),
-    "bandwidth": Word(
+    "bandwidth": Option(
         lambda w, t: w.common.bandwidth.update(parse_bandwidth(t)),
         "in=RATE,out=RATE",
         "limits in bits a second, such as in=10M,out=2M",
     ),
-    "dns": Word(
+    "dns": Option(
         lambda w, t: w.dns.nameservers.append(parse_server(t)),
         "ADDRESS",
         "a DNS server, repeatable",
@@ -137,7 +137,7 @@ WORDS = {
         most=16,
         held=lambda w: w.dns.nameservers,
     ),
-    "dns-search": Word(
+    "dns-search": Option(
         lambda w, t: w.dns.search.append(t if t == "." else parse_host_name(t)),
         "DOMAIN",
         "a domain to search, repeatable",
@@ -145,7 +145,7 @@ WORDS = {
         most=32,
         held=lambda w: w.dns.search,
     ),
-    "dns-option": Word(
+    "dns-option": Option(
         lambda w, t: w.dns.options.append(parse_option(t)),
         "OPTION",
         "an option of resolv.conf, repeatable",
@@ -153,8 +153,8 @@ WORDS = {
         most=32,
         held=lambda w: w.dns.options,
     ),
-    "hostname": Word(_set_hostname, "NAME", "its host name"),
-    "add-host": Word(
+    "hostname": Option(_set_hostname, "NAME", "its host name"),
+    "add-host": Option(
         lambda w, t: w.hosts.append(parse_host(t)),
         "NAME:ADDRESS",
         "an entry of /etc/hosts (host-gateway: the host's address), repeatable",
@@ -162,7 +162,7 @@ WORDS = {
         most=256,
         held=lambda w: w.hosts,
     ),
-    "network-alias": Word(
+    "network-alias": Option(
         lambda w, t: w.common.aliases.append(parse_alias(t)),
         "NAME",
         "another name for it on its networks, repeatable",
@@ -170,7 +170,7 @@ WORDS = {
         most=MOST_ALIASES,
         held=lambda w: w.common.aliases,
     ),
-    "route": Word(
+    "route": Option(
         lambda w, t: w.common.routes.append(parse_route(t)),
         "NET[=GATEWAY]",
         "a further route, repeatable",
@@ -178,9 +178,9 @@ WORDS = {
         most=256,
         held=lambda w: w.common.routes,
     ),
-    "no-default-route": Word(_set_no_default_route, "", "no default route by any network"),
+    "no-default-route": Option(_set_no_default_route, "", "no default route by any network"),
 }
-_ANNOTATION = {f"{PREFIX}{'networks' if word == 'network' else word}": word for word in WORDS}
+_ANNOTATION = {f"{PREFIX}{'networks' if word == 'network' else word}": word for word in OPTIONS}
 
 
 # The names that bounds on annotations may have.  The last one is a key of the NPWG annotation, not an
@@ -190,25 +190,25 @@ BOUNDED = (*(name.removeprefix(PREFIX) for name in _ANNOTATION), "cni-args")
 _SHORT = {"-p": "--publish"}
 
 
-def word_of(option: str) -> "Word | None":
-    """Return the entry of WORDS for an option of a command line, or None."""
+def option_for(option: str) -> "Option | None":
+    """Return the entry of OPTIONS for an option of a command line, or None."""
     option = _SHORT.get(option, option)
-    return WORDS.get(option[2:]) if option.startswith("--") else None
+    return OPTIONS.get(option[2:]) if option.startswith("--") else None
 
 
-def is_asking(annotations: "Iterable[str]") -> bool:
+def has_requests(annotations: "Iterable[str]") -> bool:
     """Return True if one of these is an annotation that requests something of cnihook."""
     return any(name.startswith(PREFIX) or name == NPWG for name in annotations)
 
 
-def from_annotations(annotations: "Mapping[str, str]") -> Wants:
+def from_annotations(annotations: "Mapping[str, str]") -> ContainerRequest:
     """Return what annotations request.  Raises CniError, with the annotation's name, for a malformed one.
 
     The annotations are only read here; request.annotations decides whether they are allowed.
     """
-    wants = Wants()
+    request = ContainerRequest()
     # Only cnihook's annotations count: kubectl stores a whole manifest in its own annotation.
-    read = {name: text for name, text in annotations.items() if is_asking([name])}
+    read = {name: text for name, text in annotations.items() if has_requests([name])}
     size = sum(len(name) + len(text) for name, text in read.items())
     if size > MOST_BYTES:
         longest = max(read, key=lambda name: len(read[name]))
@@ -219,28 +219,28 @@ def from_annotations(annotations: "Mapping[str, str]") -> Wants:
     for name, text in read.items():
         if name.startswith(PREFIX):
             try:
-                _add_annotation(wants, name, text)
+                _add_annotation(request, name, text)
             except CniError as error:
                 raise error.wrapped(f"annotation {name}={shown(text)}") from None
-    if NPWG in annotations and wants.networks is None:
+    if NPWG in annotations and request.networks is None:
         from cnihook.request import npwg
 
-        wants.networks = npwg.parse(annotations[NPWG])
-    return wants
+        request.networks = npwg.parse(annotations[NPWG])
+    return request
 
 
-def _add_annotation(wants: Wants, name: str, text: str) -> None:
+def _add_annotation(request: ContainerRequest, name: str, text: str) -> None:
     if name == NETWORKS:
-        WORDS["network"].add(wants, text)
+        OPTIONS["network"].add(request, text)
         return
     word = name.removeprefix(PREFIX)
-    if word not in WORDS or word == "network":
-        others = ", ".join(f"{PREFIX}{word}" for word in WORDS if word != "network")
+    if word not in OPTIONS or word == "network":
+        others = ", ".join(f"{PREFIX}{word}" for word in OPTIONS if word != "network")
         raise refuse("unknown annotation", f"there are {NETWORKS}, {others}")
-    values = text.split(",") if WORDS[word].several else [text]
+    values = text.split(",") if OPTIONS[word].repeatable else [text]
     for value in values:
-        if value.strip() or not WORDS[word].several:
-            WORDS[word].add(wants, value.strip())
+        if value.strip() or not OPTIONS[word].repeatable:
+            OPTIONS[word].add(request, value.strip())
 
 
 def to_annotations(said: "list[tuple[str, str]]") -> "dict[str, str]":
@@ -250,16 +250,16 @@ def to_annotations(said: "list[tuple[str, str]]") -> "dict[str, str]":
     """
     texts: dict[str, list[str]] = {}
     for word, text in said:
-        WORDS[word].add(Wants(), text)
-        if WORDS[word].several and "," in text:
+        OPTIONS[word].add(ContainerRequest(), text)
+        if OPTIONS[word].repeatable and "," in text:
             raise refuse(f"--{word} {shown(text)}", "in an annotation, a comma is the end of a value")
-        texts.setdefault(word, []).append(text if WORDS[word].value else "true")
+        texts.setdefault(word, []).append(text if OPTIONS[word].value else "true")
     annotations = {}
     for word, values in texts.items():
         if word == "network":
             names = [name for value in values for name in split_networks(value)]
             annotations[NETWORKS] = (" " if any("=" in name for name in names) else ",").join(names)
         else:
-            joined = WORDS[word].several or word == "bandwidth"
+            joined = OPTIONS[word].repeatable or word == "bandwidth"
             annotations[f"{PREFIX}{word}"] = ",".join(values) if joined else values[-1]
     return annotations

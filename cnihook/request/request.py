@@ -28,7 +28,7 @@ _TAKE_MAC = ("bridge", "macvlan", "tap", "tuning")
 _GUESSES = 100  # ports to try that the kernel chooses: it does not consider published ports
 
 
-class Port:
+class PortRequest:
     """A published port: one of `first` to `last` on the host, which leads to one of the container.
 
     Any free port of the host if both are 0.  `host_ip` is empty for all addresses of the host.
@@ -72,7 +72,7 @@ class Port:
         )
 
 
-def choose(ports: "list[Port]") -> "list[dict[str, Any]]":
+def choose_host_ports(ports: "list[PortRequest]") -> "list[dict[str, Any]]":
     """Return the capability portMappings for these ports, with host ports that are free now."""
     chosen = {(port.protocol, port.first) for port in ports if port.is_fixed}
     mappings = []
@@ -122,7 +122,7 @@ def _is_published(number: int, protocol: str, host_ip: str) -> bool:
         return False  # portmap needs the same permission, so it will not publish the port
 
 
-class Want:
+class NetworkRequest:
     """A requested network, and what is requested on it.
 
     Without an `ifname`, the interface gets the next free ethN.  `ips` are addresses, with or without a
@@ -140,7 +140,7 @@ class Want:
         self.ifname = ifname
         self.ips: list[str] = []
         self.mac = ""
-        self.ports: list[Port] = []
+        self.ports: list[PortRequest] = []
         self.bandwidth: dict[str, int] = {}
         self.aliases: list[str] = []
         self.routes: list[tuple[IPNet, Address | None]] = []
@@ -148,7 +148,7 @@ class Want:
         self.cni_args: list[str] = []
 
 
-class Wants:
+class ContainerRequest:
     """All that a container requests.  `networks` is None for all configured networks.
 
     `common` is what was requested without a network.  `hosts` are (name, address); the address
@@ -158,21 +158,26 @@ class Wants:
 
     __slots__ = ("common", "dns", "guard", "hostname", "hosts", "networks")
 
-    def __init__(self, wanted: "list[Want] | None" = None) -> None:
+    def __init__(self, wanted: "list[NetworkRequest] | None" = None) -> None:
         self.networks = wanted
-        self.common = Want("")
+        self.common = NetworkRequest("")
         self.dns = DNS()
         self.hostname = ""
         self.hosts: list[tuple[str, str]] = []
         self.guard: Guard | None = None
 
     def aliases_on(self, network: str) -> "list[str]":
-        own = [alias for want in self.networks or () if want.network == network for alias in want.aliases]
+        own = [
+            alias
+            for requested in self.networks or ()
+            if requested.network == network
+            for alias in requested.aliases
+        ]
         return [*own, *self.common.aliases]
 
-    def over(self, other: "Wants") -> "Wants":
-        """Return these wants, completed by the other's where a value is empty."""
-        merged = Wants(other.networks if self.networks is None else self.networks)
+    def merged_with(self, other: "ContainerRequest") -> "ContainerRequest":
+        """Return this request, completed by the other's where a value is empty."""
+        merged = ContainerRequest(other.networks if self.networks is None else self.networks)
         for into, first, second in (
             (merged, self, other),
             (merged.common, self.common, other.common),
@@ -184,7 +189,7 @@ class Wants:
         return merged
 
 
-class Served:
+class ResolvedNetwork:
     """A network, with what its plugins get of one container's request.
 
     The plugins get `ports` only after choose_ports() has run, unless every host port is fixed.
@@ -197,7 +202,7 @@ class Served:
         self.ifname = ifname
         self.capability_args: dict[str, Any] = {}
         self.cni_args = ""
-        self.ports: list[Port] = []
+        self.ports: list[PortRequest] = []
 
     @property
     def chooses_ports(self) -> bool:
@@ -209,12 +214,14 @@ class Served:
         Another container may choose the same port until the plugins have run.
         """
         if self.ports:
-            self.capability_args["portMappings"] = choose(self.ports)
+            self.capability_args["portMappings"] = choose_host_ports(self.ports)
 
 
-def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
+def resolve(
+    chosen: "list[tuple[Network, NetworkRequest]]", common: NetworkRequest
+) -> "list[ResolvedNetwork]":
     """Return each network with what its plugins get.  Raises CniError if no plugin takes a request."""
-    served = [_serve_own(network, want) for network, want in chosen]
+    served = [_resolve_own(network, requested) for network, requested in chosen]
     real = [one for one in served if not one.network.is_loopback]
     if common.ips or common.mac:
         what = f"address {common.ips[0]}" if common.ips else f"MAC address {common.mac}"
@@ -230,25 +237,25 @@ def serve(chosen: "list[tuple[Network, Want]]", common: Want) -> "list[Served]":
         for one in real:
             if "aliases" in _capabilities(one.network):
                 one.capability_args["aliases"] = common.aliases
-    wants = [want for _network, want in chosen]
-    if any(want.routes or want.no_default_route for want in (common, *wants)):
+    requests = [requested for _network, requested in chosen]
+    if any(requested.routes or requested.no_default_route for requested in (common, *requests)):
         from cnihook.request import routes  # few containers request any
 
-        routes.serve(served, wants, common)
+        routes.serve(served, requests, common)
     for one in served:
         if not one.chooses_ports:
             one.choose_ports()
     return served
 
 
-def _serve_own(network: Network, want: Want) -> Served:
-    served = Served(network, want.ifname)
-    served.cni_args = ";".join(want.cni_args)
-    if want.ips or want.mac:
-        _give_addresses(served, want.ips, want.mac)
-    _give_first([served], want)
-    if want.aliases and "aliases" in _capabilities(network):
-        served.capability_args["aliases"] = want.aliases
+def _resolve_own(network: Network, requested: NetworkRequest) -> ResolvedNetwork:
+    served = ResolvedNetwork(network, requested.ifname)
+    served.cni_args = ";".join(requested.cni_args)
+    if requested.ips or requested.mac:
+        _give_addresses(served, requested.ips, requested.mac)
+    _give_first([served], requested)
+    if requested.aliases and "aliases" in _capabilities(network):
+        served.capability_args["aliases"] = requested.aliases
     return served
 
 
@@ -260,16 +267,16 @@ def _capabilities(network: Network) -> "set[str]":
     return capabilities
 
 
-def _give_first(real: "list[Served]", want: Want) -> None:
+def _give_first(real: "list[ResolvedNetwork]", requested: NetworkRequest) -> None:
     """Pass ports and bandwidth to the first network that takes them: a port can be published only once."""
-    if want.ports:
-        _first_with(real, "portMappings", "a port to publish").ports += want.ports
-    if want.bandwidth:
+    if requested.ports:
+        _first_with(real, "portMappings", "a port to publish").ports += requested.ports
+    if requested.bandwidth:
         limited = _first_with(real, "bandwidth", "a limit on bandwidth")
-        limited.capability_args["bandwidth"] = want.bandwidth
+        limited.capability_args["bandwidth"] = requested.bandwidth
 
 
-def _first_with(real: "list[Served]", capability: str, what: str) -> Served:
+def _first_with(real: "list[ResolvedNetwork]", capability: str, what: str) -> ResolvedNetwork:
     for one in real:
         if capability in _capabilities(one.network):
             return one
@@ -290,7 +297,7 @@ def _nobody_takes(network: Network, capability: str, what: str) -> CniError:
     )
 
 
-def _give_addresses(served: Served, ips: "list[str]", mac: str) -> None:
+def _give_addresses(served: ResolvedNetwork, ips: "list[str]", mac: str) -> None:
     network = served.network
     capabilities = _capabilities(network)
     args = [served.cni_args] if served.cni_args else []

@@ -14,7 +14,7 @@ from cnihook.types.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cnihook.request.request import Wants
+    from cnihook.request.request import ContainerRequest
     from cnihook.runtime.networks import Network
 
 MOST_ALIASES = 64  # of one container on one network
@@ -60,13 +60,13 @@ def names_of_host() -> "set[str]":
     return names
 
 
-def check(wants: "Wants", networks: "list[Network]") -> None:
+def check(request: "ContainerRequest", networks: "list[Network]") -> None:
     """Raise CniError for a requested name that other containers on these networks must not get."""
     of_host = names_of_host()
-    if wants.hostname.lower() in of_host:
-        raise _refuse(f"host name {wants.hostname}", "it is a name of the host")
+    if request.hostname.lower() in of_host:
+        raise _refuse(f"host name {request.hostname}", "it is a name of the host")
     for network in networks:
-        aliases = wants.aliases_on(network.name)
+        aliases = request.aliases_on(network.name)
         if len(aliases) > MOST_ALIASES:
             raise _refuse(
                 f"network {network.name}",

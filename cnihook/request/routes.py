@@ -17,20 +17,22 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cnihook.fast.address import Address, IPNet
-    from cnihook.request.request import Served, Want
+    from cnihook.request.request import NetworkRequest, ResolvedNetwork
 
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _BEHIND = 1024  # a metric higher than that of a route without a metric
 
 
-def serve(served: "list[Served]", wants: "list[Want]", common: "Want") -> None:
+def serve(
+    served: "list[ResolvedNetwork]", requests: "list[NetworkRequest]", common: "NetworkRequest"
+) -> None:
     """Set the requested routes; they replace the networks' own routes to the same destinations.
 
     If a default route is requested on one network, the other networks get none of this IP version.
     Otherwise the container would use the one of the network that is attached first.
     """
     real = [index for index, one in enumerate(served) if not one.network.is_loopback]
-    routes = [want.routes for want in wants]
+    routes = [requested.routes for requested in requests]
     if common.routes:
         if not real:
             raise CniError(INVALID_CONFIG, "a route: the container is on no network")
@@ -38,7 +40,7 @@ def serve(served: "list[Served]", wants: "list[Want]", common: "Want") -> None:
     defaults = [{dst.address.version for dst, _gateway in each if not dst.prefix} for each in routes]
     for index, one in enumerate(served):
         is_real = index in real
-        if wants[index].no_default_route or (common.no_default_route and is_real):
+        if requests[index].no_default_route or (common.no_default_route and is_real):
             one.network = _without_default_route(one.network, {4, 6}, TAKE_IP)
         elsewhere = {version for at, each in enumerate(defaults) if at != index for version in each}
         if elsewhere and is_real:

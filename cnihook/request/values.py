@@ -3,7 +3,7 @@
 
 from cnihook.fast.address import Address, IPNet
 from cnihook.fast.errors_text import one_line
-from cnihook.request.request import Port, Want
+from cnihook.request.request import NetworkRequest, PortRequest
 from cnihook.request.reserved import MOST_ALIASES, is_reserved
 from cnihook.types.errors import INVALID_CONFIG, CniError
 from cnihook.types.names import check_ifname, check_network_name, shown
@@ -20,27 +20,27 @@ def refuse(what: str, why: str, hint: str = "") -> CniError:
     return CniError(INVALID_CONFIG, f"{one_line(what)}: {why}", hint)
 
 
-def parse_network(text: str) -> Want:
+def parse_network(text: str) -> NetworkRequest:
     """Parse NAME, NAME:IFNAME, NAME:KEY=VALUE,... or docker's form name=NAME,KEY=VALUE,...
 
     The keys are ifname, ip, ip6, mac and alias.  Raises CniError.
     """
     name, options = split_network(text)
     check_network_name(name)
-    want = Want(name)
+    requested = NetworkRequest(name)
     for key, value in options:
         if key == "ifname":
             check_ifname(value)
-            want.ifname = value
+            requested.ifname = value
         elif key in ("ip", "ip6"):
-            want.ips.append(parse_ip(value, 6 if key == "ip6" else 0))
+            requested.ips.append(parse_ip(value, 6 if key == "ip6" else 0))
         elif key == "mac":
-            want.mac = parse_mac(value)
+            requested.mac = parse_mac(value)
         else:
-            want.aliases.append(parse_alias(value))
-    if len(want.aliases) > MOST_ALIASES:
+            requested.aliases.append(parse_alias(value))
+    if len(requested.aliases) > MOST_ALIASES:
         raise refuse(f"network {name}", f"a container may have {MOST_ALIASES} aliases at most")
-    return want
+    return requested
 
 
 _NETWORK_OPTIONS = ("ifname", "ip", "ip6", "mac", "alias")
@@ -74,7 +74,7 @@ def split_network(text: str) -> "tuple[str, list[tuple[str, str]]]":
     return name, options
 
 
-def parse_networks(text: str) -> "list[Want]":
+def parse_networks(text: str) -> "list[NetworkRequest]":
     """Parse networks with commas between them, or with spaces if one has options; empty: none."""
     return [parse_network(part) for part in split_networks(text)]
 
@@ -138,7 +138,7 @@ def refuse_reserved(what: str, name: str) -> None:
         raise refuse(what, "the name is reserved: containers call themselves or their host by it")
 
 
-def parse_ports(text: str) -> "list[Port]":
+def parse_ports(text: str) -> "list[PortRequest]":
     """Parse docker's [[ADDRESS:][HOSTPORT]:]CONTAINERPORT[/PROTOCOL]; ports are numbers or ranges."""
     what = f"port {shown(text)}"
     rest, slash, protocol = text.strip().partition("/")
@@ -163,11 +163,11 @@ def parse_ports(text: str) -> "list[Port]":
     if colon and not host and not host_ip:
         raise refuse(what, "the host's port is missing before the colon")
     if not outside:  # any free port
-        return [Port(number, 0, 0, protocol, host_ip) for number in inside]
+        return [PortRequest(number, 0, 0, protocol, host_ip) for number in inside]
     if len(outside) == len(inside):
-        return [Port(i, o, o, protocol, host_ip) for i, o in zip(inside, outside, strict=True)]
+        return [PortRequest(i, o, o, protocol, host_ip) for i, o in zip(inside, outside, strict=True)]
     if len(inside) == 1:  # one of them
-        return [Port(inside[0], outside[0], outside[-1], protocol, host_ip)]
+        return [PortRequest(inside[0], outside[0], outside[-1], protocol, host_ip)]
     raise refuse(what, f"{len(outside)} ports of the host for {len(inside)} of the container")
 
 

@@ -8,10 +8,10 @@ plugin has run.  A DEL needs only the record: configuration, namespace and proce
 
 from cnihook.linux import link_stats
 from cnihook.linux.flock import Lock
-from cnihook.linux.link_stats import Traffic
+from cnihook.linux.link_stats import LinkStats
 from cnihook.linux.netns import NetNS
 from cnihook.process.signals import Interrupted
-from cnihook.protocol.call import Request
+from cnihook.protocol.call import Invocation
 from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import Damaged, Record
@@ -39,12 +39,12 @@ def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
     `timeout`: seconds for one executable.  Raises AddFailed, after the rollback.  Raises another CniError or
     OSError if no plugin has run.
     """
-    request = Request(
+    request = Invocation(
         record.container_id,
         record.netns,
         record.ifname,
         args=record.cni_args,
-        plugin_path=record.plugin_path,
+        plugin_dirs=record.plugin_dirs,
         timeout=timeout,
     )
     try:
@@ -84,7 +84,7 @@ def up_or_release(
     return up(network, record, timeout=timeout)
 
 
-def _undo(network: Network, request: Request, record: Record, result: Result) -> "list[CniError]":
+def _undo(network: Network, request: Invocation, record: Record, result: Result) -> "list[CniError]":
     try:
         chain.delete(network, request, record.capability_args, result)
     except Exception as error:
@@ -97,15 +97,15 @@ def is_undone(error: BaseException) -> bool:
     return error.undone if isinstance(error, (AddFailed, Interrupted)) else isinstance(error, Exception)
 
 
-def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> "Traffic | None":
+def down(record: Record, plugin_dirs: "list[str] | None", *, timeout: float = TIMEOUT) -> "LinkStats | None":
     """Run DEL for each plugin of the record's chain, the last one first.  The caller removes the record.
 
     Returns the counters of the interface, or None if it no longer exists.
 
-    `plugin_path` is used if the record does not name the folders of the plugins, or if the plugins have been
+    `plugin_dirs` is used if the record does not name the folders of the plugins, or if the plugins have been
     moved.  Every plugin runs; then the first error is raised.
     """
-    network, request = restore(record, plugin_path, timeout)
+    network, request = restore(record, plugin_dirs, timeout)
     try:
         with in_use(network.name, record):
             stats = _passed(request)
@@ -115,16 +115,16 @@ def down(record: Record, plugin_path: "list[str] | None", *, timeout: float = TI
         request.close()
 
 
-def _passed(request: Request) -> "Traffic | None":
+def _passed(request: Invocation) -> "LinkStats | None":
     try:
-        return link_stats.of(request.sandbox.rtnl, request.ifname) if request.netns else None
+        return link_stats.read(request.sandbox.rtnl, request.ifname) if request.netns else None
     except (CniError, OSError):
         return None
 
 
-def check(record: Record, plugin_path: "list[str] | None", *, timeout: float = TIMEOUT) -> None:
+def check(record: Record, plugin_dirs: "list[str] | None", *, timeout: float = TIMEOUT) -> None:
     """Have every plugin compare what it set up with what is there.  Raises the first difference."""
-    network, request = restore(record, plugin_path, timeout)
+    network, request = restore(record, plugin_dirs, timeout)
     try:
         with in_use(network.name, record):
             chain.check(network, request, record.capability_args, result_of(network, record))
@@ -139,8 +139,8 @@ def in_use(network: str, record: Record) -> Lock:
 
 
 def restore(
-    record: Record, plugin_path: "list[str] | None", timeout: float, *, is_repair: bool = False
-) -> "tuple[Network, Request]":
+    record: Record, plugin_dirs: "list[str] | None", timeout: float, *, is_repair: bool = False
+) -> "tuple[Network, Invocation]":
     """Return the network as it was attached, and a request to its plugins, which the caller must close.
 
     Raises Damaged if the record holds no configuration.
@@ -149,12 +149,12 @@ def restore(
         network = networks.parse(record.config, f"the record {record.path}")
     except CniError as error:
         raise Damaged(record.path, f"holds no configuration: {error.msg}", record) from None
-    return network, Request(
+    return network, Invocation(
         record.container_id,
-        living_path(record),
+        live_netns_path(record),
         record.ifname,
         args=record.cni_args,
-        plugin_path=_attachers_path(network, record, plugin_path),
+        plugin_dirs=_attachers_path(network, record, plugin_dirs),
         timeout=timeout,
         is_repair=is_repair,
     )
@@ -171,19 +171,19 @@ def result_of(network: Network, record: Record) -> "Result | None":
         return None
 
 
-def _attachers_path(network: Network, record: Record, plugin_path: "list[str] | None") -> "list[str] | None":
+def _attachers_path(network: Network, record: Record, plugin_dirs: "list[str] | None") -> "list[str] | None":
     """Return the folders of the plugins that attached it: they must detach it, whatever CNI_PATH is now."""
     if record.process is None:
-        return plugin_path  # a record of libcni, which does not name the folders
+        return plugin_dirs  # a record of libcni, which does not name the folders
     try:
-        chain.find_plugins(network, record.plugin_path)
-        return record.plugin_path
+        chain.find_plugins(network, record.plugin_dirs)
+        return record.plugin_dirs
     except CniError:
-        # The plugins were moved, perhaps to a folder of `plugin_path`.
-        return [*(record.plugin_path or ()), *(plugin_path or ())]
+        # The plugins were moved, perhaps to a folder of `plugin_dirs`.
+        return [*(record.plugin_dirs or ()), *(plugin_dirs or ())]
 
 
-def living_path(record: Record) -> str:
+def live_netns_path(record: Record) -> str:
     """Return a path to the namespace that was attached; empty if it is gone.
 
     The path in a record of libcni is returned as it is.  Raises OSError if the namespace cannot be examined.
@@ -211,7 +211,7 @@ def is_gone(record: Record, *, patience: float = 0.0) -> bool:
     if record.process is not None and record.process.pid:
         return not record.process.is_alive(patience=patience)
     if record.process is not None:
-        return not living_path(record)
+        return not live_netns_path(record)
     namespace = NetNS.find(record.netns) if record.netns else None
     if namespace:
         namespace.close()

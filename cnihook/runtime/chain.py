@@ -3,7 +3,7 @@
 
 from cnihook.process.signals import Interrupted
 from cnihook.protocol import invoke
-from cnihook.protocol.call import Call, Request
+from cnihook.protocol.call import Call, Invocation
 from cnihook.runtime.networks import Network
 from cnihook.types import versions
 from cnihook.types.config import NetConf, lookup
@@ -41,25 +41,25 @@ def _is_runtimes_own(key: str) -> bool:
     return key.lower() == "capabilities" or key.startswith("cni.dev/")
 
 
-def find_plugins(network: Network, plugin_path: "list[str] | None") -> None:
+def find_plugins(network: Network, plugin_dirs: "list[str] | None") -> None:
     """Raise CniError if a plugin of the chain is missing: in the middle of an ADD that is too late."""
     for index, plugin in enumerate(network.plugins):
         conf = NetConf(plugin)
         try:
-            executable = invoke.find(conf.string("type"), plugin_path)
+            executable = invoke.find(conf.string("type"), plugin_dirs)
             delegate = conf.object("ipam").string("type")
             if delegate and executable is None:  # an executable finds its own delegates
-                invoke.find(delegate, plugin_path)
+                invoke.find(delegate, plugin_dirs)
         except CniError as error:
             raise error.wrapped(network.where(index)) from None
 
 
-def add(network: Network, request: Request, capability_args: "Capabilities") -> Result:
+def add(network: Network, request: Invocation, capability_args: "Capabilities") -> Result:
     """Run ADD for each plugin.  If one fails, run DEL for the whole chain, then raise AddFailed."""
     check_container_id(request.container_id)
     check_network_name(network.name)
     check_ifname(request.ifname)
-    find_plugins(network, request.plugin_path)
+    find_plugins(network, request.plugin_dirs)
     result: Result | None = None
     index = 0
     guards = _guards(network, request)
@@ -98,7 +98,7 @@ def add_failed(cause: CniError, left: "list[CniError]") -> AddFailed:
 
 
 def _refuses_alike(
-    network: Network, index: int, request: Request, error: Exception, another: Exception
+    network: Network, index: int, request: Invocation, error: Exception, another: Exception
 ) -> bool:
     """Return True if an executable rejects DEL exactly as it rejected ADD, and has created no interface.
 
@@ -109,7 +109,7 @@ def _refuses_alike(
     if (added.code, added.msg) != (deleted.code, deleted.msg):
         return False
     try:
-        if invoke.find(NetConf(network.plugins[index]).string("type"), request.plugin_path) is None:
+        if invoke.find(NetConf(network.plugins[index]).string("type"), request.plugin_dirs) is None:
             return False
         return index > 0 or request.sandbox.rtnl.find_link(request.ifname) is None
     except (CniError, OSError):
@@ -117,7 +117,7 @@ def _refuses_alike(
 
 
 def delete(
-    network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
+    network: Network, request: Invocation, capability_args: "Capabilities", result: "Result | None"
 ) -> None:
     """Run DEL for each plugin, the last one first; guards run after the interface is gone.
 
@@ -129,7 +129,7 @@ def delete(
 
 def _delete(
     network: Network,
-    request: Request,
+    request: Invocation,
     capability_args: "Capabilities",
     result: "Result | None",
     guards: "list[int]",
@@ -150,7 +150,7 @@ def _delete(
 
 
 def check(
-    network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
+    network: Network, request: Invocation, capability_args: "Capabilities", result: "Result | None"
 ) -> None:
     """Raise the first difference that a plugin finds between what it set up and what is there."""
     versions.check_operation("CHECK", network.version)
@@ -161,7 +161,7 @@ def check(
 
 
 def differences(
-    network: Network, request: Request, capability_args: "Capabilities", result: "Result | None"
+    network: Network, request: Invocation, capability_args: "Capabilities", result: "Result | None"
 ) -> "Iterator[tuple[int, CniError]]":
     """Yield the first difference of each plugin, with the plugin's index in the chain."""
     for index in range(len(network.plugins)):
@@ -171,8 +171,8 @@ def differences(
             yield index, _in_context(error, network, index, "check")
 
 
-def put_back(
-    network: Network, index: int, request: Request, capability_args: "Capabilities", result: Result
+def repair_plugin(
+    network: Network, index: int, request: Invocation, capability_args: "Capabilities", result: Result
 ) -> None:
     """Have one plugin restore what it can without a new link.  `result`: that of the whole chain.
 
@@ -184,13 +184,13 @@ def put_back(
     derived = derive(network, index, capability_args, result) | (keys if index == 0 else {})
     conf = NetConf(derived, network.where(index))
     plugin_type = conf.string("type")
-    if invoke.find(plugin_type, request.plugin_path) is None:
+    if invoke.find(plugin_type, request.plugin_dirs) is None:
         repair = getattr(invoke.load(plugin_type), "repair", None)
         if repair:
             repair(Call("ADD", conf, request))
 
 
-def _guards(network: Network, request: Request) -> "list[int]":
+def _guards(network: Network, request: Invocation) -> "list[int]":
     """Return the indexes of the guards: built-in plugins that protect the interface for as long as it is up.
 
     They follow the interface plugin in the chain, where their ADD runs too late and their DEL too early.  So
@@ -203,7 +203,7 @@ def _guards(network: Network, request: Request) -> "list[int]":
         conf = NetConf(network.plugins[index], network.where(index))
         try:
             plugin_type = conf.string("type")
-            built_in = invoke.find(plugin_type, request.plugin_path) is None
+            built_in = invoke.find(plugin_type, request.plugin_dirs) is None
             guards = getattr(invoke.load(plugin_type), "guards", None) if built_in else None
             if guards and guards(conf):
                 places.append(index)
@@ -213,7 +213,7 @@ def _guards(network: Network, request: Request) -> "list[int]":
 
 
 def _prepare(
-    network: Network, index: int, request: Request, capability_args: "Capabilities"
+    network: Network, index: int, request: Invocation, capability_args: "Capabilities"
 ) -> "dict[str, Any]":
     conf = NetConf(derive(network, index, capability_args, None), network.where(index))
     module = invoke.load(conf.string("type"))
@@ -221,7 +221,7 @@ def _prepare(
     return keys
 
 
-def gc(network: Network, keep: "Iterable[tuple[str, str]]", request: Request) -> None:
+def gc(network: Network, keep: "Iterable[tuple[str, str]]", request: Invocation) -> None:
     """Have every plugin release what no attachment in `keep` has.  SPEC.md, "GC".
 
     `keep`: each valid attachment as (container ID, ifname).  The other plugins still run after one has
@@ -249,7 +249,7 @@ def keep_list(keep: "Iterable[tuple[str, str]]") -> "dict[str, Any]":
     return {"cni.dev/valid-attachments": attachments, "cni.dev/attachments": attachments}
 
 
-def status(network: Network, request: Request) -> None:
+def status(network: Network, request: Invocation) -> None:
     """Raise the error of the first plugin that is not ready for ADD, with its code: 50 or 51 by SPEC.md.
 
     A network whose version is below 1.1.0 has no STATUS and counts as ready.
@@ -263,7 +263,7 @@ def status(network: Network, request: Request) -> None:
             raise _in_context(error, network, index, "status") from None
 
 
-def validate(network: Network, plugin_path: "list[str] | None") -> "list[str]":
+def validate(network: Network, plugin_dirs: "list[str] | None") -> "list[str]":
     """Return the capabilities that the network's plugins enable, each once, in order.
 
     Raises CniError if a plugin is missing or does not support the network's version.  Its notes hold the
@@ -276,7 +276,7 @@ def validate(network: Network, plugin_path: "list[str] | None") -> "list[str]":
         conf = NetConf(plugin, network.where(index))
         plugin_type = conf.string("type")
         try:
-            versions.check_supported(version, invoke.supported_versions(plugin_type, plugin_path))
+            versions.check_supported(version, invoke.supported_versions(plugin_type, plugin_dirs))
         except CniError as error:
             errors.append(error.wrapped(network.where(index)))
         enabled = conf.object("capabilities").raw
@@ -304,7 +304,7 @@ def _run(
     command: str,
     network: Network,
     index: int,
-    request: Request,
+    request: Invocation,
     capability_args: "Capabilities",
     prev: "Result | None",
     keys: "dict[str, Any] | None" = None,

@@ -22,13 +22,13 @@ Errors are CniError, with the code of the plugin, or OSError.
 
 import time
 
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.fast.undo import Undo
 from cnihook.linux import flock
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import invoke
-from cnihook.protocol.call import Request
+from cnihook.protocol.call import Invocation
 from cnihook.runtime import attachment, chain, networks, records
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
@@ -63,23 +63,23 @@ class NetworkNotFound(CniError):
 class CNI:
     """The networks, plugins and records of one machine.
 
-    `plugin_path`: folders that are searched before the built-in plugins.  `timeout`: seconds for one plugin,
+    `plugin_dirs`: folders that are searched before the built-in plugins.  `timeout`: seconds for one plugin,
     counted again for each DEL.  `lock_timeout`: seconds to wait while another process works on the container
     or the network.
     """
 
     def __init__(
         self,
-        conf_folder: str = networks.DEFAULT_FOLDER,
-        plugin_path: "list[str] | None" = None,
+        conf_dir: str = networks.DEFAULT_FOLDER,
+        plugin_dirs: "list[str] | None" = None,
         *,
-        cache_folder: str = "",
+        state_dir: str = "",
         timeout: float = attachment.TIMEOUT,
         lock_timeout: float = 30.0,
     ) -> None:
-        self.conf_folder = conf_folder
-        self.plugin_path = plugin_path
-        self.cache_folder = cache_folder or records.FOLDER
+        self.conf_dir = conf_dir
+        self.plugin_dirs = plugin_dirs
+        self.state_dir = state_dir or records.FOLDER
         self.timeout = timeout
         self.lock_timeout = lock_timeout
 
@@ -90,7 +90,7 @@ class CNI:
 
         SPEC.md, "Section 1: Network configuration format".
         """
-        return networks.load_folder(self.conf_folder)
+        return networks.load_folder(self.conf_dir)
 
     def network(self, name: str) -> Network:
         """Return the network with this name.  Raises NetworkNotFound."""
@@ -100,7 +100,7 @@ class CNI:
                 return network
         if not configured and not problems and name == networks.built_in().name:
             return networks.built_in()
-        raise NetworkNotFound(name, self.conf_folder, [network.name for network in configured], problems)
+        raise NetworkNotFound(name, self.conf_dir, [network.name for network in configured], problems)
 
     def validate(self, network: Network) -> "list[str]":
         """Return the capabilities that the network's plugins enable.
@@ -108,11 +108,11 @@ class CNI:
         Raises CniError if a plugin is missing or does not support the network's version.  Its notes hold the
         other errors.
         """
-        return chain.validate(network, self.plugin_path)
+        return chain.validate(network, self.plugin_dirs)
 
     def versions(self, plugin_type: str) -> "Sequence[str]":
         """Return the versions of the specification that a plugin supports.  SPEC.md, "VERSION"."""
-        return invoke.supported_versions(plugin_type, self.plugin_path)
+        return invoke.supported_versions(plugin_type, self.plugin_dirs)
 
     # One attachment
 
@@ -136,7 +136,7 @@ class CNI:
         check_container_id(container_id)
         check_ifname(ifname)
         record_name(network.name, container_id, ifname)
-        chain.find_plugins(network, self.plugin_path)
+        chain.find_plugins(network, self.plugin_dirs)
         process = self._process(netns, pid)
         with self._lock(container_id, "add"), Undo() as undo:
             self._refuse_twice(network, container_id, ifname)
@@ -150,8 +150,8 @@ class CNI:
                 capability_args=dict(capability_args or {}),
                 process=process,
                 sequence=1 + max((r.sequence for r in self.attachments(container_id)), default=-1),
-                plugin_path=self.plugin_path,
-                folder=self.cache_folder,
+                plugin_dirs=self.plugin_dirs,
+                folder=self.state_dir,
             )
             undo.push(record.remove)
             record.write()
@@ -159,7 +159,7 @@ class CNI:
                 return attachment.up_or_release(network, record, self._release_gone, timeout=self.timeout)
             except BaseException as error:
                 if not attachment.is_undone(error):  # a DEL may be tried again
-                    undo.forget()
+                    undo.commit()
                 raise
 
     def _release_gone(self) -> bool:
@@ -171,12 +171,12 @@ class CNI:
         """
         released = False
         deadline = time.monotonic() + attachment.PATIENCE
-        for stale in records.all_records(self.cache_folder, unreadable=[]):
+        for stale in records.all_records(self.state_dir, unreadable=[]):
             try:
                 if stale.process is None or not attachment.is_gone(stale):
                     continue
                 with self._lock(stale.container_id, "gc", timeout=max(deadline - time.monotonic(), 0.0)):
-                    record = records.find(*stale.identity, self.cache_folder)
+                    record = records.find(*stale.identity, self.state_dir)
                     if record is not None and record.process and attachment.is_gone(record):
                         self._take_down(record)
                         released = True
@@ -188,7 +188,7 @@ class CNI:
         try:
             namespace = NetNS.open(netns)
         except OSError as error:
-            raise CniError(INTERNAL, f"failed to open netns: {describe(error)}") from None
+            raise CniError(INTERNAL, f"failed to open netns: {message_with_notes(error)}") from None
         try:
             return ProcessIdentity.capture(pid, namespace)
         finally:
@@ -200,7 +200,7 @@ class CNI:
         An incomplete attachment, or one of a container that is gone, is detached instead.
         """
         damaged: list[Damaged] = []
-        attachments = records.of_container(container_id, self.cache_folder, damaged)
+        attachments = records.of_container(container_id, self.state_dir, damaged)
         for one in damaged:
             if any(identity[1:] == (container_id, ifname) for identity in one.identities()):
                 self._release(one)
@@ -217,19 +217,19 @@ class CNI:
 
     def _take_down(self, record: Record) -> None:
         try:
-            attachment.down(record, self.plugin_path, timeout=self.timeout)
+            attachment.down(record, self.plugin_dirs, timeout=self.timeout)
         except Damaged:
             from cnihook.runtime import salvage  # rarely needed, so not imported on the hot path
 
-            sandbox = attachment.living_path(record)
-            salvage.take_down(record.identity, self.conf_folder, self.plugin_path, sandbox=sandbox)
+            sandbox = attachment.live_netns_path(record)
+            salvage.take_down(record.identity, self.conf_dir, self.plugin_dirs, sandbox=sandbox)
         record.remove()
 
     def _release(self, damaged: Damaged, *, sandbox: "str | None" = None) -> None:
         """Release what a damaged file was the record of; without `sandbox`, only if it is not in use."""
         from cnihook.runtime import salvage
 
-        salvage.release_record(damaged, self.conf_folder, self.plugin_path, sandbox=sandbox)
+        salvage.release_record(damaged, self.conf_dir, self.plugin_dirs, sandbox=sandbox)
 
     def delete(
         self,
@@ -252,7 +252,7 @@ class CNI:
         name = network if isinstance(network, str) else network.name
         with self._lock(container_id, "delete"):
             try:
-                record = records.find(name, container_id, ifname, self.cache_folder)
+                record = records.find(name, container_id, ifname, self.state_dir)
             except Damaged as error:
                 self._release(error, sandbox=netns)
                 record = None
@@ -260,44 +260,44 @@ class CNI:
                 self._take_down(record)
             elif isinstance(network, Network):
                 # The runtime that attached it keeps no record, or has lost it.
-                request = Request(
+                request = Invocation(
                     container_id,
                     netns,
                     ifname,
                     args=args,
-                    plugin_path=self.plugin_path,
+                    plugin_dirs=self.plugin_dirs,
                     timeout=self.timeout,
                 )
                 try:
                     chain.delete(network, request, dict(capability_args or {}), None)
                 finally:
                     request.close()
-            records.discard_unfinished(container_id, self.cache_folder)
+            records.discard_partial(container_id, self.state_dir)
             flock.clear_abandoned(signed=False)
 
     def check(self, network: "Network | str", container_id: str, ifname: str = "eth0") -> None:
         """Raise CniError if anything is not as it was set up.  SPEC.md, "CHECK"."""
         name = network if isinstance(network, str) else network.name
         with self._lock(container_id, "check"):
-            record = records.find(name, container_id, ifname, self.cache_folder)
+            record = records.find(name, container_id, ifname, self.state_dir)
             if record is None:
                 raise CniError(
                     UNKNOWN_CONTAINER, f"container {container_id} is not on network {name} with {ifname}"
                 )
-            attachment.check(record, self.plugin_path, timeout=self.timeout)
+            attachment.check(record, self.plugin_dirs, timeout=self.timeout)
 
     # What is on record
 
     def attachments(self, container_id: str = "") -> "list[Record]":
         """Return the records of one container, in the order of its ADDs, or those of all containers."""
         if container_id:
-            return records.of_container(container_id, self.cache_folder)
-        return records.all_records(self.cache_folder)
+            return records.of_container(container_id, self.state_dir)
+        return records.all_records(self.state_dir)
 
     def result(self, network: "Network | str", container_id: str, ifname: str = "eth0") -> "Result | None":
         """Return the result of an ADD, or None if there is no record of it."""
         name = network if isinstance(network, str) else network.name
-        record = records.find(name, container_id, ifname, self.cache_folder)
+        record = records.find(name, container_id, ifname, self.state_dir)
         if record is None:
             return None
         return attachment.result_of(networks.parse(record.config, record.path), record)
@@ -306,13 +306,15 @@ class CNI:
 
     def status(self, network: Network) -> None:
         """Raise CniError, code 50 or 51, if an ADD would fail now.  SPEC.md, "STATUS"."""
-        request = Request("", "", "", plugin_path=self.plugin_path, timeout=self.timeout)
+        request = Invocation("", "", "", plugin_dirs=self.plugin_dirs, timeout=self.timeout)
         try:
             chain.status(network, request)
         finally:
             request.close()
 
-    def stale(self, network: str, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
+    def stale_attachments(
+        self, network: str, keep: "Iterable[tuple[str, str]] | None" = None
+    ) -> "list[Record]":
         """Return the attachments to a network that gc() would detach."""
         kept = None if keep is None else set(keep)
         errors: list[CniError] = []
@@ -325,7 +327,7 @@ class CNI:
     ) -> "list[Record]":
         """Return what stale() returns, but add to `errors` why an attachment could not be checked."""
         unreadable: list[OSError] = []
-        attachments = records.all_records(self.cache_folder, unreadable=unreadable)
+        attachments = records.all_records(self.state_dir, unreadable=unreadable)
         errors += map(as_cni_error, unreadable)
         stale = []
         for record in attachments:
@@ -343,14 +345,14 @@ class CNI:
             return attachment.is_gone(record)
         return (record.container_id, record.ifname) not in keep
 
-    def living(self, network: str) -> "set[tuple[str, str]]":
+    def live_attachments(self, network: str) -> "set[tuple[str, str]]":
         """Return each (container ID, ifname) that gc() would have the plugins keep."""
-        gone = {(record.container_id, record.ifname) for record in self.stale(network)}
+        gone = {(record.container_id, record.ifname) for record in self.stale_attachments(network)}
         return self._on(network) - gone
 
     def _on(self, network: str) -> "set[tuple[str, str]]":
         """Return each (container ID, ifname) on a network that has a record file, even an unreadable one."""
-        files = records.identities_on_file(self.cache_folder)
+        files = records.identities_on_file(self.state_dir)
         return {(container_id, ifname) for name, container_id, ifname in files if name == network}
 
     def gc(self, network: Network, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
@@ -368,7 +370,7 @@ class CNI:
             try:
                 with self._lock(record.container_id, "gc"):
                     # Read again under the lock: another container may have this ID now.
-                    again = records.find(*record.identity, self.cache_folder)
+                    again = records.find(*record.identity, self.state_dir)
                     if again and self._is_stale(again, kept):
                         self._take_down(again)
                         released.append(again)
@@ -378,7 +380,7 @@ class CNI:
         with Lock(f"network-{network.name}", timeout=self.lock_timeout, purpose=f"gc {network.name}"):
             # Read under the lock: what was attached since then is not garbage.
             present = self._on(network.name)
-            request = Request("", "", "", plugin_path=self.plugin_path, timeout=self.timeout)
+            request = Invocation("", "", "", plugin_dirs=self.plugin_dirs, timeout=self.timeout)
             try:
                 chain.gc(network, present | (kept or set()), request)
             except CniError as error:
@@ -391,10 +393,10 @@ class CNI:
 
     def _remove_remains(self) -> None:
         """Remove lock files that no process uses, and partial files of records whose writers were killed."""
-        for container_id in records.unfinished(self.cache_folder):
+        for container_id in records.partial(self.state_dir):
             try:
                 with self._lock(container_id, "gc", timeout=0):
-                    records.discard_unfinished(container_id, self.cache_folder)
+                    records.discard_partial(container_id, self.state_dir)
             except (CniError, OSError):
                 continue  # another process is writing it
         flock.clear_abandoned()
@@ -402,13 +404,13 @@ class CNI:
     def _gc_damaged(self, network: str, errors: "list[CniError]") -> "list[Record]":
         """Release what damaged files were records of, unless it is in use.  Adds errors to `errors`."""
         released = []
-        for one in records.damaged(self.cache_folder):
+        for one in records.damaged(self.state_dir):
             identity = next((names for names in one.identities() if names[0] == network), None)
             if identity:
                 try:
                     with self._lock(identity[1], "gc"):
                         self._release(one)
-                    released.append(Record(*identity, config=b"", folder=self.cache_folder))
+                    released.append(Record(*identity, config=b"", folder=self.state_dir))
                 except Exception as error:
                     errors.append(as_cni_error(error))
         return released

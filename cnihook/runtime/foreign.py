@@ -7,7 +7,7 @@ which plugins did, but the kernel does: the alias of a link that cnihook made is
 """
 
 from cnihook.linux.netns import NetNS
-from cnihook.protocol.call import Call, Request
+from cnihook.protocol.call import Call, Invocation
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import Record
 from cnihook.types.config import NetConf
@@ -26,12 +26,12 @@ def is_foreign(record: Record) -> bool:
 def check_plugins(
     record: Record,
     network: Network,
-    request: Request,
+    request: Invocation,
     result: "Result | None",
-    plugin_path: "list[str] | None",
+    plugin_dirs: "list[str] | None",
 ) -> None:
     """Raise OtherPlugins for an attachment of another runtime that cnihook's plugins cannot have made."""
-    if not is_foreign(record) or plugin_path or network.is_loopback:
+    if not is_foreign(record) or plugin_dirs or network.is_loopback:
         return
     owner = Call("CHECK", NetConf(network.plugins[0] | {"name": network.name}), request).owner
     aliases = _aliases(request, result)
@@ -53,7 +53,7 @@ def needs_its_runtime(differences: "list[tuple[int, CniError]]") -> CniError:
     )
 
 
-def _aliases(request: Request, result: "Result | None") -> "list[str]":
+def _aliases(request: Invocation, result: "Result | None") -> "list[str]":
     """Return the alias of each link of an attachment; an empty text for a link without one."""
     host = NetNS.current()
     try:

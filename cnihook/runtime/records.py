@@ -29,7 +29,7 @@ class Record:
 
     __slots__ = (
         "capability_args", "cni_args", "config", "container_id", "folder", "ifname", "netns", "network",
-        "plugin_path", "process", "result", "sequence",
+        "plugin_dirs", "process", "result", "sequence",
     )  # fmt: skip
 
     def __init__(
@@ -45,7 +45,7 @@ class Record:
         result: "dict[str, Any] | None" = None,
         process: "ProcessIdentity | None" = None,
         sequence: int = 0,
-        plugin_path: "list[str] | None" = None,
+        plugin_dirs: "list[str] | None" = None,
         folder: str = "",
     ) -> None:
         self.folder = folder or FOLDER
@@ -58,7 +58,7 @@ class Record:
         self.capability_args = capability_args or {}
         self.result = result
         self.process = process  # None if libcni wrote the record
-        self.plugin_path = plugin_path  # folders that were searched before the built-in plugins
+        self.plugin_dirs = plugin_dirs  # folders that were searched before the built-in plugins
         self.sequence = sequence  # number of the attachment in the order of the container's ADDs
 
     @property
@@ -74,7 +74,7 @@ class Record:
         fields: dict[str, Any] = {"kind": KIND}
         if self.process is not None:
             # First, so that it survives if the file is cut short: it says whose record this is.
-            own = {"sequence": self.sequence, "pluginPath": self.plugin_path}
+            own = {"sequence": self.sequence, "pluginPath": self.plugin_dirs}
             fields["cnihook"] = {**self.process.to_json(), **own}
         fields |= {
             "containerId": self.container_id,
@@ -98,7 +98,7 @@ class Record:
             try:
                 fd = statefile.create(temporary)
             except OSError:  # a FIFO, a link or a folder there is the rest of no record
-                discard_unfinished(self.container_id, self.folder)
+                discard_partial(self.container_id, self.folder)
                 fd = statefile.create(temporary)
             with open(fd, "wb") as file:
                 file.write(fastjson.dumps(fields).encode())
@@ -109,7 +109,7 @@ class Record:
             # from before a power cut is released.
             os.rename(temporary, path)
         except BaseException as error:
-            discard_unfinished(self.container_id, self.folder)
+            discard_partial(self.container_id, self.folder)
             if (
                 isinstance(error, OSError) and not error.filename
             ):  # write() reports a full disk without a file name
@@ -143,7 +143,7 @@ def _temporary(container_id: str, folder: str) -> str:
     return f"{folder}/.{container_id[:200]}.new"
 
 
-def discard_unfinished(container_id: str, folder: str = "") -> None:
+def discard_partial(container_id: str, folder: str = "") -> None:
     """Remove a partial file, whose writer was killed.  The caller must hold the container's lock."""
     path = _temporary(container_id, folder or FOLDER)
     try:
@@ -164,7 +164,7 @@ def _remove_folder(path: str) -> None:
         pass
 
 
-def unfinished(folder: str = "") -> "list[str]":
+def partial(folder: str = "") -> "list[str]":
     """Return the IDs of the containers that have a partial file."""
     return [
         name[1:-4] for name in _names(folder or FOLDER) if name.startswith(".") and name.endswith(".new")
@@ -273,7 +273,7 @@ def read(path: str) -> "Record | None":
             process = ProcessIdentity.from_json(own)
         except ValueError as error:
             problem = f"does not identify its process: {error}"
-    netns, plugin_path, sequence = raw.get("netns"), own.get("pluginPath"), own.get("sequence")
+    netns, plugin_dirs, sequence = raw.get("netns"), own.get("pluginPath"), own.get("sequence")
     record = Record(
         network,
         container_id,
@@ -285,7 +285,7 @@ def read(path: str) -> "Record | None":
         result=raw["result"] if isinstance(raw.get("result"), dict) else None,
         process=process,
         sequence=sequence if isinstance(sequence, int) else 0,
-        plugin_path=list(map(str, plugin_path)) if isinstance(plugin_path, list) else None,
+        plugin_dirs=list(map(str, plugin_dirs)) if isinstance(plugin_dirs, list) else None,
         folder=os.path.dirname(path),
     )
     if record.path != path:

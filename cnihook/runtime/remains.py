@@ -17,7 +17,7 @@ from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.nftables import table
 from cnihook.protocol import invoke
-from cnihook.protocol.call import Call, Request
+from cnihook.protocol.call import Call, Invocation
 from cnihook.runtime import netns_names, records
 from cnihook.types.config import NetConf
 from cnihook.types.errors import IO_FAILURE, CniError
@@ -41,7 +41,7 @@ class InUse(CniError):
 
 def owner_of(identity: "Identity") -> str:
     network, container_id, ifname = identity
-    return Call("GC", NetConf({"name": network}), Request(container_id, "", ifname)).owner
+    return Call("GC", NetConf({"name": network}), Invocation(container_id, "", ifname)).owner
 
 
 # What is left

@@ -8,12 +8,12 @@ something on the host.  Each plugin finds what it made by the names of the attac
 
 import os
 
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import netns
 from cnihook.linux.flock import Busy, Lock
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
-from cnihook.protocol.call import Request
+from cnihook.protocol.call import Invocation
 from cnihook.runtime import chain, netns_names, networks, records, remains
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import Damaged, Record
@@ -30,19 +30,19 @@ _ASIDE = "/var/lib/cni/damaged"
 _OTHERS = ("macvlan", "ipvlan", "vlan", "tap", "dummy", "firewall", "portmap", "bandwidth", "tuning")
 
 
-def release(identity: "Identity", conf_folder: str, plugin_path: "list[str] | None") -> None:
+def release(identity: "Identity", conf_dir: str, plugin_dirs: "list[str] | None") -> None:
     """Release what is left of an attachment.  The caller holds the container's lock.
 
     Raises InUse, or the error of the first plugin that fails.
     """
     remains.refuse_if_used(identity)
-    take_down(identity, conf_folder, plugin_path)
+    take_down(identity, conf_dir, plugin_dirs)
 
 
 def take_down(
     identity: "Identity",
-    conf_folder: str,
-    plugin_path: "list[str] | None",
+    conf_dir: str,
+    plugin_dirs: "list[str] | None",
     *,
     config: bytes = b"",
     sandbox: str = "",
@@ -53,11 +53,11 @@ def take_down(
     its namespace; empty if it does not exist.
     """
     network, container_id, ifname = identity
-    request = Request(container_id, sandbox, ifname, plugin_path=plugin_path)
-    builtin = Request(container_id, sandbox, ifname)
+    request = Invocation(container_id, sandbox, ifname, plugin_dirs=plugin_dirs)
+    builtin = Invocation(container_id, sandbox, ifname)
     errors: list[CniError] = []
     try:
-        for one in _configurations(network, conf_folder, config):
+        for one in _configurations(network, conf_dir, config):
             try:
                 chain.delete(one, request, {}, None)
             except CniError as error:
@@ -72,14 +72,14 @@ def take_down(
     chain.raise_all(errors)
 
 
-def _configurations(name: str, conf_folder: str, config: bytes) -> "list[Network]":
+def _configurations(name: str, conf_dir: str, config: bytes) -> "list[Network]":
     """Return the configuration of the attachment if it is known, else the network's current one."""
     if config:
         try:
             return [networks.parse(config, "the record")]
         except CniError:
             pass
-    return [network for network in networks.load_folder(conf_folder)[0] if network.name == name]
+    return [network for network in networks.load_folder(conf_dir)[0] if network.name == name]
 
 
 def _everything(name: str) -> Network:
@@ -105,7 +105,7 @@ def _ipam(plugin_type: str) -> "dict[str, Any]":
 
 
 def release_record(
-    damaged: Damaged, conf_folder: str, plugin_path: "list[str] | None", *, sandbox: "str | None" = None
+    damaged: Damaged, conf_dir: str, plugin_dirs: "list[str] | None", *, sandbox: "str | None" = None
 ) -> "list[Identity]":
     """Release what the file was the record of, then remove it.  The caller holds the container's lock.
 
@@ -118,7 +118,7 @@ def release_record(
         _refuse_if_alive(record, identities)
     config = record.config if record else b""
     for identity in identities:
-        take_down(identity, conf_folder, plugin_path, config=config, sandbox=sandbox or "")
+        take_down(identity, conf_dir, plugin_dirs, config=config, sandbox=sandbox or "")
     for container_id in damaged.container_ids():
         if not [name for name in records.names_of(container_id) if name != os.path.basename(damaged.path)]:
             release_name(container_id, also_if_used=sandbox is not None)
@@ -148,13 +148,11 @@ def release_name(container_id: str, *, also_if_used: bool = False) -> None:
     netns_names.unbind(container_id, identity)
 
 
-def release_container(
-    container_id: str, conf_folder: str, plugin_path: "list[str] | None"
-) -> "list[Identity]":
+def release_container(container_id: str, conf_dir: str, plugin_dirs: "list[str] | None") -> "list[Identity]":
     """Release what is left of a container that is not on record; the name of its namespace comes last."""
     released = [identity for identity in remains.orphans() if identity[1] == container_id]
     for identity in released:
-        release(identity, conf_folder, plugin_path)
+        release(identity, conf_dir, plugin_dirs)
     release_name(container_id)
     return released
 
@@ -179,7 +177,7 @@ def move_aside(path: str) -> str:
 
 
 def collect(
-    damaged: "list[Damaged]", conf_folder: str, plugin_path: "list[str] | None", log: "Log | None"
+    damaged: "list[Damaged]", conf_dir: str, plugin_dirs: "list[str] | None", log: "Log | None"
 ) -> "list[Identity]":
     """Release what these files were records of, and what is left without a record.  Returns all of it.
 
@@ -196,15 +194,15 @@ def collect(
             pass  # another process works on it
         except (CniError, OSError) as error:
             if log:
-                log.event(f"gc of {container_id}: {describe(error)}")
+                log.event(f"gc of {container_id}: {message_with_notes(error)}")
 
     for one in damaged:
         container_id = [*one.container_ids(), os.path.basename(one.path)][0]
-        attempt(container_id, lambda one=one: release_record(one, conf_folder, plugin_path))  # type: ignore[misc]
+        attempt(container_id, lambda one=one: release_record(one, conf_dir, plugin_dirs))  # type: ignore[misc]
     lost = {identity[1] for identity in remains.orphans() if remains.is_free(identity)}
     for container_id in sorted(lost | set(remains.names())):
         attempt(
             container_id,
-            lambda container_id=container_id: release_container(container_id, conf_folder, plugin_path),  # type: ignore[misc]
+            lambda container_id=container_id: release_container(container_id, conf_dir, plugin_dirs),  # type: ignore[misc]
         )
     return released

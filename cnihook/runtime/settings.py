@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 class Settings:
     """The folders of networks and of plugins, from the environment or from options."""
 
-    __slots__ = ("conf_folder", "plugin_path")
+    __slots__ = ("conf_dir", "plugin_dirs")
 
     def __init__(
-        self, conf_folder: str = networks.DEFAULT_FOLDER, plugin_path: "list[str] | None" = None
+        self, conf_dir: str = networks.DEFAULT_FOLDER, plugin_dirs: "list[str] | None" = None
     ) -> None:
-        self.conf_folder = conf_folder
-        self.plugin_path = plugin_path
+        self.conf_dir = conf_dir
+        self.plugin_dirs = plugin_dirs
 
     @classmethod
     def from_environment(cls, environment: "Mapping[str, str]") -> "Settings":

@@ -139,7 +139,7 @@ def test_planted_code_does_not_run(host: Host, checkout: Path, module: str, how:
     assert not folder.exists(), "it is removed"
     for _ in range(2):
         assert run(host, checkout, "scripts/cnihook", "poststop").returncode == 0
-    assert list((checkout / "cnihook/__pycache__").glob("onefile.poststop.*"))
+    assert list((checkout / "cnihook/__pycache__").glob("codecache.poststop.*"))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -165,13 +165,13 @@ def test_no_program_runs_planted_code(host: Host, checkout: Path, program: str) 
 def test_code_cache_that_others_can_write_is_not_used(host: Host, checkout: Path) -> None:
     for _ in range(2):
         run(host, checkout, "scripts/cnihook", "poststop")
-    (path,) = (checkout / "cnihook/__pycache__").glob("onefile.poststop.*")
+    (path,) = (checkout / "cnihook/__pycache__").glob("codecache.poststop.*")
     path.chmod(0o666)
     before = path.stat().st_ino
 
     assert run(host, checkout, "scripts/cnihook", "poststop").returncode == 0
 
-    (path,) = (checkout / "cnihook/__pycache__").glob("onefile.poststop.*")
+    (path,) = (checkout / "cnihook/__pycache__").glob("codecache.poststop.*")
     assert path.stat().st_mode & 0o777 == 0o644
     assert path.stat().st_ino != before
 
@@ -188,4 +188,4 @@ def test_checkout_that_a_group_shares_keeps_its_compiled_code(host: Host, checko
     for _ in range(2):
         run(host, checkout, "scripts/cnihook", "poststop")
 
-    assert list(folder.glob("onefile.*"))
+    assert list(folder.glob("codecache.*"))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cnihook.linux.dbus import Bus, NoService, Refused
+from cnihook.linux.dbus import Bus, DBusError, NoService
 from tests.support.firewalld import BUS, start_bus
 from tests.support.host import Host
 
@@ -46,7 +46,7 @@ def test_strings_of_any_length(bus: Bus) -> None:
         name = "org.example." + "x" * length
         with pytest.raises(NoService, match=name):
             bus.call(DBUS, PATH, DBUS, "GetNameOwner", name)
-        with pytest.raises(Refused, match="does not understand message None"):
+        with pytest.raises(DBusError, match="does not understand message None"):
             bus.call(DBUS, PATH, f"org.example.{'y' * length}", "None", name, "", name)
     assert bus.call(DBUS, PATH, DBUS, "NameHasOwner", DBUS) is True
 

@@ -279,11 +279,11 @@ add element inet t links { "eth0" }
 
     owner = "mynet c1 eth0"
     elements = [
-        nft.new_element("t", "m4", packed("10.1.2.3"), owner, jump="one"),
-        nft.new_element("t", "m6", packed("2001:db8::3"), owner, jump="two"),
-        nft.new_element("t", "ports", WEB, ""),
-        nft.new_element("t", "ports4", WEB, owner, value=WEB_TARGET),
-        nft.new_element("t", "links", b"eth0".ljust(16, b"\0"), ""),
+        nft.add_element("t", "m4", packed("10.1.2.3"), owner, jump="one"),
+        nft.add_element("t", "m6", packed("2001:db8::3"), owner, jump="two"),
+        nft.add_element("t", "ports", WEB, ""),
+        nft.add_element("t", "ports4", WEB, owner, value=WEB_TARGET),
+        nft.add_element("t", "links", b"eth0".ljust(16, b"\0"), ""),
     ]
     host.inside(lambda: nft.change("inet", elements, "test"))
 
@@ -294,13 +294,13 @@ def test_either_all_elements_change_or_none(host: Host) -> None:
     run(host, TABLE + 'add element inet t m4 { 10.1.2.3 comment "old" : jump one, 10.1.2.4 : jump one }')
     before = host.nft()
     replaced = [
-        nft.old_element("t", "m4", packed("10.1.2.3")),
-        nft.new_element("t", "m4", packed("10.1.2.3"), "new", jump="two"),
+        nft.delete_element("t", "m4", packed("10.1.2.3")),
+        nft.add_element("t", "m4", packed("10.1.2.3"), "new", jump="two"),
     ]
     for refused in (
-        nft.old_element("t", "m4", packed("10.1.2.99")),
-        nft.new_element("t", "m4", packed("10.1.2.98"), "", jump="none"),
-        nft.new_element("t", "none", packed("10.1.2.98"), "", jump="one"),
+        nft.delete_element("t", "m4", packed("10.1.2.99")),
+        nft.add_element("t", "m4", packed("10.1.2.98"), "", jump="none"),
+        nft.add_element("t", "none", packed("10.1.2.98"), "", jump="one"),
     ):
         with pytest.raises(OSError, match="test") as error:
             host.inside(lambda last=refused: nft.change("inet", [*replaced, last], "test"))  # type: ignore[misc]
@@ -314,7 +314,7 @@ def test_either_all_elements_change_or_none(host: Host) -> None:
 
 def test_elements_are_those_of_nf_tables() -> None:
     """pyroute2 reads them; its authors used the same headers."""
-    kind, flags, body = nft.new_element("t", "m4", packed("10.1.2.3"), "mynet c1 eth0", jump="one")
+    kind, flags, body = nft.add_element("t", "m4", packed("10.1.2.3"), "mynet c1 eth0", jump="one")
     header = struct.pack("=BBH", 1, 0, 0)
     message = nft_set_elem_list_msg(struct.pack("=IHHII", 20 + len(body), kind, flags, 1, 0) + header + body)
     message.decode()
@@ -327,7 +327,7 @@ def test_elements_are_those_of_nf_tables() -> None:
     assert element.get_attr("NFTA_SET_ELEM_KEY").get_attr("NFTA_DATA_VALUE") == packed("10.1.2.3")
     verdict = element.get_attr("NFTA_SET_ELEM_DATA").get_attr("NFTA_DATA_VERDICT")
     assert verdict.get_attr("NFTA_VERDICT_CHAIN") == "one"
-    assert nft.old_element("t", "m4", b"key!")[:2] == (SUBSYSTEM | NFT_MSG_DELSETELEM, 0)
+    assert nft.delete_element("t", "m4", b"key!")[:2] == (SUBSYSTEM | NFT_MSG_DELSETELEM, 0)
 
 
 @pytest.mark.parametrize("may_enlarge", [True, False])
@@ -339,12 +339,12 @@ def test_transaction_of_any_size_is_executed(
     if not may_enlarge:
         monkeypatch.setattr(netlink, "_SO_SNDBUFFORCE", netlink._SO_SNDBUF)
     keys = [packed("10.0.0.0")[:2] + number.to_bytes(2, "big") for number in range(9000)]
-    elements = [nft.new_element("t", "m4", key, "c" * 60, jump="one") for key in keys]
+    elements = [nft.add_element("t", "m4", key, "c" * 60, jump="one") for key in keys]
 
     ask(host, lambda: nft.change("inet", elements, "test"))
     assert len(ask(host, lambda: nft.elements("inet", "t", "m4"))) == 9000
 
-    ask(host, lambda: nft.change("inet", [nft.old_element("t", "m4", key) for key in keys], "test"))
+    ask(host, lambda: nft.change("inet", [nft.delete_element("t", "m4", key) for key in keys], "test"))
     assert ask(host, lambda: nft.elements("inet", "t", "m4")) == []
 
 
@@ -352,10 +352,10 @@ def test_transaction_of_any_size_is_executed(
 def test_large_transaction_that_is_refused_changes_nothing(host: Host, place: int) -> None:
     run(host, TABLE)
     elements = [
-        nft.new_element("t", "m4", packed("10.0.0.0")[:2] + number.to_bytes(2, "big"), "", jump="one")
+        nft.add_element("t", "m4", packed("10.0.0.0")[:2] + number.to_bytes(2, "big"), "", jump="one")
         for number in range(5000)
     ]
-    elements[place] = nft.new_element("t", "none", packed("10.0.0.1"), "", jump="one")
+    elements[place] = nft.add_element("t", "none", packed("10.0.0.1"), "", jump="one")
 
     with pytest.raises(OSError, match="test: No such file or directory"):
         ask(host, lambda: nft.change("inet", elements, "test"))
@@ -364,7 +364,7 @@ def test_large_transaction_that_is_refused_changes_nothing(host: Host, place: in
 
 def test_large_transaction_reports_the_first_of_many_errors(host: Host) -> None:
     run(host, TABLE)
-    elements = [nft.new_element("t", "none", packed("10.0.0.1"), "", jump="one")] * 5000
+    elements = [nft.add_element("t", "none", packed("10.0.0.1"), "", jump="one")] * 5000
 
     with pytest.raises(OSError, match="test: No such file or directory"):
         ask(host, lambda: nft.change("inet", elements, "test"))

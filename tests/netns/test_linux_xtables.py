@@ -87,7 +87,7 @@ def test_rules_are_those_that_iptables_would_make(tables: Tables) -> None:
         for incoming, known in ((False, False), (True, False), (True, True))
     ]
     for match in matches:
-        own = [*match.words().split(), "-m", "comment", "--comment", "cnihook: a b", "-j", "ACCEPT"]
+        own = [*match.text().split(), "-m", "comment", "--comment", "cnihook: a b", "-j", "ACCEPT"]
         tables.iptables("-A", "other", *own)
     tables.change(*(lambda edits, m=match: edits.accept("own", m, "cnihook: a b") for match in matches))
 
@@ -96,7 +96,7 @@ def test_rules_are_those_that_iptables_would_make(tables: Tables) -> None:
 
     assert listed("own") == listed("other") and len(listed("own")) == 1 + len(matches)
     for match in matches:
-        own = [*match.words().split(), "-m", "comment", "--comment", "cnihook: a b", "-j", "ACCEPT"]
+        own = [*match.text().split(), "-m", "comment", "--comment", "cnihook: a b", "-j", "ACCEPT"]
         tables.iptables("-C", "own", *own)
     saved = tables.host.run(f"{tables.program}-save").stdout
     tables.host.run(f"{tables.program}-restore", input=saved)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cnihook.protocol.call import Request
+from cnihook.protocol.call import Invocation
 from cnihook.runtime import networks
 
 SCRIPT = """\
@@ -64,9 +64,9 @@ class Plugins:
         numbers = sorted(os.listdir(self._calls))[1:]
         return self._calls.with_name(f"calls.{what}.{numbers[index]}").read_text()
 
-    def request(self, timeout: float = 20, args: str = "") -> Request:
-        return Request(
-            "c1", "/run/netns/c1", "eth0", args=args, plugin_path=[str(self.folder)], timeout=timeout
+    def request(self, timeout: float = 20, args: str = "") -> Invocation:
+        return Invocation(
+            "c1", "/run/netns/c1", "eth0", args=args, plugin_dirs=[str(self.folder)], timeout=timeout
         )
 
 

@@ -32,7 +32,7 @@ def up(plugins: Plugins, wanted: Network) -> None:
         config=wanted.text,
         netns="/run/netns/c1",
         process=ProcessIdentity("boot", 1, 2, (3, 4)),
-        plugin_path=[str(plugins.folder)],
+        plugin_dirs=[str(plugins.folder)],
     )
     record.write()
     attachment.up(wanted, record)

@@ -6,7 +6,7 @@ from typing import Any
 from cnihook.fast.address import IPNet
 from cnihook.request import bounds_file, options
 from cnihook.request.bounds import Bounds, Guard
-from cnihook.request.request import Port, Want, Wants
+from cnihook.request.request import ContainerRequest, NetworkRequest, PortRequest
 from cnihook.types.errors import CniError
 
 # For each part of a request: a value, and the option that allows it; None if its own parts are bounded.
@@ -15,7 +15,7 @@ OF_A_NETWORK: dict[str, tuple[Any, str | None]] = {
     "ifname": ("eth5", "networks"),
     "ips": (["10.1.0.9"], "ip"),
     "mac": ("02:00:00:00:00:09", "mac-address"),
-    "ports": ([Port(80, 8080, 8080, "tcp", "")], "publish"),
+    "ports": ([PortRequest(80, 8080, 8080, "tcp", "")], "publish"),
     "bandwidth": ({"ingressRate": 1}, "bandwidth"),
     "aliases": (["db"], "network-alias"),
     "routes": ([(IPNet.parse("192.0.2.0/24"), None)], "route"),
@@ -23,7 +23,7 @@ OF_A_NETWORK: dict[str, tuple[Any, str | None]] = {
     "cni_args": (["x=y"], "cni-args"),
 }
 OF_A_CONTAINER: dict[str, tuple[Any, str | None]] = {
-    "networks": ([Want("front")], "networks"),
+    "networks": ([NetworkRequest("front")], "networks"),
     "common": (None, None),
     "dns": (None, None),
     "hosts": ([("up", "192.0.2.1")], "add-host"),
@@ -32,7 +32,7 @@ OF_A_CONTAINER: dict[str, tuple[Any, str | None]] = {
 }
 
 
-def refused(request: Wants, allow: set[str]) -> bool:
+def refused(request: ContainerRequest, allow: set[str]) -> bool:
     bounds = Bounds("{}")
     bounds.allow = frozenset(allow)
     try:
@@ -44,21 +44,23 @@ def refused(request: Wants, allow: set[str]) -> bool:
 
 def test_every_part_of_a_request_is_bounded() -> None:
     """Add a new part of these classes to the bounds, and to the tables here."""
-    assert set(OF_A_NETWORK) == set(Want.__slots__) and set(OF_A_CONTAINER) == set(Wants.__slots__)
+    assert set(OF_A_NETWORK) == set(NetworkRequest.__slots__) and set(OF_A_CONTAINER) == set(
+        ContainerRequest.__slots__
+    )
     everything = set(options.BOUNDED)
     for part, (value, option) in OF_A_NETWORK.items():
-        want = Want("front")
+        want = NetworkRequest("front")
         setattr(want, part, value)
-        request = Wants([want])
+        request = ContainerRequest([want])
         assert option and not refused(request, {option, "networks"}), part
         assert refused(request, everything - {option}), part
         if option != "networks":
-            request = Wants()
+            request = ContainerRequest()
             setattr(request.common, part, value)
             assert not refused(request, {option}) and refused(request, everything - {option}), part
     for part, (value, option) in OF_A_CONTAINER.items():
         if option:
-            request = Wants()
+            request = ContainerRequest()
             setattr(request, part, value)
             assert not refused(request, {option}) and refused(request, everything - {option}), part
 

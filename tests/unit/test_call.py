@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.protocol.call import Request, requested_addresses
+from cnihook.protocol.call import Invocation, requested_addresses
 from cnihook.sdk import Call, CniError, NetConf
 from cnihook.types.names import check_ifname
 
@@ -34,7 +34,7 @@ def make(
     keys: "dict[str, Any] | None" = None,
 ) -> Call:
     conf = NetConf({"cniVersion": "1.0.0", "name": network, "type": "x", **(keys or {})}, "10-a.conf")
-    return Call("ADD", conf, Request(container_id, "/run/netns/c1", ifname, args=cni_args))
+    return Call("ADD", conf, Invocation(container_id, "/run/netns/c1", ifname, args=cni_args))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_del_ignores_a_malformed_prev_result(prev: Any) -> None:
     """The result may come from a damaged record; what can be released without it must be released."""
     conf = NetConf({"cniVersion": "1.0.0", "name": "mynet", "type": "x", "prevResult": prev})
 
-    assert Call("DEL", conf, Request("c1", "", "eth0")).prev_result is None
+    assert Call("DEL", conf, Invocation("c1", "", "eth0")).prev_result is None
 
 
 def test_keys_that_the_runtime_adds_are_read() -> None:

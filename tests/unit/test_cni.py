@@ -235,7 +235,7 @@ def test_check_needs_a_record(cni: CNI, plugins: Plugins) -> None:
 
 
 def test_records_may_be_kept_in_another_folder(plugins: Plugins, state: Path) -> None:
-    own = CNI(str(state / "net.d"), [str(plugins.folder)], cache_folder=str(state / "own"))
+    own = CNI(str(state / "net.d"), [str(plugins.folder)], state_dir=str(state / "own"))
     own.add(NET, "c1", OWN)
 
     assert os.listdir(state / "own") == ["mynet-c1-eth0"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cnihook.cli import cni_runc
-from cnihook.cli.cni_runc import Words
+from cnihook.cli.cni_runc import Arguments
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ from cnihook.cli.cni_runc import Words
 def test_arguments_are_read_as_the_runtimes_read_them(
     line: str, command: str, config: str, container_id: str
 ) -> None:
-    words = Words(line.split())
+    words = Arguments(line.split())
 
     assert (words.command, words.config_path, words.container_id) == (command, config, container_id)
 
@@ -52,7 +52,7 @@ def test_arguments_are_read_as_the_runtimes_read_them(
     ],
 )
 def test_log_of_the_engine_is_read(line: str, expected: tuple[str, str]) -> None:
-    words = Words(line.split())
+    words = Arguments(line.split())
 
     assert (words.log, words.log_format) == expected
 

@@ -68,7 +68,7 @@ def test_file_that_cannot_be_executed_is_status_126(tmp_path: Path) -> None:
 BECOME = """\
 from cnihook.process import command
 try:
-    command.become(sys.argv[2], sys.argv[2:], {"A": "1"})
+    command.execute(sys.argv[2], sys.argv[2:], {"A": "1"})
 except command.NotExecutable as error:
     print(error.status, error)
 """

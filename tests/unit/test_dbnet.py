@@ -84,7 +84,7 @@ def plugins(state: Path) -> Plugins:
 
 
 def test_dbnet_request_by_request(plugins: Plugins) -> None:
-    cni = CNI(plugin_path=[str(plugins.folder)])
+    cni = CNI(plugin_dirs=[str(plugins.folder)])
     network = networks.parse(json.dumps(DBNET).encode(), "10-dbnet.conflist")
 
     result = cni.add(network, "blue", NETNS, "eth0", capability_args=CAPABILITY_ARGS)
@@ -117,7 +117,7 @@ def test_dbnet_request_by_request(plugins: Plugins) -> None:
 
 
 def test_dbnet_collects_garbage_with_the_list_of_valid_attachments(plugins: Plugins) -> None:
-    cni = CNI(plugin_path=[str(plugins.folder)])
+    cni = CNI(plugin_dirs=[str(plugins.folder)])
     network = networks.parse(json.dumps(DBNET).encode(), "10-dbnet.conflist")
 
     cni.gc(network, [("id1", "eth0"), ("id2", "eth0")])

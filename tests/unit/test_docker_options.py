@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from cnihook.cli.docker import options
-from cnihook.cli.docker.options import Refused
+from cnihook.cli.docker.options import UsageError
 from cnihook.cli.docker.plan import Plan
 from cnihook.types.errors import CniError
 from tests.support.skip import need
@@ -33,7 +33,7 @@ def test_image_is_the_first_argument_that_is_not_an_option(words: str, run: str)
 
     assert plan.run == run.split()
     assert plan.rest == ["IMAGE", "sh", "-p", "--network", "x", "--"]
-    assert "network" not in dict(plan.said)
+    assert "network" not in dict(plan.options)
 
 
 def test_two_dashes_end_the_options() -> None:
@@ -52,7 +52,7 @@ def test_each_option_is_assigned_to_its_part_of_the_plan() -> None:
     assert plan.naming == "-h web".split()
     assert plan.userns == "--userns host".split()
     assert plan.run == "-i -t --rm --userns host --name my_web --restart always --runtime cni".split()
-    assert plan.said == [
+    assert plan.options == [
         ("network", "a"),
         ("network", "b:ifname=eth5"),
         ("dns", "192.0.2.1"),
@@ -82,8 +82,8 @@ def test_networks_in_dockers_syntax(words: str, said: str) -> None:
     """An option that names no network applies to the first one, as with docker."""
     plan = Plan([*words.split(), "IMAGE"])
 
-    assert [text for word, text in plan.said if word == "network"] == said.split()
-    assert said or plan.said == [("ip", "10.0.0.9")]
+    assert [text for word, text in plan.options if word == "network"] == said.split()
+    assert said or plan.options == [("ip", "10.0.0.9")]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_networks_in_dockers_syntax(words: str, said: str) -> None:
 )
 def test_ports_in_dockers_syntax(text: str, said: str) -> None:
     for words in (["-p", text], [f"--publish={text}"], [f"-p={text}"]):
-        assert Plan([*words, "IMAGE"]).said == [("publish", said)]
+        assert Plan([*words, "IMAGE"]).options == [("publish", said)]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_ports_in_dockers_syntax(text: str, said: str) -> None:
     ],
 )
 def test_unsupported_option_is_a_one_line_error(words: str, why: str) -> None:
-    with pytest.raises((Refused, CniError), match=re.escape(why)) as refused:
+    with pytest.raises((UsageError, CniError), match=re.escape(why)) as refused:
         Plan([*words.split(), "IMAGE"])
     assert len(str(refused.value).splitlines()) == 1
 

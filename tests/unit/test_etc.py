@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnihook.names import rootfs_file
-from cnihook.names.etc import Etc
+from cnihook.names.etc import ContainerEtc
 from cnihook.names.rootfs_file import File
 from cnihook.oci.bundle import Bundle
 
@@ -233,11 +233,11 @@ def test_file_that_no_user_may_write_is_only_read(file: File) -> None:
 def test_root_of_a_container_is_read_or_an_error(tmp_path: Path) -> None:
     """This process represents a container before pivot_root."""
     with pytest.raises(FileNotFoundError, match="not known"):
-        Etc("c1", os.getpid(), Bundle({}, ""))
+        ContainerEtc("c1", os.getpid(), Bundle({}, ""))
     with pytest.raises(OSError):
-        Etc("c1", 1 << 22, Bundle({}, ""))
+        ContainerEtc("c1", 1 << 22, Bundle({}, ""))
 
     (tmp_path / "rootfs" / "etc").mkdir(parents=True)
-    etc = Etc("c1", os.getpid(), Bundle({"root": {"path": "rootfs"}}, f"{tmp_path}/config.json"))
+    etc = ContainerEtc("c1", os.getpid(), Bundle({"root": {"path": "rootfs"}}, f"{tmp_path}/config.json"))
     file = etc.file("hosts")
     assert str(file) == f"{tmp_path}/rootfs/etc/hosts" and etc.is_on_host(file) and not etc.is_begun

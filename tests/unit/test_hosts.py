@@ -39,11 +39,11 @@ def join(
         own.append(
             Entry(network, container_id, "eth0", [ADDRESSES[container_id]], names, list(aliases), place)
         )
-    return hosts.join(container_id, own, list(more.items()), place, Log(container_id))
+    return hosts.add(container_id, own, list(more.items()), place, Log(container_id))
 
 
 def leave(container_id: str, network: str) -> None:
-    hosts.leave(network, container_id)
+    hosts.remove(network, container_id)
     Record(network, container_id, "eth0", config=b"{}").remove()
 
 
@@ -110,7 +110,7 @@ def test_container_without_a_name_has_no_entry(state: Path) -> None:
     join(state, "one", "a")
     own = Entry("a", "two", "eth0", ["10.1.0.2"], [], [], None)
 
-    assert hosts.join("two", [own], [], None, Log("two")) == "10.1.0.1\tone same\t# cnihook: one on a\n"
+    assert hosts.add("two", [own], [], None, Log("two")) == "10.1.0.1\tone same\t# cnihook: one on a\n"
     assert os.listdir(state / "run" / "names" / "a") == ["one"] and entries_in(state, "one") == {"one on a"}
 
 
@@ -146,7 +146,7 @@ def test_entries_without_a_record_are_removed(state: Path) -> None:
 
     for container_id in ("one", "three"):
         Record("a", container_id, "eth0", config=b"{}").remove()
-    hosts.sweep()
+    hosts.prune()
     assert entries_in(state, "one") == entries_in(state, "three") == set()
     assert not (state / "run" / "names").exists()
 
@@ -168,7 +168,7 @@ def test_missing_file_does_not_stop_changes_of_the_others(state: Path) -> None:
     (state / "one").unlink()
     own = Entry("a", "three", "eth0", ["10.1.0.3"], ["three"], [], None)
     Record("a", "three", "eth0", config=b"{}").write()
-    hosts.join("three", [own], [], None, Log("three"))
+    hosts.add("three", [own], [], None, Log("three"))
 
     assert "not in the hosts file of one: No such file or directory" in Log("three").read()
     assert "its /etc/hosts is not changed: No such file" in Log("one").read()
@@ -201,8 +201,8 @@ def test_requested_host_name_that_is_the_id_of_another_is_refused(state: Path) -
     (state / "two").write_text("")
     own = Entry("a", "two", "eth0", ["10.1.0.2"], ["one", "two"], [], File.at(f"{state}/two"))
     with pytest.raises(CniError, match="it is the ID of container one"):
-        hosts.join("two", [own], [], own.file, Log("two"), "one")
-    hosts.join("two", [own], [], own.file, Log("two"))
+        hosts.add("two", [own], [], own.file, Log("two"), "one")
+    hosts.add("two", [own], [], own.file, Log("two"))
 
     assert lines_with(state, "one", "one") == ["10.1.0.1"]
     assert lines_with(state, "two", "one") == ["10.1.0.2", "10.1.0.1"]

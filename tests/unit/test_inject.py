@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cnihook.oci import inject
-from cnihook.oci.json_edit import Document
+from cnihook.oci.json_edit import JsonDocument
 from cnihook.types.errors import CniError
 
 FILES = {"/etc/hosts": "cnihook/hosts", "/etc/resolv.conf": "cnihook/resolv.conf"}
@@ -20,7 +20,7 @@ FOREIGN = {"path": "/usr/bin/other", "args": ["other", "createRuntime"]}
 BY_HAND = {"path": "/opt/cnihook/scripts/cnihook", "args": ["cnihook", "createRuntime", "--network", "a"]}
 
 
-def prepared(config: Document, **annotations: str) -> Document:
+def prepared(config: JsonDocument, **annotations: str) -> JsonDocument:
     inject.add_hooks(config, {}, renew=True)
     inject.add_namespace(config)
     inject.add_annotations(config, {f"{PREFIX}{name}": text for name, text in annotations.items()})
@@ -28,8 +28,8 @@ def prepared(config: Document, **annotations: str) -> Document:
     return config
 
 
-def document(value: Any, **layout: Any) -> Document:
-    return Document(json.dumps(value, **layout))
+def document(value: Any, **layout: Any) -> JsonDocument:
+    return JsonDocument(json.dumps(value, **layout))
 
 
 CONFIGS: dict[str, Any] = {
@@ -50,14 +50,14 @@ CONFIGS: dict[str, Any] = {
 @pytest.mark.parametrize("layout", [{"indent": "\t"}, {"separators": (",", ":")}], ids=["go", "compact"])
 def test_injection_is_idempotent_and_removal_restores_the_text(name: str, layout: dict[str, Any]) -> None:
     before = json.dumps(CONFIGS[name], **layout)
-    config = prepared(Document(before), networks="mynet", publish="80:80")
+    config = prepared(JsonDocument(before), networks="mynet", publish="80:80")
 
     assert config.get("annotations", "cnihook.networks") == "mynet"
     assert {"type": "network"} in config.get("linux", "namespaces")
     once = config.text
     assert prepared(config, networks="mynet").text == once
 
-    inject.remove(config, Document(before), FILES, PREFIX)
+    inject.remove(config, JsonDocument(before), FILES, PREFIX)
     assert config.text == before
 
 
@@ -105,7 +105,7 @@ def test_existing_mount_is_kept_in_any_spelling() -> None:
 
 def test_later_changes_are_kept_at_removal() -> None:
     original = document({"hostname": "a", "annotations": {"cnihook.ip": "10.0.0.1"}}, indent=2)
-    config = prepared(Document(original.text), ip="10.0.0.2", networks="x")
+    config = prepared(JsonDocument(original.text), ip="10.0.0.2", networks="x")
     config.set("b", "hostname")
     config.append(FOREIGN, "hooks", "createRuntime")
 

@@ -12,7 +12,7 @@ import pytest
 
 from cnihook.process import child
 from cnihook.protocol import call, invoke
-from cnihook.protocol.call import Request
+from cnihook.protocol.call import Invocation
 from cnihook.types.config import NetConf
 from cnihook.types.errors import INCOMPATIBLE_VERSION, INTERNAL, CniError
 from cnihook.types.result import Result
@@ -114,7 +114,7 @@ def test_built_in_plugin_may_support_some_versions_only(monkeypatch: pytest.Monk
     """ADD is refused in this process as by the plugin's executable; the DEL that follows succeeds."""
     loopback = invoke.load("loopback")
     monkeypatch.setattr(loopback, "VERSIONS", ("1.1.0",), raising=False)
-    request = Request("c1", "", "lo")
+    request = Invocation("c1", "", "lo")
 
     with pytest.raises(CniError, match="incompatible CNI versions") as refused:
         invoke.run_module(invoke.load("loopback"), "ADD", conf(), request)
@@ -159,7 +159,7 @@ def test_variables_without_a_value_are_set_to_empty(
         monkeypatch.setenv(name, "stale")
     plugins.make("one")
 
-    invoke.run("GC", "one", conf(), Request("", "", "", plugin_path=[str(plugins.folder)]))
+    invoke.run("GC", "one", conf(), Invocation("", "", "", plugin_dirs=[str(plugins.folder)]))
 
     environment = plugins.environment(0)
     assert [environment[name] for name in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS")] == [

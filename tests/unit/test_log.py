@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cnihook import log
-from cnihook.fast.errors_text import describe, one_line
-from cnihook.log import Log, complain
+from cnihook.fast.errors_text import message_with_notes, one_line
+from cnihook.log import Log, warn
 from cnihook.types.errors import CniError
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} +\d+\.\d ms  (.*)")
@@ -51,8 +51,8 @@ def test_failure_includes_the_notes() -> None:
 
 
 def test_error_without_a_message_is_described_by_its_class() -> None:
-    assert describe(KeyError()) == "KeyError"
-    assert describe(ValueError(" a \n b ")) == "a b"
+    assert message_with_notes(KeyError()) == "KeyError"
+    assert message_with_notes(ValueError(" a \n b ")) == "a b"
     assert one_line("\ta\n\n b ") == "a b"
 
 
@@ -164,7 +164,7 @@ def test_link_at_the_path_of_a_log_is_not_followed(state: Path) -> None:
 
 
 def test_complaint_is_one_line_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    complain("no network\nof that name \udcff")
+    warn("no network\nof that name \udcff")
 
     assert capfd.readouterr() == ("", "cnihook: no network of that name \\udcff\n")
 
@@ -174,7 +174,7 @@ def test_complaint_with_closed_stderr_is_not_an_error() -> None:
     saved = os.dup(2)
     os.close(2)
     try:
-        complain("a complaint")
+        warn("a complaint")
     finally:
         os.dup2(saved, 2)
         os.close(saved)
@@ -189,7 +189,7 @@ def test_long_event_is_cut() -> None:
 
 
 def test_long_complaint_is_cut(capfd: pytest.CaptureFixture[str]) -> None:
-    complain("x" * 1_000_000)
+    warn("x" * 1_000_000)
 
     assert len(capfd.readouterr().err) < 10_000
 

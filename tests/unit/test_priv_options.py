@@ -5,16 +5,16 @@ import re
 
 import pytest
 
-from cnihook.cli.privnet.options import HELP, Options, Refused
+from cnihook.cli.privnet.options import HELP, Options, UsageError
 from cnihook.request import options as request_options
-from cnihook.request.request import Wants
+from cnihook.request.request import ContainerRequest
 
 
 def test_every_request_is_an_option() -> None:
     """The parser repeats their names, because the table of their meanings is imported later."""
-    for name, word in request_options.WORDS.items():
+    for name, word in request_options.OPTIONS.items():
         options = Options([f"--{name}", *(["x"] if word.value else []), "command"])
-        assert options.wants == [(f"--{name}", "x" if word.value else "")]
+        assert options.requested == [(f"--{name}", "x" if word.value else "")]
         assert options.command == ["command"]
 
 
@@ -24,9 +24,9 @@ def test_every_other_option_is_a_request() -> None:
     )  # --delete is in the line of --netns
     words = re.findall(r"^  --([a-z0-9-]+)", HELP, re.MULTILINE)
 
-    assert sorted(words) == sorted([*request_options.WORDS, *own])
+    assert sorted(words) == sorted([*request_options.OPTIONS, *own])
     for word in [f"--{word}" for word in words if word not in own] + ["-p"]:
-        assert request_options.word_of(word)
+        assert request_options.option_for(word)
 
 
 def test_help_is_aligned_and_109_columns_wide_at_most() -> None:
@@ -60,9 +60,9 @@ def test_values_come_in_two_forms_and_may_look_like_options() -> None:
 
 def test_last_value_of_an_option_is_used_but_requests_add_up() -> None:
     options = Options(["--user", "a", "--user", "b", "--dns", "10.0.0.1", "--dns=10.0.0.2", "c"])
-    request = Wants()
-    for option, value in options.wants:
-        word = request_options.word_of(option)
+    request = ContainerRequest()
+    for option, value in options.requested:
+        word = request_options.option_for(option)
         assert word
         word.add(request, value)
 
@@ -87,5 +87,5 @@ def test_last_value_of_an_option_is_used_but_requests_add_up() -> None:
     ids=" ".join,
 )
 def test_malformed_option_is_refused(argv: list[str]) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(UsageError):
         Options(argv)

@@ -125,7 +125,7 @@ def test_file_of_the_host_is_copied_without_loopback_servers(
 ) -> None:
     (host / "resolv.conf").write_text(of_host)
 
-    assert resolv_conf.of_host() == expected
+    assert resolv_conf.host_text() == expected
 
 
 @pytest.mark.parametrize(

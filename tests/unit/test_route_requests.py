@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cnihook.request import npwg
-from cnihook.request.request import Served, Want
-from tests.unit.test_wants import BRIDGE, net, served
+from cnihook.request.request import NetworkRequest, ResolvedNetwork
+from tests.unit.test_request import BRIDGE, net, served
 
 DUAL: dict[str, Any] = {
     "type": "bridge",
@@ -18,11 +18,11 @@ DUAL: dict[str, Any] = {
 BOTH = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
 
 
-def routes_of(one: Served) -> Any:
+def routes_of(one: ResolvedNetwork) -> Any:
     return one.network.plugins[0]["ipam"].get("routes", [])
 
 
-def asking(*gateways: str) -> Want:
+def asking(*gateways: str) -> NetworkRequest:
     text = json.dumps([{"name": "asking", "default-route": list(gateways)}])
     return npwg.parse(text)[0]
 
@@ -44,7 +44,7 @@ def test_requested_default_route_is_the_only_one_of_its_ip_version(
     another = {"type": "macvlan", "ipam": {"type": "whereabouts", "routes": BOTH}}
     plain = {"type": "macvlan", "ipam": {"type": "whereabouts"}}
     confs = {"a": by_routes, "b": DUAL, "c": another, "d": plain}
-    others = [(net(conf, name=name), Want(name)) for name, conf in confs.items()]
+    others = [(net(conf, name=name), NetworkRequest(name)) for name, conf in confs.items()]
     own = (net(by_routes, name="asking"), asking(*gateways))
     results = served(*((own, *others) if first else (*others, own)))
 
@@ -60,11 +60,15 @@ def test_requested_default_route_is_the_only_one_of_its_ip_version(
 
 def test_default_route_of_a_dhcp_server_gets_a_metric_if_another_is_requested() -> None:
     dhcp = {"type": "macvlan", "ipam": {"type": "dhcp"}}
-    results = served((net(dhcp, name="lan"), Want("lan")), (net(BRIDGE, name="asking"), asking("10.1.0.9")))
+    results = served(
+        (net(dhcp, name="lan"), NetworkRequest("lan")), (net(BRIDGE, name="asking"), asking("10.1.0.9"))
+    )
 
     assert results[0].network.plugins[0]["ipam"] == {"type": "dhcp", "priority": 1024}
     own = {"type": "macvlan", "ipam": {"type": "dhcp", "priority": 7}}
-    results = served((net(own, name="lan"), Want("lan")), (net(BRIDGE, name="asking"), asking("10.1.0.9")))
+    results = served(
+        (net(own, name="lan"), NetworkRequest("lan")), (net(BRIDGE, name="asking"), asking("10.1.0.9"))
+    )
     assert results[0].network.plugins[0]["ipam"]["priority"] == 7
 
 
@@ -80,14 +84,14 @@ def test_requested_route_replaces_that_of_the_network(route: str, kept: list[Any
     """Both would be used for IPv6.  A route with a `table` stays."""
     routes = [*BOTH, {"dst": "2001:db8::/32"}, {"dst": "2001:db8::/32", "table": 7}]
     conf = {"type": "bridge", "ipam": {**DUAL["ipam"], "routes": routes}}
-    (found,) = served((net(conf), Want("mynet")), route=route)
+    (found,) = served((net(conf), NetworkRequest("mynet")), route=route)
 
     dst, _, gateway = route.partition("=")
     assert routes_of(found) == [*kept, {"dst": dst, "gw": gateway}]
 
 
 def test_default_route_may_be_requested_if_the_networks_have_none() -> None:
-    two = [(net(DUAL, name=name), Want(name)) for name in ("one", "two")]
+    two = [(net(DUAL, name=name), NetworkRequest(name)) for name in ("one", "two")]
     one, another = served(*two, route="0.0.0.0/0=10.1.0.9", no_default_route="true")
 
     assert routes_of(one) == [{"dst": "0.0.0.0/0", "gw": "10.1.0.9"}]

@@ -26,7 +26,7 @@ _LONG = {
 }
 
 
-class Refused(Exception):
+class UsageError(Exception):
     """A request that cannot be met: what and why, then what to do."""
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Option:
 
 
 def split(argv: list[str]) -> tuple[list[Option], list[str]]:
-    """Return the options before IMAGE, and the rest unchanged.  Raises Refused if a value is missing."""
+    """Return the options before IMAGE, and the rest unchanged.  Raises UsageError if a value is missing."""
     options: list[Option] = []
     pending = list(argv)
     while pending and pending[0].startswith("-") and pending[0] not in ("-", "--"):
@@ -77,6 +77,6 @@ def _option(flag: str, value: str | None, pending: list[str]) -> Option:
         return Option(flag, value or "true", [flag if value is None else f"{flag}={value}"])
     if value is None:
         if not pending:
-            raise Refused(f"{flag} needs a value", "see `docker run --help`")
+            raise UsageError(f"{flag} needs a value", "see `docker run --help`")
         value = pending.pop(0)
     return Option(flag, value, [flag, value])

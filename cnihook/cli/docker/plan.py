@@ -2,7 +2,7 @@
 """The plan of `docker-run`: which options are for the networks, the container and the pause container."""
 
 from cnihook.cli.docker import request
-from cnihook.cli.docker.options import Option, Refused, split
+from cnihook.cli.docker.options import Option, UsageError, split
 from cnihook.request import values
 
 # Docker rejects these for a container that shares another's network.  The pause container gets them: it
@@ -30,16 +30,16 @@ class Plan:
         # A network of docker's as well, unless there is a CNI network of this name.
         self.bridge = networks[0] if networks in (["bridge"], ["default"]) else ""
         if not self.rest or self.rest == ["--"]:
-            raise Refused("no IMAGE is given", "see `docker-run --help`")
+            raise UsageError("no IMAGE is given", "see `docker-run --help`")
         if self.is_dockers:
             if len(networks) > 1:
-                raise Refused(f"conflicting options: --network {dockers[0]} excludes other networks")
+                raise UsageError(f"conflicting options: --network {dockers[0]} excludes other networks")
             return
 
         for option in options:
             if option.name in _REFUSED and option.is_on:
-                raise Refused(f"{option.flag} is not supported with CNI networks", _REFUSED[option.name])
-        self.said = request.said(options)  # (option, text) each, of request.options
+                raise UsageError(f"{option.flag} is not supported with CNI networks", _REFUSED[option.name])
+        self.options = request.to_options(options)  # (option, text) each, of request.options
         self.runtime = _last(options, "runtime")
         self.restart = _last(options, "restart")
         self.naming = [word for option in options if option.name in _NAMING for word in option.words]

@@ -5,7 +5,7 @@ Docker's options that request something of the networks, as options of request.o
 They keep docker's meaning: an option outside --network applies to the first network that is named.
 """
 
-from cnihook.cli.docker.options import Option, Refused
+from cnihook.cli.docker.options import Option, UsageError
 from cnihook.request import values
 from cnihook.types.errors import CniError
 from cnihook.types.names import check_network_name
@@ -25,8 +25,8 @@ _OF_A_NETWORK = {
 }
 
 
-def said(options: list[Option]) -> list[tuple[str, str]]:
-    """Return (option, text) for each request.  Raises Refused or CniError."""
+def to_options(options: list[Option]) -> list[tuple[str, str]]:
+    """Return (option, text) for each request.  Raises UsageError or CniError."""
     networks = [values.split_network(option.value) for option in options if option.name == "network"]
     for name, _ in networks:
         check_network_name(name)
@@ -38,7 +38,7 @@ def said(options: list[Option]) -> list[tuple[str, str]]:
         elif option.name in _OF_A_NETWORK and networks:
             key, what = _OF_A_NETWORK[option.name]
             if key in own:
-                raise Refused(
+                raise UsageError(
                     f"conflicting options: cannot specify both --{option.name} and per-network {what}"
                 )
             networks[0][1].append((key, option.value))
@@ -71,7 +71,7 @@ def _short_port(text: str) -> str:
     parts = dict(part.strip().partition("=")[::2] for part in text.split(","))
     unknown = parts.keys() - {"published", "target", "protocol", "mode"}
     if unknown or not parts.get("target"):
-        raise Refused(
+        raise UsageError(
             f"invalid publish opts format: {text}", "it takes published=PORT,target=PORT,protocol=PROTOCOL"
         )
     host = f"{parts['published']}:" if parts.get("published") else ""

@@ -12,13 +12,13 @@ import signal
 import sys
 
 from cnihook.cli.docker import runtime as cni_runtime
-from cnihook.cli.docker.options import Refused
+from cnihook.cli.docker.options import UsageError
 from cnihook.cli.docker.pause import Docker, DockerError, Pause
 from cnihook.cli.docker.plan import Plan
-from cnihook.cli.docker.watcher import LABEL, Keeper
+from cnihook.cli.docker.watcher import LABEL, Watcher
 from cnihook.container import attach
 from cnihook.container.attach import Container
-from cnihook.fast.errors_text import describe, in_words, one_line
+from cnihook.fast.errors_text import message, message_with_notes, one_line
 from cnihook.linux import libc
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
@@ -27,7 +27,7 @@ from cnihook.names.rootfs_file import File
 from cnihook.process import command, signals, stdio
 from cnihook.process.jobcontrol import Job
 from cnihook.request import options as request_options
-from cnihook.request.request import Served, Wants
+from cnihook.request.request import ContainerRequest, ResolvedNetwork
 from cnihook.runtime import networks
 from cnihook.runtime.settings import Settings
 
@@ -75,14 +75,14 @@ def main(umask: "int | None" = None) -> None:
     code = _FAILED
     try:
         signals.take_back_pythons()
-        stdio.fill()
+        stdio.open_missing()
         code = _main(sys.argv[1:])
     except signals.Interrupted as error:
         code = 128 + error.signum
     except Exception as error:
         if os.environ.get("CNIHOOK_DEBUG"):
             raise
-        _complain(describe(error))
+        _complain(message_with_notes(error))
     sys.exit(code)
 
 
@@ -102,16 +102,16 @@ def _main(argv: list[str]) -> int:
     settings = Settings.from_environment(os.environ)
     if plan.is_dockers or plan.bridge and not _is_there(plan.bridge, settings):
         _become(docker, ["docker", "run", *argv])
-    request = Wants()
-    for word, value in plan.said:
-        request_options.WORDS[word].add(request, value)
+    request = ContainerRequest()
+    for word, value in plan.options:
+        request_options.OPTIONS[word].add(request, value)
     runtime = _runtime(docker, plan, settings)
     # Here too, although the hook does it again: then an error is one line of docker-run.
     chosen = attach.select(request, settings, _complain)
     if runtime:
         _become(docker, cni_runtime.command(runtime, plan))
     if plan.restart.partition(":")[0] in ("always", "unless-stopped"):
-        raise Refused(
+        raise UsageError(
             f"--restart {plan.restart} needs cni-runc: docker starts no pause container after a reboot",
             "register the runtime cni-runc with the daemon, or use on-failure; see `docker-run --help`",
         )
@@ -119,21 +119,21 @@ def _main(argv: list[str]) -> int:
 
 
 def _is_there(network: str, settings: Settings) -> bool:
-    return network in [known.name for known in networks.load_folder(settings.conf_folder)[0]]
+    return network in [known.name for known in networks.load_folder(settings.conf_dir)[0]]
 
 
 def _runtime(docker: Docker, plan: Plan, settings: Settings) -> str:
     """Return the daemon's name of cni-runc; empty if a pause container is used, which requires root."""
     runtime = ""
     # The hook has the daemon's environment, not that of docker-run.
-    if settings.conf_folder == networks.DEFAULT_FOLDER and not settings.plugin_path:
+    if settings.conf_dir == networks.DEFAULT_FOLDER and not settings.plugin_dirs:
         try:
             runtime = cni_runtime.find(docker, plan.runtime)
         except DockerError:
             if os.geteuid() == 0:
                 raise
     if not runtime and os.geteuid() != 0:
-        raise Refused("networks need root", "try `sudo docker-run ...`")
+        raise UsageError("networks need root", "try `sudo docker-run ...`")
     return runtime
 
 
@@ -145,12 +145,14 @@ def _become(docker: Docker, words: list[str]) -> "NoReturn":
 # With a pause container
 
 
-def _run(docker: Docker, plan: Plan, request: Wants, chosen: list[Served], settings: Settings) -> int:
+def _run(
+    docker: Docker, plan: Plan, request: ContainerRequest, chosen: list[ResolvedNetwork], settings: Settings
+) -> int:
     client = _Client()
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
     signals.raise_on_interrupts()
     options = [*plan.naming, *plan.userns]
-    keeper = Keeper(docker, f"cnihook-pause-{os.urandom(6).hex()}", options, settings)
+    keeper = Watcher(docker, f"cnihook-pause-{os.urandom(6).hex()}", options, settings)
     try:
         pause = keeper.pause()
         _attach(pause, request, chosen, settings)
@@ -158,7 +160,7 @@ def _run(docker: Docker, plan: Plan, request: Wants, chosen: list[Served], setti
         own = [f"--network=container:{pause.id}", "--label", f"{LABEL}={pause.name}"]
         status = client.run(docker.program, ["docker", "run", *own, *plan.run, *plan.rest])
     except Exception as error:
-        _complain(describe(error))
+        _complain(message_with_notes(error))
         status = _FAILED
     finally:
         signals.ignore_interrupts()
@@ -166,7 +168,7 @@ def _run(docker: Docker, plan: Plan, request: Wants, chosen: list[Served], setti
         client.restore_signals()
         for complaint in keeper.complaints():
             _complain(complaint)
-    client.end_as_it_did()
+    client.exit_like_child()
     return status
 
 
@@ -212,12 +214,14 @@ class _Client:
         self._job.begin()
         return self._job.wait()
 
-    def end_as_it_did(self) -> None:
+    def exit_like_child(self) -> None:
         if self._job:
-            self._job.end_as_it_did()
+            self._job.exit_like_child()
 
 
-def _attach(pause: Pause, request: Wants, chosen: list[Served], settings: Settings) -> None:
+def _attach(
+    pause: Pause, request: ContainerRequest, chosen: list[ResolvedNetwork], settings: Settings
+) -> None:
     namespace = NetNS.open(f"/proc/{pause.pid}/ns/net")
     log = Log(pause.id)
     try:
@@ -232,9 +236,9 @@ def _attach(pause: Pause, request: Wants, chosen: list[Served], settings: Settin
     results = [(one.record, one.result) for one in attached]
     for give in (
         lambda: container_dns.set_resolv_conf(File.at(pause.resolv_conf), dns, request.dns, log),
-        lambda: container_dns.join(pause.id, File.at(pause.hosts), hostnames, request, results, log),
+        lambda: container_dns.register(pause.id, File.at(pause.hosts), hostnames, request, results, log),
     ):
         try:
             give()
         except OSError as error:
-            _complain(f"names of the container: {in_words(error)}")
+            _complain(f"names of the container: {message(error)}")

@@ -42,7 +42,7 @@ def _is_ours(path: str) -> bool:
 def command(name: str, plan: Plan) -> list[str]:
     """Return the command `docker run`.  Raises CniError for a value that an annotation cannot hold."""
     # Any annotation requests all networks.  An empty list of ports requests nothing else.
-    annotations = options.to_annotations(plan.said) or {f"{options.PREFIX}publish": ""}
+    annotations = options.to_annotations(plan.options) or {f"{options.PREFIX}publish": ""}
     # A sysctl, not --annotation, which docker lacks before 24.  Both mean the same to cni-runc.
     sysctls = [
         word

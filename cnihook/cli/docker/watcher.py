@@ -17,7 +17,7 @@ import time
 from cnihook.cli.docker import pause as pause_container
 from cnihook.cli.docker.pause import Docker, DockerError, Pause
 from cnihook.container import detach
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.log import Log
 from cnihook.runtime.settings import Settings
 
@@ -32,7 +32,7 @@ _SECOND_LOOK = 1.0  # seconds until `docker restart`, or a start that was under 
 _PATIENCE = 60.0  # seconds to repeat a removal while the daemon does not answer
 
 
-class Keeper:
+class Watcher:
     """The keeper as docker-run sees it.  The caller has to call release() in the end."""
 
     def __init__(self, docker: Docker, name: str, options: list[str], settings: Settings) -> None:
@@ -80,7 +80,7 @@ def _live(
         try:
             pause = pause_container.start(docker, name, options)
         except Exception as error:
-            report.say(json.dumps(describe(error)))
+            report.say(json.dumps(message_with_notes(error)))
             os._exit(1)
         net = os.stat(f"/proc/{pause.pid}/ns/net")
         report.say(json.dumps(pause.facts))
@@ -199,7 +199,7 @@ def _clear(docker: Docker, pause: Pause, settings: Settings, report: _Report, lo
         detach.down(pause.id, settings, log)
     except Exception as error:
         log.failure("detach", error)
-        report.say(describe(error))
+        report.say(message_with_notes(error))
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:

@@ -4,7 +4,7 @@
 import os
 
 from cnihook.cli.shared import lease_usage, listing
-from cnihook.cli.shared.listing import Attached
+from cnihook.cli.shared.listing import Row
 from cnihook.fast.address import Address
 from cnihook.runtime import networks
 from cnihook.types.config import NetConf, lookup
@@ -98,12 +98,12 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
-def take(conf_folder: str) -> Picture:
+def take(conf_dir: str) -> Picture:
     """Return a picture of this host, now.  Loopback, which every container has, is left out."""
     listed = listing.load()
     uplinks = _default_routes()
     by_name: dict[str, Network] = {}
-    for configured in networks.load_folder(conf_folder)[0]:
+    for configured in networks.load_folder(conf_dir)[0]:
         if not configured.is_loopback:
             by_name[configured.name] = _network(configured, uplinks)
     containers: dict[str, Container] = {}
@@ -121,7 +121,7 @@ def take(conf_folder: str) -> Picture:
     return Picture(os.uname().nodename, uplinks, list(by_name.values()), list(containers.values()))
 
 
-def _interface(one: Attached, network: Network) -> Interface:
+def _interface(one: Row, network: Network) -> Interface:
     network.containers += 1
     for ip in one.result.ips:
         subnet = str(ip.net.network())

@@ -3,7 +3,7 @@
 
 import os
 
-from cnihook.cli.privnet.options import Refused
+from cnihook.cli.privnet.options import UsageError
 from cnihook.linux import libc, mounts
 from cnihook.process import command, signals, stdio
 from cnihook.process.jobcontrol import Job
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cnihook.cli.privnet.view import View
     from cnihook.linux.netns import NetNS
-    from cnihook.process.jobcontrol import Limit
+    from cnihook.process.jobcontrol import Deadline
 
     class User(Protocol):
         """The user of the command; see user and rootless."""
@@ -57,7 +57,7 @@ class CommandProcess:
         self._complain = complain
         self._user = user
         self._namespace = namespace
-        closed = stdio.fill()
+        closed = stdio.open_missing()
         self._ready, ready = os.pipe()
         go, self._go = os.pipe()
         self.pid = os.fork()
@@ -78,7 +78,7 @@ class CommandProcess:
             raise OSError(error.errno, error.strerror, "pipe of the command's process") from None
 
     def run(
-        self, resolv_conf: str = "", hosts: str = "", hostname: str = "", limit: "Limit | None" = None
+        self, resolv_conf: str = "", hosts: str = "", hostname: str = "", deadline: "Deadline | None" = None
     ) -> int:
         """Let it become the command, stand in for it until it has ended, and return the exit status."""
         self.job.begin()
@@ -95,7 +95,7 @@ class CommandProcess:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, 0)
         os.dup2(null, 1)
-        status = self.job.wait(limit)
+        status = self.job.wait(deadline)
         self._ended = True
         return status
 
@@ -138,11 +138,11 @@ class CommandProcess:
                     self._user.become()
                 for fd in closed:
                     os.close(fd)
-                command.become(self._program, self._argv, self._variables)
+                command.execute(self._program, self._argv, self._variables)
         except command.NotExecutable as error:
             self._complain(str(error))
             status = error.status
-        except Refused as error:
+        except UsageError as error:
             self._complain(str(error))
         except OSError as error:
             on = f" on {error.filename}" if error.filename else ""

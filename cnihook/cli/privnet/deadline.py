@@ -12,7 +12,7 @@ STATUS = 124  # like timeout(1)
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
-class Limit:
+class Deadline:
     """A time limit from now on.  At its end, the command and all processes of its namespace are ended.
 
     All, because a shell that is ended leaves its children behind.  In a namespace with other processes, only
@@ -28,7 +28,7 @@ class Limit:
     def remaining(self) -> float:
         return max(self._next - time.monotonic(), 0)
 
-    def act(self) -> None:
+    def expire(self) -> None:
         """End the processes: send SIGTERM at first, then SIGKILL, again and again."""
         signum = SIGKILL if self.is_over else SIGTERM
         self.is_over = True

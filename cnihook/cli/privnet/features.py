@@ -3,14 +3,14 @@
 
 import os
 
-from cnihook.cli.privnet.options import Options, Refused
+from cnihook.cli.privnet.options import Options, UsageError
 from cnihook.linux.netns import NetNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cnihook.cli.privnet.deadline import Limit
+    from cnihook.cli.privnet.deadline import Deadline
     from cnihook.cli.privnet.netns import Named
     from cnihook.cli.privnet.report import Report
     from cnihook.container.attach import Attachment, Container
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cnihook.types.result import DNS
 
 
-class Extras:
+class Features:
     """--netns, --json, --pcap and --timeout of one run.  Its methods are called in the course of the run.
 
     Created before anything else is done: then an impossible request costs nothing, and paths are the
@@ -29,7 +29,7 @@ class Extras:
         self._named: Named | None = None
         self._report: Report | None = None
         self._capture: Capture | None = None
-        self._limit: Limit | None = None
+        self._deadline: Deadline | None = None
         self._pcap = -1
         self._timeout = options.timeout
         if options.netns:
@@ -69,7 +69,7 @@ class Extras:
         if self._named and not self.joined:
             self._named.keep(container.netns)
 
-    def start(self, container: "Container", command: int, attached: "list[Attachment]") -> "Limit | None":
+    def start(self, container: "Container", command: int, attached: "list[Attachment]") -> "Deadline | None":
         """Report that the networks are up, and return the command's time limit, which begins now."""
         if self._report:
             self._report.networks_are_up(container.id, command, attached)
@@ -77,14 +77,14 @@ class Extras:
             from cnihook.cli.privnet import deadline
 
             # A joined namespace may have other processes.
-            self._limit = deadline.Limit(
+            self._deadline = deadline.Deadline(
                 self._timeout, command, None if self.joined else container.netns.identity
             )
-        return self._limit
+        return self._deadline
 
     def status(self, status: int) -> int:
         """Return the exit status, after the command has ended with `status`."""
-        if self._limit and self._limit.is_over:
+        if self._deadline and self._deadline.is_over:
             from cnihook.cli.privnet.deadline import STATUS
 
             return STATUS
@@ -109,7 +109,7 @@ def _taken(number: str) -> int:
         # The standard streams are the command's as well, and are closed here while it runs.
         fd = os.dup(int(number))
     except (OSError, OverflowError):
-        raise Refused(f"--json {number}: there is no open descriptor of this number") from None
+        raise UsageError(f"--json {number}: there is no open descriptor of this number") from None
     if int(number) > 2:
         os.close(int(number))
     return fd

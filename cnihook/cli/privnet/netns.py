@@ -3,7 +3,7 @@
 
 import os
 
-from cnihook.cli.privnet.options import Refused
+from cnihook.cli.privnet.options import UsageError
 from cnihook.container import detach
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
@@ -34,7 +34,7 @@ class Named:
             return
         own = NetNS.current()
         if own.identity == self.joined.identity:
-            raise Refused(f"--netns {text}: the caller is in it already")
+            raise UsageError(f"--netns {text}: the caller is in it already")
         own.close()
 
     def keep(self, namespace: NetNS) -> None:
@@ -42,7 +42,7 @@ class Named:
         try:
             netns_names.bind(namespace, self.name)
         except FileExistsError:
-            raise Refused(f"--netns {self.name}: another process has just made it; try again") from None
+            raise UsageError(f"--netns {self.name}: another process has just made it; try again") from None
 
     def servers(self) -> "list[DNS]":
         """Return the name servers of the networks that the joined namespace has."""
@@ -59,7 +59,7 @@ class Named:
 def delete(name: str, settings: Settings) -> None:
     """Detach a kept namespace from its networks, and remove its name."""
     if "/" in name:
-        raise Refused(f"--netns {name}: --delete takes a name, not a path")
+        raise UsageError(f"--netns {name}: --delete takes a name, not a path")
     check_container_id(name)
     attachments = records.of_container(name)
     if not attachments:
@@ -67,7 +67,7 @@ def delete(name: str, settings: Settings) -> None:
             why = f"cnihook has no network in it; `ip netns delete {name}` removes it"
         else:
             why = f"there is no such namespace in {netns.NAMES}"
-        raise Refused(f"--netns {name}: {why}")
+        raise UsageError(f"--netns {name}: {why}")
     _refuse_if_it_runs(name)
     log = Log(name)
     detach.down(name, settings, log)  # removes the name with the last network
@@ -76,4 +76,4 @@ def delete(name: str, settings: Settings) -> None:
 
 def _refuse_if_it_runs(name: str) -> None:
     if any(record.process and record.process.is_alive() for record in records.of_container(name)):
-        raise Refused(f"--netns {name}: it is a container that runs; use `cnihook detach {name}`")
+        raise UsageError(f"--netns {name}: it is a container that runs; use `cnihook detach {name}`")

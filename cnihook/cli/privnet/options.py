@@ -74,7 +74,7 @@ _OWN = ("--conf-dir", "--cni-path", "--netns", "--user", "--env", "--timeout", "
 _SEE = "see `priv-net-run --help`"
 
 
-class Refused(Exception):
+class UsageError(Exception):
     """A request that cannot be met."""
 
 
@@ -83,9 +83,9 @@ class Options:
 
     def __init__(self, argv: "list[str]") -> None:
         self.answer = ""  # to --help or --version
-        self.wants: list[tuple[str, str]] = []  # option and value, understood later
-        self.conf_folder = ""
-        self.plugin_path: list[str] | None = None
+        self.requested: list[tuple[str, str]] = []  # option and value, understood later
+        self.conf_dir = ""
+        self.plugin_dirs: list[str] | None = None
         self.netns = ""
         self.delete = False
         self.user = ""
@@ -103,12 +103,12 @@ class Options:
             if self.answer:
                 return
         if self.root and self.user:
-            raise Refused("--root and --user cannot be combined: --root means --user root")
+            raise UsageError("--root and --user cannot be combined: --root means --user root")
         if self.delete:
             if self.command or not self.netns:
-                raise Refused(f"--delete needs --netns NAME, and takes no command; {_SEE}")
+                raise UsageError(f"--delete needs --netns NAME, and takes no command; {_SEE}")
         elif not self.command:
-            raise Refused(f"no command given; {_SEE}")
+            raise UsageError(f"no command given; {_SEE}")
 
     def _read(self, word: str) -> None:
         option, equals, value = word.partition("=")
@@ -119,7 +119,7 @@ class Options:
 
             self.answer = f"priv-net-run {__version__}\n"
         elif option in _WANTED_SWITCHES:
-            self.wants.append((option, value))
+            self.requested.append((option, value))
         elif option == "--root" and not equals:
             self.root = True
         elif option == "--delete" and not equals:
@@ -127,29 +127,29 @@ class Options:
         elif option in _WANTS or option in _OWN:
             if not equals:
                 if not self.command:
-                    raise Refused(f"{option} needs a value; {_SEE}")
+                    raise UsageError(f"{option} needs a value; {_SEE}")
                 value = self.command.pop(0)
             if option in _WANTS:
-                self.wants.append((option, value))
+                self.requested.append((option, value))
             else:
                 self._set(option, value)
         else:
-            raise Refused(f"unknown option {option!r}; {_SEE}")
+            raise UsageError(f"unknown option {option!r}; {_SEE}")
 
     def _set(self, option: str, value: str) -> None:
         if option == "--cni-path":
-            self.plugin_path = value.split(":")
+            self.plugin_dirs = value.split(":")
         elif option == "--env":
             name, equals, content = value.partition("=")
             if not (name and equals):
-                raise Refused(f"--env {value!r}: it takes KEY=VALUE")
+                raise UsageError(f"--env {value!r}: it takes KEY=VALUE")
             self.variables[name] = content
         elif option == "--timeout":
             self.timeout = _seconds(value)
         elif not value:
-            raise Refused(f"{option}: its value is empty; {_SEE}")
+            raise UsageError(f"{option}: its value is empty; {_SEE}")
         elif option == "--conf-dir":
-            self.conf_folder = value
+            self.conf_dir = value
         elif option == "--netns":
             self.netns = value
         elif option == "--user":
@@ -167,4 +167,4 @@ def _seconds(text: str) -> float:
             return value
     except ValueError:
         pass
-    raise Refused(f"--timeout {text!r}: it takes a number of seconds")
+    raise UsageError(f"--timeout {text!r}: it takes a number of seconds")

@@ -14,7 +14,7 @@ make is removed with the last process.  The outer namespaces:
 import os
 import time
 
-from cnihook.cli.privnet.options import Options, Refused
+from cnihook.cli.privnet.options import Options, UsageError
 from cnihook.fast.errors_text import one_line
 from cnihook.linux import libc
 from cnihook.process import command, daemonize, signals
@@ -80,7 +80,7 @@ class Outside:
                 output = os.pread(self._messages, 1 << 16, 0).decode(errors="replace").strip()
                 self.end()
                 what = "has ended" if ended else f"is not ready after {_PATIENCE:g} s"
-                raise Refused(one_line(f"no way out: {name} {what}: {output or 'it does not say why'}"))
+                raise UsageError(one_line(f"no way out: {name} {what}: {output or 'it does not say why'}"))
             time.sleep(0.002)
 
     def hide_state(self) -> None:
@@ -107,13 +107,13 @@ class Outside:
 
 
 def check(options: Options) -> None:
-    """Raise Refused if it is not possible, with all that is missing, and how to get it."""
+    """Raise UsageError if it is not possible, with all that is missing, and how to get it."""
     for option, wanted in (("--user", options.user), ("--netns", options.netns)):
         if wanted:
-            raise Refused(f"{option} needs root; try `sudo priv-net-run ...`")
+            raise UsageError(f"{option} needs root; try `sudo priv-net-run ...`")
     # With pasta of 2023, only the host itself would reach them, on its loopback.
-    if any(option in ("--publish", "-p") for option, _ in options.wants):
-        raise Refused("--publish needs root: the ports of an ordinary user's namespace cannot be reached")
+    if any(option in ("--publish", "-p") for option, _ in options.requested):
+        raise UsageError("--publish needs root: the ports of an ordinary user's namespace cannot be reached")
     missing = []
     for switch in _SWITCHES:
         if hint := _if_forbidden(switch):
@@ -133,8 +133,8 @@ def check(options: Options) -> None:
         raise _refusal(missing)
 
 
-def _refusal(missing: "list[str]") -> Refused:
-    return Refused(f"without root, this needs {' and '.join(missing)}; or try `sudo priv-net-run ...`")
+def _refusal(missing: "list[str]") -> UsageError:
+    return UsageError(f"without root, this needs {' and '.join(missing)}; or try `sudo priv-net-run ...`")
 
 
 def _if_forbidden(switch: "tuple[str, str, str]") -> str:

@@ -15,17 +15,17 @@ import os
 import sys
 
 from cnihook.cli.privnet.command import CommandProcess
-from cnihook.cli.privnet.options import Options, Refused
+from cnihook.cli.privnet.options import Options, UsageError
 from cnihook.fast import codecache
 from cnihook.process import command, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.cli.privnet.command import User
-    from cnihook.cli.privnet.features import Extras
+    from cnihook.cli.privnet.features import Features
     from cnihook.container.attach import Attachment, Container
     from cnihook.log import Log
-    from cnihook.request.request import Wants
+    from cnihook.request.request import ContainerRequest
     from cnihook.runtime.settings import Settings
 
 _FAILED = 125
@@ -36,7 +36,7 @@ def main(umask: "int | None" = None) -> None:
     """Run the program, then exit.  `umask`: the caller's, if it has been changed."""
     command.restrict_umask(umask)
     status = run(sys.argv[1:])
-    codecache.keep()
+    codecache.save()
     os._exit(status)  # nothing is buffered; a regular exit of the interpreter costs 2 ms
 
 
@@ -56,9 +56,9 @@ def run(argv: "list[str]") -> int:
         _complain(str(error))
         return 128 + error.signum
     except Exception as error:
-        from cnihook.fast.errors_text import describe
+        from cnihook.fast.errors_text import message_with_notes
 
-        _complain(describe(error))
+        _complain(message_with_notes(error))
         return _FAILED
 
 
@@ -97,7 +97,7 @@ def _run(options: Options) -> int:
         process.end()
         if outside:
             outside.end()
-    process.job.end_as_it_did()
+    process.job.exit_like_child()
     return status
 
 
@@ -113,15 +113,15 @@ def _user(options: Options, variables: "dict[str, str]") -> "User | None":
     return user
 
 
-def _extras(options: Options, variables: "dict[str, str]") -> "Extras | None":
+def _extras(options: Options, variables: "dict[str, str]") -> "Features | None":
     if not (options.netns or options.timeout or options.pcap or options.json):
         return None
-    from cnihook.cli.privnet.features import Extras
+    from cnihook.cli.privnet.features import Features
 
-    return Extras(options, variables)
+    return Features(options, variables)
 
 
-def _on_networks(options: Options, process: CommandProcess, extras: "Extras | None") -> int:
+def _on_networks(options: Options, process: CommandProcess, extras: "Features | None") -> int:
     """Attach the networks, run the command, take them down whatever happens.  Returns the exit status."""
     # Imported while the command's process makes its namespace.
     from cnihook.container import attach
@@ -130,16 +130,16 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
     from cnihook.log import Log
     from cnihook.names import resolv_conf
     from cnihook.request import options as request_options
-    from cnihook.request.request import Wants
+    from cnihook.request.request import ContainerRequest
 
     netns.status_if_lost = _FAILED
     settings = _settings(options)
     os.umask(0o022)
     os.chdir("/")
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
-    request = Wants()
-    for option, value in options.wants:
-        word = request_options.word_of(option)
+    request = ContainerRequest()
+    for option, value in options.requested:
+        word = request_options.option_for(option)
         assert word
         word.add(request, value)
     if extras and extras.joined and request.networks is None:
@@ -165,16 +165,16 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
         joined = extras is not None and extras.joined
         attached = attach.up(container, chosen, settings, log) if chosen or not joined else []
         named = [attachment.result.dns for attachment in attached if attachment.result.dns]
-        limit = None
+        deadline = None
         if extras:
             named += extras.servers()
-            limit = extras.start(container, process.pid, attached)
+            deadline = extras.start(container, process.pid, attached)
         if kept:
             stays = True
             guardian.dismiss()
         servers = resolv_conf.text(named, request.dns) or resolv_conf.instead_of_stub()
         hosts = _hosts(container, request, attached, log)
-        status = process.run(servers, hosts, request.hostname, limit=limit)
+        status = process.run(servers, hosts, request.hostname, deadline=deadline)
         if extras:
             status = extras.status(status)
     finally:
@@ -190,7 +190,7 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Extras | No
 
 def _delete(options: Options) -> int:
     if os.geteuid():
-        raise Refused("only root can do that; try `sudo priv-net-run ...`")
+        raise UsageError("only root can do that; try `sudo priv-net-run ...`")
     from cnihook.cli.privnet import netns
 
     signals.raise_on_interrupts()
@@ -200,7 +200,9 @@ def _delete(options: Options) -> int:
     return 0
 
 
-def _hosts(container: "Container", request: "Wants", attached: "list[Attachment]", log: "Log") -> str:
+def _hosts(
+    container: "Container", request: "ContainerRequest", attached: "list[Attachment]", log: "Log"
+) -> str:
     """Return the text of the command's /etc/hosts; empty if the host's will do.
 
     Containers that start while the command runs are not added to it.  They get its name, if it has one.
@@ -216,7 +218,7 @@ def _hosts(container: "Container", request: "Wants", attached: "list[Attachment]
     hostnames = container_dns.host_names(request.hostname)
     results = [(one.record, one.result) for one in attached]
     try:
-        lines = container_dns.join(container.id, None, hostnames, request, results, log)
+        lines = container_dns.register(container.id, None, hostnames, request, results, log)
     except OSError as error:
         _complain(f"the names on its networks are not known: {error}")
         return ""
@@ -231,16 +233,16 @@ def _settings(options: Options) -> "Settings":
     from cnihook.runtime.settings import Settings
 
     settings = Settings.from_environment(os.environ)
-    settings.conf_folder = os.path.abspath(options.conf_folder or settings.conf_folder)
-    folders = options.plugin_path or settings.plugin_path
-    settings.plugin_path = [os.path.abspath(folder) for folder in folders if folder] if folders else None
+    settings.conf_dir = os.path.abspath(options.conf_dir or settings.conf_dir)
+    folders = options.plugin_dirs or settings.plugin_dirs
+    settings.plugin_dirs = [os.path.abspath(folder) for folder in folders if folder] if folders else None
     return settings
 
 
 def _take_down(container: "Container", settings: "Settings", log: "Log") -> str:
     """Detach from all networks, also after an incomplete attach.  Returns what went wrong, as text."""
     from cnihook.container import detach
-    from cnihook.fast.errors_text import describe
+    from cnihook.fast.errors_text import message_with_notes
     from cnihook.runtime import netns_names
 
     problem = ""
@@ -249,7 +251,7 @@ def _take_down(container: "Container", settings: "Settings", log: "Log") -> str:
         # It may be all that is left of an attach whose rollback was interrupted.
         netns_names.unbind(container.id, container.netns.identity)
     except Exception as error:
-        problem = describe(error)
+        problem = message_with_notes(error)
     log.discard()
     return problem
 

@@ -4,7 +4,7 @@
 import os
 import pwd
 
-from cnihook.cli.privnet.options import Refused
+from cnihook.cli.privnet.options import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,20 +28,20 @@ class User:
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name}
 
     def become(self) -> None:
-        """Make this process the user's, for good: root's capabilities end with UID 0.  Raises Refused."""
+        """Make this process the user's, for good: root's capabilities end with UID 0.  Raises UsageError."""
         try:
             os.setgroups(self.groups)
             os.setresgid(self.gid, self.gid, self.gid)
             os.setresuid(self.uid, self.uid, self.uid)
         except OSError as error:
-            raise Refused(f"the command cannot run as {self.name}: {error.strerror}") from None
+            raise UsageError(f"the command cannot run as {self.name}: {error.strerror}") from None
 
 
 def who_called_sudo(variables: "Mapping[str, str]") -> "User | None":
     """Return the user that called sudo; None if that is root."""
     uid, gid = variables["SUDO_UID"], variables.get("SUDO_GID", "")
     if not (uid.isdecimal() and (gid.isdecimal() or not gid)):
-        raise Refused(
+        raise UsageError(
             f"SUDO_UID={uid!r}, SUDO_GID={gid!r}: not numbers; choose the user by --user NAME or --root"
         )
     return _of_number(int(uid), int(gid) if gid else None) if int(uid) else None
@@ -57,7 +57,7 @@ def parse(text: str) -> User:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
-            raise Refused(f"--user {text}: there is no user {name!r}") from None
+            raise UsageError(f"--user {text}: there is no user {name!r}") from None
         user = _known(entry, entry.pw_gid if gid is None else gid)
     if gid is not None:
         user.groups = [gid]
@@ -69,7 +69,7 @@ def _of_number(uid: int, gid: "int | None") -> User:
         entry = pwd.getpwuid(uid)
     except (KeyError, OverflowError):
         if gid is None:
-            raise Refused(
+            raise UsageError(
                 f"user {uid} has no name here, and so no group; --user {uid}:GID gives one"
             ) from None
         return User(uid, gid, str(uid), "/", [gid])
@@ -89,4 +89,4 @@ def _group(text: str) -> int:
     try:
         return grp.getgrnam(text).gr_gid
     except KeyError:
-        raise Refused(f"there is no group {text!r}") from None
+        raise UsageError(f"there is no group {text!r}") from None

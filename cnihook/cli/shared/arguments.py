@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cnihook.cli.shared import terminal
-from cnihook.fast.errors_text import explain, printable
-from cnihook.log import Log, complain
+from cnihook.fast.errors_text import message_with_hint, printable
+from cnihook.log import Log, warn
 from cnihook.process import signals
 from cnihook.request import bounds_file
 from cnihook.request import options as words
-from cnihook.request.request import Wants
+from cnihook.request.request import ContainerRequest
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import CniError
 from cnihook.types.names import check_container_id
@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
         self._command = command
 
     def error(self, message: str) -> "NoReturn":
-        complain(f"{self._command}: {message}; see `cnihook {self._command} --help`")
+        warn(f"{self._command}: {message}; see `cnihook {self._command} --help`")
         raise SystemExit(2)
 
     def add_container(self) -> None:
@@ -74,18 +74,18 @@ class Parser(argparse.ArgumentParser):
     def add_wants(self) -> None:
         """Add the options of request.options.
 
-        The parsed namespace has all of them as `wants`, and each as (option, text) in `said`.
+        The parsed namespace has all of them as `request`, and each as (option, text) in `given`.
         """
         group = self.add_argument_group("requests, as options instead of annotations cnihook.*")
-        self.set_defaults(wants=Wants(), said=[])
-        for name, word in words.WORDS.items():
+        self.set_defaults(request=ContainerRequest(), given=[])
+        for name, word in words.OPTIONS.items():
             short = ["-p"] if name == "publish" else []
             group.add_argument(
                 *short,
                 f"--{name}",
                 metavar=word.value or None,
                 nargs=None if word.value else 0,
-                action=_AddWant,
+                action=_AddOption,
                 help=word.purpose.replace("%", "%%"),
             )
 
@@ -106,11 +106,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, *arguments: "Any", **options: "Any") -> "Any":
-        if "wants" in self._defaults:
-            self.set_defaults(wants=Wants(), said=[])  # not those of an earlier call
+        if "request" in self._defaults:
+            self.set_defaults(request=ContainerRequest(), given=[])  # not those of an earlier call
         return super().parse_args(*arguments, **options)
 
-    def add_conf_folder(self) -> None:
+    def add_conf_dir(self) -> None:
         self.add_argument(
             "--conf-dir",
             metavar="DIR",
@@ -118,7 +118,7 @@ class Parser(argparse.ArgumentParser):
             help="network configurations (default: $NETCONFPATH, else /etc/cni/net.d)",
         )
 
-    def add_plugin_folders(self) -> None:
+    def add_plugin_dirs(self) -> None:
         self.add_argument(
             "--cni-path",
             metavar="DIR[:DIR]...",
@@ -126,7 +126,7 @@ class Parser(argparse.ArgumentParser):
         )
 
 
-class _AddWant(argparse.Action):
+class _AddOption(argparse.Action):
     def __call__(
         self,
         parser: argparse.ArgumentParser,
@@ -134,12 +134,12 @@ class _AddWant(argparse.Action):
         values: "Any",
         option: str | None = None,
     ) -> None:
-        word = words.word_of(option or "")
+        word = words.option_for(option or "")
         assert word
         text = values if word.value else ""
         try:
-            word.add(namespace.wants, text)
-            namespace.said.append((self.dest.replace("_", "-"), text))
+            word.add(namespace.request, text)
+            namespace.given.append((self.dest.replace("_", "-"), text))
         except CniError as error:
             raise argparse.ArgumentError(self, str(error)) from None
 
@@ -170,9 +170,9 @@ def path(text: str) -> str:
 def settings_of(options: argparse.Namespace) -> Settings:
     settings = Settings.from_environment(os.environ)
     if getattr(options, "conf_dir", None):
-        settings.conf_folder = options.conf_dir
+        settings.conf_dir = options.conf_dir
     if options.cni_path:
-        settings.plugin_path = [folder for folder in options.cni_path.split(":") if folder]
+        settings.plugin_dirs = [folder for folder in options.cni_path.split(":") if folder]
     return settings
 
 
@@ -207,7 +207,7 @@ def work(what: str, function: Callable[[], None]) -> int:
         function()
         return 0
     except (Exception, signals.Interrupted) as error:
-        complain(f"{what}: {explain(error)}")
+        warn(f"{what}: {message_with_hint(error)}")
         return 1
 
 

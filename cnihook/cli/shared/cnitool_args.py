@@ -54,8 +54,8 @@ def add_arguments(parser: Parser, *, namespace: str) -> None:
         help="the file of NETWORK's configuration; - is stdin",
     )
     parser.add_argument("--json", action="store_true", help="print an error as JSON, with its code")
-    parser.add_conf_folder()
-    parser.add_plugin_folders()
+    parser.add_conf_dir()
+    parser.add_plugin_dirs()
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
@@ -98,13 +98,13 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
 
 
-class Target:
+class CnitoolArgs:
     """The arguments of one command, interpreted.  Raises CniError if they make no sense."""
 
     def __init__(self, options: argparse.Namespace, *, needs_namespace: bool) -> None:
         self._options = options
         settings: Settings = arguments.settings_of(options)
-        self.cni = CNI(settings.conf_folder, settings.plugin_path, timeout=options.timeout)
+        self.cni = CNI(settings.conf_dir, settings.plugin_dirs, timeout=options.timeout)
         if options.network_config and not options.netns:
             options.network, options.netns = "", options.network  # the only operand is the namespace
         if not (options.network or options.network_config):

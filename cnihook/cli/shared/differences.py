@@ -2,7 +2,7 @@
 """Differences between an attachment's record and the kernel, as text."""
 
 from cnihook.cli.shared import listing
-from cnihook.cli.shared.listing import Attached
+from cnihook.cli.shared.listing import Row
 from cnihook.fast.address import Address, IPNet
 from cnihook.protocol import invoke
 from cnihook.types.config import NetConf
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _RT_TABLE_MAIN = 254
 
 
-def differences(one: Attached, kernel: "Json", unseen: bool) -> "list[str]":
+def differences(one: Row, kernel: "Json", unseen: bool) -> "list[str]":
     """Return how an attachment differs from its record.
 
     `kernel`: what inspect read.  `unseen`: the namespace, or another part, could not be read.
@@ -40,7 +40,7 @@ def differences(one: Attached, kernel: "Json", unseen: bool) -> "list[str]":
     return texts
 
 
-def _inside(one: Attached, kernel: "Json") -> "list[str]":
+def _inside(one: Row, kernel: "Json") -> "list[str]":
     link = kernel["link"]
     if not link:
         return [f"{one.ifname} is not in the container"]
@@ -58,7 +58,7 @@ def _inside(one: Attached, kernel: "Json") -> "list[str]":
     return texts + _routes(one, kernel["routes"])
 
 
-def _routes(one: Attached, present: "list[Json]") -> "list[str]":
+def _routes(one: Row, present: "list[Json]") -> "list[str]":
     """Return the routes on record that do not exist.  Routes that are not on record are normal."""
     present_routes = {
         (_canonical(each["dst"]), each["gw"] and _address(each["gw"]), each["table"]) for each in present
@@ -75,7 +75,7 @@ def _routes(one: Attached, present: "list[Json]") -> "list[str]":
     return texts
 
 
-def _on_host(one: Attached, host: "Json") -> "list[str]":
+def _on_host(one: Row, host: "Json") -> "list[str]":
     texts = []
     for interface in one.result.interfaces:
         link = host.get(interface.name, {}).get("link")
@@ -88,13 +88,13 @@ def _on_host(one: Attached, host: "Json") -> "list[str]":
     return texts
 
 
-def _nft(one: Attached, elements: "list[Json]") -> "list[str]":
+def _nft(one: Row, elements: "list[Json]") -> "list[str]":
     """Return what the built-in plugins lack in nftables.  Other plugins keep their rules elsewhere."""
     texts = []
     for plugin in one.conf.plugins if one.conf else []:
         conf = NetConf(plugin)
         try:
-            if invoke.find(conf.string("type"), one.record.plugin_path) is not None:
+            if invoke.find(conf.string("type"), one.record.plugin_dirs) is not None:
                 continue
             if conf.boolean("ipMasq"):
                 masqueraded = {each["key"] for each in elements if each["in"] in ("masq4", "masq6")}

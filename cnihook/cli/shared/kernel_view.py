@@ -12,7 +12,7 @@ import subprocess
 
 from cnihook.cli.shared import optional
 from cnihook.linux.netns import NetNS
-from cnihook.protocol.call import Call, Request
+from cnihook.protocol.call import Call, Invocation
 from cnihook.types.config import NetConf
 
 TYPE_CHECKING = False
@@ -115,7 +115,7 @@ def _is_known(neighbour: "Any") -> bool:
 
 def nft_elements(network: str, container_id: str, ifname: str) -> "list[Json] | None":
     """Return what has this owner's comment in the tables `cnihook`; None if there is no program nft."""
-    owner = Call("CHECK", NetConf({"name": network}), Request(container_id, "", ifname)).owner
+    owner = Call("CHECK", NetConf({"name": network}), Invocation(container_id, "", ifname)).owner
     tables = _nft("list", "tables")
     if tables is None:
         return None

@@ -4,9 +4,9 @@
 import os
 import time
 
-from cnihook.fast.errors_text import describe
+from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import flock
-from cnihook.log import complain
+from cnihook.log import warn
 from cnihook.runtime import attachment, networks, records
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import Damaged, Record
@@ -29,7 +29,7 @@ states:
 """
 
 
-class Attached:
+class Row:
     """One attachment."""
 
     def __init__(self, record: Record) -> None:
@@ -73,15 +73,15 @@ class Attached:
         }
 
 
-def load() -> "list[Attached]":
+def load() -> "list[Row]":
     """Return all attachments, by container and in order of attachment.  Raises OSError without privilege."""
-    attachments = [Attached(record) for record in records.all_records(unreadable=[])]
+    attachments = [Row(record) for record in records.all_records(unreadable=[])]
     return sorted(attachments, key=lambda one: (one.container, one.record.sequence))
 
 
-def of_container(container_id: str) -> "list[Attached]":
+def of_container(container_id: str) -> "list[Row]":
     """Return a container's attachments.  Raises CniError if none is on record."""
-    attachments = [Attached(record) for record in records.of_container(container_id)]
+    attachments = [Row(record) for record in records.of_container(container_id)]
     if not attachments:
         others = sorted({record.container_id for record in records.all_records()})
         shown = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
@@ -99,7 +99,7 @@ def complain_of_damaged() -> bool:
     unreadable: list[OSError] = []
     records.all_records(damaged=damaged, unreadable=unreadable)
     for error in (*damaged, *unreadable):
-        complain(describe(error))
+        warn(message_with_notes(error))
     return bool(damaged or unreadable)
 
 
@@ -115,7 +115,7 @@ def _is_alive(record: Record) -> bool:
     try:
         return not attachment.is_gone(record)
     except (CniError, OSError) as error:
-        complain(f"container {record.container_id}: {describe(error)}")
+        warn(f"container {record.container_id}: {message_with_notes(error)}")
         return True  # gc keeps it, too
 
 

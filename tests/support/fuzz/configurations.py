@@ -7,9 +7,9 @@ from cnihook.fast import fastjson
 from cnihook.oci import state
 from cnihook.oci.bundle import Bundle
 from cnihook.protocol import invoke
-from cnihook.protocol.call import Call, Request
+from cnihook.protocol.call import Call, Invocation
 from cnihook.request import npwg, options
-from cnihook.request.request import Want, Wants, serve
+from cnihook.request.request import ContainerRequest, NetworkRequest, resolve
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
 from cnihook.types import versions
@@ -59,14 +59,14 @@ def _network(data: bytes) -> None:
     network = networks.parse(data, "x.conflist")
     again = networks.parse(network.text, "x.conflist")
     same((again.name, again.version), (network.name, network.version), "a network read again")
-    _serve(network, Wants())
+    _serve(network, ContainerRequest())
 
 
-def _serve(network: Network, request: Wants) -> None:
+def _serve(network: Network, request: ContainerRequest) -> None:
     """Translate a request for the plugins, as the hook does."""
-    first = (request.networks or [Want(network.name)])[0]
+    first = (request.networks or [NetworkRequest(network.name)])[0]
     first.network = network.name
-    serve([(network, first)], request.common)
+    resolve([(network, first)], request.common)
 
 
 def _annotations(data: bytes) -> None:
@@ -79,7 +79,7 @@ def _annotations(data: bytes) -> None:
 def _options(data: bytes) -> None:
     """Read options, from lines of NAME=VALUE.  Each option must also be valid as an annotation."""
     lines = [line.partition("=") for line in data.decode().split("\n")]
-    chosen = [(name, text) for name, _, text in lines if name in options.WORDS]
+    chosen = [(name, text) for name, _, text in lines if name in options.OPTIONS]
     options.from_annotations(options.to_annotations(chosen))
 
 
@@ -103,7 +103,7 @@ def _plugin(data: bytes) -> None:
         return
     raw = _loads(text.encode())
     if isinstance(raw, dict) and (conf := getattr(invoke.load(name), "Conf", None)):
-        call = Call("ADD", NetConf(raw), Request("c1", "", "eth0"))
+        call = Call("ADD", NetConf(raw), Invocation("c1", "", "eth0"))
         try:
             conf(call)
         except OSError:
@@ -113,7 +113,7 @@ def _plugin(data: bytes) -> None:
 
 
 def _cni_args(data: bytes) -> None:
-    call = Call("ADD", NetConf({}), Request("c1", "", "eth0", args=data.decode()))
+    call = Call("ADD", NetConf({}), Invocation("c1", "", "eth0", args=data.decode()))
     for name in ("IP", "MAC", "GATEWAY"):
         call.arg(name)
 
@@ -122,7 +122,7 @@ def _attachments(data: bytes) -> None:
     """Read GC's list of valid attachments."""
     raw = _loads(data)
     if isinstance(raw, dict):
-        Call("GC", NetConf(raw), Request("", "", "")).valid_attachments()
+        Call("GC", NetConf(raw), Invocation("", "", "")).valid_attachments()
 
 
 NOT_TEXT = (CniError, UnicodeDecodeError)

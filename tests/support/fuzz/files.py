@@ -156,7 +156,7 @@ def _resolv_conf(data: bytes) -> None:
         wrong = [line for line in text.split("\n") if line and line.split()[0] not in KEYWORDS]
         if wrong:
             raise Broken(f"lines of resolv.conf: {wrong}")
-    resolv_conf.of_host()
+    resolv_conf.host_text()
     resolv_conf.instead_of_stub()
     container_dns.host_names(data[:300].decode(errors="replace"))
 

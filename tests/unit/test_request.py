@@ -10,13 +10,20 @@ from hypothesis import strategies as st
 
 from cnihook.request import npwg, values
 from cnihook.request import options as request_options
-from cnihook.request.request import Port, Served, Want, Wants, choose, serve
+from cnihook.request.request import (
+    ContainerRequest,
+    NetworkRequest,
+    PortRequest,
+    ResolvedNetwork,
+    choose_host_ports,
+    resolve,
+)
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
 from cnihook.types.errors import CniError
 
 
-def want(**words: str) -> Wants:
+def want(**words: str) -> ContainerRequest:
     """Read a request from annotations; `_` in an argument represents a hyphen."""
     return request_options.from_annotations(
         {f"cnihook.{key.replace('_', '-')}": text for key, text in words.items()}
@@ -202,11 +209,13 @@ def test_alias_and_extra_host_may_have_underscores() -> None:
 
 
 def test_flags_take_precedence_over_annotations() -> None:
-    flags = Wants()
-    request_options.WORDS["publish"].add(flags, "1:1")
-    request_options.WORDS["dns"].add(flags, "192.0.2.1")
+    flags = ContainerRequest()
+    request_options.OPTIONS["publish"].add(flags, "1:1")
+    request_options.OPTIONS["dns"].add(flags, "192.0.2.1")
 
-    request = flags.over(want(publish="2:2", ip="10.1.2.3", dns="192.0.2.2", dns_search="x", networks=""))
+    request = flags.merged_with(
+        want(publish="2:2", ip="10.1.2.3", dns="192.0.2.2", dns_search="x", networks="")
+    )
 
     assert [port.first for port in request.common.ports] == [1]
     assert (request.common.ips, request.dns.nameservers, request.dns.search) == (
@@ -246,7 +255,7 @@ def test_multus_json_form_is_read() -> None:
 
     assert (request.network, request.ifname, request.mac) == ("front", "data0", "02:00:00:00:00:01")
     assert request.ips == ["10.1.2.3/24", "2001:db8::3/64"]
-    assert choose(request.ports) == [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    assert choose_host_ports(request.ports) == [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
     assert request.bandwidth == {"ingressRate": 1000, "ingressBurst": 2000}
     assert [(str(net), str(via)) for net, via in request.routes] == [("0.0.0.0/0", "10.1.2.1")]
     assert request.cni_args == ["KEY=value"]
@@ -281,8 +290,8 @@ ALL: dict[str, Any] = {
 LOOPBACK = net({"type": "loopback"}, name="loopback")
 
 
-def served(*chosen: tuple[Network, Want], **words: str) -> list[Served]:
-    return serve(list(chosen), want(**words).common)
+def served(*chosen: tuple[Network, NetworkRequest], **words: str) -> list[ResolvedNetwork]:
+    return resolve(list(chosen), want(**words).common)
 
 
 def test_capabilities_are_preferred_to_arguments() -> None:
@@ -292,7 +301,7 @@ def test_capabilities_are_preferred_to_arguments() -> None:
         "publish": "8080:80",
         "network_alias": "web",
     }
-    (attachment,) = served((net(BRIDGE, ALL), Want("mynet")), bandwidth="in=1M", **words)
+    (attachment,) = served((net(BRIDGE, ALL), NetworkRequest("mynet")), bandwidth="in=1M", **words)
 
     assert attachment.cni_args == ""
     assert attachment.capability_args == {
@@ -305,7 +314,9 @@ def test_capabilities_are_preferred_to_arguments() -> None:
 
 
 def test_arguments_are_used_if_a_plugin_has_no_capabilities() -> None:
-    (attachment,) = served((net(BRIDGE), Want("mynet")), ip="10.1.2.3", mac_address="02:00:00:00:00:01")
+    (attachment,) = served(
+        (net(BRIDGE), NetworkRequest("mynet")), ip="10.1.2.3", mac_address="02:00:00:00:00:01"
+    )
 
     assert attachment.cni_args == "IgnoreUnknown=1;IP=10.1.2.3;MAC=02:00:00:00:00:01"
     assert attachment.capability_args == {}
@@ -326,23 +337,26 @@ def test_request_that_no_plugin_serves_is_reported_with_a_suggestion(
     words: dict[str, str], message: str
 ) -> None:
     with pytest.raises(CniError, match="network mynet") as refused:
-        served((net({"type": "other"}), Want("mynet")), **words)
+        served((net({"type": "other"}), NetworkRequest("mynet")), **words)
     assert message in str(refused.value)
 
 
 def test_address_is_for_one_network() -> None:
-    two = [(net(BRIDGE, name=name), Want(name)) for name in ("one", "two")]
+    two = [(net(BRIDGE, name=name), NetworkRequest(name)) for name in ("one", "two")]
 
     with pytest.raises(CniError, match="on 2 networks; name the network: NETWORK:ip=ADDRESS"):
         served(*two, ip="10.1.2.3")
     two[1][1].ips = ["10.1.2.3"]
     assert [attachment.cni_args for attachment in served(*two)] == ["", "IgnoreUnknown=1;IP=10.1.2.3"]
-    assert served((LOOPBACK, Want("loopback")), two[0], ip="10.1.2.3")[1].cni_args
+    assert served((LOOPBACK, NetworkRequest("loopback")), two[0], ip="10.1.2.3")[1].cni_args
 
 
 def test_port_is_published_once() -> None:
     """The first network that can publish it does so."""
-    chosen = [(net(BRIDGE, name="a"), Want("a")), *((net(ALL, name=n), Want(n)) for n in ("b", "c"))]
+    chosen = [
+        (net(BRIDGE, name="a"), NetworkRequest("a")),
+        *((net(ALL, name=n), NetworkRequest(n)) for n in ("b", "c")),
+    ]
 
     attachments = served(*chosen, publish="8080:80")
     assert ["portMappings" in one.capability_args for one in attachments] == [False, True, False]
@@ -352,7 +366,9 @@ def test_requested_routes_become_part_of_the_configuration() -> None:
     """CHECK and DEL know of them, because the record keeps this configuration."""
     conf = BRIDGE | {"isDefaultGateway": True, "IPAM": None}
     (attachment,) = served(
-        (net(conf, ALL, disableCheck=True), Want("mynet")), route="10.9.0.0/16=10.1.0.9", no_default_route=""
+        (net(conf, ALL, disableCheck=True), NetworkRequest("mynet")),
+        route="10.9.0.0/16=10.1.0.9",
+        no_default_route="",
     )
 
     again = networks.parse(attachment.network.text, "the record")
@@ -366,7 +382,7 @@ def test_default_route_of_ipam_can_be_omitted() -> None:
     single = {"cniVersion": "0.4.0", "name": "old", **BRIDGE, "ipam": ipam}
     network = networks.parse(json.dumps(single).encode(), "old.conf")
 
-    (attachment,) = served((network, Want("old")), no_default_route="true")
+    (attachment,) = served((network, NetworkRequest("old")), no_default_route="true")
     assert attachment.network.plugins[0]["ipam"]["routes"] == [{"dst": "192.0.2.0/24"}]
     assert (attachment.network.name, attachment.network.version) == ("old", "0.4.0")
     assert network.plugins[0]["ipam"]["routes"] == ipam["routes"], "the network itself is unchanged"
@@ -378,10 +394,10 @@ def test_free_port_can_be_bound() -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         number = taken.getsockname()[1]
-        assert Port(80, number, min(number + 20, 65535), "tcp", "").free(set()) > number
+        assert PortRequest(80, number, min(number + 20, 65535), "tcp", "").free(set()) > number
         with pytest.raises(CniError, match=f"no free port from {number} to {number}"):
-            Port(80, number, number, "tcp", "").free(set())
-    assert Port(80, 0, 0, "udp", "127.0.0.1").free(set()) > 1023
+            PortRequest(80, number, number, "tcp", "").free(set())
+    assert PortRequest(80, 0, 0, "udp", "127.0.0.1").free(set()) > 1023
 
 
 def test_ports_of_one_container_are_different() -> None:
@@ -389,15 +405,15 @@ def test_ports_of_one_container_are_different() -> None:
     texts = ["40000-40003:80", "40000-40003:81", "40000:82", "40000-40003:83", "40000-40003:80/udp"]
     ports = [port for text in texts for port in values.parse_ports(text)]
 
-    chosen = choose(ports)
+    chosen = choose_host_ports(ports)
     assert [one["hostPort"] for one in chosen] == [40001, 40002, 40000, 40003, 40000]
     assert [one["containerPort"] for one in chosen] == [80, 81, 82, 83, 80]
     with pytest.raises(CniError, match="no free port from 40000 to 40003/tcp"):
-        choose([*ports, *values.parse_ports("40000-40003:84")])
+        choose_host_ports([*ports, *values.parse_ports("40000-40003:84")])
 
 
 def test_ports_of_the_container_and_of_a_network_are_published_together() -> None:
-    own = Want("mynet")
+    own = NetworkRequest("mynet")
     own.ports = values.parse_ports("8081:81")
 
     (attachment,) = served((net(ALL), own), publish="8080:80")
@@ -423,10 +439,10 @@ OPTIONS = [
 ]
 
 
-def request_of(options: list[tuple[str, str]]) -> Wants:
-    request = Wants()
+def request_of(options: list[tuple[str, str]]) -> ContainerRequest:
+    request = ContainerRequest()
     for word, text in options:
-        request_options.WORDS[word].add(request, text)
+        request_options.OPTIONS[word].add(request, text)
     return request
 
 
@@ -437,7 +453,7 @@ def compare(one: Any, other: Any) -> None:
         assert len(one) == len(other)
         for left, right in zip(one, other, strict=True):
             compare(left, right)
-    elif isinstance(one, (Wants, Want, Port)) and slots:
+    elif isinstance(one, (ContainerRequest, NetworkRequest, PortRequest)) and slots:
         for name in slots:
             compare(getattr(one, name), getattr(other, name))
     else:

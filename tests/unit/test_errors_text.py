@@ -39,13 +39,17 @@ def test_permission_error_hints_at_root(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
-    assert errors_text.explain(error) == said
+    assert errors_text.message_with_hint(error) == said
 
 
 def test_permission_error_of_root_has_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errors_text, "_is_root", lambda: True)
 
-    assert errors_text.explain(DENIED) == errors_text.describe(DENIED) == "/x: Permission denied"
+    assert (
+        errors_text.message_with_hint(DENIED)
+        == errors_text.message_with_notes(DENIED)
+        == "/x: Permission denied"
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,11 +74,13 @@ def test_error_without_an_object_names_the_function_that_failed() -> None:
     """fstat(2), pipe(2) and setns(2) know no file."""
     with pytest.raises(OSError) as failed:
         _ = NetNS(10**6, "").identity
-    assert errors_text.in_words(failed.value) == "a network namespace: Bad file descriptor"
+    assert errors_text.message(failed.value) == "a network namespace: Bad file descriptor"
     with pytest.raises(OSError) as failed:
         libc.setns(10**6, libc.CLONE_NEWNET)
     failed.value.filename = None
-    assert errors_text.in_words(failed.value) == "Bad file descriptor"
-    assert re.fullmatch(r"\w+: Bad file descriptor", errors_text.describe(failed.value))
-    assert errors_text.describe(OSError(28, "No space left on device")) == "No space left on device"
-    assert errors_text.describe(OSError(28, "a text of its own")) == "a text of its own"
+    assert errors_text.message(failed.value) == "Bad file descriptor"
+    assert re.fullmatch(r"\w+: Bad file descriptor", errors_text.message_with_notes(failed.value))
+    assert (
+        errors_text.message_with_notes(OSError(28, "No space left on device")) == "No space left on device"
+    )
+    assert errors_text.message_with_notes(OSError(28, "a text of its own")) == "a text of its own"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
-from cnihook.linux.link_snapshot import Layer3
+from cnihook.linux.link_snapshot import LinkSnapshot
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
@@ -71,7 +71,7 @@ def test_addresses_and_routes_are_restored(host: Host, container: Container, ind
     rtnl, inside = host.inside(Rtnl), container.inside(Rtnl)
     home, away = NetNS.open(host.net_outside), NetNS.open(container.net_outside)
 
-    saved = Layer3(rtnl, rtnl.link("eth0"))
+    saved = LinkSnapshot(rtnl, rtnl.link("eth0"))
     rtnl.set_link(rtnl.link("eth0"), netns=away.fd)
     assert witness(host) != before
     inside.set_link(inside.link("eth0"), netns=home.fd)
@@ -95,7 +95,7 @@ def test_route_that_cannot_be_set_does_not_stop_the_rest(host: Host) -> None:
     host.run("ip", "-batch", "-", input=SETUP)
     rtnl = host.inside(Rtnl)
     link = rtnl.link("eth0")
-    saved = Layer3(rtnl, link)
+    saved = LinkSnapshot(rtnl, link)
     host.run("ip", "address", "flush", "dev", "eth0")
     host.run("ip", "link", "set", "eth0", "down")
 

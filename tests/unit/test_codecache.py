@@ -18,14 +18,14 @@ MAIN = """\
 import sys
 sys.path.insert(0, sys.argv[1])
 from cnihook.fast import codecache
-codecache.use(sys.argv[2])
+codecache.install_finder(sys.argv[2])
 from cnihook.words import first, second
 if "small" not in sys.argv:
     import cnihook.words.third
 third = sys.modules.get("cnihook.words.third")
 print(first.VALUE, second.VALUE, third and third.__file__.removeprefix(sys.argv[1]))
-print(*sorted(n for n, m in sys.modules.items() if type(m.__loader__).__name__ == "_OneFile"))
-codecache.keep()
+print(*sorted(n for n, m in sys.modules.items() if type(m.__loader__).__name__ == "CodeCache"))
+codecache.save()
 """
 ALL = "cnihook.words cnihook.words.first cnihook.words.second cnihook.words.third"
 SAID = "1 2 /cnihook/words/third.py"
@@ -63,7 +63,7 @@ def run(tree: Path, *words: str, **environment: str) -> list[str]:
 
 
 def kept(tree: Path) -> Path:
-    return tree / f"cnihook/__pycache__/onefile.kind.{sys.implementation.cache_tag}"
+    return tree / f"cnihook/__pycache__/codecache.kind.{sys.implementation.cache_tag}"
 
 
 def test_second_process_loads_all_modules_from_the_file(tree: Path) -> None:
@@ -76,7 +76,7 @@ def test_file_is_written_once(tree: Path) -> None:
     before = kept(tree).stat()
     run(tree)
     assert kept(tree).stat().st_ino == before.st_ino
-    assert [path.name for path in kept(tree).parent.glob("onefile*")] == [kept(tree).name]
+    assert [path.name for path in kept(tree).parent.glob("codecache*")] == [kept(tree).name]
 
 
 def test_modules_that_only_some_processes_need_have_their_own_segment(tree: Path) -> None:
@@ -106,7 +106,7 @@ def test_module_without_an_importer_starts_a_segment_after_a_change_too(tree: Pa
     for change in ("", "CHANGED = 1\n"):
         (tree / "cnihook/words/third.py").write_text(change)
         run(tree)
-        index = codecache._OneFile(str(kept(tree)))._index
+        index = codecache.CodeCache(str(kept(tree)))._index
         own = ("cnihook.fast", "cnihook.process")
         assert {n: piece for n, (_, _, _, piece, _) in index.items() if not n.startswith(own)} == expected
 
@@ -180,7 +180,7 @@ def test_twenty_processes_at_once_write_the_file_whole(tree: Path) -> None:
     running = [subprocess.Popen(command(tree), stdout=subprocess.PIPE, text=True) for _ in range(20)]
     assert {process.communicate()[0].splitlines()[0] for process in running} == {SAID}
     assert run(tree) == [SAID, ALL]
-    assert len(list(kept(tree).parent.glob("onefile*"))) == 1
+    assert len(list(kept(tree).parent.glob("codecache*"))) == 1
 
 
 def test_imports_of_a_module_are_loaded_with_it(tree: Path) -> None:
@@ -237,5 +237,5 @@ def test_change_of_one_source_keeps_what_a_module_imports(tree: Path) -> None:
     for change in ("", "CHANGED = 1\n"):
         (words / "third.py").write_text(change)
         run(tree)
-        imported = codecache._OneFile(str(kept(tree)))._index["cnihook.words.fourth"][4]
+        imported = codecache.CodeCache(str(kept(tree)))._index["cnihook.words.fourth"][4]
         assert sorted(imported) == sorted(expected)

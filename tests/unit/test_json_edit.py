@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnihook.oci.json_edit import Document
+from cnihook.oci.json_edit import JsonDocument
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -40,7 +40,7 @@ def test_value_is_added_and_removed(
     before: dict[str, Any], key: str, value: Any, layout: dict[str, Any]
 ) -> None:
     text = json.dumps(before, **layout)
-    document = Document(text)
+    document = JsonDocument(text)
 
     document.set(value, key)
     assert json.loads(document.text) == {**before, key: value} == document.get()
@@ -53,7 +53,7 @@ def test_value_is_added_and_removed(
 @given(st.lists(VALUES, max_size=5), VALUES, layouts)
 def test_list_grows_and_shrinks(before: list[Any], value: Any, layout: dict[str, Any]) -> None:
     text = json.dumps({"x": {"y": before}, "z": 1}, **layout)
-    document = Document(text)
+    document = JsonDocument(text)
 
     document.append(value, "x", "y")
     assert document.get("x", "y") == [*before, value]
@@ -69,7 +69,7 @@ def test_new_value_has_the_layout_of_the_text(indent: Any) -> None:
     """The text equals json's output for the whole, so a diff shows only the new values."""
     before = {"a": {"list": [{"k": 1}]}}
     separators = None if indent else (",", ":")
-    document = Document(json.dumps(before, indent=indent, separators=separators))
+    document = JsonDocument(json.dumps(before, indent=indent, separators=separators))
 
     document.set({}, "b")
     document.set(["x", {"y": []}], "b", "c")
@@ -83,7 +83,7 @@ def test_new_value_has_the_layout_of_the_text(indent: Any) -> None:
 
 
 def test_unchanged_value_keeps_its_form() -> None:
-    document = Document(AWKWARD)
+    document = JsonDocument(AWKWARD)
 
     document.set("new", "object", "b")
     document.append(4, "list")
@@ -100,7 +100,7 @@ def test_unchanged_value_keeps_its_form() -> None:
 
 
 def test_last_of_two_equal_keys_is_used() -> None:
-    document = Document('{"a": {"x": 1}, "a": {"y": 2}}')
+    document = JsonDocument('{"a": {"x": 1}, "a": {"y": 2}}')
     document.set(3, "a", "z")
 
     assert document.get("a") == {"y": 2, "z": 3}
@@ -109,11 +109,11 @@ def test_last_of_two_equal_keys_is_used() -> None:
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"a": 1} x', '{"a": NaN}', "\ufeff{}", '{"a" 1}'])
 def test_text_that_is_not_an_object_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
-        Document(text)
+        JsonDocument(text)
 
 
 def test_missing_value_is_none() -> None:
-    document = Document('{"a": [1, {"b": null}]}')
+    document = JsonDocument('{"a": [1, {"b": null}]}')
 
     assert document.get("a", 1, "b") is document.get("a", 5) is document.get("x", "y") is None
     assert document.get("a", "b") is document.get("a", 0, "c") is None

@@ -8,7 +8,7 @@ import pytest
 
 from cnihook.container.attach import _name_interfaces, select
 from cnihook.request import options
-from cnihook.request.request import Served, Want, Wants
+from cnihook.request.request import ContainerRequest, NetworkRequest, ResolvedNetwork
 from cnihook.runtime.networks import DEFAULT_FOLDER
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import CniError
@@ -16,7 +16,7 @@ from tests.unit.standins import network
 from tests.unit.test_networks import LOOPBACK, MYNET, single
 
 
-def pairs(request: Wants) -> list[tuple[str, str]] | None:
+def pairs(request: ContainerRequest) -> list[tuple[str, str]] | None:
     if request.networks is None:
         return None
     return [(want.network, want.ifname) for want in request.networks]
@@ -84,10 +84,10 @@ def folder(tmp_path: Path) -> Path:
     return net_d
 
 
-def chosen(folder: Path, wanted: "list[Want] | None") -> tuple[list[tuple[str, str]], list[str]]:
+def chosen(folder: Path, wanted: "list[NetworkRequest] | None") -> tuple[list[tuple[str, str]], list[str]]:
     """Return network and ifname of each selected network, and the complaints."""
     complaints: list[str] = []
-    attachments = select(Wants(wanted), Settings(str(folder)), complaints.append)
+    attachments = select(ContainerRequest(wanted), Settings(str(folder)), complaints.append)
     return [(served.network.name, served.ifname) for served in attachments], complaints
 
 
@@ -103,7 +103,7 @@ def test_requested_networks_are_selected_in_the_order_of_the_request(folder: Pat
     (folder / "10-mynet.conf").write_bytes(MYNET)
     (folder / "99-loopback.conf").write_bytes(LOOPBACK)
 
-    assert chosen(folder, [Want("loopback"), Want("mynet", "net0")])[0] == [
+    assert chosen(folder, [NetworkRequest("loopback"), NetworkRequest("mynet", "net0")])[0] == [
         ("loopback", ""),
         ("mynet", "net0"),
     ]
@@ -117,14 +117,14 @@ def test_default_network_is_used_if_none_is_configured(folder: Path) -> None:
 
 
 def test_default_network_can_be_requested_by_name_if_it_is_the_only_one(folder: Path) -> None:
-    assert chosen(folder, [Want("cnihook")])[0] == [("cnihook", "")]
+    assert chosen(folder, [NetworkRequest("cnihook")])[0] == [("cnihook", "")]
     for text in (MYNET, b"{"):  # a malformed file is intended as a network
         (folder / "10-mynet.conf").write_bytes(text)
         with pytest.raises(CniError, match="no network 'cnihook'"):
-            chosen(folder, [Want("cnihook")])
+            chosen(folder, [NetworkRequest("cnihook")])
 
     (folder / "20-own.conf").write_text(json.dumps(single(name="cnihook", type="own")))
-    attachments = select(Wants([Want("cnihook")]), Settings(str(folder)), print)
+    attachments = select(ContainerRequest([NetworkRequest("cnihook")]), Settings(str(folder)), print)
     assert [plugin["type"] for served in attachments for plugin in served.network.plugins] == ["own"]
 
 
@@ -149,17 +149,17 @@ def test_missing_network_is_reported_with_the_existing_ones(folder: Path) -> Non
     (folder / "10-mynet.conf").write_bytes(MYNET)
 
     with pytest.raises(CniError) as refused:
-        chosen(folder, [Want("mynet"), Want("other")])
+        chosen(folder, [NetworkRequest("mynet"), NetworkRequest("other")])
     assert "'other'" in refused.value.msg and str(folder) in refused.value.msg
     assert refused.value.details == "there are: mynet"
 
 
 def test_folders_are_read_from_the_environment() -> None:
     settings = Settings.from_environment({"NETCONFPATH": "/a", "CNI_PATH": "/b::/c:"})
-    assert (settings.conf_folder, settings.plugin_path) == ("/a", ["/b", "/c"])
+    assert (settings.conf_dir, settings.plugin_dirs) == ("/a", ["/b", "/c"])
     for environment in ({}, {"NETCONFPATH": "", "CNI_PATH": ""}, {"CNI_PATH": ":"}):
         settings = Settings.from_environment(environment)
-        assert (settings.conf_folder, settings.plugin_path) == (DEFAULT_FOLDER, None)
+        assert (settings.conf_dir, settings.plugin_dirs) == (DEFAULT_FOLDER, None)
 
 
 # Interface names
@@ -167,7 +167,7 @@ def test_folders_are_read_from_the_environment() -> None:
 
 def names(*wanted: tuple[str, str], taken: "set[str] | None" = None) -> list[str]:
     """Return the interface names of networks given as (type, ifname)."""
-    attachments = [Served(network(kind), ifname) for kind, ifname in wanted]
+    attachments = [ResolvedNetwork(network(kind), ifname) for kind, ifname in wanted]
     return _name_interfaces(attachments, taken or {"lo"})
 
 

@@ -5,11 +5,11 @@ import pytest
 
 from cnihook.request import options
 from cnihook.request import values as option_values
-from cnihook.request.request import Wants
+from cnihook.request.request import ContainerRequest
 from cnihook.types.errors import CniError
 
 
-def want(**words: str) -> Wants:
+def want(**words: str) -> ContainerRequest:
     """Read annotations; `_` in an argument represents a hyphen."""
     return options.from_annotations(
         {f"cnihook.{key.replace('_', '-')}": text for key, text in words.items()}
@@ -72,11 +72,11 @@ def test_each_list_has_a_maximum_length(word: str, most: int, value: str) -> Non
     options.from_annotations({name: ",".join(values)})
     with pytest.raises(CniError, match=f"more than {most}"):
         options.from_annotations({name: ",".join([*values, value.format(255)])})
-    by_flags = Wants()
+    by_flags = ContainerRequest()
     for each in values:
-        options.WORDS[word].add(by_flags, each)
+        options.OPTIONS[word].add(by_flags, each)
     with pytest.raises(CniError, match=f"more than {most}"):
-        options.WORDS[word].add(by_flags, value.format(255))
+        options.OPTIONS[word].add(by_flags, value.format(255))
 
 
 def test_number_of_aliases_of_a_network_is_limited() -> None:

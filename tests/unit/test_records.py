@@ -405,7 +405,7 @@ def test_entry_with_the_name_of_a_partial_file_is_removed(state: Path, kind: str
         path.symlink_to("/nowhere")
     else:
         path.touch()
-    assert records.unfinished() == ["c1"]
+    assert records.partial() == ["c1"]
 
-    records.discard_unfinished("c1")
-    assert records.unfinished() == [] and not os.path.lexists(path)
+    records.discard_partial("c1")
+    assert records.partial() == [] and not os.path.lexists(path)
