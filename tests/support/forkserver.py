@@ -20,7 +20,7 @@ import cnihook
 from cnihook.protocol import executable
 from tests.support import place
 
-PACKAGES = ("lean", "linux", "plugins", "sdk", "spec")
+PACKAGES = ("fast", "ipam", "links", "linux", "nftables", "plugins", "process", "protocol", "sdk", "types")
 
 
 def main() -> None:
@@ -72,6 +72,7 @@ def finish(pid: int, answer: int) -> None:
 def load() -> None:
     (path,) = cnihook.__path__
     for package in PACKAGES:
+        import_module(f"cnihook.{package}")
         for module in pkgutil.iter_modules([f"{path}/{package}"], f"cnihook.{package}."):
             if not module.ispkg:
                 import_module(module.name)
