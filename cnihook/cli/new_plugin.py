@@ -5,6 +5,7 @@ import argparse
 import os
 import shutil
 
+from cnihook import sdk
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
 from cnihook.protocol import invoke
@@ -16,7 +17,7 @@ and a README that says how to run all three.  The plugin is a chained plugin wit
 """
 
 _PLACEHOLDER = "myplugin"
-_TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(invoke.__file__)), "template")
+_TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(sdk.__file__)), "template")
 
 
 def parser() -> Parser:
