@@ -34,7 +34,7 @@ if os.path.isdir(cache):
         sys.pycache_prefix = os.devnull
 sys.path.insert(0, {folder!r})
 from cnihook.fast import codecache
-codecache.install_finder({plugin!r})
+codecache.install_finder()
 from cnihook.protocol.executable import main
 main({plugin!r})
 """

@@ -46,7 +46,7 @@ def main(built_in: str = "") -> None:
     """
     if built_in:
         gc.disable()  # as in the hook
-        codecache.install_finder(built_in)
+        codecache.install_finder()
     plugin = invoke.load(built_in) if built_in else sys.modules["__main__"]
     command = os.environ.get("CNI_COMMAND", "")
     if not command:
@@ -67,7 +67,7 @@ def main(built_in: str = "") -> None:
         sys.exit(1)
     _print(output)
     if built_in:
-        codecache.save()
+        codecache.discard_unsafe()
         os._exit(0)  # skips the interpreter's shutdown, which other plugins may need to flush a file
     sys.exit(0)
 

@@ -12,6 +12,7 @@ import pytest
 from tests.support.cni import CHECKOUT
 from tests.support.host import Host
 from tests.support.namespace import base_environment
+from tests.support.skip import need_open_checkout
 
 PYTHON = "/usr/bin/python3"
 PLANTED = "raise SystemExit('planted code runs')\n"
@@ -137,9 +138,7 @@ def test_planted_code_does_not_run(host: Host, checkout: Path, module: str, how:
 
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert not folder.exists(), "it is removed"
-    for _ in range(2):
-        assert run(host, checkout, "scripts/cnihook", "poststop").returncode == 0
-    assert list((checkout / "cnihook/__pycache__").glob("codecache.poststop.*"))
+    assert run(host, checkout, "scripts/cnihook", "poststop").returncode == 0
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -162,18 +161,53 @@ def test_no_program_runs_planted_code(host: Host, checkout: Path, program: str) 
     assert outcome.returncode == 0, outcome.stderr
 
 
-def test_code_cache_that_others_can_write_is_not_used(host: Host, checkout: Path) -> None:
-    for _ in range(2):
-        run(host, checkout, "scripts/cnihook", "poststop")
-    (path,) = (checkout / "cnihook/__pycache__").glob("codecache.poststop.*")
-    path.chmod(0o666)
-    before = path.stat().st_ino
+def write_code_cache(host: Host, checkout: Path) -> Path:
+    assert run(host, checkout, "scripts/cnihook", "compile").returncode == 0
+    (path,) = (checkout / "cnihook/__pycache__").glob("codecache.*")
+    return path
 
+
+def test_code_cache_that_others_can_write_is_not_used(host: Host, checkout: Path) -> None:
+    """The planted code has the size and time of the source, and runs while only root can write the file."""
+    hook = checkout / "cnihook/hook.py"
+    source, status = hook.read_bytes(), hook.stat()
+    hook.write_bytes(PLANTED.encode().ljust(len(source), b"#"))
+    os.utime(hook, ns=(status.st_atime_ns, status.st_mtime_ns))
+    path = write_code_cache(host, checkout)
+    hook.write_bytes(source)
+    os.utime(hook, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert "planted" in run(host, checkout, "scripts/cnihook", "poststop").stderr
+
+    path.chmod(0o666)
+    assert run(host, checkout, "scripts/cnihook", "poststop").returncode == 0
+    path.chmod(0o644)
+    os.chown(path, 12345, 12345)
     assert run(host, checkout, "scripts/cnihook", "poststop").returncode == 0
 
-    (path,) = (checkout / "cnihook/__pycache__").glob("codecache.poststop.*")
-    assert path.stat().st_mode & 0o777 == 0o644
-    assert path.stat().st_ino != before
+
+def test_only_compile_writes_the_code_cache(host: Host, checkout: Path) -> None:
+    for _ in range(2):
+        run(host, checkout, "scripts/cnihook", "poststop")
+        run(host, checkout, "scripts/priv-net-run", "--help")
+    assert not list((checkout / "cnihook/__pycache__").glob("codecache.*"))
+
+    path = write_code_cache(host, checkout)
+    before = path.stat().st_ino
+    assert run(host, checkout, "scripts/cnihook", "poststop").returncode == 0
+    assert path.stat().st_ino == before
+
+    assert run(host, checkout, "scripts/cnihook", "compile", "--remove").returncode == 0
+    assert not path.exists()
+
+
+def test_user_without_rights_cannot_compile(host: Host) -> None:
+    need_open_checkout()
+    command = (PYTHON, "-IS", str(CHECKOUT / "scripts/cnihook"), "compile")
+    outcome = host.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command, check=False)
+
+    assert outcome.returncode == 1
+    assert "belongs to user" in outcome.stderr and "run the command as root" in outcome.stderr
 
 
 def test_checkout_that_a_group_shares_keeps_its_compiled_code(host: Host, checkout: Path) -> None:
@@ -185,7 +219,6 @@ def test_checkout_that_a_group_shares_keeps_its_compiled_code(host: Host, checko
     folder.chmod(0o775)
     os.chown(folder, 12345, 12345)
 
-    for _ in range(2):
-        run(host, checkout, "scripts/cnihook", "poststop")
+    run(host, checkout, "scripts/cnihook", "poststop")
 
-    assert list(folder.glob("codecache.*"))
+    assert list(folder.iterdir())

@@ -36,6 +36,7 @@ WORDS = {
     "list": "",
     "validate": "",
     "plan": "mynet",
+    "compile": "",
     "install-plugins": "/run/.host/plugins",
     "new-plugin": "--dir /run/.host/own own",
     "conformance": "--list",

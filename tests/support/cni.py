@@ -24,7 +24,7 @@ LAUNCHER = """\
 import sys
 sys.path.insert(0, {checkout!r})
 from cnihook.fast import codecache
-codecache.install_finder({plugin!r})
+codecache.install_finder()
 from cnihook.protocol.executable import main
 main({plugin!r})
 """

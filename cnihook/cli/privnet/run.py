@@ -36,7 +36,7 @@ def main(umask: "int | None" = None) -> None:
     """Run the program, then exit.  `umask`: the caller's, if it has been changed."""
     command.restrict_umask(umask)
     status = run(sys.argv[1:])
-    codecache.save()
+    codecache.discard_unsafe()
     os._exit(status)  # nothing is buffered; a regular exit of the interpreter costs 2 ms
 
 
