@@ -9,6 +9,7 @@ from cnihook.conformance.case import Case
 from cnihook.conformance.check import CheckFailed, CheckSkipped, Deviation
 from cnihook.conformance.check import plugin_check as check
 from cnihook.conformance.profiles import STAND_IN
+from cnihook.linux import route_lookup
 from cnihook.types import versions
 from cnihook.types.result import Result
 
@@ -169,7 +170,7 @@ def result_routes(case: Case) -> None:
     if "198.51.100.0/24" not in [route.get("dst") for route in result.get("routes") or []]:
         raise CheckFailed("the route to 198.51.100.0/24 is not in the result")
     with container.inside() as rtnl:
-        if "198.51.100.0/24" not in [str(route.dst) for route in rtnl.routes(4)]:
+        if "198.51.100.0/24" not in [str(route.dst) for route in route_lookup.routes(rtnl, 4)]:
             raise CheckFailed("the route to 198.51.100.0/24 is not in the container")
 
 

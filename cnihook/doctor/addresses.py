@@ -9,6 +9,7 @@ from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
 from cnihook.doctor.reachability import own_links
 from cnihook.fast.address import Address, IPNet
 from cnihook.ipam import leases
+from cnihook.linux import route_lookup
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST
 from cnihook.protocol import invoke
 from cnihook.runtime import records
@@ -61,7 +62,7 @@ def check_overlaps(host: Host) -> Iterator[Finding]:
     links = {link.index: link for link in host.rtnl.links()}
     for network, plugin, subnets in routed:
         own = own_links(host, plugin)
-        for route in host.rtnl.routes():
+        for route in route_lookup.routes(host.rtnl):
             link = links.get(route.index)
             if not (route.dst and link) or (route.kind, route.table) != (RTN_UNICAST, RT_TABLE_MAIN):
                 continue

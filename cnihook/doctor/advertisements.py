@@ -8,7 +8,7 @@ from functools import partial
 from cnihook.doctor.finding import Finding, Host, has_version, plugins_of
 from cnihook.links import router, veth
 from cnihook.links.router import accept_ra
-from cnihook.linux import sysctl, sysfs
+from cnihook.linux import route_lookup, sysctl, sysfs
 from cnihook.linux.rtnl import Link
 
 
@@ -70,9 +70,7 @@ def _ignored(host: Host, link: Link, links: "dict[int, Link]") -> Iterator[Findi
             f"sysctl -w {setting}=2, and the same in /etc/sysctl.d",
             fix=partial(sysctl.write, accept_ra(link), 2),
         )
-    elif (
-        _is_card(link, links) and link.is_up and not any(route.dst is None for route in host.rtnl.routes(6))
-    ):
+    elif _is_card(link, links) and link.is_up and not _has_default_route(host):
         yield Finding(
             "advertisements-ignored",
             f"{link.name} ignores router advertisements: IPv6 forwarding is on and {setting} is 1",
@@ -104,6 +102,10 @@ def _soon_ignored(host: Host) -> Iterator[Finding]:
             f"sysctl -w {setting}=2, and the same in /etc/sysctl.d",
             note=can_change,
         )
+
+
+def _has_default_route(host: Host) -> bool:
+    return any(route.dst is None for route in route_lookup.routes(host.rtnl, 6))
 
 
 def _is_card(link: Link, links: "dict[int, Link]") -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from cnihook.doctor.finding import Finding, Host, Plugin, has_version, plugins_of
 from cnihook.fast.address import Address
-from cnihook.linux.nexthop import link_towards
+from cnihook.linux.route_lookup import link_towards
 from cnihook.linux.rtnl import Link
 from cnihook.runtime import networks
 from cnihook.types.errors import CniError

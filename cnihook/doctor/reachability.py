@@ -7,7 +7,7 @@ from functools import partial
 from cnihook.doctor.finding import Finding, Host, Plugin, has_version, plugins_of, printed
 from cnihook.links import router, veth
 from cnihook.linux import nft, sysctl, xtables
-from cnihook.linux.nexthop import link_towards
+from cnihook.linux.route_lookup import link_towards
 from cnihook.nftables import port_chains
 from cnihook.nftables.loopback import route_localnet
 from cnihook.nftables.table import FAMILY, NAME

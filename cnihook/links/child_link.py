@@ -66,10 +66,12 @@ def find_master(call: Call, conf: Conf) -> Link:
 
 
 def _default_route_link(rtnl: Rtnl) -> "Link | None":
+    from cnihook.linux import route_lookup  # most networks name their parent link
+
     for version in (4, 6):
         ways = [
             route
-            for route in rtnl.routes(version)
+            for route in route_lookup.routes(rtnl, version)
             # A route with several next hops has no index of its own, and nothing says which one is meant.
             if route.dst is None
             and route.index

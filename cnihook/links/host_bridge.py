@@ -8,11 +8,13 @@ removed, and keeps what its ports and the host rely on.
 import errno
 import os
 
-from cnihook.links import router, veth
+from cnihook.fast.address import IPNet
+from cnihook.links import ready, router, veth
 from cnihook.linux import sysfs
 from cnihook.linux.flock import Lock
 from cnihook.linux.netlink import NetlinkError
-from cnihook.linux.rtnl import Link, Rtnl
+from cnihook.linux.rtnl import BR_STATE_FORWARDING, IF_OPER_UP, IFA_F_NODAD, Link, Rtnl
+from cnihook.protocol.call import Call
 from cnihook.types.errors import INTERNAL, CniError
 
 DEFAULT_VLAN = 1  # the VLAN that a bridge gives every new port
@@ -35,7 +37,9 @@ def ensure(host: Rtnl, name: str, network: str, *, mtu: int, filters_vlans: bool
     elif bridge.kind != "bridge":
         raise CniError(INTERNAL, f'"{name}" already exists but is not a bridge')
     elif filters_vlans and not bridge.vlan_filtering:
-        _filter_vlans(host, bridge)
+        from cnihook.links import bridge_vlans  # few networks have VLANs
+
+        bridge_vlans.enable_filtering(host, bridge)
     if not is_own(bridge) and not sysfs.has_set_mac(bridge.name):
         # A bridge keeps a MAC address that was set, here to the same value.  Containers have it as their
         # gateway's, and the result contains it.
@@ -46,23 +50,72 @@ def ensure(host: Rtnl, name: str, network: str, *, mtu: int, filters_vlans: bool
     return bridge
 
 
-def _filter_vlans(host: Rtnl, bridge: Link) -> None:
-    """Enable VLAN filtering.  Raises CniError if ports of other programs would lose their tagged frames."""
-    others = " ".join(port.name for port in host.links(bridge.index) if not veth.is_own(port))
-    if others:
-        raise CniError(
-            INTERNAL,
-            f'"{bridge.name}" does not filter VLANs, and has ports of other programs: {others}',
-            "with filtering, these lose frames of VLANs that they are not in; if that is acceptable: "
-            f"ip link set {bridge.name} type bridge vlan_filtering 1",
-        )
-    host.set_vlan_filtering(bridge)
+def ensure_addresses(host: Rtnl, bridge: Link, link: Link, nets: "list[IPNet]", *, force: bool) -> None:
+    """Set the gateway addresses on `link`, the bridge or the host's interface in one of its VLANs.
+
+    Raises CniError if the link has another address of the same version; with `force`, that is replaced.
+    """
+    # On a bridge that cnihook made, only containers could have the same address, and one could prevent the
+    # host from using its own.  On other bridges the kernel looks for a duplicate, which takes one to two
+    # seconds.
+    ifa_flags = IFA_F_NODAD if is_own(bridge) else 0
+    for net in nets:
+        _ensure_address(host, link, net, force, ifa_flags if net.address.version == 6 else 0)
+
+
+def _ensure_address(host: Rtnl, link: Link, wanted: IPNet, force: bool, ifa_flags: int) -> None:
+    for present in host.addresses(link):
+        if present.net == wanted:
+            return
+        if present.net.address.version != wanted.address.version:
+            continue
+        if wanted.address.version == 6 and not present.net.overlaps(wanted):
+            continue  # several IPv6 networks on one link are normal
+        if not force:
+            raise CniError(
+                INTERNAL,
+                f'"{link.name}" already has an IP address different from {wanted}',
+                f'it has {present.net}; "forceAddress": true replaces it',
+            )
+        host.delete_address(link, present.net)
+    try:
+        host.add_address(link, wanted, ifa_flags=ifa_flags)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:  # a container that starts at the same time was faster
+            raise
+
+
+def wait_for_path(host: Rtnl, port: Link, bridge: Link, gateway: Link, addresses: "list[IPNet]") -> None:
+    """Wait until the port, a new bridge and the gateway's addresses carry traffic.
+
+    Before that, what the container sends and what the host answers is lost, above all the first ARP request.
+    """
+    port = ready.wait_for_link(host, port)
+    if port.operstate != IF_OPER_UP:
+        raise CniError(INTERNAL, f"bridge port {port.name} in error state: {port.operstate}")
+    if port.port_state != BR_STATE_FORWARDING:
+        return  # spanning tree opens it in twice the bridge's forward delay, 30 s by default
+    if bridge.operstate != IF_OPER_UP:  # its first port gives it a carrier
+        ready.wait_for_link(host, bridge)
+    ready.wait_for_addresses(host, gateway, addresses)
 
 
 def _random_mac() -> bytes:
     """Return a random MAC address (locally administered), as the kernel would make one."""
     first, *others = os.urandom(6)
     return bytes([first & 0xFC | 0x02, *others])
+
+
+def remove_port(call: Call, name: str) -> None:
+    """Remove the container's port, and with the last one the bridge."""
+    port = veth.find_host_end(call)
+    if port and not remove_unused(call.host, name, port):
+        # Not under the bridge's lock, so that many processes can wait at the same time.
+        call.host.delete_link(port)
+    # If another container's port was removed at the same time, its DEL saw this port and kept the bridge.
+    remove_unused(call.host, name)
+    if not port and not call.host.find_link(name):
+        remove_renamed(call.host, call.network)
 
 
 def remove_renamed(host: Rtnl, network: str) -> None:
@@ -87,28 +140,18 @@ def remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
         gateways = [port for port in ports if is_own(port)]
         if len(ports) == len(gateways) and is_own(bridge):
             unused = [*gateways, bridge]
+        elif gateways:
+            from cnihook.links import bridge_vlans  # as above
+
+            unused = bridge_vlans.unused_gateways(host, ports, gateways)
         else:
-            unused = _unused_gateways(host, ports, gateways)
+            unused = []
         if not unused:
             return False
         # Still a group of cnihook: if this process is killed half-way, the bridge is recognized.
         group = veth.GROUP << 16 | int.from_bytes(os.urandom(2), "little") | 1
         host.delete_links([*([last] if last else []), *unused], group)
         return True
-
-
-def _unused_gateways(host: Rtnl, ports: "list[Link]", gateways: "list[Link]") -> "list[Link]":
-    """Return the ports of the gateways whose VLANs no other port has any more."""
-    if not gateways:
-        return []
-    vlans = host.port_vlans()
-    used = {vlan for port in ports if port not in gateways for vlan in vlans.get(port.index, ())}
-    unused = []
-    for port in gateways:
-        own = vlans.get(port.index, set())
-        if not used & (own - {DEFAULT_VLAN} or own):
-            unused.append(port)
-    return unused
 
 
 def is_own(link: Link) -> bool:

@@ -105,10 +105,12 @@ def add_route(
     except NetlinkError as error:
         if error.errno != errno.EEXIST:
             raise
+    from cnihook.linux import route_lookup  # few containers have two networks with the same destination
+
     destination = dst.network() if dst.prefix else None
     rivals = [
         route
-        for route in sandbox.routes(dst.address.version)
+        for route in route_lookup.routes(sandbox, dst.address.version)
         if (route.dst, route.table) == (destination, table)
     ]
     own = {route.priority for route in rivals if route.index == link.index}

@@ -63,10 +63,10 @@ def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
     pending = [net for net in nets if net.address.version == 6]
     if not pending:
         return
-    from cnihook.linux import local_routes  # for IPv6 alone
+    from cnihook.linux import route_lookup  # for IPv6 alone
 
     for is_last in _looks():
-        pending = [net for net in pending if not local_routes.is_set(rtnl, link, net.address)]
+        pending = [net for net in pending if not route_lookup.is_local(rtnl, link, net.address)]
         if not pending:
             return
         present = {address.net: address.flags for address in rtnl.addresses(link)}

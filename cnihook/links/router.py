@@ -96,15 +96,20 @@ def has_uplink(host: Rtnl, link: Link, bridge: Link) -> bool:
     others = [port for port in host.links(bridge.index) if not veth.is_own(port)]
     if any(port.kind not in ("veth", "tun") for port in others):
         return True
-    return bool(others) and (
-        any(route.dst is None and route.index == link.index for route in host.routes())
-        or learned(host, link)
-    )
+    if not others:
+        return False
+    from cnihook.linux import route_lookup  # few bridges have ports of other programs
+
+    routes = route_lookup.routes(host)
+    return any(route.dst is None and route.index == link.index for route in routes) or learned(host, link)
 
 
 def learned(host: Rtnl, link: Link) -> bool:
     """Return True if the host has IPv6 routes or addresses from router advertisements on the link."""
-    if any(route.index == link.index and route.protocol == RTPROT_RA for route in host.routes(6)):
+    from cnihook.linux import route_lookup  # as above
+
+    routes = route_lookup.routes(host, 6)
+    if any(route.index == link.index and route.protocol == RTPROT_RA for route in routes):
         return True
     return any(
         one.net.address.version == 6 and not (one.flags & IFA_F_PERMANENT or one.net.address.is_link_local)

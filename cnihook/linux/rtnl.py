@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Links, addresses and routes: what `ip` and `bridge` do, as requests to rtnetlink.
+Links, addresses and routes: what `ip` does, as requests to rtnetlink.
 
-One Rtnl is one socket in one namespace.  <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h> and
-<linux/if_bridge.h> give the names and numbers.
+One Rtnl is one socket in one namespace.  Requests that few networks need are in linux.bridge_ports and
+linux.route_lookup.  <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h> and <linux/if_bridge.h> give
+the names and numbers.
 """
 
 import _struct as struct
 import errno
-from _socket import AF_INET, AF_INET6, AF_UNSPEC
+from _socket import AF_INET6, AF_UNSPEC
 
 from cnihook.fast.address import Address, IPNet
 from cnihook.linux.netlink import (
@@ -24,7 +25,6 @@ from cnihook.linux.netlink import (
     read_u32,
     text,
     u8,
-    u16,
     u32,
 )
 
@@ -34,29 +34,24 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
-RT_TABLE_MAIN, RTPROT_BOOT, RTPROT_RA, RTN_UNICAST = 254, 3, 9, 1
+RT_TABLE_MAIN, RTPROT_BOOT, RTPROT_RA, RTN_UNICAST, RTN_LOCAL = 254, 3, 9, 1, 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 # <linux/if.h>
 IFF_UP, IFF_PROMISC, IFF_ALLMULTI, IFF_LOWER_UP = 0x1, 0x100, 0x200, 0x10000
 # <linux/if_link.h>
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 20, 26, 27, 28
-IFLA_PROTINFO, IFLA_TXQLEN, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 12, 13, 29, 37
+IFLA_TXQLEN, IFLA_LINK_NETNSID = 13, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_DATA = 1, 2, 5
 IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING = 1, 5, 7
 IFLA_BRPORT_STATE, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 1, 4, 33  # mode is what `bridge` calls hairpin
 VETH_INFO_PEER = 1
-RTEXT_FILTER_BRVLAN = 2
 IFLA_INET6_CONF = 2
 IF_OPER_UNKNOWN, IF_OPER_UP = 0, 6
 # <linux/ipv6.h>: places of settings in IFLA_INET6_CONF, four bytes each
 DEVCONF_FORWARDING, DEVCONF_ACCEPT_RA = 0, 3
 # <linux/if_bridge.h>
 AF_BRIDGE, BR_STATE_FORWARDING = 7, 3
-IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 0, 2
-BRIDGE_FLAGS_SELF = 2
-BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 2, 4
-BRIDGE_VLAN_INFO_RANGE_BEGIN, BRIDGE_VLAN_INFO_RANGE_END = 8, 16
 # <linux/if_addr.h>
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
@@ -157,24 +152,6 @@ class LinkAddress:
         self.net = IPNet(Address(attrs.get(IFA_LOCAL) or attrs.get(IFA_ADDRESS, b"")), prefix)
 
 
-class LinkRoute:
-    """A route.  `dst` is None for a default route."""
-
-    __slots__ = ("dst", "gateway", "index", "kind", "priority", "protocol", "scope", "table", "version")
-
-    def __init__(self, body: bytes) -> None:
-        family, prefix, _src, _tos, table, self.protocol, self.scope, self.kind, _flags = _ROUTE.unpack_from(
-            body
-        )
-        attrs = attributes(body, _ROUTE.size)
-        self.version = 4 if family == AF_INET else 6
-        self.dst = IPNet(Address(attrs[RTA_DST]), prefix) if RTA_DST in attrs else None
-        self.gateway = Address(attrs[RTA_GATEWAY]) if RTA_GATEWAY in attrs else None
-        self.index = read_u32(attrs.get(RTA_OIF))
-        self.priority = read_u32(attrs.get(RTA_PRIORITY))
-        self.table = read_u32(attrs.get(RTA_TABLE)) or table
-
-
 class Rtnl(Netlink):
     """Requests about links, addresses and routes of the namespace that it was opened in."""
 
@@ -243,13 +220,6 @@ class Rtnl(Netlink):
             attrs.append(attr(IFLA_ADDRESS, mac))
         self.add_link("bridge", name, *attrs, data=data)
 
-    def set_vlan_filtering(self, bridge: Link) -> None:
-        data = nested(IFLA_INFO_DATA, u8(IFLA_BR_VLAN_FILTERING, 1))
-        body = _IFINFO.pack(AF_UNSPEC, 0, bridge.index, 0, 0) + nested(
-            IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"), data
-        )
-        self.request(RTM_NEWLINK, 0, body, f"switch VLAN filtering on for {bridge.name}")
-
     def add_veth(
         self,
         name: str,
@@ -295,10 +265,8 @@ class Rtnl(Netlink):
         alias: "str | None" = None,
         name: str = "",
         netns: "int | None" = None,
-        hairpin: "bool | None" = None,
-        isolated: "bool | None" = None,
     ) -> None:
-        """Change what is given.  `hairpin` and `isolated` are of a bridge port, and take a second request.
+        """Change what is given.
 
         `netns` is the descriptor of another namespace to which the link moves, as `name` if that is given,
         too.  There it is down, and has lost its addresses.
@@ -326,15 +294,6 @@ class Rtnl(Netlink):
         if attrs or change:
             body = _IFINFO.pack(AF_UNSPEC, 0, link.index, flags, change) + b"".join(attrs)
             self.request(RTM_NEWLINK, 0, body, f"configure {link.name}")
-
-        port = []
-        if hairpin is not None:
-            port.append(u8(IFLA_BRPORT_MODE, hairpin))
-        if isolated is not None:
-            port.append(u8(IFLA_BRPORT_ISOLATED, isolated))
-        if port:
-            body = _IFINFO.pack(AF_BRIDGE, 0, link.index, 0, 0) + nested(IFLA_PROTINFO, *port)
-            self.request(RTM_SETLINK, 0, body, f"configure bridge port {link.name}")
 
     def delete_link(self, link: Link) -> None:
         """Delete a link, unless it is gone already.  For a veth: 15 to 20 ms, an RCU grace period."""
@@ -367,56 +326,6 @@ class Rtnl(Netlink):
             if error.errno != errno.ENODEV:
                 raise
 
-    # VLANs of a bridge and its ports
-
-    def add_vlan(
-        self,
-        link: Link,
-        first: int,
-        last: int = 0,
-        *,
-        pvid: bool = False,
-        untagged: bool = False,
-        own: bool = False,
-    ) -> None:
-        """Let the VLANs from `first` to `last` through a port; with `own`, through the bridge's own end."""
-        flags = (BRIDGE_VLAN_INFO_PVID if pvid else 0) | (BRIDGE_VLAN_INFO_UNTAGGED if untagged else 0)
-        vlans = [(flags, first)]
-        if last > first:
-            vlans = [
-                (flags | BRIDGE_VLAN_INFO_RANGE_BEGIN, first),
-                (flags | BRIDGE_VLAN_INFO_RANGE_END, last),
-            ]
-        self._vlan(
-            RTM_SETLINK,
-            link,
-            vlans,
-            own,
-            f"add VLAN {first}{f'-{last}' if last > first else ''} to {link.name}",
-        )
-
-    def delete_vlan(self, link: Link, vlan: int) -> None:
-        self._vlan(RTM_DELLINK, link, [(0, vlan)], False, f"delete VLAN {vlan} from {link.name}")
-
-    def _vlan(self, kind: int, link: Link, vlans: "list[tuple[int, int]]", own: bool, what: str) -> None:
-        info = [attr(IFLA_BRIDGE_VLAN_INFO, struct.pack("=HH", flags, vlan)) for flags, vlan in vlans]
-        if own:
-            info.insert(0, u16(IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF))
-        body = _IFINFO.pack(AF_BRIDGE, 0, link.index, 0, 0) + nested(IFLA_AF_SPEC, *info)
-        self.request(kind, 0, body, what)
-
-    def port_vlans(self) -> "dict[int, set[int]]":
-        """Return the VLANs that each bridge port, and each bridge's own end, lets through, by link index."""
-        body = _IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)
-        vlans: dict[int, set[int]] = {}
-        for answer in self.request(RTM_GETLINK, NLM_F_DUMP, body, "list the VLANs of bridge ports"):
-            index = _IFINFO.unpack_from(answer)[2]
-            spec = attributes(answer, _IFINFO.size).get(IFLA_AF_SPEC, b"")
-            # All entries have the same type, so attributes() would keep the last one only.
-            infos = [spec[at + 4 : at + 8] for at in range(0, len(spec), 8)]
-            vlans[index] = {struct.unpack("=HH", info)[1] for info in infos if len(info) == 4}
-        return vlans
-
     # Addresses
 
     def addresses(self, link: "Link | None" = None) -> "list[LinkAddress]":
@@ -448,11 +357,6 @@ class Rtnl(Netlink):
 
     # Routes
 
-    def routes(self, version: int = 0) -> "list[LinkRoute]":
-        family = {4: AF_INET, 6: AF_INET6}.get(version, AF_UNSPEC)
-        body = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
-        return [LinkRoute(body) for body in self.request(RTM_GETROUTE, NLM_F_DUMP, body, "list routes")]
-
     def add_route(
         self,
         link: Link,
@@ -473,17 +377,8 @@ class Rtnl(Netlink):
         """
         if scope is None:
             scope = RT_SCOPE_UNIVERSE if via or dst.address.version == 6 else RT_SCOPE_LINK
-        body = _ROUTE.pack(
-            dst.address.family,
-            dst.prefix,
-            0,
-            0,
-            table if table < 256 else 0,
-            RTPROT_BOOT,
-            scope,
-            RTN_UNICAST,
-            0,
-        )
+        family, prefix, short = dst.address.family, dst.prefix, table if table < 256 else 0
+        body = _ROUTE.pack(family, prefix, 0, 0, short, RTPROT_BOOT, scope, RTN_UNICAST, 0)
         if dst.prefix:
             body += attr(RTA_DST, dst.first())
         if via:

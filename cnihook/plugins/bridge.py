@@ -7,14 +7,11 @@ removed with the last one, so nothing is left behind.  Links that cnihook made a
 group, whose upper half is veth.GROUP.  The alias of a container's port is its owner.
 """
 
-import errno
-
 from cnihook import ipam
 from cnihook.links import flows, host_bridge, interface, ready, router, settings, veth
 from cnihook.links.host_bridge import DEFAULT_VLAN
 from cnihook.linux.flock import Lock
-from cnihook.linux.netlink import NetlinkError
-from cnihook.linux.rtnl import BR_STATE_FORWARDING, IF_OPER_UP, IFA_F_NODAD, Link, Rtnl, mac_bytes
+from cnihook.linux.rtnl import Link, Rtnl, mac_bytes
 from cnihook.nftables import masquerade, spoofcheck
 from cnihook.sdk import DNS, Call, CniError, Interface, IPNet, Result, Route, Undo, invalid_config, try_each
 from cnihook.types.config import NetConf
@@ -82,9 +79,18 @@ class Conf:
             promiscuous=self.promiscuous,
         )
 
-    @property
-    def vlan_gateway(self) -> str:
-        return f"{self.bridge}.{self.vlan}"
+    def ensure_gateway(self, call: Call, bridge: Link, addresses: "list[IPNet]") -> Link:
+        """Set the addresses on the bridge, or on the host's interface in the VLAN; return that link."""
+        gateway = bridge
+        if self.vlan:
+            from cnihook.links import bridge_vlans
+
+            preserve = self.preserve_default_vlan
+            gateway = bridge_vlans.ensure_gateway(
+                call, self.bridge, bridge, self.vlan, preserve_default=preserve
+            )
+        host_bridge.ensure_addresses(call.host, bridge, gateway, addresses, force=self.force_address)
+        return gateway
 
 
 def _trunk(item: NetConf) -> "list[tuple[int, int]]":
@@ -163,7 +169,7 @@ def add(call: Call) -> Result:
             masquerade.add(call, [ip.net for ip in result.ips])
         if not conf.interface_down:
             addresses = _gateway_addresses(result) if conf.gateway else []
-            _wait_for_path(call.host, outer, bridge, gateway, addresses)
+            host_bridge.wait_for_path(call.host, outer, bridge, gateway, addresses)
             interface.wait(call, inner, result.ips)
         if conf.dns is not None:
             result.dns = conf.dns
@@ -171,15 +177,16 @@ def add(call: Call) -> Result:
 
 
 def _set_port(host: Rtnl, conf: Conf, port: Link) -> None:
-    host.set_link(port, hairpin=conf.hairpin or None, isolated=conf.isolated or None)
-    if not conf.filters_vlans:
-        return
-    if conf.vlan and conf.vlan != DEFAULT_VLAN and not conf.preserve_default_vlan:
-        host.delete_vlan(port, DEFAULT_VLAN)
-    for first, last in conf.trunk:
-        host.add_vlan(port, first, last)
-    # Last, because a trunk that contains the native VLAN would make it a tagged one.
-    host.add_vlan(port, conf.vlan or DEFAULT_VLAN, pvid=True, untagged=True)
+    """Set what few networks have.  The modules are imported for these only."""
+    if conf.hairpin or conf.isolated:
+        from cnihook.linux import bridge_ports
+
+        bridge_ports.configure(host, port, hairpin=conf.hairpin or None, isolated=conf.isolated or None)
+    if conf.filters_vlans:
+        from cnihook.links import bridge_vlans
+
+        preserve = conf.preserve_default_vlan
+        bridge_vlans.set_port(host, port, conf.vlan, conf.trunk, preserve_default=preserve)
 
 
 def _set_addresses(call: Call, conf: Conf, inner: Link, result: Result) -> None:
@@ -201,93 +208,15 @@ def _set_addresses(call: Call, conf: Conf, inner: Link, result: Result) -> None:
 
 def _set_gateway(call: Call, conf: Conf, bridge: Link, result: Result) -> Link:
     """Make the host the containers' router; return the link that has its addresses."""
-    gateway = bridge
-    if conf.vlan:
-        gateway = _ensure_vlan_gateway(call, conf, bridge)
+    gateway = conf.ensure_gateway(call, bridge, _gateway_addresses(result))
+    if gateway is not bridge:
         result.interfaces.append(Interface(gateway.name, gateway.mac))
-    _ensure_addresses(call.host, conf, bridge, gateway, result)
     router.forward(call.host, [ip for ip in result.ips if ip.gateway])
     return gateway
 
 
 def _gateway_addresses(result: Result) -> "list[IPNet]":
     return [IPNet(ip.gateway, ip.net.prefix) for ip in result.ips if ip.gateway]
-
-
-def _ensure_addresses(host: Rtnl, conf: Conf, bridge: Link, gateway: Link, result: Result) -> None:
-    # On a bridge that cnihook made, only containers could have the same address, and one could prevent the
-    # host from using its own.  On other bridges the kernel looks for a duplicate, which takes one to two
-    # seconds.
-    ifa_flags = IFA_F_NODAD if host_bridge.is_own(bridge) else 0
-    for net in _gateway_addresses(result):
-        flags = ifa_flags if net.address.version == 6 else 0
-        _ensure_address(host, gateway, net, conf.force_address, flags)
-
-
-def _ensure_address(host: Rtnl, link: Link, wanted: IPNet, force: bool, ifa_flags: int) -> None:
-    """Set the gateway's address on the bridge.
-
-    Raises CniError if another address is in its place; with `force`, that is replaced.
-    """
-    for present in host.addresses(link):
-        if present.net == wanted:
-            return
-        if present.net.address.version != wanted.address.version:
-            continue
-        if wanted.address.version == 6 and not present.net.overlaps(wanted):
-            continue  # several IPv6 networks on one link are normal
-        if not force:
-            raise CniError(
-                INTERNAL,
-                f'"{link.name}" already has an IP address different from {wanted}',
-                f'it has {present.net}; "forceAddress": true replaces it',
-            )
-        host.delete_address(link, present.net)
-    try:
-        host.add_address(link, wanted, ifa_flags=ifa_flags)
-    except NetlinkError as error:
-        if error.errno != errno.EEXIST:  # a container that starts at the same time was faster
-            raise
-
-
-def _ensure_vlan_gateway(call: Call, conf: Conf, bridge: Link) -> Link:
-    """Make the host's interface in one VLAN if it is missing: a veth pair, one end a port of the bridge."""
-    host, name = call.host, conf.vlan_gateway
-    with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
-        gateway = host.find_link(name)
-        if not gateway:
-            port_name = next(veth.host_names(call)).replace("veth", "vlgw")
-            host.add_veth(
-                port_name, name, mtu=bridge.mtu, master=bridge.index, group=veth.GROUP << 16, up=True
-            )
-            port = host.link(port_name)
-            host.set_link(port, alias=f"gateway {name}")
-            if not conf.preserve_default_vlan and conf.vlan != DEFAULT_VLAN:
-                host.delete_vlan(port, DEFAULT_VLAN)
-            host.add_vlan(port, conf.vlan, pvid=True, untagged=True)
-            gateway = host.link(name)
-        router.ignore_advertisements(host, gateway, bridge)
-        if not gateway.is_up:
-            host.set_link(gateway, up=True)
-            for end in (host.find_link_by_index(gateway.peer_index), gateway):
-                if end:
-                    ready.wait_for_link(host, end)
-    return gateway
-
-
-def _wait_for_path(host: Rtnl, port: Link, bridge: Link, gateway: Link, addresses: "list[IPNet]") -> None:
-    """Wait until the port, a new bridge and the gateway's addresses carry traffic.
-
-    Before that, what the container sends and what the host answers is lost, above all the first ARP request.
-    """
-    port = ready.wait_for_link(host, port)
-    if port.operstate != IF_OPER_UP:
-        raise CniError(INTERNAL, f"bridge port {port.name} in error state: {port.operstate}")
-    if port.port_state != BR_STATE_FORWARDING:
-        return  # spanning tree opens it in twice the bridge's forward delay, 30 s by default
-    if bridge.operstate != IF_OPER_UP:  # its first port gives it a carrier
-        ready.wait_for_link(host, bridge)
-    ready.wait_for_addresses(host, gateway, addresses)
 
 
 # DEL
@@ -303,7 +232,7 @@ def delete(call: Call) -> None:
     addresses = flows.addresses(call)
 
     def release() -> None:
-        _remove_port(call, bridge)
+        host_bridge.remove_port(call, bridge)
         try_each(lambda: flows.forget(call, addresses), lambda: ipam.delete(call))
 
     try_each(
@@ -325,17 +254,6 @@ def _remove_foreign(call: Call) -> None:
             lambda: reference_rules.remove_masquerade(call) if masquerades else None,
             lambda: reference_rules.remove_spoofcheck(call) if guards else None,
         )
-
-
-def _remove_port(call: Call, bridge: str) -> None:
-    port = veth.find_host_end(call)
-    if port and not host_bridge.remove_unused(call.host, bridge, port):
-        # Not under the bridge's lock, so that many processes can wait at the same time.
-        call.host.delete_link(port)
-    # If another container's port was removed at the same time, its DEL saw this port and kept the bridge.
-    host_bridge.remove_unused(call.host, bridge)
-    if not port and not call.host.find_link(bridge):
-        host_bridge.remove_renamed(call.host, call.network)
 
 
 # CHECK, GC, STATUS
@@ -362,7 +280,9 @@ def check(call: Call) -> None:
     if conf.gateway:
         _check_gateway(call, conf, bridge)
     if conf.filters_vlans:
-        _check_vlans(conf, outer, host.port_vlans().get(outer.index, set()))
+        from cnihook.links import bridge_vlans
+
+        bridge_vlans.check_port(host, outer, conf.vlan, conf.trunk)
     if conf.spoof_check and not spoofcheck.is_set(call):
         raise CniError(INTERNAL, f"{outer.name} is not guarded against false MAC addresses")
     if conf.masquerade and call.prev_result:
@@ -373,21 +293,15 @@ def check(call: Call) -> None:
 
 def _check_gateway(call: Call, conf: Conf, bridge: Link) -> None:
     """Raise CniError if the link for the gateway addresses of the containers lacks one of them."""
-    carrier = call.host.find_link(conf.vlan_gateway) if conf.vlan else bridge
-    if not carrier:
-        raise CniError(INTERNAL, f"{conf.vlan_gateway}, the gateway of VLAN {conf.vlan}, is gone")
-    present = {address.net for address in call.host.addresses(carrier)}
+    gateway = bridge
+    if conf.vlan:
+        from cnihook.links import bridge_vlans
+
+        gateway = bridge_vlans.find_gateway(call.host, conf.bridge, conf.vlan)
+    present = {address.net for address in call.host.addresses(gateway)}
     for ip in call.required_prev_result().ips:
         if ip.gateway and IPNet(ip.gateway, ip.net.prefix) not in present:
-            raise CniError(INTERNAL, f"{carrier.name} does not have address {ip.gateway}, the gateway")
-
-
-def _check_vlans(conf: Conf, port: Link, present: "set[int]") -> None:
-    expected = {conf.vlan or DEFAULT_VLAN}
-    for first, last in conf.trunk:
-        expected.update(range(first, last + 1))
-    if missing := sorted(expected - present):
-        raise CniError(INTERNAL, f"{port.name} has lost VLAN {missing[0]}")
+            raise CniError(INTERNAL, f"{gateway.name} does not have address {ip.gateway}, the gateway")
 
 
 def repair(call: Call) -> None:
@@ -414,12 +328,11 @@ def repair(call: Call) -> None:
     host.set_link(port, up=True)
     gateway, addresses = bridge, _gateway_addresses(result) if conf.gateway else []
     if addresses:
-        gateway = _ensure_vlan_gateway(call, conf, bridge) if conf.vlan else bridge
-        _ensure_addresses(host, conf, bridge, gateway, result)
+        gateway = conf.ensure_gateway(call, bridge, addresses)
         router.forward(host, [ip for ip in result.ips if ip.gateway])
     if conf.masquerade and result.ips:
         masquerade.add(call, [ip.net for ip in result.ips])
-    _wait_for_path(host, port, bridge, gateway, addresses)
+    host_bridge.wait_for_path(host, port, bridge, gateway, addresses)
     ready.wait_for_link(call.sandbox, inner)
 
 

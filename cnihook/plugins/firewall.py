@@ -192,7 +192,9 @@ def add(call: Call) -> Result:
 
 
 def _isolate(call: Call, port: Link, isolated: bool) -> None:
-    call.host.set_link(port, isolated=isolated)
+    from cnihook.linux import bridge_ports  # few networks isolate their containers
+
+    bridge_ports.configure(call.host, port, isolated=isolated)
 
 
 def _join_zone(call: Call, conf: Conf, result: Result, undo: Undo) -> None:

@@ -169,14 +169,16 @@ def check(call: Call) -> None:
     if not outer.is_up:
         raise CniError(INTERNAL, f"{outer.name} is down")
 
+    from cnihook.linux import route_lookup  # for CHECK only
+
     ips = interface.own_ips(call, call.required_prev_result())
-    present = {(r.dst, r.gateway) for r in call.sandbox.routes() if r.index == inner.index}
+    present = {(r.dst, r.gateway) for r in route_lookup.routes(call.sandbox) if r.index == inner.index}
     for dst, gateway in _container_routes(ips):
         if (dst, gateway) not in present:
             where = f"{call.ifname} of container {call.container_id}"
             raise CniError(INTERNAL, f"{where}: the route to {dst} is missing")
     addresses = {address.net for address in call.host.addresses(outer)}
-    routes = {route.dst for route in call.host.routes() if route.index == outer.index}
+    routes = {route.dst for route in route_lookup.routes(call.host) if route.index == outer.index}
     for ip in ips:
         if ip.gateway and ip.gateway.host_net() not in addresses:
             raise CniError(INTERNAL, f"{outer.name} does not have address {ip.gateway}")

@@ -166,8 +166,9 @@ def _refuse_taken_mac(call: Call, link: Link, mac: str) -> None:
     bridge = call.host.find_link_by_index(port.master)
     if bridge and bridge.kind == "bridge":
         from cnihook.links import neighbours  # few containers request an address
+        from cnihook.linux import bridge_ports
 
-        vlans = call.host.port_vlans().get(port.index, set()) if bridge.vlan_filtering else set()
+        vlans = bridge_ports.vlans(call.host).get(port.index, set()) if bridge.vlan_filtering else set()
         neighbours.refuse_taken_mac(call.host, bridge, mac, own=port, vlans=vlans)
 
 

@@ -13,7 +13,6 @@ import time
 from cnihook.links import interface
 from cnihook.linux import routes, vrf
 from cnihook.linux.flock import Lock
-from cnihook.linux.local_routes import RTN_LOCAL
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.routes import RTPROT_KERNEL, RTPROT_RA, WholeRoute
 from cnihook.linux.rtnl import (
@@ -23,6 +22,7 @@ from cnihook.linux.rtnl import (
     IFA_F_PERMANENT,
     RT_SCOPE_LINK,
     RT_TABLE_MAIN,
+    RTN_LOCAL,
     Link,
     Rtnl,
 )

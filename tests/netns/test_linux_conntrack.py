@@ -15,7 +15,7 @@ from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 from cnihook.fast.address import Address
 from cnihook.linux import conntrack
 from cnihook.linux.listeners import listeners
-from cnihook.linux.nexthop import link_towards
+from cnihook.linux.route_lookup import link_towards
 from cnihook.linux.rtnl import Rtnl
 from tests.support.cni import CHECKOUT
 from tests.support.host import Container, Host

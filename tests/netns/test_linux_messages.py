@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""linux.rtnl: its requests to the kernel, as pyroute2 reads them, whose authors used the same headers.
+"""linux.rtnl, linux.bridge_ports: their requests to the kernel, as pyroute2 reads them.
 
-No kernel takes part, and no privilege is needed: the requests are caught before they reach the socket.
+The authors of pyroute2 used the same headers.  No kernel takes part, and no privilege is
+needed: the requests are caught before they reach the socket.
 """
 
 import struct
@@ -16,7 +17,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cnihook.fast.address import Address, IPNet
-from cnihook.linux import netlink
+from cnihook.linux import bridge_ports, netlink, route_lookup
 from cnihook.linux.rtnl import Link, Rtnl, mac_bytes
 
 # <linux/rtnetlink.h>
@@ -172,7 +173,7 @@ def test_a_link_is_changed(change: dict[str, Any], content: dict[str, Any]) -> N
     ],
 )
 def test_a_port_is_changed(change: dict[str, Any], content: dict[str, Any]) -> None:
-    assert one(lambda rtnl: rtnl.set_link(link(), **change)) == (
+    assert one(lambda rtnl: bridge_ports.configure(rtnl, link(), **change)) == (
         SETLINK,
         0,
         {"family": BRIDGE, "index": 5, "IFLA_PROTINFO": content},
@@ -181,6 +182,7 @@ def test_a_port_is_changed(change: dict[str, Any], content: dict[str, Any]) -> N
 
 def test_no_request_without_a_change() -> None:
     assert sent(lambda rtnl: rtnl.set_link(link())) == []
+    assert sent(lambda rtnl: bridge_ports.configure(rtnl, link())) == []
 
 
 def test_a_long_alias_is_cut_to_255_bytes() -> None:
@@ -190,7 +192,7 @@ def test_a_long_alias_is_cut_to_255_bytes() -> None:
 
 
 def test_vlan_filtering_is_enabled() -> None:
-    content = one(lambda rtnl: rtnl.set_vlan_filtering(link()))[2]
+    content = one(lambda rtnl: bridge_ports.enable_vlan_filtering(rtnl, link()))[2]
 
     assert content == {
         "index": 5,
@@ -198,25 +200,25 @@ def test_vlan_filtering_is_enabled() -> None:
     }
 
 
-PVID, UNTAGGED, BEGIN, END, SELF = 2, 4, 8, 16, 2
+PVID, UNTAGGED, BEGIN, END = 2, 4, 8, 16
 
 
 @pytest.mark.parametrize(
     ("ask", "kind", "infos"),
     [
-        (lambda rtnl: rtnl.add_vlan(link(), 100), SETLINK, {"vid": 100, "flags": 0}),
+        (lambda rtnl: bridge_ports.add_vlan(rtnl, link(), 100), SETLINK, {"vid": 100, "flags": 0}),
         (
-            lambda rtnl: rtnl.add_vlan(link(), 100, pvid=True, untagged=True),
+            lambda rtnl: bridge_ports.add_vlan(rtnl, link(), 100, pvid=True, untagged=True),
             SETLINK,
             {"vid": 100, "flags": PVID | UNTAGGED},
         ),
         (
-            lambda rtnl: rtnl.add_vlan(link(), 10, 20),
+            lambda rtnl: bridge_ports.add_vlan(rtnl, link(), 10, 20),
             SETLINK,
             [{"vid": 10, "flags": BEGIN}, {"vid": 20, "flags": END}],
         ),
-        (lambda rtnl: rtnl.add_vlan(link(), 10, 10), SETLINK, {"vid": 10, "flags": 0}),
-        (lambda rtnl: rtnl.delete_vlan(link(), 1), DELLINK, {"vid": 1, "flags": 0}),
+        (lambda rtnl: bridge_ports.add_vlan(rtnl, link(), 10, 10), SETLINK, {"vid": 10, "flags": 0}),
+        (lambda rtnl: bridge_ports.delete_vlan(rtnl, link(), 1), DELLINK, {"vid": 1, "flags": 0}),
     ],
 )
 def test_vlans_of_a_port(ask: Callable[[Rtnl], object], kind: int, infos: Any) -> None:
@@ -229,12 +231,6 @@ def test_vlans_of_a_port(ask: Callable[[Rtnl], object], kind: int, infos: Any) -
 
     assert (found_kind, message["family"], message["index"]) == (kind, BRIDGE, 5)
     assert [dict(info) for info in given_infos] == (infos if isinstance(infos, list) else [infos])
-
-
-def test_vlan_of_the_bridges_own_end() -> None:
-    spec = one(lambda rtnl: rtnl.add_vlan(link(), 10, own=True))[2]["IFLA_AF_SPEC"]
-
-    assert spec["IFLA_BRIDGE_VLAN_FLAGS"] == SELF
 
 
 def test_a_link_is_deleted() -> None:
@@ -255,8 +251,8 @@ def test_lists_are_requested() -> None:
     assert one(lambda rtnl: rtnl.links(3)) == (GETLINK, DUMP, {"IFLA_MASTER": 3})
     assert one(lambda rtnl: rtnl.addresses()) == (GETADDR, DUMP, {})
     assert one(lambda rtnl: rtnl.addresses(link())) == (GETADDR, DUMP, {"index": 5})
-    assert one(lambda rtnl: rtnl.routes()) == (GETROUTE, DUMP, {})
-    assert one(lambda rtnl: rtnl.routes(6)) == (GETROUTE, DUMP, {"family": INET6})
+    assert one(lambda rtnl: route_lookup.routes(rtnl)) == (GETROUTE, DUMP, {})
+    assert one(lambda rtnl: route_lookup.routes(rtnl, 6)) == (GETROUTE, DUMP, {"family": INET6})
 
 
 ADDRESSES = (st.ip_addresses(v=4) | st.ip_addresses(v=6)).map(str).map(Address.parse)

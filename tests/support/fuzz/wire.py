@@ -7,7 +7,7 @@ from cnihook.dhcp import message
 from cnihook.dhcp import rawsocket as packets
 from cnihook.dhcp.message import Message
 from cnihook.fast.address import Address
-from cnihook.linux import netlink, nft, rtnl
+from cnihook.linux import netlink, nft, route_lookup, rtnl
 from tests.support.fuzz.target import Target, same
 
 ROUTES = bytes((24, 10, 9, 8, 10, 1, 0, 1, 0, 10, 1, 0, 1))
@@ -67,7 +67,7 @@ def _attributes(data: bytes) -> None:
 
 def _links(data: bytes) -> None:
     """Read the kernel's answers: a short one must raise an error, and no reader may run for ever."""
-    for kind in (rtnl.Link, rtnl.LinkAddress, rtnl.LinkRoute):
+    for kind in (rtnl.Link, rtnl.LinkAddress, route_lookup.LinkRoute):
         try:
             kind(data)
         except (ValueError, struct.error, IndexError):
