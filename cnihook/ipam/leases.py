@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _LAST_RESERVED = "last_reserved_ip."
-_OWNERS = ".owners"
+OWNERS = ".owners"
 _MARK = (
     981173106  # seconds, 2001-02-03 04:05:06 UTC: a whole second in the past, which every filesystem keeps
 )
@@ -49,6 +49,7 @@ class Store:
         # Leases from before 2018 have the ID only.  They count if the owner has no other lease.
         self._owner = owner(container_id, ifname)
         self._old_owner = container_id.encode()
+        self._owners = f"{folder}/{OWNERS}"
         self._lock = -1
         self._is_indexed = False
         self._is_changed = False
@@ -115,7 +116,7 @@ class Store:
         self._is_changed = True
         with Undo() as undo:
             undo.push(self._drop, {name})
-            undo.push(_unlink, path)
+            undo.push(unlink, path)
             try:
                 self._link(name)
                 _write(fd, self._owner)
@@ -140,7 +141,7 @@ class Store:
             if self._targets(owner):
                 errors += self._drop(names, owner)
                 break
-        self._remove_if_empty()
+        remove_if_empty(self._owners)
         if errors:
             raise errors[0]
 
@@ -157,7 +158,7 @@ class Store:
             try:
                 content = self._read(name)
                 if content is not None and _may_be_of(owner, content):
-                    _unlink(f"{self.folder}/{name}")
+                    unlink(f"{self.folder}/{name}")
             except OSError as error:
                 errors.append(error)
                 continue
@@ -176,7 +177,7 @@ class Store:
             content = self._read(str(address))
         except OSError:
             return ""  # the caller reports an error already, and this one would not explain it
-        return content.partition(b"\r\n")[0].decode() if content and _is_owner(content) else ""
+        return content.partition(b"\r\n")[0].decode() if content and is_owner(content) else ""
 
     # All owners' leases
 
@@ -185,58 +186,28 @@ class Store:
 
         If a lease cannot be read, the others are released before the error is raised.
         """
+        from cnihook.ipam import lease_index
+
         leases = self.index()
-        digests = {_digest(owner) for owner in keep}
-        linked = {target for entry, target in self._all_links().items() if _digest_of(entry) in digests}
+        digests = {digest(owner) for owner in keep}
+        links = lease_index.links(self.folder)
+        linked = {target for entry, target in links.items() if lease_index.digest_of(entry) in digests}
         for name, content in leases.items():
             # The content of a damaged lease does not name its owner, but its link does.
-            if content not in keep and (_is_owner(content) or name not in linked):
-                _unlink(f"{self.folder}/{name}")
+            if content not in keep and (is_owner(content) or name not in linked):
+                unlink(f"{self.folder}/{name}")
         self.index()
         for error in self._unreadable.values():
             raise error
 
     def index(self) -> "dict[str, bytes]":
         """Read all leases and correct the links.  Return the content of each lease."""
-        leases: dict[str, bytes] = {}
-        complete: dict[str, str] = {}
-        links = self._all_links()
-        self._unreadable = {}
-        for name in sorted(os.listdir(self.folder)):
-            if not is_address(name):
-                continue
-            try:
-                content = self._read(name)
-            except OSError as error:
-                content = None
-                if name not in links.values():
-                    self._unreadable[name] = error
-            else:
-                if content is None:
-                    continue
-                if not content:
-                    _unlink(f"{self.folder}/{name}")  # it remains from a lease after a crash
-                    continue
-                leases[name] = content
-            linked = [_digest_of(entry) for entry, target in links.items() if target == name]
-            if content is not None and _is_owner(content) and not self._is_cut(content, linked):
-                digests = [_digest(content)]
-            else:  # only the links to it show its owner
-                digests = linked
-            for digest in digests:
-                number = 0
-                while f"{digest}.{number}" in complete:
-                    number += 1
-                complete[f"{digest}.{number}"] = name
-        self._make_links(links, complete)
+        from cnihook.ipam import lease_index  # not for most calls, because they find it complete
+
+        leases, self._unreadable = lease_index.rebuild(self.folder, self._owner, self._old_owner)
         self._is_indexed = not self._unreadable
         self._is_changed = True
         return leases
-
-    def _is_cut(self, content: bytes, linked: "list[str]") -> bool:
-        """Return True if the content is only the beginning of the owner's text, and the owner has a link."""
-        is_whole = content in (self._owner, self._old_owner)
-        return self._owner.startswith(content) and not is_whole and _digest(self._owner) in linked
 
     # The address that was leased last
 
@@ -266,22 +237,18 @@ class Store:
 
     # The index
 
-    @property
-    def _owners(self) -> str:
-        return f"{self.folder}/{_OWNERS}"
-
     def _path_of_link(self, owner: bytes, number: int) -> str:
-        return f"{self._owners}/{_digest(owner)}.{number}"
+        return f"{self._owners}/{digest(owner)}.{number}"
 
     def _targets(self, owner: bytes) -> "list[str]":
         """Return the names of the leases that the owner's links lead to."""
         targets: list[str] = []
         if not owner:
             return targets
-        digest = _digest(owner)
+        prefix = f"{self._owners}/{digest(owner)}"
         try:
             while True:
-                link = os.readlink(f"{self._owners}/{digest}.{len(targets)}")
+                link = os.readlink(f"{prefix}.{len(targets)}")
                 targets.append(os.path.basename(link))
         except FileNotFoundError:
             return targets
@@ -293,48 +260,6 @@ class Store:
         except FileNotFoundError:
             os.mkdir(self._owners, 0o755)
             os.symlink(f"../{name}", path)
-
-    def _all_links(self) -> "dict[str, str]":
-        """Return the target of each link; empty for an entry that is not a link."""
-        links: dict[str, str] = {}
-        try:
-            names = os.listdir(self._owners)
-        except FileNotFoundError:
-            return links
-        except NotADirectoryError:
-            os.unlink(self._owners)
-            return links
-        for name in names:
-            try:
-                links[name] = os.path.basename(os.readlink(f"{self._owners}/{name}"))
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                links[name] = ""
-        return links
-
-    def _make_links(self, present: "dict[str, str]", wanted: "dict[str, str]") -> None:
-        for name, target in present.items():
-            if wanted.get(name) != target:
-                path = f"{self._owners}/{name}"
-                if stat.S_ISDIR(os.lstat(path).st_mode):
-                    os.rmdir(path)
-                else:
-                    os.unlink(path)
-        if wanted:
-            os.makedirs(self._owners, mode=0o755, exist_ok=True)
-        else:
-            self._remove_if_empty()
-        for name, target in wanted.items():
-            if present.get(name) != target:
-                os.symlink(f"../{target}", f"{self._owners}/{name}")
-
-    def _remove_if_empty(self) -> None:
-        try:
-            os.rmdir(self._owners)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                raise
 
     def _has_marks(self) -> bool:
         try:
@@ -391,7 +316,7 @@ def is_address(name: str) -> bool:
     return True
 
 
-def _is_owner(content: bytes) -> bool:
+def is_owner(content: bytes) -> bool:
     """Return True if the content can be an owner's text, and is not what a crash has left."""
     try:
         return content.decode().replace("\r\n", "", 1).isprintable()
@@ -404,24 +329,29 @@ def _may_be_of(owner: bytes, content: bytes) -> bool:
 
     A crash can leave the beginning of the text, or any bytes.
     """
-    return owner.startswith(content) or not _is_owner(content)
+    return owner.startswith(content) or not is_owner(content)
 
 
-def _digest(owner: bytes) -> str:
+def digest(owner: bytes) -> str:
     from _blake2 import blake2s
 
     return blake2s(owner, digest_size=16).hexdigest()
 
 
-def _digest_of(link: str) -> str:
-    return link.partition(".")[0]
+def remove_if_empty(owners: str) -> None:
+    """Remove the folder of the links if it has none."""
+    try:
+        os.rmdir(owners)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+            raise
 
 
 def _has_mark(path: str) -> bool:
     return os.lstat(path).st_mtime_ns == _MARK * 1_000_000_000
 
 
-def _unlink(path: str) -> None:
+def unlink(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:
