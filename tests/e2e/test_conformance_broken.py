@@ -18,8 +18,8 @@ LAUNCHER = f"""\
 #!{sys.executable} -IS
 import os, sys
 os.environ["BROKEN"] = "{{rule}}"
-sys.path.append("{CHECKOUT}/tests/support")
-import small_plugin
+sys.path.append("{CHECKOUT}")
+import tests.support.small_plugin
 """
 
 # One process computes all outcomes, so that the checks run in parallel.

@@ -10,12 +10,9 @@ import pytest
 from tests.support.docker import DOCKER_RUN, IMAGE, Docker, Terminal, daemon_with
 from tests.support.host import Host
 from tests.support.oci import (
-    CNIHOOK,
     LOOPBACK,
     MYNET,
     NET_D,
-    PASS_ON,
-    RESULTS,
     bridge,
     external,
     leases,
@@ -42,13 +39,6 @@ def host(daemon: Docker) -> Host:
 def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
     yield daemon
     daemon.end_test()
-
-
-def gone(docker: Docker, host: Host) -> None:
-    """Wait until the watcher has ended; assert that nothing is left."""
-    docker.wait_until_left()
-    assert docker.containers() == []
-    assert leases(host) == host.listdir(RESULTS) == host.listdir("/run/netns") == []
 
 
 def test_container_is_attached_to_all_networks_by_default(docker: Docker, host: Host) -> None:
@@ -116,7 +106,7 @@ def test_host_name_is_sent_to_a_dhcp_server(docker: Docker, host: Host) -> None:
         docker.run("--rm", "--network", "lan", "--hostname", "app", IMAGE, "true")
         ipam = json.loads(host.read("/run/.host/conf"))["ipam"]
         assert ipam["provide"] == [{"option": "host-name", "value": "app"}]
-        gone(docker, host)
+        docker.expect_nothing()
     finally:
         del docker.env["CNI_PATH"]
 
@@ -128,7 +118,7 @@ def test_address_and_mac_options_reach_the_network(docker: Docker, host: Host) -
 
     assert "inet 10.22.0.9/16" in result.stdout and "02:00:00:00:00:09" in result.stdout
     assert "default" not in result.stdout.split("inet ")[1]
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_arguments_reach_the_command_unchanged(docker: Docker, host: Host) -> None:
@@ -156,7 +146,7 @@ def test_exit_status_is_docker_runs(docker: Docker, host: Host, words: list[str]
 
     assert result.returncode == status
     assert bool(result.stderr) == (status in (125, 126, 127))
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_container_without_rm_stays_and_its_network_is_released(docker: Docker, host: Host) -> None:
@@ -164,7 +154,7 @@ def test_container_without_rm_stays_and_its_network_is_released(docker: Docker, 
 
     assert docker.containers() == ["kept"]
     docker("rm", "kept")
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_stdin_reaches_the_container(docker: Docker, host: Host) -> None:
@@ -184,7 +174,7 @@ def test_terminal_belongs_to_the_container(docker: Docker, host: Host) -> None:
     terminal.expect("\nstill here")
 
     assert terminal.status() == 9
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_detached_container_keeps_its_network_until_it_ends(docker: Docker, host: Host) -> None:
@@ -194,7 +184,7 @@ def test_detached_container_keeps_its_network_until_it_ends(docker: Docker, host
     assert leases(host) == ["10.22.0.2"]
     host.run("ping", "-c1", "-W30", "10.22.0.2")
     docker("kill", "web")
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_network_stays_after_detach_keys(docker: Docker, host: Host) -> None:
@@ -208,7 +198,7 @@ def test_network_stays_after_detach_keys(docker: Docker, host: Host) -> None:
     assert docker.state("web") == "running"
     host.run("ping", "-c1", "-W30", "10.22.0.2")
     docker("rm", "--force", "web")
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_restarted_container_keeps_its_network(docker: Docker, host: Host) -> None:
@@ -219,7 +209,7 @@ def test_restarted_container_keeps_its_network(docker: Docker, host: Host) -> No
     host.run("ping", "-c1", "-W30", "10.22.0.2")
     assert docker("exec", "web", "ip", "-o", "addr").stdout.count("10.22.0.2/16") == 1
     docker("rm", "--force", "web")
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_networks_survive_a_restart_of_the_daemon(docker: Docker, host: Host) -> None:
@@ -236,7 +226,7 @@ def test_networks_survive_a_restart_of_the_daemon(docker: Docker, host: Host) ->
     wait_for(lambda: leases(host) == ["10.22.0.2"], "the end of the second's network")
     host.run("ping", "-c1", "-W30", "10.22.0.2")
     docker("rm", "--force", "first", "second")
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 ENDS_BY_SIGNAL = """trap "exit 5" INT TERM; echo ready; while :; do sleep 0.05; done"""
@@ -249,7 +239,7 @@ def test_ctrl_c_ends_the_container(docker: Docker, host: Host) -> None:
     terminal.type("\x03")
 
     assert terminal.status() == 5
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_signal_to_docker_run_alone_reaches_the_container(docker: Docker, host: Host) -> None:
@@ -259,7 +249,7 @@ def test_signal_to_docker_run_alone_reaches_the_container(docker: Docker, host: 
     process.terminate()
 
     assert process.wait(30) == 5
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_network_stays_after_docker_run_is_killed(docker: Docker, host: Host) -> None:
@@ -273,7 +263,7 @@ def test_network_stays_after_docker_run_is_killed(docker: Docker, host: Host) ->
     wait_for(lambda: len(docker.keepers()) == 1, "the end of docker's client")
     host.run("ping", "-c1", "-W30", "10.22.0.2")
     docker("kill", "web")
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 @pytest.mark.parametrize("signum", [2, 15, 9])
@@ -291,119 +281,9 @@ def test_signal_during_add_rolls_back(docker: Docker, host: Host, signum: int) -
         assert process.wait(30) == (128 + signum if signum != 9 else -9)
     finally:
         del docker.env["CNI_PATH"]
-    gone(docker, host)
+    docker.expect_nothing()
     # The plugin outlives its caller.  Its end during a later test would count as a change of the host.
     host.run("pkill", "-9", "-f", "^(/bin/sh .*/plugins/slow|sleep 60)$", check=False)
-
-
-def test_failing_network_is_125_and_one_line(docker: Docker, host: Host) -> None:
-    """The network before it is released again, and the image's command never runs."""
-    host.write(f"{NET_D}/20-bad.conflist", json.dumps(bridge("bad", "10.24.0.0/24", mtu=-1)))
-
-    result = docker.run("--rm", IMAGE, "echo", "started", check=False)
-
-    assert (result.returncode, result.stdout) == (125, "")
-    assert result.stderr.startswith("docker-run: ") and result.stderr.count("\n") == 1
-    assert '"mtu"' in result.stderr
-    gone(docker, host)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["-p", "80:80"],
-        ["-itp80:80"],
-        ["-P"],
-        ["--publish=80"],
-        ["--link", "db"],
-        ["--link-local-ip", "169.254.1.1"],
-        ["--restart=always"],
-        ["--network", "name=mynet,driver-opt=x=y"],
-        ["--network", "nothing-of-that-name"],
-    ],
-    ids=" ".join,
-)
-def test_unsupported_option_is_refused_with_advice(docker: Docker, host: Host, words: list[str]) -> None:
-    result = docker.run(*words, IMAGE, "true", check=False)
-
-    assert result.returncode == 125
-    assert result.stderr.startswith("docker-run: ") and result.stderr.count("\n") == 1
-    assert "; " in result.stderr, "the advice"
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        [],
-        ["--rm", "--name"],
-        ["--network", "mynet:a/b", IMAGE],
-        ["--network", "", IMAGE],
-        ["--network", "none", "--network", "mynet", IMAGE],
-        ["--network", "mynet:eth0", "--network", "cnihook:eth0", IMAGE],
-    ],
-    ids=" ".join,
-)
-def test_wrong_arguments_are_125_and_one_line(docker: Docker, host: Host, words: list[str]) -> None:
-    result = docker.run(*words, check=False)
-
-    assert result.returncode == 125
-    assert result.stderr.startswith("docker-run: ") and result.stderr.count("\n") == 1
-    gone(docker, host)
-
-
-def test_unreachable_daemon_is_125_and_one_line(docker: Docker, host: Host) -> None:
-    env = docker.env | {"DOCKER_HOST": "unix:///run/nothing"}
-
-    result = host.run(DOCKER_RUN, IMAGE, "true", env=env, check=False)
-
-    assert (result.returncode, result.stderr.count("\n")) == (125, 1)
-    assert result.stderr.startswith(
-        "docker-run: Cannot connect to the Docker daemon at unix:///run/nothing."
-    )
-
-
-def test_daemon_on_another_machine_is_refused(docker: Docker, host: Host) -> None:
-    """The PIDs of its containers are not valid here, or belong to other processes."""
-    with Host() as here:
-        result = here.run(DOCKER_RUN, IMAGE, "true", env=docker.env, check=False)
-
-        assert (result.returncode, result.stderr.count("\n")) == (125, 2)  # one is on the default network
-        assert "the docker daemon runs its containers elsewhere" in result.stderr
-        here.check_leaks()
-    gone(docker, host)
-
-
-def test_user_without_root_gets_a_hint(docker: Docker, host: Host) -> None:
-    result = host.run(
-        *"setpriv --reuid=65534 --regid=65534 --clear-groups".split(), DOCKER_RUN, IMAGE, check=False
-    )
-
-    assert (result.returncode, result.stderr) == (
-        125,
-        "docker-run: networks need root; try `sudo docker-run ...`\n",
-    )
-
-
-def test_failed_detach_is_reported_and_stays_on_record(docker: Docker, host: Host) -> None:
-    """The exit status is still the command's own, and gc finds what is left."""
-    refuse = (
-        """if [ $CNI_COMMAND = DEL ]; then echo '{"code": 100, "msg": "the moon is full"}'; exit 1; fi"""
-    )
-    docker.env["CNI_PATH"] = external(host, "moody", f"{refuse}\n{PASS_ON}")
-    network = {"cniVersion": "1.0.0", "name": "moody", "plugins": [{"type": "moody"}]}
-    host.write(f"{NET_D}/20-moody.conflist", json.dumps(network))
-    try:
-        result = docker.run("--rm", IMAGE, "sh", "-c", "exit 7", check=False)
-
-        assert (result.returncode, result.stderr.count("\n")) == (7, 1)
-        assert result.stderr.startswith("docker-run: ") and "the moon is full" in result.stderr
-        assert docker.containers() == leases(host) == []
-        external(host, "moody", PASS_ON)
-        assert "moody" in host.run(CNIHOOK, "gc", env=docker.env).stdout
-    finally:
-        del docker.env["CNI_PATH"]
-    gone(docker, host)
-    host.leaves("file /run/cnihook/log/*")  # the log of a failure is kept
 
 
 def test_closed_streams_and_ignored_signals_are_kept(docker: Docker, host: Host) -> None:
@@ -419,7 +299,7 @@ def test_closed_streams_and_ignored_signals_are_kept(docker: Docker, host: Host)
     docker("kill", "web")
 
     assert process.wait(30) == 137
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_networks_of_docker_are_passed_through(docker: Docker, host: Host) -> None:
@@ -431,7 +311,7 @@ def test_networks_of_docker_are_passed_through(docker: Docker, host: Host) -> No
     joined = docker.run("--rm", "--network=container:web", IMAGE, "ip", "-o", "addr")
     assert "10.22.0.2/16" in joined.stdout
     docker("kill", "web")
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_parallel_starts_share_one_pause_image(docker: Docker, host: Host) -> None:
@@ -444,7 +324,7 @@ def test_parallel_starts_share_one_pause_image(docker: Docker, host: Host) -> No
     assert all(stdout for stdout, _ in outputs), outputs
     assert len({stdout.split()[3] for stdout, _ in outputs}) == 4, outputs
     assert docker("images", "--quiet", "--filter", "dangling=true").stdout == ""
-    gone(docker, host)
+    docker.expect_nothing()
 
 
 def test_other_architectures_pause_with_busybox(docker: Docker, host: Host) -> None:

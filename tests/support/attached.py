@@ -65,6 +65,13 @@ class Attached:
         assert (process.returncode, process.stderr) == (0, "")
         self.identity = self.link()
 
+    @classmethod
+    def published(cls, host: Host, outside: Outside) -> "Attached":
+        """Attach container c1 with a published port and a limit; both work."""
+        container = cls(host, outside, "c1", publish=f"{PORT}:80", bandwidth="in=100M,out=100M")
+        assert container.works() and container.is_published()
+        return container
+
     def link(self) -> tuple[str, list[str]]:
         return self.space.link("eth0")["address"], self.space.addresses("eth0")
 

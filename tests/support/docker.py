@@ -18,7 +18,7 @@ from typing import Any
 from tests.support.cni import CHECKOUT
 from tests.support.host import Host
 from tests.support.namespace import Process, base_environment, end
-from tests.support.oci import NET_D, make_rootfs, wait_for
+from tests.support.oci import NET_D, RESULTS, leases, make_rootfs, wait_for
 from tests.support.skip import need
 
 DOCKER_RUN = str(CHECKOUT / "scripts" / "docker-run")
@@ -121,6 +121,12 @@ class Docker:
             except OSError:
                 pass
         return pids
+
+    def expect_nothing(self) -> None:
+        """Wait until the watcher has ended; assert that nothing is left of any container."""
+        self.wait_until_left()
+        assert self.containers() == []
+        assert leases(self.host) == self.host.listdir(RESULTS) == self.host.listdir("/run/netns") == []
 
     def begin_test(self, networks: dict[str, str]) -> Host:
         """Write these files into net.d, and save the state of the daemon's host for the leak check."""

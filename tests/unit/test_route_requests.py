@@ -8,7 +8,7 @@ import pytest
 
 from cnihook.request import npwg
 from cnihook.request.request import NetworkRequest, ResolvedNetwork
-from tests.unit.test_request import BRIDGE, net, served
+from tests.unit.test_request_plugins import BRIDGE, net, served
 
 DUAL: dict[str, Any] = {
     "type": "bridge",
