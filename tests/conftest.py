@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import reference_version
 from tests.support.difference import Difference
-from tests.support.host import Host
-from tests.support.limit import SECONDS, SECONDS_OF_GUEST, kill_children_of_failure, limit
+from tests.support.host.host import Host
+from tests.support.plugins.cni import reference_version
 from tests.support.skip import need, need_root
+from tests.support.time_limit import SECONDS, SECONDS_OF_GUEST, kill_children_of_failure, limit
 from tests.support.wait import short_patience
 
 GUEST = Path(__file__).with_name("vm") / "guest"

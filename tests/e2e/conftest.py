@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import RUNTIMES, Runtime, make_rootfs
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import RUNTIMES, Runtime, make_rootfs
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import traffic
-from tests.support.host import Host
-from tests.support.oci import (
+from tests.support.host import sockets
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import (
     CNIHOOK,
     LOOPBACK,
     MYNET,
@@ -71,7 +71,7 @@ def test_running_container_is_attached_and_detached(host: Host, container: Runni
         "ip4": {"ip": "10.22.0.2/16", "gateway": "10.22.0.1", "routes": [{"dst": "0.0.0.0/0"}]},
         "dns": {},
     }
-    assert traffic.connect(container, host, "10.22.0.1") == "10.22.0.2"
+    assert sockets.connect(container, host, "10.22.0.1") == "10.22.0.2"
     assert succeeds(host, "detach", "c1") == ""
     assert leases(host) == host.listdir(RESULTS) == []
     assert container.links() == {"lo"}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import call_hook, configure
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import call_hook, configure
 
 PLUGINS = "/run/plugins"
 MEMORY = 256 << 20  # bytes of address space; a hook has 60 MB

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cnihook.request import options
-from tests.support.cni import CHECKOUT
-from tests.support.host import Container, Host
-from tests.support.oci import CNIHOOK, NET_D, RESULTS, Runtime, bridge, call_hook, configure
+from tests.support.host.host import Container, Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, NET_D, RESULTS, Runtime, bridge, call_hook, configure
 
 BOUNDS = "/etc/cnihook/config.json"
 NPWG = "k8s.v1.cni.cncf.io/networks"

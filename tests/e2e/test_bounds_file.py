@@ -6,8 +6,8 @@ import json
 import pytest
 
 from tests.e2e.test_bounds import BACK, BOUNDS, FRONT, Hook, write_bounds
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, configure
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import CNIHOOK, configure
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.dhcp import Lan, leave_keeper, network
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, RESULTS, Runtime, configure
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, RESULTS, Runtime, configure
+from tests.support.services.dhcp import Lan, leave_keeper, network
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("setpriv")]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.oci import LEAVES, MYNET, RESULTS, Runtime, configure, leases
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import LEAVES, MYNET, RESULTS, Runtime, configure, leases
 
 CNI_RUNC = str(CHECKOUT / "scripts" / "cni-runc")
 

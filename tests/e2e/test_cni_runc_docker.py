@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.docker import IMAGE, Docker, daemon_with
-from tests.support.host import Host
-from tests.support.oci import FOR_EVER, MYNET, RESULTS, kill, leases, wait_for
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.docker import IMAGE, Docker, daemon_with
+from tests.support.runtimes.oci import FOR_EVER, MYNET, RESULTS, kill, leases, wait_for
 
 pytestmark = pytest.mark.xdist_group("docker")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT, REFERENCE
-from tests.support.host import Container, Host
-from tests.support.namespace import base_environment
-from tests.support.oci import NET_D, RESULTS, leases
-from tests.support.traffic import connect
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import base_environment
+from tests.support.host.sockets import connect
+from tests.support.plugins.cni import CHECKOUT, REFERENCE
+from tests.support.runtimes.oci import NET_D, RESULTS, leases
 
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")
 # sha512 of /var/run/netns/testing, as cnitool shortens it

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cnihook.cli.main import COMMANDS
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 from tests.support.skip import need
 
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")

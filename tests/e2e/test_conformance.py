@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.support import cni
 from tests.support.difference import numbers
-from tests.support.host import Host
+from tests.support.host.host import Host
+from tests.support.plugins import cni
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")

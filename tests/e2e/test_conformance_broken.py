@@ -19,7 +19,7 @@ LAUNCHER = f"""\
 import os, sys
 os.environ["BROKEN"] = "{{rule}}"
 sys.path.append("{CHECKOUT}")
-import tests.support.small_plugin
+import tests.support.plugins.small_plugin
 """
 
 # One process computes all outcomes, so that the checks run in parallel.

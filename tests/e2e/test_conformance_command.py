@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.support import cni
-from tests.support.host import Host
-from tests.support.namespace import base_environment, end
-from tests.support.seeing import INSTALLED
+from tests.support.commands.listings import INSTALLED
+from tests.support.host.host import Host
+from tests.support.host.namespace import base_environment, end
+from tests.support.plugins import cni
 from tests.support.skip import need_open_checkout, need_root
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def refused(*argv: str, **options: Any) -> str:
 def small(tmp_path: Path) -> Path:
     """Create a plugin of a type that the suite does not know."""
     executable = tmp_path / "unheard-of"
-    program = f"import sys; sys.path.append({str(CHECKOUT)!r}); import tests.support.small_plugin"
+    program = f"import sys; sys.path.append({str(CHECKOUT)!r}); import tests.support.plugins.small_plugin"
     executable.write_text(f"#!{sys.executable} -IS\n{program}\n")
     executable.chmod(0o755)
     return executable

@@ -11,10 +11,10 @@ from cnihook.conformance import runtime_checks
 from cnihook.conformance.check import FAIL, NOTE, OK, Outcome
 from cnihook.conformance.run import NotRun, run_checks
 from cnihook.conformance.runtime import RuntimeCase, run_runtime
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 from tests.support.skip import need_root
 
-SMALL = CHECKOUT / "tests" / "support" / "small_runtime.py"
+SMALL = CHECKOUT / "tests" / "support" / "runtimes" / "small_runtime.py"
 COMMAND = ["/usr/bin/env", "BROKEN={rule}", "/usr/bin/python3", "-IS", str(SMALL)]
 CHECKS = runtime_checks.checks.checks
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Container, Host
-from tests.support.namespace import base_environment
-from tests.support.oci import CNIHOOK, RESULTS, bridge, call_hook, configure, leases, wait_for
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import base_environment
+from tests.support.runtimes.oci import CNIHOOK, RESULTS, bridge, call_hook, configure, leases, wait_for
 
 HOST_LOCAL = {"type": "host-local", "ranges": [[{"subnet": "10.22.0.0/24"}], [{"subnet": "fd22::/64"}]]}
 STATIC = {"type": "static", "addresses": [{"address": "10.22.0.9/24", "gateway": "10.22.0.1"}]}

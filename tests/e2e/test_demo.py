@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.hide import cover, hide, path_of
-from tests.support.host import Host
-from tests.support.namespace import Process, end
-from tests.support.oci import LEAVES
+from tests.support.host.hidden_programs import cover, hide, path_of
+from tests.support.host.host import Host
+from tests.support.host.namespace import Process, end
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import LEAVES
 
 DEMO = str(CHECKOUT / "scripts" / "demo")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import dhcp
-from tests.support.cni import CHECKOUT
-from tests.support.dhcp import CONF, Lan
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, Runtime, configure
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, Runtime, configure
+from tests.support.services import dhcp
+from tests.support.services.dhcp import CONF, Lan
 
 pytestmark = pytest.mark.needs("dnsmasq")
 
@@ -22,7 +22,7 @@ RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
     configure(host, CONF)
     lan = Lan(host, tmp_path)
-    host.before = host.facts()
+    host.before = host.state()
     dhcp.leave_keeper(host)
     with lan:
         lan.serve()

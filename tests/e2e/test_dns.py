@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host, Outside
-from tests.support.namespace import Process, end
-from tests.support.oci import CNIHOOK, Running, Runtime, bridge, configure, make_rootfs, wait_for
+from tests.support.host.host import Host, Outside
+from tests.support.host.namespace import Process, end
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, Running, Runtime, bridge, configure, make_rootfs, wait_for
 from tests.support.skip import need
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docker import DOCKER_RUN, IMAGE, Docker, Terminal, daemon_with
-from tests.support.host import Host
-from tests.support.oci import (
+from tests.support.host.host import Host
+from tests.support.runtimes.docker import DOCKER_RUN, IMAGE, Docker, Terminal, daemon_with
+from tests.support.runtimes.oci import (
     LOOPBACK,
     MYNET,
     NET_D,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.docker import DOCKER_RUN, IMAGE, Docker, daemon_with
-from tests.support.host import Host
-from tests.support.oci import (
+from tests.support.host.host import Host
+from tests.support.runtimes.docker import DOCKER_RUN, IMAGE, Docker, daemon_with
+from tests.support.runtimes.oci import (
     CNIHOOK,
     MYNET,
     NET_D,

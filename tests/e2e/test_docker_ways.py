@@ -8,13 +8,13 @@ from typing import cast
 
 import pytest
 
-from tests.support.bandwidth import check_limit
-from tests.support.cni import CHECKOUT
-from tests.support.docker import DOCKER_RUN, IMAGE, Docker, Terminal, daemon_with
-from tests.support.host import Host, Outside
-from tests.support.namespace import Namespace
-from tests.support.oci import FOR_EVER, NET_D, RESULTS, kill, leases, wait_for
-from tests.support.ports import reached, seen
+from tests.support.host.host import Host, Outside
+from tests.support.host.namespace import Namespace
+from tests.support.plugins.bandwidth import check_limit
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.plugins.ports import reached, seen
+from tests.support.runtimes.docker import DOCKER_RUN, IMAGE, Docker, Terminal, daemon_with
+from tests.support.runtimes.oci import FOR_EVER, NET_D, RESULTS, kill, leases, wait_for
 
 pytestmark = pytest.mark.xdist_group("docker")
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import firewall
-from tests.support.doctor import doctor, finds, fixes, run
-from tests.support.host import Container, Host
-from tests.support.namespace import base_environment
-from tests.support.oci import (
+from tests.support.commands.doctor import doctor, finds, fixes, run
+from tests.support.commands.listings import INSTALLED
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins import firewall
+from tests.support.runtimes.oci import (
     CNIHOOK,
     LEAVES,
     NETWORKS,
@@ -20,7 +21,6 @@ from tests.support.oci import (
     configure,
     wait_for,
 )
-from tests.support.seeing import INSTALLED
 from tests.support.skip import need
 
 NET = bridge("mynet", "10.22.0.0/24", ipMasq=True, hairpinMode=True)

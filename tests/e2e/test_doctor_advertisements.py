@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_doctor import attach, detach
-from tests.support.advertising import Router, has_default_route, teach
-from tests.support.doctor import doctor, finds, fixes
-from tests.support.host import Host
-from tests.support.oci import configure
+from tests.support.commands.doctor import doctor, finds, fixes
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import configure
+from tests.support.services.advertising import Router, has_default_route, teach
 
 
 def network(kind: str = "bridge", **keys: Any) -> dict[str, Any]:

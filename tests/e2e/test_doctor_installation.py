@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_doctor import NET
-from tests.support.doctor import doctor, finds, run
-from tests.support.host import Host
-from tests.support.oci import (
+from tests.support.commands.doctor import doctor, finds, run
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import (
     CNIHOOK,
     LEAVES,
     NET_D,

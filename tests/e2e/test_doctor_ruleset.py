@@ -3,10 +3,10 @@
 
 import pytest
 
-from tests.support.attached import WEB, Attached
-from tests.support.doctor import doctor, finds
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, bridge, configure
+from tests.support.commands.doctor import doctor, finds
+from tests.support.commands.repair import WEB, WebContainer
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import CNIHOOK, bridge, configure
 
 CHAIN = (
     "add table inet own; add chain inet own forward {{ type filter hook forward priority 0; policy {}; }}"
@@ -19,7 +19,7 @@ def test_nftables_chain_drops_packets_of_containers(host: Host) -> None:
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
     outside = host.outside()
     host.run("nft", CHAIN.format("drop"))
-    one = Attached(host, outside, "c1", publish="8080:80")
+    one = WebContainer(host, outside, "c1", publish="8080:80")
     assert not one.reaches_outside(expected=False)
 
     remedy = finds(host, "forward-chain", "table inet own", "network web out")

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_doctor import attach
-from tests.support.doctor import doctor, finds
-from tests.support.firewall import BRIDGED
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, bridge, configure
+from tests.support.commands.doctor import doctor, finds
+from tests.support.host.host import Host
+from tests.support.plugins.firewall import BRIDGED
+from tests.support.runtimes.oci import CNIHOOK, bridge, configure
 
 SUBNETS = {4: "10.22.0.0/24", 6: "fd22::/64"}
 UPLINKS = {"wan0": "1400", "lan0": "1500"}
@@ -22,13 +22,13 @@ def uplinks(host: Host) -> None:
     for name, mtu in UPLINKS.items():
         host.run("ip", "link", "add", name, "mtu", mtu, "type", "ifb")
         host.run("ip", "link", "set", name, "up")
-    host.before = host.facts()
+    host.before = host.state()
 
 
 def lead(host: Host, version: int, *destinations: str, link: str = "wan0") -> None:
     for each in destinations:
         host.run("ip", f"-{version}", "route", "add", each, "dev", link)
-    host.before = host.facts()
+    host.before = host.state()
 
 
 @pytest.mark.usefixtures("uplinks")

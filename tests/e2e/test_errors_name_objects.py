@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, bridge, call_hook, configure, leases
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import CNIHOOK, bridge, call_hook, configure, leases
 
 # How the line continues after the name of the plugin or the container.
 OBJECTS = {

@@ -8,9 +8,9 @@ import pytest
 
 from cnihook.cli import main
 from cnihook.cli.main import COMMANDS, HOOK
-from tests.support.host import Host
-from tests.support.oci import MYNET, NETWORKS, RESULTS, bridge, configure
-from tests.support.seeing import INSTALLED, damage, on_screen, plain
+from tests.support.commands.listings import INSTALLED, damage, on_screen, plain
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import MYNET, NETWORKS, RESULTS, bridge, configure
 
 # Valid arguments; add those of a new command here.
 WORDS = {
@@ -167,7 +167,7 @@ def test_help_fits_a_narrow_terminal(command: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_output_fits_a_narrow_terminal(host: Host) -> None:
-    """The tables are empty here; test_seeing.py tests them with containers."""
+    """The tables are empty here; test_listings.py tests them with containers."""
     for command in ("ps", "stats", "graph"):
         lines = plain(on_screen(host, 40, command, *WORDS[command].split())).splitlines()
         assert max(map(len, lines), default=0) <= 40

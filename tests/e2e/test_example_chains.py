@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import Namespace, Process
-from tests.support.oci import wait_for
+from tests.support.host.host import Host
+from tests.support.host.namespace import Namespace, Process
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import wait_for
 
 CHAINS = CHECKOUT / "oci-examples" / "chains"
 RUN = (str(CHECKOUT / "scripts" / "priv-net-run"), "--conf-dir", str(CHAINS / "net.d"), "--network")

@@ -3,8 +3,8 @@
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
 
 EXAMPLE = CHECKOUT / "oci-examples" / "embed"
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cni import CHECKOUT, REFERENCE
-from tests.support.hide import hide, path_of
-from tests.support.host import Host
-from tests.support.namespace import base_environment
-from tests.support.oci import LEAVES, RUNTIMES
+from tests.support.host.hidden_programs import hide, path_of
+from tests.support.host.host import Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import CHECKOUT, REFERENCE
+from tests.support.runtimes.oci import LEAVES, RUNTIMES
 from tests.support.skip import need, skip_or_fail
 
 EXAMPLES = CHECKOUT / "oci-examples"

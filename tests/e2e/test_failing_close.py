@@ -3,9 +3,9 @@
 
 import pytest
 
-from tests.support.faults import fault
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, MYNET, configure
+from tests.support.host.faults import fault
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import CNIHOOK, MYNET, configure
 
 LOCKS = ("container-c1", "network-mynet", "bridge-cni0", "nft")
 

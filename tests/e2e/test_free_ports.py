@@ -5,9 +5,9 @@ import json
 import subprocess
 from typing import Any
 
-from tests.support.facts import compare
-from tests.support.host import Container, Host
-from tests.support.oci import (
+from tests.support.host.host import Container, Host
+from tests.support.host.leaks import compare
+from tests.support.runtimes.oci import (
     CNIHOOK,
     PASS_ON,
     RESULTS,
@@ -63,7 +63,7 @@ def test_slow_plugin_does_not_delay_another_container(host: Host) -> None:
         wait_for(lambda: not host.exists(f"/proc/{container.pid}"), "the end of the container")  # noqa: B023
     assert host.run(CNIHOOK, "gc", "--cni-path", path).returncode == 0
     host.leaves("sysctl *", "file /run/cnihook/log/*", "dir /run/cnihook*")
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 def test_no_free_port_is_an_error_that_leaves_nothing(host: Host) -> None:

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.support.hide import hide
-from tests.support.host import Host
-from tests.support.oci import MYNET, NET_D, Runtime, bridge, configure
-from tests.support.seeing import FRONT, populated, remember, show, shown
+from tests.support.commands.listings import FRONT, populated, remember, show, shown
+from tests.support.host.hidden_programs import hide
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import MYNET, NET_D, Runtime, bridge, configure
 from tests.support.skip import need
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -6,12 +6,12 @@ import signal
 
 import pytest
 
-from tests.support import traffic
-from tests.support.cni import REFERENCE, reference
-from tests.support.facts import Facts
-from tests.support.host import Host, Outside
-from tests.support.namespace import Failed
-from tests.support.oci import (
+from tests.support.host import sockets
+from tests.support.host.host import Host, Outside
+from tests.support.host.leaks import HostState
+from tests.support.host.namespace import Failed
+from tests.support.plugins.cni import REFERENCE, reference
+from tests.support.runtimes.oci import (
     CNIHOOK,
     LOOPBACK,
     MYNET,
@@ -38,9 +38,9 @@ def test_containers_reach_each_other_the_gateway_and_outside(host: Host, runtime
     assert [first.address, second.address] == ["10.22.0.2", "10.22.0.3"]
     first.exec("ping", "-c1", "-W30", second.address)
     first.exec("ping", "-c1", "-W30", "10.22.0.1")
-    assert traffic.connect(first, second, second.address) == first.address
-    assert traffic.connect(first, host, "10.22.0.1") == first.address
-    assert traffic.connect(first, outside, Outside.ADDRESS) == Outside.HOST
+    assert sockets.connect(first, second, second.address) == first.address
+    assert sockets.connect(first, host, "10.22.0.1") == first.address
+    assert sockets.connect(first, outside, Outside.ADDRESS) == Outside.HOST
 
 
 def test_ipv4_and_ipv6_reach_outside(host: Host, runtime: Runtime) -> None:
@@ -53,8 +53,8 @@ def test_ipv4_and_ipv6_reach_outside(host: Host, runtime: Runtime) -> None:
     outside = host.outside()
     container = runtime.run()
 
-    assert traffic.connect(container, outside, Outside.ADDRESS) == Outside.HOST
-    assert traffic.connect(container, outside, Outside.ADDRESS6) == Outside.HOST6
+    assert sockets.connect(container, outside, Outside.ADDRESS) == Outside.HOST
+    assert sockets.connect(container, outside, Outside.ADDRESS6) == Outside.HOST6
 
 
 def test_network_lasts_from_start_to_end_of_the_program(host: Host, runtime: Runtime) -> None:
@@ -126,7 +126,7 @@ def test_containers_start_while_others_end(host: Host, runtime: Runtime) -> None
         runtime.delete_at_once([f"c{number - 1}"])
         last = runtime.started(name, starting)
         assert leases(host) == [last.address]
-        assert traffic.connect(last, outside, Outside.ADDRESS) == Outside.HOST
+        assert sockets.connect(last, outside, Outside.ADDRESS) == Outside.HOST
 
 
 @pytest.mark.parametrize("how", ["environment", "argument"])
@@ -144,8 +144,8 @@ def test_cni_path_selects_reference_plugins(host: Host, runtime: Runtime, how: s
         "the chains that only the reference creates"
     )
     first.exec("ping", "-c1", "-W30", "10.22.0.1")
-    assert traffic.connect(first, second, second.address) == first.address
-    assert traffic.connect(first, outside, Outside.ADDRESS) == Outside.HOST
+    assert sockets.connect(first, second, second.address) == first.address
+    assert sockets.connect(first, outside, Outside.ADDRESS) == Outside.HOST
 
 
 def test_external_and_built_in_plugins_share_a_chain(host: Host, runtime: Runtime) -> None:
@@ -295,7 +295,7 @@ def test_hook_works_with_an_empty_environment(host: Host, runtime: Runtime) -> N
 
     container = runtime.run("c1", "--cni-path", path, env={})
 
-    assert traffic.connect(container, outside, Outside.ADDRESS) == Outside.HOST
+    assert sockets.connect(container, outside, Outside.ADDRESS) == Outside.HOST
     runtime.delete("c1")
     assert calls(host) == ["outer ADD", "outer DEL"]
 
@@ -310,11 +310,11 @@ def test_hostile_python_variables_have_no_effect(host: Host, runtime: Runtime) -
 
 
 def test_leak_check_sees_an_attachment(host: Host, runtime: Runtime) -> None:
-    """The leak check of all these tests compares facts, so the facts must contain an attachment."""
+    """The leak check of all these tests compares states, so the state must contain an attachment."""
     configure(host, MYNET)
     runtime.run()
 
-    now: Facts = host.facts()
+    now: HostState = host.state()
     new = "\n".join(now.lines - host.before.lines)
     for part in (
         "link cni0",

@@ -3,9 +3,9 @@
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.namespace import Failed
-from tests.support.oci import (
+from tests.support.host.host import Host
+from tests.support.host.namespace import Failed
+from tests.support.runtimes.oci import (
     CNIHOOK,
     MYNET,
     PASS_ON,

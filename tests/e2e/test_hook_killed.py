@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.facts import compare
-from tests.support.host import Container, Host
-from tests.support.oci import CNIHOOK, MYNET, bridge, call_hook, configure, wait_for
+from tests.support.host.host import Container, Host
+from tests.support.host.leaks import compare
+from tests.support.runtimes.oci import CNIHOOK, MYNET, bridge, call_hook, configure, wait_for
 
 HOOK = ("/usr/bin/python3", "-IS", CNIHOOK)
 
@@ -59,7 +59,7 @@ def clear_away(host: Host, container: Container, release: str) -> Container:
     if release != "gc":
         assert call_hook(host, "poststop", state_of(container)).returncode == 0
     host.run("rm", "-f", "/run/cnihook/log/c1")
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
     return container
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import Failed
-from tests.support.oci import (
+from tests.support.host.host import Host
+from tests.support.host.namespace import Failed
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import (
     CNIHOOK,
     MYNET,
     RESULTS,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.faults import fault
-from tests.support.host import Container, Host
-from tests.support.oci import LOOPBACK, MYNET, NET_D, RESULTS, bridge, call_hook, configure, leases
+from tests.support.host.faults import fault
+from tests.support.host.host import Container, Host
+from tests.support.runtimes.oci import LOOPBACK, MYNET, NET_D, RESULTS, bridge, call_hook, configure, leases
 
 PLUGINS: list[Any] = [{"type": "bridge"}]
 

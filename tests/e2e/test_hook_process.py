@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import REFERENCE
-from tests.support.host import Container, Host
-from tests.support.namespace import Process
-from tests.support.oci import (
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import Process
+from tests.support.plugins.cni import REFERENCE
+from tests.support.runtimes.oci import (
     CNIHOOK,
     MYNET,
     NETWORKS,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import Runtime, bridge, configure, make_rootfs
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import Runtime, bridge, configure, make_rootfs
 
 DNS = {"nameservers": ["10.22.0.53", "192.0.2.53"], "search": ["example.test"], "options": ["ndots:2"]}
 TEXT = """\

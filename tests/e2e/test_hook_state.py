@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Container, Host
-from tests.support.oci import MYNET, RESULTS, bridge, call_hook, configure, kill, leases
+from tests.support.host.host import Container, Host
+from tests.support.runtimes.oci import MYNET, RESULTS, bridge, call_hook, configure, kill, leases
 
 EVENTS = ["createRuntime", "poststop"]
 

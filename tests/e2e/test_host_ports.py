@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.attached import WEB, Attached, cnihook, detach
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.oci import LEAVES, call_hook, configure, external, make_rootfs, wait_for
-from tests.support.podman import IMAGE, Podman, install_plugins
-from tests.support.ports import listening
+from tests.support.commands.repair import WEB, WebContainer, cnihook, detach
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.plugins.ports import listening
+from tests.support.runtimes.oci import LEAVES, call_hook, configure, external, make_rootfs, wait_for
+from tests.support.runtimes.podman import IMAGE, Podman, install_plugins
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 
@@ -87,7 +87,7 @@ def test_port_take_over_is_logged(host: Host) -> None:
 def test_repair_restores_a_port_despite_a_listener(host: Host, lost: str) -> None:
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
     configure(host, WEB)
-    web = Attached(host, host.outside(), "c1", publish="8080:80")
+    web = WebContainer(host, host.outside(), "c1", publish="8080:80")
     if lost == "link":
         web.space.run("ip", "link", "del", "eth0")
     else:

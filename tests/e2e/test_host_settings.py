@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import base_environment
-from tests.support.oci import CNIHOOK, configure
+from tests.support.host.host import Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, configure
 from tests.support.skip import need
 
 PAGE = (CHECKOUT / "cnihook" / "pages" / "host-settings.md").read_text()

@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, FOR_EVER, Running, Runtime, bridge, configure, make_rootfs, wait_for
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import (
+    CNIHOOK,
+    FOR_EVER,
+    Running,
+    Runtime,
+    bridge,
+    configure,
+    make_rootfs,
+    wait_for,
+)
 
 FILES = ("hosts", "hostname", "resolv.conf")
 NAMING = ("--network", "front", "--hostname", "77", "--dns", "192.0.2.1", "--add-host", "db:192.0.2.2")

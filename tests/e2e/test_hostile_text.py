@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Container, Host
-from tests.support.namespace import base_environment
-from tests.support.oci import CNIHOOK, NET_D, NETWORKS, RESULTS, bridge, call_hook, configure
-from tests.support.seeing import INSTALLED, Screen, attach, detach_all
+from tests.support.commands.listings import INSTALLED, Screen, attach, detach_all
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import base_environment
+from tests.support.runtimes.oci import CNIHOOK, NET_D, NETWORKS, RESULTS, bridge, call_hook, configure
 
 # Colour, cursor, bell, DEL, C1, text direction, other line ends, an incomplete character.
 CONTROLS = "\x1b[31m\r\b\a\x7f\x9b2J\x85\u202e\u2066\u200f\u2028\u2029\x0b\x1c"

@@ -11,8 +11,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, MYNET, NET_D, RESULTS, Runtime, configure, hook, leases, make_rootfs
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import (
+    CNIHOOK,
+    MYNET,
+    NET_D,
+    RESULTS,
+    Runtime,
+    configure,
+    hook,
+    leases,
+    make_rootfs,
+)
 
 NO_HOOKS: dict[str, Any] = {}
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Container, Host
-from tests.support.oci import CNIHOOK, MYNET, Runtime, bridge, configure
-from tests.support.seeing import attach, detach_all, populated, show, shown, shown_json
+from tests.support.commands.listings import attach, detach_all, populated, show, shown, shown_json
+from tests.support.host.host import Container, Host
+from tests.support.runtimes.oci import CNIHOOK, MYNET, Runtime, bridge, configure
 from tests.support.skip import skip_or_fail
 
 

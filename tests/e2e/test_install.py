@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import LEAVES, MYNET, Runtime, configure, make_rootfs
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import LEAVES, MYNET, Runtime, configure, make_rootfs
 
 pytestmark = pytest.mark.xdist_group("install")  # pip runs once and takes 10 s
 

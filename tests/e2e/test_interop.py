@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT, REFERENCE
-from tests.support.host import Container, Host
-from tests.support.namespace import base_environment
-from tests.support.oci import NET_D, NETWORKS, RESULTS, leases, make_rootfs
-from tests.support.podman import FOR_EVER, IMAGE, Podman, install_plugins
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import CHECKOUT, REFERENCE
+from tests.support.runtimes.oci import NET_D, NETWORKS, RESULTS, leases, make_rootfs
+from tests.support.runtimes.podman import FOR_EVER, IMAGE, Podman, install_plugins
 from tests.support.skip import skip_or_fail
 
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.attached import cnihook
-from tests.support.host import ACCEPT_DAD, Container, Host
-from tests.support.oci import call_hook, configure
+from tests.support.commands.repair import cnihook
+from tests.support.host.host import ACCEPT_DAD, Container, Host
+from tests.support.runtimes.oci import call_hook, configure
 
 SENDER = """\
 import socket, sys, time

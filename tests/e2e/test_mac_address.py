@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import bridge, call_hook, configure
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import bridge, call_hook, configure
 
 MAC = "02:00:00:00:00:77"
 

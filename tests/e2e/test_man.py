@@ -12,7 +12,7 @@ import pytest
 from cnihook.cli import man
 from cnihook.cli.main import COMMANDS, HOOK, load
 from cnihook.cli.shared import roff
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 from tests.support.skip import need
 
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")

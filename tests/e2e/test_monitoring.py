@@ -4,10 +4,19 @@
 import json
 import re
 
-from tests.support.host import Host
-from tests.support.namespace import end
-from tests.support.oci import CNIHOOK, LOOPBACK, MYNET, Runtime, bridge, call_hook, configure, wait_for
-from tests.support.seeing import populated, show, shown
+from tests.support.commands.listings import populated, show, shown
+from tests.support.host.host import Host
+from tests.support.host.namespace import end
+from tests.support.runtimes.oci import (
+    CNIHOOK,
+    LOOPBACK,
+    MYNET,
+    Runtime,
+    bridge,
+    call_hook,
+    configure,
+    wait_for,
+)
 
 # https://prometheus.io/docs/instrumenting/exposition_formats/
 SAMPLE = re.compile(r'[a-z_:][a-z0-9_:]*(\{([a-z_]+="([^"\\\n]|\\[\\"n])*",?)*\})? [-+0-9.e]+')

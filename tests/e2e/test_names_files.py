@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_names import LOCALHOST, Start, hosts, knows, pings, starter
-from tests.support.host import Host
-from tests.support.oci import (
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import (
     Runtime,
     bridge,
     configure,

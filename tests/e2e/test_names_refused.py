@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import Failed
-from tests.support.oci import CNIHOOK, Running, Runtime, bridge, call_hook, configure, make_rootfs
+from tests.support.host.host import Host
+from tests.support.host.namespace import Failed
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, Running, Runtime, bridge, call_hook, configure, make_rootfs
 
 PRIV_NET_RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.doctor import doctor, finds, fixes
-from tests.support.host import Host
-from tests.support.namespace import end
-from tests.support.oci import CNIHOOK, Running, Runtime, bridge, configure, wait_for
+from tests.support.commands.doctor import doctor, finds, fixes
+from tests.support.host.host import Host
+from tests.support.host.namespace import end
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, Running, Runtime, bridge, configure, wait_for
 
 ENGINES = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n192.0.2.1\tof-the-engine\n"
 NAMES = "/run/cnihook/names"

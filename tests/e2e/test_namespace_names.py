@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, MYNET, call_hook, configure, leases
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, MYNET, call_hook, configure, leases
 
 PRIV_NET_RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 NAME = "/run/netns/c1"

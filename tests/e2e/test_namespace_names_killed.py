@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.facts import compare
-from tests.support.faults import fault
-from tests.support.host import Container, Host
-from tests.support.oci import CNIHOOK, RESULTS, bridge, call_hook, configure, wait_for
+from tests.support.host.faults import fault
+from tests.support.host.host import Container, Host
+from tests.support.host.leaks import compare
+from tests.support.runtimes.oci import CNIHOOK, RESULTS, bridge, call_hook, configure, wait_for
 
 pytestmark = pytest.mark.needs("strace")
 FAILING = {"type": "tuning", "sysctl": {"net.core.nonsense": "1"}}
@@ -64,7 +64,7 @@ def test_name_of_a_failed_start_is_removed_before_the_last_record(
         end(host, container)
     outcome = host.run(CNIHOOK, "gc", check=False) if release == "gc" else hook(host, "poststop", container)
     assert outcome.returncode == 0, outcome
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 @pytest.mark.parametrize("command", ["poststop", "gc"])
@@ -82,7 +82,7 @@ def test_name_that_cannot_be_removed_keeps_the_record(
         outcome = hook(host, "poststop", container, *failing)
     assert outcome.returncode == 1 and host.listdir(RESULTS) == ["good-f-eth0"], outcome
     assert hook(host, "poststop", container).returncode == 0
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 def test_name_without_record_and_log_is_found(host: Host, container: Container) -> None:
@@ -96,7 +96,7 @@ def test_name_without_record_and_log_is_found(host: Host, container: Container) 
     findings = host.run(CNIHOOK, "doctor", check=False).stdout
     assert "name-left-over: /run/netns/f " in findings
     host.run(CNIHOOK, "doctor", "--fix", check=False)
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 def test_operators_own_name_stays(host: Host, container: Container) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import base_environment
+from tests.support.host.host import Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import CHECKOUT
 
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")
 EXAMPLE = CHECKOUT / "oci-examples" / "own-plugin"

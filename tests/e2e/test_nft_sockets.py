@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, RESULTS, bridge, configure, leases
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import CNIHOOK, RESULTS, bridge, configure, leases
 
 NOT_USED: dict[str, Any] = {}
 CONDITIONS = {"conditionsV4": ["!", "-s", "192.0.2.0/24"]}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Container, Host
-from tests.support.oci import CNIHOOK, RESULTS, bridge, call_hook, configure
+from tests.support.host.host import Container, Host
+from tests.support.runtimes.oci import CNIHOOK, RESULTS, bridge, call_hook, configure
 
 POD = "0ec02c95e0d70f6d0ec02c95e0d70f6d0ec02c95e0d70f6d0ec02c95e0d70f6d"
 ARGS = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-7;K8S_POD_INFRA_CONTAINER_ID={POD}"

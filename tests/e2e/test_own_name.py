@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, Running, Runtime, bridge, configure, make_rootfs
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, Running, Runtime, bridge, configure, make_rootfs
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 # Of podman for `--network none`; of Debian; both IP versions, in capitals and with a comment.

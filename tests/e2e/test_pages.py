@@ -4,7 +4,7 @@
 import pytest
 
 from tests.support import pages
-from tests.support.host import Host
+from tests.support.host.host import Host
 from tests.support.pages import Part
 
 PARTS = [

@@ -4,10 +4,10 @@
 import os
 import re
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host, Outside
-from tests.support.oci import bridge, configure
-from tests.support.seeing import INSTALLED, attach, detach_all
+from tests.support.commands.listings import INSTALLED, attach, detach_all
+from tests.support.host.host import Host, Outside
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import bridge, configure
 
 PICTURE = CHECKOUT / "cnihook" / "pages" / "graph.svg"
 

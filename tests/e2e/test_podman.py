@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import LEAVES, make_rootfs, wait_for
-from tests.support.podman import FOR_EVER, IMAGE, Podman, install_plugins
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import LEAVES, make_rootfs, wait_for
+from tests.support.runtimes.podman import FOR_EVER, IMAGE, Podman, install_plugins
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.root, pytest.mark.xdist_group("podman")]
 

@@ -12,10 +12,20 @@ import pytest
 from cnihook.cli import hooks_d
 from cnihook.oci import inject
 from cnihook.types.errors import CniError
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, LEAVES, MYNET, RESULTS, configure, hook, leases, make_rootfs, wait_for
-from tests.support.podman import FOR_EVER, IMAGE, LIMITS, Podman
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import (
+    CNIHOOK,
+    LEAVES,
+    MYNET,
+    RESULTS,
+    configure,
+    hook,
+    leases,
+    make_rootfs,
+    wait_for,
+)
+from tests.support.runtimes.podman import FOR_EVER, IMAGE, LIMITS, Podman
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.root, pytest.mark.xdist_group("podman")]
 

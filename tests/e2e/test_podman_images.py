@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, LEAVES, MYNET, RESULTS, configure, make_rootfs
-from tests.support.podman import FOR_EVER, IMAGE, LIMITS, Podman, version
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, LEAVES, MYNET, RESULTS, configure, make_rootfs
+from tests.support.runtimes.podman import FOR_EVER, IMAGE, LIMITS, Podman, version
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.root, pytest.mark.xdist_group("podman")]
 

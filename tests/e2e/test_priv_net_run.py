@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT, REFERENCE, reference
-from tests.support.facts import Facts
-from tests.support.host import Host, Outside
-from tests.support.namespace import base_environment
-from tests.support.oci import (
+from tests.support.host.host import Host, Outside
+from tests.support.host.leaks import HostState
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import CHECKOUT, REFERENCE, reference
+from tests.support.runtimes.oci import (
     LOOPBACK,
     MYNET,
     NET_D,
@@ -331,12 +331,12 @@ def test_run_starts_two_processes_and_one_program(mynet: Host, tmp_path: Path) -
 def test_repeated_runs_leave_no_more_than_one(mynet: Host) -> None:
     """The host after four runs is compared with the host after one."""
     mynet.run(RUN, "true")
-    before = mynet.facts()
+    before = mynet.state()
     for _ in range(3):
         mynet.run(RUN, "true")
 
-    assert sorted(lines(mynet.facts()) - lines(before)) == []
+    assert sorted(lines(mynet.state()) - lines(before)) == []
 
 
-def lines(facts: Facts) -> frozenset[str]:
-    return frozenset(line for line in facts.lines if "last_reserved_ip" not in line)
+def lines(state: HostState) -> frozenset[str]:
+    return frozenset(line for line in state.lines if "last_reserved_ip" not in line)

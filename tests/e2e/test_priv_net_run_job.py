@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import Process, end
-from tests.support.oci import (
+from tests.support.host.host import Host
+from tests.support.host.namespace import Process, end
+from tests.support.host.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_D, CTRL_Z, Terminal
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import (
     LOOPBACK,
     MYNET,
     PASS_ON,
@@ -24,7 +25,6 @@ from tests.support.oci import (
     leases,
     wait_for,
 )
-from tests.support.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_D, CTRL_Z, Terminal
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 FOR_EVER = "exec sleep 2147483647"

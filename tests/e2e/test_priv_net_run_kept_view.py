@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import Process
-from tests.support.oci import LOOPBACK, MYNET, configure
+from tests.support.host.host import Host
+from tests.support.host.namespace import Process
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import LOOPBACK, MYNET, configure
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 OF_NETWORK = "nameserver 10.9.9.9\n"

@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 from tests.e2e.test_priv_net_run_options import FOR_EVER, RUN, addresses, refused
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.oci import (
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import (
     CNIHOOK,
     LOOPBACK,
     MYNET,

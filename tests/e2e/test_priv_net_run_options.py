@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import base_environment
-from tests.support.oci import (
+from tests.support.host.host import Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import (
     LOOPBACK,
     MYNET,
     RESULTS,

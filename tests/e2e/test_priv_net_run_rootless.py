@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host, Outside
-from tests.support.namespace import Process, base_environment
-from tests.support.oci import LOOPBACK, MYNET, RESULTS, bridge, configure, wait_for
+from tests.support.host.host import Host, Outside
+from tests.support.host.namespace import Process, base_environment
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import LOOPBACK, MYNET, RESULTS, bridge, configure, wait_for
 from tests.support.skip import need, skip_or_fail
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")

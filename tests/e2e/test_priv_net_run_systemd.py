@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.oci import LOOPBACK, MYNET, configure
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import LOOPBACK, MYNET, configure
 from tests.support.skip import need
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")

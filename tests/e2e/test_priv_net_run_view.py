@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.oci import LOOPBACK, MYNET, bridge, configure
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import LOOPBACK, MYNET, bridge, configure
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 

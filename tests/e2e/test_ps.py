@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.oci import (
+from tests.support.commands.listings import populated, shown, shown_json
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import (
     CNIHOOK,
     MYNET,
     Runtime,
@@ -19,7 +20,6 @@ from tests.support.oci import (
     last_pid,
     wait_for,
 )
-from tests.support.seeing import populated, shown, shown_json
 
 
 def test_containers_are_listed_from_start_to_end(host: Host, runtime: Runtime) -> None:

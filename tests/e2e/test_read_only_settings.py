@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.support import oci
-from tests.support.host import Container, Host
-from tests.support.oci import call_hook, configure
-from tests.support.ports import seen
+from tests.support.host.host import Container, Host
+from tests.support.plugins.ports import seen
+from tests.support.runtimes import oci
+from tests.support.runtimes.oci import call_hook, configure
 
 SUBNETS = {4: "10.31.0.0/24", 6: "fd31::/64"}
 

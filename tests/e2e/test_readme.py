@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support import pages
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.oci import LEAVES, NET_D
+from tests.support.host.host import Host
 from tests.support.pages import Part, Step
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import LEAVES, NET_D
 
 README = (CHECKOUT / "README.md").read_text()
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.facts import compare
-from tests.support.faults import fault
-from tests.support.host import Container, Host
-from tests.support.oci import CNIHOOK, RESULTS, call_hook, configure, wait_for
+from tests.support.host.faults import fault
+from tests.support.host.host import Container, Host
+from tests.support.host.leaks import compare
+from tests.support.runtimes.oci import CNIHOOK, RESULTS, call_hook, configure, wait_for
 
 NET: dict[str, Any] = {
     "cniVersion": "1.1.0",
@@ -97,7 +97,7 @@ def test_container_without_start_time_is_not_attached(host: Host, container: Con
 
     assert failed.returncode == 1
     assert f"/proc/{container.pid}/stat" in failed.stderr
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 @pytest.mark.needs("strace")
@@ -121,7 +121,7 @@ def test_gc_keeps_a_container_whose_process_cannot_be_read(
     assert host.exists(RECORD) and container.addresses("eth0")
     end(host, container)
     assert poststop(host, container).returncode == 0
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 @pytest.mark.parametrize("command", [("gc",), ("gc", "full"), ("doctor", "--fix")], ids=" ".join)
@@ -145,7 +145,7 @@ def test_container_is_alive_as_seen_from_another_namespace(
     assert container.addresses("eth0") and host.exists(RECORD)
     end(host, container)
     assert gc(host).stdout.startswith("released x: full eth0")
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 def test_container_attached_in_another_time_namespace_is_alive(host: Host, container: Container) -> None:
@@ -156,7 +156,7 @@ def test_container_attached_in_another_time_namespace_is_alive(host: Host, conta
     assert container.addresses("eth0")
     end(host, container)
     assert gc(host).stdout.startswith("released x")
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 # Unreadable records
@@ -177,7 +177,7 @@ def test_unreadable_record_stays(host: Host, container: Container, error: str) -
         assert outcome.returncode == 1 and RECORD in outcome.stderr, outcome
         assert host.exists(RECORD)
     assert poststop(host, container).returncode == 0
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 # Damaged records
@@ -244,7 +244,7 @@ def release(host: Host, container: Container, way: str) -> None:
         assert way == "doctor" or outcome.returncode == 0, outcome
         if way == "gc NETWORK":  # it leaves the name of the namespace to gc
             assert gc(host).returncode == 0
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 @pytest.mark.parametrize("kind,way", CASES)
@@ -291,7 +291,7 @@ def test_special_file_at_the_path_of_a_record_blocks_no_container(
     end(host, container)
     assert poststop(host, container).returncode == 0
     assert gc(host).returncode == 0
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 @pytest.mark.parametrize("kind", ["cut short", "config not JSON", "empty", "pid"])
@@ -311,7 +311,7 @@ def test_live_container_with_a_damaged_record_is_detached_on_request(
     assert host.listdir(RESULTS) == []
     end(host, container)
     assert gc(host).returncode == 0
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 @pytest.mark.needs("strace")

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import REFERENCE
-from tests.support.doctor import doctor
-from tests.support.host import Container, Host
-from tests.support.namespace import base_environment
-from tests.support.oci import CNIHOOK, NET_D, NETWORKS, RESULTS
+from tests.support.commands.doctor import doctor
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import REFERENCE
+from tests.support.runtimes.oci import CNIHOOK, NET_D, NETWORKS, RESULTS
 from tests.support.skip import skip_or_fail
 
 NETWORK: dict[str, Any] = {

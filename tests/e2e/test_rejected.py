@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cnihook.protocol import invoke
-from tests.support.facts import compare
-from tests.support.host import Container, Host
-from tests.support.oci import CNIHOOK, NET_D, RESULTS, call_hook, external
+from tests.support.host.host import Container, Host
+from tests.support.host.leaks import compare
+from tests.support.runtimes.oci import CNIHOOK, NET_D, RESULTS, call_hook, external
 
 HOST_LOCAL = {"type": "host-local", "subnet": "10.3.0.0/24"}
 BRIDGE = {"type": "bridge", "bridge": "br3", "isGateway": True, "ipMasq": True, "ipam": HOST_LOCAL}
@@ -102,7 +102,7 @@ def test_rejected_value_leaves_nothing(host: Host, container: Container, kind: s
         for value, way in zip(("true", [1]), WAYS if number % 2 else WAYS[::-1], strict=True):
             rejected += tried(host, container, changed(kind, key, value), way)
     assert rejected
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -111,7 +111,7 @@ def test_rejected_value_of_dhcp_leaves_nothing(
     host: Host, container: Container, key: str, value: object, way: str
 ) -> None:
     assert tried(host, container, changed("dhcp", key, value), way)
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 def tried(host: Host, container: Container, plugins: list[dict[str, Any]], way: str) -> bool:
@@ -144,7 +144,7 @@ def test_corrected_file_works_at_once(host: Host, container: Container, way: str
         host.run(CNIHOOK, "detach", "x")
     else:
         assert call(host, container, way, up=False).returncode == 0
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 def test_record_of_a_rejected_configuration_is_released(host: Host, container: Container) -> None:
@@ -163,7 +163,7 @@ def test_record_of_a_rejected_configuration_is_released(host: Host, container: C
         "the record belongs to an ADD that did not end"
     )
     assert call(host, container, "cnihook add", up=False).returncode == 0
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)
 
 
 REFUSE = """\
@@ -188,4 +188,4 @@ def test_executable_that_refuses_add_and_del_alike_leaves_no_record(
         outcome = host.run(CNIHOOK, "add", "q", container.path, check=False, env={"CNI_PATH": folder})
     assert outcome.returncode == 1 and outcome.stderr.count("cannot unmarshal") == 1, outcome
     assert host.listdir(RESULTS) == []
-    compare(host.before, host.facts, host.stay)
+    compare(host.before, host.state, host.stay)

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import firewall, traffic
-from tests.support.attached import WEB, Attached, cnihook, detach, repair
-from tests.support.host import ACCEPT_DAD, Host, Outside
-from tests.support.oci import MYNET, RESULTS, bridge, configure
-from tests.support.see import See
+from tests.support.commands.repair import WEB, WebContainer, cnihook, detach, repair
+from tests.support.host import sockets
+from tests.support.host.host import ACCEPT_DAD, Host, Outside
+from tests.support.host.netns_state import NetnsState
+from tests.support.plugins import firewall
+from tests.support.runtimes.oci import MYNET, RESULTS, bridge, configure
 
 PTP: dict[str, Any] = {
     "cniVersion": "1.0.0",
@@ -36,12 +37,12 @@ def outside(host: Host) -> Outside:
 
 
 @pytest.fixture
-def web(host: Host, outside: Outside) -> Attached:
+def web(host: Host, outside: Outside) -> WebContainer:
     configure(host, WEB)
-    return Attached.published(host, outside)
+    return WebContainer.published(host, outside)
 
 
-def test_flushed_nftables_are_restored_without_a_new_link(host: Host, web: Attached) -> None:
+def test_flushed_nftables_are_restored_without_a_new_link(host: Host, web: WebContainer) -> None:
     """`systemctl reload nftables` flushes so; open connections are kept."""
     index = web.space.link("eth0")["ifindex"]
     host.run("nft", "flush", "ruleset")
@@ -57,7 +58,7 @@ def test_flushed_nftables_are_restored_without_a_new_link(host: Host, web: Attac
 
 
 @pytest.mark.parametrize("what", ["table inet cnihook", "chain inet cnihook postrouting"])
-def test_flushed_chains_are_filled_again(host: Host, web: Attached, what: str) -> None:
+def test_flushed_chains_are_filled_again(host: Host, web: WebContainer, what: str) -> None:
     """The map elements stay then, but their chains are empty."""
     host.run("nft", "flush", *what.split())
     assert not web.reaches_outside(expected=False)
@@ -68,7 +69,7 @@ def test_flushed_chains_are_filled_again(host: Host, web: Attached, what: str) -
 
 
 @pytest.mark.parametrize("end", ["host", "container"])
-def test_deleted_link_is_restored_with_its_addresses(host: Host, web: Attached, end: str) -> None:
+def test_deleted_link_is_restored_with_its_addresses(host: Host, web: WebContainer, end: str) -> None:
     """Both ends of a veth pair are deleted together."""
     if end == "host":
         (port,) = [link["ifname"] for link in host.ip("link", "show", "master", "cni0")]
@@ -85,7 +86,7 @@ def test_deleted_link_is_restored_with_its_addresses(host: Host, web: Attached, 
     detach(web)
 
 
-def test_flushed_addresses_in_the_container_are_restored(host: Host, web: Attached) -> None:
+def test_flushed_addresses_in_the_container_are_restored(host: Host, web: WebContainer) -> None:
     web.space.run("ip", "address", "flush", "dev", "eth0")
 
     (line,) = repair(host)
@@ -95,7 +96,7 @@ def test_flushed_addresses_in_the_container_are_restored(host: Host, web: Attach
     detach(web)
 
 
-def test_link_that_is_down_in_the_container_is_restored(host: Host, web: Attached) -> None:
+def test_link_that_is_down_in_the_container_is_restored(host: Host, web: WebContainer) -> None:
     """The kernel has removed its routes as well."""
     web.space.run("ip", "link", "set", "eth0", "down")
 
@@ -114,9 +115,9 @@ def test_link_that_is_down_in_the_container_is_restored(host: Host, web: Attache
         "ip link set {port} nomaster",
     ],
 )
-def test_bridge_is_restored_without_a_new_link(host: Host, web: Attached, command: str) -> None:
+def test_bridge_is_restored_without_a_new_link(host: Host, web: WebContainer, command: str) -> None:
     """Two containers use the bridge; the repair of the first restores it for both."""
-    other = Attached(host, web.outside, "c2")
+    other = WebContainer(host, web.outside, "c2")
     (port,) = [
         link["ifname"]
         for link in host.ip("link")
@@ -127,12 +128,12 @@ def test_bridge_is_restored_without_a_new_link(host: Host, web: Attached, comman
 
     assert repair(host)
     assert web.works() and web.is_published() and other.works()
-    assert traffic.reaches(web.space, other.space, other.address, expected=True)
+    assert sockets.reaches(web.space, other.space, other.address, expected=True)
     assert web.space.link("eth0")["ifindex"] == index
     detach(web, other)
 
 
-def test_rules_in_dockers_chain_are_restored(host: Host, web: Attached) -> None:
+def test_rules_in_dockers_chain_are_restored(host: Host, web: WebContainer) -> None:
     """Docker started later than the container, with its policy; then DOCKER-USER was flushed."""
     firewall.like_docker(host)
     assert not web.reaches_outside(expected=False)
@@ -146,7 +147,7 @@ def test_rules_in_dockers_chain_are_restored(host: Host, web: Attached) -> None:
     detach(web)
 
 
-def test_lost_limit_is_restored(host: Host, web: Attached) -> None:
+def test_lost_limit_is_restored(host: Host, web: WebContainer) -> None:
     (port,) = [link["ifname"] for link in host.ip("link", "show", "master", "cni0")]
     host.run("tc", "qdisc", "del", "dev", port, "root")
 
@@ -157,7 +158,7 @@ def test_lost_limit_is_restored(host: Host, web: Attached) -> None:
     detach(web)
 
 
-def test_changed_setting_is_set_again(host: Host, web: Attached) -> None:
+def test_changed_setting_is_set_again(host: Host, web: WebContainer) -> None:
     web.space.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/eth0/arp_filter")
 
     (line,) = repair(host)
@@ -167,7 +168,7 @@ def test_changed_setting_is_set_again(host: Host, web: Attached) -> None:
     detach(web)
 
 
-def test_lost_name_of_the_namespace_is_bound_again(host: Host, web: Attached) -> None:
+def test_lost_name_of_the_namespace_is_bound_again(host: Host, web: WebContainer) -> None:
     host.run("ip", "netns", "del", "c1")
 
     (line,) = repair(host)
@@ -180,7 +181,7 @@ def test_lost_name_of_the_namespace_is_bound_again(host: Host, web: Attached) ->
 def test_ptp_keeps_its_address(host: Host, outside: Outside) -> None:
     """No plugin of the network accepts a MAC address, so the link gets another one."""
     configure(host, PTP)
-    attached = Attached(host, outside, "c1")
+    attached = WebContainer(host, outside, "c1")
     host.run("nft", "flush", "ruleset")
     (line,) = repair(host)
     assert "not masqueraded" in line and attached.works()
@@ -193,7 +194,7 @@ def test_ptp_keeps_its_address(host: Host, outside: Outside) -> None:
 def test_network_of_a_version_without_check_is_repaired(host: Host, outside: Outside) -> None:
     """Most existing configurations have version 0.2.0, whose results do not even name an interface."""
     configure(host, MYNET)
-    attached = Attached(host, outside, "c1")
+    attached = WebContainer(host, outside, "c1")
     record = json.loads(host.read(f"{RESULTS}/mynet-c1-eth0"))
     host.run("nft", "flush", "ruleset")
     (line,) = repair(host)
@@ -239,7 +240,7 @@ def test_all_addresses_are_the_same_after_a_new_link(
     host: Host, outside: Outside, plugin: dict[str, Any], wants: dict[str, str]
 ) -> None:
     configure(host, {"cniVersion": "1.0.0", "name": "web", "plugins": [plugin]})
-    attached = Attached(host, outside, "c1", **wants)
+    attached = WebContainer(host, outside, "c1", **wants)
     addresses = attached.identity[1]
     assert len(addresses) == (2 if plugin is DUAL else 1)
     attached.space.run("ip", "link", "del", "eth0")
@@ -251,9 +252,9 @@ def test_all_addresses_are_the_same_after_a_new_link(
     assert attached.link() == attached.identity
     if plugin is DUAL:
         assert attached.works()
-        assert traffic.connect(attached.space, outside, Outside.ADDRESS6) == Outside.HOST6
+        assert sockets.connect(attached.space, outside, Outside.ADDRESS6) == Outside.HOST6
     if plugin is MACVLAN:
-        assert traffic.connect(attached.space, outside, Outside.ADDRESS) == attached.address
+        assert sockets.connect(attached.space, outside, Outside.ADDRESS) == attached.address
     detach(attached)
 
 
@@ -261,11 +262,11 @@ def test_restored_gateway_is_ready_at_once(host: Host, outside: Outside) -> None
     """The host detects duplicates of its IPv6 addresses, as by default."""
     host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
     configure(host, {"cniVersion": "1.0.0", "name": "web", "plugins": [DUAL]})
-    attached = Attached(host, outside, "c1")
+    attached = WebContainer(host, outside, "c1")
     host.run("ip", "link", "del", "cni0")
 
     outcome = cnihook(host, "repair", "--all")
-    assert not [*host.inside(See).pending, *attached.space.inside(See).pending]
+    assert not [*host.inside(NetnsState).pending, *attached.space.inside(NetnsState).pending]
     assert outcome.returncode == 0 and attached.works()
     detach(attached)
 
@@ -278,11 +279,11 @@ def test_isolation_of_bridges_is_restored(host: Host, outside: Outside) -> None:
         network["plugins"].append({"type": "firewall", "ingressPolicy": "same-bridge"})
         apart.append(network)
     configure(host, *apart)
-    one, two = (Attached(host, outside, f"c-{name}", networks=name) for name in ("one", "two"))
-    assert not traffic.reaches(one.space, two.space, two.address)
+    one, two = (WebContainer(host, outside, f"c-{name}", networks=name) for name in ("one", "two"))
+    assert not sockets.reaches(one.space, two.space, two.address)
     host.run("nft", "flush", "ruleset")
-    assert traffic.reaches(one.space, two.space, two.address, expected=True)
+    assert sockets.reaches(one.space, two.space, two.address, expected=True)
 
     assert len(repair(host)) == 2
-    assert not traffic.reaches(one.space, two.space, two.address)
+    assert not sockets.reaches(one.space, two.space, two.address)
     detach(one, two)

@@ -3,10 +3,10 @@
 
 import pytest
 
-from tests.support import traffic
-from tests.support.attached import WEB, Attached, cnihook, detach, repair
-from tests.support.host import Host, Outside
-from tests.support.oci import CNIHOOK, MYNET, NET_D, Runtime, bridge, configure, external
+from tests.support.commands.repair import WEB, WebContainer, cnihook, detach, repair
+from tests.support.host import sockets
+from tests.support.host.host import Host, Outside
+from tests.support.runtimes.oci import CNIHOOK, MYNET, NET_D, Runtime, bridge, configure, external
 
 
 @pytest.fixture
@@ -16,12 +16,12 @@ def outside(host: Host) -> Outside:
 
 
 @pytest.fixture
-def web(host: Host, outside: Outside) -> Attached:
+def web(host: Host, outside: Outside) -> WebContainer:
     configure(host, WEB)
-    return Attached.published(host, outside)
+    return WebContainer.published(host, outside)
 
 
-def test_repair_of_nothing_prints_nothing(host: Host, web: Attached) -> None:
+def test_repair_of_nothing_prints_nothing(host: Host, web: WebContainer) -> None:
     before = host.nft(), host.ip("link")
 
     assert repair(host) == repair(host, "c1") == []
@@ -29,7 +29,7 @@ def test_repair_of_nothing_prints_nothing(host: Host, web: Attached) -> None:
     detach(web)
 
 
-def test_repair_needs_no_configuration(host: Host, web: Attached) -> None:
+def test_repair_needs_no_configuration(host: Host, web: WebContainer) -> None:
     """The record has the configuration; later changes of the file are for new containers."""
     host.run("rm", f"{NET_D}/10-net.conflist")
     host.run("nft", "flush", "ruleset")
@@ -39,7 +39,9 @@ def test_repair_needs_no_configuration(host: Host, web: Attached) -> None:
     detach(web)
 
 
-def test_address_taken_by_another_container_is_reported_and_tried_again(host: Host, web: Attached) -> None:
+def test_address_taken_by_another_container_is_reported_and_tried_again(
+    host: Host, web: WebContainer
+) -> None:
     """Another container has the lease; no other address is assigned silently."""
     web.space.run("ip", "link", "del", "eth0")
     host.write("/var/lib/cni/networks/web/10.22.0.2", "stranger\r\neth0")
@@ -58,8 +60,8 @@ def test_address_taken_by_another_container_is_reported_and_tried_again(host: Ho
 
 def test_failure_of_one_attachment_does_not_stop_the_others(host: Host, outside: Outside) -> None:
     configure(host, WEB, bridge("other", "10.24.0.0/24"))
-    first = Attached(host, outside, "c1")
-    second = Attached(host, outside, "c2", networks="web")
+    first = WebContainer(host, outside, "c1")
+    second = WebContainer(host, outside, "c2", networks="web")
     first.space.run("ip", "link", "del", "eth1")
     host.write("/var/lib/cni/networks/other/10.24.0.2", "stranger\r\neth0")
     host.run("nft", "flush", "ruleset")
@@ -73,7 +75,7 @@ def test_failure_of_one_attachment_does_not_stop_the_others(host: Host, outside:
     host.leaves("file /run/cnihook/log/c1")
 
 
-def test_dead_container_is_left_to_gc(host: Host, web: Attached) -> None:
+def test_dead_container_is_left_to_gc(host: Host, web: WebContainer) -> None:
     web.space.destroy()
 
     assert repair(host) == []
@@ -82,7 +84,7 @@ def test_dead_container_is_left_to_gc(host: Host, web: Attached) -> None:
     host.run(CNIHOOK, "gc")
 
 
-def test_repair_completes_if_its_output_is_closed(host: Host, web: Attached) -> None:
+def test_repair_completes_if_its_output_is_closed(host: Host, web: WebContainer) -> None:
     host.run("nft", "flush", "ruleset")
     (port,) = [link["ifname"] for link in host.ip("link", "show", "master", "cni0")]
     host.run("tc", "qdisc", "del", "dev", port, "root")
@@ -113,7 +115,7 @@ fi"""
     path = external(host, "counting", script)
     conf = {"type": "bridge", "bridge": "cni0", "ipam": {"type": "counting"}}
     configure(host, {"cniVersion": "1.0.0", "name": "web", "plugins": [conf]})
-    attached = Attached(host, outside, "c1", plugins=path)
+    attached = WebContainer(host, outside, "c1", plugins=path)
     (before,), mac = attached.space.addresses("eth0"), attached.space.link("eth0")["address"]
     attached.space.run("ip", "link", "del", "eth0")
 
@@ -134,11 +136,11 @@ def test_container_of_a_runtime_keeps_running(host: Host, outside: Outside, runt
 
     assert repair(host, "c1")
     assert container.address == address and runtime.state("c1")["pid"] == container.pid
-    assert traffic.connect(container, outside, Outside.ADDRESS) == Outside.HOST
+    assert sockets.connect(container, outside, Outside.ADDRESS) == Outside.HOST
     container.exec("ping", "-c1", "-W30", Outside.ADDRESS)
 
 
-def test_repairs_at_once_do_not_conflict(host: Host, web: Attached) -> None:
+def test_repairs_at_once_do_not_conflict(host: Host, web: WebContainer) -> None:
     """A restart of the firewall may start several."""
     host.run("nft", "flush", "ruleset")
     web.space.run("ip", "link", "del", "eth0")
@@ -155,7 +157,7 @@ def test_repairs_at_once_do_not_conflict(host: Host, web: Attached) -> None:
 
 
 @pytest.mark.needs("conntrack")
-def test_connection_is_kept_with_a_new_link(host: Host, web: Attached) -> None:
+def test_connection_is_kept_with_a_new_link(host: Host, web: WebContainer) -> None:
     """The container keeps its address, so the host keeps the flows that a DEL would delete."""
     with web.outside.socket() as server, web.space.socket() as client:
         server.bind((Outside.ADDRESS, 5353))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.attached import WEB, Attached, detach, repair
-from tests.support.cni import CHECKOUT
-from tests.support.firewalld import Firewalld
-from tests.support.host import Host
-from tests.support.oci import CNIHOOK, configure, wait_for
+from tests.support.commands.repair import WEB, WebContainer, detach, repair
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, configure, wait_for
+from tests.support.services.firewalld import Firewalld
 from tests.support.skip import need
 
 UNITS = sorted((CHECKOUT / "cnihook" / "systemd").glob("*.[st]*"))
@@ -51,7 +51,7 @@ def test_reload_of_firewalld_is_repaired(host: Host) -> None:
     need("busctl")
     configure(host, WEB)
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
-    web = Attached(host, host.outside(), "c1")
+    web = WebContainer(host, host.outside(), "c1")
     firewalld = Firewalld(host)
     assert "not in zone trusted" in "".join(repair(host))
     assert web.works() and firewalld.sources() == ["10.22.0.2/32"]

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.namespace import Failed
-from tests.support.oci import CNIHOOK, configure
+from tests.support.host.host import Host
+from tests.support.host.namespace import Failed
+from tests.support.runtimes.oci import CNIHOOK, configure
 
 FILE = "/etc/cni/net.d/10-net1.conflist"
 IPAM = '{"type": "host-local", "subnet": "10.1.0.0/24"}'

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import Failed
-from tests.support.oci import CNIHOOK, RESULTS, Runtime, bridge, configure, leases
+from tests.support.host.host import Host
+from tests.support.host.namespace import Failed
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import CNIHOOK, RESULTS, Runtime, bridge, configure, leases
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 DEFAULT = {"dst": "0.0.0.0/0"}

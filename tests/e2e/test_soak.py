@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 from tests.support.soak.__main__ import PARTS
 
 pytestmark = [

@@ -6,10 +6,10 @@ import re
 import time
 from typing import Any
 
-from tests.support.host import Container, Host
-from tests.support.namespace import end
-from tests.support.oci import MYNET, Runtime, configure, wait_for
-from tests.support.seeing import Screen, attach, plain, populated, shown, shown_json
+from tests.support.commands.listings import Screen, attach, plain, populated, shown, shown_json
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import end
+from tests.support.runtimes.oci import MYNET, Runtime, configure, wait_for
 from tests.support.skip import need
 
 AMOUNT = 100_000_000

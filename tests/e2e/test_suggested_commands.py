@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import REFERENCE
-from tests.support.host import Container, Host
-from tests.support.namespace import base_environment
-from tests.support.oci import CNIHOOK, NETWORKS, RESULTS, bridge, configure, leases
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import REFERENCE
+from tests.support.runtimes.oci import CNIHOOK, NETWORKS, RESULTS, bridge, configure, leases
 
 SMALL: dict[str, Any] = {"type": "host-local", "subnet": "10.22.0.0/30"}
 

@@ -3,10 +3,10 @@
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.faults import fault
-from tests.support.host import Host
-from tests.support.oci import RESULTS, bridge, call_hook, configure, leases
+from tests.support.host.faults import fault
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import RESULTS, bridge, call_hook, configure, leases
 
 FIREWALL = f"{CHECKOUT}/cnihook/plugins/firewall.py"
 

@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
-from tests.support import cni
-from tests.support.forked import Forked
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins import cni
+from tests.support.plugins.forked import Forked
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.support import bridge, cni
-from tests.support.advertising import PREFIX, Router, advertise, has_default_route, teach
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins import bridge, cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.services.advertising import PREFIX, Router, advertise, has_default_route, teach
 
 SUBNET, SUBNET6 = "10.9.0.0/24", "fd09::/64"
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import LEAVES_QDISC, ONE_CODE
-from tests.support.bandwidth import (
+from tests.support.host.host import Container, Host
+from tests.support.host.sockets import connect
+from tests.support.plugins.bandwidth import (
     CONTAINER,
     EGRESS,
     EGRESS_TBF,
@@ -25,9 +27,7 @@ from tests.support.bandwidth import (
     previous,
     qdiscs,
 )
-from tests.support.cni import Attachment, CniFailure
-from tests.support.host import Container, Host
-from tests.support.traffic import connect
+from tests.support.plugins.cni import Attachment, CniFailure
 
 BOTH = INGRESS | EGRESS
 IFB = ifb_name("c1")

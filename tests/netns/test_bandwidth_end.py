@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_GC, SPEC_1_1
-from tests.support import bridge, cni
-from tests.support.bandwidth import (
+from tests.support.host.host import Container, Host
+from tests.support.host.sockets import connect
+from tests.support.plugins import bridge, cni
+from tests.support.plugins.bandwidth import (
     CONTAINER,
     EGRESS,
     HOST,
@@ -22,10 +24,8 @@ from tests.support.bandwidth import (
     pair,
     qdiscs,
 )
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
-from tests.support.oci import wait_for
-from tests.support.traffic import connect
+from tests.support.plugins.cni import CniFailure
+from tests.support.runtimes.oci import wait_for
 
 BOTH = INGRESS | EGRESS
 IFB = ifb_name("c1")

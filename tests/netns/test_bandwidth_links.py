@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import VETH_ONLY
-from tests.support import bridge
-from tests.support.bandwidth import (
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import connect
+from tests.support.plugins import bridge
+from tests.support.plugins.bandwidth import (
     EGRESS,
     EGRESS_TBF,
     INGRESS,
@@ -24,9 +26,7 @@ from tests.support.bandwidth import (
     previous,
     qdiscs,
 )
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host, Outside
-from tests.support.traffic import connect
+from tests.support.plugins.cni import CniFailure, with_previous_result
 
 BOTH = INGRESS | EGRESS
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.bandwidth import (
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import Namespace
+from tests.support.plugins.bandwidth import (
     CONTAINER,
     EGRESS,
     HOST,
@@ -20,9 +22,7 @@ from tests.support.bandwidth import (
     linked,
     qdiscs,
 )
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
-from tests.support.namespace import Namespace
+from tests.support.plugins.cni import CniFailure
 
 SUBNETS_OF_OTHERS = pytest.mark.known_difference(
     "shapedSubnets and unshapedSubnets are ignored (1.1.1), or mean the destination in both directions",

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import OLD_KEYS, SPEC_1_1
-from tests.support.bridge import add, network, port
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins.bridge import add, network, port
+from tests.support.plugins.cni import CniFailure
 
 SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 

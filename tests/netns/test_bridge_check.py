@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_GC, NO_STATUS, SPEC_1_1
-from tests.support.bridge import add, leased, network
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host, Outside
-from tests.support.traffic import connect
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import connect
+from tests.support.plugins.bridge import add, leased, network
+from tests.support.plugins.cni import CniFailure, with_previous_result
 
 SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 CONF = network(SUBNET, SUBNET6, isDefaultGateway=True)

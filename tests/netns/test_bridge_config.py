@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import BACKEND, LEAKS_LINK, OLD_KEYS
-from tests.support.bridge import add, leased, network
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins.bridge import add, leased, network
+from tests.support.plugins.cni import CniFailure
 
 SUBNET = "10.9.0.0/24"
 WRONG: list[Any] = [

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import LEAVES_HOST_END, LINK_RULES
-from tests.support.bridge import add, leased, network
-from tests.support.cni import with_previous_result
-from tests.support.host import Container, Host, Outside
-from tests.support.traffic import connect
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import connect
+from tests.support.plugins.bridge import add, leased, network
+from tests.support.plugins.cni import with_previous_result
 
 SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 ALL = network(SUBNET, SUBNET6, isDefaultGateway=True, ipMasq=True, macspoofchk=True)

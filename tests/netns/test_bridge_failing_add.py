@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import HOST_NETNS, LEAKS_LINK
-from tests.support.bridge import add, leased, network
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
-from tests.support.traffic import connect
+from tests.support.host.host import Container, Host
+from tests.support.host.sockets import connect
+from tests.support.plugins.bridge import add, leased, network
+from tests.support.plugins.cni import CniFailure
 
 SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 ALL = network(SUBNET, SUBNET6, isDefaultGateway=True, ipMasq=True, macspoofchk=True)

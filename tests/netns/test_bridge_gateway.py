@@ -5,9 +5,9 @@ import pytest
 
 from tests.netns.differences import LEAKS_LINK
 from tests.netns.test_bridge import SUBNET, SUBNET6
-from tests.support.bridge import network
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins.bridge import network
+from tests.support.plugins.cni import CniFailure
 
 
 def test_gateway_address_is_on_the_bridge(host: Host, container: Container) -> None:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 from tests.netns.differences import OLD_KEYS
-from tests.support.bridge import add, address, leased, network
-from tests.support.cni import with_previous_result
-from tests.support.host import Container, Host, Outside
-from tests.support.traffic import arrives, connect, frame, packet_socket, reaches, source_seen
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import arrives, connect, frame, packet_socket, reaches, source_seen
+from tests.support.plugins.bridge import add, address, leased, network
+from tests.support.plugins.cni import with_previous_result
 
 SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import cni
-from tests.support.cni import with_previous_result
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins import cni
+from tests.support.plugins.cni import with_previous_result
 
 # Runs in front of the plugin: counts its steps, and makes the step with the given number fail.
 CUT = """\

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import cni, dhcp, traffic
-from tests.support.cni import CniFailure
-from tests.support.dhcp import Lan, address, client_id, network, request
-from tests.support.host import Container, Host
+from tests.support.host import sockets
+from tests.support.host.host import Container, Host
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.services import dhcp
+from tests.support.services.dhcp import Lan, address, client_id, network, request
 
 pytestmark = pytest.mark.needs("dnsmasq")
 
@@ -48,7 +50,7 @@ def test_container_on_a_bridge_gets_an_address_and_uses_it(host: Host, lan: Lan)
     assert result["ips"] == [{"interface": 2, "address": f"{address(result)}/24", "gateway": lan.ADDRESS}]
     assert container.addresses("eth0") == [f"{address(result)}/24"]
     assert ("default", lan.ADDRESS, "eth0") in container.routes()
-    assert traffic.connect(container, lan.machine, lan.ADDRESS) == address(result)
+    assert sockets.connect(container, lan.machine, lan.ADDRESS) == address(result)
 
 
 def test_result_holds_address_gateway_and_default_route(host: Host, lan: Lan, container: Container) -> None:

@@ -12,10 +12,22 @@ from typing import Any
 import pytest
 
 from tests.netns.test_hot_path import expect_cheap, imports
-from tests.support import cni, dhcp, traffic
-from tests.support.cni import CniFailure
-from tests.support.dhcp import KEEPER, LEASES, SOCKET, Lan, address, keepers, network, request, wait_for
-from tests.support.host import Container, Host
+from tests.support.host import sockets
+from tests.support.host.host import Container, Host
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.services import dhcp
+from tests.support.services.dhcp import (
+    KEEPER,
+    LEASES,
+    SOCKET,
+    Lan,
+    address,
+    keepers,
+    network,
+    request,
+    wait_for,
+)
 
 pytestmark = pytest.mark.needs("dnsmasq")
 
@@ -389,7 +401,7 @@ def test_frames_of_a_neighbour_do_not_disturb_the_keeper(host: Host, lan: Lan) -
     container = host.container()
     result = host.cni("ADD", network(), container)
     hardware = container.link("eth0")["address"]
-    with traffic.packet_socket(lan.machine, "eth0") as neighbour:
+    with sockets.packet_socket(lan.machine, "eth0") as neighbour:
         for payload in (b"", b"\x02", b"\x02\x01\x06" + bytes(233) + b"\x63\x82\x53\x63" + b"\x35\xff"):
             neighbour.send(dhcp.frame(hardware, payload))
         before = lan.seen("DHCPACK")

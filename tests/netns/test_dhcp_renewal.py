@@ -17,10 +17,11 @@ import pytest
 from cnihook.dhcp import message
 from cnihook.dhcp.message import Message
 from cnihook.fast.address import Address
-from tests.support import cni, dhcp
-from tests.support.cni import CniFailure
-from tests.support.dhcp import Lan, network, request, wait_for
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.services import dhcp
+from tests.support.services.dhcp import Lan, network, request, wait_for
 
 _IP_PKTINFO = 8  # <linux/in.h>: also report the destination of a datagram
 GIVEN = Address.parse("10.9.0.50")

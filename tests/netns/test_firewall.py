@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import LEAVES_RULES, NO_LEGACY
-from tests.support import bridge
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.firewall import (
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import connect, reaches
+from tests.support.plugins import bridge
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.firewall import (
     BRIDGED,
     NET,
     NET6,
@@ -21,9 +23,7 @@ from tests.support.firewall import (
     routed_outside,
     rules,
 )
-from tests.support.host import Container, Host, Outside
 from tests.support.skip import skip_or_fail
-from tests.support.traffic import connect, reaches
 
 pytestmark = pytest.mark.needs("iptables")
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import LEAVES_RULES, NO_GC, NO_STATUS, OLD_KEYS, SPEC_1_1
-from tests.support import bridge
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.firewall import (
+from tests.support.host.host import Container, Host
+from tests.support.plugins import bridge
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.firewall import (
     NET,
     NET6,
     attach,
@@ -18,7 +19,6 @@ from tests.support.firewall import (
     leave_to_reference,
     rules,
 )
-from tests.support.host import Container, Host
 
 POLICY: dict[str, Any] = {"ingressPolicy": "same-bridge"}
 

@@ -6,12 +6,20 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_GC
-from tests.support import bridge
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.firewall import NET, NET6, attach, conf, gc_conf, leave_to_reference, routed_outside
-from tests.support.firewalld import Firewalld, start_bus
-from tests.support.host import Container, Host, Outside
-from tests.support.traffic import connect, reaches
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import connect, reaches
+from tests.support.plugins import bridge
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.firewall import (
+    NET,
+    NET6,
+    attach,
+    conf,
+    gc_conf,
+    leave_to_reference,
+    routed_outside,
+)
+from tests.support.services.firewalld import Firewalld, start_bus
 
 
 @pytest.fixture

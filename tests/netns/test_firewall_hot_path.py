@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.netns.test_hot_path import expect_cheap, imports, starts
-from tests.support import cni
-from tests.support.firewall import NET, NET6, attach, drop_forwarded
-from tests.support.host import Host
+from tests.support.host.host import Host
+from tests.support.plugins import cni
+from tests.support.plugins.firewall import NET, NET6, attach, drop_forwarded
 
 
 @pytest.fixture

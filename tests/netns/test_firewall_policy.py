@@ -4,9 +4,11 @@
 import pytest
 
 from tests.netns.differences import OLD_KEYS
-from tests.support import bridge
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.firewall import (
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import arrives, connect, frame, packet_socket, reaches
+from tests.support.plugins import bridge
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.firewall import (
     NET,
     NET6,
     Attached,
@@ -17,8 +19,6 @@ from tests.support.firewall import (
     publish,
     routed_outside,
 )
-from tests.support.host import Container, Host, Outside
-from tests.support.traffic import arrives, connect, frame, packet_socket, reaches
 
 SECOND, SECOND6 = "10.8.0.0/24", "2001:db8:9:1::/64"
 ISOLATED = pytest.param("isolated", marks=OLD_KEYS)

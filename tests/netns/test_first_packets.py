@@ -12,12 +12,12 @@ import pytest
 from cnihook.fast.address import IPNet
 from cnihook.links import ready
 from cnihook.linux.rtnl import Rtnl
-from tests.support import cni
-from tests.support.bridge import add, network
-from tests.support.cni import CniFailure
-from tests.support.host import ACCEPT_DAD, Container, Host
-from tests.support.see import See
-from tests.support.traffic import connect
+from tests.support.host.host import ACCEPT_DAD, Container, Host
+from tests.support.host.netns_state import NetnsState
+from tests.support.host.sockets import connect
+from tests.support.plugins import cni
+from tests.support.plugins.bridge import add, network
+from tests.support.plugins.cni import CniFailure
 
 SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 GATEWAY, GATEWAY6 = "10.9.0.1", "2001:db8:9::1"
@@ -38,7 +38,7 @@ def host(host: Host) -> Host:
 
 
 def pending(*namespaces: Host | Container) -> list[str]:
-    return [line for namespace in namespaces for line in namespace.inside(See).pending]
+    return [line for namespace in namespaces for line in namespace.inside(NetnsState).pending]
 
 
 def addressed(plugin: str, **keys: Any) -> dict[str, Any]:

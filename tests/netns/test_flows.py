@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_GC
-from tests.support.cni import with_previous_result
-from tests.support.host import ACCEPT_DAD, Container, Host, Outside
-from tests.support.ipam import leased
-from tests.support.oci import wait_for
-from tests.support.traffic import family_of
+from tests.support.host.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.host.sockets import family_of
+from tests.support.plugins.cni import with_previous_result
+from tests.support.plugins.ipam import leased
+from tests.support.runtimes.oci import wait_for
 from tests.support.wait import SILENCE
 
 pytestmark = pytest.mark.needs("conntrack")

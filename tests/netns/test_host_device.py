@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_STATUS
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
-from tests.support.hostdev import DEVICE, FAR_ADDRESS, IPAM, MAC, NEAR_ADDRESS, conf, plug
-from tests.support.ipam import leased
-from tests.support.traffic import connect
+from tests.support.host.host import Container, Host
+from tests.support.host.sockets import connect
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.hostdev import DEVICE, FAR_ADDRESS, IPAM, MAC, NEAR_ADDRESS, conf, plug
+from tests.support.plugins.ipam import leased
 
 LEFT_DOWN = pytest.mark.known_difference(
     "DEL leaves the device down on the host", here="it is up, as before", right="SPEC.md, 2 DEL"

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_GC
-from tests.support import cni
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host
-from tests.support.hostdev import DEVICE, FAR, IPAM, MAC, conf, plug
-from tests.support.ipam import leased
+from tests.support.host.host import Container, Host
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.hostdev import DEVICE, FAR, IPAM, MAC, conf, plug
+from tests.support.plugins.ipam import leased
 
 NOT_RESTORED = pytest.mark.known_difference(
     "DEL restores the device's name only",
@@ -178,7 +178,7 @@ def test_del_with_the_path_of_another_container_leaves_its_links(host: Host, con
     host.cni("ADD", conf(ipam=IPAM), container)
     other = host.container()
     other.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
-    host.before = host.before.plus(line for line in host.facts().lines if line.startswith("in c2: "))
+    host.before = host.before.plus(line for line in host.state().lines if line.startswith("in c2: "))
 
     host.cni("DEL", conf(ipam=IPAM), container, CNI_NETNS=other.path)
 

@@ -8,10 +8,10 @@ import pytest
 
 from tests.netns.differences import SPEC_1_1
 from tests.netns.test_host_local_requests import add_ip46
-from tests.support import cni
-from tests.support.cni import CniFailure
-from tests.support.host import Host
-from tests.support.ipam import add, delete, leased, network, request
+from tests.support.host.host import Host
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ipam import add, delete, leased, network, request
 
 
 def fill(host: Host, conf: Any, count: int) -> list[str]:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_STATUS, SPEC_1_1
-from tests.support.cni import CniFailure
-from tests.support.host import Host
-from tests.support.ipam import add, leased, network, request
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ipam import add, leased, network, request
 
 
 def range_(**keys: str) -> dict[str, str]:

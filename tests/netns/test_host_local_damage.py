@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import cni
-from tests.support.cni import CniFailure
-from tests.support.host import Host
-from tests.support.ipam import LEASES, add, delete, leased, network, request
-from tests.support.namespace import base_environment
+from tests.support.host.host import Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ipam import LEASES, add, delete, leased, network, request
 
 CONF = network("10.9.0.0/24", "fd09::/64")
 FIRST = ["10.9.0.2", "fd09::2"]

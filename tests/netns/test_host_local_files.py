@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_GC, SPEC_1_1
-from tests.support import cni
-from tests.support.cni import CniFailure
-from tests.support.host import Host
-from tests.support.ipam import LEASES, OWNERS, add, delete, leased, network, request
+from tests.support.host.host import Host
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ipam import LEASES, OWNERS, add, delete, leased, network, request
 
 CONF = network("10.9.0.0/24")
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CniFailure
-from tests.support.host import Host
-from tests.support.ipam import add, leased, network, request
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ipam import add, leased, network, request
 
 
 def add_ip46(host: Host, conf: Any) -> list[str]:

@@ -14,10 +14,10 @@ from typing import Any, cast
 
 import pytest
 
-from tests.support import cni
-from tests.support.host import Container, Host
-from tests.support.namespace import Namespace
-from tests.support.oci import LOOPBACK, MYNET, NET_D
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import Namespace
+from tests.support.plugins import cni
+from tests.support.runtimes.oci import LOOPBACK, MYNET, NET_D
 
 PYTHON = "/usr/bin/python3"
 SCRIPTS = cni.CHECKOUT / "scripts"

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.support.host import Host
+from tests.support.host.host import Host
 
 MAKE = """\
 link add br0 address 02:00:00:00:00:01 type bridge
@@ -66,7 +66,7 @@ def test_every_kind_of_leftover_is_seen(host: Host) -> None:
     host.write("/etc/left", "")
     host.run("sh", "-c", "sleep 2147483647 > /dev/null 2>&1 &")
 
-    now = host.facts()
+    now = host.state()
 
     new = now.lines - host.before.lines
     others = {"file /run/left", "file /etc/left", "process sleep 2147483647"}

@@ -17,8 +17,8 @@ from cnihook.linux import conntrack
 from cnihook.linux.listeners import listeners
 from cnihook.linux.route_lookup import link_towards
 from cnihook.linux.rtnl import Rtnl
-from tests.support.cni import CHECKOUT
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins.cni import CHECKOUT
 
 ADDRESSES = {4: ("10.9.0.1", "10.9.0.2"), 6: ("2001:db8:9::1", "2001:db8:9::2")}
 DUMP = 0x300

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from cnihook.linux.dbus import Bus, DBusError, NoService
-from tests.support.firewalld import BUS, start_bus
-from tests.support.host import Host
+from tests.support.host.host import Host
+from tests.support.services.firewalld import BUS, start_bus
 
 pytestmark = pytest.mark.needs("dbus-daemon")
 

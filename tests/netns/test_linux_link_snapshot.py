@@ -10,7 +10,7 @@ from cnihook.linux.link_snapshot import LinkSnapshot
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
 
 SETUP = """\
 address add 10.8.0.1/24 dev eth0

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
+from tests.support.host.host import Host
+from tests.support.plugins.cni import CHECKOUT
 
 PREAMBLE = f"""\
 import errno, os, sys

@@ -18,7 +18,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
 from cnihook.linux import netlink, nft
 from cnihook.linux.netlink import NLM_F_CREATE
 from cnihook.linux.nft import SUBSYSTEM, NftError
-from tests.support.host import Host
+from tests.support.host.host import Host
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from cnihook.fast.address import IPNet
 from cnihook.linux import nft, nft_objects
 from cnihook.linux.netlink import NetlinkError
 from cnihook.nftables import port_chains, port_maps, spoofcheck
-from tests.support.host import Host
+from tests.support.host.host import Host
 
 if TYPE_CHECKING:
     from cnihook.linux.nft_objects import Message

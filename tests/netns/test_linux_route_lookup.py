@@ -10,7 +10,7 @@ from cnihook.fast.address import Address, IPNet
 from cnihook.linux import route_lookup
 from cnihook.linux.rtnl import RT_SCOPE_LINK, Link, Rtnl
 from tests.netns.test_linux_rtnl import NET, NET6, refusal, witness
-from tests.support.host import Host
+from tests.support.host.host import Host
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from cnihook.fast.address import IPNet
 from cnihook.linux import bridge_ports
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import IF_OPER_UP, RT_SCOPE_LINK, Link, Rtnl
-from tests.support.host import Host
+from tests.support.host.host import Host
 
 T = TypeVar("T")
 NET = IPNet.parse("10.1.2.3/24")

@@ -16,7 +16,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from cnihook.fast.address import Address, IPNet
 from cnihook.linux import routes, rules, vrf
 from cnihook.linux.rtnl import Rtnl
-from tests.support.host import Host
+from tests.support.host.host import Host
 
 # <linux/rtnetlink.h>, <linux/netlink.h>
 NEWLINK, GETLINK, NEWROUTE, NEWRULE, DELRULE, GETRULE = 16, 18, 24, 32, 33, 34

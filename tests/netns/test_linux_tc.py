@@ -15,7 +15,7 @@ from cnihook.linux import tc
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import Link, Rtnl
 from tests.netns.test_linux_messages import Caught, link, plain
-from tests.support.host import Host
+from tests.support.host.host import Host
 
 NEWQDISC, DELQDISC, NEWTFILTER = 36, 37, 44
 EXCL, CREATE = 0x200, 0x400

@@ -11,7 +11,7 @@ from cnihook.fast.address import IPNet
 from cnihook.linux import nft, xtables
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.xtables import Edits, LegacyTable, Match, NftTable
-from tests.support.host import Host
+from tests.support.host.host import Host
 from tests.support.skip import skip_or_fail
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import SPEC_1_1
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins.cni import CniFailure
 
 OWN_SHAPE = pytest.mark.known_difference(
     "prints the result in the format of 1.0.0 for every version",

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import OLD_KEYS, SPEC_1_1
-from tests.support import sublink
-from tests.support.bridge import add, address, leased
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import ACCEPT_DAD, Container, Host, Outside
-from tests.support.sublink import FIRST, SUBNET, SUBNET6
-from tests.support.traffic import arrives, connect, frame, packet_socket, reaches
+from tests.support.host.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.host.sockets import arrives, connect, frame, packet_socket, reaches
+from tests.support.plugins import child_link
+from tests.support.plugins.bridge import add, address, leased
+from tests.support.plugins.child_link import FIRST, SUBNET, SUBNET6
+from tests.support.plugins.cni import CniFailure, with_previous_result
 
-network = partial(sublink.network, "macvlan")
-static = partial(sublink.static, "macvlan")
+network = partial(child_link.network, "macvlan")
+static = partial(child_link.static, "macvlan")
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 
 from tests.netns.differences import NO_GC, NO_STATUS, SPEC_1_1
 from tests.netns.test_macvlan import network
-from tests.support.bridge import add, leased
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host, Outside
-from tests.support.sublink import FIRST
-from tests.support.traffic import connect
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import connect
+from tests.support.plugins.bridge import add, leased
+from tests.support.plugins.child_link import FIRST
+from tests.support.plugins.cni import CniFailure, with_previous_result
 
 
 @pytest.fixture

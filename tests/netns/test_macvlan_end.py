@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import HOST_NETNS, LEAKS_LINK, OLD_KEYS, RELEASES_EARLY
-from tests.support import sublink
-from tests.support.bridge import add, leased
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host, Outside
-from tests.support.sublink import FIRST, SUBNET
-from tests.support.traffic import connect
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import connect
+from tests.support.plugins import child_link
+from tests.support.plugins.bridge import add, leased
+from tests.support.plugins.child_link import FIRST, SUBNET
+from tests.support.plugins.cni import CniFailure, with_previous_result
 
-network = partial(sublink.network, "macvlan")
-static = partial(sublink.static, "macvlan")
+network = partial(child_link.network, "macvlan")
+static = partial(child_link.static, "macvlan")
 
 NEEDS_MASTER = pytest.mark.known_difference(
     "DEL fails without the default route or master",

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import LEAKS_INVALID
-from tests.support import bridge
-from tests.support.bridge import add, address
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import ACCEPT_DAD, Container, Host, Outside
-from tests.support.traffic import connect, sources_of_strays
+from tests.support.host.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.host.sockets import connect, sources_of_strays
+from tests.support.plugins import bridge
+from tests.support.plugins.bridge import add, address
+from tests.support.plugins.cni import CniFailure, with_previous_result
 
 SUBNET, SUBNET6 = "10.9.0.0/24", "2001:db8:9::/64"
 OTHERS = "10.8.0.0/24", "2001:db8:8::/64"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.bridge import add, network
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins.bridge import add, network
+from tests.support.plugins.cni import CniFailure, with_previous_result
 
 SUBNET = "10.1.2.0/24"
 TAKES_IT = pytest.mark.known_difference(

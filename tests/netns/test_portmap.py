@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import OLD_KEYS
-from tests.support.bridge import address
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host, Outside
-from tests.support.ports import (
+from tests.support.host.host import Container, Host, Outside
+from tests.support.plugins.bridge import address
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ports import (
     GATEWAY,
     GATEWAY6,
     SUBNET,

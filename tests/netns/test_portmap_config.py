@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import OLD_KEYS, ONE_CODE, SPEC_1_1
-from tests.support.cni import CniFailure
-from tests.support.host import Host, Outside
-from tests.support.ports import (
+from tests.support.host.host import Host, Outside
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ports import (
     GATEWAY,
     SUBNET,
     SUBNET6,

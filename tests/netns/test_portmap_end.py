@@ -9,8 +9,18 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_GC, SPEC_1_1
-from tests.support.host import Container, Host, Outside
-from tests.support.ports import GATEWAY, SUBNET, SUBNET6, attach, conf, mapping, publish, published, seen
+from tests.support.host.host import Container, Host, Outside
+from tests.support.plugins.ports import (
+    GATEWAY,
+    SUBNET,
+    SUBNET6,
+    attach,
+    conf,
+    mapping,
+    publish,
+    published,
+    seen,
+)
 from tests.support.wait import SILENCE, patience
 
 BOTH = (SUBNET, SUBNET6)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.netns.test_portmap_config import BOTH, refused
-from tests.support import cni
-from tests.support.host import Host
-from tests.support.ports import (
+from tests.support.host.host import Host
+from tests.support.plugins import cni
+from tests.support.plugins.ports import (
     GATEWAY,
     attach,
     conf,

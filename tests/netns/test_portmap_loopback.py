@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import bridge
-from tests.support.host import Container, Host
-from tests.support.ports import (
+from tests.support.host.host import Container, Host
+from tests.support.plugins import bridge
+from tests.support.plugins.ports import (
     GATEWAY,
     REFERENCE_KEEPS,
     SUBNET,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.support import cni
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
-from tests.support.ports import (
+from tests.support.host.host import Container, Host
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ports import (
     GATEWAY,
     SUBNET,
     SUBNET6,

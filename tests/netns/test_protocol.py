@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import SPEC_1_1
-from tests.support.cni import VERSIONS, CniFailure
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins.cni import VERSIONS, CniFailure
 
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}
 CONF: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net1", "ipam": IPAM}

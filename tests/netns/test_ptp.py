@@ -17,11 +17,11 @@ from tests.netns.differences import (
     TAKES_ADDRESS,
     WAITS_FOR_DAD,
 )
-from tests.support.bridge import add, address, leased
-from tests.support.cni import CniFailure
-from tests.support.host import ACCEPT_DAD, Container, Host, Outside
-from tests.support.ptp import BOTH, DEFAULT, MASQUERADED, ROUTED, SUBNET, SUBNET6, network, static
-from tests.support.traffic import connect, reaches, source_seen
+from tests.support.host.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.host.sockets import connect, reaches, source_seen
+from tests.support.plugins.bridge import add, address, leased
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ptp import BOTH, DEFAULT, MASQUERADED, ROUTED, SUBNET, SUBNET6, network, static
 
 NO_GATEWAY = pytest.mark.known_difference(
     "ADD fails without a gateway", here="uses the first address of the subnet", right="cnihook"

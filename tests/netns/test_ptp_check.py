@@ -4,11 +4,11 @@
 import pytest
 
 from tests.netns.differences import NO_GC, NO_STATUS, SPEC_1_1
-from tests.support.bridge import add, address, leased
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host, Outside
-from tests.support.ptp import MASQUERADED, ROUTED, network
-from tests.support.traffic import connect
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import connect
+from tests.support.plugins.bridge import add, address, leased
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.ptp import MASQUERADED, ROUTED, network
 
 
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0", pytest.param("1.1.0", marks=SPEC_1_1)])

@@ -11,11 +11,11 @@ from tests.netns.differences import (
     RELEASES_EARLY,
 )
 from tests.netns.test_ptp import expect_nothing_of
-from tests.support.bridge import add, leased
-from tests.support.cni import with_previous_result
-from tests.support.host import ACCEPT_DAD, Container, Host, Outside
-from tests.support.ptp import BOTH, MASQUERADED, ROUTED, network
-from tests.support.traffic import connect
+from tests.support.host.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.host.sockets import connect
+from tests.support.plugins.bridge import add, leased
+from tests.support.plugins.cni import with_previous_result
+from tests.support.plugins.ptp import BOTH, MASQUERADED, ROUTED, network
 
 
 @pytest.fixture

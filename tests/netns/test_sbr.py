@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import OLD_KEYS, SPEC_1_1
-from tests.support import cni
-from tests.support.cni import VERSIONS, CniFailure
-from tests.support.host import Container, Host
-from tests.support.routing import (
+from tests.support.host.host import Container, Host
+from tests.support.host.sockets import connect, source_seen
+from tests.support.plugins import cni
+from tests.support.plugins.cni import VERSIONS, CniFailure
+from tests.support.plugins.routing import (
     FAR,
     FAR6,
     address,
@@ -29,7 +30,6 @@ from tests.support.routing import (
     subnet,
     table,
 )
-from tests.support.traffic import connect, source_seen
 
 SBR = {"type": "sbr"}
 ECMP = pytest.mark.known_difference(

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_STATUS, SPEC_1_1
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host
-from tests.support.routing import (
+from tests.support.host.host import Container, Host
+from tests.support.host.sockets import connect
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.routing import (
     FAR,
     Chain,
     address,
@@ -21,7 +22,6 @@ from tests.support.routing import (
     rules,
     table,
 )
-from tests.support.traffic import connect
 
 SBR = {"type": "sbr"}
 LINK = pytest.mark.known_difference(

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_STATUS, SPEC_1_1
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins.cni import CniFailure, with_previous_result
 
 CONFIGURED = {"address": "10.9.0.5/24", "gateway": "10.9.0.1"}
 CONFIGURED6 = {"address": "2001:db8:9::5/64", "gateway": "2001:db8:9::1"}

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.support import cni
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
-from tests.support.ipam import leased
+from tests.support.host.host import Container, Host
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ipam import leased
 from tests.support.wait import patience
 
 TUNSETIFF = 0x400454CA

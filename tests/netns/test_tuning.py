@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import OLD_KEYS, ONE_CODE
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
-from tests.support.tuning import (
+from tests.support.host.host import Container, Host
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.tuning import (
     ALL,
     FILE,
     MAC,

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_GC
-from tests.support import bridge
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host
-from tests.support.tuning import (
+from tests.support.host.host import Container, Host
+from tests.support.plugins import bridge
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.tuning import (
     ALL,
     FILE,
     FILES,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Container, Host
-from tests.support.routing import network, quick, router
+from tests.support.host.host import Container, Host
+from tests.support.plugins.routing import network, quick, router
 
 TAKES_OVER = pytest.mark.known_difference(
     "the default route of a second network replaces that of the first, or becomes its second next hop",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support import cni
-from tests.support.host import Container, Host
-from tests.support.ipam import leased
-from tests.support.namespace import base_environment
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins import cni
+from tests.support.plugins.ipam import leased
 
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd09::/64"}]]}
 KINDS: dict[str, dict[str, Any]] = {

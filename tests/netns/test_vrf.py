@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import NO_STATUS
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host
-from tests.support.routing import all_of, attach, network
+from tests.support.host.host import Container, Host
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.routing import all_of, attach, network
 
 BLUE = {"type": "vrf", "vrfname": "blue"}
 NO_VRF = "ip link add blue type bridge"

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 
-from tests.support.cni import CHECKOUT
 from tests.support.difference import CNIHOOK, EITHER, Difference
+from tests.support.plugins.cni import CHECKOUT
 
 PAGE = CHECKOUT / "cnihook" / "pages" / "differences.md"
 FOLDERS = ("tests/netns", "tests/vm")

@@ -22,11 +22,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import base_environment
-from tests.support.oci import LEAVES, need_cgroups
-from tests.support.seeing import INSTALLED
+from tests.support.commands.listings import INSTALLED
+from tests.support.host.host import Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.oci import LEAVES, need_cgroups
 from tests.support.skip import SEARCH, need, skip_or_fail
 
 PAGES = CHECKOUT / "cnihook" / "pages"

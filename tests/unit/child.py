@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 
 PREAMBLE = f"""\
 import os, sys, time

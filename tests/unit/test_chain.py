@@ -15,7 +15,7 @@ from cnihook.process.signals import Interrupted
 from cnihook.runtime import chain
 from cnihook.types.errors import CniError
 from cnihook.types.result import Result
-from tests.support.cni import VERSIONS
+from tests.support.plugins.cni import VERSIONS
 from tests.unit.standins import Plugins, answer, network, refuse
 
 THREE = ("one", "two", "three")

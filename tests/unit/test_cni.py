@@ -17,7 +17,7 @@ from cnihook.runtime.cni import CNI, NetworkNotFound
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
 from cnihook.types.errors import CniError
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 from tests.unit.standins import Plugins, answer, network, refuse
 
 RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.3/24"}]}

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from tests.support import differences_page
-from tests.support.cni import CHECKOUT
 from tests.support.difference import Difference
+from tests.support.plugins.cni import CHECKOUT
 
 REASON = "DEL | fails"
 

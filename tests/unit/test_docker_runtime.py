@@ -9,7 +9,7 @@ import pytest
 from cnihook.cli.docker import runtime
 from cnihook.cli.docker.pause import Docker
 from cnihook.cli.docker.plan import Plan
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 
 PIPS = """\
 #!/opt/venv/bin/python3

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT, LAUNCHER, VERSIONS
+from tests.support.plugins.cni import CHECKOUT, LAUNCHER, VERSIONS
 
 GOOD = {
     "CNI_CONTAINERID": "c1",

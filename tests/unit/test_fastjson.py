@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cnihook.fast import fastjson
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 TEXTS = st.text(st.characters(codec=None), max_size=20)  # with lone surrogates: JSON can express them

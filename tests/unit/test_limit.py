@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.limit import kill_children_of_failure, limit
-from tests.support.namespace import Process
+from tests.support.host.namespace import Process
+from tests.support.time_limit import kill_children_of_failure, limit
 
 
 def read() -> None:

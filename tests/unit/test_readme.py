@@ -53,7 +53,7 @@ def test_feature_that_is_claimed_has_a_test(feature: str, have: str, test: str) 
 
 
 @pytest.mark.parametrize(
-    "test", ["", "e2e/test_nothing.py", "e2e/test_hook.py::test_nothing", "support/cni.py"]
+    "test", ["", "e2e/test_nothing.py", "e2e/test_hook.py::test_nothing", "support/plugins/cni.py"]
 )
 def test_missing_test_is_recognized(test: str) -> None:
     """This checks the reader itself, on which the rule above depends."""

@@ -12,7 +12,7 @@ from cnihook.fast import fastjson
 from cnihook.fast.address import Address, IPNet
 from cnihook.types.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, CniError
 from cnihook.types.result import DNS, IP, Interface, Result, Route
-from tests.support.cni import VERSIONS
+from tests.support.plugins.cni import VERSIONS
 
 LEGACY = VERSIONS[:2]
 LISTS = VERSIONS[2:]

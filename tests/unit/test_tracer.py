@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 from tests.support.soak.tracer import Fault
 
 pytestmark = [

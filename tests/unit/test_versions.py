@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cnihook.types import versions
 from cnihook.types.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
-from tests.support.cni import VERSIONS
+from tests.support.plugins.cni import VERSIONS
 
 NUMBER = st.integers(0, 20)
 

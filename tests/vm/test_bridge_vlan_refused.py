@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
+from tests.support.host.host import Container, Host
+from tests.support.plugins.cni import CniFailure
 
 CONF = {"cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "br0"}
 

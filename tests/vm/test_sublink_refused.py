@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import OLD_KEYS, SPEC_1_1
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host, Outside
-from tests.support.ipam import leased
-from tests.support.sublink import FIRST, network
+from tests.support.host.host import Container, Host, Outside
+from tests.support.plugins.child_link import FIRST, network
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.ipam import leased
 
 
 @pytest.fixture(autouse=True)

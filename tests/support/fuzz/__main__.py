@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.cni import CHECKOUT
 from tests.support.fuzz import engine
 from tests.support.fuzz.targets import TARGETS
+from tests.support.plugins.cni import CHECKOUT
 
 EPILOG = """\
 A reader must return, or raise an exception that its documentation names, within 5 seconds and 1 GiB.  An

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from tests.support import place
+from tests.support.host import enclosure
 from tests.support.soak.crew import Entry, Job
 from tests.support.soak.rig import Box, Problem, Rig
 from tests.support.soak.scenarios import FULL, PORTS, release
@@ -198,7 +198,7 @@ def remove_damage(path: str, target: str) -> None:
 
 def _remove(path: str) -> None:
     if not os.path.islink(path):
-        place.unmount(path)
+        enclosure.unmount(path)
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from tests.support import place
+from tests.support.host import enclosure
 from tests.support.soak.crew import Entry, Job
 from tests.support.soak.rig import Problem
 from tests.support.soak.scenarios import SCENARIOS, Scenario, make_rig, release, undisturbed
@@ -68,7 +68,7 @@ class _Bench:
                 raise Problem("it failed without a reason")
         finally:
             for folder in folders:
-                place.resize(folder, PLENTY)
+                enclosure.resize(folder, PLENTY)
         try:
             if scenario.attaches or outcome.status != 0:
                 release(rig, box, point.way)
@@ -82,9 +82,9 @@ def limit(folder: str, unit: str, left: int) -> None:
     """Limit a tmpfs so that this many pages or files are left; at least one in all: 0 means no limit."""
     now = os.statvfs(folder)
     if unit == "pages":
-        place.resize(folder, f"size={max(now.f_blocks - now.f_bfree + left, 1) * now.f_bsize}")
+        enclosure.resize(folder, f"size={max(now.f_blocks - now.f_bfree + left, 1) * now.f_bsize}")
     else:
-        place.resize(folder, f"nr_inodes={max(now.f_files - now.f_ffree + left, 1)}")
+        enclosure.resize(folder, f"nr_inodes={max(now.f_files - now.f_ffree + left, 1)}")
 
 
 def points(scenario: Scenario, rng: random.Random) -> Iterator[Point]:

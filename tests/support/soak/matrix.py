@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 from tests.support.soak.crew import Entry, Job
 from tests.support.soak.rig import PATIENCE, Box, Problem
 from tests.support.soak.scenarios import SCENARIOS, Scenario, make_rig, release, shape, undisturbed

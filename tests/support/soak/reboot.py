@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from tests.support import place
+from tests.support.host import enclosure
 from tests.support.soak.crew import Entry, Job
 from tests.support.soak.matrix import points as kill_points
 from tests.support.soak.rig import Rig
@@ -28,20 +28,20 @@ def reboot(rig: Rig) -> None:
     rig.end_boxes()
     for line in list(open("/proc/self/mounts")):
         if line.split()[1].startswith("/run/netns"):
-            place.unmount(line.split()[1])
+            enclosure.unmount(line.split()[1])
     for name in os.listdir("/run"):
         if name != ".host":
             shutil.rmtree(f"/run/{name}")
     os.mkdir("/run/netns")
-    place.make_net()
-    place.raise_loopback()
+    enclosure.make_net()
+    enclosure.raise_loopback()
     for path, value in (("ipv4/ip_forward", "1"), ("ipv6/conf/default/accept_dad", "0")):
         with open(f"/proc/sys/net/{path}", "w") as file:
             file.write(value)
     with open("/run/.host/boot_id", "w") as file:
         file.write(f"{uuid.uuid4()}\n")
-    place.unmount(BOOT_ID)
-    place.bind("/run/.host/boot_id", BOOT_ID)
+    enclosure.unmount(BOOT_ID)
+    enclosure.bind("/run/.host/boot_id", BOOT_ID)
 
 
 def _rig(scenario: Scenario) -> Rig:

@@ -2,9 +2,9 @@
 """
 A throw-away host whose first process is the caller, so that containers and the leak check cost little.
 
-tests/support/host.py has a host outside the process of pytest, and starts a program for each action in it.
-Here a process enters a host of its own, and stays.  It creates containers by fork(2), traces the hook, and
-reads the state of the kernel itself.  One host serves some hundred faults, as long as nothing leaks.
+tests/support/host/host.py has a host outside the process of pytest, and starts a program for each action in
+it.  Here a process enters a host of its own, and stays.  It creates containers by fork(2), traces the hook,
+and reads the state of the kernel itself.  One host serves some hundred faults, as long as nothing leaks.
 """
 
 import json
@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
-from tests.support import place
-from tests.support.cni import CHECKOUT
+from tests.support.host import enclosure
+from tests.support.plugins.cni import CHECKOUT
 from tests.support.soak import state, tracer
 from tests.support.soak.tracer import Fault, Outcome
 
@@ -51,15 +51,15 @@ def enter(work: Callable[[], None]) -> NoReturn:
 
     The host ends with the calling process, which ends with its parent.
     """
-    place.end_with_parent()
-    place.make()
+    enclosure.end_with_parent()
+    enclosure.make()
     pid = os.fork()
     if pid:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
-    place.end_with_parent()
-    place.mount_proc()
+    enclosure.end_with_parent()
+    enclosure.mount_proc()
     # A failing hook imports further modules.  It must not store their compiled code in the checkout.
-    place.bind(str(CHECKOUT), str(CHECKOUT), read_only=True)
+    enclosure.bind(str(CHECKOUT), str(CHECKOUT), read_only=True)
     with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
         file.write("1")
     work()
@@ -77,7 +77,7 @@ class Box:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                place.make_net()
+                enclosure.make_net()
                 os.close(read)
                 os.write(write, b".")
                 os.closerange(0, 64)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 from tests.support.soak import state
 from tests.support.soak.rig import PYTHON, Box, Problem, Rig
 from tests.support.soak.tracer import Fault, Outcome

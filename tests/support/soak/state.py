@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from typing import TypeVar
 
-from tests.support import place
-from tests.support.see import See, nft_lines
+from tests.support.host import enclosure
+from tests.support.host.netns_state import NetnsState, nft_lines
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def of_host(processes: Collection[int]) -> frozenset[str]:
 
 def kernel() -> list[str]:
     """Return the lines of this thread's network namespace."""
-    view = See()
+    view = NetnsState()
     lines = view.lines()
     lines += _qdiscs()
     if view.nftables:
@@ -58,17 +58,17 @@ def kernel() -> list[str]:
 
 def in_namespace(path: str, function: Callable[[], T]) -> T:
     """Call a function in another network namespace, with this thread."""
-    home = place.net_of_this_thread()
+    home = enclosure.net_of_this_thread()
     try:
-        other = place.open_space(path)
+        other = enclosure.open_space(path)
         try:
-            place.enter_net(other)
+            enclosure.enter_net(other)
         finally:
             os.close(other)
         try:
             return function()
         finally:
-            place.enter_net(home)
+            enclosure.enter_net(home)
     finally:
         os.close(home)
 

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import LEAVES_QDISC, VETH_ONLY
-from tests.support.bandwidth import (
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.namespace import Namespace
+from tests.support.host.sockets import connect
+from tests.support.plugins.bandwidth import (
     EGRESS,
     EGRESS_TBF,
     INGRESS,
@@ -22,10 +25,7 @@ from tests.support.bandwidth import (
     previous,
     qdiscs,
 )
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host, Outside
-from tests.support.namespace import Namespace
-from tests.support.traffic import connect
+from tests.support.plugins.cni import CniFailure
 
 BOTH = INGRESS | EGRESS
 IFB = ifb_name("c1")

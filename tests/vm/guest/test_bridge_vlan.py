@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.netns.differences import SPEC_1_1
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
-from tests.support.namespace import Namespace
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import Namespace
+from tests.support.plugins.cni import CniFailure
 
 UNTAGGED = ["PVID", "Egress Untagged"]
 

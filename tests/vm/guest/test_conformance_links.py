@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CHECKOUT, REFERENCE
-from tests.support.namespace import base_environment
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import CHECKOUT, REFERENCE
 
 # The guest's processor is slow, so only checks in which these plugins differ from others.
 CHECKS = [

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import cni
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
-from tests.support.ipam import leased
-from tests.support.traffic import connect
+from tests.support.host.host import Container, Host
+from tests.support.host.sockets import connect
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.ipam import leased
 
 RANGES = [[{"subnet": "10.9.0.0/24"}], [{"subnet": "2001:db8:9::/64"}]]
 

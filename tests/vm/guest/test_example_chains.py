@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from tests.support.cni import CHECKOUT
-from tests.support.host import Host
-from tests.support.namespace import base_environment
+from tests.support.host.host import Host
+from tests.support.host.namespace import base_environment
+from tests.support.plugins.cni import CHECKOUT
 
 CHAINS = CHECKOUT / "oci-examples" / "chains" / "net.d"
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")

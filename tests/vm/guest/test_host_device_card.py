@@ -15,13 +15,13 @@ from typing import Any, cast
 import pytest
 
 from tests.netns.differences import SPEC_1_1
-from tests.support import cni
-from tests.support.cni import CniFailure
-from tests.support.host import Container, Host
-from tests.support.hostdev import IPAM, conf
-from tests.support.ipam import leased
-from tests.support.namespace import Namespace
-from tests.support.traffic import connect
+from tests.support.host.host import Container, Host
+from tests.support.host.namespace import Namespace
+from tests.support.host.sockets import connect
+from tests.support.plugins import cni
+from tests.support.plugins.cni import CniFailure
+from tests.support.plugins.hostdev import IPAM, conf
+from tests.support.plugins.ipam import leased
 
 E1000, VIRTIO = "0000:00:10.0", "0000:00:11.0"
 DEVICES = Path("/sys/bus/pci/devices")

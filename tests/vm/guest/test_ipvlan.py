@@ -5,15 +5,15 @@ from functools import partial
 
 import pytest
 
-from tests.support import sublink
-from tests.support.bridge import add, address, leased
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import ACCEPT_DAD, Container, Host, Outside
-from tests.support.sublink import SUBNET, SUBNET6
-from tests.support.traffic import connect
+from tests.support.host.host import ACCEPT_DAD, Container, Host, Outside
+from tests.support.host.sockets import connect
+from tests.support.plugins import child_link
+from tests.support.plugins.bridge import add, address, leased
+from tests.support.plugins.child_link import SUBNET, SUBNET6
+from tests.support.plugins.cni import CniFailure, with_previous_result
 
-network = partial(sublink.network, "ipvlan")
-static = partial(sublink.static, "ipvlan")
+network = partial(child_link.network, "ipvlan")
+static = partial(child_link.static, "ipvlan")
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +109,7 @@ def test_add_that_fails_leaves_nothing(host: Host, container: Container) -> None
 
 def test_master_of_a_macvlan_is_refused(host: Host, container: Container) -> None:
     """The kernel allows only one of the two kinds on a link; its error for the other is "busy"."""
-    one, _ = add(host, sublink.network("macvlan", name="other"))
+    one, _ = add(host, child_link.network("macvlan", name="other"))
 
     with pytest.raises(CniFailure, match="busy"):
         host.cni("ADD", network(), container)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.namespace import Namespace
+from tests.support.host.namespace import Namespace
 
 
 @pytest.fixture

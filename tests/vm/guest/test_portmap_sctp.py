@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """portmap: SCTP, for which most small kernels have no sockets."""
 
-from tests.support.host import Host, Outside
-from tests.support.ports import GATEWAY, SUBNET, SUBNET6, mapping, published, seen
+from tests.support.host.host import Host, Outside
+from tests.support.plugins.ports import GATEWAY, SUBNET, SUBNET6, mapping, published, seen
 
 
 def test_port_of_sctp_is_reached_from_outside_and_from_the_host(host: Host) -> None:

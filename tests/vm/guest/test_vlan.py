@@ -6,14 +6,14 @@ from functools import partial
 import pytest
 
 from tests.netns.differences import LEAKS_LINK, OLD_KEYS
-from tests.support import sublink
-from tests.support.bridge import add, leased
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host, Outside
-from tests.support.traffic import connect, reaches
+from tests.support.host.host import Container, Host, Outside
+from tests.support.host.sockets import connect, reaches
+from tests.support.plugins import child_link
+from tests.support.plugins.bridge import add, leased
+from tests.support.plugins.cni import CniFailure, with_previous_result
 
-network = partial(sublink.network, "vlan")
-static = partial(sublink.static, "vlan")
+network = partial(child_link.network, "vlan")
+static = partial(child_link.static, "vlan")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def test_container_is_in_its_vlan_and_in_no_other(host: Host, outside: Outside) 
 @OLD_KEYS
 def test_master_may_be_in_the_container(host: Host, outside: Outside, container: Container) -> None:
     """An earlier network can have created the master, here a macvlan on the trunk."""
-    trunk = sublink.network("macvlan", ipam=None, name="trunk")
+    trunk = child_link.network("macvlan", ipam=None, name="trunk")
     host.cni("ADD", trunk, container, "trunk0")
     conf = static("10.9.0.100/24", vlanId=100, master="trunk0", linkInContainer=True)
 

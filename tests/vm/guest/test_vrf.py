@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.cni import CniFailure, with_previous_result
-from tests.support.host import Container, Host
-from tests.support.routing import (
+from tests.support.host.host import Container, Host
+from tests.support.host.sockets import connect
+from tests.support.plugins.cni import CniFailure, with_previous_result
+from tests.support.plugins.routing import (
     FAR,
     FAR6,
     Chain,
@@ -26,7 +27,6 @@ from tests.support.routing import (
     subnet,
     table,
 )
-from tests.support.traffic import connect
 
 BLUE, RED = ({"type": "vrf", "vrfname": name} for name in ("blue", "red"))
 SBR = {"type": "sbr"}
