@@ -187,6 +187,12 @@ def test_types_are_complete_and_right() -> None:
     run(sys.executable, "-m", "mypy")
 
 
+@pytest.mark.parametrize("version", ["3.12", "3.13", "3.14"])
+def test_types_of_the_package_are_right_for_newer_python(version: str) -> None:
+    """Each takes 4.5 s of processor time; with the tests, which the test above checks for 3.11, it is 9 s."""
+    run(sys.executable, "-m", "mypy", "--python-version", version, "cnihook")
+
+
 def test_shellcheck_finds_nothing() -> None:
     need("shellcheck")
     shell = [name(path) for path in scripts() if "python" not in path.read_text().partition("\n")[0]]
