@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.skip import need_open_checkout
 from tests.support.host.host import Host
 from tests.support.host.namespace import base_environment
 from tests.support.plugins.cni import CHECKOUT
+from tests.support.skip import need_open_checkout
 
 PYTHON = "/usr/bin/python3"
 PLANTED = "raise SystemExit('planted code runs')\n"

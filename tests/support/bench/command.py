@@ -20,7 +20,7 @@ import sys
 
 from tests.support.bench.figures import beside, report
 from tests.support.bench.measurements import measure, measure_chain, measure_library
-from tests.support.bench.processes import CHAIN, CHAIN_FOLDER, NETWORK, REFERENCE
+from tests.support.bench.processes import CHAIN, CHAIN_FOLDER, HOOK, NETWORK, REFERENCE
 
 
 def main() -> None:
