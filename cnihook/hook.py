@@ -30,31 +30,6 @@ if TYPE_CHECKING:
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _STATE_MAX = 16 << 20  # bytes of stdin that are worth reading
 
-HELP = """\
-usage: cnihook createRuntime|poststop [OPTION]... < STATE
-
-The OCI hook.  Register both events in config.json, then `runc run` gives the container its networks:
-
-  "hooks": {
-    "createRuntime": [{"path": "/usr/bin/python3", "timeout": 60,
-                       "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "createRuntime"]}],
-    "poststop":      [{"path": "/usr/bin/python3", "timeout": 60,
-                       "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "poststop"]}]
-  }
-
-  --network NAME[:IFNAME]   a network to attach, repeatable (default: the annotation cnihook.networks,
-                            such as mynet,storage:eth1; without that, all networks)
-  --publish, --ip, --mac-address, --bandwidth, --dns, --add-host, ...
-                            other requests of the container; `cnihook attach --help` lists all of them,
-                            and annotations cnihook.publish, ... have the same effect
-  --allow NAME[,NAME]...    the annotations that may be used, such as networks,publish (default: all)
-  --ports PORT[-PORT][,...] the ports of the host that annotations may publish; for both options see
-                            `cnihook man security`
-  --trust-images            also obey annotations that podman before 4.6 may have copied from an image
-  --conf-dir DIR            network configurations (default: $NETCONFPATH, else /etc/cni/net.d)
-  --cni-path DIR[:DIR]...   folders whose plugins come before the built-in ones (default: $CNI_PATH)
-"""
-
 
 class UsageError(Exception):
     """An option or argument of the command is wrong."""
@@ -84,7 +59,7 @@ class Options:
             word = request_options.option_for(option)
             if not word and option not in ("--conf-dir", "--cni-path", "--allow", "--ports"):
                 raise UsageError(f"unknown argument {option!r}; see `cnihook --help`")
-            if not equals and not (word and not word.value):
+            if not equals and not (word and word.is_switch):
                 if not pending:
                     raise UsageError(f"{option} needs a value")
                 value = pending.pop(0)
@@ -109,9 +84,6 @@ class Options:
 
 def main(event: str, arguments: "list[str]") -> int:
     """Serve one event.  Returns the exit code: 0, 1 failed, 2 usage."""
-    if "--help" in arguments or "-h" in arguments:
-        os.write(1, HELP.encode())
-        return 0
     what = event
     log: Log | None = None
     try:

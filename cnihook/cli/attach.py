@@ -15,6 +15,7 @@ from cnihook.oci import bundle, podman, runtimes
 from cnihook.oci.bundle import Bundle
 from cnihook.oci.state import State
 from cnihook.request import annotations
+from cnihook.request.option_table import ATTACH
 from cnihook.request.request import ContainerRequest
 from cnihook.runtime import attachment, networks, records
 from cnihook.runtime.settings import Settings
@@ -44,7 +45,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--root", metavar="DIR", default="", help="the runtime's --root, its folder of containers"
     )
-    parser.add_wants()
+    parser.add_requests(ATTACH)
     parser.add_conf_dir()
     parser.add_plugin_dirs()
     return parser

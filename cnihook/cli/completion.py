@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook completion: scripts that complete the commands and their options in a shell."""
+"""cnihook completion: scripts that complete commands, programs and their options in a shell."""
 
 import argparse
 from collections.abc import Iterator
 
 from cnihook.cli import main as commands
 from cnihook.cli.shared.arguments import Parser
+from cnihook.request import option_table
 
 DESCRIPTION = """\
-Print the script by which a shell completes the commands of `cnihook`, their options and names of networks:
+Print the script by which a shell completes the commands of `cnihook`, their options and names of networks,
+and the options of priv-net-run and docker-run:
 
   bash   eval "$(cnihook completion bash)"                        in ~/.bashrc
   zsh    eval "$(cnihook completion zsh)"                         in ~/.zshrc, after compinit
@@ -33,6 +35,14 @@ _cnihook() {{
   [[ $word == -* || ${{#COMPREPLY[@]}} -gt 0 ]] || mapfile -t COMPREPLY < <(compgen -f -- "$word")
 }}
 complete -F _cnihook cnihook
+_cnihook_program() {{
+  local words=
+  case ${{1##*/}} in
+{programs}
+  esac
+  mapfile -t COMPREPLY < <(compgen -W "$words" -- "$2")
+}}
+complete -o default -F _cnihook_program {names}
 """
 
 _ZSH = """\
@@ -56,8 +66,16 @@ _cnihook() {{
   esac
 }}
 compdef _cnihook cnihook
+_cnihook_program() {{
+  case $service in
+{programs}
+  esac
+  _files
+}}
+compdef _cnihook_program {names}
 """
 
+_PROGRAMS = (option_table.PRIV_NET_RUN, option_table.DOCKER_RUN)
 _WITH_NETWORK = ("add", "del", "check", "gc", "status", "plan")
 
 
@@ -74,11 +92,13 @@ def main(argv: list[str]) -> int:
 
 
 def _options(command: str) -> Iterator[tuple[str, str]]:
-    """Yield (option, purpose) for each long option."""
-    if command in commands.HOOK:
-        yield "--network", "a network to attach"
-        yield "--conf-dir", "network configurations"
-        yield "--cni-path", "folders whose plugins come before the built-in ones"
+    """Yield (option, purpose) for each long option of a command or program."""
+    if command in (*commands.HOOK, *_PROGRAMS):
+        for entry in option_table.of(option_table.HOOK if command in commands.HOOK else command):
+            yield f"--{entry.name}", entry.help
+        yield "--help", "print the help text"
+        if command == option_table.PRIV_NET_RUN:
+            yield "--version", "print the version"
         return
     for action in commands.load(command).parser()._actions:
         for option in action.option_strings:
@@ -86,13 +106,17 @@ def _options(command: str) -> Iterator[tuple[str, str]]:
                 yield option, "" if action.help in (None, argparse.SUPPRESS) else str(action.help)
 
 
+def _names(command: str) -> str:
+    return " ".join(option for option, _ in _options(command))
+
+
 def _bash() -> str:
-    cases = [
-        f'      {command}) words="{" ".join(option for option, _ in _options(command))}" ;;'
-        for command in commands.COMMANDS
-    ]
     return _BASH.format(
-        commands=" ".join(commands.COMMANDS), cases="\n".join(cases), with_network="|".join(_WITH_NETWORK)
+        commands=" ".join(commands.COMMANDS),
+        cases="\n".join(f'      {command}) words="{_names(command)}" ;;' for command in commands.COMMANDS),
+        with_network="|".join(_WITH_NETWORK),
+        programs="\n".join(f'    {program}) words="{_names(program)}" ;;' for program in _PROGRAMS),
+        names=" ".join(_PROGRAMS),
     )
 
 
@@ -100,13 +124,15 @@ def _zsh() -> str:
     def quoted(word: str, text: str) -> str:
         return "'" + f"{word}:{text}".replace("'", "'\\''") + "'"
 
-    described = [f"      {quoted(name, purpose)}" for name, purpose in commands.COMMANDS.items()]
-    cases = [
-        f"    {command}) compadd -- {' '.join(option for option, _ in _options(command))} ;;"
-        for command in commands.COMMANDS
-    ]
+    def case(command: str) -> str:
+        return f"    {command}) compadd -- {_names(command)} ;;"
+
     return _ZSH.format(
-        commands="\n".join(described), cases="\n".join(cases), with_network="|".join(_WITH_NETWORK)
+        commands="\n".join(f"      {quoted(name, purpose)}" for name, purpose in commands.COMMANDS.items()),
+        cases="\n".join(map(case, commands.COMMANDS)),
+        with_network="|".join(_WITH_NETWORK),
+        programs="\n".join(map(case, _PROGRAMS)),
+        names=" ".join(_PROGRAMS),
     )
 
 
@@ -123,6 +149,9 @@ def _fish() -> str:
             lines.append(
                 f"complete -c cnihook -n {condition} -l {option.removeprefix('--')} -d {quoted(purpose)}"
             )
+    for program in _PROGRAMS:
+        for option, purpose in _options(program):
+            lines.append(f"complete -c {program} -l {option.removeprefix('--')} -d {quoted(purpose)}")
     networks = quoted("(cnihook list 2> /dev/null | string match -r '^[^ ]+')")
     for name in _WITH_NETWORK:
         condition = quoted(f"__fish_seen_subcommand_from {name}")

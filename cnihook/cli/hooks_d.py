@@ -11,8 +11,8 @@ from cnihook.cli.shared.arguments import Parser
 from cnihook.fast.errors_text import message, one_line
 from cnihook.log import warn
 from cnihook.oci import inject, podman
+from cnihook.request import option_table, values
 from cnihook.request import options as request_options
-from cnihook.request import values
 from cnihook.types.errors import IO_FAILURE, CniError
 
 TYPE_CHECKING = False
@@ -53,9 +53,7 @@ def parser() -> Parser:
         "--dir", metavar="DIR", type=arguments.path, default=DEFAULT, help=f"the folder (default: {DEFAULT})"
     )
     parser.add_bounds()
-    parser.add_argument(
-        "--trust-images", action="store_true", help="obey also annotations that may come from an image"
-    )
+    parser.add_argument("--trust-images", action="store_true", help=option_table.entry("trust-images").help)
     parser.add_conf_dir()
     parser.add_plugin_dirs()
     return parser

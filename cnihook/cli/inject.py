@@ -14,6 +14,7 @@ from cnihook.oci import inject
 from cnihook.oci.json_edit import JsonDocument
 from cnihook.request import host_file
 from cnihook.request import options as request_options
+from cnihook.request.option_table import INJECT
 from cnihook.types.errors import IO_FAILURE, CniError
 
 DESCRIPTION = """\
@@ -39,7 +40,7 @@ def parser() -> Parser:
     parser.add_argument("bundle", metavar="BUNDLE", type=arguments.path, help="the folder with config.json")
     parser.add_argument("--remove", action="store_true", help="remove all that was added")
     parser.add_argument("--dry-run", action="store_true", help="print the difference, and change nothing")
-    parser.add_wants()
+    parser.add_requests(INJECT)
     parser.add_bounds()
     parser.add_conf_dir()
     parser.add_plugin_dirs()

@@ -96,6 +96,11 @@ def _run(argv: "list[str]") -> int:
     if command not in COMMANDS:
         _complain(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
         return 2
+    if command in HOOK and ("--help" in arguments or "-h" in arguments):
+        from cnihook.cli import hook_help
+
+        print(hook_help.text(), end="")
+        return 0
     gc.disable()  # nothing that is loaded is garbage; collections during the imports cost 1 ms
     codecache.install_finder()
     if command in HOOK:  # its objects live for a short time only

@@ -125,17 +125,17 @@ def source(name: str) -> str:
     if name == "cnihook":
         return commands.usage()
     if name in commands.HOOK:
-        from cnihook import hook
+        from cnihook.cli import hook_help
 
-        return hook.HELP
+        return hook_help.text()
     if name == "priv-net-run":
-        from cnihook.cli.privnet import options as priv_options
+        from cnihook.cli.privnet import help as priv_net_run_help
 
-        return priv_options.HELP
+        return priv_net_run_help.text()
     if name == "docker-run":
-        from cnihook.cli.docker import run
+        from cnihook.cli.docker import help as docker_run_help
 
-        return run.HELP
+        return docker_run_help.text()
     if name == "cni-runc":  # its --help is that of runc
         from cnihook.cli import cni_runc
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The options of a container's request, the same for flags and annotations.
+The options of a container's request, the same for flags and annotations, and their parsers.
 
 A flag `--publish 8080:80` and an annotation `cnihook.publish: 8080:80` mean the same; this is true for every
-option below.  An annotation holds several values with commas between them.
+option below.  An annotation holds several values with commas between them.  request.option_table describes
+the same options for readers.
 """
 
 from cnihook.request.request import ContainerRequest
@@ -59,30 +60,28 @@ def _set_no_default_route(request: ContainerRequest, text: str) -> None:
 
 
 class Option:
-    """One option: its function, the form of its value, its purpose.
+    """The reader of one option.  request.option_table has its form and its purpose.
 
-    `several`: an annotation may hold several values.  `most`: the number of values that one container may
-    have in the list that `held` returns.
+    `most`: the number of values that one container may have in the list that `held` returns; 0 if an option
+    has one value.
     """
 
-    __slots__ = ("_add", "_held", "most", "purpose", "repeatable", "value")
+    __slots__ = ("_add", "_held", "is_switch", "most", "short")
 
     def __init__(
         self,
         add: "Callable[[ContainerRequest, str], object]",
-        value: str,
-        purpose: str,
-        *,
-        several: bool = False,
         most: int = 0,
         held: "Callable[[ContainerRequest], list[Any] | None] | None" = None,
+        *,
+        short: str = "",
+        is_switch: bool = False,
     ) -> None:
         self._add = add
         self._held = held
         self.most = most
-        self.value = value  # empty for a switch
-        self.purpose = purpose
-        self.repeatable = several
+        self.short = short
+        self.is_switch = is_switch
 
     def add(self, request: ContainerRequest, text: str) -> None:
         """Add one value to `request`.  Raises CniError if it is malformed, or if there are too many."""
@@ -92,108 +91,44 @@ class Option:
 
 
 OPTIONS = {
-    "network": Option(
-        _add_networks,
-        "NAME[:IFNAME]",
-        "a network to attach, repeatable",
-        most=256,
-        held=lambda w: w.networks,
-    ),
-    "ip": Option(
-        lambda w, t: w.common.ips.append(parse_ip(t, 4)),
-        "ADDRESS",
-        "its IPv4 address",
-        several=True,
-        most=64,
-        held=lambda w: w.common.ips,
-    ),
-    "ip6": Option(
-        lambda w, t: w.common.ips.append(parse_ip(t, 6)),
-        "ADDRESS",
-        "its IPv6 address",
-        several=True,
-        most=64,
-        held=lambda w: w.common.ips,
-    ),
-    "mac-address": Option(_set_mac, "ADDRESS", "its MAC address"),
+    "network": Option(_add_networks, 256, lambda w: w.networks),
+    "ip": Option(lambda w, t: w.common.ips.append(parse_ip(t, 4)), 64, lambda w: w.common.ips),
+    "ip6": Option(lambda w, t: w.common.ips.append(parse_ip(t, 6)), 64, lambda w: w.common.ips),
+    "mac-address": Option(_set_mac),
     "publish": Option(
-        lambda w, t: w.common.ports.extend(parse_ports(t)),
-        "[[IP:]PORT:]PORT[/PROTOCOL]",
-        "a port of the host that leads to one of the container, repeatable",
-        several=True,
-        most=1 << 16,
-        held=lambda w: w.common.ports,
+        lambda w, t: w.common.ports.extend(parse_ports(t)), 1 << 16, lambda w: w.common.ports, short="-p"
     ),
-    "bandwidth": Option(
-        lambda w, t: w.common.bandwidth.update(parse_bandwidth(t)),
-        "in=RATE,out=RATE",
-        "limits in bits a second, such as in=10M,out=2M",
-    ),
-    "dns": Option(
-        lambda w, t: w.dns.nameservers.append(parse_server(t)),
-        "ADDRESS",
-        "a DNS server, repeatable",
-        several=True,
-        most=16,
-        held=lambda w: w.dns.nameservers,
-    ),
+    "bandwidth": Option(lambda w, t: w.common.bandwidth.update(parse_bandwidth(t))),
+    "dns": Option(lambda w, t: w.dns.nameservers.append(parse_server(t)), 16, lambda w: w.dns.nameservers),
     "dns-search": Option(
-        lambda w, t: w.dns.search.append(t if t == "." else parse_host_name(t)),
-        "DOMAIN",
-        "a domain to search, repeatable",
-        several=True,
-        most=32,
-        held=lambda w: w.dns.search,
+        lambda w, t: w.dns.search.append(t if t == "." else parse_host_name(t)), 32, lambda w: w.dns.search
     ),
-    "dns-option": Option(
-        lambda w, t: w.dns.options.append(parse_option(t)),
-        "OPTION",
-        "an option of resolv.conf, repeatable",
-        several=True,
-        most=32,
-        held=lambda w: w.dns.options,
-    ),
-    "hostname": Option(_set_hostname, "NAME", "its host name"),
-    "add-host": Option(
-        lambda w, t: w.hosts.append(parse_host(t)),
-        "NAME:ADDRESS",
-        "an entry of /etc/hosts (host-gateway: the host's address), repeatable",
-        several=True,
-        most=256,
-        held=lambda w: w.hosts,
-    ),
+    "dns-option": Option(lambda w, t: w.dns.options.append(parse_option(t)), 32, lambda w: w.dns.options),
+    "hostname": Option(_set_hostname),
+    "add-host": Option(lambda w, t: w.hosts.append(parse_host(t)), 256, lambda w: w.hosts),
     "network-alias": Option(
-        lambda w, t: w.common.aliases.append(parse_alias(t)),
-        "NAME",
-        "another name for it on its networks, repeatable",
-        several=True,
-        most=MOST_ALIASES,
-        held=lambda w: w.common.aliases,
+        lambda w, t: w.common.aliases.append(parse_alias(t)), MOST_ALIASES, lambda w: w.common.aliases
     ),
-    "route": Option(
-        lambda w, t: w.common.routes.append(parse_route(t)),
-        "NET[=GATEWAY]",
-        "a further route, repeatable",
-        several=True,
-        most=256,
-        held=lambda w: w.common.routes,
-    ),
-    "no-default-route": Option(_set_no_default_route, "", "no default route by any network"),
+    "route": Option(lambda w, t: w.common.routes.append(parse_route(t)), 256, lambda w: w.common.routes),
+    "no-default-route": Option(_set_no_default_route, is_switch=True),
 }
-_ANNOTATION = {f"{PREFIX}{'networks' if word == 'network' else word}": word for word in OPTIONS}
+
+
+def annotation_of(word: str) -> str:
+    return NETWORKS if word == "network" else f"{PREFIX}{word}"
 
 
 # The names that bounds on annotations may have.  The last one is a key of the NPWG annotation, not an
 # option.
-BOUNDED = (*(name.removeprefix(PREFIX) for name in _ANNOTATION), "cni-args")
+BOUNDED = (*(annotation_of(word).removeprefix(PREFIX) for word in OPTIONS), "cni-args")
 
-_SHORT = {"-p": "--publish"}
+_BY_FLAG = {f"--{word}": entry for word, entry in OPTIONS.items()}
+_BY_FLAG.update((entry.short, entry) for entry in OPTIONS.values() if entry.short)
 
 
-def option_for(option: str) -> "Option | None":
+def option_for(flag: str) -> "Option | None":
     """Return the entry of OPTIONS for an option of a command line, or None."""
-    option = _SHORT.get(option, option)
-    return OPTIONS.get(option[2:]) if option.startswith("--") else None
+    return _BY_FLAG.get(flag)
 
 
 def has_requests(annotations: "Iterable[str]") -> bool:
@@ -235,11 +170,10 @@ def _add_annotation(request: ContainerRequest, name: str, text: str) -> None:
         return
     word = name.removeprefix(PREFIX)
     if word not in OPTIONS or word == "network":
-        others = ", ".join(f"{PREFIX}{word}" for word in OPTIONS if word != "network")
-        raise refuse("unknown annotation", f"there are {NETWORKS}, {others}")
-    values = text.split(",") if OPTIONS[word].repeatable else [text]
+        raise refuse("unknown annotation", f"there are {', '.join(map(annotation_of, OPTIONS))}")
+    values = text.split(",") if OPTIONS[word].most else [text]
     for value in values:
-        if value.strip() or not OPTIONS[word].repeatable:
+        if value.strip() or not OPTIONS[word].most:
             OPTIONS[word].add(request, value.strip())
 
 
@@ -250,16 +184,17 @@ def to_annotations(said: "list[tuple[str, str]]") -> "dict[str, str]":
     """
     texts: dict[str, list[str]] = {}
     for word, text in said:
-        OPTIONS[word].add(ContainerRequest(), text)
-        if OPTIONS[word].repeatable and "," in text:
+        option = OPTIONS[word]
+        option.add(ContainerRequest(), text)
+        if option.most and word != "network" and "," in text:
             raise refuse(f"--{word} {shown(text)}", "in an annotation, a comma is the end of a value")
-        texts.setdefault(word, []).append(text if OPTIONS[word].value else "true")
+        texts.setdefault(word, []).append("true" if option.is_switch else text)
     annotations = {}
     for word, values in texts.items():
         if word == "network":
             names = [name for value in values for name in split_networks(value)]
             annotations[NETWORKS] = (" " if any("=" in name for name in names) else ",").join(names)
         else:
-            joined = OPTIONS[word].repeatable or word == "bandwidth"
-            annotations[f"{PREFIX}{word}"] = ",".join(values) if joined else values[-1]
+            joined = OPTIONS[word].most or word == "bandwidth"
+            annotations[annotation_of(word)] = ",".join(values) if joined else values[-1]
     return annotations

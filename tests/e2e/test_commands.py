@@ -289,14 +289,14 @@ def test_unknown_plugin_cannot_be_installed(tmp_path: Path) -> None:
 # completion
 
 
-def complete(line: str) -> list[str]:
+def complete(line: str, function: str = "_cnihook") -> list[str]:
     """Return the completions that bash offers after this line."""
     words = line.split(" ")
     quoted = " ".join(f"'{word}'" for word in words)
     script = f"""\
 eval "$({CNIHOOK} completion bash)"
 COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}
-_cnihook; printf '%s\\n' "${{COMPREPLY[@]}}"
+{function} {words[0]} {words[-1]!r}; printf '%s\\n' "${{COMPREPLY[@]}}"
 """
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert result.stderr == ""
@@ -308,7 +308,12 @@ def test_bash_completes_commands_and_options() -> None:
     assert set(complete("cnihook ")) == set(COMMANDS)
     assert "--network-config" in complete("cnihook add --")
     assert complete("cnihook gc --dr") == ["--dry-run"]
-    assert complete("cnihook poststop --netw") == ["--network"]
+    assert complete("cnihook poststop --netw") == ["--network", "--network-alias"]
+
+
+@pytest.mark.parametrize("program", ["priv-net-run", "docker-run"])
+def test_bash_completes_options_of_other_programs(program: str) -> None:
+    assert complete(f"{program} --ban", "_cnihook_program") == ["--bandwidth"]
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -2,27 +2,25 @@
 """
 Docker's options, separated from IMAGE and the arguments after it.
 
-To find IMAGE, one has to know which options take a value.  Docker has few that take none; these are in a
-table here.  Rejected: reading `docker run --help`, which costs a process each time for little.  All other
+To find IMAGE, one has to know which options take a value.  Docker has few that take none; these are
+listed here.  Rejected: reading `docker run --help`, which costs a process each time for little.  All other
 arguments reach docker in their order, so docker itself reports an option that was misjudged here.
 """
 
+from cnihook.request import option_table
+
+_ENTRIES = option_table.of(option_table.DOCKER_RUN)
+# The options that the networks implement, with docker's form of them.
+REQUESTS = {entry.name: entry.docker for entry in _ENTRIES if entry.docker}
 SWITCHES = frozenset(
     "detach disable-content-trust help init interactive no-healthcheck oom-kill-disable privileged"
-    " publish-all quiet read-only rm sig-proxy tty use-api-socket no-default-route".split()
-)
+    " publish-all quiet read-only rm sig-proxy tty use-api-socket".split()
+).union(entry.name for entry in _ENTRIES if not entry.metavar)
 # Short options that are switches or that docker-run reads, and docker's old names.
 _LONG = {
-    "d": "detach",
-    "h": "hostname",
-    "i": "interactive",
-    "P": "publish-all",
-    "p": "publish",
-    "q": "quiet",
-    "t": "tty",
-    "net": "network",
-    "net-alias": "network-alias",
-    "dns-opt": "dns-option",
+    **{"d": "detach", "h": "hostname", "i": "interactive", "P": "publish-all", "q": "quiet", "t": "tty"},
+    **{entry.short.lstrip("-"): entry.name for entry in _ENTRIES if entry.short},
+    **{docker.alias: name for name, docker in REQUESTS.items() if docker.alias},
 }
 
 

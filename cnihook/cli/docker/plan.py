@@ -2,7 +2,7 @@
 """The plan of `docker-run`: which options are for the networks, the container and the pause container."""
 
 from cnihook.cli.docker import request
-from cnihook.cli.docker.options import Option, UsageError, split
+from cnihook.cli.docker.options import REQUESTS, Option, UsageError, split
 from cnihook.request import values
 
 # Docker rejects these for a container that shares another's network.  The pause container gets them: it
@@ -48,7 +48,7 @@ class Plan:
         self.run = [
             word
             for option in options
-            if option.name not in _NAMING | request.OPTIONS
+            if option.name not in _NAMING | REQUESTS.keys()
             for word in option.words
         ]
 

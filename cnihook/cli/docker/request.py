@@ -5,24 +5,10 @@ Docker's options that request something of the networks, as options of request.o
 They keep docker's meaning: an option outside --network applies to the first network that is named.
 """
 
-from cnihook.cli.docker.options import Option, UsageError
+from cnihook.cli.docker.options import REQUESTS, Option, UsageError
 from cnihook.request import values
 from cnihook.types.errors import CniError
 from cnihook.types.names import check_network_name
-
-# Those that docker has are not passed on to it.  It lacks the others.
-OPTIONS = frozenset(
-    "network publish ip ip6 mac-address network-alias dns dns-search dns-option add-host"
-    " bandwidth route no-default-route".split()
-)
-
-# Options of one network: the key within --network, and docker's term for it in the error for a second value.
-_OF_A_NETWORK = {
-    "ip": ("ip", "IPv4 address"),
-    "ip6": ("ip6", "IPv6 address"),
-    "mac-address": ("mac", "MAC address"),
-    "network-alias": ("alias", "alias"),
-}
 
 
 def to_options(options: list[Option]) -> list[tuple[str, str]]:
@@ -35,17 +21,19 @@ def to_options(options: list[Option]) -> list[tuple[str, str]]:
     for option in options:
         if option.name == "publish":
             requests.append(("publish", _short_port(option.value)))
-        elif option.name in _OF_A_NETWORK and networks:
-            key, what = _OF_A_NETWORK[option.name]
-            if key in own:
-                raise UsageError(
-                    f"conflicting options: cannot specify both --{option.name} and per-network {what}"
-                )
-            networks[0][1].append((key, option.value))
         elif option.name == "name":
             requests += [("network-alias", name) for name in _as_alias(option.value)]
-        elif option.name in OPTIONS and option.name != "network" and option.is_on:
-            requests.append((option.name, option.value))
+        elif option.name in REQUESTS and option.name != "network":
+            docker = REQUESTS[option.name]
+            if docker.key and networks:
+                if docker.key in own:
+                    raise UsageError(
+                        f"conflicting options: cannot specify both --{option.name} "
+                        f"and per-network {docker.term}"
+                    )
+                networks[0][1].append((docker.key, option.value))
+            elif option.is_on:
+                requests.append((option.name, option.value))
     return [*(("network", _joined(*network)) for network in networks), *requests]
 
 

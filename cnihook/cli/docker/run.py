@@ -38,36 +38,6 @@ if TYPE_CHECKING:
 _FAILED = 125  # docker run's code for a container that was not started
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # for plugins, which call programs in these folders
 
-HELP = """\
-usage: docker-run [--network NETWORK]... [OPTION]... IMAGE [COMMAND [ARG]...]
-
-Run `docker run` with CNI networks: those of /etc/cni/net.d (or $NETCONFPATH), on eth0, eth1, ...
-
-  --network NAME[:IFNAME]   a network to attach (default: all), repeatable
-  --network name=NAME,ip=ADDRESS,ip6=ADDRESS,mac-address=ADDRESS,alias=NAME,ifname=IFNAME
-                            the same, with options of this network
-  --network host|none|container:NAME
-                            a network of docker's: the same as `docker run`
-
-All other options are those of `docker run`.  The networks implement --publish, --ip, --ip6, --mac-address,
---network-alias, --dns, --dns-search, --dns-option and --add-host.  They also implement options that docker
-lacks: --bandwidth in=RATE,out=RATE, --route NET[=GATEWAY], --no-default-route.
-
-CNI networks do not support --publish-all, --link and --link-local-ip.
-
-The exit code is that of `docker run`; 125: the container was not started.
-
-If the daemon has the runtime cni-runc (daemon.json: {"runtimes": {"cni": {"path": "/PATH/TO/cni-runc"}}}),
-docker runs the container with it, and all that docker does with containers works, restarts included.
-Options become annotations there, so the bounds of /etc/cnihook/config.json apply to them.
-
-Otherwise, with another --runtime, or if $NETCONFPATH or $CNI_PATH is set, a second, small container
-"cnihook-pause-..." holds the network until the container has ended.  This requires root.  `docker restart`
-works while the container runs.  --restart always does not work, and once the container has ended, `docker
-start` finds no network.  With --detach, a process of docker-run waits for the end of the container; do not
-use --detach in a systemd service.
-"""
-
 
 def main(umask: "int | None" = None) -> None:
     """Run the command, then exit.  `umask`: the caller's, if it has been changed."""
@@ -96,7 +66,9 @@ def _complain(text: str) -> None:
 def _main(argv: list[str]) -> int:
     plan = Plan(argv)
     if plan.help:
-        os.write(1, HELP.encode())
+        from cnihook.cli.docker import help
+
+        os.write(1, help.text().encode())
         return 0
     docker = Docker()
     settings = Settings.from_environment(os.environ)

@@ -7,13 +7,14 @@ import os
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from cnihook.cli.shared import terminal
 from cnihook.fast.errors_text import message_with_hint, printable
 from cnihook.log import Log, warn
 from cnihook.process import signals
-from cnihook.request import bounds_file
-from cnihook.request import options as words
+from cnihook.request import bounds_file, option_table
+from cnihook.request.options import OPTIONS
 from cnihook.request.request import ContainerRequest
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import CniError
@@ -71,39 +72,28 @@ class Parser(argparse.ArgumentParser):
             help="the container's ID in its runtime",
         )
 
-    def add_wants(self) -> None:
-        """Add the options of request.options.
+    def add_requests(self, program: str) -> None:
+        """Add the requests of the option table that a program has.
 
         The parsed namespace has all of them as `request`, and each as (option, text) in `given`.
         """
         group = self.add_argument_group("requests, as options instead of annotations cnihook.*")
         self.set_defaults(request=ContainerRequest(), given=[])
-        for name, word in words.OPTIONS.items():
-            short = ["-p"] if name == "publish" else []
-            group.add_argument(
-                *short,
-                f"--{name}",
-                metavar=word.value or None,
-                nargs=None if word.value else 0,
-                action=_AddOption,
-                help=word.purpose.replace("%", "%%"),
-            )
+        for entry in option_table.of(program):
+            if entry.annotation:
+                group.add_argument(
+                    *entry.flags.split(", "),
+                    nargs=None if entry.metavar else 0,
+                    action=_AddOption,
+                    **_help(entry),
+                )
 
     def add_bounds(self) -> None:
         """Add bounds on annotations.  bounds_of() turns them into arguments of the hook."""
-        group = self.add_argument_group("bounds on the annotations cnihook.*; see `cnihook man security`")
-        group.add_argument(
-            "--allow",
-            metavar="NAME[,NAME]...",
-            type=checked(lambda text: bounds_file.set_flag(None, "--allow", text)),
-            help="the annotations that may be used, such as networks,publish (default: all)",
-        )
-        group.add_argument(
-            "--ports",
-            metavar="PORT[-PORT][,...]",
-            type=checked(lambda text: bounds_file.set_flag(None, "--ports", text)),
-            help="the ports of the host that they may publish (default: all)",
-        )
+        group = self.add_argument_group(option_table.BOUNDS)
+        for name in ("allow", "ports"):
+            check = checked(partial(bounds_file.set_flag, None, f"--{name}"))
+            group.add_argument(f"--{name}", type=check, **_help(option_table.entry(name)))
 
     def parse_args(self, *arguments: "Any", **options: "Any") -> "Any":
         if "request" in self._defaults:
@@ -111,19 +101,14 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(*arguments, **options)
 
     def add_conf_dir(self) -> None:
-        self.add_argument(
-            "--conf-dir",
-            metavar="DIR",
-            type=path,
-            help="network configurations (default: $NETCONFPATH, else /etc/cni/net.d)",
-        )
+        self.add_argument("--conf-dir", type=path, **_help(option_table.entry("conf-dir")))
 
     def add_plugin_dirs(self) -> None:
-        self.add_argument(
-            "--cni-path",
-            metavar="DIR[:DIR]...",
-            help="folders whose plugins come before the built-in ones (default: $CNI_PATH)",
-        )
+        self.add_argument("--cni-path", **_help(option_table.entry("cni-path")))
+
+
+def _help(entry: option_table.Entry) -> "dict[str, Any]":
+    return {"metavar": entry.metavar or None, "help": entry.help.replace("%", "%%")}
 
 
 class _AddOption(argparse.Action):
@@ -134,12 +119,11 @@ class _AddOption(argparse.Action):
         values: "Any",
         option: str | None = None,
     ) -> None:
-        word = words.option_for(option or "")
-        assert word
-        text = values if word.value else ""
+        name = self.dest.replace("_", "-")
+        text = values or ""
         try:
-            word.add(namespace.request, text)
-            namespace.given.append((self.dest.replace("_", "-"), text))
+            OPTIONS[name].add(namespace.request, text)
+            namespace.given.append((name, text))
         except CniError as error:
             raise argparse.ArgumentError(self, str(error)) from None
 

@@ -9,6 +9,7 @@ MARK = '.\\" A page of cnihook; `cnihook man --remove` takes it away.'
 _ENTRY = re.compile(r"( +)(\S.*?(?:[^\s.,;:]|\.\.\.))(?: {2,}(\S.*))?")
 _HAND_WRAPPED = 88  # columns; if the next word had room on the line, the break is intended
 _INLINE = re.compile(r"`([^`]+)`")
+_BAR = re.compile(r"(?<!\\)\|")  # between two cells of a table
 _LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
 _STRONG = re.compile(r"\*\*([^*]+)\*\*")
 _SPACE, _BREAK = "\0", "\1"  # a space that is kept, a place where a long word may be broken
@@ -155,7 +156,7 @@ def from_markdown(text: str) -> str:
         elif fenced:
             lines.append(escaped(line) or "\\&")
         elif line.startswith("|"):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            cells = [cell.strip().replace("\\|", "|") for cell in _BAR.split(line.strip("|"))]
             if begins:
                 header = cells
             elif set(line) - set("|-: "):

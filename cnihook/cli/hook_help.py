@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of `cnihook createRuntime --help` and of `cnihook poststop --help`."""
+
+from cnihook.cli.shared import option_help
+from cnihook.request.option_table import HOOK
+
+_BEGIN = """\
+usage: cnihook createRuntime|poststop [OPTION]... < STATE
+
+The OCI hook.  Register both events in config.json, then `runc run` gives the container its networks:
+
+  "hooks": {
+    "createRuntime": [{"path": "/usr/bin/python3", "timeout": 60,
+                       "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "createRuntime"]}],
+    "poststop":      [{"path": "/usr/bin/python3", "timeout": 60,
+                       "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "poststop"]}]
+  }
+
+"""
+_END = """
+An annotation cnihook.networks has the effect of --network.  Each request has an annotation as well, such as
+cnihook.publish.  An option takes precedence over its annotation.
+"""
+
+
+def text() -> str:
+    return _BEGIN + option_help.sections(HOOK) + _END

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The table of all options that the hook, `attach`, `inject`, priv-net-run and docker-run share.
+
+Their --help, the completion, the manual pages and pages/options.md are made from it.  A new request takes an
+entry here, and its parser in request.options.  No program needs this table to read a request, except for
+docker-run, which translates docker's names.
+"""
+
+from cnihook.request.options import OPTIONS, annotation_of
+
+HOOK = "hook"
+ATTACH = "attach"
+INJECT = "inject"
+PRIV_NET_RUN = "priv-net-run"
+DOCKER_RUN = "docker-run"
+
+NETWORKS = "networks"
+REQUESTS = "requests"
+BOUNDS = "bounds on the annotations cnihook.*; see `cnihook man security`"
+COMMAND = "the command"
+
+
+class Docker:
+    """Docker's form of an option.
+
+    `alias`: docker's old name.  `key`: its key within --network, for an option of one network, and `term`,
+    docker's term for it in an error.  `is_new`: `docker run` does not have it.
+    """
+
+    __slots__ = ("alias", "is_new", "key", "term")
+
+    def __init__(self, *, alias: str = "", key: str = "", term: str = "", is_new: bool = False) -> None:
+        self.alias = alias
+        self.key = key
+        self.term = term
+        self.is_new = is_new
+
+
+class Entry:
+    """One option.
+
+    `metavar` is empty for a switch.  `examples`: values of a request, in Markdown.  `programs`: those that
+    have the option; docker-run has it in the form of `docker`.
+    """
+
+    __slots__ = (
+        "docker",
+        "examples",
+        "group",
+        "metavar",
+        "name",
+        "programs",
+        "purpose",
+        "short",
+        "takes_many",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        metavar: str,
+        purpose: str,
+        *,
+        group: str = REQUESTS,
+        programs: "tuple[str, ...]" = (HOOK, ATTACH, INJECT, PRIV_NET_RUN),
+        short: str = "",
+        takes_many: bool = False,
+        examples: str = "",
+        docker: "Docker | None" = None,
+    ) -> None:
+        self.name = name
+        self.metavar = metavar
+        self.purpose = purpose
+        self.group = group
+        self.programs = (*programs, DOCKER_RUN) if docker else programs
+        self.short = short
+        self.takes_many = takes_many
+        self.examples = examples
+        self.docker = docker
+        if request := OPTIONS.get(name):
+            self.short = request.short
+            self.takes_many = bool(request.most)
+
+    @property
+    def annotation(self) -> str:
+        """The annotation with the same effect; empty if the option is not a request."""
+        return annotation_of(self.name) if self.name in OPTIONS else ""
+
+    @property
+    def flags(self) -> str:
+        return f"--{self.name}, {self.short}" if self.short else f"--{self.name}"
+
+    @property
+    def help(self) -> str:
+        return f"{self.purpose}, repeatable" if self.takes_many else self.purpose
+
+
+TABLE = (
+    Entry(
+        "network",
+        "NAME[:IFNAME]",
+        "a network to attach (default: all, as eth0, eth1, ...)",
+        group=NETWORKS,
+        examples="`front`, `back:eth1`, `front:ip=10.1.0.7,mac=02:00:00:00:00:07,alias=web`",
+        docker=Docker(alias="net"),
+    ),
+    Entry(
+        "conf-dir",
+        "DIR",
+        "network configurations (default: $NETCONFPATH, else /etc/cni/net.d)",
+        group=NETWORKS,
+    ),
+    Entry(
+        "cni-path",
+        "DIR[:DIR]...",
+        "folders whose plugins come before the built-in ones (default: $CNI_PATH)",
+        group=NETWORKS,
+    ),
+    Entry(
+        "netns",
+        "NAME|PATH",
+        "a new NAME: the namespace and its networks are kept after the command's end, until "
+        "`priv-net-run --netns NAME --delete` or `cnihook detach NAME`; an existing one (kept so, a "
+        "container's, of `ip netns`): the command joins it and its networks; those of --network are added "
+        "until the command ends",
+        group=NETWORKS,
+        programs=(PRIV_NET_RUN,),
+    ),
+    Entry(
+        "delete",
+        "",
+        "detach the namespace of --netns NAME from its networks, and remove it",
+        group=NETWORKS,
+        programs=(PRIV_NET_RUN,),
+    ),
+    Entry(
+        "publish",
+        "PORTS",
+        "[[IP:]PORT:]PORT[/PROTOCOL]: publish a port on a port of the host",
+        examples="`8080:80`, `127.0.0.1:8443:443`, `53:53/udp`, `8000-8010:80` (one of them), `80` (any "
+        "free port)",
+        docker=Docker(),
+    ),
+    Entry(
+        "ip",
+        "ADDRESS",
+        "an IPv4 address",
+        examples="`10.1.0.7`",
+        docker=Docker(key="ip", term="IPv4 address"),
+    ),
+    Entry(
+        "ip6",
+        "ADDRESS",
+        "an IPv6 address",
+        examples="`fd00:1::7`",
+        docker=Docker(key="ip6", term="IPv6 address"),
+    ),
+    Entry(
+        "mac-address",
+        "ADDRESS",
+        "a MAC address",
+        examples="`02:00:00:00:00:07`",
+        docker=Docker(key="mac", term="MAC address"),
+    ),
+    Entry(
+        "bandwidth",
+        "LIMITS",
+        "in=RATE,out=RATE: bits per second, such as in=10M,out=2M",
+        examples="`in=10M,out=2M`",
+        docker=Docker(is_new=True),
+    ),
+    Entry(
+        "route",
+        "NET[=GATEWAY]",
+        "a further route",
+        examples="`10.0.0.0/8=10.1.0.9`; a requested default route is the only one of its IP version",
+        docker=Docker(is_new=True),
+    ),
+    Entry(
+        "no-default-route",
+        "",
+        "no default route by any network",
+        examples="`true`",
+        docker=Docker(is_new=True),
+    ),
+    Entry("dns", "ADDRESS", "a DNS server", examples="`192.0.2.53`", docker=Docker()),
+    Entry("dns-search", "DOMAIN", "a domain to search", examples="`example.org`", docker=Docker()),
+    Entry(
+        "dns-option",
+        "OPTION",
+        "an option of resolv.conf",
+        examples="`ndots:2`",
+        docker=Docker(alias="dns-opt"),
+    ),
+    Entry("hostname", "NAME", "a host name", examples="`web`"),
+    Entry(
+        "add-host",
+        "NAME:ADDRESS",
+        "an entry of /etc/hosts (host-gateway: the host's address)",
+        examples="`db:10.1.0.9`, `up:host-gateway`",
+        docker=Docker(),
+    ),
+    Entry(
+        "network-alias",
+        "NAME",
+        "another name on the networks",
+        examples="`db`",
+        docker=Docker(alias="net-alias", key="alias", term="alias"),
+    ),
+    Entry(
+        "allow",
+        "NAME[,NAME]...",
+        "the annotations that may be used, such as networks,publish (default: all)",
+        group=BOUNDS,
+        programs=(HOOK, INJECT),
+    ),
+    Entry(
+        "ports",
+        "PORT[-PORT][,...]",
+        "the ports of the host that annotations may publish (default: all)",
+        group=BOUNDS,
+        programs=(HOOK, INJECT),
+    ),
+    Entry(
+        "trust-images",
+        "",
+        "also obey annotations that podman before 4.6 may have copied from an image",
+        group=BOUNDS,
+        programs=(HOOK,),
+    ),
+    Entry(
+        "user",
+        "NAME|UID[:GROUP]",
+        "the command's user (default: the user that called sudo, else the caller)",
+        group=COMMAND,
+        programs=(PRIV_NET_RUN,),
+    ),
+    Entry("root", "", "run the command as root, also under sudo", group=COMMAND, programs=(PRIV_NET_RUN,)),
+    Entry(
+        "env",
+        "KEY=VALUE",
+        "a variable of the command's environment",
+        group=COMMAND,
+        programs=(PRIV_NET_RUN,),
+        takes_many=True,
+    ),
+    Entry(
+        "timeout",
+        "SECONDS",
+        "the command's time limit; then SIGTERM, 5 s later SIGKILL, and exit status 124",
+        group=COMMAND,
+        programs=(PRIV_NET_RUN,),
+    ),
+    Entry(
+        "pcap",
+        "FILE",
+        "write every packet from the first one on, as pcapng, for `tcpdump -r`",
+        group=COMMAND,
+        programs=(PRIV_NET_RUN,),
+    ),
+    Entry(
+        "json",
+        "FD|FILE",
+        "write a line of JSON when the networks are up: id, netns, pid, networks, each with its addresses "
+        "and CNI result; and a line with the status at the end",
+        group=COMMAND,
+        programs=(PRIV_NET_RUN,),
+    ),
+)
+
+
+def of(program: str) -> "list[Entry]":
+    return [entry for entry in TABLE if program in entry.programs]
+
+
+def entry(name: str) -> Entry:
+    return next(entry for entry in TABLE if entry.name == name)
