@@ -5,6 +5,11 @@ The events of each container's network, one per line in /run/cnihook/log/ID.
 crun discards what a hook prints, and runc shows it only if the hook fails; here it can be read later.  When
 a container has ended, its log is moved to /var/log/cnihook.  A log with a failure stays, so that it is
 noticed.  The newest hundred of each kind are kept.
+
+A line has the time, the milliseconds since the start, and a text.  If programs read the event, its fields
+follow after a tab, as a JSON object.  A text has no tab, and JSON escapes the tabs of a value.
+
+    2026-11-30T10:00:00.123    31.5 ms  attached to mynet as eth0 10.22.0.2/16<tab>{"event": "attached", ...}
 """
 
 import errno
@@ -12,18 +17,27 @@ import os
 import time
 from _stat import S_ISREG
 
-from cnihook.fast import statefile
+from cnihook.fast import fastjson, statefile
 from cnihook.fast.errors_text import message_with_notes, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
+    from typing import Any
 
 FOLDER = "/run/cnihook/log"
 FINISHED = "/var/log/cnihook"
-_FAILED = " failed: "
+ATTACHED = "attached"  # network, interface, addresses
+FAILED = "failed"  # operation, subject, error
+# The text of an event that has fields.
+_TEXTS = {
+    ATTACHED: "attached to {network} as {interface} {addresses}",
+    FAILED: "{operation} {subject} failed: {error}",
+}
 _KEPT = 100
 _LONGEST = 8 << 10  # characters of one event or message
+_LONGEST_FIELD = 1 << 10
 _FULL = 1 << 20  # bytes; nothing more is added to a log of this size
 _QUOTED_LINES, _QUOTED_LENGTH = 10, 500
 
@@ -59,20 +73,38 @@ class Log:
         global _current
         _current = self._outer.pop()
 
-    def event(self, text: str) -> None:
-        """Add a line: the time, the milliseconds since the start, the event."""
+    def event(self, event: str, **fields: str) -> None:
+        """Add a line.  `event` is a text, or with fields the name of an event that programs read.
+
+        The field `seconds`, since the start, is added to the others.
+        """
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
-        elapsed = (time.monotonic() - self._started) * 1000
-        line = f"{stamp}.{int(now * 1000) % 1000:03d} {elapsed:7.1f} ms  {_cut(text)}\n"
-        _write(self._path, line)
+        elapsed = time.monotonic() - self._started
+        data = ""
+        if fields:
+            bounded = {name: value[:_LONGEST_FIELD] for name, value in fields.items()}
+            data = f"\t{fastjson.dumps({'event': event, 'seconds': round(elapsed, 6), **bounded})}"
+        times = f"{stamp}.{int(now * 1000) % 1000:03d} {elapsed * 1000:7.1f} ms"
+        _write(self._path, f"{times}  {_cut(text_of(event, fields))}{data}\n")
 
-    def failure(self, what: str, error: BaseException) -> None:
-        self.event(f"{what}{_FAILED}{message_with_notes(error)}")
+    def failure(self, operation: str, error: BaseException, subject: str = "") -> None:
+        """Add the failure of an operation; `subject` is its object, as text."""
+        self.event(FAILED, operation=operation, subject=subject, error=message_with_notes(error))
         _prune(FOLDER)
 
     def read(self) -> str:
-        """Return the log, of a container that has ended if there is no other.  Raises FileNotFoundError."""
+        """Return the log for people, without fields.  Raises FileNotFoundError.
+
+        If the container has no log, it is the one of a container with this ID that has ended.
+        """
+        return "\n".join(line.partition("\t{")[0] for line in self._text().split("\n"))
+
+    def events(self) -> "Iterator[dict[str, Any]]":
+        """Yield the fields of each event that has some.  Raises FileNotFoundError like read()."""
+        yield from _fields(self._text())
+
+    def _text(self) -> str:
         try:
             return _text(self._path)
         except FileNotFoundError:
@@ -89,7 +121,7 @@ class Log:
     def _end(self, *, kept: bool) -> None:
         try:
             text = _text(self._path)
-            if _FAILED not in text:
+            if not any(fields.get("event") == FAILED for fields in _fields(text)):
                 if kept:
                     _write(self._finished, text, os.O_TRUNC)
                     _prune(FINISHED)
@@ -97,6 +129,11 @@ class Log:
             os.rmdir(FOLDER)  # succeeds for the last log
         except OSError:
             pass
+
+
+def text_of(event: str, fields: "dict[str, str]") -> str:
+    """Return an event for people."""
+    return _TEXTS[event].format_map(fields) if fields else event
 
 
 def names() -> "list[str]":
@@ -144,6 +181,16 @@ def _text(path: str) -> str:
     if data is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     return data.decode(errors="replace")
+
+
+def _fields(text: str) -> "Iterator[dict[str, Any]]":
+    for line in text.split("\n"):
+        data = line.partition("\t")[2]
+        if data.startswith("{"):
+            try:
+                yield fastjson.loads(data)
+            except ValueError:
+                pass  # the disk was full, or another program has written it
 
 
 def _cut(text: str) -> str:

@@ -7,7 +7,7 @@ from cnihook.cli.shared import arguments, cnitool_args
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.container import detach
-from cnihook.log import Log
+from cnihook.log import Log, text_of
 from cnihook.runtime.records import Record
 from cnihook.types.errors import INTERNAL, CniError
 from cnihook.types.names import check_container_id, check_ifname
@@ -112,8 +112,8 @@ class _Failures(Log):
         super().__init__("gc")
         self.lines: list[str] = []
 
-    def event(self, text: str) -> None:
-        self.lines.append(text)
+    def event(self, event: str, **fields: str) -> None:
+        self.lines.append(text_of(event, fields))
 
 
 def _addresses(record: Record) -> str:

@@ -2,7 +2,6 @@
 """cnihook metrics: print attachments, leases, failures and durations for Prometheus."""
 
 import os
-import re
 from collections.abc import Iterable
 
 from cnihook import log
@@ -22,9 +21,6 @@ Print metrics in Prometheus' text format, for the textfile collector of its node
 All metrics are gauges.  Those that are counted in logs may fall: the logs cover the containers that run, and
 the last hundred that have ended.
 """
-
-_ATTACHED = re.compile(r"\S+ +([0-9.]+) ms  attached to (\S+) as ")
-_FAILED = re.compile(r"\S+ +[0-9.]+ ms  (\w+)[^:]* failed: ")
 
 _Samples = Iterable["tuple[dict[str, str], float]"]
 
@@ -132,14 +128,15 @@ def _logged() -> "tuple[dict[str, int], dict[str, list[float]]]":
     durations: dict[str, list[float]] = {}
     for name in {*log.names(), *log.finished()}:
         try:
-            lines = Log(name).read().split("\n")
+            for event in Log(name).events():
+                kind, seconds = event.get("event"), event.get("seconds")
+                operation, network = event.get("operation"), event.get("network")
+                if kind == log.FAILED and isinstance(operation, str):
+                    failures[operation] = failures.get(operation, 0) + 1
+                elif kind == log.ATTACHED and isinstance(network, str) and isinstance(seconds, float):
+                    durations.setdefault(network, []).append(seconds)
         except FileNotFoundError:
             continue  # its container ended just now
-        for line in lines:
-            if failed := _FAILED.match(line):
-                failures[failed[1]] = failures.get(failed[1], 0) + 1
-            elif done := _ATTACHED.match(line):
-                durations.setdefault(done[2], []).append(float(done[1]) / 1000)
     return failures, durations
 
 

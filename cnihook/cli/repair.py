@@ -88,13 +88,13 @@ def _repair(container_id: str, settings: Settings, *, leave_others: bool = False
                 warn(f"repair: {container_id}: {what}: {error.msg}")
             except (CniError, OSError) as error:
                 if not foreign.is_foreign(record):  # no program would remove its log
-                    log.failure(f"repair of {what}", error)
+                    log.failure("repair", error, f"of {what}")
                 errors.append(CniError(INTERNAL, f"{what}: {message_with_notes(error)}"))
         try:
             if hosts.renew(container_id):
                 _tell(container_id, "its /etc/hosts had lost its names", log)
         except OSError as error:
-            log.failure("repair of its /etc/hosts", error)
+            log.failure("repair", error, "of its /etc/hosts")
             errors.append(CniError(INTERNAL, f"/etc/hosts of {container_id}: {message_with_notes(error)}"))
     if all(map(foreign.is_foreign, attachments)):
         log.discard()  # no detach by cnihook removes it

@@ -13,7 +13,7 @@ from cnihook.fast.errors_text import message
 from cnihook.fast.undo import Undo
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
-from cnihook.log import Log
+from cnihook.log import ATTACHED, Log
 from cnihook.request.request import ContainerRequest, NetworkRequest, ResolvedNetwork, resolve
 from cnihook.runtime import attachment, chain, netns_names, networks, records
 from cnihook.runtime.identity import ProcessIdentity
@@ -350,7 +350,7 @@ def _attach(network: Network, record: Record, settings: Settings, log: Log) -> R
         network, record, lambda: detach.collect(settings, log, patience=attachment.PATIENCE)
     )
     addresses = " ".join(str(ip.net) for ip in result.ips)
-    log.event(f"attached to {network.name} as {record.ifname} {addresses}".rstrip())
+    log.event(ATTACHED, network=network.name, interface=record.ifname, addresses=addresses)
     return result
 
 

@@ -88,7 +88,7 @@ def _down(container_id: str, attachments: "list[Record]", settings: Settings, lo
             suffix = f": {totals}" if totals else ""
             log.event(f"detached from {record.network}, {record.ifname}{suffix}")
         except Exception as error:
-            log.failure(f"detach from {record.network}, {record.ifname}", error)
+            log.failure("detach", error, f"from {record.network}, {record.ifname}")
             errors.append(as_cni_error(error))
     records.discard_partial(container_id)
     if errors:

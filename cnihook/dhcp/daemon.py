@@ -272,7 +272,7 @@ def _lose(kept: Lease, namespace: NetNS, link: Link, reason: Exception) -> None:
     The container does not get another address.  Its runtime has reported this one, and would not notice.
     """
     error = Failure(f"{message_with_notes(reason)}; {kept.owner[2]} is down now")
-    Log(kept.owner[1]).failure(f"renewal of {kept.address}", error)
+    Log(kept.owner[1]).failure("renewal", error, f"of {kept.address}")
     warn(f"{kept}: renewal of {kept.address}: {message_with_notes(error)}")
     try:
         namespace.rtnl.set_link(link, up=False)

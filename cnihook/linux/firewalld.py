@@ -48,6 +48,7 @@ class Firewalld:
         try:
             return self._bus.call(_SERVICE, _PATH, _ZONES, method, zone, source)
         except DBusError as error:
-            if str(error).startswith(harmless):
+            code = str(error).partition(":")[0]  # firewalld answers CODE or CODE: TEXT
+            if code in harmless:
                 return False
             raise OSError(errno.EIO, f"{method} {source} in zone {zone}: {error}", "firewalld") from None

@@ -112,6 +112,25 @@ def test_failures_and_durations_come_from_the_logs(host: Host, runtime: Runtime)
     host.leaves("file /run/cnihook/log/c1")
 
 
+def test_metrics_ignore_logs_that_they_cannot_read(host: Host) -> None:
+    """Logs of an earlier version have no fields.  Those of another program may have any."""
+    lines = [
+        "attached to old as eth0",
+        "attach failed: why",
+        'attached to cut as eth0\t{"event": "attached", "netw',
+        'x\t{"event": "attached", "network": ["mynet"], "seconds": "1"}',
+        'x\t{"event": {}, "operation": "attach"}',
+        'attach failed: \t{"event": "failed", "seconds": 0.5, "operation": "at\\u0022tach", "error": "y"}',
+    ]
+    host.write("/run/cnihook/log/c1", "".join(f"2026-11-30T00:00:00.000     1.0 ms  {x}\n" for x in lines))
+    host.leaves("file /run/cnihook/log/c1", "dir /run/cnihook*")
+
+    text = shown(host, "metrics")
+    failures = [line for line in text.splitlines() if line.startswith("cnihook_logged_failures")]
+    assert failures == ['cnihook_logged_failures{operation="at\\"tach"} 1']
+    assert "cnihook_attach_seconds{" not in text
+
+
 def test_metrics_file_is_written_completely(host: Host) -> None:
     shown(host, "metrics", "--output", "/run/.host/cnihook.prom")
 

@@ -56,6 +56,56 @@ def test_error_without_a_message_is_described_by_its_class() -> None:
     assert one_line("\ta\n\n b ") == "a b"
 
 
+HOSTILE = 'a=b", "c": "\x1b[31m\n\t{"event": "failed"} \u2028\udcff'
+
+
+def test_fields_of_an_event_are_read_as_they_were_written(state: Path) -> None:
+    """People read a text, programs the fields.  No value of a field can end a line or add a field."""
+    Log("c1").event(log.ATTACHED, network="mynet", interface="eth0", addresses="10.0.0.2/8")
+    Log("c1").event(log.ATTACHED, network=HOSTILE, interface="eth0", addresses="")
+    Log("c1").event(HOSTILE)
+    Log("c1").failure("detach", ValueError(HOSTILE), f"from {HOSTILE}")
+
+    texts = events("c1")
+    assert texts[0] == "attached to mynet as eth0 10.0.0.2/8"
+    assert [text.split()[0] for text in texts] == ["attached", "attached", 'a=b",', "detach"]
+    first, second, failure = Log("c1").events()
+    assert 0 <= first.pop("seconds") < 60
+    assert first == {
+        "event": "attached", "network": "mynet", "interface": "eth0", "addresses": "10.0.0.2/8"
+    }  # fmt: skip
+    assert (second["network"], second["interface"]) == (HOSTILE, "eth0")
+    assert (failure["operation"], failure["subject"]) == ("detach", f"from {HOSTILE}")
+    data = (state / "run" / "log" / "c1").read_bytes()
+    assert data.count(b"\n") == 4 and not any(byte < 32 and byte not in b"\n\t" for byte in data)
+
+
+def test_log_of_an_older_version_has_texts_only(state: Path) -> None:
+    (state / "run" / "log").mkdir(parents=True)
+    (state / "run" / "log" / "c1").write_text(
+        "2026-11-30T00:00:00.000     1.0 ms  attached to mynet as eth0\n"
+        '2026-11-30T00:00:00.000     1.0 ms  cut short\t{"event": "attached", "netw'
+    )
+
+    assert events("c1") == ["attached to mynet as eth0", "cut short"]
+    assert list(Log("c1").events()) == []
+
+
+def test_long_field_is_cut() -> None:
+    Log("c1").failure("attach", ValueError("x" * 100_000))
+
+    (failure,) = Log("c1").events()
+    assert failure["error"] == "x" * 1024
+
+
+def test_text_about_a_failure_is_not_a_failure() -> None:
+    own = Log("c1")
+    own.event("myplugin printed: attach failed: why")
+    own.close()
+
+    assert (log.names(), log.finished()) == ([], ["c1"])
+
+
 def test_only_root_and_its_group_can_read_a_log(state: Path) -> None:
     umask = os.umask(0)
     try:

@@ -23,7 +23,7 @@ from cnihook.runtime.settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 LABEL = "cnihook.pause"  # on the real container: the name of its pause container
 
@@ -48,10 +48,10 @@ class Watcher:
 
     def pause(self) -> Pause:
         """Wait for the pause container.  Raises DockerError."""
-        first = json.loads(self._lines.readline() or '"it was killed"')
-        if isinstance(first, str):
-            raise DockerError(first)
-        return Pause(first)
+        report = json.loads(self._lines.readline() or '{"failure": "it was killed"}')
+        if "failure" in report:
+            raise DockerError(report["failure"])
+        return Pause(report["facts"])
 
     def release(self) -> None:
         """Let the keeper go on alone: docker's client has ended, or was never started."""
@@ -66,8 +66,8 @@ class Watcher:
 
         Returns what could not be removed, a line each.
         """
-        # A line that an interrupted pause() did not read is JSON, not a complaint.
-        return [line.rstrip("\n") for line in self._lines if line[0] not in '{"']
+        reports = map(json.loads, self._lines)  # an interrupted pause() has not read the first one
+        return [report["problem"] for report in reports if "problem" in report]
 
 
 def _live(
@@ -80,16 +80,16 @@ def _live(
         try:
             pause = pause_container.start(docker, name, options)
         except Exception as error:
-            report.say(json.dumps(message_with_notes(error)))
+            report.say(failure=message_with_notes(error))
             os._exit(1)
         net = os.stat(f"/proc/{pause.pid}/ns/net")
-        report.say(json.dumps(pause.facts))
+        report.say(facts=pause.facts)
         farewell = os.read(orders, 1)  # until docker-run closes its end, or dies
         log = Log(pause.id)
         try:
             _outlast(docker, pause, net, report, killed=farewell != _FAREWELL)
         except Exception as error:
-            log.failure("watch of the container", error)
+            log.failure("watch", error, "of the container")
         _clear(docker, pause, settings, report, log)
     finally:
         os._exit(0)
@@ -120,10 +120,11 @@ class _Report:
     def __init__(self, end: int) -> None:
         self._end = end
 
-    def say(self, line: str) -> None:
+    def say(self, **report: "Any") -> None:
+        """Send JSON: the `facts` of the pause container or its `failure`; later, each `problem`."""
         if self._end >= 0:
             try:
-                os.write(self._end, f"{line}\n".encode(errors="replace"))
+                os.write(self._end, f"{json.dumps(report)}\n".encode())
             except OSError:
                 pass  # docker-run has ended
 
@@ -199,7 +200,7 @@ def _clear(docker: Docker, pause: Pause, settings: Settings, report: _Report, lo
         detach.down(pause.id, settings, log)
     except Exception as error:
         log.failure("detach", error)
-        report.say(message_with_notes(error))
+        report.say(problem=message_with_notes(error))
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -208,10 +209,10 @@ def _clear(docker: Docker, pause: Pause, settings: Settings, report: _Report, lo
         except DockerError as error:
             if not pause.is_alive:
                 break  # the daemon removes it by itself
-            report.say(f"the pause container {pause.name} is not removed yet: {error}")
+            report.say(problem=f"the pause container {pause.name} is not removed yet: {error}")
             report.close()
             if time.monotonic() > deadline:
-                log.failure(f"removal of the pause container {pause.name}", error)
+                log.failure("removal", error, f"of the pause container {pause.name}")
                 break
             time.sleep(2)
     log.discard()

@@ -211,10 +211,10 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def failures_in(log: Log, what: str) -> Iterator[None]:
+def failures_in(log: Log, operation: str) -> Iterator[None]:
     """Write any exception of the block to the container's log, and raise it again."""
     try:
         yield
     except BaseException as error:
-        log.failure(what, error)
+        log.failure(operation, error)
         raise
