@@ -21,7 +21,7 @@ import errno, os, sys
 checkout, plugin, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sys.path.insert(0, checkout)
 from cnihook.linux import libc, netlink, nft
-from cnihook.sdk import executable
+from cnihook.sdk import main
 
 steps = 0
 def step(what):
@@ -54,7 +54,7 @@ def audit(event, arguments):
     elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
         step(f"open {arguments[0]} to write")
 sys.addaudithook(audit)
-executable.main(plugin)
+main(plugin)
 """
 
 

@@ -13,9 +13,7 @@ If it fails, it raises CniError, or lets an OSError pass.
 
 import os
 
-from cnihook.protocol.executable import main
-from cnihook.sdk import Call, CniError, Result, Undo
-from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
+from cnihook.sdk import INTERNAL, PLUGIN_NOT_AVAILABLE, Call, CniError, Result, Undo, main
 
 FOLDER = "/run/myplugin"
 
