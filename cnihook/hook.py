@@ -9,10 +9,10 @@ container's start waits for this process, so it imports only what is cheap, and 
 import os
 
 from cnihook.container import detach
-from cnihook.container.detach import ContainerIdInUse
+from cnihook.container.detach import ContainerIdInUseError
 from cnihook.fast.errors_text import message_with_hint
 from cnihook.fast.undo import Undo
-from cnihook.linux.netns import NetNS, NotANamespace
+from cnihook.linux.netns import NetNS, NotANamespaceError
 from cnihook.log import Log, warn
 from cnihook.oci import state
 from cnihook.oci.state import State
@@ -226,7 +226,7 @@ def _open_namespace(oci_state: State) -> NetNS:
         )
     try:
         return NetNS.open(f"/proc/{oci_state.pid}/ns/net")
-    except (OSError, NotANamespace) as error:
+    except (OSError, NotANamespaceError) as error:
         raise CniError(
             INVALID_NETNS, f"no network namespace of process {oci_state.pid}: {error.strerror}"
         ) from None
@@ -252,7 +252,7 @@ def _poststop(oci_state: State, options: Options, log: Log) -> None:
     try:
         if detach.down(oci_state.id, options.settings, log, ended=oci_state.pid):
             log.event("all networks released")
-    except ContainerIdInUse as error:  # this container was refused because of that one
+    except ContainerIdInUseError as error:  # this container was refused because of that one
         _both(log)(f"nothing is released: {error.msg}")
         return
     log.close()

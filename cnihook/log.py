@@ -176,7 +176,7 @@ def _text(path: str) -> str:
     """Raise FileNotFoundError, or another OSError for what cannot be read."""
     try:
         data = statefile.content(path)
-    except statefile.Unusable as error:
+    except statefile.UnusableFileError as error:
         raise OSError(errno.EINVAL, str(error), path) from None
     if data is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

@@ -11,7 +11,7 @@ from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.netns import NetNS
 from cnihook.runtime import attachment, foreign, records
 from cnihook.runtime.cni import CNI
-from cnihook.runtime.foreign import OtherPlugins
+from cnihook.runtime.foreign import OtherPluginsError
 from cnihook.runtime.settings import Settings
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL, CniError
@@ -120,7 +120,7 @@ def _difference(one: Row, options: argparse.Namespace) -> "tuple[str, str]":
             cni.check(one.network, one.container, one.ifname)
         else:
             _look(one)
-    except OtherPlugins as error:
+    except OtherPluginsError as error:
         return _UNKNOWN, message_with_notes(error)
     except CniError as error:
         if records.find(*one.record.identity) is None:

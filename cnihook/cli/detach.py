@@ -6,7 +6,7 @@ from cnihook.cli.shared.arguments import Parser
 from cnihook.container import detach
 from cnihook.log import Log
 from cnihook.runtime import netns_names, records
-from cnihook.runtime.records import Damaged
+from cnihook.runtime.records import DamagedRecordError
 from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.types.names import check_network_name
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
     def work() -> None:
-        damaged: list[Damaged] = []
+        damaged: list[DamagedRecordError] = []
         on = [record.network for record in records.of_container(options.id, damaged=damaged)]
         if not (on or damaged or netns_names.is_marked(options.id)):
             raise CniError(UNKNOWN_CONTAINER, "no network is on record for it")

@@ -8,7 +8,7 @@ from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
 from cnihook.dhcp import daemon, rpc
 from cnihook.fast.errors_text import message_with_notes
-from cnihook.linux.flock import Busy
+from cnihook.linux.flock import LockBusyError
 from cnihook.log import warn
 
 DESCRIPTION = """\
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     if listener is None:
         try:
             listener = daemon.listen(options.socket)
-        except (OSError, Busy) as error:
+        except (OSError, LockBusyError) as error:
             warn(f"dhcp-keeper: listen at {options.socket}: {message_with_notes(error)}")
             return 1
     if listener is None:

@@ -9,7 +9,7 @@ from cnihook.linux import netns
 from cnihook.log import Log, warn
 from cnihook.names import hosts
 from cnihook.runtime import attachment, foreign, records
-from cnihook.runtime.foreign import OtherPlugins
+from cnihook.runtime.foreign import OtherPluginsError
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INTERNAL, CniError
 from cnihook.types.names import check_container_id
@@ -82,7 +82,7 @@ def _repair(container_id: str, settings: Settings, *, leave_others: bool = False
             try:
                 for words in repair.repair_attachment(record, settings.plugin_dirs):
                     _tell(container_id, f"{what}: {words}", log)
-            except OtherPlugins as error:
+            except OtherPluginsError as error:
                 if not leave_others:
                     raise
                 warn(f"repair: {container_id}: {what}: {error.msg}")

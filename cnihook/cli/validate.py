@@ -17,7 +17,7 @@ from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
 from cnihook.types import config, versions
 from cnihook.types.config import NetConf, json_name, lookup
-from cnihook.types.errors import CniError, KeyRefused, KeyRepeated, invalid_config
+from cnihook.types.errors import CniError, KeyRefusedError, KeyRepeatedError, invalid_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def problems_of(path: str, plugin_dirs: "list[str] | None") -> list[dict[str, st
     return [
         {
             "file": path,
-            "key": error.key if isinstance(error, KeyRefused) else "",
+            "key": error.key if isinstance(error, KeyRefusedError) else "",
             "problem": error.msg if error.msg.startswith(path) else f"{path}: {error.msg}",
             "hint": error.details,
         }
@@ -112,7 +112,7 @@ def _errors(path: str, plugin_dirs: "list[str] | None") -> list[CniError]:
         errors += unknown
         for index in range(len(network.plugins)):
             errors += _errors_of_plugin(network, index, plugin_dirs, bool(unknown))
-    return repeated + [error for error in errors if not isinstance(error, KeyRepeated)]
+    return repeated + [error for error in errors if not isinstance(error, KeyRepeatedError)]
 
 
 def _repeated(value: "Any", where: str) -> "Iterator[CniError]":
@@ -234,7 +234,7 @@ def _each(read: "Callable[[], Any]") -> "tuple[list[CniError], Any]":
     for _ in range(_TRIES):
         try:
             return errors, read()
-        except KeyRefused as error:
+        except KeyRefusedError as error:
             is_missing = id(error.raw) in changed and lookup(error.raw, error.key) is None
             if is_missing or any(str(error) == str(known) for known in errors):
                 break

@@ -18,14 +18,14 @@ from cnihook.request.request import ContainerRequest, NetworkRequest, ResolvedNe
 from cnihook.runtime import attachment, chain, netns_names, networks, records
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
-from cnihook.runtime.records import Damaged, Record
+from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import (
     INVALID_CONFIG,
     IO_FAILURE,
-    AddFailed,
+    AddFailedError,
     CniError,
-    PortTaken,
+    PortTakenError,
     as_cni_error,
 )
 from cnihook.types.names import check_container_id, check_ifname, record_name
@@ -177,7 +177,8 @@ def up(
 ) -> "list[Attachment]":
     """Attach a container to networks, all or none.  Returns the attachments, in order.
 
-    Raises CniError, also if the container is already on one of the networks; ContainerIdInUse; or OSError.
+    Raises CniError, also if the container is already on one of the networks; ContainerIdInUseError; or
+    OSError.
     """
     check_container_id(container.id)
     if container.hostname and any(b"dhcp" in served.network.text for served in chosen):
@@ -202,8 +203,8 @@ def up(
                 served.choose_ports()
             try:
                 return _attach_all(container, chosen, present, settings, log)
-            except AddFailed as error:
-                if not (isinstance(error.cause, PortTaken) and error.undone):
+            except AddFailedError as error:
+                if not (isinstance(error.cause, PortTakenError) and error.undone):
                     raise
                 log.event(f"choosing another port: {error.msg}")
         for served in chosen:
@@ -213,7 +214,7 @@ def up(
 
 def _release_stale(container: Container, settings: Settings, log: Log) -> "list[Record]":
     """Detach what an earlier container with this ID left.  Returns the records of the present one."""
-    damaged: list[Damaged] = []
+    damaged: list[DamagedRecordError] = []
     attachments = records.of_container(container.id, damaged=damaged)
     # Another namespace: the container was restarted, perhaps after a crash.  No result: the process that
     # attached it was killed on the way.  No process: libcni wrote it, and only its user can judge it.

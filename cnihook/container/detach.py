@@ -12,11 +12,11 @@ import time
 
 from cnihook.fast.errors_text import message, message_with_notes
 from cnihook.linux import flock, netns
-from cnihook.linux.flock import Busy, Lock
+from cnihook.linux.flock import Lock, LockBusyError
 from cnihook.linux.link_stats import LinkStats
 from cnihook.log import Log
 from cnihook.runtime import attachment, netns_names, records
-from cnihook.runtime.records import Damaged, Record
+from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INVALID_ENVIRONMENT, CniError, as_cni_error
 from cnihook.types.names import check_container_id
@@ -25,7 +25,7 @@ STATE = "/run/cnihook"  # gone with a reboot
 _DYING = 1.0  # seconds that a container's process may take to end after it was killed
 
 
-class ContainerIdInUse(CniError):
+class ContainerIdInUseError(CniError):
     """The records under this ID belong to another container, which lives.
 
     runc and crun do not know each other's containers, nor does a runtime know those under another --root.
@@ -41,11 +41,11 @@ class ContainerIdInUse(CniError):
 
 
 def refuse_if_another_lives(record: Record, pid: int) -> None:
-    """Raise ContainerIdInUse if the attached process lives and is not `pid`; 0 is an unknown process."""
+    """Raise ContainerIdInUseError if the attached process lives and is not `pid`; 0: it is unknown."""
     if record.process is None or (pid and record.process.pid == pid):
         return
     if not attachment.is_gone(record, patience=_DYING):
-        raise ContainerIdInUse(record, record.process.pid)
+        raise ContainerIdInUseError(record, record.process.pid)
 
 
 def down(
@@ -53,8 +53,8 @@ def down(
 ) -> int:
     """Detach a container from all its networks, or from one, last first.
 
-    `ended`: the process of the container, which has ended; 0 if it is not known.  ContainerIdInUse is raised
-    then for what belongs to another container that lives.
+    `ended`: the process of the container, which has ended; 0 if it is not known.  ContainerIdInUseError is
+    raised then for what belongs to another container that lives.
 
     Returns the number of networks.  Tries all; then raises the first error, with the others as notes on it.
     """
@@ -62,7 +62,7 @@ def down(
     with log, lock(container_id, "detach"):
         # A hook of this container may have been killed with a lock that this one does not take.
         flock.clear_abandoned(signed=False)
-        damaged: list[Damaged] = []
+        damaged: list[DamagedRecordError] = []
         attachments = records.of_container(container_id, damaged=damaged)
         selected = [record for record in attachments if network in ("", record.network)]
         if ended is not None:
@@ -111,7 +111,7 @@ def take_down(record: Record, settings: Settings) -> "LinkStats | None":
     _forget_names(record.network, record.container_id)
     try:
         return attachment.down(record, settings.plugin_dirs)
-    except Damaged:
+    except DamagedRecordError:
         from cnihook.runtime import salvage
 
         sandbox = attachment.live_netns_path(record)
@@ -121,7 +121,7 @@ def take_down(record: Record, settings: Settings) -> "LinkStats | None":
 
 def release_remains(
     container_id: str,
-    damaged: "list[Damaged]",
+    damaged: "list[DamagedRecordError]",
     settings: Settings,
     log: Log,
     *,
@@ -130,7 +130,7 @@ def release_remains(
     """Release what a container left without a sound record, under its lock.  Returns how many attachments.
 
     `sandbox`: the path to its namespace, to detach what is on file although the container may be alive.
-    Raises InUse if it may be in use, or the first error; then the file or the name stays.
+    Raises AttachmentInUseError if it may be in use, or the first error; then the file or the name stays.
     """
     from cnihook.runtime import salvage  # not at the top: it is rarely needed
 
@@ -167,7 +167,7 @@ def _forget_names(network: str, container_id: str) -> None:
             Log(container_id).event(f"its names stay on {network}: {message(error)}")
 
 
-def _is_own(damaged: Damaged) -> bool:
+def _is_own(damaged: DamagedRecordError) -> bool:
     """Return True unless another runtime wrote the file.
 
     It did not if cnihook gave the container's namespace a name.
@@ -196,7 +196,7 @@ def collect(
     Returns what was released, or would be.  What is busy waits for the next time, and so does what cannot be
     released, with an event in `log`.
     """
-    damaged: list[Damaged] = []
+    damaged: list[DamagedRecordError] = []
     unreadable: list[OSError] = []
     gone: dict[str, list[Record]] = {}
     for record in records.all_records(damaged=damaged, unreadable=unreadable):
@@ -226,7 +226,7 @@ def collect(
         try:
             hosts.prune()
         except OSError as error:
-            if not isinstance(error, Busy):
+            if not isinstance(error, LockBusyError):
                 _tell(log, f"gc of names: {message(error)}")
     return released
 
@@ -254,7 +254,7 @@ def _release_gone(container_id: str, settings: Settings, log: "Log | None", time
         own_log.close()
         return True
     except (CniError, OSError) as error:
-        if not isinstance(error, Busy):
+        if not isinstance(error, LockBusyError):
             _tell(log, f"gc of {container_id}: {message_with_notes(error)}")
         return False
 

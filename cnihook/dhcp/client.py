@@ -27,11 +27,15 @@ _MAX_SIZE = (1500).to_bytes(2, "big")
 _VERDICTS = (message.ACK, message.NAK)
 
 
-class NoAnswer(Exception):
+class DhcpError(Exception):
+    """There is no lease; the text says why."""
+
+
+class NoAnswerError(DhcpError):
     """No server has answered in time."""
 
 
-class ServerRefused(Exception):
+class ServerRefusedError(DhcpError):
     """A server has rejected this address or this client."""
 
 
@@ -48,11 +52,11 @@ class Client:
     async def obtain(self, timeout: float, *, only: "Address | None" = None) -> None:
         """Ask for an address; with `only`, for that one and no other.
 
-        Raises NoAnswer or Refused, whose text says how far it came.
+        Raises DhcpError, whose text says how far it came.
         """
         deadline = now() + timeout
         options: dict[int, bytes] = {message.REQUESTED_ADDRESS: only} if only else {}
-        problem: Exception = NoAnswer("no DHCP server answers")
+        problem: Exception = NoAnswerError("no DHCP server answers")
         for pause in _pauses():
             if now() >= deadline:
                 raise problem
@@ -62,18 +66,18 @@ class Client:
             if not offer or not server:
                 continue
             if only and offer.offered != only:
-                raise ServerRefused(f"the DHCP server {server} offers {offer.offered} instead")
+                raise ServerRefusedError(f"the DHCP server {server} offers {offer.offered} instead")
             since = now()
             choice: dict[int, bytes] = {message.REQUESTED_ADDRESS: offer.offered, message.SERVER: server}
             # A server writes its lease to disk before it confirms, which may take longer than an offer.
             until = min(max(until, since + 2), deadline)
             answer, sender = await self._ask(message.REQUEST, choice, _VERDICTS, until)
             if not answer:
-                problem = NoAnswer(
+                problem = NoAnswerError(
                     f"the DHCP server {server} offers {offer.offered}, but does not confirm it"
                 )
             elif answer.kind == message.NAK:
-                problem = ServerRefused(_no(answer))
+                problem = ServerRefusedError(_no(answer))
                 await asyncio.sleep(max(until - now(), 0))
             else:
                 self._lease.grant(answer, server, sender, since)
@@ -82,7 +86,7 @@ class Client:
     async def extend(self, timeout: float) -> None:
         """Ask for more time: the server that granted the lease, or after T2 any server.
 
-        Raises NoAnswer or Refused.
+        Raises DhcpError.
         """
         lease = self._lease
         since = now()
@@ -97,11 +101,11 @@ class Client:
             mac=BROADCAST_MAC if rebinding else lease.server_mac,
         )
         if not answer:
-            raise NoAnswer("no DHCP server answers")
+            raise NoAnswerError("no DHCP server answers")
         if answer.kind == message.NAK:
-            raise ServerRefused(_no(answer))
+            raise ServerRefusedError(_no(answer))
         if answer.offered != lease.address:
-            raise ServerRefused(
+            raise ServerRefusedError(
                 f"the DHCP server {answer.server or lease.server} gives {answer.offered} instead"
             )
         lease.grant(answer, answer.server or lease.server, sender, since)

@@ -15,7 +15,7 @@ import socket
 import stat
 
 from cnihook.dhcp import lease, spanning_tree
-from cnihook.dhcp.client import Client, NoAnswer, ServerRefused
+from cnihook.dhcp.client import Client, DhcpError, NoAnswerError, ServerRefusedError
 from cnihook.dhcp.lease import Lease, Owner, now
 from cnihook.dhcp.rawsocket import Channel
 from cnihook.fast.errors_text import message_with_notes
@@ -40,7 +40,7 @@ _ETHERNET_MAC = 17  # characters
 _CARRIER = 1.5  # seconds; the kernel takes up to one until it reports that a link is up
 
 
-class Failure(Exception):
+class RequestError(Exception):
     """The request fails; the text is for the caller.  `later`: it may succeed later."""
 
     def __init__(self, text: str, *, later: bool = False) -> None:
@@ -110,7 +110,7 @@ class Daemon:
             return await work
         except asyncio.CancelledError:
             return {"error": "the request was cancelled"}
-        except Failure as failure:
+        except RequestError as failure:
             return {"error": str(failure), "later": failure.later}
         except (KeyError, TypeError, ValueError) as error:
             return {"error": f"this keeper does not understand the request: {message_with_notes(error)}"}
@@ -138,7 +138,7 @@ class Daemon:
         elif what == "show" and owner in self._kept:
             kept = self._kept[owner][0]
         elif what == "show":
-            raise Failure(f"there is no lease of {ifname} of container {container_id}")
+            raise RequestError(f"there is no lease of {ifname} of container {container_id}")
         else:
             raise ValueError(f"{what!r} is unknown")
         return {
@@ -161,9 +161,9 @@ class Daemon:
         try:
             link = namespace.rtnl.find_link(owner[2])
             if not link:
-                raise Failure(f"{fresh} does not exist; dhcp uses it, so it must be created first")
+                raise RequestError(f"{fresh} does not exist; dhcp uses it, so it must be created first")
             if len(link.mac) != _ETHERNET_MAC:
-                raise Failure(f"{fresh} is not an Ethernet link")
+                raise RequestError(f"{fresh} is not an Ethernet link")
             fresh.claim(namespace, link)
             if owner in self._kept:
                 kept = self._kept[owner][0]
@@ -226,12 +226,12 @@ class Daemon:
                     continue
                 await _renew(kept, namespace, link, min(stage - now(), _PATIENCE))
                 wake_at = kept.renew_at
-            except (NoAnswer, OSError) as error:
+            except (NoAnswerError, OSError) as error:
                 if now() >= kept.expires_at:
                     _lose(kept, namespace, link, error)
                     return
                 wake_at = min(stage, now() + max((stage - now()) / 2, _AGAIN))
-            except ServerRefused as error:
+            except ServerRefusedError as error:
                 _lose(kept, namespace, link, error)
                 return
             finally:
@@ -243,10 +243,10 @@ async def _ask(fresh: Lease, namespace: NetNS, link: Link, timeout: float) -> No
     channel = Channel(namespace, link)
     try:
         await Client(fresh, channel, link).obtain(timeout)
-    except (NoAnswer, ServerRefused) as error:
-        reason = spanning_tree.explain(namespace, link) if isinstance(error, NoAnswer) else ""
+    except DhcpError as error:
+        reason = spanning_tree.explain(namespace, link) if isinstance(error, NoAnswerError) else ""
         text = f"{fresh}: {error} (asked for {timeout:g} s)"
-        raise Failure(f"{text}; {reason}" if reason else text, later=True) from None
+        raise RequestError(f"{text}; {reason}" if reason else text, later=True) from None
     finally:
         channel.close()
 
@@ -255,11 +255,11 @@ async def _renew(kept: Lease, namespace: NetNS, link: Link, timeout: float) -> N
     channel = Channel(namespace, link)
     try:
         await Client(kept, channel, link).extend(timeout)
-    except ServerRefused as refusal:
+    except ServerRefusedError as refusal:
         # A server that has lost its leases also refuses, but grants the same address to a new request.
         try:
             await Client(kept, channel, link).obtain(_PATIENCE, only=kept.address)
-        except (NoAnswer, ServerRefused):
+        except DhcpError:
             raise refusal from None
     finally:
         channel.close()
@@ -271,7 +271,7 @@ def _lose(kept: Lease, namespace: NetNS, link: Link, reason: Exception) -> None:
 
     The container does not get another address.  Its runtime has reported this one, and would not notice.
     """
-    error = Failure(f"{message_with_notes(reason)}; {kept.owner[2]} is down now")
+    error = RequestError(f"{message_with_notes(reason)}; {kept.owner[2]} is down now")
     Log(kept.owner[1]).failure("renewal", error, f"of {kept.address}")
     warn(f"{kept}: renewal of {kept.address}: {message_with_notes(error)}")
     try:

@@ -23,15 +23,19 @@ _TRIES = 3
 _CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-class DaemonUnavailable(Exception):
+class DaemonError(Exception):
+    """The keeper has not done what was requested; the text says why."""
+
+
+class DaemonUnavailableError(DaemonError):
     """No keeper answers; the text says why."""
 
 
-class NotOurDaemon(DaemonUnavailable):
+class ForeignDaemonError(DaemonUnavailableError):
     """A program answers at the path, but it is not a keeper of cnihook."""
 
 
-class RequestRejected(Exception):
+class RequestRejectedError(DaemonError):
     """The keeper rejected the request.  `later`: it may accept it later."""
 
     def __init__(self, text: str, later: bool) -> None:
@@ -51,7 +55,7 @@ def call(
 
     With `start`, a keeper is started if there is none.
     """
-    problem = DaemonUnavailable(f"no DHCP keeper answers at {path}")
+    problem = DaemonUnavailableError(f"no DHCP keeper answers at {path}")
     for _attempt in range(_TRIES):
         try:
             answer = _exchange(path, fastjson.dumps(request).encode() + b"\n", patience)
@@ -61,11 +65,13 @@ def call(
             _start(path)
             continue
         except TimeoutError:
-            raise DaemonUnavailable(f"the DHCP keeper at {path} does not answer in {patience:g} s") from None
+            raise DaemonUnavailableError(
+                f"the DHCP keeper at {path} does not answer in {patience:g} s"
+            ) from None
         except (BrokenPipeError, ConnectionResetError):
             continue
         except OSError as error:
-            raise DaemonUnavailable(f"connect to the DHCP keeper at {path}: {error.strerror}") from None
+            raise DaemonUnavailableError(f"connect to the DHCP keeper at {path}: {error.strerror}") from None
         if answer:
             return _read(path, answer)
         # The keeper ended at this moment, because it had no leases.
@@ -98,9 +104,9 @@ def _read(path: str, data: bytes) -> "dict[str, Any]":
     except ValueError:
         is_reference = data.startswith(b"HTTP/")
         program = "the reference plugins' daemon" if is_reference else "not a DHCP keeper of cnihook"
-        raise NotOurDaemon(f"the program that listens at {path} is {program}") from None
+        raise ForeignDaemonError(f"the program that listens at {path} is {program}") from None
     if "error" in answer:
-        raise RequestRejected(str(answer["error"]), bool(answer.get("later")))
+        raise RequestRejectedError(str(answer["error"]), bool(answer.get("later")))
     return answer
 
 
@@ -117,9 +123,9 @@ def _start(path: str) -> None:
     try:
         outcome = child.run(program, argv, {"PATH": os.environ.get("PATH", os.defpath)}, b"", _START)
     except OSError as error:
-        raise DaemonUnavailable(f"start a DHCP keeper: {program}: {error.strerror}") from None
+        raise DaemonUnavailableError(f"start a DHCP keeper: {program}: {error.strerror}") from None
     if outcome.timed_out:
-        raise DaemonUnavailable(f"start a DHCP keeper: it does not listen after {_START:g} s")
+        raise DaemonUnavailableError(f"start a DHCP keeper: it does not listen after {_START:g} s")
     if outcome.status:
         why = one_line(outcome.stderr.decode(errors="replace")) or f"exit status {outcome.status}"
-        raise DaemonUnavailable(f"start a DHCP keeper: {why}")
+        raise DaemonUnavailableError(f"start a DHCP keeper: {why}")

@@ -120,7 +120,7 @@ def find_program(name: str) -> str | None:
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
     try:
         return command.find(name, path)
-    except command.NotExecutable:
+    except command.NotExecutableError:
         return None
 
 

@@ -12,12 +12,12 @@ from cnihook.doctor.finding import Finding, Host
 from cnihook.fast import statefile
 from cnihook.fast.address import Address
 from cnihook.linux import netns
-from cnihook.linux.flock import Busy
+from cnihook.linux.flock import LockBusyError
 from cnihook.nftables import table
 from cnihook.nftables.port import PROTOCOLS
 from cnihook.oci import inject
 from cnihook.runtime import records, remains
-from cnihook.runtime.foreign import OtherPlugins
+from cnihook.runtime.foreign import OtherPluginsError
 from cnihook.types.errors import CniError
 
 TYPE_CHECKING = False
@@ -50,9 +50,9 @@ def check_attachments(host: Host) -> Iterator[Finding]:
         try:
             with repair.container(record.container_id, timeout=0):
                 missing = repair.find_problems(record, host.settings.plugin_dirs)
-        except Busy:
+        except LockBusyError:
             continue  # another process works on it, so differences are normal
-        except OtherPlugins as error:
+        except OtherPluginsError as error:
             yield Finding(
                 "attachment-not-checked",
                 f"container {record.container_id}, {record.network} {record.ifname}: {error.msg}",

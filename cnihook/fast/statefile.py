@@ -9,24 +9,24 @@ _LONGEST = 16 << 20  # bytes
 _REGULAR = 0o100000  # S_IFREG, of S_IFMT
 
 
-class Unusable(ValueError):
+class UnusableFileError(ValueError):
     """A file that is not regular, or is too long; the text says which."""
 
 
-class NotRegular(Unusable):
+class NotRegularFileError(UnusableFileError):
     """A folder, a FIFO, a device, a socket, or a symbolic link."""
 
 
 def content(path: str, *, longest: int = _LONGEST, follow: bool = False) -> "bytes | None":
     """Return the content of a regular file, None if there is no file; `follow`: also through symbolic links.
 
-    Opening a FIFO would wait, and opening some devices has an effect.  Raises Unusable, or OSError with the
-    path if the file exists and cannot be read.
+    Opening a FIFO would wait, and opening some devices has an effect.  Raises UnusableFileError, or OSError
+    with the path if the file exists and cannot be read.
     """
     try:
         status = os.stat(path, follow_symlinks=follow)
         if status.st_mode & 0o170000 != _REGULAR:
-            raise NotRegular("is not a regular file")
+            raise NotRegularFileError("is not a regular file")
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -36,7 +36,7 @@ def content(path: str, *, longest: int = _LONGEST, follow: bool = False) -> "byt
         while part := os.read(fd, 65536 if not data else 1 << 20):
             data += part
             if len(data) > longest:
-                raise Unusable(f"is longer than {longest >> 20} MiB")
+                raise UnusableFileError(f"is longer than {longest >> 20} MiB")
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
     finally:
@@ -48,7 +48,7 @@ def read(path: str) -> "bytes | None":
     """Return content(path), or None if the file cannot be used."""
     try:
         return content(path)
-    except Unusable:
+    except UnusableFileError:
         return None
 
 

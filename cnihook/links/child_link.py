@@ -16,7 +16,7 @@ from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
 from cnihook.protocol.call import Call
 from cnihook.types.config import NetConf
-from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, CniError, ResourceTaken, invalid_config
+from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, CniError, ResourceTakenError, invalid_config
 from cnihook.types.result import DNS, Interface, Result
 
 TYPE_CHECKING = False
@@ -167,7 +167,7 @@ def _create(call: Call, conf: Conf, master: Link, kind: str, data: "tuple[bytes,
             create(name)
     except NetlinkError as error:
         # The link of a dead container can have the VLAN, or prevent links of another kind on the master.
-        error_type = ResourceTaken if error.errno in (errno.EEXIST, errno.EBUSY) else CniError
+        error_type = ResourceTakenError if error.errno in (errno.EEXIST, errno.EBUSY) else CniError
         raise error_type(INTERNAL, str(error), _hint(error.errno, kind, master)) from None
     return call.sandbox.link(name)
 

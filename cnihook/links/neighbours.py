@@ -10,7 +10,7 @@ address, or have IP addresses from a plugin without leases.
 
 from cnihook.linux import fdb
 from cnihook.linux.rtnl import Link, Rtnl
-from cnihook.types.errors import INTERNAL, MacTaken, ResourceTaken
+from cnihook.types.errors import INTERNAL, MacTakenError, ResourceTakenError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from cnihook.fast.address import Address
 
 
-def mac_taken(mac: str, holder: str) -> MacTaken:
-    return MacTaken(INTERNAL, f"MAC address {mac} is taken: {holder}", "request another address, or none")
+def mac_taken(mac: str, holder: str) -> MacTakenError:
+    return MacTakenError(
+        INTERNAL, f"MAC address {mac} is taken: {holder}", "request another address, or none"
+    )
 
 
 def refuse_taken_mac(
     host: Rtnl, bridge: Link, mac: str, *, own: "Link | None" = None, vlans: "Iterable[int]" = ()
 ) -> None:
-    """Raise MacTaken if the bridge has this address, or a neighbour on it.  `own`: the container's port.
+    """Raise MacTakenError if the bridge has this address, or a neighbour on it.  `own`: its own port.
 
     `vlans`: those of the container, on a bridge that filters VLANs and learns addresses for each of them.
     """
@@ -50,7 +52,7 @@ def refuse_taken_mac(
 
 
 def refuse_taken_addresses(host: Rtnl, bridge: Link, own: Link, addresses: "Collection[Address]") -> None:
-    """Raise ResourceTaken if the bridge has one of these IP addresses, or a container at another port."""
+    """Raise ResourceTakenError if the bridge has one of these addresses, or a container at another port."""
     _refuse(
         addresses,
         (each.net.address for each in host.addresses(bridge)),
@@ -64,7 +66,9 @@ def refuse_taken_addresses(host: Rtnl, bridge: Link, own: Link, addresses: "Coll
 def _refuse(addresses: "Collection[Address]", present: "Iterable[Address]", holder: str) -> None:
     for address in present:
         if address in addresses:
-            raise ResourceTaken(INTERNAL, f"address {address} is taken: {holder}", "request another address")
+            raise ResourceTakenError(
+                INTERNAL, f"address {address} is taken: {holder}", "request another address"
+            )
 
 
 def _container_at(port: Link, bridge: Link) -> str:

@@ -15,7 +15,7 @@ there.  An older kernel is asked after 2 ms, then less and less often, at least 
 import time
 
 from cnihook.linux.rtnl import IF_OPER_UNKNOWN, IF_OPER_UP, IFA_F_DADFAILED, IFA_F_TENTATIVE, Link, Rtnl
-from cnihook.types.errors import INTERNAL, CniError, ResourceTaken
+from cnihook.types.errors import INTERNAL, CniError, ResourceTakenError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _is_active(link: Link) -> bool:
 def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
     """Wait until the link's IPv6 addresses among `nets` can be used; those of IPv4 can be at once.
 
-    Raises ResourceTaken if another host on the link has one, and CniError after the timeout.  Returns
+    Raises ResourceTakenError if another host on the link has one, and CniError after the timeout.  Returns
     without waiting if a virtual link has no carrier, because its addresses stay tentative until it has
     one.  A network card may still negotiate, so for a card it returns after the timeout.
     """
@@ -72,7 +72,7 @@ def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
         present = {address.net: address.flags for address in rtnl.addresses(link)}
         for net in pending:
             if present.get(net, 0) & IFA_F_DADFAILED:
-                raise ResourceTaken(
+                raise ResourceTakenError(
                     INTERNAL, f"{net} on {link.name}: another host on the link has this address already"
                 )
         current = rtnl.link(link.name)

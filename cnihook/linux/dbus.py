@@ -19,7 +19,7 @@ _PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE
 _TIMEOUT = 30.0  # seconds; a service may be busy with something else
 
 
-class NoService(Exception):
+class NoServiceError(Exception):
     """There is no bus, or no program on the bus has that name."""
 
 
@@ -28,7 +28,7 @@ class DBusError(Exception):
 
 
 class Bus:
-    """A connection to the system bus.  Raises NoService if there is none."""
+    """A connection to the system bus.  Raises NoServiceError if there is none."""
 
     def __init__(self) -> None:
         address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or _DEFAULT
@@ -45,12 +45,12 @@ class Bus:
             self._socket.sendall(b"\0AUTH EXTERNAL %s\r\n" % str(os.geteuid()).encode().hex().encode())
             answer = self._read_line()
             if not answer.startswith(b"OK "):
-                raise NoService(f"{address}: no access to the bus: {answer.decode(errors='replace')}")
+                raise NoServiceError(f"{address}: no access to the bus: {answer.decode(errors='replace')}")
             self._socket.sendall(b"BEGIN\r\n")
             self.call(_BUS, _BUS_PATH, _BUS, "Hello")
         except OSError as error:
             self.close()
-            raise NoService(f"{address}: {error.strerror or error}") from None
+            raise NoServiceError(f"{address}: {error.strerror or error}") from None
         except BaseException:
             self.close()
             raise
@@ -61,8 +61,8 @@ class Bus:
     def call(self, service: str, path: str, interface: str, method: str, *arguments: str) -> "bool | str":
         """Call a method and return the first value of its answer, if that is a boolean or a string; else "".
 
-        Raises NoService if no program has that name, Refused if the service answers with an error, and
-        OSError.
+        Raises NoServiceError if no program has that name, DBusError if the service answers with an error,
+        and OSError.
         """
         self._serial += 1
         body = b""
@@ -87,7 +87,7 @@ class Bus:
         if message.kind == _METHOD_RETURN:
             return message.value
         if message.error in _NOBODY:
-            raise NoService(f"{service}: {message.value}")
+            raise NoServiceError(f"{service}: {message.value}")
         raise DBusError(str(message.value) or message.error)
 
     def read(self, size: int) -> bytes:
@@ -156,14 +156,14 @@ def _padding(data: bytes, size: int) -> bytes:
 
 
 def _socket_address(address: str) -> str:
-    """Return the first unix socket of a list of addresses.  Raises NoService if there is none."""
+    """Return the first unix socket of a list of addresses.  Raises NoServiceError if there is none."""
     for entry in address.split(";"):
         transport, _, rest = entry.partition(":")
         for pair in rest.split(","):
             key, _, value = pair.partition("=")
             if transport == "unix" and key in ("path", "abstract"):
                 return ("\0" if key == "abstract" else "") + _unescaped(value)
-    raise NoService(f"{address}: it has no unix socket")
+    raise NoServiceError(f"{address}: it has no unix socket")
 
 
 def _unescaped(value: str) -> str:

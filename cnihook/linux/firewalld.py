@@ -4,7 +4,7 @@
 import errno
 
 from cnihook.fast.address import Address
-from cnihook.linux.dbus import Bus, DBusError, NoService
+from cnihook.linux.dbus import Bus, DBusError, NoServiceError
 
 _SERVICE, _PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
 _ZONES = f"{_SERVICE}.zone"
@@ -12,7 +12,7 @@ _BUS, _BUS_PATH = "org.freedesktop.DBus", "/org/freedesktop/DBus"
 
 
 class Firewalld:
-    """A connection, by `with Firewalld() as firewalld:`.  Raises NoService if firewalld is not running."""
+    """A connection, by `with Firewalld() as firewalld:`.  Raises NoServiceError without firewalld."""
 
     def __init__(self) -> None:
         self._bus = Bus()
@@ -20,7 +20,7 @@ class Firewalld:
     def __enter__(self) -> "Firewalld":
         try:
             if not self._bus.call(_BUS, _BUS_PATH, _BUS, "NameHasOwner", _SERVICE):
-                raise NoService(f"no program on the system bus has the name {_SERVICE}")
+                raise NoServiceError(f"no program on the system bus has the name {_SERVICE}")
         except BaseException:
             self._bus.close()
             raise

@@ -18,7 +18,7 @@ FOLDER = "/run/cnihook"
 _LONGEST_SIGNATURES = 1 << 16  # bytes that are read of a lock file
 
 
-class Busy(OSError):
+class LockBusyError(OSError):
     """Another process held the lock during the whole timeout."""
 
 
@@ -39,7 +39,9 @@ class Lock:
         deadline = time.monotonic() + self._timeout
         while not self._try(deadline):
             if time.monotonic() >= deadline:
-                raise Busy(f"{self._path}: held by {self._holder()} for more than {self._timeout:g} s")
+                raise LockBusyError(
+                    f"{self._path}: held by {self._holder()} for more than {self._timeout:g} s"
+                )
         return self
 
     def __exit__(

@@ -19,7 +19,7 @@ _PLACE_HOLDER = 0o444  # mode of the file that a namespace is mounted over
 _NS_GET_NSTYPE = 0xB703  # <linux/nsfs.h>
 
 
-class NotANamespace(OSError):
+class NotANamespaceError(OSError):
     """The path leads to something that is not a network namespace."""
 
     def __init__(self, path: str) -> None:
@@ -39,7 +39,7 @@ class NetNS:
 
     @classmethod
     def open(cls, path: str) -> "NetNS":
-        """Open the namespace at a path.  Raises FileNotFoundError, NotANamespace, or another OSError."""
+        """Open the namespace at a path.  Raises FileNotFoundError, NotANamespaceError or another OSError."""
         # O_NONBLOCK: the caller chose the path, and opening a FIFO would wait for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -50,14 +50,14 @@ class NetNS:
                 descriptor.close(fd)
                 raise
         descriptor.close(fd)
-        raise NotANamespace(path)
+        raise NotANamespaceError(path)
 
     @classmethod
     def find(cls, path: str) -> "NetNS | None":
         """Return None if the path leads to nothing, or not to a namespace.  Raises OSError otherwise."""
         try:
             return cls.open(path)
-        except (FileNotFoundError, NotADirectoryError, ProcessLookupError, NotANamespace):
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError, NotANamespaceError):
             return None
 
     @classmethod
@@ -196,7 +196,7 @@ def _holder(path: str) -> "tuple[int, int] | None":
         return None  # a link to a namespace is not a name that bind() gave
     try:
         holder = NetNS.open(path)
-    except (FileNotFoundError, NotANamespace):
+    except (FileNotFoundError, NotANamespaceError):
         return None
     identity = holder.identity
     holder.close()  # else the namespace would live until this process ends

@@ -75,8 +75,8 @@ def add(
 def renew(container_id: str) -> bool:
     """Write a container's names into its own hosts file again if another program has replaced its content.
 
-    Returns True if they were missing.  Raises OSError if the file cannot be used, and Busy after a long
-    wait.
+    Returns True if they were missing.  Raises OSError if the file cannot be used, and LockBusyError after a
+    long wait.
     """
     if not incomplete(container_id):
         return False
@@ -196,7 +196,7 @@ def _renew(entry: Entry, reader: Entry) -> None:
 def remove(network: str, container_id: str) -> None:
     """Remove a container's names on one network, if it has any.
 
-    Raises Busy if another process holds the lock too long.
+    Raises LockBusyError if another process holds the lock too long.
     """
     if os.path.exists(f"{entries.FOLDER}/{network}/{container_id}"):
         with _lock(container_id):

@@ -12,7 +12,7 @@ The chain is empty, and no packet enters it; it counts the elements.
 
 from cnihook.fast.address import Address
 from cnihook.linux import nft, nft_objects
-from cnihook.linux.dbus import NoService
+from cnihook.linux.dbus import NoServiceError
 from cnihook.linux.firewalld import Firewalld
 from cnihook.linux.flock import Lock
 from cnihook.nftables import table
@@ -27,7 +27,7 @@ _CHAIN = "firewalld"
 
 
 def add(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
-    """Add the addresses to the zone.  Raises NoService without firewalld, before anything is changed."""
+    """Add the addresses to the zone.  Raises NoServiceError without firewalld, before any change."""
     with Firewalld() as firewalld:
         if addresses:
             _record(call, addresses)
@@ -72,7 +72,7 @@ def gc(call: Call, zone: str, keep: "set[str]") -> None:
 
 
 def missing(zone: str, addresses: "Sequence[Address]") -> "list[Address]":
-    """Return the addresses that are not in the zone.  Raises NoService."""
+    """Return the addresses that are not in the zone.  Raises NoServiceError."""
     with Firewalld() as firewalld:
         return [address for address in addresses if not firewalld.has_source(zone, address)]
 
@@ -101,7 +101,7 @@ def _delete(zone: str, owners: "dict[Address, str | None]") -> None:
         with Firewalld() as firewalld:
             for address in owners:
                 firewalld.remove_source(zone, address)
-    except NoService:
+    except NoServiceError:
         pass  # it does not run, so it has no addresses
     if not any(owners.values()):
         return

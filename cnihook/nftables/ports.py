@@ -38,7 +38,7 @@ from cnihook.nftables.port_maps import (
 )
 from cnihook.nftables.table import FAMILY, LOCK, NAME, TABLE
 from cnihook.protocol.call import Call
-from cnihook.types.errors import INTERNAL, CniError, PortTaken
+from cnihook.types.errors import INTERNAL, CniError, PortTakenError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def add(
     conditions: "Mapping[int, str]",
     masquerade: str = port_chains.SUBNET,
 ) -> None:
-    """Publish ports of a container, or raise PortTaken.
+    """Publish ports of a container, or raise PortTakenError.
 
     `nets`: the container's addresses with their subnets.  `conditions`: matches of nft, by IP version.
     """
@@ -118,7 +118,7 @@ def _claim(
     """Return the ports that this attachment must publish, and True if it has published one before.
 
     A port that leads to the container by another of its networks is left out, because podman passes all
-    ports to each network.  Raises PortTaken if another container has one.
+    ports to each network.  Raises PortTakenError if another container has one.
     """
     claimed: dict[Port, Target] = {}
     has_some = False
@@ -132,7 +132,7 @@ def _claim(
         if owner is None or owner == call.owner:
             claimed[port] = target
         elif not _is_same_container(owner, call):
-            raise PortTaken(INTERNAL, f"host port {port} is taken: {_described(owner)}", _hint(owner))
+            raise PortTakenError(INTERNAL, f"host port {port} is taken: {_described(owner)}", _hint(owner))
         has_some = has_some or owner == call.owner
     return claimed, has_some
 

@@ -134,7 +134,7 @@ def load(state: State) -> Bundle:
         try:
             content = statefile.content(path, follow=True)
             raw = fastjson.loads(content.decode()) if content else None
-        except statefile.Unusable as problem:
+        except statefile.UnusableFileError as problem:
             raise invalid_config(f"{path}: {problem}") from None
         except ValueError:
             continue

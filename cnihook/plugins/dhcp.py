@@ -12,7 +12,7 @@ sets the link down, the container's log has the reason, and CHECK fails.
 
 from cnihook.dhcp import message, rpc
 from cnihook.dhcp.lease import Lease, folder_of, from_json, to_json
-from cnihook.dhcp.rpc import DaemonUnavailable, NotOurDaemon, RequestRejected
+from cnihook.dhcp.rpc import DaemonError, ForeignDaemonError, RequestRejectedError
 from cnihook.linux.rtnl import RT_SCOPE_LINK
 from cnihook.sdk import DNS, IP, Address, Call, CniError, IPNet, NetConf, Result, Route, try_each
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, TRY_AGAIN_LATER
@@ -121,13 +121,13 @@ def _ask(path: str, request: "dict[str, Any]", timeout: int = 0) -> "dict[str, A
     """Return the daemon's answer; start a daemon if there is none.  `timeout`: its seconds for a server."""
     try:
         return rpc.call(path, request, start=True, patience=max(rpc.PATIENCE, timeout + 5.0))
-    except RequestRejected as error:
+    except RequestRejectedError as error:
         code = TRY_AGAIN_LATER if error.later else INTERNAL
         raise CniError(code, f"dhcp: {error}") from None
-    except NotOurDaemon as error:
+    except ForeignDaemonError as error:
         help = 'stop it, or name another socket for this network in ipam: "daemonSocketPath"'
         raise CniError(INTERNAL, f"dhcp: {error}", help) from None
-    except DaemonUnavailable as error:
+    except DaemonError as error:
         raise CniError(INTERNAL, f"dhcp: {error}") from None
 
 
@@ -172,7 +172,7 @@ def delete(call: Call) -> None:
     path = socket_path(call.conf.object("ipam"))
     try:
         rpc.call(path, {"do": "release", "owner": _owner(call)}, start=False)
-    except (DaemonUnavailable, RequestRejected):
+    except DaemonError:
         lease = Lease.load(folder_of(path), _owner(call))
         if lease:
             lease.release()
@@ -197,7 +197,7 @@ def gc(call: Call) -> None:
     try:
         request = {"do": "gc", "network": call.network, "keep": [list(attachment) for attachment in keep]}
         rpc.call(path, request, start=False)
-    except (DaemonUnavailable, RequestRejected):
+    except DaemonError:
         leases = Lease.load_all(folder_of(path))
         stale = [one for one in leases if one.owner[0] == call.network and one.owner[1:] not in keep]
         try_each(*(lease.release for lease in stale))

@@ -29,7 +29,7 @@ base chain of type filter.  One thing differs: another chain may drop what such 
 
 from cnihook.fast.address import IPNet
 from cnihook.links import veth
-from cnihook.linux.dbus import NoService
+from cnihook.linux.dbus import NoServiceError
 from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link
 from cnihook.linux.xtables import CHAIN_NAME_MAX
@@ -73,7 +73,7 @@ class Conf:
     def may_use_firewalld(self) -> bool:
         return self.backend != "iptables"
 
-    def bear(self, error: NoService, code: int = INTERNAL) -> None:
+    def bear(self, error: NoServiceError, code: int = INTERNAL) -> None:
         """Raise CniError if the configuration requires firewalld.  Otherwise it is not needed."""
         if self.backend == "firewalld":
             why = '"backend" requires it; start it, or leave "backend" out'
@@ -202,7 +202,7 @@ def _join_zone(call: Call, conf: Conf, result: Result, undo: Undo) -> None:
     undo.push(firewalld_zone.delete, call, conf.zone, addresses)
     try:
         firewalld_zone.add(call, conf.zone, addresses)
-    except NoService as error:
+    except NoServiceError as error:
         conf.bear(error)
 
 
@@ -247,7 +247,7 @@ def check(call: Call) -> None:
     if conf.may_use_firewalld:
         try:
             missing = firewalld_zone.missing(conf.zone, [ip.net.address for ip in result.ips])
-        except NoService as error:
+        except NoServiceError as error:
             conf.bear(error)
         else:
             if missing:
@@ -281,5 +281,5 @@ def status(call: Call) -> None:
     conf = Conf(call)
     try:
         firewalld_zone.missing(conf.zone, [])
-    except NoService as error:
+    except NoServiceError as error:
         conf.bear(error, PLUGIN_NOT_AVAILABLE)

@@ -18,7 +18,7 @@ from cnihook.linux.link_snapshot import LinkSnapshot
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.sdk import DNS, Call, CniError, Interface, Result, Undo, invalid_config, try_each
-from cnihook.types.errors import INTERNAL, ResourceTaken
+from cnihook.types.errors import INTERNAL, ResourceTakenError
 from cnihook.types.names import check_ifname
 
 TYPE_CHECKING = False
@@ -141,7 +141,7 @@ def _find_device(host: Rtnl, conf: Conf) -> Link:
             or (conf.folder and one.path.startswith(os.path.realpath(conf.folder)))
         ):
             hint = f"container {one.container_id} has {one.name} as {one.ifname}"
-            error_type = ResourceTaken
+            error_type = ResourceTakenError
     raise error_type(
         INTERNAL, f"failed to find host device: {conf.what} is not an interface of the host", hint
     )

@@ -17,7 +17,7 @@ from cnihook.protocol.call import requested_addresses
 from cnihook.sdk import DNS, IP, Call, CniError, NetConf, Result, Route, invalid_config
 from cnihook.types import versions
 from cnihook.types.config import json_name
-from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhausted, ResourceTaken
+from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhaustedError, ResourceTakenError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def _allocate(
             raise CniError(INTERNAL, f"{prefix}requested ip {address} is subnet's gateway")
         if not store.reserve(address, one.index):
             msg = f"{prefix}requested IP address {address} is not available in range set {one}"
-            raise ResourceTaken(INTERNAL, msg, _hint_if_taken(store, address, call))
+            raise ResourceTakenError(INTERNAL, msg, _hint_if_taken(store, address, call))
         return address, part
 
     for address in owned:
@@ -246,7 +246,7 @@ def _allocate(
     for address, part in one.candidates(store.last_reserved(one.index)):
         if store.reserve(address, one.index):
             return address, part
-    raise PoolExhausted(
+    raise PoolExhaustedError(
         INTERNAL,
         f"{prefix}no IP addresses available in range set: {one}",
         f"leases are the files in {store.folder}; {_hint_to_collect(call)}",
@@ -322,7 +322,7 @@ def _read_resolv_conf(path: str) -> DNS:
         content = statefile.content(path, follow=True)
         if content is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    except statefile.Unusable as problem:
+    except statefile.UnusableFileError as problem:
         raise invalid_config(f'ipam: "resolvConf": {path}: {problem}') from None
     except OSError as error:
         raise invalid_config(f'ipam: "resolvConf": {path}: {error.strerror}') from None

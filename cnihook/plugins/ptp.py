@@ -30,7 +30,7 @@ from cnihook.sdk import (
     invalid_config,
     try_each,
 )
-from cnihook.types.errors import INTERNAL, ResourceTaken
+from cnihook.types.errors import INTERNAL, ResourceTakenError
 
 
 class Conf:
@@ -121,7 +121,7 @@ def _set_host_end(call: Call, outer: Link, ips: "list[IP]") -> None:
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise
-            raise ResourceTaken(
+            raise ResourceTakenError(
                 INTERNAL,
                 f"{address} for {call.ifname} of container {call.container_id} is in use",
                 f"`ip route show {address}` shows the link that leads to it",

@@ -159,7 +159,7 @@ def add(call: Call) -> Result:
 
 
 def _refuse_taken_mac(call: Call, link: Link, mac: str) -> None:
-    """Raise MacTaken if the address is in use on a veth's bridge.  For a macvlan, the kernel checks that."""
+    """Raise MacTakenError if the address is in use on a veth's bridge.  The kernel checks a macvlan's."""
     port = call.host.find_link_by_index(link.peer_index) if link.kind == "veth" else None
     if not (port and port.kind == "veth" and port.peer_index == link.index and port.master):
         return

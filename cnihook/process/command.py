@@ -28,7 +28,7 @@ def restore_umask() -> None:
         os.umask(_callers_umask)
 
 
-class NotExecutable(Exception):
+class NotExecutableError(Exception):
     """There is no such command, or it cannot be executed.  `status` is the exit status for that."""
 
     def __init__(self, message: str, found: bool) -> None:
@@ -56,9 +56,9 @@ def find(name: str, path: str) -> str:
         if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
             return candidate
     if not present:
-        raise NotExecutable(f"{name or repr(name)}: no such command", found=False)
+        raise NotExecutableError(f"{name or repr(name)}: no such command", found=False)
     why = "it is a folder" if os.path.isdir(present[0]) else "it is not marked as executable"
-    raise NotExecutable(f"{present[0]}: cannot be executed: {why}", found=True)
+    raise NotExecutableError(f"{present[0]}: cannot be executed: {why}", found=True)
 
 
 def execute(program: str, argv: "list[str]", variables: "dict[str, str]") -> "NoReturn":
@@ -75,7 +75,7 @@ def execute(program: str, argv: "list[str]", variables: "dict[str, str]") -> "No
     except OSError as error:
         exists = error.errno != errno.ENOENT
         why = error.strerror if exists else "the interpreter that it names does not exist"
-        raise NotExecutable(f"{program}: cannot be executed: {why}", exists) from None
+        raise NotExecutableError(f"{program}: cannot be executed: {why}", exists) from None
 
 
 def _is_text(path: str) -> bool:

@@ -2,7 +2,7 @@
 """One operation of one plugin on one attachment: what the plugin receives, and the namespaces for it."""
 
 from cnihook.fast.address import Address, IPNet
-from cnihook.linux.netns import NetNS, NotANamespace
+from cnihook.linux.netns import NetNS, NotANamespaceError
 from cnihook.linux.rtnl import Rtnl
 from cnihook.types.config import NetConf
 from cnihook.types.errors import INTERNAL, INVALID_ENVIRONMENT, INVALID_NETNS, CniError
@@ -118,7 +118,7 @@ class Invocation:
         return self._sandbox
 
     def _unopened(self, error: OSError) -> CniError:
-        reason = error if isinstance(error, NotANamespace) else f"{self.netns}: {error.strerror}"
+        reason = error if isinstance(error, NotANamespaceError) else f"{self.netns}: {error.strerror}"
         return CniError(INTERNAL, f"failed to open netns: {reason}")
 
 

@@ -77,7 +77,7 @@ def is_bounds(raw: "dict[str, Any]") -> bool:
 def parse(raw: "dict[str, Any]", path: str) -> Bounds:
     """Return the bounds in the object of a file.
 
-    Raises KeyRefused for the first key that is wrong, unknown, null or repeated.
+    Raises KeyRefusedError for the first key that is wrong, unknown, null or repeated.
     """
     file = NetConf(raw, path)
     _check_keys(file, ("annotations",))

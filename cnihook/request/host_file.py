@@ -14,8 +14,8 @@ def read(path: str) -> str:
     """
     try:
         content = statefile.content(path, follow=True) or b""
-    except (PermissionError, statefile.NotRegular):
+    except (PermissionError, statefile.NotRegularFileError):
         return ""
-    except statefile.Unusable as problem:
+    except statefile.UnusableFileError as problem:
         raise invalid_config(f"{path}: {problem}") from None
     return content.decode(errors="surrogateescape")

@@ -14,13 +14,13 @@ from cnihook.process.signals import Interrupted
 from cnihook.protocol.call import Invocation
 from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
-from cnihook.runtime.records import Damaged, Record
+from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.types.errors import (
-    AddFailed,
+    AddFailedError,
     CniError,
-    PoolExhausted,
-    PortTaken,
-    ResourceTaken,
+    PoolExhaustedError,
+    PortTakenError,
+    ResourceTakenError,
     as_cni_error,
 )
 from cnihook.types.result import Result
@@ -36,8 +36,8 @@ PATIENCE = 10.0  # seconds for other processes that release what containers that
 def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
     """Run ADD for each plugin of the network and store the result in `record`, which is on disk already.
 
-    `timeout`: seconds for one executable.  Raises AddFailed, after the rollback.  Raises another CniError or
-    OSError if no plugin has run.
+    `timeout`: seconds for one executable.  Raises AddFailedError, after the rollback.  Raises another
+    CniError or OSError if no plugin has run.
     """
     request = Invocation(
         record.container_id,
@@ -75,11 +75,11 @@ def up_or_release(
     """
     try:
         return up(network, record, timeout=timeout)
-    except AddFailed as error:
-        if not (isinstance(error.cause, ResourceTaken) and error.undone):
+    except AddFailedError as error:
+        if not (isinstance(error.cause, ResourceTakenError) and error.undone):
             raise
         # Another process may have released at this moment what was taken; these two are cheap to try again.
-        if not (release() or isinstance(error.cause, (PortTaken, PoolExhausted))):
+        if not (release() or isinstance(error.cause, (PortTakenError, PoolExhaustedError))):
             raise
     return up(network, record, timeout=timeout)
 
@@ -94,7 +94,7 @@ def _undo(network: Network, request: Invocation, record: Record, result: Result)
 
 def is_undone(error: BaseException) -> bool:
     """Return True if up(), which raised this error, has left nothing behind."""
-    return error.undone if isinstance(error, (AddFailed, Interrupted)) else isinstance(error, Exception)
+    return error.undone if isinstance(error, (AddFailedError, Interrupted)) else isinstance(error, Exception)
 
 
 def down(record: Record, plugin_dirs: "list[str] | None", *, timeout: float = TIMEOUT) -> "LinkStats | None":
@@ -143,12 +143,12 @@ def restore(
 ) -> "tuple[Network, Invocation]":
     """Return the network as it was attached, and a request to its plugins, which the caller must close.
 
-    Raises Damaged if the record holds no configuration.
+    Raises DamagedRecordError if the record holds no configuration.
     """
     try:
         network = networks.parse(record.config, f"the record {record.path}")
     except CniError as error:
-        raise Damaged(record.path, f"holds no configuration: {error.msg}", record) from None
+        raise DamagedRecordError(record.path, f"holds no configuration: {error.msg}", record) from None
     return network, Invocation(
         record.container_id,
         live_netns_path(record),
@@ -206,7 +206,7 @@ def is_gone(record: Record, *, patience: float = 0.0) -> bool:
     """Return True if the attached process has ended or, without a process, its namespace.
 
     Records of libcni name no process.  `patience`: seconds to wait for the end of a process that was just
-    killed.  Raises CannotTell or OSError if that cannot be determined.
+    killed.  Raises UncertainProcessError or OSError if that cannot be determined.
     """
     if record.process is not None and record.process.pid:
         return not record.process.is_alive(patience=patience)

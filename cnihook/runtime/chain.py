@@ -7,7 +7,7 @@ from cnihook.protocol.call import Call, Invocation
 from cnihook.runtime.networks import Network
 from cnihook.types import versions
 from cnihook.types.config import NetConf, lookup
-from cnihook.types.errors import INTERNAL, AddFailed, CniError, ResourceTaken, as_cni_error
+from cnihook.types.errors import INTERNAL, AddFailedError, CniError, ResourceTakenError, as_cni_error
 from cnihook.types.names import check_container_id, check_ifname, check_network_name
 from cnihook.types.result import Result
 
@@ -55,7 +55,7 @@ def find_plugins(network: Network, plugin_dirs: "list[str] | None") -> None:
 
 
 def add(network: Network, request: Invocation, capability_args: "Capabilities") -> Result:
-    """Run ADD for each plugin.  If one fails, run DEL for the whole chain, then raise AddFailed."""
+    """Run ADD for each plugin.  If one fails, run DEL for the whole chain, then raise AddFailedError."""
     check_container_id(request.container_id)
     check_network_name(network.name)
     check_ifname(request.ifname)
@@ -89,9 +89,9 @@ def add(network: Network, request: Invocation, capability_args: "Capabilities") 
     return result or Result()
 
 
-def add_failed(cause: CniError, left: "list[CniError]") -> AddFailed:
+def add_failed(cause: CniError, left: "list[CniError]") -> AddFailedError:
     """Return the error of an ADD that failed with `cause`; `left`: the errors of the DEL after it."""
-    error = AddFailed(cause, undone=not left)
+    error = AddFailedError(cause, undone=not left)
     for note in (*getattr(cause, "__notes__", ()), *(f"while undoing: {another}" for another in left)):
         error.add_note(note)
     return error
@@ -322,7 +322,7 @@ def _in_context(error: Exception, network: Network, index: int, verb: str) -> Cn
     cause = as_cni_error(error)
     plugin_type = network.plugins[index].get("type")
     context = f'plugin type="{plugin_type}" name="{network.name}" failed ({verb})'
-    kind = type(cause) if isinstance(cause, ResourceTaken) else CniError
+    kind = type(cause) if isinstance(cause, ResourceTakenError) else CniError
     wrapped = kind(cause.code or INTERNAL, f"{context}: {cause.msg}", cause.details)
     for note in getattr(error, "__notes__", ()):
         wrapped.add_note(note)

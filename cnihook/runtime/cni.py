@@ -32,7 +32,7 @@ from cnihook.protocol.call import Invocation
 from cnihook.runtime import attachment, chain, networks, records
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
-from cnihook.runtime.records import Damaged, Record
+from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.types.errors import (
     INTERNAL,
     INVALID_CONFIG,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class NetworkNotFound(CniError):
+class NetworkNotFoundError(CniError):
     """An error: no configuration has this name.  `problems` are the files that could not be read."""
 
     def __init__(self, name: str, folder: str, known: "list[str]", problems: "list[CniError]") -> None:
@@ -93,14 +93,14 @@ class CNI:
         return networks.load_folder(self.conf_dir)
 
     def network(self, name: str) -> Network:
-        """Return the network with this name.  Raises NetworkNotFound."""
+        """Return the network with this name.  Raises NetworkNotFoundError."""
         configured, problems = self.networks()
         for network in configured:
             if network.name == name:
                 return network
         if not configured and not problems and name == networks.built_in().name:
             return networks.built_in()
-        raise NetworkNotFound(name, self.conf_dir, [network.name for network in configured], problems)
+        raise NetworkNotFoundError(name, self.conf_dir, [network.name for network in configured], problems)
 
     def validate(self, network: Network) -> "list[str]":
         """Return the capabilities that the network's plugins enable.
@@ -199,7 +199,7 @@ class CNI:
 
         An incomplete attachment, or one of a container that is gone, is detached instead.
         """
-        damaged: list[Damaged] = []
+        damaged: list[DamagedRecordError] = []
         attachments = records.of_container(container_id, self.state_dir, damaged)
         for one in damaged:
             if any(identity[1:] == (container_id, ifname) for identity in one.identities()):
@@ -218,14 +218,14 @@ class CNI:
     def _take_down(self, record: Record) -> None:
         try:
             attachment.down(record, self.plugin_dirs, timeout=self.timeout)
-        except Damaged:
+        except DamagedRecordError:
             from cnihook.runtime import salvage  # rarely needed, so not imported on the hot path
 
             sandbox = attachment.live_netns_path(record)
             salvage.take_down(record.identity, self.conf_dir, self.plugin_dirs, sandbox=sandbox)
         record.remove()
 
-    def _release(self, damaged: Damaged, *, sandbox: "str | None" = None) -> None:
+    def _release(self, damaged: DamagedRecordError, *, sandbox: "str | None" = None) -> None:
         """Release what a damaged file was the record of; without `sandbox`, only if it is not in use."""
         from cnihook.runtime import salvage
 
@@ -253,7 +253,7 @@ class CNI:
         with self._lock(container_id, "delete"):
             try:
                 record = records.find(name, container_id, ifname, self.state_dir)
-            except Damaged as error:
+            except DamagedRecordError as error:
                 self._release(error, sandbox=netns)
                 record = None
             if record is not None:

@@ -15,7 +15,7 @@ from cnihook.types.errors import INTERNAL, CniError
 from cnihook.types.result import Result
 
 
-class OtherPlugins(CniError):
+class OtherPluginsError(CniError):
     """An error for an attachment that other plugins made: those of cnihook cannot check it."""
 
 
@@ -30,14 +30,14 @@ def check_plugins(
     result: "Result | None",
     plugin_dirs: "list[str] | None",
 ) -> None:
-    """Raise OtherPlugins for an attachment of another runtime that cnihook's plugins cannot have made."""
+    """Raise OtherPluginsError for an attachment of another runtime that needs plugins of its own."""
     if not is_foreign(record) or plugin_dirs or network.is_loopback:
         return
     owner = Call("CHECK", NetConf(network.plugins[0] | {"name": network.name}), request).owner
     aliases = _aliases(request, result)
     if owner in aliases or not aliases:  # without any link it is broken, whichever plugins made it
         return
-    raise OtherPlugins(
+    raise OtherPluginsError(
         INTERNAL,
         "not checked: another runtime attached it, with plugins that are not cnihook's",
         "set CNI_PATH to the folder of those plugins",

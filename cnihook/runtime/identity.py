@@ -24,7 +24,7 @@ _TIME_NAMESPACES = ("time", "time_for_children")
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # <linux/proc_ns.h> PROC_PID_INIT_INO
 
 
-class CannotTell(CniError):
+class UncertainProcessError(CniError):
     """An error: it cannot be determined whether a process runs.  The process counts as running."""
 
     def __init__(self, msg: str, details: str = "") -> None:
@@ -49,7 +49,8 @@ class ProcessIdentity:
     def capture(cls, pid: int, namespace: NetNS) -> "ProcessIdentity":
         """Return the identity of a process that runs.
 
-        Raises CniError if the process has ended, and CannotTell or OSError if /proc does not show it.
+        Raises CniError if the process has ended, and UncertainProcessError or OSError if /proc does not show
+        it.
         """
         start = process_start(pid) if pid else 0
         if start is None:
@@ -81,7 +82,7 @@ class ProcessIdentity:
         }
 
     def is_alive(self, *, patience: float = 0.0) -> bool:
-        """Return True while the process runs.  Raises CannotTell or OSError if that cannot be determined.
+        """Return True while the process runs.  Raises UncertainProcessError or OSError if that is unknown.
 
         `patience`: seconds to wait for the end of a process that was just killed.
         """
@@ -110,7 +111,7 @@ class ProcessIdentity:
             return True
         if _pid_namespace() == _INITIAL_PID_NAMESPACE:
             return False  # every process is visible from there
-        raise CannotTell(
+        raise UncertainProcessError(
             f"process {self.pid} was attached from another PID namespace, pid:[{self.pid_namespace}]",
             "run cnihook in that PID namespace, or in the initial one",
         )
@@ -132,8 +133,8 @@ def process_start(pid: int) -> "int | None":
     """Return the start of a process (proc_pid_stat(5), field 22), or None if it has ended or is a zombie.
 
     The unit is clock ticks since boot in the initial time namespace; /proc shows the time in the namespace
-    of its reader.  Raises CannotTell if the process exists but /proc hides it, and OSError if /proc cannot
-    be read.
+    of its reader.  Raises UncertainProcessError if the process exists but /proc hides it, and OSError if
+    /proc cannot be read.
     """
     path = f"/proc/{pid}/stat"
     try:
@@ -141,7 +142,7 @@ def process_start(pid: int) -> "int | None":
             fields = file.read().rpartition(b")")[2].split()  # the name before ")" may hold any character
     except (FileNotFoundError, ProcessLookupError):
         if _exists(pid) and not os.path.exists(path) and _exists(pid):  # twice: it may start or end meantime
-            raise CannotTell(
+            raise UncertainProcessError(
                 f"{path} does not exist, but process {pid} does",
                 "mount /proc without hidepid, and for this PID namespace",
             ) from None
@@ -149,7 +150,7 @@ def process_start(pid: int) -> "int | None":
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None  # read(2) does not know the path
     if len(fields) < 20:
-        raise CannotTell(f"{path} holds no start time")
+        raise UncertainProcessError(f"{path} holds no start time")
     if fields[0] in (b"Z", b"X"):
         return None
     return int(fields[19]) - _time_namespace_offset()
@@ -177,7 +178,9 @@ def _time_namespace_offset() -> int:
         if name in (b"boottime", b"7") and (seconds, nanoseconds) != (b"0", b"0"):  # CLOCK_BOOTTIME
             own, of_children = (os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _TIME_NAMESPACES)
             if own != of_children:  # the file shows the offsets of the children's namespace
-                raise CannotTell("this process is between two time namespaces", "use `unshare --fork`")
+                raise UncertainProcessError(
+                    "this process is between two time namespaces", "use `unshare --fork`"
+                )
             return (int(seconds) * 1_000_000_000 + int(nanoseconds)) // _TICK
     return 0
 

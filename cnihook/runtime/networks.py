@@ -220,7 +220,7 @@ def read_file(path: str) -> bytes:
         if text is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return text
-    except statefile.Unusable as problem:
+    except statefile.UnusableFileError as problem:
         raise invalid_config(f"{path}: {problem}") from None
     except OSError as error:
         raise _unreadable(path, error) from None

@@ -120,7 +120,7 @@ class Record:
         """Raise CniError if the file is the record of another attachment."""
         try:
             other = read(path)
-        except Damaged as error:
+        except DamagedRecordError as error:
             other = error.record if error.is_misnamed else None  # else the same record, which is replaced
         if other and other.identity != self.identity:
             holder = f"container {other.container_id} on network {other.network}"
@@ -171,7 +171,7 @@ def partial(folder: str = "") -> "list[str]":
     ]
 
 
-class Damaged(CniError):
+class DamagedRecordError(CniError):
     """A file that has the path of a record but is not one: cut short, overwritten, or not a regular file.
 
     `record` is what can still be read: the names in the content if they agree with the file name, and the
@@ -229,18 +229,19 @@ def are_names(network: str, container_id: str, ifname: str) -> bool:
 def read(path: str) -> "Record | None":
     """Return the record in a file; None if the file does not exist, or libcni before 0.8 wrote it.
 
-    Raises Damaged if the file is not a record.  Raises OSError if it cannot be read: it may still be one.
+    Raises DamagedRecordError if the file is not a record.  Raises OSError if it cannot be read: it may still
+    be one.
     """
     try:
         content = statefile.content(path, longest=_LONGEST)
-    except statefile.Unusable as error:
-        raise Damaged(path, str(error)) from None
+    except statefile.UnusableFileError as error:
+        raise DamagedRecordError(path, str(error)) from None
     if content is None:
         return None
     is_foreign = b'"kind"' in content and b'"cnihook"' not in content
 
-    def damaged(problem: str, record: "Record | None" = None) -> Damaged:
-        return Damaged(path, problem, record, is_foreign=is_foreign)
+    def damaged(problem: str, record: "Record | None" = None) -> DamagedRecordError:
+        return DamagedRecordError(path, problem, record, is_foreign=is_foreign)
 
     try:
         raw = fastjson.loads(content.decode())
@@ -303,13 +304,13 @@ def _joined(pairs: object) -> str:
 
 
 def find(network: str, container_id: str, ifname: str, folder: str = "") -> "Record | None":
-    """Return the record of one attachment, or None.  Raises Damaged or OSError.
+    """Return the record of one attachment, or None.  Raises DamagedRecordError or OSError.
 
     A file of this name may be the record of another attachment: a-b/c and a/b-c share one name.
     """
     try:
         record = read(f"{folder or FOLDER}/{record_name(network, container_id, ifname)}")
-    except Damaged as error:
+    except DamagedRecordError as error:
         if (network, container_id, ifname) in error.identities():
             raise
         return None
@@ -317,14 +318,14 @@ def find(network: str, container_id: str, ifname: str, folder: str = "") -> "Rec
 
 
 def of_container(
-    container_id: str, folder: str = "", damaged: "list[Damaged] | None" = None
+    container_id: str, folder: str = "", damaged: "list[DamagedRecordError] | None" = None
 ) -> "list[Record]":
     """Return the records of one container, in the order of its ADDs.
 
     Damaged files that may be records of this container are added to `damaged`.  Raises OSError if a file
     cannot be read.
     """
-    seen: list[Damaged] = []
+    seen: list[DamagedRecordError] = []
     records = _read_all(f"-{container_id}-", folder or FOLDER, seen)
     if damaged is not None:
         damaged += [one for one in seen if any(names[1] == container_id for names in one.identities())]
@@ -338,7 +339,9 @@ def of_network(network: str, folder: str = "") -> "list[Record]":
 
 
 def all_records(
-    folder: str = "", damaged: "list[Damaged] | None" = None, unreadable: "list[OSError] | None" = None
+    folder: str = "",
+    damaged: "list[DamagedRecordError] | None" = None,
+    unreadable: "list[OSError] | None" = None,
 ) -> "list[Record]":
     """Return all records.  Damaged files are added to `damaged`.
 
@@ -347,9 +350,9 @@ def all_records(
     return _read_all("", folder or FOLDER, damaged if damaged is not None else [], unreadable)
 
 
-def damaged(folder: str = "") -> "list[Damaged]":
+def damaged(folder: str = "") -> "list[DamagedRecordError]":
     """Return the damaged files, for example those that a crash of the machine has left."""
-    seen: list[Damaged] = []
+    seen: list[DamagedRecordError] = []
     _read_all("", folder or FOLDER, seen)
     return seen
 
@@ -376,7 +379,7 @@ def _names(folder: str) -> "list[str]":
 
 
 def _read_all(
-    part: str, folder: str, damaged: "list[Damaged]", unreadable: "list[OSError] | None" = None
+    part: str, folder: str, damaged: "list[DamagedRecordError]", unreadable: "list[OSError] | None" = None
 ) -> "list[Record]":
     records = []
     for name in _names(folder):
@@ -385,7 +388,7 @@ def _read_all(
                 record = read(f"{folder}/{name}")
                 if record:
                     records.append(record)
-            except Damaged as error:
+            except DamagedRecordError as error:
                 # A copy next to its original is not an attachment, and does no harm.
                 if not (error.record and error.is_misnamed and os.path.exists(error.record.path)):
                     damaged.append(error)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _ENDING = 1.0  # seconds that the kernel may take to destroy a namespace and the links to it
 
 
-class InUse(CniError):
+class AttachmentInUseError(CniError):
     """An error: a container still has the attachment."""
 
     def __init__(self, identity: "Identity", why: str) -> None:
@@ -172,7 +172,7 @@ def spaces() -> "list[_Space]":
 
 
 def refuse_if_used(identity: "Identity") -> None:
-    """Raise InUse if a container may still have the attachment."""
+    """Raise AttachmentInUseError if a container may still have the attachment."""
     container_id = identity[1]
     owner = owner_of(identity)
     addresses = {*_owners().get(owner, ()), *_leases().get(identity, (0.0, []))[1]}
@@ -181,7 +181,7 @@ def refuse_if_used(identity: "Identity") -> None:
     for space in spaces():
         is_own = space.identity == own or space.name == container_id
         if is_own and space.pid:
-            raise InUse(identity, f"{space} is in {netns.named(container_id)}")
+            raise AttachmentInUseError(identity, f"{space} is in {netns.named(container_id)}")
         namespace = NetNS.find(space.path)
         if not namespace:
             continue  # it has ended
@@ -195,9 +195,9 @@ def refuse_if_used(identity: "Identity") -> None:
         finally:
             namespace.close()
         if any(link.alias == owner for link in links) or addresses & present:
-            raise InUse(identity, f"{space} has it")
+            raise AttachmentInUseError(identity, f"{space} has it")
         if any((end.peer_index, end.index) in peers for end in ends):
-            raise InUse(identity, f"{space} has it")
+            raise AttachmentInUseError(identity, f"{space} has it")
     _wait_for_end(identity, ends)
 
 
@@ -210,7 +210,7 @@ def is_free(identity: "Identity") -> bool:
         return False  # nothing shows where it could be in use
     try:
         refuse_if_used(identity)
-    except InUse:
+    except AttachmentInUseError:
         return False
     return True
 
@@ -224,7 +224,7 @@ def _host_ends(owner: str) -> "list[Link]":
 
 
 def _wait_for_end(identity: "Identity", ends: "list[Link]") -> None:
-    """Wait until these host ends are gone.  Raises InUse if they stay.
+    """Wait until these host ends are gone.  Raises AttachmentInUseError if they stay.
 
     A veth pair exists as long as both its namespaces.  A namespace that spaces() did not find is about to
     end, or is held by a descriptor.
@@ -234,5 +234,7 @@ def _wait_for_end(identity: "Identity", ends: "list[Link]") -> None:
     while indexes:
         indexes &= {end.index for end in _host_ends(owner_of(identity))}
         if indexes and time.monotonic() > deadline:
-            raise InUse(identity, f"{ends[0].name} leads to a namespace without a process and a name")
+            raise AttachmentInUseError(
+                identity, f"{ends[0].name} leads to a namespace without a process and a name"
+            )
         time.sleep(0.01)

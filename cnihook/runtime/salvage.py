@@ -10,13 +10,13 @@ import os
 
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import netns
-from cnihook.linux.flock import Busy, Lock
+from cnihook.linux.flock import Lock, LockBusyError
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
 from cnihook.protocol.call import Invocation
 from cnihook.runtime import chain, netns_names, networks, records, remains
 from cnihook.runtime.networks import Network
-from cnihook.runtime.records import Damaged, Record
+from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.types.errors import IO_FAILURE, CniError
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ _OTHERS = ("macvlan", "ipvlan", "vlan", "tap", "dummy", "firewall", "portmap", "
 def release(identity: "Identity", conf_dir: str, plugin_dirs: "list[str] | None") -> None:
     """Release what is left of an attachment.  The caller holds the container's lock.
 
-    Raises InUse, or the error of the first plugin that fails.
+    Raises AttachmentInUseError, or the error of the first plugin that fails.
     """
     remains.refuse_if_used(identity)
     take_down(identity, conf_dir, plugin_dirs)
@@ -105,12 +105,16 @@ def _ipam(plugin_type: str) -> "dict[str, Any]":
 
 
 def release_record(
-    damaged: Damaged, conf_dir: str, plugin_dirs: "list[str] | None", *, sandbox: "str | None" = None
+    damaged: DamagedRecordError,
+    conf_dir: str,
+    plugin_dirs: "list[str] | None",
+    *,
+    sandbox: "str | None" = None,
 ) -> "list[Identity]":
     """Release what the file was the record of, then remove it.  The caller holds the container's lock.
 
     `sandbox`: the path to the namespace, or "", to detach the container even if it may be live.
-    Returns what was released.  Raises InUse or the first error; the file is then kept.
+    Returns what was released.  Raises AttachmentInUseError or the first error; the file is then kept.
     """
     record = damaged.record if damaged.record and not damaged.is_misnamed else None
     identities = damaged.identities()
@@ -131,7 +135,7 @@ def _refuse_if_alive(record: "Record | None", identities: "list[Identity]") -> N
         for identity in identities:
             remains.refuse_if_used(identity)
     elif record.process.is_alive():
-        raise remains.InUse(record.identity, f"process {record.process.pid} runs")
+        raise remains.AttachmentInUseError(record.identity, f"process {record.process.pid} runs")
 
 
 def release_name(container_id: str, *, also_if_used: bool = False) -> None:
@@ -157,7 +161,7 @@ def release_container(container_id: str, conf_dir: str, plugin_dirs: "list[str] 
     return released
 
 
-def _discard(damaged: Damaged) -> None:
+def _discard(damaged: DamagedRecordError) -> None:
     """Remove the file if it is the remainder of a record; move anything else aside."""
     status = os.lstat(damaged.path)
     if status.st_mode & 0o170000 == 0o100000 and not damaged.is_misnamed:  # S_IFREG
@@ -177,7 +181,7 @@ def move_aside(path: str) -> str:
 
 
 def collect(
-    damaged: "list[Damaged]", conf_dir: str, plugin_dirs: "list[str] | None", log: "Log | None"
+    damaged: "list[DamagedRecordError]", conf_dir: str, plugin_dirs: "list[str] | None", log: "Log | None"
 ) -> "list[Identity]":
     """Release what these files were records of, and what is left without a record.  Returns all of it.
 
@@ -190,7 +194,7 @@ def collect(
             with Lock(f"container-{container_id}", timeout=0, purpose=f"gc {container_id}"):
                 released.extend(work())
             Log(container_id).close()
-        except Busy:
+        except LockBusyError:
             pass  # another process works on it
         except (CniError, OSError) as error:
             if log:

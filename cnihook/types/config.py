@@ -6,7 +6,7 @@ It gives every key its type, default and range, and raises errors that name the 
 """
 
 from cnihook.fast.address import Address, IPNet
-from cnihook.types.errors import CniError, KeyRefused, KeyRepeated
+from cnihook.types.errors import CniError, KeyRefusedError, KeyRepeatedError
 from cnihook.types.names import is_text
 
 TYPE_CHECKING = False
@@ -64,11 +64,11 @@ class NetConf:
     def refuse(self, key: str, problem: str, details: str = "") -> CniError:
         prefix = f"{self.where}: " if self.where else ""
         shown = key if key.isprintable() else repr(key)[1:-1]
-        return KeyRefused(f'{prefix}"{shown}" {problem}', details, self.raw, key)
+        return KeyRefusedError(f'{prefix}"{shown}" {problem}', details, self.raw, key)
 
     def refuse_repeated(self, key: str) -> CniError:
         error = self.refuse(key, "is there more than once")
-        return KeyRepeated(error.msg, "remove all but one", self.raw, key)
+        return KeyRepeatedError(error.msg, "remove all but one", self.raw, key)
 
     def has(self, key: str) -> bool:
         return lookup(self.raw, key) is not None

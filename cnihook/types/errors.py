@@ -1,5 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CNI errors and their codes (SPEC.md, "Error"; 8 and 999 are the reference implementation's)."""
+"""
+CNI errors and their codes (SPEC.md, "Error"; 8 and 999 are the reference implementation's).
+
+    CniError
+        KeyRefusedError          a key of a configuration has a wrong value
+            KeyRepeatedError
+        ResourceTakenError       another container has it; after its release, ADD may succeed
+            PoolExhaustedError, PortTakenError, MacTakenError
+        AddFailedError           the ADD of a network
+
+Where a caller has to recognize another error, the module that raises it has a class for it.
+"""
 
 from cnihook.fast import fastjson
 from cnihook.fast.errors_text import with_object
@@ -56,7 +67,7 @@ class CniError(Exception):
         )
 
 
-class KeyRefused(CniError):
+class KeyRefusedError(CniError):
     """A key of a configuration has a wrong value: `key` of the JSON object `raw`."""
 
     def __init__(self, msg: str, details: str, raw: "dict[str, Any]", key: str) -> None:
@@ -65,30 +76,30 @@ class KeyRefused(CniError):
         self.key = key
 
 
-class KeyRepeated(KeyRefused):
+class KeyRepeatedError(KeyRefusedError):
     """A JSON object has the key more than once."""
 
 
-class ResourceTaken(CniError):
+class ResourceTakenError(CniError):
     """Another container has what this one needs.
 
     If that container is gone, ADD may succeed once its attachment is released.
     """
 
 
-class PoolExhausted(ResourceTaken):
+class PoolExhaustedError(ResourceTakenError):
     """All addresses of a range are leased."""
 
 
-class PortTaken(ResourceTaken):
+class PortTakenError(ResourceTakenError):
     """A port of the host is published by another container."""
 
 
-class MacTaken(ResourceTaken):
+class MacTakenError(ResourceTakenError):
     """Another container on the same bridge has the MAC address."""
 
 
-class AddFailed(CniError):
+class AddFailedError(CniError):
     """The ADD of a network failed, with `cause`, after its plugins had begun.
 
     `undone` is False if some of their work may be left; then a DEL has to try again.

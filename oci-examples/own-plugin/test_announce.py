@@ -14,12 +14,12 @@ PLUGIN = Path(__file__).with_name("announce.py")
 RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.3/24"}, {"address": "2001:db8::3/64"}]}
 
 
-class Refused(Exception):
+class PluginError(Exception):
     """The error that the plugin printed."""
 
 
 def call(command: str, folder: Any, container_id: str = "c1", **keys: Any) -> Any:
-    """Run the plugin once.  Return its output, parsed; raise Refused with the message that it reports."""
+    """Run the plugin once.  Return its output, parsed; raise PluginError with the message it reports."""
     conf = {"cniVersion": "1.1.0", "name": "mynet", "type": "announce", "folder": folder, **keys}
     protocol = {
         "CNI_COMMAND": command,
@@ -37,7 +37,7 @@ def call(command: str, folder: Any, container_id: str = "c1", **keys: Any) -> An
     )
     assert "Traceback" not in process.stderr, process.stderr
     if process.returncode:
-        raise Refused(json.loads(process.stdout)["msg"])
+        raise PluginError(json.loads(process.stdout)["msg"])
     return json.loads(process.stdout) if process.stdout else None
 
 
@@ -48,7 +48,7 @@ def test_add_returns_the_result_and_writes_the_addresses(tmp_path: Path) -> None
 
 
 def test_add_requires_a_previous_result(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="prevResult"):
+    with pytest.raises(PluginError, match="prevResult"):
         call("ADD", tmp_path)
     assert os.listdir(tmp_path) == []
 
@@ -66,10 +66,10 @@ def test_check_reports_a_changed_or_missing_file(tmp_path: Path) -> None:
     assert call("CHECK", tmp_path, prevResult=RESULT) is None
 
     (tmp_path / "mynet" / "c1-eth0").write_text("10.9.9.9\n")
-    with pytest.raises(Refused, match="other addresses"):
+    with pytest.raises(PluginError, match="other addresses"):
         call("CHECK", tmp_path, prevResult=RESULT)
     (tmp_path / "mynet" / "c1-eth0").unlink()
-    with pytest.raises(Refused, match="is missing"):
+    with pytest.raises(PluginError, match="is missing"):
         call("CHECK", tmp_path, prevResult=RESULT)
 
 
@@ -88,5 +88,5 @@ def test_status_succeeds(tmp_path: Path) -> None:
 
 def test_error_names_the_wrong_key() -> None:
     for wrong in (7, "relative"):
-        with pytest.raises(Refused, match="folder"):
+        with pytest.raises(PluginError, match="folder"):
             call("ADD", wrong, prevResult=RESULT)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cnihook.linux.dbus import Bus, DBusError, NoService
+from cnihook.linux.dbus import Bus, DBusError, NoServiceError
 from tests.support.host.host import Host
 from tests.support.services.firewalld import BUS, start_bus
 
@@ -44,7 +44,7 @@ def test_strings_of_any_length(bus: Bus) -> None:
     """Every string begins at a multiple of four bytes, and the header ends at a multiple of eight."""
     for length in range(1, 18):
         name = "org.example." + "x" * length
-        with pytest.raises(NoService, match=name):
+        with pytest.raises(NoServiceError, match=name):
             bus.call(DBUS, PATH, DBUS, "GetNameOwner", name)
         with pytest.raises(DBusError, match="does not understand message None"):
             bus.call(DBUS, PATH, f"org.example.{'y' * length}", "None", name, "", name)
@@ -53,12 +53,12 @@ def test_strings_of_any_length(bus: Bus) -> None:
 
 def test_name_without_an_owner_is_an_error(bus: Bus) -> None:
     """No service is started for it."""
-    with pytest.raises(NoService, match="org.example.Missing"):
+    with pytest.raises(NoServiceError, match="org.example.Missing"):
         bus.call("org.example.Missing", "/", "org.example.Missing", "Do", "it")
 
 
 def test_missing_bus_is_an_error(host: Host, address: str) -> None:
-    with pytest.raises(NoService, match="No such file or directory") as none:
+    with pytest.raises(NoServiceError, match="No such file or directory") as none:
         Bus()
     assert address in str(none.value)
 
@@ -67,7 +67,7 @@ def test_missing_bus_is_an_error(host: Host, address: str) -> None:
 def test_invalid_address_is_an_error(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", wrong)
 
-    with pytest.raises(NoService, match="no unix socket"):
+    with pytest.raises(NoServiceError, match="no unix socket"):
         Bus()
 
 

@@ -19,7 +19,7 @@ import errno, os, sys
 sys.path.insert(0, {str(CHECKOUT)!r})
 from cnihook.fast import fastjson
 from cnihook.linux import netns, sysctl
-from cnihook.linux.netns import NetNS, NotANamespace
+from cnihook.linux.netns import NetNS, NotANamespaceError
 
 def kind(function, *arguments, **options):
     try:
@@ -143,7 +143,7 @@ def test_other_files_than_network_namespaces_are_refused(host: Host) -> None:
         """
 for path in sys.argv[1:]:
     found[path] = kind(NetNS.open, path)
-found["words"] = str(NotANamespace("/run/file"))
+found["words"] = str(NotANamespaceError("/run/file"))
 """,
         *paths,
         "/run/none",
@@ -151,7 +151,7 @@ found["words"] = str(NotANamespace("/run/file"))
     )
 
     assert report == {
-        **dict.fromkeys(paths, "NotANamespace"),
+        **dict.fromkeys(paths, "NotANamespaceError"),
         "/run/none": "FileNotFoundError",
         "": "FileNotFoundError",
         "words": "/run/file is not a network namespace",

@@ -12,7 +12,7 @@ from cnihook.runtime import attachment, records
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import Record
-from cnihook.types.errors import AddFailed, CniError
+from cnihook.types.errors import AddFailedError, CniError
 from tests.unit.standins import Plugins, answer, network, refuse
 
 
@@ -53,7 +53,7 @@ def test_result_is_on_record(plugins: Plugins) -> None:
 def test_failed_add_that_was_undone_has_no_note(plugins: Plugins) -> None:
     plugins.make("one", ADD=refuse(7, "no"))
 
-    with pytest.raises(AddFailed, match="no") as failed:
+    with pytest.raises(AddFailedError, match="no") as failed:
         up(plugins, network("one"))
     assert plugins.calls == ["one ADD", "one DEL"]
     assert failed.value.undone and attachment.is_undone(failed.value)
@@ -63,7 +63,7 @@ def test_failed_add_that_was_undone_has_no_note(plugins: Plugins) -> None:
 def test_failed_undo_is_noted(plugins: Plugins) -> None:
     plugins.make("one", ADD=refuse(7, "no"), DEL=refuse(999, "stuck"))
 
-    with pytest.raises(AddFailed, match="no") as failed:
+    with pytest.raises(AddFailedError, match="no") as failed:
         up(plugins, network("one"))
     assert not failed.value.undone and not attachment.is_undone(failed.value)
     (note,) = notes(failed.value)
@@ -86,7 +86,7 @@ def test_add_is_undone_if_its_result_cannot_be_recorded(plugins: Plugins, state:
     """The folder of the records does not exist; a full disk has the same effect."""
     plugins.make("one", ADD=f"rm -r {state}/results; touch {state}/results; echo {{}}")
 
-    with pytest.raises(AddFailed) as failed:
+    with pytest.raises(AddFailedError) as failed:
         up(plugins, network("one"))
     assert plugins.calls == ["one ADD", "one DEL"]
     assert failed.value.undone and attachment.is_undone(failed.value)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import cnihook
-from cnihook.linux.flock import Busy, Lock
+from cnihook.linux.flock import Lock, LockBusyError
 from cnihook.runtime import records
-from cnihook.runtime.cni import CNI, NetworkNotFound
+from cnihook.runtime.cni import CNI, NetworkNotFoundError
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
 from cnihook.types.errors import CniError
@@ -62,7 +62,7 @@ def test_unknown_network_is_reported_with_the_known_ones(cni: CNI, state: Path) 
     write(state, "10-broken.conf", "{")
     write(state, "20-net.conflist", {"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "one"}]})
 
-    with pytest.raises(NetworkNotFound, match="other.*mynet.*10-broken.conf") as failed:
+    with pytest.raises(NetworkNotFoundError, match="other.*mynet.*10-broken.conf") as failed:
         cni.network("other")
     assert len(failed.value.problems) == 1
 
@@ -248,7 +248,7 @@ def test_only_one_operation_at_a_time_runs_on_a_container(cni: CNI, plugins: Plu
     """On a timeout, the error names the operation that has the lock."""
     with Lock("container-c1", purpose="attach c1"):
         for operation in (lambda: cni.add(NET, "c1", OWN), lambda: cni.delete("mynet", "c1")):
-            with pytest.raises(Busy, match="attach c1"):
+            with pytest.raises(LockBusyError, match="attach c1"):
                 operation()
         cni.add(NET, "c2", OWN)
 
@@ -342,7 +342,7 @@ def test_gc_can_be_switched_off(cni: CNI, plugins: Plugins) -> None:
 def test_gc_waits_for_running_adds_and_dels(cni: CNI, plugins: Plugins) -> None:
     with Lock("network-mynet", shared=True, purpose="container c1 on network mynet"):
         cni.add(NET, "c2", OWN)
-        with pytest.raises(Busy, match="container c1"):
+        with pytest.raises(LockBusyError, match="container c1"):
             cni.gc(NET)
 
 

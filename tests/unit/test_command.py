@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cnihook.process import command
-from cnihook.process.command import NotExecutable
+from cnihook.process.command import NotExecutableError
 from tests.unit import child
 
 
@@ -49,7 +49,7 @@ def test_empty_part_of_the_path_is_the_current_folder(
 
 @pytest.mark.parametrize("name", ["none", "", "/no/such/tool", "a b\nc"])
 def test_missing_command_is_status_127(name: str) -> None:
-    with pytest.raises(NotExecutable) as refused:
+    with pytest.raises(NotExecutableError) as refused:
         command.find(name, "/bin:/usr/bin")
     assert refused.value.status == 127
     assert (name or "''") in str(refused.value)
@@ -60,7 +60,7 @@ def test_file_that_cannot_be_executed_is_status_126(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
 
     for name, words in [("tool", "not marked as executable"), (str(tmp_path / "b"), "a folder")]:
-        with pytest.raises(NotExecutable, match=words) as refused:
+        with pytest.raises(NotExecutableError, match=words) as refused:
             command.find(name, str(tmp_path / "a"))
         assert refused.value.status == 126
 
@@ -69,7 +69,7 @@ BECOME = """\
 from cnihook.process import command
 try:
     command.execute(sys.argv[2], sys.argv[2:], {"A": "1"})
-except command.NotExecutable as error:
+except command.NotExecutableError as error:
     print(error.status, error)
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.dhcp.rpc import DaemonUnavailable, NotOurDaemon, call
+from cnihook.dhcp.rpc import DaemonUnavailableError, ForeignDaemonError, call
 
 
 @contextmanager
@@ -35,7 +35,10 @@ def test_endless_answer_is_cut(tmp_path: Path) -> None:
         while True:
             connection.sendall(b"x" * 65536)
 
-    with listening(tmp_path / "s", forever) as path, pytest.raises(NotOurDaemon, match="not a DHCP keeper"):
+    with (
+        listening(tmp_path / "s", forever) as path,
+        pytest.raises(ForeignDaemonError, match="not a DHCP keeper"),
+    ):
         call(path, {}, start=False)
 
 
@@ -45,5 +48,8 @@ def test_slow_answer_ends_at_the_timeout(tmp_path: Path) -> None:
             connection.sendall(b" ")
             time.sleep(0.05)
 
-    with listening(tmp_path / "s", drops) as path, pytest.raises(DaemonUnavailable, match="does not answer"):
+    with (
+        listening(tmp_path / "s", drops) as path,
+        pytest.raises(DaemonUnavailableError, match="does not answer"),
+    ):
         call(path, {}, start=False, patience=0.5)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cnihook.linux.netlink import NetlinkError
 from cnihook.types import errors
-from cnihook.types.errors import CniError, PoolExhausted, as_cni_error
+from cnihook.types.errors import CniError, PoolExhaustedError, as_cni_error
 
 
 def test_codes_are_the_specifications() -> None:
@@ -68,7 +68,7 @@ def test_wrapped_error_begins_with_the_place_and_keeps_its_code() -> None:
 
 
 def test_any_exception_becomes_a_cni_error() -> None:
-    own = PoolExhausted(11, "no address")
+    own = PoolExhaustedError(11, "no address")
     assert as_cni_error(own) is own
 
     for error, words in [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.linux.flock import Busy, Lock, clear_abandoned
+from cnihook.linux.flock import Lock, LockBusyError, clear_abandoned
 from tests.unit import child
 
 HOLD = """\
@@ -61,7 +61,7 @@ def test_locks_of_different_names_are_independent(holder: object) -> None:
 def test_deadline_names_the_holder(holder: "subprocess.Popen[str]", state: Path) -> None:
     """On a timeout, the error names the process that has the lock."""
     started = time.monotonic()
-    with pytest.raises(Busy) as busy, Lock("nft", timeout=0.2):
+    with pytest.raises(LockBusyError) as busy, Lock("nft", timeout=0.2):
         pytest.fail("two processes hold one lock")
 
     assert time.monotonic() - started >= 0.2
@@ -72,7 +72,7 @@ def test_deadline_names_the_holder(holder: "subprocess.Popen[str]", state: Path)
 
 
 def test_timeout_of_zero_means_one_attempt(holder: object) -> None:
-    with pytest.raises(Busy), Lock("nft", timeout=0):
+    with pytest.raises(LockBusyError), Lock("nft", timeout=0):
         pytest.fail("two processes hold one lock")
 
 
@@ -204,13 +204,13 @@ def test_shared_lock_has_any_number_of_holders(state: Path) -> None:
         with Lock("net", shared=True, timeout=0):
             assert files(state) == ["net.lock"]
         assert files(state) == ["net.lock"]
-        with pytest.raises(Busy), Lock("net", timeout=0):
+        with pytest.raises(LockBusyError), Lock("net", timeout=0):
             pytest.fail("an exclusive lock together with a shared one")
     assert files(state) == []
 
 
 def test_shared_lock_waits_for_an_exclusive_one(state: Path) -> None:
-    with Lock("net", purpose="gc net"), pytest.raises(Busy, match="gc net"):
+    with Lock("net", purpose="gc net"), pytest.raises(LockBusyError, match="gc net"):
         with Lock("net", shared=True, timeout=0):
             pytest.fail("a shared lock together with an exclusive one")
 
@@ -283,7 +283,7 @@ def test_alarm_of_the_caller_ends_the_wait_and_is_not_lost(holder: object) -> No
         with pytest.raises(InterruptedError), Lock("nft", timeout=30):
             pytest.fail("two processes hold one lock")
         signal.setitimer(signal.ITIMER_REAL, 60)
-        with pytest.raises(Busy), Lock("nft", timeout=0.1):
+        with pytest.raises(LockBusyError), Lock("nft", timeout=0.1):
             pytest.fail("two processes hold one lock")
         assert signal.getsignal(signal.SIGALRM) is ring
         assert 0 < signal.setitimer(signal.ITIMER_REAL, 0)[0] < 60
@@ -295,11 +295,11 @@ def test_wait_ends_without_an_alarm_too(holder: object) -> None:
     """An alarm does not arrive in another thread, nor while the signal is blocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
     try:
-        with pytest.raises(Busy), Lock("nft", timeout=0.1):
+        with pytest.raises(LockBusyError), Lock("nft", timeout=0.1):
             pytest.fail("two processes hold one lock")
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
-    with ThreadPoolExecutor() as threads, pytest.raises(Busy):
+    with ThreadPoolExecutor() as threads, pytest.raises(LockBusyError):
         threads.submit(Lock("nft", timeout=0.1).__enter__).result(30)
 
 

@@ -32,7 +32,7 @@ def test_special_file_is_not_opened(tmp_path: Path, kind: str) -> None:
     else:
         path = Path("/dev/zero")
 
-    with pytest.raises(statefile.Unusable, match="^is not a regular file$"):
+    with pytest.raises(statefile.UnusableFileError, match="^is not a regular file$"):
         statefile.content(str(path))
     assert statefile.read(str(path)) is None
 
@@ -53,9 +53,9 @@ def test_file_is_read_up_to_the_limit_only(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     os.truncate(path, 1 << 40)  # a hole
 
-    with pytest.raises(statefile.Unusable, match="^is longer than 16 MiB$"):
+    with pytest.raises(statefile.UnusableFileError, match="^is longer than 16 MiB$"):
         statefile.content(str(path))
-    with pytest.raises(statefile.Unusable, match="^is longer than 2 MiB$"):
+    with pytest.raises(statefile.UnusableFileError, match="^is longer than 2 MiB$"):
         statefile.content(str(path), longest=2 << 20)
 
 

@@ -139,7 +139,7 @@ class CommandProcess:
                 for fd in closed:
                     os.close(fd)
                 command.execute(self._program, self._argv, self._variables)
-        except command.NotExecutable as error:
+        except command.NotExecutableError as error:
             self._complain(str(error))
             status = error.status
         except UsageError as error:

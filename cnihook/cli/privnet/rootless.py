@@ -157,7 +157,7 @@ def _tool() -> "list[str]":
     for name, arguments in (("pasta", pasta), ("slirp4netns", slirp)):
         try:
             program = command.find(name, f"{os.environ.get('PATH', os.defpath)}:/usr/bin:/usr/local/bin")
-        except command.NotExecutable:
+        except command.NotExecutableError:
             continue
         # pasta copies the host's address and route, IPv6 too; without a default route it does not start.
         if name == "slirp4netns" or has_default_route():

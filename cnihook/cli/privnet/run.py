@@ -49,7 +49,7 @@ def run(argv: "list[str]") -> int:
             os.write(1, options.answer.encode())
             return 0
         return _delete(options) if options.delete else _run(options)
-    except command.NotExecutable as error:
+    except command.NotExecutableError as error:
         _complain(str(error))
         return error.status
     except signals.Interrupted as error:

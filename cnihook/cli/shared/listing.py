@@ -9,7 +9,7 @@ from cnihook.linux import flock
 from cnihook.log import warn
 from cnihook.runtime import attachment, networks, records
 from cnihook.runtime.networks import Network
-from cnihook.runtime.records import Damaged, Record
+from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.types.result import Result
 
@@ -95,7 +95,7 @@ def of_container(container_id: str) -> "list[Row]":
 
 def complain_of_damaged() -> bool:
     """Print a line on stderr for each file that is not a record.  Return True if there is any."""
-    damaged: list[Damaged] = []
+    damaged: list[DamagedRecordError] = []
     unreadable: list[OSError] = []
     records.all_records(damaged=damaged, unreadable=unreadable)
     for error in (*damaged, *unreadable):
