@@ -5,7 +5,7 @@
 """
 
 from cnihook.request.option_table import TABLE, Entry
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 
 PAGE = CHECKOUT / "cnihook" / "pages" / "options.md"
 # The text outside these lines is written by hand.

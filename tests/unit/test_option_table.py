@@ -18,7 +18,7 @@ from cnihook.request.option_table import ATTACH, DOCKER_RUN, HOOK, INJECT, PRIV_
 from cnihook.request.options import OPTIONS, option_for
 from cnihook.request.request import ContainerRequest
 from tests.support import options_page
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 
 REQUESTS = [entry for entry in TABLE if entry.annotation]
 HELP = {

@@ -10,7 +10,7 @@ import pytest
 
 from cnihook import sdk
 from cnihook.types import errors
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 from tests.unit.test_house import imports
 
 PAGE = (CHECKOUT / "cnihook" / "pages" / "plugin-authors.md").read_text()
