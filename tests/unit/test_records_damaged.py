@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged records, and records that cannot be read: what is still used, and what is reported."""
+"""DamagedRecordError records, and records that cannot be read: what is still used, and what is reported."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from cnihook.runtime import records
 from cnihook.runtime.identity import ProcessIdentity
-from cnihook.runtime.records import Damaged
+from cnihook.runtime.records import DamagedRecordError
 from tests.unit import child
 from tests.unit.test_records import CONFIG, LIBCNIS, RESULT, plant, record
 
@@ -43,9 +43,9 @@ def test_damaged_record_is_reported_and_hides_no_other(state: Path, content: str
     broken = plant(state, "mynet-c1-eth0", content)
     record("other", "c1", "eth1").write()
 
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedRecordError):
         records.find("mynet", "c1", "eth0")
-    damaged: list[Damaged] = []
+    damaged: list[DamagedRecordError] = []
     assert [one.network for one in records.of_container("c1", damaged=damaged)] == ["other"]
     assert [one.path for one in damaged] == [str(broken)]
     assert damaged[0].identities() == [("mynet", "c1", "eth0")]

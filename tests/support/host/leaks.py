@@ -14,7 +14,7 @@ from tests.support.host.netns_state import NetnsState, nft_lines
 from tests.support.wait import patience
 
 if TYPE_CHECKING:
-    from tests.support.host.host import host as hosts
+    from tests.support.host import host as hosts
 
 # These stay by design, because they belong to the network or to the host, not to one attachment.
 STAYS = [
