@@ -27,7 +27,7 @@ BUILD_FILES = {"LICENSE", "README.md", "pyproject.toml"}
 
 
 class Packages(NamedTuple):
-    """What a build has left."""
+    """The wheel and the sdist of a build."""
 
     sdist: Path
     wheel: Path
@@ -86,14 +86,14 @@ def run(argv: Sequence[str | Path], **variables: str) -> str:
 
 
 def test_wheel_has_every_file_of_the_package(packages: Packages) -> None:
-    """Files that are no modules, such as units and pages, are listed in pyproject.toml by folder."""
+    """Other files than modules, such as units and pages, are listed in pyproject.toml by folder."""
     assert packages.in_wheel() == package_files()
 
 
 def test_sdist_has_what_a_build_needs_and_no_tests(packages: Packages) -> None:
-    made = {name for name in packages.in_sdist() if ".egg-info/" in name} | {"PKG-INFO", "setup.cfg"}
+    generated = {name for name in packages.in_sdist() if ".egg-info/" in name} | {"PKG-INFO", "setup.cfg"}
 
-    assert packages.in_sdist() - made == package_files() | BUILD_FILES
+    assert packages.in_sdist() - generated == package_files() | BUILD_FILES
 
 
 def test_metadata_names_version_licence_and_dependencies(packages: Packages) -> None:
