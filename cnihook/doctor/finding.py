@@ -48,7 +48,7 @@ class Finding:
         self.note = note
 
     def to_json(self) -> "dict[str, Any]":
-        fields = {"kind": self.kind, "what": self.what, "why": self.why, "suggestion": self.suggestion}
+        fields = {"kind": self.kind, "what": self.what, "why": self.why, "remedy": self.suggestion}
         return {**fields, "fixable": self.fix is not None, "note": self.note}
 
 

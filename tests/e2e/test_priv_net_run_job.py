@@ -115,7 +115,7 @@ job.begin()
 print("u" + "p", flush=True)
 time.sleep(0.5)
 status = job.wait()
-job.end_as_it_did()
+job.exit_like_child()
 sys.exit(status)
 """
 
