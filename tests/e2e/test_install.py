@@ -27,7 +27,7 @@ BUILD_FILES = {"LICENSE", "README.md", "pyproject.toml"}
 
 
 class Packages(NamedTuple):
-    """The wheel and the sdist of a build."""
+    """The sdist and the wheel of a build."""
 
     sdist: Path
     wheel: Path
@@ -86,14 +86,14 @@ def run(argv: Sequence[str | Path], **variables: str) -> str:
 
 
 def test_wheel_has_every_file_of_the_package(packages: Packages) -> None:
-    """Other files than modules, such as units and pages, are listed in pyproject.toml by folder."""
+    """pyproject.toml lists the folders of the files that are not modules, such as units and pages."""
     assert packages.in_wheel() == package_files()
 
 
 def test_sdist_has_what_a_build_needs_and_no_tests(packages: Packages) -> None:
-    generated = {name for name in packages.in_sdist() if ".egg-info/" in name} | {"PKG-INFO", "setup.cfg"}
+    by_build = {name for name in packages.in_sdist() if ".egg-info/" in name} | {"PKG-INFO", "setup.cfg"}
 
-    assert packages.in_sdist() - generated == package_files() | BUILD_FILES
+    assert packages.in_sdist() - by_build == package_files() | BUILD_FILES
 
 
 def test_metadata_names_version_licence_and_dependencies(packages: Packages) -> None:
