@@ -64,5 +64,45 @@ def test_missing_test_is_recognized(test: str) -> None:
     "path", [CHECKOUT / "README.md", *sorted(PAGES.glob("*.md"))], ids=lambda path: path.name
 )
 def test_links_have_a_target(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
-        assert target.startswith("https://") or (path.parent / target).exists(), target
+    assert dead_links(path.read_text(), path) == []
+
+
+def dead_links(text: str, path: Path) -> list[str]:
+    """Return the links of a page whose file does not exist, or whose file has no such heading."""
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(text)):
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        if not link.startswith("https://") and not (
+            target.exists() and (not anchor or anchor in anchors(text if not name else target.read_text()))
+        ):
+            dead.append(link)
+    return dead
+
+
+def prose(text: str) -> str:
+    """Return a page without its blocks of code, in which `#` is a prompt and `](` belongs to a program."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the names that code hosts and myst-parser give the headings: lower case, with hyphens.
+
+    A second heading with the same text has `-1` at its end.
+    """
+    names: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", prose(text), flags=re.MULTILINE):
+        name = re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
+        count = sum(re.fullmatch(rf"{re.escape(name)}(-\d+)?", each) is not None for each in names)
+        names.append(f"{name}-{count}" if count else name)
+    return set(names)
+
+
+def test_dead_links_are_found() -> None:
+    """This checks the reader itself, on which the rule above depends."""
+    text = "# A `title`, v1.2\n## Same\n## Same\n```console\n# no heading\n[x](no-link.md)\n```\n"
+    good = "[1](#a-title-v12) [2](#same) [3](#same-1) [4](security.md#names) [5](https://example.com/#x)"
+    bad = ["#no-heading", "#same-2", "nothing.md", "security.md#nothing"]
+
+    assert dead_links(text + good, PAGES / "options.md") == []
+    assert dead_links(text + " ".join(f"[x]({link})" for link in bad), PAGES / "options.md") == bad
