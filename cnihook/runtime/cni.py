@@ -33,13 +33,7 @@ from cnihook.runtime import attachment, chain, networks, records
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
-from cnihook.types.errors import (
-    INTERNAL,
-    INVALID_CONFIG,
-    UNKNOWN_CONTAINER,
-    CniError,
-    as_cni_error,
-)
+from cnihook.types.errors import INTERNAL, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError, as_cni_error
 from cnihook.types.names import check_container_id, check_ifname, record_name
 from cnihook.types.result import Result
 
@@ -47,17 +41,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
-
-
-class NetworkNotFoundError(CniError):
-    """An error: no configuration has this name.  `problems` are the files that could not be read."""
-
-    def __init__(self, name: str, folder: str, known: "list[str]", problems: "list[CniError]") -> None:
-        hint = f"there are: {', '.join(known)}" if known else "there is none"
-        if problems:
-            hint += f"; not readable: {'; '.join(map(str, problems))}"
-        super().__init__(INVALID_CONFIG, f"no network {name!r} in {folder}", hint)
-        self.problems = problems
 
 
 class CNI:
@@ -100,7 +83,8 @@ class CNI:
                 return network
         if not configured and not problems and name == networks.built_in().name:
             return networks.built_in()
-        raise NetworkNotFoundError(name, self.conf_dir, [network.name for network in configured], problems)
+        names = [network.name for network in configured]
+        raise networks.NetworkNotFoundError(name, self.conf_dir, names, problems)
 
     def validate(self, network: Network) -> "list[str]":
         """Return the capabilities that the network's plugins enable.
@@ -113,8 +97,6 @@ class CNI:
     def versions(self, plugin_type: str) -> "Sequence[str]":
         """Return the versions of the specification that a plugin supports.  SPEC.md, "VERSION"."""
         return invoke.supported_versions(plugin_type, self.plugin_dirs)
-
-    # One attachment
 
     def add(
         self,
@@ -286,8 +268,6 @@ class CNI:
                 )
             attachment.check(record, self.plugin_dirs, timeout=self.timeout)
 
-    # What is on record
-
     def attachments(self, container_id: str = "") -> "list[Record]":
         """Return the records of one container, in the order of its ADDs, or those of all containers."""
         if container_id:
@@ -301,8 +281,6 @@ class CNI:
         if record is None:
             return None
         return attachment.result_of(networks.parse(record.config, record.path), record)
-
-    # A whole network
 
     def status(self, network: Network) -> None:
         """Raise CniError, code 50 or 51, if an ADD would fail now.  SPEC.md, "STATUS"."""

@@ -44,6 +44,17 @@ BUILT_IN = b"""{
 }"""
 
 
+class NetworkNotFoundError(CniError):
+    """An error: no configuration has this name.  `problems` are the files that could not be read."""
+
+    def __init__(self, name: str, folder: str, known: "list[str]", problems: "list[CniError]") -> None:
+        hint = f"there are: {', '.join(known)}" if known else "there is none"
+        if problems:
+            hint += f"; not readable: {'; '.join(map(str, problems))}"
+        super().__init__(INVALID_CONFIG, f"no network {name!r} in {folder}", hint)
+        self.problems = problems
+
+
 class Network:
     """One network configuration, a list of plugins.  A single plugin's file is a list of one."""
 

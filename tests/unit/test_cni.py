@@ -13,9 +13,9 @@ import pytest
 import cnihook
 from cnihook.linux.flock import Lock, LockBusyError
 from cnihook.runtime import records
-from cnihook.runtime.cni import CNI, NetworkNotFoundError
+from cnihook.runtime.cni import CNI
 from cnihook.runtime.identity import ProcessIdentity
-from cnihook.runtime.networks import Network
+from cnihook.runtime.networks import Network, NetworkNotFoundError
 from cnihook.types.errors import CniError
 from tests.support.plugins.cni import CHECKOUT
 from tests.unit.standins import Plugins, answer, network, refuse
