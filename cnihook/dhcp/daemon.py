@@ -23,6 +23,7 @@ from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import IF_OPER_UP, Link
 from cnihook.log import Log, warn
+from cnihook.process.daemonize import daemonize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -335,19 +336,10 @@ def into_background(listener: socket.socket) -> bool:
     """
     if os.fork():
         return False
-    os.setsid()  # no terminal, and no signals for its group
     if os.fork():
         os._exit(0)
     os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd > 2 and fd != listener.fileno():
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # the descriptor of the listing itself
+    daemonize(listener.fileno())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return True

@@ -13,7 +13,8 @@ import time
 from _socket import AF_PACKET, SO_RCVBUF, SOCK_RAW, SOL_SOCKET, socket
 
 from cnihook.linux.netns import NetNS
-from cnihook.process import daemonize, signals
+from cnihook.process import signals
+from cnihook.process.daemonize import daemonize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Capture:
         if not self._pid:
             try:
                 signals.ignore_interrupts()
-                daemonize.leave_caller(heard.fileno(), file, end, report)
+                daemonize(heard.fileno(), file, end, report)
                 os.write(report, _record(heard, file, end).encode())
             finally:
                 os._exit(0)

@@ -18,7 +18,8 @@ import time
 
 from cnihook.linux import libc
 from cnihook.names.rootfs_file import File, below
-from cnihook.process import daemonize, signals
+from cnihook.process import signals
+from cnihook.process.daemonize import daemonize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _in_child(work: "Callable[[], Any]", keep: "list[int]") -> "Any":
     if not child:
         try:
             signals.ignore_interrupts()
-            daemonize.leave_caller(writer, *keep)  # a child that hangs must not hold the pipes of the caller
+            daemonize(writer, *keep)  # a child that hangs must not hold the pipes of the caller
             try:
                 answer = (True, work())
             except OSError as error:

@@ -19,7 +19,7 @@ from cnihook.linux import inotify
 from cnihook.names import hosts
 from cnihook.names.rootfs_file import File
 from cnihook.oci.bundle import Bundle
-from cnihook.process import daemonize
+from cnihook.process.daemonize import daemonize
 
 _PATIENCE = 60.0  # seconds
 _GLANCE = 500  # ms between two checks that the container still exists
@@ -43,7 +43,7 @@ def renew_when_written(container_id: str, pid: int, file: File) -> None:
     try:
         if not os.fork():
             try:
-                daemonize.leave_caller(watch)
+                daemonize(watch)
                 try:
                     os.nice(-20)  # run before the runtime if all processors are busy
                 except OSError:

@@ -4,8 +4,11 @@
 import os
 
 
-def leave_caller(*kept: int) -> None:
-    """Leave the caller's session and terminal, and close all files of the caller except those `kept`."""
+def daemonize(*kept: int) -> None:
+    """Leave the caller's session and terminal, and close its files except for those `kept`.
+
+    A caller may wait until all of its files are closed.
+    """
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):

@@ -19,6 +19,7 @@ from cnihook.cli.docker.pause import Docker, DockerError, Pause
 from cnihook.container import detach
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.log import Log
+from cnihook.process.daemonize import daemonize
 from cnihook.runtime.settings import Settings
 
 TYPE_CHECKING = False
@@ -75,7 +76,9 @@ def _live(
 ) -> "NoReturn":
     """Run the keeper process, from its start to its end."""
     try:
-        _settle({orders, reports})
+        os.chdir("/")
+        daemonize(orders, reports)
+        _ignore_signals()
         report = _Report(reports)
         try:
             pause = pause_container.start(docker, name, options)
@@ -95,19 +98,7 @@ def _live(
         os._exit(0)
 
 
-def _settle(ours: set[int]) -> None:
-    """Leave the terminal and the working folder, and close all files: a reader may wait for their end."""
-    os.setsid()
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd > 2 and fd not in ours:
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # the descriptor of the listing itself
+def _ignore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)

@@ -17,7 +17,8 @@ import time
 from cnihook.cli.privnet.options import Options, UsageError
 from cnihook.fast.errors_text import one_line
 from cnihook.linux import libc
-from cnihook.process import command, daemonize, signals
+from cnihook.process import command, signals
+from cnihook.process.daemonize import daemonize
 
 TUN = "/dev/net/tun"
 _NAMESPACES = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWNET
@@ -52,7 +53,7 @@ class Outside:
         self._pid = os.fork()
         if not self._pid:
             try:
-                daemonize.leave_caller(alive, self._messages)
+                daemonize(alive, self._messages)
                 _keep_connected(tool, alive, self._messages)
             finally:
                 os._exit(0)

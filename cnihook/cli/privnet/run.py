@@ -270,9 +270,9 @@ class _Guardian:
         try:
             signals.ignore_interrupts()
             os.close(self._held)
-            from cnihook.process import daemonize  # the parent goes on at the same time
+            from cnihook.process.daemonize import daemonize  # the parent goes on at the same time
 
-            daemonize.leave_caller(end, command, container.netns.fd)
+            daemonize(end, command, container.netns.fd)
             os.read(end, 1)  # no process writes to it: this is the end of the last one that could
             try:
                 _signal.pidfd_send_signal(command, signals.SIGKILL)
