@@ -2,12 +2,11 @@
 """cnihook validate: report every problem of network configurations."""
 
 import copy
-import difflib
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from cnihook.cli.shared import arguments
+from cnihook.cli.shared import arguments, declared
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast import fastjson
 from cnihook.protocol import invoke
@@ -15,16 +14,13 @@ from cnihook.protocol.call import Call, Invocation
 from cnihook.request import bounds, bounds_file
 from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
-from cnihook.types import config, versions
+from cnihook.types import versions
 from cnihook.types.config import NetConf, json_name, lookup
 from cnihook.types.errors import CniError, KeyRefusedError, KeyRepeatedError, invalid_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    # By the id() of an object in a configuration: those of its keys that were read.
-    Asked = dict[int, set[str]]
 
 DESCRIPTION = """\
 Report every problem of network configurations, and of the bounds on annotations in /etc/cnihook/config.json:
@@ -33,18 +29,11 @@ that is there twice, is reported.  Other plugins are asked if they support the n
 """
 EPILOG = """\
 exit codes:
-  0  no problem
+  0  no problem, or no file to check
   1  a problem
   2  wrong usage
 """
 
-_KEYS_OF_A_LIST = (
-    "cniVersion cniVersions name plugins disableCheck disableGC loadOnlyInlinedPlugins cnihook".split()
-)
-_KEYS_OF_ANY_PLUGIN = (
-    "cniVersion name type capabilities args ipam dns runtimeConfig prevResult cnihook".split()
-)
-_ALIKE = 0.8  # of 1.0, the least similarity to a known key for a misspelling
 _TRIES = 100  # if a file has more problems, not all need to be reported
 
 
@@ -69,7 +58,10 @@ def main(argv: list[str]) -> int:
     else:
         for problem in problems:
             arguments.say("; ".join(filter(None, [problem["problem"], problem["hint"]])))
-        if not problems:
+        if not files:
+            endings = ", ".join(f"*{ending}" for ending in networks.ENDINGS)
+            print(f"{settings.conf_dir} has no network ({endings}), so nothing was checked")
+        elif not problems:
             print(f"{len(files)} {'file' if len(files) == 1 else 'files'}: nothing found")
     return 1 if problems else 0
 
@@ -107,7 +99,7 @@ def _errors(path: str, plugin_dirs: "list[str] | None") -> list[CniError]:
     errors, network = _each(lambda: networks.from_raw(raw, text, path, os.path.dirname(path)))
     if isinstance(network, Network):
         if "plugins" in raw:
-            errors += _misspelled(raw, path, {id(raw): set(_KEYS_OF_A_LIST)})
+            errors += declared.misspelled(raw, path, declared.KEYS_OF_A_LIST)
         unknown = _unknown_version(network)
         errors += unknown
         for index in range(len(network.plugins)):
@@ -153,74 +145,32 @@ def _errors_of_plugin(
         conf.raw["cniVersion"] = versions.CURRENT
     request = Invocation("validate", "", "eth0", plugin_dirs=plugin_dirs)
     errors: list[CniError] = []
-    read_keys: "Asked" = {id(conf.raw): set(_KEYS_OF_ANY_PLUGIN)}
-    complete = True  # every key that is read is known
-    ipam_type = conf.object("ipam").string("type")
-    for plugin_type, place in ((conf.string("type"), where), (ipam_type, f"{where}: ipam ({ipam_type})")):
+    types = [conf.string("type"), conf.object("ipam").string("type")]
+    built_in: list[str] = []
+    for plugin_type, place in zip(types, (where, f"{where}: ipam ({types[1]})"), strict=True):
         if not plugin_type:
             continue
-        read = None
         try:
             supported = invoke.supported_versions(plugin_type, plugin_dirs)
             if not any_version:
                 versions.check_supported(network.version, supported)
             if invoke.find(plugin_type, plugin_dirs) is None:
-                refused, read = _each(partial(_read_conf, plugin_type, conf, request, read_keys))
+                built_in.append(plugin_type)
+                refused, _ = _each(partial(_read_conf, plugin_type, conf, request))
                 errors += [e if e.msg.startswith(network.source) else e.wrapped(where) for e in refused]
         except CniError as error:
             errors.append(error.wrapped(place))
-        complete = complete and bool(read)
     request.close()
-    if complete:
-        errors += _misspelled(conf.raw, where, read_keys)
+    if types[0] in built_in and (not types[1] or types[1] in built_in):
+        errors += declared.problems(conf, *types)
     return errors
 
 
-def _read_conf(plugin_type: str, conf: NetConf, request: Invocation, read_keys: "Asked") -> bool:
-    """Read all that a built-in plugin reads of its configuration before it does anything.
-
-    The keys that it reads are added to `read_keys`.
-    """
-
-    def watching(raw: "dict[str, Any]", key: str) -> "Any":
-        read_keys.setdefault(id(raw), set()).add(key)
-        return lookup(raw, key)
-
+def _read_conf(plugin_type: str, conf: NetConf, request: Invocation) -> None:
+    """Read all that a built-in plugin reads of its configuration before it does anything."""
     reader = getattr(invoke.load(plugin_type), "Conf", None)
     if reader:
-        config.lookup = watching  # NetConf reads every key by it
-        try:
-            reader(Call("ADD", conf, request))
-        finally:
-            config.lookup = lookup
-    return True
-
-
-def _misspelled(value: "Any", where: str, read_keys: "Asked") -> "Iterator[CniError]":
-    """Yield an error for each key that no plugin reads, and that resembles one that a plugin reads.
-
-    Any other key may be another program's: the specification permits such keys.
-    """
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _misspelled(item, f"{where}[{index}]", read_keys)
-    if not isinstance(value, dict):
-        return
-    own = read_keys.get(id(value), set())
-    spelled = {key.lower(): key for key in own}
-    for name in spelled:
-        # The plugin's spelling first, which overrides the others.  Keys of sysctl are all spelled so.
-        spellings = sorted((key for key in value if key.lower() == name), key=lambda key: key not in own)
-        for key in spellings[1:]:
-            if key not in own:
-                hint = "plugins ignore the case of a key; remove one"
-                yield NetConf(value, where).refuse(key, f"is {spellings[0]} once more", hint)
-    for name, inner in value.items():
-        if name.lower() not in spelled:
-            for alike in difflib.get_close_matches(name.lower(), spelled, 1, _ALIKE):
-                hint = f'write "{spelled[alike]}", if that is meant'
-                yield NetConf(value, where).refuse(name, "is a key that is not read", hint)
-        yield from _misspelled(inner, f"{where}: {name}", read_keys)
+        reader(Call("ADD", conf, request))
 
 
 def _each(read: "Callable[[], Any]") -> "tuple[list[CniError], Any]":

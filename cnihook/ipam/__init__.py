@@ -4,7 +4,20 @@
 from cnihook.protocol import invoke
 from cnihook.protocol.call import Call
 from cnihook.types.errors import INTERNAL, INVALID_CONFIG, CniError
-from cnihook.types.result import Result
+from cnihook.types.fields import Field
+from cnihook.types.result import DNS, Result
+
+_TYPE = Field("type", str, required=True, doc="the IPAM plugin, such as host-local")
+_DNS = Field("dns", dict, fields=DNS.FIELDS, doc="DNS settings, instead of those of the IPAM plugin")
+# The keys of every plugin that has an IPAM plugin.  It may be left out; the second form requires it.
+FIELDS = (
+    Field("ipam", dict, fields=(_TYPE,), doc="the IPAM plugin, and its options; empty: no address"),
+    _DNS,
+)
+REQUIRED_FIELDS = (
+    Field("ipam", dict, fields=(_TYPE,), required=True, doc="the IPAM plugin, and its options"),
+    _DNS,
+)
 
 
 def plugin_type(call: Call) -> str:
@@ -55,7 +68,7 @@ def delete_through_link(call: Call) -> None:
 
     Without the message, the DHCP server would keep the address until the lease ends.
     """
-    if plugin_type(call) == "dhcp":
+    if invoke.traits(plugin_type(call)).from_server:
         _delegate("DEL", call)
 
 

@@ -15,34 +15,35 @@ from cnihook.linux import parent_links
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
 from cnihook.protocol.call import Call
-from cnihook.types.config import NetConf
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, CniError, ResourceTakenError, invalid_config
+from cnihook.types.fields import Field, read
 from cnihook.types.result import DNS, Interface, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from cnihook.types.fields import Fields
 
 _MAX = (1 << 31) - 1
 
 
+# The keys of all three plugins, except `ipam` and `dns`.
+MASTER = Field("master", str, doc="the parent link (default: that of the default route)")
+FIELDS = (
+    Field("linkInContainer", bool, doc="the parent link is in the container, not on the host"),
+    Field("mtu", int, 0, high=_MAX, doc="MTU; 0: that of the parent link"),
+)
+
+
 class Conf:
-    """The keys that all three plugins have, checked."""
+    """The keys that all three plugins have, checked.  `fields`: those of the plugin."""
 
-    def __init__(self, call: Call) -> None:
-        conf = call.conf
-        self.master = conf.string("master")  # empty: the interface of the default route
-        self.in_container = conf.boolean("linkInContainer")
-        self.mtu = conf.integer("mtu", default=0, low=0, high=_MAX)  # 0: the master's
-        self.ipam = ipam.plugin_type(call)
-        self.dns = DNS.given(conf)
-
-
-def mode_of(conf: NetConf, modes: "Collection[str]", default: str) -> str:
-    mode = conf.string("mode") or default
-    if mode not in modes:
-        raise conf.refuse("mode", f"must be one of {', '.join(modes)}, not {mode!r}")
-    return mode
+    def __init__(self, call: Call, fields: "Fields") -> None:
+        self.options = read(call.conf, fields)
+        self.master: str = self.options["master"]
+        self.in_container: bool = self.options["linkInContainer"]
+        self.mtu: int = self.options["mtu"]
+        self.ipam: str = self.options["ipam"].string("type")
+        self.dns = DNS.given(self.options["dns"])
 
 
 def _home(call: Call, conf: Conf) -> Rtnl:

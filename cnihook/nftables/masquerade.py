@@ -24,13 +24,29 @@ from cnihook.linux.flock import Lock
 from cnihook.nftables import table
 from cnihook.nftables.table import FAMILY, LOCK, NAME
 from cnihook.protocol.call import Call
-from cnihook.types.config import NetConf
+from cnihook.types.fields import Field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cnihook.linux.nft_objects import Message
+
+_BACKENDS = ("iptables", "nftables")
+
+
+def _check_backend(name: str) -> None:
+    if name not in _BACKENDS:
+        raise ValueError(f"unknown ipmasq backend {name!r}")
+
+
+# The keys of a plugin that masquerades.
+FIELDS = (
+    Field("ipMasqBackend", str, choices=_BACKENDS, check=_check_backend,
+          doc="accepted for the reference; nftables is used"),
+    Field("ipMasq", bool, needs="nftables",
+          doc="packets that leave the subnet get the address of the host"),
+)  # fmt: skip
 
 _BASE_CHAIN, _FORWARD, _INVALID = "postrouting", "masquerade-forward", "masquerade-invalid"
 _PREFIX = "masq-"
@@ -109,14 +125,6 @@ def _network(chain: str, subnet: IPNet) -> "list[Message]":
         nft_objects.rule(NAME, chain, nft_objects.destined(_MULTICAST[subnet.address.version]) + stay),
         nft_objects.rule(NAME, chain, nft_objects.masquerade()),
     ]
-
-
-def is_wanted(conf: NetConf) -> bool:
-    """Return ipMasq.  ipMasqBackend must be one of the reference's, and makes no difference here."""
-    backend = conf.string("ipMasqBackend")
-    if backend not in ("", "iptables", "nftables"):
-        raise conf.refuse("ipMasqBackend", f"is wrong: unknown ipmasq backend {backend!r}")
-    return conf.boolean("ipMasq")
 
 
 def add(call: Call, nets: "Iterable[IPNet]") -> None:

@@ -25,12 +25,14 @@ from cnihook.linux import tc
 from cnihook.linux.netlink import NetlinkError, attr, u32
 from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_MTU, IFLA_TXQLEN, Link, Rtnl, mac_bytes
 from cnihook.log import notice
-from cnihook.sdk import Call, CniError, Interface, NetConf, Result, Undo, try_each
+from cnihook.sdk import Call, CniError, Field, Interface, NetConf, Result, Traits, Undo, read, try_each
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cnihook.linux.htb import Choice
 
 VERSIONS = versions.ALL[2:]  # the results of older versions do not name the link to limit
@@ -40,7 +42,23 @@ _MAX_RATE = (1 << 64) - 1
 _MAX_BURST = 0xFFFFFFFF * 8 - 1  # bits; the kernel counts bytes
 _HEADER = 14  # bytes of Ethernet, on top of a link's MTU
 _SUBNETS = ("unshapedSubnets", "shapedSubnets")
-_KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
+_RATES = (
+    Field("ingressRate", int, 0, high=_MAX_RATE, doc="bits per second that the container receives"),
+    Field("ingressBurst", int, 0, high=_MAX_RATE, doc="bits that may pass at once above that rate"),
+    Field("egressRate", int, 0, high=_MAX_RATE, doc="bits per second that the container sends"),
+    Field("egressBurst", int, 0, high=_MAX_RATE, doc="bits that may pass at once above that rate"),
+)
+FIELDS = (
+    *_RATES,
+    Field("unshapedSubnets", list, of=IPNet, needs="htb", doc="traffic with these subnets has no limit"),
+    Field("shapedSubnets", list, of=IPNet, needs="htb", doc="only traffic with these subnets is limited"),
+)
+TRAITS = Traits(
+    "chained",
+    makes=("ifb",),
+    needs=("tbf",),
+    capabilities=(Field("bandwidth", dict, fields=FIELDS, doc="limits, if the network has none"),),
+)
 
 
 class Conf:
@@ -48,10 +66,11 @@ class Conf:
 
     def __init__(self, call: Call) -> None:
         conf, asked = call.conf, call.runtime_config.object("bandwidth")
-        limits = conf if any(conf.has(key) for key in _KEYS) else asked
+        limits = conf if any(conf.has(field.name) for field in _RATES) else asked
         subnets = conf if any(conf.strings(key) for key in _SUBNETS) else asked
-        self.ingress = _limit(limits, subnets, "ingress")
-        self.egress = _limit(limits, subnets, "egress")
+        rates = read(limits, _RATES)
+        self.ingress = _limit(limits, rates, subnets, "ingress")
+        self.egress = _limit(limits, rates, subnets, "egress")
 
 
 class Limit:
@@ -103,11 +122,11 @@ def _choice(conf: NetConf, direction: str) -> "Choice | None":
     return htb.Choice(subnets, limited=named[0] == "shapedSubnets", by_source=direction == "ingress")
 
 
-def _limit(conf: NetConf, subnets: NetConf, direction: str) -> "Limit | None":
+def _limit(conf: NetConf, rates: "dict[str, Any]", subnets: NetConf, direction: str) -> "Limit | None":
     choice = _choice(subnets, direction)
     rate_key, burst_key = f"{direction}Rate", f"{direction}Burst"
-    rate = conf.integer(rate_key, default=0, low=0, high=_MAX_RATE)
-    burst = conf.integer(burst_key, default=0, low=0, high=_MAX_RATE)
+    rate: int = rates[rate_key]
+    burst: int = rates[burst_key]
     if not rate and not burst:
         return None
     if not burst:

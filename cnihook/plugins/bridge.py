@@ -13,42 +13,97 @@ from cnihook.links.host_bridge import DEFAULT_VLAN
 from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link, Rtnl, mac_bytes
 from cnihook.nftables import masquerade, spoofcheck
-from cnihook.sdk import DNS, Call, CniError, Interface, IPNet, Result, Route, Undo, invalid_config, try_each
-from cnihook.types.config import NetConf
+from cnihook.sdk import (
+    DNS,
+    Call,
+    CniError,
+    Field,
+    Interface,
+    IPNet,
+    NetConf,
+    Result,
+    Route,
+    Traits,
+    Undo,
+    invalid_config,
+    read,
+    try_each,
+)
 from cnihook.types.errors import INTERNAL
-from cnihook.types.names import check_ifname
+from cnihook.types.fields import check_link_name
 
 _MAX_VLAN = 4094
+
+
+def _check_vlan(number: int) -> None:
+    if not 0 <= number <= _MAX_VLAN:
+        raise invalid_config(f"invalid VLAN ID {number} (must be between 0 and {_MAX_VLAN})")
+
+
+_MAC = Field("mac", str, doc="MAC address of the container's interface")
+_BRIDGE = Field(
+    "bridge", str, "cni0", check=check_link_name, doc="name of the bridge; it is made if it does not exist"
+)
+_TRUNK = (
+    Field("id", int, low=1, high=_MAX_VLAN, doc="one VLAN"),
+    Field("minID", int, low=1, high=_MAX_VLAN, doc="the first VLAN of a range"),
+    Field("maxID", int, low=1, high=_MAX_VLAN, doc="the last VLAN of the range"),
+)
+FIELDS = (
+    _BRIDGE,
+    Field("isDefaultGateway", bool,
+          doc="like `isGateway`, and the containers' default route leads to the bridge"),
+    Field("isGateway", bool, doc="the bridge gets the gateway's address, and the host routes"),
+    Field("forceAddress", bool, doc="replace another address of the bridge by the gateway's"),
+    *masquerade.FIELDS,
+    Field("mtu", int, 0, high=65535, doc="MTU of bridge and interfaces; 0: the kernel's choice"),
+    Field("hairpinMode", bool, doc="the bridge may return a frame to the container that sent it"),
+    Field("promiscMode", bool, doc="the bridge is promiscuous; `hairpinMode` must be false"),
+    Field("vlan", int, 0, high=_MAX_VLAN, check=_check_vlan,
+          doc="the VLAN of the containers, untagged for them; 0: none"),
+    Field("vlanTrunk", list, of=dict, fields=_TRUNK, doc="VLANs that a container gets with their tags"),
+    Field("preserveDefaultVlan", bool, doc="containers with a `vlan` are also members of VLAN 1"),
+    Field("macspoofchk", bool, needs="nftables",
+          doc="drop what a container sends from another MAC address than its own"),
+    Field("enabledad", bool, doc="look for duplicates of IPv6 addresses"),
+    Field("portIsolation", bool, doc="the bridge forwards nothing between isolated containers"),
+    Field("disableContainerInterface", bool,
+          doc="leave the container's interface down; there must be no IPAM plugin"),
+    *ipam.FIELDS,
+)  # fmt: skip
+TRAITS = Traits(
+    "interface",
+    makes=("bridge", "veth"),
+    takes=("mac",),
+    link=_BRIDGE,
+    gateway=("isGateway", "isDefaultGateway"),
+    capabilities=(_MAC,),
+    args=(_MAC,),
+)
 
 
 class Conf:
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
-        conf = call.conf
-        self.bridge = conf.string("bridge") or "cni0"
-        try:
-            check_ifname(self.bridge)
-        except CniError as error:
-            raise conf.refuse("bridge", f"is wrong: {error.msg}", error.details) from None
-        self.default_gateway = conf.boolean("isDefaultGateway")
-        self.gateway = conf.boolean("isGateway") or self.default_gateway
-        self.force_address = conf.boolean("forceAddress")
-        self.masquerade = masquerade.is_wanted(conf)
-        self.mtu = conf.integer("mtu", default=0, low=0, high=65535)  # 0: the kernel's choice
-        self.hairpin = conf.boolean("hairpinMode")
-        self.promiscuous = conf.boolean("promiscMode")
-        self.vlan = conf.integer("vlan", default=0, low=-(1 << 31), high=1 << 31)
-        if not 0 <= self.vlan <= _MAX_VLAN:
-            raise invalid_config(f"invalid VLAN ID {self.vlan} (must be between 0 and {_MAX_VLAN})")
-        self.trunk = [part for item in conf.objects("vlanTrunk") for part in _trunk(item)]
-        self.preserve_default_vlan = conf.boolean("preserveDefaultVlan")
-        self.spoof_check = conf.boolean("macspoofchk")
-        self.dad = conf.boolean("enabledad")
-        self.isolated = conf.boolean("portIsolation")
-        self.interface_down = conf.boolean("disableContainerInterface")
-        self.ipam = ipam.plugin_type(call)
-        self.dns = DNS.given(conf)
+        options = read(call.conf, FIELDS)
+        self.bridge: str = options["bridge"]
+        self.default_gateway: bool = options["isDefaultGateway"]
+        self.gateway: bool = options["isGateway"] or self.default_gateway
+        self.force_address: bool = options["forceAddress"]
+        self.masquerade: bool = options["ipMasq"]
+        self.mtu: int = options["mtu"]
+        self.hairpin: bool = options["hairpinMode"]
+        self.promiscuous: bool = options["promiscMode"]
+        self.vlan: int = options["vlan"]
+        self.trunk = [part for item in options["vlanTrunk"] for part in _trunk(item)]
+        self.preserve_default_vlan: bool = options["preserveDefaultVlan"]
+        self.spoof_check: bool = options["macspoofchk"]
+        self.dad: bool = options["enabledad"]
+        self.isolated: bool = options["portIsolation"]
+        self.interface_down: bool = options["disableContainerInterface"]
+        self.ipam: str = options["ipam"].string("type")
+        self.dns = DNS.given(options["dns"])
         if self.hairpin and self.promiscuous:
             raise invalid_config("cannot set hairpin mode and promiscuous mode at the same time")
         if self.ipam and self.interface_down:

@@ -14,7 +14,21 @@ from cnihook.dhcp import message, rpc
 from cnihook.dhcp.lease import Lease, folder_of, from_json, to_json
 from cnihook.dhcp.rpc import DaemonError, ForeignDaemonError, RequestRejectedError
 from cnihook.linux.rtnl import RT_SCOPE_LINK
-from cnihook.sdk import DNS, IP, Address, Call, CniError, IPNet, NetConf, Result, Route, try_each
+from cnihook.sdk import (
+    DNS,
+    IP,
+    Address,
+    Call,
+    CniError,
+    Field,
+    IPNet,
+    NetConf,
+    Result,
+    Route,
+    Traits,
+    read,
+    try_each,
+)
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, TRY_AGAIN_LATER
 
 TYPE_CHECKING = False
@@ -41,6 +55,23 @@ _RESERVED = {
     message.PARAMETERS, message.MAX_SIZE, message.END,
 }  # fmt: skip
 _LONGEST = 255  # bytes of an option
+_OPTION = Field("option", str, required=True, doc="name of a DHCP option, or its number from 0 to 255")
+
+FIELDS = (
+    Field("daemonSocketPath", str, rpc.SOCKET, doc="socket of the DHCP daemon"),
+    Field("timeout", int, 0, high=3600, doc="seconds to wait for a server; 0: 45"),
+    Field("priority", int, 0, high=0xFFFFFFFF, doc="metric of the routes"),
+    Field("provide", list, of=dict, doc="options to send", fields=(
+        _OPTION,
+        Field("value", str, doc="what is sent"),
+        Field("fromArg", str, doc="a key of CNI_ARGS whose value is sent"),
+    )),
+    Field("request", list, of=dict, doc="options to request", fields=(
+        _OPTION,
+        Field("skipDefault", bool, doc="request none but the options of this list"),
+    )),
+)  # fmt: skip
+TRAITS = Traits("ipam", takes=("hostname",), from_server=True)
 
 
 class Conf:
@@ -49,11 +80,12 @@ class Conf:
     def __init__(self, call: Call) -> None:
         ipam = call.conf.object("ipam")
         self.socket = socket_path(ipam)
-        self.timeout = ipam.integer("timeout", default=0, low=0, high=3600)  # seconds; 0: the daemon's
-        self.priority = ipam.integer("priority", default=0, low=0, high=0xFFFFFFFF)
+        options = read(ipam, FIELDS)
+        self.timeout: int = options["timeout"]  # seconds; 0: the daemon's
+        self.priority: int = options["priority"]
         self.provided = {message.CLIENT_ID: _client_id(call)}
         arguments = dict(pair.split("=", 1) for pair in call.request.args.split(";") if "=" in pair)
-        for item in ipam.objects("provide"):
+        for item in options["provide"]:
             code = _code(item)
             if code in _RESERVED:
                 raise item.refuse("option", f"is wrong: the client itself sets option {code}")
@@ -63,7 +95,7 @@ class Conf:
                     raise item.refuse(key, f"is too long: an option has at most {_LONGEST} bytes")
                 if value:
                     self.provided[code] = value.encode(errors="surrogateescape")
-        requested = ipam.objects("request")
+        requested = options["request"]
         skip_default = any(item.boolean("skipDefault") for item in requested)
         self.parameters = [] if skip_default else list(_PARAMETERS)
         self.parameters += [code for item in requested if (code := _code(item)) not in self.parameters]

@@ -5,19 +5,23 @@ dummy: an interface that discards what is sent to it, for addresses that only th
 
 from cnihook import ipam
 from cnihook.links import container_link, interface
-from cnihook.sdk import DNS, Call, CniError, Interface, Result, Undo, invalid_config
+from cnihook.sdk import DNS, Call, CniError, Interface, Result, Traits, Undo, invalid_config, read
 from cnihook.types.errors import INTERNAL
 
 KIND = "dummy"
 
+FIELDS = ipam.REQUIRED_FIELDS
+TRAITS = Traits("interface", makes=(KIND,))
+
 
 class Conf:
     def __init__(self, call: Call) -> None:
-        if not ipam.plugin_type(call):
+        options = read(call.conf, FIELDS)
+        if not options["ipam"].string("type"):
             raise invalid_config(
                 "dummy interface requires an IPAM configuration", "ipam.type is empty or absent"
             )
-        self.dns = DNS.given(call.conf)
+        self.dns = DNS.given(options["dns"])
 
 
 def add(call: Call) -> Result:

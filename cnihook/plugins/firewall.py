@@ -35,7 +35,18 @@ from cnihook.linux.rtnl import Link
 from cnihook.linux.xtables import CHAIN_NAME_MAX
 from cnihook.nftables import firewalld_zone, iptables_forward, isolation
 from cnihook.nftables.table import LOCK
-from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, try_each
+from cnihook.sdk import (
+    Call,
+    CniError,
+    Field,
+    NetConf,
+    Result,
+    Traits,
+    Undo,
+    invalid_config,
+    read,
+    try_each,
+)
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
 
@@ -47,27 +58,45 @@ VERSIONS = versions.since("0.4.0")
 
 # The characters of a chain in iptables, and of a bridge whose name is a part of an identifier in nftables.
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_POLICIES = ("open", *isolation.POLICIES)
+
+
+def _check_chain(name: str) -> None:
+    if (
+        not _LETTERS.issuperset(name)
+        or name[0] == "-"
+        or len(name) > CHAIN_NAME_MAX
+        or name in iptables_forward.RESERVED
+    ):
+        raise ValueError(f"{name!r} cannot be such a chain")
+
+
+def _check_policy(name: str) -> None:
+    if name not in _POLICIES:
+        raise invalid_config(f'unknown ingress policy: "{name}"', f"use one of {', '.join(_POLICIES)}")
+
+
+FIELDS = (
+    Field("backend", str,
+          doc="`firewalld` requires it, `iptables` ignores it; any other value: firewalld if it runs"),
+    Field("firewalldZone", str, "trusted", doc="the zone of firewalld that the addresses join"),
+    Field("iptablesAdminChainName", str, "CNI-ADMIN", check=_check_chain,
+          doc="the administrator's chain of iptables; it comes before the rules of cnihook"),
+    Field("ingressPolicy", str, "open", choices=_POLICIES, check=_check_policy,
+          doc="which containers do not reach each other: across bridges, or on one bridge"),
+)  # fmt: skip
+TRAITS = Traits("chained", needs=("nftables",), opens_firewall=True)
 
 
 class Conf:
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
-        conf = call.conf
-        self.backend = conf.string("backend")  # any other value than these two: the plugin chooses
-        self.zone = _zone(call)
-        self.admin = conf.string("iptablesAdminChainName") or "CNI-ADMIN"
-        if (
-            not _LETTERS.issuperset(self.admin)
-            or self.admin[0] == "-"
-            or len(self.admin) > CHAIN_NAME_MAX
-            or self.admin in iptables_forward.RESERVED
-        ):
-            raise conf.refuse("iptablesAdminChainName", f"is wrong: {self.admin!r} cannot be such a chain")
-        self.policy = conf.string("ingressPolicy") or "open"
-        if self.policy not in ("open", *isolation.POLICIES):
-            policies = ", ".join(("open", *isolation.POLICIES))
-            raise invalid_config(f'unknown ingress policy: "{self.policy}"', f"use one of {policies}")
+        options = read(call.conf, FIELDS)
+        self.backend: str = options["backend"]
+        self.zone: str = options["firewalldZone"]
+        self.admin: str = options["iptablesAdminChainName"]
+        self.policy: str = options["ingressPolicy"]
 
     @property
     def may_use_firewalld(self) -> bool:

@@ -17,7 +17,19 @@ from cnihook.linux import sysfs
 from cnihook.linux.link_snapshot import LinkSnapshot
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import Link, Rtnl
-from cnihook.sdk import DNS, Call, CniError, Interface, Result, Undo, invalid_config, try_each
+from cnihook.sdk import (
+    DNS,
+    Call,
+    CniError,
+    Field,
+    Interface,
+    Result,
+    Traits,
+    Undo,
+    invalid_config,
+    read,
+    try_each,
+)
 from cnihook.types.errors import INTERNAL, ResourceTakenError
 from cnihook.types.names import check_ifname
 
@@ -27,12 +39,28 @@ if TYPE_CHECKING:
 
 _DPDK_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")
 
+_DEVICE = Field("device", str, doc="name of the device on the host")
+FIELDS = (
+    _DEVICE,
+    Field("hwaddr", str, doc="its hardware address, instead of `device`"),
+    Field("kernelpath", str, doc="its folder below /sys/devices, instead of `device`"),
+    Field("pciBusID", str, doc="its PCI address, instead of `device`"),
+    *ipam.FIELDS,
+)
+TRAITS = Traits(
+    "interface",
+    link=_DEVICE,
+    on_parent=True,
+    capabilities=(Field("deviceID", str, doc="PCI address, or ID on the auxiliary bus, of the device"),),
+)
+
 
 class Conf:
     """The device, named in one of five ways: the runtime's first, then the reference's, in its order."""
 
     def __init__(self, call: Call) -> None:
         conf = call.conf
+        options = read(conf, FIELDS)
         self.device = self.mac = self.pci = self.folder = ""
         if device_id := call.runtime_config.string("deviceID"):
             # It is for this container; the other keys are for all containers of the network.
@@ -42,21 +70,21 @@ class Conf:
             self.folder = self.folder or sysfs.device_on("auxiliary", device_id)
             if not self.folder:
                 raise invalid_config(f"runtime config DeviceID {device_id} not found or unsupported")
-        elif device := conf.string("device"):
+        elif device := options["device"]:
             self.what = f"device {device}"
             self.device = device
-        elif address := conf.string("hwaddr"):
+        elif address := options["hwaddr"]:
             self.what = f"hwaddr {address}"
             self.mac = _hardware_address(address)
             if not self.mac:
                 raise conf.refuse("hwaddr", f"is wrong: {address!r} is not a hardware address")
-        elif path := conf.string("kernelpath"):
+        elif path := options["kernelpath"]:
             self.what = f"kernelpath {path}"
             self.folder = os.path.normpath(path)
             if not self.folder.startswith("/sys/devices/"):
                 why = f"is wrong: {path!r} must be absolute and begin with /sys/devices/"
                 raise conf.refuse("kernelpath", why)
-        elif pci := conf.string("pciBusID"):
+        elif pci := options["pciBusID"]:
             self.what = f"pciBusID {pci}"
             self.pci = pci
             self.folder = sysfs.device_on("pci", pci)
@@ -65,10 +93,10 @@ class Conf:
         else:
             raise invalid_config('specify either "device", "hwaddr", "kernelpath" or "pciBusID"')
         self.is_dpdk = bool(self.pci) and sysfs.driver_of(self.folder) in _DPDK_DRIVERS
-        self.ipam = ipam.plugin_type(call)
+        self.ipam: str = options["ipam"].string("type")
         if not self.ipam:
             Result().check_fits(call.version)
-        self.dns = DNS.given(conf)
+        self.dns = DNS.given(options["dns"])
 
 
 def _hardware_address(text: str) -> str:

@@ -14,7 +14,19 @@ from cnihook.fast.address import Address, IPNet
 from cnihook.ipam import leases
 from cnihook.ipam.leases import Store
 from cnihook.protocol.call import requested_addresses
-from cnihook.sdk import DNS, IP, Call, CniError, NetConf, Result, Route, invalid_config
+from cnihook.sdk import (
+    DNS,
+    IP,
+    Call,
+    CniError,
+    Field,
+    NetConf,
+    Result,
+    Route,
+    Traits,
+    invalid_config,
+    read,
+)
 from cnihook.types import versions
 from cnihook.types.config import json_name
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhaustedError, ResourceTakenError
@@ -25,12 +37,44 @@ if TYPE_CHECKING:
 
 DATA_DIR = "/var/lib/cni/networks"
 
+_BOUNDS = (
+    Field("rangeStart", Address, like="subnet", doc="the first address (default: the first of the subnet)"),
+    Field("rangeEnd", Address, like="subnet", doc="the last address (default: the last of the subnet)"),
+    Field("gateway", Address, like="subnet", doc="the router (default: the first address of the subnet)"),
+)
+_RANGE = (Field("subnet", IPNet, required=True, doc="the subnet: 10.1.0.0/16"), *_BOUNDS)
+_SETTINGS = (
+    Field("routes", list, of=dict, fields=Route.FIELDS, doc="routes of the container"),
+    Field("resolvConf", str, doc="a resolv.conf(5) whose content the result has as its DNS"),
+    Field("statusWhenFull", bool, doc="STATUS fails while all addresses are leased"),
+    Field("dataDir", str, DATA_DIR, doc="the folder of the leases, by network"),
+)
+_IPS = Field("ips", list, of=str, doc="requested addresses, at most one of each range set")
+FIELDS = (
+    Field("subnet", IPNet, doc="the subnet of a single range, which may stand beside `ranges`"),
+    *_BOUNDS,
+    Field("ranges", list, of=list, fields=_RANGE,
+          doc="a list of range sets; a container gets one address of each set"),
+    *_SETTINGS,
+)  # fmt: skip
+TRAITS = Traits(
+    "ipam",
+    takes=("ips", "routes"),
+    has_leases=True,
+    capabilities=(
+        Field("ipRanges", list, of=list, fields=_RANGE, doc="range sets before those of `ranges`"),
+        _IPS,
+    ),
+    args=(_IPS,),
+)
+
 
 class Range:
     """A range of one subnet, including its first and last address."""
 
     def __init__(self, conf: NetConf) -> None:
-        subnet = conf.network("subnet")
+        options = read(conf, _RANGE)
+        subnet: IPNet | None = options["subnet"]
         if not subnet:
             raise conf.refuse("subnet", "is missing")
         bits = subnet.address.bits
@@ -43,10 +87,10 @@ class Range:
                 f"{subnet.prefix} the network address is {subnet.first()}",
             )
         self.subnet = subnet
-        self.gateway = conf.address("gateway") or subnet.address + 1
-        self.start = conf.address("rangeStart") or subnet.address + 1
+        self.gateway: Address = options["gateway"] or subnet.address + 1
+        self.start: Address = options["rangeStart"] or subnet.address + 1
         last = subnet.last()
-        self.end = conf.address("rangeEnd") or (last + -1 if bits == 32 else last)
+        self.end: Address = options["rangeEnd"] or (last + -1 if bits == 32 else last)
         if self.start not in subnet:
             raise conf.refuse("rangeStart", f"is wrong: RangeStart {self.start} not in network {subnet}")
         if self.end not in subnet:
@@ -131,10 +175,11 @@ class Conf:
         self.sets = [RangeSet(index, ranges, key) for index, (key, ranges) in enumerate(sets)]
         self._check(call.version, ipam.where)
 
-        self.routes = [Route.from_json(item) for item in ipam.objects("routes")]
-        self.resolv_conf = ipam.string("resolvConf")
+        options = read(ipam, _SETTINGS)
+        self.routes = [Route.from_json(item) for item in options["routes"]]
+        self.resolv_conf: str = options["resolvConf"]
         # A runtime may run GC only while STATUS succeeds.  So a full range fails STATUS only if requested.
-        self.status_when_full = ipam.boolean("statusWhenFull")
+        self.status_when_full: bool = options["statusWhenFull"]
         self.folder = _folder(call)
 
     def _check(self, wanted_version: str, where: str) -> None:
@@ -178,6 +223,11 @@ def _range_sets(conf: NetConf, key: str) -> "list[tuple[str, list[Range]]]":
 
 def _folder(call: Call) -> str:
     return os.path.join(call.conf.object("ipam").string("dataDir") or DATA_DIR, call.network)
+
+
+def subnets(call: Call) -> "set[IPNet]":
+    """Return the subnets that a configuration names."""
+    return {part.subnet for one in Conf(call).sets for part in one.ranges}
 
 
 def add(call: Call) -> Result:

@@ -13,18 +13,27 @@ Chained, it is on top of the single interface of prevResult and takes its addres
 from cnihook import ipam
 from cnihook.links import child_link
 from cnihook.linux import parent_links
-from cnihook.sdk import Call, CniError, Result, invalid_config
+from cnihook.sdk import Call, CniError, Field, Result, Traits, invalid_config
 from cnihook.types.errors import INTERNAL
 
 _KIND = "ipvlan"
+
+FIELDS = (
+    child_link.MASTER,
+    *child_link.FIELDS,
+    *ipam.FIELDS,
+    Field("mode", str, "l2", choices=tuple(parent_links.IPVLAN_MODES),
+          doc="l2: as on one switch; l3 and l3s: the host's side routes"),
+)  # fmt: skip
+TRAITS = Traits("interface", makes=("ipvlan",), link=child_link.MASTER, on_parent=True)
 
 
 class Conf(child_link.Conf):
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
-        super().__init__(call)
-        self.mode = child_link.mode_of(call.conf, parent_links.IPVLAN_MODES, "l2")
+        super().__init__(call, FIELDS)
+        self.mode: str = self.options["mode"]
 
 
 def add(call: Call) -> Result:

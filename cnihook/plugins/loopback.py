@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """loopback: raises `lo`, whatever interface name the runtime passes."""
 
-from cnihook.sdk import IP, Call, CniError, Interface, Result, Undo
+from cnihook.sdk import IP, Call, CniError, Field, Interface, Result, Traits, Undo
 from cnihook.types.errors import INTERNAL
 
 _LO = "lo"
+
+FIELDS: "tuple[Field, ...]" = ()
+TRAITS = Traits("loopback")
 
 
 def add(call: Call) -> Result:

@@ -11,24 +11,44 @@ from cnihook import ipam
 from cnihook.links import child_link
 from cnihook.linux import parent_links
 from cnihook.linux.rtnl import mac_bytes
-from cnihook.sdk import Call, Result, invalid_config
+from cnihook.sdk import Call, Field, Result, Traits, invalid_config
 
 _KIND = "macvlan"
+_MAC = Field("mac", str, doc="MAC address of the interface")
+
+FIELDS = (
+    child_link.MASTER,
+    *child_link.FIELDS,
+    *ipam.FIELDS,
+    Field("mode", str, "bridge", choices=tuple(parent_links.MACVLAN_MODES),
+          doc="which of the containers on one parent link reach each other"),
+    Field("bcqueuelen", int, 0, high=0xFFFFFFFF,
+          doc="length of the queue of broadcasts and multicasts; 0: the kernel's default"),
+    _MAC,
+)  # fmt: skip
+TRAITS = Traits(
+    "interface",
+    makes=("macvlan",),
+    takes=("mac",),
+    link=child_link.MASTER,
+    on_parent=True,
+    capabilities=(_MAC,),
+    args=(_MAC,),
+)
 
 
 class Conf(child_link.Conf):
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
-        super().__init__(call)
-        conf = call.conf
-        self.mode = child_link.mode_of(conf, parent_links.MACVLAN_MODES, "bridge")
-        self.bc_queue_len = conf.integer("bcqueuelen", default=0, low=0, high=0xFFFFFFFF)
-        self.mac = (
+        super().__init__(call, FIELDS)
+        self.mode: str = self.options["mode"]
+        self.bc_queue_len: int = self.options["bcqueuelen"]
+        self.mac: str = (
             call.runtime_config.string("mac")
             or call.cni_args.string("mac")
             or call.arg("MAC")
-            or conf.string("mac")
+            or self.options["mac"]
         )
         if self.mac:
             try:

@@ -16,7 +16,7 @@ from cnihook.links import flows, veth
 from cnihook.log import notice
 from cnihook.nftables import port_chains, ports, table
 from cnihook.nftables.port import PROTOCOLS, Port
-from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config
+from cnihook.sdk import Call, CniError, Field, NetConf, Result, Traits, Undo, invalid_config, read
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
 
 TYPE_CHECKING = False
@@ -31,17 +31,60 @@ _BACKENDS = ("iptables", "nftables")
 _CONDITIONS = {4: "conditionsV4", 6: "conditionsV6"}
 
 
+def _check_host_port(number: int) -> None:
+    if not 1 <= number <= 65535:
+        raise ValueError(f"Invalid host port number: {number}", "ports are 1 to 65535")
+
+
+def _check_container_port(number: int) -> None:
+    if not 1 <= number <= 65535:
+        raise ValueError(f"Invalid container port number: {number}", "ports are 1 to 65535")
+
+
+def _check_backend(name: str) -> None:
+    if name not in _BACKENDS:
+        raise ValueError(f"unrecognized backend {name!r}")
+
+
+_MAPPING = (
+    Field("hostPort", int, 0, low=1, high=65535, check=_check_host_port, required=True,
+          doc="the port of the host"),
+    Field("containerPort", int, 0, low=1, high=65535, check=_check_container_port, required=True,
+          doc="the port of the container"),
+    Field("protocol", str, required=True, doc="tcp, udp or sctp"),
+    Field("hostIP", Address, doc="the address of the host (default: all)"),
+)  # fmt: skip
+FIELDS = (
+    Field("markMasqBit", int, 13, high=31, doc="accepted for the reference; has no effect"),
+    Field("externalSetMarkChain", str, doc="accepted for the reference; has no effect"),
+    Field("snat", bool, True, doc="the container's own subnet and the host reach published ports, too"),
+    Field("masqAll", bool, doc="the container sees the host's address as the source of all connections"),
+    Field("takeOverPorts", bool, doc="publish a port although a process of the host listens on it"),
+    Field("conditionsV4", list, of=str,
+          doc="matches of nft, or -s, -d and -i of iptables, that IPv4 packets must satisfy"),
+    Field("conditionsV6", list, of=str, doc="the same for IPv6"),
+    Field("backend", str, choices=_BACKENDS, check=_check_backend,
+          doc="whose conditions these are; nftables is used"),
+)  # fmt: skip
+TRAITS = Traits(
+    "chained",
+    needs=("nftables",),
+    capabilities=(Field("portMappings", list, of=dict, fields=_MAPPING, doc="ports to publish"),),
+)
+
+
 class Mapping:
     """One entry of portMappings.  Without an address of the host, the port is published on all of them."""
 
     def __init__(self, conf: NetConf) -> None:
-        self.host_port = _port(conf, "hostPort", "host")
-        self.container_port = _port(conf, "containerPort", "container")
-        self.protocol = conf.string("protocol").lower()
+        options = read(conf, _MAPPING)
+        self.host_port: int = options["hostPort"]
+        self.container_port: int = options["containerPort"]
+        self.protocol: str = options["protocol"].lower()
         if self.protocol not in PROTOCOLS:
             names = ", ".join(PROTOCOLS)
             raise conf.refuse("protocol", f"must be one of {names}, not {self.protocol!r}")
-        self.address = conf.address("hostIP")
+        self.address: Address | None = options["hostIP"]
         if self.address and self.address.version == 6 and self.address.is_loopback:
             why = "the kernel drops an answer to ::1 that comes from a container"
             raise conf.refuse("hostIP", f"cannot be ::1: {why}", "use 127.0.0.1")
@@ -55,13 +98,6 @@ class Mapping:
         return own in (0, version)
 
 
-def _port(conf: NetConf, key: str, whose: str) -> int:
-    number = conf.integer(key, default=0, low=-(1 << 63), high=1 << 63)
-    if not 1 <= number <= 65535:
-        raise conf.refuse(key, f"is wrong: Invalid {whose} port number: {number}", "ports are 1 to 65535")
-    return number
-
-
 class Conf:
     """Every key, checked before anything is changed."""
 
@@ -69,17 +105,17 @@ class Conf:
         conf = call.conf
         # The kernel remembers which connections it translated.  So the marks that the reference puts on
         # packets are not needed, nor is a chain of iptables in which another program sets them.
-        conf.integer("markMasqBit", default=13, low=0, high=31)
-        if conf.string("externalSetMarkChain") and conf.has("markMasqBit"):
+        options = read(conf, FIELDS)
+        if options["externalSetMarkChain"] and conf.has("markMasqBit"):
             raise invalid_config("Cannot specify externalSetMarkChain and markMasqBit")
-        self.snat = conf.boolean("snat", default=True)
-        all_sources = conf.boolean("masqAll")
+        self.snat: bool = options["snat"]
+        all_sources = options["masqAll"]
         self.masquerade = (
             port_chains.NONE if not self.snat else port_chains.ANY if all_sources else port_chains.SUBNET
         )
-        self.takes_over = conf.boolean("takeOverPorts")
+        self.takes_over: bool = options["takeOverPorts"]
         self.conditions = self._conditions(conf)
-        _check_backend(conf)
+        _check_fit(conf, options["backend"])
         self.mappings = [Mapping(item) for item in call.runtime_config.objects("portMappings")]
 
     @staticmethod
@@ -114,13 +150,10 @@ def _contradiction(port: Port) -> CniError:
     return invalid_config(f"host port {port} is mapped to two ports of the container")
 
 
-def _check_backend(conf: NetConf) -> None:
+def _check_fit(conf: NetConf, backend: str) -> None:
     """Raise CniError if the options do not fit the backend, which has no other effect here."""
-    backend = conf.string("backend")
     if not backend:
         return
-    if backend not in _BACKENDS:
-        raise conf.refuse("backend", f"is wrong: unrecognized backend {backend!r}")
     from cnihook.nftables import conditions
 
     other = _BACKENDS[1 - _BACKENDS.index(backend)]

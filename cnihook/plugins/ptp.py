@@ -23,29 +23,39 @@ from cnihook.sdk import (
     Address,
     Call,
     CniError,
+    Field,
     Interface,
     IPNet,
     Result,
+    Traits,
     Undo,
     invalid_config,
+    read,
     try_each,
 )
 from cnihook.types.errors import INTERNAL, ResourceTakenError
+
+FIELDS = (
+    *masquerade.FIELDS,
+    Field("mtu", int, 0, high=65535, doc="MTU; 0: the kernel's choice"),
+    *ipam.REQUIRED_FIELDS,
+)
+TRAITS = Traits("interface", makes=("veth",), gateway=True)
 
 
 class Conf:
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
-        conf = call.conf
-        self.masquerade = masquerade.is_wanted(conf)
-        self.mtu = conf.integer("mtu", default=0, low=0, high=65535)  # 0: the kernel's choice
-        if not ipam.plugin_type(call):
+        options = read(call.conf, FIELDS)
+        self.masquerade: bool = options["ipMasq"]
+        self.mtu: int = options["mtu"]
+        if not options["ipam"].string("type"):
             raise invalid_config(
                 "no plugin name provided: ipam.type is empty or absent",
                 "ptp routes addresses, so it needs at least one",
             )
-        self.dns = DNS.given(conf)
+        self.dns = DNS.given(options["dns"])
 
 
 def add(call: Call) -> Result:

@@ -15,24 +15,44 @@ from cnihook.linux import routes, rules, vrf
 from cnihook.linux.flock import Lock
 from cnihook.linux.routes import RTPROT_RA, WholeRoute
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
-from cnihook.sdk import IP, Address, Call, CniError, IPNet, Result, Undo, invalid_config
+from cnihook.sdk import (
+    IP,
+    Address,
+    Call,
+    CniError,
+    Field,
+    IPNet,
+    Result,
+    Traits,
+    Undo,
+    invalid_config,
+    read,
+)
 from cnihook.types.errors import INTERNAL
 
 _FIRST_TABLE = 100
 _THE_KERNELS = {253, 254, 255}  # default, main, local
 _DEFAULT = {4: IPNet.parse("0.0.0.0/0"), 6: IPNet.parse("::/0")}
 
+FIELDS = (
+    Field("table", int, low=1, high=0xFFFFFFFF,
+          doc="a table that another program fills; then only rules are added"),
+    Field("addSourceHints", bool, doc="leave direct routes in table main, with their source address"),
+    Field("gateways", list, of=Address, doc="default gateways, one for each IP version"),
+)  # fmt: skip
+TRAITS = Traits("chained")
+
 
 class Conf:
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
-        conf = call.conf
+        options = read(call.conf, FIELDS)
         # Another program fills this table; the plugin only adds rules that lead to it.
-        self.table = conf.integer("table", default=0, low=1, high=0xFFFFFFFF) if conf.has("table") else None
-        self.source_hints = conf.boolean("addSourceHints")
+        self.table: int | None = options["table"]
+        self.source_hints: bool = options["addSourceHints"]
         self.gateways: dict[int, Address] = {}  # by IP version
-        gateways = conf.strings("gateways")
+        gateways: list[str] = options["gateways"]
         if len(gateways) > 2:
             raise invalid_config(
                 "gateways list cannot contain more than 2 entries (one IPv4, one IPv6)",

@@ -15,13 +15,34 @@ addresses of CNI_ARGS only, as in the reference, because another caller may have
 The plugin stores nothing, so it does not report that two containers have one address.
 """
 
-from cnihook.sdk import DNS, IP, Address, Call, CniError, IPNet, Result, Route, invalid_config
+from cnihook.sdk import (
+    DNS,
+    IP,
+    Address,
+    Call,
+    CniError,
+    Field,
+    IPNet,
+    Result,
+    Route,
+    Traits,
+    invalid_config,
+    read,
+)
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL, INVALID_CONFIG, INVALID_ENVIRONMENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+_IPS = Field("ips", list, of=str, doc="requested addresses with their prefixes: 10.1.0.5/24")
+FIELDS = (
+    Field("addresses", list, of=dict, fields=IP.FIELDS, doc="addresses of the container"),
+    Field("routes", list, of=dict, fields=Route.FIELDS, doc="routes of the container"),
+    Field("dns", dict, fields=DNS.FIELDS, doc="DNS settings"),
+)
+TRAITS = Traits("ipam", takes=("ips", "routes"), capabilities=(_IPS,), args=(_IPS,))
 
 
 class Conf:
@@ -31,7 +52,8 @@ class Conf:
         if not call.conf.has("ipam"):
             raise invalid_config("IPAM config missing 'ipam' key")
         ipam = call.conf.object("ipam")
-        configured = [IP.from_json(item) for item in ipam.objects("addresses")]
+        options = read(ipam, FIELDS)
+        configured = [IP.from_json(item) for item in options["addresses"]]
         instead = (
             _nets(call.runtime_config.list("ips"), "runtimeConfig.ips", INVALID_CONFIG)
             or _nets(call.cni_args.list("ips"), "args.cni.ips", INVALID_CONFIG)
@@ -43,8 +65,8 @@ class Conf:
             for ip in requested:
                 ip.gateway = next((each for each in reversed(gateways) if each in ip.net), ip.gateway)
         self.ips = _each_once(requested if instead else configured + requested)
-        self.routes = [Route.from_json(item) for item in ipam.objects("routes")]
-        self.dns = DNS.from_json(ipam.object("dns"))
+        self.routes = [Route.from_json(item) for item in options["routes"]]
+        self.dns = DNS.from_json(options["dns"])
 
         families = [ip.net.address.version for ip in self.ips]
         if len(families) > len(set(families)) and not versions.at_least(call.version, "0.3.0"):
@@ -84,6 +106,11 @@ def _each_once(ips: "list[IP]") -> "list[IP]":
     for ip in ips:
         unique.setdefault(ip.net, ip)
     return list(unique.values())
+
+
+def subnets(call: Call) -> "set[IPNet]":
+    """Return the subnets of the addresses that a configuration names."""
+    return {ip.net.network() for ip in Conf(call).ips}
 
 
 def add(call: Call) -> Result:

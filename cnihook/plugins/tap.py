@@ -11,12 +11,25 @@ from cnihook import ipam
 from cnihook.links import container_link, interface, settings
 from cnihook.linux import selinux, tuntap
 from cnihook.linux.rtnl import IFA_F_NODAD, Link, mac_bytes
-from cnihook.sdk import DNS, Call, CniError, Interface, Result, Undo, invalid_config
+from cnihook.sdk import DNS, Call, CniError, Field, Interface, Result, Traits, Undo, invalid_config, read
 from cnihook.types.errors import INTERNAL
 
 KIND = "tun"  # the kernel's name for both, tun and tap
 _MAX_MTU = 65535
 _MAX_ID = (1 << 32) - 2  # the highest number of 32 bits is not an ID
+_MAC = Field("mac", str, doc="MAC address of the interface")
+
+FIELDS = (
+    Field("multiQueue", bool, doc="one queue per program that attaches, not one in all"),
+    Field("mtu", int, 0, high=_MAX_MTU, doc="MTU; 0: the kernel's choice"),
+    Field("owner", int, high=_MAX_ID, doc="number of the user whose programs may attach"),
+    Field("group", int, high=_MAX_ID, doc="number of the group whose programs may attach"),
+    Field("bridge", str, doc="a bridge in the container that gets the interface as a port"),
+    *ipam.FIELDS,
+    _MAC,
+    Field("selinuxContext", str, doc="SELinux context of the interface"),
+)
+TRAITS = Traits("interface", needs=("tun",), takes=("mac",), capabilities=(_MAC,), args=(_MAC,))
 
 
 class Conf:
@@ -24,27 +37,28 @@ class Conf:
 
     def __init__(self, call: Call) -> None:
         conf = call.conf
-        self.multi_queue = conf.boolean("multiQueue")
-        self.mtu = conf.integer("mtu", default=0, low=0, high=_MAX_MTU)  # 0: the kernel's choice
-        self.owner = conf.integer("owner", default=0, low=0, high=_MAX_ID) if conf.has("owner") else None
-        self.group = conf.integer("group", default=0, low=0, high=_MAX_ID) if conf.has("group") else None
-        self.bridge = conf.string("bridge")
-        self.ipam = ipam.plugin_type(call)
+        options = read(conf, FIELDS)
+        self.multi_queue: bool = options["multiQueue"]
+        self.mtu: int = options["mtu"]
+        self.owner: int | None = options["owner"]
+        self.group: int | None = options["group"]
+        self.bridge: str = options["bridge"]
+        self.ipam: str = options["ipam"].string("type")
         if not self.ipam:
             Result().check_fits(call.version)
-        self.dns = DNS.given(conf)
-        self.mac = (
+        self.dns = DNS.given(options["dns"])
+        self.mac: str = (
             call.runtime_config.string("mac")
             or call.cni_args.string("mac")
             or call.arg("MAC")
-            or conf.string("mac")
+            or options["mac"]
         )
         if self.mac:
             try:
                 mac_bytes(self.mac)
             except ValueError as error:
                 raise invalid_config(str(error)) from None
-        self.selinux_context = conf.string("selinuxContext")
+        self.selinux_context: str = options["selinuxContext"]
         if self.selinux_context and not selinux.is_enabled():
             why = "is set, and SELinux is not enabled on this host"
             raise conf.refuse("selinuxContext", why, "remove the key")

@@ -14,7 +14,18 @@ from cnihook.fast import fastjson, statefile
 from cnihook.fast.errors_text import message
 from cnihook.linux import sysctl
 from cnihook.linux.rtnl import Link, mac_bytes
-from cnihook.sdk import Call, CniError, NetConf, Result, Undo, invalid_config, try_each
+from cnihook.sdk import (
+    Call,
+    CniError,
+    Field,
+    NetConf,
+    Result,
+    Traits,
+    Undo,
+    invalid_config,
+    read,
+    try_each,
+)
 from cnihook.types.errors import INTERNAL
 
 TYPE_CHECKING = False
@@ -35,38 +46,44 @@ _ATTRIBUTES = {
     "allmulti": "allmulti",
 }
 
+_OWN = (
+    Field("mac", str, doc="MAC address of the interface"),
+    Field("mtu", int, 0, high=_MAX, doc="MTU of the interface; 0: no change"),
+    Field("txQLen", int, high=_MAX, doc="length of its queue in packets (default: no change)"),
+    Field("promisc", bool, doc="it receives all frames"),
+    Field("allmulti", bool, doc="it receives all multicast frames"),
+    Field("sysctl", dict, of=str, doc="settings below net, by name; IFNAME is the interface's name"),
+)
+FIELDS = (*_OWN, Field("dataDir", str, _FOLDER, doc="the folder of the values from before"))
+TRAITS = Traits("chained", takes=("mac",), capabilities=(_OWN[0],), args=_OWN, keeps_sysctls=True)
+
 
 class Conf:
     """Every key; one of `args.cni`, which is for this container, comes before that of the network."""
 
     def __init__(self, call: Call) -> None:
-        conf, args = call.conf, call.cni_args
-
-        def holder(key: str) -> NetConf:
-            return args if args.has(key) else conf
-
+        args = call.cni_args
+        network, container = read(call.conf, FIELDS), read(args, _OWN)
+        options = {**network, **{key: value for key, value in container.items() if args.has(key)}}
         self.link: dict[str, Any] = {}  # the new values, by their names in set_link()
-        mac = (
-            args.string("mac") or call.runtime_config.string("mac") or call.arg("MAC") or conf.string("mac")
-        )
+        mac = container["mac"] or call.runtime_config.string("mac") or call.arg("MAC") or network["mac"]
         if mac:
             try:
                 mac_bytes(mac)
             except ValueError as error:
                 raise invalid_config(str(error)) from None
             self.link["mac"] = mac.lower()
-        if mtu := holder("mtu").integer("mtu", default=0, low=0, high=_MAX):
-            self.link["mtu"] = mtu
-        if holder("txQLen").has("txQLen"):  # 0 is a length, and false a value
-            self.link["txqlen"] = holder("txQLen").integer("txQLen", default=0, low=0, high=_MAX)
-        if holder("promisc").boolean("promisc"):
+        if options["mtu"]:
+            self.link["mtu"] = options["mtu"]
+        if options["txQLen"] is not None:  # 0 is a length, and false a value
+            self.link["txqlen"] = options["txQLen"]
+        if options["promisc"]:
             self.link["promiscuous"] = True
-        if holder("allmulti").has("allmulti"):
-            self.link["allmulti"] = holder("allmulti").boolean("allmulti")
-        network, container = (_Sysctls(part.object("sysctl"), call.ifname) for part in (conf, args))
-        self.sysctl_keys = network.keys + container.keys
-        self.sysctls = network.values | container.values
-        _folder(call)  # checks "dataDir" before anything is changed
+        if args.has("allmulti") or call.conf.has("allmulti"):
+            self.link["allmulti"] = options["allmulti"]
+        first, second = (_Sysctls(part["sysctl"], call.ifname) for part in (network, container))
+        self.sysctl_keys = first.keys + second.keys
+        self.sysctls = first.values | second.values
 
 
 class _Sysctls:
@@ -192,8 +209,8 @@ def _set(name: str, value: str) -> None:
 # The file
 
 
-def _folder(call: Call) -> str:
-    return call.conf.string("dataDir") or _FOLDER
+def _folder(conf: NetConf) -> str:
+    return conf.string("dataDir") or _FOLDER
 
 
 def _file_name(container_id: str, ifname: str) -> str:
@@ -201,7 +218,12 @@ def _file_name(container_id: str, ifname: str) -> str:
 
 
 def _path(call: Call) -> str:
-    return f"{_folder(call)}/{_file_name(call.container_id, call.ifname)}"
+    return settings_file(call.conf, call.container_id, call.ifname)
+
+
+def settings_file(conf: NetConf, container_id: str, ifname: str) -> str:
+    """Return the path of the file with an attachment's settings."""
+    return f"{_folder(conf)}/{_file_name(container_id, ifname)}"
 
 
 def _load(path: str) -> "dict[str, Any] | None":
@@ -362,7 +384,7 @@ def gc(call: Call) -> None:
     if keep is None:
         return
     kept = {_file_name(container_id, ifname) for container_id, ifname in keep}
-    folder = _folder(call)
+    folder = _folder(call.conf)
     try:
         names = os.listdir(folder)
     except FileNotFoundError:

@@ -8,25 +8,38 @@ The kernel has each VLAN of a master only once, so one container can have it.
 from cnihook import ipam
 from cnihook.links import child_link
 from cnihook.linux import parent_links
-from cnihook.sdk import Call, CniError, Result, invalid_config
+from cnihook.sdk import Call, CniError, Field, Result, Traits, invalid_config
 from cnihook.types.errors import INTERNAL
 
 _KIND = "vlan"
 _MAX_VLAN = 4094
 
 
+def _check_vlan(number: int) -> None:
+    if not 0 <= number <= _MAX_VLAN:
+        raise invalid_config(f"invalid VLAN ID {number} (must be between 0 and {_MAX_VLAN})")
+
+
+_MASTER = Field("master", str, required=True, doc="the parent link")
+FIELDS = (
+    _MASTER,
+    *child_link.FIELDS,
+    *ipam.REQUIRED_FIELDS,
+    Field("vlanId", int, 0, high=_MAX_VLAN, check=_check_vlan, doc="number of the VLAN"),
+)
+TRAITS = Traits("interface", makes=("vlan",), link=_MASTER, on_parent=True)
+
+
 class Conf(child_link.Conf):
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
-        super().__init__(call)
+        super().__init__(call, FIELDS)
         if not self.master:
             raise invalid_config(
                 '"master" field is required. It specifies the host interface name to create the VLAN for.'
             )
-        self.vlan_id = call.conf.integer("vlanId", default=0, low=-(1 << 31), high=1 << 31)
-        if not 0 <= self.vlan_id <= _MAX_VLAN:
-            raise invalid_config(f"invalid VLAN ID {self.vlan_id} (must be between 0 and {_MAX_VLAN})")
+        self.vlan_id: int = self.options["vlanId"]
         if not self.ipam:
             raise invalid_config("no plugin name provided: ipam.type is empty or absent")
 

@@ -26,16 +26,23 @@ from cnihook.linux.rtnl import (
     Link,
     Rtnl,
 )
-from cnihook.sdk import Call, CniError, Result, Undo, invalid_config, try_each
+from cnihook.sdk import Call, CniError, Field, Result, Traits, Undo, invalid_config, read, try_each
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL
-from cnihook.types.names import check_ifname
+from cnihook.types.fields import check_link_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 VERSIONS = versions.ALL[3:]  # as the reference: since 0.3.1
+
+FIELDS = (
+    Field("vrfname", str, required=True, check=check_link_name,
+          doc="name of the VRF in the container; it is made if it does not exist"),
+    Field("table", int, 0, high=0xFFFFFFFF, doc="its routing table; 0: the first free one"),
+)  # fmt: skip
+TRAITS = Traits("chained", makes=("vrf",))
 
 _RT_TABLE_LOCAL = 255
 _WAIT = 1.5  # seconds at most, for what the kernel does by itself in a few milliseconds
@@ -45,17 +52,13 @@ class Conf:
     """Every key, checked before anything is changed."""
 
     def __init__(self, call: Call) -> None:
-        conf = call.conf
-        self.name = conf.string("vrfname")
+        options = read(call.conf, FIELDS)
+        self.name: str = options["vrfname"]
         if not self.name:
             raise invalid_config(
                 "configuration is expected to have a valid vrf name", "vrfname is empty or absent"
             )
-        try:
-            check_ifname(self.name)
-        except CniError as error:
-            raise conf.refuse("vrfname", f"is wrong: {error.msg}", error.details) from None
-        self.table = conf.integer("table", default=0, low=0, high=0xFFFFFFFF)  # 0: the first free one
+        self.table: int = options["table"]
 
 
 def _lock(call: Call) -> Lock:

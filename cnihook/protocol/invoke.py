@@ -15,6 +15,7 @@ from cnihook.protocol.call import DEFAULT_PATH, Call, Invocation
 from cnihook.types import versions
 from cnihook.types.config import LenientConf, NetConf
 from cnihook.types.errors import INTERNAL, CniError
+from cnihook.types.fields import Traits
 from cnihook.types.names import check_plugin_type
 from cnihook.types.result import Result
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cnihook.process.child import Outcome
+    from cnihook.types.fields import Fields
 
 # The function of a plugin's module for each operation.
 VERBS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
@@ -78,6 +80,25 @@ def built_in_types() -> "list[str]":
 def load(plugin_type: str) -> "ModuleType":
     name = plugin_type.replace("-", "_")
     return __import__(f"cnihook.plugins.{name}", fromlist=["add"])
+
+
+def traits(plugin_type: str) -> Traits:
+    """Return the properties of a built-in plugin; for any other type, those of an unknown plugin.
+
+    An executable of the same name, such as the reference's, has the same properties.
+    """
+    try:
+        check_plugin_type(plugin_type)
+    except CniError:
+        return Traits()
+    declared: Traits = load(plugin_type).TRAITS if is_built_in(plugin_type) else Traits()
+    return declared
+
+
+def fields(plugin_type: str) -> "Fields":
+    """Return the options of a built-in plugin; those of an IPAM plugin are keys of `ipam`."""
+    declared: Fields = load(plugin_type).FIELDS
+    return declared
 
 
 def versions_of(module: "ModuleType") -> "Sequence[str]":

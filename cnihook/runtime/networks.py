@@ -5,6 +5,7 @@ import errno
 import os
 
 from cnihook.fast import fastjson, statefile
+from cnihook.protocol import invoke
 from cnihook.types import versions
 from cnihook.types.config import NetConf, json_name, lookup
 from cnihook.types.errors import INVALID_CONFIG, IO_FAILURE, CniError, invalid_config
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 DEFAULT_FOLDER = "/etc/cni/net.d"
-_ENDINGS = (".conflist", ".conf", ".json")
+ENDINGS = (".conflist", ".conf", ".json")
 # Errors that depend on the file.  Any other, such as EIO or EMFILE, only prevents reading it.
 _UNUSABLE = (errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 
@@ -90,7 +91,7 @@ class Network:
 
     @property
     def is_loopback(self) -> bool:
-        return [plugin.get("type") for plugin in self.plugins] == ["loopback"]
+        return len(self.plugins) == 1 and invoke.traits(self.plugins[0]["type"]).kind == "loopback"
 
 
 def _own_settings(conf: NetConf) -> NetConf:
@@ -133,7 +134,7 @@ def from_raw(raw: "dict[str, Any]", text: bytes, source: str, folder: str = "") 
     # Go reads the keys of a plugin, but not those of a list, in any case, and null as an absent key.
     plugin = _plugin(raw, source)
     name = lookup(raw, "name")
-    if name is None and plugin["type"] == "loopback":
+    if name is None and invoke.traits(plugin["type"]).kind == "loopback":
         name = "loopback"  # 99-loopback.conf has been written without a name since 2016
     _check_name(name, source)
     versions_of_it = {
@@ -249,7 +250,7 @@ def load_file(path: str) -> Network:
 def file_names(folder: str) -> "list[str]":
     """Return the paths of a folder's configurations, sorted; none if the folder does not exist."""
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(_ENDINGS))
+        names = sorted(name for name in os.listdir(folder) if name.endswith(ENDINGS))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -7,6 +7,8 @@ and `status(call)` are optional.  Each receives a Call, and raises CniError or O
 an executable for any other CNI runtime through main().  A module that does not support every version of the
 specification lists its versions in VERSIONS.
 
+FIELDS lists the options that a plugin reads, and TRAITS its properties; see cnihook.types.fields.
+
 A built-in plugin that isolates containers follows the interface plugin, which raises the link.  It may have
 guards(conf) and prepare(call, first) to act before that; see runtime/chain.py.
 """
@@ -31,13 +33,14 @@ from cnihook.types.errors import (
     CniError,
     invalid_config,
 )
+from cnihook.types.fields import Field, Traits, read
 from cnihook.types.result import DNS, IP, Interface, Result, Route
 
 __all__ = [
     "DECODING_FAILURE", "DNS", "INCOMPATIBLE_VERSION", "INTERNAL", "INVALID_CONFIG", "INVALID_ENVIRONMENT",
     "INVALID_NETNS", "IO_FAILURE", "IP", "LIMITED_CONNECTIVITY", "PLUGIN_NOT_AVAILABLE", "TRY_AGAIN_LATER",
-    "UNKNOWN_CONTAINER", "UNSUPPORTED_FIELD", "Address", "Call", "CniError", "IPNet", "Interface", "NetConf",
-    "Result", "Route", "Undo", "invalid_config", "main", "try_each",
+    "UNKNOWN_CONTAINER", "UNSUPPORTED_FIELD", "Address", "Call", "CniError", "Field", "IPNet", "Interface",
+    "NetConf", "Result", "Route", "Traits", "Undo", "invalid_config", "main", "read", "try_each",
 ]  # fmt: skip
 
 TYPE_CHECKING = False

@@ -56,6 +56,7 @@ class NetConf:
     """
 
     __slots__ = ("raw", "where")
+    is_lenient = False  # True if a wrong value counts as absent
 
     def __init__(self, raw: "dict[str, Any]", where: str = "") -> None:
         self.raw = raw
@@ -164,6 +165,7 @@ class LenientConf(NetConf):
     """
 
     __slots__ = ()
+    is_lenient = True
 
     def _typed(self, key: str, kind: type, default: "Any") -> "Any":
         value = lookup(self.raw, key)

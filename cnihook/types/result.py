@@ -10,6 +10,7 @@ from cnihook.fast.address import Address, IPNet
 from cnihook.types import versions
 from cnihook.types.config import NetConf
 from cnihook.types.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, CniError
+from cnihook.types.fields import Field, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,6 +88,11 @@ class IP(_Fields):
     """An address with its prefix and gateway; `interface` is an index into Result.interfaces, or None."""
 
     __slots__ = ("gateway", "interface", "net")
+    # As a configuration has it.  There, no interface has an index yet.
+    FIELDS = (
+        Field("address", IPNet, required=True, doc="the address and the prefix of its subnet: 10.1.0.5/24"),
+        Field("gateway", Address, like="address", doc="the router of that subnet"),
+    )
 
     def __init__(self, net: IPNet, gateway: "Address | None" = None, interface: "int | None" = None) -> None:
         self.net = net
@@ -118,6 +124,15 @@ class Route(_Fields):
     """
 
     __slots__ = ("advmss", "dst", "gw", "mtu", "priority", "scope", "table")
+    FIELDS = (
+        Field("dst", IPNet, required=True, doc="the destination: 0.0.0.0/0 is all of IPv4"),
+        Field("gw", Address, doc="the next hop (default: the gateway of the address)"),
+        Field("mtu", int, 0, high=_MAX, doc="MTU of the path; 0: that of the interface"),
+        Field("advmss", int, 0, high=_MAX, doc="the TCP segment size that is announced; 0: by the MTU"),
+        Field("priority", int, 0, high=0xFFFFFFFF, doc="the metric; the lowest one is used first"),
+        Field("table", int, high=0xFFFFFFFF, doc="number of the routing table (default: main)"),
+        Field("scope", int, high=255, doc="scope by number: 0 global, 253 link, 254 host"),
+    )
 
     def __init__(
         self,
@@ -140,22 +155,10 @@ class Route(_Fields):
 
     @classmethod
     def from_json(cls, conf: NetConf) -> "Route":
-        dst = conf.network("dst")
-        if not dst:
+        values = read(conf, cls.FIELDS)
+        if not values["dst"]:
             raise conf.refuse("dst", "is missing")
-
-        def number(key: str, high: int = _MAX) -> int:
-            return conf.integer(key, default=0, low=0, high=high)
-
-        return cls(
-            dst,
-            conf.address("gw"),
-            mtu=number("mtu"),
-            advmss=number("advmss"),
-            priority=number("priority", 0xFFFFFFFF),
-            table=number("table", 0xFFFFFFFF) if conf.has("table") else None,
-            scope=number("scope", 255) if conf.has("scope") else None,
-        )
+        return cls(**values)
 
     def to_json(self, recent: bool) -> "dict[str, Any]":
         fields: dict[str, Any] = {"dst": str(self.dst)}
@@ -172,6 +175,12 @@ class Route(_Fields):
 
 class DNS(_Fields):
     __slots__ = ("domain", "nameservers", "options", "search")
+    FIELDS = (
+        Field("nameservers", list, of=str, doc="addresses of name servers"),
+        Field("domain", str, doc="the domain of the container"),
+        Field("search", list, of=str, doc="domains in which short names are searched"),
+        Field("options", list, of=str, doc="options of resolv.conf(5)"),
+    )
 
     def __init__(
         self,
@@ -190,17 +199,11 @@ class DNS(_Fields):
 
     @classmethod
     def from_json(cls, conf: NetConf) -> "DNS":
-        return cls(
-            conf.strings("nameservers"),
-            conf.string("domain"),
-            conf.strings("search"),
-            conf.strings("options"),
-        )
+        return cls(**read(conf, cls.FIELDS))
 
     @classmethod
-    def given(cls, conf: NetConf) -> "DNS | None":
+    def given(cls, dns: NetConf) -> "DNS | None":
         """Return the `dns` of a plugin's configuration, None if it has no member; an empty member counts."""
-        dns = conf.object("dns")
         return cls.from_json(dns) if any(dns.has(key) for key in cls.__slots__) else None
 
     def to_json(self) -> "dict[str, Any]":

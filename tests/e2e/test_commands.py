@@ -203,6 +203,17 @@ def test_valid_files_print_one_line_and_exit_0(folder: Path) -> None:
     assert "No such file" in cnihook("validate", str(folder / "none"), status=1).stdout
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_validate_says_that_a_folder_has_no_network(folder: Path, is_there: bool) -> None:
+    empty = folder / "empty"
+    if is_there:
+        empty.mkdir()
+
+    expected = f"{empty} has no network (*.conflist, *.conf, *.json), so nothing was checked\n"
+    assert cnihook("validate", folder=empty).stdout == expected
+    assert json.loads(cnihook("validate", "--json", folder=empty).stdout) == []
+
+
 # plan
 
 

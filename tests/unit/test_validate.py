@@ -200,3 +200,47 @@ def test_keys_that_only_differ_in_case_may_be_two_settings(tmp_path: Path) -> No
     text = f'{{"cniVersion":"1.0.0","name":"a","type":"tuning",{keys}}}'
 
     assert problems(tmp_path / "10-x.conf", text) == []
+
+
+GATEWAY = "is wrong: {} is not of the IP version of {}"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "expected"),
+    [
+        ({"type": "bridge", "ipam": {"subnet": "10.7.0.0/24"}}, ['ipam: "type" is missing']),
+        ({"type": "bridge", "ipam": {}}, []),
+        ({"type": "portmap", "ipam": {"subnet": "10.7.0.0/24"}}, []),
+        ({"type": "bridge", "vlanTrunk": [{"id": 5}, {}]}, ['"vlanTrunk[1]" has none of its keys']),
+        ({"type": "bridge", "vlanTrunk": [{"colour": 5}]}, ['"vlanTrunk[0]" has none of its keys']),
+        (ipam(**RANGE, gateway="fd00::1"),
+         [f'ipam: "gateway" {GATEWAY.format("fd00::1", "subnet, 10.7.0.0/24")}']),
+        (ipam(**RANGE, gateway="10.9.9.9"), []),
+        (ipam(ranges=[[{"subnet": "fd00:7::/64", "gateway": "10.7.0.1"}]]),
+         [f'ipam: ranges[0][0]: "gateway" {GATEWAY.format("10.7.0.1", "subnet, fd00:7::/64")}']),
+        ({"type": "bridge", "ipam": {"type": "static", "addresses": [
+            {"address": "10.7.0.5/24", "gateway": "10.7.0.1"},
+            {"address": "fd00:7::5/64", "gateway": "10.7.0.1"}]}},
+         [f'ipam: addresses[1]: "gateway" {GATEWAY.format("10.7.0.1", "address, fd00:7::5/64")}']),
+    ],
+)  # fmt: skip
+def test_what_has_no_effect_or_contradicts_is_reported(
+    tmp_path: Path, plugin: dict[str, Any], expected: list[str]
+) -> None:
+    """ADD accepts such keys, as the reference does, so only validate can report them."""
+    text = json.dumps({"cniVersion": "1.0.0", "name": "a", "plugins": [plugin]})
+
+    reported = problems(tmp_path / "10-x.conflist", text)
+    assert [problem.removeprefix("plugins[0] (bridge): ") for problem in reported] == expected
+
+
+def test_misspelled_key_is_reported_beside_another_problem(tmp_path: Path) -> None:
+    """A wrong value does not hide it, nor does an option that excludes another."""
+    text = json.dumps({
+        "cniVersion": "1.0.0", "name": "a", "type": "bridge", "isGatway": True, "hairpinMode": True,
+        "promiscMode": True,
+    })  # fmt: skip
+
+    first, second = problems(tmp_path / "10-x.conf", text)
+    assert "hairpin mode and promiscuous mode" in first
+    assert second.endswith('"isGatway" is a key that is not read')
