@@ -12,6 +12,7 @@ from cnihook.cli.shared.listing import Row
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import sysctl
 from cnihook.linux.netns import NetNS
+from cnihook.protocol import invoke
 from cnihook.runtime import attachment
 from cnihook.types.config import NetConf
 
@@ -28,8 +29,6 @@ made.  A line that begins with `!` is a difference between the two.
 
 The kernel is read through pyroute2, not by the code that sets networks up.
 """
-
-_TUNING = "/run/cni/tuning"
 
 
 def parser() -> Parser:
@@ -108,19 +107,19 @@ def _on_host(one: Row) -> "list[str]":
     return [interface.name for interface in one.result.interfaces if not interface.sandbox]
 
 
-def _sysctls(one: Row, path: str) -> "list[Json]":
-    """Return the settings that tuning keeps a note of, with their present values."""
-    folders = {
-        NetConf(plugin).string("dataDir") or _TUNING
+def _sysctls(one: Row, netns: str) -> "list[Json]":
+    """Return the settings that a plugin keeps a note of, with their present values."""
+    paths = {
+        invoke.load(plugin["type"]).settings_file(NetConf(plugin), one.container, one.ifname)
         for plugin in (one.conf.plugins if one.conf else [])
-        if plugin.get("type") == "tuning"
+        if invoke.traits(plugin["type"]).keeps_sysctls
     }
     sysctls: list[Json] = []
-    namespace = NetNS.open(path)
+    namespace = NetNS.open(netns)
     try:
-        for folder in folders:
+        for path in paths:
             try:
-                with open(f"{folder}/{one.container}_{one.ifname}.json") as file:
+                with open(path) as file:
                     settings = json.load(file).get("sysctl", {})
                 with namespace.entered():
                     sysctls += [

@@ -109,7 +109,7 @@ def _leases(known: "Iterable[Network]") -> "list[str]":
     free, size = {}, {}
     for network in known:
         for one in lease_usage.of_network(network):
-            key = network.name, str(one)
+            key = network.name, one.name
             free[key] = max(one.size - one.leased, 0)
             size[key] = one.size
 

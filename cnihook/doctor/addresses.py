@@ -19,32 +19,20 @@ from cnihook.types.errors import CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 _NEARLY_FULL = 0.9
 _SHOWN = 5
 
 
-def _host_local(plugin: Plugin) -> "Any":
-    """Return the `ipam` of a plugin as host-local reads it; None for another type or a malformed one."""
-    if plugin.ipam != "host-local":
-        return None
-    try:
-        return invoke.load("host-local").Conf(plugin.call())
-    except CniError:
-        return None
-
-
 def _subnets(plugin: Plugin) -> set[IPNet]:
-    conf = _host_local(plugin)
-    if conf:
-        return {part.subnet for one in conf.sets for part in one.ranges}
-    if plugin.ipam == "static":
-        try:
-            return {ip.net.network() for ip in invoke.load("static").Conf(plugin.call()).ips}
-        except CniError:
-            pass
-    return set()
+    if not (plugin.ipam and invoke.is_built_in(plugin.ipam)):
+        return set()
+    subnets = getattr(invoke.load(plugin.ipam), "subnets", None)
+    try:
+        return subnets(plugin.call()) if subnets else set()
+    except CniError:
+        return set()
 
 
 def check_overlaps(host: Host) -> Iterator[Finding]:
@@ -94,7 +82,7 @@ def check_overlaps(host: Host) -> Iterator[Finding]:
 def check_ranges(host: Host) -> Iterator[Finding]:
     for network in host.networks:
         for plugin in plugins_of(network):
-            conf = _host_local(plugin)
+            conf = plugin.with_leases()
             if not conf:
                 continue
             leased = leases.addresses(conf.folder)
@@ -131,7 +119,7 @@ def _folders(host: Host) -> "dict[str, Network | None]":
     folders: dict[str, Network | None] = {}
     for network in host.networks:
         for plugin in plugins_of(network):
-            if conf := _host_local(plugin):
+            if conf := plugin.with_leases():
                 folders[conf.folder] = network
     default = invoke.load("host-local").DATA_DIR
     for name in os.listdir(default) if os.path.isdir(default) else ():

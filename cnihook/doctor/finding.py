@@ -9,6 +9,7 @@ from functools import cached_property
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
 from cnihook.process import child, command
+from cnihook.protocol import invoke
 from cnihook.protocol.call import Call, Invocation
 from cnihook.runtime import attachment, chain, networks, records
 from cnihook.runtime.networks import Network
@@ -58,6 +59,7 @@ class Plugin:
     def __init__(self, network: Network, index: int) -> None:
         self.conf = NetConf(chain.derive(network, index, {}, None), network.where(index))
         self.type = self.conf.string("type")
+        self.traits = invoke.traits(self.type)
         self.ipam = self.conf.object("ipam").string("type")
 
     def is_set(self, *keys: str) -> bool:
@@ -76,18 +78,28 @@ class Plugin:
 
     @property
     def bridge(self) -> str:
-        return (self.string("bridge") or "cni0") if self.type == "bridge" else ""
+        """The host's bridge to which the plugin attaches containers; empty if it uses none."""
+        return self.traits.host_link(self.conf.raw) if "bridge" in self.traits.makes else ""
 
     @property
     def routes(self) -> bool:
         """True if the host is the gateway of the plugin's containers."""
-        return self.type == "ptp" or (self.type == "bridge" and self.is_set("isGateway", "isDefaultGateway"))
+        return self.traits.is_gateway(self.conf.raw)
 
     def is_own(self, link: str, kind: str, alias: str = "") -> bool:
         """Return True if a link of the host leads to the containers of this plugin."""
-        if self.type == "bridge":
+        if self.bridge:
             return link == self.bridge or link.startswith(f"{self.bridge}.")
         return kind == "veth" and (not alias or alias.startswith(f"{self.conf.string('name')} "))
+
+    def with_leases(self) -> "Any":
+        """Return the Conf of its IPAM plugin, if that has leases; None for another, or a malformed one."""
+        if not invoke.traits(self.ipam).has_leases:
+            return None
+        try:
+            return invoke.load(self.ipam).Conf(self.call())
+        except CniError:
+            return None
 
     def call(self, command: str = "STATUS") -> Call:
         return Call(command, self.conf, Invocation("", "", "eth0"))

@@ -14,24 +14,18 @@ from cnihook.linux.rtnl import Rtnl
 from cnihook.nftables import port_chains
 from cnihook.nftables.table import FAMILY
 from cnihook.protocol import invoke
+from cnihook.types.config import LenientConf
 
-# The kinds of links that a built-in plugin makes, and the kernel modules that provide features.
-_LINKS = {
-    "bridge": ("bridge", "veth"),
-    "ptp": ("veth",),
-    "macvlan": ("macvlan",),
-    "ipvlan": ("ipvlan",),
-    "vlan": ("vlan",),
-    "dummy": ("dummy",),
-    "vrf": ("vrf",),
-    "bandwidth": ("ifb",),
-}
+# The kernel modules that provide features; for the others, the module has the name of the feature.
 _MODULES = {
     "vlan": "8021q",
     "tbf": "sch_tbf",
     "htb": "sch_htb cls_u32",
     "nftables": "nf_tables nft_masq nft_nat nft_fib_inet",
 }
+
+# A feature that takes the place of another, where both are declared.
+_INSTEAD = {"htb": "tbf"}
 
 
 def check(host: Host, everything: bool) -> Iterator[Finding]:
@@ -42,30 +36,31 @@ def check(host: Host, everything: bool) -> Iterator[Finding]:
             for feature in _features(plugin):
                 users.setdefault(feature, []).append(f"network {network.name} ({plugin.type})")
     features = set(users)
+    types_by_feature: dict[str, str] = {}
+    for plugin_type in invoke.built_in_types():
+        traits = invoke.traits(plugin_type)
+        for feature in (*traits.makes, *traits.needs):
+            types_by_feature.setdefault(feature, plugin_type)
     if everything:
-        features |= {kind for kinds in _LINKS.values() for kind in kinds} | {"tbf", "tun", "nftables"}
+        features |= types_by_feature.keys()
     for feature, problem in sorted(_missing(sorted(features)).items()):
         by = users.get(feature)
         what = f"{_described(feature)} cannot be used: {problem}"
         if by:
             yield Finding(f"kernel-{feature}", what, f"needed by {', '.join(by)}", _remedy(feature))
         else:
-            types = [kind for kind, links in _LINKS.items() if feature in links] or [_other_user(feature)]
-            why = f"no network needs it now; the plugin {types[0]} would"
+            why = f"no network needs it now; the plugin {types_by_feature[feature]} would"
             yield Finding(f"kernel-{feature}", what, why, _remedy(feature), note=True)
 
 
-def _features(plugin: Plugin) -> Iterator[str]:
+def _features(plugin: Plugin) -> set[str]:
+    """Return what a plugin needs always, and by the keys of its configuration."""
     if not invoke.is_built_in(plugin.type):
-        return
-    yield from _LINKS.get(plugin.type, ())
-    if plugin.type == "bandwidth":
-        by_subnet = any(plugin.conf.has(key) for key in ("unshapedSubnets", "shapedSubnets"))
-        yield "htb" if by_subnet else "tbf"
-    if plugin.type == "tap":
-        yield "tun"
-    if plugin.type in ("portmap", "firewall") or plugin.is_set("ipMasq", "macspoofchk"):
-        yield "nftables"
+        return set()
+    conf = LenientConf(plugin.conf.raw)
+    by_key = {field.needs for field in invoke.fields(plugin.type) if field.needs and field.read(conf)}
+    replaced = {_INSTEAD[feature] for feature in by_key if feature in _INSTEAD}
+    return {*plugin.traits.makes, *plugin.traits.needs, *by_key} - replaced
 
 
 def _described(feature: str) -> str:
@@ -75,10 +70,6 @@ def _described(feature: str) -> str:
         "htb": "the qdisc htb",
         "tun": "/dev/net/tun",
     }.get(feature, f"links of the kind {feature}")
-
-
-def _other_user(feature: str) -> str:
-    return {"tbf": "bandwidth", "tun": "tap"}.get(feature, "portmap")
 
 
 def _remedy(feature: str) -> str:

@@ -23,7 +23,7 @@ def check(host: Host) -> Iterator[Finding]:
         if network.source == networks.BUILT_IN_SOURCE and network.name not in used:
             continue  # not in use, and there is no file to edit
         plugins = plugins_of(network)
-        if plugins[0].type not in ("bridge", "ptp"):
+        if "veth" not in plugins[0].traits.makes:
             continue  # the others have at most the MTU of their parent link
         mtu = _mtu(plugins)
         narrow = [link for link in _ways_out(host, plugins[0]) if link.mtu < mtu]
@@ -50,7 +50,7 @@ def _mtu(plugins: list[Plugin]) -> int:
     """Return the MTU of a container's interface: the last one that is set in the chain."""
     mtu = _DEFAULT
     for plugin in plugins:
-        if plugin is plugins[0] or plugin.type == "tuning":
+        if plugin is plugins[0] or plugin.traits.kind == "chained":
             try:
                 mtu = plugin.conf.integer("mtu", default=0, low=0, high=1 << 31) or mtu
             except CniError:

@@ -68,7 +68,7 @@ def check_policies(host: Host) -> Iterator[Finding]:
         for network in host.networks:
             plugins = plugins_of(network)
             interface = plugins[0]
-            if any(plugin.type == "firewall" for plugin in plugins) or not has_version(network, version):
+            if any(plugin.traits.opens_firewall for plugin in plugins) or not has_version(network, version):
                 continue
             if interface.bridge and _is_accepted(listed, interface.bridge):
                 continue

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container's host name, sent to the DHCP servers of its networks (option 12, RFC 2132)."""
 
+from cnihook.protocol import invoke
 from cnihook.request import reserved, values
 from cnihook.request.request import ResolvedNetwork, ipam_type
 from cnihook.request.routes import rewritten
@@ -11,7 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_TYPES = ("dhcp",)
 _OPTION = ("host-name", "12")
 
 
@@ -39,5 +39,5 @@ def send(chosen: "list[ResolvedNetwork]", name: str) -> None:
         return {**kept, "provide": [*provided, {"option": _OPTION[0], "value": name}]}
 
     for served in chosen:
-        if any(ipam_type(plugin) in _TYPES for plugin in served.network.plugins):
-            served.network = rewritten(served.network, change, _TYPES, "a host name")
+        if any("hostname" in invoke.traits(ipam_type(one)).takes for one in served.network.plugins):
+            served.network = rewritten(served.network, change, "hostname", "a host name")

@@ -11,6 +11,7 @@ container would otherwise start without the port that was requested.
 import errno
 
 from cnihook.fast.address import Address, IPNet
+from cnihook.protocol import invoke
 from cnihook.runtime.networks import Network
 from cnihook.types.config import NetConf, lookup
 from cnihook.types.errors import INVALID_CONFIG, CniError
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from cnihook.request.bounds import Guard
 
-# Plugins that support IP= in CNI_ARGS and routes in their configuration; those that support MAC=.
-TAKE_IP = ("host-local", "static")
-_TAKE_MAC = ("bridge", "macvlan", "tap", "tuning")
 _GUESSES = 100  # ports to try that the kernel chooses: it does not consider published ports
 
 
@@ -304,14 +302,14 @@ def _give_addresses(served: ResolvedNetwork, ips: "list[str]", mac: str) -> None
     if ips:
         if "ips" in capabilities:
             served.capability_args["ips"] = ips
-        elif any(ipam_type(plugin) in TAKE_IP for plugin in network.plugins):
+        elif any("ips" in invoke.traits(ipam_type(plugin)).takes for plugin in network.plugins):
             args.append(f"IP={','.join(ips)}")
         else:
             raise _nobody_takes(network, "ips", "a requested address")
     if mac:
         if "mac" in capabilities:
             served.capability_args["mac"] = mac
-        elif any(plugin.get("type") in _TAKE_MAC for plugin in network.plugins):
+        elif any("mac" in invoke.traits(plugin["type"]).takes for plugin in network.plugins):
             args.append(f"MAC={mac}")
         else:
             raise _nobody_takes(network, "mac", "a MAC address")

@@ -6,7 +6,8 @@ They are added to the configuration of the IPAM plugin, which returns its `route
 """
 
 from cnihook.fast import fastjson
-from cnihook.request.request import TAKE_IP, ipam_type
+from cnihook.protocol import invoke
+from cnihook.request.request import ipam_type
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
 from cnihook.types.config import LenientConf, NetConf, lookup
@@ -41,7 +42,7 @@ def serve(
     for index, one in enumerate(served):
         is_real = index in real
         if requests[index].no_default_route or (common.no_default_route and is_real):
-            one.network = _without_default_route(one.network, {4, 6}, TAKE_IP)
+            one.network = _without_default_route(one.network, {4, 6}, "routes")
         elsewhere = {version for at, each in enumerate(defaults) if at != index for version in each}
         if elsewhere and is_real:
             one.network = _without_default_route(one.network, elsewhere)
@@ -62,7 +63,7 @@ def _with_routes(
         kept = [route.raw for route in own if route.has("table") or _destination(route) not in destinations]
         return {**ipam, "routes": [*kept, *added]}
 
-    return rewritten(network, change, TAKE_IP, "a route")
+    return rewritten(network, change, "routes", "a route")
 
 
 def _destination(route: NetConf) -> "IPNet | None":
@@ -74,20 +75,19 @@ def _destination(route: NetConf) -> "IPNet | None":
     return dst.network() if dst else None
 
 
-def _without_default_route(network: Network, versions: "set[int]", types: "tuple[str, ...]" = ()) -> Network:
+def _without_default_route(network: Network, versions: "set[int]", takes: str = "") -> Network:
     """Return the network without the default routes of these IP versions.
 
-    `types`: IPAM plugins that support this, one of which the network must have; empty: change any IPAM
-    plugin as far as its configuration allows.  `dhcp` gets its IPv4 routes from a server, so they get a
-    metric.
+    `takes`: as of rewritten(); empty: change any IPAM plugin as far as its configuration allows.  If a
+    server assigns the IPv4 routes, they get a metric.
     """
 
     def change(plugin: "dict[str, Any]", ipam: "dict[str, Any]") -> "dict[str, Any]":
-        if 4 in versions and NetConf(ipam).string("type") == "dhcp":
+        if 4 in versions and invoke.traits(NetConf(ipam).string("type")).from_server:
             return {"priority": _BEHIND, **ipam}
         return _drop_default_route(plugin, ipam, versions)
 
-    return rewritten(network, change, types, "a request for no default route")
+    return rewritten(network, change, takes, "a request for no default route")
 
 
 def _drop_default_route(
@@ -120,23 +120,24 @@ def _ip_versions(ipam: "dict[str, Any]") -> "set[int]":
     return {6 if ":" in text else 4 for text in texts if text}
 
 
-def rewritten(network: Network, change: "Any", types: "tuple[str, ...]", what: str) -> Network:
-    """Return the network with another `ipam` for each plugin that has one of these types; empty: any type.
+def rewritten(network: Network, change: "Any", takes: str, what: str) -> Network:
+    """Return the network with another `ipam` for each IPAM plugin that takes this (see Traits); empty: each.
 
     `change` gets a plugin, which it may change, and its `ipam`.  It returns the new `ipam`.  The record of
     the attachment holds the changed network, so DEL uses it, too.
     """
     plugins = []
-    is_changed = not types
+    is_changed = not takes
     for plugin in network.plugins:
         own_type = ipam_type(plugin)
-        if own_type and (not types or own_type in types):
+        if own_type and (not takes or takes in invoke.traits(own_type).takes):
             is_changed = True
             plugin = {key: value for key, value in plugin.items() if key.lower() != "cnihook"}
             ipam = change(plugin, NetConf(plugin).object("ipam").raw)
             plugin = {key: value for key, value in plugin.items() if key.lower() != "ipam"} | {"ipam": ipam}
         plugins.append(plugin)
     if not is_changed:
+        types = [each for each in invoke.built_in_types() if takes in invoke.traits(each).takes]
         raise CniError(
             INVALID_CONFIG,
             f"network {network.name} ({network.source}): none of its plugins takes {what}",

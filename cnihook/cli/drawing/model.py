@@ -6,17 +6,15 @@ import os
 from cnihook.cli.shared import lease_usage, listing
 from cnihook.cli.shared.listing import Row
 from cnihook.fast.address import Address
+from cnihook.protocol import invoke
 from cnihook.runtime import networks
-from cnihook.types.config import NetConf, lookup
-from cnihook.types.errors import CniError
+from cnihook.types.config import lookup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 NAT, ROUTED, DIRECT, NO_WAY = "NAT", "routed", "direct", "no way out"
-
-_ON_A_LINK = ("macvlan", "ipvlan", "vlan", "host-device")  # they put containers on a link of the host
 
 
 class Uplink:
@@ -136,12 +134,12 @@ def _interface(one: Row, network: Network) -> Interface:
 
 def _network(configured: networks.Network, uplinks: "list[Uplink]") -> Network:
     plugin = configured.plugins[0]
-    conf = NetConf(plugin)
     kind = str(plugin["type"])
+    traits = invoke.traits(kind)
     network = Network(configured.name, kind)
-    network.subnets = list(dict.fromkeys(str(one.subnet) for one in lease_usage.of_network(configured)))
-    if kind in _ON_A_LINK:
-        network.link = _text(conf, "master") or _text(conf, "device")
+    network.subnets = list(dict.fromkeys(one.subnet for one in lease_usage.of_network(configured)))
+    network.link = traits.host_link(plugin)
+    if traits.on_parent:
         if not network.link and uplinks:
             network.link = uplinks[0].dev  # the default of those plugins
         network.out = DIRECT
@@ -149,21 +147,12 @@ def _network(configured: networks.Network, uplinks: "list[Uplink]") -> Network:
         if network.link and all(uplink.dev != network.link for uplink in uplinks):
             uplinks.append(Uplink(network.link))
         return network
-    if kind == "bridge":
-        network.link = _text(conf, "bridge") or "cni0"
     if lookup(plugin, "ipMasq") is True:
         network.out = NAT
-    elif kind == "ptp" or True in (lookup(plugin, "isGateway"), lookup(plugin, "isDefaultGateway")):
+    elif traits.is_gateway(plugin):
         network.out = ROUTED
     network.uplinks = [uplink.dev for uplink in uplinks if uplink.gateways] if network.out != NO_WAY else []
     return network
-
-
-def _text(conf: NetConf, key: str) -> str:
-    try:
-        return conf.string(key)
-    except CniError:
-        return ""
 
 
 def _default_routes() -> "list[Uplink]":

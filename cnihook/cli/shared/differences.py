@@ -103,7 +103,8 @@ def _nft(one: Row, elements: "list[Json]") -> "list[str]":
                     for ip in one.result.ips
                     if str(ip.net.address) not in masqueraded
                 ]
-            if conf.string("type") == "portmap":
+            capabilities = invoke.traits(conf.string("type")).capabilities
+            if any(field.name == "portMappings" for field in capabilities):
                 keys = {word for each in elements for word in each["key"].split(" . ")}
                 ports = (port.partition("->")[0].rpartition(":")[2] for port in one.ports)
                 texts += [f"port {port} is not published" for port in ports if port not in keys]
