@@ -34,6 +34,7 @@ COMMANDS = {
     "status": "ask a network if it can attach another container",
     "list": "list the networks, and which plugins serve them",
     "validate": "report every problem of network configurations",
+    "schema": "print a JSON Schema of networks or of a plugin",
     "plan": "show what each plugin would be given; nothing is run",
     "compile": "store the compiled code in one file, for faster starts",
     "install-plugins": "install the built-in plugins as executables",

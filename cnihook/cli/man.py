@@ -6,22 +6,26 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from functools import partial
 
 from cnihook import __version__
 from cnihook.cli import main as commands
-from cnihook.cli.shared import arguments, roff
+from cnihook.cli.shared import arguments, plugin_options, roff
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast.errors_text import message
+from cnihook.protocol import invoke
 from cnihook.types.errors import IO_FAILURE, CniError
 
 DEFAULT = "/usr/local/share/man"
 
 DESCRIPTION = """\
-Show the manual page of a command.  Into a pipe or a file, its source for man(7) is written.
+Show the manual page of a command, of a plugin's options, or a guide.  Into a pipe or a file, its source for
+man(7) is written.
 
   cnihook man ps
+  cnihook man bridge
   cnihook man ps > cnihook-ps.8
 """
 
@@ -37,6 +41,7 @@ _GUIDES = {
     "ways-in": "runc, crun, podman, docker, containerd, CRI-O, systemd",
     "options": "what a container can request",
     "plugins": "the built-in plugins",
+    "plugin-options": "all options of the built-in plugins",
     "commands": "all commands, by task",
     "library": "the CNI runtime in a Python program",
     "plugin-authors": "write a plugin",
@@ -55,11 +60,15 @@ EPILOG = "\n".join(
     f"{title}:\n" + "".join(f"  {name:<17}  {purpose}\n" for name, purpose in pages.items())
     for title, pages in _LISTED.items()
 )
+_PLUGINS = invoke.built_in_types()
 EPILOG += f"""
+plugins:
+{textwrap.fill(", ".join(_PLUGINS), 88, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
+
 --install and --remove take no PAGE.  DIR is {DEFAULT} by default.  After --install,
 `man cnihook-ps` and `man cnihook-cookbook` work.
 """
-PAGES = ["cnihook", *commands.COMMANDS, *_PROGRAMS, *_GUIDES]
+PAGES = ["cnihook", *commands.COMMANDS, *_PROGRAMS, *_GUIDES, *_PLUGINS]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _WIDE = 10_000  # columns: no line of the text is broken, so that man can break them
 
@@ -67,7 +76,10 @@ _WIDE = 10_000  # columns: no line of the text is broken, so that man can break 
 def parser() -> Parser:
     parser = Parser("man", DESCRIPTION, EPILOG)
     parser.add_argument(
-        "page", metavar="PAGE", nargs="?", help="a command, program or guide (default: cnihook itself)"
+        "page",
+        metavar="PAGE",
+        nargs="?",
+        help="a command, program, guide or plugin (default: cnihook itself)",
     )
     for option, purpose in (
         ("--install", "write all pages below DIR"),
@@ -103,18 +115,23 @@ def main(argv: list[str]) -> int:
 
 
 def file_name(name: str) -> str:
-    """Return the name of a page's file: `cnihook-ps.8`; guides are in section 7."""
+    """Return the name of a page's file: `cnihook-ps.8`; guides and plugins are in section 7."""
     whole = name if name == "cnihook" or name in _PROGRAMS else f"cnihook-{name}"
-    return f"{whole}.{7 if name in _GUIDES else 8}"
+    return f"{whole}.{7 if _is_markdown(name) else 8}"
+
+
+def _is_markdown(name: str) -> bool:
+    return name in _GUIDES or name in _PLUGINS
 
 
 def page(name: str) -> str:
     purposes = {"cnihook": "CNI networks for containers", **commands.COMMANDS, **_PROGRAMS, **_GUIDES}
+    purpose = plugin_options.purpose(name) if name in _PLUGINS else purposes[name]
     title, _, section = file_name(name).rpartition(".")
-    make = roff.from_markdown if name in _GUIDES else roff.from_help
+    make = roff.from_markdown if _is_markdown(name) else roff.from_help
     others = ["cnihook", *_PROGRAMS, *_GUIDES]
     also = ", ".join(re.sub(r"\.(\d)$", r"(\1)", file_name(other)) for other in others if other != name)
-    return roff.page(title, int(section), __version__, purposes[name], make(source(name)), also)
+    return roff.page(title, int(section), __version__, purpose, make(source(name)), also)
 
 
 def source(name: str) -> str:
@@ -122,6 +139,8 @@ def source(name: str) -> str:
     if name in _GUIDES:
         with open(f"{_PACKAGE}/pages/{name}.md", encoding="utf-8") as file:
             return file.read()
+    if name in _PLUGINS:
+        return plugin_options.page_of(name)
     if name == "cnihook":
         return commands.usage()
     if name in commands.HOOK:

@@ -35,6 +35,7 @@ WORDS = {
     "status": "mynet",
     "list": "",
     "validate": "",
+    "schema": "bridge",
     "plan": "mynet",
     "compile": "",
     "install-plugins": "/run/.host/plugins",
