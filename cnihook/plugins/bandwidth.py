@@ -43,9 +43,11 @@ _MAX_BURST = 0xFFFFFFFF * 8 - 1  # bits; the kernel counts bytes
 _HEADER = 14  # bytes of Ethernet, on top of a link's MTU
 _SUBNETS = ("unshapedSubnets", "shapedSubnets")
 _RATES = (
-    Field("ingressRate", int, 0, high=_MAX_RATE, doc="bits per second that the container receives"),
+    Field(
+        "ingressRate", int, 0, high=_MAX_RATE, doc="bits per second that the container receives; 0: no limit"
+    ),
     Field("ingressBurst", int, 0, high=_MAX_RATE, doc="bits that may pass at once above that rate"),
-    Field("egressRate", int, 0, high=_MAX_RATE, doc="bits per second that the container sends"),
+    Field("egressRate", int, 0, high=_MAX_RATE, doc="bits per second that the container sends; 0: no limit"),
     Field("egressBurst", int, 0, high=_MAX_RATE, doc="bits that may pass at once above that rate"),
 )
 FIELDS = (

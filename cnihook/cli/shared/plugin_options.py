@@ -58,7 +58,8 @@ def page_of(plugin_type: str) -> str:
 def purpose(plugin_type: str) -> str:
     """Return what a plugin does, in one line: the beginning of its module's docstring."""
     first = (invoke.load(plugin_type).__doc__ or "").strip().split("\n\n")[0]
-    return " ".join(first.split()).removeprefix(plugin_type).lstrip(": ").rstrip(".")
+    text = " ".join(first.split()).removeprefix(plugin_type).lstrip(": ").rstrip(".")
+    return text[1:].replace("):", ":", 1) if text.startswith("(") else text  # "sbr (its full name): ..."
 
 
 def _text(plugin_type: str) -> str:
