@@ -7,7 +7,7 @@ import pytest
 
 from cnihook.cli.shared import plugin_options
 from cnihook.protocol import invoke
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 
 PAGE = (CHECKOUT / "cnihook" / "pages" / "plugin-options.md").read_text()
 

@@ -14,7 +14,7 @@ from cnihook.cli.main import run
 from cnihook.cli.shared import json_schema
 from cnihook.protocol import invoke
 from cnihook.runtime import networks
-from tests.support.cni import CHECKOUT
+from tests.support.plugins.cni import CHECKOUT
 from tests.unit.test_validate_keys import SAMPLES
 
 NETWORK = json_schema.of_network()
