@@ -2,11 +2,12 @@
 """VLANs of a bridge: those of a container's port, and the host's interface in one of them."""
 
 from cnihook.links import ready, router, veth
-from cnihook.links.host_bridge import DEFAULT_VLAN
+from cnihook.links.host_bridge import DEFAULT_VLAN, MAX_VLAN
 from cnihook.linux import bridge_ports
 from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.protocol.call import Call
+from cnihook.types.config import NetConf
 from cnihook.types.errors import INTERNAL, CniError
 
 TYPE_CHECKING = False
@@ -94,3 +95,23 @@ def unused_gateways(host: Rtnl, ports: "list[Link]", gateways: "list[Link]") -> 
         if not used & (own - {DEFAULT_VLAN} or own):
             unused.append(port)
     return unused
+
+
+def ranges(item: NetConf) -> "list[tuple[int, int]]":
+    """Return one entry of vlanTrunk as ranges, (first, last): of its id, of its range, or of both."""
+
+    def vlan(key: str) -> int:
+        value = item.integer(key, default=0, low=-(1 << 31), high=1 << 31)
+        if item.has(key) and not 0 < value <= MAX_VLAN:
+            why = f"incorrect trunk {key} parameter: {value} is not from 1 to {MAX_VLAN}"
+            raise item.refuse(key, f"is wrong: {why}")
+        return value
+
+    one, low, high = vlan("id"), vlan("minID"), vlan("maxID")
+    if bool(low) != bool(high):
+        missing = "maxID" if low else "minID"
+        why = f"minID and maxID should be configured simultaneously, {missing} is missing"
+        raise item.refuse(missing, f"is wrong: {why}")
+    if low > high:
+        raise item.refuse("minID", "is wrong: minID is greater than maxID in trunk parameter")
+    return [(first, last) for first, last in ((one, one), (low, high)) if first]

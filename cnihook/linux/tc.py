@@ -149,6 +149,21 @@ def find_tbf(rtnl: Rtnl, link: Link) -> "Tbf | None":
     return None
 
 
+def difference(rtnl: Rtnl, link: Link, wanted: Tbf) -> str:
+    """Describe the first difference from what add_tbf() made; empty if there is none."""
+    present = find_tbf(rtnl, link)
+    if not present:
+        return "it has no limit"
+    for what, one, other in (
+        ("rate", present.rate, wanted.rate),
+        ("limit", present.limit, wanted.limit),
+        ("buffer", present.buffer, wanted.buffer),
+    ):
+        if one != other and other is not None:
+            return f"the tbf has {what} {one}, not {other}"
+    return ""
+
+
 def redirect_ingress(rtnl: Rtnl, link: Link, target: Link) -> None:
     """Redirect all that the link receives to another link, which sends it.
 

@@ -92,12 +92,13 @@ class Limit:
 
     def check(self, rtnl: Rtnl, link: Link) -> None:
         """Raise CniError if the link does not have this limit."""
-        if not self.choice:
-            _check_tbf(rtnl, link, self.tbf)
-            return
-        from cnihook.linux import htb
+        if self.choice:
+            from cnihook.linux import htb
 
-        if difference := htb.difference(rtnl, link, self.tbf, self.choice):
+            difference = htb.difference(rtnl, link, self.tbf, self.choice)
+        else:
+            difference = tc.difference(rtnl, link, self.tbf)
+        if difference:
             raise CniError(INTERNAL, f"{link.name}: {difference}")
 
 
@@ -373,19 +374,6 @@ def check(call: Call) -> None:
         if ifb.index not in targets:
             raise CniError(INTERNAL, f"what {place.link.name} receives is not redirected to {ifb.name}")
         place.received.check(place.rtnl, ifb)
-
-
-def _check_tbf(rtnl: Rtnl, link: Link, wanted: tc.Tbf) -> None:
-    present = tc.find_tbf(rtnl, link)
-    if not present:
-        raise CniError(INTERNAL, f"{link.name} has no limit")
-    for what, one, other in (
-        ("rate", present.rate, wanted.rate),
-        ("limit", present.limit, wanted.limit),
-        ("buffer", present.buffer, wanted.buffer),
-    ):
-        if one != other and other is not None:
-            raise CniError(INTERNAL, f"{link.name}: the tbf has {what} {one}, not {other}")
 
 
 def repair(call: Call) -> None:

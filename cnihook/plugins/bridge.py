@@ -9,7 +9,7 @@ group, whose upper half is veth.GROUP.  The alias of a container's port is its o
 
 from cnihook import ipam
 from cnihook.links import flows, host_bridge, interface, ready, router, settings, veth
-from cnihook.links.host_bridge import DEFAULT_VLAN
+from cnihook.links.host_bridge import DEFAULT_VLAN, MAX_VLAN
 from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link, Rtnl, mac_bytes
 from cnihook.nftables import masquerade, spoofcheck
@@ -32,12 +32,10 @@ from cnihook.sdk import (
 from cnihook.types.errors import INTERNAL
 from cnihook.types.fields import check_link_name
 
-_MAX_VLAN = 4094
-
 
 def _check_vlan(number: int) -> None:
-    if not 0 <= number <= _MAX_VLAN:
-        raise invalid_config(f"invalid VLAN ID {number} (must be between 0 and {_MAX_VLAN})")
+    if not 0 <= number <= MAX_VLAN:
+        raise invalid_config(f"invalid VLAN ID {number} (must be between 0 and {MAX_VLAN})")
 
 
 _MAC = Field("mac", str, doc="MAC address of the container's interface")
@@ -45,9 +43,9 @@ _BRIDGE = Field(
     "bridge", str, "cni0", check=check_link_name, doc="name of the bridge; it is made if it does not exist"
 )
 _TRUNK = (
-    Field("id", int, low=1, high=_MAX_VLAN, doc="one VLAN"),
-    Field("minID", int, low=1, high=_MAX_VLAN, doc="the first VLAN of a range"),
-    Field("maxID", int, low=1, high=_MAX_VLAN, doc="the last VLAN of the range"),
+    Field("id", int, low=1, high=MAX_VLAN, doc="one VLAN"),
+    Field("minID", int, low=1, high=MAX_VLAN, doc="the first VLAN of a range"),
+    Field("maxID", int, low=1, high=MAX_VLAN, doc="the last VLAN of the range"),
 )
 FIELDS = (
     _BRIDGE,
@@ -59,7 +57,7 @@ FIELDS = (
     Field("mtu", int, 0, high=65535, doc="MTU of bridge and interfaces; 0: the kernel's choice"),
     Field("hairpinMode", bool, doc="the bridge may return a frame to the container that sent it"),
     Field("promiscMode", bool, doc="the bridge is promiscuous; `hairpinMode` must be false"),
-    Field("vlan", int, 0, high=_MAX_VLAN, check=_check_vlan,
+    Field("vlan", int, 0, high=MAX_VLAN, check=_check_vlan,
           doc="the VLAN of the containers, untagged for them; 0: none"),
     Field("vlanTrunk", list, of=dict, fields=_TRUNK, doc="VLANs that a container gets with their tags"),
     Field("preserveDefaultVlan", bool, doc="containers with a `vlan` are also members of VLAN 1"),
@@ -96,7 +94,7 @@ class Conf:
         self.hairpin: bool = options["hairpinMode"]
         self.promiscuous: bool = options["promiscMode"]
         self.vlan: int = options["vlan"]
-        self.trunk = [part for item in options["vlanTrunk"] for part in _trunk(item)]
+        self.trunk = _trunk(options["vlanTrunk"])
         self.preserve_default_vlan: bool = options["preserveDefaultVlan"]
         self.spoof_check: bool = options["macspoofchk"]
         self.dad: bool = options["enabledad"]
@@ -148,24 +146,13 @@ class Conf:
         return gateway
 
 
-def _trunk(item: NetConf) -> "list[tuple[int, int]]":
-    """Return one entry of vlanTrunk as ranges, (first, last): of its id, of its range, or of both."""
+def _trunk(items: "list[NetConf]") -> "list[tuple[int, int]]":
+    """Return the ranges of VLANs (first, last) of vlanTrunk."""
+    if not items:
+        return []
+    from cnihook.links import bridge_vlans  # few networks have VLANs
 
-    def vlan(key: str) -> int:
-        value = item.integer(key, default=0, low=-(1 << 31), high=1 << 31)
-        if item.has(key) and not 0 < value <= _MAX_VLAN:
-            why = f"incorrect trunk {key} parameter: {value} is not from 1 to {_MAX_VLAN}"
-            raise item.refuse(key, f"is wrong: {why}")
-        return value
-
-    one, low, high = vlan("id"), vlan("minID"), vlan("maxID")
-    if bool(low) != bool(high):
-        missing = "maxID" if low else "minID"
-        why = f"minID and maxID should be configured simultaneously, {missing} is missing"
-        raise item.refuse(missing, f"is wrong: {why}")
-    if low > high:
-        raise item.refuse("minID", "is wrong: minID is greater than maxID in trunk parameter")
-    return [(first, last) for first, last in ((one, one), (low, high)) if first]
+    return [part for item in items for part in bridge_vlans.ranges(item)]
 
 
 # ADD

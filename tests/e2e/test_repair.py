@@ -153,7 +153,7 @@ def test_lost_limit_is_restored(host: Host, web: WebContainer) -> None:
 
     (line,) = repair(host)
 
-    assert f"{port} has no limit" in line and "attached again" not in line
+    assert f"{port}: it has no limit" in line and "attached again" not in line
     assert "tbf" in host.run("tc", "qdisc", "show", "dev", port).stdout
     detach(web)
 
