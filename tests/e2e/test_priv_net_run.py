@@ -221,15 +221,16 @@ def test_network_with_a_missing_plugin_leaves_nothing(host: Host) -> None:
     assert (leases(host, "one"), host.listdir(RESULTS)) == ([], [])
 
 
-def test_failing_delete_keeps_the_status_and_is_reported(host: Host) -> None:
-    """The command has succeeded.  What could not be undone stays on record, and gc tries again."""
+@pytest.mark.parametrize(("status", "reported"), [(0, 125), (5, 5)])
+def test_failing_delete_is_reported(host: Host, status: int, reported: int) -> None:
+    """A status other than 0 is kept.  What could not be undone stays on record, and gc tries again."""
     folder = external(host, "stubborn", f"{PASS_ON}; [ $CNI_COMMAND = ADD ] || test -e {NET_D}/free")
     network = bridge("one", "10.1.0.0/24")
     network["plugins"].append({"type": "stubborn"})
     configure(host, network)
 
-    outcome = host.run(RUN, "--cni-path", folder, "sh", "-c", "exit 5", check=False)
-    assert outcome.returncode == 5
+    outcome = host.run(RUN, "--cni-path", folder, "sh", "-c", f"exit {status}", check=False)
+    assert outcome.returncode == reported
     assert "stubborn" in outcome.stderr and outcome.stderr.count("\n") == 1
     host.write(f"{NET_D}/free", "")
     host.run(str(CHECKOUT / "scripts" / "cnihook"), "gc", "--cni-path", folder)

@@ -25,7 +25,8 @@ They also implement options that docker lacks:
 _END = """
 CNI networks do not support --publish-all, --link and --link-local-ip.
 
-The exit code is that of `docker run`; 125: the container was not started.
+The exit code is that of `docker run`; 125: the container was not started, or it succeeded and something of
+its networks is left.
 
 If the daemon has the runtime cni-runc (daemon.json: {"runtimes": {"cni": {"path": "/PATH/TO/cni-runc"}}}),
 docker runs the container with it, and all that docker does with containers works, restarts included.

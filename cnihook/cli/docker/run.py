@@ -138,10 +138,11 @@ def _run(
         signals.ignore_interrupts()
         keeper.release()
         client.restore_signals()
-        for complaint in keeper.complaints():
+        complaints = keeper.complaints()
+        for complaint in complaints:
             _complain(complaint)
     client.exit_like_child()
-    return status
+    return status or (_FAILED if complaints else 0)
 
 
 class _Client:

@@ -183,9 +183,10 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Features | 
         if not stays:
             problem = _take_down(container, settings, log) or problem
             guardian.dismiss()
-    if problem:  # otherwise an exception with more details is raised
-        _complain(problem)
-    return status
+    if not problem:
+        return status
+    _complain(problem)
+    return status or _FAILED  # never 0 over what is left undone
 
 
 def _delete(options: Options) -> int:
