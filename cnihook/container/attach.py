@@ -306,6 +306,7 @@ def _attach_all(
                 sequence=sequence,
                 plugin_dirs=settings.plugin_dirs,
             )
+            record.refuse_another()  # before there is a rollback that would remove that record
             attachments.append(record)
             record.write()
         # Only now, because without a record the name would never be removed.
@@ -326,7 +327,7 @@ def _attach_all(
 def _take_back(
     attachments: "list[Record]", half_done: "list[Record]", settings: Settings, named: bool
 ) -> None:
-    """Undo the attachments of `records`.  What cannot be undone stays on record, and gc tries again.
+    """Undo these attachments.  What cannot be undone stays on record, and gc tries again.
 
     `named`: the name of the namespace has to be removed before the last record.
     """

@@ -135,6 +135,7 @@ class CNI:
                 plugin_dirs=self.plugin_dirs,
                 folder=self.state_dir,
             )
+            record.refuse_another()  # before there is a rollback that would remove that record
             undo.push(record.remove)
             record.write()
             try:

@@ -91,7 +91,7 @@ class Record:
         if self.result is not None:
             fields["result"] = self.result
         path = self.path
-        self._refuse_another(path)
+        self.refuse_another()
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         temporary = _temporary(self.container_id, self.folder)
         try:
@@ -116,8 +116,9 @@ class Record:
                 raise OSError(error.errno, error.strerror, path) from None
             raise
 
-    def _refuse_another(self, path: str) -> None:
+    def refuse_another(self) -> None:
         """Raise CniError if the file is the record of another attachment."""
+        path = self.path
         try:
             other = read(path)
         except DamagedRecordError as error:

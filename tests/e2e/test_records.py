@@ -11,7 +11,7 @@ import pytest
 from tests.support.host.faults import fault
 from tests.support.host.host import Container, Host
 from tests.support.host.leaks import compare
-from tests.support.runtimes.oci import CNIHOOK, RESULTS, call_hook, configure, wait_for
+from tests.support.runtimes.oci import CNIHOOK, RESULTS, bridge, call_hook, configure, wait_for
 
 NET: dict[str, Any] = {
     "cniVersion": "1.1.0",
@@ -340,3 +340,21 @@ def test_lease_from_an_earlier_boot_without_a_record_is_released(host: Host, con
     assert host.exists(f"{folder}/10.2.0.8")
     host.run("rm", "-r", folder)
     host.leaves("dir /var/lib/cni*")
+
+
+def test_refused_start_does_not_remove_the_record_of_another_container(host: Host) -> None:
+    """Network a-b with container c, and network a with container b-c, have one file name."""
+    configure(host, bridge("a-b", "10.31.0.0/24"), bridge("a", "10.32.0.0/24"))
+    host.leaves("file /run/cnihook/log/*")
+    containers = [host.container(name, process=True) for name in ("c", "b-c")]
+    outcomes = []
+    for network, container in zip(("a-b", "a"), containers, strict=True):
+        own = {"id": container.name, "annotations": {"cnihook.networks": network}}
+        outcomes.append(call_hook(host, "createRuntime", state_of(container) | own))
+
+    assert (outcomes[0].returncode, outcomes[0].stderr) == (0, "")
+    assert outcomes[1].returncode == 1 and "its record would have the file name" in outcomes[1].stderr
+    assert host.listdir(RESULTS) == ["a-b-c-eth0"] and host.listdir("/run/netns") == ["c"]
+    end(host, containers[0])
+    assert call_hook(host, "poststop", state_of(containers[0], 0) | {"id": "c"}).returncode == 0
+    assert host.listdir(RESULTS) == []

@@ -179,6 +179,16 @@ def test_interface_is_added_once(cni: CNI, plugins: Plugins) -> None:
     assert [record.ifname for record in cni.attachments("c1")] == ["eth0", "eth1"]
 
 
+def test_add_does_not_touch_the_record_of_another_attachment(cni: CNI, plugins: Plugins) -> None:
+    """The names a-b and c, and a and b-c, make one file name."""
+    cni.add(network("one", name="a-b"), "c", OWN)
+
+    with pytest.raises(CniError, match="its record would have the file name of the record of container c"):
+        cni.add(network("one", name="a"), "b-c", OWN)
+    assert plugins.calls == ["one ADD"]
+    assert [record.network for record in cni.attachments("c")] == ["a-b"]
+
+
 def test_remains_of_a_killed_add_are_removed_first(cni: CNI, plugins: Plugins) -> None:
     cni.add(NET, "c1", OWN)
     (record,) = cni.attachments("c1")
