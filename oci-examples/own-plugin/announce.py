@@ -13,18 +13,35 @@ If it fails, it raises CniError, or lets an OSError pass.
 
 import os
 
-from cnihook.sdk import INTERNAL, PLUGIN_NOT_AVAILABLE, Call, CniError, Result, Undo, main
+from cnihook.sdk import (
+    INTERNAL,
+    PLUGIN_NOT_AVAILABLE,
+    Call,
+    CniError,
+    Field,
+    Result,
+    Traits,
+    Undo,
+    main,
+    read,
+)
 
-FOLDER = "/run/announce"
+
+def _check_folder(path: str) -> None:
+    if not os.path.isabs(path):
+        raise ValueError(f"{path!r} is not an absolute path")
+
+
+# The options: name, type, default, what it is.  read() raises for a value of another type.
+FIELDS = (Field("folder", str, "/run/announce", check=_check_folder, doc="the folder of the files"),)
+TRAITS = Traits("chained")
 
 
 class Conf:
     """Every key of the configuration, read and checked in one place, before anything is changed."""
 
     def __init__(self, call: Call) -> None:
-        folder = call.conf.string("folder", default=FOLDER)  # raises if it is not a string
-        if not os.path.isabs(folder):
-            raise call.conf.refuse("folder", f"must be an absolute path, not {folder!r}")
+        folder: str = read(call.conf, FIELDS)["folder"]
         self.folder = f"{folder}/{call.network}"
         self.path = f"{self.folder}/{_file_name(call.container_id, call.ifname)}"
 

@@ -51,7 +51,7 @@ LEAVES = [
     *("dir /var/lib/cnihook", "file /var/lib/cnihook/key", f"dir {NETWORKS}/*", f"file {NETWORKS}/*"),
     *("file /run/cnihook/log/web", "dir /run/runc", "dir /run/crun", "dir /run/cni"),
 ]
-WITHOUT_ROOT = {"plan", "conformance", "completion", "man", "logs", "status"}
+WITHOUT_ROOT = {"plan", "conformance", "completion", "man", "logs", "schema", "status"}
 REPORTS_THE_FILE = {"list", "validate"}
 
 

@@ -27,7 +27,7 @@ its own again.
 The exit status is that of the command, except:
 
   124    its time was over
-  125    it got no network; or it succeeded, and something of its networks is left
+  125    it got no network; or it succeeded, and its capture or the end of its networks failed
   126    it cannot be executed
   127    there is no such command
   128+n  signal n ended it
