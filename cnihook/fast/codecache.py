@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     Segments = list[tuple[int, int]]
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_ROOT = os.path.dirname(PACKAGE)
 PATH = f"{PACKAGE}/__pycache__/codecache.{sys.implementation.cache_tag}"
 MARK = b"ONE5" + MAGIC_NUMBER  # the format of the file, and that of the code in it
 # The mark, the length of the index behind it, and the number of this file.
@@ -91,9 +92,13 @@ class CodeCache:
     ) -> "ModuleSpec | None":
         spec = self._spec(name) if name.startswith("cnihook.") else None
         if spec:
-            for imported in self._index[name][4]:
-                self._load(imported)
+            self._load_imports(name)
         return spec
+
+    def _load_imports(self, name: str) -> None:
+        for imported in self._index[name][4]:
+            if imported not in sys.modules:
+                self._load(imported)
 
     def _spec(self, name: str) -> "ModuleSpec | None":
         size, mtime, package, segment, _ = self._index.get(name, _NONE)
@@ -104,20 +109,17 @@ class CodeCache:
         # importlib needs two methods of a loader, not its base class, which is slow to import.
         spec = ModuleSpec(name, self, origin=source, loader_state=code)  # type: ignore[arg-type]
         if package:
-            spec.submodule_search_locations = [os.path.dirname(source)]
+            spec.submodule_search_locations = [source.removesuffix("/__init__.py")]
         return spec
 
     def _load(self, name: str) -> None:
         """Load a module as importlib would.  If that fails, importlib tries again and reports the error."""
         outer, _, inner = name.rpartition(".")
         modules = sys.modules
-        if name in modules or outer not in modules:
-            return
-        spec = self._spec(name)
+        spec = self._spec(name) if outer in modules else None
         if not spec:
             return
-        for imported in self._index[name][4]:
-            self._load(imported)
+        self._load_imports(name)
         module = _Module(name)
         module.__spec__, module.__loader__ = spec, self  # type: ignore[assignment]
         module.__package__ = outer
@@ -175,7 +177,7 @@ class CodeCache:
 
 def source_of(name: str, package: bool) -> str:
     """Return the path of a module's source."""
-    return f"{os.path.dirname(PACKAGE)}/{name.replace('.', '/')}" + ("/__init__.py" if package else ".py")
+    return f"{_ROOT}/{name.replace('.', '/')}" + ("/__init__.py" if package else ".py")
 
 
 def stamp(source: str) -> "tuple[int, int] | None":

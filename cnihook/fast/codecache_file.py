@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 # What a start of a container, of a command or of a plugin needs; nothing waits for the other commands.
 _PROGRAMS = ("hook", "container.attach", "container.detach", "cli.privnet.run", "protocol.executable")
 _MANY = 5  # roots
+# Roots that nearly always come together.
+_USUAL = (
+    {"cnihook.hook", "cnihook.container.detach"},
+    {"cnihook.plugins.bridge", "cnihook.plugins.host_local"},
+)
 # They run before the file is opened.
 _EARLY = frozenset(("cnihook", "cnihook.fast", "cnihook.fast.codecache"))
 
@@ -107,9 +112,18 @@ def segments(by_name: dict[str, Module]) -> list[list[str]]:
             needed_by[name].append(root)
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, roots in needed_by.items():
-        key = ("many",) if len(roots) >= _MANY else tuple(roots)
-        groups.setdefault(key or (name,), []).append(name)
+        groups.setdefault(_key(name, roots), []).append(name)
     return list(groups.values())
+
+
+def _key(name: str, roots: list[str]) -> tuple[str, ...]:
+    """Return what modules of one segment have in common.  A hook with bridge and host-local reads few."""
+    if len(roots) >= _MANY:
+        return ("many",)
+    for usual in _USUAL:
+        if len(roots) < 4 and usual & set(roots):
+            return tuple(sorted(usual))
+    return tuple(roots) or (name,)
 
 
 def _closure(root: str, by_name: dict[str, Module]) -> set[str]:
