@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # What a start of a container, of a command or of a plugin needs; nothing waits for the other commands.
 _PROGRAMS = ("hook", "container.attach", "container.detach", "cli.privnet.run", "protocol.executable")
-_MANY = 5  # roots
+_FEW, _MANY = 3, 5  # roots
 # Roots that nearly always come together.
 _USUAL = (
     {"cnihook.hook", "cnihook.container.detach"},
@@ -121,7 +121,7 @@ def _key(name: str, roots: list[str]) -> tuple[str, ...]:
     if len(roots) >= _MANY:
         return ("many",)
     for usual in _USUAL:
-        if len(roots) < 4 and usual & set(roots):
+        if len(roots) <= _FEW and usual & set(roots):
             return tuple(sorted(usual))
     return tuple(roots) or (name,)
 

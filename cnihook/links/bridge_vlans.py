@@ -2,13 +2,14 @@
 """VLANs of a bridge: those of a container's port, and the host's interface in one of them."""
 
 from cnihook.links import ready, router, veth
-from cnihook.links.host_bridge import DEFAULT_VLAN, MAX_VLAN
+from cnihook.links.host_bridge import DEFAULT_VLAN
 from cnihook.linux import bridge_ports
 from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.protocol.call import Call
 from cnihook.types.config import NetConf
 from cnihook.types.errors import INTERNAL, CniError
+from cnihook.types.fields import MAX_VLAN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ group, whose upper half is veth.GROUP.  The alias of a container's port is its o
 
 from cnihook import ipam
 from cnihook.links import flows, host_bridge, interface, ready, router, settings, veth
-from cnihook.links.host_bridge import DEFAULT_VLAN, MAX_VLAN
+from cnihook.links.host_bridge import DEFAULT_VLAN
 from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link, Rtnl, mac_bytes
 from cnihook.nftables import masquerade, spoofcheck
@@ -30,13 +30,7 @@ from cnihook.sdk import (
     try_each,
 )
 from cnihook.types.errors import INTERNAL
-from cnihook.types.fields import check_link_name
-
-
-def _check_vlan(number: int) -> None:
-    if not 0 <= number <= MAX_VLAN:
-        raise invalid_config(f"invalid VLAN ID {number} (must be between 0 and {MAX_VLAN})")
-
+from cnihook.types.fields import MAX_VLAN, check_link_name, check_vlan
 
 _MAC = Field("mac", str, doc="MAC address of the container's interface")
 _BRIDGE = Field(
@@ -57,7 +51,7 @@ FIELDS = (
     Field("mtu", int, 0, high=65535, doc="MTU of bridge and interfaces; 0: the kernel's choice"),
     Field("hairpinMode", bool, doc="the bridge may return a frame to the container that sent it"),
     Field("promiscMode", bool, doc="the bridge is promiscuous; `hairpinMode` must be false"),
-    Field("vlan", int, 0, high=MAX_VLAN, check=_check_vlan,
+    Field("vlan", int, 0, high=MAX_VLAN, check=check_vlan,
           doc="the VLAN of the containers, untagged for them; 0: none"),
     Field("vlanTrunk", list, of=dict, fields=_TRUNK, doc="VLANs that a container gets with their tags"),
     Field("preserveDefaultVlan", bool, doc="containers with a `vlan` are also members of VLAN 1"),

@@ -10,22 +10,15 @@ from cnihook.links import child_link
 from cnihook.linux import parent_links
 from cnihook.sdk import Call, CniError, Field, Result, Traits, invalid_config
 from cnihook.types.errors import INTERNAL
+from cnihook.types.fields import MAX_VLAN, check_vlan
 
 _KIND = "vlan"
-_MAX_VLAN = 4094
-
-
-def _check_vlan(number: int) -> None:
-    if not 0 <= number <= _MAX_VLAN:
-        raise invalid_config(f"invalid VLAN ID {number} (must be between 0 and {_MAX_VLAN})")
-
-
 _MASTER = Field("master", str, required=True, doc="the parent link")
 FIELDS = (
     _MASTER,
     *child_link.FIELDS,
     *ipam.REQUIRED_FIELDS,
-    Field("vlanId", int, 0, high=_MAX_VLAN, check=_check_vlan, doc="number of the VLAN"),
+    Field("vlanId", int, 0, high=MAX_VLAN, check=check_vlan, doc="number of the VLAN"),
 )
 TRAITS = Traits("interface", makes=("vlan",), link=_MASTER, on_parent=True)
 

@@ -12,7 +12,7 @@ examines.  A field takes 1.1 us to make, so a plugin with twenty of them is load
 
 from cnihook.fast.address import Address, IPNet
 from cnihook.types.config import LenientConf, NetConf, lookup
-from cnihook.types.errors import CniError
+from cnihook.types.errors import CniError, invalid_config
 from cnihook.types.names import check_ifname
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Fields = Sequence["Field"]
 
 MOST = (1 << 63) - 1
+MAX_VLAN = 4094
 _EMPTY = {bool: False, str: ""}  # the defaults of a Field that names none
 
 
@@ -139,6 +140,12 @@ def read(conf: NetConf, fields: "Fields") -> "dict[str, Any]":
         else:
             values[field.name] = [] if field.type is list else field.default
     return values
+
+
+def check_vlan(number: int) -> None:
+    """Raise CniError for a number that no VLAN has; 0 stands for none."""
+    if not 0 <= number <= MAX_VLAN:
+        raise invalid_config(f"invalid VLAN ID {number} (must be between 0 and {MAX_VLAN})")
 
 
 def check_link_name(name: str) -> None:
