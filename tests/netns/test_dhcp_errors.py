@@ -3,7 +3,6 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,6 @@ SHORT = "--dhcp-option=58,3"  # T1, so that a test need not wait for a minute un
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
     """Return the built-in plugins only: the reference's daemon is another program."""
     return implementations["builtin"]
-
-
-@pytest.fixture
-def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
-    with Lan(host, tmp_path) as segment:
-        host.save_state()
-        dhcp.leave_keeper(host)
-        yield segment
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ the test says, and its times are seconds.
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -31,14 +30,6 @@ GIVEN = Address.parse("10.9.0.50")
 def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implementation:
     """Return the built-in plugins only: these tests are about cnihook's implementation of RFC 2131."""
     return implementations["builtin"]
-
-
-@pytest.fixture
-def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
-    with Lan(host, tmp_path) as segment:
-        host.save_state()
-        dhcp.leave_keeper(host)
-        yield segment
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Routes: pyroute2 sees those that linux.rtnl sets, and linux.route_lookup sees those of pyroute2."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,23 +15,6 @@ from tests.support.host.host import Host
 @pytest.fixture(autouse=True)
 def implementation() -> None:
     """No plugin takes part: one run is enough."""
-
-
-@pytest.fixture
-def rtnl(host: Host) -> Iterator[Rtnl]:
-    """Return a connection to the kernel in the throw-away host, whose links end with it."""
-    host.leaves("*")
-    connection = host.inside(Rtnl)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture
-def eth0(rtnl: Rtnl) -> Link:
-    """Return one end of a pair; both ends are up."""
-    rtnl.add_veth("eth0", "eth1", up=True)
-    rtnl.set_link(rtnl.link("eth1"), up=True)
-    return rtnl.link("eth0")
 
 
 def routes_of(host: Host, family: int, **match: Any) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
@@ -23,23 +23,6 @@ NET6 = IPNet.parse("2001:db8::3/64")
 @pytest.fixture(autouse=True)
 def implementation() -> None:
     """No plugin takes part: one run is enough."""
-
-
-@pytest.fixture
-def rtnl(host: Host) -> Iterator[Rtnl]:
-    """Return a connection to the kernel in the throw-away host, whose links end with it."""
-    host.leaves("*")
-    connection = host.inside(Rtnl)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture
-def eth0(rtnl: Rtnl) -> Link:
-    """Return one end of a pair; both ends are up."""
-    rtnl.add_veth("eth0", "eth1", up=True)
-    rtnl.set_link(rtnl.link("eth1"), up=True)
-    return rtnl.link("eth0")
 
 
 def witness(host: Host, look: Callable[[Any], T]) -> T:

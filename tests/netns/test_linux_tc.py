@@ -4,7 +4,7 @@
 import errno
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -136,15 +136,6 @@ def test_removal_names_the_kind_and_the_handle() -> None:
 
 
 # Effects
-
-
-@pytest.fixture
-def rtnl(host: Host) -> Iterator[Rtnl]:
-    """Return a connection to the kernel in the throw-away host, whose links end with it."""
-    host.leaves("*")
-    connection = host.inside(Rtnl)
-    yield connection
-    connection.close()
 
 
 @pytest.fixture
