@@ -8,6 +8,7 @@ from cnihook.fast.errors_text import message_with_notes, printable
 from cnihook.linux import netns
 from cnihook.log import Log, warn
 from cnihook.names import hosts
+from cnihook.protocol import locks
 from cnihook.runtime import attachment, foreign, records
 from cnihook.runtime.foreign import OtherPluginsError
 from cnihook.runtime.settings import Settings
@@ -73,7 +74,7 @@ def _repair(container_id: str, settings: Settings, *, leave_others: bool = False
     """Repair a container.  `leave_others`: report what other plugins attached, without an error."""
     log = Log(container_id)
     errors: list[CniError] = []
-    with repair.container(container_id), log:
+    with locks.container(container_id, "repair"), log:
         attachments = repair.records_of(container_id)
         if repair.restore_name(attachments[0]):
             _tell(container_id, f"it had lost its name in {netns.NAMES}", log)

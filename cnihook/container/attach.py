@@ -14,6 +14,7 @@ from cnihook.fast.undo import Undo
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.log import ATTACHED, Log
+from cnihook.protocol import locks
 from cnihook.request.request import ContainerRequest, NetworkRequest, ResolvedNetwork, resolve
 from cnihook.runtime import attachment, chain, netns_names, networks, records
 from cnihook.runtime.identity import ProcessIdentity
@@ -191,7 +192,7 @@ def up(
         chain.find_plugins(served.network, settings.plugin_dirs)
     if not os.path.isdir(detach.STATE):  # the first container since the machine was booted
         detach.collect(settings, log, thorough=False)
-    with log, detach.lock(container.id, "attach"):
+    with log, locks.container(container.id, "attach"):
         present = _release_stale(container, settings, log)
         _refuse_twice(container, chosen, present)
         if not any(served.chooses_ports for served in chosen):
@@ -349,7 +350,7 @@ def _take_back(
 def _attach(network: Network, record: Record, settings: Settings, log: Log) -> Result:
     """Attach one network.  Its record, which is on disk already, gets the result."""
     result = attachment.up_or_release(
-        network, record, lambda: detach.collect(settings, log, patience=attachment.PATIENCE)
+        network, record, lambda: detach.collect(settings, log, patience=locks.PATIENCE)
     )
     addresses = " ".join(str(ip.net) for ip in result.ips)
     log.event(ATTACHED, network=network.name, interface=record.ifname, addresses=addresses)

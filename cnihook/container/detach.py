@@ -12,9 +12,10 @@ import time
 
 from cnihook.fast.errors_text import message, message_with_notes
 from cnihook.linux import flock, netns
-from cnihook.linux.flock import Lock, LockBusyError
+from cnihook.linux.flock import LockBusyError
 from cnihook.linux.link_stats import LinkStats
 from cnihook.log import Log
+from cnihook.protocol import locks
 from cnihook.runtime import attachment, netns_names, records
 from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.runtime.settings import Settings
@@ -59,7 +60,7 @@ def down(
     Returns the number of networks.  Tries all; then raises the first error, with the others as notes on it.
     """
     check_container_id(container_id)
-    with log, lock(container_id, "detach"):
+    with log, locks.container(container_id, "detach"):
         # A hook of this container may have been killed with a lock that this one does not take.
         flock.clear_abandoned(signed=False)
         damaged: list[DamagedRecordError] = []
@@ -243,7 +244,7 @@ def _release_gone(container_id: str, settings: Settings, log: "Log | None", time
     """Release what a container has on record, if it is gone.  Return False if that cannot be done."""
     own_log = Log(container_id, quiet=True)
     try:
-        with own_log, lock(container_id, "gc", timeout=timeout):
+        with own_log, locks.container(container_id, "gc", timeout):
             attachments = [
                 r for r in records.of_container(container_id) if r.process and attachment.is_gone(r)
             ]
@@ -271,7 +272,3 @@ def unname(record: Record) -> None:
     if process is not None and is_own:
         identity = process.netns_id if process.is_of_this_boot() else (0, 0)
         netns_names.unbind(record.container_id, identity)
-
-
-def lock(container_id: str, purpose: str, timeout: float = 30.0) -> Lock:
-    return Lock(f"container-{container_id}", timeout=timeout, purpose=f"{purpose} {container_id}")

@@ -10,9 +10,8 @@ and, if a plugin takes one, the MAC address on record.
 
 from cnihook.fast.undo import Undo
 from cnihook.linux import netns
-from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
-from cnihook.protocol import invoke
+from cnihook.protocol import invoke, locks
 from cnihook.protocol.call import Invocation
 from cnihook.request.request import ContainerRequest, NetworkRequest, resolve
 from cnihook.runtime import attachment, chain, foreign, netns_names, networks, records
@@ -24,11 +23,6 @@ from cnihook.types.errors import INTERNAL, UNKNOWN_CONTAINER, CniError
 from cnihook.types.result import Interface, Result
 
 _WITH_CHECK = "1.0.0"  # any version that has CHECK, and a result with interfaces
-
-
-def container(container_id: str, timeout: float = 30.0) -> Lock:
-    """Return the container's lock, so that no other process works on it during a repair."""
-    return Lock(f"container-{container_id}", timeout=timeout, purpose=f"repair {container_id}")
 
 
 def records_of(container_id: str) -> "list[Record]":
@@ -181,7 +175,7 @@ def _attach_anew(network: Network, request: Invocation, record: Record, result: 
     )
     try:
         # The network is locked: between DEL and ADD, another container could get the addresses.
-        with Lock(f"network-{network.name}", purpose=f"repair {record.container_id}"):
+        with locks.network(network.name, f"repair {record.container_id}"):
             chain.delete(network, request, record.capability_args, result)
             new_result = chain.add(network, again, capability_args)
             with Undo() as undo:

@@ -19,11 +19,11 @@ from cnihook.dhcp.client import Client, DhcpError, NoAnswerError, ServerRefusedE
 from cnihook.dhcp.lease import Lease, Owner, now
 from cnihook.dhcp.rawsocket import Channel
 from cnihook.fast.errors_text import message_with_notes
-from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import IF_OPER_UP, Link
 from cnihook.log import Log, warn
 from cnihook.process.daemonize import daemonize
+from cnihook.protocol import locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def listen(path: str) -> "socket.socket | None":
     os.umask(0o022)
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX)
-    with Lock(f"dhcp{path.replace('/', '-')}", purpose="start of a DHCP keeper"):
+    with locks.dhcp(path):
         try:
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.connect(path)

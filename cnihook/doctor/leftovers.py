@@ -16,6 +16,7 @@ from cnihook.linux.flock import LockBusyError
 from cnihook.nftables import table
 from cnihook.nftables.port import PROTOCOLS
 from cnihook.oci import inject
+from cnihook.protocol import locks
 from cnihook.runtime import records, remains
 from cnihook.runtime.foreign import OtherPluginsError
 from cnihook.types.errors import CniError
@@ -48,7 +49,7 @@ def check_attachments(host: Host) -> Iterator[Finding]:
     for one in (*host.attached, *host.attached_by_others):
         record = one.record
         try:
-            with repair.container(record.container_id, timeout=0):
+            with locks.container(record.container_id, "repair", timeout=0):
                 missing = repair.find_problems(record, host.settings.plugin_dirs)
         except LockBusyError:
             continue  # another process works on it, so differences are normal

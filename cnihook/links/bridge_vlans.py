@@ -4,8 +4,8 @@
 from cnihook.links import ready, router, veth
 from cnihook.links.host_bridge import DEFAULT_VLAN
 from cnihook.linux import bridge_ports
-from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link, Rtnl
+from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 from cnihook.types.config import NetConf
 from cnihook.types.errors import INTERNAL, CniError
@@ -63,7 +63,7 @@ def ensure_gateway(call: Call, name: str, bridge: Link, vlan: int, *, preserve_d
     `name`: the bridge's name in the configuration.
     """
     host, ifname = call.host, _gateway_name(name, vlan)
-    with Lock(f"bridge-{name}", purpose=call.owner):
+    with locks.bridge(name, call.owner):
         gateway = host.find_link(ifname)
         if not gateway:
             port_name = next(veth.host_names(call)).replace("veth", "vlgw")

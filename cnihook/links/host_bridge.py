@@ -11,9 +11,9 @@ import os
 from cnihook.fast.address import IPNet
 from cnihook.links import ready, router, veth
 from cnihook.linux import sysfs
-from cnihook.linux.flock import Lock
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import BR_STATE_FORWARDING, IF_OPER_UP, IFA_F_NODAD, Link, Rtnl
+from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 from cnihook.types.errors import INTERNAL, CniError
 
@@ -130,7 +130,7 @@ def remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
 
     Returns True if anything was removed; then `last` was removed in the same request.
     """
-    with Lock(f"bridge-{name}", purpose="remove what is unused"):
+    with locks.bridge(name, "remove what is unused"):
         bridge = host.find_link(name)
         if last and last.master and last.master != (bridge.index if bridge else 0):
             bridge = host.find_link_by_index(last.master)  # renamed since

@@ -16,6 +16,7 @@ from cnihook.log import Log
 from cnihook.names import entries, loopback_names
 from cnihook.names.entries import TAG, Entry
 from cnihook.names.rootfs_file import STALE, File
+from cnihook.protocol import locks
 from cnihook.types.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
@@ -256,7 +257,7 @@ def _without_own_names(file: File, own: "list[Entry]") -> str:
 
 
 def _lock(container_id: str) -> Lock:
-    return Lock("names", timeout=5, purpose=f"names of {container_id}")
+    return locks.names(f"names of {container_id}")
 
 
 def _entries(network: str, but: str = "") -> "list[Entry]":

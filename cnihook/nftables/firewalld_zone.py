@@ -14,9 +14,9 @@ from cnihook.fast.address import Address
 from cnihook.linux import nft, nft_objects
 from cnihook.linux.dbus import NoServiceError
 from cnihook.linux.firewalld import Firewalld
-from cnihook.linux.flock import Lock
 from cnihook.nftables import table
-from cnihook.nftables.table import FAMILY, LOCK, NAME
+from cnihook.nftables.table import FAMILY, NAME
+from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ def add(call: Call, zone: str, addresses: "Sequence[Address]") -> None:
 
 def _record(call: Call, addresses: "Sequence[Address]") -> None:
     what = f"note the addresses of {call.owner}"
-    with Lock(LOCK, purpose=f"zone of {call.owner}"):
+    with locks.nft(f"zone of {call.owner}"):
         elements = []
         if _CHAIN not in table.chains():
             elements += [
@@ -105,7 +105,7 @@ def _delete(zone: str, owners: "dict[Address, str | None]") -> None:
         pass  # it does not run, so it has no addresses
     if not any(owners.values()):
         return
-    with Lock(LOCK, purpose="remove addresses of a zone"):
+    with locks.nft("remove addresses of a zone"):
         elements = [
             nft.delete_element(NAME, _map(address), address)
             for address, owner in owners.items()

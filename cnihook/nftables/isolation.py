@@ -20,9 +20,9 @@ Packets that are forwarded from the bridge pass it:
 
 from cnihook.fast.address import IPNet
 from cnihook.linux import nft, nft_objects
-from cnihook.linux.flock import Lock
 from cnihook.nftables import iptables_forward, table
-from cnihook.nftables.table import FAMILY, LOCK, NAME
+from cnihook.nftables.table import FAMILY, NAME
+from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ def delete(call: Call) -> None:
     """Remove the attachment from all chains, and each chain that then has no member, with its rules."""
     if not _our_chains():
         return
-    with Lock(LOCK, purpose=f"stop forwarding for {call.owner}"):
+    with locks.nft(f"stop forwarding for {call.owner}"):
         _remove([_key(call.owner, chain) for chain in _our_chains() if _is_member(call.owner, chain)])
 
 
@@ -91,7 +91,7 @@ def gc(call: Call, keep: "set[str]") -> None:
     """Do the same for every owner on this network that is not in `keep`."""
     if not _our_chains():
         return
-    with Lock(LOCK, purpose=f"gc {call.network}"):
+    with locks.nft(f"gc {call.network}"):
         _remove(
             [
                 key.partition(b"\0")[0].decode()

@@ -20,9 +20,9 @@ This takes 0.2 ms, whatever the number of elements.
 
 from cnihook.fast.address import Address, IPNet
 from cnihook.linux import nft, nft_objects
-from cnihook.linux.flock import Lock
 from cnihook.nftables import table
-from cnihook.nftables.table import FAMILY, LOCK, NAME
+from cnihook.nftables.table import FAMILY, NAME
+from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 from cnihook.types.fields import Field
 
@@ -129,7 +129,7 @@ def _network(chain: str, subnet: IPNet) -> "list[Message]":
 
 def add(call: Call, nets: "Iterable[IPNet]") -> None:
     """Masquerade what these addresses send out of their subnets."""
-    with Lock(LOCK, purpose=f"masquerade {call.owner}"):
+    with locks.nft(f"masquerade {call.owner}"):
         present = table.chains()
         messages = [] if _is_whole(present) else _base(_networks(present))
         elements = []
@@ -152,7 +152,7 @@ def add(call: Call, nets: "Iterable[IPNet]") -> None:
 
 def delete(call: Call, addresses: "Iterable[Address]") -> None:
     """Stop masquerading those of the addresses that are still this call's; if none is, all that are."""
-    with Lock(LOCK, purpose=f"masquerade {call.owner}"):
+    with locks.nft(f"masquerade {call.owner}"):
         own = [
             address
             for address in addresses
@@ -163,7 +163,7 @@ def delete(call: Call, addresses: "Iterable[Address]") -> None:
 
 def gc(call: Call, keep: "set[str]") -> "list[Address]":
     """Stop masquerading for every owner on this network that is not in `keep`; return their addresses."""
-    with Lock(LOCK, purpose=f"gc {call.network}"):
+    with locks.nft(f"gc {call.network}"):
         stale = [a for a, owner in _all() if owner.startswith(call.owner_prefix) and owner not in keep]
         _remove(stale)
     return stale

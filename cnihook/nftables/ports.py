@@ -24,7 +24,6 @@ import errno
 
 from cnihook.fast.address import Address, IPNet
 from cnihook.linux import nft, nft_objects
-from cnihook.linux.flock import Lock
 from cnihook.nftables import loopback, port_chains, table
 from cnihook.nftables.port import Port
 from cnihook.nftables.port_maps import (
@@ -36,7 +35,8 @@ from cnihook.nftables.port_maps import (
     conditional,
     maps_for,
 )
-from cnihook.nftables.table import FAMILY, LOCK, NAME, TABLE
+from cnihook.nftables.table import FAMILY, NAME, TABLE
+from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 from cnihook.types.errors import INTERNAL, CniError, PortTakenError
 
@@ -65,7 +65,7 @@ def add(
     `nets`: the container's addresses with their subnets.  `conditions`: matches of nft, by IP version.
     """
     maps = maps_for(conditions)
-    with Lock(LOCK, purpose=f"publish ports of {call.owner}"):
+    with locks.nft(f"publish ports of {call.owner}"):
         ports, has_some = _claim(call, ports, maps)
         if has_some:
             _remove(*_owned(lambda owner: owner == call.owner))  # from an ADD without a DEL
@@ -182,7 +182,7 @@ def delete(call: Call, ports: "Iterable[Port]", conditions: "Mapping[int, str]")
     if not _are_present():
         return []
     maps = maps_for(conditions)
-    with Lock(LOCK, purpose=f"unpublish ports of {call.owner}"):
+    with locks.nft(f"unpublish ports of {call.owner}"):
         elements = [maps[port.version].find(port) for port in ports]
         own = [element for element in elements if element and element.owner == call.owner]
         if own and len(own) == len(elements):
@@ -201,7 +201,7 @@ def gc(call: Call, keep: "set[str]") -> "list[Element]":
     """Unpublish the ports of owners on this network that are not in `keep`, and return them."""
     if not _are_present():
         return []
-    with Lock(LOCK, purpose=f"gc {call.network}"):
+    with locks.nft(f"gc {call.network}"):
         stale, addresses = _owned(lambda owner: owner.startswith(call.owner_prefix) and owner not in keep)
         _remove(stale, addresses)
     return stale

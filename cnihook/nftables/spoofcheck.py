@@ -9,7 +9,7 @@ In `table bridge cnihook`, two rules and two sets serve any number of containers
 """
 
 from cnihook.linux import nft, nft_objects
-from cnihook.linux.flock import Lock
+from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def _is_whole() -> bool:
 
 def add(call: Call, port: str, mac: str) -> None:
     """Drop what enters the bridge by this port, unless its source is this MAC address."""
-    with Lock("nft", purpose=f"spoof check {call.owner}"):
+    with locks.nft(f"spoof check {call.owner}"):
         what = f"guard {port} against false MAC addresses"
         if not _is_whole():
             nft.change(_FAMILY, [*_declaration()], what)
@@ -66,7 +66,7 @@ def is_set(call: Call) -> bool:
 
 
 def _delete(chosen: "Callable[[str, str], bool]", purpose: str) -> None:
-    with Lock("nft", purpose=f"spoof check {purpose}"):
+    with locks.nft(f"spoof check {purpose}"):
         elements = _removal(chosen)
         if elements:
             nft.change(_FAMILY, elements, "remove a guard against false MAC addresses")

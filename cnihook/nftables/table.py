@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 FAMILY, NAME = "inet", "cnihook"
 TABLE = f"{FAMILY} {NAME}"
 BY_ADDRESS = ("masq", "ports-to", "firewalld")  # maps whose keys are addresses of containers
-LOCK = "nft"  # what was read must still be true when the transaction is made
 
 
 def chains() -> "dict[str, int]":

@@ -10,9 +10,9 @@ group, whose upper half is veth.GROUP.  The alias of a container's port is its o
 from cnihook import ipam
 from cnihook.links import flows, host_bridge, interface, ready, router, settings, veth
 from cnihook.links.host_bridge import DEFAULT_VLAN
-from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link, Rtnl, mac_bytes
 from cnihook.nftables import masquerade, spoofcheck
+from cnihook.protocol import locks
 from cnihook.sdk import (
     DNS,
     Call,
@@ -157,7 +157,7 @@ def add(call: Call) -> Result:
     with Undo() as undo:
         undo.push(host_bridge.remove_unused, call.host, conf.bridge)
         # Until the port exists, no other process may find the bridge unused and remove it.
-        with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
+        with locks.bridge(conf.bridge, call.owner):
             bridge = conf.ensure_bridge(call)
             if conf.mac:
                 from cnihook.links import neighbours  # few containers request an address
@@ -349,7 +349,7 @@ def repair(call: Call) -> None:
     inner = call.sandbox.find_link(call.ifname)
     if not (port and inner):
         return  # a new pair is needed
-    with Lock(f"bridge-{conf.bridge}", purpose=call.owner):
+    with locks.bridge(conf.bridge, call.owner):
         is_new = not host.find_link(conf.bridge)
         bridge = conf.ensure_bridge(call)
         recorded = next((each for each in result.interfaces if each.name == bridge.name), None)

@@ -30,11 +30,10 @@ base chain of type filter.  One thing differs: another chain may drop what such 
 from cnihook.fast.address import IPNet
 from cnihook.links import veth
 from cnihook.linux.dbus import NoServiceError
-from cnihook.linux.flock import Lock
 from cnihook.linux.rtnl import Link
 from cnihook.linux.xtables import CHAIN_NAME_MAX
 from cnihook.nftables import firewalld_zone, iptables_forward, isolation
-from cnihook.nftables.table import LOCK
+from cnihook.protocol import locks
 from cnihook.sdk import (
     Call,
     CniError,
@@ -187,7 +186,7 @@ def prepare(call: Call, first: NetConf) -> "dict[str, Any]":
     bridge = first.string("bridge") or "cni0"
     if first.string("type") != "bridge" or not _LETTERS.issuperset(bridge):
         return {}  # add() reports the error
-    with Lock(LOCK, purpose=f"isolate {call.owner}"):
+    with locks.nft(f"isolate {call.owner}"):
         isolation.add_member(call, [isolation.policy_chain(conf.policy, bridge)])
     return {"portIsolation": True} if conf.policy == "isolated" else {}
 
@@ -203,7 +202,7 @@ def add(call: Call) -> Result:
             _join_zone(call, conf, result, undo)
         if accepted or bridge:
             undo.push(isolation.delete, call)
-            with Lock(LOCK, purpose=f"let {call.owner} through"):
+            with locks.nft(f"let {call.owner} through"):
                 chains = [each.chain for each in accepted]
                 if bridge:
                     policy = isolation.policy_chain(conf.policy, bridge.name)

@@ -15,6 +15,7 @@ from cnihook.linux import routes, rules, vrf
 from cnihook.linux.flock import Lock
 from cnihook.linux.routes import RTPROT_RA, WholeRoute
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
+from cnihook.protocol import locks
 from cnihook.sdk import (
     IP,
     Address,
@@ -92,7 +93,7 @@ def _required(call: Call) -> "tuple[Result, list[IP]]":
 
 def _lock(call: Call) -> Lock:
     """Return the lock of the namespace: a table that is free must still be free when it is filled."""
-    return Lock(f"netns-{call.sandbox_ns.identity[1]}", purpose=f"sbr {call.owner}")
+    return locks.sandbox(call.sandbox_ns.identity[1], f"sbr {call.owner}")
 
 
 # ADD

@@ -26,6 +26,7 @@ from cnihook.linux.rtnl import (
     Link,
     Rtnl,
 )
+from cnihook.protocol import locks
 from cnihook.sdk import Call, CniError, Field, Result, Traits, Undo, invalid_config, read, try_each
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL
@@ -63,7 +64,7 @@ class Conf:
 
 def _lock(call: Call) -> Lock:
     """Return the namespace's lock: a VRF is removed with its last member, and each needs its own table."""
-    return Lock(f"netns-{call.sandbox_ns.identity[1]}", purpose=f"vrf {call.owner}")
+    return locks.sandbox(call.sandbox_ns.identity[1], f"vrf {call.owner}")
 
 
 # ADD

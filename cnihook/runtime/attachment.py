@@ -11,6 +11,7 @@ from cnihook.linux.flock import Lock
 from cnihook.linux.link_stats import LinkStats
 from cnihook.linux.netns import NetNS
 from cnihook.process.signals import Interrupted
+from cnihook.protocol import locks
 from cnihook.protocol.call import Invocation
 from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TIMEOUT = 60.0  # seconds that one executable may take
-PATIENCE = 10.0  # seconds for other processes that release what containers that are gone have
 
 
 def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
@@ -134,8 +134,7 @@ def check(record: Record, plugin_dirs: "list[str] | None", *, timeout: float = T
 
 def in_use(network: str, record: Record) -> Lock:
     """Return the lock against a GC on the network during an ADD, DEL or CHECK (SPEC.md, "GC")."""
-    purpose = f"container {record.container_id} on network {network}"
-    return Lock(f"network-{network}", purpose=purpose, shared=True)
+    return locks.network(network, f"container {record.container_id} on network {network}", shared=True)
 
 
 def restore(

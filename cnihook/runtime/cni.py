@@ -27,7 +27,7 @@ from cnihook.fast.undo import Undo
 from cnihook.linux import flock
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
-from cnihook.protocol import invoke
+from cnihook.protocol import invoke, locks
 from cnihook.protocol.call import Invocation
 from cnihook.runtime import attachment, chain, networks, records
 from cnihook.runtime.identity import ProcessIdentity
@@ -153,7 +153,7 @@ class CNI:
         already has an error to raise.
         """
         released = False
-        deadline = time.monotonic() + attachment.PATIENCE
+        deadline = time.monotonic() + locks.PATIENCE
         for stale in records.all_records(self.state_dir, unreadable=[]):
             try:
                 if stale.process is None or not attachment.is_gone(stale):
@@ -356,7 +356,7 @@ class CNI:
             except Exception as error:
                 errors.append(as_cni_error(error))
         released += self._gc_damaged(network.name, errors)
-        with Lock(f"network-{network.name}", timeout=self.lock_timeout, purpose=f"gc {network.name}"):
+        with locks.network(network.name, f"gc {network.name}", timeout=self.lock_timeout):
             # Read under the lock: what was attached since then is not garbage.
             present = self._on(network.name)
             request = Invocation("", "", "", plugin_dirs=self.plugin_dirs, timeout=self.timeout)
@@ -396,4 +396,4 @@ class CNI:
 
     def _lock(self, container_id: str, purpose: str, timeout: "float | None" = None) -> Lock:
         timeout = self.lock_timeout if timeout is None else timeout
-        return Lock(f"container-{container_id}", timeout=timeout, purpose=f"{purpose} {container_id}")
+        return locks.container(container_id, purpose, timeout)

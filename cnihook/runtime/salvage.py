@@ -10,9 +10,10 @@ import os
 
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import netns
-from cnihook.linux.flock import Lock, LockBusyError
+from cnihook.linux.flock import LockBusyError
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
+from cnihook.protocol import locks
 from cnihook.protocol.call import Invocation
 from cnihook.runtime import chain, netns_names, networks, records, remains
 from cnihook.runtime.networks import Network
@@ -191,7 +192,7 @@ def collect(
 
     def attempt(container_id: str, work: "Callable[[], list[Identity]]") -> None:
         try:
-            with Lock(f"container-{container_id}", timeout=0, purpose=f"gc {container_id}"):
+            with locks.container(container_id, "gc", timeout=0):
                 released.extend(work())
             Log(container_id).close()
         except LockBusyError:

@@ -13,7 +13,7 @@ import struct
 import subprocess
 
 from cnihook.fast.errors_text import one_line
-from cnihook.linux.flock import Lock
+from cnihook.protocol import locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def make_image(docker: Docker, machine: str = "") -> None:
         info = tarfile.TarInfo(entry[0])
         info.size, info.mode = len(program), 0o755
         tar.addfile(info, io.BytesIO(program))
-    with Lock("docker-pause-image", timeout=_TIMEOUT, purpose="docker-run"):
+    with locks.pause_image(_TIMEOUT):
         if not _has_image(docker):
             change = f"ENTRYPOINT {json.dumps(entry)}"
             docker("import", "--change", change, "-", _IMAGE, stdin=archive.getvalue())

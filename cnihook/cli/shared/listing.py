@@ -7,6 +7,7 @@ import time
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import flock
 from cnihook.log import warn
+from cnihook.protocol import locks
 from cnihook.runtime import attachment, networks, records
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
@@ -121,7 +122,7 @@ def _is_alive(record: Record) -> bool:
 
 def _state(record: Record, alive: bool) -> str:
     if record.result is None:
-        return ATTACHING if alive and flock.is_held(f"container-{record.container_id}") else RETRY
+        return ATTACHING if alive and flock.is_held(locks.container_name(record.container_id)) else RETRY
     return ATTACHED if alive else DEAD
 
 

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The locks between processes of cnihook, by what they protect, in the order in which a process takes them:
+
+    docker-pause-image   made once, whichever docker-run is first
+    dhcp-SOCKET          made once, whichever DHCP keeper is first
+    container-ID         one operation at a time on a container
+    network-NAME         shared by ADD, DEL and CHECK; exclusive for GC
+    names                the names of containers in their /etc/hosts
+    netns-INODE          tables and rules of a sandbox that several interfaces share
+    bridge-NAME          a bridge: it is unused until its port exists
+    nft                  the tables of nftables: what was read must be true when the transaction is made
+
+No process waits for a lock while it holds one that is below it or equal to it, so no two processes wait for
+each other.  The exception is a container's lock during the search for containers that are gone: the wait
+lasts at most PATIENCE, and the caller continues without the lock.
+"""
+
+from cnihook.linux.flock import Lock
+
+ORDER = ("docker", "dhcp", "container", "network", "names", "netns", "bridge", "nft")
+PATIENCE = 10.0  # seconds for other processes that release what containers that are gone have
+_WAIT = 30.0  # seconds
+
+
+def pause_image(timeout: float) -> Lock:
+    return Lock("docker-pause-image", timeout=timeout, purpose="docker-run")
+
+
+def dhcp(path: str) -> Lock:
+    return Lock(f"dhcp{path.replace('/', '-')}", purpose="start of a DHCP keeper")
+
+
+def container(container_id: str, purpose: str, timeout: float = _WAIT) -> Lock:
+    return Lock(container_name(container_id), timeout=timeout, purpose=f"{purpose} {container_id}")
+
+
+def container_name(container_id: str) -> str:
+    return f"container-{container_id}"
+
+
+def network(name: str, purpose: str, *, shared: bool = False, timeout: float = _WAIT) -> Lock:
+    return Lock(f"network-{name}", timeout=timeout, purpose=purpose, shared=shared)
+
+
+def names(purpose: str) -> Lock:
+    return Lock("names", timeout=5, purpose=purpose)
+
+
+def sandbox(inode: int, purpose: str) -> Lock:
+    return Lock(f"netns-{inode}", purpose=purpose)
+
+
+def bridge(name: str, purpose: str) -> Lock:
+    return Lock(f"bridge-{name}", purpose=purpose)
+
+
+def nft(purpose: str) -> Lock:
+    return Lock("nft", purpose=purpose)
