@@ -9,7 +9,6 @@ container's start waits for this process, so it imports only what is cheap, and 
 import os
 
 from cnihook.container import detach
-from cnihook.container.detach import ContainerIdInUseError
 from cnihook.fast.errors_text import message_with_hint
 from cnihook.fast.undo import Undo
 from cnihook.linux.netns import NetNS, NotANamespaceError
@@ -17,6 +16,7 @@ from cnihook.log import Log, warn
 from cnihook.oci import state
 from cnihook.oci.state import State
 from cnihook.process import signals
+from cnihook.runtime.engine import ContainerIdInUseError
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INTERNAL, INVALID_NETNS, CniError
 

@@ -6,7 +6,7 @@ import os
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container import attach, detach
-from cnihook.container.attach import Attachment, Container
+from cnihook.container.attach import Container
 from cnihook.fast.undo import Undo
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log, notice
@@ -18,6 +18,7 @@ from cnihook.request import annotations
 from cnihook.request.option_table import ATTACH
 from cnihook.request.request import ContainerRequest
 from cnihook.runtime import attachment, networks, records
+from cnihook.runtime.attachment import Attachment
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INVALID_NETNS, CniError
 

@@ -6,8 +6,10 @@ import argparse
 from cnihook.cli.shared import arguments, cnitool_args
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.cnitool_args import CnitoolArgs
-from cnihook.container import detach
+from cnihook.container import gc as container_gc
+from cnihook.container.engine import ContainerEngine
 from cnihook.log import Log, text_of
+from cnihook.runtime import gc
 from cnihook.runtime.records import Record
 from cnihook.types.errors import INTERNAL, CniError
 from cnihook.types.names import check_container_id, check_ifname
@@ -93,8 +95,12 @@ def _of_network(options: argparse.Namespace) -> None:
 def _of_all(options: argparse.Namespace) -> None:
     failures = _Failures()
     settings = arguments.settings_of(options)
-    released = detach.collect(settings, failures, dry_run=options.dry_run)
-    _tell("would release" if options.dry_run else "released", released)
+    engine = ContainerEngine(settings, failures)
+    if options.dry_run:
+        for gone in gc.find_gone(engine, []).values():
+            _tell("would release", gone)
+    else:
+        _tell("released", container_gc.collect(engine))
     if failures.lines:
         raise CniError(INTERNAL, "; ".join(failures.lines))
 

@@ -8,15 +8,14 @@ attached.
 
 import os
 
-from cnihook.container import detach
-from cnihook.fast.errors_text import message
-from cnihook.fast.undo import Undo
+from cnihook.container.engine import STATE, ContainerEngine
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
-from cnihook.log import ATTACHED, Log
+from cnihook.log import Log
 from cnihook.protocol import locks
 from cnihook.request.request import ContainerRequest, NetworkRequest, ResolvedNetwork, resolve
-from cnihook.runtime import attachment, chain, netns_names, networks, records
+from cnihook.runtime import addition, chain, netns_names, networks, records
+from cnihook.runtime.attachment import Attachment
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
@@ -27,10 +26,8 @@ from cnihook.types.errors import (
     AddFailedError,
     CniError,
     PortTakenError,
-    as_cni_error,
 )
 from cnihook.types.names import check_container_id, check_ifname, record_name
-from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,24 +39,21 @@ _PORT_TRIES = 32  # for a free port; a try fails if another container gets the c
 class Container:
     """A container: its ID, its namespace, the process that keeps that alive, and its host name, if any."""
 
-    __slots__ = ("hostname", "id", "netns", "pid")
+    __slots__ = ("_process", "hostname", "id", "netns", "pid")
 
     def __init__(self, container_id: str, namespace: NetNS, pid: int, hostname: str = "") -> None:
         self.id = container_id
         self.netns = namespace
         self.pid = pid
         self.hostname = hostname
+        self._process: ProcessIdentity | None = None
 
-
-class Attachment:
-    """A network that a container is attached to, with its record and its result."""
-
-    __slots__ = ("network", "record", "result")
-
-    def __init__(self, network: Network, record: Record, result: Result) -> None:
-        self.network = network
-        self.record = record
-        self.result = result
+    @property
+    def process(self) -> ProcessIdentity:
+        """The identity of the process.  Raises the errors of ProcessIdentity.capture()."""
+        if self._process is None:
+            self._process = ProcessIdentity.capture(self.pid, self.netns)
+        return self._process
 
 
 # Which networks
@@ -190,62 +184,23 @@ def up(
         # Rejected now rather than half-way.
         record_name(served.network.name, container.id, served.ifname or "eth000")
         chain.find_plugins(served.network, settings.plugin_dirs)
-    if not os.path.isdir(detach.STATE):  # the first container since the machine was booted
-        detach.collect(settings, log, thorough=False)
+    engine = ContainerEngine(settings, log)
+    if not os.path.isdir(STATE):  # the first container since the machine was booted
+        _collect(engine, thorough=False)
     with log, locks.container(container.id, "attach"):
-        present = _release_stale(container, settings, log)
+        present = _make_way(container, engine)
         _refuse_twice(container, chosen, present)
-        if not any(served.chooses_ports for served in chosen):
-            return _attach_all(container, chosen, present, settings, log)
-        # There is no lock from the choice until the port is published, because an executable plugin could
-        # hold it for any time.  Rarely, another container gets the port; then a new one is chosen.
-        for _ in range(_PORT_TRIES - 1):
-            for served in chosen:
-                served.choose_ports()
-            try:
-                return _attach_all(container, chosen, present, settings, log)
-            except AddFailedError as error:
-                if not (isinstance(error.cause, PortTakenError) and error.undone):
-                    raise
-                log.event(f"choosing another port: {error.msg}")
-        for served in chosen:
-            served.choose_ports()
-        return _attach_all(container, chosen, present, settings, log)
+        return _attach_with_ports(container, chosen, present, engine)
 
 
-def _release_stale(container: Container, settings: Settings, log: Log) -> "list[Record]":
+def _make_way(container: Container, engine: ContainerEngine) -> "list[Record]":
     """Detach what an earlier container with this ID left.  Returns the records of the present one."""
     damaged: list[DamagedRecordError] = []
     attachments = records.of_container(container.id, damaged=damaged)
-    # Another namespace: the container was restarted, perhaps after a crash.  No result: the process that
-    # attached it was killed on the way.  No process: libcni wrote it, and only its user can judge it.
-    stale = [
-        record
-        for record in attachments
-        if record.process is not None and (record.result is None or not _is_present(record, container))
-    ]
-    present = [record for record in attachments if record not in stale]
-    for record in stale:
-        if record.result is not None:
-            detach.refuse_if_another_lives(record, container.pid)
-    for record in reversed(stale):
-        log.event(f"releasing {record.network} {record.ifname}, left over from an earlier start")
-        detach.detach(record, settings, last=not present and record is stale[0])
+    present = addition.make_way(engine, attachments, container.process) if attachments else []
     if damaged or (not attachments and _is_named_by_another(container)):
-        detach.release_remains(container.id, damaged, settings, log)
+        engine.release_remains(container.id, damaged)
     return present
-
-
-def _is_present(record: Record, container: Container) -> bool:
-    """Return True if the record is of this container, and not of one before it with the same ID.
-
-    The kernel gives the inode of a namespace that has ended to a new one.  So the process counts, too.
-    """
-    process = record.process
-    if process is None or not process.owns(container.netns):
-        return False
-    is_same = not container.pid or process.pid in (0, container.pid)
-    return is_same or not attachment.is_gone(record)
 
 
 def _is_named_by_another(container: Container) -> bool:
@@ -274,98 +229,61 @@ def _refuse_twice(container: Container, chosen: "list[ResolvedNetwork]", present
         names.add(network.name)
 
 
+def _attach_with_ports(
+    container: Container,
+    chosen: "list[ResolvedNetwork]",
+    present: "list[Record]",
+    engine: ContainerEngine,
+) -> "list[Attachment]":
+    """Choose ports of the host where the request leaves them open, then attach."""
+    if not any(served.chooses_ports for served in chosen):
+        return _attach_all(container, chosen, present, engine)
+    # There is no lock from the choice until the port is published, because an executable plugin could hold
+    # it for any time.  Rarely, another container gets the port; then a new one is chosen.
+    for _ in range(_PORT_TRIES - 1):
+        for served in chosen:
+            served.choose_ports()
+        try:
+            return _attach_all(container, chosen, present, engine)
+        except AddFailedError as error:
+            if not (isinstance(error.cause, PortTakenError) and error.undone):
+                raise
+            engine.tell(f"choosing another port: {error.msg}")
+    for served in chosen:
+        served.choose_ports()
+    return _attach_all(container, chosen, present, engine)
+
+
 def _attach_all(
     container: Container,
     chosen: "list[ResolvedNetwork]",
     present: "list[Record]",
-    settings: Settings,
-    log: Log,
+    engine: ContainerEngine,
 ) -> "list[Attachment]":
-    with Undo() as undo:
-        # Many programs need loopback, and not every runtime sets it up.
-        sandbox = container.netns.rtnl
-        sandbox.set_link(sandbox.link("lo"), up=True)
-        if not chosen:
-            return []  # and no name: without a record, it would never be removed
-        used_names = {record.ifname for record in present} | {link.name for link in sandbox.links()}
-        process = ProcessIdentity.capture(container.pid, container.netns)
-        first = max((record.sequence for record in present), default=-1) + 1
-        attachments: list[Record] = []
-        half_done: list[Record] = []
-        undo.push(_take_back, attachments, half_done, settings, not present)
-        names = _name_interfaces(chosen, used_names)
-        for sequence, (served, ifname) in enumerate(zip(chosen, names, strict=True), first):
-            record = Record(
-                served.network.name,
-                container.id,
-                ifname,
-                config=served.network.text,
-                netns=netns.named(container.id),
-                cni_args=served.cni_args,
-                capability_args=served.capability_args,
-                process=process,
-                sequence=sequence,
-                plugin_dirs=settings.plugin_dirs,
-            )
-            record.refuse_another()  # before there is a rollback that would remove that record
-            attachments.append(record)
-            record.write()
-        # Only now, because without a record the name would never be removed.
-        _name(container, attachments, log)
-
-        attached = []
-        for served, record in zip(chosen, attachments, strict=True):
-            try:
-                result = _attach(served.network, record, settings, log)
-            except BaseException as error:
-                if not attachment.is_undone(error):
-                    half_done.append(record)
-                raise
-            attached.append(Attachment(served.network, record, result))
-        return attached
+    # Many programs need loopback, and not every runtime sets it up.
+    sandbox = container.netns.rtnl
+    sandbox.set_link(sandbox.link("lo"), up=True)
+    if not chosen:
+        return []  # and no name: without a record, it would never be removed
+    used_names = {record.ifname for record in present} | {link.name for link in sandbox.links()}
+    new = [
+        addition.plan(
+            engine,
+            served.network,
+            container.id,
+            ifname,
+            netns.named(container.id),
+            container.process,
+            args=served.cni_args,
+            capability_args=served.capability_args,
+        )
+        for served, ifname in zip(chosen, _name_interfaces(chosen, used_names), strict=True)
+    ]
+    addition.attach(engine, new, present, lambda: _collect(engine, patience=locks.PATIENCE), container.netns)
+    return new
 
 
-def _take_back(
-    attachments: "list[Record]", half_done: "list[Record]", settings: Settings, named: bool
-) -> None:
-    """Undo these attachments.  What cannot be undone stays on record, and gc tries again.
+def _collect(engine: ContainerEngine, *, thorough: bool = True, patience: float = 0.0) -> "list[Record]":
+    from cnihook.container import gc  # not at the top: it is rarely needed
 
-    `named`: the name of the namespace has to be removed before the last record.
-    """
-    errors: list[CniError] = []
-    left = len(attachments)
-    for record in reversed(attachments):
-        try:
-            if record.result is not None or record in half_done:
-                detach.take_down(record, settings)
-            if named and left == 1:
-                detach.unname(record)
-            record.remove()
-            left -= 1
-        except Exception as error:
-            errors.append(as_cni_error(error))
-    chain.raise_all(errors)
-
-
-def _attach(network: Network, record: Record, settings: Settings, log: Log) -> Result:
-    """Attach one network.  Its record, which is on disk already, gets the result."""
-    result = attachment.up_or_release(
-        network, record, lambda: detach.collect(settings, log, patience=locks.PATIENCE)
-    )
-    addresses = " ".join(str(ip.net) for ip in result.ips)
-    log.event(ATTACHED, network=network.name, interface=record.ifname, addresses=addresses)
-    return result
-
-
-# The namespace's name
-
-
-def _name(container: Container, attachments: "list[Record]", log: Log) -> None:
-    """Bind the namespace to /run/netns/ID, so that it can be entered by name, and exists for DEL."""
-    try:
-        netns_names.bind(container.netns, container.id)
-    except OSError as error:
-        log.event(f"the namespace gets no name in {netns.NAMES}: {message(error)}")
-        for record in attachments:
-            record.netns = container.netns.path
-            record.write()
+    return gc.collect(engine, thorough=thorough, patience=patience)

@@ -8,10 +8,9 @@ that is not enough, DEL and ADD of the chain give the container a new link.  It 
 and, if a plugin takes one, the MAC address on record.
 """
 
-from cnihook.fast.undo import Undo
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
-from cnihook.protocol import invoke, locks
+from cnihook.protocol import invoke
 from cnihook.protocol.call import Invocation
 from cnihook.request.request import ContainerRequest, NetworkRequest, resolve
 from cnihook.runtime import attachment, chain, foreign, netns_names, networks, records
@@ -174,15 +173,7 @@ def _attach_anew(network: Network, request: Invocation, record: Record, result: 
         is_repair=True,
     )
     try:
-        # The network is locked: between DEL and ADD, another container could get the addresses.
-        with locks.network(network.name, f"repair {record.container_id}"):
-            chain.delete(network, request, record.capability_args, result)
-            new_result = chain.add(network, again, capability_args)
-            with Undo() as undo:
-                undo.push(chain.delete, network, again, capability_args, new_result)
-                record.netns = request.netns
-                record.result = new_result.to_json(network.version)
-                record.write()
+        new_result = attachment.replace(network, record, request, again, capability_args)
     finally:
         again.close()
     before, now = (" ".join(str(ip.net) for ip in each.ips) for each in (result, new_result))

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-from cnihook.container import detach, repair
+from cnihook.container import gc, repair
+from cnihook.container.engine import ContainerEngine
 from cnihook.doctor.finding import Finding, Host
 from cnihook.fast import statefile
 from cnihook.fast.address import Address
@@ -17,6 +18,7 @@ from cnihook.nftables import table
 from cnihook.nftables.port import PROTOCOLS
 from cnihook.oci import inject
 from cnihook.protocol import locks
+from cnihook.runtime import gc as runtime_gc
 from cnihook.runtime import records, remains
 from cnihook.runtime.foreign import OtherPluginsError
 from cnihook.types.errors import CniError
@@ -31,16 +33,14 @@ _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
 def check_records(host: Host) -> Iterator[Finding]:
-    stale: dict[str, list[str]] = {}
-    for record in detach.collect(host.settings, dry_run=True):
-        stale.setdefault(record.container_id, []).append(f"{record.network} {record.ifname}")
-    for container_id, attachments in stale.items():
+    for container_id, gone in runtime_gc.find_gone(ContainerEngine(host.settings), []).items():
+        attachments = [f"{record.network} {record.ifname}" for record in gone]
         yield Finding(
             "record-without-container",
             f"container {container_id} is gone, but still on record: {', '.join(attachments)}",
             "its addresses and ports stay taken",
             "cnihook gc",
-            fix=partial(detach.collect, host.settings),
+            fix=partial(gc.collect, ContainerEngine(host.settings)),
         )
 
 
@@ -88,13 +88,13 @@ def check_damaged(host: Host) -> Iterator[Finding]:
             str(one),
             "its attachment can only be released by the file name, after all its processes have ended",
             "cnihook gc",
-            fix=partial(detach.collect, host.settings),
+            fix=partial(gc.collect, ContainerEngine(host.settings)),
         )
 
 
 def check_lost(host: Host) -> Iterator[Finding]:
     """Find what is left of attachments whose record is lost, and the names of their namespaces."""
-    fix = partial(detach.collect, host.settings)
+    fix = partial(gc.collect, ContainerEngine(host.settings))
     for identity in remains.orphans():
         if remains.is_free(identity):
             network, container_id, ifname = identity

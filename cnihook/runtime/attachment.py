@@ -16,21 +16,25 @@ from cnihook.protocol.call import Invocation
 from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
-from cnihook.types.errors import (
-    AddFailedError,
-    CniError,
-    PoolExhaustedError,
-    PortTakenError,
-    ResourceTakenError,
-    as_cni_error,
-)
+from cnihook.types.errors import AddFailedError, CniError, as_cni_error
 from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import Any
 
 TIMEOUT = 60.0  # seconds that one executable may take
+
+
+class Attachment:
+    """A network that a container is attached to, with its record and, once ADD has run, its result."""
+
+    __slots__ = ("network", "record", "result")
+
+    def __init__(self, network: Network, record: Record) -> None:
+        self.network = network
+        self.record = record
+        self.result = Result()
 
 
 def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
@@ -50,43 +54,58 @@ def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
     try:
         with in_use(network.name, record):
             result = chain.add(network, request, record.capability_args)
-            try:
-                record.result = result.to_json(network.version)
-                record.write()
-            except BaseException as error:
-                record.result = None
-                left = _undo(network, request, record, result)
-                if isinstance(error, Exception):
-                    raise chain.add_failed(as_cni_error(error), left) from None
-                if isinstance(error, Interrupted):
-                    error.undone = not left
-                raise
+            _complete(network, request, record, record.capability_args, result)
         return result
     finally:
         request.close()
 
 
-def up_or_release(
-    network: Network, record: Record, release: "Callable[[], object]", *, timeout: float = TIMEOUT
+def replace(
+    network: Network,
+    record: Record,
+    request: Invocation,
+    again: Invocation,
+    capability_args: "dict[str, Any]",
 ) -> Result:
-    """Run up(), and once more if it failed because another container has what this one needs.
+    """Run DEL by `request`, then ADD by `again`, and complete the record again.  Returns the new result.
 
-    `release` releases what containers that are gone have, and returns a true value if there was anything.
+    Raises AddFailedError, after the rollback; the record is then as before.
     """
-    try:
-        return up(network, record, timeout=timeout)
-    except AddFailedError as error:
-        if not (isinstance(error.cause, ResourceTakenError) and error.undone):
-            raise
-        # Another process may have released at this moment what was taken; these two are cheap to try again.
-        if not (release() or isinstance(error.cause, (PortTakenError, PoolExhaustedError))):
-            raise
-    return up(network, record, timeout=timeout)
+    # The network is locked: between DEL and ADD, another container could get the addresses.
+    with locks.network(network.name, f"repair {record.container_id}"):
+        chain.delete(network, request, record.capability_args, result_of(network, record))
+        result = chain.add(network, again, capability_args)
+        record.netns = again.netns
+        _complete(network, again, record, capability_args, result)
+    return result
 
 
-def _undo(network: Network, request: Invocation, record: Record, result: Result) -> "list[CniError]":
+def _complete(
+    network: Network,
+    request: Invocation,
+    record: Record,
+    capability_args: "dict[str, Any]",
+    result: Result,
+) -> None:
+    """Store the result.  If that fails, run DEL and raise AddFailedError."""
     try:
-        chain.delete(network, request, record.capability_args, result)
+        record.result = result.to_json(network.version)
+        record.write()
+    except BaseException as error:
+        record.result = None
+        left = _undo(network, request, capability_args, result)
+        if isinstance(error, Exception):
+            raise chain.add_failed(as_cni_error(error), left) from None
+        if isinstance(error, Interrupted):
+            error.undone = not left
+        raise
+
+
+def _undo(
+    network: Network, request: Invocation, capability_args: "dict[str, Any]", result: Result
+) -> "list[CniError]":
+    try:
+        chain.delete(network, request, capability_args, result)
     except Exception as error:
         return [as_cni_error(error)]
     return []

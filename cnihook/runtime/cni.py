@@ -20,16 +20,15 @@ In addition to libcni:
 Errors are CniError, with the code of the plugin, or OSError.
 """
 
-import time
-
 from cnihook.fast.errors_text import message_with_notes
-from cnihook.fast.undo import Undo
 from cnihook.linux import flock
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import invoke, locks
 from cnihook.protocol.call import Invocation
-from cnihook.runtime import attachment, chain, networks, records
+from cnihook.runtime import addition, attachment, chain, gc, networks, records
+from cnihook.runtime.attachment import Attachment
+from cnihook.runtime.engine import Engine
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
@@ -43,28 +42,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class CNI:
+class CNI(Engine):
     """The networks, plugins and records of one machine.
 
-    `plugin_dirs`: folders that are searched before the built-in plugins.  `timeout`: seconds for one plugin,
-    counted again for each DEL.  `lock_timeout`: seconds to wait while another process works on the container
-    or the network.
+    `conf_dir`: the networks' folder.  `plugin_dirs`: folders that are searched before the built-in plugins.
+    `timeout`: seconds for one plugin, counted again for each DEL.  `lock_timeout`: seconds to wait while
+    another process works on the container or the network.
     """
-
-    def __init__(
-        self,
-        conf_dir: str = networks.DEFAULT_FOLDER,
-        plugin_dirs: "list[str] | None" = None,
-        *,
-        state_dir: str = "",
-        timeout: float = attachment.TIMEOUT,
-        lock_timeout: float = 30.0,
-    ) -> None:
-        self.conf_dir = conf_dir
-        self.plugin_dirs = plugin_dirs
-        self.state_dir = state_dir or records.FOLDER
-        self.timeout = timeout
-        self.lock_timeout = lock_timeout
 
     # Networks
 
@@ -120,52 +104,13 @@ class CNI:
         record_name(network.name, container_id, ifname)
         chain.find_plugins(network, self.plugin_dirs)
         process = self._process(netns, pid)
-        with self._lock(container_id, "add"), Undo() as undo:
-            self._refuse_twice(network, container_id, ifname)
-            record = Record(
-                network.name,
-                container_id,
-                ifname,
-                config=network.text,
-                netns=netns,
-                cni_args=args,
-                capability_args=dict(capability_args or {}),
-                process=process,
-                sequence=1 + max((r.sequence for r in self.attachments(container_id)), default=-1),
-                plugin_dirs=self.plugin_dirs,
-                folder=self.state_dir,
-            )
-            record.refuse_another()  # before there is a rollback that would remove that record
-            undo.push(record.remove)
-            record.write()
-            try:
-                return attachment.up_or_release(network, record, self._release_gone, timeout=self.timeout)
-            except BaseException as error:
-                if not attachment.is_undone(error):  # a DEL may be tried again
-                    undo.commit()
-                raise
-
-    def _release_gone(self) -> bool:
-        """Detach containers that are gone from every network.  Returns False if there is none.
-
-        Records of libcni are kept: they do not show whether the container has ended.  A record that cannot
-        be detached is kept, too, and so is one that another process works on for too long: the caller
-        already has an error to raise.
-        """
-        released = False
-        deadline = time.monotonic() + locks.PATIENCE
-        for stale in records.all_records(self.state_dir, unreadable=[]):
-            try:
-                if stale.process is None or not attachment.is_gone(stale):
-                    continue
-                with self._lock(stale.container_id, "gc", timeout=max(deadline - time.monotonic(), 0.0)):
-                    record = records.find(*stale.identity, self.state_dir)
-                    if record is not None and record.process and attachment.is_gone(record):
-                        self._take_down(record)
-                        released = True
-            except (CniError, OSError):
-                continue
-        return released
+        one = addition.plan(
+            self, network, container_id, ifname, netns, process, args=args, capability_args=capability_args
+        )
+        with self._lock(container_id, "add"):
+            present = self._make_way_for(one, process)
+            addition.attach(self, [one], present, lambda: gc.release_gone(self, [], locks.PATIENCE))
+        return one.result
 
     def _process(self, netns: str, pid: int) -> ProcessIdentity:
         try:
@@ -177,42 +122,25 @@ class CNI:
         finally:
             namespace.close()
 
-    def _refuse_twice(self, network: Network, container_id: str, ifname: str) -> None:
-        """Raise CniError if the container already has an interface of this name.
+    def _make_way_for(self, one: Attachment, process: ProcessIdentity) -> "list[Record]":
+        """Release stale attachments of the same interface name.  Returns the container's other records.
 
-        An incomplete attachment, or one of a container that is gone, is detached instead.
+        Raises CniError if the container has an interface of this name.
         """
+        _network, container_id, ifname = one.record.identity
         damaged: list[DamagedRecordError] = []
         attachments = records.of_container(container_id, self.state_dir, damaged)
-        for one in damaged:
-            if any(identity[1:] == (container_id, ifname) for identity in one.identities()):
-                self._release(one)
-        for record in attachments:
-            if record.ifname != ifname:
-                continue
-            if record.result is not None and not attachment.is_gone(record):
-                raise CniError(
-                    INVALID_CONFIG,
-                    f"container {container_id} has {ifname} already, on network {record.network}",
-                    "detach it first, or use another interface name",
-                )
-            self._take_down(record)
-
-    def _take_down(self, record: Record) -> None:
-        try:
-            attachment.down(record, self.plugin_dirs, timeout=self.timeout)
-        except DamagedRecordError:
-            from cnihook.runtime import salvage  # rarely needed, so not imported on the hot path
-
-            sandbox = attachment.live_netns_path(record)
-            salvage.take_down(record.identity, self.conf_dir, self.plugin_dirs, sandbox=sandbox)
-        record.remove()
-
-    def _release(self, damaged: DamagedRecordError, *, sandbox: "str | None" = None) -> None:
-        """Release what a damaged file was the record of; without `sandbox`, only if it is not in use."""
-        from cnihook.runtime import salvage
-
-        salvage.release_record(damaged, self.conf_dir, self.plugin_dirs, sandbox=sandbox)
+        for file in damaged:
+            if any(identity[1:] == (container_id, ifname) for identity in file.identities()):
+                self.release_damaged(file)
+        same_name = [each for each in attachments if each.ifname == ifname]
+        for record in addition.make_way(self, same_name, process):
+            raise CniError(
+                INVALID_CONFIG,
+                f"container {container_id} has {ifname} already, on network {record.network}",
+                "detach it first, or use another interface name",
+            )
+        return [each for each in attachments if each.ifname != ifname]
 
     def delete(
         self,
@@ -237,10 +165,10 @@ class CNI:
             try:
                 record = records.find(name, container_id, ifname, self.state_dir)
             except DamagedRecordError as error:
-                self._release(error, sandbox=netns)
+                self.release_damaged(error, sandbox=netns)
                 record = None
             if record is not None:
-                self._take_down(record)
+                self.release(record)
             elif isinstance(network, Network):
                 # The runtime that attached it keeps no record, or has lost it.
                 request = Invocation(
@@ -297,14 +225,14 @@ class CNI:
         """Return the attachments to a network that gc() would detach."""
         kept = None if keep is None else set(keep)
         errors: list[CniError] = []
-        stale = self._stale(network, kept, errors)
+        stale = self._unwanted(network, kept, errors)
         chain.raise_all(errors)
         return stale
 
-    def _stale(
+    def _unwanted(
         self, network: str, keep: "set[tuple[str, str]] | None", errors: "list[CniError]"
     ) -> "list[Record]":
-        """Return what stale() returns, but add to `errors` why an attachment could not be checked."""
+        """Do what stale_attachments() does, but add to `errors` why an attachment could not be checked."""
         unreadable: list[OSError] = []
         attachments = records.all_records(self.state_dir, unreadable=unreadable)
         errors += map(as_cni_error, unreadable)
@@ -313,13 +241,13 @@ class CNI:
             if record.network != network:
                 continue
             try:
-                if self._is_stale(record, keep):
+                if self._is_unwanted(record, keep):
                     stale.append(record)
             except (CniError, OSError) as error:
                 errors.append(as_cni_error(error).wrapped(f"container {record.container_id}"))
         return stale
 
-    def _is_stale(self, record: Record, keep: "set[tuple[str, str]] | None") -> bool:
+    def _is_unwanted(self, record: Record, keep: "set[tuple[str, str]] | None") -> bool:
         if keep is None:
             return attachment.is_gone(record)
         return (record.container_id, record.ifname) not in keep
@@ -345,14 +273,11 @@ class CNI:
         kept = None if keep is None else set(keep)
         errors: list[CniError] = []
         released: list[Record] = []
-        for record in self._stale(network.name, kept, errors):
+        for record in self._unwanted(network.name, kept, errors):
             try:
-                with self._lock(record.container_id, "gc"):
-                    # Read again under the lock: another container may have this ID now.
-                    again = records.find(*record.identity, self.state_dir)
-                    if again and self._is_stale(again, kept):
-                        self._take_down(again)
-                        released.append(again)
+                released += gc.release_stale(
+                    self, record.container_id, [record], lambda each: self._is_unwanted(each, kept)
+                )
             except Exception as error:
                 errors.append(as_cni_error(error))
         released += self._gc_damaged(network.name, errors)
@@ -374,7 +299,7 @@ class CNI:
         """Remove lock files that no process uses, and partial files of records whose writers were killed."""
         for container_id in records.partial(self.state_dir):
             try:
-                with self._lock(container_id, "gc", timeout=0):
+                with locks.container(container_id, "gc", timeout=0):
                     records.discard_partial(container_id, self.state_dir)
             except (CniError, OSError):
                 continue  # another process is writing it
@@ -388,12 +313,11 @@ class CNI:
             if identity:
                 try:
                     with self._lock(identity[1], "gc"):
-                        self._release(one)
+                        self.release_damaged(one)
                     released.append(Record(*identity, config=b"", folder=self.state_dir))
                 except Exception as error:
                     errors.append(as_cni_error(error))
         return released
 
-    def _lock(self, container_id: str, purpose: str, timeout: "float | None" = None) -> Lock:
-        timeout = self.lock_timeout if timeout is None else timeout
-        return locks.container(container_id, purpose, timeout)
+    def _lock(self, container_id: str, purpose: str) -> Lock:
+        return locks.container(container_id, purpose, self.lock_timeout)

@@ -123,6 +123,10 @@ class ProcessIdentity:
         """Return True if the process was attached in this network namespace."""
         return self.netns_id == namespace.identity and self.is_of_this_boot()
 
+    def shares_netns(self, other: "ProcessIdentity") -> bool:
+        """Return True if both processes were attached in the same network namespace."""
+        return (self.netns_id, self.boot) == (other.netns_id, other.boot)
+
 
 def boot_id() -> str:
     with open(_BOOT_ID) as file:

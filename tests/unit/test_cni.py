@@ -14,7 +14,8 @@ import cnihook
 from cnihook.linux.flock import Lock, LockBusyError
 from cnihook.runtime import records
 from cnihook.runtime.cni import CNI
-from cnihook.runtime.identity import ProcessIdentity
+from cnihook.runtime.engine import ContainerIdInUseError
+from cnihook.runtime.identity import ProcessIdentity, boot_id, process_start
 from cnihook.runtime.networks import Network, NetworkNotFoundError
 from cnihook.types.errors import CniError
 from tests.support.plugins.cni import CHECKOUT
@@ -167,6 +168,28 @@ def test_add_that_could_not_be_undone_stays_on_record(cni: CNI, plugins: Plugins
     plugins.make("two")
     cni.delete("mynet", "c1")
     assert cni.attachments() == []
+
+
+def test_add_whose_first_undo_failed_is_undone_again(cni: CNI, plugins: Plugins, state: Path) -> None:
+    once = f"[ -e {state}/again ] && exit; touch {state}/again; {refuse(999, 'stuck')}"
+    plugins.make("two", ADD=refuse(7, "no"), DEL=once)
+
+    with pytest.raises(CniError, match="no"):
+        cni.add(NET, "c1", OWN)
+    assert plugins.calls == ["one ADD", "two ADD", *["two DEL", "one DEL"] * 2]
+    assert cni.attachments() == []
+
+
+def test_id_of_a_container_that_lives_in_another_namespace_is_refused(cni: CNI, plugins: Plugins) -> None:
+    cni.add(NET, "c1", OWN)
+    (record,) = cni.attachments("c1")
+    parent = os.getppid()
+    record.process = ProcessIdentity(boot_id(), parent, process_start(parent) or 0, (1, 2))
+    record.write()
+
+    with pytest.raises(ContainerIdInUseError, match=f"another container c1 lives, process {parent}"):
+        cni.add(NET, "c1", OWN)
+    assert plugins.calls == ["one ADD", "two ADD"] and len(cni.attachments("c1")) == 1
 
 
 def test_interface_is_added_once(cni: CNI, plugins: Plugins) -> None:

@@ -4,6 +4,7 @@
 import base64
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cnihook.runtime import records
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.records import Record
 from cnihook.types.errors import CniError
+from tests.support.plugins.cni import CHECKOUT
 from tests.unit import child
 
 CONFIG = b'{"cniVersion":"1.0.0","name":"mynet","plugins":[{"type":"bridge"}]}\n'
@@ -270,3 +272,13 @@ def test_entry_with_the_name_of_a_partial_file_is_removed(state: Path, kind: str
 
     records.discard_partial("c1")
     assert records.partial() == [] and not os.path.lexists(path)
+
+
+def test_only_the_engine_writes_and_removes_records() -> None:
+    """Any other module would need its own rule for when a record is kept."""
+    writers = {
+        str(path.relative_to(CHECKOUT / "cnihook"))
+        for path in (CHECKOUT / "cnihook").rglob("*.py")
+        if re.search(r"\brecord\.(write|remove)\(", path.read_text())
+    }
+    assert writers == {"runtime/addition.py", "runtime/attachment.py", "runtime/engine.py"}

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from cnihook.cli.privnet.deadline import Deadline
     from cnihook.cli.privnet.netns import Named
     from cnihook.cli.privnet.report import Report
-    from cnihook.container.attach import Attachment, Container
+    from cnihook.container.attach import Container
     from cnihook.linux.pcap import Capture
+    from cnihook.runtime.attachment import Attachment
     from cnihook.types.result import DNS
 
 

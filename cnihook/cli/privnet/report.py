@@ -7,7 +7,7 @@ from cnihook.fast import fastjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cnihook.container.attach import Attachment
+    from cnihook.runtime.attachment import Attachment
 
 
 class Report:

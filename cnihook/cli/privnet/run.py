@@ -23,9 +23,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.cli.privnet.command import User
     from cnihook.cli.privnet.features import Features
-    from cnihook.container.attach import Attachment, Container
+    from cnihook.container.attach import Container
     from cnihook.log import Log
     from cnihook.request.request import ContainerRequest
+    from cnihook.runtime.attachment import Attachment
     from cnihook.runtime.settings import Settings
 
 _FAILED = 125

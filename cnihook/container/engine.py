@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a record, and what a container has in addition: a log, and names in the files /etc/hosts."""
+
+import os
+
+from cnihook.fast.errors_text import message
+from cnihook.log import Log
+from cnihook.runtime import netns_names, records
+from cnihook.runtime.engine import Engine
+from cnihook.runtime.records import DamagedRecordError, Record
+from cnihook.runtime.settings import Settings
+from cnihook.types.errors import CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cnihook.linux.link_stats import LinkStats
+
+STATE = "/run/cnihook"  # gone with a reboot
+
+
+class ContainerEngine(Engine):
+    """The engine of the hook, the wrappers and the commands."""
+
+    names_namespaces = True
+    judges_foreign = False  # only the user of libcni can judge a record of libcni
+
+    def __init__(self, settings: Settings, log: "Log | None" = None) -> None:
+        super().__init__(settings.conf_dir, settings.plugin_dirs, log=log)
+
+    def take_down(self, record: Record) -> "LinkStats | None":
+        forget_names(record.network, record.container_id)
+        return super().take_down(record)
+
+    def release_all(self, container_id: str, attachments: "list[Record]", log: "Log | None" = None) -> None:
+        try:
+            super().release_all(container_id, attachments, log)
+        except CniError as error:
+            error.add_note(f"it stays on record; `cnihook detach {container_id}` and `cnihook gc` try again")
+            raise
+
+    def release_remains(
+        self, container_id: str, damaged: "list[DamagedRecordError]", *, sandbox: "str | None" = None
+    ) -> int:
+        """Release what a container left without a sound record.  Returns the number of attachments.
+
+        `sandbox`: the path to its namespace, to detach what is on file although the container may be alive.
+        Raises AttachmentInUseError if it may be in use, or the first error; then the file or the name stays.
+        """
+        from cnihook.runtime import salvage  # not at the top: it is rarely needed
+
+        released = []
+        for one in filter(is_own, damaged):
+            self.tell(f"releasing what is left by its file name: {one.msg}")
+            released += self.release_damaged(one, sandbox=sandbox)
+        if not records.names_of(container_id):
+            released += salvage.release_container(container_id, self.conf_dir, self.plugin_dirs)
+            # A GC of another runtime detaches networks, but does not know of names.
+            forget_all_names(container_id)
+        for network, _id, ifname in released:
+            forget_names(network, container_id)
+            self.tell(f"released what was left on {network}, {ifname}")
+        return len(released)
+
+
+def forget_all_names(container_id: str) -> None:
+    """Delete a container's names from all networks."""
+    for network in os.listdir(f"{STATE}/names") if os.path.isdir(f"{STATE}/names") else ():
+        forget_names(network, container_id)
+
+
+def forget_names(network: str, container_id: str) -> None:
+    """Delete a container's names from a network.
+
+    A failure is logged.  Then the next process that changes the names there deletes them.
+    """
+    if os.path.exists(f"{STATE}/names/{network}/{container_id}"):
+        from cnihook.names import hosts  # not at the top: it is rarely needed
+
+        try:
+            hosts.remove(network, container_id)
+        except OSError as error:
+            Log(container_id).event(f"its names stay on {network}: {message(error)}")
+
+
+def is_own(damaged: DamagedRecordError) -> bool:
+    """Return True unless another runtime wrote the file.
+
+    It did not if cnihook gave the container's namespace a name.
+    """
+    return not damaged.is_foreign or any(map(netns_names.is_marked, damaged.container_ids()))

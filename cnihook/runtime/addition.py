@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ADD of a container to networks, to all or none.  All records are on disk before the first plugin runs."""
+
+from cnihook.fast.errors_text import message
+from cnihook.fast.undo import Undo
+from cnihook.linux import netns
+from cnihook.log import ATTACHED
+from cnihook.runtime import attachment, chain, netns_names
+from cnihook.runtime.attachment import Attachment
+from cnihook.runtime.engine import Engine, refuse_if_another_lives
+from cnihook.runtime.records import Record
+from cnihook.types.errors import (
+    AddFailedError,
+    CniError,
+    PoolExhaustedError,
+    PortTakenError,
+    ResourceTakenError,
+    as_cni_error,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from cnihook.linux.netns import NetNS
+    from cnihook.runtime.identity import ProcessIdentity
+    from cnihook.runtime.networks import Network
+    from cnihook.types.result import Result
+
+
+def plan(
+    engine: Engine,
+    network: "Network",
+    container_id: str,
+    ifname: str,
+    netns: str,
+    process: "ProcessIdentity",
+    *,
+    args: str = "",
+    capability_args: "Mapping[str, Any] | None" = None,
+) -> Attachment:
+    """Return an attachment that is not made yet.  Its record is not on disk."""
+    record = Record(
+        network.name,
+        container_id,
+        ifname,
+        config=network.text,
+        netns=netns,
+        cni_args=args,
+        capability_args=dict(capability_args or {}),
+        process=process,
+        plugin_dirs=engine.plugin_dirs,
+        folder=engine.state_dir,
+    )
+    return Attachment(network, record)
+
+
+def make_way(engine: Engine, attachments: "list[Record]", process: "ProcessIdentity") -> "list[Record]":
+    """Release what earlier containers with this ID left.  Returns the records of the present one.
+
+    `attachments`: records of one container ID.  `process`: the container that is to be attached.  Raises
+    ContainerIdInUseError if another container with this ID lives.
+    """
+    stale = [record for record in attachments if _is_stale(engine, record, process)]
+    present = [record for record in attachments if record not in stale]
+    for record in stale:
+        if record.result is not None:
+            refuse_if_another_lives(record, process.pid)
+    for record in reversed(stale):
+        engine.tell(f"releasing {record.network} {record.ifname}, left over from an earlier start")
+        engine.release(record, last=not present and record is stale[0])
+    return present
+
+
+def _is_stale(engine: Engine, record: Record, process: "ProcessIdentity") -> bool:
+    """Return True if the record is not of this container, but of one before it with the same ID.
+
+    Without a result, its ADD did not end.  In another namespace, the container was restarted, perhaps
+    after a crash.  The kernel gives the inode of a namespace that has ended to a new one, so the process
+    counts, too.
+    """
+    if record.process is None:
+        return engine.judges_foreign and (record.result is None or attachment.is_gone(record))
+    if record.result is None or not record.process.shares_netns(process):
+        return True
+    return not (process.pid and record.process.pid == process.pid) and attachment.is_gone(record)
+
+
+def attach(
+    engine: Engine,
+    new: "list[Attachment]",
+    present: "list[Record]",
+    collect: "Callable[[], object]",
+    namespace: "NetNS | None" = None,
+) -> None:
+    """Attach a container to networks, to all or none.
+
+    `present`: the container's other records.  `collect` releases what containers that are gone have, and
+    returns a true value if there was anything.  `namespace` gets the container's ID as its name.
+    """
+    sequence = 1 + max((record.sequence for record in present), default=-1)
+    written: list[Record] = []
+    half_done: list[Record] = []
+    with Undo() as undo:
+        undo.push(_take_back, engine, written, half_done, namespace is not None and not present)
+        for number, one in enumerate(new, sequence):
+            one.record.sequence = number
+            written.append(one.record)
+            one.record.write()
+        if namespace is not None:
+            # Only now, because without a record the name would never be removed.
+            _name(engine, namespace, written)
+        for one in new:
+            try:
+                one.result = _connect(engine, one, collect)
+            except BaseException as error:
+                if not attachment.is_undone(error):
+                    half_done.append(one.record)
+                raise
+            addresses = " ".join(str(ip.net) for ip in one.result.ips)
+            if engine.log:
+                fields = {"network": one.network.name, "interface": one.record.ifname}
+                engine.log.event(ATTACHED, **fields, addresses=addresses)
+
+
+def _take_back(engine: Engine, written: "list[Record]", half_done: "list[Record]", is_named: bool) -> None:
+    """Undo attach().  What cannot be undone stays on record, and the next DEL or GC tries again."""
+    errors: list[CniError] = []
+    left = len(written)
+    for record in reversed(written):
+        try:
+            if record.result is not None or record in half_done:
+                engine.take_down(record)
+            if is_named and left == 1:
+                engine.unname(record)
+            record.remove()
+            left -= 1
+        except Exception as error:
+            errors.append(as_cni_error(error))
+    chain.raise_all(errors)
+
+
+def _connect(engine: Engine, one: Attachment, collect: "Callable[[], object]") -> "Result":
+    """Run ADD, and once more if it failed because a container that is gone has what this one needs."""
+    try:
+        return attachment.up(one.network, one.record, timeout=engine.timeout)
+    except AddFailedError as error:
+        if not (isinstance(error.cause, ResourceTakenError) and error.undone):
+            raise
+        # Another process may have released at this moment what was taken; these two are cheap to try.
+        is_cheap = isinstance(error.cause, (PortTakenError, PoolExhaustedError))
+        if not (collect() or is_cheap):
+            raise
+    return attachment.up(one.network, one.record, timeout=engine.timeout)
+
+
+def _name(engine: Engine, namespace: "NetNS", written: "list[Record]") -> None:
+    """Bind the namespace to /run/netns/ID, so that it can be entered by name, and exists for DEL."""
+    try:
+        netns_names.bind(namespace, written[0].container_id)
+    except OSError as error:
+        engine.tell(f"the namespace gets no name in {netns.NAMES}: {message(error)}")
+        for record in written:
+            record.netns = namespace.path
+            record.write()

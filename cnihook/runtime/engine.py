@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The life of a record.  The library (cni.py) and the container package use these modules, and no others:
+
+    addition.py   creates it without a result, before the first plugin runs, and removes it if ADD is undone
+    attachment.py completes it with the result, after the last plugin has run
+    engine.py     removes it last, after links, elements, leases and the name of the namespace
+    gc.py         finds out which records are stale, and releases them
+
+It is kept while a plugin may still have something of the attachment.  If a process is killed between two
+steps, the next operation or GC releases what the record names.  Callers hold the container's lock.
+"""
+
+from cnihook.linux import netns
+from cnihook.log import Log
+from cnihook.runtime import attachment, chain, netns_names, networks, records
+from cnihook.runtime.records import DamagedRecordError, Record
+from cnihook.types.errors import (
+    INVALID_ENVIRONMENT,
+    CniError,
+    as_cni_error,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cnihook.linux.link_stats import LinkStats
+    from cnihook.runtime.remains import Identity
+
+_DYING = 1.0  # seconds that a container's process may take to end after it was killed
+
+
+class ContainerIdInUseError(CniError):
+    """The records under this ID belong to another container, which lives.
+
+    runc and crun do not know each other's containers, nor does a runtime know those under another --root.
+    """
+
+    def __init__(self, record: Record, pid: int) -> None:
+        holder = f"process {pid}" if pid else f"the namespace {netns.named(record.container_id)}"
+        super().__init__(
+            INVALID_ENVIRONMENT,
+            f"another container {record.container_id} lives, {holder}, and is on network {record.network}",
+            f"give this one another ID; `cnihook detach {record.container_id}` detaches the other",
+        )
+
+
+def refuse_if_another_lives(record: Record, pid: int) -> None:
+    """Raise ContainerIdInUseError if the attached process lives and is not `pid`; 0: it is unknown."""
+    if record.process is None or (pid and record.process.pid == pid):
+        return
+    if not attachment.is_gone(record, patience=_DYING):
+        raise ContainerIdInUseError(record, record.process.pid)
+
+
+class Engine:
+    """The records of one folder, and the plugins that act on them.
+
+    `plugin_dirs`: folders that are searched before the built-in plugins.  `timeout`: seconds for one plugin,
+    counted again for each DEL.  `lock_timeout`: seconds to wait while another process works on the container
+    or the network.  `log` gets the events of the container that is attached or detached.
+    """
+
+    names_namespaces = False  # a namespace gets its container's ID as its name
+    judges_foreign = True  # a record of libcni may be stale: the caller is the runtime that wrote it
+
+    def __init__(
+        self,
+        conf_dir: str = networks.DEFAULT_FOLDER,
+        plugin_dirs: "list[str] | None" = None,
+        *,
+        state_dir: str = "",
+        timeout: float = attachment.TIMEOUT,
+        lock_timeout: float = 30.0,
+        log: "Log | None" = None,
+    ) -> None:
+        self.conf_dir = conf_dir
+        self.plugin_dirs = plugin_dirs
+        self.state_dir = state_dir or records.FOLDER
+        self.timeout = timeout
+        self.lock_timeout = lock_timeout
+        self.log = log
+
+    def take_down(self, record: Record) -> "LinkStats | None":
+        """Run DEL for each plugin.  Returns the counters of the interface, or None if it does not exist.
+
+        Every plugin runs; then the first error is raised.
+        """
+        try:
+            return attachment.down(record, self.plugin_dirs, timeout=self.timeout)
+        except DamagedRecordError:
+            from cnihook.runtime import salvage  # rarely needed, so not imported on the hot path
+
+            sandbox = attachment.live_netns_path(record)
+            salvage.take_down(record.identity, self.conf_dir, self.plugin_dirs, sandbox=sandbox)
+            return None
+
+    def release(self, record: Record, *, last: bool = False) -> "LinkStats | None":
+        """Detach one attachment and remove its record; before the last one, the name of the namespace."""
+        totals = self.take_down(record)
+        if last and self.names_namespaces:
+            self.unname(record)  # before the record, because the name is found by it
+        record.remove()
+        return totals
+
+    def release_all(self, container_id: str, attachments: "list[Record]", log: "Log | None" = None) -> None:
+        """Detach attachments of one container, the last one first.  Tries all, then raises the first error.
+
+        What cannot be detached stays on record.
+        """
+        left = len(records.of_container(container_id, self.state_dir)) if self.names_namespaces else 0
+        errors: list[CniError] = []
+        for record in reversed(attachments):
+            try:
+                totals = self.release(record, last=left == 1)
+                left -= 1
+                if log:
+                    suffix = f": {totals}" if totals else ""
+                    log.event(f"detached from {record.network}, {record.ifname}{suffix}")
+            except Exception as error:
+                if log:
+                    log.failure("detach", error, f"from {record.network}, {record.ifname}")
+                errors.append(as_cni_error(error))
+        records.discard_partial(container_id, self.state_dir)
+        chain.raise_all(errors)
+
+    def release_damaged(
+        self, damaged: DamagedRecordError, *, sandbox: "str | None" = None
+    ) -> "list[Identity]":
+        """Release what a damaged file was the record of; without `sandbox`, only if it is not in use."""
+        from cnihook.runtime import salvage
+
+        return salvage.release_record(damaged, self.conf_dir, self.plugin_dirs, sandbox=sandbox)
+
+    def unname(self, record: Record) -> None:
+        """Remove the namespace's name, unless another program gave it.  A reboot removes it anyway."""
+        process, container_id = record.process, record.container_id
+        is_own = record.netns == netns.named(container_id) or netns_names.is_marked(container_id)
+        if process is not None and is_own:
+            identity = process.netns_id if process.is_of_this_boot() else (0, 0)
+            netns_names.unbind(container_id, identity)
+
+    def tell(self, event: str) -> None:
+        """Add an event to the log, if there is one."""
+        if self.log:
+            self.log.event(event)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GC: detach what containers that are gone have on record.  The caller holds no lock of these containers."""
+
+import time
+
+from cnihook.fast.errors_text import message, message_with_notes
+from cnihook.linux import flock
+from cnihook.linux.flock import LockBusyError
+from cnihook.protocol import locks
+from cnihook.runtime import attachment, records
+from cnihook.runtime.engine import Engine
+from cnihook.runtime.records import DamagedRecordError, Record
+from cnihook.types.errors import CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cnihook.log import Log
+
+
+def release_gone(
+    engine: Engine,
+    damaged: "list[DamagedRecordError]",
+    patience: float,
+    release: "Callable[[Engine, str, list[Record], float], object] | None" = None,
+) -> "list[Record]":
+    """Detach the containers that are gone and that cnihook attached.  Returns what was released.
+
+    Records of libcni are kept: they do not show whether the container has ended.  Damaged files are added to
+    `damaged`.  `patience`: seconds, in all, to wait for other processes that work on such containers.
+    `release` is called instead of release_container().  What is busy waits for the next time, and so does
+    what cannot be released, with an event in the log.
+    """
+    gone = find_gone(engine, damaged)
+    for container_id in records.partial(engine.state_dir):
+        gone.setdefault(container_id, [])
+    flock.clear_abandoned()
+    released: list[Record] = []
+    deadline = time.monotonic() + patience
+    for container_id, attachments in gone.items():
+        left = max(deadline - time.monotonic(), 0.0) if patience else 0.0
+        try:
+            (release or release_container)(engine, container_id, attachments, left)
+            released += attachments
+        except LockBusyError:
+            pass
+        except (CniError, OSError) as error:
+            engine.tell(f"gc of {container_id}: {message_with_notes(error)}")
+    return released
+
+
+def find_gone(engine: Engine, damaged: "list[DamagedRecordError]") -> "dict[str, list[Record]]":
+    """Return the attachments of each container that is gone.  Damaged files are added to `damaged`."""
+    gone: dict[str, list[Record]] = {}
+    unreadable: list[OSError] = []
+    for record in records.all_records(engine.state_dir, damaged, unreadable):
+        try:
+            if is_gone(record):
+                gone.setdefault(record.container_id, []).append(record)
+        except (CniError, OSError) as error:
+            engine.tell(f"gc of {record.container_id}: {message(error)}")
+    for problem in unreadable:
+        engine.tell(message(problem))
+    return gone
+
+
+def release_container(
+    engine: Engine, container_id: str, attachments: "list[Record]", timeout: float, log: "Log | None" = None
+) -> None:
+    """Detach the attachments of a container, if it is still gone under its lock."""
+    release_stale(engine, container_id, attachments, is_gone, timeout, log)
+
+
+def release_stale(
+    engine: Engine,
+    container_id: str,
+    attachments: "list[Record]",
+    is_stale: "Callable[[Record], bool]",
+    timeout: "float | None" = None,
+    log: "Log | None" = None,
+) -> "list[Record]":
+    """Take the container's lock, and release those of its attachments that are still stale.
+
+    Returns them.  Another container may have this ID now, so each record is read again under the lock.
+    """
+    with locks.container(container_id, "gc", engine.lock_timeout if timeout is None else timeout):
+        again = [records.find(*record.identity, engine.state_dir) for record in attachments]
+        stale = [record for record in again if record and is_stale(record)]
+        if stale:
+            if log:
+                log.event("its container is gone")
+            engine.release_all(container_id, stale, log)
+        records.discard_partial(container_id, engine.state_dir)
+    return stale
+
+
+def is_gone(record: Record) -> bool:
+    """Return True if cnihook attached the container, and it is gone."""
+    return record.process is not None and attachment.is_gone(record)
