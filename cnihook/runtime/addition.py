@@ -99,6 +99,8 @@ def attach(
     `present`: the container's other records.  `collect` releases what containers that are gone have, and
     returns a true value if there was anything.  `namespace` gets the container's ID as its name.
     """
+    for one in new:
+        one.record.refuse_another()  # a rollback would remove that record
     sequence = 1 + max((record.sequence for record in present), default=-1)
     written: list[Record] = []
     half_done: list[Record] = []
