@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cnihook.request.bounds import Bounds
     from cnihook.request.request import ContainerRequest
+    from cnihook.runtime.attachment import Attachment
 
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _STATE_MAX = 16 << 20  # bytes of stdin that are worth reading
@@ -183,16 +184,18 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
         container = attach.Container(
             oci_state.id, namespace, oci_state.pid, request.hostname or config.hostname
         )
-        attached = attach.up(container, chosen, options.settings, log)
-        with Undo() as undo:
-            undo.push(detach.down, oci_state.id, options.settings, log)
+
+        def set_names(attached: "list[Attachment]") -> None:
             if config.path:
                 from cnihook.names import container_dns
 
-                results = [(one.record, one.result) for one in attached]
-                container_dns.configure(oci_state.id, oci_state.pid, config, request, results, log)
+                container_dns.configure(oci_state.id, oci_state.pid, config, request, attached, log)
             elif request.dns or request.hosts or request.hostname:
                 log.event("it gets no names and no name servers: there is no config.json for it")
+
+        attach.up(container, chosen, options.settings, log, set_names)
+        with Undo() as undo:
+            undo.push(detach.down, oci_state.id, options.settings, log)
             if os.getppid() != runtime:
                 raise CniError(
                     INTERNAL, "the container runtime ended before its hook; its networks are detached again"

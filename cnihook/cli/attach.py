@@ -5,9 +5,8 @@ import os
 
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
-from cnihook.container import attach, detach
+from cnihook.container import attach
 from cnihook.container.attach import Container
-from cnihook.fast.undo import Undo
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log, notice
 from cnihook.names import container_dns
@@ -19,7 +18,6 @@ from cnihook.request.option_table import ATTACH
 from cnihook.request.request import ContainerRequest
 from cnihook.runtime import attachment, networks, records
 from cnihook.runtime.attachment import Attachment
-from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INVALID_NETNS, CniError
 
 DESCRIPTION = """\
@@ -67,13 +65,15 @@ def main(argv: list[str]) -> int:
                 chosen = attach.select(request, settings, notice)
                 hostname = request.hostname or config.hostname
                 container = Container(state.id, namespace, state.pid, hostname)
-                attached = attach.up(container, chosen, settings, log)
+                attached = attach.up(
+                    container,
+                    chosen,
+                    settings,
+                    log,
+                    lambda attached: _set_names(state, config, request, attached, log),
+                )
             finally:
                 namespace.close()
-            with Undo() as undo:
-                for one in attached:
-                    undo.push(_take_off, state.id, one.network.name, settings, log)
-                _give_names(state, config, request, attached, log)
         print(_report(attached))
 
     return arguments.work(f"attach {options.id}", work)
@@ -98,11 +98,7 @@ def _namespace(state: State) -> NetNS:
     return namespace
 
 
-def _take_off(container_id: str, network: str, settings: Settings, log: Log) -> None:
-    detach.down(container_id, settings, log, network=network)
-
-
-def _give_names(
+def _set_names(
     state: State, config: Bundle, request: ContainerRequest, attached: list[Attachment], log: Log
 ) -> None:
     new = [one.record.path for one in attached]
@@ -115,9 +111,8 @@ def _give_names(
             continue  # the record of another runtime may be damaged
         result = attachment.result_of(network, record)
         earlier += [result.dns] if result else []
-    results = [(one.record, one.result) for one in attached]
     container_dns.configure(
-        state.id, state.pid, config, request, results, log, earlier if others else None, runs=True
+        state.id, state.pid, config, request, attached, log, earlier if others else None, runs=True
     )
 
 

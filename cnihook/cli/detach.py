@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         log = Log(options.id)
         with arguments.failures_in(log, "detach"):
             for network in reversed(options.network or [""]):
-                detach.down(options.id, settings, log, network=network)
+                detach.down(options.id, settings, log, network)
         if not records.of_container(options.id):
             log.close()
 

@@ -8,7 +8,9 @@ attached.
 
 import os
 
+from cnihook.container import detach
 from cnihook.container.engine import STATE, ContainerEngine
+from cnihook.fast.undo import Undo
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
@@ -168,9 +170,16 @@ def _name_interfaces(chosen: "list[ResolvedNetwork]", taken: "set[str]") -> "lis
 
 
 def up(
-    container: Container, chosen: "list[ResolvedNetwork]", settings: Settings, log: Log
+    container: Container,
+    chosen: "list[ResolvedNetwork]",
+    settings: Settings,
+    log: Log,
+    set_names: "Callable[[list[Attachment]], object]",
 ) -> "list[Attachment]":
     """Attach a container to networks, all or none.  Returns the attachments, in order.
+
+    `set_names` writes the container's names on these networks, which detach.down() removes.  If it raises,
+    the container is detached from them.
 
     Raises CniError, also if the container is already on one of the networks; ContainerIdInUseError; or
     OSError.
@@ -190,7 +199,13 @@ def up(
     with log, locks.container(container.id, "attach"):
         present = _make_way(container, engine)
         _refuse_twice(container, chosen, present)
-        return _attach_with_ports(container, chosen, present, engine)
+        attached = _attach_with_ports(container, chosen, present, engine)
+    with Undo() as undo:
+        for one in attached:
+            undo.push(detach.down, container.id, settings, log, one.network.name)
+        # Without the lock: this may start a process that sets names later, and that would inherit it.
+        set_names(attached)
+    return attached
 
 
 def _make_way(container: Container, engine: ContainerEngine) -> "list[Record]":

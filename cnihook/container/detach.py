@@ -19,7 +19,7 @@ from cnihook.types.names import check_container_id
 
 
 def down(
-    container_id: str, settings: Settings, log: Log, *, network: str = "", ended: "int | None" = None
+    container_id: str, settings: Settings, log: Log, network: str = "", *, ended: "int | None" = None
 ) -> int:
     """Detach a container from all its networks, or from one, last first.
 

@@ -16,11 +16,13 @@ from cnihook.request.request import ContainerRequest
 from cnihook.runtime import networks
 from cnihook.runtime.records import Record
 from cnihook.types.errors import CniError
-from cnihook.types.result import DNS, Result
+from cnihook.types.result import DNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    Attached = list[tuple[Record, Result]]
+    from cnihook.runtime.attachment import Attachment
+
+    Attached = list[Attachment]
 
 # The first line of a resolv.conf that cnihook wrote names the source of its servers.
 _OURS = "# cnihook: "
@@ -48,7 +50,7 @@ def configure(
     except OSError as error:
         log.event(f"its /etc/hosts, resolv.conf and hostname are not set: {message(error)}")
         return
-    of_networks = [*(earlier or ()), *(result.dns for _, result in attached)]
+    of_networks = [*(earlier or ()), *(one.result.dns for one in attached)]
     if attached or wanted.dns:
         try:
             set_resolv_conf(etc.file("resolv.conf"), of_networks, wanted.dns, log, is_new=earlier is None)
@@ -101,15 +103,16 @@ def register(
     """
     own = []
     of_host = reserved.names_of_host() if called else set()
-    for record, result in attached:
-        addresses = [str(ip.net.address) for ip in result.ips if not ip.net.address.is_loopback]
+    for one in attached:
+        record = one.record
+        addresses = [str(ip.net.address) for ip in one.result.ips if not ip.net.address.is_loopback]
         if addresses:
             names, private = _split(called, record, of_host, log)
             aliases = wanted.aliases_on(record.network)
             own.append(
                 Entry(record.network, container_id, record.ifname, addresses, names, aliases, file, private)
             )
-    gateways = [str(ip.gateway) for _, result in attached for ip in result.ips if ip.gateway]
+    gateways = [str(ip.gateway) for one in attached for ip in one.result.ips if ip.gateway]
     further = []
     for name, address in wanted.hosts:
         if address != "host-gateway":
@@ -119,7 +122,7 @@ def register(
         else:
             log.event(f"no host {name} in its /etc/hosts: none of its networks has a gateway")
     if further and attached and not own:  # an entry is needed to write its hosts again later
-        record = attached[0][0]
+        record = attached[0].record
         own.append(Entry(record.network, container_id, record.ifname, [], [], [], file))
     return hosts.add(container_id, own, further, file, log, wanted.hostname)
 
@@ -179,7 +182,7 @@ def _set_hosts(
         text = register(container_id, seen, names, wanted, attached, log)
         if file and not problem and not seen:
             old = hosts.without_ours(file, [])
-            if any(result.ips for _, result in attached):
+            if any(one.result.ips for one in attached):
                 old = loopback_names.hide(old, names, container_id)
             file.write(old + text)
             log.event("its /etc/hosts is not visible on the host, so later containers cannot be added to it")

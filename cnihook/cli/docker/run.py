@@ -29,6 +29,7 @@ from cnihook.process.jobcontrol import Job
 from cnihook.request import options as request_options
 from cnihook.request.request import ContainerRequest, ResolvedNetwork
 from cnihook.runtime import networks
+from cnihook.runtime.attachment import Attachment
 from cnihook.runtime.settings import Settings
 
 TYPE_CHECKING = False
@@ -199,17 +200,21 @@ def _attach(
     log = Log(pause.id)
     try:
         container = Container(pause.id, namespace, pause.pid, pause.hostname)
-        attached = attach.up(container, chosen, settings, log)
+        attach.up(
+            container, chosen, settings, log, lambda attached: _set_names(pause, request, attached, log)
+        )
     finally:
         namespace.close()
+
+
+def _set_names(pause: Pause, request: ContainerRequest, attached: list[Attachment], log: Log) -> None:
     dns = [one.result.dns for one in attached]
     hostnames = container_dns.host_names(
         f"{pause.hostname}.{pause.domain}" if pause.domain else pause.hostname
     )
-    results = [(one.record, one.result) for one in attached]
     for give in (
         lambda: container_dns.set_resolv_conf(File.at(pause.resolv_conf), dns, request.dns, log),
-        lambda: container_dns.register(pause.id, File.at(pause.hosts), hostnames, request, results, log),
+        lambda: container_dns.register(pause.id, File.at(pause.hosts), hostnames, request, attached, log),
     ):
         try:
             give()

@@ -164,7 +164,17 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Features | 
     try:
         # A joined namespace is left as it is, including its lo.
         joined = extras is not None and extras.joined
-        attached = attach.up(container, chosen, settings, log) if chosen or not joined else []
+        hosts = ""
+
+        def set_names(attached: "list[Attachment]") -> None:
+            nonlocal hosts
+            hosts = _hosts(container, request, attached, log)
+
+        attached: list[Attachment] = []
+        if chosen or not joined:
+            attached = attach.up(container, chosen, settings, log, set_names)
+        else:
+            set_names(attached)
         named = [attachment.result.dns for attachment in attached if attachment.result.dns]
         deadline = None
         if extras:
@@ -174,7 +184,6 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Features | 
             stays = True
             guardian.dismiss()
         servers = resolv_conf.text(named, request.dns) or resolv_conf.instead_of_stub()
-        hosts = _hosts(container, request, attached, log)
         status = process.run(servers, hosts, request.hostname, deadline=deadline)
         if extras:
             status = extras.status(status)
@@ -218,9 +227,8 @@ def _hosts(
     from cnihook.request import host_file
 
     hostnames = container_dns.host_names(request.hostname)
-    results = [(one.record, one.result) for one in attached]
     try:
-        lines = container_dns.register(container.id, None, hostnames, request, results, log)
+        lines = container_dns.register(container.id, None, hostnames, request, attached, log)
     except OSError as error:
         _complain(f"the names on its networks are not known: {error}")
         return ""
