@@ -193,7 +193,9 @@ def test_hook_loads_its_modules_from_one_file(host: Host, log: Path, state: str)
     opened = []
     for event in ("createRuntime", "poststop"):
         host.run("strace", "-qq", "--trace=openat", f"--output={log}", *hook, event, input=state)
-        opened += re.findall(r"/(cnihook/[^\"]*)/__pycache__/(\w+)\.[^\"]*\.pyc\"", log.read_text())
+        opened += re.findall(
+            rf'"{cni.CHECKOUT}/(cnihook/[^"]*)/__pycache__/(\w+)\.[^"]*\.pyc"', log.read_text()
+        )
 
     assert {f"{folder}/{name}" for folder, name in opened} == {
         "cnihook/cli/__init__",
