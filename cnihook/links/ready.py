@@ -14,7 +14,15 @@ there.  An older kernel is asked after 2 ms, then less and less often, at least 
 
 import time
 
-from cnihook.linux.rtnl import IF_OPER_UNKNOWN, IF_OPER_UP, IFA_F_DADFAILED, IFA_F_TENTATIVE, Link, Rtnl
+from cnihook.linux.rtnl import (
+    IF_OPER_UNKNOWN,
+    IF_OPER_UP,
+    IFA_F_DADFAILED,
+    IFA_F_NODAD,
+    IFA_F_TENTATIVE,
+    Link,
+    Rtnl,
+)
 from cnihook.types.errors import INTERNAL, CniError, ResourceTakenError
 
 TYPE_CHECKING = False
@@ -56,9 +64,9 @@ def _is_active(link: Link) -> bool:
 def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
     """Wait until the link's IPv6 addresses among `nets` can be used; those of IPv4 can be at once.
 
-    Raises ResourceTakenError if another host on the link has one, and CniError after the timeout.  Returns
-    without waiting if a virtual link has no carrier, because its addresses stay tentative until it has
-    one.  A network card may still negotiate, so for a card it returns after the timeout.
+    Raises ResourceTakenError if another host on the link has one, and CniError after the timeout.  If a
+    virtual link has no carrier, its addresses stay tentative until it has one, so it waits only for those
+    with IFA_F_NODAD.  A network card may still negotiate, so for a card it returns after the timeout.
     """
     pending = [net for net in nets if net.address.version == 6]
     if not pending:
@@ -77,7 +85,9 @@ def wait_for_addresses(rtnl: Rtnl, link: Link, nets: "Iterable[IPNet]") -> None:
                 )
         current = rtnl.link(link.name)
         if link.kind and not current.has_carrier:
-            return
+            pending = [net for net in pending if present.get(net, 0) & IFA_F_NODAD]
+            if not pending:
+                return
         if is_last:
             if current.operstate == IF_OPER_UP and any(
                 present.get(net, 0) & IFA_F_TENTATIVE for net in pending
