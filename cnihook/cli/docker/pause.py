@@ -11,6 +11,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 
 from cnihook.fast.errors_text import one_line
 from cnihook.protocol import locks
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _IMAGE = "cnihook/pause:1"  # the number goes up when the image changes
 _MARK = "CNIHOOK_PAUSE"  # the environment variable that identifies its process
+_START = 5.0  # seconds that its process may take from docker's report to its program
 _TIMEOUT = 120.0  # seconds for one request to the daemon; a busy machine with a slow disk needs many
 
 # Sleep; if a signal ends that, sleep again.
@@ -95,6 +97,18 @@ class Pause:
         except OSError:
             return False
 
+    def wait_until_alive(self) -> bool:
+        """Wait until is_alive.  Return False if that never happens.
+
+        When docker reports the start, runc's own process may not have executed the program yet.
+        """
+        deadline = time.monotonic() + _START
+        while not self.is_alive:
+            if time.monotonic() > deadline or not os.path.exists(f"/proc/{self.pid}"):
+                return False
+            time.sleep(0.01)
+        return True
+
 
 def start(docker: Docker, name: str, options: list[str]) -> Pause:
     """Start a pause container, whose network has only a loopback.  Raises DockerError."""
@@ -109,7 +123,7 @@ def start(docker: Docker, name: str, options: list[str]) -> Pause:
     docker(*words)
     try:
         pause = Pause(json.loads(docker("inspect", "--type=container", name))[0])
-        if not pause.is_alive:
+        if not pause.wait_until_alive():
             raise DockerError(
                 "the docker daemon runs its containers elsewhere; docker-run needs one on this machine"
             )
