@@ -15,6 +15,8 @@ from cnihook.linux.nft import SUBSYSTEM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     Message = tuple[int, int, bytes]
 
 # libnftables' number for a type, and its length in whole words of four bytes.
@@ -129,6 +131,37 @@ def delete_rule(table: str, chain: str, handle: int) -> "Message":
 def rule(table: str, chain: str, *expressions: bytes) -> "Message":
     body = text(_NAME, table) + text(_RULE_CHAIN, chain) + nested(_RULE_EXPRESSIONS, *expressions)
     return _NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body
+
+
+class Rule:
+    """A rule of a chain, and the chain that it jumps to, if any.
+
+    `expressions` is called when the rule is declared, and not when the rules of a chain are counted.
+    """
+
+    __slots__ = ("_expressions", "target")
+
+    def __init__(self, expressions: "Callable[[], bytes]" = bytes, *, jump: str = "") -> None:
+        self._expressions = expressions
+        self.target = jump
+
+    def added(self, table: str, chain: str) -> "Message":
+        """Return the message that adds the rule at the end of a chain."""
+        jump = verdict(JUMP, self.target) if self.target else b""
+        return rule(table, chain, self._expressions(), jump)
+
+
+def replace_rules(table: str, chain: str, rules: "Sequence[Rule]") -> "Iterator[Message]":
+    """Yield the messages after which a chain has these rules, and no others."""
+    yield flush(table, chain)
+    for each in rules:
+        yield each.added(table, chain)
+
+
+def use_counts(chains: "Mapping[str, Sequence[Rule]]") -> "dict[str, int]":
+    """Return the use count of each chain, as the kernel counts it: its rules, and the jumps to it."""
+    targets = [each.target for rules in chains.values() for each in rules]
+    return {chain: len(rules) + targets.count(chain) for chain, rules in chains.items()}
 
 
 # The parts of a rule, in their order.

@@ -38,7 +38,7 @@ RESERVED = (
 )  # a jump from CHAIN to one of these would be a loop
 _PLACES = ("DOCKER-USER", "FORWARD")  # the first that exists gets the jump to CHAIN
 _COMMENT, _ADMIN_COMMENT = "CNI firewall plugin rules", "CNI firewall plugin admin overrides"
-_RULES = 2  # of one network
+_DIRECTIONS: "tuple[dict[str, bool], ...]" = ({"incoming": False}, {"incoming": True, "known": True})
 
 
 def tables_needing_rules(versions: "Iterable[int]", admin: str) -> "list[Filter]":
@@ -60,11 +60,11 @@ def add(table: "Filter", admin: str, end: "str | IPNet", comment: str) -> None:
     else:
         present = table.rules(CHAIN)
     own = [rule for rule in present if rule.comment == comment]
-    if len(own) != _RULES:
+    if len(own) != len(_DIRECTIONS):
         for rule in own:
             edits.delete_rule(CHAIN, rule)
-        edits.accept(CHAIN, Match(end, incoming=False), comment)
-        edits.accept(CHAIN, Match(end, incoming=True, known=True), comment)
+        for direction in _DIRECTIONS:
+            edits.accept(CHAIN, Match(end, **direction), comment)
     if table.policy(admin) is not None and not any(rule.target == admin for rule in present):
         edits.jump(CHAIN, admin, _ADMIN_COMMENT)
     if table.policy("FORWARD") is None:  # only the administrator's chain exists
@@ -79,7 +79,7 @@ def add(table: "Filter", admin: str, end: "str | IPNet", comment: str) -> None:
 def is_set(table: "Filter", admin: str, comment: str) -> bool:
     present = table.rules(CHAIN)
     return (
-        sum(rule.comment == comment for rule in present) == _RULES
+        sum(rule.comment == comment for rule in present) == len(_DIRECTIONS)
         and (table.policy(admin) is None or any(rule.target == admin for rule in present))
         and any(rule.target == CHAIN for place in _PLACES for rule in table.rules(place))
     )

@@ -20,6 +20,7 @@ Packets that are forwarded from the bridge pass it:
 
 from cnihook.fast.address import IPNet
 from cnihook.linux import nft, nft_objects
+from cnihook.linux.nft_objects import Rule
 from cnihook.nftables import iptables_forward, table
 from cnihook.nftables.table import FAMILY, NAME
 from cnihook.protocol import locks
@@ -27,7 +28,7 @@ from cnihook.protocol.call import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 POLICIES = ("same-bridge", "isolated")
 
@@ -125,12 +126,17 @@ def _bridge(chain: str) -> str:
     return chain.partition("/")[2]
 
 
-def _rules(chain: str) -> "list[bytes]":
-    """Return the rules in the chain of an isolation policy, each as its expressions."""
-    others = nft_objects.leaves_by_any(_BRIDGES) + nft_objects.verdict(nft_objects.DROP)
-    if chain != policy_chain("same-bridge", _bridge(chain)):
+def _rules(chain: str) -> "list[Rule]":
+    """Return the rules in the chain of an isolation policy."""
+    bridge = _bridge(chain)
+    others = Rule(lambda: nft_objects.leaves_by_any(_BRIDGES) + nft_objects.verdict(nft_objects.DROP))
+    if chain != policy_chain("same-bridge", bridge):
         return [others]
-    return [nft_objects.leaves_by(_bridge(chain)) + nft_objects.verdict(nft_objects.RETURN), others]
+    return [Rule(lambda: nft_objects.leaves_by(bridge) + nft_objects.verdict(nft_objects.RETURN)), others]
+
+
+def _way_in(chain: str) -> Rule:
+    return Rule(lambda: nft_objects.enters_by(_bridge(chain)), jump=chain)
 
 
 def _policies_present(policies: "Sequence[str]") -> bool:
@@ -146,25 +152,20 @@ def _is_listed(bridge: str) -> bool:
     return nft.comment_of(FAMILY, NAME, _BRIDGES, nft_objects.interface(bridge)) is not None
 
 
-def _declared(policies: "Iterable[str]") -> "list[nft_objects.Message]":
+def _declared(policies: "Sequence[str]") -> "list[nft_objects.Message]":
     """Return messages that declare the chains of the policies, and the jumps to them."""
     messages = [
         nft_objects.table(NAME),
         nft_objects.value_set(NAME, _BRIDGES, nft_objects.IFNAME),
         nft_objects.chain(NAME, _BASE_CHAIN, "filter", nft_objects.FORWARD, nft_objects.FILTER),
-        nft_objects.flush(NAME, _BASE_CHAIN),
     ]
     for chain in policies:
-        bridge = _bridge(chain)
-        jump = nft_objects.enters_by(bridge) + nft_objects.verdict(nft_objects.JUMP, chain)
         messages += [
-            nft.add_element(NAME, _BRIDGES, nft_objects.interface(bridge), ""),
+            nft.add_element(NAME, _BRIDGES, nft_objects.interface(_bridge(chain)), ""),
             nft_objects.chain(NAME, chain),
-            nft_objects.flush(NAME, chain),
-            *(nft_objects.rule(NAME, chain, rule) for rule in _rules(chain)),
-            nft_objects.rule(NAME, _BASE_CHAIN, jump),
+            *nft_objects.replace_rules(NAME, chain, _rules(chain)),
         ]
-    return messages
+    return [*messages, *nft_objects.replace_rules(NAME, _BASE_CHAIN, [*map(_way_in, policies)])]
 
 
 def _remove(members: "list[str]") -> None:

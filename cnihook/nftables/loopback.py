@@ -19,48 +19,48 @@ translate the other packets.  Without these rules nothing is open, and no settin
 
 from cnihook.fast.address import IPNet
 from cnihook.linux import nft, nft_objects, sysctl
+from cnihook.linux.nft_objects import Rule
 from cnihook.nftables.table import FAMILY, NAME
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LOOPBACK = IPNet.parse("127.0.0.0/8")
 STAND_IN = IPNet.parse("192.0.0.8/32")  # the dummy address of RFC 7600, which no host has
 
 _OUT, _BACK, _IN = "ports-loopback-out", "ports-loopback-back", "ports-loopback-in"
-USES = {_OUT: 1, _BACK: 1, _IN: 1}  # the chains, each with the number of its rules
-
-_HOOKS = {  # with priorities
-    _OUT: (nft_objects.OUTPUT, -150),  # after conntrack, before NAT looks up the route
-    _BACK: (nft_objects.PRE_ROUTING, -99),  # after NAT, before routing
-    _IN: (nft_objects.INPUT, 101),  # after NAT
+HOOKS = {  # with priorities
+    _OUT: ("filter", nft_objects.OUTPUT, -150),  # after conntrack, before NAT looks up the route
+    _BACK: ("filter", nft_objects.PRE_ROUTING, -99),  # after NAT, before routing
+    _IN: ("filter", nft_objects.INPUT, 101),  # after NAT
 }
 
 
-def declaration() -> "Iterator[nft_objects.Message]":
-    for chain, hook in _HOOKS.items():
-        yield nft_objects.chain(NAME, chain, "filter", *hook)
-        yield nft_objects.flush(NAME, chain)
+def _out() -> bytes:
     # Only connections that finally get another source than 127.0.0.1, so another program's stay as they are.
-    yield nft_objects.rule(
-        NAME,
-        _OUT,
-        nft_objects.sent_by(LOOPBACK),
-        nft_objects.of_direction(nft_objects.ORIGINAL),
-        nft_objects.is_translated(nft_objects.DST_NAT),
-        nft_objects.is_translated(nft_objects.SRC_NAT),
-        nft_objects.set_source(STAND_IN.address),
+    return (
+        nft_objects.sent_by(LOOPBACK)
+        + nft_objects.of_direction(nft_objects.ORIGINAL)
+        + nft_objects.is_translated(nft_objects.DST_NAT)
+        + nft_objects.is_translated(nft_objects.SRC_NAT)
+        + nft_objects.set_source(STAND_IN.address)
     )
-    answer = (
-        nft_objects.enters_by_another("lo"),
-        nft_objects.of_direction(nft_objects.REPLY),
-        nft_objects.is_translated(nft_objects.DST_NAT),
+
+
+def _answer() -> bytes:
+    return (
+        nft_objects.enters_by_another("lo")
+        + nft_objects.of_direction(nft_objects.REPLY)
+        + nft_objects.is_translated(nft_objects.DST_NAT)
     )
-    back = nft_objects.destined(LOOPBACK) + nft_objects.set_destination(nft_objects.REPLY)
-    yield nft_objects.rule(NAME, _BACK, *answer, back)
-    into = nft_objects.opened_from(LOOPBACK) + nft_objects.set_destination(nft_objects.ORIGINAL)
-    yield nft_objects.rule(NAME, _IN, *answer, into)
+
+
+def _back() -> bytes:
+    return _answer() + nft_objects.destined(LOOPBACK) + nft_objects.set_destination(nft_objects.REPLY)
+
+
+def _in() -> bytes:
+    return _answer() + nft_objects.opened_from(LOOPBACK) + nft_objects.set_destination(nft_objects.ORIGINAL)
+
+
+RULES = {_OUT: [Rule(_out)], _BACK: [Rule(_back)], _IN: [Rule(_in)]}
 
 
 def before_nat() -> bytes:

@@ -20,6 +20,7 @@ This takes 0.2 ms, whatever the number of elements.
 
 from cnihook.fast.address import Address, IPNet
 from cnihook.linux import nft, nft_objects
+from cnihook.linux.nft_objects import Rule
 from cnihook.nftables import table
 from cnihook.nftables.table import FAMILY, NAME
 from cnihook.protocol import locks
@@ -28,7 +29,7 @@ from cnihook.types.fields import Field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from cnihook.linux.nft_objects import Message
 
@@ -50,7 +51,6 @@ FIELDS = (
 
 _BASE_CHAIN, _FORWARD, _INVALID = "postrouting", "masquerade-forward", "masquerade-invalid"
 _PREFIX = "masq-"
-_BASE_RULES, _RULES = 2, 3  # in the chain postrouting, and in each chain of a network
 _MULTICAST = {4: IPNet.parse("224.0.0.0/4"), 6: IPNet.parse("ff00::/8")}
 
 
@@ -72,76 +72,78 @@ def _map(address: Address) -> str:
 
 def _is_whole(present: "Mapping[str, int]") -> bool:
     """Return True if all that the networks' chains rely on is as it was made."""
-    return (present.get(_BASE_CHAIN), present.get(_FORWARD), present.get(_INVALID)) == (
-        _BASE_RULES,
-        1,
-        len(_networks(present)) + 1,  # the rules in it, and the jump to it
-    )
+    uses = nft_objects.use_counts(_rules(_networks(present)))
+    return all(present.get(chain) == count for chain, count in uses.items())
 
 
-def _base(networks: "Iterable[str]") -> "list[Message]":
-    """Return messages that declare the maps, the rules that use them, and those about invalid packets."""
-    hook = ("nat", nft_objects.POST_ROUTING, nft_objects.SRCNAT)
-    messages = [
-        nft_objects.table(NAME),
-        nft_objects.verdict_map(NAME, "masq4", nft_objects.IPV4_ADDR),
-        nft_objects.verdict_map(NAME, "masq6", nft_objects.IPV6_ADDR),
-        nft_objects.chain(NAME, _BASE_CHAIN, *hook),
-        nft_objects.flush(NAME, _BASE_CHAIN),
-    ]
-    for version in (4, 6):
-        way = nft_objects.source(version) + nft_objects.vmap(f"masq{version}")
-        messages.append(nft_objects.rule(NAME, _BASE_CHAIN, way))
-    jump = nft_objects.invalid() + nft_objects.verdict(nft_objects.JUMP, _INVALID)
+def _rules(networks: "Iterable[str]") -> "dict[str, list[Rule]]":
+    """Return the chains that the networks' chains rely on, each with its rules."""
+    return {
+        _BASE_CHAIN: [_to_network(version) for version in (4, 6)],
+        _FORWARD: [Rule(nft_objects.invalid, jump=_INVALID)],
+        _INVALID: [_no_leak(chain) for chain in networks],
+    }
+
+
+def _to_network(version: int) -> Rule:
+    return Rule(lambda: nft_objects.source(version) + nft_objects.vmap(f"masq{version}"))
+
+
+def _no_leak(chain: str) -> Rule:
+    def expressions() -> bytes:
+        subnet = _subnet(chain)
+        # No packet leaves a subnet of all addresses.
+        drop = nft_objects.verdict(nft_objects.DROP) if subnet.prefix else b""
+        return nft_objects.leaving(subnet) + drop
+
+    return Rule(expressions)
+
+
+def _subnet(chain: str) -> IPNet:
+    return IPNet.parse(chain.rpartition("-")[2].replace("_", ":"))
+
+
+def _network_rules(chain: str) -> "list[Rule]":
+    """Return the rules of a network: masquerade all but multicast, and packets that stay in the subnet."""
+
+    def stay(net: IPNet) -> bytes:
+        return nft_objects.destined(net) + nft_objects.verdict(nft_objects.RETURN)
+
     return [
-        *messages,
-        nft_objects.chain(NAME, _INVALID),
-        nft_objects.chain(NAME, _FORWARD, "filter", nft_objects.FORWARD, nft_objects.FILTER),
-        nft_objects.flush(NAME, _FORWARD),
-        nft_objects.rule(NAME, _FORWARD, jump),
-        *_invalid(networks),
+        Rule(lambda: stay(_subnet(chain))),
+        Rule(lambda: stay(_MULTICAST[_subnet(chain).address.version])),
+        Rule(nft_objects.masquerade),
     ]
 
 
-def _invalid(networks: "Iterable[str]") -> "list[Message]":
-    """Return messages that replace all rules about invalid packets."""
-    return [nft_objects.flush(NAME, _INVALID), *(_no_leak(chain) for chain in networks)]
-
-
-def _no_leak(chain: str) -> "Message":
-    subnet = IPNet.parse(chain.rpartition("-")[2].replace("_", ":"))
-    # No packet leaves a subnet of all addresses.
-    drop = nft_objects.verdict(nft_objects.DROP) if subnet.prefix else b""
-    return nft_objects.rule(NAME, _INVALID, nft_objects.leaving(subnet) + drop)
-
-
-def _network(chain: str, subnet: IPNet) -> "list[Message]":
-    """Return a network's chain: it masquerades all but multicast, and packets that stay in the subnet."""
-    stay = nft_objects.verdict(nft_objects.RETURN)
-    return [
-        nft_objects.chain(NAME, chain),
-        nft_objects.flush(NAME, chain),
-        nft_objects.rule(NAME, chain, nft_objects.destined(subnet) + stay),
-        nft_objects.rule(NAME, chain, nft_objects.destined(_MULTICAST[subnet.address.version]) + stay),
-        nft_objects.rule(NAME, chain, nft_objects.masquerade()),
-    ]
+def _declared(networks: "Iterable[str]") -> "Iterator[Message]":
+    """Yield messages that declare the maps, the rules that use them, and those about invalid packets."""
+    yield nft_objects.table(NAME)
+    yield nft_objects.verdict_map(NAME, "masq4", nft_objects.IPV4_ADDR)
+    yield nft_objects.verdict_map(NAME, "masq6", nft_objects.IPV6_ADDR)
+    yield nft_objects.chain(NAME, _BASE_CHAIN, "nat", nft_objects.POST_ROUTING, nft_objects.SRCNAT)
+    yield nft_objects.chain(NAME, _INVALID)
+    yield nft_objects.chain(NAME, _FORWARD, "filter", nft_objects.FORWARD, nft_objects.FILTER)
+    for chain, rules in _rules(networks).items():
+        yield from nft_objects.replace_rules(NAME, chain, rules)
 
 
 def add(call: Call, nets: "Iterable[IPNet]") -> None:
     """Masquerade what these addresses send out of their subnets."""
     with locks.nft(f"masquerade {call.owner}"):
         present = table.chains()
-        messages = [] if _is_whole(present) else _base(_networks(present))
+        messages = [] if _is_whole(present) else [*_declared(_networks(present))]
         elements = []
         for net in nets:
-            subnet = net.network()
             container = _map(net.address)
-            chain = _chain(call.network, subnet)
-            if present.get(chain, 0) < _RULES:
-                messages += _network(chain, subnet)
+            chain = _chain(call.network, net.network())
+            rules = _network_rules(chain)
+            if present.get(chain, 0) < len(rules):
+                messages.append(nft_objects.chain(NAME, chain))
+                messages += nft_objects.replace_rules(NAME, chain, rules)
                 if chain not in present:
-                    messages.append(_no_leak(chain))
-                present[chain] = _RULES  # two addresses may be in one subnet
+                    messages.append(_no_leak(chain).added(NAME, _INVALID))
+                present[chain] = len(rules)  # two addresses may be in one subnet
             if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
                 # The element is from an attachment that is gone, because this one has the address now.
                 # To add it again would not replace it.
@@ -172,10 +174,11 @@ def gc(call: Call, keep: "set[str]") -> "list[Address]":
 def is_set(call: Call, net: IPNet) -> bool:
     """Return True if the address is this call's in its map, and the chains behind it are complete."""
     present = table.chains()
+    chain = _chain(call.network, net.network())
     return (
         nft.comment_of(FAMILY, NAME, _map(net.address), net.address) == call.owner
         and _is_whole(present)
-        and present.get(_chain(call.network, net.network()), 0) >= _RULES
+        and present.get(chain, 0) >= len(_network_rules(chain))
     )
 
 
@@ -194,12 +197,11 @@ def _remove(addresses: "list[Address]") -> None:
         nft.change(FAMILY, elements, "stop masquerading")
     chains = table.chains()
     networks = _networks(chains)
-    unused = [name for name in networks if chains[name] <= _RULES]
+    unused = [name for name in networks if chains[name] <= len(_network_rules(name))]
     if unused == networks:
         table.remove(chains, [_BASE_CHAIN, _FORWARD, _INVALID, *unused], ["map masq4", "map masq6"])
     elif unused:
         if _INVALID in chains:  # an earlier version did not make it
-            nft.change(
-                FAMILY, _invalid([name for name in networks if name not in unused]), "stop masquerading"
-            )
+            left = [_no_leak(name) for name in networks if name not in unused]
+            nft.change(FAMILY, [*nft_objects.replace_rules(NAME, _INVALID, left)], "stop masquerading")
         table.remove(chains, unused)

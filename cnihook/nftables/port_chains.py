@@ -3,6 +3,7 @@
 
 from cnihook.fast.address import IPNet
 from cnihook.linux import nft_objects
+from cnihook.linux.nft_objects import Rule
 from cnihook.nftables import loopback
 from cnihook.nftables.port_maps import CONDITIONAL, FIRST, UNCONDITIONAL, Maps, conditional
 from cnihook.nftables.table import NAME, TABLE
@@ -19,24 +20,61 @@ SUBNET, ANY, NONE = "subnet", "any", "none"
 GUARD, FROM = "ports-guard", "ports-from-"
 _INCOMING, _OUTGOING, _LAST = "ports-prerouting", "ports-output", "ports-postrouting"
 
-# The chains that every port relies on, in an order in which they can be removed, each with its use count.
-USES = {
-    _INCOMING: 1,
-    _OUTGOING: 2,
-    _LAST: 3,
-    GUARD: 2,
-    **loopback.USES,
-    FIRST: 9,
-    CONDITIONAL: 1,  # and a rule for each text of conditions
-}
 _HOOKS = {
     GUARD: ("filter", nft_objects.PRE_ROUTING, nft_objects.RAW),
     _INCOMING: ("nat", nft_objects.PRE_ROUTING, nft_objects.DSTNAT),
     _OUTGOING: ("nat", nft_objects.OUTPUT, nft_objects.DSTNAT),
     _LAST: ("nat", nft_objects.POST_ROUTING, nft_objects.SRCNAT),
+    **loopback.HOOKS,
 }
 _ADDRESS = {4: nft_objects.IPV4_ADDR, 6: nft_objects.IPV6_ADDR}
 _HOST_ITSELF = IPNet.parse("::1/128")
+
+
+def _drop(match: bytes) -> bytes:
+    return match + nft_objects.verdict(nft_objects.DROP)
+
+
+def _to_container(version: int) -> Rule:
+    """Return the rule for the connections that are translated to a container, by its address."""
+    return Rule(
+        lambda: (
+            nft_objects.is_translated(nft_objects.DST_NAT)
+            + nft_objects.destination(version)
+            + nft_objects.vmap(f"ports-to{version}")
+        )
+    )
+
+
+def _nat(maps: Maps, name: str, *, by_address: bool) -> Rule:
+    return Rule(lambda: nft_objects.dnat(maps.version, name, by_address=by_address))
+
+
+def _rules(maps: Maps) -> "list[Rule]":
+    """Return the rules that send packets of an IP version to the targets in its maps."""
+    rules = [_nat(maps, maps.at, by_address=True), _nat(maps, maps.everywhere, by_address=False)]
+    return [Rule(loopback.before_nat), *rules, Rule(loopback.after_nat)] if maps.version == 4 else rules
+
+
+# The chains that every port relies on, in an order in which they can be removed, each with its rules.
+_RULES = {
+    _INCOMING: [Rule(nft_objects.destined_to_host, jump=FIRST)],
+    _OUTGOING: [
+        # The kernel accepts no answer to ::1, so connections to it are left to processes of the host.
+        Rule(lambda: nft_objects.destined(_HOST_ITSELF) + nft_objects.verdict(nft_objects.RETURN)),
+        Rule(nft_objects.destined_to_host, jump=FIRST),
+    ],
+    _LAST: [*map(_to_container, (4, 6)), Rule(lambda: _drop(nft_objects.sent_by(loopback.STAND_IN)))],
+    GUARD: [
+        # The kernel drops packets from outside to 127.0.0.1 only after NAT, which would forward them.
+        Rule(lambda: _drop(nft_objects.enters_by_another("lo") + nft_objects.destined(loopback.LOOPBACK))),
+        Rule(lambda: _drop(nft_objects.enters_by_another("lo") + nft_objects.sent_by(loopback.LOOPBACK))),
+    ],
+    **loopback.RULES,
+    FIRST: [Rule(jump=CONDITIONAL), *(rule for maps in UNCONDITIONAL for rule in _rules(maps))],
+    CONDITIONAL: [],  # and a rule for each text of conditions
+}
+USES = nft_objects.use_counts(_RULES)
 
 
 def is_whole(present: "Mapping[str, int]") -> bool:
@@ -49,14 +87,6 @@ def is_whole(present: "Mapping[str, int]") -> bool:
 
 def declaration(present: "Mapping[str, int]") -> "Iterator[Message]":
     """Yield all that ports rely on, and attachments' present chains: an earlier version had other rules."""
-    drop, leave, jump = (
-        nft_objects.verdict(code, chain)
-        for code, chain in [
-            (nft_objects.DROP, ""),
-            (nft_objects.RETURN, ""),
-            (nft_objects.JUMP, FIRST),
-        ]
-    )
     yield nft_objects.table(NAME)
     for maps in UNCONDITIONAL:
         yield from _objects(maps)
@@ -65,30 +95,14 @@ def declaration(present: "Mapping[str, int]") -> "Iterator[Message]":
         yield nft_objects.chain(NAME, chain)
     for chain, hook in _HOOKS.items():
         yield nft_objects.chain(NAME, chain, *hook)
-    for chain in (*_HOOKS, FIRST):
-        yield nft_objects.flush(NAME, chain)
-    yield from loopback.declaration()
-    # The kernel drops packets from outside to 127.0.0.1 only after NAT, which would forward them.
-    outside = nft_objects.enters_by_another("lo")
-    yield nft_objects.rule(NAME, GUARD, outside, nft_objects.destined(loopback.LOOPBACK), drop)
-    yield nft_objects.rule(NAME, GUARD, outside, nft_objects.sent_by(loopback.LOOPBACK), drop)
-    yield nft_objects.rule(NAME, _INCOMING, nft_objects.destined_to_host(), jump)
-    # The kernel accepts no answer to ::1, so connections to it are left to processes of the host.
-    yield nft_objects.rule(NAME, _OUTGOING, nft_objects.destined(_HOST_ITSELF), leave)
-    yield nft_objects.rule(NAME, _OUTGOING, nft_objects.destined_to_host(), jump)
-    yield nft_objects.rule(NAME, FIRST, nft_objects.verdict(nft_objects.JUMP, CONDITIONAL))
-    for maps in UNCONDITIONAL:
-        yield from _rules(maps)
-    for version in (4, 6):
-        target = nft_objects.destination(version) + nft_objects.vmap(f"ports-to{version}")
-        yield nft_objects.rule(NAME, _LAST, nft_objects.is_translated(nft_objects.DST_NAT), target)
-    yield nft_objects.rule(NAME, _LAST, nft_objects.sent_by(loopback.STAND_IN), drop)
+    for chain, rules in _RULES.items():
+        if chain != CONDITIONAL:  # its rules are those of attachments
+            yield from nft_objects.replace_rules(NAME, chain, rules)
     for chain in present:
         if chain.startswith(FROM):
             yield from masquerading(chain)
     for maps in conditional(present):
-        yield nft_objects.flush(NAME, maps.chain)
-        yield from _rules(maps)
+        yield from nft_objects.replace_rules(NAME, maps.chain, _rules(maps))
 
 
 def _objects(maps: Maps) -> "Iterator[Message]":
@@ -100,18 +114,6 @@ def _objects(maps: Maps) -> "Iterator[Message]":
     yield nft_objects.value_set(NAME, maps.held, everywhere)
 
 
-def _rules(maps: Maps) -> "Iterator[Message]":
-    """Yield the rules that send packets of an IP version to the targets in its maps (see Maps.uses)."""
-    is_v4 = maps.version == 4
-    if is_v4:
-        yield nft_objects.rule(NAME, maps.chain, loopback.before_nat())
-    for name, by_address in ((maps.at, True), (maps.everywhere, False)):
-        nat = nft_objects.dnat(maps.version, name, by_address=by_address)
-        yield nft_objects.rule(NAME, maps.chain, nat)
-    if is_v4:
-        yield nft_objects.rule(NAME, maps.chain, loopback.after_nat())
-
-
 # Ports under conditions
 
 
@@ -119,8 +121,12 @@ def under_conditions(maps: Maps) -> "Iterator[Message]":
     """Yield all but the rule that jumps to it, because the conditions of that rule are text of nft."""
     yield from _objects(maps)
     yield nft_objects.chain(NAME, maps.chain)
-    yield nft_objects.flush(NAME, maps.chain)
-    yield from _rules(maps)
+    yield from nft_objects.replace_rules(NAME, maps.chain, _rules(maps))
+
+
+def uses(maps: Maps) -> int:
+    """Return the use count of the chain of these conditions: its rules, and the rule that jumps to it."""
+    return len(_rules(maps)) + 1
 
 
 def way_in(maps: Maps) -> str:
@@ -138,18 +144,20 @@ def chain_from(net: IPNet, whose: str) -> str:
     return f"{FROM}{whose}".replace(":", "_")  # no colon in an identifier of nft
 
 
-def masquerading_rules(chain: str) -> "list[bytes]":
+def masquerading_rules(chain: str) -> "list[Rule]":
     """Return the rules of such a chain: its name says which connections are masqueraded."""
     whose = chain.removeprefix(FROM).replace("_", ":")
     if whose in (ANY, NONE):
-        return [nft_objects.masquerade()] if whose == ANY else []
+        return [Rule(nft_objects.masquerade)] if whose == ANY else []
     net = IPNet.parse(whose)
     sources = [net, loopback.STAND_IN] if net.address.version == 4 else [net]
-    return [nft_objects.sent_by(source) + nft_objects.masquerade() for source in sources]
+    return [_masqueraded(source) for source in sources]
+
+
+def _masqueraded(source: IPNet) -> Rule:
+    return Rule(lambda: nft_objects.sent_by(source) + nft_objects.masquerade())
 
 
 def masquerading(chain: str) -> "Iterator[Message]":
     yield nft_objects.chain(NAME, chain)
-    yield nft_objects.flush(NAME, chain)
-    for rule in masquerading_rules(chain):
-        yield nft_objects.rule(NAME, chain, rule)
+    yield from nft_objects.replace_rules(NAME, chain, masquerading_rules(chain))

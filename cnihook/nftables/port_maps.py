@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 FIRST, CONDITIONAL = "ports", "ports-conditional"  # chains: of all ports, and of those under conditions
 _WHEN = "ports-when-"
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
-_RULES = {4: 4, 6: 2}  # the number that sends packets of an IP version to the containers, in port_chains
 
 
 class Element:
@@ -66,11 +65,6 @@ class Maps:
             for key, value, owner in nft.entries(FAMILY, NAME, container)
             if key[-8] in _PROTOCOL_NAMES
         ]
-
-    @property
-    def uses(self) -> int:
-        """The use count of the chain of these conditions: its rules, and the rule that jumps to it."""
-        return _RULES[self.version] + 1
 
     @property
     def objects(self) -> "list[str]":

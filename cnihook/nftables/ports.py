@@ -76,7 +76,7 @@ def add(
         messages = [] if is_whole else [*port_chains.declaration(present)]
         elements, ways = [], []
         for one in {maps[port.version] for port in ports}:
-            if one.is_conditional and present.get(one.chain, 0) < one.uses:
+            if one.is_conditional and present.get(one.chain, 0) < port_chains.uses(one):
                 messages += port_chains.under_conditions(one)
                 ways.append(one)
         for port, (address, number) in ports.items():
@@ -292,7 +292,7 @@ def check(
     for port, target in ports.items():
         one = maps[port.version]
         element = one.find(port)
-        if not element or (one.is_conditional and present.get(one.chain, 0) < one.uses):
+        if not element or (one.is_conditional and present.get(one.chain, 0) < port_chains.uses(one)):
             raise CniError(INTERNAL, f"host port {port} is not published")
         if element.owner != call.owner and _is_same_container(element.owner, call):
             continue  # published by another of its networks

@@ -9,6 +9,7 @@ In `table bridge cnihook`, two rules and two sets serve any number of containers
 """
 
 from cnihook.linux import nft, nft_objects
+from cnihook.linux.nft_objects import Rule
 from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _FAMILY, _NAME = "bridge", "cnihook"
-_CHAIN, _RULES = "prerouting", 2
+_CHAIN = "prerouting"
+_RULES = [
+    Rule(lambda: nft_objects.enters_with_mac("genuine") + nft_objects.verdict(nft_objects.RETURN)),
+    Rule(lambda: nft_objects.enters_by_any("guarded") + nft_objects.verdict(nft_objects.DROP)),
+]
 _PRIORITY = -300  # NF_BR_PRI_NAT_DST_BRIDGED of <linux/netfilter_bridge.h>, which nft calls dstnat
 
 
@@ -27,14 +32,11 @@ def _declaration() -> "Iterator[nft_objects.Message]":
     yield nft_objects.value_set(_NAME, "guarded", nft_objects.IFNAME)
     yield nft_objects.value_set(_NAME, "genuine", pair)
     yield nft_objects.chain(_NAME, _CHAIN, "filter", nft_objects.PRE_ROUTING, _PRIORITY)
-    yield nft_objects.flush(_NAME, _CHAIN)
-    leave, drop = (nft_objects.verdict(code) for code in (nft_objects.RETURN, nft_objects.DROP))
-    yield nft_objects.rule(_NAME, _CHAIN, nft_objects.enters_with_mac("genuine"), leave)
-    yield nft_objects.rule(_NAME, _CHAIN, nft_objects.enters_by_any("guarded"), drop)
+    yield from nft_objects.replace_rules(_NAME, _CHAIN, _RULES)
 
 
 def _is_whole() -> bool:
-    return nft.chains(_FAMILY, _NAME).get(_CHAIN) == _RULES
+    return nft.chains(_FAMILY, _NAME).get(_CHAIN) == len(_RULES)
 
 
 def add(call: Call, port: str, mac: str) -> None:
