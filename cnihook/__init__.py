@@ -10,19 +10,19 @@ The folders and files, from the top down; each uses only what is below it:
     container/    attach one container to all its networks, detach it, repair what it lost
     names/        the names of containers for each other: their /etc/hosts and resolv.conf
     plugins/      one file per plugin type; run by name
-    request/      what a container requests of its networks, from options and annotations
+    request/      what a container requests; option_table.py: its options and annotations, values.py: syntax
     links/        links that plugins make: pairs, children of a link of the host, devices that move
-    nftables/     `table inet cnihook`, and rules in the tables of other programs
-    runtime/      the runtime side of CNI: find networks, run their plugins, keep records
+    nftables/     published ports, masquerading, isolation; rules in the tables of other programs
+    runtime/      the runtime side of CNI: networks, their plugins, records; engine.py: whose ID a record has
     sdk/          the library for authors of plugins, and a template
-    ipam/         the IPAM plugin of a network, and the leases of host-local
-    protocol/     CNI's execution protocol: a call, and both of its ends, the caller and the plugin
+    ipam/         the IPAM plugin of a network; the leases of host-local, and where they are
+    protocol/     CNI's execution protocol: a call, its time limit, and both ends, the caller and the plugin
     oci/          input from OCI runtimes: the state, config.json, the containers that run
     dhcp/         a DHCP client, and the process that renews its leases
     conformance/  black-box checks of plugins and runtimes
     types/        the CNI specification as types: configurations, results, errors, versions
     linux/        links, addresses, routes, nftables, namespaces, by the kernel's own interfaces
-    log.py        one log per container, and messages on stderr
+    log.py        one log per container, with the texts of its events; messages on stderr
     fast/         parts of the standard library, made fast enough for a container's start
     process/      run programs, replace this one, signals, streams
     systemd/      units of systemd

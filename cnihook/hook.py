@@ -177,9 +177,10 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
 
         request = options.request or ContainerRequest()
         if oci_state.annotations:
-            from cnihook.request import annotations
+            from cnihook.request import trusted_annotations
 
-            request = request.merged_with(annotations.of(oci_state.annotations, runtime, options.bounds))
+            requested = trusted_annotations.of(oci_state.annotations, runtime, options.bounds)
+            request = request.merged_with(requested)
         chosen = attach.select(request, options.settings, _both(log))
         container = attach.Container(
             oci_state.id, namespace, oci_state.pid, request.hostname or config.hostname

@@ -13,7 +13,7 @@ from cnihook.names import container_dns
 from cnihook.oci import bundle, podman, runtimes
 from cnihook.oci.bundle import Bundle
 from cnihook.oci.state import State
-from cnihook.request import annotations
+from cnihook.request import trusted_annotations
 from cnihook.request.option_table import ATTACH
 from cnihook.request.request import ContainerRequest
 from cnihook.runtime import attachment, networks, records
@@ -55,7 +55,8 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         state = runtimes.find(options.id, options.runtime, options.root)
-        request = options.request.merged_with(annotations.of(state.annotations, podman.parent(state.pid)))
+        requested = trusted_annotations.of(state.annotations, podman.parent(state.pid))
+        request = options.request.merged_with(requested)
         settings = arguments.settings_of(options)
         log = Log(state.id)
         config = bundle.load(state)

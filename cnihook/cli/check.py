@@ -9,6 +9,7 @@ from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.cli.shared.listing import Row
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.netns import NetNS
+from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import attachment, foreign, records
 from cnihook.runtime.cni import CNI
 from cnihook.runtime.foreign import OtherPluginsError
@@ -133,7 +134,7 @@ def _difference(one: Row, options: argparse.Namespace) -> "tuple[str, str]":
 
 def _check_plugins(one: Row, settings: Settings) -> None:
     if foreign.is_foreign(one.record):
-        network, request = attachment.restore(one.record, settings.plugin_dirs, attachment.TIMEOUT)
+        network, request = attachment.restore(one.record, settings.plugin_dirs, PLUGIN_TIMEOUT)
         try:
             foreign.check_plugins(one.record, network, request, one.result, settings.plugin_dirs)
         finally:

@@ -141,7 +141,7 @@ def _prepare(words: Arguments) -> None:
     """
     from cnihook.oci import inject, podman
     from cnihook.oci.bundle import OWN, Bundle
-    from cnihook.request import annotations as request_annotations
+    from cnihook.request import trusted_annotations
     from cnihook.types.errors import CniError
 
     path = words.config_path
@@ -159,7 +159,7 @@ def _prepare(words: Arguments) -> None:
     arguments = []
     if podman.maker(os.getppid()):
         if own:
-            request_annotations.check_author(own, os.getppid())
+            trusted_annotations.check_author(own, os.getppid())
         arguments = ["--trust-images"]  # the hook cannot see the origin of an annotation
     inject.add_annotations(config, annotations)
     inject.add_hooks(config, os.environ, arguments)

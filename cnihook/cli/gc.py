@@ -9,6 +9,7 @@ from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.container import gc as container_gc
 from cnihook.container.engine import ContainerEngine
 from cnihook.log import Log, text_of
+from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import gc
 from cnihook.runtime.records import Record
 from cnihook.types.errors import INTERNAL, CniError
@@ -58,7 +59,7 @@ def parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print an error as JSON, with its code")
     parser.add_conf_dir()
     parser.add_plugin_dirs()
-    parser.set_defaults(timeout=60.0)
+    parser.set_defaults(timeout=PLUGIN_TIMEOUT)
     return parser
 
 

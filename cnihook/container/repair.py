@@ -11,7 +11,7 @@ and, if a plugin takes one, the MAC address on record.
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import invoke
-from cnihook.protocol.call import Invocation
+from cnihook.protocol.call import PLUGIN_TIMEOUT, Invocation
 from cnihook.request.request import ContainerRequest, NetworkRequest, resolve
 from cnihook.runtime import attachment, chain, foreign, netns_names, networks, records
 from cnihook.runtime.networks import Network
@@ -53,7 +53,7 @@ def restore_name(record: Record) -> bool:
 
 
 def find_problems(
-    record: Record, plugin_dirs: "list[str] | None", *, timeout: float = attachment.TIMEOUT
+    record: Record, plugin_dirs: "list[str] | None", *, timeout: float = PLUGIN_TIMEOUT
 ) -> "list[str]":
     """Return what attached() would have to restore.  Raises CniError if that cannot be determined."""
     network, request = attachment.restore(record, plugin_dirs, timeout)
@@ -72,7 +72,7 @@ def find_problems(
 
 
 def repair_attachment(
-    record: Record, plugin_dirs: "list[str] | None", *, timeout: float = attachment.TIMEOUT
+    record: Record, plugin_dirs: "list[str] | None", *, timeout: float = PLUGIN_TIMEOUT
 ) -> "list[str]":
     """Repair one attachment.  Returns what was wrong and has been corrected.
 

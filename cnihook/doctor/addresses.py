@@ -17,10 +17,6 @@ from cnihook.runtime.networks import Network
 from cnihook.types import versions
 from cnihook.types.errors import CniError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 _NEARLY_FULL = 0.9
 _SHOWN = 5
 
@@ -121,9 +117,8 @@ def _folders(host: Host) -> "dict[str, Network | None]":
         for plugin in plugins_of(network):
             if conf := plugin.with_leases():
                 folders[conf.folder] = network
-    default = invoke.load("host-local").DATA_DIR
-    for name in os.listdir(default) if os.path.isdir(default) else ():
-        folders.setdefault(f"{default}/{name}", None)
+    for name in os.listdir(leases.FOLDER) if os.path.isdir(leases.FOLDER) else ():
+        folders.setdefault(f"{leases.FOLDER}/{name}", None)
     return folders
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Container
     from types import TracebackType
 
+FOLDER = "/var/lib/cni/networks"  # with a folder for each network, unless `dataDir` names another
 _LAST_RESERVED = "last_reserved_ip."
 OWNERS = ".owners"
 _MARK = (

@@ -35,8 +35,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DATA_DIR = "/var/lib/cni/networks"
-
 _BOUNDS = (
     Field("rangeStart", Address, like="subnet", doc="the first address (default: the first of the subnet)"),
     Field("rangeEnd", Address, like="subnet", doc="the last address (default: the last of the subnet)"),
@@ -47,7 +45,7 @@ _SETTINGS = (
     Field("routes", list, of=dict, fields=Route.FIELDS, doc="routes of the container"),
     Field("resolvConf", str, doc="a resolv.conf(5) whose content the result has as its DNS"),
     Field("statusWhenFull", bool, doc="STATUS fails while all addresses are leased"),
-    Field("dataDir", str, DATA_DIR, doc="the folder of the leases, by network"),
+    Field("dataDir", str, leases.FOLDER, doc="the folder of the leases, by network"),
 )
 _IPS = Field("ips", list, of=str, doc="requested addresses, at most one of each range set")
 FIELDS = (
@@ -222,7 +220,7 @@ def _range_sets(conf: NetConf, key: str) -> "list[tuple[str, list[Range]]]":
 
 
 def _folder(call: Call) -> str:
-    return os.path.join(call.conf.object("ipam").string("dataDir") or DATA_DIR, call.network)
+    return os.path.join(call.conf.object("ipam").string("dataDir") or leases.FOLDER, call.network)
 
 
 def subnets(call: Call) -> "set[IPNet]":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     OwedFlows: TypeAlias = tuple[frozenset[Address], Callable[[Flow], bool]]
 
+PLUGIN_TIMEOUT = 60.0  # seconds that an executable may take; a hook gets as long, see oci.inject
 DEFAULT_PATH = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 
 _KEEP_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # in use, and in the 1.1.0 text
@@ -43,7 +44,7 @@ class Invocation:
         args: str = "",
         plugin_dirs: "list[str] | None" = None,
         cni_path: str = "",
-        timeout: float = 60.0,
+        timeout: float = PLUGIN_TIMEOUT,
         is_repair: bool = False,
     ) -> None:
         self.container_id = container_id

@@ -2,9 +2,9 @@
 """
 The table of all options that the hook, `attach`, `inject`, priv-net-run and docker-run share.
 
-Their --help, the completion, the manual pages and pages/options.md are made from it.  A new request takes an
-entry here, and its parser in request.options.  No program needs this table to read a request, except for
-docker-run, which translates docker's names.
+Their --help, the completion, the manual pages and pages/options.md are made from it.  A new option, which is
+an annotation, too, takes an entry here, and its reader in request.options.  No program needs this table to
+read a request, except for docker-run, which translates docker's names.
 """
 
 from cnihook.request.options import OPTIONS, annotation_of

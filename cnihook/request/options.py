@@ -139,7 +139,7 @@ def has_requests(annotations: "Iterable[str]") -> bool:
 def from_annotations(annotations: "Mapping[str, str]") -> ContainerRequest:
     """Return what annotations request.  Raises CniError, with the annotation's name, for a malformed one.
 
-    The annotations are only read here; request.annotations decides whether they are allowed.
+    The annotations are only read here; request.trusted_annotations decides whether they are allowed.
     """
     request = ContainerRequest()
     # Only cnihook's annotations count: kubectl stores a whole manifest in its own annotation.

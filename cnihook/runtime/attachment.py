@@ -12,7 +12,7 @@ from cnihook.linux.link_stats import LinkStats
 from cnihook.linux.netns import NetNS
 from cnihook.process.signals import Interrupted
 from cnihook.protocol import locks
-from cnihook.protocol.call import Invocation
+from cnihook.protocol.call import PLUGIN_TIMEOUT, Invocation
 from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
@@ -22,8 +22,6 @@ from cnihook.types.result import Result
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-TIMEOUT = 60.0  # seconds that one executable may take
 
 
 class Attachment:
@@ -37,7 +35,7 @@ class Attachment:
         self.result = Result()
 
 
-def up(network: Network, record: Record, *, timeout: float = TIMEOUT) -> Result:
+def up(network: Network, record: Record, *, timeout: float = PLUGIN_TIMEOUT) -> Result:
     """Run ADD for each plugin of the network and store the result in `record`, which is on disk already.
 
     `timeout`: seconds for one executable.  Raises AddFailedError, after the rollback.  Raises another
@@ -116,7 +114,9 @@ def is_undone(error: BaseException) -> bool:
     return error.undone if isinstance(error, (AddFailedError, Interrupted)) else isinstance(error, Exception)
 
 
-def down(record: Record, plugin_dirs: "list[str] | None", *, timeout: float = TIMEOUT) -> "LinkStats | None":
+def down(
+    record: Record, plugin_dirs: "list[str] | None", *, timeout: float = PLUGIN_TIMEOUT
+) -> "LinkStats | None":
     """Run DEL for each plugin of the record's chain, the last one first.  The caller removes the record.
 
     Returns the counters of the interface, or None if it no longer exists.
@@ -141,7 +141,7 @@ def _passed(request: Invocation) -> "LinkStats | None":
         return None
 
 
-def check(record: Record, plugin_dirs: "list[str] | None", *, timeout: float = TIMEOUT) -> None:
+def check(record: Record, plugin_dirs: "list[str] | None", *, timeout: float = PLUGIN_TIMEOUT) -> None:
     """Have every plugin compare what it set up with what is there.  Raises the first difference."""
     network, request = restore(record, plugin_dirs, timeout)
     try:

@@ -13,6 +13,7 @@ steps, the next operation or GC releases what the record names.  Callers hold th
 
 from cnihook.linux import netns
 from cnihook.log import Log
+from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import attachment, chain, netns_names, networks, records
 from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.types.errors import (
@@ -69,7 +70,7 @@ class Engine:
         plugin_dirs: "list[str] | None" = None,
         *,
         state_dir: str = "",
-        timeout: float = attachment.TIMEOUT,
+        timeout: float = PLUGIN_TIMEOUT,
         lock_timeout: float = 30.0,
         log: "Log | None" = None,
     ) -> None:

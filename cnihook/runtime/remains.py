@@ -12,11 +12,11 @@ import os
 import time
 
 from cnihook.fast.address import Address
+from cnihook.ipam.leases import FOLDER
 from cnihook.links import veth
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.nftables import table
-from cnihook.protocol import invoke
 from cnihook.protocol.call import Call, Invocation
 from cnihook.runtime import netns_names, records
 from cnihook.types.config import NetConf
@@ -103,10 +103,9 @@ def _owners() -> "dict[str, list[Address]]":
 def _leases() -> "dict[Identity, tuple[float, list[Address]]]":
     """Return the owners of host-local's leases, each with the time of the last lease and its addresses."""
     leases: dict[Identity, tuple[float, list[Address]]] = {}
-    folder = invoke.load("host-local").DATA_DIR
-    for network in _listed(folder):
-        for name in _listed(f"{folder}/{network}"):
-            path = f"{folder}/{network}/{name}"
+    for network in _listed(FOLDER):
+        for name in _listed(f"{FOLDER}/{network}"):
+            path = f"{FOLDER}/{network}/{name}"
             try:
                 address = Address.parse(name)
                 status = os.lstat(path)

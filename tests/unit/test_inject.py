@@ -12,6 +12,7 @@ import pytest
 
 from cnihook.oci import inject
 from cnihook.oci.json_edit import JsonDocument
+from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.types.errors import CniError
 
 FILES = {"/etc/hosts": "cnihook/hosts", "/etc/resolv.conf": "cnihook/resolv.conf"}
@@ -71,7 +72,7 @@ def test_hooks_are_last_and_complete() -> None:
     assert last["env"] == [f"PATH={inject._PATH}", "NETCONFPATH=/srv/net.d", "CNI_PATH=/a:/b"]
     assert last["args"][:2] == ["python3", "-IS"] and last["args"][-1] == "createRuntime"
     assert os.path.realpath(last["path"]) == os.path.realpath(sys.executable)
-    assert Path(last["args"][2]).is_file() and last["timeout"] > 0
+    assert Path(last["args"][2]).is_file() and last["timeout"] >= PLUGIN_TIMEOUT
     assert config.get("hooks", "poststop", 0, "args", 3) == "poststop"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
+from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import networks
 from cnihook.runtime.cni import CNI
 from cnihook.runtime.networks import Network
@@ -60,8 +61,8 @@ def add_arguments(parser: Parser, *, namespace: str) -> None:
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
-        default=60.0,
-        help="time limit of each plugin (default: 60)",
+        default=PLUGIN_TIMEOUT,
+        help=f"time limit of each plugin (default: {PLUGIN_TIMEOUT:g})",
     )
 
 
