@@ -13,10 +13,10 @@ from tests.support.host.namespace import Namespace
 from tests.support.plugins.bandwidth import check_limit
 from tests.support.plugins.cni import CHECKOUT
 from tests.support.plugins.ports import reached, seen
-from tests.support.runtimes.docker import DOCKER_RUN, IMAGE, Docker, Terminal, daemon_with
+from tests.support.runtimes.docker import DOCKER_RUN, IMAGE, Docker, Terminal
 from tests.support.runtimes.oci import FOR_EVER, NET_D, RESULTS, kill, leases, wait_for
 
-pytestmark = pytest.mark.xdist_group("docker")
+RUNTIMES = {"other": "runc", "x-cni": str(CHECKOUT / "scripts" / "cni-runc")}
 
 
 def network(name: str, *subnets: str) -> str:
@@ -34,29 +34,21 @@ def network(name: str, *subnets: str) -> str:
     return json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": plugins})
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    with daemon_with(
-        tmp_path_factory.mktemp("docker"), {"other": "runc", "x-cni": str(CHECKOUT / "scripts" / "cni-runc")}
-    ) as docker:
-        yield docker
+NETWORKS = {
+    "10-front.conflist": network("front", "10.22.0.0/16", "fd00:22::/64"),
+    "20-back.conflist": network("back", "10.23.0.0/16"),
+}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def outside(daemon: Docker) -> Outside:
     return daemon.host.outside()
 
 
 @pytest.fixture
-def host(daemon: Docker, outside: Outside) -> Host:
-    front, back = network("front", "10.22.0.0/16", "fd00:22::/64"), network("back", "10.23.0.0/16")
-    return daemon.begin_test({"10-front.conflist": front, "20-back.conflist": back})
-
-
-@pytest.fixture
-def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
-    yield daemon
-    daemon.end_test()
+def docker(docker: Docker, host: Host) -> Iterator[Docker]:
+    yield docker
+    docker.wait_until_left()
     assert attached(host) == []
     assert host.listdir("/run/netns") == [Outside.NAME]
 

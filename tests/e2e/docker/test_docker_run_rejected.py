@@ -2,40 +2,19 @@
 """docker-run when it cannot run a container: one line on stderr, and nothing is left."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.support.host.host import Host
-from tests.support.runtimes.docker import DOCKER_RUN, IMAGE, Docker, daemon_with
+from tests.support.runtimes.docker import DOCKER_RUN, IMAGE, Docker
 from tests.support.runtimes.oci import (
     CNIHOOK,
-    MYNET,
     NET_D,
     PASS_ON,
     bridge,
     external,
     leases,
 )
-
-pytestmark = pytest.mark.xdist_group("docker")
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    with daemon_with(tmp_path_factory.mktemp("docker"), {}) as docker:
-        yield docker
-
-
-@pytest.fixture
-def host(daemon: Docker) -> Host:
-    return daemon.begin_test({"10-mynet.conf": MYNET})
-
-
-@pytest.fixture
-def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
-    yield daemon
-    daemon.end_test()
 
 
 def test_failing_network_is_125_and_one_line(docker: Docker, host: Host) -> None:

@@ -2,13 +2,12 @@
 """docker-run with a real daemon.  Each test must leave no container, attachment, link or process."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.host.host import Host
-from tests.support.runtimes.docker import DOCKER_RUN, IMAGE, Docker, Terminal, daemon_with
+from tests.support.plugins.cni import CHECKOUT
+from tests.support.runtimes.docker import DOCKER_RUN, IMAGE, Docker, Terminal
 from tests.support.runtimes.oci import (
     LOOPBACK,
     MYNET,
@@ -19,26 +18,7 @@ from tests.support.runtimes.oci import (
     wait_for,
 )
 
-pytestmark = pytest.mark.xdist_group("docker")  # one daemon for all of them
-
 FOR_EVER = ("sleep", "2147483647")
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    with daemon_with(tmp_path_factory.mktemp("docker"), {}) as docker:
-        yield docker
-
-
-@pytest.fixture
-def host(daemon: Docker) -> Host:
-    return daemon.begin_test({"10-mynet.conf": MYNET})
-
-
-@pytest.fixture
-def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
-    yield daemon
-    daemon.end_test()
 
 
 def test_container_is_attached_to_all_networks_by_default(docker: Docker, host: Host) -> None:
@@ -336,7 +316,7 @@ def test_other_architectures_pause_with_busybox(docker: Docker, host: Host) -> N
     )
     docker("rmi", "--force", "cnihook/pause:1")
 
-    host.run("/usr/bin/python3", "-IS", "-c", script, str(Path(__file__).parents[2]), env=docker.env)
+    host.run("/usr/bin/python3", "-IS", "-c", script, str(CHECKOUT), env=docker.env)
 
     assert "busybox" in docker("inspect", "--format", "{{.Config.Entrypoint}}", "cnihook/pause:1").stdout
     docker("rmi", "cnihook/pause:1")

@@ -2,36 +2,16 @@
 """cni-runc under a real docker daemon, which does not support hooks."""
 
 import shlex
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.support.host.host import Host
 from tests.support.plugins.cni import CHECKOUT
-from tests.support.runtimes.docker import IMAGE, Docker, daemon_with
-from tests.support.runtimes.oci import FOR_EVER, MYNET, RESULTS, kill, leases, wait_for
+from tests.support.runtimes.docker import IMAGE, Docker
+from tests.support.runtimes.oci import FOR_EVER, RESULTS, kill, leases, wait_for
 
-pytestmark = pytest.mark.xdist_group("docker")
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    with daemon_with(
-        tmp_path_factory.mktemp("docker"), {"cni": str(CHECKOUT / "scripts" / "cni-runc")}
-    ) as docker:
-        yield docker
-
-
-@pytest.fixture
-def host(daemon: Docker) -> Host:
-    return daemon.begin_test({"10-mynet.conf": MYNET})
-
-
-@pytest.fixture
-def docker(daemon: Docker, host: Host) -> Iterator[Docker]:
-    yield daemon
-    daemon.end_test()
+RUNTIMES = {"cni": str(CHECKOUT / "scripts" / "cni-runc")}
 
 
 def asking(**words: str) -> tuple[str, ...]:
