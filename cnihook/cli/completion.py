@@ -12,9 +12,9 @@ DESCRIPTION = """\
 Print the script by which a shell completes the commands of `cnihook`, their options and names of networks,
 and the options of priv-net-run and docker-run:
 
-  bash   eval "$(cnihook completion bash)"                        in ~/.bashrc
-  zsh    eval "$(cnihook completion zsh)"                         in ~/.zshrc, after compinit
-  fish   cnihook completion fish | source                         in ~/.config/fish/config.fish
+  in ~/.bashrc                     eval "$(cnihook completion bash)"
+  in ~/.zshrc, after compinit      eval "$(cnihook completion zsh)"
+  in ~/.config/fish/config.fish    cnihook completion fish | source
 """
 
 _BASH = """\

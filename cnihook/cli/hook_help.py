@@ -10,10 +10,14 @@ usage: cnihook createRuntime|poststop [OPTION]... < STATE
 The OCI hook.  Register both events in config.json, then `runc run` gives the container its networks:
 
   "hooks": {
-    "createRuntime": [{"path": "/usr/bin/python3", "timeout": 60,
-                       "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "createRuntime"]}],
-    "poststop":      [{"path": "/usr/bin/python3", "timeout": 60,
-                       "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "poststop"]}]
+    "createRuntime": [{
+      "path": "/usr/bin/python3", "timeout": 60,
+      "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "createRuntime"]
+    }],
+    "poststop": [{
+      "path": "/usr/bin/python3", "timeout": 60,
+      "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "poststop"]
+    }]
   }
 
 """
@@ -23,5 +27,6 @@ cnihook.publish.  An option takes precedence over its annotation.
 """
 
 
-def text() -> str:
-    return _BEGIN + option_help.sections(HOOK) + _END
+def text(width: int = 0) -> str:
+    options = option_help.sections(HOOK, width)
+    return option_help.filled(_BEGIN, width) + options + option_help.filled(_END, width)

@@ -5,14 +5,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from functools import partial
 
 from cnihook import __version__
 from cnihook.cli import main as commands
-from cnihook.cli.shared import arguments, plugin_options, roff
+from cnihook.cli.shared import arguments, plugin_options, roff, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast.errors_text import message
 from cnihook.protocol import invoke
@@ -21,12 +20,12 @@ from cnihook.types.errors import IO_FAILURE, CniError
 DEFAULT = "/usr/local/share/man"
 
 DESCRIPTION = """\
-Show the manual page of a command, of a plugin's options, or a guide.  Into a pipe or a file, its source for
-man(7) is written.
+Show the manual page of a command, of a plugin's options, or a guide.  Into a pipe or a file, plain text is
+written.
 
   cnihook man ps
   cnihook man bridge
-  cnihook man ps > cnihook-ps.8
+  cnihook man cookbook | grep -i ipv6
 """
 
 _PROGRAMS = {
@@ -63,7 +62,7 @@ EPILOG = "\n".join(
 _PLUGINS = invoke.built_in_types()
 EPILOG += f"""
 plugins:
-{textwrap.fill(", ".join(_PLUGINS), 88, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
+{textwrap.fill(", ".join(_PLUGINS), 76, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}
 
 --install and --remove take no PAGE.  DIR is {DEFAULT} by default.  After --install,
 `man cnihook-ps` and `man cnihook-cookbook` work.
@@ -103,15 +102,15 @@ def main(argv: list[str]) -> int:
     name = (options.page or "cnihook").removeprefix("cnihook-")
     if name not in PAGES:
         usage.error(f"no page {options.page!r}; there are: {', '.join(PAGES)}")
-    text = page(name)
-    if not sys.stdout.isatty():
-        print(text, end="")
-        return 0
     viewer = shutil.which("man")
-    if not viewer:
-        print(source(name), end="")
-        return 0
-    return subprocess.run([viewer, "-l", "-"], input=text.encode()).returncode
+    argv = [viewer or "", "-l", "-"]
+    if viewer and terminal.is_terminal():
+        return subprocess.run(argv, input=page(name).encode()).returncode
+    text = b""
+    if viewer:  # which writes plain text to a pipe; nothing if there is no formatter
+        text = subprocess.run(argv, input=page(name).encode(), capture_output=True).stdout
+    print(text.decode(errors="replace") or source(name), end="")
+    return 0
 
 
 def file_name(name: str) -> str:
@@ -146,15 +145,15 @@ def source(name: str) -> str:
     if name in commands.HOOK:
         from cnihook.cli import hook_help
 
-        return hook_help.text()
+        return hook_help.text(_WIDE)
     if name == "priv-net-run":
         from cnihook.cli.privnet import help as priv_net_run_help
 
-        return priv_net_run_help.text()
+        return priv_net_run_help.text(_WIDE)
     if name == "docker-run":
         from cnihook.cli.docker import help as docker_run_help
 
-        return docker_run_help.text()
+        return docker_run_help.text(_WIDE)
     if name == "cni-runc":  # its --help is that of runc
         from cnihook.cli import cni_runc
 

@@ -16,7 +16,9 @@ from cnihook.runtime.settings import Settings
 DESCRIPTION = """\
 Print metrics in Prometheus' text format, for the textfile collector of its node exporter:
 
-  * * * * *  root  cnihook metrics --output /var/lib/prometheus/node-exporter/cnihook.prom
+  * * * * *  root  cnihook metrics --output DIR/cnihook.prom
+
+DIR is the collector's folder, in Debian /var/lib/prometheus/node-exporter.
 
 All metrics are gauges.  Those that are counted in logs may fall: the logs cover the containers that run, and
 the last hundred that have ended.

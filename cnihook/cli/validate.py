@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
             endings = ", ".join(f"*{ending}" for ending in networks.ENDINGS)
             print(f"{settings.conf_dir} has no network ({endings}), so nothing was checked")
         elif not problems:
-            print(f"{len(files)} {'file' if len(files) == 1 else 'files'}: nothing found")
+            print(f"{len(files)} {'file' if len(files) == 1 else 'files'} checked: no problem found")
     return 1 if problems else 0
 
 

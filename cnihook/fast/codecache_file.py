@@ -210,12 +210,15 @@ def write() -> None:
 
 
 def remove() -> None:
-    """Remove the files of all versions of Python, and drafts of killed processes."""
+    """Remove the files of all versions of Python, and drafts of killed processes.
+
+    Earlier versions of cnihook wrote onefile.cpython-*, which no later one uses.
+    """
     folder = os.path.dirname(codecache.PATH)
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return
     for name in names:
-        if name.startswith("codecache."):
+        if name.startswith(("codecache.", "onefile.")):
             os.unlink(f"{folder}/{name}")

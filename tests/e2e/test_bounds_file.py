@@ -56,7 +56,7 @@ def test_validate_finds_every_problem_of_the_file(host: Host, hook: Hook) -> Non
 
     assert {each["key"] for each in json.loads(outcome.stdout)} == {"allow", "ports", "networks", "no"}
     host.write("/run/.host/new.json", '{"annotations": {"allow": ["dns"], "ports": "80,1024-65535"}}')
-    assert "nothing found" in host.run(CNIHOOK, "validate", "/run/.host/new.json").stdout
+    assert "no problem found" in host.run(CNIHOOK, "validate", "/run/.host/new.json").stdout
 
 
 @pytest.mark.parametrize("how", ["chmod 664", "chmod 646", "chown 65534", "folder", "fifo", "/dev/zero"])

@@ -60,7 +60,7 @@ def test_every_command_has_help(command: str) -> None:
 
     usage = result.stdout.partition("\n")[0]
     assert usage.startswith("usage: cnihook ") and command in usage and result.stderr == ""
-    assert max(map(len, result.stdout.splitlines())) <= 110
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("createRuntime", "poststop")])
@@ -198,7 +198,7 @@ def test_misspelled_keys_are_reported(folder: Path) -> None:
 def test_valid_files_print_one_line_and_exit_0(folder: Path) -> None:
     write(folder, "10-mynet.conflist", NETWORK)
 
-    assert cnihook("validate", folder=folder).stdout == "1 file: nothing found\n"
+    assert cnihook("validate", folder=folder).stdout == "1 file checked: no problem found\n"
     assert json.loads(cnihook("validate", "--json", folder=folder).stdout) == []
     assert "No such file" in cnihook("validate", str(folder / "none"), status=1).stdout
 

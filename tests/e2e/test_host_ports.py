@@ -66,7 +66,7 @@ def test_port_from_a_range_is_one_without_a_listener(host: Host, own: str, only_
 def test_validate_accepts_take_over_ports(host: Host) -> None:
     plugins = [plugin | {"takeOverPorts": plugin["type"] == "portmap"} for plugin in WEB["plugins"][1:2]]
     configure(host, WEB | {"plugins": [WEB["plugins"][0], *plugins]})
-    assert cnihook(host, "validate").stdout == "1 file: nothing found\n"
+    assert cnihook(host, "validate").stdout == "1 file checked: no problem found\n"
     configure(host, WEB | {"plugins": [WEB["plugins"][0], plugins[0] | {"takeOverPorts": "yes"}]})
     assert "takeOverPorts" in cnihook(host, "validate").stdout
 

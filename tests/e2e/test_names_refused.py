@@ -130,7 +130,7 @@ def test_alias_of_a_running_container_is_refused_and_leaves_nothing(
 
 
 def test_validate_knows_the_key(host: Host, networks: None) -> None:
-    assert "nothing found" in host.run(CNIHOOK, "validate").stdout
+    assert "no problem found" in host.run(CNIHOOK, "validate").stdout
     host.write(
         "/etc/cni/net.d/30-bad.conf", '{"name": "x", "type": "loopback", "cnihook": {"dotedAliases": 1}}'
     )

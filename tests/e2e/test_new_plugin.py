@@ -54,7 +54,7 @@ def test_commands_of_the_new_readme_work(host: Host, tmp_path: Path) -> None:
         for command in commands
     ]
 
-    assert outputs[2] == "1 file: nothing found\n"
+    assert outputs[2] == "1 file checked: no problem found\n"
     assert re.fullmatch(r"/run/mytype/mytype-net/priv-\w+-eth0:10\.213\.77\.2\n", outputs[3])
 
 

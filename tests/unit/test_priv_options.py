@@ -20,10 +20,12 @@ def test_requests_are_kept_for_later() -> None:
         assert options.command == ["command"]
 
 
-def test_help_is_aligned_and_109_columns_wide_at_most() -> None:
+@pytest.mark.parametrize("columns", [80, 110])
+def test_help_is_aligned_and_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     lines = help.text().splitlines()
 
-    assert max(map(len, lines)) <= 109
+    assert columns - 12 < max(map(len, lines)) <= columns
     described = [line for line in lines if line.startswith("  --") and not line.startswith("  --help")]
     assert {re.search(r"\S  +(?=\S)", line).end() for line in described} == {30}  # type: ignore[union-attr]
 

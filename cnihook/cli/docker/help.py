@@ -10,8 +10,9 @@ usage: docker-run [--network NETWORK]... [OPTION]... IMAGE [COMMAND [ARG]...]
 Run `docker run` with CNI networks: those of /etc/cni/net.d (or $NETCONFPATH), on eth0, eth1, ...
 
   --network NAME[:IFNAME]   a network to attach (default: all), repeatable
-  --network name=NAME,ip=ADDRESS,ip6=ADDRESS,mac-address=ADDRESS,alias=NAME,ifname=IFNAME
-                            the same, with options of this network
+  --network name=NAME[,KEY=VALUE]...
+                            the same, with options of this network: ip, ip6,
+                            mac-address, alias, ifname
   --network host|none|container:NAME
                             a network of docker's: the same as `docker run`
 
@@ -40,13 +41,12 @@ use --detach in a systemd service.
 """
 
 
-def text() -> str:
+def text(width: int = 0) -> str:
     entries = [(entry, entry.docker) for entry in of(DOCKER_RUN) if entry.docker and entry.name != "network"]
-    implemented = option_help.lines(entry for entry, docker in entries if not docker.is_new)
     return (
-        _BEGIN
-        + implemented
+        option_help.filled(_BEGIN, width)
+        + option_help.lines((entry for entry, docker in entries if not docker.is_new), width)
         + _NEW
-        + option_help.lines(entry for entry, docker in entries if docker.is_new)
-        + _END
+        + option_help.lines((entry for entry, docker in entries if docker.is_new), width)
+        + option_help.filled(_END, width)
     )

@@ -26,11 +26,12 @@ its own again.
 
 The exit status is that of the command, except:
 
-  124    its time was over
-  125    it got no network; or it succeeded, and its capture or the end of its networks failed
-  126    it cannot be executed
-  127    there is no such command
-  128+n  signal n ended it
+  124         its time was over
+  125         it got no network; or it succeeded, and its capture or the end
+              of its networks failed
+  126         it cannot be executed
+  127         there is no such command
+  128+n       signal n ended it
 
 examples:
   priv-net-run ip addr
@@ -38,5 +39,6 @@ examples:
 """
 
 
-def text() -> str:
-    return _BEGIN + option_help.sections(PRIV_NET_RUN) + _END
+def text(width: int = 0) -> str:
+    options = option_help.sections(PRIV_NET_RUN, width)
+    return option_help.filled(_BEGIN, width) + options + option_help.filled(_END, width)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from cnihook.cli.shared import terminal
+from cnihook.cli.shared import option_help
 from cnihook.fast.errors_text import message_with_hint, printable
 from cnihook.log import Log, warn
 from cnihook.process import signals
@@ -32,16 +32,10 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str, width: int = 0) -> None:
         # Argparse makes a formatter for each option that is added, and would import shutil for the width.
-        super().__init__(prog, width=width or terminal.measured()[0] - 2)
+        super().__init__(prog, width=width or option_help.default_width())
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        filled = []
-        for paragraph in super()._fill_text(text, width, indent).split("\n\n"):
-            lines = paragraph.split("\n")
-            if max(map(len, lines)) > width and not any(line.startswith(" ") for line in lines):
-                paragraph = textwrap.fill(paragraph, width, break_on_hyphens=False)
-            filled.append(paragraph)
-        return "\n\n".join(filled)
+        return option_help.filled(super()._fill_text(text, width, indent), width)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
