@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/differences: write the tables of cnihook/pages/differences.md from the marks in the tests."""
+"""The tables of cnihook/pages/differences.md, made from the marks in the tests."""
 
-import argparse
 import contextlib
 import io
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
@@ -12,10 +10,7 @@ import pytest
 from tests.support.difference import CNIHOOK, EITHER, Difference
 from tests.support.plugins.cni import CHECKOUT
 
-PAGE = CHECKOUT / "cnihook" / "pages" / "differences.md"
 FOLDERS = ("tests/netns", "tests/vm")
-# The text above this line is written by hand.
-BEGIN = "<!-- scripts/differences writes what follows -->\n"
 SEVERAL = "several plugins"
 _SHOWN = 3  # files of a mark
 _PLUGINS = sorted(
@@ -51,7 +46,7 @@ def read_marks() -> Found:
             plugins=[marks],
         )
     if status != pytest.ExitCode.OK:
-        raise SystemExit(f"differences: pytest cannot collect the tests: {output.getvalue()}")
+        raise SystemExit(f"pages: pytest cannot collect the tests: {output.getvalue()}")
     return marks.found
 
 
@@ -65,7 +60,7 @@ def tables(found: Found) -> str:
     remaining = {one: files for one, files in found.items() if not one.fixed_in}
     fixed = {one: files for one, files in found.items() if one.fixed_in}
     return (
-        f"\n## In every version of the reference\n\n{_sections(remaining, '###')}"
+        f"## In every version of the reference\n\n{_sections(remaining, '###')}"
         f"## Fixed in a newer version of the reference\n\n{_table(fixed, fixed_in=True)}"
     )
 
@@ -100,27 +95,9 @@ def incomplete(found: Found) -> list[str]:
     ]
 
 
-def page(found: Found) -> str:
-    """Return the page with new tables below the part that is written by hand."""
-    return PAGE.read_text().partition(BEGIN)[0] + BEGIN + tables(found)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser("differences", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is old")
-    options = parser.parse_args()
+def tables_of_marks() -> str:
+    """Return the tables of all tests.  Ends the process if a mark lacks a field."""
     marks = read_marks()
     if problems := incomplete(marks):
-        print("\n".join(problems))
-        return 1
-    text = page(marks)
-    if not options.check:
-        PAGE.write_text(text)
-    elif PAGE.read_text() != text:
-        print(f"{PAGE.relative_to(CHECKOUT)} is not what the marks say: run scripts/differences")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise SystemExit("\n".join(problems))
+    return tables(marks)

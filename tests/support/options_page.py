@@ -1,16 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of cnihook/pages/options.md, made from the option table.
-
-`python3 -m tests.support.options_page` writes them.
-"""
+"""The tables of cnihook/pages/options.md, made from the option table."""
 
 from cnihook.request.option_table import TABLE, Entry
-from tests.support.plugins.cni import CHECKOUT
-
-PAGE = CHECKOUT / "cnihook" / "pages" / "options.md"
-# The text outside these lines is written by hand.
-BEGIN = "<!-- python3 -m tests.support.options_page writes what follows -->\n"
-END = "<!-- the end of what it writes -->\n"
 
 
 def _cell(text: str) -> str:
@@ -23,7 +14,7 @@ def _option(entry: Entry) -> str:
 
 
 def tables() -> str:
-    lines = ["", "| annotation | option | effect | values |", "|---|---|---|---|"]
+    lines = ["| annotation | option | effect | values |", "|---|---|---|---|"]
     lines += [
         f"| `{entry.annotation}` | {_cell(_option(entry))} | {_cell(entry.help)} | {_cell(entry.examples)} |"
         for entry in TABLE
@@ -35,15 +26,4 @@ def tables() -> str:
         for entry in TABLE
         if not entry.annotation
     ]
-    return "\n".join([*lines, "", ""])
-
-
-def written(page: str) -> str:
-    """Return the page with its tables made again."""
-    before, _, rest = page.partition(BEGIN)
-    _old, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{tables()}{END}{after}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text()))
+    return "\n".join(lines)

@@ -17,7 +17,6 @@ from cnihook.request import option_table
 from cnihook.request.option_table import ATTACH, DOCKER_RUN, HOOK, INJECT, PRIV_NET_RUN, TABLE, Entry
 from cnihook.request.options import OPTIONS, option_for
 from cnihook.request.request import ContainerRequest
-from tests.support import options_page
 from tests.support.plugins.cni import CHECKOUT
 
 REQUESTS = [entry for entry in TABLE if entry.annotation]
@@ -99,12 +98,6 @@ def test_completion_has_every_option(shell: str) -> None:
         )
         for entry in option_table.of(program):
             assert form.format(entry.name) in lines
-
-
-def test_page_has_the_tables_of_the_generator() -> None:
-    page = options_page.PAGE.read_text()
-
-    assert page == options_page.written(page), "write it by `python3 -m tests.support.options_page`"
 
 
 READERS = """\

@@ -25,25 +25,13 @@ _PLURALS = {
 # What a plugin takes without a capability, and the key of CNI_ARGS for it.
 _CNI_ARGS = {"ips": "IP", "mac": "MAC"}
 
-_HEAD = """\
-# Options of the plugins
 
-This page is made from what the plugins declare. `cnihook man bridge` shows the part of one plugin.
-`cnihook schema bridge` prints its JSON Schema, and `cnihook schema` that of a whole network file, for
-editors. [Plugins](plugins.md) says what each plugin does.
-
-Plugins ignore the case of a key, and keys that they do not know. `cnihook validate` reports keys that may be
-misspelled. Every plugin has `type`, `capabilities` (an object of booleans: what the runtime passes to the
-plugin) and `args`.
-"""
-
-
-def page() -> str:
-    """Return the page of all plugins: pages/plugin-options.md."""
+def sections() -> str:
+    """Return the sections of all plugins, for pages/plugin-options.md."""
     types: dict[str, list[str]] = {title: [] for title in _TITLES.values()}
     for plugin_type in invoke.built_in_types():
         types[_TITLES[invoke.traits(plugin_type).kind]].append(plugin_type)
-    parts = [_HEAD]
+    parts = []
     for title, names in types.items():
         parts.append(f"## {title}\n")
         parts += (f"### {name}\n\n{_text(name)}" for name in names)
