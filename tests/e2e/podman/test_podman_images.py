@@ -4,17 +4,13 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.host.host import Host
 from tests.support.plugins.cni import CHECKOUT
-from tests.support.runtimes.oci import CNIHOOK, LEAVES, MYNET, RESULTS, configure, make_rootfs
+from tests.support.runtimes.oci import CNIHOOK, RESULTS
 from tests.support.runtimes.podman import FOR_EVER, IMAGE, LIMITS, Podman, version
-
-pytestmark = [pytest.mark.needs("podman"), pytest.mark.root, pytest.mark.xdist_group("podman")]
 
 CNI_RUNC = str(CHECKOUT / "scripts" / "cni-runc")
 HOOKS = "/run/.host/hooks.d"
@@ -28,23 +24,9 @@ ANNOTATIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_rootfs(tmp_path_factory.mktemp("podman") / "rootfs")
-
-
-@pytest.fixture
-def podman(host: Host, rootfs: Path) -> Iterator[Podman]:
-    configure(host, MYNET)
-    engine = Podman(host, rootfs)
-    host.leaves(*LEAVES, "dir /run/libpod*", "file /run/libpod*", "dir /run/cni*", "dir /run/lock*")
-    host.leaves("dir /run/containers*", "file /run/containers*", "dir /etc/containers*")
-    host.leaves(
-        "file /etc/cni/net.d/cni.lock", "dir /run/netns", "mount /run/netns", "* /var/lib/containers*"
-    )
+@pytest.fixture(autouse=True)
+def bounds_and_logs_stay(host: Host) -> None:
     host.leaves("file /run/cnihook/podman", "file /run/cnihook/log/*", "* /etc/cnihook*")
-    yield engine
-    engine.close()
 
 
 @pytest.fixture

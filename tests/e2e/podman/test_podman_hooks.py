@@ -4,7 +4,6 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,42 +15,19 @@ from tests.support.host.host import Host
 from tests.support.plugins.cni import CHECKOUT
 from tests.support.runtimes.oci import (
     CNIHOOK,
-    LEAVES,
     MYNET,
     RESULTS,
-    configure,
     hook,
     leases,
-    make_rootfs,
     wait_for,
 )
 from tests.support.runtimes.podman import FOR_EVER, IMAGE, LIMITS, Podman
-
-pytestmark = [pytest.mark.needs("podman"), pytest.mark.root, pytest.mark.xdist_group("podman")]
 
 HOOKS = "/run/.host/hooks.d"
 CNI_RUNC = str(CHECKOUT / "scripts" / "cni-runc")
 FILES = ["90-cnihook-createRuntime.json", "90-cnihook-poststop.json"]
 SHOW = (IMAGE, "ip", "-4", "-o", "addr")
 ASKING = ("--network", "none", "--annotation", "cnihook.networks=mynet")
-
-
-@pytest.fixture(scope="module")
-def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_rootfs(tmp_path_factory.mktemp("podman") / "rootfs")
-
-
-@pytest.fixture
-def podman(host: Host, rootfs: Path) -> Iterator[Podman]:
-    configure(host, MYNET)
-    engine = Podman(host, rootfs)
-    host.leaves(*LEAVES, "dir /run/libpod*", "file /run/libpod*", "dir /run/cni*", "dir /run/lock*")
-    host.leaves("dir /run/containers*", "file /run/containers*", "dir /etc/containers*")
-    host.leaves(
-        "file /etc/cni/net.d/cni.lock", "dir /run/netns", "mount /run/netns", "* /var/lib/containers*"
-    )
-    yield engine
-    engine.close()
 
 
 @pytest.fixture

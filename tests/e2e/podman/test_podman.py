@@ -8,17 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.host.host import Host
-from tests.support.runtimes.oci import LEAVES, make_rootfs, wait_for
+from tests.support.runtimes.oci import LEAVES, wait_for
 from tests.support.runtimes.podman import FOR_EVER, IMAGE, Podman, install_plugins
 
-pytestmark = [pytest.mark.needs("podman"), pytest.mark.root, pytest.mark.xdist_group("podman")]
-
 NETWORK = "net1"
-
-
-@pytest.fixture(scope="module")
-def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_rootfs(tmp_path_factory.mktemp("podman") / "rootfs")
 
 
 @pytest.fixture
