@@ -21,6 +21,10 @@ from cnihook.types.config import NetConf
 from cnihook.types.errors import INTERNAL, UNKNOWN_CONTAINER, CniError
 from cnihook.types.result import Interface, Result
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _WITH_CHECK = "1.0.0"  # any version that has CHECK, and a result with interfaces
 
 
@@ -55,20 +59,8 @@ def restore_name(record: Record) -> bool:
 def find_problems(
     record: Record, plugin_dirs: "list[str] | None", *, timeout: float = PLUGIN_TIMEOUT
 ) -> "list[str]":
-    """Return what attached() would have to restore.  Raises CniError if that cannot be determined."""
-    network, request = attachment.restore(record, plugin_dirs, timeout)
-    try:
-        if network.disable_check:
-            return []
-        result = _result(network, record)
-        foreign.check_plugins(record, network, request, result, plugin_dirs)
-        seen = _with_check(network, request)
-        full_result = _with_interfaces(result, record, request)
-        with attachment.in_use(network.name, record):
-            differences = chain.differences(seen, request, record.capability_args, full_result)
-            return [error.msg for _index, error in differences]
-    finally:
-        request.close()
+    """Return what repair_attachment() would restore.  Raises CniError if that cannot be determined."""
+    return _work(_find_problems, record, plugin_dirs, timeout)
 
 
 def repair_attachment(
@@ -79,31 +71,75 @@ def repair_attachment(
     The caller holds the container's lock.  Raises CniError if something is still wrong; the record is then
     kept for another try.
     """
-    network, request = attachment.restore(record, plugin_dirs, timeout, is_repair=True)
+    return _work(_repair, record, plugin_dirs, timeout, is_repair=True)
+
+
+class _Checked:
+    """An attachment, and what CHECK of its plugins takes."""
+
+    def __init__(self, record: Record, network: Network, request: Invocation, result: Result) -> None:
+        self.record = record
+        self.network = network
+        self.request = request
+        self.result = result
+        self._seen = _with_check(network, request)
+        self._full_result = _with_interfaces(result, record, request)
+
+    def differences(self) -> "list[tuple[int, CniError]]":
+        """Return what is not as it was set up, each with the index of the plugin that set it up."""
+        capability_args = self.record.capability_args
+        return list(chain.differences(self._seen, self.request, capability_args, self._full_result))
+
+    def try_to_repair_plugin(self, index: int) -> None:
+        capability_args = self.record.capability_args
+        try:
+            chain.repair_plugin(self._seen, index, self.request, capability_args, self._full_result)
+        except (CniError, OSError):
+            pass  # a new link is needed then; if that fails, too, its error is reported
+
+
+def _work(
+    work: "Callable[[_Checked], list[str]]",
+    record: Record,
+    plugin_dirs: "list[str] | None",
+    timeout: float,
+    *,
+    is_repair: bool = False,
+) -> "list[str]":
+    """Return what the work returns for an attachment, or nothing if its network sets disableCheck."""
+    network, request = attachment.restore(record, plugin_dirs, timeout, is_repair=is_repair)
     try:
         if network.disable_check:
             return []
         result = _result(network, record)
         foreign.check_plugins(record, network, request, result, plugin_dirs)
-        seen = _with_check(network, request)
-        full_result = _with_interfaces(result, record, request)
-        with attachment.in_use(network.name, record):
-            broken = list(chain.differences(seen, request, record.capability_args, full_result))
-            if broken and foreign.is_foreign(record) and not request.sandbox.rtnl.find_link(record.ifname):
-                raise foreign.needs_its_runtime(broken)
-            for index, _error in broken:
-                _try_to_repair_plugin(seen, index, request, record, full_result)
-            if broken and foreign.is_foreign(record) and records.find(*record.identity) is None:
-                # Its runtime does not use the container's lock, and has just detached it.
-                chain.delete(network, request, record.capability_args, result)
-                return []
-            left = broken and list(chain.differences(seen, request, record.capability_args, full_result))
-        if left and foreign.is_foreign(record):
-            raise foreign.needs_its_runtime(left)
-        how = f" ({_attach_anew(network, request, record, result)})" if left else ""
-        return [f"{error.msg}{how}" for _index, error in broken]
+        return work(_Checked(record, network, request, result))
     finally:
         request.close()
+
+
+def _find_problems(checked: _Checked) -> "list[str]":
+    with attachment.in_use(checked.network.name, checked.record):
+        return [error.msg for _index, error in checked.differences()]
+
+
+def _repair(checked: _Checked) -> "list[str]":
+    record, network, request = checked.record, checked.network, checked.request
+    with attachment.in_use(network.name, record):
+        broken = checked.differences()
+        if broken and foreign.is_foreign(record) and not request.sandbox.rtnl.find_link(record.ifname):
+            raise foreign.needs_its_runtime(broken)
+        for index, _error in broken:
+            checked.try_to_repair_plugin(index)
+        if broken and foreign.is_foreign(record) and records.find(*record.identity) is None:
+            # Its runtime does not use the container's lock, and has just detached it.
+            chain.delete(network, request, record.capability_args, checked.result)
+            return []
+        left = broken and checked.differences()
+    if left and foreign.is_foreign(record):
+        raise foreign.needs_its_runtime(left)
+    how = f" ({_attach_anew(network, request, record, checked.result)})" if left else ""
+    return [f"{error.msg}{how}" for _index, error in broken]
 
 
 def _result(network: Network, record: Record) -> Result:
@@ -149,15 +185,6 @@ def _with_interfaces(result: Result, record: Record, request: Invocation) -> Res
     for ip in result.ips:
         ip.interface = 0
     return result
-
-
-def _try_to_repair_plugin(
-    network: Network, index: int, request: Invocation, record: Record, result: Result
-) -> None:
-    try:
-        chain.repair_plugin(network, index, request, record.capability_args, result)
-    except (CniError, OSError):
-        pass  # a new link is needed then; if that fails, too, its error is reported
 
 
 def _attach_anew(network: Network, request: Invocation, record: Record, result: Result) -> str:
