@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """VLANs of a bridge: those of a container's port, and the host's interface in one of them."""
 
-from cnihook.links import ready, router, veth
+from cnihook.links import host_bridge, ready, router, veth
 from cnihook.links.host_bridge import DEFAULT_VLAN
 from cnihook.linux import bridge_ports
 from cnihook.linux.rtnl import Link, Rtnl
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def enable_filtering(host: Rtnl, bridge: Link) -> None:
     """Enable VLAN filtering.  Raises CniError if ports of other programs would lose their tagged frames."""
-    others = " ".join(port.name for port in host.links(bridge.index) if not veth.is_own(port))
+    others = " ".join(port.name for port in host.each_port(bridge) if not veth.is_own(port))
     if others:
         raise CniError(
             INTERNAL,
@@ -86,10 +86,16 @@ def _gateway_name(bridge: str, vlan: int) -> str:
     return f"{bridge}.{vlan}"
 
 
-def unused_gateways(host: Rtnl, ports: "list[Link]", gateways: "list[Link]") -> "list[Link]":
-    """Return the ports of the gateways whose VLANs no other port has any more."""
+def unused_gateways(host: Rtnl, bridge: Link, last: "Link | None") -> "list[Link]":
+    """Return the ports of the gateways whose VLANs no port of the bridge has any more, except `last`."""
     vlans = bridge_ports.vlans(host)
-    used = {vlan for port in ports if port not in gateways for vlan in vlans.get(port.index, ())}
+    used: set[int] = set()
+    gateways = []
+    for port in host.each_port(bridge):
+        if host_bridge.is_own(port):
+            gateways.append(port)
+        elif not last or port.index != last.index:
+            used |= vlans.get(port.index, set())
     unused = []
     for port in gateways:
         own = vlans.get(port.index, set())

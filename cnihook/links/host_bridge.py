@@ -136,22 +136,35 @@ def remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
             bridge = host.find_link_by_index(last.master)  # renamed since
         if not bridge or bridge.kind != "bridge":
             return False
-        ports = [port for port in host.links(bridge.index) if not last or port.index != last.index]
-        gateways = [port for port in ports if is_own(port)]
-        if len(ports) == len(gateways) and is_own(bridge):
-            unused = [*gateways, bridge]
-        elif gateways:
-            from cnihook.links import bridge_vlans  # as above
-
-            unused = bridge_vlans.unused_gateways(host, ports, gateways)
-        else:
-            unused = []
+        unused = _unused(host, bridge, last)
         if not unused:
             return False
         # Still a group of cnihook: if this process is killed half-way, the bridge is recognized.
         group = veth.GROUP << 16 | int.from_bytes(os.urandom(2), "little") | 1
         host.delete_links([*([last] if last else []), *unused], group)
         return True
+
+
+def _unused(host: Rtnl, bridge: Link, last: "Link | None") -> "list[Link]":
+    """Return the bridge and all of its ports except `last` if only gateways are left, else unused gateways.
+
+    The first port of a container, or of another program, shows that the bridge is in use.
+    """
+    if not (is_own(bridge) or bridge.vlan_filtering):
+        return []
+    gateways: dict[int, Link] = {}
+    for port in host.each_port(bridge):
+        if not last or port.index != last.index:
+            if not is_own(port):
+                break
+            gateways[port.index] = port
+    else:
+        return [*gateways.values(), *([bridge] if is_own(bridge) else [])]
+    if not bridge.vlan_filtering:
+        return []  # a gateway is in a VLAN
+    from cnihook.links import bridge_vlans  # few networks have VLANs
+
+    return bridge_vlans.unused_gateways(host, bridge, last)
 
 
 def is_own(link: Link) -> bool:

@@ -93,10 +93,13 @@ def has_uplink(host: Rtnl, link: Link, bridge: Link) -> bool:
     another program, if `link` has a default route, or if the host has learned anything from advertisements
     there.  Without such a port, the host learned it from a container.
     """
-    others = [port for port in host.links(bridge.index) if not veth.is_own(port)]
-    if any(port.kind not in ("veth", "tun") for port in others):
-        return True
-    if not others:
+    has_others = False
+    for port in host.each_port(bridge):
+        if not veth.is_own(port):
+            if port.kind not in ("veth", "tun"):
+                return True
+            has_others = True
+    if not has_others:
         return False
     from cnihook.linux import route_lookup  # few bridges have ports of other programs
 

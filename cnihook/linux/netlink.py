@@ -13,6 +13,10 @@ import os
 
 from cnihook.fast import descriptor
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # <linux/netlink.h>
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x2, 0x4, 0x10
@@ -25,7 +29,7 @@ NLA_F_NESTED = 0x8000
 _NLA_TYPE_MASK = 0x3FFF
 _NLMSGERR_ATTR_MSG = 1
 _SOL_NETLINK, _NETLINK_NO_ENOBUFS, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 5, 11, 12
-_SO_SNDBUF, _SO_SNDBUFFORCE = 7, 32  # <asm-generic/socket.h>
+_SO_SNDBUF, _SO_SNDBUFFORCE, _SO_NETNS_COOKIE = 7, 32, 71  # <asm-generic/socket.h>
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTR = struct.Struct("=HH")  # length, type
@@ -105,6 +109,7 @@ class Netlink:
             self._socket.bind((0, 0))
         except OSError as error:
             raise NetlinkError(error.errno or 0, "open a netlink socket") from None
+        self._protocol = protocol
         self._sequence = 0
         for option in (_NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             try:
@@ -115,23 +120,57 @@ class Netlink:
     def close(self) -> None:
         descriptor.close(self._socket.detach())
 
+    def _namespace(self) -> bytes:
+        """Return the kernel's number for the namespace; empty with Linux before 5.14."""
+        try:
+            return self._socket.getsockopt(_socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError:
+            return b""
+
     def request(self, kind: int, flags: int, body: bytes, what: str) -> "list[bytes]":
         """Send one request and return the bodies of its answer.
 
         `what` describes the request; the NetlinkError of a refusal begins with it.
         """
         for _attempt in range(_DUMP_TRIES):
-            self._sequence += 1
-            length = _HEADER.size + len(body)
-            message = _HEADER.pack(length, kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0) + body
-            try:
-                self._socket.send(message)
-            except OSError as error:
-                raise NetlinkError(error.errno or 0, what) from None
+            self._ask(kind, flags, body, what)
             bodies, interrupted = self._answer(what)
             if not interrupted:
                 break
         return bodies  # a dump that changed during each try is used as it is: every part of it was true
+
+    def _ask(self, kind: int, flags: int, body: bytes, what: str) -> None:
+        self._sequence += 1
+        length = _HEADER.size + len(body)
+        message = _HEADER.pack(length, kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0) + body
+        try:
+            self._socket.send(message)
+        except OSError as error:
+            raise NetlinkError(error.errno or 0, what) from None
+
+    def stream(self, kind: int, body: bytes, what: str) -> "Iterator[bytes]":
+        """Yield the bodies of a dump as they come.  A caller that closes the iterator ends the dump.
+
+        The kernel prepares 4 KiB at first, two links, and the next part when one is read.  It ends a dump
+        early only with its socket.  So the dump has an own socket: call this in the namespace of the first.
+        After a change of what is listed, the dump starts again.  It then yields some bodies twice.
+        """
+        other = Netlink(self._protocol)
+        try:
+            if other._namespace() != self._namespace():
+                raise NetlinkError(errno.EXDEV, what, "this process is in another network namespace")
+            for _attempt in range(_DUMP_TRIES):
+                other._ask(kind, NLM_F_DUMP, body, what)
+                is_last = interrupted = False
+                while not is_last:
+                    bodies: list[bytes] = []
+                    is_last, is_interrupted = other._receive(bodies, what)
+                    interrupted = interrupted or is_interrupted
+                    yield from bodies
+                if not interrupted:
+                    return
+        finally:
+            other.close()
 
     def transaction(self, subsystem: int, messages: "list[tuple[int, int, bytes]]", what: str) -> None:
         """Send (type, flags, body) of several requests to nfnetlink, which does all of them or none.
@@ -192,29 +231,41 @@ class Netlink:
         bodies: list[bytes] = []
         interrupted = False
         while True:
-            packet = self._received(what)  # the kernel fills at most 32 KiB of a dump at a time
-            offset = 0
-            while offset + _HEADER.size <= len(packet):
-                length, kind, flags, sequence, _port = _HEADER.unpack_from(packet, offset)
-                body = packet[offset + _HEADER.size : offset + length]
-                offset += (length + 3) & ~3
-                if sequence != self._sequence:
-                    continue  # the rest of an answer that an exception cut short
-                interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
-                if kind == NLMSG_ERROR:
-                    code = -struct.unpack_from("=i", body)[0]
-                    if code:
-                        raise NetlinkError(code, what, _reason(body, flags))
-                    return bodies, interrupted
-                if kind == NLMSG_DONE:
-                    code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
-                    if code:
-                        raise NetlinkError(code, what)
-                    return bodies, interrupted
-                if kind == NLMSG_OVERRUN:
-                    raise NetlinkError(errno.ENOBUFS, what)
-                if kind != NLMSG_NOOP:
-                    bodies.append(body)
+            is_last, is_interrupted = self._receive(bodies, what)
+            interrupted = interrupted or is_interrupted
+            if is_last:
+                return bodies, interrupted
+
+    def _receive(self, bodies: "list[bytes]", what: str) -> "tuple[bool, bool]":
+        """Add the bodies of one packet to `bodies`.
+
+        Returns True if the answer ends with it, and True if a change interrupted the dump.
+        """
+        interrupted = False
+        packet = self._received(what)  # the kernel fills at most 32 KiB of a dump at a time
+        offset = 0
+        while offset + _HEADER.size <= len(packet):
+            length, kind, flags, sequence, _port = _HEADER.unpack_from(packet, offset)
+            body = packet[offset + _HEADER.size : offset + length]
+            offset += (length + 3) & ~3
+            if sequence != self._sequence:
+                continue  # the rest of an answer that an exception cut short
+            interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
+            if kind == NLMSG_ERROR:
+                code = -struct.unpack_from("=i", body)[0]
+                if code:
+                    raise NetlinkError(code, what, _reason(body, flags))
+                return True, interrupted
+            if kind == NLMSG_DONE:
+                code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+                if code:
+                    raise NetlinkError(code, what)
+                return True, interrupted
+            if kind == NLMSG_OVERRUN:
+                raise NetlinkError(errno.ENOBUFS, what)
+            if kind != NLMSG_NOOP:
+                bodies.append(body)
+        return False, interrupted
 
 
 def _reason(body: bytes, flags: int) -> str:

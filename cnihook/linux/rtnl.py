@@ -28,6 +28,10 @@ from cnihook.linux.netlink import (
     u32,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # <linux/rtnetlink.h>
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -158,8 +162,7 @@ class Rtnl(Netlink):
     # Links
 
     def find_link(self, name: str) -> "Link | None":
-        body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name)
-        return self._find(body, f"look up {name}")
+        return self._find(_IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name), f"look up {name}")
 
     def find_link_by_index(self, index: int) -> "Link | None":
         return self._find(_IFINFO.pack(AF_UNSPEC, 0, index, 0, 0), f"look up link {index}")
@@ -182,11 +185,15 @@ class Rtnl(Netlink):
 
     def links(self, master: int = 0) -> "list[Link]":
         """Return all links, or the ports of one bridge."""
-        body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0)
-        if master:
-            body += u32(IFLA_MASTER, master)
+        body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + (u32(IFLA_MASTER, master) if master else b"")
         links = [Link(body) for body in self.request(RTM_GETLINK, NLM_F_DUMP, body, "list links")]
         return [link for link in links if not master or link.master == master]
+
+    def each_port(self, bridge: Link) -> "Iterator[Link]":
+        """Yield the ports of a bridge.  If the caller stops at the first, it costs 0.1 ms for any number."""
+        body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(IFLA_MASTER, bridge.index)
+        links = map(Link, self.stream(RTM_GETLINK, body, f"list the ports of {bridge.name}"))
+        return (link for link in links if link.master == bridge.index)
 
     def add_link(
         self,
@@ -297,14 +304,12 @@ class Rtnl(Netlink):
 
     def delete_link(self, link: Link) -> None:
         """Delete a link, unless it is gone already.  For a veth: 15 to 20 ms, an RCU grace period."""
-        body = _IFINFO.pack(AF_UNSPEC, 0, link.index, 0, 0)
-        self._unless_gone(RTM_DELLINK, body, f"delete {link.name}")
+        self._unless_gone(RTM_DELLINK, _IFINFO.pack(AF_UNSPEC, 0, link.index, 0, 0), f"delete {link.name}")
 
     def delete_link_named(self, name: str) -> None:
         """Delete a link like delete_link(), if only its name is known."""
-        self._unless_gone(
-            RTM_DELLINK, _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name), f"delete {name}"
-        )
+        body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name)
+        self._unless_gone(RTM_DELLINK, body, f"delete {name}")
 
     def delete_links(self, links: "list[Link]", group: int) -> None:
         """Delete several links at once, with one wait: 35 ms for a bridge and its port instead of 60.

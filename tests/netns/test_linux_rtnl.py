@@ -171,6 +171,31 @@ def test_port_of_a_bridge_is_configured(host: Host, rtnl: Rtnl, eth0: Link) -> N
     assert rtnl.links(bridge.index) == []
 
 
+def test_ports_are_listed_as_far_as_they_are_read(host: Host, rtnl: Rtnl) -> None:
+    """The kernel prepares 4 KiB at a time, so a caller that stops early does not wait for the rest."""
+    rtnl.add_bridge("br0")
+    bridge = rtnl.link("br0")
+    for number in range(20):
+        rtnl.add_veth(f"v{number}", f"w{number}", master=bridge.index)
+
+    def read() -> tuple[str, list[str]]:
+        ports = rtnl.each_port(bridge)
+        first = next(ports).name
+        ports.close()  # type: ignore[attr-defined]
+        return first, [port.name for port in rtnl.each_port(bridge)]
+
+    first, names = host.inside(read)
+    assert first in names and sorted(names) == sorted(f"v{number}" for number in range(20))
+
+
+def test_ports_are_not_listed_from_another_namespace(rtnl: Rtnl) -> None:
+    """The list would be empty there, and a bridge that is in use would be removed."""
+    rtnl.add_bridge("br0")
+
+    with pytest.raises(NetlinkError, match="list the ports of br0: .*another network namespace"):
+        next(rtnl.each_port(rtnl.link("br0")))
+
+
 def test_link_can_be_deleted_twice(rtnl: Rtnl, eth0: Link) -> None:
     rtnl.delete_link(eth0)
     rtnl.delete_link(eth0)
