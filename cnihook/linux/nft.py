@@ -32,6 +32,10 @@ from cnihook.linux.netlink import (
     text,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES, in the upper half of each message's type
@@ -45,6 +49,7 @@ _VERDICT_CODE, _VERDICT_CHAIN, _JUMP = 1, 2, -3
 _UDATA_COMMENT = 0  # libnftnl's number for it
 
 _TIMEOUT = 30.0  # seconds for the program
+_MANY = 256  # keys: 8 ms of requests
 
 
 class NftError(OSError):
@@ -146,6 +151,28 @@ def entry_of(family: str, table: str, container: str, key: bytes) -> "tuple[byte
             return None
         raise
     return next(((value, comment) for _key, value, comment in _elements(answer)), None)
+
+
+def entries_of(
+    family: str, table: str, container: str, keys: "Collection[bytes]"
+) -> "dict[bytes, tuple[bytes, str]]":
+    """Return (value, comment) of those elements of a map that exist, by their keys.
+
+    A request for one costs as much as six elements of a list.  So for many keys, all elements are listed.
+    """
+    if len(keys) > _MANY:
+        chosen = set(keys)
+        return {
+            key: (value, comment)
+            for key, value, comment in entries(family, table, container)
+            if key in chosen
+        }
+    present = {}
+    for key in keys:
+        entry = entry_of(family, table, container, key)
+        if entry:
+            present[key] = entry
+    return present
 
 
 def elements(family: str, table: str, container: str) -> "list[tuple[bytes, str]]":

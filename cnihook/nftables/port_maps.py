@@ -54,9 +54,15 @@ class Maps:
     def of(self, port: Port) -> str:
         return self.at if port.address else self.everywhere
 
-    def find(self, port: Port) -> "Element | None":
-        entry = nft.entry_of(FAMILY, NAME, self.of(port), port.key)
-        return Element(self, port.key, *entry) if entry else None
+    def find(self, ports: "Iterable[Port]") -> "dict[Port, Element]":
+        """Return the elements of the ports of this IP version, by port, without those that do not exist."""
+        present = {}
+        own = {port.key: port for port in ports if port.version == self.version}
+        for container in (self.everywhere, self.at):
+            keys = [key for key, port in own.items() if self.of(port) == container]
+            for key, entry in nft.entries_of(FAMILY, NAME, container, keys).items():
+                present[own[key]] = Element(self, key, *entry)
+        return present
 
     def elements(self) -> "list[Element]":
         return [

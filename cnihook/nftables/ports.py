@@ -122,19 +122,34 @@ def _claim(
     """
     claimed: dict[Port, Target] = {}
     has_some = False
+    owners = _owners(ports, maps)
     for port, target in ports.items():
-        one = maps[port.version]
-        owner = nft.comment_of(FAMILY, NAME, one.everywhere, port.everywhere)
-        if owner is None and port.address:
-            owner = nft.comment_of(FAMILY, NAME, one.at, port.key)
-        elif owner is None:
-            owner = _holder(one, port)
+        owner = owners.get(port)
         if owner is None or owner == call.owner:
             claimed[port] = target
         elif not _is_same_container(owner, call):
             raise PortTakenError(INTERNAL, f"host port {port} is taken: {_described(owner)}", _hint(owner))
         has_some = has_some or owner == call.owner
     return claimed, has_some
+
+
+def _owners(ports: "Iterable[Port]", maps: "Mapping[int, Maps]") -> "dict[Port, str]":
+    """Return the owner of each port that is taken, also by a port on all addresses or on a single one."""
+    owners: dict[Port, str] = {}
+    for one in maps.values():
+        own = [port for port in ports if port.version == one.version]
+        everywhere = nft.entries_of(FAMILY, NAME, one.everywhere, [port.everywhere for port in own])
+        free = [port for port in own if port.everywhere not in everywhere]
+        at = nft.entries_of(FAMILY, NAME, one.at, [port.key for port in free if port.address])
+        held = nft.entries_of(FAMILY, NAME, one.held, [port.key for port in free if not port.address])
+        for port in own:
+            if port.everywhere in everywhere:
+                owners[port] = everywhere[port.everywhere][1]
+            elif port.key in at:
+                owners[port] = at[port.key][1]
+            elif port.key in held and (owner := _holder(one, port)) is not None:
+                owners[port] = owner
+    return owners
 
 
 def _is_same_container(owner: str, call: Call) -> bool:
@@ -158,8 +173,6 @@ def _hint(owner: str) -> str:
 
 def _holder(maps: Maps, port: Port) -> "str | None":
     """Return the owner of a port on one of the host's addresses; None if it is free on all of them."""
-    if nft.comment_of(FAMILY, NAME, maps.held, port.everywhere) is None:
-        return None
     held = nft.elements(FAMILY, NAME, maps.at)
     return next((owner for key, owner in held if key.endswith(port.everywhere)), None)
 
@@ -183,9 +196,10 @@ def delete(call: Call, ports: "Iterable[Port]", conditions: "Mapping[int, str]")
         return []
     maps = maps_for(conditions)
     with locks.nft(f"unpublish ports of {call.owner}"):
-        elements = [maps[port.version].find(port) for port in ports]
-        own = [element for element in elements if element and element.owner == call.owner]
-        if own and len(own) == len(elements):
+        ports = list(ports)
+        published = [element for one in maps.values() for element in one.find(ports).values()]
+        own = [element for element in published if element.owner == call.owner]
+        if own and len(own) == len(ports):
             addresses = [
                 address
                 for address in {element.target[0] for element in own}
@@ -258,8 +272,8 @@ def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
 
 def _cleanup_commands(maps: Maps, gone: "set[Port]") -> "Iterator[nft_objects.Message]":
     """Yield the removal of what only the last port on a single address, or under these conditions, used."""
-    left = {element.port for element in maps.elements()} - gone
-    if maps.is_conditional and not left:
+    at = _keys(maps.at) - {port.key for port in gone}
+    if maps.is_conditional and not at and not _keys(maps.everywhere) - {port.key for port in gone}:
         for handle, comment in nft.commented_rules(FAMILY, NAME, CONDITIONAL):
             if comment == maps.chain:
                 yield nft_objects.delete_rule(NAME, CONDITIONAL, handle)
@@ -267,10 +281,13 @@ def _cleanup_commands(maps: Maps, gone: "set[Port]") -> "Iterator[nft_objects.Me
         for thing in maps.objects:
             yield nft_objects.delete_set(NAME, thing.split()[1])
         return
-    held = {port.everywhere for port in left if port.address}
-    for port in {Port(port.version, port.protocol, port.number) for port in gone if port.address}:
-        if port.everywhere not in held and nft.comment_of(FAMILY, NAME, maps.held, port.key) is not None:
-            yield nft.delete_element(NAME, maps.held, port.key)
+    unused = {port.everywhere for port in gone if port.address} - {key[-8:] for key in at}
+    for key in nft.entries_of(FAMILY, NAME, maps.held, unused):
+        yield nft.delete_element(NAME, maps.held, key)
+
+
+def _keys(container: str) -> "set[bytes]":
+    return {key for key, _owner in nft.elements(FAMILY, NAME, container)}
 
 
 # CHECK
@@ -289,9 +306,10 @@ def check(
     if not port_chains.is_whole(present):
         raise CniError(INTERNAL, f"a part of table {TABLE} is missing", "the next ADD restores it")
     versions = set()  # in which this attachment has a port
+    published = {version: one.find(ports) for version, one in maps.items()}
     for port, target in ports.items():
         one = maps[port.version]
-        element = one.find(port)
+        element = published[port.version].get(port)
         if not element or (one.is_conditional and present.get(one.chain, 0) < port_chains.uses(one)):
             raise CniError(INTERNAL, f"host port {port} is not published")
         if element.owner != call.owner and _is_same_container(element.owner, call):

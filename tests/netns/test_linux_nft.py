@@ -18,6 +18,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
 from cnihook.linux import netlink, nft
 from cnihook.linux.netlink import NLM_F_CREATE
 from cnihook.linux.nft import SUBSYSTEM, NftError
+from tests.support.host.buffers import with_buffers_of
 from tests.support.host.host import Host
 
 T = TypeVar("T")
@@ -330,14 +331,15 @@ def test_elements_are_those_of_nf_tables() -> None:
     assert nft.delete_element("t", "m4", b"key!")[:2] == (SUBSYSTEM | NFT_MSG_DELSETELEM, 0)
 
 
-@pytest.mark.parametrize("may_enlarge", [True, False])
+# In bytes: the smallest that the kernel gives, and a default of Linux.
+@pytest.mark.parametrize("largest", [0, 4608, 212992])
 def test_transaction_of_any_size_is_executed(
-    host: Host, monkeypatch: pytest.MonkeyPatch, may_enlarge: bool
+    host: Host, monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
     """If the socket's buffer cannot hold it, it is divided into several."""
     run(host, TABLE)
-    if not may_enlarge:
-        monkeypatch.setattr(netlink, "_SO_SNDBUFFORCE", netlink._SO_SNDBUF)
+    if largest:
+        monkeypatch.setattr(netlink, "_socket", with_buffers_of(largest))
     keys = [packed("10.0.0.0")[:2] + number.to_bytes(2, "big") for number in range(9000)]
     elements = [nft.add_element("t", "m4", key, "c" * 60, jump="one") for key in keys]
 
@@ -346,6 +348,22 @@ def test_transaction_of_any_size_is_executed(
 
     ask(host, lambda: nft.change("inet", [nft.delete_element("t", "m4", key) for key in keys], "test"))
     assert ask(host, lambda: nft.elements("inet", "t", "m4")) == []
+
+
+@pytest.mark.parametrize("number", [3, 300])
+def test_many_elements_are_looked_up_as_few_are(host: Host, number: int) -> None:
+    """A few by a request for each, many in a list of all."""
+    run(host, TABLE)
+    keys = [packed("10.0.0.0")[:2] + each.to_bytes(2, "big") for each in range(number)]
+    added = [nft.add_element("t", "m4", key, key.hex(), jump="one") for key in keys[1:]]
+    added.append(nft.add_element("t", "m4", packed("10.9.9.9"), "another", jump="one"))
+    ask(host, lambda: nft.change("inet", added, "test"))
+
+    present = ask(host, lambda: nft.entries_of("inet", "t", "m4", keys))
+
+    assert {key: comment for key, (_value, comment) in present.items()} == {
+        key: key.hex() for key in keys[1:]
+    }
 
 
 @pytest.mark.parametrize("place", [0, 2500, 4999])
