@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-FOLDER = "/run/cnihook"
+FOLDER = "/run/cnihook/lock"  # of locks only: a DEL lists it
 _LONGEST_SIGNATURES = 1 << 16  # bytes that are read of a lock file
 
 
@@ -68,7 +68,8 @@ class Lock:
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:
-            os.makedirs(FOLDER, mode=0o700, exist_ok=True)
+            for folder in (os.path.dirname(FOLDER), FOLDER):  # makedirs() has the mode for the last one only
+                os.makedirs(folder, mode=0o700, exist_ok=True)
             return self._try(deadline)
         try:
             try:

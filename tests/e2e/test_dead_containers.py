@@ -141,7 +141,7 @@ def test_start_waits_for_a_process_that_works_on_the_dead_container(
 ) -> None:
     """gc, a poststop or another start may be at it; what the dead container has is free soon after."""
     annotations = leave_dead(held)
-    lock = "/run/cnihook/container-dead.lock"
+    lock = "/run/cnihook/lock/container-dead.lock"
     with host.popen("flock", lock, "sh", "-c", "echo held; sleep 1") as other:
         assert other.stdout and other.stdout.readline() == "held\n"
         heir = host.container("heir", process=True)

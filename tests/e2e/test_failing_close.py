@@ -22,7 +22,7 @@ def test_failing_close_is_not_an_error(host: Host, target: str) -> None:
     configure(host, **{"10-mynet.conf": MYNET})
     container = host.container("c1")
     paths = {
-        "locks": [f"/run/cnihook/{name}.lock" for name in LOCKS],
+        "locks": [f"/run/cnihook/lock/{name}.lock" for name in LOCKS],
         "namespaces": ["/run/netns/c1", "/proc/thread-self/ns/net"],
         "lease lock": ["/var/lib/cni/networks/mynet/lock"],
         "sockets": ["socket:"],

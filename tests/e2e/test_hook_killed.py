@@ -131,16 +131,16 @@ def test_poststop_removes_a_lock_that_it_does_not_take(
 ) -> None:
     """The hook before it was killed with it: /etc/hosts of containers, routing tables of a namespace."""
     assert call_hook(host, "createRuntime", state_of(container)).returncode == 0
-    host.write(f"/run/cnihook/{name}.lock", signature)
+    host.write(f"/run/cnihook/lock/{name}.lock", signature)
 
     assert call_hook(host, "poststop", state_of(container)).returncode == 0
-    assert host.run("ls", "/run/cnihook").stdout == ""
+    assert host.run("find", "/run/cnihook", "-type", "f").stdout == ""
 
 
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/run/cnihook/bridge-cni0.lock", "fifo"),
+        ("/run/cnihook/lock/bridge-cni0.lock", "fifo"),
         *(
             (path, kind)
             for path in ("/run/cnihook/log/c1", "/run/cnihook/c1.ns", "/run/cnihook/names/mynet/c1")

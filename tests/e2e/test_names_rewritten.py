@@ -144,8 +144,8 @@ def test_container_starts_with_anything_at_the_path_of_its_file(
         host.run("mknod", str(file), "c", "1", "3")
     elif what == "locked":
         file.write_text("")
-        holder = host.popen("flock", "--no-fork", "/run/cnihook/names.lock", "sleep", "60")
-        wait_for(lambda: host.exists("/run/cnihook/names.lock"), "the lock")
+        holder = host.popen("flock", "--no-fork", "/run/cnihook/lock/names.lock", "sleep", "60")
+        wait_for(lambda: host.exists("/run/cnihook/lock/names.lock"), "the lock")
 
     engine.start("one")
 

@@ -39,8 +39,8 @@ TARGETS = {
     "tuning": f"{RUN}/cni/tuning/{ID}_eth0.json",
     "netns": f"{RUN}/netns/{ID}",
     "log": f"{RUN}/cnihook/log/{ID}",
-    "container-lock": f"{RUN}/cnihook/container-{ID}.lock",
-    "nft-lock": f"{RUN}/cnihook/nft.lock",
+    "container-lock": f"{RUN}/cnihook/lock/container-{ID}.lock",
+    "nft-lock": f"{RUN}/cnihook/lock/nft.lock",
     "unfinished": f"{RESULTS}/.{ID}.new",
     "stray": f"{RESULTS}/full-{ID}-eth7",
 }

@@ -27,7 +27,7 @@ NAMELESS = re.compile(
 )
 # Lines of the host that concern other containers as well.
 NEIGHBOURS = ("link veth", "qdisc veth", "nft ")
-LOCKS = [r"file /run/cnihook/[^/]+\.lock .*"]
+LOCKS = [r"file /run/cnihook/lock/[^/]+\.lock .*"]
 # Reading Python's modules and libraries is not the hook's own work.
 IMPORTS = (f"{CHECKOUT}/cnihook", "/usr/lib/", "/lib/", "/usr/local/lib/python3")
 
