@@ -369,12 +369,12 @@ def identities_on_file(folder: str = "") -> "set[tuple[str, str, str]]":
 
 def names_of(container_id: str, folder: str = "") -> "list[str]":
     """Return the names of the files that may be records of one container."""
-    return [name for name in _names(folder or FOLDER) if f"-{container_id}-" in name]
+    return _names(folder or FOLDER, f"-{container_id}-")
 
 
-def _names(folder: str) -> "list[str]":
+def _names(folder: str, part: str = "") -> "list[str]":
     try:
-        return sorted(os.listdir(folder))
+        return sorted(name for name in os.listdir(folder) if part in name)
     except FileNotFoundError:
         return []
 
@@ -383,8 +383,8 @@ def _read_all(
     part: str, folder: str, damaged: "list[DamagedRecordError]", unreadable: "list[OSError] | None" = None
 ) -> "list[Record]":
     records = []
-    for name in _names(folder):
-        if part in name and not name.startswith("."):
+    for name in _names(folder, part):
+        if not name.startswith("."):
             try:
                 record = read(f"{folder}/{name}")
                 if record:
