@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The work of a start and of an end does not grow with the number of containers that are attached.
+
+System calls and bytes are counted, so that a busy machine changes nothing.
+"""
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from tests.support.host.host import Container, Host
+from tests.support.runtimes.crowd import Crowd
+from tests.support.runtimes.oci import CNIHOOK, RESULTS, bridge, configure
+from tests.support.runtimes.system_calls import Calls, count
+
+HOOK = ("/usr/bin/python3", "-IS", CNIHOOK)
+MANY = 1000  # of the 1,023 ports that a bridge can have
+RATES: dict[str, Any] = dict.fromkeys(("ingressRate", "egressRate"), 10**7)
+RATES |= dict.fromkeys(("ingressBurst", "egressBurst"), 10**6)
+CHAIN: list[dict[str, Any]] = [
+    {"type": "portmap", "capabilities": {"portMappings": True}},
+    {"type": "firewall", "ingressPolicy": "same-bridge"},
+    {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}},
+    {"type": "bandwidth", **RATES},
+]
+
+
+def hook(host: Host, event: str, container: Container, port: int) -> Calls:
+    """Run the hook as a runtime does.  `port`: a port of the host to publish; 0: none."""
+    fields = {"ociVersion": "1.0.2", "id": container.name, "status": "creating", "pid": container.pid}
+    options = ("--publish", f"{port}:80") if port and event == "createRuntime" else ()
+    # The host tracks a flow, so each DEL looks for flows of its container.
+    with host.socket(socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"", ("127.0.0.1", 9))
+    return count(host, *HOOK, event, *options, input=json.dumps(fields | {"bundle": "/"}))
+
+
+@pytest.mark.parametrize("kind", ["plain", "chain"])
+def test_number_of_system_calls_does_not_grow(host: Host, kind: str) -> None:
+    host.leaves("*")
+    port = 8000 if kind == "chain" else 0
+    network = bridge("mynet", "10.22.0.0/16", ipMasq=True)
+    network["plugins"] += CHAIN if port else []
+    configure(host, network)
+    host.run(*HOOK, "compile")
+    stays, guest = (host.container(name, process=True) for name in ("stays", "guest"))
+    hook(host, "createRuntime", stays, port)
+
+    def attach_and_detach() -> list[Calls]:
+        return [hook(host, event, guest, port and port + 1) for event in ("createRuntime", "poststop")]
+
+    attach_and_detach()  # what a first time does once
+    few = attach_and_detach()
+    Crowd(host, "stays", "mynet", "br-mynet").attach(MANY)
+    many = attach_and_detach()
+
+    listed = f"getdents64 {RESULTS}"  # by libcni's rules, a record cannot be looked up by its container
+    for before, after in zip(few, many, strict=True):
+        assert after.counts[listed] < 3 * before.counts[listed]
+        del before.counts[listed], after.counts[listed]
+        assert after.counts == before.counts
+        assert abs(after.received - before.received) < 4096  # the first part of a dump, which may be filled
+    hook(host, "poststop", stays, port)
