@@ -210,6 +210,10 @@ class Store:
         self._is_changed = True
         return leases
 
+    def names(self) -> "set[str]":
+        """Return the names in the folder; those of the leases are addresses."""
+        return set(os.listdir(self.folder))
+
     # The address that was leased last
 
     def last_reserved(self, set_index: int) -> "Address | None":

@@ -35,6 +35,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_TRIES = 16  # for the next addresses; a range is nearly full if all of them are leased
+
 _BOUNDS = (
     Field("rangeStart", Address, like="subnet", doc="the first address (default: the first of the subnet)"),
     Field("rangeEnd", Address, like="subnet", doc="the last address (default: the last of the subnet)"),
@@ -291,9 +293,16 @@ def _allocate(
                 f"{prefix}{address} has been allocated to {call.container_id},"
                 " duplicate allocation is not allowed",
             )
+    tries = 0
+    names: set[str] = set()  # of the leases, after some tries
     for address, part in one.candidates(store.last_reserved(one.index)):
+        if names and str(address) in names:
+            continue
         if store.reserve(address, one.index):
             return address, part
+        tries += 1
+        if tries == _TRIES:
+            names = store.names()  # 0.3 ms with 1,000 leases; a try for a leased address costs 0.006
     raise PoolExhaustedError(
         INTERNAL,
         f"{prefix}no IP addresses available in range set: {one}",

@@ -11,7 +11,7 @@ from tests.netns.test_host_local_requests import add_ip46
 from tests.support.host.host import Host
 from tests.support.plugins import cni
 from tests.support.plugins.cni import CniFailure
-from tests.support.plugins.ipam import add, delete, leased, network, request
+from tests.support.plugins.ipam import LEASES, OWNERS, add, delete, leased, network, request
 
 
 def fill(host: Host, conf: Any, count: int) -> list[str]:
@@ -102,6 +102,20 @@ def test_only_address_of_a_range_may_be_leased_again_at_once(host: Host) -> None
     assert add(host, conf, "a") == ["10.9.0.2"]
     delete(host, conf, "a")
     assert add(host, conf, "b") == ["10.9.0.2"]
+
+
+def test_only_free_address_of_a_large_range_is_found(host: Host) -> None:
+    """After some leased addresses in a row, this plugin lists the others."""
+    for number in range(1 << 10):
+        address = f"10.9.{number >> 8}.{number & 255}"
+        if address != "10.9.2.7":
+            host.write(f"{LEASES}/{address}", "fill\r\neth0")
+    host.write(f"{LEASES}/last_reserved_ip.0", "10.9.2.9")
+
+    assert add(host, network("10.9.0.0/22")) == ["10.9.2.7"]
+    with pytest.raises(CniFailure, match="no IP addresses available"):
+        add(host, network("10.9.0.0/22"), "c2")
+    host.leaves(f"file {LEASES}/*", *OWNERS)
 
 
 def test_error_names_the_exhausted_range(host: Host) -> None:

@@ -3,6 +3,7 @@
 
 import ipaddress
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnihook.fast.address import Address
-from cnihook.plugins.host_local import Range, RangeSet
+from cnihook.ipam.leases import Store
+from cnihook.plugins.host_local import Range, RangeSet, _allocate
+from cnihook.protocol.call import Call, Invocation
 from cnihook.types.config import NetConf
 from cnihook.types.errors import CniError
 
@@ -53,6 +56,27 @@ def members(one: RangeSet) -> list[Address]:
         numbers = (value.to_bytes(len(part.start), "big") for value in range(low, high + 1))
         addresses += [Address(number) for number in numbers if number != part.gateway]
     return addresses
+
+
+def test_nearly_full_range_costs_few_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A try for each leased address of a /16 would take 0.6 s."""
+    one = RangeSet(0, [make("10.9.0.0/22")])
+    *leased, last = (str(address) for address, _part in one.candidates(None))
+    for name in leased:
+        (tmp_path / name).write_bytes(b"other\r\neth0")
+    tries: list[Address] = []
+    reserve = Store.reserve
+
+    def counted(store: Store, address: Address, index: int) -> bool:
+        tries.append(address)
+        return reserve(store, address, index)
+
+    monkeypatch.setattr(Store, "reserve", counted)
+    call = Call("ADD", NetConf({"name": "net1"}), Invocation("c1", "", "eth0"))
+    with Store(str(tmp_path), "c1", "eth0") as store:
+        address, _part = _allocate(store, one, [], store.owned(), call)
+
+    assert str(address) == last and len(tries) < 20
 
 
 @given(sets())
