@@ -15,7 +15,8 @@ from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
 from cnihook.protocol import locks
-from cnihook.request.request import ContainerRequest, NetworkRequest, ResolvedNetwork, resolve
+from cnihook.request.request import ContainerRequest, NetworkRequest
+from cnihook.request.resolve import ResolvedNetwork, resolve
 from cnihook.runtime import addition, chain, netns_names, networks, records
 from cnihook.runtime.attachment import Attachment
 from cnihook.runtime.identity import ProcessIdentity

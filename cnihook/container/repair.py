@@ -12,7 +12,8 @@ from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import invoke
 from cnihook.protocol.call import PLUGIN_TIMEOUT, Invocation
-from cnihook.request.request import ContainerRequest, NetworkRequest, resolve
+from cnihook.request.request import ContainerRequest, NetworkRequest
+from cnihook.request.resolve import resolve
 from cnihook.runtime import attachment, chain, foreign, netns_names, networks, records
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import Record

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """VLANs of a bridge: those of a container's port, and the host's interface in one of them."""
 
-from cnihook.links import host_bridge, ready, router, veth
-from cnihook.links.host_bridge import DEFAULT_VLAN
+from cnihook.links import ready, router, veth
 from cnihook.linux import bridge_ports
 from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 from cnihook.types.config import NetConf
 from cnihook.types.errors import INTERNAL, CniError
-from cnihook.types.fields import MAX_VLAN
+from cnihook.types.fields import DEFAULT_VLAN, MAX_VLAN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def unused_gateways(host: Rtnl, bridge: Link, last: "Link | None") -> "list[Link
     used: set[int] = set()
     gateways = []
     for port in host.each_port(bridge):
-        if host_bridge.is_own(port):
+        if port.group >> 16 == veth.GROUP:  # a gateway has it from its creation
             gateways.append(port)
         elif not last or port.index != last.index:
             used |= vlans.get(port.index, set())

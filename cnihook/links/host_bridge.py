@@ -17,7 +17,6 @@ from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 from cnihook.types.errors import INTERNAL, CniError
 
-DEFAULT_VLAN = 1  # the VLAN that a bridge gives every new port
 _MADE_FOR = "made by cnihook for "  # the alias of a bridge, before the network
 
 

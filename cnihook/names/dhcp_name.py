@@ -3,8 +3,9 @@
 
 from cnihook.protocol import invoke
 from cnihook.request import reserved, values
-from cnihook.request.request import ResolvedNetwork, ipam_type
+from cnihook.request.resolve import ResolvedNetwork
 from cnihook.request.routes import rewritten
+from cnihook.runtime.networks import ipam_type
 from cnihook.types.config import lookup
 from cnihook.types.errors import CniError
 

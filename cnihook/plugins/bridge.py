@@ -9,7 +9,6 @@ group, whose upper half is veth.GROUP.  The alias of a container's port is its o
 
 from cnihook import ipam
 from cnihook.links import flows, host_bridge, interface, ready, router, settings, veth
-from cnihook.links.host_bridge import DEFAULT_VLAN
 from cnihook.linux.rtnl import Link, Rtnl, mac_bytes
 from cnihook.nftables import masquerade, spoofcheck
 from cnihook.protocol import locks
@@ -30,7 +29,7 @@ from cnihook.sdk import (
     try_each,
 )
 from cnihook.types.errors import INTERNAL
-from cnihook.types.fields import MAX_VLAN, check_link_name, check_vlan
+from cnihook.types.fields import DEFAULT_VLAN, MAX_VLAN, check_link_name, check_vlan
 
 _MAC = Field("mac", str, doc="MAC address of the container's interface")
 _BRIDGE = Field(

@@ -7,9 +7,8 @@ They are added to the configuration of the IPAM plugin, which returns its `route
 
 from cnihook.fast import fastjson
 from cnihook.protocol import invoke
-from cnihook.request.request import ipam_type
 from cnihook.runtime import networks
-from cnihook.runtime.networks import Network
+from cnihook.runtime.networks import Network, ipam_type
 from cnihook.types.config import LenientConf, NetConf, lookup
 from cnihook.types.errors import INVALID_CONFIG, CniError
 
@@ -18,36 +17,39 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cnihook.fast.address import Address, IPNet
-    from cnihook.request.request import NetworkRequest, ResolvedNetwork
+    from cnihook.request.request import NetworkRequest
 
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _BEHIND = 1024  # a metric higher than that of a route without a metric
 
 
-def serve(
-    served: "list[ResolvedNetwork]", requests: "list[NetworkRequest]", common: "NetworkRequest"
-) -> None:
-    """Set the requested routes; they replace the networks' own routes to the same destinations.
+def with_requested(
+    chosen: "list[Network]", requests: "list[NetworkRequest]", common: "NetworkRequest"
+) -> "list[Network]":
+    """Return the networks with the requested routes instead of their own to the same destinations.
 
     If a default route is requested on one network, the other networks get none of this IP version.
     Otherwise the container would use the one of the network that is attached first.
     """
-    real = [index for index, one in enumerate(served) if not one.network.is_loopback]
+    changed = list(chosen)
+    real = [index for index, network in enumerate(chosen) if not network.is_loopback]
     routes = [requested.routes for requested in requests]
     if common.routes:
         if not real:
             raise CniError(INVALID_CONFIG, "a route: the container is on no network")
         routes[real[0]] = [*routes[real[0]], *common.routes]
     defaults = [{dst.address.version for dst, _gateway in each if not dst.prefix} for each in routes]
-    for index, one in enumerate(served):
+    for index, network in enumerate(chosen):
         is_real = index in real
         if requests[index].no_default_route or (common.no_default_route and is_real):
-            one.network = _without_default_route(one.network, {4, 6}, "routes")
+            network = _without_default_route(network, {4, 6}, "routes")
         elsewhere = {version for at, each in enumerate(defaults) if at != index for version in each}
         if elsewhere and is_real:
-            one.network = _without_default_route(one.network, elsewhere)
+            network = _without_default_route(network, elsewhere)
         if routes[index]:
-            one.network = _with_routes(one.network, routes[index], defaults[index])
+            network = _with_routes(network, routes[index], defaults[index])
+        changed[index] = network
+    return changed
 
 
 def _with_routes(

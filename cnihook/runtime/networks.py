@@ -283,5 +283,10 @@ def load_folder(folder: str) -> "tuple[list[Network], list[CniError]]":
     return list(networks.values()), problems
 
 
+def ipam_type(plugin: "dict[str, Any]") -> str:
+    """Return the type of a plugin's IPAM plugin; empty if it has none."""
+    return NetConf(plugin).object("ipam").string("type")
+
+
 def built_in() -> Network:
     return parse(BUILT_IN, BUILT_IN_SOURCE)

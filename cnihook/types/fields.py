@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST = (1 << 63) - 1
 MAX_VLAN = 4094
+DEFAULT_VLAN = 1  # the VLAN that a bridge gives every new port
 _EMPTY = {bool: False, str: ""}  # the defaults of a Field that names none
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""request.options and request.request: the options of a request, and the plugins that serve them."""
+"""request.options and request.resolve: the options of a request, and the plugins that serve them."""
 
 import json
 from typing import Any
@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 
 from cnihook.request import npwg, values
 from cnihook.request import options as request_options
-from cnihook.request.request import (
-    ContainerRequest,
-    NetworkRequest,
-    PortRequest,
-    choose_host_ports,
-)
+from cnihook.request.request import ContainerRequest, NetworkRequest, PortRequest
+from cnihook.request.resolve import choose_host_ports
 from cnihook.types.errors import CniError
 
 

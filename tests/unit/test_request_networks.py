@@ -8,7 +8,8 @@ import pytest
 
 from cnihook.container.attach import _name_interfaces, select
 from cnihook.request import options
-from cnihook.request.request import ContainerRequest, NetworkRequest, ResolvedNetwork
+from cnihook.request.request import ContainerRequest, NetworkRequest
+from cnihook.request.resolve import ResolvedNetwork
 from cnihook.runtime.networks import DEFAULT_FOLDER
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import CniError

@@ -7,13 +7,8 @@ from typing import Any
 import pytest
 
 from cnihook.request import values
-from cnihook.request.request import (
-    NetworkRequest,
-    PortRequest,
-    ResolvedNetwork,
-    choose_host_ports,
-    resolve,
-)
+from cnihook.request.request import NetworkRequest, PortRequest
+from cnihook.request.resolve import ResolvedNetwork, choose_host_ports, free_host_port, resolve
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
 from cnihook.types.errors import CniError
@@ -139,10 +134,10 @@ def test_free_port_can_be_bound() -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         number = taken.getsockname()[1]
-        assert PortRequest(80, number, min(number + 20, 65535), "tcp", "").free(set()) > number
+        assert free_host_port(PortRequest(80, number, min(number + 20, 65535), "tcp", ""), set()) > number
         with pytest.raises(CniError, match=f"no free port from {number} to {number}"):
-            PortRequest(80, number, number, "tcp", "").free(set())
-    assert PortRequest(80, 0, 0, "udp", "127.0.0.1").free(set()) > 1023
+            free_host_port(PortRequest(80, number, number, "tcp", ""), set())
+    assert free_host_port(PortRequest(80, 0, 0, "udp", "127.0.0.1"), set()) > 1023
 
 
 def test_ports_of_one_container_are_different() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cnihook.request import npwg
-from cnihook.request.request import NetworkRequest, ResolvedNetwork
+from cnihook.request.request import NetworkRequest
+from cnihook.request.resolve import ResolvedNetwork
 from tests.unit.test_request_plugins import BRIDGE, net, served
 
 DUAL: dict[str, Any] = {

@@ -27,7 +27,8 @@ from cnihook.names.rootfs_file import File
 from cnihook.process import command, signals, stdio
 from cnihook.process.jobcontrol import Job
 from cnihook.request import options as request_options
-from cnihook.request.request import ContainerRequest, ResolvedNetwork
+from cnihook.request.request import ContainerRequest
+from cnihook.request.resolve import ResolvedNetwork
 from cnihook.runtime import networks
 from cnihook.runtime.attachment import Attachment
 from cnihook.runtime.settings import Settings

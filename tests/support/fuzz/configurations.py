@@ -9,7 +9,8 @@ from cnihook.oci.bundle import Bundle
 from cnihook.protocol import invoke
 from cnihook.protocol.call import Call, Invocation
 from cnihook.request import npwg, options
-from cnihook.request.request import ContainerRequest, NetworkRequest, resolve
+from cnihook.request.request import ContainerRequest, NetworkRequest
+from cnihook.request.resolve import resolve
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network
 from cnihook.types import versions
