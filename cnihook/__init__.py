@@ -35,15 +35,23 @@ import os
 import sys
 
 __version__ = "0.1.0"
-__all__ = ["CNI", "CniError", "Result"]
+__all__ = ["CNI", "Attachment", "CniError", "Network", "Result"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cnihook.runtime.addition import Attachment
     from cnihook.runtime.cni import CNI
+    from cnihook.runtime.networks import Network
     from cnihook.types.errors import CniError
     from cnihook.types.result import Result
 
-_MODULES = {"CNI": "runtime.cni", "CniError": "types.errors", "Result": "types.result"}
+_MODULES = {
+    "CNI": "runtime.cni",
+    "Attachment": "runtime.addition",
+    "Network": "runtime.networks",
+    "CniError": "types.errors",
+    "Result": "types.result",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cnihook.request.bounds import Bounds
     from cnihook.request.request import ContainerRequest
-    from cnihook.runtime.attachment import Attachment
+    from cnihook.runtime.addition import Attachment
 
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _STATE_MAX = 16 << 20  # bytes of stdin that are worth reading

@@ -22,16 +22,15 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         operands = CnitoolArgs(options, needs_namespace=True)
-        network = operands.network()
-        result = operands.cni.add(
-            network,
+        attachment = operands.cni.add(
+            operands.network(),
             operands.container_id,
-            operands.netns,
             operands.ifname,
-            args=operands.args,
-            capability_args=operands.capability_args,
+            netns=operands.netns,
             pid=operands.pid,
+            cni_args=operands.cni_args,
+            capability_args=operands.capability_args,
         )
-        arguments.print_json(result.to_json(network.version))
+        arguments.print_json(attachment.result.to_json(attachment.network.version))
 
     return cnitool_args.run("add", options, work)

@@ -17,7 +17,7 @@ from cnihook.request import trusted_annotations
 from cnihook.request.option_table import ATTACH
 from cnihook.request.request import ContainerRequest
 from cnihook.runtime import attachment, networks, records
-from cnihook.runtime.attachment import Attachment
+from cnihook.runtime.addition import Attachment
 from cnihook.types.errors import INVALID_NETNS, CniError
 
 DESCRIPTION = """\

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         operands = CnitoolArgs(options, needs_namespace=True)
-        operands.cni.check(operands.network_or_name(), operands.container_id, operands.ifname)
+        operands.cni.check(operands.network_of_record(), operands.container_id, operands.ifname)
 
     return cnitool_args.run("check", options, work)
 

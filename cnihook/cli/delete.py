@@ -24,11 +24,11 @@ def main(argv: list[str]) -> int:
     def work() -> None:
         operands = CnitoolArgs(options, needs_namespace=True)
         operands.cni.delete(
-            operands.network_or_name(),
+            operands.network_of_record(),
             operands.container_id,
             operands.ifname,
             netns=operands.netns,
-            args=operands.args,
+            cni_args=operands.cni_args,
             capability_args=operands.capability_args,
         )
 

@@ -88,9 +88,10 @@ def _of_network(options: argparse.Namespace) -> None:
     network = operands.network()
     keep = [] if options.all else options.keep
     if options.dry_run:
-        _tell("would release", operands.cni.stale_attachments(network.name, keep))
+        stale = operands.cni.stale_attachments(network, keep)
+        _tell("would release", [attachment.record for attachment in stale])
     else:
-        _tell("released", operands.cni.gc(network, keep))
+        _tell("released", [attachment.record for attachment in operands.cni.gc(network, keep)])
 
 
 def _of_all(options: argparse.Namespace) -> None:

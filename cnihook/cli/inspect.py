@@ -13,6 +13,7 @@ from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import sysctl
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import invoke
+from cnihook.protocol.call import args_text
 from cnihook.runtime import attachment
 from cnihook.types.config import NetConf
 
@@ -89,7 +90,7 @@ def _record(one: Row) -> "Json":
         "record": {
             "file": record.path,
             "config": one.conf.raw if one.conf else base64.b64encode(record.config).decode(),
-            "cni_args": record.cni_args,
+            "cni_args": args_text(record.cni_args),
             "capability_args": record.capability_args,
             "plugin_path": record.plugin_dirs,
             "sequence": record.sequence,

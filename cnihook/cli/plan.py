@@ -8,7 +8,7 @@ from cnihook.cli.shared import arguments, cnitool_args
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.protocol import invoke
-from cnihook.protocol.call import Invocation
+from cnihook.protocol.call import Invocation, args_text
 from cnihook.runtime import chain, records
 from cnihook.runtime.networks import Network
 from cnihook.types.config import NetConf
@@ -73,7 +73,7 @@ def _steps(command: str, network: Network, operands: CnitoolArgs) -> "list[dict[
         (operands.container_id if operands.netns else "CONTAINERID") if about_container else "",
         netns if about_container else "",
         operands.ifname if about_container else "",
-        args=operands.args if about_container else "",
+        args=args_text(operands.cni_args) if about_container else "",
         plugin_dirs=operands.cni.plugin_dirs,
     )
     prev_result = _known_result(network, operands)
@@ -87,7 +87,7 @@ def _steps(command: str, network: Network, operands: CnitoolArgs) -> "list[dict[
         elif command == "ADD" and index:
             conf["prevResult"] = _RESULT_OF.format(network.plugins[index - 1].get("type"))
         elif command == "GC":
-            conf |= chain.keep_list(operands.cni.live_attachments(network.name))
+            conf |= chain.keep_list(operands.cni.live_attachments(network))
         variables = invoke.protocol_variables(command, request)
         steps.append(
             {

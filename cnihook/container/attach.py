@@ -18,7 +18,7 @@ from cnihook.protocol import locks
 from cnihook.request.request import ContainerRequest, NetworkRequest
 from cnihook.request.resolve import ResolvedNetwork, resolve
 from cnihook.runtime import addition, chain, netns_names, networks, records
-from cnihook.runtime.attachment import Attachment
+from cnihook.runtime.addition import Attachment
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
@@ -290,7 +290,7 @@ def _attach_all(
             ifname,
             netns.named(container.id),
             container.process,
-            args=served.cni_args,
+            cni_args=served.cni_args,
             capability_args=served.capability_args,
         )
         for served, ifname in zip(chosen, _name_interfaces(chosen, used_names), strict=True)

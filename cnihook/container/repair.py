@@ -11,7 +11,7 @@ and, if a plugin takes one, the MAC address on record.
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import invoke
-from cnihook.protocol.call import PLUGIN_TIMEOUT, Invocation
+from cnihook.protocol.call import PLUGIN_TIMEOUT, Invocation, args_text
 from cnihook.request.request import ContainerRequest, NetworkRequest
 from cnihook.request.resolve import resolve
 from cnihook.runtime import attachment, chain, foreign, netns_names, networks, records
@@ -195,7 +195,7 @@ def _attach_anew(network: Network, request: Invocation, record: Record, result: 
         record.container_id,
         request.netns,
         record.ifname,
-        args=cni_args,
+        args=args_text(cni_args),
         plugin_dirs=request.plugin_dirs,
         timeout=request.timeout,
         is_repair=True,
@@ -208,14 +208,14 @@ def _attach_anew(network: Network, request: Invocation, record: Record, result: 
     return "attached again" if now == before else f"attached again, with {now} instead of {before}"
 
 
-def _same_addresses(network: Network, record: Record, result: Result) -> "tuple[str, dict[str, object]]":
+def _same_addresses(
+    network: Network, record: Record, result: Result
+) -> "tuple[dict[str, str], dict[str, object]]":
     """Return CNI_ARGS and capability arguments as on record, with a request for the same addresses."""
     own = next((one for one in result.interfaces if one.sandbox and one.name == record.ifname), None)
     index = result.interfaces.index(own) if own else None
     ips = [str(ip.net) for ip in result.ips if ip.interface is None or ip.interface == index]
-    pairs = [
-        pair for pair in record.cni_args.split(";") if pair and pair.partition("=")[0] not in ("IP", "MAC")
-    ]
+    cni_args = {key: value for key, value in record.cni_args.items() if key not in ("IP", "MAC")}
     capability_args: dict[str, object] = dict(record.capability_args)
     for key, value in (("ips", ips), ("mac", own.mac if own else "")):
         requested = NetworkRequest(network.name)
@@ -225,5 +225,5 @@ def _same_addresses(network: Network, record: Record, result: Result) -> "tuple[
         except CniError:  # no plugin takes the request; one such as dhcp may assign the same by itself
             continue
         capability_args |= served.capability_args
-        pairs += [pair for pair in served.cni_args.split(";") if pair and pair not in pairs]
-    return ";".join(pairs), capability_args
+        cni_args |= served.cni_args
+    return cni_args, capability_args

@@ -20,7 +20,7 @@ from cnihook.types.result import DNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cnihook.runtime.attachment import Attachment
+    from cnihook.runtime.addition import Attachment
 
     Attached = list[Attachment]
 

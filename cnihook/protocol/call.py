@@ -10,7 +10,7 @@ from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, TypeAlias
 
     from cnihook.linux.conntrack import Flow
@@ -260,6 +260,11 @@ class Call:
             return None
         items = [item for key in keys for item in self.conf.objects(key)]
         return {(item.string("containerID"), item.string("ifname")) for item in items}
+
+
+def args_text(cni_args: "Mapping[str, str]") -> str:
+    """Return CNI_ARGS with these keys and values."""
+    return ";".join(f"{key}={value}" for key, value in cni_args.items())
 
 
 def _shortened(name: str, limit: int) -> str:

@@ -185,9 +185,8 @@ def _options_of(requested: NetworkRequest) -> "Iterator[tuple[str, str]]":
         yield "route", str(dst)
     if requested.no_default_route:
         yield "no-default-route", "true"
-    for pair in requested.cni_args:
-        yield "cni-args", pair
-        key, _, value = pair.partition("=")
+    for key, value in requested.cni_args.items():
+        yield "cni-args", f"{key}={value}"
         if key in _SAME_AS:
             yield _SAME_AS[key], value
 

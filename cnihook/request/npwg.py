@@ -67,5 +67,5 @@ def _parse_item(item: NetConf) -> NetworkRequest:
         if isinstance(value, str):
             if ";" in key + value or "=" in key:
                 raise values.refuse(f"cni-args {shown(f'{key}={value}')}", "it holds more than one pair")
-            requested.cni_args.append(f"{key}={value}")
+            requested.cni_args[key] = value
     return requested

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container requests of its networks, by options or by annotations.  It is resolved in resolve.py."""
+"""The request of a container to its networks.  options.py and npwg.py read it, resolve.py serves it."""
 
 from cnihook.fast.address import Address, IPNet
+from cnihook.types import Value
 from cnihook.types.result import DNS
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
         def admits(self, network: Network) -> bool: ...
 
 
-class PortRequest:
+class PortRequest(Value):
     """A published port: one of `first` to `last` on the host, which leads to one of the container.
 
     Any free port of the host if both are 0.  `host_ip` is empty for all addresses of the host.
@@ -49,12 +50,12 @@ class PortRequest:
         return item
 
 
-class NetworkRequest:
+class NetworkRequest(Value):
     """A requested network, and what is requested on it.
 
     Without an `ifname`, the interface gets the next free ethN.  `ips` are addresses, with or without a
-    prefix.  Each of `routes` is (destination, gateway or None).  `cni_args` are additional pairs of
-    CNI_ARGS.
+    prefix.  Each of `routes` is (destination, gateway or None).  `cni_args` is what CNI_ARGS
+    has in addition.
     """
 
     __slots__ = (
@@ -72,10 +73,10 @@ class NetworkRequest:
         self.aliases: list[str] = []
         self.routes: list[tuple[IPNet, Address | None]] = []
         self.no_default_route = False
-        self.cni_args: list[str] = []
+        self.cni_args: dict[str, str] = {}
 
 
-class ContainerRequest:
+class ContainerRequest(Value):
     """All that a container requests.  `networks` is None for all configured networks.
 
     `common` is what was requested without a network.  `hosts` are (name, address); the address

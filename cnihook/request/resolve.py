@@ -14,6 +14,7 @@ from cnihook.fast.address import Address
 from cnihook.protocol import invoke
 from cnihook.request.request import NetworkRequest, PortRequest
 from cnihook.runtime.networks import Network, ipam_type
+from cnihook.types import Value
 from cnihook.types.config import lookup
 from cnihook.types.errors import INVALID_CONFIG, CniError
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _GUESSES = 100  # ports to try that the kernel chooses: it does not consider published ports
 
 
-class ResolvedNetwork:
+class ResolvedNetwork(Value):
     """A network, with what its plugins get of one container's request.
 
     The plugins get `ports` only after choose_ports() has run, unless every host port is fixed.
@@ -36,7 +37,7 @@ class ResolvedNetwork:
         self.network = network
         self.ifname = ifname
         self.capability_args: dict[str, Any] = {}
-        self.cni_args = ""
+        self.cni_args: dict[str, str] = {}
         self.ports: list[PortRequest] = []
 
     @property
@@ -87,7 +88,7 @@ def resolve(
 
 def _resolve_own(network: Network, requested: NetworkRequest) -> ResolvedNetwork:
     served = ResolvedNetwork(network, requested.ifname)
-    served.cni_args = ";".join(requested.cni_args)
+    served.cni_args = dict(requested.cni_args)
     if requested.ips or requested.mac:
         _give_addresses(served, requested.ips, requested.mac)
     _give_first([served], requested)
@@ -137,24 +138,23 @@ def _no_plugin_takes(network: Network, capability: str, what: str) -> CniError:
 def _give_addresses(served: ResolvedNetwork, ips: "list[str]", mac: str) -> None:
     network = served.network
     capabilities = _capabilities(network)
-    args = [served.cni_args] if served.cni_args else []
+    cni_args = dict(served.cni_args)
     if ips:
         if "ips" in capabilities:
             served.capability_args["ips"] = ips
         elif any("ips" in invoke.traits(ipam_type(plugin)).takes for plugin in network.plugins):
-            args.append(f"IP={','.join(ips)}")
+            cni_args["IP"] = ",".join(ips)
         else:
             raise _no_plugin_takes(network, "ips", "a requested address")
     if mac:
         if "mac" in capabilities:
             served.capability_args["mac"] = mac
         elif any("mac" in invoke.traits(plugin["type"]).takes for plugin in network.plugins):
-            args.append(f"MAC={mac}")
+            cni_args["MAC"] = mac
         else:
             raise _no_plugin_takes(network, "mac", "a MAC address")
-    if args and "IgnoreUnknown=1" not in served.cni_args:
-        args.insert(0, "IgnoreUnknown=1")  # a pair for one plugin is unknown to another
-    served.cni_args = ";".join(args)
+    if cni_args:
+        served.cni_args = {"IgnoreUnknown": "1", **cni_args}  # a key for one plugin is unknown to another
 
 
 # Host ports

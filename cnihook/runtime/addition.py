@@ -5,11 +5,12 @@ from cnihook.fast.errors_text import message
 from cnihook.fast.undo import Undo
 from cnihook.linux import netns
 from cnihook.log import ATTACHED
-from cnihook.runtime import attachment, chain, netns_names
-from cnihook.runtime.attachment import Attachment
+from cnihook.protocol import locks
+from cnihook.runtime import attachment, chain, netns_names, records
 from cnihook.runtime.engine import Engine, refuse_if_another_lives
 from cnihook.runtime.records import Record
 from cnihook.types.errors import (
+    UNKNOWN_CONTAINER,
     AddFailedError,
     CniError,
     PoolExhaustedError,
@@ -17,6 +18,7 @@ from cnihook.types.errors import (
     ResourceTakenError,
     as_cni_error,
 )
+from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +28,65 @@ if TYPE_CHECKING:
     from cnihook.linux.netns import NetNS
     from cnihook.runtime.identity import ProcessIdentity
     from cnihook.runtime.networks import Network
-    from cnihook.types.result import Result
+
+
+class NotAttachedError(CniError):
+    """An error: there is no record of such an attachment."""
+
+    def __init__(self, network: str, container_id: str, ifname: str) -> None:
+        super().__init__(
+            UNKNOWN_CONTAINER, f"container {container_id} is not on network {network} with {ifname}"
+        )
+
+
+class Attachment:
+    """A container on a network: one container ID, network and interface name."""
+
+    __slots__ = ("_engine", "_network", "_result", "record")
+
+    def __init__(self, engine: Engine, record: Record, network: "Network | None" = None) -> None:
+        self._engine = engine
+        self._network = network
+        self._result: Result | None = None
+        self.record = record
+
+    def __repr__(self) -> str:
+        return f"Attachment({', '.join(map(repr, self.record.identity))})"
+
+    @property
+    def network(self) -> "Network":
+        """The network as it was attached.  Raises DamagedRecordError if the record does not hold it."""
+        if self._network is None:
+            self._network = attachment.network_of(self.record)
+        return self._network
+
+    @property
+    def result(self) -> Result:
+        """The result of ADD; empty if ADD has not ended."""
+        if self._result is None:
+            self._result = attachment.result_of(self.network, self.record) or Result()
+        return self._result
+
+    @result.setter
+    def result(self, result: Result) -> None:
+        self._result = result
+
+    def check(self) -> None:
+        """Raise CniError if anything is not as it was set up.  SPEC.md, "CHECK"."""
+        engine, identity = self._engine, self.record.identity
+        with locks.container(self.record.container_id, "check", engine.lock_timeout):
+            record = records.find(*identity, engine.state_dir)
+            if record is None:
+                raise NotAttachedError(*identity)
+            attachment.check(record, engine.plugin_dirs, timeout=engine.timeout)
+
+    def delete(self) -> None:
+        """Detach the container from the network, unless that has been done.  SPEC.md, "DEL".
+
+        Every plugin runs.  Then the first error is raised, and the record is kept for another try.
+        """
+        with locks.container(self.record.container_id, "delete", self._engine.lock_timeout):
+            self._engine.release_on_file(*self.record.identity, sandbox=self.record.netns)
 
 
 def plan(
@@ -37,7 +97,7 @@ def plan(
     netns: str,
     process: "ProcessIdentity",
     *,
-    args: str = "",
+    cni_args: "Mapping[str, str] | None" = None,
     capability_args: "Mapping[str, Any] | None" = None,
 ) -> Attachment:
     """Return an attachment that is not made yet.  Its record is not on disk."""
@@ -47,13 +107,13 @@ def plan(
         ifname,
         config=network.text,
         netns=netns,
-        cni_args=args,
+        cni_args=dict(cni_args or {}),
         capability_args=dict(capability_args or {}),
         process=process,
         plugin_dirs=engine.plugin_dirs,
         folder=engine.state_dir,
     )
-    return Attachment(network, record)
+    return Attachment(engine, record, network)
 
 
 def make_way(engine: Engine, attachments: "list[Record]", process: "ProcessIdentity") -> "list[Record]":

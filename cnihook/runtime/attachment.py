@@ -12,7 +12,7 @@ from cnihook.linux.link_stats import LinkStats
 from cnihook.linux.netns import NetNS
 from cnihook.process.signals import Interrupted
 from cnihook.protocol import locks
-from cnihook.protocol.call import PLUGIN_TIMEOUT, Invocation
+from cnihook.protocol.call import PLUGIN_TIMEOUT, Invocation, args_text
 from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
@@ -22,17 +22,6 @@ from cnihook.types.result import Result
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-class Attachment:
-    """A network that a container is attached to, with its record and, once ADD has run, its result."""
-
-    __slots__ = ("network", "record", "result")
-
-    def __init__(self, network: Network, record: Record) -> None:
-        self.network = network
-        self.record = record
-        self.result = Result()
 
 
 def up(network: Network, record: Record, *, timeout: float = PLUGIN_TIMEOUT) -> Result:
@@ -45,7 +34,7 @@ def up(network: Network, record: Record, *, timeout: float = PLUGIN_TIMEOUT) -> 
         record.container_id,
         record.netns,
         record.ifname,
-        args=record.cni_args,
+        args=args_text(record.cni_args),
         plugin_dirs=record.plugin_dirs,
         timeout=timeout,
     )
@@ -163,19 +152,24 @@ def restore(
 
     Raises DamagedRecordError if the record holds no configuration.
     """
-    try:
-        network = networks.parse(record.config, f"the record {record.path}")
-    except CniError as error:
-        raise DamagedRecordError(record.path, f"holds no configuration: {error.msg}", record) from None
+    network = network_of(record)
     return network, Invocation(
         record.container_id,
         live_netns_path(record),
         record.ifname,
-        args=record.cni_args,
+        args=args_text(record.cni_args),
         plugin_dirs=_attachers_path(network, record, plugin_dirs),
         timeout=timeout,
         is_repair=is_repair,
     )
+
+
+def network_of(record: Record) -> Network:
+    """Return the network as it was attached.  Raises DamagedRecordError if the record does not hold it."""
+    try:
+        return networks.parse(record.config, f"the record {record.path}")
+    except CniError as error:
+        raise DamagedRecordError(record.path, f"holds no configuration: {error.msg}", record) from None
 
 
 def result_of(network: Network, record: Record) -> "Result | None":

@@ -5,10 +5,9 @@ The CNI runtime for programs that embed it: like libcni for Go, and with what li
     from cnihook import CNI
 
     cni = CNI()
-    network = cni.network("mynet")
-    result = cni.add(network, "c1", "/run/netns/c1")
-    print(result.ips[0].net)
-    cni.delete(network, "c1")
+    attachment = cni.add("mynet", "c1", netns="/run/netns/c1")
+    print(attachment.result.ips[0].net)
+    attachment.delete()
 
 In addition to libcni:
 - An attachment is on record before its first plugin runs.
@@ -25,16 +24,17 @@ from cnihook.linux import flock
 from cnihook.linux.flock import Lock
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import invoke, locks
-from cnihook.protocol.call import Invocation
-from cnihook.runtime import addition, attachment, chain, gc, networks, records
-from cnihook.runtime.attachment import Attachment
+from cnihook.protocol.call import Invocation, args_text
+from cnihook.runtime import addition, chain, gc, records
+from cnihook.runtime.addition import Attachment, NotAttachedError
+from cnihook.runtime.attachment import is_gone
 from cnihook.runtime.engine import Engine
 from cnihook.runtime.identity import ProcessIdentity
+from cnihook.runtime.network_map import Networks
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
-from cnihook.types.errors import INTERNAL, INVALID_CONFIG, UNKNOWN_CONTAINER, CniError, as_cni_error
+from cnihook.types.errors import INTERNAL, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError, as_cni_error
 from cnihook.types.names import check_container_id, check_ifname, record_name
-from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,67 +50,72 @@ class CNI(Engine):
     another process works on the container or the network.
     """
 
-    # Networks
+    def __repr__(self) -> str:
+        return f"CNI({self.conf_dir!r}, plugin_dirs={self.plugin_dirs!r}, state_dir={self.state_dir!r})"
 
-    def networks(self) -> "tuple[list[Network], list[CniError]]":
-        """Return all networks of the folder, sorted by file name, and an error for each malformed file.
+    @property
+    def networks(self) -> Networks:
+        """The networks by name.  Each access reads the folder; keep the mapping to use one state of it.
 
         SPEC.md, "Section 1: Network configuration format".
         """
-        return networks.load_folder(self.conf_dir)
+        return Networks(self.conf_dir)
 
-    def network(self, name: str) -> Network:
-        """Return the network with this name.  Raises NetworkNotFoundError."""
-        configured, problems = self.networks()
-        for network in configured:
-            if network.name == name:
-                return network
-        if not configured and not problems and name == networks.built_in().name:
-            return networks.built_in()
-        names = [network.name for network in configured]
-        raise networks.NetworkNotFoundError(name, self.conf_dir, names, problems)
+    def _network(self, network: "Network | str") -> Network:
+        return self.networks[network] if isinstance(network, str) else network
 
-    def validate(self, network: Network) -> "list[str]":
+    def validate(self, network: "Network | str") -> "list[str]":
         """Return the capabilities that the network's plugins enable.
 
         Raises CniError if a plugin is missing or does not support the network's version.  Its notes hold the
         other errors.
         """
-        return chain.validate(network, self.plugin_dirs)
+        return chain.validate(self._network(network), self.plugin_dirs)
 
     def versions(self, plugin_type: str) -> "Sequence[str]":
         """Return the versions of the specification that a plugin supports.  SPEC.md, "VERSION"."""
         return invoke.supported_versions(plugin_type, self.plugin_dirs)
 
+    # One attachment
+
     def add(
         self,
-        network: Network,
+        network: "Network | str",
         container_id: str,
-        netns: str,
         ifname: str = "eth0",
         *,
-        args: str = "",
-        capability_args: "Mapping[str, Any] | None" = None,
+        netns: str,
         pid: int = 0,
-    ) -> Result:
+        cni_args: "Mapping[str, str] | None" = None,
+        capability_args: "Mapping[str, Any] | None" = None,
+    ) -> Attachment:
         """Attach the namespace at the path `netns`, completely or not at all.  SPEC.md, "ADD".
 
-        `args` is CNI_ARGS (KEY=VALUE;KEY=VALUE).  Each plugin gets those `capability_args` that its
+        `cni_args`: keys and values of CNI_ARGS.  Each plugin gets those `capability_args` that its
         `capabilities` name.  `pid`: the process in the namespace.  The attachment is stale when this process
         ends or, without one, when the namespace ends.
         """
         check_container_id(container_id)
         check_ifname(ifname)
+        _check_args(cni_args or {})
+        network = self._network(network)
         record_name(network.name, container_id, ifname)
         chain.find_plugins(network, self.plugin_dirs)
         process = self._process(netns, pid)
         one = addition.plan(
-            self, network, container_id, ifname, netns, process, args=args, capability_args=capability_args
+            self,
+            network,
+            container_id,
+            ifname,
+            netns,
+            process,
+            cni_args=cni_args,
+            capability_args=capability_args,
         )
         with self._lock(container_id, "add"):
             present = self._make_way_for(one, process)
             addition.attach(self, [one], present, lambda: gc.release_gone(self, [], locks.PATIENCE))
-        return one.result
+        return one
 
     def _process(self, netns: str, pid: int) -> ProcessIdentity:
         try:
@@ -149,70 +154,78 @@ class CNI(Engine):
         ifname: str = "eth0",
         *,
         netns: str = "",
-        args: str = "",
+        cni_args: "Mapping[str, str] | None" = None,
         capability_args: "Mapping[str, Any] | None" = None,
     ) -> None:
         """Detach a container from a network.  SPEC.md, "DEL".
 
-        The record is used if there is one.  Otherwise, if `network` is a Network, the arguments are used.
-        Every plugin runs.  Then the first error is raised, with the others as its notes, and the record is
-        kept for another try.  Succeeds if nothing is attached.
+        The record is used if there is one.  Otherwise the plugins of the network get the arguments of this
+        call.  Every plugin runs.  Then the first error is raised, with the others as its notes, and the
+        record is kept for another try.  Succeeds if nothing is attached, and if the network is unknown.
         """
         check_container_id(container_id)
         check_ifname(ifname)
-        name = network if isinstance(network, str) else network.name
+        _check_args(cni_args or {})
         with self._lock(container_id, "delete"):
-            try:
-                record = records.find(name, container_id, ifname, self.state_dir)
-            except DamagedRecordError as error:
-                self.release_damaged(error, sandbox=netns)
-                record = None
-            if record is not None:
-                self.release(record)
-            elif isinstance(network, Network):
+            if not self.release_on_file(_name(network), container_id, ifname, sandbox=netns):
                 # The runtime that attached it keeps no record, or has lost it.
-                request = Invocation(
-                    container_id,
-                    netns,
-                    ifname,
-                    args=args,
-                    plugin_dirs=self.plugin_dirs,
-                    timeout=self.timeout,
-                )
-                try:
-                    chain.delete(network, request, dict(capability_args or {}), None)
-                finally:
-                    request.close()
+                configured = self.networks.get(network) if isinstance(network, str) else network
+                if configured:
+                    self._delete(configured, container_id, ifname, netns, cni_args or {}, capability_args)
             records.discard_partial(container_id, self.state_dir)
             flock.clear_abandoned(signed=False)
 
+    def _delete(
+        self,
+        network: Network,
+        container_id: str,
+        ifname: str,
+        netns: str,
+        cni_args: "Mapping[str, str]",
+        capability_args: "Mapping[str, Any] | None",
+    ) -> None:
+        request = Invocation(
+            container_id,
+            netns,
+            ifname,
+            args=args_text(cni_args),
+            plugin_dirs=self.plugin_dirs,
+            timeout=self.timeout,
+        )
+        try:
+            chain.delete(network, request, dict(capability_args or {}), None)
+        finally:
+            request.close()
+
     def check(self, network: "Network | str", container_id: str, ifname: str = "eth0") -> None:
         """Raise CniError if anything is not as it was set up.  SPEC.md, "CHECK"."""
-        name = network if isinstance(network, str) else network.name
-        with self._lock(container_id, "check"):
-            record = records.find(name, container_id, ifname, self.state_dir)
-            if record is None:
-                raise CniError(
-                    UNKNOWN_CONTAINER, f"container {container_id} is not on network {name} with {ifname}"
-                )
-            attachment.check(record, self.plugin_dirs, timeout=self.timeout)
+        attachment = self.attachment(network, container_id, ifname)
+        if attachment is None:
+            raise NotAttachedError(_name(network), container_id, ifname)
+        attachment.check()
 
-    def attachments(self, container_id: str = "") -> "list[Record]":
-        """Return the records of one container, in the order of its ADDs, or those of all containers."""
-        if container_id:
-            return records.of_container(container_id, self.state_dir)
-        return records.all_records(self.state_dir)
+    def attachment(
+        self, network: "Network | str", container_id: str, ifname: str = "eth0"
+    ) -> "Attachment | None":
+        """Return an attachment that is on record, or None.  Raises DamagedRecordError or OSError."""
+        record = records.find(_name(network), container_id, ifname, self.state_dir)
+        return Attachment(self, record) if record else None
 
-    def result(self, network: "Network | str", container_id: str, ifname: str = "eth0") -> "Result | None":
-        """Return the result of an ADD, or None if there is no record of it."""
-        name = network if isinstance(network, str) else network.name
-        record = records.find(name, container_id, ifname, self.state_dir)
-        if record is None:
-            return None
-        return attachment.result_of(networks.parse(record.config, record.path), record)
+    def attachments(self, container_id: "str | None" = None) -> "list[Attachment]":
+        """Return the attachments of one container, in the order of its ADDs, or those of all containers."""
+        if container_id is None:
+            return self._as_attachments(records.all_records(self.state_dir))
+        check_container_id(container_id)
+        return self._as_attachments(records.of_container(container_id, self.state_dir))
 
-    def status(self, network: Network) -> None:
+    def _as_attachments(self, attached: "Iterable[Record]") -> "list[Attachment]":
+        return [Attachment(self, record) for record in attached]
+
+    # A whole network
+
+    def status(self, network: "Network | str") -> None:
         """Raise CniError, code 50 or 51, if an ADD would fail now.  SPEC.md, "STATUS"."""
+        network = self._network(network)
         request = Invocation("", "", "", plugin_dirs=self.plugin_dirs, timeout=self.timeout)
         try:
             chain.status(network, request)
@@ -220,14 +233,14 @@ class CNI(Engine):
             request.close()
 
     def stale_attachments(
-        self, network: str, keep: "Iterable[tuple[str, str]] | None" = None
-    ) -> "list[Record]":
+        self, network: "Network | str", keep: "Iterable[tuple[str, str]] | None" = None
+    ) -> "list[Attachment]":
         """Return the attachments to a network that gc() would detach."""
         kept = None if keep is None else set(keep)
         errors: list[CniError] = []
-        stale = self._unwanted(network, kept, errors)
+        stale = self._unwanted(_name(network), kept, errors)
         chain.raise_all(errors)
-        return stale
+        return self._as_attachments(stale)
 
     def _unwanted(
         self, network: str, keep: "set[tuple[str, str]] | None", errors: "list[CniError]"
@@ -249,25 +262,28 @@ class CNI(Engine):
 
     def _is_unwanted(self, record: Record, keep: "set[tuple[str, str]] | None") -> bool:
         if keep is None:
-            return attachment.is_gone(record)
+            return is_gone(record)
         return (record.container_id, record.ifname) not in keep
 
-    def live_attachments(self, network: str) -> "set[tuple[str, str]]":
+    def live_attachments(self, network: "Network | str") -> "set[tuple[str, str]]":
         """Return each (container ID, ifname) that gc() would have the plugins keep."""
-        gone = {(record.container_id, record.ifname) for record in self.stale_attachments(network)}
-        return self._on(network) - gone
+        stale = (attachment.record for attachment in self.stale_attachments(network))
+        return self._on(_name(network)) - {(record.container_id, record.ifname) for record in stale}
 
     def _on(self, network: str) -> "set[tuple[str, str]]":
         """Return each (container ID, ifname) on a network that has a record file, even an unreadable one."""
         files = records.identities_on_file(self.state_dir)
         return {(container_id, ifname) for name, container_id, ifname in files if name == network}
 
-    def gc(self, network: Network, keep: "Iterable[tuple[str, str]] | None" = None) -> "list[Record]":
+    def gc(
+        self, network: "Network | str", keep: "Iterable[tuple[str, str]] | None" = None
+    ) -> "list[Attachment]":
         """Detach stale attachments, then have the plugins release what else is stale.  SPEC.md, "GC".
 
         `keep`: each valid (container ID, ifname); None: those whose process or namespace still exists.
         Returns what was detached.  Continues after an error; then raises the first one.
         """
+        network = self._network(network)
         if network.disable_gc:
             return []
         kept = None if keep is None else set(keep)
@@ -293,7 +309,7 @@ class CNI(Engine):
                 request.close()
         self._remove_remains()
         chain.raise_all(errors)
-        return released
+        return self._as_attachments(released)
 
     def _remove_remains(self) -> None:
         """Remove lock files that no process uses, and partial files of records whose writers were killed."""
@@ -321,3 +337,18 @@ class CNI(Engine):
 
     def _lock(self, container_id: str, purpose: str) -> Lock:
         return locks.container(container_id, purpose, self.lock_timeout)
+
+
+def _name(network: "Network | str") -> str:
+    return network if isinstance(network, str) else network.name
+
+
+def _check_args(cni_args: "Mapping[str, str]") -> None:
+    """Raise CniError for a key or a value that CNI_ARGS cannot hold.  SPEC.md, "Parameters"."""
+    for key, value in cni_args.items():
+        if not key or set(";=") & {*key, *value}:
+            raise CniError(
+                INVALID_ENVIRONMENT,
+                f"invalid CNI_ARGS pair {f'{key}={value}'!r}",
+                "a key and a value contain neither ; nor =, and no key is empty",
+            )

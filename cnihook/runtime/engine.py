@@ -124,6 +124,21 @@ class Engine:
         records.discard_partial(container_id, self.state_dir)
         chain.raise_all(errors)
 
+    def release_on_file(self, network: str, container_id: str, ifname: str, *, sandbox: str = "") -> bool:
+        """Detach what is on file under these names.  Returns True if a sound record was there.
+
+        `sandbox`: the path to the namespace, for a damaged record.
+        """
+        try:
+            record = records.find(network, container_id, ifname, self.state_dir)
+        except DamagedRecordError as error:
+            self.release_damaged(error, sandbox=sandbox)
+            return False
+        if record is None:
+            return False
+        self.release_all(container_id, [record])
+        return True
+
     def release_damaged(
         self, damaged: DamagedRecordError, *, sandbox: "str | None" = None
     ) -> "list[Identity]":

@@ -12,6 +12,7 @@ import os
 import time
 
 from cnihook.linux.netns import NetNS
+from cnihook.types import Value
 from cnihook.types.errors import INVALID_ENVIRONMENT, CniError
 
 TYPE_CHECKING = False
@@ -31,7 +32,7 @@ class UncertainProcessError(CniError):
         super().__init__(INVALID_ENVIRONMENT, msg, details)
 
 
-class ProcessIdentity:
+class ProcessIdentity(Value):
     """A process and its network namespace.  `pid` is 0 if only the namespace is known."""
 
     __slots__ = ("boot", "netns_id", "pid", "pid_namespace", "start")

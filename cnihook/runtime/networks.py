@@ -47,7 +47,7 @@ BUILT_IN = b"""{
 }"""
 
 
-class NetworkNotFoundError(CniError):
+class NetworkNotFoundError(CniError, KeyError):
     """An error: no configuration has this name.  `problems` are the files that could not be read."""
 
     def __init__(self, name: str, folder: str, known: "list[str]", problems: "list[CniError]") -> None:
@@ -83,6 +83,19 @@ class Network:
         self.takes_annotations = own.boolean("annotations", default=True)
         # True if other containers may use a container's name with a dot, which could hide a name in DNS.
         self.dotted_aliases = own.boolean("dottedAliases", default=False)
+
+    def __repr__(self) -> str:
+        types = ", ".join(plugin["type"] for plugin in self.plugins)
+        return f"<Network {self.name!r}: {types}; from {self.source}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Return True for a network with the same configuration, also if it is from another file."""
+        if not isinstance(other, Network):
+            return NotImplemented
+        return (self.name, self.raw) == (other.name, other.raw)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def where(self, index: int) -> str:
         """Return the place of one of its plugins, for error messages."""

@@ -40,7 +40,7 @@ class Record:
         *,
         config: bytes,
         netns: str = "",
-        cni_args: str = "",
+        cni_args: "dict[str, str] | None" = None,
         capability_args: "dict[str, Any] | None" = None,
         result: "dict[str, Any] | None" = None,
         process: "ProcessIdentity | None" = None,
@@ -54,12 +54,16 @@ class Record:
         self.ifname = ifname
         self.config = config  # the text of the network's configuration
         self.netns = netns
-        self.cni_args = cni_args
+        self.cni_args = cni_args or {}
         self.capability_args = capability_args or {}
         self.result = result
         self.process = process  # None if libcni wrote the record
         self.plugin_dirs = plugin_dirs  # folders that were searched before the built-in plugins
         self.sequence = sequence  # number of the attachment in the order of the container's ADDs
+
+    def __repr__(self) -> str:
+        """Return the names only, because the configuration and the arguments may contain secrets."""
+        return f"Record({self.network!r}, {self.container_id!r}, {self.ifname!r})"
 
     @property
     def identity(self) -> "tuple[str, str, str]":
@@ -85,7 +89,7 @@ class Record:
         if self.netns:
             fields["netns"] = self.netns
         if self.cni_args:
-            fields["cniArgs"] = [pair.split("=", 1) for pair in self.cni_args.split(";") if "=" in pair]
+            fields["cniArgs"] = list(map(list, self.cni_args.items()))
         if self.capability_args:
             fields["capabilityArgs"] = self.capability_args
         if self.result is not None:
@@ -110,9 +114,7 @@ class Record:
             os.rename(temporary, path)
         except BaseException as error:
             discard_partial(self.container_id, self.folder)
-            if (
-                isinstance(error, OSError) and not error.filename
-            ):  # write() reports a full disk without a file name
+            if isinstance(error, OSError) and not error.filename:  # write() does not name it on a full disk
                 raise OSError(error.errno, error.strerror, path) from None
             raise
 
@@ -282,7 +284,7 @@ def read(path: str) -> "Record | None":
         ifname,
         config=config,
         netns=netns if isinstance(netns, str) and is_text(netns) else "",
-        cni_args=_joined(raw.get("cniArgs")),
+        cni_args=_pairs(raw.get("cniArgs")),
         capability_args=an_object("capabilityArgs"),
         result=raw["result"] if isinstance(raw.get("result"), dict) else None,
         process=process,
@@ -297,11 +299,11 @@ def read(path: str) -> "Record | None":
     return record
 
 
-def _joined(pairs: object) -> str:
+def _pairs(pairs: object) -> "dict[str, str]":
     try:
-        return ";".join(f"{key}={value}" for key, value in pairs or ())  # type: ignore[attr-defined]
+        return {str(key): str(value) for key, value in pairs or ()}  # type: ignore[attr-defined]
     except (ValueError, TypeError):
-        return ""
+        return {}
 
 
 def find(network: str, container_id: str, ifname: str, folder: str = "") -> "Record | None":
@@ -331,12 +333,6 @@ def of_container(
     if damaged is not None:
         damaged += [one for one in seen if any(names[1] == container_id for names in one.identities())]
     return [record for record in records if record.container_id == container_id]
-
-
-def of_network(network: str, folder: str = "") -> "list[Record]":
-    """Return the records of one network.  Raises OSError if a file cannot be read."""
-    records = _read_all(f"{network}-", folder or FOLDER, [])
-    return [record for record in records if record.network == network]
 
 
 def all_records(

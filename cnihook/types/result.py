@@ -7,7 +7,7 @@ each address with its IP version; 1.0.0 drops that mark; 1.1.0 adds fields to in
 """
 
 from cnihook.fast.address import Address, IPNet
-from cnihook.types import versions
+from cnihook.types import Value, versions
 from cnihook.types.config import NetConf
 from cnihook.types.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, CniError
 from cnihook.types.fields import Field, read
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MAX = 1 << 31
-_ZERO = ("interface", "scope", "table")  # fields that 0 sets
 _LEGACY = ("0.1.0", "0.2.0")
 
 
@@ -26,26 +25,7 @@ def _set(**fields: "Any") -> "dict[str, Any]":
     return {key: value for key, value in fields.items() if value}
 
 
-class _Fields:
-    """Values of a result: equal if they are of one class and all fields are equal."""
-
-    __slots__: "tuple[str, ...]" = ()
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
-
-    __hash__ = None  # type: ignore[assignment]  # the fields can change
-
-    def __repr__(self) -> str:
-        """Return the fields that are set, as arguments of the class."""
-        fields = ((name, getattr(self, name)) for name in self.__slots__)
-        shown = (f"{name}={value!r}" for name, value in fields if value or (value == 0 and name in _ZERO))
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-class Interface(_Fields):
+class Interface(Value):
     """An interface; `sandbox` is the namespace's path, or empty for an interface on the host."""
 
     __slots__ = ("mac", "mtu", "name", "pci_id", "sandbox", "socket_path")
@@ -84,10 +64,11 @@ class Interface(_Fields):
         return fields
 
 
-class IP(_Fields):
+class IP(Value):
     """An address with its prefix and gateway; `interface` is an index into Result.interfaces, or None."""
 
     __slots__ = ("gateway", "interface", "net")
+    _ZERO = ("interface",)
     # As a configuration has it.  There, no interface has an index yet.
     FIELDS = (
         Field("address", IPNet, required=True, doc="the address and the prefix of its subnet: 10.1.0.5/24"),
@@ -117,13 +98,14 @@ class IP(_Fields):
         return fields
 
 
-class Route(_Fields):
+class Route(Value):
     """A route.  `table` and `scope` are None if they are not set, because 0 is valid for both.
 
     The other fields are 0 if they are not set.
     """
 
     __slots__ = ("advmss", "dst", "gw", "mtu", "priority", "scope", "table")
+    _ZERO = ("scope", "table")
     FIELDS = (
         Field("dst", IPNet, required=True, doc="the destination: 0.0.0.0/0 is all of IPv4"),
         Field("gw", Address, doc="the next hop (default: the gateway of the address)"),
@@ -173,7 +155,7 @@ class Route(_Fields):
         return fields
 
 
-class DNS(_Fields):
+class DNS(Value):
     __slots__ = ("domain", "nameservers", "options", "search")
     FIELDS = (
         Field("nameservers", list, of=str, doc="addresses of name servers"),
@@ -212,7 +194,7 @@ class DNS(_Fields):
         )
 
 
-class Result(_Fields):
+class Result(Value):
     """The interfaces, addresses, routes and DNS settings of an attachment."""
 
     __slots__ = ("dns", "interfaces", "ips", "routes")

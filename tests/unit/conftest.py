@@ -11,6 +11,8 @@ from cnihook import log
 from cnihook.linux import flock
 from cnihook.names import entries
 from cnihook.runtime import records
+from cnihook.runtime.cni import CNI
+from tests.unit.standins import RESULT, Plugins, answer
 
 # No deadline: the machine is shared.  A fixture that provides a folder is not run again for each example.
 settings.register_profile(
@@ -31,3 +33,18 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(log, "FINISHED", str(tmp_path / "finished"))
     monkeypatch.setattr(entries, "FOLDER", str(tmp_path / "run" / "names"))
     yield tmp_path
+
+
+@pytest.fixture
+def plugins(state: Path) -> Plugins:
+    """Return the plugins `one` and `two`, which answer ADD with RESULT."""
+    plugins = Plugins(state)
+    for name in ("one", "two"):
+        plugins.make(name, ADD=answer(RESULT))
+    return plugins
+
+
+@pytest.fixture
+def cni(plugins: Plugins, state: Path) -> CNI:
+    """Return a runtime with these plugins and the folder net.d, which does not exist."""
+    return CNI(str(state / "net.d"), [str(plugins.folder)], lock_timeout=0.2)

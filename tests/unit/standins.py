@@ -9,6 +9,7 @@ from typing import Any
 from cnihook.protocol.call import Invocation
 from cnihook.runtime import networks
 
+RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.3/24"}]}
 SCRIPT = """\
 #!/bin/sh
 set -- {calls}/*

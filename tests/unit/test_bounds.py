@@ -20,7 +20,7 @@ OF_A_NETWORK: dict[str, tuple[Any, str | None]] = {
     "aliases": (["db"], "network-alias"),
     "routes": ([(IPNet.parse("192.0.2.0/24"), None)], "route"),
     "no_default_route": (True, "no-default-route"),
-    "cni_args": (["x=y"], "cni-args"),
+    "cni_args": ({"x": "y"}, "cni-args"),
 }
 OF_A_CONTAINER: dict[str, tuple[Any, str | None]] = {
     "networks": ([NetworkRequest("front")], "networks"),

@@ -1,71 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """runtime.cni: the library, with plugins that record their input."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import cnihook
 from cnihook.linux.flock import Lock, LockBusyError
 from cnihook.runtime import records
 from cnihook.runtime.cni import CNI
 from cnihook.runtime.engine import ContainerIdInUseError
 from cnihook.runtime.identity import ProcessIdentity, boot_id, process_start
-from cnihook.runtime.networks import Network, NetworkNotFoundError
+from cnihook.runtime.networks import Network
 from cnihook.types.errors import CniError
-from tests.support.plugins.cni import CHECKOUT
-from tests.unit.standins import Plugins, answer, network, refuse
+from tests.unit.standins import RESULT, Plugins, answer, network, refuse
 
-RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.3/24"}]}
 OWN = "/proc/self/ns/net"  # a namespace that exists during the test
-
-
-@pytest.fixture
-def plugins(state: Path) -> Plugins:
-    plugins = Plugins(state)
-    for name in ("one", "two"):
-        plugins.make(name, ADD=answer(RESULT))
-    return plugins
-
-
-@pytest.fixture
-def cni(plugins: Plugins, state: Path) -> CNI:
-    return CNI(str(state / "net.d"), [str(plugins.folder)], lock_timeout=0.2)
 
 
 NET = network("one", "two", version="1.1.0")
 
 
-def write(state: Path, name: str, content: Any) -> None:
-    (state / "net.d").mkdir(exist_ok=True)
-    text = content if isinstance(content, str) else json.dumps(content)
-    (state / "net.d" / name).write_text(text)
-
-
-# Networks
-
-
-def test_network_is_found_by_name_beside_malformed_files(cni: CNI, state: Path) -> None:
-    write(state, "10-broken.conf", "{")
-    write(state, "20-net.conflist", {"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "one"}]})
-
-    assert cni.network("mynet").source.endswith("20-net.conflist")
-    found, problems = cni.networks()
-    assert [each.name for each in found] == ["mynet"] and "10-broken.conf" in str(problems[0])
-
-
-def test_unknown_network_is_reported_with_the_known_ones(cni: CNI, state: Path) -> None:
-    write(state, "10-broken.conf", "{")
-    write(state, "20-net.conflist", {"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "one"}]})
-
-    with pytest.raises(NetworkNotFoundError, match="other.*mynet.*10-broken.conf") as failed:
-        cni.network("other")
-    assert len(failed.value.problems) == 1
+# Plugins of a network
 
 
 def test_validation_returns_the_capabilities_of_the_plugins(cni: CNI, plugins: Plugins) -> None:
@@ -128,18 +85,26 @@ def test_attachment_is_on_record_before_its_first_plugin_runs(cni: CNI, plugins:
     """A process that is killed during ADD leaves a record, which the clean-up needs."""
     plugins.make("one", ADD=f"cat {records.FOLDER}/mynet-c1-eth0 >&2; {answer(RESULT)}")
 
-    result = cni.add(NET, "c1", OWN)
+    attachment = cni.add(NET, "c1", netns=OWN)
 
-    assert str(result.ips[0].net) == "10.1.2.3/24"
-    (record,) = cni.attachments("c1")
-    assert (record.network, record.ifname, record.netns) == ("mynet", "eth0", OWN)
-    assert cni.result("mynet", "c1") is not None
-    assert cni.result("mynet", "c2") is None
+    assert str(attachment.result.ips[0].net) == "10.1.2.3/24"
+    (present,) = cni.attachments("c1")
+    assert present.record.identity == attachment.record.identity == ("mynet", "c1", "eth0")
+    assert present.record.netns == OWN
+    assert present.network == NET and present.result == attachment.result
+    assert cni.attachment("mynet", "c2") is None
 
 
 def test_arguments_and_capabilities_reach_the_plugins_at_add_and_del(cni: CNI, plugins: Plugins) -> None:
     with_ips = network({"type": "one", "capabilities": {"ips": True}})
-    cni.add(with_ips, "c1", OWN, "data0", args="IP=10.1.2.3", capability_args={"ips": ["10.1.2.3"]})
+    cni.add(
+        with_ips,
+        "c1",
+        "data0",
+        netns=OWN,
+        cni_args={"IP": "10.1.2.3"},
+        capability_args={"ips": ["10.1.2.3"]},
+    )
     cni.delete("mynet", "c1", "data0")
 
     assert plugins.calls == ["one ADD", "one DEL"]
@@ -154,7 +119,7 @@ def test_failed_add_leaves_no_record(cni: CNI, plugins: Plugins) -> None:
     plugins.make("two", ADD=refuse(11, "later"))
 
     with pytest.raises(CniError, match="later") as failed:
-        cni.add(NET, "c1", OWN)
+        cni.add(NET, "c1", netns=OWN)
     assert failed.value.code == 11
     assert cni.attachments() == []
 
@@ -162,7 +127,7 @@ def test_failed_add_leaves_no_record(cni: CNI, plugins: Plugins) -> None:
 def test_add_that_could_not_be_undone_stays_on_record(cni: CNI, plugins: Plugins) -> None:
     plugins.make("two", ADD=refuse(7, "no"), DEL=refuse(999, "stuck"))
     with pytest.raises(CniError, match="no"):
-        cni.add(NET, "c1", OWN)
+        cni.add(NET, "c1", netns=OWN)
     assert len(cni.attachments("c1")) == 1
 
     plugins.make("two")
@@ -175,57 +140,57 @@ def test_add_whose_first_undo_failed_is_undone_again(cni: CNI, plugins: Plugins,
     plugins.make("two", ADD=refuse(7, "no"), DEL=once)
 
     with pytest.raises(CniError, match="no"):
-        cni.add(NET, "c1", OWN)
+        cni.add(NET, "c1", netns=OWN)
     assert plugins.calls == ["one ADD", "two ADD", *["two DEL", "one DEL"] * 2]
     assert cni.attachments() == []
 
 
 def test_id_of_a_container_that_lives_in_another_namespace_is_refused(cni: CNI, plugins: Plugins) -> None:
-    cni.add(NET, "c1", OWN)
-    (record,) = cni.attachments("c1")
+    cni.add(NET, "c1", netns=OWN)
+    record = cni.attachments("c1")[0].record
     parent = os.getppid()
     record.process = ProcessIdentity(boot_id(), parent, process_start(parent) or 0, (1, 2))
     record.write()
 
     with pytest.raises(ContainerIdInUseError, match=f"another container c1 lives, process {parent}"):
-        cni.add(NET, "c1", OWN)
+        cni.add(NET, "c1", netns=OWN)
     assert plugins.calls == ["one ADD", "two ADD"] and len(cni.attachments("c1")) == 1
 
 
 def test_interface_is_added_once(cni: CNI, plugins: Plugins) -> None:
-    cni.add(NET, "c1", OWN)
+    cni.add(NET, "c1", netns=OWN)
 
     with pytest.raises(CniError, match="c1 has eth0 already, on network mynet"):
-        cni.add(NET, "c1", OWN)
+        cni.add(NET, "c1", netns=OWN)
     assert plugins.calls == ["one ADD", "two ADD"]
-    cni.add(network("one", name="other"), "c1", OWN, "eth1")
-    assert [record.ifname for record in cni.attachments("c1")] == ["eth0", "eth1"]
+    cni.add(network("one", name="other"), "c1", "eth1", netns=OWN)
+    assert [each.record.ifname for each in cni.attachments("c1")] == ["eth0", "eth1"]
 
 
 def test_add_does_not_touch_the_record_of_another_attachment(cni: CNI, plugins: Plugins) -> None:
     """The names a-b and c, and a and b-c, make one file name."""
-    cni.add(network("one", name="a-b"), "c", OWN)
+    cni.add(network("one", name="a-b"), "c", netns=OWN)
 
     with pytest.raises(CniError, match="its record would have the file name of the record of container c"):
-        cni.add(network("one", name="a"), "b-c", OWN)
+        cni.add(network("one", name="a"), "b-c", netns=OWN)
     assert plugins.calls == ["one ADD"]
-    assert [record.network for record in cni.attachments("c")] == ["a-b"]
+    assert [each.record.network for each in cni.attachments("c")] == ["a-b"]
 
 
 def test_remains_of_a_killed_add_are_removed_first(cni: CNI, plugins: Plugins) -> None:
-    cni.add(NET, "c1", OWN)
-    (record,) = cni.attachments("c1")
+    cni.add(NET, "c1", netns=OWN)
+    record = cni.attachments("c1")[0].record
     record.result = None
     record.write()
 
-    cni.add(NET, "c1", OWN)
+    cni.add(NET, "c1", netns=OWN)
     assert plugins.calls[2:] == ["two DEL", "one DEL", "one ADD", "two ADD"]
 
 
 @pytest.mark.parametrize("netns", ["/nowhere", "/etc/hostname", ""])
 def test_no_plugin_runs_if_the_path_is_not_a_namespace(cni: CNI, plugins: Plugins, netns: str) -> None:
     with pytest.raises(CniError, match="failed to open netns"):
-        cni.add(NET, "c1", netns)
+        cni.add(NET, "c1", netns=netns)
     assert plugins.calls == [] and cni.attachments() == []
 
 
@@ -244,7 +209,7 @@ def test_delete_without_a_record_runs_the_plugins_of_a_given_network(cni: CNI, p
 
 
 def test_failed_delete_continues_and_can_be_repeated(cni: CNI, plugins: Plugins) -> None:
-    cni.add(NET, "c1", OWN)
+    cni.add(NET, "c1", netns=OWN)
     plugins.make("two", DEL=refuse(999, "stuck"))
 
     with pytest.raises(CniError, match="stuck"):
@@ -261,7 +226,7 @@ def test_check_needs_a_record(cni: CNI, plugins: Plugins) -> None:
         cni.check("mynet", "c1")
     assert failed.value.code == 3
 
-    cni.add(NET, "c1", OWN)
+    cni.add(NET, "c1", netns=OWN)
     cni.check("mynet", "c1")
     assert plugins.calls[2:] == ["one CHECK", "two CHECK"]
     assert plugins.stdin(2)["prevResult"]["ips"] == [{"address": "10.1.2.3/24"}]
@@ -269,7 +234,7 @@ def test_check_needs_a_record(cni: CNI, plugins: Plugins) -> None:
 
 def test_records_may_be_kept_in_another_folder(plugins: Plugins, state: Path) -> None:
     own = CNI(str(state / "net.d"), [str(plugins.folder)], state_dir=str(state / "own"))
-    own.add(NET, "c1", OWN)
+    own.add(NET, "c1", netns=OWN)
 
     assert os.listdir(state / "own") == ["mynet-c1-eth0"]
     assert records.all_records() == []
@@ -280,10 +245,10 @@ def test_records_may_be_kept_in_another_folder(plugins: Plugins, state: Path) ->
 def test_only_one_operation_at_a_time_runs_on_a_container(cni: CNI, plugins: Plugins) -> None:
     """On a timeout, the error names the operation that has the lock."""
     with Lock("container-c1", purpose="attach c1"):
-        for operation in (lambda: cni.add(NET, "c1", OWN), lambda: cni.delete("mynet", "c1")):
+        for operation in (lambda: cni.add(NET, "c1", netns=OWN), lambda: cni.delete("mynet", "c1")):
             with pytest.raises(LockBusyError, match="attach c1"):
                 operation()
-        cni.add(NET, "c2", OWN)
+        cni.add(NET, "c2", netns=OWN)
 
 
 # A whole network
@@ -313,7 +278,7 @@ def gc_list(plugins: Plugins, index: int) -> Any:
 
 
 def test_gc_keeps_live_attachments(cni: CNI, plugins: Plugins) -> None:
-    cni.add(NET, "c1", OWN)
+    cni.add(NET, "c1", netns=OWN)
 
     assert cni.gc(NET) == []
     assert plugins.calls[2:] == ["one GC", "two GC"]
@@ -322,21 +287,21 @@ def test_gc_keeps_live_attachments(cni: CNI, plugins: Plugins) -> None:
 
 
 def test_gc_removes_stale_attachments(cni: CNI, plugins: Plugins) -> None:
-    cni.add(NET, "c1", OWN)
-    cni.add(NET, "c2", OWN)
-    (record,) = cni.attachments("c1")
+    cni.add(NET, "c1", netns=OWN)
+    cni.add(NET, "c2", netns=OWN)
+    record = cni.attachments("c1")[0].record
     record.netns = "/run/netns/gone"
     record.process = ProcessIdentity("an earlier one", 0, 0, (0, 0))
     record.write()
 
-    assert [each.container_id for each in cni.gc(NET)] == ["c1"]
+    assert [each.record.container_id for each in cni.gc(NET)] == ["c1"]
     assert plugins.calls[4:] == ["two DEL", "one DEL", "one GC", "two GC"]
     assert gc_list(plugins, 6) == [{"containerID": "c2", "ifname": "eth0"}]
 
 
 def test_gc_keeps_only_what_an_explicit_list_names(cni: CNI, plugins: Plugins) -> None:
     """The list may be empty.  The plugins keep an attachment that is on it, even without a record."""
-    cni.add(NET, "c1", OWN)
+    cni.add(NET, "c1", netns=OWN)
 
     cni.gc(NET, [("c9", "eth0")])
     assert cni.attachments() == []
@@ -346,14 +311,14 @@ def test_gc_keeps_only_what_an_explicit_list_names(cni: CNI, plugins: Plugins) -
 
 
 def test_gc_leaves_other_networks_alone(cni: CNI, plugins: Plugins) -> None:
-    cni.add(network("one", name="mynet-2"), "c1", OWN)
+    cni.add(network("one", name="mynet-2"), "c1", netns=OWN)
 
     cni.gc(NET, [])
     assert len(cni.attachments()) == 1
 
 
 def test_gc_continues_after_a_failure(cni: CNI, plugins: Plugins) -> None:
-    cni.add(NET, "c1", OWN)
+    cni.add(NET, "c1", netns=OWN)
     plugins.make("one", GC=refuse(999, "broken"), DEL=refuse(999, "stuck"))
 
     with pytest.raises(CniError, match="stuck") as failed:
@@ -366,7 +331,7 @@ def test_gc_continues_after_a_failure(cni: CNI, plugins: Plugins) -> None:
 
 def test_gc_can_be_switched_off(cni: CNI, plugins: Plugins) -> None:
     off: Network = network("one", version="1.1.0", disableGC=True)
-    cni.add(off, "c1", OWN)
+    cni.add(off, "c1", netns=OWN)
 
     assert cni.gc(off, []) == []
     assert plugins.calls == ["one ADD"] and len(cni.attachments()) == 1
@@ -374,26 +339,6 @@ def test_gc_can_be_switched_off(cni: CNI, plugins: Plugins) -> None:
 
 def test_gc_waits_for_running_adds_and_dels(cni: CNI, plugins: Plugins) -> None:
     with Lock("network-mynet", shared=True, purpose="container c1 on network mynet"):
-        cni.add(NET, "c2", OWN)
+        cni.add(NET, "c2", netns=OWN)
         with pytest.raises(LockBusyError, match="container c1"):
             cni.gc(NET)
-
-
-def test_library_is_imported_from_the_package_at_first_use() -> None:
-    """`import cnihook` alone costs nothing, since each start of a container does it."""
-    code = (
-        "import sys, cnihook; before = set(sys.modules)\n"
-        "assert not [name for name in before if name.startswith('cnihook.')]\n"
-        "from cnihook import CNI, CniError, Result\n"
-        "print(CNI.__module__, CniError.__module__, Result.__module__)\n"
-        "print(hasattr(cnihook, 'Nothing'))\n"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True
-    )
-    assert process.stdout == "cnihook.runtime.cni cnihook.types.errors cnihook.types.result\nFalse\n"
-
-
-def test_package_says_that_it_is_typed() -> None:
-    assert (CHECKOUT / "cnihook/py.typed").is_file()
-    assert set(cnihook.__all__) == set(cnihook._MODULES)

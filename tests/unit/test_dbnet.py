@@ -87,7 +87,7 @@ def test_dbnet_request_by_request(plugins: Plugins) -> None:
     cni = CNI(plugin_dirs=[str(plugins.folder)])
     network = networks.parse(json.dumps(DBNET).encode(), "10-dbnet.conflist")
 
-    result = cni.add(network, "blue", NETNS, "eth0", capability_args=CAPABILITY_ARGS)
+    result = cni.add(network, "blue", netns=NETNS, capability_args=CAPABILITY_ARGS).result
     cni.check(network, "blue", "eth0")
     cni.delete(network, "blue", "eth0")
 

@@ -139,7 +139,7 @@ def test_modules_form_no_circle() -> None:
 
 def used_modules(path: Path, modules: Collection[str]) -> set[str]:
     """Return those of `modules` that a file imports, without the packages that they are in."""
-    used = set()
+    used: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]

@@ -51,7 +51,7 @@ def names(state: Path) -> list[str]:
 def test_written_as_libcni_writes_it(state: Path) -> None:
     record(
         netns="/run/netns/c1",
-        cni_args="IgnoreUnknown=1;K8S_POD_NAME=a=b",
+        cni_args={"IgnoreUnknown": "1", "K8S_POD_NAME": "a=b"},
         capability_args={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]},
         result=RESULT,
     ).write()
@@ -74,7 +74,7 @@ def test_libcnis_record_is_read(state: Path) -> None:
     record = records.find("mynet", "c1", "eth0")
     assert record
     assert (record.config, record.netns, record.result) == (CONFIG, "/run/netns/c1", RESULT)
-    assert record.cni_args == "IgnoreUnknown=1;K8S_POD_NAME=a=b"
+    assert record.cni_args == {"IgnoreUnknown": "1", "K8S_POD_NAME": "a=b"}
     assert record.capability_args["portMappings"][0]["hostPort"] == 8080
     assert (record.process, record.sequence) == (None, 0), "no process is on record"
     assert [one.ifname for one in records.of_container("c1")] == ["eth0"]
@@ -101,7 +101,7 @@ def test_written_record_is_read_back(
     record = records.find("mynet", "c1", "eth0")
     assert record
     assert (record.config, record.netns, record.result) == (config, netns, result)
-    assert (record.capability_args, record.cni_args) == (capabilities, "")
+    assert (record.capability_args, record.cni_args) == (capabilities, {})
     if process is None:
         assert (record.process, record.sequence) == (None, 0)
     else:

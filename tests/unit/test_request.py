@@ -250,7 +250,7 @@ def test_multus_json_form_is_read() -> None:
     assert choose_host_ports(request.ports) == [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
     assert request.bandwidth == {"ingressRate": 1000, "ingressBurst": 2000}
     assert [(str(net), str(via)) for net, via in request.routes] == [("0.0.0.0/0", "10.1.2.1")]
-    assert request.cni_args == ["KEY=value"]
+    assert request.cni_args == {"KEY": "value"}
 
 
 def test_own_annotation_takes_precedence_over_multus() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cnihook.protocol.call import args_text
 from cnihook.request import values
 from cnihook.request.request import NetworkRequest, PortRequest
 from cnihook.request.resolve import ResolvedNetwork, choose_host_ports, free_host_port, resolve
@@ -43,7 +44,7 @@ def test_capabilities_are_preferred_to_arguments() -> None:
     }
     (attachment,) = served((net(BRIDGE, ALL), NetworkRequest("mynet")), bandwidth="in=1M", **words)
 
-    assert attachment.cni_args == ""
+    assert attachment.cni_args == {}
     assert attachment.capability_args == {
         "ips": ["10.1.2.3"],
         "mac": "02:00:00:00:00:01",
@@ -58,7 +59,7 @@ def test_arguments_are_used_if_a_plugin_has_no_capabilities() -> None:
         (net(BRIDGE), NetworkRequest("mynet")), ip="10.1.2.3", mac_address="02:00:00:00:00:01"
     )
 
-    assert attachment.cni_args == "IgnoreUnknown=1;IP=10.1.2.3;MAC=02:00:00:00:00:01"
+    assert args_text(attachment.cni_args) == "IgnoreUnknown=1;IP=10.1.2.3;MAC=02:00:00:00:00:01"
     assert attachment.capability_args == {}
 
 
@@ -87,7 +88,7 @@ def test_address_is_for_one_network() -> None:
     with pytest.raises(CniError, match="on 2 networks; name the network: NETWORK:ip=ADDRESS"):
         served(*two, ip="10.1.2.3")
     two[1][1].ips = ["10.1.2.3"]
-    assert [attachment.cni_args for attachment in served(*two)] == ["", "IgnoreUnknown=1;IP=10.1.2.3"]
+    assert [args_text(one.cni_args) for one in served(*two)] == ["", "IgnoreUnknown=1;IP=10.1.2.3"]
     assert served((LOOPBACK, NetworkRequest("loopback")), two[0], ip="10.1.2.3")[1].cni_args
 
 

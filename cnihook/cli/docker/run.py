@@ -30,7 +30,7 @@ from cnihook.request import options as request_options
 from cnihook.request.request import ContainerRequest
 from cnihook.request.resolve import ResolvedNetwork
 from cnihook.runtime import networks
-from cnihook.runtime.attachment import Attachment
+from cnihook.runtime.addition import Attachment
 from cnihook.runtime.settings import Settings
 
 TYPE_CHECKING = False

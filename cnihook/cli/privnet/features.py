@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cnihook.cli.privnet.report import Report
     from cnihook.container.attach import Container
     from cnihook.linux.pcap import Capture
-    from cnihook.runtime.attachment import Attachment
+    from cnihook.runtime.addition import Attachment
     from cnihook.types.result import DNS
 
 

@@ -7,7 +7,7 @@ from cnihook.fast import fastjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cnihook.runtime.attachment import Attachment
+    from cnihook.runtime.addition import Attachment
 
 
 class Report:

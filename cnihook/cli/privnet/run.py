@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cnihook.container.attach import Container
     from cnihook.log import Log
     from cnihook.request.request import ContainerRequest
-    from cnihook.runtime.attachment import Attachment
+    from cnihook.runtime.addition import Attachment
     from cnihook.runtime.settings import Settings
 
 _FAILED = 125

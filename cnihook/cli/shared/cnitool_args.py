@@ -118,19 +118,14 @@ class CnitoolArgs:
     def network(self) -> Network:
         path = self._options.network_config
         if not path:
-            return self.cni.network(self._options.network)
+            return self.cni.networks[self._options.network]
         if path == "-":
             return networks.parse(sys.stdin.buffer.read(), "stdin")
         return networks.load_file(path)
 
-    def network_or_name(self) -> "Network | str":
-        """Return the network; its name if it is not configured: a record has its own configuration."""
-        try:
-            return self.network()
-        except CniError:
-            if self._options.network_config:
-                raise
-            return str(self._options.network)
+    def network_of_record(self) -> "Network | str":
+        """Return the network of a file, or the name: a record has its own configuration."""
+        return self.network() if self._options.network_config else str(self._options.network)
 
     @property
     def container_id(self) -> str:
@@ -143,17 +138,19 @@ class CnitoolArgs:
         return name
 
     @property
-    def args(self) -> str:
+    def cni_args(self) -> "dict[str, str]":
         text: str = (
             self._options.cni_args if self._options.cni_args is not None else os.environ.get("CNI_ARGS", "")
         )
+        cni_args = {}
         for pair in filter(None, text.split(";")):
-            key, equals, value = pair.partition("=")
-            if not (key and equals and value):
+            key, _, value = pair.partition("=")
+            if not (key and value):
                 raise CniError(
                     INVALID_ENVIRONMENT, f"invalid CNI_ARGS pair {pair!r}", "it takes KEY=VALUE;KEY=VALUE"
                 )
-        return text
+            cni_args[key] = value
+        return cni_args
 
     @property
     def capability_args(self) -> "dict[str, Any]":

@@ -149,8 +149,8 @@ def _result(record: Record, network: "Network | None") -> Result:
 
 def _pod(record: Record) -> str:
     """Return NAMESPACE/NAME, which CRI-O and containerd pass in CNI_ARGS."""
-    arguments = dict(pair.split("=", 1) for pair in record.cni_args.split(";") if "=" in pair)
-    return "/".join(filter(None, (arguments.get("K8S_POD_NAMESPACE"), arguments.get("K8S_POD_NAME"))))
+    keys = ("K8S_POD_NAMESPACE", "K8S_POD_NAME")
+    return "/".join(filter(None, map(record.cni_args.get, keys)))
 
 
 def _mappings(record: Record) -> "list[dict[str, Any]]":

@@ -157,7 +157,7 @@ def measure_library(rounds: int) -> "dict[str, Sample]":
     ports = {"portMappings": [{"hostPort": 9004, "containerPort": 80, "protocol": "tcp"}]}
     for warm in (True, *[False] * rounds):
         began = time.perf_counter()
-        cni.add(network, "library", guest.path, capability_args=ports)
+        cni.add(network, "library", netns=guest.path, capability_args=ports)
         added = time.perf_counter()
         cni.delete(network, "library")
         ended = time.perf_counter()
