@@ -35,21 +35,44 @@ import os
 import sys
 
 __version__ = "0.1.0"
-__all__ = ["CNI", "Attachment", "CniError", "Network", "Result"]
+__all__ = [
+    "CNI",
+    "AddFailedError",
+    "Attachment",
+    "CniError",
+    "ContainerIdInUseError",
+    "DamagedRecordError",
+    "LockBusyError",
+    "Network",
+    "NetworkNotFoundError",
+    "NotAttachedError",
+    "Record",
+    "Result",
+]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cnihook.runtime.addition import Attachment
+    from cnihook.linux.flock import LockBusyError
+    from cnihook.runtime.addition import Attachment, NotAttachedError
     from cnihook.runtime.cni import CNI
-    from cnihook.runtime.networks import Network
-    from cnihook.types.errors import CniError
+    from cnihook.runtime.engine import ContainerIdInUseError
+    from cnihook.runtime.networks import Network, NetworkNotFoundError
+    from cnihook.runtime.records import DamagedRecordError, Record
+    from cnihook.types.errors import AddFailedError, CniError
     from cnihook.types.result import Result
 
 _MODULES = {
     "CNI": "runtime.cni",
+    "AddFailedError": "types.errors",
     "Attachment": "runtime.addition",
-    "Network": "runtime.networks",
     "CniError": "types.errors",
+    "ContainerIdInUseError": "runtime.engine",
+    "DamagedRecordError": "runtime.records",
+    "LockBusyError": "linux.flock",
+    "Network": "runtime.networks",
+    "NetworkNotFoundError": "runtime.networks",
+    "NotAttachedError": "runtime.addition",
+    "Record": "runtime.records",
     "Result": "types.result",
 }
 

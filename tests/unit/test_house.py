@@ -98,7 +98,7 @@ def test_every_part_has_a_level() -> None:
 def test_imports_point_down(path: Path) -> None:
     if path == PACKAGE / "__init__.py":
         loaded = {"os", "sys"}  # loaded by Python's own start
-        # What it imports of cnihook is for type checkers; tests/unit/test_cni.py holds that.
+        # What it imports of cnihook is for type checkers; tests/unit/test_library.py holds that.
         other = {module for _line, module in imports(path) if not module.startswith("cnihook.")}
         assert other <= loaded, "each start would pay for it"
         return
