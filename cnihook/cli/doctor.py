@@ -131,7 +131,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "nftables": leftovers.check_elements,
         "rules of the reference plugins": foreign.check,
         "hooks": leftovers.check_hooks,
-        "programs": programs.check_nft,
+        "programs": programs.check_programs,
         "bounds on annotations": requests.check_owner,
         "annotations of images": requests.check_images,
     }

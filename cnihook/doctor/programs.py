@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 
 from cnihook.doctor.finding import Finding, Host, find_program, plugins_of, printed
+from cnihook.protocol import invoke
 
 _FIRST = (0, 0, 0)
 _NEVER = (1 << 30, 0, 0)
+_PACKAGES = {"nft": "nftables"}
 _GC = "systemctl enable --now cnihook-gc.timer"
 
 # A program, the first version with the problem and the first without it, the problem, what helps.
@@ -56,17 +58,23 @@ def check_folders(host: Host) -> Iterator[Finding]:
             )
 
 
-def check_nft(host: Host) -> Iterator[Finding]:
+def check_programs(host: Host) -> Iterator[Finding]:
+    """Find programs that a key of a network needs and that are not installed."""
     for network in host.networks:
         for plugin in plugins_of(network):
-            conditions = [key for key in ("conditionsV4", "conditionsV6") if plugin.conf.has(key)]
-            if plugin.type == "portmap" and conditions and find_program("nft") is None:
-                yield Finding(
-                    "program",
-                    "the program nft is not installed",
-                    f"it reads {conditions[0]} of network {network.name}, whose ports cannot be published",
-                    "apt-get install nftables",
-                )
+            fields = invoke.fields(plugin.type) if invoke.is_built_in(plugin.type) else ()
+            keys: dict[str, str] = {}
+            for field in fields:
+                if field.program and plugin.conf.has(field.name):
+                    keys.setdefault(field.program, field.name)
+            for program, key in keys.items():
+                if find_program(program) is None:
+                    yield Finding(
+                        "program",
+                        f"the program {program} is not installed",
+                        f"{plugin.type} reads {key} of network {network.name} with it, and fails",
+                        f"apt-get install {_PACKAGES[program]}",
+                    )
 
 
 def check_versions(_host: Host) -> Iterator[Finding]:

@@ -60,6 +60,7 @@ TRAITS = Traits(
     makes=("ifb",),
     needs=("tbf",),
     capabilities=(Field("bandwidth", dict, fields=FIELDS, doc="limits, if the network has none"),),
+    releases_by_owner=True,
 )
 
 

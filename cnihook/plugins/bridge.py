@@ -70,6 +70,7 @@ TRAITS = Traits(
     gateway=("isGateway", "isDefaultGateway"),
     capabilities=(_MAC,),
     args=(_MAC,),
+    releases_by_owner=True,
 )
 
 

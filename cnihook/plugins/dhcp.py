@@ -71,7 +71,7 @@ FIELDS = (
         Field("skipDefault", bool, doc="request none but the options of this list"),
     )),
 )  # fmt: skip
-TRAITS = Traits("ipam", takes=("hostname",), from_server=True)
+TRAITS = Traits("ipam", takes=("hostname",), from_server=True, releases_by_owner=True)
 
 
 class Conf:

@@ -11,7 +11,7 @@ from cnihook.types.errors import INTERNAL
 KIND = "dummy"
 
 FIELDS = ipam.REQUIRED_FIELDS
-TRAITS = Traits("interface", makes=(KIND,))
+TRAITS = Traits("interface", makes=(KIND,), releases_by_owner=True)
 
 
 class Conf:

@@ -84,7 +84,7 @@ FIELDS = (
     Field("ingressPolicy", str, "open", choices=_POLICIES, check=_check_policy,
           doc="which containers do not reach each other: across bridges, or on one bridge"),
 )  # fmt: skip
-TRAITS = Traits("chained", needs=("nftables",), opens_firewall=True)
+TRAITS = Traits("chained", needs=("nftables",), opens_firewall=True, releases_by_owner=True)
 
 
 class Conf:

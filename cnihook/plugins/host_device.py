@@ -52,6 +52,7 @@ TRAITS = Traits(
     link=_DEVICE,
     on_parent=True,
     capabilities=(Field("deviceID", str, doc="PCI address, or ID on the auxiliary bus, of the device"),),
+    releases_by_owner=True,
 )
 
 

@@ -66,6 +66,7 @@ TRAITS = Traits(
         _IPS,
     ),
     args=(_IPS,),
+    releases_by_owner=True,
 )
 
 

@@ -25,7 +25,9 @@ FIELDS = (
     Field("mode", str, "l2", choices=tuple(parent_links.IPVLAN_MODES),
           doc="l2: as on one switch; l3 and l3s: the host's side routes"),
 )  # fmt: skip
-TRAITS = Traits("interface", makes=("ipvlan",), link=child_link.MASTER, on_parent=True)
+TRAITS = Traits(
+    "interface", makes=("ipvlan",), link=child_link.MASTER, on_parent=True, releases_by_owner=True
+)
 
 
 class Conf(child_link.Conf):

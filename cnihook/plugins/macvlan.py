@@ -34,6 +34,7 @@ TRAITS = Traits(
     on_parent=True,
     capabilities=(_MAC,),
     args=(_MAC,),
+    releases_by_owner=True,
 )
 
 

@@ -60,9 +60,9 @@ FIELDS = (
     Field("snat", bool, True, doc="the container's own subnet and the host reach published ports, too"),
     Field("masqAll", bool, doc="the container sees the host's address as the source of all connections"),
     Field("takeOverPorts", bool, doc="publish a port although a process of the host listens on it"),
-    Field("conditionsV4", list, of=str,
+    Field("conditionsV4", list, of=str, program="nft",
           doc="matches of nft, or -s, -d and -i of iptables, that IPv4 packets must satisfy"),
-    Field("conditionsV6", list, of=str, doc="the same for IPv6"),
+    Field("conditionsV6", list, of=str, program="nft", doc="the same for IPv6"),
     Field("backend", str, choices=_BACKENDS, check=_check_backend,
           doc="whose conditions these are; nftables is used"),
 )  # fmt: skip
@@ -70,6 +70,7 @@ TRAITS = Traits(
     "chained",
     needs=("nftables",),
     capabilities=(Field("portMappings", list, of=dict, fields=_MAPPING, doc="ports to publish"),),
+    releases_by_owner=True,
 )
 
 

@@ -29,7 +29,9 @@ FIELDS = (
     _MAC,
     Field("selinuxContext", str, doc="SELinux context of the interface"),
 )
-TRAITS = Traits("interface", needs=("tun",), takes=("mac",), capabilities=(_MAC,), args=(_MAC,))
+TRAITS = Traits(
+    "interface", needs=("tun",), takes=("mac",), capabilities=(_MAC,), args=(_MAC,), releases_by_owner=True
+)
 
 
 class Conf:

@@ -55,7 +55,9 @@ _OWN = (
     Field("sysctl", dict, of=str, doc="settings below net, by name; IFNAME is the interface's name"),
 )
 FIELDS = (*_OWN, Field("dataDir", str, _FOLDER, doc="the folder of the values from before"))
-TRAITS = Traits("chained", takes=("mac",), capabilities=(_OWN[0],), args=_OWN, keeps_sysctls=True)
+TRAITS = Traits(
+    "chained", takes=("mac",), capabilities=(_OWN[0],), args=_OWN, keeps_sysctls=True, releases_by_owner=True
+)
 
 
 class Conf:

@@ -20,7 +20,7 @@ FIELDS = (
     *ipam.REQUIRED_FIELDS,
     Field("vlanId", int, 0, high=MAX_VLAN, check=check_vlan, doc="number of the VLAN"),
 )
-TRAITS = Traits("interface", makes=("vlan",), link=_MASTER, on_parent=True)
+TRAITS = Traits("interface", makes=("vlan",), link=_MASTER, on_parent=True, releases_by_owner=True)
 
 
 class Conf(child_link.Conf):

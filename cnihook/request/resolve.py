@@ -123,16 +123,19 @@ def _first_with(real: "list[ResolvedNetwork]", capability: str, what: str) -> Re
     raise _no_plugin_takes(real[0].network, capability, what)
 
 
-_SERVES = {"portMappings": "portmap", "bandwidth": "bandwidth", "ips": "static", "mac": "tuning"}
-
-
 def _no_plugin_takes(network: Network, capability: str, what: str) -> CniError:
-    plugin = f'{{"type": "{_SERVES[capability]}", "capabilities": {{"{capability}": true}}}}'
-    return CniError(
-        INVALID_CONFIG,
-        f"network {network.name} ({network.source}): none of its plugins takes {what}",
-        f"add {plugin} to its plugins",
-    )
+    takes: dict[str, list[str]] = {"chained": [], "ipam": []}
+    for plugin_type in invoke.built_in_types():
+        traits = invoke.traits(plugin_type)
+        if traits.kind in takes and any(field.name == capability for field in traits.capabilities):
+            takes[traits.kind].append(plugin_type)
+    key = f'"capabilities": {{"{capability}": true}}'
+    if takes["chained"]:
+        hint = f'add {{"type": "{takes["chained"][0]}", {key}}} to its plugins'
+    else:
+        hint = f"add {key} to a plugin with the IPAM plugin {' or '.join(takes['ipam'])}"
+    problem = f"network {network.name} ({network.source}): none of its plugins takes {what}"
+    return CniError(INVALID_CONFIG, problem, hint)
 
 
 def _give_addresses(served: ResolvedNetwork, ips: "list[str]", mac: str) -> None:

@@ -13,7 +13,7 @@ from cnihook.linux import netns
 from cnihook.linux.flock import LockBusyError
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
-from cnihook.protocol import locks
+from cnihook.protocol import invoke, locks
 from cnihook.protocol.call import Invocation
 from cnihook.runtime import chain, netns_names, networks, records, remains
 from cnihook.runtime.networks import Network
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cnihook.runtime.remains import Identity
 
 _ASIDE = "/var/lib/cni/damaged"
-_OTHERS = ("macvlan", "ipvlan", "vlan", "tap", "dummy", "firewall", "portmap", "bandwidth", "tuning")
 
 
 def release(identity: "Identity", conf_dir: str, plugin_dirs: "list[str] | None") -> None:
@@ -85,24 +84,42 @@ def _configurations(name: str, conf_dir: str, config: bytes) -> "list[Network]":
 
 def _everything(name: str) -> Network:
     """Return a network of all plugins that keep something on the host, for a DEL by the owner."""
+    types: dict[str, list[str]] = {"interface": [], "chained": [], "ipam": []}
+    for plugin_type in invoke.built_in_types():
+        traits = invoke.traits(plugin_type)
+        if traits.releases_by_owner:
+            types[traits.kind].append(plugin_type)
+    interfaces = [conf for plugin_type in types["interface"] for conf in _interface_plugins(plugin_type)]
+    for plugin_type in types["ipam"]:
+        # If the addresses are a server's, it is on the network of a parent link.
+        through_parent = invoke.traits(plugin_type).from_server
+        first = next(
+            conf
+            for conf in interfaces
+            if "ipam" not in conf and invoke.traits(conf["type"]).on_parent == through_parent
+        )
+        first["ipam"] = {"type": plugin_type}
+    plugins = [*interfaces, *({"type": plugin_type} for plugin_type in types["chained"])]
+    raw = {"cniVersion": "1.0.0", "name": name, "plugins": plugins}
+    return networks.from_raw(raw, b"", f"what is left on {name}")
+
+
+def _interface_plugins(plugin_type: str) -> "list[dict[str, Any]]":
+    """Return a plugin's configuration, or one for each bridge of the host if it uses bridges."""
+    traits = invoke.traits(plugin_type)
+    # With these keys, it removes from the kernel what an ADD with them added.
+    features = [field.name for field in invoke.fields(plugin_type) if field.type is bool and field.needs]
+    conf: dict[str, Any] = {"type": plugin_type} | dict.fromkeys(features, True)
+    if traits.link is None or "bridge" not in traits.makes:
+        return [conf]
     host = NetNS.current()
     try:
         bridges = [link.name for link in host.rtnl.links() if link.kind == "bridge"]
     finally:
         host.close()
     first, *others = bridges or [""]
-    plugins: list[dict[str, Any]] = [{"type": "bridge", "bridge": other} for other in others]
-    plugins += [
-        {"type": "bridge", "bridge": first, "ipMasq": True, "macspoofchk": True} | _ipam("host-local"),
-        {"type": "host-device"} | _ipam("dhcp"),
-        *({"type": plugin_type} for plugin_type in _OTHERS),
-    ]
-    raw = {"cniVersion": "1.0.0", "name": name, "plugins": plugins}
-    return networks.from_raw(raw, b"", f"what is left on {name}")
-
-
-def _ipam(plugin_type: str) -> "dict[str, Any]":
-    return {"ipam": {"type": plugin_type}}
+    key = traits.link.name
+    return [conf | {key: first}, *({"type": plugin_type, key: other} for other in others)]
 
 
 def release_record(

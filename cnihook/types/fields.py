@@ -37,7 +37,7 @@ class Field:
 
     __slots__ = (
         "check", "choices", "default", "doc", "fields", "folded", "high", "like", "low", "name", "needs",
-        "of", "required", "type",
+        "of", "program", "required", "type",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +55,7 @@ class Field:
         required: bool = False,
         like: str = "",
         needs: str = "",
+        program: str = "",
         doc: str = "",
     ) -> None:
         self.name = name
@@ -73,6 +74,7 @@ class Field:
         self.required = required  # the plugin itself reports that it is missing
         self.like = like  # another key of the object, an address of the same IP version
         self.needs = needs  # a kernel feature that this key requires
+        self.program = program  # a program that this key requires
         self.doc = doc
 
     def __repr__(self) -> str:
@@ -162,7 +164,7 @@ class Traits:
 
     __slots__ = (
         "args", "capabilities", "from_server", "gateway", "has_leases", "keeps_sysctls", "kind", "link",
-        "makes", "needs", "on_parent", "opens_firewall", "takes",
+        "makes", "needs", "on_parent", "opens_firewall", "releases_by_owner", "takes",
     )  # fmt: skip
 
     def __init__(
@@ -181,6 +183,7 @@ class Traits:
         from_server: bool = False,
         has_leases: bool = False,
         keeps_sysctls: bool = False,
+        releases_by_owner: bool = False,
     ) -> None:
         self.kind = kind  # interface, loopback, ipam (its FIELDS are keys of `ipam`) or chained
         self.makes = makes  # the kinds of links that it makes
@@ -198,6 +201,8 @@ class Traits:
         self.from_server = from_server
         self.has_leases = has_leases  # its Conf has `sets` of ranges, and `folder` with a file per lease
         self.keeps_sysctls = keeps_sysctls  # it has settings_file(), the path of a file with its sysctls
+        # Its DEL finds what an attachment has on the host by the owner, without the configuration.
+        self.releases_by_owner = releases_by_owner
 
     def host_link(self, raw: "dict[str, Any]") -> str:
         """Return the host's link that a configuration names, or the default one; empty if there is none."""

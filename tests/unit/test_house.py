@@ -149,6 +149,24 @@ def used_modules(path: Path, modules: Collection[str]) -> set[str]:
     return (used & set(modules)) - {"cnihook"}
 
 
+def test_plugin_types_are_listed_nowhere() -> None:
+    """A new plugin is one file, so what distinguishes plugins is in their TRAITS and FIELDS.
+
+    The conformance suite is for the plugins of others, too, and cannot ask them.
+    """
+    types = {path.stem.replace("_", "-") for path in (PACKAGE / "plugins").glob("*.py")}
+    lists = []
+    for path in sources():
+        if part_of(path) not in ("plugins", "conformance"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                items = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.Constant)]
+                names = {item.value for item in items} & types
+                if len(names) > 1:
+                    lists.append((name(path), sorted(names)))
+
+    assert lists == [("cnihook/protocol/locks.py", ["bridge", "dhcp"])], "those are names of locks"
+
+
 PROGRAMS = {
     "bench",
     "demo",

@@ -70,6 +70,8 @@ def test_arguments_are_used_if_a_plugin_has_no_capabilities() -> None:
         ({"bandwidth": "in=1M"}, 'add {"type": "bandwidth"'),
         ({"ip": "10.1.2.3"}, "none of its plugins takes a requested address"),
         ({"mac_address": "02:00:00:00:00:01"}, "none of its plugins takes a MAC address"),
+        ({"ip": "10.1.2.3"}, "IPAM plugin host-local or static"),
+        ({"mac_address": "02:00:00:00:00:01"}, 'add {"type": "tuning", "capabilities": {"mac": true}}'),
         ({"route": "10.0.0.0/8"}, "none of its plugins takes a route"),
         ({"no_default_route": "true"}, "none of its plugins takes a request for no default route"),
     ],
