@@ -9,13 +9,15 @@ from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.differences import differences
 from cnihook.cli.shared.kernel_view import View, nft_elements
 from cnihook.cli.shared.listing import Row
-from cnihook.fast.errors_text import message_with_notes
+from cnihook.cli.shared.process_view import ProcessView
+from cnihook.fast.errors_text import message_with_hint, message_with_notes
 from cnihook.linux import sysctl
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import invoke
 from cnihook.protocol.call import args_text
 from cnihook.runtime import attachment
 from cnihook.types.config import NetConf
+from cnihook.types.errors import CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,14 +28,26 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Show the records of a container's networks, and beside them the state of the kernel: links, addresses,
 routes, neighbours, queueing disciplines, elements of `table inet cnihook`, and the settings that tuning
-made.  A line that begins with `!` is a difference between the two.
+made.  A line that begins with `!` is a difference between the two.  Then show the processes in the
+container's network namespace, and the sockets on which they listen.
 
-The kernel is read through pyroute2, not by the code that sets networks up.
+The kernel is read through pyroute2 and psutil, not by the code that sets networks up.
 """
+
+EPILOG = """\
+keys of --json:
+  container    its ID
+  attachments  for each network the keys of `cnihook ps --json`, and record, kernel, differences
+  processes    pid, name and command of each process; null if they could not be read
+  listening    protocol (tcp, udp), address, port, pid and name of each socket on which a process listens;
+               null if they could not be read
+"""
+
+_ROOM = 20  # lines of a list that can be long
 
 
 def parser() -> Parser:
-    parser = Parser("inspect", DESCRIPTION)
+    parser = Parser("inspect", DESCRIPTION, EPILOG)
     parser.add_container()
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     return parser
@@ -46,11 +60,27 @@ def main(argv: list[str]) -> int:
     host = View("/proc/thread-self/ns/net")
     inside: dict[str, View | str] = {}
     reports = [_report(one, host, inside) for one in listed]
+    view, problem = _processes(next(iter(inside), ""))
     if options.json:
-        arguments.print_json({"container": options.id, "attachments": reports})
+        arguments.print_json(
+            {
+                "container": options.id,
+                "attachments": reports,
+                "processes": view.processes if view else None,
+                "listening": view.listening if view else None,
+            }
+        )
     else:
-        _show(reports)
+        _show(reports, view, problem)
     return 0
+
+
+def _processes(path: str) -> "tuple[ProcessView | None, str]":
+    """Return the processes of the namespace, or the reason why they cannot be read."""
+    try:
+        return (ProcessView(path) if path else None), ""
+    except (OSError, CniError) as error:
+        return None, message_with_hint(error)
 
 
 def _report(one: Row, host: View, inside: "dict[str, View | str]") -> "Json":
@@ -144,12 +174,19 @@ def _now(name: str) -> "str | None":
 # Showing
 
 
-def _show(reports: "list[Json]") -> None:
+def _show(reports: "list[Json]", view: "ProcessView | None", problem: str) -> None:
     style = terminal.style()
     width = terminal.width()
 
     def line(text: str, *colours: str) -> None:
         print(style(terminal.cut(terminal.printable(text), width), *colours))
+
+    def show_parts(parts: "list[tuple[str, list[str]]]") -> None:
+        for part, lines in parts:
+            if lines:
+                line(f"  {part}", "cyan")
+                for text in lines:
+                    line(f"    {text}")
 
     for number, report in enumerate(reports):
         if number:
@@ -157,11 +194,11 @@ def _show(reports: "list[Json]") -> None:
         line(f"{report['container']}  {report['network']}  {report['ifname']}", "bold")
         for text in report["differences"]:
             line(f"! {text}", "red")
-        for part, lines in _parts(report):
-            if lines:
-                line(f"  {part}", "cyan")
-                for text in lines:
-                    line(f"    {text}")
+        show_parts(_parts(report))
+    if view or problem:
+        print()
+        line(f"{reports[0]['container']}  processes", "bold")
+        show_parts(_process_parts(view) if view else [("processes", [f"not looked at: {problem}"])])
 
 
 def _parts(report: "Json") -> "list[tuple[str, list[str]]]":
@@ -214,3 +251,25 @@ def _route(route: "Json") -> str:
 
 def _element(one: "Json") -> str:
     return f"{one['in']}: {one['key']}" + (f" : {one['to']}" if "to" in one else "")
+
+
+def _process_parts(view: ProcessView) -> "list[tuple[str, list[str]]]":
+    return [
+        ("in its namespace", _some([_process(one) for one in view.processes])),
+        ("listening", _some([_listener(one) for one in view.listening])),
+    ]
+
+
+def _some(lines: "list[str]") -> "list[str]":
+    more = len(lines) - _ROOM
+    return [*lines[:_ROOM], f"and {more} more (--json lists all)"] if more > 0 else lines
+
+
+def _process(one: "Json") -> str:
+    return f"{one['pid']} {one['name'] or ''}" + (f": {one['command']}" if one["command"] else "")
+
+
+def _listener(one: "Json") -> str:
+    address = f"[{one['address']}]" if ":" in one["address"] else one["address"]
+    process = f"{one['pid']} ({one['name']})" if one["pid"] else "a process that /proc does not show"
+    return f"{one['protocol']} {address}:{one['port']} by {process}"

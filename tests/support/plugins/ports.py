@@ -126,7 +126,7 @@ def reached(
     return True
 
 
-# A program of the host: it opens a socket, listens, and sleeps.
+# A program that opens a socket, listens, and sleeps.
 LISTENER = """\
 import os, socket, sys, time
 kind, family, own, only_v6 = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
@@ -143,12 +143,12 @@ time.sleep(1000)
 
 @contextmanager
 def listening(
-    host: Host, kind: str = "tcp", own: str = "0.0.0.0", *, only_v6: bool = False
+    where: Namespace, kind: str = "tcp", own: str = "0.0.0.0", *, only_v6: bool = False
 ) -> Iterator[int]:
-    """Start a process of the host that listens on port 8080.  Yields its PID as the host sees it."""
+    """Start a process that listens on port 8080 in a namespace.  Yields its PID as the host sees it."""
     family = "AF_INET6" if ":" in own else "AF_INET"
     words = ["/usr/bin/python3", "-IS", "-c", LISTENER, kind, family, own, str(int(only_v6))]
-    with host.popen(*words) as process:
+    with where.popen(*words) as process:
         try:
             assert process.stdout
             yield int(process.stdout.readline())
