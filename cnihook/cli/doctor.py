@@ -17,6 +17,7 @@ from cnihook.doctor import (
     mtu,
     names,
     programs,
+    published,
     reachability,
     requests,
     ruleset,
@@ -31,9 +32,9 @@ from cnihook.types.errors import CniError
 
 DESCRIPTION = """\
 Report what is wrong with this host's container networks: kernel, nftables, forwarding, other firewalls,
-routes, subnets, leases, records, names, hooks, bounds on annotations, configurations.  Each finding says
-what is wrong, why it matters, and the command that corrects it.  Prints nothing if nothing is wrong.
-Nothing is changed without --fix.
+routes, published ports, subnets, leases, records, names, hooks, bounds on annotations, configurations.  Each
+finding says what is wrong, why it matters, and the command that corrects it.  Prints nothing if nothing is
+wrong.  Nothing is changed without --fix.
 """
 EPILOG = """\
 exit codes:
@@ -56,7 +57,8 @@ def parser() -> Parser:
         "-v",
         "--verbose",
         action="store_true",
-        help="report also what is not a fault: pitfalls of runtimes, kernel features that are not in use",
+        help="report also what may not be a fault: published ports on which no program listens, pitfalls of"
+        " runtimes, kernel features that are not in use",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as a list of JSON objects")
     parser.add_conf_dir()
@@ -121,6 +123,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "chains of nftables": ruleset.check_forward_chains,
         "routes": reachability.check_ways,
         "hairpins": reachability.check_hairpins,
+        "published ports": published.check,
         "MTUs": mtu.check,
         "subnets": addresses.check_overlaps,
         "ranges": addresses.check_ranges,

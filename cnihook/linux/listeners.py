@@ -17,7 +17,11 @@ import os
 from _socket import AF_INET, AF_INET6
 
 from cnihook.fast.address import Address
-from cnihook.linux.netlink import NLM_F_DUMP, Netlink, NetlinkError, attributes
+from cnihook.linux.netlink import NLM_F_DUMP, Netlink, attributes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
 _NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -63,15 +67,22 @@ class Listener:
 
 
 def listeners(protocol: str, ports: "set[int]") -> "list[Listener]":
-    """Return the sockets of tcp, udp or sctp that listen on one of these ports.
-
-    The list is empty if the kernel cannot answer: its module for that may be missing.
-    """
+    """Return the same sockets as read(), without those that the kernel cannot list."""
     sockets: list[Listener] = []
     try:
-        netlink = Netlink(_NETLINK_SOCK_DIAG)
+        for listener in read(protocol, ports):
+            sockets.append(listener)
     except OSError:
-        return sockets
+        pass
+    return sockets
+
+
+def read(protocol: str, ports: "set[int]") -> "Iterator[Listener]":
+    """Yield the sockets of tcp, udp or sctp that listen on one of these ports.
+
+    Raises OSError if the kernel cannot answer: its module for that may be missing.
+    """
+    netlink = Netlink(_NETLINK_SOCK_DIAG)
     try:
         for family in (AF_INET, AF_INET6):
             for port in sorted(ports) if len(ports) <= _FEW else (0,):
@@ -80,12 +91,9 @@ def listeners(protocol: str, ports: "set[int]") -> "list[Listener]":
                 what = f"list the sockets of {protocol}"
                 for answer in netlink.request(_SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, body, what):
                     if _ID.unpack_from(answer, _ANSWER_ID)[0] in ports:
-                        sockets.append(Listener(answer, family))
-    except NetlinkError:
-        pass
+                        yield Listener(answer, family)
     finally:
         netlink.close()
-    return sockets
 
 
 def processes_of(inodes: "set[int]") -> "dict[int, list[int]]":

@@ -57,15 +57,18 @@ def _taken(call: Call, ports: "Iterable[Port]") -> "list[tuple[Port, str]]":
     for port, listener in conflicts.values():
         pids = processes.get(listener.inode, [])
         if not any(_holds_for(call, pid) for pid in pids):
-            reasons.setdefault(str(port), (port, f"{_described(pids, listener)} on {listener.address}"))
+            reasons.setdefault(str(port), (port, describe(listener, pids)))
     return list(reasons.values())
 
 
-def _described(pids: "list[int]", listener: Listener) -> str:
-    if not pids:
-        return f"{'a process that /proc does not show' if listener.inode else 'the kernel'} listens"
-    more = f" and {len(pids) - 1} more" if len(pids) > 1 else ""
-    return f"process {pids[0]} ({_name(pids[0])}){more} listens"
+def describe(listener: Listener, pids: "list[int]") -> str:
+    """Return which process listens on which address.  `pids`: those that have the socket open."""
+    if pids:
+        more = f" and {len(pids) - 1} more" if len(pids) > 1 else ""
+        process = f"process {pids[0]} ({_name(pids[0])}){more}"
+    else:
+        process = "a process that /proc does not show" if listener.inode else "the kernel"
+    return f"{process} listens on {listener.address}"
 
 
 def _holds_for(call: Call, pid: int) -> bool:

@@ -166,6 +166,12 @@ def is_published(port: Port) -> bool:
     return nft.comment_of(FAMILY, NAME, maps.held, port.everywhere) is not None
 
 
+def published() -> "list[Element]":
+    """Return all published ports, also those under conditions."""
+    maps = [*UNCONDITIONAL, *conditional(table.chains())]
+    return [element for one in maps for element in one.elements()]
+
+
 def _hint(owner: str) -> str:
     command = f"cnihook gc {owner.split(' ')[0]}"
     return f"publish another, or end that container; `{command}` frees the ports of containers that are gone"
@@ -233,8 +239,7 @@ def _are_present() -> bool:
 
 def _owned(chosen: "Callable[[str], bool]") -> "tuple[list[Element], list[Address]]":
     """Return all ports, and all addresses of containers, whose owner is chosen."""
-    maps = [*UNCONDITIONAL, *conditional(table.chains())]
-    ports = [element for one in maps for element in one.elements() if chosen(element.owner)]
+    ports = [element for element in published() if chosen(element.owner)]
     addresses = [
         Address(key)
         for container in _TO
