@@ -24,17 +24,20 @@ def test_error_of_failing_call_names_step_and_object(host: Host, call: str, erro
     network["plugins"] += [{"type": "firewall", "ingressPolicy": "same-bridge"}]
     configure(host, network)
     container = host.container(process=True)
-    host.leaves("file /run/cnihook/log/*", "file /var/log/cnihook/*")
+    host.leaves("file /run/cnihook/log/*", "file /var/log/cnihook/*", "file /run/strace")
 
     for number in range(2, 40, 9 if call == "sendto" else 2):
         state = {"id": f"c{number}", "pid": container.pid, "bundle": "/nowhere"}
         fault = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={number}")
         outcome = call_hook(
-            host, "createRuntime", state, launcher=("strace", "-qq", "-o", "/dev/null", *fault)
+            host, "createRuntime", state, launcher=("strace", "-qq", "-o", "/run/strace", *fault)
         )
 
         if outcome.returncode == 0:  # the call was optional, or there were fewer of them
             host.run(CNIHOOK, "detach", f"c{number}")
+            if "(INJECTED)" not in host.read("/run/strace"):
+                assert number > 2, f"no call of {call} has failed"
+                break
             continue
         (line,) = outcome.stderr.splitlines()
         assert re.search(rf"(container c{number}|failed \(add\)): {OBJECTS[call]}", line), line
