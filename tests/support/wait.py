@@ -31,12 +31,19 @@ def short_patience() -> Iterator[None]:
 
 
 def wait_for(condition: Callable[[], T], what: str | Callable[[], str], timeout: float | None = None) -> T:
-    """Return the condition's value as soon as it is true; fail and name `what` after the timeout."""
+    """Return the condition's value as soon as it is true; fail and name `what` after the timeout.
+
+    A pause is as long as the condition took, up to 0.1 s.  Some conditions start a program, and would take a
+    processor from the event that is awaited.
+    """
     timeout = patience() if timeout is None else timeout
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
+    deadline = began + timeout
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        ended = time.monotonic()
+        if ended > deadline:
             name = what if isinstance(what, str) else what()
             raise AssertionError(f"{name}: not within {timeout:g} s")
-        time.sleep(0.005)
+        time.sleep(min(max(0.005, ended - began), 0.1))
+        began = time.monotonic()
     return value
