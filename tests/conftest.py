@@ -81,7 +81,12 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the reference's known differences as strict xfails; if such a test passes, remove the mark."""
+    """Put long tests first, and mark the reference's known differences as strict xfails.
+
+    If a test with such a mark passes, remove the mark.
+    """
+    # xdist still starts its groups before them, the largest first.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     for item in items:
         call = getattr(item, "callspec", None)
         if call is None or call.params.get("implementation") != "reference":

@@ -13,6 +13,7 @@ from tests.support.soak.__main__ import PARTS
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.long,
     pytest.mark.skipif(platform.machine() != "x86_64", reason="faults are injected on x86_64 only"),
 ]
 

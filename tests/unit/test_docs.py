@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.skip import skip_or_fail
 
+pytestmark = pytest.mark.long
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = "cnihook/pages"
 

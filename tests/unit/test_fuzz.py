@@ -24,6 +24,7 @@ def test_mutated_seed_is_read_or_rejected(target: Target) -> None:
     engine.mutate(target.check, target.seeds, 0.2, random.SystemRandom().randrange(1 << 31))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(engine.available() != "atheris", reason="atheris has no wheel for this machine")
 def test_sample_of_targets_withstands_atheris() -> None:
     seed = random.SystemRandom().randrange(1 << 31)

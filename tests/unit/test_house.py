@@ -233,10 +233,12 @@ def test_ruff_would_reformat_nothing() -> None:
     run(sys.executable, "-m", "ruff", "format", "--check", "--quiet", "--diff", ".")
 
 
+@pytest.mark.long
 def test_types_are_complete_and_right() -> None:
     run(sys.executable, "-m", "mypy")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["3.12", "3.13", "3.14"])
 def test_types_of_the_package_are_right_for_newer_python(version: str) -> None:
     """Each takes 4.5 s of processor time.  With the tests, which are checked above for 3.11, it is 9 s."""

@@ -175,6 +175,7 @@ def files() -> Iterator[Path]:
                 yield each
 
 
+@pytest.mark.long
 def test_language_is_plain() -> None:
     report = []
     for path in files():
