@@ -36,6 +36,7 @@ def make() -> int:
     _call("unshare", CLONE_FS | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET)
     home = net_of_this_thread()
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
+    _forget_names_of_the_machine()
 
     # Writes to /etc and /var/lib go to these overlays only; the machine's files stay readable.
     _mount("tmpfs", "/run", "tmpfs")
@@ -67,6 +68,15 @@ def make() -> int:
     # A new address can be used at once, not after a second of duplicate detection.
     _write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")
     return home
+
+
+def _forget_names_of_the_machine() -> None:
+    """Unmount what is mounted below /run/netns: the kernel would do so when the machine removes a name."""
+    with open("/proc/thread-self/mountinfo") as file:
+        paths = [line.split(" ")[4] for line in file]
+    for path in reversed(paths):
+        if path.startswith("/run/netns/"):
+            _unmount(path, MNT_DETACH)
 
 
 def raise_loopback() -> None:
