@@ -162,7 +162,7 @@ def test_plugin_types_are_listed_nowhere() -> None:
                 items = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.Constant)]
                 names = {item.value for item in items} & types
                 if len(names) > 1:
-                    lists.append((name(path), sorted(names)))
+                    lists.append((name(path), sorted(map(str, names))))
 
     assert lists == [("cnihook/protocol/locks.py", ["bridge", "dhcp"])], "those are names of locks"
 
