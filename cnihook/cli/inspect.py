@@ -37,10 +37,11 @@ The kernel is read through pyroute2 and psutil, not by the code that sets networ
 EPILOG = """\
 keys of --json:
   container    its ID
-  attachments  for each network the keys of `cnihook ps --json`, and record, kernel, differences
-  processes    pid, name and command of each process; null if they could not be read
-  listening    protocol (tcp, udp), address, port, pid and name of each socket on which a process listens;
-               null if they could not be read
+  attachments  for each network the keys of `cnihook ps --json`, and record,
+               kernel, differences
+  processes    pid, name and command of each process; null if not read
+  listening    protocol (tcp, udp), address, port, pid and name of each socket
+               on which a process listens; null if not read
 """
 
 _ROOM = 20  # lines of a list that can be long
