@@ -9,6 +9,7 @@ from tests.support.host.host import Container, Host
 from tests.support.plugins.cni import CHECKOUT
 from tests.support.runtimes.oci import CNIHOOK, bridge, call_hook, configure
 from tests.support.runtimes.system_calls import count
+from tests.support.wait import wait_for
 
 PYTHON = ("/usr/bin/python3", "-IS")
 PORTS = "20000-29999:20000-29999/udp"
@@ -16,7 +17,7 @@ PORTS = "20000-29999:20000-29999/udp"
 
 @pytest.fixture(autouse=True)
 def mynet(host: Host) -> None:
-    network = bridge("mynet", "10.22.0.0/16")
+    network = bridge("mynet", "10.22.0.0/16", ipMasq=True)
     network["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
     configure(host, network)
 
@@ -74,7 +75,9 @@ def test_command_publishes_and_releases_them(host: Host) -> None:
 
 def test_number_of_requests_does_not_grow_with_them(host: Host) -> None:
     """The ports are looked up in lists and change in one transaction: only the lists become longer."""
-    container = host.container(process=True)
+    stays, container = host.container(process=True), host.container(process=True)
+    call_hook(host, "createRuntime", state(stays))
+    wait_for(lambda: host.link("br-mynet")["operstate"] == "UP", "the bridge")  # else an ADD looks once more
 
     def requests(ports: str) -> list[int]:
         runs = (("createRuntime", "--publish", ports), ("poststop",))
@@ -83,3 +86,4 @@ def test_number_of_requests_does_not_grow_with_them(host: Host) -> None:
         ]
 
     assert requests("20000-20999:20000-20999/udp") == requests(PORTS)
+    call_hook(host, "poststop", state(stays))
