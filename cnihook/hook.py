@@ -12,7 +12,7 @@ from cnihook.container import detach
 from cnihook.fast.errors_text import message_with_hint
 from cnihook.fast.undo import Undo
 from cnihook.linux.netns import NetNS, NotANamespaceError
-from cnihook.log import Log, warn
+from cnihook.log import Log, measure_steps, step, warn
 from cnihook.oci import state
 from cnihook.oci.state import State
 from cnihook.process import signals
@@ -83,8 +83,13 @@ class Options:
         self.bounds = bounds_file.set_flag(self.bounds, option, value)
 
 
-def main(event: str, arguments: "list[str]") -> int:
-    """Serve one event.  Returns the exit code: 0, 1 failed, 2 usage."""
+def main(event: str, arguments: "list[str]", began: float) -> int:
+    """Serve one event.  `began`: time.monotonic() when the first module of cnihook was loaded.
+
+    Returns the exit code: 0, 1 failed, 2 usage.
+    """
+    if os.environ.get("CNIHOOK_TIMING"):
+        measure_steps(began)
     what = event
     log: Log | None = None
     try:
@@ -93,8 +98,10 @@ def main(event: str, arguments: "list[str]") -> int:
         oci_state = state.parse(_read_stdin())
         what = f"{event} of container {oci_state.id}"
         log = Log(oci_state.id, quiet=True)
+        step("state")
         if event == "createRuntime":
             _create(oci_state, options, log)
+            log.add_steps(event)
         else:
             _poststop(oci_state, options, log)
         return 0
@@ -105,6 +112,7 @@ def main(event: str, arguments: "list[str]") -> int:
         signals.ignore_interrupts()
         if log:
             log.failure(event, error)
+            log.add_steps(event)
         if os.environ.get("CNIHOOK_DEBUG"):
             raise
         warn(f"{what}: {message_with_hint(error)}")
@@ -181,7 +189,9 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
 
             requested = trusted_annotations.of(oci_state.annotations, runtime, options.bounds)
             request = request.merged_with(requested)
+        step("request")
         chosen = attach.select(request, options.settings, _both(log))
+        step("networks")
         container = attach.Container(
             oci_state.id, namespace, oci_state.pid, request.hostname or config.hostname
         )
@@ -195,6 +205,7 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
                 log.event("it gets no names and no name servers: there is no config.json for it")
 
         attach.up(container, chosen, options.settings, log, set_names)
+        step("names")
         with Undo() as undo:
             undo.push(detach.down, oci_state.id, options.settings, log)
             if os.getppid() != runtime:
@@ -259,4 +270,5 @@ def _poststop(oci_state: State, options: Options, log: Log) -> None:
     except ContainerIdInUseError as error:  # this container was refused because of that one
         _both(log)(f"nothing is released: {error.msg}")
         return
+    log.add_steps("poststop")
     log.close()

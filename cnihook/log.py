@@ -26,14 +26,20 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from cnihook.process.steps import Steps
+
 FOLDER = "/run/cnihook/log"
 FINISHED = "/var/log/cnihook"
 ATTACHED = "attached"  # network, interface, addresses
 FAILED = "failed"  # operation, subject, error
+STEP = "step"  # step, milliseconds
+TOOK = "took"  # operation, milliseconds
 # The text of an event that has fields.
 _TEXTS = {
     ATTACHED: "attached to {network} as {interface} {addresses}",
     FAILED: "{operation} {subject} failed: {error}",
+    STEP: "step {step}: {milliseconds} ms",
+    TOOK: "{operation} took {milliseconds} ms since its process was started",
 }
 _KEPT = 100
 _LONGEST = 8 << 10  # characters of one event or message
@@ -43,6 +49,7 @@ _QUOTED_LINES, _QUOTED_LENGTH = 10, 500
 
 
 _current: "Log | None" = None  # the log of the operation that runs now
+_steps: "Steps | None" = None  # with CNIHOOK_TIMING
 
 
 class Log:
@@ -93,6 +100,14 @@ class Log:
         self.event(FAILED, operation=operation, subject=subject, error=message_with_notes(error))
         _prune(FOLDER)
 
+    def add_steps(self, operation: str) -> None:
+        """Add a line for each step so far, and one for the whole process, if steps are measured."""
+        if _steps:
+            step("the rest")
+            for name, seconds in _steps.seconds.items():
+                self.event(STEP, step=name, milliseconds=f"{seconds * 1000:.2f}")
+            self.event(TOOK, operation=operation, milliseconds=f"{_steps.total * 1000:.2f}")
+
     def read(self) -> str:
         """Return the log for people, without fields.  Raises FileNotFoundError.
 
@@ -129,6 +144,20 @@ class Log:
             os.rmdir(FOLDER)  # succeeds for the last log
         except OSError:
             pass
+
+
+def measure_steps(began: float) -> None:
+    """Measure steps from now on.  `began`: time.monotonic() when the first module was loaded."""
+    from cnihook.process.steps import Steps  # not at the top: for CNIHOOK_TIMING only
+
+    global _steps
+    _steps = Steps(began)
+
+
+def step(name: str) -> None:
+    """Note that a step of this process has ended, if steps are measured."""
+    if _steps:
+        _steps.end(name)
 
 
 def text_of(event: str, fields: "dict[str, str]") -> str:

@@ -15,7 +15,8 @@ Print what happened to a container's network.  Each event is a line: date and ti
 start, what happened.
 
 Without ID, prints the events of all containers by time, each with its container's ID.  The logs of the last
-hundred containers that have ended are kept, with the traffic of each interface.
+hundred containers that have ended are kept, with the traffic of each interface.  With CNIHOOK_TIMING=1 in
+its environment, the hook also logs the time of each step.
 """
 
 _PAUSE = 0.2  # seconds between two reads of --follow

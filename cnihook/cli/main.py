@@ -4,6 +4,7 @@
 import gc
 import os
 import sys
+import time
 
 from cnihook.fast import codecache
 
@@ -102,12 +103,13 @@ def _run(argv: "list[str]") -> int:
 
         print(hook_help.text(), end="")
         return 0
+    began = time.monotonic()
     gc.disable()  # nothing that is loaded is garbage; collections during the imports cost 1 ms
     codecache.install_finder()
     if command in HOOK:  # its objects live for a short time only
         from cnihook import hook
 
-        return hook.main(command, arguments)
+        return hook.main(command, arguments, began)
     module = load(command)
     gc.enable()
     code: int = module.main(arguments)
@@ -136,4 +138,5 @@ def usage() -> str:
         "\nenvironment:\n"
         "  NETCONFPATH       folder of networks (default: /etc/cni/net.d)\n"
         "  CNI_PATH          folders whose plugins come before the built-in ones\n"
+        "  CNIHOOK_TIMING    1: createRuntime and poststop log the time of each step\n"
     )

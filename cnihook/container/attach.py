@@ -13,7 +13,7 @@ from cnihook.container.engine import STATE, ContainerEngine
 from cnihook.fast.undo import Undo
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
-from cnihook.log import Log
+from cnihook.log import Log, step
 from cnihook.protocol import locks
 from cnihook.request.request import ContainerRequest, NetworkRequest
 from cnihook.request.resolve import ResolvedNetwork, resolve
@@ -200,6 +200,7 @@ def up(
     with log, locks.container(container.id, "attach"):
         present = _make_way(container, engine)
         _refuse_twice(container, chosen, present)
+        step("earlier records")
         attached = _attach_with_ports(container, chosen, present, engine)
     with Undo() as undo:
         for one in attached:
@@ -282,6 +283,7 @@ def _attach_all(
     if not chosen:
         return []  # and no name: without a record, it would never be removed
     used_names = {record.ifname for record in present} | {link.name for link in sandbox.links()}
+    step("loopback")
     new = [
         addition.plan(
             engine,

@@ -9,7 +9,7 @@ namespace, the record.
 
 from cnihook.container.engine import ContainerEngine, forget_all_names
 from cnihook.linux import flock, netns
-from cnihook.log import Log
+from cnihook.log import Log, step
 from cnihook.protocol import locks
 from cnihook.runtime import netns_names, records
 from cnihook.runtime.engine import refuse_if_another_lives
@@ -35,6 +35,7 @@ def down(
         flock.clear_abandoned(signed=False)
         damaged: list[DamagedRecordError] = []
         attachments = records.of_container(container_id, damaged=damaged)
+        step("record")
         selected = [record for record in attachments if network in ("", record.network)]
         if ended is not None:
             for record in selected:

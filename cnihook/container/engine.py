@@ -4,7 +4,7 @@
 import os
 
 from cnihook.fast.errors_text import message
-from cnihook.log import Log
+from cnihook.log import Log, step
 from cnihook.runtime import netns_names, records
 from cnihook.runtime.engine import Engine
 from cnihook.runtime.records import DamagedRecordError, Record
@@ -80,6 +80,7 @@ def forget_names(network: str, container_id: str) -> None:
             hosts.remove(network, container_id)
         except OSError as error:
             Log(container_id).event(f"its names stay on {network}: {message(error)}")
+        step("names")
 
 
 def is_own(damaged: DamagedRecordError) -> bool:

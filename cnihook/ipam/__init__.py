@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The IPAM plugin that a configuration names, called on behalf of an interface plugin."""
 
+from cnihook.log import step
 from cnihook.protocol import invoke
 from cnihook.protocol.call import Call
 from cnihook.types.errors import INTERNAL, INVALID_CONFIG, CniError
@@ -94,4 +95,8 @@ def _delegate(command: str, call: Call) -> "Result | None":
         if command == "ADD":
             raise CniError(INVALID_CONFIG, "no plugin name provided: ipam.type is empty or absent")
         return None
-    return invoke.run(command, delegate, call.conf, call.request)
+    step(f"{command} {call.conf.string('type')}")
+    try:
+        return invoke.run(command, delegate, call.conf, call.request)
+    finally:
+        step(f"{command} {delegate}")

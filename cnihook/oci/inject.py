@@ -32,8 +32,8 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def hook(stage: str, environment: "Mapping[str, str]", arguments: "Sequence[str]" = ()) -> "dict[str, Any]":
     """Return the entry of config.json for a stage.
 
-    `environment` names the folders of networks and plugins.  `arguments` are bounds on annotations, which
-    only createRuntime reads.
+    `environment` has the variables of which the hook gets those that it knows: NETCONFPATH, CNI_PATH and
+    CNIHOOK_TIMING.  `arguments` are bounds on annotations, which only createRuntime reads.
 
     The entry has its own environment.  Without one, the hook would get the runtime's, including secrets, and
     with podman an empty one at poststop.
@@ -44,6 +44,8 @@ def hook(stage: str, environment: "Mapping[str, str]", arguments: "Sequence[str]
     folders = [os.path.abspath(folder) for folder in environment.get("CNI_PATH", "").split(":") if folder]
     if folders:
         variables.append(f"CNI_PATH={':'.join(folders)}")
+    if environment.get("CNIHOOK_TIMING"):
+        variables.append("CNIHOOK_TIMING=1")
     return {
         "path": _python(),
         "args": ["python3", "-IS", launcher(), stage, *(arguments if stage == "createRuntime" else ())],

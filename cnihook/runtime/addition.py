@@ -4,7 +4,7 @@
 from cnihook.fast.errors_text import message
 from cnihook.fast.undo import Undo
 from cnihook.linux import netns
-from cnihook.log import ATTACHED
+from cnihook.log import ATTACHED, step
 from cnihook.protocol import locks
 from cnihook.runtime import attachment, chain, netns_names, records
 from cnihook.runtime.engine import Engine, refuse_if_another_lives
@@ -170,9 +170,11 @@ def attach(
             one.record.sequence = number
             written.append(one.record)
             one.record.write()
+        step("record")
         if namespace is not None:
             # Only now, because without a record the name would never be removed.
             _name(engine, namespace, written)
+            step("name of the namespace")
         for one in new:
             try:
                 one.result = _connect(engine, one, collect)

@@ -10,6 +10,7 @@ from cnihook.linux import link_stats
 from cnihook.linux.flock import Lock
 from cnihook.linux.link_stats import LinkStats
 from cnihook.linux.netns import NetNS
+from cnihook.log import step
 from cnihook.process.signals import Interrupted
 from cnihook.protocol import locks
 from cnihook.protocol.call import PLUGIN_TIMEOUT, Invocation, args_text
@@ -78,6 +79,7 @@ def _complete(
     try:
         record.result = result.to_json(network.version)
         record.write()
+        step("record")
     except BaseException as error:
         record.result = None
         left = _undo(network, request, capability_args, result)

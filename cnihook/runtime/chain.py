@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One operation on one network: runs its plugins in order, each with its execution configuration."""
 
+from cnihook.log import step
 from cnihook.process.signals import Interrupted
 from cnihook.protocol import invoke
 from cnihook.protocol.call import Call, Invocation
@@ -315,7 +316,11 @@ def _run(
     conf = NetConf(derived, network.where(index))
     if command == "ADD":
         versions.check_supported(network.version)
-    return invoke.run(command, conf.string("type"), conf, request)
+    plugin_type = conf.string("type")
+    try:
+        return invoke.run(command, plugin_type, conf, request)
+    finally:
+        step(f"{command} {plugin_type}")
 
 
 def _in_context(error: Exception, network: Network, index: int, verb: str) -> CniError:

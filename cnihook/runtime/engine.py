@@ -12,7 +12,7 @@ steps, the next operation or GC releases what the record names.  Callers hold th
 """
 
 from cnihook.linux import netns
-from cnihook.log import Log
+from cnihook.log import Log, step
 from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import attachment, chain, netns_names, networks, records
 from cnihook.runtime.records import DamagedRecordError, Record
@@ -100,7 +100,9 @@ class Engine:
         totals = self.take_down(record)
         if last and self.names_namespaces:
             self.unname(record)  # before the record, because the name is found by it
+            step("name of the namespace")
         record.remove()
+        step("record")
         return totals
 
     def release_all(self, container_id: str, attachments: "list[Record]", log: "Log | None" = None) -> None:
