@@ -51,6 +51,7 @@ _GUIDES = {
     "security": "what is promised to which party, and limits on requests",
     "host-settings": "what is changed on the host, when, and how to undo it",
     "design": "how the parts fit, and state on disk",
+    "start-time": "the steps of a container's start, and their times",
     "contributing": "tests and tools",
     "changes": "versions",
 }
