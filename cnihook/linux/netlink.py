@@ -33,6 +33,9 @@ _SO_SNDBUF, _SO_SNDBUFFORCE, _SO_NETNS_COOKIE = 7, 32, 71  # <asm-generic/socket
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTR = struct.Struct("=HH")  # length, type
+# By their own names, because a start reads some 600 attributes and writes 60.
+_pack_attr, _unpack_attr = _ATTR.pack, _ATTR.unpack_from
+_PADDING = (b"", b"\0", b"\0\0", b"\0\0\0")
 _DUMP_TRIES = 5
 _SMALL = 16 << 10  # bytes that any socket buffer holds
 
@@ -49,8 +52,8 @@ class NetlinkError(OSError):
 
 
 def attr(kind: int, data: bytes) -> bytes:
-    length = _ATTR.size + len(data)
-    return _ATTR.pack(length, kind) + data + bytes(-length % 4)
+    length = 4 + len(data)
+    return _pack_attr(length, kind) + data + _PADDING[-length % 4]
 
 
 def nested(kind: int, *attrs: bytes) -> bytes:
@@ -80,12 +83,12 @@ def u32(kind: int, value: int) -> bytes:
 def attributes(data: bytes, offset: int = 0) -> "dict[int, bytes]":
     """Return the attributes from `offset` on, by type; of a repeated one, the last."""
     attrs = {}
-    end = len(data)
-    while offset + _ATTR.size <= end:
-        length, kind = _ATTR.unpack_from(data, offset)
-        if length < _ATTR.size:
+    unpack, end = _unpack_attr, len(data) - 3
+    while offset < end:
+        length, kind = unpack(data, offset)
+        if length < 4:
             break
-        attrs[kind & _NLA_TYPE_MASK] = data[offset + _ATTR.size : offset + length]
+        attrs[kind & _NLA_TYPE_MASK] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return attrs
 

@@ -81,9 +81,8 @@ class Link:
     """One interface as the kernel describes it."""
 
     __slots__ = (
-        "_families", "alias", "flags", "group", "hairpin", "index", "info_data", "isolated", "kind", "mac",
-        "master", "mtu", "name", "operstate", "peer_index", "peer_netns", "port_state",
-        "txqlen", "vlan_filtering",
+        "_families", "_port", "alias", "flags", "group", "index", "info_data", "kind", "mac", "master",
+        "mtu", "name", "operstate", "peer_index", "peer_netns", "txqlen",
     )  # fmt: skip
 
     def __init__(self, body: bytes) -> None:
@@ -105,12 +104,20 @@ class Link:
         info = attributes(attrs.get(IFLA_LINKINFO, b""))
         self.kind = read_text(info.get(IFLA_INFO_KIND))
         self.info_data = info.get(IFLA_INFO_DATA, b"")  # packed; each kind has its own attributes
+        self._port = info.get(IFLA_INFO_SLAVE_DATA, b"")  # packed, too: the state as a bridge's port
+
+    @property
+    def vlan_filtering(self) -> bool:
         data = attributes(self.info_data) if self.kind == "bridge" else {}
-        port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
-        self.vlan_filtering = bool(data.get(IFLA_BR_VLAN_FILTERING, b"\0")[0])
-        self.hairpin = bool(port.get(IFLA_BRPORT_MODE, b"\0")[0])
-        self.isolated = bool(port.get(IFLA_BRPORT_ISOLATED, b"\0")[0])
-        self.port_state = port.get(IFLA_BRPORT_STATE, b"\0")[0]  # BR_STATE_*, of spanning tree
+        return bool(data.get(IFLA_BR_VLAN_FILTERING, b"\0")[0])
+
+    @property
+    def isolated(self) -> bool:
+        return bool(attributes(self._port).get(IFLA_BRPORT_ISOLATED, b"\0")[0])
+
+    @property
+    def port_state(self) -> int:  # BR_STATE_*, of spanning tree
+        return attributes(self._port).get(IFLA_BRPORT_STATE, b"\0")[0]
 
     @property
     def is_up(self) -> bool:
@@ -283,21 +290,14 @@ class Rtnl(Netlink):
             if value is not None:
                 change |= bit
                 flags |= bit if value else 0
-        attrs = []
-        if mtu is not None:
-            attrs.append(u32(IFLA_MTU, mtu))
-        if txqlen is not None:
-            attrs.append(u32(IFLA_TXQLEN, txqlen))
+        numbers = ((IFLA_MTU, mtu), (IFLA_TXQLEN, txqlen), (IFLA_MASTER, master), (IFLA_NET_NS_FD, netns))
+        attrs = [u32(kind, value) for kind, value in numbers if value is not None]
         if mac is not None:
             attrs.append(attr(IFLA_ADDRESS, mac_bytes(mac)))
-        if master is not None:
-            attrs.append(u32(IFLA_MASTER, master))
         if alias is not None:
             attrs.append(attr(IFLA_IFALIAS, alias.encode()[:255]))
         if name:
             attrs.append(text(IFLA_IFNAME, name))
-        if netns is not None:
-            attrs.append(u32(IFLA_NET_NS_FD, netns))
         if attrs or change:
             body = _IFINFO.pack(AF_UNSPEC, 0, link.index, flags, change) + b"".join(attrs)
             self.request(RTM_NEWLINK, 0, body, f"configure {link.name}")
