@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
     # Size and mtime (ns) of the source, whether it is a package, which segment has its code, and which
-    # modules it imports when it is loaded, in this order.
+    # modules are loaded before it, in this order.  Of a root these are all that it needs, of others those
+    # that they import themselves.
     Entry = tuple[int, int, bool, int, tuple[str, ...]]
     # For each segment: offset behind the index, length.
     Segments = list[tuple[int, int]]
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ROOT = os.path.dirname(PACKAGE)
 PATH = f"{PACKAGE}/__pycache__/codecache.{sys.implementation.cache_tag}"
-MARK = b"ONE5" + MAGIC_NUMBER  # the format of the file, and that of the code in it
+MARK = b"ONE6" + MAGIC_NUMBER  # the format of the file, and that of the code in it
 # The mark, the length of the index behind it, and the number of this file.
 HEAD = len(MARK) + 4 + 8
 _NONE: "Entry" = (0, 0, False, -1, ())
@@ -71,6 +72,7 @@ class CodeCache:
     def __init__(self, path: str) -> None:
         self._index: dict[str, Entry] = {}
         self._segments: Segments = []
+        self._roots: frozenset[str] = frozenset()
         self._unpacked: dict[int, dict[str, CodeType]] = {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -83,7 +85,7 @@ class CodeCache:
                 self._begin = HEAD
                 index = self._read(0, size)
                 self._begin += size
-                self._index, self._segments = marshal.loads(index)
+                self._index, self._segments, self._roots = marshal.loads(index)
         except (OSError, ValueError, EOFError, TypeError, MemoryError):
             pass
 
@@ -92,18 +94,30 @@ class CodeCache:
     ) -> "ModuleSpec | None":
         spec = self._spec(name) if name.startswith("cnihook.") else None
         if spec:
-            self._load_imports(name)
+            load = self._load if name in self._roots else self._load_after_imports
+            for imported in self._index[name][4]:
+                if imported not in sys.modules:
+                    load(imported)
         return spec
 
-    def _load_imports(self, name: str) -> None:
-        for imported in self._index[name][4]:
+    def _load_after_imports(self, name: str) -> None:
+        for imported in self._index[name][4] if name in self._index else ():
             if imported not in sys.modules:
-                self._load(imported)
+                self._load_after_imports(imported)
+        self._load(name)
 
     def _spec(self, name: str) -> "ModuleSpec | None":
         size, mtime, package, segment, _ = self._index.get(name, _NONE)
-        source = source_of(name, package)
-        code = self._codes(segment).get(name) if segment >= 0 and (size, mtime) == stamp(source) else None
+        if segment < 0:
+            return None
+        source = f"{_ROOT}/{name.replace('.', '/')}{'/__init__.py' if package else '.py'}"
+        try:
+            status = os.stat(source)
+        except OSError:
+            return None
+        if status.st_size != size or status.st_mtime_ns != mtime:
+            return None
+        code = (self._unpacked.get(segment) or self._codes(segment)).get(name)
         if not code:
             return None
         # importlib needs two methods of a loader, not its base class, which is slow to import.
@@ -119,17 +133,17 @@ class CodeCache:
         spec = self._spec(name) if outer in modules else None
         if not spec:
             return
-        self._load_imports(name)
         module = _Module(name)
-        module.__spec__, module.__loader__ = spec, self  # type: ignore[assignment]
-        module.__package__ = outer
-        if spec.submodule_search_locations:
-            module.__package__ = name
-            module.__path__ = spec.submodule_search_locations
+        values = module.__dict__
+        values["__spec__"], values["__loader__"], values["__file__"] = spec, self, spec.origin
+        if locations := spec.submodule_search_locations:
+            values["__package__"], values["__path__"] = name, locations
+        else:
+            values["__package__"] = outer
         modules[name] = module
         spec._initializing = True  # type: ignore[attr-defined]  # an import of it now is a circular one
         try:
-            self.exec_module(module)
+            exec(spec.loader_state, values)
             setattr(modules[outer], inner, module)
         except BaseException as error:
             del modules[name]

@@ -137,17 +137,35 @@ def _closure(root: str, by_name: dict[str, Module]) -> set[str]:
     return closure
 
 
+def _in_order(root: str, by_name: dict[str, Module]) -> list[str]:
+    """Return what a root needs, each module after those that it imports."""
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        for each in by_name[name].imports:
+            if each in by_name and each not in seen:
+                seen.add(each)
+                add(each)
+                order.append(each)
+
+    seen = {root}
+    add(root)
+    return order
+
+
 def content() -> bytes:
     """Return the whole file.  Raises OSError or SyntaxError if a source cannot be read."""
     by_name = modules()
     index: dict[str, codecache.Entry] = {}
     parts: list[bytes] = []
+    roots = frozenset(_roots()) & by_name.keys()
     for names in segments(by_name):
         codes: dict[str, CodeType] = {}
         for name in names:
             module = by_name[name]
             if module.stamp:
-                imports = tuple(each for each in module.imports if each in by_name)
+                needed = _in_order(name, by_name) if name in roots else module.imports
+                imports = tuple(each for each in needed if each in by_name)
                 index[name] = (*module.stamp, module.package, len(parts), imports)
                 codes[name] = _compile(module.source)
         parts.append(marshal.dumps(codes))
@@ -157,7 +175,7 @@ def content() -> bytes:
     for part in parts:
         places.append((offset, len(part) + len(number)))
         offset += len(part) + len(number)
-    head = marshal.dumps((index, places)) + number
+    head = marshal.dumps((index, places, roots)) + number
     size = len(head).to_bytes(4, "little")
     return b"".join([codecache.MARK, size, number, head, *(part + number for part in parts)])
 
