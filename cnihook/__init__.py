@@ -24,6 +24,7 @@ The folders and files, from the top down; each uses only what is below it:
     linux/        links, addresses, routes, nftables, namespaces, by the kernel's own interfaces
     log.py        one log per container, with the texts of its events; messages on stderr
     fast/         parts of the standard library, made fast enough for a container's start
+    codecache.py  the modules of a start from one file
     process/      run programs, replace this one, signals, streams
     systemd/      units of systemd
     pages/        documentation that tests run
@@ -107,6 +108,18 @@ def unsafe_caches() -> "list[str]":
 
 
 # A program that has found cnihook/__pycache__ unsafe itself sets the prefix before this runs.
+def discard_unsafe_caches() -> None:
+    """Remove compiled code that other users could have written; Python compiles it again.
+
+    A program calls this at its end, when nothing waits for it.
+    """
+    if not caches_are_safe:
+        from cnihook.fast import bytecode
+
+        for folder in unsafe_caches():
+            bytecode.discard(folder)
+
+
 caches_are_safe = not unsafe_caches()
 if not caches_are_safe:
     sys.pycache_prefix = os.devnull  # neither read nor written

@@ -3,9 +3,9 @@
 
 import os
 
+from cnihook import codecache
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
-from cnihook.fast import codecache
 from cnihook.types.errors import IO_FAILURE, CniError
 
 DESCRIPTION = """\

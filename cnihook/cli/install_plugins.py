@@ -33,7 +33,7 @@ if os.path.isdir(cache):
     if status.st_mode & 0o022 or status.st_uid not in (0, os.stat({folder!r}).st_uid):
         sys.pycache_prefix = os.devnull
 sys.path.insert(0, {folder!r})
-from cnihook.fast import codecache
+from cnihook import codecache
 codecache.install_finder()
 from cnihook.protocol.executable import main
 main({plugin!r})

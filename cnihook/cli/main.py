@@ -6,7 +6,8 @@ import os
 import sys
 import time
 
-from cnihook.fast import codecache
+import cnihook
+from cnihook import codecache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ HOOK = ("createRuntime", "poststop")
 def main() -> None:
     os.umask(os.umask(0o077) | 0o022)
     code = run(sys.argv[1:])
-    codecache.discard_unsafe()
+    cnihook.discard_unsafe_caches()
     # Skip the interpreter's shutdown, which frees what the kernel frees anyway: 1 ms of a hook, 5 ms of a
     # command.
     os._exit(code)

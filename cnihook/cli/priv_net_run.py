@@ -3,7 +3,7 @@
 
 import gc
 
-from cnihook.fast import codecache
+from cnihook import codecache
 
 
 def main(umask: "int | None" = None) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The file of fast.codecache: which modules it has, in which segments, and how it is written.
+The file of cnihook.codecache: which modules it has, in which segments, and how it is written.
 
 The sources show which module imports which.  An import at the head of a module happens with it, one in a
 function only if that is called.  Programs and plugins are the roots.  A segment has the modules that the
@@ -14,22 +14,26 @@ import os
 from collections.abc import Iterable, Iterator
 
 import cnihook
-from cnihook.fast import bytecode, codecache
+from cnihook import codecache
+from cnihook.fast import bytecode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
 
 # What a start of a container, of a command or of a plugin needs; nothing waits for the other commands.
-_PROGRAMS = ("hook", "container.attach", "container.detach", "cli.privnet.run", "protocol.executable")
+_PROGRAMS = (
+    *("cli.main", "hook", "container.attach", "container.detach"),
+    *("cli.priv_net_run", "cli.privnet.run", "protocol.executable"),
+)
 _FEW, _MANY = 3, 5  # roots
 # Roots that nearly always come together.
 _USUAL = (
-    {"cnihook.hook", "cnihook.container.detach"},
+    {"cnihook.cli.main", "cnihook.hook", "cnihook.container.detach"},
     {"cnihook.plugins.bridge", "cnihook.plugins.host_local"},
 )
 # They run before the file is opened.
-_EARLY = frozenset(("cnihook", "cnihook.fast", "cnihook.fast.codecache"))
+_EARLY = frozenset(("cnihook", "cnihook.codecache"))
 
 
 class Module:
@@ -128,7 +132,7 @@ def _key(name: str, roots: list[str]) -> tuple[str, ...]:
 
 def _closure(root: str, by_name: dict[str, Module]) -> set[str]:
     closure: set[str] = set()
-    pending = [root]
+    pending = _with_packages(root)
     while pending:
         name = pending.pop()
         if name in by_name and name not in closure:
@@ -212,7 +216,7 @@ def write() -> None:
         bytecode.discard(folder)
     data = content()
     os.makedirs(os.path.dirname(codecache.PATH), mode=0o755, exist_ok=True)
-    draft = f"{codecache.PATH}.{os.getpid()}"
+    draft = f"{codecache.PATH}.{os.urandom(6).hex()}"  # two PID namespaces may have one PID
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
             file.write(data)
@@ -230,7 +234,7 @@ def write() -> None:
 def remove() -> None:
     """Remove the files of all versions of Python, and drafts of killed processes.
 
-    Earlier versions of cnihook wrote onefile.cpython-*, which no later one uses.
+    Earlier versions of cnihook called them codecache.cpython-* and onefile.cpython-*.
     """
     folder = os.path.dirname(codecache.PATH)
     try:
@@ -238,5 +242,5 @@ def remove() -> None:
     except FileNotFoundError:
         return
     for name in names:
-        if name.startswith(("codecache.", "onefile.")):
+        if name.startswith(("modules.", "codecache.", "onefile.")) and not name.endswith(".pyc"):
             os.unlink(f"{folder}/{name}")

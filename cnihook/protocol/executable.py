@@ -5,7 +5,9 @@ import gc
 import os
 import sys
 
-from cnihook.fast import codecache, fastjson
+import cnihook
+from cnihook import codecache
+from cnihook.fast import fastjson
 from cnihook.process import signals
 from cnihook.protocol import invoke
 from cnihook.protocol.call import Invocation
@@ -67,7 +69,7 @@ def main(built_in: str = "") -> None:
         sys.exit(1)
     _print(output)
     if built_in:
-        codecache.discard_unsafe()
+        cnihook.discard_unsafe_caches()
         os._exit(0)  # skips the interpreter's shutdown, which other plugins may need to flush a file
     sys.exit(0)
 

@@ -110,7 +110,7 @@ def plant(checkout: Path, module: str) -> None:
     subprocess.run([PYTHON, "-IS", "-c", script, str(source), str(harmful)], check=True)
 
 
-MODULES = ["__init__.py", "cli/__init__.py", "cli/main.py", "fast/codecache.py", "log.py", "hook.py"]
+MODULES = ["__init__.py", "cli/__init__.py", "cli/main.py", "codecache.py", "log.py", "hook.py"]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -163,7 +163,7 @@ def test_no_program_runs_planted_code(host: Host, checkout: Path, program: str) 
 
 def write_code_cache(host: Host, checkout: Path) -> Path:
     assert run(host, checkout, "scripts/cnihook", "compile").returncode == 0
-    (path,) = (checkout / "cnihook/__pycache__").glob("codecache.*")
+    (path,) = (checkout / "cnihook/__pycache__").glob("modules.*")
     return path
 
 
@@ -190,7 +190,7 @@ def test_only_compile_writes_the_code_cache(host: Host, checkout: Path) -> None:
     for _ in range(2):
         run(host, checkout, "scripts/cnihook", "poststop")
         run(host, checkout, "scripts/priv-net-run", "--help")
-    assert not list((checkout / "cnihook/__pycache__").glob("codecache.*"))
+    assert not list((checkout / "cnihook/__pycache__").glob("modules.*"))
 
     path = write_code_cache(host, checkout)
     before = path.stat().st_ino

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fast.codecache: modules from one file, tested with a small package in separate processes."""
+"""codecache: modules from one file, tested with a small package in separate processes."""
 
 import marshal
 import os
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import cnihook
-from cnihook.fast import codecache
+from cnihook import codecache
+from cnihook.fast import codecache_file
 
 WRITE = """\
 import sys
@@ -22,7 +23,7 @@ codecache_file.write()
 MAIN = """\
 import sys
 sys.path.insert(0, sys.argv[1])
-from cnihook.fast import codecache
+from cnihook import codecache
 codecache.install_finder()
 import cnihook.hook
 from cnihook.words import first, second
@@ -50,8 +51,9 @@ def tree(tmp_path: Path) -> Path:
         folder.mkdir(parents=True)
         (folder / "__init__.py").touch()
     shutil.copy(cnihook.__file__, package)
-    for name in ("bytecode.py", "codecache.py", "codecache_file.py"):
-        shutil.copy(Path(codecache.__file__).with_name(name), fast)
+    shutil.copy(codecache.__file__, package)
+    for name in ("bytecode.py", "codecache_file.py"):
+        shutil.copy(Path(codecache_file.__file__).with_name(name), fast)
     (package / "hook.py").write_text(HOOK)
     (words / "first.py").write_text('"""A module."""\nVALUE = 1\n')
     (words / "second.py").write_text("from cnihook.words.first import VALUE\nVALUE += 1\n")
@@ -78,7 +80,7 @@ def run(tree: Path, *words: str, **environment: str) -> list[str]:
 
 
 def kept(tree: Path) -> Path:
-    return tree / f"cnihook/__pycache__/codecache.{sys.implementation.cache_tag}"
+    return tree / f"cnihook/__pycache__/modules.{sys.implementation.cache_tag}"
 
 
 def test_modules_come_from_the_file_once_it_is_written(tree: Path) -> None:
@@ -176,7 +178,7 @@ def test_twenty_processes_at_once_write_the_file_whole(tree: Path) -> None:
     running = [subprocess.Popen(argv) for _ in range(20)]
     assert {process.wait() for process in running} == {0}
     assert run(tree) == [SAID, ALL]
-    assert [path.name for path in kept(tree).parent.glob("codecache.*")] == [kept(tree).name]
+    assert [path.name for path in kept(tree).parent.glob("modules.*")] == [kept(tree).name]
 
 
 def test_failed_write_leaves_the_old_file_and_no_draft(tree: Path) -> None:
@@ -187,7 +189,7 @@ def test_failed_write_leaves_the_old_file_and_no_draft(tree: Path) -> None:
     process = subprocess.run([sys.executable, "-ISc", limited, str(tree)], capture_output=True, check=False)
 
     assert process.returncode != 0 and kept(tree).read_bytes() == before
-    assert len(list(kept(tree).parent.glob("codecache.*"))) == 1
+    assert len(list(kept(tree).parent.glob("modules.*"))) == 1
 
 
 def test_imports_of_a_module_are_loaded_with_it(tree: Path) -> None:

@@ -14,9 +14,9 @@ import _signal
 import os
 import sys
 
+import cnihook
 from cnihook.cli.privnet.command import CommandProcess
 from cnihook.cli.privnet.options import Options, UsageError
-from cnihook.fast import codecache
 from cnihook.process import command, signals
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ def main(umask: "int | None" = None) -> None:
     """Run the program, then exit.  `umask`: the caller's, if it has been changed."""
     command.restrict_umask(umask)
     status = run(sys.argv[1:])
-    codecache.discard_unsafe()
+    cnihook.discard_unsafe_caches()
     os._exit(status)  # nothing is buffered; a regular exit of the interpreter costs 2 ms
 
 

@@ -23,7 +23,7 @@ LAUNCHER = """\
 #!/usr/bin/python3 -IS
 import sys
 sys.path.insert(0, {checkout!r})
-from cnihook.fast import codecache
+from cnihook import codecache
 codecache.install_finder()
 from cnihook.protocol.executable import main
 main({plugin!r})

@@ -29,15 +29,14 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
     # Size and mtime (ns) of the source, whether it is a package, which segment has its code, and which
-    # modules are loaded before it, in this order.  Of a root these are all that it needs, of others those
-    # that they import themselves.
+    # modules are loaded before it, in this order: all that it needs if it is a root, else only its imports.
     Entry = tuple[int, int, bool, int, tuple[str, ...]]
     # For each segment: offset behind the index, length.
     Segments = list[tuple[int, int]]
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(PACKAGE)
-PATH = f"{PACKAGE}/__pycache__/codecache.{sys.implementation.cache_tag}"
+PATH = f"{PACKAGE}/__pycache__/modules.{sys.implementation.cache_tag}"
 MARK = b"ONE6" + MAGIC_NUMBER  # the format of the file, and that of the code in it
 # The mark, the length of the index behind it, and the number of this file.
 HEAD = len(MARK) + 4 + 8
@@ -52,18 +51,6 @@ def install_finder() -> None:
         return
     if cnihook.caches_are_safe:
         sys.meta_path.insert(0, CodeCache(PATH))
-
-
-def discard_unsafe() -> None:
-    """Remove compiled code that other users could have written; Python compiles it again.
-
-    A program calls this at its end, when nothing waits for it.
-    """
-    if not cnihook.caches_are_safe:
-        from cnihook.fast import bytecode
-
-        for folder in cnihook.unsafe_caches():
-            bytecode.discard(folder)
 
 
 class CodeCache:
