@@ -19,7 +19,8 @@ import marshal
 import os
 import sys
 from _frozen_importlib import ModuleSpec
-from _frozen_importlib_external import MAGIC_NUMBER
+from _frozen_importlib_external import MAGIC_NUMBER, ExtensionFileLoader
+from _imp import extension_suffixes
 
 import cnihook
 
@@ -41,6 +42,8 @@ MARK = b"ONE6" + MAGIC_NUMBER  # the format of the file, and that of the code in
 # The mark, the length of the index behind it, and the number of this file.
 HEAD = len(MARK) + 4 + 8
 _NONE: "Entry" = (0, 0, False, -1, ())
+# Modules of Python in files of their own.  Its search lists four folders first: 0.2 ms for both.
+_EXTENSIONS = {"_json", "_ctypes"}.difference(sys.builtin_module_names)
 
 _Module = type(sys)
 
@@ -51,6 +54,16 @@ def install_finder() -> None:
         return
     if cnihook.caches_are_safe:
         sys.meta_path.insert(0, CodeCache(PATH))
+
+
+def _extension(name: str) -> "ModuleSpec | None":
+    """Return the spec of a module in the usual folder, the last one of sys.path; None: search for it."""
+    path = f"{sys.path[-1]}/{name}{extension_suffixes()[0]}"
+    if not os.path.exists(path):
+        return None
+    spec = ModuleSpec(name, ExtensionFileLoader(name, path), origin=path)
+    spec.has_location = True
+    return spec
 
 
 class CodeCache:
@@ -79,6 +92,8 @@ class CodeCache:
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
+        if name in _EXTENSIONS:
+            return _extension(name)
         spec = self._spec(name) if name.startswith("cnihook.") else None
         if spec:
             load = self._load if name in self._roots else self._load_after_imports

@@ -11,6 +11,7 @@ On a host without flows this costs 0.02 ms.  Otherwise the kernel walks its whol
 walk, and only plugins that route for a container request it.
 """
 
+from cnihook.fast import descriptor
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.links import veth
 from cnihook.log import notice
@@ -88,7 +89,6 @@ def _forget(ended: "frozenset[Address]", owed: "list[OwedFlows]") -> None:
 def count() -> int:
     """Return the number of flows that the host tracks; 0 if the kernel has no conntrack."""
     try:
-        with open("/proc/sys/net/netfilter/nf_conntrack_count", "rb") as file:
-            return int(file.read())
+        return int(descriptor.content("/proc/sys/net/netfilter/nf_conntrack_count"))
     except OSError:
         return 0

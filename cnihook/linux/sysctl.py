@@ -7,6 +7,8 @@ Those under net belong to the namespace that the process is in at that moment.
 
 import os
 
+from cnihook.fast import descriptor
+
 
 def _path(name: str) -> str:
     return f"/proc/sys/{name}"
@@ -34,8 +36,7 @@ def read(name: str) -> str:
 
     The name has slashes, because an interface's name may have dots.
     """
-    with open(_path(name)) as file:
-        return file.read().strip()
+    return descriptor.content(_path(name)).decode(errors="replace").strip()
 
 
 def write(name: str, value: "str | int") -> None:

@@ -11,6 +11,7 @@ Container IDs, process IDs and the inodes of namespaces are reused.  The key `cn
 import os
 import time
 
+from cnihook.fast import descriptor
 from cnihook.linux.netns import NetNS
 from cnihook.types import Value
 from cnihook.types.errors import INVALID_ENVIRONMENT, CniError
@@ -130,8 +131,7 @@ class ProcessIdentity(Value):
 
 
 def boot_id() -> str:
-    with open(_BOOT_ID) as file:
-        return file.read().strip()
+    return descriptor.content(_BOOT_ID).decode().strip()
 
 
 def process_start(pid: int) -> "int | None":
@@ -143,8 +143,7 @@ def process_start(pid: int) -> "int | None":
     """
     path = f"/proc/{pid}/stat"
     try:
-        with open(path, "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()  # the name before ")" may hold any character
+        fields = descriptor.content(path).rpartition(b")")[2].split()  # the name may hold any character
     except (FileNotFoundError, ProcessLookupError):
         if _exists(pid) and not os.path.exists(path) and _exists(pid):  # twice: it may start or end meantime
             raise UncertainProcessError(
@@ -174,8 +173,7 @@ def _exists(pid: int) -> bool:
 def _time_namespace_offset() -> int:
     """Return the ticks that /proc adds to each start time (time_namespaces(7))."""
     try:
-        with open("/proc/self/timens_offsets", "rb") as file:
-            lines = file.read().splitlines()
+        lines = descriptor.content("/proc/self/timens_offsets").splitlines()
     except FileNotFoundError:
         return 0  # a kernel without time namespaces
     for line in lines:
