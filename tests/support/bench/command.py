@@ -133,7 +133,7 @@ def _require(options: argparse.Namespace) -> None:
             hint = "`apt-get install containernetworking-plugins`" if folder == REFERENCE_FOLDER else ""
             sys.exit(f"bench: no reference plugins in {folder}; {hint}".removesuffix("; "))
     if options.before and not os.path.exists(f"{options.before}/scripts/cnihook"):
-        sys.exit(f"bench: --before: there is no scripts/cnihook in {options.before}")
+        sys.exit(f"bench: --before: {options.before} has no scripts/cnihook")
     for program in ("busybox", "ip", "nft", "runc", "setpriv", "strace", "unshare"):
         if not shutil.which(program):
             sys.exit(f"bench: {program} is not installed")

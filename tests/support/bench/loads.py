@@ -12,6 +12,7 @@ from tests.support.bench.session import (
     attach,
     attach_many,
     end,
+    lifetime,
     measure,
     new_containers,
     progress,
@@ -88,14 +89,10 @@ def many_ports(session: Run) -> None:
         )
         try:
             for _ in range(_FEWEST):
-                container = hook.new("guest", CHAIN, numbers)
-                times["ADD"][hook.label].add(perform(hook.add(container)))
-                hook.kill(container)
-                times["DEL"][hook.label].add(perform(hook.delete(container)))
-                container = hook.new("guest", CHAIN, numbers)
-                peaks["ADD"][hook.label].values.append(peak(hook.add(container)))
-                hook.kill(container)
-                peaks["DEL"][hook.label].values.append(peak(hook.delete(container)))
+                for verb, cost in zip(VERBS, lifetime(hook, CHAIN, numbers, perform), strict=True):
+                    times[verb][hook.label].add(cost)
+                for verb, size in zip(VERBS, lifetime(hook, CHAIN, numbers, peak), strict=True):
+                    peaks[verb][hook.label].values.append(size)
         except FailedError as error:
             for row in (*times.values(), *peaks.values()):
                 row[hook.label].failure = str(error)

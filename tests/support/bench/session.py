@@ -2,11 +2,14 @@
 """One run: its options, the programs that take turns, and the rounds."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-from tests.support.bench.machine import CHAIN, CHECKOUT, PLAIN, perform, perform_together
+from tests.support.bench.machine import CHAIN, CHECKOUT, PLAIN, Operation, perform, perform_together
 from tests.support.bench.programs import Container, Hook, Program, Reference
 from tests.support.bench.samples import BEFORE, HOOK, NEWEST, REFERENCE, Results
+
+T = TypeVar("T")
 
 VERBS = ("ADD", "DEL")
 REFERENCE_FOLDER = "/usr/lib/cni"
@@ -65,14 +68,22 @@ def measure(
     """
     rows = {verb: run.results.row(group, verb + suffix, over=verb + over if over else "") for verb in VERBS}
     for program, counts in turns(programs, run.rounds):
-        container = program.new("guest", network, PORT[network])
-        added = perform(program.add(container))
-        program.kill(container)
-        deleted = perform(program.delete(container))
-        program.discard(container)
+        added, deleted = lifetime(program, network, PORT[network], perform)
         if counts:
             rows["ADD"][program.label].add(added)
             rows["DEL"][program.label].add(deleted)
+
+
+def lifetime(
+    program: Program, network: str, ports: range, cost_of: "Callable[[Operation], T]"
+) -> "tuple[T, T]":
+    """Return what ADD of a container costs, and DEL after its process has ended."""
+    container = program.new("guest", network, ports)
+    added = cost_of(program.add(container))
+    program.kill(container)
+    deleted = cost_of(program.delete(container))
+    program.discard(container)
+    return added, deleted
 
 
 def attach(program: Program, name: str, network: str, ports: "range | None" = None) -> None:

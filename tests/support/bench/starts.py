@@ -23,7 +23,17 @@ from tests.support.bench.machine import (
 )
 from tests.support.bench.programs import PYTHON, Hook, Program, Reference
 from tests.support.bench.samples import HOOK, REFERENCE
-from tests.support.bench.session import PORT, REFERENCE_FOLDER, VERBS, Run, attach, end, measure, turns
+from tests.support.bench.session import (
+    PORT,
+    REFERENCE_FOLDER,
+    VERBS,
+    Run,
+    attach,
+    end,
+    lifetime,
+    measure,
+    turns,
+)
 
 
 def plain(session: Run) -> None:
@@ -219,11 +229,7 @@ def memory(session: Run) -> None:
         programs = session.programs()
         rows = {verb: session.results.row("memory", f"{verb}, {network}", unit="MB") for verb in VERBS}
         for program, counts in turns(programs, session.rounds):
-            container = program.new("guest", network, PORT[network])
-            added = peak(program.add(container))
-            program.kill(container)
-            deleted = peak(program.delete(container))
-            program.discard(container)
+            added, deleted = lifetime(program, network, PORT[network], peak)
             if counts:
                 rows["ADD"][program.label].values.append(added)
                 rows["DEL"][program.label].values.append(deleted)
