@@ -112,12 +112,8 @@ class CodeCache:
         size, mtime, package, segment, _ = self._index.get(name, _NONE)
         if segment < 0:
             return None
-        source = f"{_ROOT}/{name.replace('.', '/')}{'/__init__.py' if package else '.py'}"
-        try:
-            status = os.stat(source)
-        except OSError:
-            return None
-        if status.st_size != size or status.st_mtime_ns != mtime:
+        source = source_of(name, package)
+        if stamp(source) != (size, mtime):
             return None
         code = (self._unpacked.get(segment) or self._codes(segment)).get(name)
         if not code:

@@ -112,7 +112,7 @@ def segments(by_name: dict[str, Module]) -> list[list[str]]:
     """Return the names of the modules of each segment."""
     needed_by: dict[str, list[str]] = {name: [] for name in by_name}
     for root in _roots():
-        for name in _closure(root, by_name):
+        for name in _in_order(root, by_name):
             needed_by[name].append(root)
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, roots in needed_by.items():
@@ -130,30 +130,20 @@ def _key(name: str, roots: list[str]) -> tuple[str, ...]:
     return tuple(roots) or (name,)
 
 
-def _closure(root: str, by_name: dict[str, Module]) -> set[str]:
-    closure: set[str] = set()
-    pending = _with_packages(root)
-    while pending:
-        name = pending.pop()
-        if name in by_name and name not in closure:
-            closure.add(name)
-            pending += by_name[name].imports
-    return closure
-
-
 def _in_order(root: str, by_name: dict[str, Module]) -> list[str]:
-    """Return what a root needs, each module after those that it imports."""
+    """Return a root, its packages, and what they need: each module after those that it imports."""
     order: list[str] = []
+    seen: set[str] = set()
 
     def add(name: str) -> None:
-        for each in by_name[name].imports:
-            if each in by_name and each not in seen:
-                seen.add(each)
+        if name in by_name and name not in seen:
+            seen.add(name)
+            for each in by_name[name].imports:
                 add(each)
-                order.append(each)
+            order.append(name)
 
-    seen = {root}
-    add(root)
+    for name in _with_packages(root):
+        add(name)
     return order
 
 
@@ -169,7 +159,7 @@ def content() -> bytes:
             module = by_name[name]
             if module.stamp:
                 needed = _in_order(name, by_name) if name in roots else module.imports
-                imports = tuple(each for each in needed if each in by_name)
+                imports = tuple(each for each in needed if each in by_name and each != name)
                 index[name] = (*module.stamp, module.package, len(parts), imports)
                 codes[name] = _compile(module.source)
         parts.append(marshal.dumps(codes))
