@@ -107,7 +107,6 @@ def unsafe_caches() -> "list[str]":
     return unsafe
 
 
-# A program that has found cnihook/__pycache__ unsafe itself sets the prefix before this runs.
 def discard_unsafe_caches() -> None:
     """Remove compiled code that other users could have written; Python compiles it again.
 
@@ -120,6 +119,7 @@ def discard_unsafe_caches() -> None:
             bytecode.discard(folder)
 
 
+# A program that has found cnihook/__pycache__ unsafe itself sets the prefix before this runs.
 caches_are_safe = not unsafe_caches()
 if not caches_are_safe:
     sys.pycache_prefix = os.devnull  # neither read nor written

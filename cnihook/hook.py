@@ -84,7 +84,7 @@ class Options:
 
 
 def main(event: str, arguments: "list[str]", began: float) -> int:
-    """Serve one event.  `began`: time.monotonic() when the first module of cnihook was loaded.
+    """Serve one event.  `began`: time.monotonic() when the command was known.
 
     Returns the exit code: 0, 1 failed, 2 usage.
     """

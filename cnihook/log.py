@@ -147,7 +147,7 @@ class Log:
 
 
 def measure_steps(began: float) -> None:
-    """Measure steps from now on.  `began`: time.monotonic() when the first module was loaded."""
+    """Measure steps from now on.  `began`: see hook.main()."""
     from cnihook.process.steps import Steps  # not at the top: for CNIHOOK_TIMING only
 
     global _steps

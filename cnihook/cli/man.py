@@ -108,7 +108,7 @@ def main(argv: list[str]) -> int:
     if viewer and terminal.is_terminal():
         return subprocess.run(argv, input=page(name).encode()).returncode
     text = b""
-    if viewer:  # which writes plain text to a pipe; nothing if there is no formatter
+    if viewer:  # man(1) writes plain text to a pipe, and nothing if it has no formatter
         text = subprocess.run(argv, input=page(name).encode(), capture_output=True).stdout
     print(text.decode(errors="replace") or source(name), end="")
     return 0

@@ -255,8 +255,8 @@ def _attach_with_ports(
     """Choose ports of the host where the request leaves them open, then attach."""
     if not any(served.chooses_ports for served in chosen):
         return _attach_all(container, chosen, present, engine)
-    # There is no lock from the choice until the port is published, because an executable plugin could hold
-    # it for any time.  Rarely, another container gets the port; then a new one is chosen.
+    # No lock is held from the choice until the port is published, because an executable plugin could keep it
+    # for any time.  Rarely, another container gets the port; then a new one is chosen.
     for _ in range(_PORT_TRIES - 1):
         for served in chosen:
             served.choose_ports()

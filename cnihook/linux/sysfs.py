@@ -7,14 +7,16 @@ Network interfaces and the hardware behind them, from /sys.
 
 import os
 
+from cnihook.fast import descriptor
+
 _INTERFACES = "/sys/class/net"
 
 
 def has_set_mac(interface: str) -> bool:
     """Return True if a program set the MAC of an interface, not the kernel (which may copy a port's)."""
     try:
-        with open(f"{_INTERFACES}/{interface}/addr_assign_type") as file:
-            return file.read().strip() == "3"  # NET_ADDR_SET in <linux/netdevice.h>
+        kind = descriptor.content(f"{_INTERFACES}/{interface}/addr_assign_type")
+        return kind.strip() == b"3"  # NET_ADDR_SET in <linux/netdevice.h>
     except OSError:
         return False
 

@@ -13,7 +13,7 @@ class Steps:
     """The steps so far, in the order in which each first ended."""
 
     def __init__(self, began: float) -> None:
-        """`began`: time.monotonic() when the first module of this process was loaded."""
+        """`began`: time.monotonic() when the command was known, before the modules for it were loaded."""
         now = time.monotonic()
         self.seconds = {"Python": began - now + age(), "modules": now - began}
         self._last = time.monotonic()  # what this module costs counts for no step

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class NotAttachedError(CniError):
-    """An error: there is no record of such an attachment."""
+    """The error if an attachment is not on record."""
 
     def __init__(self, network: str, container_id: str, ifname: str) -> None:
         super().__init__(

@@ -19,7 +19,7 @@ DUAL["plugins"][0]["ipam"]["ranges"].append([{"subnet": "fd22::/64"}])
 
 
 def unserved(host: Host) -> str:
-    """Check that there is no finding, and at most a note about ports without a listener.  Returns that."""
+    """Check that nothing is found but at most a note about ports without a listener.  Returns the note."""
     host.leaves(*LEAVES)
     lines = doctor(host, "--verbose", status=0)
     notes = [line for line in lines if line.startswith("note port-without-listener: container c1: ")]
