@@ -4,6 +4,7 @@ The OCI hook: a container's state on stdin, its networks up (createRuntime) or d
 
 The argument chooses the event, because runtimes disagree on what `status` is at that time.  Every
 container's start waits for this process, so it imports only what is cheap, and starts no other process.
+The end of a container starts one, for which no caller waits (runtime.ending).
 """
 
 import os
@@ -56,6 +57,9 @@ class Options:
             option, equals, value = pending.pop(0).partition("=")
             if option == "--trust-images" and not equals:
                 self._bound(option, "")
+                continue
+            if option == "--wait" and not equals:
+                self.settings.waits = True
                 continue
             word = request_options.option_for(option)
             if not word and option not in ("--conf-dir", "--cni-path", "--allow", "--ports"):

@@ -21,6 +21,8 @@ Release the networks of containers that are gone: after a crash or a reboot, or 
 If a record is damaged or lost, its attachment is found by the names in the kernel and in leases.  It is
 released once no process and no other namespace has it.
 
+It returns when all is removed, also what a process in the background was about to remove.
+
 Without NETWORK: all attachments that cnihook made and whose process or namespace has ended.  Attachments of
 other CNI runtimes are never touched.
 

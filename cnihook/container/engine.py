@@ -14,6 +14,7 @@ from cnihook.types.errors import CniError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.linux.link_stats import LinkStats
+    from cnihook.protocol.ending import Ending
 
 STATE = "/run/cnihook"  # gone with a reboot
 
@@ -27,13 +28,20 @@ class ContainerEngine(Engine):
     def __init__(self, settings: Settings, log: "Log | None" = None) -> None:
         super().__init__(settings.conf_dir, settings.plugin_dirs, log=log)
 
-    def take_down(self, record: Record) -> "LinkStats | None":
+    def take_down(self, record: Record, ending: "Ending | None" = None) -> "LinkStats | None":
         forget_names(record.network, record.container_id)
-        return super().take_down(record)
+        return super().take_down(record, ending)
 
-    def release_all(self, container_id: str, attachments: "list[Record]", log: "Log | None" = None) -> None:
+    def release_all(
+        self,
+        container_id: str,
+        attachments: "list[Record]",
+        log: "Log | None" = None,
+        *,
+        has_ended: bool = False,
+    ) -> None:
         try:
-            super().release_all(container_id, attachments, log)
+            super().release_all(container_id, attachments, log, has_ended=has_ended)
         except CniError as error:
             error.add_note(f"it stays on record; `cnihook detach {container_id}` and `cnihook gc` try again")
             raise

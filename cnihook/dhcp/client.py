@@ -15,8 +15,8 @@ from cnihook.dhcp import message
 from cnihook.dhcp.lease import Lease, now
 from cnihook.dhcp.message import NOBODY, Message
 from cnihook.dhcp.rawsocket import BROADCAST_MAC, EVERYBODY, Channel
-from cnihook.fast.address import Address
-from cnihook.linux.rtnl import Link, mac_bytes
+from cnihook.fast.address import Address, mac_bytes
+from cnihook.linux.rtnl import Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

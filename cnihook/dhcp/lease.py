@@ -17,9 +17,8 @@ import time
 from cnihook.dhcp import message
 from cnihook.dhcp.message import Message
 from cnihook.fast import fastjson, statefile
-from cnihook.fast.address import Address
+from cnihook.fast.address import Address, mac_bytes
 from cnihook.linux.netns import NetNS
-from cnihook.linux.rtnl import mac_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

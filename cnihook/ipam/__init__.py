@@ -47,6 +47,8 @@ def delete(call: Call) -> None:
 
 
 def _refuse_if_set(call: Call) -> None:
+    if call.request.ending:
+        return  # the link is silent
     result = call.prev_result if call.command == "DEL" else None
     sandbox = call.sandbox_if_alive() if result and result.ips else None
     if not (result and sandbox):

@@ -5,7 +5,7 @@ from cnihook.links import ready, router, veth
 from cnihook.linux import bridge_ports
 from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.protocol import locks
-from cnihook.protocol.call import Call
+from cnihook.protocol.call import GROUP, Call
 from cnihook.types.config import NetConf
 from cnihook.types.errors import INTERNAL, CniError
 from cnihook.types.fields import DEFAULT_VLAN, MAX_VLAN
@@ -66,7 +66,7 @@ def ensure_gateway(call: Call, name: str, bridge: Link, vlan: int, *, preserve_d
         gateway = host.find_link(ifname)
         if not gateway:
             port_name = next(veth.host_names(call)).replace("veth", "vlgw")
-            group = veth.GROUP << 16
+            group = GROUP << 16
             host.add_veth(port_name, ifname, mtu=bridge.mtu, master=bridge.index, group=group, up=True)
             port = host.link(port_name)
             host.set_link(port, alias=f"gateway {ifname}")
@@ -91,7 +91,7 @@ def unused_gateways(host: Rtnl, bridge: Link, last: "Link | None") -> "list[Link
     used: set[int] = set()
     gateways = []
     for port in host.each_port(bridge):
-        if port.group >> 16 == veth.GROUP:  # a gateway has it from its creation
+        if port.group >> 16 == GROUP:  # a gateway has it from its creation
             gateways.append(port)
         elif not last or port.index != last.index:
             used |= vlans.get(port.index, set())

@@ -31,7 +31,7 @@ def delete(call: Call, kind: str, *names: str) -> None:
         return
     for link in sandbox.links():
         if link.kind == kind and _is_own(call, link, names):
-            sandbox.delete_link(link)
+            call.remove_link(sandbox, link)
 
 
 def _is_own(call: Call, link: Link, names: "tuple[str, ...]") -> bool:

@@ -14,7 +14,7 @@ from cnihook.linux import sysfs
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import BR_STATE_FORWARDING, IF_OPER_UP, IFA_F_NODAD, Link, Rtnl
 from cnihook.protocol import locks
-from cnihook.protocol.call import Call
+from cnihook.protocol.call import GROUP, Call
 from cnihook.types.errors import INTERNAL, CniError
 
 _MADE_FOR = "made by cnihook for "  # the alias of a bridge, before the network
@@ -25,7 +25,7 @@ def ensure(host: Rtnl, name: str, network: str, *, mtu: int, filters_vlans: bool
     bridge = existing = host.find_link(name)
     if not bridge:
         try:
-            group, mac = veth.GROUP << 16, _random_mac()
+            group, mac = GROUP << 16, _random_mac()
             host.add_bridge(name, mtu=mtu, vlan_filtering=filters_vlans, group=group, mac=mac)
         except NetlinkError as error:
             if error.errno != errno.EEXIST:  # the reference plugin, which takes no such lock, was faster
@@ -106,8 +106,14 @@ def _random_mac() -> bytes:
 
 
 def remove_port(call: Call, name: str) -> None:
-    """Remove the container's port, and with the last one the bridge."""
+    """Remove the container's port, and with the last one the bridge; at the end of a container, later."""
     port = veth.find_host_end(call)
+    if ending := call.request.ending:
+        bridge = call.host.find_link_by_index(port.master) if port and port.master else None
+        if port:
+            call.remove_link(call.host, port)
+        ending.bridges.append(bridge.name if bridge else name)  # it may have been renamed
+        return
     if port and not remove_unused(call.host, name, port):
         # Not under the bridge's lock, so that many processes can wait at the same time.
         call.host.delete_link(port)
@@ -139,7 +145,7 @@ def remove_unused(host: Rtnl, name: str, last: "Link | None" = None) -> bool:
         if not unused:
             return False
         # Still a group of cnihook: if this process is killed half-way, the bridge is recognized.
-        group = veth.GROUP << 16 | int.from_bytes(os.urandom(2), "little") | 1
+        group = GROUP << 16 | int.from_bytes(os.urandom(2), "little") | 1
         host.delete_links([*([last] if last else []), *unused], group)
         return True
 
@@ -168,4 +174,4 @@ def _unused(host: Rtnl, bridge: Link, last: "Link | None") -> "list[Link]":
 
 def is_own(link: Link) -> bool:
     """Return True if the plugin made the link: by its group or, as users change that, a bridge's alias."""
-    return link.group >> 16 == veth.GROUP or (link.kind == "bridge" and link.alias.startswith(_MADE_FOR))
+    return link.group >> 16 == GROUP or (link.kind == "bridge" and link.alias.startswith(_MADE_FOR))

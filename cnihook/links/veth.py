@@ -12,16 +12,13 @@ from cnihook.fast.undo import Undo
 from cnihook.links import settings
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import Link
-from cnihook.protocol.call import Call
+from cnihook.protocol.call import GROUP, Call
 from cnihook.types.errors import INTERNAL, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# "cn", the upper half of a link group's number.  Not an alias, because the kernel sets a group in the moment
-# of creation: if a process is killed right after it, the link can be recognized.
-GROUP = 0x636E
 _NAMES = 4  # one in 2^32 is taken by chance; the fourth in a row is not
 
 

@@ -13,9 +13,9 @@ import _struct as struct
 import errno
 from _socket import AF_UNSPEC
 
-from cnihook.fast.address import Address
+from cnihook.fast.address import Address, mac_bytes
 from cnihook.linux.netlink import NLM_F_DUMP, NetlinkError, attr, s32, u16, u32
-from cnihook.linux.rtnl import AF_BRIDGE, RTM_GETADDR, RTM_GETLINK, Link, LinkAddress, Rtnl, mac_bytes
+from cnihook.linux.rtnl import AF_BRIDGE, RTM_GETADDR, RTM_GETLINK, Link, LinkAddress, Rtnl
 
 _RTM_GETNEIGH = 30
 _NDA_LLADDR, _NDA_VLAN, _NDA_MASTER = 2, 5, 9

@@ -63,6 +63,19 @@ class Lock:
             if not descriptor.close(self._fd):
                 _unlock(self._fd)
 
+    @property
+    def fd(self) -> int:
+        """The descriptor that holds the lock."""
+        return self._fd
+
+    def hand_over(self) -> bool:
+        """Fork, and leave the lock to the child.  Returns True in the child.  Raises OSError."""
+        if os.fork():
+            descriptor.close(self._fd)
+            return False
+        self._sign()
+        return True
+
     def _try(self, deadline: float) -> bool:
         """Take the lock, or wait for it until the deadline.  Return False if the caller has to try again."""
         try:

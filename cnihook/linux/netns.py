@@ -149,6 +149,36 @@ def processes(identity: "tuple[int, int]") -> "list[int]":
     return pids
 
 
+def inode_of_host() -> int:
+    """Return the inode of the namespace that this process is in."""
+    return os.stat("/proc/thread-self/ns/net").st_ino
+
+
+def in_use(namespaces: "dict[tuple[int, int], str]") -> "set[tuple[int, int]]":
+    """Return which namespaces a process is in, or that are mounted elsewhere than at their path.
+
+    `namespaces`: the path by identity.  A descriptor that another process holds is not found.
+    """
+    if not namespaces:
+        return set()
+    used = set()
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                status = os.stat(f"/proc/{name}/ns/net")
+            except OSError:
+                continue
+            used.add((status.st_dev, status.st_ino))
+    inodes = {f"net:[{inode}]": (device, inode) for device, inode in namespaces}
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            root, path = line.split(" ", 5)[3:5]
+            identity = inodes.get(root)
+            if identity and path != namespaces[identity]:
+                used.add(identity)
+    return used & namespaces.keys()
+
+
 status_if_lost = 1  # exit status of a process that cannot return to its network namespace
 
 

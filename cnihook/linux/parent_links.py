@@ -8,8 +8,9 @@ has the numbers.
 
 import _struct as struct
 
+from cnihook.fast.address import mac_bytes
 from cnihook.linux.netlink import attr, attributes, read_u32, u16, u32
-from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_LINK, IFLA_MTU, IFLA_NET_NS_FD, Link, Rtnl, mac_bytes
+from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_LINK, IFLA_MTU, IFLA_NET_NS_FD, Link, Rtnl
 
 IFLA_MACVLAN_MODE, IFLA_MACVLAN_BC_QUEUE_LEN = 1, 7
 IFLA_IPVLAN_MODE = 1

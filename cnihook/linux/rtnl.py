@@ -11,7 +11,7 @@ import _struct as struct
 import errno
 from _socket import AF_INET6, AF_UNSPEC
 
-from cnihook.fast.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet, mac_bytes
 from cnihook.linux.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -66,15 +66,6 @@ _IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
 
 _IPV6_MIN_MTU = 1280  # <linux/ipv6.h>; below it a link has no IPv6 at all
-_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
-
-
-def mac_bytes(mac: str) -> bytes:
-    """Return a MAC address as bytes.  Raises ValueError unless it is six hexadecimal bytes with colons."""
-    parts = mac.split(":")
-    if len(parts) != 6 or not all(len(part) == 2 and _HEXADECIMAL.issuperset(part) for part in parts):
-        raise ValueError(f"{mac!r} is not a MAC address")
-    return bytes(int(part, 16) for part in parts)
 
 
 class Link:
@@ -279,6 +270,7 @@ class Rtnl(Netlink):
         alias: "str | None" = None,
         name: str = "",
         netns: "int | None" = None,
+        group: "int | None" = None,
     ) -> None:
         """Change what is given.
 
@@ -290,7 +282,10 @@ class Rtnl(Netlink):
             if value is not None:
                 change |= bit
                 flags |= bit if value else 0
-        numbers = ((IFLA_MTU, mtu), (IFLA_TXQLEN, txqlen), (IFLA_MASTER, master), (IFLA_NET_NS_FD, netns))
+        numbers = (
+            *((IFLA_MTU, mtu), (IFLA_TXQLEN, txqlen), (IFLA_MASTER, master)),
+            *((IFLA_NET_NS_FD, netns), (IFLA_GROUP, group)),
+        )
         attrs = [u32(kind, value) for kind, value in numbers if value is not None]
         if mac is not None:
             attrs.append(attr(IFLA_ADDRESS, mac_bytes(mac)))
@@ -316,10 +311,13 @@ class Rtnl(Netlink):
 
         Only a group can be named in one request; no other link may have the number `group`.
         """
-        names = " ".join(link.name for link in links)
         for link in links:
             body = _IFINFO.pack(AF_UNSPEC, 0, link.index, 0, 0) + u32(IFLA_GROUP, group)
             self._unless_gone(RTM_NEWLINK, body, f"group {link.name}")
+        self.delete_group(group, " ".join(link.name for link in links))
+
+    def delete_group(self, group: int, names: str) -> None:
+        """Delete all links of a group at once, with one wait; `names` are for the error message."""
         body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(IFLA_GROUP, group)
         self._unless_gone(RTM_DELLINK, body, f"delete {names}")
 

@@ -19,11 +19,11 @@ limit.
 import errno
 import sys
 
-from cnihook.fast.address import IPNet
+from cnihook.fast.address import IPNet, mac_bytes
 from cnihook.links import veth
 from cnihook.linux import tc
 from cnihook.linux.netlink import NetlinkError, attr, u32
-from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_MTU, IFLA_TXQLEN, Link, Rtnl, mac_bytes
+from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_MTU, IFLA_TXQLEN, Link, Rtnl
 from cnihook.log import notice
 from cnihook.sdk import Call, CniError, Field, Interface, NetConf, Result, Traits, Undo, read, try_each
 from cnihook.types import versions
@@ -347,7 +347,7 @@ def _take_back(call: Call, rtnl: Rtnl, link: "Link | None") -> None:
 
     def delete_ifbs() -> None:
         for ifb in ifbs:
-            rtnl.delete_link(ifb)
+            call.remove_link(rtnl, ifb)
 
     try_each(unlimit, delete_ifbs)
 

@@ -4,12 +4,13 @@ bridge: containers on one Ethernet switch, the bridge, and the host as their rou
 
 Each container has a veth pair.  The bridge is made for the first container.  If cnihook made it, it is
 removed with the last one, so nothing is left behind.  Links that cnihook made are recognized by their link
-group, whose upper half is veth.GROUP.  The alias of a container's port is its owner.
+group, whose upper half is protocol.call.GROUP.  The alias of a container's port is its owner.
 """
 
 from cnihook import ipam
+from cnihook.fast.address import mac_bytes
 from cnihook.links import flows, host_bridge, interface, ready, router, settings, veth
-from cnihook.linux.rtnl import Link, Rtnl, mac_bytes
+from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.nftables import masquerade, spoofcheck
 from cnihook.protocol import locks
 from cnihook.sdk import (

@@ -8,9 +8,9 @@ kernel never delivers to them what the host sends through the master.
 """
 
 from cnihook import ipam
+from cnihook.fast.address import mac_bytes
 from cnihook.links import child_link
 from cnihook.linux import parent_links
-from cnihook.linux.rtnl import mac_bytes
 from cnihook.sdk import Call, Field, Result, Traits, invalid_config
 
 _KIND = "macvlan"

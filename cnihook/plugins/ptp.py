@@ -168,7 +168,7 @@ def _remove_foreign(call: Call) -> None:
 def _delete_pair(call: Call) -> None:
     link = veth.find_host_end(call)
     if link:
-        call.host.delete_link(link)
+        call.remove_link(call.host, link)
 
 
 def check(call: Call) -> None:

@@ -8,9 +8,10 @@ that is in the container already.
 """
 
 from cnihook import ipam
+from cnihook.fast.address import mac_bytes
 from cnihook.links import container_link, interface, settings
 from cnihook.linux import selinux, tuntap
-from cnihook.linux.rtnl import IFA_F_NODAD, Link, mac_bytes
+from cnihook.linux.rtnl import IFA_F_NODAD, Link
 from cnihook.sdk import DNS, Call, CniError, Field, Interface, Result, Traits, Undo, invalid_config, read
 from cnihook.types.errors import INTERNAL
 

@@ -11,9 +11,10 @@ import errno
 import os
 
 from cnihook.fast import fastjson, statefile
+from cnihook.fast.address import mac_bytes
 from cnihook.fast.errors_text import message
 from cnihook.linux import sysctl
-from cnihook.linux.rtnl import Link, mac_bytes
+from cnihook.linux.rtnl import Link
 from cnihook.sdk import (
     Call,
     CniError,
@@ -297,7 +298,7 @@ def _put_file_back(path: str, earlier: "dict[str, Any] | None") -> None:
 def delete(call: Call) -> None:
     path = _path(call)
     backup = _load(path)
-    if backup and call.sandbox_if_alive():
+    if backup and not call.request.ending and call.sandbox_if_alive():
         _restore(call, backup, is_last=True)
     _remove(path)
 

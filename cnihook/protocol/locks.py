@@ -5,6 +5,7 @@ The locks between processes of cnihook, by what they protect, in the order in wh
     docker-pause-image   made once, whichever docker-run is first
     dhcp-SOCKET          made once, whichever DHCP keeper is first
     container-ID         one operation at a time on a container
+    ending-INODE         deletes the links of containers that have ended, on the host with this namespace
     network-NAME         shared by ADD, DEL and CHECK; exclusive for GC
     names                the names of containers in their /etc/hosts
     netns-INODE          tables and rules of a sandbox that several interfaces share
@@ -18,7 +19,7 @@ lasts at most PATIENCE, and the caller continues without the lock.
 
 from cnihook.linux.flock import Lock
 
-ORDER = ("docker", "dhcp", "container", "network", "names", "netns", "bridge", "nft")
+ORDER = ("docker", "dhcp", "container", "ending", "network", "names", "netns", "bridge", "nft")
 PATIENCE = 10.0  # seconds for other processes that release what containers that are gone have
 _WAIT = 30.0  # seconds
 
@@ -37,6 +38,10 @@ def container(container_id: str, purpose: str, timeout: float = _WAIT) -> Lock:
 
 def container_name(container_id: str) -> str:
     return f"container-{container_id}"
+
+
+def ending(host: int, timeout: float) -> Lock:
+    return Lock(f"ending-{host}", timeout=timeout, purpose="end of containers")
 
 
 def network(name: str, purpose: str, *, shared: bool = False, timeout: float = _WAIT) -> Lock:

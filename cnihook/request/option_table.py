@@ -19,6 +19,7 @@ NETWORKS = "networks"
 REQUESTS = "requests"
 BOUNDS = "bounds on the annotations cnihook.*; see `cnihook man security`"
 COMMAND = "the command"
+END = "the end"
 
 
 class Docker:
@@ -228,6 +229,14 @@ TABLE = (
         "also obey annotations that podman before 4.6 may have copied from an image",
         group=BOUNDS,
         programs=(HOOK,),
+    ),
+    Entry(
+        "wait",
+        "",
+        "at the end, return when the links are deleted, too, which takes the kernel 20 to 60 ms "
+        "(default: a process in the background deletes them)",
+        group=END,
+        programs=(HOOK, PRIV_NET_RUN),
     ),
     Entry(
         "user",

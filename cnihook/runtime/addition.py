@@ -122,11 +122,14 @@ def make_way(engine: Engine, attachments: "list[Record]", process: "ProcessIdent
     `attachments`: records of one container ID.  `process`: the container that is to be attached.  Raises
     ContainerIdInUseError if another container with this ID lives.
     """
-    stale = [record for record in attachments if _is_stale(engine, record, process)]
+    ended = engine.ended(attachments)
+    stale = [record for record in attachments if record in ended or _is_stale(engine, record, process)]
     present = [record for record in attachments if record not in stale]
     for record in stale:
         if record.result is not None:
             refuse_if_another_lives(record, process.pid)
+    if stale:
+        engine.forget_ending(stale[0].container_id)
     for record in reversed(stale):
         engine.tell(f"releasing {record.network} {record.ifname}, left over from an earlier start")
         engine.release(record, last=not present and record is stale[0])

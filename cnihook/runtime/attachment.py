@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cnihook.protocol.ending import Ending
+
 
 def up(network: Network, record: Record, *, timeout: float = PLUGIN_TIMEOUT) -> Result:
     """Run ADD for each plugin of the network and store the result in `record`, which is on disk already.
@@ -106,16 +108,22 @@ def is_undone(error: BaseException) -> bool:
 
 
 def down(
-    record: Record, plugin_dirs: "list[str] | None", *, timeout: float = PLUGIN_TIMEOUT
+    record: Record,
+    plugin_dirs: "list[str] | None",
+    *,
+    timeout: float = PLUGIN_TIMEOUT,
+    ending: "Ending | None" = None,
 ) -> "LinkStats | None":
     """Run DEL for each plugin of the record's chain, the last one first.  The caller removes the record.
 
     Returns the counters of the interface, or None if it no longer exists.
 
     `plugin_dirs` is used if the record does not name the folders of the plugins, or if the plugins have been
-    moved.  Every plugin runs; then the first error is raised.
+    moved.  `ending` gets what is left for later, if the container has ended.  Every plugin runs; then the
+    first error is raised.
     """
     network, request = restore(record, plugin_dirs, timeout)
+    request.ending = ending
     try:
         with in_use(network.name, record):
             stats = _passed(request)

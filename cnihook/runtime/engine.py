@@ -5,11 +5,14 @@ The life of a record.  The library (cni.py) and the container package use these 
     addition.py   creates it without a result, before the first plugin runs, and removes it if ADD is undone
     attachment.py completes it with the result, after the last plugin has run
     engine.py     removes it last, after links, elements, leases and the name of the namespace
+    ending.py     removes it later, if the container has ended, and there is something to wait for
     gc.py         finds out which records are stale, and releases them
 
 It is kept while a plugin may still have something of the attachment.  If a process is killed between two
 steps, the next operation or GC releases what the record names.  Callers hold the container's lock.
 """
+
+import os
 
 from cnihook.linux import netns
 from cnihook.log import Log, step
@@ -25,6 +28,7 @@ from cnihook.types.errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.linux.link_stats import LinkStats
+    from cnihook.protocol.ending import Ending
     from cnihook.runtime.remains import Identity
 
 _DYING = 1.0  # seconds that a container's process may take to end after it was killed
@@ -80,14 +84,16 @@ class Engine:
         self.timeout = timeout
         self.lock_timeout = lock_timeout
         self.log = log
+        self.has_endings = False  # release_all() has left something for ending.start() or ending.finish()
 
-    def take_down(self, record: Record) -> "LinkStats | None":
+    def take_down(self, record: Record, ending: "Ending | None" = None) -> "LinkStats | None":
         """Run DEL for each plugin.  Returns the counters of the interface, or None if it does not exist.
 
-        Every plugin runs; then the first error is raised.
+        `ending` gets what is left for later if the container has ended.  Every plugin runs; then the first
+        error is raised.
         """
         try:
-            return attachment.down(record, self.plugin_dirs, timeout=self.timeout)
+            return attachment.down(record, self.plugin_dirs, timeout=self.timeout, ending=ending)
         except DamagedRecordError:
             from cnihook.runtime import salvage  # rarely needed, so not imported on the hot path
 
@@ -95,9 +101,17 @@ class Engine:
             salvage.take_down(record.identity, self.conf_dir, self.plugin_dirs, sandbox=sandbox)
             return None
 
-    def release(self, record: Record, *, last: bool = False) -> "LinkStats | None":
-        """Detach one attachment and remove its record; before the last one, the name of the namespace."""
-        totals = self.take_down(record)
+    def release(
+        self, record: Record, *, last: bool = False, ending: "Ending | None" = None
+    ) -> "LinkStats | None":
+        """Detach one attachment and remove its record; before the last one, the name of the namespace.
+
+        If anything is left to `ending`, record and name stay until that is finished, too.
+        """
+        totals = self.take_down(record, ending)
+        if ending and not ending.is_empty:
+            ending.records.append((record.network, record.ifname))
+            return totals
         if last and self.names_namespaces:
             self.unname(record)  # before the record, because the name is found by it
             step("name of the namespace")
@@ -105,16 +119,26 @@ class Engine:
         step("record")
         return totals
 
-    def release_all(self, container_id: str, attachments: "list[Record]", log: "Log | None" = None) -> None:
+    def release_all(
+        self,
+        container_id: str,
+        attachments: "list[Record]",
+        log: "Log | None" = None,
+        *,
+        has_ended: bool = False,
+    ) -> None:
         """Detach attachments of one container, the last one first.  Tries all, then raises the first error.
 
-        What cannot be detached stays on record.
+        What cannot be detached stays on record.  `has_ended`: no process of the container is left.  Then
+        `has_endings` may be true: the caller calls ending.start() or ending.finish(), without the lock.
         """
+        self.forget_ending(container_id)
+        leftover = self._ending_of(container_id, attachments) if has_ended else None
         left = len(records.of_container(container_id, self.state_dir)) if self.names_namespaces else 0
         errors: list[CniError] = []
         for record in reversed(attachments):
             try:
-                totals = self.release(record, last=left == 1)
+                totals = self.release(record, last=left == 1, ending=leftover)
                 left -= 1
                 if log:
                     suffix = f": {totals}" if totals else ""
@@ -124,7 +148,22 @@ class Engine:
                     log.failure("detach", error, f"from {record.network}, {record.ifname}")
                 errors.append(as_cni_error(error))
         records.discard_partial(container_id, self.state_dir)
+        if leftover and not leftover.is_empty:
+            from cnihook.runtime import ending
+
+            ending.save(leftover)
+            self.has_endings = True
         chain.raise_all(errors)
+
+    def _ending_of(self, container_id: str, attachments: "list[Record]") -> "Ending | None":
+        """Return an ending for these; None unless cnihook attached all of them in one namespace."""
+        namespaces = {record.process.netns_id if record.process else None for record in attachments}
+        if len(namespaces) != 1 or not (netns_id := namespaces.pop()):
+            return None
+        from cnihook.protocol.ending import Ending  # not at the top: a start does not need it
+
+        host = netns.inode_of_host()
+        return Ending(container_id, netns_id, self.state_dir, host, is_named=self.names_namespaces)
 
     def release_on_file(self, network: str, container_id: str, ifname: str, *, sandbox: str = "") -> bool:
         """Detach what is on file under these names.  Returns True if a sound record was there.
@@ -149,13 +188,28 @@ class Engine:
 
         return salvage.release_record(damaged, self.conf_dir, self.plugin_dirs, sandbox=sandbox)
 
+    @staticmethod
+    def ended(attachments: "list[Record]") -> "list[Record]":
+        """Return those that were released, except for what ending.py does later."""
+        if not (attachments and os.path.exists(f"{records.ENDINGS}/{attachments[0].container_id[:255]}")):
+            return []
+        from cnihook.runtime import ending
+
+        return ending.of(attachments)
+
+    @staticmethod
+    def forget_ending(container_id: str) -> None:
+        """Remove the file of an earlier ending.  The caller releases what it is about."""
+        try:
+            os.unlink(f"{records.ENDINGS}/{container_id[:255]}")
+        except FileNotFoundError:
+            pass
+
     def unname(self, record: Record) -> None:
         """Remove the namespace's name, unless another program gave it.  A reboot removes it anyway."""
-        process, container_id = record.process, record.container_id
-        is_own = record.netns == netns.named(container_id) or netns_names.is_marked(container_id)
-        if process is not None and is_own:
-            identity = process.netns_id if process.is_of_this_boot() else (0, 0)
-            netns_names.unbind(container_id, identity)
+        if record.process is not None:
+            identity = record.process.netns_id if record.process.is_of_this_boot() else (0, 0)
+            netns_names.unbind_own(record.netns, record.container_id, identity)
 
     def tell(self, event: str) -> None:
         """Add an event to the log, if there is one."""

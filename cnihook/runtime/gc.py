@@ -7,7 +7,7 @@ from cnihook.fast.errors_text import message, message_with_notes
 from cnihook.linux import flock
 from cnihook.linux.flock import LockBusyError
 from cnihook.protocol import locks
-from cnihook.runtime import attachment, records
+from cnihook.runtime import attachment, ending, records
 from cnihook.runtime.engine import Engine
 from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.types.errors import CniError
@@ -32,22 +32,30 @@ def release_gone(
     `release` is called instead of release_container().  What is busy waits for the next time, and so does
     what cannot be released, with an event in the log.
     """
+    left = ending.waiting()
+    released = {(network, one.container_id, ifname) for one in left for network, ifname in one.records}
     gone = find_gone(engine, damaged)
     for container_id in records.partial(engine.state_dir):
         gone.setdefault(container_id, [])
     flock.clear_abandoned()
-    released: list[Record] = []
     deadline = time.monotonic() + patience
-    for container_id, attachments in gone.items():
-        left = max(deadline - time.monotonic(), 0.0) if patience else 0.0
+    for container_id, attachments in list(gone.items()):
+        if attachments and released.issuperset(record.identity for record in attachments):
+            continue
+        seconds = max(deadline - time.monotonic(), 0.0) if patience else 0.0
         try:
-            (release or release_container)(engine, container_id, attachments, left)
-            released += attachments
+            (release or release_container)(engine, container_id, attachments, seconds)
         except LockBusyError:
-            pass
+            gone.pop(container_id)
         except (CniError, OSError) as error:
             engine.tell(f"gc of {container_id}: {message_with_notes(error)}")
-    return released
+            gone.pop(container_id)
+    if left or engine.has_endings:
+        for container_id, (_ending, failure) in ending.finish().items():
+            gone.pop(container_id, None)
+            if not isinstance(failure, LockBusyError):
+                engine.tell(f"gc of {container_id}: {message_with_notes(failure)}")
+    return [record for attachments in gone.values() for record in attachments]
 
 
 def find_gone(engine: Engine, damaged: "list[DamagedRecordError]") -> "dict[str, list[Record]]":
@@ -69,7 +77,7 @@ def release_container(
     engine: Engine, container_id: str, attachments: "list[Record]", timeout: float, log: "Log | None" = None
 ) -> None:
     """Detach the attachments of a container, if it is still gone under its lock."""
-    release_stale(engine, container_id, attachments, is_gone, timeout, log)
+    release_stale(engine, container_id, attachments, is_gone, timeout, log, has_ended=True)
 
 
 def release_stale(
@@ -79,9 +87,12 @@ def release_stale(
     is_stale: "Callable[[Record], bool]",
     timeout: "float | None" = None,
     log: "Log | None" = None,
+    *,
+    has_ended: bool = False,
 ) -> "list[Record]":
     """Take the container's lock, and release those of its attachments that are still stale.
 
+    `has_ended`: see Engine.release_all().
     Returns them.  Another container may have this ID now, so each record is read again under the lock.
     """
     with locks.container(container_id, "gc", engine.lock_timeout if timeout is None else timeout):
@@ -90,7 +101,7 @@ def release_stale(
         if stale:
             if log:
                 log.event("its container is gone")
-            engine.release_all(container_id, stale, log)
+            engine.release_all(container_id, stale, log, has_ended=has_ended)
         records.discard_partial(container_id, engine.state_dir)
     return stale
 

@@ -66,6 +66,12 @@ def unbind(container_id: str, identity: "tuple[int, int]") -> None:
     unmark(container_id)
 
 
+def unbind_own(path: str, container_id: str, identity: "tuple[int, int]") -> None:
+    """Call unbind(), unless another program gave the name.  `path`: the namespace's, on record."""
+    if path == netns.named(container_id) or is_marked(container_id):
+        unbind(container_id, identity)
+
+
 def unmark(container_id: str) -> None:
     """Remove the mark.  Call it if there is no name, or if the operator keeps the name."""
     try:

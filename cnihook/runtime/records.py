@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FOLDER = "/var/lib/cni/results"
+ENDINGS = "/run/cnihook/ending"  # a file for each container whose end is not finished: see ending.py
 KIND = "cniCacheV1"
 _LONGEST = 64 << 20  # bytes; a record of 10,000 published ports has 1 MB
 

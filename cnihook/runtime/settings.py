@@ -11,15 +11,19 @@ if TYPE_CHECKING:
 
 
 class Settings:
-    """The folders of networks and of plugins, from the environment or from options."""
+    """The folders of networks and of plugins, from the environment or from options.
 
-    __slots__ = ("conf_dir", "plugin_dirs")
+    `waits`: the end of a container returns when all is removed, and leaves nothing to the background.
+    """
+
+    __slots__ = ("conf_dir", "plugin_dirs", "waits")
 
     def __init__(
         self, conf_dir: str = networks.DEFAULT_FOLDER, plugin_dirs: "list[str] | None" = None
     ) -> None:
         self.conf_dir = conf_dir
         self.plugin_dirs = plugin_dirs
+        self.waits = False
 
     @classmethod
     def from_environment(cls, environment: "Mapping[str, str]") -> "Settings":

@@ -31,7 +31,9 @@ CHAIN: list[dict[str, Any]] = [
 def hook(host: Host, event: str, container: Container, port: int) -> Calls:
     """Run the hook as a runtime does.  `port`: a port of the host to publish; 0: none."""
     fields = {"ociVersion": "1.0.2", "id": container.name, "status": "creating", "pid": container.pid}
-    options = ("--publish", f"{port}:80") if port and event == "createRuntime" else ()
+    publish = ("--publish", f"{port}:80") if port else ()
+    # Without --wait, a process in the background may find that another one has done its work.
+    options = publish if event == "createRuntime" else ("--wait",)
     return count(host, *HOOK, event, *options, input=json.dumps(fields | {"bundle": "/"}))
 
 

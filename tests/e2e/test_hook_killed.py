@@ -93,7 +93,7 @@ def test_isolation_policy_is_removed_after_sigkill(host: Host) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("syscall", ["sendto", "unlink", "umount2", "write"])
+@pytest.mark.parametrize("syscall", ["sendto", "unlink", "write"])
 def test_poststop_killed_anywhere_is_completed_later(
     host: Host, container: Container, syscall: str, release: str
 ) -> None:

@@ -72,6 +72,7 @@ def start_hook(
 
 
 def clean(host: Host) -> bool:
+    host.wait_for_endings()
     return not (host.listdir(RESULTS) or leases(host) or leases(host, "second"))
 
 

@@ -149,4 +149,4 @@ def test_library_and_wrapper_take_locks_in_order(
         assert "network-full" in " ".join(taken(log))
     run = str(Path(CNIHOOK).with_name("priv-net-run"))
     host.run(*watched, run, "--network=full,second", "--publish=8080:80", "--hostname=web", "true")
-    assert kinds(taken(log)) == {"container", "network", "names", "netns", "bridge", "nft"}
+    assert kinds(taken(log)) == {"container", "ending", "network", "names", "netns", "bridge", "nft"}

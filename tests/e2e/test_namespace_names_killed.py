@@ -26,7 +26,14 @@ def container(host: Host) -> Iterator[Container]:
     yield host.container("f", process=True)
 
 
-def hook(host: Host, event: str, container: Container, *launcher: str, networks: str = "good,bad") -> Any:
+def hook(
+    host: Host,
+    event: str,
+    container: Container,
+    *launcher: str,
+    networks: str = "good,bad",
+    wait: bool = False,
+) -> Any:
     state = {
         "ociVersion": "1.0",
         "id": "f",
@@ -35,7 +42,7 @@ def hook(host: Host, event: str, container: Container, *launcher: str, networks:
         "annotations": {"cnihook.networks": networks},
     }
     if launcher:  # strace ends with the status of its program
-        argv = (*launcher, "/usr/bin/python3", "-IS", CNIHOOK, event)
+        argv = (*launcher, "/usr/bin/python3", "-IS", CNIHOOK, event, *(["--wait"] if wait else []))
         return host.run(*argv, input=json.dumps(state), check=False)
     return call_hook(host, event, state)
 
@@ -79,7 +86,7 @@ def test_name_that_cannot_be_removed_keeps_the_record(
     if command == "gc":
         outcome = host.run(*failing, CNIHOOK, "gc", check=False)
     else:
-        outcome = hook(host, "poststop", container, *failing)
+        outcome = hook(host, "poststop", container, *failing, wait=True)
     assert outcome.returncode == 1 and host.listdir(RESULTS) == ["good-f-eth0"], outcome
     assert hook(host, "poststop", container).returncode == 0
     compare(host.before, host.state, host.stay)

@@ -319,14 +319,14 @@ def test_plugins_find_their_programs_without_a_path(mynet: Host) -> None:
     assert calls(mynet) == ["needy ADD", "needy DEL"]
 
 
-def test_run_starts_two_processes_and_one_program(mynet: Host, tmp_path: Path) -> None:
-    """These are the guardian and the command; each further process would take milliseconds."""
+def test_run_starts_three_processes_and_one_program(mynet: Host, tmp_path: Path) -> None:
+    """These are the guardian, the command, and what removes the links after the end."""
     log = tmp_path / "log"
     mynet.run("strace", "-fqq", "--trace=fork,vfork,clone,clone3,execve", f"--output={log}", RUN, "true")
 
     lines = log.read_text().splitlines()
     assert len([line for line in lines if "execve(" in line and "= 0" in line]) == 2
-    assert len([line for line in lines if "fork(" in line or "clone" in line]) == 2
+    assert len([line for line in lines if "fork(" in line or "clone" in line]) == 3
 
 
 def test_repeated_runs_leave_no_more_than_one(mynet: Host) -> None:

@@ -71,6 +71,7 @@ def processes(host: Host) -> dict[int, str]:
 
 
 def nothing_left(host: Host) -> bool:
+    host.wait_for_endings()
     return not leases(host) and not host.listdir(RESULTS) and not host.listdir("/run/netns")
 
 

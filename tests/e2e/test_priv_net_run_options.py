@@ -139,6 +139,7 @@ def test_networks_of_a_users_command_are_removed(user: Host) -> None:
 
     assert running.communicate(timeout=30) == ("", "")
     assert running.returncode == 143
+    user.wait_for_endings()
     assert leases(user) == [] and user.listdir(RESULTS) == []
 
 

@@ -22,7 +22,7 @@ UP = [
 ]
 DOWN = [
     *("record", "DEL tuning", "DEL firewall", "DEL bridge", "DEL host-local"),
-    *("name of the namespace", "the rest"),
+    "the rest",
 ]
 
 

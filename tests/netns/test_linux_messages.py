@@ -16,9 +16,9 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from cnihook.fast.address import Address, IPNet
+from cnihook.fast.address import Address, IPNet, mac_bytes
 from cnihook.linux import bridge_ports, netlink, route_lookup
-from cnihook.linux.rtnl import Link, Rtnl, mac_bytes
+from cnihook.linux.rtnl import Link, Rtnl
 
 # <linux/rtnetlink.h>
 NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19

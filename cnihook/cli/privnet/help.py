@@ -9,7 +9,8 @@ usage: priv-net-run [OPTION]... [--] COMMAND...
        priv-net-run --netns NAME --delete
 
 Run a command in a private network namespace, attached to CNI networks.  The command has the terminal, the
-signals, the files and the environment of its caller.  When it has ended, nothing of its network is left.
+signals, the files and the environment of its caller.  When it has ended, its network is cut off, and a
+process in the background deletes what is left of it; --wait waits for that.
 
 """
 _END = """\

@@ -25,6 +25,7 @@ class Options:
         self.delete = False
         self.user = ""
         self.root = False
+        self.wait = False
         self.variables: dict[str, str] = {}
         self.timeout = 0.0  # none
         self.pcap = ""
@@ -57,6 +58,8 @@ class Options:
             self.answer = f"priv-net-run {__version__}\n"
         elif option == "--root" and not equals:
             self.root = True
+        elif option == "--wait" and not equals:
+            self.wait = True
         elif option == "--delete" and not equals:
             self.delete = True
         elif option in _OWN:

@@ -158,12 +158,12 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Features | 
     if extras:
         extras.begin(container)
     log = Log(container.id)
-    guardian = _Guardian(container, settings, log, process.pidfd)
+    # A joined namespace is left as it is, including its lo.
+    joined = extras is not None and extras.joined is not None
+    guardian = _Guardian(container, settings, log, process.pidfd, joined)
     stays = False
     status = None
     try:
-        # A joined namespace is left as it is, including its lo.
-        joined = extras is not None and extras.joined
         hosts = ""
 
         def set_names(attached: "list[Attachment]") -> None:
@@ -191,7 +191,7 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Features | 
         signals.ignore_interrupts()
         problem = extras.end(status) if extras else ""
         if not stays:
-            problem = _take_down(container, settings, log) or problem
+            problem = _take_down(container, settings, log, joined) or problem
             guardian.dismiss()
     if not problem:
         return status
@@ -246,20 +246,25 @@ def _settings(options: Options) -> "Settings":
     settings.conf_dir = os.path.abspath(options.conf_dir or settings.conf_dir)
     folders = options.plugin_dirs or settings.plugin_dirs
     settings.plugin_dirs = [os.path.abspath(folder) for folder in folders if folder] if folders else None
+    settings.waits = options.wait
     return settings
 
 
-def _take_down(container: "Container", settings: "Settings", log: "Log") -> str:
-    """Detach from all networks, also after an incomplete attach.  Returns what went wrong, as text."""
+def _take_down(container: "Container", settings: "Settings", log: "Log", joined: bool) -> str:
+    """Detach from all networks, also after an incomplete attach.  Returns what went wrong, as text.
+
+    `joined`: the namespace lives on, so the caller waits for the end of its links.
+    """
     from cnihook.container import detach
     from cnihook.fast.errors_text import message_with_notes
-    from cnihook.runtime import netns_names
+    from cnihook.runtime import netns_names, records
 
     problem = ""
     try:
-        detach.down(container.id, settings, log)
-        # It may be all that is left of an attach whose rollback was interrupted.
-        netns_names.unbind(container.id, container.netns.identity)
+        detach.down(container.id, settings, log, ended=None if joined else container.pid)
+        if not records.of_container(container.id, damaged=[]):
+            # It may be all that is left of an attach whose rollback was interrupted.
+            netns_names.unbind(container.id, container.netns.identity)
     except Exception as error:
         problem = message_with_notes(error)
     log.discard()
@@ -269,7 +274,9 @@ def _take_down(container: "Container", settings: "Settings", log: "Log") -> str:
 class _Guardian:
     """A process that kills the command and takes the networks down if this process is killed."""
 
-    def __init__(self, container: "Container", settings: "Settings", log: "Log", command: int) -> None:
+    def __init__(
+        self, container: "Container", settings: "Settings", log: "Log", command: int, joined: bool
+    ) -> None:
         end, self._held = os.pipe()
         # Plugins that are executables hold it, too: if this process is killed, they run on for a moment.
         os.set_inheritable(self._held, True)
@@ -288,7 +295,7 @@ class _Guardian:
                 _signal.pidfd_send_signal(command, signals.SIGKILL)
             except ProcessLookupError:
                 pass
-            _take_down(container, settings, log)
+            _take_down(container, settings, log, joined)
         finally:
             os._exit(0)
 

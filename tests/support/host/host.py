@@ -5,6 +5,7 @@ It has new network, mount and process namespaces.  /run, /etc/cni and /var/lib/c
 written to the rest of /etc and /var/lib are visible in the host only.  Every process ends with the host.
 """
 
+import fcntl
 import os
 import subprocess
 from types import TracebackType
@@ -60,6 +61,7 @@ class Host(Namespace):
         self.containers: list[Container] = []
         self.attachments: list[cni.Attachment] = []
         self.stay: list[str] = []
+        self.waits_for_endings = True  # after each program
         self.before = self.state()
 
     def __enter__(self) -> "Host":
@@ -184,6 +186,29 @@ link set up0 up
 
     def state(self) -> HostState:
         return HostState.of(self, self.containers)
+
+    def run(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program like Namespace.run(), and wait until what ended containers had is removed."""
+        try:
+            return super().run(*argv, **options)
+        finally:
+            if self.waits_for_endings:
+                self.wait_for_endings()
+
+    def wait_for_endings(self) -> None:
+        """Wait until no process removes what ended containers had."""
+        wait_for(lambda: not self._is_ending(), "the removal of what ended containers had")
+
+    def _is_ending(self) -> bool:
+        for path in (self.root / "run/cnihook/lock").glob("ending-*.lock"):
+            try:
+                with open(path) as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                return True
+        return False
 
     def check_leaks(self) -> None:
         """Fail if the host is not as it was when it was made."""

@@ -336,6 +336,7 @@ class Runtime:
         for process in ending:
             _, stderr = process.communicate(timeout=30)
             assert (process.returncode, stderr) == (0, "")
+        self.host.wait_for_endings()
 
     def delete_all(self) -> None:
         for container_id in reversed(self._ids[:]):

@@ -70,7 +70,7 @@ class _Bench:
             for folder in folders:
                 enclosure.resize(folder, PLENTY)
         try:
-            if scenario.attaches or outcome.status != 0:
+            if scenario.attaches or outcome.status != 0 or rig.is_ending:
                 release(rig, box, point.way)
             rig.end_boxes()
             rig.check()

@@ -7,6 +7,7 @@ it.  Here a process enters a host of its own, and stays.  It creates containers 
 and reads the state of the kernel itself.  One host serves some hundred faults, as long as nothing leaks.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
+from cnihook.linux import netns
 from tests.support.host import enclosure
 from tests.support.plugins.cni import CHECKOUT
 from tests.support.soak import state, tracer
@@ -160,6 +162,7 @@ class Rig:
     ) -> Outcome:
         """Run a program of cnihook to its end.  Raises Problem if it hangs or its output is wrong."""
         outcome = tracer.run(argv, stdin, ENVIRONMENT, fault, **options)
+        _wait_for_ending()
         self.waited = max(self.waited, outcome.seconds)
         what = " ".join(argv[len(PYTHON) :]).replace(f"{CHECKOUT}/scripts/", "")
         if outcome.hit:
@@ -189,6 +192,11 @@ class Rig:
         box = self.box(name, **options)
         self.must(self.hook("createRuntime", box), f"createRuntime of {name}")
         return box
+
+    @property
+    def is_ending(self) -> bool:
+        """True if the fault has hit the process that removes what an ended container had."""
+        return os.path.isdir("/run/cnihook/ending")
 
     # The leak check
 
@@ -224,6 +232,22 @@ class Rig:
             pause = min(2 * pause, 0.1)
             tracer.reap()
         raise Problem("\n".join([*_shortened("+", new), *_shortened("-", gone)]), "leak")
+
+
+def _wait_for_ending() -> None:
+    """Wait until no process in the background removes what an ended container had."""
+    deadline = time.monotonic() + PATIENCE
+    path = f"/run/cnihook/lock/ending-{netns.inode_of_host()}.lock"
+    while time.monotonic() < deadline:
+        try:
+            with open(path) as lock:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            time.sleep(0.002)
+            tracer.reap()
+    return None
 
 
 def _shortened(sign: str, lines: Collection[str]) -> list[str]:

@@ -39,6 +39,8 @@ TRACEME, POKEUSER, CONT, GETREGS, SYSCALL, SETOPTIONS = 0, 6, 7, 12, 24, 0x4200
 O_SYSGOOD, O_FORK, O_VFORK, O_CLONE, O_EXEC, O_SECCOMP, O_EXITKILL = 0x1, 0x2, 0x4, 0x8, 0x10, 0x80, 0x100000
 OPTIONS = O_SYSGOOD | O_FORK | O_VFORK | O_CLONE | O_EXEC | O_SECCOMP | O_EXITKILL
 EVENT_SECCOMP = 7
+FORKS = (1, 2, 3)  # PTRACE_EVENT_FORK, _VFORK, _CLONE
+GETEVENTMSG = 0x4201
 WALL = 0x40000000  # linux/wait.h, __WALL
 
 # linux/seccomp.h, linux/filter.h, linux/audit.h
@@ -220,6 +222,11 @@ class _Tracer:
             self.alive.add(pid)
             self.fresh.add(pid)
         number, event = os.WSTOPSIG(status), status >> 16
+        if event in FORKS:  # the parent may end before the first stop of the child
+            child = _event_message(pid)
+            if child not in self.alive:
+                self.alive.add(child)
+                self.fresh.add(child)
         if event == EVENT_SECCOMP:
             self._called(pid)
         elif number == signal.SIGTRAP | 0x80:  # the end of a call that was executed
@@ -318,6 +325,14 @@ def _filter() -> bytes:
 
 def _resume(pid: int, number: int = 0) -> None:
     _libc.ptrace(CONT, pid, None, number)
+
+
+def _event_message(pid: int) -> int:
+    """Return what the kernel says of an event: of a fork, the PID of the child."""
+    message = ctypes.c_ulong()
+    if _libc.ptrace(GETEVENTMSG, pid, None, ctypes.addressof(message)) < 0:
+        raise OSError(ctypes.get_errno(), "ptrace: event message")
+    return message.value
 
 
 def _registers(pid: int) -> bytes:
