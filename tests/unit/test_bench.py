@@ -11,6 +11,7 @@ import pytest
 from tests.support.bench import figures, page, plot
 from tests.support.bench.machine import CHECKOUT, Cost
 from tests.support.bench.samples import BEFORE, HOOK, NEWEST, REFERENCE, Results
+from tests.support.bench.session import in_turn
 from tests.support.bench.steps import BARE, CALLS, IMPORTS, KERNEL, TOOK, WHOLE
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -51,6 +52,16 @@ def test_older_checkout_is_compared_to_this_one() -> None:
 
     ratios = {label: program["ratios"] for label, program in row["programs"].items()}
     assert ratios == {HOOK: {REFERENCE: 0.25, BEFORE: 0.5}, BEFORE: {REFERENCE: 0.5}, REFERENCE: {}}
+
+
+@pytest.mark.parametrize("programs", ["ab", "abc", "abcd"])
+def test_each_program_is_first_and_follows_each_neighbour(programs: str) -> None:
+    rounds = ["".join(in_turn(programs, number)) for number in range(2 * len(programs))]
+
+    assert {order[0] for order in rounds} == set(programs)
+    forwards = {pair for pair in zip(programs, programs[1:] + programs[0], strict=True)}
+    pairs = {pair for order in rounds for pair in zip(order, order[1:], strict=False)}
+    assert pairs == forwards | {(after, before) for before, after in forwards}
 
 
 def test_text_shows_a_failure_and_a_busy_machine() -> None:

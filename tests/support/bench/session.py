@@ -50,13 +50,21 @@ class Run:
 def turns(programs: Sequence[Program], rounds: int) -> "Iterator[tuple[Program, bool]]":
     """Yield each program in each round, and whether it counts: the first round is for warming up.
 
-    A program that is always first would have caches in another state than the others.
+    What a program finds depends on the one before: on its caches, and on what the kernel still clears up.
+    So each program is first in some rounds, and every other round goes backwards: rounds that only begin
+    elsewhere would let each program always follow the same one.
     """
     for number in range(-1, rounds):
-        shift = number % len(programs)
-        for program in (*programs[shift:], *programs[:shift]):
+        for program in in_turn(programs, number):
             program.machine.enter()
             yield program, number >= 0
+
+
+def in_turn(items: "Sequence[T]", number: int) -> "list[T]":
+    """Return the items in the order of a round."""
+    shift = number // 2 % len(items)
+    order = [*items[shift:], *items[:shift]]
+    return order[::-1] if number % 2 else order
 
 
 def measure(

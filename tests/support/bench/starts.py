@@ -30,6 +30,7 @@ from tests.support.bench.session import (
     Run,
     attach,
     end,
+    in_turn,
     lifetime,
     measure,
     turns,
@@ -155,8 +156,7 @@ def runtimes(session: Run) -> None:
             runtime = shutil.which(name)
             row = session.results.row("runtimes", f"{name} run true{suffix}", beside="no hook")
             for number in range(-1, session.rounds if runtime else -1):
-                shift = number % len(bundles)
-                for bundle in (*bundles[shift:], *bundles[:shift]):
+                for bundle in in_turn(bundles, number):
                     cost = bundle.run(str(runtime))
                     if number >= 0:
                         row[bundle.label].add(cost)
