@@ -196,7 +196,7 @@ def add(call: Call) -> Result:
             conditions=conf.conditions,
             masquerade=conf.masquerade,
         )
-    _forget_flows_to(call, targets)
+        _forget_flows_to(call, targets)
     return result
 
 

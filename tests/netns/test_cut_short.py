@@ -150,12 +150,24 @@ def test_add_that_fails_at_any_step_leaves_nothing(host: Host, container: Contai
     assert steps >= (0 if plugin == "static" else 3)
 
 
+TRACKING = """
+table ip track {
+    chain out {
+        type filter hook output priority 0
+        ct state new
+    }
+}
+"""
+
+
 @pytest.mark.parametrize("plugin", CHAINED)
 def test_chained_plugin_that_fails_at_any_step_leaves_nothing(
     host: Host, container: Container, plugin: str
 ) -> None:
-    """The link of the plugin before it stays unchanged."""
+    """The link of the plugin before it stays unchanged.  The host has a flow, so flows are steps as well."""
     host.leaves("dir /run/cni", "dir /run/cni/*")
+    host.run("nft", "-f", "-", input=TRACKING)
+    host.run("ping", "-c1", "127.0.0.1")
     before = CONF | {"type": "bridge", "isGateway": True, "ipam": IPAM}
     conf = with_previous_result(
         CONF | {"type": plugin} | CHAINED[plugin], host.cni("ADD", before, container)
@@ -166,6 +178,7 @@ def test_chained_plugin_that_fails_at_any_step_leaves_nothing(
     steps = fail_at_each_step(host, container, conf)
 
     assert steps >= 3
+    host.run("nft", "delete table ip track")
     host.before = pristine
 
 
