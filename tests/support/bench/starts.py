@@ -153,13 +153,12 @@ def runtimes(session: Run) -> None:
         for hook in hooks if suffix == ", another attached" else ():
             attach(hook, "stays", PLAIN)
         for name in ("runc", "crun"):
-            runtime = shutil.which(name)
+            runtime = shutil.which(name) or ""
             row = session.results.row("runtimes", f"{name} run true{suffix}", beside="no hook")
-            for number in range(-1, session.rounds if runtime else -1):
-                for bundle in in_turn(bundles, number):
-                    cost = bundle.run(str(runtime))
-                    if number >= 0:
-                        row[bundle.label].add(cost)
+            for bundle, counts in in_turn(bundles, session.rounds) if runtime else ():
+                cost = bundle.run(runtime)
+                if counts:
+                    row[bundle.label].add(cost)
     end(hooks)
 
 
