@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
 from cnihook.fast.address import IPNet
 from cnihook.fast.errors_text import message_with_notes
-from cnihook.linux import htb, libc, nft, tc
+from cnihook.linux import htb, libc, netlink, nft, tc
 from cnihook.linux.rtnl import Rtnl
 from cnihook.nftables import port_chains
 from cnihook.nftables.table import FAMILY
@@ -116,7 +116,7 @@ def _in_a_throwaway_namespace(function: Callable[[], dict[str, str]]) -> dict[st
     if pid == 0:
         try:
             libc.unshare(libc.CLONE_NEWNET)
-            nft.reopen()
+            netlink.reopen_netfilter()
             os.write(writing, json.dumps([function(), ""]).encode())
         except BaseException as error:
             os.write(

@@ -14,13 +14,12 @@ import errno
 
 from cnihook.fast.address import Address
 from cnihook.linux.netlink import (
-    NETLINK_NETFILTER,
     NLM_F_DUMP,
-    Netlink,
     NetlinkError,
     attr,
     attributes,
     nested,
+    netfilter,
     u8,
     u32,
 )
@@ -36,8 +35,6 @@ _PROTO_NUM, _PROTO_SOURCE_PORT, _PROTO_PORT = 1, 2, 3
 _FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
 _MATCH_SOURCE, _MATCH_PROTO_NUM, _MATCH_PORT = 1 << 0, 1 << 3, 1 << 5
 _FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
-
-_socket: "Netlink | None" = None  # kept open, because a close may wait: see linux.nft
 
 
 class Flow:
@@ -146,7 +143,4 @@ def delete(flow: Flow) -> None:
 
 
 def _ask(kind: int, flags: int, version: int, body: bytes, what: str) -> "list[bytes]":
-    global _socket
-    if not _socket:
-        _socket = Netlink(NETLINK_NETFILTER)
-    return _socket.request(kind, flags, struct.pack("=BBH", _FAMILY[version], 0, 0) + body, what)
+    return netfilter().request(kind, flags, struct.pack("=BBH", _FAMILY[version], 0, 0) + body, what)

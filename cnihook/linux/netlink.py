@@ -120,6 +120,9 @@ class Netlink:
             except OSError:
                 pass  # an older kernel, whose errors have no text with the reason
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def close(self) -> None:
         descriptor.close(self._socket.detach())
 
@@ -269,6 +272,33 @@ class Netlink:
             if kind != NLMSG_NOOP:
                 bodies.append(body)
         return False, interrupted
+
+
+_netfilter: "Netlink | None" = None
+
+
+def netfilter() -> Netlink:
+    """Return the process's socket for nftables and for the kernel's flows.
+
+    It stays open, because its close may wait: see linux.nft.
+    """
+    global _netfilter
+    if not _netfilter:
+        _netfilter = Netlink(NETLINK_NETFILTER)
+    return _netfilter
+
+
+def reopen_netfilter() -> None:
+    """Open a new socket for the next request, after setns(): the old one is of the previous namespace."""
+    global _netfilter
+    if _netfilter:
+        _netfilter.close()
+    _netfilter = None
+
+
+def netfilter_descriptors() -> "list[int]":
+    """Return the descriptor of the socket, if it is open: while a child has it, a close does not wait."""
+    return [_netfilter.fileno()] if _netfilter else []
 
 
 def _reason(body: bytes, flags: int) -> str:

@@ -20,14 +20,13 @@ import errno
 import os
 
 from cnihook.linux.netlink import (
-    NETLINK_NETFILTER,
     NLM_F_CREATE,
     NLM_F_DUMP,
-    Netlink,
     NetlinkError,
     attr,
     attributes,
     nested,
+    netfilter,
     read_text,
     text,
 )
@@ -56,9 +55,6 @@ class NftError(OSError):
     """The program nft refused a transaction; none of its commands took effect."""
 
 
-_socket: "Netlink | None" = None  # kept open, because a close may wait
-
-
 def run(commands: str, what: str) -> None:
     """Run all of the commands of nft or none.  Raises NftError, whose text begins with `what`."""
     from cnihook.process import child
@@ -76,12 +72,6 @@ def _find_program(what: str) -> str:
         if os.access(f"{folder}/nft", os.X_OK):
             return f"{folder}/nft"
     raise NftError(errno.ENOENT, f"{what}: the program nft is not installed")
-
-
-def reopen() -> None:
-    """Open a new socket for the next request, after setns(): the old one is of the previous namespace."""
-    global _socket
-    _socket = None
 
 
 def chains(family: str, table: str) -> "dict[str, int]":
@@ -230,7 +220,7 @@ def _element(table: str, container: str, elem: bytes) -> bytes:
 
 def _ask(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[bytes]":
     """Send one request to the kernel.  `body` is what follows the header that all requests have."""
-    return _open_socket().request(kind, flags, _header(family) + body, what)
+    return netfilter().request(kind, flags, _header(family) + body, what)
 
 
 def change(family: str, messages: "list[tuple[int, int, bytes]]", what: str) -> None:
@@ -239,16 +229,9 @@ def change(family: str, messages: "list[tuple[int, int, bytes]]", what: str) -> 
     This is faster than the program nft, which reads the whole ruleset before it adds anything.
     """
     header = _header(family)
-    _open_socket().transaction(
+    netfilter().transaction(
         SUBSYSTEM >> 8, [(kind, flags, header + body) for kind, flags, body in messages], what
     )
-
-
-def _open_socket() -> Netlink:
-    global _socket
-    if not _socket:
-        _socket = Netlink(NETLINK_NETFILTER)
-    return _socket
 
 
 def _header(family: str) -> bytes:

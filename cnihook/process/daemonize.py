@@ -2,6 +2,9 @@
 """The detachment of a process from its caller, which it outlives or must not disturb."""
 
 import os
+import select
+
+_LONGEST = 5000  # ms: a caller that waits for nothing has ended long before
 
 
 def daemonize(*kept: int) -> None:
@@ -19,3 +22,15 @@ def daemonize(*kept: int) -> None:
                 os.close(int(name))
             except OSError:
                 pass  # the descriptor of the listing itself
+
+
+def outlive(caller: int) -> None:
+    """Return when the process has ended that has forked this one to be free at once."""
+    try:
+        process = os.pidfd_open(caller)
+    except OSError:
+        return  # it has ended
+    waiting = select.poll()
+    waiting.register(process, select.POLLIN)
+    waiting.poll(_LONGEST)
+    os.close(process)

@@ -19,6 +19,7 @@ from cnihook.fast import fastjson, statefile
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import netns
 from cnihook.linux.flock import Lock, LockBusyError
+from cnihook.linux.netlink import netfilter_descriptors
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
 from cnihook.process import signals
@@ -89,35 +90,41 @@ def start() -> None:
 
     That process looks for new files after it has released the lock, so it misses none.
     """
-    lock = locks.ending(netns.inode_of_host(), timeout=0)
+    lock: Lock | None
     try:
-        lock.__enter__()
+        lock = locks.ending(netns.inode_of_host(), timeout=0).__enter__()
     except LockBusyError:
+        lock = None
+    kept = netfilter_descriptors()
+    if not (lock or kept):
         return
+    caller = os.getpid()
     try:
-        is_child = lock.hand_over()
+        is_child = lock.hand_over() if lock else os.fork() == 0
     except OSError:  # too many processes: the caller waits
-        try:
-            _finish_all({})
-        finally:
-            lock.__exit__(None, None, None)
+        if lock:
+            _finish_and_release(lock)
         return
     if is_child:
         try:
-            from cnihook.process.daemonize import daemonize
+            from cnihook.process.daemonize import daemonize, outlive
 
-            daemonize(lock.fd)  # runc reads the output of its hook to the end, so it would wait
+            # runc reads the output of its hook to the end, so it would wait.  The last close of the socket
+            # waits for the DELs' transactions, so it must not be that of the caller.
+            daemonize(*kept, *([lock.fd] if lock else []))
             signals.ignore_interrupts()
-            _finish_in_background(lock)
+            if lock:
+                _finish_and_release(lock, _PAUSES)
+            outlive(caller)
         finally:
             os._exit(0)
 
 
-def _finish_in_background(lock: Lock) -> None:
+def _finish_and_release(lock: Lock, pauses: "tuple[float, ...]" = ()) -> None:
     failures: Failures = {}
     try:
         _finish_all(failures)
-        for pause in _PAUSES:
+        for pause in pauses:
             if all(isinstance(error, LockBusyError) for _ending, error in failures.values()):
                 break
             time.sleep(pause)

@@ -14,6 +14,7 @@ import pytest
 
 from cnihook.linux import netns
 from tests.support.host.host import Container, Host
+from tests.support.plugins.cni import CHECKOUT
 from tests.support.runtimes.oci import CNIHOOK, NETWORKS, RESULTS, bridge, call_hook, configure, leases
 
 HOOK = ("/usr/bin/python3", "-IS", CNIHOOK)
@@ -93,6 +94,31 @@ def test_end_does_not_keep_the_runtime_waiting(host: Host) -> None:
     host.wait_for_endings()
 
     assert host.listdir(ENDINGS) == host.listdir(RESULTS) == []
+
+
+# Print the child's sockets as soon as it has closed what is not its own, and the socket that it has to keep.
+KEPT_SOCKET = """\
+import os, time
+from cnihook.linux import netlink
+from cnihook.runtime import ending
+own = os.readlink(f"/proc/self/fd/{netlink.netfilter().fileno()}")
+other = netlink.Netlink()
+ending.start()
+(child,) = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+for _attempt in range(500):
+    files = [os.readlink(f"/proc/{child}/fd/{fd}") for fd in os.listdir(f"/proc/{child}/fd")]
+    if files.count("/dev/null") == 3 and len([each for each in files if "socket:" in each]) == 1:
+        break
+    time.sleep(0.01)
+print(own in files, open(f"/proc/{child}/stat").read().split()[2] != "Z")
+"""
+
+
+def test_last_close_of_a_netfilter_socket_is_not_the_callers(host: Host) -> None:
+    """After a transaction that removes something, the last close waits for a grace period of the kernel."""
+    with nobody_finishes(host):  # so the process in the background has nothing to do but to live longer
+        outcome = host.run("/usr/bin/python3", "-c", KEPT_SOCKET, env={"PYTHONPATH": str(CHECKOUT)})
+    assert outcome.stdout == "True True\n"
 
 
 def test_id_can_start_again_at_once(host: Host) -> None:

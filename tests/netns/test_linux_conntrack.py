@@ -13,7 +13,7 @@ from pyroute2.netlink.diag import inet_diag_req
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 
 from cnihook.fast.address import Address
-from cnihook.linux import conntrack
+from cnihook.linux import conntrack, netlink
 from cnihook.linux.listeners import listeners
 from cnihook.linux.route_lookup import link_towards
 from cnihook.linux.rtnl import Rtnl
@@ -30,12 +30,11 @@ def implementation() -> None:
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh() -> Iterator[None]:
     """Use a new socket, because a socket belongs to the namespace that it was made in."""
-    monkeypatch.setattr(conntrack, "_socket", None)
+    netlink.reopen_netfilter()
     yield
-    if conntrack._socket:
-        conntrack._socket.close()
+    netlink.reopen_netfilter()
 
 
 @pytest.fixture
@@ -121,7 +120,7 @@ def test_messages_are_those_of_ctnetlink(monkeypatch: pytest.MonkeyPatch) -> Non
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(conntrack, "_socket", Caught())
+    monkeypatch.setattr(netlink, "_netfilter", Caught())
     conntrack.flows(4, {53})
     conntrack.flows(6, {53, 54})
 
@@ -283,7 +282,7 @@ def test_no_more_flows_are_listed_than_needed(monkeypatch: pytest.MonkeyPatch) -
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(conntrack, "_socket", Caught())
+    monkeypatch.setattr(netlink, "_netfilter", Caught())
     four, six = (Address.parse(ADDRESSES[version][1]) for version in (4, 6))
     conntrack.of(frozenset({four, six}))
 

@@ -45,13 +45,12 @@ def implementation() -> None:
 
 
 @pytest.fixture(autouse=True)
-def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(host: Host) -> Iterator[None]:
     """Use a new socket, because a socket belongs to the namespace that it was made in."""
     host.leaves("nft: *")
-    monkeypatch.setattr(nft, "_socket", None)
+    netlink.reopen_netfilter()
     yield
-    if nft._socket:
-        nft._socket.close()
+    netlink.reopen_netfilter()
 
 
 def run(host: Host, commands: str) -> None:

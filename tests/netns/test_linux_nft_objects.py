@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cnihook.fast.address import IPNet
-from cnihook.linux import nft, nft_objects
+from cnihook.linux import netlink, nft, nft_objects
 from cnihook.linux.netlink import NetlinkError
 from cnihook.nftables import port_chains, port_maps, spoofcheck
 from tests.support.host.host import Host
@@ -122,12 +122,11 @@ def implementation() -> None:
 
 
 @pytest.fixture(autouse=True)
-def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(host: Host) -> Iterator[None]:
     """Use a new socket, because a socket belongs to the namespace that it was made in."""
-    monkeypatch.setattr(nft, "_socket", None)
+    netlink.reopen_netfilter()
     yield
-    if nft._socket:
-        nft._socket.close()
+    netlink.reopen_netfilter()
 
 
 def messages() -> "list[Message]":

@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 
 from cnihook.fast.address import IPNet
-from cnihook.linux import nft, xtables
+from cnihook.linux import netlink, xtables
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.xtables import Edits, LegacyTable, Match, NftTable
 from tests.support.host.host import Host
@@ -25,13 +25,12 @@ def implementation() -> None:
 
 
 @pytest.fixture(autouse=True)
-def fresh(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(host: Host) -> Iterator[None]:
     """Use a new socket, because a socket belongs to the namespace that it was made in."""
     host.leaves("nft: *", "file /run/xtables.lock")
-    monkeypatch.setattr(nft, "_socket", None)
+    netlink.reopen_netfilter()
     yield
-    if nft._socket:
-        nft._socket.close()
+    netlink.reopen_netfilter()
 
 
 class Tables:

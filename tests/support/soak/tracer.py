@@ -356,8 +356,7 @@ def _target(pid: int, call: Call) -> str:
             link = os.readlink(f"/proc/{pid}/fd/{call.arguments[0]}")
         except OSError:
             return ""
-        # the number of a socket or a pipe differs each time
-        return re.sub(r":\[\d+\]", "", link)
+        return re.sub(r":\[\d+\]", "", link)  # the number of a socket or a pipe differs each time
     if name in ("symlink", "symlinkat", *PATH_SECOND):
         return _text(pid, call.arguments[2 if name == "symlinkat" else 1])
     return _text(pid, call.arguments[0]) if name in PATH_FIRST else ""
