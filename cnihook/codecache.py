@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import CodeType, ModuleType
 
-    # Size and mtime (ns) of the source, whether it is a package, which segment has its code, and which
-    # modules are loaded before it, in this order: all that it needs if it is a root, else only its imports.
-    Entry = tuple[int, int, bool, int, tuple[str, ...]]
+    # Size and mtime (ns) of the source, whether it is a package, which modules are loaded before it, in this
+    # order (all that it needs if it is a root, else only its imports), and its code.
+    Entry = tuple[int, int, bool, tuple[str, ...], CodeType]
+    Segment = dict[str, Entry]
     # For each segment: offset behind the index, length.
-    Segments = list[tuple[int, int]]
+    Places = list[tuple[int, int]]
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(PACKAGE)
 PATH = f"{PACKAGE}/__pycache__/modules.{sys.implementation.cache_tag}"
-MARK = b"ONE6" + MAGIC_NUMBER  # the format of the file, and that of the code in it
+MARK = b"ONE7" + MAGIC_NUMBER  # the format of the file, and that of the code in it
 # The mark, the length of the index behind it, and the number of this file.
 HEAD = len(MARK) + 4 + 8
-_NONE: "Entry" = (0, 0, False, -1, ())
 # Modules of Python in files of their own.  Its search lists four folders first: 0.2 ms for both.
 _EXTENSIONS = {"_json", "_ctypes"}.difference(sys.builtin_module_names)
 
@@ -70,10 +70,10 @@ class CodeCache:
     """A finder and loader of modules for importlib."""
 
     def __init__(self, path: str) -> None:
-        self._index: dict[str, Entry] = {}
-        self._segments: Segments = []
+        self._index: dict[str, int] = {}  # the segment of each module
+        self._places: Places = []
         self._roots: frozenset[str] = frozenset()
-        self._unpacked: dict[int, dict[str, CodeType]] = {}
+        self._unpacked: dict[int, Segment] = {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             status = os.fstat(self._fd)
@@ -85,7 +85,7 @@ class CodeCache:
                 self._begin = HEAD
                 index = self._read(0, size)
                 self._begin += size
-                self._index, self._segments, self._roots = marshal.loads(index)
+                self._index, self._places, self._roots = marshal.loads(index)
         except (OSError, ValueError, EOFError, TypeError, MemoryError):
             pass
 
@@ -97,26 +97,32 @@ class CodeCache:
         spec = self._spec(name) if name.startswith("cnihook.") else None
         if spec:
             load = self._load if name in self._roots else self._load_after_imports
-            for imported in self._index[name][4]:
+            for imported in self._imports(name):
                 if imported not in sys.modules:
                     load(imported)
         return spec
 
     def _load_after_imports(self, name: str) -> None:
-        for imported in self._index[name][4] if name in self._index else ():
+        for imported in self._imports(name):
             if imported not in sys.modules:
                 self._load_after_imports(imported)
         self._load(name)
 
+    def _imports(self, name: str) -> "tuple[str, ...]":
+        entry = self._entry(name)
+        return entry[3] if entry else ()
+
+    def _entry(self, name: str) -> "Entry | None":
+        number = self._index.get(name, -1)
+        return (self._unpacked.get(number) or self._segment(number)).get(name)
+
     def _spec(self, name: str) -> "ModuleSpec | None":
-        size, mtime, package, segment, _ = self._index.get(name, _NONE)
-        if segment < 0:
+        entry = self._entry(name)
+        if not entry:
             return None
+        size, mtime, package, _imports, code = entry
         source = source_of(name, package)
         if stamp(source) != (size, mtime):
-            return None
-        code = (self._unpacked.get(segment) or self._codes(segment)).get(name)
-        if not code:
             return None
         # importlib needs two methods of a loader, not its base class, which is slow to import.
         spec = ModuleSpec(name, self, origin=source, loader_state=code)  # type: ignore[arg-type]
@@ -165,14 +171,16 @@ class CodeCache:
         assert spec
         return spec.loader_state  # type: ignore[no-any-return]
 
-    def _codes(self, segment: int) -> "dict[str, CodeType]":
-        """Return the modules of one segment; none if it cannot be read."""
-        if segment not in self._unpacked:
-            try:
-                self._unpacked[segment] = marshal.loads(self._read(*self._segments[segment]))
-            except (ValueError, EOFError, TypeError):
-                self._unpacked[segment] = {}
-        return self._unpacked[segment]
+    def _segment(self, number: int) -> "Segment":
+        """Return the modules of one segment; none if it does not exist or cannot be read."""
+        if number not in self._unpacked:
+            self._unpacked[number] = {}
+            if number >= 0:
+                try:
+                    self._unpacked[number] = marshal.loads(self._read(*self._places[number]))
+                except (ValueError, EOFError, TypeError):
+                    pass
+        return self._unpacked[number]
 
     def _read(self, offset: int, length: int) -> bytes:
         """Return a part of the file; empty if it does not end as it was written.

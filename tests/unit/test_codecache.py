@@ -93,8 +93,7 @@ def test_modules_come_from_the_file_once_it_is_written(tree: Path) -> None:
 def test_module_that_is_imported_later_has_its_own_segment(tree: Path) -> None:
     write(tree)
 
-    index = codecache.CodeCache(str(kept(tree)))._index
-    segment = {name: entry[3] for name, entry in index.items()}
+    segment = codecache.CodeCache(str(kept(tree)))._index
     together = ("cnihook.hook", "cnihook.words", "cnihook.words.first", "cnihook.words.second")
     assert len({segment[name] for name in together}) == 1
     assert segment["cnihook.words.third"] != segment["cnihook.hook"]
@@ -106,9 +105,9 @@ def test_modules_of_several_plugins_are_unpacked_with_none_of_them(tree: Path) -
         (tree / f"cnihook/plugins/{name}.py").write_text("import cnihook.words.third\n")
     write(tree)
 
-    index = codecache.CodeCache(str(kept(tree)))._index
+    segment = codecache.CodeCache(str(kept(tree)))._index
     names = ("cnihook.plugins.one", "cnihook.plugins.two", "cnihook.words.third")
-    assert len({index[name][3] for name in names}) == 3
+    assert len({segment[name] for name in names}) == 3
 
 
 def test_import_for_type_checkers_is_not_one(tree: Path) -> None:
@@ -117,7 +116,22 @@ def test_import_for_type_checkers_is_not_one(tree: Path) -> None:
     )
     write(tree)
 
-    assert codecache.CodeCache(str(kept(tree)))._index["cnihook.words.first"][4] == ()
+    assert codecache.CodeCache(str(kept(tree)))._imports("cnihook.words.first") == ()
+
+
+def test_only_plugins_keep_their_docstring(tree: Path) -> None:
+    """It is their help."""
+    for name in ("plugins/one", "words/fourth"):
+        (tree / f"cnihook/{name}.py").write_text('"""Its help."""\n\n\nclass Kind:\n    """A kind."""\n')
+    (tree / "cnihook/hook.py").write_text(f"{HOOK}from cnihook.words import fourth\n")
+    (tree / "main").write_text(
+        MAIN.replace("import cnihook.hook", "import cnihook.hook, cnihook.plugins.one as one")
+        + "fourth = sys.modules['cnihook.words.fourth']\n"
+        + "print(one.__doc__, one.Kind.__doc__, fourth.__doc__, fourth.Kind.__doc__)\n"
+    )
+    assert run(tree)[2] == "Its help. A kind. Its help. A kind."
+    write(tree)
+    assert run(tree)[2] == "Its help. None None None"
 
 
 def test_changed_source_is_read(tree: Path) -> None:
@@ -209,11 +223,9 @@ def test_imports_of_a_module_are_loaded_with_it(tree: Path) -> None:
     (tree / "cnihook/hook.py").write_text(f"{HOOK}from cnihook.words import fourth\n")
     (tree / "main").write_text(
         MAIN.replace("import cnihook.hook", "import cnihook.hook, cnihook.words.fourth as it")
-        + "print(it.say(1), it.__doc__, sys.modules['cnihook.words'].inner.deep.third.__spec__.name)\n"
+        + "print(it.say(1), sys.modules['cnihook.words'].inner.deep.third.__spec__.name)\n"
     )
-    expected = (
-        "1 2 cnihook.words.inner cnihook.words.inner inner/deep.py A fourth module. cnihook.words.third"
-    )
+    expected = "1 2 cnihook.words.inner cnihook.words.inner inner/deep.py cnihook.words.third"
     assert run(tree)[2] == expected
     write(tree)
     _said, modules, last = run(tree)
