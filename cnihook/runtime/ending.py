@@ -47,7 +47,7 @@ def save(ending: Ending) -> None:
         try:
             fd = statefile.create(_path(ending.container_id))
             break
-        except FileNotFoundError:  # no container ends now, or the last one has just ended
+        except FileNotFoundError:  # the first end since the machine has started
             os.makedirs(ENDINGS, mode=0o700, exist_ok=True)
     with open(fd, "wb") as file:
         file.write(fastjson.dumps(ending.to_json()).encode())
@@ -178,10 +178,6 @@ def _finish_all(failures: "Failures") -> None:
     while todo := _unfinished(failures):
         for ending, error in _finish(todo):
             failures[ending.container_id] = ending, error
-    try:
-        os.rmdir(ENDINGS)
-    except OSError:
-        pass  # another container is about to end
 
 
 def _finish(todo: "list[Ending]") -> "Iterator[tuple[Ending, Exception]]":

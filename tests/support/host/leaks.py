@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # These stay by design, because they belong to the network or to the host, not to one attachment.
 STAYS = [
     "dir /run/cnihook",
+    "dir /run/cnihook/ending",
     "dir /run/cnihook/lock",
     "dir /run/cnihook/log",
     "dir /var/lib/cni/networks",

@@ -109,7 +109,8 @@ class Bench:
             if outcome.status == 0 and scenario.attaches:
                 # With an error, a dead neighbour may stay that this start would have released.
                 self._compare(box, NEIGHBOURS if scenario.name == "exhausted" and point.fault.error else ())
-            if scenario.attaches or outcome.status != 0 or outcome.stderr or rig.is_ending:
+            is_killed = point.fault.error == 0  # perhaps the process in the background, after exit 0
+            if scenario.attaches or is_killed or outcome.status != 0 or outcome.stderr or rig.is_ending:
                 release(rig, box, point.release)
             elif scenario.named and point.fault.error:
                 # A name that cannot be removed does not fail a poststop; gc removes it.

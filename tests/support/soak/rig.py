@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from cnihook.linux import netns
+from cnihook.runtime.records import ENDINGS
 from tests.support.host import enclosure
 from tests.support.plugins.cni import CHECKOUT
 from tests.support.soak import state, tracer
@@ -196,7 +197,10 @@ class Rig:
     @property
     def is_ending(self) -> bool:
         """True if the fault has hit the process that removes what an ended container had."""
-        return os.path.isdir("/run/cnihook/ending")
+        try:
+            return bool(os.listdir(ENDINGS))
+        except FileNotFoundError:
+            return False
 
     # The leak check
 
@@ -214,14 +218,19 @@ class Rig:
     def check(self, stay: Sequence[str] = ()) -> None:
         """Raise Problem with every difference from the state that settle() saved.
 
-        `stay`: regular expressions of lines that may differ.  The comparison is repeated for a while,
+        `stay`: regular expressions of lines that may differ.  The folder of endings is made by the first one
+        and stays.  The comparison is repeated for a while,
         because the kernel removes a namespace some time after its last user has ended.
         """
         deadline, pause = time.monotonic() + PATIENCE, 0.002
         while True:
             now = self.look()
             new, gone = (
-                [line for line in lines if not any(re.fullmatch(one, line) for one in stay)]
+                [
+                    line
+                    for line in lines
+                    if not any(re.fullmatch(one, line) for one in (*stay, f"dir {ENDINGS}"))
+                ]
                 for lines in (now - self._before, self._before - now)
             )
             if not new and not gone:
