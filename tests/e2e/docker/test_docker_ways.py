@@ -291,10 +291,16 @@ def test_bounds_apply_to_the_runtime_only(way: Way, host: Host) -> None:
     """The runtime gets options as annotations.  With a pause container they are flags, set by root."""
     text = '{"annotations": {"allow": ["networks", "publish"], "networks": ["front"], "ports": "8000-8999"}}'
     host.write("/etc/cnihook/config.json", text)
+    try:
+        _assert_bounds_apply(way)
+    finally:
+        shutil.rmtree(host.root / "etc/cnihook")  # the other tests have the same host
     host.leaves("file /run/cnihook/log/*")
+
+
+def _assert_bounds_apply(way: Way) -> None:
     show = (IMAGE, "ip", "-4", "-o", "addr")
     allowed = ("--network", "front", "-p", "8000:80")
-
     assert "10.22.0." in way.docker.run(*way.options, "--rm", *allowed, *show).stdout
     for option, value in (("publish", "22:22"), ("bandwidth", "in=10M")):
         words = ("--network", "front", f"--{option}", value)
@@ -306,7 +312,6 @@ def test_bounds_apply_to_the_runtime_only(way: Way, host: Host) -> None:
             assert "10.22.0." in result.stdout
     result = way.docker.run(*way.options, "--rm", *show)  # all networks
     assert ("10.23.0." in result.stdout) is not way.is_runtime
-    shutil.rmtree(host.root / "etc/cnihook")
 
 
 def test_networks_of_another_folder_use_the_pause_container(docker: Docker, host: Host) -> None:
