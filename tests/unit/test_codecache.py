@@ -120,9 +120,10 @@ def test_import_for_type_checkers_is_not_one(tree: Path) -> None:
 
 
 def test_only_plugins_keep_their_docstring(tree: Path) -> None:
-    """It is their help."""
+    """The docstring of a plugin is its help."""
+    text = "class Kind:\n    'A kind.'\n"
     for name in ("plugins/one", "words/fourth"):
-        (tree / f"cnihook/{name}.py").write_text('"""Its help."""\n\n\nclass Kind:\n    """A kind."""\n')
+        (tree / f"cnihook/{name}.py").write_text(f"'Its help.'\n{text}")
     (tree / "cnihook/hook.py").write_text(f"{HOOK}from cnihook.words import fourth\n")
     (tree / "main").write_text(
         MAIN.replace("import cnihook.hook", "import cnihook.hook, cnihook.plugins.one as one")
