@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from cnihook.fast.address import IPNet
 
-_TIMEOUT = 5.0  # seconds; duplicate address detection takes one to two, linkwatch up to one if it is late
+_TIMEOUT = 10.0  # seconds, as in the reference; duplicate address detection takes one to two, under load six
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.02  # seconds
 
 
