@@ -17,7 +17,7 @@ The folders and files, from the top down; each uses only what is below it:
     sdk/          the library for authors of plugins, and a template
     ipam/         the IPAM plugin of a network; the leases of host-local, and where they are
     protocol/     CNI's execution protocol: a call, its time limit, and both ends, the caller and the plugin
-    oci/          input from OCI runtimes: the state, config.json, the containers that run
+    oci/          input from OCI runtimes and engines: the state, config.json, containers and their names
     dhcp/         a DHCP client, and the process that renews its leases
     conformance/  black-box checks of plugins and runtimes
     types/        the CNI specification as types: configurations, results, errors, versions

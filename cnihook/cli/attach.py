@@ -3,14 +3,14 @@
 
 import os
 
-from cnihook.cli.shared import arguments
+from cnihook.cli.shared import arguments, containers
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container import attach
 from cnihook.container.attach import Container
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log, notice
 from cnihook.names import container_dns
-from cnihook.oci import bundle, podman, runtimes
+from cnihook.oci import bundle, podman
 from cnihook.oci.bundle import Bundle
 from cnihook.oci.state import State
 from cnihook.request import trusted_annotations
@@ -22,7 +22,11 @@ from cnihook.types.errors import INVALID_NETNS, CniError
 
 DESCRIPTION = """\
 Attach a container that runs under runc or crun to all of its networks or to none, like the hook
-createRuntime.
+createRuntime.  Without --root, it is looked for in these folders:
+
+  /run/runc, /run/crun              of runc, crun, podman, CRI-O
+  /run/docker/runtime-*/NAMESPACE   of docker, or below its exec-root
+  /run/containerd/runc/NAMESPACE    of containerd, nerdctl, Kubernetes
 
 Prints the result as JSON.  For one network, that is its CNI result in the format of the network's version.
 For several, it is a list of {"network": NAME, "ifname": IFNAME, "result": RESULT} in the order of
@@ -30,8 +34,9 @@ attachment.
 """
 
 EPILOG = """\
-`cnihook detach ID` detaches it.  The hook poststop does so, too, if the container has that hook; otherwise
-`cnihook gc` does, once the container is gone.  If containers share a network namespace, attach only one.
+`cnihook detach CONTAINER` detaches it.  The hook poststop does so, too, if the container has that hook;
+otherwise `cnihook gc` does, once the container is gone.  If containers share a network namespace, attach
+only one.
 """
 
 
@@ -39,10 +44,10 @@ def parser() -> Parser:
     parser = Parser("attach", DESCRIPTION, EPILOG)
     parser.add_container()
     parser.add_argument(
-        "--runtime", default="", help="runc, crun or a path (default: the runtime that has ID)"
+        "--runtime", default="", help="runc, crun or a path (default: the runtime that has it)"
     )
     parser.add_argument(
-        "--root", metavar="DIR", default="", help="the runtime's --root, its folder of containers"
+        "--root", metavar="DIR", default="", help="the runtime's --root, if it is none of these folders"
     )
     parser.add_requests(ATTACH)
     parser.add_conf_dir()
@@ -54,7 +59,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
     def work() -> None:
-        state = runtimes.find(options.id, options.runtime, options.root)
+        state = containers.running(options.id, options.runtime, options.root)
         requested = trusted_annotations.of(state.annotations, podman.parent(state.pid))
         request = options.request.merged_with(requested)
         settings = arguments.settings_of(options)

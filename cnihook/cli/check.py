@@ -3,7 +3,7 @@
 
 import argparse
 
-from cnihook.cli.shared import arguments, cnitool_args, listing
+from cnihook.cli.shared import arguments, cnitool_args, containers, listing
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.cli.shared.listing import Row
@@ -16,19 +16,18 @@ from cnihook.runtime.foreign import OtherPluginsError
 from cnihook.runtime.settings import Settings
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL, CniError
-from cnihook.types.names import check_container_id
 
 DESCRIPTION = """\
-Have every plugin of a network compare the present state with what it set up, as `cnitool check` does.
-Prints nothing if they are equal; otherwise the first difference, with exit code 1.
+Compare all attachments of CONTAINER, or with --all of every container, with what was set up.  Prints a line
+for each.  The exit code is for monitoring.
 
-With --container or --all, check all attachments of one container, or of every container.  Prints a line for
-each.  The exit code is for monitoring.
+With NETWORK and NETNS, as `cnitool check` does, have every plugin of the network compare the present state
+with what it set up.  Prints nothing if they are equal; otherwise the first difference, with exit code 1.
 """
 
 EPILOG = f"""\
 {cnitool_args.ENVIRONMENT}
-exit codes with --container or --all:
+exit codes with CONTAINER or --all:
   0  no difference
   1  a difference
   2  no difference, but not everything could be checked
@@ -44,14 +43,14 @@ _PATIENCE = 5.0  # seconds to wait for another operation on the container
 
 def parser() -> Parser:
     parser = Parser("check", DESCRIPTION, EPILOG)
-    cnitool_args.add_arguments(parser, namespace="NETNS")
+    cnitool_args.add_arguments(parser, namespace="NETNS", or_container=True)
     cnitool_args.add_attachment(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--container",
-        metavar="ID",
-        type=arguments.checked(check_container_id),
-        help="check all attachments of this container, from the records",
+        metavar="CONTAINER",
+        type=arguments.checked(containers.check_name),
+        help="as CONTAINER",
     )
     which.add_argument("--all", action="store_true", help="check all attachments of all containers")
     return parser
@@ -60,10 +59,15 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     usage = parser()
     options = usage.parse_args(argv)
+    hint = ""
+    others = (options.netns, options.network_config, options.container_id, options.container, options.all)
+    if options.network and not any(others):
+        options.network, options.container = "", options.network  # the only operand
+        hint = f"`cnihook check {options.container} NETNS` checks an attachment to a network"
     if options.container or options.all:
         if options.network or options.network_config or options.container_id:
             usage.error("--container and --all take neither NETWORK nor --container-id")
-        return _of_many(options)
+        return _of_many(options, hint)
 
     def work() -> None:
         operands = CnitoolArgs(options, needs_namespace=True)
@@ -72,20 +76,21 @@ def main(argv: list[str]) -> int:
     return cnitool_args.run("check", options, work)
 
 
-def _of_many(options: argparse.Namespace) -> int:
+def _of_many(options: argparse.Namespace, hint: str) -> int:
+    """Check and report many attachments.  `hint`: for the error if the container is not on record."""
     outcome = [_UNKNOWN]
 
     def work() -> None:
-        listed = listing.of_container(options.container) if options.container else listing.load()
+        listed = _listed(options, hint)
         reports = [_report(one, options) for one in listed]
-        reports += [
-            {"record": path, "state": _UNKNOWN, "why": "is damaged"} for path in _damaged(options.container)
-        ]
+        container = listed[0].container if options.container else ""
+        reports += [{"record": path, "state": _UNKNOWN, "why": "is damaged"} for path in _damaged(container)]
         if options.json:
             arguments.print_json(reports)
         else:
+            shown = {one.container: one.shown for one in listed}
             for report in reports:
-                arguments.say(_line(report))
+                arguments.say(_line(report, shown))
         states = [report["state"] for report in reports]
         outcome[0] = next((state for state in (_DIFFERENT, _UNKNOWN) if state in states), _WELL)
 
@@ -93,14 +98,26 @@ def _of_many(options: argparse.Namespace) -> int:
     return _CODES[_UNKNOWN] if code else _CODES[outcome[0]]
 
 
-def _damaged(container: "str | None") -> "list[str]":
-    return [one.path for one in records.damaged() if f"-{container or ''}" in one.path]
+def _listed(options: argparse.Namespace, hint: str) -> "list[Row]":
+    if not options.container:
+        return listing.load()
+    containers.check_name(options.container)
+    try:
+        return listing.of_container(options.container)
+    except CniError as error:
+        if hint:
+            error.add_note(hint)
+        raise
+
+
+def _damaged(container_id: str) -> "list[str]":
+    return [one.path for one in records.damaged() if f"-{container_id}" in one.path]
 
 
 def _report(one: Row, options: argparse.Namespace) -> "dict[str, str]":
-    report = {"container": one.container, "network": one.network, "ifname": one.ifname, "state": _WELL}
     state, why = _difference(one, options)
-    return report | ({"state": state, "why": why} if why else {})
+    report = {"container": one.container, "network": one.network, "ifname": one.ifname, "state": state}
+    return report | ({"name": one.name} if one.name else {}) | ({"why": why} if why else {})
 
 
 def _difference(one: Row, options: argparse.Namespace) -> "tuple[str, str]":
@@ -156,8 +173,8 @@ def _look(one: Row) -> None:
             raise CniError(INTERNAL, f"{one.ifname} does not have the address {ip.net}")
 
 
-def _line(report: "dict[str, str]") -> str:
+def _line(report: "dict[str, str]", shown: "dict[str, str]") -> str:
     if "record" in report:
         return f"{report['state']} {report['record']}: {report['why']}"
     why = f": {report['why']}" if "why" in report else ""
-    return f"{report['state']} {report['container']} {report['network']} {report['ifname']}{why}"
+    return f"{report['state']} {shown[report['container']]} {report['network']} {report['ifname']}{why}"

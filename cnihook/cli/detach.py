@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook detach: detach a container from its networks, and release its addresses at once."""
 
-from cnihook.cli.shared import arguments
+from cnihook.cli.shared import arguments, containers
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container import detach
 from cnihook.log import Log
@@ -37,19 +37,20 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
     def work() -> None:
+        container_id = containers.on_record(options.id, is_changed=True)
         damaged: list[DamagedRecordError] = []
-        on = [record.network for record in records.of_container(options.id, damaged=damaged)]
-        if not (on or damaged or netns_names.is_marked(options.id)):
-            raise CniError(UNKNOWN_CONTAINER, "no network is on record for it")
+        on = [record.network for record in records.of_container(container_id, damaged=damaged)]
+        if not (on or damaged or netns_names.is_marked(container_id)):
+            raise CniError(UNKNOWN_CONTAINER, "no network is on record for it", containers.all_on_record())
         for network in options.network:
             if network not in on:
                 raise CniError(UNKNOWN_CONTAINER, f"it is not on {network}", f"it is on {', '.join(on)}")
         settings = arguments.settings_of(options)
-        log = Log(options.id)
+        log = Log(container_id)
         with arguments.failures_in(log, "detach"):
             for network in reversed(options.network or [""]):
-                detach.down(options.id, settings, log, network)
-        if not records.of_container(options.id):
+                detach.down(container_id, settings, log, network)
+        if not records.of_container(container_id):
             log.close()
 
     return arguments.work(f"detach {options.id}", work)

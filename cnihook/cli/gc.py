@@ -3,7 +3,7 @@
 
 import argparse
 
-from cnihook.cli.shared import arguments, cnitool_args
+from cnihook.cli.shared import arguments, cnitool_args, containers
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.container import gc as container_gc
@@ -50,7 +50,7 @@ def parser() -> Parser:
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--keep",
-        metavar="ID[/IFNAME]",
+        metavar="CONTAINER[/IFNAME]",
         action="append",
         type=_kept,
         help="an attachment to keep; all others of NETWORK are released (default IFNAME: eth0), repeatable",
@@ -66,8 +66,12 @@ def parser() -> Parser:
 
 
 def _kept(text: str) -> "tuple[str, str]":
-    container_id, _, ifname = text.partition("/")
+    """Return (container ID, ifname).  A container that is not on record is kept by its ID."""
     try:
+        container_id, ifname = containers.on_record(text), ""
+        if container_id == text:  # else NAMESPACE/NAME of a pod
+            name, _, ifname = text.rpartition("/") if "/" in text else (text, "", "")
+            container_id = containers.on_record(name)
         check_container_id(container_id)
         check_ifname(ifname or "eth0")
     except CniError as error:

@@ -4,7 +4,7 @@
 import base64
 import json
 
-from cnihook.cli.shared import arguments, listing, optional, terminal
+from cnihook.cli.shared import arguments, containers, listing, optional, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.differences import differences
 from cnihook.cli.shared.kernel_view import View, nft_elements
@@ -37,6 +37,7 @@ The kernel is read through pyroute2 and psutil, not by the code that sets networ
 EPILOG = """\
 keys of --json:
   container    its ID
+  name         its name in its engine, or of its pod; null for none
   attachments  for each network the keys of `cnihook ps --json`, and record,
                kernel, differences
   processes    pid, name and command of each process; null if not read
@@ -65,7 +66,8 @@ def main(argv: list[str]) -> int:
     if options.json:
         arguments.print_json(
             {
-                "container": options.id,
+                "container": listed[0].container,
+                "name": listed[0].name or None,
                 "attachments": reports,
                 "processes": view.processes if view else None,
                 "listening": view.listening if view else None,
@@ -192,14 +194,19 @@ def _show(reports: "list[Json]", view: "ProcessView | None", problem: str) -> No
     for number, report in enumerate(reports):
         if number:
             print()
-        line(f"{report['container']}  {report['network']}  {report['ifname']}", "bold")
+        line(f"{_title(report)}  {report['network']}  {report['ifname']}", "bold")
         for text in report["differences"]:
             line(f"! {text}", "red")
         show_parts(_parts(report))
     if view or problem:
         print()
-        line(f"{reports[0]['container']}  processes", "bold")
+        line(f"{_title(reports[0])}  processes", "bold")
         show_parts(_process_parts(view) if view else [("processes", [f"not looked at: {problem}"])])
+
+
+def _title(report: "Json") -> str:
+    container = str(report["container"])
+    return f"{report['name']} {containers.short(container)}" if report["name"] else container
 
 
 def _parts(report: "Json") -> "list[tuple[str, list[str]]]":

@@ -4,19 +4,18 @@
 import sys
 
 from cnihook import log
-from cnihook.cli.shared import arguments, terminal
+from cnihook.cli.shared import arguments, containers, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.log import Log
 from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
-from cnihook.types.names import check_container_id
 
 DESCRIPTION = """\
 Print what happened to a container's network.  Each event is a line: date and time, time since the hook's
 start, what happened.
 
-Without ID, prints the events of all containers by time, each with its container's ID.  The logs of the last
-hundred containers that have ended are kept, with the traffic of each interface.  With CNIHOOK_TIMING=1 in
-its environment, the hook also logs the time of each step.
+Without CONTAINER, prints the events of all containers by time, each with its container's ID.  The logs of
+the last hundred containers that have ended are kept, with the traffic of each interface.  With
+CNIHOOK_TIMING=1 in its environment, the hook also logs the time of each step.
 """
 
 _PAUSE = 0.2  # seconds between two reads of --follow
@@ -24,23 +23,18 @@ _PAUSE = 0.2  # seconds between two reads of --follow
 
 def parser() -> Parser:
     parser = Parser("logs", DESCRIPTION)
-    parser.add_argument(
-        "id",
-        metavar="ID",
-        nargs="?",
-        type=arguments.checked(check_container_id),
-        help="the container's ID (default: all)",
-    )
+    parser.add_container(nargs="?", default="all")
     parser.add_argument("-f", "--follow", action="store_true", help="continue with new events, until Ctrl-C")
     return parser
 
 
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
+    only = containers.among(options.id, _all()) if options.id else None
     if options.follow:
-        _follow(options.id)
-    elif options.id:
-        arguments.say(_read(options.id).removesuffix("\n"))
+        _follow(only)
+    elif only:
+        arguments.say(_read(only).removesuffix("\n"))
     else:
         for line in _in_order({name: _text(name) for name in _all()}):
             arguments.say(line)

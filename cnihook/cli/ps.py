@@ -14,8 +14,8 @@ from cnihook.types.names import check_network_name
 
 DESCRIPTION = """\
 List the attachments: container, process, network, interface, addresses, published ports, age and state.
-Each network of a container has a line.  A pod of Kubernetes is listed as NAMESPACE/NAME; -q and --json print
-its ID.
+Each network of a container has a line.  A container is listed by its name in docker, podman or nerdctl, a
+pod of Kubernetes as NAMESPACE/NAME, else by its ID; -q and --json print the ID.
 
 {states}"""
 
@@ -33,6 +33,7 @@ exit codes:
 
 _NAMES = (
     "container",
+    "name",
     "pod",
     "pid",
     "alive",

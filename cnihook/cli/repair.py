@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook repair: restore what running containers lost of their networks."""
 
-from cnihook.cli.shared import arguments, terminal
+from cnihook.cli.shared import arguments, containers, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container import repair
 from cnihook.fast.errors_text import message_with_notes, printable
@@ -13,7 +13,6 @@ from cnihook.runtime import attachment, foreign, records
 from cnihook.runtime.foreign import OtherPluginsError
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INTERNAL, CniError
-from cnihook.types.names import check_container_id
 
 DESCRIPTION = """\
 Restore what running containers lost by a reload of the firewall, `nft flush ruleset`, `ip link del` or the
@@ -37,13 +36,7 @@ exit codes:
 def parser() -> Parser:
     parser = Parser("repair", DESCRIPTION, EPILOG)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "id",
-        metavar="ID",
-        nargs="?",
-        type=arguments.checked(check_container_id),
-        help="the container's ID in its runtime",
-    )
+    parser.add_container(which, nargs="?")
     which.add_argument("--all", action="store_true", help="repair all containers that run")
     parser.add_plugin_dirs()
     return parser
@@ -53,7 +46,9 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     settings = arguments.settings_of(options)
     if options.id:
-        return arguments.work(f"repair {options.id}", lambda: _repair(options.id, settings))
+        return arguments.work(
+            f"repair {options.id}", lambda: _repair(containers.on_record(options.id), settings)
+        )
     return arguments.work("repair", lambda: _repair_all(settings))
 
 

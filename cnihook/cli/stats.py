@@ -10,7 +10,7 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cnihook.cli.shared import arguments, listing, table, terminal
+from cnihook.cli.shared import arguments, containers, listing, table, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.listing import Row
 from cnihook.cli.shared.table import Cell, Column
@@ -18,7 +18,6 @@ from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.netns import NetNS
 from cnihook.log import warn
 from cnihook.runtime import attachment
-from cnihook.types.names import check_container_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,13 +65,7 @@ class Sample:
 
 def parser() -> Parser:
     parser = Parser("stats", DESCRIPTION, EPILOG)
-    parser.add_argument(
-        "id",
-        metavar="ID",
-        nargs="?",
-        type=arguments.checked(check_container_id),
-        help="show only this container",
-    )
+    parser.add_container(nargs="?", default="all")
     parser.add_argument("--once", action="store_true", help="print once, also on a terminal")
     parser.add_argument("--json", action="store_true", help="print once, as JSON")
     parser.add_argument(
@@ -93,6 +86,8 @@ def _seconds(text: str) -> float:
 
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
+    if options.id:
+        options.id = containers.on_record(options.id)
     samples = _look(options.id, {}, complaining=True)
     if options.json:
         if options.interval:

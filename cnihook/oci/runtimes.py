@@ -2,6 +2,7 @@
 """Lookup of running containers by the command line of their OCI runtime."""
 
 import os
+from collections.abc import Iterable
 
 from cnihook.oci import state
 from cnihook.oci.state import State
@@ -14,28 +15,28 @@ KNOWN = ("runc", "crun")
 _TIMEOUT = 10.0  # seconds; the answer takes milliseconds
 
 
-def find(container_id: str, runtime: str = "", root: str = "") -> State:
-    """Return the state of a running container from `runtime`, or from the known runtime that has it.
+def find(container_id: str, places: "Iterable[tuple[str, str]]") -> State:
+    """Return the state of a running container from the runtime that has it.
 
-    `root`: the folder with the runtime's containers; empty for its default.  Raises CniError.
+    `places`: (runtime, a command or a path; its --root, empty for its default).  Raises CniError.
     """
     check_container_id(container_id)  # otherwise the runtime could read it as an option
     running = {}
     refusals = []
-    for name in (runtime,) if runtime else KNOWN:
+    for name, root in places:
         program = _program(name)
         if not program:
             refusals.append(f"there is no {name}")
             continue
         try:
-            running[name] = _ask(program, container_id, root)
+            running[f"{name} (--root {root})" if root else name] = _ask(program, container_id, root)
         except CniError as error:
             refusals.append(str(error))
     if len(running) > 1:
         raise CniError(
             UNKNOWN_CONTAINER,
             f"a container of this ID runs under {' and under '.join(running)}",
-            "name one of them with --runtime",
+            "name one of them with --runtime, or with --root",
         )
     if not running:
         raise CniError(

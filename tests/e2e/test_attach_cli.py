@@ -331,7 +331,7 @@ def test_log_of_a_failure_outlives_its_container(host: Host, runtime: Runtime) -
         "detach -x",
         "gc --all",
         "gc --dry",
-        "logs a/b",
+        "logs a/b/c",
         "logs c1 c2",
     ],
 )

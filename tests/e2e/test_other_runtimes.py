@@ -113,7 +113,9 @@ def test_attachments_of_other_plugins_are_not_checked(configured: Host) -> None:
     attach(host, host.container(), POD, "--cni-path", REFERENCE)
 
     checked = cnihook(host, "check", "--all")
-    assert checked.returncode == 2 and checked.stdout.startswith(f"unknown {POD} pods eth0: not checked: ")
+    assert checked.returncode == 2 and checked.stdout.startswith(
+        "unknown shop/web-7 pods eth0: not checked: "
+    )
     assert findings(host) == []
     assert [(one["kind"], one["note"]) for one in findings(host, "--verbose")] == [
         ("attachment-not-checked", True)

@@ -15,7 +15,7 @@ from cnihook.cli.docker import runtime as cni_runtime
 from cnihook.cli.docker.options import UsageError
 from cnihook.cli.docker.pause import Docker, DockerError, Pause
 from cnihook.cli.docker.plan import Plan
-from cnihook.cli.docker.watcher import LABEL, Watcher
+from cnihook.cli.docker.watcher import Watcher
 from cnihook.container import attach
 from cnihook.container.attach import Container
 from cnihook.fast.errors_text import message, message_with_notes, one_line
@@ -24,6 +24,7 @@ from cnihook.linux.netns import NetNS
 from cnihook.log import Log
 from cnihook.names import container_dns
 from cnihook.names.rootfs_file import File
+from cnihook.oci.engines import PAUSE_LABEL, PAUSE_NAME
 from cnihook.process import command, signals, stdio
 from cnihook.process.jobcontrol import Job
 from cnihook.request import options as request_options
@@ -126,12 +127,12 @@ def _run(
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}".lstrip(":")
     signals.raise_on_interrupts()
     options = [*plan.naming, *plan.userns]
-    keeper = Watcher(docker, f"cnihook-pause-{os.urandom(6).hex()}", options, settings)
+    keeper = Watcher(docker, f"{PAUSE_NAME}{os.urandom(6).hex()}", options, settings)
     try:
         pause = keeper.pause()
         _attach(pause, request, chosen, settings)
         # Before the other options, so that none of them can take one of these as its value.
-        own = [f"--network=container:{pause.id}", "--label", f"{LABEL}={pause.name}"]
+        own = [f"--network=container:{pause.id}", "--label", f"{PAUSE_LABEL}={pause.name}"]
         status = client.run(docker.program, ["docker", "run", *own, *plan.run, *plan.rest])
     except Exception as error:
         _complain(message_with_notes(error))

@@ -19,14 +19,13 @@ from cnihook.cli.docker.pause import Docker, DockerError, Pause
 from cnihook.container import detach
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.log import Log
+from cnihook.oci.engines import PAUSE_LABEL
 from cnihook.process.daemonize import daemonize
 from cnihook.runtime.settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
-
-LABEL = "cnihook.pause"  # on the real container: the name of its pause container
 
 _FAREWELL = b"."  # docker-run's last message, unless it was killed
 _SECOND_LOOK = 1.0  # seconds until `docker restart`, or a start that was under way, is visible
@@ -154,7 +153,9 @@ def _outlast(docker: Docker, pause: Pause, net: os.stat_result, report: _Report,
 
 def _pid_of_container(docker: Docker, pause: Pause) -> int | None:
     """Return the real container's PID; 0 while docker restarts it; None if there is no such container."""
-    ids = docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}={pause.name}").split()
+    ids = docker(
+        "ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={PAUSE_LABEL}={pause.name}"
+    ).split()
     if not ids:
         return None
     try:

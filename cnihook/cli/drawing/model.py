@@ -53,21 +53,17 @@ class Interface:
 
 
 class Container:
-    def __init__(self, container_id: str, pid: int = 0, age: str = "", pod: str = "") -> None:
+    """A container.  `label`: its name, or its ID as engines show it."""
+
+    def __init__(
+        self, container_id: str, pid: int = 0, age: str = "", name: str = "", label: str = ""
+    ) -> None:
         self.id = container_id
-        self.pod = pod
+        self.name = name
+        self.label = label or container_id
         self.pid = pid
         self.age = age
         self.interfaces: list[Interface] = []
-
-    @property
-    def label(self) -> str:
-        """The pod's name, or the ID as engines show it: of 64 digits, the first 12."""
-        if self.pod:
-            return self.pod
-        if len(self.id) == 64 and not self.id.strip("0123456789abcdef"):
-            return self.id[:12]
-        return self.id
 
     @property
     def state(self) -> str:
@@ -113,7 +109,7 @@ def take(conf_dir: str) -> Picture:
             network = _network(one.conf, uplinks) if one.conf else Network(one.network)
             by_name[one.network] = network
         container = containers.setdefault(
-            one.container, Container(one.container, one.pid, listing.span(one.age), one.pod)
+            one.container, Container(one.container, one.pid, listing.span(one.age), one.name, one.shown)
         )
         container.interfaces.append(_interface(one, network))
     return Picture(os.uname().nodename, uplinks, list(by_name.values()), list(containers.values()))
@@ -203,6 +199,7 @@ def details(picture: Picture) -> "dict[str, Any]":
         "containers": [
             {
                 "container": one.id,
+                "name": one.name or None,
                 "pid": one.pid or None,
                 "age": one.age,
                 "state": one.state,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from cnihook.cli.shared import option_help
+from cnihook.cli.shared import containers, option_help
 from cnihook.fast.errors_text import message_with_hint, printable
 from cnihook.log import Log, warn
 from cnihook.process import signals
@@ -18,7 +18,6 @@ from cnihook.request.options import OPTIONS
 from cnihook.request.request import ContainerRequest
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import CniError
-from cnihook.types.names import check_container_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,12 +57,20 @@ class Parser(argparse.ArgumentParser):
         warn(f"{self._command}: {message}; see `cnihook {self._command} --help`")
         raise SystemExit(2)
 
-    def add_container(self) -> None:
-        self.add_argument(
+    def add_container(
+        self,
+        to: "argparse._ActionsContainer | None" = None,
+        *,
+        nargs: "str | None" = None,
+        default: str = "",
+    ) -> None:
+        """Add the argument `id`, or add it to a group.  `default`: what is meant without it."""
+        (to or self).add_argument(
             "id",
-            metavar="ID",
-            type=checked(check_container_id),
-            help="the container's ID in its runtime",
+            metavar="CONTAINER",
+            nargs=nargs,
+            type=checked(containers.check_name),
+            help="its name, its ID or the beginning of that" + (f" (default: {default})" if default else ""),
         )
 
     def add_requests(self, program: str) -> None:

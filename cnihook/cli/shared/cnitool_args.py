@@ -6,7 +6,6 @@ environment (CNI_PATH, NETCONFPATH, CNI_ARGS, CAP_ARGS, CNI_IFNAME), the same co
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Callable
 
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.containers import cnitools_id
 from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import networks
 from cnihook.runtime.cni import CNI
@@ -39,14 +39,21 @@ environment (an option overrides its variable):
 """
 
 
-def add_arguments(parser: Parser, *, namespace: str) -> None:
-    """Add the shared arguments.  `namespace`: NETNS, or [NETNS] if it has no effect, as in cnitool."""
+def add_arguments(parser: Parser, *, namespace: str, or_container: bool = False) -> None:
+    """Add the shared arguments.
+
+    `namespace`: NETNS, or [NETNS] if it has no effect, as in cnitool.  `or_container`: instead of both, the
+    only operand may be a container.
+    """
     parser.add_argument(
         "network",
-        metavar="NETWORK",
+        metavar="NETWORK|CONTAINER" if or_container else "NETWORK",
         nargs="?",
         default="",
-        help="the network's name; omitted with --network-config",
+        help="the network's name; omitted with --network-config"
+        + (
+            "; without NETNS, a container: its name, its ID or the beginning of that" if or_container else ""
+        ),
     )
     parser.add_argument("netns", metavar=namespace, nargs="?", default="", help="the namespace")
     parser.add_argument(
@@ -175,11 +182,6 @@ def namespace_path(text: str) -> str:
     if "/" not in text and not os.path.exists(text):
         return f"/var/run/netns/{text}"  # as in cnitool's manuals: the container ID is made of this text
     return os.path.abspath(text)
-
-
-def cnitools_id(netns: str) -> str:
-    """Return the container ID that cnitool makes of a namespace's absolute path."""
-    return f"cnitool-{hashlib.sha512(os.fsencode(netns)).digest()[:10].hex()}"
 
 
 def run(command: str, options: argparse.Namespace, function: Callable[[], None]) -> int:

@@ -4,6 +4,7 @@
 import os
 import time
 
+from cnihook.cli.shared import containers
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import flock
 from cnihook.log import warn
@@ -31,9 +32,13 @@ states:
 
 
 class Row:
-    """One attachment."""
+    """One attachment.
 
-    def __init__(self, record: Record) -> None:
+    `name`: its container's, of the engine, the pod or the user; empty for none.  `shown`: the name or the ID
+    by which every command finds the container.
+    """
+
+    def __init__(self, record: Record, name: str, shown: str) -> None:
         self.record = record
         self.container = record.container_id
         self.network = record.network
@@ -46,12 +51,9 @@ class Row:
         self.result = _result(record, self.conf)
         self.addresses = [str(ip.net) for ip in self.result.ips]
         self.ports = [_port(one) for one in _mappings(record)]
-        self.pod = _pod(record)  # namespace/name of the Kubernetes pod; empty for none
-
-    @property
-    def shown(self) -> str:
-        """The name to show: the pod's, because a pod's ID is 64 digits; else the container ID."""
-        return self.pod or self.container
+        self.pod = containers.pod_of(record)  # namespace/name of the Kubernetes pod; empty for none
+        self.name = name
+        self.shown = shown
 
     @property
     def age(self) -> float:
@@ -60,6 +62,7 @@ class Row:
     def to_json(self) -> "dict[str, Any]":
         return {
             "container": self.container,
+            "name": self.name or None,
             "pod": self.pod or None,
             "pid": self.pid or None,
             "alive": self.alive,
@@ -76,22 +79,30 @@ class Row:
 
 def load() -> "list[Row]":
     """Return all attachments, by container and in order of attachment.  Raises OSError without privilege."""
-    attachments = [Row(record) for record in records.all_records(unreadable=[])]
+    present = records.all_records(unreadable=[])
+    attachments = _rows(present, present)
     return sorted(attachments, key=lambda one: (one.container, one.record.sequence))
 
 
-def of_container(container_id: str) -> "list[Row]":
-    """Return a container's attachments.  Raises CniError if none is on record."""
-    attachments = [Row(record) for record in records.of_container(container_id)]
+def of_container(text: str) -> "list[Row]":
+    """Return the attachments of the container that a text names.  Raises CniError if none is on record."""
+    attachments = records.of_container(containers.on_record(text))
     if not attachments:
-        others = sorted({record.container_id for record in records.all_records()})
-        shown = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
         raise CniError(
             UNKNOWN_CONTAINER,
-            f"no network of container {container_id} is on record",
-            f"containers on record: {shown}" if others else "no container is on record",
+            f"no network of container {text} is on record",
+            containers.all_on_record(),
         )
-    return attachments
+    return _rows(attachments, records.all_records(unreadable=[]))
+
+
+def _rows(attachments: "list[Record]", present: "list[Record]") -> "list[Row]":
+    """Return the rows of `attachments`, which are some of those that are `present`."""
+    names = containers.names_of(present)
+    shown = containers.shown([*present, *attachments], names)
+    return [
+        Row(record, names.get(record.container_id, ""), shown[record.container_id]) for record in attachments
+    ]
 
 
 def complain_of_damaged() -> bool:
@@ -145,12 +156,6 @@ def _result(record: Record, network: "Network | None") -> Result:
         return Result.from_json(record.result, network.version if network else "")
     except CniError:
         return Result()
-
-
-def _pod(record: Record) -> str:
-    """Return NAMESPACE/NAME, which CRI-O and containerd pass in CNI_ARGS."""
-    keys = ("K8S_POD_NAMESPACE", "K8S_POD_NAME")
-    return "/".join(filter(None, map(record.cni_args.get, keys)))
 
 
 def _mappings(record: Record) -> "list[dict[str, Any]]":

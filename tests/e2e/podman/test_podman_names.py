@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands with the names and IDs of podman's containers, instead of full IDs."""
+
+import json
+
+from tests.support.commands.listings import shown, shown_json
+from tests.support.host.host import Host
+from tests.support.runtimes.oci import CNIHOOK, RESULTS
+from tests.support.runtimes.podman import FOLDER, FOR_EVER, IMAGE, Podman
+
+STORAGE = f'[storage]\ndriver = "vfs"\ngraphroot = "{FOLDER}/root"\nrunroot = "{FOLDER}/run"\n'
+
+
+def test_every_command_takes_the_name_and_the_short_id(host: Host, podman: Podman) -> None:
+    """`attach` needs no --root.  A new name is known at once; one that is removed has no name any more."""
+    host.write("/etc/containers/storage.conf", STORAGE)
+    host.leaves("file /etc/containers/*", "file /run/cnihook/log/*")
+    container_id = podman.run(
+        "-d", "--rm", "--network=none", "--name", "web", IMAGE, *FOR_EVER
+    ).stdout.strip()
+
+    host.run(CNIHOOK, "attach", "web")
+    assert [one["container"] for one in shown_json(host, "ps")] == [container_id]
+    assert shown(host, "ps").splitlines()[1].split()[0] == "web"
+    for text in ("web", container_id[:12]):
+        assert shown(host, "check", text) == "well web mynet eth0\n"
+        assert json.loads(shown(host, "inspect", text, "--json"))["name"] == "web"
+        assert "attached to mynet as eth0" in shown(host, "logs", text)
+    podman("rename", "web", "shop")
+    assert shown(host, "check", "shop") == "well shop mynet eth0\n"
+    host.run(CNIHOOK, "detach", "shop")
+    assert host.listdir(RESULTS) == []
+
+    host.run(CNIHOOK, "attach", container_id[:8])
+    podman("rm", "--force", "--time", "0", "shop")
+    assert shown(host, "ps").splitlines()[1].split()[:3:2] == [container_id[:12], "dead"]
+    host.run(CNIHOOK, "gc")
+    assert host.listdir(RESULTS) == []
