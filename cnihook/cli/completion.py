@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook completion: scripts that complete commands, programs and their options in a shell."""
+"""
+cnihook completion: scripts that complete commands, options and their values in a shell.
 
-import argparse
-from collections.abc import Iterator
+The scripts ask this command again at each Tab, so that all shells offer the same.  It takes 60 ms.
+"""
 
-from cnihook.cli import main as commands
+import os
+import shlex
+import sys
+
+from cnihook.cli.shared import candidates
 from cnihook.cli.shared.arguments import Parser
-from cnihook.request import option_table
+from cnihook.fast.errors_text import printable
 
 DESCRIPTION = """\
-Print the script by which a shell completes the commands of `cnihook`, their options and names of networks,
-and the options of priv-net-run and docker-run:
+Print the script by which a shell completes the command lines of `cnihook`, priv-net-run and docker-run:
+commands, options, containers by their names, networks, pages, plugins.
 
   in ~/.bashrc                     eval "$(cnihook completion bash)"
   in ~/.zshrc, after compinit      eval "$(cnihook completion zsh)"
@@ -19,141 +24,86 @@ and the options of priv-net-run and docker-run:
 
 _BASH = """\
 _cnihook() {{
-  local word=${{COMP_WORDS[COMP_CWORD]}} words=
-  if (( COMP_CWORD == 1 )); then
-    words="{commands}"
-  else
-    case ${{COMP_WORDS[1]}} in
-{cases}
-    esac
-    case ${{COMP_WORDS[1]}} in
-      {with_network})
-        [[ $word == -* ]] || words="$words $(cnihook list 2> /dev/null | grep -o '^[^ ]*')" ;;
-    esac
+  mapfile -t COMPREPLY < <(
+    {program} completion --complete "$1" "${{COMP_WORDS[@]:1:COMP_CWORD}}" 2> /dev/null
+  )
+  if [[ ${{COMPREPLY[*]}} == {files} ]]; then
+    COMPREPLY=()
+    compopt -o default 2> /dev/null
   fi
-  mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
-  [[ $word == -* || ${{#COMPREPLY[@]}} -gt 0 ]] || mapfile -t COMPREPLY < <(compgen -f -- "$word")
+  COMPREPLY=("${{COMPREPLY[@]%%$'\\t'*}}")
 }}
-complete -F _cnihook cnihook
-_cnihook_program() {{
-  local words=
-  case ${{1##*/}} in
-{programs}
-  esac
-  mapfile -t COMPREPLY < <(compgen -W "$words" -- "$2")
-}}
-complete -o default -F _cnihook_program {names}
+complete -F _cnihook {programs}
 """
 
 _ZSH = """\
 _cnihook() {{
-  local -a words
-  if (( CURRENT == 2 )); then
-    words=(
-{commands}
-    )
-    _describe command words
+  local line word
+  local -a lines offered
+  lines=("${{(@f)$({program} completion --complete "${{(@Q)words[1,CURRENT]}}" 2> /dev/null)}}")
+  if [[ $lines[1] == {files} ]]; then
+    [[ $PREFIX == --*=* ]] && compset -P '*='
+    _files
     return
   fi
-  case $words[2] in *) ;; esac
-  local command=${{${{(z)BUFFER}}[2]}}
-  case $command in
-{cases}
-  esac
-  case $command in
-    {with_network}) compadd -- ${{(f)"$(cnihook list 2> /dev/null | grep -o '^[^ ]*')"}} ;;
-    *) _files ;;
-  esac
+  for line in $lines; do
+    word=${{line%%$'\\t'*}}
+    offered+=("${{word//:/\\\\:}}:${{${{line#$word}}#$'\\t'}}")
+  done
+  _describe -V candidate offered
 }}
-compdef _cnihook cnihook
-_cnihook_program() {{
-  case $service in
-{programs}
-  esac
-  _files
-}}
-compdef _cnihook_program {names}
+compdef _cnihook {programs}
 """
 
-_PROGRAMS = (option_table.PRIV_NET_RUN, option_table.DOCKER_RUN)
-_WITH_NETWORK = ("add", "del", "check", "gc", "status", "plan")
+_FISH = """\
+function __cnihook
+    set -l current (commandline -ct)
+    test -n "$current"; or set current ""
+    set -l lines ({program} completion --complete (commandline -opc) $current 2> /dev/null)
+    if test "$lines" = {files}
+        __fish_complete_path "$current"
+    else
+        printf '%s\\n' $lines
+    end
+end
+for program in {programs}
+    complete -c $program -f -a '(__cnihook)'
+end
+"""
+
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
 def parser() -> Parser:
     parser = Parser("completion", DESCRIPTION)
-    parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("shell", nargs="?", choices=_SCRIPTS, help="the shell")
+    which.add_argument(
+        "--complete",
+        metavar="WORD",
+        nargs="...",
+        help="print what the last WORD of a command line may become; the scripts call this",
+    )
     return parser
 
 
 def main(argv: list[str]) -> int:
+    if argv[:1] == ["--complete"]:  # not by argparse, which would read the options of the line
+        for word, purpose in candidates.after(argv[1:]):
+            print(f"{printable(word)}\t{printable(purpose)}".rstrip())
+        return 0
     options = parser().parse_args(argv)
-    print({"bash": _bash, "zsh": _zsh, "fish": _fish}[options.shell](), end="")
+    print(script(options.shell, _program()), end="")
     return 0
 
 
-def _options(command: str) -> Iterator[tuple[str, str]]:
-    """Yield (option, purpose) for each long option of a command or program."""
-    if command in (*commands.HOOK, *_PROGRAMS):
-        for entry in option_table.of(option_table.HOOK if command in commands.HOOK else command):
-            yield f"--{entry.name}", entry.help
-        yield "--help", "print the help text"
-        if command == option_table.PRIV_NET_RUN:
-            yield "--version", "print the version"
-        return
-    for action in commands.load(command).parser()._actions:
-        for option in action.option_strings:
-            if option.startswith("--"):
-                yield option, "" if action.help in (None, argparse.SUPPRESS) else str(action.help)
+def script(shell: str, program: str = "cnihook") -> str:
+    """Return the script for a shell.  `program`: the command that it runs at each Tab."""
+    programs = " ".join(("cnihook", *candidates.PROGRAMS))
+    return _SCRIPTS[shell].format(program=shlex.quote(program), programs=programs, files=candidates.FILES)
 
 
-def _names(command: str) -> str:
-    return " ".join(option for option, _ in _options(command))
-
-
-def _bash() -> str:
-    return _BASH.format(
-        commands=" ".join(commands.COMMANDS),
-        cases="\n".join(f'      {command}) words="{_names(command)}" ;;' for command in commands.COMMANDS),
-        with_network="|".join(_WITH_NETWORK),
-        programs="\n".join(f'    {program}) words="{_names(program)}" ;;' for program in _PROGRAMS),
-        names=" ".join(_PROGRAMS),
-    )
-
-
-def _zsh() -> str:
-    def quoted(word: str, text: str) -> str:
-        return "'" + f"{word}:{text}".replace("'", "'\\''") + "'"
-
-    def case(command: str) -> str:
-        return f"    {command}) compadd -- {_names(command)} ;;"
-
-    return _ZSH.format(
-        commands="\n".join(f"      {quoted(name, purpose)}" for name, purpose in commands.COMMANDS.items()),
-        cases="\n".join(map(case, commands.COMMANDS)),
-        with_network="|".join(_WITH_NETWORK),
-        programs="\n".join(map(case, _PROGRAMS)),
-        names=" ".join(_PROGRAMS),
-    )
-
-
-def _fish() -> str:
-    def quoted(text: str) -> str:
-        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-    lines = ["complete -c cnihook -f"]
-    for name, purpose in commands.COMMANDS.items():
-        lines.append(f"complete -c cnihook -n __fish_use_subcommand -a {name} -d {quoted(purpose)}")
-    for name in commands.COMMANDS:
-        for option, purpose in _options(name):
-            condition = quoted(f"__fish_seen_subcommand_from {name}")
-            lines.append(
-                f"complete -c cnihook -n {condition} -l {option.removeprefix('--')} -d {quoted(purpose)}"
-            )
-    for program in _PROGRAMS:
-        for option, purpose in _options(program):
-            lines.append(f"complete -c {program} -l {option.removeprefix('--')} -d {quoted(purpose)}")
-    networks = quoted("(cnihook list 2> /dev/null | string match -r '^[^ ]+')")
-    for name in _WITH_NETWORK:
-        condition = quoted(f"__fish_seen_subcommand_from {name}")
-        lines.append(f"complete -c cnihook -n {condition} -a {networks}")
-    return "\n".join(lines) + "\n"
+def _program() -> str:
+    """Return the path of this program, because the shell may have another cnihook on its PATH, or none."""
+    path = os.path.abspath(sys.argv[0])
+    return path if os.access(path, os.X_OK) else "cnihook"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cnihook list, validate, plan, install-plugins and completion: their output."""
+"""cnihook list, validate, plan and install-plugins: their output."""
 
 import json
 import os
@@ -11,7 +11,6 @@ import pytest
 
 from cnihook.cli.main import COMMANDS
 from tests.support.plugins.cni import CHECKOUT
-from tests.support.skip import need
 
 CNIHOOK = str(CHECKOUT / "scripts" / "cnihook")
 BRIDGE: dict[str, Any] = {
@@ -295,54 +294,3 @@ def test_unknown_plugin_cannot_be_installed(tmp_path: Path) -> None:
     result = cnihook("install-plugins", "--plugin", "calico", str(tmp_path), status=2)
 
     assert "no built-in plugin 'calico'; there are: " in result.stderr
-
-
-# completion
-
-
-def complete(line: str, function: str = "_cnihook") -> list[str]:
-    """Return the completions that bash offers after this line."""
-    words = line.split(" ")
-    quoted = " ".join(f"'{word}'" for word in words)
-    script = f"""\
-eval "$({CNIHOOK} completion bash)"
-COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}
-{function} {words[0]} {words[-1]!r}; printf '%s\\n' "${{COMPREPLY[@]}}"
-"""
-    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert result.stderr == ""
-    return result.stdout.split()
-
-
-def test_bash_completes_commands_and_options() -> None:
-    assert complete("cnihook va") == ["validate"]
-    assert set(complete("cnihook ")) == set(COMMANDS)
-    assert "--network-config" in complete("cnihook add --")
-    assert complete("cnihook gc --dr") == ["--dry-run"]
-    assert complete("cnihook poststop --netw") == ["--network", "--network-alias"]
-
-
-@pytest.mark.parametrize("program", ["priv-net-run", "docker-run"])
-def test_bash_completes_options_of_other_programs(program: str) -> None:
-    assert complete(f"{program} --ban", "_cnihook_program") == ["--bandwidth"]
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_parse_the_script(shell: str) -> None:
-    need(shell)
-    script = cnihook("completion", shell).stdout
-
-    result = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert all(command in script for command in COMMANDS)
-
-
-def test_fish_completes_commands_and_options() -> None:
-    need("fish")
-    script = (
-        cnihook("completion", "fish").stdout
-        + "\ncomplete -C 'cnihook valid'\ncomplete -C 'cnihook gc --dr'\n"
-    )
-
-    result = subprocess.run(["fish", "-N"], input=script, capture_output=True, text=True)
-    assert result.stdout.split()[0] == "validate" and "--dry-run" in result.stdout

@@ -7,11 +7,13 @@ import sys
 
 import pytest
 
-from cnihook.cli import completion, hook_help, main
+from cnihook.cli import hook_help, main
 from cnihook.cli.docker import help as docker_run_help
 from cnihook.cli.docker.plan import Plan
 from cnihook.cli.privnet import help as priv_net_run_help
 from cnihook.cli.privnet import options as privnet
+from cnihook.cli.shared import candidates
+from cnihook.cli.shared.candidates import PROGRAMS
 from cnihook.hook import Options as HookOptions
 from cnihook.request import option_table
 from cnihook.request.option_table import ATTACH, DOCKER_RUN, HOOK, INJECT, PRIV_NET_RUN, TABLE, Entry
@@ -85,19 +87,13 @@ def test_help_has_the_options_of_the_table_and_no_others(program: str) -> None:
     assert words - others == {entry.name for entry in option_table.of(program)} - others
 
 
-@pytest.mark.parametrize("shell", ["_bash", "_zsh", "_fish"])
-def test_completion_has_every_option(shell: str) -> None:
-    script = getattr(completion, shell)()
-    form = "-l {}" if shell == "_fish" else "--{}"
+@pytest.mark.parametrize("words", [*(f"cnihook {name}" for name in (*main.HOOK, ATTACH, INJECT)), *PROGRAMS])
+def test_completion_has_every_option(words: str) -> None:
+    program = words.split()[-1]
+    offered = dict(candidates.after([*words.split(), "--"]))
 
-    for name, program in {**dict.fromkeys(main.HOOK, HOOK), **{p: p for p in HELP if p != HOOK}}.items():
-        (lines,) = (
-            ["\n".join(line for line in script.splitlines() if re.search(rf"\b{name}\b", line))]
-            if shell == "_fish"
-            else [line for line in script.splitlines() if line.strip().startswith(f"{name})")]
-        )
-        for entry in option_table.of(program):
-            assert form.format(entry.name) in lines
+    for entry in option_table.of(HOOK if program in main.HOOK else program):
+        assert offered[f"--{entry.name}"] == entry.help
 
 
 READERS = """\

@@ -18,12 +18,12 @@ CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH = "\x03", "\x04", "\x1a", "\x1c"
 
 
 class Terminal:
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, shell: str = SHELL) -> None:
         self._fd, terminal = os.openpty()
         self.resize(24, 80)
         self._seen = ""
         self._process = host.popen(
-            *("setsid", "--ctty", *SHELL.split()),
+            *("setsid", "--ctty", *shell.split()),
             env=base_environment() | {"PS1": "ready> ", "TERM": "dumb"},
             stdin=terminal,
             stdout=terminal,
@@ -31,7 +31,7 @@ class Terminal:
         )
         os.close(terminal)
         self.wait_for("ready> ")
-        host.leaves(f"process {SHELL}")  # until the test's own end
+        host.leaves(f"process {shell}")  # until the test's own end
 
     def __enter__(self) -> "Terminal":
         return self
