@@ -11,17 +11,20 @@ Attach a network namespace to one network, and print the CNI result.  A failed A
 
 
 def parser() -> Parser:
-    parser = Parser("add", DESCRIPTION, cnitool_args.ENVIRONMENT)
-    cnitool_args.add_arguments(parser, namespace="NETNS")
+    parser = Parser("add", DESCRIPTION, cnitool_args.ENVIRONMENT, usage=cnitool_args.usage("add"))
+    cnitool_args.add_arguments(parser)
     cnitool_args.add_attachment(parser)
+    parser.add_verbose()
     return parser
 
 
 def main(argv: list[str]) -> int:
-    options = parser().parse_args(argv)
+    usage = parser()
+    options = usage.parse_args(argv)
+    cnitool_args.check_operands(usage, options, needs_namespace=True)
 
     def work() -> None:
-        operands = CnitoolArgs(options, needs_namespace=True)
+        operands = CnitoolArgs(options)
         attachment = operands.cni.add(
             operands.network(),
             operands.container_id,

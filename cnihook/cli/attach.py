@@ -50,6 +50,7 @@ def parser() -> Parser:
         "--root", metavar="DIR", default="", help="the runtime's --root, if it is none of these folders"
     )
     parser.add_requests(ATTACH)
+    parser.add_verbose()
     parser.add_conf_dir()
     parser.add_plugin_dirs()
     return parser
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
                 namespace.close()
         print(_report(attached))
 
-    return arguments.work(f"attach {options.id}", work)
+    return arguments.work(f"attach {options.id}", work, verbose=options.verbose)
 
 
 def _namespace(state: State) -> NetNS:

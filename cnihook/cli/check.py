@@ -3,7 +3,7 @@
 
 import argparse
 
-from cnihook.cli.shared import arguments, cnitool_args, containers, listing
+from cnihook.cli.shared import arguments, cnitool_args, containers, listing, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.cli.shared.listing import Row
@@ -22,7 +22,8 @@ Compare all attachments of CONTAINER, or with --all of every container, with wha
 for each.  The exit code is for monitoring.
 
 With NETWORK and NETNS, as `cnitool check` does, have every plugin of the network compare the present state
-with what it set up.  Prints nothing if they are equal; otherwise the first difference, with exit code 1.
+with what it set up.  Prints nothing if they are equal, except on a terminal; otherwise the first difference,
+with exit code 1.
 """
 
 EPILOG = f"""\
@@ -42,8 +43,9 @@ _PATIENCE = 5.0  # seconds to wait for another operation on the container
 
 
 def parser() -> Parser:
-    parser = Parser("check", DESCRIPTION, EPILOG)
-    cnitool_args.add_arguments(parser, namespace="NETNS", or_container=True)
+    usage = cnitool_args.usage("check", more="CONTAINER|--all")
+    parser = Parser("check", DESCRIPTION, EPILOG, usage=usage)
+    cnitool_args.add_arguments(parser, or_container=True)
     cnitool_args.add_attachment(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
@@ -68,10 +70,13 @@ def main(argv: list[str]) -> int:
         if options.network or options.network_config or options.container_id:
             usage.error("--container and --all take neither NETWORK nor --container-id")
         return _of_many(options, hint)
+    cnitool_args.check_operands(usage, options, needs_namespace=True)
 
     def work() -> None:
-        operands = CnitoolArgs(options, needs_namespace=True)
+        operands = CnitoolArgs(options)
         operands.cni.check(operands.network_of_record(), operands.container_id, operands.ifname)
+        if not options.json:
+            terminal.remark("nothing differs from what was set up")
 
     return cnitool_args.run("check", options, work)
 
@@ -91,6 +96,8 @@ def _of_many(options: argparse.Namespace, hint: str) -> int:
             shown = {one.container: one.shown for one in listed}
             for report in reports:
                 arguments.say(_line(report, shown))
+            if not reports:
+                terminal.remark("nothing to check: no container is attached")
         states = [report["state"] for report in reports]
         outcome[0] = next((state for state in (_DIFFERENT, _UNKNOWN) if state in states), _WELL)
 

@@ -77,7 +77,7 @@ _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 def parser() -> Parser:
     parser = Parser("completion", DESCRIPTION)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("shell", nargs="?", choices=_SCRIPTS, help="the shell")
+    which.add_argument("shell", nargs="?", choices=_SCRIPTS, metavar="bash|zsh|fish", help="the shell")
     which.add_argument(
         "--complete",
         metavar="WORD",

@@ -12,17 +12,20 @@ or the configuration is gone; without a record, from the configuration.  A secon
 
 
 def parser() -> Parser:
-    parser = Parser("del", DESCRIPTION, cnitool_args.ENVIRONMENT)
-    cnitool_args.add_arguments(parser, namespace="NETNS")
+    parser = Parser("del", DESCRIPTION, cnitool_args.ENVIRONMENT, usage=cnitool_args.usage("del"))
+    cnitool_args.add_arguments(parser)
     cnitool_args.add_attachment(parser)
+    parser.add_verbose()
     return parser
 
 
 def main(argv: list[str]) -> int:
-    options = parser().parse_args(argv)
+    usage = parser()
+    options = usage.parse_args(argv)
+    cnitool_args.check_operands(usage, options, needs_namespace=True)
 
     def work() -> None:
-        operands = CnitoolArgs(options, needs_namespace=True)
+        operands = CnitoolArgs(options)
         operands.cni.delete(
             operands.network_of_record(),
             operands.container_id,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook detach: detach a container from its networks, and release its addresses at once."""
 
-from cnihook.cli.shared import arguments, containers
+from cnihook.cli.shared import arguments, containers, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container import detach
 from cnihook.log import Log
@@ -29,6 +29,10 @@ def parser() -> Parser:
         type=arguments.checked(check_network_name),
         help="a network to detach it from (default: all), repeatable",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print what was detached as a list of JSON objects"
+    )
+    parser.add_verbose()
     parser.add_plugin_dirs()
     return parser
 
@@ -39,7 +43,8 @@ def main(argv: list[str]) -> int:
     def work() -> None:
         container_id = containers.on_record(options.id, is_changed=True)
         damaged: list[DamagedRecordError] = []
-        on = [record.network for record in records.of_container(container_id, damaged=damaged)]
+        attachments = records.of_container(container_id, damaged=damaged)
+        on = [record.network for record in attachments]
         if not (on or damaged or netns_names.is_marked(container_id)):
             raise CniError(UNKNOWN_CONTAINER, "no network is on record for it", containers.all_on_record())
         for network in options.network:
@@ -50,7 +55,19 @@ def main(argv: list[str]) -> int:
         with arguments.failures_in(log, "detach"):
             for network in reversed(options.network or [""]):
                 detach.down(container_id, settings, log, network)
-        if not records.of_container(container_id):
+        left = {record.identity for record in records.of_container(container_id)}
+        if not left:
             log.close()
+        detached = [record for record in attachments if record.identity not in left]
+        if options.json:
+            arguments.print_json(
+                [
+                    {"container": container_id, "network": record.network, "ifname": record.ifname}
+                    for record in detached
+                ]
+            )
+        else:
+            networks = ", ".join(record.network for record in detached)
+            terminal.remark(f"{options.id} is detached" + (f" from {networks}" if networks else ""))
 
-    return arguments.work(f"detach {options.id}", work)
+    return arguments.work(f"detach {options.id}", work, verbose=options.verbose)

@@ -3,7 +3,7 @@
 
 import argparse
 
-from cnihook.cli.shared import arguments, cnitool_args, containers
+from cnihook.cli.shared import arguments, cnitool_args, containers, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.container import gc as container_gc
@@ -32,7 +32,8 @@ made them.  Then the network's plugins release what belongs to none of the attac
 
 
 def parser() -> Parser:
-    parser = Parser("gc", DESCRIPTION)
+    usage = "cnihook gc [OPTION]... [NETWORK [NETNS]]\n       cnihook gc [OPTION]... --network-config FILE"
+    parser = Parser("gc", DESCRIPTION, usage=usage)
     parser.add_argument(
         "network",
         metavar="NETWORK",
@@ -40,9 +41,7 @@ def parser() -> Parser:
         default="",
         help="a network (default: all that cnihook attached)",
     )
-    parser.add_argument(
-        "netns", metavar="NETNS", nargs="?", default="", help="no effect; for scripts that call cnitool"
-    )
+    parser.add_argument("netns", metavar="NETNS", nargs="?", default="", help=cnitool_args.NO_EFFECT)
     parser.add_argument("--network-config", metavar="FILE", help="the file of NETWORK's configuration")
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be released; release nothing"
@@ -58,7 +57,12 @@ def parser() -> Parser:
     which.add_argument(
         "--all", action="store_true", help="release all attachments of NETWORK, as cnitool does"
     )
-    parser.add_argument("--json", action="store_true", help="print an error as JSON, with its code")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print what is released as a list of JSON objects, and an error as JSON, with its code",
+    )
+    parser.add_verbose()
     parser.add_conf_dir()
     parser.add_plugin_dirs()
     parser.set_defaults(timeout=PLUGIN_TIMEOUT)
@@ -85,19 +89,20 @@ def main(argv: list[str]) -> int:
     if (options.keep or options.all) and not (options.network or options.network_config):
         usage.error("--keep and --all need a NETWORK")
     if options.network or options.network_config:
+        cnitool_args.check_operands(usage, options, needs_namespace=False)
         return cnitool_args.run("gc", options, lambda: _of_network(options))
     return cnitool_args.run("gc", options, lambda: _of_all(options))
 
 
 def _of_network(options: argparse.Namespace) -> None:
-    operands = CnitoolArgs(options, needs_namespace=False)
+    operands = CnitoolArgs(options)
     network = operands.network()
     keep = [] if options.all else options.keep
     if options.dry_run:
         stale = operands.cni.stale_attachments(network, keep)
-        _tell("would release", [attachment.record for attachment in stale])
+        _report(options, [attachment.record for attachment in stale])
     else:
-        _tell("released", [attachment.record for attachment in operands.cni.gc(network, keep)])
+        _report(options, [attachment.record for attachment in operands.cni.gc(network, keep)])
 
 
 def _of_all(options: argparse.Namespace) -> None:
@@ -105,18 +110,35 @@ def _of_all(options: argparse.Namespace) -> None:
     settings = arguments.settings_of(options)
     engine = ContainerEngine(settings, failures)
     if options.dry_run:
-        for gone in gc.find_gone(engine, []).values():
-            _tell("would release", gone)
+        released = [record for gone in gc.find_gone(engine, []).values() for record in gone]
     else:
-        _tell("released", container_gc.collect(engine))
+        released = container_gc.collect(engine)
+    if not (options.json and failures.lines):  # one JSON value on stdout
+        _report(options, released)
     if failures.lines:
         raise CniError(INTERNAL, "; ".join(failures.lines))
 
 
-def _tell(verb: str, records: list[Record]) -> None:
-    for record in records:
-        what = f"{record.container_id}: {record.network} {record.ifname} {_addresses(record)}"
+def _report(options: argparse.Namespace, released: list[Record]) -> None:
+    verb = "would release" if options.dry_run else "released"
+    if options.json:
+        arguments.print_json(
+            [
+                {
+                    "container": record.container_id,
+                    "network": record.network,
+                    "ifname": record.ifname,
+                    "addresses": _addresses(record),
+                }
+                for record in released
+            ]
+        )
+        return
+    for record in released:
+        what = f"{record.container_id}: {record.network} {record.ifname} {' '.join(_addresses(record))}"
         arguments.say(f"{verb} {what}".rstrip())
+    if not released:
+        terminal.remark("nothing to release: no attachment of a container that is gone")
 
 
 class _Failures(Log):
@@ -130,10 +152,10 @@ class _Failures(Log):
         self.lines.append(text_of(event, fields))
 
 
-def _addresses(record: Record) -> str:
+def _addresses(record: Record) -> list[str]:
     """Return the addresses in a result of any version: `ips`, or `ip4` and `ip6` before 0.3.0."""
     result = record.result or {}
     ips = result.get("ips")
     addresses = [ip.get("address") for ip in ips if isinstance(ip, dict)] if isinstance(ips, list) else []
     addresses += [result[key].get("ip") for key in ("ip4", "ip6") if isinstance(result.get(key), dict)]
-    return " ".join(str(address) for address in addresses)
+    return [str(address) for address in addresses]

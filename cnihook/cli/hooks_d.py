@@ -48,7 +48,12 @@ container at all.
 
 def parser() -> Parser:
     parser = Parser("hooks.d", DESCRIPTION, EPILOG)
-    parser.add_argument("action", choices=["install", "remove"], help="install or remove both files")
+    parser.add_argument(
+        "action",
+        choices=["install", "remove"],
+        metavar="install|remove",
+        help="install or remove both files",
+    )
     parser.add_argument(
         "--dir", metavar="DIR", type=arguments.path, default=DEFAULT, help=f"the folder (default: {DEFAULT})"
     )

@@ -6,6 +6,7 @@ import sys
 
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
+from cnihook.fast import similar
 from cnihook.fast.errors_text import message
 from cnihook.protocol import invoke
 from cnihook.types.errors import IO_FAILURE, CniError
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
     built_in = invoke.built_in_types()
     for plugin in options.plugin or ():
         if plugin not in built_in:
-            usage.error(f"no built-in plugin {plugin!r}; there are: {', '.join(built_in)}")
+            usage.error(f"no built-in plugin {plugin!r}; {similar.hint(plugin, built_in)}")
     plugins = options.plugin or built_in
 
     def work() -> None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "detach": "detach a container from its networks",
     "gc": "release what containers that are gone left behind",
     "ps": "list which containers are on which networks",
+    "port": "list the published ports of a container, as docker does",
     "inspect": "show a container's records beside the state of the kernel",
     "graph": "draw networks, containers, addresses and ports",
     "stats": "show the traffic of each attachment",
@@ -88,6 +89,8 @@ def _run(argv: "list[str]") -> int:
 
         stdio.reopen_python_streams()
     command, *arguments = argv or ["--help"]
+    if command == "help" and arguments:
+        command, *arguments = (*arguments, "--help")
     if command in ("--help", "-h", "help"):
         print(usage(), end="")
         return 0 if argv else 2
@@ -97,7 +100,10 @@ def _run(argv: "list[str]") -> int:
         print(f"cnihook {__version__}")
         return 0
     if command not in COMMANDS:
-        _complain(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
+        from cnihook.fast import similar
+
+        hint = similar.ended(similar.hint(command, COMMANDS))
+        _complain(f"no command {command!r}; {hint} see `cnihook --help`")
         return 2
     if command in HOOK and ("--help" in arguments or "-h" in arguments):
         from cnihook.cli import hook_help
@@ -134,10 +140,12 @@ def usage() -> str:
     lines = "".join(f"  {name:<16} {purpose}\n" for name, purpose in COMMANDS.items())
     return (
         "usage: cnihook COMMAND [ARGUMENT]...\n\nCNI networks for containers of runc, crun and others.\n\n"
-        f"{lines}\n`cnihook COMMAND --help` describes a command.\n"
+        f"{lines}\n`cnihook help COMMAND` describes a command.\n"
         "Other programs: priv-net-run, docker-run, cni-runc.\n"
         "\nenvironment:\n"
         "  NETCONFPATH       folder of networks (default: /etc/cni/net.d)\n"
         "  CNI_PATH          folders whose plugins come before the built-in ones\n"
         "  CNIHOOK_TIMING    1: createRuntime and poststop log the time of each step\n"
+        "\nexit codes, unless a command lists others:\n"
+        "  0  done\n  1  rejected or failed\n  2  wrong usage\n"
     )

@@ -13,6 +13,7 @@ from cnihook import __version__
 from cnihook.cli import main as commands
 from cnihook.cli.shared import arguments, plugin_options, roff, terminal
 from cnihook.cli.shared.arguments import Parser
+from cnihook.fast import similar
 from cnihook.fast.errors_text import message
 from cnihook.protocol import invoke
 from cnihook.types.errors import IO_FAILURE, CniError
@@ -102,7 +103,7 @@ def main(argv: list[str]) -> int:
         return arguments.work("man --remove", lambda: _remove(options.remove))
     name = (options.page or "cnihook").removeprefix("cnihook-")
     if name not in PAGES:
-        usage.error(f"no page {options.page!r}; there are: {', '.join(PAGES)}")
+        usage.error(f"no page {options.page!r}; {similar.hint(name, PAGES)}")
     viewer = shutil.which("man")
     argv = [viewer or "", "-l", "-"]
     if viewer and terminal.is_terminal():

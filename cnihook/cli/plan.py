@@ -29,23 +29,26 @@ _RESULT_OF = "the result of {}"  # instead of a prevResult, which only a run wou
 
 
 def parser() -> Parser:
-    parser = Parser("plan", DESCRIPTION, cnitool_args.ENVIRONMENT)
+    usage = cnitool_args.usage("plan", namespace="[NETNS]")
+    parser = Parser("plan", DESCRIPTION, cnitool_args.ENVIRONMENT, usage=usage)
     parser.add_argument(
         "--command",
         choices=["ADD", "DEL", "CHECK", "GC", "STATUS"],
         default="ADD",
         help="the operation (default: ADD)",
     )
-    cnitool_args.add_arguments(parser, namespace="[NETNS]")
+    cnitool_args.add_arguments(parser)
     cnitool_args.add_attachment(parser)
     return parser
 
 
 def main(argv: list[str]) -> int:
-    options = parser().parse_args(argv)
+    usage = parser()
+    options = usage.parse_args(argv)
+    cnitool_args.check_operands(usage, options, needs_namespace=False)
 
     def work() -> None:
-        operands = CnitoolArgs(options, needs_namespace=False)
+        operands = CnitoolArgs(options)
         network = operands.network()
         steps = _steps(options.command, network, operands)
         if options.json:

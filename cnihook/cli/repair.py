@@ -5,6 +5,7 @@ from cnihook.cli.shared import arguments, containers, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container import repair
 from cnihook.fast.errors_text import message_with_notes, printable
+from cnihook.fast.natural import natural
 from cnihook.linux import netns
 from cnihook.log import Log, warn
 from cnihook.names import hosts
@@ -20,7 +21,7 @@ like, and the names that a program removed from their /etc/hosts.  The container
 their addresses.
 
 Each attachment is compared with its record, like CHECK does.  What needs no new link is set up again in
-place; otherwise the container gets a new link.  Prints what was wrong, and nothing if nothing was wrong.
+place; otherwise the container gets a new link.  Prints what was wrong.
 
 Attachments of another runtime, such as CRI-O, are repaired in place only, and only if the plugins of cnihook
 or those in CNI_PATH made them.  Others are left alone, with a line on stderr.
@@ -38,6 +39,10 @@ def parser() -> Parser:
     which = parser.add_mutually_exclusive_group(required=True)
     parser.add_container(which, nargs="?")
     which.add_argument("--all", action="store_true", help="repair all containers that run")
+    parser.add_argument(
+        "--json", action="store_true", help="print what was restored as a list of JSON objects"
+    )
+    parser.add_verbose()
     parser.add_plugin_dirs()
     return parser
 
@@ -45,19 +50,57 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     settings = arguments.settings_of(options)
-    if options.id:
-        return arguments.work(
-            f"repair {options.id}", lambda: _repair(containers.on_record(options.id), settings)
-        )
-    return arguments.work("repair", lambda: _repair_all(settings))
+    report = _Report(options.json)
+
+    def work() -> None:
+        try:
+            if options.id:
+                _repair(containers.on_record(options.id), settings, report)
+            else:
+                _repair_all(settings, report)
+        finally:
+            report.print_json()
+        if report.is_empty and not options.json:
+            terminal.remark("nothing to repair")
+
+    what = f"repair {options.id}" if options.id else "repair"
+    return arguments.work(what, work, verbose=options.verbose)
 
 
-def _repair_all(settings: Settings) -> None:
+class _Report:
+    """The report of what was restored: a line as soon as it is, or JSON at the end."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._repaired: list[dict[str, str]] = []
+
+    def add(self, container_id: str, text: str, log: Log) -> None:
+        log.event(f"repaired: {text}")
+        self._repaired.append({"container": container_id, "repaired": text})
+        if not self._as_json:
+            self._print(printable(f"repaired {container_id}: {text}"))
+
+    def print_json(self) -> None:
+        if self._as_json:
+            self._print(arguments.as_json(self._repaired))
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._repaired
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            terminal.read_no_more()  # the repair itself has not failed
+
+
+def _repair_all(settings: Settings, report: _Report) -> None:
     living = {record.container_id for record in records.all_records() if not attachment.is_gone(record)}
     errors: list[CniError] = []
-    for container_id in sorted(living):
+    for container_id in sorted(living, key=natural):
         try:
-            _repair(container_id, settings, leave_others=True)
+            _repair(container_id, settings, report, leave_others=True)
         except (CniError, OSError) as error:
             if all(map(attachment.is_gone, records.of_container(container_id))):
                 continue  # it has ended just now
@@ -65,19 +108,19 @@ def _repair_all(settings: Settings) -> None:
     _raise(errors)
 
 
-def _repair(container_id: str, settings: Settings, *, leave_others: bool = False) -> None:
+def _repair(container_id: str, settings: Settings, report: _Report, *, leave_others: bool = False) -> None:
     """Repair a container.  `leave_others`: report what other plugins attached, without an error."""
     log = Log(container_id)
     errors: list[CniError] = []
     with locks.container(container_id, "repair"), log:
         attachments = repair.records_of(container_id)
         if repair.restore_name(attachments[0]):
-            _tell(container_id, f"it had lost its name in {netns.NAMES}", log)
+            report.add(container_id, f"it had lost its name in {netns.NAMES}", log)
         for record in attachments:
             what = f"{record.network} {record.ifname}"
             try:
-                for words in repair.repair_attachment(record, settings.plugin_dirs):
-                    _tell(container_id, f"{what}: {words}", log)
+                for difference in repair.repair_attachment(record, settings.plugin_dirs):
+                    report.add(container_id, f"{what}: {difference}", log)
             except OtherPluginsError as error:
                 if not leave_others:
                     raise
@@ -88,21 +131,13 @@ def _repair(container_id: str, settings: Settings, *, leave_others: bool = False
                 errors.append(CniError(INTERNAL, f"{what}: {message_with_notes(error)}"))
         try:
             if hosts.renew(container_id):
-                _tell(container_id, "its /etc/hosts had lost its names", log)
+                report.add(container_id, "its /etc/hosts had lost its names", log)
         except OSError as error:
             log.failure("repair", error, "of its /etc/hosts")
             errors.append(CniError(INTERNAL, f"/etc/hosts of {container_id}: {message_with_notes(error)}"))
     if all(map(foreign.is_foreign, attachments)):
         log.discard()  # no detach by cnihook removes it
     _raise(errors)
-
-
-def _tell(container_id: str, words: str, log: Log) -> None:
-    log.event(f"repaired: {words}")
-    try:
-        print(printable(f"repaired {container_id}: {words}"), flush=True)
-    except BrokenPipeError:
-        terminal.read_no_more()  # the repair itself has not failed
 
 
 def _raise(errors: list[CniError]) -> None:

@@ -3,6 +3,7 @@
 
 from cnihook.cli.shared import arguments, json_schema
 from cnihook.cli.shared.arguments import Parser
+from cnihook.fast import similar
 from cnihook.protocol import invoke
 
 DESCRIPTION = """\
@@ -36,5 +37,5 @@ def main(argv: list[str]) -> int:
     elif subject in types:
         arguments.print_json(json_schema.of_plugin(subject))
     else:
-        usage.error(f"no plugin {subject!r}; there are: {', '.join([_NETWORK, *types])}")
+        usage.error(f"no plugin {subject!r}; {similar.hint(subject, [_NETWORK, *types])}")
     return 0

@@ -1,16 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook stats: show the traffic of each attachment."""
 
-import argparse
-import os
-import select
-import termios
 import time
-import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-from cnihook.cli.shared import arguments, containers, listing, table, terminal
+from cnihook.cli.shared import arguments, containers, listing, live, table, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.listing import Row
 from cnihook.cli.shared.table import Cell, Column
@@ -69,19 +63,12 @@ def parser() -> Parser:
     parser.add_argument("--once", action="store_true", help="print once, also on a terminal")
     parser.add_argument("--json", action="store_true", help="print once, as JSON")
     parser.add_argument(
-        "--interval", metavar="SECONDS", type=_seconds, help="time between two measurements (default: 1)"
+        "--interval",
+        metavar="SECONDS",
+        type=arguments.interval,
+        help="time between two measurements (default: 1)",
     )
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0.05 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time of 0.05 to 86400 seconds")
-    return value
 
 
 def main(argv: list[str]) -> int:
@@ -94,7 +81,7 @@ def main(argv: list[str]) -> int:
             time.sleep(options.interval)
             samples = _look(options.id, samples)
         arguments.print_json([sample.to_json() for sample in samples.values()])
-    elif options.once or not terminal.is_terminal() or not terminal.has_rich():
+    elif options.once or not terminal.is_terminal():
         if options.interval:
             time.sleep(options.interval)
             samples = _look(options.id, samples)
@@ -102,8 +89,7 @@ def main(argv: list[str]) -> int:
             *_table(list(samples.values()), rates=bool(options.interval), exact=not terminal.is_terminal())
         )
     else:
-        _live(options.id, samples, options.interval or 1.0)
-        return 0
+        live.show(_screens(options.id, samples), options.interval or 1.0)
     return 1 if listing.complain_of_damaged() else 0
 
 
@@ -154,10 +140,15 @@ def _counters(one: Row) -> "dict[str, int]":
 
 def _table(samples: "list[Sample]", *, rates: bool, exact: bool) -> "tuple[list[Column], list[list[Cell]]]":
     """Return columns and rows.  `exact`: exact numbers, for programs; otherwise rounded ones."""
-    columns = [Column("CONTAINER", low=12), Column("NETWORK", low=8), Column("IFNAME")]
+    columns = [
+        Column("CONTAINER", low=16, names=True),
+        Column("NETWORK", low=8, names=True),
+        Column("IFNAME", drop=1),
+    ]
     columns += [Column(title, right=True) for title in ("RX/s", "TX/s") if rates]
-    titles = ("RX", "PACKETS", "DROPPED", "TX", "PACKETS", "DROPPED")
-    columns += [Column(title, right=True) for title in titles]
+    for title in ("RX", "TX"):
+        columns += [Column(title, right=True), Column("PACKETS", right=True, drop=3)]
+        columns += [Column("DROPPED", right=True, drop=2)]
     number = str if exact else amount
     rows = []
     for sample in samples:
@@ -181,24 +172,10 @@ def amount(number: float) -> str:
     return f"{number:.1f}{unit}" if unit and number < 100 else f"{number:.0f}{unit}"
 
 
-def _live(container: "str | None", samples: "dict[_Key, Sample]", interval: float) -> None:
-    from rich.live import Live
-    from rich.text import Text
-
-    def shown() -> Text:
-        return Text.from_ansi("\n".join(_screen(container, samples)), no_wrap=True)
-
-    console = terminal.console(terminal.size()[0], terminal.style().colours)
-    live = Live(shown(), console=console, screen=True, auto_refresh=False)
-    with _keys() as keys:
-        try:
-            live.start(refresh=True)
-            while not keys.pressed_q(interval):
-                samples = _look(container, samples)
-                console.width = terminal.size()[0]
-                live.update(shown(), refresh=True)
-        finally:
-            live.stop()  # `with` would not do so if Ctrl-C arrived during the start
+def _screens(container: "str | None", samples: "dict[_Key, Sample]") -> "Iterator[list[str]]":
+    while True:
+        yield _screen(container, samples)
+        samples = _look(container, samples)
 
 
 def _screen(container: "str | None", samples: "dict[_Key, Sample]") -> "list[str]":
@@ -214,34 +191,3 @@ def _screen(container: "str | None", samples: "dict[_Key, Sample]") -> "list[str
     if len(body) > room:
         body = body[: room - 1] + [style("more do not fit on the screen: `cnihook stats --once`", "dim")]
     return [style(head, "bold"), *body]
-
-
-class _Keys:
-    def __init__(self, reads: bool) -> None:
-        self._reads = reads
-
-    def pressed_q(self, timeout: float) -> bool:
-        if not self._reads:
-            terminal.wait(timeout)
-            return False
-        deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([0], [], [], left)[0]:
-                pressed = os.read(0, 64)
-                if not pressed or b"q" in pressed:  # nothing: the terminal is gone
-                    return True
-        return False
-
-
-@contextmanager
-def _keys() -> "Iterator[_Keys]":
-    """Read keys one by one, without echo."""
-    reads = os.isatty(0)
-    before = termios.tcgetattr(0) if reads else None
-    try:
-        if reads:
-            tty.setcbreak(0)
-        yield _Keys(reads)
-    finally:
-        if before:
-            termios.tcsetattr(0, termios.TCSADRAIN, before)

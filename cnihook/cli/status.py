@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook status: ask a network if it can attach another container, as `cnitool status` does."""
 
-from cnihook.cli.shared import cnitool_args
+from cnihook.cli.shared import cnitool_args, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.cnitool_args import CnitoolArgs
 
 DESCRIPTION = """\
-Ask the plugins of a network if they are ready to attach another container.  Prints nothing if they are;
-otherwise the reason.
+Ask the plugins of a network if they are ready to attach another container.  Prints nothing if they are,
+except on a terminal; otherwise the reason.
 """
 EPILOG = f"""\
 {cnitool_args.ENVIRONMENT}
@@ -23,16 +23,23 @@ codes of an error with --json:
 
 
 def parser() -> Parser:
-    parser = Parser("status", DESCRIPTION, EPILOG)
-    cnitool_args.add_arguments(parser, namespace="[NETNS]")
+    usage = cnitool_args.usage("status", namespace="[NETNS]")
+    parser = Parser("status", DESCRIPTION, EPILOG, usage=usage)
+    cnitool_args.add_arguments(parser, namespace=cnitool_args.NO_EFFECT)
+    parser.add_verbose()
     return parser
 
 
 def main(argv: list[str]) -> int:
-    options = parser().parse_args(argv)
+    usage = parser()
+    options = usage.parse_args(argv)
+    cnitool_args.check_operands(usage, options, needs_namespace=False)
 
     def work() -> None:
-        operands = CnitoolArgs(options, needs_namespace=False)
-        operands.cni.status(operands.network())
+        operands = CnitoolArgs(options)
+        network = operands.network()
+        operands.cni.status(network)
+        if not options.json:
+            terminal.remark(f"{network.name} is ready")
 
     return cnitool_args.run("status", options, work)

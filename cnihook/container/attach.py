@@ -86,11 +86,13 @@ def select(
             if not network and unreadable:
                 raise unreadable
             if not network:
-                others = [f"there are: {', '.join(sorted(by_name))}"] if by_name else []
+                from cnihook.fast import similar  # not at the top: for this error only
+
+                others = similar.hint(requested.network, sorted(by_name))
                 raise CniError(
                     INVALID_CONFIG,
                     f"no network {requested.network!r} in {settings.conf_dir}",
-                    "; ".join([*others, *map(str, problems)]),
+                    "; ".join(filter(None, [others, *map(str, problems)])),
                 )
             if request.guard:
                 request.guard.check_network(network, request)

@@ -51,7 +51,9 @@ class NetworkNotFoundError(CniError, KeyError):
     """An error: no configuration has this name.  `problems` are the files that could not be read."""
 
     def __init__(self, name: str, folder: str, known: "list[str]", problems: "list[CniError]") -> None:
-        hint = f"there are: {', '.join(known)}" if known else "there is none"
+        from cnihook.fast import similar  # not at the top: for this error only
+
+        hint = similar.hint(name, known) or "there is none"
         if problems:
             hint += f"; not readable: {'; '.join(map(str, problems))}"
         super().__init__(INVALID_CONFIG, f"no network {name!r} in {folder}", hint)

@@ -2,10 +2,13 @@
 """Rules for every command, on an empty or damaged machine; what each command does is tested elsewhere."""
 
 import json
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
+import cnihook
 from cnihook.cli import main
 from cnihook.cli.main import COMMANDS, HOOK
 from tests.support.commands.listings import INSTALLED, damage, on_screen, plain
@@ -22,6 +25,7 @@ WORDS = {
     "detach": "web",
     "gc": "",
     "ps": "",
+    "port": "web",
     "inspect": "web",
     "graph": "",
     "stats": "--once",
@@ -73,14 +77,105 @@ def call(
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in HOOK])
 def test_extra_arguments_are_refused(command: str, capfd: pytest.CaptureFixture[str]) -> None:
     """The error is one line.  test_commands.py tests unknown options."""
-    if command in ("validate", "conformance"):
-        return  # these take any number of files
+    if command in ("validate", "conformance", "ps"):
+        return  # these take any number of arguments
     with pytest.raises(SystemExit) as ended:
         main.load(command).parser().parse_args([*WORDS[command].split(), "x", "y", "z"])
 
     output = capfd.readouterr()
     assert (ended.value.code, output.out, output.err.count("\n")) == (2, "", 1), output
     assert output.err.startswith(f"cnihook: {command}: ") and f"`cnihook {command} --help`" in output.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_a_command_in_either_order(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for words in (["help", command], [command, "--help"]):
+        assert main.run(words) == 0
+        texts.append(capfd.readouterr().out)
+    assert (
+        texts[0] == texts[1]
+        and f"usage: cnihook {'createRuntime' if command in HOOK else command}" in texts[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("pss", "no command 'pss'; did you mean ps? see `cnihook --help`"),
+        ("help stauts", "no command 'stauts'; did you mean stats or status? see `cnihook --help`"),
+        ("nosuch", "no command 'nosuch'; there are: createRuntime, poststop, inject"),
+        ("ps --jsno", "ps: unrecognized arguments: --jsno; did you mean --json? see `cnihook ps --help`"),
+        ("attach web --netwrok=a", "did you mean --network? see"),
+        ("graph --format jsn", "argument --format: no 'jsn'; did you mean json? see"),
+        ("ps --sort netwrk", "argument --sort: no 'netwrk'; did you mean network? see"),
+        ("man trubleshooting", "no page 'trubleshooting'; did you mean troubleshooting? see"),
+        ("schema brigde", "no plugin 'brigde'; did you mean bridge"),
+        ("install-plugins /x --plugin portmp", "no built-in plugin 'portmp'; did you mean portmap? see"),
+        ("hooks.d", "the following arguments are required: install|remove; see"),
+        ("completion", "the following arguments are required: bash|zsh|fish; see"),
+        ("completion bahs", "no 'bahs'; did you mean bash? see"),
+        ("add", "NETWORK is missing; `cnihook list` shows the networks; see `cnihook add --help`"),
+        ("del mynet", "NETNS is missing: a path, a name of `ip netns`, or the ID of a process; see"),
+        ("check mynet", "NETNS is missing"),
+        ("status", "NETWORK is missing"),
+        ("plan", "NETWORK is missing"),
+        ("gc --all", "--keep and --all need a NETWORK"),
+        ("repair", "one of the arguments"),
+        *(
+            (command, "arguments are required: ")
+            for command in ("inject", "attach", "detach", "port", "inspect")
+        ),
+        *((command, "arguments are required: ") for command in ("install-plugins", "new-plugin")),
+    ],
+)
+def test_usage_error_names_what_was_meant(words: str, text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.run(words.split()) == 2
+    output = capfd.readouterr()
+    assert text in output.err and (output.out, output.err.count("\n")) == ("", 1)
+
+
+def test_misspelled_network_is_answered_with_the_nearest(host: Host) -> None:
+    """The error has its traceback with CNIHOOK_DEBUG.  All programs print their version."""
+    configure(host, MYNET)
+    for words in ("plan mynt", "status mynt", "add mynt x", "ps --network mynt"):
+        outcome = call(host, *words.split())
+        assert outcome.returncode == 1 and outcome.stderr.endswith("; did you mean mynet?\n")
+    debug = host.run("env", "CNIHOOK_DEBUG=1", INSTALLED, "plan", "mynt", check=False)
+    assert debug.returncode == 1 and "Traceback" in debug.stderr
+    for program in ("priv-net-run", "docker-run", "cnihook"):
+        version = host.run(str(Path(INSTALLED).with_name(program)), "--version").stdout
+        assert version == f"{program} {cnihook.__version__}\n"
+
+
+def test_silent_commands_print_a_line_on_a_terminal(host: Host) -> None:
+    """Programs rely on their silence, so there is none in a pipe.  --verbose prints times on stderr."""
+    configure(host, bridge("mynet", "10.22.0.0/24"))
+    host.container("web")
+    attach = ("add", "mynet", "web", "--container-id", "web", "--verbose")
+    steps = host.run(INSTALLED, *attach).stderr.splitlines()
+    assert any(re.fullmatch(r"cnihook: add mynet: \d+\.\d\d ms: ADD bridge", line) for line in steps)
+    assert steps[-1].endswith(" ms in total")
+    for words, text in {
+        "status mynet": "mynet is ready",
+        "check mynet web --container-id web": "nothing differs from what was set up",
+        "repair --all": "nothing to repair",
+        "gc": "nothing to release",
+        "gc --dry-run": "nothing to release",
+        "doctor": "nothing wrong was found on this host",
+        "port web": "container web has no published port",
+        "detach web": "web is detached from mynet",
+        "check --all": "nothing to check: no container is attached",
+    }.items():
+        if words != "detach web":
+            assert call(host, *words.split()).stdout == "", words
+        assert text in plain(on_screen(host, 80, *words.split())), words
+    host.run(INSTALLED, *attach)
+    assert json.loads(call(host, "detach", "web", "--json").stdout) == [
+        {"container": "web", "network": "mynet", "ifname": "eth0"}
+    ]
+    assert json.loads(call(host, "gc", "--json").stdout) == []
+    assert json.loads(call(host, "repair", "--all", "--json").stdout) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -160,11 +255,12 @@ def test_closed_stream_counts_as_dev_null(host: Host, words: str, number: int) -
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in HOOK])
 def test_help_fits_a_narrow_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prose and options fit.  Examples, headings and text without spaces may be longer."""
+    """Prose and options fit.  Examples, headings, usage and text without spaces may be longer."""
     monkeypatch.setenv("COLUMNS", "40")
     lines = main.load(command).parser().format_help().splitlines()
 
-    assert [line for line in lines if len(line) > 40 and not line.startswith(" ") and line[-1] != ":"] == []
+    long = [line for line in lines if len(line) > 40 and not line.startswith((" ", "usage:"))]
+    assert [line for line in long if line[-1] != ":"] == []
 
 
 def test_output_fits_a_narrow_terminal(host: Host) -> None:

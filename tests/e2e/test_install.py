@@ -105,7 +105,7 @@ def test_metadata_names_version_licence_and_dependencies(packages: Packages) -> 
 
     assert (metadata["Name"], metadata["Version"]) == ("cnihook", cnihook.__version__)
     assert "Apache-2.0" in (metadata["License"], metadata["License-Expression"]) and len(licences) == 1
-    assert [text.partition(">")[0] for text in required] == ["psutil", "pyroute2", "rich"]
+    assert [text.partition(">")[0] for text in required] == ["psutil", "pyroute2"]
 
 
 def test_installed_code_is_used_and_has_types(installed: Path) -> None:

@@ -35,7 +35,7 @@ LAYERS = [
     {"codecache", "process"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-DEPENDENCIES = {"psutil", "pyroute2", "rich"}
+DEPENDENCIES = {"psutil", "pyroute2"}
 
 
 def sources() -> list[Path]:

@@ -83,7 +83,11 @@ def test_programs_take_a_value_where_the_table_has_one(entry: Entry) -> None:
 def test_help_has_the_options_of_the_table_and_no_others(program: str) -> None:
     words = set(re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)", HELP[program], re.MULTILINE))
 
-    others = {"help", "remove", "dry-run", "runtime", "root"} if program in (ATTACH, INJECT) else {"help"}
+    others = (
+        {"help", "remove", "dry-run", "runtime", "root", "verbose"}
+        if program in (ATTACH, INJECT)
+        else {"help"}
+    )
     assert words - others == {entry.name for entry in option_table.of(program)} - others
 
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 
+from cnihook import __version__
 from cnihook.cli.docker import runtime as cni_runtime
 from cnihook.cli.docker.options import UsageError
 from cnihook.cli.docker.pause import Docker, DockerError, Pause
@@ -67,6 +68,9 @@ def _complain(text: str) -> None:
 
 
 def _main(argv: list[str]) -> int:
+    if argv == ["--version"]:
+        os.write(1, f"docker-run {__version__}\n".encode())
+        return 0
     plan = Plan(argv)
     if plan.help:
         from cnihook.cli.docker import help

@@ -5,11 +5,14 @@ import argparse
 import json
 import os
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from cnihook import log
 from cnihook.cli.shared import containers, option_help
+from cnihook.fast import similar
 from cnihook.fast.errors_text import message_with_hint, printable
 from cnihook.log import Log, warn
 from cnihook.process import signals
@@ -23,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+_BEGAN = time.monotonic()  # this is one of the first modules of a command
 _ADMINISTRATORS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # of runtimes, and of what plugins call
 
 
@@ -43,9 +47,10 @@ class Help(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argparse parser that prints an error in one line, like every error of cnihook."""
 
-    def __init__(self, command: str, description: str, epilog: str = "") -> None:
+    def __init__(self, command: str, description: str, epilog: str = "", usage: str | None = None) -> None:
         super().__init__(
             prog=f"cnihook {command}",
+            usage=usage,
             description=description,
             epilog=epilog,
             formatter_class=Help,
@@ -54,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         self._command = command
 
     def error(self, message: str) -> "NoReturn":
-        warn(f"{self._command}: {message}; see `cnihook {self._command} --help`")
+        warn(f"{self._command}: {similar.ended(message)} see `cnihook {self._command} --help`")
         raise SystemExit(2)
 
     def add_container(
@@ -71,6 +76,11 @@ class Parser(argparse.ArgumentParser):
             nargs=nargs,
             type=checked(containers.check_name),
             help="its name, its ID or the beginning of that" + (f" (default: {default})" if default else ""),
+        )
+
+    def add_verbose(self) -> None:
+        self.add_argument(
+            "-v", "--verbose", action="store_true", help="print the time of each step on stderr"
         )
 
     def add_requests(self, program: str) -> None:
@@ -99,7 +109,20 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, *arguments: "Any", **options: "Any") -> "Any":
         if "request" in self._defaults:
             self.set_defaults(request=ContainerRequest(), given=[])  # not those of an earlier call
-        return super().parse_args(*arguments, **options)
+        namespace, others = self.parse_known_args(*arguments, **options)
+        if others:
+            self.error(f"unrecognized arguments: {' '.join(others)}{self._like(others[0])}")
+        return namespace
+
+    def _like(self, argument: str) -> str:
+        """Return a hint for a misspelled option; empty for an operand."""
+        option = argument.partition("=")[0]
+        options = [each for each in self._option_string_actions if each.startswith("--")]
+        return f"; {similar.hint(option, options)}" if option.startswith("--") else ""
+
+    def _check_value(self, action: argparse.Action, value: "Any") -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"no {value!r}; {similar.hint(value, action.choices)}")
 
     def add_conf_dir(self) -> None:
         self.add_argument("--conf-dir", type=path, **_help(option_table.entry("conf-dir")))
@@ -152,6 +175,17 @@ def path(text: str) -> str:
     return os.path.abspath(text)
 
 
+def interval(text: str) -> float:
+    """Return the seconds between two looks, for add_argument(type=)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0.05 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time of 0.05 to 86400 seconds")
+    return value
+
+
 def settings_of(options: argparse.Namespace) -> Settings:
     settings = Settings.from_environment(os.environ)
     if getattr(options, "conf_dir", None):
@@ -177,12 +211,13 @@ def environment_of(options: argparse.Namespace) -> dict[str, str]:
     return environment
 
 
-def work(what: str, function: Callable[[], None]) -> int:
+def work(what: str, function: Callable[[], None], *, verbose: bool = False) -> int:
     """Run `function`, which changes networks, and return the exit code.
 
     A failure, or a signal to end, is reported in a line on stderr.  A signal raises Interrupted in
-    `function`, so that its steps so far are undone.
+    `function`, so that its steps so far are undone.  `verbose`: print the time of each step on stderr.
     """
+    steps = log.measure_steps(_BEGAN) if verbose else None
     signals.reset()
     os.umask(0o022)
     folders = [folder for folder in os.environ.get("PATH", os.defpath).split(":") if folder]
@@ -192,8 +227,16 @@ def work(what: str, function: Callable[[], None]) -> int:
         function()
         return 0
     except (Exception, signals.Interrupted) as error:
+        if os.environ.get("CNIHOOK_DEBUG") and isinstance(error, Exception):
+            raise
         warn(f"{what}: {message_with_hint(error)}")
         return 1
+    finally:
+        if steps:
+            steps.end("the rest")
+            for name, seconds in steps.seconds.items():
+                warn(f"{what}: {seconds * 1000:.2f} ms: {name}")
+            warn(f"{what}: {steps.total * 1000:.2f} ms in total")
 
 
 def as_json(value: object, indent: int = 4) -> str:
@@ -212,10 +255,10 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def failures_in(log: Log, operation: str) -> Iterator[None]:
+def failures_in(events: Log, operation: str) -> Iterator[None]:
     """Write any exception of the block to the container's log, and raise it again."""
     try:
         yield
     except BaseException as error:
-        log.failure(operation, error)
+        events.failure(operation, error)
         raise

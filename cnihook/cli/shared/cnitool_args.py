@@ -39,11 +39,19 @@ environment (an option overrides its variable):
 """
 
 
-def add_arguments(parser: Parser, *, namespace: str, or_container: bool = False) -> None:
+NO_EFFECT = "no effect; for scripts that call cnitool"
+
+
+def usage(command: str, *, namespace: str = "NETNS", more: str = "") -> str:
+    """Return the usage of a command; argparse would show operands as optional that one may replace."""
+    lines = [f"NETWORK {namespace}", f"--network-config FILE {namespace}", *filter(None, [more])]
+    return "\n       ".join(f"cnihook {command} [OPTION]... {line}" for line in lines)
+
+
+def add_arguments(parser: Parser, *, namespace: str = "the namespace", or_container: bool = False) -> None:
     """Add the shared arguments.
 
-    `namespace`: NETNS, or [NETNS] if it has no effect, as in cnitool.  `or_container`: instead of both, the
-    only operand may be a container.
+    `namespace`: the help of NETNS.  `or_container`: instead of both, the only operand may be a container.
     """
     parser.add_argument(
         "network",
@@ -55,7 +63,7 @@ def add_arguments(parser: Parser, *, namespace: str, or_container: bool = False)
             "; without NETNS, a container: its name, its ID or the beginning of that" if or_container else ""
         ),
     )
-    parser.add_argument("netns", metavar=namespace, nargs="?", default="", help="the namespace")
+    parser.add_argument("netns", metavar="NETNS", nargs="?", default="", help=namespace)
     parser.add_argument(
         "--network-config",
         metavar="FILE",
@@ -96,6 +104,16 @@ def add_attachment(parser: Parser) -> None:
     )
 
 
+def check_operands(parser: Parser, options: argparse.Namespace, *, needs_namespace: bool) -> None:
+    """Report a missing operand, and assign the only one to NETNS if a file has the network."""
+    if options.network_config and not options.netns:
+        options.network, options.netns = "", options.network
+    if not (options.network or options.network_config):
+        parser.error("NETWORK is missing; `cnihook list` shows the networks")
+    if needs_namespace and not options.netns:
+        parser.error("NETNS is missing: a path, a name of `ip netns`, or the ID of a process")
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -107,18 +125,12 @@ def _seconds(text: str) -> float:
 
 
 class CnitoolArgs:
-    """The arguments of one command, interpreted.  Raises CniError if they make no sense."""
+    """The arguments of one command, after check_operands().  Raises CniError if they make no sense."""
 
-    def __init__(self, options: argparse.Namespace, *, needs_namespace: bool) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         settings: Settings = arguments.settings_of(options)
         self.cni = CNI(settings.conf_dir, settings.plugin_dirs, timeout=options.timeout)
-        if options.network_config and not options.netns:
-            options.network, options.netns = "", options.network  # the only operand is the namespace
-        if not (options.network or options.network_config):
-            raise CniError(INVALID_ENVIRONMENT, "NETWORK is missing", "`cnihook list` shows the networks")
-        if needs_namespace and not options.netns:
-            raise CniError(INVALID_ENVIRONMENT, "NETNS is missing", "a path, a name or the ID of a process")
         self.pid = int(options.netns) if options.netns.isdecimal() else 0
         self.netns = namespace_path(options.netns) if options.netns else ""
 
@@ -200,4 +212,4 @@ def run(command: str, options: argparse.Namespace, function: Callable[[], None])
             print(failure.to_json(CURRENT))
             raise SystemExit(1) from None
 
-    return arguments.work(what, work)
+    return arguments.work(what, work, verbose=getattr(options, "verbose", False))

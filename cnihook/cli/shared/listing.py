@@ -6,6 +6,7 @@ import time
 
 from cnihook.cli.shared import containers
 from cnihook.fast.errors_text import message_with_notes
+from cnihook.fast.natural import natural
 from cnihook.linux import flock
 from cnihook.log import warn
 from cnihook.protocol import locks
@@ -50,7 +51,7 @@ class Row:
         self.conf = _network(record)  # None if the record's configuration cannot be read
         self.result = _result(record, self.conf)
         self.addresses = [str(ip.net) for ip in self.result.ips]
-        self.ports = [_port(one) for one in _mappings(record)]
+        self.ports = [_port(one) for one in mappings(record)]
         self.pod = containers.pod_of(record)  # namespace/name of the Kubernetes pod; empty for none
         self.name = name
         self.shown = shown
@@ -81,7 +82,7 @@ def load() -> "list[Row]":
     """Return all attachments, by container and in order of attachment.  Raises OSError without privilege."""
     present = records.all_records(unreadable=[])
     attachments = _rows(present, present)
-    return sorted(attachments, key=lambda one: (one.container, one.record.sequence))
+    return sorted(attachments, key=lambda one: (natural(one.container), one.record.sequence))
 
 
 def of_container(text: str) -> "list[Row]":
@@ -158,9 +159,10 @@ def _result(record: Record, network: "Network | None") -> Result:
         return Result()
 
 
-def _mappings(record: Record) -> "list[dict[str, Any]]":
-    mappings = record.capability_args.get("portMappings")
-    return [one for one in mappings if isinstance(one, dict)] if isinstance(mappings, list) else []
+def mappings(record: Record) -> "list[dict[str, Any]]":
+    """Return the published ports of an attachment, as portmap takes them."""
+    ports = record.capability_args.get("portMappings")
+    return [one for one in ports if isinstance(one, dict)] if isinstance(ports, list) else []
 
 
 def _port(mapping: "dict[str, Any]") -> str:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 The properties of stdout: a terminal with colours and a width, or a file or pipe for plain text.
-
-On a terminal, rich draws.  Without rich, as in a checkout with nothing installed, the text is plain.
 """
 
 import os
@@ -11,9 +9,8 @@ import sys
 
 from cnihook.fast import errors_text
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from rich.console import Console
+# parameters of SGR, ECMA-48
+_COLOURS = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
 
 class Style:
@@ -25,41 +22,15 @@ class Style:
     def __call__(self, text: str, *names: str) -> str:
         if not (self.colours and text and any(names)):
             return text
-        from rich.color import ColorSystem
-        from rich.style import Style as Drawn
-
-        return Drawn.parse(" ".join(names)).render(text, color_system=ColorSystem.STANDARD)
+        return f"\x1b[{';'.join(str(_COLOURS[name]) for name in names if name)}m{text}\x1b[0m"
 
 
 def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def has_rich() -> bool:
-    try:
-        import rich  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def style() -> Style:
-    colours = is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Style(colours and has_rich())
-
-
-def console(columns: int, colours: bool) -> "Console":
-    """Return rich's console of this width.  Rich does not detect the terminal itself."""
-    from rich.console import Console
-
-    return Console(
-        width=columns,
-        color_system="standard" if colours else None,
-        force_terminal=True,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
+    return Style(is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
 
 
 def size() -> "tuple[int, int]":
@@ -113,7 +84,25 @@ def printable(text: object) -> str:
     return errors_text.printable(str(text))
 
 
+def remark(text: str) -> None:
+    """Print a line for a person, on a terminal only: programs count on the silence of a command."""
+    if is_terminal():
+        print(printable(text))
+
+
 def cut(text: str, columns: int) -> str:
     if len(text) <= columns:
         return text
-    return text[: max(columns - 1, 0)] + ("…" if draws_lines() else "~")
+    return text[: max(columns - 1, 0)] + _ellipsis()
+
+
+def cut_middle(text: str, columns: int) -> str:
+    """Cut a name, and keep both ends: names in a series differ at the end."""
+    if len(text) <= columns:
+        return text
+    end = max(columns - 1, 0) // 2
+    return text[: max(columns - 1 - end, 0)] + _ellipsis() + text[len(text) - end :]
+
+
+def _ellipsis() -> str:
+    return "…" if draws_lines() else "~"
