@@ -2,32 +2,42 @@
 """cnihook ps: list which containers are on which networks."""
 
 import argparse
-import string
+import os
+import sys
 import textwrap
+from collections.abc import Iterator
 
-from cnihook.cli.shared import arguments, listing, table
+from cnihook.cli.shared import arguments, listing, live, selection, table, template, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.listing import Row
 from cnihook.cli.shared.table import Cell, Column
-from cnihook.fast.errors_text import printable
-from cnihook.types.names import check_network_name
+from cnihook.cli.shared.template import Template
+from cnihook.runtime.network_map import Networks
+from cnihook.runtime.settings import Settings
+from cnihook.types.names import check_container_id, check_network_name
 
 DESCRIPTION = """\
 List the attachments: container, process, network, interface, addresses, published ports, age and state.
 Each network of a container has a line.  A container is listed by its name in docker, podman or nerdctl, a
-pod of Kubernetes as NAMESPACE/NAME, else by its ID; -q and --json print the ID.
+pod of Kubernetes as NAMESPACE/NAME, else by its ID; -q and --json print the ID.  On a narrow terminal,
+IFNAME, PID and AGE are left out first.
 
 {states}"""
 
 EPILOG = """\
-TEMPLATE contains names in braces, as in --format '{{container}} {{addresses}}'.  \\t and \\n are a tab and a
-new line.  The names are:
+{template}
+{selection}
+The names for --format, --filter and --sort are:
 
 {names}
 
+With --watch on a terminal, the list is refreshed until q or Ctrl-C.  Elsewhere, it is printed again after
+each change.
+
 exit codes:
   0  all records could be read
-  1  a record is damaged; it is reported on stderr
+  1  a record is damaged; it is reported on stderr; or no such container or
+     network
   2  wrong usage
 """
 
@@ -50,73 +60,112 @@ _NAMES = (
 
 def parser() -> Parser:
     epilog = EPILOG.format(
-        names=textwrap.fill(", ".join(_NAMES), 76, initial_indent="  ", subsequent_indent="  ")
+        template=template.HELP,
+        selection=selection.HELP,
+        names=textwrap.fill(", ".join(_NAMES), 76, initial_indent="  ", subsequent_indent="  "),
     )
     parser = Parser("ps", DESCRIPTION.format(states=listing.STATES), epilog)
+    parser.add_argument(
+        "ids",
+        metavar="ID",
+        nargs="*",
+        type=arguments.checked(check_container_id),
+        help="list only these containers",
+    )
     parser.add_argument(
         "--network",
         metavar="NAME",
         type=arguments.checked(check_network_name),
         help="list only this network",
     )
+    selection.add_arguments(parser, _NAMES)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print all of it as JSON")
     form.add_argument(
         "--format", metavar="TEMPLATE", type=_template, help="print each line by this template"
     )
     form.add_argument("-q", "--quiet", action="store_true", help="print only the containers' IDs, each once")
+    parser.add_argument("--no-trunc", action="store_true", help="leave out and cut nothing on a terminal")
+    parser.add_argument("-w", "--watch", action="store_true", help="continue until Ctrl-C")
+    parser.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=arguments.interval,
+        default=1.0,
+        help="time between two looks of --watch (default: 1)",
+    )
     return parser
 
 
-def _template(text: str) -> str:
+def _template(text: str) -> Template:
     try:
-        for _, name, spec, _ in string.Formatter().parse(text):
-            if name is not None and name not in _NAMES:
-                raise ValueError(f"no {{{name}}}; there are: {', '.join(_NAMES)}")
-            format("", spec or "")
+        return Template(text, _NAMES)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return text.replace("\\t", "\t").replace("\\n", "\n")
 
 
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
-    listed = [one for one in listing.load() if options.network in (None, one.network)]
+    listed = _listed(options)
+    if options.watch and terminal.is_terminal():
+        live.show(_screens(options), options.interval)
+    else:
+        _print(options, listed)
+        while options.watch:
+            sys.stdout.flush()
+            terminal.wait(options.interval)
+            before, listed = listed, _listed(options)
+            if list(map(_without_age, listed)) != list(map(_without_age, before)):
+                _print(options, listed)
+    return 1 if listing.complain_of_damaged() else 0
+
+
+def _listed(options: argparse.Namespace) -> "list[Row]":
+    """Return what is to be listed.  Raises CniError if a container or the network does not exist."""
+    if options.ids:
+        listed = [one for container_id in options.ids for one in listing.of_container(container_id)]
+    else:
+        listed = listing.load()
+    if options.network and all(one.network != options.network for one in listed):
+        Networks(Settings.from_environment(os.environ).conf_dir)[options.network]
+    return selection.select(options, [one for one in listed if options.network in (None, one.network)])
+
+
+def _without_age(one: Row) -> "dict[str, object]":
+    return {**one.to_json(), "age": None}
+
+
+def _screens(options: argparse.Namespace) -> "Iterator[list[str]]":
+    while True:
+        yield table.render(_COLUMNS, _rows(_listed(options)), terminal.style(), terminal.width())
+
+
+def _print(options: argparse.Namespace, listed: "list[Row]") -> None:
     if options.json:
         arguments.print_json([one.to_json() for one in listed])
-    elif options.format is not None:
-        for one in listed:
-            print(options.format.format_map({name: _word(value) for name, value in one.to_json().items()}))
+    elif options.format:
+        options.format.print([one.to_json() for one in listed])
     elif options.quiet:
         for container in dict.fromkeys(one.container for one in listed):
             arguments.say(container)
     else:
-        _show(listed)
-    return 1 if listing.complain_of_damaged() else 0
-
-
-def _word(value: object) -> str:
-    if isinstance(value, list):
-        return printable(",".join(value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else printable(str(value))
+        table.show(_COLUMNS, _rows(listed), sys.maxsize if options.no_trunc else 0)
 
 
 _COLUMNS = (
-    Column("CONTAINER", low=12),
-    Column("PID", right=True),
+    Column("CONTAINER", low=16, names=True),
+    Column("PID", right=True, drop=2),
     Column("STATE"),
-    Column("NETWORK", low=8),
-    Column("IFNAME"),
+    Column("NETWORK", low=8, names=True),
+    Column("IFNAME", drop=3),
     Column("ADDRESSES", low=18),
     Column("PORTS", low=14),
-    Column("AGE", right=True),
+    Column("AGE", right=True, drop=1),
 )
 
 
-def _show(listed: "list[Row]") -> None:
-    rows = [
+def _rows(listed: "list[Row]") -> "list[list[Cell]]":
+    return [
         [
             Cell(one.shown),
             Cell(one.pid or ""),
@@ -129,4 +178,3 @@ def _show(listed: "list[Row]") -> None:
         ]
         for one in listed
     ]
-    table.show(_COLUMNS, rows)

@@ -3,10 +3,20 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 
-from tests.support.commands.listings import populated, shown, shown_json
+from tests.support.commands.listings import (
+    Screen,
+    attach,
+    on_screen,
+    plain,
+    populated,
+    show,
+    shown,
+    shown_json,
+)
 from tests.support.host.host import Host
 from tests.support.runtimes.oci import (
     CNIHOOK,
@@ -81,7 +91,90 @@ def test_each_line_has_the_same_columns(host: Host) -> None:
 def test_one_network_can_be_selected(host: Host) -> None:
     with populated(host):
         assert shown(host, "ps", "--network", "back", "--quiet") == "db\nweb\n"
-        assert shown(host, "ps", "--network", "nosuch", "--quiet") == ""
+        outcome = show(host, "ps", "--network", "frnt")
+        assert (outcome.returncode, outcome.stdout) == (1, "")
+        assert outcome.stderr.endswith("no network 'frnt' in /etc/cni/net.d; did you mean front?\n")
+
+
+def test_containers_can_be_selected_and_sorted(host: Host) -> None:
+    """Values of one name are alternatives; conditions on several names hold together."""
+    with populated(host):
+        for words, containers in {
+            "web job": "web job",
+            "--filter network=back": "db web",
+            "--filter container=d* --filter container=job": "db job",
+            "--filter network=front --filter addresses=10.30.0.2": "web",
+            "--filter ports=8080": "web",
+            "--filter state=dead": "",
+            "--filter alive=yes --filter ifname=eth1": "web",
+            "--sort pid": "web db job",
+            "--sort network --reverse": "web job db",
+            "--sort ports --filter network=front": "job web",
+        }.items():
+            assert shown(host, "ps", "-q", *words.split()).split() == containers.split(), words
+        outcome = show(host, "ps", "nosuch")
+        assert outcome.returncode == 1 and "containers on record: db, job, web" in outcome.stderr
+
+
+def test_templates_of_docker_are_understood(host: Host) -> None:
+    with populated(host):
+        for template, lines in {
+            "json": None,
+            r"{{.Container}}\t{{ .Ports }}": ["web\t8080->80/tcp"],
+            "{{json .Addresses}} {{.Alive}}": ['["10.30.0.2/24"] yes'],
+            r"table {{.Container}}\t{{.Ports}}": ["CONTAINER  PORTS", "web        8080->80/tcp"],
+        }.items():
+            printed = shown(host, "ps", "web", "--network", "front", "--format", template).splitlines()
+            if lines is None:
+                assert json.loads(*printed)["container"] == "web"
+            else:
+                assert printed == lines
+
+
+def test_long_records_fit_or_are_shown_in_full(host: Host) -> None:
+    with populated(host):
+        screen = plain(on_screen(host, 30, "ps", "--network", "front"))
+        whole = plain(on_screen(host, 30, "ps", "--network", "front", "--no-trunc"))
+
+    assert "  ports      8080->80/tcp" in screen.splitlines()
+    assert whole.split()[:8] == "CONTAINER PID STATE NETWORK IFNAME ADDRESSES PORTS AGE".split()
+
+
+def test_watched_list_shows_changes(host: Host) -> None:
+    """In a pipe, the list is printed again after a change; a terminal shows the present state."""
+    with populated(host) as containers:
+        screen = Screen(host, 80, "ps", "--watch", "--interval", "0.1")
+        screen.wait_for("job ")
+        with host.popen(
+            CNIHOOK, "ps", "-q", "--watch", "--interval", "0.1", stdout=subprocess.PIPE
+        ) as piped:
+            assert piped.stdout
+            assert [piped.stdout.readline() for _ in range(3)] == ["db\n", "job\n", "web\n"]
+            host.run(CNIHOOK, "detach", "db")
+            assert [piped.stdout.readline() for _ in range(2)] == ["job\n", "web\n"]
+            piped.terminate()
+        attach(host, "late", "front")
+        screen.wait_for("late ")
+        screen.type("q")
+        screen.end()
+        assert screen.process.returncode == 0
+        containers["db"].destroy()
+
+
+def test_ports_of_a_container_are_printed_as_docker_does(host: Host) -> None:
+    with populated(host):
+        assert shown(host, "port", "web") == "80/tcp -> 0.0.0.0:8080\n"
+        assert shown(host, "port", "web", "80") == shown(host, "port", "web", "80/tcp") == "0.0.0.0:8080\n"
+        (port,) = shown_json(host, "port", "web")
+        assert port == {
+            **{"network": "front", "host_ip": "0.0.0.0", "host_port": 8080},
+            **{"container_port": 80, "protocol": "tcp"},
+        }
+        assert shown(host, "port", "db") == ""
+        assert "has no published port" in on_screen(host, 80, "port", "db")
+        for words in ("web 81", "web 80/udp", "nosuch"):
+            assert show(host, "port", *words.split()).returncode == 1
+        assert show(host, "port", "web", "http").returncode == 2
 
 
 def test_template_has_every_name_of_the_json(host: Host) -> None:
