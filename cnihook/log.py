@@ -3,7 +3,7 @@
 The events of each container's network, one per line in /run/cnihook/log/ID.
 
 crun discards what a hook prints, and runc shows it only if the hook fails; here it can be read later.  When
-a container has ended, its log is moved to /var/log/cnihook.  A log with a failure stays, so that it is
+a container has ended, its log is added to /var/log/cnihook/ID.  A log with a failure stays, so that it is
 noticed.  The newest hundred of each kind are kept.
 
 A line has the time, the milliseconds since the start, and a text.  If programs read the event, its fields
@@ -108,25 +108,24 @@ class Log:
                 self.event(STEP, step=name, milliseconds=f"{seconds * 1000:.2f}")
             self.event(TOOK, operation=operation, milliseconds=f"{_steps.total * 1000:.2f}")
 
-    def read(self) -> str:
-        """Return the log for people, without fields.  Raises FileNotFoundError.
-
-        If the container has no log, it is the one of a container with this ID that has ended.
-        """
-        return "\n".join(line.partition("\t{")[0] for line in self._text().split("\n"))
-
     def events(self) -> "Iterator[dict[str, Any]]":
         """Yield the fields of each event that has some.  Raises FileNotFoundError like read()."""
-        yield from _fields(self._text())
+        yield from _fields(self.read())
 
-    def _text(self) -> str:
+    def read(self) -> str:
+        """Return the log, after what was kept when the container ended.  Raises FileNotFoundError."""
         try:
-            return _text(self._path)
+            present = _text(self._path)
         except FileNotFoundError:
             return _text(self._finished)
+        try:
+            kept = _text(self._finished)
+        except FileNotFoundError:
+            return present
+        return kept if present in kept else kept + present  # it may have ended between both reads
 
     def close(self) -> None:
-        """Move the log to the logs of ended containers.  A log with a failure stays."""
+        """Add the log to the history of ended containers.  A log with a failure stays."""
         self._end(kept=True)
 
     def discard(self) -> None:
@@ -138,7 +137,9 @@ class Log:
             text = _text(self._path)
             if not any(fields.get("event") == FAILED for fields in _fields(text)):
                 if kept:
-                    _write(self._finished, text, os.O_TRUNC)
+                    if not _write(self._finished, text):
+                        newest = (_text(self._finished) + text)[-_FULL // 2 :]
+                        _write(self._finished, newest.partition("\n")[2], os.O_TRUNC)
                     _prune(FINISHED)
                 os.unlink(self._path)
             os.rmdir(FOLDER)  # succeeds for the last log
@@ -146,12 +147,13 @@ class Log:
             pass
 
 
-def measure_steps(began: float) -> None:
+def measure_steps(began: float) -> "Steps":
     """Measure steps from now on.  `began`: see hook.main()."""
     from cnihook.process.steps import Steps  # not at the top: for CNIHOOK_TIMING only
 
     global _steps
     _steps = Steps(began)
+    return _steps
 
 
 def step(name: str) -> None:
@@ -181,8 +183,8 @@ def _listed(folder: str) -> "list[str]":
         return []
 
 
-def _write(path: str, text: str, flags: int = 0) -> None:
-    """Add to a file, or do nothing if that is impossible."""
+def _write(path: str, text: str, flags: int = 0) -> bool:
+    """Add to a file, or do nothing if that is impossible.  Returns False if the file is full."""
     try:
         try:
             fd = statefile.create(path, os.O_APPEND | flags, 0o640)
@@ -190,15 +192,18 @@ def _write(path: str, text: str, flags: int = 0) -> None:
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
             fd = statefile.create(path, os.O_APPEND | flags, 0o640)
     except OSError:
-        return
+        return True
     try:
         status = os.fstat(fd)
-        if S_ISREG(status.st_mode) and status.st_size < _FULL:
+        if S_ISREG(status.st_mode):
+            if status.st_size >= _FULL:
+                return False
             os.write(fd, text.encode(errors="replace"))
     except OSError:
         pass
     finally:
         os.close(fd)
+    return True
 
 
 def _text(path: str) -> str:

@@ -304,6 +304,34 @@ def test_logs_report_attach_and_detach(host: Host, runtime: Runtime) -> None:
     assert "there is no log of container c3; there are logs of c1, c2" in refused(host, "logs", "c3")
 
 
+def test_log_is_one_history_across_detach_and_attach(host: Host, container: Running) -> None:
+    """A failure in between is selected by --failed, the newest events by --tail and --since."""
+    configure(host, MYNET, '{"cniVersion": "1.0.0", "name": "bad", "plugins": [{"type": "nosuch"}]}')
+    succeeds(host, "attach", "c1", "--network", "mynet")
+    succeeds(host, "detach", "c1")
+    assert host.listdir("/var/log/cnihook") == ["c1"]
+    succeeds(host, "attach", "c1", "--network", "mynet")
+    refused(host, "attach", "c1", "--network", "bad")
+    host.leaves("file /run/cnihook/log/c1")
+
+    lines = succeeds(host, "logs", "c1").splitlines()
+    kinds = [word for line in lines for word in ("attached to", "detached from", "failed") if word in line]
+    assert kinds == ["attached to", "detached from", "attached to", "failed"]
+    assert succeeds(host, "logs", "--tail", "2", "c1").splitlines() == lines[-2:]
+    assert succeeds(host, "logs", "c1", "--failed").splitlines() == [
+        line for line in lines if "failed" in line
+    ]
+    assert succeeds(host, "logs", "c1", "--since", "1h").splitlines() == lines
+    assert succeeds(host, "logs", "c1", "--since", lines[-1][:23]).splitlines() == lines[-1:]
+    assert succeeds(host, "logs", "--since", "2999-01-01") == ""
+    events = [json.loads(line) for line in succeeds(host, "logs", "c1", "--json").splitlines()]
+    assert [f"{one['time']} {one['milliseconds']:7.1f} ms  {one['text']}" for one in events] == lines
+    assert events[-1]["fields"]["event"] == "failed" and events[-1]["container"] == "c1"
+    for words in ("--since soon", "--tail -1", "--tail many"):
+        assert host.run(CNIHOOK, "logs", *words.split(), check=False).returncode == 2
+    succeeds(host, "detach", "c1")
+
+
 def test_log_of_a_failure_outlives_its_container(host: Host, runtime: Runtime) -> None:
     configure(host, '{"name": "mynet", "type": "nosuch"}')
     with pytest.raises(AssertionError):
@@ -338,7 +366,7 @@ def test_log_of_a_failure_outlives_its_container(host: Host, runtime: Runtime) -
 def test_wrong_arguments_are_a_usage_error(host: Host, words: str) -> None:
     message = refused(host, *words.split(), status=2)
 
-    assert message.endswith(f"; see `cnihook {words.split()[0]} --help`\n")
+    assert message.endswith(f" see `cnihook {words.split()[0]} --help`\n")
 
 
 @pytest.mark.parametrize("command", ["attach", "detach", "gc", "logs"])

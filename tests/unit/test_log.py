@@ -18,7 +18,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} +\d+\.\d ms  (.*)")
 def events(container_id: str) -> list[str]:
     texts = []
     for line in Log(container_id).read().splitlines():
-        match = LINE.fullmatch(line)
+        match = LINE.fullmatch(line.partition("\t{")[0])
         assert match, line
         texts.append(match[1])
     return texts
@@ -129,13 +129,23 @@ def test_log_of_a_container_without_errors_is_moved_at_its_end(state: Path) -> N
     assert log.finished() == ["c1", "c2"]
 
 
-def test_new_start_begins_a_new_log() -> None:
-    for text in ("first", "second"):
+def test_new_start_continues_the_history(state: Path) -> None:
+    """The history is bounded: the oldest lines are removed."""
+    expected = []
+    for text in ("first", "second", "third"):
         own = Log("c1")
         own.event(text)
-        assert events("c1") == [text]
+        expected.append(text)
+        assert events("c1") == expected
         own.close()
-    assert events("c1") == ["second"]
+        assert events("c1") == expected
+    path = state / "finished" / "c1"
+    path.write_text("x" * 99 + "\n" + path.read_text() * (1 << 14))
+    Log("c1").event("last")
+    Log("c1").close()
+
+    assert 400_000 < path.stat().st_size < 1 << 20
+    assert events("c1")[-2:] == ["third", "last"] and set(events("c1")) == {*expected, "last"}
 
 
 def test_discarded_log_without_errors_is_removed(state: Path) -> None:
