@@ -24,7 +24,7 @@ from cnihook.doctor import (
     sharing,
     writable,
 )
-from cnihook.doctor.finding import Finding, Host
+from cnihook.doctor.finding import Finding, Host, merged
 from cnihook.fast.errors_text import message_with_notes, printable
 from cnihook.log import warn
 from cnihook.runtime import networks
@@ -33,8 +33,9 @@ from cnihook.types.errors import CniError
 DESCRIPTION = """\
 Report what is wrong with this host's container networks: kernel, nftables, forwarding, other firewalls,
 routes, published ports, subnets, leases, records, names, hooks, bounds on annotations, configurations.  Each
-finding says what is wrong, why it matters, and the command that corrects it.  Prints nothing if nothing is
-wrong.  Nothing is changed without --fix.
+finding says what is wrong, why it matters, and the command that corrects it.  One cause is one finding, with
+all containers that it affects.  Prints nothing if nothing is wrong, except on a terminal.  Nothing is
+changed without --fix.
 """
 EPILOG = """\
 exit codes:
@@ -80,12 +81,14 @@ def main(argv: list[str]) -> int:
         findings.clear()
         outcome = 0
         host = Host(settings)
+        present: list[Finding] = []
         for name, check in _checks(options.verbose).items():
             try:
-                findings.extend(check(host))
+                present.extend(check(host))
             except (OSError, CniError) as error:
                 warn(f"doctor: could not look at {name}: {message_with_notes(error)}")
                 outcome = 2
+        findings.extend(merged(present))
 
     def work() -> None:
         look()
@@ -93,6 +96,8 @@ def main(argv: list[str]) -> int:
         if options.fix and fixable:
             _fix(fixable)
             look()
+        if options.fix:
+            _report_left(findings)
 
     code = arguments.work("doctor", work)
     shown = [finding for finding in findings if options.verbose or not finding.note]
@@ -100,6 +105,8 @@ def main(argv: list[str]) -> int:
         arguments.print_json([finding.to_json() for finding in shown])
     else:
         _show(shown)
+        if not (shown or code or outcome):
+            terminal.remark("nothing wrong was found on this host")
     if code:
         return 2
     return outcome or int(any(not finding.note for finding in findings))
@@ -171,6 +178,13 @@ def _fix(findings: list[Finding]) -> None:
             finding.fix()
         except (OSError, CniError) as error:
             warn(f"doctor: {finding.suggestion}: {message_with_notes(error)}")
+
+
+def _report_left(findings: list[Finding]) -> None:
+    left = sum(not finding.note for finding in findings)
+    if left:
+        number = f"{left} {'finding' if left == 1 else 'findings'}"
+        warn(f"doctor: --fix leaves {number}; apply each remedy yourself")
 
 
 def _show(findings: list[Finding]) -> None:

@@ -3,9 +3,11 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
+from cnihook.fast.natural import natural
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
 from cnihook.process import child, command
@@ -24,11 +26,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_VALUE = re.compile(r"\S*\d\S*")  # an address, a port, the name of an interface
+_SHOWN = 10  # subjects of a finding, as text
+
+
 class Finding:
     """A fault: what is wrong, why it matters, and the command that corrects it.
 
     `fix` has the effect of that command; None if the effect could do harm.  A `note` is not a fault, but
-    useful to know.
+    useful to know.  One cause may affect several attachments: each finding then has its own as `subject`,
+    and the command for all of them in `for_all`; see merged().
     """
 
     def __init__(
@@ -40,6 +47,8 @@ class Finding:
         *,
         fix: Callable[[], object] | None = None,
         note: bool = False,
+        subject: str = "",
+        for_all: str = "",
     ) -> None:
         self.kind = kind
         self.what = what
@@ -47,10 +56,60 @@ class Finding:
         self.suggestion = remedy
         self.fix = fix
         self.note = note
+        self.subjects = [subject] if subject else []
+        self.for_all = for_all
 
     def to_json(self) -> "dict[str, Any]":
         fields = {"kind": self.kind, "what": self.what, "why": self.why, "remedy": self.suggestion}
-        return {**fields, "fixable": self.fix is not None, "note": self.note}
+        return {**fields, "fixable": self.fix is not None, "note": self.note, "subjects": self.subjects}
+
+    @property
+    def cause(self) -> str:
+        """`what` without the subject and without numbers and addresses, which differ by subject."""
+        text = self.what
+        for subject in self.subjects:
+            text = text.replace(subject, "").replace(subject.partition(",")[0], "")
+        return _VALUE.sub("", text)
+
+
+def merged(findings: "Iterable[Finding]") -> "list[Finding]":
+    """Return the findings with those of one cause as one, which names all that it affects."""
+    groups: dict[object, list[Finding]] = {}
+    for finding in findings:
+        key = (finding.kind, finding.for_all, finding.cause) if finding.for_all else finding
+        groups.setdefault(key, []).append(finding)
+    return [group[0] if len(group) == 1 else _merge(group) for group in groups.values()]
+
+
+def _merge(group: list[Finding]) -> Finding:
+    group = sorted(group, key=lambda one: natural("".join(one.subjects)))
+    first = group[0]
+    subjects = list(dict.fromkeys(subject for one in group for subject in one.subjects))
+    others = subjects[1:]
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    fixes = {one.suggestion: one.fix for one in group if one.fix}
+
+    def fix() -> None:
+        errors = []
+        for apply in fixes.values():
+            try:
+                apply()
+            except (OSError, CniError) as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    same = f"; the same: {'; '.join(others[:_SHOWN])}{more}" if others else ""
+    one = Finding(
+        first.kind,
+        f"{first.what}{same}",
+        first.why,
+        first.for_all if others else first.suggestion,
+        fix=fix if all(one.fix for one in group) else None,
+        note=first.note,
+    )
+    one.subjects = subjects
+    return one
 
 
 class Plugin:

@@ -41,6 +41,8 @@ def check_records(host: Host) -> Iterator[Finding]:
             "its addresses and ports stay taken",
             "cnihook gc",
             fix=partial(gc.collect, ContainerEngine(host.settings)),
+            subject=f"{container_id}, {', '.join(attachments)}",
+            for_all="cnihook gc",
         )
 
 
@@ -48,6 +50,7 @@ def check_attachments(host: Host) -> Iterator[Finding]:
     """Find what `cnihook repair` would restore.  There is no `fix`: the repair may need a new link."""
     for one in (*host.attached, *host.attached_by_others):
         record = one.record
+        subject = f"{record.container_id}, {record.network} {record.ifname}"
         try:
             with locks.container(record.container_id, "repair", timeout=0):
                 missing = repair.find_problems(record, host.settings.plugin_dirs)
@@ -56,20 +59,24 @@ def check_attachments(host: Host) -> Iterator[Finding]:
         except OtherPluginsError as error:
             yield Finding(
                 "attachment-not-checked",
-                f"container {record.container_id}, {record.network} {record.ifname}: {error.msg}",
+                f"container {subject}: {error.msg}",
                 "faults of this attachment are not found",
                 f"CNI_PATH=FOLDER cnihook check --container {record.container_id}",
                 note=True,
+                subject=subject,
+                for_all="CNI_PATH=FOLDER cnihook check --all",
             )
             continue
         except CniError:
             continue  # a network that cannot be checked
-        for words in missing:
+        for difference in missing:
             yield Finding(
                 "attachment-broken",
-                f"container {record.container_id}, {record.network} {record.ifname}: {words}",
+                f"container {subject}: {difference}",
                 "another program has changed what the container's network needs",
                 f"cnihook repair {record.container_id}",
+                subject=subject,
+                for_all="cnihook repair --all",
             )
 
 
@@ -104,6 +111,8 @@ def check_lost(host: Host) -> Iterator[Finding]:
                 "its addresses and ports stay taken",
                 "cnihook gc",
                 fix=fix,
+                subject=f"{container_id}, {network} {ifname}",
+                for_all="cnihook gc",
             )
     for container_id in remains.names():
         yield Finding(
@@ -112,6 +121,8 @@ def check_lost(host: Host) -> Iterator[Finding]:
             "the name keeps the namespace and its links",
             "cnihook gc",
             fix=fix,
+            subject=netns.named(container_id),
+            for_all="cnihook gc",
         )
 
 

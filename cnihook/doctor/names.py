@@ -22,4 +22,6 @@ def check(host: Host) -> Iterator[Finding]:
             "a program wrote the file after the hook, and the container finds no other container by name",
             f"cnihook repair {container_id}",
             fix=partial(hosts.renew, container_id),
+            subject=container_id,
+            for_all="cnihook repair --all",
         )

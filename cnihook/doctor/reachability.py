@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from cnihook.doctor.finding import Finding, Host, Plugin, has_version, plugins_of, printed
+from cnihook.fast.natural import natural
 from cnihook.links import router, veth
 from cnihook.linux import nft, sysctl, xtables
 from cnihook.linux.route_lookup import link_towards
@@ -73,11 +74,16 @@ def check_policies(host: Host) -> Iterator[Finding]:
             if interface.bridge and _is_accepted(listed, interface.bridge):
                 continue
             if interface.routes:
+                remedy = (
+                    f"add {_FIREWALL} to the plugins in {network.source}, then attach its containers again"
+                )
                 yield Finding(
                     "forward-drop",
                     f"{dropping[0]} has policy DROP for FORWARD, and no rule for network {network.name}",
                     "its containers reach the host, but no other machine",
-                    f"add {_FIREWALL} to the plugins in {network.source}, then attach its containers again",
+                    remedy,
+                    subject=dropping[0],
+                    for_all=remedy,
                 )
             if interface.bridge and _read(_BRIDGED[version]) == "1":
                 name = _BRIDGED[version].replace("/", ".")
@@ -120,6 +126,8 @@ def check_ways(host: Host) -> Iterator[Finding]:
                 f" not by {entry or 'its own link'}",
                 why,
                 f"ip route get {address}" if link else f"cnihook repair {one.record.container_id}",
+                subject=f"{address} of container {one.record.container_id}",
+                for_all=f"ip route get {address}" if link else "cnihook repair --all",
             )
 
 
@@ -139,18 +147,24 @@ def check_hairpins(host: Host) -> Iterator[Finding]:
             if one.network.name == network.name and one.record.capability_args.get("portMappings")
         }
         for version, setting in _BRIDGED.items():
-            publishing = sorted(each for each, versions in mappings.items() if version in versions)
+            containers = [each for each, versions in mappings.items() if version in versions]
+            publishing = sorted(containers, key=natural)
             if not publishing or _read(setting) != "1":
                 continue
             dotted = setting.replace("/", ".")
             # promiscMode excludes hairpinMode, and a network without a file cannot be changed.
             by_setting = plugin.is_set("promiscMode") or network.source == networks.BUILT_IN_SOURCE
-            key = f'set "hairpinMode": true for the plugin bridge in {network.source}'
+            by_file = (
+                f'set "hairpinMode": true for the plugin bridge in {network.source},'
+                " then attach its containers again"
+            )
             yield Finding(
                 "hairpin-off",
                 f"{dotted} is 1, and network {network.name} has no hairpinMode",
                 f"a container gets no answer from its own published ports: {', '.join(publishing)}",
-                f"sysctl -w {dotted}=0" if by_setting else f"{key}, then attach its containers again",
+                f"sysctl -w {dotted}=0" if by_setting else by_file,
+                subject=dotted,
+                for_all="" if by_setting else by_file,
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.commands.doctor import doctor, finds, fixes, run
-from tests.support.commands.listings import INSTALLED
+from tests.support.commands.listings import INSTALLED, on_screen
 from tests.support.host.host import Container, Host
 from tests.support.host.namespace import base_environment
 from tests.support.plugins import firewall
@@ -231,6 +231,34 @@ def test_attachment_with_missing_parts(host: Host, attached: Container) -> None:
     host.run(CNIHOOK, "repair", "c1")
     assert doctor(host, status=0) == []
     detach(host, "c1")
+
+
+def test_one_cause_is_one_finding(host: Host, attached: Container) -> None:
+    """The finding names all containers, and a command for all of them; --fix says what it leaves."""
+    names = ["c1", *(f"c{number}" for number in range(2, 14))]
+    for name in names[1:]:
+        attach(host, name)
+    host.run("ip", "link", "set", "br-mynet", "down")
+
+    broken = [line for line in doctor(host, status=1) if line.startswith("attachment-broken: ")]
+    assert len(broken) == 1 and broken[0].endswith("; remedy: cnihook repair --all")
+    assert "c1, mynet eth0: " in broken[0]
+    assert ": bridge br-mynet is down; the same: c2, mynet eth0; c3, mynet eth0" in broken[0]
+    assert "c11, mynet eth0 and 2 more; " in broken[0]
+    findings = json.loads("".join(doctor(host, "--json", status=1)))
+    (finding,) = [one for one in findings if one["kind"] == "attachment-broken"]
+    assert sorted(finding["subjects"]) == sorted(f"{name}, mynet eth0" for name in names)
+
+    host.run("nft", "flush", "ruleset")
+    host.run("ip", "link", "set", "br-mynet", "up")
+    outcome = run(host, "--fix")
+    left = [line.partition(":")[0] for line in outcome.stdout.splitlines()]
+    assert left == ["attachment-broken"] * 2, "masquerading, and the port of c1"
+    assert f"--fix leaves {len(left)} findings; apply each remedy yourself" in outcome.stderr
+    host.run(CNIHOOK, "repair", "--all")
+    assert doctor(host, status=0) == []
+    assert "nothing wrong was found" in on_screen(host, 80, "doctor")
+    detach(host, *names)
 
 
 def test_damaged_record(host: Host, attached: Container) -> None:

@@ -83,7 +83,10 @@ def test_check_and_doctor_find_what_is_missing_and_repair_restores_it(
     assert checked.returncode == 1 and checked.stdout.count("different ") == 2
     broken = findings(host)
     assert {one["kind"] for one in broken} == {"attachment-broken"}
-    assert {one["remedy"] for one in broken} == {f"cnihook repair {one}" for one in (POD, "second")}
+    assert {one["remedy"] for one in broken} == {"cnihook repair --all"}
+    assert {one for finding in broken for one in finding["subjects"]} == {
+        f"{container}, pods eth0" for container in (POD, "second")
+    }
     repaired = cnihook(host, "repair", *words)
     assert repaired.returncode == 0 and f"repaired {POD}: pods eth0: " in repaired.stdout
     if words == (POD,):
