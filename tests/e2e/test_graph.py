@@ -137,7 +137,11 @@ def test_search_and_details_work_in_a_browser(host: Host, tmp_path: Path, number
     result = subprocess.run(["chromium", *argv, str(page)], capture_output=True, text=True, timeout=60)
 
     assert re.findall(r'<span id="found">([^<]*)', result.stdout) == [f"{min(number, 1)} of {number}"]
-    assert len(re.findall(r'<g class="[^"]*\baway\b', result.stdout)) == max(number - 1, 0)
+    assert len(re.findall(r'<g class="container[^"]*\baway\b', result.stdout)) == max(number - 1, 0)
+    for classes, ids, later in re.findall(
+        r'<\w+(?: class="([^"]*)")? [^>]*?data-of="([^"]*)"([^>]*)', result.stdout
+    ):
+        assert ("away" in classes + later) is (last not in ids.split())
     about = result.stdout.partition('<div id="about"')[2].partition("</div>")[0]
     assert (f"<b>{last}</b>" in about and re.search(r"10\.4[012]\.0\.\d+", about) is not None) is bool(
         number

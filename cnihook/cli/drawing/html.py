@@ -64,14 +64,18 @@ const cards = [...document.querySelectorAll(".container")];
 
 function search(text) {{
   const words = text.toLowerCase().split(/\\s+/).filter(Boolean);
-  let found = 0;
+  const contains = (part) => words.every((word) => part.dataset.search.toLowerCase().includes(word));
+  const found = new Set();
   for (const card of cards) {{
-    const content = card.dataset.search.toLowerCase();
-    const matches = words.every((word) => content.includes(word));
+    const matches = contains(card);
     card.classList.toggle("away", !matches);
-    found += matches;
+    if (matches) found.add(card.dataset.id);
   }}
-  document.getElementById("found").textContent = words.length ? `${{found}} of ${{cards.length}}` : "";
+  for (const part of document.querySelectorAll("[data-of]")) {{
+    const matches = part.dataset.of.split(" ").some((id) => found.has(id));
+    part.classList.toggle("away", words.length > 0 && !matches && !(part.dataset.search && contains(part)));
+  }}
+  document.getElementById("found").textContent = words.length ? `${{found.size}} of ${{cards.length}}` : "";
 }}
 
 function row(table, ...words) {{

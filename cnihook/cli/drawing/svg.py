@@ -71,7 +71,7 @@ class _Card:
         names = [len(interface.ifname) for interface in container.interfaces]
         self.indent = 24 if dense else 24 + int(max(names) * _LETTER) + 10
         if dense and self.ports:
-            self.ports = [" ".join(port.partition("->")[0].rpartition(":")[2] for port in self.ports)]
+            self.ports = [" ".join(map(_outside, self.ports))]
         elif len(self.ports) > _MOST_PORTS + 1:
             more = f"and {len(self.ports) - _MOST_PORTS} more"
             self.ports = [*self.ports[:_MOST_PORTS], more]
@@ -79,11 +79,17 @@ class _Card:
         self.x = self.y = 0
 
 
+def _outside(port: str) -> str:
+    """Return the published port of 127.0.0.1:53->53/udp: 53/udp, or the number alone for TCP."""
+    return f"{port.partition('->')[0].rpartition(':')[2]}/{port.rpartition('/')[2]}".removesuffix("/tcp")
+
+
 class _Band:
     def __init__(self, network: Network, colour: str) -> None:
         self.network = network
         self.colour = colour
         self.cards: list[_Card] = []
+        self.containers: list[Container] = []  # of the network, also those whose card is in another band
         self.y = self.height = 0
         self.about = _about(network)
 
@@ -120,6 +126,8 @@ class _Layout:
         for container in picture.containers:
             first, *others = container.interfaces
             by_network[id(first.network)].cards.append(_Card(container, dense))
+            for interface in container.interfaces:
+                by_network[id(interface.network)].containers.append(container)
             for interface in others:
                 self.lanes.setdefault(id(interface.network), len(self.lanes))
         self.lane_room = _LANE * min(len(self.lanes), 12)
@@ -175,13 +183,17 @@ def _text(text: str) -> str:
 
 
 def _at(x: int, y: int, text: str, style: str = "", room: int = 0) -> str:
-    """Return a text element.  A text of more than `room` pixels is cut, and shown in full on hover."""
+    """Return a text element.  A text of more than `room` pixels is cut, and shown in full on hover.
+
+    It is cut in the middle, because names of a series differ at the end.
+    """
     shown = printable(text)
     whole = ""
     letter = _BOLD_LETTER if style == "name" else _LETTER
     if room and len(shown) * letter > room:
         whole = f"<title>{_text(text)}</title>"
-        shown = shown[: max(int(room / letter) - 1, 1)] + "…"
+        left = max(int(room / letter) - 1, 2)
+        shown = f"{shown[: left - left // 2]}…{shown[-(left // 2) :]}"
     attributes = f' class="{style}"' if style else ""
     return f'<text{attributes} x="{x}" y="{y}" xml:space="preserve">{whole}{escape(shown)}</text>'
 
@@ -195,7 +207,8 @@ def _band(band: _Band, layout: _Layout) -> str:
     ]
     dash = ' stroke-dasharray="5 3"' if network.out == NO_WAY else ""
     return (
-        f'<g class="network" data-network="{_text(network.name)}">'
+        f'<g class="network" data-network="{_text(network.name)}" data-of="{_ids(band.containers)}"'
+        f' data-search="{_text(" ".join([network.name, *band.about]))}">'
         f'<rect x="{x}" y="{y}" width="{whole}" height="{band.height}" rx="8" fill="{band.colour}"'
         f' fill-opacity=".09"/>'
         f'<rect class="box" x="{x}" y="{y}" width="{_NET}" height="{band.height}" rx="8"'
@@ -218,7 +231,8 @@ def _ways_out(picture: Picture, layout: _Layout) -> "tuple[list[str], int]":
         middle = y + height // 2
         for band in users:
             parts.append(
-                f'<path class="link" stroke="{band.colour}" d="M{_MARGIN + _OUT},{middle}'
+                f'<path class="link" data-of="{_ids(band.containers)}" stroke="{band.colour}"'
+                f' d="M{_MARGIN + _OUT},{middle}'
                 f" C{_MARGIN + _OUT + _LINKS // 2},{middle} {_MARGIN + _OUT + 16},{band.center}"
                 f' {layout.net_x},{band.center}"/>'
             )
@@ -258,8 +272,9 @@ def _published(picture: Picture, parts: "list[str]", y: int, room: int) -> "tupl
     for port, container in shown:
         y += _LINE
         outside, _, inside = port.partition("->")
-        text = f"{outside} → {container.label}:{inside.partition('/')[0]}"
-        parts.append(_at(_MARGIN, y + 14, text, "", _OUT + 8))
+        number, _, protocol = inside.partition("/")
+        text = _at(_MARGIN, y + 14, f"{outside}/{protocol} → {container.label}:{number}", "", _OUT + 8)
+        parts.append(f'<g data-of="{_ids([container])}">{text}</g>')
     if len(shown) < len(ports):
         y += _LINE
         parts.append(_at(_MARGIN, y + 14, f"and {len(ports) - len(shown)} more", "dim"))
@@ -272,7 +287,7 @@ def _lines(layout: _Layout) -> "list[str]":
     A line goes down a lane beside the card, along a lane between bands, and along the rail beside the
     networks.
     """
-    parts: dict[str, None] = {}  # each part once, because lanes are shared
+    parts: dict[str, list[Container]] = {}  # each part once, because lanes are shared
     for band in layout.bands:
         for card in band.cards:
             for number, each in enumerate(card.lines):
@@ -290,9 +305,17 @@ def _lines(layout: _Layout) -> "list[str]":
                 points = [(card.x, y), (beside, y), (beside, between), (rail, between), (rail, end)]
                 points.append((layout.net_x + _NET, end))
                 path = " ".join(f"{x},{y}" for x, y in points)
-                parts[f'<polyline class="link" stroke="{target.colour}" points="{path}"/>'] = None
-                parts[f'<circle cx="{points[-1][0]}" cy="{end}" r="4" fill="{target.colour}"/>'] = None
-    return list(parts)
+                for part in (
+                    f'polyline class="link" stroke="{target.colour}" points="{path}"',
+                    f'circle cx="{points[-1][0]}" cy="{end}" r="4" fill="{target.colour}"',
+                ):
+                    parts.setdefault(part, []).append(card.container)
+    return [f'<{part} data-of="{_ids(containers)}"/>' for part, containers in parts.items()]
+
+
+def _ids(containers: "list[Container]") -> str:
+    """Return what connects a part with its containers, for the search."""
+    return _text(" ".join(dict.fromkeys(container.id for container in containers)))
 
 
 def _card(card: _Card, layout: _Layout) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from cnihook.cli.drawing.model import NO_WAY, Container, Interface, Network, Picture, Uplink
 from cnihook.cli.shared import listing
-from cnihook.cli.shared.terminal import Style, cut, printable
+from cnihook.cli.shared.terminal import Style, cut, cut_middle, printable
 
 _LINES = {True: ("├─ ", "└─ ", "│  ", "   "), False: ("|- ", "`- ", "|  ", "   ")}
 
@@ -46,20 +46,33 @@ def _of_network(
     words = [network.kind, network.link, *network.subnets]
     words += [f"gateway {' '.join(network.gateways)}"] if network.gateways else []
     words += [network.out] if network.uplinks else []
-    name = cut(printable(network.name), max(width - len(prefix) - 3, 8))
-    room = width - len(prefix) - 3 - len(name) - 2
-    lines = [f"{prefix}{first}{style(name, 'cyan')}  {cut(printable('  '.join(filter(None, words))), room)}"]
+    name = cut_middle(printable(network.name), max(width - len(prefix) - 3, 8))
+    lines = _wrapped(prefix + first, prefix + rest, [name, *words], width)
+    lines[0] = lines[0].replace(name, style(name, "cyan"), 1)
     on = list(_on(picture, network))
-    label = max((len(container.label) for container, _ in on), default=0)
+    label = max((len(printable(container.label)) for container, _ in on), default=0) if width > 79 else 0
     for number, (container, interface) in enumerate(on):
-        before = prefix + rest + _branch(branch, number == len(on) - 1)[0]
+        before, below = (prefix + rest + each for each in _branch(branch, number == len(on) - 1))
         words = [interface.ifname, *interface.addresses, *interface.ports]
         if interface.state != listing.ATTACHED:
             words.insert(0, interface.state)
-        name = printable(container.label).ljust(label if width > 79 else 0)
-        text = cut(f"{name}  {printable('  '.join(words))}", max(width - len(before), 8))
-        bad = interface.state != listing.ATTACHED
-        lines.append(before + style(text, listing.COLOURS[interface.state] if bad else ""))
+        room = max((width - len(before)) // 2, 8)
+        name = cut_middle(printable(container.label), room).ljust(min(label, room))
+        texts = _wrapped(before, below, [name, *words], width)
+        colour = listing.COLOURS[interface.state] if interface.state != listing.ATTACHED else ""
+        lines.append(before + style(texts[0].removeprefix(before), colour))
+        lines += [below + style(text.removeprefix(below), colour) for text in texts[1:]]
+    return lines
+
+
+def _wrapped(first: str, rest: str, words: "list[str]", width: int) -> "list[str]":
+    """Return words with a gap between them, in as many lines as they take; the further ones are indented."""
+    lines = [first + words[0]]
+    for word in filter(None, map(printable, words[1:])):
+        if len(lines[-1]) + 2 + len(word) <= width:
+            lines[-1] += f"  {word}"
+        else:
+            lines.append(cut(f"{rest}    {word}", max(width, len(rest) + 8)))
     return lines
 
 
