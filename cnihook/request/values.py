@@ -111,6 +111,10 @@ def parse_mac(text: str) -> str:
 def parse_host_name(text: str) -> str:
     """Check a name by RFC 1123: labels of letters, digits and hyphens, with dots between them."""
     labels = text.removesuffix(".").split(".")
+    if longest := next((label for label in labels if len(label) > 63), ""):
+        raise refuse(
+            f"host name {shown(text)}", f"a part of it has {len(longest)} characters; it may have 63 at most"
+        )
     if len(text) > 253 or not all(
         0 < len(label) <= 63 and _LABEL.issuperset(label) and label[0] != "-" and label[-1] != "-"
         for label in labels

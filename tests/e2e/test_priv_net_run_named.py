@@ -20,9 +20,11 @@ from tests.support.runtimes.oci import (
     bridge,
     configure,
     external,
+    kill,
     leases,
     wait_for,
 )
+from tests.support.skip import need
 
 
 @pytest.fixture
@@ -187,3 +189,31 @@ def test_kept_namespace_is_deleted_without_its_configuration(mynet: Host) -> Non
     mynet.run(RUN, "--netns", "lab", "--delete")
 
     assert leases(mynet) == []
+
+
+def test_path_that_does_not_exist_is_refused_with_a_reason(mynet: Host) -> None:
+    result = mynet.run(RUN, "--netns", "a/b", "true", check=False)
+
+    assert result.returncode == 125
+    assert (
+        result.stderr
+        == "priv-net-run: --netns a/b: there is no such file; a new namespace needs a name without /\n"
+    )
+
+
+def test_process_that_outlives_its_networks_is_reported_on_a_terminal(mynet: Host) -> None:
+    """tmux and the like continue in the background, and --netns keeps their networks."""
+    need("script")
+    command = "setsid sleep 60 < /dev/null > /dev/null 2>&1 & echo $! >> pids"
+    mynet.leaves("file /run/.host/pids")
+    words = f"{RUN} --network mynet sh -c '{command}'"
+
+    quiet = mynet.run("env", "-C", "/run/.host", "sh", "-c", words)
+    shown = mynet.run("env", "-C", "/run/.host", "script", "-qec", words, "/dev/null")
+
+    pids = mynet.read("/run/.host/pids").split()
+    for pid in pids:
+        kill(mynet, int(pid))
+    assert quiet.stderr == quiet.stdout == ""
+    message = f"priv-net-run: still running, without networks: sleep ({pids[1]}); to keep the networks, "
+    assert shown.stdout.splitlines() == [f"{message}run it with --netns NAME"]

@@ -28,7 +28,8 @@ class Named:
             self.joined = NetNS.open(text if "/" in text else netns.named(text))
         except FileNotFoundError:
             if "/" in text:
-                raise
+                why = "there is no such file; a new namespace needs a name without /"
+                raise UsageError(f"--netns {text}: {why}") from None
             check_container_id(text)
             _refuse_if_it_runs(text)
             return

@@ -57,6 +57,8 @@ def run(argv: "list[str]") -> int:
         _complain(str(error))
         return 128 + error.signum
     except Exception as error:
+        if os.environ.get("CNIHOOK_DEBUG"):
+            raise
         from cnihook.fast.errors_text import message_with_notes
 
         _complain(message_with_notes(error))
@@ -193,6 +195,11 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Features | 
         if not stays:
             problem = _take_down(container, settings, log, joined) or problem
             guardian.dismiss()
+            # Python lets a terminal be line-buffered; to ask the kernel again would take a system call.
+            if sys.stdout and sys.stdout.line_buffering and not joined:
+                from cnihook.cli.privnet import survivors
+
+                survivors.warn(container.netns.identity, _complain)
     if not problem:
         return status
     _complain(problem)

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that `priv-net-run` leaves behind, such as tmux: a warning.  Imported on a terminal only."""
+
+from cnihook.linux import netns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SHOWN = 3
+
+
+def warn(namespace: "tuple[int, int]", complain: "Callable[[str], None]") -> None:
+    """Report the processes that are still in the namespace, whose networks are gone."""
+    names = []
+    for pid in netns.processes(namespace):
+        try:
+            with open(f"/proc/{pid}/comm", errors="replace") as file:
+                names.append(f"{file.read().rstrip()} ({pid})")
+        except OSError:
+            continue  # it has just ended
+    if names:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        complain(
+            f"still running, without networks: {', '.join(names[:_SHOWN])}{more};"
+            " to keep the networks, run it with --netns NAME"
+        )
