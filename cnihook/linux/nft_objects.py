@@ -39,7 +39,8 @@ _MAP, _VERDICTS = 0x8, 0xFFFFFF00
 _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _LIST_ELEM, _EXPR_NAME, _EXPR_DATA = 2, 3, 4, 1, 1, 2
 _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 1, 2, 1, 2
 _EQUAL, _NOT_EQUAL = 0, 1
-_CT_STATE, _CT_DIRECTION, _CT_STATUS, _CT_SRC_IP, _CT_DST_IP, _STATE_INVALID = 0, 1, 2, 19, 20, 1
+_CT_STATE, _CT_DIRECTION, _CT_STATUS, _CT_SRC_IP, _CT_DST_IP = 0, 1, 2, 19, 20
+_STATE_INVALID, _STATE_ESTABLISHED, _STATE_RELATED = 1, 2, 4
 _NFPROTO = {4: bytes((2,)), 6: bytes((10,))}
 _SOURCE, _DESTINATION = {4: (12, 4), 6: (8, 16)}, {4: (16, 4), 6: (24, 16)}  # offset and length
 _META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 7, 15, 16
@@ -213,6 +214,11 @@ def destined_to_host() -> bytes:
 def invalid() -> bytes:
     """Match what belongs to no connection that conntrack knows, and does not open one."""
     return _ct(_CT_STATE) + _has_bits(_STATE_INVALID)
+
+
+def established() -> bytes:
+    """Match what belongs to a connection that was answered, or is an error message about one."""
+    return _ct(_CT_STATE) + _has_bits(_STATE_ESTABLISHED | _STATE_RELATED)
 
 
 def is_translated(status: int) -> bytes:

@@ -9,13 +9,20 @@ known, whatever their number.
     map forward-members { "5f0c6a9be3d211" comment "mynet c1 eth0" : jump forward-isolated/cni0 }
 
 There are two kinds of chain.  `forward-accept-mynet/cni0` is empty.  It means that iptables has rules for
-that network (see accept).  A bridge with an isolation policy has a chain with the rules of this policy.
-Packets that are forwarded from the bridge pass it:
+that network (see accept).  A bridge with a policy has a chain with the rules of this policy.  Packets that
+are forwarded from the bridge, or to it, pass it:
 
     set forward-bridges { "cni0", "cni1" }
     chain forward { iifname "cni0" jump forward-isolated/cni0; iifname "cni1" jump forward-same-bridge/cni1 }
     chain forward-isolated/cni0 { oifname @forward-bridges drop }
     chain forward-same-bridge/cni1 { oifname "cni1" return; oifname @forward-bridges drop }
+
+Policies of forwarding are about all other interfaces, not only about bridges with a policy:
+
+    chain forward { oifname "cni2" jump forward-published/cni2; iifname "cni3" jump forward-none/cni3; ... }
+    chain forward-published/cni2 { iifname "cni2" return; ct state established return; ct status dnat return;
+                                   drop }
+    chain forward-none/cni3 { iifname "cni3" oifname "cni3" return; drop }
 """
 
 from cnihook.fast.address import IPNet
@@ -28,13 +35,16 @@ from cnihook.protocol.call import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-POLICIES = ("same-bridge", "isolated")
+POLICIES = ("same-bridge", "isolated")  # between bridges that have one of these
+FORWARDING = ("published", "none")  # to a bridge, or to and from it
 
 _BASE_CHAIN, _MEMBERS, _BRIDGES = "forward", "forward-members", "forward-bridges"
 _ACCEPT = "forward-accept-"
-_POLICIES = tuple(f"forward-{policy}/" for policy in POLICIES)
+_BETWEEN_BRIDGES = tuple(f"forward-{policy}/" for policy in POLICIES)
+_PUBLISHED, _NONE = (f"forward-{policy}/" for policy in FORWARDING)
+_POLICIES = (*_BETWEEN_BRIDGES, _PUBLISHED, _NONE)
 
 
 def accept_chain(call: Call, end: "str | IPNet") -> str:
@@ -74,7 +84,7 @@ def add_member(call: Call, chains: "Sequence[str]") -> None:
 
 
 def is_set(call: Call, chain: str) -> bool:
-    """Return True if the attachment is a member of the chain, and the isolation policies are in force."""
+    """Return True if the attachment is a member of the chain, and the policies are in force."""
     return _is_member(call.owner, chain) and _policies_present(
         [name for name in table.chains() if name.startswith(_POLICIES)]
     )
@@ -127,24 +137,52 @@ def _bridge(chain: str) -> str:
 
 
 def _rules(chain: str) -> "list[Rule]":
-    """Return the rules in the chain of an isolation policy."""
+    """Return the rules in the chain of a policy."""
     bridge = _bridge(chain)
+    drop = Rule(lambda: nft_objects.verdict(nft_objects.DROP))
+    if chain.startswith(_PUBLISHED):
+        return [
+            _returns(lambda: nft_objects.enters_by(bridge)),
+            _returns(nft_objects.established),
+            _returns(lambda: nft_objects.is_translated(nft_objects.DST_NAT)),
+            drop,
+        ]
+    if chain.startswith(_NONE):
+        return [_returns(lambda: nft_objects.enters_by(bridge) + nft_objects.leaves_by(bridge)), drop]
     others = Rule(lambda: nft_objects.leaves_by_any(_BRIDGES) + nft_objects.verdict(nft_objects.DROP))
     if chain != policy_chain("same-bridge", bridge):
         return [others]
-    return [Rule(lambda: nft_objects.leaves_by(bridge) + nft_objects.verdict(nft_objects.RETURN)), others]
+    return [_returns(lambda: nft_objects.leaves_by(bridge)), others]
 
 
-def _way_in(chain: str) -> Rule:
-    return Rule(lambda: nft_objects.enters_by(_bridge(chain)), jump=chain)
+def _returns(match: "Callable[[], bytes]") -> Rule:
+    return Rule(lambda: match() + nft_objects.verdict(nft_objects.RETURN))
+
+
+def _ways_in(chain: str) -> "list[Rule]":
+    """Return the rules of the base chain that jump to the chain of a policy."""
+    enters = Rule(lambda: nft_objects.enters_by(_bridge(chain)), jump=chain)
+    if chain.startswith(_BETWEEN_BRIDGES):
+        return [enters]
+    leaves = Rule(lambda: nft_objects.leaves_by(_bridge(chain)), jump=chain)
+    return [leaves] if chain.startswith(_PUBLISHED) else [enters, leaves]
+
+
+def _base_rules(policies: "Sequence[str]") -> "list[Rule]":
+    return [rule for chain in policies for rule in _ways_in(chain)]
+
+
+def _between_bridges(policies: "Sequence[str]") -> "set[str]":
+    """Return the bridges that do not reach each other."""
+    return {_bridge(chain) for chain in policies if chain.startswith(_BETWEEN_BRIDGES)}
 
 
 def _policies_present(policies: "Sequence[str]") -> bool:
     """Return True if `policies`, which must be all of them, and the jumps to them are as they were made."""
     return not policies or (
-        len(nft.rules(FAMILY, NAME, _BASE_CHAIN)) == len(policies)
+        len(nft.rules(FAMILY, NAME, _BASE_CHAIN)) == len(_base_rules(policies))
         and all(len(nft.rules(FAMILY, NAME, chain)) == len(_rules(chain)) for chain in policies)
-        and all(_is_listed(_bridge(chain)) for chain in policies)
+        and all(map(_is_listed, _between_bridges(policies)))
     )
 
 
@@ -159,13 +197,14 @@ def _declared(policies: "Sequence[str]") -> "list[nft_objects.Message]":
         nft_objects.value_set(NAME, _BRIDGES, nft_objects.IFNAME),
         nft_objects.chain(NAME, _BASE_CHAIN, "filter", nft_objects.FORWARD, nft_objects.FILTER),
     ]
+    for bridge in sorted(_between_bridges(policies)):
+        messages.append(nft.add_element(NAME, _BRIDGES, nft_objects.interface(bridge), ""))
     for chain in policies:
         messages += [
-            nft.add_element(NAME, _BRIDGES, nft_objects.interface(_bridge(chain)), ""),
             nft_objects.chain(NAME, chain),
             *nft_objects.replace_rules(NAME, chain, _rules(chain)),
         ]
-    return [*messages, *nft_objects.replace_rules(NAME, _BASE_CHAIN, [*map(_way_in, policies)])]
+    return [*messages, *nft_objects.replace_rules(NAME, _BASE_CHAIN, _base_rules(policies))]
 
 
 def _remove(members: "list[str]") -> None:
@@ -186,7 +225,7 @@ def _remove(members: "list[str]") -> None:
                 iptables_forward.delete(accept_comment(chain))
                 unused.append(chain)
     finally:
-        used = [name for name in policies if present[name] > len(_rules(name)) + 1]
+        used = [name for name in policies if present[name] > len(_rules(name)) + len(_ways_in(name))]
         _remove_chains(unused, policies, used, last=len(unused) == len(accepted))
 
 
@@ -200,7 +239,7 @@ def _remove_chains(unused: "list[str]", policies: "list[str]", wanted: "list[str
     gone = [name for name in policies if name not in wanted]
     if gone:
         messages = _declared(wanted)
-        for bridge in {_bridge(name) for name in gone} - {_bridge(name) for name in wanted}:
+        for bridge in _between_bridges(gone) - _between_bridges(wanted):
             messages.append(nft.delete_element(NAME, _BRIDGES, nft_objects.interface(bridge)))
         messages += [nft_objects.delete_chain(NAME, name) for name in gone]
         nft.change(FAMILY, messages, "remove the policy of a bridge")

@@ -20,6 +20,10 @@ uplink of the bridge is not isolated, nor is a container there whose network doe
 nftables.isolation.  With cnihook as the runtime, the policy is in force before the container's link is up
 and until it is down.  Other runtimes call this plugin after the bridge plugin has raised the link.
 
+`forwardPolicy`, which the reference does not have, belongs to a bridge, too.  With "published", nothing that
+another interface opens is forwarded to the bridge, except to published ports.  With "none", nothing is
+forwarded to the bridge or from it.  The host itself and the containers of the bridge are not concerned.
+
 The administrator's rules come first.  If iptables has a chain CNI-ADMIN (`iptablesAdminChainName`), made by
 `iptables -N CNI-ADMIN` for example, all that is forwarded passes it before the rules of cnihook, from the
 next ADD on.  What it drops is dropped, and what it accepts is accepted.  Only the administrator makes, fills
@@ -58,6 +62,7 @@ VERSIONS = versions.since("0.4.0")
 # The characters of a chain in iptables, and of a bridge whose name is a part of an identifier in nftables.
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _POLICIES = ("open", *isolation.POLICIES)
+_FORWARDING = ("open", *isolation.FORWARDING)
 
 
 def _check_chain(name: str) -> None:
@@ -83,6 +88,9 @@ FIELDS = (
           doc="the administrator's chain of iptables; it comes before the rules of cnihook"),
     Field("ingressPolicy", str, "open", choices=_POLICIES, check=_check_policy,
           doc="which containers do not reach each other: across bridges, or on one bridge"),
+    Field("forwardPolicy", str, "open", choices=_FORWARDING,
+          doc="what is forwarded: `published`: to the bridge only published ports, and answers; `none`:"
+              " nothing to or from the bridge"),
 )  # fmt: skip
 TRAITS = Traits("chained", needs=("nftables",), opens_firewall=True, releases_by_owner=True)
 
@@ -96,6 +104,11 @@ class Conf:
         self.zone: str = options["firewalldZone"]
         self.admin: str = options["iptablesAdminChainName"]
         self.policy: str = options["ingressPolicy"]
+        self.forwarding: str = options["forwardPolicy"]
+
+    @property
+    def policies(self) -> "list[str]":
+        return [policy for policy in (self.policy, self.forwarding) if policy != "open"]
 
     @property
     def may_use_firewalld(self) -> bool:
@@ -130,12 +143,16 @@ def _bridge(call: Call, result: Result) -> "Link | None":
     return link if link and link.kind == "bridge" and _LETTERS.issuperset(link.name) else None
 
 
+def _described(policy: str) -> str:
+    return f'{"ingress" if policy in _POLICIES else "forward"} policy "{policy}"'
+
+
 def _guarded_bridge(call: Call, conf: Conf, result: Result) -> Link:
     bridge = _bridge(call, result)
     if not bridge:
         raise CniError(
             INTERNAL,
-            f'ingress policy "{conf.policy}" needs a bridge; the first interface of prevResult is not one',
+            f"{_described(conf.policies[0])} needs a bridge; the first interface of prevResult is not one",
             'make sure to chain "firewall" plugin with "bridge"',
         )
     return bridge
@@ -177,7 +194,7 @@ def _to_accept(call: Call, conf: Conf, result: Result) -> "list[_Accepted]":
 
 
 def guards(conf: NetConf) -> bool:
-    return conf.string("ingressPolicy") not in ("", "open")
+    return any(conf.string(key) not in ("", "open") for key in ("ingressPolicy", "forwardPolicy"))
 
 
 def prepare(call: Call, first: NetConf) -> "dict[str, Any]":
@@ -187,14 +204,14 @@ def prepare(call: Call, first: NetConf) -> "dict[str, Any]":
     if first.string("type") != "bridge" or not _LETTERS.issuperset(bridge):
         return {}  # add() reports the error
     with locks.nft(f"isolate {call.owner}"):
-        isolation.add_member(call, [isolation.policy_chain(conf.policy, bridge)])
+        isolation.add_member(call, [isolation.policy_chain(policy, bridge) for policy in conf.policies])
     return {"portIsolation": True} if conf.policy == "isolated" else {}
 
 
 def add(call: Call) -> Result:
     conf = Conf(call)
     result = _prev_result(call)
-    bridge = _guarded_bridge(call, conf, result) if conf.policy != "open" else None
+    bridge = _guarded_bridge(call, conf, result) if conf.policies else None
     port = _port(call, result, bridge) if bridge and conf.policy == "isolated" else None
     accepted = _to_accept(call, conf, result)
     with Undo() as undo:
@@ -204,10 +221,9 @@ def add(call: Call) -> Result:
             undo.push(isolation.delete, call)
             with locks.nft(f"let {call.owner} through"):
                 chains = [each.chain for each in accepted]
-                if bridge:
-                    policy = isolation.policy_chain(conf.policy, bridge.name)
-                    if not isolation.is_set(call, policy):  # prepare() has done it, if it was called
-                        chains.append(policy)
+                # prepare() has added those of the policies, if it was called.
+                policies = [isolation.policy_chain(each, bridge.name) for each in conf.policies if bridge]
+                chains += [chain for chain in policies if not isolation.is_set(call, chain)]
                 if chains:
                     isolation.add_member(call, chains)
                 for each in accepted:
@@ -241,7 +257,7 @@ def delete(call: Call) -> None:
     server then keeps the address until its lease ends, because no message can release it.
     """
     try_each(
-        lambda: veth.set_down(call) if call.conf.string("ingressPolicy") not in ("", "open") else None,
+        lambda: veth.set_down(call) if guards(call.conf) else None,
         lambda: isolation.delete(call),
         lambda: _leave_zone(call),
         lambda: _remove_foreign(call),
@@ -280,11 +296,11 @@ def check(call: Call) -> None:
         else:
             if missing:
                 raise CniError(INTERNAL, f"{missing[0]} is not in zone {conf.zone} of firewalld")
-    if conf.policy != "open":
+    for policy in conf.policies:
         bridge = _guarded_bridge(call, conf, result)
-        if not isolation.is_set(call, isolation.policy_chain(conf.policy, bridge.name)):
-            raise CniError(INTERNAL, f'ingress policy "{conf.policy}" is not in force for {where}')
-        if conf.policy == "isolated" and not _port(call, result, bridge).isolated:
+        if not isolation.is_set(call, isolation.policy_chain(policy, bridge.name)):
+            raise CniError(INTERNAL, f"{_described(policy)} is not in force for {where}")
+        if policy == "isolated" and not _port(call, result, bridge).isolated:
             raise CniError(INTERNAL, f"the port of {where} is not isolated")
 
 
