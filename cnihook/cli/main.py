@@ -35,6 +35,7 @@ COMMANDS = {
     "del": "detach a network namespace from one network",
     "check": "compare attachments with what was set up",
     "status": "ask a network if it can attach another container",
+    "network": "create, list, change and remove networks",
     "list": "list the networks, and which plugins serve them",
     "validate": "report every problem of network configurations",
     "schema": "print a JSON Schema of networks or of a plugin",
@@ -46,6 +47,17 @@ COMMANDS = {
     "dhcp-keeper": "renew DHCP leases; the plugin dhcp starts it",
     "completion": "print the completion script for bash, zsh or fish",
     "man": "show the manual page of a command, or a guide",
+}
+# command: its own commands with their purposes; each has a manual page, such as cnihook-network-create(8)
+OWN_COMMANDS = {
+    "network": {
+        "create": "write the file of a network",
+        "ls": "list the networks",
+        "inspect": "print all about networks, as JSON",
+        "edit": "change a network's file in an editor",
+        "rm": "remove networks",
+        "prune": "remove the networks that no container uses",
+    },
 }
 _FILES = {"del": "delete", "hooks.d": "hooks_d"}  # commands whose names cannot be names of modules
 HOOK = ("createRuntime", "poststop")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook man: show or install the manual pages, which are made from the texts of --help."""
 
+import argparse
 import os
 import re
 import shutil
@@ -35,7 +36,7 @@ _PROGRAMS = {
     "cni-runc": "run runc, with the hook in containers that request networks",
 }
 _GUIDES = {
-    "cookbook": "twelve tasks with container networks, step by step",
+    "cookbook": "thirteen tasks with container networks, step by step",
     "troubleshooting": "what may be wrong with container networks, by symptom",
     "networks": "network files, and how plugins are found",
     "ways-in": "runc, crun, podman, docker, containerd, CRI-O, systemd",
@@ -69,7 +70,13 @@ plugins:
 --install and --remove take no PAGE.  DIR is {DEFAULT} by default.  After --install,
 `man cnihook-ps` and `man cnihook-cookbook` work.
 """
-PAGES = ["cnihook", *commands.COMMANDS, *_PROGRAMS, *_GUIDES, *_PLUGINS]
+# page: the command, its own command and the purpose of that
+_OWN = {
+    f"{command}-{name}": (command, name, purpose)
+    for command, own in commands.OWN_COMMANDS.items()
+    for name, purpose in own.items()
+}
+PAGES = ["cnihook", *commands.COMMANDS, *_OWN, *_PROGRAMS, *_GUIDES, *_PLUGINS]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _WIDE = 10_000  # columns: no line of the text is broken, so that man can break them
 
@@ -127,6 +134,7 @@ def _is_markdown(name: str) -> bool:
 
 def page(name: str) -> str:
     purposes = {"cnihook": "CNI networks for containers", **commands.COMMANDS, **_PROGRAMS, **_GUIDES}
+    purposes |= {own: purpose for own, (_command, _name, purpose) in _OWN.items()}
     purpose = plugin_options.purpose(name) if name in _PLUGINS else purposes[name]
     title, _, section = file_name(name).rpartition(".")
     make = roff.from_markdown if _is_markdown(name) else roff.from_help
@@ -160,10 +168,17 @@ def source(name: str) -> str:
         from cnihook.cli import cni_runc
 
         return f"usage: cni-runc [OPTION]... COMMAND [ARGUMENT]...\n{cni_runc.__doc__}"
-    parser = commands.load(name).parser()
+    parser = commands.load(name).parser() if name in commands.COMMANDS else _parser_of(name)
     parser.formatter_class = partial(arguments.Help, width=_WIDE)
     text: str = parser.format_help()
     return text
+
+
+def _parser_of(name: str) -> "argparse.ArgumentParser":
+    """Return the parser of a command's own command, such as network-create."""
+    command, own, _purpose = _OWN[name]
+    parser: argparse.ArgumentParser = commands.load(command).parser().commands[own]
+    return parser
 
 
 def _paths(folder: str) -> Iterator[tuple[str, str]]:

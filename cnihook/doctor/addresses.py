@@ -21,7 +21,8 @@ _NEARLY_FULL = 0.9
 _SHOWN = 5
 
 
-def _subnets(plugin: Plugin) -> set[IPNet]:
+def subnets_of(plugin: Plugin) -> set[IPNet]:
+    """Return the subnets that a plugin's IPAM plugin leases from; none for one that is not built in."""
     if not (plugin.ipam and invoke.is_built_in(plugin.ipam)):
         return set()
     subnets = getattr(invoke.load(plugin.ipam), "subnets", None)
@@ -41,7 +42,7 @@ def check_overlaps(host: Host) -> Iterator[Finding]:
         (network, plugin, subnets)
         for network in host.networks
         for plugin in plugins_of(network)[:1]
-        if plugin.routes and (subnets := _subnets(plugin))
+        if plugin.routes and (subnets := subnets_of(plugin))
     ]
     links = {link.index: link for link in host.rtnl.links()}
     for network, plugin, subnets in routed:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from cnihook.doctor.finding import Finding, Host, Plugin, has_version, plugins_of
 from cnihook.fast.address import Address
 from cnihook.linux.route_lookup import link_towards
-from cnihook.linux.rtnl import Link
+from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.runtime import networks
 from cnihook.types.errors import CniError
 
@@ -31,7 +31,7 @@ def check(host: Host) -> Iterator[Finding]:
             link
             for version in _FAR
             if plugins[0].routes and has_version(network, version)
-            for link in _uplinks(host, version)
+            for link in uplinks(host.rtnl, version)
             if link.mtu < mtu
         ]
         for link in {link.index: link for link in narrow}.values():
@@ -58,9 +58,10 @@ def _mtu(plugins: list[Plugin]) -> int:
     return mtu
 
 
-def _uplinks(host: Host, version: int) -> Iterator[Link]:
+def uplinks(rtnl: Rtnl, version: int) -> Iterator[Link]:
+    """Yield the links by which packets to remote hosts leave."""
     for far in _FAR[version]:
-        link = link_towards(host.rtnl, Address.parse(far))
+        link = link_towards(rtnl, Address.parse(far))
         if link and link.name != "lo":
             yield link
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 FOLDER = "/var/lib/cni/networks"  # with a folder for each network, unless `dataDir` names another
-_LAST_RESERVED = "last_reserved_ip."
+LAST_RESERVED = "last_reserved_ip."
 OWNERS = ".owners"
 _MARK = (
     981173106  # seconds, 2001-02-03 04:05:06 UTC: a whole second in the past, which every filesystem keeps
@@ -219,13 +219,13 @@ class Store:
     def last_reserved(self, set_index: int) -> "Address | None":
         """Return the address after which the search continues; if it is None, it begins at the first."""
         try:
-            content = self._read(f"{_LAST_RESERVED}{set_index}")
+            content = self._read(f"{LAST_RESERVED}{set_index}")
             return Address.parse(content.decode()) if content else None
         except (OSError, ValueError):
             return None
 
     def _set_last_reserved(self, set_index: int, address: Address) -> None:
-        path = f"{self.folder}/{_LAST_RESERVED}{set_index}"
+        path = f"{self.folder}/{LAST_RESERVED}{set_index}"
         try:
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 return  # this is only a hint, and the lease must not fail because of it

@@ -89,8 +89,8 @@ FIELDS = (
     Field("ingressPolicy", str, "open", choices=_POLICIES, check=_check_policy,
           doc="which containers do not reach each other: across bridges, or on one bridge"),
     Field("forwardPolicy", str, "open", choices=_FORWARDING,
-          doc="what is forwarded: `published`: to the bridge only published ports, and answers; `none`:"
-              " nothing to or from the bridge"),
+          doc="`published`: only published ports and answers are forwarded to the bridge;"
+              " `none`: nothing is, to or from it"),
 )  # fmt: skip
 TRAITS = Traits("chained", needs=("nftables",), opens_firewall=True, releases_by_owner=True)
 

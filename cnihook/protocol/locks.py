@@ -4,6 +4,7 @@ The locks between processes of cnihook, by what they protect, in the order in wh
 
     docker-pause-image   made once, whichever docker-run is first
     dhcp-SOCKET          made once, whichever DHCP keeper is first
+    networks             one creation, edit or removal of networks' files at a time
     container-ID         one operation at a time on a container
     ending-INODE         deletes the links of containers that have ended, on the host with this namespace
     network-NAME         shared by ADD, DEL and CHECK; exclusive for GC
@@ -19,7 +20,7 @@ lasts at most PATIENCE, and the caller continues without the lock.
 
 from cnihook.linux.flock import Lock
 
-ORDER = ("docker", "dhcp", "container", "ending", "network", "names", "netns", "bridge", "nft")
+ORDER = ("docker", "dhcp", "networks", "container", "ending", "network", "names", "netns", "bridge", "nft")
 PATIENCE = 10.0  # seconds for other processes that release what containers that are gone have
 _WAIT = 30.0  # seconds
 
@@ -30,6 +31,10 @@ def pause_image(timeout: float) -> Lock:
 
 def dhcp(path: str) -> Lock:
     return Lock(f"dhcp{path.replace('/', '-')}", purpose="start of a DHCP keeper")
+
+
+def networks(purpose: str) -> Lock:
+    return Lock("networks", timeout=_WAIT, purpose=purpose)
 
 
 def container(container_id: str, purpose: str, timeout: float = _WAIT) -> Lock:

@@ -6,7 +6,7 @@ import os
 
 from cnihook.fast import fastjson, statefile
 from cnihook.types import versions
-from cnihook.types.config import NetConf, json_name, lookup
+from cnihook.types.config import LenientConf, NetConf, json_name, lookup
 from cnihook.types.errors import INVALID_CONFIG, IO_FAILURE, CniError, invalid_config
 from cnihook.types.names import check_network_name, check_plugin_type
 
@@ -107,6 +107,11 @@ class Network:
         return f"{self.source}: plugins[{index}] ({plugin_type})"
 
     @property
+    def created(self) -> str:
+        """The time at which `cnihook network create` wrote the file; empty for a file of another origin."""
+        return LenientConf(self.raw, self.source).object("cnihook").string("created")
+
+    @property
     def is_loopback(self) -> bool:
         return [plugin["type"] for plugin in self.plugins] == [_LOOPBACK]
 
@@ -120,7 +125,7 @@ def _own_settings(conf: NetConf) -> NetConf:
     for key in fastjson.repeated(own.raw):
         raise own.refuse_repeated(key)
     for key, value in own.raw.items():
-        if key.lower() not in ("annotations", "dottedaliases") or value is None:
+        if key.lower() not in ("annotations", "dottedaliases", "created") or value is None:
             problem = "is null" if value is None else "is unknown"
             raise own.refuse(key, problem, 'it takes "annotations" and "dottedAliases"')
     return own

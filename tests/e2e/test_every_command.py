@@ -37,6 +37,7 @@ WORDS = {
     "del": "mynet web",
     "check": "--all",
     "status": "mynet",
+    "network": "ls",
     "list": "",
     "validate": "",
     "schema": "bridge",

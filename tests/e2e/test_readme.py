@@ -46,6 +46,21 @@ def test_runc_container_is_started_seen_and_deleted(host: Host) -> None:
 
 
 @pytest.mark.root
+def test_first_network_is_created_by_one_command(host: Host) -> None:
+    """The new file has the subnet and the plugins of the one that the page shows."""
+    command, answer = re.findall(r"^# (cnihook network .*)\n(.*)$", README, re.MULTILINE)[0]
+    host.leaves(f"file {NET_D}/*")
+
+    assert host.run(str(CHECKOUT / "scripts" / "cnihook"), *command.split()[1:]).stdout == f"{answer}\n"
+
+    created = json.loads(host.read(f"{NET_D}/90-{answer}.conflist"))
+    shown = network()
+    assert created["name"] == shown["name"] and created["cniVersion"] == shown["cniVersion"]
+    assert created["plugins"][0]["ipam"]["ranges"] == [[{"subnet": shown["plugins"][0]["ipam"]["subnet"]}]]
+    assert all(plugin in created["plugins"] for plugin in shown["plugins"][1:])
+
+
+@pytest.mark.root
 def test_program_attaches_a_namespace_and_detaches_it(host: Host) -> None:
     (program,) = re.findall("```python\n(.*?)```", section("In a program"), re.DOTALL)
     host.write(f"{NET_D}/10-mynet.conflist", json.dumps(network()))

@@ -6,7 +6,7 @@ import json
 import os
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -57,10 +57,31 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,  # an abbreviation that is unique today may be ambiguous tomorrow
         )
         self._command = command
+        self.commands: Mapping[str, argparse.ArgumentParser] = {}  # also by their other names
+        self._group: "argparse._SubParsersAction[_Subcommand] | None" = None
 
     def error(self, message: str) -> "NoReturn":
         warn(f"{self._command}: {similar.ended(message)} see `cnihook {self._command} --help`")
         raise SystemExit(2)
+
+    def add_command(self, name: str, purpose: str, module: "Any", aliases: "Sequence[str]" = ()) -> None:
+        """Add a command of this command.  Its module has DESCRIPTION, maybe EPILOG, and add_arguments()."""
+        if not self._group:
+            self._group = self.add_subparsers(
+                dest="command",
+                metavar="COMMAND",
+                required=True,
+                parser_class=_Subcommand,
+                title="commands",
+                help="one of these",
+            )
+            self.commands = self._group.choices
+        for each in (name, *aliases):
+            listed: dict[str, Any] = {"help": purpose} if each == name else {}
+            epilog = getattr(module, "EPILOG", "")
+            parser = self._group.add_parser(each, description=module.DESCRIPTION, epilog=epilog, **listed)
+            parser.set_defaults(command=name)
+            module.add_arguments(parser)
 
     def add_container(
         self,
@@ -129,6 +150,13 @@ class Parser(argparse.ArgumentParser):
 
     def add_plugin_dirs(self) -> None:
         self.add_argument("--cni-path", **_help(option_table.entry("cni-path")))
+
+
+class _Subcommand(Parser):
+    """The parser of a command of a command, as argparse makes it; newer Pythons pass more options."""
+
+    def __init__(self, *, prog: str, description: str, epilog: str, **_options: object) -> None:
+        super().__init__(prog.removeprefix("cnihook "), description, epilog)
 
 
 def _help(entry: option_table.Entry) -> "dict[str, Any]":
@@ -239,7 +267,7 @@ def work(what: str, function: Callable[[], None], *, verbose: bool = False) -> i
             warn(f"{what}: {steps.total * 1000:.2f} ms in total")
 
 
-def as_json(value: object, indent: int = 4) -> str:
+def as_json(value: object, indent: "int | None" = 4) -> str:
     """Return `value` as JSON, in ASCII without control characters, because it may reach a terminal."""
     return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
 

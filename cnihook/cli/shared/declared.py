@@ -26,6 +26,7 @@ KEYS_OF_A_LIST = (
     Field("disableGC", bool, doc="GC is not run"),
     Field("loadOnlyInlinedPlugins", bool, doc="ignore the plugins in the folder of the network's name"),
     Field("cnihook", dict, doc="`annotations` and `dottedAliases`: what containers may request"),
+    Field("nerdctlLabels", dict, of=str, doc="labels of the network, as nerdctl keeps them"),
 )
 _TYPE = Field("type", str, required=True, doc="type of the plugin")
 _CAPABILITIES = Field("capabilities", dict, of=bool, doc="what the runtime passes to the plugin, by name")
