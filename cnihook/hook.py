@@ -174,8 +174,8 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
         signals.set_deadline(max(timeout * 0.6, timeout - 5))
 
     whose = config.network_namespace
-    if whose == bundle.JOINED:
-        log.event("left alone: it joins a network namespace by path, and only the creator configures that")
+    if whose == bundle.JOINED and not _has_request(oci_state, options):
+        log.event("left alone: it joins a network namespace by path, and requests no network of its own")
         return
     if whose == bundle.HOST:
         return _leave_in_host(oci_state, config.path, log)
@@ -218,6 +218,21 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
                 )
     finally:
         namespace.close()
+
+
+def _has_request(oci_state: State, options: Options) -> bool:
+    """Return True if a container that joins a namespace by path requests networks in addition.
+
+    Not a container of a pod: there Multus serves the annotations.  The arguments of the hook are not a
+    request of one container if they come from an engine's hooks.d.
+    """
+    from cnihook.request import options as request_options
+
+    if oci_state.is_of_pod:
+        return False
+    if request_options.has_requests(oci_state.annotations):
+        return True
+    return bool(options.request and options.request.networks) and not oci_state.is_of_engine
 
 
 def _both(log: Log) -> "Callable[[str], None]":

@@ -140,7 +140,7 @@ def _prepare(words: Arguments) -> None:
     such a container must not run without its networks.
     """
     from cnihook.oci import inject, podman
-    from cnihook.oci.bundle import OWN, Bundle
+    from cnihook.oci.state import is_of_pod
     from cnihook.request import trusted_annotations
     from cnihook.types.errors import CniError
 
@@ -149,12 +149,11 @@ def _prepare(words: Arguments) -> None:
         config = inject.read(path)
     except (OSError, CniError):
         return
-    if Bundle(config.get(), path).network_namespace != OWN:
-        return
     before = config.text
     own = _annotations(config)
     annotations = _take_sysctls(config)
-    if not annotations and not own:
+    # Pods join a namespace, or use the host's; the hook would leave them alone.
+    if not annotations and (not own or is_of_pod(config.get("annotations"))):
         return
     arguments = []
     if podman.maker(os.getppid()):

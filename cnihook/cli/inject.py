@@ -91,7 +91,7 @@ class _Bundle:
 
     def prepare(self, annotations: dict[str, str], environment: dict[str, str], bounds: list[str]) -> None:
         inject.add_hooks(self.config, environment, bounds, renew=True)
-        inject.add_namespace(self.config)
+        inject.add_namespace(self.config, has_request=bool(annotations))
         inject.add_annotations(self.config, annotations)
         if hostname := annotations.get(f"{request_options.PREFIX}hostname"):
             inject.set_hostname(self.config, hostname)

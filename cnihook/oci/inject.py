@@ -129,14 +129,17 @@ def add_hooks(
 # What the hook needs
 
 
-def add_namespace(config: JsonDocument) -> None:
-    """Give the container its own network namespace.  Raises CniError if it joins one by path."""
+def add_namespace(config: JsonDocument, *, has_request: bool) -> None:
+    """Give the container its own network namespace.
+
+    Raises CniError if it joins one by path and requests nothing: the hook would leave it alone.
+    """
     _ensure(config, [], "linux", "namespaces")
     kind = Bundle(config.get(), "config.json").network_namespace
-    if kind == JOINED:
+    if kind == JOINED and not has_request:
         raise invalid_config(
             "linux.namespaces has the container join a network namespace by path",
-            "the hook does not configure such a container; remove the path to give it its own network",
+            "the hook attaches such a container only on request: add --network NAME; or remove the path",
         )
     if kind == HOST:
         config.append({"type": "network"}, "linux", "namespaces")

@@ -8,11 +8,13 @@ from cnihook.types.names import check_container_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 
 # Annotations of the engines of Kubernetes, CRI-O and containerd.
 _OF_POD = ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri.container-type")
+_MANAGER = "io.container.manager"  # by podman and CRI-O
 
 
 class State:
@@ -33,9 +35,18 @@ class State:
     @property
     def is_of_pod(self) -> bool:
         """True for a container that CRI-O or containerd made for a pod of Kubernetes."""
-        # Podman marks the containers of its own pods in the same way.
-        is_podmans = self.annotations.get("io.container.manager") == "libpod"
-        return not is_podmans and not self.annotations.keys().isdisjoint(_OF_POD)
+        return is_of_pod(self.annotations)
+
+    @property
+    def is_of_engine(self) -> bool:
+        """True if podman or CRI-O made it: the arguments of their hook are the same for all containers."""
+        return _MANAGER in self.annotations
+
+
+def is_of_pod(annotations: "Mapping[str, Any]") -> bool:
+    """Return True if CRI-O or containerd wrote these annotations, for a pod of Kubernetes."""
+    # Podman marks the containers of its own pods in the same way.
+    return annotations.get(_MANAGER) != "libpod" and not annotations.keys().isdisjoint(_OF_POD)
 
 
 def parse(text: bytes) -> State:

@@ -17,6 +17,7 @@ from tests.support.plugins.cni import CHECKOUT
 from tests.support.runtimes.oci import LEAVES, MYNET, RESULTS, Runtime, configure, leases
 
 CNI_RUNC = str(CHECKOUT / "scripts" / "cni-runc")
+POD = {"cnihook.networks": "mynet", "io.kubernetes.cri.container-type": "container"}
 
 # Records all that a program can see of how it was started.  The shell itself reads the signal masks, because
 # it blocks some signals while it waits for a child.  Its descriptor for the script is left out.
@@ -186,13 +187,14 @@ def test_container_that_requests_networks_gets_the_hook(
     [
         {"annotations": {"org.example": "cnihook.networks"}},
         {"annotations": None},
-        {"linux": {"namespaces": [{"type": "pid"}]}},
-        {"linux": {"namespaces": [{"type": "network", "path": "/run/netns/pod"}]}},
-        {"linux": None},
+        {"linux": {"namespaces": [{"type": "pid"}]}, "annotations": {}},
+        {"linux": {"namespaces": [{"type": "network", "path": "/run/netns/pod"}]}, "annotations": {}},
+        {"linux": {"namespaces": [{"type": "network", "path": "/run/netns/pod"}]}, "annotations": POD},
+        {"linux": None, "annotations": POD},
     ],
-    ids=["another", "none", "host", "joined", "nothing"],
+    ids=["another", "none", "host", "joined", "pod", "nothing"],
 )
-def test_container_without_request_or_own_network_is_unchanged(
+def test_container_without_request_or_of_a_pod_is_unchanged(
     host: Host, stand_in: dict[str, str], bundle: Path, keys: dict[str, Any]
 ) -> None:
     """So cni-runc can be the engine's default runtime."""
@@ -200,6 +202,17 @@ def test_container_without_request_or_own_network_is_unchanged(
 
     assert start(host, stand_in, CNI_RUNC, "create", "-b", str(bundle), "c1") == (7, "from stdin", "")
     assert (bundle / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("namespace", [{"type": "network", "path": "/run/netns/x"}, {"type": "pid"}])
+def test_request_without_own_network_reaches_the_hook(
+    host: Host, stand_in: dict[str, str], bundle: Path, namespace: dict[str, str]
+) -> None:
+    """The hook attaches a container that joins a namespace, and rejects one in the host's."""
+    written(bundle, config(linux={"namespaces": [namespace]}))
+
+    start(host, stand_in, CNI_RUNC, "create", "-b", str(bundle), "c1")
+    assert list(read(bundle)["hooks"]) == ["createRuntime", "poststop"]
 
 
 def test_malformed_config_is_left_to_the_runtime(host: Host, stand_in: dict[str, str], bundle: Path) -> None:

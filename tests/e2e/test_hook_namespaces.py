@@ -112,6 +112,51 @@ def test_joined_namespace_is_left_alone(host: Host, runtime: Runtime) -> None:
     assert host.listdir(RESULTS) == ["mynet-c1-eth0"]
 
 
+@pytest.mark.parametrize("way", ["annotation", "argument"])
+def test_joined_namespace_is_attached_on_request(host: Host, runtime: Runtime, way: str) -> None:
+    """Each container has its own interface, which is removed at its end; the namespace lives on."""
+    configure(host, MYNET)
+    first = runtime.run("c1")
+    joined = {"type": "network", "path": "/run/netns/c1"}
+    if way == "annotation":
+        second = runtime.run("c2", network=joined, annotations=ASKING | {"cnihook.ip": "10.22.0.9"})
+    else:
+        second = runtime.run("c2", "--network", "mynet", "--ip", "10.22.0.9", network=joined)
+
+    assert second.addresses("eth1") == ["10.22.0.9/16"]
+    second.exec("ping", "-c1", "-W30", "10.22.0.1")
+    assert host.listdir(RESULTS) == ["mynet-c1-eth0", "mynet-c2-eth1"]
+    runtime.delete("c2")
+    host.wait_for_endings()
+    assert first.links() == {"lo", "eth0"} and host.listdir(RESULTS) == ["mynet-c1-eth0"]
+    first.exec("ping", "-c1", "-W30", "10.22.0.1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "annotations"),
+    [
+        ((), POD | ASKING),
+        ((), POD | {"k8s.v1.cni.cncf.io/networks": "mynet"}),
+        (("--network", "mynet"), {"io.container.manager": "libpod"}),
+        (("--network", "mynet"), {"io.container.manager": "cri-o"}),
+    ],
+    ids=["cri-o", "multus", "hooks.d of podman", "hooks.d of cri-o"],
+)
+def test_joined_namespace_of_a_pod_is_left_alone(
+    host: Host, runtime: Runtime, arguments: tuple[str, ...], annotations: dict[str, str]
+) -> None:
+    """Another program serves a pod's annotations, and a hook in hooks.d has the same arguments for all."""
+    configure(host, MYNET)
+    host.run("ip", "netns", "add", "pod")
+    joined = {"type": "network", "path": "/run/netns/pod"}
+
+    assert runtime.run("c1", *arguments, network=joined, annotations=annotations).links() == {"lo"}
+    assert "left alone" in host.run(CNIHOOK, "logs", "c1").stdout
+    runtime.delete("c1")
+    host.run("ip", "netns", "delete", "pod")
+    host.leaves("dir /run/netns", "mount /run/netns")
+
+
 def test_hook_in_wrong_stage_gets_a_hint(host: Host, runtime: Runtime) -> None:
     """A createContainer hook runs inside the container, and runc passes it the PID seen there, which is 1.
 

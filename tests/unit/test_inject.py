@@ -23,7 +23,7 @@ BY_HAND = {"path": "/opt/cnihook/scripts/cnihook", "args": ["cnihook", "createRu
 
 def prepared(config: JsonDocument, **annotations: str) -> JsonDocument:
     inject.add_hooks(config, {}, renew=True)
-    inject.add_namespace(config)
+    inject.add_namespace(config, has_request=False)
     inject.add_annotations(config, {f"{PREFIX}{name}": text for name, text in annotations.items()})
     inject.add_mounts(config, FILES)
     return config

@@ -107,6 +107,23 @@ def test_containers_find_each_other_by_name(host: Host, installed: Podman, way: 
     assert released(host)
 
 
+@pytest.mark.parametrize("way", ["hook", "cni-runc"])
+def test_request_is_served_beside_a_network_of_podman(host: Host, installed: Podman, way: str) -> None:
+    """Podman makes the namespace and its network; without `--network none` the container joins it."""
+    host.run("ip", "netns", "add", "pub")
+    host.run("ip", "netns", "exec", "pub", "ip", "link", "add", "eth0", "type", "bridge")
+    option, prefix = ("--annotation", "cnihook.") if way == "hook" else ("--sysctl", "net.cnihook.")
+    requests = [word for text in ("networks=mynet", "ip=10.22.0.9") for word in (option, f"{prefix}{text}")]
+    engine = ["--hooks-dir", HOOKS] if way == "hook" else ["--runtime", CNI_RUNC]
+    shown = installed(
+        *engine, "run", *LIMITS, "--rm", "--network", "ns:/run/netns/pub", *requests, *SHOW
+    ).stdout
+
+    assert "eth1    inet 10.22.0.9/16" in shown
+    assert released(host)
+    host.run("ip", "netns", "delete", "pub")
+
+
 def test_annotation_of_the_working_group_is_recognized(host: Host, installed: Podman) -> None:
     annotation = "k8s.v1.cni.cncf.io/networks=mynet@net1"
     shown = run(installed, "--rm", "--network", "none", "--annotation", annotation, *SHOW)
