@@ -7,8 +7,10 @@ from cnihook.cli.shared import arguments, cnitool_args, containers, listing, ter
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.cnitool_args import CnitoolArgs
 from cnihook.cli.shared.listing import Row
+from cnihook.container import repair
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.netns import NetNS
+from cnihook.protocol import locks
 from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import attachment, foreign, records
 from cnihook.runtime.cni import CNI
@@ -33,8 +35,9 @@ exit codes with CONTAINER or --all:
   1  a difference
   2  no difference, but not everything could be checked
 
-The causes of code 2: privilege is missing, a record is damaged, or another runtime attached the container
-with plugins that are neither those of cnihook nor in CNI_PATH.
+The causes of code 2: privilege is missing, a record is damaged, another runtime attached the container
+with plugins that are neither those of cnihook nor in CNI_PATH, or the network's version of the specification
+has no CHECK for a plugin that is an executable.
 """
 
 _WELL, _DIFFERENT, _UNKNOWN = "well", "different", "unknown"
@@ -141,11 +144,16 @@ def _difference(one: Row, options: argparse.Namespace) -> "tuple[str, str]":
     cni = CNI(settings.conf_dir, settings.plugin_dirs, timeout=options.timeout, lock_timeout=_PATIENCE)
     try:
         _check_plugins(one, settings)
-        if not one.conf.disable_check and versions.at_least(one.conf.version, versions.SINCE["CHECK"]):
+        if one.conf.disable_check:
+            _look(one)
+        elif versions.at_least(one.conf.version, versions.SINCE["CHECK"]):
             cni.check(one.network, one.container, one.ifname)
         else:
             _look(one)
-    except OtherPluginsError as error:
+            with locks.container(one.container, "check", _PATIENCE):
+                problems = repair.find_problems(one.record, settings.plugin_dirs, timeout=options.timeout)
+            return (_DIFFERENT, problems[0]) if problems else (_WELL, "")
+    except (OtherPluginsError, repair.CannotCheckError) as error:
         return _UNKNOWN, message_with_notes(error)
     except CniError as error:
         if records.find(*one.record.identity) is None:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _WITH_CHECK = "1.0.0"  # any version that has CHECK, and a result with interfaces
 
 
+class CannotCheckError(CniError):
+    """An error for an attachment that its plugins cannot check."""
+
+
 def records_of(container_id: str) -> "list[Record]":
     """Return the records that can be repaired, in the order of ADD.  Raises CniError if there is none."""
     attachments = records.of_container(container_id)
@@ -157,7 +161,7 @@ def _result(network: Network, record: Record) -> Result:
 def _with_check(network: Network, request: Invocation) -> Network:
     """Return the network with a version that has CHECK: built-in plugins support CHECK for any version.
 
-    Raises CniError if an older network uses a plugin that is an executable.
+    Raises CannotCheckError if an older network uses a plugin that is an executable.
     """
     if versions.at_least(network.version or versions.OLDEST, versions.SINCE["CHECK"]):
         return network
@@ -165,7 +169,7 @@ def _with_check(network: Network, request: Invocation) -> Network:
         conf = NetConf(plugin)
         for plugin_type in filter(None, (conf.string("type"), conf.object("ipam").string("type"))):
             if executable := invoke.find(plugin_type, request.plugin_dirs):
-                raise CniError(
+                raise CannotCheckError(
                     INTERNAL,
                     f"version {network.version or versions.OLDEST} of the specification has no CHECK,"
                     f" so {executable} cannot check it",

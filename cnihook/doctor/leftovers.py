@@ -67,8 +67,17 @@ def check_attachments(host: Host) -> Iterator[Finding]:
                 for_all="CNI_PATH=FOLDER cnihook check --all",
             )
             continue
+        except repair.CannotCheckError as error:
+            yield Finding(
+                "attachment-not-checked",
+                f"container {record.container_id}, {record.network} {record.ifname}: {error.msg}",
+                "faults of this attachment are not found",
+                error.details,
+                note=True,
+            )
+            continue
         except CniError:
-            continue  # a network that cannot be checked
+            continue  # its record has no result, which is another finding
         for difference in missing:
             yield Finding(
                 "attachment-broken",

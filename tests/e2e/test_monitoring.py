@@ -15,6 +15,7 @@ from tests.support.runtimes.oci import (
     bridge,
     call_hook,
     configure,
+    external,
     wait_for,
 )
 
@@ -59,10 +60,15 @@ def test_crashed_container_is_a_difference(host: Host, runtime: Runtime) -> None
 
 
 def test_network_of_cni_version_without_check_is_checked(host: Host, runtime: Runtime) -> None:
-    """Most example networks have CNI version 0.2.0; for them only interface and addresses are checked."""
+    """Most example networks have CNI version 0.2.0.  The built-in plugins check them all the same."""
     configure(host, MYNET, LOOPBACK)
     container = runtime.run("c1")
     assert show(host, "check", "--all").returncode == 0
+    host.run("nft", "flush", "ruleset")
+    flushed = show(host, "check", "--all")
+    assert flushed.returncode == 1
+    assert "different c1 mynet eth0: " in flushed.stdout and "10.22.0.2 is not masqueraded" in flushed.stdout
+    host.run(CNIHOOK, "repair", "c1")
     container.run("ip", "addr", "del", "10.22.0.2/16", "dev", "eth0")
     assert (
         "different c1 mynet eth0: eth0 does not have the address 10.22.0.2/16"
@@ -70,6 +76,22 @@ def test_network_of_cni_version_without_check_is_checked(host: Host, runtime: Ru
     )
     container.run("ip", "link", "del", "eth0")
     assert "eth0 does not exist" in show(host, "check", "--all").stdout
+
+
+def test_plugin_that_cannot_check_is_unknown(host: Host, runtime: Runtime) -> None:
+    """An executable has no CHECK in version 0.2.0, so `well` would be a guess."""
+    make = "ip link add eth0 type bridge && ip addr add 10.9.0.2/24 dev eth0"
+    result = '{"cniVersion": "0.2.0", "ip4": {"ip": "10.9.0.2/24"}}'
+    script = f"if [ $CNI_COMMAND = ADD ]; then nsenter --net=$CNI_NETNS sh -c '{make}'; echo '{result}'; fi"
+    folder = external(host, "own", script)
+    configure(host, json.dumps({"cniVersion": "0.2.0", "name": "old", "type": "own"}))
+    runtime.run("c1", "--cni-path", folder)
+    outcome = show(host, "check", "--all")
+
+    assert outcome.returncode == 2
+    assert outcome.stdout.startswith("unknown c1 old eth0: version 0.2.0 of the specification has no CHECK")
+    notes = host.run(CNIHOOK, "doctor", "--verbose", check=False).stdout
+    assert "attachment-not-checked: container c1, old eth0: version 0.2.0" in notes
 
 
 # metrics
