@@ -25,14 +25,15 @@ def main(argv: list[str]) -> int:
 
     def work() -> None:
         operands = CnitoolArgs(options)
+        network = operands.network()
         attachment = operands.cni.add(
-            operands.network(),
+            network,
             operands.container_id,
             operands.ifname,
             netns=operands.netns,
             pid=operands.pid,
             cni_args=operands.cni_args,
-            capability_args=operands.capability_args,
+            capability_args=operands.capability_args_for(network),
         )
         arguments.print_json(attachment.result.to_json(attachment.network.version))
 

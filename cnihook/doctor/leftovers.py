@@ -70,10 +70,11 @@ def check_attachments(host: Host) -> Iterator[Finding]:
         except repair.CannotCheckError as error:
             yield Finding(
                 "attachment-not-checked",
-                f"container {record.container_id}, {record.network} {record.ifname}: {error.msg}",
+                f"container {subject}: {error.msg}",
                 "faults of this attachment are not found",
                 error.details,
                 note=True,
+                subject=subject,
             )
             continue
         except CniError:

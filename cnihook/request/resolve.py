@@ -15,7 +15,6 @@ from cnihook.protocol import invoke
 from cnihook.request.request import NetworkRequest, PortRequest
 from cnihook.runtime.networks import Network, ipam_type
 from cnihook.types import Value
-from cnihook.types.config import lookup
 from cnihook.types.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
@@ -71,7 +70,7 @@ def resolve(
     _give_first(real, common)
     if common.aliases:
         for one in real:
-            if "aliases" in _capabilities(one.network):
+            if "aliases" in one.network.capabilities:
                 one.capability_args["aliases"] = common.aliases
     requests = [requested for _network, requested in chosen]
     if any(requested.routes or requested.no_default_route for requested in (common, *requests)):
@@ -92,17 +91,9 @@ def _resolve_own(network: Network, requested: NetworkRequest) -> ResolvedNetwork
     if requested.ips or requested.mac:
         _give_addresses(served, requested.ips, requested.mac)
     _give_first([served], requested)
-    if requested.aliases and "aliases" in _capabilities(network):
+    if requested.aliases and "aliases" in network.capabilities:
         served.capability_args["aliases"] = requested.aliases
     return served
-
-
-def _capabilities(network: Network) -> "set[str]":
-    capabilities: set[str] = set()
-    for plugin in network.plugins:
-        enabled = lookup(plugin, "capabilities") or {}
-        capabilities.update(name for name, wanted in enabled.items() if wanted is True)
-    return capabilities
 
 
 def _give_first(real: "list[ResolvedNetwork]", requested: NetworkRequest) -> None:
@@ -116,7 +107,7 @@ def _give_first(real: "list[ResolvedNetwork]", requested: NetworkRequest) -> Non
 
 def _first_with(real: "list[ResolvedNetwork]", capability: str, what: str) -> ResolvedNetwork:
     for one in real:
-        if capability in _capabilities(one.network):
+        if capability in one.network.capabilities:
             return one
     if not real:
         raise CniError(INVALID_CONFIG, f"{what}: the container is on no network")
@@ -131,16 +122,26 @@ def _no_plugin_takes(network: Network, capability: str, what: str) -> CniError:
             takes[traits.kind].append(plugin_type)
     key = f'"capabilities": {{"{capability}": true}}'
     if takes["chained"]:
-        hint = f'add {{"type": "{takes["chained"][0]}", {key}}} to its plugins'
+        hint = _with_plugin(network, f'{{"type": "{takes["chained"][0]}", {key}}}')
     else:
         hint = f"add {key} to a plugin with the IPAM plugin {' or '.join(takes['ipam'])}"
     problem = f"network {network.name} ({network.source}): none of its plugins takes {what}"
     return CniError(INVALID_CONFIG, problem, hint)
 
 
+def _with_plugin(network: Network, plugin: str) -> str:
+    if "plugins" in network.raw:
+        return f"add {plugin} to its plugins"
+    rest = f'{{"type": "{network.plugins[0]["type"]}", ...}}, {plugin}'
+    return (
+        "it is a single plugin; replace it by a list, a file that ends in .conflist:"
+        f' {{"cniVersion": "1.0.0", "name": "{network.name}", "plugins": [{rest}]}}'
+    )
+
+
 def _give_addresses(served: ResolvedNetwork, ips: "list[str]", mac: str) -> None:
     network = served.network
-    capabilities = _capabilities(network)
+    capabilities = network.capabilities
     cni_args = dict(served.cni_args)
     if ips:
         if "ips" in capabilities:

@@ -271,7 +271,6 @@ def validate(network: Network, plugin_dirs: "list[str] | None") -> "list[str]":
     other errors.
     """
     errors: list[CniError] = []
-    capabilities: dict[str, None] = {}
     version = network.version or versions.OLDEST
     for index, plugin in enumerate(network.plugins):
         conf = NetConf(plugin, network.where(index))
@@ -280,10 +279,8 @@ def validate(network: Network, plugin_dirs: "list[str] | None") -> "list[str]":
             versions.check_supported(version, invoke.supported_versions(plugin_type, plugin_dirs))
         except CniError as error:
             errors.append(error.wrapped(network.where(index)))
-        enabled = conf.object("capabilities").raw
-        capabilities.update((name, None) for name, wanted in enabled.items() if wanted is True)
     raise_all(errors)
-    return list(capabilities)
+    return network.capabilities
 
 
 def _knows(network: Network, command: str) -> bool:

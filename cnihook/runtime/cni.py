@@ -92,13 +92,14 @@ class CNI(Engine):
         """Attach the namespace at the path `netns`, completely or not at all.  SPEC.md, "ADD".
 
         `cni_args`: keys and values of CNI_ARGS.  Each plugin gets those `capability_args` that its
-        `capabilities` name.  `pid`: the process in the namespace.  The attachment is stale when this process
-        ends or, without one, when the namespace ends.
+        `capabilities` name; CniError is raised for one that no plugin gets.  `pid`: the process in the
+        namespace.  The attachment is stale when this process ends or, without one, when the namespace ends.
         """
         check_container_id(container_id)
         check_ifname(ifname)
         _check_args(cni_args or {})
         network = self._network(network)
+        _refuse_unused(network, capability_args or {})
         record_name(network.name, container_id, ifname)
         chain.find_plugins(network, self.plugin_dirs)
         process = self._process(netns, pid)
@@ -341,6 +342,17 @@ class CNI(Engine):
 
 def _name(network: "Network | str") -> str:
     return network if isinstance(network, str) else network.name
+
+
+def _refuse_unused(network: Network, capability_args: "Mapping[str, Any]") -> None:
+    """Raise CniError for an argument that no plugin gets: it would be ignored without a message."""
+    for name in capability_args:
+        if name not in network.capabilities:
+            raise CniError(
+                INVALID_CONFIG,
+                f"network {network.name} ({network.source}): none of its plugins has the capability {name}",
+                f'add "capabilities": {{"{name}": true}} to the plugin that takes it',
+            )
 
 
 def _check_args(cni_args: "Mapping[str, str]") -> None:

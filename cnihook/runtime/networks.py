@@ -112,6 +112,15 @@ class Network:
         return LenientConf(self.raw, self.source).object("cnihook").string("created")
 
     @property
+    def capabilities(self) -> "list[str]":
+        """The capabilities that its plugins enable, each once, in order."""
+        enabled: dict[str, None] = {}
+        for plugin in self.plugins:
+            switches = lookup(plugin, "capabilities") or {}
+            enabled.update((name, None) for name, is_on in switches.items() if is_on is True)
+        return list(enabled)
+
+    @property
     def is_loopback(self) -> bool:
         return [plugin["type"] for plugin in self.plugins] == [_LOOPBACK]
 

@@ -93,8 +93,10 @@ def test_cnitool_environment_variables_are_used(host: Host, testing: Container) 
         "CAP_ARGS": json.dumps({"ips": ["10.9.0.77"], "mac": "02:00:00:00:00:77", "bandwidth": {}}),
     }
     host.run("rm", f"{NET_D}/10-mynet.conflist")
-    cnihook(host, "add", "mynet", TESTING[0], env=env)
+    added = cnihook(host, "add", "mynet", TESTING[0], env=env)
 
+    unused = "cnihook: add: CAP_ARGS: none of the plugins of network mynet has the capability bandwidth\n"
+    assert added.stderr == unused
     assert testing.addresses("data0") == ["10.9.0.77/24"]
     assert testing.link("data0")["address"] == "02:00:00:00:00:77"
     cnihook(host, "check", "mynet", TESTING[0], env=env)
@@ -239,6 +241,7 @@ def test_second_add_of_an_interface_is_refused(host: Host, testing: Container) -
         (("add", "mynet", "testing", "--timeout", "0"), "not a time in seconds"),
         (("add", "mynet", "testing", "--cni-args", "a"), "invalid CNI_ARGS pair 'a'"),
         (("add", "mynet", "testing", "--capability-args", "{"), "--capability-args is not JSON"),
+        (("add", "mynet", "testing", "--capability-args", '{"x": 1}'), "has the capability x; add"),
         (("add", "mynet", "/proc/1/ns/net"), "namespace of the host"),
         (("gc", "--all"), "need a NETWORK"),
         (("add", "--network-config", "/nowhere", "testing"), "/nowhere: No such file"),

@@ -115,6 +115,15 @@ def test_arguments_and_capabilities_reach_the_plugins_at_add_and_del(cni: CNI, p
     assert cni.attachments() == []
 
 
+def test_capability_that_no_plugin_takes_is_an_error(cni: CNI, plugins: Plugins) -> None:
+    """Otherwise the attachment would get another address than the requested one, without a message."""
+    with pytest.raises(CniError, match="none of its plugins has the capability ips") as failed:
+        cni.add(NET, "c1", netns=OWN, capability_args={"ips": ["10.1.2.3"]})
+
+    assert failed.value.details == 'add "capabilities": {"ips": true} to the plugin that takes it'
+    assert (plugins.calls, cni.attachments()) == ([], [])
+
+
 def test_failed_add_leaves_no_record(cni: CNI, plugins: Plugins) -> None:
     plugins.make("two", ADD=refuse(11, "later"))
 

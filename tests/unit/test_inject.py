@@ -147,6 +147,15 @@ def test_malformed_config_is_reported(config: Any, message: str) -> None:
         prepared(document(config), ip="10.0.0.1")
 
 
+def test_joined_namespace_stays_if_networks_are_requested() -> None:
+    """The hook attaches such a container in addition to what the namespace has."""
+    before = {"linux": {"namespaces": [{"type": "network", "path": "/x"}]}}
+    config = document(before)
+    inject.add_namespace(config, has_request=True)
+
+    assert config.get("linux") == before["linux"]
+
+
 def test_file_is_replaced_whole_with_its_mode_and_owner(tmp_path: Path) -> None:
     """A link is followed: its target is the file to replace."""
     real = tmp_path / "real.json"

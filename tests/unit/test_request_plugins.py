@@ -84,6 +84,19 @@ def test_request_that_no_plugin_serves_is_reported_with_a_suggestion(
     assert message in str(refused.value)
 
 
+def test_suggestion_for_a_single_plugin_is_a_list() -> None:
+    """The file of a single plugin has no `plugins` to which another could be added."""
+    single = networks.parse(
+        json.dumps({"cniVersion": "0.2.0", "name": "old", **BRIDGE}).encode(), "old.conf"
+    )
+    with pytest.raises(CniError) as refused:
+        served((single, NetworkRequest("old")), publish="8080:80")
+
+    _text, _colon, suggested = refused.value.details.partition("a file that ends in .conflist: ")
+    raw = json.loads(suggested.replace(", ...", ""))
+    assert raw["name"] == "old" and [plugin["type"] for plugin in raw["plugins"]] == ["bridge", "portmap"]
+
+
 def test_address_is_for_one_network() -> None:
     two = [(net(BRIDGE, name=name), NetworkRequest(name)) for name in ("one", "two")]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.containers import cnitools_id
+from cnihook.log import warn
 from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import networks
 from cnihook.runtime.cni import CNI
@@ -185,6 +186,21 @@ class CnitoolArgs:
         if not isinstance(value, dict):
             raise CniError(INVALID_ENVIRONMENT, f"{where} must be a JSON object")
         return value
+
+    def capability_args_for(self, network: Network) -> "dict[str, Any]":
+        """Return the capability arguments for an ADD.
+
+        CAP_ARGS may be for several networks, and cnitool ignores what no plugin takes.  Here a line on
+        stderr reports that.  CNI.add() rejects it in an option.
+        """
+        values = self.capability_args
+        if self._options.capability_args is None:
+            for name in values.keys() - set(network.capabilities):
+                warn(
+                    f"add: CAP_ARGS: none of the plugins of network {network.name} has the capability {name}"
+                )
+                del values[name]
+        return values
 
 
 def namespace_path(text: str) -> str:
