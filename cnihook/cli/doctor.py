@@ -58,8 +58,8 @@ def parser() -> Parser:
         "-v",
         "--verbose",
         action="store_true",
-        help="report also what may not be a fault: published ports on which no program listens, pitfalls of"
-        " runtimes, kernel features that are not in use",
+        help="report also what may not be a fault: published ports on which no program listens, name servers"
+        " without a route, pitfalls of runtimes, kernel features that are not in use",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as a list of JSON objects")
     parser.add_conf_dir()
@@ -137,6 +137,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "leases": addresses.check_leases,
         "files of leases": addresses.check_lease_files,
         "names in /etc/hosts": names.check,
+        "name servers": names.check_servers,
         "lost records": leftovers.check_lost,
         "nftables": leftovers.check_elements,
         "rules of the reference plugins": foreign.check,
@@ -147,6 +148,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
     }
     if verbose:
         checks["versions of runtimes"] = programs.check_versions
+        checks["routes to name servers"] = names.check_ways
     return checks
 
 

@@ -3,12 +3,15 @@
 
 import os
 
-from cnihook.names.rootfs_file import File
+from cnihook.names.rootfs_file import LINK, File
 from cnihook.oci.bundle import Bundle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+
+_MOST_FOLDERS = 8  # that are created for the target of a link
 
 
 class ContainerEtc:
@@ -49,15 +52,28 @@ class ContainerEtc:
             place = here.place()
         except TimeoutError:
             raise
-        except OSError:
-            return here  # its next method call raises the reason
-        for candidate in self._candidates(path):
-            try:
-                if candidate.place() == place:
-                    return candidate
-            except OSError:
-                continue
-        return here
+        except OSError as error:
+            # Without another file, the next method call raises the reason.
+            return (self._behind_links(path, here) if error.errno == LINK else None) or here
+        return _same(self._candidates(path), place) or here
+
+    def _behind_links(self, path: str, here: File) -> "File | None":
+        """Return the file that the container reads if `path` leads through links, as systemd-resolved's.
+
+        It is the file that an engine has mounted there, or one of the container's own root file system,
+        which is created with its folders if it is missing.  Links of an image lead to no other place.
+        """
+        if self.is_begun:
+            from cnihook.names.inside import ContainerFile
+
+            inside: File = ContainerFile(self.pid, here.without_links())
+            return _same(self._mounted(path), inside.place())
+        own = File(self._rootfs, File(self._rootfs, path[1:]).without_links())
+        inside = File(self._root, f"{self._above}{own.name}")
+        if own.nearest_folder() == inside.nearest_folder():  # otherwise something is mounted in between
+            own.make_folders(_MOST_FOLDERS)
+        on_host = File("/", f"{self._rootfs}/{own.name}"[1:])
+        return _same([*self._mounted(path), on_host], inside.place())
 
     def is_on_host(self, file: File) -> bool:
         return file.base != self._root
@@ -72,13 +88,16 @@ class ContainerEtc:
                 return
 
     def _candidates(self, path: str) -> "Iterator[File]":
+        yield from self._mounted(path)
+        if self._rootfs:
+            yield File("/", f"{self._rootfs}{path}"[1:])
+
+    def _mounted(self, path: str) -> "Iterator[File]":
         for destination, source, _ in reversed(self._config.mounts):
             if _is_below(path, destination):
                 if not (self.is_begun and self._may_exchange(source)):
                     source = os.path.realpath(source)
                 yield File("/", f"{source}{path[len(destination.rstrip('/')) :]}"[1:])
-        if self._rootfs:
-            yield File("/", f"{self._rootfs}{path}"[1:])
 
     def _may_exchange(self, source: str) -> bool:
         """Return True if the container has a folder above `source`: it may put links into that path."""
@@ -89,6 +108,17 @@ class ContainerEtc:
             if _identity(source) in held:
                 return True
         return False
+
+
+def _same(candidates: "Iterable[File]", place: "tuple[int, int, bool]") -> "File | None":
+    """Return the candidate at this place."""
+    for candidate in candidates:
+        try:
+            if candidate.place() == place:
+                return candidate
+        except OSError:
+            continue
+    return None
 
 
 def _identity(folder: str) -> "tuple[int, int] | None":

@@ -61,6 +61,10 @@ class ContainerFile(File):
         place: tuple[int, int, bool] = self._as_container(super().place)
         return place
 
+    def without_links(self) -> str:
+        path: str = self._as_container(super().without_links)
+        return path
+
     def _resolve(self, path: str, flags: int) -> int:
         # By a descriptor that was opened as root: the container's user may not read /proc/PID.
         fd = below(self._root, path, flags)
@@ -78,6 +82,7 @@ class ContainerFile(File):
         """Return the file system type of the mount that a descriptor is on."""
         with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
             (number,) = (line.split()[1] for line in file if line.startswith(b"mnt_id:"))
+        os.lseek(self._mounts, 0, os.SEEK_SET)
         with open(self._mounts, "rb", closefd=False) as file:
             for line in file:
                 if line.split(maxsplit=1)[0] == number:

@@ -3,8 +3,8 @@
 Access to a container's /etc/hosts, resolv.conf and hostname, and to no other file.
 
 They are read and written in place, because a file may be a mount, or open.  The image or the container
-chooses what is at these paths, and may replace it at any time.  So no link is followed, and a file is
-examined before it is opened, by a descriptor that refers to it:
+chooses what is at these paths, and may replace it at any time.  So no link is followed when a file is used
+(names.etc replaces the links of an image), and it is examined before it is opened, by a descriptor:
 
     openat2(O_PATH, RESOLVE_NO_SYMLINKS)    opens neither a device nor a FIFO
     fstat                                   a regular file, with one name, not a file of the host
@@ -22,6 +22,9 @@ _PATH = os.O_PATH | os.O_NOFOLLOW
 _NO_FOLDER = -100  # AT_FDCWD
 _WRITES = os.O_WRONLY | os.O_RDWR
 STALE = 116  # ESTALE
+LINK = 40  # ELOOP
+_TYPE, _LINK_TYPE, _FILE_TYPE = 0o170000, 0o120000, 0o100000  # S_IFMT, S_IFLNK, S_IFREG
+_MOST_LINKS = 8
 
 
 class File:
@@ -122,7 +125,10 @@ class File:
             os.close(fd)
 
     def place(self) -> "tuple[int, int, bool]":
-        """Return (device, inode) of the file and True, or those of its folder and False if it is missing."""
+        """Return (device, inode) of the file and True, or those of its folder and False if it is missing.
+
+        Raises OSError with LINK if it is a link, or behind one.
+        """
         try:
             fd, is_there = self._look(), True
         except FileNotFoundError:
@@ -131,7 +137,80 @@ class File:
             status = os.fstat(fd)
         finally:
             os.close(fd)
+        if status.st_mode & _TYPE == _LINK_TYPE:
+            raise OSError(LINK, "it is a link")
         return status.st_dev, status.st_ino, is_there
+
+    def without_links(self) -> str:
+        """Return the path with its links replaced as a process with the root `base` sees them.
+
+        A part that does not exist stays as it is.
+        """
+        resolved: list[str] = []
+        parts = self.name.split("/")[::-1]
+        links = 0
+        while parts:
+            part = parts.pop()
+            if part == "..":
+                del resolved[-1:]
+            if part in ("", ".", ".."):
+                continue
+            try:
+                fd = self._resolve("/".join([*resolved, part]), _PATH)
+            except FileNotFoundError:
+                resolved.append(part)
+                continue
+            try:
+                if os.fstat(fd).st_mode & _TYPE != _LINK_TYPE:
+                    resolved.append(part)
+                    continue
+                target = os.readlink("", dir_fd=fd)
+            finally:
+                os.close(fd)
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(LINK, "there are too many links in its path")
+            if target.startswith("/"):
+                resolved = []
+            parts += target.split("/")[::-1]
+        return "/".join(resolved)
+
+    def nearest_folder(self) -> "tuple[int, int]":
+        """Return (device, inode) of the last folder in the path that exists."""
+        path = self.name
+        while True:
+            path = os.path.dirname(path)
+            try:
+                fd = self._resolve(path or ".", _PATH | os.O_DIRECTORY)
+            except FileNotFoundError:
+                if not path:
+                    raise
+                continue
+            try:
+                status = os.fstat(fd)
+            finally:
+                os.close(fd)
+            return status.st_dev, status.st_ino
+
+    def make_folders(self, most: int) -> None:
+        """Create the folders above the file that are missing, `most` at most."""
+        missing: list[str] = []
+        path = os.path.dirname(self.name)
+        while path:
+            try:
+                os.close(self._resolve(path, _PATH | os.O_DIRECTORY))
+                break
+            except FileNotFoundError:
+                missing.append(path)
+                path = os.path.dirname(path)
+        if len(missing) > most:
+            raise OSError(LINK, f"a link leads to a path of which {len(missing)} folders are missing")
+        for folder in reversed(missing):
+            fd = self._resolve(os.path.dirname(folder) or ".", _PATH | os.O_DIRECTORY)
+            try:
+                os.mkdir(os.path.basename(folder), 0o755, dir_fd=fd)
+            finally:
+                os.close(fd)
 
     def _look(self) -> int:
         """Return an O_PATH descriptor, which only refers to what is there, whatever its type."""
@@ -192,13 +271,13 @@ def below(folder: int, path: str, flags: int) -> int:
     try:
         return libc.openat2(folder, path, flags, libc.RESOLVE_NO_SYMLINKS)
     except OSError as error:
-        if error.errno == 40:  # ELOOP
-            raise OSError(40, "a part of its path is a link") from None
+        if error.errno == LINK:
+            raise OSError(LINK, "a part of its path is a link") from None
         raise
 
 
 def _check(status: os.stat_result) -> None:
-    if status.st_mode & 0o170000 != 0o100000:  # S_IFREG
+    if status.st_mode & _TYPE != _FILE_TYPE:
         raise OSError(22, "it is not a regular file")
     if status.st_nlink > 1:
         raise OSError(31, "it has another hard link, and the content would change there, too")

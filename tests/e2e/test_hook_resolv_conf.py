@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host.host import Host
-from tests.support.runtimes.oci import Runtime, bridge, configure, make_rootfs
+from tests.support.runtimes.oci import CNIHOOK, Runtime, bridge, configure, make_rootfs
 
 DNS = {"nameservers": ["10.22.0.53", "192.0.2.53"], "search": ["example.test"], "options": ["ndots:2"]}
 TEXT = """\
@@ -72,6 +72,63 @@ def mount(runtime: Runtime, source: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.parametrize(
+    "link",
+    ["../run/systemd/resolve/stub-resolv.conf", "/run/resolv.conf", "../../../../run/a", "/etc/one"],
+    ids=["systemd-resolved", "absolute", "above the root", "two links"],
+)
+def test_link_leads_to_a_file_of_the_container(runtime: Runtime, etc: Path, link: str) -> None:
+    """Root file systems of Ubuntu and Fedora have such a link.  The file and its folders may be missing."""
+    (etc / "resolv.conf").symlink_to(link)
+    (etc / "one").symlink_to("../run/./two")
+    if link == "/run/resolv.conf":
+        (etc.parent / "run").mkdir()
+        (etc.parent / "run" / "resolv.conf").write_text("nameserver 127.0.0.53\n" * 100)
+    container = runtime.run("c1")
+
+    assert container.exec("cat", "/etc/resolv.conf") == TEXT
+    assert (etc / "resolv.conf").is_symlink() and not Path("/run/a").exists()
+
+
+def test_link_to_a_file_that_an_engine_mounted_is_written(
+    host: Host, runtime: Runtime, etc: Path, tmp_path: Path
+) -> None:
+    """Runtimes mount it at the target of the link.  Then `attach` writes it, too."""
+    (etc / "resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    own = tmp_path / "own-resolv.conf"
+    own.write_text("")
+    mount(runtime, own)
+    container = runtime.started("c1", runtime.start("c1"))
+    assert container.exec("cat", "/etc/resolv.conf") == own.read_text() == TEXT
+
+    more = bridge("more", "10.23.0.0/24", dns={"nameservers": ["10.23.0.53"]})
+    host.write("/etc/cni/net.d/20-more.conflist", json.dumps(more))
+    host.run(CNIHOOK, "attach", "c1", "--network", "more", "--runtime", runtime.name)
+    assert "nameserver 10.23.0.53\n" in own.read_text()
+
+
+@pytest.mark.parametrize("kind", ["volume", "tmpfs", "proc", "itself", "too deep"])
+def test_link_to_another_place_is_not_followed(
+    host: Host, runtime: Runtime, etc: Path, tmp_path: Path, kind: str
+) -> None:
+    """The image chooses the link: it must not have a file of a volume overwritten."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "file").write_text("of the host\n")
+    targets = {"proc": "/proc/sys/kernel/domainname", "itself": "resolv.conf", "too deep": "/a" * 12}
+    (etc / "resolv.conf").symlink_to(targets.get(kind, "/run/file"))
+    runtime.bundle("c1")
+    if kind in ("volume", "tmpfs"):
+        runtime.mount("c1", ("/run", str(volume) if kind == "volume" else "tmpfs"))
+    runtime.started("c1", runtime.start("c1"))
+
+    assert (volume / "file").read_text() == "of the host\n"
+    assert "not in its /etc/resolv.conf" in host.run("cat", "/run/cnihook/log/c1").stdout
+    assert not (etc.parent / "a").exists()
+    finding = host.run(CNIHOOK, "doctor", check=False).stdout
+    assert "container-dns: container c1: /etc/resolv.conf is a link" in finding
+
+
 @pytest.mark.parametrize("kind", ["link", "link of the folder", "FIFO", "folder"])
 def test_hostile_image_cannot_redirect_writes_outside(
     host: Host, runtime: Runtime, etc: Path, tmp_path: Path, kind: str
@@ -91,10 +148,24 @@ def test_hostile_image_cannot_redirect_writes_outside(
     else:
         (etc / "resolv.conf").mkdir()
 
-    runtime.run("c1")
+    container = runtime.run("c1")
 
     assert target.read_text() == "of the host\n" and os.listdir(outside) == ["resolv.conf"]
-    assert "not in its /etc/resolv.conf" in host.run("cat", "/run/cnihook/log/c1").stdout
+    if "link" in kind:  # to a path in the container
+        assert container.exec("cat", "/etc/resolv.conf") == TEXT
+    else:
+        assert "not in its /etc/resolv.conf" in host.run("cat", "/run/cnihook/log/c1").stdout
+
+
+def test_container_without_a_route_to_its_servers_is_a_note(host: Host, runtime: Runtime, etc: Path) -> None:
+    """A network without a way out has its server on a machine outside.  One of its own can be reached."""
+    configure(host, bridge("mynet", "10.22.0.0/24", dns={"nameservers": ["192.0.2.53"]}))
+    runtime.run("c1")
+    finding = "note container-dns: container c1 has no route to 192.0.2.53 of its /etc/resolv.conf"
+    assert finding in host.run(CNIHOOK, "doctor", "--verbose", check=False).stdout
+    assert "container-dns" not in host.run(CNIHOOK, "doctor", check=False).stdout
+    (etc / "resolv.conf").write_text("nameserver 192.0.2.53\nnameserver 10.22.0.1\n")
+    assert "container-dns" not in host.run(CNIHOOK, "doctor", "--verbose", check=False).stdout
 
 
 def test_networks_without_dns_leave_resolv_conf_alone(host: Host, runtime: Runtime, etc: Path) -> None:
