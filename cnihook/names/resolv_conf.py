@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of resolv.conf(5): the requested settings, else those of the networks, else those of the host."""
 
+from cnihook.fast.address import Address
 from cnihook.request import host_file
-from cnihook.types.result import DNS
+from cnihook.types.result import DNS, Result
 
 HOST = "/etc/resolv.conf"
 WITHOUT_STUB = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's own at 127.0.0.53
@@ -48,6 +49,41 @@ def host_text() -> str:
 def host_servers() -> "list[str]":
     lines = host_file.read(_path()).splitlines()
     return [_server(line) for line in lines if _server(line) and not _is_local(line)]
+
+
+def of_command(networks: "list[DNS]", asked: DNS) -> "tuple[str, list[str]]":
+    """Return the text of a command's own file, empty if it uses that of the host, and the servers in use."""
+    own = text(networks, asked)
+    if not own:
+        lines = [line for line in host_file.read(HOST).splitlines() if _server(line)]
+        if lines and all(map(_is_local, lines)):
+            own = host_file.read(WITHOUT_STUB)
+        if not own:
+            return "", list(map(_server, lines))
+    return own, list(filter(None, map(_server, own.splitlines())))
+
+
+def are_unreachable(servers: "list[str]", asked: DNS, results: "list[Result]") -> bool:
+    """Return True if no address and no route of these networks leads to one of the servers.
+
+    A requested server on the loopback may be a program of the container.  A container without an address
+    other than the loopback's needs no server.
+    """
+    nets = [ip.net for result in results for ip in result.ips if not ip.net.address.is_loopback]
+    if not nets:
+        return False
+    nets += [route.dst for result in results for route in result.routes]
+    for server in servers:
+        try:
+            address = Address.parse(server.partition("%")[0])
+        except ValueError:
+            return False
+        if address.is_loopback:
+            if server in asked.nameservers:
+                return False
+        elif "%" in server or any(net.address.version == address.version and address in net for net in nets):
+            return False
+    return bool(servers)
 
 
 def instead_of_stub() -> str:

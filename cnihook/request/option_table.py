@@ -119,6 +119,13 @@ TABLE = (
         group=NETWORKS,
     ),
     Entry(
+        "name",
+        "NAME",
+        "the name by which `cnihook ps`, graph and logs show the command (default: priv- and random digits)",
+        group=NETWORKS,
+        programs=(PRIV_NET_RUN,),
+    ),
+    Entry(
         "netns",
         "NAME|PATH",
         "a new NAME: the namespace and its networks are kept after the command's end, until "

@@ -225,7 +225,7 @@ def test_network_with_a_missing_plugin_leaves_nothing(host: Host) -> None:
 def test_failing_delete_is_reported(host: Host, status: int, reported: int) -> None:
     """A status other than 0 is kept.  What could not be undone stays on record, and gc tries again."""
     folder = external(host, "stubborn", f"{PASS_ON}; [ $CNI_COMMAND = ADD ] || test -e {NET_D}/free")
-    network = bridge("one", "10.1.0.0/24")
+    network = bridge("one", "10.1.0.0/24", dns={"nameservers": ["10.1.0.1"]})
     network["plugins"].append({"type": "stubborn"})
     configure(host, network)
 

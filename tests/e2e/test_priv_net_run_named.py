@@ -2,6 +2,7 @@
 """priv-net-run: namespaces that stay, and namespaces that exist already."""
 
 import os
+import re
 import signal
 import subprocess
 
@@ -43,6 +44,27 @@ def test_named_namespace_stays_with_its_networks_and_is_joined(mynet: Host) -> N
     assert leases(mynet) == ["10.22.0.2"], "the attachment is live without a process"
     mynet.run(RUN, "--netns", "lab", "--delete")
     assert (leases(mynet), mynet.listdir(RESULTS), mynet.listdir("/run/netns")) == ([], [], [])
+
+
+def test_name_is_shown_and_is_unique(mynet: Host) -> None:
+    """A second command, or a container, must not take the networks of the first."""
+    running = mynet.popen(RUN, "--network", "mynet", "--name", "job", "sh", "-c", f"echo up; {FOR_EVER}")
+    assert running.stdout and running.stdout.readline() == "up\n"
+    assert mynet.run(CNIHOOK, "ps", "--format", "{container} {addresses}").stdout == "job 10.22.0.2/16\n"
+    assert "attached to mynet as eth0 10.22.0.2/16" in mynet.run(CNIHOOK, "logs", "job").stdout
+    assert "job" in mynet.run(CNIHOOK, "graph").stdout
+
+    line = refused(mynet, "--name", "job", "true")
+    assert re.search(r"--name job: process \d+ has it, on network mynet", line)
+    mynet.container("made")
+    assert "another namespace /run/netns/made" in refused(mynet, "--name", "made", "true")
+    assert "cannot be combined" in refused(mynet, "--name", "a", "--netns", "b", "true")
+    assert "invalid" in refused(mynet, "--name", "../x", "true")
+    assert leases(mynet) == ["10.22.0.2"]
+    os.kill(running.inside, signal.SIGKILL)
+    running.communicate(timeout=20)
+    wait_for(lambda: leases(mynet) == [], "the end of the killed command")
+    assert mynet.run(RUN, "--name", "job", "echo", "again").stdout == "again\n"
 
 
 def test_kept_namespace_is_detached_like_a_container(mynet: Host) -> None:
@@ -105,7 +127,7 @@ def test_two_runs_that_create_one_name_at_once_share_it(host: Host) -> None:
     """Neither may remove the other's networks as those of an earlier container with that ID."""
     wait = f"test $CNI_COMMAND = DEL || until test -e /run/.host/go; do sleep 0.02; done; {PASS_ON}"
     folder = external(host, "slow", wait)
-    network = bridge("one", "10.1.0.0/24")
+    network = bridge("one", "10.1.0.0/24", dns={"nameservers": ["10.1.0.1"]})
     network["plugins"].append({"type": "slow"})
     configure(host, network)
     first = host.popen(RUN, "--netns", "lab", "--cni-path", folder, "cat", stdin=subprocess.PIPE)

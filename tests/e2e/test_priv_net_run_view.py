@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.host.host import Host
 from tests.support.plugins.cni import CHECKOUT
-from tests.support.runtimes.oci import LOOPBACK, MYNET, bridge, configure
+from tests.support.runtimes.oci import LOOPBACK, MYNET, NET_D, bridge, configure
 
 RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 
@@ -187,6 +187,33 @@ def test_stub_resolver_on_the_hosts_loopback_is_replaced(mynet: Host) -> None:
     mynet.leaves("file /etc/resolv.conf", "* /run/systemd*")
 
     assert mynet.run(RUN, "cat", "/etc/resolv.conf").stdout == "nameserver 192.0.2.7\nsearch here\n"
+
+
+@pytest.mark.parametrize(
+    ("server", "options", "shown"),
+    [
+        ("192.0.2.1", ["--network", "inner"], "192.0.2.1"),
+        ("127.0.0.1", ["--network", "mynet"], "127.0.0.1"),
+        ("192.0.2.1", ["--network", "inner", "--dns", "2001:db8::1"], "2001:db8::1"),
+        ("192.0.2.1", ["--network", "mynet"], ""),
+        ("192.0.2.1", ["--network", "inner", "--network", "mynet"], ""),
+        ("10.23.0.1", ["--network", "inner"], ""),
+        ("192.0.2.1", ["--network", "inner", "--dns", "127.0.0.1"], ""),
+        ("192.0.2.1", ["--network", "lo"], ""),
+    ],
+)
+def test_server_that_cannot_be_reached_is_reported(
+    mynet: Host, server: str, options: list[str], shown: str
+) -> None:
+    """The networks have no default route, or the server is on the host's loopback."""
+    configure(mynet, bridge("inner", "10.23.0.0/24"))
+    mynet.write(f"{NET_D}/20-lo.conf", '{"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}')
+    mynet.write("/etc/resolv.conf", f"nameserver {server}\n")
+    mynet.leaves("file /etc/resolv.conf")
+
+    line = f"priv-net-run: the command cannot resolve names: its networks do not lead to {shown} of /etc/"
+    errors = mynet.run(RUN, *options, "true").stderr
+    assert errors.startswith(line) and errors.count("\n") == 1 if shown else errors == ""
 
 
 def test_missing_resolv_conf_is_reported_and_not_created(host: Host) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Features:
-    """--netns, --json, --pcap and --timeout of one run.  Its methods are called in the course of the run.
+    """--name, --netns, --json, --pcap, --timeout of one run.  Its methods are called in the course of it.
 
     Created before anything else is done: then an impossible request costs nothing, and paths are the
     caller's.
@@ -33,6 +33,10 @@ class Features:
         self._deadline: Deadline | None = None
         self._pcap = -1
         self._timeout = options.timeout
+        if options.name:
+            from cnihook.cli.privnet import netns
+
+            netns.refuse_if_named(options.name)
         if options.netns:
             from cnihook.cli.privnet import netns
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Namespaces of `priv-net-run --netns`: an existing one that is joined, or a new one that is kept."""
+"""Namespaces of `priv-net-run --netns`: an existing one is joined, a new one is kept; and names."""
 
 import os
 
@@ -73,6 +73,21 @@ def delete(name: str, settings: Settings) -> None:
     log = Log(name)
     detach.down(name, settings, log)  # removes the name with the last network
     log.close()
+
+
+def refuse_if_named(name: str) -> None:
+    """Raise UsageError if a container or a namespace has the name already, CniError if it is malformed."""
+    check_container_id(name)
+    attached = records.of_container(name)
+    live = [record for record in attached if not attachment.is_gone(record)]
+    if live:
+        pid = live[0].process.pid if live[0].process else 0
+        holder = f"process {pid}" if pid else f"the namespace {live[0].netns}"
+        raise UsageError(
+            f"--name {name}: {holder} has it, on network {live[0].network}; `cnihook ps` lists all names"
+        )
+    if os.path.lexists(netns.named(name)) and not netns_names.is_marked(name):
+        raise UsageError(f"--name {name}: there is another namespace {netns.named(name)}")
 
 
 def _refuse_if_it_runs(name: str) -> None:

@@ -5,7 +5,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.request.options import Option
 
-_OWN = ("--conf-dir", "--cni-path", "--netns", "--user", "--env", "--timeout", "--pcap", "--json")
+_OWN = ("--conf-dir", "--cni-path", "--name", "--netns", "--user", "--env", "--timeout", "--pcap", "--json")
 _SEE = "see `priv-net-run --help`"
 
 
@@ -21,6 +21,7 @@ class Options:
         self.requested: list[tuple[str, str]] = []  # option and value, understood later
         self.conf_dir = ""
         self.plugin_dirs: list[str] | None = None
+        self.name = ""
         self.netns = ""
         self.delete = False
         self.user = ""
@@ -40,6 +41,10 @@ class Options:
                 return
         if self.root and self.user:
             raise UsageError("--root and --user cannot be combined: --root means --user root")
+        if self.name and self.netns:
+            raise UsageError(
+                "--name and --netns cannot be combined: a namespace that is kept has its own name"
+            )
         if self.delete:
             if self.command or not self.netns:
                 raise UsageError(f"--delete needs --netns NAME, and takes no command; {_SEE}")
@@ -89,6 +94,8 @@ class Options:
             raise UsageError(f"{option}: its value is empty; {_SEE}")
         elif option == "--conf-dir":
             self.conf_dir = value
+        elif option == "--name":
+            self.name = value
         elif option == "--netns":
             self.netns = value
         elif option == "--user":

@@ -20,10 +20,15 @@ from cnihook.linux import libc
 from cnihook.process import command, signals
 from cnihook.process.daemonize import daemonize
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cnihook.cli.privnet.forwarding import Forward
+
 TUN = "/dev/net/tun"
 _NAMESPACES = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWNET
 _PATIENCE = 10.0  # seconds
 _STATE = ("/run", "/var/lib/cni")
+_SOCKET = "slirp4netns"  # of its requests for ports, in a folder of its own
 _FOR_RESOLVERS = "systemd"  # in /run: has the name servers behind systemd-resolved's own
 
 # Settings of an administrator: the path, the forbidding value, an allowing value.
@@ -45,9 +50,19 @@ class Caller:
 class Outside:
     """The process that connects this one, until end() or until this process ends in any way."""
 
-    def __init__(self) -> None:
-        """Become root of an ordinary user's namespaces, and connect the network namespace, after check()."""
-        tool = _tool()
+    def __init__(self, forwards: "list[Forward]") -> None:
+        """Become root of an ordinary user's namespaces, and connect the network namespace, after check().
+
+        `forwards`: ports of the host that lead into that namespace.
+        """
+        self._folder = ""
+        tool = _tool(forwards)
+        if forwards and tool[0] != "pasta":
+            from cnihook.cli.privnet import forwarding
+
+            forwarding.refuse_for_slirp(forwards)
+            self._folder = forwarding.socket_folder()
+            tool += ["--api-socket", f"{self._folder}/{_SOCKET}"]
         self._messages = os.memfd_create("messages")  # not a pipe: once full, it would stop the process
         alive, self._alive = os.pipe()
         self._pid = os.fork()
@@ -70,6 +85,30 @@ class Outside:
             raise _refusal([f"user namespaces ({error.strerror}{hint and '; ' + hint})"]) from None
         os.write(self._alive, b".")
         self._wait(tool[0])
+        if forwards:
+            self._forward(forwards)
+
+    def _forward(self, forwards: "list[Forward]") -> None:
+        from cnihook.cli.privnet import forwarding
+
+        try:
+            if self._folder:
+                forwarding.add_to_slirp(f"{self._folder}/{_SOCKET}", forwards)
+                self._remove_folder()
+            else:
+                forwarding.make_ready(forwards)
+        except BaseException:
+            self.end()
+            raise
+
+    def _remove_folder(self) -> None:
+        if self._folder:
+            try:
+                os.unlink(f"{self._folder}/{_SOCKET}")
+            except FileNotFoundError:
+                pass
+            os.rmdir(self._folder)
+            self._folder = ""
 
     def _wait(self, name: str) -> None:
         deadline = time.monotonic() + _PATIENCE
@@ -101,6 +140,7 @@ class Outside:
         os.close(run)
 
     def end(self) -> None:
+        self._remove_folder()
         os.close(self._alive)
         os.close(self._messages)
         if self._pid:
@@ -109,12 +149,9 @@ class Outside:
 
 def check(options: Options) -> None:
     """Raise UsageError if it is not possible, with all that is missing, and how to get it."""
-    for option, wanted in (("--user", options.user), ("--netns", options.netns)):
+    for option, wanted in (("--user", options.user), ("--netns", options.netns), ("--name", options.name)):
         if wanted:
             raise UsageError(f"{option} needs root; try `sudo priv-net-run ...`")
-    # With pasta of 2023, only the host itself would reach them, on its loopback.
-    if any(option in ("--publish", "-p") for option, _ in options.requested):
-        raise UsageError("--publish needs root: the ports of an ordinary user's namespace cannot be reached")
     missing = []
     for switch in _SWITCHES:
         if hint := _if_forbidden(switch):
@@ -146,10 +183,16 @@ def _if_forbidden(switch: "tuple[str, str, str]") -> str:
     return f"`sysctl {path.replace('/', '.')}={allowing}`"
 
 
-def _tool() -> "list[str]":
+def _tool(forwards: "list[Forward] | None" = None) -> "list[str]":
     """Return the program that connects a namespace: name, file, arguments.  Empty if there is none."""
     own_namespaces = f"/proc/{os.getpid()}/ns"
-    pasta = ["--config-net", "--foreground", "--quiet", *"-t none -u none -T none -U none".split()]
+    pasta = ["--config-net", "--foreground", "--quiet", *"-T none -U none".split()]
+    if forwards:
+        from cnihook.cli.privnet import forwarding
+
+        pasta += forwarding.pasta_arguments(forwards)
+    else:
+        pasta += "-t none -u none".split()
     # Neither may lead to the host's loopback: a private network does not reach it either.
     pasta += ["--no-map-gw", "--netns", f"{own_namespaces}/net", "--userns", f"{own_namespaces}/user"]
     slirp = ["--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path"]

@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.cli.privnet.command import User
     from cnihook.cli.privnet.features import Features
+    from cnihook.cli.privnet.forwarding import Forward
     from cnihook.container.attach import Container
     from cnihook.log import Log
     from cnihook.request.request import ContainerRequest
@@ -88,7 +89,7 @@ def _run(options: Options) -> int:
     extras = _extras(options, variables)  # before Outside(), because the caller's user has to open its files
     if os.geteuid():
         user = None if options.root else rootless.Caller()
-        outside = rootless.Outside()
+        outside = rootless.Outside(_forwards(options))
     joined = extras.joined if extras else None
     process = CommandProcess(program, options.command, variables, _complain, user=user, namespace=joined)
     try:
@@ -104,6 +105,15 @@ def _run(options: Options) -> int:
     return status
 
 
+def _forwards(options: Options) -> "list[Forward]":
+    """Return the ports of the host that an ordinary user publishes."""
+    if not any(option in ("--publish", "-p") for option, _value in options.requested):
+        return []
+    from cnihook.cli.privnet import forwarding
+
+    return forwarding.take(options, _settings(options), _complain)
+
+
 def _user(options: Options, variables: "dict[str, str]") -> "User | None":
     """Return the command's user, if it is not that of this process, and set the user's `variables`."""
     if options.root or os.geteuid() or not (options.user or "SUDO_UID" in variables):
@@ -117,7 +127,7 @@ def _user(options: Options, variables: "dict[str, str]") -> "User | None":
 
 
 def _extras(options: Options, variables: "dict[str, str]") -> "Features | None":
-    if not (options.netns or options.timeout or options.pcap or options.json):
+    if not (options.name or options.netns or options.timeout or options.pcap or options.json):
         return None
     from cnihook.cli.privnet.features import Features
 
@@ -152,7 +162,7 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Features | 
         return _FAILED
     kept = extras.kept if extras else ""
     container = attach.Container(
-        kept or f"priv-{os.urandom(6).hex()}",
+        kept or options.name or f"priv-{os.urandom(6).hex()}",
         NetNS.open(f"/proc/{process.pid}/ns/net"),
         0 if kept else os.getpid(),  # a kept namespace does not end with a process
         request.hostname,
@@ -185,8 +195,13 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Features | 
         if kept:
             stays = True
             guardian.dismiss()
-        servers = resolv_conf.text(named, request.dns) or resolv_conf.instead_of_stub()
-        status = process.run(servers, hosts, request.hostname, deadline=deadline)
+        settings_of_dns, servers = resolv_conf.of_command(named, request.dns)
+        results = [one.result for one in attached]
+        if attached and not joined and resolv_conf.are_unreachable(servers, request.dns, results):
+            from cnihook.cli.privnet import reach  # not needed by a plain run
+
+            reach.report(servers, container.netns, _complain)
+        status = process.run(settings_of_dns, hosts, request.hostname, deadline=deadline)
         if extras:
             status = extras.status(status)
     finally:
