@@ -22,7 +22,8 @@ The OCI hook.  Register both events in config.json, then `runc run` gives the co
 
 """
 _END = """
-An annotation cnihook.networks has the effect of --network.  Each request has an annotation as well, such as
+An annotation cnihook.networks has the effect of --network; without both, the container gets all networks of
+the folder (from cni-runc, it gets none).  Each request has an annotation as well, such as
 cnihook.publish.  An option takes precedence over its annotation.
 
 With "env": ["CNIHOOK_TIMING=1"] in its entry, an event logs the time of each step; `cnihook logs` shows it.

@@ -5,7 +5,10 @@ In a page, the text outside BEGIN and END is written by hand.
 """
 
 import argparse
+import re
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from cnihook.cli.shared import plugin_options
 from tests.support import differences_page, options_page
@@ -14,7 +17,20 @@ from tests.support.plugins.cni import CHECKOUT
 
 BEGIN = "<!-- `scripts/pages` writes what follows -->\n"
 END = "<!-- the end of what it writes -->\n"
-MAKERS = {
+
+
+def contents(name: str) -> str:
+    """Return a list of the sections of a page, with links."""
+    lines = []
+    for title in re.findall(r"^## (.+)$", (PAGES / f"{name}.md").read_text(), flags=re.MULTILINE):
+        anchor = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        lines.append(f"- [{title}](#{anchor})")
+    return "\n".join(lines)
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    "cookbook": partial(contents, "cookbook"),
+    "troubleshooting": partial(contents, "troubleshooting"),
     "differences": differences_page.tables_of_marks,
     "options": options_page.tables,
     "plugin-options": plugin_options.sections,

@@ -100,16 +100,17 @@ class Part:
 
 
 def parts(page: str) -> list[Part]:
-    """Return the parts of a page, each with the steps that come before it."""
+    """Return the parts of a page that have steps, each with the steps that come before it."""
     all_parts: list[Part] = []
     before: list[Step] = []
     for section in re.split(r"^## ", (PAGES / f"{page}.md").read_text(), flags=re.M)[1:]:
         title, _, text = section.partition("\n")
         part = Part(page, title)
-        part.steps = [*before, *_steps(text)]
+        steps = list(_steps(text))
+        part.steps = [*before, *steps]
         if title == "Before you begin":
             before = part.steps
-        else:
+        elif steps:
             all_parts.append(part)
     return all_parts
 
