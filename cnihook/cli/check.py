@@ -14,7 +14,7 @@ from cnihook.protocol import locks
 from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import attachment, foreign, records
 from cnihook.runtime.cni import CNI
-from cnihook.runtime.foreign import OtherPluginsError
+from cnihook.runtime.foreign import UncheckableError
 from cnihook.runtime.settings import Settings
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL, CniError
@@ -153,7 +153,7 @@ def _difference(one: Row, options: argparse.Namespace) -> "tuple[str, str]":
             with locks.container(one.container, "check", _PATIENCE):
                 problems = repair.find_problems(one.record, settings.plugin_dirs, timeout=options.timeout)
             return (_DIFFERENT, problems[0]) if problems else (_WELL, "")
-    except (OtherPluginsError, repair.CannotCheckError) as error:
+    except (UncheckableError, repair.CannotCheckError) as error:
         return _UNKNOWN, message_with_notes(error)
     except CniError as error:
         if records.find(*one.record.identity) is None:

@@ -11,7 +11,7 @@ from cnihook.log import Log, warn
 from cnihook.names import hosts
 from cnihook.protocol import locks
 from cnihook.runtime import attachment, foreign, records
-from cnihook.runtime.foreign import OtherPluginsError
+from cnihook.runtime.foreign import UncheckableError
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INTERNAL, CniError
 
@@ -121,7 +121,7 @@ def _repair(container_id: str, settings: Settings, report: _Report, *, leave_oth
             try:
                 for difference in repair.repair_attachment(record, settings.plugin_dirs):
                     report.add(container_id, f"{what}: {difference}", log)
-            except OtherPluginsError as error:
+            except UncheckableError as error:
                 if not leave_others:
                     raise
                 warn(f"repair: {container_id}: {what}: {error.msg}")

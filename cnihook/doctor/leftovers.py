@@ -20,7 +20,7 @@ from cnihook.oci import inject
 from cnihook.protocol import locks
 from cnihook.runtime import gc as runtime_gc
 from cnihook.runtime import records, remains
-from cnihook.runtime.foreign import OtherPluginsError
+from cnihook.runtime.foreign import UncheckableError
 from cnihook.types.errors import CniError
 
 TYPE_CHECKING = False
@@ -56,7 +56,7 @@ def check_attachments(host: Host) -> Iterator[Finding]:
                 missing = repair.find_problems(record, host.settings.plugin_dirs)
         except LockBusyError:
             continue  # another process works on it, so differences are normal
-        except OtherPluginsError as error:
+        except UncheckableError as error:
             yield Finding(
                 "attachment-not-checked",
                 f"container {subject}: {error.msg}",

@@ -227,14 +227,17 @@ def live_netns_path(record: Record) -> str:
 def is_gone(record: Record, *, patience: float = 0.0) -> bool:
     """Return True if the attached process has ended or, without a process, its namespace.
 
-    Records of libcni name no process.  `patience`: seconds to wait for the end of a process that was just
-    killed.  Raises UncertainProcessError or OSError if that cannot be determined.
+    Records of libcni name no process.  If one names no namespace either, nothing shows an end: False.
+    `patience`: seconds to wait for the end of a process that was just killed.  Raises UncertainProcessError
+    or OSError if that cannot be determined.
     """
     if record.process is not None and record.process.pid:
         return not record.process.is_alive(patience=patience)
     if record.process is not None:
         return not live_netns_path(record)
-    namespace = NetNS.find(record.netns) if record.netns else None
+    if not record.netns:  # libcni before 1.2, with a result of 0.2.0 or older, which has no interfaces
+        return False
+    namespace = NetNS.find(record.netns)
     if namespace:
         namespace.close()
     return namespace is None

@@ -15,8 +15,8 @@ from cnihook.types.errors import INTERNAL, CniError
 from cnihook.types.result import Result
 
 
-class OtherPluginsError(CniError):
-    """An error for an attachment that other plugins made: those of cnihook cannot check it."""
+class UncheckableError(CniError):
+    """An error for an attachment that cannot be checked: other plugins made it, or it names no namespace."""
 
 
 def is_foreign(record: Record) -> bool:
@@ -30,14 +30,20 @@ def check_plugins(
     result: "Result | None",
     plugin_dirs: "list[str] | None",
 ) -> None:
-    """Raise OtherPluginsError for an attachment of another runtime that needs plugins of its own."""
+    """Raise UncheckableError for an attachment of another runtime that cannot be checked from here."""
+    if is_foreign(record) and not request.netns:
+        raise UncheckableError(
+            INTERNAL,
+            "not checked: another runtime attached it, and its record does not name its namespace",
+            'records of libcni before 1.2 do if the network has "cniVersion": "0.3.0" or newer',
+        )
     if not is_foreign(record) or plugin_dirs or network.is_loopback:
         return
     owner = Call("CHECK", NetConf(network.plugins[0] | {"name": network.name}), request).owner
     aliases = _aliases(request, result)
     if owner in aliases or not aliases:  # without any link it is broken, whichever plugins made it
         return
-    raise OtherPluginsError(
+    raise UncheckableError(
         INTERNAL,
         "not checked: another runtime attached it, with plugins that are not cnihook's",
         "set CNI_PATH to the folder of those plugins",

@@ -12,6 +12,7 @@ import os
 
 from cnihook.fast import fastjson, statefile
 from cnihook.runtime.identity import ProcessIdentity
+from cnihook.types.config import LenientConf
 from cnihook.types.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from cnihook.types.names import check_container_id, check_ifname, check_network_name, is_text, record_name
 
@@ -279,6 +280,9 @@ def read(path: str) -> "Record | None":
         except ValueError as error:
             problem = f"does not identify its process: {error}"
     netns, plugin_dirs, sequence = raw.get("netns"), own.get("pluginPath"), own.get("sequence")
+    if netns is None and "cnihook" not in raw:  # libcni before 1.2 has it in the result only
+        interfaces = LenientConf(an_object("result")).objects("interfaces")
+        netns = "".join(one.string("sandbox") for one in interfaces if one.string("name") == ifname)
     record = Record(
         network,
         container_id,
@@ -383,8 +387,7 @@ def _read_all(
     for name in _names(folder, part):
         if not name.startswith("."):
             try:
-                record = read(f"{folder}/{name}")
-                if record:
+                if record := read(f"{folder}/{name}"):
                     records.append(record)
             except DamagedRecordError as error:
                 # A copy next to its original is not an attachment, and does no harm.

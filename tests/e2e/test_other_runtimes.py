@@ -24,13 +24,16 @@ def cnihook(host: Host, *words: str) -> subprocess.CompletedProcess[str]:
     return outcome
 
 
-def attach(host: Host, container: Container, container_id: str, *words: str) -> None:
-    """Attach as a runtime with libcni does: the record has no process."""
+def attach(
+    host: Host, container: Container, container_id: str, *words: str, without: tuple[str, ...] = ("cnihook",)
+) -> None:
+    """Attach as a runtime with libcni does: the record has no process, and before 1.2 no namespace."""
     env = ("env", f"CNI_ARGS={ARGS}")
     host.run(*env, CNIHOOK, "add", "pods", container.path, "--container-id", container_id, *words)
     (name,) = [name for name in host.listdir(RESULTS) if container_id in name]
     record = json.loads(host.read(f"{RESULTS}/{name}"))
-    del record["cnihook"]
+    for key in without:
+        del record[key]
     host.write(f"{RESULTS}/{name}", json.dumps(record), 0o600)
 
 
@@ -46,7 +49,7 @@ def pods(configured: Host) -> list[Container]:
     host = configured
     containers = [host.container(), host.container()]
     attach(host, containers[0], POD)
-    attach(host, containers[1], "second")
+    attach(host, containers[1], "second", without=("cnihook", "netns"))  # libcni before 1.2
     return containers
 
 
@@ -141,6 +144,28 @@ def test_suggestion_for_a_deleted_pod_works(host: Host, pods: list[Container]) -
     suggestion = checked.stdout.partition("`cnihook ")[2].partition("`")[0].split()
     assert cnihook(host, *suggestion).returncode == 0
     assert cnihook(host, "check", "--container", POD).returncode == 2  # nothing is on record
+    end(host)
+
+
+def test_gc_of_the_network_keeps_running_pods(host: Host, pods: list[Container]) -> None:
+    """A record with a result of an old version shows no end of its pod, so nothing but --all releases it."""
+    configure(host, NETWORK, NETWORK | {"name": "old", "cniVersion": "0.2.0"})
+    old = host.container()
+    host.run(CNIHOOK, "add", "old", old.path, "--container-id", "third")
+    record = json.loads(host.read(f"{RESULTS}/old-third-eth0"))
+    del record["cnihook"], record["netns"]
+    host.write(f"{RESULTS}/old-third-eth0", json.dumps(record), 0o600)
+
+    for network in ("pods", "old"):
+        assert cnihook(host, "gc", network).stdout == ""
+    checked = cnihook(host, "check", "--container", "third")
+    assert checked.returncode == 2 and "does not name its namespace" in checked.stdout
+    assert cnihook(host, "repair", "--all").returncode == 0
+    for pod in (*pods, old):
+        pod.destroy()
+    assert cnihook(host, "gc", "pods").stdout.count("released") == 2
+    assert cnihook(host, "gc", "old").stdout == ""
+    assert cnihook(host, "gc", "old", "--all").stdout.count("released") == 1
     end(host)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnihook.runtime import records
+from cnihook.runtime import attachment, records
 from cnihook.runtime.identity import ProcessIdentity
 from cnihook.runtime.records import Record
 from cnihook.types.errors import CniError
@@ -58,6 +58,31 @@ def test_written_as_libcni_writes_it(state: Path) -> None:
 
     assert names(state) == ["mynet-c1-eth0"]
     assert json.loads((state / "results" / "mynet-c1-eth0").read_text()) == json.loads(LIBCNIS)
+
+
+SANDBOX = {"interfaces": [{"name": "br0"}, {"name": "eth0", "sandbox": "/run/netns/c1"}]}
+
+
+@pytest.mark.parametrize(
+    ("result", "netns"),
+    [
+        (SANDBOX, "/run/netns/c1"),
+        ({"interfaces": [{"name": "eth1", "sandbox": "/run/netns/c1"}]}, ""),
+        ({"interfaces": [7, {"name": "eth0", "sandbox": 7}]}, ""),
+        ({"interfaces": {}}, ""),
+        ({"cniVersion": "0.2.0", "ip4": {"ip": "10.1.2.3/24"}}, ""),
+    ],
+)
+def test_namespace_is_that_of_the_result_in_a_record_of_libcni_before_1_2(
+    state: Path, result: dict[str, Any], netns: str
+) -> None:
+    """Such a record has no key for it.  GC must not take a running container for one that has ended."""
+    fields = {key: value for key, value in json.loads(LIBCNIS).items() if key != "netns"}
+    plant(state, "mynet-c1-eth0", json.dumps(fields | {"result": result}))
+
+    record = records.find("mynet", "c1", "eth0")
+    assert record and record.netns == netns
+    assert attachment.is_gone(record) is bool(netns), "there is no such file"
 
 
 def test_empty_fields_are_omitted(state: Path) -> None:
