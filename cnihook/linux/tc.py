@@ -51,6 +51,7 @@ UNKNOWN = -1  # among ingress_targets()
 
 _U32_MAX = 0xFFFFFFFF
 _PRIORITY = 1
+_LEAST_BURST = 120_000  # bits, ten full frames; with a smaller burst the rate is not reached
 
 _TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
 _RATE = struct.Struct("=BBHhHI")  # cell log, link layer, overhead, cell alignment, least size, rate
@@ -59,6 +60,11 @@ _SELECTOR = struct.Struct("=BBBBHHhhI")  # flags, offset shift, keys, 0, offset 
 _KEY = struct.Struct("=IIii")  # mask, value, offset, offset mask
 SELECTOR_SIZE, KEY_SIZE = _SELECTOR.size, _KEY.size
 _MIRRED = struct.Struct("=IIiiiiI")  # index, capabilities, action, references, binds, direction, link
+
+
+def default_burst(rate: int) -> int:
+    """Return the bits that may pass at once if only the rate is known: those of a tenth of a second."""
+    return max(rate // 10, _LEAST_BURST)
 
 
 class Tbf:

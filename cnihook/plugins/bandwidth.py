@@ -40,6 +40,9 @@ VERSIONS = versions.ALL[2:]  # the results of older versions do not name the lin
 _LATENCY = 25_000  # microseconds that a packet may wait
 _MAX_RATE = (1 << 64) - 1
 _MAX_BURST = 0xFFFFFFFF * 8 - 1  # bits; the kernel counts bytes
+# Kubernetes has no option for the burst, so its runtimes pass the largest number of a type: cri-dockerd,
+# containerd, CRI-O, older CRI-O.  With that of containerd, 537 MB would pass before the limit takes effect.
+_NO_BURST = ((1 << 31) - 1, (1 << 32) - 1, _MAX_BURST, _MAX_BURST + 1)
 _HEADER = 14  # bytes of Ethernet, on top of a link's MTU
 _SUBNETS = ("unshapedSubnets", "shapedSubnets")
 _RATES = (
@@ -72,6 +75,9 @@ class Conf:
         limits = conf if any(conf.has(field.name) for field in _RATES) else asked
         subnets = conf if any(conf.strings(key) for key in _SUBNETS) else asked
         rates = read(limits, _RATES)
+        for name in ("ingress", "egress"):
+            if limits is asked and rates[f"{name}Rate"] and rates[f"{name}Burst"] in _NO_BURST:
+                rates[f"{name}Burst"] = tc.default_burst(rates[f"{name}Rate"])
         self.ingress = _limit(limits, rates, subnets, "ingress")
         self.egress = _limit(limits, rates, subnets, "egress")
 
@@ -129,8 +135,7 @@ def _choice(conf: NetConf, direction: str) -> "Choice | None":
 def _limit(conf: NetConf, rates: "dict[str, Any]", subnets: NetConf, direction: str) -> "Limit | None":
     choice = _choice(subnets, direction)
     rate_key, burst_key = f"{direction}Rate", f"{direction}Burst"
-    rate: int = rates[rate_key]
-    burst: int = rates[burst_key]
+    rate, burst = rates[rate_key], rates[burst_key]
     if not rate and not burst:
         return None
     if not burst:
@@ -267,8 +272,7 @@ def add(call: Call) -> Result:
             ifb = _set_again(call, place)
     if ifb:
         result.interfaces.append(Interface(ifb.name, ifb.mac, place.netns))
-    for limit in filter(None, (conf.ingress, conf.egress)):
-        tbf = limit.tbf
+    for tbf in [limit.tbf for limit in (conf.ingress, conf.egress) if limit]:
         if tbf.burst < place.link.mtu + _HEADER:
             notice(
                 f"bandwidth: no full packet of {place.link.name} can pass: it has "

@@ -13,7 +13,6 @@ NPWG = "k8s.v1.cni.cncf.io/networks"  # the Network Plumbing Working Group's
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_LEAST_BURST = 120_000  # bits, ten full frames; with a smaller burst the rate is not reached
 
 
 def refuse(what: str, why: str, hint: str = "") -> CniError:
@@ -192,10 +191,9 @@ def parse_port_range(text: str, what: str, hint: str = _PORTS) -> range:
 
 
 def parse_bandwidth(text: str) -> "dict[str, int]":
-    """Parse in=RATE,out=RATE in bits a second into the capability bandwidth.
+    """Parse in=RATE,out=RATE in bits a second into the capability bandwidth, with default bursts."""
+    from cnihook.linux.tc import default_burst  # the plugin needs it, and few containers have limits
 
-    The default burst is a tenth of a second at this rate, and at least _LEAST_BURST.
-    """
     limits: dict[str, int] = {}
     what = f"bandwidth {shown(text)}"
     for part in text.split(","):
@@ -206,7 +204,7 @@ def parse_bandwidth(text: str) -> "dict[str, int]":
         limits[f"{name}{'Burst' if key.endswith('-burst') else 'Rate'}"] = _bits(value, what)
     for name in ("ingress", "egress"):
         if f"{name}Rate" in limits:
-            limits.setdefault(f"{name}Burst", max(limits[f"{name}Rate"] // 10, _LEAST_BURST))
+            limits.setdefault(f"{name}Burst", default_burst(limits[f"{name}Rate"]))
         elif f"{name}Burst" in limits:
             raise refuse(what, "a burst without a rate")
     return limits

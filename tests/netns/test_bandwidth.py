@@ -115,6 +115,25 @@ def test_burst_may_be_far_above_the_rate(host: Host, container: Container) -> No
 
 
 @pytest.mark.known_difference(
+    "takes the largest number of a type, which runtimes pass for a pod, as its burst: gigabytes pass first",
+    here="replaces it by a tenth of a second at the rate",
+    right="cnihook",
+)
+@pytest.mark.parametrize(
+    "burst",
+    [2**31 - 1, 2**32 - 1, (2**32 - 1) * 8 - 1, (2**32 - 1) * 8],
+    ids=["cri-dockerd", "containerd", "CRI-O", "older CRI-O"],
+)
+def test_placeholder_for_a_burst_is_replaced(host: Host, container: Container, burst: int) -> None:
+    """Kubernetes has no option for the burst; a network that has such a number keeps it."""
+    limit = {"ingressRate": 10_000_000, "ingressBurst": burst, "egressRate": 0, "egressBurst": 0}
+    sent = add(host, container, conf(runtimeConfig={"bandwidth": limit}))
+
+    assert limits(host) == {OUTER: {"rate": 1_250_000, "burst": 125_000, "lat": 25_000}}
+    host.cni("CHECK", sent, container)
+
+
+@pytest.mark.known_difference(
     "the length of the queue overflows with a large burst",
     here="the queue has the largest length that the kernel supports",
     right="cnihook",
