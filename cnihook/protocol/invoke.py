@@ -15,8 +15,8 @@ from cnihook.protocol.call import DEFAULT_PATH, Call, Invocation
 from cnihook.types import versions
 from cnihook.types.config import LenientConf, NetConf
 from cnihook.types.errors import INTERNAL, CniError
-from cnihook.types.fields import Traits
-from cnihook.types.names import check_plugin_type
+from cnihook.types.fields import POD_ANNOTATIONS, Traits
+from cnihook.types.names import ANNOTATION_PREFIX, check_plugin_type
 from cnihook.types.result import Result
 
 TYPE_CHECKING = False
@@ -130,11 +130,27 @@ def run_module(module: "ModuleType", command: str, conf: NetConf, request: Invoc
     """Run one operation of a plugin's module.  One that the module lacks succeeds without doing anything."""
     if command == "ADD":  # if that was rejected, DEL has nothing to do, and should not fail
         versions.check_supported(conf.string("cniVersion"), versions_of(module))
+        if _has_requests_of_pod(conf):
+            conf = _with_requests_of_pod(module, conf, request)
     if command == "DEL":
         conf = LenientConf(conf.raw, conf.where)
     function = getattr(module, VERBS[command], None)
     result: Result | None = function(Call(command, conf, request)) if function else None
     return result
+
+
+def _has_requests_of_pod(conf: NetConf) -> bool:
+    runtime_config = conf.raw.get("runtimeConfig")
+    annotations = runtime_config.get(POD_ANNOTATIONS) if isinstance(runtime_config, dict) else None
+    return isinstance(annotations, dict) and any(name.startswith(ANNOTATION_PREFIX) for name in annotations)
+
+
+def _with_requests_of_pod(module: "ModuleType", conf: NetConf, request: Invocation) -> NetConf:
+    # Loaded by name, as plugins are: it is above this module, and few pods request anything.
+    pods = __import__("cnihook.request.pod_annotations", fromlist=["serve"])
+    # A repair restores what a running pod had, so bounds are not checked again.
+    served: NetConf = pods.serve(conf, getattr(module, "TRAITS", Traits()), is_bounded=not request.is_repair)
+    return served
 
 
 def supported_versions(plugin_type: str, plugin_dirs: "list[str] | None") -> "Sequence[str]":

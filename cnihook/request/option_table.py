@@ -2,9 +2,10 @@
 """
 The table of all options that the hook, `attach`, `inject`, priv-net-run and docker-run share.
 
-Their --help, the completion, the manual pages and pages/options.md are made from it.  A new option, which is
-an annotation, too, takes an entry here, and its reader in request.options.  No program needs this table to
-read a request, except for docker-run, which translates docker's names.
+Their --help, the completion, the manual pages, pages/options.md and a table of pages/kubernetes.md are made
+from it.  A new option, which is an annotation, too, takes an entry here, and its reader in request.options.
+No program needs this table to read a request, except for docker-run, which translates docker's names, and a
+plugin that gets the annotations of a Kubernetes pod.
 """
 
 from cnihook.request.options import OPTIONS, annotation_of
@@ -42,13 +43,15 @@ class Entry:
     """One option.
 
     `metavar` is empty for a switch.  `examples`: values of a request, in Markdown.  `programs`: those that
-    have the option; docker-run has it in the form of `docker`.
+    have the option; docker-run has it in the form of `docker`.  `in_kubernetes`: what a pod has instead of
+    the annotation; empty if a pod has the annotation itself.
     """
 
     __slots__ = (
         "docker",
         "examples",
         "group",
+        "in_kubernetes",
         "metavar",
         "name",
         "programs",
@@ -69,6 +72,7 @@ class Entry:
         takes_many: bool = False,
         examples: str = "",
         docker: "Docker | None" = None,
+        in_kubernetes: str = "",
     ) -> None:
         self.name = name
         self.metavar = metavar
@@ -79,6 +83,7 @@ class Entry:
         self.takes_many = takes_many
         self.examples = examples
         self.docker = docker
+        self.in_kubernetes = in_kubernetes
         if request := OPTIONS.get(name):
             self.short = request.short
             self.takes_many = bool(request.most)
@@ -105,6 +110,7 @@ TABLE = (
         group=NETWORKS,
         examples="`front`, `back:eth1`, `front:ip=10.1.0.7,mac=02:00:00:00:00:07,alias=web`",
         docker=Docker(alias="net"),
+        in_kubernetes="the network of the runtime's folder; Multus attaches further ones",
     ),
     Entry(
         "conf-dir",
@@ -149,6 +155,7 @@ TABLE = (
         examples="`8080:80`, `127.0.0.1:8443:443`, `53:53/udp`, `8000-8010:80` (one of them), `80` (any "
         "free port)",
         docker=Docker(),
+        in_kubernetes="`hostPort` of a container's port",
     ),
     Entry(
         "ip",
@@ -177,6 +184,7 @@ TABLE = (
         "in=RATE,out=RATE: bits per second, such as in=10M,out=2M",
         examples="`in=10M,out=2M`",
         docker=Docker(is_new=True),
+        in_kubernetes="`kubernetes.io/ingress-bandwidth` and `kubernetes.io/egress-bandwidth`",
     ),
     Entry(
         "route",
@@ -192,22 +200,38 @@ TABLE = (
         examples="`true`",
         docker=Docker(is_new=True),
     ),
-    Entry("dns", "ADDRESS", "a DNS server", examples="`192.0.2.53`", docker=Docker()),
-    Entry("dns-search", "DOMAIN", "a domain to search", examples="`example.org`", docker=Docker()),
+    Entry(
+        "dns",
+        "ADDRESS",
+        "a DNS server",
+        examples="`192.0.2.53`",
+        docker=Docker(),
+        in_kubernetes="`nameservers` of `dnsConfig`",
+    ),
+    Entry(
+        "dns-search",
+        "DOMAIN",
+        "a domain to search",
+        examples="`example.org`",
+        docker=Docker(),
+        in_kubernetes="`searches` of `dnsConfig`",
+    ),
     Entry(
         "dns-option",
         "OPTION",
         "an option of resolv.conf",
         examples="`ndots:2`",
         docker=Docker(alias="dns-opt"),
+        in_kubernetes="`options` of `dnsConfig`",
     ),
-    Entry("hostname", "NAME", "a host name", examples="`web`"),
+    Entry("hostname", "NAME", "a host name", examples="`web`", in_kubernetes="`hostname`"),
     Entry(
         "add-host",
         "NAME:ADDRESS",
         "an entry of /etc/hosts (host-gateway: the host's address)",
         examples="`db:10.1.0.9`, `up:host-gateway`",
         docker=Docker(),
+        in_kubernetes="`hostAliases`",
     ),
     Entry(
         "network-alias",
@@ -215,6 +239,7 @@ TABLE = (
         "another name on the networks",
         examples="`db`",
         docker=Docker(alias="net-alias", key="alias", term="alias"),
+        in_kubernetes="a Service",
     ),
     Entry(
         "allow",

@@ -28,14 +28,14 @@ from cnihook.request.values import (
     split_networks,
 )
 from cnihook.types.errors import CniError
-from cnihook.types.names import shown
+from cnihook.types.names import ANNOTATION_PREFIX, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-PREFIX = "cnihook."
+PREFIX = ANNOTATION_PREFIX
 NETWORKS = f"{PREFIX}networks"
 MOST_BYTES = 64 << 10  # of all annotations that are read here, names and values
 

@@ -22,7 +22,18 @@ def of(annotations: "Mapping[str, str]", runtime: int, own: "Bounds | None" = No
     """
     if not options.has_requests(annotations):
         return ContainerRequest()
-    bounds = check_author(annotations, runtime, own)
+    return _bounded(annotations, check_author(annotations, runtime, own))
+
+
+def of_pod(annotations: "Mapping[str, str]") -> ContainerRequest:
+    """Return what the annotations of a Kubernetes pod request; no image can have written them.
+
+    Raises CniError if an annotation is malformed or not allowed on this host.
+    """
+    return _bounded(annotations, list(filter(None, [_of_host()])))
+
+
+def _bounded(annotations: "Mapping[str, str]", bounds: "list[Bounds]") -> ContainerRequest:
     request = options.from_annotations(annotations)
     source = options.NETWORKS if options.NETWORKS in annotations else values.NPWG
     request.guard = Guard(request, source, bounds)

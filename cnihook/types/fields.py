@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MOST = (1 << 63) - 1
 MAX_VLAN = 4094
 DEFAULT_VLAN = 1  # the VLAN that a bridge gives every new port
+POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"  # the capability of Kubernetes' runtimes
 _EMPTY = {bool: False, str: ""}  # the defaults of a Field that names none
 
 
@@ -159,6 +160,11 @@ def check_link_name(name: str) -> None:
         raise ValueError(error.msg, error.details) from None
 
 
+_OF_POD = Field(
+    POD_ANNOTATIONS, dict, of=str, doc="the annotations of a Kubernetes pod, such as `cnihook.ip`"
+)
+
+
 class Traits:
     """The properties of a plugin that other parts act upon.  The defaults are those of an unknown plugin."""
 
@@ -190,7 +196,8 @@ class Traits:
         self.needs = needs  # other kernel features that it always requires
         # What it takes without a capability: "ips" and "mac" in CNI_ARGS, "routes" and "hostname" in `ipam`.
         self.takes = takes
-        self.capabilities = capabilities  # keys of runtimeConfig
+        # keys of runtimeConfig
+        self.capabilities = (*capabilities, _OF_POD) if kind == "interface" else capabilities
         self.args = args  # keys of args.cni
         self.link = link  # the key that names the host's link to which it attaches containers
         self.on_parent = on_parent  # the containers are on the network of that link

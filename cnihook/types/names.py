@@ -8,6 +8,8 @@ wherever it enters.  (`import re` costs 4 ms; sets of characters are enough.)
 
 from cnihook.types.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, UNKNOWN_CONTAINER, CniError
 
+ANNOTATION_PREFIX = "cnihook."  # of the annotations that request something of cnihook
+
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _REST = _FIRST | frozenset("_.-")
 _FILE_NAME_MAX = 255  # <linux/limits.h> NAME_MAX, bytes

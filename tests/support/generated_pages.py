@@ -32,6 +32,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "cookbook": partial(contents, "cookbook"),
     "troubleshooting": partial(contents, "troubleshooting"),
     "differences": differences_page.tables_of_marks,
+    "kubernetes": options_page.table_of_pods,
     "options": options_page.tables,
     "plugin-options": plugin_options.sections,
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of cnihook/pages/options.md, made from the option table."""
+"""The tables of cnihook/pages/options.md and kubernetes.md, made from the option table."""
 
 from cnihook.request.option_table import TABLE, Entry
 
@@ -25,5 +25,16 @@ def tables() -> str:
         f"| {_cell(_option(entry))} | {_cell(entry.help)} | {', '.join(entry.programs)} |"
         for entry in TABLE
         if not entry.annotation
+    ]
+    return "\n".join(lines)
+
+
+def table_of_pods() -> str:
+    """Return what a pod may request by annotations, and what it has instead of the others."""
+    lines = ["| annotation | effect | in Kubernetes |", "|---|---|---|"]
+    lines += [
+        f"| `{entry.annotation}` | {_cell(entry.help)} | {entry.in_kubernetes or 'this annotation'} |"
+        for entry in sorted(TABLE, key=lambda entry: bool(entry.in_kubernetes))
+        if entry.annotation
     ]
     return "\n".join(lines)

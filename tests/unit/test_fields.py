@@ -13,7 +13,7 @@ from cnihook.protocol.call import Call, Invocation
 from cnihook.types import config
 from cnihook.types.config import LenientConf, NetConf
 from cnihook.types.errors import CniError
-from cnihook.types.fields import Field, check_link_name, read
+from cnihook.types.fields import POD_ANNOTATIONS, Field, check_link_name, read
 from cnihook.types.result import Route
 from tests.unit.test_validate_keys import DNS, SAMPLES
 
@@ -150,6 +150,7 @@ def test_plugin_reads_every_key_that_it_declares(plugin_type: str, keys: dict[in
     traits = invoke.traits(plugin_type)
     missing |= {f"args.cni.{field.name}" for field in traits.args}
     missing |= {f"runtimeConfig.{field.name}" for field in traits.capabilities}
+    missing.discard(f"runtimeConfig.{POD_ANNOTATIONS}")  # request.pod_annotations reads it, for any plugin
     missing -= {
         path for path in missing for name, key in READ_BY_ADD
         if name == plugin_type and path.rpartition(".")[2] == key
