@@ -44,7 +44,7 @@ def test_networks_are_listed_and_inspected(host: Host) -> None:
         filters = [word for each in words for word in ("--filter", each)]
         assert listed(host, *filters, "--format", "{{.Name}}") == names, words
     assert "KEY of name, id" in refused(host, "ls", "--filter", "colour=red")
-    assert "there is no .Nam; there are: .CreatedAt," in refused(host, "ls", "--format", "{{.Nam}}")
+    assert "no {{.Nam}}; did you mean Name?" in refused(host, "ls", "--format", "{{.Nam}}")
 
     (details,) = json.loads(network(host, "inspect", "front").stdout)
     endpoint = details["Containers"]["web"]

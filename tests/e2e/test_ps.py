@@ -121,7 +121,7 @@ def test_templates_of_docker_are_understood(host: Host) -> None:
         for template, lines in {
             "json": None,
             r"{{.Container}}\t{{ .Ports }}": ["web\t8080->80/tcp"],
-            "{{json .Addresses}} {{.Alive}}": ['["10.30.0.2/24"] yes'],
+            "{{json .Addresses}} {{.Alive}}": ['["10.30.0.2/24"] true'],
             r"table {{.Container}}\t{{.Ports}}": ["CONTAINER  PORTS", "web        8080->80/tcp"],
         }.items():
             printed = shown(host, "ps", "web", "--network", "front", "--format", template).splitlines()

@@ -4,7 +4,7 @@
 import argparse
 
 from cnihook.cli.networks import ls, store
-from cnihook.cli.shared import arguments, go_template
+from cnihook.cli.shared import arguments, template
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast.errors_text import message_with_hint
 from cnihook.log import warn
@@ -45,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
     if options.format in (None, "json"):
         print(arguments.as_json(details, 4 if options.format is None else None))
     else:
-        go_template.show(options.format, details)
+        template.show(options.format, details)
     return 1 if failed else 0

@@ -5,7 +5,7 @@ import argparse
 
 from cnihook.cli.networks.filters import Filters
 from cnihook.cli.networks.view import View
-from cnihook.cli.shared import arguments, go_template, listing, table
+from cnihook.cli.shared import arguments, listing, table, template
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.table import Cell, Column
 from cnihook.log import warn
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         for line in lines:
             print(arguments.as_json(line, None))
     elif options.format is not None:
-        go_template.show(options.format, lines)
+        template.show(options.format, lines)
     else:
         _show(listed, lines)
     for problem in problems:

@@ -3,6 +3,7 @@
 
 json                          each item as a line of JSON
 {{.Container}}\\t{{.Ports}}     the fields of docker's templates, without functions except json
+{{.IPAM.Driver}}              a field of a field
 table {{.Container}}\\t{{.Age}} the same as a table with a head
 {container:>12} {ports}       Python's replacement fields
 """
@@ -16,6 +17,7 @@ from cnihook.cli.shared import table
 from cnihook.cli.shared.table import Cell, Column
 from cnihook.fast import similar
 from cnihook.fast.errors_text import printable
+from cnihook.types.errors import invalid_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,13 +33,21 @@ except `{{json .Ports}}`.
 """
 
 _TABLE = "table "
-_FIELD = re.compile(r"\{\{\s*(json\s+)?\.(\w*)\s*\}\}")
+_FIELD = re.compile(r"\{\{\s*(json\s+)?\.((?:\w+(?:\.\w+)*)?)\s*\}\}")
+
+
+def show(text: str, items: "Sequence[Item]") -> None:
+    """Print items, which have the same names, by a template.  Raises CniError."""
+    try:
+        Template(text, [*items[0]] if items else None).print(items)
+    except ValueError as error:
+        raise invalid_config(f"--format: {error}") from None
 
 
 class Template:
-    """A template for items that have these names.  Raises ValueError for one that is malformed."""
+    """A template for items with these names; None: any.  Raises ValueError for one that is malformed."""
 
-    def __init__(self, text: str, names: "Sequence[str]") -> None:
+    def __init__(self, text: str, names: "Sequence[str] | None") -> None:
         self._is_table = text.startswith(_TABLE)
         self._text = text.removeprefix(_TABLE).replace("\\t", "\t").replace("\\n", "\n")
         self._is_json = text == "json"
@@ -52,17 +62,17 @@ class Template:
                 _check(name, f"{{{name}}}", names)
             format("", spec or "")
 
-    def _check_go(self, names: "Sequence[str]") -> None:
+    def _check_go(self, names: "Sequence[str] | None") -> None:
         rest = _FIELD.sub("", self._text)
         if "{{" in rest or "}}" in rest:
             raise ValueError("between {{ and }} there may be .NAME, json .NAME or json . only")
         for as_json, name in _FIELD.findall(self._text):
             if name or not as_json:
-                _check(name.lower(), f"{{{{.{name}}}}}", names)
+                _check(name.partition(".")[0], f"{{{{.{name}}}}}", names)
 
     def print(self, items: "Iterable[Item]") -> None:
         if self._is_table:
-            columns = [Column(_FIELD.sub(lambda field: field[2].upper(), part)) for part in self._parts()]
+            columns = [Column(_FIELD.sub(lambda field: _title(field[2]), part)) for part in self._parts()]
             table.show(columns, [[Cell(_replaced(part, one)) for part in self._parts()] for one in items])
             return
         for one in items:
@@ -77,15 +87,28 @@ class Template:
         return self._text.split("\t")
 
 
-def _check(name: str, written: str, names: "Sequence[str]") -> None:
-    if name not in names:
+def _check(name: str, written: str, names: "Sequence[str] | None") -> None:
+    if names is not None and not {name, name.lower()} & {*names}:
         raise ValueError(f"no {written}; {similar.hint(name, names)}")
+
+
+def _title(path: str) -> str:
+    """Return the title of a column: IPAM DRIVER for .IPAMDriver, DRIVER for .IPAM.Driver."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", path.rpartition(".")[2]).upper()
 
 
 def _replaced(text: str, one: "Item") -> str:
     def value(field: "re.Match[str]") -> str:
-        whole = one[field[2].lower()] if field[2] else one
-        return _json(whole) if field[1] else _text(whole)
+        whole: Any = one
+        for name in filter(None, field[2].split(".")):
+            keys = [*whole] if isinstance(whole, dict) else []
+            key = name if name in keys else name.lower()  # docker's names have capitals
+            if key not in keys:
+                raise ValueError(f"no {{{{.{field[2]}}}}}; {similar.hint(name, keys)}")
+            whole = whole[key]
+        if field[1]:
+            return _json(whole)
+        return str(whole).lower() if isinstance(whole, bool) else _text(whole)
 
     return _FIELD.sub(value, text)
 
@@ -95,8 +118,10 @@ def _json(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return printable(",".join(value))
+    if isinstance(value, dict | list):
+        return _json(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else printable(str(value))
