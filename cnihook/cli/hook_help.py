@@ -12,11 +12,11 @@ The OCI hook.  Register both events in config.json, then `runc run` gives the co
   "hooks": {
     "createRuntime": [{
       "path": "/usr/bin/python3", "timeout": 60,
-      "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "createRuntime"]
+      "args": ["/usr/bin/python3", "-IS", "/PATH/TO/scripts/cnihook", "createRuntime"]
     }],
     "poststop": [{
       "path": "/usr/bin/python3", "timeout": 60,
-      "args": ["python3", "-IS", "/PATH/TO/scripts/cnihook", "poststop"]
+      "args": ["/usr/bin/python3", "-IS", "/PATH/TO/scripts/cnihook", "poststop"]
     }]
   }
 

@@ -36,8 +36,10 @@ def hook(stage: str, environment: "Mapping[str, str]", arguments: "Sequence[str]
     CNIHOOK_TIMING.  `arguments` are bounds on annotations, which only createRuntime reads.
 
     The entry has its own environment.  Without one, the hook would get the runtime's, including secrets, and
-    with podman an empty one at poststop.
+    with podman an empty one at poststop.  The first argument is the path, too: a Python whose first
+    argument is a name searches PATH for it, and uses the library of the Python that is there.
     """
+    interpreter = python()
     variables = [f"PATH={_PATH}"]
     if environment.get("NETCONFPATH"):
         variables.append(f"NETCONFPATH={os.path.abspath(environment['NETCONFPATH'])}")
@@ -47,8 +49,8 @@ def hook(stage: str, environment: "Mapping[str, str]", arguments: "Sequence[str]
     if environment.get("CNIHOOK_TIMING"):
         variables.append("CNIHOOK_TIMING=1")
     return {
-        "path": _python(),
-        "args": ["python3", "-IS", launcher(), stage, *(arguments if stage == "createRuntime" else ())],
+        "path": interpreter,
+        "args": [interpreter, "-IS", launcher(), stage, *(arguments if stage == "createRuntime" else ())],
         "env": variables,
         "timeout": _TIMEOUT,
     }
@@ -61,7 +63,7 @@ def launcher() -> str:
     return checkout if os.path.exists(checkout) else f"{package}/__main__.py"
 
 
-def _python() -> str:
+def python() -> str:
     """Return the path of this interpreter, not of a shim; if possible one that is valid after an upgrade."""
     path = os.path.realpath(sys.executable)
     return "/usr/bin/python3" if os.path.realpath("/usr/bin/python3") == path else path

@@ -70,7 +70,7 @@ def test_hooks_are_last_and_complete() -> None:
     first, last = config.get("hooks", "createRuntime")
     assert first == FOREIGN
     assert last["env"] == [f"PATH={inject._PATH}", "NETCONFPATH=/srv/net.d", "CNI_PATH=/a:/b"]
-    assert last["args"][:2] == ["python3", "-IS"] and last["args"][-1] == "createRuntime"
+    assert last["args"][:2] == [last["path"], "-IS"] and last["args"][-1] == "createRuntime"
     assert os.path.realpath(last["path"]) == os.path.realpath(sys.executable)
     assert Path(last["args"][2]).is_file() and last["timeout"] >= PLUGIN_TIMEOUT
     assert config.get("hooks", "poststop", 0, "args", 3) == "poststop"
