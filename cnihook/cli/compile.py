@@ -10,8 +10,10 @@ from cnihook.types.errors import IO_FAILURE, CniError
 
 DESCRIPTION = """\
 Store the compiled code of cnihook in one file of its folder __pycache__.  A hook, priv-net-run and a plugin
-then start 5 ms faster.  Run it after the installation and after each update: code whose source has changed
-is not used.  No other command writes or needs the file.
+then start 5 ms faster.  Run it after each update: code whose source has changed is not used.  `cnihook
+install` does this, too.  No other command writes or needs the file.
+
+If pip installed cnihook, the file is added to pip's list of files, so that `pip uninstall` removes it.
 """
 
 
@@ -23,19 +25,33 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
+    return arguments.work("compile", remove if options.remove else write)
 
-    def work() -> None:
-        from cnihook.fast import codecache_file
 
-        if options.remove:
-            return codecache_file.remove()
+def may_write() -> bool:
+    return os.geteuid() in (0, os.stat(codecache.PACKAGE).st_uid)
+
+
+def write() -> None:
+    """Write the file.  Raises CniError for a user whose file would not be used, or OSError."""
+    from cnihook.cli.shared import pip_record
+    from cnihook.fast import codecache_file
+
+    if not may_write():
         owner = os.stat(codecache.PACKAGE).st_uid
-        if os.geteuid() not in (0, owner):
-            raise CniError(
-                IO_FAILURE,
-                f"{codecache.PACKAGE} belongs to user {owner}, and code that others wrote is not used",
-                "run the command as root or as that user",
-            )
-        codecache_file.write()
+        raise CniError(
+            IO_FAILURE,
+            f"{codecache.PACKAGE} belongs to user {owner}, and code that others wrote is not used",
+            "run the command as root or as that user",
+        )
+    pip_record.add(codecache.PATH)
+    codecache_file.write()
 
-    return arguments.work("compile", work)
+
+def remove() -> None:
+    """Remove the file.  Raises OSError."""
+    from cnihook.cli.shared import pip_record
+    from cnihook.fast import codecache_file
+
+    codecache_file.remove()
+    pip_record.remove(codecache.PATH)

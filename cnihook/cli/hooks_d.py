@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 
-from cnihook.cli.shared import arguments
+from cnihook.cli.shared import arguments, files
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast.errors_text import message, one_line
 from cnihook.log import warn
@@ -17,7 +17,7 @@ from cnihook.types.errors import IO_FAILURE, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping, Sequence
 
 # Both engines read the first folder.  In podman, a file of the same name in the second one replaces it.
 DEFAULT = "/usr/share/containers/oci/hooks.d"
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         try:
             if options.action == "install":
                 if not options.trust_images:
-                    _check_podman()
+                    check_podman()
                 bounds = arguments.bounds_of(options)
                 bounds += ["--trust-images"] if options.trust_images else []
                 _install(options.dir, arguments.environment_of(options), bounds)
@@ -83,23 +83,24 @@ def main(argv: list[str]) -> int:
     return arguments.work(f"hooks.d {options.action}", work)
 
 
-def _path(folder: str, stage: str) -> str:
+def path_of(folder: str, stage: str) -> str:
     """Return a path that sorts last: if a hook after it failed, crun would not run cnihook's poststop."""
     return f"{folder}/90-cnihook-{stage}.json"
 
 
-def _content(stage: str, environment: dict[str, str], bounds: list[str]) -> "dict[str, Any]":
+def content(stage: str, environment: "Mapping[str, str]", bounds: "Sequence[str]" = ()) -> str:
     """Return the file of one stage.  The hook knows the stage only from its list of arguments."""
     names = (request_options.PREFIX.replace(".", r"\."), values.NPWG.replace(".", r"\.") + "$")
-    return {
+    value = {
         "version": "1.0.0",
         "hook": inject.hook(stage, environment, bounds),
         "when": {"annotations": {f"^({'|'.join(names)})": ".*"}},
         "stages": [stage],
     }
+    return json.dumps(value, indent=2) + "\n"
 
 
-def _check_podman() -> None:
+def check_podman() -> None:
     """Raise CniError if this host's podman copies annotations of images, or may do so."""
     program = shutil.which("podman", path=f"{os.environ.get('PATH', os.defpath)}:/usr/bin:/bin")
     if not program:
@@ -111,49 +112,54 @@ def _check_podman() -> None:
     raise CniError(
         IO_FAILURE,
         podman.reason(version) if version else f"the version of {program} is not known",
-        "use podman 4.6 or newer, or cni-runc; --trust-images installs the hook all the same",
+        "use podman 4.6 or newer, or cni-runc; `cnihook hooks.d install --trust-images` trusts all images",
     )
 
 
 def _install(folder: str, environment: dict[str, str], bounds: "list[str] | None" = None) -> None:
-    foreign = [_path(folder, stage) for stage in inject.STAGES if not _is_free(folder, stage)]
+    foreign = [path_of(folder, stage) for stage in inject.STAGES if not is_free(folder, stage)]
     if foreign:
         raise CniError(
             IO_FAILURE,
             f"{foreign[0]} was not written by cnihook, left as it is",
             "--dir names another folder",
         )
-    _try_hook(environment)
+    try_hook(environment)
     os.makedirs(folder, exist_ok=True)
     # First poststop: no container may be attached that would not be detached.
     for stage in reversed(inject.STAGES):
-        path = _path(folder, stage)
-        _write(path, json.dumps(_content(stage, environment, bounds or []), indent=2) + "\n")
+        path = path_of(folder, stage)
+        files.write(path, content(stage, environment, bounds or []), durable=True)
         problem = _problem(path, stage)
         if problem:
             for written in inject.STAGES:  # one bad file, and the engine starts no container
-                if os.path.lexists(_path(folder, written)):
-                    os.unlink(_path(folder, written))
+                if os.path.lexists(path_of(folder, written)):
+                    os.unlink(path_of(folder, written))
             raise CniError(IO_FAILURE, f"{path}: {problem}; it is removed again")
+    warn_of_masking(folder)
+
+
+def warn_of_masking(folder: str) -> None:
+    """Print a line for each file that makes podman ignore the one in `folder`."""
     for stage in inject.STAGES:
-        masking = _path(OVERRIDE, stage)
+        masking = path_of(OVERRIDE, stage)
         if folder == DEFAULT and os.path.lexists(masking):
-            warn(f"hooks.d install: podman uses {masking} instead of {_path(folder, stage)}")
+            warn(f"hooks.d install: podman uses {masking} instead of {path_of(folder, stage)}")
 
 
 def _remove(folder: str) -> None:
     for stage in inject.STAGES:
-        if os.path.lexists(_path(folder, stage)):
-            if not _is_free(folder, stage):
+        if os.path.lexists(path_of(folder, stage)):
+            if not is_free(folder, stage):
                 raise CniError(
-                    IO_FAILURE, f"{_path(folder, stage)} was not written by cnihook, left as it is"
+                    IO_FAILURE, f"{path_of(folder, stage)} was not written by cnihook, left as it is"
                 )
-            os.unlink(_path(folder, stage))
+            os.unlink(path_of(folder, stage))
 
 
-def _is_free(folder: str, stage: str) -> bool:
+def is_free(folder: str, stage: str) -> bool:
     """Return True if there is no file, or if cnihook wrote it."""
-    path = _path(folder, stage)
+    path = path_of(folder, stage)
     if not os.path.lexists(path):
         return True
     try:
@@ -164,23 +170,7 @@ def _is_free(folder: str, stage: str) -> bool:
     return isinstance(content, dict) and inject.is_ours(content.get("hook"), stage)
 
 
-def _write(path: str, text: str) -> None:
-    """Write a file atomically: CRI-O reads a name in .json as soon as it exists, but not a temporary one."""
-    temporary = f"{path}.new"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), 0o644)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        raise
-
-
-def _try_hook(environment: dict[str, str]) -> None:
+def try_hook(environment: "Mapping[str, str]") -> None:
     """Start the hook's program like the engine.  Raises CniError if that fails."""
     entry = inject.hook("createRuntime", environment)
     argv = [*entry["args"][: entry["args"].index("createRuntime")], "--version"]

@@ -2,9 +2,8 @@
 """cnihook install-plugins: install the built-in plugins as executables, for other CNI runtimes."""
 
 import os
-import sys
 
-from cnihook.cli.shared import arguments
+from cnihook.cli.shared import arguments, files, launcher
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast import similar
 from cnihook.fast.errors_text import message
@@ -22,23 +21,6 @@ removes only the launchers.
 """
 
 _MARK = "# A built-in plugin of cnihook; `cnihook install-plugins --remove` takes it away."
-_LAUNCHER = """\
-#!{python} -IS
-{mark}
-import os
-import sys
-os.umask(os.umask(0o077) | 0o022)
-cache = {folder!r} + "/cnihook/__pycache__"
-if os.path.isdir(cache):
-    status = os.stat(cache)
-    if status.st_mode & 0o022 or status.st_uid not in (0, os.stat({folder!r}).st_uid):
-        sys.pycache_prefix = os.devnull
-sys.path.insert(0, {folder!r})
-from cnihook import codecache
-codecache.install_finder()
-from cnihook.protocol.executable import main
-main({plugin!r})
-"""
 
 
 def parser() -> Parser:
@@ -80,10 +62,10 @@ def _install(folder: str, plugins: list[str], *, force: bool) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise CniError(IO_FAILURE, message(error)) from None
-    foreign = [p for p in plugins if os.path.lexists(f"{folder}/{p}") and not _is_ours(f"{folder}/{p}")]
+    foreign = [p for p in plugins if os.path.lexists(f"{folder}/{p}") and not is_ours(f"{folder}/{p}")]
     for plugin in plugins:
         if plugin not in foreign or force:
-            _write(f"{folder}/{plugin}", plugin)
+            files.write(f"{folder}/{plugin}", content(plugin), 0o755)
     if foreign and not force:
         raise CniError(
             IO_FAILURE,
@@ -92,22 +74,12 @@ def _install(folder: str, plugins: list[str], *, force: bool) -> None:
         )
 
 
-def _write(path: str, plugin: str) -> None:
-    """Write a launcher atomically, because a runtime may be about to call it."""
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    temporary = f"{path}.new"
-    with open(temporary, "w") as file:
-        file.write(_LAUNCHER.format(python=_python(), mark=_MARK, folder=package, plugin=plugin))
-        os.fchmod(file.fileno(), 0o755)
-    os.rename(temporary, path)
+def content(plugin: str) -> str:
+    """Return the executable of a built-in plugin."""
+    return launcher.text(_MARK, "protocol.executable", repr(plugin))
 
 
-def _python() -> str:
-    """Return the interpreter itself: a shim in front of it would delay every container's start."""
-    return os.path.realpath(sys.executable)
-
-
-def _is_ours(path: str) -> bool:
+def is_ours(path: str) -> bool:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return _MARK in file.read(1000)
@@ -116,5 +88,5 @@ def _is_ours(path: str) -> bool:
 
 
 def _remove(path: str) -> None:
-    if _is_ours(path):
+    if is_ours(path):
         os.unlink(path)

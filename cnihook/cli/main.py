@@ -42,6 +42,8 @@ COMMANDS = {
     "plan": "show what each plugin would be given; nothing is run",
     "compile": "store the compiled code in one file, for faster starts",
     "install-plugins": "install the built-in plugins as executables",
+    "install": "install the programs, and what engines and shells need",
+    "uninstall": "remove what `install` wrote",
     "new-plugin": "write a plugin project that works, as a start",
     "conformance": "check a CNI plugin or runtime against the specification",
     "dhcp-keeper": "renew DHCP leases; the plugin dhcp starts it",

@@ -12,7 +12,7 @@ from functools import partial
 
 from cnihook import __version__
 from cnihook.cli import main as commands
-from cnihook.cli.shared import arguments, plugin_options, roff, terminal
+from cnihook.cli.shared import arguments, files, plugin_options, roff, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast import similar
 from cnihook.fast.errors_text import message
@@ -38,6 +38,7 @@ _PROGRAMS = {
 _GUIDES = {
     "cookbook": "thirteen tasks with container networks, step by step",
     "troubleshooting": "what may be wrong with container networks, by symptom",
+    "installing": "from a checkout or with pip, and the removal",
     "networks": "network files, and how plugins are found",
     "ways-in": "runc, crun, podman, docker, containerd, systemd",
     "kubernetes": "the plugins of a node, with containerd or CRI-O",
@@ -182,14 +183,14 @@ def _parser_of(name: str) -> "argparse.ArgumentParser":
     return parser
 
 
-def _paths(folder: str) -> Iterator[tuple[str, str]]:
+def paths(folder: str) -> Iterator[tuple[str, str]]:
     """Yield (page, path of its file)."""
     for name in PAGES:
         file = file_name(name)
         yield name, f"{folder}/man{file[-1]}/{file}"
 
 
-def _is_ours(path: str) -> bool:
+def is_ours(path: str) -> bool:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.readline().rstrip("\n") == roff.MARK
@@ -198,21 +199,20 @@ def _is_ours(path: str) -> bool:
 
 
 def _install(folder: str) -> None:
-    foreign = [path for _, path in _paths(folder) if os.path.lexists(path) and not _is_ours(path)]
+    foreign = [path for _, path in paths(folder) if os.path.lexists(path) and not is_ours(path)]
     if foreign:
         raise CniError(
             IO_FAILURE, f"{foreign[0]} was not written by cnihook", "choose another DIR, or remove it"
         )
     try:
-        for name, path in _paths(folder):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(page(name))
+        for name, path in paths(folder):
+            files.make_folder(os.path.dirname(path))
+            files.write(path, page(name))
     except OSError as error:
         raise CniError(IO_FAILURE, message(error)) from None
 
 
 def _remove(folder: str) -> None:
-    for _, path in _paths(folder):
-        if _is_ours(path):
+    for _, path in paths(folder):
+        if is_ours(path):
             os.unlink(path)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 
 from cnihook import log
-from cnihook.cli.shared import lease_usage, listing
+from cnihook.cli.shared import files, lease_usage, listing
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast.errors_text import printable
 from cnihook.log import Log
@@ -41,24 +41,10 @@ def main(argv: list[str]) -> int:
     settings = Settings.from_environment(os.environ)
     text = collect(options.conf_dir or settings.conf_dir)
     if options.output:
-        _write(options.output, text)
+        files.write(options.output, text)
     else:
         print(text, end="")
     return 0
-
-
-def _write(path: str, text: str) -> None:
-    temporary = f"{path}.{os.getpid()}.new"  # ignored by the collector, which reads *.prom
-    try:
-        with open(temporary, "w") as file:
-            file.write(text)
-        os.rename(temporary, path)
-    except BaseException:
-        try:
-            os.unlink(temporary)
-        except FileNotFoundError:
-            pass
-        raise
 
 
 def collect(conf_dir: str) -> str:

@@ -234,6 +234,12 @@ def write() -> None:
         raise
 
 
+def is_current() -> bool:
+    """Return True if the file exists, and each module in it is as it was when the file was written."""
+    cache = codecache.CodeCache(codecache.PATH)
+    return bool(cache._index) and all(cache._spec(name) for name in cache._index)
+
+
 def remove() -> None:
     """Remove the files of all versions of Python, and drafts of killed processes.
 

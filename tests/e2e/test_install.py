@@ -18,7 +18,7 @@ import pytest
 import cnihook
 from cnihook.cli import man
 from tests.support.host.host import Host
-from tests.support.runtimes.oci import LEAVES, MYNET, Runtime, configure, make_rootfs
+from tests.support.runtimes.oci import CNIHOOK, LEAVES, MYNET, Runtime, configure, make_rootfs
 
 pytestmark = pytest.mark.xdist_group("install")  # one build for all of them, 4 s
 
@@ -67,14 +67,21 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     return Packages(sdist, wheel)
 
 
+def pip(venv: Path, *arguments: str) -> None:
+    """Run pip, which the environment does not have, for an environment."""
+    subprocess.run([sys.executable, "-m", "pip", f"--python={venv}/bin/python", *arguments], check=True)
+
+
+def install(packages: Packages, venv: Path) -> Path:
+    """Install the wheel in a new environment; return the folder of the commands."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    pip(venv, "install", "--quiet", "--no-deps", "--no-index", str(packages.wheel))
+    return venv / "bin"
+
+
 @pytest.fixture(scope="module")
 def installed(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel; return the folder of the commands."""
-    venv = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
-    pip = [sys.executable, "-m", "pip", f"--python={venv}/bin/python", "install", "--quiet", "--no-deps"]
-    subprocess.run([*pip, "--no-index", str(packages.wheel)], check=True)
-    return venv / "bin"
+    return install(packages, tmp_path_factory.mktemp("venv"))
 
 
 def run(argv: Sequence[str | Path], **variables: str) -> str:
@@ -159,9 +166,50 @@ def test_hook_does_not_need_the_virtual_environment(
     (entry,) = json.loads((bundle / "config.json").read_text())["hooks"]["poststop"]
     container = runtime.started("c1", runtime.start("c1"))
 
-    assert entry["path"] == "/usr/bin/python3" and entry["args"][:2] == ["python3", "-IS"]
+    assert entry["path"] == "/usr/bin/python3" and entry["args"][:2] == [entry["path"], "-IS"]
     assert entry["args"][2].startswith(str(installed.parent))
     assert container.addresses("eth0") == ["10.22.0.2/16"]
+
+
+def test_hook_starts_with_the_library_of_its_own_python(
+    host: Host, runtime: Runtime, tmp_path: Path
+) -> None:
+    """A Python outside /usr must not load the modules of the one in PATH, which may be another version."""
+    python = tmp_path / "python/bin/python3"
+    library = Path(os.__file__).parent
+    (tmp_path / "python/lib").mkdir(parents=True)
+    (tmp_path / "python/lib" / library.name).symlink_to(library)
+    python.parent.mkdir()
+    shutil.copy("/usr/bin/python3", python)
+    configure(host, MYNET)
+    runtime.rootfs = make_rootfs(tmp_path / "rootfs")
+    bundle = runtime.bundle("c1", hooks={})
+    host.run(str(python), "-IS", CNIHOOK, "inject", str(bundle))
+    (entry,) = json.loads((bundle / "config.json").read_text())["hooks"]["createRuntime"]
+
+    argv = [*entry["args"][:2], "-c", "import sys; print(sys.prefix)"]
+    environment = dict(variable.split("=", 1) for variable in entry["env"])
+    prefix = subprocess.check_output(argv, executable=entry["path"], env=environment, text=True)
+    assert prefix.strip() == str(tmp_path / "python")
+    assert runtime.started("c1", runtime.start("c1")).addresses("eth0") == ["10.22.0.2/16"]
+
+
+def test_installation_from_an_environment_is_removed(packages: Packages, tmp_path: Path) -> None:
+    """The folder would stay if pip left a file in it, and `import cnihook` would be an empty namespace."""
+    commands = install(packages, tmp_path / "venv")
+    prefix = tmp_path / "usr"
+    run([commands / "cnihook", "install", "--prefix", str(prefix), "--with", "man"])
+    package = Path(run([commands / "python", "-c", "import cnihook; print(cnihook.__path__[0])"]).strip())
+    assert list((package / "__pycache__").glob("modules.*"))
+    assert run([prefix / "bin/cnihook", "--version"]) == f"cnihook {cnihook.__version__}\n"
+    assert run([prefix / "bin/priv-net-run", "--version"]).startswith("priv-net-run ")
+
+    run([prefix / "bin/cnihook", "uninstall", "--prefix", str(prefix)])
+    assert not prefix.exists() and not list((package / "__pycache__").glob("modules.*"))
+    run([commands / "cnihook", "compile"])
+    pip(tmp_path / "venv", "uninstall", "--quiet", "--yes", "cnihook")
+    assert [path.name for path in package.parent.glob("cnihook*")] == []
+    assert not (commands / "cnihook").exists()
 
 
 def test_plugins_are_installed(host: Host, installed: Path) -> None:

@@ -32,16 +32,15 @@ def test_runc_container_is_started_seen_and_deleted(host: Host) -> None:
     commands = re.findall("^# (.*)$", section("A runc container in ten lines"), re.MULTILINE)
     part = Part("README", "a runc container")
     prepare = [
-        f"ln -s {CHECKOUT}/scripts scripts",
         f"mkdir -p {NET_D} && echo '{json.dumps(network())}' > {NET_D}/10-mynet.conflist",
     ]
     part.steps = [Step(command, hidden=True) for command in (*prepare, *commands)]
     outputs = dict(zip((*prepare, *commands), pages.run(part, host), strict=True))
 
     assert len(commands) <= 10
-    assert "web" in outputs["scripts/cnihook ps"] and "10.22.0.2/16" in outputs["scripts/cnihook ps"]
-    assert "8080->80/tcp" in outputs["scripts/cnihook ps"]
-    assert "attached to mynet as eth0 10.22.0.2/16" in outputs["scripts/cnihook logs web"]
+    assert "web" in outputs["cnihook ps"] and "10.22.0.2/16" in outputs["cnihook ps"]
+    assert "8080->80/tcp" in outputs["cnihook ps"]
+    assert "attached to mynet as eth0 10.22.0.2/16" in outputs["cnihook logs web"]
     host.run("rm", f"{NET_D}/10-mynet.conflist")
 
 

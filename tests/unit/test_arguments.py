@@ -8,6 +8,7 @@ from cnihook.cli import main
 # A variable without a value, as in a script, does not stand for the current folder.
 EMPTY = [
     "hooks.d install --dir",
+    "install --prefix",
     "install-plugins",
     "install-plugins --remove",
     "man --install",

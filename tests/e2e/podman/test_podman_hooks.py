@@ -280,7 +280,7 @@ def test_hook_that_cannot_be_started_is_not_installed(
 
 
 def test_invalid_files_are_removed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks_d, "_content", lambda stage, *_: {"hook": {}, "stages": stage})
+    monkeypatch.setattr(hooks_d, "content", lambda stage, *_: json.dumps({"hook": {}, "stages": stage}))
 
     with pytest.raises(CniError, match="it is removed again"):
         hooks_d._install(str(tmp_path), {})
