@@ -46,7 +46,7 @@ _PATIENCE = 5.0  # seconds to wait for another operation on the container
 
 
 def parser() -> Parser:
-    usage = cnitool_args.usage("check", more="CONTAINER|--all")
+    usage = cnitool_args.usage("check", more="CONTAINER|--container CONTAINER|--all")
     parser = Parser("check", DESCRIPTION, EPILOG, usage=usage)
     cnitool_args.add_arguments(parser, or_container=True)
     cnitool_args.add_attachment(parser)

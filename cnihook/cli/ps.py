@@ -7,14 +7,14 @@ import sys
 import textwrap
 from collections.abc import Iterator
 
-from cnihook.cli.shared import arguments, listing, live, selection, table, template, terminal
+from cnihook.cli.shared import arguments, containers, listing, live, selection, table, template, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.listing import Row
 from cnihook.cli.shared.table import Cell, Column
 from cnihook.cli.shared.template import Template
 from cnihook.runtime.network_map import Networks
 from cnihook.runtime.settings import Settings
-from cnihook.types.names import check_container_id, check_network_name
+from cnihook.types.names import check_network_name
 
 DESCRIPTION = """\
 List the attachments: container, process, network, interface, addresses, published ports, age and state.
@@ -41,7 +41,7 @@ exit codes:
   2  wrong usage
 """
 
-_NAMES = (
+NAMES = (
     "container",
     "name",
     "pod",
@@ -62,14 +62,14 @@ def parser() -> Parser:
     epilog = EPILOG.format(
         template=template.HELP,
         selection=selection.HELP,
-        names=textwrap.fill(", ".join(_NAMES), 76, initial_indent="  ", subsequent_indent="  "),
+        names=textwrap.fill(", ".join(NAMES), 76, initial_indent="  ", subsequent_indent="  "),
     )
     parser = Parser("ps", DESCRIPTION.format(states=listing.STATES), epilog)
     parser.add_argument(
         "ids",
-        metavar="ID",
+        metavar="CONTAINER",
         nargs="*",
-        type=arguments.checked(check_container_id),
+        type=arguments.checked(containers.check_name),
         help="list only these containers",
     )
     parser.add_argument(
@@ -78,7 +78,7 @@ def parser() -> Parser:
         type=arguments.checked(check_network_name),
         help="list only this network",
     )
-    selection.add_arguments(parser, _NAMES)
+    selection.add_arguments(parser, NAMES)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print all of it as JSON")
     form.add_argument(
@@ -99,7 +99,7 @@ def parser() -> Parser:
 
 def _template(text: str) -> Template:
     try:
-        return Template(text, _NAMES)
+        return Template(text, NAMES)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

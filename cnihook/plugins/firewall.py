@@ -89,8 +89,7 @@ FIELDS = (
     Field("ingressPolicy", str, "open", choices=_POLICIES, check=_check_policy,
           doc="which containers do not reach each other: across bridges, or on one bridge"),
     Field("forwardPolicy", str, "open", choices=_FORWARDING,
-          doc="`published`: only published ports and answers are forwarded to the bridge;"
-              " `none`: nothing is, to or from it"),
+          doc="what is forwarded to the bridge: published ports and answers, or nothing, nor from it"),
 )  # fmt: skip
 TRAITS = Traits("chained", needs=("nftables",), opens_firewall=True, releases_by_owner=True)
 

@@ -30,6 +30,8 @@ DONE = {
     "cnihook man troub": "cnihook man troubleshooting",
     "cnihook schema host-l": "cnihook schema host-local",
     "cnihook add mynet bo": "cnihook add mynet box",
+    "cnihook port bo": "cnihook port box",
+    "cnihook ps --sort addr": "cnihook ps --sort addresses",
     "cnihook graph --output /etc/cni/net.d/10-n": "cnihook graph --output /etc/cni/net.d/10-net.conflist",
     "priv-net-run --network my": "priv-net-run --network mynet",
     "docker-run --network=my": "docker-run --network=mynet",
@@ -88,13 +90,13 @@ def test_shell_parses_the_script(shell: str) -> None:
 
 
 FREE = {
+    *("port", "since", "tail"),
     *("allow", "bandwidth", "capability_args", "check", "cni_args", "command", "container_id", "dns"),
     *(
         "add_host",
         "dns_option",
         "dns_search",
         "env",
-        "format",
         "hostname",
         "ifname",
         "interval",
@@ -123,4 +125,4 @@ def test_values_of_every_argument_are_completed(command: str) -> None:
 
     for argument in (*syntax.options.values(), *syntax.operands):
         names = {"", "complete", *candidates.VALUES, *FREE}
-        assert argument.choices or argument.name in names, argument.name
+        assert argument.choices or {argument.name, f"{command} {argument.name}"} & names, argument.name

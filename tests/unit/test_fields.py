@@ -31,6 +31,7 @@ MORE: list[dict[str, Any]] = [
             "portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1"}]
         },
     },
+    {"type": "firewall", "forwardPolicy": "published"},
     {"type": "bandwidth", "runtimeConfig": {"bandwidth": {"ingressRate": 8000, "ingressBurst": 8000}}},
     {
         "type": "dummy",

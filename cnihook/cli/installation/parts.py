@@ -50,10 +50,7 @@ _ZSH_FILE = """\
 #compdef {names}
 {script}
 if [[ ${{funcstack[1]}} == _cnihook ]]; then
-  case $service in
-    cnihook) _cnihook "$@" ;;
-    *) _cnihook_program "$@" ;;
-  esac
+  _cnihook "$@"
 fi
 """
 

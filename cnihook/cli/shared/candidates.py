@@ -261,6 +261,27 @@ def _plugins(word: str) -> Candidates:
     return [(plugin, "") for plugin in invoke.built_in_types()]
 
 
+def _fields(word: str) -> Candidates:
+    from cnihook.cli import ps
+
+    return [(name, "") for name in ps.NAMES]
+
+
+def _conditions(word: str) -> Candidates:
+    return [(f"{name}=", "") for name, _ in _fields(word)]
+
+
+def _forms(word: str) -> Candidates:
+    return [("json", "a line of JSON each"), *((f"{{{name}}}", "") for name, _ in _fields(word))]
+
+
+def _parts(word: str) -> Candidates:
+    from cnihook.cli.installation import parts
+
+    before, comma, _ = word.rpartition(",")
+    return [(f"{before}{comma}{name}", purpose) for name, purpose in parts.PARTS.items()]
+
+
 def _runtimes(word: str) -> Candidates:
     return [(runtime, "") for runtime in runtimes.KNOWN]
 
@@ -281,6 +302,10 @@ VALUES: "dict[str, Callable[[str], Candidates] | None]" = {
     "subject": _plugins,
     "plugin": _plugins,
     "attach runtime": _runtimes,
+    "ps filter": _conditions,
+    "ps sort": _fields,
+    "ps format": _forms,
+    "parts": _parts,
 } | dict.fromkeys(
     (
         *(
@@ -295,6 +320,6 @@ VALUES: "dict[str, Callable[[str], Candidates] | None]" = {
             "install",
             "json",
         ),
-        *("junit", "network_config", "output", "pcap", "plugins", "remove", "root", "socket"),
+        *("junit", "network_config", "output", "pcap", "plugins", "prefix", "remove", "root", "socket"),
     )
 )

@@ -82,7 +82,7 @@ def load() -> "list[Row]":
     """Return all attachments, by container and in order of attachment.  Raises OSError without privilege."""
     present = records.all_records(unreadable=[])
     attachments = _rows(present, present)
-    return sorted(attachments, key=lambda one: (natural(one.container), one.record.sequence))
+    return sorted(attachments, key=lambda one: (natural(one.shown), one.container, one.record.sequence))
 
 
 def of_container(text: str) -> "list[Row]":
