@@ -85,6 +85,16 @@ def of(attachments: "list[Record]") -> "list[Record]":
     return [record for record in attachments if ending and _is_of(record, ending)]
 
 
+def without(present: "list[Record]") -> "list[Record]":
+    """Return the records of several containers but those that are kept only until an end is finished."""
+    ends = {ending.container_id: ending for ending in waiting()}
+    return [
+        record
+        for record in present
+        if not ((ending := ends.get(record.container_id)) and _is_of(record, ending))
+    ]
+
+
 def start() -> None:
     """Finish what is left in the background, unless another process does that already.
 

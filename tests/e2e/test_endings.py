@@ -74,6 +74,7 @@ def test_poststop_silences_and_releases_at_once(host: Host) -> None:
         assert {link["operstate"] for link in links} == {"DOWN"}, links
         assert host.listdir(RESULTS) == ["mynet-c1-eth0"] and host.listdir(ENDINGS) == ["c1"]
         assert host.listdir("/run/netns").count("c1") == 1
+        assert "c1" not in host.run(CNIHOOK, "ps").stdout
     host.run(CNIHOOK, "gc")
 
     assert host.listdir(RESULTS) == host.listdir(ENDINGS) == []

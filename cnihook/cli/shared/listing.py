@@ -10,7 +10,7 @@ from cnihook.fast.natural import natural
 from cnihook.linux import flock
 from cnihook.log import warn
 from cnihook.protocol import locks
-from cnihook.runtime import attachment, networks, records
+from cnihook.runtime import attachment, ending, networks, records
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
@@ -79,8 +79,11 @@ class Row:
 
 
 def load() -> "list[Row]":
-    """Return all attachments, by container and in order of attachment.  Raises OSError without privilege."""
-    present = records.all_records(unreadable=[])
+    """Return all attachments, by container and in order of attachment.  Raises OSError without privilege.
+
+    A container whose end is being finished has left the list.
+    """
+    present = ending.without(records.all_records(unreadable=[]))
     attachments = _rows(present, present)
     return sorted(attachments, key=lambda one: (natural(one.shown), one.container, one.record.sequence))
 
