@@ -11,7 +11,7 @@ from cnihook.types.errors import IO_FAILURE, CniError
 DESCRIPTION = """\
 Store the compiled code of cnihook in one file of its folder __pycache__.  A hook, priv-net-run and a plugin
 then start 5 ms faster.  Run it after each update: code whose source has changed is not used.  `cnihook
-install` does this, too.  No other command writes or needs the file.
+install` and the Debian package do this.  No other command writes or needs the file.
 
 If pip installed cnihook, the file is added to pip's list of files, so that `pip uninstall` removes it.
 """

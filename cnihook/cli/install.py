@@ -30,6 +30,7 @@ what differs, and can add parts.  `cnihook uninstall` removes all of it; PREFIX/
 lists the files.
 """
 
+DEBIAN = "/usr/lib/python3/dist-packages"
 PREFIX = "/usr/local"
 # What makes a part effective: it starts services, or makes one read its configuration.
 _NEXT = {
@@ -52,6 +53,12 @@ def parser() -> Parser:
         help=f"the parts (default: {','.join(parts.DEFAULT)}); an empty text: only the programs",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    parser.add_argument(
+        "--destdir",
+        metavar="DIR",
+        type=arguments.path,
+        help="for packagers: write all files below DIR, in which this cnihook is, and nothing else",
+    )
     return parser
 
 
@@ -75,6 +82,9 @@ def main(argv: list[str]) -> int:
     names.append(parts.COMMANDS)
 
     def work() -> None:
+        if options.destdir:
+            return _write_below(options.destdir, options.prefix, names)
+        refuse_debian("`apt-get install cnihook-hooks` adds the hook for podman and CRI-O")
         plan = _Plan(options.prefix, names)
         if options.dry_run:
             arguments.say("\n".join(plan.steps() or ["nothing to do"]))
@@ -82,6 +92,23 @@ def main(argv: list[str]) -> int:
             _install(plan)
 
     return arguments.work("install", work)
+
+
+def refuse_debian(hint: str) -> None:
+    """Raise CniError if dpkg has installed this cnihook."""
+    if os.path.dirname(codecache.PACKAGE) == DEBIAN:
+        raise CniError(
+            IO_FAILURE, "this cnihook is a Debian package, which has all its files in place", hint
+        )
+
+
+def _write_below(destdir: str, prefix: str, names: list[str]) -> None:
+    """Write the files of a package.  Their texts name paths as they are when the package is installed."""
+    for part in parts.PARTS:
+        for file in parts.files(part, prefix) if part in names else ():
+            path = destdir + file.path
+            files.make_folder(os.path.dirname(path))
+            files.write(path, file.text.replace(f"{destdir}/", "/"), file.mode)
 
 
 class _Plan:

@@ -38,7 +38,7 @@ _PROGRAMS = {
 _GUIDES = {
     "cookbook": "thirteen tasks with container networks, step by step",
     "troubleshooting": "what may be wrong with container networks, by symptom",
-    "installing": "from a checkout or with pip, and the removal",
+    "installing": "from a checkout, with pip, as a Debian package",
     "networks": "network files, and how plugins are found",
     "ways-in": "runc, crun, podman, docker, containerd, systemd",
     "kubernetes": "the plugins of a node, with containerd or CRI-O",

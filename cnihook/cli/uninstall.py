@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
     def work() -> None:
+        install.refuse_debian("`apt-get remove cnihook` removes it")
         removal = _Removal(options.prefix)
         if options.dry_run:
             return arguments.say("\n".join(removal.steps()))

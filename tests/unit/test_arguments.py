@@ -9,6 +9,7 @@ from cnihook.cli import main
 EMPTY = [
     "hooks.d install --dir",
     "install --prefix",
+    "install --destdir",
     "install-plugins",
     "install-plugins --remove",
     "man --install",
