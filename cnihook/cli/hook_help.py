@@ -9,16 +9,16 @@ usage: cnihook createRuntime|poststop [OPTION]... < STATE
 
 The OCI hook.  Register both events in config.json, then `runc run` gives the container its networks:
 
-  "hooks": {
-    "createRuntime": [{
-      "path": "/usr/bin/python3", "timeout": 60,
-      "args": ["/usr/bin/python3", "-IS", "/PATH/TO/scripts/cnihook", "createRuntime"]
-    }],
-    "poststop": [{
-      "path": "/usr/bin/python3", "timeout": 60,
-      "args": ["/usr/bin/python3", "-IS", "/PATH/TO/scripts/cnihook", "poststop"]
-    }]
-  }
+"hooks": {
+  "createRuntime": [{
+    "path": "/usr/bin/python3", "timeout": 60,
+    "args": ["/usr/bin/python3", "-IS", "/DIR/scripts/cnihook", "createRuntime"]
+  }],
+  "poststop": [{
+    "path": "/usr/bin/python3", "timeout": 60,
+    "args": ["/usr/bin/python3", "-IS", "/DIR/scripts/cnihook", "poststop"]
+  }]
+}
 
 """
 _END = """

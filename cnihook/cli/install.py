@@ -6,14 +6,14 @@ import os
 from cnihook import codecache
 from cnihook.cli import compile as compile_command
 from cnihook.cli import hooks_d
-from cnihook.cli.installation import docker_daemon, parts
+from cnihook.cli.installation import docker_daemon, part_names, parts
 from cnihook.cli.installation.manifest import Manifest, digest, digest_of
 from cnihook.cli.shared import arguments, files
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast import codecache_file
 from cnihook.types.errors import IO_FAILURE, CniError
 
-_CHOICES = {part: purpose for part, purpose in parts.PARTS.items() if part != parts.COMMANDS}
+_CHOICES = {part: purpose for part, purpose in part_names.PARTS.items() if part != part_names.COMMANDS}
 _LINES = "".join(f"  {part:<12} {purpose}\n" for part, purpose in _CHOICES.items())
 
 DESCRIPTION = f"""\
@@ -34,11 +34,11 @@ DEBIAN = "/usr/lib/python3/dist-packages"
 PREFIX = "/usr/local"
 # What makes a part effective: it starts services, or makes one read its configuration.
 _NEXT = {
-    parts.SYSTEMD: (
+    part_names.SYSTEMD: (
         "systemctl daemon-reload",
         "systemctl enable --now cnihook-gc.timer cnihook-repair.service",
     ),
-    parts.DOCKER: ("systemctl reload docker",),
+    part_names.DOCKER: ("systemctl reload docker",),
 }
 
 
@@ -49,8 +49,8 @@ def parser() -> Parser:
         "--with",
         dest="parts",
         metavar="PART,...",
-        default=",".join(parts.DEFAULT),
-        help=f"the parts (default: {','.join(parts.DEFAULT)}); an empty text: only the programs",
+        default=",".join(part_names.DEFAULT),
+        help=f"the parts (default: {','.join(part_names.DEFAULT)}); an empty text: only the programs",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     parser.add_argument(
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     for name in names:
         if name not in _CHOICES:
             usage.error(f"--with: no part {name!r}; there are: {', '.join(_CHOICES)}")
-    names.append(parts.COMMANDS)
+    names.append(part_names.COMMANDS)
 
     def work() -> None:
         if options.destdir:
@@ -104,7 +104,7 @@ def refuse_debian(hint: str) -> None:
 
 def _write_below(destdir: str, prefix: str, names: list[str]) -> None:
     """Write the files of a package.  Their texts name paths as they are when the package is installed."""
-    for part in parts.PARTS:
+    for part in part_names.PARTS:
         for file in parts.files(part, prefix) if part in names else ():
             path = destdir + file.path
             files.make_folder(os.path.dirname(path))
@@ -118,7 +118,7 @@ class _Plan:
         """Compare what is there with what will be.  Raises CniError if another file is there."""
         self.prefix = prefix
         self.manifest = Manifest(prefix)
-        self.names = [part for part in parts.PARTS if part in (*names, *self.manifest.parts)]
+        self.names = [part for part in part_names.PARTS if part in (*names, *self.manifest.parts)]
         self.files = [(part, file) for part in self.names for file in parts.files(part, prefix)]
         self.changed = {file.path for _, file in self.files if digest_of(file.path) != digest(file.text)}
         paths = {file.path for _, file in self.files}
@@ -145,10 +145,10 @@ class _Plan:
                 f"{foreign[0]}{more}: not written by cnihook; nothing is installed",
                 "move it away, or choose another --prefix or fewer parts",
             )
-        if parts.DOCKER in self.names:
+        if part_names.DOCKER in self.names:
             self.docker_before = docker_daemon.read()
             self.docker = docker_daemon.with_runtime(self.docker_before, parts.runtime(self.prefix))
-        if parts.HOOKS_D in self.names:
+        if part_names.HOOKS_D in self.names:
             hooks_d.check_podman()
             hooks_d.try_hook(os.environ)
 
@@ -165,8 +165,8 @@ class _Plan:
         for part in self.names:
             for file_part, file in self.files:
                 if file_part == part and file.path in self.changed:
-                    files.write(file.path, file.text, file.mode, durable=part == parts.HOOKS_D)
-            if part == parts.DOCKER and self.docker != self.docker_before:
+                    files.write(file.path, file.text, file.mode, durable=part == part_names.HOOKS_D)
+            if part == part_names.DOCKER and self.docker != self.docker_before:
                 docker_daemon.write(self.docker)
         for path in self.outdated:
             os.unlink(path)
@@ -200,5 +200,5 @@ def _install(plan: _Plan) -> None:
         if part in plan.names:
             for command in commands:
                 arguments.say(f"next: {command}")
-    if parts.HOOKS_D in plan.names:
+    if part_names.HOOKS_D in plan.names:
         hooks_d.warn_of_masking(hooks_d.DEFAULT)

@@ -8,7 +8,7 @@ import subprocess
 from cnihook import codecache
 from cnihook.cli import compile as compile_command
 from cnihook.cli import hooks_d, install
-from cnihook.cli.installation import docker_daemon, parts
+from cnihook.cli.installation import docker_daemon, part_names, parts
 from cnihook.cli.installation.manifest import Manifest
 from cnihook.cli.shared import arguments, listing
 from cnihook.cli.shared.arguments import Parser
@@ -124,7 +124,7 @@ class _Removal:
                 os.rmdir(folder)
             except OSError:
                 pass  # it has files of other programs
-        if parts.SYSTEMD in manifest.parts:
+        if part_names.SYSTEMD in manifest.parts:
             arguments.say("next: systemctl daemon-reload")
         if self.docker != self.docker_before:
             arguments.say("next: systemctl reload docker")

@@ -58,7 +58,9 @@ LEAVES = [
     *("dir /var/lib/cnihook", "file /var/lib/cnihook/key", f"dir {NETWORKS}/*", f"file {NETWORKS}/*"),
     *("file /run/cnihook/log/web", "dir /run/runc", "dir /run/crun", "dir /run/cni"),
 ]
-WITHOUT_ROOT = {"plan", "conformance", "completion", "man", "logs", "schema", "status"}
+WITHOUT_ROOT = {"plan", "conformance", "completion", "man", "logs", "schema", "status"} | {
+    "install"
+}  # it is done
 REPORTS_THE_FILE = {"list", "validate"}
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from cnihook.cli import hooks_d, install, uninstall
-from cnihook.cli.installation import docker_daemon, parts
+from cnihook.cli.installation import docker_daemon, part_names, parts
 from cnihook.cli.shared import files
 from cnihook.fast import codecache_file
 from cnihook.types.errors import CniError
 
-ALL = list(parts.PARTS)
+ALL = list(part_names.PARTS)
 CREATE, POSTSTOP = "90-cnihook-createRuntime.json", "90-cnihook-poststop.json"
 
 
@@ -56,7 +56,7 @@ def test_uninstall_removes_exactly_what_install_wrote(place: Path) -> None:
     (place / "docker/daemon.json").write_text('{"debug":true,\n\t"runtimes": { }}')
     before = everything(place)
 
-    do_install(place, [parts.COMMANDS, parts.MAN])
+    do_install(place, [part_names.COMMANDS, part_names.MAN])
     do_install(place)
     assert install._Plan(str(place / "usr"), ALL).steps() == []
     daemon = json.loads((place / "docker/daemon.json").read_text())
@@ -140,7 +140,7 @@ def test_file_of_another_program_stops_the_installation(place: Path) -> None:
 
 
 def test_changed_file_is_reported_and_left(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    do_install(place, [parts.COMMANDS, parts.SYSTEMD])
+    do_install(place, [part_names.COMMANDS, part_names.SYSTEMD])
     unit = place / "usr/lib/systemd/system/cnihook-gc.timer"
     unit.write_text(unit.read_text() + "# changed\n")
 
@@ -160,12 +160,12 @@ def test_file_of_an_older_version_is_replaced_or_removed(
 
     def older(part: str, prefix: str) -> list[parts.File]:
         ours = [file._replace(text=f"{file.text}# older\n") for file in real(part, prefix)]
-        return [*ours, parts.File(f"{prefix}/bin/cnihook-old", "")] if part == parts.COMMANDS else ours
+        return [*ours, parts.File(f"{prefix}/bin/cnihook-old", "")] if part == part_names.COMMANDS else ours
 
     monkeypatch.setattr(parts, "files", older)
-    do_install(place, [parts.COMMANDS, parts.COMPLETION])
+    do_install(place, [part_names.COMMANDS, part_names.COMPLETION])
     monkeypatch.setattr(parts, "files", real)
-    plan = do_install(place, [parts.COMMANDS])
+    plan = do_install(place, [part_names.COMMANDS])
 
     assert f"remove {place}/usr/bin/cnihook-old" in plan.steps()
     assert not (place / "usr/bin/cnihook-old").exists()

@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The parts of an installation, and the files of each.
-
-They are in the order in which they are written: first what only a user starts, last what other programs
-start.  So no engine runs a program that is not there yet.  The removal is in the opposite order.
-"""
+"""The files of each part of an installation, in the order in which they are written."""
 
 import os
 import sysconfig
@@ -13,25 +8,19 @@ from typing import NamedTuple
 
 from cnihook import codecache
 from cnihook.cli import completion, hooks_d, install_plugins, man
+from cnihook.cli.installation.part_names import (
+    COMMANDS,
+    COMPLETION,
+    CONTAINERD,
+    HOOKS_D,
+    MAN,
+    SYSTEMD,
+)
 from cnihook.cli.shared import launcher
 from cnihook.oci import inject
 from cnihook.protocol import invoke
 from cnihook.request import option_table
 
-COMMANDS = "commands"
-HOOKS_D, SYSTEMD, MAN, COMPLETION = "hooks.d", "systemd", "man", "completion"
-DOCKER, CONTAINERD = "docker", "containerd"
-# part: its purpose.  The commands are always installed.
-PARTS = {
-    COMMANDS: "the programs",
-    MAN: "manual pages",
-    COMPLETION: "completion for bash, zsh and fish",
-    SYSTEMD: "units; none is enabled",
-    DOCKER: "the runtime `cni` in /etc/docker/daemon.json",
-    CONTAINERD: "the built-in plugins in /opt/cni/bin",
-    HOOKS_D: "the hook for podman and CRI-O, by annotation",
-}
-DEFAULT = (SYSTEMD, MAN, COMPLETION)  # no other program starts anything because of these
 PLUGINS = "/opt/cni/bin"  # of containerd's CRI plugin, and of Kubernetes
 
 _SYSTEM = ("/usr", "/usr/local")  # below these, systemd finds units

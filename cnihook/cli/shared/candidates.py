@@ -276,10 +276,10 @@ def _forms(word: str) -> Candidates:
 
 
 def _parts(word: str) -> Candidates:
-    from cnihook.cli.installation import parts
+    from cnihook.cli.installation import part_names
 
     before, comma, _ = word.rpartition(",")
-    return [(f"{before}{comma}{name}", purpose) for name, purpose in parts.PARTS.items()]
+    return [(f"{before}{comma}{name}", purpose) for name, purpose in part_names.PARTS.items()]
 
 
 def _runtimes(word: str) -> Candidates:
@@ -314,6 +314,7 @@ VALUES: "dict[str, Callable[[str], Candidates] | None]" = {
             "command",
             "conf_dir",
             "config",
+            "destdir",
             "dir",
             "files",
             "folder",
