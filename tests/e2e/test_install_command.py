@@ -27,7 +27,7 @@ def machine(host: Host) -> Host:
     host.write(DAEMON, '{ "debug":true }')
     host.leaves("file /etc/docker/daemon.json", "dir /etc/docker", *LEAVES)
     host.leaves("dir /etc/fish*", "dir /etc/systemd*", "* /run/systemd*")  # folders of the machine
-    host.leaves("* /run/.config*", "* /run/.local*")  # of fish, whose home is /run
+    host.leaves("* /run/.cache*", "* /run/.config*", "* /run/.local*")  # of fish, whose home is /run
     return host
 
 
