@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
+from cnihook.fast.errors_text import listed
 from cnihook.fast.natural import natural
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import Rtnl
@@ -86,7 +87,6 @@ def _merge(group: list[Finding]) -> Finding:
     first = group[0]
     subjects = list(dict.fromkeys(subject for one in group for subject in one.subjects))
     others = subjects[1:]
-    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
     fixes = {one.suggestion: one.fix for one in group if one.fix}
 
     def fix() -> None:
@@ -99,7 +99,7 @@ def _merge(group: list[Finding]) -> Finding:
         if errors:
             raise errors[0]
 
-    same = f"; the same: {'; '.join(others[:_SHOWN])}{more}" if others else ""
+    same = f"; the same: {listed(others, _SHOWN, '; ')}" if others else ""
     one = Finding(
         first.kind,
         f"{first.what}{same}",

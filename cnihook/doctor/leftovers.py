@@ -56,25 +56,17 @@ def check_attachments(host: Host) -> Iterator[Finding]:
                 missing = repair.find_problems(record, host.settings.plugin_dirs)
         except LockBusyError:
             continue  # another process works on it, so differences are normal
-        except UncheckableError as error:
+        except (UncheckableError, repair.CannotCheckError) as error:
+            needs_plugins = isinstance(error, UncheckableError) and bool(record.netns)
+            check = "CNI_PATH=FOLDER cnihook check" if needs_plugins else ""
             yield Finding(
                 "attachment-not-checked",
                 f"container {subject}: {error.msg}",
                 "faults of this attachment are not found",
-                f"CNI_PATH=FOLDER cnihook check --container {record.container_id}",
+                f"{check} --container {record.container_id}" if check else error.details,
                 note=True,
                 subject=subject,
-                for_all="CNI_PATH=FOLDER cnihook check --all",
-            )
-            continue
-        except repair.CannotCheckError as error:
-            yield Finding(
-                "attachment-not-checked",
-                f"container {subject}: {error.msg}",
-                "faults of this attachment are not found",
-                error.details,
-                note=True,
-                subject=subject,
+                for_all=check and f"{check} --all",
             )
             continue
         except CniError:

@@ -9,7 +9,7 @@ from cnihook.doctor.finding import Finding, Host
 from cnihook.fast.address import Address
 from cnihook.linux.netns import NetNS
 from cnihook.linux.route_lookup import link_towards
-from cnihook.names import hosts
+from cnihook.names import hosts, resolv_conf
 from cnihook.names.inside import ContainerFile
 
 _WHY = "its programs resolve no names of other machines"
@@ -102,10 +102,9 @@ def _resolv_conf(pid: int) -> "tuple[str, bool]":
 
 def _servers(text: str) -> "list[Address]":
     servers = []
-    for words in map(str.split, text.splitlines()):
-        if len(words) > 1 and words[0] == "nameserver":
-            try:
-                servers.append(Address.parse(words[1]))
-            except ValueError:
-                continue
+    for server in resolv_conf.servers_of(text):
+        try:
+            servers.append(Address.parse(server))
+        except ValueError:
+            continue
     return servers

@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 
 from cnihook.doctor.finding import Finding, Host
+from cnihook.fast.errors_text import listed
 from cnihook.runtime import attachment, foreign
 from cnihook.runtime.records import Record
 
@@ -37,5 +38,4 @@ def check(host: Host) -> Iterator[Finding]:
 
 def _containers(records: "list[Record]") -> str:
     identifiers = list(dict.fromkeys(record.container_id for record in records))
-    more = f" and {len(identifiers) - 3} more" if len(identifiers) > 3 else ""
-    return ", ".join(identifiers[:3]) + more
+    return listed(identifiers, 3)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import cnihook
 from cnihook.doctor.finding import Finding, Host
 from cnihook.fast import bytecode
+from cnihook.fast.errors_text import listed
 from cnihook.protocol.call import DEFAULT_PATH
 
 _PACKAGE = os.path.dirname(os.path.abspath(cnihook.__file__))
@@ -49,13 +50,12 @@ def _check_tree(tree: str, why: str, owner: int) -> Iterator[Finding]:
     paths += [path for path in _below(tree) if _others_can_write(path, owner, sticky=tree in _STATE)]
     if not paths:
         return
-    shown = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")
     recursive = "-R " if len(paths) > 1 else ""
     target = tree if len(paths) > 1 else paths[0]
     own = any(os.lstat(path).st_uid not in (0, owner) for path in paths)
     yield Finding(
         "writable",
-        f"{shown}: other users can write it",
+        f"{listed(paths, _SHOWN)}: other users can write it",
         why,
         f"chown {recursive}{owner} {target}; " * own
         + f"chmod {recursive}go-w {target}; then look at its content",

@@ -181,8 +181,8 @@ def content() -> bytes:
 def _compile(module: Module) -> "CodeType":
     """Compile a module without what a start does not read, a quarter of what it has to unpack.
 
-    That is: line numbers, docstrings, annotations of functions, imports for type checkers, qualified names.
-    A plugin keeps its own docstring, which is its help.
+    That is: line numbers, docstrings, annotations of functions, imports for type checkers.  A plugin keeps
+    its own docstring, which is its help.
     """
     with open(module.source, "rb") as file:
         tree = ast.parse(file.read(), module.source)
@@ -210,7 +210,7 @@ def _reduced(code: "CodeType") -> "CodeType":
     constants = tuple(
         _reduced(constant) if hasattr(constant, "co_consts") else constant for constant in code.co_consts
     )
-    return code.replace(co_linetable=b"", co_qualname=code.co_name, co_consts=constants)
+    return code.replace(co_linetable=b"", co_consts=constants)
 
 
 def write() -> None:

@@ -3,6 +3,10 @@
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 def message(error: BaseException) -> str:
     """Return the text of an error without Python's additions; of an OSError, its file and strerror."""
@@ -30,6 +34,12 @@ def _function(error: BaseException) -> str:
             name = code.co_qualname
         trace = trace.tb_next
     return name
+
+
+def listed(names: "Sequence[str]", most: int, separator: str = ", ") -> str:
+    """Return the first `most` names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
 
 
 def one_line(text: str) -> str:

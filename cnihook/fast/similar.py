@@ -4,6 +4,8 @@
 import difflib
 from collections.abc import Iterable
 
+from cnihook.fast.errors_text import listed
+
 _ALIKE = 0.7  # of 1.0; difflib's own 0.6 finds names that only share letters
 _SHOWN = 10
 
@@ -14,8 +16,7 @@ def hint(name: str, known: "Iterable[str]") -> str:
     alike = difflib.get_close_matches(name, names, 3, _ALIKE)
     if alike:
         return f"did you mean {' or '.join(alike)}?"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"there are: {', '.join(names[:_SHOWN])}{more}" if names else ""
+    return f"there are: {listed(names, _SHOWN)}" if names else ""
 
 
 def ended(text: str) -> str:

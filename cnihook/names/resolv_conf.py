@@ -42,25 +42,30 @@ def text(networks: "list[DNS]", asked: "DNS | None" = None) -> str:
 def host_text() -> str:
     """Return the host's settings for a container with its own loopback; empty if it can reach no server."""
     lines = [line for line in host_file.read(_path()).splitlines() if line[:1] not in ("#", ";", "")]
-    kept = [line for line in lines if not _is_local(line)]
+    kept = [line for line in lines if not _is_local(_server(line))]
     return "".join(f"{line}\n" for line in kept) if any(map(_server, kept)) else ""
 
 
 def host_servers() -> "list[str]":
-    lines = host_file.read(_path()).splitlines()
-    return [_server(line) for line in lines if _server(line) and not _is_local(line)]
+    """Return the host's servers, except those that only the host can reach."""
+    return [server for server in servers_of(host_file.read(_path())) if not _is_local(server)]
+
+
+def servers_of(content: str) -> "list[str]":
+    """Return the servers that a file names."""
+    return list(filter(None, map(_server, content.splitlines())))
 
 
 def of_command(networks: "list[DNS]", asked: DNS) -> "tuple[str, list[str]]":
     """Return the text of a command's own file, empty if it uses that of the host, and the servers in use."""
     own = text(networks, asked)
     if not own:
-        lines = [line for line in host_file.read(HOST).splitlines() if _server(line)]
-        if lines and all(map(_is_local, lines)):
+        servers = servers_of(host_file.read(HOST))
+        if _are_local(servers):
             own = host_file.read(WITHOUT_STUB)
         if not own:
-            return "", list(map(_server, lines))
-    return own, list(filter(None, map(_server, own.splitlines())))
+            return "", servers
+    return own, servers_of(own)
 
 
 def are_unreachable(servers: "list[str]", asked: DNS, results: "list[Result]") -> bool:
@@ -96,8 +101,7 @@ def instead_of_stub() -> str:
 
 def _path() -> str:
     """Return the path of the file with real servers: the host's, unless all in it are on the loopback."""
-    lines = [line for line in host_file.read(HOST).splitlines() if _server(line)]
-    return WITHOUT_STUB if lines and all(map(_is_local, lines)) else HOST
+    return WITHOUT_STUB if _are_local(servers_of(host_file.read(HOST))) else HOST
 
 
 def _server(line: str) -> str:
@@ -105,7 +109,10 @@ def _server(line: str) -> str:
     return words[1] if len(words) > 1 and words[0] == "nameserver" else ""
 
 
-def _is_local(line: str) -> bool:
-    """Return True if only the host can reach the server of this line: on its loopback, or on one link."""
-    server = _server(line)
+def _are_local(servers: "list[str]") -> bool:
+    return bool(servers) and all(map(_is_local, servers))
+
+
+def _is_local(server: str) -> bool:
+    """Return True if only the host can reach a server: on its loopback, or on one link."""
     return server.startswith("127.") or server in ("::1", "::", "0.0.0.0") or "%" in server

@@ -9,7 +9,7 @@ wait, then bridges without a port, the names of the namespaces, and at last the 
     /run/cnihook/ending/ID   what is left of one container: protocol.ending.Ending as JSON
 
 If the process is killed, the file and the records stay, and the next such process or GC continues.  After a
-reboot there is no file and no link, and GC finds the records.
+reboot, files and links are gone, and GC finds the records.
 """
 
 import os
@@ -72,7 +72,7 @@ def waiting() -> "list[Ending]":
 
 def _read(name: str) -> "Ending | None":
     """Return the content of a file; None if it is gone, or not whole: then GC finds the records."""
-    content = statefile.read(f"{ENDINGS}/{name}")
+    content = statefile.read(_path(name))
     try:
         return Ending.from_json(fastjson.loads(content.decode())) if content else None
     except ValueError:
@@ -81,7 +81,7 @@ def _read(name: str) -> "Ending | None":
 
 def of(attachments: "list[Record]") -> "list[Record]":
     """Return which of a container's records are kept only until its end is finished."""
-    ending = _read(attachments[0].container_id[:255])
+    ending = _read(attachments[0].container_id)
     return [record for record in attachments if ending and _is_of(record, ending)]
 
 

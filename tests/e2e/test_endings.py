@@ -58,6 +58,20 @@ def nobody_finishes(host: Host) -> Iterator[None]:
     host.waits_for_endings = True
 
 
+def end_of(host: Host, network: dict[str, Any], *, is_kept: bool) -> Container:
+    """Start and end a container; `is_kept`: a process of its namespace lives on."""
+    host.run("ip", *"link add dev0 type veth peer name dev1".split())
+    host.run("ip", "link", "set", "dev1", "up")
+    host.run("ip", "link", "set", "dev0", "up")
+    host.save_state()
+    configure(host, network)
+    container = start(host)
+    if not is_kept:
+        container.destroy()
+    stop(host, container)
+    return container
+
+
 def ports_of(host: Host, name: str) -> list[Any]:
     return [link for link in host.ip("-d", "link") if link.get("master") == name]
 
@@ -189,17 +203,7 @@ CHAINS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", CHAINS)
 @pytest.mark.parametrize("is_kept", [False, True], ids=["", "namespace is kept"])
 def test_end_leaves_nothing(host: Host, kind: str, is_kept: bool) -> None:
-    """Run each plugin; a process of the namespace may live on."""
-    host.run("ip", *"link add dev0 type veth peer name dev1".split())
-    host.run("ip", "link", "set", "dev1", "up")
-    host.run("ip", "link", "set", "dev0", "up")
-    host.save_state()
-    configure(host, CHAINS[kind])
-    container = start(host)
-
-    if not is_kept:
-        container.destroy()
-    stop(host, container)
+    container = end_of(host, CHAINS[kind], is_kept=is_kept)
 
     assert host.listdir(RESULTS) == host.listdir(ENDINGS) == []
     if is_kept:

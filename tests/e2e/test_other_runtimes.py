@@ -160,6 +160,8 @@ def test_gc_of_the_network_keeps_running_pods(host: Host, pods: list[Container])
         assert cnihook(host, "gc", network).stdout == ""
     checked = cnihook(host, "check", "--container", "third")
     assert checked.returncode == 2 and "does not name its namespace" in checked.stdout
+    (note,) = [one for one in findings(host, "--verbose") if one["kind"] == "attachment-not-checked"]
+    assert '"cniVersion": "0.3.0"' in note["remedy"]  # other plugins would not help
     assert cnihook(host, "repair", "--all").returncode == 0
     for pod in (*pods, old):
         pod.destroy()

@@ -135,6 +135,18 @@ def test_only_plugins_keep_their_docstring(tree: Path) -> None:
     assert run(tree)[2] == "Its help. None None None"
 
 
+def test_functions_keep_their_qualified_names(tree: Path) -> None:
+    """An error without an object names the function that made the failing call: see fast.errors_text."""
+    (tree / "cnihook/words/fourth.py").write_text("class Kind:\n    def look(self) -> None:\n        pass\n")
+    (tree / "cnihook/hook.py").write_text(f"{HOOK}from cnihook.words import fourth\n")
+    (tree / "main").write_text(
+        MAIN + "print(sys.modules['cnihook.words.fourth'].Kind.look.__code__.co_qualname)\n"
+    )
+    write(tree)
+
+    assert run(tree)[2] == "Kind.look"
+
+
 def test_changed_source_is_read(tree: Path) -> None:
     write(tree)
     source = tree / "cnihook/words/first.py"

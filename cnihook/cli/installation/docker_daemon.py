@@ -14,7 +14,7 @@ NAME = "cni"
 
 
 def read() -> str:
-    """Return the file's text; empty if there is no file.  Raises CniError or OSError."""
+    """Return the file's text; empty without a file.  Raises CniError or OSError."""
     return inject.read(PATH).text if os.path.lexists(PATH) else ""
 
 

@@ -86,6 +86,6 @@ def digest(text: str) -> str:
 
 
 def digest_of(path: str) -> str:
-    """Return the hash of a file's content; empty if there is no such file, or it is not a regular one."""
+    """Return the hash of a file's content; empty for one that is missing or not regular."""
     data = statefile.read(path)
     return hashlib.sha256(data).hexdigest() if data is not None else ""

@@ -8,7 +8,6 @@ from cnihook.cli.shared import arguments, template
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast.errors_text import message_with_hint
 from cnihook.log import warn
-from cnihook.types.errors import CniError
 
 DESCRIPTION = """\
 Print networks as a list of JSON objects: what docker prints, and in addition File and CNI, the file and its
@@ -34,16 +33,12 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     settings = arguments.settings_of(options)
     present, problems = ls.load(settings)
-    selected, failed = [], False
-    for text in options.networks:
-        try:
-            selected.append(store.find(text, present, problems, settings.conf_dir))
-        except CniError as error:
-            warn(f"network inspect: {message_with_hint(error)}")
-            failed = True
+    selected, errors = store.select(options.networks, present, problems, settings.conf_dir)
+    for error in errors:
+        warn(f"network inspect: {message_with_hint(error)}")
     details = [view.details() for view in ls.views(selected)]
     if options.format in (None, "json"):
         print(arguments.as_json(details, 4 if options.format is None else None))
     else:
         template.show(options.format, details)
-    return 1 if failed else 0
+    return 1 if errors else 0

@@ -36,20 +36,13 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     settings = arguments.settings_of(options)
-    errors: list[CniError] = []
     with locks.networks("network rm"):
         present, problems = networks.load_folder(settings.conf_dir)
-        selected: dict[str, Network] = {}
-        for text in options.networks:
-            try:
-                network = store.find(text, present, problems, settings.conf_dir)
-                selected[network.name] = network
-            except NetworkNotFoundError as error:
-                if not options.force:
-                    errors.append(error)
-            except CniError as error:
-                errors.append(error)
-        errors += remove(list(selected.values()), settings, force=options.force)
+        selected, errors = store.select(options.networks, present, problems, settings.conf_dir)
+        if options.force:
+            errors = [one for one in errors if not isinstance(one, NetworkNotFoundError)]
+        once = {network.name: network for network in selected}
+        errors += remove(list(once.values()), settings, force=options.force)
     for one in errors:
         warn(f"network rm: {message_with_hint(one)}")
     return 1 if errors else 0

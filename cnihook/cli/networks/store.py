@@ -42,6 +42,19 @@ def find(text: str, present: "list[Network]", problems: "list[CniError]", folder
     raise networks.NetworkNotFoundError(text, folder, [network.name for network in present], problems)
 
 
+def select(
+    texts: "list[str]", present: "list[Network]", problems: "list[CniError]", folder: str
+) -> "tuple[list[Network], list[CniError]]":
+    """Return the networks that texts name, as find() does, and the errors of the others."""
+    selected, errors = [], []
+    for text in texts:
+        try:
+            selected.append(find(text, present, problems, folder))
+        except CniError as error:
+            errors.append(error)
+    return selected, errors
+
+
 def labelled(labels: "dict[str, str]") -> "dict[str, dict[str, str]]":
     """Return the key of a list that holds labels; none without labels."""
     return {_LABELS: labels} if labels else {}

@@ -35,7 +35,7 @@ class View:
 
     @property
     def is_internal(self) -> bool:
-        """True if there is no way to the outside: by a policy, or because the bridge has no gateway."""
+        """True if nothing leads to the outside: by a policy, or because the bridge has no gateway."""
         by_policy = any(plugin.string("forwardPolicy") == "none" for plugin in self._plugins)
         return by_policy or bool(self._first.bridge and not self._first.routes)
 

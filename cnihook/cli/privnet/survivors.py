@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that `priv-net-run` leaves behind, such as tmux: a warning.  Imported on a terminal only."""
 
+from cnihook.fast.errors_text import listed
 from cnihook.linux import netns
 
 TYPE_CHECKING = False
@@ -20,8 +21,7 @@ def warn(namespace: "tuple[int, int]", complain: "Callable[[str], None]") -> Non
         except OSError:
             continue  # it has just ended
     if names:
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         complain(
-            f"still running, without networks: {', '.join(names[:_SHOWN])}{more};"
+            f"still running, without networks: {listed(names, _SHOWN)};"
             " to keep the networks, run it with --netns NAME"
         )

@@ -17,6 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
+from cnihook.fast.errors_text import listed
 from cnihook.oci import engines
 from cnihook.runtime import netns_names, records
 from cnihook.runtime.records import Record
@@ -112,10 +113,7 @@ def all_on_record() -> str:
     """Return which containers are on record, for an error."""
     attachments = records.all_records()
     present = sorted(shown(attachments, names_of(attachments)).values())
-    if not present:
-        return "no container is on record"
-    more = f" and {len(present) - _LISTED} more" if len(present) > _LISTED else ""
-    return f"containers on record: {', '.join(present[:_LISTED])}{more}"
+    return f"containers on record: {listed(present, _LISTED)}" if present else "no container is on record"
 
 
 def among(text: str, ids: "Collection[str]") -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_endings import plugin, start, stop
+from tests.e2e.test_endings import end_of, plugin
 from tests.support.host.host import Host
-from tests.support.runtimes.oci import RESULTS, bridge, configure
+from tests.support.runtimes.oci import RESULTS, bridge
 
 VRF = {"type": "vrf", "vrfname": "blue"}
 LIMIT = {"type": "bandwidth", "ingressRate": 8000000, "ingressBurst": 8000000}
@@ -26,16 +26,7 @@ CHAINS["dummy in vrf"]["plugins"].append(VRF)
 @pytest.mark.parametrize("kind", CHAINS)
 @pytest.mark.parametrize("is_kept", [False, True], ids=["", "namespace is kept"])
 def test_end_leaves_nothing(host: Host, kind: str, is_kept: bool) -> None:
-    host.run("ip", *"link add dev0 type veth peer name dev1".split())
-    host.run("ip", "link", "set", "dev1", "up")
-    host.run("ip", "link", "set", "dev0", "up")
-    host.save_state()
-    configure(host, CHAINS[kind])
-    container = start(host)
-
-    if not is_kept:
-        container.destroy()
-    stop(host, container)
+    container = end_of(host, CHAINS[kind], is_kept=is_kept)
 
     assert host.listdir(RESULTS) == []
     if is_kept:
