@@ -20,7 +20,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def data(results: Results, load: float = 0.1) -> "dict[str, Any]":
-    machine = {"processors": 2, "kernel": "6.18", "python": "3.11.2", "load": [load, load]}
+    machine = {"processors": 2, "kernel": "6.18", "python": "3.11.2", "load": load}
     return {"machine": machine, "programs": {}, "rows": results.to_json()}
 
 
@@ -125,10 +125,29 @@ def test_table_of_the_page_is_replaced() -> None:
     assert "2 processors, Linux" in text and "busy, with load 9" in page.table(data(results, load=9.1))
 
 
+def test_page_compares_the_work_that_was_measured() -> None:
+    results = grown()
+    for label, value in ((HOOK, 30.0), (REFERENCE, 20.0)):
+        results.row("plain", "ADD")[label].add(Cost(value, value))
+    results.row("plain", page._BARE, beside="")[HOOK].add(Cost(10, 10))
+    text = page.beside(data(results))
+
+    assert "| ADD, plain | 30.0 | reference | 20.0 | 1.50 | 0.50 |" in text
+    assert "chain" not in text
+
+
+def test_rows_of_the_page_are_rows_of_a_run() -> None:
+    with open(page.PAGE) as file:
+        text = file.read().split(page.BEGIN_BESIDE)[1]
+
+    assert [work for work, *_ in page._WORK] == re.findall(r"^\| ([^|]+) \| [\d.]+ \|", text, re.M)
+
+
 def test_page_has_a_table_and_explains_each_step() -> None:
     with open(page.PAGE) as file:
         text = file.read()
-    before, table = text.split(page.BEGIN)
+    before, _, table = text.partition(page.BEGIN)
+    table, _, _ = table.partition(page.END)
     names = re.findall(r"^\| ([\w -]+) \| [\d.]+ \|", table, re.M)
 
     assert {"Python", "modules", "ADD bridge"} <= set(names)

@@ -33,17 +33,19 @@ GROUPS: "dict[str, tuple[str, Callable[[Run], None], bool]]" = {
     "plain": ("a container on the plain network, another one attached", starts.plain, True),
     "chain": ("the same on the chain", starts.chain, True),
     "only": ("the only container of its network", starts.only, True),
-    "runtimes": ("`runc run` and `crun run` of true, with the hook and without", starts.runtimes, True),
+    "runtimes": ("`runc run` and `crun run` of true: no hook, bare Python, the hook", starts.runtimes, True),
     "priv-net-run": ("`priv-net-run true`, and the same by hand with ip and nft", starts.priv_net_run, True),
     "memory": ("the peak memory of a process", starts.memory, True),
     "delegated": ("the hook and the library with the reference's executables", starts.delegated, False),
     "ports": ("a container with one port, beside many ports of others", starts.ports, False),
+    "steps": ("the steps of an ADD: imports, kernel, code", steps.steps, False),
     "growth": ("a container beside 1, 10, 100, 300, 1000 attached ones", loads.growth, False),
     "throughput": ("calls a second, with 1 to 32 at once", loads.throughput, False),
     "many-ports": (f"one container with {loads.MANY_PORTS} ports", loads.many_ports, False),
     "gc": (f"`cnihook gc` with {loads.DEAD} dead containers", loads.collection, False),
-    "steps": ("the steps of an ADD: imports, kernel, code", steps.steps, False),
 }
+_REST = 0.95  # the share of a second that a processor has nothing to do
+_PATIENCE = 30  # seconds
 _CHILD = "CNIHOOK_BENCH"  # set for the process in the PID namespace: the name of its cgroups
 
 
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--reference", metavar="DIR", default="", help="also measure the reference's plugins in this folder")
     add("--json", metavar="FILE", nargs="?", const="-", help="write the figures as JSON (-: stdout)")
     add("--plot", metavar="DIR", help="draw growth and throughput as SVG, in this folder")
-    add("--page", action="store_true", help="write steps, and the pictures, into start-time.md")
+    add("--page", action="store_true", help="write the tables and the pictures of start-time.md")
     return parser
 
 
@@ -188,6 +190,21 @@ def _remove_cgroups(name: str) -> None:
                         time.sleep(0.02)
 
 
+def _settle() -> None:
+    """Wait until the kernel has cleared up after the group before: a thousand namespaces take seconds."""
+    for _ in range(_PATIENCE):
+        before = _idle()
+        time.sleep(1)
+        if _idle() - before > _REST * (os.cpu_count() or 1):
+            return
+
+
+def _idle() -> float:
+    """Return how long the processors had nothing to do since the boot, added up, in seconds."""
+    with open("/proc/uptime") as file:
+        return float(file.read().split()[1])
+
+
 def _measure(names: "list[str]", options: argparse.Namespace) -> "dict[str, object]":
     checkouts = {"cnihook": CHECKOUT, "before": os.path.abspath(options.before) if options.before else ""}
     for checkout in filter(None, checkouts.values()):
@@ -200,9 +217,10 @@ def _measure(names: "list[str]", options: argparse.Namespace) -> "dict[str, obje
         before=checkouts["before"],
         reference=os.path.abspath(options.reference) if options.reference else "",
     )
-    load = [round(os.getloadavg()[0], 1)]
+    load = round(os.getloadavg()[0], 1)
     try:
         for name in names:
+            _settle()
             progress(f"{name}: {GROUPS[name][0]}")
             GROUPS[name][1](session)
     except FailedError as error:
@@ -218,7 +236,7 @@ def _measure(names: "list[str]", options: argparse.Namespace) -> "dict[str, obje
             "processors": os.cpu_count(),
             "kernel": platform.release(),
             "python": platform.python_version(),
-            "load": [*load, round(os.getloadavg()[0], 1)],
+            "load": load,
         },
         "programs": programs,
         "rows": session.results.to_json(),

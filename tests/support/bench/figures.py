@@ -20,9 +20,8 @@ def report(data: "dict[str, Any]") -> str:
         for label, figures in row["programs"].items():
             name = f"{row['row']}: {label}"
             lines.append(f"{name:<{_WIDTH}} {_columns(figures)}".rstrip())
-    load = machine["load"]
-    if max(load) > machine["processors"]:
-        lines += ["", f"The machine was busy (load {load[0]} before, {load[1]} after): do not quote this."]
+    if machine["load"] > machine["processors"]:
+        lines += ["", f"The machine was busy (load {machine['load']} before): do not quote this."]
     return "\n".join(lines)
 
 

@@ -117,12 +117,12 @@ def ports(session: Run) -> None:
 
 
 class _Bundle:
-    """A bundle that runs `true`, with the hook or without, on the machine of a hook."""
+    """A bundle that runs `true`, on the machine of a hook.  `argv`: the hook of the bundle, if any."""
 
-    def __init__(self, hook: Hook, *, hooked: bool) -> None:
+    def __init__(self, hook: Hook, label: str, argv: "list[str]") -> None:
         self._machine = hook.machine
-        self.label = hook.label if hooked else "no hook"
-        self._folder = f"/run/bundle {self.label}"
+        self.label = label
+        self._folder = f"/run/bundle {label}"
         self._machine.enter()
         for folder in ("bin", "proc", "dev", "sys"):
             os.makedirs(f"{self._folder}/rootfs/{folder}")
@@ -131,13 +131,13 @@ class _Bundle:
         with open(f"{self._folder}/config.json") as file:
             config = json.load(file)
         config["process"] |= {"terminal": False, "args": ["/bin/true"]}
-        config["linux"]["cgroupsPath"] = f"/{os.environ['CNIHOOK_BENCH']}/{self.label.replace(' ', '-')}"
-        if hooked:
-            env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "NETCONFPATH=/etc/cni/plain.d"]
-            config["hooks"] = {
-                event: [{"path": PYTHON[0], "args": ["python3", *hook.command[1:], event], "env": env}]
-                for event in ("createRuntime", "poststop")
-            }
+        config["linux"]["cgroupsPath"] = f"/{os.environ['CNIHOOK_BENCH']}/{label.replace(' ', '-')}"
+        env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "NETCONFPATH=/etc/cni/plain.d"]
+        config["hooks"] = {
+            event: [{"path": argv[0], "args": [*argv, event], "env": env}]
+            for event in ("createRuntime", "poststop")
+            if argv
+        }
         with open(f"{self._folder}/config.json", "w") as file:
             json.dump(config, file)
 
@@ -147,8 +147,13 @@ class _Bundle:
 
 
 def runtimes(session: Run) -> None:
+    """Measure `true` without a hook, with the least hook that Python can be, and with cnihook's."""
     hooks = session.hooks()
-    bundles = [_Bundle(hooks[0], hooked=False), *(_Bundle(hook, hooked=True) for hook in hooks)]
+    bundles = [
+        _Bundle(hooks[0], "no hook", []),
+        _Bundle(hooks[0], "bare python3", [*PYTHON, "-c", "pass"]),
+        *(_Bundle(hook, hook.label, hook.command) for hook in hooks),
+    ]
     for suffix in (", only container", ", another attached"):
         for hook in hooks if suffix == ", another attached" else ():
             attach(hook, "stays", PLAIN)
