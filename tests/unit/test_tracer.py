@@ -89,9 +89,10 @@ def test_error_replaces_the_call(tmp_path: Path, scope: str) -> None:
 
 
 def test_calls_of_a_child_count_too(tmp_path: Path) -> None:
+    """Since Python 3.12, the parent reads /proc after a fork, before or after the child's call."""
     outcome = trace(tmp_path, CHILD, record=True)
 
-    assert outcome["trace"][-1] == f"mkdir({tmp_path / 'made'})"
+    assert f"mkdir({tmp_path / 'made'})" in outcome["trace"]
 
 
 def test_program_without_end_is_ended(tmp_path: Path) -> None:

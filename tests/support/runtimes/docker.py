@@ -24,7 +24,8 @@ from tests.support.skip import need
 DOCKER_RUN = str(CHECKOUT / "scripts" / "docker-run")
 IMAGE = "busybox"
 # Docker 26 loses what a container prints that ends at once: on a busy machine that of 3 in 150 `docker run`.
-LINGERING = ("sh", "-c", '"$@"; status=$?; sleep 0.2; exit $status', "sh")
+# The shell's own messages are hidden, such as "Killed".
+LINGERING = ("sh", "-c", 'exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; status=$?; sleep 0.2; exit $status', "sh")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from tests.support.soak import tracer
 from tests.support.soak.crew import Entry, Job
 from tests.support.soak.rig import CNIHOOK, ENVIRONMENT, Box, Problem, Rig
 from tests.support.soak.scenarios import FULL, PLAIN, PTP
+from tests.support.wait import wait_for
 
 PROCESSES = 16
 PATIENCE = tracer.SECONDS  # until a call counts as hung
@@ -237,6 +238,7 @@ def _many(seed: int, count: int) -> Callable[[Job, int], Iterator[Entry]]:
         for box in boxes:
             box.kill()
         stopped = _each(makers, stop)
+        wait_for(lambda: not rig.is_ending, "the ends in the background")
         entry = _finish(rig, [*started, *stopped], "many")
         if entry["figures"]["left_for_gc"] != count - count // 2:
             raise Problem(
