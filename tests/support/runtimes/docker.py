@@ -25,7 +25,10 @@ DOCKER_RUN = str(CHECKOUT / "scripts" / "docker-run")
 IMAGE = "busybox"
 # Docker 26 loses what a container prints that ends at once: on a busy machine that of 3 in 150 `docker run`.
 # The shell's own messages are hidden, such as "Killed".
-LINGERING = ("sh", "-c", 'exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; status=$?; sleep 0.2; exit $status', "sh")
+LINGERING = (
+    *("sh", "-c", 'exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; exec "$@"); status=$?; sleep 0.2; exit $status'),
+    "sh",
+)
 
 
 @contextmanager
