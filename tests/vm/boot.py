@@ -42,6 +42,8 @@ LIMIT = 1200  # seconds for the command: a hanging guest must not outlive the te
 # The modules that mount the machine's root.  The kernel loads other modules by itself from there.
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 
+XZ = b"\xfd7zXZ\0"  # the first bytes of what xz has packed
+
 INIT = r"""
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -128,7 +130,7 @@ def run(command: list[str]) -> int:
             *(qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
             # One processor: a second one makes emulation slower by a third, and one test runs at a time.
             *("-accel", ACCEL, "-cpu", "max", "-smp", "1", "-m", "1024"),
-            *("-kernel", str(next(root.glob("boot/vmlinuz-*"))), "-initrd", f"{folder}/initramfs"),
+            *("-kernel", str(unpacked(root)), "-initrd", f"{folder}/initramfs"),
             # norandmaps: QEMU does not translate code again that is at the same address as before.
             *(
                 "-append",
@@ -225,6 +227,24 @@ def kernel() -> Path:
         output("depmod", "-b", f"{folder}/root", image.removeprefix("linux-image-"))
         os.rename(f"{folder}/root", root)
     return root
+
+
+def unpacked(root: Path) -> Path:
+    """Return the kernel as QEMU can start it without its own decompressor, which takes half of the boot.
+
+    Returns the packed kernel if it is packed otherwise than by xz.
+    """
+    kernel = next(root.glob("boot/vmlinuz-*"))
+    image = CACHE / kernel.name.replace("vmlinuz", "vmlinux")
+    if not image.exists():
+        content = kernel.read_bytes()
+        start = content.find(XZ)
+        if start < 0:
+            return kernel
+        with tempfile.NamedTemporaryFile(dir=CACHE, delete=False) as file:
+            file.write(lzma.LZMADecompressor().decompress(content[start:]))
+        os.rename(file.name, image)
+    return image
 
 
 def near() -> list[str]:
