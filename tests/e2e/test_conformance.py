@@ -4,6 +4,7 @@ people and programs can read the output.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.support.difference import numbers
+from tests.support.host.forks import python
 from tests.support.host.host import Host
 from tests.support.plugins import cni
 
@@ -23,12 +25,12 @@ pytestmark = pytest.mark.xdist_group("conformance")
 
 
 class Run:
-    """One run in a throw-away host; nothing may be left there."""
+    """One run in a throw-away host; nothing may be left there.  `program`: `cnihook conformance`."""
 
-    def __init__(self, folder: Path, *argv: str) -> None:
+    def __init__(self, folder: Path, *argv: str, program: Sequence[str] = (CNIHOOK, "conformance")) -> None:
         with Host() as host:
             files = ("--json", str(folder / "found.json"), "--junit", str(folder / "found.xml"))
-            self.done = host.run(CNIHOOK, "conformance", *argv, *files, check=False, timeout=MINUTES)
+            self.done = host.run(*program, *argv, *files, check=False, timeout=MINUTES)
             host.check_leaks()
         self.results: list[dict[str, Any]] = json.loads((folder / "found.json").read_text())["results"]
         self.junit = ElementTree.parse(folder / "found.xml").getroot()
@@ -43,10 +45,24 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def launchers(tmp_path_factory: pytest.TempPathFactory) -> str:
     plugins = tmp_path_factory.mktemp("plugins")
     cni.write_launchers(plugins)
-    return Run(tmp_path_factory.mktemp("own"), str(plugins))
+    return str(plugins)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, launchers: str) -> Run:
+    """Run all checks.  The plugins are forks, which take a third of the processor time of executables."""
+    program = python("tests.support.plugins.own_conformance")
+    return Run(tmp_path_factory.mktemp("own"), launchers, program=program)
+
+
+@pytest.fixture(scope="module")
+def executables(tmp_path_factory: pytest.TempPathFactory, launchers: str) -> Run:
+    """Run the checks that depend on how a plugin starts, reads, prints and ends."""
+    checks = [argument for name in OF_PROCESSES for argument in ("--check", name)]
+    return Run(tmp_path_factory.mktemp("executables"), launchers, *checks)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +132,18 @@ def test_own_plugins_pass_every_check(own: Run) -> None:
 
     assert [one for one in wrong if (one["subject"], one["check"]) not in OUR_NOTES] == []
     assert (own.done.returncode, own.done.stderr) == (0, "")
+
+
+OF_PROCESSES = ["about", "version-lists", "stdin-absent", "stdin-late", "add-only-json", "parallel"]
+
+
+def test_executables_of_own_plugins_pass_checks(executables: Run) -> None:
+    wrong = [one for one in executables.results if one["outcome"] in ("failed", "note")]
+
+    assert wrong == [] and (executables.done.returncode, executables.done.stderr) == (0, "")
+    passes = executables.having("passed")
+    assert set(OF_PROCESSES) <= set(passes)
+    assert {"bridge", "host-local", "loopback", "ptp", "tuning"} <= set(passes["parallel"])
 
 
 def test_own_plugins_are_not_skipped(own: Run) -> None:

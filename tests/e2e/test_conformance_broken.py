@@ -1,38 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The suite finds each fault: a small plugin breaks one rule at a time."""
 
-import sys
+import json
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cnihook.conformance import plugin_checks, profiles
-from cnihook.conformance.case import Subject
 from cnihook.conformance.check import FAIL, NOTE, OK, SKIP, Outcome
-from cnihook.conformance.run import run_checks, run_pairs, work_of
+from tests.support.host.forks import python
+from tests.support.plugins import small_conformance
 from tests.support.skip import need, need_root
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-LAUNCHER = f"""\
-#!{sys.executable} -IS
-import os, sys
-os.environ["BROKEN"] = "{{rule}}"
-sys.path.append("{CHECKOUT}")
-import tests.support.plugins.small_plugin
-"""
+SUITE = python("tests.support.plugins.small_conformance")
+KINDS = list(small_conformance.CONFS)
+MINUTES = 600.0  # seconds, on a busy machine
 
 # One process computes all outcomes, so that the checks run in parallel.
 pytestmark = pytest.mark.xdist_group("conformance-broken")
 
-CONFS: dict[str, dict[str, Any]] = {
-    profiles.INTERFACE: {"ipam": {"type": profiles.STAND_IN}},
-    profiles.IPAM: {"role": "ipam"},
-    profiles.CHAINED: {"role": "chained"},
-}
 CHECKS = plugin_checks.checks.checks
 # The pool can be made small for host-local only.
 RULES = [name for name in CHECKS if name != "ipam-released"]
+ALL = [(plugin, name) for plugin in range(len(KINDS)) for name in CHECKS]
 # The specification does not require this yet, so the small plugin always breaks it.
 ALWAYS = {"key-case"}
 IPAM_RULES = {
@@ -62,37 +54,41 @@ def kind_for(rule: str) -> str:
     return profiles.CHAINED if kinds == (profiles.CHAINED,) else profiles.INTERFACE
 
 
-def small_plugin(folder: Path, kind: str, rule: str = "") -> Subject:
-    folder.mkdir(parents=True)
-    executable = folder / "small"
-    executable.write_text(LAUNCHER.format(rule=rule))
-    executable.chmod(0o755)
-    profile = profiles.given(CONFS[kind], kind)
-    profile.allocates = kind == profiles.IPAM
-    return Subject("small", str(executable), profile, str(folder))
+def outcomes_of(
+    folder: Path,
+    plugins: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[int, str]],
+    *,
+    looks: bool = True,
+) -> list[Outcome]:
+    """Run checks on small plugins, each given by its kind and the rules that it breaks."""
+    need_root()
+    need("ip", "nft")
+    order = json.dumps({"plugins": plugins, "pairs": pairs, "looks": looks})
+    process = subprocess.run(
+        [*SUITE, str(folder)], input=order, stdout=subprocess.PIPE, text=True, timeout=MINUTES, check=True
+    )
+    return [
+        Outcome(subject, CHECKS[name], mark, why, sent, came)
+        for subject, name, mark, why, sent, came in json.loads(process.stdout)
+    ]
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """Run each check on the plugin that breaks it; return the outcomes by check."""
-    need_root()
-    need("ip", "nft")
-    folder = tmp_path_factory.mktemp("broken")
-    pairs = [(small_plugin(folder / rule, kind_for(rule), rule), CHECKS[rule]) for rule in RULES]
-    outcomes = run_checks([work_of(*pair) for pair in pairs], lambda *_: None)
+    plugins = [(kind_for(rule), rule) for rule in RULES]
+    outcomes = outcomes_of(tmp_path_factory.mktemp("broken"), plugins, list(enumerate(RULES)), looks=False)
     return {outcome.check.name: outcome for outcome in outcomes}
 
 
 @pytest.mark.parametrize("error", ["error-text", "error-code"])
 def test_plugin_that_breaks_every_should_fails_no_check(tmp_path: Path, error: str) -> None:
     """The plugin breaks them all at once, in each of its roles, and keeps every "must"."""
-    need_root()
-    need("ip", "nft")
     shoulds = {name for name, check in CHECKS.items() if not check.must}
     broken = " ".join(sorted((shoulds | OPEN) - {"error-text", "error-code", *REFUSE_ADD} | {error}))
-    subjects = [small_plugin(tmp_path / kind, kind, broken) for kind in CONFS]
 
-    outcomes = run_pairs([(one, check) for one in subjects for check in CHECKS.values()], lambda *_: None)
+    outcomes = outcomes_of(tmp_path, [(kind, broken) for kind in KINDS], ALL)
 
     failed = [one for one in outcomes if one.mark == FAIL]
     assert "\n".join(f"{one.check.name}: {one.why}\n{one.sent}\n{one.came}" for one in failed) == ""
@@ -103,11 +99,7 @@ def test_plugin_that_breaks_every_should_fails_no_check(tmp_path: Path, error: s
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
     """Run all checks on the plugin that breaks nothing, in each of its roles."""
-    need_root()
-    need("ip", "nft")
-    folder = tmp_path_factory.mktemp("sound")
-    subjects = [small_plugin(folder / kind, kind) for kind in CONFS]
-    return run_pairs([(one, check) for one in subjects for check in CHECKS.values()], lambda *_: None)
+    return outcomes_of(tmp_path_factory.mktemp("sound"), [(kind, "") for kind in KINDS], ALL)
 
 
 @pytest.mark.parametrize("rule", RULES)
