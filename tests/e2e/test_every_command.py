@@ -69,10 +69,10 @@ def test_every_command_is_tested() -> None:
 
 
 def call(
-    host: Host, *words: str, as_user: tuple[str, ...] = (), input: str = STATE
+    host: Host, *words: str, as_user: tuple[str, ...] = (), input: str = STATE, fork: bool = True
 ) -> "subprocess.CompletedProcess[str]":
     """Run cnihook; it must exit with 0, 1 or 2, and each line on stderr must begin with "cnihook: "."""
-    result = host.run(*as_user, INSTALLED, *words, input=input, check=False)
+    result = host.run(*as_user, INSTALLED, *words, input=input, check=False, fork=fork)
     assert result.returncode in (0, 1, 2), result
     assert all(line.startswith("cnihook: ") for line in result.stderr.splitlines()), result.stderr
     assert result.stderr or result.stdout or result.returncode == 0, result
@@ -188,10 +188,10 @@ def test_command_works_on_an_empty_machine(host: Host, command: str) -> None:
     """There is neither network nor container nor record.  The command runs without and with arguments."""
     host.leaves(*LEAVES)
     if command not in ("dhcp-keeper", "install", "uninstall"):  # it stays; the others change /usr/local
-        call(host, command, input="")
+        call(host, command, input="", fork=False)
 
     if WORDS[command] or command in HOOK:
-        call(host, command, *WORDS[command].split())
+        call(host, command, *WORDS[command].split(), fork=False)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
+from tests.support.commands import forked
 from tests.support.host import enclosure
 from tests.support.skip import SEARCH, need_open_checkout
 from tests.support.wait import patience
@@ -166,11 +167,32 @@ class Namespace:
         cwd: str = "/",
         check: bool = True,
         timeout: float = 60,
+        fork: bool = True,
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end.  With `check`, raise Failed with its output if it exits with another
         code than 0.
+
+        `fork`: a command of cnihook may be a fork of a process that has it in memory.
         """
+        outcome = None
+        if fork and not options:
+            outcome = forked.run(self, argv, base_environment() if env is None else env, cwd, input, timeout)
+        if outcome is None:
+            outcome = self._start(argv, env, cwd, input, timeout, options)
+        if check and outcome.returncode != 0:
+            raise Failed(argv, outcome.returncode, outcome.stdout, outcome.stderr)
+        return outcome
+
+    def _start(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None,
+        cwd: str,
+        input: str | None,
+        timeout: float,
+        options: Mapping[str, Any],
+    ) -> subprocess.CompletedProcess[str]:
         stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
         with self.popen(*argv, env=env, cwd=cwd, stdin=stdin, **options) as process:
             try:
@@ -178,9 +200,7 @@ class Namespace:
             except BaseException:
                 process.kill()
                 raise
-        if check and process.returncode != 0:
-            raise Failed(argv, process.returncode, stdout, stderr)
-        return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+        return subprocess.CompletedProcess(list(argv), process.returncode, stdout, stderr)
 
     def ip(self, *argv: str) -> Any:
         """Return the parsed output of `ip -j ARGV`, or None if it is empty."""

@@ -80,12 +80,14 @@ def call_hook(
     cwd: str = "/",
     launcher: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run the hook itself, as a runtime starts it.  `state`: its stdin, as text or as a value for JSON.
+    """Run the hook itself, in `launcher` as a runtime starts it.  `state`: its stdin, as text or as a value
+    for JSON.
 
     For any state the exit code must be 0, 1 or 2, stdout empty, and each line on stderr of cnihook.
     """
     text = state if isinstance(state, str) else json.dumps(state)
-    argv = [*launcher, "/usr/bin/python3", "-IS", CNIHOOK, event, *arguments]
+    start = (*launcher, "/usr/bin/python3", "-IS") if launcher else ()
+    argv = [*start, CNIHOOK, event, *arguments]
     process = host.run(*argv, input=text, env=env, cwd=cwd, check=False)
     check_output(process)
     return process
