@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ADD of every built-in plugin leaves the machine as it was, at whichever step it fails.
 
-A step is a request to the kernel, or a file that is created, changed or removed.  Each run makes one step
-fail.  The plugin must then clean up by itself, because no DEL follows.
+Each run makes one step fail.  The plugin must then clean up by itself, because no DEL follows.
 """
 
 import json
@@ -14,48 +13,7 @@ import pytest
 from tests.support.host.host import Container, Host
 from tests.support.plugins import cni
 from tests.support.plugins.cni import with_previous_result
-
-# Runs in front of the plugin: counts its steps, and makes the step with the given number fail.
-CUT = """\
-import errno, os, sys
-checkout, plugin, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-sys.path.insert(0, checkout)
-from cnihook.linux import libc, netlink, nft
-from cnihook.sdk import main
-
-steps = 0
-def step(what):
-    global steps
-    steps += 1
-    if steps == number:
-        os.write(2, f"cut short at {what}\\n".encode())
-        raise OSError(errno.EIO, f"cut short at step {number}", what)
-
-def stepwise(owner, name):
-    original = getattr(owner, name)
-    def replacement(*arguments, **options):
-        # The return to the host's namespace must not fail; if it does, the process ends at once.
-        if sys._getframe(1).f_code.co_name != "_return_to":
-            step(f"{name} {arguments[1:] or arguments}"[:200])
-        return original(*arguments, **options)
-    setattr(owner, name, replacement)
-
-stepwise(netlink.Netlink, "request")
-stepwise(netlink.Netlink, "transaction")
-stepwise(nft, "run")
-for name in ("setns", "unshare", "mount", "umount"):
-    stepwise(libc, name)
-
-CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.chmod"}
-# os.open() passes flags here; if a descriptor is opened again for reading, nothing changes.
-def audit(event, arguments):
-    if event in CHANGES and not str(arguments[0]).endswith(".lock"):  # a lock file may stay
-        step(f"{event} {arguments[0]}")
-    elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
-        step(f"open {arguments[0]} to write")
-sys.addaudithook(audit)
-main(plugin)
-"""
+from tests.support.plugins.forked import Forked
 
 
 @pytest.fixture
@@ -109,12 +67,11 @@ CHAINED: dict[str, dict[str, Any]] = {
 
 def cut_short(host: Host, container: Container, conf: dict[str, Any], number: int) -> tuple[int, str]:
     """Run an ADD and fail the step of this number.  Return its exit status and its output."""
-    assert host.implementation
+    assert isinstance(host.implementation, Forked)
     env = cni.Attachment(conf, container, "eth0", conf["type"], {}).environment(
-        "ADD", host.implementation.folder
+        "ADD", host.implementation.path
     )
-    program = ["/usr/bin/python3", "-BISc", CUT, str(cni.CHECKOUT), conf["type"], str(number)]
-    answer = host.run(*program, input=json.dumps(conf), env=env, check=False)
+    answer = host.implementation.run(host, conf["type"], json.dumps(conf), env, number)
     assert "Traceback" not in answer.stderr, answer.stderr
     assert answer.returncode == 0 or json.loads(answer.stdout)["msg"], "an error has a message"
     return answer.returncode, " ".join([answer.stderr, answer.stdout])

@@ -33,6 +33,8 @@ class Forked(Implementation):
         self._forks.close()
 
     def run(
-        self, host: "Host", plugin: str, conf: str, environment: dict[str, str]
+        self, host: "Host", plugin: str, conf: str, environment: dict[str, str], failing_step: int = 0
     ) -> subprocess.CompletedProcess[str]:
-        return self._forks.call(host, [plugin], [plugin, environment], conf.encode(), SECONDS)
+        """Call a plugin once.  `failing_step`: see cut_short.fail_at()."""
+        request = [plugin, environment, failing_step]
+        return self._forks.call(host, [plugin], request, conf.encode(), SECONDS)

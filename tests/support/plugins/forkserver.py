@@ -15,12 +15,13 @@ from importlib import import_module
 import cnihook
 from cnihook.protocol import executable
 from tests.support.host import forkserver
+from tests.support.plugins import cut_short
 
 PACKAGES = ("fast", "ipam", "links", "linux", "nftables", "plugins", "process", "protocol", "sdk", "types")
 
 
 def main() -> None:
-    """Serve requests: a plugin's name and its environment."""
+    """Serve requests: a plugin's name, its environment, and the number of a step that fails, or 0."""
     load()
     forkserver.serve(socket.socket(fileno=int(sys.argv[1])), run)
 
@@ -34,10 +35,12 @@ def load() -> None:
                 import_module(module.name)
 
 
-def run(request: tuple[str, dict[str, str]]) -> None:
+def run(request: tuple[str, dict[str, str], int]) -> None:
     """Run the plugin as its executable does after its imports."""
-    plugin, environment = request
+    plugin, environment, failing_step = request
     forkserver.set_environment(environment)
+    if failing_step:
+        cut_short.fail_at(failing_step)
     executable.main(plugin)
 
 
