@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook attach: attach a container that runs already to its networks."""
 
+import argparse
 import os
+from collections.abc import Callable
 
 from cnihook.cli.shared import arguments, containers
 from cnihook.cli.shared.arguments import Parser
@@ -43,12 +45,7 @@ only one.
 def parser() -> Parser:
     parser = Parser("attach", DESCRIPTION, EPILOG)
     parser.add_container()
-    parser.add_argument(
-        "--runtime", default="", help="runc, crun or a path (default: the runtime that has it)"
-    )
-    parser.add_argument(
-        "--root", metavar="DIR", default="", help="the runtime's --root, if it is none of these folders"
-    )
+    add_runtime(parser)
     parser.add_requests(ATTACH)
     parser.add_verbose()
     parser.add_conf_dir()
@@ -56,17 +53,36 @@ def parser() -> Parser:
     return parser
 
 
+def add_runtime(parser: Parser) -> None:
+    parser.add_argument(
+        "--runtime", default="", help="runc, crun or a path (default: the runtime that has it)"
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", default="", help="the runtime's --root, if it is none of these folders"
+    )
+
+
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
+    return run("attach", options, options.request, lambda attached: print(_report(attached)))
+
+
+def run(
+    command: str,
+    options: argparse.Namespace,
+    own_request: ContainerRequest,
+    report: Callable[[list[Attachment]], object],
+) -> int:
+    """Attach the container `options.id`, call `report`, and return the exit code."""
 
     def work() -> None:
         state = containers.running(options.id, options.runtime, options.root)
         requested = trusted_annotations.of(state.annotations, podman.parent(state.pid))
-        request = options.request.merged_with(requested)
+        request = own_request.merged_with(requested)
         settings = arguments.settings_of(options)
         log = Log(state.id)
         config = bundle.load(state)
-        with arguments.failures_in(log, "attach"), log:
+        with arguments.failures_in(log, command), log:
             namespace = _namespace(state)
             try:
                 chosen = attach.select(request, settings, notice)
@@ -81,9 +97,9 @@ def main(argv: list[str]) -> int:
                 )
             finally:
                 namespace.close()
-        print(_report(attached))
+        report(attached)
 
-    return arguments.work(f"attach {options.id}", work, verbose=options.verbose)
+    return arguments.work(f"{command} {options.id}", work, verbose=options.verbose)
 
 
 def _namespace(state: State) -> NetNS:

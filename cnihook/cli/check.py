@@ -12,7 +12,7 @@ from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import locks
 from cnihook.protocol.call import PLUGIN_TIMEOUT
-from cnihook.runtime import attachment, foreign, records
+from cnihook.runtime import attachment, foreign, records, update
 from cnihook.runtime.cni import CNI
 from cnihook.runtime.foreign import UncheckableError
 from cnihook.runtime.settings import Settings
@@ -140,6 +140,11 @@ def _difference(one: Row, options: argparse.Namespace) -> "tuple[str, str]":
         return _DIFFERENT, f"its container is gone; `cnihook gc{network}` releases it"
     if one.conf is None:
         return _UNKNOWN, "its record has no valid configuration"
+    if update.is_overdue(one.record, _PATIENCE):
+        return (
+            _DIFFERENT,
+            f"a temporary change has not ended in time; `cnihook repair {one.container}` ends it",
+        )
     settings = arguments.settings_of(options)
     cni = CNI(settings.conf_dir, settings.plugin_dirs, timeout=options.timeout, lock_timeout=_PATIENCE)
     try:

@@ -11,6 +11,7 @@ from cnihook.cli.shared.arguments import Parser
 from cnihook.doctor import (
     addresses,
     advertisements,
+    changes,
     foreign,
     kernel,
     leftovers,
@@ -122,6 +123,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "permissions": writable.check,
         "records": leftovers.check_records,
         "attachments": leftovers.check_attachments,
+        "changes of running containers": changes.check,
         "networks of other runtimes": sharing.check,
         "damaged records": leftovers.check_damaged,
         "forwarding": reachability.check_forwarding,

@@ -129,6 +129,8 @@ def _record(one: Row) -> "Json":
             "sequence": record.sequence,
             "holder": record.process.to_json() if record.process else None,
             "result": record.result,
+            "revision": record.extra.get("revision", 0),
+            **{key: record.extra.get(key) for key in ("changed", "pending", "until")},
         },
     }
 
@@ -221,6 +223,7 @@ def _parts(report: "Json") -> "list[tuple[str, list[str]]]":
         *(f"address {address}" for address in report["addresses"]),
         *(f"route {_route(route)}" for route in result.get("routes") or () if isinstance(route, dict)),
         *(f"port {port}" for port in report["ports"]),
+        *_changes(record),
         *([f"CNI_ARGS {record['cni_args']}"] if record["cni_args"] else []),
         *([f"plugins from {':'.join(record['plugin_path'])} first"] if record["plugin_path"] else []),
     ]
@@ -233,6 +236,16 @@ def _parts(report: "Json") -> "list[tuple[str, list[str]]]":
     else:
         parts.append(("nftables", [_element(one) for one in kernel["nft"]]))
     return parts
+
+
+def _changes(record: "Json") -> "list[str]":
+    """Return lines about changes that were made while the container ran."""
+    lines = [f"revision {record['revision']}, changed {record['changed']}"] if record["changed"] else []
+    if record["until"]:
+        lines.append(f"the last change is undone at {record['until']}")
+    if record["pending"]:
+        lines.append("a change is under way, or was interrupted")
+    return lines
 
 
 def _interface(view: "Json", without_routes: bool = False) -> "list[str]":

@@ -4,12 +4,11 @@
 import argparse
 import datetime
 import json
-import re
 import sys
 import time
 
 from cnihook import log
-from cnihook.cli.shared import arguments, containers, terminal
+from cnihook.cli.shared import arguments, containers, spans, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.log import Log
 from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
@@ -38,7 +37,6 @@ keys of an event with --json, one object per line:
 """
 
 _PAUSE = 0.2  # seconds between two reads of --follow
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _LENGTH_OF_TIME = 23  # characters: 2026-11-30T10:00:00.123
 
 
@@ -100,10 +98,9 @@ def _count(text: str) -> int:
 
 def _since(text: str) -> str:
     """Return a time as logs have it."""
-    parts = re.findall(r"(\d{1,9})([dhms])", text)
-    if parts and "".join(map("".join, parts)) == text:
-        seconds = time.time() - sum(int(number) * _UNITS[unit] for number, unit in parts)
-        moment = datetime.datetime.fromtimestamp(max(seconds, 0))
+    age = spans.seconds(text)
+    if age is not None:
+        moment = datetime.datetime.fromtimestamp(max(time.time() - age, 0))
     else:
         try:
             moment = datetime.datetime.fromisoformat(text).astimezone()

@@ -6,6 +6,7 @@ import argparse
 from cnihook.cli.shared import arguments, listing, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.listing import Row
+from cnihook.request import published
 from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
 
 TYPE_CHECKING = False
@@ -76,9 +77,9 @@ def _published(one: Row) -> "list[dict[str, Any]]":
             "host_ip": address,
             "host_port": mapping.get("hostPort"),
             "container_port": mapping.get("containerPort"),
-            "protocol": str(mapping.get("protocol") or "tcp").lower(),
+            "protocol": published.protocol_of(mapping),
         }
-        for mapping in listing.mappings(one.record)
+        for mapping in published.mappings(one.record.capability_args)
         for address in (
             [str(mapping["hostIP"])] if mapping.get("hostIP") else map(_ANY.__getitem__, versions)
         )

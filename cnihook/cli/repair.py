@@ -4,13 +4,14 @@
 from cnihook.cli.shared import arguments, containers, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container import repair
+from cnihook.container.engine import ContainerEngine
 from cnihook.fast.errors_text import message_with_notes, printable
 from cnihook.fast.natural import natural
 from cnihook.linux import netns
 from cnihook.log import Log, warn
 from cnihook.names import hosts
 from cnihook.protocol import locks
-from cnihook.runtime import attachment, foreign, records
+from cnihook.runtime import attachment, foreign, records, update
 from cnihook.runtime.foreign import UncheckableError
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INTERNAL, CniError
@@ -119,6 +120,9 @@ def _repair(container_id: str, settings: Settings, report: _Report, *, leave_oth
         for record in attachments:
             what = f"{record.network} {record.ifname}"
             try:
+                if record.has_open_change:
+                    for text in update.settle(ContainerEngine(settings, log), record):
+                        report.add(container_id, f"{what}: {text}", log)
                 for difference in repair.repair_attachment(record, settings.plugin_dirs):
                     report.add(container_id, f"{what}: {difference}", log)
             except UncheckableError as error:

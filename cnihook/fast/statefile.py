@@ -59,3 +59,16 @@ def create(path: str, flags: int = os.O_TRUNC, mode: int = 0o600) -> int:
     """
     flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     return os.open(path, flags, mode)
+
+
+def discard(path: str) -> None:
+    """Remove a file, or a folder and the files in it.  What cannot be removed stays, without an error."""
+    try:
+        try:
+            os.unlink(path)
+        except IsADirectoryError:
+            for name in os.listdir(path):
+                os.unlink(f"{path}/{name}")
+            os.rmdir(path)
+    except OSError:
+        pass

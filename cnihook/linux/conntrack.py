@@ -40,12 +40,15 @@ _FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
 class Flow:
     """A flow: the ends of its first packet, and the address and port that answer, after any NAT."""
 
-    __slots__ = ("answerer", "answerer_port", "destination", "identity", "port", "source", "version")
+    __slots__ = (
+        "answerer", "answerer_port", "destination", "identity", "port", "protocol", "source", "version",
+    )  # fmt: skip
 
     def __init__(self, body: bytes, version: int) -> None:
         attrs = attributes(body, 4)
         self.version = version
         self.source, _ = _end(attrs[_TUPLE_ORIG], _IP_SOURCE[version], _PROTO_SOURCE_PORT)
+        self.protocol = _protocol(attrs[_TUPLE_ORIG])  # its number, such as UDP
         self.destination, self.port = _end(attrs[_TUPLE_ORIG], _IP_DESTINATION[version], _PROTO_PORT)
         self.answerer, self.answerer_port = _end(
             attrs[_TUPLE_REPLY], _IP_SOURCE[version], _PROTO_SOURCE_PORT
@@ -60,6 +63,11 @@ def _end(part: bytes, address: int, port: int) -> "tuple[Address, int]":
     protocol = attributes(attrs.get(_TUPLE_PROTO, b""))
     number = struct.unpack(">H", protocol.get(port, b"\0\0"))[0]
     return Address(attributes(attrs.get(_TUPLE_IP, b"")).get(address, b"")), number
+
+
+def _protocol(part: bytes) -> int:
+    protocol = attributes(attributes(part).get(_TUPLE_PROTO, b""))
+    return int.from_bytes(protocol.get(_PROTO_NUM, b""), "big")
 
 
 def flows(version: int, ports: "set[int]") -> "list[Flow]":
@@ -77,7 +85,8 @@ def flows(version: int, ports: "set[int]") -> "list[Flow]":
         _FILTER, u32(_FILTER_ORIG_FLAGS, flags), u32(_FILTER_REPLY_FLAGS, 0)
     )
     answer = _ask(_GET, NLM_F_DUMP, version, body, "list the flows of UDP")
-    return [flow for flow in (Flow(body, version) for body in answer if _is_udp(body)) if flow.port in ports]
+    every = (Flow(body, version) for body in answer if _protocol(attributes(body, 4)[_TUPLE_ORIG]) == UDP)
+    return [flow for flow in every if flow.port in ports]
 
 
 def of(addresses: "frozenset[Address]") -> "list[Flow]":
@@ -126,11 +135,6 @@ def _of_address(address: Address) -> "tuple[bytes, bytes]":
         nested(_TUPLE_ORIG, source) + nested(_FILTER, *opener),
         nested(_TUPLE_REPLY, source) + nested(_FILTER, *answerer),
     )
-
-
-def _is_udp(body: bytes) -> bool:
-    protocol = attributes(attributes(attributes(body, 4)[_TUPLE_ORIG]).get(_TUPLE_PROTO, b""))
-    return protocol.get(_PROTO_NUM) == bytes([UDP])
 
 
 def delete(flow: Flow) -> None:

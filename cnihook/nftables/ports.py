@@ -42,7 +42,7 @@ from cnihook.types.errors import INTERNAL, CniError, PortTakenError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     Target = tuple[Address, int]
 
@@ -66,43 +66,54 @@ def add(
     """
     maps = maps_for(conditions)
     with locks.nft(f"publish ports of {call.owner}"):
-        ports, has_some = _claim(call, ports, maps)
+        ports, has_some = claim(call, ports, maps)
         if has_some:
             _remove(*_owned(lambda owner: owner == call.owner))  # from an ADD without a DEL
-        if not ports:
-            return
-        present = table.chains()
-        is_whole = port_chains.is_whole(present)
-        messages = [] if is_whole else [*port_chains.declaration(present)]
-        elements, ways = [], []
-        for one in {maps[port.version] for port in ports}:
-            if one.is_conditional and present.get(one.chain, 0) < port_chains.uses(one):
-                messages += port_chains.under_conditions(one)
-                ways.append(one)
-        for port, (address, number) in ports.items():
-            one = maps[port.version]
-            value = bytes(address) + number.to_bytes(2, "big") + bytes(2)
-            elements.append(nft.add_element(NAME, one.of(port), port.key, call.owner, value=value))
-            if port.address:
-                elements.append(nft.add_element(NAME, one.held, port.everywhere, ""))
-        for net in nets:
-            chain = port_chains.chain_from(net, masquerade)
-            number_of_rules = len(port_chains.masquerading_rules(chain))
-            if present.get(chain, -1) < number_of_rules:
-                messages += port_chains.masquerading(chain)
-                present[chain] = number_of_rules  # two addresses may have one chain
-            container = f"ports-to{net.address.version}"
-            if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
-                # The element is from an attachment that is gone, because this one has the address now.
-                # To add it again would not replace it.
-                elements.append(nft.delete_element(NAME, container, net.address))
-            elements.append(nft.add_element(NAME, container, net.address, call.owner, jump=chain))
-        what = f"publish ports of {call.owner}"
-        nft.change(FAMILY, [*messages, *elements], what)
-        for one in ways:
-            _lead_to(one, what)
-        if not is_whole:
-            loopback.close_opened()
+        if ports:
+            publish(call, ports, nets, maps, masquerade)
+
+
+def publish(
+    call: Call,
+    ports: "Mapping[Port, Target]",
+    nets: "list[IPNet]",
+    maps: "Mapping[int, Maps]",
+    masquerade: str,
+    removal: "Sequence[nft_objects.Message]" = (),
+) -> None:
+    """Add these ports, after a removal, in one transaction.  The caller holds the lock."""
+    present = table.chains()
+    is_whole = port_chains.is_whole(present)
+    messages = [] if is_whole else [*port_chains.declaration(present)]
+    elements, ways = [*removal], []
+    for one in {maps[port.version] for port in ports}:
+        if one.is_conditional and present.get(one.chain, 0) < port_chains.uses(one):
+            messages += port_chains.under_conditions(one)
+            ways.append(one)
+    for port, (address, number) in ports.items():
+        one = maps[port.version]
+        value = bytes(address) + number.to_bytes(2, "big") + bytes(2)
+        elements.append(nft.add_element(NAME, one.of(port), port.key, call.owner, value=value))
+        if port.address:
+            elements.append(nft.add_element(NAME, one.held, port.everywhere, ""))
+    for net in nets:
+        chain = port_chains.chain_from(net, masquerade)
+        number_of_rules = len(port_chains.masquerading_rules(chain))
+        if present.get(chain, -1) < number_of_rules:
+            messages += port_chains.masquerading(chain)
+            present[chain] = number_of_rules  # two addresses may have one chain
+        container = f"ports-to{net.address.version}"
+        if nft.comment_of(FAMILY, NAME, container, net.address) is not None:
+            # The element is from an earlier attachment that had the address, or from this one.  An addition
+            # alone would not replace it.
+            elements.append(nft.delete_element(NAME, container, net.address))
+        elements.append(nft.add_element(NAME, container, net.address, call.owner, jump=chain))
+    what = f"publish ports of {call.owner}"
+    nft.change(FAMILY, [*messages, *elements], what)
+    for one in ways:
+        _lead_to(one, what)
+    if not is_whole:
+        loopback.close_opened()
 
 
 def _lead_to(maps: Maps, what: str) -> None:
@@ -112,7 +123,7 @@ def _lead_to(maps: Maps, what: str) -> None:
         nft.run(port_chains.way_in(maps), what)
 
 
-def _claim(
+def claim(
     call: Call, ports: "Mapping[Port, Target]", maps: "Mapping[int, Maps]"
 ) -> "tuple[dict[Port, Target], bool]":
     """Return the ports that this attachment must publish, and True if it has published one before.
@@ -250,15 +261,32 @@ def _owned(chosen: "Callable[[str], bool]") -> "tuple[list[Element], list[Addres
 
 
 def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
-    """Remove the elements, and all that is unused; a killed DEL of another attachment may have left some."""
+    """Remove the elements, and all that is unused."""
+    nft.change(FAMILY, removal(ports, addresses), "unpublish ports")
+    remove_unused()
+
+
+def removal(
+    ports: "Iterable[Element]",
+    addresses: "Iterable[Address]",
+    added: "Mapping[Maps, set[Port]] | None" = None,
+) -> "list[nft_objects.Message]":
+    """Return the removal of elements, and of what only they used.
+
+    `added`: the ports that the same transaction adds to each of the maps.
+    """
+    ports = list(ports)
     elements = [nft.delete_element(NAME, each.maps.of(each.port), each.port.key) for each in ports]
     elements += [nft.delete_element(NAME, f"ports-to{one.version}", one) for one in addresses]
     for maps in {element.maps for element in ports}:
         gone = {element.port for element in ports if element.maps == maps}
         if any(port.address for port in gone) or maps.is_conditional:
-            elements += _cleanup_commands(maps, gone)
-    nft.change(FAMILY, elements, "unpublish ports")
+            elements += _cleanup_commands(maps, gone, added.get(maps, set()) if added else set())
+    return elements
 
+
+def remove_unused() -> None:
+    """Remove what no port uses; a killed DEL of another attachment may have left some."""
     chains = table.chains()
     sources = [name for name in chains if name.startswith(port_chains.FROM)]
     unused = [name for name in sources if chains[name] <= len(port_chains.masquerading_rules(name))]
@@ -275,10 +303,11 @@ def _remove(ports: "list[Element]", addresses: "list[Address]") -> None:
     )
 
 
-def _cleanup_commands(maps: Maps, gone: "set[Port]") -> "Iterator[nft_objects.Message]":
+def _cleanup_commands(maps: Maps, gone: "set[Port]", added: "set[Port]") -> "Iterator[nft_objects.Message]":
     """Yield the removal of what only the last port on a single address, or under these conditions, used."""
-    at = _keys(maps.at) - {port.key for port in gone}
-    if maps.is_conditional and not at and not _keys(maps.everywhere) - {port.key for port in gone}:
+    at = _keys(maps.at) - {port.key for port in gone} | {port.key for port in added if port.address}
+    is_used = at or added or not maps.is_conditional or _keys(maps.everywhere) - {port.key for port in gone}
+    if not is_used:
         for handle, comment in nft.commented_rules(FAMILY, NAME, CONDITIONAL):
             if comment == maps.chain:
                 yield nft_objects.delete_rule(NAME, CONDITIONAL, handle)

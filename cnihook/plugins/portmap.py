@@ -311,6 +311,26 @@ def repair(call: Call) -> None:
     add(call)
 
 
+def update(call: Call, before: Call) -> None:
+    """Publish and unpublish only the ports that differ.  Established connections continue."""
+    from cnihook.nftables import port_changes  # not needed by ADD and DEL
+
+    conf, old = Conf(call), Conf(before)
+    nets = _container_nets(call, call.required_prev_result())
+    targets, old_targets = conf.ports(nets), old.ports(nets)
+    _respect_listeners(call, conf, {port: targets[port] for port in targets.keys() - old_targets.keys()})
+    gone, new = port_changes.change(
+        call,
+        targets,
+        nets,
+        before=old_targets,
+        conditions=(conf.conditions, old.conditions),
+        masquerade=conf.masquerade,
+    )
+    _forget_flows_to(call, {port: targets[port] for port in new})
+    port_changes.forget(call, gone)
+
+
 def gc(call: Call) -> None:
     """Unpublish what attachments to this network left behind, except valid attachments."""
     keep = call.valid_attachments()

@@ -40,7 +40,7 @@ class Invocation:
     """
 
     __slots__ = (
-        "_host", "_owed_flows", "_sandbox", "_settle", "args", "cni_path", "container_id", "ending",
+        "_host", "_owed_flows", "_sandbox", "_settle", "args", "cni_path", "container_id", "cuts", "ending",
         "ifname", "is_repair", "netns", "plugin_dirs", "timeout",
     )  # fmt: skip
 
@@ -66,6 +66,7 @@ class Invocation:
         self.timeout = timeout  # seconds that an executable may take
         # A DEL and an ADD that restore what a running container had; only built-in plugins see this.
         self.is_repair = is_repair
+        self.cuts = False  # an update ends the connections that it no longer permits
         # A DEL of a container that has ended leaves here what takes the kernel long: see remove_link().
         self.ending: Ending | None = None
         self._owed_flows: list[OwedFlows] = []

@@ -5,6 +5,7 @@ The locks between processes of cnihook, by what they protect, in the order in wh
     docker-pause-image   made once, whichever docker-run is first
     dhcp-SOCKET          made once, whichever DHCP keeper is first
     networks             one creation, edit or removal of networks' files at a time
+    temporary-INODE      ends temporary changes, on the host with this namespace
     container-ID         one operation at a time on a container
     ending-INODE         deletes the links of containers that have ended, on the host with this namespace
     network-NAME         shared by ADD, DEL and CHECK; exclusive for GC
@@ -20,7 +21,19 @@ lasts at most PATIENCE, and the caller continues without the lock.
 
 from cnihook.linux.flock import Lock
 
-ORDER = ("docker", "dhcp", "networks", "container", "ending", "network", "names", "netns", "bridge", "nft")
+ORDER = (
+    "docker",
+    "dhcp",
+    "networks",
+    "temporary",
+    "container",
+    "ending",
+    "network",
+    "names",
+    "netns",
+    "bridge",
+    "nft",
+)
 PATIENCE = 10.0  # seconds for other processes that release what containers that are gone have
 _WAIT = 30.0  # seconds
 
@@ -35,6 +48,10 @@ def dhcp(path: str) -> Lock:
 
 def networks(purpose: str) -> Lock:
     return Lock("networks", timeout=_WAIT, purpose=purpose)
+
+
+def temporary(host: int, timeout: float) -> Lock:
+    return Lock(f"temporary-{host}", timeout=timeout, purpose="end of temporary changes")
 
 
 def container(container_id: str, purpose: str, timeout: float = _WAIT) -> Lock:

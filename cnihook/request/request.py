@@ -50,6 +50,17 @@ class PortRequest(Value):
         return item
 
 
+class HostPort(Value):
+    """A published port of the host.  `host_ip` is empty for any address on which it may be published."""
+
+    __slots__ = ("host_ip", "number", "protocol")
+
+    def __init__(self, number: int, protocol: str, host_ip: str) -> None:
+        self.number = number
+        self.protocol = protocol
+        self.host_ip = host_ip
+
+
 class NetworkRequest(Value):
     """A requested network, and what is requested on it.
 

@@ -99,13 +99,13 @@ def _resolve_own(network: Network, requested: NetworkRequest) -> ResolvedNetwork
 def _give_first(real: "list[ResolvedNetwork]", requested: NetworkRequest) -> None:
     """Pass ports and bandwidth to the first network that takes them: a port can be published only once."""
     if requested.ports:
-        _first_with(real, "portMappings", "a port to publish").ports += requested.ports
+        first_with(real, "portMappings", "a port to publish").ports += requested.ports
     if requested.bandwidth:
-        limited = _first_with(real, "bandwidth", "a limit on bandwidth")
+        limited = first_with(real, "bandwidth", "a limit on bandwidth")
         limited.capability_args["bandwidth"] = requested.bandwidth
 
 
-def _first_with(real: "list[ResolvedNetwork]", capability: str, what: str) -> ResolvedNetwork:
+def first_with(real: "list[ResolvedNetwork]", capability: str, what: str) -> ResolvedNetwork:
     for one in real:
         if capability in one.network.capabilities:
             return one

@@ -3,7 +3,7 @@
 
 from cnihook.fast.address import Address, IPNet
 from cnihook.fast.errors_text import one_line
-from cnihook.request.request import NetworkRequest, PortRequest
+from cnihook.request.request import HostPort, NetworkRequest, PortRequest
 from cnihook.request.reserved import MOST_ALIASES, is_reserved
 from cnihook.types.errors import INVALID_CONFIG, CniError
 from cnihook.types.names import check_ifname, check_network_name, shown
@@ -144,22 +144,7 @@ def refuse_reserved(what: str, name: str) -> None:
 def parse_ports(text: str) -> "list[PortRequest]":
     """Parse docker's [[ADDRESS:][HOSTPORT]:]CONTAINERPORT[/PROTOCOL]; ports are numbers or ranges."""
     what = f"port {shown(text)}"
-    rest, slash, protocol = text.strip().partition("/")
-    protocol = protocol.lower() if slash else "tcp"
-    if protocol not in _PROTOCOLS:
-        raise refuse(what, f"unknown protocol {protocol!r}", f"there are {', '.join(_PROTOCOLS)}")
-    host_ip = ""
-    if rest.startswith("["):
-        host_ip, bracket, rest = rest[1:].partition("]:")
-        if not bracket:
-            raise refuse(what, "the bracket of its address has no end", "[2001:db8::1]:8080:80")
-    elif rest.count(":") >= 2:
-        host_ip, _, rest = rest.partition(":")
-    if host_ip:
-        try:
-            host_ip = str(Address.parse(host_ip))
-        except ValueError:
-            raise refuse(what, f"{host_ip!r} is not an IP address") from None
+    host_ip, rest, protocol = _split_port(text, what, colons=2)
     host, colon, container = rest.rpartition(":")
     inside = parse_port_range(container, what)
     outside = parse_port_range(host, what) if host else range(0)
@@ -172,6 +157,38 @@ def parse_ports(text: str) -> "list[PortRequest]":
     if len(inside) == 1:  # one of them
         return [PortRequest(inside[0], outside[0], outside[-1], protocol, host_ip)]
     raise refuse(what, f"{len(outside)} ports of the host for {len(inside)} of the container")
+
+
+def parse_host_ports(text: str) -> "list[HostPort]":
+    """Parse [ADDRESS:]HOSTPORT[/PROTOCOL], published ports; HOSTPORT is a number or a range."""
+    what = f"port {shown(text)}"
+    host_ip, rest, protocol = _split_port(text, what, colons=1)
+    numbers = parse_port_range(rest, what, "[ADDRESS:]PORT[/PROTOCOL], where PORT is one of the host")
+    return [HostPort(number, protocol, host_ip) for number in numbers]
+
+
+def _split_port(text: str, what: str, *, colons: int) -> "tuple[str, str, str]":
+    """Return the address, what follows it, and the protocol.
+
+    `colons`: how many a text with an IPv4 address has at least.
+    """
+    rest, slash, protocol = text.strip().partition("/")
+    protocol = protocol.lower() if slash else "tcp"
+    if protocol not in _PROTOCOLS:
+        raise refuse(what, f"unknown protocol {protocol!r}", f"there are {', '.join(_PROTOCOLS)}")
+    host_ip = ""
+    if rest.startswith("["):
+        host_ip, bracket, rest = rest[1:].partition("]:")
+        if not bracket:
+            raise refuse(what, "the bracket of its address has no end", "[2001:db8::1]:8080:80")
+    elif rest.count(":") >= colons:
+        host_ip, _, rest = rest.partition(":")
+    if host_ip:
+        try:
+            host_ip = str(Address.parse(host_ip))
+        except ValueError:
+            raise refuse(what, f"{host_ip!r} is not an IP address") from None
+    return host_ip, rest, protocol
 
 
 _PORTS = "[[ADDRESS:][HOSTPORT]:]CONTAINERPORT[/PROTOCOL]"

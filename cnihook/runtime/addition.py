@@ -80,6 +80,32 @@ class Attachment:
                 raise NotAttachedError(*identity)
             attachment.check(record, engine.plugin_dirs, timeout=engine.timeout)
 
+    def update(
+        self,
+        capability_args: "Mapping[str, Any] | None" = None,
+        *,
+        config: "bytes | None" = None,
+        cuts: bool = False,
+    ) -> bool:
+        """Change what the plugins get, while the container runs.  Returns False if nothing differs.
+
+        `capability_args` replace those of the same names; None removes one.  `config`: another text of the
+        network's configuration, with the same plugins.  `cuts`: connections that the change no longer
+        permits are ended.  If a plugin cannot be changed, or fails, CniError is raised, and everything is as
+        before.
+        """
+        from cnihook.runtime import update  # few programs use it
+
+        engine = self._engine
+        with locks.container(self.record.container_id, "update", engine.lock_timeout):
+            record = records.find(*self.record.identity, engine.state_dir)
+            if record is None:
+                raise NotAttachedError(*self.record.identity)
+            edit = update.replacement(capability_args or {}, config)
+            is_changed = update.change(engine, record, edit, cuts=cuts)
+        self.record, self._network, self._result = record, None, None
+        return is_changed
+
     def delete(self) -> None:
         """Detach the container from the network, unless that has been done.  SPEC.md, "DEL".
 
@@ -133,6 +159,11 @@ def make_way(engine: Engine, attachments: "list[Record]", process: "ProcessIdent
     for record in reversed(stale):
         engine.tell(f"releasing {record.network} {record.ifname}, left over from an earlier start")
         engine.release(record, last=not present and record is stale[0])
+    for record in present:
+        if record.has_open_change:
+            from cnihook.runtime import update  # few containers are changed while they run
+
+            update.try_to_settle(engine, record)
     return present
 
 

@@ -17,7 +17,7 @@ from cnihook.protocol.call import PLUGIN_TIMEOUT, Invocation, args_text
 from cnihook.runtime import chain, networks
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
-from cnihook.types.errors import AddFailedError, CniError, as_cni_error
+from cnihook.types.errors import INTERNAL, AddFailedError, CniError, as_cni_error
 from cnihook.types.result import Result
 
 TYPE_CHECKING = False
@@ -142,6 +142,9 @@ def _passed(request: Invocation) -> "LinkStats | None":
 
 def check(record: Record, plugin_dirs: "list[str] | None", *, timeout: float = PLUGIN_TIMEOUT) -> None:
     """Have every plugin compare what it set up with what is there.  Raises the first difference."""
+    if "pending" in record.extra:
+        hint = f"`cnihook repair {record.container_id}` undoes it"
+        raise CniError(INTERNAL, "a change of the attachment was interrupted", hint)
     network, request = restore(record, plugin_dirs, timeout)
     try:
         with in_use(network.name, record):

@@ -72,18 +72,18 @@ def add(network: Network, request: Invocation, capability_args: "Capabilities") 
             result = _run("ADD", network, index, request, capability_args, result, keys) or result
     except Exception as error:
         left = [
-            _in_context(another, network, at, "delete")
+            in_context(another, network, at, "delete")
             for at, another in _delete(network, request, capability_args, result, guards)
             # A later plugin that is not a guard has not run, so it has left nothing.
             if at < index
             or at in guards
             or (at == index and not _refuses_alike(network, at, request, error, another))
         ]
-        raise add_failed(_in_context(error, network, index, "add"), left) from None
+        raise add_failed(in_context(error, network, index, "add"), left) from None
     except BaseException as error:
         failures = _delete(network, request, capability_args, result, guards)
         for at, another in failures:
-            error.add_note(f"while undoing: {_in_context(another, network, at, 'delete')}")
+            error.add_note(f"while undoing: {in_context(another, network, at, 'delete')}")
         if isinstance(error, Interrupted):
             error.undone = not failures
         raise
@@ -125,7 +125,7 @@ def delete(
     The other plugins still run after one has failed; then the first error is raised.
     """
     failures = _delete(network, request, capability_args, result, _guards(network, request))
-    raise_all([_in_context(error, network, index, "delete") for index, error in failures])
+    raise_all([in_context(error, network, index, "delete") for index, error in failures])
 
 
 def _delete(
@@ -169,7 +169,7 @@ def differences(
         try:
             _run("CHECK", network, index, request, capability_args, result)
         except Exception as error:
-            yield index, _in_context(error, network, index, "check")
+            yield index, in_context(error, network, index, "check")
 
 
 def repair_plugin(
@@ -240,7 +240,7 @@ def gc(network: Network, keep: "Iterable[tuple[str, str]]", request: Invocation)
         try:
             invoke.run("GC", conf.string("type"), conf, request)
         except Exception as error:
-            errors.append(_in_context(error, network, index, "gc"))
+            errors.append(in_context(error, network, index, "gc"))
     raise_all(errors)
 
 
@@ -261,7 +261,7 @@ def status(network: Network, request: Invocation) -> None:
         try:
             _run("STATUS", network, index, request, {}, None)
         except Exception as error:
-            raise _in_context(error, network, index, "status") from None
+            raise in_context(error, network, index, "status") from None
 
 
 def validate(network: Network, plugin_dirs: "list[str] | None") -> "list[str]":
@@ -320,7 +320,8 @@ def _run(
         step(f"{command} {plugin_type}")
 
 
-def _in_context(error: Exception, network: Network, index: int, verb: str) -> CniError:
+def in_context(error: Exception, network: Network, index: int, verb: str) -> CniError:
+    """Return the error of a plugin, with the operation and the place of the plugin in its message."""
     cause = as_cni_error(error)
     plugin_type = network.plugins[index].get("type")
     context = f'plugin type="{plugin_type}" name="{network.name}" failed ({verb})'

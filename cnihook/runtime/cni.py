@@ -298,6 +298,9 @@ class CNI(Engine):
             except Exception as error:
                 errors.append(as_cni_error(error))
         released += self._gc_damaged(network.name, errors)
+        for record in records.all_records(self.state_dir, unreadable=[]):
+            if record.network == network.name and record.has_open_change:
+                gc.settle(self, record)
         with locks.network(network.name, f"gc {network.name}", timeout=self.lock_timeout):
             # Read under the lock: what was attached since then is not garbage.
             present = self._on(network.name)

@@ -4,6 +4,7 @@ The life of a record.  The library (cni.py) and the container package use these 
 
     addition.py   creates it without a result, before the first plugin runs, and removes it if ADD is undone
     attachment.py completes it with the result, after the last plugin has run
+    update.py     changes it while the container runs, together with what the plugins have set up
     engine.py     removes it last, after links, elements, leases and the name of the namespace
     ending.py     removes it later, if the container has ended, and there is something to wait for
     gc.py         finds out which records are stale, and releases them
@@ -92,6 +93,16 @@ class Engine:
         `ending` gets what is left for later if the container has ended.  Every plugin runs; then the first
         error is raised.
         """
+        try:
+            if "pending" in record.extra:
+                from cnihook.runtime import pending  # few containers are changed while they run
+
+                pending.take_down(record, self.plugin_dirs, self.timeout)
+        finally:
+            totals = self._run_del(record, ending)
+        return totals
+
+    def _run_del(self, record: Record, ending: "Ending | None") -> "LinkStats | None":
         try:
             return attachment.down(record, self.plugin_dirs, timeout=self.timeout, ending=ending)
         except DamagedRecordError:

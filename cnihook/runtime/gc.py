@@ -34,10 +34,13 @@ def release_gone(
     """
     left = ending.waiting()
     released = {(network, one.container_id, ifname) for one in left for network, ifname in one.records}
-    gone = find_gone(engine, damaged)
+    open_changes: list[Record] = []
+    gone = find_gone(engine, damaged, open_changes)
     for container_id in records.partial(engine.state_dir):
         gone.setdefault(container_id, [])
     flock.clear_abandoned()
+    for record in open_changes:
+        settle(engine, record)
     deadline = time.monotonic() + patience
     for container_id, attachments in list(gone.items()):
         if attachments and released.issuperset(record.identity for record in attachments):
@@ -58,14 +61,37 @@ def release_gone(
     return [record for attachments in gone.values() for record in attachments]
 
 
-def find_gone(engine: Engine, damaged: "list[DamagedRecordError]") -> "dict[str, list[Record]]":
-    """Return the attachments of each container that is gone.  Damaged files are added to `damaged`."""
+def settle(engine: Engine, record: Record) -> None:
+    """Undo or end the change of a live attachment, unless another process works on the container."""
+    from cnihook.runtime import update  # few containers are changed while they run
+
+    try:
+        with locks.container(record.container_id, "gc", timeout=0):
+            again = records.find(*record.identity, engine.state_dir)
+            if again and again.has_open_change and not attachment.is_gone(again):
+                update.try_to_settle(engine, again)
+    except LockBusyError:
+        pass
+    except (CniError, OSError) as error:
+        engine.tell(f"gc of {record.container_id}: {message_with_notes(error)}")
+
+
+def find_gone(
+    engine: Engine, damaged: "list[DamagedRecordError]", open_changes: "list[Record] | None" = None
+) -> "dict[str, list[Record]]":
+    """Return the attachments of each container that is gone.  Damaged files are added to `damaged`.
+
+    The attachments of live containers whose change was interrupted, or lasts for a time only, are added to
+    `open_changes`.
+    """
     gone: dict[str, list[Record]] = {}
     unreadable: list[OSError] = []
     for record in records.all_records(engine.state_dir, damaged, unreadable):
         try:
             if is_gone(record):
                 gone.setdefault(record.container_id, []).append(record)
+            elif record.has_open_change and open_changes is not None:
+                open_changes.append(record)
         except (CniError, OSError) as error:
             engine.tell(f"gc of {record.container_id}: {message(error)}")
     for problem in unreadable:

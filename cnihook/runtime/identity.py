@@ -36,6 +36,7 @@ class UncertainProcessError(CniError):
 class ProcessIdentity(Value):
     """A process and its network namespace.  `pid` is 0 if only the namespace is known."""
 
+    KEYS = ("boot", "pid", "start", "netns", "pidNamespace")  # of to_json()
     __slots__ = ("boot", "netns_id", "pid", "pid_namespace", "start")
 
     def __init__(

@@ -4,7 +4,8 @@ The records of attachments, in libcni's result cache: libcni and cnihook can det
 
 /var/lib/cni/results/NETWORK-CONTAINER-IFNAME holds one attachment.  It is written without a result before
 the first plugin runs, and again with the result.  The key `cnihook` is an addition that libcni ignores.  It
-holds the process identity (boot, process, namespace), which shows later whether the container is gone.
+holds the process identity (boot, process, namespace), which shows later whether the container is gone, and
+what update.py adds.
 """
 
 import binascii
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FOLDER = "/var/lib/cni/results"
 ENDINGS = "/run/cnihook/ending"  # a file for each container whose end is not finished: see ending.py
 KIND = "cniCacheV1"
+_OWN_KEYS = frozenset((*ProcessIdentity.KEYS, "sequence", "pluginPath"))
 _LONGEST = 64 << 20  # bytes; a record of 10,000 published ports has 1 MB
 
 
@@ -30,8 +32,8 @@ class Record:
     """One attachment."""
 
     __slots__ = (
-        "capability_args", "cni_args", "config", "container_id", "folder", "ifname", "netns", "network",
-        "plugin_dirs", "process", "result", "sequence",
+        "capability_args", "cni_args", "config", "container_id", "extra", "folder", "ifname", "netns",
+        "network", "plugin_dirs", "process", "result", "sequence",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +50,7 @@ class Record:
         process: "ProcessIdentity | None" = None,
         sequence: int = 0,
         plugin_dirs: "list[str] | None" = None,
+        extra: "dict[str, Any] | None" = None,
         folder: str = "",
     ) -> None:
         self.folder = folder or FOLDER
@@ -62,6 +65,7 @@ class Record:
         self.process = process  # None if libcni wrote the record
         self.plugin_dirs = plugin_dirs  # folders that were searched before the built-in plugins
         self.sequence = sequence  # number of the attachment in the order of the container's ADDs
+        self.extra = extra or {}  # further keys of `cnihook`, such as those of update.py
 
     def __repr__(self) -> str:
         """Return the names only, because the configuration and the arguments may contain secrets."""
@@ -70,6 +74,11 @@ class Record:
     @property
     def identity(self) -> "tuple[str, str, str]":
         return self.network, self.container_id, self.ifname
+
+    @property
+    def has_open_change(self) -> bool:
+        """True if update.settle() may have work: a change was interrupted, or lasts for a time only."""
+        return "pending" in self.extra or "until" in self.extra
 
     @property
     def path(self) -> str:
@@ -81,7 +90,7 @@ class Record:
         if self.process is not None:
             # First, so that it survives if the file is cut short: it says whose record this is.
             own = {"sequence": self.sequence, "pluginPath": self.plugin_dirs}
-            fields["cnihook"] = {**self.process.to_json(), **own}
+            fields["cnihook"] = {**self.process.to_json(), **own, **self.extra, **own}
         fields |= {
             "containerId": self.container_id,
             "config": binascii.b2a_base64(self.config, newline=False).decode(),
@@ -150,23 +159,7 @@ def _temporary(container_id: str, folder: str) -> str:
 
 def discard_partial(container_id: str, folder: str = "") -> None:
     """Remove a partial file, whose writer was killed.  The caller must hold the container's lock."""
-    path = _temporary(container_id, folder or FOLDER)
-    try:
-        os.unlink(path)
-    except IsADirectoryError:
-        _remove_folder(path)
-    except OSError:
-        pass
-
-
-def _remove_folder(path: str) -> None:
-    """Remove a folder that has the name of a partial file, and the files in it."""
-    try:
-        for name in os.listdir(path):
-            os.unlink(f"{path}/{name}")
-        os.rmdir(path)
-    except OSError:
-        pass
+    statefile.discard(_temporary(container_id, folder or FOLDER))
 
 
 def partial(folder: str = "") -> "list[str]":
@@ -295,6 +288,7 @@ def read(path: str) -> "Record | None":
         process=process,
         sequence=sequence if isinstance(sequence, int) else 0,
         plugin_dirs=list(map(str, plugin_dirs)) if isinstance(plugin_dirs, list) else None,
+        extra={key: value for key, value in own.items() if key not in _OWN_KEYS},
         folder=os.path.dirname(path),
     )
     if record.path != path:

@@ -7,6 +7,10 @@ and `status(call)` are optional.  Each receives a Call, and raises CniError or O
 an executable for any other CNI runtime through main().  A module that does not support every version of the
 specification lists its versions in VERSIONS.
 
+A built-in plugin may have `update(call, before) -> Result | None`, for a container that runs: `before` has
+the input of its ADD, or of the last update, and `call` the new one.  It works from what is there, because an
+update may have been interrupted.  It returns the new result of the chain, None if that is unchanged.
+
 FIELDS lists the options that a plugin reads, and TRAITS its properties; see cnihook.types.fields.
 
 A built-in plugin that isolates containers follows the interface plugin, which raises the link.  It may have

@@ -306,5 +306,5 @@ def test_only_the_engine_writes_and_removes_records() -> None:
         for path in (CHECKOUT / "cnihook").rglob("*.py")
         if re.search(r"\brecord\.(write|remove)\(", path.read_text())
     }
-    life = {"addition", "attachment", "ending", "engine"}
+    life = {"addition", "attachment", "ending", "engine", "update"}
     assert writers == {f"runtime/{module}.py" for module in life}

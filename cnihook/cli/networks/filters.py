@@ -5,18 +5,16 @@ Values of one key are alternatives, except those of `label`, of which all must m
 """
 
 import calendar
-import re
 import time
 
 from cnihook.cli.networks.view import View
+from cnihook.cli.shared import spans
 from cnihook.types.errors import invalid_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_AGE = re.compile(r"(?:\d+[smhd])+")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -72,8 +70,5 @@ def _stamp(text: str) -> float:
 
 def _time(text: str) -> float:
     """Return the seconds since 1970 of a time, or of an age such as 1h30m."""
-    if _AGE.fullmatch(text):
-        return time.time() - sum(
-            int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhd])", text)
-        )
-    return _stamp(text)
+    age = spans.seconds(text)
+    return _stamp(text) if age is None else time.time() - age

@@ -10,6 +10,7 @@ from cnihook.fast.natural import natural
 from cnihook.linux import flock
 from cnihook.log import warn
 from cnihook.protocol import locks
+from cnihook.request import published
 from cnihook.runtime import attachment, ending, networks, records
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
@@ -51,7 +52,7 @@ class Row:
         self.conf = _network(record)  # None if the record's configuration cannot be read
         self.result = _result(record, self.conf)
         self.addresses = [str(ip.net) for ip in self.result.ips]
-        self.ports = [_port(one) for one in mappings(record)]
+        self.ports = [_port(one) for one in published.mappings(record.capability_args)]
         self.pod = containers.pod_of(record)  # namespace/name of the Kubernetes pod; empty for none
         self.name = name
         self.shown = shown
@@ -162,16 +163,7 @@ def _result(record: Record, network: "Network | None") -> Result:
         return Result()
 
 
-def mappings(record: Record) -> "list[dict[str, Any]]":
-    """Return the published ports of an attachment, as portmap takes them."""
-    ports = record.capability_args.get("portMappings")
-    return [one for one in ports if isinstance(one, dict)] if isinstance(ports, list) else []
-
-
 def _port(mapping: "dict[str, Any]") -> str:
     """Return a published port as `docker ps` prints it: 8080->80/tcp, 127.0.0.1:8080->80/tcp."""
-    host = str(mapping.get("hostIP") or "")
-    if host:
-        host = f"[{host}]:" if ":" in host else f"{host}:"
-    protocol = mapping.get("protocol") or "tcp"
-    return f"{host}{mapping.get('hostPort')}->{mapping.get('containerPort')}/{protocol}"
+    container = f"{mapping.get('containerPort')}/{published.protocol_of(mapping)}"
+    return f"{published.host_end(mapping)}->{container}"
