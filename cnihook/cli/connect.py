@@ -43,7 +43,6 @@ def parser() -> Parser:
     parser.add_argument(
         "--mac-address",
         metavar="ADDRESS",
-        default="",
         type=changing.checked_value(values.parse_mac),
         help="a MAC address",
     )

@@ -6,6 +6,7 @@ import time
 from cnihook.fast.errors_text import message, message_with_notes
 from cnihook.linux import flock
 from cnihook.linux.flock import LockBusyError
+from cnihook.log import Log
 from cnihook.protocol import locks
 from cnihook.runtime import attachment, ending, records
 from cnihook.runtime.engine import Engine
@@ -15,8 +16,6 @@ from cnihook.types.errors import CniError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cnihook.log import Log
 
 
 def release_gone(
@@ -69,7 +68,8 @@ def settle(engine: Engine, record: Record) -> None:
         with locks.container(record.container_id, "gc", timeout=0):
             again = records.find(*record.identity, engine.state_dir)
             if again and again.has_open_change and not attachment.is_gone(again):
-                update.try_to_settle(engine, again)
+                for text in update.settle(engine, again):
+                    Log(record.container_id).event(f"{again.network} {again.ifname}: {text}")
     except LockBusyError:
         pass
     except (CniError, OSError) as error:

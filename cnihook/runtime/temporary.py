@@ -18,6 +18,7 @@ import time
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import netns
 from cnihook.linux.flock import Lock, LockBusyError
+from cnihook.linux.netlink import netfilter_descriptors
 from cnihook.log import Log
 from cnihook.process import signals
 from cnihook.process.daemonize import daemonize
@@ -43,7 +44,7 @@ def start(engine_of: "EngineOf") -> None:
 
     `engine_of` returns the engine with the log of a container.
     """
-    if _wake():
+    if wake():
         return
     try:
         lock = locks.temporary(netns.inode_of_host(), timeout=0).__enter__()
@@ -51,7 +52,7 @@ def start(engine_of: "EngineOf") -> None:
         return  # it is about to read the records
     if lock.hand_over():
         try:
-            daemonize(lock.fd)
+            daemonize(lock.fd, *netfilter_descriptors())
             signals.reset()  # SIGTERM interrupts it, and what it is doing is undone
             _keep(lock, engine_of)
         finally:
@@ -62,7 +63,8 @@ def _path() -> str:
     return f"{_FOLDER}/temporary-{netns.inode_of_host()}"
 
 
-def _wake() -> bool:
+def wake() -> bool:
+    """Have the process read the records again.  Returns False if there is none."""
     try:
         fd = os.open(_path(), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:

@@ -123,8 +123,10 @@ def run(command: str, options: argparse.Namespace, wanted: Change) -> int:
                 cuts=getattr(options, "cut", False),
                 seconds=options.seconds,
             )
-        if options.seconds and steps and not options.dry_run:
+        if options.seconds and not options.dry_run:
             temporary.start(lambda log: ContainerEngine(settings, log))
+        elif not options.dry_run:
+            temporary.wake()  # a change that was temporary may be one to stay now
         differs[0] = bool(steps)
         _print(container_id, steps, options)
 

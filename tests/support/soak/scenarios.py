@@ -14,6 +14,7 @@ from tests.support.soak.tracer import Fault, Outcome
 
 ID = "c1"
 PORTS = {"cnihook.publish": "8080:80"}
+UPDATE = ("update", ID, "--publish-rm=8080", "--publish-add=8081:80", "--publish-add=53:53/udp")
 
 
 def _bridge(link: str, net4: str, net6: str, **keys: Any) -> dict[str, Any]:
@@ -104,6 +105,10 @@ def _normal(lines: Iterable[str]) -> Iterable[str]:
 
 def release(rig: Rig, box: Box, way: str) -> None:
     """Release what a container left, in one of the ways that must suffice.  Raises Problem if it fails."""
+    if way == "repair":
+        rig.must(rig.command("repair", box.id), "repair")
+        rig.must(rig.command("check", box.id), "check after repair")
+        way = "poststop"
     box.kill()
     if way == "poststop":
         rig.must(rig.hook("poststop", box), "poststop")
@@ -241,6 +246,7 @@ SCENARIOS = {
         Scenario(
             "exhausted", {"small": SMALL}, _exhausted, _hook("createRuntime"), ("gc",), neighbours=(0,)
         ),
+        Scenario("update", {"full": FULL}, _attached(_box), _command(*UPDATE), ("repair", *HOOK)),
         Scenario("repair", {"full": FULL}, _harmed, _command("repair", ID), HOOK, neighbours=(0,)),
         Scenario(
             "names",
