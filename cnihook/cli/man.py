@@ -38,6 +38,7 @@ _PROGRAMS = {
 _GUIDES = {
     "cookbook": "thirteen tasks with container networks, step by step",
     "troubleshooting": "what may be wrong with container networks, by symptom",
+    "live": "change the networks of a container that runs",
     "installing": "from a checkout, with pip, as a Debian package",
     "networks": "network files, and how plugins are found",
     "ways-in": "runc, crun, podman, docker, containerd, systemd",

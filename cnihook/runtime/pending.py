@@ -13,9 +13,10 @@ from cnihook.protocol import invoke
 from cnihook.protocol.call import Invocation
 from cnihook.runtime import attachment, chain, networks
 from cnihook.runtime.networks import Network
-from cnihook.runtime.records import Record
+from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.types import Value, versions
 from cnihook.types.config import LenientConf, NetConf
+from cnihook.types.errors import CniError
 from cnihook.types.result import Result
 
 TYPE_CHECKING = False
@@ -42,10 +43,11 @@ class Input(Value):
         conf = LenientConf(raw if isinstance(raw, dict) else {})
         try:
             config = binascii.a2b_base64(conf.string("config"))
-        except ValueError:
-            config = b""
+            networks.parse(config, "")
+        except (ValueError, CniError):
+            config = record.config
         args = conf.raw.get("capabilityArgs")
-        return cls(config or record.config, args if isinstance(args, dict) else record.capability_args)
+        return cls(config, args if isinstance(args, dict) else record.capability_args)
 
     def to_json(self) -> "dict[str, Any]":
         config = binascii.b2a_base64(self.config, newline=False).decode()
@@ -75,7 +77,10 @@ def take_down(record: Record, plugin_dirs: "list[str] | None", timeout: float) -
     The DEL of the whole chain, with the input before that change, follows.
     """
     old, new = Input.of(record), Input.from_json(record.extra["pending"], record)
-    network, request = attachment.restore(record, plugin_dirs, timeout)
+    try:
+        network, request = attachment.restore(record, plugin_dirs, timeout)
+    except DamagedRecordError:
+        return  # then the names in the record are enough for all that a plugin has set up
     after = network_of(new, record)
     try:
         if types(network) == types(after):

@@ -89,8 +89,8 @@ class Record:
         fields: dict[str, Any] = {"kind": KIND}
         if self.process is not None:
             # First, so that it survives if the file is cut short: it says whose record this is.
-            own = {"sequence": self.sequence, "pluginPath": self.plugin_dirs}
-            fields["cnihook"] = {**self.process.to_json(), **own, **self.extra, **own}
+            own = {"sequence": self.sequence, "pluginPath": self.plugin_dirs, **self.process.to_json()}
+            fields["cnihook"] = {**own, **self.extra, **own}
         fields |= {
             "containerId": self.container_id,
             "config": binascii.b2a_base64(self.config, newline=False).decode(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cookbook and troubleshooting: every command is run as written, and its output is compared."""
+"""The pages with tasks: every command is run as written, and its output is compared."""
 
 import pytest
 
@@ -11,7 +11,7 @@ PARTS = [
     pytest.param(
         part, id=repr(part), marks=[pytest.mark.xdist_group("podman")] if part.has("podman") else []
     )
-    for part in (*pages.parts("cookbook"), *pages.parts("troubleshooting"))
+    for part in (*pages.parts("cookbook"), *pages.parts("troubleshooting"), *pages.parts("live"))
 ]
 
 

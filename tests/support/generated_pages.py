@@ -31,6 +31,7 @@ def contents(name: str) -> str:
 MAKERS: dict[str, Callable[[], str]] = {
     "cookbook": partial(contents, "cookbook"),
     "troubleshooting": partial(contents, "troubleshooting"),
+    "live": partial(contents, "live"),
     "differences": differences_page.tables_of_marks,
     "kubernetes": options_page.table_of_pods,
     "options": options_page.tables,
