@@ -5,10 +5,12 @@ import os
 from collections.abc import Iterable
 
 from cnihook import log
-from cnihook.cli.shared import files, lease_usage, listing
+from cnihook.cli.shared import files, lease_usage, listing, quotas
 from cnihook.cli.shared.arguments import Parser
+from cnihook.cli.shared.listing import Row
 from cnihook.fast.errors_text import printable
 from cnihook.log import Log
+from cnihook.nftables import quota
 from cnihook.runtime import networks, records
 from cnihook.runtime.networks import Network
 from cnihook.runtime.settings import Settings
@@ -83,6 +85,7 @@ def collect(conf_dir: str) -> str:
             "Time from the start of a hook to the end of the attachment: the mean in the logs.",
             (({"network": network}, sum(times) / len(times)) for network, times in durations.items()),
         ),
+        *_quotas(listed),
         _family("cnihook_damaged_records", "Files that are not records.", [({}, len(records.damaged()))]),
         _family(
             "cnihook_configuration_problems",
@@ -107,6 +110,31 @@ def _leases(known: "Iterable[Network]") -> "list[str]":
     return [
         _family("cnihook_leases_free", "Addresses of a range that host-local can lease.", samples(free)),
         _family("cnihook_leases", "All addresses of a range, leased or free.", samples(size)),
+    ]
+
+
+def _quotas(listed: "list[Row]") -> "list[str]":
+    """Return the quotas, and save the counts: a firewall that is started again may flush them."""
+    present = quotas.by_attachment(listed)
+    if not present:
+        return []
+    quota.save_counts()
+    labelled = [
+        ({"container": container, "network": network, "ifname": ifname, "kind": kind}, one)
+        for (network, container, ifname), limits in present.items()
+        for kind, one in limits.items()
+    ]
+    return [
+        _family(
+            "cnihook_quota_used_bytes",
+            "Bytes of a quota that a container has used.",
+            ((labels, quotas.used(one)) for labels, one in labelled),
+        ),
+        _family(
+            "cnihook_quota_bytes",
+            "Bytes after which a container is cut off.",
+            ((labels, one.limit) for labels, one in labelled),
+        ),
     ]
 
 

@@ -4,7 +4,7 @@
 import time
 from collections.abc import Iterator
 
-from cnihook.cli.shared import arguments, containers, listing, live, table, terminal
+from cnihook.cli.shared import arguments, containers, listing, live, quotas, table, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.listing import Row
 from cnihook.cli.shared.table import Cell, Column
@@ -17,9 +17,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cnihook.linux.nft_quota import Quota
+
 DESCRIPTION = """\
 Show the bytes and packets that each attachment has received (RX) and sent (TX), as its container counts
-them, and the packets that were dropped.
+them, and the packets that were dropped.  Containers with a quota have a column that shows how much of it is
+used.
 
 On a terminal, shows them every second, the busiest first, until q or Ctrl-C.  Elsewhere, or with --once,
 prints them once.
@@ -38,8 +41,15 @@ _RATES = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
 class Sample:
     """The counters of one attachment at one time."""
 
-    def __init__(self, one: Row, counters: "dict[str, int]", before: "Sample | None") -> None:
+    def __init__(
+        self,
+        one: Row,
+        counters: "dict[str, int]",
+        before: "Sample | None",
+        limits: "dict[str, Quota]",
+    ) -> None:
         self.of = one
+        self.quotas = limits  # by the keys of --quota
         self.at = time.monotonic()
         self.counters = counters
         self.rates: dict[str, float] = {}  # per second; empty in the first measurement
@@ -50,7 +60,8 @@ class Sample:
     def to_json(self) -> "dict[str, Any]":
         fields = {"container": self.of.container, "network": self.of.network, "ifname": self.of.ifname}
         rates = {f"{name}_per_second": round(rate, 1) for name, rate in self.rates.items()}
-        return fields | self.counters | rates
+        limits = {key: {"limit": one.limit, "used": quotas.used(one)} for key, one in self.quotas.items()}
+        return fields | self.counters | rates | ({"quota": limits} if limits else {})
 
     @property
     def busy(self) -> float:
@@ -105,6 +116,7 @@ def _look(
     # A named container has to exist at the first read; later it may end.
     listed = listing.of_container(container) if container and complaining else listing.load()
     samples = {}
+    limits = quotas.by_attachment(listed)
     for one in listed:
         if container not in (None, one.container) or one.state != listing.ATTACHED:
             continue
@@ -115,7 +127,7 @@ def _look(
                 warn(f"stats: container {one.container}, {one.ifname}: {message_with_notes(error)}")
             continue
         key = one.record.identity
-        samples[key] = Sample(one, counters, before.get(key))
+        samples[key] = Sample(one, counters, before.get(key), limits.get(key, {}))
     return samples
 
 
@@ -149,6 +161,8 @@ def _table(samples: "list[Sample]", *, rates: bool, exact: bool) -> "tuple[list[
     for title in ("RX", "TX"):
         columns += [Column(title, right=True), Column("PACKETS", right=True, drop=3)]
         columns += [Column("DROPPED", right=True, drop=2)]
+    has_quota = any(sample.quotas for sample in samples)
+    columns += [Column("QUOTA")] if has_quota else []
     number = str if exact else amount
     rows = []
     for sample in samples:
@@ -159,6 +173,10 @@ def _table(samples: "list[Sample]", *, rates: bool, exact: bool) -> "tuple[list[
         for name in _COUNTERS:
             count = sample.counters[name]
             row.append(Cell(number(count), "red" if count and name.endswith("drops") else ""))
+        if has_quota:
+            limits = sample.quotas.items()
+            text = ",".join(f"{key}={number(quotas.used(one))}/{number(one.limit)}" for key, one in limits)
+            row.append(Cell(text, "red" if any(one.used >= one.limit for _, one in limits) else ""))
         rows.append(row)
     return columns, rows
 

@@ -9,18 +9,20 @@ from collections.abc import Callable, Iterator
 from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
 from cnihook.fast.address import IPNet
 from cnihook.fast.errors_text import message_with_notes
-from cnihook.linux import htb, libc, netlink, nft, tc
+from cnihook.linux import htb, libc, netem, netlink, nft, tc
 from cnihook.linux.rtnl import Rtnl
 from cnihook.nftables import port_chains
 from cnihook.nftables.table import FAMILY
 from cnihook.protocol import invoke
 from cnihook.types.config import LenientConf
+from cnihook.types.fields import Traits
 
 # The kernel modules that provide features; for the others, the module has the name of the feature.
 _MODULES = {
     "vlan": "8021q",
     "tbf": "sch_tbf",
     "htb": "sch_htb cls_u32",
+    "netem": "sch_netem",
     "nftables": "nf_tables nft_masq nft_nat nft_fib_inet",
 }
 
@@ -31,15 +33,19 @@ _INSTEAD = {"htb": "tbf"}
 def check(host: Host, everything: bool) -> Iterator[Finding]:
     """Find missing features that the networks need; with `everything`, also those that no network needs."""
     users: dict[str, list[str]] = {}
+    offers: dict[str, str] = {}
     for network in host.networks:
         for plugin in plugins_of(network):
             for feature in _features(plugin):
                 users.setdefault(feature, []).append(f"network {network.name} ({plugin.type})")
-    features = set(users)
+            for feature, capability in _optional(plugin.traits).items():
+                if capability in network.capabilities:
+                    offers[feature] = f"network {network.name} ({plugin.type})"
+    features = {*users, *offers}
     types_by_feature: dict[str, str] = {}
     for plugin_type in invoke.built_in_types():
         traits = invoke.traits(plugin_type)
-        for feature in (*traits.makes, *traits.needs):
+        for feature in (*traits.makes, *traits.needs, *_optional(traits)):
             types_by_feature.setdefault(feature, plugin_type)
     if everything:
         features |= types_by_feature.keys()
@@ -50,6 +56,8 @@ def check(host: Host, everything: bool) -> Iterator[Finding]:
             yield Finding(f"kernel-{feature}", what, f"needed by {', '.join(by)}", _remedy(feature))
         else:
             why = f"no network needs it now; the plugin {types_by_feature[feature]} would"
+            if feature in offers:
+                why = f"{offers[feature]} offers it; a container that requests it cannot start"
             yield Finding(f"kernel-{feature}", what, why, _remedy(feature), note=True)
 
 
@@ -63,11 +71,17 @@ def _features(plugin: Plugin) -> set[str]:
     return {*plugin.traits.makes, *plugin.traits.needs, *by_key} - replaced
 
 
+def _optional(traits: Traits) -> "dict[str, str]":
+    """Return what a plugin needs only if a container requests it, each with the capability."""
+    return {field.needs: field.name for field in traits.capabilities if field.needs}
+
+
 def _described(feature: str) -> str:
     return {
         "nftables": "nftables",
         "tbf": "the qdisc tbf",
         "htb": "the qdisc htb",
+        "netem": "the qdisc netem",
         "tun": "/dev/net/tun",
     }.get(feature, f"links of the kind {feature}")
 
@@ -99,6 +113,8 @@ def _try(rtnl: Rtnl, feature: str) -> str:
             rtnl.add_link("ifb", "probe-htb")
             choice = htb.Choice([IPNet.parse("0.0.0.0/0")], limited=True, by_source=True)
             htb.add(rtnl, rtnl.link("probe-htb"), tc.Tbf.of(125_000, 125_000, 25_000), choice)
+        elif feature == "netem":
+            return "the kernel does not have it" if netem.is_missing(rtnl) else ""
         else:
             rtnl.add_link(feature, f"probe-{feature}"[:15])
     except OSError as error:

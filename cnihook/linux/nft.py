@@ -77,7 +77,7 @@ def _find_program(what: str) -> str:
 def chains(family: str, table: str) -> "dict[str, int]":
     """Return the chains of a table with their use counts: the rules of the chain, and the jumps to it."""
     uses = {}
-    for body in _ask(_GETCHAIN, NLM_F_DUMP, family, b"", f"list the chains of table {family} {table}"):
+    for body in ask(_GETCHAIN, NLM_F_DUMP, family, b"", f"list the chains of table {family} {table}"):
         chain = attributes(body, 4)
         if read_text(chain.get(_CHAIN_TABLE)) == table:
             uses[read_text(chain.get(_CHAIN_NAME))] = struct.unpack(">I", chain.get(_CHAIN_USE, bytes(4)))[0]
@@ -88,7 +88,7 @@ def chain_policy(family: str, table: str, chain: str) -> "str | None":
     """Return drop or accept; empty for a chain that no hook calls, None if the chain does not exist."""
     body = text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)
     try:
-        (answer,) = _ask(_GETCHAIN, 0, family, body, f"look up chain {chain} of table {family} {table}")
+        (answer,) = ask(_GETCHAIN, 0, family, body, f"look up chain {chain} of table {family} {table}")
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return None
@@ -101,7 +101,7 @@ def rules(family: str, table: str, chain: str) -> "list[dict[int, bytes]]":
     """Return the rules of a chain in order, each as its attributes; none if the chain does not exist."""
     body = text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
     try:
-        answers = _ask(_GETRULE, NLM_F_DUMP, family, body, f"list the rules of {family} {table} {chain}")
+        answers = ask(_GETRULE, NLM_F_DUMP, family, body, f"list the rules of {family} {table} {chain}")
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return []
@@ -135,7 +135,7 @@ def entry_of(family: str, table: str, container: str, key: bytes) -> "tuple[byte
     """
     body = _element(table, container, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
     try:
-        answer = _ask(_GETSETELEM, 0, family, body, f"look up an element of {container}")
+        answer = ask(_GETSETELEM, 0, family, body, f"look up an element of {container}")
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return None
@@ -177,7 +177,7 @@ def entries(family: str, table: str, container: str) -> "list[tuple[bytes, bytes
     """
     body = text(_LIST_TABLE, table) + text(_LIST_SET, container)
     try:
-        return _elements(_ask(_GETSETELEM, NLM_F_DUMP, family, body, f"list the elements of {container}"))
+        return _elements(ask(_GETSETELEM, NLM_F_DUMP, family, body, f"list the elements of {container}"))
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return []
@@ -218,7 +218,7 @@ def _element(table: str, container: str, elem: bytes) -> bytes:
     )
 
 
-def _ask(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[bytes]":
+def ask(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[bytes]":
     """Send one request to the kernel.  `body` is what follows the header that all requests have."""
     return netfilter().request(kind, flags, _header(family) + body, what)
 

@@ -14,6 +14,7 @@ from cnihook.linux.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
+    NLM_F_REPLACE,
     NetlinkError,
     attr,
     attributes,
@@ -121,8 +122,20 @@ def listed(
             yield handle, above, attributes(answer, _TCMSG.size)
 
 
-def add_tbf(rtnl: Rtnl, link: Link, tbf: Tbf) -> None:
-    """Limit what a link sends.  Raises NetlinkError with EEXIST if another program gave the link a qdisc."""
+def add_tbf(rtnl: Rtnl, link: Link, tbf: Tbf, *, replace: bool = False) -> None:
+    """Limit what a link sends.  Raises NetlinkError with EEXIST if another program gave the link a qdisc.
+
+    `replace`: instead of the link's qdisc, and of the packets that wait there.
+    """
+    _set_tbf(rtnl, link, tbf, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL))
+
+
+def change_tbf(rtnl: Rtnl, link: Link, tbf: Tbf) -> None:
+    """Change the limit in place.  The packets that wait stay; see links.reshaping about a smaller burst."""
+    _set_tbf(rtnl, link, tbf, 0)
+
+
+def _set_tbf(rtnl: Rtnl, link: Link, tbf: Tbf, flags: int) -> None:
     options = [
         attr(TCA_TBF_PARMS, _TBF.pack(pack_rate(tbf.rate), bytes(_RATE.size), tbf.limit, tbf.buffer or 0, 0))
     ]
@@ -133,7 +146,7 @@ def add_tbf(rtnl: Rtnl, link: Link, tbf: Tbf) -> None:
     body = _TCMSG.pack(AF_UNSPEC, link.index, TBF_HANDLE, TC_H_ROOT, 0)
     body += text(TCA_KIND, "tbf") + nested(TCA_OPTIONS, *options)
     what = f"limit {link.name} to {tbf.rate} bytes per second"
-    rtnl.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body, what)
+    rtnl.request(RTM_NEWQDISC, flags, body, what)
 
 
 def delete_tbf(rtnl: Rtnl, link: Link) -> bool:

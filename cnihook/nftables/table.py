@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 FAMILY, NAME = "inet", "cnihook"
 TABLE = f"{FAMILY} {NAME}"
-BY_ADDRESS = ("masq", "ports-to", "firewalld")  # maps whose keys are addresses of containers
+BY_ADDRESS = ("masq", "ports-to", "firewalld", "quota")  # maps whose keys are addresses of containers
+QUOTA_KINDS = ("egress", "ingress", "total")
 
 
 def chains() -> "dict[str, int]":
@@ -27,6 +28,7 @@ def owned() -> "Iterator[tuple[str, bytes, str]]":
     """Yield (map, key, owner) for every element that a container has."""
     conditional = [name.removeprefix("ports-when-") for name in chains() if name.startswith("ports-when-")]
     maps = ["masq4", "masq6", "ports-to4", "ports-to6", "forward-members", "firewalld4", "firewalld6"]
+    maps += [f"quota-{kind}{version}" for version in (4, 6) for kind in QUOTA_KINDS]
     for suffix in ("4", "6", *(each.removeprefix("ipv") for each in conditional)):
         version, dash, digest = suffix.partition("-")
         maps += [f"ports{version}{dash}{digest}", f"ports{version}-at{dash}{digest}"]

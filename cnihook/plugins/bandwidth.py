@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-bandwidth: limits on what the container's interface receives (ingress) and on what it sends (egress).
+bandwidth: limits on what the container's interface receives (ingress) and on what it sends (egress), an
+emulated bad network in either direction, and quotas of bytes.
 
-It follows another plugin in a chain.  A link delays what it sends, by a token bucket filter (tbf).  It
-cannot delay what it receives.  So that is redirected through an ifb, a link with such a filter and no other
-use, which returns it as if it had just been received.
+It follows another plugin in a chain.  A link limits and delays what it sends, by a token bucket filter (tbf)
+and by netem.  It cannot delay what it receives.  So that is redirected through an ifb: see links.ifb.
 
-Of a veth pair, the host's end has both limits, where the container cannot change them:
+Of a veth pair, the host's end has both directions, where the container cannot change them:
 
-    to the container      tbf on VETH
-    from the container    what VETH receives is redirected to IFB; tbf on IFB
+    to the container      tbf, netem on VETH
+    from the container    what VETH receives is redirected to IFB; tbf, netem on IFB
 
 An interface of another kind has no end on the host.  Its limits are in the container's namespace, on the
 interface itself, so the directions are exchanged.  A process with CAP_NET_ADMIN there can remove such a
@@ -17,137 +17,39 @@ limit.
 """
 
 import errno
-import sys
+import os
 
-from cnihook.fast.address import IPNet, mac_bytes
-from cnihook.links import veth
+from cnihook.links import ifb, shaping, veth
+from cnihook.links.shaping import EMULATED, FIELDS, Conf
 from cnihook.linux import tc
-from cnihook.linux.netlink import NetlinkError, attr, u32
-from cnihook.linux.rtnl import IFLA_ADDRESS, IFLA_MTU, IFLA_TXQLEN, Link, Rtnl
+from cnihook.linux.netlink import NetlinkError
+from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.log import notice
-from cnihook.sdk import Call, CniError, Field, Interface, NetConf, Result, Traits, Undo, read, try_each
+from cnihook.sdk import Call, CniError, Field, Interface, Result, Traits, Undo, try_each
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from cnihook.linux.htb import Choice
-
 VERSIONS = versions.ALL[2:]  # the results of older versions do not name the link to limit
 
-_LATENCY = 25_000  # microseconds that a packet may wait
-_MAX_RATE = (1 << 64) - 1
-_MAX_BURST = 0xFFFFFFFF * 8 - 1  # bits; the kernel counts bytes
-# Kubernetes has no option for the burst, so its runtimes pass the largest number of a type: cri-dockerd,
-# containerd, CRI-O, older CRI-O.  With that of containerd, 537 MB would pass before the limit takes effect.
-_NO_BURST = ((1 << 31) - 1, (1 << 32) - 1, _MAX_BURST, _MAX_BURST + 1)
 _HEADER = 14  # bytes of Ethernet, on top of a link's MTU
-_SUBNETS = ("unshapedSubnets", "shapedSubnets")
-_RATES = (
-    Field(
-        "ingressRate", int, 0, high=_MAX_RATE, doc="bits per second that the container receives; 0: no limit"
-    ),
-    Field("ingressBurst", int, 0, high=_MAX_RATE, doc="bits that may pass at once above that rate"),
-    Field("egressRate", int, 0, high=_MAX_RATE, doc="bits per second that the container sends; 0: no limit"),
-    Field("egressBurst", int, 0, high=_MAX_RATE, doc="bits that may pass at once above that rate"),
-)
-FIELDS = (
-    *_RATES,
-    Field("unshapedSubnets", list, of=IPNet, needs="htb", doc="traffic with these subnets has no limit"),
-    Field("shapedSubnets", list, of=IPNet, needs="htb", doc="only traffic with these subnets is limited"),
+_QUOTAS = "/run/cnihook/quota"  # of nftables.quota, which is not imported just to look for a folder
+_QUOTA = (
+    Field("egress", int, 0, doc="bytes that the container may send; 0: no limit"),
+    Field("ingress", int, 0, doc="bytes that the container may receive; 0: no limit"),
+    Field("total", int, 0, doc="bytes that it may send and receive; 0: no limit"),
+    Field("since", int, 0, doc="any number; when it changes, the count begins with 0"),
 )
 TRAITS = Traits(
     "chained",
     makes=("ifb",),
     needs=("tbf",),
-    capabilities=(Field("bandwidth", dict, fields=FIELDS, doc="limits, if the network has none"),),
+    capabilities=(
+        Field("bandwidth", dict, fields=FIELDS, doc="limits, if the network has none"),
+        Field("emulate", dict, fields=EMULATED, needs="netem", doc="a bad network to emulate"),
+        Field("quota", dict, fields=_QUOTA, needs="nftables", doc="bytes until the container is cut off"),
+    ),
     releases_by_owner=True,
 )
-
-
-class Conf:
-    """The limits; None: no limit.  Those of the network come before those that the runtime requests."""
-
-    def __init__(self, call: Call) -> None:
-        conf, asked = call.conf, call.runtime_config.object("bandwidth")
-        limits = conf if any(conf.has(field.name) for field in _RATES) else asked
-        subnets = conf if any(conf.strings(key) for key in _SUBNETS) else asked
-        rates = read(limits, _RATES)
-        for name in ("ingress", "egress"):
-            if limits is asked and rates[f"{name}Rate"] and rates[f"{name}Burst"] in _NO_BURST:
-                rates[f"{name}Burst"] = tc.default_burst(rates[f"{name}Rate"])
-        self.ingress = _limit(limits, rates, subnets, "ingress")
-        self.egress = _limit(limits, rates, subnets, "egress")
-
-
-class Limit:
-    """A limit on the traffic in one direction: on all of it, or on what `choice` selects."""
-
-    def __init__(self, tbf: tc.Tbf, choice: "Choice | None") -> None:
-        self.tbf = tbf
-        self.choice = choice
-
-    def add(self, rtnl: Rtnl, link: Link) -> None:
-        if not self.choice:
-            tc.add_tbf(rtnl, link, self.tbf)
-            return
-        from cnihook.linux import htb  # few networks name subnets
-
-        htb.add(rtnl, link, self.tbf, self.choice)
-
-    def check(self, rtnl: Rtnl, link: Link) -> None:
-        """Raise CniError if the link does not have this limit."""
-        if self.choice:
-            from cnihook.linux import htb
-
-            difference = htb.difference(rtnl, link, self.tbf, self.choice)
-        else:
-            difference = tc.difference(rtnl, link, self.tbf)
-        if difference:
-            raise CniError(INTERNAL, f"{link.name}: {difference}")
-
-
-def _names_subnets(call: Call) -> bool:
-    places = (call.conf, call.runtime_config.object("bandwidth"))
-    return any(conf.strings(key) for conf in places for key in _SUBNETS)
-
-
-def _choice(conf: NetConf, direction: str) -> "Choice | None":
-    """Read unshapedSubnets and shapedSubnets; both name machines with which the container communicates."""
-    named = [key for key in _SUBNETS if conf.strings(key)]
-    if not named:
-        return None
-    if len(named) > 1:
-        raise conf.refuse(named[1], f"cannot be set together with {named[0]}", "remove one of them")
-    from cnihook.linux import htb
-
-    subnets = []
-    for index, value in enumerate(conf.strings(named[0])):
-        try:
-            subnets.append(IPNet.parse(value))
-        except ValueError as error:
-            raise conf.refuse(f"{named[0]}[{index}]", f"is wrong: bad subnet: {error}") from None
-    return htb.Choice(subnets, limited=named[0] == "shapedSubnets", by_source=direction == "ingress")
-
-
-def _limit(conf: NetConf, rates: "dict[str, Any]", subnets: NetConf, direction: str) -> "Limit | None":
-    choice = _choice(subnets, direction)
-    rate_key, burst_key = f"{direction}Rate", f"{direction}Burst"
-    rate, burst = rates[rate_key], rates[burst_key]
-    if not rate and not burst:
-        return None
-    if not burst:
-        raise conf.refuse(burst_key, "is missing: if rate is set, burst must also be set")
-    if not rate:
-        raise conf.refuse(rate_key, "is missing: if burst is set, rate must also be set")
-    if burst > _MAX_BURST:
-        raise conf.refuse(burst_key, "is wrong: burst cannot be more than 4GB", f"it is {burst} bits")
-    for key, bits in ((rate_key, rate), (burst_key, burst)):
-        if bits < 8:
-            raise conf.refuse(key, f"is wrong: {bits} bits are less than a byte")
-    return Limit(tc.Tbf.of(rate // 8, burst // 8, _LATENCY), choice)
 
 
 def _required_result(call: Call) -> Result:
@@ -158,7 +60,7 @@ def _required_result(call: Call) -> Result:
 
 
 class Place:
-    """The link that is limited.  `sent`: the limit of the link itself; `received`: that of its ifb."""
+    """The link that has the limits.  `sent`: the shape of the link itself; `received`: that of its ifb."""
 
     def __init__(self, call: Call, conf: Conf, result: Result) -> None:
         if not result.interfaces:
@@ -182,75 +84,8 @@ class Place:
             self.sent, self.received = conf.egress, conf.ingress
 
 
-# The ifb
-
-
-def _names(call: Call) -> "tuple[str, str]":
-    """Return two names for the ifb: the reference's, so that its DEL finds it, and the attachment's own.
-
-    The reference has the same name for two attachments of a container to one network.
-    """
-    # The module that hashlib uses; to import hashlib itself takes 2.5 ms.
-    module = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha512")
-    digest = module.sha512(f"{call.network}{call.container_id}".encode()).hexdigest()
-    return f"bwp{digest[:12]}", f"bwp{_digest(call).hex()}"
-
-
-def _mac(call: Call) -> str:
-    """Return the MAC address that identifies the ifb.  Unlike an alias, it is set at creation."""
-    return f"02:{_digest(call)[:5].hex(':')}"
-
-
-def _digest(call: Call) -> bytes:
-    from _blake2 import blake2s
-
-    return blake2s(call.owner.encode(), digest_size=6).digest()
-
-
-def _add_ifb(call: Call, place: Place) -> Link:
-    rtnl, mac = place.rtnl, _mac(call)
-    name, other_name = _names(call)
-    existing = rtnl.find_link(name)
-    if existing and existing.mac != mac:
-        name = other_name
-    attrs = [u32(IFLA_MTU, place.link.mtu), attr(IFLA_ADDRESS, mac_bytes(mac))]
-    if place.received and place.received.choice:
-        from cnihook.linux import htb
-
-        attrs.append(u32(IFLA_TXQLEN, htb.QUEUE))  # the kernel gives an ifb 32, too few for an htb
-    rtnl.add_link("ifb", name, *attrs)
-    return rtnl.link(name)
-
-
-def _own_ifbs(call: Call, rtnl: Rtnl, targets: "set[int] | None") -> "list[Link]":
-    """Return this attachment's ifbs.
-
-    `targets`: the links to which the limited link redirects what it receives; None if that link is gone.
-    """
-    links = [link for name in _names(call) if (link := rtnl.find_link(name)) and link.kind == "ifb"]
-    return [link for link in links if link.mac == _mac(call) or _is_the_references(call, link, targets)]
-
-
-def _is_the_references(call: Call, link: Link, targets: "set[int] | None") -> bool:
-    """Return True if the reference made the ifb for this attachment.
-
-    By its name, it could belong to another interface of the container on the same network.
-    """
-    if link.alias or not link.is_up:  # this plugin made it, or is about to finish it
-        return False
-    listed = _listed(call)
-    if listed is not None:
-        return link.name in listed
-    return targets is None or link.index in targets
-
-
-def _listed(call: Call) -> "set[str] | None":
-    """Return the interfaces that prevResult names; None if prevResult is missing or malformed."""
-    try:
-        result = call.prev_result
-    except CniError:
-        return None
-    return {interface.name for interface in result.interfaces} if result else None
+def _has_quota(call: Call) -> bool:
+    return bool(call.runtime_config.object("quota").raw)
 
 
 # ADD
@@ -259,38 +94,54 @@ def _listed(call: Call) -> "set[str] | None":
 def add(call: Call) -> Result:
     conf = Conf(call)
     result = _required_result(call)
-    if not (conf.ingress or conf.egress):
-        return result
-    place = Place(call, conf, result)
     with Undo() as undo:
-        undo.push(_take_back, call, place.rtnl, place.link)
-        try:
-            ifb = _set(call, place)
-        except NetlinkError as error:
-            if error.errno != errno.EEXIST:
-                raise
-            ifb = _set_again(call, place)
-    if ifb:
-        result.interfaces.append(Interface(ifb.name, ifb.mac, place.netns))
-    for tbf in [limit.tbf for limit in (conf.ingress, conf.egress) if limit]:
+        if _has_quota(call):
+            from cnihook.nftables import quota  # few containers have one
+
+            undo.push(quota.delete, call, result)
+            quota.add(call, result)
+        if conf.ingress or conf.egress:
+            _limit(call, conf, result, undo)
+    return result
+
+
+def _limit(call: Call, conf: Conf, result: Result, undo: Undo) -> None:
+    place = Place(call, conf, result)
+    conf.require_kernel(place.rtnl)
+    undo.push(_take_back, call, place.rtnl, place.link)
+    try:
+        own_ifb = _set(call, place)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        own_ifb = _set_again(call, place)
+    if own_ifb:
+        result.interfaces.append(Interface(own_ifb.name, own_ifb.mac, place.netns))
+    for tbf in filter(None, (conf.ingress.limit, conf.egress.limit)):
         if tbf.burst < place.link.mtu + _HEADER:
             notice(
                 f"bandwidth: no full packet of {place.link.name} can pass: it has "
                 f"{place.link.mtu + _HEADER} bytes, and the burst is {tbf.burst} bytes"
             )
-    return result
 
 
 def _set(call: Call, place: Place) -> "Link | None":
     if place.sent:
         place.sent.add(place.rtnl, place.link)
-    if not place.received:
-        return None
-    ifb = _add_ifb(call, place)
-    place.received.add(place.rtnl, ifb)
-    place.rtnl.set_link(ifb, up=True, alias=call.owner)
-    tc.redirect_ingress(place.rtnl, place.link, ifb)
-    return ifb
+    return _add_ifb(call, place) if place.received else None
+
+
+def _add_ifb(call: Call, place: Place) -> Link:
+    queue = 0
+    if place.received.choice:
+        from cnihook.linux import htb
+
+        queue = htb.QUEUE  # the kernel gives an ifb 32, too few for an htb
+    own_ifb = ifb.add(call, place.rtnl, place.link, queue)
+    place.received.add(place.rtnl, own_ifb)
+    place.rtnl.set_link(own_ifb, up=True, alias=call.owner)
+    tc.redirect_ingress(place.rtnl, place.link, own_ifb)
+    return own_ifb
 
 
 def _set_again(call: Call, place: Place) -> "Link | None":
@@ -318,9 +169,19 @@ def delete(call: Call) -> None:
     except CniError:
         outer = None  # it was not found by its name, and prevResult cannot be read
     try_each(
+        lambda: _delete_quota(call),
         lambda: _take_back(call, call.host, outer),
         lambda: _take_back_inside(call) if not outer else None,
     )
+
+
+def _delete_quota(call: Call) -> None:
+    """Remove the quota, if it has one, or if a record was lost which would show that it has one."""
+    result = call.prev_result
+    if _has_quota(call) or (not result and os.path.isdir(_QUOTAS)):
+        from cnihook.nftables import quota
+
+        quota.delete(call, result)
 
 
 def _take_back_inside(call: Call) -> None:
@@ -338,22 +199,30 @@ def _take_back_inside(call: Call) -> None:
 def _take_back(call: Call, rtnl: Rtnl, link: "Link | None") -> None:
     """Remove what belongs to this attachment.  A qdisc of another program stays."""
     targets = tc.ingress_targets(rtnl, link) if link else None
-    ifbs = _own_ifbs(call, rtnl, targets)
+    ifbs = ifb.of_call(call, rtnl, targets)
 
     def unlimit() -> None:
         if link and targets is not None:
-            if not targets or targets & {0, *(ifb.index for ifb in ifbs)}:
-                tc.delete_ingress(rtnl, link)  # before the ifb: what is sent to a missing ifb is lost
-            if not tc.delete_tbf(rtnl, link) and _names_subnets(call):
-                from cnihook.linux import htb
+            has_netem = bool(call.runtime_config.object("emulate").raw)
+            shaping.delete(rtnl, link, has_choice=shaping.names_subnets(call), has_netem=has_netem)
 
-                htb.delete(rtnl, link)
+    try_each(lambda: _remove_ifbs(call, rtnl, link, targets, ifbs), unlimit)
+
+
+def _remove_ifbs(
+    call: Call, rtnl: Rtnl, link: "Link | None", targets: "set[int] | None", ifbs: "list[Link]"
+) -> None:
+    """Remove these ifbs, and before them the redirection to them: what is sent to a missing ifb is lost."""
+
+    def redirect_no_more() -> None:
+        if link and targets is not None and (not targets or targets & {0, *(own.index for own in ifbs)}):
+            tc.delete_ingress(rtnl, link)
 
     def delete_ifbs() -> None:
-        for ifb in ifbs:
-            call.remove_link(rtnl, ifb)
+        for own in ifbs:
+            call.remove_link(rtnl, own)
 
-    try_each(unlimit, delete_ifbs)
+    try_each(redirect_no_more, delete_ifbs)
 
 
 # CHECK, GC
@@ -362,6 +231,10 @@ def _take_back(call: Call, rtnl: Rtnl, link: "Link | None") -> None:
 def check(call: Call) -> None:
     conf = Conf(call)
     result = _required_result(call)
+    if _has_quota(call):
+        from cnihook.nftables import quota
+
+        quota.check(call, result)
     if not (conf.ingress or conf.egress):
         return
     place = Place(call, conf, result)
@@ -369,16 +242,45 @@ def check(call: Call) -> None:
         place.sent.check(place.rtnl, place.link)
     if place.received:
         targets = tc.ingress_targets(place.rtnl, place.link)
-        ifbs = _own_ifbs(call, place.rtnl, targets)
+        ifbs = ifb.of_call(call, place.rtnl, targets)
         if not ifbs:
             where = f"{call.ifname} of container {call.container_id}"
-            raise CniError(INTERNAL, f"{where}: {_names(call)[0]}, which must limit it, is gone")
-        ifb = ifbs[0]
-        if not ifb.is_up:
-            raise CniError(INTERNAL, f"{ifb.name} is down")
-        if ifb.index not in targets:
-            raise CniError(INTERNAL, f"what {place.link.name} receives is not redirected to {ifb.name}")
-        place.received.check(place.rtnl, ifb)
+            raise CniError(INTERNAL, f"{where}: {ifb.names(call)[0]}, which must limit it, is gone")
+        own = ifbs[0]
+        if not own.is_up:
+            raise CniError(INTERNAL, f"{own.name} is down")
+        if own.index not in targets:
+            raise CniError(INTERNAL, f"what {place.link.name} receives is not redirected to {own.name}")
+        place.received.check(place.rtnl, own)
+
+
+def update(call: Call, before: Call) -> "Result | None":
+    """Change limits, the emulated network and the quota in place.  Connections stay."""
+    conf, result = Conf(call), _required_result(call)
+    place = Place(call, conf, result)
+    conf.require_kernel(place.rtnl)
+    from cnihook.links import reshaping
+    from cnihook.nftables import quota
+
+    if _has_quota(call) or _has_quota(before):
+        quota.update(call, before, result)
+    reshaping.reshape(place.rtnl, place.link, place.sent)
+    targets = tc.ingress_targets(place.rtnl, place.link)
+    ifbs = ifb.of_call(call, place.rtnl, targets)
+    if place.received and len(ifbs) == 1 and ifbs[0].index in targets:
+        reshaping.reshape(place.rtnl, ifbs[0], place.received)
+        return None
+    if not (place.received or ifbs):
+        return None
+    _remove_ifbs(call, place.rtnl, place.link, targets, ifbs)
+    names = [own.name for own in ifbs]
+    result.interfaces = [
+        one for one in result.interfaces if one.name not in names or one.sandbox != place.netns
+    ]
+    if place.received:
+        own = _add_ifb(call, place)
+        result.interfaces.append(Interface(own.name, own.mac, place.netns))
+    return result
 
 
 def repair(call: Call) -> None:
@@ -398,3 +300,7 @@ def gc(call: Call) -> None:
     for link in call.host.links():
         if link.kind == "ifb" and link.alias.startswith(call.owner_prefix) and link.alias not in owners:
             call.host.delete_link(link)
+    if os.path.isdir(_QUOTAS):
+        from cnihook.nftables import quota
+
+        quota.gc(call, owners)

@@ -179,6 +179,11 @@ def _options_of(requested: NetworkRequest) -> "Iterator[tuple[str, str]]":
         yield "publish", _port(port)
     for key, rate in requested.bandwidth.items():
         yield "bandwidth", f"{key} {rate}"
+    for direction, values in requested.emulation.items():
+        for key, number in values.items():
+            yield "emulate", f"{direction} {key} {number}"
+    for key, limit in requested.quota.items():
+        yield "quota", f"{key} {limit}"
     for alias in requested.aliases:
         yield "network-alias", alias
     for dst, _ in requested.routes:

@@ -187,6 +187,23 @@ TABLE = (
         in_kubernetes="`kubernetes.io/ingress-bandwidth` and `kubernetes.io/egress-bandwidth`",
     ),
     Entry(
+        "emulate",
+        "EFFECTS",
+        "a bad network for what is sent: delay=TIME,jitter=TIME,loss=SHARE,duplicate=,corrupt=,reorder=,"
+        "rate=RATE; with in- before a key, for what is received",
+        examples="`delay=80ms,jitter=5ms,loss=1%`, `delay=40ms,in-delay=40ms,in-rate=2M`",
+        docker=Docker(is_new=True),
+        in_kubernetes="no field of a pod",
+    ),
+    Entry(
+        "quota",
+        "LIMITS",
+        "out=BYTES,in=BYTES,total=BYTES: what may be sent, received, and both, until nothing passes",
+        examples="`out=10G`, `in=50G,total=55G`",
+        docker=Docker(is_new=True),
+        in_kubernetes="no field of a pod",
+    ),
+    Entry(
         "route",
         "NET[=GATEWAY]",
         "a further route",

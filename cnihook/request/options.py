@@ -55,6 +55,19 @@ def _set_mac(request: ContainerRequest, text: str) -> None:
     request.common.mac = parse_mac(text)
 
 
+def _add_emulation(request: ContainerRequest, text: str) -> None:
+    from cnihook.request import emulation  # few containers emulate a network
+
+    for direction, values in emulation.parse(text).items():
+        request.common.emulation.setdefault(direction, {}).update(values)
+
+
+def _add_quota(request: ContainerRequest, text: str) -> None:
+    from cnihook.request import quota  # few containers have one
+
+    request.common.quota.update(quota.parse(text))
+
+
 def _set_no_default_route(request: ContainerRequest, text: str) -> None:
     request.common.no_default_route = parse_switch(text)
 
@@ -99,6 +112,8 @@ OPTIONS = {
         lambda w, t: w.common.ports.extend(parse_ports(t)), 1 << 16, lambda w: w.common.ports, short="-p"
     ),
     "bandwidth": Option(lambda w, t: w.common.bandwidth.update(parse_bandwidth(t))),
+    "emulate": Option(_add_emulation),
+    "quota": Option(_add_quota),
     "dns": Option(lambda w, t: w.dns.nameservers.append(parse_server(t)), 16, lambda w: w.dns.nameservers),
     "dns-search": Option(
         lambda w, t: w.dns.search.append(t if t == "." else parse_host_name(t)), 32, lambda w: w.dns.search
@@ -112,6 +127,9 @@ OPTIONS = {
     "route": Option(lambda w, t: w.common.routes.append(parse_route(t)), 256, lambda w: w.common.routes),
     "no-default-route": Option(_set_no_default_route, is_switch=True),
 }
+
+
+_OF_KEYS = ("bandwidth", "emulate", "quota")  # a value is KEY=VALUE,...; several of them become one
 
 
 def annotation_of(word: str) -> str:
@@ -195,6 +213,6 @@ def to_annotations(said: "list[tuple[str, str]]") -> "dict[str, str]":
             names = [name for value in values for name in split_networks(value)]
             annotations[NETWORKS] = (" " if any("=" in name for name in names) else ",").join(names)
         else:
-            joined = OPTIONS[word].most or word == "bandwidth"
+            joined = OPTIONS[word].most or word in _OF_KEYS
             annotations[annotation_of(word)] = ",".join(values) if joined else values[-1]
     return annotations

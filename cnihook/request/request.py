@@ -65,13 +65,13 @@ class NetworkRequest(Value):
     """A requested network, and what is requested on it.
 
     Without an `ifname`, the interface gets the next free ethN.  `ips` are addresses, with or without a
-    prefix.  Each of `routes` is (destination, gateway or None).  `cni_args` is what CNI_ARGS
-    has in addition.
+    prefix.  `bandwidth`, `emulation` and `quota` are capabilities.  Each of `routes` is (destination,
+    gateway or None).  `cni_args` is what CNI_ARGS has in addition.
     """
 
     __slots__ = (
-        "aliases", "bandwidth", "cni_args", "ifname", "ips", "mac", "network", "no_default_route", "ports",
-        "routes",
+        "aliases", "bandwidth", "cni_args", "emulation", "ifname", "ips", "mac", "network",
+        "no_default_route", "ports", "quota", "routes",
     )  # fmt: skip
 
     def __init__(self, network: str, ifname: str = "") -> None:
@@ -81,6 +81,8 @@ class NetworkRequest(Value):
         self.mac = ""
         self.ports: list[PortRequest] = []
         self.bandwidth: dict[str, int] = {}
+        self.emulation: dict[str, dict[str, int]] = {}
+        self.quota: dict[str, int] = {}
         self.aliases: list[str] = []
         self.routes: list[tuple[IPNet, Address | None]] = []
         self.no_default_route = False

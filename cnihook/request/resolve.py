@@ -97,12 +97,16 @@ def _resolve_own(network: Network, requested: NetworkRequest) -> ResolvedNetwork
 
 
 def _give_first(real: "list[ResolvedNetwork]", requested: NetworkRequest) -> None:
-    """Pass ports and bandwidth to the first network that takes them: a port can be published only once."""
+    """Pass ports and limits to the first network that takes them: a port can be published only once."""
     if requested.ports:
         first_with(real, "portMappings", "a port to publish").ports += requested.ports
-    if requested.bandwidth:
-        limited = first_with(real, "bandwidth", "a limit on bandwidth")
-        limited.capability_args["bandwidth"] = requested.bandwidth
+    for capability, value, what in (
+        ("bandwidth", requested.bandwidth, "a limit on bandwidth"),
+        ("emulate", requested.emulation, "a network to emulate"),
+        ("quota", requested.quota, "a quota"),
+    ):
+        if value:
+            first_with(real, capability, what).capability_args[capability] = value
 
 
 def first_with(real: "list[ResolvedNetwork]", capability: str, what: str) -> ResolvedNetwork:

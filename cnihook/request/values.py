@@ -218,7 +218,7 @@ def parse_bandwidth(text: str) -> "dict[str, int]":
         name = {"in": "ingress", "out": "egress", "in-burst": "ingress", "out-burst": "egress"}.get(key)
         if not (name and equals):
             raise refuse(what, f"{part.strip()!r}", "it takes in=RATE,out=RATE and in-burst=, out-burst=")
-        limits[f"{name}{'Burst' if key.endswith('-burst') else 'Rate'}"] = _bits(value, what)
+        limits[f"{name}{'Burst' if key.endswith('-burst') else 'Rate'}"] = parse_rate(value, what)
     for name in ("ingress", "egress"):
         if f"{name}Rate" in limits:
             limits.setdefault(f"{name}Burst", default_burst(limits[f"{name}Rate"]))
@@ -227,12 +227,21 @@ def parse_bandwidth(text: str) -> "dict[str, int]":
     return limits
 
 
-def _bits(text: str, what: str) -> int:
+def parse_rate(text: str, what: str) -> int:
+    """Parse a number of bits a second, with a unit or without.  Raises CniError about `what`."""
+    number = parse_number(text)
+    if not number:
+        raise refuse(what, f"{text!r} is not a rate", "such as 500k, 10M or 1G, in bits a second")
+    return number
+
+
+def parse_number(text: str) -> int:
+    """Parse a whole number with a unit of 1000, such as 10M; return 0 if it is malformed."""
     number, unit = text, ""
     if text[-1:].isalpha():
         number, unit = text[:-1], text[-1].lower()
-    if unit not in _UNITS or not (number.isascii() and number.isdigit()) or not int(number):
-        raise refuse(what, f"{text!r} is not a rate", "such as 500k, 10M or 1G, in bits a second")
+    if unit not in _UNITS or not (number.isascii() and number.isdigit() and len(number) < 20):
+        return 0
     return int(number) * _UNITS[unit]
 
 

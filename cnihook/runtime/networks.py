@@ -41,7 +41,7 @@ BUILT_IN = b"""{
       }
     },
     {"type": "portmap", "capabilities": {"portMappings": true}},
-    {"type": "bandwidth", "capabilities": {"bandwidth": true}},
+    {"type": "bandwidth", "capabilities": {"bandwidth": true, "emulate": true, "quota": true}},
     {"type": "firewall"}
   ]
 }"""

@@ -32,7 +32,13 @@ MORE: list[dict[str, Any]] = [
         },
     },
     {"type": "firewall", "forwardPolicy": "published"},
-    {"type": "bandwidth", "runtimeConfig": {"bandwidth": {"ingressRate": 8000, "ingressBurst": 8000}}},
+    {
+        "type": "bandwidth",
+        "runtimeConfig": {
+            "bandwidth": {"ingressRate": 8000, "ingressBurst": 8000},
+            "emulate": {"egress": {"delay": 80_000}},
+        },
+    },
     {
         "type": "dummy",
         "ipam": {**IPAM, "statusWhenFull": True},
@@ -59,8 +65,11 @@ MORE: list[dict[str, Any]] = [
 CONFS = [*SAMPLES.values(), *MORE]
 # IP.from_json() also reads the index of an interface, which no configuration has.
 NOT_OPTIONS = {"interface"}
-# Read by _requested() of host-local, which ADD calls, and by arguments of the runtime.
-READ_BY_ADD = {("host-local", "ips"), ("bandwidth", "shapedSubnets"), ("bandwidth", "unshapedSubnets")}
+# Read by _requested() of host-local and by nftables.quota, which ADD calls, and by arguments of the runtime.
+READ_BY_ADD = {
+    ("host-local", "ips"),
+    *(("bandwidth", key) for key in ("shapedSubnets", "unshapedSubnets", "quota")),
+}
 
 
 def paths(fields: Any, above: str = "") -> Iterator[tuple[str, Field]]:

@@ -29,6 +29,7 @@ _ALIASES = {
     "ipvlan_mode": "mode",
     "parent": _PARENT,
 }
+_LIMITS = dict.fromkeys(("bandwidth", "emulate", "quota"), True)
 _REQUESTS = ("ips", "mac")  # capabilities that a container may use on any network
 
 
@@ -142,7 +143,7 @@ class Plan:
         if self.driver.routes:
             if not self.internal:
                 plugins.append({"type": "portmap", "capabilities": {"portMappings": True}})
-            plugins.append({"type": "bandwidth", "capabilities": {"bandwidth": True}})
+            plugins.append({"type": "bandwidth", "capabilities": _LIMITS})
             plugins.append({"type": "firewall", **self._policies()})
         if self.sysctls:
             plugins.append({"type": "tuning", "sysctl": self.sysctls})

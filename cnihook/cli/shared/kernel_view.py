@@ -150,6 +150,9 @@ def _owned(item: "Json", owner: str) -> "list[Json]":
                 leads = {"to": _words(value)} if kind == "map" else {}
                 elements.append({"in": content["name"], "key": _words(elem["val"]), **leads})
     rule = item.get("rule") or {}
+    limit = item.get("quota") or {}
+    if limit.get("comment") == owner:
+        elements.append({"in": limit["name"], "key": f"{limit['used']} of {limit['bytes']} bytes used"})
     if rule.get("comment") == owner:
         elements.append({"in": rule["chain"], "key": "a rule"})
     return elements

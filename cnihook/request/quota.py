@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The syntax of --quota and of the annotation cnihook.quota, in bytes:
+
+    out=10G,in=50G,total=55G
+"""
+
+from cnihook.request.values import parse_number, refuse
+from cnihook.types.names import shown
+
+_KEYS = {"out": "egress", "in": "ingress", "total": "total"}
+
+
+def parse(text: str) -> "dict[str, int]":
+    """Parse KEY=BYTES,... into the capability `quota`.  Raises CniError."""
+    what = f"quota {shown(text)}"
+    limits = {}
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        if not equals or key not in _KEYS:
+            raise refuse(what, f"{part.strip()!r}", "it takes out=BYTES, in=BYTES and total=BYTES")
+        number = parse_number(value)
+        if not number or number >= 1 << 63:
+            raise refuse(what, f"{value!r} is not a size", "such as 500M, 10G or 1T, in bytes")
+        limits[_KEYS[key]] = number
+    return limits
