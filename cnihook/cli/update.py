@@ -4,11 +4,14 @@
 from cnihook.cli.shared import changing
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container.change import Change
-from cnihook.request import values
+from cnihook.request import emulation, quota, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+_NONE, _RESET = "none", "reset"  # values of options
 
 DESCRIPTION = f"""\
 Change the networks of a container that runs, in one step: all that is requested, or nothing.
@@ -31,12 +34,30 @@ def parser() -> Parser:
         values.parse_host_ports,
         "[IP:]PORT[/PROTOCOL]: take a published port of the host back",
     )
-    parser.add_argument(
-        "--bandwidth",
-        metavar="LIMITS",
-        type=changing.checked_value(_limits),
-        help="in=RATE,out=RATE: bits per second, instead of all limits that it has; none: no limit",
-    )
+    for name, metavar, parse, purpose in (
+        (
+            "bandwidth",
+            "LIMITS",
+            values.parse_bandwidth,
+            "in=RATE,out=RATE: bits per second, instead of all limits that it has; none: no limit",
+        ),
+        (
+            "emulate",
+            "EFFECTS",
+            emulation.parse,
+            "delay=TIME,loss=SHARE,...: a bad network, instead of the one that is emulated; none: none",
+        ),
+        (
+            "quota",
+            "LIMITS",
+            _parse_quota,
+            "out=BYTES,in=BYTES,total=BYTES instead of its quota, and the count continues; reset: the count "
+            "begins with 0; none: no quota",
+        ),
+    ):
+        parser.add_argument(
+            f"--{name}", metavar=metavar, type=changing.checked_value(_or_none(parse)), help=purpose
+        )
     changing.add_arguments(parser, cuts=True)
     return parser
 
@@ -52,8 +73,12 @@ def _add_list(parser: Parser, name: str, parse: "Any", purpose: str) -> None:
     )
 
 
-def _limits(text: str) -> "dict[str, int]":
-    return {} if text == "none" else values.parse_bandwidth(text)
+def _or_none(parse: "Callable[[str], Any]") -> "Callable[[str], Any]":
+    return lambda text: {} if text == _NONE else parse(text)
+
+
+def _parse_quota(text: str) -> "dict[str, int] | str":
+    return text if text == _RESET else quota.parse(text)
 
 
 def main(argv: list[str]) -> int:
@@ -62,7 +87,9 @@ def main(argv: list[str]) -> int:
     change = Change()
     change.publish_add = [port for ports in options.publish_add for port in ports]
     change.publish_rm = [port for ports in options.publish_rm for port in ports]
-    change.bandwidth = options.bandwidth
+    change.resets_quota = options.quota == _RESET
+    limits = {name: getattr(options, name) for name in ("bandwidth", "emulate", "quota")}
+    change.limits = {name: value for name, value in limits.items() if value not in (None, _RESET)}
     if change == Change():
         usage.error("nothing to change: give at least one of the options for a change")
     return changing.run("update", options, change)

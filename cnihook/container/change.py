@@ -9,7 +9,7 @@ from cnihook.container.engine import ContainerEngine
 from cnihook.fast.undo import Undo
 from cnihook.log import Log
 from cnihook.protocol import invoke, locks
-from cnihook.request import published, resolve
+from cnihook.request import emulation, published, quota, resolve, values
 from cnihook.request.request import HostPort, PortRequest
 from cnihook.runtime import records, update
 from cnihook.runtime.networks import Network
@@ -32,14 +32,18 @@ _PORT_TRIES = 32  # for a free port; a try fails if another container gets the c
 
 
 class Change(Value):
-    """The requested changes.  `bandwidth`: new limits, or an empty dict for none; None: unchanged."""
+    """The requested changes.
 
-    __slots__ = ("bandwidth", "publish_add", "publish_rm")
+    `limits`: new values of the capabilities bandwidth, emulate and quota; an empty one removes the old one.
+    """
+
+    __slots__ = ("limits", "publish_add", "publish_rm", "resets_quota")
 
     def __init__(self) -> None:
         self.publish_add: list[PortRequest] = []
         self.publish_rm: list[HostPort] = []
-        self.bandwidth: dict[str, int] | None = None
+        self.limits: dict[str, dict[str, Any]] = {}
+        self.resets_quota = False
 
 
 class Step(Value):
@@ -55,6 +59,10 @@ class Step(Value):
 
 
 PUBLISHED, UNPUBLISHED, LIMITED, UNLIMITED = "published", "unpublished", "limited", "unlimited"
+EMULATED, NOT_EMULATED = "emulated", "not emulated"
+QUOTA_SET, QUOTA_REMOVED, QUOTA_RESET = "quota set", "quota removed", "quota reset"
+
+_LIMITS = {"bandwidth": "a limit on bandwidth", "emulate": "a network to emulate", "quota": "a quota"}
 
 
 class Place(Value):
@@ -155,24 +163,36 @@ def _edits(attachments: "list[Record]", change: Change) -> "list[tuple[Record, E
     networks = {record.path: network_of(Input.of(record), record) for record in attachments}
     edits = []
     added = _new_ports(attachments, change, networks)
-    limited = _limited(attachments, networks) if change.bandwidth is not None else None
+    changed = [*change.limits, *(["quota"] if change.resets_quota else [])]
+    limited = {capability: _limited(attachments, networks, capability) for capability in changed}
     for record in attachments:
-        edits.append((record, _edit(change, added.get(record.path, []), record is limited)))
+        limits = [capability for capability, one in limited.items() if one is record]
+        edits.append((record, _edit(change, added.get(record.path, []), limits)))
     return edits
 
 
-def _edit(change: Change, added: "list[dict[str, Any]]", is_limited: bool) -> "Edit":
+def _edit(change: Change, added: "list[dict[str, Any]]", limits: "list[str]") -> "Edit":
+    """Return the edit of one attachment.  `limits`: the capabilities that it changes there."""
+
     def edit(old: Input) -> Input:
         args = dict(old.capability_args)
         if change.publish_rm or added:
             ports = _without(published.mappings(args), change.publish_rm)
             ports += [one for one in added if one not in ports]
             _set(args, "portMappings", ports)
-        if is_limited:
-            _set(args, "bandwidth", change.bandwidth)
+        for capability in limits:
+            _set(args, capability, _new_limits(change, capability, args.get(capability) or {}))
         return Input(old.config, args)
 
     return edit
+
+
+def _new_limits(change: Change, capability: str, old: "dict[str, Any]") -> "dict[str, Any]":
+    new = dict(change.limits.get(capability, old))
+    since = old.get("since", 0) + change.resets_quota if capability == "quota" else 0
+    if new and since:
+        new["since"] = since  # the count of the quota begins again when this number changes
+    return new
 
 
 def _set(args: "dict[str, Any]", name: str, value: object) -> None:
@@ -244,15 +264,19 @@ def _refuse_second_target(mapping: "dict[str, Any]", present: "list[dict[str, An
             )
 
 
-def _limited(attachments: "list[Record]", networks: "dict[str, Network]") -> Record:
-    """Return the attachment that a limit is for: the first whose network takes one."""
+def _limited(attachments: "list[Record]", networks: "dict[str, Network]", capability: str) -> Record:
+    """Return the attachment that a limit is for: one that has it, else the first whose network takes it."""
+    for record in attachments:
+        if capability in record.capability_args:
+            return record
     served = [resolve.ResolvedNetwork(networks[record.path], record.ifname) for record in attachments]
-    first = resolve.first_with(served, "bandwidth", "a limit on bandwidth")
+    first = resolve.first_with(served, capability, _LIMITS[capability])
     record = attachments[served.index(first)]
     for plugin in networks[record.path].plugins:
         for field in invoke.traits(plugin["type"]).capabilities:
             own = NetConf(plugin)
-            if field.name == "bandwidth" and any(own.has(rate.name) for rate in field.fields):
+            is_bandwidth = field.name == capability == "bandwidth"
+            if is_bandwidth and any(own.has(rate.name) for rate in field.fields):
                 raise CniError(
                     INVALID_CONFIG,
                     f"network {record.network}: it sets the limit itself, in its plugin {plugin['type']}",
@@ -269,9 +293,16 @@ def _differences(edits: "list[tuple[Record, Edit]]") -> "list[Step]":
     for record, edit in edits:
         new = edit(Input.of(record))
         steps += _port_steps(record, new)
-        limits = new.capability_args.get("bandwidth")
-        if limits != record.capability_args.get("bandwidth"):
-            steps.append(_limit_step(record, limits or {}))
+        for capability, step in (
+            ("bandwidth", _limit_step),
+            ("emulate", _emulation_step),
+            ("quota", _quota_step),
+        ):
+            old, limits = (
+                args.get(capability) or {} for args in (record.capability_args, new.capability_args)
+            )
+            if limits != old:
+                steps.append(step(record, old, limits))
     return steps
 
 
@@ -304,21 +335,30 @@ def _result(record: Record) -> Result:
     return Result.from_json(record.result, network.version)
 
 
-def _limit_step(record: Record, limits: "dict[str, int]") -> Step:
+def _limit_step(record: Record, _old: "dict[str, int]", limits: "dict[str, int]") -> Step:
     texts = [
-        f"{name}={_rate(limits[key])}"
+        f"{name}={values.number_text(limits[key])}"
         for name, key in (("in", "ingressRate"), ("out", "egressRate"))
         if limits.get(key)
     ]
-    where = f"{record.ifname} on {record.network}"
-    return (
-        Step(record, LIMITED, f"{where} to {','.join(texts)}") if texts else Step(record, UNLIMITED, where)
-    )
+    if not texts:
+        return Step(record, UNLIMITED, _where(record))
+    return Step(record, LIMITED, f"{_where(record)} to {','.join(texts)}")
 
 
-def _rate(bits: int) -> str:
-    """Return a rate as --bandwidth takes it."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if bits % size == 0:
-            return f"{bits // size}{unit}"
-    return str(bits)
+def _emulation_step(record: Record, _old: "dict[str, Any]", effects: "dict[str, Any]") -> Step:
+    if not effects:
+        return Step(record, NOT_EMULATED, f"a network for {_where(record)}")
+    return Step(record, EMULATED, f"{emulation.to_text(effects)} for {_where(record)}")
+
+
+def _quota_step(record: Record, old: "dict[str, int]", limits: "dict[str, int]") -> Step:
+    if not limits:
+        return Step(record, QUOTA_REMOVED, _where(record))
+    if {**limits, "since": 0} == {**old, "since": 0}:
+        return Step(record, QUOTA_RESET, _where(record))
+    return Step(record, QUOTA_SET, f"{_where(record)} to {quota.to_text(limits)}")
+
+
+def _where(record: Record) -> str:
+    return f"{record.ifname} on {record.network}"

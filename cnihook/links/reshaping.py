@@ -48,7 +48,7 @@ def _root(rtnl: Rtnl, link: Link) -> str:
 
 
 def _limit(rtnl: Rtnl, link: Link, wanted: Shape, limit: tc.Tbf, kind: str) -> None:
-    present = netem.find(rtnl, link) if kind == "tbf" else None
+    present = netem.find(rtnl, link, limit) if kind == "tbf" else None
     if kind != "tbf":
         tc.add_tbf(rtnl, link, limit, replace=bool(kind))
     elif tc.difference(rtnl, link, limit):

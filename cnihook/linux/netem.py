@@ -5,7 +5,7 @@ netem, the kernel's emulation of a bad network: delay, jitter, loss, duplicates,
 It is a qdisc, so it acts on what a link sends: on top of the link, or below a limit (tbf):
 
     qdisc tbf 1: root rate RATE
-    qdisc netem 656d: parent 1:1 delay 80ms loss 1%
+    qdisc netem 656e: parent 1:1 delay 80ms loss 1%
 
 A tbf whose child is deleted drops every packet from then on, so remove() puts another queue in its place.
 <linux/pkt_sched.h> gives the names and numbers.
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 TCA_NETEM_CORR, TCA_NETEM_REORDER, TCA_NETEM_CORRUPT, TCA_NETEM_RATE, TCA_NETEM_RATE64 = 1, 3, 4, 6, 8
 TCA_NETEM_LATENCY64, TCA_NETEM_JITTER64 = 10, 11
-HANDLE = 0x656D0000  # "em", so that no other program's netem counts as one of cnihook
+# "em", so that no other program's netem counts as one of cnihook.  The second is for one below a tbf: the
+# kernel does not move a qdisc to another parent, but replaces one by another of another handle.
+HANDLE, HANDLE_BELOW = 0x656D0000, 0x656E0000
 BELOW_TBF = tc.TBF_HANDLE | 1  # the only class of a tbf
 
 PARTS = 1_000_000  # a share is in parts of a million, the kernel's in parts of 2^32 - 1
@@ -166,8 +168,13 @@ def change(rtnl: Rtnl, link: Link, netem: Netem, limit: "tc.Tbf | None") -> None
 
 def _set(rtnl: Rtnl, link: Link, netem: Netem, limit: "tc.Tbf | None", flags: int) -> None:
     options = attr(tc.TCA_OPTIONS, netem.pack(limit))
-    parent = BELOW_TBF if limit else tc.TC_H_ROOT
-    _request(rtnl, link.index, parent, "netem", HANDLE, flags, options, link.name)
+    parent, handle = _place(limit)
+    _request(rtnl, link.index, parent, "netem", handle, flags, options, link.name)
+
+
+def _place(limit: "tc.Tbf | None") -> "tuple[int, int]":
+    """Return the parent and the handle of the qdisc."""
+    return (BELOW_TBF, HANDLE_BELOW) if limit else (tc.TC_H_ROOT, HANDLE)
 
 
 def remove(rtnl: Rtnl, link: Link, limit: "tc.Tbf | None") -> None:
@@ -179,20 +186,18 @@ def remove(rtnl: Rtnl, link: Link, limit: "tc.Tbf | None") -> None:
     _request(rtnl, link.index, BELOW_TBF, "bfifo", 0, NLM_F_CREATE | NLM_F_REPLACE, options, link.name)
 
 
-def find(rtnl: Rtnl, link: Link) -> "tuple[int, Netem] | None":
-    """Return what is emulated on the link, with the parent of the qdisc; None if nothing is."""
+def find(rtnl: Rtnl, link: Link, limit: "tc.Tbf | None") -> "Netem | None":
+    """Return what is emulated on the link, or below its limit; None if nothing is."""
     for handle, parent, attrs in _listed(rtnl, link):
-        if handle == HANDLE and read_text(attrs.get(tc.TCA_KIND)) == "netem":
-            return parent, Netem.unpack(attrs[tc.TCA_OPTIONS])
+        if (parent, handle) == _place(limit) and read_text(attrs.get(tc.TCA_KIND)) == "netem":
+            return Netem.unpack(attrs[tc.TCA_OPTIONS])
     return None
 
 
 def difference(rtnl: Rtnl, link: Link, wanted: Netem, limit: "tc.Tbf | None") -> str:
     """Describe the first difference from what add() made; empty if there is none."""
-    present = find(rtnl, link)
-    if not present or present[0] != (BELOW_TBF if limit else tc.TC_H_ROOT):
-        return "it emulates no network"
-    return present[1].difference(wanted)
+    present = find(rtnl, link, limit)
+    return present.difference(wanted) if present else "it emulates no network"
 
 
 def _listed(rtnl: Rtnl, link: Link) -> "Iterator[tuple[int, int, dict[int, bytes]]]":

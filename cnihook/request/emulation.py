@@ -8,7 +8,7 @@ A key alone is for what the container sends, as with `tc` on its interface; with
 """
 
 from cnihook.links.shaping import EMULATED, check_emulated
-from cnihook.request.values import parse_rate, refuse
+from cnihook.request.values import number_text, parse_rate, refuse
 from cnihook.types.config import NetConf
 from cnihook.types.names import shown
 
@@ -30,6 +30,25 @@ def parse(text: str) -> "dict[str, dict[str, int]]":
         emulated.setdefault(direction, {})[name] = _number(name, value, what)
     check_emulated(NetConf(emulated, what))
     return emulated
+
+
+def to_text(emulated: "dict[str, dict[str, int]]") -> str:
+    """Return the value of --emulate for this capability."""
+    return ",".join(
+        f"{prefix}{name}={_text(name, effects[name])}"
+        for prefix, effects in (("", emulated.get("egress", {})), ("in-", emulated.get("ingress", {})))
+        for name in _KEYS
+        if name in effects
+    )
+
+
+def _text(name: str, number: int) -> str:
+    if name == "rate":
+        return number_text(number)
+    if name not in _FORMS:
+        return f"{number / 10_000:g}%"
+    unit = next(unit for unit in ("s", "ms", "us") if number % _TIMES[unit] == 0)
+    return f"{number // _TIMES[unit]}{unit}"
 
 
 def _listed() -> str:

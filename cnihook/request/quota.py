@@ -5,7 +5,7 @@ The syntax of --quota and of the annotation cnihook.quota, in bytes:
     out=10G,in=50G,total=55G
 """
 
-from cnihook.request.values import parse_number, refuse
+from cnihook.request.values import number_text, parse_number, refuse
 from cnihook.types.names import shown
 
 _KEYS = {"out": "egress", "in": "ingress", "total": "total"}
@@ -24,3 +24,8 @@ def parse(text: str) -> "dict[str, int]":
             raise refuse(what, f"{value!r} is not a size", "such as 500M, 10G or 1T, in bytes")
         limits[_KEYS[key]] = number
     return limits
+
+
+def to_text(limits: "dict[str, int]") -> str:
+    """Return the value of --quota for these limits."""
+    return ",".join(f"{key}={number_text(limits[kind])}" for key, kind in _KEYS.items() if limits.get(kind))

@@ -125,7 +125,10 @@ def _no_plugin_takes(network: Network, capability: str, what: str) -> CniError:
         if traits.kind in takes and any(field.name == capability for field in traits.capabilities):
             takes[traits.kind].append(plugin_type)
     key = f'"capabilities": {{"{capability}": true}}'
-    if takes["chained"]:
+    able = [plugin["type"] for plugin in network.plugins if plugin["type"] in takes["chained"]]
+    if able:
+        hint = f"add {key} to its plugin {able[0]}"
+    elif takes["chained"]:
         hint = _with_plugin(network, f'{{"type": "{takes["chained"][0]}", {key}}}')
     else:
         hint = f"add {key} to a plugin with the IPAM plugin {' or '.join(takes['ipam'])}"

@@ -245,6 +245,14 @@ def parse_number(text: str) -> int:
     return int(number) * _UNITS[unit]
 
 
+def number_text(number: int) -> str:
+    """Return a number as parse_number() takes it."""
+    for unit in ("t", "g", "m", "k"):
+        if number and number % _UNITS[unit] == 0:
+            return f"{number // _UNITS[unit]}{unit if unit == 'k' else unit.upper()}"
+    return str(number)
+
+
 def parse_route(text: str) -> "tuple[IPNet, Address | None]":
     """Parse DESTINATION/PREFIX, DESTINATION/PREFIX=GATEWAY or DESTINATION/PREFIX via GATEWAY."""
     dst, _, gateway = text.strip().replace(" via ", "=").partition("=")

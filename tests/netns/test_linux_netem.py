@@ -34,15 +34,15 @@ def read(caught: Caught) -> tuple[int, Any, bytes]:
 
 
 def test_network_is_emulated_on_top_of_a_link_or_below_its_limit() -> None:
-    for limit, flags, parent in (
-        (None, CREATE | EXCL, 0xFFFFFFFF),
-        (LIMIT, CREATE | REPLACE, 0x10001),  # the queue of a tbf is replaced
+    for limit, flags, parent, handle in (
+        (None, CREATE | EXCL, 0xFFFFFFFF, 0x656D0000),
+        (LIMIT, CREATE | REPLACE, 0x10001, 0x656E0000),  # the queue of a tbf is replaced
     ):
         caught = Caught()
         netem.add(caught, link(5), ALL, limit)
         sent_flags, message, options = read(caught)
 
-        assert (sent_flags, message["parent"], message["handle"]) == (flags, parent, 0x656D0000)
+        assert (sent_flags, message["parent"], message["handle"]) == (flags, parent, handle)
         assert message.get_attr("TCA_KIND") == "netem"
         assert vars_of(Netem.unpack(options)) == vars_of(ALL)
         seen = message.get_attr("TCA_OPTIONS")

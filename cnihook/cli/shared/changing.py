@@ -35,12 +35,22 @@ _WOULD = {
     change.UNPUBLISHED: "would unpublish",
     change.LIMITED: "would limit",
     change.UNLIMITED: "would no longer limit",
+    change.EMULATED: "would emulate",
+    change.NOT_EMULATED: "would no longer emulate",
+    change.QUOTA_SET: "would set the quota of",
+    change.QUOTA_REMOVED: "would remove the quota of",
+    change.QUOTA_RESET: "would reset the quota of",
 }
 _DID = {
     change.PUBLISHED: "published",
     change.UNPUBLISHED: "unpublished",
     change.LIMITED: "limited",
     change.UNLIMITED: "no longer limited:",
+    change.EMULATED: "emulating",
+    change.NOT_EMULATED: "no longer emulating",
+    change.QUOTA_SET: "set the quota of",
+    change.QUOTA_REMOVED: "removed the quota of",
+    change.QUOTA_RESET: "reset the quota of",
 }
 _LONGEST = 365 * 86400  # seconds
 

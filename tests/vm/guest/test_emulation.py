@@ -68,7 +68,7 @@ def test_container_starts_with_an_emulated_network(host: Host) -> None:
     assert qdiscs(host) >= {f"tbf on {IFB}", f"netem on {IFB}", f"netem on {outer_of(container)}"}
     host.cni("CHECK", sent, container)
     assert fastest(container) is None
-    host.run(*f"tc qdisc change dev {IFB} parent 1:1 handle 656d: netem delay 1ms".split())
+    host.run(*f"tc qdisc change dev {IFB} parent 1:1 handle 656e: netem delay 1ms".split())
     with pytest.raises(CniFailure, match="the netem has delay 1000, not 80000"):
         host.cni("CHECK", sent, container)
     host.cni("DEL", sent, container)
