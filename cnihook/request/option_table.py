@@ -193,7 +193,7 @@ TABLE = (
         "rate=RATE; with in- before a key, for what is received",
         examples="`delay=80ms,jitter=5ms,loss=1%`, `delay=40ms,in-delay=40ms,in-rate=2M`",
         docker=Docker(is_new=True),
-        in_kubernetes="no field of a pod",
+        in_kubernetes="no field for it",
     ),
     Entry(
         "quota",
@@ -201,7 +201,7 @@ TABLE = (
         "out=BYTES,in=BYTES,total=BYTES: what may be sent, received, and both, until nothing passes",
         examples="`out=10G`, `in=50G,total=55G`",
         docker=Docker(is_new=True),
-        in_kubernetes="no field of a pod",
+        in_kubernetes="no field for it",
     ),
     Entry(
         "route",

@@ -64,7 +64,7 @@ def _check_possible(annotations: "Iterable[str]") -> None:
             possible = ", ".join(each for each, entry in entries.items() if not entry.in_kubernetes)
             raise _refuse(name, "unknown annotation", f"pods have {possible}")
         if instead := entries[name].in_kubernetes:
-            raise _refuse(name, "a plugin cannot serve it", f"a pod has {instead} instead")
+            raise _refuse(name, "a plugin cannot serve it", f"in Kubernetes: {instead}")
 
 
 def _refuse(annotation: str, why: str, hint: str) -> CniError:

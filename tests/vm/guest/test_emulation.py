@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An emulated network: real delays and losses, at the start and under a running container."""
 
+import copy
 import json
 import re
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from cnihook.doctor import kernel
+from tests.support.commands.repair import WEB, WebContainer, cnihook, detach
 from tests.support.host.host import Container, Host
 from tests.support.plugins.bandwidth import (
     EGRESS,
@@ -24,9 +26,12 @@ from tests.support.plugins.bandwidth import (
 )
 from tests.support.plugins.cni import CniFailure, Implementation
 from tests.support.plugins.update import update
+from tests.support.runtimes.oci import configure
+from tests.support.wait import wait_for
 
 IFB = ifb_name("c1")
 DELAY = {"delay": 80_000}
+GATEWAY = "10.22.0.1"  # of WEB
 
 
 @pytest.fixture
@@ -39,9 +44,9 @@ def requested(limits: dict[str, int] | None = None, **emulate: Any) -> dict[str,
     return conf(runtimeConfig={"bandwidth": limits or {}, "emulate": emulate})
 
 
-def fastest(container: Container) -> float | None:
+def fastest(container: Container, address: str = HOST) -> float | None:
     """Return the shortest round trip of three pings in milliseconds; None if none is answered."""
-    ping = container.run("ping", "-q", "-c3", "-i0.2", "-W2", HOST, check=False)
+    ping = container.run("ping", "-q", "-c3", "-i0.2", "-W2", address, check=False)
     times = re.search(r"= ([\d.]+)/", ping.stdout)
     assert times or "100% packet loss" in ping.stdout, ping.stdout + ping.stderr
     return float(times[1]) if times else None
@@ -99,3 +104,24 @@ def test_emulation_changes_under_a_running_container(host: Host) -> None:
 
 def test_kernel_has_what_networks_can_emulate() -> None:
     assert kernel._missing(["netem"]) == {}
+
+
+def test_network_of_a_container_is_emulated_from_its_first_packet_for_a_time(host: Host) -> None:
+    """By the hook and by `update`, whose --for another process ends."""
+    host.leaves("dir /run/cni", "dir /run/cni/tuning")
+    conf = copy.deepcopy(WEB)
+    conf["plugins"][2]["capabilities"] = {"bandwidth": True, "emulate": True}
+    configure(host, conf)
+    web = WebContainer(host, host.outside(), "c1", emulate="delay=80ms")
+    assert 80 <= (fastest(web.space, GATEWAY) or 0) < 150
+
+    command = cnihook(host, "update", "c1", "--emulate", "in-loss=100%", "--for", "3s")
+    assert (command.stdout, command.stderr) == ("emulating in-loss=100% for eth0 on web\n", "")
+    assert fastest(web.space, GATEWAY) is None
+    wait_for(lambda: fastest(web.space, GATEWAY) is not None, "the end of the loss")
+    assert 80 <= (fastest(web.space, GATEWAY) or 0) < 150
+    assert cnihook(host, "update", "c1", "--emulate", "none").stdout == (
+        "no longer emulating a network for eth0 on web\n"
+    )
+    assert (fastest(web.space, GATEWAY) or 80) < 80
+    detach(web)
