@@ -133,7 +133,7 @@ def _quotas(listed: "list[Row]") -> "list[str]":
         _family(
             "cnihook_quota_bytes",
             "Bytes after which a container is cut off.",
-            ((labels, one.limit) for labels, one in labelled),
+            ((labels, limit) for labels, one in labelled if (limit := quotas.limit(one)) is not None),
         ),
     ]
 

@@ -15,6 +15,7 @@ from cnihook.runtime import attachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from cnihook.linux.nft_quota import Quota
@@ -60,7 +61,9 @@ class Sample:
     def to_json(self) -> "dict[str, Any]":
         fields = {"container": self.of.container, "network": self.of.network, "ifname": self.of.ifname}
         rates = {f"{name}_per_second": round(rate, 1) for name, rate in self.rates.items()}
-        limits = {key: {"limit": one.limit, "used": quotas.used(one)} for key, one in self.quotas.items()}
+        limits = {
+            key: {"limit": quotas.limit(one), "used": quotas.used(one)} for key, one in self.quotas.items()
+        }
         return fields | self.counters | rates | ({"quota": limits} if limits else {})
 
     @property
@@ -175,10 +178,15 @@ def _table(samples: "list[Sample]", *, rates: bool, exact: bool) -> "tuple[list[
             row.append(Cell(number(count), "red" if count and name.endswith("drops") else ""))
         if has_quota:
             limits = sample.quotas.items()
-            text = ",".join(f"{key}={number(quotas.used(one))}/{number(one.limit)}" for key, one in limits)
+            text = ",".join(f"{key}={_of_quota(one, number)}" for key, one in limits)
             row.append(Cell(text, "red" if any(one.used >= one.limit for _, one in limits) else ""))
         rows.append(row)
     return columns, rows
+
+
+def _of_quota(one: "Quota", number: "Callable[[int], str]") -> str:
+    limit = quotas.limit(one)
+    return number(quotas.used(one)) + ("" if limit is None else f"/{number(limit)}")
 
 
 def amount(number: float) -> str:

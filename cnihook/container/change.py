@@ -181,7 +181,7 @@ def _edit(change: Change, added: "list[dict[str, Any]]", limits: "list[str]") ->
             ports += [one for one in added if one not in ports]
             _set(args, "portMappings", ports)
         for capability in limits:
-            _set(args, capability, _new_limits(change, capability, args.get(capability) or {}))
+            _set(args, capability, _new_limits(change, capability, _limits_of(args, capability)))
         return Input(old.config, args)
 
     return edit
@@ -189,10 +189,15 @@ def _edit(change: Change, added: "list[dict[str, Any]]", limits: "list[str]") ->
 
 def _new_limits(change: Change, capability: str, old: "dict[str, Any]") -> "dict[str, Any]":
     new = dict(change.limits.get(capability, old))
-    since = old.get("since", 0) + change.resets_quota if capability == "quota" else 0
-    if new and since:
-        new["since"] = since  # the count of the quota begins again when this number changes
+    since = old.get("since") if type(old.get("since")) is int else 0
+    if capability == "quota" and new and (since or change.resets_quota):
+        new["since"] = since + change.resets_quota  # the count begins again when this number changes
     return new
+
+
+def _limits_of(args: "dict[str, Any]", capability: str) -> "dict[str, Any]":
+    limits = args.get(capability)
+    return limits if isinstance(limits, dict) else {}
 
 
 def _set(args: "dict[str, Any]", name: str, value: object) -> None:

@@ -29,6 +29,7 @@ from cnihook.nftables.table import QUOTA_KINDS as KINDS
 from cnihook.protocol import locks
 from cnihook.protocol.call import Call
 from cnihook.types.errors import INTERNAL, INVALID_CONFIG, CniError
+from cnihook.types.fields import MOST
 from cnihook.types.result import Result
 
 TYPE_CHECKING = False
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from cnihook.linux.nft_objects import Message
 
 FOLDER = "/run/cnihook/quota"
-_MOST = (1 << 63) - 1  # bytes
 _CHAIN = "quota"
 _BASE_CHAINS = {
     "quota-forward": nft_objects.FORWARD,
@@ -97,7 +97,7 @@ def _digest(owner: str) -> str:
 def limits_of(call: Call) -> "dict[str, int]":
     """Return the requested limits in bytes, by kind.  Raises CniError for a malformed one."""
     conf = call.runtime_config.object("quota")
-    limits = {kind: conf.integer(kind, default=0, low=0, high=_MOST) for kind in KINDS}
+    limits = {kind: conf.integer(kind, default=0, low=0, high=MOST) for kind in KINDS}
     return {kind: limit for kind, limit in limits.items() if limit}
 
 
@@ -154,7 +154,7 @@ def update(call: Call, before: Call, result: Result) -> None:
 
 
 def _since(call: Call) -> int:
-    return call.runtime_config.object("quota").integer("since", default=0, low=0, high=_MOST)
+    return call.runtime_config.object("quota").integer("since", default=0, low=0, high=MOST)
 
 
 def check(call: Call, result: Result) -> None:

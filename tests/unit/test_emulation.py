@@ -4,7 +4,7 @@
 import pytest
 
 from cnihook.request import options
-from cnihook.request.emulation import parse
+from cnihook.request.emulation import parse, to_text
 from cnihook.request.option_table import TABLE
 from cnihook.request.request import NetworkRequest
 from cnihook.request.resolve import resolve
@@ -23,6 +23,11 @@ def test_values_have_units_and_a_direction() -> None:
         "egress": {"delay": 1_500_000, "reorder": 250_000},
         "ingress": {"rate": 2_000_000, "loss": 1_000_000},
     }
+
+
+def test_text_of_effects_is_the_value_of_the_option() -> None:
+    value = "delay=1500ms,jitter=500us,loss=1%,corrupt=0.0001%,in-delay=2s,in-reorder=12.5%,in-rate=2M"
+    assert to_text(parse(value)) == value
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
 import pytest
 
 from cnihook.request import options
-from cnihook.request.quota import parse
+from cnihook.request.quota import parse, to_text
 from cnihook.request.request import NetworkRequest
 from cnihook.request.resolve import resolve
 from cnihook.types.errors import CniError
@@ -19,6 +19,12 @@ def test_sizes_are_bytes_with_units_of_1000() -> None:
         "total": 10**12,
     }
     assert parse("out=1500") == {"egress": 1500}
+    assert parse("total=unlimited") == {"total": (1 << 63) - 1}
+
+
+def test_text_of_a_quota_is_the_value_of_the_option() -> None:
+    for value in ("out=10G,in=1500k,total=1T", "out=unlimited", "in=1"):
+        assert to_text(parse(value)) == value
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from cnihook.cli.shared.listing import Row
 from cnihook.nftables import quota
 from cnihook.runtime.records import Record
 from cnihook.runtime.remains import owner_of
+from cnihook.types.fields import MOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ def by_attachment(rows: "Iterable[Row]") -> "dict[tuple[str, str, str], dict[str
 
 def has_quota(record: Record) -> bool:
     return bool(record.capability_args.get("quota"))
+
+
+def limit(one: "Quota") -> "int | None":
+    """Return the limit in bytes; None if the bytes are counted only."""
+    return None if one.limit == MOST else one.limit
 
 
 def used(one: "Quota") -> int:
