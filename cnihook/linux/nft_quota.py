@@ -24,7 +24,6 @@ from cnihook.linux.netlink import (
     text,
 )
 from cnihook.linux.nft import SUBSYSTEM
-from cnihook.types import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ _ELEM_KEY, _ELEM_USERDATA, _ELEM_OBJREF, _DATA_VALUE = 1, 6, 9, 1
 _EXPR_NAME, _EXPR_DATA, _OBJREF_SREG, _OBJREF_SET_NAME, _REGISTER = 1, 2, 3, 4, 1
 
 
-class Quota(Value):
+class Quota:
     """A quota in the kernel: bytes that may pass, bytes that were counted, and the owner in its comment."""
 
     __slots__ = ("limit", "name", "owner", "used")

@@ -107,7 +107,7 @@ def test_kernel_has_what_networks_can_emulate() -> None:
 
 
 def test_network_of_a_container_is_emulated_from_its_first_packet_for_a_time(host: Host) -> None:
-    """By the hook and by `update`, whose --for another process ends."""
+    """The hook sets it and `update` changes it; another process ends a change with --for."""
     host.leaves("dir /run/cni", "dir /run/cni/tuning")
     conf = copy.deepcopy(WEB)
     conf["plugins"][2]["capabilities"] = {"bandwidth": True, "emulate": True}
