@@ -42,11 +42,11 @@ FIELDS = (
     Field("unshapedSubnets", list, of=IPNet, needs="htb", doc="traffic with these subnets has no limit"),
     Field("shapedSubnets", list, of=IPNet, needs="htb", doc="only traffic with these subnets is limited"),
 )
-_MOST_WAIT = 60_000_000  # microseconds
+_MOST_DELAY, _MOST_JITTER = 60_000_000, 2_000_000  # microseconds; the kernel's jitter has 31 bits of ns
 _PARTS = 1_000_000
 _EFFECTS = (
-    Field("delay", int, 0, high=_MOST_WAIT, doc="microseconds that each packet waits"),
-    Field("jitter", int, 0, high=_MOST_WAIT, doc="microseconds by which the delay varies, up and down"),
+    Field("delay", int, 0, high=_MOST_DELAY, doc="microseconds that each packet waits"),
+    Field("jitter", int, 0, high=_MOST_JITTER, doc="microseconds by which the delay varies, up and down"),
     Field("loss", int, 0, high=_PARTS, doc="packets of a million that are lost"),
     Field("duplicate", int, 0, high=_PARTS, doc="packets of a million that arrive twice"),
     Field("corrupt", int, 0, high=_PARTS, doc="packets of a million that get a wrong bit"),

@@ -187,15 +187,21 @@ def _set(
 
 
 def delete(call: Call, result: "Result | None") -> None:
-    """Remove what this attachment has.  `result`: None if its addresses are not known."""
+    """Remove what this attachment has.  `result`: None if its addresses are not known.
+
+    If a repair runs this, the next ADD continues to count.
+    """
     addresses = _addresses(call, result)
     with locks.nft(f"quota {call.owner}"):
+        if call.request.is_repair:
+            _save(call.owner, _count_of(call.owner))
         if _CHAIN in table.chains():
             messages = _removal(addresses, call.owner)
             if not addresses:
                 messages += _elements(lambda owner: owner == call.owner)
             _remove(messages)
-        _forget(call.owner)
+        if not call.request.is_repair:
+            _forget(call.owner)
 
 
 def gc(call: Call, keep: "set[str]") -> None:

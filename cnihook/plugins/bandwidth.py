@@ -267,7 +267,9 @@ def update(call: Call, before: Call) -> "Result | None":
     reshaping.reshape(place.rtnl, place.link, place.sent)
     targets = tc.ingress_targets(place.rtnl, place.link)
     ifbs = ifb.of_call(call, place.rtnl, targets)
-    if place.received and len(ifbs) == 1 and ifbs[0].index in targets:
+    # An htb needs a longer queue than the ifb of a tbf has.
+    keeps_ifb = place.received and not place.received.choice
+    if keeps_ifb and len(ifbs) == 1 and ifbs[0].index in targets:
         reshaping.reshape(place.rtnl, ifbs[0], place.received)
         return None
     if not (place.received or ifbs):

@@ -112,6 +112,9 @@ def test_quota_is_shown_raised_reset_and_kept_by_repair(host: Host, outside: Out
     host.run("nft", "flush", "ruleset")
     assert any("bandwidth" in line for line in repair(host, "c1"))
     assert used(host) >= before
+    web.space.run("ip", "link", "delete", "eth0")
+    assert repair(host, "c1")
+    assert used(host) >= before
     with echo(outside, web.space, Outside.HOST, 8080) as connection:
         assert change(host, "--quota", "out=1G") == ["set the quota of eth0 on web to out=1G"]
         assert used(host) >= before

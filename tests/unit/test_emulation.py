@@ -41,6 +41,7 @@ def test_text_of_effects_is_the_value_of_the_option() -> None:
         ("delay=1e3ms", "'1e3ms' is not a time"),
         ("delay=\u0661ms", "is not a time"),
         ("delay=90s", "60000000"),
+        ("delay=9s,jitter=3s", "2000000"),
         ("loss=1", "'1' is not a share; such as 1%"),
         ("loss=101%", "'101%' is not a share"),
         ("loss=-1%", "is not a share"),
