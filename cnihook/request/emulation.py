@@ -14,7 +14,8 @@ from cnihook.types.names import shown
 
 _TIMES = {"us": 1, "ms": 1000, "s": 1_000_000}  # microseconds
 _FORMS = {"delay": "TIME", "jitter": "TIME", "rate": "RATE"}
-_KEYS = tuple(field.name for field in EMULATED[0].fields)
+_MOST = {field.name: field.high for field in EMULATED[0].fields}
+_KEYS = tuple(_MOST)
 
 
 def parse(text: str) -> "dict[str, dict[str, int]]":
@@ -65,8 +66,10 @@ def _number(name: str, value: str, what: str) -> int:
             raise refuse(what, f"{value!r} is not a time", "such as 80ms, 1.5s or 500us")
     else:
         number = _decimal(value.removesuffix("%"), 10_000) if value.endswith("%") else None
-        if number is None or number > 1_000_000:
+        if number is None:
             raise refuse(what, f"{value!r} is not a share", "such as 1% or 0.5%, of all packets")
+    if number > _MOST[name]:
+        raise refuse(what, f"{name} of {value}: {_text(name, _MOST[name])} is the most")
     return number
 
 

@@ -189,8 +189,8 @@ TABLE = (
     Entry(
         "emulate",
         "EFFECTS",
-        "a bad network for what is sent: delay=TIME,jitter=TIME,loss=SHARE,duplicate=,corrupt=,reorder=,"
-        "rate=RATE; with in- before a key, for what is received",
+        "delay=, jitter=, loss=, duplicate=, corrupt=, reorder=, rate=: a bad network for what is sent, "
+        "such as delay=80ms,rate=2M; with in- before a key, for what is received",
         examples="`delay=80ms,jitter=5ms,loss=1%`, `delay=40ms,in-delay=40ms,in-rate=2M`",
         docker=Docker(is_new=True),
         in_kubernetes="no field for it",

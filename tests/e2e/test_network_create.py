@@ -35,7 +35,7 @@ def test_defaults_are_a_bridge_with_ports_limits_and_firewall(host: Host) -> Non
                 },
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},
-            {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+            {"type": "bandwidth", "capabilities": dict.fromkeys(("bandwidth", "emulate", "quota"), True)},
             {"type": "firewall"},
         ],
     }
