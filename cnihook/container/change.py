@@ -189,7 +189,8 @@ def _edit(change: Change, added: "list[dict[str, Any]]", limits: "list[str]") ->
 
 def _new_limits(change: Change, capability: str, old: "dict[str, Any]") -> "dict[str, Any]":
     new = dict(change.limits.get(capability, old))
-    since = old.get("since") if type(old.get("since")) is int else 0
+    since = old.get("since")
+    since = since if isinstance(since, int) else 0
     if capability == "quota" and new and (since or change.resets_quota):
         new["since"] = since + change.resets_quota  # the count begins again when this number changes
     return new

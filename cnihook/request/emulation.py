@@ -79,4 +79,4 @@ def _decimal(text: str, unit: int) -> "int | None":
     digits = whole + decimals
     if not (whole and digits.isascii() and digits.isdigit() and len(digits) <= 12):
         return None
-    return int(digits) * unit // 10 ** len(decimals)
+    return int(int(digits) * unit // 10 ** len(decimals))

@@ -17,6 +17,8 @@ OF_A_NETWORK: dict[str, tuple[Any, str | None]] = {
     "mac": ("02:00:00:00:00:09", "mac-address"),
     "ports": ([PortRequest(80, 8080, 8080, "tcp", "")], "publish"),
     "bandwidth": ({"ingressRate": 1}, "bandwidth"),
+    "emulation": ({"egress": {"delay": 80_000}}, "emulate"),
+    "quota": ({"egress": 1}, "quota"),
     "aliases": (["db"], "network-alias"),
     "routes": ([(IPNet.parse("192.0.2.0/24"), None)], "route"),
     "no_default_route": (True, "no-default-route"),
