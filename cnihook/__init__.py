@@ -11,6 +11,7 @@ The folders and files, from the top down; each uses only what is below it:
     names/        the names of containers for each other: their /etc/hosts and resolv.conf
     plugins/      one file per plugin type; run by name
     request/      what a container requests; option_table.py: its options and annotations, values.py: syntax
+    policy/       which connections a container may have, and the rules of the kernel for that
     links/        links that plugins make: pairs, children of a link of the host, devices that move
     nftables/     published ports, masquerading, isolation; rules in the tables of other programs
     runtime/      the runtime side of CNI: networks, their plugins, records; engine.py: whose ID a record has

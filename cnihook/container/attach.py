@@ -9,7 +9,7 @@ attached.
 import os
 
 from cnihook.container import detach
-from cnihook.container.engine import STATE, ContainerEngine
+from cnihook.container.engine import POLICIES, STATE, ContainerEngine
 from cnihook.fast.undo import Undo
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
@@ -122,6 +122,12 @@ def select(
 
         reserved.check(request, [network for network, _ in chosen if not network.is_loopback])
     served = resolve(chosen, request.common)
+    if request.has_policy or os.path.exists(POLICIES):
+        from cnihook.container import policies  # few containers have one
+
+        wants = policies.request_of(request, served)
+        for one in served:
+            one.policy = wants
     for problem in problems:
         complain(str(problem))
     return served
@@ -296,6 +302,7 @@ def _attach_all(
             container.process,
             cni_args=served.cni_args,
             capability_args=served.capability_args,
+            policy=served.policy,
         )
         for served, ifname in zip(chosen, _name_interfaces(chosen, used_names), strict=True)
     ]

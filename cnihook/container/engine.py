@@ -14,9 +14,12 @@ from cnihook.types.errors import CniError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.linux.link_stats import LinkStats
+    from cnihook.protocol.call import Policy
     from cnihook.protocol.ending import Ending
+    from cnihook.runtime.networks import Network
 
 STATE = "/run/cnihook"  # gone with a reboot
+POLICIES = "/etc/cnihook/policy.d"
 
 
 class ContainerEngine(Engine):
@@ -27,6 +30,13 @@ class ContainerEngine(Engine):
 
     def __init__(self, settings: Settings, log: "Log | None" = None) -> None:
         super().__init__(settings.conf_dir, settings.plugin_dirs, log=log)
+
+    def policy_of(self, record: Record, network: "Network") -> "Policy | None":
+        if not ("policy" in record.extra or os.path.exists(f"{STATE}/policy") or os.path.exists(POLICIES)):
+            return None
+        from cnihook.policy.enforcement import Enforcement  # few hosts have policies
+
+        return Enforcement(record, network)
 
     def take_down(self, record: Record, ending: "Ending | None" = None) -> "LinkStats | None":
         forget_names(record.network, record.container_id)

@@ -9,6 +9,7 @@ from cnihook.linux.flock import LockBusyError
 from cnihook.log import Log
 from cnihook.runtime import gc
 from cnihook.runtime.records import DamagedRecordError, Record
+from cnihook.types.errors import CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def collect(engine: ContainerEngine, *, thorough: bool = True, patience: float =
 
         for identity in salvage.collect(damaged, engine.conf_dir, engine.plugin_dirs, engine.log):
             released.append(Record(*identity, config=b""))
+    if thorough and os.path.isdir(f"{STATE}/policy"):
+        _sync_policies(engine)
     if os.path.isdir(f"{STATE}/names"):
         from cnihook.names import hosts
 
@@ -40,6 +43,18 @@ def collect(engine: ContainerEngine, *, thorough: bool = True, patience: float =
             if not isinstance(error, LockBusyError):
                 engine.tell(f"gc of names: {message(error)}")
     return released
+
+
+def _sync_policies(engine: ContainerEngine) -> None:
+    """Remove the policies of containers that are gone."""
+    from cnihook.policy import enforcement
+    from cnihook.protocol import locks
+
+    try:
+        with locks.policy("gc"):
+            enforcement.sync_all()
+    except (CniError, OSError) as error:
+        engine.tell(f"gc of policies: {message(error)}")
 
 
 def _release_container(engine: "Engine", container_id: str, gone: "list[Record]", timeout: float) -> None:

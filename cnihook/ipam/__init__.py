@@ -43,6 +43,8 @@ def delete(call: Call) -> None:
     """
     if plugin_type(call):
         _refuse_if_set(call)
+        if call.request.policy:
+            call.request.policy.release()  # else the next container with an address would have its rights
     _delegate("DEL", call)
 
 

@@ -58,6 +58,10 @@ class Flow:
             self.identity += attr(_ZONE, attrs[_ZONE])
 
 
+def _protocol(part: bytes) -> int:
+    return attributes(attributes(part).get(_TUPLE_PROTO, b"")).get(_PROTO_NUM, b"\0")[0]
+
+
 def _end(part: bytes, address: int, port: int) -> "tuple[Address, int]":
     attrs = attributes(part)
     protocol = attributes(attrs.get(_TUPLE_PROTO, b""))

@@ -38,11 +38,12 @@ if TYPE_CHECKING:
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES, in the upper half of each message's type
-_GETCHAIN, _GETRULE = SUBSYSTEM | 4, SUBSYSTEM | 7
+_GETCHAIN, _GETRULE, _GETSET = SUBSYSTEM | 4, SUBSYSTEM | 7, SUBSYSTEM | 10
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = SUBSYSTEM | 12, SUBSYSTEM | 13, SUBSYSTEM | 14
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_POLICY, _CHAIN_USE = 1, 3, 5, 6
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 1, 2, 3, 7
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
+_SET_TABLE, _SET_NAME = 1, 2
 _ELEM_KEY, _ELEM_DATA, _ELEM_USERDATA, _DATA_VALUE, _DATA_VERDICT = 1, 2, 6, 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN, _JUMP = 1, 2, -3
 _UDATA_COMMENT = 0  # libnftnl's number for it
@@ -178,6 +179,46 @@ def entries(family: str, table: str, container: str) -> "list[tuple[bytes, bytes
     body = text(_LIST_TABLE, table) + text(_LIST_SET, container)
     try:
         return _elements(ask(_GETSETELEM, NLM_F_DUMP, family, body, f"list the elements of {container}"))
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:
+            return []
+        raise
+
+
+def jumps(family: str, table: str, container: str) -> "list[tuple[bytes, str, str]]":
+    """Return (key, comment, chain) of every element of a map of verdicts; in a set, the chain is empty."""
+    body = text(_LIST_TABLE, table) + text(_LIST_SET, container)
+    answers = _ask_or_none(_GETSETELEM, NLM_F_DUMP, family, body, f"list the elements of {container}")
+    return [_jump(elem) for body in answers for elem in listed(attributes(body, 4).get(_LIST_ELEMENTS, b""))]
+
+
+def jump_of(family: str, table: str, container: str, key: bytes) -> "tuple[str, str] | None":
+    """Return (comment, chain) of one element; None if it does not exist."""
+    body = _element(table, container, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
+    for answer in _ask_or_none(_GETSETELEM, 0, family, body, f"look up an element of {container}"):
+        for elem in listed(attributes(answer, 4).get(_LIST_ELEMENTS, b"")):
+            return _jump(elem)[1:]
+    return None
+
+
+def _jump(elem: "dict[int, bytes]") -> "tuple[bytes, str, str]":
+    key = attributes(elem.get(_ELEM_KEY, b"")).get(_DATA_VALUE, b"")
+    verdict = attributes(attributes(elem.get(_ELEM_DATA, b"")).get(_DATA_VERDICT, b""))
+    return key, read_comment(elem.get(_ELEM_USERDATA, b"")), read_text(verdict.get(_VERDICT_CHAIN))
+
+
+def sets(family: str, table: str) -> "list[str]":
+    """Return the names of the sets and maps of a table; none if it does not exist."""
+    what = f"list the sets of {family} {table}"
+    answers = _ask_or_none(_GETSET, NLM_F_DUMP, family, text(_SET_TABLE, table), what)
+    each = (attributes(body, 4) for body in answers)
+    return [read_text(one.get(_SET_NAME)) for one in each if read_text(one.get(_SET_TABLE)) == table]
+
+
+def _ask_or_none(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[bytes]":
+    """Do what _ask() does; return an empty list if the object does not exist."""
+    try:
+        return _ask(kind, flags, family, body, what)
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return []

@@ -51,6 +51,10 @@ def host_servers() -> "list[str]":
     return [server for server in servers_of(host_file.read(_path())) if not _is_local(server)]
 
 
+def servers_of_file(path: str) -> "list[str]":
+    return servers_of(host_file.read(path))
+
+
 def servers_of(content: str) -> "list[str]":
     """Return the servers that a file names."""
     return list(filter(None, map(_server, content.splitlines())))

@@ -155,6 +155,7 @@ def _trunk(items: "list[NetConf]") -> "list[tuple[int, int]]":
 
 def add(call: Call) -> Result:
     conf = Conf(call)
+    policy = call.request.policy
     with Undo() as undo:
         undo.push(host_bridge.remove_unused, call.host, conf.bridge)
         # Until the port exists, no other process may find the bridge unused and remove it.
@@ -166,7 +167,7 @@ def add(call: Call) -> Result:
                 vlans = [conf.vlan or DEFAULT_VLAN] if bridge.vlan_filtering else []
                 neighbours.refuse_taken_mac(call.host, bridge, conf.mac, vlans=vlans)
             outer, inner = veth.add(
-                call, mtu=conf.mtu, mac=conf.mac, master=bridge.index, up=not conf.is_guarded
+                call, mtu=conf.mtu, mac=conf.mac, master=bridge.index, up=not (conf.is_guarded or policy)
             )
             undo.push(call.host.delete_link, outer)
         _set_port(call.host, conf, outer)
@@ -174,12 +175,17 @@ def add(call: Call) -> Result:
         if conf.spoof_check:
             undo.push(spoofcheck.delete, call)
             spoofcheck.add(call, outer.name, inner.mac)
-        if conf.is_guarded:
+        if conf.is_guarded and not policy:
             call.host.set_link(outer, up=True)
 
         if conf.ipam:
             result = ipam.add(call)
             undo.push(ipam.delete, call)
+        if policy:
+            policy.admit(outer.name, inner.mac, [ip.net.address for ip in result.ips])
+            undo.push(veth.set_down, call)
+            call.host.set_link(outer, up=True)
+        if conf.ipam:
             if conf.ipam == "static" and not conf.filters_vlans:  # it keeps no leases
                 from cnihook.links import neighbours
 

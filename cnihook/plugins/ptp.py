@@ -63,11 +63,16 @@ def add(call: Call) -> Result:
     with Undo() as undo:
         # The link comes first, because some IPAM plugins request an address through it.  There was no such
         # link before, so no process uses an address that is kept for it, and the rollback may release it.
-        outer, inner = veth.add(call, mtu=conf.mtu)
+        policy = call.request.policy
+        outer, inner = veth.add(call, mtu=conf.mtu, up=not policy)
         # Before ipam.add(), which may fail after it leased some addresses; and undone last, as in DEL.
         undo.push(ipam.delete, call)
         undo.push(call.host.delete_link, outer)
         result = ipam.add(call)
+        if policy:
+            policy.admit(outer.name, inner.mac, [ip.net.address for ip in result.ips])
+            undo.push(veth.set_down, call)
+            call.host.set_link(outer, up=True)
         result.interfaces = [
             Interface(outer.name, outer.mac),
             Interface(inner.name, inner.mac, sandbox=call.netns),

@@ -13,13 +13,23 @@ from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, TypeAlias
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, Protocol, TypeAlias
 
     from cnihook.linux.conntrack import Flow
     from cnihook.protocol.ending import Ending
 
     OwedFlows: TypeAlias = tuple[frozenset[Address], Callable[[Flow], bool]]
+
+    class Policy(Protocol):
+        """The policies of an attachment; policy/enforcement.py has the class."""
+
+        def prepare(self) -> None: ...
+
+        def admit(self, port: str, mac: str, addresses: Iterable[Address]) -> None: ...
+
+        def release(self) -> None: ...
+
 
 # "cn", the upper half of a link group's number.  Not an alias, because the kernel sets a group in the moment
 # of creation: if a process is killed right after it, the link can be recognized.
@@ -41,7 +51,7 @@ class Invocation:
 
     __slots__ = (
         "_host", "_owed_flows", "_sandbox", "_settle", "args", "cni_path", "container_id", "cuts", "ending",
-        "ifname", "is_repair", "netns", "plugin_dirs", "timeout",
+        "ifname", "is_repair", "netns", "plugin_dirs", "policy", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +79,8 @@ class Invocation:
         self.cuts = False  # an update ends the connections that it no longer permits
         # A DEL of a container that has ended leaves here what takes the kernel long: see remove_link().
         self.ending: Ending | None = None
+        # The policies of the container; None on most hosts.  Only built-in plugins see this.
+        self.policy: Policy | None = None
         self._owed_flows: list[OwedFlows] = []
         self._settle: Callable[[Invocation], None] | None = None
         self._host: NetNS | None = None

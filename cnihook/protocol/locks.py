@@ -9,6 +9,7 @@ The locks between processes of cnihook, by what they protect, in the order in wh
     container-ID         one operation at a time on a container
     ending-INODE         deletes the links of containers that have ended, on the host with this namespace
     network-NAME         shared by ADD, DEL and CHECK; exclusive for GC
+    policy               which policies are in force, and for which containers
     names                the names of containers in their /etc/hosts
     netns-INODE          tables and rules of a sandbox that several interfaces share
     bridge-NAME          a bridge: it is unused until its port exists
@@ -29,6 +30,7 @@ ORDER = (
     "container",
     "ending",
     "network",
+    "policy",
     "names",
     "netns",
     "bridge",
@@ -68,6 +70,10 @@ def ending(host: int, timeout: float) -> Lock:
 
 def network(name: str, purpose: str, *, shared: bool = False, timeout: float = _WAIT) -> Lock:
     return Lock(f"network-{name}", timeout=timeout, purpose=purpose, shared=shared)
+
+
+def policy(purpose: str) -> Lock:
+    return Lock("policy", timeout=_WAIT, purpose=purpose)
 
 
 def names(purpose: str) -> Lock:

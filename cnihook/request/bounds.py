@@ -152,6 +152,10 @@ class Guard:
             ("dns-search", self.asked.dns.search),
             ("dns-option", self.asked.dns.options),
             ("add-host", [name for name, _ in self.asked.hosts]),
+            ("egress", list(filter(None, [self.asked.egress]))),
+            ("ingress", list(filter(None, [self.asked.ingress]))),
+            ("policy", self.asked.policies),
+            ("label", [f"{key}={value}" for key, value in self.asked.labels.items()]),
         ):
             for value in values:
                 yield option, "", value

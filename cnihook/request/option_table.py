@@ -259,6 +259,33 @@ TABLE = (
         in_kubernetes="a Service",
     ),
     Entry(
+        "egress",
+        "LIST",
+        "where it may open connections to: `none`, `all`, or peers with ports; see `cnihook man policies`",
+        examples="`dns,10.0.0.0/8:5432/tcp`, `label:app=db`, `all,!10.0.0.0/8`, `none`",
+        docker=Docker(is_new=True),
+    ),
+    Entry(
+        "ingress",
+        "LIST",
+        "from where it accepts connections, in the same form",
+        examples="`outside:80/tcp`, `container:proxy`",
+        docker=Docker(is_new=True),
+    ),
+    Entry(
+        "policy",
+        "NAME",
+        "a policy of the host that it also obeys",
+        examples="`sandbox`",
+        docker=Docker(is_new=True),
+    ),
+    Entry(
+        "label",
+        "KEY=VALUE",
+        "a label that policies select",
+        examples="`app=db`",
+    ),
+    Entry(
         "allow",
         "NAME[,NAME]...",
         "the annotations that may be used, such as networks,publish (default: all)",

@@ -16,9 +16,11 @@ from cnihook.request.values import (
     parse_host,
     parse_host_name,
     parse_ip,
+    parse_label,
     parse_mac,
     parse_networks,
     parse_option,
+    parse_policy_name,
     parse_ports,
     parse_route,
     parse_server,
@@ -70,6 +72,22 @@ def _add_quota(request: ContainerRequest, text: str) -> None:
 
 def _set_no_default_route(request: ContainerRequest, text: str) -> None:
     request.common.no_default_route = parse_switch(text)
+
+
+def _add_egress(request: ContainerRequest, text: str) -> None:
+    request.egress = _longer(request.egress, text, "egress")
+
+
+def _add_ingress(request: ContainerRequest, text: str) -> None:
+    request.ingress = _longer(request.ingress, text, "ingress")
+
+
+def _longer(present: str, text: str, direction: str) -> str:
+    from cnihook.policy import peers  # few containers have a list of their own
+
+    longer = f"{present},{text}" if present else text
+    peers.parse_short(longer, direction)
+    return longer
 
 
 class Option:
@@ -126,6 +144,10 @@ OPTIONS = {
     ),
     "route": Option(lambda w, t: w.common.routes.append(parse_route(t)), 256, lambda w: w.common.routes),
     "no-default-route": Option(_set_no_default_route, is_switch=True),
+    "egress": Option(_add_egress),
+    "ingress": Option(_add_ingress),
+    "policy": Option(lambda w, t: w.policies.append(parse_policy_name(t)), 16, lambda w: w.policies),
+    "label": Option(lambda w, t: w.labels.update(parse_label(t)), 64, lambda w: list(w.labels)),
 }
 
 
@@ -213,6 +235,6 @@ def to_annotations(said: "list[tuple[str, str]]") -> "dict[str, str]":
             names = [name for value in values for name in split_networks(value)]
             annotations[NETWORKS] = (" " if any("=" in name for name in names) else ",").join(names)
         else:
-            joined = OPTIONS[word].most or word in _OF_KEYS
+            joined = OPTIONS[word].most or word in _OF_KEYS or word in ("egress", "ingress")
             annotations[annotation_of(word)] = ",".join(values) if joined else values[-1]
     return annotations

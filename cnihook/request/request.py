@@ -94,10 +94,12 @@ class ContainerRequest(Value):
 
     `common` is what was requested without a network.  `hosts` are (name, address); the address
     `host-gateway` is the host's on the container's first network.  `guard` is set if annotations request a
-    part of this.
+    part of this.  `egress` and `ingress` are lists of the short form, `policies` names of policies.
     """
 
-    __slots__ = ("common", "dns", "guard", "hostname", "hosts", "networks")
+    __slots__ = (
+        "common", "dns", "egress", "guard", "hostname", "hosts", "ingress", "labels", "networks", "policies",
+    )  # fmt: skip
 
     def __init__(self, wanted: "list[NetworkRequest] | None" = None) -> None:
         self.networks = wanted
@@ -106,6 +108,14 @@ class ContainerRequest(Value):
         self.hostname = ""
         self.hosts: list[tuple[str, str]] = []
         self.guard: Guard | None = None
+        self.labels: dict[str, str] = {}
+        self.egress = ""
+        self.ingress = ""
+        self.policies: list[str] = []
+
+    @property
+    def has_policy(self) -> bool:
+        return bool(self.labels or self.egress or self.ingress or self.policies)
 
     def aliases_on(self, network: str) -> "list[str]":
         own = [

@@ -30,7 +30,7 @@ class ResolvedNetwork(Value):
     The plugins get `ports` only after choose_ports() has run, unless every host port is fixed.
     """
 
-    __slots__ = ("capability_args", "cni_args", "ifname", "network", "ports")
+    __slots__ = ("capability_args", "cni_args", "ifname", "network", "policy", "ports")
 
     def __init__(self, network: Network, ifname: str = "") -> None:
         self.network = network
@@ -38,6 +38,7 @@ class ResolvedNetwork(Value):
         self.capability_args: dict[str, Any] = {}
         self.cni_args: dict[str, str] = {}
         self.ports: list[PortRequest] = []
+        self.policy: dict[str, Any] | None = None  # what its record has for policies
 
     @property
     def chooses_ports(self) -> bool:

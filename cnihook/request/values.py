@@ -297,3 +297,20 @@ def parse_switch(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0", ""):
         raise refuse(shown(text), "it is true or false")
     return text.lower() not in ("false", "0")
+
+
+def parse_label(text: str) -> "dict[str, str]":
+    """Parse KEY=VALUE, a label that policies select."""
+    from cnihook.policy import peers  # few containers have labels
+
+    key, value = peers.parse_label(text)
+    if value is None:
+        raise refuse(f"label {shown(text)}", "it is not KEY=VALUE")
+    return {key: value}
+
+
+def parse_policy_name(text: str) -> str:
+    from cnihook.policy import document  # few containers name a policy
+
+    document.check_name(text)
+    return text

@@ -125,6 +125,7 @@ def plan(
     *,
     cni_args: "Mapping[str, str] | None" = None,
     capability_args: "Mapping[str, Any] | None" = None,
+    policy: "dict[str, Any] | None" = None,
 ) -> Attachment:
     """Return an attachment that is not made yet.  Its record is not on disk."""
     record = Record(
@@ -137,6 +138,7 @@ def plan(
         capability_args=dict(capability_args or {}),
         process=process,
         plugin_dirs=engine.plugin_dirs,
+        extra={"policy": policy} if policy else None,
         folder=engine.state_dir,
     )
     return Attachment(engine, record, network)
@@ -241,8 +243,9 @@ def _take_back(engine: Engine, written: "list[Record]", half_done: "list[Record]
 
 def _connect(engine: Engine, one: Attachment, collect: "Callable[[], object]") -> "Result":
     """Run ADD, and once more if it failed because a container that is gone has what this one needs."""
+    policy = engine.policy_of(one.record, one.network)
     try:
-        return attachment.up(one.network, one.record, timeout=engine.timeout)
+        return attachment.up(one.network, one.record, timeout=engine.timeout, policy=policy)
     except AddFailedError as error:
         if not (isinstance(error.cause, ResourceTakenError) and error.undone):
             raise
@@ -250,7 +253,7 @@ def _connect(engine: Engine, one: Attachment, collect: "Callable[[], object]") -
         is_cheap = isinstance(error.cause, (PortTakenError, PoolExhaustedError))
         if not (collect() or is_cheap):
             raise
-    return attachment.up(one.network, one.record, timeout=engine.timeout)
+    return attachment.up(one.network, one.record, timeout=engine.timeout, policy=policy)
 
 
 def _name(engine: Engine, namespace: "NetNS", written: "list[Record]") -> None:

@@ -22,12 +22,16 @@ from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from cnihook.protocol.call import Policy
     from cnihook.protocol.ending import Ending
 
 
-def up(network: Network, record: Record, *, timeout: float = PLUGIN_TIMEOUT) -> Result:
+def up(
+    network: Network, record: Record, *, timeout: float = PLUGIN_TIMEOUT, policy: "Policy | None" = None
+) -> Result:
     """Run ADD for each plugin of the network and store the result in `record`, which is on disk already.
 
     `timeout`: seconds for one executable.  Raises AddFailedError, after the rollback.  Raises another
@@ -42,6 +46,9 @@ def up(network: Network, record: Record, *, timeout: float = PLUGIN_TIMEOUT) -> 
         timeout=timeout,
     )
     try:
+        if policy:
+            request.policy = policy
+            policy.prepare()
         with in_use(network.name, record):
             result = chain.add(network, request, record.capability_args)
             _complete(network, request, record, record.capability_args, result)
@@ -113,17 +120,19 @@ def down(
     *,
     timeout: float = PLUGIN_TIMEOUT,
     ending: "Ending | None" = None,
+    policy_of: "Callable[[Record, Network], Policy | None] | None" = None,
 ) -> "LinkStats | None":
     """Run DEL for each plugin of the record's chain, the last one first.  The caller removes the record.
 
     Returns the counters of the interface, or None if it no longer exists.
 
     `plugin_dirs` is used if the record does not name the folders of the plugins, or if the plugins have been
-    moved.  `ending` gets what is left for later, if the container has ended.  Every plugin runs; then the
-    first error is raised.
+    moved.  `ending` gets what is left for later, if the container has ended.  `policy_of` returns the
+    policies to release.  Every plugin runs; then the first error is raised.
     """
     network, request = restore(record, plugin_dirs, timeout)
     request.ending = ending
+    request.policy = policy_of(record, network) if policy_of else None
     try:
         with in_use(network.name, record):
             stats = _passed(request)

@@ -29,7 +29,9 @@ from cnihook.types.errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.linux.link_stats import LinkStats
+    from cnihook.protocol.call import Policy
     from cnihook.protocol.ending import Ending
+    from cnihook.runtime.networks import Network
     from cnihook.runtime.remains import Identity
 
 _DYING = 1.0  # seconds that a container's process may take to end after it was killed
@@ -104,7 +106,9 @@ class Engine:
 
     def _run_del(self, record: Record, ending: "Ending | None") -> "LinkStats | None":
         try:
-            return attachment.down(record, self.plugin_dirs, timeout=self.timeout, ending=ending)
+            return attachment.down(
+                record, self.plugin_dirs, timeout=self.timeout, ending=ending, policy_of=self.policy_of
+            )
         except DamagedRecordError:
             from cnihook.runtime import salvage  # rarely needed, so not imported on the hot path
 
@@ -198,6 +202,10 @@ class Engine:
         from cnihook.runtime import salvage
 
         return salvage.release_record(damaged, self.conf_dir, self.plugin_dirs, sandbox=sandbox)
+
+    def policy_of(self, record: Record, network: "Network") -> "Policy | None":
+        """Return the policies of an attachment; None if the host has none."""
+        return None
 
     @staticmethod
     def ended(attachments: "list[Record]") -> "list[Record]":

@@ -24,6 +24,7 @@ LAYERS = [
     {"container"},
     {"names"},
     {"request"},
+    {"policy"},
     {"plugins", "runtime"},
     {"sdk"},
     {"nftables"},

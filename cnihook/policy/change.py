@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A change of the host's policies: what it changes, if its tests pass, and which connections it denies.
+
+Everything is computed and checked before anything is written.  Then the files are written, and the kernel
+changes in one transaction.  If that fails, the files are restored.
+"""
+
+import os
+
+from cnihook.fast import fastjson
+from cnihook.fast.errors_text import message
+from cnihook.linux import conntrack
+from cnihook.linux.netns import NetNS
+from cnihook.policy import bridges, endpoint, enforcement, kernel, kubernetes, matcher, store, target
+from cnihook.policy.document import Policy, decode
+from cnihook.policy.endpoint import World
+from cnihook.policy.matcher import Connection
+from cnihook.policy.store import Policies
+from cnihook.runtime import records
+from cnihook.types.config import json_name
+from cnihook.types.errors import CniError, invalid_config
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cnihook.linux.conntrack import Flow
+
+    DeniedFlows = list[tuple[Flow, Connection]]
+
+_PROTOCOLS = {1: "icmp", 58: "icmp", 6: "tcp", 17: "udp", 132: "sctp"}
+
+
+class Change:
+    """The policies before and after."""
+
+    def __init__(self, new: "list[Policy]", removed: "Iterable[str]" = ()) -> None:
+        self.before = store.load()
+        self.new = new
+        self.removed = sorted(set(removed) - {one.name for one in new})
+        self.after = self.before.replaced(new, set(self.removed))
+
+    def lines(self) -> "list[str]":
+        """Return a line for each policy that changes."""
+        present = {one.name: one.raw for one in self.before.all}
+        lines = []
+        for one in self.new:
+            if one.name not in present:
+                lines.append(f"new policy {one.name}: {one.selection}")
+            elif present[one.name] != one.raw:
+                lines.append(f"changed policy {one.name}: {one.selection}")
+        return [*lines, *(f"removed policy {name}" for name in self.removed if name in present)]
+
+    def new_bridges(self) -> "list[str]":
+        """Return the bridges whose traffic the host begins to see."""
+        return sorted(enforcement.desired_now(self.after).bridges - bridges.marked(kernel.STATE))
+
+    def apply(self) -> None:
+        """Write the files, and change the kernel.  The caller holds the lock `policy`."""
+        enforcement.desired_now(self.after)  # raises what would prevent it
+        try:
+            for one in self.new:
+                store.save(one)
+            for name in self.removed:
+                store.delete(name)
+            enforcement.sync_all(self.after)
+        except BaseException:
+            self._restore()
+            raise
+
+    def _restore(self) -> None:
+        present = self.before.by_name()
+        for name in [*(one.name for one in self.new), *self.removed]:
+            if name in present:
+                store.save(present[name])
+            else:
+                store.delete(name)
+
+
+def _endpoints() -> "list[endpoint.Endpoint]":
+    return endpoint.of_records(records.all_records(unreadable=[]))
+
+
+def world() -> World:
+    """Return the attachments and the host's addresses as they are now."""
+    host = NetNS.current()
+    try:
+        addresses = [one.net.address for one in host.rtnl.addresses()]
+    finally:
+        host.close()
+    return World(_endpoints(), addresses)
+
+
+# What is written
+
+
+def read(path: str, text: bytes) -> "tuple[list[Policy], list[str]]":
+    """Return the policies in a text, one or a list, of cnihook or of Kubernetes, and warnings."""
+    value = decode(text, path)
+    warnings: list[str] = []
+    items = value if isinstance(value, list) else [value]
+    if isinstance(value, dict) and value.get("kind") in ("NetworkPolicyList", "List"):
+        listed = value.get("items")
+        items = listed if isinstance(listed, list) else []
+    policies = []
+    for index, item in enumerate(items):
+        where = path if len(items) == 1 else f"{path}: [{index}]"
+        if not isinstance(item, dict):
+            raise invalid_config(f"{where}: a policy is an object, not {json_name(item)}")
+        if kubernetes.is_one(item):
+            item = kubernetes.translated(item, where, warnings)
+        policies.append(Policy(item, where))
+    _refuse_twice(policies, path)
+    return policies, warnings
+
+
+def _refuse_twice(policies: "list[Policy]", path: str) -> None:
+    names = [one.name for one in policies]
+    for name in names:
+        if names.count(name) > 1:
+            raise invalid_config(f"{path}: has policy {name} more than once")
+
+
+def read_folder(path: str) -> "tuple[list[Policy], list[str], set[str]]":
+    """Return the policies in a folder, warnings, and the names of those that have left it."""
+    path = os.path.abspath(path)
+    policies: list[Policy] = []
+    warnings: list[str] = []
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise invalid_config(message(error)) from None
+    for name in names:
+        if name.endswith(".json") and not name.startswith("."):
+            file = f"{path}/{name}"
+            more, others = read(file, store.content(file))
+            policies += [Policy(one.raw | {"managedBy": path}, file) for one in more]
+            warnings += others
+    _refuse_twice(policies, path)
+    managed = {one.name for one in store.load().all if one.raw.get("managedBy") == path}
+    return policies, warnings, managed - {one.name for one in policies}
+
+
+# Tests
+
+
+def failures(policies: Policies, present: World) -> "list[str]":
+    """Return a line for each test in the policies that fails."""
+    lines = []
+    for policy in policies.all:
+        for number, test in enumerate(policy.tests):
+            where = f"policy {policy.name}: tests[{number}]: from {test.source} to {test.to}"
+            try:
+                connections = target.connections(test.source, test.to, present)
+            except CniError as error:
+                lines.append(f"{where}: {error}")
+                continue
+            for one in connections:
+                verdict = matcher.decide(one, present, policies.all)
+                if verdict.is_allowed != (test.expect == "allow"):
+                    lines.append(f"{where}: expected {test.expect}, but {one} is {verdict}")
+                    break
+    return lines
+
+
+# Connections
+
+
+def denied_flows(policies: Policies, present: World) -> "DeniedFlows":
+    """Return the connections of containers that the policies deny, after translation of the destination."""
+    addresses = frozenset(present.by_address)
+    denied = []
+    # One between two containers is listed for each of them.
+    flows = {flow.identity: flow for flow in conntrack.of(addresses)} if addresses else {}
+    for flow in flows.values():
+        protocol = _PROTOCOLS.get(flow.protocol, str(flow.protocol))
+        port = 0 if protocol == "icmp" else flow.answerer_port
+        connection = Connection(flow.source, flow.answerer, protocol, port)
+        if not matcher.decide(connection, present, policies.all).is_allowed:
+            denied.append((flow, connection))
+    return denied
+
+
+def differences(policies: Policies) -> "list[tuple[str, str]]":
+    """Return (container ID, text) for each container whose policies are not in force."""
+    return kernel.differences(enforcement.desired_now(policies))
+
+
+def lines_of(differences: "list[tuple[str, str]]") -> "list[str]":
+    return [f"container {each}: {text}" if each else text for each, text in differences]
+
+
+def cut(flows: "Iterable[Flow]") -> None:
+    for flow in flows:
+        conntrack.delete(flow)
+
+
+def as_text(policy: Policy) -> str:
+    return fastjson.dumps(policy.raw, indent=2)

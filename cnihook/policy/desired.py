@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state that the kernel must have for all policies, and the messages that lead to it."""
+
+from cnihook.linux import nft
+from cnihook.policy import effective, guard, rules
+from cnihook.policy.effective import Side
+from cnihook.policy.endpoint import OF_ALL, Endpoint
+from cnihook.policy.rules import Compiled
+from cnihook.policy.store import Policies
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cnihook.linux.nft_objects import Message
+
+    Elements = dict[tuple[str, bytes], tuple[str, str]]  # (map, key): (owner, chain to jump to)
+
+DIRECTIONS = ("egress", "ingress")
+
+
+class Desired:
+    """The state of the kernel that these endpoints and policies require."""
+
+    def __init__(
+        self, endpoints: "Iterable[Endpoint]", policies: Policies, kept: "set[str] | None" = frozenset()
+    ) -> None:
+        """Compute it.  Raises CniError if a policy that selects a container cannot be enforced.
+
+        `kept`: the owners whose elements stay as they are, such as those of containers that are being
+        attached; None: those of all other owners.
+        """
+        self.kept = kept
+        self.endpoints = [one for one in endpoints if one.addresses]
+        self.compiled: dict[str, Compiled] = {}
+        self.sides: dict[str, list[Compiled]] = {}  # by owner
+        for endpoint in self.endpoints:
+            self.sides[endpoint.owner] = [self._shared(side) for side in sides_of(endpoint, policies)]
+        self.selectors = {selector for one in self.compiled.values() for selector in one.selectors}
+        self.bridges = {one.bridge for one in self.endpoints if one.bridge and self.sides[one.owner]}
+
+    def _shared(self, side: Side) -> Compiled:
+        name = f"{side.direction} {side.digest}"
+        if name not in self.compiled:
+            self.compiled[name] = Compiled(side)
+        return self.compiled[name]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.compiled and self.kept == set()
+
+    def keeps(self, owner: str) -> bool:
+        """Return True if the elements of an owner stay as they are."""
+        own = {one.owner for one in self.endpoints}
+        return owner not in own and (self.kept is None or owner in self.kept)
+
+    def guarded(self) -> "list[Endpoint]":
+        """Return the endpoints on links of their own, and on bridges that have a container with a policy."""
+        return [one for one in self.endpoints if one.port and _is_guarded(one, self.bridges)]
+
+    def elements(self) -> "Elements":
+        """Return the elements of `table inet cnihook`."""
+        elements: Elements = {}
+        for endpoint in self.endpoints:
+            elements |= own_elements(endpoint, self.sides[endpoint.owner], self.selectors, self.bridges)
+        return elements
+
+
+def _is_guarded(endpoint: Endpoint, of_policies: "set[str]") -> bool:
+    return not endpoint.reason and (not endpoint.bridge or endpoint.bridge in of_policies)
+
+
+def sides_of(endpoint: Endpoint, policies: Policies) -> "list[Side]":
+    """Return the effective policy in each direction that has one.  Raises CniError if it has no effect."""
+    policies.check(endpoint)
+    sides = [side for way in DIRECTIONS if (side := effective.of(endpoint, policies.all, way))]
+    if sides and endpoint.reason:
+        raise endpoint.refuse()
+    return sides
+
+
+def own_elements(
+    endpoint: Endpoint, sides: "list[Compiled]", selectors: "Iterable[str]", of_policies: "set[str]"
+) -> "Elements":
+    """Return the elements of one container."""
+    elements: Elements = {}
+    for address in endpoint.addresses:
+        for compiled in sides:
+            for name, chain in compiled.jumps().items():
+                elements[f"{name}{address.version}", address] = endpoint.owner, chain
+        for selector in selectors:
+            if not endpoint.reason and (selector == OF_ALL or endpoint.matches(selector)):
+                elements[rules.member_set(selector, address.version), address] = endpoint.owner, ""
+    if _is_guarded(endpoint, of_policies):
+        for name, key in guard.inet_elements(endpoint):
+            elements[name, key] = endpoint.owner, ""
+    return elements
+
+
+def changes(table: str, elements: "Elements", present: "Elements", desired: Desired) -> "list[Message]":
+    """Return the messages after which a table has these elements, and those of owners that are kept."""
+    gone = [
+        key
+        for key, value in present.items()
+        if elements.get(key) != value and (key in elements or not desired.keeps(value[0]))
+    ]
+    new = [(key, value) for key, value in elements.items() if present.get(key) != value]
+    return [nft.delete_element(table, *key) for key in gone] + [
+        nft.add_element(table, *key, owner, jump=chain) for key, (owner, chain) in new
+    ]

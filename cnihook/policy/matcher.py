@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The verdict on a connection, as the kernel has it: for `explain`, for the tests of policies, and to find the
+connections that a new policy denies.
+
+A test compares it with the kernel, for random policies and random packets.
+"""
+
+from cnihook.fast.address import Address
+from cnihook.policy import effective
+from cnihook.policy.effective import Layer, Side
+from cnihook.policy.endpoint import OF_ALL, Endpoint, World
+from cnihook.policy.peers import DNS_PORT, LINK_LOCAL, Rule
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cnihook.policy.document import Policy
+
+
+class Connection:
+    """The first packet of a connection, after its destination was translated.  ICMP has port 0."""
+
+    __slots__ = ("destination", "port", "protocol", "source")
+
+    def __init__(self, source: Address, destination: Address, protocol: str, port: int) -> None:
+        self.source = source
+        self.destination = destination
+        self.protocol = protocol
+        self.port = port
+
+    def __str__(self) -> str:
+        port = "" if self.protocol == "icmp" else f":{self.port}"
+        address = f"[{self.destination}]" if port and self.destination.version == 6 else self.destination
+        return f"{address}{port}/{self.protocol}"
+
+
+class Verdict:
+    """`is_allowed`, why, and the direction that decided; `is_audited`: it is let through, and recorded."""
+
+    __slots__ = ("is_allowed", "is_audited", "reason")
+
+    def __init__(self, is_allowed: bool, reason: str, *, is_audited: bool = False) -> None:
+        self.is_allowed = is_allowed
+        self.reason = reason
+        self.is_audited = is_audited
+
+    def __str__(self) -> str:
+        kind = "allowed" if self.is_allowed else "denied"
+        return f"{kind}{', and recorded (audit)' if self.is_audited else ''}: {self.reason}"
+
+
+def decide(connection: Connection, world: World, policies: "Iterable[Policy]") -> Verdict:
+    """Return the verdict of the sender's egress, then of the receiver's ingress."""
+    policies = list(policies)
+    to_host = world.is_host(connection.destination)
+    verdicts = []
+    source = world.by_address.get(connection.source)
+    side = effective.of(source, policies, "egress") if source else None
+    if source and side:
+        verdicts.append(on_side(side, source, connection, world, to_host=to_host))
+    receiver = None if to_host else world.by_address.get(connection.destination)
+    if receiver and not world.is_host(connection.source):  # the host always reaches its containers
+        side = effective.of(receiver, policies, "ingress")
+        if side:
+            verdicts.append(on_side(side, receiver, connection, world))
+    denied = next((one for one in verdicts if not one.is_allowed), None)
+    if denied:
+        return denied
+    if not verdicts:
+        return Verdict(True, "no policy is in force on this connection")
+    is_audited = any(one.is_audited for one in verdicts)
+    reason = next((one.reason for one in verdicts if one.is_audited), "; ".join(v.reason for v in verdicts))
+    return Verdict(True, reason, is_audited=is_audited)
+
+
+def on_side(
+    side: Side, endpoint: Endpoint, connection: Connection, world: World, *, to_host: bool = False
+) -> Verdict:
+    """Return the verdict of one direction of a container's effective policy."""
+    where = f"{side.direction} of {endpoint.container_id}"
+    peer = connection.destination if side.direction == "egress" else connection.source
+    audited = ""
+
+    def match(layer: Layer, *, is_deny: bool) -> "Rule | None":
+        for rule in layer.rules:
+            if matches(rule, side, peer, connection, world, to_host=to_host, is_deny=is_deny):
+                return rule
+        return None
+
+    for layer in side.deny:
+        rule = match(layer, is_deny=True)
+        if rule:
+            reason = f"{where}: {layer.source} denies {rule}"
+            if layer.mode == "enforce":
+                return Verdict(False, reason)
+            audited = audited or reason
+    reasons = []
+    for layer in side.layers:
+        rule = match(layer, is_deny=False)
+        if rule:
+            reasons.append(f"{where}: {rule.source} allows {rule}")
+            continue
+        reason = f"{where}: no rule of {layer.source} allows {connection}"
+        if layer.mode == "enforce":
+            return Verdict(False, reason)
+        audited = audited or reason
+    reasons = reasons or [f"{where}: no rule denies it"]
+    return Verdict(True, audited or "; ".join(reasons), is_audited=bool(audited))
+
+
+def matches(
+    rule: Rule,
+    side: Side,
+    peer: Address,
+    connection: Connection,
+    world: World,
+    *,
+    to_host: bool,
+    is_deny: bool,
+) -> bool:
+    """Return True if a rule names this peer and port."""
+    if "dns" in rule.peers and str(peer) in side.servers:
+        if connection.protocol in ("tcp", "udp") and connection.port == DNS_PORT:
+            return True
+    if rule.ports and not any(each.matches(connection.protocol, connection.port) for each in rule.ports):
+        return False
+    if to_host and "host" in rule.peers:
+        return True
+    if to_host and not is_deny:
+        return False  # an address of the host is allowed as `host` only
+    named, excepted = rule.nets(peer.version)
+    if any(peer in net for net in named) and not any(peer in net for net in excepted):
+        return True
+    if to_host:
+        return False
+    if "outside" in rule.peers and not world.is_member(OF_ALL, peer) and peer not in LINK_LOCAL:
+        return True
+    return any(world.is_member(selector, peer) for selector in rule.selectors())
