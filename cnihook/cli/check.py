@@ -10,6 +10,7 @@ from cnihook.cli.shared.listing import Row
 from cnihook.container import repair
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.netns import NetNS
+from cnihook.policy import change, enforcement, store
 from cnihook.protocol import locks
 from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import attachment, foreign, records, update
@@ -91,6 +92,7 @@ def _of_many(options: argparse.Namespace, hint: str) -> int:
     def work() -> None:
         listed = _listed(options, hint)
         reports = [_report(one, options) for one in listed]
+        _add_policies(reports)
         container = listed[0].container if options.container else ""
         reports += [{"record": path, "state": _UNKNOWN, "why": "is damaged"} for path in _damaged(container)]
         if options.json:
@@ -106,6 +108,18 @@ def _of_many(options: argparse.Namespace, hint: str) -> int:
 
     code = arguments.work("check", work)
     return _CODES[_UNKNOWN] if code else _CODES[outcome[0]]
+
+
+def _add_policies(reports: "list[dict[str, str]]") -> None:
+    """Add the policies that are not in force to the reports of attachments without another difference."""
+    if not enforcement.exists():
+        return
+    with locks.policy("check"):
+        differences = change.differences(store.load())
+    for container_id, text in differences:
+        for report in reports:
+            if report["state"] == _WELL and container_id in ("", report["container"]):
+                report |= {"state": _DIFFERENT, "why": f"{text}; `cnihook policy apply` corrects it"}
 
 
 def _listed(options: argparse.Namespace, hint: str) -> "list[Row]":

@@ -33,6 +33,8 @@ COMMANDS = {
     "graph": "draw networks, containers, addresses and ports",
     "stats": "show the traffic of each attachment",
     "repair": "restore what running containers lost of their networks",
+    "policy": "say which connections containers may have",
+    "denied": "list the connections that policies denied",
     "doctor": "report what is wrong on this host, and how to fix it",
     "metrics": "print metrics for Prometheus",
     "logs": "print what happened to a container's network",
@@ -64,6 +66,16 @@ OWN_COMMANDS = {
         "edit": "change a network's file in an editor",
         "rm": "remove networks",
         "prune": "remove the networks that no container uses",
+    },
+    "policy": {
+        "apply": "put policies in force, also for running containers",
+        "test": "run the tests of the policies",
+        "diff": "show what apply would change",
+        "list": "list the policies, and how many containers have them",
+        "show": "print a policy, and the containers that it selects",
+        "delete": "remove policies",
+        "learn": "write a policy of what was denied or audited",
+        "explain": "say if a connection is allowed, and by which rule",
     },
 }
 _FILES = {"del": "delete", "hooks.d": "hooks_d"}  # commands whose names cannot be names of modules

@@ -44,6 +44,7 @@ _GUIDES = {
     "ways-in": "runc, crun, podman, docker, containerd, systemd",
     "kubernetes": "the plugins of a node, with containerd or CRI-O",
     "options": "what a container can request",
+    "policies": "which connections containers may have",
     "plugins": "the built-in plugins",
     "plugin-options": "all options of the built-in plugins",
     "commands": "all commands, by task",

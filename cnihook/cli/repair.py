@@ -10,6 +10,7 @@ from cnihook.fast.natural import natural
 from cnihook.linux import netns
 from cnihook.log import Log, warn
 from cnihook.names import hosts
+from cnihook.policy import change, enforcement, store
 from cnihook.protocol import locks
 from cnihook.runtime import attachment, foreign, records, update
 from cnihook.runtime.foreign import UncheckableError
@@ -75,8 +76,9 @@ class _Report:
         self._as_json = as_json
         self._repaired: list[dict[str, str]] = []
 
-    def add(self, container_id: str, text: str, log: Log) -> None:
-        log.event(f"repaired: {text}")
+    def add(self, container_id: str, text: str, log: "Log | None") -> None:
+        if log:
+            log.event(f"repaired: {text}")
         self._repaired.append({"container": container_id, "repaired": text})
         if not self._as_json:
             self._print(printable(f"repaired {container_id}: {text}"))
@@ -106,7 +108,21 @@ def _repair_all(settings: Settings, report: _Report) -> None:
             if all(map(attachment.is_gone, records.of_container(container_id))):
                 continue  # it has ended just now
             errors.append(CniError(INTERNAL, f"{container_id}: {message_with_notes(error)}"))
+    try:
+        _repair_policies(report)
+    except (CniError, OSError) as error:
+        errors.append(CniError(INTERNAL, f"policies: {message_with_notes(error)}"))
     _raise(errors)
+
+
+def _repair_policies(report: _Report) -> None:
+    """Put the policies of all containers in force again."""
+    if enforcement.exists():
+        with locks.policy("repair"):
+            differences = change.differences(store.load())
+            enforcement.sync_all()
+        for container_id, text in differences:
+            report.add(container_id or "policies", text, Log(container_id) if container_id else None)
 
 
 def _repair(container_id: str, settings: Settings, report: _Report, *, leave_others: bool = False) -> None:

@@ -69,11 +69,6 @@ def _end(part: bytes, address: int, port: int) -> "tuple[Address, int]":
     return Address(attributes(attrs.get(_TUPLE_IP, b"")).get(address, b"")), number
 
 
-def _protocol(part: bytes) -> int:
-    protocol = attributes(attributes(part).get(_TUPLE_PROTO, b""))
-    return int.from_bytes(protocol.get(_PROTO_NUM, b""), "big")
-
-
 def flows(version: int, ports: "set[int]") -> "list[Flow]":
     """Return the UDP flows whose first packet was sent to one of these ports.
 

@@ -11,7 +11,8 @@ PARTS = [
     pytest.param(
         part, id=repr(part), marks=[pytest.mark.xdist_group("podman")] if part.has("podman") else []
     )
-    for part in (*pages.parts("cookbook"), *pages.parts("troubleshooting"), *pages.parts("live"))
+    for name in ("cookbook", "troubleshooting", "policies", "live")
+    for part in pages.parts(name)
 ]
 
 

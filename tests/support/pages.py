@@ -41,6 +41,7 @@ STAYS = [
     *("* /run/cni", "* /run/cni/dhcp.sock", "process *dhcp-keeper*"),  # the process ends by itself, in 2 s
     "file /run/cnihook/log/*",  # of a container that failed
     "dir /etc/containers*",
+    "dir /etc/cnihook*",
 ]
 
 VOLATILE = [

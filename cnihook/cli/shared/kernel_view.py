@@ -121,7 +121,7 @@ def nft_elements(network: str, container_id: str, ifname: str) -> "list[Json] | 
         return None
     elements = []
     for table in (one["table"] for one in tables if "table" in one):
-        if table["name"] != "cnihook":
+        if table["name"] not in ("cnihook", "cnihook-policy"):
             continue
         for item in _nft("list", "table", table["family"], table["name"]) or ():
             elements += _owned(item, owner)
