@@ -24,9 +24,10 @@ from cnihook.types.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from cnihook.linux.rtnl import Link, Rtnl
+    from cnihook.policy.desired import Elements
     from cnihook.policy.endpoint import Endpoint
 
 _ON = {
@@ -68,11 +69,6 @@ def sync(desired: Desired, before: "set[str]", folder: str) -> None:
     try:
         rtnl = host.rtnl
         links = {name: rtnl.find_link(name) for name in desired.bridges | before}
-        for name in desired.bridges:
-            link = links[name]
-            if link:
-                os.close(statefile.create(f"{folder}/bridge-{name}"))
-        # The host answers before the ports are guarded, so that the interruption is as short as can be.
         endpoints = [one for one in desired.guarded() if one.bridge]
         for name in desired.bridges:
             if link := links[name]:
@@ -80,13 +76,22 @@ def sync(desired: Desired, before: "set[str]", folder: str) -> None:
                 for endpoint in endpoints:
                     if endpoint.bridge == name:
                         answer_for(rtnl, link, endpoint)
+        # No frame is lost: first only the host answers, then the containers ask again, and at last what goes
+        # to a neighbour directly is dropped.
+        new = desired.bridges - before
+        if new:
+            _sync_table(desired, new)
+            for name in new:
+                _forget_neighbours(links[name], desired.endpoints)
         _sync_table(desired)
+        for name in new:
+            if links[name]:
+                os.close(statefile.create(f"{folder}/bridge-{name}"))
         for name in before - desired.bridges:
             if link := links[name]:
                 _turn_off(rtnl, link, [one for one in desired.endpoints if one.bridge == name])
-            os.unlink(f"{folder}/bridge-{name}")
-        for name in desired.bridges ^ before:
             _forget_neighbours(links[name], desired.endpoints)
+            os.unlink(f"{folder}/bridge-{name}")
     finally:
         host.close()
 
@@ -143,20 +148,21 @@ def _forget_neighbours(bridge: "Link | None", endpoints: "Iterable[Endpoint]") -
 # The table
 
 
-def _sync_table(desired: Desired) -> None:
-    elements = {
-        (name, key): (endpoint.owner, "")
-        for endpoint in desired.guarded()
-        if endpoint.bridge
-        for name, key in guard.bridge_elements(endpoint)
-    }
+def _sync_table(desired: Desired, joining: "Collection[str]" = ()) -> None:
+    """Guard the ports; on bridges that are `joining`, only the host answers from now on."""
+    elements: Elements = {}
+    for endpoint in desired.guarded():
+        if endpoint.bridge in joining:
+            elements["joining", nft_objects.interface(endpoint.port)] = endpoint.owner, ""
+        elif endpoint.bridge:
+            elements |= {key: (endpoint.owner, "") for key in guard.bridge_elements(endpoint)}
     if not elements and desired.kept == set():
         remove_table()
         return
     messages = [] if _is_whole() else [*guard.bridge_base()]
     present = {
         (name, key): (owner, "")
-        for name in ("ports", "macs", "senders4", "senders6")
+        for name in guard.BRIDGE_SETS
         for key, owner in nft.elements(BRIDGE_FAMILY, BRIDGE_TABLE, name)
     }
     messages += changes(BRIDGE_TABLE, elements, present, desired)

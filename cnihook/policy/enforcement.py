@@ -178,7 +178,7 @@ def _release(own: Endpoint) -> None:
             chains.add(present[1])
     if messages:
         nft.change(FAMILY, messages, f"remove the policies of {own.owner}")
-    if own.bridge in bridges.marked(kernel.STATE) and own.mac:
+    if own.bridge and own.mac:
         _unguard_port(own)
     digests = {digest for name in chains if (digest := kernel.digest_of(name))}
     if digests:

@@ -6,6 +6,7 @@ Guards: a container can send only from its own addresses, and on a bridge only t
       set policy-links { "veth1a2b3c4d" }      set policy-senders4 { "veth1a2b3c4d" . 10.1.0.5 }
     table bridge cnihook-policy         ports of bridges that have a container with a policy
       set ports { "veth5e6f7a8b" }             set senders4 { "veth5e6f7a8b" . 02:.. . 10.2.0.7 }
+      set joining { ... }                      where only the host answers ARP, for the moment of a change
 
 On such a bridge, frames pass from no port to another one.  The host answers for all addresses (proxy ARP
 and NDP) and routes between the containers, so the rules of policies see that traffic, too.  br_netfilter
@@ -162,6 +163,10 @@ def bridge_chains() -> "dict[str, list[Rule]]":
     def of_type(number: int) -> bytes:
         return nft_sets.of_ethertype(number)
 
+    def is_neighbour_search() -> bytes:
+        return of_type(_ETHERTYPE[6]) + nft_sets.of_protocol(_ICMPV6) + _icmp_type(135, _ADVERTISEMENT)
+
+    searches: list[Callable[[], bytes]] = [lambda: of_type(_ARP), is_neighbour_search]
     return {
         "neighbours": neighbours,
         "prerouting": [
@@ -174,22 +179,33 @@ def bridge_chains() -> "dict[str, list[Rule]]":
             Rule(_drop),
         ],
         "forward": [
+            *(
+                Rule(_joining(is_neighbours, leaving))
+                for is_neighbours in searches
+                for leaving in (False, True)
+            ),
             Rule(lambda: nft_sets.load_interface() + nft_sets.is_in("ports") + _drop()),
             Rule(lambda: nft_sets.load_interface(leaving=True) + nft_sets.is_in("ports") + _drop()),
         ],
     }
 
 
+def _joining(match: "Callable[[], bytes]", leaving: bool) -> "Callable[[], bytes]":
+    return lambda: match() + nft_sets.load_interface(leaving=leaving) + nft_sets.is_in("joining") + _drop()
+
+
 def _accept() -> bytes:
     return verdict(ACCEPT)
 
 
+BRIDGE_SETS = ("ports", "joining", "macs", "senders4", "senders6")
 _BRIDGE_HOOKS = {"prerouting": (PRE_ROUTING, -300), "forward": (FORWARD, -200)}  # <linux/netfilter_bridge.h>
 
 
 def bridge_base() -> "Iterator[Message]":
     yield nft_objects.table(BRIDGE_TABLE)
-    yield nft_objects.value_set(BRIDGE_TABLE, "ports", IFNAME)
+    for name in ("ports", "joining"):
+        yield nft_objects.value_set(BRIDGE_TABLE, name, IFNAME)
     yield nft_objects.value_set(BRIDGE_TABLE, "macs", nft_objects.concatenated(IFNAME, ETHER_ADDR))
     for version in (4, 6):
         key = nft_objects.concatenated(IFNAME, ETHER_ADDR, _IP[version])

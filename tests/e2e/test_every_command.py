@@ -35,6 +35,8 @@ WORDS = {
     "graph": "",
     "stats": "--once",
     "repair": "--all",
+    "policy": "list",
+    "denied": "",
     "doctor": "",
     "metrics": "",
     "logs": "",

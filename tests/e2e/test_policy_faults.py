@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`policy apply` and starts that are killed or fail half-way: never open, and the next one completes it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.commands.repair import cnihook
+from tests.support.host.faults import fault
+from tests.support.host.host import Host, Outside
+from tests.support.policies import (
+    FOLDER,
+    LEAVES,
+    NO_BR_NETFILTER,
+    Sandbox,
+    apply,
+    network,
+    policy,
+    refusal,
+    tcp,
+)
+from tests.support.runtimes.oci import CNIHOOK, configure
+
+# The calls of an apply: what it writes, and what it sends to the kernel.
+POINTS = [("rename", 1), ("fsync", 1), *(("sendto", when) for when in (8, 16, 24, 32, 40, 48))]
+
+
+def rules(port: int) -> dict[str, Any]:
+    """Return a policy of all containers that allows one port."""
+    return {"name": "all", "select": {}, "egress": {"allow": [{"to": ["all"], "ports": [f"{port}/tcp"]}]}}
+
+
+@pytest.fixture
+def stage(host: Host) -> Host:
+    host.run("sh", "-c", NO_BR_NETFILTER)
+    host.leaves(*LEAVES, f"file {FOLDER}/.*")
+    return host
+
+
+@pytest.mark.needs("strace")
+def test_apply_that_is_killed_or_fails_leaves_no_gap(stage: Host) -> None:
+    """A port that neither the old nor the new policy allows stays denied; the next apply completes it."""
+    outside = stage.outside()
+    configure(stage, network("ptp"))
+    one = Sandbox(stage, "one")
+    apply(stage, rules(80))
+    stage.write("/run/.host/new.json", json.dumps(rules(81)))
+
+    def is_closed() -> bool:
+        return not tcp(one.space, outside, Outside.ADDRESS, 82, expected=False)
+
+    for what in ("signal=KILL", "error=ENOMEM"):
+        for syscall, when in POINTS:
+            launcher = fault(syscall, f"{what}:when={when}")
+            argv = ("/usr/bin/python3", "-IS", CNIHOOK, "policy", "apply", "/run/.host/new.json")
+            process = stage.run(*launcher, *argv, check=False)
+            assert "Traceback" not in process.stderr, (what, syscall, when)
+            if what != "signal=KILL":
+                assert process.returncode in (0, 1)
+                assert (process.returncode == 1) == bool(process.stderr), process
+            assert is_closed(), (what, syscall, when)
+            policy(stage, "apply")
+            assert policy(stage, "diff") == []
+            allowed = json.loads("\n".join(policy(stage, "show", "all")))["egress"]["allow"][0]["ports"]
+            assert allowed in (["80/tcp"], ["81/tcp"])
+            port = int(allowed[0].partition("/")[0])
+            assert tcp(one.space, outside, Outside.ADDRESS, port, expected=True)
+            apply(stage, rules(80))
+    policy(stage, "delete", "all")
+    one.stop()
+    assert "policy" not in stage.nft()
+
+
+@pytest.mark.needs("strace")
+def test_start_that_cannot_put_its_policy_in_force_fails(stage: Host) -> None:
+    """The error of the kernel is in one line, the address is free again, and a later start works."""
+    configure(stage, network("ptp"))
+    stage.leaves("file /run/cnihook/log/*")
+    stage.run("nft", "add", "table", "inet", "cnihook")
+    stage.run("nft", "add", "set", "inet", "cnihook", "policy-out4", "{ type inet_service; }")
+
+    assert "policies" in refusal(stage, "one", egress="none")
+    stage.run("nft", "delete", "table", "inet", "cnihook")
+    one = Sandbox(stage, "one2", egress="none")
+    assert cnihook(stage, "check", "--all").returncode == 0
+    one.stop()
