@@ -29,6 +29,8 @@ UDP = 17  # IPPROTO_UDP
 _SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
 _TUPLE_ORIG, _TUPLE_REPLY, _ZONE, _FILTER = 1, 2, 18, 25
+_STATUS, _PROTOINFO, _PROTOINFO_TCP, _TCP_STATE = 3, 4, 1, 1
+_SEEN_REPLY, _TCP_ESTABLISHED = 0x2, 3  # IPS_SEEN_REPLY, TCP_CONNTRACK_ESTABLISHED
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_SOURCE, _IP_DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
 _PROTO_NUM, _PROTO_SOURCE_PORT, _PROTO_PORT = 1, 2, 3
@@ -41,7 +43,8 @@ class Flow:
     """A flow: the ends of its first packet, and the address and port that answer, after any NAT."""
 
     __slots__ = (
-        "answerer", "answerer_port", "destination", "identity", "port", "protocol", "source", "version",
+        "answerer", "answerer_port", "destination", "identity", "is_established", "port", "protocol",
+        "source", "version",
     )  # fmt: skip
 
     def __init__(self, body: bytes, version: int) -> None:
@@ -53,6 +56,7 @@ class Flow:
         self.answerer, self.answerer_port = _end(
             attrs[_TUPLE_REPLY], _IP_SOURCE[version], _PROTO_SOURCE_PORT
         )
+        self.is_established = _is_established(attrs)  # answered, and for TCP not closed
         self.identity = nested(_TUPLE_ORIG, attrs[_TUPLE_ORIG])
         if _ZONE in attrs:
             self.identity += attr(_ZONE, attrs[_ZONE])
@@ -60,6 +64,13 @@ class Flow:
 
 def _protocol(part: bytes) -> int:
     return attributes(attributes(part).get(_TUPLE_PROTO, b"")).get(_PROTO_NUM, b"\0")[0]
+
+
+def _is_established(attrs: "dict[int, bytes]") -> bool:
+    tcp = attributes(attributes(attrs.get(_PROTOINFO, b"")).get(_PROTOINFO_TCP, b""))
+    if _TCP_STATE in tcp:
+        return tcp[_TCP_STATE][0] == _TCP_ESTABLISHED
+    return bool(struct.unpack(">I", attrs.get(_STATUS, bytes(4)))[0] & _SEEN_REPLY)
 
 
 def _end(part: bytes, address: int, port: int) -> "tuple[Address, int]":

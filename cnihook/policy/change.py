@@ -177,7 +177,7 @@ def denied_flows(policies: Policies, present: World) -> "DeniedFlows":
         protocol = _PROTOCOLS.get(flow.protocol, str(flow.protocol))
         port = 0 if protocol == "icmp" else flow.answerer_port
         connection = Connection(flow.source, flow.answerer, protocol, port)
-        if not matcher.decide(connection, present, policies.all).is_allowed:
+        if flow.is_established and not matcher.decide(connection, present, policies.all).is_allowed:
             denied.append((flow, connection))
     return denied
 

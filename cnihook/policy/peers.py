@@ -237,6 +237,6 @@ def _split(item: str) -> "tuple[str, str]":
     if kind in (*SELECTORS, "name"):
         name, _, ports = value.partition(":")
         return f"{kind}:{name}", ports
-    if item.count(":") > 1:
-        return item, ""  # an IPv6 address
+    if item.count(":") > 1 or "=" in item:
+        return item, ""  # an IPv6 address; or a misspelled `label`, which parse_peer() reports
     return kind, value

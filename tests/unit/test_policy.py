@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies as they are written: what is accepted, and the error for what is not."""
+
+import json
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cnihook.fast.address import Address, IPNet
+from cnihook.policy import change, document, peers, rules
+from cnihook.policy.document import Policy
+from cnihook.policy.effective import Layer, Side
+from cnihook.types.errors import CniError
+
+WEB: dict[str, Any] = {"name": "web", "select": {}, "egress": {"allow": [{"to": ["all"]}]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "listed"),
+    [
+        ("none", []),
+        ("dns", ["dns"]),
+        ("10.0.0.0/8:5432/tcp", ["10.0.0.0/8 on 5432/tcp"]),
+        ("10.0.0.1", ["10.0.0.1/32"]),
+        ("[2001:db8::/32]:443", ["2001:db8::/32 on 443/tcp, 443/udp"]),
+        ("fd00::1", ["fd00::1/128"]),
+        ("label:app=db:5432/udp,host:icmp", ["label:app=db on 5432/udp", "host on icmp"]),
+        ("container:web-*:80-90/tcp", ["container:web-* on 80-90/tcp"]),
+        ("all,!10.0.0.0/8", ["all, !10.0.0.0/8"]),
+        ("10.0.0.0/8:80/tcp,!10.9.0.0/16,host", ["10.0.0.0/8, !10.9.0.0/16 on 80/tcp", "host"]),
+    ],
+)
+def test_short_form_lists_peers_and_ports(text: str, listed: list[str]) -> None:
+    assert [str(rule) for rule in peers.parse_short(text, "egress")] == listed
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", 'egress is empty; "none" denies all'),
+        ("none,dns", 'egress is "none" and something else'),
+        ("pypi.org", "egress: 'pypi.org' is not an address or a network; a container is container:pypi.org"),
+        ("lable:app=db", "egress: 'lable:app=db' is not"),
+        ("hots", "egress: 'hots' is not an address; did you mean host?"),
+        ("10.0.0.1/8", "egress: '10.0.0.1/8' has bits behind its prefix; 10.0.0.0/8 is the network"),
+        ("10.0.0.0/8:http", "egress: port 'http' is not PORT, PORT-PORT or icmp"),
+        (
+            "10.0.0.0/8:80/tpc",
+            "egress: port '80/tpc' has an unknown protocol 'tpc'; there are tcp, udp, sctp",
+        ),
+        ("10.0.0.0/8:90-80", "egress: port '90-80' ends before it begins"),
+        ("10.0.0.0/8:70000", "egress: port '70000' is not between 1 and 65535"),
+        ("!10.0.0.0/8", "egress excepts !10.0.0.0/8 of nothing"),
+        ("name:pypi.org:443", "egress: 'name:pypi.org' cannot be used: this version resolves no names"),
+        (",".join(["host"] * 300), "egress has more than 256 items"),
+    ],
+)
+def test_error_of_short_form_names_the_item(text: str, problem: str) -> None:
+    with pytest.raises(CniError) as error:
+        peers.parse_short(text, "egress")
+
+    assert str(error.value).startswith(problem)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change_of", "problem"),
+    [
+        ({"egres": {}}, 'x: "egres" is not a key of a policy; did you mean egress?'),
+        ({"select": None}, 'x: "select" is missing; "select": {} selects every container'),
+        ({"name": "Web"}, "x: \"name\" is not the name of a policy: 'Web'"),
+        ({"name": "../a"}, "x: \"name\" is not the name of a policy: '../a'"),
+        ({"mode": "off"}, "x: \"mode\" must be one of enforce, audit, not 'off'"),
+        ({"egress": None}, 'x: "egress" and "ingress" are missing'),
+        ({"egress": {"allow": [{"to": []}]}}, "x: egress: allow[0]: egress has a rule without a peer"),
+        ({"egress": {"allow": [{"from": ["all"]}]}}, 'x: egress: allow[0]: "from" is not a key of a policy'),
+        (
+            {"ingress": {"allow": [{"from": ["host"]}]}},
+            "x: ingress: allow[0]: ingress: 'host' is for egress only",
+        ),
+        ({"select": {"labels": {"app": 1}}}, 'x: select: "labels.app" must be a string, not an integer'),
+        ({"select": {"networks": ["a b"]}}, "x: select: 'network:a b' is not a peer"),
+        ({"tests": [{"from": "a", "to": "b"}]}, 'x: tests[0]: "expect" is missing'),
+        (
+            {"egress": {"allow": [{"to": ["all"]}] * 257}},
+            'x: egress: "allow" has 257 rules; 256 is the most',
+        ),
+    ],
+)
+def test_error_of_policy_names_the_key(change_of: dict[str, Any], problem: str) -> None:
+    raw = {key: value for key, value in (WEB | change_of).items() if value is not None}
+    with pytest.raises(CniError) as error:
+        Policy(raw, "x")
+
+    assert str(error.value).startswith(problem)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 99999)
+    | st.text(max_size=8)
+    | st.sampled_from(["all", "10.0.0.0/8"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["allow", "deny", "to", "from", "ports", "labels", "expect"]), inner
+        )
+    ),
+    max_leaves=4,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from(document._KEYS), JSON, max_size=4))
+def test_any_object_is_a_policy_or_an_error(raw: dict[str, Any]) -> None:
+    try:
+        policy = Policy(WEB | raw, "x")
+    except CniError as error:
+        assert "\n" not in str(error)
+    else:
+        assert Policy(policy.raw, "x").name == policy.name
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_list_or_an_error(text: str) -> None:
+    try:
+        rules_of_text = peers.parse_short(text, "egress")
+    except CniError:
+        return
+    layer = Layer(rules_of_text, "enforce", "reject", "x")
+    side = Side("egress", [], [layer], ["192.0.2.53"])
+    assert Side.from_json(json.loads(json.dumps(side.to_json()))).digest == side.digest
+
+
+NETS = st.lists(st.tuples(st.integers(0, 255), st.integers(24, 32)), max_size=5)
+
+
+@given(NETS, NETS)
+def test_ranges_are_the_named_networks_without_the_excepted(
+    named: list[tuple[int, int]], excepted: list[tuple[int, int]]
+) -> None:
+    nets = [
+        [IPNet(Address.parse(f"10.0.0.{low}"), prefix) for low, prefix in each] for each in (named, excepted)
+    ]
+    ranges = rules.merged(*nets)
+
+    for number in range(256):
+        address = Address.parse(f"10.0.0.{number}")
+        expected = any(address in net for net in nets[0]) and not any(address in net for net in nets[1])
+        assert any(low <= address <= high for low, high in ranges) == expected
+    assert all(first[1] < second[0] for first, second in zip(ranges, ranges[1:], strict=False))
+    assert all(int(ip_address(bytes(low))) <= int(ip_address(bytes(high))) for low, high in ranges)
+
+
+KUBERNETES: dict[str, Any] = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "web", "namespace": "shop"},
+    "spec": {
+        "podSelector": {"matchLabels": {"app": "web"}},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [
+            {"from": [{"podSelector": {"matchLabels": {"app": "proxy"}}}], "ports": [{"port": 80}]},
+            {"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.9.0.0/16"]}}]},
+        ],
+        "egress": [{"ports": [{"protocol": "UDP", "port": 53, "endPort": 54}]}],
+    },
+}
+
+
+def test_policy_of_kubernetes_is_translated() -> None:
+    (policy,), warnings = change.read("x", json.dumps({"kind": "List", "items": [KUBERNETES]}).encode())
+
+    assert policy.selection.labels == {"app": "web"}
+    assert policy.ingress and policy.egress
+    assert list(map(str, policy.ingress.allow or ())) == [
+        "label:app=proxy on 80/tcp",
+        "10.0.0.0/8, !10.9.0.0/16",
+    ]
+    assert list(map(str, policy.egress.allow or ())) == ["all on 53-54/udp"]
+    assert warnings == ["x: the namespace shop is ignored"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ({"podSelector": {"matchExpressions": []}}, "cannot be translated"),
+        ({"ingress": [{"from": [{"podSelector": {}}]}]}, "selects every pod"),
+        ({"ingress": [{"ports": [{"port": "http"}]}]}, "is not a number"),
+    ],
+)
+def test_policy_of_kubernetes_without_equivalent_is_an_error(spec: dict[str, Any], problem: str) -> None:
+    raw = KUBERNETES | {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]} | spec}
+    with pytest.raises(CniError, match=problem):
+        change.read("x", json.dumps(raw).encode())
