@@ -13,6 +13,7 @@ The folders and files, from the top down; each uses only what is below it:
     request/      what a container requests; option_table.py: its options and annotations, values.py: syntax
     policy/       which connections a container may have, and the rules of the kernel for that
     links/        links that plugins make: pairs, children of a link of the host, devices that move
+    resolver/     the names that a container may look up, and the process that resolves them
     nftables/     published ports, masquerading, isolation; rules in the tables of other programs
     runtime/      the runtime side of CNI: networks, their plugins, records; engine.py: whose ID a record has
     sdk/          the library for authors of plugins, and a template
@@ -20,6 +21,7 @@ The folders and files, from the top down; each uses only what is below it:
     protocol/     CNI's execution protocol: a call, its time limit, and both ends, the caller and the plugin
     oci/          input from OCI runtimes and engines: the state, config.json, containers and their names
     dhcp/         a DHCP client, and the process that renews its leases
+    keeper/       a process that serves requests while containers need it: its start, its socket
     conformance/  black-box checks of plugins and runtimes
     types/        the CNI specification as types: configurations, results, errors, versions
     linux/        links, addresses, routes, nftables, namespaces, by the kernel's own interfaces

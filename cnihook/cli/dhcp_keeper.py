@@ -8,6 +8,8 @@ from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
 from cnihook.dhcp import daemon, rpc
 from cnihook.fast.errors_text import message_with_notes
+from cnihook.keeper import server
+from cnihook.keeper.client import is_path
 from cnihook.linux.flock import LockBusyError
 from cnihook.log import warn
 
@@ -52,11 +54,11 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
 
-    listener = daemon.adopt()
+    listener = server.adopt()
     activated = listener is not None
     if listener is None:
         try:
-            listener = daemon.listen(options.socket)
+            listener = server.listen(options.socket)
         except (OSError, LockBusyError) as error:
             warn(f"dhcp-keeper: listen at {options.socket}: {message_with_notes(error)}")
             return 1
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> int:
         if not options.background:
             warn(f"dhcp-keeper: another daemon listens at {options.socket} already")
         return 0 if options.background else 1
-    if options.background and not daemon.into_background(listener):
+    if options.background and not server.into_background(listener):
         return 0
     try:
         daemon.keep(listener, timeout=options.timeout, linger=options.linger)
@@ -76,7 +78,7 @@ def main(argv: list[str]) -> int:
 
 def _path(text: str) -> str:
     path = os.path.abspath(text)
-    if not rpc.is_path(path):
+    if not is_path(path):
         raise argparse.ArgumentTypeError(f"{text!r} is too long for a socket's path")
     return path
 

@@ -7,12 +7,9 @@ when it has had neither leases nor callers for some time.  The next caller that 
 """
 
 import asyncio
-import errno
 import json
-import os
 import signal
 import socket
-import stat
 
 from cnihook.dhcp import lease, spanning_tree
 from cnihook.dhcp.client import Client, DhcpError, NoAnswerError, ServerRefusedError
@@ -22,8 +19,6 @@ from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import IF_OPER_UP, Link
 from cnihook.log import Log, warn
-from cnihook.process.daemonize import daemonize
-from cnihook.protocol import locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -291,58 +286,6 @@ async def _raise(namespace: NetNS, link: Link) -> None:
         if not current or current.operstate == IF_OPER_UP:
             return
         await asyncio.sleep(0.005)
-
-
-# Its start
-
-
-def listen(path: str) -> "socket.socket | None":
-    """Return a socket at `path` that only root may use; None if another keeper has it already."""
-    os.umask(0o022)
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    with locks.dhcp(path):
-        try:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(path)
-            listener.close()
-            return None
-        except FileNotFoundError:
-            pass
-        except ConnectionRefusedError:
-            if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise FileExistsError(errno.EEXIST, "is not a socket", path) from None
-            os.unlink(path)  # of a keeper that was killed
-        os.umask(0o177)
-        listener.bind(path)
-        os.umask(0o077)
-        listener.listen(128)
-    return listener
-
-
-def adopt() -> "socket.socket | None":
-    """Return the socket that systemd has opened for this process (sd_listen_fds(3)), if any."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
-        return None
-    os.umask(0o077)
-    os.set_inheritable(3, False)
-    return socket.socket(fileno=3)
-
-
-def into_background(listener: socket.socket) -> bool:
-    """Go on in a new process that has no parent.  Returns False in the old one, which may end now.
-
-    Some runtimes wait until all their files are closed, so none of them stays open.
-    """
-    if os.fork():
-        return False
-    if os.fork():
-        os._exit(0)
-    os.chdir("/")
-    daemonize(listener.fileno())
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    return True
 
 
 def keep(listener: socket.socket, *, timeout: float, linger: float) -> None:

@@ -12,7 +12,7 @@ sets the link down, the container's log has the reason, and CHECK fails.
 
 from cnihook.dhcp import message, rpc
 from cnihook.dhcp.lease import Lease, folder_of, from_json, to_json
-from cnihook.dhcp.rpc import DaemonError, ForeignDaemonError, RequestRejectedError
+from cnihook.keeper.client import DaemonError, ForeignDaemonError, RequestRejectedError, is_path
 from cnihook.linux.rtnl import RT_SCOPE_LINK
 from cnihook.sdk import (
     DNS,
@@ -103,7 +103,7 @@ class Conf:
 
 def socket_path(ipam: NetConf) -> str:
     path = ipam.string("daemonSocketPath") or rpc.SOCKET
-    if not rpc.is_path(path):
+    if not is_path(path):
         raise ipam.refuse(
             "daemonSocketPath", f"is wrong: {path!r} is not an absolute path of at most 107 bytes"
         )
@@ -152,7 +152,7 @@ def add(call: Call) -> Result:
 def _ask(path: str, request: "dict[str, Any]", timeout: int = 0) -> "dict[str, Any]":
     """Return the daemon's answer; start a daemon if there is none.  `timeout`: its seconds for a server."""
     try:
-        return rpc.call(path, request, start=True, patience=max(rpc.PATIENCE, timeout + 5.0))
+        return rpc.KEEPER.call(path, request, start=True, patience=timeout + 5.0)
     except RequestRejectedError as error:
         code = TRY_AGAIN_LATER if error.later else INTERNAL
         raise CniError(code, f"dhcp: {error}") from None
@@ -203,7 +203,7 @@ def delete(call: Call) -> None:
     """Release the lease.  Daemon and namespace may be gone: without renewal, it ends on the server."""
     path = socket_path(call.conf.object("ipam"))
     try:
-        rpc.call(path, {"do": "release", "owner": _owner(call)}, start=False)
+        rpc.KEEPER.call(path, {"do": "release", "owner": _owner(call)}, start=False)
     except DaemonError:
         lease = Lease.load(folder_of(path), _owner(call))
         if lease:
@@ -228,7 +228,7 @@ def gc(call: Call) -> None:
     path = socket_path(call.conf.object("ipam"))
     try:
         request = {"do": "gc", "network": call.network, "keep": [list(attachment) for attachment in keep]}
-        rpc.call(path, request, start=False)
+        rpc.KEEPER.call(path, request, start=False)
     except DaemonError:
         leases = Lease.load_all(folder_of(path))
         stale = [one for one in leases if one.owner[0] == call.network and one.owner[1:] not in keep]

@@ -3,7 +3,7 @@
 The locks between processes of cnihook, by what they protect, in the order in which a process takes them:
 
     docker-pause-image   made once, whichever docker-run is first
-    dhcp-SOCKET          made once, whichever DHCP keeper is first
+    keeper-SOCKET        made once, whichever keeper is first
     networks             one creation, edit or removal of networks' files at a time
     temporary-INODE      ends temporary changes, on the host with this namespace
     container-ID         one operation at a time on a container
@@ -24,7 +24,7 @@ from cnihook.linux.flock import Lock
 
 ORDER = (
     "docker",
-    "dhcp",
+    "keeper",
     "networks",
     "temporary",
     "container",
@@ -44,8 +44,8 @@ def pause_image(timeout: float) -> Lock:
     return Lock("docker-pause-image", timeout=timeout, purpose="docker-run")
 
 
-def dhcp(path: str) -> Lock:
-    return Lock(f"dhcp{path.replace('/', '-')}", purpose="start of a DHCP keeper")
+def keeper(path: str) -> Lock:
+    return Lock(f"keeper{path.replace('/', '-')}", purpose="start of a keeper")
 
 
 def networks(purpose: str) -> Lock:

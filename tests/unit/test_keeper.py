@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dhcp.rpc: another program may listen at the keeper's path."""
+"""keeper.client: another program may listen at the keeper's path."""
 
 import socket
 import threading
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.dhcp.rpc import DaemonUnavailableError, ForeignDaemonError, call
+from cnihook.keeper.client import DaemonUnavailableError, ForeignDaemonError, Keeper
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def test_endless_answer_is_cut(tmp_path: Path) -> None:
         listening(tmp_path / "s", forever) as path,
         pytest.raises(ForeignDaemonError, match="not a DHCP keeper"),
     ):
-        call(path, {}, start=False)
+        Keeper("DHCP keeper", "dhcp-keeper", 30).call(path, {}, start=False)
 
 
 def test_slow_answer_ends_at_the_timeout(tmp_path: Path) -> None:
@@ -52,4 +52,4 @@ def test_slow_answer_ends_at_the_timeout(tmp_path: Path) -> None:
         listening(tmp_path / "s", drops) as path,
         pytest.raises(DaemonUnavailableError, match="does not answer"),
     ):
-        call(path, {}, start=False, patience=0.5)
+        Keeper("DHCP keeper", "dhcp-keeper", 0.5).call(path, {}, start=False)
