@@ -2,13 +2,10 @@
 """
 The keeper: one process that renews every lease for as long as its container has it.
 
-A caller connects to its socket, sends one request, a line of JSON, and gets one answer.  The keeper ends
-when it has had neither leases nor callers for some time.  The next caller that needs it starts it again.
+It ends when it has had neither leases nor callers for some time.
 """
 
 import asyncio
-import json
-import signal
 import socket
 
 from cnihook.dhcp import lease, spanning_tree
@@ -16,6 +13,8 @@ from cnihook.dhcp.client import Client, DhcpError, NoAnswerError, ServerRefusedE
 from cnihook.dhcp.lease import Lease, Owner, now
 from cnihook.dhcp.rawsocket import Channel
 from cnihook.fast.errors_text import message_with_notes
+from cnihook.keeper import server
+from cnihook.keeper.server import LINGER, RequestError
 from cnihook.linux.netns import NetNS
 from cnihook.linux.rtnl import IF_OPER_UP, Link
 from cnihook.log import Log, warn
@@ -27,94 +26,29 @@ if TYPE_CHECKING:
 # Seconds in which to get an address: 15 more than spanning tree needs to open a new port, 15 less than a
 # hook has.  The reference asks for 62.
 TIMEOUT = 45.0
-LINGER = 2.0  # seconds after the last lease
-
-_LONGEST = 1 << 16  # bytes of a request
-_PATIENCE = 10.0  # seconds for a request to arrive, and for a server to answer to a renewal
+_PATIENCE = 10.0  # seconds for a server to answer to a renewal
 _AGAIN = 60.0  # least seconds between two tries to renew (RFC 2131, 4.4.5), and two looks at a namespace
 _ETHERNET_MAC = 17  # characters
 _CARRIER = 1.5  # seconds; the kernel takes up to one until it reports that a link is up
 
 
-class RequestError(Exception):
-    """The request fails; the text is for the caller.  `later`: it may succeed later."""
-
-    def __init__(self, text: str, *, later: bool = False) -> None:
-        super().__init__(text)
-        self.later = later
-
-
-class Daemon:
+class Daemon(server.Daemon):
     def __init__(self, listener: socket.socket, *, timeout: float = TIMEOUT, linger: float = LINGER) -> None:
-        self._listener = listener
+        super().__init__(listener, linger=linger)
         self._folder = lease.folder_of(listener.getsockname())
         self._timeout = timeout
-        self._linger = linger
         self._kept: dict[Owner, tuple[Lease, asyncio.Task[None]]] = {}
         self._asking: dict[Owner, asyncio.Task[None]] = {}
-        self._guests = 0  # number of callers
-        self._changed = asyncio.Event()
-        self._over = False
 
-    async def run(self) -> None:
-        """Serve until there is nothing left to do, or a signal asks for the end.  The leases outlive it."""
-        loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self._end)
+    async def begin(self) -> None:
         for kept in Lease.load_all(self._folder):
             self._keep(kept)
-        await asyncio.start_unix_server(self._serve, sock=self._listener, limit=_LONGEST)
-        while not self._over:
-            self._changed.clear()
-            busy = self._kept or self._guests
-            try:
-                async with asyncio.timeout(None if busy else self._linger):
-                    await self._changed.wait()
-            except TimeoutError:
-                break
 
-    def _end(self) -> None:
-        self._over = True
-        self._changed.set()
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._kept)
 
-    # Requests
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._guests += 1
-        self._changed.set()
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                line = await reader.readline()
-            if line:
-                writer.write(json.dumps(await self._answer(line, reader)).encode() + b"\n")
-                await writer.drain()
-        except (OSError, TimeoutError, ValueError):  # ValueError: the line is too long
-            pass  # there is no caller to answer
-        finally:
-            writer.close()
-            self._guests -= 1
-            self._changed.set()
-
-    async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> "dict[str, Any]":
-        work = asyncio.ensure_future(self._do(line))
-        # The caller may end without waiting, if the start of its container failed or was cancelled.
-        gone = asyncio.ensure_future(reader.read(1))
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
-        work.cancel()  # without effect if it is done
-        try:
-            return await work
-        except asyncio.CancelledError:
-            return {"error": "the request was cancelled"}
-        except RequestError as failure:
-            return {"error": str(failure), "later": failure.later}
-        except (KeyError, TypeError, ValueError) as error:
-            return {"error": f"this keeper does not understand the request: {message_with_notes(error)}"}
-        except OSError as error:
-            return {"error": message_with_notes(error)}
-
-    async def _do(self, line: bytes) -> "dict[str, Any]":
-        request = json.loads(line)
+    async def do(self, request: "dict[str, Any]") -> "dict[str, Any]":
         what = request["do"]
         if what == "status":
             return {}
@@ -202,7 +136,7 @@ class Daemon:
             del self._kept[kept.owner]
         if not task.cancelled() and (error := task.exception()):
             warn(f"{kept}: {message_with_notes(error)}")
-        self._changed.set()
+        self.changed.set()
 
     async def _renew_until_lost(self, kept: Lease) -> None:
         """Renew a lease until it ends: it could not be renewed, or its link or file is gone."""
@@ -286,10 +220,3 @@ async def _raise(namespace: NetNS, link: Link) -> None:
         if not current or current.operstate == IF_OPER_UP:
             return
         await asyncio.sleep(0.005)
-
-
-def keep(listener: socket.socket, *, timeout: float, linger: float) -> None:
-    async def live() -> None:
-        await Daemon(listener, timeout=timeout, linger=linger).run()
-
-    asyncio.run(live())
