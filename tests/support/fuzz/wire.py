@@ -8,6 +8,7 @@ from cnihook.dhcp import rawsocket as packets
 from cnihook.dhcp.message import Message
 from cnihook.fast.address import Address
 from cnihook.linux import netlink, nft, route_lookup, rtnl
+from cnihook.resolver import message as dns
 from tests.support.fuzz.target import Target, same
 
 ROUTES = bytes((24, 10, 9, 8, 10, 1, 0, 1, 0, 10, 1, 0, 1))
@@ -48,6 +49,20 @@ def _dhcp(data: bytes) -> None:
         same(Message.decode(answer.encode()).options, options, "the options of a message")
 
 
+def _dns(data: bytes) -> None:
+    """Read a message as a query and as an answer, and write what was read."""
+    question = dns.read_question(data)
+    records = dns.read_answers(data, question)
+    written = dns.reply(question, dns.NOERROR, records, limit=0xFFFF, edns=True)
+    again = dns.read_question(written)
+    assert again.is_same(question)
+    if not again.flags & dns.IS_CUT:
+        addresses = [record.address for record in dns.read_answers(written, again)]
+        same(addresses, [record.address for record in records], "the addresses of an answer")
+    dns.text_of(question.name)
+    dns.read_size(data, question)
+
+
 def _packet(data: bytes) -> None:
     content = packets.payload(data)
     assert len(content) <= len(data)
@@ -74,11 +89,23 @@ def _links(data: bytes) -> None:
             pass
 
 
+DNS_QUESTION = dns.Question(7, dns.RECURSION_DESIRED, (b"www", b"example", b"com"), dns.A)
+DNS_ANSWER = dns.reply(
+    DNS_QUESTION,
+    dns.NOERROR,
+    [
+        dns.Record(DNS_QUESTION.name, 60, target=(b"cdn", b"example", b"com")),
+        dns.Record((b"cdn", b"example", b"com"), 60, Address(bytes((10, 1, 0, 5)))),
+    ],
+    limit=512,
+    edns=True,
+)
 ATTRIBUTES = netlink.text(3, "eth0") + netlink.u32(4, 1500) + netlink.attr(1, b"\2\0\0\0\0\1")
 COMMENT = nft.userdata("full c1 eth0")
 
 TARGETS = (
     Target("dhcp", _dhcp, (ValueError,), (OFFER.encode(),)),
+    Target("dns", _dns, (ValueError,), (dns.query(DNS_QUESTION), DNS_ANSWER)),
     Target("packet", _packet, (ValueError,), (packets.packet(OFFER.encode(), Address(4), Address(4)),)),
     Target("attributes", _attributes, (), (ATTRIBUTES, netlink.nested(1, ATTRIBUTES), COMMENT)),
     Target("links", _links, (), (bytes(16) + ATTRIBUTES,)),
