@@ -45,6 +45,7 @@ _GUIDES = {
     "kubernetes": "the plugins of a node, with containerd or CRI-O",
     "options": "what a container can request",
     "policies": "which connections containers may have",
+    "policy-names": "DNS names in the policies of containers",
     "plugins": "the built-in plugins",
     "plugin-options": "all options of the built-in plugins",
     "commands": "all commands, by task",

@@ -7,11 +7,13 @@ from cnihook.container import repair
 from cnihook.container.engine import ContainerEngine
 from cnihook.fast.errors_text import message_with_notes, printable
 from cnihook.fast.natural import natural
+from cnihook.keeper.client import DaemonError
 from cnihook.linux import netns
 from cnihook.log import Log, warn
 from cnihook.names import hosts
 from cnihook.policy import change, enforcement, store
 from cnihook.protocol import locks
+from cnihook.resolver import service
 from cnihook.runtime import attachment, foreign, records, update
 from cnihook.runtime.foreign import UncheckableError
 from cnihook.runtime.settings import Settings
@@ -155,6 +157,12 @@ def _repair(container_id: str, settings: Settings, report: _Report, *, leave_oth
         except OSError as error:
             log.failure("repair", error, "of its /etc/hosts")
             errors.append(CniError(INTERNAL, f"/etc/hosts of {container_id}: {message_with_notes(error)}"))
+        try:
+            for what in service.restore(container_id):
+                report.add(container_id, what, log)
+        except (DaemonError, OSError, ValueError) as error:
+            log.failure("repair", error, "of the names in its policy")
+            errors.append(CniError(INTERNAL, f"names in its policy: {message_with_notes(error)}"))
     if all(map(foreign.is_foreign, attachments)):
         log.discard()  # no detach by cnihook removes it
     _raise(errors)

@@ -42,6 +42,13 @@ def collect(engine: ContainerEngine, *, thorough: bool = True, patience: float =
         except OSError as error:
             if not isinstance(error, LockBusyError):
                 engine.tell(f"gc of names: {message(error)}")
+    if thorough and os.path.isdir(f"{STATE}/resolver"):
+        from cnihook.resolver import service
+
+        try:
+            service.prune()
+        except OSError as error:
+            engine.tell(f"gc of the names in policies: {message(error)}")
     return released
 
 

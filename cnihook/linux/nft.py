@@ -45,6 +45,7 @@ _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 1, 2, 3, 7
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
 _SET_TABLE, _SET_NAME = 1, 2
 _ELEM_KEY, _ELEM_DATA, _ELEM_USERDATA, _DATA_VALUE, _DATA_VERDICT = 1, 2, 6, 1, 2
+_ELEM_TIMEOUT, _ELEM_EXPIRATION = 4, 5  # milliseconds
 _VERDICT_CODE, _VERDICT_CHAIN, _JUMP = 1, 2, -3
 _UDATA_COMMENT = 0  # libnftnl's number for it
 
@@ -144,6 +145,22 @@ def entry_of(family: str, table: str, container: str, key: bytes) -> "tuple[byte
     return next(((value, comment) for _key, value, comment in _elements(answer)), None)
 
 
+def remaining(family: str, table: str, container: str, key: bytes) -> "float | None":
+    """Return the seconds until an element expires; None if it does not exist.
+
+    The set must have elements with a timeout; 0 for an element without one.
+    """
+    body = _element(table, container, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
+    try:
+        (answer,) = _ask(_GETSETELEM, 0, family, body, f"look up an element of {container}")
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    (elem,) = listed(attributes(answer, 4).get(_LIST_ELEMENTS, b""))
+    return int.from_bytes(elem.get(_ELEM_EXPIRATION, b""), "big") / 1000
+
+
 def entries_of(
     family: str, table: str, container: str, keys: "Collection[bytes]"
 ) -> "dict[bytes, tuple[bytes, str]]":
@@ -226,11 +243,19 @@ def _ask_or_none(kind: int, flags: int, family: str, body: bytes, what: str) -> 
 
 
 def add_element(
-    table: str, container: str, key: bytes, comment: str, *, value: bytes = b"", jump: str = ""
+    table: str,
+    container: str,
+    key: bytes,
+    comment: str,
+    *,
+    value: bytes = b"",
+    jump: str = "",
+    timeout: float = 0,
 ) -> "tuple[int, int, bytes]":
     """Return the message for change() that adds an element.
 
-    It is for a set, or for a map, which needs a value or a chain to jump to.
+    It is for a set, or for a map, which needs a value or a chain to jump to.  `timeout`: seconds until the
+    kernel removes the element.
     """
     elem = nested(_ELEM_KEY, attr(_DATA_VALUE, key))
     if jump:
@@ -238,6 +263,8 @@ def add_element(
         elem += nested(_ELEM_DATA, nested(_DATA_VERDICT, verdict))
     elif value:
         elem += nested(_ELEM_DATA, attr(_DATA_VALUE, value))
+    if timeout:
+        elem += attr(_ELEM_TIMEOUT, struct.pack(">Q", int(timeout * 1000)))
     if comment:
         elem += attr(_ELEM_USERDATA, userdata(comment))
     return _NEWSETELEM, NLM_F_CREATE, _element(table, container, elem)

@@ -10,7 +10,7 @@ Names in policies: a container may look up the listed names, and connect to the 
     message     DNS messages
     upstream    the same question to the servers of the host
     openings    addresses in the nftables sets of a policy, before the answer with them is sent
-    denials     what a container looked up in vain, a file in /run/cnihook/resolver/denied
+    denials     the names that were refused, a file in /run/cnihook/resolver/denied
 
 The container's resolv.conf names its gateway as its server, so it needs no other server.
 """

@@ -67,7 +67,7 @@ class Names:
 
 
 class Listing:
-    """What one container may look up, and where."""
+    """The names that one container may look up, and the place where it asks."""
 
     __slots__ = ("addresses", "audit", "container_id", "gateways", "names", "servers")
 

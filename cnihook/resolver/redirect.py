@@ -77,9 +77,9 @@ def _declaration() -> "Iterator[Message]":
 def _elements(listing: Listing) -> "Iterator[tuple[str, bytes, bytes]]":
     """Yield the elements that the questions of a container need: map, key, value."""
     for gateway in listing.gateways:
-        target = gateway + _word(PORT)
+        target = bytes(gateway) + _word(PORT)
         for protocol in (PROTOCOLS["udp"], PROTOCOLS["tcp"]):
-            yield _at(gateway.version), gateway + bytes((protocol,)) + bytes(3) + _word(DNS), target
+            yield _at(gateway.version), bytes(gateway) + bytes((protocol,)) + bytes(3) + _word(DNS), target
     for address in listing.addresses:
         yield _from(address.version), address, b""
 

@@ -12,8 +12,11 @@ policy ends.  A policy that lists names must also
 import os
 
 from cnihook.keeper.client import DaemonError, Keeper
+from cnihook.linux.flock import LockBusyError
+from cnihook.protocol import locks
 from cnihook.resolver import denials, listing, redirect
 from cnihook.resolver.listing import Listing
+from cnihook.runtime import records
 
 SOCKET = "/run/cnihook/resolver/socket"
 KEEPER = Keeper("resolver of names in policies", "dns-keeper", 10.0)
@@ -38,28 +41,41 @@ def forget(container_id: str) -> None:
     """End it for a container.  Nothing happens if it has no listing."""
     if not os.path.isdir(listing.FOLDER):
         return
-    was_listed = listing.forget(container_id)
-    denials.forget(container_id)
-    redirect.remove(listing.containers())
-    if was_listed:
+    if listing.forget(container_id):
         try:
             _load(container_id, start=False)
         except DaemonError:
             pass  # it does not run, or not well; the next one does not find the file
+    denials.forget(container_id)
+    redirect.remove(listing.containers())
 
 
 def restore(container_id: str) -> "list[str]":
     """Restore what a container needs to look up names, and return what was missing, as text."""
-    wanted = Listing.read(container_id)
-    if not wanted:
+    one = Listing.read(container_id)
+    if not one:
         return []
     missing = []
-    if redirect.add(wanted):
+    if redirect.add(one):
         missing.append("its questions did not reach the resolver of names")
     if not is_running():
         missing.append("the resolver of names did not run")
     _load(container_id, start=True)
     return missing
+
+
+def prune() -> None:
+    """End it for containers that are not on record and that no other process works on."""
+    on_record = {container_id for _network, container_id, _ifname in records.identities_on_file()}
+    for container_id in listing.containers():
+        if container_id in on_record:
+            continue
+        try:
+            with locks.container(container_id, "gc", timeout=0):
+                if not records.of_container(container_id):
+                    forget(container_id)
+        except LockBusyError:
+            pass
 
 
 def is_running() -> bool:

@@ -56,6 +56,7 @@ WORDS = {
     "new-plugin": "--dir /run/.host/own own",
     "conformance": "--list",
     "dhcp-keeper": "--linger 0.01",
+    "dns-keeper": "--linger 0.01",
     "completion": "bash",
     "man": "ps",
 }
@@ -64,6 +65,7 @@ STATE = json.dumps({"ociVersion": "1.0.2", "id": "web", "pid": 1, "status": "cre
 LEAVES = [
     *("dir /var/lib/cnihook", "file /var/lib/cnihook/key", f"dir {NETWORKS}/*", f"file {NETWORKS}/*"),
     *("file /run/cnihook/log/web", "dir /run/runc", "dir /run/crun", "dir /run/cni"),
+    "dir /run/cnihook/resolver",
 ]
 WITHOUT_ROOT = {"plan", "conformance", "completion", "man", "logs", "schema", "status"} | {
     "install"
@@ -194,7 +196,8 @@ def test_silent_commands_print_a_line_on_a_terminal(host: Host) -> None:
 def test_command_works_on_an_empty_machine(host: Host, command: str) -> None:
     """There is neither network nor container nor record.  The command runs without and with arguments."""
     host.leaves(*LEAVES)
-    if command not in ("dhcp-keeper", "install", "uninstall"):  # it stays; the others change /usr/local
+    # The keepers stay; the others change /usr/local.
+    if command not in ("dhcp-keeper", "dns-keeper", "install", "uninstall"):
         call(host, command, input="", fork=False)
 
     if WORDS[command] or command in HOOK:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the resolver of names in policies: whether it runs, and whether it has a server to ask."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from cnihook.doctor.finding import Finding, Host
+from cnihook.resolver import listing, service, upstream
+from cnihook.resolver.listing import Listing
+
+_WHY = "it can look up no name"
+_REMEDY = "write a nameserver to /etc/resolv.conf of the host, or give the container one with --dns"
+
+
+def check(_host: Host) -> Iterator[Finding]:
+    container_ids = listing.containers()
+    is_down = bool(container_ids) and not service.is_running()
+    has_servers = bool(upstream.servers_of_host())
+    for container_id in container_ids:
+        if is_down:
+            yield Finding(
+                "resolver-down",
+                f"container {container_id}: the resolver of the names in its policy does not run",
+                _WHY,
+                f"cnihook repair {container_id}",
+                fix=partial(service.restore, container_id),
+                subject=container_id,
+                for_all="cnihook repair --all",
+            )
+        elif not has_servers and _needs_host(container_id):
+            yield Finding(
+                "resolver-servers",
+                f"container {container_id}: its policy lists names, and /etc/resolv.conf has no server",
+                _WHY,
+                _REMEDY,
+                subject=container_id,
+                for_all=_REMEDY,
+            )
+
+
+def _needs_host(container_id: str) -> bool:
+    try:
+        one = Listing.read(container_id)
+    except ValueError:
+        return False
+    return one is not None and not one.servers
