@@ -6,6 +6,7 @@ What a container may look up: a file per container, which the resolver reads whe
     {"addresses": ["10.22.0.2", "fd00::2"],     of the container, by which it is recognised
      "gateways": ["10.22.0.1", "fd00::1"],      at which it asks, on port 53
      "names": [{"patterns": ["pypi.org", "*.pythonhosted.org"], "set": "n-1a2b3c4d"}],
+     "limits": [["*.org"]],                     each list must allow a name, too
      "servers": ["192.0.2.53"],                 which are asked; an empty list: those of the host
      "audit": false}                            true: every name is answered, and those not listed are noted
 
@@ -69,7 +70,7 @@ class Names:
 class Listing:
     """The names that one container may look up, and the place where it asks."""
 
-    __slots__ = ("addresses", "audit", "container_id", "gateways", "names", "servers")
+    __slots__ = ("addresses", "audit", "container_id", "gateways", "limits", "names", "servers")
 
     def __init__(
         self,
@@ -79,17 +80,21 @@ class Listing:
         names: "list[Names]",
         servers: "list[str] | None" = None,
         *,
+        limits: "list[list[str]] | None" = None,
         audit: bool = False,
     ) -> None:
         self.container_id = container_id
         self.addresses = addresses
         self.gateways = gateways
         self.names = names
+        self.limits = limits or []
         self.servers = servers or []
         self.audit = audit
 
     def matching(self, name: str) -> "list[tuple[str, str]]":
         """Return (base of the sets, pattern) for each pattern that allows a name; none: it is not listed."""
+        if not all(any(matches(pattern, name) for pattern in limit) for limit in self.limits):
+            return []
         return [
             (names.base, pattern)
             for names in self.names
@@ -103,6 +108,7 @@ class Listing:
             "addresses": list(map(str, self.addresses)),
             "gateways": list(map(str, self.gateways)),
             "names": [{"patterns": names.patterns, "set": names.base} for names in self.names],
+            "limits": self.limits,
             "servers": self.servers,
             "audit": self.audit,
         }
@@ -130,6 +136,7 @@ class Listing:
             [Address.parse(text) for text in content["gateways"]],
             [Names(list(map(parse_pattern, one["patterns"])), str(one["set"])) for one in content["names"]],
             list(map(str, content["servers"])),
+            limits=[list(map(parse_pattern, limit)) for limit in content["limits"]],
             audit=content["audit"] is True,
         )
 

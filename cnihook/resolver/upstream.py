@@ -10,13 +10,13 @@ until the time is over.
 import asyncio
 import secrets
 
+from cnihook.fast import statefile
 from cnihook.fast.address import Address
-from cnihook.names import resolv_conf
-from cnihook.request import host_file
 from cnihook.resolver import message
 from cnihook.resolver.message import MessageError, Question
 from cnihook.resolver.redirect import DNS
 
+RESOLV_CONF = "/etc/resolv.conf"
 TIMEOUT = 1.5  # seconds for one server
 DEADLINE = 4.5  # seconds in all: the C library of a container asks again after 5
 
@@ -41,8 +41,12 @@ class Response:
 
 def servers_of_host() -> "list[str]":
     """Return the servers in the host's resolv.conf, also those that only the host can reach."""
-    servers = resolv_conf.servers_of(host_file.read(resolv_conf.HOST))
-    return [server for server in servers if _is_address(server)]
+    try:
+        content = statefile.content(RESOLV_CONF, follow=True) or b""
+    except (OSError, ValueError):
+        return []
+    lines = [line.split() for line in content.decode(errors="replace").splitlines()]
+    return [words[1] for words in lines if words[:1] == ["nameserver"] and _is_address("".join(words[1:2]))]
 
 
 def _is_address(text: str) -> bool:
@@ -57,7 +61,7 @@ async def ask(servers: "list[str]", name: "message.Name", kind: int) -> Response
     """Return the first usable answer of one of the servers.  Raises NoServerError."""
     servers = (servers or servers_of_host())[:_MOST_SERVERS]
     if not servers:
-        raise NoServerError(f"{resolv_conf.HOST} names no server")
+        raise NoServerError(f"{RESOLV_CONF} names no server")
     last: Response | None = None
     problem = "none answers"
     try:

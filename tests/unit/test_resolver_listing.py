@@ -40,15 +40,28 @@ def test_invalid_pattern_is_rejected(text: str) -> None:
         parse_pattern(text)
 
 
+def test_name_must_be_in_every_limit() -> None:
+    """A list of the container does not widen that of the host."""
+    limits = [["*.org"], ["pypi.org", "evil.com"]]
+    one = Listing("c", [], [], [Names(["pypi.org", "evil.com", "a.org"], "n-1")], limits=limits)
+
+    assert one.matching("pypi.org") == [("n-1", "pypi.org")]
+    assert one.matching("evil.com") == one.matching("a.org") == []
+
+
 def test_listing_survives_its_file() -> None:
     addresses, gateways = [Address.parse("10.1.0.2"), Address.parse("fd00::2")], [Address.parse("10.1.0.1")]
     names = [Names(["pypi.org", "*.pythonhosted.org"], "n-1"), Names(["pypi.org"], "n-2")]
-    Listing("c.new", addresses, gateways, names, ["192.0.2.1"], audit=True).write()
+    Listing("c.new", addresses, gateways, names, ["192.0.2.1"], limits=[["*.org"]], audit=True).write()
 
     assert listing.containers() == ["c.new"]
     same = Listing.read("c.new")
     assert same and (same.addresses, same.gateways, same.servers) == (addresses, gateways, ["192.0.2.1"])
-    assert same.audit and same.matching("pypi.org") == [("n-1", "pypi.org"), ("n-2", "pypi.org")]
+    assert (
+        same.limits == [["*.org"]]
+        and same.audit
+        and same.matching("pypi.org") == [("n-1", "pypi.org"), ("n-2", "pypi.org")]
+    )
     assert same.matching("a.pythonhosted.org") == [("n-1", "*.pythonhosted.org")]
     assert same.matching("pythonhosted.org") == []
     assert listing.forget("c.new") and not listing.forget("c.new")
