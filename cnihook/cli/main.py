@@ -43,6 +43,7 @@ COMMANDS = {
     "check": "compare attachments with what was set up",
     "status": "ask a network if it can attach another container",
     "network": "create, list, change and remove networks",
+    "sticky": "list and remove addresses that are kept for a name",
     "list": "list the networks, and which plugins serve them",
     "validate": "report every problem of network configurations",
     "schema": "print a JSON Schema of networks or of a plugin",
@@ -77,6 +78,10 @@ OWN_COMMANDS = {
         "delete": "remove policies",
         "learn": "write a policy of what was denied or audited",
         "explain": "say if a connection is allowed, and by which rule",
+    },
+    "sticky": {
+        "ls": "list the sticky names, and what is kept for them",
+        "rm": "release what is kept for sticky names",
     },
 }
 _FILES = {"del": "delete", "hooks.d": "hooks_d"}  # commands whose names cannot be names of modules

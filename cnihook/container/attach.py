@@ -128,6 +128,8 @@ def select(
         wants = policies.request_of(request, served)
         for one in served:
             one.policy = wants
+    for one in served:
+        one.sticky = "" if one.network.is_loopback else request.sticky
     for problem in problems:
         complain(str(problem))
     return served
@@ -209,7 +211,18 @@ def up(
         present = _make_way(container, engine)
         _refuse_twice(container, chosen, present)
         step("earlier records")
-        attached = _attach_with_ports(container, chosen, present, engine)
+        if any(served.sticky for served in chosen):
+            from cnihook.container import sticky  # not at the top: few containers have a sticky name
+
+            attached = sticky.attach(
+                container.id,
+                container.netns,
+                chosen,
+                engine,
+                lambda: _attach_with_ports(container, chosen, present, engine),
+            )
+        else:
+            attached = _attach_with_ports(container, chosen, present, engine)
     with Undo() as undo:
         for one in attached:
             undo.push(detach.down, container.id, settings, log, one.network.name)

@@ -8,7 +8,7 @@ from itertools import combinations
 from cnihook.doctor.finding import Finding, Host, Plugin, plugins_of
 from cnihook.doctor.reachability import own_links
 from cnihook.fast.address import Address, IPNet
-from cnihook.ipam import leases
+from cnihook.ipam import leases, sticky
 from cnihook.linux import route_lookup
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST
 from cnihook.protocol import invoke
@@ -129,7 +129,7 @@ def check_leases(host: Host) -> Iterator[Finding]:
         present = _leases(folder)
         # The records are read after the leases: a lease is made after its record.  It is removed before its
         # record, so the leases are then read again.
-        owners = set()
+        owners = sticky.owners()
         for network_name, container_id, ifname in records.identities_on_file():
             if network_name == os.path.basename(folder):
                 owners |= {leases.owner(container_id, ifname), container_id.encode()}

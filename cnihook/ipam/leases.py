@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 FOLDER = "/var/lib/cni/networks"  # with a folder for each network, unless `dataDir` names another
 LAST_RESERVED = "last_reserved_ip."
+# The key of CNI_ARGS with a container's sticky name, and the owner of what is kept for one: see sticky.py
+STICKY = "CNIHOOK_STICKY"
+STICKY_OWNER = "sticky:"  # and the name; the ID of a container has no colon
 OWNERS = ".owners"
 _MARK = (
     981173106  # seconds, 2001-02-03 04:05:06 UTC: a whole second in the past, which every filesystem keeps
@@ -92,13 +95,13 @@ class Store:
 
     def owned(self) -> "list[Address]":
         """Return the addresses that the owner has leased.  Raises OSError if a lease cannot be read."""
+        return self.leased_to(self._owner) or self.leased_to(self._old_owner)
+
+    def leased_to(self, owner: bytes) -> "list[Address]":
+        """Return the addresses that an owner has leased.  Raises OSError if a lease cannot be read."""
         if not self._is_indexed:
             self.index()
-        for owner in (self._owner, self._old_owner):
-            names = [name for name in self._targets(owner) if self._read(name) == owner]
-            if names:
-                return [Address.parse(name) for name in names]
-        return []
+        return [Address.parse(name) for name in self._targets(owner) if self._read(name) == owner]
 
     def reserve(self, address: Address, set_index: int) -> bool:
         """Lease the address.  Returns False if it is taken."""
@@ -116,10 +119,10 @@ class Store:
             fd = os.open(path, flags, 0o600)
         self._is_changed = True
         with Undo() as undo:
-            undo.push(self._drop, {name})
+            undo.push(self.drop, {name})
             undo.push(unlink, path)
             try:
-                self._link(name)
+                self._link(name, self._owner)
                 _write(fd, self._owner)
             except OSError as error:  # the disk is full: an empty lease would have no owner
                 raise OSError(error.errno, error.strerror, path) from None
@@ -127,6 +130,26 @@ class Store:
                 os.close(fd)
             self._set_last_reserved(set_index, address)
         return True
+
+    def give(self, address: Address, source: bytes, target: bytes) -> None:
+        """Make `target` the owner of a lease of `source`.  A crash leaves the lease with one of the two."""
+        name = str(address)
+        temporary = f"{self._owners}/{name}"  # index() removes it there after a crash
+        self._is_changed = True
+        with Undo() as undo:
+            undo.push(self.drop, {name}, target)
+            self._link(name, target)
+            fd = statefile.create(temporary)
+            try:
+                _write(fd, target)
+                os.fsync(fd)
+            except OSError as error:
+                unlink(temporary)
+                raise OSError(error.errno, error.strerror, f"{self.folder}/{name}") from None
+            finally:
+                os.close(fd)
+            os.rename(temporary, f"{self.folder}/{name}")
+        self.drop({name}, source)
 
     def release(self, names: "Container[str] | None" = None) -> None:
         """Release the owner's leases, or those of the addresses in `names`.
@@ -140,14 +163,17 @@ class Store:
         errors = list(self._unreadable.values())
         for owner in (self._owner, self._old_owner):
             if self._targets(owner):
-                errors += self._drop(names, owner)
+                errors += self.drop(names, owner)
                 break
         remove_if_empty(self._owners)
         if errors:
             raise errors[0]
 
-    def _drop(self, names: "Container[str] | None", owner: bytes = b"") -> "list[OSError]":
-        """Remove leases, each before its link, so that a lease has its link as long as it exists."""
+    def drop(self, names: "Container[str] | None", owner: bytes = b"") -> "list[OSError]":
+        """Remove leases, each before its link, so that a lease has its link as long as it exists.
+
+        `owner`: that of the leases, if it is not the owner of this store.  Returns the errors.
+        """
         self._is_changed = True
         owner = owner or self._owner
         targets = self._targets(owner)
@@ -258,8 +284,8 @@ class Store:
         except FileNotFoundError:
             return targets
 
-    def _link(self, name: str) -> None:
-        path = self._path_of_link(self._owner, len(self._targets(self._owner)))
+    def _link(self, name: str, owner: bytes) -> None:
+        path = self._path_of_link(owner, len(self._targets(owner)))
         try:
             os.symlink(f"../{name}", path)
         except FileNotFoundError:
@@ -281,6 +307,10 @@ class Store:
 
     def _read(self, name: str) -> "bytes | None":
         return read(f"{self.folder}/{name}")
+
+
+def folder_of(network: str, data_dir: str) -> str:
+    return os.path.join(data_dir or FOLDER, network)
 
 
 def owner(container_id: str, ifname: str) -> bytes:

@@ -12,6 +12,7 @@ sets the link down, the container's log has the reason, and CHECK fails.
 
 from cnihook.dhcp import message, rpc
 from cnihook.dhcp.lease import Lease, folder_of, from_json, to_json
+from cnihook.ipam import leases
 from cnihook.keeper.client import DaemonError, ForeignDaemonError, RequestRejectedError, is_path
 from cnihook.linux.rtnl import RT_SCOPE_LINK
 from cnihook.sdk import (
@@ -122,7 +123,9 @@ def _code(item: NetConf) -> int:
 
 def _client_id(call: Call) -> bytes:
     """Return the ID to which the server binds the lease, not a MAC address.  Type 0: a name (RFC 2132)."""
-    return b"\0" + "/".join((call.container_id, call.network, call.ifname)).encode()[:254]
+    sticky = call.arg(leases.STICKY) if leases.STICKY in call.request.args else ""
+    client = f"{leases.STICKY_OWNER}{sticky}" if sticky else call.container_id
+    return b"\0" + "/".join((client, call.network, call.ifname)).encode()[:254]
 
 
 def _owner(call: Call) -> "tuple[str, str, str]":
@@ -230,8 +233,8 @@ def gc(call: Call) -> None:
         request = {"do": "gc", "network": call.network, "keep": [list(attachment) for attachment in keep]}
         rpc.KEEPER.call(path, request, start=False)
     except DaemonError:
-        leases = Lease.load_all(folder_of(path))
-        stale = [one for one in leases if one.owner[0] == call.network and one.owner[1:] not in keep]
+        present = Lease.load_all(folder_of(path))
+        stale = [one for one in present if one.owner[0] == call.network and one.owner[1:] not in keep]
         try_each(*(lease.release for lease in stale))
 
 

@@ -6,27 +6,11 @@ The leases are the reference plugin's files (cnihook.ipam.leases), so each plugi
 one has leased.
 """
 
-import errno
-import os
-
-from cnihook.fast import statefile
 from cnihook.fast.address import Address, IPNet
 from cnihook.ipam import leases
 from cnihook.ipam.leases import Store
 from cnihook.protocol.call import requested_addresses
-from cnihook.sdk import (
-    DNS,
-    IP,
-    Call,
-    CniError,
-    Field,
-    NetConf,
-    Result,
-    Route,
-    Traits,
-    invalid_config,
-    read,
-)
+from cnihook.sdk import DNS, IP, Call, CniError, Field, NetConf, Result, Route, Traits, invalid_config, read
 from cnihook.types import versions
 from cnihook.types.config import json_name
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhaustedError, ResourceTakenError
@@ -34,6 +18,8 @@ from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhaustedEr
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cnihook.ipam.sticky import Kept
 
 _TRIES = 16  # for the next addresses; a range is nearly full if all of them are leased
 
@@ -205,7 +191,11 @@ class Conf:
                 )
 
     def dns(self) -> DNS:
-        return _read_resolv_conf(self.resolv_conf) if self.resolv_conf else DNS()
+        if not self.resolv_conf:
+            return DNS()
+        from cnihook.ipam import resolv_conf  # few networks have one
+
+        return resolv_conf.read(self.resolv_conf)
 
 
 def _range_sets(conf: NetConf, key: str) -> "list[tuple[str, list[Range]]]":
@@ -223,7 +213,7 @@ def _range_sets(conf: NetConf, key: str) -> "list[tuple[str, list[Range]]]":
 
 
 def _folder(call: Call) -> str:
-    return os.path.join(call.conf.object("ipam").string("dataDir") or leases.FOLDER, call.network)
+    return leases.folder_of(call.network, call.conf.object("ipam").string("dataDir"))
 
 
 def subnets(call: Call) -> "set[IPNet]":
@@ -238,9 +228,10 @@ def add(call: Call) -> Result:
     leased: list[str] = []
     with Store(conf.folder, call.container_id, call.ifname) as store:
         owned = store.owned()
+        kept = _kept(call, store)
         try:
             for one in conf.sets:
-                address, part = _allocate(store, one, requested, owned, call)
+                address, part = _allocate(store, one, requested, owned, kept, call)
                 leased.append(str(address))
                 result.ips.append(IP(IPNet(address, part.subnet.prefix), part.gateway))
             if requested:
@@ -250,10 +241,23 @@ def add(call: Call) -> Result:
                     f"each range set gives one address: {'; '.join(map(str, conf.sets))}",
                 )
         except BaseException:
+            if kept:
+                kept.take_back()
             if leased:
                 store.release(leased)
             raise
+        if kept:
+            kept.release_rest()
     return result
+
+
+def _kept(call: Call, store: Store) -> "Kept | None":
+    """Return what is kept for the sticky name of the container; None if it has no sticky name."""
+    if leases.STICKY not in call.request.args:
+        return None
+    from cnihook.ipam.sticky import Kept  # few containers have one
+
+    return Kept(call.arg(leases.STICKY), store, leases.owner(call.container_id, call.ifname))
 
 
 def _requested(call: Call) -> "list[Address]":
@@ -272,7 +276,12 @@ def _requested(call: Call) -> "list[Address]":
 
 
 def _allocate(
-    store: Store, one: RangeSet, wanted: "list[Address]", owned: "list[Address]", call: Call
+    store: Store,
+    one: RangeSet,
+    wanted: "list[Address]",
+    owned: "list[Address]",
+    kept: "Kept | None",
+    call: Call,
 ) -> "tuple[Address, Range]":
     prefix = f"failed to allocate for range {one.index}: "
     for address in wanted:
@@ -282,7 +291,7 @@ def _allocate(
         wanted.remove(address)
         if address == part.gateway:
             raise CniError(INTERNAL, f"{prefix}requested ip {address} is subnet's gateway")
-        if not store.reserve(address, one.index):
+        if not (kept and kept.take(address)) and not store.reserve(address, one.index):
             msg = f"{prefix}requested IP address {address} is not available in range set {one}"
             raise ResourceTakenError(INTERNAL, msg, _hint_if_taken(store, address, call))
         return address, part
@@ -294,6 +303,10 @@ def _allocate(
                 f"{prefix}{address} has been allocated to {call.container_id},"
                 " duplicate allocation is not allowed",
             )
+    for address in kept.addresses if kept else ():
+        part = one.range_of(address)
+        if part and address != part.gateway and kept and kept.take(address):
+            return address, part
     tries = 0
     names: set[str] = set()  # of the leases, after some tries
     for address, part in one.candidates(store.last_reserved(one.index)):
@@ -307,12 +320,16 @@ def _allocate(
     raise PoolExhaustedError(
         INTERNAL,
         f"{prefix}no IP addresses available in range set: {one}",
-        f"leases are the files in {store.folder}; {_hint_to_collect(call)}",
+        f"leases are the files in {store.folder}; {_hint_to_collect(call)};"
+        " `cnihook sticky ls` shows addresses that are kept",
     )
 
 
 def _hint_if_taken(store: Store, address: Address, call: Call) -> str:
     container_id = store.owner_of(address)
+    if container_id.startswith(leases.STICKY_OWNER):
+        name = container_id.removeprefix(leases.STICKY_OWNER)
+        return f"it is kept for the sticky name {name}; `cnihook sticky rm {name}` releases it"
     if container_id:
         return f"container {container_id} has it; if that is gone, {_hint_to_collect(call)}"
     path = f"{store.folder}/{address}"
@@ -332,6 +349,8 @@ def delete(call: Call) -> None:
     folder = _folder(call)
     if leases.exists(folder):
         with Store(folder, call.container_id, call.ifname) as store:
+            if kept := _kept(call, store):
+                kept.keep()
             store.release()
 
 
@@ -354,8 +373,11 @@ def gc(call: Call) -> None:
     keep = call.valid_attachments()
     if keep is None or not leases.exists(conf.folder):
         return
+    from cnihook.ipam import sticky  # not at the top: a start does not need it
+
     owners = {leases.owner(container_id, ifname) for container_id, ifname in keep}
     owners |= {container_id.encode() for container_id, _ifname in keep}  # very old leases have only this
+    owners |= sticky.owners()
     with Store(conf.folder) as store:
         store.release_others(owners)
 
@@ -371,29 +393,3 @@ def status(call: Call) -> None:
             raise CniError(
                 PLUGIN_NOT_AVAILABLE, f"host-local: no IP addresses available in range set: {one}"
             )
-
-
-def _read_resolv_conf(path: str) -> DNS:
-    """Read a resolv.conf(5).  Lines of one kind add up; `#` and `;` start comments."""
-    dns = DNS()
-    try:
-        content = statefile.content(path, follow=True)
-        if content is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    except statefile.UnusableFileError as problem:
-        raise invalid_config(f'ipam: "resolvConf": {path}: {problem}') from None
-    except OSError as error:
-        raise invalid_config(f'ipam: "resolvConf": {path}: {error.strerror}') from None
-    for line in content.decode(errors="replace").splitlines():
-        fields = line.split()
-        if not fields or fields[0][0] in "#;":
-            continue
-        if fields[0] == "nameserver":
-            dns.nameservers += fields[1:2]
-        elif fields[0] == "domain" and len(fields) > 1:
-            dns.domain = fields[1]
-        elif fields[0] == "search":
-            dns.search += fields[1:]
-        elif fields[0] == "options":
-            dns.options += fields[1:]
-    return dns

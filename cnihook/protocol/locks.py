@@ -7,6 +7,7 @@ The locks between processes of cnihook, by what they protect, in the order in wh
     networks             one creation, edit or removal of networks' files at a time
     temporary-INODE      ends temporary changes, on the host with this namespace
     container-ID         one operation at a time on a container
+    sticky-NAME          one container at a time claims a sticky name
     ending-INODE         deletes the links of containers that have ended, on the host with this namespace
     network-NAME         shared by ADD, DEL and CHECK; exclusive for GC
     policy               which policies are in force, and for which containers
@@ -28,6 +29,7 @@ ORDER = (
     "networks",
     "temporary",
     "container",
+    "sticky",
     "ending",
     "network",
     "policy",
@@ -62,6 +64,10 @@ def container(container_id: str, purpose: str, timeout: float = _WAIT) -> Lock:
 
 def container_name(container_id: str) -> str:
     return f"container-{container_id}"
+
+
+def sticky(name: str, purpose: str) -> Lock:
+    return Lock(f"sticky-{name}", timeout=_WAIT, purpose=f"{purpose} {name}")
 
 
 def ending(host: int, timeout: float) -> Lock:

@@ -146,7 +146,7 @@ class Guard:
         for requested, annotation in self._wants():
             for option, value in _options_of(requested):
                 yield option, annotation, value
-        yield from self._of_hosts()
+        yield from self._of_container()
         for option, values in (
             ("dns", self.asked.dns.nameservers),
             ("dns-search", self.asked.dns.search),
@@ -160,18 +160,21 @@ class Guard:
             for value in values:
                 yield option, "", value
 
-    def _of_hosts(self) -> "Iterator[tuple[str, str, str]]":
+    def _of_container(self) -> "Iterator[tuple[str, str, str]]":
         if self.asked.hostname:
             yield "hostname", "", self.asked.hostname
+        if self.asked.sticky:
+            yield "sticky", "", self.asked.sticky
 
     def _on_networks(self) -> "Iterator[tuple[str, str, str]]":
         """Yield (option, annotation, value) for requests that concern every network.
 
-        The host name is one of them: the other containers of each network learn it.
+        The host name is one of them: the other containers of each network learn it.  A sticky name keeps
+        addresses of each.
         """
         for option, value in _options_of(self.asked.common):
             yield option, "", value
-        yield from self._of_hosts()
+        yield from self._of_container()
 
 
 def _options_of(requested: NetworkRequest) -> "Iterator[tuple[str, str]]":

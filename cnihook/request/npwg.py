@@ -7,6 +7,7 @@ A NetworkAttachmentDefinition of the standard is a network with this name here. 
 """
 
 from cnihook.fast import fastjson
+from cnihook.ipam import leases
 from cnihook.request import values
 from cnihook.request.request import NetworkRequest, PortRequest
 from cnihook.types.config import NetConf
@@ -67,5 +68,8 @@ def _parse_item(item: NetConf) -> NetworkRequest:
         if isinstance(value, str):
             if ";" in key + value or "=" in key:
                 raise values.refuse(f"cni-args {shown(f'{key}={value}')}", "it holds more than one pair")
+            if key == leases.STICKY:
+                hint = "the annotation cnihook.sticky has the same effect"
+                raise values.refuse(f"cni-args {key}", "it is only for cnihook itself", hint)
             requested.cni_args[key] = value
     return requested

@@ -179,6 +179,14 @@ TABLE = (
         docker=Docker(key="mac", term="MAC address"),
     ),
     Entry(
+        "sticky",
+        "NAME",
+        "keep addresses and MAC addresses for the next container with this NAME, also over a reboot",
+        examples="`web`",
+        docker=Docker(is_new=True),
+        in_kubernetes="an address of its choice by `cnihook.ip`",
+    ),
+    Entry(
         "bandwidth",
         "LIMITS",
         "in=RATE,out=RATE: bits per second, such as in=10M,out=2M",

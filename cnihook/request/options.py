@@ -30,7 +30,7 @@ from cnihook.request.values import (
     split_networks,
 )
 from cnihook.types.errors import CniError
-from cnihook.types.names import ANNOTATION_PREFIX, shown
+from cnihook.types.names import ANNOTATION_PREFIX, check_sticky_name, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ def _add_networks(request: ContainerRequest, text: str) -> None:
 def _set_hostname(request: ContainerRequest, text: str) -> None:
     request.hostname = parse_host_name(text)
     refuse_reserved(f"host name {shown(text)}", request.hostname)
+
+
+def _set_sticky(request: ContainerRequest, text: str) -> None:
+    check_sticky_name(text)
+    request.sticky = text
 
 
 def _set_mac(request: ContainerRequest, text: str) -> None:
@@ -142,6 +147,7 @@ OPTIONS = {
     "network-alias": Option(
         lambda w, t: w.common.aliases.append(parse_alias(t)), MOST_ALIASES, lambda w: w.common.aliases
     ),
+    "sticky": Option(_set_sticky),
     "route": Option(lambda w, t: w.common.routes.append(parse_route(t)), 256, lambda w: w.common.routes),
     "no-default-route": Option(_set_no_default_route, is_switch=True),
     "egress": Option(_add_egress),

@@ -95,10 +95,12 @@ class ContainerRequest(Value):
     `common` is what was requested without a network.  `hosts` are (name, address); the address
     `host-gateway` is the host's on the container's first network.  `guard` is set if annotations request a
     part of this.  `egress` and `ingress` are lists of the short form, `policies` names of policies.
+    `sticky`: the name for which its addresses are kept.
     """
 
     __slots__ = (
         "common", "dns", "egress", "guard", "hostname", "hosts", "ingress", "labels", "networks", "policies",
+        "sticky",
     )  # fmt: skip
 
     def __init__(self, wanted: "list[NetworkRequest] | None" = None) -> None:
@@ -107,6 +109,7 @@ class ContainerRequest(Value):
         self.dns = DNS()
         self.hostname = ""
         self.hosts: list[tuple[str, str]] = []
+        self.sticky = ""
         self.guard: Guard | None = None
         self.labels: dict[str, str] = {}
         self.egress = ""

@@ -27,10 +27,11 @@ _GUESSES = 100  # ports to try that the kernel chooses: it does not consider pub
 class ResolvedNetwork(Value):
     """A network, with what its plugins get of one container's request.
 
-    The plugins get `ports` only after choose_ports() has run, unless every host port is fixed.
+    The plugins get `ports` only after choose_ports() has run, unless every host port is fixed.  `sticky` is
+    the name for which the container's addresses are kept.
     """
 
-    __slots__ = ("capability_args", "cni_args", "ifname", "network", "policy", "ports")
+    __slots__ = ("capability_args", "cni_args", "ifname", "network", "policy", "ports", "sticky")
 
     def __init__(self, network: Network, ifname: str = "") -> None:
         self.network = network
@@ -39,6 +40,7 @@ class ResolvedNetwork(Value):
         self.cni_args: dict[str, str] = {}
         self.ports: list[PortRequest] = []
         self.policy: dict[str, Any] | None = None  # what its record has for policies
+        self.sticky = ""
 
     @property
     def chooses_ports(self) -> bool:

@@ -13,6 +13,7 @@ ANNOTATION_PREFIX = "cnihook."  # of the annotations that request something of c
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _REST = _FIRST | frozenset("_.-")
 _FILE_NAME_MAX = 255  # <linux/limits.h> NAME_MAX, bytes
+_STICKY_NAME_MAX = 64
 _IFNAME_MAX = 15  # <linux/if.h> IFNAMSIZ less its closing zero, bytes
 
 
@@ -83,6 +84,16 @@ def check_plugin_type(name: str) -> None:
     if "/" in name or "\0" in name or name in (".", ".."):
         raise CniError(
             INVALID_CONFIG, f"invalid plugin name {shown(name)}", "a type is a file name, not a path"
+        )
+
+
+def check_sticky_name(name: str) -> None:
+    if not _is_identifier(name) or len(name) > _STICKY_NAME_MAX:
+        raise CniError(
+            INVALID_CONFIG,
+            f"sticky name {shown(name)} is not valid",
+            f"it holds up to {_STICKY_NAME_MAX} letters, digits, '_', '.' and '-', and starts with a letter"
+            " or a digit",
         )
 
 

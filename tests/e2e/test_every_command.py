@@ -45,6 +45,7 @@ WORDS = {
     "check": "--all",
     "status": "mynet",
     "network": "ls",
+    "sticky": "ls",
     "list": "",
     "validate": "",
     "schema": "bridge",

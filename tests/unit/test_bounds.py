@@ -30,6 +30,7 @@ OF_A_CONTAINER: dict[str, tuple[Any, str | None]] = {
     "dns": (None, None),
     "hosts": ([("up", "192.0.2.1")], "add-host"),
     "hostname": ("web", "hostname"),
+    "sticky": ("web", "sticky"),
     "guard": (None, None),
 }
 

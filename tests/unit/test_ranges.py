@@ -74,7 +74,7 @@ def test_nearly_full_range_costs_few_tries(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Store, "reserve", counted)
     call = Call("ADD", NetConf({"name": "net1"}), Invocation("c1", "", "eth0"))
     with Store(str(tmp_path), "c1", "eth0") as store:
-        address, _part = _allocate(store, one, [], store.owned(), call)
+        address, _part = _allocate(store, one, [], store.owned(), None, call)
 
     assert str(address) == last and len(tries) < 20
 

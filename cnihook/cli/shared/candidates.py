@@ -215,6 +215,15 @@ def _logged(word: str) -> Candidates:
     return _by_name(word, ((names.get(each) or containers.short(each), each, "") for each in ids))
 
 
+def _sticky_names(word: str) -> Candidates:
+    from cnihook.ipam import sticky
+
+    try:
+        return [(name, "") for name in sticky.names()]
+    except OSError:
+        return ()  # only root may read them
+
+
 def _running(word: str) -> Candidates:
     """Return the containers of which runc or crun has a state."""
     names = _engine_names()
@@ -290,6 +299,8 @@ def _runtimes(word: str) -> Candidates:
 VALUES: "dict[str, Callable[[str], Candidates] | None]" = {
     "network": _networks,
     "networks": _networks,
+    "sticky": _sticky_names,
+    "sticky names": _sticky_names,
     "check network": _networks_or_containers,
     "id": _containers,
     "ids": _containers,

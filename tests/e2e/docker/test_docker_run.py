@@ -9,6 +9,7 @@ from tests.support.host.host import Host
 from tests.support.plugins.cni import CHECKOUT
 from tests.support.runtimes.docker import DOCKER_RUN, IMAGE, Docker, Terminal
 from tests.support.runtimes.oci import (
+    CNIHOOK,
     LOOPBACK,
     MYNET,
     NET_D,
@@ -189,6 +190,19 @@ def test_restarted_container_keeps_its_network(docker: Docker, host: Host) -> No
     host.run("ping", "-c1", "-W30", "10.22.0.2")
     assert docker("exec", "web", "ip", "-o", "addr").stdout.count("10.22.0.2/16") == 1
     docker("rm", "--force", "web")
+    docker.expect_nothing()
+
+
+def test_sticky_address_is_for_the_next_container_of_the_name(docker: Docker, host: Host) -> None:
+    host.leaves("dir /var/lib/cnihook*")
+    show = (IMAGE, "ip", "-o", "-4", "addr", "show", "eth0")
+    printed = [
+        docker.run("--rm", *sticky, *show).stdout.split()[3]
+        for sticky in (["--sticky", "web"], [], ["--sticky=web"])
+    ]
+
+    assert printed == ["10.22.0.2/16", "10.22.0.3/16", "10.22.0.2/16"]
+    assert host.run(CNIHOOK, "sticky", "rm", "web").stdout == "web\n"
     docker.expect_nothing()
 
 

@@ -13,11 +13,12 @@ from cnihook.dhcp import lease
 from cnihook.dhcp.lease import Lease
 from cnihook.dhcp.message import Message
 from cnihook.fast.address import Address
+from cnihook.ipam import resolv_conf as network_resolv_conf
 from cnihook.ipam.leases import Store
 from cnihook.names import container_dns, entries, hosts, resolv_conf
 from cnihook.names.entries import Entry
 from cnihook.names.rootfs_file import File
-from cnihook.plugins import host_local, tuning
+from cnihook.plugins import tuning
 from cnihook.runtime import networks, records
 from cnihook.types.errors import CniError
 from cnihook.types.result import DNS
@@ -151,7 +152,7 @@ def _entry(data: bytes) -> None:
 def _resolv_conf(data: bytes) -> None:
     """Check that a container's file has only keywords of resolv.conf."""
     path = _put("resolv.conf", data)
-    dns = host_local._read_resolv_conf(path)
+    dns = network_resolv_conf.read(path)
     for text in (resolv_conf.text([dns]), resolv_conf.text([], dns), resolv_conf.text([dns, DNS()], DNS())):
         wrong = [line for line in text.split("\n") if line and line.split()[0] not in KEYWORDS]
         if wrong:
