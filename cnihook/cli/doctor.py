@@ -145,6 +145,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "names in /etc/hosts": names.check,
         "name servers": names.check_servers,
         "names in policies": resolver.check,
+        "name servers of the host": names.check_host_servers,
         "lost records": leftovers.check_lost,
         "nftables": leftovers.check_elements,
         "rules of the reference plugins": foreign.check,

@@ -36,7 +36,7 @@ PREFIX = "/usr/local"
 _NEXT = {
     part_names.SYSTEMD: (
         "systemctl daemon-reload",
-        "systemctl enable --now cnihook-gc.timer cnihook-repair.service",
+        "systemctl enable --now cnihook-gc.timer cnihook-repair.service cnihook-resolv-conf.path",
     ),
     part_names.DOCKER: ("systemctl reload docker",),
 }

@@ -36,7 +36,7 @@ _PROGRAMS = {
     "cni-runc": "run runc, with the hook in containers that request networks",
 }
 _GUIDES = {
-    "cookbook": "fourteen tasks with container networks, step by step",
+    "cookbook": "fifteen tasks with container networks, step by step",
     "troubleshooting": "what may be wrong with container networks, by symptom",
     "live": "change the networks of a container that runs",
     "installing": "from a checkout, with pip, as a Debian package",

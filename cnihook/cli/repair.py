@@ -10,19 +10,24 @@ from cnihook.fast.natural import natural
 from cnihook.keeper.client import DaemonError
 from cnihook.linux import netns
 from cnihook.log import Log, warn
-from cnihook.names import hosts
+from cnihook.names import host_servers, hosts
 from cnihook.policy import change, enforcement, store
 from cnihook.protocol import locks
 from cnihook.resolver import service
 from cnihook.runtime import attachment, foreign, records, update
 from cnihook.runtime.foreign import UncheckableError
+from cnihook.runtime.records import Record
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INTERNAL, CniError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DESCRIPTION = """\
 Restore what running containers lost by a reload of the firewall, `nft flush ruleset`, `ip link del` or the
-like, and the names that a program removed from their /etc/hosts.  The containers keep running, and keep
-their addresses.
+like, and the names that a program removed from their /etc/hosts.  If the host has new name servers, they
+get these in /etc/resolv.conf, unless it was edited.  The containers keep running, and keep their addresses.
 
 Each attachment is compared with its record, like CHECK does.  What needs no new link is set up again in
 place; otherwise the container gets a new link.  Prints what was wrong.
@@ -44,6 +49,11 @@ def parser() -> Parser:
     parser.add_container(which, nargs="?")
     which.add_argument("--all", action="store_true", help="repair all containers that run")
     parser.add_argument(
+        "--name-servers",
+        action="store_true",
+        help="only write new name servers of the host into /etc/resolv.conf; nothing else is compared",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print what was restored as a list of JSON objects"
     )
     parser.add_verbose()
@@ -55,13 +65,14 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     settings = arguments.settings_of(options)
     report = _Report(options.json)
+    repair_one = _renew_servers if options.name_servers else _repair
 
     def work() -> None:
         try:
             if options.id:
-                _repair(containers.on_record(options.id), settings, report)
+                repair_one(containers.on_record(options.id), settings, report)
             else:
-                _repair_all(settings, report)
+                _repair_all(repair_one, settings, report)
         finally:
             report.print_json()
         if report.is_empty and not options.json:
@@ -100,12 +111,12 @@ class _Report:
             terminal.read_no_more()  # the repair itself has not failed
 
 
-def _repair_all(settings: Settings, report: _Report) -> None:
+def _repair_all(repair_one: "Callable[..., None]", settings: Settings, report: _Report) -> None:
     living = {record.container_id for record in records.all_records() if not attachment.is_gone(record)}
     errors: list[CniError] = []
     for container_id in sorted(living, key=natural):
         try:
-            _repair(container_id, settings, report, leave_others=True)
+            repair_one(container_id, settings, report, leave_others=True)
         except (CniError, OSError) as error:
             if all(map(attachment.is_gone, records.of_container(container_id))):
                 continue  # it has ended just now
@@ -163,9 +174,35 @@ def _repair(container_id: str, settings: Settings, report: _Report, *, leave_oth
         except (DaemonError, OSError, ValueError) as error:
             log.failure("repair", error, "of the names in its policy")
             errors.append(CniError(INTERNAL, f"names in its policy: {message_with_notes(error)}"))
+        _renew_from(attachments, report, log, errors)
     if all(map(foreign.is_foreign, attachments)):
         log.discard()  # no detach by cnihook removes it
     _raise(errors)
+
+
+def _renew_servers(
+    container_id: str, _settings: Settings, report: _Report, *, leave_others: bool = False
+) -> None:
+    """Write new name servers of the host into a container's file."""
+    log = Log(container_id)
+    errors: list[CniError] = []
+    with locks.container(container_id, "repair"), log:
+        attachments = repair.records_of(container_id)
+        _renew_from(attachments, report, log, errors)
+    if all(map(foreign.is_foreign, attachments)):
+        log.discard()
+    _raise(errors)
+
+
+def _renew_from(attachments: "list[Record]", report: _Report, log: Log, errors: list[CniError]) -> None:
+    container_id = attachments[0].container_id
+    try:
+        if servers := host_servers.renew(attachments[0]):
+            what = f"its /etc/resolv.conf has the host's new name servers: {', '.join(servers)}"
+            report.add(container_id, what, log)
+    except OSError as error:
+        log.failure("repair", error, "of its /etc/resolv.conf")
+        errors.append(CniError(INTERNAL, f"/etc/resolv.conf of {container_id}: {message_with_notes(error)}"))
 
 
 def _raise(errors: list[CniError]) -> None:

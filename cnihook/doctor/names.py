@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of names: those that another program has removed from /etc/hosts, and a missing name server."""
 
-import errno
 from collections.abc import Iterator
 from functools import partial
 
@@ -9,8 +8,7 @@ from cnihook.doctor.finding import Finding, Host
 from cnihook.fast.address import Address
 from cnihook.linux.netns import NetNS
 from cnihook.linux.route_lookup import link_towards
-from cnihook.names import hosts, resolv_conf
-from cnihook.names.inside import ContainerFile
+from cnihook.names import host_servers, hosts, resolv_conf
 
 _WHY = "its programs resolve no names of other machines"
 
@@ -37,8 +35,8 @@ def check(host: Host) -> Iterator[Finding]:
 def check_servers(host: Host) -> Iterator[Finding]:
     """Find a container whose /etc/resolv.conf is a link to a place where cnihook writes no file."""
     for container_id, pid in _processes(host).items():
-        text, is_link = _resolv_conf(pid)
-        if is_link and not _servers(text):
+        text, is_link = host_servers.read(pid)
+        if is_link and not _servers(text or ""):
             yield Finding(
                 "container-dns",
                 f"container {container_id}: /etc/resolv.conf is a link, and no name server is behind it",
@@ -47,10 +45,28 @@ def check_servers(host: Host) -> Iterator[Finding]:
             )
 
 
+def check_host_servers(host: Host) -> Iterator[Finding]:
+    """Find a container with servers that the host had before it moved to another network."""
+    for record in {one.record.container_id: one.record for one in host.attached}.values():
+        if not (servers := host_servers.missing(record)):
+            continue
+        container_id = record.container_id
+        yield Finding(
+            "container-dns",
+            f"container {container_id}: its /etc/resolv.conf has former name servers of the host, which now"
+            f" has {', '.join(servers)}",
+            _WHY,
+            f"cnihook repair {container_id}",
+            fix=partial(host_servers.renew, record),
+            subject=container_id,
+            for_all="cnihook repair --all --name-servers",
+        )
+
+
 def check_ways(host: Host) -> Iterator[Finding]:
     """Find a container without a route to its name servers.  A container may do without names."""
     for container_id, pid in _processes(host).items():
-        servers = _servers(_resolv_conf(pid)[0])
+        servers = _servers(host_servers.read(pid)[0] or "")
         namespace = NetNS.find(f"/proc/{pid}/ns/net")
         if not (servers and namespace):
             continue
@@ -71,33 +87,8 @@ def check_ways(host: Host) -> Iterator[Finding]:
 
 def _processes(host: Host) -> "dict[str, int]":
     """Return the process of each container.  The one of priv-net-run is not in the network namespace."""
-    processes = {}
-    for process, container_id in ((one.record.process, one.record.container_id) for one in host.attached):
-        namespace = NetNS.find(f"/proc/{process.pid}/ns/net") if process and process.pid else None
-        if process and namespace:
-            if process.netns_id == namespace.identity:
-                processes[container_id] = process.pid
-            namespace.close()
-    return processes
-
-
-def _resolv_conf(pid: int) -> "tuple[str, bool]":
-    """Return the text of a container's file, empty if it cannot be read, and True if a link leads to it."""
-    file = ContainerFile(pid, "etc/resolv.conf")
-    try:
-        return file.read() or "", False
-    except OSError:
-        pass  # it may be a link
-    try:
-        target = file.without_links()
-    except OSError as error:  # a circle of links, or a link into a file system of the kernel
-        return "", error.errno in (errno.ELOOP, errno.EINVAL)
-    if target == file.name:
-        return "", False
-    try:
-        return ContainerFile(pid, target).read() or "", True
-    except OSError:
-        return "", True
+    processes = {one.record.container_id: host_servers.process_of(one.record) for one in host.attached}
+    return {container_id: pid for container_id, pid in processes.items() if pid}
 
 
 def _servers(text: str) -> "list[Address]":

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
     Attached = list[Attachment]
 
-# The first line of a resolv.conf that cnihook wrote names the source of its servers.
-_OURS = "# cnihook: "
-_AS_ASKED, _OF_NETWORKS, _OF_HOST = "as asked for", "of the networks", "of the host"
-
 
 def configure(
     container_id: str,
@@ -70,21 +66,22 @@ def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_n
     used.
     """
     old = file.read() or ""
+    is_following = not any(dns.nameservers for dns in (asked, *said))
     if asked:
-        whose, text = _AS_ASKED, resolv_conf.text(said, asked)
-    elif old.startswith(f"{_OURS}{_AS_ASKED}\n") and not is_new:
+        source, text = resolv_conf.AS_ASKED, resolv_conf.text(said, asked)
+    elif old.startswith(f"{resolv_conf.MARK}{resolv_conf.AS_ASKED}\n") and not is_new:
         return
     elif any(said):
-        whose, text = _OF_NETWORKS, resolv_conf.text(said)
-    elif old.strip() and not old.startswith(_OURS):
+        source, text = resolv_conf.OF_NETWORKS, resolv_conf.text(said)
+    elif old.strip() and not old.startswith(resolv_conf.MARK):
         return
     else:
-        whose, text = _OF_HOST, resolv_conf.host_text()
+        source, text = resolv_conf.OF_HOST, resolv_conf.host_text()
     if not text:
         log.event("it gets no name servers: only the host itself can reach those of the host")
         return
-    file.write(f"{_OURS}{whose}\n{text}")
-    log.event(f"name servers {whose} are in its /etc/resolv.conf")
+    file.write(resolv_conf.marked(source, text, is_following=is_following))
+    log.event(f"name servers {source} are in its /etc/resolv.conf")
 
 
 def register(

@@ -5,6 +5,12 @@ from cnihook.fast.address import Address
 from cnihook.request import host_file
 from cnihook.types.result import DNS, Result
 
+# The first line of a file that cnihook wrote names the source of its servers.
+MARK = "# cnihook: "
+AS_ASKED, OF_NETWORKS, OF_HOST = "as asked for", "of the networks", "of the host"
+# The second line of a file with servers of the host, and a digest of the lines below.
+_FOLLOWS = "# cnihook replaces the servers when the host's change, unless the lines below were edited: "
+
 HOST = "/etc/resolv.conf"
 WITHOUT_STUB = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's own at 127.0.0.53
 
@@ -37,6 +43,43 @@ def text(networks: "list[DNS]", asked: "DNS | None" = None) -> str:
     lines += [f"nameserver {server}" for server in servers or host_servers()]
     lines += [f"options {' '.join(options)}"] if options else []
     return "".join(f"{line}\n" for line in lines)
+
+
+def marked(source: str, text: str, *, is_following: bool) -> str:
+    """Return the whole file.  `is_following`: its servers are those of the host."""
+    follows = f"{_FOLLOWS}{_digest(text)}\n" if is_following else ""
+    return f"{MARK}{source}\n{follows}{text}"
+
+
+def renewed(old: str) -> str:
+    """Return a file with the present servers of the host, or an empty text if the file needs no change.
+
+    It needs none if its servers are not of the host, if it was edited, and as long as the host has no server
+    that others can reach.  An empty file is one of a container that started then.
+    """
+    source, text = OF_HOST, ""
+    if old.strip():
+        first, second, text = (*old.split("\n", 2), "", "")[:3]
+        source = first.removeprefix(MARK)
+        if source == first or second != f"{_FOLLOWS}{_digest(text)}":
+            return ""
+    new = host_text() if source == OF_HOST else _with_servers(text, host_servers())
+    return marked(source, new, is_following=True) if new not in ("", text) else ""
+
+
+def _with_servers(text: str, servers: "list[str]") -> str:
+    """Return the lines of text() with other servers; empty without any."""
+    others = [line for line in text.splitlines() if not _server(line)]
+    options = [line for line in others if line.startswith("options ")]
+    lines = [line for line in others if line not in options]
+    lines += [f"nameserver {server}" for server in servers] + options
+    return "".join(f"{line}\n" for line in lines) if servers else ""
+
+
+def _digest(text: str) -> str:
+    from _blake2 import blake2s
+
+    return blake2s(text.encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
 def host_text() -> str:

@@ -82,7 +82,7 @@ def check_units(host: Host) -> None:
     assert units == sorted(path.name for path in (CHECKOUT / "cnihook/systemd").glob("cnihook-*"))
     result = host.run("systemd-analyze", "verify", *(f"{folder}/{name}" for name in units), check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    for name in ("cnihook-gc.service", "cnihook-repair.service"):
+    for name in ("cnihook-gc.service", "cnihook-repair.service", "cnihook-resolv-conf.service"):
         (line,) = [line for line in host.read(f"{folder}/{name}").splitlines() if "ExecStart=" in line]
         assert host.run(*shlex.split(line.removeprefix("ExecStart="))).stderr == ""
     host.run("systemctl", "enable", "cnihook-gc.timer")

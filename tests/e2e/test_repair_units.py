@@ -14,7 +14,7 @@ from tests.support.runtimes.oci import CNIHOOK, configure, wait_for
 from tests.support.services.firewalld import Firewalld
 from tests.support.skip import need
 
-UNITS = sorted((CHECKOUT / "cnihook" / "systemd").glob("*.[st]*"))
+UNITS = sorted((CHECKOUT / "cnihook" / "systemd").glob("cnihook-*"))
 
 
 def commands(name: str, host: Host) -> list[str]:
@@ -26,7 +26,7 @@ def commands(name: str, host: Host) -> list[str]:
 
 def test_units_are_valid(tmp_path: Path) -> None:
     need("systemd-analyze")
-    assert len(UNITS) == 6
+    assert len(UNITS) == 8
     for unit in UNITS:
         (tmp_path / unit.name).write_text(unit.read_text().replace("/usr/local/bin/cnihook", "/bin/true"))
     process = subprocess.run(
@@ -39,9 +39,9 @@ def test_units_are_valid(tmp_path: Path) -> None:
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("name", ["cnihook-repair.service", "cnihook-gc.service"])
+@pytest.mark.parametrize("name", ["repair", "gc", "resolv-conf"])
 def test_units_run_existing_commands(host: Host, name: str) -> None:
-    outcome = host.run(*commands(name, host))
+    outcome = host.run(*commands(f"cnihook-{name}.service", host))
 
     assert (outcome.stdout, outcome.stderr) == ("", "")
 

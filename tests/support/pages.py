@@ -40,7 +40,7 @@ STAYS = [
     *("file /etc/cni/net.d/10-front.conflist", "file /etc/cni/net.d/cni.lock"),  # the second is podman's
     *("* /run/cni", "* /run/cni/dhcp.sock", "process *dhcp-keeper*"),  # the process ends by itself, in 2 s
     "file /run/cnihook/log/*",  # of a container that failed
-    *("dir /etc/containers*", "dir /etc/cnihook*", "dir /var/lib/cnihook*"),
+    *("dir /etc/containers*", "dir /etc/cnihook*", "dir /var/lib/cnihook*", "file /etc/resolv.conf"),
 ]
 
 VOLATILE = [

@@ -110,7 +110,7 @@ def _systemd(prefix: str) -> Iterator[File]:
     folder = f"{prefix}/lib/systemd/system" if prefix in _SYSTEM else "/etc/systemd/system"
     source = f"{codecache.PACKAGE}/systemd"
     for name in sorted(os.listdir(source)):
-        if name.endswith((".service", ".socket", ".timer")):
+        if name.endswith((".path", ".service", ".socket", ".timer")):
             with open(f"{source}/{name}", encoding="utf-8") as file:
                 text = file.read().replace("/usr/local/bin/cnihook", f"{prefix}/bin/cnihook")
             yield File(f"{folder}/{name}", text)
