@@ -15,7 +15,7 @@ from cnihook.protocol import locks
 from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import attachment, foreign, records, update
 from cnihook.runtime.cni import CNI
-from cnihook.runtime.foreign import UncheckableError
+from cnihook.runtime.foreign import CannotCheckError
 from cnihook.runtime.settings import Settings
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL, CniError
@@ -172,7 +172,7 @@ def _difference(one: Row, options: argparse.Namespace) -> "tuple[str, str]":
             with locks.container(one.container, "check", _PATIENCE):
                 problems = repair.find_problems(one.record, settings.plugin_dirs, timeout=options.timeout)
             return (_DIFFERENT, problems[0]) if problems else (_WELL, "")
-    except (UncheckableError, repair.CannotCheckError) as error:
+    except CannotCheckError as error:
         return _UNKNOWN, message_with_notes(error)
     except CniError as error:
         if records.find(*one.record.identity) is None:

@@ -15,7 +15,7 @@ from cnihook.policy import change, enforcement, store
 from cnihook.protocol import locks
 from cnihook.resolver import service
 from cnihook.runtime import attachment, foreign, records, update
-from cnihook.runtime.foreign import UncheckableError
+from cnihook.runtime.foreign import CannotCheckError
 from cnihook.runtime.records import Record
 from cnihook.runtime.settings import Settings
 from cnihook.types.errors import INTERNAL, CniError
@@ -154,12 +154,12 @@ def _repair(container_id: str, settings: Settings, report: _Report, *, leave_oth
                         report.add(container_id, f"{what}: {text}", log)
                 for difference in repair.repair_attachment(record, settings.plugin_dirs):
                     report.add(container_id, f"{what}: {difference}", log)
-            except UncheckableError as error:
-                if not leave_others:
-                    raise
-                warn(f"repair: {container_id}: {what}: {error.msg}")
             except (CniError, OSError) as error:
-                if not foreign.is_foreign(record):  # no program would remove its log
+                is_foreign = foreign.is_foreign(record)
+                if leave_others and is_foreign and isinstance(error, CannotCheckError):
+                    warn(f"repair: {container_id}: {what}: {error.msg}")
+                    continue
+                if not is_foreign:  # no program would remove its log
                     log.failure("repair", error, f"of {what}")
                 errors.append(CniError(INTERNAL, f"{what}: {message_with_notes(error)}"))
         try:

@@ -15,6 +15,7 @@ from cnihook.protocol.call import PLUGIN_TIMEOUT, Invocation, args_text
 from cnihook.request.request import ContainerRequest, NetworkRequest
 from cnihook.request.resolve import resolve
 from cnihook.runtime import attachment, chain, foreign, netns_names, networks, records
+from cnihook.runtime.foreign import CannotCheckError
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import Record
 from cnihook.types import versions
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _WITH_CHECK = "1.0.0"  # any version that has CHECK, and a result with interfaces
-
-
-class CannotCheckError(CniError):
-    """An error for an attachment that its plugins cannot check."""
 
 
 def records_of(container_id: str) -> "list[Record]":
@@ -170,7 +167,6 @@ def _with_check(network: Network, request: Invocation) -> Network:
         for plugin_type in filter(None, (conf.string("type"), conf.object("ipam").string("type"))):
             if executable := invoke.find(plugin_type, request.plugin_dirs):
                 raise CannotCheckError(
-                    INTERNAL,
                     f"version {network.version or versions.OLDEST} of the specification has no CHECK,"
                     f" so {executable} cannot check it",
                     f'set "cniVersion": "{_WITH_CHECK}" in the configuration of network {network.name}',

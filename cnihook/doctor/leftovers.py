@@ -20,7 +20,7 @@ from cnihook.oci import inject
 from cnihook.protocol import locks
 from cnihook.runtime import gc as runtime_gc
 from cnihook.runtime import records, remains
-from cnihook.runtime.foreign import UncheckableError
+from cnihook.runtime.foreign import CannotCheckError
 from cnihook.types.errors import CniError
 
 TYPE_CHECKING = False
@@ -56,9 +56,8 @@ def check_attachments(host: Host) -> Iterator[Finding]:
                 missing = repair.find_problems(record, host.settings.plugin_dirs)
         except LockBusyError:
             continue  # another process works on it, so differences are normal
-        except (UncheckableError, repair.CannotCheckError) as error:
-            needs_plugins = isinstance(error, UncheckableError) and bool(record.netns)
-            check = "CNI_PATH=FOLDER cnihook check" if needs_plugins else ""
+        except CannotCheckError as error:
+            check = "CNI_PATH=FOLDER cnihook check" if error.needs_plugins else ""
             yield Finding(
                 "attachment-not-checked",
                 f"container {subject}: {error.msg}",

@@ -15,8 +15,15 @@ from cnihook.types.errors import INTERNAL, CniError
 from cnihook.types.result import Result
 
 
-class UncheckableError(CniError):
-    """An error for an attachment that cannot be checked: other plugins made it, or it names no namespace."""
+class CannotCheckError(CniError):
+    """An error for an attachment that cannot be checked from here, so its state is unknown.
+
+    `needs_plugins`: the executables that made it can check it, if CNI_PATH names their folder.
+    """
+
+    def __init__(self, msg: str, details: str, *, needs_plugins: bool = False) -> None:
+        super().__init__(INTERNAL, msg, details)
+        self.needs_plugins = needs_plugins
 
 
 def is_foreign(record: Record) -> bool:
@@ -30,10 +37,9 @@ def check_plugins(
     result: "Result | None",
     plugin_dirs: "list[str] | None",
 ) -> None:
-    """Raise UncheckableError for an attachment of another runtime that cannot be checked from here."""
+    """Raise CannotCheckError for an attachment of another runtime that cannot be checked from here."""
     if is_foreign(record) and not request.netns:
-        raise UncheckableError(
-            INTERNAL,
+        raise CannotCheckError(
             "not checked: another runtime attached it, and its record does not name its namespace",
             'records of libcni before 1.2 do if the network has "cniVersion": "0.3.0" or newer',
         )
@@ -43,10 +49,10 @@ def check_plugins(
     aliases = _aliases(request, result)
     if owner in aliases or not aliases:  # without any link it is broken, whichever plugins made it
         return
-    raise UncheckableError(
-        INTERNAL,
+    raise CannotCheckError(
         "not checked: another runtime attached it, with plugins that are not cnihook's",
         "set CNI_PATH to the folder of those plugins",
+        needs_plugins=True,
     )
 
 
