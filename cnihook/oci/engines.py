@@ -8,7 +8,8 @@ The containers of docker, podman, CRI-O and containerd: their names, and the sta
                                                  the annotations of nerdctl and of the CRI
 
 DATA, STORE and docker's ROOT are in the files by which the engines are configured.  No engine is asked: its
-daemon may hang, and a client takes 50 ms.  If a file cannot be read, its containers have no name.
+daemon may hang, and a client takes 50 ms.  If a file cannot be read, its containers have no name.  A caller
+that needs what is in a file passes `complain`, which is called with the reason.
 """
 
 import json
@@ -16,21 +17,30 @@ import os
 from collections.abc import Iterator
 
 from cnihook.fast import statefile
+from cnihook.fast.errors_text import message
 from cnihook.types import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    Complain = Callable[[str], None]
 
 PAUSE_LABEL = "cnihook.pause"  # on a container of docker-run: the name of its pause container
 PAUSE_NAME = "cnihook-pause-"  # and a random number: an image, which can have labels, cannot know the name
 
-_DOCKER_CONF = "/etc/docker/daemon.json"
+DOCKER_SETTINGS = "/etc/docker/daemon.json"
+_DOCKER_FOLDERS = {"data-root": "/var/lib/docker", "exec-root": "/run/docker"}
 _STORAGE_CONFS = ("/etc/containers/storage.conf", "/usr/share/containers/storage.conf")
 _RUNC_OF_CONTAINERD = (
     "/run/containerd/runc"  # with a folder for each namespace; wherever its other files are
 )
-_STATES = {"state.json": "runc", "status": "crun"}  # a file in the folder of a container: its runtime
+# A file in the folder of a container: its runtime, and its keys of the process and of the time of its start.
+_STATES = {
+    "state.json": ("runc", "init_process_pid", "init_process_start"),
+    "status": ("crun", "pid", "process-start-time"),
+}
 
 
 class EngineContainer(Value):
@@ -57,17 +67,27 @@ def places(root: str = "") -> "dict[str, list[tuple[str, str]]]":
     by_id: dict[str, list[tuple[str, str]]] = {}
     for folder in [root] if root else _roots():
         for container_id in _names(folder):
-            for file, runtime in _STATES.items():
+            for file, (runtime, *_) in _STATES.items():
                 if os.path.isfile(f"{folder}/{container_id}/{file}"):
                     by_id.setdefault(container_id, []).append((runtime, folder))
     return by_id
+
+
+def processes(container_id: str) -> "Iterator[tuple[int, int]]":
+    """Yield (PID, start in clock ticks) of a container's process, from the states of runc and crun."""
+    for folder in _roots():
+        for file, (_, *keys) in _STATES.items():
+            raw = read_json(f"{folder}/{container_id}/{file}")
+            pid, start = (_object(raw, key) for key in keys)
+            if type(pid) is int and pid > 0 and type(start) is int:
+                yield pid, start
 
 
 def _roots() -> "Iterator[str]":
     """Yield the folders in which engines, and users, let runc and crun keep states."""
     yield from ("/run/runc", "/run/crun")
     yield from (f"{_RUNC_OF_CONTAINERD}/{namespace}" for namespace in _names(_RUNC_OF_CONTAINERD))
-    exec_root = _text(_json(_DOCKER_CONF), "exec-root") or "/run/docker"
+    exec_root = docker_folder("exec-root")
     for name in _names(exec_root):
         if name.startswith("runtime-"):
             yield from (f"{exec_root}/{name}/{space}" for space in _names(f"{exec_root}/{name}"))
@@ -76,12 +96,17 @@ def _roots() -> "Iterator[str]":
 # Docker
 
 
+def docker_folder(key: str, complain: "Complain | None" = None) -> str:
+    """Return docker's folder `data-root` or `exec-root`."""
+    return _text(read_json(DOCKER_SETTINGS, complain), key) or _DOCKER_FOLDERS[key]
+
+
 def _of_docker() -> "list[EngineContainer]":
-    folder = f"{_text(_json(_DOCKER_CONF), 'data-root') or '/var/lib/docker'}/containers"
+    folder = f"{docker_folder('data-root')}/containers"
     by_name: dict[str, EngineContainer] = {}
     pauses: dict[str, str] = {}
     for container_id in _names(folder):
-        raw = _json(f"{folder}/{container_id}/config.v2.json")
+        raw = read_json(f"{folder}/{container_id}/config.v2.json")
         name = _text(raw, "Name").removeprefix("/")
         if name:
             by_name[name] = EngineContainer(container_id, name)
@@ -102,7 +127,7 @@ def _of_storage() -> "Iterator[EngineContainer]":
             if not folder.endswith("-containers"):
                 continue
             for file in ("containers.json", "volatile-containers.json"):
-                listed = _json(f"{store}/{folder}/{file}")
+                listed = read_json(f"{store}/{folder}/{file}")
                 for one in listed if isinstance(listed, list) else ():
                     container_id, names = _text(one, "id"), one.get("names") if isinstance(one, dict) else ()
                     for name in names if container_id and isinstance(names, list) else ():
@@ -114,12 +139,12 @@ def _stores() -> "list[str]":
     """Return the graph root and the run root of containers/storage."""
     stores = {"graphroot": "/var/lib/containers/storage", "runroot": "/run/containers/storage"}
     for path in _STORAGE_CONFS:
-        if (content := _content(path)) is None:
+        if not os.path.lexists(path):
             continue
         import tomllib  # few hosts have podman
 
         try:
-            storage = tomllib.loads(content.decode()).get("storage")
+            storage = tomllib.loads(read(path).decode()).get("storage")
         except ValueError:
             break
         stores |= {key: value for key in stores if (value := _text(storage, key))}
@@ -144,12 +169,12 @@ def _of_containerd() -> "Iterator[EngineContainer]":
 
 def _annotations(folder: str) -> "dict[str, str]":
     """Return the annotations of a container, from the state of its runtime."""
-    labels = _object(_object(_json(f"{folder}/state.json"), "config"), "labels")
+    labels = _object(_object(read_json(f"{folder}/state.json"), "config"), "labels")
     if isinstance(labels, list):
         pairs = (label.partition("=") for label in labels if isinstance(label, str))
         return {key: value for key, _, value in pairs}
-    bundle = _text(_json(f"{folder}/status"), "bundle")
-    annotations = _object(_json(f"{bundle}/config.json") if bundle else None, "annotations")
+    bundle = _text(read_json(f"{folder}/status"), "bundle")
+    annotations = _object(read_json(f"{bundle}/config.json") if bundle else None, "annotations")
     return {key: str(value) for key, value in annotations.items()} if isinstance(annotations, dict) else {}
 
 
@@ -163,18 +188,27 @@ def _names(folder: str) -> "list[str]":
         return []
 
 
-def _content(path: str) -> "bytes | None":
+def read(path: str, complain: "Complain | None" = None) -> bytes:
+    """Return the content of a file; nothing if it does not exist or cannot be used."""
     try:
-        return statefile.content(path, follow=True)
-    except (OSError, statefile.UnusableFileError):
-        return None
+        return statefile.content(path, follow=True) or b""
+    except statefile.UnusableFileError as error:
+        problem = f"{path}: {error}"
+    except OSError as error:
+        problem = message(error)
+    if complain:
+        complain(problem)
+    return b""
 
 
-def _json(path: str) -> "Any":
-    content = _content(path)
+def read_json(path: str, complain: "Complain | None" = None) -> "Any":
+    """Return the value in a file; None if there is no value that can be used."""
+    content = read(path, complain)
     try:
         return json.loads(content) if content else None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if complain:
+            complain(f"{path}: {error}")
         return None
 
 

@@ -5,11 +5,11 @@ import json
 import os
 
 from cnihook.cli.shared import files
-from cnihook.oci import inject
+from cnihook.oci import engines, inject
 from cnihook.oci.json_edit import JsonDocument
 from cnihook.types.errors import DECODING_FAILURE, IO_FAILURE, CniError
 
-PATH = "/etc/docker/daemon.json"
+PATH = engines.DOCKER_SETTINGS
 NAME = "cni"
 
 
@@ -54,6 +54,10 @@ def without_runtime(text: str, program: str) -> str:
         )
     document.remove("runtimes", NAME)
     return document.text
+
+
+def has_runtimes(text: str) -> bool:
+    return bool(text) and JsonDocument(text).get("runtimes") is not None
 
 
 def write(text: str) -> None:

@@ -8,15 +8,12 @@ The networks of docker and podman, by their files: after a boot, their bridges m
 A file that cannot be used is reported on stderr, and counts as empty.
 """
 
-import json
 import re
 from collections.abc import Iterator
 
-from cnihook.fast import statefile
 from cnihook.fast.address import IPNet
-from cnihook.fast.errors_text import message
-from cnihook.fast.statefile import UnusableFileError
 from cnihook.log import warn
+from cnihook.oci import engines
 from cnihook.runtime import networks
 from cnihook.types.errors import CniError
 
@@ -25,8 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 PODMAN = "/etc/containers/networks"
-DOCKER_SETTINGS = "/etc/docker/daemon.json"
-DOCKER = "/var/lib/docker"
 _DOCKER_FILE = "network/files/local-kv.db"
 # JSON within text of JSON, up to three levels deep, so each quotation mark may have backslashes before it.
 _POOL = re.compile(rb'Pool\\*":\\*"([0-9a-fA-F.:]{2,39}/[0-9]{1,3})')
@@ -55,7 +50,7 @@ def _podman_networks() -> "Iterator[dict[str, Any]]":
         warn(str(error))
         return
     for path in paths:
-        raw = _read_json(path)
+        raw = engines.read_json(path, warn)
         if isinstance(raw, dict):
             yield raw
 
@@ -65,9 +60,7 @@ def docker_pools() -> "list[IPNet]":
 
     bbolt overwrites a removed entry at some later time.  So this is for the choice of a free subnet only.
     """
-    settings = _read_json(DOCKER_SETTINGS)
-    root = settings.get("data-root") if isinstance(settings, dict) else None
-    content = _read(f"{root if isinstance(root, str) and root else DOCKER}/{_DOCKER_FILE}")
+    content = engines.read(f"{engines.docker_folder('data-root', warn)}/{_DOCKER_FILE}", warn)
     pools = []
     for text in set(_POOL.findall(content)):
         try:
@@ -75,22 +68,3 @@ def docker_pools() -> "list[IPNet]":
         except ValueError:
             continue
     return pools
-
-
-def _read_json(path: str) -> "Any":
-    try:
-        content = _read(path)
-        return json.loads(content) if content else None
-    except (ValueError, RecursionError) as error:
-        warn(f"{path}: {error}")
-        return None
-
-
-def _read(path: str) -> bytes:
-    try:
-        return statefile.content(path, follow=True) or b""
-    except UnusableFileError as problem:
-        warn(f"{path}: {problem}")
-    except OSError as error:
-        warn(message(error))
-    return b""

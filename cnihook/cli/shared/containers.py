@@ -6,6 +6,7 @@ The names by which users call containers.  Each command that takes a container f
     web                     the name in docker, podman or nerdctl; of `docker-run --name`
     shop/web-7, web-7       a pod of Kubernetes, with or without its namespace
     box                     the network namespace that `cnihook add` attached: /run/netns/box
+    job                     a container in the namespace of another: `docker run --network container:web`
     0ec0                    the beginning of an ID, if it is the only one
     0ec02c95e0d7…           what ps or graph shows of a longer ID or name
 
@@ -19,7 +20,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from cnihook.fast.errors_text import listed
 from cnihook.oci import engines
-from cnihook.runtime import netns_names, records
+from cnihook.runtime import identity, netns_names, records
 from cnihook.runtime.records import Record
 from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.types.names import check_container_id
@@ -171,6 +172,13 @@ def _find(
             if number.startswith(text) and not (is_changed and _is_chosen(number))
         ]
     matches = sorted({one for one in meant if one in ids})
+    if not (matches or mark):
+        joined = {
+            one.id
+            for one in of_engines
+            if one.name == text or (one.id.startswith(text) and not (is_changed and _is_chosen(one.id)))
+        }
+        matches = sorted(_attached_for(joined | {text}, attachments) & {*ids})
     if len(matches) > 1:
         all_names = names_of(attachments)
         raise CniError(
@@ -180,6 +188,27 @@ def _find(
             "give the whole ID of one",
         )
     return matches[0] if matches else text
+
+
+def _attached_for(joined: "set[str]", attachments: "Iterable[Record]") -> "set[str]":
+    """Return the containers on record whose network namespace one of these containers uses."""
+    namespaces = set()
+    for pid, start in (process for one in joined for process in engines.processes(one)):
+        if identity.process_start(pid) == start:
+            namespaces.add(_netns_id(f"/proc/{pid}/ns/net"))
+    return {
+        record.container_id
+        for record in attachments
+        if (record.process.netns_id if record.process else _netns_id(record.netns)) in namespaces - {None}
+    }
+
+
+def _netns_id(path: str) -> "tuple[int, int] | None":
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # it is gone
+    return status.st_dev, status.st_ino
 
 
 def _is_chosen(container_id: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.commands.listings import shown, shown_json
+from tests.support.commands.listings import show, shown, shown_json
 from tests.support.host.host import Host
 from tests.support.runtimes.docker import IMAGE, Docker
 from tests.support.runtimes.oci import CNIHOOK, FOR_EVER, RESULTS
@@ -75,6 +75,25 @@ def test_container_of_docker_run_has_the_name_that_the_user_gave(docker: Docker,
         assert json.loads(shown(host, "inspect", text, "--json"))["container"] == pause
     docker("rm", "--force", "web")
     docker.wait_until_left()
+
+
+def test_container_in_the_network_of_another_is_accepted_as_that_one(docker: Docker, host: Host) -> None:
+    """The runtime gives it no namespace of its own, so its ID is not on record."""
+    container_id = start(docker, "web")
+    host.run(CNIHOOK, "attach", "web")
+    words = ("run", "-d", "--network=container:web", "--name", "job", IMAGE, *FOR_EVER)
+    joined = docker(*words).stdout.strip()
+    start(docker, "alone")
+
+    for text in ("job", joined, joined[:12]):
+        assert json.loads(shown(host, "inspect", text, "--json"))["container"] == container_id
+        assert shown(host, "check", text) == "well web mynet eth0\n"
+        assert shown(host, "ps", "--quiet", text) == f"{container_id}\n"
+    assert "no network of container alone is on record" in show(host, "ps", "alone").stderr
+    docker("rm", "--force", "job", "alone")
+    assert "no network of container job is on record" in show(host, "ps", "job").stderr
+    host.run(CNIHOOK, "detach", "web")
+    docker("rm", "--force", "web")
 
 
 @pytest.mark.needs("ctr", "crun")

@@ -6,7 +6,7 @@ import json
 from tests.support.commands.listings import shown, shown_json
 from tests.support.host.host import Host
 from tests.support.runtimes.oci import CNIHOOK, RESULTS
-from tests.support.runtimes.podman import FOLDER, FOR_EVER, IMAGE, Podman
+from tests.support.runtimes.podman import FOLDER, FOR_EVER, IMAGE, LIMITS, Podman
 
 STORAGE = f'[storage]\ndriver = "vfs"\ngraphroot = "{FOLDER}/root"\nrunroot = "{FOLDER}/run"\n'
 
@@ -26,6 +26,13 @@ def test_every_command_takes_the_name_and_the_short_id(host: Host, podman: Podma
         assert shown(host, "check", text) == "well web mynet eth0\n"
         assert json.loads(shown(host, "inspect", text, "--json"))["name"] == "web"
         assert "attached to mynet as eth0" in shown(host, "logs", text)
+    joining = ("--network=container:web", "--name", "job", IMAGE, *FOR_EVER)
+    joined = podman.run("-d", "--rm", *joining).stdout.strip()
+    by_crun = podman("--runtime", "crun", "run", "-d", "--rm", *LIMITS, *joining[:1], IMAGE, *FOR_EVER)
+    for text in ("job", joined[:12], by_crun.stdout.strip()):  # which joined the network of the first one
+        assert json.loads(shown(host, "inspect", text, "--json"))["container"] == container_id
+        assert shown(host, "ps", text).splitlines()[1].split()[0] == "web"
+    podman("rm", "--force", "--time", "0", joined, by_crun.stdout.strip())
     podman("rename", "web", "shop")
     assert shown(host, "check", "shop") == "well shop mynet eth0\n"
     host.run(CNIHOOK, "detach", "shop")
