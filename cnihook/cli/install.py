@@ -2,6 +2,7 @@
 """cnihook install: put the commands and what engines, systemd and shells need at their places."""
 
 import os
+from collections import Counter
 
 from cnihook import codecache
 from cnihook.cli import compile as compile_command
@@ -32,6 +33,8 @@ lists the files.
 
 DEBIAN = "/usr/lib/python3/dist-packages"
 PREFIX = "/usr/local"
+_WRITE, _REMOVE, _CHANGE = "write", "remove", "change"
+_DONE = {_WRITE: "written", _REMOVE: "removed", _CHANGE: "changed"}
 # What makes a part effective: it starts services, or makes one read its configuration.
 _NEXT = {
     part_names.SYSTEMD: (
@@ -153,10 +156,13 @@ class _Plan:
             hooks_d.try_hook(os.environ)
 
     def steps(self) -> list[str]:
-        steps = [f"write {codecache.PATH}"] if self.must_compile else []
-        steps += [f"write {file.path}" for _, file in self.files if file.path in self.changed]
-        steps += [f"remove {path}" for path in self.outdated]
-        return [*steps, f"change {docker_daemon.PATH}"] if self.docker != self.docker_before else steps
+        """Return the steps as text; the first word of each is its kind."""
+        steps = [f"{_WRITE} {codecache.PATH}"] if self.must_compile else []
+        steps += [f"{_WRITE} {file.path}" for _, file in self.files if file.path in self.changed]
+        steps += [f"{_REMOVE} {path}" for path in self.outdated]
+        if self.docker != self.docker_before:
+            steps.append(f"{_CHANGE if self.docker_before else _WRITE} {docker_daemon.PATH}")
+        return steps
 
     def carry_out(self) -> None:
         self._announce()
@@ -195,7 +201,9 @@ def _install(plan: _Plan) -> None:
         return arguments.say("nothing to do")
     plan.carry_out()
     prefix = "" if plan.prefix == PREFIX else f" --prefix {plan.prefix}"
-    arguments.say(f"{len(steps)} files are written; `cnihook uninstall{prefix}` removes what is installed")
+    counts = Counter(step.partition(" ")[0] for step in steps)
+    summary = ", ".join(f"{counts[kind]} {name}" for kind, name in _DONE.items() if counts[kind])
+    arguments.say(f"files: {summary}; `cnihook uninstall{prefix}` removes what is installed")
     for part, commands in _NEXT.items():
         if part in plan.names:
             for command in commands:

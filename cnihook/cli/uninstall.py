@@ -28,6 +28,10 @@ Networks, leases and records stay.  The checkout, or the environment of pip or p
 last.  Containers of docker that have the runtime `cni` cannot start again.
 """
 
+_NEXT = "next: systemctl reload docker"
+# A reload keeps the runtimes that docker knows if the file has none, and a restart may stop containers.
+_RESTART = f"docker lists the runtime {docker_daemon.NAME} until its next restart, but cannot use it"
+
 
 def parser() -> Parser:
     parser = Parser("uninstall", DESCRIPTION, EPILOG)
@@ -127,7 +131,7 @@ class _Removal:
         if part_names.SYSTEMD in manifest.parts:
             arguments.say("next: systemctl daemon-reload")
         if self.docker != self.docker_before:
-            arguments.say("next: systemctl reload docker")
+            arguments.say(_NEXT if docker_daemon.has_runtimes(self.docker) else _RESTART)
         if self.changed:
             raise CniError(IO_FAILURE, f"{len(self.changed)} changed files are left")
 

@@ -37,7 +37,7 @@ def test_install_puts_everything_at_its_place_and_uninstall_removes_it(machine: 
     assert changes(machine, *PLACES) == before
 
     lines = machine.run(CNIHOOK, "install", "--with", ALL).stdout.splitlines()
-    assert f"{len(planned)} files are written" in lines[0]
+    assert f"files: {len(planned) - 1} written, 1 changed; `cnihook uninstall` removes" in lines[0]
     assert "next: systemctl reload docker" in lines
     after = changes(machine, *PLACES)
     written = {line.split()[1] for line in planned if "/__pycache__/" not in line}

@@ -90,6 +90,8 @@ def test_network_in_use_is_removed_with_force_only(host: Host) -> None:
     assert {link for link in host.links() if link.startswith("br-")} == {"br-three"}
     assert host.listdir(RESULTS) == ["three-db-eth1"] and host.listdir(NETWORKS) == ["three"]
     assert host.listdir(NET_D) == ["90-three.conflist"]
+    problem = refused(host, "rm", "three")
+    assert problem.endswith("1 container: db; `cnihook network rm --force three` detaches it first")
     host.run(CNIHOOK, "detach", "db")
     network(host, "rm", "three")
 

@@ -37,11 +37,13 @@ class NetworkInUseError(CniError):
     """An error: containers are on the network."""
 
     def __init__(self, name: str, containers: "list[str]") -> None:
-        count = f"{len(containers)} {'container' if len(containers) == 1 else 'containers'}"
+        count, them = (
+            ("1 container", "it") if len(containers) == 1 else (f"{len(containers)} containers", "them")
+        )
         super().__init__(
             IO_FAILURE,
             f"network {name} is in use by {count}: {', '.join(containers)}",
-            f"`cnihook network rm --force {name}` detaches them first",
+            f"`cnihook network rm --force {name}` detaches {them} first",
         )
 
 

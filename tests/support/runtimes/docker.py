@@ -87,6 +87,10 @@ class Docker:
         self._daemon.wait(30)
         end(self._daemon)
 
+    def reload(self) -> None:
+        """Let the daemon read its configuration again, as `systemctl reload docker` does."""
+        self.host.run("kill", "-HUP", str(self._daemon.inside_pid))
+
     def restart(self) -> None:
         self._daemon = self._start()
 
