@@ -7,9 +7,10 @@ import pytest
 
 from tests.e2e.test_doctor import attach
 from tests.support.commands.doctor import doctor, finds
+from tests.support.commands.networks import create
 from tests.support.host.host import Host
 from tests.support.plugins.firewall import BRIDGED
-from tests.support.runtimes.oci import CNIHOOK, bridge, configure
+from tests.support.runtimes.oci import CNIHOOK, bridge, configure, wait_for
 
 SUBNETS = {4: "10.22.0.0/24", 6: "fd22::/64"}
 UPLINKS = {"wan0": "1400", "lan0": "1500"}
@@ -130,6 +131,21 @@ def test_container_cannot_reach_its_own_published_port(host: Host, keys: dict[st
     container.run("python3", "-c", SERVE)
     assert doctor(host, status=0) == []
     host.run(CNIHOOK, "detach", "c1" if keys else "c2")
+
+
+def test_containers_of_a_created_network_reach_their_own_ports(host: Host) -> None:
+    """Such a bridge sends frames back to their sender, so each address must still count as unique."""
+    if not host.exists(f"/proc/sys/{BRIDGED}"):
+        pytest.skip("the kernel has no br_netfilter")
+    create(host, "mynet", "--ipv6")
+    container = attach(host, "c1", publish="8080:80")
+    host.run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
+
+    container.run("python3", "-c", SERVE)
+    assert doctor(host, status=0) == []
+    wait_for(lambda: "tentative" not in container.run("ip", "address").stdout, "the link-local address")
+    assert "dadfailed" not in container.run("ip", "address").stdout
+    host.run(CNIHOOK, "detach", "c1")
 
 
 def test_container_without_published_ports_needs_no_hairpin(host: Host) -> None:

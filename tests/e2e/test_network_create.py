@@ -27,6 +27,7 @@ def test_defaults_are_a_bridge_with_ports_limits_and_firewall(host: Host) -> Non
                 "bridge": "br-mynet",
                 "isGateway": True,
                 "ipMasq": True,
+                "hairpinMode": True,
                 "capabilities": {"ips": True, "mac": True},
                 "ipam": {
                     "type": "host-local",
@@ -42,6 +43,9 @@ def test_defaults_are_a_bridge_with_ports_limits_and_firewall(host: Host) -> Non
     assert "exists already, in /etc/cni/net.d/90-mynet.conflist" in refused(host, "create", "mynet")
     assert "letters, digits" in network(host, "create", "my net", status=2).stderr
     assert "has a meaning of its own" in refused(host, "create", "host")
+    # Neither has published ports that need it; the bridge plugin rejects the two modes together.
+    assert "hairpinMode" not in create(host, "inside", "--internal")["plugins"][0]
+    assert "hairpinMode" not in create(host, "open", "--opt", "promiscMode=true")["plugins"][0]
 
 
 def test_options_are_in_the_file(host: Host) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "bridge"
 _MASQUERADES, _PARENT = "ipMasq", "master"
+_HAIRPIN, _EXCLUDES_HAIRPIN = "hairpinMode", "promiscMode"
 _VLANS = ("vlanId", "vlan")  # the VLAN of a parent link, of a bridge
 _SYSCTL = "sysctl."
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
@@ -117,6 +118,10 @@ class Plan:
         first = {"type": self.driver.name, **self.keys}
         if self.driver.routes and not self.internal:
             first.setdefault(_MASQUERADES, True)
+        if _HAIRPIN in self.driver.fields and not (self.internal or self.keys.get(_EXCLUDES_HAIRPIN)):
+            # Docker sets net.bridge.bridge-nf-call-iptables.  Without hairpin mode, a container then gets no
+            # answer from its own published port; docker uses it, too, if it has no proxy for ports.
+            first.setdefault(_HAIRPIN, True)
         if isinstance(self.driver.traits.gateway, tuple):
             first.setdefault(self.driver.traits.gateway[0], True)
         if self.dns:
