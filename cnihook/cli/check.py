@@ -163,7 +163,7 @@ def _difference(one: Row, options: argparse.Namespace) -> "tuple[str, str]":
     cni = CNI(settings.conf_dir, settings.plugin_dirs, timeout=options.timeout, lock_timeout=_PATIENCE)
     try:
         _check_plugins(one, settings)
-        if one.conf.disable_check or one.conf.is_loopback:  # containerd's is of 0.3.1, without CHECK
+        if one.conf.disable_check or one.is_loopback:  # containerd's is of 0.3.1, without CHECK
             _look(one)
         elif versions.at_least(one.conf.version, versions.SINCE["CHECK"]):
             cni.check(one.network, one.container, one.ifname)

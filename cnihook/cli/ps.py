@@ -20,7 +20,8 @@ DESCRIPTION = """\
 List the attachments: container, process, network, interface, addresses, published ports, age and state.
 Each network of a container has a line.  A container is listed by its name in docker, podman or nerdctl, a
 pod of Kubernetes as NAMESPACE/NAME, else by its ID; -q and --json print the ID.  On a narrow terminal,
-IFNAME, PID and AGE are left out first.
+IFNAME, PID and AGE are left out first.  A network that is the loopback link, such as containerd's
+cni-loopback, is listed only if --network or --filter selects it, or if the container has no other.
 
 {states}"""
 
@@ -128,7 +129,8 @@ def _listed(options: argparse.Namespace) -> "list[Row]":
         listed = listing.load()
     if options.network and all(one.network != options.network for one in listed):
         Networks(Settings.from_environment(os.environ).conf_dir)[options.network]
-    return selection.select(options, [one for one in listed if options.network in (None, one.network)])
+    selected = selection.select(options, [one for one in listed if options.network in (None, one.network)])
+    return listing.without_loopback(selected)
 
 
 def _without_age(one: Row) -> "dict[str, object]":

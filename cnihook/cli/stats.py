@@ -118,6 +118,7 @@ def _look(
     """Return the counters of all attachments.  One that ends during the read is left out."""
     # A named container has to exist at the first read; later it may end.
     listed = listing.of_container(container) if container and complaining else listing.load()
+    listed = listing.without_loopback(listed)
     samples = {}
     limits = quotas.by_attachment(listed)
     for one in listed:

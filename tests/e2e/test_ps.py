@@ -20,6 +20,7 @@ from tests.support.commands.listings import (
 from tests.support.host.host import Host
 from tests.support.runtimes.oci import (
     CNIHOOK,
+    LOOPBACK,
     MYNET,
     Runtime,
     bridge,
@@ -94,6 +95,33 @@ def test_one_network_can_be_selected(host: Host) -> None:
         outcome = show(host, "ps", "--network", "frnt")
         assert (outcome.returncode, outcome.stdout) == (1, "")
         assert outcome.stderr.endswith("no network 'frnt' in /etc/cni/net.d; did you mean front?\n")
+
+
+def test_loopback_is_listed_only_for_a_container_without_another_network(host: Host) -> None:
+    """Some runtimes attach it as a network; pictures leave it out, too."""
+    configure(host, **{"10-mynet.conf": MYNET, "99-loopback.conf": LOOPBACK})
+    listing = ("ps", "--format", "{container} {ifname}")
+    for name, networks in {"new": ("loopback",), "web": ("loopback", "mynet")}.items():
+        container = host.container(f"ns-{name}")
+        for network in networks:
+            ifname = "lo" if network == "loopback" else "eth0"
+            host.run(
+                "env",
+                f"CNI_IFNAME={ifname}",
+                CNIHOOK,
+                "add",
+                network,
+                container.path,
+                "--container-id",
+                name,
+            )
+
+    assert shown(host, *listing) == "new lo\nweb eth0\n"
+    assert shown(host, *listing, "--network", "loopback") == "new lo\nweb lo\n"
+    assert shown(host, *listing, "web", "--filter", "ifname=lo") == "web lo\n"
+    assert [one["ifname"] for one in shown_json(host, "stats", "web")] == ["eth0"]
+    for name in ("new", "web"):
+        host.run(CNIHOOK, "detach", name)
 
 
 def test_containers_can_be_selected_and_sorted(host: Host) -> None:

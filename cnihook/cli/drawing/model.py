@@ -102,7 +102,7 @@ def take(conf_dir: str) -> Picture:
             by_name[configured.name] = _network(configured, uplinks)
     containers: dict[str, Container] = {}
     for one in listed:
-        if one.conf and one.conf.is_loopback:
+        if one.is_loopback:
             continue
         network = by_name.get(one.network)
         if not network:

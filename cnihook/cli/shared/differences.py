@@ -51,7 +51,7 @@ def _inside(one: Row, kernel: "Json") -> "list[str]":
                 texts.append(f"{one.ifname} has the MAC address {link['mac']}, on record is {interface.mac}")
     recorded = {str(ip.net) for ip in one.result.ips}
     present = {_canonical(each["address"]) for each in kernel["addresses"] if each["scope"] != "link"}
-    if one.conf and one.conf.is_loopback:
+    if one.is_loopback:
         return texts
     texts += [f"{address} is not on {one.ifname}" for address in sorted(recorded - present)]
     texts += [f"{address} on {one.ifname} is not on record" for address in sorted(present - recorded)]

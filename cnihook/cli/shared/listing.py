@@ -58,6 +58,10 @@ class Row:
         self.shown = shown
 
     @property
+    def is_loopback(self) -> bool:
+        return self.conf is not None and self.conf.is_loopback
+
+    @property
     def age(self) -> float:
         return max(time.time() - self.since, 0)
 
@@ -108,6 +112,12 @@ def _rows(attachments: "list[Record]", present: "list[Record]") -> "list[Row]":
     return [
         Row(record, names.get(record.container_id, ""), shown[record.container_id]) for record in attachments
     ]
+
+
+def without_loopback(listed: "list[Row]") -> "list[Row]":
+    """Leave out the loopback link, which every container has, unless no other interface is listed of it."""
+    on_networks = {one.container for one in listed if not one.is_loopback}
+    return [one for one in listed if not one.is_loopback or one.container not in on_networks]
 
 
 def complain_of_damaged() -> bool:

@@ -61,8 +61,13 @@ def test_pod_gets_its_network_and_leaves_nothing(watched: Containerd, host: Host
     assert sorted((each["rate"], each["burst"]) for each in limits(host).values()) == [
         (500_000, 50_000), (1_250_000, 125_000),
     ]  # fmt: skip
-    listed = host.run(CNIHOOK, "ps", "--format", "{pod} {network} {ifname}").stdout.splitlines()
-    assert sorted(listed) == ["shop/web cni-loopback lo", "shop/web pods eth0"]
+    listing = ("ps", "--format", "{pod} {network} {ifname}")
+    assert host.run(CNIHOOK, *listing).stdout == "shop/web pods eth0\n"
+    loopback = host.run(CNIHOOK, *listing, "--network", "cni-loopback").stdout
+    assert loopback == "shop/web cni-loopback lo\n"
+    assert [line.split()[0] for line in host.run(CNIHOOK, "stats", "--once").stdout.splitlines()[1:]] == [
+        "shop/web"
+    ]
     assert host.run(CNIHOOK, "check", "--all", "--cni-path", watched.plugins).stdout.count("well ") == 2
 
     pod.stop()
