@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from cnihook.doctor.finding import Finding, Host
-from cnihook.fast.address import Address
 from cnihook.linux.netns import NetNS
-from cnihook.linux.route_lookup import link_towards
-from cnihook.names import host_servers, hosts, resolv_conf
+from cnihook.names import dns_reach, host_servers, hosts, resolv_conf
 
 _WHY = "its programs resolve no names of other machines"
 
@@ -36,7 +34,7 @@ def check_servers(host: Host) -> Iterator[Finding]:
     """Find a container whose /etc/resolv.conf is a link to a place where cnihook writes no file."""
     for container_id, pid in _processes(host).items():
         text, is_link = host_servers.read(pid)
-        if is_link and not _servers(text or ""):
+        if is_link and not dns_reach.addresses(resolv_conf.servers_of(text or "")):
             yield Finding(
                 "container-dns",
                 f"container {container_id}: /etc/resolv.conf is a link, and no name server is behind it",
@@ -66,19 +64,19 @@ def check_host_servers(host: Host) -> Iterator[Finding]:
 def check_ways(host: Host) -> Iterator[Finding]:
     """Find a container without a route to its name servers.  A container may do without names."""
     for container_id, pid in _processes(host).items():
-        servers = _servers(host_servers.read(pid)[0] or "")
+        servers = resolv_conf.servers_of(host_servers.read(pid)[0] or "")
         namespace = NetNS.find(f"/proc/{pid}/ns/net")
         if not (servers and namespace):
             continue
         try:
-            if any(each.is_loopback or link_towards(namespace.rtnl, each) for each in servers):
+            is_loopback = any(each.is_loopback for each in dns_reach.addresses(servers))
+            if is_loopback or dns_reach.has_route(servers, namespace):
                 continue
         finally:
             namespace.close()
-        shown = ", ".join(map(str, servers))
         yield Finding(
             "container-dns",
-            f"container {container_id} has no route to {shown} of its /etc/resolv.conf",
+            f"container {container_id} has no route to {', '.join(servers)} of its /etc/resolv.conf",
             _WHY,
             "start it with --dns ADDRESS, or with a default route",
             note=True,
@@ -89,13 +87,3 @@ def _processes(host: Host) -> "dict[str, int]":
     """Return the process of each container.  The one of priv-net-run is not in the network namespace."""
     processes = {one.record.container_id: host_servers.process_of(one.record) for one in host.attached}
     return {container_id: pid for container_id, pid in processes.items() if pid}
-
-
-def _servers(text: str) -> "list[Address]":
-    servers = []
-    for server in resolv_conf.servers_of(text):
-        try:
-            servers.append(Address.parse(server))
-        except ValueError:
-            continue
-    return servers

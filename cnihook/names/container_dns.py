@@ -5,6 +5,7 @@ A failure here does not prevent the start of a container: it is an event in its 
 """
 
 from cnihook.fast.errors_text import message
+from cnihook.linux.netns import NetNS
 from cnihook.log import Log
 from cnihook.names import hosts, loopback_names, resolv_conf
 from cnihook.names.entries import Entry
@@ -49,7 +50,10 @@ def configure(
     of_networks = [*(earlier or ()), *(one.result.dns for one in attached)]
     if attached or wanted.dns:
         try:
-            set_resolv_conf(etc.file("resolv.conf"), of_networks, wanted.dns, log, is_new=earlier is None)
+            file = etc.file("resolv.conf")
+            text = set_resolv_conf(file, of_networks, wanted.dns, log, is_new=earlier is None)
+            if earlier is None:
+                report_unreachable(text, pid, attached, log)
         except OSError as error:
             log.event(f"name servers are not in its /etc/resolv.conf: {message(error)}")
     if attached or wanted.hosts:
@@ -58,30 +62,50 @@ def configure(
         _set_hostname(pid, etc, config, wanted.hostname, log)
 
 
-def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_new: bool = True) -> None:
+def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_new: bool = True) -> str:
     """Write resolv.conf with the requested settings `asked`, else with those of the networks, `said`.
 
     Without either, those of the host are written if the file is empty or cnihook wrote it.  A container that
-    is not new keeps the settings that were requested at its start.  Raises OSError if the file cannot be
-    used.
+    is not new keeps the settings that were requested at its start.  Returns the text that the file has
+    then.  Raises OSError if the file cannot be used.
     """
     old = file.read() or ""
     is_following = not any(dns.nameservers for dns in (asked, *said))
     if asked:
         source, text = resolv_conf.AS_ASKED, resolv_conf.text(said, asked)
     elif old.startswith(f"{resolv_conf.MARK}{resolv_conf.AS_ASKED}\n") and not is_new:
-        return
+        return old
     elif any(said):
         source, text = resolv_conf.OF_NETWORKS, resolv_conf.text(said)
     elif old.strip() and not old.startswith(resolv_conf.MARK):
-        return
+        return old
     else:
         source, text = resolv_conf.OF_HOST, resolv_conf.host_text()
     if not text:
         log.event("it gets no name servers: only the host itself can reach those of the host")
-        return
-    file.write(resolv_conf.marked(source, text, is_following=is_following))
+        return old
+    written = resolv_conf.marked(source, text, is_following=is_following)
+    file.write(written)
     log.event(f"name servers {source} are in its /etc/resolv.conf")
+    return written
+
+
+def report_unreachable(text: str, pid: int, attached: "Attached", log: Log) -> None:
+    """Log it if a new container has no route to any server of its resolv.conf, which has this text."""
+    servers = resolv_conf.servers_of(text)
+    # A server on the loopback may be a program of the container, or of its engine.
+    if not resolv_conf.are_unreachable(servers, DNS(servers), [one.result for one in attached]):
+        return
+    from cnihook.names import dns_reach  # most networks have a default route, and the kernel is not asked
+
+    namespace = NetNS.find(f"/proc/{pid}/ns/net")
+    if not namespace:
+        return  # the container has ended
+    try:
+        if not dns_reach.has_route(servers, namespace):
+            log.event(f"it has no route to {', '.join(servers)} of its /etc/resolv.conf")
+    finally:
+        namespace.close()
 
 
 def register(

@@ -157,15 +157,24 @@ def test_hostile_image_cannot_redirect_writes_outside(
         assert "not in its /etc/resolv.conf" in host.run("cat", "/run/cnihook/log/c1").stdout
 
 
-def test_container_without_a_route_to_its_servers_is_a_note(host: Host, runtime: Runtime, etc: Path) -> None:
+def test_container_without_a_route_to_its_servers_is_reported(
+    host: Host, runtime: Runtime, etc: Path
+) -> None:
     """A network without a way out has its server on a machine outside.  One of its own can be reached."""
     configure(host, bridge("mynet", "10.22.0.0/24", dns={"nameservers": ["192.0.2.53"]}))
     runtime.run("c1")
     finding = "note container-dns: container c1 has no route to 192.0.2.53 of its /etc/resolv.conf"
     assert finding in host.run(CNIHOOK, "doctor", "--verbose", check=False).stdout
     assert "container-dns" not in host.run(CNIHOOK, "doctor", check=False).stdout
+    event = "it has no route to 192.0.2.53 of its /etc/resolv.conf"
+    assert event in host.run(CNIHOOK, "logs", "c1").stdout
     (etc / "resolv.conf").write_text("nameserver 192.0.2.53\nnameserver 10.22.0.1\n")
     assert "container-dns" not in host.run(CNIHOOK, "doctor", "--verbose", check=False).stdout
+    for servers in ("10.22.0.1", "127.0.0.11"):  # the second may be a program of the engine
+        (etc / "resolv.conf").write_text(f"nameserver {servers}\n")
+        configure(host, bridge("mynet", "10.22.0.0/24"))
+        runtime.run(f"c-{servers}")
+        assert "no route" not in host.run(CNIHOOK, "logs", f"c-{servers}").stdout
 
 
 def test_networks_without_dns_leave_resolv_conf_alone(host: Host, runtime: Runtime, etc: Path) -> None:

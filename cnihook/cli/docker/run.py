@@ -218,8 +218,13 @@ def _set_names(pause: Pause, request: ContainerRequest, attached: list[Attachmen
     hostnames = container_dns.host_names(
         f"{pause.hostname}.{pause.domain}" if pause.domain else pause.hostname
     )
+
+    def set_servers() -> None:
+        text = container_dns.set_resolv_conf(File.at(pause.resolv_conf), dns, request.dns, log)
+        container_dns.report_unreachable(text, pause.pid, attached, log)
+
     for give in (
-        lambda: container_dns.set_resolv_conf(File.at(pause.resolv_conf), dns, request.dns, log),
+        set_servers,
         lambda: container_dns.register(pause.id, File.at(pause.hosts), hostnames, request, attached, log),
     ):
         try:

@@ -198,9 +198,13 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Features | 
         settings_of_dns, servers = resolv_conf.of_command(named, request.dns)
         results = [one.result for one in attached]
         if attached and not joined and resolv_conf.are_unreachable(servers, request.dns, results):
-            from cnihook.cli.privnet import reach  # not needed by a plain run
+            from cnihook.names import dns_reach  # not needed by a plain run
 
-            reach.report(servers, container.netns, _complain)
+            if not dns_reach.has_route(servers, container.netns):
+                _complain(
+                    f"the command cannot resolve names: its networks do not lead to {', '.join(servers)} of"
+                    " /etc/resolv.conf; --dns ADDRESS sets another server"
+                )
         status = process.run(settings_of_dns, hosts, request.hostname, deadline=deadline)
         if extras:
             status = extras.status(status)
