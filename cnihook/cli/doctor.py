@@ -2,11 +2,12 @@
 """cnihook doctor: report what is wrong on this host, why it matters, and the command that fixes it."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 
 from cnihook.cli import validate
-from cnihook.cli.shared import arguments, terminal
+from cnihook.cli.shared import arguments, containers, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.doctor import (
     addresses,
@@ -31,15 +32,15 @@ from cnihook.doctor import (
 from cnihook.doctor.finding import Finding, Host, merged
 from cnihook.fast.errors_text import message_with_notes, printable
 from cnihook.log import warn
-from cnihook.runtime import networks
+from cnihook.runtime import networks, records
 from cnihook.types.errors import CniError
 
 DESCRIPTION = """\
 Report what is wrong with this host's container networks: kernel, nftables, forwarding, other firewalls,
 routes, published ports, subnets, leases, records, names, hooks, bounds on annotations, configurations.  Each
 finding says what is wrong, why it matters, and the command that corrects it.  One cause is one finding, with
-all containers that it affects.  Prints nothing if nothing is wrong, except on a terminal.  Nothing is
-changed without --fix.
+all containers that it affects, by the names that `cnihook ps` prints; --json has their IDs.  Prints nothing
+if nothing is wrong, except on a terminal.  Nothing is changed without --fix.
 """
 EPILOG = """\
 exit codes:
@@ -47,6 +48,8 @@ exit codes:
   1  a finding
   2  something could not be checked, or wrong usage
 """
+
+_LONG = 12  # characters of an ID that no user chose, so that it is not part of another text
 
 Check = Callable[[Host], Iterator[Finding]]
 
@@ -179,8 +182,9 @@ def _check_configurations(host: Host) -> Iterator[Finding]:
 
 def _fix(findings: list[Finding]) -> None:
     remedies = set()
+    named = _Names()
     for finding in findings:
-        what = printable(f"fixing {finding.kind}: {finding.what}: {finding.suggestion}")
+        what = printable(named(f"fixing {finding.kind}: {finding.what}: {finding.suggestion}"))
         print(what, file=sys.stderr, flush=True)
         if finding.suggestion in remedies or not finding.fix:
             continue
@@ -198,15 +202,32 @@ def _report_left(findings: list[Finding]) -> None:
         warn(f"doctor: --fix leaves {number}; apply each remedy yourself")
 
 
+class _Names:
+    """The names of containers in a text, instead of the IDs that engines and programs chose."""
+
+    def __init__(self) -> None:
+        present = records.all_records(unreadable=[])
+        shown = containers.shown(present, containers.names_of(present))
+        self._by_id = {one: name for one, name in shown.items() if name != one and len(one) >= _LONG}
+        self._pattern = re.compile(rf"(?<![\w./-])(?:{'|'.join(map(re.escape, self._by_id))})(?![\w.-])")
+
+    def __call__(self, text: str) -> str:
+        return self._pattern.sub(lambda match: self._by_id[match[0]], text) if self._by_id else text
+
+
 def _show(findings: list[Finding]) -> None:
     """Print a line for each finding; on a terminal three."""
+    if not findings:
+        return
+    named = _Names()
     if not sys.stdout.isatty():
         for finding in findings:
             kind = f"note {finding.kind}" if finding.note else finding.kind
-            arguments.say(f"{kind}: {finding.what}; {finding.why}; remedy: {finding.suggestion}")
+            arguments.say(named(f"{kind}: {finding.what}; {finding.why}; remedy: {finding.suggestion}"))
         return
     style = terminal.style()
     for finding in findings:
-        print(f"{style(finding.kind, 'yellow' if finding.note else 'red')}: {printable(finding.what)}")
-        arguments.say(f"    why:    {finding.why}")
-        print(f"    remedy: {style(printable(finding.suggestion), 'bold')}")
+        colour = "yellow" if finding.note else "red"
+        print(f"{style(finding.kind, colour)}: {printable(named(finding.what))}")
+        arguments.say(f"    why:    {named(finding.why)}")
+        print(f"    remedy: {style(printable(named(finding.suggestion)), 'bold')}")
