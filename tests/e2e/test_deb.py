@@ -2,6 +2,7 @@
 """The Debian packages of scripts/deb: built, checked by lintian, installed, upgraded and removed."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.xdist_group("deb"), pytest.mark.long]  # one build for
 
 PACKAGE = "/usr/lib/python3/dist-packages/cnihook"
 NEWER = f"{cnihook.__version__}+1"
+MAINTAINER = {"DEBFULLNAME": "A & B, packagers", "DEBEMAIL": "packages@example.org"}
 # dpkg would run man-db's trigger, which reads every page of the machine.
 DPKG = ("dpkg", "--no-triggers")
 
@@ -29,7 +31,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Build the packages; return their paths, cnihook first."""
     need("dh", "dpkg-buildpackage", "lintian")
     folder = tmp_path_factory.mktemp("deb")
-    build = subprocess.run([CHECKOUT / "scripts/deb", folder], capture_output=True, text=True, timeout=300)
+    build = subprocess.run(
+        [CHECKOUT / "scripts/deb", folder],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | MAINTAINER,
+    )
     assert build.returncode == 0, build.stderr
     assert build.stderr == "", "lintian has no tag at all"
     return sorted(map(Path, build.stdout.split()), reverse=True)
@@ -54,6 +62,9 @@ def contents(package: Path) -> list[str]:
 
 
 def test_packages_have_what_an_administrator_expects(packages: list[Path]) -> None:
+    for package in packages:
+        field = subprocess.check_output(["dpkg-deb", "--field", package, "Maintainer"], text=True)
+        assert field == f"{MAINTAINER['DEBFULLNAME']} <{MAINTAINER['DEBEMAIL']}>\n"
     main, hooks = map(contents, packages)
     programs = {"cnihook", "cni-crun", "cni-runc", "docker-run", "priv-net-run"}
 
