@@ -30,6 +30,9 @@ createRuntime.  Without --root, it is looked for in these folders:
   /run/docker/runtime-*/NAMESPACE   of docker, or below its exec-root
   /run/containerd/runc/NAMESPACE    of containerd, nerdctl, Kubernetes
 
+Folders that other users can write are not among them: name the one of a rootless engine with --root, as in
+--root /run/user/1000/crun.
+
 Prints the result as JSON.  For one network, that is its CNI result in the format of the network's version.
 For several, it is a list of {"network": NAME, "ifname": IFNAME, "result": RESULT} in the order of
 attachment.
