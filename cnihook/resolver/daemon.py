@@ -19,10 +19,9 @@ from cnihook.keeper.server import LINGER, RequestError
 from cnihook.log import Log, warn
 from cnihook.resolver import listing
 from cnihook.resolver.denials import Table
-from cnihook.resolver.listing import Listing
+from cnihook.resolver.listing import PORT, Listing
 from cnihook.resolver.lookup import Lookup
 from cnihook.resolver.openings import Openings
-from cnihook.resolver.redirect import PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

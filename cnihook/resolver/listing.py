@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 FOLDER = "/run/cnihook/resolver/containers"
+# The port at the gateway.  It is below 1024, so no user of the host can listen there while the resolver does
+# not run, and below 600, where NFS and bindresvport(3) begin; no service has it.
+PORT = 585
 
 _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 _LONGEST_NAME, _LONGEST_LABEL = 253, 63  # characters (RFC 1035)

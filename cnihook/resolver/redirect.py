@@ -21,7 +21,7 @@ from cnihook.nftables import table
 from cnihook.nftables.port import PROTOCOLS
 from cnihook.nftables.table import FAMILY, NAME
 from cnihook.protocol import locks
-from cnihook.resolver.listing import Listing
+from cnihook.resolver.listing import PORT, Listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from cnihook.linux.nft_objects import Message
 
 DNS = 53
-# The port at the gateway.  It is below 1024, so no user of the host can listen there while the resolver does
-# not run, and below 600, where NFS and bindresvport(3) begin; no service has it.
-PORT = 585
 
 _HOOK, _TARGET = "resolver", "resolver-to"
 _ADDRESS = {4: nft_objects.IPV4_ADDR, 6: nft_objects.IPV6_ADDR}

@@ -5,7 +5,7 @@ Begin and end to resolve the names that a container may look up.
 Code of policies calls serve() before the container can send, when its sets exist, and forget() when the
 policy ends.  A policy that lists names must also
 
-    allow UDP and TCP to each gateway at port redirect.PORT: there the questions arrive after translation
+    allow UDP and TCP to each gateway at listing.PORT: there the questions arrive after translation
     name the gateways in the container's resolv.conf
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cnihook.resolver import message, redirect, service
+from cnihook.resolver import listing, message, service
 from tests.support.commands.doctor import doctor
 from tests.support.host.host import Host
 from tests.support.services.resolving import (
@@ -115,12 +115,12 @@ def test_failed_start_leaves_nothing(host: Host, world: World) -> None:
     """Another program has the port, so the policy, and with it the container, cannot start."""
     sandbox = Sandbox(host)
     with host.socket() as taken:
-        taken.bind((GATEWAY, redirect.PORT))
+        taken.bind((GATEWAY, listing.PORT))
         taken.listen()
         failed = sandbox.serve("example.com", check=False)
         assert failed.returncode == 1
         assert failed.stderr == (
-            f"listen for names at {GATEWAY} port {redirect.PORT}: Address already in use\n"
+            f"listen for names at {GATEWAY} port {listing.PORT}: Address already in use\n"
         )
         assert host.listdir(f"{FOLDER}/containers") == [] and "resolver" not in host.nft()
         wait_for(lambda: not keepers(host), "the keeper ends")

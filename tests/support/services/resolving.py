@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnihook.resolver import denials, message, redirect
+from cnihook.resolver import denials, listing, message
 from cnihook.resolver.denials import Denial
 from cnihook.resolver.message import Question
 from tests.support.host.host import Container, Host
@@ -178,8 +178,8 @@ table inet cnihook {{
   chain input-{name} {{
     type filter hook input priority filter
     ct state established,related accept
-    meta l4proto {{ tcp, udp }} th dport {redirect.PORT} ip daddr {GATEWAY} accept
-    meta l4proto {{ tcp, udp }} th dport {redirect.PORT} ip6 daddr {GATEWAY6} accept
+    meta l4proto {{ tcp, udp }} th dport {listing.PORT} ip daddr {GATEWAY} accept
+    meta l4proto {{ tcp, udp }} th dport {listing.PORT} ip6 daddr {GATEWAY6} accept
     icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
     ip saddr {own} reject with icmpx admin-prohibited
     ip6 saddr {own6} reject with icmpx admin-prohibited
