@@ -152,7 +152,7 @@ def remaining(family: str, table: str, container: str, key: bytes) -> "float | N
     """
     body = _element(table, container, nested(_ELEM_KEY, attr(_DATA_VALUE, key)))
     try:
-        (answer,) = _ask(_GETSETELEM, 0, family, body, f"look up an element of {container}")
+        (answer,) = ask(_GETSETELEM, 0, family, body, f"look up an element of {container}")
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return None
@@ -233,9 +233,9 @@ def sets(family: str, table: str) -> "list[str]":
 
 
 def _ask_or_none(kind: int, flags: int, family: str, body: bytes, what: str) -> "list[bytes]":
-    """Do what _ask() does; return an empty list if the object does not exist."""
+    """Do what ask() does; return an empty list if the object does not exist."""
     try:
-        return _ask(kind, flags, family, body, what)
+        return ask(kind, flags, family, body, what)
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return []

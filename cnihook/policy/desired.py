@@ -11,6 +11,7 @@ from cnihook.policy.store import Policies
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
     from cnihook.linux.nft_objects import Message
 
@@ -23,7 +24,10 @@ class Desired:
     """The state of the kernel that these endpoints and policies require."""
 
     def __init__(
-        self, endpoints: "Iterable[Endpoint]", policies: Policies, kept: "set[str] | None" = frozenset()
+        self,
+        endpoints: "Iterable[Endpoint]",
+        policies: Policies,
+        kept: "AbstractSet[str] | None" = frozenset(),
     ) -> None:
         """Compute it.  Raises CniError if a policy that selects a container cannot be enforced.
 

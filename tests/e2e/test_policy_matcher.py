@@ -166,7 +166,12 @@ def test_matcher_agrees_with_the_kernel(
         assert not wrong, (raws, texts)
 
     examine()
-    host.inside(lambda: put_in_force(Policies([], [])) if not clear(endpoints) else None)
+
+    def remove_all() -> None:
+        clear(endpoints)
+        put_in_force(Policies([], []))
+
+    host.inside(remove_all)
     for one in sandboxes.values():
         one.stop()
 

@@ -31,6 +31,10 @@ OF_A_CONTAINER: dict[str, tuple[Any, str | None]] = {
     "hosts": ([("up", "192.0.2.1")], "add-host"),
     "hostname": ("web", "hostname"),
     "sticky": ("web", "sticky"),
+    "labels": ({"app": "web"}, "label"),
+    "egress": ("dns", "egress"),
+    "ingress": ("outside:80", "ingress"),
+    "policies": (["web"], "policy"),
     "guard": (None, None),
 }
 

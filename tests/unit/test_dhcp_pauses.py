@@ -24,5 +24,5 @@ def test_request_is_repeated_after_spanning_tree_opens_the_port(seed: int) -> No
 
 
 def test_each_limit_is_within_the_next() -> None:
-    assert SPANNING_TREE < daemon.TIMEOUT < rpc.PATIENCE - STEP < inject._TIMEOUT - STEP
+    assert SPANNING_TREE < daemon.TIMEOUT < rpc.KEEPER.patience - STEP < inject._TIMEOUT - STEP
     assert dhcp_keeper.parser().parse_args([]).timeout == daemon.TIMEOUT

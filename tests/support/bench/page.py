@@ -86,10 +86,12 @@ def beside(data: "dict[str, Any]") -> str:
         own = medians.get((group, row, HOOK))
         if own is None:
             continue
-        theirs = medians.get((group, row, other), 0)
-        ratio = f"{own / theirs:.2f}" if theirs else ""
-        floor = f"{medians[least] / theirs:.2f}" if theirs and least in medians else ""
-        lines.append(_row(work, f"{own:.1f}", other, f"{theirs:.1f}" if theirs else "", ratio, floor))
+        other_value = medians.get((group, row, other), 0)
+        ratio = f"{own / other_value:.2f}" if other_value else ""
+        floor = f"{medians[least] / other_value:.2f}" if other_value and least in medians else ""
+        lines.append(
+            _row(work, f"{own:.1f}", other, f"{other_value:.1f}" if other_value else "", ratio, floor)
+        )
     return "\n".join([*lines, ""])
 
 
