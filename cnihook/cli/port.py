@@ -79,7 +79,7 @@ def _published(one: Row) -> "list[dict[str, Any]]":
             "container_port": mapping.get("containerPort"),
             "protocol": published.protocol_of(mapping),
         }
-        for mapping in published.mappings(one.record.capability_args)
+        for mapping in one.mappings
         for address in (
             [str(mapping["hostIP"])] if mapping.get("hostIP") else map(_ANY.__getitem__, versions)
         )

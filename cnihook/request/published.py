@@ -9,10 +9,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_KEYS = {key.lower(): key for key in ("hostPort", "containerPort", "protocol", "hostIP")}
+
+
 def mappings(capability_args: "Mapping[str, Any]") -> "list[dict[str, Any]]":
-    """Return the published ports of an attachment, as portmap takes them."""
+    """Return the published ports of an attachment, as portmap takes them.
+
+    The case of a key has no meaning: in the records of containerd, it is "HostPort".
+    """
     ports = capability_args.get("portMappings")
-    return [one for one in ports if isinstance(one, dict)] if isinstance(ports, list) else []
+    return [
+        {_KEYS.get(key.lower(), key): value for key, value in one.items()}
+        for one in (ports if isinstance(ports, list) else ())
+        if isinstance(one, dict)
+    ]
 
 
 def protocol_of(mapping: "dict[str, Any]") -> str:

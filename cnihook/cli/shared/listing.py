@@ -52,7 +52,10 @@ class Row:
         self.conf = _network(record)  # None if the record's configuration cannot be read
         self.result = _result(record, self.conf)
         self.addresses = [str(ip.net) for ip in self.result.ips]
-        self.ports = [_port(one) for one in published.mappings(record.capability_args)]
+        # containerd gives the arguments of a pod to its loopback, too, where no plugin takes them.
+        takes_ports = self.conf is None or "portMappings" in self.conf.capabilities
+        self.mappings = published.mappings(record.capability_args) if takes_ports else []
+        self.ports = [_port(one) for one in self.mappings]
         self.pod = containers.pod_of(record)  # namespace/name of the Kubernetes pod; empty for none
         self.name = name
         self.shown = shown

@@ -61,10 +61,11 @@ def test_pod_gets_its_network_and_leaves_nothing(watched: Containerd, host: Host
     assert sorted((each["rate"], each["burst"]) for each in limits(host).values()) == [
         (500_000, 50_000), (1_250_000, 125_000),
     ]  # fmt: skip
-    listing = ("ps", "--format", "{pod} {network} {ifname}")
-    assert host.run(CNIHOOK, *listing).stdout == "shop/web pods eth0\n"
+    listing = ("ps", "--format", "{pod} {network} {ifname} {ports}")
+    ports = "8080->80/tcp,127.0.0.1:5353->53/udp"
+    assert host.run(CNIHOOK, *listing).stdout == f"shop/web pods eth0 {ports}\n"
     loopback = host.run(CNIHOOK, *listing, "--network", "cni-loopback").stdout
-    assert loopback == "shop/web cni-loopback lo\n"
+    assert loopback == "shop/web cni-loopback lo \n"
     assert [line.split()[0] for line in host.run(CNIHOOK, "stats", "--once").stdout.splitlines()[1:]] == [
         "shop/web"
     ]
