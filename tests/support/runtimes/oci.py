@@ -307,11 +307,11 @@ class Runtime:
         self._ids.append(container_id)
         # No pipes, because a detached container keeps the runtime's stdout and stderr while it runs.
         detach = ["--detach"] if command == "run" else []
+        options = ("--bundle", str(folder), "--pid-file", str(folder / "pid"))
         with open(folder / "output", "wb") as output:
             return self.host.popen(
-                *self._argv, command, *detach, "--bundle", str(folder), container_id,
-                stdout=output, stderr=output,
-            )  # fmt: skip
+                *self._argv, command, *detach, *options, container_id, stdout=output, stderr=output
+            )
 
     def started(self, container_id: str, starting: Process) -> Running:
         """Wait until the runtime that start() has started is done."""
@@ -320,7 +320,7 @@ class Runtime:
         end(starting)
         if status != 0:
             raise Failed([self.name, "run", container_id], status, "", output)
-        return Running(self, container_id, self.state(container_id)["pid"])
+        return Running(self, container_id, int((self.folder(container_id) / "pid").read_text()))
 
     def state(self, container_id: str) -> Any:
         return json.loads(self.call("state", container_id).stdout)
