@@ -24,7 +24,7 @@ AT_FDCWD, AT_EMPTY_PATH, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x1000
 
 # The first process.  /proc can be mounted only from within the process namespace.  The process ends with its
 # input, so the enclosure ends too if pytest is killed.  With SIGCHLD ignored the kernel reaps orphans.
-HOLD = "mount -t proc proc /proc && echo ready && exec /usr/bin/env --ignore-signal=CHLD busybox cat"
+HOLD = "busybox mount -t proc proc /proc && echo ready && exec /usr/bin/env --ignore-signal=CHLD busybox cat"
 HOLDER = ["busybox", "sh", "-c", HOLD]
 
 
