@@ -1,35 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """The suite finds each fault of a runtime: a small runtime breaks one rule at a time."""
 
+import json
 import os
-import shlex
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from cnihook.conformance import runtime_checks
 from cnihook.conformance.check import FAIL, NOTE, OK, Outcome
-from cnihook.conformance.run import NotRun, run_checks
-from cnihook.conformance.runtime import RuntimeCase, run_runtime
+from cnihook.conformance.run import NotRun
+from cnihook.conformance.runtime import run_runtime
+from tests.support.host.forks import python
 from tests.support.plugins.cni import CHECKOUT
 from tests.support.skip import need_root
 
-SMALL = CHECKOUT / "tests" / "support" / "runtimes" / "small_runtime.py"
-COMMAND = ["/usr/bin/env", "BROKEN={rule}", "/usr/bin/python3", "-IS", str(SMALL)]
+SUITE = python("tests.support.runtimes.small_conformance")
+MINUTES = 600.0  # seconds, on a busy machine
 CHECKS = runtime_checks.checks.checks
 
 pytestmark = pytest.mark.xdist_group("conformance-runtime")
 
 
+def outcomes_of(*runtimes: tuple[str, list[str]]) -> list[Outcome]:
+    """Run checks on small runtimes, each given by the rules that it breaks and the names of the checks."""
+    need_root()
+    process = subprocess.run(
+        SUITE, input=json.dumps(runtimes), stdout=subprocess.PIPE, text=True, timeout=MINUTES, check=True
+    )
+    return [
+        Outcome(subject, CHECKS[name], mark, why, sent, came)
+        for subject, name, mark, why, sent, came in json.loads(process.stdout)
+    ]
+
+
 @pytest.fixture(scope="module")
 def broken() -> dict[str, Outcome]:
     """Run each check on the runtime that breaks it; return the outcomes by check."""
-    need_root()
-    work = []
-    for rule, check in CHECKS.items():
-        command = [word.format(rule=rule) for word in COMMAND]
-        work.append((rule, check, "", lambda command=command: RuntimeCase(command), [str(SMALL.parent)]))
-    return {outcome.check.name: outcome for outcome in run_checks(work, lambda *_: None)}
+    return {outcome.check.name: outcome for outcome in outcomes_of(*((rule, [rule]) for rule in CHECKS))}
 
 
 @pytest.fixture
@@ -50,22 +59,17 @@ def test_broken_rule_is_found(broken: dict[str, Outcome], rule: str) -> None:
 
 def test_runtime_that_breaks_every_should_fails_no_check() -> None:
     """The runtime breaks them all at once, and keeps every "must"."""
-    need_root()
     shoulds = [name for name, check in CHECKS.items() if not check.must]
     broken = " ".join([*shoulds, "optional-variables", "empty-runtime-config", "message"])
-    command = shlex.join(word.format(rule=broken) for word in COMMAND)
 
-    outcomes = run_runtime(command, list(CHECKS.values()), lambda *_: None)
+    outcomes = outcomes_of((broken, list(CHECKS)))
 
     assert [f"{one.check.name}: {one.why}\n{one.came}" for one in outcomes if one.mark == FAIL] == []
     assert {"reserved-keys", "del-twice"} <= {one.check.name for one in outcomes if one.mark == NOTE}
 
 
 def test_sound_runtime_breaks_no_rule(no_cni_in_environment: None) -> None:
-    need_root()
-    command = " ".join(word.format(rule="") for word in COMMAND)
-
-    outcomes = run_runtime(command, list(CHECKS.values()), lambda *_: None)
+    outcomes = outcomes_of(("", list(CHECKS)))
 
     assert [f"{one.check.name}: {one.why}\n{one.came}" for one in outcomes if one.mark != OK] == []
     assert {outcome.subject for outcome in outcomes} == {"small_runtime.py"}

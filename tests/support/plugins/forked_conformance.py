@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suite of `cnihook conformance`, with plugins that are forks of the process that checks them.
+"""The suite of `cnihook conformance`, for programs that are forks of the process that checks them.
 
-A plugin's executable would start Python for each of some thousand calls.  Only small programs use this,
-because the cost of a fork grows with the memory of the process: pytest is five times as large.
+An executable would start Python for each of some thousand calls.  Only small processes use this, because the
+cost of a fork grows with the memory of the process: pytest is five times as large.
 """
 
 import fcntl
@@ -14,24 +14,44 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import SimpleNamespace
 
-from cnihook.conformance import plugin
+from cnihook.conformance import plugin, runtime
 from tests.support.host.forkserver import set_environment
 
 
 def fork_plugins(serve: Callable[[str], None]) -> None:
     """Have `serve` called in a new process with the path of an executable, instead of starting that."""
+
+    def start(executable: str, variables: Mapping[str, str]) -> "Fork":
+        return Fork([executable], plugin.environment(variables), lambda: serve(executable))
+
     gc.freeze()
-    plugin.start = lambda executable, variables: Fork(serve, executable, plugin.environment(variables))  # type: ignore[assignment, misc]
+    plugin.start = start  # type: ignore[assignment]
+
+
+def fork_runtimes(serve: Callable[[Sequence[str]], None]) -> None:
+    """Have `serve` called in a new process with the command of a runtime, instead of running that."""
+
+    def run(
+        argv: Sequence[str], env: Mapping[str, str], timeout: float, **_options: object
+    ) -> "subprocess.CompletedProcess[bytes]":
+        call = Fork(argv, env, lambda: serve(argv))
+        stdout, stderr = call.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(argv, call.poll() or 0, stdout, stderr)
+
+    gc.freeze()
+    names = {"run": run, "DEVNULL": subprocess.DEVNULL, "TimeoutExpired": subprocess.TimeoutExpired}
+    vars(runtime)["subprocess"] = SimpleNamespace(**names)
 
 
 class Fork:
-    """One call of a plugin, with what the suite uses of Popen."""
+    """One call of a program, with what the suite uses of Popen."""
 
     def __init__(
-        self, serve: Callable[[str], None], executable: str, environment: Mapping[str, str]
+        self, argv: Sequence[str], environment: Mapping[str, str], serve: Callable[[], None]
     ) -> None:
         self.returncode: int | None = None
         read, write = os.pipe()
@@ -40,7 +60,7 @@ class Fork:
         sys.stdout.flush()
         self._pid = os.fork()
         if not self._pid:
-            _serve(serve, executable, environment, (read, stdout, self._stderr))
+            _serve(argv, environment, serve, (read, stdout, self._stderr))
         os.close(read)
         os.close(stdout)
         self.stdin = open(write, "wb")  # noqa: SIM115
@@ -74,12 +94,15 @@ class Fork:
         ready = select.poll()
         ready.register(descriptor, select.POLLIN)
         if not ready.poll(max(0, until - time.monotonic()) * 1000):
-            raise subprocess.TimeoutExpired("a plugin", 0)
+            raise subprocess.TimeoutExpired("a fork", 0)
         return descriptor
 
 
 def _serve(
-    serve: Callable[[str], None], executable: str, environment: Mapping[str, str], streams: tuple[int, ...]
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    serve: Callable[[], None],
+    streams: tuple[int, ...],
 ) -> None:
     status = 1
     try:
@@ -88,8 +111,8 @@ def _serve(
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.chdir("/")
         set_environment(environment)
-        sys.argv[:] = [executable]
-        serve(executable)
+        sys.argv[:] = argv
+        serve()
         status = 0
     except SystemExit as end:
         if isinstance(end.code, str):
