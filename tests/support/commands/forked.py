@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 from tests.support.host.forks import CHECKOUT, LONGEST, Forks, Space, python
@@ -24,9 +23,16 @@ INTERPRETERS = {
 LOCALE, AT_START = ("LC_", "LANG"), ("LC_", "LANG", "PYTHON")
 
 
-@cache
+_running: dict[str, Forks] = {}
+
+
 def forks(program: str) -> Forks:
-    return Forks(python("tests.support.commands.forkserver", *INTERPRETERS[program]))
+    """Return the process for a program.  A test that fails kills all processes that began in it."""
+    if program in _running and _running[program].has_ended:
+        _running.pop(program).close()
+    if program not in _running:
+        _running[program] = Forks(python("tests.support.commands.forkserver", *INTERPRETERS[program]))
+    return _running[program]
 
 
 def run(

@@ -55,6 +55,14 @@ class Forks:
                 pass_fds=[server.fileno()],
             )
 
+    @property
+    def pid(self) -> int:
+        return self._server.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._server.poll() is not None
+
     def close(self) -> None:
         self._requests.close()
         self._server.wait(30)
