@@ -90,7 +90,7 @@ def test_shell_parses_the_script(shell: str) -> None:
 
 
 FREE = {
-    *("port", "since", "tail"),
+    *("alias", "port", "publish_add", "publish_rm", "seconds", "since", "tail"),
     *("allow", "bandwidth", "capability_args", "check", "cni_args", "command", "container_id", "dns"),
     *(
         "add_host",

@@ -108,7 +108,7 @@ def test_del_takes_down_what_a_killed_change_has_set_up(host: Host, web: WebCont
 
 
 def test_temporary_change_ends_by_itself(host: Host, web: WebContainer) -> None:
-    """A lasting change survives the end of a temporary one.  Another temporary change extends the time."""
+    """A change without a time stays.  Another temporary change extends the time."""
     assert cnihook(host, "publish", "c1", "8081:80", "--for", "1h").returncode == 0
     first = own(host)["until"]
     assert cnihook(host, "publish", "c1", "9090:80").returncode == 0
