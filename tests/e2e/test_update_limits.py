@@ -19,6 +19,7 @@ from tests.support.runtimes.oci import RESULTS, configure
 from tests.support.wait import wait_for
 
 RECORD = f"{RESULTS}/web-c1-eth0"
+PRIV_NET_RUN = str(CHECKOUT / "scripts" / "priv-net-run")
 NOTES = f"""
 import json, sys
 sys.path.insert(0, {str(CHECKOUT)!r})
@@ -156,6 +157,13 @@ def test_kernel_without_netem_is_refused(host: Host, outside: Outside) -> None:
     assert "this kernel has no netem" in process.stderr and "modprobe sch_netem" in process.stderr
     assert rates(host) == [10_000_000]
     assert "pending" not in json.loads(host.read(RECORD))["cnihook"]
+    for options in (["--emulate", "delay=80ms"], ["--emulate", "delay=80"], ["--quota", "out=1G"]):
+        command = host.run(PRIV_NET_RUN, "--network", "web", *options, "true", check=False)
+        if options[0] == "--quota":
+            assert (command.returncode, command.stderr) == (0, "")
+        else:
+            assert command.returncode and command.stderr.count("\n") == 1
+            assert "this kernel has no netem" in command.stderr or "'80' is not a time" in command.stderr
     (note,) = json.loads(host.run("/usr/bin/python3", "-c", NOTES).stdout)
     assert note["remedy"] == "modprobe -a sch_netem"
     assert note["why"] == "network web (bandwidth) offers it; a container that requests it cannot start"
