@@ -14,6 +14,7 @@ from cnihook.linux import htb, netem, tc
 from cnihook.linux.netlink import NetlinkError, read_text
 from cnihook.linux.rtnl import Link, Rtnl
 
+_FOREIGN = "foreign"
 _LARGEST = 1 << 16  # bytes of a packet that the network card, or the other end, will divide (GSO)
 
 
@@ -23,6 +24,10 @@ def reshape(rtnl: Rtnl, link: Link, wanted: Shape) -> None:
     Raises NetlinkError with EEXIST if another program gave the link a qdisc.
     """
     kind = _root(rtnl, link)
+    if kind == _FOREIGN:
+        if wanted:
+            raise NetlinkError(errno.EEXIST, f"limit {link.name}, which has a qdisc of another program")
+        return
     if wanted.choice or kind == "htb":
         if kind:
             shaping.delete(rtnl, link, has_choice=True, has_netem=True)
@@ -36,14 +41,15 @@ def reshape(rtnl: Rtnl, link: Link, wanted: Shape) -> None:
 
 
 def _root(rtnl: Rtnl, link: Link) -> str:
-    """Return the kind of the qdisc on top of the link that a Shape added; empty if there is none."""
+    """Return the kind of the qdisc on top of the link that a Shape added; empty if there is none.
+
+    Returns _FOREIGN if another program added one.
+    """
     own = {"tbf": tc.TBF_HANDLE, "htb": htb.HANDLE, "netem": netem.HANDLE}
     for handle, parent, attrs in tc.listed(rtnl, link, tc.RTM_GETQDISC, 0, "list qdiscs"):
         kind = read_text(attrs.get(tc.TCA_KIND))
         if parent == tc.TC_H_ROOT and handle:  # the kernel's default qdisc has no handle
-            if own.get(kind) != handle:
-                raise NetlinkError(errno.EEXIST, f"{link.name} has the qdisc {kind} of another program")
-            return kind
+            return kind if own.get(kind) == handle else _FOREIGN
     return ""
 
 

@@ -97,8 +97,9 @@ def test_qdisc_of_another_program_is_not_changed(host: Host, container: Containe
     before = add(host, container, requested())
     host.run(*f"tc qdisc add dev {outer_of(container)} root handle 7: pfifo".split())
 
-    with pytest.raises(CniFailure, match="pfifo of another program"):
+    with pytest.raises(CniFailure, match="which has a qdisc of another program"):
         update(host, container, requested(**INGRESS), before)
+    assert update(host, container, requested(), before)["prevResult"] == before["prevResult"]
     assert qdiscs(host) == {f"pfifo on {outer_of(container)}"}
     host.run(*f"tc qdisc delete dev {outer_of(container)} root".split())
 
