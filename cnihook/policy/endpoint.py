@@ -2,6 +2,8 @@
 """Endpoints: the attachments of this host as policies see them, with names, labels and addresses."""
 
 from cnihook.links import veth
+from cnihook.linux import fdb
+from cnihook.linux.netns import NetNS
 from cnihook.policy.document import Selection
 from cnihook.protocol import invoke
 from cnihook.protocol.call import Call, Invocation
@@ -60,9 +62,24 @@ class Endpoint:
         own = set(veth.names_for(self.owner))
         port = next((one.name for one in result.interfaces if not one.sandbox and one.name in own), "")
         mac = next((one.mac for one in result.interfaces if one.sandbox and one.name == self.ifname), "")
+        if not port and not self.reason:  # a result before version 0.3.0 has no interfaces
+            port, mac = self._link_on_host()
         self.set_link(port, mac.lower(), (ip.net.address for ip in result.ips))
         if not port and not self.reason:
             self.reason = "cnihook did not make its link"
+
+    def _link_on_host(self) -> "tuple[str, str]":
+        """Return the host's end of the link and the MAC address of the other one; empty if it is gone."""
+        host = NetNS.current()
+        try:
+            for name in veth.names_for(self.owner):
+                link = host.rtnl.find_link(name)
+                if link and link.kind == "veth" and link.alias == self.owner:
+                    inner = fdb.other_end(host.rtnl, link)
+                    return (name, inner.mac) if inner else ("", "")
+        finally:
+            host.close()
+        return "", ""
 
     def refuse(self) -> CniError:
         return CniError(

@@ -11,6 +11,7 @@ So another container never has the rights of the one whose address it gets.
 import os
 
 from cnihook.fast.address import Address
+from cnihook.links import veth
 from cnihook.linux import nft
 from cnihook.linux.netns import NetNS
 from cnihook.log import step
@@ -24,6 +25,8 @@ from cnihook.policy.store import Policies
 from cnihook.protocol import locks
 from cnihook.runtime import attachment, records
 from cnihook.runtime.records import Record
+
+BRIDGE = (BRIDGE_FAMILY, BRIDGE_TABLE)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,7 +170,8 @@ def _guard_port(own: Endpoint) -> None:
 def _release(own: Endpoint) -> None:
     selectors = kernel.selectors_in_use()
     keys = _keys(own.addresses, selectors)
-    if own.port:
+    for port in [own.port] if own.port else list(veth.names_for(own.owner)):
+        own.port = port
         keys += guard.inet_elements(own)
     chains: set[str] = set()
     messages = []
@@ -178,7 +182,7 @@ def _release(own: Endpoint) -> None:
             chains.add(present[1])
     if messages:
         nft.change(FAMILY, messages, f"remove the policies of {own.owner}")
-    if own.bridge and own.mac:
+    if own.bridge:
         _unguard_port(own)
     digests = {digest for name in chains if (digest := kernel.digest_of(name))}
     if digests:
@@ -186,10 +190,14 @@ def _release(own: Endpoint) -> None:
 
 
 def _unguard_port(own: Endpoint) -> None:
+    if own.mac:
+        keys = [*guard.bridge_elements(own)]
+    else:  # its record does not name its link, which may be gone
+        keys = [(name, key) for name in guard.BRIDGE_SETS for key, _owner in nft.elements(*BRIDGE, name)]
     messages = [
         nft.delete_element(BRIDGE_TABLE, name, key)
-        for name, key in guard.bridge_elements(own)
-        if nft.comment_of(BRIDGE_FAMILY, BRIDGE_TABLE, name, key) == own.owner
+        for name, key in keys
+        if nft.comment_of(*BRIDGE, name, key) == own.owner
     ]
     if messages:
         nft.change(BRIDGE_FAMILY, messages, f"stop guarding the port of {own.owner}")

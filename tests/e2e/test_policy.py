@@ -152,6 +152,24 @@ def test_container_cannot_send_as_another_or_around_the_host(stage: Host, kind: 
         each.stop()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_result_without_interfaces_is_enough(stage: Host, kind: str) -> None:
+    """Results before version 0.3.0 do not name the links."""
+    configure(stage, network(kind) | {"cniVersion": "0.2.0"})
+    one, two = Sandbox(stage, "one"), Sandbox(stage, "two")
+
+    apply(stage, {"name": "all", "select": {"containers": ["one"]}, "egress": {}})
+    assert not tcp(one.space, two.space, two.v4, 80, expected=False)
+    assert policy(stage, "diff") == []
+    one.stop()
+    assert "policy-" not in stage.nft()
+    one = Sandbox(stage, "one")
+    assert not tcp(one.space, two.space, two.v6, 80, expected=False)
+    policy(stage, "delete", "all")
+    for each in (one, two):
+        each.stop()
+
+
 def host_end(host: Host) -> str:
     """Return the host's end of the first container's link."""
     return sorted(name for name in host.links() if name.startswith("veth"))[0]
