@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """cnihook denied: list the connections that policies denied."""
 
+import sys
 import time
 
 from cnihook.cli.policies import since
@@ -117,4 +118,5 @@ def _follow(entries: "Any", as_json: bool) -> None:
                     arguments.say(arguments.as_json(fields, None))
                 else:
                     arguments.say("  ".join(cell.text for cell in _row(fields)))
+            sys.stdout.flush()  # into a pipe, too
         before = {one.key: one.packets for one in present}

@@ -11,6 +11,7 @@ from cnihook.cli.shared.listing import Row
 from cnihook.fast.errors_text import printable
 from cnihook.log import Log
 from cnihook.nftables import quota
+from cnihook.policy import change, denied, enforcement
 from cnihook.runtime import networks, records
 from cnihook.runtime.networks import Network
 from cnihook.runtime.settings import Settings
@@ -92,8 +93,31 @@ def collect(conf_dir: str) -> str:
             "Configuration files that cannot be used.",
             [({}, len(problems))],
         ),
+        *_denied(),
     ]
     return "".join(families)
+
+
+def _denied() -> "list[str]":
+    """Return what policies denied or recorded in the last 24 hours; nothing on a host without policies."""
+    if not enforcement.exists():
+        return []
+    by_address = change.world().by_address
+    packets: dict[tuple[str, str], int] = {}
+    for one in denied.load():
+        if endpoint := by_address.get(one.own):
+            key = endpoint.container_id, one.direction
+            packets[key] = packets.get(key, 0) + one.packets
+    return [
+        _family(
+            "cnihook_denied_packets",
+            "Packets of the last 24 hours that policies denied, or recorded in the mode audit.",
+            (
+                ({"container": container_id, "direction": direction}, count)
+                for (container_id, direction), count in packets.items()
+            ),
+        )
+    ]
 
 
 def _leases(known: "Iterable[Network]") -> "list[str]":

@@ -9,6 +9,7 @@ from functools import partial
 from cnihook.cli.shared import arguments, declared
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast import fastjson
+from cnihook.policy import document, store
 from cnihook.protocol import invoke
 from cnihook.protocol.call import Call, Invocation
 from cnihook.request import bounds, bounds_file
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 DESCRIPTION = """\
-Report every problem of network configurations, and of the bounds on annotations in /etc/cnihook/config.json:
-the file, the key, the reason.  All keys of built-in plugins are checked; a key that may be misspelled, or
-that is there twice, is reported.  Other plugins are asked if they support the network's version.
+Report every problem of network configurations, of the bounds on annotations in /etc/cnihook/config.json, and
+of policies: the file, the key, the reason.  All keys of built-in plugins are checked; a key that may be
+misspelled, or that is there twice, is reported.  Other plugins are asked if they support the network's
+version.
 """
 EPILOG = """\
 exit codes:
@@ -51,7 +53,7 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     settings = arguments.settings_of(options)
-    files = options.files or [*networks.file_names(settings.conf_dir), *bounds_files()]
+    files = options.files or [*networks.file_names(settings.conf_dir), *bounds_files(), *policy_files()]
     problems = [problem for path in files for problem in problems_of(path, settings.plugin_dirs)]
     if options.json:
         arguments.print_json(problems)
@@ -68,6 +70,10 @@ def main(argv: list[str]) -> int:
 
 def bounds_files() -> list[str]:
     return [bounds.FILE] if os.path.lexists(bounds.FILE) else []
+
+
+def policy_files() -> list[str]:
+    return [one.path for one in store.load().broken]
 
 
 def problems_of(path: str, plugin_dirs: "list[str] | None") -> list[dict[str, str]]:
@@ -88,6 +94,8 @@ def _errors(path: str, plugin_dirs: "list[str] | None") -> list[CniError]:
         raw: Any = fastjson.loads(text.decode(), marks=True)
         if path == bounds.FILE or (isinstance(raw, dict) and bounds_file.is_bounds(raw)):
             return _errors_of_bounds(text, path)
+        if os.path.dirname(path) == store.FOLDER or (isinstance(raw, dict) and document.is_policy(raw)):
+            return _each(lambda: document.parse(text, path))[0]
         if not isinstance(raw, dict):
             raise invalid_config(f"{path}: a network configuration is an object, not {json_name(raw)}")
     except CniError as error:

@@ -182,6 +182,11 @@ def _tests(conf: NetConf) -> "list[Test]":
     return tests
 
 
+def is_policy(raw: "dict[str, Any]") -> bool:
+    """Return True if an object is meant to be a policy, not a network."""
+    return "select" in raw and not raw.keys() & {"type", "plugins"}
+
+
 def decode(text: bytes, where: str) -> "Any":
     """Return the JSON value in a file of policies.  Raises CniError."""
     if len(text) > LONGEST:

@@ -2,6 +2,7 @@
 """`cnihook policy` and `denied`: their lines, their exit codes, and what repair, gc, check and doctor do."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support.policies import (
     policy,
     tcp,
 )
-from tests.support.runtimes.oci import configure
+from tests.support.runtimes.oci import CNIHOOK, configure
 
 WEB: dict[str, Any] = {
     "name": "web",
@@ -57,6 +58,14 @@ def test_apply_changes_what_differs_and_says_so(stage: Host) -> None:
     assert apply(stage, WEB) == ["new policy web: label:app=web"]
     assert not tcp(one.space, outside, Outside.ADDRESS, 82, expected=False)
     assert apply(stage, WEB) == []
+    count = 'cnihook_denied_packets{container="one",direction="egress"} '
+    assert count in cnihook(stage, "metrics").stdout
+    with stage.popen(CNIHOOK, "denied", "one", "--follow", "--json") as following:
+        time.sleep(0.5)  # it reports what comes after its first look
+        assert not tcp(one.space, outside, Outside.ADDRESS, 83, expected=False)
+        assert following.stdout
+        assert json.loads(following.stdout.readline())["port"] == 83
+        following.kill()
     assert policy(stage, "test", "--live") == ["2 tests pass"]
     wider = WEB | {"egress": {"allow": [{"to": ["all"]}]}, "tests": []}
     assert policy(stage, "diff", text=json.dumps(wider), status=2)[0] == "changed policy web: label:app=web"
@@ -145,6 +154,7 @@ def test_malformed_file_is_reported_by_every_command(stage: Host) -> None:
             f'{FOLDER}/bad.json: egress: "alow" is not a key of a policy; did you mean allow?'
             in process.stderr
         )
+    assert f'{FOLDER}/bad.json: egress: "alow" is not a key' in cnihook(stage, "validate").stdout
     assert "policy-malformed" in cnihook(stage, "doctor", "--json").stdout
     assert policy(stage, "delete", "bad") == []
     assert policy(stage, "list") == ["NAME  SELECTS  DIRECTIONS  MODE  CONTAINERS"]

@@ -15,6 +15,7 @@ from cnihook.cli import main as commands
 from cnihook.cli.shared import containers, listing
 from cnihook.linux import netns
 from cnihook.oci import engines, runtimes
+from cnihook.policy import store
 from cnihook.protocol import invoke
 from cnihook.request import option_table
 from cnihook.runtime import networks
@@ -224,6 +225,10 @@ def _sticky_names(word: str) -> Candidates:
         return ()  # only root may read them
 
 
+def _policies(word: str) -> Candidates:
+    return [(one.name, str(one.selection)) for one in store.load().all]
+
+
 def _running(word: str) -> Candidates:
     """Return the containers of which runc or crun has a state."""
     names = _engine_names()
@@ -313,6 +318,10 @@ VALUES: "dict[str, Callable[[str], Candidates] | None]" = {
     "page": _pages,
     "subject": _plugins,
     "plugin": _plugins,
+    "policy": _policies,
+    "policy name": _policies,
+    "policy names": _policies,
+    "policy source": None,
     "attach runtime": _runtimes,
     "connect runtime": _runtimes,
     "ps filter": _conditions,
