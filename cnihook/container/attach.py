@@ -305,6 +305,8 @@ def _attach_all(
         return []  # and no name: without a record, it would never be removed
     used_names = {record.ifname for record in present} | {link.name for link in sandbox.links()}
     step("loopback")
+    # A further network must not be a way around the lists that the container was started with.
+    earlier = next((record.extra["policy"] for record in present if "policy" in record.extra), {})
     new = [
         addition.plan(
             engine,
@@ -315,7 +317,7 @@ def _attach_all(
             container.process,
             cni_args=served.cni_args,
             capability_args=served.capability_args,
-            policy=served.policy,
+            policy={**earlier, **(served.policy or {})},
         )
         for served, ifname in zip(chosen, _name_interfaces(chosen, used_names), strict=True)
     ]

@@ -12,11 +12,22 @@ from cnihook.fast import fastjson
 from cnihook.fast.errors_text import message
 from cnihook.linux import conntrack
 from cnihook.linux.netns import NetNS
-from cnihook.policy import bridges, endpoint, enforcement, kernel, kubernetes, matcher, store, target
+from cnihook.policy import (
+    bridges,
+    endpoint,
+    enforcement,
+    kernel,
+    kubernetes,
+    matcher,
+    peers,
+    store,
+    target,
+)
 from cnihook.policy.document import Policy, decode
 from cnihook.policy.endpoint import World
 from cnihook.policy.matcher import Connection
 from cnihook.policy.store import Policies
+from cnihook.protocol import locks
 from cnihook.runtime import records
 from cnihook.types.config import json_name
 from cnihook.types.errors import CniError, invalid_config
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cnihook.linux.conntrack import Flow
+    from cnihook.runtime.records import Record
 
     DeniedFlows = list[tuple[Flow, Connection]]
 
@@ -189,6 +201,31 @@ def differences(policies: Policies) -> "list[tuple[str, str]]":
 
 def lines_of(differences: "list[tuple[str, str]]") -> "list[str]":
     return [f"container {each}: {text}" if each else text for each, text in differences]
+
+
+def set_own_lists(
+    attachments: "list[Record]", lists: "dict[str, str]", servers: "list[str] | None" = None
+) -> None:
+    """Replace lists of a running container, such as {"egress": "dns,host:80"}; `all` removes one.
+
+    `attachments`: its records.  `servers`: the addresses that `dns` means.  The caller holds the container's
+    lock.  Raises CniError or OSError; then records and kernel are as before.
+    """
+    for direction, text in lists.items():
+        peers.parse_short(text, direction)
+    before = [(record, record.extra) for record in attachments]
+    try:
+        for record, extra in before:
+            wants = {**(extra.get("policy") or {}), **lists, **({"dns": servers} if servers else {})}
+            record.extra = extra | {"policy": {key: each for key, each in wants.items() if each != "all"}}
+            record.write()
+        with locks.policy("change of a container's lists"):
+            enforcement.sync_all()
+    except BaseException:
+        for record, extra in before:
+            record.extra = extra
+            record.write()
+        raise
 
 
 def cut(flows: "Iterable[Flow]") -> None:

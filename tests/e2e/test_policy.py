@@ -10,6 +10,7 @@ import pytest
 from tests.support.commands.repair import cnihook
 from tests.support.host.host import Host, Outside
 from tests.support.host.sockets import EXPERIMENTAL, arrives, connect, frame, packet_socket
+from tests.support.plugins.cni import CHECKOUT
 from tests.support.policies import (
     LEAVES,
     NO_BR_NETFILTER,
@@ -166,6 +167,41 @@ def test_result_without_interfaces_is_enough(stage: Host, kind: str) -> None:
     one = Sandbox(stage, "one")
     assert not tcp(one.space, two.space, two.v6, 80, expected=False)
     policy(stage, "delete", "all")
+    for each in (one, two):
+        each.stop()
+
+
+CHANGE = """\
+import sys; sys.path.insert(0, sys.argv[1])
+from cnihook.policy import change
+from cnihook.protocol import locks
+from cnihook.runtime import records
+with locks.container("one", "test"):
+    change.set_own_lists(records.of_container("one"), {"egress": sys.argv[2]})
+"""
+
+
+def test_list_of_a_running_container_is_replaced(stage: Host) -> None:
+    """A list that is wrong changes nothing; a network that is attached later has the list, too."""
+    configure(stage, network(), network(name="back", number=8))
+    one, two = Sandbox(stage, "one", networks="front", egress="none"), Sandbox(stage, "two")
+
+    def ports() -> list[int]:
+        return [port for port in (80, 81) if tcp(one.space, two.space, two.v4, port, expected=False)]
+
+    def change(text: str) -> int:
+        argv = ("/usr/bin/python3", "-ISc", CHANGE, str(CHECKOUT), text)
+        return stage.run(*argv, check=False).returncode
+
+    assert ports() == []
+    assert change("container:two:80") == 0 and ports() == [80]
+    assert change("hots") == 1 and ports() == [80]
+    assert policy(stage, "diff") == []
+    assert one.start(networks="back").returncode == 0
+    there = two.space.addresses("eth1")[0].partition("/")[0]
+    assert not tcp(one.space, two.space, there, 81, expected=False)
+    assert change("all") == 0 and tcp(one.space, two.space, there, 81, expected=True)
+    assert "policy-" not in stage.nft()
     for each in (one, two):
         each.stop()
 
