@@ -14,6 +14,7 @@ from tests.support.plugins.cni import CHECKOUT
 from tests.support.policies import (
     LEAVES,
     NO_BR_NETFILTER,
+    WITH_BR_NETFILTER,
     Sandbox,
     apply,
     network,
@@ -33,11 +34,13 @@ def stage(host: Host) -> Host:
     return host
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "bridge with br_netfilter"])
 def test_container_reaches_what_its_list_names_and_nothing_else(stage: Host, kind: str) -> None:
     """Both IP versions; not the host at any of its addresses, not its neighbours."""
+    if "br_netfilter" in kind:
+        stage.run("sh", "-c", WITH_BR_NETFILTER)
     outside = stage.outside()
-    configure(stage, network(kind))
+    configure(stage, network(kind.split()[0]))
     allowed = f"label:app=db:5432/tcp,{Outside.ADDRESS}:80,[{Outside.ADDRESS6}]:80"
     one, db, other = (
         Sandbox(stage, "one", egress=allowed),
@@ -218,8 +221,10 @@ def udp(source: str, destination: str) -> bytes:
     return header + bytes([0, 9, 0, 9, 0, 8, 0, 0])
 
 
-def test_policy_on_and_off_keeps_the_connections_of_a_bridge(stage: Host) -> None:
+@pytest.mark.parametrize("setting", [NO_BR_NETFILTER, WITH_BR_NETFILTER], ids=["alone", "br_netfilter"])
+def test_policy_on_and_off_keeps_the_connections_of_a_bridge(stage: Host, setting: str) -> None:
     """A connection with a message every 10 ms loses none, and no answer is late; --cut ends one."""
+    stage.run("sh", "-c", setting)
     configure(stage, network())
     one, two = Sandbox(stage, "one"), Sandbox(stage, "two")
     allow = [{"to": ["network:front"], "ports": ["7"]}]

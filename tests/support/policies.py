@@ -14,9 +14,10 @@ from tests.support.wait import patience
 
 FOLDER = "/etc/cnihook/policy.d"
 LEAVES = ("dir /etc/cnihook", f"dir {FOLDER}", f"file {FOLDER}/*")
-NO_BR_NETFILTER = (
-    "for i in /proc/sys/net/bridge/bridge-nf-call-*tables; do echo 0 > $i; done 2>/dev/null; true"
+_BR_NETFILTER = (
+    "for i in /proc/sys/net/bridge/bridge-nf-call-*tables; do echo {} > $i; done 2>/dev/null; true"
 )
+NO_BR_NETFILTER, WITH_BR_NETFILTER = (_BR_NETFILTER.format(value) for value in (0, 1))
 
 
 def network(kind: str = "bridge", name: str = "front", number: int = 7, **keys: Any) -> dict[str, Any]:
