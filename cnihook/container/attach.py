@@ -35,6 +35,7 @@ from cnihook.types.names import check_container_id, check_ifname, record_name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _PORT_TRIES = 32  # for a free port; a try fails if another container gets the chosen one
 
@@ -306,7 +307,10 @@ def _attach_all(
     used_names = {record.ifname for record in present} | {link.name for link in sandbox.links()}
     step("loopback")
     # A further network must not be a way around the lists that the container was started with.
-    earlier = next((record.extra["policy"] for record in present if "policy" in record.extra), {})
+    earlier: dict[str, Any] = {}
+    for record in present:
+        if isinstance(own := record.extra.get("policy"), dict):
+            earlier |= own
     new = [
         addition.plan(
             engine,

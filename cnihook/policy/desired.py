@@ -10,8 +10,7 @@ from cnihook.policy.store import Policies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Collection, Iterable
 
     from cnihook.linux.nft_objects import Message
 
@@ -24,17 +23,14 @@ class Desired:
     """The state of the kernel that these endpoints and policies require."""
 
     def __init__(
-        self,
-        endpoints: "Iterable[Endpoint]",
-        policies: Policies,
-        kept: "AbstractSet[str] | None" = frozenset(),
+        self, endpoints: "Iterable[Endpoint]", policies: Policies, kept: "Collection[str] | None" = ()
     ) -> None:
         """Compute it.  Raises CniError if a policy that selects a container cannot be enforced.
 
         `kept`: the owners whose elements stay as they are, such as those of containers that are being
         attached; None: those of all other owners.
         """
-        self.kept = kept
+        self.kept = None if kept is None else set(kept)
         self.endpoints = [one for one in endpoints if one.addresses]
         self.compiled: dict[str, Compiled] = {}
         self.sides: dict[str, list[Compiled]] = {}  # by owner

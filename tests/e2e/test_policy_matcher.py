@@ -166,12 +166,8 @@ def test_matcher_agrees_with_the_kernel(
         assert not wrong, (raws, texts)
 
     examine()
-
-    def remove_all() -> None:
-        clear(endpoints)
-        put_in_force(Policies([], []))
-
-    host.inside(remove_all)
+    clear(endpoints)
+    host.inside(lambda: put_in_force(Policies([], [])))
     for one in sandboxes.values():
         one.stop()
 

@@ -321,7 +321,6 @@ VALUES: "dict[str, Callable[[str], Candidates] | None]" = {
     "policy": _policies,
     "policy name": _policies,
     "policy names": _policies,
-    "policy source": None,
     "attach runtime": _runtimes,
     "connect runtime": _runtimes,
     "ps filter": _conditions,
@@ -343,6 +342,7 @@ VALUES: "dict[str, Callable[[str], Candidates] | None]" = {
             "install",
             "json",
         ),
-        *("junit", "network_config", "output", "pcap", "plugins", "prefix", "remove", "root", "socket"),
+        *("junit", "network_config", "output", "pcap", "plugins", "policy source", "prefix", "remove"),
+        *("root", "socket"),
     )
 )
