@@ -10,6 +10,7 @@ senders get no answer.  Requests, each with the ID of a container or alone:
 """
 
 import asyncio
+import resource
 import socket
 
 from cnihook.fast.address import Address
@@ -48,6 +49,9 @@ class Daemon(server.Daemon):
         self._writing = False
 
     async def begin(self) -> None:
+        # Each query to a server has a socket, and so has each connection of a container.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         for container_id in listing.containers():
             try:
                 await self._load(container_id)

@@ -8,7 +8,7 @@ too; names in SRV and MX records would have to be listed themselves; and TXT wou
 policy.  Programs that ask for these fall back to addresses.
 
 Some addresses are never opened, because a name must not lead to the host or to a service of its cloud:
-loopback, link-local (169.254.169.254), multicast, and unspecified ones.
+loopback, link-local (169.254.169.254), multicast and unspecified ones, and the metadata of some clouds.
 """
 
 import asyncio
@@ -25,6 +25,9 @@ from cnihook.resolver.upstream import NoServerError, Response
 _MOST_ALIASES = 16  # one after the other
 _MOST_ADDRESSES = 64  # in one answer
 _MOST_AT_ONCE = 128  # queries of one container; more are dropped, and its C library asks again
+_MOST_IN_ALL = 1024  # queries of all containers; each may have a socket
+# Alibaba Cloud, Azure, AWS; most others use 169.254.169.254.
+_METADATA = {Address.parse(text) for text in ("100.100.100.200", "168.63.129.16", "fd00:ec2::254")}
 _MAPPED, _COMPATIBLE, _NAT64 = bytes(10) + b"\xff\xff", bytes(12), bytes.fromhex("0064ff9b") + bytes(8)
 
 
@@ -42,7 +45,10 @@ class Lookup:
     ) -> "bytes | None":
         """Return the answer to a container's query; None if it gets none."""
         container_id = listing.container_id
-        if self._at_once.get(container_id, 0) >= _MOST_AT_ONCE:
+        if (
+            self._at_once.get(container_id, 0) >= _MOST_AT_ONCE
+            or sum(self._at_once.values()) >= _MOST_IN_ALL
+        ):
             return None
         self._at_once[container_id] = self._at_once.get(container_id, 0) + 1
         try:
@@ -182,6 +188,8 @@ def usable(name: "message.Name", records: "list[Record]", kind: int) -> "list[Re
 
 def is_special(address: Address) -> bool:
     """Return True for an address that names never open."""
+    if address in _METADATA:
+        return True
     if address.version == 6:
         if address[:12] in (_MAPPED, _COMPATIBLE, _NAT64):
             return address[:12] == _MAPPED or is_special(Address(address[12:]))
