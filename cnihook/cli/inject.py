@@ -12,7 +12,6 @@ from cnihook.fast.errors_text import message, printable
 from cnihook.names import resolv_conf
 from cnihook.oci import inject
 from cnihook.oci.json_edit import JsonDocument
-from cnihook.request import host_file
 from cnihook.request import options as request_options
 from cnihook.request.option_table import INJECT
 from cnihook.types.errors import IO_FAILURE, CniError
@@ -115,7 +114,7 @@ class _Bundle:
             _write_new(self.kept, before, like=self.path)
         hostname = self.config.get("hostname")
         texts = {
-            "resolv.conf": resolv_conf.instead_of_stub() or host_file.read(resolv_conf.HOST),
+            "resolv.conf": resolv_conf.of_host(),
             "hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
             "hostname": f"{hostname}\n" if isinstance(hostname, str) and hostname else "",
         }

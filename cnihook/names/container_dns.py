@@ -77,7 +77,7 @@ def set_resolv_conf(file: File, said: "list[DNS]", asked: DNS, log: Log, *, is_n
         return old
     elif any(said):
         source, text = resolv_conf.OF_NETWORKS, resolv_conf.text(said)
-    elif old.strip() and not old.startswith(resolv_conf.MARK):
+    elif old.strip() and not resolv_conf.is_unchanged(old):
         return old
     else:
         source, text = resolv_conf.OF_HOST, resolv_conf.host_text()

@@ -51,6 +51,20 @@ def marked(source: str, text: str, *, is_following: bool) -> str:
     return f"{MARK}{source}\n{follows}{text}"
 
 
+def is_unchanged(old: str) -> bool:
+    """Return True if cnihook wrote the file, and if nothing shows that it was edited."""
+    first, second, text = _parts(old)
+    is_edited = second.startswith(_FOLLOWS) and second != f"{_FOLLOWS}{_digest(text)}"
+    return first.startswith(MARK) and not is_edited
+
+
+def _parts(text: str) -> "tuple[str, str, str]":
+    """Return the first line, the second one, and the rest."""
+    first, _, rest = text.partition("\n")
+    second, _, others = rest.partition("\n")
+    return first, second, others
+
+
 def renewed(old: str) -> str:
     """Return a file with the present servers of the host, or an empty text if the file needs no change.
 
@@ -59,9 +73,9 @@ def renewed(old: str) -> str:
     """
     source, text = OF_HOST, ""
     if old.strip():
-        first, second, text = (*old.split("\n", 2), "", "")[:3]
+        first, second, text = _parts(old)
         source = first.removeprefix(MARK)
-        if source == first or second != f"{_FOLLOWS}{_digest(text)}":
+        if not (is_unchanged(old) and second.startswith(_FOLLOWS)):
             return ""
     new = host_text() if source == OF_HOST else _with_servers(text, host_servers())
     return marked(source, new, is_following=True) if new not in ("", text) else ""
@@ -87,6 +101,12 @@ def host_text() -> str:
     lines = [line for line in host_file.read(_path()).splitlines() if line[:1] not in ("#", ";", "")]
     kept = [line for line in lines if not _is_local(_server(line))]
     return "".join(f"{line}\n" for line in kept) if any(map(_server, kept)) else ""
+
+
+def of_host() -> str:
+    """Return the whole file for a container with the servers of the host; empty if it can reach none."""
+    text = host_text()
+    return marked(OF_HOST, text, is_following=True) if text else ""
 
 
 def host_servers() -> "list[str]":
@@ -136,14 +156,6 @@ def are_unreachable(servers: "list[str]", asked: DNS, results: "list[Result]") -
         elif "%" in server or any(net.address.version == address.version and address in net for net in nets):
             return False
     return bool(servers)
-
-
-def instead_of_stub() -> str:
-    """Return the whole file with real servers if those of the host are all on its loopback, else nothing.
-
-    It is for a container with its own loopback.
-    """
-    return host_file.read(WITHOUT_STUB) if _path() == WITHOUT_STUB else ""
 
 
 def _path() -> str:

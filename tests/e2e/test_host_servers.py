@@ -87,6 +87,9 @@ def test_running_containers_get_the_new_servers(laptop: Host, runtime: Runtime, 
     assert repair(laptop) == findings(laptop) == [] and lines(plain) == WORK
     move(laptop, HOME)
     assert len(repair(laptop, "plain")) == 1 and lines(plain) == HOME
+    runtime.delete("edited")
+    runtime.rootfs = tmp_path / "edited"
+    assert lines(runtime.run("edited", "--network", "front")) == f"{HOME}options rotate\n"
 
 
 def test_servers_of_a_host_that_was_offline_are_written_later(

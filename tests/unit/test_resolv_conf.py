@@ -75,13 +75,27 @@ def test_server_on_the_hosts_loopback_is_replaced(host: Path, server: str) -> No
     (host / "resolv.conf").write_text(f"nameserver {server}\n")
 
     assert resolv_conf.text([DNS(domain="x.example")]) == "domain x.example\nnameserver 192.0.2.54\n"
-    assert resolv_conf.instead_of_stub() == "nameserver 192.0.2.54\nsearch example.org\n"
+    assert resolv_conf.of_host().endswith("\nnameserver 192.0.2.54\nsearch example.org\n")
 
 
-def test_reachable_server_is_not_replaced(host: Path) -> None:
-    assert resolv_conf.instead_of_stub() == ""
+def test_file_of_the_host_follows_until_it_is_edited(host: Path) -> None:
+    """An empty file gets the servers of the host, once there are some."""
+    file = resolv_conf.of_host()
+    assert resolv_conf.is_unchanged(file) and resolv_conf.renewed(file) == ""
+    searching = resolv_conf.marked("as asked for", "search x\nnameserver 192.0.2.53\n", is_following=True)
+    (host / "resolv.conf").write_text("nameserver 192.0.2.77\n")
+    assert resolv_conf.renewed(file) == resolv_conf.renewed("\n") == resolv_conf.of_host() != file
+    assert resolv_conf.renewed(searching).endswith("\nsearch x\nnameserver 192.0.2.77\n")
+    for edited in (f"{file}#\n", file.partition("\n")[2], "nameserver 192.0.2.1\n"):
+        assert resolv_conf.renewed(edited) == ""
+        assert not resolv_conf.is_unchanged(edited)
+    (host / "resolv.conf").write_text("")
+    assert resolv_conf.renewed(file) == resolv_conf.renewed(searching) == resolv_conf.renewed("") == ""
+
+
+def test_host_without_a_file_has_no_servers(host: Path) -> None:
     (host / "resolv.conf").unlink()
-    assert resolv_conf.instead_of_stub() == ""
+    assert resolv_conf.of_host() == ""
     assert resolv_conf.text([DNS(options=["rotate"])]) == "options rotate\n"
 
 

@@ -158,7 +158,7 @@ def _resolv_conf(data: bytes) -> None:
         if wrong:
             raise Broken(f"lines of resolv.conf: {wrong}")
     resolv_conf.host_text()
-    resolv_conf.instead_of_stub()
+    resolv_conf.renewed(resolv_conf.of_host())
     container_dns.host_names(data[:300].decode(errors="replace"))
 
 
