@@ -68,7 +68,7 @@ LEAVES = [
     *("file /run/cnihook/log/web", "dir /run/runc", "dir /run/crun", "dir /run/cni"),
     "dir /run/cnihook/resolver",
 ]
-WITHOUT_ROOT = {"plan", "conformance", "completion", "man", "logs", "schema", "status"} | {
+WITHOUT_ROOT = {"plan", "conformance", "completion", "man", "logs", "schema", "status", "sticky"} | {
     "install"
 }  # it is done
 REPORTS_THE_FILE = {"list", "validate"}
