@@ -19,7 +19,7 @@ def mappings(capability_args: "Mapping[str, Any]") -> "list[dict[str, Any]]":
     """
     ports = capability_args.get("portMappings")
     return [
-        {_KEYS.get(key.lower(), key): value for key, value in one.items()}
+        {_KEYS.get(key.lower(), key): one[key] for key in map(str, one)}
         for one in (ports if isinstance(ports, list) else ())
         if isinstance(one, dict)
     ]

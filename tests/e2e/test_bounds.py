@@ -92,6 +92,13 @@ OPTIONS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("dns-search", "example.org", None),
     ("dns-option", "ndots:2", None),
     ("add-host", "up:192.0.2.1", None),
+    ("emulate", "delay=80ms", None),
+    ("quota", "out=1G", None),
+    ("label", "app=web", None),
+    ("egress", "dns", None),
+    ("ingress", "none", None),
+    ("policy", "web", None),
+    ("sticky", "web", None),
 ]
 ALL = sorted({option for option, _, _ in OPTIONS})
 

@@ -91,6 +91,7 @@ def test_shell_parses_the_script(shell: str) -> None:
 
 FREE = {
     *("alias", "port", "publish_add", "publish_rm", "seconds", "since", "tail"),
+    *("egress", "emulate", "ingress", "label", "quota"),
     *("allow", "bandwidth", "capability_args", "check", "cni_args", "command", "container_id", "dns"),
     *(
         "add_host",

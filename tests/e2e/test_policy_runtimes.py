@@ -10,7 +10,7 @@ from tests.support.runtimes.oci import Running, Runtime, configure
 
 
 def test_sandbox_reaches_only_what_it_lists(host: Host, runtime: Runtime) -> None:
-    """Nothing else answers: by IPv4, by IPv6, by raw sockets, through its neighbour or the host."""
+    """Try the rest by IPv4, by IPv6, by raw sockets, through its neighbour and through the host."""
     host.run("sh", "-c", NO_BR_NETFILTER)
     outside = host.outside()
     configure(host, network())
