@@ -195,9 +195,8 @@ def _run(
 ) -> "dict[str, Any] | None":
     """Call the plugins with these indexes.  Returns the result for the record, None if it is unchanged.
 
-    `reached` gets the index of each plugin that is called.
-    `undoes`: the container had the new input before, so it gets that back also where a process of the host
-    has what it had.
+    `reached` gets the index of each plugin that is called.  `undoes`: the container had the new input
+    before, so it gets that back, even a port on which a process of the host listens now.
     """
     if not indexes:
         return None
@@ -272,7 +271,7 @@ def settle(engine: Engine, record: Record) -> "list[str]":
         refuse_unchangeable(record)
     if "pending" in record.extra:
         old, new = Input.of(record), Input.from_json(record.extra["pending"], record)
-        changed = changed_plugins(record, old, new)
+        changed = changed_plugins(record, new, old)
         record.result = _run(engine, record, new, old, changed[::-1], undoes=True) or record.result
         record.extra = {key: value for key, value in record.extra.items() if key != "pending"}
         _write(record)
