@@ -27,7 +27,6 @@ from cnihook.policy.document import Policy, decode
 from cnihook.policy.endpoint import World
 from cnihook.policy.matcher import Connection
 from cnihook.policy.store import Policies
-from cnihook.protocol import locks
 from cnihook.runtime import records
 from cnihook.types.config import json_name
 from cnihook.types.errors import CniError, invalid_config
@@ -35,9 +34,9 @@ from cnihook.types.errors import CniError, invalid_config
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from cnihook.linux.conntrack import Flow
-    from cnihook.runtime.records import Record
 
     DeniedFlows = list[tuple[Flow, Connection]]
 
@@ -203,29 +202,18 @@ def lines_of(differences: "list[tuple[str, str]]") -> "list[str]":
     return [f"container {each}: {text}" if each else text for each, text in differences]
 
 
-def set_own_lists(
-    attachments: "list[Record]", lists: "dict[str, str]", servers: "list[str] | None" = None
-) -> None:
-    """Replace lists of a running container, such as {"egress": "dns,host:80"}; `all` removes one.
+def with_lists(
+    own: "dict[str, Any]", lists: "dict[str, str]", servers: "list[str] | None" = None
+) -> "dict[str, Any]":
+    """Return the part of a record that is for policies with other lists, such as {"egress": "dns,host:80"}.
 
-    `attachments`: its records.  `servers`: the addresses that `dns` means.  The caller holds the container's
-    lock.  Raises CniError or OSError; then records and kernel are as before.
+    `own`: that part as it is.  `all` removes a list.  `servers`: the addresses that `dns` means.  When the
+    record is written, enforcement.sync_all() puts it in force.  Raises CniError for a malformed list.
     """
     for direction, text in lists.items():
         peers.parse_short(text, direction)
-    before = [(record, record.extra) for record in attachments]
-    try:
-        for record, extra in before:
-            wants = {**(extra.get("policy") or {}), **lists, **({"dns": servers} if servers else {})}
-            record.extra = extra | {"policy": {key: each for key, each in wants.items() if each != "all"}}
-            record.write()
-        with locks.policy("change of a container's lists"):
-            enforcement.sync_all()
-    except BaseException:
-        for record, extra in before:
-            record.extra = extra
-            record.write()
-        raise
+    changed = {**own, **lists, **({"dns": servers} if servers else {})}
+    return {key: value for key, value in changed.items() if value != "all"}
 
 
 def cut(flows: "Iterable[Flow]") -> None:

@@ -175,11 +175,15 @@ def test_result_without_interfaces_is_enough(stage: Host, kind: str) -> None:
 
 CHANGE = """\
 import sys; sys.path.insert(0, sys.argv[1])
-from cnihook.policy import change
+from cnihook.policy import change, enforcement
 from cnihook.protocol import locks
 from cnihook.runtime import records
 with locks.container("one", "test"):
-    change.set_own_lists(records.of_container("one"), {"egress": sys.argv[2]})
+    for record in records.of_container("one"):
+        record.extra["policy"] = change.with_lists(record.extra["policy"], {"egress": sys.argv[2]})
+        record.write()
+    with locks.policy("test"):
+        enforcement.sync_all()
 """
 
 

@@ -36,6 +36,10 @@ OF_A_CONTAINER: dict[str, tuple[Any, str | None]] = {
     "ingress": ("outside:80", "ingress"),
     "policies": (["web"], "policy"),
     "guard": (None, None),
+    "egress": ("none", "egress"),
+    "ingress": ("none", "ingress"),
+    "policies": (["sandbox"], "policy"),
+    "labels": ({"app": "db"}, "label"),
 }
 
 
