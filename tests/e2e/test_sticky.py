@@ -247,6 +247,33 @@ def test_hook_killed_anywhere_keeps_the_address(host: Host, event: str) -> None:
     compare(host.before, host.state, host.stay)
 
 
+@pytest.mark.needs("strace")
+def test_full_disk_loses_no_address(host: Host) -> None:
+    """A start that fails leaves the address to the name, and an end that fails can be repeated."""
+    host.leaves("file /run/cnihook/log/*")
+
+    def hook(event: str, container: Container, number: int) -> int:
+        inject = f"inject=fsync:error=ENOSPC:when={number}"
+        strace = ("strace", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", inject)
+        text = json.dumps(state_of(container, "web"))
+        outcome = host.run(*strace, *HOOK, event, input=text, check=False)
+        assert outcome.returncode in (0, 1) and outcome.stderr.count("\n") == outcome.returncode
+        return outcome.returncode
+
+    before = present(web := start(host, "web0", "web"))
+    stop(host, web)
+    for number in range(1, 20):
+        web = host.container(f"web{number}", process=True)
+        if not hook("createRuntime", web, number):
+            break
+        assert host.read(f"{NETWORKS}/front/10.1.0.2") == "sticky:web" and "eth0" not in web.links()
+    assert number > 4 and present(web) == before
+    assert hook("poststop", web, 1) == 1
+    stop(host, web)
+    assert host.read(f"{NETWORKS}/front/10.1.0.2") == "sticky:web"
+    forget(host)
+
+
 @pytest.mark.needs("dnsmasq")
 def test_dhcp_server_sees_the_same_client(host: Host, tmp_path: Path) -> None:
     """The server binds leases to a client ID, which has the sticky name instead of the container's ID."""
