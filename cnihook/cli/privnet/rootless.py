@@ -149,8 +149,14 @@ class Outside:
 
 def check(options: Options) -> None:
     """Raise UsageError if it is not possible, with all that is missing, and how to get it."""
-    for option, wanted in (("--user", options.user), ("--netns", options.netns), ("--name", options.name)):
-        if wanted:
+    sticky = any(option == "--sticky" for option, _value in options.requested)
+    for option, is_used in (
+        ("--user", options.user),
+        ("--netns", options.netns),
+        ("--name", options.name),
+        ("--sticky", sticky),
+    ):
+        if is_used:
             raise UsageError(f"{option} needs root; try `sudo priv-net-run ...`")
     missing = []
     for switch in _SWITCHES:
