@@ -206,16 +206,26 @@ table inet cnihook {{
         call(self.host, f"service.forget({self.name!r})")
 
     def ask(
-        self, name: str, kind: int = message.A, *, at: str = GATEWAY, tcp: bool = False, edns: bool = True
+        self,
+        name: str,
+        kind: int = message.A,
+        *,
+        at: str = GATEWAY,
+        tcp: bool = False,
+        edns: bool = True,
+        expected: bool = True,
     ) -> "Answer":
-        """Ask at the gateway, as a C library does.  Raises TimeoutError if no answer comes."""
+        """Ask at the gateway, as a C library does.  Raises OSError if no answer comes.
+
+        `expected`: the test's expectation, which sets the timeout.
+        """
         with self.open(at, tcp=tcp) as client:
+            client.settimeout(patience(expected))
             return exchange(client, name, kind, tcp=tcp, edns=edns)
 
     def open(self, at: str = GATEWAY, *, tcp: bool = False) -> socket.socket:
         family = socket.AF_INET6 if ":" in at else socket.AF_INET
         client = self.container.socket(socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM, family)
-        client.settimeout(patience())
         client.connect((at, 53))
         return client
 
