@@ -1,26 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages with tasks: every command is run as written, and its output is compared."""
 
+from collections.abc import Iterator, Mapping
+
 import pytest
 
 from tests.support import pages
 from tests.support.host.host import Host
 from tests.support.pages import Part
 
+ENGINES = {"podman": "podman", "docker-run": "docker"}
 PARTS = [
     pytest.param(
-        part, id=repr(part), marks=[pytest.mark.xdist_group("podman")] if part.has("podman") else []
+        part,
+        id=repr(part),
+        marks=[pytest.mark.xdist_group(group) for word, group in ENGINES.items() if part.has(word)],
     )
     for name in ("cookbook", "troubleshooting", "policies", "live")
     for part in pages.parts(name)
 ]
 
 
+@pytest.fixture
+def variables(
+    host: Host, part: Part, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, str]]:
+    """Yield the variables of docker's daemon, which runs until after the leak check, if the part uses it."""
+    if not part.has("docker-run"):
+        yield {}
+        return
+    with pages.docker(host, tmp_path_factory.mktemp("docker")) as variables:
+        yield variables
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("part", PARTS)
-def test_every_step_prints_what_the_page_shows(host: Host, part: Part) -> None:
+def test_every_step_prints_what_the_page_shows(host: Host, part: Part, variables: Mapping[str, str]) -> None:
     """The host is as before at the end, because each part ends with its undo."""
-    outputs = pages.run(part, host)
+    outputs = pages.run(part, host, variables)
 
     for step, output in zip(part.steps, outputs, strict=True):
         if not step.hidden and pages.differs(step.expected, output):

@@ -12,21 +12,26 @@ In a page, each `## ` heading begins a part.  `## Before you begin` runs before 
 every line of output is compared, but `...` stands for any number of lines, or for any part of a line.
 Values that differ from run to run are compared by their kind: VOLATILE.  Other blocks are not run.  A
 comment of `<!-- run`, commands and `-->` is run and not shown: it brings the machine into the state that the
-part is about.
+part is about.  For docker-run, a docker daemon with the image busybox runs on the host.  A part that
+installs cnihook must remove all of it again.
 """
 
+import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.commands.listings import INSTALLED
 from tests.support.host.host import Host
+from tests.support.host.machine_files import changes, overlay
 from tests.support.host.namespace import base_environment
 from tests.support.plugins.cni import CHECKOUT
-from tests.support.runtimes.oci import LEAVES, need_cgroups
+from tests.support.runtimes.docker import Docker
+from tests.support.runtimes.oci import LEAVES, make_rootfs, need_cgroups
 from tests.support.skip import SEARCH, need, skip_or_fail
 
 PAGES = CHECKOUT / "cnihook" / "pages"
@@ -142,8 +147,11 @@ def _steps(text: str) -> Iterator[Step]:
             yield step
 
 
-def run(part: Part, host: Host) -> list[str]:
-    """Run all steps in one shell, as a user of the page does.  Returns the output of each."""
+def run(part: Part, host: Host, variables: Mapping[str, str] | None = None) -> list[str]:
+    """Run all steps in one shell, as a user of the page does.  Returns the output of each.
+
+    `variables`: additional ones of the environment.
+    """
     need(*(name for name in PROGRAMS if part.has(name)))
     need_cgroups()
     if CHECKOUT.is_relative_to(SERVE):
@@ -162,8 +170,9 @@ def run(part: Part, host: Host) -> list[str]:
     env = base_environment() | {"PATH": path, "LC_ALL": "C.UTF-8", "COLUMNS": "110", "HOME": "/root"}
     env["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"  # podman 5 prints it on stderr
     try:
-        # No pipes: a program that a page leaves running would keep them open.
-        host.run("bash", "script", cwd=PLACE, env=env, timeout=200)
+        with _installation(part, host):
+            # No pipes: a program that a page leaves running would keep them open.
+            host.run("bash", "script", cwd=PLACE, env=env | dict(variables or {}), timeout=200)
     finally:
         for version in ("", "*/"):
             for folder in Path("/sys/fs/cgroup").glob(f"{version}{unique}*"):
@@ -175,6 +184,33 @@ def run(part: Part, host: Host) -> list[str]:
         assert not step.hidden or status == "0", f"{step.command}\n{output}"
         outputs.append(output)
     return outputs
+
+
+@contextmanager
+def docker(host: Host, folder: Path) -> Iterator[dict[str, str]]:
+    """Run a docker daemon on the host.  Yields the variables by which docker's client finds it."""
+    daemon = Docker(host, folder, make_rootfs(folder / "rootfs"))
+    places = {"data-root": f"{folder}/data", "exec-root": f"{folder}/exec"}
+    host.write("/etc/docker/daemon.json", json.dumps(places))
+    host.leaves("dir /run/containerd*", "file /run/containerd*", "dir /run/mount")
+    host.save_state()
+    try:
+        yield {name: daemon.env[name] for name in ("DOCKER_HOST", "DOCKER_CONFIG")}
+    finally:
+        daemon.close()
+
+
+@contextmanager
+def _installation(part: Part, host: Host) -> Iterator[None]:
+    """Let a part write below /usr; assert that nothing of it is left."""
+    if not any("cnihook install" in step.command for step in part.steps):
+        yield
+        return
+    overlay(host, "/usr")
+    host.leaves("dir /etc/fish*", "dir /etc/systemd*", "* /run/systemd*")  # folders of the machine
+    before = changes(host, "/usr", "/etc")
+    yield
+    assert changes(host, "/usr", "/etc") == before
 
 
 def differs(expected: list[str], output: str) -> bool:

@@ -52,7 +52,6 @@ def test_installed_runtime_attaches_containers_until_it_is_uninstalled(docker: D
     assert "docker lists the runtime cni until its next restart" in host.run(INSTALLED, "uninstall").stdout
     assert changes(host, *PLACES) == before
     assert docker("run", "--rm", *RUNTIME, IMAGE, "true", check=False).returncode != 0
-    docker("rm", "--force", *docker.containers())
     docker.stop()
     docker.restart()
     assert "cni" not in runtimes(docker)

@@ -34,7 +34,7 @@ def make_rootfs(folder: Path) -> Path:
     for name in ("bin", "proc", "dev", "sys", "etc", "tmp"):
         (folder / name).mkdir(parents=True)
     shutil.copy(busybox, folder / "bin" / "busybox")
-    for name in ("sh", "sleep", "ping", "ip", "nc", "cat", "true", "wget"):
+    for name in ("sh", "sleep", "ping", "ip", "nc", "cat", "true", "wget", "httpd"):
         (folder / "bin" / name).symlink_to("busybox")
     return folder
 
