@@ -51,6 +51,19 @@ def refuse_taken_mac(
             raise mac_taken(mac, f"a machine behind {where} has it, or had it in the last minutes")
 
 
+def refuse_taken_mac_behind(host: Rtnl, link: Link, mac: str) -> None:
+    """Raise MacTakenError if the address is in use on a veth's bridge.  The kernel checks a macvlan's."""
+    port = host.find_link_by_index(link.peer_index) if link.kind == "veth" else None
+    if not (port and port.kind == "veth" and port.peer_index == link.index and port.master):
+        return
+    bridge = host.find_link_by_index(port.master)
+    if bridge and bridge.kind == "bridge":
+        from cnihook.linux import bridge_ports  # ADD of a macvlan imports this module
+
+        vlans = bridge_ports.vlans(host).get(port.index, set()) if bridge.vlan_filtering else set()
+        refuse_taken_mac(host, bridge, mac, own=port, vlans=vlans)
+
+
 def refuse_taken_addresses(host: Rtnl, bridge: Link, own: Link, addresses: "Collection[Address]") -> None:
     """Raise ResourceTakenError if the bridge has one of these addresses, or a container at another port."""
     _refuse(

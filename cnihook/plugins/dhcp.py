@@ -31,6 +31,7 @@ from cnihook.sdk import (
     try_each,
 )
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, TRY_AGAIN_LATER
+from cnihook.types.fields import NEW_ONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ FIELDS = (
         Field("skipDefault", bool, doc="request none but the options of this list"),
     )),
 )  # fmt: skip
-TRAITS = Traits("ipam", takes=("hostname",), from_server=True, releases_by_owner=True)
+TRAITS = Traits("ipam", takes=("hostname",), from_server=True, releases_by_owner=True, change=NEW_ONLY)
 
 
 class Conf:

@@ -11,7 +11,7 @@ from cnihook.ipam import leases
 from cnihook.ipam.leases import Store
 from cnihook.protocol.call import requested_addresses
 from cnihook.sdk import DNS, IP, Call, CniError, Field, NetConf, Result, Route, Traits, invalid_config, read
-from cnihook.types import versions
+from cnihook.types import fields, versions
 from cnihook.types.config import json_name
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, PoolExhaustedError, ResourceTakenError
 
@@ -53,6 +53,7 @@ TRAITS = Traits(
     ),
     args=(_IPS,),
     releases_by_owner=True,
+    change=fields.NEW_ONLY,
 )
 
 

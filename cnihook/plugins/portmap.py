@@ -18,6 +18,7 @@ from cnihook.nftables import port_chains, ports, table
 from cnihook.nftables.port import PROTOCOLS, Port
 from cnihook.sdk import Call, CniError, Field, NetConf, Result, Traits, Undo, invalid_config, read
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE
+from cnihook.types.fields import NEW_ONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,15 +56,15 @@ _MAPPING = (
     Field("hostIP", Address, doc="the address of the host (default: all)"),
 )  # fmt: skip
 FIELDS = (
-    Field("markMasqBit", int, 13, high=31, doc="accepted for the reference; has no effect"),
-    Field("externalSetMarkChain", str, doc="accepted for the reference; has no effect"),
+    Field("markMasqBit", int, 13, high=31, change=NEW_ONLY, doc="accepted for the reference; has no effect"),
+    Field("externalSetMarkChain", str, change=NEW_ONLY, doc="accepted for the reference; has no effect"),
     Field("snat", bool, True, doc="the container's own subnet and the host reach published ports, too"),
     Field("masqAll", bool, doc="the container sees the host's address as the source of all connections"),
     Field("takeOverPorts", bool, doc="publish a port although a process of the host listens on it"),
     Field("conditionsV4", list, of=str, program="nft",
           doc="matches of nft, or -s, -d and -i of iptables, that IPv4 packets must satisfy"),
     Field("conditionsV6", list, of=str, program="nft", doc="the same for IPv6"),
-    Field("backend", str, choices=_BACKENDS, check=_check_backend,
+    Field("backend", str, choices=_BACKENDS, check=_check_backend, change=NEW_ONLY,
           doc="whose conditions these are; nftables is used"),
 )  # fmt: skip
 TRAITS = Traits(

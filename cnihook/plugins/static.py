@@ -31,6 +31,7 @@ from cnihook.sdk import (
 )
 from cnihook.types import versions
 from cnihook.types.errors import INTERNAL, INVALID_CONFIG, INVALID_ENVIRONMENT
+from cnihook.types.fields import NEW_ONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _IPS = Field("ips", list, of=str, doc="requested addresses with their prefixes: 10.1.0.5/24")
 FIELDS = (
     Field("addresses", list, of=dict, fields=IP.FIELDS, doc="addresses of the container"),
-    Field("routes", list, of=dict, fields=Route.FIELDS, doc="routes of the container"),
+    Field("routes", list, of=dict, fields=Route.FIELDS, change=NEW_ONLY, doc="routes of the container"),
     Field("dns", dict, fields=DNS.FIELDS, doc="DNS settings"),
 )
 TRAITS = Traits("ipam", takes=("ips", "routes"), capabilities=(_IPS,), args=(_IPS,))

@@ -14,20 +14,9 @@ from cnihook.fast import fastjson, statefile
 from cnihook.fast.address import mac_bytes
 from cnihook.fast.errors_text import message
 from cnihook.linux import sysctl
-from cnihook.linux.rtnl import Link
-from cnihook.sdk import (
-    Call,
-    CniError,
-    Field,
-    NetConf,
-    Result,
-    Traits,
-    Undo,
-    invalid_config,
-    read,
-    try_each,
-)
+from cnihook.sdk import Call, CniError, Field, NetConf, Result, Traits, Undo, invalid_config, read, try_each
 from cnihook.types.errors import INTERNAL
+from cnihook.types.fields import NEW_ONLY, REATTACH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,14 +37,16 @@ _ATTRIBUTES = {
 }
 
 _OWN = (
-    Field("mac", str, doc="MAC address of the interface"),
+    Field("mac", str, change=REATTACH, doc="MAC address of the interface"),
     Field("mtu", int, 0, high=_MAX, doc="MTU of the interface; 0: no change"),
     Field("txQLen", int, high=_MAX, doc="length of its queue in packets (default: no change)"),
     Field("promisc", bool, doc="it receives all frames"),
     Field("allmulti", bool, doc="it receives all multicast frames"),
     Field("sysctl", dict, of=str, doc="settings below net, by name; IFNAME is the interface's name"),
 )
-FIELDS = (*_OWN, Field("dataDir", str, _FOLDER, doc="the folder of the values from before"))
+FIELDS = (
+    *_OWN, Field("dataDir", str, _FOLDER, change=NEW_ONLY, doc="the folder of the values from before")
+)  # fmt: skip
 TRAITS = Traits(
     "chained", takes=("mac",), capabilities=(_OWN[0],), args=_OWN, keeps_sysctls=True, releases_by_owner=True
 )
@@ -166,7 +157,9 @@ def add(call: Call) -> Result:
                 settings[name]["is"] = _readable(name)  # the kernel's form may differ: 1-2 for 1,2
         if link:
             if conf.link.get("mac", link.mac) != link.mac:
-                _refuse_taken_mac(call, link, conf.link["mac"])
+                from cnihook.links import neighbours  # few containers request an address
+
+                neighbours.refuse_taken_mac_behind(call.host, link, conf.link["mac"])
             call.sandbox.set_link(link, **conf.link)
         if settings:
             _store(path, _merged(own, earlier))
@@ -176,20 +169,6 @@ def add(call: Call) -> Result:
             interface.mac = conf.link.get("mac", interface.mac)
             interface.mtu = conf.link.get("mtu", interface.mtu)
     return result
-
-
-def _refuse_taken_mac(call: Call, link: Link, mac: str) -> None:
-    """Raise MacTakenError if the address is in use on a veth's bridge.  The kernel checks a macvlan's."""
-    port = call.host.find_link_by_index(link.peer_index) if link.kind == "veth" else None
-    if not (port and port.kind == "veth" and port.peer_index == link.index and port.master):
-        return
-    bridge = call.host.find_link_by_index(port.master)
-    if bridge and bridge.kind == "bridge":
-        from cnihook.links import neighbours  # few containers request an address
-        from cnihook.linux import bridge_ports
-
-        vlans = bridge_ports.vlans(call.host).get(port.index, set()) if bridge.vlan_filtering else set()
-        neighbours.refuse_taken_mac(call.host, bridge, mac, own=port, vlans=vlans)
 
 
 def _readable(name: str) -> "str | None":
@@ -376,6 +355,25 @@ def _check_setting(name: str, wanted: str, made: "dict[str, str | None]", where:
 def repair(call: Call) -> None:
     """Run ADD: the file keeps the values from before the first ADD."""
     add(call)
+
+
+def update(call: Call, before: Call) -> Result:
+    """Restore what the new configuration does not set any more, then run ADD, which sets the rest."""
+    new, old = Conf(call), Conf(before)
+    path = _path(call)
+    backup = _load(path) or {}
+    gone = old.link.keys() - new.link.keys()
+    part = {key: backup.pop(key) for key, name in _ATTRIBUTES.items() if name in gone and key in backup}
+    settings = _settings(backup)
+    lost = {name: settings.pop(name) for name in settings.keys() & old.sysctls.keys() - new.sysctls.keys()}
+    _restore(call, part | {"sysctl": lost})
+    if part or lost:
+        _store(path, backup | {"sysctl": settings})
+    result = add(call)
+    for interface in result.interfaces:
+        if interface.name == call.ifname and interface.sandbox:
+            interface.mtu = part.get("mtu", interface.mtu)
+    return result
 
 
 def gc(call: Call) -> None:

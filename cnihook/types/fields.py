@@ -6,8 +6,9 @@ What a plugin declares: its options as FIELDS, its properties as TRAITS.
     TRAITS = Traits("interface", makes=("bridge", "veth"), takes=("mac",))
 
 read() returns the options of one configuration.  The same tables are what `cnihook validate` suggests, what
-`cnihook man PLUGIN` and pages/plugin-options.md describe, what `cnihook schema` prints, and what the doctor
-examines.  A field takes 1.1 us to make, so a plugin with twenty of them is loaded 0.02 ms later.
+`cnihook man PLUGIN` and pages/plugin-options.md describe, what `cnihook schema` prints, what the doctor
+examines, and what `cnihook apply` can change while a container runs.  A field takes 1.1 us to make, so a
+plugin with twenty of them is loaded 0.02 ms later.
 """
 
 from cnihook.fast.address import Address, IPNet
@@ -28,6 +29,11 @@ DEFAULT_VLAN = 1  # the VLAN that a bridge gives every new port
 POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"  # the capability of Kubernetes' runtimes
 _EMPTY = {bool: False, str: ""}  # the defaults of a Field that names none
 
+# What another value of a key takes, if a container runs that was attached with the old one.
+IN_PLACE = "in-place"  # update() of the plugin
+REATTACH = "re-attach"  # a detach and an attach
+NEW_ONLY = "new-only"  # nothing: only new containers use it
+
 
 class Field:
     """One key of a configuration.
@@ -37,8 +43,8 @@ class Field:
     """
 
     __slots__ = (
-        "check", "choices", "default", "doc", "fields", "folded", "high", "like", "low", "name", "needs",
-        "of", "program", "required", "type",
+        "change", "check", "choices", "default", "doc", "fields", "folded", "high", "like", "low", "name",
+        "needs", "of", "program", "required", "type",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +63,7 @@ class Field:
         like: str = "",
         needs: str = "",
         program: str = "",
+        change: str = "",
         doc: str = "",
     ) -> None:
         self.name = name
@@ -76,6 +83,7 @@ class Field:
         self.like = like  # another key of the object, an address of the same IP version
         self.needs = needs  # a kernel feature that this key requires
         self.program = program  # a program that this key requires
+        self.change = change  # IN_PLACE, REATTACH, NEW_ONLY; empty: that of the TRAITS
         self.doc = doc
 
     def __repr__(self) -> str:
@@ -169,8 +177,8 @@ class Traits:
     """The properties of a plugin that other parts act upon.  The defaults are those of an unknown plugin."""
 
     __slots__ = (
-        "args", "capabilities", "from_server", "gateway", "has_leases", "keeps_sysctls", "kind", "link",
-        "makes", "needs", "on_parent", "opens_firewall", "releases_by_owner", "takes",
+        "args", "capabilities", "change", "from_server", "gateway", "has_leases", "keeps_sysctls", "kind",
+        "link", "makes", "needs", "on_parent", "opens_firewall", "releases_by_owner", "takes",
     )  # fmt: skip
 
     def __init__(
@@ -190,6 +198,7 @@ class Traits:
         has_leases: bool = False,
         keeps_sysctls: bool = False,
         releases_by_owner: bool = False,
+        change: str = "",
     ) -> None:
         self.kind = kind  # interface, loopback, ipam (its FIELDS are keys of `ipam`) or chained
         self.makes = makes  # the kinds of links that it makes
@@ -210,6 +219,8 @@ class Traits:
         self.keeps_sysctls = keeps_sysctls  # it has settings_file(), the path of a file with its sysctls
         # Its DEL finds what an attachment has on the host by the owner, without the configuration.
         self.releases_by_owner = releases_by_owner
+        # Of the keys that name none.  Empty: IN_PLACE if it is chained and has update(), else REATTACH.
+        self.change = change
 
     def host_link(self, raw: "dict[str, Any]") -> str:
         """Return the host's link that a configuration names, or the default one; empty if there is none."""
