@@ -130,6 +130,7 @@ def _checks(verbose: bool) -> dict[str, Check]:
         "records": leftovers.check_records,
         "attachments": leftovers.check_attachments,
         "changes of running containers": changes.check,
+        "edited networks": changes.check_edited,
         "networks of other runtimes": sharing.check,
         "damaged records": leftovers.check_damaged,
         "forwarding": reachability.check_forwarding,

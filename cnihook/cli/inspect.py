@@ -224,6 +224,7 @@ def _parts(report: "Json") -> "list[tuple[str, list[str]]]":
         *(f"route {_route(route)}" for route in result.get("routes") or () if isinstance(route, dict)),
         *(f"port {port}" for port in report["ports"]),
         *_changes(record),
+        *([f"behind its network's file: `cnihook diff {report['network']}`"] if report["behind"] else []),
         *([f"CNI_ARGS {record['cni_args']}"] if record["cni_args"] else []),
         *([f"plugins from {':'.join(record['plugin_path'])} first"] if record["plugin_path"] else []),
     ]

@@ -23,6 +23,9 @@ pod of Kubernetes as NAMESPACE/NAME, else by its ID; -q and --json print the ID.
 IFNAME, PID and AGE are left out first.  A network that is the loopback link, such as containerd's
 cni-loopback, is listed only if --network or --filter selects it, or if the container has no other.
 
+A state with a * marks an attachment that lacks what the network's file has now, because the file was edited
+since.  `cnihook diff` shows the differences, `cnihook apply` makes them.
+
 {states}"""
 
 EPILOG = """\
@@ -55,6 +58,7 @@ NAMES = (
     "since",
     "age",
     "state",
+    "behind",
     "netns",
 )
 
@@ -171,7 +175,7 @@ def _rows(listed: "list[Row]") -> "list[list[Cell]]":
         [
             Cell(one.shown),
             Cell(one.pid or ""),
-            Cell(one.state, listing.COLOURS[one.state]),
+            Cell(f"{one.state}{'*' if one.is_behind else ''}", listing.COLOURS[one.state]),
             Cell(one.network),
             Cell(one.ifname),
             Cell(",".join(one.addresses)),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check for changes of running containers that were interrupted, or that last longer than they should."""
+"""Checks for changes of running containers: interrupted, lasting too long, or not made yet."""
 
 from collections.abc import Iterator
 
+from cnihook.container.edited import Files
 from cnihook.doctor.finding import Finding, Host
 from cnihook.linux import flock
 from cnihook.protocol import locks
@@ -35,4 +36,23 @@ def check(host: Host) -> Iterator[Finding]:
                 f"cnihook repair {record.container_id}",
                 subject=subject,
                 for_all="cnihook repair --all",
+            )
+
+
+def check_edited(host: Host) -> Iterator[Finding]:
+    """Find containers that lack what the edited file of their network has."""
+    files = Files(host.settings.conf_dir)
+    for one in (*host.attached, *host.attached_by_others):
+        record = one.record
+        if files.is_behind(record):
+            file = files.networks[record.network].source
+            subject = f"{record.container_id}, {record.network} {record.ifname}"
+            yield Finding(
+                "network-edited",
+                f"{file} was edited since container {subject} was attached",
+                "the container keeps what it has, until `cnihook apply`, or until it is attached again",
+                f"cnihook diff {record.network}",
+                note=True,
+                subject=subject,
+                for_all=f"cnihook diff {record.network}",
             )

@@ -14,6 +14,7 @@ from cnihook.types.errors import INVALID_CONFIG, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from cnihook.fast.address import Address, IPNet
@@ -147,4 +148,22 @@ def rewritten(network: Network, change: "Any", takes: str, what: str) -> Network
         )
     raw = {"cniVersion": network.version, "name": network.name, "plugins": plugins}
     raw |= {key: network.raw[key] for key in ("disableCheck", "disableGC", "cnihook") if key in network.raw}
-    return networks.from_raw(raw, fastjson.dumps(raw).encode(), network.source)
+    changed = networks.from_raw(raw, fastjson.dumps(raw).encode(), network.source)
+    changed.requested = [
+        *network.requested,
+        *(
+            path
+            for index, plugins in enumerate(zip(network.plugins, changed.plugins, strict=True))
+            for path in _changed_keys(f"{index}.", *plugins)
+        ),
+    ]
+    return changed
+
+
+def _changed_keys(above: str, old: "dict[str, Any]", new: "dict[str, Any]") -> "Iterator[str]":
+    for key in dict.fromkeys((*old, *new)):
+        before, after = old.get(key), new.get(key)
+        if before != after and key.lower() == "ipam":
+            yield from _changed_keys(f"{above}{key}.", before or {}, after or {})
+        elif before != after:
+            yield f"{above}{key}"

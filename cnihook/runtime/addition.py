@@ -138,7 +138,11 @@ def plan(
         capability_args=dict(capability_args or {}),
         process=process,
         plugin_dirs=engine.plugin_dirs,
-        extra={"policy": policy} if policy else None,
+        extra={
+            key: value
+            for key, value in (("requested", network.requested), ("policy", policy))
+            if value
+        },
         folder=engine.state_dir,
     )
     return Attachment(engine, record, network)

@@ -64,7 +64,7 @@ class Network:
     """One network configuration, a list of plugins.  A single plugin's file is a list of one."""
 
     __slots__ = (
-        "disable_check", "disable_gc", "dotted_aliases", "name", "plugins", "raw", "source",
+        "disable_check", "disable_gc", "dotted_aliases", "name", "plugins", "raw", "requested", "source",
         "takes_annotations", "text", "version",
     )  # fmt: skip
 
@@ -77,6 +77,7 @@ class Network:
         self.source = source
         self.name = name
         self.plugins = plugins
+        self.requested: list[str] = []  # keys with a value that a container requests: 0.ipam.routes
         self.version = versions.negotiate(raw, source)
         self.disable_check = conf.loose_boolean("disableCheck")
         self.disable_gc = conf.loose_boolean("disableGC")

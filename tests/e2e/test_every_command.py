@@ -28,6 +28,7 @@ WORDS = {
     "publish": "web 8080:80",
     "unpublish": "web 8080",
     "update": "web --publish-add 8080:80",
+    "diff": "",
     "gc": "",
     "ps": "",
     "port": "web",

@@ -10,6 +10,7 @@ import tempfile
 from cnihook.cli.networks import removal, store
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
+from cnihook.container.edited import Files
 from cnihook.fast.errors_text import message
 from cnihook.log import warn
 from cnihook.protocol import locks
@@ -22,7 +23,8 @@ DESCRIPTION = """\
 Open a copy of a network's file in $VISUAL or $EDITOR (default: vi).  If the copy is valid, it replaces the
 file as a whole.  Otherwise the file stays as it is, and the path of the copy is printed.
 
-Containers that run keep the network as it was when they started.
+Containers that run keep what they have.  Those that lack what the file has now are printed, with the
+commands that show the differences, and that make them.
 """
 _DEFAULT = "vi"
 
@@ -58,10 +60,13 @@ def run(options: argparse.Namespace) -> int:
         raise
     os.unlink(copy)
     arguments.say(network.name)
-    used = removal.users({network.name}).get(network.name)
-    if used:
-        names = ", ".join(removal.described(used))
-        warn(f"network edit: until they start again, these keep the old network: {names}")
+    used = removal.users({network.name}).get(network.name, ())
+    files = Files(settings.conf_dir)
+    late = [one for one in used if files.is_behind(one.record)]
+    if late:
+        names = ", ".join(removal.described(late))
+        commands = f"`cnihook diff {network.name}`, `cnihook apply {network.name}`"
+        warn(f"network edit: these keep the old network: {names}; {commands}")
     return 0
 
 

@@ -3,8 +3,10 @@
 
 import os
 import time
+from functools import cached_property
 
 from cnihook.cli.shared import containers
+from cnihook.container.edited import Files
 from cnihook.fast.errors_text import message_with_notes
 from cnihook.fast.natural import natural
 from cnihook.linux import flock
@@ -14,6 +16,7 @@ from cnihook.request import published
 from cnihook.runtime import attachment, ending, networks, records
 from cnihook.runtime.networks import Network
 from cnihook.runtime.records import DamagedRecordError, Record
+from cnihook.runtime.settings import Settings
 from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.types.result import Result
 
@@ -40,8 +43,9 @@ class Row:
     by which every command finds the container.
     """
 
-    def __init__(self, record: Record, name: str, shown: str) -> None:
+    def __init__(self, record: Record, name: str, shown: str, files: Files) -> None:
         self.record = record
+        self._files = files
         self.container = record.container_id
         self.network = record.network
         self.ifname = record.ifname
@@ -68,6 +72,11 @@ class Row:
     def age(self) -> float:
         return max(time.time() - self.since, 0)
 
+    @cached_property
+    def is_behind(self) -> "bool | None":
+        """True if the network's file has changed since; None if that cannot be determined."""
+        return self._files.is_behind(self.record) if self.state == ATTACHED else None
+
     def to_json(self) -> "dict[str, Any]":
         return {
             "container": self.container,
@@ -82,6 +91,7 @@ class Row:
             "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.since)),
             "age": round(self.age),
             "state": self.state,
+            "behind": self.is_behind,
             "netns": self.record.netns or None,
         }
 
@@ -112,8 +122,10 @@ def _rows(attachments: "list[Record]", present: "list[Record]") -> "list[Row]":
     """Return the rows of `attachments`, which are some of those that are `present`."""
     names = containers.names_of(present)
     shown = containers.shown([*present, *attachments], names)
+    files = Files(Settings.from_environment(os.environ).conf_dir)
     return [
-        Row(record, names.get(record.container_id, ""), shown[record.container_id]) for record in attachments
+        Row(record, names.get(record.container_id, ""), shown[record.container_id], files)
+        for record in attachments
     ]
 
 
