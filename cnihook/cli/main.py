@@ -27,6 +27,7 @@ COMMANDS = {
     "unpublish": "take published ports of a running container back",
     "update": "change ports and limits of a running container",
     "diff": "show what edited network files have that containers lack",
+    "apply": "change running containers as their network files were edited",
     "gc": "release what containers that are gone left behind",
     "ps": "list which containers are on which networks",
     "port": "list the published ports of a container, as docker does",

@@ -13,7 +13,7 @@ DEL and ADD.
 If a step fails, the same plugins are called with the two inputs exchanged.  If the process is killed, or
 that fails too, `pending` stays.  Then settle() undoes the change in the next operation on the container, and
 a DEL removes what either input has set up: see pending.py.  A temporary change has `until` and `previous`,
-the input to which settle() returns after that time.
+the input to which settle() returns after that time.  With the key `trial`, keep() can prevent that.
 
 The keys are in the object `cnihook` of a record.  libcni reads the input that is in force outside it.
 """
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     Edit: TypeAlias = Callable[[Input], Input]
 
-_TEMPORARY = ("previous", "until")
+_TEMPORARY = ("previous", "trial", "until")
 _NOT_UNDONE = "the change is not undone; the next operation on the container tries again"
 
 
@@ -98,19 +98,34 @@ def changed_plugins(record: Record, old: Input, new: Input) -> "list[int]":
 
 
 def change(
-    engine: Engine, record: Record, edit: "Edit", *, seconds: float = 0.0, cuts: bool = False
+    engine: Engine,
+    record: Record,
+    edit: "Edit",
+    *,
+    seconds: float = 0.0,
+    is_trial: bool = False,
+    cuts: bool = False,
 ) -> bool:
     """Change an attachment under its container's lock.  Return False if nothing differs.
 
     `edit` returns a new input for an input.  It is called again for the one to which a temporary change will
-    return.  `seconds`: the time after which this change ends; 0: never.  `cuts`: connections that the change
-    no longer permits are ended.  If a plugin fails, everything is undone; then its error is raised.
+    return.  `seconds`: the time after which this change ends; 0: never.  `is_trial`: unless keep() is called
+    before.  `cuts`: connections that the change no longer permits are ended.  If a plugin fails, everything
+    is undone; then its error is raised.
     """
     settle(engine, record)
     refuse_unchangeable(record)
+    if seconds and "until" in record.extra and (is_trial or "trial" in record.extra):
+        raise CniError(
+            INVALID_CONFIG,
+            f"container {record.container_id} on network {record.network}: it has a temporary change",
+            f"until {record.extra['until']}; `cnihook logs {record.container_id}` shows it",
+        )
     old = Input.of(record)
     new = edit(old)
     extra = _extra_after(record, edit, new, seconds)
+    if is_trial and "until" in extra:
+        extra["trial"] = True
     if new == old and extra == record.extra:
         return False
     carry_out(engine, record, new, extra, cuts=cuts)
@@ -141,7 +156,7 @@ def _extra_after(record: Record, edit: "Edit", new: Input, seconds: float) -> "d
         # What is meant to stay, stays after the end of the temporary change, too.
         extra["previous"] = edit(Input.from_json(extra["previous"], record)).to_json()
         if extra["previous"] == new.to_json():
-            extra = {key: value for key, value in extra.items() if key not in _TEMPORARY}
+            extra = _lasting(extra)
     return extra
 
 
@@ -151,7 +166,7 @@ def carry_out(
     """Take the three steps, or undo them.  `extra`: what Record.extra is to be afterwards."""
     old, old_result, old_extra = Input.of(record), record.result, record.extra
     changed = changed_plugins(record, old, new)
-    revision = _revision(record)
+    revision = revision_of(record)
     try:
         record.extra = {**old_extra, "pending": {**new.to_json(), "from": revision}}
         _write(record)
@@ -277,11 +292,29 @@ def settle(engine: Engine, record: Record) -> "list[str]":
         _write(record)
         texts.append("an interrupted change is undone")
     if is_overdue(record):
-        previous = Input.from_json(record.extra.get("previous"), record)
-        extra = {key: value for key, value in record.extra.items() if key not in _TEMPORARY}
-        carry_out(engine, record, previous, extra)
+        end(engine, record)
         texts.append("a temporary change has ended")
     return texts
+
+
+def end(engine: Engine, record: Record) -> None:
+    """Return to the input before a temporary change."""
+    carry_out(engine, record, Input.from_json(record.extra.get("previous"), record), _lasting(record.extra))
+
+
+def keep(record: Record) -> None:
+    """Make a change on trial permanent."""
+    old_extra = record.extra
+    try:
+        record.extra = _lasting(old_extra)
+        _write(record)
+    except BaseException:
+        record.extra = old_extra
+        raise
+
+
+def _lasting(extra: "dict[str, Any]") -> "dict[str, Any]":
+    return {key: value for key, value in extra.items() if key not in _TEMPORARY}
 
 
 def try_to_settle(engine: Engine, record: Record) -> None:
@@ -296,7 +329,8 @@ def try_to_settle(engine: Engine, record: Record) -> None:
 # The keys of a record
 
 
-def _revision(record: Record) -> int:
+def revision_of(record: Record) -> int:
+    """Return how often the attachment was changed."""
     revision = record.extra.get("revision")
     return revision if isinstance(revision, int) else 0
 

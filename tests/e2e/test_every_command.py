@@ -29,6 +29,7 @@ WORDS = {
     "unpublish": "web 8080",
     "update": "web --publish-add 8080:80",
     "diff": "",
+    "apply": "",
     "gc": "",
     "ps": "",
     "port": "web",

@@ -118,12 +118,15 @@ class Rig:
 
     def __init__(self, networks: "Mapping[str, Any]") -> None:
         for name, network in networks.items():
-            write(f"{NET_D}/{name}.conflist", json.dumps({"cniVersion": "1.0.0", "name": name, **network}))
+            self.write_network(name, network)
         self.networks = networks
         self.boxes: list[Box] = []
         self.neighbours: list[Box] = []
         self.waited = 0.0  # the longest call
         self._before: frozenset[str] = frozenset()
+
+    def write_network(self, name: str, network: "Mapping[str, Any]") -> None:
+        write(f"{NET_D}/{name}.conflist", json.dumps({"cniVersion": "1.0.0", "name": name, **network}))
 
     # Containers
 

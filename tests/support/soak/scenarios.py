@@ -33,6 +33,15 @@ FULL = {
         {"type": "bandwidth", **RATES},
     ]
 }
+EDITED = {
+    "plugins": [
+        FULL["plugins"][0],
+        {**FULL["plugins"][1], "masqAll": True},
+        FULL["plugins"][2],
+        {"type": "tuning", "sysctl": {"net.core.somaxconn": "600"}, "promisc": True},
+        *FULL["plugins"][4:],
+    ]
+}
 FAILING = {"plugins": [*FULL["plugins"], {"type": "tuning", "sysctl": {"net.core.nonsense": "1"}}]}
 PLAIN = {"plugins": [_bridge("br-plain", "10.3.0.0/24", "fd03::/120")]}
 PTP = {"plugins": [{**_bridge("", "10.4.0.0/24", "fd04::/120"), "type": "ptp"}]}
@@ -186,6 +195,14 @@ def _harmed(rig: Rig) -> Box:
     return box
 
 
+def _edited(rig: Rig) -> Box:
+    """Return a container whose network was edited since it was attached."""
+    rig.write_network("full", FULL)
+    box = _attached(_box)(rig)
+    rig.write_network("full", EDITED)
+    return box
+
+
 def _hook(event: str) -> "Callable[[Rig, Box, Fault | None, bool], Outcome]":
     return lambda rig, box, fault, record: rig.hook(event, box, fault, record=record)
 
@@ -247,6 +264,9 @@ SCENARIOS = {
             "exhausted", {"small": SMALL}, _exhausted, _hook("createRuntime"), ("gc",), neighbours=(0,)
         ),
         Scenario("update", {"full": FULL}, _attached(_box), _command(*UPDATE), ("repair", *HOOK)),
+        Scenario(
+            "apply", {"full": FULL}, _edited, _command("apply", "full"), ("repair", *HOOK), neighbours=(0,)
+        ),
         Scenario("repair", {"full": FULL}, _harmed, _command("repair", ID), HOOK, neighbours=(0,)),
         Scenario(
             "names",
