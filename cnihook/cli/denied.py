@@ -9,7 +9,7 @@ from cnihook.cli.shared import arguments, listing, table, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.table import Cell, Column
 from cnihook.policy import change, denied, store, target
-from cnihook.policy.denied import Denied
+from cnihook.policy.denied import Denied, DeniedName
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ how many packets, and how long ago the last one was.
 """
 EPILOG = """\
 The kernel holds the record: of 24 hours, and of the last 4096 connections of each direction and IP version.
+A name that no rule lists has the port "dns", and as packets the number of lookups; 256 of each container are
+kept, until its end.
 """
 _PAUSE = 0.5  # seconds between two reads of --follow
 _COLUMNS = (
@@ -57,8 +59,10 @@ def main(argv: list[str]) -> int:
         chosen = set(target.endpoints(options.id, change.world())) if options.id else None
         own = {address for one in chosen for address in one.addresses} if chosen is not None else None
 
-        def entries() -> "list[Denied]":
-            return [one for one in denied.load() if own is None or one.own in own]
+        def entries() -> "list[Denied | DeniedName]":
+            every = [*denied.load(), *denied.names()]
+            mine = [one for one in every if own is None or one.own in own]
+            return sorted(mine, key=lambda one: one.age)
 
         if options.follow:
             _follow(entries, options.json)
@@ -68,7 +72,7 @@ def main(argv: list[str]) -> int:
     return arguments.work("denied", work)
 
 
-def _list(entries: "list[Denied]", *, as_json: bool) -> None:
+def _list(entries: "list[Denied | DeniedName]", *, as_json: bool) -> None:
     world, policies = change.world(), store.load()
     fields = [_fields(one, world, policies) for one in entries]
     if as_json:
@@ -87,14 +91,19 @@ def _row(one: "dict[str, Any]") -> "list[Cell]":
     return [Cell(text) for text in texts]
 
 
-def _fields(one: Denied, world: "World", policies: "Policies") -> "dict[str, Any]":
-    endpoint, peer = (world.by_address.get(each) for each in (one.own, one.peer))
-    name = "host" if world.is_host(one.peer) else peer.container_id if peer else ""
+def _fields(one: "Denied | DeniedName", world: "World", policies: "Policies") -> "dict[str, Any]":
+    endpoint = world.by_address.get(one.own)
+    if isinstance(one, DeniedName):
+        text, name = one.name, one.name
+    else:
+        peer = world.by_address.get(one.peer)
+        text = str(one.peer)
+        name = "host" if world.is_host(one.peer) else peer.container_id if peer else ""
     return {
         "container": endpoint.container_id if endpoint else None,
         "direction": one.direction,
         "address": str(one.own),
-        "peer": str(one.peer),
+        "peer": text,
         "peer_name": name or None,
         "protocol": one.protocol,
         "port": one.port,

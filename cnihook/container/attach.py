@@ -227,6 +227,7 @@ def up(
     with Undo() as undo:
         for one in attached:
             undo.push(detach.down, container.id, settings, log, one.network.name)
+        engine.resolve_names(container.id)
         # Without the lock: this may start a process that sets names later, and that would inherit it.
         set_names(attached)
     return attached

@@ -14,6 +14,7 @@ from cnihook.types.errors import CniError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.linux.link_stats import LinkStats
+    from cnihook.policy.enforcement import Enforcement
     from cnihook.protocol.call import Policy
     from cnihook.protocol.ending import Ending
     from cnihook.runtime.networks import Network
@@ -30,13 +31,24 @@ class ContainerEngine(Engine):
 
     def __init__(self, settings: Settings, log: "Log | None" = None) -> None:
         super().__init__(settings.conf_dir, settings.plugin_dirs, log=log)
+        self._enforcements: list[Enforcement] = []
 
     def policy_of(self, record: Record, network: "Network") -> "Policy | None":
         if not ("policy" in record.extra or os.path.exists(f"{STATE}/policy") or os.path.exists(POLICIES)):
             return None
         from cnihook.policy.enforcement import Enforcement  # few hosts have policies
 
-        return Enforcement(record, network)
+        self._enforcements.append(Enforcement(record, network))
+        return self._enforcements[-1]
+
+    def resolve_names(self, container_id: str) -> None:
+        """Let a container that was attached look up the names that its policies list, if they do."""
+        if any(one.has_names for one in self._enforcements):
+            from cnihook.policy import resolving  # few policies have names
+            from cnihook.protocol import locks
+
+            with locks.policy(f"names for container {container_id}"):
+                resolving.sync_container(container_id)
 
     def take_down(self, record: Record, ending: "Ending | None" = None) -> "LinkStats | None":
         forget_names(record.network, record.container_id)

@@ -24,12 +24,15 @@ def request_of(request: ContainerRequest, chosen: "list[ResolvedNetwork]") -> "d
     }
     present: dict[str, Any] = {key: value for key, value in fields.items() if value}
     if request.egress or request.policies or os.path.exists(POLICIES):
-        present["dns"] = _servers(request, chosen)
+        own = _servers(request, chosen)
+        if own:
+            present["servers"] = own  # else the host's, which may change
+        present["dns"] = own or _host_servers()
     return present or None
 
 
 def _servers(request: ContainerRequest, chosen: "list[ResolvedNetwork]") -> "list[str]":
-    """Return the addresses of the container's name servers, as its resolv.conf will have them."""
+    """Return the addresses of the container's own name servers; none if it uses those of the host."""
     from cnihook.names import resolv_conf  # few containers have a policy
 
     servers = list(request.dns.nameservers)
@@ -39,7 +42,13 @@ def _servers(request: ContainerRequest, chosen: "list[ResolvedNetwork]") -> "lis
             servers += conf.object("dns").strings("nameservers")
             if path := conf.object("ipam").string("resolvConf"):
                 servers += resolv_conf.servers_of_file(path)
-    return list(filter(_is_address, dict.fromkeys(servers or resolv_conf.host_servers())))
+    return list(filter(_is_address, dict.fromkeys(servers)))
+
+
+def _host_servers() -> "list[str]":
+    from cnihook.names import resolv_conf
+
+    return list(filter(_is_address, resolv_conf.host_servers()))
 
 
 def _is_address(text: str) -> bool:

@@ -41,6 +41,11 @@ def filled_set(table: str, name: str, key: "tuple[int, int]", *, size: int, time
     return _set(table, name, key, TIMEOUT | EVAL, more)
 
 
+def timeout_set(table: str, name: str, key: "tuple[int, int]") -> "Message":
+    """Return the message that adds a set whose elements the kernel removes, each after its own time."""
+    return _set(table, name, key, TIMEOUT)
+
+
 def _set(table: str, name: str, key: "tuple[int, int]", flags: int, more: bytes = b"") -> "Message":
     kind, length = key
     return (

@@ -50,8 +50,9 @@ def configure(
     of_networks = [*(earlier or ()), *(one.result.dns for one in attached)]
     if attached or wanted.dns:
         try:
+            settings = resolv_conf.requested(container_id, wanted.dns, [one.record for one in attached])
             file = etc.file("resolv.conf")
-            text = set_resolv_conf(file, of_networks, wanted.dns, log, is_new=earlier is None)
+            text = set_resolv_conf(file, of_networks, settings, log, is_new=earlier is None)
             if earlier is None:
                 report_unreachable(text, pid, attached, log)
         except OSError as error:

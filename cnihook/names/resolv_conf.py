@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of resolv.conf(5): the requested settings, else those of the networks, else those of the host."""
 
+import os
+
 from cnihook.fast.address import Address
 from cnihook.request import host_file
 from cnihook.types.result import DNS, Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cnihook.runtime.records import Record
 
 # The first line of a file that cnihook wrote names the source of its servers.
 MARK = "# cnihook: "
@@ -12,6 +18,7 @@ AS_ASKED, OF_NETWORKS, OF_HOST = "as asked for", "of the networks", "of the host
 _FOLLOWS = "# cnihook replaces the servers when the host's change, unless the lines below were edited: "
 
 HOST = "/etc/resolv.conf"
+_RESOLVER = "/run/cnihook/resolver"  # of resolver.listing, which is not imported just to look for it
 WITHOUT_STUB = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's own at 127.0.0.53
 
 
@@ -94,6 +101,15 @@ def _digest(text: str) -> str:
     from _blake2 import blake2s
 
     return blake2s(text.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+
+
+def requested(container_id: str, asked: DNS, records: "list[Record]") -> DNS:
+    """Return the requested settings; with names in a policy, the servers are the container's gateways."""
+    if not any("policy" in record.extra for record in records) or not os.path.isdir(_RESOLVER):
+        return asked
+    from cnihook.names import policy_dns  # few containers have names in their policies
+
+    return policy_dns.settings(container_id, asked)
 
 
 def host_text() -> str:

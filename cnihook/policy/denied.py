@@ -2,11 +2,14 @@
 """Packets that were denied, or let through in audit mode: the record of the kernel, of 24 hours."""
 
 import _struct as struct
+import time
 
 from cnihook.fast.address import Address
 from cnihook.linux import nft_sets
 from cnihook.nftables.table import FAMILY, NAME
 from cnihook.policy import effective, rules
+from cnihook.resolver import denials, listing
+from cnihook.resolver.listing import Listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +61,40 @@ def load() -> "list[Denied]":
     return sorted(entries, key=lambda one: one.age)
 
 
-def is_audited(one: Denied, world: "World", policies: "Policies") -> bool:
+class DeniedName:
+    """A name that a container looked up and no rule lists: how often, and seconds since the last time."""
+
+    __slots__ = ("age", "container_id", "name", "own", "packets", "reason")
+    direction, protocol, port = "egress", "dns", 0
+
+    def __init__(self, container_id: str, own: Address, denial: denials.Denial) -> None:
+        self.container_id = container_id
+        self.own = own
+        self.name = denial.name
+        self.reason = denial.reason
+        self.packets = denial.count
+        self.age = max(time.time() - denial.last, 0)
+
+    @property
+    def key(self) -> "tuple[str, str]":
+        return self.container_id, self.name
+
+
+def names() -> "list[DeniedName]":
+    """Return the names that containers with names in their policies looked up otherwise."""
+    entries = []
+    for container_id in listing.containers():
+        try:
+            one = Listing.read(container_id)
+        except (OSError, ValueError):
+            continue
+        if one and one.addresses:
+            own = one.addresses[0]
+            entries += [DeniedName(container_id, own, denial) for denial in denials.read(container_id)]
+    return entries
+
+
+def is_audited(one: "Denied | DeniedName", world: "World", policies: "Policies") -> bool:
     """Return True if the container's policy, as it is now, only records in this direction."""
     endpoint = world.by_address.get(one.own)
     side = effective.of(endpoint, policies.all, one.direction) if endpoint else None

@@ -164,6 +164,8 @@ def _rules(part: NetConf, key: str, direction: str, source: str) -> "list[Rule]"
             )
         except CniError as error:
             raise error if error.msg.startswith(item.where) else error.wrapped(item.where) from None
+        if key == "deny" and rules[-1].names():
+            raise item.refuse(DIRECTIONS[direction], "has a DNS name: its other addresses would stay open")
     return rules
 
 

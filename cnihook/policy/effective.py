@@ -91,6 +91,11 @@ class Side:
 
         return blake2s(fastjson.dumps(self.to_json()).encode(), digest_size=8).hexdigest()
 
+    def names(self) -> "list[tuple[str, ...]]":
+        """Return the DNS names of each rule that has some, each list once."""
+        lists = [names for layer in self.layers for rule in layer.rules if (names := rule.names())]
+        return list(dict.fromkeys(lists))
+
     def selectors(self) -> "set[str]":
         """Return what decides about membership: selectors, and OF_ALL if a rule names `outside`."""
         from cnihook.policy.endpoint import OF_ALL

@@ -29,8 +29,8 @@ class Endpoint:
     """
 
     __slots__ = (
-        "addresses", "bridge", "container_id", "dns", "ifname", "labels", "mac", "names", "netns", "network",
-        "owner", "port", "reason", "request",
+        "addresses", "bridge", "container_id", "dns", "gateways", "ifname", "labels", "mac", "names",
+        "netns", "network", "owner", "port", "reason", "request",
     )  # fmt: skip
 
     def __init__(self, record: Record, network: Network, names: "Collection[str]" = ()) -> None:
@@ -46,6 +46,7 @@ class Endpoint:
         self.request = wants
         self.dns: list[str] = list(wants.get("dns") or ())
         self.addresses: list[Address] = []
+        self.gateways: list[Address] = []
         self.port = self.mac = ""
         first = LenientConf(network.plugins[0])
         traits = invoke.traits(first.string("type"))
@@ -62,11 +63,17 @@ class Endpoint:
         own = set(veth.names_for(self.owner))
         port = next((one.name for one in result.interfaces if not one.sandbox and one.name in own), "")
         mac = next((one.mac for one in result.interfaces if one.sandbox and one.name == self.ifname), "")
+        self.gateways = [ip.gateway for ip in result.ips if ip.gateway]
         if not port and not self.reason:  # a result before version 0.3.0 has no interfaces
             port, mac = self._link_on_host()
         self.set_link(port, mac.lower(), (ip.net.address for ip in result.ips))
         if not port and not self.reason:
             self.reason = "cnihook did not make its link"
+
+    @property
+    def servers(self) -> "list[str]":
+        """The name servers that the container was started with; none for those of the host."""
+        return list(self.request.get("servers") or ())
 
     def _link_on_host(self) -> "tuple[str, str]":
         """Return the host's end of the link and the MAC address of the other one; empty if it is gone."""

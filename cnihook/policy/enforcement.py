@@ -23,6 +23,7 @@ from cnihook.policy.guard import BRIDGE_FAMILY, BRIDGE_TABLE
 from cnihook.policy.rules import Compiled
 from cnihook.policy.store import Policies
 from cnihook.protocol import locks
+from cnihook.resolver import listing
 from cnihook.runtime import attachment, records
 from cnihook.runtime.records import Record
 
@@ -43,6 +44,7 @@ class Enforcement:
         self._network = network
         self._policies = policies
         self._endpoint: Endpoint | None = None
+        self.has_names = False  # True if it must look up names; known after admit()
 
     # ADD
 
@@ -75,6 +77,7 @@ class Enforcement:
         with locks.policy(f"start of container {self._record.container_id}"):
             policies = store.load()  # under the lock: `policy apply` may have changed them
             sides = [Compiled(side) for side in sides_of(own, policies)]
+            self.has_names = any(one.names for one in sides)
             if not sides and not kernel.is_active():
                 return
             with locks.nft(f"policies of {own.owner}"):
@@ -132,6 +135,10 @@ class Enforcement:
                 own.set_result(result)
         with locks.policy(f"end of container {record.container_id}"), locks.nft(f"policies of {own.owner}"):
             _release(own)
+        if os.path.exists(f"{listing.FOLDER}/{record.container_id}"):
+            from cnihook.policy import resolving  # few policies have names
+
+            resolving.end(record.container_id, own.owner)
         step("policies")
 
 
@@ -257,7 +264,13 @@ def exists() -> bool:
 def sync_all(policies: "Policies | None" = None) -> None:
     """Put the policies in force for all containers.  The caller holds the lock `policy`."""
     with locks.nft("policies"):
-        kernel.sync(desired_now(policies or store.load()))
+        desired = desired_now(policies or store.load())
+        kernel.sync(desired)
+    if os.path.isdir(listing.FOLDER) or any(one.names for one in desired.compiled.values()):
+        from cnihook.policy import resolving  # few policies have names
+
+        sides = [(one, [each.side for each in desired.sides[one.owner]]) for one in desired.endpoints]
+        resolving.sync(sides, {owner.split()[1] for owner in desired.kept or ()})
 
 
 def sync_late_starts() -> None:

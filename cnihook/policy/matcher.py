@@ -7,10 +7,13 @@ A test compares it with the kernel, for random policies and random packets.
 """
 
 from cnihook.fast.address import Address
-from cnihook.policy import effective
+from cnihook.linux import nft
+from cnihook.nftables.table import FAMILY, NAME
+from cnihook.policy import effective, rules
 from cnihook.policy.effective import Layer, Side
 from cnihook.policy.endpoint import OF_ALL, Endpoint, World
 from cnihook.policy.peers import DNS_PORT, LINK_LOCAL, Rule
+from cnihook.resolver import redirect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,6 +92,8 @@ def on_side(
                 return rule
         return None
 
+    if to_host and side.names() and connection.port == redirect.PORT:
+        return Verdict(True, f"{where}: the resolver of names answers there")
     for layer in side.deny:
         rule = match(layer, is_deny=True)
         if rule:
@@ -128,6 +133,8 @@ def matches(
         return False
     if to_host and "host" in rule.peers:
         return True
+    if rule.names() and not to_host and _is_open(side, rule, peer):
+        return True
     if to_host and not is_deny:
         return False  # an address of the host is allowed as `host` only
     named, excepted = rule.nets(peer.version)
@@ -138,3 +145,9 @@ def matches(
     if "outside" in rule.peers and not world.is_member(OF_ALL, peer) and peer not in LINK_LOCAL:
         return True
     return any(world.is_member(selector, peer) for selector in rule.selectors())
+
+
+def _is_open(side: Side, rule: Rule, address: Address) -> bool:
+    """Return True if the kernel has an address among those of the DNS names of a rule."""
+    name = f"{rules.name_base(side, rule.names())}{address.version}"
+    return nft.comment_of(FAMILY, NAME, name, address) is not None

@@ -7,6 +7,7 @@ The grammar of a rule: the peers and the ports that it names.
     container:web-*           by ID or name         label:app=db      by label
     network:back              by network            host              the host itself, at any address
     dns                       the container's name servers, on port 53
+    name:pypi.org             the addresses of a DNS name       name:*.x.org      of all names below it
 
     80, 80/tcp, 8000-8010/udp, icmp
 
@@ -95,8 +96,17 @@ class Rule:
             excepted.append(LINK_LOCAL)
         return named, excepted
 
+    def names(self) -> "tuple[str, ...]":
+        """Return the DNS names, and patterns of them, that the rule names."""
+        return tuple(peer.removeprefix("name:") for peer in self.peers if is_name(peer))
+
     def selectors(self) -> "list[str]":
         return [peer for peer in self.peers if peer.partition(":")[0] in SELECTORS and not is_net(peer)]
+
+
+def is_name(peer: str) -> bool:
+    """Return True if a peer in canonical form is a DNS name."""
+    return peer.startswith("name:")
 
 
 def is_net(peer: str) -> bool:
@@ -115,7 +125,7 @@ def parse_peer(text: str, direction: str) -> str:
             raise refuse(what, why, hint)
         return text
     if kind == "name" and colon:
-        raise refuse(what, "cannot be used: this version resolves no names", "list the addresses")
+        return f"name:{_parse_name(value, direction, what)}"
     if kind in SELECTORS and colon:
         return f"{kind}:{_check_selector(kind, value, what)}"
     negative, bare = text.startswith("!"), text.removeprefix("!")
@@ -128,18 +138,32 @@ def parse_peer(text: str, direction: str) -> str:
     return f"{'!' if negative else ''}{net}"
 
 
+def _parse_name(text: str, direction: str, what: str) -> str:
+    if direction == "ingress":
+        raise refuse(what, "is for egress only", "list addresses, containers or outside")
+    from cnihook.resolver import listing  # few rules have names
+
+    try:
+        return listing.parse_pattern(text)
+    except ValueError:
+        hint = "letters, digits, - and _; *.NAME for all names below it; xn-- for other letters"
+        raise refuse(what, "is not a DNS name", hint) from None
+
+
 def _not_a_peer(text: str, what: str) -> CniError:
     from cnihook.fast import similar  # for this error only
 
     kind, colon, _ = text.partition(":")
     if "/" not in text and colon and kind.isalpha():
-        return refuse(what, "is not a peer", similar.hint(kind, SELECTORS))
+        return refuse(what, "is not a peer", similar.hint(kind, (*SELECTORS, "name")))
     import difflib
 
     alike = difflib.get_close_matches(text, WORDS, 1, 0.7)
     if alike:
         return refuse(what, "is not an address", f"did you mean {alike[0]}?")
     hint = f"a container is container:{text}, a label label:KEY=VALUE"
+    if "." in text:
+        hint = f"a DNS name is name:{text}"
     return refuse(what, "is not an address or a network", hint if text[:1].isalpha() else "")
 
 
@@ -199,6 +223,8 @@ def make_rule(peers: "list[str]", ports: "list[str]", direction: str, source: st
     canonical = [parse_peer(peer, direction) for peer in peers]
     if all(peer[0] == "!" for peer in canonical):
         raise refuse(direction, f"excepts {peers[0]} of nothing", f'"all,{peers[0]}" is all other addresses')
+    if any(map(is_name, canonical)) and any(peer[0] == "!" for peer in canonical):
+        raise refuse(direction, "excepts addresses of names", 'a rule of "deny" comes before all others')
     return Rule(canonical, tuple(one for port in ports for one in parse_ports(port, direction)), source)
 
 

@@ -24,6 +24,7 @@ from cnihook.linux.nft_sets import ACCEPT, GOTO
 from cnihook.policy.endpoint import OF_ALL
 from cnihook.policy.peers import DNS_PORT, LINK_LOCAL, PortRange
 from cnihook.policy.peers import Rule as PolicyRule
+from cnihook.resolver import redirect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ def member_set(selector: str, version: int) -> str:
     from _blake2 import blake2s
 
     return f"policy-member-{blake2s(selector.encode(), digest_size=6).hexdigest()}-{version}"
+
+
+def name_base(side: "Side", names: "tuple[str, ...]") -> str:
+    """Return the name of the sets, without the IP version, of the addresses of these DNS names."""
+    from _blake2 import blake2s
+
+    digest = blake2s(",".join(names).encode(), digest_size=4).hexdigest()
+    return f"policy-out-{side.digest}-name-{digest}-"
 
 
 def _short(direction: str) -> str:
@@ -160,6 +169,7 @@ class Compiled:
         self.chains: dict[str, list[Rule]] = {}
         self.sets: dict[str, tuple[int, list[tuple[bytes, bytes]]]] = {}  # version, ranges
         self.selectors = side.selectors()
+        self.names = [name_base(side, names) for names in side.names()]
         self._compile(f"policy-{_short(side.direction)}-{self.digest}", to_host=False)
         if side.direction == "egress":
             self._compile(f"policy-host-{self.digest}", to_host=True)
@@ -172,6 +182,9 @@ class Compiled:
 
     def declaration(self, table: str) -> "Iterator[Message]":
         """Yield messages that add all of it; the sets of its selectors must exist."""
+        for name in self.names:
+            for version in VERSIONS:
+                yield nft_sets.timeout_set(table, f"{name}{version}", _IP[version])
         for name, (version, ranges) in self.sets.items():
             yield nft_sets.interval_set(table, name, _IP[version])
             yield from nft_sets.add_intervals(table, name, ranges)
@@ -187,12 +200,14 @@ class Compiled:
             yield nft_objects.flush(table, name)
         for name in self.chains:
             yield nft_objects.delete_chain(table, name)
-        for name in self.sets:
+        for name in (*self.sets, *(f"{base}{version}" for base in self.names for version in VERSIONS)):
             yield nft_objects.delete_set(table, name)
 
     def _compile(self, name: str, *, to_host: bool) -> None:
         way = _short(self.side.direction)
         rules = self.chains[name] = []
+        if to_host and self.names:
+            rules += [Rule(_to_resolver(protocol)) for protocol in ("tcp", "udp")]
         for layer in self.side.deny:
             end = _end(layer, way)
             for match in self._matches(layer.rules, to_host=to_host, is_deny=True):
@@ -243,6 +258,8 @@ class Compiled:
         if "outside" in rule.peers:
             outside = in_set(member_set(OF_ALL, version), inverted=True)
             yield _joined(_not_link_local(of_source), outside) if version == 4 else outside
+        if names := rule.names():
+            yield in_set(f"{name_base(self.side, names)}{version}")
         for selector in rule.selectors():
             yield in_set(member_set(selector, version))
 
@@ -262,6 +279,12 @@ class Compiled:
                 for protocol in ("tcp", "udp"):
                     ports = _port(PortRange(protocol, DNS_PORT, DNS_PORT), version)
                     yield _joined(_joined(_version(version), _to(address)), ports)
+
+
+def _to_resolver(protocol: str) -> "Callable[[], bytes]":
+    """Allow what is sent to the resolver, which answers by the container's own list."""
+    port = _port(PortRange(protocol, redirect.PORT, redirect.PORT), 4)
+    return lambda: port() + verdict(RETURN)
 
 
 def _joined(first: "Callable[[], bytes]", second: "Callable[[], bytes]") -> "Callable[[], bytes]":

@@ -105,9 +105,8 @@ class Listing:
             if matches(pattern, name)
         ]
 
-    def write(self) -> None:
-        os.makedirs(FOLDER, mode=0o700, exist_ok=True)
-        content = {
+    def to_json(self) -> "dict[str, Any]":
+        return {
             "addresses": list(map(str, self.addresses)),
             "gateways": list(map(str, self.gateways)),
             "names": [{"patterns": names.patterns, "set": names.base} for names in self.names],
@@ -115,9 +114,12 @@ class Listing:
             "servers": self.servers,
             "audit": self.audit,
         }
+
+    def write(self) -> None:
+        os.makedirs(FOLDER, mode=0o700, exist_ok=True)
         temporary = f"{FOLDER}/.{self.container_id[:254]}"  # no ID of a container begins with a dot
         with open(statefile.create(temporary), "w") as file:
-            file.write(fastjson.dumps(content))
+            file.write(fastjson.dumps(self.to_json()))
         os.replace(temporary, _path(self.container_id))
 
     @classmethod

@@ -23,7 +23,7 @@ from cnihook.fast.errors_text import message, message_with_notes, one_line
 from cnihook.linux import libc
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
-from cnihook.names import container_dns
+from cnihook.names import container_dns, resolv_conf
 from cnihook.names.rootfs_file import File
 from cnihook.oci.engines import PAUSE_LABEL, PAUSE_NAME
 from cnihook.process import command, signals, stdio
@@ -215,12 +215,13 @@ def _attach(
 
 def _set_names(pause: Pause, request: ContainerRequest, attached: list[Attachment], log: Log) -> None:
     dns = [one.result.dns for one in attached]
+    dns_settings = resolv_conf.requested(pause.id, request.dns, [one.record for one in attached])
     hostnames = container_dns.host_names(
         f"{pause.hostname}.{pause.domain}" if pause.domain else pause.hostname
     )
 
     def set_servers() -> None:
-        text = container_dns.set_resolv_conf(File.at(pause.resolv_conf), dns, request.dns, log)
+        text = container_dns.set_resolv_conf(File.at(pause.resolv_conf), dns, dns_settings, log)
         container_dns.report_unreachable(text, pause.pid, attached, log)
 
     for give in (

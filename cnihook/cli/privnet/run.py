@@ -195,9 +195,10 @@ def _on_networks(options: Options, process: CommandProcess, extras: "Features | 
         if kept:
             stays = True
             guardian.dismiss()
-        settings_of_dns, servers = resolv_conf.of_command(named, request.dns)
+        dns_settings = resolv_conf.requested(container.id, request.dns, [one.record for one in attached])
+        settings_of_dns, servers = resolv_conf.of_command(named, dns_settings)
         results = [one.result for one in attached]
-        if attached and not joined and resolv_conf.are_unreachable(servers, request.dns, results):
+        if attached and not joined and resolv_conf.are_unreachable(servers, dns_settings, results):
             from cnihook.names import dns_reach  # not needed by a plain run
 
             if not dns_reach.has_route(servers, container.netns):
