@@ -13,7 +13,7 @@ from cnihook.policy import effective, rules
 from cnihook.policy.effective import Layer, Side
 from cnihook.policy.endpoint import OF_ALL, Endpoint, World
 from cnihook.policy.peers import DNS_PORT, LINK_LOCAL, Rule
-from cnihook.resolver import redirect
+from cnihook.resolver.listing import PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def on_side(
                 return rule
         return None
 
-    if to_host and side.names() and connection.port == redirect.PORT:
+    if to_host and side.names() and connection.port == PORT:
         return Verdict(True, f"{where}: the resolver of names answers there")
     for layer in side.deny:
         rule = match(layer, is_deny=True)

@@ -24,7 +24,7 @@ from cnihook.linux.nft_sets import ACCEPT, GOTO
 from cnihook.policy.endpoint import OF_ALL
 from cnihook.policy.peers import DNS_PORT, LINK_LOCAL, PortRange
 from cnihook.policy.peers import Rule as PolicyRule
-from cnihook.resolver import redirect
+from cnihook.resolver.listing import PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ class Compiled:
 
 def _to_resolver(protocol: str) -> "Callable[[], bytes]":
     """Allow what is sent to the resolver, which answers by the container's own list."""
-    port = _port(PortRange(protocol, redirect.PORT, redirect.PORT), 4)
+    port = _port(PortRange(protocol, PORT, PORT), 4)
     return lambda: port() + verdict(RETURN)
 
 

@@ -42,7 +42,7 @@ def test_short_form_lists_peers_and_ports(text: str, listed: list[str]) -> None:
     [
         ("", 'egress is empty; "none" denies all'),
         ("none,dns", 'egress is "none" and something else'),
-        ("pypi.org", "egress: 'pypi.org' is not an address or a network; a container is container:pypi.org"),
+        ("pypi.org", "egress: 'pypi.org' is not an address or a network; a DNS name is name:pypi.org"),
         ("lable:app=db", "egress: 'lable:app=db' is not"),
         ("hots", "egress: 'hots' is not an address; did you mean host?"),
         ("10.0.0.1/8", "egress: '10.0.0.1/8' has bits behind its prefix; 10.0.0.0/8 is the network"),
@@ -54,7 +54,7 @@ def test_short_form_lists_peers_and_ports(text: str, listed: list[str]) -> None:
         ("10.0.0.0/8:90-80", "egress: port '90-80' ends before it begins"),
         ("10.0.0.0/8:70000", "egress: port '70000' is not between 1 and 65535"),
         ("!10.0.0.0/8", "egress excepts !10.0.0.0/8 of nothing"),
-        ("name:pypi.org:443", "egress: 'name:pypi.org' cannot be used: this version resolves no names"),
+        ("name:pypi..org:443", "egress: 'name:pypi..org' is not a DNS name"),
         (",".join(["host"] * 300), "egress has more than 256 items"),
     ],
 )
