@@ -176,5 +176,13 @@ def test_resolv_conf_of_a_command_names_the_gateway(host: Host, outside: Outside
     script = "cat /etc/resolv.conf; getent ahosts index.example; getent ahosts other.example"
     argv = ("--network", "front", "--egress", "name:index.example", "sh", "-c", script)
     output = host.run(str(CHECKOUT / "scripts" / "priv-net-run"), *argv, check=False).stdout
-    assert f"nameserver {GATEWAYS[0]}\nnameserver {GATEWAYS[1]}\n" in output
+    servers = f"nameserver {GATEWAYS[0]}\nnameserver {GATEWAYS[1]}\n"
+    assert servers in output
     assert Outside.ADDRESS in output.split("nameserver")[-1] and "198.51.100.3" not in output
+
+    # A later command in the namespace that the first one leaves.
+    program = str(CHECKOUT / "scripts" / "priv-net-run")
+    host.run(program, *argv[:4], "--netns", "box", "true")
+    joined = host.run(program, "--netns", "box", "sh", "-c", script, check=False).stdout
+    assert servers in joined and Outside.ADDRESS in joined
+    host.run(program, "--netns", "box", "--delete")

@@ -8,6 +8,7 @@ from cnihook.container import detach
 from cnihook.linux import netns
 from cnihook.linux.netns import NetNS
 from cnihook.log import Log
+from cnihook.names import resolv_conf
 from cnihook.runtime import attachment, netns_names, networks, records
 from cnihook.runtime.settings import Settings
 from cnihook.types.names import check_container_id
@@ -46,11 +47,16 @@ class Named:
             raise UsageError(f"--netns {self.name}: another process has just made it; try again") from None
 
     def servers(self) -> "list[DNS]":
-        """Return the name servers of the networks that the joined namespace has."""
+        """Return the name servers of the networks that the joined namespace has.
+
+        If its policies list names, these are its gateways.
+        """
         assert self.joined
         servers = []
         for record in records.all_records():
             if record.process is not None and record.process.owns(self.joined):
+                if by_policy := resolv_conf.requested(record.container_id, DNS(), [record]):
+                    return [by_policy]
                 result = attachment.result_of(networks.parse(record.config, record.path), record)
                 if result and result.dns:
                     servers.append(result.dns)
