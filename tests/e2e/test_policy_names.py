@@ -14,7 +14,7 @@ from tests.support.commands.repair import cnihook
 from tests.support.host.host import Host, Outside
 from tests.support.plugins.cni import CHECKOUT
 from tests.support.policies import LEAVES, NO_BR_NETFILTER, Sandbox, apply, network, refusal, tcp
-from tests.support.runtimes.oci import configure
+from tests.support.runtimes.oci import Runtime, configure, make_rootfs
 from tests.support.services.resolving import end_keeper, exchange, keepers, records_of
 from tests.support.wait import SILENCE, wait_for
 
@@ -126,6 +126,24 @@ def test_recipe_of_the_page_reaches_three_sites_and_nothing_else(host: Host, out
         each.stop()
 
 
+def test_containers_of_real_runtimes_resolve_by_their_gateway(
+    host: Host, outside: Outside, runtime: Runtime, tmp_path: Path
+) -> None:
+    """The first name is looked up right after the start, by the C library of the container."""
+    runtime.rootfs = make_rootfs(tmp_path / "rootfs")
+    configure(host, network())
+    box = runtime.run("box", annotations={"cnihook.egress": "name:index.example:icmp"})
+
+    text = box.exec("cat", "/etc/resolv.conf")
+    assert text == f"# cnihook: as asked for\nnameserver {GATEWAYS[0]}\nnameserver {GATEWAYS[1]}\n"
+    assert f"({Outside.ADDRESS})" in box.exec("ping", "-4", "-c1", "-W30", "index.example")
+    script = "ping -4 -c1 -W1 other.example || ping -4 -c1 -W1 198.51.100.3 || echo closed"
+    assert box.exec("sh", "-c", script).splitlines()[-1] == "closed"
+    runtime.delete("box")
+    wait_for(lambda: not keepers(host), "the resolver ends")
+    assert "resolver" not in host.nft()
+
+
 def test_lists_of_host_and_container_both_limit_names(host: Host, outside: Outside) -> None:
     """A policy changes while the container runs; a name is in every list, or it is refused."""
     configure(host, network())
@@ -157,8 +175,11 @@ def test_lists_of_host_and_container_both_limit_names(host: Host, outside: Outsi
     assert denied() == {"index.example", "other.example"}
     cnihook(host, "policy", "delete", "box")
     assert [look_up(two, name, GATEWAYS[0])[0] for name in names] == [0, 5, 0]
-    for each in (one, two):
-        each.stop()
+    one.stop()
+    two.space.destroy()  # without poststop
+    cnihook(host, "gc")
+    wait_for(lambda: not keepers(host), "the resolver ends")
+    assert host.listdir("/run/cnihook/resolver/containers") == [] and "resolver" not in host.nft()
 
 
 def test_wrong_names_are_rejected(host: Host, outside: Outside) -> None:
