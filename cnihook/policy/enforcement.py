@@ -270,7 +270,8 @@ def sync_all(policies: "Policies | None" = None) -> None:
         from cnihook.policy import resolving  # few policies have names
 
         sides = [(one, [each.side for each in desired.sides[one.owner]]) for one in desired.endpoints]
-        resolving.sync(sides, {owner.split()[1] for owner in desired.kept or ()})
+        kept = None if desired.kept is None else {owner.split()[1] for owner in desired.kept}
+        resolving.sync(sides, kept)
 
 
 def sync_late_starts() -> None:

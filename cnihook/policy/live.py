@@ -28,7 +28,7 @@ def failures(policies: Policies, present: World) -> "list[str]":
             where = f"policy {policy.name}: tests[{number}]"
             for one in connections:
                 source = present.by_address.get(one.source)
-                if one.protocol != "tcp" or not (source and source.netns):
+                if one.protocol != "tcp" or one.name or not (source and source.netns):
                     continue
                 is_allowed, answer = _connect(source.netns, one)
                 if is_allowed != (test.expect == "allow"):

@@ -13,6 +13,7 @@ from cnihook.policy import effective, rules
 from cnihook.policy.effective import Layer, Side
 from cnihook.policy.endpoint import OF_ALL, Endpoint, World
 from cnihook.policy.peers import DNS_PORT, LINK_LOCAL, Rule
+from cnihook.resolver import listing
 from cnihook.resolver.listing import PORT
 
 TYPE_CHECKING = False
@@ -22,21 +23,34 @@ if TYPE_CHECKING:
     from cnihook.policy.document import Policy
 
 
+_OUTSIDE = {"all", "outside"}  # peers that have the addresses of any name
+
+
 class Connection:
-    """The first packet of a connection, after its destination was translated.  ICMP has port 0."""
+    """The first packet of a connection, after its destination was translated.  ICMP has port 0.
 
-    __slots__ = ("destination", "port", "protocol", "source")
+    `name`: the DNS name of the destination, whose address is not known then.
+    """
 
-    def __init__(self, source: Address, destination: Address, protocol: str, port: int) -> None:
+    __slots__ = ("destination", "name", "port", "protocol", "source")
+
+    def __init__(
+        self, source: Address, destination: Address, protocol: str, port: int, name: str = ""
+    ) -> None:
         self.source = source
         self.destination = destination
         self.protocol = protocol
         self.port = port
+        self.name = name
+
+    @property
+    def to(self) -> str:
+        return self.name or str(self.destination)
 
     def __str__(self) -> str:
         port = "" if self.protocol == "icmp" else f":{self.port}"
-        address = f"[{self.destination}]" if port and self.destination.version == 6 else self.destination
-        return f"{address}{port}/{self.protocol}"
+        host = f"[{self.to}]" if port and ":" in self.to else self.to
+        return f"{host}{port}/{self.protocol}"
 
 
 class Verdict:
@@ -131,6 +145,10 @@ def matches(
             return True
     if rule.ports and not any(each.matches(connection.protocol, connection.port) for each in rule.ports):
         return False
+    if connection.name:
+        return any(listing.matches(pattern, connection.name) for pattern in rule.names()) or not (
+            _OUTSIDE.isdisjoint(rule.peers)
+        )
     if to_host and "host" in rule.peers:
         return True
     if rule.names() and not to_host and _is_open(side, rule, peer):

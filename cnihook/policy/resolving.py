@@ -18,7 +18,7 @@ from cnihook.types.errors import INTERNAL, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from cnihook.policy.effective import Layer, Side
 
@@ -47,12 +47,13 @@ def end(container_id: str, owner: str) -> None:
         service.forget(container_id)
 
 
-def sync(sides: "Sides", kept: "Iterable[str]") -> None:
-    """Resolve names for all containers.  `kept`: IDs of containers that stay as they are."""
+def sync(sides: "Sides", kept: "Collection[str] | None") -> None:
+    """Resolve names for all containers.  `kept`: IDs of others that stay as they are; None: all others."""
     by_container: dict[str, Sides] = {}
     for one, own in sides:
         by_container.setdefault(one.container_id, []).append((one, own))
-    for container_id in {*by_container, *listing.containers()} - set(kept):
+    others = [] if kept is None else [one for one in listing.containers() if one not in kept]
+    for container_id in dict.fromkeys([*by_container, *others]):
         _serve(container_id, listing_of(container_id, by_container.get(container_id, [])))
 
 

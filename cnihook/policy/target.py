@@ -5,6 +5,7 @@ from cnihook.fast.address import Address
 from cnihook.fast.errors_text import listed
 from cnihook.policy import peers
 from cnihook.policy.matcher import Connection
+from cnihook.resolver import listing
 from cnihook.types.errors import INVALID_CONFIG, UNKNOWN_CONTAINER, CniError
 from cnihook.types.names import shown
 
@@ -59,10 +60,16 @@ def addresses(text: str, world: "World") -> "list[Address]":
 def connections(source: str, to: str, world: "World") -> "list[Connection]":
     """Return the connections from one end to another, one for each pair of addresses of one IP version.
 
-    Two attachments of one container have addresses that do not reach each other's networks; a pair on one
-    network comes first, and then the others are left out.
+    The other end may be a DNS name, whose addresses are not looked up.  Two attachments of one container
+    have addresses that do not reach each other's networks; a pair on one network comes first, and then the
+    others are left out.
     """
     host, protocol, port = split(to)
+    if name := _dns_name(host, world):
+        return [
+            Connection(one, Address(bytes(len(one))), protocol, port, name)
+            for one in addresses(source, world)
+        ]
     pairs = [
         (one, another)
         for one in addresses(source, world)
@@ -76,3 +83,17 @@ def connections(source: str, to: str, world: "World") -> "list[Connection]":
         pair for pair in pairs if networks.get(pair[0]) and networks.get(pair[0]) == networks.get(pair[1])
     ]
     return [Connection(one, another, protocol, port) for one, another in near or pairs]
+
+
+def _dns_name(text: str, world: "World") -> str:
+    """Return a DNS name in its uniform form; empty for an address, the host, and the name of a container."""
+    if (
+        "." not in text
+        or text.replace(".", "").isdigit()
+        or any(text in one.names for one in world.endpoints)
+    ):
+        return ""
+    try:
+        return listing.parse_name(text)
+    except ValueError:
+        return ""

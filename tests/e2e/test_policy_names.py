@@ -156,6 +156,12 @@ def test_lists_of_host_and_container_both_limit_names(host: Host, outside: Outsi
     names = ("index.example", "files.example", "other.example")
     assert [look_up(one, name, GATEWAYS[0])[0] for name in names] == [0, 0, 5]
     assert [look_up(two, name, GATEWAYS[0])[0] for name in names] == [0, 5, 5]
+    for to, status in (("files.example:443", 0), ("other.example:443", 1)):
+        explained = cnihook(host, "policy", "explain", "one", to)
+        assert explained.returncode == status and f"-> {to}/tcp: " in explained.stdout
+    policy["tests"] = [{"from": "one", "to": "other.example:443", "expect": "allow"}]
+    assert "tests[0]: from one to other.example:443: expected allow" in apply(host, policy, status=1)[0]
+    policy["tests"] = [{"from": "one", "to": "other.example:443", "expect": "deny"}]
     rule["to"] = ["name:files.example"]
     apply(host, policy)
     assert [look_up(one, name, GATEWAYS[0])[0] for name in names] == [5, 0, 5]
@@ -169,7 +175,7 @@ def test_lists_of_host_and_container_both_limit_names(host: Host, outside: Outsi
     repaired = cnihook(host, "repair", "--all").stdout
     assert "the resolver of names did not run" in repaired
     assert look_up(one, "files.example", GATEWAYS[0])[0] == 0
-    policy["mode"] = "audit"
+    policy |= {"mode": "audit", "tests": []}
     apply(host, policy)
     assert look_up(one, "other.example", GATEWAYS[0]) == (0, ["198.51.100.3"])
     assert denied() == {"index.example", "other.example"}

@@ -11,8 +11,9 @@ from cnihook.policy import change, matcher, store, target
 DESCRIPTION = """\
 Say if a container may open a connection (to), or accept one (from), and which rule decides.
 
-PEER is an address, a container, or `host`, with :PORT[/PROTOCOL] of the destination, or :icmp behind it.
-Without a port it is ICMP.  For IPv6 with a port, write [ADDRESS]:PORT.
+PEER is an address, a DNS name, a container, or `host`, with :PORT[/PROTOCOL] of the destination, or :icmp
+behind it.  Without a port it is ICMP.  For IPv6 with a port, write [ADDRESS]:PORT.  A DNS name is not looked
+up; it is allowed if a rule lists it.
 """
 EPILOG = """\
 exit codes:
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
             [
                 {
                     "from": str(one.source),
-                    "to": str(one.destination),
+                    "to": one.to,
                     "protocol": one.protocol,
                     "port": one.port,
                     "allowed": verdict.is_allowed,
