@@ -82,7 +82,7 @@ class DeniedName:
 
 def names() -> "list[DeniedName]":
     """Return the names that containers with names in their policies looked up otherwise."""
-    entries = []
+    entries: list[DeniedName] = []
     for container_id in listing.containers():
         try:
             one = Listing.read(container_id)
