@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         own = {address for one in chosen for address in one.addresses} if chosen is not None else None
 
         def entries() -> "list[Denied | DeniedName]":
-            every = [*denied.load(), *denied.names()]
+            every: list[Denied | DeniedName] = [*denied.load(), *denied.names()]
             mine = [one for one in every if own is None or one.own in own]
             return sorted(mine, key=lambda one: one.age)
 

@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,7 +149,11 @@ def test_lists_of_host_and_container_both_limit_names(host: Host, outside: Outsi
     """A policy changes while the container runs; a name is in every list, or it is refused."""
     configure(host, network())
     rule = {"to": ["name:index.example", "name:files.example"]}
-    policy = {"name": "box", "select": {"labels": {"role": "box"}}, "egress": {"allow": [rule]}}
+    policy: dict[str, Any] = {
+        "name": "box",
+        "select": {"labels": {"role": "box"}},
+        "egress": {"allow": [rule]},
+    }
     assert apply(host, policy)[0] == "new policy box: label:role=box"
     one = Sandbox(host, "one", label="role=box")
     two = Sandbox(host, "two", label="role=box", egress="name:index.example,name:other.example")
