@@ -14,11 +14,11 @@ import time
 from cnihook.container import edited, repair
 from cnihook.container.edited import Difference
 from cnihook.container.engine import ContainerEngine
-from cnihook.container.repair import CannotCheckError
 from cnihook.fast.undo import Undo
 from cnihook.log import Log
 from cnihook.protocol import locks
 from cnihook.runtime import attachment, records, update
+from cnihook.runtime.foreign import CannotCheckError
 from cnihook.runtime.networks import Network
 from cnihook.runtime.pending import Input
 from cnihook.runtime.records import Record

@@ -138,11 +138,7 @@ def plan(
         capability_args=dict(capability_args or {}),
         process=process,
         plugin_dirs=engine.plugin_dirs,
-        extra={
-            key: value
-            for key, value in (("requested", network.requested), ("policy", policy))
-            if value
-        },
+        extra={key: value for key, value in (("requested", network.requested), ("policy", policy)) if value},
         folder=engine.state_dir,
     )
     return Attachment(engine, record, network)
