@@ -321,9 +321,14 @@ def _allocate(
     raise PoolExhaustedError(
         INTERNAL,
         f"{prefix}no IP addresses available in range set: {one}",
-        f"leases are the files in {store.folder}; {_hint_to_collect(call)};"
-        " `cnihook sticky ls` shows addresses that are kept",
+        f"leases are the files in {store.folder}; {_hint_to_collect(call)}{_hint_to_kept()}",
     )
+
+
+def _hint_to_kept() -> str:
+    from cnihook.ipam import sticky  # for this error only
+
+    return "; `cnihook sticky ls` shows addresses that are kept" if sticky.names() else ""
 
 
 def _hint_if_taken(store: Store, address: Address, call: Call) -> str:

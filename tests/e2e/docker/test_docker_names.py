@@ -9,7 +9,8 @@ import pytest
 from tests.support.commands.listings import show, shown, shown_json
 from tests.support.host.host import Host
 from tests.support.runtimes.docker import IMAGE, Docker
-from tests.support.runtimes.oci import CNIHOOK, FOR_EVER, RESULTS
+from tests.support.runtimes.oci import CNIHOOK, FOR_EVER, NET_D, RESULTS, bridge
+from tests.support.wait import patience
 
 CONF = "/etc/docker/daemon.json"
 
@@ -152,3 +153,24 @@ def test_containers_of_containerd_are_found_by_the_names_of_nerdctl_and_pods(
     ):
         host.run("ctr", "-a", address, "-n", namespace, "task", "rm", "--force", container_id)
         host.run("ctr", "-a", address, "-n", namespace, "container", "rm", container_id)
+
+
+def test_running_container_is_changed_by_its_name(docker: Docker, host: Host) -> None:
+    """docker itself publishes no port of a container that runs."""
+    docker("run", "-d", "--network=none", "--name", "web", IMAGE, "httpd", "-f")
+    back = bridge("back", "10.23.0.0/24")
+    back["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
+    host.write(f"{NET_D}/20-back.conflist", json.dumps(back))
+
+    host.run(CNIHOOK, "attach", "web", "--network", "mynet")
+    assert shown(host, "connect", "back", "web") == "connected to back, eth1: 10.23.0.2/24\n"
+    assert shown(host, "publish", "web", "8080:80") == "published 8080/tcp -> 10.23.0.2:80\n"
+    with host.socket() as client:
+        client.settimeout(patience())
+        client.connect(("127.0.0.1", 8080))
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.recv(5) == b"HTTP/"
+    host.run(CNIHOOK, "disconnect", "back", "web")
+    host.run(CNIHOOK, "detach", "web")
+    docker("rm", "--force", "web")
+    assert host.listdir(RESULTS) == []

@@ -18,7 +18,6 @@ from tests.support.runtimes.oci import (
     leases,
     wait_for,
 )
-from tests.support.wait import patience
 
 FOR_EVER = ("sleep", "2147483647")
 
@@ -165,26 +164,6 @@ def test_detached_container_keeps_its_network_until_it_ends(docker: Docker, host
     assert docker("inspect", "--format", "{{.Id}}", "web").stdout.strip() == container
     assert leases(host) == ["10.22.0.2"]
     host.run("ping", "-c1", "-W30", "10.22.0.2")
-    docker("kill", "web")
-    docker.expect_nothing()
-
-
-def test_running_container_is_changed_by_its_name(docker: Docker, host: Host) -> None:
-    """docker itself publishes no port of a container that runs."""
-    docker.run("-d", "--rm", "--name", "web", IMAGE, "nc", "-lk", "-p", "80", "-e", "echo", "hello")
-    back = bridge("back", "10.23.0.0/24")
-    back["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
-    host.write(f"{NET_D}/20-back.conflist", json.dumps(back))
-
-    connected = host.run(CNIHOOK, "connect", "back", "web").stdout
-    assert connected == "connected to back, eth1: 10.23.0.2/24\n"
-    published = host.run(CNIHOOK, "publish", "web", "8080:80").stdout
-    assert published == "published 8080/tcp -> 10.23.0.2:80\n"
-    with host.socket() as client:
-        client.settimeout(patience())
-        client.connect(("127.0.0.1", 8080))
-        assert client.recv(16) == b"hello\n"
-    host.run(CNIHOOK, "disconnect", "back", "web")
     docker("kill", "web")
     docker.expect_nothing()
 

@@ -17,7 +17,6 @@ from tests.support.runtimes.oci import (
     CNIHOOK,
     MYNET,
     RESULTS,
-    bridge,
     hook,
     leases,
     wait_for,
@@ -149,21 +148,6 @@ def test_stop_releases_and_start_attaches_again(host: Host, installed: Podman) -
     assert released(host)
     installed("--hooks-dir", HOOKS, "start", "one")
     assert leases(host) == ["10.22.0.3"]
-    installed("rm", "--force", "--time", "0", "one")
-    assert released(host)
-
-
-def test_running_container_is_changed_by_its_name(host: Host, installed: Podman) -> None:
-    """podman itself publishes no port of a container that runs."""
-    run(installed, "--detach", "--name", "one", *ASKING, IMAGE, *FOR_EVER)
-    back = bridge("back", "10.23.0.0/24")
-    back["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
-    host.write("/etc/cni/net.d/20-back.conflist", json.dumps(back))
-
-    assert host.run(CNIHOOK, "connect", "back", "one").stdout == "connected to back, eth1: 10.23.0.2/24\n"
-    published = host.run(CNIHOOK, "publish", "one", "8080:80").stdout
-    assert published == "published 8080/tcp -> 10.23.0.2:80\n"
-    assert host.run(CNIHOOK, "unpublish", "one", "8080").stdout == "unpublished 8080/tcp\n"
     installed("rm", "--force", "--time", "0", "one")
     assert released(host)
 

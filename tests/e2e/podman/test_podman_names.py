@@ -5,7 +5,7 @@ import json
 
 from tests.support.commands.listings import shown, shown_json
 from tests.support.host.host import Host
-from tests.support.runtimes.oci import CNIHOOK, RESULTS
+from tests.support.runtimes.oci import CNIHOOK, NET_D, RESULTS, bridge
 from tests.support.runtimes.podman import FOLDER, FOR_EVER, IMAGE, LIMITS, Podman
 
 STORAGE = f'[storage]\ndriver = "vfs"\ngraphroot = "{FOLDER}/root"\nrunroot = "{FOLDER}/run"\n'
@@ -42,4 +42,22 @@ def test_every_command_takes_the_name_and_the_short_id(host: Host, podman: Podma
     podman("rm", "--force", "--time", "0", "shop")
     assert shown(host, "ps").splitlines()[1].split()[:3:2] == [container_id[:12], "dead"]
     host.run(CNIHOOK, "gc")
+    assert host.listdir(RESULTS) == []
+
+
+def test_running_container_is_changed_by_its_name(host: Host, podman: Podman) -> None:
+    """podman itself publishes no port of a container that runs."""
+    host.write("/etc/containers/storage.conf", STORAGE)
+    host.leaves("file /etc/containers/*", "file /run/cnihook/log/*")
+    podman.run("-d", "--rm", "--network=none", "--name", "web", IMAGE, *FOR_EVER)
+    back = bridge("back", "10.23.0.0/24")
+    back["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
+    host.write(f"{NET_D}/20-back.conflist", json.dumps(back))
+
+    host.run(CNIHOOK, "attach", "web", "--network", "mynet")
+    assert shown(host, "connect", "back", "web") == "connected to back, eth1: 10.23.0.2/24\n"
+    assert shown(host, "publish", "web", "8080:80") == "published 8080/tcp -> 10.23.0.2:80\n"
+    assert shown(host, "unpublish", "web", "8080") == "unpublished 8080/tcp\n"
+    host.run(CNIHOOK, "detach", "web")
+    podman("rm", "--force", "--time", "0", "web")
     assert host.listdir(RESULTS) == []
