@@ -321,14 +321,8 @@ def _allocate(
     raise PoolExhaustedError(
         INTERNAL,
         f"{prefix}no IP addresses available in range set: {one}",
-        f"leases are the files in {store.folder}; {_hint_to_collect(call)}{_hint_to_kept()}",
+        f"leases are the files in {store.folder}; {_hint_to_collect(call)}",
     )
-
-
-def _hint_to_kept() -> str:
-    from cnihook.ipam import sticky  # for this error only
-
-    return "; `cnihook sticky ls` shows addresses that are kept" if sticky.names() else ""
 
 
 def _hint_if_taken(store: Store, address: Address, call: Call) -> str:
@@ -344,10 +338,13 @@ def _hint_if_taken(store: Store, address: Address, call: Call) -> str:
 
 def _hint_to_collect(call: Call) -> str:
     """Return the command that releases stale leases.  Before 1.1.0, plugins have no GC (SPEC.md, "GC")."""
+    from cnihook.ipam import sticky  # for an error only
+
+    kept = "; `cnihook sticky ls` shows addresses that are kept" if sticky.names() else ""
     command = f"`cnihook gc {call.network}` releases the leases of containers that are gone"
     if versions.at_least(call.version, versions.SINCE["GC"]):
-        return command
-    return f"{command} and on record; `cnihook doctor` names the others"
+        return f"{command}{kept}"
+    return f"{command} and on record; `cnihook doctor` names the others{kept}"
 
 
 def delete(call: Call) -> None:

@@ -164,6 +164,9 @@ def test_failure_stops_and_leaves_the_container_as_before(host: Host, web: WebCo
 
 
 FAILING = """\
+if [ $CNI_COMMAND = VERSION ]; then
+    echo '{"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}'
+fi
 if [ $CNI_COMMAND = ADD ]; then
     if [ $CNI_CONTAINERID-$(printf '%s' "$stdin" | jq .level) = c2-2 ]; then
         echo '{"code": 101, "msg": "no level 2"}'
