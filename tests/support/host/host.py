@@ -62,7 +62,7 @@ class Host(Namespace):
         self.attachments: list[cni.Attachment] = []
         self.stay: list[str] = []
         self.waits_for_endings = True  # after each program
-        self.before = self.state()
+        self.before = HostState.of_new(self)
 
     def __enter__(self) -> "Host":
         return self
