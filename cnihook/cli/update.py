@@ -58,6 +58,13 @@ def parser() -> Parser:
         parser.add_argument(
             f"--{name}", metavar=metavar, type=changing.checked_value(_or_none(parse)), help=purpose
         )
+    for name, purpose in (("egress", "may open"), ("ingress", "may accept")):
+        parser.add_argument(
+            f"--{name}",
+            metavar="LIST",
+            help=f"the connections that it {purpose}, such as dns,10.0.0.0/8:5432/tcp; none: no connection; "
+            "all: no limit",
+        )
     changing.add_arguments(parser, cuts=True)
     return parser
 
@@ -90,6 +97,10 @@ def main(argv: list[str]) -> int:
     change.resets_quota = options.quota == _RESET
     limits = {name: getattr(options, name) for name in ("bandwidth", "emulate", "quota")}
     change.limits = {name: value for name, value in limits.items() if value not in (None, _RESET)}
+    lists = {name: getattr(options, name) for name in ("egress", "ingress")}
+    change.lists = {name: text for name, text in lists.items() if text is not None}
+    if change.lists and options.seconds:
+        usage.error("--egress and --ingress cannot be limited in time: give --for with other changes")
     if change == Change():
         usage.error("nothing to change: give at least one of the options for a change")
     return changing.run("update", options, change)

@@ -35,14 +35,16 @@ class Change(Value):
     """The requested changes.
 
     `limits`: new values of the capabilities bandwidth, emulate and quota; an empty one removes the old one.
+    `lists`: new lists of connections by direction; `all` removes the old one.
     """
 
-    __slots__ = ("limits", "publish_add", "publish_rm", "resets_quota")
+    __slots__ = ("limits", "lists", "publish_add", "publish_rm", "resets_quota")
 
     def __init__(self) -> None:
         self.publish_add: list[PortRequest] = []
         self.publish_rm: list[HostPort] = []
         self.limits: dict[str, dict[str, Any]] = {}
+        self.lists: dict[str, str] = {}
         self.resets_quota = False
 
 
@@ -60,6 +62,7 @@ class Step(Value):
 
 PUBLISHED, UNPUBLISHED, LIMITED, UNLIMITED = "published", "unpublished", "limited", "unlimited"
 EMULATED, NOT_EMULATED = "emulated", "not emulated"
+LISTED = "listed"
 QUOTA_SET, QUOTA_REMOVED, QUOTA_RESET = "quota set", "quota removed", "quota reset"
 
 _LIMITS = {"bandwidth": "a limit on bandwidth", "emulate": "a network to emulate", "quota": "a quota"}
@@ -98,7 +101,7 @@ def carry_out(
             for text in update.settle(engine, record):
                 engine.tell(f"{record.network} {record.ifname}: {text}")
         if is_dry:
-            return _differences(_edits(attachments, change))
+            return _differences(_edits(attachments, change)) + _list_steps(attachments, change)
         return _try_ports(engine, attachments, change, cuts, seconds)
 
 
@@ -128,9 +131,9 @@ def _try_ports(
     has_collected = False
     for number in range(_PORT_TRIES):
         edits = _edits(attachments, change)
-        steps = _differences(edits)
+        steps = _differences(edits) + _list_steps(attachments, change)
         try:
-            _carry_out(engine, edits, cuts, seconds)
+            _carry_out(engine, edits, attachments, change, cuts, seconds)
             break
         except PortTakenError:
             if number == _PORT_TRIES - 1 or (has_collected and not is_chosen):
@@ -146,13 +149,22 @@ def _try_ports(
 
 
 def _carry_out(
-    engine: ContainerEngine, edits: "list[tuple[Record, Edit]]", cuts: bool, seconds: float
+    engine: ContainerEngine,
+    edits: "list[tuple[Record, Edit]]",
+    attachments: "list[Record]",
+    change: Change,
+    cuts: bool,
+    seconds: float,
 ) -> None:
     with Undo() as undo:
         for record, edit in edits:
             old, extra = Input.of(record), record.extra
             if update.change(engine, record, edit, seconds=seconds, cuts=cuts):
                 undo.push(update.carry_out, engine, record, old, extra)
+        if change.lists:
+            from cnihook.container import own_lists  # most changes are of ports
+
+            own_lists.carry_out(attachments, change.lists, cuts=cuts)
 
 
 # The edits
@@ -310,6 +322,17 @@ def _differences(edits: "list[tuple[Record, Edit]]") -> "list[Step]":
             if limits != old:
                 steps.append(step(record, old, limits))
     return steps
+
+
+def _list_steps(attachments: "list[Record]", change: Change) -> "list[Step]":
+    if not change.lists:
+        return []
+    from cnihook.container import own_lists
+
+    return [
+        Step(record, LISTED, f"{direction} on {record.network} to {text}")
+        for record, direction, text in own_lists.differing(attachments, change.lists)
+    ]
 
 
 def _port_steps(record: Record, new: Input) -> "list[Step]":

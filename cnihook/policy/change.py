@@ -216,6 +216,11 @@ def with_lists(
     return {key: value for key, value in changed.items() if value != "all"}
 
 
+def denied_text(count: int, *, is_cut: bool) -> str:
+    number = "1 established connection is" if count == 1 else f"{count} established connections are"
+    return f"{number} denied from now on, and {'ended' if is_cut else 'kept; --cut ends them'}"
+
+
 def cut(flows: "Iterable[Flow]") -> None:
     for flow in flows:
         conntrack.delete(flow)

@@ -190,6 +190,13 @@ def carry_out(
         raise
 
 
+def set_key(record: Record, key: str, value: object) -> None:
+    """Write a further key of `cnihook` into the record of a running container; None removes it."""
+    extra = {name: each for name, each in record.extra.items() if name != key}
+    record.extra = extra if value is None else extra | {key: value}
+    _write(record)
+
+
 def _write(record: Record) -> None:
     """Write the record, and keep the time of the file: it is that of the attachment."""
     time_ns = os.stat(record.path).st_mtime_ns

@@ -104,11 +104,7 @@ def refuse_broken(planned: Change) -> None:
 def _report(denied: "change.DeniedFlows", *, is_cut: bool, dry_run: bool) -> None:
     for _flow, connection in denied:
         arguments.say(f"established: {connection.source} -> {connection}")
-    count = len(denied)
-    number = "1 established connection is" if count == 1 else f"{count} established connections are"
     if dry_run:
-        arguments.say(f"{number} denied then")
-    elif is_cut:
-        arguments.say(f"{number} denied from now on, and ended")
+        arguments.say(f"established connections that are denied then: {len(denied)}")
     else:
-        arguments.say(f"{number} denied from now on, and kept; --cut ends them")
+        arguments.say(change.denied_text(len(denied), is_cut=is_cut))

@@ -28,7 +28,7 @@ exit codes:
 """
 LASTS = """\
 Established connections continue, except for those of UDP, which have no end.  --cut ends those of ports that
-are no longer published.
+are no longer published, and those that a list denies.
 """
 _WOULD = {
     change.PUBLISHED: "would publish",
@@ -37,6 +37,7 @@ _WOULD = {
     change.UNLIMITED: "would no longer limit",
     change.EMULATED: "would emulate",
     change.NOT_EMULATED: "would no longer emulate",
+    change.LISTED: "would limit",
     change.QUOTA_SET: "would set the quota of",
     change.QUOTA_REMOVED: "would remove the quota of",
     change.QUOTA_RESET: "would reset the quota of",
@@ -48,6 +49,7 @@ _DID = {
     change.UNLIMITED: "no longer limited:",
     change.EMULATED: "emulating",
     change.NOT_EMULATED: "no longer emulating",
+    change.LISTED: "limited",
     change.QUOTA_SET: "set the quota of",
     change.QUOTA_REMOVED: "removed the quota of",
     change.QUOTA_RESET: "reset the quota of",
@@ -66,7 +68,7 @@ def add_arguments(parser: Parser, *, cuts: bool = False) -> None:
     )
     if cuts:
         parser.add_argument(
-            "--cut", action="store_true", help="end the connections of ports that are no longer published"
+            "--cut", action="store_true", help="end the connections that are no longer permitted"
         )
     parser.add_argument(
         "--for",
