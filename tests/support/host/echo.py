@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from tests.support.host.namespace import Namespace
 from tests.support.host.sockets import family_of
-from tests.support.wait import patience
+from tests.support.wait import SILENCE, patience, wait_for
 
 INTERVAL = 0.01  # seconds
 LATE = 0.1  # seconds
@@ -84,6 +84,20 @@ class Echo:
         self._threads[1].join(2 * patience())
         self._near.close()
         self._far.close()
+
+    def wait(self, number: int) -> None:
+        """Wait for so many further answers."""
+        last = len(self._delays) + number
+        wait_for(lambda: len(self._delays) >= last or self.error, "answers")
+        assert not self.error, self.error
+
+    def is_dead(self) -> bool:
+        """Return True if there are no answers any more.  It ends the connection."""
+        time.sleep(INTERVAL)  # one may be on its way
+        before = len(self._delays)
+        time.sleep(SILENCE)
+        self._near.shutdown(socket.SHUT_RDWR)
+        return len(self._delays) == before
 
     @property
     def lost(self) -> int:
