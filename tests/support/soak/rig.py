@@ -208,10 +208,14 @@ class Rig:
     # The leak check
 
     def settle(self) -> None:
-        """Save the present state for check()."""
+        """Save the state for check(), as soon as it no longer changes: a process may be about to end."""
         for folder in LOGS:
             shutil.rmtree(folder, ignore_errors=True)
+        deadline = time.monotonic() + PATIENCE
         self._before = self.look()
+        while (now := self.look()) != self._before and time.monotonic() < deadline:
+            self._before = now
+            time.sleep(0.02)
 
     def look(self) -> frozenset[str]:
         return state.of_host({box.pid for box in (*self.boxes, *self.neighbours)}) | {
