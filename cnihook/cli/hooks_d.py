@@ -10,7 +10,7 @@ from cnihook.cli.shared import arguments, files
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast.errors_text import message, one_line
 from cnihook.log import warn
-from cnihook.oci import inject, podman
+from cnihook.oci import engines, inject, podman
 from cnihook.request import option_table, values
 from cnihook.request import options as request_options
 from cnihook.types.errors import IO_FAILURE, CniError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Both engines read the first folder.  In podman, a file of the same name in the second one replaces it.
 DEFAULT = "/usr/share/containers/oci/hooks.d"
 OVERRIDE = "/etc/containers/oci/hooks.d"
+_FOLDERS = "90-cnihook-folders"  # the engines ignore it, because its name does not end in .json
 
 DESCRIPTION = f"""\
 Install two files in DIR.  With them, podman and CRI-O run the hook for every container that has an
@@ -40,6 +41,9 @@ networks and ports.  There, `install` fails without --trust-images, and so does 
 The files have no effect on pods of CRI-O: the containers of a pod join its network namespace, which CRI-O
 attaches, or share the host's.  The hook leaves both alone, and logs a line.  CRI-O rejects entries of
 allowed_annotations that it does not know, such as those of cnihook.
+
+If DIR is missing, `install` makes it, with the folders above it.  The file {_FOLDERS} in it lists them,
+and `remove` removes those that are empty then.
 
 Remove the files before cnihook itself: while they name a program that does not exist, these engines start no
 container at all.
@@ -125,7 +129,8 @@ def _install(folder: str, environment: dict[str, str], bounds: "list[str] | None
             "--dir names another folder",
         )
     try_hook(environment)
-    os.makedirs(folder, exist_ok=True)
+    if missing := files.make_folder(folder):
+        files.write(f"{folder}/{_FOLDERS}", json.dumps(missing) + "\n", durable=True)
     # First poststop: no container may be attached that would not be detached.
     for stage in reversed(inject.STAGES):
         path = path_of(folder, stage)
@@ -135,6 +140,7 @@ def _install(folder: str, environment: dict[str, str], bounds: "list[str] | None
             for written in inject.STAGES:  # one bad file, and the engine starts no container
                 if os.path.lexists(path_of(folder, written)):
                     os.unlink(path_of(folder, written))
+            _remove_folders(folder)
             raise CniError(IO_FAILURE, f"{path}: {problem}; it is removed again")
     warn_of_masking(folder)
 
@@ -155,6 +161,22 @@ def _remove(folder: str) -> None:
                     IO_FAILURE, f"{path_of(folder, stage)} was not written by cnihook, left as it is"
                 )
             os.unlink(path_of(folder, stage))
+    _remove_folders(folder)
+
+
+def _remove_folders(folder: str) -> None:
+    """Remove the folders that _install() made; one with other files stays, and those above it."""
+    path = f"{folder}/{_FOLDERS}"
+    folders = engines.read_json(path)
+    if not isinstance(folders, list):
+        return
+    os.unlink(path)
+    while folder in folders:
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return  # it has files of other programs
+        folder = os.path.dirname(folder)
 
 
 def is_free(folder: str, stage: str) -> bool:

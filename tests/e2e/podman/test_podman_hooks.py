@@ -226,7 +226,7 @@ def test_hook_and_cni_runc_together_attach_once(host: Host, installed: Podman) -
 def test_files_have_the_keys_that_engines_need(host: Host) -> None:
     hooks(host, "install")
 
-    assert host.listdir(HOOKS) == FILES
+    assert host.listdir(HOOKS) == [FILES[0], "90-cnihook-folders", FILES[1]]
     for name, stage in zip(FILES, ("createRuntime", "poststop"), strict=True):
         content = json.loads(host.read(f"{HOOKS}/{name}"))
         assert set(content) == {"version", "hook", "when", "stages"}
@@ -282,9 +282,28 @@ def test_hook_that_cannot_be_started_is_not_installed(
 def test_invalid_files_are_removed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks_d, "content", lambda stage, *_: json.dumps({"hook": {}, "stages": stage}))
 
-    with pytest.raises(CniError, match="it is removed again"):
-        hooks_d._install(str(tmp_path), {})
+    for folder in (tmp_path, tmp_path / "oci/hooks.d"):
+        with pytest.raises(CniError, match="it is removed again"):
+            hooks_d._install(str(folder), {})
+        assert os.listdir(tmp_path) == []
+
+
+def test_remove_removes_the_folders_that_install_made(tmp_path: Path) -> None:
+    folder, others = tmp_path / "oci/hooks.d", tmp_path / "oci/other"
+    for _time in range(2):  # the second one finds the folders of the first
+        hooks_d._install(str(folder), {})
+    hooks_d._remove(str(folder))
     assert os.listdir(tmp_path) == []
+
+    hooks_d._install(str(folder), {})
+    others.write_text("")
+    hooks_d._remove(str(folder))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "oci", others], "another program's file and its folder"
+
+    folder.mkdir()
+    hooks_d._install(str(folder), {})
+    hooks_d._remove(str(folder))
+    assert folder.is_dir(), "it was there before"
 
 
 def test_file_of_poststop_is_written_first_and_removed_last(
