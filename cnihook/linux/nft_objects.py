@@ -77,13 +77,14 @@ def delete_chain(table: str, name: str) -> "Message":
 
 def verdict_map(table: str, name: str, key: "tuple[int, int]") -> "Message":
     """Return the message that adds a map from keys of a type, such as IPV4_ADDR, to chains."""
-    return _new_set(table, name, _MAP, key, _u32(_SET_DATA_TYPE, _VERDICTS))
+    return new_set(table, name, _MAP, key, _u32(_SET_DATA_TYPE, _VERDICTS))
 
 
-def _new_set(table: str, name: str, flags: int, key: "tuple[int, int]", data: bytes = b"") -> "Message":
+def new_set(table: str, name: str, flags: int, key: "tuple[int, int]", more: bytes = b"") -> "Message":
+    """Return the message that adds a set or map.  `more`: further attributes."""
     kind, length = key
     if key == IFNAME:
-        data += attr(_SET_USERDATA, _NATIVE_ORDER)  # else nft lists its elements as empty
+        more += attr(_SET_USERDATA, _NATIVE_ORDER)  # else nft lists its elements as empty
     return (
         _NEWSET,
         NLM_F_CREATE,
@@ -92,7 +93,7 @@ def _new_set(table: str, name: str, flags: int, key: "tuple[int, int]", data: by
         + _u32(_SET_FLAGS, flags)
         + _u32(_SET_KEY_TYPE, kind)
         + _u32(_SET_KEY_LEN, length)
-        + data
+        + more
         + _u32(_SET_ID, 1),  # for rules of the same transaction; those made here use the name
     )
 
@@ -106,13 +107,13 @@ def concatenated(*types: "tuple[int, int]") -> "tuple[int, int]":
 
 
 def value_set(table: str, name: str, key: "tuple[int, int]") -> "Message":
-    return _new_set(table, name, 0, key)
+    return new_set(table, name, 0, key)
 
 
 def value_map(table: str, name: str, key: "tuple[int, int]", value: "tuple[int, int]") -> "Message":
     """Return the message that adds a map from keys to values, each of one type, for dnat()."""
     kind, length = value
-    return _new_set(table, name, _MAP, key, _u32(_SET_DATA_TYPE, kind) + _u32(_SET_DATA_LEN, length))
+    return new_set(table, name, _MAP, key, _u32(_SET_DATA_TYPE, kind) + _u32(_SET_DATA_LEN, length))
 
 
 def delete_set(table: str, name: str) -> "Message":

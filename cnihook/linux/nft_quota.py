@@ -12,7 +12,7 @@ What it then drops counts, too.  <linux/netfilter/nf_tables.h> has the messages.
 import _struct as struct
 import errno
 
-from cnihook.linux import nft
+from cnihook.linux import nft, nft_objects
 from cnihook.linux.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -29,21 +29,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cnihook.linux.nft_objects import Message
 
-_NEWSET, _NEWSETELEM = SUBSYSTEM | 9, SUBSYSTEM | 12
+_NEWSETELEM = SUBSYSTEM | 12
 _NEWOBJ, _GETOBJ, _DELOBJ = SUBSYSTEM | 18, SUBSYSTEM | 19, SUBSYSTEM | 20
 _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA, _OBJ_USERDATA = 1, 2, 3, 4, 8
 _QUOTA = 2  # NFT_OBJECT_QUOTA
 _QUOTA_BYTES, _QUOTA_FLAGS, _QUOTA_CONSUMED, _OVER = 1, 2, 4, 1
-_SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LEN, _SET_ID, _SET_OBJ_TYPE = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    10,
-    15,
-)
-_OBJECTS = 0x40  # NFT_SET_OBJECT
+_SET_OBJ_TYPE, _OBJECTS = 15, 0x40  # NFTA_SET_OBJ_TYPE, NFT_SET_OBJECT
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
 _ELEM_KEY, _ELEM_USERDATA, _ELEM_OBJREF, _DATA_VALUE = 1, 6, 9, 1
 _EXPR_NAME, _EXPR_DATA, _OBJREF_SREG, _OBJREF_SET_NAME, _REGISTER = 1, 2, 3, 4, 1
@@ -79,18 +70,7 @@ def _named(table: str, name: str) -> bytes:
 
 def quota_map(table: str, name: str, key: "tuple[int, int]") -> "Message":
     """Return the message that adds a map from keys of a type, such as IPV4_ADDR, to quotas."""
-    kind, length = key
-    return (
-        _NEWSET,
-        NLM_F_CREATE,
-        text(_SET_TABLE, table)
-        + text(_SET_NAME, name)
-        + _u32(_SET_FLAGS, _OBJECTS)
-        + _u32(_SET_KEY_TYPE, kind)
-        + _u32(_SET_KEY_LEN, length)
-        + _u32(_SET_ID, 1)
-        + _u32(_SET_OBJ_TYPE, _QUOTA),
-    )
+    return nft_objects.new_set(table, name, _OBJECTS, key, _u32(_SET_OBJ_TYPE, _QUOTA))
 
 
 def add_element(table: str, quotas: str, key: bytes, quota: Quota) -> "Message":
@@ -125,8 +105,8 @@ def all_of(family: str, table: str) -> "list[Quota]":
     return [
         _read(answer)
         for answer in answers
-        if read_text(attributes(answer, 4).get(_OBJ_TABLE))
-        == table  # older kernels list those of all tables
+        # older kernels list those of all tables
+        if read_text(attributes(answer, 4).get(_OBJ_TABLE)) == table
     ]
 
 

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 GOTO, ACCEPT = -4, 1  # verdicts
 INTERVAL, TIMEOUT, EVAL = 0x4, 0x10, 0x20  # NFT_SET_*
 
-_NEWSET, _NEWSETELEM, _GETSETELEM = SUBSYSTEM | 9, SUBSYSTEM | 12, SUBSYSTEM | 13
-_SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LEN = 1, 2, 3, 4, 5
-_SET_DESC, _SET_ID, _SET_TIMEOUT, _DESC_SIZE = 9, 10, 11, 1
+_NEWSETELEM, _GETSETELEM = SUBSYSTEM | 12, SUBSYSTEM | 13
+_SET_DESC, _SET_TIMEOUT, _DESC_SIZE = 9, 11, 1
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
 _ELEM_KEY, _ELEM_FLAGS, _ELEM_TIMEOUT, _ELEM_EXPIRATION, _ELEM_EXPR, _ELEM_EXPRESSIONS = 1, 3, 4, 5, 7, 11
 _INTERVAL_END, _DATA_VALUE, _EXPR_NAME, _EXPR_DATA = 1, 1, 1, 2
@@ -32,33 +31,18 @@ _IN_ONE_MESSAGE = 500  # elements; an attribute has 64 KiB at most
 
 
 def interval_set(table: str, name: str, key: "tuple[int, int]") -> "Message":
-    return _set(table, name, key, INTERVAL)
+    return nft_objects.new_set(table, name, INTERVAL, key)
 
 
 def filled_set(table: str, name: str, key: "tuple[int, int]", *, size: int, timeout: int) -> "Message":
     """Return the message that adds a set to which packets add elements.  `timeout`: seconds."""
     more = nested(_SET_DESC, _u32(_DESC_SIZE, size)) + _u64(_SET_TIMEOUT, timeout * 1000)
-    return _set(table, name, key, TIMEOUT | EVAL, more)
+    return nft_objects.new_set(table, name, TIMEOUT | EVAL, key, more)
 
 
 def timeout_set(table: str, name: str, key: "tuple[int, int]") -> "Message":
     """Return the message that adds a set whose elements the kernel removes, each after its own time."""
-    return _set(table, name, key, TIMEOUT)
-
-
-def _set(table: str, name: str, key: "tuple[int, int]", flags: int, more: bytes = b"") -> "Message":
-    kind, length = key
-    return (
-        _NEWSET,
-        NLM_F_CREATE,
-        text(_SET_TABLE, table)
-        + text(_SET_NAME, name)
-        + _u32(_SET_FLAGS, flags)
-        + _u32(_SET_KEY_TYPE, kind)
-        + _u32(_SET_KEY_LEN, length)
-        + _u32(_SET_ID, 1)
-        + more,
-    )
+    return nft_objects.new_set(table, name, TIMEOUT, key)
 
 
 def add_intervals(table: str, name: str, ranges: "Iterable[tuple[bytes, bytes]]") -> "Iterator[Message]":
