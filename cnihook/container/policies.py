@@ -4,7 +4,7 @@
 import os
 
 from cnihook.container.engine import POLICIES
-from cnihook.fast.address import Address
+from cnihook.fast.address import is_address
 from cnihook.request.request import ContainerRequest
 from cnihook.request.resolve import ResolvedNetwork
 from cnihook.types.config import LenientConf
@@ -42,18 +42,10 @@ def _servers(request: ContainerRequest, chosen: "list[ResolvedNetwork]") -> "lis
             servers += conf.object("dns").strings("nameservers")
             if path := conf.object("ipam").string("resolvConf"):
                 servers += resolv_conf.servers_of_file(path)
-    return list(filter(_is_address, dict.fromkeys(servers)))
+    return list(filter(is_address, dict.fromkeys(servers)))
 
 
 def _host_servers() -> "list[str]":
     from cnihook.names import resolv_conf
 
-    return list(filter(_is_address, resolv_conf.host_servers()))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        Address.parse(text)
-    except ValueError:
-        return False
-    return True
+    return list(filter(is_address, resolv_conf.host_servers()))

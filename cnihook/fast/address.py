@@ -136,6 +136,14 @@ class IPNet:
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
+def is_address(text: str) -> bool:
+    try:
+        Address.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
 def mac_bytes(mac: str) -> bytes:
     """Return a MAC address as bytes.  Raises ValueError unless it is six hexadecimal bytes with colons."""
     parts = mac.split(":")

@@ -5,7 +5,8 @@ import errno
 import os
 import stat
 
-from cnihook.ipam.leases import OWNERS, digest, is_address, is_owner, read, remove_if_empty, unlink
+from cnihook.fast.address import is_address
+from cnihook.ipam.leases import OWNERS, digest, is_owner, read, remove_if_empty, unlink
 
 
 def rebuild(folder: str, owner: bytes, old_owner: bytes) -> "tuple[dict[str, bytes], dict[str, OSError]]":

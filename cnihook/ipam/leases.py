@@ -25,7 +25,7 @@ import os
 import stat
 
 from cnihook.fast import descriptor, statefile
-from cnihook.fast.address import Address
+from cnihook.fast.address import Address, is_address
 from cnihook.fast.undo import Undo
 
 TYPE_CHECKING = False
@@ -341,14 +341,6 @@ def read(path: str) -> "bytes | None":
     """
     content = statefile.read(path)
     return None if content is None else content.strip()
-
-
-def is_address(name: str) -> bool:
-    try:
-        Address.parse(name)
-    except ValueError:
-        return False
-    return True
 
 
 def is_owner(content: bytes) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import secrets
 
 from cnihook.fast import statefile
-from cnihook.fast.address import Address
+from cnihook.fast.address import is_address
 from cnihook.resolver import message
 from cnihook.resolver.message import MessageError, Question
 from cnihook.resolver.redirect import DNS
@@ -46,15 +46,8 @@ def servers_of_host() -> "list[str]":
     except (OSError, ValueError):
         return []
     lines = [line.split() for line in content.decode(errors="replace").splitlines()]
-    return [words[1] for words in lines if words[:1] == ["nameserver"] and _is_address("".join(words[1:2]))]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        Address.parse(text.partition("%")[0])
-    except ValueError:
-        return False
-    return True
+    servers = ["".join(words[1:2]) for words in lines if words[:1] == ["nameserver"]]
+    return [server for server in servers if is_address(server.partition("%")[0])]
 
 
 async def ask(servers: "list[str]", name: "message.Name", kind: int) -> Response:

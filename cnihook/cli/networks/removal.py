@@ -16,6 +16,7 @@ from cnihook.cli.shared.listing import Row
 from cnihook.container import gc as container_gc
 from cnihook.container.engine import ContainerEngine
 from cnihook.doctor.finding import plugins_of
+from cnihook.fast.address import is_address
 from cnihook.ipam import leases
 from cnihook.links import host_bridge
 from cnihook.linux import netns
@@ -196,7 +197,7 @@ def _remove_folder(folder: str) -> None:
     except FileNotFoundError:
         return
     for name in names:
-        if name == "lock" or name.startswith(leases.LAST_RESERVED) or leases.is_address(name):
+        if name == "lock" or name.startswith(leases.LAST_RESERVED) or is_address(name):
             leases.unlink(f"{folder}/{name}")
     leases.remove_if_empty(f"{folder}/{leases.OWNERS}")
     leases.remove_if_empty(folder)
