@@ -61,6 +61,28 @@ def create(path: str, flags: int = os.O_TRUNC, mode: int = 0o600) -> int:
     return os.open(path, flags, mode)
 
 
+def replace(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
+    """Write a file, in a folder that exists, whole or not at all.  `durable`: also if the power fails.
+
+    Its temporary name begins with a dot.  The caller holds a lock, or no other process writes the file.
+    Raises OSError with a path; the old file is there then.
+    """
+    folder, name = os.path.split(path)
+    temporary = f"{folder}/.{name[:254]}"
+    try:
+        with open(create(temporary, mode=mode), "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except OSError as error:
+        discard(temporary)
+        if error.filename:
+            raise
+        raise OSError(error.errno, error.strerror, path) from None  # write() does not name the file
+
+
 def discard(path: str) -> None:
     """Remove a file, or a folder and the files in it.  What cannot be removed stays, without an error."""
     try:

@@ -74,13 +74,8 @@ class StickyName(Value):
 
     def write(self) -> None:
         """Store it whole or not at all.  The caller holds the lock of the name."""
-        temporary = f"{FOLDER}/.{self.name}.new"
         os.makedirs(FOLDER, mode=0o700, exist_ok=True)
-        with open(statefile.create(temporary), "wb") as file:
-            file.write(self.text().encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, _path(self.name))
+        statefile.replace(_path(self.name), self.text().encode(), durable=True)
 
 
 def _path(name: str) -> str:

@@ -306,16 +306,9 @@ def save_counts() -> None:
 
 
 def _save(owner: str, counts: "dict[str, int]") -> None:
-    path = f"{FOLDER}/{_digest(owner)}"
-    temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(FOLDER, 0o755, exist_ok=True)
-        descriptor = statefile.create(temporary)
-        try:
-            os.write(descriptor, fastjson.dumps({"owner": owner, **counts}).encode())
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
+        statefile.replace(f"{FOLDER}/{_digest(owner)}", fastjson.dumps({"owner": owner, **counts}).encode())
     except OSError:
         pass  # the kernel has the count
 

@@ -129,14 +129,8 @@ def _selection(path: str) -> "Selection | None":
 def save(policy: Policy) -> None:
     """Write the file of a policy, whole or not at all."""
     os.makedirs(FOLDER, mode=0o755, exist_ok=True)
-    path = path_of(policy.name)
-    temporary = f"{FOLDER}/.{policy.name}.new"
-    fd = statefile.create(temporary, mode=0o644)
-    with open(fd, "wb") as file:
-        file.write(f"{fastjson.dumps(policy.raw, indent=2)}\n".encode())
-        file.flush()
-        os.fsync(fd)
-    os.rename(temporary, path)
+    text = f"{fastjson.dumps(policy.raw, indent=2)}\n"
+    statefile.replace(path_of(policy.name), text.encode(), mode=0o644, durable=True)
 
 
 def delete(name: str) -> None:

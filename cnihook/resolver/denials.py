@@ -66,10 +66,8 @@ class Table:
             }
             for denial in self._denials.values()
         }
-        temporary = f"{FOLDER}/.{self._container_id[:254]}"  # no ID of a container begins with a dot
-        with open(statefile.create(temporary), "w") as file:
-            file.write(fastjson.dumps({"names": names, "more": self._more}))
-        os.replace(temporary, _path(self._container_id))
+        text = fastjson.dumps({"names": names, "more": self._more})
+        statefile.replace(_path(self._container_id), text.encode())  # no ID begins with a dot
         self.is_changed = False
 
 

@@ -117,10 +117,8 @@ class Listing:
 
     def write(self) -> None:
         os.makedirs(FOLDER, mode=0o700, exist_ok=True)
-        temporary = f"{FOLDER}/.{self.container_id[:254]}"  # no ID of a container begins with a dot
-        with open(statefile.create(temporary), "w") as file:
-            file.write(fastjson.dumps(self.to_json()))
-        os.replace(temporary, _path(self.container_id))
+        # no ID of a container begins with a dot
+        statefile.replace(_path(self.container_id), fastjson.dumps(self.to_json()).encode())
 
     @classmethod
     def read(cls, container_id: str) -> "Listing | None":

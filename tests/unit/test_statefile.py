@@ -85,3 +85,22 @@ def test_created_file_is_empty_and_private_or_as_the_flags_say(tmp_path: Path) -
     path.unlink()
     os.close(statefile.create(str(path)))
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+def test_file_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """fsync() does not name the file, rename() does; neither leaves the temporary file."""
+    path = tmp_path / ("f" * 255)
+    for data in (b"before", b"now"):
+        statefile.replace(str(path), data, mode=0o644, durable=True)
+        assert path.read_bytes() == data and path.stat().st_mode & 0o777 == 0o644
+
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device", *arguments[1:])
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        statefile.replace(str(path), b"later", durable=True)
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"now"
