@@ -151,13 +151,14 @@ class Store:
             os.rename(temporary, f"{self.folder}/{name}")
         self.drop({name}, source)
 
-    def release(self, names: "Container[str] | None" = None) -> None:
+    def release(self, names: "Container[str] | None" = None, *, searches: bool = True) -> None:
         """Release the owner's leases, or those of the addresses in `names`.
 
+        `searches`: an owner without a link may have leases, so all leases are read to find them.
         If a link leads to a lease of another owner, only the link is removed.  If a lease cannot be read, it
         keeps its link, the others are released, and the first error is raised.
         """
-        if not self._is_indexed or not self._targets(self._owner):
+        if not self._is_indexed or (searches and not self._targets(self._owner)):
             # This is rare, so the whole folder can be searched for a lease that has no link.
             self.index()
         errors = list(self._unreadable.values())

@@ -190,8 +190,9 @@ class Kept:
         """Release what the container did not take: the ranges have changed, or it requested an address."""
         self._store.drop({str(address) for address in self.addresses}, self._owner)
 
-    def keep(self) -> None:
-        """Keep the container's addresses for its name, if that was not removed."""
-        if os.path.lexists(_path(self._name)):
-            for address in self._store.owned():
-                self._store.give(address, self._own, self._owner)
+    def release(self) -> None:
+        """Keep the container's addresses for its name, if that was not removed, and release all else."""
+        addresses = self._store.owned() if os.path.lexists(_path(self._name)) else []
+        for address in addresses:
+            self._store.give(address, self._own, self._owner)
+        self._store.release(searches=not addresses)

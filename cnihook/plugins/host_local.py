@@ -352,9 +352,7 @@ def delete(call: Call) -> None:
     folder = _folder(call)
     if leases.exists(folder):
         with Store(folder, call.container_id, call.ifname) as store:
-            if kept := _kept(call, store):
-                kept.keep()
-            store.release()
+            (_kept(call, store) or store).release()
 
 
 def check(call: Call) -> None:

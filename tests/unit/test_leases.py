@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cnihook.fast.address import Address
-from cnihook.ipam import leases
+from cnihook.ipam import leases, sticky
 from cnihook.ipam.leases import Store
 
 POOL = [Address.parse(text) for text in ("10.9.0.2", "10.9.0.3", "10.9.0.4", "fd09::2", "fd09::3")]
@@ -182,6 +182,23 @@ def test_ordinary_add_and_del_list_no_folder(folder: Folder) -> None:
     assert folder.add("c2") and folder.add("c3") == [] and folder.delete("c2")  # c3 finds no IPv6 address
     assert folder.add("c2") and folder.delete("c1")
     assert folder.listings == 0
+
+
+def test_end_of_a_container_with_a_sticky_name_lists_no_folder(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work does not grow with the leases of others."""
+    monkeypatch.setattr(sticky, "FOLDER", str(tmp_path))
+    (tmp_path / "web").write_text("{}")
+    addresses = set(map(str, folder.add("c1")))
+    folder.add("c2")
+    folder.listings = 0
+
+    folder.run(lambda store: sticky.Kept("web", store, leases.owner("c1", "eth0")).release(), "c1")
+    assert folder.listings == 0
+    assert {
+        path.name for path in folder.path.iterdir() if path.is_file() and path.read_bytes() == b"sticky:web"
+    } == addresses
 
 
 def test_lease_of_the_reference_is_released_with_one_of_cnihook(folder: Folder) -> None:
