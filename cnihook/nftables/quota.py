@@ -145,12 +145,16 @@ def add(call: Call, result: Result) -> None:
 
 
 def update(call: Call, before: Call, result: Result) -> None:
-    """Change the limits.  The count continues, unless `since` of the capability differs."""
+    """Change the limits.  The count continues, unless `since` of the capability differs.
+
+    It also continues if a failed change is undone.
+    """
     limits = limits_of(call)
     if not limits:
-        delete(call, result)
+        _delete(call, result, keeps_count=False)
         return
-    _set(call, limits, _counted(call, result), restarts=_since(call) != _since(before))
+    restarts = _since(call) != _since(before) and not call.request.is_repair
+    _set(call, limits, _counted(call, result), restarts=restarts)
 
 
 def _since(call: Call) -> int:
@@ -191,16 +195,20 @@ def delete(call: Call, result: "Result | None") -> None:
 
     If a repair runs this, the next ADD continues to count.
     """
+    _delete(call, result, keeps_count=call.request.is_repair)
+
+
+def _delete(call: Call, result: "Result | None", *, keeps_count: bool) -> None:
     addresses = _addresses(call, result)
     with locks.nft(f"quota {call.owner}"):
-        if call.request.is_repair:
+        if keeps_count:
             _save(call.owner, _count_of(call.owner))
         if _CHAIN in table.chains():
             messages = _removal(addresses, call.owner)
             if not addresses:
                 messages += _elements(lambda owner: owner == call.owner)
             _remove(messages)
-        if not call.request.is_repair:
+        if not keeps_count:
             _forget(call.owner)
 
 

@@ -259,11 +259,18 @@ def update(call: Call, before: Call) -> "Result | None":
     conf, result = Conf(call), _required_result(call)
     place = Place(call, conf, result)
     conf.require_kernel(place.rtnl)
-    from cnihook.links import reshaping
-    from cnihook.nftables import quota
-
+    changed = _reshape(call, place, result)
     if _has_quota(call) or _has_quota(before):
-        quota.update(call, before, result)
+        from cnihook.nftables import quota
+
+        quota.update(call, before, result)  # last: a count that has begun again cannot be restored
+    return changed
+
+
+def _reshape(call: Call, place: Place, result: Result) -> "Result | None":
+    """Change the limits and the emulated network.  Returns the result, or None if it is unchanged."""
+    from cnihook.links import reshaping
+
     reshaping.reshape(place.rtnl, place.link, place.sent)
     targets = tc.ingress_targets(place.rtnl, place.link)
     ifbs = ifb.of_call(call, place.rtnl, targets)

@@ -133,6 +133,24 @@ def test_quota_is_shown_raised_reset_and_kept_by_repair(host: Host, outside: Out
     detach(web)
 
 
+def test_failed_reset_of_a_quota_keeps_the_count(host: Host, outside: Outside) -> None:
+    host.leaves("file /run/cnihook/log/c1")  # a failure is kept
+    configure(host, network())
+    web = WebContainer(host, outside, "c1", quota="out=100M")
+    web.space.run("ping", "-qc10", "-i0.01", "-s1372", Outside.ADDRESS)
+    before = used(host)
+    (outer,) = [link["ifname"] for link in host.ip("link") if link.get("ifalias") == "web c1 eth0"]
+    host.run(*f"tc qdisc add dev {outer} root handle 7: pfifo".split())
+    process = cnihook(host, "update", "c1", "--quota", "reset", "--bandwidth", "in=5M")
+    assert process.returncode == 1 and "which has a qdisc of another program" in process.stderr
+    assert used(host) >= before >= 10 * 1400
+    change(host, "--quota", "none")
+    process = cnihook(host, "update", "c1", "--quota", "out=1G", "--bandwidth", "in=5M")
+    assert process.returncode == 1 and not host.exists("/run/cnihook/quota")
+    host.run(*f"tc qdisc delete dev {outer} root".split())
+    detach(web)
+
+
 def test_request_that_the_network_cannot_serve_changes_nothing(host: Host, outside: Outside) -> None:
     host.leaves("file /run/cnihook/log/c1")  # a failure is kept
     configure(host, WEB)
