@@ -46,7 +46,7 @@ def _root(rtnl: Rtnl, link: Link) -> str:
     Returns _FOREIGN if another program added one.
     """
     own = {"tbf": tc.TBF_HANDLE, "htb": htb.HANDLE, "netem": netem.HANDLE}
-    for handle, parent, attrs in tc.listed(rtnl, link, tc.RTM_GETQDISC, 0, "list qdiscs"):
+    for handle, parent, attrs in tc.qdiscs(rtnl, link):
         kind = read_text(attrs.get(tc.TCA_KIND))
         if parent == tc.TC_H_ROOT and handle:  # the kernel's default qdisc has no handle
             return kind if own.get(kind) == handle else _FOREIGN

@@ -134,7 +134,7 @@ def delete(rtnl: Rtnl, link: Link) -> None:
 
 
 def _default(rtnl: Rtnl, link: Link) -> "int | None":
-    for handle, _parent, attrs in tc.listed(rtnl, link, tc.RTM_GETQDISC, 0, "list qdiscs"):
+    for handle, _parent, attrs in tc.qdiscs(rtnl, link):
         if handle == HANDLE and read_text(attrs.get(tc.TCA_KIND)) == "htb":
             options = attributes(attrs[tc.TCA_OPTIONS])
             return int(_GLOBAL.unpack_from(options[TCA_HTB_INIT])[2])

@@ -27,10 +27,6 @@ from cnihook.linux.netlink import (
 )
 from cnihook.linux.rtnl import Link, Rtnl
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 TCA_NETEM_CORR, TCA_NETEM_REORDER, TCA_NETEM_CORRUPT, TCA_NETEM_RATE, TCA_NETEM_RATE64 = 1, 3, 4, 6, 8
 TCA_NETEM_LATENCY64, TCA_NETEM_JITTER64 = 10, 11
 # "em", so that no other program's netem counts as one of cnihook.  The second is for one below a tbf: the
@@ -188,7 +184,7 @@ def remove(rtnl: Rtnl, link: Link, limit: "tc.Tbf | None") -> None:
 
 def find(rtnl: Rtnl, link: Link, limit: "tc.Tbf | None") -> "Netem | None":
     """Return what is emulated on the link, or below its limit; None if nothing is."""
-    for handle, parent, attrs in _listed(rtnl, link):
+    for handle, parent, attrs in tc.qdiscs(rtnl, link):
         if (parent, handle) == _place(limit) and read_text(attrs.get(tc.TCA_KIND)) == "netem":
             return Netem.unpack(attrs[tc.TCA_OPTIONS])
     return None
@@ -198,10 +194,6 @@ def difference(rtnl: Rtnl, link: Link, wanted: Netem, limit: "tc.Tbf | None") ->
     """Describe the first difference from what add() made; empty if there is none."""
     present = find(rtnl, link, limit)
     return present.difference(wanted) if present else "it emulates no network"
-
-
-def _listed(rtnl: Rtnl, link: Link) -> "Iterator[tuple[int, int, dict[int, bytes]]]":
-    return tc.listed(rtnl, link, tc.RTM_GETQDISC, 0, "list qdiscs")
 
 
 def _request(

@@ -122,6 +122,11 @@ def listed(
             yield handle, above, attributes(answer, _TCMSG.size)
 
 
+def qdiscs(rtnl: Rtnl, link: Link) -> "Iterator[tuple[int, int, dict[int, bytes]]]":
+    """Yield handle, parent and attributes of a link's qdiscs."""
+    return listed(rtnl, link, RTM_GETQDISC, 0, "list qdiscs")
+
+
 def add_tbf(rtnl: Rtnl, link: Link, tbf: Tbf, *, replace: bool = False) -> None:
     """Limit what a link sends.  Raises NetlinkError with EEXIST if another program gave the link a qdisc.
 
@@ -155,7 +160,7 @@ def delete_tbf(rtnl: Rtnl, link: Link) -> bool:
 
 
 def find_tbf(rtnl: Rtnl, link: Link) -> "Tbf | None":
-    for _handle, parent, attrs in listed(rtnl, link, RTM_GETQDISC, 0, "list qdiscs"):
+    for _handle, parent, attrs in qdiscs(rtnl, link):
         if parent != TC_H_ROOT:
             continue
         if read_text(attrs.get(TCA_KIND)) == "tbf":
