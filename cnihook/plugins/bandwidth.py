@@ -117,6 +117,10 @@ def _limit(call: Call, conf: Conf, result: Result, undo: Undo) -> None:
         own_ifb = _set_again(call, place)
     if own_ifb:
         result.interfaces.append(Interface(own_ifb.name, own_ifb.mac, place.netns))
+    _report_small_bursts(conf, place)
+
+
+def _report_small_bursts(conf: Conf, place: Place) -> None:
     for tbf in filter(None, (conf.ingress.limit, conf.egress.limit)):
         if tbf.burst < place.link.mtu + _HEADER:
             notice(
@@ -260,6 +264,7 @@ def update(call: Call, before: Call) -> "Result | None":
     place = Place(call, conf, result)
     conf.require_kernel(place.rtnl)
     changed = _reshape(call, place, result)
+    _report_small_bursts(conf, place)
     if _has_quota(call) or _has_quota(before):
         from cnihook.nftables import quota
 

@@ -133,6 +133,15 @@ def test_quota_is_shown_raised_reset_and_kept_by_repair(host: Host, outside: Out
     detach(web)
 
 
+def test_burst_below_a_full_packet_is_reported(host: Host, outside: Outside) -> None:
+    configure(host, network())
+    web = WebContainer(host, outside, "c1")
+    process = cnihook(host, "update", "c1", "--bandwidth", "in=1M,in-burst=8k,out=1M")
+    assert (process.returncode, process.stderr.count("\n")) == (0, 1)
+    assert "can pass: it has 1514 bytes, and the burst is 1000 bytes" in process.stderr
+    detach(web)
+
+
 def test_failed_reset_of_a_quota_keeps_the_count(host: Host, outside: Outside) -> None:
     host.leaves("file /run/cnihook/log/c1")  # a failure is kept
     configure(host, network())
