@@ -155,12 +155,12 @@ def matches(
         return True
     if to_host and not is_deny:
         return False  # an address of the host is allowed as `host` only
-    named, excepted = rule.nets(peer.version)
-    if any(peer in net for net in named) and not any(peer in net for net in excepted):
-        return True
+    for named, excepted in rule.nets(peer.version, is_deny=is_deny):
+        if any(peer in net for net in named) and not any(peer in net for net in excepted):
+            return True
     if to_host:
         return False
-    if "outside" in rule.peers and not world.is_member(OF_ALL, peer) and peer not in LINK_LOCAL:
+    if "outside" in rule.peers and not world.is_member(OF_ALL, peer) and (is_deny or peer not in LINK_LOCAL):
         return True
     return any(world.is_member(selector, peer) for selector in rule.selectors())
 

@@ -78,8 +78,11 @@ class Rule:
         ports = f" on {', '.join(map(str, self.ports))}" if self.ports else ""
         return f"{', '.join(self.peers)}{ports}"
 
-    def nets(self, version: int) -> "tuple[list[IPNet], list[IPNet]]":
-        """Return the networks of an IP version that the rule names, and those that it excepts."""
+    def nets(self, version: int, *, is_deny: bool) -> "list[tuple[list[IPNet], list[IPNet]]]":
+        """Return pairs: networks of an IP version that the rule names, and those that it excepts of them.
+
+        `is_deny`: the rule denies, so a wider network includes 169.254.0.0/16.
+        """
         named: list[IPNet] = []
         excepted: list[IPNet] = []
         for peer in self.peers:
@@ -89,12 +92,13 @@ class Rule:
                 net = IPNet.parse(peer.removeprefix("!"))
                 if net.address.version == version:
                     (excepted if peer[0] == "!" else named).append(net)
-        # Few clouds have anything else in there than the credentials of the machine.
-        if version == 4 and not any(
-            net.prefix >= LINK_LOCAL.prefix and net.overlaps(LINK_LOCAL) for net in named
-        ):
-            excepted.append(LINK_LOCAL)
-        return named, excepted
+        if version == 6 or is_deny:
+            return [(named, excepted)]
+        # Few clouds have anything else in there than the credentials of the machine.  A rule may name one
+        # address of it, such as the clock of a cloud: the others stay excepted.
+        inside = [net for net in named if net.prefix >= LINK_LOCAL.prefix and net.overlaps(LINK_LOCAL)]
+        wider = [net for net in named if net not in inside]
+        return [(wider, [*excepted, LINK_LOCAL]), (inside, excepted)]
 
     def names(self) -> "tuple[str, ...]":
         """Return the DNS names, and patterns of them, that the rule names."""

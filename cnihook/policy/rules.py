@@ -250,14 +250,15 @@ class Compiled:
             yield bytes
         if to_host and not is_deny:
             return
-        ranges = merged(*rule.nets(version))
-        if ranges:
-            yield in_set(self._set(version, ranges))
+        for named, excepted in rule.nets(version, is_deny=is_deny):
+            if ranges := merged(named, excepted):
+                yield in_set(self._set(version, ranges))
         if to_host:
             return
         if "outside" in rule.peers:
             outside = in_set(member_set(OF_ALL, version), inverted=True)
-            yield _joined(_not_link_local(of_source), outside) if version == 4 else outside
+            is_limited = version == 4 and not is_deny
+            yield _joined(_not_link_local(of_source), outside) if is_limited else outside
         if names := rule.names():
             yield in_set(f"{name_base(self.side, names)}{version}")
         for selector in rule.selectors():

@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnihook.fast.address import Address, IPNet
-from cnihook.policy import change, document, peers, rules
+from cnihook.policy import change, document, matcher, peers, rules
 from cnihook.policy.document import Policy
 from cnihook.policy.effective import Layer, Side
+from cnihook.policy.endpoint import World
+from cnihook.policy.matcher import Connection
+from cnihook.policy.rules import Compiled
 from cnihook.types.errors import CniError
 
 WEB: dict[str, Any] = {"name": "web", "select": {}, "egress": {"allow": [{"to": ["all"]}]}}
@@ -154,6 +157,44 @@ def test_ranges_are_the_named_networks_without_the_excepted(
         assert any(low <= address <= high for low, high in ranges) == expected
     assert all(first[1] < second[0] for first, second in zip(ranges, ranges[1:], strict=False))
     assert all(int(ip_address(bytes(low))) <= int(ip_address(bytes(high))) for low, high in ranges)
+
+
+METADATA, CLOCK = "169.254.169.254", "169.254.169.123"
+
+
+@pytest.mark.parametrize(
+    ("to", "is_deny", "addresses"),
+    [
+        (["all"], False, set()),
+        (["all", CLOCK], False, {CLOCK}),
+        (["169.0.0.0/8", CLOCK], False, {CLOCK}),
+        (["all", "169.254.0.0/16", f"!{METADATA}"], False, {CLOCK}),
+        (["all"], True, {METADATA, CLOCK}),
+        (["0.0.0.0/0", f"!{CLOCK}"], True, {METADATA}),
+        (["169.0.0.0/8"], True, {METADATA, CLOCK}),
+        (["outside"], False, set()),
+        (["outside"], True, {METADATA, CLOCK}),
+    ],
+)
+def test_link_local_addresses_are_allowed_by_name_and_denied_without(
+    to: list[str], is_deny: bool, addresses: set[str]
+) -> None:
+    """The credentials of a machine in a cloud are there; the kernel's sets and the matcher agree."""
+    rule = peers.make_rule(to, [], "egress")
+    layer = Layer([rule], "enforce", "reject", "x")
+    side = Side("egress", [layer] if is_deny else [], [] if is_deny else [layer], [])
+    compiled = Compiled(side)
+    source = Address.parse("10.0.0.1")
+    for text in (METADATA, CLOCK):
+        address = Address.parse(text)
+        connection = Connection(source, address, "tcp", 80)
+        is_match = matcher.matches(
+            rule, side, address, connection, World([]), to_host=False, is_deny=is_deny
+        )
+        assert is_match == (text in addresses)
+        if "outside" not in to:
+            sets = [content for version, content in compiled.sets.values() if version == 4]
+            assert any(low <= address <= high for ranges in sets for low, high in ranges) == is_match
 
 
 KUBERNETES: dict[str, Any] = {
