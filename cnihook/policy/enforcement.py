@@ -176,10 +176,14 @@ def _guard_port(own: Endpoint) -> None:
 
 def _release(own: Endpoint) -> None:
     selectors = kernel.selectors_in_use()
-    keys = _keys(own.addresses, selectors)
-    for port in [own.port] if own.port else list(veth.names_for(own.owner)):
-        own.port = port
-        keys += guard.inet_elements(own)
+    if own.addresses:
+        keys = _keys(own.addresses, selectors)
+        for port in [own.port] if own.port else list(veth.names_for(own.owner)):
+            own.port = port
+            keys += guard.inet_elements(own)
+    else:  # its ADD was killed before its record had a result
+        present_elements = kernel.present_elements(selectors)
+        keys = [key for key, (owner, _chain) in present_elements.items() if owner == own.owner]
     chains: set[str] = set()
     messages = []
     for key in keys:

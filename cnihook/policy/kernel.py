@@ -45,6 +45,8 @@ def sync(desired: Desired) -> None:
         return
     bridges.check(desired)
     before = bridges.marked(STATE)
+    if desired.kept != set():
+        desired.bridges |= before  # one may be of a container that is being attached
     _write_state(desired.selectors)
     messages: list[Message] = []
     present = nft.chains(FAMILY, NAME)
@@ -59,7 +61,7 @@ def sync(desired: Desired) -> None:
         # Left half-way by another program; no element can lead to it.
         messages += _removal_of_rest(compiled, present)
         messages += compiled.declaration(NAME)
-    messages += changes(NAME, elements, _present_elements(desired.selectors), desired)
+    messages += changes(NAME, elements, present_elements(desired.selectors), desired)
     if messages:
         nft.change(FAMILY, messages, "put policies in force")
     bridges.sync(desired, before, STATE)
@@ -76,7 +78,7 @@ def differences(desired: Desired) -> "list[tuple[str, str]]":
     present = nft.chains(FAMILY, NAME)
     if not _is_whole(present):
         return [("", "the rules that all policies share are missing: another program has removed them")]
-    elements, actual = desired.elements(), _present_elements(desired.selectors)
+    elements, actual = desired.elements(), present_elements(desired.selectors)
     lines = []
     for endpoint in desired.endpoints:
         own = {key: value for key, value in elements.items() if value[0] == endpoint.owner}
@@ -149,7 +151,7 @@ def _containers(selectors: "Iterable[str]") -> "list[str]":
     return names + [rules.member_set(one, version) for one in selectors for version in VERSIONS]
 
 
-def _present_elements(selectors: "Iterable[str]") -> "Elements":
+def present_elements(selectors: "Iterable[str]") -> "Elements":
     """Return the elements that there are, each with its owner; the chain is not known."""
     return {
         (name, key): (owner, chain)

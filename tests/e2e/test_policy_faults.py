@@ -20,7 +20,7 @@ from tests.support.policies import (
     refusal,
     tcp,
 )
-from tests.support.runtimes.oci import CNIHOOK, configure
+from tests.support.runtimes.oci import CNIHOOK, RESULTS, configure
 
 # The calls of an apply: what it writes, and what it sends to the kernel.
 POINTS = [("rename", 1), ("fsync", 1), *(("sendto", when) for when in (8, 16, 24, 32, 40, 48))]
@@ -85,3 +85,24 @@ def test_start_that_cannot_put_its_policy_in_force_fails(stage: Host) -> None:
     one = Sandbox(stage, "one2", egress="none")
     assert cnihook(stage, "check", "--all").returncode == 0
     one.stop()
+
+
+def test_start_that_was_killed_keeps_its_bridge_guarded_and_leaves_no_rule(stage: Host) -> None:
+    """Keep policy and bridge of a record without a result at an apply, and remove them at DEL."""
+    configure(stage, network())
+    one, two = Sandbox(stage, "one", egress="container:two:80/tcp"), Sandbox(stage, "two")
+    (path,) = stage.run("sh", "-c", f"ls {RESULTS}/front-one-*").stdout.split()
+    record = json.loads(stage.run("cat", path).stdout)
+    del record["result"]
+    stage.write(path, json.dumps(record))
+
+    policy(stage, "apply")
+    assert tcp(one.space, two.space, two.v4, 80, expected=True)
+    assert tcp(one.space, two.space, two.v6, 80, expected=True)
+    assert not tcp(one.space, two.space, two.v4, 81, expected=False)
+    three = Sandbox(stage, "three", egress="none")
+    one.stop()
+    assert "front one eth0" not in stage.nft()
+    for each in (two, three):
+        each.stop()
+    assert "policy-" not in stage.nft()
