@@ -30,7 +30,8 @@ _SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
 _TUPLE_ORIG, _TUPLE_REPLY, _ZONE, _FILTER = 1, 2, 18, 25
 _STATUS, _PROTOINFO, _PROTOINFO_TCP, _TCP_STATE = 3, 4, 1, 1
-_SEEN_REPLY, _TCP_ESTABLISHED = 0x2, 3  # IPS_SEEN_REPLY, TCP_CONNTRACK_ESTABLISHED
+_SEEN_REPLY = 0x2  # IPS_SEEN_REPLY
+_TCP_OPEN = (3, 4, 5)  # TCP_CONNTRACK_ESTABLISHED, _FIN_WAIT and _CLOSE_WAIT, where one end can still send
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_SOURCE, _IP_DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
 _PROTO_NUM, _PROTO_SOURCE_PORT, _PROTO_PORT = 1, 2, 3
@@ -69,7 +70,7 @@ def _protocol(part: bytes) -> int:
 def _is_established(attrs: "dict[int, bytes]") -> bool:
     tcp = attributes(attributes(attrs.get(_PROTOINFO, b"")).get(_PROTOINFO_TCP, b""))
     if _TCP_STATE in tcp:
-        return tcp[_TCP_STATE][0] == _TCP_ESTABLISHED
+        return tcp[_TCP_STATE][0] in _TCP_OPEN
     return bool(struct.unpack(">I", attrs.get(_STATUS, bytes(4)))[0] & _SEEN_REPLY)
 
 

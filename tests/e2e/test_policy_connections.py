@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connections that exist while policies begin, change and end."""
 
+import socket
 from typing import Any
 
 import pytest
 
 from tests.support.host.echo import Echo, echo, expect_undisturbed
-from tests.support.host.host import Host
+from tests.support.host.host import Host, Outside
 from tests.support.policies import (
     LEAVES,
     NO_BR_NETFILTER,
@@ -70,6 +71,26 @@ def test_policy_on_and_off_keeps_the_connections_of_a_bridge(stage: Host, settin
     policy(stage, "delete", "front")
     for each in (one, two):
         each.stop()
+
+
+def test_cut_ends_a_connection_that_one_end_has_shut_down(stage: Host) -> None:
+    """Count a half-closed connection as established: the other end can still send for ever."""
+    configure(stage, network("ptp"))
+    one = Sandbox(stage, "one")
+    rules: dict[str, Any] = {"name": "one", "select": {}, "egress": {"allow": []}}
+    outside = stage.outside()
+    with outside.socket() as listener, one.space.socket() as client:
+        listener.bind(("", 7))
+        listener.listen()
+        client.connect((Outside.ADDRESS, 7))
+        server, _ = listener.accept()
+        with server:
+            client.shutdown(socket.SHUT_WR)
+            assert server.recv(1) == b""
+            ended = "1 established connection is denied from now on, and ended"
+            assert apply(stage, rules, options=("--cut",))[-1] == ended
+    policy(stage, "delete", "one")
+    one.stop()
 
 
 def proceed(talks: list[Echo], number: int) -> None:
