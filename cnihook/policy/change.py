@@ -3,7 +3,7 @@
 A change of the host's policies: what it changes, if its tests pass, and which connections it denies.
 
 Everything is computed and checked before anything is written.  Then the files are written, and the kernel
-changes in one transaction.  If that fails, the files are restored.
+changes in one transaction.  If that fails, the files and the kernel are restored.
 """
 
 import os
@@ -12,6 +12,7 @@ from cnihook.fast import fastjson
 from cnihook.fast.errors_text import message
 from cnihook.linux import conntrack
 from cnihook.linux.netns import NetNS
+from cnihook.log import warn
 from cnihook.policy import (
     bridges,
     endpoint,
@@ -70,6 +71,16 @@ class Change:
     def apply(self) -> None:
         """Write the files, and change the kernel.  The caller holds the lock `policy`."""
         enforcement.desired_now(self.after)  # raises what would prevent it
+        names = [*(one.name for one in self.new), *self.removed]
+        try:
+            for name in names:
+                store.keep(name)
+            self._put_in_force(names)
+        finally:
+            for name in names:
+                store.discard(name)
+
+    def _put_in_force(self, names: "list[str]") -> None:
         try:
             for one in self.new:
                 store.save(one)
@@ -77,16 +88,18 @@ class Change:
                 store.delete(name)
             enforcement.sync_all(self.after)
         except BaseException:
-            self._restore()
+            self._restore(names)
             raise
 
-    def _restore(self) -> None:
-        present = self.before.by_name()
-        for name in [*(one.name for one in self.new), *self.removed]:
-            if name in present:
-                store.save(present[name])
-            else:
-                store.delete(name)
+    def _restore(self, names: "list[str]") -> None:
+        for name in names:
+            store.restore(name)
+        try:
+            enforcement.sync_all(self.before)
+        except (CniError, OSError) as error:
+            warn(
+                f"policy: the kernel may have the new policies; run `cnihook policy apply`: {message(error)}"
+            )
 
 
 def _endpoints() -> "list[endpoint.Endpoint]":

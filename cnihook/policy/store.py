@@ -134,7 +134,36 @@ def save(policy: Policy) -> None:
 
 
 def delete(name: str) -> None:
+    _unlink(path_of(name))
+
+
+def keep(name: str) -> None:
+    """Keep the file of a policy, malformed or not, until restore() or discard()."""
+    discard(name)
     try:
-        os.unlink(path_of(name))
+        os.link(path_of(name), _kept(name), follow_symlinks=False)
+    except FileNotFoundError:
+        pass
+
+
+def restore(name: str) -> None:
+    """Make the file what it was at keep(), or remove it if there was none."""
+    try:
+        os.rename(_kept(name), path_of(name))
+    except FileNotFoundError:
+        delete(name)
+
+
+def discard(name: str) -> None:
+    _unlink(_kept(name))
+
+
+def _kept(name: str) -> str:
+    return f"{FOLDER}/.{name}.old"
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
     except FileNotFoundError:
         pass

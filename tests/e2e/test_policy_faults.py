@@ -59,6 +59,10 @@ def test_apply_that_is_killed_or_fails_leaves_no_gap(stage: Host) -> None:
             if what != "signal=KILL":
                 assert process.returncode in (0, 1)
                 assert (process.returncode == 1) == bool(process.stderr), process
+                # "nothing is changed": neither the files nor the kernel
+                assert policy(stage, "diff") == [], (what, syscall, when)
+                shown = "\n".join(policy(stage, "show", "all"))
+                assert ('"80/tcp"' in shown) == (process.returncode == 1), (what, syscall, when)
             assert is_closed(), (what, syscall, when)
             policy(stage, "apply")
             assert policy(stage, "diff") == []
@@ -106,3 +110,23 @@ def test_start_that_was_killed_keeps_its_bridge_guarded_and_leaves_no_rule(stage
     for each in (two, three):
         each.stop()
     assert "policy-" not in stage.nft()
+
+
+def test_failed_apply_keeps_a_malformed_file(stage: Host) -> None:
+    """Restore it, because without it the containers that it refuses would start."""
+    configure(stage, network("ptp"))
+    stage.leaves("file /run/cnihook/log/*")
+    one = Sandbox(stage, "one")
+    stage.run("mkdir", "-p", FOLDER)
+    stage.write(f"{FOLDER}/all.json", "{")
+    stage.write("/run/.host/new.json", json.dumps(rules(80)))
+    stage.run("nft", "add", "table", "inet", "cnihook")
+    stage.run("nft", "add", "set", "inet", "cnihook", "policy-out4", "{ type inet_service; }")
+
+    policy(stage, "apply", "/run/.host/new.json", status=1)
+    assert stage.run("cat", f"{FOLDER}/all.json").stdout == "{"
+    assert "all.json" in refusal(stage, "two")
+    stage.run("nft", "delete", "table", "inet", "cnihook")
+    policy(stage, "apply", "/run/.host/new.json")
+    policy(stage, "delete", "all")
+    one.stop()
