@@ -46,6 +46,13 @@ class Denied:
         return self.destination if self.direction == "egress" else self.source
 
     @property
+    def ports(self) -> str:
+        """The ports of a rule for it; empty if a rule cannot name them, as those of GRE."""
+        if self.protocol == "icmp":
+            return "icmp"
+        return "" if self.protocol.isdigit() or not self.port else f"{self.port}/{self.protocol}"
+
+    @property
     def key(self) -> "tuple[str, Address, Address, str, int]":
         return self.direction, self.source, self.destination, self.protocol, self.port
 
@@ -103,7 +110,7 @@ def is_audited(one: "Denied | DeniedName", world: "World", policies: "Policies")
 
 
 def learned(endpoints: "list[Endpoint]", entries: "Iterable[Denied]", world: "World") -> "dict[str, object]":
-    """Return a policy for a container that allows what is on record for it."""
+    """Return a policy for a container that allows what is on record for it, where a rule can name it."""
     own = {address for one in endpoints for address in one.addresses}
     name = endpoints[0].container_id
     policy: dict[str, object] = {
@@ -114,9 +121,8 @@ def learned(endpoints: "list[Endpoint]", entries: "Iterable[Denied]", world: "Wo
     for direction, key in (("egress", "to"), ("ingress", "from")):
         peers: dict[str, set[str]] = {}
         for one in entries:
-            if one.direction == direction and one.own in own:
-                port = "icmp" if one.protocol == "icmp" else f"{one.port}/{one.protocol}"
-                peers.setdefault(_name_of(one.peer, world), set()).add(port)
+            if one.direction == direction and one.own in own and one.ports:
+                peers.setdefault(_name_of(one.peer, world), set()).add(one.ports)
         if peers:
             allow = [{key: [peer], "ports": sorted(ports)} for peer, ports in sorted(peers.items())]
             policy[direction] = {"allow": allow}

@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnihook.fast.address import Address, IPNet
+from cnihook.linux.nft_sets import Count
 from cnihook.policy import change, document, matcher, peers, rules
+from cnihook.policy.denied import Denied
 from cnihook.policy.document import Policy
 from cnihook.policy.effective import Layer, Side
 from cnihook.policy.endpoint import World
@@ -157,6 +159,17 @@ def test_ranges_are_the_named_networks_without_the_excepted(
         assert any(low <= address <= high for low, high in ranges) == expected
     assert all(first[1] < second[0] for first, second in zip(ranges, ranges[1:], strict=False))
     assert all(int(ip_address(bytes(low))) <= int(ip_address(bytes(high))) for low, high in ranges)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port", "ports"), [(6, 443, "443/tcp"), (1, 0, "icmp"), (47, 0, ""), (17, 0, "")]
+)
+def test_learned_rule_names_only_what_a_rule_can_name(protocol: int, port: int, ports: str) -> None:
+    key = bytes([10, 0, 0, 1, 192, 0, 2, 1, protocol, 0, 0, 0]) + port.to_bytes(2, "big") + bytes(2)
+    one = Denied("egress", 4, Count(key, 1, 0))
+    assert one.ports == ports
+    if ports:
+        assert peers.parse_ports(one.ports, "egress")
 
 
 METADATA, CLOCK = "169.254.169.254", "169.254.169.123"

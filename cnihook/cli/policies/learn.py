@@ -6,6 +6,7 @@ import argparse
 from cnihook.cli.policies import since
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
+from cnihook.log import warn
 from cnihook.policy import change, denied, target
 from cnihook.types.errors import INVALID_CONFIG, CniError
 
@@ -26,7 +27,12 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     world = change.world()
     endpoints = target.endpoints(options.id, world)
-    entries = [one for one in denied.load() if one.age <= options.since]
+    own = {address for one in endpoints for address in one.addresses}
+    entries = [one for one in denied.load() if one.age <= options.since and one.own in own]
+    for one in entries:
+        if not one.ports:
+            # Without ports, a rule would allow every protocol.
+            warn(f"policy learn: left out, because a rule cannot name it: {one.protocol} with {one.peer}")
     policy = denied.learned(endpoints, entries, world)
     if not policy.keys() & {"egress", "ingress"}:
         raise CniError(
