@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Sets with more than elements: of intervals, and those that packets fill, with a counter for each element.
+Chains of filters, too.
 
 Messages for nft.change(), and expressions for rules; nft_objects has the others.
 """
@@ -13,10 +14,10 @@ from cnihook.linux.nft import SUBSYSTEM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from cnihook.fast.address import IPNet
-    from cnihook.linux.nft_objects import Message
+    from cnihook.linux.nft_objects import Message, Rule
 
 GOTO, ACCEPT = -4, 1  # verdicts
 INTERVAL, TIMEOUT, EVAL = 0x4, 0x10, 0x20  # NFT_SET_*
@@ -58,6 +59,20 @@ def add_intervals(table: str, name: str, ranges: "Iterable[tuple[bytes, bytes]]"
     for begin in range(0, len(elements), _IN_ONE_MESSAGE):
         part = nested(_LIST_ELEMENTS, *elements[begin : begin + _IN_ONE_MESSAGE])
         yield _NEWSETELEM, NLM_F_CREATE, text(_LIST_TABLE, table) + text(_LIST_SET, name) + part
+
+
+def filter_chains(
+    table: str, chains: "Mapping[str, Sequence[Rule]]", hooks: "Mapping[str, tuple[int, int]]"
+) -> "Iterator[Message]":
+    """Yield the messages after which these chains have these rules, and no others.
+
+    `hooks`: (hook, priority) of each chain that the kernel calls.
+    """
+    for name in chains:
+        kind = ("filter", *hooks[name]) if name in hooks else ()
+        yield nft_objects.chain(table, name, *kind)
+    for name, rules in chains.items():
+        yield from nft_objects.replace_rules(table, name, rules)
 
 
 class Count:

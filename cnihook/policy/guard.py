@@ -114,13 +114,7 @@ def inet_base(table: str) -> "Iterator[Message]":
     for version in (4, 6):
         pair = nft_objects.concatenated(IFNAME, _IP[version])
         yield nft_objects.value_set(table, senders(version), pair)
-    for name in (NEIGHBOURS, CHAIN):
-        if name == CHAIN:
-            yield nft_objects.chain(table, name, "filter", PRE_ROUTING, RAW)
-        else:
-            yield nft_objects.chain(table, name)
-    for name, rules in inet_chains().items():
-        yield from nft_objects.replace_rules(table, name, rules)
+    yield from nft_sets.filter_chains(table, inet_chains(), {CHAIN: (PRE_ROUTING, RAW)})
 
 
 def bridge_chains() -> "dict[str, list[Rule]]":
@@ -210,14 +204,7 @@ def bridge_base() -> "Iterator[Message]":
     for version in (4, 6):
         key = nft_objects.concatenated(IFNAME, ETHER_ADDR, _IP[version])
         yield nft_objects.value_set(BRIDGE_TABLE, f"senders{version}", key)
-    chains = bridge_chains()
-    for name in chains:
-        if name in _BRIDGE_HOOKS:
-            yield nft_objects.chain(BRIDGE_TABLE, name, "filter", *_BRIDGE_HOOKS[name])
-        else:
-            yield nft_objects.chain(BRIDGE_TABLE, name)
-    for name, rules in chains.items():
-        yield from nft_objects.replace_rules(BRIDGE_TABLE, name, rules)
+    yield from nft_sets.filter_chains(BRIDGE_TABLE, bridge_chains(), _BRIDGE_HOOKS)
 
 
 def inet_elements(endpoint: "Endpoint") -> "Iterator[tuple[str, bytes]]":

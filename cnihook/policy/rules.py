@@ -79,14 +79,7 @@ def base(table: str) -> "Iterator[Message]":
         for direction in ("egress", "ingress"):
             name, key = denied_set(direction, version), denied_key(version)
             yield nft_sets.filled_set(table, name, key, size=DENIED_SIZE, timeout=DENIED_TIMEOUT)
-    chains = base_chains()
-    for name in chains:
-        if name in HOOKS:
-            yield nft_objects.chain(table, name, "filter", *HOOKS[name])
-        else:
-            yield nft_objects.chain(table, name)
-    for name, rules in chains.items():
-        yield from nft_objects.replace_rules(table, name, rules)
+    yield from nft_sets.filter_chains(table, base_chains(), HOOKS)
 
 
 HOOKS = {"policy-forward": (FORWARD, nft_objects.FILTER), "policy-input": (INPUT, nft_objects.FILTER)}
