@@ -5,11 +5,13 @@ Changes of a container's networks while it runs: what a command requests, as edi
 All or nothing: if the change of one network fails, those that are changed already are changed back.
 """
 
+from cnihook.container import steps
 from cnihook.container.engine import ContainerEngine
+from cnihook.container.steps import Step
 from cnihook.fast.undo import Undo
 from cnihook.log import Log
 from cnihook.protocol import invoke, locks
-from cnihook.request import emulation, published, quota, resolve, values
+from cnihook.request import published, resolve
 from cnihook.request.request import HostPort, PortRequest
 from cnihook.runtime import records, update
 from cnihook.runtime.networks import Network
@@ -20,7 +22,6 @@ from cnihook.types import Value
 from cnihook.types.config import NetConf
 from cnihook.types.errors import INVALID_CONFIG, UNKNOWN_CONTAINER, CniError, PortTakenError
 from cnihook.types.names import check_container_id
-from cnihook.types.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,23 +48,6 @@ class Change(Value):
         self.lists: dict[str, str] = {}
         self.resets_quota = False
 
-
-class Step(Value):
-    """One difference that a change makes: `published` and `8080/tcp -> 10.22.0.2:80`."""
-
-    __slots__ = ("ifname", "network", "value", "what")
-
-    def __init__(self, record: Record, what: str, value: str) -> None:
-        self.network = record.network
-        self.ifname = record.ifname
-        self.what = what
-        self.value = value
-
-
-PUBLISHED, UNPUBLISHED, LIMITED, UNLIMITED = "published", "unpublished", "limited", "unlimited"
-EMULATED, NOT_EMULATED = "emulated", "not emulated"
-LISTED = "listed"
-QUOTA_SET, QUOTA_REMOVED, QUOTA_RESET = "quota set", "quota removed", "quota reset"
 
 _LIMITS = {"bandwidth": "a limit on bandwidth", "emulate": "a network to emulate", "quota": "a quota"}
 
@@ -101,7 +85,7 @@ def carry_out(
             for text in update.settle(engine, record):
                 engine.tell(f"{record.network} {record.ifname}: {text}")
         if is_dry:
-            return _differences(_edits(attachments, change)) + _list_steps(attachments, change)
+            return steps.of_edits(_edits(attachments, change)) + steps.of_lists(attachments, change.lists)
         return _try_ports(engine, attachments, change, cuts, seconds)
 
 
@@ -131,7 +115,7 @@ def _try_ports(
     has_collected = False
     for number in range(_PORT_TRIES):
         edits = _edits(attachments, change)
-        steps = _differences(edits) + _list_steps(attachments, change)
+        differences = steps.of_edits(edits) + steps.of_lists(attachments, change.lists)
         try:
             _carry_out(engine, edits, attachments, change, cuts, seconds)
             break
@@ -143,9 +127,9 @@ def _try_ports(
 
             gc.collect(engine, patience=locks.PATIENCE)
             has_collected = True
-    for step in steps:
-        engine.tell(f"{step.network} {step.ifname}: {step.what} {step.value}")
-    return steps
+    for step in differences:
+        engine.tell(f"{step.network} {step.ifname}: {step.done}")
+    return differences
 
 
 def _carry_out(
@@ -261,7 +245,7 @@ def _new_ports(
             where, mapping = serving[0]
         elif request.is_fixed:
             where, mapping = path, request.mapping(request.first)
-            _refuse_second_target(mapping, present[path])
+            _refuse_second_target(attachments[0].container_id, mapping, present[path])
         else:
             where, mapping = path, request.mapping(resolve.free_host_port(request, in_use))
         in_use.add((request.protocol, mapping["hostPort"]))
@@ -270,7 +254,9 @@ def _new_ports(
     return added
 
 
-def _refuse_second_target(mapping: "dict[str, Any]", present: "list[dict[str, Any]]") -> None:
+def _refuse_second_target(
+    container_id: str, mapping: "dict[str, Any]", present: "list[dict[str, Any]]"
+) -> None:
     port = HostPort(mapping["hostPort"], mapping["protocol"], mapping.get("hostIP", ""))
     for one in present:
         if published.is_at(one, port) and one.get("containerPort") != mapping["containerPort"]:
@@ -278,7 +264,8 @@ def _refuse_second_target(mapping: "dict[str, Any]", present: "list[dict[str, An
             raise CniError(
                 INVALID_CONFIG,
                 f"host port {end}/{port.protocol} leads to port {one.get('containerPort')} of it already",
-                f"to move the port, use --publish-rm {end}/{port.protocol} together with --publish-add",
+                f"`cnihook update {container_id} --publish-rm {end}/{port.protocol}"
+                f" --publish-add {end}:{mapping['containerPort']}/{port.protocol}` moves it",
             )
 
 
@@ -301,93 +288,3 @@ def _limited(attachments: "list[Record]", networks: "dict[str, Network]", capabi
                     "such a limit comes before that of a container",
                 )
     return record
-
-
-# The differences
-
-
-def _differences(edits: "list[tuple[Record, Edit]]") -> "list[Step]":
-    steps = []
-    for record, edit in edits:
-        new = edit(Input.of(record))
-        steps += _port_steps(record, new)
-        for capability, step in (
-            ("bandwidth", _limit_step),
-            ("emulate", _emulation_step),
-            ("quota", _quota_step),
-        ):
-            old, limits = (
-                args.get(capability) or {} for args in (record.capability_args, new.capability_args)
-            )
-            if limits != old:
-                steps.append(step(record, old, limits))
-    return steps
-
-
-def _list_steps(attachments: "list[Record]", change: Change) -> "list[Step]":
-    if not change.lists:
-        return []
-    from cnihook.container import own_lists
-
-    return [
-        Step(record, LISTED, f"{direction} on {record.network} to {text}")
-        for record, direction, text in own_lists.differing(attachments, change.lists)
-    ]
-
-
-def _port_steps(record: Record, new: Input) -> "list[Step]":
-    before, after = (published.mappings(args) for args in (record.capability_args, new.capability_args))
-    steps = [
-        Step(record, UNPUBLISHED, f"{published.host_end(one)}/{published.protocol_of(one)}")
-        for one in before
-        if one not in after
-    ]
-    for one in after:
-        if one not in before:
-            end = f"{published.host_end(one)}/{published.protocol_of(one)}"
-            steps.append(Step(record, PUBLISHED, f"{end} -> {_target(record, one)}"))
-    return steps
-
-
-def _target(record: Record, mapping: "dict[str, Any]") -> str:
-    """Return the address and the port of the container to which a port leads."""
-    addresses = [str(ip.net.address) for ip in _result(record).ips]
-    is_six = ":" in str(mapping.get("hostIP") or "")
-    chosen = next((each for each in addresses if (":" in each) == is_six), "".join(addresses[:1]))
-    return (
-        f"[{chosen}]:{mapping['containerPort']}" if ":" in chosen else f"{chosen}:{mapping['containerPort']}"
-    )
-
-
-def _result(record: Record) -> Result:
-    network = network_of(Input.of(record), record)
-    return Result.from_json(record.result, network.version)
-
-
-def _limit_step(record: Record, _old: "dict[str, int]", limits: "dict[str, int]") -> Step:
-    texts = [
-        f"{name}={values.number_text(limits[key])}"
-        for name, key in (("in", "ingressRate"), ("out", "egressRate"))
-        if limits.get(key)
-    ]
-    if not texts:
-        return Step(record, UNLIMITED, _where(record))
-    return Step(record, LIMITED, f"{_where(record)} to {','.join(texts)}")
-
-
-def _emulation_step(record: Record, _old: "dict[str, Any]", effects: "dict[str, Any]") -> Step:
-    if not effects:
-        return Step(record, NOT_EMULATED, f"a network for {_where(record)}")
-    return Step(record, EMULATED, f"{emulation.to_text(effects)} for {_where(record)}")
-
-
-def _quota_step(record: Record, old: "dict[str, int]", limits: "dict[str, int]") -> Step:
-    if not limits:
-        return Step(record, QUOTA_REMOVED, _where(record))
-    if {**limits, "since": 0} == {**old, "since": 0}:
-        return Step(record, QUOTA_RESET, _where(record))
-    return Step(record, QUOTA_SET, f"{_where(record)} to {quota.to_text(limits)}")
-
-
-def _where(record: Record) -> str:
-    return f"{record.ifname} on {record.network}"

@@ -126,6 +126,7 @@ def test_taken_port_is_rejected_and_changes_nothing(host: Host, web: WebContaine
             assert process.returncode == 1 and why in process.stderr and process.stderr.count("\n") == 1
     process = cnihook(host, "publish", "c1", "8080:81")
     assert "host port 8080/tcp leads to port 80 of it already" in process.stderr
+    assert "`cnihook update c1 --publish-rm 8080/tcp --publish-add 8080:81/tcp` moves it" in process.stderr
     now = json.loads(host.read(RECORD))
     assert now == json.loads(record)
     assert host.run("nft", "list", "ruleset").stdout == ruleset
@@ -157,4 +158,15 @@ def test_dry_run_shows_the_differences_by_its_exit_code(host: Host, web: WebCont
             "value": "8080/tcp",
         }
     ]
+    detach(web)
+
+
+def test_unknown_container_gets_no_log(host: Host, web: WebContainer) -> None:
+    on_record = "no network of this container is on record; containers on record: c1"
+    for command, option in (("publish", "80"), ("unpublish", "80"), ("update", "--quota=none")):
+        process = cnihook(host, command, "nosuch", option)
+        assert (process.returncode, process.stderr) == (1, f"cnihook: {command} nosuch: {on_record}\n")
+    assert not host.exists("/run/cnihook/log/nosuch")
+    assert cnihook(host, "update", "c1", "--publish-add", "9090:80", "--bandwidth=none").returncode == 0
+    assert "web eth0: published 9090/tcp -> " in cnihook(host, "logs", "c1").stdout
     detach(web)

@@ -6,10 +6,12 @@ import argparse
 from cnihook.cli.shared import arguments, containers, spans, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container import change
-from cnihook.container.change import Change, Place, Step
+from cnihook.container.change import Change, Place
 from cnihook.container.engine import ContainerEngine
+from cnihook.container.steps import Step
 from cnihook.log import Log
-from cnihook.runtime import temporary
+from cnihook.runtime import records, temporary
+from cnihook.types.errors import UNKNOWN_CONTAINER, CniError
 from cnihook.types.names import check_ifname, check_network_name
 
 TYPE_CHECKING = False
@@ -30,30 +32,6 @@ LASTS = """\
 Established connections continue, except for those of UDP, which have no end.  --cut ends those of ports that
 are no longer published, and those that a list denies.
 """
-_WOULD = {
-    change.PUBLISHED: "would publish",
-    change.UNPUBLISHED: "would unpublish",
-    change.LIMITED: "would limit",
-    change.UNLIMITED: "would no longer limit",
-    change.EMULATED: "would emulate",
-    change.NOT_EMULATED: "would no longer emulate",
-    change.LISTED: "would limit",
-    change.QUOTA_SET: "would set the quota of",
-    change.QUOTA_REMOVED: "would remove the quota of",
-    change.QUOTA_RESET: "would reset the quota of",
-}
-_DID = {
-    change.PUBLISHED: "published",
-    change.UNPUBLISHED: "unpublished",
-    change.LIMITED: "limited",
-    change.UNLIMITED: "no longer limited:",
-    change.EMULATED: "emulating",
-    change.NOT_EMULATED: "no longer emulating",
-    change.LISTED: "limited",
-    change.QUOTA_SET: "set the quota of",
-    change.QUOTA_REMOVED: "removed the quota of",
-    change.QUOTA_RESET: "reset the quota of",
-}
 _LONGEST = 365 * 86400  # seconds
 
 
@@ -122,6 +100,9 @@ def run(command: str, options: argparse.Namespace, wanted: Change) -> int:
 
     def work() -> None:
         container_id = containers.on_record(options.id, is_changed=True)
+        if not records.of_container(container_id):
+            hint = containers.all_on_record()
+            raise CniError(UNKNOWN_CONTAINER, "no network of this container is on record", hint)
         settings = arguments.settings_of(options)
         log = Log(container_id)
         with arguments.failures_in(log, command):
@@ -161,8 +142,7 @@ def _print(container_id: str, steps: "list[Step]", options: argparse.Namespace) 
             ]
         )
         return
-    texts = _WOULD if options.dry_run else _DID
     for step in steps:
-        arguments.say(f"{texts[step.what]} {step.value}")
+        arguments.say(step.planned if options.dry_run else step.done)
     if not steps:
         terminal.remark("nothing differs")
