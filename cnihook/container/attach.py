@@ -307,11 +307,12 @@ def _attach_all(
         return []  # and no name: without a record, it would never be removed
     used_names = {record.ifname for record in present} | {link.name for link in sandbox.links()}
     step("loopback")
-    # A further network must not be a way around the lists that the container was started with.
-    earlier: dict[str, Any] = {}
-    for record in present:
-        if isinstance(own := record.extra.get("policy"), dict):
-            earlier |= own
+    # A further network must not be a way around the lists that the container was started with, nor must
+    # another container in its namespace, which has no right to replace them.
+    earlier = _lists_of(present)
+    of_others: dict[str, Any] = {}
+    if used_names - {"lo", *(record.ifname for record in present)} and os.path.exists(f"{STATE}/policy"):
+        of_others = _lists_of(_others_inside(container))
     new = [
         addition.plan(
             engine,
@@ -322,12 +323,31 @@ def _attach_all(
             container.process,
             cni_args=served.cni_args,
             capability_args=served.capability_args,
-            policy={**earlier, **(served.policy or {})},
+            policy={**earlier, **(served.policy or {}), **of_others},
         )
         for served, ifname in zip(chosen, _name_interfaces(chosen, used_names), strict=True)
     ]
     addition.attach(engine, new, present, lambda: _collect(engine, patience=locks.PATIENCE), container.netns)
     return new
+
+
+def _lists_of(attachments: "list[Record]") -> "dict[str, Any]":
+    lists: dict[str, Any] = {}
+    for record in attachments:
+        if isinstance(own := record.extra.get("policy"), dict):
+            lists |= own
+    return lists
+
+
+def _others_inside(container: Container) -> "list[Record]":
+    """Return the attachments of other containers in the namespace of this one."""
+    return [
+        record
+        for record in records.all_records(unreadable=[])
+        if record.container_id != container.id
+        and record.process
+        and record.process.netns_id == container.netns.identity
+    ]
 
 
 def _collect(engine: ContainerEngine, *, thorough: bool = True, patience: float = 0.0) -> "list[Record]":

@@ -9,7 +9,6 @@ import pytest
 from tests.support.commands.repair import cnihook
 from tests.support.host.host import Host, Outside
 from tests.support.host.sockets import EXPERIMENTAL, arrives, connect, frame, packet_socket
-from tests.support.plugins.cni import CHECKOUT
 from tests.support.policies import (
     LEAVES,
     NO_BR_NETFILTER,
@@ -19,6 +18,7 @@ from tests.support.policies import (
     network,
     policy,
     refusal,
+    start,
     tcp,
 )
 from tests.support.runtimes.oci import configure
@@ -173,22 +173,9 @@ def test_result_without_interfaces_is_enough(stage: Host, kind: str) -> None:
         each.stop()
 
 
-CHANGE = """\
-import sys; sys.path.insert(0, sys.argv[1])
-from cnihook.policy import change, enforcement
-from cnihook.protocol import locks
-from cnihook.runtime import records
-with locks.container("one", "test"):
-    for record in records.of_container("one"):
-        record.extra["policy"] = change.with_lists(record.extra["policy"], {"egress": sys.argv[2]})
-        record.write()
-    with locks.policy("test"):
-        enforcement.sync_all()
-"""
-
-
 def test_list_of_a_running_container_is_replaced(stage: Host) -> None:
     """A list that is wrong changes nothing; a network that is attached later has the list, too."""
+    stage.leaves("file /run/cnihook/log/one")  # a failure is kept
     configure(stage, network(), network(name="back", number=8))
     one, two = Sandbox(stage, "one", networks="front", egress="none"), Sandbox(stage, "two")
 
@@ -196,8 +183,7 @@ def test_list_of_a_running_container_is_replaced(stage: Host) -> None:
         return [port for port in (80, 81) if tcp(one.space, two.space, two.v4, port, expected=False)]
 
     def change(text: str) -> int:
-        argv = ("/usr/bin/python3", "-ISc", CHANGE, str(CHECKOUT), text)
-        return stage.run(*argv, check=False).returncode
+        return cnihook(stage, "update", "one", "--egress", text).returncode
 
     assert ports() == []
     assert change("container:two:80") == 0 and ports() == [80]
@@ -210,6 +196,18 @@ def test_list_of_a_running_container_is_replaced(stage: Host) -> None:
     assert "policy-" not in stage.nft()
     for each in (one, two):
         each.stop()
+
+
+def test_container_in_the_namespace_of_another_has_the_lists_of_that_one(stage: Host) -> None:
+    """Its own list counts for none of the links there."""
+    configure(stage, network(), network(name="back", number=8))
+    one, two = Sandbox(stage, "one", networks="front", egress="none"), Sandbox(stage, "two")
+    assert start(stage, "guest", one.space, networks="back", egress="all").returncode == 0
+    for address in two.space.addresses("eth1"):
+        assert not tcp(one.space, two.space, address.partition("/")[0], 81, expected=False)
+    for each in (one, two):
+        each.stop()
+    assert cnihook(stage, "gc").returncode == 0
 
 
 def host_end(host: Host) -> str:
