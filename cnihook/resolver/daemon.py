@@ -47,6 +47,7 @@ class Daemon(server.Daemon):
         self._lookup = Lookup(self._openings)
         self._connections: dict[str, int] = {}
         self._writing = False
+        self._loading = asyncio.Lock()  # two requests at once must not listen at one gateway
 
     async def begin(self) -> None:
         # Each query to a server has a socket, and so has each connection of a container.
@@ -66,7 +67,8 @@ class Daemon(server.Daemon):
     async def do(self, request: "dict[str, Any]") -> "dict[str, Any]":
         what = request["do"]
         if what == "load":
-            await self._load(str(request["container"]))
+            async with self._loading:
+                await self._load(str(request["container"]))
         elif what != "status":
             raise ValueError(f"{what!r} is unknown")
         return {}
@@ -97,18 +99,22 @@ class Daemon(server.Daemon):
 
     async def _listen(self, gateways: "set[Address]") -> "dict[Address, str]":
         """Listen at these gateways, and nowhere else.  Returns why that failed, by gateway."""
-        for address in self._places.keys() - gateways:
+        unused = self._places.keys() - gateways
+        for address in unused:
             self._places.pop(address).close()
+        if unused:
+            await asyncio.sleep(0)  # until then, asyncio keeps the sockets, and their ports
         problems: dict[Address, str] = {}
         for address in gateways - self._places.keys():
             place = Place(self, address)
             try:
                 await place.open()
-            except OSError as error:
-                place.close()
-                problems[address] = error.strerror or str(error)
-            else:
                 self._places[address] = place
+            except OSError as error:
+                problems[address] = error.strerror or str(error)
+            finally:
+                if address not in self._places:  # also if the caller has ended, which cancels this
+                    place.close()
         return problems
 
     # Queries
@@ -184,8 +190,12 @@ class Place(asyncio.DatagramProtocol):
             lambda: self, sock=self._socket(socket.SOCK_DGRAM)
         )
         self._server = await asyncio.start_server(
-            self._daemon.converse, sock=self._socket(socket.SOCK_STREAM), limit=_LONGEST_QUERY
+            self._daemon.converse,
+            sock=self._socket(socket.SOCK_STREAM),
+            limit=_LONGEST_QUERY,
+            start_serving=False,
         )
+        await self._server.start_serving()  # apart, so that close() finds a server that was cancelled here
 
     def _socket(self, kind: int) -> socket.socket:
         version = self._address.version

@@ -143,6 +143,45 @@ def test_damaged_listing_does_not_affect_others(host: Host, world: World) -> Non
     wait_for(lambda: not keepers(host), "the keeper ends")
 
 
+LOAD = """\
+import asyncio, shutil, socket
+from cnihook.resolver import listing
+from cnihook.resolver.daemon import Daemon
+
+def write(container_id, *gateways):
+    Listing(container_id, [], list(map(Address.parse, gateways)), []).write()
+
+async def load():
+    daemon = Daemon(socket.socket(socket.AF_UNIX))
+    request = lambda container_id: daemon.do({"do": "load", "container": container_id})
+    for container_id in ("c1", "c2"):
+        write(container_id, "10.23.0.1")
+    await asyncio.gather(request("c1"), request("c2"))
+    write("c3", "10.24.0.1")
+    for turns in range(8):
+        task = asyncio.ensure_future(request("c3"))
+        for _turn in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await request("c3")
+        listing.forget("c3")
+        write("c4", "10.24.0.1")
+        await asyncio.gather(request("c3"), request("c4"))
+        listing.forget("c4")
+        write("c3", "10.24.0.1")
+        await request("c4")
+
+asyncio.run(load())
+shutil.rmtree("/run/cnihook/resolver")
+"""
+
+
+def test_requests_at_once_and_cancelled_requests_leave_the_port_free(host: Host) -> None:
+    """A caller that ends cancels its request, and the next one must be able to listen."""
+    call(host, "\n    ".join(LOAD.splitlines()))
+
+
 def test_many_starts_at_once_have_one_keeper(host: Host, world: World) -> None:
     sandboxes = [Sandbox(host, number, set=f"n-{number}") for number in range(2, 8)]
     running = [sandbox.start("example.com") for sandbox in sandboxes]
