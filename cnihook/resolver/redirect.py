@@ -21,11 +21,11 @@ from cnihook.nftables import table
 from cnihook.nftables.port import PROTOCOLS
 from cnihook.nftables.table import FAMILY, NAME
 from cnihook.protocol import locks
-from cnihook.resolver.listing import PORT, Listing
+from cnihook.resolver.listing import PORT, Listing, containers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from cnihook.linux.nft_objects import Message
 
@@ -106,10 +106,11 @@ def add(listing: Listing) -> bool:
     return bool(messages)
 
 
-def remove(kept: "Collection[str]") -> None:
-    """Stop it for every container that is not in `kept`, and remove what is not in use then."""
-    comments = {container_id[:128] for container_id in kept}
+def remove() -> None:
+    """Stop it for every container without a listing, and remove what is not in use then."""
     with locks.nft("resolver"):
+        # Read under the lock: another process writes a listing before it calls add().
+        comments = {container_id[:128] for container_id in containers()}
         present = table.chains()
         if _HOOK not in present:
             return

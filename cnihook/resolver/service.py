@@ -47,7 +47,7 @@ def forget(container_id: str) -> None:
         except DaemonError:
             pass  # it does not run, or not well; the next one does not find the file
     denials.forget(container_id)
-    redirect.remove(listing.containers())
+    redirect.remove()
 
 
 def restore(container_id: str) -> "list[str]":

@@ -182,6 +182,33 @@ def test_requests_at_once_and_cancelled_requests_leave_the_port_free(host: Host)
     call(host, "\n    ".join(LOAD.splitlines()))
 
 
+def test_end_of_a_container_does_not_affect_one_that_starts(host: Host, world: World) -> None:
+    """The listing of the second is written while the end of the first waits for the lock."""
+    one = Sandbox(host)
+    one.serve("example.com")
+    one.ask("example.org")
+    wait_for(one.denied, "the denial is recorded")
+    call(host, "\n    ".join(START_WHILE_ENDING.replace("ONE", repr(one.name)).splitlines()))
+    assert '10.22.0.9 comment "two" : jump resolver-to' in host.nft()
+
+
+START_WHILE_ENDING = """\
+import subprocess, threading, time
+from cnihook.protocol import locks
+from cnihook.resolver import denials
+thread = threading.Thread(target=service.forget, args=(ONE,))
+with locks.nft("test"):
+    thread.start()
+    while denials.read(ONE):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    Listing("two", [Address.parse("10.22.0.9")], [], []).write()
+    element = '{ 10.22.0.9 comment "two" : jump resolver-to }'
+    subprocess.run(["nft", "add", "element", "inet", "cnihook", "resolver-from4", element], check=True)
+thread.join()
+"""
+
+
 def test_many_starts_at_once_have_one_keeper(host: Host, world: World) -> None:
     sandboxes = [Sandbox(host, number, set=f"n-{number}") for number in range(2, 8)]
     running = [sandbox.start("example.com") for sandbox in sandboxes]
