@@ -30,6 +30,7 @@ _RECORD = struct.Struct("!HHIH")  # type, class, TTL, length of the data
 _LONGEST_NAME = 255  # bytes
 _MOST_JUMPS = 32  # in one name; each leads to an earlier byte, but a message has place for thousands
 _MOST_RECORDS = 1024
+_MOST_ADDITIONALS = 8  # of a query, such as OPT; 64 KiB of them with long names take 0.3 s to read
 _EXTENDED_ERROR, _PROHIBITED = 15, 18  # RFC 8914
 _TTL_SIGN = 1 << 31
 
@@ -160,6 +161,8 @@ def read_size(data: bytes, question: Question) -> int:
     answers, authorities, additionals = question.counts
     if answers or authorities:
         raise MessageError("a query has records of an answer")
+    if additionals > _MOST_ADDITIONALS:
+        raise MessageError(f"a query has more than {_MOST_ADDITIONALS} records")
     offset, size = question.end, 0
     for _number in range(additionals):
         name, kind, cls, _ttl, _begin, offset = _read_record(data, offset)

@@ -126,6 +126,20 @@ def test_size_of_edns_is_read_and_bounded() -> None:
     assert message.read_size(plain, message.read_question(plain)) == 0
 
 
+def test_query_with_many_records_is_rejected() -> None:
+    """Each refers to a long name, so a datagram full of them would take 0.3 s."""
+    plain = message.query(QUESTION, edns=False)
+    record = b"\xc0\x0c\0\x10\0\1" + bytes(6)
+    for count in (8, 9):
+        data = plain[:10] + count.to_bytes(2, "big") + plain[12:] + record * count
+        question = message.read_question(data)
+        if count == 8:
+            assert message.read_size(data, question) == 0
+            continue
+        with pytest.raises(MessageError, match="more than 8 records"):
+            message.read_size(data, question)
+
+
 def test_text_of_a_name_cannot_stand_for_another_name() -> None:
     """A label may have any bytes, also a dot."""
     assert message.text_of((b"PyPI.org",)) == "pypi\\046org"
