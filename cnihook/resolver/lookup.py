@@ -26,8 +26,20 @@ _MOST_ALIASES = 16  # one after the other
 _MOST_ADDRESSES = 64  # in one answer
 _MOST_AT_ONCE = 128  # queries of one container; more are dropped, and its C library asks again
 _MOST_IN_ALL = 1024  # queries of all containers; each may have a socket
-# Alibaba Cloud, Azure, AWS; most others use 169.254.169.254.
-_METADATA = {Address.parse(text) for text in ("100.100.100.200", "168.63.129.16", "fd00:ec2::254")}
+# Alibaba Cloud, Azure, AWS (instances, and pods of EKS), Google, Oracle, Scaleway.  Most others use
+# 169.254.169.254.
+_METADATA = {
+    Address.parse(text)
+    for text in (
+        "100.100.100.200",
+        "168.63.129.16",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+    )
+}
 _MAPPED, _COMPATIBLE, _NAT64 = bytes(10) + b"\xff\xff", bytes(12), bytes.fromhex("0064ff9b") + bytes(8)
 
 

@@ -111,6 +111,7 @@ def test_damaged_file_of_denials_is_empty(text: str) -> None:
 def test_special_addresses_are_never_opened() -> None:
     special = "0.0.0.0 127.0.0.1 169.254.169.254 224.0.0.1 255.255.255.255 :: ::1 fe80::1 ff02::1"
     special += " 100.100.100.200 168.63.129.16 fd00:ec2::254 64:ff9b::a9fe:a9fe 64:ff9b::7f00:1 ::7f00:1"
+    special += " fd00:ec2::23 fd20:ce::254 fd00:c1::a9fe:a9fe fd00:42::42"
     usual = "10.0.0.1 93.184.215.14 fd00::1 2001:db8::1 64:ff9b::5db8:d70e"
     mapped = Address(bytes(10) + b"\xff\xff\x0a\0\0\1")
 
