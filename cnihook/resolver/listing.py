@@ -123,12 +123,10 @@ class Listing:
     @classmethod
     def read(cls, container_id: str) -> "Listing | None":
         """Return the listing of a container, or None.  Raises ValueError if the file is malformed."""
-        data = statefile.content(_path(container_id), longest=_LONGEST)
-        if data is None:
-            return None
         try:
-            return cls._parse(container_id, fastjson.loads(data.decode()))
-        except (KeyError, TypeError, AttributeError) as error:
+            data = statefile.content(_path(container_id), longest=_LONGEST)
+            return None if data is None else cls._parse(container_id, fastjson.loads(data.decode()))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{_path(container_id)}: {error}") from None
 
     @classmethod

@@ -73,7 +73,7 @@ def test_malformed_listing_is_a_value_error(text: str) -> None:
     path = Path(listing.FOLDER)
     path.mkdir()
     (path / "c").write_text(text)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=f"^{path / 'c'}: "):
         Listing.read("c")
 
 
