@@ -7,13 +7,11 @@ from cnihook.container import repair
 from cnihook.container.engine import ContainerEngine
 from cnihook.fast.errors_text import message_with_notes, printable
 from cnihook.fast.natural import natural
-from cnihook.keeper.client import DaemonError
 from cnihook.linux import netns
 from cnihook.log import Log, warn
 from cnihook.names import host_servers, hosts
-from cnihook.policy import change, enforcement, store
+from cnihook.policy import change, enforcement, resolving, store
 from cnihook.protocol import locks
-from cnihook.resolver import service
 from cnihook.runtime import attachment, foreign, records, update
 from cnihook.runtime.foreign import CannotCheckError
 from cnihook.runtime.records import Record
@@ -169,9 +167,9 @@ def _repair(container_id: str, settings: Settings, report: _Report, *, leave_oth
             log.failure("repair", error, "of its /etc/hosts")
             errors.append(CniError(INTERNAL, f"/etc/hosts of {container_id}: {message_with_notes(error)}"))
         try:
-            for what in service.restore(container_id):
+            for what in resolving.restore(container_id):
                 report.add(container_id, what, log)
-        except (DaemonError, OSError, ValueError) as error:
+        except (CniError, OSError) as error:
             log.failure("repair", error, "of the names in its policy")
             errors.append(CniError(INTERNAL, f"names in its policy: {message_with_notes(error)}"))
         _renew_from(attachments, report, log, errors)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the resolver of names in policies: whether it runs, and whether it has a server to ask."""
+"""Checks of the resolver of names in policies: it runs, can read its lists, and has a server to ask."""
 
 from collections.abc import Iterator
 from functools import partial
 
 from cnihook.doctor.finding import Finding, Host
+from cnihook.policy import resolving
 from cnihook.resolver import listing, service, upstream
 from cnihook.resolver.listing import Listing
 
@@ -17,17 +18,32 @@ def check(_host: Host) -> Iterator[Finding]:
     is_down = bool(container_ids) and not service.is_running()
     has_servers = bool(upstream.servers_of_host())
     for container_id in container_ids:
+        try:
+            own = Listing.read(container_id)
+        except (OSError, ValueError) as error:
+            yield Finding(
+                "resolver-listing",
+                f"container {container_id}: the list of names in its policy cannot be read: {error}",
+                _WHY,
+                f"cnihook repair {container_id}",
+                fix=partial(resolving.restore, container_id),
+                subject=container_id,
+                for_all="cnihook repair --all",
+            )
+            continue
+        if own is None:
+            continue  # it has ended just now
         if is_down:
             yield Finding(
                 "resolver-down",
                 f"container {container_id}: the resolver of the names in its policy does not run",
                 _WHY,
                 f"cnihook repair {container_id}",
-                fix=partial(service.restore, container_id),
+                fix=partial(resolving.restore, container_id),
                 subject=container_id,
                 for_all="cnihook repair --all",
             )
-        elif not has_servers and _needs_host(container_id):
+        elif not has_servers and not own.servers:
             yield Finding(
                 "resolver-servers",
                 f"container {container_id}: its policy lists names, and /etc/resolv.conf has no server",
@@ -36,11 +52,3 @@ def check(_host: Host) -> Iterator[Finding]:
                 subject=container_id,
                 for_all=_REMEDY,
             )
-
-
-def _needs_host(container_id: str) -> bool:
-    try:
-        one = Listing.read(container_id)
-    except ValueError:
-        return False
-    return one is not None and not one.servers

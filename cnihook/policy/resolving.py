@@ -11,6 +11,7 @@ from cnihook.keeper.client import DaemonError
 from cnihook.policy import endpoint, rules, store
 from cnihook.policy.desired import sides_of
 from cnihook.policy.endpoint import Endpoint
+from cnihook.protocol import locks
 from cnihook.resolver import listing, service
 from cnihook.resolver.listing import Listing, Names
 from cnihook.runtime import records
@@ -55,6 +56,21 @@ def sync(sides: "Sides", kept: "Collection[str] | None") -> None:
     others = [] if kept is None else [one for one in listing.containers() if one not in kept]
     for container_id in dict.fromkeys([*by_container, *others]):
         _serve(container_id, listing_of(container_id, by_container.get(container_id, [])))
+
+
+def restore(container_id: str) -> "list[str]":
+    """Restore what a container needs to look up names, and return what was missing, as text.
+
+    Raises CniError or OSError, like sync_container().
+    """
+    try:
+        return service.restore(container_id)
+    except DaemonError as error:
+        raise CniError(INTERNAL, str(error)) from None
+    except ValueError:
+        with locks.policy(f"names for container {container_id}"):
+            sync_container(container_id)
+        return ["the list of names in its policy was damaged"]
 
 
 def _serve(container_id: str, wanted: "Listing | None") -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cnihook.resolver import message
+from tests.support.commands.doctor import doctor, finds
 from tests.support.commands.repair import cnihook
 from tests.support.host.host import Host, Outside
 from tests.support.plugins.cni import CHECKOUT
@@ -179,6 +180,11 @@ def test_lists_of_host_and_container_both_limit_names(host: Host, outside: Outsi
     end_keeper(host)
     repaired = cnihook(host, "repair", "--all").stdout
     assert "the resolver of names did not run" in repaired
+    assert look_up(one, "files.example", GATEWAYS[0])[0] == 0
+    host.write("/run/cnihook/resolver/containers/one", "{")
+    assert finds(host, "resolver-listing", "container one: ") == "cnihook repair one"
+    assert "the list of names in its policy was damaged" in cnihook(host, "repair", "one").stdout
+    assert doctor(host, status=0) == []
     assert look_up(one, "files.example", GATEWAYS[0])[0] == 0
     policy |= {"mode": "audit", "tests": []}
     apply(host, policy)

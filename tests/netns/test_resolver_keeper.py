@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cnihook.resolver import listing, message, service
-from tests.support.commands.doctor import doctor
+from tests.support.commands.doctor import doctor, run
 from tests.support.host.host import Host
 from tests.support.services.resolving import (
     FOLDER,
@@ -89,6 +89,14 @@ def test_killed_keeper_leaves_names_closed_until_a_repair(host: Host, world: Wor
     assert finding.startswith(f"resolver-down: container {sandbox.name}: ")
     assert finding.endswith(f"; remedy: cnihook repair {sandbox.name}")
 
+    # The fix fails because another program has the port; doctor reports it like that of any finding.
+    with host.socket() as taken:
+        taken.bind((GATEWAY, listing.PORT))
+        taken.listen()
+        fixed = run(host, "--fix")
+    assert f"doctor: cnihook repair {sandbox.name}: listen for names at {GATEWAY}" in fixed.stderr
+    end_keeper(host)
+
     # Another program flushes all rules, too; the policy restores its own.
     host.run("nft", "flush", "ruleset")
     for each in (sandbox, other):
@@ -136,6 +144,11 @@ def test_damaged_listing_does_not_affect_others(host: Host, world: World) -> Non
     host.write(f"{FOLDER}/containers/.partial", "{")
     call(host, f"service.restore({sandbox.name!r})")
     assert sandbox.ask("example.com").rcode == 0
+    (finding,) = findings(host)
+    assert (
+        finding.startswith("resolver-listing: container damaged: ")
+        and f"{FOLDER}/containers/damaged: " in finding
+    )
     failed = call(host, "service.restore('damaged')", check=False)
     assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1
     host.run("/usr/bin/python3", "-IS", KEEPER[2], "gc")
