@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lists of a container that runs: which connections it may open (`egress`) and accept (`ingress`)."""
 
+from cnihook.fast.undo import Undo
 from cnihook.log import notice
 from cnihook.names import host_servers, resolv_conf
 from cnihook.policy import change, enforcement, store
@@ -38,17 +39,19 @@ def carry_out(attachments: "list[Record]", lists: "dict[str, str]", *, cuts: boo
     `cuts`: the connections that they deny are ended.  The caller holds the container's lock.  If the process
     is killed in between, the records count: `check` and `doctor` report it, and `repair` goes on.
     """
-    before = [(record, record.extra.get("policy")) for record in attachments]
-    try:
-        for record, own in before:
+    with Undo() as undo:
+        undo.push(_put_in_force)  # after all records are as before
+        for record in attachments:
+            own = record.extra.get("policy")
+            undo.push(update.set_key, record, "policy", own)
             update.set_key(record, "policy", change.with_lists(own or {}, lists, _servers(record, own)))
-        with locks.policy("change of a container's lists"):
-            enforcement.sync_all()
-    except BaseException:
-        for record, own in before:
-            update.set_key(record, "policy", own)
-        raise
-    _end_denied(attachments, cuts=cuts)
+        _put_in_force()
+        _end_denied(attachments, cuts=cuts)
+
+
+def _put_in_force() -> None:
+    with locks.policy("change of a container's lists"):
+        enforcement.sync_all()
 
 
 def _servers(record: Record, own: "dict[str, Any] | None") -> "list[str]":

@@ -8,6 +8,8 @@ from tests.support.host.host import Host
 from tests.support.policies import LEAVES, NO_BR_NETFILTER, Sandbox, network, tcp
 from tests.support.runtimes.oci import configure
 
+RESOLVER = "/run/cnihook/resolver"
+
 
 @pytest.fixture
 def stage(host: Host) -> Host:
@@ -59,3 +61,19 @@ def test_list_that_cannot_be_in_force_changes_nothing(stage: Host) -> None:
         assert cnihook(stage, "check", "one").returncode == 0
     finally:
         one.stop()
+
+
+def test_list_whose_names_cannot_be_resolved_is_taken_back(stage: Host) -> None:
+    """The rules of the kernel are made before the resolver starts."""
+    configure(stage, network())
+    one, two = Sandbox(stage, "one"), Sandbox(stage, "two")
+    try:
+        stage.run("sh", "-c", f"mkdir -p /run/cnihook; rm -rf {RESOLVER}; touch {RESOLVER}")
+        failed = cnihook(stage, "update", "one", "--egress", "name:a.example:7/tcp")
+        stage.run("rm", RESOLVER)
+        assert failed.returncode == 1, failed.stderr
+        assert tcp(one.space, two.space, two.v4, 99, expected=True)
+        assert cnihook(stage, "check", "one").returncode == 0
+    finally:
+        one.stop()
+        two.stop()
