@@ -63,7 +63,7 @@ def parser() -> Parser:
             f"--{name}",
             metavar="LIST",
             help=f"the connections that it {purpose}, such as dns,10.0.0.0/8:5432/tcp; none: no connection; "
-            "all: no limit",
+            "all: no limit.  Without --network, on all its networks",
         )
     changing.add_arguments(parser, cuts=True)
     return parser
