@@ -6,7 +6,7 @@ from cnihook.log import notice
 from cnihook.names import host_servers, resolv_conf
 from cnihook.policy import change, enforcement, store
 from cnihook.protocol import locks
-from cnihook.runtime import update
+from cnihook.runtime import attachment, update
 from cnihook.runtime.records import Record
 
 TYPE_CHECKING = False
@@ -23,13 +23,16 @@ def of(record: Record) -> "dict[str, str]":
 
 
 def differing(attachments: "list[Record]", lists: "dict[str, str]") -> "list[tuple[Record, str, str]]":
-    """Return (record, direction, list) of each list that is new.  Raises CniError for a malformed one."""
+    """Return (record, direction, list) of each list that is new.  Raises CniError for a malformed one.
+
+    Loopback is left out, because no list limits it.
+    """
     change.with_lists({}, lists)
     return [
         (record, direction, text)
         for record in attachments
         for direction, text in lists.items()
-        if of(record)[direction] != text
+        if of(record)[direction] != text and not attachment.network_of(record).is_loopback
     ]
 
 

@@ -19,7 +19,8 @@ def stage(host: Host) -> Host:
 
 
 def test_lists_of_a_running_container_change(stage: Host) -> None:
-    configure(stage, network())
+    loopback = {"cniVersion": "1.0.0", "name": "lo", "plugins": [{"type": "loopback"}]}
+    configure(stage, network(), loopback)
     one, two = Sandbox(stage, "one"), Sandbox(stage, "two")
     try:
         for version in (4, 6):
