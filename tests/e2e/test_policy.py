@@ -199,7 +199,7 @@ def test_list_of_a_running_container_is_replaced(stage: Host) -> None:
 
 
 def test_container_in_the_namespace_of_another_has_the_lists_of_that_one(stage: Host) -> None:
-    """Its own list counts for none of the links there."""
+    """The lists of the second one do not apply to the links there."""
     configure(stage, network(), network(name="back", number=8))
     one, two = Sandbox(stage, "one", networks="front", egress="none"), Sandbox(stage, "two")
     assert start(stage, "guest", one.space, networks="back", egress="all").returncode == 0
