@@ -35,8 +35,16 @@ def begin(host: Host, seconds: int) -> Process:
     """Start a trial, and return the process that waits for a confirmation."""
     waiting = host.popen(CNIHOOK, "apply", "--try", str(seconds))
     wait_for(lambda: "trial" in record(host)["cnihook"], "the change")
-    wait_for(lambda: host.run("sh", "-c", "ls /run/cnihook").stdout.count("temporary-"), "the background")
+    wait_for(lambda: background(host), "the background")
     return waiting
+
+
+def background(host: Host) -> int | None:
+    """Return the process that undoes the change.  The files of one that was killed stay."""
+    lock = host.run("sh", "-c", "cat /run/cnihook/lock/temporary-*", check=False).stdout.split()
+    if len(lock) < 2 or host.run("kill", "-0", lock[1], check=False).returncode:
+        return None
+    return int(lock[1])
 
 
 def is_as_before(host: Host, web: WebContainer) -> bool:
@@ -45,8 +53,9 @@ def is_as_before(host: Host, web: WebContainer) -> bool:
 
 
 def kill_background(host: Host) -> None:
-    lock = host.run("sh", "-c", "cat /run/cnihook/lock/temporary-*").stdout
-    kill(host, int(lock.split()[1]))
+    pid = background(host)
+    assert pid is not None
+    kill(host, pid)
 
 
 def make_overdue(host: Host) -> None:

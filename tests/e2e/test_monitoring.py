@@ -213,7 +213,7 @@ def test_follow_shows_short_lived_containers(host: Host) -> None:
         for name in names:
             come_and_go(name)
         call("poststop", "stays", stays.pid)
-        wait_for(lambda: host.read("/run/.host/all").count(" detached from ") == 6, "the end of each")
+        wait_for(lambda: host.read("/run/.host/all").count(" all networks released") == 6, "each end")
     finally:
         end(follower)
     lines = [line.split()[1] for line in host.read("/run/.host/all").splitlines()]
