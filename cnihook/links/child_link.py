@@ -11,7 +11,7 @@ import errno
 from cnihook import ipam
 from cnihook.fast.undo import Undo, try_each
 from cnihook.links import container_link, interface, neighbours, settings
-from cnihook.linux import parent_links
+from cnihook.linux import devconf, parent_links
 from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
 from cnihook.protocol.call import Call
@@ -124,9 +124,9 @@ def add(
         link = _create(call, conf, master, kind, data, mac)
         call.sandbox.set_link(link, name=call.ifname, alias=call.owner)
         link.name = call.ifname
+        # A notice corrects neighbours that know the address as that of an earlier container.
+        devconf.notify_by_arp(call.sandbox, link)
         with call.sandbox_ns.entered():
-            # A notice corrects neighbours that know the address as that of an earlier container.
-            settings.prefer(f"net/ipv4/conf/{link.name}/arp_notify", 1)
             settings.prefer(f"net/ipv6/conf/{link.name}/ndisc_notify", 1)
         # The link exists, because an IPAM plugin may send a request through it.  It is down, because the
         # kernel sends the notice for addresses that are set when the link goes up.

@@ -13,7 +13,8 @@ host's ends of another engine's containers.  `cnihook doctor` reports a later up
 
 from cnihook.fast.errors_text import message
 from cnihook.links import settings, veth
-from cnihook.linux import sysctl
+from cnihook.linux import devconf, sysctl
+from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import IFA_F_PERMANENT, RTPROT_RA, Link, Rtnl
 from cnihook.types.errors import INTERNAL, CniError
 from cnihook.types.result import IP
@@ -39,9 +40,9 @@ def forward(host: Rtnl, ips: "list[IP]") -> None:
 def enable(host: Rtnl, version: int) -> None:
     """Enable forwarding.  Raises CniError if the host would lose routes by it, OSError if a write fails."""
     try:
-        if sysctl.read(FORWARDING[version]) != "0":
+        if devconf.forwards(host, version):
             return
-    except FileNotFoundError:
+    except NetlinkError:
         if version == 6:  # a kernel without IPv6
             return
     for link in obeying(host) if version == 6 else ():

@@ -66,10 +66,16 @@ def add(call: Call, *, mtu: int = 0, mac: str = "", master: int = 0, up: bool = 
     with Undo() as undo:
         undo.push(host.delete_link_named, name)
         outer = host.link(name)
-        # A router advertisement from a container must not change the host's routes.  This comes first,
-        # because a running container can send one as soon as the link is up.
-        settings.prefer(f"net/ipv6/conf/{name}/accept_ra", 0)
-        host.set_link(outer, alias=call.owner, up=up)
+        # In a request of its own: one that also raised the link, which has no carrier yet, would make the
+        # kernel look at each IPv6 route of the host.
+        host.set_link(outer, alias=call.owner)
+        if not master:
+            # A router advertisement from a container must not change the host's routes.  This comes first,
+            # because a running container can send one as soon as the link is up.  A bridge receives all that
+            # comes from its ports itself.
+            settings.prefer(f"net/ipv6/conf/{name}/accept_ra", 0)
+        if up:
+            host.set_link(outer, up=True)
         return outer, sandbox.link(call.ifname)
 
 

@@ -46,18 +46,39 @@ def write(name: str, value: "str | int") -> None:
     """
     text = str(value)
     try:
-        if read(name).split() == text.split():  # the kernel puts tabs between numbers
-            return
-    except OSError:
-        pass  # some cannot be read: ipv4/route/flush never, conf/eth0/stable_secret not before it is set
-    try:
-        fd = os.open(_path(name), os.O_WRONLY | os.O_CLOEXEC)
+        fd = _open_to_write(name, text)
         try:
-            os.write(fd, f"{text}\n".encode())  # an empty line empties a list, and writing nothing does not
+            if fd is not None and not _has(fd, text):
+                os.pwrite(fd, f"{text}\n".encode(), 0)  # an empty line empties a list; nothing does not
         finally:
-            os.close(fd)
+            if fd is not None:
+                os.close(fd)
     except OSError as error:
         raise OSError(error.errno, error.strerror, f"set sysctl {name} to {text}") from None
+
+
+def _open_to_write(name: str, text: str) -> "int | None":
+    """Return a descriptor; None if /proc/sys is read-only, and the setting has the value."""
+    try:
+        return os.open(_path(name), os.O_RDWR | os.O_CLOEXEC)  # one path to find instead of two: see devconf
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # Some cannot be read, such as ipv4/route/flush.
+        try:
+            if read(name).split() == text.split():
+                return None
+        except OSError:
+            pass
+        return os.open(_path(name), os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _has(fd: int, text: str) -> bool:
+    """Return True if a setting has the value.  The kernel puts tabs between numbers."""
+    try:
+        return os.pread(fd, 1 << 16, 0).decode(errors="replace").split() == text.split()
+    except OSError:
+        return False  # opened to write only, or without a value yet, as conf/eth0/stable_secret
 
 
 def write_if_present(name: str, value: "str | int") -> None:

@@ -10,6 +10,7 @@ group, whose upper half is protocol.call.GROUP.  The alias of a container's port
 from cnihook import ipam
 from cnihook.fast.address import mac_bytes
 from cnihook.links import flows, host_bridge, interface, ready, router, settings, veth
+from cnihook.linux import devconf
 from cnihook.linux.rtnl import Link, Rtnl
 from cnihook.nftables import masquerade, spoofcheck
 from cnihook.protocol import locks
@@ -237,8 +238,7 @@ def _set_addresses(call: Call, conf: Conf, inner: Link, result: Result) -> None:
         if conf.dad:
             settings.prefer(f"net/ipv6/conf/{call.ifname}/enhanced_dad", 1)
         settings.prefer(f"net/ipv6/conf/{call.ifname}/accept_dad", int(conf.dad))
-        settings.prefer(f"net/ipv4/conf/{call.ifname}/arp_notify", 1)
-
+    devconf.notify_by_arp(call.sandbox, inner)
     if conf.default_gateway:
         for version in (4, 6):
             gateway = next((ip.gateway for ip in result.ips if ip.net.address.version == version), None)

@@ -9,8 +9,8 @@ that is in the container already.
 
 from cnihook import ipam
 from cnihook.fast.address import mac_bytes
-from cnihook.links import container_link, interface, settings
-from cnihook.linux import selinux, tuntap
+from cnihook.links import container_link, interface
+from cnihook.linux import devconf, selinux, tuntap
 from cnihook.linux.rtnl import IFA_F_NODAD, Link
 from cnihook.sdk import DNS, Call, CniError, Field, Interface, Result, Traits, Undo, invalid_config, read
 from cnihook.types.errors import INTERNAL
@@ -91,8 +91,7 @@ def add(call: Call) -> Result:
         for ip in result.ips:
             ip.interface = 0
         if conf.ipam:
-            with call.sandbox_ns.entered():
-                settings.prefer(f"net/ipv4/conf/{call.ifname}/arp_notify", 1)
+            devconf.notify_by_arp(sandbox, link)
             # No program is at the other end yet, so none has the same address, or could report it.
             interface.set_addresses(call, link, result.ips, ifa_flags=IFA_F_NODAD)
             interface.set_routes(call, link, result.ips, result.routes)

@@ -74,7 +74,7 @@ def test_page_lists_the_settings_that_are_written(host: Host) -> None:
     host.run("sh", "-c", "rm /run/trace-*")
 
     written = set()
-    for path in re.findall(r'"/proc/sys/(net/\S+)", O_WRONLY', "".join(traces)):
+    for path in re.findall(r'"/proc/sys/(net/\S+)", O_(?:WRONLY|RDWR)', "".join(traces)):
         kind, _, rest = path.partition("/conf/")
         link, _, name = rest.partition("/")
         link = link if not rest or link in ("all", "lo", "default") else "LINK"

@@ -68,7 +68,8 @@ def test_network_works_without_optional_settings(host: Host, kind: str, versions
         addresses = container.run("ip", f"-{version}", "-br", "addr", "show", "eth0").stdout
         assert SUBNETS[version].partition(".0/" if version == 4 else "/")[0] in addresses
     log = host.read("/run/cnihook/log/c1")
-    assert log.count("Read-only file system; this and other optional settings are skipped") == 1
+    skipped = log.count("Read-only file system; this and other optional settings are skipped")
+    assert skipped == (0 if (kind, versions) == ("tap", (4,)) else 1)  # that writes none below /proc/sys
     end(host, container)
 
 

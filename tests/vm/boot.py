@@ -129,7 +129,7 @@ def run(command: list[str]) -> int:
             *("setpriv", "--pdeathsig", "KILL"),  # it ends with this process
             *(qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
             # One processor: a second one makes emulation slower by a third, and one test runs at a time.
-            # With "erms", the guest copies and clears memory by `rep movsb`, which QEMU emulates byte by byte.
+            # With erms, the guest copies and clears memory by `rep movsb`, which is emulated byte by byte.
             *("-accel", ACCEL, "-cpu", "max,-erms,-fsrm", "-smp", "1", "-m", "1024"),
             *("-kernel", str(unpacked(root)), "-initrd", f"{folder}/initramfs"),
             # norandmaps: QEMU does not translate code again that is at the same address as before.
