@@ -42,9 +42,9 @@ class Docker:
 class Entry:
     """One option.
 
-    `metavar` is empty for a switch.  `examples`: values of a request, in Markdown.  `programs`: those that
-    have the option; docker-run has it in the form of `docker`.  `in_kubernetes`: what a pod has instead of
-    the annotation; empty if a pod has the annotation itself.
+    `metavar` is empty for a switch, and [=METAVAR] if the value may be left out.  `examples`: values of a
+    request, in Markdown.  `programs`: those that have the option; docker-run has it in the form of `docker`.
+    `in_kubernetes`: what a pod has instead of the annotation; empty if a pod has the annotation itself.
     """
 
     __slots__ = (
@@ -92,6 +92,15 @@ class Entry:
     def annotation(self) -> str:
         """The annotation with the same effect; empty if the option is not a request."""
         return annotation_of(self.name) if self.name in OPTIONS else ""
+
+    @property
+    def needs_value(self) -> bool:
+        return bool(self.metavar) and self.metavar[0] != "["
+
+    @property
+    def value(self) -> str:
+        """The form of the option's value, with the space before it; empty for a switch."""
+        return f" {self.metavar}" if self.needs_value else self.metavar
 
     @property
     def flags(self) -> str:

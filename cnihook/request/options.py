@@ -99,7 +99,7 @@ class Option:
     """The reader of one option.  request.option_table has its form and its purpose.
 
     `most`: the number of values that one container may have in the list that `held` returns; 0 if an option
-    has one value.
+    has one value.  `is_switch`: it needs no value.
     """
 
     __slots__ = ("_add", "_held", "is_switch", "most", "short")
@@ -234,7 +234,7 @@ def to_annotations(said: "list[tuple[str, str]]") -> "dict[str, str]":
         option.add(ContainerRequest(), text)
         if option.most and word != "network" and "," in text:
             raise refuse(f"--{word} {shown(text)}", "in an annotation, a comma is the end of a value")
-        texts.setdefault(word, []).append("true" if option.is_switch else text)
+        texts.setdefault(word, []).append((text or "true") if option.is_switch else text)
     annotations = {}
     for word, values in texts.items():
         if word == "network":

@@ -9,7 +9,7 @@ def _cell(text: str) -> str:
 
 
 def _option(entry: Entry) -> str:
-    form = f"`--{entry.name} {entry.metavar}`" if entry.metavar else f"`--{entry.name}`"
+    form = f"`--{entry.name}{entry.value}`"
     return f"{form}, `{entry.short}`" if entry.short else form
 
 

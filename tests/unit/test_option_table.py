@@ -44,6 +44,8 @@ def value(entry: Entry) -> str:
 
 
 def arguments(entry: Entry) -> list[str]:
+    if entry.metavar and not entry.needs_value:
+        return [f"--{entry.name}"]
     return [f"--{entry.name}", *filter(None, [value(entry)])]
 
 
@@ -65,7 +67,7 @@ def test_every_example_of_a_request_is_valid(entry: Entry) -> None:
 @pytest.mark.parametrize("entry", TABLE, ids=named)
 def test_programs_take_a_value_where_the_table_has_one(entry: Entry) -> None:
     if entry.annotation:
-        assert OPTIONS[entry.name].is_switch is not bool(entry.metavar)
+        assert OPTIONS[entry.name].is_switch is not entry.needs_value
         assert option_for(f"--{entry.name}") is OPTIONS[entry.name]
         assert not entry.short or option_for(entry.short) is OPTIONS[entry.name]
     if HOOK in entry.programs:

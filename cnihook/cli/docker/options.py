@@ -15,7 +15,7 @@ REQUESTS = {entry.name: entry.docker for entry in _ENTRIES if entry.docker}
 SWITCHES = frozenset(
     "detach disable-content-trust help init interactive no-healthcheck oom-kill-disable privileged"
     " publish-all quiet read-only rm sig-proxy tty use-api-socket".split()
-).union(entry.name for entry in _ENTRIES if not entry.metavar)
+).union(entry.name for entry in _ENTRIES if not entry.needs_value)
 # Short options that are switches or that docker-run reads, and docker's old names.
 _LONG = {
     **{"d": "detach", "h": "hostname", "i": "interactive", "P": "publish-all", "q": "quiet", "t": "tty"},

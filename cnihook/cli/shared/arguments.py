@@ -40,6 +40,18 @@ class Help(argparse.RawDescriptionHelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return option_help.filled(super()._fill_text(text, width, indent), width)
 
+    # A value that may be left out is [=VALUE] in --help, because the next argument is not the value.
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        metavar = str(action.metavar)
+        return metavar if metavar.startswith("[=") else super()._format_args(action, default_metavar)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return super()._format_action_invocation(action).replace(" [=", "[=")
+
+    def _format_usage(self, *parts: "Any") -> str:
+        return super()._format_usage(*parts).replace(" [=", "[=")
+
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
@@ -59,6 +71,7 @@ class Parser(argparse.ArgumentParser):
         self._command = command
         self.commands: Mapping[str, argparse.ArgumentParser] = {}  # also by their other names
         self._group: "argparse._SubParsersAction[_Subcommand] | None" = None
+        self._bare: set[str] = set()  # options that may have a value, but not as the next argument
 
     def error(self, message: str) -> "NoReturn":
         warn(f"{self._command}: {similar.ended(message)} see `cnihook {self._command} --help`")
@@ -115,10 +128,12 @@ class Parser(argparse.ArgumentParser):
             if entry.annotation:
                 group.add_argument(
                     *entry.flags.split(", "),
-                    nargs=None if entry.metavar else 0,
+                    nargs=None if entry.needs_value else "?" if entry.metavar else 0,
                     action=_AddOption,
                     **_help(entry),
                 )
+                if entry.metavar and not entry.needs_value:
+                    self._bare.add(f"--{entry.name}")
 
     def add_bounds(self) -> None:
         """Add bounds on annotations.  bounds_of() turns them into arguments of the hook."""
@@ -130,6 +145,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, *arguments: "Any", **options: "Any") -> "Any":
         if "request" in self._defaults:
             self.set_defaults(request=ContainerRequest(), given=[])  # not those of an earlier call
+            words, *others = arguments
+            arguments = ([f"{word}=" if word in self._bare else word for word in words], *others)
         namespace, others = self.parse_known_args(*arguments, **options)
         if others:
             self.error(f"unrecognized arguments: {' '.join(others)}{self._like(others[0])}")

@@ -144,7 +144,8 @@ def _of_parser(parser: argparse.ArgumentParser) -> Syntax:
     syntax = Syntax()
     for action in parser._actions:
         purpose = "" if action.help in (None, argparse.SUPPRESS) else str(action.help)
-        name = "" if action.nargs == 0 else action.dest
+        is_complete = action.nargs == 0 or str(action.metavar).startswith("[=")
+        name = "" if is_complete else action.dest
         for flag in action.option_strings:
             syntax.options[flag] = Argument(name, purpose, action.choices)
         if not action.option_strings:
@@ -160,7 +161,7 @@ def _of_table(program: str) -> Syntax:
     for entry in option_table.of(program):
         for flag in entry.flags.split(", "):
             syntax.options[flag] = Argument(
-                entry.name.replace("-", "_") if entry.metavar else "", entry.help
+                entry.name.replace("-", "_") if entry.needs_value else "", entry.help
             )
     syntax.options["--help"] = Argument("", "print the help text")
     if program == option_table.PRIV_NET_RUN:

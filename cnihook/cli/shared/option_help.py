@@ -43,7 +43,7 @@ def sections(program: str, width: int) -> str:
 
 def lines(entries: Iterable[Entry], width: int) -> str:
     width = max(width or default_width(), _LEAST)
-    return "".join(_line(f"{entry.flags} {entry.metavar}".rstrip(), entry.help, width) for entry in entries)
+    return "".join(_line(f"{entry.flags}{entry.value}", entry.help, width) for entry in entries)
 
 
 def _line(form: str, purpose: str, width: int) -> str:
