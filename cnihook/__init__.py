@@ -10,6 +10,7 @@ The folders and files, from the top down; each uses only what is below it:
     container/    attach one container to all its networks, detach it, repair what it lost
     names/        the names of containers for each other: their /etc/hosts and resolv.conf
     resolver/     the names that a container may look up, and the process that resolves them
+    mdns/         multicast DNS between containers and the LAN, and the process that sends it on
     plugins/      one file per plugin type; run by name
     request/      what a container requests; option_table.py: its options and annotations, values.py: syntax
     policy/       which connections a container may have, and the rules of the kernel for that

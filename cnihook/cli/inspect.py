@@ -130,7 +130,7 @@ def _record(one: Row) -> "Json":
             "holder": record.process.to_json() if record.process else None,
             "result": record.result,
             "revision": record.extra.get("revision", 0),
-            **{key: record.extra.get(key) for key in ("changed", "pending", "until")},
+            **{key: record.extra.get(key) for key in ("changed", "pending", "until", "mdns")},
         },
     }
 
@@ -223,6 +223,7 @@ def _parts(report: "Json") -> "list[tuple[str, list[str]]]":
         *(f"address {address}" for address in report["addresses"]),
         *(f"route {_route(route)}" for route in result.get("routes") or () if isinstance(route, dict)),
         *(f"port {port}" for port in report["ports"]),
+        *_multicast(record),
         *_changes(record),
         *([f"behind its network's file: `cnihook diff {report['network']}`"] if report["behind"] else []),
         *([f"CNI_ARGS {record['cni_args']}"] if record["cni_args"] else []),
@@ -237,6 +238,14 @@ def _parts(report: "Json") -> "list[tuple[str, list[str]]]":
     else:
         parts.append(("nftables", [_element(one) for one in kernel["nft"]]))
     return parts
+
+
+def _multicast(record: "Json") -> "list[str]":
+    """Return the line about multicast DNS, if the container requests it."""
+    if not record["mdns"]:
+        return []
+    uplinks = ", ".join(record["mdns"]["uplinks"]) or "the interfaces with a default route"
+    return [f"multicast DNS by {uplinks}"]
 
 
 def _changes(record: "Json") -> "list[str]":

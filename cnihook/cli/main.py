@@ -58,6 +58,7 @@ COMMANDS = {
     "conformance": "check a CNI plugin or runtime against the specification",
     "dhcp-keeper": "renew DHCP leases; the plugin dhcp starts it",
     "dns-keeper": "resolve the names in policies; they start it",
+    "mdns-keeper": "send multicast DNS on; containers start it",
     "completion": "print the completion script for bash, zsh or fish",
     "man": "show the manual page of a command, or a guide",
 }

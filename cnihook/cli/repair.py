@@ -9,6 +9,7 @@ from cnihook.fast.errors_text import message_with_notes, printable
 from cnihook.fast.natural import natural
 from cnihook.linux import netns
 from cnihook.log import Log, warn
+from cnihook.mdns import service as mdns
 from cnihook.names import host_servers, hosts
 from cnihook.policy import change, enforcement, resolving, store
 from cnihook.protocol import locks
@@ -151,6 +152,8 @@ def _repair(container_id: str, settings: Settings, report: _Report, *, leave_oth
                     for text in update.settle(ContainerEngine(settings, log), record):
                         report.add(container_id, f"{what}: {text}", log)
                 for difference in repair.repair_attachment(record, settings.plugin_dirs):
+                    report.add(container_id, f"{what}: {difference}", log)
+                for difference in mdns.restore(record):
                     report.add(container_id, f"{what}: {difference}", log)
             except (CniError, OSError) as error:
                 is_foreign = foreign.is_foreign(record)

@@ -123,6 +123,10 @@ def select(
 
         reserved.check(request, [network for network, _ in chosen if not network.is_loopback])
     served = resolve(chosen, request.common)
+    if request.mdns:
+        from cnihook.request import mdns  # few containers request it
+
+        mdns.place(served, request.mdns)
     if request.has_policy or os.path.exists(POLICIES):
         from cnihook.container import policies  # few containers have one
 
@@ -228,6 +232,10 @@ def up(
         for one in attached:
             undo.push(detach.down, container.id, settings, log, one.network.name)
         engine.resolve_names(container.id)
+        if any(served.mdns for served in chosen):
+            from cnihook.mdns import service  # not at the top: few containers request it
+
+            service.serve(container.id)
         # Without the lock: this may start a process that sets names later, and that would inherit it.
         set_names(attached)
     return attached
@@ -324,6 +332,7 @@ def _attach_all(
             cni_args=served.cni_args,
             capability_args=served.capability_args,
             policy={**earlier, **(served.policy or {}), **of_others},
+            mdns=served.mdns,
         )
         for served, ifname in zip(chosen, _name_interfaces(chosen, used_names), strict=True)
     ]

@@ -52,6 +52,10 @@ class ContainerEngine(Engine):
 
     def take_down(self, record: Record, ending: "Ending | None" = None) -> "LinkStats | None":
         forget_names(record.network, record.container_id)
+        if "mdns" in record.extra:
+            from cnihook.mdns import service  # not at the top: few containers request it
+
+            service.forget(record)
         return super().take_down(record, ending)
 
     def release_all(

@@ -49,6 +49,13 @@ def collect(engine: ContainerEngine, *, thorough: bool = True, patience: float =
             service.prune()
         except OSError as error:
             engine.tell(f"gc of the names in policies: {message(error)}")
+    if thorough and os.path.isdir(f"{STATE}/mdns"):
+        from cnihook.mdns import service as mdns
+
+        try:
+            mdns.prune()
+        except OSError as error:
+            engine.tell(f"gc of multicast DNS: {message(error)}")
     return released
 
 

@@ -165,6 +165,8 @@ class Guard:
             yield "hostname", "", self.asked.hostname
         if self.asked.sticky:
             yield "sticky", "", self.asked.sticky
+        if self.asked.mdns:
+            yield "mdns", "", ",".join(self.asked.mdns["uplinks"]) or "true"
 
     def _on_networks(self) -> "Iterator[tuple[str, str, str]]":
         """Yield (option, annotation, value) for requests that concern every network.

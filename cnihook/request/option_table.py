@@ -258,6 +258,15 @@ TABLE = (
         docker=Docker(alias="dns-opt"),
         in_kubernetes="`options` of `dnsConfig`",
     ),
+    Entry(
+        "mdns",
+        "[=INTERFACES]",
+        "multicast DNS with the LAN: the container finds printers and the like there, and is found; by "
+        "these interfaces of the host (default: those with a default route)",
+        examples="`true`, `eth0,wlan0`",
+        docker=Docker(is_new=True),
+        in_kubernetes="`hostNetwork`",
+    ),
     Entry("hostname", "NAME", "a host name", examples="`web`", in_kubernetes="`hostname`"),
     Entry(
         "add-host",

@@ -75,6 +75,12 @@ def _add_quota(request: ContainerRequest, text: str) -> None:
     request.common.quota.update(quota.parse(text))
 
 
+def _set_mdns(request: ContainerRequest, text: str) -> None:
+    from cnihook.request import mdns  # few containers request it
+
+    request.mdns = mdns.parse(text)
+
+
 def _set_no_default_route(request: ContainerRequest, text: str) -> None:
     request.common.no_default_route = parse_switch(text)
 
@@ -143,6 +149,7 @@ OPTIONS = {
     ),
     "dns-option": Option(lambda w, t: w.dns.options.append(parse_option(t)), 32, lambda w: w.dns.options),
     "hostname": Option(_set_hostname),
+    "mdns": Option(_set_mdns, is_switch=True),
     "add-host": Option(lambda w, t: w.hosts.append(parse_host(t)), 256, lambda w: w.hosts),
     "network-alias": Option(
         lambda w, t: w.common.aliases.append(parse_alias(t)), MOST_ALIASES, lambda w: w.common.aliases

@@ -95,12 +95,12 @@ class ContainerRequest(Value):
     `common` is what was requested without a network.  `hosts` are (name, address); the address
     `host-gateway` is the host's on the container's first network.  `guard` is set if annotations request a
     part of this.  `egress` and `ingress` are lists of the short form, `policies` names of policies.
-    `sticky`: the name for which its addresses are kept.
+    `sticky`: the name for which its addresses are kept.  `mdns`: what its record has for multicast DNS.
     """
 
     __slots__ = (
-        "common", "dns", "egress", "guard", "hostname", "hosts", "ingress", "labels", "networks", "policies",
-        "sticky",
+        "common", "dns", "egress", "guard", "hostname", "hosts", "ingress", "labels", "mdns", "networks",
+        "policies", "sticky",
     )  # fmt: skip
 
     def __init__(self, wanted: "list[NetworkRequest] | None" = None) -> None:
@@ -110,6 +110,7 @@ class ContainerRequest(Value):
         self.hostname = ""
         self.hosts: list[tuple[str, str]] = []
         self.sticky = ""
+        self.mdns: dict[str, list[str]] = {}
         self.guard: Guard | None = None
         self.labels: dict[str, str] = {}
         self.egress = ""

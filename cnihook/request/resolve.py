@@ -31,7 +31,7 @@ class ResolvedNetwork(Value):
     the name for which the container's addresses are kept.
     """
 
-    __slots__ = ("capability_args", "cni_args", "ifname", "network", "policy", "ports", "sticky")
+    __slots__ = ("capability_args", "cni_args", "ifname", "mdns", "network", "policy", "ports", "sticky")
 
     def __init__(self, network: Network, ifname: str = "") -> None:
         self.network = network
@@ -40,6 +40,7 @@ class ResolvedNetwork(Value):
         self.cni_args: dict[str, str] = {}
         self.ports: list[PortRequest] = []
         self.policy: dict[str, Any] | None = None  # what its record has for policies
+        self.mdns: dict[str, list[str]] = {}  # what its record has for multicast DNS
         self.sticky = ""
 
     @property

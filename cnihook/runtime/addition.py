@@ -126,8 +126,10 @@ def plan(
     cni_args: "Mapping[str, str] | None" = None,
     capability_args: "Mapping[str, Any] | None" = None,
     policy: "dict[str, Any] | None" = None,
+    mdns: "dict[str, Any] | None" = None,
 ) -> Attachment:
     """Return an attachment that is not made yet.  Its record is not on disk."""
+    extra = (("requested", network.requested), ("policy", policy), ("mdns", mdns))
     record = Record(
         network.name,
         container_id,
@@ -138,7 +140,7 @@ def plan(
         capability_args=dict(capability_args or {}),
         process=process,
         plugin_dirs=engine.plugin_dirs,
-        extra={key: value for key, value in (("requested", network.requested), ("policy", policy)) if value},
+        extra={key: value for key, value in extra if value},
         folder=engine.state_dir,
     )
     return Attachment(engine, record, network)

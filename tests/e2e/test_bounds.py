@@ -99,6 +99,7 @@ OPTIONS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("ingress", "none", None),
     ("policy", "web", None),
     ("sticky", "web", None),
+    ("mdns", "true", None),
 ]
 ALL = sorted({option for option, _, _ in OPTIONS})
 

@@ -60,6 +60,7 @@ WORDS = {
     "conformance": "--list",
     "dhcp-keeper": "--linger 0.01",
     "dns-keeper": "--linger 0.01",
+    "mdns-keeper": "--linger 0.01",
     "completion": "bash",
     "man": "ps",
 }
@@ -68,7 +69,7 @@ STATE = json.dumps({"ociVersion": "1.0.2", "id": "web", "pid": 1, "status": "cre
 LEAVES = [
     *("dir /var/lib/cnihook", "file /var/lib/cnihook/key", f"dir {NETWORKS}/*", f"file {NETWORKS}/*"),
     *("file /run/cnihook/log/web", "dir /run/runc", "dir /run/crun", "dir /run/cni"),
-    "dir /run/cnihook/resolver",
+    *("dir /run/cnihook/resolver", "dir /run/cnihook/mdns"),
 ]
 WITHOUT_ROOT = {"plan", "conformance", "completion", "man", "logs", "schema", "status", "sticky"} | {
     "install"
@@ -200,7 +201,7 @@ def test_command_works_on_an_empty_machine(host: Host, command: str) -> None:
     """There is neither network nor container nor record.  The command runs without and with arguments."""
     host.leaves(*LEAVES)
     # The keepers stay; the others change /usr/local.
-    if command not in ("dhcp-keeper", "dns-keeper", "install", "uninstall"):
+    if command not in ("dhcp-keeper", "dns-keeper", "mdns-keeper", "install", "uninstall"):
         call(host, command, input="", fork=False)
 
     if WORDS[command] or command in HOOK:

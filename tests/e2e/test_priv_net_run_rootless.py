@@ -301,6 +301,7 @@ def test_kernel_that_refuses_namespaces_is_quoted(open_tun: Host) -> None:
         (["--netns", "lab", "true"], "--netns"),
         (["--netns", "lab", "--delete"], "root"),
         (["--sticky", "web", "true"], "--sticky needs root"),
+        (["--mdns", "true"], "--mdns needs root"),
         (["--publish", "8080:80/sctp", "true"], "--publish"),
         (["--network", "nowhere", "true"], "nowhere"),
         (["--pcap", "/etc/x", "true"], "/etc/x"),

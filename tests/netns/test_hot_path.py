@@ -212,6 +212,7 @@ def test_hook_loads_only_the_plugins_of_its_networks(host: Host, log: Path, stat
         names = log.read_text().split()
         plugins = {name for name in names if name.startswith("cnihook.plugins.")}
         assert "cnihook.process.steps" not in names, "it is for CNIHOOK_TIMING"
+        assert not [name for name in names if "mdns" in name], "the container does not request it"
         assert plugins == {"cnihook.plugins.bridge", "cnihook.plugins.host_local"}
         log.unlink()
 

@@ -31,6 +31,7 @@ OF_A_CONTAINER: dict[str, tuple[Any, str | None]] = {
     "hosts": ([("up", "192.0.2.1")], "add-host"),
     "hostname": ("web", "hostname"),
     "sticky": ("web", "sticky"),
+    "mdns": ({"uplinks": ["eth0"]}, "mdns"),
     "guard": (None, None),
     "egress": ("none", "egress"),
     "ingress": ("none", "ingress"),

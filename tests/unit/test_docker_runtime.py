@@ -80,6 +80,10 @@ def test_daemon_without_runtimes() -> None:
             " --sysctl net.cnihook.dns-option=ndots:2 IMAGE --dns x",
         ),
         (
+            "--mdns --mdns=eth0,wlan0 IMAGE --mdns",
+            "--network=none --runtime=cni --sysctl net.cnihook.mdns=eth0,wlan0 IMAGE --mdns",
+        ),
+        (
             "--no-default-route=false -p 80 IMAGE",
             "--network=none --runtime=cni --sysctl net.cnihook.publish=80 IMAGE",
         ),

@@ -25,7 +25,7 @@ LAYERS = [
     {"names"},
     {"request"},
     {"policy"},
-    {"resolver"},
+    {"mdns", "resolver"},
     {"plugins", "runtime"},
     {"sdk"},
     {"nftables"},

@@ -279,6 +279,7 @@ OPTIONS = [
     ("bandwidth", "out=2M,out-burst=3M"),
     ("hostname", "one"),
     ("hostname", "two"),
+    ("mdns", "eth0,wlan0"),
     ("add-host", "db:10.0.0.1"),
     ("route", "10.9.0.0/16 via 10.0.0.1"),
     ("no-default-route", ""),

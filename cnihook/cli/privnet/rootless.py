@@ -149,12 +149,13 @@ class Outside:
 
 def check(options: Options) -> None:
     """Raise UsageError if it is not possible, with all that is missing, and how to get it."""
-    sticky = any(option == "--sticky" for option, _value in options.requested)
+    requested = {option for option, _value in options.requested}
     for option, is_used in (
         ("--user", options.user),
         ("--netns", options.netns),
         ("--name", options.name),
-        ("--sticky", sticky),
+        ("--sticky", "--sticky" in requested),
+        ("--mdns", "--mdns" in requested),  # the LAN is not the one behind pasta
     ):
         if is_used:
             raise UsageError(f"{option} needs root; try `sudo priv-net-run ...`")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets that read binary messages of a server or the kernel."""
+"""Targets that read binary messages of another machine or the kernel."""
 
 import struct
 
@@ -8,6 +8,7 @@ from cnihook.dhcp import rawsocket as packets
 from cnihook.dhcp.message import Message
 from cnihook.fast.address import Address
 from cnihook.linux import netlink, nft, route_lookup, rtnl
+from cnihook.mdns import message as mdns
 from cnihook.resolver import message as dns
 from tests.support.fuzz.target import Target, same
 
@@ -63,6 +64,12 @@ def _dns(data: bytes) -> None:
     dns.read_size(data, question)
 
 
+def _mdns(data: bytes) -> None:
+    sent_on = mdns.forwarded(data)
+    assert len(sent_on) <= len(data)
+    same(mdns.forwarded(sent_on), sent_on, "a message of another reflector")
+
+
 def _packet(data: bytes) -> None:
     content = packets.payload(data)
     assert len(content) <= len(data)
@@ -106,6 +113,7 @@ COMMENT = nft.userdata("full c1 eth0")
 TARGETS = (
     Target("dhcp", _dhcp, (ValueError,), (OFFER.encode(),)),
     Target("dns", _dns, (ValueError,), (dns.query(DNS_QUESTION), DNS_ANSWER)),
+    Target("mdns", _mdns, (ValueError,), (dns.query(DNS_QUESTION), DNS_ANSWER)),
     Target("packet", _packet, (ValueError,), (packets.packet(OFFER.encode(), Address(4), Address(4)),)),
     Target("attributes", _attributes, (), (ATTRIBUTES, netlink.nested(1, ATTRIBUTES), COMMENT)),
     Target("links", _links, (), (bytes(16) + ATTRIBUTES,)),

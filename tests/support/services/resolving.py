@@ -301,16 +301,16 @@ def call(host: Host, code: str, *, check: bool = True) -> "subprocess.CompletedP
     return host.run("/usr/bin/python3", "-ISc", _CALL.replace("CALL", code), check=check)
 
 
-def keepers(host: Host) -> "list[int]":
+def keepers(host: Host, command: str = "dns-keeper") -> "list[int]":
     """Return the PIDs of the resolvers in a throw-away host, as programs there see them."""
     lines = [line.split() for line in host.run("ps", "-ewwo", "pid=,args=").stdout.splitlines()]
-    return [int(words[0]) for words in lines if "dns-keeper" in words]
+    return [int(words[0]) for words in lines if command in words]
 
 
-def end_keeper(host: Host, signal: str = "KILL") -> None:
-    (pid,) = keepers(host)
+def end_keeper(host: Host, signal: str = "KILL", command: str = "dns-keeper") -> None:
+    (pid,) = keepers(host, command)
     host.run("kill", f"-{signal}", str(pid))
-    wait_for(lambda: not keepers(host), "the resolver has ended")
+    wait_for(lambda: not keepers(host, command), f"{command} has ended")
 
 
 def records_of(names: "Iterable[tuple[str, Sequence[str]]]") -> "list[str]":
