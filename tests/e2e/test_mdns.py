@@ -86,9 +86,9 @@ def test_container_finds_the_lan_and_is_found(host: Host, outside: Outside, kind
                 lan.hears_nothing()
                 # A program that is not in the group, such as dig, gets the answers alone.
                 legacy.send(query("one.shot.local"))
-                asked = lan.hears(query("one.shot.local"))
-                assert asked.port not in (5353, 5354)
-                lan.send(answer("one.shot.local"), to=asked)
+                packet = lan.hears(query("one.shot.local"))
+                assert packet.port not in (5353, 5354)
+                lan.send(answer("one.shot.local"), to=packet)
                 legacy.hears(answer("one.shot.local"))
             assert [each.data for each in inside.heard() if each.data != query("of.another.container")] == []
             assert apart.heard() == []
