@@ -199,6 +199,7 @@ def _create(oci_state: State, options: Options, log: Log) -> None:
         container = attach.Container(
             oci_state.id, namespace, oci_state.pid, request.hostname or config.hostname
         )
+        container.net_admin = config.grants("CAP_NET_ADMIN")
 
         def set_names(attached: "list[Attachment]") -> None:
             if config.path:

@@ -70,6 +70,8 @@ def main(argv: list[str]) -> int:
         try:
             if options.id:
                 repair_one(containers.on_record(options.id), settings, report)
+                if repair_one is _repair:
+                    _repair_policies(report)
             else:
                 _repair_all(repair_one, settings, report)
         finally:

@@ -41,15 +41,19 @@ _PORT_TRIES = 32  # for a free port; a try fails if another container gets the c
 
 
 class Container:
-    """A container: its ID, its namespace, the process that keeps that alive, and its host name, if any."""
+    """A container: its ID, its namespace, the process that keeps that alive, and its host name, if any.
 
-    __slots__ = ("_process", "hostname", "id", "netns", "pid")
+    `net_admin` is True if the process will have CAP_NET_ADMIN; None if it has its capabilities already.
+    """
+
+    __slots__ = ("_process", "hostname", "id", "net_admin", "netns", "pid")
 
     def __init__(self, container_id: str, namespace: NetNS, pid: int, hostname: str = "") -> None:
         self.id = container_id
         self.netns = namespace
         self.pid = pid
         self.hostname = hostname
+        self.net_admin: bool | None = None
         self._process: ProcessIdentity | None = None
 
     @property
@@ -315,6 +319,7 @@ def _attach_all(
         return []  # and no name: without a record, it would never be removed
     used_names = {record.ifname for record in present} | {link.name for link in sandbox.links()}
     step("loopback")
+    rights = {} if container.net_admin is None else {"netAdmin": container.net_admin}
     # A further network must not be a way around the lists that the container was started with, nor must
     # another container in its namespace, which has no right to replace them.
     earlier = _lists_of(present)
@@ -331,7 +336,7 @@ def _attach_all(
             container.process,
             cni_args=served.cni_args,
             capability_args=served.capability_args,
-            policy={**earlier, **(served.policy or {}), **of_others},
+            policy={**(rights if served.policy else {}), **earlier, **(served.policy or {}), **of_others},
             mdns=served.mdns,
         )
         for served, ifname in zip(chosen, _name_interfaces(chosen, used_names), strict=True)

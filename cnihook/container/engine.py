@@ -42,7 +42,16 @@ class ContainerEngine(Engine):
         return self._enforcements[-1]
 
     def resolve_names(self, container_id: str) -> None:
-        """Let a container that was attached look up the names that its policies list, if they do."""
+        """Let a container that was attached look up the names that its policies list, if they do.
+
+        Containers that were attached at the same time become known to its policies.
+        """
+        if any(one.selects_others for one in self._enforcements):
+            from cnihook.policy import enforcement
+            from cnihook.protocol import locks
+
+            with locks.policy(f"policies of container {container_id}"):
+                enforcement.sync_all()
         if any(one.has_names for one in self._enforcements):
             from cnihook.policy import resolving  # few policies have names
             from cnihook.protocol import locks

@@ -21,6 +21,7 @@ def request_of(request: ContainerRequest, chosen: "list[ResolvedNetwork]") -> "d
         "egress": request.egress,
         "ingress": request.ingress,
         "policies": request.policies,
+        "weak": request.weak_policy,
     }
     present: dict[str, Any] = {key: value for key, value in fields.items() if value}
     if request.egress or request.policies or os.path.exists(POLICIES):

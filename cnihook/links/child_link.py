@@ -134,6 +134,8 @@ def add(
         result.interfaces = [Interface(link.name, link.mac, sandbox=call.netns)]
         for ip in result.ips:
             ip.interface = 0
+        if call.request.policy and not chained:
+            call.request.policy.admit("", link.mac, [ip.net for ip in result.ips])
         try:
             interface.configure(call, link, result)
         except NetlinkError as error:

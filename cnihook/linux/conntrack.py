@@ -41,16 +41,20 @@ _FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
 
 
 class Flow:
-    """A flow: the ends of its first packet, and the address and port that answer, after any NAT."""
+    """A flow: the ends of its first packet, and the address and port that answer, after any NAT.
+
+    `places`: the paths of the namespaces that track it; an empty one is that of this process.
+    """
 
     __slots__ = (
-        "answerer", "answerer_port", "destination", "identity", "is_established", "port", "protocol",
-        "source", "version",
+        "answerer", "answerer_port", "destination", "identity", "is_established", "places", "port",
+        "protocol", "source", "version",
     )  # fmt: skip
 
     def __init__(self, body: bytes, version: int) -> None:
         attrs = attributes(body, 4)
         self.version = version
+        self.places = [""]
         self.source, _ = _end(attrs[_TUPLE_ORIG], _IP_SOURCE[version], _PROTO_SOURCE_PORT)
         self.protocol = _protocol(attrs[_TUPLE_ORIG])  # its number, such as UDP
         self.destination, self.port = _end(attrs[_TUPLE_ORIG], _IP_DESTINATION[version], _PROTO_PORT)

@@ -296,6 +296,23 @@ def reopen_netfilter() -> None:
     _netfilter = None
 
 
+class OtherNetfilter:
+    """A context in which netfilter() is a socket of another namespace, in which its block runs."""
+
+    def __init__(self) -> None:
+        self._home: Netlink | None = None
+
+    def __enter__(self) -> None:
+        global _netfilter
+        self._home, _netfilter = _netfilter, None
+
+    def __exit__(self, *_error: object) -> None:
+        global _netfilter
+        if _netfilter:
+            _netfilter.close()
+        _netfilter = self._home
+
+
 def netfilter_descriptors() -> "list[int]":
     """Return the descriptor of the socket, if it is open: while a child has it, a close does not wait."""
     return [_netfilter.fileno()] if _netfilter else []

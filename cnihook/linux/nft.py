@@ -35,7 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
+FAMILIES = {"inet": 1, "ip": 2, "netdev": 5, "bridge": 7, "ip6": 10}
 
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES, in the upper half of each message's type
 _GETCHAIN, _GETRULE, _GETSET = SUBSYSTEM | 4, SUBSYSTEM | 7, SUBSYSTEM | 10

@@ -24,6 +24,7 @@ IPV4_ADDR, IPV6_ADDR, IFNAME = (7, 4), (8, 16), (41, 16)
 ETHER_ADDR, INET_PROTO, INET_SERVICE = (9, 8), (12, 4), (13, 4)
 DROP, JUMP, RETURN = 0, -3, -5
 PRE_ROUTING, INPUT, FORWARD, OUTPUT, POST_ROUTING = 0, 1, 2, 3, 4  # hooks
+EGRESS = 1  # hook of the family netdev, NF_NETDEV_EGRESS
 RAW, DSTNAT, FILTER, SRCNAT = -300, -100, 0, 100  # priorities there
 ORIGINAL, REPLY = 0, 1  # directions of a connection
 SRC_NAT, DST_NAT = 0x10, 0x20  # flags of conntrack's status
@@ -31,7 +32,7 @@ SRC_NAT, DST_NAT = 0x10, 0x20  # flags of conntrack's status
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN = SUBSYSTEM, SUBSYSTEM | 2, SUBSYSTEM | 3, SUBSYSTEM | 5
 _NEWRULE, _DELRULE, _NEWSET, _DELSET = SUBSYSTEM | 6, SUBSYSTEM | 8, SUBSYSTEM | 9, SUBSYSTEM | 11
 _NAME, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7  # the table is attribute 1 of all
-_HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
+_HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICE = 1, 2, 3
 _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LEN, _SET_DATA_TYPE, _SET_ID = 2, 3, 4, 5, 6, 10
 _SET_DATA_LEN, _SET_USERDATA = 7, 13
 _NATIVE_ORDER = struct.pack("=BBI", 0, 4, 1)  # libnftnl's NFTNL_UDATA_SET_KEYBYTEORDER, of the host
@@ -61,11 +62,17 @@ def delete_table(name: str) -> "Message":
     return _DELTABLE, 0, text(_NAME, name)
 
 
-def chain(table: str, name: str, kind: str = "", hook: int = 0, priority: int = 0) -> "Message":
-    """Return the message that adds a chain.  With a `kind`, such as "nat", the kernel's hook calls it."""
+def chain(
+    table: str, name: str, kind: str = "", hook: int = 0, priority: int = 0, device: str = ""
+) -> "Message":
+    """Return the message that adds a chain.  With a `kind`, such as "nat", the kernel's hook calls it.
+
+    `device`: the interface of a hook of the family netdev.
+    """
     body = text(_NAME, table) + text(_CHAIN_NAME, name)
     if kind:
         place = _u32(_HOOK_NUMBER, hook) + attr(_HOOK_PRIORITY, struct.pack(">i", priority))
+        place += text(_HOOK_DEVICE, device) if device else b""
         body += nested(_CHAIN_HOOK, place) + text(_CHAIN_TYPE, kind)
     return _NEWCHAIN, NLM_F_CREATE, body
 

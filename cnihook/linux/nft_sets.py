@@ -184,8 +184,16 @@ def of_version(version: int) -> bytes:
 
 
 def of_ethertype(number: int) -> bytes:
-    """Match the protocol of a frame, in the bridge family."""
+    """Match the protocol of a frame, in the families bridge and netdev."""
     return nft_objects._meta(1) + equals(struct.pack(">H", number))  # NFT_META_PROTOCOL
+
+
+def is_routed() -> bytes:
+    """Match what the IP stack has routed, so that its hooks have seen it: not a frame of a packet socket.
+
+    Each route has a realm, 0 by default.  A packet without a route does not match.
+    """
+    return nft_objects._meta(13) + nft_objects._compare(5, bytes(4))  # NFT_META_RTCLASSID, NFT_CMP_GTE
 
 
 def of_protocol(number: int) -> bytes:

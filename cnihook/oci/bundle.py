@@ -90,6 +90,15 @@ class Bundle:
             return ""
         return os.path.normpath(os.path.join(os.path.dirname(self.path), path))
 
+    def grants(self, capability: str) -> "bool | None":
+        """Return True if the container's process gets a capability, or can get it; None if not known."""
+        if not self.path:
+            return None
+        process = self._raw.get("process")
+        sets = process.get("capabilities") if isinstance(process, dict) else None
+        lists = sets.values() if isinstance(sets, dict) else ()
+        return any(capability in each for each in lists if isinstance(each, list))
+
     @property
     def root_is_readonly(self) -> bool:
         root = self._raw.get("root")

@@ -183,7 +183,7 @@ def add(call: Call) -> Result:
             result = ipam.add(call)
             undo.push(ipam.delete, call)
         if policy:
-            policy.admit(outer.name, inner.mac, [ip.net.address for ip in result.ips])
+            policy.admit(outer.name, inner.mac, [ip.net for ip in result.ips])
             undo.push(veth.set_down, call)
             call.host.set_link(outer, up=True)
         if conf.ipam:

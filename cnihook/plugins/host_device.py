@@ -131,6 +131,8 @@ def add(call: Call) -> Result:
         link = call.sandbox.link(call.ifname)
         result = ipam.add(call) if conf.ipam else Result()
         _complete(result, conf, Interface(link.name, link.mac, sandbox=call.netns))
+        if call.request.policy:
+            call.request.policy.admit("", link.mac, [ip.net for ip in result.ips])
         if conf.ipam:
             interface.configure(call, link, result)
         return result
@@ -179,7 +181,9 @@ def _find_device(host: Rtnl, conf: Conf) -> Link:
 def _move_in(call: Call, device: Link) -> None:
     try:
         # In one request, so that no process sees it half-way.
-        call.host.set_link(device, netns=call.sandbox_ns.fd, name=call.ifname, alias=device.name, up=True)
+        # With policies, it stays down until these are in force.
+        up = not call.request.policy
+        call.host.set_link(device, netns=call.sandbox_ns.fd, name=call.ifname, alias=device.name, up=up)
     except NetlinkError as error:
         what = f"move {device.name} into {call.netns} as {call.ifname}"
         raise CniError(INTERNAL, f"{what}: {error.strerror}") from None

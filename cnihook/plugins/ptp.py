@@ -70,7 +70,7 @@ def add(call: Call) -> Result:
         undo.push(call.host.delete_link, outer)
         result = ipam.add(call)
         if policy:
-            policy.admit(outer.name, inner.mac, [ip.net.address for ip in result.ips])
+            policy.admit(outer.name, inner.mac, [ip.net for ip in result.ips])
             undo.push(veth.set_down, call)
             call.host.set_link(outer, up=True)
         result.interfaces = [

@@ -7,6 +7,7 @@ changes in one transaction.  If that fails, the files and the kernel are restore
 """
 
 import os
+from functools import partial
 
 from cnihook.fast import fastjson
 from cnihook.fast.errors_text import message
@@ -197,6 +198,13 @@ def denied_flows(policies: Policies, present: World) -> "DeniedFlows":
     denied = []
     # One between two containers is listed for each of them.
     flows = {flow.identity: flow for flow in conntrack.of(addresses)} if addresses else {}
+    if addresses and kernel.has_inside():
+        from cnihook.policy import inside  # few networks need it
+
+        for path, own in inside.in_each(lambda: conntrack.of(addresses)):
+            for flow in own:
+                same = flows.setdefault(flow.identity, flow)
+                same.places = [path] if same is flow else [*same.places, path]
     for flow in flows.values():
         protocol = _PROTOCOLS.get(flow.protocol, str(flow.protocol))
         port = 0 if protocol == "icmp" else flow.answerer_port
@@ -208,7 +216,13 @@ def denied_flows(policies: Policies, present: World) -> "DeniedFlows":
 
 def differences(policies: Policies) -> "list[tuple[str, str]]":
     """Return (container ID, text) for each container whose policies are not in force."""
-    return kernel.differences(enforcement.desired_now(policies))
+    desired = enforcement.desired_now(policies)
+    lines = kernel.differences(desired)
+    if desired.inside() or kernel.has_inside():
+        from cnihook.policy import inside  # few networks need it
+
+        lines += inside.differences(desired)
+    return lines
 
 
 def lines_of(differences: "list[tuple[str, str]]") -> "list[str]":
@@ -236,7 +250,13 @@ def denied_text(count: int, *, is_cut: bool) -> str:
 
 def cut(flows: "Iterable[Flow]") -> None:
     for flow in flows:
-        conntrack.delete(flow)
+        for path in flow.places:
+            if path:
+                from cnihook.policy import inside  # few networks need it
+
+                inside.within(path, partial(conntrack.delete, flow))
+            else:
+                conntrack.delete(flow)
 
 
 def as_text(policy: Policy) -> str:

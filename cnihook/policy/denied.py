@@ -7,7 +7,7 @@ import time
 from cnihook.fast.address import Address
 from cnihook.linux import nft_sets
 from cnihook.nftables.table import FAMILY, NAME
-from cnihook.policy import effective, rules
+from cnihook.policy import effective, kernel, rules
 from cnihook.resolver import denials, listing
 from cnihook.resolver.listing import Listing
 
@@ -58,14 +58,22 @@ class Denied:
 
 
 def load() -> "list[Denied]":
-    """Return everything on record, the latest first."""
-    entries = [
+    """Return everything on record, of the host and of containers' namespaces, the latest first."""
+    entries = _load_here()
+    if kernel.has_inside():
+        from cnihook.policy import inside  # few networks need it
+
+        entries += [one for _path, several in inside.in_each(_load_here) for one in several]
+    return sorted(entries, key=lambda one: one.age)
+
+
+def _load_here() -> "list[Denied]":
+    return [
         Denied(direction, version, count)
         for direction in ("egress", "ingress")
         for version in rules.VERSIONS
         for count in nft_sets.counts(FAMILY, NAME, rules.denied_set(direction, version))
     ]
-    return sorted(entries, key=lambda one: one.age)
 
 
 class DeniedName:

@@ -20,7 +20,10 @@ DIRECTIONS = ("egress", "ingress")
 
 
 class Desired:
-    """The state of the kernel that these endpoints and policies require."""
+    """The state of the kernel that these endpoints and policies require.
+
+    `compiled`, `selectors` and `bridges` are of the host; inside.Inside has those of a namespace.
+    """
 
     def __init__(
         self, endpoints: "Iterable[Endpoint]", policies: Policies, kept: "Collection[str] | None" = ()
@@ -35,7 +38,8 @@ class Desired:
         self.compiled: dict[str, Compiled] = {}
         self.sides: dict[str, list[Compiled]] = {}  # by owner
         for endpoint in self.endpoints:
-            self.sides[endpoint.owner] = [self._shared(side) for side in sides_of(endpoint, policies)]
+            shared = Compiled if endpoint.is_inside else self._shared
+            self.sides[endpoint.owner] = [shared(side) for side in sides_of(endpoint, policies)]
         self.selectors = {selector for one in self.compiled.values() for selector in one.selectors}
         self.bridges = {one.bridge for one in self.endpoints if one.bridge and self.sides[one.owner]}
 
@@ -44,6 +48,10 @@ class Desired:
         if name not in self.compiled:
             self.compiled[name] = Compiled(side)
         return self.compiled[name]
+
+    def inside(self) -> "list[Endpoint]":
+        """Return the endpoints whose policies are in force in their own namespace."""
+        return [one for one in self.endpoints if one.is_inside and self.sides[one.owner]]
 
     @property
     def is_empty(self) -> bool:
@@ -67,7 +75,9 @@ class Desired:
 
 
 def _is_guarded(endpoint: Endpoint, of_policies: "set[str]") -> bool:
-    return not endpoint.reason and (not endpoint.bridge or endpoint.bridge in of_policies)
+    if endpoint.reason or endpoint.is_inside:
+        return False
+    return not endpoint.bridge or endpoint.bridge in of_policies
 
 
 def sides_of(endpoint: Endpoint, policies: Policies) -> "list[Side]":
@@ -76,7 +86,24 @@ def sides_of(endpoint: Endpoint, policies: Policies) -> "list[Side]":
     sides = [side for way in DIRECTIONS if (side := effective.of(endpoint, policies.all, way))]
     if sides and endpoint.reason:
         raise endpoint.refuse()
+    if sides and endpoint.is_inside:
+        _check_inside(endpoint, sides, policies)
     return sides
+
+
+def _check_inside(endpoint: Endpoint, sides: "list[Side]", policies: Policies) -> None:
+    """Raise CniError if the policies cannot be enforced in the namespace of the container."""
+    if any(side.names() for side in sides):
+        raise endpoint.refuse(
+            "it lists DNS names, and the resolver has no address of the host there to answer at",
+            "names need a network of ptp, or of bridge with isGateway",
+        )
+    if (strict := effective.strict_sources(endpoint, policies.all)) and endpoint.has_net_admin:
+        own = "--weak-policy" if strict == [effective.OWN] else '"weak": true'
+        raise endpoint.refuse(
+            f"with CAP_NET_ADMIN, its process can remove the rules in its namespace ({strict[0]})",
+            f"drop the capability, or accept it with {own}",
+        )
 
 
 def own_elements(
@@ -85,7 +112,7 @@ def own_elements(
     """Return the elements of one container."""
     elements: Elements = {}
     for address in endpoint.addresses:
-        for compiled in sides:
+        for compiled in () if endpoint.is_inside else sides:
             for name, chain in compiled.jumps().items():
                 elements[f"{name}{address.version}", address] = endpoint.owner, chain
         for selector in selectors:

@@ -4,7 +4,7 @@ A policy as it is written: JSON, with every key checked.
 
     {"name": "web",
      "select": {"labels": {"app": "web"}, "containers": ["web-*"], "networks": ["front"]},
-     "mode": "enforce", "existing": "keep", "deny": "reject",
+     "mode": "enforce", "existing": "keep", "deny": "reject", "weak": false,
      "egress":  {"allow": [{"to": ["10.0.0.0/8", "!10.9.0.0/16"], "ports": ["5432/tcp"]}]},
      "ingress": {"deny": [{"from": ["10.9.0.0/16"]}], "allow": [{"from": ["outside"], "ports": ["80"]}]},
      "tests": [{"from": "web-1", "to": "10.1.0.7:5432", "expect": "allow"}]}
@@ -32,6 +32,7 @@ MOST_RULES, MOST_TESTS = 256, 256
 _KEYS = (
     *("name", "description", "select", "mode", "existing", "deny", "egress", "ingress", "tests"),
     "managedBy",
+    "weak",
 )
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
 
@@ -79,7 +80,9 @@ class Test:
 class Policy:
     """One policy.  `raw` is the JSON object that it was read from."""
 
-    __slots__ = ("action", "egress", "existing", "ingress", "mode", "name", "raw", "selection", "tests")
+    __slots__ = (
+        "action", "egress", "existing", "ingress", "is_weak", "mode", "name", "raw", "selection", "tests",
+    )  # fmt: skip
 
     def __init__(self, raw: "dict[str, Any]", where: str) -> None:
         """Read the object.  Raises CniError, which names the key, for the first thing that is wrong."""
@@ -91,6 +94,8 @@ class Policy:
         self.selection = selection_of(conf)
         self.mode = conf.string("mode", default="enforce", choices=MODES)
         self.existing = conf.string("existing", default="keep", choices=EXISTING)
+        # Enforced in a namespace where a process has CAP_NET_ADMIN, too.
+        self.is_weak = conf.boolean("weak")
         self.action = conf.string("deny", default="", choices=ACTIONS) if conf.has("deny") else ""
         self.egress = _lists(conf, "egress", self.name)
         self.ingress = _lists(conf, "ingress", self.name)

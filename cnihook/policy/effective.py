@@ -127,6 +127,21 @@ def of(endpoint: Endpoint, policies: "Iterable[Policy]", direction: str) -> "Sid
     return Side(direction, deny, layers, endpoint.dns) if deny or layers else None
 
 
+def strict_sources(endpoint: Endpoint, policies: "Iterable[Policy]") -> "list[str]":
+    """Return what limits a container and must hold against CAP_NET_ADMIN: policies, and its own list."""
+    requested = endpoint.request.get("policies") or ()
+    names = [
+        one.name
+        for one in policies
+        if one.mode == "enforce"
+        and not one.is_weak
+        and (endpoint.is_selected(one.selection) or one.name in requested)
+    ]
+    lists = [endpoint.request.get(direction) for direction in ("egress", "ingress")]
+    has_own = any(text not in (None, "", "all") for text in lists)
+    return [*names, *([OWN] if has_own and not endpoint.request.get("weak") else [])]
+
+
 def _merged(policies: "list[Policy]", direction: str, more: "list[Rule] | None" = None) -> Layer:
     """Return a layer with what any of these policies allows; `more`: rules that always are in force."""
     rules = [rule for one in policies if (lists := one.lists(direction)) for rule in lists.allow or ()]

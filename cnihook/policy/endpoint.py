@@ -2,7 +2,7 @@
 """Endpoints: the attachments of this host as policies see them, with names, labels and addresses."""
 
 from cnihook.links import veth
-from cnihook.linux import fdb
+from cnihook.linux import capabilities, fdb
 from cnihook.linux.netns import NetNS
 from cnihook.policy.document import Selection
 from cnihook.protocol import invoke
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from cnihook.fast.address import Address
+    from cnihook.fast.address import Address, IPNet
     from cnihook.types.result import Result
 
 
@@ -25,12 +25,13 @@ class Endpoint:
     """One attachment.
 
     `names`: the container's ID and its names.  `port`: the host's end of its link, `bridge` its bridge, if
-    any.  `reason` is why the host cannot enforce a policy on it; empty if it can.
+    any.  With `is_inside`, the host does not route its packets, and its policies are in force in its own
+    namespace.  `reason` is why no policy can be enforced on it; empty if one can.
     """
 
     __slots__ = (
-        "addresses", "bridge", "container_id", "dns", "gateways", "ifname", "labels", "mac", "names",
-        "netns", "network", "owner", "port", "reason", "request",
+        "addresses", "bridge", "container_id", "dns", "gateways", "ifname", "is_inside", "labels", "mac",
+        "names", "nets", "netns", "network", "owner", "port", "process", "reason", "request",
     )  # fmt: skip
 
     def __init__(self, record: Record, network: Network, names: "Collection[str]" = ()) -> None:
@@ -40,23 +41,27 @@ class Endpoint:
         self.network = network.name
         self.ifname = record.ifname
         self.netns = record.netns
+        self.process = record.process
         self.owner = owner_of(record)
         self.names = frozenset((record.container_id, *names, *_names_of_pod(record)))
         self.labels: dict[str, str] = dict(wants.get("labels") or {})
         self.request = wants
         self.dns: list[str] = list(wants.get("dns") or ())
+        self.nets: list[IPNet] = []  # the addresses with their prefixes
         self.addresses: list[Address] = []
         self.gateways: list[Address] = []
         self.port = self.mac = ""
         first = LenientConf(network.plugins[0])
         traits = invoke.traits(first.string("type"))
-        self.bridge = traits.host_link(first.raw) if "bridge" in traits.makes else ""
+        self.is_inside = traits.on_parent or not traits.is_gateway(first.raw)
+        self.bridge = traits.host_link(first.raw) if "bridge" in traits.makes and not self.is_inside else ""
         self.reason = _why_not(first, record.plugin_dirs)
 
-    def set_link(self, port: str, mac: str, addresses: "Iterable[Address]") -> None:
-        self.port = port
+    def set_link(self, port: str, mac: str, nets: "Iterable[IPNet]") -> None:
+        self.port = "" if self.is_inside else port
         self.mac = mac
-        self.addresses = list(addresses)
+        self.nets = list(nets)
+        self.addresses = [net.address for net in self.nets]
 
     def set_result(self, result: "Result") -> None:
         """Take the link and the addresses from the result of ADD."""
@@ -64,11 +69,21 @@ class Endpoint:
         port = next((one.name for one in result.interfaces if not one.sandbox and one.name in own), "")
         mac = next((one.mac for one in result.interfaces if one.sandbox and one.name == self.ifname), "")
         self.gateways = [ip.gateway for ip in result.ips if ip.gateway]
-        if not port and not self.reason:  # a result before version 0.3.0 has no interfaces
+        is_on_host = not (self.reason or self.is_inside)
+        if not port and is_on_host:  # a result before version 0.3.0 has no interfaces
             port, mac = self._link_on_host()
-        self.set_link(port, mac.lower(), (ip.net.address for ip in result.ips))
-        if not port and not self.reason:
+        self.set_link(port, mac.lower(), (ip.net for ip in result.ips))
+        if not port and is_on_host:
             self.reason = "cnihook did not make its link"
+
+    @property
+    def has_net_admin(self) -> bool:
+        """True if the container's process can change the rules in its namespace, or that is not known."""
+        own = self.request.get("netAdmin")
+        if isinstance(own, bool):
+            return own
+        pid = self.process.pid if self.process else 0
+        return capabilities.may_have(pid, capabilities.NET_ADMIN) if pid else True
 
     @property
     def servers(self) -> "list[str]":
@@ -88,12 +103,12 @@ class Endpoint:
             host.close()
         return "", ""
 
-    def refuse(self) -> CniError:
+    def refuse(self, reason: str = "", hint: str = "") -> CniError:
         return CniError(
             INVALID_CONFIG,
             f"container {self.container_id} on network {self.network}: a policy cannot be enforced: "
-            f"{self.reason}",
-            "policies need a network of the plugin ptp, or of bridge with isGateway",
+            f"{reason or self.reason}",
+            hint or "policies need a network of bridge, ptp, macvlan, ipvlan, vlan or host-device",
         )
 
     def matches(self, selector: str) -> bool:
@@ -137,7 +152,7 @@ def _names_of_pod(record: Record) -> "list[str]":
 
 
 def _why_not(first: LenientConf, plugin_dirs: "list[str] | None") -> str:
-    """Return why the host does not see all traffic of a network; empty if it does."""
+    """Return why no place sees all traffic of a network; empty if the host or the namespace does."""
     plugin_type = first.string("type")
     try:
         if invoke.find(plugin_type, plugin_dirs) is not None:
@@ -145,13 +160,15 @@ def _why_not(first: LenientConf, plugin_dirs: "list[str] | None") -> str:
     except CniError:
         return f"its plugin {plugin_type} does not exist"
     traits = invoke.traits(plugin_type)
-    if "veth" not in traits.makes:
+    if "veth" not in traits.makes and not traits.on_parent:
         return f"the host does not see all traffic of plugin {plugin_type}"
-    if not traits.is_gateway(first.raw):
-        return "its bridge has no gateway, so traffic on it does not pass the host"
     ipam = first.object("ipam").string("type")
     if not ipam or invoke.traits(ipam).from_server:
         return "its addresses are not known before its first packet"
+    if first.string("mode") == "l3s":
+        return "in mode l3s, what it receives does not pass the netfilter of its namespace"
+    if not traits.is_gateway(first.raw):
+        return ""
     if first.raw.get("vlan") or first.raw.get("vlanTrunk"):
         return "its bridge separates VLANs"
     if first.boolean("enabledad"):

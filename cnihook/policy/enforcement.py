@@ -2,7 +2,7 @@
 """
 Policies in the life of one container: in force before its first packet, and until its last one.
 
-    ADD   the interface plugin calls admit() when it knows the addresses; the host's end is still down
+    ADD   the interface plugin calls admit() when it knows the addresses; the link is still down
     DEL   the IPAM code calls release() before it releases the addresses; the link is down already
 
 So another container never has the rights of the one whose address it gets.
@@ -10,7 +10,6 @@ So another container never has the rights of the one whose address it gets.
 
 import os
 
-from cnihook.fast.address import Address
 from cnihook.links import veth
 from cnihook.linux import nft
 from cnihook.linux.netns import NetNS
@@ -33,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from cnihook.fast.address import Address, IPNet
     from cnihook.runtime.networks import Network
 
 
@@ -44,7 +44,8 @@ class Enforcement:
         self._network = network
         self._policies = policies
         self._endpoint: Endpoint | None = None
-        self.has_names = False  # True if it must look up names; known after admit()
+        # Known after admit(): it must look up names; rules in its namespace select containers.
+        self.has_names = self.selects_others = False
 
     # ADD
 
@@ -68,23 +69,32 @@ class Enforcement:
         own = self._record.container_id
         return [one.name for one in engines.containers() if one.name and one.network_of == own]
 
-    def admit(self, port: str, mac: str, addresses: "Iterable[Address]") -> None:
-        """Put the policies in force for these addresses, behind this port of the host.  Raises CniError."""
+    def admit(self, port: str, mac: str, nets: "Iterable[IPNet]") -> None:
+        """Put the policies in force for these addresses.  Raises CniError.
+
+        `port`: the host's end of the link; empty if it has none.
+        """
         own = self._endpoint
         if own is None:
             return
-        own.set_link(port, mac.lower(), addresses)
+        own.set_link(port, mac.lower(), nets)
         with locks.policy(f"start of container {self._record.container_id}"):
             policies = store.load()  # under the lock: `policy apply` may have changed them
             sides = [Compiled(side) for side in sides_of(own, policies)]
             self.has_names = any(one.names for one in sides)
-            if not sides and not kernel.is_active():
-                return
-            with locks.nft(f"policies of {own.owner}"):
-                if self._is_prepared(own, sides):
-                    self._add(own, sides)
-                else:
-                    self._sync(own, policies)
+            on_host = [] if own.is_inside else sides
+            if on_host or kernel.is_active():
+                with locks.nft(f"policies of {own.owner}"):
+                    if self._is_prepared(own, on_host):
+                        self._add(own, on_host)
+                    else:
+                        self._sync(own, policies)
+            in_namespace = sides if own.is_inside else []
+            if in_namespace or kernel.has_inside():
+                from cnihook.policy import inside  # few networks need it
+
+                inside.admit(own, in_namespace, lambda: desired_now(policies, own))
+                self.selects_others = any(one.selectors for one in in_namespace)
         step("policies")
 
     def _is_prepared(self, own: Endpoint, sides: "list[Compiled]") -> bool:
@@ -125,7 +135,8 @@ class Enforcement:
 
     def release(self) -> None:
         """Remove the container's elements, and what is unused without it."""
-        if not kernel.is_active():
+        is_active, has_inside = kernel.is_active(), kernel.has_inside()
+        if not (is_active or has_inside):
             return
         record = self._record
         own = self._endpoint  # of an ADD that fails
@@ -133,8 +144,14 @@ class Enforcement:
             own = Endpoint(record, self._network)
             if result := attachment.result_of(self._network, record):
                 own.set_result(result)
-        with locks.policy(f"end of container {record.container_id}"), locks.nft(f"policies of {own.owner}"):
-            _release(own)
+        with locks.policy(f"end of container {record.container_id}"):
+            if is_active:
+                with locks.nft(f"policies of {own.owner}"):
+                    _release(own)
+            if has_inside:
+                from cnihook.policy import inside
+
+                inside.release(own, lambda: desired_now(store.load(), without=own.owner))
         if os.path.exists(f"{listing.FOLDER}/{record.container_id}"):
             from cnihook.policy import resolving  # few policies have names
 
@@ -178,7 +195,8 @@ def _release(own: Endpoint) -> None:
     selectors = kernel.selectors_in_use()
     if own.addresses:
         keys = _keys(own.addresses, selectors)
-        for port in [own.port] if own.port else list(veth.names_for(own.owner)):
+        ports = [own.port] if own.port else list(veth.names_for(own.owner))
+        for port in () if own.is_inside else ports:
             own.port = port
             keys += guard.inet_elements(own)
     else:  # its ADD was killed before its record had a result
@@ -262,7 +280,7 @@ def desired_now(policies: Policies, own: "Endpoint | None" = None, *, without: s
 
 def exists() -> bool:
     """Return True if the host has policies, or a container on it has one."""
-    return os.path.exists(store.FOLDER) or kernel.is_active()
+    return os.path.exists(store.FOLDER) or os.path.exists(kernel.STATE)
 
 
 def sync_all(policies: "Policies | None" = None) -> None:
@@ -270,6 +288,10 @@ def sync_all(policies: "Policies | None" = None) -> None:
     with locks.nft("policies"):
         desired = desired_now(policies or store.load())
         kernel.sync(desired)
+    if kernel.has_inside() or desired.inside():
+        from cnihook.policy import inside  # few networks need it
+
+        inside.sync(desired)
     if os.path.isdir(listing.FOLDER) or any(one.names for one in desired.compiled.values()):
         from cnihook.policy import resolving  # few policies have names
 

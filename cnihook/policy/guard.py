@@ -32,7 +32,7 @@ from cnihook.linux.nft_sets import ACCEPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cnihook.linux.nft_objects import Message
     from cnihook.policy.endpoint import Endpoint
@@ -43,10 +43,10 @@ LINKS, CHAIN, NEIGHBOURS = "policy-links", "policy-guard", "policy-neighbours"
 _IP = {4: nft_objects.IPV4_ADDR, 6: nft_objects.IPV6_ADDR}
 _ETHERTYPE, _ARP = {4: 0x0800, 6: 0x86DD}, 0x0806
 _ICMPV6 = 58
-_ADVERTISEMENT = 136
+ADVERTISEMENT = 136
 # What a host sends from its link-local address, or from none: reports of a multicast listener, and the
 # search for routers and neighbours.
-_FROM_LINK_LOCAL = ((131, 133), (135, 135), (143, 143))
+FROM_LINK_LOCAL = ((131, 133), (135, 135), (143, 143))
 _LINK_LOCAL, _UNSPECIFIED = IPNet.parse("fe80::/10"), IPNet.parse("::/128")
 _IF, _MAC = IFNAME[1] // 4, ETHER_ADDR[1] // 4  # words of a key
 
@@ -75,8 +75,10 @@ def _is_icmpv6() -> bytes:
     return nft_sets.of_version(6) + nft_sets.of_protocol(_ICMPV6)
 
 
-def _from_link_local(is_ipv6: "Callable[[], bytes]") -> "Iterator[Rule]":
-    """Yield the rules for what a container sends from its link-local address, or from none."""
+def from_link_local(
+    is_ipv6: "Callable[[], bytes]", types: "Iterable[tuple[int, int]]" = FROM_LINK_LOCAL
+) -> "Iterator[Rule]":
+    """Yield the rules for the types that a container sends from its link-local address, or from none."""
 
     def from_net(net: IPNet) -> "Callable[[], bytes]":
         return lambda: is_ipv6() + nft_sets.of_source(net)
@@ -85,14 +87,14 @@ def _from_link_local(is_ipv6: "Callable[[], bytes]") -> "Iterator[Rule]":
         return lambda: _icmp_type(low, high)
 
     for net in (_LINK_LOCAL, _UNSPECIFIED):
-        for low, high in _FROM_LINK_LOCAL:
+        for low, high in types:
             yield _all(from_net(net), of_type(low, high), _accept)
 
 
 def inet_chains() -> "dict[str, list[Rule]]":
-    advertisement = _all(lambda: _icmp_type(_ADVERTISEMENT, _ADVERTISEMENT), lambda: verdict(ACCEPT))
+    advertisement = _all(lambda: _icmp_type(ADVERTISEMENT, ADVERTISEMENT), lambda: verdict(ACCEPT))
     # On a link of its own, a container has no neighbour to impersonate.
-    chains = {NEIGHBOURS: [*_from_link_local(lambda: nft_sets.of_version(6)), advertisement]}
+    chains = {NEIGHBOURS: [*from_link_local(lambda: nft_sets.of_version(6)), advertisement]}
     rules = [Rule(lambda: nft_sets.load_interface() + nft_sets.is_in(LINKS, inverted=True) + _return())]
     for version in (4, 6):
         rules.append(
@@ -138,17 +140,17 @@ def bridge_chains() -> "dict[str, list[Rule]]":
 
     neighbours = [
         _all(
-            lambda: _icmp_type(_ADVERTISEMENT, _ADVERTISEMENT), lambda: of_sender(6, 8, "transport"), _accept
+            lambda: _icmp_type(ADVERTISEMENT, ADVERTISEMENT), lambda: of_sender(6, 8, "transport"), _accept
         ),
         # The target of an advertisement may be the link-local address of its sender.
         _all(
-            lambda: _icmp_type(_ADVERTISEMENT, _ADVERTISEMENT),
+            lambda: _icmp_type(ADVERTISEMENT, ADVERTISEMENT),
             lambda: nft_sets.load_transport(8, 1) + nft_sets.equals(b"\xfe"),
             _accept,
         ),
-        _all(lambda: _icmp_type(_ADVERTISEMENT, _ADVERTISEMENT), _drop),
+        _all(lambda: _icmp_type(ADVERTISEMENT, ADVERTISEMENT), _drop),
         # In this family, there is no `nfproto` of IP.
-        *_from_link_local(lambda: nft_sets.of_ethertype(_ETHERTYPE[6])),
+        *from_link_local(lambda: nft_sets.of_ethertype(_ETHERTYPE[6])),
     ]
     is_other_port = nft_sets.load_interface() + nft_sets.is_in("ports", inverted=True)
     other_mac = nft_sets.load_interface() + nft_sets.load_link(6, 6, _IF)
@@ -158,7 +160,7 @@ def bridge_chains() -> "dict[str, list[Rule]]":
         return nft_sets.of_ethertype(number)
 
     def is_neighbour_search() -> bytes:
-        return of_type(_ETHERTYPE[6]) + nft_sets.of_protocol(_ICMPV6) + _icmp_type(135, _ADVERTISEMENT)
+        return of_type(_ETHERTYPE[6]) + nft_sets.of_protocol(_ICMPV6) + _icmp_type(135, ADVERTISEMENT)
 
     searches: list[Callable[[], bytes]] = [lambda: of_type(_ARP), is_neighbour_search]
     return {
@@ -209,7 +211,7 @@ def bridge_base() -> "Iterator[Message]":
 
 def inet_elements(endpoint: "Endpoint") -> "Iterator[tuple[str, bytes]]":
     """Yield (set, key) of what guards a container's own link in `table inet cnihook`."""
-    if not endpoint.bridge:
+    if endpoint.port and not endpoint.bridge:
         name = nft_objects.interface(endpoint.port)
         yield LINKS, name
         for address in endpoint.addresses:

@@ -8,8 +8,11 @@ whatever the number of containers.
 
     /run/cnihook/policy/member-83d2  a selector whose members are in sets
     /run/cnihook/policy/bridge-cni0  a bridge with guarded ports
+    /run/cnihook/policy/host         the host has rules of policies
+    /run/cnihook/policy/inside-c1    so has the namespace of a container: see policy.inside
 """
 
+import errno
 import os
 
 from cnihook.fast import statefile
@@ -28,11 +31,25 @@ if TYPE_CHECKING:
     from cnihook.policy.endpoint import Endpoint
 
 STATE = "/run/cnihook/policy"
+INSIDE = "inside-"  # begins the name of a file there, for a container
 
 
 def is_active() -> bool:
-    """Return True if the kernel has rules of policies."""
-    return os.path.exists(STATE)
+    """Return True if the host has rules of policies."""
+    try:
+        names = os.listdir(STATE)
+    except FileNotFoundError:
+        return False
+    # An earlier version wrote no file for the host.
+    return not all(name.startswith(INSIDE) for name in names) or not names
+
+
+def has_inside() -> bool:
+    """Return True if the namespace of a container has rules of policies: see policy.inside."""
+    try:
+        return any(name.startswith(INSIDE) for name in os.listdir(STATE))
+    except FileNotFoundError:
+        return False
 
 
 # All at once
@@ -56,7 +73,7 @@ def sync(desired: Desired) -> None:
     elements = desired.elements()
     own = [compiled for compiled in desired.compiled.values() if not _has(compiled, present)]
     for selector in sorted(desired.selectors):
-        messages += _member_sets(selector)
+        messages += rules.member_sets(NAME, selector)
     for compiled in own:
         # Left half-way by another program; no element can lead to it.
         messages += _removal_of_rest(compiled, present)
@@ -81,6 +98,8 @@ def differences(desired: Desired) -> "list[tuple[str, str]]":
     elements, actual = desired.elements(), present_elements(desired.selectors)
     lines = []
     for endpoint in desired.endpoints:
+        if endpoint.is_inside:
+            continue
         own = {key: value for key, value in elements.items() if value[0] == endpoint.owner}
         has_chains = all(_has(one, present) for one in desired.sides[endpoint.owner])
         missing = [key for key, value in own.items() if actual.get(key) != value]
@@ -137,12 +156,6 @@ def _removal_of_rest(compiled: Compiled, present: "dict[str, int]") -> "Iterable
     for name in compiled.chains:
         if name in present:
             yield nft_objects.flush(NAME, name)
-
-
-def _member_sets(selector: str) -> "Iterable[Message]":
-    for version in VERSIONS:
-        kind = nft_objects.IPV4_ADDR if version == 4 else nft_objects.IPV6_ADDR
-        yield nft_objects.value_set(NAME, rules.member_set(selector, version), kind)
 
 
 def _containers(selectors: "Iterable[str]") -> "list[str]":
@@ -206,10 +219,20 @@ def remove_all(endpoints: "Iterable[Endpoint]" = ()) -> None:
     if messages:
         nft.change(FAMILY, messages, "remove all policies")
     bridges.remove_all(STATE, endpoints)
-    for name in os.listdir(STATE) if os.path.isdir(STATE) else ():
-        os.unlink(f"{STATE}/{name}")
-    if os.path.isdir(STATE):
+    remaining = os.listdir(STATE) if os.path.isdir(STATE) else []
+    for name in remaining:
+        if not name.startswith(INSIDE):
+            os.unlink(f"{STATE}/{name}")
+    remove_folder()
+
+
+def remove_folder() -> None:
+    """Remove the folder of the state if nothing is in force any more."""
+    try:
         os.rmdir(STATE)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+            raise
 
 
 # State
@@ -217,6 +240,8 @@ def remove_all(endpoints: "Iterable[Endpoint]" = ()) -> None:
 
 def _write_state(selectors: "Iterable[str]") -> None:
     os.makedirs(STATE, mode=0o700, exist_ok=True)
+    if not os.path.exists(f"{STATE}/host"):
+        os.close(statefile.create(f"{STATE}/host"))
     for selector in selectors:
         path = f"{STATE}/{rules.member_set(selector, 4).removeprefix(rules.PREFIX)}"
         if not os.path.exists(path):

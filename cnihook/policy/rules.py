@@ -41,7 +41,7 @@ VERDICTS = ("reject", "drop", "audit")
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _ICMP = {4: 1, 6: 58}
 _IP = {4: nft_objects.IPV4_ADDR, 6: nft_objects.IPV6_ADDR}
-_NEIGHBOURS = ((130, 136), (143, 143))  # ICMPv6: multicast listeners, routers, neighbours
+NEIGHBOURS = ((130, 136), (143, 143))  # ICMPv6: multicast listeners, routers, neighbours
 
 
 def denied_set(direction: str, version: int) -> str:
@@ -59,6 +59,12 @@ def member_set(selector: str, version: int) -> str:
     return f"policy-member-{blake2s(selector.encode(), digest_size=6).hexdigest()}-{version}"
 
 
+def member_sets(table: str, selector: str) -> "Iterator[Message]":
+    """Yield messages that declare the sets of the containers that a selector means."""
+    for version in VERSIONS:
+        yield nft_objects.value_set(table, member_set(selector, version), _IP[version])
+
+
 def name_base(side: "Side", names: "tuple[str, ...]") -> str:
     """Return the name of the sets, without the IP version, of the addresses of these DNS names."""
     from _blake2 import blake2s
@@ -73,20 +79,25 @@ def _short(direction: str) -> str:
 
 def base(table: str) -> "Iterator[Message]":
     """Yield messages that declare what all policies share."""
+    yield from base_sets(table)
+    yield from nft_sets.filter_chains(table, base_chains(), HOOKS)
+
+
+def base_sets(table: str) -> "Iterator[Message]":
+    """Yield messages that declare the maps, and the sets of what was denied; those that exist stay."""
     for version in VERSIONS:
         for name in MAPS:
             yield nft_objects.verdict_map(table, f"{name}{version}", _IP[version])
         for direction in ("egress", "ingress"):
             name, key = denied_set(direction, version), denied_key(version)
             yield nft_sets.filled_set(table, name, key, size=DENIED_SIZE, timeout=DENIED_TIMEOUT)
-    yield from nft_sets.filter_chains(table, base_chains(), HOOKS)
 
 
 HOOKS = {"policy-forward": (FORWARD, nft_objects.FILTER), "policy-input": (INPUT, nft_objects.FILTER)}
 
 
-def base_chains() -> "dict[str, list[Rule]]":
-    """Return the rules of the chains that all policies share; only a later chain jumps to an earlier one."""
+def verdict_chains() -> "dict[str, list[Rule]]":
+    """Return the rules of the chains at which those of policies end."""
     chains: dict[str, list[Rule]] = {}
     for direction in ("egress", "ingress"):
         way = _short(direction)
@@ -97,32 +108,43 @@ def base_chains() -> "dict[str, list[Rule]]":
             end = {"reject": nft_sets.reject, "drop": lambda: verdict(DROP)}.get(kind)
             rules = [Rule(jump=f"policy-record-{way}")]
             chains[f"policy-{kind}-{way}"] = [*rules, Rule(end)] if end else rules
-    established = Rule(lambda: nft_objects.established() + verdict(ACCEPT))
+    return chains
+
+
+def base_chains() -> "dict[str, list[Rule]]":
+    """Return the rules of the chains that all policies share; only a later chain jumps to an earlier one."""
+    chains = verdict_chains()
     chains["policy-forward"] = [
-        established,
-        *(_by_source("policy-out", version) for version in VERSIONS),
-        *(_by_destination("policy-in", version) for version in VERSIONS),
+        established(),
+        *(by_source("policy-out", version) for version in VERSIONS),
+        *(by_destination("policy-in", version) for version in VERSIONS),
     ]
     chains["policy-input"] = [
-        established,
-        *(_neighbours(low, high) for low, high in _NEIGHBOURS),
-        *(_by_source("policy-host", version) for version in VERSIONS),
+        established(),
+        *(neighbours(low, high) for low, high in NEIGHBOURS),
+        *(by_source("policy-host", version) for version in VERSIONS),
     ]
     return chains
 
 
-def _by_source(name: str, version: int) -> Rule:
+def established() -> Rule:
+    return Rule(lambda: nft_objects.established() + verdict(ACCEPT))
+
+
+def by_source(name: str, version: int) -> Rule:
     return Rule(lambda: nft_objects.source(version) + nft_objects.vmap(f"{name}{version}"))
 
 
-def _by_destination(name: str, version: int) -> Rule:
+def by_destination(name: str, version: int) -> Rule:
     return Rule(lambda: nft_objects.destination(version) + nft_objects.vmap(f"{name}{version}"))
 
 
-def _neighbours(low: int, high: int) -> Rule:
+def neighbours(low: int, high: int, where: "Callable[[], bytes]" = bytes) -> Rule:
+    """Return the rule that accepts these types of ICMPv6.  `where`: a further condition."""
     return Rule(
         lambda: (
             nft_sets.of_version(6)
+            + where()
             + nft_sets.of_protocol(_ICMP[6])
             + nft_sets.load_transport(0, 1)
             + nft_sets.between(bytes((low,)), bytes((high,)))

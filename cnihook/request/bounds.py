@@ -163,6 +163,8 @@ class Guard:
     def _of_container(self) -> "Iterator[tuple[str, str, str]]":
         if self.asked.hostname:
             yield "hostname", "", self.asked.hostname
+        if self.asked.weak_policy:
+            yield "weak-policy", "", "true"
         if self.asked.sticky:
             yield "sticky", "", self.asked.sticky
         if self.asked.mdns:

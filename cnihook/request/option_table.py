@@ -306,6 +306,13 @@ TABLE = (
         docker=Docker(is_new=True),
     ),
     Entry(
+        "weak-policy",
+        "",
+        "enforce its lists on macvlan and the like even if it has CAP_NET_ADMIN and can remove them",
+        examples="`true`",
+        docker=Docker(is_new=True),
+    ),
+    Entry(
         "label",
         "KEY=VALUE",
         "a label that policies select",

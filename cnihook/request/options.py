@@ -93,6 +93,10 @@ def _add_ingress(request: ContainerRequest, text: str) -> None:
     request.ingress = _longer(request.ingress, text, "ingress")
 
 
+def _set_weak_policy(request: ContainerRequest, text: str) -> None:
+    request.weak_policy = parse_switch(text)
+
+
 def _longer(present: str, text: str, direction: str) -> str:
     from cnihook.policy import peers  # few containers have a list of their own
 
@@ -160,6 +164,7 @@ OPTIONS = {
     "egress": Option(_add_egress),
     "ingress": Option(_add_ingress),
     "policy": Option(lambda w, t: w.policies.append(parse_policy_name(t)), 16, lambda w: w.policies),
+    "weak-policy": Option(_set_weak_policy, is_switch=True),
     "label": Option(lambda w, t: w.labels.update(parse_label(t)), 64, lambda w: list(w.labels)),
 }
 

@@ -94,13 +94,14 @@ class ContainerRequest(Value):
 
     `common` is what was requested without a network.  `hosts` are (name, address); the address
     `host-gateway` is the host's on the container's first network.  `guard` is set if annotations request a
-    part of this.  `egress` and `ingress` are lists of the short form, `policies` names of policies.
+    part of this.  `egress` and `ingress` are lists of the short form, `policies` names of policies;
+    `weak_policy`: they are enforced also where CAP_NET_ADMIN of the container can remove them.
     `sticky`: the name for which its addresses are kept.  `mdns`: what its record has for multicast DNS.
     """
 
     __slots__ = (
         "common", "dns", "egress", "guard", "hostname", "hosts", "ingress", "labels", "mdns", "networks",
-        "policies", "sticky",
+        "policies", "sticky", "weak_policy",
     )  # fmt: skip
 
     def __init__(self, wanted: "list[NetworkRequest] | None" = None) -> None:
@@ -116,6 +117,7 @@ class ContainerRequest(Value):
         self.egress = ""
         self.ingress = ""
         self.policies: list[str] = []
+        self.weak_policy = False
 
     @property
     def has_policy(self) -> bool:

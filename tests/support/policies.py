@@ -37,19 +37,19 @@ def network(kind: str = "bridge", name: str = "front", number: int = 7, **keys: 
 class Sandbox:
     """A container that the hook has attached, with one address of each IP version."""
 
-    def __init__(self, host: Host, name: str, **wants: str) -> None:
+    def __init__(self, host: Host, name: str, bundle: str = "/", **wants: str) -> None:
         self.host = host
         self.id = name
         self.space = host.container(name, process=True)
         self.space.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
-        process = self.start(**wants)
+        process = self.start(bundle, **wants)
         assert (process.returncode, process.stderr) == (0, "")
         addresses = [each.partition("/")[0] for each in self.space.addresses("eth0")]
         self.v4 = next(each for each in addresses if "." in each)
         self.v6 = next(each for each in addresses if ":" in each)
 
-    def start(self, **wants: str) -> subprocess.CompletedProcess[str]:
-        return start(self.host, self.id, self.space, **wants)
+    def start(self, bundle: str = "/", **wants: str) -> subprocess.CompletedProcess[str]:
+        return start(self.host, self.id, self.space, bundle, **wants)
 
     def stop(self) -> None:
         state = {"ociVersion": "1.0.2", "id": self.id, "pid": 0, "status": "stopped", "bundle": "/"}
@@ -60,15 +60,17 @@ class Sandbox:
         return self.v4 if version == 4 else self.v6
 
 
-def start(host: Host, name: str, space: Any, **wants: str) -> subprocess.CompletedProcess[str]:
-    annotations = {f"cnihook.{word}": value for word, value in wants.items()}
-    state = {"ociVersion": "1.0.2", "id": name, "pid": space.pid, "status": "creating", "bundle": "/"}
+def start(
+    host: Host, name: str, space: Any, bundle: str = "/", **wants: str
+) -> subprocess.CompletedProcess[str]:
+    annotations = {f"cnihook.{word.replace('_', '-')}": value for word, value in wants.items()}
+    state = {"ociVersion": "1.0.2", "id": name, "pid": space.pid, "status": "creating", "bundle": bundle}
     return call_hook(host, "createRuntime", state | {"annotations": annotations})
 
 
-def refusal(host: Host, name: str, **wants: str) -> str:
+def refusal(host: Host, name: str, bundle: str = "/", **wants: str) -> str:
     """Start a container that must not start; return the one line that the hook prints."""
-    process = start(host, name, host.container(name, process=True), **wants)
+    process = start(host, name, host.container(name, process=True), bundle, **wants)
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
     return line

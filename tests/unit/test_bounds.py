@@ -32,6 +32,7 @@ OF_A_CONTAINER: dict[str, tuple[Any, str | None]] = {
     "hostname": ("web", "hostname"),
     "sticky": ("web", "sticky"),
     "mdns": ({"uplinks": ["eth0"]}, "mdns"),
+    "weak_policy": (True, "weak-policy"),
     "guard": (None, None),
     "egress": ("none", "egress"),
     "ingress": ("none", "ingress"),

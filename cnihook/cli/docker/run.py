@@ -134,7 +134,7 @@ def _run(
     keeper = Watcher(docker, f"{PAUSE_NAME}{os.urandom(6).hex()}", options, settings)
     try:
         pause = keeper.pause()
-        _attach(pause, request, chosen, settings)
+        _attach(pause, request, chosen, settings, net_admin=_adds_net_admin(plan.run))
         # Before the other options, so that none of them can take one of these as its value.
         own = [f"--network=container:{pause.id}", "--label", f"{PAUSE_LABEL}={pause.name}"]
         status = client.run(docker.program, ["docker", "run", *own, *plan.run, *plan.rest])
@@ -199,13 +199,25 @@ class _Client:
             self._job.exit_like_child()
 
 
+def _adds_net_admin(options: list[str]) -> bool:
+    """Return True if the options give CAP_NET_ADMIN, which docker does not give by default."""
+    values = [word.upper().removeprefix("--CAP-ADD=").removeprefix("CAP_") for word in options]
+    return any(value in ("--PRIVILEGED", "--PRIVILEGED=TRUE", "NET_ADMIN", "ALL") for value in values)
+
+
 def _attach(
-    pause: Pause, request: ContainerRequest, chosen: list[ResolvedNetwork], settings: Settings
+    pause: Pause,
+    request: ContainerRequest,
+    chosen: list[ResolvedNetwork],
+    settings: Settings,
+    *,
+    net_admin: bool,
 ) -> None:
     namespace = NetNS.open(f"/proc/{pause.pid}/ns/net")
     log = Log(pause.id)
     try:
         container = Container(pause.id, namespace, pause.pid, pause.hostname)
+        container.net_admin = net_admin
         attach.up(
             container, chosen, settings, log, lambda attached: _set_names(pause, request, attached, log)
         )
