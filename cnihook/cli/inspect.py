@@ -4,7 +4,7 @@
 import base64
 import json
 
-from cnihook.cli.shared import arguments, containers, listing, optional, terminal
+from cnihook.cli.shared import arguments, containers, limits, listing, optional, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.differences import differences
 from cnihook.cli.shared.kernel_view import View, nft_elements
@@ -125,6 +125,8 @@ def _record(one: Row) -> "Json":
             "config": one.conf.raw if one.conf else base64.b64encode(record.config).decode(),
             "cni_args": args_text(record.cni_args),
             "capability_args": record.capability_args,
+            "policy": record.extra.get("policy"),
+            "limits": limits.of_record(record),
             "plugin_path": record.plugin_dirs,
             "sequence": record.sequence,
             "holder": record.process.to_json() if record.process else None,
@@ -223,6 +225,7 @@ def _parts(report: "Json") -> "list[tuple[str, list[str]]]":
         *(f"address {address}" for address in report["addresses"]),
         *(f"route {_route(route)}" for route in result.get("routes") or () if isinstance(route, dict)),
         *(f"port {port}" for port in report["ports"]),
+        *record["limits"],
         *_multicast(record),
         *_changes(record),
         *([f"behind its network's file: `cnihook diff {report['network']}`"] if report["behind"] else []),

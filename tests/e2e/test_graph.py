@@ -12,7 +12,7 @@ import pytest
 from tests.support.commands.listings import FRONT, populated, remember, show, shown
 from tests.support.host.hidden_programs import hide
 from tests.support.host.host import Host
-from tests.support.runtimes.oci import MYNET, NET_D, Runtime, bridge, configure
+from tests.support.runtimes.oci import MYNET, NET_D, RESULTS, Runtime, bridge, configure
 from tests.support.skip import need
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -49,6 +49,49 @@ def test_text_is_a_tree_of_uplinks_networks_and_containers(host: Host) -> None:
         "      ├─ db   eth0  10.31.0.3",
         "      └─ web  eth1  10.31.0.2",
     ]
+
+
+def test_every_format_marks_what_is_limited(host: Host) -> None:
+    """A policy of the host counts, and what is on record; `inspect` prints the values."""
+    host.leaves("dir /etc/cnihook", "dir /etc/cnihook/policy.d", "file /etc/cnihook/policy.d/*")
+    with populated(host):
+        host.write(
+            "/etc/cnihook/policy.d/one.json",
+            '{"name": "one", "select": {"containers": ["j?b"]}, "ingress": {}}',
+        )
+        (path,) = (f"{RESULTS}/{name}" for name in host.listdir(RESULTS) if name.startswith("front-web-"))
+        record = json.loads(host.read(path))
+        record["capabilityArgs"] |= {
+            "quota": {"egress": 10**10},
+            "emulate": {"egress": {"delay": 80_000}},
+            "bandwidth": {"ingressRate": 10**7},
+        }
+        record["cnihook"] = {**record.get("cnihook", {}), "policy": {"egress": "dns"}}
+        host.write(path, json.dumps(record), 0o600)
+
+        lines = shown(host, "graph").splitlines()
+        drawings = {
+            form: shown(host, "graph", "--format", form) for form in ("svg", "html", "dot", "mermaid")
+        }
+        (web,) = [
+            one
+            for one in json.loads(shown(host, "graph", "--format", "json"))["containers"]
+            if one["container"] == "web"
+        ]
+        inspected = shown(host, "inspect", "web")
+
+    assert [line.partition("10.")[2] for line in lines if "eth0" in line] == [
+        "30.0.3  [policy]",
+        "30.0.2  8080->80/tcp  [policy, quota, emulation]",
+        "31.0.3",
+    ]
+    assert [each["limits"] for each in web["interfaces"]] == [["policy", "quota", "emulation"], []]
+    for text in ("policy", "eth0: quota", "eth0: emulation"):
+        assert f">{text}</text>" in drawings["svg"]
+    for form in ("dot", "mermaid"):
+        assert "[policy, quota, emulation]" in drawings[form], form
+    for line in ("egress dns", "bandwidth in=10M", "emulation delay=80ms", "quota out=10G"):
+        assert f"    {line}\n" in inspected
 
 
 def test_picture_shows_running_dead_and_deleted_containers(host: Host, runtime: Runtime) -> None:

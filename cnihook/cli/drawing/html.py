@@ -95,6 +95,7 @@ function describe(target) {{
     for (const each of one.interfaces) {{
       row(table, each.ifname, [each.network, ...each.addresses].join("  "));
       for (const port of each.ports) row(table, "", port);
+      if (each.limits.length) row(table, "", each.limits.join(", "));
     }}
   }} else {{
     const one = picture.networks.find((each) => each.name === target.dataset.network);

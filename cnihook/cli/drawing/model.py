@@ -3,7 +3,7 @@
 
 import os
 
-from cnihook.cli.shared import lease_usage, listing
+from cnihook.cli.shared import lease_usage, limits, listing
 from cnihook.cli.shared.listing import Row
 from cnihook.fast.address import Address
 from cnihook.protocol import invoke
@@ -40,16 +40,23 @@ class Network:
 
 
 class Interface:
-    """A container's place on a network."""
+    """A container's place on a network.  `limits`: `policy`, `quota` and `emulation`, if it has one."""
 
     def __init__(
-        self, network: Network, ifname: str, addresses: "list[str]", ports: "list[str]", state: str
+        self,
+        network: Network,
+        ifname: str,
+        addresses: "list[str]",
+        ports: "list[str]",
+        state: str,
+        limits: "list[str] | None" = None,
     ) -> None:
         self.network = network
         self.ifname = ifname
         self.addresses = addresses
         self.ports = ports
         self.state = state
+        self.limits = limits or []
 
 
 class Container:
@@ -95,6 +102,7 @@ def _count(number: int, what: str) -> str:
 def take(conf_dir: str) -> Picture:
     """Return a picture of this host, now.  Loopback, which every container has, is left out."""
     listed = listing.load()
+    by_attachment = limits.by_attachment(listed)
     uplinks = _default_routes()
     by_name: dict[str, Network] = {}
     for configured in networks.load_folder(conf_dir)[0]:
@@ -111,11 +119,11 @@ def take(conf_dir: str) -> Picture:
         container = containers.setdefault(
             one.container, Container(one.container, one.pid, listing.span(one.age), one.name, one.shown)
         )
-        container.interfaces.append(_interface(one, network))
+        container.interfaces.append(_interface(one, network, by_attachment[one.record.identity]))
     return Picture(os.uname().nodename, uplinks, list(by_name.values()), list(containers.values()))
 
 
-def _interface(one: Row, network: Network) -> Interface:
+def _interface(one: Row, network: Network, own_limits: "list[str]") -> Interface:
     network.containers += 1
     for ip in one.result.ips:
         subnet = str(ip.net.network())
@@ -125,7 +133,7 @@ def _interface(one: Row, network: Network) -> Interface:
         if network.out != NO_WAY and ip.gateway and str(ip.gateway) not in network.gateways:
             network.gateways.append(str(ip.gateway))
     addresses = [str(ip.net.address) for ip in one.result.ips]
-    return Interface(network, one.ifname, addresses, one.ports, one.state)
+    return Interface(network, one.ifname, addresses, one.ports, one.state, own_limits)
 
 
 def _network(configured: networks.Network, uplinks: "list[Uplink]") -> Network:
@@ -210,6 +218,7 @@ def details(picture: Picture) -> "dict[str, Any]":
                         "addresses": each.addresses,
                         "ports": each.ports,
                         "state": each.state,
+                        "limits": each.limits,
                     }
                     for each in one.interfaces
                 ],

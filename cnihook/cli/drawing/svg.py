@@ -41,7 +41,7 @@ STYLE = """\
 .title{font-size:17px;font-weight:bold;fill:#0f172a} .name{font-weight:bold;font-size:12px;fill:#0f172a}
 .dim{fill:#64748b} .card{fill:#fff;stroke:#cbd5e1} .box{fill:#f8fafc;stroke:#94a3b8}
 .dead .card{stroke:#dc2626;stroke-dasharray:5 3} .retry .card{stroke:#d97706;stroke-dasharray:5 3}
-.link{fill:none;stroke-width:2} .pill{fill:#e2e8f0} .port{fill:#0f172a}
+.link{fill:none;stroke-width:2} .pill{fill:#e2e8f0} .port{fill:#0f172a} .limit{fill:#fde68a}
 """
 
 
@@ -75,8 +75,19 @@ class _Card:
         elif len(self.ports) > _MOST_PORTS + 1:
             more = f"and {len(self.ports) - _MOST_PORTS} more"
             self.ports = [*self.ports[:_MOST_PORTS], more]
-        self.height = 2 * _PAD + _LINE * (1 + len(self.lines) + len(self.ports))
+        self.limits = _limits(container)
+        self.height = 2 * _PAD + _LINE * (1 + len(self.lines) + len(self.ports) + len(self.limits))
         self.x = self.y = 0
+
+
+def _limits(container: Container) -> "list[str]":
+    """Return a line for each kind of limit, with its interfaces if not all have it."""
+    lines: dict[str, list[str]] = {}
+    for interface in container.interfaces:
+        for limit in interface.limits:
+            lines.setdefault(limit, []).append(interface.ifname)
+    every = len(container.interfaces)
+    return [limit if len(on) == every else f"{' '.join(on)}: {limit}" for limit, on in lines.items()]
 
 
 def _outside(port: str) -> str:
@@ -323,7 +334,7 @@ def _card(card: _Card, layout: _Layout) -> str:
     x, y = card.x, card.y
     about = [container.id, container.state]
     for one in container.interfaces:
-        about.append(" ".join([one.network.name, one.ifname, *one.addresses, *one.ports]))
+        about.append(" ".join([one.network.name, one.ifname, *one.addresses, *one.ports, *one.limits]))
     title = "\n".join(map(_text, about))
     parts = [
         f'<g class="container {container.state}" data-id="{_text(container.id)}"'
@@ -343,12 +354,12 @@ def _card(card: _Card, layout: _Layout) -> str:
             if not card.dense:
                 parts.append(_at(x + 24, line, each.interface.ifname, "dim"))
         parts.append(_at(x + card.indent, line, each.text, "", card.width - card.indent - 6))
-    for port in card.ports:
+    pills = [("pill", port.replace("->", " → ")) for port in card.ports]
+    for style, shown in [*pills, *(("limit", text) for text in card.limits)]:
         line += _LINE
-        shown = port.replace("->", " → ")
         width = min(int(len(shown) * _LETTER) + 12, card.width - 32)
         parts.append(
-            f'<rect class="pill" x="{x + 22}" y="{line - 10}" width="{width}" height="13" rx="6"/>'
+            f'<rect class="{style}" x="{x + 22}" y="{line - 10}" width="{width}" height="13" rx="6"/>'
             + _at(x + 28, line, shown, "port", card.width - 40)
         )
     return "".join([*parts, "</g>"])

@@ -53,7 +53,7 @@ def _of_network(
     label = max((len(printable(container.label)) for container, _ in on), default=0) if width > 79 else 0
     for number, (container, interface) in enumerate(on):
         before, below = (prefix + rest + each for each in _branch(branch, number == len(on) - 1))
-        words = [interface.ifname, *interface.addresses, *interface.ports]
+        words = [interface.ifname, *interface.addresses, *interface.ports, _limits(interface)]
         if interface.state != listing.ATTACHED:
             words.insert(0, interface.state)
         room = max((width - len(before)) // 2, 8)
@@ -92,6 +92,15 @@ def _uplink(uplink: Uplink) -> str:
     return " ".join([uplink.dev, *(f"via {gateway}" for gateway in uplink.gateways)])
 
 
+def _limits(interface: Interface) -> str:
+    return f"[{', '.join(interface.limits)}]" if interface.limits else ""
+
+
+def _place(interface: Interface) -> str:
+    """Return the label of the line from a network to a container."""
+    return " ".join(filter(None, [interface.ifname, *interface.addresses, _limits(interface)]))
+
+
 def _about(network: Network) -> "list[str]":
     """Return the lines of a network's box."""
     gateways = [f"gateway {gateway}" for gateway in network.gateways]
@@ -124,7 +133,7 @@ def dot(picture: Picture) -> str:
         lines.append(f"  c{number} [label={label}{colour}];")
         for interface in container.interfaces:
             place = picture.networks.index(interface.network)
-            label = _quoted(" ".join([interface.ifname, *interface.addresses]))
+            label = _quoted(_place(interface))
             lines.append(f"  n{place} -- c{number} [label={label}];")
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -155,7 +164,7 @@ def mermaid(picture: Picture) -> str:
             lines.append(f"  style c{number} stroke:#d00,stroke-dasharray: 4")
         for interface in container.interfaces:
             place = picture.networks.index(interface.network)
-            label = _in_mermaid([" ".join([interface.ifname, *interface.addresses])])
+            label = _in_mermaid([_place(interface)])
             lines.append(f"  n{place} ---|{label}| c{number}")
     return "\n".join(lines) + "\n"
 
