@@ -138,7 +138,7 @@ def test_page_compares_the_work_that_was_measured() -> None:
 
 def test_rows_of_the_page_are_rows_of_a_run() -> None:
     with open(page.PAGE) as file:
-        text = file.read().split(page.BEGIN_BESIDE)[1]
+        text = file.read().split(page.BEGIN_BESIDE)[1].split(page.END)[0]
 
     assert [work for work, *_ in page._WORK] == re.findall(r"^\| ([^|]+) \| [\d.]+ \|", text, re.M)
 
