@@ -149,8 +149,12 @@ def test_killed_keeper_and_changed_links_are_restored(host: Host, outside: Outsi
     host.run("ip", "-6", "route", "del", "default")
     two.stop()
     one.space.destroy()  # without poststop
-    cnihook(host, "gc")
-    assert host.listdir(ATTACHMENTS) == ["front-three-eth0"]
+
+    def is_collected() -> bool:
+        cnihook(host, "gc")  # its process may be ending at this moment
+        return host.listdir(ATTACHMENTS) == ["front-three-eth0"]
+
+    wait_for(is_collected, "what the container had is released")
 
     def lacks_uplink() -> bool:
         return any(line.startswith("mdns-uplink: container three, ") for line in doctor(host))
@@ -244,6 +248,7 @@ netns exec box ip link set eth0 up
 def test_policies_decide_before_it(host: Host, outside: Outside) -> None:
     """Multicast DNS of a container arrives at the host, so a list must have the host as a peer."""
     configure(host, network())
+    responder = Speaker(host, 4, "up0")  # of the host, which shares its port, as avahi-daemon does
     closed = Sandbox(host, "closed", mdns="true", egress="dns,10.0.0.0/8")
     opened = Sandbox(host, "opened", mdns="true", egress="host:5353/udp")
     with closing(Speaker(outside, 4, "up0")) as lan, closing(Speaker(closed.space)) as one:
@@ -257,6 +262,8 @@ def test_policies_decide_before_it(host: Host, outside: Outside) -> None:
         with closing(Speaker(opened.space, 6)) as two, closing(Speaker(outside, 6, "up0")) as lan6:
             two.send(query("opened.local"))  # its link-local address is not one of its own
             lan6.hears_nothing()
+    responder.hears(answer("opened.local"))
+    responder.close()
     closed.stop()
     opened.stop()
     assert host.listdir(ATTACHMENTS) == []
