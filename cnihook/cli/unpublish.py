@@ -3,7 +3,7 @@
 
 from cnihook.cli.shared import changing
 from cnihook.cli.shared.arguments import Parser
-from cnihook.container.change import Change
+from cnihook.container.edits import Change
 from cnihook.request import values
 
 DESCRIPTION = f"""\

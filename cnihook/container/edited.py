@@ -14,7 +14,7 @@ the present one.  The difference between the two is a list of keys.  What the pl
 
 from functools import cached_property
 
-from cnihook.fast import fastjson
+from cnihook.container import own_keys
 from cnihook.protocol import invoke
 from cnihook.runtime import networks
 from cnihook.runtime.network_map import Networks
@@ -123,7 +123,8 @@ def edit_of(record: Record, network: Network) -> "Edit":
 
     def edit(old: Input) -> Input:
         changes = [one for one in differences(record, network, old) if one.change == IN_PLACE]
-        return Input(_merged(old.config, network, changes) if changes else old.config, old.capability_args)
+        config = _merged(old.config, network, changes) if changes else old.config
+        return Input(config, old.capability_args, old.own)
 
     return edit
 
@@ -257,23 +258,8 @@ def _merged(config: bytes, network: Network, changes: "list[Difference]") -> byt
 
     It is the text of the file if nothing else differs.
     """
-    raw: Any = fastjson.loads(config.decode())
-    for one in changes:
-        is_of_plugin = one.index >= 0 and "plugins" in raw
-        _set(raw["plugins"][one.index] if is_of_plugin else raw, one.path, one.file)
-    text = fastjson.dumps(raw).encode()
+    text = own_keys.with_values(config, [(one.index, one.path, one.file) for one in changes])
     return network.text if _same(networks.parse(text, network.source), network) else text
-
-
-def _set(raw: "dict[str, Any]", path: "Path", value: "Any") -> None:
-    """Set a key, or remove it if the value is None.  The key may be there in another case."""
-    for name in path[:-1]:
-        present = next((key for key in raw if key.lower() == name.lower()), name)
-        raw = raw.setdefault(present, {})
-    for key in [key for key in raw if key.lower() == path[-1].lower()]:
-        del raw[key]
-    if value is not None:
-        raw[path[-1]] = value
 
 
 def _same(one: Network, other: Network) -> bool:

@@ -13,6 +13,8 @@ from cnihook.types.errors import CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cnihook.linux.link_stats import LinkStats
     from cnihook.policy.enforcement import Enforcement
     from cnihook.protocol.call import Policy
@@ -58,6 +60,17 @@ class ContainerEngine(Engine):
 
             with locks.policy(f"names for container {container_id}"):
                 resolving.sync_container(container_id)
+
+    def change_own(self, record: Record, before: "dict[str, Any]", after: "dict[str, Any]") -> None:
+        if before.get("policy") != after.get("policy"):
+            from cnihook.container import own_lists  # few containers are changed while they run
+
+            own_lists.put_in_force()
+        if any(before.get(key) != after.get(key) for key in ("names", "policy")):
+            from cnihook.container import own_names
+
+            log = self.log or Log(record.container_id)
+            own_names.put_in_force(record, before.get("names") or {}, after.get("names") or {}, log)
 
     def take_down(self, record: Record, ending: "Ending | None" = None) -> "LinkStats | None":
         forget_names(record.network, record.container_id)

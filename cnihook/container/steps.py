@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The differences that a change of a running container makes, each as a sentence."""
 
+from cnihook.container import own_keys
 from cnihook.request import emulation, published, quota, values
 from cnihook.runtime.pending import Input, network_of
 from cnihook.runtime.records import Record
@@ -17,6 +18,7 @@ PUBLISHED, UNPUBLISHED, LIMITED, UNLIMITED = "published", "unpublished", "limite
 EMULATED, NOT_EMULATED = "emulated", "not emulated"
 LISTED = "listed"
 QUOTA_SET, QUOTA_REMOVED, QUOTA_RESET = "quota set", "quota removed", "quota reset"
+ADDED, REMOVED, SET = "added", "removed", "set"
 _PLANNED = {
     PUBLISHED: "would publish",
     UNPUBLISHED: "would unpublish",
@@ -28,6 +30,9 @@ _PLANNED = {
     QUOTA_SET: "would set the quota of",
     QUOTA_REMOVED: "would remove the quota of",
     QUOTA_RESET: "would reset the quota of",
+    ADDED: "would add",
+    REMOVED: "would remove",
+    SET: "would set",
 }
 _DONE = {
     PUBLISHED: "published",
@@ -40,7 +45,14 @@ _DONE = {
     QUOTA_SET: "set the quota of",
     QUOTA_REMOVED: "removed the quota of",
     QUOTA_RESET: "reset the quota of",
+    ADDED: "added",
+    REMOVED: "removed",
+    SET: "set",
 }
+
+
+# What a line of resolv.conf is called, by the key of a result's `dns`.
+_DNS = {"nameservers": "nameserver", "search": "search", "options": "options"}
 
 
 class Step(Value):
@@ -66,32 +78,102 @@ class Step(Value):
 
 
 def of_edits(edits: "list[tuple[Record, Edit]]") -> "list[Step]":
-    steps = []
+    steps: list[Step] = []
+    of_container: list[Step] = []
     for record, edit in edits:
-        new = edit(Input.of(record))
+        old, new = Input.of(record), edit(Input.of(record))
         steps += _port_steps(record, new)
         for capability, step in (
             ("bandwidth", _limit_step),
             ("emulate", _emulation_step),
             ("quota", _quota_step),
         ):
-            old, limits = (
-                args.get(capability) or {} for args in (record.capability_args, new.capability_args)
+            before, limits = (
+                args.get(capability) or {} for args in (old.capability_args, new.capability_args)
             )
-            if limits != old:
-                steps.append(step(record, old, limits))
+            if limits != before:
+                steps.append(step(record, before, limits))
+        steps += _list_steps(record, old, new)
+        steps += _key_steps(record, old, new)
+        steps += _alias_steps(record, old, new)
+        of_container = of_container or _container_steps(record, old, new)
+    return steps + of_container
+
+
+def _list_steps(record: Record, old: Input, new: Input) -> "list[Step]":
+    before, after = (each.own.get("policy") or {} for each in (old, new))
+    if before == after:
+        return []
+    from cnihook.container import own_lists  # most changes are of ports
+
+    present = own_lists.of(before)
+    return [
+        Step(record, LISTED, f"{direction} on {record.network} to {text}")
+        for direction, text in own_lists.of(after).items()
+        if present[direction] != text
+    ]
+
+
+def _key_steps(record: Record, old: Input, new: Input) -> "list[Step]":
+    """Return the steps of what a container has for itself in its network's configuration."""
+    if old.config == new.config:
+        return []
+    steps = []
+    before, after = (network_of(each, record).plugins for each in (old, new))
+    mtu = after[0].get("mtu")
+    if mtu != before[0].get("mtu"):
+        steps.append(Step(record, SET, f"MTU {mtu} of {_where(record)}"))
+    routes = [list(map(_route_text, own_keys.routes_of(plugins[0]))) for plugins in (before, after)]
+    for what, here, there in ((REMOVED, routes[0], routes[1]), (ADDED, routes[1], routes[0])):
+        steps += [Step(record, what, f"{text} of {_where(record)}") for text in here if text not in there]
+    for one, other in zip(before, after, strict=True):
+        settings, wanted = (each.get("sysctl") or {} for each in (one, other))
+        steps += [Step(record, REMOVED, f"sysctl {key}") for key in settings if key not in wanted]
+        steps += [
+            Step(record, SET, f"sysctl {key}={value}")
+            for key, value in wanted.items()
+            if settings.get(key) != value
+        ]
     return steps
 
 
-def of_lists(attachments: "list[Record]", lists: "dict[str, str]") -> "list[Step]":
-    if not lists:
-        return []
-    from cnihook.container import own_lists
+def _route_text(route: "dict[str, Any]") -> str:
+    return f"route {route['dst']} via {route['gw']}" if "gw" in route else f"route {route['dst']}"
 
+
+def _alias_steps(record: Record, old: Input, new: Input) -> "list[Step]":
+    before, after = (_names(each).get("aliases") or [] for each in (old, new))
     return [
-        Step(record, LISTED, f"{direction} on {record.network} to {text}")
-        for record, direction, text in own_lists.differing(attachments, lists)
+        *(
+            Step(record, REMOVED, f"alias {name} on {record.network}")
+            for name in before
+            if name not in after
+        ),
+        *(Step(record, ADDED, f"alias {name} on {record.network}") for name in after if name not in before),
     ]
+
+
+def _container_steps(record: Record, old: Input, new: Input) -> "list[Step]":
+    """Return the steps that are about no network."""
+    before, after = _names(old), _names(new)
+    lines = [list(names.get("hosts") or []) for names in (before, after)]
+    steps = [
+        Step(record, what, f"host {line}")
+        for what, here, there in ((REMOVED, lines[0], lines[1]), (ADDED, lines[1], lines[0]))
+        for line in here
+        if line not in there
+    ]
+    for key, word in _DNS.items():
+        settings = [(names.get("dns") or {}).get(key) or [] for names in (before, after)]
+        if settings[0] != settings[1]:
+            value = " ".join(settings[1]) or "as its networks or the host have it"
+            steps.append(Step(record, SET, f"{word} {value}; a program that has read it keeps what it read"))
+    return steps
+
+
+def _names(given: Input) -> "dict[str, Any]":
+    names = given.own.get("names")
+    return names if isinstance(names, dict) else {}
 
 
 def _port_steps(record: Record, new: Input) -> "list[Step]":

@@ -16,7 +16,7 @@ from cnihook.linux.netlink import NetlinkError
 from cnihook.linux.rtnl import RT_TABLE_MAIN, RTN_UNICAST, Link, Rtnl
 from cnihook.protocol.call import Call
 from cnihook.types.errors import INTERNAL, PLUGIN_NOT_AVAILABLE, CniError, ResourceTakenError, invalid_config
-from cnihook.types.fields import Field, read
+from cnihook.types.fields import IN_PLACE, Field, read
 from cnihook.types.result import DNS, Interface, Result
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ _MAX = (1 << 31) - 1
 MASTER = Field("master", str, doc="the parent link (default: that of the default route)")
 FIELDS = (
     Field("linkInContainer", bool, doc="the parent link is in the container, not on the host"),
-    Field("mtu", int, 0, high=_MAX, doc="MTU; 0: that of the parent link"),
+    Field("mtu", int, 0, high=_MAX, change=IN_PLACE, doc="MTU; 0: that of the parent link"),
 )
 
 
@@ -216,6 +216,12 @@ def check(call: Call, conf: Conf, kind: str) -> Link:
     mtu = interface.find_in_result(call, call.required_prev_result()).mtu or conf.mtu
     expect(call, "mtu", link.mtu, mtu or link.mtu)
     return link
+
+
+def update(call: Call, before: Call, conf: Conf) -> "Result | None":
+    from cnihook.links import in_place  # few containers are changed while they run
+
+    return in_place.update(call, before, lambda mtu: in_place.set_child(call, find_master(call, conf), mtu))
 
 
 def expect(call: Call, what: str, found: "str | int", wanted: "str | int") -> None:

@@ -108,6 +108,11 @@ class Entry:
         self.aliases = [name for name in self.aliases if name not in names]
         self._claims = {}
 
+    def claim(self, aliases: "list[str]") -> None:
+        """Take other aliases instead of those that it has."""
+        self.aliases = aliases
+        self._claims = {}
+
     def lines(self, reader: "Entry | None" = None) -> str:
         """Return its lines for the hosts file of `reader`, without names that the reader has itself.
 

@@ -63,14 +63,14 @@ def renew(record: Record) -> "list[str]":
     """
     if not missing(record):
         return []
-    file = _file(record.container_id, process_of(record))
+    file = file_of(record.container_id, process_of(record))
     text = resolv_conf.renewed(file.read() or "")
     if text:
         file.write(text)
     return resolv_conf.servers_of(text)
 
 
-def _file(container_id: str, pid: int) -> File:
+def file_of(container_id: str, pid: int) -> File:
     """Return the file, if possible by a path on the host, where a read-only mount does not count."""
     if places := engines.places().get(container_id):
         try:

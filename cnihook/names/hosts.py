@@ -73,6 +73,44 @@ def add(
         return text
 
 
+def set_aliases(own: Entry, aliases: "list[str]", log: Log) -> None:
+    """Give a container that runs other aliases on a network, in all hosts files there.
+
+    `own`: its entry, which need not exist yet.  Raises CniError or OSError, before anything is changed, if
+    another container has a stronger claim to an alias, or if its own file cannot be written.
+    """
+    with _lock(own.container_id):
+        own = Entry.read(own.network, own.container_id) or own
+        if own.aliases == aliases:
+            return
+        others = _entries(own.network, but=own.container_id)
+        own.claim(aliases)
+        _refuse_claimed(own, others, "")
+        if own.file:
+            own.file.pin()
+        _settle(own, others, log)
+        own.write()
+        changed: list[File] = []
+        for reader in (own, *others):
+            if reader.file and reader.file not in changed:
+                changed.append(reader.file)
+                if problem := _renew(own, reader):
+                    log.event(f"its names are not in the hosts file of {reader.container_id}: {problem}")
+
+
+def set_hosts(network: str, container_id: str, added: "list[str]") -> None:
+    """Give a container that runs other further hosts, each "ADDRESS NAME".  Raises OSError of its file."""
+    with _lock(container_id):
+        own = Entry.read(network, container_id)
+        if not (own and own.file) or own.hosts == added:
+            return
+        own.file.pin()
+        own.hosts = added
+        own.write()
+        own.file.remove_lines(f"{TAG}{container_id}", having=TAG)
+        own.file.append(entries.host_lines(container_id, added))
+
+
 def renew(container_id: str) -> bool:
     """Write a container's names into its own hosts file again if another program has replaced its content.
 
@@ -172,7 +210,7 @@ def _settle(new: Entry, others: "list[Entry]", log: Log) -> None:
                 _renew(other, reader)
     for name in new.all_names:
         first = next((other for other in rivals if other.rank(name) >= 0), None)
-        if first:
+        if first and first.joined < new.joined:
             log.event(f"name {name} on {network} leads to container {first.container_id} first")
             Log(first.container_id).event(
                 f"name {name} on {network} is that of container {container_id}, too"
@@ -183,15 +221,22 @@ def _appending(lines: str) -> "Callable[[File], None]":
     return lambda file: file.append(lines)
 
 
-def _renew(entry: Entry, reader: Entry) -> None:
-    """Write the lines of an entry into the file of a reader again, after the entry's names have changed."""
-    lines = entry.lines(reader=None if reader is entry else reader)
+def _renew(entry: Entry, reader: Entry) -> str:
+    """Write the lines of an entry into the file of a reader again, after the entry's names have changed.
+
+    Returns the reason if that fails.
+    """
+    new = entry.lines(reader=None if reader is entry else reader)
 
     def change(file: File) -> None:
-        file.remove_lines(entry.tag, having=TAG)
-        file.append(lines)
+        lines = (file.read() or "").splitlines(keepends=True)
+        # At the same place: the first line with a name decides which address the name has.
+        places = [index for index, line in enumerate(lines) if _tag(line) == entry.tag]
+        at = places[0] if places else len(lines)
+        kept = [line for line in lines[at:] if _tag(line) != entry.tag]
+        file.write("".join([*lines[:at], new, *kept]))
 
-    _change(reader, change)
+    return _change(reader, change)
 
 
 def remove(network: str, container_id: str) -> None:

@@ -52,6 +52,28 @@ def text(networks: "list[DNS]", asked: "DNS | None" = None) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def difference(content: str, networks: "list[DNS]") -> DNS:
+    """Return the settings of a file that are not those of the networks: they were requested."""
+    own, usual = _settings(content), _settings(text(networks))
+    is_following = _parts(content)[1].startswith(_FOLLOWS)
+    return DNS(
+        [] if is_following or own.nameservers == usual.nameservers else own.nameservers,
+        "",
+        own.search if own.search != usual.search else [],
+        own.options if own.options != usual.options else [],
+    )
+
+
+def _settings(content: str) -> DNS:
+    """Return the settings in the text of a file."""
+    settings = DNS(servers_of(content))
+    for line in content.splitlines():
+        keyword, *words = line.split() or [""]
+        if keyword in ("search", "options"):
+            setattr(settings, keyword, words)
+    return settings
+
+
 def marked(source: str, text: str, *, is_following: bool) -> str:
     """Return the whole file.  `is_following`: its servers are those of the host."""
     follows = f"{_FOLLOWS}{_digest(text)}\n" if is_following else ""

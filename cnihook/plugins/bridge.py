@@ -31,7 +31,7 @@ from cnihook.sdk import (
     try_each,
 )
 from cnihook.types.errors import INTERNAL
-from cnihook.types.fields import DEFAULT_VLAN, MAX_VLAN, check_link_name, check_vlan
+from cnihook.types.fields import DEFAULT_VLAN, IN_PLACE, MAX_VLAN, check_link_name, check_vlan
 
 _MAC = Field("mac", str, doc="MAC address of the container's interface")
 _BRIDGE = Field(
@@ -49,7 +49,7 @@ FIELDS = (
     Field("isGateway", bool, doc="the bridge gets the gateway's address, and the host routes"),
     Field("forceAddress", bool, doc="replace another address of the bridge by the gateway's"),
     *masquerade.FIELDS,
-    Field("mtu", int, 0, high=65535, doc="MTU of bridge and interfaces; 0: the kernel's choice"),
+    Field("mtu", int, 0, high=65535, change=IN_PLACE, doc="MTU of bridge and links; 0: the kernel's choice"),
     Field("hairpinMode", bool, doc="the bridge may return a frame to the container that sent it"),
     Field("promiscMode", bool, doc="the bridge is promiscuous; `hairpinMode` must be false"),
     Field("vlan", int, 0, high=MAX_VLAN, check=check_vlan,
@@ -65,15 +65,9 @@ FIELDS = (
     *ipam.FIELDS,
 )  # fmt: skip
 TRAITS = Traits(
-    "interface",
-    makes=("bridge", "veth"),
-    takes=("mac",),
-    link=_BRIDGE,
-    gateway=("isGateway", "isDefaultGateway"),
-    capabilities=(_MAC,),
-    args=(_MAC,),
-    releases_by_owner=True,
-)
+    "interface", makes=("bridge", "veth"), takes=("mac",), link=_BRIDGE, capabilities=(_MAC,), args=(_MAC,),
+    gateway=("isGateway", "isDefaultGateway"), releases_by_owner=True,
+)  # fmt: skip
 
 
 class Conf:
@@ -377,6 +371,12 @@ def repair(call: Call) -> None:
         masquerade.add(call, [ip.net for ip in result.ips])
     host_bridge.wait_for_path(host, port, bridge, gateway, addresses)
     ready.wait_for_link(call.sandbox, inner)
+
+
+def update(call: Call, before: Call) -> "Result | None":
+    from cnihook.links import in_place  # few containers are changed while they run
+
+    return in_place.update(call, before, lambda mtu: in_place.set_pair(call, mtu))
 
 
 def gc(call: Call) -> None:

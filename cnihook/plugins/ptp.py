@@ -34,10 +34,11 @@ from cnihook.sdk import (
     try_each,
 )
 from cnihook.types.errors import INTERNAL, ResourceTakenError
+from cnihook.types.fields import IN_PLACE
 
 FIELDS = (
     *masquerade.FIELDS,
-    Field("mtu", int, 0, high=65535, doc="MTU; 0: the kernel's choice"),
+    Field("mtu", int, 0, high=65535, change=IN_PLACE, doc="MTU; 0: the kernel's choice"),
     *ipam.REQUIRED_FIELDS,
 )
 TRAITS = Traits("interface", makes=("veth",), gateway=True)
@@ -209,6 +210,12 @@ def repair(call: Call) -> None:
     router.forward(call.host, result.ips)
     if conf.masquerade:
         masquerade.add(call, [ip.net for ip in result.ips])
+
+
+def update(call: Call, before: Call) -> "Result | None":
+    from cnihook.links import in_place  # few containers are changed while they run
+
+    return in_place.update(call, before, lambda mtu: in_place.set_pair(call, mtu))
 
 
 def gc(call: Call) -> None:

@@ -59,6 +59,10 @@ def check(call: Call) -> None:
     child_link.expect(call, "VLAN", parent_links.vlan_id(link), conf.vlan_id)
 
 
+def update(call: Call, before: Call) -> "Result | None":
+    return child_link.update(call, before, Conf(call))
+
+
 def gc(call: Call) -> None:
     """Run GC of the IPAM plugin only: the kernel removes a link with its namespace."""
     ipam.gc(call)

@@ -43,7 +43,7 @@ FIELDS = (
           doc="name of the VRF in the container; it is made if it does not exist"),
     Field("table", int, 0, high=0xFFFFFFFF, doc="its routing table; 0: the first free one"),
 )  # fmt: skip
-TRAITS = Traits("chained", makes=("vrf",))
+TRAITS = Traits("chained", makes=("vrf",), moves_routes=True)
 
 _RT_TABLE_LOCAL = 255
 _WAIT = 1.5  # seconds at most, for what the kernel does by itself in a few milliseconds

@@ -51,7 +51,7 @@ class Invocation:
 
     __slots__ = (
         "_host", "_owed_flows", "_sandbox", "_settle", "args", "cni_path", "container_id", "cuts", "ending",
-        "ifname", "is_repair", "netns", "plugin_dirs", "policy", "timeout",
+        "first", "ifname", "is_repair", "netns", "plugin_dirs", "policy", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,7 @@ class Invocation:
         self.timeout = timeout  # seconds that an executable may take
         # A DEL and an ADD that restore what a running container had; only built-in plugins see this.
         self.is_repair = is_repair
+        self.first: NetConf | None = None  # of an update: the first plugin of the chain
         self.cuts = False  # an update ends the connections that it no longer permits
         # A DEL of a container that has ended leaves here what takes the kernel long: see remove_link().
         self.ending: Ending | None = None

@@ -23,6 +23,7 @@ from cnihook.request.values import (
     parse_policy_name,
     parse_ports,
     parse_route,
+    parse_search,
     parse_server,
     parse_switch,
     refuse,
@@ -148,9 +149,7 @@ OPTIONS = {
     "emulate": Option(_add_emulation),
     "quota": Option(_add_quota),
     "dns": Option(lambda w, t: w.dns.nameservers.append(parse_server(t)), 16, lambda w: w.dns.nameservers),
-    "dns-search": Option(
-        lambda w, t: w.dns.search.append(t if t == "." else parse_host_name(t)), 32, lambda w: w.dns.search
-    ),
+    "dns-search": Option(lambda w, t: w.dns.search.append(parse_search(t)), 32, lambda w: w.dns.search),
     "dns-option": Option(lambda w, t: w.dns.options.append(parse_option(t)), 32, lambda w: w.dns.options),
     "hostname": Option(_set_hostname),
     "mdns": Option(_set_mdns, is_switch=True),

@@ -286,6 +286,11 @@ def parse_server(text: str) -> str:
         raise refuse(f"DNS server {shown(text)}", str(error)) from None
 
 
+def parse_search(text: str) -> str:
+    """Check a domain of a search list; a dot is an empty list."""
+    return text if text == "." else parse_host_name(text)
+
+
 def parse_option(text: str) -> str:
     """Check one option of resolv.conf(5)."""
     if not text or text.split() != [text] or not text.isprintable():

@@ -21,6 +21,7 @@ from cnihook.protocol.call import PLUGIN_TIMEOUT
 from cnihook.runtime import attachment, chain, netns_names, networks, records
 from cnihook.runtime.records import DamagedRecordError, Record
 from cnihook.types.errors import (
+    INTERNAL,
     INVALID_ENVIRONMENT,
     CniError,
     as_cni_error,
@@ -28,6 +29,8 @@ from cnihook.types.errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cnihook.linux.link_stats import LinkStats
     from cnihook.protocol.call import Policy
     from cnihook.protocol.ending import Ending
@@ -206,6 +209,15 @@ class Engine:
     def policy_of(self, record: Record, network: "Network") -> "Policy | None":
         """Return the policies of an attachment; None if the host has none."""
         return None
+
+    def change_own(self, record: Record, before: "dict[str, Any]", after: "dict[str, Any]") -> None:
+        """Put in force what cnihook itself sets up for a container: see pending.Input.own.
+
+        The record on disk has `after` already.
+        """
+        if {**before, "requested": None} != {**after, "requested": None}:
+            hint = f"`cnihook repair {record.container_id}` does it"
+            raise CniError(INTERNAL, "names and policies are not changed by a library", hint)
 
     @staticmethod
     def ended(attachments: "list[Record]") -> "list[Record]":

@@ -6,11 +6,12 @@ CNI has no operation for it.  So a built-in plugin has `update(call, before)`: o
 has set up, it makes what the ADD of `call` sets up.  An executable that follows the interface plugin gets
 DEL and ADD.
 
-    1. the record is written with the key `pending`: what the plugins will get; the rest is unchanged
-    2. each plugin whose input changes is called, in the order of the chain
+    1. the record is written with the key `pending`: what the plugins will get, and what cnihook itself had
+       set up; it has the new values of the latter already, because other parts read them there
+    2. each plugin whose input changes is called, in the order of the chain; then names and policies change
     3. the record is written with the new input and result, a higher `revision`, and without `pending`
 
-If a step fails, the same plugins are called with the two inputs exchanged.  If the process is killed, or
+If a step fails, the same is done with the two inputs exchanged.  If the process is killed, or
 that fails too, `pending` stays.  Then settle() undoes the change in the next operation on the container, and
 a DEL removes what either input has set up: see pending.py.  A temporary change has `until` and `previous`,
 the input to which settle() returns after that time.  With the key `trial`, keep() can prevent that.
@@ -82,7 +83,7 @@ def changed_plugins(record: Record, old: Input, new: Input) -> "list[int]":
     for index in changed:
         plugin_type = pending.types(after)[index]
         if invoke.find(plugin_type, record.plugin_dirs) is None:
-            can_change = hasattr(invoke.load(plugin_type), "update")
+            can_change = pending.is_updated(before, after, index, old, new)
         else:
             can_change = index > 0
         if not can_change:
@@ -140,6 +141,7 @@ def replacement(capability_args: "Mapping[str, Any]", config: "bytes | None" = N
         return Input(
             old.config if config is None else config,
             {name: value for name, value in args.items() if value is not None},
+            old.own,
         )
 
     return edit
@@ -168,26 +170,44 @@ def carry_out(
     changed = changed_plugins(record, old, new)
     revision = revision_of(record)
     try:
-        record.extra = {**old_extra, "pending": {**new.to_json(), "from": revision}}
-        _write(record)
+        _open(record, old_extra, new, old, revision)
     except BaseException:
         record.extra = old_extra
         raise
     reached: list[int] = []
     try:
         record.result = _run(engine, record, old, new, changed, reached, cuts=cuts) or old_result
+        if new.own != old.own:
+            engine.change_own(record, old.own, new.own)
         record.config, record.capability_args = new.config, new.capability_args
-        record.extra = {**extra, "revision": revision + 1, "changed": as_text(time.time())}
+        record.extra = {**new.extra(extra), "revision": revision + 1, "changed": as_text(time.time())}
         _write(record)
     except BaseException as error:
         record.config, record.capability_args, record.result = old.config, old.capability_args, old_result
-        record.extra = old_extra
         try:
-            record.result = _run(engine, record, new, old, reached[::-1], undoes=True) or old_result
-            _write(record)
+            _undo(engine, record, old, new, reached[::-1], old_extra)
         except Exception as another:
             error.add_note(f"while undoing: {message_with_notes(another)}; {_NOT_UNDONE}")
+        record.extra = old_extra
         raise
+
+
+def _open(record: Record, extra: "dict[str, Any]", new: Input, old: Input, revision: int) -> None:
+    """Write the record of a change that begins: its plugins may have the input `new` from now on."""
+    record.extra = {**new.extra(extra), "pending": {**new.to_json(), "own": old.own, "from": revision}}
+    _write(record)
+
+
+def _undo(
+    engine: Engine, record: Record, old: Input, new: Input, indexes: "list[int]", extra: "dict[str, Any]"
+) -> None:
+    """Return to the input `old`.  The record has the key `pending` until that is complete."""
+    record.result = _run(engine, record, new, old, indexes, undoes=True) or record.result
+    if new.own != old.own:
+        _open(record, extra, Input(new.config, new.capability_args, old.own), old, revision_of(record))
+        engine.change_own(record, new.own, old.own)
+    record.extra = old.extra(extra)
+    _write(record)
 
 
 def set_key(record: Record, key: str, value: object) -> None:
@@ -225,6 +245,7 @@ def _run(
     before, after = pending.network_of(old, record), pending.network_of(new, record)
     network, request = attachment.restore(record, engine.plugin_dirs, engine.timeout, is_repair=undoes)
     request.cuts = cuts
+    request.first = NetConf(after.plugins[0])
     result = attachment.result_of(network, record) or Result()
     is_changed = False
     try:
@@ -292,11 +313,10 @@ def settle(engine: Engine, record: Record) -> "list[str]":
     if record.has_open_change:
         refuse_unchangeable(record)
     if "pending" in record.extra:
-        old, new = Input.of(record), Input.from_json(record.extra["pending"], record)
+        old, new = pending.of_open_change(record)
         changed = changed_plugins(record, new, old)
-        record.result = _run(engine, record, new, old, changed[::-1], undoes=True) or record.result
-        record.extra = {key: value for key, value in record.extra.items() if key != "pending"}
-        _write(record)
+        extra = {key: value for key, value in record.extra.items() if key != "pending"}
+        _undo(engine, record, old, new, changed[::-1], extra)
         texts.append("an interrupted change is undone")
     if is_overdue(record):
         end(engine, record)

@@ -178,7 +178,8 @@ class Traits:
 
     __slots__ = (
         "args", "capabilities", "change", "from_server", "gateway", "has_leases", "keeps_sysctls", "kind",
-        "link", "makes", "needs", "on_parent", "opens_firewall", "releases_by_owner", "takes",
+        "link", "makes", "moves_routes", "needs", "on_parent", "opens_firewall", "releases_by_owner",
+        "takes",
     )  # fmt: skip
 
     def __init__(
@@ -197,6 +198,7 @@ class Traits:
         from_server: bool = False,
         has_leases: bool = False,
         keeps_sysctls: bool = False,
+        moves_routes: bool = False,
         releases_by_owner: bool = False,
         change: str = "",
     ) -> None:
@@ -217,6 +219,7 @@ class Traits:
         self.from_server = from_server
         self.has_leases = has_leases  # its Conf has `sets` of ranges, and `folder` with a file per lease
         self.keeps_sysctls = keeps_sysctls  # it has settings_file(), the path of a file with its sysctls
+        self.moves_routes = moves_routes  # it moves the routes of the interface into another table
         # Its DEL finds what an attachment has on the host by the owner, without the configuration.
         self.releases_by_owner = releases_by_owner
         # Of the keys that name none.  Empty: IN_PLACE if it is chained and has update(), else REATTACH.

@@ -91,6 +91,7 @@ def test_shell_parses_the_script(shell: str) -> None:
 
 FREE = {
     *("alias", "port", "publish_add", "publish_rm", "seconds", "since", "tail"),
+    *("alias_add", "alias_rm", "host_add", "host_rm", "mtu", "route_add", "route_rm", "sysctl"),
     *("egress", "emulate", "ingress", "label", "quota"),
     *("allow", "bandwidth", "capability_args", "check", "cni_args", "command", "container_id", "dns"),
     *(

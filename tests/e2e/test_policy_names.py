@@ -14,9 +14,10 @@ from cnihook.resolver import message
 from tests.support.commands.doctor import doctor, finds
 from tests.support.commands.repair import cnihook
 from tests.support.host.host import Host, Outside
+from tests.support.host.namespace import Failed
 from tests.support.plugins.cni import CHECKOUT
 from tests.support.policies import LEAVES, NO_BR_NETFILTER, Sandbox, apply, network, refusal, tcp
-from tests.support.runtimes.oci import Runtime, configure, make_rootfs
+from tests.support.runtimes.oci import RESULTS, Runtime, configure, make_rootfs
 from tests.support.services.resolving import end_keeper, exchange, keepers, records_of
 from tests.support.wait import SILENCE, wait_for
 
@@ -144,6 +145,38 @@ def test_containers_of_real_runtimes_resolve_by_their_gateway(
     runtime.delete("box")
     wait_for(lambda: not keepers(host), "the resolver ends")
     assert "resolver" not in host.nft()
+
+
+@pytest.mark.parametrize("runtime", ["runc"], indirect=True)
+def test_running_container_gets_the_resolver_with_names_in_its_list(
+    host: Host, outside: Outside, runtime: Runtime, tmp_path: Path
+) -> None:
+    """The earlier servers return with a list without names, and at the end of a list for a time."""
+    configure(host, network())
+    runtime.rootfs = make_rootfs(tmp_path / "rootfs")
+    box = runtime.run("box", "--network", "front", "--dns", Outside.ADDRESS)
+    usual = box.exec("cat", "/etc/resolv.conf")
+
+    def limit(text: str, *more: str) -> str:
+        process = cnihook(host, "update", "box", "--egress", text, *more)
+        assert process.returncode == 0, process
+        return box.exec("cat", "/etc/resolv.conf")
+
+    assert [line for line in limit("name:index.example:icmp").splitlines() if line[:1] != "#"] == [
+        f"nameserver {gateway}" for gateway in GATEWAYS
+    ]
+    box.exec("ping", "-c1", "-W30", "index.example")
+    assert host.read("/run/cnihook/resolver/containers/box").count(f'"{Outside.ADDRESS}"') == 1
+    with pytest.raises(Failed):
+        box.exec("ping", "-c1", "-W1", "files.example")
+    assert limit("all") == usual
+    limit("name:files.example", "--for", "1s")
+    record = f"{RESULTS}/front-box-eth0"
+    wait_for(lambda: "until" not in json.loads(host.read(record))["cnihook"], "the end of the list")
+    assert box.exec("cat", "/etc/resolv.conf") == usual
+    box.exec("ping", "-c1", "-W30", "index.example")
+    runtime.delete("box")
+    wait_for(lambda: not keepers(host), "the resolver ends")
 
 
 def test_lists_of_host_and_container_both_limit_names(host: Host, outside: Outside) -> None:

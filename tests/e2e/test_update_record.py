@@ -66,14 +66,19 @@ def ports(host: Host) -> list[str]:
     return sorted(str(one[0]["elem"]["val"]["concat"][1]) for one in published)
 
 
+def names(host: Host) -> list[str]:
+    """Return the names of the container on its network, by the file of names.entries."""
+    return host.read("/run/cnihook/names/web/c1").split()
+
+
 @pytest.mark.needs("strace")
 def test_killed_change_is_undone_by_the_next_operation(host: Host, web: WebContainer) -> None:
     """check and doctor report it, and libcni's fields hold what was before."""
-    change = ("update", "c1", "--publish-rm=8080", "--publish-add=8081:80")
+    change = ("update", "c1", "--publish-rm=8080", "--publish-add=8081:80", "--mtu=1400", "--alias-add=db")
     repairs = (("repair", "c1"), ("gc",), ("publish", "c1", "9090:80"))
     for number, argv in enumerate(repairs):
         killed(host, *change)
-        assert ports(host) == ["8081"]
+        assert (ports(host), web.space.link("eth0")["mtu"], "db" in names(host)) == (["8081"], 1400, True)
         record = json.loads(host.read(RECORD))
         assert [one["hostPort"] for one in record["capabilityArgs"]["portMappings"]] == [8080]
         assert [
@@ -90,6 +95,7 @@ def test_killed_change_is_undone_by_the_next_operation(host: Host, web: WebConta
         if argv[0] == "repair":
             assert process.stdout == "repaired c1: web eth0: an interrupted change is undone\n"
         assert ports(host) == (["8080", "9090"] if argv[0] == "publish" else ["8080"])
+        assert (web.space.link("eth0")["mtu"], "db" in names(host)) == (1500, False)
         assert "pending" not in own(host)
         assert cnihook(host, "check", "c1").stdout == "well c1 web eth0\n"
     detach(web)

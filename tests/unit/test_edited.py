@@ -67,7 +67,7 @@ OTHER = [[{"subnet": "10.2.0.0/24"}]]
         (changed(0, hairpinMode=True), {"bridge.hairpinMode": REATTACH}),
         # What a plugin reads is the same: a default, another case, a key that no plugin reads.
         (changed(0, hairpinMode=False, MTU=0, comment="x"), {}),
-        (changed(0, mtu="wrong"), {"bridge.mtu": REATTACH}),
+        (changed(0, mtu="wrong"), {"bridge.mtu": IN_PLACE}),
         (changed(0, ipam={**IPAM, "ranges": OTHER}), {"bridge.ipam.ranges": NEW_ONLY}),
         (changed(0, ipam={**IPAM, "routes": [{"dst": "0.0.0.0/0"}]}), {"bridge.ipam.routes": NEW_ONLY}),
         (changed(0, ipam={"type": "dhcp"}), {"bridge.ipam.type": REATTACH}),

@@ -6,7 +6,8 @@ import argparse
 from cnihook.cli.shared import arguments, containers, spans, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.container import change
-from cnihook.container.change import Change, Place
+from cnihook.container.change import Place
+from cnihook.container.edits import Change
 from cnihook.container.engine import ContainerEngine
 from cnihook.container.steps import Step
 from cnihook.log import Log

@@ -14,7 +14,14 @@ from tests.support.soak.tracer import Fault, Outcome
 
 ID = "c1"
 PORTS = {"cnihook.publish": "8080:80"}
-UPDATE = ("update", ID, "--publish-rm=8080", "--publish-add=8081:80", "--publish-add=53:53/udp")
+UPDATE = (
+    "update",
+    ID,
+    "--publish-rm=8080",
+    "--publish-add=8081:80",
+    "--publish-add=53:53/udp",
+    "--mtu=1300",
+)
 
 
 def _bridge(link: str, net4: str, net6: str, **keys: Any) -> dict[str, Any]:
