@@ -35,7 +35,7 @@ from cnihook.protocol.call import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 POLICIES = ("same-bridge", "isolated")  # between bridges that have one of these
 FORWARDING = ("published", "none")  # to a bridge, or to and from it
@@ -95,7 +95,12 @@ def delete(call: Call) -> None:
     if not _our_chains():
         return
     with locks.nft(f"stop forwarding for {call.owner}"):
-        _remove([_key(call.owner, chain) for chain in _our_chains() if _is_member(call.owner, chain)])
+        remove_member(call, _our_chains())
+
+
+def remove_member(call: Call, chains: "Iterable[str]") -> None:
+    """Remove the attachment from these chains, as delete() does.  Call it under the lock."""
+    _remove([_key(call.owner, chain) for chain in chains if _is_member(call.owner, chain)])
 
 
 def gc(call: Call, keep: "set[str]") -> None:

@@ -308,6 +308,25 @@ def repair(call: Call) -> None:
     add(call)
 
 
+def update(call: Call, before: Call) -> None:
+    """Put the new policies in force, then remove the old ones, so that no packet passes that both forbid."""
+    new, old = Conf(call), Conf(before)
+    result = _prev_result(call)
+    bridge = _bridge(call, result)
+    if old.may_use_firewalld and (old.zone != new.zone or not new.may_use_firewalld):
+        firewalld_zone.delete(before, old.zone, [ip.net.address for ip in result.ips])
+    add(call)
+    dropped = [policy for policy in old.policies if policy not in new.policies]
+    if dropped and bridge:
+        with locks.nft(f"change the policies of {call.owner}"):
+            isolation.remove_member(call, [isolation.policy_chain(each, bridge.name) for each in dropped])
+        # The bridge plugin may have isolated the port itself.
+        if "isolated" in dropped and not (
+            call.request.first and call.request.first.boolean("portIsolation")
+        ):
+            _isolate(call, _port(call, result, bridge), False)
+
+
 def gc(call: Call) -> None:
     """Remove what attachments to this network left behind, except valid attachments."""
     keep = call.valid_attachments()

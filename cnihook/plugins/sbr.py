@@ -41,7 +41,7 @@ FIELDS = (
     Field("addSourceHints", bool, doc="leave direct routes in table main, with their source address"),
     Field("gateways", list, of=Address, doc="default gateways, one for each IP version"),
 )  # fmt: skip
-TRAITS = Traits("chained")
+TRAITS = Traits("chained", moves_routes=True)
 
 
 class Conf:
@@ -263,6 +263,51 @@ def _is_of_another_link(sandbox: Rtnl, table: int, index: int) -> bool:
     Two networks may give a container the same address; then each has a rule for it.
     """
     return any(route.table == table and route.index not in (0, index) for route in routes.listed(sandbox))
+
+
+# The change
+
+
+def update(call: Call, before: Call) -> Result:
+    """Return the routes to main, remove the old rules and tables, then run ADD.
+
+    Main has all routes in between, so the container reaches what it reached before.
+    """
+    new, old = Conf(call), Conf(before)
+    if (new.table, new.source_hints, new.gateways) != (old.table, old.source_hints, old.gateways):
+        if old.table is None:
+            with _lock(call):
+                _return_to_main(call, old)
+        delete(before)
+        return add(call)
+    return call.required_prev_result()
+
+
+def _return_to_main(call: Call, old: Conf) -> None:
+    result, ips = _required(call)
+    sandbox = call.sandbox
+    link = sandbox.link(call.ifname)
+    home = vrf.tables(sandbox).get(link.master, RT_TABLE_MAIN) if link.master else RT_TABLE_MAIN
+    sources = {ip.net.address for ip in ips}
+    tables = {rule.table for rule in rules.listed(sandbox) if rule.source in sources}
+    own = [route for route in routes.listed(sandbox) if route.index == link.index and route.table in tables]
+    # ADD has replaced a default route by that of a static gateway.
+    kept = [route for route in own if route.dst or route.version not in old.gateways]
+    hints = {ip.net.network(): ip.net.address for ip in ips if old.source_hints}
+    for route in sorted(kept, key=lambda route: not route.is_direct):
+        usual = route.in_table(home)
+        if route.is_direct and route.dst in hints and route.source != hints[route.dst]:
+            routes.delete(sandbox, usual.with_source(hints[route.dst]))
+        routes.put_behind(sandbox, usual)
+    defaults = [
+        route
+        for route in result.routes
+        if not route.dst.prefix and route.dst.address.version in old.gateways and route.table is None
+    ]
+    if defaults:
+        from cnihook.links import interface  # few networks have static gateways
+
+        interface.set_routes(call, link, ips, defaults)
 
 
 # CHECK, STATUS
