@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.commands.listings import show, shown, shown_json
+from tests.support.commands.live import ATTACH, by_pid, change_all, configure_live
 from tests.support.host.host import Host
 from tests.support.runtimes.docker import IMAGE, Docker
-from tests.support.runtimes.oci import CNIHOOK, FOR_EVER, NET_D, RESULTS, bridge
-from tests.support.wait import patience
+from tests.support.runtimes.oci import CNIHOOK, FOR_EVER, RESULTS
 
 CONF = "/etc/docker/daemon.json"
 
@@ -74,6 +74,9 @@ def test_container_of_docker_run_has_the_name_that_the_user_gave(docker: Docker,
     assert shown(host, "ps").splitlines()[1].split()[0] == "web"
     for text in ("web", container_id, container_id[:12], pause[:12]):
         assert json.loads(shown(host, "inspect", text, "--json"))["container"] == pause
+    shown(host, "update", "web", "--dns", "192.0.2.53", "--alias-add", "db")
+    assert "nameserver 192.0.2.53\n" in docker("exec", "web", "cat", "/etc/resolv.conf").stdout
+    assert " db\t" in docker("exec", "web", "cat", "/etc/hosts").stdout
     docker("rm", "--force", "web")
     docker.wait_until_left()
 
@@ -156,21 +159,12 @@ def test_containers_of_containerd_are_found_by_the_names_of_nerdctl_and_pods(
 
 
 def test_running_container_is_changed_by_its_name(docker: Docker, host: Host) -> None:
-    """docker itself publishes no port of a container that runs."""
-    docker("run", "-d", "--network=none", "--name", "web", IMAGE, "httpd", "-f")
-    back = bridge("back", "10.23.0.0/24")
-    back["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
-    host.write(f"{NET_D}/20-back.conflist", json.dumps(back))
-
-    host.run(CNIHOOK, "attach", "web", "--network", "mynet")
-    assert shown(host, "connect", "back", "web") == "connected to back, eth1: 10.23.0.2/24\n"
-    assert shown(host, "publish", "web", "8080:80") == "published 8080/tcp -> 10.23.0.2:80\n"
-    with host.socket() as client:
-        client.settimeout(patience())
-        client.connect(("127.0.0.1", 8080))
-        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        assert client.recv(5) == b"HTTP/"
-    host.run(CNIHOOK, "disconnect", "back", "web")
+    """docker itself publishes no port of one.  Its connections live through all changes."""
+    docker("run", "-d", "--network=none", "--name", "web", IMAGE, *FOR_EVER)
+    configure_live(host)
+    host.run(CNIHOOK, "attach", "web", *ATTACH)
+    pid = int(docker("inspect", "--format", "{{.State.Pid}}", "web").stdout)
+    change_all(host, host.outside(), by_pid(host, pid, "web"), "web")
     host.run(CNIHOOK, "detach", "web")
     docker("rm", "--force", "web")
     assert host.listdir(RESULTS) == []

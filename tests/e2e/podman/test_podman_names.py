@@ -4,8 +4,9 @@
 import json
 
 from tests.support.commands.listings import shown, shown_json
+from tests.support.commands.live import ATTACH, by_pid, change_all, configure_live
 from tests.support.host.host import Host
-from tests.support.runtimes.oci import CNIHOOK, NET_D, RESULTS, bridge
+from tests.support.runtimes.oci import CNIHOOK, RESULTS
 from tests.support.runtimes.podman import FOLDER, FOR_EVER, IMAGE, LIMITS, Podman
 
 STORAGE = f'[storage]\ndriver = "vfs"\ngraphroot = "{FOLDER}/root"\nrunroot = "{FOLDER}/run"\n'
@@ -46,18 +47,13 @@ def test_every_command_takes_the_name_and_the_short_id(host: Host, podman: Podma
 
 
 def test_running_container_is_changed_by_its_name(host: Host, podman: Podman) -> None:
-    """podman itself publishes no port of a container that runs."""
+    """podman itself publishes no port of one.  Its connections live through all changes."""
     host.write("/etc/containers/storage.conf", STORAGE)
     host.leaves("file /etc/containers/*", "file /run/cnihook/log/*")
     podman.run("-d", "--rm", "--network=none", "--name", "web", IMAGE, *FOR_EVER)
-    back = bridge("back", "10.23.0.0/24")
-    back["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
-    host.write(f"{NET_D}/20-back.conflist", json.dumps(back))
-
-    host.run(CNIHOOK, "attach", "web", "--network", "mynet")
-    assert shown(host, "connect", "back", "web") == "connected to back, eth1: 10.23.0.2/24\n"
-    assert shown(host, "publish", "web", "8080:80") == "published 8080/tcp -> 10.23.0.2:80\n"
-    assert shown(host, "unpublish", "web", "8080") == "unpublished 8080/tcp\n"
+    configure_live(host)
+    host.run(CNIHOOK, "attach", "web", *ATTACH)
+    change_all(host, host.outside(), by_pid(host, podman.inspect("web")["State"]["Pid"], "web"), "web")
     host.run(CNIHOOK, "detach", "web")
     podman("rm", "--force", "--time", "0", "web")
     assert host.listdir(RESULTS) == []

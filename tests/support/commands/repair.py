@@ -62,7 +62,7 @@ class WebContainer:
         process = call_hook(
             host, "createRuntime", state | {"bundle": "/", "annotations": annotations}, env=env
         )
-        assert (process.returncode, process.stderr) == (0, "")
+        assert (process.returncode, process.stderr) == (0, ""), process.stderr
         self.identity = self.link()
 
     @classmethod
