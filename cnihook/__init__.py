@@ -13,6 +13,7 @@ The folders and files, from the top down; each uses only what is below it:
     mdns/         multicast DNS between containers and the LAN, and the process that sends it on
     plugins/      one file per plugin type; run by name
     request/      what a container requests; option_table.py: its options and annotations, values.py: syntax
+    cluster/      one network over several hosts: their blocks of addresses, and routes to them
     policy/       which connections a container may have, and the rules of the kernel for that
     links/        links that plugins make: pairs, children of a link of the host, devices that move
     nftables/     published ports, masquerading, isolation; rules in the tables of other programs

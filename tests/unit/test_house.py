@@ -25,7 +25,7 @@ LAYERS = [
     {"names"},
     {"request"},
     {"policy"},
-    {"mdns", "resolver"},
+    {"cluster", "mdns", "resolver"},
     {"plugins", "runtime"},
     {"sdk"},
     {"nftables"},
