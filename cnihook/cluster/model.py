@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the store holds of a network that several hosts share: its settings, and who has which block.
+The values in the store of a network that several hosts share: its settings, and the hosts of its blocks.
 
     config                  Settings
     blocks/10.60.7.0-24     Member: the host that has this block, and how the others reach it

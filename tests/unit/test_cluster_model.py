@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the store of a cluster's network holds: settings and members, read from JSON that can be wrong."""
+"""The values in the store of a cluster: settings and members, read from JSON that can be wrong."""
 
 import json
 from ipaddress import ip_network
