@@ -59,7 +59,7 @@ class Event:
 
 
 class Store:
-    """The operations of each store.  A method raises StoreError; a write that raises it may have been made."""
+    """The operations of each store.  All raise StoreError; a write that raises it may have been made."""
 
     def items(self, span: Span) -> "tuple[list[Item], int]":
         """Return the items of a span, in their order, and the store's revision; never an old state."""

@@ -41,6 +41,8 @@ FIELDS = (
     *_BOUNDS,
     Field("ranges", list, of=list, fields=_RANGE,
           doc="a list of range sets; a container gets one address of each set"),
+    Field("block", str,
+          doc="a network of `cnihook cluster`, instead of subnets: the addresses of it that this host has"),
     *_SETTINGS,
 )  # fmt: skip
 TRAITS = Traits(
@@ -148,7 +150,7 @@ def _stretch(part: Range, start: Address, end: Address) -> "Iterator[tuple[Addre
 class Conf:
     """The plugin's part of the configuration, checked before anything is leased."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, *, starts: bool = False) -> None:
         if not call.conf.has("ipam"):
             raise invalid_config("IPAM config missing 'ipam' key")
         ipam = call.conf.object("ipam")
@@ -156,6 +158,10 @@ class Conf:
         if ipam.has("subnet"):
             sets.append(("subnet", [Range(ipam)]))
         sets += _range_sets(ipam, "ranges")
+        if ipam.has("block"):
+            if sets:
+                raise ipam.refuse("block", f"and {sets[0][0]} are both there", "remove one of them")
+            sets = _block_sets(ipam, starts=starts)
         if not sets:
             raise ipam.refuse(
                 "subnet", "is missing: no IP ranges specified", 'ipam takes a "subnet" or "ranges"'
@@ -213,6 +219,14 @@ def _range_sets(conf: NetConf, key: str) -> "list[tuple[str, list[Range]]]":
     return sets
 
 
+def _block_sets(ipam: NetConf, *, starts: bool) -> "list[tuple[str, list[Range]]]":
+    """Read the blocks that this host has of a cluster's network, each as a range set."""
+    from cnihook.ipam import block  # few networks have one
+
+    subnets = block.subnets(ipam.string("block"), starts=starts)
+    return [("block", [Range(type(ipam)({"subnet": subnet}, block.FILE))]) for subnet in subnets]
+
+
 def _folder(call: Call) -> str:
     return leases.folder_of(call.network, call.conf.object("ipam").string("dataDir"))
 
@@ -223,7 +237,7 @@ def subnets(call: Call) -> "set[IPNet]":
 
 
 def add(call: Call) -> Result:
-    conf = Conf(call)
+    conf = Conf(call, starts=True)
     requested = _requested(call)
     result = Result(routes=conf.routes, dns=conf.dns())
     leased: list[str] = []
@@ -370,21 +384,23 @@ def check(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    conf = Conf(call)
+    # Leases of a block that this host has no more are to be released, too.
+    has_block = call.conf.object("ipam").has("block")
+    folder = _folder(call) if has_block else Conf(call).folder
     keep = call.valid_attachments()
-    if keep is None or not leases.exists(conf.folder):
+    if keep is None or not leases.exists(folder):
         return
     from cnihook.ipam import sticky  # not at the top: a start does not need it
 
     owners = {leases.owner(container_id, ifname) for container_id, ifname in keep}
     owners |= {container_id.encode() for container_id, _ifname in keep}  # very old leases have only this
     owners |= sticky.owners()
-    with Store(conf.folder) as store:
+    with Store(folder) as store:
         store.release_others(owners)
 
 
 def status(call: Call) -> None:
-    conf = Conf(call)
+    conf = Conf(call, starts=True)
     if not conf.status_when_full:
         return
     leased = leases.addresses(conf.folder)
