@@ -25,13 +25,16 @@ from cnihook.nftables import table
 from cnihook.nftables.table import FAMILY, NAME
 from cnihook.protocol import locks
 from cnihook.protocol.call import Call
+from cnihook.types.errors import INTERNAL, CniError, invalid_config
 from cnihook.types.fields import Field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Any
 
     from cnihook.linux.nft_objects import Message
+    from cnihook.types.result import IP
 
 _BACKENDS = ("iptables", "nftables")
 
@@ -47,11 +50,31 @@ FIELDS = (
           doc="accepted for the reference; nftables is used"),
     Field("ipMasq", bool, needs="nftables",
           doc="packets that leave the subnet get the address of the host"),
+    Field("ipMasqSubnets", list, of=IPNet,
+          doc="for containers in one of these, `ipMasq` takes it for the subnet, such as that of all hosts"),
 )  # fmt: skip
 
 _BASE_CHAIN, _FORWARD, _INVALID = "postrouting", "masquerade-forward", "masquerade-invalid"
 _PREFIX = "masq-"
 _MULTICAST = {4: IPNet.parse("224.0.0.0/4"), 6: IPNet.parse("ff00::/8")}
+
+
+def read_subnets(options: "Mapping[str, Any]") -> "list[IPNet]":
+    """Return the value of ipMasqSubnets.  Raises CniError if it is wrong."""
+    try:
+        return [IPNet.parse(text).network() for text in options["ipMasqSubnets"]]
+    except ValueError as error:
+        raise invalid_config(f"ipMasqSubnets: {error}") from None
+
+
+def widened(ips: "Iterable[IP]", subnets: "Sequence[IPNet]") -> "list[IPNet]":
+    """Return the addresses for add() and check(), each with the subnet that its packets must leave."""
+    return [
+        next(
+            (IPNet(ip.net.address, subnet.prefix) for subnet in subnets if ip.net.address in subnet), ip.net
+        )
+        for ip in ips
+    ]
 
 
 def _chain(network: str, subnet: IPNet) -> str:
@@ -171,15 +194,17 @@ def gc(call: Call, keep: "set[str]") -> "list[Address]":
     return stale
 
 
-def is_set(call: Call, net: IPNet) -> bool:
-    """Return True if the address is this call's in its map, and the chains behind it are complete."""
+def check(call: Call, nets: "Iterable[IPNet]") -> None:
+    """Raise CniError unless each address is this call's in its map, with complete chains behind it."""
     present = table.chains()
-    chain = _chain(call.network, net.network())
-    return (
-        nft.comment_of(FAMILY, NAME, _map(net.address), net.address) == call.owner
-        and _is_whole(present)
-        and present.get(chain, 0) >= len(_network_rules(chain))
-    )
+    for net in nets:
+        chain = _chain(call.network, net.network())
+        if (
+            nft.comment_of(FAMILY, NAME, _map(net.address), net.address) != call.owner
+            or not _is_whole(present)
+            or present.get(chain, 0) < len(_network_rules(chain))
+        ):
+            raise CniError(INTERNAL, f"{net.address} is not masqueraded")
 
 
 def _all() -> "list[tuple[Address, str]]":

@@ -80,6 +80,7 @@ class Conf:
         self.gateway: bool = options["isGateway"] or self.default_gateway
         self.force_address: bool = options["forceAddress"]
         self.masquerade: bool = options["ipMasq"]
+        self.masquerade_subnets = masquerade.read_subnets(options)
         self.mtu: int = options["mtu"]
         self.hairpin: bool = options["hairpinMode"]
         self.promiscuous: bool = options["promiscMode"]
@@ -204,7 +205,7 @@ def add(call: Call) -> Result:
             call.sandbox.set_link(inner, up=True)
         if conf.masquerade and result.ips:
             undo.push(masquerade.delete, call, [ip.net.address for ip in result.ips])
-            masquerade.add(call, [ip.net for ip in result.ips])
+            masquerade.add(call, masquerade.widened(result.ips, conf.masquerade_subnets))
         if not conf.interface_down:
             addresses = _gateway_addresses(result) if conf.gateway else []
             host_bridge.wait_for_path(call.host, outer, bridge, gateway, addresses)
@@ -323,9 +324,7 @@ def check(call: Call) -> None:
     if conf.spoof_check and not spoofcheck.is_set(call):
         raise CniError(INTERNAL, f"{outer.name} is not guarded against false MAC addresses")
     if conf.masquerade and call.prev_result:
-        for ip in call.prev_result.ips:
-            if not masquerade.is_set(call, ip.net):
-                raise CniError(INTERNAL, f"{ip.net.address} is not masqueraded")
+        masquerade.check(call, masquerade.widened(call.prev_result.ips, conf.masquerade_subnets))
 
 
 def _check_gateway(call: Call, conf: Conf, bridge: Link) -> None:
@@ -368,7 +367,7 @@ def repair(call: Call) -> None:
         gateway = conf.ensure_gateway(call, bridge, addresses)
         router.forward(host, [ip for ip in result.ips if ip.gateway])
     if conf.masquerade and result.ips:
-        masquerade.add(call, [ip.net for ip in result.ips])
+        masquerade.add(call, masquerade.widened(result.ips, conf.masquerade_subnets))
     host_bridge.wait_for_path(host, port, bridge, gateway, addresses)
     ready.wait_for_link(call.sandbox, inner)
 

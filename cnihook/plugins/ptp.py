@@ -50,6 +50,7 @@ class Conf:
     def __init__(self, call: Call) -> None:
         options = read(call.conf, FIELDS)
         self.masquerade: bool = options["ipMasq"]
+        self.masquerade_subnets = masquerade.read_subnets(options)
         self.mtu: int = options["mtu"]
         if not options["ipam"].string("type"):
             raise invalid_config(
@@ -86,7 +87,7 @@ def add(call: Call) -> Result:
         _set_host_end(call, outer, result.ips)
         if conf.masquerade:
             undo.push(masquerade.delete, call, [ip.net.address for ip in result.ips])
-            masquerade.add(call, [ip.net for ip in result.ips])
+            masquerade.add(call, masquerade.widened(result.ips, conf.masquerade_subnets))
         interface.wait(call, inner, result.ips)
         ready.wait_for_link(call.host, outer)
         gateways = [ip.gateway.host_net() for ip in result.ips if ip.gateway]
@@ -200,8 +201,8 @@ def check(call: Call) -> None:
             raise CniError(INTERNAL, f"{outer.name} does not have address {ip.gateway}")
         if ip.net.address.host_net() not in routes:
             raise CniError(INTERNAL, f"{outer.name}: the route to {ip.net.address} is missing")
-        if conf.masquerade and not masquerade.is_set(call, ip.net):
-            raise CniError(INTERNAL, f"{ip.net.address} is not masqueraded")
+    if conf.masquerade:
+        masquerade.check(call, masquerade.widened(ips, conf.masquerade_subnets))
 
 
 def repair(call: Call) -> None:
@@ -209,7 +210,7 @@ def repair(call: Call) -> None:
     result = call.required_prev_result()
     router.forward(call.host, result.ips)
     if conf.masquerade:
-        masquerade.add(call, [ip.net for ip in result.ips])
+        masquerade.add(call, masquerade.widened(result.ips, conf.masquerade_subnets))
 
 
 def update(call: Call, before: Call) -> "Result | None":

@@ -67,6 +67,25 @@ def test_packet_without_a_connection_passes_if_not_masqueraded(host: Host, index
     assert sources_of_strays(one, two, own, address(second, index), 5) == [own] * 2
 
 
+@VERSIONS
+@pytest.mark.known_difference(
+    "`ipMasqSubnets` is not a key of the reference", here="the subnet of several hosts", right="either"
+)
+def test_packet_to_another_host_of_the_network_keeps_its_source(host: Host, index: int, there: str) -> None:
+    """The container's own subnet is one block of a network that several hosts share."""
+    outside = host.outside()
+    container, result = add(host, network(ipMasqSubnets=["10.9.0.0/16", "2001:db8::/40"]), quick(host))
+    block = ("10.9.77.0/24", "2001:db8:77::/64")[index]
+    remote = block.replace("0/24", "5").replace("/64", "5")
+    host.run("ip", "route", "add", block, "via", there)
+    outside.run("ip", "address", "add", remote, "dev", "up0", *["nodad"] * index)
+    outside.run("ip", "route", "add", (SUBNET, SUBNET6)[index], "via", (Outside.HOST, Outside.HOST6)[index])
+    host.leaves("route *")
+
+    assert connect(container, outside, remote) == address(result, index)
+    assert connect(container, outside, there) == (Outside.HOST, Outside.HOST6)[index]
+
+
 @LEAKS_INVALID
 def test_end_of_one_network_leaves_the_others(host: Host) -> None:
     outside = host.outside()

@@ -32,6 +32,8 @@ MORE: list[dict[str, Any]] = [
         },
     },
     {"type": "firewall", "forwardPolicy": "published"},
+    {"type": "bridge", "ipMasqSubnets": ["10.0.0.0/8"]},
+    {"type": "ptp", "ipMasqSubnets": ["10.0.0.0/8"], "ipam": IPAM},
     {
         "type": "bandwidth",
         "runtimeConfig": {

@@ -20,6 +20,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "bridge": {
         "bridge": "br0", "isGateway": True, "isDefaultGateway": True, "forceAddress": True, "ipMasq": True,
         "ipMasqBackend": "nftables", "mtu": 1400, "hairpinMode": True, "promiscMode": False, "vlan": 5,
+        "ipMasqSubnets": ["10.0.0.0/8"],
         "vlanTrunk": [{"minID": 1, "maxID": 9}, {"id": 12}], "preserveDefaultVlan": False,
         "macspoofchk": True, "enabledad": True, "disableContainerInterface": False, "portIsolation": True,
         "ipam": IPAM, "dns": {"nameservers": ["10.0.0.1"], "domain": "x", "search": ["y"], "options": ["z"]},
