@@ -46,6 +46,8 @@ COMMANDS = {
     "status": "ask a network if it can attach another container",
     "network": "create, list, change and remove networks",
     "sticky": "list and remove addresses that are kept for a name",
+    "cluster": "join networks that several hosts share",
+    "agent": "connect this host with the other hosts of its networks",
     "list": "list the networks, and which plugins serve them",
     "validate": "report every problem of network configurations",
     "schema": "print a JSON Schema of networks or of a plugin",
@@ -81,6 +83,13 @@ OWN_COMMANDS = {
         "delete": "remove policies",
         "learn": "write a policy of what was denied or audited",
         "explain": "say if a connection is allowed, and by which rule",
+    },
+    "cluster": {
+        "init": "write the settings of a network into etcd",
+        "join": "make this host a member of a network",
+        "leave": "take this host out of a network",
+        "status": "show the hosts of a network, and what is wrong",
+        "forget": "take a host that is gone for good out of a network",
     },
     "sticky": {
         "ls": "list the sticky names, and what is kept for them",

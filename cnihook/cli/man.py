@@ -43,6 +43,7 @@ _GUIDES = {
     "networks": "network files, and how plugins are found",
     "ways-in": "runc, crun, podman, docker, containerd, systemd",
     "kubernetes": "the plugins of a node, with containerd or CRI-O",
+    "many-hosts": "one network over several hosts, whatever happens to etcd",
     "transports": "how containers of several hosts reach each other",
     "options": "what a container can request",
     "policies": "which connections containers may have",

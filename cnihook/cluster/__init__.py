@@ -8,6 +8,10 @@ One network over several hosts: each host has a block of addresses, and routes t
     view        the store as one host knows it
     claims      the own block: claim it, keep it, or stop using it
     peers       the blocks that this host needs routes to
+    state       this host's files of a network
+    agent       one network's loop; follower and liveness are its threads at the store
+    kernel      one pass over the routes in the kernel; guard: what the firewall has to let through
+    transport/  how packets get from host to host: vxlan, routes, wireguard
 
 A host that uses no such network imports none of it.
 """

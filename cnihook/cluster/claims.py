@@ -21,6 +21,7 @@ import random
 from dataclasses import dataclass, replace
 
 from cnihook.cluster.model import Member, ModelError, Settings
+from cnihook.cluster.store import one
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,14 +93,16 @@ def _keep(store: "Store", keys: "Keys", view: "View", own: Own, member: Member) 
     if not view.is_free(own.key):
         owner = f"host {holder.name} ({holder.address})" if holder else "another host"
         return replace(own, fenced=f"block {shown(own.key)} belongs to {owner} now")
+    # The view may be older than the claim, so the two keys that count are read again.
+    items, revision = store.items(one(key))
+    config = store.get(keys.config)
+    if items or (config.value if config else None) != view.value(keys.config):
+        return own
     if not settings:
         # A newer agent may have written settings that this one cannot read: the store has its data then.
-        return own if view.value(keys.config) is not None else _claim_again(store, keys, own, member)
-    if settings.epoch == own.epoch:
-        if view.revision >= own.revision:
-            return replace(own, fenced=f"block {shown(own.key)} was taken from this host by an operator")
-        if store.items(keys.quarantined)[1] >= own.revision:
-            return own  # the view is older than the claim; otherwise the store is, because of a backup
+        return own if config else _claim_again(store, keys, own, member)
+    if settings.epoch == own.epoch and revision >= own.revision:  # a lower one is that of a backup
+        return replace(own, fenced=f"block {shown(own.key)} was taken from this host by an operator")
     try:
         settings.index_of_key(own.key)
     except ModelError:

@@ -103,8 +103,13 @@ class Store:
 
     def get(self, key: str) -> "Item | None":
         """Return one item."""
-        items, _revision = self.items(Span(key, f"{key}\0"))
+        items, _revision = self.items(one(key))
         return items[0] if items else None
+
+
+def one(key: str) -> Span:
+    """Return the span of one key."""
+    return Span(key, f"{key}\0")
 
 
 def under(prefix: str) -> Span:

@@ -9,6 +9,7 @@ the agent nor the store, and works as long as this host has a block.
 """
 
 from cnihook.fast import fastjson, statefile
+from cnihook.types.config import NetConf
 from cnihook.types.errors import LIMITED_CONNECTIVITY, PLUGIN_NOT_AVAILABLE, CniError
 from cnihook.types.names import check_network_name
 
@@ -21,45 +22,48 @@ FILE = "block.json"
 _LONGEST = 1 << 16  # bytes
 
 
-def content(network: str) -> "dict[str, Any]":
-    """Return what block.json of a network has; empty without the file.  Raises CniError if it is damaged."""
-    check_network_name(network, "block")
-    path = f"{FOLDER}/{network}/{FILE}"
-    try:
-        value = fastjson.loads((statefile.content(path, longest=_LONGEST) or b"{}").decode())
-    except ValueError as error:
-        raise _unusable(network, f"{path}: {error}") from None
-    if not isinstance(value, dict):
-        raise _unusable(network, f"{path}: is not a JSON object")
-    return value
+def ranges(ipam: NetConf, others: "list[tuple[str, Any]]", *, starts: bool) -> "list[NetConf]":
+    """Return the ranges of a configuration with the key `block`.
+
+    `others`: ranges that it has also, each behind its key, which is refused.
+    `starts` and the errors are those of subnets().
+    """
+    if others:
+        raise ipam.refuse("block", f"and {others[0][0]} are both there", "remove one of them")
+    return [type(ipam)({"subnet": subnet}, FILE) for subnet in subnets(ipam.string("block"), starts=starts)]
 
 
 def subnets(network: str, *, starts: bool) -> "list[str]":
     """Return this host's blocks, one of each IP version.
 
-    `starts`: for a container that starts, which a host may not do with a block that belongs to another.
-    Raises CniError.
+    `starts`: for a container that starts.  Raises CniError then if the host has no block, or may not use it;
+    otherwise the list is empty without a block.
     """
-    value = content(network)
-    reason = value.get("fenced")
-    if starts and reason:
+    check_network_name(network, "block")
+    path = f"{FOLDER}/{network}/{FILE}"
+    problem, value = "", {}
+    try:
+        value = fastjson.loads((statefile.content(path, longest=_LONGEST) or b"{}").decode())
+    except ValueError as error:
+        problem = f"{path}: {error}"
+    if not isinstance(value, dict):
+        problem, value = f"{path}: is not a JSON object", {}
+    blocks = value.get("blocks") or []
+    if not isinstance(blocks, list) or not all(isinstance(block, str) for block in blocks):
+        problem, blocks = f"{path}: blocks: must be a list of subnets", []
+    if not starts:
+        return blocks
+    if reason := value.get("fenced"):
         raise CniError(
             LIMITED_CONNECTIVITY,
             f"cluster network {network}: this host may not start containers: {str(reason)!r:.200}",
             f"`cnihook cluster status {network}` shows why; `cnihook cluster leave {network} --force` and"
             " another join give the host another block",
         )
-    blocks = value.get("blocks")
     if not blocks:
         raise CniError(
             PLUGIN_NOT_AVAILABLE,
-            f"cluster network {network}: this host has no block of addresses yet",
+            problem or f"cluster network {network}: this host has no block of addresses yet",
             f"`cnihook cluster status {network}` shows what it waits for",
         )
-    if not isinstance(blocks, list) or not all(isinstance(block, str) for block in blocks):
-        raise _unusable(network, f"{FOLDER}/{network}/{FILE}: blocks: must be a list of subnets")
     return blocks
-
-
-def _unusable(network: str, problem: str) -> CniError:
-    return CniError(PLUGIN_NOT_AVAILABLE, problem, f"`cnihook cluster status {network}` shows what is wrong")

@@ -41,8 +41,7 @@ FIELDS = (
     *_BOUNDS,
     Field("ranges", list, of=list, fields=_RANGE,
           doc="a list of range sets; a container gets one address of each set"),
-    Field("block", str,
-          doc="a network of `cnihook cluster`, instead of subnets: the addresses of it that this host has"),
+    Field("block", str, doc="instead of subnets, this host's part of a network of `cnihook cluster`"),
     *_SETTINGS,
 )  # fmt: skip
 TRAITS = Traits(
@@ -106,8 +105,7 @@ class Range:
 class RangeSet:
     """A pool of ranges: every set gives a container one address, from any of its ranges that has a free one.
 
-    `key` is the place of the set in the configuration; `index` counts the sets of all places, as the
-    reference does.
+    `key` is its place in the configuration; `index` counts the sets of all places, as the reference does.
     """
 
     def __init__(self, index: int, ranges: "list[Range]", key: str = "") -> None:
@@ -159,10 +157,10 @@ class Conf:
             sets.append(("subnet", [Range(ipam)]))
         sets += _range_sets(ipam, "ranges")
         if ipam.has("block"):
-            if sets:
-                raise ipam.refuse("block", f"and {sets[0][0]} are both there", "remove one of them")
-            sets = _block_sets(ipam, starts=starts)
-        if not sets:
+            from cnihook.ipam import block  # few networks have one
+
+            sets = [("block", [Range(conf)]) for conf in block.ranges(ipam, sets, starts=starts)]
+        elif not sets:
             raise ipam.refuse(
                 "subnet", "is missing: no IP ranges specified", 'ipam takes a "subnet" or "ranges"'
             )
@@ -217,14 +215,6 @@ def _range_sets(conf: NetConf, key: str) -> "list[tuple[str, list[Range]]]":
             raise conf.refuse(place, "is an empty range set")
         sets.append((place, [Range(item) for item in type(conf)({place: items}, conf.where).objects(place)]))
     return sets
-
-
-def _block_sets(ipam: NetConf, *, starts: bool) -> "list[tuple[str, list[Range]]]":
-    """Read the blocks that this host has of a cluster's network, each as a range set."""
-    from cnihook.ipam import block  # few networks have one
-
-    subnets = block.subnets(ipam.string("block"), starts=starts)
-    return [("block", [Range(type(ipam)({"subnet": subnet}, block.FILE))]) for subnet in subnets]
 
 
 def _folder(call: Call) -> str:
@@ -384,18 +374,16 @@ def check(call: Call) -> None:
 
 
 def gc(call: Call) -> None:
-    # Leases of a block that this host has no more are to be released, too.
-    has_block = call.conf.object("ipam").has("block")
-    folder = _folder(call) if has_block else Conf(call).folder
+    conf = Conf(call)
     keep = call.valid_attachments()
-    if keep is None or not leases.exists(folder):
+    if keep is None or not leases.exists(conf.folder):
         return
     from cnihook.ipam import sticky  # not at the top: a start does not need it
 
     owners = {leases.owner(container_id, ifname) for container_id, ifname in keep}
     owners |= {container_id.encode() for container_id, _ifname in keep}  # very old leases have only this
     owners |= sticky.owners()
-    with Store(folder) as store:
+    with Store(conf.folder) as store:
         store.release_others(owners)
 
 

@@ -48,6 +48,8 @@ WORDS = {
     "status": "mynet",
     "network": "ls",
     "sticky": "ls",
+    "cluster": "status",
+    "agent": "",
     "list": "",
     "validate": "",
     "schema": "bridge",

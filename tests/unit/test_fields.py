@@ -32,6 +32,7 @@ MORE: list[dict[str, Any]] = [
         },
     },
     {"type": "firewall", "forwardPolicy": "published"},
+    {"type": "bridge", "ipam": {"type": "host-local", "block": "wide"}},
     {"type": "bridge", "ipMasqSubnets": ["10.0.0.0/8"]},
     {"type": "ptp", "ipMasqSubnets": ["10.0.0.0/8"], "ipam": IPAM},
     {
@@ -105,7 +106,8 @@ def conf_of(plugin_type: str, raw: dict[str, Any]) -> None:
                 "not found" in error.msg
                 or "resolvConf" in error.msg
                 or "SELinux" in error.msg
-                or ("there is no" in error.msg)
+                or "there is no" in error.msg
+                or "has no block" in error.msg
             ), error
 
 

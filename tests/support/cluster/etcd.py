@@ -13,6 +13,7 @@ from typing import Self
 from cnihook.cluster.etcd import EtcdStore
 from cnihook.cluster.etcd_http import Access
 from cnihook.cluster.store import StoreError
+from tests.support.host.host import Host
 from tests.support.wait import wait_for
 
 
@@ -66,24 +67,24 @@ def openssl(*arguments: str) -> None:
 
 
 class Etcd:
-    """One server, at a port of loopback or at the address of a namespace."""
+    """One server, at a port of loopback, or on a throw-away host."""
 
     def __init__(
         self,
         folder: Path,
         *,
         address: str = "127.0.0.1",
-        inside: Sequence[str] = (),
+        on: Host | None = None,
         options: Sequence[str] = (),
     ) -> None:
         self.folder = folder / "etcd"
         self.log = folder / "etcd.log"
-        port = 2379 if inside else free_port(address)
+        self._host = on
+        port = 2379 if on else free_port(address)
         scheme = "https" if options else "http"
         self.url = f"{scheme}://{address}:{port}"
-        peer = f"http://{address}:{2380 if inside else free_port(address)}"
+        peer = f"http://{address}:{2380 if on else free_port(address)}"
         self._command = [
-            *inside,
             "etcd",
             "--name=one",
             f"--data-dir={self.folder}",
@@ -96,7 +97,7 @@ class Etcd:
             "--election-timeout=200",
             *options,
         ]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -107,11 +108,15 @@ class Etcd:
     ) -> None:
         self.kill()
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start the server, and wait until it listens."""
         with self.log.open("ab") as log:
             size = log.tell()
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+            command = [*self._command, *options]
+            if self._host:
+                self._process = self._host.popen(*command, stdout=log, stderr=log)
+            else:
+                self._process = subprocess.Popen(command, stdout=log, stderr=log)
         ready = b"ready to serve client requests"
         wait_for(lambda: ready in self.log.read_bytes()[size:], f"etcd at {self.url}")
 
