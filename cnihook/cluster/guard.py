@@ -18,6 +18,7 @@ needs no such rule, because it takes packets of known keys only.
 """
 
 import _struct as struct
+import threading
 
 from cnihook.fast.address import Address, IPNet
 from cnihook.linux import nft, nft_objects, nft_sets
@@ -35,6 +36,7 @@ _FAMILY = "inet"
 _SETS = {4: ("members4", nft_objects.IPV4_ADDR), 6: ("members6", nft_objects.IPV6_ADDR)}
 _UDP = 17
 _ADMIN = "CNI-ADMIN"  # the default of the plugin firewall
+_one = threading.RLock()  # the agents of several networks are threads, and have one socket for nftables
 
 
 def _table(device: str) -> str:
@@ -43,6 +45,11 @@ def _table(device: str) -> str:
 
 def close_port(device: str, port: int, members: "set[Address]", *, may_delete: bool) -> None:
     """Admit to the UDP port of this device only these hosts; without `may_delete`, add to those that may."""
+    with _one:
+        _close_port(device, port, members, may_delete=may_delete)
+
+
+def _close_port(device: str, port: int, members: "set[Address]", *, may_delete: bool) -> None:
     name = _table(device)
     present: set[Address] = set()
     messages: list[Message] = []
@@ -92,13 +99,15 @@ def _drop_others(port: int, version: int) -> Rule:
 
 def is_closed(device: str, port: int) -> bool:
     """Return True if the rules about the port are as close_port() made them."""
-    return nft.chains(_FAMILY, _table(device)) == nft_objects.use_counts(_chains(port))
+    with _one:
+        return nft.chains(_FAMILY, _table(device)) == nft_objects.use_counts(_chains(port))
 
 
 def open_port(device: str) -> None:
     """Remove the table of the device, if it is there."""
-    if nft.chains(_FAMILY, _table(device)):
-        nft.change(_FAMILY, [nft_objects.delete_table(_table(device))], f"remove the table of {device}")
+    with _one:
+        if nft.chains(_FAMILY, _table(device)):
+            nft.change(_FAMILY, [nft_objects.delete_table(_table(device))], f"remove the table of {device}")
 
 
 def accept_forwarded(network: str, end: "str | IPNet", subnets: "Iterable[IPNet]") -> None:
@@ -107,18 +116,19 @@ def accept_forwarded(network: str, end: "str | IPNet", subnets: "Iterable[IPNet]
     What containers of this host send is accepted by the plugin firewall, or because it is from the subnet.
     """
     versions = {subnet.address.version for subnet in subnets}
-    tables = iptables_forward.tables_needing_rules(versions, _ADMIN)
     comment = _comment(network)
-    missing = [table for table in tables if not iptables_forward.is_set(table, _ADMIN, comment)]
-    if missing:
-        with locks.nft(f"accept what network {network} forwards"):
-            for table in missing:
-                iptables_forward.add(table, _ADMIN, end, comment)
+    with _one:
+        tables = iptables_forward.tables_needing_rules(versions, _ADMIN)
+        missing = [table for table in tables if not iptables_forward.is_set(table, _ADMIN, comment)]
+        if missing:
+            with locks.nft(f"accept what network {network} forwards"):
+                for table in missing:
+                    iptables_forward.add(table, _ADMIN, end, comment)
 
 
 def stop_forwarding(network: str) -> None:
     """Remove the rules of accept_forwarded()."""
-    with locks.nft(f"remove what network {network} forwards"):
+    with _one, locks.nft(f"remove what network {network} forwards"):
         iptables_forward.delete(_comment(network))
 
 
