@@ -238,8 +238,8 @@ def _network_of_route(
     attachments: "list[Record]", networks: "dict[str, Network]", route: "RequestedRoute"
 ) -> Record:
     dst, gateway = route
-    if gateway is None:
-        return _only(attachments, f"route {dst} without a gateway")
+    if gateway is None or gateway.is_link_local:
+        return _only(attachments, f"route {dst} without a gateway in a subnet")
     for record in attachments:
         result = attachment.result_of(networks[record.path], record)
         for ip in result.ips if result else ():

@@ -11,6 +11,7 @@ After a change, the record has what cnihook has set up, under the key `names`:
 """
 
 from cnihook.fast.address import is_address
+from cnihook.fast.errors_text import message
 from cnihook.log import Log, notice
 from cnihook.names import container_dns, host_servers, hosts, resolv_conf
 from cnihook.names.entries import Entry
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Own: TypeAlias = dict[str, Any]  # the key `names` of a record
 
 
+_LONGEST = 1 << 16  # characters of a file that is kept in the record
 # The most values of each kind, as at the start of a container.
 _MOST = {
     "nameservers": OPTIONS["dns"].most,
@@ -113,20 +115,21 @@ def _of_networks(container_id: str) -> "list[DNS]":
 def _servers(record: Record, *, is_required: bool) -> "Own":
     """Return `dns` and `file` of a container.
 
-    Raises CniError if the file cannot be read and `is_required`.
+    Raises CniError if the file cannot be written and `is_required`.
     """
     pid = host_servers.process_of(record)
-    text = host_servers.read(pid)[0] if pid else None
-    if text is None:
-        if not is_required:
-            return {}
-        raise CniError(
-            INVALID_CONFIG,
-            "its /etc/resolv.conf cannot be read" if pid else "it has no /etc/resolv.conf of its own",
-            "" if pid else "a command of priv-net-run gets name servers at its start only",
-        )
+    try:
+        if not pid:
+            raise FileNotFoundError(2, "it is the host's, as of a command of priv-net-run")
+        file = host_servers.file_of(record.container_id, pid)
+        file.pin()  # it must be possible to write it, and to undo that
+        text = file.read() or ""
+    except OSError as error:
+        if is_required:
+            raise CniError(INVALID_CONFIG, f"its /etc/resolv.conf: {message(error)}") from None
+        return {}
     if not text.startswith(resolv_conf.MARK):
-        return {"dns": {}, "file": text}
+        return {"dns": {}, "file": text} if len(text) <= _LONGEST else {"dns": {}}
     if not text.startswith(f"{resolv_conf.MARK}{resolv_conf.AS_ASKED}\n"):
         return {"dns": {}}
     requested = resolv_conf.difference(text, _of_networks(record.container_id))

@@ -18,7 +18,7 @@ PUBLISHED, UNPUBLISHED, LIMITED, UNLIMITED = "published", "unpublished", "limite
 EMULATED, NOT_EMULATED = "emulated", "not emulated"
 LISTED = "listed"
 QUOTA_SET, QUOTA_REMOVED, QUOTA_RESET = "quota set", "quota removed", "quota reset"
-ADDED, REMOVED, SET = "added", "removed", "set"
+ADDED, REMOVED, SET, SET_DNS = "added", "removed", "set", "name servers set"
 _PLANNED = {
     PUBLISHED: "would publish",
     UNPUBLISHED: "would unpublish",
@@ -33,6 +33,7 @@ _PLANNED = {
     ADDED: "would add",
     REMOVED: "would remove",
     SET: "would set",
+    SET_DNS: "would set",
 }
 _DONE = {
     PUBLISHED: "published",
@@ -48,9 +49,11 @@ _DONE = {
     ADDED: "added",
     REMOVED: "removed",
     SET: "set",
+    SET_DNS: "set",
 }
 
 
+_NOTES = {SET_DNS: "; a program that has read it keeps what it read"}
 # What a line of resolv.conf is called, by the key of a result's `dns`.
 _DNS = {"nameservers": "nameserver", "search": "search", "options": "options"}
 
@@ -69,7 +72,7 @@ class Step(Value):
     @property
     def done(self) -> str:
         """The step as a sentence about the past."""
-        return f"{_DONE[self.what]} {self.value}"
+        return f"{_DONE[self.what]} {self.value}{_NOTES.get(self.what, '')}"
 
     @property
     def planned(self) -> str:
@@ -167,7 +170,7 @@ def _container_steps(record: Record, old: Input, new: Input) -> "list[Step]":
         settings = [(names.get("dns") or {}).get(key) or [] for names in (before, after)]
         if settings[0] != settings[1]:
             value = " ".join(settings[1]) or "as its networks or the host have it"
-            steps.append(Step(record, SET, f"{word} {value}; a program that has read it keeps what it read"))
+            steps.append(Step(record, SET_DNS, f"{word} {value}"))
     return steps
 
 

@@ -39,7 +39,7 @@ def test_names_and_name_servers_change(host: Host, runtime: Runtime, tmp_path: P
     host.leaves("file /run/cnihook/log/c1")  # a failure is kept
     network = bridge("front", "10.1.0.0/24", dns={"nameservers": ["10.1.0.53"], "search": ["a.test"]})
     configure(host, network, bridge("back", "10.2.0.0/24"))
-    runtime.rootfs = make_rootfs(tmp_path / "rootfs")
+    rootfs = runtime.rootfs = make_rootfs(tmp_path / "rootfs")
     networks = ("--network", "front", "--network", "back")
     one = runtime.run("c1", *networks, "--network-alias", "db", "--dns-option", "ndots:2")
     runtime.rootfs = make_rootfs(tmp_path / "other")
@@ -103,6 +103,13 @@ def test_names_and_name_servers_change(host: Host, runtime: Runtime, tmp_path: P
     assert lines(one, "resolv.conf") == [
         "# cnihook: of the networks", "search a.test", "nameserver 10.1.0.53"
     ]  # fmt: skip
+    (rootfs / "etc" / "resolv.conf").rename(rootfs / "etc" / "kept")
+    (rootfs / "etc" / "resolv.conf").mkdir()
+    refused = cnihook(host, "update", "c1", "--alias-add", "late", "--dns", "192.0.2.1")
+    assert refused.returncode == 1 and "its /etc/resolv.conf: it is not a regular file" in refused.stderr
+    assert address_of(two, "late") == ""
+    (rootfs / "etc" / "resolv.conf").rmdir()
+    (rootfs / "etc" / "kept").rename(rootfs / "etc" / "resolv.conf")
     usage = cnihook(host, "update", "c1", "--dns", "192.0.2.1", "--network", "front")
     assert usage.returncode == 2 and "without --network" in usage.stderr
     assert well(host)
