@@ -9,7 +9,7 @@ from functools import partial
 from cnihook.cli.shared import arguments, declared
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast import fastjson
-from cnihook.policy import document, store
+from cnihook.policy import document, store, toml_file
 from cnihook.protocol import invoke
 from cnihook.protocol.call import Call, Invocation
 from cnihook.request import bounds, bounds_file
@@ -91,6 +91,8 @@ def problems_of(path: str, plugin_dirs: "list[str] | None") -> list[dict[str, st
 def _errors(path: str, plugin_dirs: "list[str] | None") -> list[CniError]:
     try:
         text = networks.read_file(path)
+        if path.endswith(toml_file.ENDING):
+            return _each(lambda: document.parse(text, path))[0]
         raw: Any = fastjson.loads(text.decode(), marks=True)
         if path == bounds.FILE or (isinstance(raw, dict) and bounds_file.is_bounds(raw)):
             return _errors_of_bounds(text, path)

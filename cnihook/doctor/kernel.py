@@ -12,8 +12,11 @@ from cnihook.fast.errors_text import message_with_notes
 from cnihook.linux import htb, libc, netem, netlink, nft, tc
 from cnihook.linux.rtnl import Rtnl
 from cnihook.nftables import port_chains
-from cnihook.nftables.table import FAMILY
+from cnihook.nftables.table import FAMILY, NAME
+from cnihook.policy import enforcement, guard, inside_rules
+from cnihook.policy import kernel as policy_kernel
 from cnihook.protocol import invoke
+from cnihook.runtime.networks import Network
 from cnihook.types.config import LenientConf
 from cnihook.types.fields import Traits
 
@@ -24,7 +27,10 @@ _MODULES = {
     "htb": "sch_htb cls_u32",
     "netem": "sch_netem",
     "nftables": "nf_tables nft_masq nft_nat nft_fib_inet",
+    "policies": "nf_tables nft_ct nft_reject_inet nf_conntrack",
 }
+
+_POLICIES, _INSIDE = "policies", "policies-inside"
 
 # A feature that takes the place of another, where both are declared.
 _INSTEAD = {"htb": "tbf"}
@@ -41,6 +47,8 @@ def check(host: Host, everything: bool) -> Iterator[Finding]:
             for feature, capability in _optional(plugin.traits).items():
                 if capability in network.capabilities:
                     offers[feature] = f"network {network.name} ({plugin.type})"
+        if feature := _of_policies(network):
+            users.setdefault(feature, []).append(f"policies on network {network.name}")
     features = {*users, *offers}
     types_by_feature: dict[str, str] = {}
     for plugin_type in invoke.built_in_types():
@@ -59,6 +67,40 @@ def check(host: Host, everything: bool) -> Iterator[Finding]:
             if feature in offers:
                 why = f"{offers[feature]} offers it; a container that requests it cannot start"
             yield Finding(f"kernel-{feature}", what, why, _remedy(feature), note=True)
+
+
+def of_network(network: Network) -> "list[Finding]":
+    """Return what a network cannot do with this kernel: policies of the host, and what containers request.
+
+    What a container only may request is a note.
+    """
+    offered = {
+        feature: capability
+        for plugin in plugins_of(network)
+        for feature, capability in _optional(plugin.traits).items()
+        if capability in network.capabilities
+    }
+    needed = _of_policies(network)
+    findings = []
+    for feature, problem in _missing([*offered, *([needed] if needed else [])]).items():
+        what = f"{_described(feature)} cannot be used: {problem}"
+        why = "a container with a policy does not start"
+        if feature in offered:
+            why = f"a container that requests {offered[feature]} does not start"
+        findings.append(Finding(f"kernel-{feature}", what, why, _remedy(feature), note=feature in offered))
+    return findings
+
+
+def _of_policies(network: Network) -> str:
+    """Return the feature that policies on a network need; empty without policies, or if none is possible."""
+    if network.is_loopback or not enforcement.exists():
+        return ""
+    first = plugins_of(network)[0]
+    if first.traits.on_parent:
+        return _INSIDE
+    if "veth" not in first.traits.makes:
+        return ""
+    return _POLICIES if first.traits.is_gateway(first.conf.raw) else _INSIDE
 
 
 def _features(plugin: Plugin) -> set[str]:
@@ -83,10 +125,14 @@ def _described(feature: str) -> str:
         "htb": "the qdisc htb",
         "netem": "the qdisc netem",
         "tun": "/dev/net/tun",
+        _POLICIES: "nftables for policies",
+        _INSIDE: "nftables for policies in namespaces of containers",
     }.get(feature, f"links of the kind {feature}")
 
 
 def _remedy(feature: str) -> str:
+    if feature == _INSIDE:
+        return "use a kernel with CONFIG_NETFILTER_EGRESS and CONFIG_IP_ROUTE_CLASSID, or ptp or bridge"
     return f"modprobe -a {_MODULES.get(feature, feature)}"
 
 
@@ -104,6 +150,12 @@ def _try(rtnl: Rtnl, feature: str) -> str:
     try:
         if feature == "nftables":
             nft.change(FAMILY, [*port_chains.declaration({})], "nftables")
+        elif feature == _POLICIES:
+            nft.change(FAMILY, policy_kernel.declaration(), "policies")
+            nft.change(guard.BRIDGE_FAMILY, [*guard.bridge_base()], "guards of bridges")
+        elif feature == _INSIDE:
+            nft.change(inside_rules.TABLE_FAMILY, [*inside_rules.guard_declaration(NAME, ["lo"])], "guards")
+            nft.change(FAMILY, [*inside_rules.declaration(NAME, [])], "policies")
         elif feature == "tun":
             os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
         elif feature == "tbf":
@@ -119,7 +171,10 @@ def _try(rtnl: Rtnl, feature: str) -> str:
             rtnl.add_link(feature, f"probe-{feature}"[:15])
     except OSError as error:
         # Some kinds need more than a name (a parent, a number); such an error shows that the kind is known.
-        if feature not in ("nftables", "tun", "tbf", "htb") and error.errno != errno.EOPNOTSUPP:
+        if (
+            feature not in ("nftables", "tun", "tbf", "htb", _POLICIES, _INSIDE)
+            and error.errno != errno.EOPNOTSUPP
+        ):
             return ""
         return message_with_notes(error)
     return ""

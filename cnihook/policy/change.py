@@ -50,6 +50,8 @@ class Change:
 
     def __init__(self, new: "list[Policy]", removed: "Iterable[str]" = ()) -> None:
         self.before = store.load()
+        for one in new:
+            store.check_json(one.name)
         self.new = new
         self.removed = sorted(set(removed) - {one.name for one in new})
         self.after = self.before.replaced(new, set(self.removed))
@@ -157,7 +159,7 @@ def read_folder(path: str) -> "tuple[list[Policy], list[str], set[str]]":
     except OSError as error:
         raise invalid_config(message(error)) from None
     for name in names:
-        if name.endswith(".json") and not name.startswith("."):
+        if name.endswith(store.ENDINGS) and not name.startswith("."):
             file = f"{path}/{name}"
             more, others = read(file, store.content(file))
             policies += [Policy(one.raw | {"managedBy": path}, file) for one in more]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A policy as it is written: JSON, with every key checked.
+A policy as it is written: JSON or TOML, with every key checked.
 
     {"name": "web",
      "select": {"labels": {"app": "web"}, "containers": ["web-*"], "networks": ["front"]},
@@ -15,7 +15,7 @@ lists is.
 """
 
 from cnihook.fast import fastjson, similar
-from cnihook.policy import peers
+from cnihook.policy import peers, toml_file
 from cnihook.policy.peers import Rule
 from cnihook.types.config import NetConf, json_name
 from cnihook.types.errors import CniError, invalid_config
@@ -195,9 +195,11 @@ def is_policy(raw: "dict[str, Any]") -> bool:
 
 
 def decode(text: bytes, where: str) -> "Any":
-    """Return the JSON value in a file of policies.  Raises CniError."""
+    """Return the value in a file of policies, JSON or by its name TOML.  Raises CniError."""
     if len(text) > LONGEST:
         raise invalid_config(f"{where}: is longer than {LONGEST >> 20} MiB")
+    if where.endswith(toml_file.ENDING):
+        return toml_file.decode(text, where)
     try:
         return fastjson.loads(text.decode(), marks=True)
     except ValueError as error:

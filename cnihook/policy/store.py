@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The policies of the host: /etc/cnihook/policy.d/NAME.json, one in each file.
+The policies of the host: /etc/cnihook/policy.d/NAME.json or NAME.toml, one in each file.
 
 A file is in force for each container that starts after it was written; `cnihook policy apply` also puts it
 in force for those that run.  A malformed file selects what its `select` does, or every container if that is
@@ -11,7 +11,7 @@ import os
 
 from cnihook.fast import fastjson, statefile
 from cnihook.fast.errors_text import message
-from cnihook.policy import document
+from cnihook.policy import document, toml_file
 from cnihook.policy.document import Policy, Selection
 from cnihook.types.config import NetConf
 from cnihook.types.errors import INVALID_CONFIG, CniError, invalid_config
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cnihook.policy.endpoint import Endpoint
 
 FOLDER = "/etc/cnihook/policy.d"
-_ENDING = ".json"
+ENDINGS = (".json", toml_file.ENDING)
 
 
 class BrokenPolicy:
@@ -63,16 +63,24 @@ class Policies:
         """Return the policies as they are when `new` is applied and `removed` are gone."""
         names = {one.name for one in new} | removed
         kept = [one for one in self.all if one.name not in names]
-        broken = [one for one in self.broken if os.path.basename(one.path) not in map(_file_name, names)]
+        broken = [one for one in self.broken if _split(os.path.basename(one.path))[0] not in names]
         return Policies(sorted([*kept, *new], key=lambda one: one.name), broken)
 
 
-def _file_name(name: str) -> str:
-    return f"{name}{_ENDING}"
+def _split(file: str) -> "tuple[str, str]":
+    """Return the name of the policy that a file must have, and its ending; empty for another file."""
+    name, ending = os.path.splitext(file)
+    return (name, ending) if ending in ENDINGS and not file.startswith(".") else ("", "")
+
+
+def _paths(name: str) -> "list[str]":
+    return [f"{FOLDER}/{name}{ending}" for ending in ENDINGS]
 
 
 def path_of(name: str) -> str:
-    return f"{FOLDER}/{_file_name(name)}"
+    """Return the file of a policy, which may not exist."""
+    json, toml = _paths(name)
+    return toml if os.path.lexists(toml) and not os.path.lexists(json) else json
 
 
 def load() -> Policies:
@@ -80,18 +88,23 @@ def load() -> Policies:
     policies: list[Policy] = []
     broken: list[BrokenPolicy] = []
     try:
-        names = sorted(os.listdir(FOLDER))
+        files = sorted(os.listdir(FOLDER))
     except FileNotFoundError:
         return Policies([], [])
-    for name in names:
-        if not name.endswith(_ENDING) or name.startswith("."):
+    for file in files:
+        name, ending = _split(file)
+        if not name:
             continue
-        path = f"{FOLDER}/{name}"
+        path = f"{FOLDER}/{file}"
         try:
             policy = read(path)
-            if _file_name(policy.name) != name:
+            if policy.name != name:
                 raise invalid_config(
-                    f"{path}: has the policy {policy.name!r}", f"its file is {path_of(policy.name)}"
+                    f"{path}: has the policy {policy.name!r}", f"its file is {policy.name}{ending}"
+                )
+            if all(each in files for each in map(os.path.basename, _paths(name))):
+                raise invalid_config(
+                    f"{path}: policy {name} is in a file of each format", "remove one of them"
                 )
             policies.append(policy)
         except CniError as error:
@@ -101,7 +114,17 @@ def load() -> Policies:
 
 def read(path: str) -> Policy:
     """Return the policy in a file.  Raises CniError."""
-    return document.parse(content(path), path)
+    if not path.endswith(toml_file.ENDING):
+        return document.parse(content(path), path)
+    try:
+        stamp = toml_file.stamp_of(path)
+    except OSError as error:
+        raise invalid_config(message(error)) from None
+    if (raw := toml_file.load(path, stamp)) is not None:
+        return Policy(raw, path)
+    policy = document.parse(content(path), path)
+    toml_file.store(path, stamp, policy.raw)
+    return policy
 
 
 def content(path: str) -> bytes:
@@ -126,6 +149,12 @@ def _selection(path: str) -> "Selection | None":
         return None
 
 
+def check_json(name: str) -> None:
+    """Raise CniError if a policy cannot be replaced, because the user writes it as TOML."""
+    if (path := path_of(name)).endswith(toml_file.ENDING):
+        raise invalid_config(f"policy {name} is in {path}", "edit that file, then `cnihook policy apply`")
+
+
 def save(policy: Policy) -> None:
     """Write the file of a policy, whole or not at all."""
     os.makedirs(FOLDER, mode=0o755, exist_ok=True)
@@ -134,32 +163,37 @@ def save(policy: Policy) -> None:
 
 
 def delete(name: str) -> None:
-    _unlink(path_of(name))
+    for path in _paths(name):
+        _unlink(path)
+    toml_file.forget(name)
 
 
 def keep(name: str) -> None:
     """Keep the file of a policy, malformed or not, until restore() or discard()."""
     discard(name)
-    try:
-        os.link(path_of(name), _kept(name), follow_symlinks=False)
-    except FileNotFoundError:
-        pass
+    for path in _paths(name):
+        try:
+            os.link(path, _kept(path), follow_symlinks=False)
+        except FileNotFoundError:
+            pass
 
 
 def restore(name: str) -> None:
     """Make the file what it was at keep(), or remove it if there was none."""
-    try:
-        os.rename(_kept(name), path_of(name))
-    except FileNotFoundError:
-        delete(name)
+    for path in _paths(name):
+        try:
+            os.rename(_kept(path), path)
+        except FileNotFoundError:
+            _unlink(path)
 
 
 def discard(name: str) -> None:
-    _unlink(_kept(name))
+    for path in _paths(name):
+        _unlink(_kept(path))
 
 
-def _kept(name: str) -> str:
-    return f"{FOLDER}/.{name}.old"
+def _kept(path: str) -> str:
+    return f"{FOLDER}/.{os.path.basename(path)}.old"
 
 
 def _unlink(path: str) -> None:

@@ -19,7 +19,7 @@ from tests.support.policies import (
     policy,
     tcp,
 )
-from tests.support.runtimes.oci import CNIHOOK, configure
+from tests.support.runtimes.oci import CNIHOOK, call_hook, configure
 
 WEB: dict[str, Any] = {
     "name": "web",
@@ -105,6 +105,61 @@ def test_folder_owns_its_policies(stage: Host) -> None:
     assert policy(stage, "apply", "/run/.host/p") == ["removed policy a"]
     assert [line.split()[0] for line in policy(stage, "list")] == ["NAME", "b", "other"]
     policy(stage, "delete", "b", "other")
+
+
+def test_policies_as_toml(stage: Host) -> None:
+    """From a file, a folder, and in the folder of policies; the next start does not import tomllib."""
+    configure(stage, network("ptp"))
+    outside = stage.outside()
+    text = """
+        name = "web"  # the shop
+        select.labels = { app = "web" }
+        [[egress.allow]]
+        to = ["all"]
+        ports = ["80/tcp"]
+        """
+    stage.write("/run/.host/p/web.toml", text)
+    assert policy(stage, "apply", "/run/.host/p/web.toml") == ["new policy web: label:app=web"]
+    assert json.loads("\n".join(policy(stage, "show", "web")))["egress"]["allow"][0]["ports"] == ["80/tcp"]
+    policy(stage, "delete", "web")
+    assert policy(stage, "apply", "/run/.host/p") == ["new policy web: label:app=web"]
+    stage.write("/run/.host/p/web.json", json.dumps(WEB))
+    assert (
+        "/run/.host/p: has policy web more than once" in policy(stage, "apply", "/run/.host/p", status=1)[0]
+    )
+    policy(stage, "delete", "web")
+
+    stage.write(f"{FOLDER}/web.toml", text)
+    assert policy(stage, "apply") == []
+    one = stage.container("one", process=True)
+    state = {"ociVersion": "1.0.2", "id": "one", "pid": one.pid, "status": "creating", "bundle": "/"}
+    state["annotations"] = {"cnihook.label": "app=web"}
+    command = ("/usr/bin/python3", "-IS", "-X", "importtime", CNIHOOK, "createRuntime")
+    loaded = stage.run(*command, input=json.dumps(state)).stderr
+    assert "cnihook.policy" in loaded and "tomllib" not in loaded
+    assert tcp(one, outside, Outside.ADDRESS, 80, expected=True)
+    assert not tcp(one, outside, Outside.ADDRESS, 81, expected=False)
+    stage.write(f"{FOLDER}/web.toml", text.replace("80/tcp", "81/tcp"))
+    policy(stage, "apply")
+    assert tcp(one, outside, Outside.ADDRESS, 81, expected=True)
+
+    hint = "; edit that file, then `cnihook policy apply`"
+    assert policy(stage, "apply", "/run/.host/p/web.toml", status=1)[0].endswith(f"web.toml{hint}")
+    assert policy(stage, "diff") == []
+    for wrong, why in (
+        ("x", "is not TOML: "),
+        ("name = 1979-05-27\n", "name: a date or a time is not a value"),
+    ):
+        stage.write(f"{FOLDER}/web.toml", wrong)
+        assert f"{FOLDER}/web.toml: {why}" in policy(stage, "apply", status=1)[0]
+        assert f"{FOLDER}/web.toml: {why}" in cnihook(stage, "validate").stdout
+    stage.write(f"{FOLDER}/web.toml", text)
+    stage.write(f"{FOLDER}/web.json", json.dumps(WEB))
+    assert "web is in a file of each format; remove one of them" in policy(stage, "apply", status=1)[0]
+    policy(stage, "delete", "web")
+    assert stage.listdir(FOLDER) == []
+    one.destroy()
+    assert call_hook(stage, "poststop", state).returncode == 0
 
 
 def test_flushed_policies_are_reported_and_restored(stage: Host) -> None:

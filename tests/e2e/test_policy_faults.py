@@ -112,6 +112,34 @@ def test_start_that_was_killed_keeps_its_bridge_guarded_and_leaves_no_rule(stage
     assert "policy-" not in stage.nft()
 
 
+@pytest.mark.needs("strace")
+def test_status_reports_a_kernel_that_cannot_enforce_policies(stage: Host) -> None:
+    """Also one that cannot emulate networks, but that is for the container to request."""
+    lan = {"type": "macvlan", "master": "lo", "ipam": {"type": "static", "addresses": []}}
+    bandwidth = {"type": "bandwidth", "capabilities": {"emulate": True}}
+    ptp = network("ptp") | {"cniVersion": "1.1.0"}
+    ptp["plugins"][1] = bandwidth  # portmap asks the kernel itself
+    configure(stage, ptp, {"cniVersion": "1.0.0", "name": "lan", "plugins": [lan]})
+    process = cnihook(stage, "status", "front")
+    assert process.returncode == 0
+    if "netem" in process.stderr:  # this kernel has none
+        assert "a container that requests emulate does not start; `modprobe -a sch_netem`" in process.stderr
+
+    apply(stage, rules(80))
+    strace, *argv = fault("sendto", "error=EOPNOTSUPP")
+    for name, what in (
+        ("front", "nftables for policies cannot"),
+        ("lan", "nftables for policies in namespaces"),
+    ):
+        assert cnihook(stage, "status", name).returncode == 0
+        process = stage.run(
+            strace, "-f", *argv, "/usr/bin/python3", "-IS", CNIHOOK, "status", name, check=False
+        )
+        assert process.returncode == 1 and what in process.stderr, process
+        assert "a container with a policy does not start" in process.stderr
+    policy(stage, "delete", "all")
+
+
 def test_failed_apply_keeps_a_malformed_file(stage: Host) -> None:
     """Restore it, because without it the containers that it refuses would start."""
     configure(stage, network("ptp"))

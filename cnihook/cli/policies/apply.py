@@ -18,8 +18,8 @@ Put policies in force for all containers, also for those that run, and print a l
 changes.  Without SOURCE, put the files of /etc/cnihook/policy.d in force as they are.
 
 SOURCE is a file with a policy, or with a list of policies, or `-` for stdin; of cnihook, or NetworkPolicy of
-Kubernetes, as JSON.  If it is a folder, policies that were applied from this folder and are not in it any
-more are removed.
+Kubernetes, as JSON.  A file NAME.toml has one policy, as TOML.  If SOURCE is a folder, policies that were
+applied from this folder and are not in it any more are removed.
 
 The tests in the policies run first.  If one fails, nothing is changed.
 """
