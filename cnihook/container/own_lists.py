@@ -42,16 +42,16 @@ def put_in_force() -> None:
 def end_denied(attachments: "list[Record]", *, cuts: bool) -> None:
     """End the connections of the container that its policies deny, or report how many there are."""
     own = {record.container_id for record in attachments}
-    world = change.world()
+    world, policies = change.world(), store.load()
     denied = [
         (flow, connection)
-        for flow, connection in change.denied_flows(store.load(), world)
+        for flow, connection in change.denied_flows(policies, world)
         if any(
             (endpoint := world.by_address.get(address)) and endpoint.container_id in own
             for address in (connection.source, connection.destination)
         )
     ]
     if denied:
-        notice(change.denied_text(len(denied), is_cut=cuts))
+        notice(change.denied_text(denied, policies, world, is_cut=cuts))
     if cuts:
         change.cut(flow for flow, _connection in denied)

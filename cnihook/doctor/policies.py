@@ -4,7 +4,7 @@
 from collections.abc import Iterator
 
 from cnihook.doctor.finding import Finding, Host
-from cnihook.policy import change, enforcement, store
+from cnihook.policy import bridges, change, enforcement, kernel, store
 from cnihook.protocol import locks
 
 
@@ -19,6 +19,13 @@ def check(_host: Host) -> Iterator[Finding]:
             str(broken.error),
             "containers that it may select do not start",
             f"correct {broken.path}, then `cnihook policy apply`",
+        )
+    for bridge, port in bridges.other_ports(kernel.STATE):
+        yield Finding(
+            "policy-bridge-port",
+            f"bridge {bridge} of containers with policies has the port {port}, which is not of a container",
+            "the host answers there for all addresses of that network, too; the next `policy apply` fails",
+            f"ip link set {port} nomaster",
         )
     if policies.broken:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the resolver of names in policies: it runs, can read its lists, and has a server to ask."""
+"""Checks of the resolver of names in policies: it runs and listens, reads its lists, has a server to ask."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +16,7 @@ _REMEDY = "write a nameserver to /etc/resolv.conf of the host, or give the conta
 def check(_host: Host) -> Iterator[Finding]:
     container_ids = listing.containers()
     is_down = bool(container_ids) and not service.is_running()
+    places = service.places() if container_ids else []
     has_servers = bool(upstream.servers_of_host())
     for container_id in container_ids:
         try:
@@ -37,6 +38,17 @@ def check(_host: Host) -> Iterator[Finding]:
             yield Finding(
                 "resolver-down",
                 f"container {container_id}: the resolver of the names in its policy does not run",
+                _WHY,
+                f"cnihook repair {container_id}",
+                fix=partial(resolving.restore, container_id),
+                subject=container_id,
+                for_all="cnihook repair --all",
+            )
+        elif left := [str(one) for one in own.gateways if str(one) not in places]:
+            yield Finding(
+                "resolver-gateway",
+                f"container {container_id}: the resolver of the names in its policy does not listen at "
+                f"{left[0]} port {listing.PORT}; another program may",
                 _WHY,
                 f"cnihook repair {container_id}",
                 fix=partial(resolving.restore, container_id),

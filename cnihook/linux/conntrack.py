@@ -47,15 +47,17 @@ class Flow:
     """
 
     __slots__ = (
-        "answerer", "answerer_port", "destination", "identity", "is_established", "places", "port",
-        "protocol", "source", "version",
+        "answerer", "answerer_port", "destination", "identity", "is_established", "is_masqueraded",
+        "places", "port", "protocol", "source", "source_port", "version",
     )  # fmt: skip
 
     def __init__(self, body: bytes, version: int) -> None:
         attrs = attributes(body, 4)
         self.version = version
         self.places = [""]
-        self.source, _ = _end(attrs[_TUPLE_ORIG], _IP_SOURCE[version], _PROTO_SOURCE_PORT)
+        self.source, self.source_port = _end(attrs[_TUPLE_ORIG], _IP_SOURCE[version], _PROTO_SOURCE_PORT)
+        answered, _ = _end(attrs[_TUPLE_REPLY], _IP_DESTINATION[version], _PROTO_PORT)
+        self.is_masqueraded = answered != self.source  # answers are for another address
         self.protocol = _protocol(attrs[_TUPLE_ORIG])  # its number, such as UDP
         self.destination, self.port = _end(attrs[_TUPLE_ORIG], _IP_DESTINATION[version], _PROTO_PORT)
         self.answerer, self.answerer_port = _end(

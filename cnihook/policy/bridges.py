@@ -96,16 +96,32 @@ def sync(desired: Desired, before: "set[str]", folder: str) -> None:
         host.close()
 
 
+def other_ports(folder: str) -> "list[tuple[str, str]]":
+    """Return (bridge, port) of each port of a guarded bridge that is not of a container of cnihook.
+
+    A start does not look for them, because that would take as long as there are ports.
+    """
+    host = NetNS.current()
+    try:
+        links = filter(None, map(host.rtnl.find_link, sorted(marked(folder))))
+        return [(one.name, port.name) for one in links for port in _other_ports(host.rtnl, one)]
+    finally:
+        host.close()
+
+
+def _other_ports(rtnl: "Rtnl", bridge: "Link") -> "list[Link]":
+    return [port for port in rtnl.links(bridge.index) if not veth.is_own(port)]
+
+
 def _refuse_other_ports(rtnl: "Rtnl", bridge: "Link") -> None:
     # The host would answer for the addresses of that network, too.
-    for port in rtnl.links(bridge.index):
-        if not veth.is_own(port):
-            raise CniError(
-                INVALID_CONFIG,
-                f"bridge {bridge.name}: a policy cannot be enforced: its port {port.name} is not of a "
-                "container of cnihook",
-                "use another bridge for containers with policies",
-            )
+    for port in _other_ports(rtnl, bridge):
+        raise CniError(
+            INVALID_CONFIG,
+            f"bridge {bridge.name}: a policy cannot be enforced: its port {port.name} is not of a "
+            "container of cnihook",
+            "use another bridge for containers with policies",
+        )
 
 
 def turn_on(rtnl: "Rtnl", bridge: "Link") -> None:

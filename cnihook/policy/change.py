@@ -245,9 +245,23 @@ def with_lists(
     return {key: value for key, value in changed.items() if value != "all"}
 
 
-def denied_text(count: int, *, is_cut: bool) -> str:
+def denied_text(denied: "DeniedFlows", policies: Policies, present: World, *, is_cut: bool) -> str:
+    count = len(denied)
     number = "1 established connection is" if count == 1 else f"{count} established connections are"
-    return f"{number} denied from now on, and {'ended' if is_cut else 'kept; --cut ends them'}"
+    if not is_cut:
+        return f"{number} denied from now on, and kept; --cut ends them"
+    open_again = sum(_may_go_on(flow, connection, policies, present) for flow, connection in denied)
+    more = f"; {open_again} can go on, because the other end may open it" if open_again else ""
+    return f"{number} denied from now on, and ended{more}"
+
+
+def _may_go_on(flow: "Flow", connection: Connection, policies: Policies, present: World) -> bool:
+    """Return True if the next packet of the other end can make a connection known again."""
+    if flow.is_masqueraded:
+        return False
+    port = 0 if connection.protocol == "icmp" else flow.source_port
+    back = Connection(flow.answerer, flow.source, connection.protocol, port)
+    return matcher.decide(back, present, policies.all).is_allowed
 
 
 def cut(flows: "Iterable[Flow]") -> None:

@@ -71,7 +71,7 @@ class Daemon(server.Daemon):
                 await self._load(str(request["container"]))
         elif what != "status":
             raise ValueError(f"{what!r} is unknown")
-        return {}
+        return {"places": list(map(str, self._places))}
 
     async def _load(self, container_id: str) -> None:
         problem: Exception | None = None

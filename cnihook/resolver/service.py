@@ -86,6 +86,14 @@ def is_running() -> bool:
     return True
 
 
+def places() -> "list[str]":
+    """Return the addresses at which the process listens; none if it does not run."""
+    try:
+        return list(map(str, KEEPER.call(SOCKET, {"do": "status"}, start=False).get("places") or ()))
+    except DaemonError:
+        return []
+
+
 def _load(container_id: str, *, start: bool) -> None:
     """Have the process read the listing of a container again, or notice that there is none."""
     KEEPER.call(SOCKET, {"do": "load", "container": container_id}, start=start)

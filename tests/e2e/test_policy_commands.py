@@ -108,7 +108,7 @@ def test_folder_owns_its_policies(stage: Host) -> None:
 
 
 def test_policies_as_toml(stage: Host) -> None:
-    """From a file, a folder, and in the folder of policies; the next start does not import tomllib."""
+    """Read it from a file, a folder, and the folder of policies; the next start does not import tomllib."""
     configure(stage, network("ptp"))
     outside = stage.outside()
     text = """
@@ -132,8 +132,9 @@ def test_policies_as_toml(stage: Host) -> None:
     stage.write(f"{FOLDER}/web.toml", text)
     assert policy(stage, "apply") == []
     one = stage.container("one", process=True)
-    state = {"ociVersion": "1.0.2", "id": "one", "pid": one.pid, "status": "creating", "bundle": "/"}
-    state["annotations"] = {"cnihook.label": "app=web"}
+    state = {"ociVersion": "1.0.2", "id": "one", "pid": one.pid, "status": "creating", "bundle": "/"} | {
+        "annotations": {"cnihook.label": "app=web"}
+    }
     command = ("/usr/bin/python3", "-IS", "-X", "importtime", CNIHOOK, "createRuntime")
     loaded = stage.run(*command, input=json.dumps(state)).stderr
     assert "cnihook.policy" in loaded and "tomllib" not in loaded
@@ -189,6 +190,11 @@ def test_flushed_policies_are_reported_and_restored(stage: Host) -> None:
     assert is_closed() and not tcp(three.space, one.space, "10.7.0.99", 9, expected=False)
     assert cnihook(stage, "policy", "diff").returncode == 0
 
+    stage.run("ip", "link", "add", "card", "master", "br-front", "type", "veth", "peer", "name", "far")
+    report = cnihook(stage, "doctor").stdout
+    assert "policy-bridge-port: bridge br-front of containers with policies has the port card" in report
+    assert "ip link set card nomaster" in report
+    stage.run("ip", "link", "delete", "card")
     one.space.destroy()
     two.stop()
     cnihook(stage, "gc")

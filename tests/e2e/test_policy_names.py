@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cnihook.resolver import message
+from cnihook.resolver import listing, message
 from tests.support.commands.doctor import doctor, finds
 from tests.support.commands.repair import cnihook
 from tests.support.host.host import Host, Outside
@@ -213,6 +213,15 @@ def test_lists_of_host_and_container_both_limit_names(host: Host, outside: Outsi
     end_keeper(host)
     repaired = cnihook(host, "repair", "--all").stdout
     assert "the resolver of names did not run" in repaired
+    assert look_up(one, "files.example", GATEWAYS[0])[0] == 0
+    end_keeper(host)
+    host.leaves("file /run/cnihook/log/one")  # a failed repair is kept
+    with host.socket(socket.SOCK_DGRAM) as other:
+        other.bind((GATEWAYS[0], listing.PORT))
+        assert f"listen for names at {GATEWAYS[0]}" in cnihook(host, "repair", "one").stderr
+        remedy = finds(host, "resolver-gateway", f"does not listen at {GATEWAYS[0]}")
+        assert remedy == "cnihook repair --all"  # of both containers
+    assert cnihook(host, "repair", "one").returncode == 0
     assert look_up(one, "files.example", GATEWAYS[0])[0] == 0
     host.write("/run/cnihook/resolver/containers/one", "{")
     assert finds(host, "resolver-listing", "container one: ") == "cnihook repair one"

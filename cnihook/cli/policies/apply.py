@@ -10,6 +10,7 @@ from cnihook.cli.shared.arguments import Parser
 from cnihook.log import warn
 from cnihook.policy import change, document, enforcement, store
 from cnihook.policy.change import Change
+from cnihook.policy.endpoint import World
 from cnihook.protocol import locks
 from cnihook.types.errors import CniError, invalid_config
 
@@ -90,7 +91,7 @@ def carry_out(planned: Change, *, cut: bool, dry_run: bool = False) -> int:
     denied = change.denied_flows(planned.after, world)
     is_cut = cut or any(one.existing == "cut" for one in planned.new)
     if denied:
-        _report(denied, is_cut=is_cut, dry_run=dry_run)
+        _report(denied, planned, world, is_cut=is_cut, dry_run=dry_run)
         if is_cut and not dry_run:
             change.cut(flow for flow, _connection in denied)
     return 2 if dry_run and (lines or differences) else 0
@@ -101,10 +102,12 @@ def refuse_broken(planned: Change) -> None:
         raise CniError(one.error.code, one.error.msg, one.error.details)
 
 
-def _report(denied: "change.DeniedFlows", *, is_cut: bool, dry_run: bool) -> None:
+def _report(
+    denied: "change.DeniedFlows", planned: Change, world: World, *, is_cut: bool, dry_run: bool
+) -> None:
     for _flow, connection in denied:
         arguments.say(f"established: {connection.source} -> {connection}")
     if dry_run:
         arguments.say(f"established connections that are denied then: {len(denied)}")
     else:
-        arguments.say(change.denied_text(len(denied), is_cut=is_cut))
+        arguments.say(change.denied_text(denied, planned.after, world, is_cut=is_cut))
