@@ -179,6 +179,15 @@ def test_running_container_gets_the_resolver_with_names_in_its_list(
     wait_for(lambda: not keepers(host), "the resolver ends")
 
 
+def binds(one: socket.socket, address: str) -> bool:
+    """Bind a socket to the port of the keeper, which closes its own a little after it is gone."""
+    try:
+        one.bind((address, listing.PORT))
+    except OSError:
+        return False
+    return True
+
+
 def test_lists_of_host_and_container_both_limit_names(host: Host, outside: Outside) -> None:
     """A policy changes while the container runs; a name is in every list, or it is refused."""
     configure(host, network())
@@ -217,7 +226,7 @@ def test_lists_of_host_and_container_both_limit_names(host: Host, outside: Outsi
     end_keeper(host)
     host.leaves("file /run/cnihook/log/one")  # a failed repair is kept
     with host.socket(socket.SOCK_DGRAM) as other:
-        other.bind((GATEWAYS[0], listing.PORT))
+        wait_for(lambda: binds(other, GATEWAYS[0]), "the keeper's socket is closed")
         assert f"listen for names at {GATEWAYS[0]}" in cnihook(host, "repair", "one").stderr
         remedy = finds(host, "resolver-gateway", f"does not listen at {GATEWAYS[0]}")
         assert remedy == "cnihook repair --all"  # of both containers
