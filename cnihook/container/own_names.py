@@ -283,8 +283,10 @@ def put_in_force(record: Record, before: "Own", after: "Own", log: Log) -> None:
     if "dns" in after:
         _write_servers(record, after, log)
     elif _lists_names(_policy(record.extra)):
+        servers = " or ".join(resolv_conf.requested(record.container_id, DNS(), [record]).nameservers)
         notice(
-            "its list has names, and its /etc/resolv.conf cannot be written: its gateway must be its server"
+            f"its /etc/resolv.conf is not written, so it has to ask {servers} for the names of its list; "
+            "start it again with the list"
         )
 
 

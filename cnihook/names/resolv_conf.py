@@ -59,7 +59,7 @@ def difference(content: str, networks: "list[DNS]") -> DNS:
     return DNS(
         [] if is_following or own.nameservers == usual.nameservers else own.nameservers,
         "",
-        own.search if own.search != usual.search else [],
+        (own.search or ["."]) if (own.domain, own.search) != (usual.domain, usual.search) else [],
         own.options if own.options != usual.options else [],
     )
 
@@ -71,6 +71,8 @@ def _settings(content: str) -> DNS:
         keyword, *words = line.split() or [""]
         if keyword in ("search", "options"):
             setattr(settings, keyword, words)
+        elif keyword == "domain":
+            settings.domain = words[0] if words else ""
     return settings
 
 

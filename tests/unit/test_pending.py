@@ -9,7 +9,7 @@ import pytest
 
 from cnihook.runtime import records, update
 from cnihook.runtime.identity import ProcessIdentity
-from cnihook.runtime.pending import Input
+from cnihook.runtime.pending import Input, of_open_change
 from cnihook.runtime.records import Record
 
 CONFIG = b'{"cniVersion":"1.0.0","name":"mynet","plugins":[{"type":"bridge"},{"type":"portmap"}]}'
@@ -42,6 +42,16 @@ def test_input_survives_its_way_through_the_record(record: Record) -> None:
     new = Input(OTHER, {"bandwidth": {"ingressRate": 8}})
 
     assert Input.from_json(json.loads(json.dumps(new.to_json())), record) == new
+
+
+def test_open_change_has_what_cnihook_sets_up_before_and_after_it(record: Record) -> None:
+    """The record itself has the new value, because policies are made from the records."""
+    old, new = {"names": {"aliases": ["a"]}}, {"names": {"aliases": ["b"]}, "policy": {"egress": "none"}}
+    pending = {**Input(OTHER, {}, new).to_json(), "own": old, "from": 3}
+    record.extra = {**new, "until": "x", "pending": json.loads(json.dumps(pending))}
+
+    assert of_open_change(record) == (Input(CONFIG, MAPPED, old), Input(OTHER, {}, new))
+    assert Input(CONFIG, MAPPED, old).extra(record.extra).keys() == {"names", "until", "pending"}
 
 
 @pytest.mark.parametrize(

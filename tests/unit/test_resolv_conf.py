@@ -117,6 +117,9 @@ SAID = DNS(["10.1.0.53"], "a.example", ["x.example"], ["ndots:2"])
 )
 def test_request_replaces_the_networks_values_of_the_same_kind(asked: DNS, expected: str) -> None:
     assert resolv_conf.text([SAID], asked) == expected
+    written = resolv_conf.marked(resolv_conf.AS_ASKED, expected, is_following=False)
+    asked.nameservers = asked.nameservers[:1]
+    assert resolv_conf.difference(written, [SAID]) == asked
 
 
 def test_request_alone_is_completed_by_the_hosts_servers() -> None:
