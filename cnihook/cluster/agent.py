@@ -34,6 +34,8 @@ from cnihook.log import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cnihook.cluster.state import Membership
     from cnihook.cluster.transport import Transport
 
@@ -57,6 +59,7 @@ class Agent:
         self._own = state.own()
         self._peers: Peers | None = None
         self._view: View | None = None
+        self._quarantine: Mapping[str, bytes] | None = None  # of a list that self._peers does not know yet
         self._transport: Transport | None = None
         self._is_connected = False
         self._since = time.time()  # of the last change of _is_connected
@@ -139,15 +142,12 @@ class Agent:
     def _take(self, message: object, follower: Follower) -> None:
         if isinstance(message, Listed):
             self._view = View(self._keys, message.items, message.revision)
-            self._peers = follow(self._peers, self._view, message.quarantine)
-            if self._peers and self._peers.unconfirmed:
-                self._later("list", _UNCONFIRMED_PERIOD)
-            self._due("store", "kernel")
+            self._quarantine = message.quarantine
+            self._due("view", "store", "kernel")
         elif isinstance(message, list):
             if self._view:
                 self._view.apply(message)
-                self._peers = follow(self._peers, self._view, None)
-                self._due("store", "kernel")
+                self._due("view", "store", "kernel")
         elif isinstance(message, Connected):
             self._connect(is_connected=True)
             self._report("store", "")
@@ -178,6 +178,12 @@ class Agent:
         if self._retry_at.get("list", now + 1) <= now:
             del self._retry_at["list"]
             follower.list_again()
+        if self._retry_at.get("view", now + 1) <= now and self._view:
+            del self._retry_at["view"]
+            self._peers = follow(self._peers, self._view, self._quarantine)
+            self._quarantine = None
+            if self._peers and self._peers.unconfirmed:
+                self._later("list", _UNCONFIRMED_PERIOD)
         if self._retry_at.get("address", now + 1) <= now:
             self._look_at_address()
         if self._retry_at.get("store", now + 1) <= now:

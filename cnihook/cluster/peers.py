@@ -42,7 +42,7 @@ def follow(before: "Peers | None", view: "View", quarantine: "Mapping[str, bytes
     settings = view.settings or (before.settings if before else None)
     if not settings:
         return None
-    blocks = {settings.key(block.index): block for block in view.blocks(settings)}
+    blocks = view.blocks(settings)
     missing: set[str] = set()
     if before and before.settings.subnets == settings.subnets:
         is_same_life = bool(view.settings) and before.settings.epoch == settings.epoch

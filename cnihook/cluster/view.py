@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store of a network as one host knows it: the settings and the blocks, at one revision."""
 
+from dataclasses import replace
+
 from cnihook.cluster.model import Block, Member, ModelError, Settings
 
 TYPE_CHECKING = False
@@ -22,6 +24,9 @@ class View:
         self._blocks = keys.block("")
         self._values: dict[str, bytes] = {}
         self._members: dict[str, Block] = {}  # by the last part of the key; their index is not known yet
+        # The same with their indexes, which cost 20 us each, and the subnets to which these belong.
+        self._resolved: dict[str, Block] = {}
+        self._places: object = None
         self.settings: Settings | None = None
         self.wrong: dict[str, str] = {}
         self.revision = revision
@@ -51,15 +56,20 @@ class View:
         """Return True if the block's key does not exist."""
         return self._keys.block(part) not in self._values
 
-    def blocks(self, settings: Settings) -> "list[Block]":
-        """Return all blocks of a network with these settings, in their order."""
-        blocks = []
-        for part, block in self._members.items():
+    def blocks(self, settings: Settings) -> "dict[str, Block]":
+        """Return all blocks of a network with these settings, by the last part of their keys."""
+        places = settings.subnets, settings.blocks
+        if self._places != places:
+            self._places, self._resolved = places, {}
+        for part in self._members.keys() - self._resolved.keys():
+            block = self._members[part]
             try:
-                blocks.append(Block(settings.index_of_key(part), block.member, block.revision))
+                index = settings.index_of_key(part)
             except ModelError as error:
                 self.wrong[self._keys.block(part)] = str(error)
-        return sorted(blocks, key=lambda block: block.index)
+            else:
+                self._resolved[part] = replace(block, index=index)
+        return dict(self._resolved)
 
     def _set(self, key: str, value: "bytes | None", revision: int) -> None:
         self.wrong.pop(key, None)
@@ -75,6 +85,7 @@ class View:
             elif key.startswith(self._blocks):
                 part = key.removeprefix(self._blocks)
                 self._members.pop(part, None)
+                self._resolved.pop(part, None)
                 if value is not None:
                     self._members[part] = Block(-1, Member.from_json(value), revision)
         except ModelError as error:

@@ -7,6 +7,7 @@ The hosts are shared, and each test leaves them as a working cluster, because a 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from cnihook.cluster.model import Settings
 from cnihook.cluster.store import Keys, Store, under
 from tests.support.cluster.hosts import (
     ETCD,
+    FOLDER,
     NETWORK,
     PROGRAM,
     Cluster,
@@ -47,8 +49,8 @@ class World:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.h1, self.h2, self.h3 = cluster.hosts
-        create = ("cluster", "init", NETWORK, "--subnet", "10.60.0.0/22", "--block", "26", "--etcd", URL)
-        self.init_output = self.h1.command(*create)
+        nets = ("--subnet", "10.60.0.0/22", "--block", "26", "--subnet", "fd00:60::/56", "--block", "64")
+        self.init_output = self.h1.command("cluster", "init", NETWORK, *nets, "--etcd", URL)
         for one in cluster.hosts:
             one.join()
             one.start_agent()
@@ -100,6 +102,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_containers_reach_each_other_and_status_shows_the_hosts(world: World) -> None:
     assert world.init_output == f"{NETWORK}: 16 blocks; `cnihook cluster join {NETWORK}` on each host\n"
     assert world.a.reaches(world.b) and world.b.reaches(world.c) and world.c.reaches(world.a)
+    assert world.a.reaches(world.b.address6) and world.c.reaches(world.a.address6)
     report = world.h1.status()
     assert report["problems"] == [] and report["block"] == world.h1.block
     hosts = {host["name"]: host for host in report["hosts"]}
@@ -108,7 +111,7 @@ def test_containers_reach_each_other_and_status_shows_the_hosts(world: World) ->
     }
     assert all(host["live"] and host["confirmed"] for host in hosts.values())
     lines = world.h1.command("cluster", "status").splitlines()
-    assert lines[0] == f"{NETWORK}: 10.60.0.0/22 vxlan MTU 1450"
+    assert lines[0] == f"{NETWORK}: 10.60.0.0/22 fd00:60::/56 vxlan MTU 1450"
     rows = [(one.name, one.address, one.block, "live") for one in world.cluster.hosts]
     assert sorted(tuple(line.split()) for line in lines[2:]) == rows
     # What is there already is refused.
@@ -330,3 +333,40 @@ def test_host_leaves(world: World) -> None:
     leaving.command("cluster", "leave", NETWORK, "--force")
     wait_for_routes(world.cluster.hosts[:3])
     assert leaving.machine_id not in world.keys("live/")
+
+
+def test_copy_of_a_host_is_fenced(world: World) -> None:
+    """A copy has the files of the first host, and another machine ID."""
+    copy = world.cluster.hosts[3]
+    for name in ("member.json", "block.json", "snapshot.json"):
+        copy.host.write(f"{FOLDER}/{name}", json.dumps(world.h1.file(name)))
+    copy.start_agent()
+    wait_for(lambda: copy.file("block.json")["fenced"], lambda: f"the fence: {copy.log()}")
+    assert "its machine ID is another one" in copy.file("block.json")["fenced"]
+    copy.stop_agent()
+    assert world.a.reaches(world.c) and not world.h1.status()["problems"]
+    copy.command("cluster", "leave", NETWORK)
+    assert not world.h1.file("block.json")["fenced"] and len(world.keys("blocks/")) == 3
+    copy.host.write("/etc/machine-id", f"{world.h1.machine_id}\n")
+    error = copy.refusal("cluster", "join", NETWORK, "--etcd", URL)
+    assert "h1 (172.16.0.1) has this host's machine ID" in error
+
+
+def test_plain_routes_without_encapsulation(tmp_path: Path) -> None:
+    """Two hosts on one link; the MTU is that of the link, and routes and rules are gone after the end."""
+    with Cluster(tmp_path, 2) as cluster:
+        first, second = cluster.hosts
+        net = ("--subnet", "10.60.0.0/22", "--block", "26", "--transport", "routes")
+        report = json.loads(first.command("cluster", "init", NETWORK, *net, "--etcd", URL, "--json"))
+        assert report["mtu"] == 1500 and report["count"] == 16
+        for one in cluster.hosts:
+            one.join("--address", one.address)
+            one.start_agent()
+        wait_for_routes(cluster.hosts)
+        peer = second.start("c2")
+        assert first.start("c1").reaches(peer)
+        peer.container.destroy()
+        second.stop_agent()
+        second.command("cluster", "leave", NETWORK)
+        assert second.routes() == [] and second.host.nft().strip() == ""
+        wait_for(lambda: first.routes() == [], "the removal of the route")

@@ -74,8 +74,9 @@ LEAVES = [
     *("dir /run/cnihook/resolver", "dir /run/cnihook/mdns"),
 ]
 WITHOUT_ROOT = {"plan", "conformance", "completion", "man", "logs", "schema", "status", "sticky"} | {
-    "install"
-}  # it is done
+    "install",  # it is done
+    "cluster",  # there is no network
+}
 REPORTS_THE_FILE = {"list", "validate"}
 
 

@@ -341,3 +341,23 @@ def test_cni_runc_has_cheap_imports_only_and_starts_no_process(
     expect_cheap(imports(host, log, words[0], "state", "c1", env=env))
     (becomes,) = starts(host, log, *words, env=env)
     assert 'execve("/run/.host/bin/runc"' in becomes
+
+
+def test_start_on_a_network_of_several_hosts_reads_one_file(host: Host, log: Path, state: str) -> None:
+    """A start imports nothing of the agent or of etcd.  Other networks do not import what reads the file."""
+    host.write("/var/lib/cnihook/cluster/mynet/block.json", '{"blocks": ["10.60.7.0/24"]}')
+    host.leaves("* /var/lib/cnihook*", "* /var/lib/cni/networks*")
+    hook = ("-ISc", WATCH, str(log), str(SCRIPTS / "cnihook"))
+    environment = base_environment() | {"CNIHOOK_DEBUG": "1"}
+    block = {"type": "host-local", "block": "mynet", "routes": [{"dst": "0.0.0.0/0"}]}
+    for ipam, has_block in (({}, False), (block, True)):
+        conf = json.loads(MYNET)
+        host.write(f"{NET_D}/10-mynet.conf", json.dumps(conf | {"ipam": ipam or conf["ipam"]}))
+        host.run(PYTHON, *hook, "createRuntime", input=state, env=environment)
+        names = set(log.read_text().split())
+        log.unlink()
+        assert not [name for name in names if name.startswith("cnihook.cluster")]
+        assert ("cnihook.ipam.block" in names) is has_block
+        host.run(PYTHON, "-IS", str(SCRIPTS / "cnihook"), "poststop", input=state)
+    expect_cheap(imports(host, log, SCRIPTS / "cnihook", "createRuntime", input=state))
+    host.run(PYTHON, "-IS", str(SCRIPTS / "cnihook"), "poststop", input=state)

@@ -93,11 +93,14 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    kept: list[dict[str, str]] = []
     with access.errors_of_store():
-        settings = _recover(options) if options.recover else _create(options)
+        settings = _recover(options, kept) if options.recover else _create(options)
     if options.json:
-        arguments.print_json({"name": options.name, **_described(settings)})
+        arguments.print_json({"name": options.name, **_described(settings), "kept": kept})
     else:
+        for one in kept:
+            arguments.say(f"{one['block']} is kept for {one['host']} for 24 hours")
         arguments.say(
             f"{options.name}: {settings.count} blocks; `cnihook cluster join {options.name}` on each host"
         )
@@ -130,7 +133,7 @@ def _create(options: argparse.Namespace) -> Settings:
             f"network {options.name}: etcd has {len(items)} of its blocks, but not its settings",
             f"`cnihook cluster init {options.name} --recover` on a host of the network writes them again",
         )
-    refuse_overlap(options, settings, store)
+    refuse_overlap(options, settings, store, "choose another --subnet")
     _write(store, keys, settings)
     return settings
 
@@ -169,11 +172,14 @@ def _with_mtu(settings: Settings, network: str, chosen: Access) -> Settings:
     return replace(settings, mtu=(link.mtu if link else _USUAL) - overhead[":" in address])
 
 
-def refuse_overlap(options: argparse.Namespace, settings: Settings, store: EtcdStore) -> None:
+def refuse_overlap(options: argparse.Namespace, settings: Settings, store: EtcdStore, hint: str) -> None:
     """Raise CniError if the subnets are in use on this host, or by another network in etcd."""
     uses = subnets.in_use(arguments.settings_of(options), NetNS.current().rtnl)
     for net in settings.subnets:
-        subnets.refuse_overlap(IPNet.parse(str(net)), uses)
+        try:
+            subnets.refuse_overlap(IPNet.parse(str(net)), uses)
+        except CniError as error:
+            raise CniError(error.code, error.msg, hint) from None
     for item in store.items(under(PREFIX))[0]:
         name, _slash, rest = item.key.removeprefix(PREFIX).partition("/")
         if rest != "config" or name == options.name:
@@ -197,8 +203,11 @@ def _write(store: EtcdStore, keys: Keys, settings: Settings) -> None:
         raise CniError(IO_FAILURE, f"network {keys.network}: another host has just written its settings")
 
 
-def _recover(options: argparse.Namespace) -> Settings:
-    """Write the settings of the snapshot again, with another epoch."""
+def _recover(options: argparse.Namespace, kept: "list[dict[str, str]]") -> Settings:
+    """Write the settings of the snapshot again, with another epoch.
+
+    Adds to `kept` the blocks that are put into quarantine for their hosts.
+    """
     from dataclasses import replace
 
     if options.subnet or options.block or options.mtu:
@@ -220,7 +229,7 @@ def _recover(options: argparse.Namespace) -> Settings:
         if view.is_free(part):
             lease = lease or store.grant(QUARANTINE)
             store.create(keys.quarantine(part), claims.quarantined(block.member.host), lease=lease)
-            arguments.say(f"{claims.shown(part)} is kept for {block.member.name} for 24 hours")
+            kept.append({"block": claims.shown(part), "host": block.member.name})
     _write(store, keys, settings)
     return settings
 

@@ -77,7 +77,7 @@ def _join(options: argparse.Namespace, chosen: Access) -> Settings:
             f"network {options.name}: {view.wrong.get(keys.config, 'etcd does not have it')}",
             f"`cnihook cluster init {options.name}` makes it",
         )
-    for block in view.blocks(settings):
+    for block in view.blocks(settings).values():
         if block.member.host == host:
             member = block.member
             raise CniError(
@@ -88,7 +88,7 @@ def _join(options: argparse.Namespace, chosen: Access) -> Settings:
                 "if this host is a copy of it: `systemd-machine-id-setup` after removing /etc/machine-id",
             )
     _check_address(options.address, chosen)
-    init.refuse_overlap(options, settings, store)
+    init.refuse_overlap(options, settings, store, "remove what uses it on this host, and join again")
     membership = Membership(chosen, host, secrets.token_hex(16), options.address)
     own_settings = arguments.settings_of(options)
     with locks.networks(f"cluster join {options.name}"):

@@ -10,7 +10,7 @@ from cnihook.cli.shared.arguments import Parser
 from cnihook.cluster import transport
 from cnihook.cluster.etcd import EtcdStore
 from cnihook.cluster.model import Member, ModelError
-from cnihook.cluster.state import Membership, State, StateError
+from cnihook.cluster.state import Membership, State, StateError, machine_id
 from cnihook.cluster.store import Keys
 from cnihook.linux.flock import Lock, LockBusyError
 from cnihook.log import warn
@@ -42,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         with Lock(f"cluster-{options.name}", timeout=0, purpose="cluster leave"):
             _remove_network(options)
-            _give_back(options.name, membership, force=options.force)
+            if _has_block(state, membership):
+                _give_back(options.name, membership, force=options.force)
             _remove_routes(state)
             state.remove()
     except LockBusyError:
@@ -65,6 +66,14 @@ def _remove_network(options: argparse.Namespace) -> None:
         raise error
     if not selected and (rows := removal.users({options.name}).get(options.name)):
         raise removal.NetworkInUseError(options.name, removal.described(rows))
+
+
+def _has_block(state: State, membership: Membership) -> bool:
+    """Return False on a fenced host, such as a copy of another one: what has its claim is not its block."""
+    try:
+        return not state.own().fenced and membership.host == machine_id()
+    except StateError as error:
+        raise CniError(IO_FAILURE, str(error), "remove the file, and leave again") from None
 
 
 def _give_back(network: str, membership: Membership, *, force: bool) -> None:

@@ -113,7 +113,7 @@ class _Report:
                 f" `cnihook cluster init {self._network} --recover` writes them again"
             )
         settings = view.settings or (peers.settings if peers else None)
-        blocks = view.blocks(settings) if settings else []
+        blocks = list(view.blocks(settings).values()) if settings else []
         self._problems += [f"{key}: {reason}" for key, reason in list(view.wrong.items())[:5]]
         if settings and peers:  # in the order of the blocks, with those that the store has lost
             present = {block.index for block in blocks}

@@ -88,8 +88,9 @@ class ClusterHost:
 
     @property
     def block(self) -> str:
-        """The block, as host-local reads it; empty without one."""
-        return "".join(self.file("block.json").get("blocks", []))
+        """The IPv4 block, as host-local reads it; empty without one."""
+        blocks = self.file("block.json").get("blocks")
+        return str(blocks[0]) if blocks else ""
 
     @property
     def reported(self) -> dict[str, Any]:
@@ -111,15 +112,16 @@ class ClusterHost:
         """Start a container on the network."""
         container = self.host.container(name)
         result = json.loads(self.command("add", NETWORK, container.path))
-        return Peer(container, result["ips"][0]["address"].partition("/")[0])
+        return Peer(container, *(ip["address"].partition("/")[0] for ip in result["ips"]))
 
 
 class Peer:
-    """A container of a cluster host, and its address."""
+    """A container of a cluster host, and its addresses."""
 
-    def __init__(self, container: Container, address: str) -> None:
+    def __init__(self, container: Container, address: str, address6: str = "") -> None:
         self.container = container
         self.address = address
+        self.address6 = address6
 
     def reaches(self, other: "Peer | str") -> bool:
         address = other if isinstance(other, str) else other.address
@@ -156,7 +158,7 @@ class Cluster:
     def __init__(self, folder: Path, count: int) -> None:
         self.switch = Host()
         self.switch.run("ip", "-batch", "-", input=f"""\
-link add sw type bridge forward_delay 0
+link add sw address 02:00:00:00:00:64 type bridge forward_delay 0
 address add {ETCD}/24 dev sw
 link set sw up
 """)  # fmt: skip
@@ -194,6 +196,8 @@ link set sw up
 address add {one.address}/24 dev eth0
 link set eth0 up
 """)  # fmt: skip
+        reach = ("ping", "-c", "1", "-W", "1", ETCD)
+        wait_for(lambda: one.host.run(*reach, check=False).returncode == 0, "the port of the switch")
         return one
 
     @staticmethod
