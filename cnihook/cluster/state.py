@@ -59,7 +59,7 @@ class State:
 
     def membership(self) -> Membership:
         """Return how this host joined.  Raises StateError if it did not."""
-        value = self._read("member.json")
+        value = self._read(block_file.MEMBER)
         if not value:
             raise StateError(f"this host has not joined the network {self.network}")
         etcd = value.get("etcd")
@@ -86,7 +86,7 @@ class State:
             "address": membership.address,
             "etcd": etcd,
         }
-        self._write("member.json", value)
+        self._write(block_file.MEMBER, value)
 
     def own(self) -> Own:
         """Return this host's block.  Raises StateError for a damaged file."""
@@ -149,7 +149,7 @@ class State:
     def remove(self) -> None:
         """Remove all files of the network."""
         statefile.discard(self.status_path)
-        for name in (block_file.FILE, "snapshot.json", "member.json"):
+        for name in (block_file.FILE, "snapshot.json", block_file.MEMBER):
             statefile.discard(f"{self.folder}/{name}")
         statefile.discard(self.folder)
 
@@ -175,7 +175,7 @@ def networks() -> "list[str]":
         names = sorted(os.listdir(block_file.FOLDER))
     except FileNotFoundError:
         return []
-    return [name for name in names if os.path.exists(f"{block_file.FOLDER}/{name}/member.json")]
+    return list(filter(block_file.is_joined, names))
 
 
 def machine_id() -> str:

@@ -8,6 +8,8 @@ The agent (cnihook/cluster) writes the file, and host-local reads it.  So a cont
 the agent nor the store, and works as long as this host has a block.
 """
 
+import os
+
 from cnihook.fast import fastjson, statefile
 from cnihook.types.config import NetConf
 from cnihook.types.errors import LIMITED_CONNECTIVITY, PLUGIN_NOT_AVAILABLE, CniError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER = "/var/lib/cnihook/cluster"
 FILE = "block.json"
+MEMBER = "member.json"  # how this host joined; see cnihook/cluster/state.py
 _LONGEST = 1 << 16  # bytes
 
 
@@ -67,3 +70,8 @@ def subnets(network: str, *, starts: bool) -> "list[str]":
             f"`cnihook cluster status {network}` shows what it waits for",
         )
     return blocks
+
+
+def is_joined(network: str) -> bool:
+    """Return True if this host shares the network with others."""
+    return os.path.exists(f"{FOLDER}/{network}/{MEMBER}")

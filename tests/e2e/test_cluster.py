@@ -26,7 +26,12 @@ from tests.support.cluster.hosts import (
 )
 from tests.support.wait import patience, wait_for
 
-pytestmark = [pytest.mark.needs("etcd", "ping", "nft"), pytest.mark.root]
+pytestmark = [
+    pytest.mark.needs("etcd", "ping", "nft"),
+    pytest.mark.root,
+    pytest.mark.long,
+    pytest.mark.xdist_group("cluster"),
+]
 
 KEYS = Keys(NETWORK)
 URL = f"http://{ETCD}:2379"
@@ -124,6 +129,8 @@ def test_containers_reach_each_other_and_status_shows_the_hosts(world: World) ->
     assert "subnet 10.60.1.0/24 overlaps" in overlap
     assert "has joined network wide already" in world.h1.refusal("cluster", "join", NETWORK, "--etcd", URL)
     assert f"network {NETWORK}: the agent runs" in world.h1.refusal("cluster", "leave", NETWORK)
+    assert "this host shares it with others" in world.h1.refusal("network", "rm", "--force", NETWORK)
+    world.h1.command("doctor")  # finds nothing
 
 
 def test_etcd_is_down(world: World) -> None:
@@ -250,6 +257,7 @@ def test_agent_is_dead_and_a_forgotten_host_returns(world: World) -> None:
     world.h2.kill_agent()
     assert world.h2.start("dead").reaches(world.c)
     assert any("the agent does not run" in problem for problem in world.h2.status()["problems"])
+    assert "the agent does not run" in world.h2.host.run(*PROGRAM, "doctor", check=False).stdout
 
     gone.host.run("ip", "link", "set", "eth0", "up")
     gone.start_agent()

@@ -70,7 +70,8 @@ def test_packages_have_what_an_administrator_expects(packages: list[Path]) -> No
 
     assert {path for path in main if "/bin/" in path} == {f"/usr/bin/{name}" for name in programs}
     assert len([path for path in main if path.startswith("/usr/share/man/")]) == len(man.PAGES) + 1
-    assert len([path for path in main if "/systemd/system/" in path]) == 10
+    units = {path.rpartition("/")[2] for path in main if "/systemd/system/" in path}
+    assert units == {path.name for path in (CHECKOUT / "cnihook" / "systemd").iterdir()}
     for path in (
         "bash-completion/completions/cnihook",
         "zsh/vendor-completions/_cnihook",

@@ -7,12 +7,13 @@ from cnihook.cli.networks import removal, store
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
 from cnihook.fast.errors_text import message_with_hint
+from cnihook.ipam import block
 from cnihook.log import warn
 from cnihook.protocol import locks
 from cnihook.runtime import networks
 from cnihook.runtime.networks import Network, NetworkNotFoundError
 from cnihook.runtime.settings import Settings
-from cnihook.types.errors import CniError
+from cnihook.types.errors import IO_FAILURE, CniError
 
 DESCRIPTION = """\
 Remove networks, and print the names of those that are removed: the file, and what is left of the network on
@@ -50,8 +51,19 @@ def run(options: argparse.Namespace) -> int:
 
 def remove(selected: "list[Network]", settings: Settings, *, force: bool = False) -> "list[CniError]":
     """Remove networks, and print each that is removed.  Returns the errors."""
+    errors = []
+    for network in list(selected):
+        if block.is_joined(network.name):
+            selected.remove(network)
+            errors.append(
+                CniError(
+                    IO_FAILURE,
+                    f"network {network.name}: this host shares it with others",
+                    f"`cnihook cluster leave {network.name}` gives the host's block back and removes it",
+                )
+            )
     failures = removal.remove(selected, settings, force=force) if selected else {}
     for network in selected:
         if network.name not in failures:
             arguments.say(network.name)
-    return list(failures.values())
+    return [*errors, *failures.values()]
