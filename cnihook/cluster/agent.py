@@ -232,6 +232,7 @@ class Agent:
             return
         if (self._own.key, self._own.epoch) != (before.key, before.epoch):
             self._write_own()
+            self._due("store")  # the value in the store may be an earlier one of this host
         if not self._own.key and self._view.settings:
             self._later("list", self._back_off["store"].next())  # another host was faster
             return

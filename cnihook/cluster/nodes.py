@@ -15,8 +15,9 @@ from _blake2 import blake2s
 from ipaddress import ip_network
 
 from cnihook.cluster.kubernetes_api import ConflictError
-from cnihook.cluster.model import Member, ModelError
+from cnihook.cluster.model import Member, ModelError, Settings
 from cnihook.cluster.store import CompactedError, Event, Item, Keys, Span, Store, StoreError
+from cnihook.fast import fastjson
 from cnihook.log import warn
 
 TYPE_CHECKING = False
@@ -26,12 +27,23 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cnihook.cluster.kubernetes_api import Api
-    from cnihook.cluster.model import Settings
 
 _PATH = "/api/v1/nodes"
 _CONFIG_REVISION = 1  # it does not change while the agent runs
 _LEASE = 1
+_EPOCH = "0"  # the API server has one life: its backup is the cluster's
 _PAUSE = 0.2  # seconds between two watches
+
+
+def settings_of(text: bytes) -> Settings:
+    """Return the settings in a file: the store's, but without an epoch.  Raises ModelError."""
+    try:
+        value = fastjson.loads(text.decode())
+    except ValueError as error:
+        raise ModelError(f"is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError("is not a JSON object")
+    return Settings.from_json(fastjson.dumps({"epoch": _EPOCH, **value}).encode())
 
 
 class NodesStore(Store):
@@ -49,17 +61,16 @@ class NodesStore(Store):
         self._resume = (0, 0)  # a revision that was reported, and a later one without changes in between
         self._refused: dict[str, str] = {}
 
-    def member(self) -> Member:
-        """Return what the own node says of this host.  Raises StoreError."""
+    def own(self) -> "tuple[Member, str]":
+        """Return this host as its node has it, and how its block is named; empty if it has none.
+
+        Raises StoreError.
+        """
         node = self._api.get(f"{_PATH}/{self._node}")
         try:
-            return self._composed(node)
+            return self._composed(node), self._part(node)
         except ModelError as error:
             raise StoreError(f"node {self._node}: {error}") from None
-
-    def block_key(self) -> str:
-        """Return the last part of the key of the own node's block; empty if it has none."""
-        return self._part(self._api.get(f"{_PATH}/{self._node}")) or ""
 
     # Store
 

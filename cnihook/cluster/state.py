@@ -102,6 +102,10 @@ class State:
         value = {"key": own.key, "blocks": list(blocks), "epoch": own.epoch, "fenced": own.fenced}
         self._write(block_file.FILE, value)
 
+    def discard_own(self) -> None:
+        """Have no block any more, and no reason to be fenced."""
+        statefile.discard(f"{self.folder}/{block_file.FILE}")
+
     def fence(self, reason: str) -> None:
         """Keep this host from starting containers, whatever the file has."""
         try:

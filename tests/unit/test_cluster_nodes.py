@@ -217,8 +217,8 @@ def test_agent_has_the_block_of_its_node_and_writes_its_annotation(
     server: ApiServer, store: NodesStore
 ) -> None:
     """Other annotations stay.  After that, the others see the MAC address."""
-    member = store.member()
-    assert (member.host, member.address, store.block_key()) == (ONE, "172.16.0.1", "10.244.1.0-24")
+    member, key = store.own()
+    assert (member.host, member.address, key) == (ONE, "172.16.0.1", "10.244.1.0-24")
     member = Member(**{**vars(member), "mac": "02:00:00:00:00:01"})
 
     def settle(own: Own) -> Own:
@@ -246,7 +246,7 @@ def test_agent_has_the_block_of_its_node_and_writes_its_annotation(
     server.put(node(4))
     items, revision = waiting.items(KEYS.watched)
     with pytest.raises(StoreError, match="node n4: has no spec.podCIDRs .* --allocate-node-cidrs"):
-        claims.settle(waiting, KEYS, View(KEYS, items, revision), Own(), waiting.member())
+        claims.settle(waiting, KEYS, View(KEYS, items, revision), Own(), waiting.own()[0])
     again = NodesStore(store._api, "pods", SETTINGS, "n1", f"{99:032x}")
     assert blocks(again)["10.244.1.0-24"].host == f"{99:032x}"
 

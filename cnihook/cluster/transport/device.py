@@ -49,7 +49,7 @@ def configure(rtnl: Rtnl, link: Link, *, alias: str, mtu: int, mac: str = "") ->
         rtnl.set_link(link, alias=alias, mtu=mtu, mac=different_mac)
     if not link.is_up:
         # Loose: a packet of another host may arrive before the route to its block is set.
-        sysctl.write_if_present(f"net/ipv4/conf/{link.name}/rp_filter", 2)
+        settings.prefer(f"net/ipv4/conf/{link.name}/rp_filter", 2)
         settings.prefer(f"net/ipv6/conf/{link.name}/accept_ra", 0)
         rtnl.set_link(link, up=True)
 

@@ -22,9 +22,9 @@ from _blake2 import blake2s
 
 from cnihook.cluster import guard
 from cnihook.cluster.kernel import PROTOCOL, Changes, Plan, TransportError
+from cnihook.cluster.state import StateError, machine_id
 from cnihook.cluster.transport import device
 from cnihook.cluster.transport.base import Transport
-from cnihook.fast import statefile
 from cnihook.fast.address import Address, mac_bytes
 from cnihook.linux import nexthops
 from cnihook.linux.netlink import NetlinkError, attr, attributes, u8
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 # <linux/if_link.h>
 _LEARNING, _PORT, _COLLECT_METADATA = 7, 15, 25
 _KIND = "vxlan"
-_MACHINE_ID = "/etc/machine-id"
 
 
 class Vxlan(Transport):
@@ -56,10 +55,11 @@ class Vxlan(Transport):
 
     def _mac(self) -> str:
         """Return a MAC address that is the same after each restart, and different on each machine."""
-        machine = (statefile.read(_MACHINE_ID) or b"").strip()
-        if not machine:
-            raise TransportError(f"{_MACHINE_ID}: is missing or empty; `systemd-machine-id-setup` writes it")
-        digest = bytearray(blake2s(machine + b" " + self.network.encode(), digest_size=6).digest())
+        try:
+            text = f"{machine_id()} {self.network}"
+        except StateError as error:
+            raise TransportError(str(error)) from None
+        digest = bytearray(blake2s(text.encode(), digest_size=6).digest())
         digest[0] = digest[0] & 0xFC | 0x02  # an address of one machine, assigned by a program
         return digest.hex(":")
 

@@ -6,6 +6,7 @@ The shapes and codes are those of the API reference.  No kubelet or controller r
 
 import json
 import socket
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -38,7 +39,8 @@ class ApiServer:
     refuse: a code with which the next patch is answered
     """
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: str = "") -> None:
+        """Listen.  `certificate`: a file of TLS, beside its key."""
         self.nodes: dict[str, Node] = {}
         self.revision = 100
         self.oldest = 0
@@ -53,13 +55,21 @@ class ApiServer:
         server = self
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, f"{certificate}.key")
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> "ApiServer":
         threading.Thread(
             target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         ).start()
         return self
+
+    @property
+    def port(self) -> int:
+        return int(self._http.server_address[1])
 
     def __exit__(self, *error: object) -> None:
         self.cut()
