@@ -76,7 +76,7 @@ def wait_for_annotation(server: ApiServer) -> dict[str, str]:
 
 
 def test_agent_of_a_node_makes_its_routes(host: Host, tmp_path: Path) -> None:
-    """From the Nodes, as they change; and from its own files while the API server is away."""
+    """Take them from the Nodes, as they change, and from its own files while the API server is away."""
     certificates = Certificates(tmp_path)
     host.leaves("*")
     host.run("ip", "link", "set", "lo", "up")
