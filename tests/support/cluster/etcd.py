@@ -81,7 +81,7 @@ class Etcd:
         self.log = folder / "etcd.log"
         self._host = on
         port = 2379 if on else free_port(address)
-        scheme = "https" if options else "http"
+        scheme = "https" if any(option.startswith("--cert-file") for option in options) else "http"
         self.url = f"{scheme}://{address}:{port}"
         peer = f"http://{address}:{2380 if on else free_port(address)}"
         self._command = [

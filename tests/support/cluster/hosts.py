@@ -43,8 +43,8 @@ class ClusterHost:
             assert process.returncode == 1, (out, error)
             return error
 
-    def join(self, *options: str) -> None:
-        self.command("cluster", "join", NETWORK, "--etcd", f"http://{ETCD}:2379", *options)
+    def join(self, *options: str, url: str = f"http://{ETCD}:2379") -> None:
+        self.command("cluster", "join", NETWORK, "--etcd", url, *options)
 
     def start_agent(self, program: Sequence[str] = PROGRAM) -> None:
         script = f'hostname {self.name}; exec "$@" 2>> /run/agent.log'
@@ -204,12 +204,13 @@ link set eth0 up
     def _ip(*argv: str) -> None:
         subprocess.run(["ip", *argv], check=True)
 
-    def cut(self, one: ClusterHost, *others: str) -> None:
-        """Drop what a host sends to these addresses, and what they send to it."""
+    def cut(self, one: ClusterHost, *others: str, only: Sequence[str] = ("",)) -> None:
+        """Drop what a host sends to these addresses, and what they send to it; `only`: of these packets."""
         rules = "".join(
-            f"add rule inet cut {chain} ip {way} {address} drop\n"
+            f"add rule inet cut {chain} ip {way} {address} {kind} drop\n"
             for address in others
             for chain, way in (("out", "daddr"), ("in", "saddr"))
+            for kind in only
         )
         one.host.run(
             "nft",
