@@ -61,8 +61,9 @@ class View:
         places = settings.subnets, settings.blocks
         if self._places != places:
             self._places, self._resolved = places, {}
-        for part in self._members.keys() - self._resolved.keys():
-            block = self._members[part]
+        for part, block in self._members.items():
+            if part in self._resolved:
+                continue
             try:
                 index = settings.index_of_key(part)
             except ModelError as error:
