@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from cnihook.doctor.finding import Finding, Host
-from cnihook.mdns import listing, service
+from cnihook.mdns import service
+from cnihook.mdns.listing import Listing
 from cnihook.mdns.membership import PORT
 from cnihook.runtime.records import Record
 
@@ -17,13 +18,12 @@ def check(host: Host) -> Iterator[Finding]:
     if not requesting:
         return
     state = service.status()
-    on_file = listing.names()
     for record in requesting:
         subject = f"{record.container_id}, {record.network} {record.ifname}"
         if state is None:
             yield _fixable("mdns-down", record, subject, "the keeper of multicast DNS does not run")
-        elif service.name_of(record) not in on_file:
-            yield _fixable("mdns-request", record, subject, "its request for multicast DNS is not on file")
+        elif problem := _problem_of(record):
+            yield _fixable("mdns-request", record, subject, problem)
         elif not state["uplinks"]:
             yield Finding(
                 "mdns-uplink",
@@ -40,6 +40,15 @@ def check(host: Host) -> Iterator[Finding]:
             "nothing is found by this interface",
             f"ss -lunp 'sport = :{PORT}'",
         )
+
+
+def _problem_of(record: Record) -> str:
+    """Return what is wrong with the file of a request; empty if nothing is."""
+    try:
+        is_there = Listing.read(service.name_of(record)) is not None
+    except (OSError, ValueError) as error:
+        return f"its request for multicast DNS cannot be read: {error}"
+    return "" if is_there else "its request for multicast DNS is not on file"
 
 
 def _fixable(kind: str, record: Record, subject: str, what: str) -> Finding:

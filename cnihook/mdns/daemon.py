@@ -83,6 +83,8 @@ class Daemon(server.Daemon):
             self._load(str(request["name"]))
         elif what != "status":
             raise ValueError(f"{what!r} is unknown")
+        elif self._problems:
+            self._arrange()  # another program may have released the port
         return {"uplinks": sorted(self._uplinks), "problems": self._problems}
 
     def _load(self, name: str) -> None:

@@ -2,6 +2,7 @@
 """Multicast DNS between containers that request it and the LAN: what passes, and what does not."""
 
 import os
+import socket
 import stat
 import struct
 import time
@@ -19,7 +20,17 @@ from tests.support.plugins.cni import CHECKOUT
 from tests.support.policies import LEAVES as POLICIES
 from tests.support.policies import NO_BR_NETFILTER, Sandbox, network, refusal
 from tests.support.runtimes.oci import configure
-from tests.support.services.multicast import FOLDER, LEAVES, QU, Speaker, answer, end_keeper, keepers, query
+from tests.support.services.multicast import (
+    FOLDER,
+    LEAVES,
+    QU,
+    Speaker,
+    answer,
+    end_keeper,
+    keepers,
+    query,
+    take_port,
+)
 from tests.support.wait import wait_for
 
 ATTACHMENTS = f"{FOLDER}/attachments"
@@ -116,7 +127,7 @@ def test_killed_keeper_and_changed_links_are_restored(host: Host, outside: Outsi
     inside.send(query("second.local"))
     lan.hears_nothing()
     assert finds(host, "mdns-down", "container one, front eth0: ", "two") == "cnihook repair --all"
-    (host.root / ATTACHMENTS[1:] / "front-two-eth0").unlink()
+    host.write(f"{ATTACHMENTS}/front-two-eth0", "{")
     repaired = cnihook(host, "repair", "--all").stdout.splitlines()
     assert repaired == [
         "repaired one: front eth0: the keeper of multicast DNS did not run",
@@ -124,6 +135,11 @@ def test_killed_keeper_and_changed_links_are_restored(host: Host, outside: Outsi
     ]
     passes("third.local")
     assert doctor(host, status=0) == []
+    for damage in ("", "{"):
+        (host.root / ATTACHMENTS[1:] / "front-two-eth0").unlink()
+        if damage:
+            host.write(f"{ATTACHMENTS}/front-two-eth0", damage)
+        fixes(host, "mdns-request")
     # Other programs change the links; the process notices it.
     host.run("ip", "address", "del", f"{Outside.HOST}/24", "dev", "up0")
     host.run("ip", "link", "del", "br-front")
@@ -167,6 +183,15 @@ def test_killed_keeper_and_changed_links_are_restored(host: Host, outside: Outsi
     host.run("ip", "-6", "route", "add", "default", "via", Outside.ADDRESS6)
     fixes(host, "mdns-down")
     cnihook(host, "gc")
+    # Another program has the port for itself, until it ends.
+    end_keeper(host)
+    host.leaves("file /run/cnihook/log/three")  # a failed repair is kept
+    with host.socket(socket.SOCK_DGRAM) as holder:
+        take_port(holder)
+        failed = cnihook(host, "repair", "three")
+        assert failed.returncode and "multicast DNS: listen on br-front port 5353: " in failed.stderr
+        assert [line.partition(": ")[0] for line in doctor(host, status=1)] == ["mdns-interface"] * 2
+    assert doctor(host, status=0) == []
     assert host.listdir(ATTACHMENTS) == ["front-three-eth0"]
     three.stop()
     assert host.listdir(ATTACHMENTS) == []
@@ -312,8 +337,8 @@ def test_command_of_priv_net_run_is_on_the_lan(host: Host, outside: Outside) -> 
         host.run(run, "--network", "front", "--mdns", "/usr/bin/python3", "-c", script)
         lan.hears(query("run.local"))
         # Another program has the port for itself: the command does not start, and nothing is left.
-        holder = host.socket(2)
-        holder.bind(("", 5353))
+        holder = host.socket(socket.SOCK_DGRAM)
+        take_port(holder)
         failed = host.run(run, "--network", "front", "--mdns=up0", "true", check=False)
         assert failed.returncode and "multicast DNS: listen on " in failed.stderr
         assert "Address already in use" in failed.stderr and len(failed.stderr.splitlines()) == 1

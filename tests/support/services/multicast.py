@@ -111,6 +111,19 @@ class Speaker:
         self._socket.close()
 
 
+def take_port(holder: socket.socket) -> None:
+    """Bind a socket to the port for itself.  A keeper that was killed closes its own a little later."""
+
+    def is_bound() -> bool:
+        try:
+            holder.bind(("", PORT))
+        except OSError:
+            return False
+        return True
+
+    wait_for(is_bound, f"port {PORT} is free")
+
+
 def keepers(host: Host) -> "list[int]":
     return resolving.keepers(host, COMMAND)
 
