@@ -45,6 +45,7 @@ _GUIDES = {
     "kubernetes": "the plugins of a node, with containerd or CRI-O",
     "many-hosts": "one network over several hosts, whatever happens to etcd",
     "transports": "how containers of several hosts reach each other",
+    "scale": "what a network of 5,000 hosts costs",
     "options": "what a container can request",
     "policies": "which connections containers may have",
     "policy-names": "DNS names in the policies of containers",
