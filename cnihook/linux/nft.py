@@ -40,7 +40,8 @@ FAMILIES = {"inet": 1, "ip": 2, "netdev": 5, "bridge": 7, "ip6": 10}
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES, in the upper half of each message's type
 _GETCHAIN, _GETRULE, _GETSET = SUBSYSTEM | 4, SUBSYSTEM | 7, SUBSYSTEM | 10
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = SUBSYSTEM | 12, SUBSYSTEM | 13, SUBSYSTEM | 14
-_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_POLICY, _CHAIN_USE = 1, 3, 5, 6
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_USE = 1, 3, 4, 5, 6
+_HOOK_DEVICE = 3
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 1, 2, 3, 7
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
 _SET_TABLE, _SET_NAME = 1, 2
@@ -84,6 +85,17 @@ def chains(family: str, table: str) -> "dict[str, int]":
         if read_text(chain.get(_CHAIN_TABLE)) == table:
             uses[read_text(chain.get(_CHAIN_NAME))] = struct.unpack(">I", chain.get(_CHAIN_USE, bytes(4)))[0]
     return uses
+
+
+def chain_devices(family: str, table: str) -> "dict[str, str]":
+    """Return the interface of each chain of a table that is called for one; empty if that is gone."""
+    devices = {}
+    for body in ask(_GETCHAIN, NLM_F_DUMP, family, b"", f"list the chains of table {family} {table}"):
+        chain = attributes(body, 4)
+        if read_text(chain.get(_CHAIN_TABLE)) == table and _CHAIN_HOOK in chain:
+            hook = attributes(chain[_CHAIN_HOOK])
+            devices[read_text(chain.get(_CHAIN_NAME))] = read_text(hook.get(_HOOK_DEVICE))
+    return devices
 
 
 def chain_policy(family: str, table: str, chain: str) -> "str | None":

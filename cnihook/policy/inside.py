@@ -91,9 +91,12 @@ class Inside:
     def is_in_force(self) -> bool:
         """Compare the namespace that this process is in."""
         guards = {name: len(content) for name, content in inside_rules.guard_chains().items()}
-        guards |= dict.fromkeys(inside_rules.link_chains(self._links), 1)
+        links = inside_rules.link_chains(self._links)
+        guards |= dict.fromkeys(links, 1)
         return (
-            _counted(FAMILY) == self._chains()
+            # Some kernels keep the chain of a link that is gone, and then it is called for no link.
+            nft.chain_devices(TABLE_FAMILY, NAME) == links
+            and _counted(FAMILY) == self._chains()
             and _counted(TABLE_FAMILY) == guards
             and _present(FAMILY, self._sets) == self._elements
             and _present(TABLE_FAMILY, map(inside_rules.senders, VERSIONS)) == self._senders

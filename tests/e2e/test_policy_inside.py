@@ -112,6 +112,12 @@ def test_lists_hold_where_the_host_does_not_route(stage: Host, kind: str) -> Non
     assert "not in force" in cnihook(stage, "doctor").stdout
     assert cnihook(stage, "repair", "one").returncode == 0
     assert policy(stage, "diff") == []
+    # With a new link, too.
+    one.space.run("ip", "link", "delete", "eth0")
+    assert cnihook(stage, "repair", "one").returncode == 0
+    assert policy(stage, "diff") == []
+    with packet_socket(one.space, "eth0") as sender, pytest.raises(OSError, match="No buffer space"):
+        sender.send(frame(one.space.link("eth0")["address"], "ff:ff:ff:ff:ff:ff"))
     # A new list, from the next connection on; without one, no rule stays.
     assert cnihook(stage, "update", "one", "--egress", "label:app=db:5433/tcp").returncode == 0
     assert tcp(one.space, db.space, db.v4, 5433, expected=True)
