@@ -9,6 +9,7 @@ from cnihook.cli.shared import files, lease_usage, listing, quotas
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.listing import Row
 from cnihook.fast.errors_text import printable
+from cnihook.ipam import block
 from cnihook.log import Log
 from cnihook.nftables import quota
 from cnihook.policy import change, denied, enforcement
@@ -26,6 +27,20 @@ DIR is the collector's folder, in Debian /var/lib/prometheus/node-exporter.
 All metrics are gauges.  Those that are counted in logs may fall: the logs cover the containers that run, and
 the last hundred that have ended.
 """
+
+# Of the networks that several hosts share: names without "cnihook_cluster_".
+_CLUSTER = {
+    "agent_running": "1 if the agent of a network of several hosts runs, 0 if not.",
+    "connected": "1 if the agent is connected to etcd, 0 if not.",
+    "connection_timestamp_seconds": "When the connection to etcd was made or lost.",
+    "revision": "The revision of etcd that the agent has seen last.",
+    "hosts": "Hosts with a block, this one also.",
+    "hosts_live": "Hosts whose agents run, this one also.",
+    "hosts_unconfirmed": "Hosts whose blocks are not in etcd, since it lost its data.",
+    "fenced": "1 if this host may not start containers on the network, 0 if it may.",
+    "problems": "Problems that the agent reports; cnihook cluster status names them.",
+    "kernel_timestamp_seconds": "When the agent last made the routes of the kernel as they should be.",
+}
 
 _Samples = Iterable["tuple[dict[str, str], float]"]
 
@@ -94,6 +109,7 @@ def collect(conf_dir: str) -> str:
             [({}, len(problems))],
         ),
         *_denied(),
+        *_clusters(),
     ]
     return "".join(families)
 
@@ -117,6 +133,28 @@ def _denied() -> "list[str]":
                 for (container_id, direction), count in packets.items()
             ),
         )
+    ]
+
+
+def _clusters() -> "list[str]":
+    """Return what this host's files say of its networks of several hosts; nothing on a host without them."""
+    if not os.path.isdir(block.FOLDER):
+        return []
+    from cnihook.cluster import local, state  # few hosts are on such a network
+
+    shared = {network: local.figures(network) for network in state.networks()}
+    return [
+        _family(
+            f"cnihook_cluster_{name}",
+            purpose,
+            (
+                ({"network": network}, numbers[name])
+                for network, numbers in shared.items()
+                if name in numbers
+            ),
+        )
+        for name, purpose in _CLUSTER.items()
+        if shared
     ]
 
 

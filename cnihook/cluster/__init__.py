@@ -11,6 +11,7 @@ One network over several hosts: each host has a block of addresses, and routes t
     state       this host's files of a network
     agent       one network's loop; follower and liveness are its threads at the store
     report      what `cnihook cluster status` and the doctor show
+    local       the same from the files of this host alone, for metrics and pictures
     kernel      one pass over the routes in the kernel; guard: what the firewall has to let through
     transport/  how packets get from host to host: vxlan, routes, wireguard
 

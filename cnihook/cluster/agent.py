@@ -23,7 +23,7 @@ import cnihook
 from cnihook.cluster import claims, transport
 from cnihook.cluster.claims import FullError
 from cnihook.cluster.follower import BackOff, Connected, Follower, Listed, Lost
-from cnihook.cluster.liveness import Liveness, SecondHostError
+from cnihook.cluster.liveness import Liveness, SecondHostError, Seen
 from cnihook.cluster.model import Block, Member, ModelError, Settings
 from cnihook.cluster.peers import Peers, follow
 from cnihook.cluster.state import State, StateError, machine_id
@@ -69,6 +69,8 @@ class Agent:
         self._is_snapshot_old = False
         self._snapshot_at = 0.0
         self._live: Liveness | None = None
+        self._live_hosts: frozenset[str] | None = None  # those whose agents run
+        self._programmed = 0.0  # when the kernel was last as it should be
         self._used_address = ""
         self._reported: object = None
         self.ready = threading.Event()  # the routes of the snapshot are made, or it has ended
@@ -157,6 +159,8 @@ class Agent:
         elif isinstance(message, Lost):
             self._connect(is_connected=False)
             self._report("store", message.reason)
+        elif isinstance(message, Seen):
+            self._live_hosts = message.hosts
         elif isinstance(message, SecondHostError):
             self._fence(str(message))
         elif message == "kernel":
@@ -272,6 +276,7 @@ class Agent:
             return
         self._back_off["kernel"].reset()
         self._report("kernel", "")
+        self._programmed = time.time()
         if changes:
             self._note(
                 f"kernel: {changes.added} added, {changes.replaced} replaced, {changes.deleted} deleted"
@@ -327,16 +332,21 @@ class Agent:
                 self._report("snapshot", f"{error.filename}: {error.strerror}")
 
     def _write_status(self) -> None:
-        """Write what `cnihook cluster status` shows, if it has changed."""
+        """Write what `status`, `metrics` and `graph` show, if it has changed."""
         wrong = dict(self._view.wrong) if self._view else {}
+        blocks, live = (self._peers.blocks if self._peers else {}), self._live_hosts
+        is_known = self._is_connected and live is not None
+        absent = sorted(part for part, one in blocks.items() if one.member.host not in (live or ()))
         value = {
             "pid": os.getpid(),
             "agent": cnihook.__version__,
             "connected": self._is_connected,
             "since": int(self._since),
             "revision": self._view.revision if self._view else 0,
-            "blocks": len(self._peers.blocks) if self._peers else 0,
+            "blocks": len(blocks),
+            "absent": absent if is_known else None,
             "unconfirmed": sorted(self._peers.unconfirmed) if self._peers else [],
+            "programmed": int(self._programmed),
             "problems": dict(self._problems) | dict(list(wrong.items())[:10]),
         }
         if value != self._reported:

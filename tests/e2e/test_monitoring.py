@@ -111,6 +111,7 @@ def test_metrics_have_the_exposition_format(host: Host) -> None:
             assert SAMPLE.fullmatch(line), line
             assert re.split("[ {]", line)[0] == seen[-1]
     assert len(seen) == len(set(seen)) and text.endswith("\n")
+    assert "cnihook_cluster" not in text
 
 
 def test_attachments_and_leases_are_counted(host: Host) -> None:

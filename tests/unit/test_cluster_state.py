@@ -2,6 +2,8 @@
 """The files of a network on this host, which can be damaged, and the lease that shows its agent."""
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cnihook.cluster import state
+from cnihook.cluster import local, state
 from cnihook.cluster.claims import Own
 from cnihook.cluster.etcd_http import Access
 from cnihook.cluster.liveness import PATIENCE, Liveness, SecondHostError
@@ -18,6 +20,7 @@ from cnihook.cluster.peers import Peers
 from cnihook.cluster.state import Membership, State, StateError
 from cnihook.cluster.store import Keys, StoreUnavailableError
 from cnihook.ipam import block
+from cnihook.linux import flock
 from tests.support.cluster.dict_store import Database, DictStore
 
 KEYS = Keys("wide")
@@ -123,3 +126,44 @@ def test_second_host_with_the_same_machine_id_is_found(monkeypatch: pytest.Monke
     copy.store.cut = True
     with pytest.raises(StoreUnavailableError):
         copy.live.step()
+
+
+def test_other_hosts_and_figures_need_no_store(files: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the agent does not run, what it wrote last is known, but not which hosts are live."""
+    hosts = {
+        SETTINGS.key(number): Block(number, Member(f"{number:032x}", f"h{number}", "c", f"192.0.2.{number}"))
+        for number in (1, 2, 3, 4)
+    }
+    parts = list(hosts)
+    files.write_own(Own("e1", parts[0]), SETTINGS)
+    files.write_peers(Peers(SETTINGS, hosts, 9, frozenset({parts[3]})))
+    written = {"connected": True, "since": 7, "revision": 9, "blocks": 4, "programmed": 8, "problems": {}}
+    files.write_status(written | {"unconfirmed": parts[3:], "absent": parts[2:]})
+    assert [(one.name, one.state) for one in local.others("wide")] == [
+        ("h4", "unconfirmed"), ("h2", "unknown"), ("h3", "unknown")
+    ]  # fmt: skip
+    idle = {"agent_running": 0, "connected": 0, "revision": 9, "hosts": 4, "hosts_unconfirmed": 1}
+    assert local.figures("wide") == idle | {"kernel_timestamp_seconds": 8, "fenced": 0}
+
+    monkeypatch.setattr(flock, "is_held", lambda name: name == "cluster-wide")
+    assert [(one.name, one.state) for one in local.others("wide")] == [
+        ("h3", "not-live"), ("h4", "unconfirmed"), ("h2", "live")
+    ]  # fmt: skip
+    files.fence("another host has it")
+    figures = local.figures("wide")
+    assert (figures["connected"], figures["hosts_live"], figures["fenced"]) == (1, 2, 1)
+    assert figures["connection_timestamp_seconds"] == 7 and figures["problems"] == 0
+
+    # Values of any type are read without an error.
+    values: list[object] = ["x", None, -1, [], {}, True]
+    for value in values:
+        files.write_status(dict.fromkeys([*written, "unconfirmed", "absent"], value))
+        assert local.figures("wide")["agent_running"] == 1
+    Path(files.folder, block.FILE).write_text("{")
+    assert "fenced" not in local.figures("wide")
+
+
+def test_commands_import_nothing_of_it_without_such_networks() -> None:
+    code = "import sys, cnihook.cli.metrics, cnihook.cli.graph, cnihook.cli.networks.ls\n"
+    code += "print([name for name in sys.modules if name.startswith('cnihook.cluster')])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

@@ -7,7 +7,7 @@ from cnihook.cli.clusters import access
 from cnihook.cli.shared import arguments, table, terminal
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cli.shared.table import Cell, Column
-from cnihook.cluster import state
+from cnihook.cluster import local, state
 from cnihook.cluster.report import Report
 
 TYPE_CHECKING = False
@@ -71,5 +71,5 @@ def _show(report: "dict[str, Any]") -> None:
 
 def _state(host: "dict[str, Any]") -> str:
     if not host["confirmed"]:
-        return "unconfirmed"
-    return {True: "live", False: "not-live", None: "unknown"}[host["live"]]
+        return local.UNCONFIRMED
+    return {True: local.LIVE, False: local.NOT_LIVE, None: local.UNKNOWN}[host["live"]]

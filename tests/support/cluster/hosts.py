@@ -78,6 +78,12 @@ class ClusterHost:
         report_: dict[str, Any] = report
         return report_
 
+    def figures(self) -> dict[str, float]:
+        """Return the numbers of `cnihook metrics` about the network, without the prefix of their names."""
+        start, labels = "cnihook_cluster_", f'{{network="{NETWORK}"}}'
+        samples = [line.split() for line in self.command("metrics").splitlines() if line.startswith(start)]
+        return {name.removeprefix(start).removesuffix(labels): float(value) for name, value in samples}
+
     def file(self, name: str) -> dict[str, Any]:
         path = self.host.root / f"{FOLDER}/{name}".lstrip("/")
         try:
